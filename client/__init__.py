@@ -1,0 +1,1 @@
+"""The command `fullconv-score`: scores images, and writes grids and heatmaps."""

@@ -1,0 +1,153 @@
+"""`--heatmap OUT.png`: the image with, for every cell, the score of the class that wins there.
+
+Colour says how high the winner scores; an outline and a label say which class it is, wherever it is not the most
+common winner; a colour bar and a legend explain both.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyvips
+from contourpy import contour_generator
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+from client.files import whole_file
+from client.grid import Rows
+from protos import scoring_pb2
+
+LONGEST, SHORTEST = 4096, 1200
+"""Pixels of the picture's long side; small images are enlarged to the lesser."""
+DPI = 100
+PANEL = 2.6
+"""Inches beside the image, for the colour bar and the legend."""
+OUTLINE_CELLS = 1024
+"""Cells along the longer side of the map that outlines are drawn on."""
+SPECK = 4.0, 1e-3
+"""Regions smaller than so many cells and than that share of the map are not outlined, only counted."""
+COLOURS = "viridis"
+Colour = tuple[float, float, float]
+OUTLINES: tuple[Colour, ...] = colormaps["tab10"].colors
+HALO = [withStroke(linewidth=3, foreground="white")]
+
+
+@contextmanager
+def heatmap_file(path: Path, image: Path, response: scoring_pb2.ScoreResponse) -> Iterator[Rows]:
+    """Collect rows, then draw them over the image file into a PNG."""
+    winners = Winners(response)
+    with whole_file(path) as file:
+        yield winners.rows
+        winners.figure(image).savefig(file, format="png", dpi=DPI)
+
+
+@dataclass
+class Winners:
+    """The winner of every cell, and its score."""
+
+    response: scoring_pb2.ScoreResponse
+    winner: NDArray[np.int32] = field(init=False)
+    score: NDArray[np.float32] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make room for one class and one score a cell."""
+        shape = (self.response.grid.rows, self.response.grid.cols)
+        self.winner = np.zeros(shape, np.int32)
+        self.score = np.zeros(shape, np.float32)
+
+    def rows(self, first: int, scores: NDArray[np.float32]) -> None:
+        """Take scores (rows, cols, classes), top to bottom."""
+        band = slice(first, first + len(scores))
+        self.winner[band] = scores.argmax(axis=-1)
+        self.score[band] = scores.max(axis=-1)
+
+    def figure(self, image: Path) -> Figure:
+        """Draw the cells over an image file, with a panel beside them that explains the colours."""
+        size = self.response.image
+        longest = max(size.width, size.height)
+        inches = min(max(longest, SHORTEST), LONGEST - PANEL * DPI) / longest / DPI
+        width, height = size.width * inches, max(size.height * inches, 4.0)
+        figure = Figure(figsize=(width + PANEL, height), facecolor="white")
+        FigureCanvasAgg(figure)
+        axes = figure.add_axes((0, 0, width / (width + PANEL), 1))
+        axes.set_axis_off()
+        axes.imshow(_greyed(image, int(max(width, height) * DPI)), extent=(0, size.width, size.height, 0))
+        overlay = axes.imshow(self.score, cmap=COLOURS, alpha=0.55, extent=self._extent(), interpolation="nearest")
+        handles = self._outlines(axes)
+        axes.set_xlim(0, size.width)
+        axes.set_ylim(size.height, 0)
+        left = (width + 0.3) / (width + PANEL)
+        bar = figure.add_axes((left, 0.55, 0.22 / (width + PANEL), 0.38))
+        figure.colorbar(overlay, cax=bar, label="score of the winning class")
+        figure.legend(
+            handles=handles, title="winning class (cells)", loc="upper left", bbox_to_anchor=(left - 0.005, 0.5), frameon=False
+        )
+        return figure
+
+    def _extent(self) -> tuple[float, float, float, float]:
+        """Each cell is drawn as a block of one stride around its window's centre: left, right, bottom, top."""
+        grid = self.response.grid
+        left = grid.origin_x + (grid.window.width - grid.stride.width) / 2
+        top = grid.origin_y + (grid.window.height - grid.stride.height) / 2
+        return left, left + grid.cols * grid.stride.width, top + grid.rows * grid.stride.height, top
+
+    def _outlines(self, axes: Axes) -> list[Line2D]:
+        """Outline the regions of the most frequent winners but the first; return the legend's entries."""
+        counts = np.bincount(self.winner.ravel(), minlength=len(self.response.classes))
+        order = [int(position) for position in np.argsort(-counts, kind="stable") if counts[position]]
+        shown, others = order[: len(OUTLINES) + 1], order[len(OUTLINES) + 1 :]
+        handles = []
+        for position, colour in zip(shown, ("none", *OUTLINES), strict=False):
+            label = self.response.classes[position].label
+            if colour != "none":
+                _outline(axes, self._mask(position), self._extent(), label, colour)
+            handles.append(Line2D([], [], color=colour, linewidth=3, label=f"{label}  ({counts[position]})"))
+        if others:
+            handles.append(Line2D([], [], color="none", label=f"{len(others)} others  ({counts[others].sum()})"))
+        return handles
+
+    def _mask(self, position: int) -> NDArray[np.float32]:
+        """Where a class wins, with a margin in which it does not, thinned out if the grid is fine."""
+        step = -(-max(self.winner.shape) // OUTLINE_CELLS)
+        return np.pad((self.winner[::step, ::step] == position).astype(np.float32), 1)
+
+
+def _outline(
+    axes: Axes, mask: NDArray[np.float32], extent: tuple[float, float, float, float], label: str, colour: Colour
+) -> None:
+    """Draw a line around every region of the mask, and the label above it."""
+    left, right, bottom, top = extent
+    width, height = (right - left) / (mask.shape[1] - 2), (bottom - top) / (mask.shape[0] - 2)
+    x = left + width * (np.arange(mask.shape[1]) - 0.5)
+    y = top + height * (np.arange(mask.shape[0]) - 0.5)
+    least = min(SPECK[0], SPECK[1] * mask.size) * width * height
+    for line in contour_generator(x, y, mask).lines(0.5):
+        if _area(line) < least:
+            continue
+        axes.plot(line[:, 0], line[:, 1], color=colour, linewidth=2)
+        where = (line[:, 0].mean(), line[:, 1].min())
+        axes.annotate(
+            label, where, (0, 3), textcoords="offset points", ha="center", va="bottom", parse_math=False,
+            color=colour, fontsize=13, fontweight="bold", path_effects=HALO, annotation_clip=True,
+        )  # fmt: skip
+
+
+def _area(line: NDArray[np.float64]) -> float:
+    """What a closed line (points, 2) encloses, by the shoelace formula."""
+    x, y = line.T
+    return abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1])) / 2
+
+
+def _greyed(image: Path, longest: int) -> NDArray[np.uint8]:
+    """The image as a grey picture of at most so many pixels on its long side, for the colours to stand out on."""
+    picture = pyvips.Image.thumbnail(str(image), longest, height=longest, size="down", export_profile="srgb")
+    picture = picture.flatten(background=255) if picture.hasalpha() else picture
+    grey: NDArray[np.uint8] = picture.colourspace("b-w").cast("uchar").numpy()
+    return np.repeat(grey.reshape(*grey.shape[:2], -1)[..., :1], 3, axis=2)

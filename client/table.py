@@ -1,0 +1,25 @@
+"""An answer for a terminal: one line about the image, then the classes with the highest averages."""
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from client.answer import AVERAGES, top
+from protos import scoring_pb2
+
+
+def table(response: scoring_pb2.ScoreResponse) -> Group:
+    """Lay out one image's answer."""
+    image, grid, parity = response.image, response.grid, response.parity
+    agreement = "exact" if parity.exact else f"differs from crops by up to {parity.max_abs_diff:.2g}"
+    head = Text.assemble(
+        (image.name, "bold"),
+        f"  {image.width}×{image.height}  {response.model}/{response.version}\n",
+        f"{grid.rows}×{grid.cols} windows of {grid.window.height}×{grid.window.width}, {grid.stride.height} pixels apart; "
+        f"{response.mode}, {agreement}; {response.timing.total_ms / 1e3:.2f} s",
+    )
+    rows = Table("class", "label", f"average of {AVERAGES[response.average.of]}", box=None, pad_edge=False)
+    rows.columns[2].justify = "right"
+    for entry in top(response):
+        rows.add_row(str(entry["class"]), Text(entry["label"]), f"{entry['score']:.4f}")
+    return Group(head, "", rows)

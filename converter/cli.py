@@ -1,0 +1,133 @@
+"""The command `fullconv-convert`."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from converter import convert as conversion
+from converter.errors import ConversionError
+from converter.sources.read import read_source
+from converter.writer import check_target
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+VERSION = re.compile(r"[1-9][0-9]*")
+WINDOW = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A state_dict (.safetensors, .pth) or an ONNX classifier.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="models/NAME/1", help="The model's version directory to make.")
+    ],
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace the version if it exists.")] = False,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME | FILE.toml",
+            help="The checkpoint's network: a shipped one (alexnet, vgg11 … vgg19_bn) or a list of layers. "
+            "[default: recognised by the checkpoint's keys]",
+        ),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="224 | HxW",
+            help="The size in pixels that the network was trained on. [default: the architecture's or the file's]",
+        ),
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            metavar="imagenet | caffe | unit | none | FILE.json",
+            help="What turns pixels 0-255 into the network's input; goes into the graph. "
+            "[default: the architecture's; none for ONNX]",
+        ),
+    ] = None,
+    activation: Annotated[
+        Literal["softmax", "sigmoid", "none"] | None,
+        typer.Option(help="What turns scores into probabilities, if it is not in the network. [default: softmax]"),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The classes' names, UTF-8, one a line.")
+    ] = None,
+    verify: Annotated[int, typer.Option(metavar="N", min=1, help="Windows to compare dense and crops on.")] = 64,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Images to take the windows from. [default: noise with a natural spectrum]"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print report.json instead of tables.")] = False,
+) -> None:
+    """Rewrite a trained classifier so that it slides over images of any size.
+
+    The first fully connected layer becomes a convolution as large as the map it sees, the later ones 1×1. The result
+    is compared with the source before it is written: model.onnx, weights.data, labels.txt and report.json.
+
+    fullconv-convert vgg16.pth -o models/vgg16/1
+    """
+    _check_output(output)
+    request = conversion.Request(output, force, preprocess, activation, labels, verify, images)
+    try:
+        check_target(output, force=force)
+        with _progress() as progress:
+            progress.step("reading the source", 0)
+            classifier = read_source(source, arch=arch, window=_size(window))
+            report = conversion.convert(classifier, request, progress)
+    except ConversionError as error:
+        typer.echo(f"fullconv-convert: {error}", err=True)
+        raise typer.Exit(3) from None
+    if as_json:
+        typer.echo(json.dumps(report.document(), indent=2, ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    console.print(report.layers(), "", report.facts(), "", f"written to {output}", markup=False)
+
+
+def _check_output(output: Path) -> None:
+    resolved = output.absolute()
+    if not NAME.fullmatch(resolved.parent.name) or not VERSION.fullmatch(resolved.name):
+        raise typer.BadParameter(
+            f"expected a path that ends in NAME/VERSION, VERSION a number from 1, got '{output}'", param_hint="-o"
+        )
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """Parse --window: height and width in pixels."""
+    if text is None:
+        return None
+    match = WINDOW.fullmatch(text)
+    if not match or not int(match[1]) or match[2] == "0":
+        raise typer.BadParameter(f"expected pixels, 224 or HEIGHTxWIDTH, got '{text}'", param_hint="--window")
+    return int(match[1]), int(match[2] or match[1])
+
+
+@contextmanager
+def _progress() -> Iterator[conversion.Progress]:
+    """A bar on a terminal; elsewhere a line for each step. On standard error, for --json's sake."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield conversion.Progress(lambda name, _: print(f"{name} …", file=sys.stderr), lambda: None)
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("")
+        yield conversion.Progress(
+            lambda name, windows: bar.reset(task, description=name, total=windows or None),
+            lambda: bar.advance(task),
+        )

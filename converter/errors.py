@@ -1,0 +1,30 @@
+"""Why a conversion stops.
+
+    ConversionError
+    ├── SourceError         the source cannot be read, or is not what it must be
+    ├── UnsupportedError    the network has no fully-convolutional form that we know
+    ├── VerificationError   the converted network does not agree with its source
+    └── OutputError         the result cannot be written
+
+Each message is one line: what and where, expected, got, and the way out.
+"""
+
+
+class ConversionError(Exception):
+    """Base of everything below."""
+
+
+class SourceError(ConversionError):
+    """The source, or a file that describes it, cannot be used."""
+
+
+class UnsupportedError(ConversionError):
+    """The network, or a node in it, has no fully-convolutional form that we know."""
+
+
+class VerificationError(ConversionError):
+    """The converted network's scores are not those of its source."""
+
+
+class OutputError(ConversionError):
+    """The result cannot be written where it should be."""

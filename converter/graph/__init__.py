@@ -1,0 +1,1 @@
+"""The graph layer, on onnx-ir: from a classifier for single windows to a network for any image."""

@@ -1,0 +1,65 @@
+"""From a classifier's graph to a network for any image, with what is known of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from converter.graph.canonical import canonicalise
+from converter.graph.cost import cost
+from converter.graph.geometry import Plane, check_window, planes
+from converter.graph.heads import HANDLERS
+from converter.graph.lift import Rewrite, lift
+from converter.graph.trace import trace
+from protos import model_pb2
+
+SCORES = "scores"
+
+
+@dataclass(frozen=True)
+class DenseNetwork:
+    """A fully-convolutional network: (N, channels, H, W) in, "scores" (N, classes, rows, cols) out."""
+
+    model: ir.Model
+    channels: int
+    classes: int
+    plane: Plane
+    cost: model_pb2.Cost
+    rewrites: list[Rewrite]
+
+    @property
+    def activation(self) -> str | None:
+        """The operator that ends the network, if it makes probabilities: "Softmax" or "Sigmoid"."""
+        producer = self.model.graph.outputs[0].producer()
+        return producer.op_type if producer and producer.op_type in ("Softmax", "Sigmoid") else None
+
+
+def rewrite(model: ir.Model, output: int, window: tuple[int, int], scratch: Path) -> DenseNetwork:
+    """Rewrite a classifier of windows (height, width) in place; raises ConversionError if it cannot slide.
+
+    `output` is the position of the scores among the graph's outputs.
+    """
+    model.graph.outputs[:] = [model.graph.outputs[output]]
+    canonicalise(model)
+    rewrites = lift(model.graph, trace(model, window, scratch), HANDLERS)
+    ir.passes.Sequential(common.RemoveUnusedNodesPass(), common.TopologicalSortPass())(model)
+    known = planes(model.graph)
+    check_window(known[model.graph.outputs[0]], window)
+    shapes = trace(model, window, scratch)
+    scores = model.graph.outputs[0]
+    channels, classes = shapes[str(model.graph.inputs[0].name)][1], shapes[str(scores.name)][1]
+    counted = cost(model.graph, known, shapes)
+    model.graph.inputs[0].shape = ir.Shape(["N", channels, "H", "W"])
+    claim_name(model.graph, scores, SCORES)
+    scores.shape, scores.dtype = ir.Shape(["N", classes, "rows", "cols"]), ir.DataType.FLOAT
+    return DenseNetwork(model, channels, classes, known[scores], counted, rewrites)
+
+
+def claim_name(graph: ir.Graph, value: ir.Value, name: str) -> None:
+    """Give a value a name; whatever else has it is renamed."""
+    others = [*graph.inputs, *graph.initializers.values(), *(output for node in graph for output in node.outputs)]
+    for other in others:
+        if other is not value and other.name == name:
+            other.name = f"{name}_of_source"
+    value.name = name

@@ -1,0 +1,160 @@
+"""Stride, receptive field and effective padding of a network, by walking its graph from the input to the scores.
+
+Per axis, a value's element y reads pixels [y·S − P, y·S − P + R) of the image, and Q pixels of padding lie beyond the
+far edge. The image itself has S = 1, R = 1, P = Q = 0. A layer with kernel k, dilation d, stride s and paddings p, q
+reaches k' = (k − 1)d + 1 elements:
+
+    R ← R + (k' − 1)S,    P ← P + pS,    Q ← Q + qS,    S ← sS
+
+Branches that meet must agree on S; then P ← max Pᵢ, R ← P + max(Rᵢ − Pᵢ), likewise Q. What looks at the whole map, or
+has no rule here, is refused by name.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from converter.errors import UnsupportedError
+from converter.graph.lift import refusal
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One value's geometry along one axis; lengths in pixels of the image."""
+
+    stride: int = 1
+    receptive_field: int = 1
+    padding_before: int = 0
+    padding_after: int = 0
+
+    def through(self, *, kernel: int, stride: int, dilation: int, before: int, after: int) -> "Axis":
+        """The geometry behind a convolution or pool."""
+        return Axis(
+            stride=self.stride * stride,
+            receptive_field=self.receptive_field + (kernel - 1) * dilation * self.stride,
+            padding_before=self.padding_before + before * self.stride,
+            padding_after=self.padding_after + after * self.stride,
+        )
+
+    def joined(self, other: "Axis") -> "Axis":
+        """The geometry of two branches that meet; ValueError if they are not aligned."""
+        if self.stride != other.stride:
+            raise ValueError(f"expected branches of one stride, got {self.stride} and {other.stride}")
+        before = max(self.padding_before, other.padding_before)
+        reach = max(axis.receptive_field - axis.padding_before for axis in (self, other))
+        after = max(self.padding_after, other.padding_after)
+        return Axis(self.stride, before + reach, before, after)
+
+    def slack(self, window: int) -> int:
+        """Pixels of a window's far edge that the network does not read; one cell means 0 <= slack < stride."""
+        return window + self.padding_before + self.padding_after - self.receptive_field
+
+    def exact(self, window: int) -> bool:
+        """Whether a cell reads its own window and nothing else."""
+        return self.padding_before == 0 and self.receptive_field <= window
+
+
+Plane = tuple[Axis, Axis]
+"""Vertical and horizontal geometry."""
+
+
+def planes(graph: ir.Graph) -> Mapping[ir.Value, Plane]:
+    """The geometry of every value that depends on the image; raises UnsupportedError."""
+    known: dict[ir.Value, Plane] = {graph.inputs[0]: (Axis(), Axis())}
+    for node in graph:
+        sources = [known[value] for value in node.inputs if value in known]
+        if sources:
+            known[node.outputs[0]] = RULES.get(node.op_type, _no_rule)(node, sources)
+    return known
+
+
+def check_window(plane: Plane, window: tuple[int, int]) -> None:
+    """Raise UnsupportedError unless one window gives one cell."""
+    for name, axis, size in zip(("height", "width"), plane, window, strict=True):
+        if not 0 <= axis.slack(size) < axis.stride:
+            raise UnsupportedError(
+                f"window: a {name} of {size} does not give one cell (stride {axis.stride}, receptive field "
+                f"{axis.receptive_field}, padding {axis.padding_before} and {axis.padding_after}); check --window"
+            )
+
+
+Rule = Callable[[ir.Node, list[Plane]], Plane]
+
+
+def _no_rule(node: ir.Node, _: list[Plane]) -> Plane:
+    reason = WHOLE_MAP.get(node.op_type, "it is not known how this operator behaves on larger images")
+    raise refusal(node, f"{reason}; the network cannot be run densely")
+
+
+def _join(node: ir.Node, sources: list[Plane]) -> Plane:
+    """Pointwise operators, of one value or of several."""
+    (vertical, horizontal), *others = sources
+    try:
+        for other in others:
+            vertical, horizontal = vertical.joined(other[0]), horizontal.joined(other[1])
+    except ValueError as error:
+        raise refusal(node, f"not aligned: {error}") from None
+    return vertical, horizontal
+
+
+def _window(node: ir.Node, sources: list[Plane]) -> Plane:
+    """Convolutions and pools."""
+    if _text(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise refusal(node, "expected explicit padding, got auto_pad; export with explicit pads")
+    if "ceil_mode" in node.attributes and node.attributes["ceil_mode"].as_int():
+        raise refusal(node, "expected ceil_mode = 0, got 1")
+    kernel = _ints(node, "kernel_shape", []) or _kernel_of_weights(node)
+    pads = _ints(node, "pads", [0, 0, 0, 0])
+    strides, dilations = _ints(node, "strides", [1, 1]), _ints(node, "dilations", [1, 1])
+    vertical, horizontal = (
+        sources[0][axis].through(
+            kernel=kernel[axis],
+            stride=strides[axis],
+            dilation=dilations[axis],
+            before=pads[axis],
+            after=pads[axis + 2],
+        )
+        for axis in (0, 1)
+    )
+    return vertical, horizontal
+
+
+def _kernel_of_weights(node: ir.Node) -> list[int]:
+    weights = node.inputs[1]
+    if weights is None or weights.const_value is None:
+        raise refusal(node, "expected constant weights, got computed ones")
+    return list(weights.const_value.shape.numpy())[2:]
+
+
+def _over_channels(node: ir.Node, sources: list[Plane]) -> Plane:
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
+    if axis % 4 != 1:
+        raise refusal(node, f"expected axis 1 (channels), got {axis}, which looks along the map")
+    return _join(node, sources)
+
+
+def _ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
+    return list(node.attributes[name].as_ints()) if name in node.attributes else default
+
+
+def _text(node: ir.Node, name: str, default: str) -> str:
+    return node.attributes[name].as_string() if name in node.attributes else default
+
+
+POINTWISE = (
+    "Abs Add BatchNormalization Cast Celu Clip Div Elu Erf Exp Gelu HardSigmoid HardSwish LRN LeakyRelu Log Max Min Mish "
+    "Mul Neg PRelu Pow Relu Selu Sigmoid Softplus Softsign Sqrt Sub Sum Tanh ThresholdedRelu"
+).split()
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(POINTWISE, _join),
+    **dict.fromkeys(["AveragePool", "Conv", "LpPool", "MaxPool"], _window),
+    **dict.fromkeys(["Concat", "LogSoftmax", "Softmax"], _over_channels),
+}
+WHOLE_MAP = {
+    "GlobalAveragePool": "it averages over the whole map",
+    "GlobalMaxPool": "it looks at the whole map",
+    "InstanceNormalization": "it normalises over the whole map",
+    "GroupNormalization": "it normalises over the whole map",
+    "MatMul": "it mixes positions of the map",
+}

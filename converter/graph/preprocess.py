@@ -1,0 +1,40 @@
+"""Preprocessing as nodes in front of the network: uint8 N,H,W,C in, what the network was trained on out."""
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from converter.graph.dense import claim_name
+from converter.preprocessing import Preprocessing
+
+IMAGE = "image"
+
+
+def prepend(graph: ir.Graph, preprocessing: Preprocessing, channels: int) -> None:
+    """Put Transpose, the channel swap if there is one, Cast, Mul and Add before the graph's input, in place."""
+    old = graph.inputs[0]
+    new = ir.val(None, ir.DataType.UINT8, ["N", "H", "W", channels])
+    nodes = [ir.node("Transpose", [new], {"perm": [0, 3, 1, 2]})]
+    if preprocessing.order == "BGR":
+        swap = _constant(graph, "preprocess.order", np.array([2, 1, 0]))
+        nodes.append(ir.node("Gather", [nodes[-1].outputs[0], swap], {"axis": 1}))
+    nodes.append(ir.node("Cast", [nodes[-1].outputs[0]], {"to": int(ir.DataType.FLOAT)}))
+    factor, offset = preprocessing.affine(channels)
+    nodes.append(ir.node("Mul", [nodes[-1].outputs[0], _constant(graph, "preprocess.factor", factor)]))
+    if offset.any():
+        nodes.append(ir.node("Add", [nodes[-1].outputs[0], _constant(graph, "preprocess.offset", offset)]))
+    for node in nodes:
+        node.name = f"preprocess.{node.op_type}"
+        node.outputs[0].name = f"preprocess.{node.op_type}.output"
+    old.replace_all_uses_with(nodes[-1].outputs[0])
+    graph.inputs[:] = [new]
+    claim_name(graph, new, IMAGE)
+    first = graph[0]
+    graph.insert_before(first, nodes)
+
+
+def _constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+    tensor = ir.tensor(array, name=name)
+    value = ir.val(name, tensor.dtype, array.shape, const_value=tensor)
+    graph.register_initializer(value)
+    return value

@@ -1,0 +1,26 @@
+"""Labels: one line a class."""
+
+from pathlib import Path
+
+from converter.errors import SourceError
+
+
+def load_labels(file: Path | None, default: tuple[str, ...], classes: int) -> tuple[str, ...]:
+    """Read a UTF-8 file with a label on each line, or take the default; () if there is neither.
+
+    Raises SourceError unless there are as many as classes.
+    """
+    labels, origin = (_lines(file), str(file)) if file else (default, "the architecture's labels")
+    if labels and len(labels) != classes:
+        raise SourceError(f"labels: {origin}: expected {classes}, one for each class, got {len(labels)}; say --labels")
+    return labels
+
+
+def _lines(file: Path) -> tuple[str, ...]:
+    try:
+        labels = tuple(line.strip() for line in file.read_text("utf-8-sig").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"labels: {file}: expected a UTF-8 text file, a label a line: {error}") from None
+    if not labels or "" in labels:
+        raise SourceError(f"labels: {file}: expected a label on every line, got an empty one")
+    return labels

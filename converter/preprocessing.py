@@ -1,0 +1,82 @@
+"""From pixel values 0 to 255 to what a network was trained on: (x * scale - mean) / std for each channel.
+
+`--preprocess` names a preset or a JSON file {"scale", "mean", "std", "order"}; `mean` and `std` hold one number per
+channel, in `order` ("RGB", "BGR" or "GRAY"). "none" means that whoever feeds the network prepares the pixels.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from converter.errors import SourceError
+from converter.validation import first_problem
+
+
+class Preprocessing(BaseModel):
+    """(x * scale - mean) / std; an empty `mean` means zeros, an empty `std` ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    scale: float = 1.0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    order: Literal["RGB", "BGR", "GRAY"] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if 0 in self.std or self.scale == 0:
+            raise ValueError("expected a scale and std other than 0")
+        return self
+
+    def check_channels(self, channels: int) -> None:
+        """Raise SourceError unless this fits a network of so many input channels."""
+        for field, got in (("mean", len(self.mean)), ("std", len(self.std)), ("order", len(self.order or ""))):
+            fits = got in (0, channels) or (field == "order" and self.order == "GRAY" and channels == 1)
+            if not fits:
+                raise SourceError(
+                    f"preprocess: expected {field} for {channels} channels, got {got}; "
+                    "choose another --preprocess or write a FILE.json"
+                )
+
+    def affine(self, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Factor and offset, each (channels, 1, 1) float32, such that x * factor + offset is the network's input."""
+        mean = np.asarray(self.mean or [0.0] * channels)
+        std = np.asarray(self.std or [1.0] * channels)
+        return _per_channel(self.scale / std), _per_channel(-mean / std)
+
+    def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Prepare (N, height, width, channels) uint8 RGB or grey: (N, channels, height, width) float32."""
+        ordered = pixels[..., ::-1] if self.order == "BGR" else pixels
+        mean, std = np.asarray(self.mean or 0.0), np.asarray(self.std or 1.0)
+        prepared = (ordered.astype(np.float64) * self.scale - mean) / std
+        return np.ascontiguousarray(np.moveaxis(prepared, -1, 1), np.float32)
+
+
+def _per_channel(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    return values.astype(np.float32).reshape(-1, 1, 1)
+
+
+PRESETS = {
+    "imagenet": Preprocessing(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), order="RGB"),
+    "caffe": Preprocessing(mean=(103.939, 116.779, 123.68), order="BGR"),
+    "unit": Preprocessing(scale=1 / 255),
+}
+NONE = "none"
+
+
+def load_preprocessing(choice: str) -> Preprocessing | None:
+    """Resolve a preset's name, "none", or the path of a JSON file."""
+    if choice == NONE:
+        return None
+    if choice in PRESETS:
+        return PRESETS[choice]
+    try:
+        return Preprocessing.model_validate_json(Path(choice).read_bytes())
+    except OSError as error:
+        known = ", ".join([*PRESETS, NONE])
+        raise SourceError(f"preprocess: expected {known} or a JSON file, got {choice!r}: {error.strerror}") from None
+    except ValidationError as error:
+        raise SourceError(f"preprocess: {choice}: {first_problem(error)}") from None

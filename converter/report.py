@@ -1,0 +1,70 @@
+"""The record of a conversion: report.json, and the same for eyes."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from google.protobuf import json_format
+from rich.table import Table
+from rich.text import Text
+
+from converter.graph.lift import Rewrite
+from converter.verify.parity import verdict
+from protos import model_pb2
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was converted, what was rewritten, and how far the result agrees with its source."""
+
+    spec: model_pb2.ModelSpec
+    rewrites: list[Rewrite]
+
+    def document(self) -> dict[str, Any]:
+        """report.json: the ModelSpec, the rewritten layers, and the certificate in words."""
+        return {
+            "verdict": verdict(self.spec.parity[0]),
+            "rewritten": [asdict(rewrite) for rewrite in self.rewrites],
+            **spec_document(self.spec),
+        }
+
+    def layers(self) -> Table:
+        """The rewritten layers, "Gemm 25088→4096 → Conv 7×7, 512→4096"."""
+        table = Table("node", "rewritten", title_justify="left", box=None, pad_edge=False)
+        for rewrite in self.rewrites:
+            table.add_row(Text(rewrite.node), Text(f"{rewrite.was} → {rewrite.now}"))
+        return table
+
+    def facts(self) -> Table:
+        """Geometry, cost and certificate, a line each."""
+        spec, cost = self.spec, self.spec.cost[0]
+        table = Table.grid(padding=(0, 2))
+        for name, fact in (
+            ("window", f"{spec.window.height}×{spec.window.width} pixels"),
+            ("native stride", _both(spec, "stride")),
+            ("receptive field", _both(spec, "receptive_field")),
+            ("padding", _both(spec, "padding_before")),
+            ("input", f"{spec.input.name}: {spec.input.dtype} {spec.input.layout}, {spec.input.channels} channels"),
+            ("output", f"{spec.output.name}: {spec.output.classes} classes, {spec.output.kind}"),
+            ("a crop costs", f"{_giga(cost.multiply_adds_per_crop)}, a dense cell {_giga(cost.multiply_adds_per_cell)}"),
+            ("single windows", f"equal to rounding (largest difference {spec.parity[0].native.max_abs:.1e})"),
+            ("parity", verdict(spec.parity[0])),
+        ):
+            table.add_row(Text(name, style="bold"), Text(fact))
+        return table
+
+
+def spec_document(spec: model_pb2.ModelSpec) -> dict[str, Any]:
+    """A ModelSpec as JSON: the names of the proto file, and every field, set or not."""
+    document: dict[str, Any] = json_format.MessageToDict(
+        spec, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return document
+
+
+def _both(spec: model_pb2.ModelSpec, name: str) -> str:
+    vertical, horizontal = getattr(spec.vertical, name), getattr(spec.horizontal, name)
+    return f"{vertical} pixels" if vertical == horizontal else f"{vertical}×{horizontal} pixels"
+
+
+def _giga(count: float) -> str:
+    return f"{count / 1e9:.3g} G multiply-adds"

@@ -1,0 +1,158 @@
+"""Architectures as data: what a state_dict does not say, in a TOML file.
+
+    name = "digits"
+    channels = 1
+    window = [70, 70]         # height, width in pixels
+    preprocess = "unit"       # a preset's name
+    activation = "softmax"    # what turns the outputs into probabilities
+    labels = ["0", "1"]       # may be left out
+    layers = [
+      { op = "conv", key = "features.0", out = 16, kernel = 3, stride = 1, pad = 0 },
+      { op = "linear", key = "classifier.4" },    # no `out`: as many as the checkpoint has
+    ]
+
+`key` is the layer's name in the state_dict: its tensors are key.weight, key.bias and so on.
+"""
+
+import tomllib
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from converter.errors import SourceError
+from converter.validation import first_problem
+
+Positive = Annotated[int, Field(gt=0, le=1 << 20)]
+NonNegative = Annotated[int, Field(ge=0, le=1 << 20)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Weighted(_Table):
+    tensors: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    key: str
+
+    def keys(self) -> tuple[str, ...]:
+        return tuple(f"{self.key}.{tensor}" for tensor in self.tensors)
+
+
+class Conv(_Weighted):
+    """A square convolution with bias."""
+
+    op: Literal["conv"]
+    out: Positive
+    kernel: Positive
+    stride: Positive = 1
+    pad: NonNegative = 0
+
+
+class BatchNorm(_Weighted):
+    """Batch normalisation with its running statistics."""
+
+    tensors: ClassVar[tuple[str, ...]] = ("weight", "bias", "running_mean", "running_var")
+    op: Literal["batchnorm"]
+
+
+class Relu(_Table):
+    """max(x, 0)."""
+
+    op: Literal["relu"]
+
+
+class MaxPool(_Table):
+    """A square maximum."""
+
+    op: Literal["maxpool"]
+    kernel: Positive
+    stride: Positive
+    pad: NonNegative = 0
+
+
+class AdaptiveAvgPool(_Table):
+    """Averages over a size × size partition of the map; only sizes that divide the map are fully convolutional."""
+
+    op: Literal["adaptiveavgpool"]
+    size: Positive
+
+
+class Flatten(_Table):
+    """A map (channels, height, width) as one vector, in that order."""
+
+    op: Literal["flatten"]
+
+
+class Linear(_Weighted):
+    """A fully connected layer with bias; without `out`, as wide as the checkpoint has it."""
+
+    op: Literal["linear"]
+    out: Positive | None = None
+
+
+Layer = Annotated[
+    Conv | BatchNorm | Relu | MaxPool | AdaptiveAvgPool | Flatten | Linear, Field(discriminator="op")
+]
+
+class Architecture(_Table):
+    """A sequential network and what is known about its training."""
+
+    name: str
+    channels: Positive
+    window: Annotated[tuple[Positive, Positive], Field(strict=False)]
+    preprocess: str
+    activation: Literal["softmax", "sigmoid", "none"]
+    labels: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    layers: Annotated[tuple[Layer, ...], Field(strict=False, min_length=1)]
+
+    def keys(self) -> Iterator[str]:
+        """Every tensor that a checkpoint of this architecture has."""
+        for layer in self.layers:
+            if isinstance(layer, _Weighted):
+                yield from layer.keys()
+
+
+def load_architecture(choice: str) -> Architecture:
+    """Resolve the name of a shipped architecture or the path of a TOML file."""
+    shipped = {path.stem: path for path in _shipped()}
+    if choice in shipped:
+        return _parse(shipped[choice].read_bytes(), choice)
+    try:
+        return _parse(Path(choice).read_bytes(), choice)
+    except OSError as error:
+        names = ", ".join(sorted(shipped))
+        raise SourceError(f"arch: expected a TOML file or one of {names}, got {choice!r}: {error.strerror}") from None
+
+
+def recognise(keys: set[str]) -> Architecture:
+    """Find the shipped architecture whose tensors these are; the nearest one, if it is near enough to name a fault."""
+    known = [load_architecture(path.stem) for path in _shipped()]
+    nearest = max(known, key=lambda architecture: _likeness(set(architecture.keys()), keys))
+    if _likeness(set(nearest.keys()), keys) <= 0.5:
+        names = ", ".join(architecture.name for architecture in known)
+        raise SourceError(
+            f"arch: the checkpoint's {len(keys)} tensors fit no known architecture ({names}); "
+            "describe the network with --arch FILE.toml"
+        )
+    return nearest
+
+
+def _likeness(expected: set[str], got: set[str]) -> float:
+    return len(expected & got) / len(expected | got)
+
+
+def _shipped() -> list[Path]:
+    folder = resources.files("converter") / "architectures"
+    return sorted(Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def _parse(text: bytes, origin: str) -> Architecture:
+    try:
+        return Architecture.model_validate(tomllib.loads(text.decode("utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SourceError(f"arch: {origin}: not valid TOML: {error}") from None
+    except ValidationError as error:
+        raise SourceError(f"arch: {origin}: {first_problem(error)}") from None

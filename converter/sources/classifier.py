@@ -1,0 +1,25 @@
+"""What every reader returns."""
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from protos import model_pb2
+
+LAYOUT = "NCHW"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained classifier as an ONNX graph that takes single windows.
+
+    `model` takes float32 (N, channels, height, width) and gives (N, classes); `window` is (height, width) in pixels;
+    the other fields are defaults that the command line may override.
+    """
+
+    model: ir.Model
+    window: tuple[int, int]
+    preprocess: str
+    activation: str
+    labels: tuple[str, ...]
+    source: model_pb2.Source

@@ -1,0 +1,170 @@
+"""A classifier in ONNX from an architecture and the tensors of a checkpoint.
+
+The layers become the operators of the same name, the fully connected ones Gemm, so that what follows treats a
+checkpoint like any exporter's file.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from converter.errors import SourceError
+from converter.sources.architecture import (
+    AdaptiveAvgPool,
+    Architecture,
+    BatchNorm,
+    Conv,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool,
+    Relu,
+)
+from converter.sources.checkpoint import Checkpoint
+from converter.sources.classifier import Classifier
+
+OPSET = 19
+IR_VERSION = 9
+EPSILON = 1e-5  # PyTorch's default for batch normalisation
+
+Tensors = Mapping[str, NDArray[np.generic]]
+
+
+def build_classifier(checkpoint: Checkpoint, architecture: Architecture, window: tuple[int, int]) -> Classifier:
+    """Build the network for windows of (height, width) pixels; raises SourceError if the tensors do not fit it."""
+    _check_keys(set(checkpoint.tensors), architecture)
+    network = _Network(checkpoint.tensors, (architecture.channels, *window))
+    for layer in architecture.layers:
+        network.add(layer)
+    return Classifier(
+        model=network.model(architecture.name),
+        window=window,
+        preprocess=architecture.preprocess,
+        activation=architecture.activation,
+        labels=architecture.labels,
+        source=checkpoint.source,
+    )
+
+
+def _check_keys(got: set[str], architecture: Architecture) -> None:
+    expected = set(architecture.keys())
+    missing = sorted(expected - got)
+    unknown = sorted(key for key in got - expected if not key.endswith(".num_batches_tracked"))
+    if missing or unknown:
+        faults = [f"lacks {', '.join(missing[:3])}"] if missing else []
+        faults += [f"has besides {', '.join(unknown[:3])}"] if unknown else []
+        raise SourceError(
+            f"checkpoint: expected the {len(expected)} tensors of {architecture.name}, but it {' and '.join(faults)}"
+            f"{' …' if max(len(missing), len(unknown)) > 3 else ''}; name the right network with --arch"
+        )
+
+
+@dataclass
+class _Network:
+    """A graph that grows layer by layer; `shape` is one sample's at the end: (channels, height, width) or (features,)."""
+
+    tensors: Tensors
+    shape: tuple[int, ...]
+    nodes: list[ir.Node] = field(default_factory=list)
+    initializers: list[ir.Value] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.input = ir.val("input", ir.DataType.FLOAT, ["N", *self.shape])
+        self.end = self.input
+
+    def add(self, layer: Layer) -> None:
+        """Append one layer; raises SourceError if it does not fit what comes before or its tensors."""
+        rank = 1 if isinstance(layer, Linear) else len(self.shape) if isinstance(layer, Relu) else 3
+        if len(self.shape) != rank:
+            raise SourceError(f"arch: {layer.op} cannot follow a shape of {self.shape}; check the order of the layers")
+        match layer:
+            case Conv():
+                self._conv(layer)
+            case BatchNorm():
+                weights = [self._tensor(key, self.shape[:1]) for key in layer.keys()]
+                self._node("BatchNormalization", weights, self.shape, epsilon=EPSILON)
+            case Relu():
+                self._node("Relu", [], self.shape)
+            case MaxPool():
+                self._window("MaxPool", [], layer, self.shape[0])
+            case AdaptiveAvgPool():
+                self._adaptive_pool(layer)
+            case Flatten():
+                self._node("Flatten", [], (int(np.prod(self.shape)),), axis=1)
+            case Linear():
+                self._linear(layer)
+
+    def model(self, name: str) -> ir.Model:
+        """The finished network: float32 (N, channels, height, width) in, (N, classes) out."""
+        if len(self.shape) != 1:
+            raise SourceError(f"arch: {name} ends in a shape of {self.shape}, expected (classes,); end it in linear")
+        self.end.name, self.end.shape, self.end.dtype = "output", ir.Shape(["N", *self.shape]), ir.DataType.FLOAT
+        graph = ir.Graph(
+            [self.input],
+            [self.end],
+            nodes=self.nodes,
+            initializers=self.initializers,
+            opset_imports={"": OPSET},
+            name=name,
+        )
+        return ir.Model(graph, ir_version=IR_VERSION, producer_name="fullconv")
+
+    def _conv(self, layer: Conv) -> None:
+        weight, bias = layer.keys()
+        weights = [
+            self._tensor(weight, (layer.out, self.shape[0], layer.kernel, layer.kernel)),
+            self._tensor(bias, (layer.out,)),
+        ]
+        self._window("Conv", weights, layer, layer.out)
+
+    def _window(self, op: str, weights: list[ir.Value], layer: Conv | MaxPool, channels: int) -> None:
+        sizes = tuple((size + 2 * layer.pad - layer.kernel) // layer.stride + 1 for size in self.shape[1:])
+        if min(sizes) < 1:
+            raise SourceError(f"arch: {layer.op} of {layer.kernel}×{layer.kernel} does not fit a map of {self.shape[1:]}")
+        self._node(
+            op,
+            weights,
+            (channels, *sizes),
+            kernel_shape=[layer.kernel] * 2,
+            strides=[layer.stride] * 2,
+            pads=[layer.pad] * 4,
+        )
+
+    def _adaptive_pool(self, layer: AdaptiveAvgPool) -> None:
+        """An AveragePool where the map divides evenly; nothing where it has the size already."""
+        channels, height, width = self.shape
+        if height % layer.size or width % layer.size:
+            raise SourceError(
+                f"window: the map before adaptiveavgpool is {height}×{width}, expected a multiple of {layer.size} on "
+                "either side; leave --window at the size the network was trained on"
+            )
+        steps = [height // layer.size, width // layer.size]
+        if steps != [1, 1]:
+            self._node("AveragePool", [], (channels, layer.size, layer.size), kernel_shape=steps, strides=steps)
+
+    def _linear(self, layer: Linear) -> None:
+        weight, bias = layer.keys()
+        features = layer.out or (self.tensors[weight].shape or (0,))[0]
+        weights = [self._tensor(weight, (features, *self.shape)), self._tensor(bias, (features,))]
+        self._node("Gemm", weights, (features,), transB=1)
+
+    def _tensor(self, key: str, shape: tuple[int, ...]) -> ir.Value:
+        tensor = self.tensors[key]
+        if tensor.shape != shape:
+            raise SourceError(
+                f"checkpoint: {key}: expected shape {shape}, got {tensor.shape}; another --arch or --window was meant"
+            )
+        if tensor.dtype != np.float32:
+            raise SourceError(f"checkpoint: {key}: expected floating-point numbers, got {tensor.dtype}")
+        value = ir.val(key, ir.DataType.FLOAT, shape, const_value=ir.tensor(np.ascontiguousarray(tensor), name=key))
+        self.initializers.append(value)
+        return value
+
+    def _node(self, op: str, weights: list[ir.Value], shape: tuple[int, ...], **attributes: int | float | list[int]) -> None:
+        node = ir.node(op, [self.end, *weights], attributes, name=f"{op}_{len(self.nodes)}")
+        node.outputs[0].name = f"value_{len(self.nodes)}"
+        self.nodes.append(node)
+        self.end, self.shape = node.outputs[0], shape

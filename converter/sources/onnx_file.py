@@ -1,0 +1,80 @@
+"""ONNX files, as exporters write them: one float image in, one row of scores out."""
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx import version_converter
+
+from converter.errors import SourceError, UnsupportedError
+from converter.sources.checkpoint import sha256
+from converter.sources.classifier import Classifier
+from protos import model_pb2
+
+OPSET = 19
+"""The oldest operator set that is delivered; what is older is converted to it."""
+
+
+def read_classifier(path: Path, window: tuple[int, int] | None) -> Classifier:
+    """Read a classifier; `window` (height, width) is needed where the file leaves the size open."""
+    proto = _load(path)
+    model = ir.from_proto(_modern(proto, path))
+    image = _only_input(model)
+    return Classifier(
+        model=model,
+        window=_window(image, window),
+        preprocess="none",
+        activation="softmax",
+        labels=(),
+        source=model_pb2.Source(
+            format="onnx", sha256=sha256(path), producer=f"{proto.producer_name} {proto.producer_version}".strip()
+        ),
+    )
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        proto = onnx.load(path)
+        onnx.checker.check_model(proto)
+    except Exception as error:  # protobuf, the checker and external data each raise their own, unrelated kinds
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SourceError(f"{path}: not a whole, valid ONNX model: {reason[:300]}") from None
+    return proto
+
+
+def _modern(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    if opset >= OPSET:
+        return proto
+    try:
+        return version_converter.convert_version(proto, OPSET)
+    except Exception as error:  # the C++ converter raises RuntimeError, ConvertError and more
+        raise UnsupportedError(f"{path}: opset {opset} does not convert to {OPSET}: {error}; export it anew") from None
+
+
+def _only_input(model: ir.Model) -> ir.Value:
+    images = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    if len(images) != 1:
+        names = ", ".join(str(value.name) for value in images)
+        raise UnsupportedError(f"inputs: expected one image, got {len(images)}: {names or 'none'}")
+    (image,) = images
+    if image.dtype != ir.DataType.FLOAT or image.shape is None or image.shape.rank() != 4:
+        raise UnsupportedError(
+            f"input {image.name!r}: expected float32 N,C,H,W, got {image.dtype} {image.shape}; export the 2-D classifier"
+        )
+    if not isinstance(image.shape[1], int):
+        raise UnsupportedError(f"input {image.name!r}: expected a fixed number of channels at axis 1, got {image.shape}")
+    return image
+
+
+def _window(image: ir.Value, asked: tuple[int, int] | None) -> tuple[int, int]:
+    assert image.shape is not None  # noqa: S101 (checked when the input was chosen)
+    height, width = (size if isinstance(size, int) else None for size in list(image.shape)[2:])
+    if asked is None and (height is None or width is None):
+        raise SourceError(f"window: the file leaves its input's size open ({image.shape}); say --window HEIGHTxWIDTH")
+    if asked is None:
+        return height or 0, width or 0
+    for name, got, fixed in (("height", asked[0], height), ("width", asked[1], width)):
+        if fixed not in (None, got):
+            raise SourceError(f"window: the file's {name} is {fixed}, got {got}; leave --window out or export anew")
+    return asked

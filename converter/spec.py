@@ -1,0 +1,78 @@
+"""The ModelSpec: what the service needs to know, as a message and as metadata of the ONNX file."""
+
+from pathlib import Path
+
+import onnx
+from google.protobuf import json_format
+
+from converter.errors import SourceError, VerificationError
+from converter.graph.dense import DenseNetwork
+from converter.graph.geometry import Axis
+from converter.runtime import one_line
+from converter.sources.classifier import Classifier
+from protos import model_pb2
+
+SPEC_KEY = "fullconv.model_spec"
+SPEC_VERSION = 1
+KINDS = {"softmax": "logits-softmax", "sigmoid": "logits-sigmoid", "none": "raw"}
+"""What `--activation` makes of scores whose network ends in no activation."""
+ORDERS = {1: "GRAY", 3: "RGB"}
+
+
+def describe(name: str, classifier: Classifier, network: DenseNetwork, activation: str | None) -> model_pb2.ModelSpec:
+    """Everything but labels, weights and parity; `activation` is the user's choice, None for the default."""
+    height, width = classifier.window
+    image = network.model.graph.inputs[0]
+    uint8 = image.dtype is not None and image.dtype.name == "UINT8"
+    return model_pb2.ModelSpec(
+        spec_version=SPEC_VERSION,
+        name=name,
+        window=model_pb2.Size(height=height, width=width),
+        vertical=_axis(network.plane[0]),
+        horizontal=_axis(network.plane[1]),
+        input=model_pb2.Input(
+            name=str(image.name),
+            dtype="uint8" if uint8 else "float32",
+            layout="NHWC" if uint8 else "NCHW",
+            channels=network.channels,
+            order=ORDERS.get(network.channels, ""),
+        ),
+        output=model_pb2.Output(
+            name="scores", kind=_kind(network, activation, classifier.activation), classes=network.classes
+        ),
+        modes=["dense"],
+        strides=[model_pb2.StrideFile(stride=network.cost.stride, file="model.onnx")],
+        cost=[network.cost],
+        source=classifier.source,
+    )
+
+
+def _axis(axis: Axis) -> model_pb2.AxisGeometry:
+    return model_pb2.AxisGeometry(
+        stride=axis.stride,
+        receptive_field=axis.receptive_field,
+        padding_before=axis.padding_before,
+        padding_after=axis.padding_after,
+    )
+
+
+def _kind(network: DenseNetwork, asked: str | None, default: str) -> str:
+    if network.activation is None:
+        return KINDS[asked or default]
+    if asked is not None:
+        raise SourceError(
+            f"activation: the network ends in {network.activation} already, got {asked!r}; leave --activation out"
+        )
+    return "probabilities"
+
+
+def embed(spec: model_pb2.ModelSpec, file: Path) -> None:
+    """Write the spec into an ONNX file's metadata and check the file strictly."""
+    proto = onnx.load(file, load_external_data=False)
+    onnx.helper.set_model_props(proto, {SPEC_KEY: json_format.MessageToJson(spec, indent=None)})
+    file.write_bytes(proto.SerializeToString(deterministic=True))
+    try:
+        onnx.checker.check_model(str(file), full_check=True)
+    except Exception as error:  # the checker and shape inference raise their own kinds
+        raise VerificationError(f"verification: the ONNX checker refuses the result: {one_line(error)}") from None
+

@@ -1,0 +1,1 @@
+"""Proof: the converted network against its source, on real-looking images."""

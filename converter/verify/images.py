@@ -1,0 +1,68 @@
+"""Images to measure on: the user's own, or noise with the spectrum of natural images."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyvips
+from numpy.typing import NDArray
+
+from converter.errors import SourceError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
+
+
+def sample_images(
+    size: tuple[int, int], channels: int, folder: Path | None, rng: np.random.Generator
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield images without end, each (height, width, channels) uint8: cuttings of a folder's images, or noise."""
+    files = image_files(folder) if folder else []
+    while True:
+        for file in files:
+            yield _cutting(file, size, channels, rng)
+        if not files:
+            yield _noise(size, channels, rng)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images of a folder, sorted; raises SourceError if there are none."""
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise SourceError(f"images: {folder}: {error.strerror}; name a folder of images") from None
+    if not files:
+        raise SourceError(f"images: {folder}: expected JPEG, PNG, WebP or TIFF files, got none")
+    return files
+
+
+def _cutting(file: Path, size: tuple[int, int], channels: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A random part of an image, which is enlarged first if it is too small."""
+    height, width = size
+    try:
+        image = pyvips.Image.new_from_file(str(file)).autorot().colourspace("srgb" if channels == 3 else "b-w")
+        image = image.flatten(background=255) if image.hasalpha() else image
+        scale = max(1.0, height / image.height, width / image.width)
+        image = image.resize(scale) if scale > 1 else image
+        left = int(rng.integers(image.width - width + 1))
+        top = int(rng.integers(image.height - height + 1))
+        pixels: NDArray[np.uint8] = image.crop(left, top, width, height).cast("uchar").numpy()
+    except pyvips.Error as error:
+        raise SourceError(f"images: {file}: cannot be decoded: {' '.join(str(error).split())}") from None
+    return pixels.reshape(height, width, -1)[..., :channels]
+
+
+def _noise(size: tuple[int, int], channels: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Noise whose amplitude falls with the frequency, as in photographs; the channels mostly agree, as there."""
+    common = _pink(size, rng)[..., None]
+    own = np.stack([_pink(size, rng) for _ in range(channels)], axis=-1)
+    values = 128 + 55 * (common + 0.3 * own)
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _pink(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
+    """1/f noise with mean 0 and standard deviation 1."""
+    frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None, :])
+    frequency[0, 0] = np.inf
+    spectrum = np.fft.rfft2(rng.standard_normal(size)) / frequency
+    noise: NDArray[np.float64] = np.fft.irfft2(spectrum, size)
+    return noise / noise.std()

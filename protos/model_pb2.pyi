@@ -1,0 +1,141 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ModelSpec(_message.Message):
+    __slots__ = ("spec_version", "name", "window", "vertical", "horizontal", "input", "output", "modes", "strides", "cost", "parity", "labels_sha256", "weights_sha256", "source")
+    SPEC_VERSION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    VERTICAL_FIELD_NUMBER: _ClassVar[int]
+    HORIZONTAL_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    MODES_FIELD_NUMBER: _ClassVar[int]
+    STRIDES_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
+    PARITY_FIELD_NUMBER: _ClassVar[int]
+    LABELS_SHA256_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    spec_version: int
+    name: str
+    window: Size
+    vertical: AxisGeometry
+    horizontal: AxisGeometry
+    input: Input
+    output: Output
+    modes: _containers.RepeatedScalarFieldContainer[str]
+    strides: _containers.RepeatedCompositeFieldContainer[StrideFile]
+    cost: _containers.RepeatedCompositeFieldContainer[Cost]
+    parity: _containers.RepeatedCompositeFieldContainer[Parity]
+    labels_sha256: str
+    weights_sha256: str
+    source: Source
+    def __init__(self, spec_version: _Optional[int] = ..., name: _Optional[str] = ..., window: _Optional[_Union[Size, _Mapping]] = ..., vertical: _Optional[_Union[AxisGeometry, _Mapping]] = ..., horizontal: _Optional[_Union[AxisGeometry, _Mapping]] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., modes: _Optional[_Iterable[str]] = ..., strides: _Optional[_Iterable[_Union[StrideFile, _Mapping]]] = ..., cost: _Optional[_Iterable[_Union[Cost, _Mapping]]] = ..., parity: _Optional[_Iterable[_Union[Parity, _Mapping]]] = ..., labels_sha256: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
+
+class Size(_message.Message):
+    __slots__ = ("height", "width")
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    height: int
+    width: int
+    def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
+
+class AxisGeometry(_message.Message):
+    __slots__ = ("stride", "receptive_field", "padding_before", "padding_after")
+    STRIDE_FIELD_NUMBER: _ClassVar[int]
+    RECEPTIVE_FIELD_FIELD_NUMBER: _ClassVar[int]
+    PADDING_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    PADDING_AFTER_FIELD_NUMBER: _ClassVar[int]
+    stride: int
+    receptive_field: int
+    padding_before: int
+    padding_after: int
+    def __init__(self, stride: _Optional[int] = ..., receptive_field: _Optional[int] = ..., padding_before: _Optional[int] = ..., padding_after: _Optional[int] = ...) -> None: ...
+
+class Input(_message.Message):
+    __slots__ = ("name", "dtype", "layout", "channels", "order")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: str
+    layout: str
+    channels: int
+    order: str
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., layout: _Optional[str] = ..., channels: _Optional[int] = ..., order: _Optional[str] = ...) -> None: ...
+
+class Output(_message.Message):
+    __slots__ = ("name", "kind", "classes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: str
+    classes: int
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., classes: _Optional[int] = ...) -> None: ...
+
+class StrideFile(_message.Message):
+    __slots__ = ("stride", "file")
+    STRIDE_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    stride: Size
+    file: str
+    def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., file: _Optional[str] = ...) -> None: ...
+
+class Cost(_message.Message):
+    __slots__ = ("stride", "multiply_adds_per_cell", "multiply_adds_per_crop", "activation_bytes_per_pixel")
+    STRIDE_FIELD_NUMBER: _ClassVar[int]
+    MULTIPLY_ADDS_PER_CELL_FIELD_NUMBER: _ClassVar[int]
+    MULTIPLY_ADDS_PER_CROP_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_BYTES_PER_PIXEL_FIELD_NUMBER: _ClassVar[int]
+    stride: Size
+    multiply_adds_per_cell: float
+    multiply_adds_per_crop: float
+    activation_bytes_per_pixel: float
+    def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., multiply_adds_per_cell: _Optional[float] = ..., multiply_adds_per_crop: _Optional[float] = ..., activation_bytes_per_pixel: _Optional[float] = ...) -> None: ...
+
+class Parity(_message.Message):
+    __slots__ = ("stride", "native", "interior", "border", "exact")
+    STRIDE_FIELD_NUMBER: _ClassVar[int]
+    NATIVE_FIELD_NUMBER: _ClassVar[int]
+    INTERIOR_FIELD_NUMBER: _ClassVar[int]
+    BORDER_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    stride: Size
+    native: Difference
+    interior: Difference
+    border: Difference
+    exact: bool
+    def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., native: _Optional[_Union[Difference, _Mapping]] = ..., interior: _Optional[_Union[Difference, _Mapping]] = ..., border: _Optional[_Union[Difference, _Mapping]] = ..., exact: _Optional[bool] = ...) -> None: ...
+
+class Difference(_message.Message):
+    __slots__ = ("windows", "max_abs", "median_abs", "relative_l2", "top_class_agreement")
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    MAX_ABS_FIELD_NUMBER: _ClassVar[int]
+    MEDIAN_ABS_FIELD_NUMBER: _ClassVar[int]
+    RELATIVE_L2_FIELD_NUMBER: _ClassVar[int]
+    TOP_CLASS_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    windows: int
+    max_abs: float
+    median_abs: float
+    relative_l2: float
+    top_class_agreement: float
+    def __init__(self, windows: _Optional[int] = ..., max_abs: _Optional[float] = ..., median_abs: _Optional[float] = ..., relative_l2: _Optional[float] = ..., top_class_agreement: _Optional[float] = ...) -> None: ...
+
+class Source(_message.Message):
+    __slots__ = ("format", "sha256", "producer")
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    PRODUCER_FIELD_NUMBER: _ClassVar[int]
+    format: str
+    sha256: str
+    producer: str
+    def __init__(self, format: _Optional[str] = ..., sha256: _Optional[str] = ..., producer: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,48 @@
+"""What becomes of the cells' scores as they come: averages, and the step from scores to probabilities."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass
+class Mean:
+    """The mean over all cells, summed in float64."""
+
+    classes: int
+    _sum: NDArray[np.float64] = field(init=False)
+    _cells: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        """Start from nothing."""
+        self._sum = np.zeros(self.classes)
+
+    def add(self, values: NDArray[np.floating]) -> None:
+        """Add cells; `values` is (rows, cols, classes)."""
+        self._sum += values.sum(axis=(0, 1), dtype=np.float64)
+        self._cells += values.shape[0] * values.shape[1]
+
+    @property
+    def value(self) -> NDArray[np.float64]:
+        """The mean so far, (classes,) float64; NaN before the first cell."""
+        return self._sum / self._cells if self._cells else np.full(self.classes, np.nan)
+
+
+def probabilities(scores: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
+    """Turn scores (..., classes) of an output kind (ModelSpec.output.kind) into probabilities of the same shape."""
+    match kind:
+        case "probabilities":
+            return scores
+        case "logits-softmax":
+            powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            return powers / powers.sum(axis=-1, keepdims=True)
+        case "logits-sigmoid":
+            return 0.5 * (1 + np.tanh(0.5 * scores))
+        case _:
+            raise ValueError(f"expected an output kind that has probabilities, got {kind!r}")
+
+
+def highest(values: NDArray[np.float64], count: int) -> list[int]:
+    """Positions of the highest values of (classes,), the highest first, ties in order."""
+    return [int(position) for position in np.argsort(-values, kind="stable")[:count]]

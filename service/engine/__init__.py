@@ -1,0 +1,1 @@
+"""Models on disk, and the ONNX Runtime sessions that run them."""

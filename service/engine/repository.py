@@ -1,0 +1,121 @@
+"""The model repository: ROOT/NAME/VERSION/model.onnx, weights.data, labels.txt.
+
+What a version is, its ModelSpec says, which the converter writes into model.onnx. Files that do not match the hashes
+in it are refused.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf import json_format
+
+from protos import model_pb2
+from service.dense.axis import AxisGeometry
+from service.errors import ModelError, NotFoundError
+
+SPEC_KEY = "fullconv.model_spec"
+SPEC_VERSION = 1
+MODEL_FILE = "model.onnx"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+VERSION = re.compile(r"[1-9][0-9]*")
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """One version of one model, its files checked against their hashes."""
+
+    name: str
+    version: str
+    folder: Path
+    spec: model_pb2.ModelSpec
+    labels: tuple[str, ...]
+    vertical: AxisGeometry
+    horizontal: AxisGeometry
+
+    def label(self, index: int) -> str:
+        """The class's label, or its index in decimal where the model has none."""
+        return self.labels[index] if self.labels else str(index)
+
+
+@dataclass(frozen=True)
+class ModelRepository:
+    """A directory of models."""
+
+    root: Path
+
+    def models(self) -> list[tuple[str, str]]:
+        """Every (name, version), by name, then by number."""
+        return [(name, version) for name in self._names() for version in self._versions(name)]
+
+    def open(self, name: str, version: str = "") -> StoredModel:
+        """Find a model; an empty version means the highest. Raises NotFoundError or ModelError."""
+        versions = self._versions(name) if NAME.fullmatch(name) else []
+        if not versions:
+            known = ", ".join(dict.fromkeys(known for known, _ in self.models())) or "none"
+            raise NotFoundError(f"model: no {name!r} in {self.root}; there: {known}")
+        if version and version not in versions:
+            raise NotFoundError(f"version: no {version!r} of model {name!r}; there: {', '.join(versions)}")
+        return _open(name, version or versions[-1], self.root / name / (version or versions[-1]))
+
+    def _names(self) -> list[str]:
+        if not self.root.is_dir():
+            return []
+        return sorted(folder.name for folder in self.root.iterdir() if NAME.fullmatch(folder.name) and folder.is_dir())
+
+    def _versions(self, name: str) -> list[str]:
+        found = (file.parent.name for file in (self.root / name).glob(f"*/{MODEL_FILE}"))
+        return sorted((version for version in found if VERSION.fullmatch(version)), key=int)
+
+
+def _open(name: str, version: str, folder: Path) -> StoredModel:
+    spec = read_spec(folder / MODEL_FILE)
+    for file, digest in _hashed_files(spec):
+        _check_hash(folder / file, digest)
+    try:
+        labels = (folder / "labels.txt").read_text("utf-8").splitlines() if spec.labels_sha256 else []
+        vertical, horizontal = (
+            AxisGeometry(window, axis.stride, axis.receptive_field, axis.padding_before, axis.padding_after)
+            for window, axis in ((spec.window.height, spec.vertical), (spec.window.width, spec.horizontal))
+        )
+    except ValueError as error:
+        raise ModelError(f"{folder}: {error}; convert the model again") from None
+    if labels and len(labels) != spec.output.classes:
+        raise ModelError(f"{folder / 'labels.txt'}: expected {spec.output.classes} labels, got {len(labels)}")
+    return StoredModel(name, version, folder, spec, tuple(labels), vertical, horizontal)
+
+
+def read_spec(path: Path) -> model_pb2.ModelSpec:
+    """Read the ModelSpec out of an ONNX file's metadata, without touching its weights."""
+    try:
+        model = onnx.load(path, load_external_data=False)
+        text = next(entry.value for entry in model.metadata_props if entry.key == SPEC_KEY)
+        spec = json_format.Parse(text, model_pb2.ModelSpec(), ignore_unknown_fields=True)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    except StopIteration:
+        raise ModelError(f"{path}: expected metadata {SPEC_KEY!r}; convert the model with fullconv-convert") from None
+    except Exception as error:  # protobuf and json_format raise their own, unrelated kinds
+        raise ModelError(f"{path}: not a readable ONNX model: {error}") from None
+    if spec.spec_version != SPEC_VERSION:
+        raise ModelError(f"{path}: expected spec_version {SPEC_VERSION}, got {spec.spec_version}; update fullconv")
+    return spec
+
+
+def _hashed_files(spec: model_pb2.ModelSpec) -> Iterator[tuple[str, str]]:
+    yield "weights.data", spec.weights_sha256
+    if spec.labels_sha256:
+        yield "labels.txt", spec.labels_sha256
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    try:
+        with path.open("rb") as file:
+            got = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    if got != expected:
+        raise ModelError(f"{path}: expected sha256 {expected}, got {got}; convert the model again")

@@ -1,0 +1,35 @@
+"""What can go wrong while scoring.
+
+    ServiceError
+    ├── NotFoundError      no such model or version
+    ├── ModelError         a model's files cannot be served
+    ├── OptionError        an option's value cannot be used
+    └── ImageError         the image cannot be used
+        └── LimitError     it is over a configured limit
+
+Each message is one line: the field, what was expected, what was got, and the way out. None knows of gRPC.
+"""
+
+
+class ServiceError(Exception):
+    """Base of everything below."""
+
+
+class NotFoundError(ServiceError):
+    """No such model or version."""
+
+
+class ModelError(ServiceError):
+    """A model's files are missing, damaged or not what the converter writes."""
+
+
+class OptionError(ServiceError):
+    """An option's value cannot be used, at all or with this model."""
+
+
+class ImageError(ServiceError):
+    """The image cannot be decoded, or does not fit the model."""
+
+
+class LimitError(ImageError):
+    """The image is over a configured limit."""

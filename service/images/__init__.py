@@ -1,0 +1,1 @@
+"""Pixels from encoded bytes, files and arrays, as a model wants them."""

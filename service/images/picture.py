@@ -1,0 +1,102 @@
+"""An image whose size is known and whose pixels are not decoded yet.
+
+JPEG, PNG, WebP and TIFF through libvips; every other loader, and those that libvips calls untrusted, are blocked.
+A file that is damaged anywhere is refused, never filled up with grey.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyvips
+from numpy.typing import NDArray
+
+from protos import model_pb2
+from service.errors import ImageError, LimitError
+from service.images.pixels import convert
+
+FORMATS = ("Jpeg", "Png", "Webp", "Tiff")
+
+pyvips.block_untrusted_set(True)
+pyvips.operation_block_set("VipsForeignLoad", True)
+for _format in FORMATS:
+    pyvips.operation_block_set(f"VipsForeignLoad{_format}", False)
+pyvips.cache_set_max(0)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of known size; `width` and `height` are pixels after EXIF rotation."""
+
+    name: str
+    image: pyvips.Image
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return int(self.image.width)
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return int(self.image.height)
+
+    def check(self, *, max_pixels: int, window: model_pb2.Size, wanted: model_pb2.Input) -> None:
+        """Refuse, before a pixel is decoded, what cannot be scored: too large, too small, or of the wrong bands."""
+        if self.width * self.height > max_pixels:
+            raise LimitError(
+                f"{self.name}: {self.width}×{self.height} is {self.width * self.height / 1e6:.0f} megapixels, "
+                f"expected at most {max_pixels / 1e6:.0f}: scale or cut the image"
+            )
+        if self.width < window.width or self.height < window.height:
+            raise ImageError(
+                f"{self.name}: expected at least the model's window of {window.width}×{window.height} pixels, "
+                f"got {self.width}×{self.height}"
+            )
+        try:
+            convert(self.image, channels=wanted.channels, dtype=wanted.dtype)
+        except ValueError as error:
+            raise ImageError(f"{self.name}: {error}") from None
+        except pyvips.Error as error:
+            raise _undecodable(self.name, error) from None
+
+    def pixels(self, wanted: model_pb2.Input) -> NDArray[np.uint8] | NDArray[np.float32]:
+        """Decode to (height, width, channels) in the model's element type, values 0 to 255."""
+        try:
+            image = convert(self.image, channels=wanted.channels, dtype=wanted.dtype)
+            array: NDArray[np.uint8] | NDArray[np.float32] = image.numpy()
+        except pyvips.Error as error:
+            raise _undecodable(self.name, error) from None
+        return array.reshape(self.height, self.width, wanted.channels)
+
+
+def open_file(path: Path) -> Picture:
+    """Open an image file; named by its file name."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
+    return Picture(path.name, _open(path.name, lambda access: pyvips.Image.new_from_file(str(path), **access)))
+
+
+def open_bytes(data: bytes, *, name: str) -> Picture:
+    """Open an encoded image that is already in memory."""
+    return Picture(name, _open(name, lambda access: pyvips.Image.new_from_buffer(data, "", **access)))
+
+
+def _open(name: str, load: Callable[[dict[str, str]], pyvips.Image]) -> pyvips.Image:
+    """Read the header. Pixels stream from top to bottom, unless EXIF turns the image."""
+    try:
+        image = load({"access": "sequential", "fail_on": "error"})
+        if image.get_typeof("orientation") and image.get("orientation") > 1:
+            image = load({"access": "random", "fail_on": "error"}).autorot()
+    except pyvips.Error as error:
+        raise _undecodable(name, error) from None
+    return image
+
+
+def _undecodable(name: str, error: pyvips.Error) -> ImageError:
+    reason = "; ".join(line.strip() for line in str(error.detail).splitlines() if line.strip()) or error.message
+    return ImageError(f"{name}: not a whole JPEG, PNG, WebP or TIFF image: {reason}")
