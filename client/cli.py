@@ -1,7 +1,6 @@
 """The command `fullconv-score`."""
 
 import json
-import signal
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ import typer
 from rich.console import Console
 
 from client.answer import document, failure
+from client.files import OutputError
 from client.grid import Rows, grid_file
+from client.interruption import Interruption
 from client.progress import Progress, progress
 from client.table import table
 from protos import scoring_pb2
@@ -26,6 +27,7 @@ AVERAGES = {
 }
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+interruption = Interruption("fullconv-score")
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ class Outputs:
         """Refuse one name for several images."""
         for option, name in (("--grid", self.grid), ("--heatmap", self.heatmap)):
             if name and images > 1 and STEM not in name:
-                raise typer.BadParameter(f"expected {STEM} in the name for several images, got '{name}'", param_hint=option)
+                raise typer.BadParameter(
+                    f"expected {STEM} in the name for several images, got '{name}'", param_hint=option
+                )
 
 
 def main() -> None:
-    """Run the command; a termination signal ends it as Ctrl-C does, with nothing half-written."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Run the command; Ctrl-C or a termination signal ends it with status 1 and nothing half-written."""
+    interruption.install()
     app()
 
 
@@ -62,9 +66,7 @@ def score(
     classes: Annotated[
         str | None, typer.Option(metavar="A,B,C", help="Answer with these only: labels or indices. [default: all]")
     ] = None,
-    grid: Annotated[
-        str | None, typer.Option(metavar="OUT.npz", help="Write every window's scores.")
-    ] = None,
+    grid: Annotated[str | None, typer.Option(metavar="OUT.npz", help="Write every window's scores.")] = None,
     heatmap: Annotated[
         str | None, typer.Option(metavar="OUT.png", help="Write the image with the winning classes over it.")
     ] = None,
@@ -80,18 +82,18 @@ def score(
     outputs = Outputs(grid, heatmap)
     outputs.check(len(images))
     options = scoring_pb2.ScoreOptions(
-        average=AVERAGES[average], top=top, classes=[name.strip() for name in (classes or "").split(",") if name.strip()]
+        average=AVERAGES[average],
+        top=top,
+        classes=[name.strip() for name in (classes or "").split(",") if name.strip()],
     )
     request = scoring_pb2.ScoreRequest(model=model, version=version, options=options)
     scorer = Scorer(models)
     try:
         choose_classes(scorer.model(model, version), options)
         answers = _score_all(scorer, images, request, outputs, quiet=as_json)
-    except OptionError as error:
-        raise typer.BadParameter(str(error)) from None
     except ServiceError as error:
         typer.echo(f"fullconv-score: {error}", err=True)
-        raise typer.Exit(3) from None
+        raise typer.Exit(2 if isinstance(error, OptionError) else 3) from None
     if as_json:
         typer.echo(json.dumps(answers if len(images) > 1 else answers[0], indent=2, ensure_ascii=False))
     if any("error" in answer for answer in answers):
@@ -107,7 +109,7 @@ def _score_all(
         for image in images:
             try:
                 response = _score_one(scorer, image, request, outputs, advance)
-            except (ImageError, OSError) as error:
+            except (ImageError, OutputError) as error:
                 typer.echo(f"fullconv-score: {error}", err=True)
                 answers.append(failure(image.name, error))
                 continue
@@ -132,6 +134,7 @@ def _score_one(
         for first, scores in run.bands():
             for sink in sinks:
                 sink(first, scores)
+            interruption.check()
             advance(run.picture.name, first + len(scores), run.response.grid.rows)
         return run.answer()
 

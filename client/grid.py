@@ -1,10 +1,10 @@
 """`--grid OUT.npz`: every cell's scores, written row by row as they come.
 
-    scores   (rows, cols, classes) float32
-    x, y     (cols,) and (rows,) int64: the windows' left and top edges, in pixels of the image
-    window   (2,) int64: height and width in pixels
-    classes  (classes,) int64: positions in the network's output
-    labels   (classes,) str
+scores   (rows, cols, classes) float32
+x, y     (cols,) and (rows,) int64: the windows' left and top edges, in pixels of the image
+window   (2,) int64: height and width in pixels
+classes  (classes,) int64: positions in the network's output
+labels   (classes,) str
 """
 
 import zipfile

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyvips
-from contourpy import contour_generator
+from contourpy import LineType, contour_generator
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,11 +32,14 @@ PANEL = 2.6
 """Inches beside the image, for the colour bar and the legend."""
 OUTLINE_CELLS = 1024
 """Cells along the longer side of the map that outlines are drawn on."""
-SPECK = 4.0, 1e-3
+SPECK = 3.0, 1e-3
 """Regions smaller than so many cells and than that share of the map are not outlined, only counted."""
 COLOURS = "viridis"
-Colour = tuple[float, float, float]
-OUTLINES: tuple[Colour, ...] = colormaps["tab10"].colors
+OPACITY = 0.35, 0.7
+"""Of the most common winner's cells, which is mostly what is not looked for, and of all others."""
+Colour = tuple[float, float, float, float]
+OUTLINES: list[Colour] = [colormaps["tab10"](index) for index in range(10)]
+INVISIBLE: Colour = (0.0, 0.0, 0.0, 0.0)
 HALO = [withStroke(linewidth=3, foreground="white")]
 
 
@@ -79,15 +83,21 @@ class Winners:
         axes = figure.add_axes((0, 0, width / (width + PANEL), 1))
         axes.set_axis_off()
         axes.imshow(_greyed(image, int(max(width, height) * DPI)), extent=(0, size.width, size.height, 0))
-        overlay = axes.imshow(self.score, cmap=COLOURS, alpha=0.55, extent=self._extent(), interpolation="nearest")
-        handles = self._outlines(axes)
+        counts = np.bincount(self.winner.ravel(), minlength=len(self.response.classes))
+        alpha = np.where(self.winner == counts.argmax(), *OPACITY)
+        overlay = axes.imshow(self.score, cmap=COLOURS, alpha=alpha, extent=self._extent(), interpolation="nearest")
+        handles = self._outlines(axes, counts)
         axes.set_xlim(0, size.width)
         axes.set_ylim(size.height, 0)
         left = (width + 0.3) / (width + PANEL)
         bar = figure.add_axes((left, 0.55, 0.22 / (width + PANEL), 0.38))
         figure.colorbar(overlay, cax=bar, label="score of the winning class")
         figure.legend(
-            handles=handles, title="winning class (cells)", loc="upper left", bbox_to_anchor=(left - 0.005, 0.5), frameon=False
+            handles=handles,
+            title="winning class (cells)",
+            loc="upper left",
+            bbox_to_anchor=(left - 0.005, 0.5),
+            frameon=False,
         )
         return figure
 
@@ -98,19 +108,18 @@ class Winners:
         top = grid.origin_y + (grid.window.height - grid.stride.height) / 2
         return left, left + grid.cols * grid.stride.width, top + grid.rows * grid.stride.height, top
 
-    def _outlines(self, axes: Axes) -> list[Line2D]:
+    def _outlines(self, axes: Axes, counts: NDArray[np.intp]) -> list[Line2D]:
         """Outline the regions of the most frequent winners but the first; return the legend's entries."""
-        counts = np.bincount(self.winner.ravel(), minlength=len(self.response.classes))
         order = [int(position) for position in np.argsort(-counts, kind="stable") if counts[position]]
         shown, others = order[: len(OUTLINES) + 1], order[len(OUTLINES) + 1 :]
         handles = []
-        for position, colour in zip(shown, ("none", *OUTLINES), strict=False):
+        for position, colour in zip(shown, [INVISIBLE, *OUTLINES], strict=False):
             label = self.response.classes[position].label
-            if colour != "none":
+            if colour != INVISIBLE:
                 _outline(axes, self._mask(position), self._extent(), label, colour)
             handles.append(Line2D([], [], color=colour, linewidth=3, label=f"{label}  ({counts[position]})"))
         if others:
-            handles.append(Line2D([], [], color="none", label=f"{len(others)} others  ({counts[others].sum()})"))
+            handles.append(Line2D([], [], color=INVISIBLE, label=f"{len(others)} others  ({counts[others].sum()})"))
         return handles
 
     def _mask(self, position: int) -> NDArray[np.float32]:
@@ -128,7 +137,8 @@ def _outline(
     x = left + width * (np.arange(mask.shape[1]) - 0.5)
     y = top + height * (np.arange(mask.shape[0]) - 0.5)
     least = min(SPECK[0], SPECK[1] * mask.size) * width * height
-    for line in contour_generator(x, y, mask).lines(0.5):
+    lines = contour_generator(x, y, mask, line_type=LineType.Separate).lines(0.5)
+    for line in cast("list[NDArray[np.float64]]", lines):
         if _area(line) < least:
             continue
         axes.plot(line[:, 0], line[:, 1], color=colour, linewidth=2)

@@ -15,8 +15,8 @@ def table(response: scoring_pb2.ScoreResponse) -> Group:
     head = Text.assemble(
         (image.name, "bold"),
         f"  {image.width}×{image.height}  {response.model}/{response.version}\n",
-        f"{grid.rows}×{grid.cols} windows of {grid.window.height}×{grid.window.width}, {grid.stride.height} pixels apart; "
-        f"{response.mode}, {agreement}; {response.timing.total_ms / 1e3:.2f} s",
+        f"{grid.rows}×{grid.cols} windows of {grid.window.height}×{grid.window.width}, "
+        f"{grid.stride.height} pixels apart; {response.mode}, {agreement}; {response.timing.total_ms / 1e3:.2f} s",
     )
     rows = Table("class", "label", f"average of {AVERAGES[response.average.of]}", box=None, pad_edge=False)
     rows.columns[2].justify = "right"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command; Ctrl-C or a termination signal ends it with status 1 and nothing half-written."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit("fullconv-convert: interrupted"))
     app()
 
 
@@ -64,9 +67,7 @@ def convert(
         Literal["softmax", "sigmoid", "none"] | None,
         typer.Option(help="What turns scores into probabilities, if it is not in the network. [default: softmax]"),
     ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The classes' names, UTF-8, one a line.")
-    ] = None,
+    labels: Annotated[Path | None, typer.Option(metavar="FILE", help="The classes' names, UTF-8, one a line.")] = None,
     verify: Annotated[int, typer.Option(metavar="N", min=1, help="Windows to compare dense and crops on.")] = 64,
     images: Annotated[
         Path | None,
@@ -96,7 +97,8 @@ def convert(
         typer.echo(json.dumps(report.document(), indent=2, ensure_ascii=False))
         return
     console = Console(highlight=False)
-    console.print(report.layers(), "", report.facts(), "", f"written to {output}", markup=False)
+    console.print(report.layers(), "", report.facts(), "", sep="\n")
+    console.print(f"written to {output}", markup=False)
 
 
 def _check_output(output: Path) -> None:
@@ -122,9 +124,15 @@ def _progress() -> Iterator[conversion.Progress]:
     """A bar on a terminal; elsewhere a line for each step. On standard error, for --json's sake."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield conversion.Progress(lambda name, _: print(f"{name} …", file=sys.stderr), lambda: None)
+        yield conversion.Progress(lambda name, _: typer.echo(f"{name} …", err=True), lambda: None)
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("")
         yield conversion.Progress(

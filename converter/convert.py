@@ -1,6 +1,6 @@
 """The main path: a source in, a model version out.
 
-    reader → classifier (ONNX) → head lifted, geometry (graph.dense) → preprocessing → verified → written
+reader → classifier (ONNX) → head lifted, geometry (graph.dense) → preprocessing → verified → written
 """
 
 import json

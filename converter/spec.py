@@ -75,4 +75,3 @@ def embed(spec: model_pb2.ModelSpec, file: Path) -> None:
         onnx.checker.check_model(str(file), full_check=True)
     except Exception as error:  # the checker and shape inference raise their own kinds
         raise VerificationError(f"verification: the ONNX checker refuses the result: {one_line(error)}") from None
-

@@ -110,9 +110,7 @@ class Run:
         return self.response
 
     def _band(self, pixels: NDArray[np.uint8] | NDArray[np.float32], row: AxisTile) -> NDArray[np.float32]:
-        band = np.empty(
-            (row.stop - row.first, self.tiles.horizontal.cells, self.model.spec.output.classes), np.float32
-        )
+        band = np.empty((row.stop - row.first, self.tiles.horizontal.cells, self.model.spec.output.classes), np.float32)
         for col in self.tiles.cols:
             scores = self.session.run(pixels[row.pixels, col.pixels])
             band[:, col.cells] = scores[row.kept, col.kept]
@@ -134,7 +132,7 @@ def choose_classes(model: StoredModel, options: scoring_pb2.ScoreOptions) -> lis
     unknown = [name for name in options.classes if name not in positions]
     if unknown:
         raise OptionError(f"classes: expected labels of model {model.name!r} or 0 to {count - 1}, got {unknown[0]!r}")
-    return [positions[name] for name in dict.fromkeys(options.classes)] or list(range(count))
+    return list(dict.fromkeys(positions[name] for name in options.classes)) or list(range(count))
 
 
 def describe(run: Run) -> scoring_pb2.ScoreResponse:

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from converter.errors import UnsupportedError
 from converter.graph.lift import refusal
+from converter.graph.operators import ARITHMETIC, ELEMENTWISE
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,7 @@ def _text(node: ir.Node, name: str, default: str) -> str:
     return node.attributes[name].as_string() if name in node.attributes else default
 
 
-POINTWISE = (
-    "Abs Add BatchNormalization Cast Celu Clip Div Elu Erf Exp Gelu HardSigmoid HardSwish LRN LeakyRelu Log Max Min Mish "
-    "Mul Neg PRelu Pow Relu Selu Sigmoid Softplus Softsign Sqrt Sub Sum Tanh ThresholdedRelu"
-).split()
+POINTWISE = ELEMENTWISE | ARITHMETIC | {"BatchNormalization", "LRN", "PRelu", "Sum"}
 RULES: dict[str, Rule] = {
     **dict.fromkeys(POINTWISE, _join),
     **dict.fromkeys(["AveragePool", "Conv", "LpPool", "MaxPool"], _window),

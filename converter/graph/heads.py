@@ -5,6 +5,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from converter.graph.lift import Cells, Handler, Lifting, refusal
+from converter.graph.operators import ARITHMETIC, ELEMENTWISE
 
 SPATIAL_AXES = [{2, 3}, {-2, -1}]
 
@@ -56,16 +57,13 @@ def _matmul(lifting: Lifting, node: ir.Node) -> Cells | None:
     return _convolve(lifting, node, lifting.constant(node, 1).T, None)
 
 
-def _convolve(
-    lifting: Lifting, node: ir.Node, weights: NDArray[np.float32], bias: NDArray[np.float32] | None
-) -> Cells:
+def _convolve(lifting: Lifting, node: ir.Node, weights: NDArray[np.float32], bias: NDArray[np.float32] | None) -> Cells:
     """A fully connected layer, weights (outputs, features), as a convolution over what its input spreads over."""
     cells = lifting.cells[_source(node)]
     outputs, features = weights.shape
     if features != cells.features:
         raise refusal(node, f"expected weights for {cells.features} features, got {features}")
-    kernel = weights.reshape(outputs, cells.channels, cells.height, cells.width)
-    inputs = [cells.value, lifting.initializer(f"{_weight_name(node)}.conv", kernel)]
+    inputs = [cells.value, lifting.initializer(f"{_weight_name(node)}.conv", kernel(weights, cells))]
     if bias is not None:
         row = np.broadcast_to(bias.reshape(-1), (outputs,))
         inputs.append(lifting.initializer(f"{node.name}.bias", row))
@@ -79,6 +77,11 @@ def _convolve(
     return Cells(value, outputs)
 
 
+def kernel(weights: NDArray[np.float32], cells: Cells) -> NDArray[np.float32]:
+    """Weights (outputs, features) of a flattened map as (outputs, channels, height, width)."""
+    return weights.reshape(-1, cells.channels, cells.height, cells.width)
+
+
 def _weight_name(node: ir.Node) -> str:
     value = node.inputs[1]
     return str(value.name) if value is not None else str(node.name)
@@ -87,7 +90,10 @@ def _weight_name(node: ir.Node) -> str:
 def _global_pool(lifting: Lifting, node: ir.Node) -> Cells | None:
     """A global average is an average over the map of the training size, at every position."""
     source = _source(node)
-    if source in lifting.cells:
+    cells = lifting.cells.get(source)
+    if cells is not None:
+        if cells.contracted and len(lifting.shape(source)) == 4:  # the mean of one position
+            return cells
         raise refusal(node, "expected a map, got a head's value")
     if node.op_type == "ReduceMean" and not _reduces_map(lifting, node):
         raise refusal(node, "expected the mean over height and width")
@@ -153,7 +159,9 @@ def _binary(lifting: Lifting, node: ir.Node) -> Cells | None:
     """Arithmetic of two values: two maps, two vectors, or a vector and constants."""
     operands = [lifting.cells.get(value) if value is not None else None for value in node.inputs]
     if operands == [None, None]:
-        return _arithmetic_of_maps(lifting, node)
+        if len(lifting.shape(node.outputs[0])) != 4:
+            raise refusal(node, f"expected maps (N, C, height, width), got shape {lifting.shape(node.outputs[0])}")
+        return None
     cells = next(operand for operand in operands if operand is not None)
     values = [
         operand.value if operand is not None else _constant_cells(lifting, node, position, cells)
@@ -162,12 +170,6 @@ def _binary(lifting: Lifting, node: ir.Node) -> Cells | None:
     if len({(operand.height, operand.width) for operand in operands if operand is not None}) != 1:
         raise refusal(node, "expected two values that spread alike")
     return Cells(lifting.emit(node, ir.node(node.op_type, values)), cells.channels, cells.height, cells.width)
-
-
-def _arithmetic_of_maps(lifting: Lifting, node: ir.Node) -> None:
-    shape = lifting.shape(node.outputs[0])
-    if len(shape) != 4:
-        raise refusal(node, f"expected maps (N, C, height, width) up to the head, got shape {shape}")
 
 
 def _constant_cells(lifting: Lifting, node: ir.Node, position: int, cells: Cells) -> ir.Value:
@@ -226,14 +228,9 @@ def _source(node: ir.Node) -> ir.Value:
     return value
 
 
-ELEMENTWISE = (
-    "Abs Cast Celu Clip Elu Erf Exp Gelu HardSigmoid HardSwish LeakyRelu Log Mish Neg Relu Selu Sigmoid Softplus Softsign "
-    "Sqrt Tanh ThresholdedRelu"
-).split()
-BINARY = ["Div", "Max", "Min", "Mul", "Pow", "Sub"]
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise),
-    **dict.fromkeys(BINARY, _binary),
+    **dict.fromkeys(ARITHMETIC, _binary),
     **dict.fromkeys(["Flatten", "Reshape", "Squeeze"], _flatten),
     **dict.fromkeys(["GlobalAveragePool", "ReduceMean"], _global_pool),
     **dict.fromkeys(["AveragePool", "MaxPool"], _average_pool),

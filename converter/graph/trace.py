@@ -31,7 +31,7 @@ def trace(model: ir.Model, window: tuple[int, int], scratch: Path) -> Shapes:
         values = runner.run(None, {image.name: pixels})
     except Exception as error:  # ONNX Runtime raises its own kinds
         raise SourceError(
-            f"window: the network does not run on {window[0]}×{window[1]} pixels; say its own --window: {one_line(error)}"
+            f"window: the network does not run on {window[0]}×{window[1]} pixels; check --window: {one_line(error)}"
         ) from None
     shapes = {str(value.name): np.shape(array) for value, array in zip(computed, values, strict=True)}
     return {str(image.name): pixels.shape, **shapes}

@@ -37,7 +37,8 @@ class _Weighted(_Table):
     tensors: ClassVar[tuple[str, ...]] = ("weight", "bias")
     key: str
 
-    def keys(self) -> tuple[str, ...]:
+    @property
+    def tensor_keys(self) -> tuple[str, ...]:
         return tuple(f"{self.key}.{tensor}" for tensor in self.tensors)
 
 
@@ -93,9 +94,8 @@ class Linear(_Weighted):
     out: Positive | None = None
 
 
-Layer = Annotated[
-    Conv | BatchNorm | Relu | MaxPool | AdaptiveAvgPool | Flatten | Linear, Field(discriminator="op")
-]
+Layer = Annotated[Conv | BatchNorm | Relu | MaxPool | AdaptiveAvgPool | Flatten | Linear, Field(discriminator="op")]
+
 
 class Architecture(_Table):
     """A sequential network and what is known about its training."""
@@ -112,7 +112,7 @@ class Architecture(_Table):
         """Every tensor that a checkpoint of this architecture has."""
         for layer in self.layers:
             if isinstance(layer, _Weighted):
-                yield from layer.keys()
+                yield from layer.tensor_keys
 
 
 def load_architecture(choice: str) -> Architecture:

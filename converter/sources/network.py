@@ -64,7 +64,7 @@ def _check_keys(got: set[str], architecture: Architecture) -> None:
 
 @dataclass
 class _Network:
-    """A graph that grows layer by layer; `shape` is one sample's at the end: (channels, height, width) or (features,)."""
+    """A graph that grows layer by layer; `shape` is the end's: (channels, height, width) or (features,)."""
 
     tensors: Tensors
     shape: tuple[int, ...]
@@ -84,7 +84,7 @@ class _Network:
             case Conv():
                 self._conv(layer)
             case BatchNorm():
-                weights = [self._tensor(key, self.shape[:1]) for key in layer.keys()]
+                weights = [self._tensor(key, self.shape[:1]) for key in layer.tensor_keys]
                 self._node("BatchNormalization", weights, self.shape, epsilon=EPSILON)
             case Relu():
                 self._node("Relu", [], self.shape)
@@ -113,7 +113,7 @@ class _Network:
         return ir.Model(graph, ir_version=IR_VERSION, producer_name="fullconv")
 
     def _conv(self, layer: Conv) -> None:
-        weight, bias = layer.keys()
+        weight, bias = layer.tensor_keys
         weights = [
             self._tensor(weight, (layer.out, self.shape[0], layer.kernel, layer.kernel)),
             self._tensor(bias, (layer.out,)),
@@ -123,7 +123,9 @@ class _Network:
     def _window(self, op: str, weights: list[ir.Value], layer: Conv | MaxPool, channels: int) -> None:
         sizes = tuple((size + 2 * layer.pad - layer.kernel) // layer.stride + 1 for size in self.shape[1:])
         if min(sizes) < 1:
-            raise SourceError(f"arch: {layer.op} of {layer.kernel}×{layer.kernel} does not fit a map of {self.shape[1:]}")
+            raise SourceError(
+                f"arch: {layer.op} of {layer.kernel}×{layer.kernel} does not fit a map of {self.shape[1:]}"
+            )
         self._node(
             op,
             weights,
@@ -146,7 +148,7 @@ class _Network:
             self._node("AveragePool", [], (channels, layer.size, layer.size), kernel_shape=steps, strides=steps)
 
     def _linear(self, layer: Linear) -> None:
-        weight, bias = layer.keys()
+        weight, bias = layer.tensor_keys
         features = layer.out or (self.tensors[weight].shape or (0,))[0]
         weights = [self._tensor(weight, (features, *self.shape)), self._tensor(bias, (features,))]
         self._node("Gemm", weights, (features,), transB=1)
@@ -163,7 +165,7 @@ class _Network:
         self.initializers.append(value)
         return value
 
-    def _node(self, op: str, weights: list[ir.Value], shape: tuple[int, ...], **attributes: int | float | list[int]) -> None:
+    def _node(self, op: str, weights: list[ir.Value], shape: tuple[int, ...], **attributes: float | list[int]) -> None:
         node = ir.node(op, [self.end, *weights], attributes, name=f"{op}_{len(self.nodes)}")
         node.outputs[0].name = f"value_{len(self.nodes)}"
         self.nodes.append(node)

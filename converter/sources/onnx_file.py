@@ -60,10 +60,12 @@ def _only_input(model: ir.Model) -> ir.Value:
     (image,) = images
     if image.dtype != ir.DataType.FLOAT or image.shape is None or image.shape.rank() != 4:
         raise UnsupportedError(
-            f"input {image.name!r}: expected float32 N,C,H,W, got {image.dtype} {image.shape}; export the 2-D classifier"
+            f"input {image.name!r}: expected float32 N,C,H,W, got {image.dtype} {image.shape}; is it a 2-D net?"
         )
     if not isinstance(image.shape[1], int):
-        raise UnsupportedError(f"input {image.name!r}: expected a fixed number of channels at axis 1, got {image.shape}")
+        raise UnsupportedError(
+            f"input {image.name!r}: expected a fixed number of channels at axis 1, got {image.shape}"
+        )
     return image
 
 

@@ -65,4 +65,5 @@ def _pink(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.standard_normal(size)) / frequency
     noise: NDArray[np.float64] = np.fft.irfft2(spectrum, size)
-    return noise / noise.std()
+    noise /= noise.std()
+    return noise

@@ -4,9 +4,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from converter.errors import VerificationError
 from converter.preprocessing import Preprocessing
 from converter.runtime import one_line
-from converter.errors import VerificationError
 from converter.verify.parity import Score
 
 IDENTITY = Preprocessing()

@@ -83,9 +83,7 @@ def verdict(parity: model_pb2.Parity) -> str:
     windows = sum(part.windows for part in parts)
     largest = max(part.max_abs for part in parts)
     if parity.exact:
-        return (
-            f"exact: dense equals crops to rounding (largest difference {largest:.1e} over {windows} windows)"
-        )
+        return f"exact: dense equals crops to rounding (largest difference {largest:.1e} over {windows} windows)"
     agreement = sum(part.top_class_agreement * part.windows for part in parts) / windows
     norm = max(part.relative_l2 for part in parts)
     return (
@@ -97,7 +95,7 @@ def verdict(parity: model_pb2.Parity) -> str:
 def _samples(comparison: Comparison) -> Iterator[Sample]:
     rng = np.random.default_rng(SEED)
     axes = list(zip(comparison.plane, comparison.window, strict=True))
-    spans = [_interior(axis, window) for axis, window in axes]
+    spans = [_interior(axis) for axis, _ in axes]
     cells = [span.stop + _halo_after(axis, window) for span, (axis, window) in zip(spans, axes, strict=True)]
     height, width = (window + (count - 1) * axis.stride for count, (axis, window) in zip(cells, axes, strict=True))
     inside = [(row, col) for row in spans[0] for col in spans[1]]
@@ -110,7 +108,7 @@ def _samples(comparison: Comparison) -> Iterator[Sample]:
                 yield Sample(_crop(image, row, col, comparison), dense[row, col], (row, col) in inside)
 
 
-def _interior(axis: Axis, window: int) -> range:
+def _interior(axis: Axis) -> range:
     """Cells that read nothing beyond the image: enough for one image's windows."""
     before = -(-axis.padding_before // axis.stride)
     return range(before, before + math.isqrt(PER_IMAGE))
@@ -152,6 +150,6 @@ def _check(parity: model_pb2.Parity, largest_score: float) -> None:
         )
     if parity.exact and not parity.interior.max_abs <= allowed:
         raise VerificationError(
-            f"verification: dense against crops expected a difference of at most {allowed:.1e} for an unpadded network, "
+            f"verification: dense against crops of an unpadded network expected a difference of at most {allowed:.1e}, "
             f"got {parity.interior.max_abs:.1e}; nothing was written"
         )

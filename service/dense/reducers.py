@@ -35,10 +35,12 @@ def probabilities(scores: NDArray[np.float32], kind: str) -> NDArray[np.float32]
         case "probabilities":
             return scores
         case "logits-softmax":
-            powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-            return powers / powers.sum(axis=-1, keepdims=True)
+            powers: NDArray[np.float32] = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            powers /= powers.sum(axis=-1, keepdims=True)
+            return powers
         case "logits-sigmoid":
-            return 0.5 * (1 + np.tanh(0.5 * scores))
+            sigmoid: NDArray[np.float32] = np.float32(0.5) * (1 + np.tanh(scores / 2))
+            return sigmoid
         case _:
             raise ValueError(f"expected an output kind that has probabilities, got {kind!r}")
 

@@ -21,7 +21,9 @@ def convert(image: pyvips.Image, *, channels: int, dtype: str) -> pyvips.Image:
         raise ValueError(f"expected 8 or 16 bits unsigned per channel, got {describe(image)}: save it as such")
     image = _colours(_opaque(image))
     if image.bands not in (1, 3, channels):
-        raise ValueError(f"expected 1 or 3 channels and perhaps alpha, got {describe(image)}: select the bands to score")
+        raise ValueError(
+            f"expected 1 or 3 channels and perhaps alpha, got {describe(image)}: select the bands to score"
+        )
     return _element(_channels(image, channels), dtype)
 
 

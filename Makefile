@@ -1,0 +1,70 @@
+# Two commands for newcomers: make demo, make test. Everything lives in .venv and build/.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+UV := $(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
+LOCKS := base build dev
+PROTOS := protos/model.proto protos/scoring.proto
+MODELS := build/models
+CHECKED := converter service client protos tests benchmarks models
+
+.PHONY: demo test check serve lock proto clean
+.DELETE_ON_ERROR:
+
+demo: .venv/base  ## convert the shipped checkpoint, score the shipped page, draw the heatmap
+	$(BIN)/fullconv-convert models/digits/digits.safetensors --arch models/digits/digits.toml \
+		--images models/digits -o $(MODELS)/digits/1 --force
+	$(BIN)/fullconv-score models/digits/page.png --models $(MODELS) --model digits \
+		--grid build/page.npz --heatmap build/page-heatmap.png
+	$(BIN)/python models/digits/count_found.py build/page.npz
+	@echo "the heatmap: build/page-heatmap.png"
+
+test: .venv/dev  ## everything that needs neither PyTorch nor containers
+	$(BIN)/pytest -m "not torch"
+
+check: .venv/dev  ## format, lint, types, stubs, proto contract, locks
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/mypy
+	@rm -rf build/check && mkdir -p build/check/protos build/check/requirements
+	$(call generate,build/check)
+	$(BIN)/python -m protos.contract --check
+	@for stub in protos/*_pb2*.py*; do cmp $$stub build/check/$$stub || { echo "$$stub is stale: make proto"; exit 1; }; done
+	@cp requirements/*.txt build/check/requirements/
+	$(call compile,build/check/requirements)
+	@for lock in $(LOCKS); do cmp requirements/$$lock.txt build/check/requirements/$$lock.txt || \
+		{ echo "requirements/$$lock.txt is stale: make lock"; exit 1; }; done
+
+lock: .venv/dev  ## bring requirements/ in line with pyproject.toml; UPGRADE=1 takes new releases
+	$(call compile,requirements)
+
+proto: .venv/dev  ## generate the stubs, and add new fields to the contract
+	$(call generate,.)
+	$(BIN)/python -m protos.contract
+
+clean:
+	rm -rf .venv build
+
+define generate
+$(BIN)/python -m grpc_tools.protoc -I . --python_out=$(1) --pyi_out=$(1) $(PROTOS)
+$(BIN)/python -m grpc_tools.protoc -I . --grpc_python_out=$(1) protos/scoring.proto
+endef
+
+define compile
+$(UV) $(if $(UPGRADE),--upgrade) pyproject.toml -o $(1)/base.txt
+$(UV) $(if $(UPGRADE),--upgrade) --group build -o $(1)/build.txt
+$(UV) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -c $(1)/base.txt -o $(1)/dev.txt
+endef
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fullconv needs Python 3.11 or later")'
+	$(PYTHON) -m venv .venv
+
+.venv/base: requirements/base.txt requirements/build.txt pyproject.toml | .venv/bin/python
+	$(PIP) install --require-hashes -r requirements/base.txt -r requirements/build.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev: .venv/base requirements/dev.txt
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@

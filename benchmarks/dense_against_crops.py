@@ -1,0 +1,97 @@
+"""How much faster one dense pass is than its windows as one batch, paired in one process.
+
+    python benchmarks/dense_against_crops.py --arch vgg16 --size 384
+
+A network of the named architecture with random weights is converted into a temporary folder. The image is scored in
+one pass and as one batch of all its crops, by the same session, in turn; the ratio of every pair is what counts.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from converter import convert as conversion
+from converter.sources.architecture import Architecture, Conv, Linear, MaxPool, load_architecture
+from converter.sources.read import read_source
+from protos import model_pb2
+from service.engine.repository import ModelRepository, StoredModel
+
+
+def random_checkpoint(architecture: Architecture, path: Path, classes: int = 1000) -> None:
+    """Write weights of the right shapes that keep activations near 1; no batch normalisation."""
+    rng = np.random.default_rng(0)
+    tensors: dict[str, NDArray[np.float32]] = {}
+    shape: tuple[int, ...] = (architecture.channels, *architecture.window)
+    for layer in architecture.layers:
+        if isinstance(layer, Conv | MaxPool):
+            sizes = ((size + 2 * layer.pad - layer.kernel) // layer.stride + 1 for size in shape[-2:])
+            weights = (layer.out, shape[0], layer.kernel, layer.kernel) if isinstance(layer, Conv) else None
+            shape = (weights[0] if weights else shape[0], *sizes)
+        elif isinstance(layer, Linear):
+            weights = (layer.out or classes, int(np.prod(shape)))
+            shape = weights[:1]
+        else:
+            continue
+        if weights:
+            weight, bias = layer.tensor_keys
+            scale = np.float32(np.sqrt(2 / np.prod(weights[1:])))
+            tensors[weight] = rng.standard_normal(weights, np.float32) * scale
+            tensors[bias] = np.zeros(weights[0], np.float32)
+    save_file(tensors, path)
+
+
+def convert(name: str, folder: Path) -> StoredModel:
+    """Convert a random network of a shipped architecture."""
+    random_checkpoint(load_architecture(name), folder / "weights.safetensors")
+    classifier = read_source(folder / "weights.safetensors", arch=name, window=None)
+    silent = conversion.Progress(step=lambda *_: None, advance=lambda: None)
+    report = conversion.convert(classifier, conversion.Request(folder / name / "1"), silent)
+    print(f"{name}: {report.document()['verdict']}")
+    return ModelRepository(folder).open(name)
+
+
+def crops_of(image: NDArray[np.uint8], spec: model_pb2.ModelSpec) -> NDArray[np.uint8]:
+    """Every window of the lattice: (windows, height, width, channels)."""
+    size = (spec.window.height, spec.window.width)
+    windows = np.lib.stride_tricks.sliding_window_view(image, size, axis=(0, 1))
+    windows = windows[:: spec.vertical.stride, :: spec.horizontal.stride].transpose(0, 1, 3, 4, 2)
+    return np.ascontiguousarray(windows).reshape(-1, *size, image.shape[-1])
+
+
+def seconds(session: ort.InferenceSession, images: NDArray[np.uint8]) -> float:
+    """How long one run takes."""
+    start = time.monotonic()
+    session.run(None, {"image": images})
+    return time.monotonic() - start
+
+
+def main() -> None:
+    """Convert, warm up, measure in turn, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", default="vgg16", help="a shipped architecture without batch normalisation")
+    parser.add_argument("--size", type=int, default=384, help="the image's height and width in pixels")
+    parser.add_argument("--pairs", type=int, default=5, help="how many times either is run")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        model = convert(arguments.arch, Path(folder))
+        session = ort.InferenceSession(model.folder / "model.onnx")
+        image = np.random.default_rng(1).integers(0, 256, (arguments.size, arguments.size, 3), np.uint8)
+        crops = crops_of(image, model.spec)
+        seconds(session, image[None]), seconds(session, crops)
+        pairs = [(seconds(session, image[None]), seconds(session, crops)) for _ in range(arguments.pairs)]
+    ratios = [batch / dense for dense, batch in pairs]
+    dense, batch = (statistics.median(times) for times in zip(*pairs, strict=True))
+    print(f"{arguments.size}×{arguments.size}, {len(crops)} windows, {len(pairs)} pairs")
+    print(f"one dense pass  {dense:.3f} s (median)\nas one batch    {batch:.3f} s (median)")
+    print(f"ratio           {statistics.median(ratios):.1f} (median), {min(ratios):.1f} to {max(ratios):.1f}")
+
+
+if __name__ == "__main__":
+    main()

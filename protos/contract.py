@@ -1,0 +1,56 @@
+"""The proto files' contract: fields are only ever added.
+
+`protos/contract.txt` lists every field, its number and its type. `python -m protos.contract` adds the new ones and
+refuses if one that is listed has gone or changed; `--check` also refuses if one is not listed yet.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
+
+from protos import model_pb2, scoring_pb2
+
+CONTRACT = Path(__file__).with_name("contract.txt")
+FILES = (model_pb2.DESCRIPTOR, scoring_pb2.DESCRIPTOR)
+
+
+def fields(file: FileDescriptor) -> Iterator[str]:
+    """Name every field, enum value and method of a proto file, a line each."""
+    proto = FileDescriptorProto()
+    file.CopyToProto(proto)
+    for message in proto.message_type:
+        yield from (_field(message, field) for field in message.field)
+    for enum in proto.enum_type:
+        yield from (f"{enum.name}.{value.name} = {value.number}" for value in enum.value)
+    for service in proto.service:
+        for method in service.method:
+            yield f"{service.name}.{method.name}({method.input_type}) returns ({method.output_type})"
+
+
+def _field(message: DescriptorProto, field: FieldDescriptorProto) -> str:
+    kind = field.type_name or FieldDescriptorProto.Type.Name(field.type)
+    return f"{message.name}.{field.name} = {field.number}: {FieldDescriptorProto.Label.Name(field.label)} {kind}"
+
+
+def main(*, check: bool) -> int:
+    """Compare the stubs with the contract; returns the exit status."""
+    now = [line for file in FILES for line in fields(file)]
+    then = CONTRACT.read_text("utf-8").splitlines() if CONTRACT.exists() else []
+    gone = sorted(set(then) - set(now))
+    new = [line for line in now if line not in then]
+    if gone:
+        sys.stderr.write("protos: gone or changed, but fields are only ever added:\n  " + "\n  ".join(gone) + "\n")
+        return 1
+    if check and new:
+        sys.stderr.write("protos: not in contract.txt yet, run make proto:\n  " + "\n  ".join(new) + "\n")
+        return 1
+    if not check:
+        CONTRACT.write_text("\n".join(now) + "\n", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(check="--check" in sys.argv[1:]))

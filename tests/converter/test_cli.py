@@ -1,0 +1,182 @@
+"""The command `fullconv-convert`, as a process."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from google.protobuf import json_format
+
+from networks import PADDED, UNPADDED, Network, make_network
+from protos import model_pb2
+
+COMMAND = [sys.executable, "-c", "from converter.cli import main; main()"]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def convert(network: Network, target: Path, *options: object) -> subprocess.CompletedProcess[str]:
+    return run(network.checkpoint, "--arch", network.toml, "-o", target, "--verify", 8, *options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_conversion_writes_the_version(tmp_path: Path) -> None:
+    """The four files appear, the table shows the rewritten layers, and the certificate is in words."""
+    target = tmp_path / "models" / "net" / "1"
+    labels = tmp_path / "labels.txt"
+    labels.write_text("a\nb\nç d\n小\ne\n", "utf-8")
+    result = convert(make_network(tmp_path, UNPADDED), target, "--labels", labels)
+    assert result.returncode == 0, result.stderr
+    assert ["labels.txt", "model.onnx", "report.json", "weights.data"] == list(contents(target))
+    assert "Gemm 160→16 → Conv 4×5, 8→16" in result.stdout
+    assert "exact: dense equals crops to rounding" in result.stdout.replace("\n", " ")
+    assert labels.read_bytes() == (target / "labels.txt").read_bytes()
+    assert ["1"] == [path.name for path in target.parent.iterdir()]
+
+
+def test_json_is_the_report_and_the_metadata(tmp_path: Path) -> None:
+    """--json prints report.json and nothing else; the same ModelSpec is in the ONNX file."""
+    target = tmp_path / "models" / "net" / "1"
+    result = convert(make_network(tmp_path, PADDED), target, "--json")
+    document = json.loads(result.stdout)
+    assert json.loads((target / "report.json").read_text("utf-8")) == document
+    assert "dense differs from crops" in document["verdict"]
+    (entry,) = onnx.load(target / "model.onnx", load_external_data=False).metadata_props
+    spec = json_format.Parse(entry.value, model_pb2.ModelSpec())
+    assert spec == json_format.ParseDict(
+        {key: value for key, value in document.items() if key not in ("verdict", "rewritten")}, model_pb2.ModelSpec()
+    )
+    assert (spec.spec_version, spec.name, spec.output.kind, spec.modes) == (1, "net", "logits-softmax", ["dense"])
+    assert spec.parity[0].interior.windows + spec.parity[0].border.windows == 8
+    assert not spec.parity[0].exact
+
+
+def test_same_source_gives_same_bytes(tmp_path: Path) -> None:
+    """Converting twice gives the same files."""
+    network = make_network(tmp_path, PADDED)
+    targets = [tmp_path / name / "net" / "1" for name in ("first", "second")]
+    for target in targets:
+        assert convert(network, target).returncode == 0
+    assert contents(targets[0]) == contents(targets[1])
+
+
+@pytest.mark.parametrize("preprocess", ["imagenet", "caffe", "unit", "none", "file"])
+def test_model_files_contract(tmp_path: Path, preprocess: str) -> None:
+    """uint8 N,H,W,C `image` with preprocessing inside, or the source's own input; `scores` float32 out; all open."""
+    custom = tmp_path / "custom.json"
+    custom.write_text(json.dumps({"scale": 0.01, "mean": [1, 2, 3], "std": [0.5, 1, 2], "order": "BGR"}))
+    target = tmp_path / "models" / "net" / "1"
+    choice = custom if preprocess == "file" else preprocess
+    result = convert(make_network(tmp_path, UNPADDED), target, "--preprocess", choice)
+    assert result.returncode == 0, result.stderr
+    proto = onnx.load(target / "model.onnx", load_external_data=False)
+    assert proto.opset_import[0].version >= 19
+    session = ort.InferenceSession(target / "model.onnx")
+    (image,), (scores,) = session.get_inputs(), session.get_outputs()
+    if preprocess == "none":
+        assert (image.name, image.type, image.shape) == ("input", "tensor(float)", ["N", 3, "H", "W"])
+        batch = np.zeros((3, 3, 30, 38), np.float32)
+    else:
+        assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["N", "H", "W", 3])
+        batch = np.zeros((3, 30, 38, 3), np.uint8)
+    assert (scores.name, scores.type, scores.shape) == ("scores", "tensor(float)", ["N", 5, "rows", "cols"])
+    assert session.run(None, {image.name: batch})[0].shape == (3, 5, 3, 4)
+
+
+def test_existing_versions_are_kept_unless_forced(tmp_path: Path) -> None:
+    """An existing version is exit 3 and untouched; --force replaces it; what is no model is never replaced."""
+    network, target = make_network(tmp_path, UNPADDED), tmp_path / "models" / "net" / "1"
+    assert convert(network, target).returncode == 0
+    before = contents(target)
+    again = convert(network, target, "--preprocess", "none")
+    assert (again.returncode, contents(target)) == (3, before)
+    assert "exists already" in again.stderr
+    assert convert(network, target, "--preprocess", "none", "--force").returncode == 0
+    assert contents(target) != before
+    other = tmp_path / "models" / "net" / "2"
+    other.mkdir()
+    (other / "precious.txt").write_text("mine")
+    assert convert(network, other, "--force").returncode == 3
+    assert ["precious.txt"] == list(contents(other))
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (["--labels", "{folder}/three.txt"], 3, "expected 5, one for each class, got 3"),
+        (["--labels", "{folder}/none.txt"], 3, "labels: {folder}/none.txt"),
+        (["--preprocess", "vgg"], 3, "expected imagenet, caffe, unit, none or a JSON file, got 'vgg'"),
+        (["--preprocess", "{folder}/bad.json"], 3, "bad.json: mean.1"),
+        (["--preprocess", "{folder}/two.json"], 3, "expected mean for 3 channels, got 2"),
+        (["--images", "{folder}/empty"], 3, "expected JPEG, PNG, WebP or TIFF files, got none"),
+        (["--window", "32x32"], 3, "c.weight: expected shape"),
+        (["--window", "0"], 2, "expected pixels"),
+        (["--window", "-5"], 2, "expected pixels"),
+        (["--activation", "relu"], 2, "relu"),
+        (["--verify", "0"], 2, "--verify"),
+        (["--strides", "8"], 2, "No such option"),
+    ],
+)
+def test_options_that_cannot_be_used(tmp_path: Path, options: list[str], status: int, said: str) -> None:
+    """Each is one line with the field, the expected and the got; exit 2 or 3; nothing is written."""
+    (tmp_path / "three.txt").write_text("a\nb\nc\n")
+    (tmp_path / "bad.json").write_text('{"mean": [1, "x", 3]}')
+    (tmp_path / "two.json").write_text('{"mean": [1, 2]}')
+    (tmp_path / "empty").mkdir()
+    target = tmp_path / "models" / "net" / "1"
+    filled = [option.replace("{folder}", str(tmp_path)) for option in options]
+    result = convert(make_network(tmp_path, UNPADDED), target, *filled)
+    assert result.returncode == status, result.stderr
+    assert said.replace("{folder}", str(tmp_path)) in " ".join(result.stderr.split())
+    assert not target.parent.exists() or not list(target.parent.iterdir())
+    if status == 3:
+        assert len([line for line in result.stderr.splitlines() if "…" not in line]) == 1
+
+
+@pytest.mark.parametrize("target", ["net", "net/one", "n e t/1", "net/0"])
+def test_targets_that_are_no_version(tmp_path: Path, target: str) -> None:
+    """-o must end in NAME/VERSION, so that the service will find it: exit 2."""
+    result = convert(make_network(tmp_path, UNPADDED), tmp_path / target)
+    assert result.returncode == 2
+    assert "NAME/VERSION" in result.stderr
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    """A target below a file is exit 3, said before the work begins."""
+    (tmp_path / "file").write_text("")
+    result = convert(make_network(tmp_path, UNPADDED), tmp_path / "file" / "net" / "1")
+    assert result.returncode == 3
+    assert "cannot be written" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C in the middle ends with status 1 and no file."""
+    network, target = make_network(tmp_path, PADDED), tmp_path / "models" / "net" / "1"
+    command = [*COMMAND, network.checkpoint, "--arch", network.toml, "-o", target, "--verify", "1000000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr or ():
+            if "comparing" in line:
+                break
+        time.sleep(0.2)
+        process.send_signal(number)
+        assert process.wait(60) == 1
+    assert not list(target.parent.iterdir())
+
+
+def test_help_teaches() -> None:
+    """--help names every option of the contract that is built."""
+    text = run("--help").stdout
+    for option in "-o --force --arch --window --preprocess --activation --labels --verify --images --json".split():
+        assert option in text

@@ -1,0 +1,126 @@
+"""Networks that cannot slide, or cannot yet: each is refused by node and reason, and nothing is written."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from conftest import SILENT
+from converter import convert as conversion
+from converter.errors import ConversionError
+from converter.graph import heads
+from converter.sources.read import read_source
+
+HEAD = ["Flatten: x -> f", "Gemm: f w -> y"]
+
+
+def graph(nodes: list[str | onnx.NodeProto], *, features: int = 400, rank: int = 2, opset: int = 19) -> onnx.ModelProto:
+    """A classifier of 3×10×10 windows from lines like "Conv: image k -> x"; w, k and s are constants."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.standard_normal((features, 5)),
+        "k": rng.standard_normal((4, 3, 1, 1)),
+        "s": np.ones(4),
+    }
+    proto = helper.make_graph(
+        [node if isinstance(node, onnx.NodeProto) else parse(node) for node in nodes],
+        "net",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 10, 10])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * rank)],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in constants.items()],
+    )
+    return helper.make_model(proto, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+
+
+def parse(line: str, **attributes: object) -> onnx.NodeProto:
+    """"Op: inputs -> output" as a node of that name."""
+    op, rest = line.split(": ")
+    inputs, output = rest.split(" -> ")
+    return helper.make_node(op, inputs.split(), [output], name=output, **attributes)
+
+
+SQUEEZE_EXCITE = ["Conv: image k -> c", "GlobalAveragePool: c -> g", "Sigmoid: g -> e", "Mul: c e -> x", *HEAD]
+INSTANCE_NORM = ["Conv: image k -> c", "InstanceNormalization: c s s -> x", *HEAD]
+SOFTMAX_OVER_MAP = ["Conv: image k -> c", parse("Softmax: c -> x", axis=3), *HEAD]
+UNALIGNED = [
+    "Conv: image k -> c",
+    parse("MaxPool: c -> p", kernel_shape=[2, 2], strides=[2, 2]),
+    parse("MaxPool: c -> q", kernel_shape=[6, 6], strides=[1, 1]),
+    "Add: p q -> x",
+    *HEAD,
+]
+CEIL = ["Conv: image k -> c", parse("MaxPool: c -> x", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1), *HEAD]
+AUTO_PAD = ["Conv: image k -> c", parse("MaxPool: c -> x", kernel_shape=[3, 3], auto_pad="SAME_UPPER"), *HEAD]
+TRANSPOSED = ["Conv: image k -> c", parse("Transpose: c -> x", perm=[0, 2, 3, 1]), *HEAD]
+HEAD_TRANSPOSED = ["Conv: image k -> x", "Flatten: x -> f", parse("Transpose: f -> g", perm=[0, 1]), "Gemm: g w -> y"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "options", "said"),
+    [
+        (SQUEEZE_EXCITE, {}, "node 'x' (Mul): mixes a summary of the whole map back into it (squeeze-and-excite)"),
+        (INSTANCE_NORM, {}, "node 'x' (InstanceNormalization): it normalises over the whole map"),
+        (SOFTMAX_OVER_MAP, {}, "node 'x' (Softmax): expected axis 1 (channels), got 3"),
+        (UNALIGNED, {"features": 100}, "node 'x' (Add): not aligned: expected branches of one stride, got 2 and 1"),
+        (CEIL, {"features": 100}, "node 'x' (MaxPool): expected ceil_mode = 0, got 1"),
+        (AUTO_PAD, {}, "node 'x' (MaxPool): expected explicit padding, got auto_pad"),
+        (TRANSPOSED, {}, "node 'x' (Transpose)"),
+        (HEAD_TRANSPOSED, {}, "node 'g' (Transpose): no fully-convolutional form"),
+        (["Conv: image k -> y"], {"rank": 4}, "output 'y': expected one vector of scores per window"),
+    ],
+    ids=["se", "instance-norm", "softmax", "unaligned", "ceil", "auto-pad", "order", "head", "no-classifier"],
+)
+def test_networks_that_cannot_slide(tmp_path: Path, nodes: list, options: dict[str, int], said: str) -> None:
+    """The node, its operator and the reason are named, on one line; nothing is left on disk."""
+    assert said in refusal(graph(nodes, **options), tmp_path)
+    assert not (tmp_path / "models").exists() or not list((tmp_path / "models" / "net").iterdir())
+
+
+def refusal(proto: onnx.ModelProto, folder: Path) -> str:
+    """Convert and return the refusal's message."""
+    path = folder / "net.onnx"
+    onnx.save(proto, path)
+    request = conversion.Request(folder / "models" / "net" / "1", windows=4)
+    with pytest.raises(ConversionError) as caught:
+        conversion.convert(read_source(path, arch=None, window=None), request, SILENT)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_two_images_are_refused(tmp_path: Path) -> None:
+    """A network of two inputs is no image classifier."""
+    proto = graph(["Add: image other -> x", "Flatten: x -> f", "Gemm: f w -> y"], features=300)
+    proto.graph.input.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, [1, 3, 10, 10]))
+    assert "inputs: expected one image, got 2: image, other" in refusal(proto, tmp_path)
+
+
+@pytest.mark.parametrize("shape", [[1, 3, 10], [1, 3, 10, 10, 10]], ids=["1-d", "3-d"])
+def test_other_ranks_are_refused(tmp_path: Path, shape: list[int]) -> None:
+    """Sequences and volumes are not images."""
+    proto = graph(["Flatten: image -> f", "Gemm: f w -> y"], features=int(np.prod(shape)))
+    proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, shape))
+    assert "input 'image': expected float32 N,C,H,W" in refusal(proto, tmp_path)
+
+
+def test_networks_without_a_trunk_convert(tmp_path: Path) -> None:
+    """A plain fully connected network becomes one convolution the size of its window."""
+    path = tmp_path / "net.onnx"
+    onnx.save(graph(["Flatten: image -> f", "Gemm: f w -> y"], features=300), path)
+    request = conversion.Request(tmp_path / "models" / "net" / "1", windows=4)
+    report = conversion.convert(read_source(path, arch=None, window=None), request, SILENT)
+    assert [("Gemm 300→5", "Conv 10×10, 3→5")] == [(rewrite.was, rewrite.now) for rewrite in report.rewrites]
+    assert report.spec.parity[0].exact
+
+
+def test_wrong_weights_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a rewrite were wrong, the comparison with the source would stop it from being written."""
+    path = tmp_path / "net.onnx"
+    onnx.save(graph(["Conv: image k -> x", *HEAD]), path)
+    right = heads.kernel
+    monkeypatch.setattr(heads, "kernel", lambda weights, cells: right(weights[:, ::-1], cells))
+    request = conversion.Request(tmp_path / "models" / "net" / "1", windows=4)
+    with pytest.raises(ConversionError, match="on single windows expected a difference of at most"):
+        conversion.convert(read_source(path, arch=None, window=None), request, SILENT)
+    assert not list((tmp_path / "models" / "net").iterdir())

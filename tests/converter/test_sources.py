@@ -1,0 +1,210 @@
+"""What people bring: checkpoints and exported networks, as PyTorch wrote them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from numpy.testing import assert_allclose
+from safetensors.numpy import save_file
+
+import reference
+from conftest import SILENT
+from converter import convert as conversion
+from converter.errors import ConversionError, SourceError
+from converter.sources.architecture import load_architecture, recognise
+from converter.sources.checkpoint import read_checkpoint
+from converter.sources.read import read_source
+from networks import UNPADDED, make_network
+from pictures import noise
+
+DATA = Path(__file__).parents[1] / "data"
+EXPECTED = np.load(DATA / "expected.npz")
+EXPORTS = sorted((DATA / "exports").glob("*.onnx"))
+
+
+def converted(source: Path, target: Path, **options: object) -> ort.InferenceSession:
+    """Convert an ONNX file to TARGET/net/1 and load it."""
+    classifier = read_source(source, arch=None, window=None)
+    conversion.convert(classifier, conversion.Request(target / "net" / "1", windows=8, **options), SILENT)
+    return ort.InferenceSession(target / "net" / "1" / "model.onnx")
+
+
+@pytest.mark.parametrize("export", EXPORTS, ids=lambda path: path.stem)
+def test_exports_keep_their_scores(export: Path, tmp_path: Path) -> None:
+    """At the native size every export answers what PyTorch answered, as a 1×1 grid."""
+    session = converted(export, tmp_path)
+    (scores,) = session.run(["scores"], {session.get_inputs()[0].name: EXPECTED["window"]})
+    assert scores.shape == (1, 5, 1, 1)
+    assert_allclose(scores[0, :, 0, 0], EXPECTED[export.name.split(".")[0]][0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "export", [path for path in EXPORTS if not path.name.startswith("padded")], ids=lambda path: path.stem
+)
+def test_unpadded_exports_score_every_window(export: Path, tmp_path: Path) -> None:
+    """Two larger images in one batch: every cell equals the exported network on that window."""
+    session, original = converted(export, tmp_path), ort.InferenceSession(export)
+    images = np.random.default_rng(0).standard_normal((2, 3, 41, 47)).astype(np.float32)
+    (scores,) = session.run(["scores"], {session.get_inputs()[0].name: images})
+    assert scores.shape == (2, 5, 5, 6)
+    batch = original.get_inputs()[0]
+    for image, row, col in np.ndindex(2, 5, 6):
+        crop = images[image : image + 1, :, 4 * row : 4 * row + 22, 4 * col : 4 * col + 26]
+        (expected,) = original.run(None, {batch.name: crop})
+        assert_allclose(scores[image, :, row, col], expected[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "parallel", "training", "parameters", "strided"], ids=lambda name: f"{name}.pth"
+)
+def test_pth_checkpoints_are_read_without_pytorch(name: str) -> None:
+    """The ways of saving a state_dict all give the same tensors."""
+    plain = read_checkpoint(DATA / "checkpoints" / "plain.pth").tensors
+    got = read_checkpoint(DATA / "checkpoints" / f"{name}.pth").tensors
+    assert plain.keys() == got.keys()
+    for key, tensor in plain.items():
+        assert tensor.dtype == np.float32
+        np.testing.assert_array_equal(tensor, got[key])
+
+
+def test_bfloat16_checkpoints_become_float32() -> None:
+    """bfloat16 weights are read as float32, to bfloat16's precision."""
+    plain = read_checkpoint(DATA / "checkpoints" / "plain.pth").tensors
+    for key, tensor in read_checkpoint(DATA / "checkpoints" / "bfloat16.pth").tensors.items():
+        assert tensor.dtype == np.float32
+        assert_allclose(tensor, plain[key], rtol=2**-8)
+
+
+def test_checkpoint_is_the_network_it_was(tmp_path: Path) -> None:
+    """A .pth and the TOML of its layers answer what PyTorch answered."""
+    toml = tmp_path / "net.toml"
+    toml.write_text(UNPADDED)
+    classifier = read_source(DATA / "checkpoints" / "plain.pth", arch=str(toml), window=None)
+    architecture = load_architecture(str(toml))
+    tensors = {key: value for key, value in read_checkpoint(DATA / "checkpoints" / "plain.pth").tensors.items()}
+    assert classifier.window == (22, 26)
+    assert_allclose(
+        reference.run(architecture, tensors, EXPECTED["window"][0]), EXPECTED["flatten"][0], rtol=1e-4, atol=1e-6
+    )
+
+
+FAMILIES = ["alexnet", *(f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn in ("", "_bn"))]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_are_recognised_by_their_keys(family: str) -> None:
+    """torchvision's key names say which network it is."""
+    assert recognise(set(load_architecture(family).keys())).name == family
+
+
+def refused(run: Callable[[], object]) -> str:
+    """The message of a refusal, which is one line."""
+    with pytest.raises(ConversionError) as caught:
+        run()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def mutilations() -> Iterator[tuple[str, Callable[[dict[str, np.ndarray]], object], str]]:
+    """Ways to damage a checkpoint's tensors, and what must be said of them."""
+    yield "missing", lambda tensors: tensors.pop("b.bias"), "lacks b.bias"
+    yield "unknown", lambda tensors: tensors.update(e=np.zeros(3, np.float32)), "has besides e"
+    yield "misshapen", lambda t: t.update({"b.bias": np.zeros(9, np.float32)}), r"b.bias: expected shape (8,), got (9,)"
+    yield "window", lambda t: t.update({"c.weight": np.zeros((16, 8), np.float32)}), "expected shape (16, 160)"
+    yield "nan", lambda t: t["c.weight"].fill(np.nan), "c.weight: expected finite numbers"
+    yield "integers", lambda t: t.update({"b.bias": np.zeros(8, np.int64)}), "expected floating-point numbers, got int64"
+
+
+@pytest.mark.parametrize(("damage", "said"), [entry[1:] for entry in mutilations()], ids=[e[0] for e in mutilations()])
+def test_checkpoints_that_do_not_fit(tmp_path: Path, damage: Callable[..., object], said: str) -> None:
+    """A missing, unknown, misshapen or ruined tensor is named, with what was expected."""
+    network = make_network(tmp_path, UNPADDED)
+    tensors = dict(network.tensors)
+    damage(tensors)
+    save_file(tensors, network.checkpoint)
+    assert said in refused(lambda: read_source(network.checkpoint, arch=str(network.toml), window=None))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("module.pth", "would run code (torch.nn.modules.linear.Linear)"), ("legacy.pth", "before PyTorch 1.6")],
+)
+def test_pickles_are_refused(name: str, said: str) -> None:
+    """A pickled module and an old pickle are refused, with the way out."""
+    message = refused(lambda: read_checkpoint(DATA / "checkpoints" / name))
+    assert said in message
+    assert "torch.save(model.state_dict()" in message
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("kind", ["pth", "safetensors", "onnx"])
+def test_truncated_sources_are_refused(tmp_path: Path, kind: str, share: float) -> None:
+    """A source that ends early is refused whatever it is."""
+    network = make_network(tmp_path, UNPADDED)
+    whole = {
+        "pth": DATA / "checkpoints" / "plain.pth",
+        "safetensors": network.checkpoint,
+        "onnx": DATA / "exports" / "flatten.dynamo.onnx",
+    }[kind].read_bytes()
+    path = tmp_path / f"short.{kind}"
+    path.write_bytes(whole[: int(len(whole) * share)])
+    assert str(path) in refused(lambda: read_source(path, arch=str(network.toml) if kind != "onnx" else None, window=None))
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"PK\x03\x04nonsense", b"\x80\x02nonsense"])
+def test_nonsense_is_refused(tmp_path: Path, content: bytes) -> None:
+    """What is no checkpoint at all is refused."""
+    path = tmp_path / "nonsense.bin"
+    path.write_bytes(content)
+    assert str(path) in refused(lambda: read_source(path, arch=None, window=None))
+
+
+def test_missing_source_is_refused(tmp_path: Path) -> None:
+    """A path that is not there says so."""
+    assert "No such file" in refused(lambda: read_source(tmp_path / "none.pth", arch=None, window=None))
+
+
+def test_unknown_checkpoints_ask_for_an_architecture(tmp_path: Path) -> None:
+    """Keys of no known family: the way out is --arch."""
+    network = make_network(tmp_path, UNPADDED)
+    assert "--arch FILE.toml" in refused(lambda: read_source(network.checkpoint, arch=None, window=None))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("out = 6", "out = -6", "layers.0.conv.out: Input should be greater than 0, got '-6'"),
+        ('op = "relu"', 'op = "swish"', "layers.1"),
+        ("kernel = 3", "kernels = 3", "layers.0.conv.kernel: Field required"),
+        ("channels = 3", "", "channels: Field required"),
+        ("layers = [", "layers = ", "not valid TOML"),
+        ('{ op = "flatten" },', "", "linear cannot follow"),
+        ("kernel = 2, stride = 2", "kernel = 2, stride = 90", "does not fit"),
+    ],
+    ids=["value", "operator", "key", "missing", "syntax", "order", "too-large"],
+)
+def test_architectures_that_do_not_fit(tmp_path: Path, old: str, new: str, said: str) -> None:
+    """A mistake in the TOML is named by its place."""
+    network = make_network(tmp_path, UNPADDED)
+    network.toml.write_text(UNPADDED.replace(old, new, 1), "utf-8")
+    assert said in refused(lambda: read_source(network.checkpoint, arch=str(network.toml), window=None))
+
+
+def test_wrong_window_is_refused() -> None:
+    """A window that contradicts the file says which the file has."""
+    message = refused(lambda: read_source(DATA / "exports" / "flatten.dynamo.onnx", arch=None, window=(64, 64)))
+    assert "the file's height is 22, got 64" in message
+
+
+def test_arch_with_onnx_is_refused() -> None:
+    """An ONNX file needs no architecture."""
+    with pytest.raises(SourceError, match="leave it out"):
+        read_source(EXPORTS[0], arch="vgg16", window=None)
+
+
+def test_noise_is_not_flat() -> None:
+    """The images that the other tests score make a network respond differently from place to place."""
+    assert noise(40, 40, 3).std() > 30

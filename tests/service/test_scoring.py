@@ -1,0 +1,142 @@
+"""Whole images through real models."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from networks import PADDED, UNPADDED, make_network
+from pictures import noise, png
+from protos import scoring_pb2
+from service.errors import ImageError, ModelError, NotFoundError, OptionError
+from service.images.picture import open_bytes
+from service.scoring import Limits, Run, Scorer
+
+Convert = Callable[..., Path]
+
+
+def request(model: str, **options: object) -> scoring_pb2.ScoreRequest:
+    return scoring_pb2.ScoreRequest(model=model, options=scoring_pb2.ScoreOptions(**options))
+
+
+def scored(run: Run) -> np.ndarray:
+    """The whole grid (rows, cols, classes); `run.answer()` may follow."""
+    return np.concatenate([scores for _, scores in run.bands()])
+
+
+def test_every_cell_is_the_networks_score_of_its_window(tmp_path: Path, convert: Convert) -> None:
+    """For an unpadded network every cell of an odd-sized image equals the numpy network on that window."""
+    network = make_network(tmp_path, UNPADDED)
+    image = noise(61, 83, 3)
+    grid = scored(Scorer(convert(network)).plan(open_bytes(png(image), name="i"), request("unpadded")))
+    assert (10, 15, 5) == grid.shape
+    for row, col in np.ndindex(10, 15):
+        crop = image[4 * row : 4 * row + 22, 4 * col : 4 * col + 26]
+        assert_allclose(grid[row, col], network.scores(crop), atol=1e-4)
+
+
+@pytest.mark.parametrize("toml", [UNPADDED, PADDED], ids=["unpadded", "padded"])
+@pytest.mark.parametrize("budget", [1, 300_000, 2_000_000], ids=["smallest", "small", "middling"])
+def test_tiles_are_the_whole_image(tmp_path: Path, convert: Convert, toml: str, budget: int) -> None:
+    """Tiled and in one pass, padded or not, the grid is the same to rounding, at all four borders too."""
+    network = make_network(tmp_path, toml)
+    models, data, asked = convert(network), png(noise(237, 301, 3)), request(network.architecture.name)
+    whole = Scorer(models).plan(open_bytes(data, name="i"), asked)
+    tiled = Scorer(models, Limits(tile_bytes=budget)).plan(open_bytes(data, name="i"), asked)
+    assert len(whole.tiles) == 1
+    assert len(tiled.tiles) > 3
+    assert_allclose(scored(tiled), scored(whole), rtol=1e-4, atol=1e-5)
+
+
+def test_averages(tmp_path: Path, convert: Convert) -> None:
+    """Averages are the means over the grid, of the scores or of their softmax, the highest first."""
+    scorer = Scorer(convert(make_network(tmp_path, UNPADDED)))
+    data = png(noise(90, 100, 3))
+    plain = scorer.plan(open_bytes(data, name="i"), request("unpadded", top=5))
+    grid = scored(plain).astype(np.float64)
+    powers = np.exp(grid - grid.max(-1, keepdims=True))
+    softmax = powers / powers.sum(-1, keepdims=True)
+    probable = scorer.plan(open_bytes(data, name="i"), request("unpadded", average="AVERAGE_OF_PROBABILITIES"))
+    scored(probable)
+    assert_allclose(plain.answer().average.values, grid.mean((0, 1)), rtol=1e-6)
+    assert_allclose(probable.answer().average.values, softmax.mean((0, 1)), rtol=1e-5)
+    assert list(np.argsort(-grid.mean((0, 1)))) == list(plain.answer().average.top)
+
+
+def test_chosen_classes(tmp_path: Path, convert: Convert) -> None:
+    """Classes come in the order asked for, each once, by label before index."""
+    labels = tmp_path / "labels.txt"
+    labels.write_text("cat\ndog\n0\nbird\nçedilla\n", "utf-8")
+    scorer = Scorer(convert(make_network(tmp_path, UNPADDED), labels=labels))
+    data = png(noise(40, 40, 3))
+    everything = scored(scorer.plan(open_bytes(data, name="i"), request("unpadded")))
+    run = scorer.plan(open_bytes(data, name="i"), request("unpadded", classes=["çedilla", "0", "1", "dog"]))
+    assert [4, 2, 1] == [entry.index for entry in run.response.classes]
+    assert_allclose(scored(run), everything[..., [4, 2, 1]])
+
+
+def test_unknown_names(tmp_path: Path, convert: Convert) -> None:
+    """An unknown model, version or class says what there is."""
+    scorer = Scorer(convert(make_network(tmp_path, UNPADDED)))
+    picture = open_bytes(png(noise(40, 40, 3)), name="i")
+    with pytest.raises(NotFoundError, match="no 'other' in .*; there: unpadded"):
+        scorer.plan(picture, request("other"))
+    with pytest.raises(NotFoundError, match="no '7' of model 'unpadded'; there: 1"):
+        scorer.plan(picture, scoring_pb2.ScoreRequest(model="unpadded", version="7"))
+    with pytest.raises(OptionError, match="expected labels of model 'unpadded' or 0 to 4, got 'cow'"):
+        scorer.plan(picture, request("unpadded", classes=["cow"]))
+
+
+@pytest.mark.parametrize("name", ["../unpadded", "", ".", "unpadded/1", "ünpadded"])
+def test_names_cannot_leave_the_repository(tmp_path: Path, convert: Convert, name: str) -> None:
+    """A model's name is a name, never a path."""
+    with pytest.raises(NotFoundError):
+        Scorer(convert(make_network(tmp_path, UNPADDED))).model(name)
+
+
+def test_raw_scores_have_no_probabilities(tmp_path: Path, convert: Convert) -> None:
+    """A model converted with --activation none refuses to average probabilities."""
+    scorer = Scorer(convert(make_network(tmp_path, UNPADDED), activation="none"))
+    with pytest.raises(OptionError, match="raw scores"):
+        scorer.plan(
+            open_bytes(png(noise(40, 40, 3)), name="i"), request("unpadded", average="AVERAGE_OF_PROBABILITIES")
+        )
+
+
+@pytest.mark.parametrize("file", ["weights.data", "labels.txt"])
+def test_files_that_do_not_match_their_hash_are_refused(tmp_path: Path, convert: Convert, file: str) -> None:
+    """A changed weight or label is noticed before anything is scored."""
+    labels = tmp_path / "labels.txt"
+    labels.write_text("a\nb\nc\nd\ne\n")
+    models = convert(make_network(tmp_path, UNPADDED), labels=labels)
+    path = models / "unpadded" / "1" / file
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelError, match=f"{file}: expected sha256"):
+        Scorer(models).model("unpadded")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08\x09", b"nonsense" * 9], ids=["empty", "no-metadata", "garbage"])
+def test_damaged_models_are_refused(tmp_path: Path, convert: Convert, content: bytes) -> None:
+    """A model.onnx that is none is refused with its path."""
+    models = convert(make_network(tmp_path, UNPADDED))
+    (models / "unpadded" / "1" / "model.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match="model.onnx"):
+        Scorer(models).model("unpadded")
+
+
+def test_window_sized_image(tmp_path: Path, convert: Convert) -> None:
+    """An image of exactly one window has one cell; one pixel less is refused."""
+    scorer = Scorer(convert(make_network(tmp_path, UNPADDED)))
+    assert scored(scorer.plan(open_bytes(png(noise(22, 26, 3)), name="i"), request("unpadded"))).shape == (1, 1, 5)
+    with pytest.raises(ImageError, match="26×22 pixels, got 25×22"):
+        scorer.plan(open_bytes(png(noise(22, 25, 3)), name="i"), request("unpadded"))
+
+
+def test_left_out_pixels_are_reported(tmp_path: Path, convert: Convert) -> None:
+    """The answer says how many pixels lie in no window."""
+    run = Scorer(convert(make_network(tmp_path, UNPADDED))).plan(
+        open_bytes(png(noise(25, 33, 3)), name="i"), request("unpadded")
+    )
+    assert (3, 3) == (run.response.grid.left_out.height, run.response.grid.left_out.width)

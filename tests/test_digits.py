@@ -1,0 +1,95 @@
+"""The shipped model, on the shipped page."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from numpy.testing import assert_allclose
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+import reference
+from conftest import ROOT
+from converter.preprocessing import load_preprocessing
+from converter.runtime import session
+from converter.sources.architecture import load_architecture
+from converter.sources.checkpoint import sha256
+from converter.sources.read import read_source
+from protos import scoring_pb2
+from service.images.picture import open_file
+from service.scoring import Scorer
+
+DIGITS = ROOT / "models" / "digits"
+ARCHITECTURE = load_architecture(str(DIGITS / "digits.toml"))
+
+
+@pytest.fixture(scope="module")
+def page() -> NDArray[np.uint8]:
+    """The page's pixels, (768, 1024, 1)."""
+    picture = open_file(DIGITS / "page.png")
+    return picture.pixels(Scorer(ROOT / "models").model("digits").spec.input)
+
+
+@pytest.fixture(scope="module")
+def grid() -> NDArray[np.float32]:
+    """The committed model's dense scores of the page, (88, 120, 11)."""
+    run = Scorer(ROOT / "models").plan(open_file(DIGITS / "page.png"), scoring_pb2.ScoreRequest(model="digits"))
+    return np.concatenate([scores for _, scores in run.bands()])
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> ort.InferenceSession:
+    """The classifier as it was trained: fully connected, one 70-pixel window at a time."""
+    classifier = read_source(DIGITS / "digits.safetensors", arch=str(DIGITS / "digits.toml"), window=None)
+    return session(classifier.model, tmp_path)
+
+
+def test_every_cell_of_the_page(
+    page: NDArray[np.uint8], grid: NDArray[np.float32], original: ort.InferenceSession
+) -> None:
+    """Each of the 10,560 cells equals the original classifier on that crop, to 1e-4 in the scores."""
+    preprocessing = load_preprocessing("unit")
+    assert grid.shape == (88, 120, 11)
+    for row in range(88):
+        crops = np.stack([page[8 * row : 8 * row + 70, 8 * col : 8 * col + 70] for col in range(120)])
+        (expected,) = original.run(None, {"input": preprocessing.apply(crops)})
+        assert_allclose(grid[row], expected, rtol=0, atol=1e-4)
+
+
+def test_numpy_agrees(page: NDArray[np.uint8], grid: NDArray[np.float32]) -> None:
+    """The same, for some cells, with a reference that knows neither ONNX nor the converter."""
+    tensors = load_file(DIGITS / "digits.safetensors")
+    for row, col in [(0, 0), (87, 119), (40, 60), (13, 99)]:
+        crop = page[8 * row : 8 * row + 70, 8 * col : 8 * col + 70].transpose(2, 0, 1) / 255
+        assert_allclose(grid[row, col], reference.run(ARCHITECTURE, tensors, crop), rtol=0, atol=1e-4)
+
+
+def test_digits_of_the_page_are_found(grid: NDArray[np.float32]) -> None:
+    """For at least 95 % of the true boxes the winner in the nearest cell is the right class."""
+    digits = json.loads((DIGITS / "page.json").read_text())["digits"]
+    found = 0
+    for digit in digits:
+        x, y, width, height = digit["box"]
+        row, col = round((y + height / 2 - 35) / 8), round((x + width / 2 - 35) / 8)
+        found += grid[row, col].argmax() == int(digit["label"])
+    assert len(digits) >= 40
+    assert found / len(digits) >= 0.95
+
+
+def test_committed_model_is_the_checkpoints() -> None:
+    """The committed version came from the committed checkpoint, and is small."""
+    spec = Scorer(ROOT / "models").model("digits").spec
+    checkpoint = DIGITS / "digits.safetensors"
+    assert checkpoint.stat().st_size < 3_000_000
+    assert spec.source.sha256 == sha256(checkpoint)
+    assert spec.parity[0].exact
+    assert spec.strides[0].stride.height == spec.strides[0].stride.width == 8
+
+
+def test_card_claims_at_least_98_percent() -> None:
+    """The card's held-out accuracy is at least what is promised."""
+    (share,) = re.findall(r"\| \*\*all\*\* \|.*\*\*([\d.]+) %\*\* \|", (DIGITS / "README.md").read_text("utf-8"))
+    assert float(share) >= 98.0
