@@ -45,11 +45,8 @@ class Report:
             ("padding", _both(spec, "padding_before")),
             ("input", f"{spec.input.name}: {spec.input.dtype} {spec.input.layout}, {spec.input.channels} channels"),
             ("output", f"{spec.output.name}: {spec.output.classes} classes, {spec.output.kind}"),
-            (
-                "a crop costs",
-                f"{_multiply_adds(cost.multiply_adds_per_crop)} multiply-adds, "
-                f"a dense cell {_multiply_adds(cost.multiply_adds_per_cell)}",
-            ),
+            ("a crop costs", f"{_count(cost.multiply_adds_per_crop)} multiply-adds"),
+            ("a dense cell", f"{_count(cost.multiply_adds_per_cell)} multiply-adds"),
             ("single windows", f"equal to rounding (largest difference {spec.parity[0].native.max_abs:.1e})"),
             ("parity", verdict(spec.parity[0])),
         ):
@@ -70,7 +67,7 @@ def _both(spec: model_pb2.ModelSpec, name: str) -> str:
     return f"{vertical} pixels" if vertical == horizontal else f"{vertical}×{horizontal} pixels"
 
 
-def _multiply_adds(count: float) -> str:
-    """"15.5 G", "8.4 M"."""
+def _count(count: float) -> str:
+    """Write a large number as 15.5 G or 8.4 M."""
     scale, unit = (1e9, "G") if count >= 1e9 else (1e6, "M") if count >= 1e6 else (1e3, "k")
     return f"{count / scale:.3g} {unit}"

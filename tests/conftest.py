@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from networks import Network
 
 from converter import convert as conversion
 from converter.sources.read import read_source
-from networks import Network
 
 ROOT = Path(__file__).parents[1]
 SILENT = conversion.Progress(step=lambda _, __: None, advance=lambda: None)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import reference
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-import reference
 from converter.sources.architecture import Architecture, load_architecture
 
 UNPADDED = """

@@ -8,7 +8,16 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.sources.architecture import AdaptiveAvgPool, Architecture, BatchNorm, Conv, Flatten, Linear, MaxPool, Relu
+from converter.sources.architecture import (
+    AdaptiveAvgPool,
+    Architecture,
+    BatchNorm,
+    Conv,
+    Flatten,
+    Linear,
+    MaxPool,
+    Relu,
+)
 
 Array = NDArray[np.floating]
 
@@ -40,9 +49,9 @@ def convolve(image: Array, weights: Array, bias: Array, stride: int = 1, padding
 def max_pool(image: Array, kernel: int, stride: int, padding: int = 0) -> Array:
     """The maximum over kernel×kernel windows."""
     padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)), constant_values=-np.inf)
-    return np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(1, 2))[
-        :, ::stride, ::stride
-    ].max(axis=(3, 4))
+    return np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(1, 2))[:, ::stride, ::stride].max(
+        axis=(3, 4)
+    )
 
 
 def as_matrix(weights: Array, bias: Array, height: int, width: int) -> tuple[Array, Array]:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+import reference
+from conftest import ROOT
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-import reference
-from conftest import ROOT
 from converter.preprocessing import load_preprocessing
 from converter.runtime import session
 from converter.sources.architecture import load_architecture

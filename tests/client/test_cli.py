@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
-from numpy.testing import assert_allclose, assert_array_equal
-
 from conftest import ROOT
+from numpy.testing import assert_allclose, assert_array_equal
 from pictures import encode, noise, png
 
 COMMAND = [sys.executable, "-c", "from client.cli import main; main()"]
@@ -52,10 +51,10 @@ def test_json_document() -> None:
         "grid": {"rows": 88, "cols": 120, "stride": [8, 8], "window": [70, 70], "origin": [0, 0]},
         "average": {"of": "scores"},
     }
-    assert ["decode", "queue", "compute", "total"] == list(timing)
+    assert list(timing) == ["decode", "queue", "compute", "total"]
     assert parity["exact"] is True
     assert parity["max_abs_diff"] < 1e-4
-    assert [10, "background"] == [top[0]["class"], top[0]["label"]]
+    assert [top[0]["class"], top[0]["label"]] == [10, "background"]
     assert top[0]["score"] > top[1]["score"] > top[2]["score"]
 
 

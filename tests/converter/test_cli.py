@@ -12,8 +12,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 from google.protobuf import json_format
-
 from networks import PADDED, UNPADDED, Network, make_network
+
 from protos import model_pb2
 
 COMMAND = [sys.executable, "-c", "from converter.cli import main; main()"]
@@ -38,11 +38,11 @@ def test_conversion_writes_the_version(tmp_path: Path) -> None:
     labels.write_text("a\nb\nç d\n小\ne\n", "utf-8")
     result = convert(make_network(tmp_path, UNPADDED), target, "--labels", labels)
     assert result.returncode == 0, result.stderr
-    assert ["labels.txt", "model.onnx", "report.json", "weights.data"] == list(contents(target))
+    assert list(contents(target)) == ["labels.txt", "model.onnx", "report.json", "weights.data"]
     assert "Gemm 160→16 → Conv 4×5, 8→16" in result.stdout
     assert "exact: dense equals crops to rounding" in result.stdout.replace("\n", " ")
     assert labels.read_bytes() == (target / "labels.txt").read_bytes()
-    assert ["1"] == [path.name for path in target.parent.iterdir()]
+    assert [path.name for path in target.parent.iterdir()] == ["1"]
 
 
 def test_json_is_the_report_and_the_metadata(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_existing_versions_are_kept_unless_forced(tmp_path: Path) -> None:
     other.mkdir()
     (other / "precious.txt").write_text("mine")
     assert convert(network, other, "--force").returncode == 3
-    assert ["precious.txt"] == list(contents(other))
+    assert list(contents(other)) == ["precious.txt"]
 
 
 @pytest.mark.parametrize(
@@ -178,5 +178,16 @@ def test_interruption_leaves_nothing(tmp_path: Path, number: signal.Signals) -> 
 def test_help_teaches() -> None:
     """--help names every option of the contract that is built."""
     text = run("--help").stdout
-    for option in "-o --force --arch --window --preprocess --activation --labels --verify --images --json".split():
+    options = {
+        "-o",
+        "--force",
+        "--arch",
+        "--window",
+        "--preprocess",
+        "--activation",
+        "--labels",
+        "--verify",
+        "--images",
+    }
+    for option in options | {"--json"}:
         assert option in text

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
+from networks import LECTURE, make_network
 from numpy.testing import assert_allclose, assert_array_equal
 from onnx import TensorProto, helper
 from onnxruntime import InferenceSession
-
-import reference
-from networks import LECTURE, make_network
 from pictures import png
+
 from protos import scoring_pb2
 from service.images.picture import open_bytes
 from service.scoring import Scorer
@@ -38,7 +38,7 @@ def test_uneven_fit_is_refused() -> None:
 def test_alexnet_as_im2col() -> None:
     """AlexNet's first layer is a product of 96×363 weights and 363×3025 columns."""
     image = np.random.default_rng(0).standard_normal((3, 227, 227))
-    assert (363, 3025) == reference.im2col(image, 11, 4).shape
+    assert reference.im2col(image, 11, 4).shape == (363, 3025)
 
 
 def worked_arrays() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -96,7 +96,7 @@ def test_36_crops_in_one_pass(tmp_path: Path, convert) -> None:  # noqa: ANN001 
     run = Scorer(models).plan(open_bytes(png(image), name="image"), scoring_pb2.ScoreRequest(model="lecture"))
     assert len(run.tiles) == 1
     ((_, grid),) = run.bands()
-    assert (6, 6, 5) == grid.shape
+    assert grid.shape == (6, 6, 5)
     for row, col in np.ndindex(6, 6):
         crop = image[32 * row : 32 * row + 224, 32 * col : 32 * col + 224]
         assert_allclose(grid[row, col], network.scores(crop), atol=1e-4)

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from conftest import SILENT
 from onnx import TensorProto, helper, numpy_helper
 
-from conftest import SILENT
 from converter import convert as conversion
 from converter.errors import ConversionError
 from converter.graph import heads
@@ -35,7 +35,7 @@ def graph(nodes: list[str | onnx.NodeProto], *, features: int = 400, rank: int =
 
 
 def parse(line: str, **attributes: object) -> onnx.NodeProto:
-    """"Op: inputs -> output" as a node of that name."""
+    """Make a node, named like its output, from a line like "Conv: image k -> x"."""
     op, rest = line.split(": ")
     inputs, output = rest.split(" -> ")
     return helper.make_node(op, inputs.split(), [output], name=output, **attributes)
@@ -110,7 +110,7 @@ def test_networks_without_a_trunk_convert(tmp_path: Path) -> None:
     onnx.save(graph(["Flatten: image -> f", "Gemm: f w -> y"], features=300), path)
     request = conversion.Request(tmp_path / "models" / "net" / "1", windows=4)
     report = conversion.convert(read_source(path, arch=None, window=None), request, SILENT)
-    assert [("Gemm 300→5", "Conv 10×10, 3→5")] == [(rewrite.was, rewrite.now) for rewrite in report.rewrites]
+    assert [(rewrite.was, rewrite.now) for rewrite in report.rewrites] == [("Gemm 300→5", "Conv 10×10, 3→5")]
     assert report.spec.parity[0].exact
 
 

@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from numpy.testing import assert_allclose
-from safetensors.numpy import save_file
-
 import reference
 from conftest import SILENT
+from networks import UNPADDED, make_network
+from numpy.testing import assert_allclose
+from pictures import noise
+from safetensors.numpy import save_file
+
 from converter import convert as conversion
 from converter.errors import ConversionError, SourceError
 from converter.sources.architecture import load_architecture, recognise
 from converter.sources.checkpoint import read_checkpoint
 from converter.sources.read import read_source
-from networks import UNPADDED, make_network
-from pictures import noise
 
 DATA = Path(__file__).parents[1] / "data"
 EXPECTED = np.load(DATA / "expected.npz")
@@ -83,7 +83,7 @@ def test_checkpoint_is_the_network_it_was(tmp_path: Path) -> None:
     toml.write_text(UNPADDED)
     classifier = read_source(DATA / "checkpoints" / "plain.pth", arch=str(toml), window=None)
     architecture = load_architecture(str(toml))
-    tensors = {key: value for key, value in read_checkpoint(DATA / "checkpoints" / "plain.pth").tensors.items()}
+    tensors = dict(read_checkpoint(DATA / "checkpoints" / "plain.pth").tensors)
     assert classifier.window == (22, 26)
     assert_allclose(
         reference.run(architecture, tensors, EXPECTED["window"][0]), EXPECTED["flatten"][0], rtol=1e-4, atol=1e-6
@@ -95,7 +95,7 @@ FAMILIES = ["alexnet", *(f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_are_recognised_by_their_keys(family: str) -> None:
-    """torchvision's key names say which network it is."""
+    """Torchvision's key names say which network it is."""
     assert recognise(set(load_architecture(family).keys())).name == family
 
 
@@ -115,7 +115,11 @@ def mutilations() -> Iterator[tuple[str, Callable[[dict[str, np.ndarray]], objec
     yield "misshapen", lambda t: t.update({"b.bias": np.zeros(9, np.float32)}), r"b.bias: expected shape (8,), got (9,)"
     yield "window", lambda t: t.update({"c.weight": np.zeros((16, 8), np.float32)}), "expected shape (16, 160)"
     yield "nan", lambda t: t["c.weight"].fill(np.nan), "c.weight: expected finite numbers"
-    yield "integers", lambda t: t.update({"b.bias": np.zeros(8, np.int64)}), "expected floating-point numbers, got int64"
+    yield (
+        "integers",
+        lambda t: t.update({"b.bias": np.zeros(8, np.int64)}),
+        "expected floating-point numbers, got int64",
+    )
 
 
 @pytest.mark.parametrize(("damage", "said"), [entry[1:] for entry in mutilations()], ids=[e[0] for e in mutilations()])
@@ -151,7 +155,9 @@ def test_truncated_sources_are_refused(tmp_path: Path, kind: str, share: float) 
     }[kind].read_bytes()
     path = tmp_path / f"short.{kind}"
     path.write_bytes(whole[: int(len(whole) * share)])
-    assert str(path) in refused(lambda: read_source(path, arch=str(network.toml) if kind != "onnx" else None, window=None))
+    assert str(path) in refused(
+        lambda: read_source(path, arch=str(network.toml) if kind != "onnx" else None, window=None)
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"PK\x03\x04nonsense", b"\x80\x02nonsense"])

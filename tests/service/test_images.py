@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import pyvips
 from numpy.testing import assert_allclose, assert_array_equal
-
 from pictures import encode, noise, png
+
 from protos import model_pb2
 from service.errors import ImageError, LimitError
 from service.images.picture import Picture, open_bytes, open_file
@@ -39,7 +39,7 @@ def test_formats(suffix: str, options: dict[str, object], tolerance: int) -> Non
     """JPEG, PNG, WebP and TIFF decode to the pixels that were written."""
     pixels = noise(40, 30, 3)
     picture = opened(encode(pixels, suffix, **options))
-    assert (30, 40) == (picture.width, picture.height)
+    assert (picture.width, picture.height) == (30, 40)
     assert np.abs(pixels.astype(int) - picture.pixels(RGB)).mean() <= tolerance
 
 
@@ -95,7 +95,7 @@ def test_exif_rotation() -> None:
     image = pyvips.Image.new_from_array(pixels)
     image.set_type(pyvips.GValue.gint_type, "orientation", 6)
     picture = opened(image.write_to_buffer(".tif"))
-    assert (20, 30) == (picture.width, picture.height)
+    assert (picture.width, picture.height) == (20, 30)
     assert_array_equal(np.rot90(pixels, -1), picture.pixels(RGB))
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
-
 from networks import PADDED, UNPADDED, make_network
+from numpy.testing import assert_allclose
 from pictures import noise, png
+
 from protos import scoring_pb2
 from service.errors import ImageError, ModelError, NotFoundError, OptionError
 from service.images.picture import open_bytes
@@ -31,7 +31,7 @@ def test_every_cell_is_the_networks_score_of_its_window(tmp_path: Path, convert:
     network = make_network(tmp_path, UNPADDED)
     image = noise(61, 83, 3)
     grid = scored(Scorer(convert(network)).plan(open_bytes(png(image), name="i"), request("unpadded")))
-    assert (10, 15, 5) == grid.shape
+    assert grid.shape == (10, 15, 5)
     for row, col in np.ndindex(10, 15):
         crop = image[4 * row : 4 * row + 22, 4 * col : 4 * col + 26]
         assert_allclose(grid[row, col], network.scores(crop), atol=1e-4)
@@ -73,7 +73,7 @@ def test_chosen_classes(tmp_path: Path, convert: Convert) -> None:
     data = png(noise(40, 40, 3))
     everything = scored(scorer.plan(open_bytes(data, name="i"), request("unpadded")))
     run = scorer.plan(open_bytes(data, name="i"), request("unpadded", classes=["çedilla", "0", "1", "dog"]))
-    assert [4, 2, 1] == [entry.index for entry in run.response.classes]
+    assert [entry.index for entry in run.response.classes] == [4, 2, 1]
     assert_allclose(scored(run), everything[..., [4, 2, 1]])
 
 
@@ -81,7 +81,7 @@ def test_unknown_names(tmp_path: Path, convert: Convert) -> None:
     """An unknown model, version or class says what there is."""
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED)))
     picture = open_bytes(png(noise(40, 40, 3)), name="i")
-    with pytest.raises(NotFoundError, match="no 'other' in .*; there: unpadded"):
+    with pytest.raises(NotFoundError, match=r"no 'other' in .*; there: unpadded"):
         scorer.plan(picture, request("other"))
     with pytest.raises(NotFoundError, match="no '7' of model 'unpadded'; there: 1"):
         scorer.plan(picture, scoring_pb2.ScoreRequest(model="unpadded", version="7"))
@@ -122,7 +122,7 @@ def test_damaged_models_are_refused(tmp_path: Path, convert: Convert, content: b
     """A model.onnx that is none is refused with its path."""
     models = convert(make_network(tmp_path, UNPADDED))
     (models / "unpadded" / "1" / "model.onnx").write_bytes(content)
-    with pytest.raises(ModelError, match="model.onnx"):
+    with pytest.raises(ModelError, match=r"model\.onnx"):
         Scorer(models).model("unpadded")
 
 
@@ -139,4 +139,4 @@ def test_left_out_pixels_are_reported(tmp_path: Path, convert: Convert) -> None:
     run = Scorer(convert(make_network(tmp_path, UNPADDED))).plan(
         open_bytes(png(noise(25, 33, 3)), name="i"), request("unpadded")
     )
-    assert (3, 3) == (run.response.grid.left_out.height, run.response.grid.left_out.width)
+    assert (run.response.grid.left_out.height, run.response.grid.left_out.width) == (3, 3)

@@ -41,7 +41,7 @@ def test_every_cell_is_kept_once(lattice: AxisLattice, length: int) -> None:
 
 @given(lattices(), st.integers(1, 4000))
 def test_tiles_have_one_shape_inside_the_image(lattice: AxisLattice, length: int) -> None:
-    """All tiles are of one length, on the lattice, inside the cropped image; short enough unless the halo forbids it."""
+    """All tiles are of one length, on the lattice, inside the cropped image, and as short as the halo allows."""
     tiles, geometry = plan_axis(lattice, length=length), lattice.geometry
     (size,) = {tile.length for tile in tiles}
     halo = geometry.halo_before + geometry.halo_after
@@ -66,7 +66,7 @@ def test_kept_cells_read_what_the_image_would_give_them(lattice: AxisLattice, le
 
 def test_halo_of_vgg16() -> None:
     """VGG-16 drops three cells on either side of a tile."""
-    assert (3, 3) == (VGG16.halo_before, VGG16.halo_after)
+    assert (VGG16.halo_before, VGG16.halo_after) == (3, 3)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""The real networks, against PyTorch itself; random weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from conftest import SILENT
+from pictures import noise
+
+from converter import convert as conversion
+from converter.preprocessing import PRESETS
+from converter.report import Report
+from converter.sources.architecture import load_architecture, recognise
+from converter.sources.read import read_source
+from converter.verify.parity import verdict
+
+pytestmark = pytest.mark.torch
+
+FAMILIES = ["alexnet", *(f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn in ("", "_bn"))]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shipped_architectures_have_torchvisions_tensors(family: str) -> None:
+    """Torchvision's own state_dict has the keys of the shipped architecture, and is recognised by them."""
+    import torch
+    import torchvision
+
+    with torch.device("meta"):
+        keys = set(getattr(torchvision.models, family)(weights=None).state_dict())
+    plain = {key for key in keys if not key.endswith("num_batches_tracked")}
+    assert plain == set(load_architecture(family).keys())
+    assert recognise(keys).name == family
+
+
+def build(family: str, classes: int) -> Callable:
+    """A torchvision network whose batch normalisation does something, and whose head answers visibly."""
+    import torch
+    import torchvision
+
+    torch.manual_seed(0)
+    net = getattr(torchvision.models, family)(weights=None, num_classes=classes).eval()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+    return net
+
+
+def torch_scores(net: Callable, pixels: np.ndarray) -> np.ndarray:
+    """PyTorch's scores of windows (N, height, width, 3) uint8."""
+    import torch
+
+    with torch.no_grad():
+        return net(torch.from_numpy(PRESETS["imagenet"].apply(pixels))).numpy()
+
+
+def convert(source: Path, target: Path, **options: object) -> tuple[Report, ort.InferenceSession]:
+    classifier = read_source(source, arch=None, window=None)
+    report = conversion.convert(classifier, conversion.Request(target, windows=16, **options), SILENT)
+    return report, ort.InferenceSession(target / "model.onnx")
+
+
+def assert_close(got: np.ndarray, expected: np.ndarray) -> None:
+    """Equal to 1e-4 of the largest score."""
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("family", "classes"), [("vgg16", 1000), ("alexnet", 1000), ("vgg11_bn", 7)])
+def test_state_dicts(family: str, classes: int, tmp_path: Path) -> None:
+    """A .pth, read without PyTorch: 224×224 gives the network's scores, 384×384 a 6×6 grid; padded, and said so."""
+    import torch
+
+    net = build(family, classes)
+    torch.save(net.state_dict(), tmp_path / "weights.pth")
+    report, session = convert(tmp_path / "weights.pth", tmp_path / "models" / family / "1")
+    window = noise(224, 224, 3)[None]
+    (native,) = session.run(None, {"image": window})
+    assert native.shape == (1, classes, 1, 1)
+    assert_close(native[:, :, 0, 0], torch_scores(net, window))
+    (grid,) = session.run(None, {"image": noise(384, 384, 3)[None]})
+    assert grid.shape == (1, classes, 6, 6)
+    parity = report.spec.parity[0]
+    assert not parity.exact
+    assert max(parity.interior.relative_l2, parity.border.relative_l2) > 0.01
+    assert verdict(parity).startswith("dense differs from crops, since the network is padded")
+    assert report.rewrites[0].now.startswith(f"Conv {'6×6, 256' if family == 'alexnet' else '7×7, 512'}→4096")
+
+
+@pytest.mark.parametrize("dynamo", [False, True], ids=["torchscript", "dynamo"])
+@pytest.mark.parametrize("family", ["alexnet", "resnet18"])
+@pytest.mark.filterwarnings("ignore")  # PyTorch's exporters warn about themselves
+def test_exports(family: str, dynamo: bool, tmp_path: Path) -> None:  # noqa: FBT001 (a parameter of the test)
+    """Both of PyTorch's exporters: 224×224 gives PyTorch's scores, larger images a grid."""
+    import torch
+
+    net = build(family, 10)
+    path = tmp_path / "net.onnx"
+    torch.onnx.export(net, (torch.rand(1, 3, 224, 224),), path, dynamo=dynamo)
+    _, session = convert(path, tmp_path / "models" / "net" / "1", preprocess="imagenet")
+    window = noise(224, 224, 3)[None]
+    assert_close(session.run(None, {"image": window})[0][:, :, 0, 0], torch_scores(net, window))
+    assert session.run(None, {"image": noise(288, 416, 3)[None]})[0].shape == (1, 10, 3, 7)
