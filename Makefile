@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-UV := $(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
+LOCK := $(CURDIR)/$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 LOCKS := base build dev
 PROTOS := protos/model.proto protos/scoring.proto
 MODELS := build/models
@@ -30,13 +30,13 @@ check: .venv/dev  ## format, lint, types, stubs, proto contract, locks
 	$(call generate,build/check)
 	$(BIN)/python -m protos.contract --check
 	@for stub in protos/*_pb2*.py*; do cmp $$stub build/check/$$stub || { echo "$$stub is stale: make proto"; exit 1; }; done
-	@cp requirements/*.txt build/check/requirements/
-	$(call compile,build/check/requirements)
+	@cp pyproject.toml build/check/ && cp requirements/*.txt build/check/requirements/
+	$(call compile,build/check)
 	@for lock in $(LOCKS); do cmp requirements/$$lock.txt build/check/requirements/$$lock.txt || \
 		{ echo "requirements/$$lock.txt is stale: make lock"; exit 1; }; done
 
 lock: .venv/dev  ## bring requirements/ in line with pyproject.toml; UPGRADE=1 takes new releases
-	$(call compile,requirements)
+	$(call compile,.)
 
 proto: .venv/dev  ## generate the stubs, and add new fields to the contract
 	$(call generate,.)
@@ -51,9 +51,9 @@ $(BIN)/python -m grpc_tools.protoc -I . --grpc_python_out=$(1) protos/scoring.pr
 endef
 
 define compile
-$(UV) $(if $(UPGRADE),--upgrade) pyproject.toml -o $(1)/base.txt
-$(UV) $(if $(UPGRADE),--upgrade) --group build -o $(1)/build.txt
-$(UV) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -c $(1)/base.txt -o $(1)/dev.txt
+cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/base.txt
+cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group build -o requirements/build.txt
+cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -c requirements/base.txt -o requirements/dev.txt
 endef
 
 .venv/bin/python:
