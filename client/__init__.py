@@ -1,1 +1,7 @@
-"""The command `fullconv-score`: scores images, and writes grids and heatmaps."""
+"""The client library and the command `fullconv-score`."""
+
+from client.answer import Answer, Entry
+from client.errors import ImageError, RequestError, ScoringError, UnavailableError
+from client.remote import Client
+
+__all__ = ["Answer", "Client", "Entry", "ImageError", "RequestError", "ScoringError", "UnavailableError"]

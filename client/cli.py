@@ -1,49 +1,20 @@
 """The command `fullconv-score`."""
 
 import json
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
-from client.answer import document, failure
-from client.files import OutputError
-from client.grid import Rows, grid_file
+from client.answer import AVERAGES
+from client.errors import RequestError, UnavailableError
 from client.interruption import Interruption
-from client.progress import Progress, progress
-from client.table import table
+from client.job import STEM, Job, Scorer
+from client.remote import Client
 from protos import scoring_pb2
-from service.errors import ImageError, OptionError, ServiceError
-from service.images.picture import open_file
-from service.scoring import Scorer, choose_classes
-
-STEM = "{stem}"
-AVERAGES = {
-    "scores": scoring_pb2.AVERAGE_OF_SCORES,
-    "probabilities": scoring_pb2.AVERAGE_OF_PROBABILITIES,
-}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 interruption = Interruption("fullconv-score")
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Where each image's grid and heatmap go; `{stem}` stands for the image's name without its suffix."""
-
-    grid: str | None
-    heatmap: str | None
-
-    def check(self, images: int) -> None:
-        """Refuse one name for several images."""
-        for option, name in (("--grid", self.grid), ("--heatmap", self.heatmap)):
-            if name and images > 1 and STEM not in name:
-                raise typer.BadParameter(
-                    f"expected {STEM} in the name for several images, got '{name}'", param_hint=option
-                )
 
 
 def main() -> None:
@@ -58,7 +29,12 @@ def score(
     model: Annotated[str, typer.Option(metavar="NAME", help="The model to score with.")],
     *,
     version: Annotated[str, typer.Option(metavar="V", help="Its version. [default: the highest]")] = "",
-    models: Annotated[Path, typer.Option(metavar="DIR", help="The model repository.")] = Path("models"),
+    server: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Score on a fullconv-serve. [default: in this process]")
+    ] = None,
+    models: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The model repository to score with here. [default: models]")
+    ] = None,
     average: Annotated[
         Literal["scores", "probabilities"], typer.Option(help="What is averaged over the windows.")
     ] = "scores",
@@ -79,65 +55,40 @@ def score(
 
     fullconv-score page.png --model digits --heatmap page-heatmap.png
     """
-    outputs = Outputs(grid, heatmap)
-    outputs.check(len(images))
+    _check_names(images, {"--grid": grid, "--heatmap": heatmap})
+    if server and models:
+        raise typer.BadParameter("expected one of --server and --models, got both", param_hint="--server")
     options = scoring_pb2.ScoreOptions(
-        average=AVERAGES[average],
+        average={name: value for value, name in AVERAGES.items()}[average],
         top=top,
         classes=[name.strip() for name in (classes or "").split(",") if name.strip()],
+        grid=bool(server and (grid or heatmap)),
     )
     request = scoring_pb2.ScoreRequest(model=model, version=version, options=options)
-    scorer = Scorer(models)
     try:
-        choose_classes(scorer.model(model, version), options)
-        answers = _score_all(scorer, images, request, outputs, quiet=as_json)
-    except ServiceError as error:
+        scorer = _scorer(server, models)
+        if average == "probabilities" and scorer.model(model, version).spec.output.kind == "raw":
+            raise typer.BadParameter(f"model {model!r} has raw scores, no probabilities", param_hint="--average")
+        answers = Job(scorer, request, grid, heatmap, interruption.check).run(images, quiet=as_json)
+    except (RequestError, UnavailableError) as error:
         typer.echo(f"fullconv-score: {error}", err=True)
-        raise typer.Exit(2 if isinstance(error, OptionError) else 3) from None
+        raise typer.Exit(3 if isinstance(error, RequestError) else 1) from None
     if as_json:
         typer.echo(json.dumps(answers if len(images) > 1 else answers[0], indent=2, ensure_ascii=False))
     if any("error" in answer for answer in answers):
         raise typer.Exit(3)
 
 
-def _score_all(
-    scorer: Scorer, images: list[Path], request: scoring_pb2.ScoreRequest, outputs: Outputs, *, quiet: bool
-) -> list[dict[str, Any]]:
-    """Score one image after the other; one that cannot be scored becomes an entry with its error."""
-    answers, console = [], Console(highlight=False)
-    with progress() as advance:
-        for image in images:
-            try:
-                response = _score_one(scorer, image, request, outputs, advance)
-            except (ImageError, OutputError) as error:
-                typer.echo(f"fullconv-score: {error}", err=True)
-                answers.append(failure(image.name, error))
-                continue
-            answers.append(document(response))
-            if not quiet:
-                console.print(table(response), "")
-    return answers
+def _check_names(images: list[Path], outputs: dict[str, str | None]) -> None:
+    """Refuse one output name for several images."""
+    for option, name in outputs.items():
+        if name and len(images) > 1 and STEM not in name:
+            raise typer.BadParameter(f"expected {STEM} in the name for several images, got '{name}'", param_hint=option)
 
 
-def _score_one(
-    scorer: Scorer, image: Path, request: scoring_pb2.ScoreRequest, outputs: Outputs, advance: Progress
-) -> scoring_pb2.ScoreResponse:
-    run = scorer.plan(open_file(image), request)
-    sinks: list[Rows] = []
-    with ExitStack() as stack:
-        if outputs.grid:
-            sinks.append(stack.enter_context(grid_file(_named(outputs.grid, image), run.response)))
-        if outputs.heatmap:
-            from client.heatmap import heatmap_file  # noqa: PLC0415 (matplotlib takes a second to load)
+def _scorer(server: str | None, models: Path | None) -> Scorer:
+    if server:
+        return Client(server)
+    from client.local import LocalScorer  # noqa: PLC0415 (ONNX Runtime and the service, which a client does without)
 
-            sinks.append(stack.enter_context(heatmap_file(_named(outputs.heatmap, image), image, run.response)))
-        for first, scores in run.bands():
-            for sink in sinks:
-                sink(first, scores)
-            interruption.check()
-            advance(run.picture.name, first + len(scores), run.response.grid.rows)
-        return run.answer()
-
-
-def _named(name: str, image: Path) -> Path:
-    return Path(name.replace(STEM, image.stem))
+    return LocalScorer(models or Path("models"))

@@ -4,12 +4,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from client.answer import AVERAGES, top
-from protos import scoring_pb2
+from client.answer import AVERAGES, Answer
 
 
-def table(response: scoring_pb2.ScoreResponse) -> Group:
+def table(answer: Answer) -> Group:
     """Lay out one image's answer."""
+    response = answer.response
     image, grid, parity = response.image, response.grid, response.parity
     agreement = "exact" if parity.exact else f"differs from crops by up to {parity.max_abs_diff:.2g}"
     head = Text.assemble(
@@ -20,6 +20,6 @@ def table(response: scoring_pb2.ScoreResponse) -> Group:
     )
     rows = Table("class", "label", f"average of {AVERAGES[response.average.of]}", box=None, pad_edge=False)
     rows.columns[2].justify = "right"
-    for entry in top(response):
-        rows.add_row(str(entry["class"]), Text(entry["label"]), f"{entry['score']:.4f}")
+    for entry in answer.top:
+        rows.add_row(str(entry.index), Text(entry.label), f"{entry.score:.4f}")
     return Group(head, "", rows)

@@ -182,11 +182,21 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("spec", "version", "labels")
+    __slots__ = ("spec", "version", "labels", "limits")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     spec: _model_pb2.ModelSpec
     version: str
     labels: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, spec: _Optional[_Union[_model_pb2.ModelSpec, _Mapping]] = ..., version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...
+    limits: Limits
+    def __init__(self, spec: _Optional[_Union[_model_pb2.ModelSpec, _Mapping]] = ..., version: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("image_pixels", "message_bytes")
+    IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    image_pixels: int
+    message_bytes: int
+    def __init__(self, image_pixels: _Optional[int] = ..., message_bytes: _Optional[int] = ...) -> None: ...

@@ -57,8 +57,12 @@ class ScoringServicer:
     """
 
     def Score(self, request, context):
-        """Scores one image. INVALID_ARGUMENT for an image or option that cannot be used, naming field, expected and got;
-        NOT_FOUND for an unknown model, version or class.
+        """Scores one image.
+
+        NOT_FOUND: no such model, version or class. INVALID_ARGUMENT: the image, an option or the message cannot be used, or
+        is over a limit; says field, expected and got. RESOURCE_EXHAUSTED: busy, with RetryInfo; or the message is over the
+        transport's limit, without it, and not worth another try. UNAVAILABLE: shutting down. INTERNAL: a bug, with an id
+        that the server's log has too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

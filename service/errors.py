@@ -1,11 +1,13 @@
 """What can go wrong while scoring.
 
     ServiceError
-    ├── NotFoundError      no such model or version
+    ├── NotFoundError      no such model, version or class
     ├── ModelError         a model's files cannot be served
     ├── OptionError        an option's value cannot be used
-    └── ImageError         the image cannot be used
-        └── LimitError     it is over a configured limit
+    ├── ImageError         the image cannot be used
+    │   └── LimitError     it, or the answer about it, is over a configured limit
+    ├── BusyError          too many requests are waiting
+    └── DrainingError      shutting down
 
 Each message is one line: the field, what was expected, what was got, and the way out. None knows of gRPC.
 """
@@ -16,7 +18,7 @@ class ServiceError(Exception):
 
 
 class NotFoundError(ServiceError):
-    """No such model or version."""
+    """No such model, version or class."""
 
 
 class ModelError(ServiceError):
@@ -32,4 +34,12 @@ class ImageError(ServiceError):
 
 
 class LimitError(ImageError):
-    """The image is over a configured limit."""
+    """The image, or the answer about it, is over a configured limit."""
+
+
+class BusyError(ServiceError):
+    """Too many requests are waiting; worth another try."""
+
+
+class DrainingError(ServiceError):
+    """The server is shutting down and takes no more requests."""

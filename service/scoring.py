@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from threading import Event, Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,11 @@ from service.dense.reducers import Mean, highest, probabilities
 from service.dense.tiles import AxisTile, TilePlan, plan_tiles
 from service.engine.repository import ModelRepository, StoredModel
 from service.engine.session import Session
-from service.errors import ModelError, OptionError
-from service.images.picture import Picture
+from service.errors import LimitError, ModelError, NotFoundError, OptionError
+from service.images.picture import Picture, open_image
 
 TOP = 5
+ANSWER_BYTES = 1 << 20  # of an answer, beside the grid
 OF_PROBABILITIES = scoring_pb2.AVERAGE_OF_PROBABILITIES
 
 
@@ -33,6 +35,9 @@ class Limits:
     """What a request may ask for."""
 
     image_pixels: int = 256_000_000
+    message_bytes: int = 64 << 20
+    waiting: int = 256
+    """Requests admitted and not answered yet."""
     tile_bytes: int = 2 << 30
     """Activations of one tile. A larger tile computes less halo twice; a smaller one fits a smaller machine."""
 
@@ -43,12 +48,25 @@ class Scorer:
     def __init__(self, models: Path, limits: Limits | None = None) -> None:
         self.repository = ModelRepository(models)
         self.limits = limits or Limits()
+        self._loading = Lock()
         self._model = cache(self.repository.open)
         self._session = cache(lambda name, version: Session(self._model(name, version)))
 
     def model(self, name: str, version: str = "") -> StoredModel:
         """Find a model, or raise NotFoundError or ModelError."""
-        return self._model(name, version)
+        with self._loading:
+            return self._model(name, version)
+
+    def session(self, model: StoredModel) -> Session:
+        """The session that runs a model, shared by all its runs; loaded when first asked for."""
+        with self._loading:
+            return self._session(model.name, model.version)
+
+    def describe(self, name: str, version: str = "") -> scoring_pb2.GetModelResponse:
+        """What is known of a model, and what may be asked of it."""
+        model = self.model(name, version)
+        limits = scoring_pb2.Limits(image_pixels=self.limits.image_pixels, message_bytes=self.limits.message_bytes)
+        return scoring_pb2.GetModelResponse(spec=model.spec, version=model.version, labels=model.labels, limits=limits)
 
     def plan(self, picture: Picture, request: scoring_pb2.ScoreRequest) -> "Run":
         """Plan how to score a picture; the request's own image is not looked at.
@@ -56,7 +74,7 @@ class Scorer:
         Raises an error of `service.errors` if the picture or an option cannot be used.
         """
         started = time.monotonic()
-        model = self._model(request.model, request.version)
+        model = self.model(request.model, request.version)
         chosen = choose_classes(model, request.options)
         picture.check(max_pixels=self.limits.image_pixels, window=model.spec.window, wanted=model.spec.input)
         bytes_per_pixel = model.spec.cost[0].activation_bytes_per_pixel
@@ -65,7 +83,26 @@ class Scorer:
             AxisLattice(picture.width, model.horizontal),
             pixels=max(1, int(self.limits.tile_bytes / bytes_per_pixel)),
         )
-        return Run(picture, model, self._session(model.name, model.version), plan, request.options, chosen, started)
+        return Run(picture, model, self.session(model), plan, request.options, chosen, started)
+
+    def answer(self, request: scoring_pb2.ScoreRequest, cancelled: Event) -> scoring_pb2.ScoreResponse:
+        """Score the request's own image, the whole answer at once, in the calling thread.
+
+        Stops between bands once `cancelled` is set: then the answer is of no use to anyone, and empty.
+        """
+        choose_classes(self.model(request.model, request.version), request.options)
+        run = self.plan(open_image(request.image), request)
+        if request.options.grid:
+            run.check_answer(self.limits.message_bytes)
+        rows = []
+        for _, scores in run.bands():
+            if cancelled.is_set():
+                return scoring_pb2.ScoreResponse()
+            if request.options.grid:
+                rows.append(scores)
+        response = run.answer()
+        response.scores = b"".join(np.ascontiguousarray(scores, "<f4").tobytes() for scores in rows)
+        return response
 
 
 @dataclass
@@ -99,6 +136,16 @@ class Run:
             self.response.timing.compute_ms += _milliseconds(before)
             yield row.first, band if len(self.chosen) == band.shape[-1] else band[..., self.chosen]
 
+    def check_answer(self, limit: int) -> None:
+        """Raise LimitError if the grid does not fit a message of so many bytes, with room for the rest."""
+        rows, cols, classes = self.tiles.vertical.cells, self.tiles.horizontal.cells, len(self.chosen)
+        size = rows * cols * classes * 4 + ANSWER_BYTES
+        if size > limit:
+            raise LimitError(
+                f"{self.picture.name}: grid: {rows}×{cols} cells of {classes} classes are {size >> 20} MiB, expected "
+                f"at most {limit >> 20}: name fewer classes, cut the image, or leave the grid out"
+            )
+
     def answer(self) -> scoring_pb2.ScoreResponse:
         """The averages over all cells; only after the last band."""
         average = self._mean.value[self.chosen]
@@ -131,7 +178,7 @@ def choose_classes(model: StoredModel, options: scoring_pb2.ScoreOptions) -> lis
     positions |= {label: index for index, label in reversed(list(enumerate(model.labels)))}
     unknown = [name for name in options.classes if name not in positions]
     if unknown:
-        raise OptionError(f"classes: expected labels of model {model.name!r} or 0 to {count - 1}, got {unknown[0]!r}")
+        raise NotFoundError(f"classes: expected labels of model {model.name!r} or 0 to {count - 1}, got {unknown[0]!r}")
     return list(dict.fromkeys(positions[name] for name in options.classes)) or list(range(count))
 
 

@@ -1,6 +1,7 @@
 """What every test may ask for."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,12 @@ SILENT = conversion.Progress(step=lambda _, __: None, advance=lambda: None)
 @pytest.fixture
 def convert(tmp_path: Path) -> Callable[..., Path]:
     """Convert a network into a model repository of its own, and return the repository."""
+    return partial(convert_into, tmp_path / "models")
 
-    def run(network: Network, **options: object) -> Path:
-        classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
-        target = tmp_path / "models" / network.architecture.name / "1"
-        conversion.convert(classifier, conversion.Request(target, windows=8, **options), SILENT)
-        return target.parents[1]
 
-    return run
+def convert_into(models: Path, network: Network, **options: object) -> Path:
+    """Convert a network into a model repository, under its own name; returns the repository."""
+    classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
+    target = models / network.architecture.name / "1"
+    conversion.convert(classifier, conversion.Request(target, windows=8, **options), SILENT)
+    return models

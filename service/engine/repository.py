@@ -56,7 +56,7 @@ class ModelRepository:
         versions = self._versions(name) if NAME.fullmatch(name) else []
         if not versions:
             known = ", ".join(dict.fromkeys(known for known, _ in self.models())) or "none"
-            raise NotFoundError(f"model: no {name!r} in {self.root}; there: {known}")
+            raise NotFoundError(f"model: no {name!r}; there: {known}")
         if version and version not in versions:
             raise NotFoundError(f"version: no {version!r} of model {name!r}; there: {', '.join(versions)}")
         return _open(name, version or versions[-1], self.root / name / (version or versions[-1]))
@@ -82,10 +82,15 @@ def _open(name: str, version: str, folder: Path) -> StoredModel:
             for window, axis in ((spec.window.height, spec.vertical), (spec.window.width, spec.horizontal))
         )
     except ValueError as error:
-        raise ModelError(f"{folder}: {error}; convert the model again") from None
+        raise ModelError(f"{name}/{version}: {error}; convert the model again") from None
     if labels and len(labels) != spec.output.classes:
-        raise ModelError(f"{folder / 'labels.txt'}: expected {spec.output.classes} labels, got {len(labels)}")
+        raise ModelError(f"{name}/{version}/labels.txt: expected {spec.output.classes} labels, got {len(labels)}")
     return StoredModel(name, version, folder, spec, tuple(labels), vertical, horizontal)
+
+
+def short(file: Path) -> str:
+    """A model's file for messages, from the repository on: "digits/1/model.onnx"."""
+    return "/".join(file.parts[-3:])
 
 
 def read_spec(path: Path) -> model_pb2.ModelSpec:
@@ -95,13 +100,19 @@ def read_spec(path: Path) -> model_pb2.ModelSpec:
         text = next(entry.value for entry in model.metadata_props if entry.key == SPEC_KEY)
         spec = json_format.Parse(text, model_pb2.ModelSpec(), ignore_unknown_fields=True)
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ModelError(f"{short(path)}: cannot be read: {error.strerror}") from None
     except StopIteration:
-        raise ModelError(f"{path}: expected metadata {SPEC_KEY!r}; convert the model with fullconv-convert") from None
+        raise ModelError(
+            f"{short(path)}: expected metadata {SPEC_KEY!r}; convert the model with fullconv-convert"
+        ) from None
     except Exception as error:  # protobuf and json_format raise their own, unrelated kinds
-        raise ModelError(f"{path}: not a readable ONNX model: {error}") from None
+        raise ModelError(f"{short(path)}: not a readable ONNX model: {error}") from None
+    if not (spec.strides and spec.cost and spec.parity and spec.cost[0].activation_bytes_per_pixel > 0):
+        raise ModelError(f"{short(path)}: expected strides, cost and parity in {SPEC_KEY!r}; convert the model again")
     if spec.spec_version != SPEC_VERSION:
-        raise ModelError(f"{path}: expected spec_version {SPEC_VERSION}, got {spec.spec_version}; update fullconv")
+        raise ModelError(
+            f"{short(path)}: expected spec_version {SPEC_VERSION}, got {spec.spec_version}; update fullconv"
+        )
     return spec
 
 
@@ -116,6 +127,6 @@ def _check_hash(path: Path, expected: str) -> None:
         with path.open("rb") as file:
             got = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ModelError(f"{short(path)}: cannot be read: {error.strerror}") from None
     if got != expected:
-        raise ModelError(f"{path}: expected sha256 {expected}, got {got}; convert the model again")
+        raise ModelError(f"{short(path)}: expected sha256 {expected}, got {got}; convert the model again")

@@ -4,7 +4,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.engine.repository import MODEL_FILE, StoredModel
+from service.engine.repository import MODEL_FILE, StoredModel, short
 from service.errors import ModelError
 
 
@@ -13,13 +13,12 @@ class Session:
 
     def __init__(self, model: StoredModel) -> None:
         self._spec = model.spec
+        file = model.folder / MODEL_FILE
         try:
-            self._session = ort.InferenceSession(
-                model.folder / MODEL_FILE, _options(), providers=["CPUExecutionProvider"]
-            )
+            self._session = ort.InferenceSession(file, _options(), providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises a different kind for every stage of loading
-            reason = " ".join(str(error).split())
-            raise ModelError(f"{model.folder / MODEL_FILE}: ONNX Runtime cannot load it: {reason}") from None
+            reason = " ".join(str(error).replace(str(file), short(file)).split())
+            raise ModelError(f"{short(file)}: ONNX Runtime cannot load it: {reason}") from None
 
     def run(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         """Score one tile.

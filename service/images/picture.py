@@ -12,11 +12,13 @@ import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
-from protos import model_pb2
+from protos import model_pb2, scoring_pb2
 from service.errors import ImageError, LimitError
 from service.images.pixels import convert
 
 FORMATS = ("Jpeg", "Png", "Webp", "Tiff")
+RAW_FORMATS = {"uint8": "uchar", "uint16": "ushort"}
+MAX_SIDE = 10_000_000  # libvips's own bound
 
 pyvips.block_untrusted_set(True)
 pyvips.operation_block_set("VipsForeignLoad", True)
@@ -84,6 +86,34 @@ def open_file(path: Path) -> Picture:
 def open_bytes(data: bytes, *, name: str) -> Picture:
     """Open an encoded image that is already in memory."""
     return Picture(name, _open(name, lambda access: pyvips.Image.new_from_buffer(data, "", **access)))
+
+
+def open_raw(raw: scoring_pb2.RawImage, *, name: str) -> Picture:
+    """Take uncompressed pixels, after checking that they are as many as they say."""
+    if raw.dtype not in RAW_FORMATS:
+        raise ImageError(f"{name}: image.raw.dtype: expected {' or '.join(RAW_FORMATS)}, got {raw.dtype!r}")
+    for field, value in (("height", raw.height), ("width", raw.width), ("channels", raw.channels)):
+        if not 0 < value <= MAX_SIDE:
+            raise ImageError(f"{name}: image.raw.{field}: expected 1 to {MAX_SIDE}, got {value}")
+    expected = raw.height * raw.width * raw.channels * np.dtype(raw.dtype).itemsize
+    if len(raw.data) != expected:
+        raise ImageError(f"{name}: image.raw.data: expected {expected} bytes, got {len(raw.data)}")
+    image = pyvips.Image.new_from_memory(raw.data, raw.width, raw.height, raw.channels, RAW_FORMATS[raw.dtype])
+    deep = raw.dtype == "uint16"
+    meanings = {1: "grey16" if deep else "b-w", 3: "rgb16" if deep else "srgb", 4: "rgb16" if deep else "srgb"}
+    return Picture(name, image.copy(interpretation=meanings.get(raw.channels, "multiband")))
+
+
+def open_image(image: scoring_pb2.Image) -> Picture:
+    """Open the image of a request."""
+    name = image.name or "image"
+    match image.WhichOneof("pixels"):
+        case "encoded":
+            return open_bytes(image.encoded, name=name)
+        case "raw":
+            return open_raw(image.raw, name=name)
+        case _:
+            raise ImageError(f"{name}: image: expected encoded or raw pixels, got neither")
 
 
 def _open(name: str, load: Callable[[dict[str, str]], pyvips.Image]) -> pyvips.Image:

@@ -19,11 +19,12 @@ def convert(image: pyvips.Image, *, channels: int, dtype: str) -> pyvips.Image:
     """
     if image.format not in WHITE:
         raise ValueError(f"expected 8 or 16 bits unsigned per channel, got {describe(image)}: save it as such")
+    if channels not in (1, 3) and image.bands == channels:
+        return _element(image, dtype)
     image = _colours(_opaque(image))
-    if image.bands not in (1, 3, channels):
-        raise ValueError(
-            f"expected 1 or 3 channels and perhaps alpha, got {describe(image)}: select the bands to score"
-        )
+    if image.bands not in (1, 3) or channels not in (1, 3):
+        expected = "1 or 3" if channels in (1, 3) else channels
+        raise ValueError(f"expected {expected} bands and perhaps alpha, got {describe(image)}: select those to score")
     return _element(_channels(image, channels), dtype)
 
 

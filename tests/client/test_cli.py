@@ -177,7 +177,7 @@ def test_bad_images(tmp_path: Path, kind: str) -> None:
         (["--model", "../digits"], 3, "model: no '../digits'"),
         (["--model", "digits", "--version", "99"], 3, "version: no '99' of model 'digits'; there: 1"),
         (["--model", "digits", "--models", "/nowhere"], 3, "there: none"),
-        (["--model", "digits", "--classes", "cat"], 2, "got 'cat'"),
+        (["--model", "digits", "--classes", "cat"], 3, "got 'cat'"),
         (["--model", "digits", "--top", "0"], 2, "--top"),
         (["--model", "digits", "--stride", "4"], 2, "No such option"),
         (["--model", "digits", "--grid", "/nowhere/grid.npz"], 3, "/nowhere"),

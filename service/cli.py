@@ -1,0 +1,84 @@
+"""The command `fullconv-serve`."""
+
+import asyncio
+import ipaddress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.log import log_to_stderr
+from service.rpc.server import Settings, serve
+from service.scoring import Limits
+
+DEFAULTS = Limits()
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+@app.command()
+def run(
+    models: Annotated[Path, typer.Option(metavar="DIR", help="The model repository: DIR/NAME/VERSION/model.onnx.")],
+    *,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 takes a free one.")
+    ] = "127.0.0.1:8500",
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond this machine in the clear, where others can read along.")
+    ] = False,
+    slots: Annotated[int, typer.Option(min=1, help="Images that are scored at once.")] = 2,
+    max_waiting: Annotated[
+        int, typer.Option(min=1, help="Requests admitted and not answered; more are told to come again.")
+    ] = DEFAULTS.waiting,
+    max_megapixels: Annotated[float, typer.Option(min=0.001, max=4294, help="Pixels of one image.")] = (
+        DEFAULTS.image_pixels / 1e6
+    ),
+    max_message_mib: Annotated[int, typer.Option(min=1, max=2047, help="One message, either way.")] = (
+        DEFAULTS.message_bytes >> 20
+    ),
+    tile_mib: Annotated[int, typer.Option(min=1, help="Activations of one tile; tiles follow from it.")] = (
+        DEFAULTS.tile_bytes >> 20
+    ),
+) -> None:
+    """Serve converted models over gRPC: images in, grids of class scores and averages out.
+
+    SIGTERM answers what was admitted and ends; a second one ends at once. The log goes to standard error, one JSON
+    object a line.
+
+    fullconv-serve --models models
+    """
+    if not insecure and not _is_loopback(listen):
+        raise typer.BadParameter(
+            f"{listen} is not this machine alone: expected a loopback address, or --insecure", param_hint="--listen"
+        )
+    if not models.is_dir():
+        typer.echo(f"fullconv-serve: models: expected a directory, got {models}", err=True)
+        raise typer.Exit(3)
+    limits = Limits(
+        image_pixels=int(max_megapixels * 1e6),
+        message_bytes=max_message_mib << 20,
+        waiting=max_waiting,
+        tile_bytes=tile_mib << 20,
+    )
+    log_to_stderr()
+    try:
+        asyncio.run(serve(Settings(models, listen, slots, limits)))
+    except OSError as error:
+        typer.echo(f"fullconv-serve: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _is_loopback(listen: str) -> bool:
+    """Whether an address is reached from this machine alone; exit 2 if it is no HOST:PORT."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise typer.BadParameter(f"expected HOST:PORT, got '{listen}'", param_hint="--listen")
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,29 @@
+"""JSON lines on standard error, one for each request and for what happens to the server."""
+
+import json
+import logging
+import time
+
+log = logging.getLogger("fullconv")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, event, and what the event's record holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write one line; a traceback becomes a field."""
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {"time": f"{when}.{int(record.msecs):03}Z", "level": record.levelname, "event": record.getMessage()}
+        line |= getattr(record, "record", {})
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def log_to_stderr() -> None:
+    """Send this program's log to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False

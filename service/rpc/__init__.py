@@ -1,0 +1,1 @@
+"""gRPC: decode, await, encode."""

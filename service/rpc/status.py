@@ -1,0 +1,35 @@
+"""Which gRPC status each error becomes.
+
+RESOURCE_EXHAUSTED carries RetryInfo, never UNAVAILABLE: proxies eject backends for that, and clients retry blindly.
+"""
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status.rpc_status import GRPC_DETAILS_METADATA_KEY
+
+from service import errors
+
+STATUSES: dict[type[errors.ServiceError], grpc.StatusCode] = {
+    errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.ModelError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.OptionError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.ImageError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.LimitError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DrainingError: grpc.StatusCode.UNAVAILABLE,
+}
+RETRY_SECONDS = 1
+
+
+def status_of(error: errors.ServiceError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
+    """Status code, message, and trailing metadata."""
+    code, message = STATUSES[type(error)], str(error)
+    if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return code, message, ()
+    detail = Any()
+    detail.Pack(RetryInfo(retry_delay=Duration(seconds=RETRY_SECONDS)))
+    status = Status(code=code.value[0], message=message, details=[detail])
+    return code, message, ((GRPC_DETAILS_METADATA_KEY, status.SerializeToString()),)

@@ -1,0 +1,380 @@
+"""The server as a process, over a real socket."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import pyvips
+from conftest import ROOT, convert_into
+from google.rpc.error_details_pb2 import RetryInfo
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
+from networks import PADDED, UNPADDED, make_network
+from pictures import encode, noise, png
+from servers import COMMAND, Server, running
+
+from client import Client, ImageError, RequestError, UnavailableError
+from client.answer import Answer
+from client.local import LocalScorer
+from protos import scoring_pb2, scoring_pb2_grpc
+
+SCORE = "/fullconv.v1.Scoring/Score"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of three models: the shipped one, an unpadded and a padded one of three channels."""
+    folder = tmp_path_factory.mktemp("repository")
+    for toml in (UNPADDED, PADDED):
+        convert_into(folder / "models", make_network(folder, toml))
+    target = folder / "models" / "digits" / "1"
+    target.mkdir(parents=True)
+    for file in (ROOT / "models" / "digits" / "1").iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return folder / "models"
+
+
+@pytest.fixture(scope="module")
+def server(models: Path) -> Iterator[Server]:
+    """One server for the tests that leave it running."""
+    with running(models) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    """A client of that server."""
+    with Client(server.address, timeout=60) as client:
+        yield client
+
+
+def fifty_images() -> Iterator[tuple[str, bytes]]:
+    """Fifty files: every format, 1 to 4 channels, 8 and 16 bits, many sizes."""
+    suffixes = [".png", ".jpg", ".webp", ".tif"]
+    for number in range(50):
+        suffix = suffixes[number % 4]
+        channels = [1, 3, 4, 2, 3][number % 5]
+        if suffix == ".jpg":
+            channels = 1 if channels < 3 else 3
+        if suffix == ".webp":
+            channels = max(3, channels)
+        pixels = noise(70 + 7 * number, 70 + (number * 37) % 211, channels, seed=number)
+        deep = number % 3 == 0 and suffix in (".png", ".tif")
+        yield f"image {number}{suffix}", encode(pixels.astype(np.uint16) * 257 if deep else pixels, suffix)
+
+
+def without_times(answer: Answer) -> dict:
+    document = answer.document()
+    assert document.pop("timing_ms")["total"] > 0
+    return document
+
+
+@pytest.mark.parametrize("model", ["digits", "unpadded", "padded"])
+def test_server_and_process_answer_alike(client: Client, models: Path, tmp_path: Path, model: str) -> None:
+    """For fifty images of all formats, sizes and channels the two give the same JSON but for times, and one grid."""
+    local = LocalScorer(models)
+    for name, data in fifty_images():
+        path = tmp_path / name
+        path.write_bytes(data)
+        remote = client.score(path, model=model, grid=True)
+        run = local.start(path, scoring_pb2.ScoreRequest(model=model))
+        grid = np.concatenate([scores for _, scores in run.bands()])
+        assert without_times(remote) == without_times(Answer(run.answer()))
+        np.testing.assert_array_equal(remote.grid, grid)
+
+
+def test_commands_answer_alike(server: Server, models: Path, tmp_path: Path) -> None:
+    """`fullconv-score` with and without --server: the same JSON but for times, and the same files."""
+    page = ROOT / "models" / "digits" / "page.png"
+    documents = []
+    for where, option in (("there", ["--server", server.address]), ("here", ["--models", str(models)])):
+        (tmp_path / where).mkdir()
+        outputs = ["--grid", str(tmp_path / where / "g.npz"), "--heatmap", str(tmp_path / where / "h.png")]
+        arguments = [str(page), "--model", "digits", "--json", "--classes", "3,background", *option, *outputs]
+        command = [sys.executable, "-c", "from client.cli import main; main()", *arguments]
+        documents.append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+        documents[-1].pop("timing_ms")
+    assert documents[0] == documents[1]
+    with np.load(tmp_path / "there" / "g.npz") as there, np.load(tmp_path / "here" / "g.npz") as here:
+        assert set(there) == set(here)
+        for name in there:
+            np.testing.assert_array_equal(there[name], here[name])
+    assert (tmp_path / "there" / "h.png").read_bytes() == (tmp_path / "here" / "h.png").read_bytes()
+
+
+def test_raw_pixels(client: Client) -> None:
+    """An array answers as the PNG of it does, 8 or 16 bits, grey, RGB or with alpha."""
+    for channels in (1, 3, 4):
+        pixels = noise(80, 95, channels)
+        expected = client.score(png(pixels), model="unpadded").average
+        np.testing.assert_array_equal(expected, client.score(pixels, model="unpadded").average)
+        deep = pixels.astype(np.uint16) * 257
+        expected = client.score(png(deep), model="unpadded").average
+        np.testing.assert_array_equal(expected, client.score(deep, model="unpadded").average)
+    flat = noise(80, 95, 1)[..., 0]
+    np.testing.assert_array_equal(
+        client.score(flat, model="digits").average, client.score(png(flat), model="digits").average
+    )
+
+
+def test_models_are_described(client: Client) -> None:
+    """ListModels names every version, GetModel says geometry, labels and limits."""
+    assert client.models() == [("digits", "1"), ("padded", "1"), ("unpadded", "1")]
+    model = client.model("digits")
+    assert (model.version, model.spec.window.height, model.spec.vertical.stride) == ("1", 70, 8)
+    assert [*"0123456789", "background"] == list(model.labels)
+    assert (model.limits.image_pixels, model.limits.message_bytes) == (256_000_000, 64 << 20)
+
+
+def test_many_clients_at_once(server: Server) -> None:
+    """32 clients, 1,000 requests, each with an image of its own: every answer is right, none is lost."""
+    images = [noise(70 + 8 * (number % 5), 70 + 8 * (number % 7), 1, seed=number) for number in range(40)]
+    with Client(server.address) as client:
+        expected = [client.score(image, model="digits", grid=True).grid for image in images]
+
+    def work(worker: int) -> int:
+        with Client(server.address) as client:
+            right = 0
+            for number in range(worker, 1000, 32):
+                grid = client.score(images[number % 40], model="digits", grid=True).grid
+                right += bool(np.array_equal(grid, expected[number % 40]))
+            return right
+
+    with ThreadPoolExecutor(32) as pool:
+        assert sum(pool.map(work, range(32))) == 1000
+
+
+def test_termination_answers_what_was_admitted(models: Path) -> None:
+    """SIGTERM in the middle of 32 clients' requests: each is answered or refused with UNAVAILABLE; exit 0."""
+    image = noise(300, 300, 1)
+    refused: list[str] = []
+    answered: list[np.ndarray] = []
+    with running(models) as server:
+        with Client(server.address) as client:
+            expected = client.score(image, model="digits").average
+
+        def work(_: int) -> None:
+            with Client(server.address) as client:
+                while True:
+                    try:
+                        answered.append(client.score(image, model="digits").average)
+                    except UnavailableError as error:
+                        refused.append(str(error))
+                        return
+
+        with ThreadPoolExecutor(32) as pool:
+            done = pool.map(work, range(32))
+            while len(answered) < 100:
+                time.sleep(0.01)
+            server.process.send_signal(signal.SIGTERM)
+            list(done)
+        assert server.process.wait(30) == 0
+    assert len(refused) == 32
+    assert all("UNAVAILABLE" in message for message in refused), refused
+    assert len(answered) >= 100
+    for average in answered:
+        np.testing.assert_array_equal(expected, average)
+    codes = [line["code"] for line in server.events("request")]
+    assert set(codes) <= {"OK", "UNAVAILABLE"}
+    assert codes.count("OK") == len(answered) + 1
+    assert [e["event"] for e in server.log if e["event"] != "request"] == ["listening", "draining", "stopped"]
+
+
+def test_health_says_not_serving_while_draining(models: Path) -> None:
+    """After SIGTERM, with a request still running, health is NOT_SERVING and new requests are UNAVAILABLE."""
+    large = pyvips.Image.gaussnoise(6000, 6000).cast("uchar").write_to_buffer(".png", compression=0)
+    with running(models) as server, grpc.insecure_channel(server.address) as channel, Client(server.address) as client:
+        health = health_pb2_grpc.HealthStub(channel)
+        for name in ("", "fullconv.v1.Scoring"):
+            assert health.Check(health_pb2.HealthCheckRequest(service=name)).status == 1
+        answers: list[Answer] = []
+        thread = threading.Thread(target=lambda: answers.append(client.score(large, model="digits")))
+        thread.start()
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        while not server.events("draining"):
+            time.sleep(0.01)
+        assert health.Check(health_pb2.HealthCheckRequest(service="")).status == 2
+        with Client(server.address) as other, pytest.raises(UnavailableError, match="shutting down"):
+            other.models()
+        thread.join()
+    assert len(answers) == 1
+
+
+def bad_requests() -> dict[str, tuple[scoring_pb2.ScoreRequest, grpc.StatusCode, str]]:
+    """Requests that cannot be answered, the status they get, and what must be said."""
+    invalid, missing = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+    jpeg = encode(noise(200, 200, 3), ".jpg")
+    bomb = pyvips.Image.black(60_000, 60_000).write_to_buffer(".png", compression=9, bitdepth=1)
+
+    def encoded(data: bytes, **options: object) -> scoring_pb2.ScoreRequest:
+        return scoring_pb2.ScoreRequest(
+            model="digits",
+            image=scoring_pb2.Image(name="i", encoded=data),
+            options=scoring_pb2.ScoreOptions(**options),
+        )
+
+    def raw(**fields: object) -> scoring_pb2.ScoreRequest:
+        whole = {"height": 80, "width": 80, "channels": 1, "dtype": "uint8", "data": bytes(6400)} | fields
+        image = scoring_pb2.Image(name="i", raw=scoring_pb2.RawImage(**whole))
+        return scoring_pb2.ScoreRequest(model="digits", image=image)
+
+    good = png(noise(80, 80, 1))
+    return {
+        "no-model": (scoring_pb2.ScoreRequest(), missing, "model: no ''"),
+        "unknown-model": (scoring_pb2.ScoreRequest(model="../digits"), missing, "there: digits, padded, unpadded"),
+        "unknown-version": (scoring_pb2.ScoreRequest(model="digits", version="9"), missing, "there: 1"),
+        "unknown-class": (encoded(good, classes=["cat"]), missing, "got 'cat'"),
+        "no-image": (scoring_pb2.ScoreRequest(model="digits"), invalid, "expected encoded or raw pixels, got neither"),
+        "empty": (encoded(b""), invalid, "i: not a whole JPEG, PNG, WebP or TIFF image"),
+        "text": (encoded(b"not an image"), invalid, "i: not a whole"),
+        "truncated": (encoded(jpeg[:-2000]), invalid, "i: not a whole"),
+        "small": (encoded(png(noise(69, 80, 1))), invalid, "window of 70×70 pixels, got 80×69"),
+        "bomb": (encoded(bomb), invalid, "60000×60000 is 3600 megapixels, expected at most 256"),
+        "large-answer": (
+            encoded(pyvips.Image.black(12_000, 12_000).write_to_buffer(".png"), grid=True),
+            invalid,
+            "grid: 1492×1492 cells of 11 classes are 94 MiB, expected at most 64",
+        ),
+        "raw-dtype": (raw(dtype="float32"), invalid, "image.raw.dtype: expected uint8 or uint16, got 'float32'"),
+        "raw-data": (raw(data=bytes(6399)), invalid, "image.raw.data: expected 6400 bytes, got 6399"),
+        "raw-nothing": (raw(height=0, data=b""), invalid, "image.raw.height: expected 1 to"),
+        "raw-huge": (raw(height=4_000_000_000, width=4_000_000_000), invalid, "image.raw.height: expected 1 to"),
+        "raw-bands": (raw(channels=7, data=bytes(44800)), invalid, "expected 1 or 3 bands and perhaps alpha, got 7"),
+    }
+
+
+@pytest.mark.parametrize("kind", bad_requests())
+def test_bad_requests(server: Server, client: Client, kind: str) -> None:
+    """Each has note's status and one line that names field, expected and got; the server is right afterwards."""
+    request, code, said = bad_requests()[kind]
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        scoring_pb2_grpc.ScoringStub(channel).Score(request)
+    assert caught.value.code() is code
+    assert said in caught.value.details()
+    assert "\n" not in caught.value.details()
+    assert "/" not in caught.value.details().replace("../digits", "")
+    assert client.score(noise(80, 80, 1), model="digits").response.grid.rows == 2
+
+
+def call(server: Server, method: str, data: bytes) -> grpc.RpcError:
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(method)(data, timeout=30)
+    return caught.value
+
+
+def test_malformed_messages(server: Server) -> None:
+    """Bytes that are no message, in every method."""
+    for method in ("Score", "GetModel", "ListModels"):
+        error = call(server, f"/fullconv.v1.Scoring/{method}", b"\xff" * 9)
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert f"message: expected fullconv.v1.{method}Request, got 9 other bytes" == error.details()
+
+
+def test_unknown_methods(server: Server) -> None:
+    """A method that is not there is UNIMPLEMENTED."""
+    assert call(server, "/fullconv.v1.Scoring/Paint", b"").code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_messages_over_the_limit(server: Server, client: Client) -> None:
+    """The transport's limit is RESOURCE_EXHAUSTED without RetryInfo; the client says it is the image's size."""
+    error = call(server, SCORE, bytes((64 << 20) + 1))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert rpc_status.from_call(error) is None
+    with pytest.raises(ImageError, match="larger than one message"):
+        client.score(bytes(65 << 20), model="digits")
+
+
+def test_busy_servers_say_when_to_come_again(models: Path) -> None:
+    """With one request allowed to wait, a second one gets RESOURCE_EXHAUSTED with RetryInfo, at once."""
+    large = noise(3000, 3000, 1)
+    with running(models, "--max-waiting", "1") as server, Client(server.address) as client:
+        thread = threading.Thread(target=client.score, args=[large], kwargs={"model": "digits"})
+        thread.start()
+        time.sleep(0.3)
+        request = scoring_pb2.ScoreRequest(model="digits").SerializeToString()
+        error = call(server, SCORE, request)
+        thread.join()
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    (detail,) = rpc_status.from_call(error).details
+    retry = RetryInfo()
+    assert detail.Unpack(retry)
+    assert retry.retry_delay.seconds == 1
+
+
+def test_deadlines_free_the_server(server: Server, client: Client) -> None:
+    """Requests whose time is up are DEADLINE_EXCEEDED, and do not keep the server from others."""
+    large = noise(4000, 4000, 1)
+    with Client(server.address, timeout=0.3) as hasty:
+        for _ in range(6):
+            with pytest.raises(UnavailableError, match="DEADLINE_EXCEEDED"):
+                hasty.score(large, model="digits")
+    assert client.score(noise(80, 80, 1), model="digits").response.grid.rows == 2
+
+
+def test_reflection(server: Server) -> None:
+    """Tools that ask the server what it has get the services and their messages."""
+    with grpc.insecure_channel(server.address) as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+        assert {"fullconv.v1.Scoring", "grpc.health.v1.Health"} <= set(database.get_services())
+
+
+def test_requests_are_logged(server: Server, client: Client) -> None:
+    """One JSON line a request, with its id, code, model, size and times."""
+    client.score(noise(80, 90, 1), model="digits")
+    with pytest.raises(RequestError):
+        client.score(noise(80, 90, 1), model="cats")
+    while len([line for line in server.events("request") if line.get("model") == "cats"]) < 1:
+        time.sleep(0.01)
+    good = [line for line in server.events("request") if line["code"] == "OK" and line["method"] == "Score"][-1]
+    bad = [line for line in server.events("request") if line.get("model") == "cats"][-1]
+    assert (good["model"], good["width"], good["height"]) == ("digits", 90, 80)
+    assert bad["code"] == "NOT_FOUND"
+    assert good["id"] != bad["id"]
+    assert {"ms", "queue_ms", "bytes", "time", "level"} <= set(good)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (["--listen", "0.0.0.0:0"], 2, "--insecure"),
+        (["--listen", "8500"], 2, "expected HOST:PORT"),
+        (["--listen", "localhost:99999"], 2, "expected HOST:PORT"),
+        (["--models", "/nowhere"], 3, "expected a directory, got /nowhere"),
+        (["--tls-cert", "x"], 2, "No such option"),
+    ],
+)
+def test_command_lines_that_cannot_be(models: Path, options: list[str], status: int, said: str) -> None:
+    """A server does not start in the clear beyond this machine, nor without models."""
+    command = [*COMMAND, "--models", str(models), *options]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == status
+    assert said in result.stderr
+
+
+def test_taken_ports_are_said(server: Server, models: Path) -> None:
+    """A second server on the same port ends with status 1 and says why."""
+    command = [*COMMAND, "--models", str(models), "--listen", server.address]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 1
+    assert f"cannot listen on {server.address}" in result.stderr
+
+
+def test_unreachable_servers_are_exit_1() -> None:
+    """Where nobody listens, the command says so on one line, with status 1."""
+    command = [sys.executable, "-c", "from client.cli import main; main()"]
+    arguments = [str(ROOT / "models" / "digits" / "page.png"), "--model", "digits", "--server", "127.0.0.1:1"]
+    result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 1
+    assert "127.0.0.1:1: UNAVAILABLE" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
