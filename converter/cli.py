@@ -17,9 +17,8 @@ from converter import convert as conversion
 from converter.errors import ConversionError
 from converter.sources.read import read_source
 from converter.writer import check_target
+from protos.spec import NAME, VERSION
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-VERSION = re.compile(r"[1-9][0-9]*")
 WINDOW = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -16,15 +16,13 @@ from converter.graph.preprocess import prepend
 from converter.labels import load_labels
 from converter.preprocessing import load_preprocessing
 from converter.report import Report
-from converter.runtime import load, session
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
 from converter.spec import describe, embed
-from converter.verify.networks import converted_network, source_network
-from converter.verify.parity import Comparison, measure
+from converter.verify.networks import ConvertedNetwork, SourceNetwork
+from converter.verify.parity import Comparison, Extent, measure
 from converter.writer import staging
-
-MODEL, WEIGHTS, LABELS, REPORT = "model.onnx", "weights.data", "labels.txt", "report.json"
+from protos.spec import LABELS, MODEL, REPORT, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
     with staging(request.target, force=request.force) as folder:
         progress.step("rewriting the head", 0)
         output = only_scores(classifier.model.graph)
-        source = source_network(session(classifier.model, folder), output, preprocessing)
+        source = SourceNetwork(classifier.original, output, preprocessing, folder)
         network = rewrite(classifier.model, output, classifier.window, folder)
         if preprocessing is not None:
             preprocessing.check_channels(network.channels)
@@ -68,11 +66,12 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
             spec.labels_sha256 = sha256(folder / LABELS)
 
         progress.step("comparing with the source", request.windows)
+        vertical, horizontal = map(Extent, network.plane, classifier.window)
         comparison = Comparison(
             source=source,
-            converted=converted_network(load(folder / MODEL), preprocessing),
-            plane=network.plane,
-            window=classifier.window,
+            converted=ConvertedNetwork(network.model, preprocessing, folder),
+            vertical=vertical,
+            horizontal=horizontal,
             channels=network.channels,
             images=request.images,
             windows=request.windows,

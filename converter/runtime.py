@@ -1,7 +1,7 @@
 """ONNX Runtime on graphs under construction.
 
-Weights go into an external file in a scratch directory and are mapped from there, so that no model is ever copied
-into one message, which could not exceed 2 GB.
+Weights go into an external file in a scratch directory and are mapped from there: a message with the weights inside
+could not exceed 2 GB.
 """
 
 import tempfile
@@ -18,22 +18,17 @@ def session(model: ir.Model, scratch: Path, *, optimise: bool = True) -> ort.Inf
 
     Raises UnsupportedError if ONNX Runtime refuses the graph.
     """
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        path = Path(folder) / "model.onnx"
-        ir.save(model, path, external_data="weights.data")
-        return load(path, optimise=optimise)
-
-
-def load(path: Path, *, optimise: bool = True) -> ort.InferenceSession:
-    """Load a model file."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises a different kind for every stage of loading
-        raise UnsupportedError(f"ONNX Runtime cannot load the network: {one_line(error)}") from None
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        path = Path(folder) / "model.onnx"
+        ir.save(model, path, external_data="weights.data")
+        try:
+            return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises a different kind for every stage of loading
+            raise UnsupportedError(f"ONNX Runtime cannot load the network: {one_line(error)}") from None
 
 
 def one_line(error: Exception) -> str:

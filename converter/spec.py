@@ -11,9 +11,8 @@ from converter.graph.geometry import Axis
 from converter.runtime import one_line
 from converter.sources.classifier import Classifier
 from protos import model_pb2
+from protos.spec import MODEL, SPEC_KEY, SPEC_VERSION
 
-SPEC_KEY = "fullconv.model_spec"
-SPEC_VERSION = 1
 KINDS = {"softmax": "logits-softmax", "sigmoid": "logits-sigmoid", "none": "raw"}
 """What `--activation` makes of scores whose network ends in no activation."""
 ORDERS = {1: "GRAY", 3: "RGB"}
@@ -41,7 +40,7 @@ def describe(name: str, classifier: Classifier, network: DenseNetwork, activatio
             name="scores", kind=_kind(network, activation, classifier.activation), classes=network.classes
         ),
         modes=["dense"],
-        strides=[model_pb2.StrideFile(stride=network.cost.stride, file="model.onnx")],
+        strides=[model_pb2.StrideFile(stride=network.cost.stride, file=MODEL)],
         cost=[network.cost],
         source=classifier.source,
     )

@@ -1,19 +1,17 @@
 """Writing a version: all of it or nothing.
 
-    models/NAME/VERSION/model.onnx  weights.data  labels.txt  report.json
-
 Files are made in a hidden folder beside the target, which then takes the target's name. With `force` the old version
-stands until the new one is whole.
+stands until the new one is whole, and is put back if the exchange fails.
 """
 
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from converter.errors import OutputError
+from protos.spec import MODEL
 
 
 @contextlib.contextmanager
@@ -23,40 +21,39 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
     Raises OutputError if the target exists, or cannot be written.
     """
     check_target(target, force=force)
+    folder = target.with_name(f".{target.name}.{os.getpid()}")
+    missing = [parent for parent in target.parents if not parent.exists()]
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {error.strerror}; choose another -o") from None
-    try:
+        folder.mkdir(parents=True)
         yield folder
-        folder.chmod(0o777 & ~_umask())
-        _replace(folder, target)
+        _replace(folder, target, force=force)
     except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from None
+        raise OutputError(f"{target}: cannot be written: {error.strerror or error}; choose another -o") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        for parent in missing:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
 
 
 def check_target(target: Path, *, force: bool) -> None:
     """Raise OutputError if something is there that must not be replaced."""
     if target.exists() and not force:
         raise OutputError(f"{target}: exists already; choose the next version, or replace it with --force")
-    if target.exists() and not (target / "model.onnx").is_file():
+    if target.exists() and not (target / MODEL).is_file():
         raise OutputError(f"{target}: expected a converted model to replace, got something else; remove it by hand")
 
 
-def _replace(folder: Path, target: Path) -> None:
+def _replace(folder: Path, target: Path, *, force: bool) -> None:
+    check_target(target, force=force)
     if not target.exists():
         folder.rename(target)
         return
     old = folder.with_name(f"{folder.name}.old")
     target.rename(old)
-    folder.rename(target)
-    shutil.rmtree(old)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    try:
+        folder.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -55,7 +55,7 @@ class Scorer:
     def model(self, name: str, version: str = "") -> StoredModel:
         """Find a model, or raise NotFoundError or ModelError."""
         with self._loading:
-            return self._model(name, version)
+            return self._model(name, self.repository.find(name, version))
 
     def session(self, model: StoredModel) -> Session:
         """The session that runs a model, shared by all its runs; loaded when first asked for."""

@@ -9,6 +9,8 @@ from onnx_ir.passes import common
 
 from converter.errors import UnsupportedError
 
+SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
 
 def canonicalise(model: ir.Model) -> None:
     """Rewrite the model in place; its scores stay the same."""
@@ -24,8 +26,9 @@ def canonicalise(model: ir.Model) -> None:
     )
     passes(model)
     for node in list(model.graph):
-        if node.op_type == "Dropout":
-            _check_inactive(node)
+        _check_no_subgraph(node)
+        if node.op_type in ("BatchNormalization", "Dropout"):
+            _check_inference(node)
         if node.op_type == "Dropout" or _is_identity_pool(node):
             _drop(node, model.graph)
     for node in model.graph:
@@ -46,11 +49,20 @@ def only_scores(graph: ir.Graph) -> int:
     return rows[0]
 
 
-def _check_inactive(dropout: ir.Node) -> None:
-    training = dropout.inputs[2] if len(dropout.inputs) > 2 else None
-    if training is not None and (training.const_value is None or training.const_value.numpy().any()):
+def _check_no_subgraph(node: ir.Node) -> None:
+    """What a branch or loop reads of the map from outside would escape the passes that follow."""
+    if any(attribute.type in SUBGRAPHS for attribute in node.attributes.values()):
+        raise UnsupportedError(f"node {node.name!r} ({node.op_type}): expected no branches or loops; export it traced")
+
+
+def _check_inference(node: ir.Node) -> None:
+    """Dropout that drops, and batch normalisation by the statistics of the map itself, belong to training."""
+    flag = node.inputs[2] if node.op_type == "Dropout" and len(node.inputs) > 2 else None
+    dropping = flag is not None and (flag.const_value is None or bool(flag.const_value.numpy().any()))
+    normalising = "training_mode" in node.attributes and node.attributes["training_mode"].as_int()
+    if dropping or normalising:
         raise UnsupportedError(
-            f"node {dropout.name!r} (Dropout): exported in training mode; call eval() and export anew"
+            f"node {node.name!r} ({node.op_type}): exported in training mode; call eval() and export anew"
         )
 
 

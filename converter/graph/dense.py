@@ -15,6 +15,7 @@ from converter.graph.trace import trace
 from protos import model_pb2
 
 SCORES = "scores"
+PASSED_THROUGH = {"Cast", "Clip", "Flatten", "Identity", "Reshape", "Squeeze"}
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class DenseNetwork:
     @property
     def activation(self) -> str | None:
         """The operator that ends the network, if it makes probabilities: "Softmax" or "Sigmoid"."""
-        producer = self.model.graph.outputs[0].producer()
-        return producer.op_type if producer and producer.op_type in ("Softmax", "Sigmoid") else None
+        node = ending_activation(self.model.graph.outputs[0])
+        return node.op_type if node else None
 
 
 def rewrite(model: ir.Model, output: int, window: tuple[int, int], scratch: Path) -> DenseNetwork:
@@ -54,6 +55,14 @@ def rewrite(model: ir.Model, output: int, window: tuple[int, int], scratch: Path
     claim_name(model.graph, scores, SCORES)
     scores.shape, scores.dtype = ir.Shape(["N", classes, "rows", "cols"]), ir.DataType.FLOAT
     return DenseNetwork(model, channels, classes, known[scores], counted, rewrites)
+
+
+def ending_activation(output: ir.Value) -> ir.Node | None:
+    """The Softmax or Sigmoid that a value comes out of, perhaps by way of a cast or a change of shape."""
+    node = output.producer()
+    while node is not None and node.op_type in PASSED_THROUGH and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node if node is not None and node.op_type in ("Softmax", "Sigmoid") else None
 
 
 def claim_name(graph: ir.Graph, value: ir.Value, name: str) -> None:

@@ -90,6 +90,9 @@ def _no_rule(node: ir.Node, _: list[Plane]) -> Plane:
 
 def _join(node: ir.Node, sources: list[Plane]) -> Plane:
     """Pointwise operators, of one value or of several."""
+    for value in node.inputs:
+        if value is not None and value.const_value is not None and _varies_in_space(value.const_value):
+            raise refusal(node, f"the constant {value.name!r} depends on the position in the map")
     (vertical, horizontal), *others = sources
     try:
         for other in others:
@@ -99,13 +102,19 @@ def _join(node: ir.Node, sources: list[Plane]) -> Plane:
     return vertical, horizontal
 
 
+def _varies_in_space(constant: ir.TensorProtocol) -> bool:
+    """Whether a constant broadcasts to a map with values of its own for some rows or columns."""
+    shape = constant.shape.numpy()
+    return len(shape) > 2 and any(size > 1 for size in shape[-2:])
+
+
 def _window(node: ir.Node, sources: list[Plane]) -> Plane:
     """Convolutions and pools."""
     if _text(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         raise refusal(node, "expected explicit padding, got auto_pad; export with explicit pads")
     if "ceil_mode" in node.attributes and node.attributes["ceil_mode"].as_int():
         raise refusal(node, "expected ceil_mode = 0, got 1")
-    kernel = _ints(node, "kernel_shape", []) or _kernel_of_weights(node)
+    kernel = _kernel_of_weights(node) if node.op_type == "Conv" else _ints(node, "kernel_shape", [])
     pads = _ints(node, "pads", [0, 0, 0, 0])
     strides, dilations = _ints(node, "strides", [1, 1]), _ints(node, "dilations", [1, 1])
     vertical, horizontal = (
@@ -150,9 +159,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["Concat", "LogSoftmax", "Softmax"], _over_channels),
 }
 WHOLE_MAP = {
-    "GlobalAveragePool": "it averages over the whole map",
     "GlobalMaxPool": "it looks at the whole map",
     "InstanceNormalization": "it normalises over the whole map",
     "GroupNormalization": "it normalises over the whole map",
-    "MatMul": "it mixes positions of the map",
 }

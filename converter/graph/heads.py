@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 from converter.graph.lift import Cells, Handler, Lifting, refusal
 from converter.graph.operators import ARITHMETIC, ELEMENTWISE
 
-SPATIAL_AXES = [{2, 3}, {-2, -1}]
-
 
 def _flatten(lifting: Lifting, node: ir.Node) -> Cells | None:
     """Flatten and every Reshape or Squeeze that does the same: a map of C×h×w as one vector."""
@@ -60,9 +58,9 @@ def _matmul(lifting: Lifting, node: ir.Node) -> Cells | None:
 def _convolve(lifting: Lifting, node: ir.Node, weights: NDArray[np.float32], bias: NDArray[np.float32] | None) -> Cells:
     """A fully connected layer, weights (outputs, features), as a convolution over what its input spreads over."""
     cells = lifting.cells[_source(node)]
+    if weights.ndim != 2 or weights.shape[1] != cells.features:
+        raise refusal(node, f"expected weights for {cells.features} features, got shape {weights.shape[::-1]}")
     outputs, features = weights.shape
-    if features != cells.features:
-        raise refusal(node, f"expected weights for {cells.features} features, got {features}")
     inputs = [cells.value, lifting.initializer(f"{_weight_name(node)}.conv", kernel(weights, cells))]
     if bias is not None:
         row = np.broadcast_to(bias.reshape(-1), (outputs,))
@@ -90,13 +88,13 @@ def _weight_name(node: ir.Node) -> str:
 def _global_pool(lifting: Lifting, node: ir.Node) -> Cells | None:
     """A global average is an average over the map of the training size, at every position."""
     source = _source(node)
+    if node.op_type == "ReduceMean" and not _reduces_map(lifting, node):
+        raise refusal(node, "expected the mean over height and width")
     cells = lifting.cells.get(source)
     if cells is not None:
         if cells.contracted and len(lifting.shape(source)) == 4:  # the mean of one position
             return cells
         raise refusal(node, "expected a map, got a head's value")
-    if node.op_type == "ReduceMean" and not _reduces_map(lifting, node):
-        raise refusal(node, "expected the mean over height and width")
     _, channels, height, width = lifting.shape(source)
     pool = ir.node("AveragePool", [source], {"kernel_shape": [height, width]})
     value = lifting.emit(node, pool)
@@ -109,14 +107,16 @@ def _reduces_map(lifting: Lifting, node: ir.Node) -> bool:
     return len(lifting.shape(_source(node))) == 4 and {axis % 4 for axis in axes} == {2, 3}
 
 
-def _average_pool(lifting: Lifting, node: ir.Node) -> Cells | None:
-    """Pools of the trunk stay; one over the whole map takes every position."""
+def _pool(lifting: Lifting, node: ir.Node) -> Cells | None:
+    """Pools of the trunk stay; one over the whole map is taken at every position."""
     if node.inputs[0] in lifting.cells:
         raise refusal(node, "expected a map, got a head's value")
-    source = _source(node)
-    shape, kernel = lifting.shape(source), list(node.attributes["kernel_shape"].as_ints())
-    if len(shape) == 4 and tuple(kernel) == shape[2:] and kernel != [1, 1]:
-        lifting.report(node, f"{node.op_type} of {kernel[0]}×{kernel[1]}", f"{node.op_type}, stride 1")
+    kernel = tuple(node.attributes["kernel_shape"].as_ints())
+    padded = "pads" in node.attributes and any(node.attributes["pads"].as_ints())
+    strides = tuple(node.attributes["strides"].as_ints()) if "strides" in node.attributes else (1, 1)
+    if kernel == lifting.shape(_source(node))[2:] and not padded and strides != (1, 1):
+        size = "×".join(map(str, kernel))
+        lifting.report(node, f"{node.op_type} of {size}", f"{node.op_type} {size}, stride 1")
         node.attributes["strides"] = ir.AttrInt64s("strides", [1, 1])
     return None
 
@@ -158,10 +158,12 @@ def _softmax(lifting: Lifting, node: ir.Node) -> Cells | None:
 def _binary(lifting: Lifting, node: ir.Node) -> Cells | None:
     """Arithmetic of two values: two maps, two vectors, or a vector and constants."""
     operands = [lifting.cells.get(value) if value is not None else None for value in node.inputs]
-    if operands == [None, None]:
+    if all(operand is None for operand in operands):
         if len(lifting.shape(node.outputs[0])) != 4:
             raise refusal(node, f"expected maps (N, C, height, width), got shape {lifting.shape(node.outputs[0])}")
         return None
+    if len(operands) != 2:
+        raise refusal(node, f"expected two inputs in a head, got {len(operands)}")
     cells = next(operand for operand in operands if operand is not None)
     values = [
         operand.value if operand is not None else _constant_cells(lifting, node, position, cells)
@@ -233,7 +235,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(ARITHMETIC, _binary),
     **dict.fromkeys(["Flatten", "Reshape", "Squeeze"], _flatten),
     **dict.fromkeys(["GlobalAveragePool", "ReduceMean"], _global_pool),
-    **dict.fromkeys(["AveragePool", "MaxPool"], _average_pool),
+    **dict.fromkeys(["AveragePool", "MaxPool"], _pool),
     **dict.fromkeys(["Softmax", "LogSoftmax"], _softmax),
     "Add": _add,
     "BatchNormalization": _batch_norm,

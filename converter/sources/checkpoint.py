@@ -30,10 +30,14 @@ class Checkpoint:
     source: model_pb2.Source
 
 
-def sha256(path: Path) -> str:
-    """Digest of a file, lower-case hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(*paths: Path) -> str:
+    """Digest of a file, or of several one after the other, lower-case hexadecimal."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    return digest.hexdigest()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

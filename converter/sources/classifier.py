@@ -6,17 +6,17 @@ import onnx_ir as ir
 
 from protos import model_pb2
 
-LAYOUT = "NCHW"
-
 
 @dataclass(frozen=True)
 class Classifier:
     """A trained classifier as an ONNX graph that takes single windows.
 
-    `model` takes float32 (N, channels, height, width) and gives (N, classes); `window` is (height, width) in pixels;
-    the other fields are defaults that the command line may override.
+    `original` is the network as it came, the reference for everything; `model` is the same to be rewritten. Both take
+    float32 (N, channels, height, width) and give (N, classes). `window` is (height, width) in pixels; the other fields
+    are defaults that the command line may override.
     """
 
+    original: ir.Model
     model: ir.Model
     window: tuple[int, int]
     preprocess: str

@@ -39,8 +39,10 @@ def build_classifier(checkpoint: Checkpoint, architecture: Architecture, window:
     network = _Network(checkpoint.tensors, (architecture.channels, *window))
     for layer in architecture.layers:
         network.add(layer)
+    model = network.model(architecture.name)
     return Classifier(
-        model=network.model(architecture.name),
+        original=model,
+        model=model.clone(),
         window=window,
         preprocess=architecture.preprocess,
         activation=architecture.activation,

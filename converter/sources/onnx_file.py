@@ -7,6 +7,7 @@ import onnx_ir as ir
 from onnx import version_converter
 
 from converter.errors import SourceError, UnsupportedError
+from converter.runtime import one_line
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
 from protos import model_pb2
@@ -17,39 +18,48 @@ OPSET = 19
 
 def read_classifier(path: Path, window: tuple[int, int] | None) -> Classifier:
     """Read a classifier; `window` (height, width) is needed where the file leaves the size open."""
-    proto = _load(path)
-    model = ir.from_proto(_modern(proto, path))
+    proto, model = _load(path)
     image = _only_input(model)
     return Classifier(
-        model=model,
+        original=model,
+        model=_modern(proto, path),
         window=_window(image, window),
         preprocess="none",
         activation="softmax",
         labels=(),
         source=model_pb2.Source(
-            format="onnx", sha256=sha256(path), producer=f"{proto.producer_name} {proto.producer_version}".strip()
+            format="onnx",
+            sha256=_digest(path),
+            producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         ),
     )
 
 
-def _load(path: Path) -> onnx.ModelProto:
+def _load(path: Path) -> tuple[onnx.ModelProto, ir.Model]:
     try:
         proto = onnx.load(path)
         onnx.checker.check_model(proto)
+        return proto, ir.from_proto(proto)
     except Exception as error:  # protobuf, the checker and external data each raise their own, unrelated kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise SourceError(f"{path}: not a whole, valid ONNX model: {reason[:300]}") from None
-    return proto
+        reason = one_line(error) or type(error).__name__
+        raise SourceError(f"{path}: not a whole, valid ONNX model: {reason}") from None
 
 
-def _modern(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+def _modern(proto: onnx.ModelProto, path: Path) -> ir.Model:
+    """A model of its own to rewrite, of an operator set that can be delivered."""
     opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    if opset >= OPSET:
-        return proto
     try:
-        return version_converter.convert_version(proto, OPSET)
+        return ir.from_proto(proto if opset >= OPSET else version_converter.convert_version(proto, OPSET))
     except Exception as error:  # the C++ converter raises RuntimeError, ConvertError and more
-        raise UnsupportedError(f"{path}: opset {opset} does not convert to {OPSET}: {error}; export it anew") from None
+        reason = one_line(error)
+        raise UnsupportedError(f"{path}: opset {opset} does not convert to {OPSET}: {reason}; export it anew") from None
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of the file, and of the files that hold its weights, in the order of their names."""
+    weights = onnx.load(path, load_external_data=False).graph.initializer
+    others = {entry.value for tensor in weights for entry in tensor.external_data if entry.key == "location"}
+    return sha256(path, *(path.parent / other for other in sorted(others)))
 
 
 def _only_input(model: ir.Model) -> ir.Value:
@@ -62,6 +72,8 @@ def _only_input(model: ir.Model) -> ir.Value:
         raise UnsupportedError(
             f"input {image.name!r}: expected float32 N,C,H,W, got {image.dtype} {image.shape}; is it a 2-D net?"
         )
+    if image.shape[1] not in (1, 3) and image.shape[3] in (1, 3):
+        raise UnsupportedError(f"input {image.name!r}: expected N,C,H,W, got {image.shape}; export it channels first")
     if not isinstance(image.shape[1], int):
         raise UnsupportedError(
             f"input {image.name!r}: expected a fixed number of channels at axis 1, got {image.shape}"

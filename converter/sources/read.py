@@ -1,4 +1,4 @@
-"""Which reader a source wants, told by its content."""
+"""Which reader a source wants, told by its suffix or, for ONNX, its first bytes."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def read_source(path: Path, *, arch: str | None, window: tuple[int, int] | None)
     try:
         if not path.stat().st_size:
             raise SourceError(f"{path}: expected a checkpoint or an ONNX model, got an empty file")
-        if path.suffix.lower() in ONNX_SUFFIXES:
+        if path.suffix.lower() in ONNX_SUFFIXES or _begins_like_onnx(path):
             if arch is not None:
                 raise SourceError(f"arch: an ONNX file holds its own network, got --arch {arch}; leave it out")
             return read_classifier(path, window)
@@ -30,3 +30,9 @@ def read_source(path: Path, *, arch: str | None, window: tuple[int, int] | None)
         return build_classifier(checkpoint, architecture, window or architecture.window)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _begins_like_onnx(path: Path) -> bool:
+    """ONNX files begin with the field ir_version, number 1, a varint."""
+    with path.open("rb") as file:
+        return file.read(1) == b"\x08"

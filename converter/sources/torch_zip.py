@@ -10,6 +10,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def read_torch_zip(path: Path) -> object:
     try:
         with zipfile.ZipFile(path) as archive:
             return _unpickle(archive, path)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, OverflowError, RuntimeError, ValueError) as error:
         raise SourceError(f"{path}: damaged or truncated checkpoint: {error}") from None
 
 
@@ -51,14 +52,19 @@ def _unpickle(archive: zipfile.ZipFile, path: Path) -> object:
     if archive.getinfo(names[0]).file_size > MAX_PICKLE_BYTES:
         raise SourceError(f"{path}: expected data.pkl of at most {MAX_PICKLE_BYTES >> 20} MiB")
     prefix = names[0].removesuffix("data.pkl")
+    order = f"{prefix}byteorder"
+    if order in archive.namelist() and archive.read(order) != b"little":
+        raise SourceError(
+            f"{path}: expected little-endian tensors, got {archive.read(order)!r}; save it on such a machine"
+        )
     with archive.open(names[0]) as file:
         unpickler = _TensorUnpickler(file, archive, prefix)
         try:
             return unpickler.load()
         except _ForbiddenGlobalError as error:
             raise SourceError(
-                f"{path}: a pickled object that would run code ({error}), not a state_dict; load it with PyTorch where "
-                "you trust it and save torch.save(model.state_dict(), 'new.pth')"
+                f"{path}: expected tensors alone, got {error}, which only running code could load; load it with PyTorch "
+                "where you trust it and save torch.save(model.state_dict(), 'new.pth')"
             ) from None
         except (zipfile.BadZipFile, SourceError):
             raise
@@ -71,11 +77,18 @@ class _ForbiddenGlobalError(pickle.UnpicklingError):
     """The pickle names something outside the allow-list."""
 
 
+@dataclass(frozen=True)
 class _StorageType:
     """Stands for torch.FloatStorage and its kind: a name in the pickle, never called."""
 
-    def __init__(self, dtype: type[np.generic]) -> None:
-        self.dtype = np.dtype(dtype)
+    dtype: np.dtype[np.generic]
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """A storage's elements; no array, so that a tensor cannot be rebuilt on another tensor, past its bounds."""
+
+    elements: NDArray[np.generic]
 
 
 class _TensorUnpickler(pickle.Unpickler):
@@ -83,18 +96,18 @@ class _TensorUnpickler(pickle.Unpickler):
         super().__init__(file)
         self._archive = archive
         self._prefix = prefix
-        self._storages: dict[str, NDArray[np.generic]] = {}
+        self._storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> object:
         """Resolve the few names that state_dicts hold; refuse the rest."""
         if module == "torch" and name in STORAGES:
-            return _StorageType(STORAGES[name])
+            return _StorageType(np.dtype(STORAGES[name]))
         try:
             return ALLOWED[module, name]
         except KeyError:
             raise _ForbiddenGlobalError(f"{module}.{name}") from None
 
-    def persistent_load(self, pid: tuple[str, _StorageType, str, str, int]) -> NDArray[np.generic]:
+    def persistent_load(self, pid: tuple[str, _StorageType, str, str, int]) -> _Storage:
         """Read one storage, ("storage", type, key, location, elements): a flat array of its elements."""
         _, kind, key, _, elements = pid
         if key not in self._storages:
@@ -103,20 +116,22 @@ class _TensorUnpickler(pickle.Unpickler):
             expected = elements * kind.dtype.itemsize
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != expected:
                 raise ValueError(f"storage {key}: expected {expected} bytes, stored plainly, got {entry}")
-            self._storages[key] = np.frombuffer(self._archive.read(name), kind.dtype.newbyteorder("<"))
+            self._storages[key] = _Storage(np.frombuffer(self._archive.read(name), kind.dtype.newbyteorder("<")))
         return self._storages[key]
 
 
 def _rebuild_tensor(
-    storage: NDArray[np.generic], offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object
+    storage: object, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object
 ) -> NDArray[np.generic]:
     """What torch._utils._rebuild_tensor_v2 does: a strided view of a storage, in elements."""
-    elements = math.prod(shape)
+    if not isinstance(storage, _Storage):
+        raise TypeError(f"expected a tensor of a storage, got one of {type(storage).__name__}")
+    elements, count = storage.elements, math.prod(shape)
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if min((offset, *shape, *strides)) < 0 or elements > storage.size or (elements and last >= storage.size):
-        raise ValueError(f"tensor {shape} with strides {strides} at {offset} is outside its {storage.size} elements")
-    steps = [stride * storage.itemsize for stride in strides]
-    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
+    if min((offset, *shape, *strides)) < 0 or count > elements.size or (count and last >= elements.size):
+        raise ValueError(f"tensor {shape} with strides {strides} at {offset} is outside its {elements.size} elements")
+    steps = [stride * elements.itemsize for stride in strides]
+    return np.lib.stride_tricks.as_strided(elements[offset:], shape, steps, writeable=False)
 
 
 def _rebuild_parameter(data: NDArray[np.generic], *_: object) -> NDArray[np.generic]:

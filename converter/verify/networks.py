@@ -1,44 +1,75 @@
 """The two networks of a comparison as functions from pixels to scores."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from converter.errors import VerificationError
+from converter.graph.dense import ending_activation
 from converter.preprocessing import Preprocessing
-from converter.runtime import one_line
-from converter.verify.parity import Score
+from converter.runtime import one_line, session
 
 IDENTITY = Preprocessing()
 
 
-def source_network(session: ort.InferenceSession, output: int, preprocessing: Preprocessing | None) -> Score:
+@dataclass(frozen=True)
+class Scored:
+    """What a network says of an image: (rows, cols, classes) float32 each.
+
+    `evidence` is what goes into the softmax or sigmoid at the network's end, if there is one: two networks that are
+    sure of the same class give the same probabilities, however much they differ before.
+    """
+
+    scores: NDArray[np.float32]
+    evidence: NDArray[np.float32]
+
+
+class SourceNetwork:
     """The network as it came, one window at a time, its pixels prepared by numpy instead of inside the graph."""
-    image = session.get_inputs()[0]
-    batch = image.shape[0] if isinstance(image.shape[0], int) else 1
-    name = session.get_outputs()[output].name
 
-    def score(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        prepared = np.repeat((preprocessing or IDENTITY).apply(pixels[None]), batch, axis=0)
-        return _run(session, name, image.name, prepared).reshape(batch, -1)[:1, None]
+    def __init__(self, model: ir.Model, output: int, preprocessing: Preprocessing | None, scratch: Path) -> None:
+        self._session = _with_evidence(model, model.graph.outputs[output], scratch)
+        self._preprocessing = preprocessing or IDENTITY
 
-    return score
+    def __call__(self, pixels: NDArray[np.uint8]) -> Scored:
+        """Score one window (height, width, channels): a grid of one cell."""
+        batch = self._session.get_inputs()[0].shape[0]
+        repeated = np.repeat(self._preprocessing.apply(pixels[None]), batch if isinstance(batch, int) else 1, axis=0)
+        outputs = _run(self._session, repeated)
+        return Scored(*(array.reshape(len(repeated), 1, 1, -1)[0] for array in (outputs[0], outputs[-1])))
 
 
-def converted_network(session: ort.InferenceSession, preprocessing: Preprocessing | None) -> Score:
+class ConvertedNetwork:
     """The network as it will be served, on an image of any size."""
-    image, output = session.get_inputs()[0].name, session.get_outputs()[0].name
 
-    def score(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        feed = pixels[None] if preprocessing else IDENTITY.apply(pixels[None])
-        return np.moveaxis(_run(session, output, image, feed)[0], 0, -1)
+    def __init__(self, model: ir.Model, preprocessing: Preprocessing | None, scratch: Path) -> None:
+        self._session = _with_evidence(model, model.graph.outputs[0], scratch)
+        self._prepared = preprocessing is not None
 
-    return score
+    def __call__(self, pixels: NDArray[np.uint8]) -> Scored:
+        """Score an image (height, width, channels)."""
+        outputs = _run(self._session, pixels[None] if self._prepared else IDENTITY.apply(pixels[None]))
+        return Scored(*(np.moveaxis(array[0], 0, -1) for array in (outputs[0], outputs[-1])))
 
 
-def _run(session: ort.InferenceSession, output: str, image: str, feed: NDArray[np.generic]) -> NDArray[np.float32]:
+def _with_evidence(model: ir.Model, scores: ir.Value, scratch: Path) -> ort.InferenceSession:
+    """A session whose outputs are the scores and, if an activation makes them, what goes into it."""
+    activation, outputs = ending_activation(scores), list(model.graph.outputs)
+    evidence = activation.inputs[0] if activation else None
+    model.graph.outputs[:] = [scores, evidence] if evidence is not None else [scores]
     try:
-        scores: NDArray[np.float32] = session.run([output], {image: feed})[0]
+        return session(model, scratch)
+    finally:
+        model.graph.outputs[:] = outputs
+
+
+def _run(session: ort.InferenceSession, feed: NDArray[np.generic]) -> list[NDArray[np.float32]]:
+    try:
+        outputs: list[NDArray[np.float32]] = session.run(None, {session.get_inputs()[0].name: feed})
     except Exception as error:  # ONNX Runtime raises its own kinds
         raise VerificationError(f"verification: the network does not run on {feed.shape}: {one_line(error)}") from None
-    return scores
+    return outputs

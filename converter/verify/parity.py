@@ -2,7 +2,8 @@
 
 Three comparisons, each with the source network on single windows as the reference: the converted network on the same
 windows (rounding, or the conversion is wrong), the dense grid where a cell's reading stays inside the image, and the
-dense grid at the image's edges.
+dense grid at the image's edges. Whether an interior cell depends on its receptive field alone, which tiling relies on,
+is tried too.
 """
 
 import math
@@ -15,66 +16,114 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import VerificationError
-from converter.graph.geometry import Axis, Plane
+from converter.graph.geometry import Axis
 from converter.verify.images import sample_images
+from converter.verify.networks import ConvertedNetwork, Scored, SourceNetwork
 from protos import model_pb2
 
 TOLERANCE = 1e-4
 """Largest difference that is rounding, relative to the largest score."""
-PER_IMAGE = 16
-"""Windows of either sort, interior and border, taken from one image."""
+INTERIOR_CELLS = 4
+"""Interior cells of an image, along either axis."""
 NATIVE_WINDOWS = 16
 """Windows that the converted network scores one by one."""
 SEED = 1  # the same source gives the same certificate
 
-Score = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Scores one image (height, width, channels) uint8: (rows, cols, classes) float32."""
+
+@dataclass(frozen=True)
+class Extent:
+    """The images to compare on, along one axis: an interior of some cells, and the halo around it."""
+
+    axis: Axis
+    window: int
+
+    @property
+    def before(self) -> int:
+        """Cells at the top or left that read beyond the image."""
+        return -(-self.axis.padding_before // self.axis.stride)
+
+    @property
+    def after(self) -> int:
+        """Cells at the bottom or right that read beyond the image."""
+        reach = self.axis.receptive_field - self.axis.padding_before - self.window
+        return -(-max(0, reach) // self.axis.stride)
+
+    @property
+    def interior(self) -> range:
+        """The cells that read nothing beyond the image."""
+        return range(self.before, self.before + INTERIOR_CELLS)
+
+    @property
+    def cells(self) -> int:
+        """All cells."""
+        return self.interior.stop + self.after
+
+    @property
+    def pixels(self) -> int:
+        """What they cover."""
+        return self.span(0, self.cells).stop
+
+    def span(self, first: int, stop: int) -> slice:
+        """The pixels that the windows of cells [first, stop) cover."""
+        return slice(first * self.axis.stride, (stop - 1) * self.axis.stride + self.window)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two networks, what is known of them, and how many windows of which images to compare them on."""
+    """Two networks, the extents of their images, where the images come from, and how many windows to compare."""
 
-    source: Score
-    converted: Score
-    plane: Plane
-    window: tuple[int, int]
+    source: SourceNetwork
+    converted: ConvertedNetwork
+    vertical: Extent
+    horizontal: Extent
     channels: int
     images: Path | None
     windows: int
 
+    @property
+    def exact(self) -> bool:
+        """Whether a cell reads its own window and nothing else."""
+        return all(extent.axis.exact(extent.window) for extent in (self.vertical, self.horizontal))
+
+    def part(self, image: NDArray[np.uint8], rows: tuple[int, int], cols: tuple[int, int]) -> NDArray[np.uint8]:
+        """What the windows of a range of rows and columns cover of an image."""
+        return image[self.vertical.span(*rows), self.horizontal.span(*cols)]
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One window of an image, and the dense score that stands for it."""
+    """One window of an image, and what the dense pass says of it."""
 
     crop: NDArray[np.uint8]
-    dense: NDArray[np.float32]
+    dense: Scored
     interior: bool
 
 
 def measure(comparison: Comparison, advance: Callable[[], None]) -> model_pb2.Parity:
     """Measure the native stride's certificate; `advance` is called after every window.
 
-    Raises VerificationError if the networks differ where they must not.
+    Raises VerificationError if the networks differ where they must not, or if the comparison shows nothing.
     """
     samples = list(islice(_samples(comparison), comparison.windows))
     reference = []
     for sample in samples:
-        reference.append(comparison.source(sample.crop)[0, 0])
+        reference.append(comparison.source(sample.crop))
         advance()
-    native = [comparison.converted(sample.crop)[0, 0] for sample in samples[:NATIVE_WINDOWS]]
+    native = [comparison.converted(sample.crop) for sample in samples[:NATIVE_WINDOWS]]
+    dense = [sample.dense for sample in samples]
+    _check_alike("on single windows", reference[: len(native)], native)
+    _check_telling(reference)
+    if comparison.exact:
+        _check_alike("of dense against crops of an unpadded network", reference, dense)
     inside = [position for position, sample in enumerate(samples) if sample.interior]
     border = [position for position, sample in enumerate(samples) if not sample.interior]
-    parity = model_pb2.Parity(
-        stride=model_pb2.Size(height=comparison.plane[0].stride, width=comparison.plane[1].stride),
+    return model_pb2.Parity(
+        stride=model_pb2.Size(height=comparison.vertical.axis.stride, width=comparison.horizontal.axis.stride),
         native=_difference(reference[: len(native)], native),
-        interior=_difference([reference[at] for at in inside], [samples[at].dense for at in inside]),
-        border=_difference([reference[at] for at in border], [samples[at].dense for at in border]),
-        exact=all(axis.exact(size) for axis, size in zip(comparison.plane, comparison.window, strict=True)),
+        interior=_difference([reference[at] for at in inside], [dense[at] for at in inside]),
+        border=_difference([reference[at] for at in border], [dense[at] for at in border]),
+        exact=comparison.exact,
     )
-    _check(parity, float(np.abs(reference).max()))
-    return parity
 
 
 def verdict(parity: model_pb2.Parity) -> str:
@@ -93,41 +142,80 @@ def verdict(parity: model_pb2.Parity) -> str:
 
 
 def _samples(comparison: Comparison) -> Iterator[Sample]:
+    """Windows without end: of every image some interior ones and, if it has a halo, as many at its border."""
     rng = np.random.default_rng(SEED)
-    axes = list(zip(comparison.plane, comparison.window, strict=True))
-    spans = [_interior(axis) for axis, _ in axes]
-    cells = [span.stop + _halo_after(axis, window) for span, (axis, window) in zip(spans, axes, strict=True)]
-    height, width = (window + (count - 1) * axis.stride for count, (axis, window) in zip(cells, axes, strict=True))
-    inside = [(row, col) for row in spans[0] for col in spans[1]]
-    border = sorted({(row, col) for row in range(cells[0]) for col in range(cells[1])} - set(inside))
-    for image in sample_images((height, width), comparison.channels, comparison.images, rng):
+    vertical, horizontal = comparison.vertical, comparison.horizontal
+    inside = [(row, col) for row in vertical.interior for col in horizontal.interior]
+    border = [cell for cell in np.ndindex(vertical.cells, horizontal.cells) if cell not in set(inside)]
+    size = (vertical.pixels, horizontal.pixels)
+    for number, image in enumerate(sample_images(size, comparison.channels, comparison.images, rng)):
         dense = comparison.converted(image)
-        drawn = rng.permutation(border)[: len(inside)].tolist()
-        for pair in zip(inside, drawn, strict=True) if border else ((cell,) for cell in inside):
-            for row, col in pair:
-                yield Sample(_crop(image, row, col, comparison), dense[row, col], (row, col) in inside)
+        if number == 0:
+            _check_tiling(comparison, image, dense)
+        for row, col in _drawn(inside, border, rng):
+            crop = comparison.part(image, (row, row + 1), (col, col + 1))
+            cell = Scored(dense.scores[row, col], dense.evidence[row, col])
+            yield Sample(crop, cell, interior=(row, col) in inside)
 
 
-def _interior(axis: Axis) -> range:
-    """Cells that read nothing beyond the image: enough for one image's windows."""
-    before = -(-axis.padding_before // axis.stride)
-    return range(before, before + math.isqrt(PER_IMAGE))
+def _drawn(
+    inside: list[tuple[int, int]], border: list[tuple[int, int]], rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """A few cells of one image, interior and border in turn, so that many images come to be seen."""
+    count = math.isqrt(len(inside))
+    chosen = [rng.permutation(cells)[:count].tolist() for cells in (inside, border) if cells]
+    return [(row, col) for cells in zip(*chosen, strict=False) for row, col in cells]
 
 
-def _halo_after(axis: Axis, window: int) -> int:
-    return -(-max(0, axis.receptive_field - axis.padding_before - window) // axis.stride)
+def _check_tiling(comparison: Comparison, image: NDArray[np.uint8], dense: Scored) -> None:
+    """The grid has a cell for every window, and an interior cell is the same from its tile alone."""
+    vertical, horizontal = comparison.vertical, comparison.horizontal
+    if dense.scores.shape[:2] != (vertical.cells, horizontal.cells):
+        raise VerificationError(
+            f"verification: expected a grid of {vertical.cells}×{horizontal.cells} for {image.shape[0]}×{image.shape[1]} "
+            f"pixels, got {dense.scores.shape[0]}×{dense.scores.shape[1]}; nothing was written"
+        )
+    row, col = vertical.interior[1], horizontal.interior[1]
+    rows = (row - vertical.before, row + vertical.after + 1)
+    cols = (col - horizontal.before, col + horizontal.after + 1)
+    tile = comparison.converted(comparison.part(image, rows, cols))
+    alone = Scored(*(part[vertical.before, horizontal.before] for part in (tile.scores, tile.evidence)))
+    whole = Scored(dense.scores[row, col], dense.evidence[row, col])
+    _check_alike("of a cell from its tile alone against the whole image", [whole], [alone])
 
 
-def _crop(image: NDArray[np.uint8], row: int, col: int, comparison: Comparison) -> NDArray[np.uint8]:
-    (vertical, horizontal), (height, width) = comparison.plane, comparison.window
-    top, left = row * vertical.stride, col * horizontal.stride
-    return image[top : top + height, left : left + width]
+def _check_alike(what: str, reference: list[Scored], got: list[Scored]) -> None:
+    """Raise VerificationError unless the evidence is equal to rounding."""
+    expected, found = (np.stack([scored.evidence.ravel() for scored in scores]) for scores in (reference, got))
+    if expected.shape != found.shape:
+        raise VerificationError(f"verification: expected {expected.shape[1]} scores {what}, got {found.shape[1]}")
+    if not np.isfinite(expected).all():
+        raise VerificationError("verification: the source network gives NaN or infinite scores; check its weights")
+    allowed = TOLERANCE * float(np.abs(expected).max())
+    largest = float(np.abs(expected - found).max())
+    if not largest <= allowed:
+        raise VerificationError(
+            f"verification: {what} expected a difference of at most {allowed:.1e}, got {largest:.1e}; nothing was written"
+        )
 
 
-def _difference(reference: list[NDArray[np.float32]], got: list[NDArray[np.float32]]) -> model_pb2.Difference:
+def _check_telling(reference: list[Scored]) -> None:
+    """Raise VerificationError if the source says the same of every window, so that agreeing with it shows nothing."""
+    evidence = np.stack([scored.evidence.ravel() for scored in reference])
+    varies = np.ptp(evidence, axis=0).max() > TOLERANCE * np.abs(evidence).max()
+    if len(reference) > 1 and not varies:
+        raise VerificationError(
+            "verification: the source network gives the same scores for every window, so that comparing with it shows "
+            "nothing; check --preprocess, or give real images with --images"
+        )
+
+
+def _difference(reference: list[Scored], got: list[Scored]) -> model_pb2.Difference:
     if not reference:
         return model_pb2.Difference()
-    expected, found = np.asarray(reference, np.float64), np.asarray(got, np.float64)
+    expected, found = (
+        np.stack([scored.scores.ravel() for scored in scores], dtype=np.float64) for scores in (reference, got)
+    )
     difference = np.abs(expected - found)
     norm = float(np.linalg.norm(expected))
     return model_pb2.Difference(
@@ -137,19 +225,3 @@ def _difference(reference: list[NDArray[np.float32]], got: list[NDArray[np.float
         relative_l2=float(np.linalg.norm(difference)) / norm if norm else 0.0,
         top_class_agreement=float((expected.argmax(-1) == found.argmax(-1)).mean()),
     )
-
-
-def _check(parity: model_pb2.Parity, largest_score: float) -> None:
-    allowed = TOLERANCE * largest_score
-    if not np.isfinite(largest_score):
-        raise VerificationError("verification: the source network gives NaN or infinite scores; check its weights")
-    if not parity.native.max_abs <= allowed:
-        raise VerificationError(
-            f"verification: on single windows expected a difference of at most {allowed:.1e}, "
-            f"got {parity.native.max_abs:.1e}; nothing was written"
-        )
-    if parity.exact and not parity.interior.max_abs <= allowed:
-        raise VerificationError(
-            f"verification: dense against crops of an unpadded network expected a difference of at most {allowed:.1e}, "
-            f"got {parity.interior.max_abs:.1e}; nothing was written"
-        )

@@ -5,7 +5,6 @@ in it are refused.
 """
 
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,9 @@ import onnx
 from google.protobuf import json_format
 
 from protos import model_pb2
+from protos.spec import LABELS, MODEL, NAME, SPEC_KEY, SPEC_VERSION, VERSION, WEIGHTS
 from service.dense.axis import AxisGeometry
 from service.errors import ModelError, NotFoundError
-
-SPEC_KEY = "fullconv.model_spec"
-SPEC_VERSION = 1
-MODEL_FILE = "model.onnx"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-VERSION = re.compile(r"[1-9][0-9]*")
 
 
 @dataclass(frozen=True)
@@ -51,15 +45,19 @@ class ModelRepository:
         """Every (name, version), by name, then by number."""
         return [(name, version) for name in self._names() for version in self._versions(name)]
 
-    def open(self, name: str, version: str = "") -> StoredModel:
-        """Find a model; an empty version means the highest. Raises NotFoundError or ModelError."""
+    def find(self, name: str, version: str = "") -> str:
+        """The version, if there is one; an empty version means the highest. Raises NotFoundError."""
         versions = self._versions(name) if NAME.fullmatch(name) else []
         if not versions:
             known = ", ".join(dict.fromkeys(known for known, _ in self.models())) or "none"
             raise NotFoundError(f"model: no {name!r}; there: {known}")
         if version and version not in versions:
             raise NotFoundError(f"version: no {version!r} of model {name!r}; there: {', '.join(versions)}")
-        return _open(name, version or versions[-1], self.root / name / (version or versions[-1]))
+        return version or versions[-1]
+
+    def open(self, name: str, version: str) -> StoredModel:
+        """Read a version that `find` has found, and check its files; raises ModelError."""
+        return _open(name, version, self.root / name / version)
 
     def _names(self) -> list[str]:
         if not self.root.is_dir():
@@ -67,16 +65,16 @@ class ModelRepository:
         return sorted(folder.name for folder in self.root.iterdir() if NAME.fullmatch(folder.name) and folder.is_dir())
 
     def _versions(self, name: str) -> list[str]:
-        found = (file.parent.name for file in (self.root / name).glob(f"*/{MODEL_FILE}"))
+        found = (file.parent.name for file in (self.root / name).glob(f"*/{MODEL}"))
         return sorted((version for version in found if VERSION.fullmatch(version)), key=int)
 
 
 def _open(name: str, version: str, folder: Path) -> StoredModel:
-    spec = read_spec(folder / MODEL_FILE)
+    spec = read_spec(folder / MODEL)
     for file, digest in _hashed_files(spec):
         _check_hash(folder / file, digest)
     try:
-        labels = (folder / "labels.txt").read_text("utf-8").splitlines() if spec.labels_sha256 else []
+        labels = (folder / LABELS).read_text("utf-8").splitlines() if spec.labels_sha256 else []
         vertical, horizontal = (
             AxisGeometry(window, axis.stride, axis.receptive_field, axis.padding_before, axis.padding_after)
             for window, axis in ((spec.window.height, spec.vertical), (spec.window.width, spec.horizontal))
@@ -117,9 +115,9 @@ def read_spec(path: Path) -> model_pb2.ModelSpec:
 
 
 def _hashed_files(spec: model_pb2.ModelSpec) -> Iterator[tuple[str, str]]:
-    yield "weights.data", spec.weights_sha256
+    yield WEIGHTS, spec.weights_sha256
     if spec.labels_sha256:
-        yield "labels.txt", spec.labels_sha256
+        yield LABELS, spec.labels_sha256
 
 
 def _check_hash(path: Path, expected: str) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.engine.repository import MODEL_FILE, StoredModel, short
+from protos.spec import MODEL
+from service.engine.repository import StoredModel, short
 from service.errors import ModelError
 
 
@@ -13,7 +14,7 @@ class Session:
 
     def __init__(self, model: StoredModel) -> None:
         self._spec = model.spec
-        file = model.folder / MODEL_FILE
+        file = model.folder / MODEL
         try:
             self._session = ort.InferenceSession(file, _options(), providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises a different kind for every stage of loading

@@ -21,6 +21,8 @@ from service.log import log
 from service.rpc.status import status_of
 from service.scoring import Scorer
 
+LINGER_SECONDS, LINGER_TIMES = 0.5, 10
+
 SERVICE = scoring_pb2.DESCRIPTOR.services_by_name["Scoring"]
 
 
@@ -30,16 +32,26 @@ class ScoringServicer:
     def __init__(self, scorer: Scorer, executor: Executor) -> None:
         self._scorer = scorer
         self._executor = executor
+        self._asked = 0
         self._unanswered = 0
         self._answered = asyncio.Event()
         self._draining = False
 
     async def drain(self) -> None:
-        """Refuse what comes from now on, and wait for what was admitted."""
+        """Refuse what comes from now on, and wait for what was admitted.
+
+        Then linger until nobody asks any longer: a request that arrives while gRPC closes would be CANCELLED, which
+        tells a client less than UNAVAILABLE does.
+        """
         self._draining = True
         while self._unanswered:
             self._answered.clear()
             await self._answered.wait()
+        for _ in range(LINGER_TIMES):
+            asked = self._asked
+            await asyncio.sleep(LINGER_SECONDS)
+            if self._asked == asked:
+                return
 
     async def score(self, request: scoring_pb2.ScoreRequest, record: dict[str, Any]) -> scoring_pb2.ScoreResponse:
         """Score one image."""
@@ -84,6 +96,7 @@ class ScoringServicer:
         async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
             record: dict[str, Any] = {"method": name, "id": uuid.uuid4().hex[:12], "code": "CANCELLED"}
             started = time.monotonic()
+            self._asked += 1
             self._unanswered += 1
             try:
                 response = await self._answer(data, request_class, method, record)

@@ -75,7 +75,7 @@ HEAD_TRANSPOSED = ["Conv: image k -> x", "Flatten: x -> f", parse("Transpose: f 
 def test_networks_that_cannot_slide(tmp_path: Path, nodes: list, options: dict[str, int], said: str) -> None:
     """The node, its operator and the reason are named, on one line; nothing is left on disk."""
     assert said in refusal(graph(nodes, **options), tmp_path)
-    assert not (tmp_path / "models").exists() or not list((tmp_path / "models" / "net").iterdir())
+    assert not (tmp_path / "models").exists()
 
 
 def refusal(proto: onnx.ModelProto, folder: Path) -> str:
@@ -123,4 +123,4 @@ def test_wrong_weights_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     request = conversion.Request(tmp_path / "models" / "net" / "1", windows=4)
     with pytest.raises(ConversionError, match="on single windows expected a difference of at most"):
         conversion.convert(read_source(path, arch=None, window=None), request, SILENT)
-    assert not list((tmp_path / "models" / "net").iterdir())
+    assert not (tmp_path / "models").exists()

@@ -134,7 +134,10 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path, damage: Callable[..., objec
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("module.pth", "would run code (torch.nn.modules.linear.Linear)"), ("legacy.pth", "before PyTorch 1.6")],
+    [
+        ("module.pth", "got torch.nn.modules.linear.Linear, which only running code could load"),
+        ("legacy.pth", "before PyTorch 1.6"),
+    ],
 )
 def test_pickles_are_refused(name: str, said: str) -> None:
     """A pickled module and an old pickle are refused, with the way out."""

@@ -1,0 +1,15 @@
+"""What converter and service agree on beside the messages: where a model lies, and where its ModelSpec is.
+
+    ROOT/NAME/VERSION/model.onnx  weights.data  labels.txt  report.json
+"""
+
+import re
+
+SPEC_KEY = "fullconv.model_spec"
+"""Key of the ModelSpec's JSON in an ONNX file's metadata."""
+SPEC_VERSION = 1
+
+MODEL, WEIGHTS, LABELS, REPORT = "model.onnx", "weights.data", "labels.txt", "report.json"
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+VERSION = re.compile(r"[1-9][0-9]*")
