@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := $(CURDIR)/$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
-LOCKS := base build dev
+LOCKS := base build dev image
 PROTOS := protos/model.proto protos/scoring.proto
 MODELS := build/models
 CHECKED := converter service client protos tests benchmarks models
@@ -20,7 +20,7 @@ demo: .venv/base  ## convert the shipped checkpoint, score the shipped page, dra
 	@echo "the heatmap: build/page-heatmap.png"
 
 test: .venv/dev  ## everything that needs neither PyTorch nor containers
-	$(BIN)/pytest -m "not torch"
+	$(BIN)/pytest -m "not torch and not compose"
 
 check: .venv/dev  ## format, lint, types, stubs, proto contract, locks
 	$(BIN)/ruff format --check $(CHECKED)
@@ -34,6 +34,9 @@ check: .venv/dev  ## format, lint, types, stubs, proto contract, locks
 	$(call compile,build/check)
 	@for lock in $(LOCKS); do cmp requirements/$$lock.txt build/check/requirements/$$lock.txt || \
 		{ echo "requirements/$$lock.txt is stale: make lock"; exit 1; }; done
+
+serve: .venv/base  ## serve the repository's models on 127.0.0.1:8500
+	$(BIN)/fullconv-serve --models models
 
 lock: .venv/dev  ## bring requirements/ in line with pyproject.toml; UPGRADE=1 takes new releases
 	$(call compile,.)
@@ -53,6 +56,7 @@ endef
 define compile
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/base.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group build -o requirements/build.txt
+cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group image -c requirements/base.txt -o requirements/image.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -c requirements/base.txt -o requirements/dev.txt
 endef
 

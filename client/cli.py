@@ -1,89 +1,129 @@
 """The command `fullconv-score`."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from client.answer import AVERAGES
+from client.console import complain, tolerate_encodings
 from client.errors import RequestError, UnavailableError
 from client.interruption import Interruption
 from client.job import STEM, Job, Scorer
 from client.remote import Client
 from protos import scoring_pb2
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="JPEG, PNG, WebP or TIFF files.")]
+Model = Annotated[str, typer.Option(metavar="NAME", help="The model to score with.")]
+Version = Annotated[str, typer.Option(metavar="V", help="Its version; the highest unless told.")]
+Server = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="Score on a fullconv-serve; in this process unless told.")
+]
+Models = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="The model repository to score with here; ./models unless told.")
+]
+AverageOf = Annotated[Literal["scores", "probabilities"], typer.Option(help="What is averaged over the windows.")]
+Top = Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="How many classes to name.")]
+Classes = Annotated[
+    str | None, typer.Option(metavar="A,B,C", help="Answer with these only, labels or indices; all unless told.")
+]
+Grid = Annotated[str | None, typer.Option(metavar="OUT.npz", help="Write every window's scores.")]
+HeatmapFile = Annotated[
+    str | None, typer.Option(metavar="OUT.png", help="Write the image with the winning classes over it.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 interruption = Interruption("fullconv-score")
 
 
 def main() -> None:
     """Run the command; Ctrl-C or a termination signal ends it with status 1 and nothing half-written."""
     interruption.install()
-    app()
+    tolerate_encodings()
+    try:
+        app()
+    except (MemoryError, OSError) as error:
+        complain(error if str(error) else "out of memory")
+        sys.exit(1)
 
 
 @app.command()
 def score(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="JPEG, PNG, WebP or TIFF files.")],
-    model: Annotated[str, typer.Option(metavar="NAME", help="The model to score with.")],
+    images: Images,
+    model: Model,
     *,
-    version: Annotated[str, typer.Option(metavar="V", help="Its version. [default: the highest]")] = "",
-    server: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Score on a fullconv-serve. [default: in this process]")
-    ] = None,
-    models: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The model repository to score with here. [default: models]")
-    ] = None,
-    average: Annotated[
-        Literal["scores", "probabilities"], typer.Option(help="What is averaged over the windows.")
-    ] = "scores",
-    top: Annotated[int, typer.Option(metavar="N", min=1, help="How many classes to name.")] = 5,
-    classes: Annotated[
-        str | None, typer.Option(metavar="A,B,C", help="Answer with these only: labels or indices. [default: all]")
-    ] = None,
-    grid: Annotated[str | None, typer.Option(metavar="OUT.npz", help="Write every window's scores.")] = None,
-    heatmap: Annotated[
-        str | None, typer.Option(metavar="OUT.png", help="Write the image with the winning classes over it.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    version: Version = "",
+    server: Server = None,
+    models: Models = None,
+    average: AverageOf = "scores",
+    top: Top = 5,
+    classes: Classes = None,
+    grid: Grid = None,
+    heatmap: HeatmapFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Score images of any size with a converted model.
 
     Every window of the image gets a score for each class; the averages over all windows are printed. For several
-    images the names given to --grid and --heatmap must contain {stem}.
+    images the names given to --grid and --heatmap must contain {stem}, which stands for each image's name.
 
     fullconv-score page.png --model digits --heatmap page-heatmap.png
     """
-    _check_names(images, {"--grid": grid, "--heatmap": heatmap})
     if server and models:
         raise typer.BadParameter("expected one of --server and --models, got both", param_hint="--server")
     options = scoring_pb2.ScoreOptions(
         average={name: value for value, name in AVERAGES.items()}[average],
         top=top,
-        classes=[name.strip() for name in (classes or "").split(",") if name.strip()],
+        classes=_names(classes),
         grid=bool(server and (grid or heatmap)),
     )
     request = scoring_pb2.ScoreRequest(model=model, version=version, options=options)
     try:
-        scorer = _scorer(server, models)
-        if average == "probabilities" and scorer.model(model, version).spec.output.kind == "raw":
+        job = Job(_scorer(server, models), request, grid, heatmap, interruption.check)
+        _check_outputs(job, images)
+        if average == "probabilities" and job.scorer.model(model, version).spec.output.kind == "raw":
             raise typer.BadParameter(f"model {model!r} has raw scores, no probabilities", param_hint="--average")
-        answers = Job(scorer, request, grid, heatmap, interruption.check).run(images, quiet=as_json)
+        answers = job.run(images, quiet=as_json)
     except (RequestError, UnavailableError) as error:
-        typer.echo(f"fullconv-score: {error}", err=True)
+        complain(error)
         raise typer.Exit(3 if isinstance(error, RequestError) else 1) from None
     if as_json:
-        typer.echo(json.dumps(answers if len(images) > 1 else answers[0], indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(answers if len(images) > 1 else answers[0], indent=2))
     if any("error" in answer for answer in answers):
         raise typer.Exit(3)
 
 
-def _check_names(images: list[Path], outputs: dict[str, str | None]) -> None:
-    """Refuse one output name for several images."""
-    for option, name in outputs.items():
-        if name and len(images) > 1 and STEM not in name:
-            raise typer.BadParameter(f"expected {STEM} in the name for several images, got '{name}'", param_hint=option)
+def _names(classes: str | None) -> list[str]:
+    """Parse --classes."""
+    if classes is None:
+        return []
+    names = [name.strip() for name in classes.split(",")]
+    if "" in names:
+        raise typer.BadParameter(f"expected labels or indices between commas, got '{classes}'", param_hint="--classes")
+    return names
+
+
+def _check_outputs(job: Job, images: list[Path]) -> None:
+    """Refuse outputs that would replace one another, an image, or what is no file."""
+    outputs = job.outputs(images)
+    if len({output.absolute() for output in outputs}) < len(outputs):
+        raise typer.BadParameter(
+            f"expected a file of its own for every image and output, got {outputs[-1]} twice; put {STEM} into "
+            "the names, and score images of one name apart",
+            param_hint="--grid and --heatmap",
+        )
+    for output in outputs:
+        if output.exists() and (not output.is_file() or any(_same(output, image) for image in images)):
+            raise typer.BadParameter(f"{output} is an image to score, or no file", param_hint="--grid and --heatmap")
+        if not output.name:
+            raise typer.BadParameter("expected a file's name, got none", param_hint="--grid and --heatmap")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.exists() and one.samefile(other)
 
 
 def _scorer(server: str | None, models: Path | None) -> Scorer:

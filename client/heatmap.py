@@ -4,6 +4,8 @@ Colour says how high the winner scores; an outline and a label say which class i
 common winner; a colour bar and a legend explain both.
 """
 
+import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ from client.files import whole_file
 from client.grid import Rows
 from protos import scoring_pb2
 
+LABEL_LETTERS = 24
 LONGEST, SHORTEST = 4096, 1200
 """Pixels of the picture's long side; small images are enlarged to the lesser."""
 DPI = 100
@@ -49,7 +52,9 @@ def heatmap_file(path: Path, image: Path, response: scoring_pb2.ScoreResponse) -
     winners = Winners(response)
     with whole_file(path) as file:
         yield winners.rows
-        winners.figure(image).savefig(file, format="png", dpi=DPI)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # scripts that matplotlib's font lacks
+            winners.figure(image).savefig(file, format="png", dpi=DPI)
 
 
 @dataclass
@@ -92,13 +97,15 @@ class Winners:
         left = (width + 0.3) / (width + PANEL)
         bar = figure.add_axes((left, 0.55, 0.22 / (width + PANEL), 0.38))
         figure.colorbar(overlay, cax=bar, label="score of the winning class")
-        figure.legend(
+        legend = figure.legend(
             handles=handles,
             title="winning class (cells)",
             loc="upper left",
             bbox_to_anchor=(left - 0.005, 0.5),
             frameon=False,
         )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
         return figure
 
     def _extent(self) -> tuple[float, float, float, float]:
@@ -114,7 +121,7 @@ class Winners:
         shown, others = order[: len(OUTLINES) + 1], order[len(OUTLINES) + 1 :]
         handles = []
         for position, colour in zip(shown, [INVISIBLE, *OUTLINES], strict=False):
-            label = self.response.classes[position].label
+            label = textwrap.shorten(self.response.classes[position].label, LABEL_LETTERS, placeholder="…")
             if colour != INVISIBLE:
                 _outline(axes, self._mask(position), self._extent(), label, colour)
             handles.append(Line2D([], [], color=colour, linewidth=3, label=f"{label}  ({counts[position]})"))
@@ -157,7 +164,9 @@ def _area(line: NDArray[np.float64]) -> float:
 
 def _greyed(image: Path, longest: int) -> NDArray[np.uint8]:
     """The image as a grey picture of at most so many pixels on its long side, for the colours to stand out on."""
-    picture = pyvips.Image.thumbnail(str(image), longest, height=longest, size="down", export_profile="srgb")
+    with image.open("rb") as file:
+        source = pyvips.Source.new_from_descriptor(file.fileno())
+    picture = pyvips.Image.thumbnail_source(source, longest, height=longest, size="down", export_profile="srgb")
     picture = picture.flatten(background=255) if picture.hasalpha() else picture
     grey: NDArray[np.uint8] = picture.colourspace("b-w").cast("uchar").numpy()
     return np.repeat(grey.reshape(*grey.shape[:2], -1)[..., :1], 3, axis=2)

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
 from client.answer import Answer, failure
+from client.console import complain
 from client.errors import ImageError
 from client.files import OutputError
 from client.grid import Rows, grid_file
 from client.progress import Progress, progress
+from client.remote import readable
 from client.table import table
 from protos import scoring_pb2
 
@@ -66,8 +67,8 @@ class Job:
                 try:
                     answer = Answer(self._score(image, advance))
                 except (ImageError, OutputError) as error:
-                    typer.echo(f"fullconv-score: {error}", err=True)
-                    answers.append(failure(image.name, error))
+                    complain(error)
+                    answers.append(failure(readable(image.name), error))
                     continue
                 answers.append(answer.document())
                 if not quiet:
@@ -93,6 +94,10 @@ class Job:
             from client.heatmap import heatmap_file  # noqa: PLC0415 (matplotlib takes a second to load)
 
             yield heatmap_file(_named(self.heatmap, image), image, response)
+
+    def outputs(self, images: list[Path]) -> list[Path]:
+        """Every file that is going to be written."""
+        return [_named(name, image) for name in (self.grid, self.heatmap) if name is not None for image in images]
 
 
 def _named(name: str, image: Path) -> Path:

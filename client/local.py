@@ -18,6 +18,9 @@ class LocalScorer:
     """Scores image files with the models of a directory."""
 
     def __init__(self, models: Path) -> None:
+        """Take the models of a repository; raises RequestError if there is none."""
+        if not models.is_dir():
+            raise RequestError(f"models: expected a directory of models, got {models}; name it with --models")
         self._scorer = Scorer(models)
 
     def model(self, name: str, version: str = "") -> scoring_pb2.GetModelResponse:

@@ -125,9 +125,14 @@ def _image(image: Image) -> scoring_pb2.Image:
         return scoring_pb2.Image(raw=_raw(image))
     path = Path(image)
     try:
-        return scoring_pb2.Image(name=path.name, encoded=path.read_bytes())
+        return scoring_pb2.Image(name=readable(path.name), encoded=path.read_bytes())
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def readable(name: str) -> str:
+    """A file's name as text: bytes that are not UTF-8, which a name may hold, become question marks."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _raw(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> scoring_pb2.RawImage:

@@ -15,64 +15,81 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from converter import convert as conversion
 from converter.errors import ConversionError
+from converter.report import Report
 from converter.sources.read import read_source
 from converter.writer import check_target
 from protos.spec import NAME, VERSION
 
-WINDOW = re.compile(r"(\d{1,5})(?:x(\d{1,5}))?")
+WINDOW = re.compile(r"([0-9]{1,4})(?:x([0-9]{1,4}))?")
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="A state_dict (.safetensors, .pth) or ONNX classifier.")]
+Output = Annotated[
+    Path, typer.Option("-o", "--output", metavar="models/NAME/1", help="The model's version directory to make.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace the version if it exists.")]
+Arch = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME | FILE.toml",
+        help="The checkpoint's network: a shipped one (alexnet, vgg11 to vgg19_bn) or a list of its layers; recognised "
+        "by the checkpoint's keys unless told.",
+    ),
+]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        metavar="224 | HxW", help="Pixels that the network was trained on; what the network or file says unless told."
+    ),
+]
+Preprocess = Annotated[
+    str | None,
+    typer.Option(
+        metavar="imagenet | caffe | unit | none | FILE.json",
+        help="What turns pixels 0 to 255 into the network's input; goes into the graph. The network's own unless told, "
+        "none for ONNX.",
+    ),
+]
+Activation = Annotated[
+    Literal["softmax", "sigmoid", "none"] | None,
+    typer.Option(help="What turns scores into probabilities, if the network does not; softmax unless told."),
+]
+Labels = Annotated[Path | None, typer.Option(metavar="FILE", help="The classes' names, UTF-8, one a line.")]
+Verify = Annotated[int, typer.Option(metavar="N", min=1, help="Windows to compare dense and crops on.")]
+Images = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Images to take the windows from; noise like photographs unless told."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print report.json instead of tables.")]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def main() -> None:
     """Run the command; Ctrl-C or a termination signal ends it with status 1 and nothing half-written."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit("fullconv-convert: interrupted"))
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        app()
+    except (MemoryError, OSError) as error:
+        sys.exit(f"fullconv-convert: {error or 'out of memory'}")
 
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="A state_dict (.safetensors, .pth) or an ONNX classifier.")],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="models/NAME/1", help="The model's version directory to make.")
-    ],
+    source: Source,
+    output: Output,
     *,
-    force: Annotated[bool, typer.Option("--force", help="Replace the version if it exists.")] = False,
-    arch: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME | FILE.toml",
-            help="The checkpoint's network: a shipped one (alexnet, vgg11 … vgg19_bn) or a list of layers. "
-            "[default: recognised by the checkpoint's keys]",
-        ),
-    ] = None,
-    window: Annotated[
-        str | None,
-        typer.Option(
-            metavar="224 | HxW",
-            help="The size in pixels that the network was trained on. [default: the architecture's or the file's]",
-        ),
-    ] = None,
-    preprocess: Annotated[
-        str | None,
-        typer.Option(
-            metavar="imagenet | caffe | unit | none | FILE.json",
-            help="What turns pixels 0-255 into the network's input; goes into the graph. "
-            "[default: the architecture's; none for ONNX]",
-        ),
-    ] = None,
-    activation: Annotated[
-        Literal["softmax", "sigmoid", "none"] | None,
-        typer.Option(help="What turns scores into probabilities, if it is not in the network. [default: softmax]"),
-    ] = None,
-    labels: Annotated[Path | None, typer.Option(metavar="FILE", help="The classes' names, UTF-8, one a line.")] = None,
-    verify: Annotated[int, typer.Option(metavar="N", min=1, help="Windows to compare dense and crops on.")] = 64,
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Images to take the windows from. [default: noise with a natural spectrum]"),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print report.json instead of tables.")] = False,
+    force: Force = False,
+    arch: Arch = None,
+    window: Window = None,
+    preprocess: Preprocess = None,
+    activation: Activation = None,
+    labels: Labels = None,
+    verify: Verify = 64,
+    images: Images = None,
+    as_json: AsJson = False,
 ) -> None:
     """Rewrite a trained classifier so that it slides over images of any size.
 
@@ -90,11 +107,16 @@ def convert(
             classifier = read_source(source, arch=arch, window=_size(window))
             report = conversion.convert(classifier, request, progress)
     except ConversionError as error:
-        typer.echo(f"fullconv-convert: {error}", err=True)
+        text = "".join(letter if letter.isprintable() else "?" for letter in f"fullconv-convert: {error}")
+        typer.echo(text, err=True)
         raise typer.Exit(3) from None
     if as_json:
-        typer.echo(json.dumps(report.document(), indent=2, ensure_ascii=False))
-        return
+        typer.echo(json.dumps(report.document(), indent=2))
+    else:
+        _show(report, output)
+
+
+def _show(report: Report, output: Path) -> None:
     console = Console(highlight=False)
     console.print(report.layers(), "", report.facts(), "", sep="\n")
     console.print(f"written to {output}", markup=False)

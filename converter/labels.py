@@ -8,19 +8,20 @@ from converter.errors import SourceError
 def load_labels(file: Path | None, default: tuple[str, ...], classes: int) -> tuple[str, ...]:
     """Read a UTF-8 file with a label on each line, or take the default; () if there is neither.
 
-    Raises SourceError unless there are as many as classes.
+    Raises SourceError unless there are as many as classes, each on one line and not empty.
     """
-    labels, origin = (_lines(file), str(file)) if file else (default, "the architecture's labels")
+    labels, origin = (_lines(file), str(file)) if file else (default, "the architecture's")
     if labels and len(labels) != classes:
         raise SourceError(f"labels: {origin}: expected {classes}, one for each class, got {len(labels)}; say --labels")
+    for label in labels:
+        if not label.strip() or not label.isprintable():
+            raise SourceError(f"labels: {origin}: expected printable text on one line, got {label!r}")
     return labels
 
 
 def _lines(file: Path) -> tuple[str, ...]:
     try:
-        labels = tuple(line.strip() for line in file.read_text("utf-8-sig").splitlines())
+        text = file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"labels: {file}: expected a UTF-8 text file, a label a line: {error}") from None
-    if not labels or "" in labels:
-        raise SourceError(f"labels: {file}: expected a label on every line, got an empty one")
-    return labels
+    return tuple(line.strip() for line in text.removesuffix("\n").split("\n"))

@@ -56,6 +56,10 @@ def _axis(axis: Axis) -> model_pb2.AxisGeometry:
 
 
 def _kind(network: DenseNetwork, asked: str | None, default: str) -> str:
+    if network.activation is None and network.classes == 1 and default == "softmax":
+        if asked == "softmax":
+            raise SourceError("activation: softmax over one class is always 1; expected sigmoid or none")
+        return KINDS[asked or "sigmoid"]
     if network.activation is None:
         return KINDS[asked or default]
     if asked is not None:

@@ -20,6 +20,7 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
 
     Raises OutputError if the target exists, or cannot be written.
     """
+    target = target.resolve()
     check_target(target, force=force)
     folder = target.with_name(f".{target.name}.{os.getpid()}")
     missing = [parent for parent in target.parents if not parent.exists()]

@@ -1,6 +1,6 @@
 """What converter and service agree on beside the messages: where a model lies, and where its ModelSpec is.
 
-    ROOT/NAME/VERSION/model.onnx  weights.data  labels.txt  report.json
+ROOT/NAME/VERSION/model.onnx  weights.data  labels.txt  report.json
 """
 
 import re

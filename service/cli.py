@@ -13,7 +13,20 @@ from service.scoring import Limits
 
 DEFAULTS = Limits()
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+Models = Annotated[Path, typer.Option(metavar="DIR", help="The model repository: DIR/NAME/VERSION/model.onnx.")]
+Listen = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 takes a free one.")]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Listen beyond this machine in the clear, where others can read along.")
+]
+Slots = Annotated[int, typer.Option(metavar="N", min=1, help="Images that are scored at once.")]
+MaxWaiting = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Requests admitted and not answered; more are told to come again.")
+]
+MaxMegapixels = Annotated[float, typer.Option(metavar="N", min=0.001, max=4294, help="Pixels of one image.")]
+MaxMessage = Annotated[int, typer.Option(metavar="N", min=1, max=2047, help="One message, either way.")]
+TileMemory = Annotated[int, typer.Option(metavar="N", min=1, help="Activations of a tile; its size follows from it.")]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def main() -> None:
@@ -23,27 +36,15 @@ def main() -> None:
 
 @app.command()
 def run(
-    models: Annotated[Path, typer.Option(metavar="DIR", help="The model repository: DIR/NAME/VERSION/model.onnx.")],
+    models: Models,
     *,
-    listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 takes a free one.")
-    ] = "127.0.0.1:8500",
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Listen beyond this machine in the clear, where others can read along.")
-    ] = False,
-    slots: Annotated[int, typer.Option(min=1, help="Images that are scored at once.")] = 2,
-    max_waiting: Annotated[
-        int, typer.Option(min=1, help="Requests admitted and not answered; more are told to come again.")
-    ] = DEFAULTS.waiting,
-    max_megapixels: Annotated[float, typer.Option(min=0.001, max=4294, help="Pixels of one image.")] = (
-        DEFAULTS.image_pixels / 1e6
-    ),
-    max_message_mib: Annotated[int, typer.Option(min=1, max=2047, help="One message, either way.")] = (
-        DEFAULTS.message_bytes >> 20
-    ),
-    tile_mib: Annotated[int, typer.Option(min=1, help="Activations of one tile; tiles follow from it.")] = (
-        DEFAULTS.tile_bytes >> 20
-    ),
+    listen: Listen = "127.0.0.1:8500",
+    insecure: Insecure = False,
+    slots: Slots = 2,
+    max_waiting: MaxWaiting = DEFAULTS.waiting,
+    max_megapixels: MaxMegapixels = DEFAULTS.image_pixels / 1e6,
+    max_message_mib: MaxMessage = DEFAULTS.message_bytes >> 20,
+    tile_mib: TileMemory = DEFAULTS.tile_bytes >> 20,
 ) -> None:
     """Serve converted models over gRPC: images in, grids of class scores and averages out.
 

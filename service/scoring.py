@@ -22,7 +22,7 @@ from service.dense.reducers import Mean, highest, probabilities
 from service.dense.tiles import AxisTile, TilePlan, plan_tiles
 from service.engine.repository import ModelRepository, StoredModel
 from service.engine.session import Session
-from service.errors import LimitError, ModelError, NotFoundError, OptionError
+from service.errors import ImageError, LimitError, ModelError, NotFoundError, OptionError
 from service.images.picture import Picture, open_image
 
 TOP = 5
@@ -150,7 +150,7 @@ class Run:
         """The averages over all cells; only after the last band."""
         average = self._mean.value[self.chosen]
         if not np.isfinite(average).all():
-            raise ModelError(f"{self.picture.name}: model {self.model.name!r} gives scores that are NaN or infinite")
+            raise ImageError(f"{self.picture.name}: model {self.model.name!r} gives scores that are NaN or infinite")
         self.response.average.values[:] = average.tolist()
         self.response.average.top[:] = highest(average, self.options.top or TOP)
         self.response.timing.total_ms = _milliseconds(self.started)
@@ -160,6 +160,12 @@ class Run:
         band = np.empty((row.stop - row.first, self.tiles.horizontal.cells, self.model.spec.output.classes), np.float32)
         for col in self.tiles.cols:
             scores = self.session.run(pixels[row.pixels, col.pixels])
+            if scores.shape != (row.count, col.count, band.shape[-1]):
+                expected = (row.count, col.count, band.shape[-1])
+                raise ModelError(
+                    f"model {self.model.name!r}: expected a tile's grid of {expected}, got {scores.shape}: "
+                    "its files do not fit its geometry; convert it again"
+                )
             band[:, col.cells] = scores[row.kept, col.kept]
         return band
 

@@ -18,6 +18,8 @@ from converter.sources.torch_zip import read_torch_zip
 from protos import model_pb2
 
 PARALLEL_PREFIX = "module."
+SHARING = 4
+"""Tensors may share storages, but are read each for itself: so many times the file's size at most."""
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
 """Where training scripts put the state_dict when they save more than that."""
 
@@ -57,6 +59,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise SourceError(f"{path}: expected safetensors, a PyTorch state_dict or ONNX, got bytes {head[:8].hex(' ')}")
     if not tensors:
         raise SourceError(f"{path}: expected tensors, got an empty checkpoint")
+    size, allowed = sum(tensor.nbytes for tensor in tensors.values()), SHARING * path.stat().st_size
+    if size > allowed:
+        raise SourceError(
+            f"{path}: expected tensors of at most {allowed >> 20} MiB in a file of that size, got {size >> 20}"
+        )
     return Checkpoint(
         {key.removeprefix(PARALLEL_PREFIX): _plain(path, key, tensor) for key, tensor in tensors.items()},
         model_pb2.Source(format=name, sha256=sha256(path), producer=producer),
@@ -73,7 +80,7 @@ def _read_safetensors(path: Path) -> dict[str, NDArray[np.generic]]:
 
 def _state_dict(loaded: object, path: Path) -> dict[str, NDArray[np.generic]]:
     """Find the state_dict in what a training script saved: the whole, or one level down."""
-    candidates = [loaded, *(loaded.get(key) for key in STATE_KEYS)] if isinstance(loaded, dict) else []
+    candidates = [*(loaded.get(key) for key in STATE_KEYS), loaded] if isinstance(loaded, dict) else []
     for candidate in candidates:
         if isinstance(candidate, dict) and candidate:
             tensors = {str(key): value for key, value in candidate.items() if isinstance(value, np.ndarray)}

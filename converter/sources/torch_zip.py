@@ -63,8 +63,8 @@ def _unpickle(archive: zipfile.ZipFile, path: Path) -> object:
             return unpickler.load()
         except _ForbiddenGlobalError as error:
             raise SourceError(
-                f"{path}: expected tensors alone, got {error}, which only running code could load; load it with PyTorch "
-                "where you trust it and save torch.save(model.state_dict(), 'new.pth')"
+                f"{path}: expected tensors alone, got {error}, which only running code could load; load it with "
+                "PyTorch where you trust it and save torch.save(model.state_dict(), 'new.pth')"
             ) from None
         except (zipfile.BadZipFile, SourceError):
             raise
@@ -91,7 +91,9 @@ class _Storage:
     elements: NDArray[np.generic]
 
 
-class _TensorUnpickler(pickle.Unpickler):
+class _TensorUnpickler(pickle._Unpickler):  # noqa: SLF001
+    """In Python, since the one in C takes memory for as many entries as a memo's index says."""
+
     def __init__(self, file: Any, archive: zipfile.ZipFile, prefix: str) -> None:  # noqa: ANN401 (any binary file)
         super().__init__(file)
         self._archive = archive

@@ -8,6 +8,9 @@ import pyvips
 from numpy.typing import NDArray
 
 from converter.errors import SourceError
+from converter.runtime import one_line
+
+pyvips.block_untrusted_set(True)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
 
@@ -39,15 +42,18 @@ def _cutting(file: Path, size: tuple[int, int], channels: int, rng: np.random.Ge
     """A random part of an image, which is enlarged first if it is too small."""
     height, width = size
     try:
-        image = pyvips.Image.new_from_file(str(file)).autorot().colourspace("srgb" if channels == 3 else "b-w")
+        with file.open("rb") as opened:
+            source = pyvips.Source.new_from_descriptor(opened.fileno())
+        image = pyvips.Image.new_from_source(source, "", fail_on="error").autorot()
+        image = image.colourspace("srgb" if channels == 3 else "b-w")
         image = image.flatten(background=255) if image.hasalpha() else image
         scale = max(1.0, height / image.height, width / image.width)
         image = image.resize(scale) if scale > 1 else image
         left = int(rng.integers(image.width - width + 1))
         top = int(rng.integers(image.height - height + 1))
         pixels: NDArray[np.uint8] = image.crop(left, top, width, height).cast("uchar").numpy()
-    except pyvips.Error as error:
-        raise SourceError(f"images: {file}: cannot be decoded: {' '.join(str(error).split())}") from None
+    except (OSError, pyvips.Error) as error:
+        raise SourceError(f"images: {file}: cannot be read: {one_line(error)}") from None
     return pixels.reshape(height, width, -1)[..., :channels]
 
 

@@ -61,7 +61,7 @@ class Extent:
     @property
     def pixels(self) -> int:
         """What they cover."""
-        return self.span(0, self.cells).stop
+        return self.window + (self.cells - 1) * self.axis.stride
 
     def span(self, first: int, stop: int) -> slice:
         """The pixels that the windows of cells [first, stop) cover."""
@@ -172,8 +172,8 @@ def _check_tiling(comparison: Comparison, image: NDArray[np.uint8], dense: Score
     vertical, horizontal = comparison.vertical, comparison.horizontal
     if dense.scores.shape[:2] != (vertical.cells, horizontal.cells):
         raise VerificationError(
-            f"verification: expected a grid of {vertical.cells}×{horizontal.cells} for {image.shape[0]}×{image.shape[1]} "
-            f"pixels, got {dense.scores.shape[0]}×{dense.scores.shape[1]}; nothing was written"
+            f"verification: expected a grid of {vertical.cells}×{horizontal.cells} for {image.shape[:2]} pixels, "
+            f"got {dense.scores.shape[0]}×{dense.scores.shape[1]}; nothing was written"
         )
     row, col = vertical.interior[1], horizontal.interior[1]
     rows = (row - vertical.before, row + vertical.after + 1)
@@ -195,7 +195,8 @@ def _check_alike(what: str, reference: list[Scored], got: list[Scored]) -> None:
     largest = float(np.abs(expected - found).max())
     if not largest <= allowed:
         raise VerificationError(
-            f"verification: {what} expected a difference of at most {allowed:.1e}, got {largest:.1e}; nothing was written"
+            f"verification: {what} expected a difference of at most {allowed:.1e}, got {largest:.1e}; "
+            "nothing was written"
         )
 
 

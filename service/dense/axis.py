@@ -36,11 +36,6 @@ class AxisGeometry:
         """Trailing cells of a tile that see its padding instead of the image."""
         return -(-max(0, self.receptive_field - self.padding_before - self.window) // self.stride)
 
-    @property
-    def exact(self) -> bool:
-        """Whether a cell reads its own window and nothing else."""
-        return self.padding_before == 0 and self.receptive_field <= self.window
-
 
 @dataclass(frozen=True)
 class AxisLattice:

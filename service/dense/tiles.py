@@ -6,7 +6,6 @@ see that padding instead of their neighbours, and are dropped: ceil(P/S) before 
 All tiles of an axis have one length; the last one shifts back on the lattice.
 """
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ class AxisTile:
 
     read: int
     length: int
+    count: int
+    """Cells of the tile's own grid."""
     first: int
     stop: int
     skip: int
@@ -55,10 +56,6 @@ class TilePlan:
         """Pixels of one tile; all are of one shape."""
         return self.rows[0].length * self.cols[0].length
 
-    def __iter__(self) -> Iterator[tuple[AxisTile, AxisTile]]:
-        """Tiles in row-major order."""
-        return itertools.product(self.rows, self.cols)
-
     def __len__(self) -> int:
         """How many tiles there are."""
         return len(self.rows) * len(self.cols)
@@ -91,5 +88,5 @@ def _tiles(lattice: AxisLattice, cells: int) -> Iterator[AxisTile]:
         start = min(max(0, first - geometry.halo_before), lattice.cells - cells)
         end = start + cells
         stop = lattice.cells if end == lattice.cells else end - geometry.halo_after
-        yield AxisTile(start * geometry.stride, lattice.pixels(cells), first, stop, first - start)
+        yield AxisTile(start * geometry.stride, lattice.pixels(cells), cells, first, stop, first - start)
         first = stop

@@ -74,7 +74,7 @@ def _open(name: str, version: str, folder: Path) -> StoredModel:
     for file, digest in _hashed_files(spec):
         _check_hash(folder / file, digest)
     try:
-        labels = (folder / LABELS).read_text("utf-8").splitlines() if spec.labels_sha256 else []
+        labels = (folder / LABELS).read_text("utf-8").removesuffix("\n").split("\n") if spec.labels_sha256 else []
         vertical, horizontal = (
             AxisGeometry(window, axis.stride, axis.receptive_field, axis.padding_before, axis.padding_after)
             for window, axis in ((spec.window.height, spec.vertical), (spec.window.width, spec.horizontal))

@@ -74,13 +74,19 @@ class Picture:
 
 
 def open_file(path: Path) -> Picture:
-    """Open an image file; named by its file name."""
+    """Open an image file, or a pipe; named by its file name."""
     try:
-        with path.open("rb") as file:
-            file.read(1)
+        with path.open("rb") as file:  # libvips would take [...] at the end of a name for its own options
+            source = pyvips.Source.new_from_descriptor(file.fileno())
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
-    return Picture(path.name, _open(path.name, lambda access: pyvips.Image.new_from_file(str(path), **access)))
+    name = readable(path.name)
+    return Picture(name, _open(name, lambda access: pyvips.Image.new_from_source(source, "", **access)))
+
+
+def readable(name: str) -> str:
+    """A file's name as text: bytes that are not UTF-8, which a name may hold, become question marks."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def open_bytes(data: bytes, *, name: str) -> Picture:

@@ -1,6 +1,7 @@
 """The command `fullconv-score`, as a process, with the shipped model."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -136,6 +137,37 @@ def test_one_name_for_several_images_is_refused(image: Path, option: str) -> Non
     assert "{stem}" in result.stderr
 
 
+def test_outputs_that_would_replace_something_are_refused(image: Path, tmp_path: Path) -> None:
+    """Two images of one name, one file for grid and heatmap, the image itself, a directory: exit 2, all left alone."""
+    (tmp_path / "other").mkdir()
+    twin = tmp_path / "other" / image.name
+    twin.write_bytes(image.read_bytes())
+    before = image.read_bytes()
+    for arguments in (
+        [image, twin, "--grid", tmp_path / "{stem}.npz"],
+        [image, "--grid", tmp_path / "out", "--heatmap", tmp_path / "out"],
+        [image, "--heatmap", image],
+        [image, "--grid", tmp_path],
+        [image, "--grid", ""],
+    ):
+        result = score(*arguments)
+        assert (result.returncode, result.stdout) == (2, ""), result.stderr
+    assert {"image.png", "other"} == {path.name for path in tmp_path.iterdir()}
+    assert image.read_bytes() == before
+
+
+def test_odd_file_names(tmp_path: Path) -> None:
+    """Brackets are no options, line breaks and bytes that are no text do no harm."""
+    for name in (b"a.png[page=1]", b"line\nbreak.png", b"not \xff utf-8.png"):
+        path = tmp_path / os.fsdecode(name)
+        path.write_bytes(png(noise(80, 80, 1)))
+        result = score(path, "--json")
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)["grid"]["rows"] == 2
+        path.write_bytes(b"not an image")
+        assert len(score(path).stderr.splitlines()) == 1
+
+
 def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
     """Files that cannot be scored, and what must be said."""
     made = {
@@ -176,7 +208,7 @@ def test_bad_images(tmp_path: Path, kind: str) -> None:
         (["--model", "cats"], 3, "model: no 'cats'"),
         (["--model", "../digits"], 3, "model: no '../digits'"),
         (["--model", "digits", "--version", "99"], 3, "version: no '99' of model 'digits'; there: 1"),
-        (["--model", "digits", "--models", "/nowhere"], 3, "there: none"),
+        (["--model", "digits", "--models", "/nowhere"], 3, "expected a directory of models, got /nowhere"),
         (["--model", "digits", "--classes", "cat"], 3, "got 'cat'"),
         (["--model", "digits", "--top", "0"], 2, "--top"),
         (["--model", "digits", "--stride", "4"], 2, "No such option"),

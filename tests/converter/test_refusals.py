@@ -23,13 +23,18 @@ def graph(nodes: list[str | onnx.NodeProto], *, features: int = 400, rank: int =
         "w": rng.standard_normal((features, 5)),
         "k": rng.standard_normal((4, 3, 1, 1)),
         "s": np.ones(4),
+        "t": np.ones(3),
+        "position": rng.standard_normal((1, 4, 10, 10)),
     }
     proto = helper.make_graph(
         [node if isinstance(node, onnx.NodeProto) else parse(node) for node in nodes],
         "net",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 10, 10])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * rank)],
-        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in constants.items()],
+        [
+            *(numpy_helper.from_array(array.astype(np.float32), name) for name, array in constants.items()),
+            numpy_helper.from_array(np.array(True), "flag"),
+        ],
     )
     return helper.make_model(proto, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
 
@@ -57,6 +62,35 @@ TRANSPOSED = ["Conv: image k -> c", parse("Transpose: c -> x", perm=[0, 2, 3, 1]
 HEAD_TRANSPOSED = ["Conv: image k -> x", "Flatten: x -> f", parse("Transpose: f -> g", perm=[0, 1]), "Gemm: g w -> y"]
 
 
+TRAINING = [
+    helper.make_node(
+        "BatchNormalization", ["image", "t", "t", "t", "t"], ["x", "mean", "variance"], "x", training_mode=1
+    ),
+    *HEAD,
+]
+BRANCH = [
+    "Conv: image k -> c",
+    helper.make_node(
+        "If",
+        ["flag"],
+        ["x"],
+        "x",
+        **{
+            f"{branch}_branch": helper.make_graph(
+                [helper.make_node("GlobalAveragePool", ["c"], ["g"]), helper.make_node("Mul", ["c", "g"], ["o"])],
+                branch,
+                [],
+                [helper.make_tensor_value_info("o", TensorProto.FLOAT, None)],
+            )
+            for branch in ("then", "else")
+        },
+    ),
+    *HEAD,
+]
+POSITION = ["Conv: image k -> c", "Add: c position -> x", *HEAD]
+ONE_MAXIMUM = ["Conv: image k -> c", "Max: c -> m", "Max: m m m -> n", "GlobalMaxPool: n -> x", *HEAD]
+
+
 @pytest.mark.parametrize(
     ("nodes", "options", "said"),
     [
@@ -68,9 +102,27 @@ HEAD_TRANSPOSED = ["Conv: image k -> x", "Flatten: x -> f", parse("Transpose: f 
         (AUTO_PAD, {}, "node 'x' (MaxPool): expected explicit padding, got auto_pad"),
         (TRANSPOSED, {}, "node 'x' (Transpose)"),
         (HEAD_TRANSPOSED, {}, "node 'g' (Transpose): no fully-convolutional form"),
+        (TRAINING, {"features": 300}, "node 'x' (BatchNormalization): exported in training mode"),
+        (BRANCH, {}, "node 'x' (If): expected no branches or loops"),
+        (POSITION, {}, "node 'x' (Add): the constant 'position' depends on the position"),
+        (ONE_MAXIMUM, {"features": 4}, "(GlobalMaxPool): it looks at the whole map"),
         (["Conv: image k -> y"], {"rank": 4}, "output 'y': expected one vector of scores per window"),
     ],
-    ids=["se", "instance-norm", "softmax", "unaligned", "ceil", "auto-pad", "order", "head", "no-classifier"],
+    ids=[
+        "se",
+        "instance-norm",
+        "softmax",
+        "unaligned",
+        "ceil",
+        "auto-pad",
+        "order",
+        "head",
+        "training",
+        "branch",
+        "position",
+        "maximum",
+        "no-classifier",
+    ],
 )
 def test_networks_that_cannot_slide(tmp_path: Path, nodes: list, options: dict[str, int], said: str) -> None:
     """The node, its operator and the reason are named, on one line; nothing is left on disk."""
@@ -114,10 +166,30 @@ def test_networks_without_a_trunk_convert(tmp_path: Path) -> None:
     assert report.spec.parity[0].exact
 
 
-def test_wrong_weights_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a rewrite were wrong, the comparison with the source would stop it from being written."""
+@pytest.mark.parametrize("opset", [11, 13, 17, 19, 21])
+def test_operator_sets(tmp_path: Path, opset: int) -> None:
+    """Older operator sets are brought up to date, newer ones kept; the reference is the file as it was."""
     path = tmp_path / "net.onnx"
-    onnx.save(graph(["Conv: image k -> x", *HEAD]), path)
+    onnx.save(graph(["Conv: image k -> x", *HEAD], opset=opset), path)
+    request = conversion.Request(tmp_path / "models" / "net" / "1", windows=4)
+    report = conversion.convert(read_source(path, arch=None, window=None), request, SILENT)
+    assert report.spec.parity[0].exact
+    delivered = onnx.load(tmp_path / "models" / "net" / "1" / "model.onnx", load_external_data=False)
+    assert delivered.opset_import[0].version == max(opset, 19)
+
+
+def test_dead_networks_are_noticed(tmp_path: Path) -> None:
+    """A network that says the same of every window cannot be compared with anything."""
+    dead = ["Conv: image k -> c", "Neg: c -> n", "Abs: n -> a", "Neg: a -> m", "Relu: m -> x", *HEAD]
+    assert "gives the same scores for every window" in refusal(graph(dead), tmp_path)
+
+
+@pytest.mark.parametrize("ending", [[], ["Softmax: l -> y"]], ids=["logits", "softmax"])
+def test_wrong_weights_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: list[str]) -> None:
+    """If a rewrite were wrong, the comparison would stop it, also where a saturated softmax hides the difference."""
+    path = tmp_path / "net.onnx"
+    head = ["Flatten: x -> f", "Gemm: f w -> l", *ending] if ending else HEAD
+    onnx.save(graph(["Conv: image k -> x", *head]), path)
     right = heads.kernel
     monkeypatch.setattr(heads, "kernel", lambda weights, cells: right(weights[:, ::-1], cells))
     request = conversion.Request(tmp_path / "models" / "net" / "1", windows=4)

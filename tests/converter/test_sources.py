@@ -1,5 +1,6 @@
 """What people bring: checkpoints and exported networks, as PyTorch wrote them."""
 
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import reference
 from conftest import SILENT
 from networks import UNPADDED, make_network
 from numpy.testing import assert_allclose
-from pictures import noise
 from safetensors.numpy import save_file
 
 from converter import convert as conversion
@@ -146,6 +146,59 @@ def test_pickles_are_refused(name: str, said: str) -> None:
     assert "torch.save(model.state_dict()" in message
 
 
+def rebased_tensor() -> bytes:
+    """A pickle that rebuilds a tensor on another tensor, which would read past its end."""
+    rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n("
+    storage = b"(" + text(b"storage") + b"ctorch\nFloatStorage\n" + text(b"0") + text(b"cpu") + b"K\x04tQ"
+    inner = rebuild + storage + b"K\x03(K\x04t(K\x00ttR"
+    outer = rebuild + inner + b"K\x00(K\x04t(K\x01ttR"
+    return b"\x80\x02}" + text(b"a") + outer + b"s."
+
+
+def text(letters: bytes) -> bytes:
+    """Letters as a pickle's opcode."""
+    return b"X" + len(letters).to_bytes(4, "little") + letters
+
+
+def write_torch_zip(path: Path, pickled: bytes) -> None:
+    """A checkpoint of one storage of four floats, with a pickle of one's own."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/data/0", np.zeros(4, np.float32).tobytes())
+
+
+@pytest.mark.parametrize(
+    ("pickled", "said"),
+    [
+        (rebased_tensor(), "expected a tensor of a storage, got one of ndarray"),
+        (b"\x80\x02cos\nsystem\n" + text(b"true") + b"\x85R.", "got os.system, which only running code could load"),
+        (b"\x80\x02cbuiltins\neval\n.", "got builtins.eval"),
+        (b"\x80\x02" + text(b"a") + b"r\xff\xff\xff\x7f.", "expected a state_dict, got str"),
+    ],
+    ids=["rebased", "system", "eval", "huge-memo"],
+)
+def test_hostile_pickles(tmp_path: Path, pickled: bytes, said: str) -> None:
+    """Nothing outside the allow-list is called, no tensor reads past its storage, and no index takes memory."""
+    write_torch_zip(tmp_path / "evil.pth", pickled)
+    assert said in refused(lambda: read_checkpoint(tmp_path / "evil.pth"))
+
+
+def test_mutated_checkpoints_are_read_or_refused(tmp_path: Path) -> None:
+    """Five hundred checkpoints with a few bytes changed: tensors or a refusal, never another exception."""
+    whole, rng = (DATA / "checkpoints" / "plain.pth").read_bytes(), np.random.default_rng(0)
+    path, refusals = tmp_path / "mutated.pth", 0
+    for _ in range(500):
+        data = bytearray(whole)
+        for place in rng.integers(0, len(data), 4):
+            data[place] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            read_checkpoint(path)
+        except ConversionError:
+            refusals += 1
+    assert refusals > 100
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize("kind", ["pth", "safetensors", "onnx"])
 def test_truncated_sources_are_refused(tmp_path: Path, kind: str, share: float) -> None:
@@ -212,8 +265,3 @@ def test_arch_with_onnx_is_refused() -> None:
     """An ONNX file needs no architecture."""
     with pytest.raises(SourceError, match="leave it out"):
         read_source(EXPORTS[0], arch="vgg16", window=None)
-
-
-def test_noise_is_not_flat() -> None:
-    """The images that the other tests score make a network respond differently from place to place."""
-    assert noise(40, 40, 3).std() > 30

@@ -132,7 +132,7 @@ def test_other_element_types_are_refused(format_: str) -> None:
 def test_too_many_bands_are_refused() -> None:
     """A seven-band image does not become RGB by itself."""
     data = pyvips.Image.new_from_array(noise(20, 20, 7)).copy(interpretation="multiband").write_to_buffer(".tif")
-    with pytest.raises(ImageError, match="expected 1 or 3 channels"):
+    with pytest.raises(ImageError, match="expected 1 or 3 bands"):
         opened(data).check(max_pixels=10**6, window=WINDOW, wanted=RGB)
 
 
