@@ -33,9 +33,9 @@ class Preprocessing(BaseModel):
 
     def check_channels(self, channels: int) -> None:
         """Raise SourceError unless this fits a network of so many input channels."""
-        for field, got in (("mean", len(self.mean)), ("std", len(self.std)), ("order", len(self.order or ""))):
-            fits = got in (0, channels) or (field == "order" and self.order == "GRAY" and channels == 1)
-            if not fits:
+        ordered = {None: 0, "GRAY": 1}.get(self.order, 3)
+        for field, got in (("mean", len(self.mean)), ("std", len(self.std)), ("order", ordered)):
+            if got not in (0, channels):
                 raise SourceError(
                     f"preprocess: expected {field} for {channels} channels, got {got}; "
                     "choose another --preprocess or write a FILE.json"

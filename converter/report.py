@@ -29,7 +29,7 @@ class Report:
 
     def layers(self) -> Table:
         """The rewritten layers, "Gemm 25088→4096 → Conv 7×7, 512→4096"."""
-        table = Table("node", "rewritten", title_justify="left", box=None, pad_edge=False)
+        table = Table("node", "rewritten", box=None, pad_edge=False)
         for rewrite in self.rewrites:
             table.add_row(Text(rewrite.node), Text(f"{rewrite.was} → {rewrite.now}"))
         return table

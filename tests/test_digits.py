@@ -8,17 +8,18 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import reference
-from conftest import ROOT
+from conftest import ROOT, SILENT
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from converter import convert as conversion
 from converter.preprocessing import load_preprocessing
 from converter.runtime import session
 from converter.sources.architecture import load_architecture
 from converter.sources.checkpoint import sha256
 from converter.sources.read import read_source
-from protos import scoring_pb2
+from protos import model_pb2, scoring_pb2
 from service.images.picture import open_file
 from service.scoring import Scorer
 
@@ -79,8 +80,22 @@ def test_digits_of_the_page_are_found(grid: NDArray[np.float32]) -> None:
     assert found / len(digits) >= 0.95
 
 
-def test_committed_model_is_the_checkpoints() -> None:
-    """The committed version came from the committed checkpoint, and is small."""
+def test_committed_model_is_the_checkpoints(tmp_path: Path) -> None:
+    """Converting the committed checkpoint gives the committed weights, and the same spec but for measured figures."""
+    classifier = read_source(DIGITS / "digits.safetensors", arch=str(DIGITS / "digits.toml"), window=None)
+    request = conversion.Request(tmp_path / "digits" / "1", images=DIGITS)
+    spec = conversion.convert(classifier, request, SILENT).spec
+    committed = Scorer(ROOT / "models").model("digits").spec
+    del spec.parity[:]
+    assert committed.parity[0].exact
+    bare = model_pb2.ModelSpec()
+    bare.CopyFrom(committed)
+    del bare.parity[:]
+    assert spec == bare
+
+
+def test_shipped_checkpoint_is_small() -> None:
+    """The checkpoint is under 3 MB, and its digest is the committed model's."""
     spec = Scorer(ROOT / "models").model("digits").spec
     checkpoint = DIGITS / "digits.safetensors"
     assert checkpoint.stat().st_size < 3_000_000
