@@ -10,6 +10,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,21 +31,29 @@ def random_checkpoint(architecture: Architecture, path: Path, classes: int = 100
     tensors: dict[str, NDArray[np.float32]] = {}
     shape: tuple[int, ...] = (architecture.channels, *architecture.window)
     for layer in architecture.layers:
-        if isinstance(layer, Conv | MaxPool):
-            sizes = ((size + 2 * layer.pad - layer.kernel) // layer.stride + 1 for size in shape[-2:])
-            weights = (layer.out, shape[0], layer.kernel, layer.kernel) if isinstance(layer, Conv) else None
-            shape = (weights[0] if weights else shape[0], *sizes)
-        elif isinstance(layer, Linear):
-            weights = (layer.out or classes, int(np.prod(shape)))
-            shape = weights[:1]
-        else:
-            continue
-        if weights:
-            weight, bias = layer.tensor_keys
-            scale = np.float32(np.sqrt(2 / np.prod(weights[1:])))
-            tensors[weight] = rng.standard_normal(weights, np.float32) * scale
-            tensors[bias] = np.zeros(weights[0], np.float32)
+        match layer:
+            case Conv():
+                tensors |= random_layer(layer.tensor_keys, (layer.out, shape[0], layer.kernel, layer.kernel), rng)
+                shape = (layer.out, *sizes(layer, shape))
+            case MaxPool():
+                shape = (shape[0], *sizes(layer, shape))
+            case Linear():
+                tensors |= random_layer(layer.tensor_keys, (layer.out or classes, int(np.prod(shape))), rng)
+                shape = (layer.out or classes,)
     save_file(tensors, path)
+
+
+def random_layer(
+    keys: tuple[str, ...], shape: tuple[int, ...], rng: np.random.Generator
+) -> dict[str, NDArray[np.float32]]:
+    """A weight of that shape and a bias of zeros."""
+    weight = rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / np.prod(shape[1:])))
+    return dict(zip(keys, (weight, np.zeros(shape[0], np.float32)), strict=True))
+
+
+def sizes(layer: Conv | MaxPool, shape: tuple[int, ...]) -> Iterator[int]:
+    """Height and width behind a convolution or pool."""
+    return ((size + 2 * layer.pad - layer.kernel) // layer.stride + 1 for size in shape[1:])
 
 
 def convert(name: str, folder: Path) -> StoredModel:
@@ -54,7 +63,7 @@ def convert(name: str, folder: Path) -> StoredModel:
     silent = conversion.Progress(step=lambda *_: None, advance=lambda: None)
     report = conversion.convert(classifier, conversion.Request(folder / name / "1"), silent)
     print(f"{name}: {report.document()['verdict']}")
-    return ModelRepository(folder).open(name)
+    return ModelRepository(folder).open(name, "1")
 
 
 def crops_of(image: NDArray[np.uint8], spec: model_pb2.ModelSpec) -> NDArray[np.uint8]:
