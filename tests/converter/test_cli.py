@@ -144,6 +144,30 @@ def test_options_that_cannot_be_used(tmp_path: Path, options: list[str], status:
         assert len([line for line in result.stderr.splitlines() if "…" not in line]) == 1
 
 
+def test_full_disks_leave_nothing(tmp_path: Path) -> None:
+    """Weights that do not fit on the disk are exit 3 on one line, and what did fit is gone."""
+    network, target = make_network(tmp_path, PADDED), tmp_path / "models" / "net" / "1"
+    limited = "ulimit -f 4; trap '' XFSZ; exec \"$@\""
+    result = subprocess.run(
+        ["bash", "-c", limited, "-", *COMMAND, network.checkpoint, "--arch", network.toml, "-o", target],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 3
+    assert len([line for line in result.stderr.splitlines() if "…" not in line]) == 1, result.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def test_one_class_means_sigmoid(tmp_path: Path) -> None:
+    """Softmax over one class would always be 1, so a network with one output is taken for a sigmoid's."""
+    network = make_network(tmp_path, UNPADDED, classes=1)
+    result = convert(network, tmp_path / "models" / "net" / "1", "--json")
+    assert json.loads(result.stdout)["output"]["kind"] == "logits-sigmoid"
+    refused = convert(network, tmp_path / "models" / "net" / "2", "--activation", "softmax")
+    assert (refused.returncode, "always 1" in refused.stderr) == (3, True)
+
+
 @pytest.mark.parametrize("target", ["net", "net/one", "n e t/1", "net/0"])
 def test_targets_that_are_no_version(tmp_path: Path, target: str) -> None:
     """-o must end in NAME/VERSION, so that the service will find it: exit 2."""

@@ -136,6 +136,16 @@ def test_too_many_bands_are_refused() -> None:
         opened(data).check(max_pixels=10**6, window=WINDOW, wanted=RGB)
 
 
+def test_models_of_other_channels_take_as_many_bands() -> None:
+    """A four-channel model takes four bands as they are, and nothing else."""
+    four = model_pb2.Input(channels=4, dtype="uint8")
+    pixels = noise(20, 20, 4)
+    assert_array_equal(pixels, opened(encode(pixels, ".tif")).pixels(four))
+    for channels in (1, 3):
+        with pytest.raises(ImageError, match=f"expected the model's 4 bands, got {channels} bands"):
+            opened(png(noise(20, 20, channels))).check(max_pixels=10**6, window=WINDOW, wanted=four)
+
+
 def test_small_images_are_refused() -> None:
     """An image below the window says both sizes."""
     with pytest.raises(ImageError, match="expected at least the model's window of 8×8 pixels, got 30×7"):

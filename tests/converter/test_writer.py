@@ -1,0 +1,76 @@
+"""A version appears whole or not at all, and an old one is never lost."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from converter.errors import OutputError
+from converter.writer import staging
+
+
+def version(folder: Path, content: str) -> Path:
+    """A version that stands already."""
+    target = folder / "net" / "1"
+    target.mkdir(parents=True)
+    (target / "model.onnx").write_text(content)
+    return target
+
+
+def write(target: Path, content: str, *, force: bool = False, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Write a version; something else may happen in the middle."""
+    with staging(target, force=force) as folder:
+        (folder / "model.onnx").write_text(content)
+        meanwhile()
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_failures_leave_what_was_there(tmp_path: Path) -> None:
+    """An error in the middle leaves the old version, or nothing, not even the folders on the way."""
+    target = version(tmp_path, "old")
+    for place in (target, tmp_path / "new" / "net" / "1"):
+        with pytest.raises(KeyboardInterrupt):
+            write(place, "half", force=True, meanwhile=interrupt)
+    assert (target / "model.onnx").read_text() == "old"
+    assert [target] == list(target.parent.iterdir())
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_failed_exchange_puts_the_old_version_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the new version cannot take the old one's name, the old one keeps it."""
+    target, rename = version(tmp_path, "old"), Path.rename
+
+    def fail(path: Path, to: Path) -> Path:
+        if to == target and not path.name.endswith("old"):
+            raise OSError(28, "No space left on device")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OutputError, match="No space left on device"):
+        write(target, "new", force=True)
+    assert (target / "model.onnx").read_text() == "old"
+    assert [target] == list(target.parent.iterdir())
+
+
+def test_a_version_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+    """Without force, a version that another conversion wrote in the meantime is not replaced."""
+    target = tmp_path / "net" / "1"
+    with pytest.raises(OutputError, match="exists already"):
+        write(target, "second", meanwhile=lambda: version(tmp_path, "first"))
+    assert (target / "model.onnx").read_text() == "first"
+    assert [target] == list(target.parent.iterdir())
+
+
+def test_symbolic_links_are_followed(tmp_path: Path) -> None:
+    """A version that is a link to a folder elsewhere is replaced there."""
+    real = version(tmp_path / "real", "old")
+    link = tmp_path / "models" / "net" / "1"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(real)
+    write(link, "new", force=True)
+    assert link.is_symlink()
+    assert (real / "model.onnx").read_text() == "new"
+    assert [real] == list(real.parent.iterdir())
