@@ -60,7 +60,7 @@ class ScoringServicer:
         """Scores one image.
 
         NOT_FOUND: no such model, version or class. INVALID_ARGUMENT: the image, an option or the message cannot be used, or
-        is over a limit; says field, expected and got. RESOURCE_EXHAUSTED: busy, with RetryInfo; or the message is over the
+        is over a limit; says field, expected and got. FAILED_PRECONDITION: the model's files are damaged. RESOURCE_EXHAUSTED: busy, with RetryInfo; or the message is over the
         transport's limit, without it, and not worth another try. UNAVAILABLE: shutting down. INTERNAL: a bug, with an id
         that the server's log has too.
         """

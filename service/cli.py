@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from service.log import log_to_stderr
 from service.rpc.server import Settings, serve
 from service.scoring import Limits
 
+ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):(?P<port>[0-9]{1,5})")
 DEFAULTS = Limits()
 
 Models = Annotated[Path, typer.Option(metavar="DIR", help="The model repository: DIR/NAME/VERSION/model.onnx.")]
@@ -22,6 +24,7 @@ Slots = Annotated[int, typer.Option(metavar="N", min=1, help="Images that are sc
 MaxWaiting = Annotated[
     int, typer.Option(metavar="N", min=1, help="Requests admitted and not answered; more are told to come again.")
 ]
+MaxWaitingMib = Annotated[int, typer.Option(metavar="N", min=1, help="The messages of those requests together.")]
 MaxMegapixels = Annotated[float, typer.Option(metavar="N", min=0.001, max=4294, help="Pixels of one image.")]
 MaxMessage = Annotated[int, typer.Option(metavar="N", min=1, max=2047, help="One message, either way.")]
 TileMemory = Annotated[int, typer.Option(metavar="N", min=1, help="Activations of a tile; its size follows from it.")]
@@ -42,6 +45,7 @@ def run(
     insecure: Insecure = False,
     slots: Slots = 2,
     max_waiting: MaxWaiting = DEFAULTS.waiting,
+    max_waiting_mib: MaxWaitingMib = DEFAULTS.waiting_bytes >> 20,
     max_megapixels: MaxMegapixels = DEFAULTS.image_pixels / 1e6,
     max_message_mib: MaxMessage = DEFAULTS.message_bytes >> 20,
     tile_mib: TileMemory = DEFAULTS.tile_bytes >> 20,
@@ -64,6 +68,7 @@ def run(
         image_pixels=int(max_megapixels * 1e6),
         message_bytes=max_message_mib << 20,
         waiting=max_waiting,
+        waiting_bytes=max_waiting_mib << 20,
         tile_bytes=tile_mib << 20,
     )
     log_to_stderr()
@@ -76,10 +81,10 @@ def run(
 
 def _is_loopback(listen: str) -> bool:
     """Whether an address is reached from this machine alone; exit 2 if it is no HOST:PORT."""
-    host, colon, port = listen.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise typer.BadParameter(f"expected HOST:PORT, got '{listen}'", param_hint="--listen")
+    match = ADDRESS.fullmatch(listen)
+    if not match or int(match["port"]) > 65535:
+        raise typer.BadParameter(f"expected HOST:PORT or [IPV6]:PORT, got '{listen}'", param_hint="--listen")
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(match["host"].strip("[]")).is_loopback
     except ValueError:
-        return host == "localhost"
+        return match["host"] == "localhost"

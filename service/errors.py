@@ -7,7 +7,8 @@
     ├── ImageError         the image cannot be used
     │   └── LimitError     it, or the answer about it, is over a configured limit
     ├── BusyError          too many requests are waiting
-    └── DrainingError      shutting down
+    ├── DrainingError      shutting down
+    └── CancelledRunError  nobody waits for the answer any longer
 
 Each message is one line: the field, what was expected, what was got, and the way out. None knows of gRPC.
 """
@@ -39,6 +40,10 @@ class LimitError(ImageError):
 
 class BusyError(ServiceError):
     """Too many requests are waiting; worth another try."""
+
+
+class CancelledRunError(ServiceError):
+    """Nobody waits for the answer any longer."""
 
 
 class DrainingError(ServiceError):

@@ -7,11 +7,11 @@ memory does not grow with the grid.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from threading import Event, Lock
+from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,14 @@ from service.dense.reducers import Mean, highest, probabilities
 from service.dense.tiles import AxisTile, TilePlan, plan_tiles
 from service.engine.repository import ModelRepository, StoredModel
 from service.engine.session import Session
-from service.errors import ImageError, LimitError, ModelError, NotFoundError, OptionError
+from service.errors import CancelledRunError, ImageError, LimitError, ModelError, NotFoundError, OptionError
 from service.images.picture import Picture, open_image
 
+Thing = TypeVar("Thing")
+
 TOP = 5
-ANSWER_BYTES = 1 << 20  # of an answer, beside the grid
+MIB = 1 << 20
+CLASS_BYTES, REST_BYTES = 300, 4096  # of an answer, beside the grid
 OF_PROBABILITIES = scoring_pb2.AVERAGE_OF_PROBABILITIES
 
 
@@ -37,7 +40,9 @@ class Limits:
     image_pixels: int = 256_000_000
     message_bytes: int = 64 << 20
     waiting: int = 256
-    """Requests admitted and not answered yet."""
+    """Requests that are admitted and not finished."""
+    waiting_bytes: int = 1 << 30
+    """Their messages together."""
     tile_bytes: int = 2 << 30
     """Activations of one tile. A larger tile computes less halo twice; a smaller one fits a smaller machine."""
 
@@ -48,19 +53,26 @@ class Scorer:
     def __init__(self, models: Path, limits: Limits | None = None) -> None:
         self.repository = ModelRepository(models)
         self.limits = limits or Limits()
+        self._models: dict[tuple[str, str], StoredModel] = {}
+        self._sessions: dict[tuple[str, str], Session] = {}
         self._loading = Lock()
-        self._model = cache(self.repository.open)
-        self._session = cache(lambda name, version: Session(self._model(name, version)))
 
     def model(self, name: str, version: str = "") -> StoredModel:
         """Find a model, or raise NotFoundError or ModelError."""
-        with self._loading:
-            return self._model(name, self.repository.find(name, version))
+        version = self.repository.find(name, version)
+        return self._once(self._models, (name, version), lambda: self.repository.open(name, version))
 
     def session(self, model: StoredModel) -> Session:
         """The session that runs a model, shared by all its runs; loaded when first asked for."""
-        with self._loading:
-            return self._session(model.name, model.version)
+        return self._once(self._sessions, (model.name, model.version), lambda: Session(model))
+
+    def _once(self, made: dict[tuple[str, str], Thing], key: tuple[str, str], make: Callable[[], Thing]) -> Thing:
+        """Make each thing once; those that are made already wait for no others."""
+        if key not in made:
+            with self._loading:
+                if key not in made:
+                    made[key] = make()
+        return made[key]
 
     def describe(self, name: str, version: str = "") -> scoring_pb2.GetModelResponse:
         """What is known of a model, and what may be asked of it."""
@@ -68,10 +80,13 @@ class Scorer:
         limits = scoring_pb2.Limits(image_pixels=self.limits.image_pixels, message_bytes=self.limits.message_bytes)
         return scoring_pb2.GetModelResponse(spec=model.spec, version=model.version, labels=model.labels, limits=limits)
 
-    def plan(self, picture: Picture, request: scoring_pb2.ScoreRequest) -> "Run":
+    def plan(
+        self, picture: Picture, request: scoring_pb2.ScoreRequest, cancelled: Callable[[], bool] = lambda: False
+    ) -> "Run":
         """Plan how to score a picture; the request's own image is not looked at.
 
-        Raises an error of `service.errors` if the picture or an option cannot be used.
+        Raises an error of `service.errors` if the picture or an option cannot be used. The run asks `cancelled` now and
+        then, and stops with CancelledRunError when it says so.
         """
         started = time.monotonic()
         model = self.model(request.model, request.version)
@@ -83,23 +98,17 @@ class Scorer:
             AxisLattice(picture.width, model.horizontal),
             pixels=max(1, int(self.limits.tile_bytes / bytes_per_pixel)),
         )
-        return Run(picture, model, self.session(model), plan, request.options, chosen, started)
+        return Run(picture, model, self.session(model), plan, request.options, chosen, started, cancelled)
 
-    def answer(self, request: scoring_pb2.ScoreRequest, cancelled: Event) -> scoring_pb2.ScoreResponse:
-        """Score the request's own image, the whole answer at once, in the calling thread.
-
-        Stops between bands once `cancelled` is set: then the answer is of no use to anyone, and empty.
-        """
+    def answer(
+        self, request: scoring_pb2.ScoreRequest, cancelled: Callable[[], bool] = lambda: False
+    ) -> scoring_pb2.ScoreResponse:
+        """Score the request's own image, the whole answer at once, in the calling thread; otherwise like `plan`."""
         choose_classes(self.model(request.model, request.version), request.options)
-        run = self.plan(open_image(request.image), request)
+        run = self.plan(open_image(request.image), request, cancelled)
         if request.options.grid:
             run.check_answer(self.limits.message_bytes)
-        rows = []
-        for _, scores in run.bands():
-            if cancelled.is_set():
-                return scoring_pb2.ScoreResponse()
-            if request.options.grid:
-                rows.append(scores)
+        rows = [scores for _, scores in run.bands() if request.options.grid]
         response = run.answer()
         response.scores = b"".join(np.ascontiguousarray(scores, "<f4").tobytes() for scores in rows)
         return response
@@ -116,6 +125,7 @@ class Run:
     options: scoring_pb2.ScoreOptions
     chosen: list[int]
     started: float
+    cancelled: Callable[[], bool]
     response: scoring_pb2.ScoreResponse = field(init=False)
     _mean: Mean = field(init=False)
 
@@ -127,7 +137,8 @@ class Run:
     def bands(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Score, top to bottom: (first row, scores (rows, cols, chosen classes) float32) for every band of tiles."""
         before = time.monotonic()
-        pixels = self.picture.pixels(self.model.spec.input)
+        self._check_cancelled()
+        pixels = self.picture.pixels(self.model.spec.input, self.cancelled)
         self.response.timing.decode_ms = _milliseconds(before)
         for row in self.tiles.rows:
             before = time.monotonic()
@@ -139,11 +150,11 @@ class Run:
     def check_answer(self, limit: int) -> None:
         """Raise LimitError if the grid does not fit a message of so many bytes, with room for the rest."""
         rows, cols, classes = self.tiles.vertical.cells, self.tiles.horizontal.cells, len(self.chosen)
-        size = rows * cols * classes * 4 + ANSWER_BYTES
+        size = rows * cols * classes * 4 + classes * CLASS_BYTES + REST_BYTES
         if size > limit:
             raise LimitError(
-                f"{self.picture.name}: grid: {rows}×{cols} cells of {classes} classes are {size >> 20} MiB, expected "
-                f"at most {limit >> 20}: name fewer classes, cut the image, or leave the grid out"
+                f"{self.picture.name}: grid: {rows}×{cols} cells of {classes} classes are {size / MIB:.1f} MiB, "
+                f"expected at most {limit / MIB:.1f}: name fewer classes, cut the image, or leave the grid out"
             )
 
     def answer(self) -> scoring_pb2.ScoreResponse:
@@ -159,6 +170,7 @@ class Run:
     def _band(self, pixels: NDArray[np.uint8] | NDArray[np.float32], row: AxisTile) -> NDArray[np.float32]:
         band = np.empty((row.stop - row.first, self.tiles.horizontal.cells, self.model.spec.output.classes), np.float32)
         for col in self.tiles.cols:
+            self._check_cancelled()
             scores = self.session.run(pixels[row.pixels, col.pixels])
             if scores.shape != (row.count, col.count, band.shape[-1]):
                 expected = (row.count, col.count, band.shape[-1])
@@ -169,6 +181,10 @@ class Run:
             band[:, col.cells] = scores[row.kept, col.kept]
         return band
 
+    def _check_cancelled(self) -> None:
+        if self.cancelled():
+            raise CancelledRunError(f"{self.picture.name}: nobody waits for the answer any longer")
+
     def _averaged(self, band: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.options.average == OF_PROBABILITIES:
             return probabilities(band, self.model.spec.output.kind)
@@ -177,6 +193,8 @@ class Run:
 
 def choose_classes(model: StoredModel, options: scoring_pb2.ScoreOptions) -> list[int]:
     """Resolve `options.classes`, labels first, then indices; refuse an average that the model does not have."""
+    if options.average not in scoring_pb2.AverageOf.values():
+        raise OptionError(f"average: expected a value of AverageOf, got {options.average}")
     if options.average == OF_PROBABILITIES and model.spec.output.kind == "raw":
         raise OptionError(f"average: model {model.name!r} has raw scores, no probabilities; average the scores")
     count = model.spec.output.classes

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from protos.spec import MODEL
 from service.engine.repository import StoredModel, short
 from service.errors import ModelError
+from service.log import log
 
 
 class Session:
@@ -18,8 +19,8 @@ class Session:
         try:
             self._session = ort.InferenceSession(file, _options(), providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises a different kind for every stage of loading
-            reason = " ".join(str(error).replace(str(file), short(file)).split())
-            raise ModelError(f"{short(file)}: ONNX Runtime cannot load it: {reason}") from None
+            log.error("model", extra={"record": {"file": str(file), "error": str(error)}})
+            raise ModelError(f"{short(file)}: ONNX Runtime cannot load it; convert the model again") from None
 
     def run(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         """Score one tile.
@@ -35,7 +36,7 @@ class Session:
 
 def _options() -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

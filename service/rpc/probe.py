@@ -10,7 +10,7 @@ SECONDS = 3
 
 def is_serving(address: str) -> bool:
     """Whether a server at HOST:PORT answers, and says SERVING."""
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
         except grpc.RpcError:

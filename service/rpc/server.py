@@ -5,6 +5,7 @@ then the process ends. A second signal ends it at once.
 """
 
 import asyncio
+import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,12 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from service.executor import Executor
 from service.log import log
 from service.rpc.servicer import SERVICE, ScoringServicer
 from service.scoring import Limits, Scorer
 
-GOODBYE_SECONDS = 5
-"""For answers that are on their way when nothing is left to compute."""
+GOODBYE_SECONDS = 0.5
+"""For whoever still watches the health when every request is answered."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,7 @@ class Settings:
 
 async def serve(settings: Settings) -> None:
     """Serve until a signal; raises OSError if the address cannot be had."""
-    servicer = ScoringServicer(
-        Scorer(settings.models, settings.limits), Executor(slots=settings.slots, waiting=settings.limits.waiting)
-    )
+    servicer = ScoringServicer(Scorer(settings.models, settings.limits), slots=settings.slots)
     server, checks = grpc.aio.server(options=_options(settings.limits)), health.aio.HealthServicer()
     server.add_generic_rpc_handlers([servicer.handlers()])
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -56,12 +54,14 @@ async def serve(settings: Settings) -> None:
 
 
 async def _stop(server: grpc.aio.Server, servicer: ScoringServicer, signals: asyncio.Queue[None]) -> None:
-    """Stop when all is answered, or at the next signal."""
+    """Stop when all is answered; at the next signal end the process, whatever its threads do."""
     drained, again = asyncio.create_task(servicer.drain()), asyncio.create_task(signals.get())
     await asyncio.wait({drained, again}, return_when=asyncio.FIRST_COMPLETED)
-    await server.stop(GOODBYE_SECONDS if drained.done() else 0)
-    drained.cancel()
+    if not drained.done():
+        log.info("stopped at once")
+        os._exit(1)
     again.cancel()
+    await server.stop(GOODBYE_SECONDS)
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:

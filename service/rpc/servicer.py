@@ -21,7 +21,8 @@ from service.log import log
 from service.rpc.status import status_of
 from service.scoring import Scorer
 
-LINGER_SECONDS, LINGER_TIMES = 0.5, 10
+LINGER_SECONDS, LINGER_TIMES = 0.5, 20
+NAME_LETTERS = 255
 
 SERVICE = scoring_pb2.DESCRIPTOR.services_by_name["Scoring"]
 
@@ -29,9 +30,11 @@ SERVICE = scoring_pb2.DESCRIPTOR.services_by_name["Scoring"]
 class ScoringServicer:
     """Answers requests with a scorer, in an executor's threads."""
 
-    def __init__(self, scorer: Scorer, executor: Executor) -> None:
+    def __init__(self, scorer: Scorer, *, slots: int) -> None:
+        limits = scorer.limits
         self._scorer = scorer
-        self._executor = executor
+        self._executor = Executor(slots=slots, waiting=limits.waiting, size=limits.waiting_bytes)
+        self._quick = Executor(slots=1, waiting=limits.waiting, size=limits.waiting_bytes)
         self._asked = 0
         self._unanswered = 0
         self._answered = asyncio.Event()
@@ -55,8 +58,10 @@ class ScoringServicer:
 
     async def score(self, request: scoring_pb2.ScoreRequest, record: dict[str, Any]) -> scoring_pb2.ScoreResponse:
         """Score one image."""
-        record |= {"model": request.model, "bytes": request.ByteSize()}
-        response, waited = await self._executor.run(lambda cancelled: self._scorer.answer(request, cancelled))
+        check_names([request.model, request.version, request.image.name, *request.options.classes])
+        size = request.ByteSize()
+        record |= {"model": request.model, "bytes": size}
+        response, waited = await self._executor.run(lambda gone: self._scorer.answer(request, gone), size=size)
         response.timing.queue_ms = waited
         response.timing.total_ms += waited
         record |= {"width": response.image.width, "height": response.image.height, "queue_ms": round(waited, 3)}
@@ -64,7 +69,7 @@ class ScoringServicer:
 
     async def list_models(self, _: scoring_pb2.ListModelsRequest, __: dict[str, Any]) -> scoring_pb2.ListModelsResponse:
         """Name the models."""
-        found, _waited = await self._executor.run(lambda _: self._scorer.repository.models())
+        found, _waited = await self._quick.run(lambda _: self._scorer.repository.models())
         models = [scoring_pb2.ModelVersion(name=name, version=version) for name, version in found]
         return scoring_pb2.ListModelsResponse(models=models)
 
@@ -72,8 +77,9 @@ class ScoringServicer:
         self, request: scoring_pb2.GetModelRequest, record: dict[str, Any]
     ) -> scoring_pb2.GetModelResponse:
         """Describe one model."""
+        check_names([request.model, request.version])
         record["model"] = request.model
-        description, _ = await self._executor.run(lambda _: self._scorer.describe(request.model, request.version))
+        description, _ = await self._quick.run(lambda _: self._scorer.describe(request.model, request.version))
         return description
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -98,27 +104,27 @@ class ScoringServicer:
             started = time.monotonic()
             self._asked += 1
             self._unanswered += 1
+            context.add_done_callback(self._end)  # not before the answer has left
             try:
                 response = await self._answer(data, request_class, method, record)
                 record["code"] = "OK"
                 return response.SerializeToString()
             except ServiceError as error:
                 status = status_of(error)
-                record |= {"code": status[0].name, "error": str(error)}
+                record |= {"code": status[0].name, "error": status[1]}
             except Exception:
                 status = grpc.StatusCode.INTERNAL, f"a bug; the server's log has it as {record['id']}", ()
                 record["code"] = grpc.StatusCode.INTERNAL.name
                 log.exception("bug", extra={"record": {"id": record["id"]}})
             finally:
                 record["ms"] = round((time.monotonic() - started) * 1e3, 3)
-                self._end(record)
+                log.info("request", extra={"record": record})
             await context.abort(*status)
             return b""  # never: abort raises
 
         return handle
 
-    def _end(self, record: dict[str, Any]) -> None:
-        log.info("request", extra={"record": record})
+    def _end(self, _: grpc.aio.ServicerContext) -> None:
         self._unanswered -= 1
         self._answered.set()
 
@@ -139,3 +145,10 @@ class ScoringServicer:
                 f"message: expected {request.DESCRIPTOR.full_name}, got {len(data)} other bytes"
             ) from None
         return await method(request, record)
+
+
+def check_names(names: list[str]) -> None:
+    """Refuse names that are too long to be any, before they are looked up and quoted."""
+    for name in names:
+        if len(name) > NAME_LETTERS:
+            raise OptionError(f"names: expected at most {NAME_LETTERS} letters, got {len(name)}: {name[:20]}…")

@@ -20,13 +20,21 @@ STATUSES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.LimitError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DrainingError: grpc.StatusCode.UNAVAILABLE,
+    errors.CancelledRunError: grpc.StatusCode.CANCELLED,
 }
 RETRY_SECONDS = 1
+MESSAGE_LETTERS = 1000  # gRPC refuses trailers of more than 8 KiB
+
+
+def printable(message: str) -> str:
+    """One line of bounded length: what a request holds may be quoted in it."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in message)
+    return text if len(text) <= MESSAGE_LETTERS else f"{text[:MESSAGE_LETTERS]}…"
 
 
 def status_of(error: errors.ServiceError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
     """Status code, message, and trailing metadata."""
-    code, message = STATUSES[type(error)], str(error)
+    code, message = STATUSES[type(error)], printable(str(error))
     if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
         return code, message, ()
     detail = Any()

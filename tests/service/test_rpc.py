@@ -244,7 +244,7 @@ def bad_requests() -> dict[str, tuple[scoring_pb2.ScoreRequest, grpc.StatusCode,
         "large-answer": (
             encoded(pyvips.Image.black(12_000, 12_000).write_to_buffer(".png"), grid=True),
             invalid,
-            "grid: 1492×1492 cells of 11 classes are 94 MiB, expected at most 64",
+            "grid: 1492×1492 cells of 11 classes are 93.4 MiB, expected at most 64.0",
         ),
         "raw-dtype": (raw(dtype="float32"), invalid, "image.raw.dtype: expected uint8 or uint16, got 'float32'"),
         "raw-data": (raw(data=bytes(6399)), invalid, "image.raw.data: expected 6400 bytes, got 6399"),
