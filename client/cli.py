@@ -72,6 +72,8 @@ def score(
 
     fullconv-score page.png --model digits --heatmap page-heatmap.png
     """
+    if server == "":
+        raise typer.BadParameter("expected HOST:PORT, got nothing", param_hint="--server")
     if server and models:
         raise typer.BadParameter("expected one of --server and --models, got both", param_hint="--server")
     options = scoring_pb2.ScoreOptions(

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from client.answer import Answer, failure
 from client.console import complain
-from client.errors import ImageError
+from client.errors import ImageError, UnavailableError
 from client.files import OutputError
 from client.grid import Rows, grid_file
 from client.progress import Progress, progress
@@ -66,7 +66,9 @@ class Job:
             for image in images:
                 try:
                     answer = Answer(self._score(image, advance))
-                except (ImageError, OutputError) as error:
+                except (ImageError, OutputError, UnavailableError) as error:
+                    if isinstance(error, UnavailableError) and len(images) == 1:
+                        raise
                     complain(error)
                     answers.append(failure(readable(image.name), error))
                     continue

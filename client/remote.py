@@ -5,6 +5,8 @@ with Client("127.0.0.1:8500") as client:
     print(answer.top[0].label, answer.grid.shape)
 """
 
+import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Literal, Self
 
 import grpc
 import numpy as np
+from google.rpc.error_details_pb2 import RetryInfo
+from grpc_status import rpc_status
 from numpy.typing import NDArray
 
 from client.answer import AVERAGES, Answer
@@ -20,20 +24,31 @@ from client.errors import ImageError, RequestError, UnavailableError
 from protos import scoring_pb2, scoring_pb2_grpc
 
 Image = str | Path | bytes | NDArray[np.uint8] | NDArray[np.uint16]
-"""A file's path, an encoded file, or pixels (height, width) or (height, width, channels), uint8 or uint16."""
+"""A file's path, an encoded file, or pixels (height, width) or (height, width, channels): white is 255 or 65535."""
 
+ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\[\]/]+):[0-9]{1,5}")
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 """The server's limits count."""
+LOOPBACK = ("localhost:", "127.", "[::1]:")
+"""Servers on this machine, which no HTTP proxy can reach."""
+TRIES = 5
+"""How often a busy server is asked, each time as much later as it says."""
 
 
 class Client:
     """A connection to `fullconv-serve`; safe to share between threads."""
 
     def __init__(self, server: str, *, timeout: float | None = None) -> None:
-        """Connect to HOST:PORT, in the clear; `timeout` is the seconds that any call may take, None: for ever."""
+        """Connect to HOST:PORT, in the clear; `timeout` is the seconds that any call may take, None: for ever.
+
+        Raises RequestError if that is no address. Connecting itself waits for the first call.
+        """
+        if not ADDRESS.fullmatch(server) or int(server.rpartition(":")[2]) > 65535:
+            raise RequestError(f"server: expected HOST:PORT, got {server!r}")
         self._server = server
         self._timeout = timeout
-        self._channel = grpc.insecure_channel(server, options=OPTIONS)
+        local = [("grpc.enable_http_proxy", 0)] if server.startswith(LOOPBACK) else []
+        self._channel = grpc.insecure_channel(server, options=OPTIONS + local)
         self._stub = scoring_pb2_grpc.ScoringStub(self._channel)
 
     def score(
@@ -49,10 +64,12 @@ class Client:
     ) -> Answer:
         """Score one image with a model; an empty version is the highest, no classes are all.
 
-        Raises ImageError, RequestError or UnavailableError; all are ScoringError.
+        A server that is too busy is asked again, when it says. Raises ImageError, RequestError or UnavailableError; all
+        are ScoringError.
         """
         of = {name: value for value, name in AVERAGES.items()}[average]
-        options = scoring_pb2.ScoreOptions(average=of, top=top, classes=classes, grid=grid)
+        chosen = [classes] if isinstance(classes, str) else list(classes)
+        options = scoring_pb2.ScoreOptions(average=of, top=top, classes=chosen, grid=grid)
         request = scoring_pb2.ScoreRequest(model=model, version=version, image=_image(image), options=options)
         return Answer(self._score(request))
 
@@ -90,7 +107,15 @@ class Client:
 
     def _score(self, request: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:
         with self._translated():
-            response: scoring_pb2.ScoreResponse = self._stub.Score(request, timeout=self._timeout)
+            for _ in range(TRIES - 1):
+                try:
+                    return self._answer(request)
+                except grpc.RpcError as error:
+                    time.sleep(_retry_delay(error))
+            return self._answer(request)
+
+    def _answer(self, request: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:
+        response: scoring_pb2.ScoreResponse = self._stub.Score(request, timeout=self._timeout)
         return response
 
     @contextmanager
@@ -136,7 +161,7 @@ def readable(name: str) -> str:
 
 
 def _raw(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> scoring_pb2.RawImage:
-    if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3):
+    if pixels.dtype.kind != "u" or pixels.dtype.itemsize > 2 or pixels.ndim not in (2, 3):
         raise ImageError(
             f"image: expected (height, width[, channels]) of uint8 or uint16, got {pixels.shape} of {pixels.dtype}"
         )
@@ -145,6 +170,14 @@ def _raw(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> scoring_pb2.RawImage
     return scoring_pb2.RawImage(
         height=height, width=width, channels=channels, dtype=pixels.dtype.name, data=little.tobytes()
     )
+
+
+def _retry_delay(error: grpc.RpcError) -> float:
+    """Seconds after which a busy server wants to be asked again; raises any other error."""
+    status, retry = rpc_status.from_call(error), RetryInfo()
+    if status is None or not any(detail.Unpack(retry) for detail in status.details):
+        raise error
+    return float(retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
 
 
 def _error(error: grpc.RpcError, server: str) -> ImageError | RequestError | UnavailableError:

@@ -235,6 +235,10 @@ def bad_requests() -> dict[str, tuple[scoring_pb2.ScoreRequest, grpc.StatusCode,
         "unknown-model": (scoring_pb2.ScoreRequest(model="../digits"), missing, "there: digits, padded, unpadded"),
         "unknown-version": (scoring_pb2.ScoreRequest(model="digits", version="9"), missing, "there: 1"),
         "unknown-class": (encoded(good, classes=["cat"]), missing, "got 'cat'"),
+        "long-model": (scoring_pb2.ScoreRequest(model="m" * 200), missing, "model: no 'mmm"),
+        "longer-model": (scoring_pb2.ScoreRequest(model="m" * 9000), invalid, "expected at most 255 letters, got 9000"),
+        "long-class": (encoded(good, classes=["é" * 4000]), invalid, "expected at most 255 letters, got 4000"),
+        "odd-average": (encoded(good, average=7), invalid, "average: expected a value of AverageOf, got 7"),
         "no-image": (scoring_pb2.ScoreRequest(model="digits"), invalid, "expected encoded or raw pixels, got neither"),
         "empty": (encoded(b""), invalid, "i: not a whole JPEG, PNG, WebP or TIFF image"),
         "text": (encoded(b"not an image"), invalid, "i: not a whole"),
@@ -312,14 +316,71 @@ def test_busy_servers_say_when_to_come_again(models: Path) -> None:
     assert retry.retry_delay.seconds == 1
 
 
-def test_deadlines_free_the_server(server: Server, client: Client) -> None:
-    """Requests whose time is up are DEADLINE_EXCEEDED, and do not keep the server from others."""
+def test_deadlines_leave_the_server_right(server: Server, client: Client) -> None:
+    """Requests whose time is up are DEADLINE_EXCEEDED, and the server answers others as before."""
     large = noise(4000, 4000, 1)
     with Client(server.address, timeout=0.3) as hasty:
         for _ in range(6):
             with pytest.raises(UnavailableError, match="DEADLINE_EXCEEDED"):
                 hasty.score(large, model="digits")
     assert client.score(noise(80, 80, 1), model="digits").response.grid.rows == 2
+
+
+def test_waiting_bytes_are_bounded(models: Path) -> None:
+    """Messages that wait may be so many megabytes together; one more is refused until there is room."""
+    large = noise(3000, 3000, 1)
+    with (
+        running(models, "--slots", "1", "--max-waiting-mib", "20") as server,
+        Client(server.address) as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        answers = list(pool.map(lambda _: client.score(large, model="digits").average, range(8)))
+    for average in answers:
+        np.testing.assert_array_equal(answers[0], average)
+    assert "RESOURCE_EXHAUSTED" in {line["code"] for line in server.events("request")}
+
+
+def test_a_second_signal_ends_the_server_at_once(models: Path) -> None:
+    """The first signal waits for the request that runs; the second does not: status 1."""
+    large = pyvips.Image.black(12000, 12000).write_to_buffer(".png")
+    command = [*COMMAND, "--models", str(models), "--listen", "127.0.0.1:0", "--tile-mib", "64"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        address = json.loads(process.stderr.readline())["address"]
+        with Client(address) as client, ThreadPoolExecutor(1) as pool:
+            client.models()
+            running_request = pool.submit(client.score, large, model="digits")
+            time.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            assert [json.loads(process.stderr.readline())["event"] for _ in range(2)] == ["request", "draining"]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 1
+            with pytest.raises(UnavailableError):
+                running_request.result()
+
+
+def test_messages_do_not_mix(server: Server) -> None:
+    """Many clients with many kinds of bad file at once: each gets the message of its own."""
+    files = {
+        "text": b"not an image",
+        "jpeg": encode(noise(200, 200, 3), ".jpg")[:-2000],
+        "png": png(noise(200, 200, 3))[:-2000],
+        "tiff": encode(noise(200, 200, 3), ".tif")[:-2000],
+    }
+
+    def work(number: int) -> tuple[str, str]:
+        name = list(files)[number % 4]
+        request = scoring_pb2.ScoreRequest(model="digits", image=scoring_pb2.Image(name=name, encoded=files[name]))
+        with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+            scoring_pb2_grpc.ScoringStub(channel).Score(request)
+        return name, caught.value.details()
+
+    with ThreadPoolExecutor(12) as pool:
+        got = set(pool.map(work, range(200)))
+    assert {
+        (name, f"{name}: {said}")
+        for name in files
+        for said in ["not a whole JPEG, PNG, WebP or TIFF image: damaged, cut short, or something else"]
+    } == got
 
 
 def test_reflection(server: Server) -> None:
@@ -349,6 +410,8 @@ def test_requests_are_logged(server: Server, client: Client) -> None:
     [
         (["--listen", "0.0.0.0:0"], 2, "--insecure"),
         (["--listen", "8500"], 2, "expected HOST:PORT"),
+        (["--listen", "::1:8500"], 2, "[IPV6]:PORT"),
+        (["--listen", "127.0.0.1:²"], 2, "expected HOST:PORT"),
         (["--listen", "localhost:99999"], 2, "expected HOST:PORT"),
         (["--models", "/nowhere"], 3, "expected a directory, got /nowhere"),
         (["--tls-cert", "x"], 2, "No such option"),

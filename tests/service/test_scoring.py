@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from pictures import noise, png
 
 from protos import scoring_pb2
-from service.errors import ImageError, ModelError, NotFoundError, OptionError
+from service.errors import CancelledRunError, ImageError, ModelError, NotFoundError, OptionError
 from service.images.picture import open_bytes
 from service.scoring import Limits, Run, Scorer
 
@@ -140,3 +140,18 @@ def test_left_out_pixels_are_reported(tmp_path: Path, convert: Convert) -> None:
         open_bytes(png(noise(25, 33, 3)), name="i"), request("unpadded")
     )
     assert (run.response.grid.left_out.height, run.response.grid.left_out.width) == (3, 3)
+
+
+@pytest.mark.parametrize("asked", [0, 1, 3])
+def test_runs_stop_when_nobody_waits(
+    tmp_path: Path, convert: Convert, monkeypatch: pytest.MonkeyPatch, asked: int
+) -> None:
+    """A run asks before it decodes and before every tile, and computes no tile after the first yes."""
+    scorer = Scorer(convert(make_network(tmp_path, UNPADDED)), Limits(tile_bytes=100_000))
+    answers = iter([False] * asked)
+    run = scorer.plan(open_bytes(png(noise(200, 200, 3)), name="i"), request("unpadded"), lambda: next(answers, True))
+    tiles, compute = [], run.session.run
+    monkeypatch.setattr(run.session, "run", lambda pixels: tiles.append(pixels) or compute(pixels))
+    with pytest.raises((CancelledRunError, ImageError)):
+        scored(run)
+    assert len(tiles) <= asked < len(run.tiles)
