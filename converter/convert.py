@@ -58,7 +58,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
             preprocessing.check_channels(network.channels)
             prepend(network.model.graph, preprocessing, network.channels)
         ir.save(network.model, folder / MODEL, external_data=WEIGHTS)
-        spec = describe(request.target.parent.name, classifier, network, request.activation)
+        spec = describe(request.target.absolute().parent.name, classifier, network, request.activation)
         spec.weights_sha256 = sha256(folder / WEIGHTS)
         labels = load_labels(request.labels, classifier.labels, network.classes)
         if labels:

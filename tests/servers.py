@@ -11,6 +11,9 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import grpc
+
+SCORE = "/fullconv.v1.Scoring/Score"
 COMMAND = [sys.executable, "-c", "from service.cli import main; main()"]
 
 
@@ -51,3 +54,21 @@ def running(models: Path, *options: str) -> Iterator[Server]:
             process.kill()
             reader.join()
     assert not server.events("bug") + server.events("stray")
+
+
+def call(address: str, method: str, data: bytes) -> grpc.RpcError:
+    """Send raw bytes to a method that cannot answer them; returns the error."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            channel.unary_unary(method)(data, timeout=30)
+        except grpc.RpcError as error:
+            return error
+    raise AssertionError(f"expected {method} to fail")
+
+
+def until_busy(address: str) -> grpc.RpcError:
+    """Ask a server that admits one request until it is busy with another one; returns what it said then."""
+    while True:
+        error = call(address, SCORE, b"")
+        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return error

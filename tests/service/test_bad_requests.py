@@ -1,0 +1,162 @@
+"""What a server and its command line refuse, and how."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+import pyvips
+from conftest import ROOT
+from grpc_status import rpc_status
+from pictures import encode, noise, png
+from servers import COMMAND, SCORE, Server, call
+
+from client import Client, ImageError
+from protos import scoring_pb2, scoring_pb2_grpc
+
+
+def bad_requests() -> dict[str, tuple[scoring_pb2.ScoreRequest, grpc.StatusCode, str]]:
+    """Requests that cannot be answered, the status they get, and what must be said."""
+    invalid, missing = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+    jpeg = encode(noise(200, 200, 3), ".jpg")
+    bomb = pyvips.Image.black(60_000, 60_000).write_to_buffer(".png", compression=9, bitdepth=1)
+
+    def encoded(data: bytes, **options: object) -> scoring_pb2.ScoreRequest:
+        return scoring_pb2.ScoreRequest(
+            model="digits",
+            image=scoring_pb2.Image(name="i", encoded=data),
+            options=scoring_pb2.ScoreOptions(**options),
+        )
+
+    def raw(**fields: object) -> scoring_pb2.ScoreRequest:
+        whole = {"height": 80, "width": 80, "channels": 1, "dtype": "uint8", "data": bytes(6400)} | fields
+        image = scoring_pb2.Image(name="i", raw=scoring_pb2.RawImage(**whole))
+        return scoring_pb2.ScoreRequest(model="digits", image=image)
+
+    good = png(noise(80, 80, 1))
+    return {
+        "no-model": (scoring_pb2.ScoreRequest(), missing, "model: no ''"),
+        "unknown-model": (scoring_pb2.ScoreRequest(model="../digits"), missing, "there: digits, padded, unpadded"),
+        "unknown-version": (scoring_pb2.ScoreRequest(model="digits", version="9"), missing, "there: 1"),
+        "unknown-class": (encoded(good, classes=["cat"]), missing, "got 'cat'"),
+        "long-model": (scoring_pb2.ScoreRequest(model="m" * 200), missing, "model: no 'mmm"),
+        "longer-model": (scoring_pb2.ScoreRequest(model="m" * 9000), invalid, "expected at most 255 letters, got 9000"),
+        "long-class": (encoded(good, classes=["é" * 4000]), invalid, "expected at most 255 letters, got 4000"),
+        "odd-average": (encoded(good, average=7), invalid, "average: expected a value of AverageOf, got 7"),
+        "no-image": (scoring_pb2.ScoreRequest(model="digits"), invalid, "expected encoded or raw pixels, got neither"),
+        "empty": (encoded(b""), invalid, "i: not a whole JPEG, PNG, WebP or TIFF image"),
+        "text": (encoded(b"not an image"), invalid, "i: not a whole"),
+        "truncated": (encoded(jpeg[:-2000]), invalid, "i: not a whole"),
+        "small": (encoded(png(noise(69, 80, 1))), invalid, "window of 70×70 pixels, got 80×69"),
+        "bomb": (encoded(bomb), invalid, "60000×60000 is 3600 megapixels, expected at most 256"),
+        "large-answer": (
+            encoded(pyvips.Image.black(12_000, 12_000).write_to_buffer(".png"), grid=True),
+            invalid,
+            "grid: 1492×1492 cells of 11 classes are 93.4 MiB, expected at most 64.0",
+        ),
+        "raw-dtype": (raw(dtype="float32"), invalid, "image.raw.dtype: expected uint8 or uint16, got 'float32'"),
+        "raw-data": (raw(data=bytes(6399)), invalid, "image.raw.data: expected 6400 bytes, got 6399"),
+        "raw-nothing": (raw(height=0, data=b""), invalid, "image.raw.height: expected 1 to"),
+        "raw-huge": (raw(height=4_000_000_000, width=4_000_000_000), invalid, "image.raw.height: expected 1 to"),
+        "raw-bands": (raw(channels=7, data=bytes(44800)), invalid, "expected 1 or 3 bands and perhaps alpha, got 7"),
+    }
+
+
+@pytest.mark.parametrize("kind", bad_requests())
+def test_bad_requests(server: Server, client: Client, kind: str) -> None:
+    """Each has note's status and one line that names field, expected and got; the server is right afterwards."""
+    request, code, said = bad_requests()[kind]
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        scoring_pb2_grpc.ScoringStub(channel).Score(request)
+    assert caught.value.code() is code
+    assert said in caught.value.details()
+    assert "\n" not in caught.value.details()
+    assert "/" not in caught.value.details().replace("../digits", "")
+    assert client.score(noise(80, 80, 1), model="digits").response.grid.rows == 2
+
+
+def test_malformed_messages(server: Server) -> None:
+    """Bytes that are no message, in every method."""
+    for method in ("Score", "GetModel", "ListModels"):
+        error = call(server.address, f"/fullconv.v1.Scoring/{method}", b"\xff" * 9)
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert f"message: expected fullconv.v1.{method}Request, got 9 other bytes" == error.details()
+
+
+def test_unknown_methods(server: Server) -> None:
+    """A method that is not there is UNIMPLEMENTED."""
+    assert call(server.address, "/fullconv.v1.Scoring/Paint", b"").code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_messages_over_the_limit(server: Server, client: Client) -> None:
+    """The transport's limit is RESOURCE_EXHAUSTED without RetryInfo; the client says it is the image's size."""
+    error = call(server.address, SCORE, bytes((64 << 20) + 1))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert rpc_status.from_call(error) is None
+    with pytest.raises(ImageError, match="larger than one message"):
+        client.score(bytes(65 << 20), model="digits")
+
+
+def test_messages_do_not_mix(server: Server) -> None:
+    """Many clients with many kinds of bad file at once: each gets the message of its own."""
+    files = {
+        "text": b"not an image",
+        "jpeg": encode(noise(200, 200, 3), ".jpg")[:-2000],
+        "png": png(noise(200, 200, 3))[:-2000],
+        "tiff": encode(noise(200, 200, 3), ".tif")[:-2000],
+    }
+
+    def work(number: int) -> tuple[str, str]:
+        name = list(files)[number % 4]
+        request = scoring_pb2.ScoreRequest(model="digits", image=scoring_pb2.Image(name=name, encoded=files[name]))
+        with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+            scoring_pb2_grpc.ScoringStub(channel).Score(request)
+        return name, caught.value.details()
+
+    with ThreadPoolExecutor(12) as pool:
+        got = set(pool.map(work, range(200)))
+    assert {
+        (name, f"{name}: {said}")
+        for name in files
+        for said in ["not a whole JPEG, PNG, WebP or TIFF image: damaged, cut short, or something else"]
+    } == got
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (["--listen", "0.0.0.0:0"], 2, "--insecure"),
+        (["--listen", "8500"], 2, "expected HOST:PORT"),
+        (["--listen", "::1:8500"], 2, "[IPV6]:PORT"),
+        (["--listen", "127.0.0.1:²"], 2, "expected HOST:PORT"),
+        (["--listen", "localhost:99999"], 2, "expected HOST:PORT"),
+        (["--models", "/nowhere"], 3, "expected a directory, got /nowhere"),
+        (["--tls-cert", "x"], 2, "No such option"),
+    ],
+)
+def test_command_lines_that_cannot_be(models: Path, options: list[str], status: int, said: str) -> None:
+    """A server does not start in the clear beyond this machine, nor without models."""
+    command = [*COMMAND, "--models", str(models), *options]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == status
+    assert said in result.stderr
+
+
+def test_taken_ports_are_said(server: Server, models: Path) -> None:
+    """A second server on the same port ends with status 1 and says why."""
+    command = [*COMMAND, "--models", str(models), "--listen", server.address]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 1
+    assert f"cannot listen on {server.address}" in result.stderr
+
+
+def test_unreachable_servers_are_exit_1() -> None:
+    """Where nobody listens, the command says so on one line, with status 1."""
+    command = [sys.executable, "-c", "from client.cli import main; main()"]
+    arguments = [str(ROOT / "models" / "digits" / "page.png"), "--model", "digits", "--server", "127.0.0.1:1"]
+    result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 1
+    assert "127.0.0.1:1: UNAVAILABLE" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
