@@ -103,8 +103,9 @@ class ScoringServicer:
             record: dict[str, Any] = {"method": name, "id": uuid.uuid4().hex[:12], "code": "CANCELLED"}
             started = time.monotonic()
             self._asked += 1
-            self._unanswered += 1
-            context.add_done_callback(self._end)  # not before the answer has left
+            if not self._draining:  # who is refused is not waited for, or those who go on asking would hold the end up
+                self._unanswered += 1
+                context.add_done_callback(self._end)  # not before the answer has left
             try:
                 response = await self._answer(data, request_class, method, record)
                 record["code"] = "OK"

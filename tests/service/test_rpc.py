@@ -160,6 +160,31 @@ def test_termination_answers_what_was_admitted(models: Path) -> None:
     assert [e["event"] for e in server.log if e["event"] != "request"] == ["listening", "draining", "stopped"]
 
 
+def test_clients_that_go_on_asking_do_not_hold_up_the_end(models: Path) -> None:
+    """After SIGTERM clients that never stop are refused until there is no server any more, which ends with status 0."""
+    gone = {"refused": 0, "answered": 0}
+    with running(models) as server:
+
+        def work(_: int) -> None:
+            with Client(server.address) as client:
+                while server.process.poll() is None:
+                    try:
+                        client.score(noise(80, 80, 1), model="digits")
+                        gone["answered"] += 1
+                    except UnavailableError:
+                        gone["refused"] += 1
+
+        with ThreadPoolExecutor(8) as pool:
+            done = pool.map(work, range(8))
+            while not gone["answered"]:
+                time.sleep(0.01)
+            server.process.send_signal(signal.SIGTERM)
+            list(done)
+        assert server.process.wait(30) == 0
+    assert gone["refused"] > 8
+    assert {"OK", "UNAVAILABLE"} == {line["code"] for line in server.events("request")}
+
+
 def test_health_says_not_serving_while_draining(models: Path) -> None:
     """After SIGTERM, with a request still running, health is NOT_SERVING and new requests are UNAVAILABLE."""
     large = pyvips.Image.gaussnoise(6000, 6000).cast("uchar").write_to_buffer(".png", compression=0)
