@@ -52,11 +52,11 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
     with staging(request.target, force=request.force) as folder:
         progress.step("rewriting the head", 0)
         output = only_scores(classifier.model.graph)
-        source = SourceNetwork(classifier.original, output, preprocessing, folder)
-        network = rewrite(classifier.model, output, classifier.window, folder)
+        source = SourceNetwork(classifier, output, preprocessing, folder)
+        network = rewrite(classifier.model, output, classifier.window, classifier.layout, folder)
         if preprocessing is not None:
             preprocessing.check_channels(network.channels)
-            prepend(network.model.graph, preprocessing, network.channels)
+            prepend(network.model.graph, preprocessing, network.channels, classifier.layout)
         ir.save(network.model, folder / MODEL, external_data=WEIGHTS)
         spec = describe(request.target.absolute().parent.name, classifier, network, request.activation)
         spec.weights_sha256 = sha256(folder / WEIGHTS)
@@ -69,7 +69,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         vertical, horizontal = map(Extent, network.plane, classifier.window)
         comparison = Comparison(
             source=source,
-            converted=ConvertedNetwork(network.model, preprocessing, folder),
+            converted=ConvertedNetwork(network.model, classifier.layout, folder),
             vertical=vertical,
             horizontal=horizontal,
             channels=network.channels,

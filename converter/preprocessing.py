@@ -42,21 +42,17 @@ class Preprocessing(BaseModel):
                 )
 
     def affine(self, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Factor and offset, each (channels, 1, 1) float32, such that x * factor + offset is the network's input."""
+        """Factor and offset, each (channels,) float32, such that x * factor + offset is the network's input."""
         mean = np.asarray(self.mean or [0.0] * channels)
         std = np.asarray(self.std or [1.0] * channels)
-        return _per_channel(self.scale / std), _per_channel(-mean / std)
+        return (self.scale / std).astype(np.float32), (-mean / std).astype(np.float32)
 
     def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Prepare (N, height, width, channels) uint8 RGB or grey: (N, channels, height, width) float32."""
+        """Prepare (N, height, width, channels) uint8 RGB or grey: float32 of the same shape."""
         ordered = pixels[..., ::-1] if self.order == "BGR" else pixels
         mean, std = np.asarray(self.mean or 0.0), np.asarray(self.std or 1.0)
-        prepared = (ordered.astype(np.float64) * self.scale - mean) / std
-        return np.ascontiguousarray(np.moveaxis(prepared, -1, 1), np.float32)
-
-
-def _per_channel(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    return values.astype(np.float32).reshape(-1, 1, 1)
+        prepared: NDArray[np.float32] = ((ordered.astype(np.float64) * self.scale - mean) / std).astype(np.float32)
+        return prepared
 
 
 PRESETS = {

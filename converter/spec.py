@@ -32,7 +32,7 @@ def describe(name: str, classifier: Classifier, network: DenseNetwork, activatio
         input=model_pb2.Input(
             name=str(image.name),
             dtype="uint8" if uint8 else "float32",
-            layout="NHWC" if uint8 else "NCHW",
+            layout="NHWC" if uint8 else classifier.layout,
             channels=network.channels,
             order=ORDERS.get(network.channels, ""),
         ),

@@ -9,7 +9,8 @@ from onnx_ir.passes import common
 
 from converter.errors import UnsupportedError
 
-SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+IR_VERSION = 9
+"""The oldest that lets initializers be no inputs and knows the operator set that is delivered."""
 
 
 def canonicalise(model: ir.Model) -> None:
@@ -25,8 +26,8 @@ def canonicalise(model: ir.Model) -> None:
         common.ClearMetadataAndDocStringPass(),
     )
     passes(model)
+    model.ir_version = max(model.ir_version, IR_VERSION)
     for node in list(model.graph):
-        _check_no_subgraph(node)
         if node.op_type in ("BatchNormalization", "Dropout"):
             _check_inference(node)
         if node.op_type == "Dropout" or _is_identity_pool(node):
@@ -47,12 +48,6 @@ def only_scores(graph: ir.Graph) -> int:
         names = ", ".join(str(value.name) for value in graph.outputs)
         raise UnsupportedError(f"outputs: expected one row of scores, got {names}; export the classifier alone")
     return rows[0]
-
-
-def _check_no_subgraph(node: ir.Node) -> None:
-    """What a branch or loop reads of the map from outside would escape the passes that follow."""
-    if any(attribute.type in SUBGRAPHS for attribute in node.attributes.values()):
-        raise UnsupportedError(f"node {node.name!r} ({node.op_type}): expected no branches or loops; export it traced")
 
 
 def _check_inference(node: ir.Node) -> None:

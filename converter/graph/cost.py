@@ -10,10 +10,11 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from converter.graph.geometry import Plane
-from converter.graph.trace import Shapes
 from protos import model_pb2
 
 FLOAT_BYTES = 4
+
+Shapes = Mapping[ir.Value, tuple[int, ...]]
 
 
 def cost(graph: ir.Graph, planes: Mapping[ir.Value, Plane], shapes: Shapes) -> model_pb2.Cost:
@@ -25,7 +26,7 @@ def cost(graph: ir.Graph, planes: Mapping[ir.Value, Plane], shapes: Shapes) -> m
         if node.op_type == "Conv":
             output = node.outputs[0]
             each = _multiply_adds_per_position(node)
-            per_crop += each * math.prod(shapes[str(output.name)][2:])
+            per_crop += each * math.prod(shapes[output][2:])
             per_cell += each * vertical.stride * horizontal.stride * _density(planes[output])
     return model_pb2.Cost(
         stride=model_pb2.Size(height=vertical.stride, width=horizontal.stride),
@@ -50,5 +51,11 @@ def _density(plane: Plane) -> float:
 def _bytes_per_pixel(value: ir.Value | None, planes: Mapping[ir.Value, Plane], shapes: Shapes) -> float:
     if value is None or value not in planes:
         return 0.0
-    channels = shapes[str(value.name)][1]
+    channels = shapes[value][-1 if _is_channels_last(value) else 1]
     return channels * FLOAT_BYTES * _density(planes[value])
+
+
+def _is_channels_last(value: ir.Value) -> bool:
+    """Whether this goes into or comes out of a normalisation of its last axis."""
+    nodes = [value.producer(), *(use.node for use in value.uses())]
+    return any(node is not None and node.op_type == "LayerNormalization" for node in nodes)

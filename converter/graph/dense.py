@@ -6,12 +6,14 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from converter.graph.branches import take_branches
 from converter.graph.canonical import canonicalise
 from converter.graph.cost import cost
 from converter.graph.geometry import Plane, check_window, planes
-from converter.graph.heads import HANDLERS
+from converter.graph.handlers import HANDLERS
 from converter.graph.lift import Rewrite, lift
-from converter.graph.trace import trace
+from converter.graph.padding import write_out_padding
+from converter.graph.trace import fold, trace
 from protos import model_pb2
 
 SCORES = "scores"
@@ -36,25 +38,31 @@ class DenseNetwork:
         return node.op_type if node else None
 
 
-def rewrite(model: ir.Model, output: int, window: tuple[int, int], scratch: Path) -> DenseNetwork:
+def rewrite(model: ir.Model, output: int, window: tuple[int, int], layout: str, scratch: Path) -> DenseNetwork:
     """Rewrite a classifier of windows (height, width) in place; raises ConversionError if it cannot slide.
 
     `output` is the position of the scores among the graph's outputs.
     """
     model.graph.outputs[:] = [model.graph.outputs[output]]
     canonicalise(model)
-    rewrites = lift(model.graph, trace(model, window, scratch), HANDLERS)
-    ir.passes.Sequential(common.RemoveUnusedNodesPass(), common.TopologicalSortPass())(model)
+    traced = trace(model, window, layout, scratch)
+    while take_branches(model, traced.constants):
+        traced = trace(model, window, layout, scratch)
+    fold(model.graph, traced.constants)
+    common.RemoveUnusedNodesPass()(model)
+    padded = write_out_padding(model.graph, traced.shapes)
+    lifting = lift(model.graph, traced.shapes, layout, HANDLERS)
+    tidy = (common.RemoveUnusedNodesPass(), common.TopologicalSortPass(), common.NameFixPass())
+    ir.passes.Sequential(*tidy)(model)
     known = planes(model.graph)
     check_window(known[model.graph.outputs[0]], window)
-    shapes = trace(model, window, scratch)
-    scores = model.graph.outputs[0]
-    channels, classes = shapes[str(model.graph.inputs[0].name)][1], shapes[str(scores.name)][1]
-    counted = cost(model.graph, known, shapes)
-    model.graph.inputs[0].shape = ir.Shape(["N", channels, "H", "W"])
+    image, scores = model.graph.inputs[0], model.graph.outputs[0]
+    channels, classes = lifting.shapes[image][layout.index("C")], lifting.shapes[scores][1]
+    counted = cost(model.graph, known, lifting.shapes)
+    image.shape = ir.Shape([channels if axis == "C" else axis for axis in layout])
     claim_name(model.graph, scores, SCORES)
     scores.shape, scores.dtype = ir.Shape(["N", classes, "rows", "cols"]), ir.DataType.FLOAT
-    return DenseNetwork(model, channels, classes, known[scores], counted, rewrites)
+    return DenseNetwork(model, channels, classes, known[scores], counted, padded + lifting.rewrites)
 
 
 def ending_activation(output: ir.Value) -> ir.Node | None:

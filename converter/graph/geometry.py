@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from converter.errors import UnsupportedError
 from converter.graph.lift import refusal
-from converter.graph.operators import ARITHMETIC, ELEMENTWISE
+from converter.graph.operators import ARITHMETIC, ELEMENTWISE, REDUCTIONS
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def planes(graph: ir.Graph) -> Mapping[ir.Value, Plane]:
     for node in graph:
         sources = [known[value] for value in node.inputs if value in known]
         if sources:
-            known[node.outputs[0]] = RULES.get(node.op_type, _no_rule)(node, sources)
+            known.update(dict.fromkeys(node.outputs, RULES.get(node.op_type, _no_rule)(node, sources)))
     return known
 
 
@@ -84,8 +84,7 @@ Rule = Callable[[ir.Node, list[Plane]], Plane]
 
 
 def _no_rule(node: ir.Node, _: list[Plane]) -> Plane:
-    reason = WHOLE_MAP.get(node.op_type, "it is not known how this operator behaves on larger images")
-    raise refusal(node, f"{reason}; the network cannot be run densely")
+    raise refusal(node, "it is not known how this operator behaves on larger images")
 
 
 def _join(node: ir.Node, sources: list[Plane]) -> Plane:
@@ -110,13 +109,9 @@ def _varies_in_space(constant: ir.TensorProtocol) -> bool:
 
 def _window(node: ir.Node, sources: list[Plane]) -> Plane:
     """Convolutions and pools."""
-    if _text(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise refusal(node, "expected explicit padding, got auto_pad; export with explicit pads")
-    if "ceil_mode" in node.attributes and node.attributes["ceil_mode"].as_int():
-        raise refusal(node, "expected ceil_mode = 0, got 1")
-    kernel = _kernel_of_weights(node) if node.op_type == "Conv" else _ints(node, "kernel_shape", [])
-    pads = _ints(node, "pads", [0, 0, 0, 0])
-    strides, dilations = _ints(node, "strides", [1, 1]), _ints(node, "dilations", [1, 1])
+    kernel = kernel_of(node)
+    pads = ints(node, "pads", [0, 0, 0, 0])
+    strides, dilations = ints(node, "strides", [1, 1]), ints(node, "dilations", [1, 1])
     vertical, horizontal = (
         sources[0][axis].through(
             kernel=kernel[axis],
@@ -130,11 +125,22 @@ def _window(node: ir.Node, sources: list[Plane]) -> Plane:
     return vertical, horizontal
 
 
-def _kernel_of_weights(node: ir.Node) -> list[int]:
+def kernel_of(node: ir.Node) -> list[int]:
+    """Rows and columns of a convolution's or pool's kernel."""
+    if node.op_type != "Conv":
+        return ints(node, "kernel_shape", [])
     weights = node.inputs[1]
     if weights is None or weights.const_value is None:
         raise refusal(node, "expected constant weights, got computed ones")
     return list(weights.const_value.shape.numpy())[2:]
+
+
+def _constant(node: ir.Node, position: int) -> list[int]:
+    value = node.inputs[position]
+    if value is None or value.const_value is None:
+        raise refusal(node, f"expected constants at input {position}, got computed ones")
+    numbers: list[int] = value.const_value.numpy().tolist()
+    return numbers
 
 
 def _over_channels(node: ir.Node, sources: list[Plane]) -> Plane:
@@ -144,22 +150,41 @@ def _over_channels(node: ir.Node, sources: list[Plane]) -> Plane:
     return _join(node, sources)
 
 
-def _ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
+def ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
+    """An attribute, or its default."""
     return list(node.attributes[name].as_ints()) if name in node.attributes else default
 
 
-def _text(node: ir.Node, name: str, default: str) -> str:
-    return node.attributes[name].as_string() if name in node.attributes else default
+def _slice(node: ir.Node, sources: list[Plane]) -> Plane:
+    """Channels of a map; or a map without some rows and columns at its edges: a kernel of one weight."""
+    starts, stops, axes = (_constant(node, position) for position in (1, 2, 3))
+    if axes != [2, 3]:
+        return _join(node, sources)
+    vertical, horizontal = (
+        sources[0][axis].through(kernel=1 + starts[axis] - min(stops[axis], 0), stride=1, dilation=1, before=0, after=0)
+        for axis in (0, 1)
+    )
+    return vertical, horizontal
 
 
-POINTWISE = ELEMENTWISE | ARITHMETIC | {"BatchNormalization", "LRN", "PRelu", "Sum"}
+def _pad(node: ir.Node, sources: list[Plane]) -> Plane:
+    """A map that grows at its borders; a kernel of one element with that padding."""
+    pads = _constant(node, 1)
+    before, after = pads[2:4], pads[6:8]
+    vertical, horizontal = (
+        sources[0][axis].through(kernel=1, stride=1, dilation=1, before=before[axis], after=after[axis])
+        for axis in (0, 1)
+    )
+    return vertical, horizontal
+
+
+POINTWISE = ELEMENTWISE | ARITHMETIC | {"BatchNormalization", "LRN", "Where"}
+OF_CHANNELS = REDUCTIONS | {"Gather", "LayerNormalization", "Split", "Transpose"}
+"""What lifting leaves of these is along the channels alone."""
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(POINTWISE, _join),
+    **dict.fromkeys(POINTWISE | OF_CHANNELS, _join),
     **dict.fromkeys(["AveragePool", "Conv", "LpPool", "MaxPool"], _window),
     **dict.fromkeys(["Concat", "LogSoftmax", "Softmax"], _over_channels),
-}
-WHOLE_MAP = {
-    "GlobalMaxPool": "it looks at the whole map",
-    "InstanceNormalization": "it normalises over the whole map",
-    "GroupNormalization": "it normalises over the whole map",
+    "Pad": _pad,
+    "Slice": _slice,
 }

@@ -1,45 +1,29 @@
-"""Lifting the head: from one vector per image to one per window position.
+"""Lifting: from one row of scores per window to one per window position.
 
-A dataflow pass. A spatial tensor (N, C, h, w) is a *map*: it grows with the image by itself. From the point where the
-head looks at the whole map, a value is *cells*: what it says of one window, for every position of the window. A
-flattened map of C×h×w becomes cells that still spread over h×w positions; the fully connected layer that follows is
-a convolution with a kernel of h×w, since both are the same sum over the same numbers:
+A dataflow pass. What a node makes of a map by windows (convolutions, pools, pointwise operators) grows with the image
+by itself and stays. Everything else, a head above all, is followed as a `Form`: what each of its elements is in terms
+of a map. Where the head looks at the whole map, the form says which weight meets which element, and the layer becomes
+a convolution with a kernel as large as the map, since both are the same sum over the same numbers:
 
     y[k] = sum over c, i, j of W[k, (c·h + i)·w + j] · x[c, i, j]
 
-Every later fully connected layer sees 1×1 and becomes a 1×1 convolution. One handler an operator, in `heads`; what has
-none is refused by name.
+Every later fully connected layer sees 1×1 and becomes a 1×1 convolution. One handler an operator, in `handlers`; what
+has none, or is not the same at every position, is refused by name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from converter.errors import UnsupportedError
-from converter.graph.trace import Shapes
+from converter.graph.form import Form, Map, Size, Stencil, whole
+from converter.graph.operators import NOT_LOCAL
 
-
-@dataclass(frozen=True)
-class Cells:
-    """A head's value, lifted: `value` is (N, C, ...) and each window's features spread over height×width of it."""
-
-    value: ir.Value
-    channels: int
-    height: int = 1
-    width: int = 1
-
-    @property
-    def contracted(self) -> bool:
-        """Whether one position of `value` holds all features of one window."""
-        return self.height == self.width == 1
-
-    @property
-    def features(self) -> int:
-        """Length of the vector in the original head."""
-        return self.channels * self.height * self.width
+Attribute = int | float | str | Sequence[int] | ir.Attr
 
 
 @dataclass(frozen=True)
@@ -51,31 +35,56 @@ class Rewrite:
     now: str
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A fully connected layer: `weights` (outputs, features), `bias` (outputs,) or (1,); `name` is the weights'."""
+
+    name: str
+    weights: NDArray[Any]
+    bias: NDArray[Any] | None = None
+
+
 @dataclass
 class Lifting:
-    """The state of the pass: what has become of the head's values so far."""
+    """The state of the pass: the shapes for one window, and the forms of what is no map of the graph's own."""
 
     graph: ir.Graph
-    shapes: Shapes
-    cells: dict[ir.Value, Cells] = field(default_factory=dict)
+    shapes: dict[ir.Value, tuple[int, ...]]
+    forms: dict[ir.Value, Form] = field(default_factory=dict)
     rewrites: list[Rewrite] = field(default_factory=list)
 
-    def shape(self, value: ir.Value) -> tuple[int, ...]:
-        """A value's shape for one window of the training size."""
-        if value.const_value is not None:
-            return tuple(value.const_value.shape.numpy())
-        return self.shapes[str(value.name)]
-
-    def constant(self, node: ir.Node, position: int) -> NDArray[np.float32]:
+    def constant(self, node: ir.Node, position: int) -> NDArray[Any]:
         """The constant at one of a node's inputs; raises UnsupportedError if it is none."""
-        value = node.inputs[position]
+        value = node.inputs[position] if position < len(node.inputs) else None
         if value is None or value.const_value is None:
-            raise refusal(node, f"expected constant weights at input {position}, got a computed value")
-        array: NDArray[np.float32] = value.const_value.numpy()
-        return array
+            raise refusal(node, f"expected constants at input {position}, got a computed value")
+        return value.const_value.numpy()
 
-    def initializer(self, name: str, array: NDArray[np.float32]) -> ir.Value:
-        """Add a constant to the graph, under a name of its own."""
+    def form(self, node: ir.Node, position: int = 0) -> Form | None:
+        """What one of a node's inputs is in terms of a map; None for a constant or an input left out."""
+        value = node.inputs[position]
+        if value is None or value.const_value is not None:
+            return None
+        return self.form_of(value, node)
+
+    def form_of(self, value: ir.Value, node: ir.Node) -> Form:
+        """What a value that depends on the pixels is in terms of a map."""
+        if value not in self.forms:
+            shape = self.shapes[value]
+            if len(shape) != 4:
+                raise refusal(node, f"expected a map (N, C, height, width), got shape {shape}")
+            return whole(Map(value, (shape[0], shape[1], shape[2], shape[3])))
+        return self.forms[value]
+
+    def source(self, node: ir.Node) -> Form:
+        """The form of a node's first input."""
+        form = self.form(node)
+        if form is None:
+            raise refusal(node, "expected a computed value as its first input, got a constant")
+        return form
+
+    def initializer(self, name: str, array: NDArray[Any]) -> ir.Value:
+        """Register a constant under a name of its own."""
         while name in self.graph.initializers:
             name += "_"
         tensor = ir.tensor(np.ascontiguousarray(array), name=name)
@@ -83,65 +92,152 @@ class Lifting:
         self.graph.register_initializer(value)
         return value
 
-    def emit(self, after: ir.Node, node: ir.Node) -> ir.Value:
-        """Put a new node behind an old one, named after it."""
-        node.name = f"{after.name}_cells"
-        node.outputs[0].name = f"{after.outputs[0].name}_cells"
-        self.graph.insert_after(after, node)
-        return node.outputs[0]
+    def emit(
+        self, after: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], size: Size, **attributes: Attribute
+    ) -> Map:
+        """Put a new node behind an old one, named after it; returns what it makes, of a known size."""
+        new = ir.node(op_type, inputs, attributes, name=f"{after.name}_cells")
+        new.outputs[0].name = f"{after.outputs[0].name}_cells"
+        self.shapes[new.outputs[0]] = size
+        self.graph.insert_after(after, new)
+        return Map(new.outputs[0], size)
+
+    def convolve(
+        self, node: ir.Node, of: Map, stencil: Stencil, layer: Layer, strides: tuple[int, int] = (1, 1)
+    ) -> Map:
+        """A fully connected layer of what a stencil takes of a map, as a convolution."""
+        kernel, dilations = stencil.kernel(layer.weights, of.size[1])
+        bias = layer.bias
+        if stencil.offset is not None and stencil.offset.any():
+            bias = layer.weights @ stencil.offset + (0 if bias is None else bias)
+        inputs = [of.value, self.initializer(f"{layer.name}.conv", kernel.astype(np.float32, copy=False))]
+        if bias is not None:
+            inputs.append(self.initializer(f"{node.name}.bias", np.broadcast_to(bias.astype(np.float32), len(kernel))))
+        reach = [(extent - 1) * dilation for extent, dilation in zip(kernel.shape[2:], dilations, strict=True)]
+        height, width = (
+            (extent - far - 1) // stride + 1 for extent, far, stride in zip(of.size[2:], reach, strides, strict=True)
+        )
+        attributes = {"kernel_shape": kernel.shape[2:], "dilations": dilations, "strides": strides}
+        return self.emit(node, "Conv", inputs, (of.size[0], len(kernel), height, width), **attributes)
+
+    def mixed(self, node: ir.Node, form: Form, axes: Sequence[int]) -> tuple[Map, NDArray[np.int64]]:
+        """The features along some axes as a map's channels, in their order; and the anchor of each row."""
+        stencil = form.stencil(axes)
+        if stencil is None or not stencil.pointwise:
+            raise refusal(node, "it does not do the same at every position of the map")
+        return self._selected(node, form.map, stencil, (1, 1)), stencil.anchors
+
+    def settled(self, node: ir.Node, form: Form) -> Map:
+        """A form (N, C, h, w) as a map: some channels, a part, every nth row, or blocks of a map as channels."""
+        if form.whole:
+            return form.map
+        stencil = form.stencil([1]) if len(form.shape) == 4 else None
+        lattice = stencil.lattice((form.shape[0], *form.shape[2:])) if stencil else None
+        if stencil is None or lattice is None:
+            raise refusal(node, f"expected a map (N, C, height, width), got positions in another order: {form.shape}")
+        starts, strides = lattice
+        ends = [
+            start + (count - 1) * stride + extent - size
+            for start, count, stride, extent, size in zip(
+                starts, form.shape[2:], strides, stencil.extent, form.map.size[2:], strict=True
+            )
+        ]
+        return self._selected(node, self._cropped(node, form.map, starts, ends), stencil, strides)
+
+    def _cropped(self, node: ir.Node, of: Map, starts: Sequence[int], ends: Sequence[int]) -> Map:
+        """A map without some rows and columns at its edges: `starts` from 0 up, `ends` from 0 down."""
+        if not any(starts) and not any(ends):
+            return of
+        stops = [end or np.iinfo(np.int64).max for end in ends]
+        bounds = [self.initializer(f"{node.name}.crop", np.array(part)) for part in (starts, stops, [2, 3])]
+        height, width = (size - start + end for size, start, end in zip(of.size[2:], starts, ends, strict=True))
+        return self.emit(node, "Slice", [of.value, *bounds], (*of.size[:2], height, width))
+
+    def _selected(self, node: ir.Node, of: Map, stencil: Stencil, strides: tuple[int, int]) -> Map:
+        """What a stencil takes of a map: all channels, some, or combinations of elements."""
+        count, every = len(stencil.channel), strides == (1, 1)
+        if every and stencil.is_channels(of.size[1]):
+            return of
+        if not every or stencil.mixes:
+            unit = Layer(f"{node.name}.mix", np.eye(count, dtype=np.float32))
+            return self.convolve(node, of, stencil, unit, strides)
+        picked = self.initializer(f"{node.name}.channels", stencil.channel[:, 0])
+        return self.emit(node, "Gather", [of.value, picked], (of.size[0], count, *of.size[2:]), axis=1)
 
     def report(self, node: ir.Node, was: str, now: str) -> None:
         """Note a rewritten layer."""
         self.rewrites.append(Rewrite(str(node.name), was, now))
 
 
-Handler = Callable[[Lifting, ir.Node], Cells | None]
-"""Returns what a node's output becomes, or None for a node of the trunk that stays as it is."""
+Handler = Callable[[Lifting, ir.Node], Sequence[Form]]
+"""Returns the forms of a node's outputs; none for a node that stays, its inputs settled."""
 
 
-def lift(graph: ir.Graph, shapes: Shapes, handlers: Mapping[str, Handler]) -> list[Rewrite]:
-    """Rewrite the head in place; the output becomes scores (N, classes, rows, cols).
+def lift(
+    graph: ir.Graph, shapes: Mapping[str, tuple[int, ...]], layout: str, handlers: Mapping[str, Handler]
+) -> Lifting:
+    """Rewrite the network in place; its output becomes scores (N, classes, rows, cols).
 
-    Raises UnsupportedError, naming the node, if something in the head has no handler.
+    The graph's nodes depend on the pixels, all else is constant. `shapes` are those for one window, by name; `layout`
+    is that of the input, "NCHW" or "NHWC". Raises UnsupportedError, naming the node, if something has no
+    fully-convolutional form.
     """
-    lifting = Lifting(graph, shapes)
-    images = {graph.inputs[0]}
-    for node in list(graph):
-        if not images.intersection(node.inputs):
-            continue
-        images.update(node.outputs)
-        if node.op_type == "Shape":
-            images.difference_update(node.outputs)
-            continue
-        lifted = handlers.get(node.op_type, _unknown)(lifting, node)
-        if lifted is not None:
-            lifting.cells[node.outputs[0]] = lifted
+    values = [graph.inputs[0], *(value for node in graph for value in node.outputs)]
+    lifting = Lifting(graph, {value: shapes[str(value.name)] for value in values if value.name in shapes})
+    nodes = list(graph)
+    if layout == "NHWC":
+        _channels_first(lifting, graph.inputs[0])
+    _check_local(nodes)
+    for node in nodes:
+        lifted = handlers.get(node.op_type, stays)(lifting, node)
+        for value, form in zip(node.outputs, lifted, strict=False):
+            lifting.forms[value] = form
     graph.outputs[:] = [_scores(lifting, graph.outputs[0])]
-    return lifting.rewrites
+    return lifting
+
+
+def _check_local(nodes: Sequence[ir.Node]) -> None:
+    """Name what makes a network look at the whole map, before the traces that it leaves elsewhere are met."""
+    for node in nodes:
+        if node.op_type in NOT_LOCAL:
+            raise refusal(node, NOT_LOCAL[node.op_type])
+        computed = [value for value in node.inputs if value is not None and value.const_value is None]
+        if node.op_type in ("Einsum", "MatMul") and len(computed) > 1:
+            raise refusal(node, "multiplies two computed values, as attention does: every position looks at all others")
+        if node.op_type == "Einsum":
+            raise refusal(node, "no fully-convolutional form of it is known; locally connected layers have none")
+
+
+def stays(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
+    """A node that takes maps and makes maps: what it takes is settled."""
+    for position in range(len(node.inputs)):
+        form = lifting.form(node, position)
+        if form is not None:
+            node.replace_input_with(position, lifting.settled(node, form).value)
+    return ()
+
+
+def _channels_first(lifting: Lifting, image: ir.Value) -> None:
+    """An image (N, H, W, C) as a form of its transpose."""
+    batch, height, width, channels = lifting.shapes[image]
+    node = ir.node("Transpose", [image], {"perm": [0, 3, 1, 2]}, name="channels_first")
+    size = (batch, channels, height, width)
+    lifting.graph.insert_before(lifting.graph[0], node)
+    first = whole(Map(node.outputs[0], size))
+    lifting.shapes[first.map.value] = size
+    lifting.forms[image] = Form(first.map, first.index.transpose(0, 2, 3, 1, 4))
 
 
 def refusal(node: ir.Node, reason: str) -> UnsupportedError:
     """An error that names the node: "node 'fc' (Gemm): ..."."""
-    return UnsupportedError(f"node {node.name!r} ({node.op_type}): {reason}")
-
-
-def _unknown(lifting: Lifting, node: ir.Node) -> Cells | None:
-    if any(value in lifting.cells for value in node.inputs):
-        raise refusal(node, "no fully-convolutional form of this operator in a head is known")
-    shape = lifting.shape(node.outputs[0])
-    if len(shape) != 4:
-        raise refusal(node, f"expected maps (N, C, height, width) up to the head, got shape {shape}")
-    return None
+    return UnsupportedError(f"node {node.name!r} ({node.op_type}): {reason}; not dense")
 
 
 def _scores(lifting: Lifting, output: ir.Value) -> ir.Value:
-    shape = lifting.shape(output)
-    if output in lifting.cells:
-        cells = lifting.cells[output]
-        if cells.contracted:
-            return cells.value
-    elif len(shape) == 4 and shape[2:] == (1, 1):
-        return output
-    raise UnsupportedError(
-        f"output {output.name!r}: expected one vector of scores per window, got shape {shape}; is it a classifier?"
-    )
+    shape, node = lifting.shapes[output], output.producer()
+    form = lifting.forms.get(output) if len(shape) != 4 else lifting.form_of(output, node) if node else None
+    if form is None or node is None or form.map.size[2:] != (1, 1):
+        raise UnsupportedError(
+            f"output {output.name!r}: expected one row of scores per window, got shape {shape}; is it a classifier?"
+        )
+    return lifting.mixed(node, form, range(1, len(shape)))[0].value

@@ -2,11 +2,41 @@
 
 ELEMENTWISE = frozenset(
     (
-        "Abs", "Cast", "Celu", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log",
-        "Mish", "Neg", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu",
+        "Abs", "Cast", "Ceil", "Celu", "Clip", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish",
+        "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign",
+        "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu",
     )
 )  # fmt: skip
 """One number in, one number out; what further inputs there are (Clip's bounds) are single numbers."""
 
-ARITHMETIC = frozenset(("Add", "Div", "Max", "Min", "Mul", "Pow", "Sub"))
-"""Two values of one shape, or of shapes that broadcast."""
+ARITHMETIC = frozenset(
+    (
+        "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod",
+        "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Xor",
+    )
+)  # fmt: skip
+"""Values of one shape, or of shapes that broadcast."""
+
+MOVEMENT = frozenset(
+    (
+        "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad", "Reshape",
+        "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    )
+)  # fmt: skip
+"""Elements put elsewhere, repeated or left out, zeros put between; the numbers stay what they are."""
+
+REDUCTIONS = frozenset(
+    ("ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare")
+)
+"""One number of all along some axes."""
+
+NOT_LOCAL = {
+    **dict.fromkeys(("Attention", "MultiHeadAttention"), "attention: every position looks at all others"),
+    **dict.fromkeys(("ArgMax", "ArgMin", "TopK"), "it gives the number of a class, not its score; export without it"),
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), "it runs along a sequence"),
+    **dict.fromkeys(
+        ("GroupNormalization", "InstanceNormalization", "MeanVarianceNormalization"), "it normalises over the whole map"
+    ),
+    **dict.fromkeys(("Resize", "Upsample"), "it brings the map to a size; grids have none of their own"),
+}
+"""What cannot be computed window by window in one pass, and why."""

@@ -10,16 +10,19 @@ from converter.preprocessing import Preprocessing
 IMAGE = "image"
 
 
-def prepend(graph: ir.Graph, preprocessing: Preprocessing, channels: int) -> None:
-    """Put Transpose, the channel swap if there is one, Cast, Mul and Add before the graph's input, in place."""
+def prepend(graph: ir.Graph, preprocessing: Preprocessing, channels: int, layout: str) -> None:
+    """Put the channel swap if there is one, Cast, Mul and Add before the graph's input, in place.
+
+    `layout` is that of the graph's input: a Transpose comes first if it is "NCHW".
+    """
     old = graph.inputs[0]
     new = ir.val(None, ir.DataType.UINT8, ["N", "H", "W", channels])
-    nodes = [ir.node("Transpose", [new], {"perm": [0, 3, 1, 2]})]
+    nodes = [ir.node("Transpose", [new], {"perm": [0, 3, 1, 2]})] if layout == "NCHW" else []
     if preprocessing.order == "BGR":
         swap = _constant(graph, "preprocess.order", np.array([2, 1, 0]))
-        nodes.append(ir.node("Gather", [nodes[-1].outputs[0], swap], {"axis": 1}))
-    nodes.append(ir.node("Cast", [nodes[-1].outputs[0]], {"to": int(ir.DataType.FLOAT)}))
-    factor, offset = preprocessing.affine(channels)
+        nodes.append(ir.node("Gather", [nodes[-1].outputs[0] if nodes else new, swap], {"axis": layout.index("C")}))
+    nodes.append(ir.node("Cast", [nodes[-1].outputs[0] if nodes else new], {"to": int(ir.DataType.FLOAT)}))
+    factor, offset = (part.reshape((-1, 1, 1) if layout == "NCHW" else -1) for part in preprocessing.affine(channels))
     nodes.append(ir.node("Mul", [nodes[-1].outputs[0], _constant(graph, "preprocess.factor", factor)]))
     if offset.any():
         nodes.append(ir.node("Add", [nodes[-1].outputs[0], _constant(graph, "preprocess.offset", offset)]))

@@ -1,10 +1,11 @@
-"""Every value's shape, read off a run.
+"""What one run on a window says of a graph: every value's shape, and what does not depend on the pixels.
 
-A head's reshapes are often computed (Shape, Gather, Concat), so that no shape can be read off the graph. One run on
-a window of the training size, with every intermediate value as an output, says them all.
+A head's reshapes are often computed (Shape, Gather, Concat), so that no shape can be read off the graph, and in old
+files the weights come out of a Reshape. One run, with every intermediate value as an output, says it all.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,19 @@ from numpy.typing import NDArray
 from converter.errors import SourceError
 from converter.runtime import one_line, session
 
-Shapes = Mapping[str, tuple[int, ...]]
+SHAPE_OPERATORS = ("Shape", "Size")
 
 
-def trace(model: ir.Model, window: tuple[int, int], scratch: Path) -> Shapes:
-    """Run the model on one window (height, width); the shape of every value by its name."""
+@dataclass(frozen=True)
+class Trace:
+    """By name: every value's shape for one window, and the values that are the same whatever the pixels are."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    constants: Mapping[str, NDArray[np.generic]]
+
+
+def trace(model: ir.Model, window: tuple[int, int], layout: str, scratch: Path) -> Trace:
+    """Run the model on one window (height, width) of zeros in its layout, "NCHW" or "NHWC"."""
     image, outputs = model.graph.inputs[0], list(model.graph.outputs)
     computed = [value for node in model.graph for value in node.outputs if value.name]
     model.graph.outputs[:] = computed
@@ -26,19 +35,44 @@ def trace(model: ir.Model, window: tuple[int, int], scratch: Path) -> Shapes:
         runner = session(model, scratch, optimise=False)
     finally:
         model.graph.outputs[:] = outputs
-    pixels = probe(image, window)
+    pixels = _zeros(image, window, layout)
     try:
-        values = runner.run(None, {image.name: pixels})
+        values = dict(zip(computed, runner.run(None, {image.name: pixels}), strict=True))
     except Exception as error:  # ONNX Runtime raises its own kinds
         raise SourceError(
             f"window: the network does not run on {window[0]}×{window[1]} pixels; check --window: {one_line(error)}"
         ) from None
-    shapes = {str(value.name): np.shape(array) for value, array in zip(computed, values, strict=True)}
-    return {str(image.name): pixels.shape, **shapes}
+    of_pixels = depending(model.graph)
+    return Trace(
+        {str(image.name): pixels.shape, **{str(value.name): np.shape(array) for value, array in values.items()}},
+        {str(value.name): array for value, array in values.items() if value not in of_pixels},
+    )
 
 
-def probe(image: ir.Value, window: tuple[int, int]) -> NDArray[np.float32]:
-    """A batch of zeros for the graph's input: its own batch size and channels, (N, C, height, width)."""
+def depending(graph: ir.Graph) -> set[ir.Value]:
+    """The values that depend on the pixels, not on the image's size alone."""
+    found = {graph.inputs[0]}
+    for node in graph:
+        if node.op_type == "If" or (node.op_type not in SHAPE_OPERATORS and found.intersection(node.inputs)):
+            found.update(node.outputs)
+    return found
+
+
+def fold(graph: ir.Graph, constants: Mapping[str, NDArray[np.generic]]) -> None:
+    """Make initializers of the values that do not depend on the pixels, in place."""
+    for node in list(graph):
+        for value in list(node.outputs):
+            array = constants.get(str(value.name))
+            if array is not None and any(value.uses()):
+                tensor = ir.tensor(array, name=f"{value.name}.folded")
+                folded = ir.val(tensor.name, tensor.dtype, array.shape, const_value=tensor)
+                graph.register_initializer(folded)
+                value.replace_all_uses_with(folded, replace_graph_outputs=True)
+
+
+def _zeros(image: ir.Value, window: tuple[int, int], layout: str) -> NDArray[np.float32]:
+    """A batch for the graph's input, of its own batch size and channels."""
     assert image.shape is not None  # noqa: S101 (readers check it)
-    batch, channels = (size if isinstance(size, int) else 1 for size in list(image.shape)[:2])
-    return np.zeros((batch, channels, *window), np.float32)
+    sizes = {axis: size if isinstance(size, int) else 1 for axis, size in zip(layout, image.shape, strict=True)}
+    sizes |= {"H": window[0], "W": window[1]}
+    return np.zeros([sizes[axis] for axis in layout], np.float32)

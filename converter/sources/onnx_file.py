@@ -20,10 +20,11 @@ def read_classifier(path: Path, window: tuple[int, int] | None) -> Classifier:
     """Read a classifier; `window` (height, width) is needed where the file leaves the size open."""
     proto, model = _load(path)
     image = _only_input(model)
+    layout = _layout(image)
     return Classifier(
         original=model,
         model=_modern(proto, path),
-        window=_window(image, window),
+        window=_window(image, layout, window),
         preprocess="none",
         activation="softmax",
         labels=(),
@@ -32,6 +33,7 @@ def read_classifier(path: Path, window: tuple[int, int] | None) -> Classifier:
             sha256=_digest(path),
             producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         ),
+        layout=layout,
     )
 
 
@@ -70,20 +72,26 @@ def _only_input(model: ir.Model) -> ir.Value:
     (image,) = images
     if image.dtype != ir.DataType.FLOAT or image.shape is None or image.shape.rank() != 4:
         raise UnsupportedError(
-            f"input {image.name!r}: expected float32 N,C,H,W, got {image.dtype} {image.shape}; is it a 2-D net?"
-        )
-    if image.shape[1] not in (1, 3) and image.shape[3] in (1, 3):
-        raise UnsupportedError(f"input {image.name!r}: expected N,C,H,W, got {image.shape}; export it channels first")
-    if not isinstance(image.shape[1], int):
-        raise UnsupportedError(
-            f"input {image.name!r}: expected a fixed number of channels at axis 1, got {image.shape}"
+            f"input {image.name!r}: expected float32 N,C,H,W or N,H,W,C, got {image.dtype} {image.shape}; "
+            "is it a 2-D net?"
         )
     return image
 
 
-def _window(image: ir.Value, asked: tuple[int, int] | None) -> tuple[int, int]:
+def _layout(image: ir.Value) -> str:
+    """Channels last if there are as few as images have at that end alone."""
     assert image.shape is not None  # noqa: S101 (checked when the input was chosen)
-    height, width = (size if isinstance(size, int) else None for size in list(image.shape)[2:])
+    last = image.shape[1] not in (1, 3) and image.shape[3] in (1, 3)
+    layout = "NHWC" if last or not isinstance(image.shape[1], int) else "NCHW"
+    if not isinstance(image.shape[layout.index("C")], int):
+        raise UnsupportedError(f"input {image.name!r}: expected a fixed number of channels, got {image.shape}")
+    return layout
+
+
+def _window(image: ir.Value, layout: str, asked: tuple[int, int] | None) -> tuple[int, int]:
+    assert image.shape is not None  # noqa: S101 (checked when the input was chosen)
+    sizes = [image.shape[layout.index(axis)] for axis in "HW"]
+    height, width = (size if isinstance(size, int) else None for size in sizes)
     if asked is None and (height is None or width is None):
         raise SourceError(f"window: the file leaves its input's size open ({image.shape}); say --window HEIGHTxWIDTH")
     if asked is None:

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converter import convert as conversion
 from converter.errors import ConversionError
-from converter.graph import heads
+from converter.graph.form import Stencil
 from converter.sources.read import read_source
 
 HEAD = ["Flatten: x -> f", "Gemm: f w -> y"]
@@ -24,6 +24,7 @@ def graph(nodes: list[str | onnx.NodeProto], *, features: int = 400, rank: int =
         "k": rng.standard_normal((4, 3, 1, 1)),
         "s": np.ones(4),
         "t": np.ones(3),
+        "flagged": np.zeros(()),
         "position": rng.standard_normal((1, 4, 10, 10)),
     }
     proto = helper.make_graph(
@@ -56,12 +57,6 @@ UNALIGNED = [
     "Add: p q -> x",
     *HEAD,
 ]
-CEIL = ["Conv: image k -> c", parse("MaxPool: c -> x", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1), *HEAD]
-AUTO_PAD = ["Conv: image k -> c", parse("MaxPool: c -> x", kernel_shape=[3, 3], auto_pad="SAME_UPPER"), *HEAD]
-TRANSPOSED = ["Conv: image k -> c", parse("Transpose: c -> x", perm=[0, 2, 3, 1]), *HEAD]
-HEAD_TRANSPOSED = ["Conv: image k -> x", "Flatten: x -> f", parse("Transpose: f -> g", perm=[0, 1]), "Gemm: g w -> y"]
-
-
 TRAINING = [
     helper.make_node(
         "BatchNormalization", ["image", "t", "t", "t", "t"], ["x", "mean", "variance"], "x", training_mode=1
@@ -88,39 +83,53 @@ BRANCH = [
     *HEAD,
 ]
 POSITION = ["Conv: image k -> c", "Add: c position -> x", *HEAD]
-ONE_MAXIMUM = ["Conv: image k -> c", "Max: c -> m", "Max: m m m -> n", "GlobalMaxPool: n -> x", *HEAD]
+CHOICE = [
+    "ReduceMax: image -> largest",
+    "Greater: largest flagged -> bright",
+    "Squeeze: bright -> light",
+    *BRANCH[:1],
+    helper.make_node("If", ["light"], ["x"], "x", **{part.name: part.g for part in BRANCH[1].attribute}),
+    *HEAD,
+]
+LOCAL = [
+    "Conv: image k -> c",
+    helper.make_node("Einsum", ["c", "position"], ["x"], "x", equation="nchw,mchw->nmhw"),
+    *HEAD,
+]
 
 
 @pytest.mark.parametrize(
     ("nodes", "options", "said"),
     [
-        (SQUEEZE_EXCITE, {}, "node 'x' (Mul): mixes a summary of the whole map back into it (squeeze-and-excite)"),
+        (
+            SQUEEZE_EXCITE,
+            {},
+            "node 'x' (Mul): mixes a summary of the whole map back into the map (as squeeze-and-excite",
+        ),
         (INSTANCE_NORM, {}, "node 'x' (InstanceNormalization): it normalises over the whole map"),
-        (SOFTMAX_OVER_MAP, {}, "node 'x' (Softmax): expected axis 1 (channels), got 3"),
+        (
+            SOFTMAX_OVER_MAP,
+            {},
+            "node 'x' (Softmax): expected softmax over the classes, got one that looks along the map",
+        ),
         (UNALIGNED, {"features": 100}, "node 'x' (Add): not aligned: expected branches of one stride, got 2 and 1"),
-        (CEIL, {"features": 100}, "node 'x' (MaxPool): expected ceil_mode = 0, got 1"),
-        (AUTO_PAD, {}, "node 'x' (MaxPool): expected explicit padding, got auto_pad"),
-        (TRANSPOSED, {}, "node 'x' (Transpose)"),
-        (HEAD_TRANSPOSED, {}, "node 'g' (Transpose): no fully-convolutional form"),
         (TRAINING, {"features": 300}, "node 'x' (BatchNormalization): exported in training mode"),
-        (BRANCH, {}, "node 'x' (If): expected no branches or loops"),
+        (BRANCH, {}, "(Mul): mixes a summary of the whole map back into the map"),
+        (CHOICE, {}, "node 'x' (If): expected no branches or loops that depend on the pixels"),
+        (LOCAL, {"features": 100}, "node 'x' (Einsum): no fully-convolutional form of it is known; locally connected"),
         (POSITION, {}, "node 'x' (Add): the constant 'position' depends on the position"),
-        (ONE_MAXIMUM, {"features": 4}, "(GlobalMaxPool): it looks at the whole map"),
-        (["Conv: image k -> y"], {"rank": 4}, "output 'y': expected one vector of scores per window"),
+        (["Conv: image k -> y"], {"rank": 4}, "output 'y': expected one row of scores per window"),
     ],
     ids=[
         "se",
         "instance-norm",
         "softmax",
         "unaligned",
-        "ceil",
-        "auto-pad",
-        "order",
-        "head",
         "training",
         "branch",
+        "choice",
+        "locally-connected",
         "position",
-        "maximum",
         "no-classifier",
     ],
 )
@@ -154,6 +163,15 @@ def test_other_ranks_are_refused(tmp_path: Path, shape: list[int]) -> None:
     proto = graph(["Flatten: image -> f", "Gemm: f w -> y"], features=int(np.prod(shape)))
     proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, shape))
     assert "input 'image': expected float32 N,C,H,W" in refusal(proto, tmp_path)
+
+
+def test_several_inputs_of_one_operator_convert(tmp_path: Path) -> None:
+    """Max of three maps and a global maximum slide like any other pool."""
+    path = tmp_path / "net.onnx"
+    nodes = ["Conv: image k -> c", "Max: c -> m", "Max: m m m -> n", "GlobalMaxPool: n -> x", *HEAD]
+    onnx.save(graph(nodes, features=4), path)
+    request = conversion.Request(tmp_path / "models" / "net" / "1", windows=4)
+    assert conversion.convert(read_source(path, arch=None, window=None), request, SILENT).spec.parity[0].exact
 
 
 def test_networks_without_a_trunk_convert(tmp_path: Path) -> None:
@@ -190,8 +208,8 @@ def test_wrong_weights_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path = tmp_path / "net.onnx"
     head = ["Flatten: x -> f", "Gemm: f w -> l", *ending] if ending else HEAD
     onnx.save(graph(["Conv: image k -> x", *head]), path)
-    right = heads.kernel
-    monkeypatch.setattr(heads, "kernel", lambda weights, cells: right(weights[:, ::-1], cells))
+    right = Stencil.kernel
+    monkeypatch.setattr(Stencil, "kernel", lambda self, weights, *rest: right(self, weights[:, ::-1], *rest))
     request = conversion.Request(tmp_path / "models" / "net" / "1", windows=4)
     with pytest.raises(ConversionError, match="on single windows expected a difference of at most"):
         conversion.convert(read_source(path, arch=None, window=None), request, SILENT)

@@ -1,0 +1,50 @@
+"""Operators that move elements about: where they go is read off a run of the node on the elements' numbers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+from converter.graph.form import Form, Ints
+from converter.graph.lift import Handler, Lifting, refusal, stays
+from converter.graph.operators import MOVEMENT
+
+OF_CHANNELS = ("Gather", "Slice", "Split")
+
+
+def move(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
+    """Run the node on 1, 2, 3 ...: zeros in what comes out are padding."""
+    form = lifting.source(node)
+    if form.whole and (_is_of_channels(lifting, node) or _is_spatial_padding(lifting, node)):
+        return stays(lifting, node)
+    feed = {str(node.inputs[0].name): np.arange(1, form.index[..., 0].size + 1).reshape(form.shape)}  # type: ignore[union-attr]
+    for position, value in enumerate(node.inputs[1:], 1):
+        if value is not None:
+            feed[str(value.name)] = lifting.constant(node, position)
+    if node.op_type == "Pad" and len(node.inputs) > 2 and node.inputs[2] is not None:
+        if lifting.constant(node, 2).any():
+            raise refusal(node, "expected padding with zeros")
+        feed[str(node.inputs[2].name)] = np.zeros((), np.int64)
+    orders: list[Ints] = ReferenceEvaluator(ir.to_proto(node)).run(None, feed)  # type: ignore[assignment]
+    return [form.moved(order - 1) for order in orders]
+
+
+def _is_of_channels(lifting: Lifting, node: ir.Node) -> bool:
+    """Whether whole channels of a map are taken, so that the node stays."""
+    if node.op_type == "Slice":
+        axes = lifting.constant(node, 3).tolist() if len(node.inputs) > 3 else [0]
+        return {axis % 4 for axis in axes} == {1}
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+    return node.op_type in OF_CHANNELS and axis % 4 == 1 and len(lifting.shapes[node.outputs[0]]) == 4
+
+
+def _is_spatial_padding(lifting: Lifting, node: ir.Node) -> bool:
+    """Whether a map grows at its borders, as by the padding of a convolution."""
+    if node.op_type != "Pad" or len(node.inputs) > 3:
+        return False
+    pads = lifting.constant(node, 1)
+    return not pads.reshape(2, 4)[:, :2].any() and bool((pads >= 0).all())
+
+
+HANDLERS: dict[str, Handler] = dict.fromkeys(MOVEMENT, move)

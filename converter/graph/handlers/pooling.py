@@ -1,0 +1,142 @@
+"""Pools and reductions: over the whole map they are taken at every position, over channels they stay."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.graph.form import Form, Ints, Map, channels_at, whole
+from converter.graph.lift import Handler, Lifting, refusal, stays
+from converter.graph.operators import ELEMENTWISE, MOVEMENT, REDUCTIONS
+
+POOLS = {"ReduceMean": "AveragePool", "ReduceMax": "MaxPool", "ReduceSum": "AveragePool"}
+OF_GLOBAL = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
+
+
+@dataclass(frozen=True)
+class _Reduction:
+    """One number of all of a form's elements along some axes."""
+
+    node: ir.Node
+    op_type: str
+    form: Form
+    axes: Sequence[int]
+
+
+def global_pool(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
+    """GlobalAveragePool and GlobalMaxPool."""
+    form = lifting.source(node)
+    axes = range(2, len(form.shape))
+    return [_reduced(lifting, _Reduction(node, OF_GLOBAL[node.op_type], form, axes), keep=True)]
+
+
+def reduction(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
+    """ReduceMean and its kind."""
+    form = lifting.source(node)
+    rank = len(form.shape)
+    given = lifting.constant(node, 1).tolist() if len(node.inputs) > 1 and node.inputs[1] is not None else []
+    axes = sorted(axis % rank for axis in given) or list(range(rank))
+    keep = node.attributes["keepdims"].as_int() if "keepdims" in node.attributes else 1
+    return [_reduced(lifting, _Reduction(node, node.op_type, form, axes), keep=bool(keep))]
+
+
+def _reduced(lifting: Lifting, it: _Reduction, *, keep: bool) -> Form:
+    rows = _of_positions(lifting, it) or _of_channels(lifting, it)
+    if rows is None and it.op_type in ("ReduceMean", "ReduceSum"):
+        count = math.prod(it.form.shape[axis] for axis in it.axes) if it.op_type == "ReduceMean" else 1
+        rows = it.form.summed(it.axes).scaled(1 / count, 0.0)
+    if rows is None:
+        raise refusal(it.node, "it looks at the whole map, and not as a pool does")
+    shape = [1 if axis in it.axes else size for axis, size in enumerate(it.form.shape) if keep or axis not in it.axes]
+    return rows.reshaped(tuple(shape))
+
+
+def _of_positions(lifting: Lifting, it: _Reduction) -> Form | None:
+    """A reduction of one channel over a rectangle of the map, the same for every row: a pool."""
+    if it.op_type not in POOLS or not it.form.pure:
+        return None
+    rows, of = it.form.with_last(it.axes), it.form.map
+    channel = rows.channels()
+    if not (channel == channel[:, :1]).all():
+        return None
+    flat = Map(of.value, (of.size[0], 1, *of.size[2:]))
+    stencil = Form(flat, rows.positions()[..., None]).stencil([1])
+    if stencil is None or not stencil.is_rectangle:
+        return None
+    (height, width), count = stencil.extent, len(stencil.channel)
+    if count > 1:
+        op_type, kernel = POOLS[it.op_type], f"{height}×{width}"
+        size = (*of.size[:2], of.size[2] - height + 1, of.size[3] - width + 1)
+        of = lifting.emit(it.node, op_type, [of.value], size, kernel_shape=[height, width])
+        lifting.report(it.node, f"{it.node.op_type} of {kernel}", f"{op_type} {kernel}, stride 1")
+    image, row, col = stencil.anchors.T
+    pooled = Form(of, of.flat(image, channel[:, 0], row, col)[:, None])
+    return pooled.scaled(float(count), 0.0) if it.op_type == "ReduceSum" and count > 1 else pooled
+
+
+def _of_channels(lifting: Lifting, it: _Reduction) -> Form | None:
+    """A reduction over the channels of each position."""
+    stencil = it.form.stencil(it.axes)
+    if stencil is None or not stencil.pointwise:
+        return None
+    of, anchors = lifting.mixed(it.node, it.form, it.axes)
+    axes = lifting.initializer(f"{it.node.name}.axes", np.array([1]))
+    reduced = lifting.emit(it.node, it.op_type, [of.value, axes], (of.size[0], 1, *of.size[2:]), keepdims=1)
+    return channels_at(reduced, anchors).reshaped((len(anchors),))
+
+
+def pool(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
+    """Pools of the trunk stay; the last one before a head is taken at every position."""
+    form = lifting.source(node)
+    kernel = list(node.attributes["kernel_shape"].as_ints())
+    if len(form.shape) == 5 and kernel[1:] == [1, 1]:
+        return [_over_depth(node, form, kernel[0])]
+    stays(lifting, node)
+    strides = list(node.attributes["strides"].as_ints()) if "strides" in node.attributes else [1, 1]
+    padded = "pads" in node.attributes and any(node.attributes["pads"].as_ints())
+    if padded or strides == [1, 1]:
+        return ()
+    extent, output = lifting.source(node).map.size[2:], lifting.shapes[node.outputs[0]]
+    divides = not any(size % own for size, own in zip(extent, kernel, strict=True)) and strides == kernel
+    if kernel != list(extent) and not (divides and node.op_type == "AveragePool" and _feeds_head(node)):
+        return ()
+    text = "×".join(map(str, kernel))
+    lifting.report(
+        node, f"{node.op_type} {text}, stride {'×'.join(map(str, strides))}", f"{node.op_type} {text}, stride 1"
+    )
+    node.attributes["strides"] = ir.AttrInt64s("strides", [1, 1])
+    size = (*output[:2], *(total - own + 1 for total, own in zip(extent, kernel, strict=True)))
+    lifting.shapes[node.outputs[0]] = size
+    every = whole(Map(node.outputs[0], (size[0], size[1], size[2], size[3])))
+    return [Form(every.map, every.index[:, :, :: strides[0], :: strides[1]][:, :, : output[2], : output[3]])]
+
+
+def _feeds_head(node: ir.Node) -> bool:
+    """Whether a fully connected layer is all that comes of a map, by way of what moves elements about."""
+    users = [use.node for use in node.outputs[0].uses()]
+    return bool(users) and all(
+        user.op_type in ("Gemm", "MatMul")
+        or (user.op_type in MOVEMENT | ELEMENTWISE and all(_feeds_head(user) for _ in user.outputs[:1]))
+        for user in users
+    )
+
+
+def _over_depth(node: ir.Node, form: Form, kernel: int) -> Form:
+    """An average over the first of three dimensions, as local response normalisation comes out of PyTorch."""
+    ones = {1} if "strides" not in node.attributes else set(node.attributes["strides"].as_ints())
+    padded = "pads" in node.attributes and any(node.attributes["pads"].as_ints())
+    if node.op_type != "AveragePool" or ones != {1} or padded:
+        raise refusal(node, "expected a plain average over channels")
+    order: Ints = np.arange(form.index[..., 0].size).reshape(form.shape)
+    windows = form.moved(np.lib.stride_tricks.sliding_window_view(order, kernel, axis=2))
+    shape = windows.shape[:-1]
+    return windows.summed([5]).scaled(1 / kernel, 0.0).reshaped(shape)
+
+
+HANDLERS: dict[str, Handler] = {
+    **dict.fromkeys(OF_GLOBAL, global_pool),
+    **dict.fromkeys(REDUCTIONS, reduction),
+    **dict.fromkeys(["AveragePool", "LpPool", "MaxPool"], pool),
+}
