@@ -57,7 +57,7 @@ def test_every_cell_of_the_page(
     assert grid.shape == (88, 120, 11)
     for row in range(88):
         crops = np.stack([page[8 * row : 8 * row + 70, 8 * col : 8 * col + 70] for col in range(120)])
-        (expected,) = original.run(None, {"input": preprocessing.apply(crops)})
+        (expected,) = original.run(None, {"input": np.moveaxis(preprocessing.apply(crops), -1, 1)})
         assert_allclose(grid[row], expected, rtol=0, atol=1e-4)
 
 

@@ -55,7 +55,7 @@ def torch_scores(net: Callable, pixels: np.ndarray) -> np.ndarray:
     import torch
 
     with torch.no_grad():
-        return net(torch.from_numpy(PRESETS["imagenet"].apply(pixels))).numpy()
+        return net(torch.from_numpy(np.moveaxis(PRESETS["imagenet"].apply(pixels), -1, 1).copy())).numpy()
 
 
 def convert(source: Path, target: Path, **options: object) -> tuple[Report, ort.InferenceSession]:
