@@ -24,7 +24,7 @@ Head = Callable[["Net", Tensor], Tensor]
 
 
 class Net(nn.Module):
-    """Two convolutions, two pools and a head; `pad` pads the convolutions."""
+    """Two convolutions, two pools and a head; `pad` pads the convolutions, `part` is for the head."""
 
     def __init__(
         self,
@@ -33,18 +33,22 @@ class Net(nn.Module):
         pad: int = 0,
         bias: bool = True,
         pool: nn.Module | None = None,
+        window: tuple[int, int] = WINDOW,
         features: int | None = None,
+        hidden: int = 16,
+        part: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.a = nn.Conv2d(3, 6, 3, padding=pad)
         self.b = nn.Conv2d(6, 8, 3, padding=pad)
         self.pool = pool or nn.Identity()
         with torch.no_grad():
-            flat = self.trunk(torch.zeros(1, 3, *WINDOW)).numel()
-        self.c = nn.Linear(features or flat, 16, bias=bias)
-        self.n = nn.BatchNorm1d(16)
-        self.d = nn.Linear(16, 5, bias=bias)
+            flat = self.trunk(torch.zeros(1, 3, *window)).numel()
+        self.c = nn.Linear(features or flat, hidden, bias=bias)
+        self.n = nn.BatchNorm1d(hidden)
+        self.d = nn.Linear(hidden, 5, bias=bias)
         self.dropout = nn.Dropout()
+        self.part = part or nn.Identity()
         self.head = head
 
     def trunk(self, image: Tensor) -> Tensor:
@@ -101,9 +105,10 @@ def export(name: str, net: Net, window: Tensor) -> None:
         dynamo(folder / f"{name}.dynamo_batch.onnx", net, window.repeat(2, 1, 1, 1), dynamic_shapes=shapes)
 
 
-def dynamo(path: Path, net: Net, window: Tensor, **options: object) -> None:
+def dynamo(path: Path, net: nn.Module, window: Tensor | tuple[Tensor, ...], **options: object) -> None:
     """Write with the newer exporter, without the source locations that it notes at every node."""
-    program = torch.onnx.export(net, (window,), dynamo=True, verbose=False, **options)
+    inputs = window if isinstance(window, tuple) else (window,)
+    program = torch.onnx.export(net, inputs, dynamo=True, verbose=False, **options)
     ClearMetadataAndDocStringPass()(program.model)
     program.model.graph.metadata_props.clear()
     ir.save(program.model, path)
