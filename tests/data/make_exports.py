@@ -34,13 +34,14 @@ class Net(nn.Module):
         bias: bool = True,
         pool: nn.Module | None = None,
         window: tuple[int, int] = WINDOW,
+        channels: tuple[int, int] = (6, 8),
         features: int | None = None,
         hidden: int = 16,
         part: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.a = nn.Conv2d(3, 6, 3, padding=pad)
-        self.b = nn.Conv2d(6, 8, 3, padding=pad)
+        self.a = nn.Conv2d(3, channels[0], 3, padding=pad)
+        self.b = nn.Conv2d(*channels, 3, padding=pad)
         self.pool = pool or nn.Identity()
         with torch.no_grad():
             flat = self.trunk(torch.zeros(1, 3, *window)).numel()
@@ -111,7 +112,7 @@ def dynamo(path: Path, net: nn.Module, window: Tensor | tuple[Tensor, ...], **op
     program = torch.onnx.export(net, inputs, dynamo=True, verbose=False, **options)
     ClearMetadataAndDocStringPass()(program.model)
     program.model.graph.metadata_props.clear()
-    ir.save(program.model, path)
+    ir.save(program.model, path, external_data=f"{path.name}.data" if "external" in path.name else None)
 
 
 def checkpoints(net: Net) -> None:

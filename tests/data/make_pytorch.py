@@ -1,6 +1,6 @@
 """Makes `pytorch/`: small classifiers as PyTorch's two exporters write them, of many heads, trunks and ways to export.
 
-    pip install torch torchvision onnx onnxscript onnxruntime
+    pip install torch torchvision onnx onnxscript
     python tests/data/make_pytorch.py [NAME ...]
 
 Weights are random. NAME.npz holds a window, and the scores that PyTorch itself answers to it.
@@ -16,33 +16,43 @@ import torch
 from make_exports import dynamo
 from pytorch_case import Case
 from pytorch_heads import HEADS
+from pytorch_trunks import TRUNKS
+from pytorch_ways import WAYS
 from torch import Tensor, nn
 
 FOLDER = Path(__file__).parent / "pytorch"
-CASES: dict[str, Case] = {**HEADS}
+CASES: dict[str, Case] = HEADS | TRUNKS | WAYS
 
 OPEN = {0: "batch", 2: "height", 3: "width"}
-SIZES = dict.fromkeys(OPEN, torch.export.Dim.DYNAMIC)
-IMAGE = {"input_names": ["image"]}
+BATCH = {"dynamic_axes": {"image": {0: "batch"}}, "input_names": ["image"]}
+NORMS = nn.BatchNorm1d | nn.BatchNorm2d
 
 VARIANTS: dict[str, dict[str, object]] = {
     "torchscript": {},
-    "torchscript_batch": {"dynamic_axes": {"image": {0: "batch"}}, **IMAGE},
-    "torchscript_open": {"dynamic_axes": {"image": OPEN}, **IMAGE},
+    "torchscript_batch": BATCH,
+    "torchscript_open": {"dynamic_axes": {"image": OPEN}, "input_names": ["image"]},
+    "torchscript_inputs": {"keep_initializers_as_inputs": True},
+    "torchscript_training": {**BATCH, "training": torch.onnx.TrainingMode.TRAINING, "do_constant_folding": False},
+    **{f"torchscript_opset{version}": {"opset_version": version} for version in (7, 9, 11, 13, 17)},
     "dynamo": {},
     "dynamo_batch": {"dynamic_shapes": ({0: torch.export.Dim("batch")},)},
-    "dynamo_open": {"dynamic_shapes": (SIZES,)},
+    "dynamo_open": {"dynamic_shapes": (dict.fromkeys(OPEN, torch.export.Dim.DYNAMIC),)},
+    "dynamo_raw": {"optimize": False},
+    "dynamo_external": {},
+    "dynamo_training": {},
+    "dynamo_opset24": {"opset_version": 24},
 }
 
 
-def make(build: Callable[[], nn.Module], window: Tensor) -> tuple[nn.Module, Tensor]:
-    """A network and its scores of the window; of the first random weights with which the mirrored window differs."""
+def make(case: Case, windows: tuple[Tensor, ...]) -> nn.Module:
+    """A network with the first random weights that give the mirrored window other scores."""
     for seed in range(100):
-        net = randomise(build, seed)
+        net = randomise(case.build, seed)
         with torch.no_grad():
-            scores, mirrored = first(net(window)), first(net(window.flip(-1)))
+            scores = first(net(*windows))
+            mirrored = first(net(windows[0].flip(2), *windows[1:]))
         if not scores.is_floating_point() or (scores - mirrored).abs().max() > 0.01 * scores.abs().max():
-            return net, scores
+            return net
     raise RuntimeError("expected scores that depend on the window, got none in 100 networks")
 
 
@@ -60,40 +70,47 @@ def randomise(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        if isinstance(module, NORMS):
             module.running_mean.uniform_(-0.5, 0.5)
             module.running_var.uniform_(0.5, 2)
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm):
+        if isinstance(module, NORMS | nn.LayerNorm | nn.GroupNorm | nn.InstanceNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.5, 0.5)
     return net
 
 
-def windows(shape: tuple[int, ...]) -> Tensor:
-    """Random pixels of 0 to 255 in steps that compress well, divided by 255."""
+def windows_of(case: Case) -> tuple[Tensor, ...]:
+    """Random pixels of 0 to 255 in steps that compress well; divided by 255, but for a network that takes bytes."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 52, shape, generator=generator) * 5 / 255
+    pixels = torch.randint(0, 6, (case.images, *case.shape), generator=generator) * 51
+    return tuple((pixels / (255 if case.dtype.is_floating_point else 1)).to(case.dtype))
 
 
-def export(path: Path, net: nn.Module, window: Tensor, variant: str, options: dict[str, object]) -> None:
+def export(path: Path, net: nn.Module, windows: tuple[Tensor, ...], variant: str) -> None:
     """Write one file."""
-    options = VARIANTS[variant] | options
+    options = VARIANTS[variant]
+    if options.keys() & {"dynamic_axes", "dynamic_shapes"}:  # a traced batch of 1 stays 1, and cannot train
+        windows = tuple(torch.cat([window, window]) for window in windows)
     if variant.startswith("torchscript"):
-        torch.onnx.export(net, (window,), path, dynamo=False, **options)
+        torch.onnx.export(net, windows, path, dynamo=False, **options)
         return
-    batch = window.repeat(2, 1, 1, 1) if "dynamic_shapes" in options else window  # a traced batch of 1 stays 1
-    dynamo(path, net, batch, **options)
+    dynamo(path, net.train(variant.endswith("training")), windows, **options)
 
 
 def main(names: list[str]) -> None:
     """Make what is named, or everything."""
     warnings.simplefilter("ignore")
     for name in names or CASES:
-        case, window = CASES[name], windows(CASES[name].shape)
-        net, scores = make(case.build, window)
-        np.savez_compressed(FOLDER / f"{name}.npz", window=window.numpy(), scores=scores.numpy())
+        case = CASES[name]
+        windows = windows_of(case)
+        net = make(case, windows)
         for variant in case.variants:
-            export(FOLDER / f"{name}.{variant}.onnx", net, window, variant, dict(case.options))
+            export(FOLDER / f"{name}.{variant}.onnx", net, windows, variant)
+        with torch.no_grad():  # last: an export in training mode changes the statistics of batch normalisation
+            scores = first(net.eval()(*windows))
+        arrays = [array.float() if array.dtype == torch.bfloat16 else array for array in (*windows, scores)]
+        keys = ["window", *(f"window{number}" for number in range(2, case.images + 1)), "scores"]
+        np.savez_compressed(FOLDER / f"{name}.npz", **dict(zip(keys, arrays, strict=True)))
 
 
 if __name__ == "__main__":

@@ -1,29 +1,32 @@
 """What a network is that PyTorch exports for the tests: how it is built, its window, and which exporters write it."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
 from make_exports import WINDOW, Head, Net
 from torch import nn
 
 BOTH = ("torchscript", "dynamo_batch")
+FIXED = ("torchscript", "dynamo")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network to export; `variants` are names of `make_pytorch.VARIANTS`, `options` go to the exporter."""
+    """A network to export, and `images` inputs of one shape; `variants` are names of `make_pytorch.VARIANTS`."""
 
     build: Callable[[], nn.Module]
     shape: tuple[int, ...] = (1, 3, *WINDOW)
     variants: tuple[str, ...] = BOTH
-    options: Mapping[str, object] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
+    images: int = 1
 
 
 def head(
     function: Head, *, window: tuple[int, int] = WINDOW, variants: tuple[str, ...] = BOTH, **options: object
 ) -> Case:
-    """A head on the two convolutions of `Net`; windows of 22×26 give it a map of 8×4×5."""
-    return Case(lambda: Net(function, hidden=6, window=window, **options), (1, 3, *window), variants)
+    """A head on the two convolutions of `Net`; windows of 22×26 give it a map of 6×4×5."""
+    return Case(lambda: Net(function, channels=(4, 6), hidden=4, window=window, **options), (1, 3, *window), variants)
 
 
 def through(middle: Callable[[], nn.Module], *, channels: int = 6, variants: tuple[str, ...] = BOTH) -> Case:
@@ -32,8 +35,8 @@ def through(middle: Callable[[], nn.Module], *, channels: int = 6, variants: tup
         lambda: nn.Sequential(
             *(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2)),
             middle(),
-            *(nn.Conv2d(channels, 8, 3), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)),
+            *(nn.Conv2d(channels, 5, 3), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 5)),
         ),
         variants=variants,
     )
