@@ -2,7 +2,7 @@
 
 import torch
 from make_exports import Net, mlp
-from pytorch_case import BOTH, Case, head
+from pytorch_case import BOTH, ONE, Case, head
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its usual name)
 
@@ -70,59 +70,77 @@ HEADS: dict[str, Case] = {
         flat, pool=nn.AdaptiveAvgPool2d((3, 4)), window=(26, 30), variants=("dynamo", "dynamo_batch")
     ),
     "adaptive_max": head(flat, pool=nn.AdaptiveMaxPool2d(1)),
-    "adaptive_max_even": head(flat, pool=nn.AdaptiveMaxPool2d((2, 3)), window=(22, 30)),
+    "adaptive_max_even": head(flat, pool=nn.AdaptiveMaxPool2d((2, 3)), window=(22, 30), variants=ONE),
     "avg_pool4": head(lambda net, x: mlp(net, F.avg_pool2d(x, 4).view(-1, 6)), **MEAN, window=(22, 22), variants=ALL),
     "avg_pool_floor": head(lambda net, x: mlp(net, F.avg_pool2d(x, 4).view(x.size(0), -1)), **MEAN),
-    "avg_pool2_flatten": head(flat, pool=nn.AvgPool2d(2), window=(22, 30)),
+    "avg_pool2_flatten": head(flat, pool=nn.AvgPool2d(2), window=(22, 30), variants=ONE),
     "concat_pools": head(concat_pools, features=12, part=nn.BatchNorm1d(12), variants=ALL),
     "pyramid": head(pyramid, **PYRAMID),
     "gem": head(gem, **MEAN),
     "permute_flatten": head(lambda net, x: flat(net, x.permute(0, 2, 3, 1)), variants=ALL),
     "permute_mean": head(lambda net, x: mlp(net, x.permute(0, 2, 3, 1).mean((1, 2))), **MEAN),
-    "permute_width_first": head(lambda net, x: flat(net, x.permute(0, 1, 3, 2))),
-    "batchnorm_flat": head(lambda net, x: mlp(net, net.part(torch.flatten(x, 1))), part=nn.BatchNorm1d(120)),
+    "permute_width_first": head(lambda net, x: flat(net, x.permute(0, 1, 3, 2)), variants=ONE),
+    "batchnorm_flat": head(
+        lambda net, x: mlp(net, net.part(torch.flatten(x, 1))), part=nn.BatchNorm1d(120), variants=ONE
+    ),
     "batchnorm_unsqueezed": head(
         lambda net, x: net.d(torch.relu(net.n(net.c(torch.flatten(x, 1)).unsqueeze(2)).squeeze(2)))
     ),
     "scaled_flat": head(
-        lambda net, x: mlp(net, torch.flatten(x, 1) * torch.linspace(0.5, 2, 120) - torch.linspace(0, 1, 120))
+        lambda net, x: mlp(net, torch.flatten(x, 1) * torch.linspace(0.5, 2, 120) - torch.linspace(0, 1, 120)),
+        variants=ONE,
     ),
-    "flat_relu": head(lambda net, x: mlp(net, torch.relu(torch.flatten(x, 1) - 0.3))),
+    "flat_relu": head(lambda net, x: mlp(net, torch.relu(torch.flatten(x, 1) - 0.3)), variants=ONE),
     "amax": head(lambda net, x: mlp(net, x.amax((2, 3))), **MEAN),
     "mean_keepdim": head(lambda net, x: mlp(net, x.mean((2, 3), keepdim=True).flatten(1)), **MEAN),
     "mean_negative": head(lambda net, x: mlp(net, x.mean([-1, -2])), **MEAN),
-    "mean_twice": head(lambda net, x: mlp(net, x.mean(3).mean(2)), **MEAN),
+    "mean_twice": head(lambda net, x: mlp(net, x.mean(3).mean(2)), **MEAN, variants=ONE),
     "mean_of_flat": head(lambda net, x: mlp(net, x.flatten(2).mean(-1)), **MEAN, variants=ALL),
     "mean_of_tokens": head(lambda net, x: mlp(net, x.flatten(2).transpose(1, 2).mean(1)), **MEAN),
     "max_of_view": head(lambda net, x: mlp(net, x.view(x.size(0), 6, -1).max(2).values), **MEAN),
     "sum": head(lambda net, x: mlp(net, x.sum((2, 3)) / 20), **MEAN),
     "layer_norm_2d": head(layer_norm_2d, **MEAN, part=nn.LayerNorm(6)),
-    "layer_norm_pooled": head(lambda net, x: mlp(net, net.part(x.mean((2, 3)))), **MEAN, part=nn.LayerNorm(6)),
-    "layer_norm_hidden": head(lambda net, x: net.d(F.gelu(net.part(net.c(x.flatten(1))))), part=nn.LayerNorm(4)),
-    "layer_norm_flat": head(lambda net, x: mlp(net, net.part(x.flatten(1))), part=nn.LayerNorm(120)),
+    "layer_norm_pooled": head(
+        lambda net, x: mlp(net, net.part(x.mean((2, 3)))), **MEAN, part=nn.LayerNorm(6), variants=ONE
+    ),
+    "layer_norm_hidden": head(
+        lambda net, x: net.d(F.gelu(net.part(net.c(x.flatten(1))))), part=nn.LayerNorm(4), variants=ONE
+    ),
+    "layer_norm_flat": head(lambda net, x: mlp(net, net.part(x.flatten(1))), part=nn.LayerNorm(120), variants=ONE),
     "conv_head": head(
         lambda net, x: torch.flatten(net.part(x), 1),
         part=nn.Sequential(nn.Conv2d(6, 4, (4, 5)), nn.ReLU(), nn.Conv2d(4, 5, 1)),
         features=1,
+        variants=ONE,
     ),
     "conv_then_pool": head(
         lambda net, x: torch.flatten(net.part(x), 1),
         part=nn.Sequential(nn.Dropout(), nn.Conv2d(6, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)),
         features=1,
+        variants=ONE,
     ),
     "cosine": head(cosine),
     "residual_fc": head(
-        lambda net, x: net.d(net.c(x.flatten(1)) + torch.tanh(net.part(net.c(x.flatten(1))))), part=nn.Linear(4, 4)
+        lambda net, x: net.d(net.c(x.flatten(1)) + torch.tanh(net.part(net.c(x.flatten(1))))),
+        part=nn.Linear(4, 4),
+        variants=ONE,
     ),
-    "flat_plus_mean": head(lambda net, x: flat(net, x) + net.part(x.mean((2, 3))), part=nn.Linear(6, 5)),
-    "glu": head(lambda net, x: net.part(F.glu(net.c(torch.flatten(x, 1)), 1)), part=nn.Linear(2, 5)),
-    "log_softmax": head(lambda net, x: F.log_softmax(flat(net, x), 1)),
-    "sigmoid": head(lambda net, x: torch.sigmoid(net.part(x.mean((2, 3)))), part=nn.Linear(6, 2), features=1),
-    "sigmoid_one": head(lambda net, x: torch.sigmoid(net.part(x.flatten(1))), part=nn.Linear(120, 1), features=1),
+    "flat_plus_mean": head(lambda net, x: flat(net, x) + net.part(x.mean((2, 3))), part=nn.Linear(6, 5), variants=ONE),
+    "glu": head(lambda net, x: net.part(F.glu(net.c(torch.flatten(x, 1)), 1)), part=nn.Linear(2, 5), variants=ONE),
+    "log_softmax": head(lambda net, x: F.log_softmax(flat(net, x), 1), variants=ONE),
+    "sigmoid": head(
+        lambda net, x: torch.sigmoid(net.part(x.mean((2, 3)))), part=nn.Linear(6, 2), features=1, variants=ONE
+    ),
+    "sigmoid_one": head(
+        lambda net, x: torch.sigmoid(net.part(x.flatten(1))), part=nn.Linear(120, 1), features=1, variants=ONE
+    ),
     "sigmoid_squeezed": head(
-        lambda net, x: torch.sigmoid(net.part(x.mean((2, 3)))).squeeze(1), part=nn.Linear(6, 1), features=1
+        lambda net, x: torch.sigmoid(net.part(x.mean((2, 3)))).squeeze(1),
+        part=nn.Linear(6, 1),
+        features=1,
+        variants=ONE,
     ),
-    "argmax": head(lambda net, x: flat(net, x).argmax(1)),
+    "argmax": head(lambda net, x: flat(net, x).argmax(1), variants=ONE),
     "attention": head(attention, **MEAN, part=nn.Conv2d(6, 1, 1)),
     "lstm": head(recurrent, features=1, part=nn.LSTM(6, 4, batch_first=True), variants=("torchscript",)),
 }

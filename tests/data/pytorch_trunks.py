@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial, reduce
 
 import torch
-from pytorch_case import BOTH, FIXED, Case, through
+from pytorch_case import BOTH, FIXED, ONE, Case, through
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its usual name)
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
@@ -121,37 +121,37 @@ ACTIVATIONS = (
 )
 
 MIDDLES: dict[str, Case] = {
-    "local_response_norm": through(lambda: nn.LocalResponseNorm(5, alpha=0.5)),
+    "local_response_norm": through(lambda: nn.LocalResponseNorm(5, alpha=0.5), variants=BOTH),
     "cross_channel_softmax": through(lambda: nn.Softmax(1)),
-    "channel_shuffle": through(lambda: Apply(shuffle)),
+    "channel_shuffle": through(lambda: Apply(shuffle), variants=BOTH),
     "shuffle_unit": through(lambda: Apply(unit, nn.Conv2d(3, 3, 1)), variants=(*BOTH, "torchscript_batch")),
-    "layer_norm_pixel": through(lambda: channels_last(nn.LayerNorm(6))),
-    "squeeze_excite": through(lambda: SqueezeExcitation(6, 2)),
+    "layer_norm_pixel": through(lambda: channels_last(nn.LayerNorm(6)), variants=BOTH),
+    "squeeze_excite": through(lambda: SqueezeExcitation(6, 2), variants=BOTH),
     "squeeze_excite_linear": through(
         lambda: Apply(excite, nn.Linear(6, 2), nn.Linear(2, 6)), variants=("torchscript",)
     ),
-    "global_response_norm": through(lambda: channels_last(GlobalResponseNorm(6))),
-    "group_norm": through(lambda: nn.GroupNorm(2, 6), variants=("torchscript",)),
+    "global_response_norm": through(lambda: channels_last(GlobalResponseNorm(6)), variants=BOTH),
+    "group_norm": through(lambda: nn.GroupNorm(2, 6)),
     "instance_norm": through(lambda: nn.InstanceNorm2d(6, affine=True), variants=("dynamo_batch",)),
-    "layer_norm_map": through(lambda: nn.LayerNorm(MAP), variants=("torchscript",)),
+    "layer_norm_map": through(lambda: nn.LayerNorm(MAP)),
     "spatial_softmax": through(
         lambda: Apply(lambda x: torch.softmax(x.flatten(2), 2).view(x.shape) * 50), variants=("dynamo_batch",)
     ),
-    "positions": through(lambda: Positions(*MAP), variants=("torchscript",)),
+    "positions": through(lambda: Positions(*MAP)),
     "channel_constants": through(lambda: Positions(6, 1, 1)),
-    "locally_connected": through(LocallyConnected, variants=("torchscript",)),
-    "transposed": through(lambda: nn.ConvTranspose2d(6, 6, 2, stride=2), variants=("torchscript",)),
-    "upsample": through(lambda: nn.Upsample(scale_factor=2), variants=("torchscript",)),
-    "resize_to": through(lambda: Apply(lambda x: F.interpolate(x, (9, 9), mode="bilinear")), variants=("torchscript",)),
+    "locally_connected": through(LocallyConnected),
+    "transposed": through(lambda: nn.ConvTranspose2d(6, 6, 2, stride=2)),
+    "upsample": through(lambda: nn.Upsample(scale_factor=2)),
+    "resize_to": through(lambda: Apply(lambda x: F.interpolate(x, (9, 9), mode="bilinear"))),
     "dilated": through(lambda: nn.Conv2d(6, 6, 3, dilation=2)),
     "grouped": through(lambda: nn.Sequential(nn.Conv2d(6, 12, 3, groups=3), nn.Conv2d(12, 6, 3, groups=6))),
     "strided": through(lambda: nn.Conv2d(6, 6, 3, stride=(2, 1))),
-    "lp_pool": through(lambda: nn.LPPool2d(2, 2)),
+    "lp_pool": through(lambda: nn.LPPool2d(2, 2), variants=BOTH),
     "ceil_pool": through(lambda: nn.MaxPool2d(3, 2, ceil_mode=True)),
     "dilated_pool": through(lambda: nn.MaxPool2d(2, 1, dilation=2)),
     "average_pool_pad": through(lambda: nn.AvgPool2d(3, 1, 1)),
     "hardswish": through(nn.Hardswish),
-    "activations": through(lambda: Apply(total, *(kind() for kind in ACTIVATIONS))),
+    "activations": through(lambda: Apply(total, *(kind() for kind in ACTIVATIONS)), variants=BOTH),
     "clamp": through(lambda: Apply(lambda x: (x * 2 - 0.1).clamp(-0.5, 1.5).abs().sqrt())),
     "batchnorm_trunk": through(lambda: nn.BatchNorm2d(6)),
     "reflect_pad": through(lambda: nn.Conv2d(6, 6, 3, padding=1, padding_mode="reflect"), variants=("dynamo_batch",)),
@@ -159,7 +159,9 @@ MIDDLES: dict[str, Case] = {
         lambda: nn.Conv2d(6, 6, 3, padding=1, padding_mode="replicate"), variants=("dynamo_batch",)
     ),
     "same_pad": through(lambda: nn.Conv2d(6, 6, (4, 3), padding="same")),
-    "uneven_pad": through(lambda: nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(6, 6, 3, stride=2))),
+    "uneven_pad": through(
+        lambda: nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(6, 6, 3, stride=2)), variants=BOTH
+    ),
     "basic_block": through(lambda: BasicBlock(6, 6)),
     "cropped_residual": through(lambda: Apply(cropped_residual, nn.Conv2d(6, 6, 3))),
     "dense": through(lambda: Apply(dense, nn.Conv2d(6, 6, 3)), channels=12),
@@ -200,17 +202,19 @@ ARCHITECTURES: dict[str, Case] = {
     "squeezenet": Case(squeezenet, (1, 3, 41, 45)),
     "convnext": Case(convnext, (1, 3, 32, 40)),
     "densenet": Case(lambda: DenseNet(4, (1, 2), 4, bn_size=1, num_classes=5), (1, 3, 32, 40)),
-    "shufflenet": Case(lambda: ShuffleNetV2([1, 1, 1], [4, 4, 4, 4, 8], num_classes=5), (1, 3, 40, 48)),
+    "shufflenet": Case(lambda: ShuffleNetV2([1, 1, 1], [4, 4, 4, 4, 8], num_classes=5), (1, 3, 40, 48), ONE),
     "swin": Case(swin, (1, 3, 8, 8), ("dynamo",)),
     "vit": Case(vit, (1, 3, 16, 16)),
     "mlp": Case(lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 6, 6), nn.ReLU(), nn.Linear(6, 5)), (1, 3, 8, 6)),
     "grey": Case(
         lambda: nn.Sequential(nn.Conv2d(1, 4, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4 * 6 * 6, 5)),
         (1, 1, 16, 16),
+        ONE,
     ),
     "four_bands": Case(
         lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)),
         (1, 4, 9, 9),
+        ONE,
     ),
     "conv1d": Case(
         lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14, 5)), (1, 3, 16), FIXED

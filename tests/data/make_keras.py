@@ -1,0 +1,98 @@
+"""Makes `keras/`: small classifiers as Keras saves them, and as tf2onnx and Keras's own export write them.
+
+    pip install tensorflow-cpu tf2onnx
+    python tests/data/make_keras.py
+    pip install keras torch onnxscript            # and, best elsewhere, what Keras exports with PyTorch below it
+    KERAS_BACKEND=torch python tests/data/make_keras.py
+
+Weights are random. NAME.npz holds a window, channels last, and the scores that Keras on TensorFlow answers to it.
+`tf2onnx.convert.from_keras` does not know Keras 3, so that this converts the function that a model computes.
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras_nets import NETWORKS, WINDOW
+
+FOLDER = Path(__file__).parent / "keras"
+SAVED = ("flatten", "residual")
+FIXED = ("flatten", "same_strided", "global_average", "concatenate", "reshape")
+CHANNELS_FIRST = ("flatten", "global_average", "residual", "mnist", "permute")
+EXPORTED = ("flatten", "global_average", "residual", "mnist", "mobilenet_head")
+
+
+def make(name: str) -> keras.Model:
+    """A network with random weights, the same for every backend."""
+    keras.backend.clear_session()
+    model = NETWORKS[name]()
+    random = np.random.default_rng(len(name))
+    for variable in model.weights:
+        variable.assign(weights(variable, random))
+    return model
+
+
+def weights(variable: keras.Variable, random: np.random.Generator) -> np.ndarray:
+    """Kernels that keep what is in the window alive, and normalisation that does something."""
+    if variable.name in ("gamma", "moving_variance"):
+        return random.uniform(0.5, 1.5, variable.shape)
+    if len(variable.shape) > 1:
+        fan_in = np.prod(variable.shape[:-1]) if "depthwise" not in variable.path else 9
+        return random.normal(0, np.sqrt(2 / fan_in), variable.shape)
+    return (
+        variable.numpy()
+        if variable.name in ("mean", "variance", "count")
+        else random.uniform(-0.2, 0.4, variable.shape)
+    )
+
+
+def window_of(model: keras.Model, name: str) -> np.ndarray:
+    """Random pixels of 0 to 255 in steps that compress well; divided by 255, but for a network that does so itself."""
+    shape = [size or default for size, default in zip(model.input_shape[1:], WINDOW, strict=True)]
+    pixels = np.random.default_rng(0).integers(0, 6, (1, *shape)) * 51
+    return (pixels / (1 if name == "rescaled" else 255)).astype(np.float32)
+
+
+def tf2onnx(path: Path, model: keras.Model, batch: int | None, opset: int, *, channels_first: bool = False) -> None:
+    """Write with tf2onnx."""
+    import tensorflow as tf  # noqa: PLC0415 (not there with PyTorch below Keras)
+    from tf2onnx.convert import from_function  # noqa: PLC0415
+
+    image = tf.TensorSpec((batch, *model.input_shape[1:]), tf.float32, name="image")
+    function = tf.function(lambda image: model(image, training=False), input_signature=(image,))
+    first = ["image"] if channels_first else None
+    from_function(function, (image,), opset=opset, inputs_as_nchw=first, output_path=str(path))
+
+
+def export(name: str, model: keras.Model) -> None:
+    """Write the files that need TensorFlow."""
+    tf2onnx(FOLDER / f"{name}.tf2onnx.onnx", model, None, 18)
+    if name in FIXED:
+        tf2onnx(FOLDER / f"{name}.tf2onnx_fixed.onnx", model, 1, 13)
+    if name in CHANNELS_FIRST:
+        tf2onnx(FOLDER / f"{name}.tf2onnx_nchw.onnx", model, None, 13, channels_first=True)
+    if name in SAVED:
+        model.save(FOLDER / f"{name}.keras")
+        model.save(FOLDER / f"{name}.h5")
+
+
+def main(names: list[str]) -> None:
+    """Make what is named, or everything."""
+    warnings.simplefilter("ignore")
+    backend = keras.backend.backend()
+    for name in names or NETWORKS:
+        model = make(name)
+        if backend == "tensorflow":
+            window = window_of(model, name)
+            scores = model(window, training=False).numpy()
+            np.savez_compressed(FOLDER / f"{name}.npz", window=window, scores=scores)
+            export(name, model)
+        if name in EXPORTED:
+            suffix = "keras" if backend == "tensorflow" else f"keras_{backend}"
+            model.export(FOLDER / f"{name}.{suffix}.onnx", format="onnx", verbose=False)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
