@@ -6,7 +6,6 @@ dense grid at the image's edges. Whether an interior cell depends on its recepti
 is tried too.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +24,8 @@ TOLERANCE = 1e-4
 """Largest difference that is rounding, relative to the largest score."""
 INTERIOR_CELLS = 4
 """Interior cells of an image, along either axis."""
+FEW = 4
+"""Windows of each sort from an image, so that many images come to be seen; more where its pass costs more crops."""
 NATIVE_WINDOWS = 16
 """Windows that the converted network scores one by one."""
 SEED = 1  # the same source gives the same certificate
@@ -148,21 +149,22 @@ def _samples(comparison: Comparison) -> Iterator[Sample]:
     inside = [(row, col) for row in vertical.interior for col in horizontal.interior]
     border = [cell for cell in np.ndindex(vertical.cells, horizontal.cells) if cell not in set(inside)]
     size = (vertical.pixels, horizontal.pixels)
+    crops = vertical.pixels * horizontal.pixels // (vertical.window * horizontal.window)
+    count = min(max(FEW, crops), len(inside))
     for number, image in enumerate(sample_images(size, comparison.channels, comparison.images, rng)):
         dense = comparison.converted(image)
         if number == 0:
             _check_tiling(comparison, image, dense)
-        for row, col in _drawn(inside, border, rng):
+        for row, col in _drawn(inside, border, count, rng):
             crop = comparison.part(image, (row, row + 1), (col, col + 1))
             cell = Scored(dense.scores[row, col], dense.evidence[row, col])
             yield Sample(crop, cell, interior=(row, col) in inside)
 
 
 def _drawn(
-    inside: list[tuple[int, int]], border: list[tuple[int, int]], rng: np.random.Generator
+    inside: list[tuple[int, int]], border: list[tuple[int, int]], count: int, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """A few cells of one image, interior and border in turn, so that many images come to be seen."""
-    count = math.isqrt(len(inside))
+    """Some cells of one image, interior and border in turn."""
     chosen = [rng.permutation(cells)[:count].tolist() for cells in (inside, border) if cells]
     return [(row, col) for cells in zip(*chosen, strict=False) for row, col in cells]
 

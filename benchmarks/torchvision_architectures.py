@@ -1,0 +1,127 @@
+"""What becomes of torchvision's classification architectures: converted and verified, or refused, and why.
+
+    pip install torch torchvision onnxscript
+    python benchmarks/torchvision_architectures.py --out table.md
+
+Every architecture gets random weights, and batch normalisation the statistics of a few random images, is exported by
+both of PyTorch's exporters and converted, each in a process of its own. The table has the largest difference on single
+windows relative to the largest score, and how dense and crops agree over the windows.
+"""
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+SIZES = {"inception_v3": 299}
+WINDOW = 224
+EXPORTERS = ("torchscript", "dynamo")
+
+
+def main() -> None:
+    """Run the table, or with --one a single line of it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="where to write the table, besides printing it")
+    parser.add_argument("--only", nargs="*", help="architectures, all unless told")
+    parser.add_argument("--windows", type=int, default=64, help="windows to compare dense and crops on")
+    parser.add_argument("--preload", help="a module to import before torchvision, if that needs one")
+    parser.add_argument("--one", nargs=2, metavar=("NAME", "EXPORTER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.preload:
+        importlib.import_module(options.preload)
+    if options.one:
+        print(json.dumps(line(*options.one, options.windows)))
+        return
+    rows = [header(options.windows)]
+    print("\n".join(rows), flush=True)
+    for name in options.only or architectures():
+        for exporter in EXPORTERS:
+            rows.append(row(name, exporter, options))
+            print(rows[-1], flush=True)
+            if options.out:
+                options.out.write_text("\n".join(rows) + "\n", "utf-8")
+
+
+def architectures() -> list[str]:
+    """The names of torchvision's classifiers."""
+    import torchvision  # noqa: PLC0415 (after the path has been set)
+
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def header(windows: int) -> str:
+    """The table's head."""
+    return (
+        "| architecture | exporter | verdict | stride | native difference | "
+        f"dense against crops, {windows} windows | seconds |\n|---|---|---|--:|--:|---|--:|"
+    )
+
+
+def row(name: str, exporter: str, options: argparse.Namespace) -> str:
+    """One line of the table, from a process of its own."""
+    command = [sys.executable, __file__, "--one", name, exporter, "--windows", str(options.windows)]
+    command += ["--preload", options.preload] if options.preload else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (this program)
+    if done.returncode:
+        return f"| {name} | {exporter} | FAILED: {done.stderr.strip().splitlines()[-1]} | | | | |"
+    got = json.loads(done.stdout.splitlines()[-1])
+    return f"| {name} | {exporter} | " + " | ".join(got) + " |"
+
+
+def line(name: str, exporter: str, windows: int) -> list[str]:
+    """Export and convert one architecture."""
+    from converter import convert as conversion  # noqa: PLC0415 (in the process that needs it)
+    from converter.errors import UnsupportedError  # noqa: PLC0415
+    from converter.sources.read import read_source  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "net.onnx"
+        export(name, exporter, file)
+        silent = conversion.Progress(lambda *_: None, lambda: None)
+        request = conversion.Request(Path(folder) / "net" / "1", preprocess="imagenet", windows=windows)
+        before = time.monotonic()
+        try:
+            report = conversion.convert(read_source(file, arch=None, window=None), request, silent)
+        except UnsupportedError as error:
+            reason = str(error).partition(": ")[2].removesuffix("; not dense")
+            return [f"crops only: {reason}", "", "", "", f"{time.monotonic() - before:.0f}"]
+    parity = report.spec.parity[0]
+    agreement = [part.top_class_agreement for part in (parity.interior, parity.border) if part.windows]
+    worst = max(parity.interior.relative_l2, parity.border.relative_l2)
+    return [
+        "dense, exact" if parity.exact else "dense",
+        str(report.spec.vertical.stride),
+        f"{parity.native.relative_l2:.1e}",
+        f"top class agrees on {sum(agreement) / len(agreement):.0%}, scores differ by {worst:.2g}",
+        f"{time.monotonic() - before:.0f}",
+    ]
+
+
+def export(name: str, exporter: str, file: Path) -> None:
+    """Write an architecture with random weights and statistics that mean something."""
+    import torch  # noqa: PLC0415 (optional)
+    import torchvision  # noqa: PLC0415
+
+    warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    net = torchvision.models.get_model(name, weights=None, **options)
+    size = SIZES.get(name, WINDOW)
+    images = torch.nn.functional.interpolate(torch.randn(4, 3, 9, 9), size, mode="bicubic")
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+        elif type(module).__name__ == "CNBlock":  # ConvNeXt begins with layers that hardly count
+            torch.nn.init.uniform_(module.layer_scale, 0.1, 1)
+    with torch.no_grad():
+        net.train()(images)
+    torch.onnx.export(net.eval(), (images[:1],), file, dynamo=exporter == "dynamo", verbose=False)
+
+
+if __name__ == "__main__":
+    main()
