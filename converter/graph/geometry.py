@@ -6,8 +6,8 @@ reaches k' = (k − 1)d + 1 elements:
 
     R ← R + (k' − 1)S,    P ← P + pS,    Q ← Q + qS,    S ← sS
 
-Branches that meet must agree on S; then P ← max Pᵢ, R ← P + max(Rᵢ − Pᵢ), likewise Q. What looks at the whole map, or
-has no rule here, is refused by name.
+Branches that meet must agree on S; then P ← max Pᵢ, R ← P + max(Rᵢ − Pᵢ), and Q so that the number of elements stays.
+What has no rule here is refused by name.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from converter.errors import UnsupportedError
 from converter.graph.lift import refusal
-from converter.graph.operators import ARITHMETIC, ELEMENTWISE, REDUCTIONS
+from converter.graph.operators import ARITHMETIC, ELEMENTWISE, REDUCTIONS, WINDOWED
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,17 @@ class Axis:
         if self.stride != other.stride:
             raise ValueError(f"expected branches of one stride, got {self.stride} and {other.stride}")
         before = max(self.padding_before, other.padding_before)
-        reach = max(axis.receptive_field - axis.padding_before for axis in (self, other))
-        after = max(self.padding_after, other.padding_after)
-        return Axis(self.stride, before + reach, before, after)
+        reaches = [axis.receptive_field - axis.padding_before for axis in (self, other)]
+        missing = [axis.padding_after - reach for axis, reach in zip((self, other), reaches, strict=True)]
+        return Axis(self.stride, before + max(reaches), before, max(reaches) + max(missing))
 
     def slack(self, window: int) -> int:
         """Pixels of a window's far edge that the network does not read; one cell means 0 <= slack < stride."""
         return window + self.padding_before + self.padding_after - self.receptive_field
+
+    def elements(self, window: int) -> int:
+        """Elements that a window gives."""
+        return self.slack(window) // self.stride + 1
 
     def exact(self, window: int) -> bool:
         """Whether a cell reads its own window and nothing else."""
@@ -135,7 +139,8 @@ def kernel_of(node: ir.Node) -> list[int]:
     return list(weights.const_value.shape.numpy())[2:]
 
 
-def _constant(node: ir.Node, position: int) -> list[int]:
+def constant_of(node: ir.Node, position: int) -> list[int]:
+    """The numbers at one of a node's inputs."""
     value = node.inputs[position]
     if value is None or value.const_value is None:
         raise refusal(node, f"expected constants at input {position}, got computed ones")
@@ -157,7 +162,7 @@ def ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
 
 def _slice(node: ir.Node, sources: list[Plane]) -> Plane:
     """Channels of a map; or a map without some rows and columns at its edges: a kernel of one weight."""
-    starts, stops, axes = (_constant(node, position) for position in (1, 2, 3))
+    starts, stops, axes = (constant_of(node, position) for position in (1, 2, 3))
     if axes != [2, 3]:
         return _join(node, sources)
     vertical, horizontal = (
@@ -169,7 +174,7 @@ def _slice(node: ir.Node, sources: list[Plane]) -> Plane:
 
 def _pad(node: ir.Node, sources: list[Plane]) -> Plane:
     """A map that grows at its borders; a kernel of one element with that padding."""
-    pads = _constant(node, 1)
+    pads = constant_of(node, 1)
     before, after = pads[2:4], pads[6:8]
     vertical, horizontal = (
         sources[0][axis].through(kernel=1, stride=1, dilation=1, before=before[axis], after=after[axis])
@@ -183,7 +188,7 @@ OF_CHANNELS = REDUCTIONS | {"Gather", "LayerNormalization", "Split", "Transpose"
 """What lifting leaves of these is along the channels alone."""
 RULES: dict[str, Rule] = {
     **dict.fromkeys(POINTWISE | OF_CHANNELS, _join),
-    **dict.fromkeys(["AveragePool", "Conv", "LpPool", "MaxPool"], _window),
+    **dict.fromkeys(WINDOWED, _window),
     **dict.fromkeys(["Concat", "LogSoftmax", "Softmax"], _over_channels),
     "Pad": _pad,
     "Slice": _slice,

@@ -40,3 +40,6 @@ NOT_LOCAL = {
     **dict.fromkeys(("Resize", "Upsample"), "it brings the map to a size; grids have none of their own"),
 }
 """What cannot be computed window by window in one pass, and why."""
+
+WINDOWED = frozenset(("AveragePool", "Conv", "LpPool", "MaxPool"))
+"""A kernel that slides over the map."""

@@ -12,8 +12,7 @@ import onnx_ir as ir
 
 from converter.graph.geometry import ints, kernel_of
 from converter.graph.lift import Rewrite, refusal
-
-WINDOWED = ("AveragePool", "Conv", "LpPool", "MaxPool")
+from converter.graph.operators import WINDOWED
 
 
 def write_out_padding(graph: ir.Graph, shapes: Mapping[str, tuple[int, ...]]) -> list[Rewrite]:

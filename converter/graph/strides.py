@@ -1,0 +1,102 @@
+"""Variants of a network at other strides, with the same weights.
+
+Finer, t = S/k, à trous: a value of native stride s gets stride gcd(s, t). So a layer between values of strides s and s'
+strides by gcd(s', t) / gcd(s, t), and since its input is denser by s / gcd(s, t), its dilation and pads grow by that.
+Coarser, t = mS: the layer that sees a whole window, and makes one element of it, strides by m more.
+
+Each axis by itself. Refused: a padded average that leaves its padding out of the count.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from converter.errors import UnsupportedError
+from converter.graph.geometry import Axis, Plane, constant_of, ints, kernel_of, planes
+from converter.graph.lift import refusal
+from converter.graph.operators import WINDOWED
+
+
+def check_strides(wanted: Sequence[int], plane: Plane) -> None:
+    """Raise UnsupportedError unless each stride, in pixels, divides the native one of either axis or is a multiple."""
+    for stride in wanted:
+        for axis in plane:
+            if axis.stride % stride and stride % axis.stride:
+                finer = [size for size in range(1, axis.stride + 1) if axis.stride % size == 0]
+                raise UnsupportedError(
+                    f"strides: expected a divisor ({', '.join(map(str, finer))}) or a multiple of the native stride of "
+                    f"{axis.stride} pixels, got {stride}"
+                )
+
+
+def restride(graph: ir.Graph, stride: int, window: tuple[int, int]) -> None:
+    """Bring a lifted network for windows (height, width) to another stride, in pixels, in place."""
+    known = planes(graph)
+    native = known[graph.outputs[0]]
+    for node in list(graph):
+        if node.op_type in (*WINDOWED, "Pad", "Slice") and node.inputs[0] in known:
+            own, made = known[node.inputs[0]], known[node.outputs[0]]
+            changes = [_change(own[axis], made[axis], native[axis], stride, window[axis]) for axis in (0, 1)]
+            _apply(graph, node, [rate for rate, _ in changes], [own for _, own in changes])
+
+
+def _change(own: Axis, made: Axis, native: Axis, stride: int, window: int) -> tuple[int, int]:
+    """How much denser a layer's input is than at the native stride, and the stride that the layer has."""
+    before, after = (math.gcd(axis.stride, stride) for axis in (own, made))
+    contracts = made.elements(window) == 1 < own.elements(window)
+    return own.stride // before, after // before * (max(1, stride // native.stride) if contracts else 1)
+
+
+def _apply(graph: ir.Graph, node: ir.Node, rates: Sequence[int], strides: Sequence[int]) -> None:
+    if node.op_type in WINDOWED:
+        node.attributes["strides"] = ir.AttrInt64s("strides", strides)
+    if set(rates) == {1}:
+        return
+    if node.op_type in WINDOWED:
+        _dilate(graph, node, rates)
+    elif node.op_type == "Pad":
+        factors = np.array([1, 1, *rates] * 2)
+        _replace(graph, node, 1, np.array(constant_of(node, 1)) * factors)
+    elif constant_of(node, 3) == [2, 3]:
+        for position in (1, 2):
+            borders = [_further(at, rate) for at, rate in zip(constant_of(node, position), rates, strict=True)]
+            _replace(graph, node, position, np.array(borders))
+
+
+def _further(at: int, rate: int) -> int:
+    """A border of a Slice as many pixels from the edge as before; its end of the map stays the end."""
+    return at if at == np.iinfo(np.int64).max else at * rate
+
+
+def _dilate(graph: ir.Graph, node: ir.Node, rates: Sequence[int]) -> None:
+    dilations = [size * rate for size, rate in zip(ints(node, "dilations", [1, 1]), rates, strict=True)]
+    pads = [size * rate for size, rate in zip(ints(node, "pads", [0] * 4), [*rates, *rates], strict=True)]
+    if node.op_type != "Conv" and any(pad >= size for pad, size in zip(pads, kernel_of(node) * 2, strict=True)):
+        _pad_before(graph, node, pads)
+        pads = [0] * 4
+    node.attributes["dilations"] = ir.AttrInt64s("dilations", dilations)
+    node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+
+
+def _pad_before(graph: ir.Graph, node: ir.Node, pads: Sequence[int]) -> None:
+    """ONNX Runtime's pools take no pads as large as their kernels; a Pad before them does."""
+    if node.op_type == "AveragePool" and ints(node, "count_include_pad", [0]) != [1]:
+        raise refusal(node, "an average that leaves its padding out of the count has no form at this stride")
+    filling = -np.inf if node.op_type == "MaxPool" else 0.0
+    pad = ir.node("Pad", [node.inputs[0], None, None], name=f"{node.name}.pad")
+    pad.outputs[0].name = f"{node.name}.padded"
+    graph.insert_before(node, pad)
+    _replace(graph, pad, 1, np.array([0, 0, *pads[:2], 0, 0, *pads[2:]]))
+    _replace(graph, pad, 2, np.array(filling, np.float32))
+    node.replace_input_with(0, pad.outputs[0])
+
+
+def _replace(graph: ir.Graph, node: ir.Node, position: int, array: NDArray[np.generic]) -> None:
+    """Give a node a constant of its own."""
+    tensor = ir.tensor(array, name=f"{node.name}.{position}")
+    value = ir.val(tensor.name, tensor.dtype, array.shape, const_value=tensor)
+    graph.register_initializer(value)
+    node.replace_input_with(position, value)
