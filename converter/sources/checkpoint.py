@@ -1,25 +1,44 @@
 """Checkpoints: a state_dict as named numpy arrays.
 
-safetensors and PyTorch's zip format, told apart by content. Neither reader runs code from the file. Floating-point
-tensors come back as float32, which is what the network runs in; anything else keeps its type.
+safetensors and PyTorch's formats, told apart by content. No reader runs code from the file. Floating-point tensors come
+back as float32, which is what the network runs in; anything else keeps its type. Tensors that need no conversion stay
+where they are in the file, which must not change meanwhile.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from converter.errors import SourceError
+from converter.sources.mapped import mapped
+from converter.sources.torch_pickle import Tensor
+from converter.sources.torch_stream import read_torch_stream
 from converter.sources.torch_zip import read_torch_zip
 from protos import model_pb2
 
 PARALLEL_PREFIX = "module."
 SHARING = 4
 """Tensors may share storages, but are read each for itself: so many times the file's size at most."""
+TAR_MAGIC = slice(257, 262)
+SAFETENSORS = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
 """Where training scripts put the state_dict when they save more than that."""
 
@@ -45,13 +64,15 @@ def sha256(*paths: Path) -> str:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint; raises SourceError for anything but a state_dict."""
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(512)
     if head.startswith(b"PK"):
         name, producer, tensors = "torch-zip", "pytorch", _state_dict(read_torch_zip(path), path)
     elif head[:1] == b"\x80":
+        name, producer, tensors = "torch-stream", "pytorch", _state_dict(read_torch_stream(path), path)
+    elif head[TAR_MAGIC] == b"ustar":
         raise SourceError(
-            f"{path}: a pickle or a checkpoint from before PyTorch 1.6; load it with PyTorch where you trust it and "
-            "save it again: torch.save(model.state_dict(), 'new.pth')"
+            f"{path}: a tar archive; if it is a checkpoint from before PyTorch 0.1.10, load it with PyTorch where you "
+            "trust it and save it again: torch.save(model.state_dict(), 'new.pth')"
         )
     elif head[8:9] == b"{":
         name, producer, tensors = "safetensors", "", _read_safetensors(path)
@@ -71,19 +92,31 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _read_safetensors(path: Path) -> dict[str, NDArray[np.generic]]:
+    """Views of the file: the library checks its header, and that the tensors lie behind it one after the other."""
     try:
         with safe_open(path, framework="numpy") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
+            slices = {key: file.get_slice(key) for key in file.offset_keys()}
+            shapes = {key: (view.get_dtype(), tuple(view.get_shape())) for key, view in slices.items()}
+    except SafetensorError as error:
         raise SourceError(f"{path}: damaged safetensors file: {error}") from None
+    data, tensors = mapped(path), {}
+    start = 8 + int.from_bytes(data[:8], "little")
+    for key, (kind, shape) in shapes.items():
+        if kind not in SAFETENSORS:
+            raise SourceError(f"{path}: {key}: expected a type among {', '.join(SAFETENSORS)}, got {kind}")
+        dtype = np.dtype(SAFETENSORS[kind]).newbyteorder("<")
+        size = math.prod(shape) * dtype.itemsize
+        tensors[key] = np.ndarray(shape, dtype, data[start : start + size])
+        start += size
+    return tensors
 
 
 def _state_dict(loaded: object, path: Path) -> dict[str, NDArray[np.generic]]:
     """Find the state_dict in what a training script saved: the whole, or one level down."""
     candidates = [*(loaded.get(key) for key in STATE_KEYS), loaded] if isinstance(loaded, dict) else []
     for candidate in candidates:
-        if isinstance(candidate, dict) and candidate:
-            tensors = {str(key): value for key, value in candidate.items() if isinstance(value, np.ndarray)}
+        if isinstance(candidate, dict):
+            tensors = {key: value.array() for key, value in candidate.items() if isinstance(value, Tensor)}
             if tensors:
                 return tensors
     raise SourceError(f"{path}: expected a state_dict, got {type(loaded).__name__} without tensors")
@@ -92,7 +125,8 @@ def _state_dict(loaded: object, path: Path) -> dict[str, NDArray[np.generic]]:
 def _plain(path: Path, key: str, tensor: NDArray[np.generic]) -> NDArray[np.generic]:
     if tensor.dtype.kind not in "fV":
         return tensor
-    plain = tensor.astype(np.float32)
-    if not np.isfinite(plain).all():
+    with np.errstate(over="ignore"):  # the infinity is refused
+        plain = tensor.astype(np.float32, copy=False)
+    if plain.size and not np.isfinite([plain.min(), plain.max()]).all():
         raise SourceError(f"{path}: {key}: expected finite numbers, got NaN or infinity; the training diverged")
     return plain

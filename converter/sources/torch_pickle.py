@@ -1,0 +1,319 @@
+"""The pickles inside PyTorch's checkpoints, read without PyTorch and without running code.
+
+A pickle is a program for a small machine. The machine below has only the instructions that checkpoints use, and knows
+only the functions that rebuild tensors and containers. Tensors refer to storages, whose bytes lie elsewhere in the
+file: `Tensor` and `Storage` say what is claimed, and a reader fills in the bytes.
+
+What training scripts save beside tensors (options, counters, paths, numpy's numbers: INERT) becomes placeholders,
+whose contents are dropped. Whatever else a pickle names is refused before it is called. So are tensors made of other
+tensors or outside their storage, negative strides, and pickles of more than MAX_PICKLE_BYTES. Entries of dictionaries
+whose key is no string are dropped, and so is every state that an object would be given (BUILD): hashing what a file
+built could take for ever, and a state could undo what was checked.
+"""
+
+import math
+import pickle
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.errors import SourceError
+
+STORAGES = {
+    "DoubleStorage": np.float64,
+    "FloatStorage": np.float32,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+MAX_PICKLE_BYTES = 4 << 20
+"""A state_dict's pickle holds names and shapes: 30 kB for a ResNet-50. Of that many opcodes each may take 100 bytes."""
+MAX_RANK = 8
+"""A convolution over volumes has weights of rank 5."""
+MAX_ARGUMENTS = 16
+"""No class of INERT, and no function of REBUILD, has more."""
+
+_PYTHON_TYPES = "set frozenset bytearray complex slice range object list dict tuple int float bool str bytes"
+_TORCH_TYPES = "float16 float32 float64 bfloat16 uint8 int8 int16 int32 int64 bool complex64 complex128"
+_PATHS = "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath"
+INERT = frozenset(
+    (module, name)
+    for modules, names in (
+        ("argparse", "Namespace"),
+        ("types", "SimpleNamespace"),
+        ("collections", "defaultdict Counter deque"),
+        ("builtins __builtin__", _PYTHON_TYPES),
+        ("copyreg copy_reg", "_reconstructor"),
+        ("_codecs", "encode"),
+        ("datetime", "date datetime time timedelta timezone"),
+        ("pathlib pathlib._local", _PATHS),
+        ("numpy", f"dtype ndarray bool_ longlong {_TORCH_TYPES}"),
+        ("numpy.core.multiarray numpy._core.multiarray", "scalar _reconstruct"),
+        ("numpy.core.numeric numpy._core.numeric", "_frombuffer"),
+        ("torch", f"device {_TORCH_TYPES}"),
+    )
+    for module in modules.split()
+    for name in names.split()
+)
+"""Harmless things that real checkpoints hold beside tensors, as (module, name); never looked up, never called."""
+
+_OPCODES = frozenset(
+    b"".join(
+        (
+            pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.POP, pickle.POP_MARK,
+            pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1,
+            pickle.LONG4, pickle.BINFLOAT, pickle.BINSTRING, pickle.SHORT_BINSTRING, pickle.BINUNICODE,
+            pickle.SHORT_BINUNICODE, pickle.BINUNICODE8, pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8,
+            pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3,
+            pickle.EMPTY_LIST, pickle.LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT,
+            pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.BINPERSID,
+            pickle.BINGET, pickle.LONG_BINGET, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE,
+        )
+    )
+)  # fmt: skip
+
+
+@dataclass(eq=False)
+class Storage:
+    """A storage that a pickle refers to: so many elements, and their bytes once a reader has found them."""
+
+    dtype: np.dtype[np.generic]
+    count: int
+    content: NDArray[np.uint8] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that it must have in the file."""
+        return self.count * self.dtype.itemsize
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """Consecutive elements of a storage: all of it or, in old checkpoints, a view of another one."""
+
+    storage: Storage
+    start: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.start + self.count <= self.storage.count:
+            raise ValueError("a view of a storage is outside it")
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A strided view of a span; offset and strides in elements. Not an array, so that no tensor is made of another."""
+
+    span: Span
+    offset: int
+    shape: Sequence[int]
+    strides: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.span, Span):
+            raise TypeError(f"expected a tensor of a storage, got one of {type(self.span).__name__}")
+        if not all(type(sizes) is tuple and len(sizes) <= MAX_RANK for sizes in (self.shape, self.strides)):
+            raise TypeError(f"expected a tensor's shape and strides, each of at most {MAX_RANK} numbers")
+        if not all(type(size) is int and 0 <= size < 1 << 62 for size in (self.offset, *self.shape, *self.strides)):
+            raise ValueError("expected a tensor's offset, shape and strides to be counts")
+        count = math.prod(self.shape)
+        last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        if count > self.span.count or (count and last >= self.span.count):
+            raise ValueError(f"a tensor of shape {self.shape} is outside its storage of {self.span.count} elements")
+
+    def array(self) -> NDArray[np.generic]:
+        """The numbers, where they lie in the file; read-only."""
+        storage, size = self.span.storage, self.span.storage.dtype.itemsize
+        assert storage.content is not None  # noqa: S101 (readers fill every storage)
+        start = (self.span.start + self.offset) * size if math.prod(self.shape) else 0
+        steps = [stride * size for stride in self.strides]
+        return np.ndarray(self.shape, storage.dtype, storage.content, start, steps)
+
+
+def unpickle(file: BinaryIO, path: Path) -> tuple[Any, dict[str, Storage]]:
+    """Read one pickle and the storages that it refers to, by their keys; raises SourceError, naming `path`."""
+    unpickler = _TensorUnpickler(file, encoding="utf-8", errors="replace")
+    unpickler.storages = {}
+    try:
+        return unpickler.load(), unpickler.storages
+    except _ForbiddenGlobalError as error:
+        raise SourceError(
+            f"{path}: expected tensors alone, got {error}, which only running code could load; load it with "
+            "PyTorch where you trust it and save torch.save(model.state_dict(), 'new.pth')"
+        ) from None
+    except EOFError:
+        size = f"{MAX_PICKLE_BYTES >> 20} MiB"
+        raise SourceError(f"{path}: truncated checkpoint, or one with a pickle of more than {size}") from None
+    except Exception as error:  # a damaged pickle fails in as many ways as there are opcodes
+        reason = " ".join(f"{type(error).__name__}: {error}"[:300].split())
+        raise SourceError(f"{path}: damaged checkpoint: {reason}") from None
+
+
+class _ForbiddenGlobalError(pickle.UnpicklingError):
+    """The pickle names something outside the allow-list."""
+
+
+class _Placeholder:
+    """Stands for something that needs no reading: made, filled and forgotten."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def extend(self, _: object) -> None:
+        """Take what APPENDS gives."""
+
+    append = extend
+
+
+@dataclass(frozen=True, eq=False)
+class _StorageType:
+    """Stands for torch.FloatStorage and its kind: a name in the pickle, never called."""
+
+    dtype: np.dtype[np.generic]
+
+
+class _TensorUnpickler(pickle._Unpickler):  # noqa: SLF001
+    """In Python, since the one in C takes memory for as many entries as a memo's index says."""
+
+    storages: dict[str, Storage]
+    stack: list[Any]
+    pop_mark: Callable[[], list[Any]]
+    _pairs = 0
+
+    def find_class(self, module: str, name: str) -> object:
+        """Resolve the few names that checkpoints hold; refuse the rest."""
+        if module == "torch" and name in STORAGES:
+            return _StorageType(np.dtype(STORAGES[name]).newbyteorder("<"))
+        if (module, name) in INERT:
+            return _Placeholder
+        if (module, name) == ("collections", "OrderedDict"):
+            return self._mapping
+        if (module, name) not in REBUILD:
+            raise _ForbiddenGlobalError(f"{module}.{name}"[:100])
+        return REBUILD[module, name]
+
+    def persistent_load(self, pid: object) -> Span:
+        """Resolve a reference to a storage: ("storage", type, key, location, elements), and perhaps a view of it."""
+        match pid:
+            case ("storage", _StorageType(dtype=dtype), str(key), _, int(count), *views) if 0 <= count < 1 << 60:
+                storage = self.storages.setdefault(key, Storage(dtype, count))
+            case _:
+                raise pickle.UnpicklingError("expected a reference to a storage")
+        if (storage.dtype, storage.count) != (dtype, count):
+            raise pickle.UnpicklingError(f"storage {key[:40]!r} has two types or sizes")
+        match views:
+            case [] | [None]:
+                return Span(storage, 0, count)
+            case [(str(), int(start), int(size))]:
+                return Span(storage, start, size)
+        raise pickle.UnpicklingError("expected a view of a storage")
+
+    def _mapping(self, pairs: Sequence[Sequence[Any]] = ()) -> dict[str, Any]:
+        """An ordered dictionary; Python 2 pickled it with its items. They count, since one list may serve often."""
+        self._pairs += len(pairs)
+        if self._pairs > MAX_PICKLE_BYTES:
+            raise pickle.UnpicklingError("more entries than the file has bytes for")
+        return {key: value for key, value in pairs if type(key) is str}
+
+    def _call(self) -> None:
+        arguments = self.stack.pop()
+        if type(arguments) is not tuple or len(arguments) > MAX_ARGUMENTS:
+            raise pickle.UnpicklingError(f"expected a call with at most {MAX_ARGUMENTS} arguments")
+        self.stack[-1] = self.stack[-1](*arguments)
+
+    def _fill(self, items: Iterable[Any]) -> None:
+        """Put keys and values, in turn, into the dictionary on the stack's top."""
+        target, values = self.stack[-1], iter(items)
+        pairs = zip(values, values, strict=True)
+        if type(target) is dict:
+            target.update((key, value) for key, value in pairs if type(key) is str)
+        elif not isinstance(target, _Placeholder):
+            raise pickle.UnpicklingError(f"expected entries of a dictionary, got some of {type(target).__name__}")
+
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._fill((key, value))
+
+    def _set_items(self) -> None:
+        self._fill(self.pop_mark())
+
+    def _dictionary(self) -> None:
+        items = self.pop_mark()
+        self.stack.append({})
+        self._fill(items)
+
+    def _drop(self) -> None:
+        self.stack.pop()
+
+    def _drop_marked(self) -> None:
+        self.pop_mark()
+
+    def _set(self) -> None:
+        self.stack.append(_Placeholder())
+
+    def _frozen_set(self) -> None:
+        self.pop_mark()
+        self.stack.append(_Placeholder())
+
+    def _refuse(self) -> None:
+        raise pickle.UnpicklingError("an instruction that no checkpoint has")
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **dict.fromkeys(range(256), _refuse),
+        **{code: handler for code, handler in pickle._Unpickler.dispatch.items() if code in _OPCODES},  # noqa: SLF001
+        pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],  # noqa: SLF001 (takes what it claims)
+        pickle.REDUCE[0]: _call,
+        pickle.NEWOBJ[0]: _call,
+        pickle.BUILD[0]: _drop,
+        pickle.SETITEM[0]: _set_item,
+        pickle.SETITEMS[0]: _set_items,
+        pickle.DICT[0]: _dictionary,
+        pickle.EMPTY_SET[0]: _set,
+        pickle.ADDITEMS[0]: _drop_marked,
+        pickle.FROZENSET[0]: _frozen_set,
+    }
+
+
+def _rebuild_tensor(span: Span, offset: int, shape: Sequence[int], strides: Sequence[int]) -> Tensor:
+    return Tensor(span, offset, shape, strides)
+
+
+def _rebuild_tensor_v2(
+    span: Span,
+    offset: int,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    _requires_grad: object = None,
+    _hooks: object = None,
+    metadata: object = None,
+) -> Tensor:
+    if metadata:
+        raise ValueError("a tensor that is conjugated or negated when read")
+    return Tensor(span, offset, shape, strides)
+
+
+def _rebuild_parameter(data: object, *_: object) -> object:
+    return data
+
+
+def _rebuild_size(shape: object = ()) -> object:
+    return shape
+
+
+REBUILD: dict[tuple[str, str], Callable[..., object]] = {
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+    ("torch", "Size"): _rebuild_size,
+}
+"""What makes tensors of storages."""

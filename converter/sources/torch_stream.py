@@ -1,0 +1,45 @@
+"""PyTorch's format before 1.6, read without PyTorch and without running code.
+
+    magic number · protocol version · facts about the machine · the object · the storages' keys · the storages
+
+All but the last are pickles, one after the other. A storage is its number of elements (int64) and the elements.
+Numbers are little-endian whatever the machine was, which is why its facts do not matter. Refused: storages that the
+object does not refer to, or with other sizes; what lies beyond the last one is not looked at.
+"""
+
+import io
+from pathlib import Path
+
+from converter.errors import SourceError
+from converter.sources.mapped import mapped
+from converter.sources.torch_pickle import MAX_PICKLE_BYTES, unpickle
+
+MAGIC = 0x1950A86A20F9469CFC6C
+PROTOCOL = 1001
+
+
+def read_torch_stream(path: Path) -> object:
+    """Unpickle a checkpoint, its tensors as `torch_pickle.Tensor`; raises SourceError."""
+    data = mapped(path)
+    file = io.BytesIO(data[:MAX_PICKLE_BYTES].data)
+    magic, _ = unpickle(file, path)
+    if magic != MAGIC:
+        raise SourceError(f"{path}: expected a checkpoint of torch.save, got another pickle; save tensors alone")
+    protocol, _ = unpickle(file, path)
+    if protocol != PROTOCOL:
+        raise SourceError(f"{path}: damaged checkpoint: expected protocol {PROTOCOL}, got another one")
+    unpickle(file, path)
+    loaded, storages = unpickle(file, path)
+    keys, _ = unpickle(file, path)
+    if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(storages):
+        raise SourceError(f"{path}: damaged checkpoint: its storages are not those that its tensors need")
+    position = file.tell()
+    for key in keys:
+        storage, start = storages[key], position + 8
+        count, position = int.from_bytes(data[position:start], "little", signed=True), start + storage.nbytes
+        storage.content = data[start:position]
+        if count != storage.count or len(storage.content) != storage.nbytes:
+            raise SourceError(
+                f"{path}: damaged or truncated checkpoint: expected {storage.nbytes} bytes of {key[:40]!r}"
+            )
+    return loaded
