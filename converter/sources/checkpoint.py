@@ -71,8 +71,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         name, producer, tensors = "torch-stream", "pytorch", _state_dict(read_torch_stream(path), path)
     elif head[TAR_MAGIC] == b"ustar":
         raise SourceError(
-            f"{path}: a tar archive; if it is a checkpoint from before PyTorch 0.1.10, load it with PyTorch where you "
-            "trust it and save it again: torch.save(model.state_dict(), 'new.pth')"
+            f"{path}: a tar archive; if it is a checkpoint of PyTorch's first releases, load it with PyTorch where "
+            "you trust it and save it again: torch.save(model.state_dict(), 'new.pth')"
         )
     elif head[8:9] == b"{":
         name, producer, tensors = "safetensors", "", _read_safetensors(path)

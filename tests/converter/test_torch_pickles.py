@@ -279,10 +279,10 @@ def test_pickled_modules_are_refused() -> None:
 
 
 def test_tar_archives_are_refused(tmp_path: Path) -> None:
-    """What PyTorch wrote before 0.1.10 is named for what it is, with the way out."""
+    """What PyTorch's first releases wrote is named for what it is, with the way out."""
     with tarfile.open(tmp_path / "net.pth", "w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(tarfile.TarInfo("storages"))
-    assert "before PyTorch 0.1.10, load it with PyTorch where you trust it" in refusal(tmp_path / "net.pth")
+    assert "of PyTorch's first releases, load it with PyTorch where you trust it" in refusal(tmp_path / "net.pth")
 
 
 def test_other_pickles_are_refused(tmp_path: Path) -> None:
