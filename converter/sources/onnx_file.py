@@ -1,67 +1,142 @@
-"""ONNX files, as exporters write them: one float image in, one row of scores out."""
+"""ONNX files, as exporters write them: one float image in, one row of scores out.
 
+Refused: files of 2 GB or more, which no protobuf has (their weights belong beside them), versions newer than the
+installed ONNX Runtime, more nodes than any network has, windows too large to try, and what `onnx_weights` refuses.
+"""
+
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 from onnx import version_converter
+from onnx_ir.passes.common import CheckerPass
 
 from converter.errors import SourceError, UnsupportedError
-from converter.runtime import one_line
+from converter.runtime import newest_known, one_line
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
+from converter.sources.onnx_weights import Weights
 from protos import model_pb2
 
 OPSET = 19
 """The oldest operator set that is delivered; what is older is converted to it."""
+MAX_FILE_BYTES = (2 << 30) - 1  # protobuf's
+MAX_NODES = 100_000
+MAX_INPUT = 1 << 26
+"""Numbers in one batch of windows, 256 MiB; a window of 4096×4096 pixels in colour is within it."""
+SMALL = 1 << 10
+"""Bytes of a constant that says how (axes, shapes), rather than what; larger ones need no conversion."""
 
 
 def read_classifier(path: Path, window: tuple[int, int] | None) -> Classifier:
     """Read a classifier; `window` (height, width) is needed where the file leaves the size open."""
-    proto, model = _load(path)
+    weights = Weights(path.absolute().parent)
+    model = _load(path, weights)
     image = _only_input(model)
     layout = _layout(image)
     return Classifier(
         original=model,
-        model=_modern(proto, path),
+        model=_modern(model, path),
         window=_window(image, layout, window),
         preprocess="none",
         activation="softmax",
         labels=(),
         source=model_pb2.Source(
             format="onnx",
-            sha256=_digest(path),
-            producer=f"{proto.producer_name} {proto.producer_version}".strip(),
+            sha256=sha256(path, *weights.paths),
+            producer=f"{model.producer_name or ''} {model.producer_version or ''}".strip(),
         ),
         layout=layout,
     )
 
 
-def _load(path: Path) -> tuple[onnx.ModelProto, ir.Model]:
+def _load(path: Path, weights: Weights) -> ir.Model:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise SourceError(f"{path}: expected less than 2 GB, as protobuf has it; export the weights as external data")
     try:
-        proto = onnx.load(path)
-        onnx.checker.check_model(proto)
-        return proto, ir.from_proto(proto)
-    except Exception as error:  # protobuf, the checker and external data each raise their own, unrelated kinds
-        reason = one_line(error) or type(error).__name__
+        proto = onnx.load(path, format="protobuf", load_external_data=False)
+        _check_versions(proto, path)
+        model = ir.from_proto(proto)
+        weights.load(model)
+        CheckerPass()(model)
+        nodes = _count(model.graph.all_nodes(), model, {})
+    except SourceError:
+        raise
+    except Exception as error:  # protobuf, onnx-ir and the checker each raise their own, unrelated kinds
+        cause = error
+        while isinstance(cause.__context__, Exception):  # onnx-ir tells the way to the fault, and the fault last
+            cause = cause.__context__
+        reason = one_line(cause) or type(cause).__name__
         raise SourceError(f"{path}: not a whole, valid ONNX model: {reason}") from None
+    if nodes > MAX_NODES:
+        raise SourceError(
+            f"{path}: expected at most {MAX_NODES} nodes, its functions counted at every call, got {nodes}"
+        )
+    return model
 
 
-def _modern(proto: onnx.ModelProto, path: Path) -> ir.Model:
-    """A model of its own to rewrite, of an operator set that can be delivered."""
-    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
+    """Newer versions than the runtime's could mean anything."""
+    ir_version, opset = newest_known()
+    if proto.ir_version > ir_version:
+        raise SourceError(
+            f"{path}: expected ir_version {ir_version} at most, the newest that the installed ONNX Runtime knows, "
+            f"got {proto.ir_version}; upgrade onnxruntime, or export with an older onnx"
+        )
+    got = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if got > opset:
+        raise SourceError(
+            f"{path}: expected operator set {opset} at most, the newest that the installed ONNX Runtime knows, "
+            f"got {got}; upgrade onnxruntime, or export with opset_version={opset}"
+        )
+
+
+def _count(nodes: Iterable[ir.Node], model: ir.Model, known: dict[ir.OperatorIdentifier, int]) -> int:
+    """How many nodes there are when functions are inlined; RecursionError if one calls itself."""
+    total = 0
+    for node in nodes:
+        name = node.op_identifier()
+        if name in model.functions and name not in known:
+            known[name] = _count(model.functions[name].all_nodes(), model, known)
+        total += 1 + known.get(name, 0)
+    return total
+
+
+def _modern(model: ir.Model, path: Path) -> ir.Model:
+    """A model of its own to rewrite, of an operator set that can be delivered; it shares the weights."""
+    opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+    modern = model.clone()
+    if opset >= OPSET:
+        return modern
     try:
-        return ir.from_proto(proto if opset >= OPSET else version_converter.convert_version(proto, OPSET))
+        return _converted(modern)
     except Exception as error:  # the C++ converter raises RuntimeError, ConvertError and more
         reason = one_line(error)
         raise UnsupportedError(f"{path}: opset {opset} does not convert to {OPSET}: {reason}; export it anew") from None
 
 
-def _digest(path: Path) -> str:
-    """SHA-256 of the file, and of the files that hold its weights, in the order of their names."""
-    weights = onnx.load(path, load_external_data=False).graph.initializer
-    others = {entry.value for tensor in weights for entry in tensor.external_data if entry.key == "location"}
-    return sha256(path, *(path.parent / other for other in sorted(others)))
+def _converted(model: ir.Model) -> ir.Model:
+    """Convert with inputs in place of the weights, which need not fit into one message then."""
+    weights = {name: value for name, value in model.graph.initializers.items() if _is_large(value)}
+    inputs = {value.name for value in model.graph.inputs}
+    for name, value in weights.items():
+        del model.graph.initializers[name]
+        if name not in inputs:
+            model.graph.inputs.append(value)
+    converted = ir.from_proto(version_converter.convert_version(ir.to_proto(model), OPSET))
+    for value in list(converted.graph.inputs):
+        if value.name in weights:
+            value.const_value = weights[value.name].const_value
+            converted.graph.register_initializer(value)
+            if value.name not in inputs:
+                converted.graph.inputs.remove(value)
+    return converted
+
+
+def _is_large(value: ir.Value) -> bool:
+    return value.const_value is not None and value.const_value.nbytes > SMALL
 
 
 def _only_input(model: ir.Model) -> ir.Value:
@@ -90,13 +165,15 @@ def _layout(image: ir.Value) -> str:
 
 def _window(image: ir.Value, layout: str, asked: tuple[int, int] | None) -> tuple[int, int]:
     assert image.shape is not None  # noqa: S101 (checked when the input was chosen)
-    sizes = [image.shape[layout.index(axis)] for axis in "HW"]
-    height, width = (size if isinstance(size, int) else None for size in sizes)
+    sizes = [image.shape[layout.index(axis)] for axis in "NCHW"]
+    batch, channels, height, width = (size if isinstance(size, int) else None for size in sizes)
     if asked is None and (height is None or width is None):
         raise SourceError(f"window: the file leaves its input's size open ({image.shape}); say --window HEIGHTxWIDTH")
-    if asked is None:
-        return height or 0, width or 0
-    for name, got, fixed in (("height", asked[0], height), ("width", asked[1], width)):
+    window = asked or (height or 0, width or 0)
+    for name, got, fixed in (("height", window[0], height), ("width", window[1], width)):
         if fixed not in (None, got):
             raise SourceError(f"window: the file's {name} is {fixed}, got {got}; leave --window out or export anew")
-    return asked
+    sizes = (1 if batch is None else batch, channels or 0, *window)
+    if min(sizes) < 1 or math.prod(sizes) > MAX_INPUT:
+        raise SourceError(f"input {image.name!r}: expected 1 to {MAX_INPUT} numbers, got {'×'.join(map(str, sizes))}")
+    return window

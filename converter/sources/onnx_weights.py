@@ -1,0 +1,106 @@
+"""The tensors of an ONNX model: what each claims, held against what there is, before anything is taken for it.
+
+Weights outside the file are views of the files beside it. Refused: locations that leave the model's folder, by
+whatever path, links of either kind, and anything but plain files; offsets, lengths and shapes that the data does not
+have; numbers of less than a byte.
+"""
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir import serde
+
+from converter.sources.mapped import mapped
+
+SHARING = 4
+"""Tensors may lie in the same bytes, but are written each for itself: so many times the files' size at most."""
+UNREADABLE = (ir.AttributeType.TENSORS, ir.AttributeType.SPARSE_TENSOR, ir.AttributeType.SPARSE_TENSORS)
+DATA_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+
+
+class Weights:
+    """The files beside a model that hold its weights, by the locations that the model gives."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self._files: dict[str, NDArray[np.uint8]] = {}
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that were used, in the order of their names."""
+        return [self._folder / location for location in sorted(self._files)]
+
+    def load(self, model: ir.Model) -> None:
+        """Give every tensor of the model its numbers; raises ValueError for what is not as it claims, and OSError."""
+        outside = 0
+        for holder, key, tensor in _tensors(model):
+            if isinstance(tensor, ir.ExternalTensor):
+                outside += tensor.nbytes
+            loaded = self._loaded(tensor)
+            if isinstance(holder, ir.Value):
+                holder.const_value = loaded
+            else:
+                holder.attributes[key] = ir.AttrTensor(key, loaded)
+        if outside > SHARING * sum(file.size for file in self._files.values()):
+            raise ValueError(f"external weights of {outside >> 20} MiB in files that have not as much")
+
+    def _loaded(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+        if tensor.dtype == ir.DataType.STRING:
+            return tensor
+        if tensor.dtype.bitwidth % 8 or min(tensor.shape.numpy(), default=0) < 0:
+            raise ValueError(f"tensor {tensor.name!r}: expected whole bytes, got {tensor.dtype} {tensor.shape}")
+        array = self._outside(tensor) if isinstance(tensor, ir.ExternalTensor) else _inside(tensor)
+        return ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
+
+    def _outside(self, tensor: ir.ExternalTensor) -> NDArray[np.generic]:
+        shape = tensor.shape.numpy()
+        if tensor.length not in (None, tensor.nbytes):
+            raise ValueError(f"tensor {tensor.name!r}: expected {tensor.nbytes} bytes, got a length of {tensor.length}")
+        if not tensor.size:
+            return np.empty(shape, tensor.dtype.numpy())
+        location = str(tensor.location)
+        if location not in self._files:
+            self._files[location] = mapped(self._checked(location))
+        file, start = self._files[location], tensor.offset or 0
+        if start + tensor.nbytes > file.size:
+            raise ValueError(
+                f"tensor {tensor.name!r}: {location!r} has {file.size} bytes, expected {start + tensor.nbytes}"
+            )
+        return np.ndarray(shape, tensor.dtype.numpy().newbyteorder("<"), file, start)
+
+    def _checked(self, location: str) -> Path:
+        path = self._folder / location
+        if path.resolve() != path or not path.is_relative_to(self._folder) or not path.is_file():
+            raise ValueError(f"weights in {location!r}: expected a plain file in the model's folder, and no link")
+        if path.stat().st_nlink > 1:
+            raise ValueError(f"weights in {location!r}: expected a file of one name, got a hard link; copy it")
+        return path
+
+
+def _inside(tensor: ir.TensorProtocol) -> NDArray[np.generic]:
+    """The numbers of a tensor in the file itself; without data, onnx-ir would make them up."""
+    proto = tensor.raw if isinstance(tensor, serde.TensorProtoTensor) else onnx.TensorProto()
+    if tensor.size and not (proto.HasField("raw_data") or any(len(getattr(proto, field)) for field in DATA_FIELDS)):
+        raise ValueError(f"tensor {tensor.name!r}: expected {tensor.size} numbers, got none")
+    array: NDArray[np.generic] = tensor.numpy()
+    return array
+
+
+def _tensors(model: ir.Model) -> Iterator[tuple[ir.Value | ir.Node, str, ir.TensorProtocol]]:
+    """Every tensor, and the initializer or the node and attribute that it belongs to."""
+    functions = model.functions.values()
+    for graph in (*model.graphs(), *(inner for function in functions for inner in function.subgraphs())):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value, "", value.const_value
+    for node in chain(model.graph.all_nodes(), *(function.all_nodes() for function in functions)):
+        for key, attribute in list(node.attributes.items()):
+            if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                yield node, key, attribute.as_tensor()
+            if attribute.type in UNREADABLE:
+                raise ValueError(f"node {node.name!r}: expected no {attribute.type.name} among its attributes")
