@@ -35,7 +35,8 @@ def main() -> None:
     if options.preload:
         importlib.import_module(options.preload)
     if options.one:
-        print(json.dumps(line(*options.one, options.windows)))
+        name, exporter = options.one
+        print(json.dumps(line(name, exporter, options.windows)))
         return
     rows = [header(options.windows)]
     print("\n".join(rows), flush=True)
@@ -51,7 +52,8 @@ def architectures() -> list[str]:
     """The names of torchvision's classifiers."""
     import torchvision  # noqa: PLC0415 (after the path has been set)
 
-    return torchvision.models.list_models(module=torchvision.models)
+    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return names
 
 
 def header(windows: int) -> str:
@@ -88,7 +90,7 @@ def line(name: str, exporter: str, windows: int) -> list[str]:
         try:
             report = conversion.convert(read_source(file, arch=None, window=None), request, silent)
         except UnsupportedError as error:
-            reason = str(error).partition(": ")[2].removesuffix("; not dense")
+            reason = str(error).partition(": ")[2].partition("; not dense")[0]
             return [f"crops only: {reason}", "", "", "", f"{time.monotonic() - before:.0f}"]
     parity = report.spec.parity[0]
     agreement = [part.top_class_agreement for part in (parity.interior, parity.border) if part.windows]

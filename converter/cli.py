@@ -20,6 +20,7 @@ from converter.sources.read import read_source
 from converter.writer import check_target
 from protos.spec import NAME, VERSION
 
+STRIDE = re.compile(r"[1-9][0-9]{0,4}")
 WINDOW = re.compile(r"([0-9]{1,4})(?:x([0-9]{1,4}))?")
 
 Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="A state_dict (.safetensors, .pth) or ONNX classifier.")]
@@ -59,6 +60,21 @@ Images = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Images to take the windows from; noise like photographs unless told."),
 ]
+Strides = Annotated[
+    str | None,
+    typer.Option(
+        metavar="32,16,8",
+        help="Pixels between windows: files for other strides than the network's own, its divisors or multiples, all "
+        "with the same weights. With --crops-only: one, how far windows lie apart.",
+    ),
+]
+CropsOnly = Annotated[
+    bool,
+    typer.Option(
+        "--crops-only",
+        help="Keep a network that cannot slide (attention, squeeze-and-excite) as it is, to be run window by window.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print report.json instead of tables.")]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -89,6 +105,8 @@ def convert(
     labels: Labels = None,
     verify: Verify = 64,
     images: Images = None,
+    strides: Strides = None,
+    crops_only: CropsOnly = False,
     as_json: AsJson = False,
 ) -> None:
     """Rewrite a trained classifier so that it slides over images of any size.
@@ -99,7 +117,10 @@ def convert(
     fullconv-convert vgg16.pth -o models/vgg16/1
     """
     _check_output(output)
-    request = conversion.Request(output, force, preprocess, activation, labels, verify, images)
+    pixels = _pixels(strides, single=crops_only)
+    request = conversion.Request(
+        output, force, preprocess, activation, labels, verify, images, strides=pixels, crops_only=crops_only
+    )
     try:
         check_target(output, force=force)
         with _progress() as progress:
@@ -138,6 +159,16 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if not match or not int(match[1]) or match[2] == "0":
         raise typer.BadParameter(f"expected pixels, 224 or HEIGHTxWIDTH, got '{text}'", param_hint="--window")
     return int(match[1]), int(match[2] or match[1])
+
+
+def _pixels(text: str | None, *, single: bool) -> tuple[int, ...]:
+    """Parse --strides: pixels, separated by commas."""
+    parts = text.split(",") if text is not None else []
+    if not all(STRIDE.fullmatch(part) for part in parts):
+        raise typer.BadParameter(f"expected pixels from 1 up, like 32,16,8, got '{text}'", param_hint="--strides")
+    if single and len(parts) > 1:
+        raise typer.BadParameter(f"expected one with --crops-only, got '{text}'", param_hint="--strides")
+    return tuple(int(part) for part in parts)
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """The main path: a source in, a model version out.
 
-reader → classifier (ONNX) → head lifted, geometry (graph.dense) → preprocessing → verified → written
+reader → classifier (ONNX) → lifted (graph.dense) or kept (graph.crops) → preprocessing → strides → verified → written
 """
 
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +12,25 @@ from pathlib import Path
 import onnx_ir as ir
 
 from converter.graph.canonical import only_scores
-from converter.graph.dense import rewrite
+from converter.graph.converted import ConvertedGraph
+from converter.graph.crops import to_crops
+from converter.graph.dense import to_dense
 from converter.graph.preprocess import prepend
+from converter.graph.strides import Variant, variants
 from converter.labels import load_labels
-from converter.preprocessing import load_preprocessing
+from converter.preprocessing import Preprocessing, load_preprocessing
 from converter.report import Report
+from converter.runtime import move_weights
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
 from converter.spec import describe, embed
-from converter.verify.networks import ConvertedNetwork, SourceNetwork
-from converter.verify.parity import Comparison, Extent, measure
+from converter.verify.networks import ConvertedNetwork, CropsNetwork, Network, SourceNetwork
+from converter.verify.parity import Comparison, measure
 from converter.writer import staging
-from protos.spec import LABELS, MODEL, REPORT, WEIGHTS
+from protos import model_pb2
+from protos.spec import LABELS, REPORT, WEIGHTS
+
+SOURCE_WEIGHTS = "source.data"
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,8 @@ class Request:
     labels: Path | None = None
     windows: int = 64
     images: Path | None = None
+    strides: tuple[int, ...] = ()
+    crops_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,37 +59,70 @@ class Progress:
 def convert(classifier: Classifier, request: Request, progress: Progress) -> Report:
     """Convert, verify and write. Raises ConversionError, and leaves nothing behind, if it cannot."""
     preprocessing = load_preprocessing(request.preprocess or classifier.preprocess)
-    with staging(request.target, force=request.force) as folder:
-        progress.step("rewriting the head", 0)
+    with staging(request.target, force=request.force) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
+        progress.step("rewriting the network", 0)
         output = only_scores(classifier.model.graph)
-        source = SourceNetwork(classifier, output, preprocessing, folder)
-        network = rewrite(classifier.model, output, classifier.window, classifier.layout, folder)
-        if preprocessing is not None:
-            preprocessing.check_channels(network.channels)
-            prepend(network.model.graph, preprocessing, network.channels, classifier.layout)
-        ir.save(network.model, folder / MODEL, external_data=WEIGHTS)
-        spec = describe(request.target.absolute().parent.name, classifier, network, request.activation)
-        spec.weights_sha256 = sha256(folder / WEIGHTS)
-        labels = load_labels(request.labels, classifier.labels, network.classes)
-        if labels:
-            (folder / LABELS).write_text("".join(f"{label}\n" for label in labels), "utf-8")
-            spec.labels_sha256 = sha256(folder / LABELS)
+        move_weights([classifier.original, classifier.model], Path(scratch), SOURCE_WEIGHTS)
+        source = SourceNetwork(classifier, output, preprocessing, Path(scratch))
+        network = _rewritten(classifier, output, preprocessing, request, Path(scratch))
+        move_weights([network.model], folder, WEIGHTS)
+        files = variants(network, request.strides, classifier.window)
+        for file in files:
+            ir.save(file.model, folder / file.name)
 
-        progress.step("comparing with the source", request.windows)
-        vertical, horizontal = map(Extent, network.plane, classifier.window)
-        comparison = Comparison(
-            source=source,
-            converted=ConvertedNetwork(network.model, classifier.layout, folder),
-            vertical=vertical,
-            horizontal=horizontal,
-            channels=network.channels,
-            images=request.images,
-            windows=request.windows,
-        )
-        spec.parity.append(measure(comparison, progress.advance))
+        spec = describe(request.target.absolute().parent.name, classifier, network, files, request.activation)
+        _label(spec, request, classifier, folder)
+        spec.weights_sha256 = sha256(folder / WEIGHTS)
+        native = None
+        for file in files:
+            progress.step(f"comparing stride {file.plane[0].stride} with the source", request.windows)
+            converted = _runner(file, classifier, request, folder)
+            comparison = Comparison(
+                source=source,
+                converted=converted,
+                native=native,
+                plane=file.plane,
+                window=classifier.window,
+                channels=network.channels,
+                images=request.images,
+                windows=request.windows,
+            )
+            spec.parity.append(measure(comparison, progress.advance))
+            native = native or (converted, file.plane)
 
         progress.step("writing", 0)
         report = Report(spec, network.rewrites)
-        embed(spec, folder / MODEL)
+        for file in files:
+            embed(spec, folder / file.name)
         (folder / REPORT).write_text(json.dumps(report.document(), indent=2, ensure_ascii=False) + "\n", "utf-8")
     return report
+
+
+def _rewritten(
+    classifier: Classifier, output: int, preprocessing: Preprocessing | None, request: Request, scratch: Path
+) -> ConvertedGraph:
+    """The network as it will be served at its native stride, preprocessing included."""
+    model, window, layout = classifier.model, classifier.window, classifier.layout
+    model.graph.outputs[:] = [model.graph.outputs[output]]
+    if request.crops_only:
+        network = to_crops(model, window, layout, scratch, stride=next(iter(request.strides), None))
+    else:
+        network = to_dense(model, window, layout, scratch)
+    if preprocessing is not None:
+        preprocessing.check_channels(network.channels)
+        prepend(network.model.graph, preprocessing, network.channels, classifier.layout)
+    return network
+
+
+def _label(spec: model_pb2.ModelSpec, request: Request, classifier: Classifier, folder: Path) -> None:
+    """Write labels.txt, if there are labels."""
+    labels = load_labels(request.labels, classifier.labels, spec.output.classes)
+    if labels:
+        (folder / LABELS).write_text("".join(f"{label}\n" for label in labels), "utf-8")
+        spec.labels_sha256 = sha256(folder / LABELS)
+
+
+def _runner(file: Variant, classifier: Classifier, request: Request, folder: Path) -> Network:
+    """A file of the result as a function of an image of any size."""
+    network = ConvertedNetwork(file.model, classifier.layout, folder)
+    return CropsNetwork(network, file.plane, classifier.window) if request.crops_only else network

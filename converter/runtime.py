@@ -1,22 +1,38 @@
 """ONNX Runtime on graphs under construction.
 
-Weights go into an external file in a scratch directory and are mapped from there: a message with the weights inside
-could not exceed 2 GB.
+Weights lie in files and are mapped from there, by this process and by ONNX Runtime alike: a message with the weights
+inside could not exceed 2 GB, and there would be a copy for every session.
 """
 
 import functools
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+from onnx_ir.external_data import convert_tensors_to_external
 
 from converter.errors import UnsupportedError
 
+INLINE_BYTES = 256
+"""Smaller constants stay in the graph, where shape inference finds them."""
+IN_FLIGHT_BYTES = 64 << 20
 
-def session(model: ir.Model, scratch: Path, *, optimise: bool = True) -> ort.InferenceSession:
-    """Load a graph; `optimise=False` keeps every intermediate value.
+
+def move_weights(models: Sequence[ir.Model], folder: Path, name: str) -> None:
+    """Write the models' weights into one file, and map them from there, in place; what they share, they share on."""
+    values = [value for model in models for value in model.graph.initializers.values()]
+    tensors = {id(tensor): tensor for value in values if (tensor := value.const_value) and tensor.nbytes > INLINE_BYTES}
+    written = convert_tensors_to_external(list(tensors.values()), folder, name, max_in_flight_bytes=IN_FLIGHT_BYTES)
+    moved = dict(zip(tensors, written, strict=True))
+    for value in values:
+        value.const_value = moved.get(id(value.const_value), value.const_value)
+
+
+def session(model: ir.Model, folder: Path, *, optimise: bool = True) -> ort.InferenceSession:
+    """Load a graph whose weights lie in a file of the folder; `optimise=False` keeps every intermediate value.
 
     Raises UnsupportedError if ONNX Runtime refuses the graph.
     """
@@ -24,11 +40,10 @@ def session(model: ir.Model, scratch: Path, *, optimise: bool = True) -> ort.Inf
     options.log_severity_level = 4
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        path = Path(folder) / "model.onnx"
-        ir.save(model, path, external_data="weights.data")
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".onnx") as file:
+        ir.save(model, file.name)
         try:
-            return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            return ort.InferenceSession(file.name, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises a different kind for every stage of loading
             raise UnsupportedError(f"ONNX Runtime cannot load the network: {one_line(error)}") from None
 

@@ -1,24 +1,28 @@
 """The ModelSpec: what the service needs to know, as a message and as metadata of the ONNX file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 from google.protobuf import json_format
 
 from converter.errors import SourceError, VerificationError
-from converter.graph.dense import DenseNetwork
+from converter.graph.converted import ConvertedGraph
 from converter.graph.geometry import Axis
+from converter.graph.strides import Variant
 from converter.runtime import one_line
 from converter.sources.classifier import Classifier
 from protos import model_pb2
-from protos.spec import MODEL, SPEC_KEY, SPEC_VERSION
+from protos.spec import SPEC_KEY, SPEC_VERSION
 
 KINDS = {"softmax": "logits-softmax", "sigmoid": "logits-sigmoid", "none": "raw"}
 """What `--activation` makes of scores whose network ends in no activation."""
 ORDERS = {1: "GRAY", 3: "RGB"}
 
 
-def describe(name: str, classifier: Classifier, network: DenseNetwork, activation: str | None) -> model_pb2.ModelSpec:
+def describe(
+    name: str, classifier: Classifier, network: ConvertedGraph, files: Sequence[Variant], activation: str | None
+) -> model_pb2.ModelSpec:
     """Everything but labels, weights and parity; `activation` is the user's choice, None for the default."""
     height, width = classifier.window
     image = network.model.graph.inputs[0]
@@ -39,9 +43,9 @@ def describe(name: str, classifier: Classifier, network: DenseNetwork, activatio
         output=model_pb2.Output(
             name="scores", kind=_kind(network, activation, classifier.activation), classes=network.classes
         ),
-        modes=["dense"],
-        strides=[model_pb2.StrideFile(stride=network.cost.stride, file=MODEL)],
-        cost=[network.cost],
+        modes=[network.mode],
+        strides=[model_pb2.StrideFile(stride=file.cost.stride, file=file.name) for file in files],
+        cost=[file.cost for file in files],
         source=classifier.source,
     )
 
@@ -55,7 +59,7 @@ def _axis(axis: Axis) -> model_pb2.AxisGeometry:
     )
 
 
-def _kind(network: DenseNetwork, asked: str | None, default: str) -> str:
+def _kind(network: ConvertedGraph, asked: str | None, default: str) -> str:
     if network.activation is None and network.classes == 1 and default == "softmax":
         if asked == "softmax":
             raise SourceError("activation: softmax over one class is always 1; expected sigmoid or none")

@@ -1,6 +1,6 @@
 """What converter and service agree on beside the messages: where a model lies, and where its ModelSpec is.
 
-ROOT/NAME/VERSION/model.onnx  weights.data  labels.txt  report.json
+ROOT/NAME/VERSION/model.onnx  model.stride16.onnx  weights.data  labels.txt  report.json
 """
 
 import re
@@ -10,6 +10,8 @@ SPEC_KEY = "fullconv.model_spec"
 SPEC_VERSION = 1
 
 MODEL, WEIGHTS, LABELS, REPORT = "model.onnx", "weights.data", "labels.txt", "report.json"
+STRIDE_MODEL = "model.stride{}.onnx"
+"""The file of a variant at another stride, in pixels."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,8}")

@@ -1,7 +1,7 @@
 """What a network costs: counts, not times.
 
-A value with native stride s along an axis has S/s elements for each cell of the scores, which have stride S, and 1/s
-for each pixel of the image; a crop has what one window gives.
+A value with native stride s along an axis has S/s elements for each cell of the native grid, which has stride S, and
+1/s for each pixel of the image; a crop has what one window gives.
 """
 
 import math
@@ -9,31 +9,65 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from converter.graph.geometry import Plane
+from converter.graph.geometry import Plane, planes
 from protos import model_pb2
 
 FLOAT_BYTES = 4
 
-Shapes = Mapping[ir.Value, tuple[int, ...]]
+Shapes = Mapping[str, tuple[int, ...]]
 
 
-def cost(graph: ir.Graph, planes: Mapping[ir.Value, Plane], shapes: Shapes) -> model_pb2.Cost:
-    """Multiply-adds for a cell and for a crop, and the activations alive at the worst node."""
-    vertical, horizontal = planes[graph.outputs[0]]
+def dense_cost(graph: ir.Graph, native: Plane, shapes: Shapes) -> model_pb2.Cost:
+    """Multiply-adds for a cell of the native grid and for a crop, and the activations alive at the worst node.
+
+    `shapes` are those for one window at the native stride, by name; what has none is not counted.
+    """
+    known = planes(graph)
+    vertical, horizontal = known[graph.outputs[0]]
     per_cell = per_crop = alive = 0.0
     for node in graph:
-        alive = max(alive, sum(_bytes_per_pixel(value, planes, shapes) for value in [*node.inputs, *node.outputs]))
-        if node.op_type == "Conv":
-            output = node.outputs[0]
+        alive = max(alive, sum(_bytes_per_pixel(value, known, shapes) for value in [*node.inputs, *node.outputs]))
+        shape = shapes.get(str(node.outputs[0].name))
+        if node.op_type == "Conv" and shape is not None:
             each = _multiply_adds_per_position(node)
-            per_crop += each * math.prod(shapes[output][2:])
-            per_cell += each * vertical.stride * horizontal.stride * _density(planes[output])
+            per_crop += each * math.prod(shape[2:])
+            per_cell += each * native[0].stride * native[1].stride * _density(known[node.outputs[0]])
     return model_pb2.Cost(
         stride=model_pb2.Size(height=vertical.stride, width=horizontal.stride),
         multiply_adds_per_cell=per_cell,
         multiply_adds_per_crop=per_crop,
         activation_bytes_per_pixel=alive,
     )
+
+
+def crop_cost(graph: ir.Graph, plane: Plane, shapes: Shapes, window: tuple[int, int]) -> model_pb2.Cost:
+    """The same for a network that runs window by window: a cell costs a crop."""
+    per_crop = alive = 0.0
+    for node in graph:
+        taken = [shapes.get(str(value.name), ()) for value in (*node.inputs, *node.outputs) if value is not None]
+        alive = max(alive, sum(math.prod(shape) * FLOAT_BYTES for shape in taken if shape))
+        per_crop += _multiply_adds(node, shapes)
+    batch = shapes[str(graph.inputs[0].name)][0]
+    return model_pb2.Cost(
+        stride=model_pb2.Size(height=plane[0].stride, width=plane[1].stride),
+        multiply_adds_per_cell=per_crop / batch,
+        multiply_adds_per_crop=per_crop / batch,
+        activation_bytes_per_pixel=alive / batch / math.prod(window),
+    )
+
+
+def _multiply_adds(node: ir.Node, shapes: Shapes) -> float:
+    """Of a node on one batch of windows."""
+    if node.op_type not in ("Conv", "Gemm", "MatMul") or str(node.outputs[0].name) not in shapes:
+        return 0.0
+    made = shapes[str(node.outputs[0].name)]
+    if node.op_type == "Conv":
+        weights = node.inputs[1].const_value if node.inputs[1] is not None else None
+        return 0.0 if weights is None else math.prod(made) * math.prod(weights.shape.numpy()[1:])
+    source = node.inputs[0]
+    taken = source.const_value.shape.numpy() if source is not None and source.const_value is not None else None
+    taken = shapes.get(str(source.name), ()) if taken is None and source is not None else taken
+    return float(math.prod(made)) * (taken[-1] if taken else 1)
 
 
 def _multiply_adds_per_position(conv: ir.Node) -> int:
@@ -48,11 +82,11 @@ def _density(plane: Plane) -> float:
     return 1 / (plane[0].stride * plane[1].stride)
 
 
-def _bytes_per_pixel(value: ir.Value | None, planes: Mapping[ir.Value, Plane], shapes: Shapes) -> float:
-    if value is None or value not in planes:
+def _bytes_per_pixel(value: ir.Value | None, known: Mapping[ir.Value, Plane], shapes: Shapes) -> float:
+    if value is None or value not in known or str(value.name) not in shapes:
         return 0.0
-    channels = shapes[value][-1 if _is_channels_last(value) else 1]
-    return channels * FLOAT_BYTES * _density(planes[value])
+    channels = shapes[str(value.name)][-1 if _is_channels_last(value) else 1]
+    return channels * FLOAT_BYTES * _density(known[value])
 
 
 def _is_channels_last(value: ir.Value) -> bool:

@@ -117,7 +117,10 @@ class Lifting:
         height, width = (
             (extent - far - 1) // stride + 1 for extent, far, stride in zip(of.size[2:], reach, strides, strict=True)
         )
-        attributes = {"kernel_shape": kernel.shape[2:], "dilations": dilations, "strides": strides}
+        attributes = {"kernel_shape": list(kernel.shape[2:])}
+        attributes |= {
+            name: own for name, own in (("dilations", dilations), ("strides", list(strides))) if own != [1, 1]
+        }
         return self.emit(node, "Conv", inputs, (of.size[0], len(kernel), height, width), **attributes)
 
     def mixed(self, node: ir.Node, form: Form, axes: Sequence[int]) -> tuple[Map, NDArray[np.int64]]:
@@ -230,7 +233,9 @@ def _channels_first(lifting: Lifting, image: ir.Value) -> None:
 
 def refusal(node: ir.Node, reason: str) -> UnsupportedError:
     """An error that names the node: "node 'fc' (Gemm): ..."."""
-    return UnsupportedError(f"node {node.name!r} ({node.op_type}): {reason}; not dense")
+    return UnsupportedError(
+        f"node {node.name!r} ({node.op_type}): {reason}; it cannot slide, but --crops-only keeps it"
+    )
 
 
 def _scores(lifting: Lifting, output: ir.Value) -> ir.Value:

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from converter.graph.dense import claim_name
+from converter.graph.converted import claim_name
 from converter.preprocessing import Preprocessing
 
 IMAGE = "image"

@@ -9,15 +9,52 @@ Each axis by itself. Refused: a padded average that leaves its padding out of th
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from converter.errors import UnsupportedError
+from converter.graph.converted import ConvertedGraph, ending_activation
+from converter.graph.cost import dense_cost
 from converter.graph.geometry import Axis, Plane, constant_of, ints, kernel_of, planes
 from converter.graph.lift import refusal
 from converter.graph.operators import WINDOWED
+from protos import model_pb2
+from protos.spec import MODEL, STRIDE_MODEL
+
+END = np.iinfo(np.int64).max
+"""The end of a map, for a Slice."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network at one stride, its weights shared with the others; `name` is its ONNX file's."""
+
+    name: str
+    model: ir.Model
+    plane: Plane
+    cost: model_pb2.Cost
+
+
+def variants(network: ConvertedGraph, wanted: Sequence[int], window: tuple[int, int]) -> list[Variant]:
+    """The network itself, then what is wanted besides, in pixels; raises UnsupportedError for what cannot be had."""
+    made = [Variant(MODEL, network.model, network.plane, network.cost)]
+    if network.mode == "crops":
+        return made
+    check_strides(wanted, network.plane)
+    for stride in dict.fromkeys(wanted):
+        if {stride} != {axis.stride for axis in network.plane}:
+            model = network.model.clone()
+            restride(model.graph, stride, window)
+            plane = planes(model.graph)[model.graph.outputs[0]]
+            cost = dense_cost(model.graph, network.plane, network.sizes)
+            further = [axis.elements(size) - 1 for axis, size in zip(plane, window, strict=True)]
+            drop_further(model.graph, further)
+            cost.multiply_adds_per_crop = network.cost.multiply_adds_per_crop
+            made.append(Variant(STRIDE_MODEL.format(stride), model, plane, cost))
+    return made
 
 
 def check_strides(wanted: Sequence[int], plane: Plane) -> None:
@@ -37,10 +74,36 @@ def restride(graph: ir.Graph, stride: int, window: tuple[int, int]) -> None:
     known = planes(graph)
     native = known[graph.outputs[0]]
     for node in list(graph):
-        if node.op_type in (*WINDOWED, "Pad", "Slice") and node.inputs[0] in known:
-            own, made = known[node.inputs[0]], known[node.outputs[0]]
+        source = node.inputs[0] if node.inputs else None
+        if node.op_type in (*WINDOWED, "Pad", "Slice") and source in known and source is not None:
+            own, made = known[source], known[node.outputs[0]]
             changes = [_change(own[axis], made[axis], native[axis], stride, window[axis]) for axis in (0, 1)]
             _apply(graph, node, [rate for rate, _ in changes], [own for _, own in changes])
+
+
+def drop_further(graph: ir.Graph, further: Sequence[int]) -> None:
+    """Leave out the last rows and columns of a grid, in place.
+
+    Strides throw away what pixels of a window they do not reach; at a finer stride there are cells for those.
+    """
+    if not any(further):
+        return
+    activation = ending_activation(graph.outputs[0])
+    grid = activation.inputs[0] if activation else graph.outputs[0]
+    producer = grid.producer() if grid is not None else None
+    assert grid is not None  # noqa: S101 (an activation has an input)
+    assert producer is not None  # noqa: S101 (a grid is computed)
+    crop = ir.node("Slice", [grid, None, None, None], name="grid")
+    graph.insert_after(producer, crop)
+    for position, numbers in ((1, [0, 0]), (2, [-count or END for count in further]), (3, [2, 3])):
+        _replace(graph, crop, position, np.array(numbers))
+    cropped = crop.outputs[0]
+    if activation:
+        activation.replace_input_with(0, cropped)
+        return
+    cropped.name, grid.name = grid.name, f"{grid.name}.all"
+    cropped.shape, cropped.type, grid.shape = grid.shape, grid.type, None
+    graph.outputs[:] = [cropped]
 
 
 def _change(own: Axis, made: Axis, native: Axis, stride: int, window: int) -> tuple[int, int]:
@@ -68,7 +131,7 @@ def _apply(graph: ir.Graph, node: ir.Node, rates: Sequence[int], strides: Sequen
 
 def _further(at: int, rate: int) -> int:
     """A border of a Slice as many pixels from the edge as before; its end of the map stays the end."""
-    return at if at == np.iinfo(np.int64).max else at * rate
+    return at if at == END else at * rate
 
 
 def _dilate(graph: ir.Graph, node: ir.Node, rates: Sequence[int]) -> None:

@@ -1,5 +1,6 @@
 """The two networks of a comparison as functions from pixels to scores."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from converter.errors import VerificationError
-from converter.graph.dense import ending_activation
+from converter.graph.converted import ending_activation
+from converter.graph.geometry import Plane
 from converter.preprocessing import Preprocessing
 from converter.runtime import one_line, session
 from converter.sources.classifier import Classifier
@@ -29,6 +31,10 @@ class Scored:
     evidence: NDArray[np.float32]
 
 
+Network = Callable[[NDArray[np.uint8]], Scored]
+"""Scores an image (height, width, channels)."""
+
+
 class SourceNetwork:
     """The network as it came, one window at a time, its pixels prepared by numpy instead of inside the graph."""
 
@@ -40,26 +46,43 @@ class SourceNetwork:
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Scored:
         """Score one window (height, width, channels): a grid of one cell."""
-        batch = self._session.get_inputs()[0].shape[0]
-        image = _laid_out(self._preprocessing.apply(pixels[None]), self._layout)
-        repeated = np.repeat(image, batch if isinstance(batch, int) else 1, axis=0)
-        outputs = _run(self._session, repeated)
-        return Scored(*(array.reshape(len(repeated), 1, 1, -1)[0] for array in (outputs[0], outputs[-1])))
+        outputs = _run(self._session, _laid_out(self._preprocessing.apply(pixels[None]), self._layout))
+        return Scored(*(array.reshape(1, 1, -1) for array in (outputs[0], outputs[-1])))
 
 
 class ConvertedNetwork:
     """The network as it will be served, on an image of any size."""
 
-    def __init__(self, model: ir.Model, layout: str, scratch: Path) -> None:
-        self._session = _with_evidence(model, model.graph.outputs[0], scratch)
-        self._dtype = model.graph.inputs[0].dtype
+    def __init__(self, model: ir.Model, layout: str, folder: Path) -> None:
+        self._session = _with_evidence(model, model.graph.outputs[0], folder)
+        self._uint8 = model.graph.inputs[0].dtype == ir.DataType.UINT8
         self._layout = layout
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Scored:
         """Score an image (height, width, channels)."""
-        uint8 = self._dtype == ir.DataType.UINT8
-        outputs = _run(self._session, pixels[None] if uint8 else _laid_out(IDENTITY.apply(pixels[None]), self._layout))
+        outputs = _run(
+            self._session, pixels[None] if self._uint8 else _laid_out(IDENTITY.apply(pixels[None]), self._layout)
+        )
         return Scored(*(np.moveaxis(array[0], 0, -1) for array in (outputs[0], outputs[-1])))
+
+
+class CropsNetwork:
+    """A network of single windows, on an image of any size: window by window, `plane`'s strides apart."""
+
+    def __init__(self, network: ConvertedNetwork, plane: Plane, window: tuple[int, int]) -> None:
+        self._network, self._plane, self._window = network, plane, window
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> Scored:
+        """Score an image (height, width, channels)."""
+        height, width = self._window
+        windows = np.lib.stride_tricks.sliding_window_view(pixels, (height, width), (0, 1))
+        grid = np.moveaxis(windows[:: self._plane[0].stride, :: self._plane[1].stride], 2, -1)
+        cells = [[self._network(np.ascontiguousarray(crop)) for crop in row] for row in grid]
+        scores, evidence = (
+            np.concatenate([np.concatenate([getattr(cell, part) for cell in row], 1) for row in cells])
+            for part in ("scores", "evidence")
+        )
+        return Scored(scores, evidence)
 
 
 def _laid_out(image: NDArray[np.float32], layout: str) -> NDArray[np.float32]:
@@ -79,8 +102,11 @@ def _with_evidence(model: ir.Model, scores: ir.Value, scratch: Path) -> ort.Infe
 
 
 def _run(session: ort.InferenceSession, feed: NDArray[np.generic]) -> list[NDArray[np.float32]]:
+    """The outputs for the first image of a batch as large as the network wants it."""
+    image = session.get_inputs()[0]
+    batch = image.shape[0] if isinstance(image.shape[0], int) else 1
     try:
-        outputs: list[NDArray[np.float32]] = session.run(None, {session.get_inputs()[0].name: feed})
+        outputs: list[NDArray[np.float32]] = session.run(None, {image.name: np.repeat(feed, batch, axis=0)})
     except Exception as error:  # ONNX Runtime raises its own kinds
         raise VerificationError(f"verification: the network does not run on {feed.shape}: {one_line(error)}") from None
-    return outputs
+    return [array[: len(array) // batch] for array in outputs]

@@ -6,6 +6,7 @@ dense grid at the image's edges. Whether an interior cell depends on its recepti
 is tried too.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import VerificationError
-from converter.graph.geometry import Axis
+from converter.graph.geometry import Axis, Plane
 from converter.verify.images import sample_images
-from converter.verify.networks import ConvertedNetwork, Scored, SourceNetwork
+from converter.verify.networks import Network, Scored, SourceNetwork
 from protos import model_pb2
 
 TOLERANCE = 1e-4
@@ -71,15 +72,30 @@ class Extent:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two networks, the extents of their images, where the images come from, and how many windows to compare."""
+    """Two networks, what is known of the converted one, where the images come from, and how many windows to compare.
+
+    `window` is (height, width) in pixels. `native` is the converted network at its native stride, and its geometry;
+    None if it is the one that is compared.
+    """
 
     source: SourceNetwork
-    converted: ConvertedNetwork
-    vertical: Extent
-    horizontal: Extent
+    converted: Network
+    native: tuple[Network, Plane] | None
+    plane: Plane
+    window: tuple[int, int]
     channels: int
     images: Path | None
     windows: int
+
+    @property
+    def vertical(self) -> Extent:
+        """The images from top to bottom."""
+        return Extent(self.plane[0], self.window[0])
+
+    @property
+    def horizontal(self) -> Extent:
+        """The images from left to right."""
+        return Extent(self.plane[1], self.window[1])
 
     @property
     def exact(self) -> bool:
@@ -101,7 +117,7 @@ class Sample:
 
 
 def measure(comparison: Comparison, advance: Callable[[], None]) -> model_pb2.Parity:
-    """Measure the native stride's certificate; `advance` is called after every window.
+    """Measure the certificate of one stride; `advance` is called after every window.
 
     Raises VerificationError if the networks differ where they must not, or if the comparison shows nothing.
     """
@@ -155,6 +171,7 @@ def _samples(comparison: Comparison) -> Iterator[Sample]:
         dense = comparison.converted(image)
         if number == 0:
             _check_tiling(comparison, image, dense)
+            _check_phase(comparison, image, dense)
         for row, col in _drawn(inside, border, count, rng):
             crop = comparison.part(image, (row, row + 1), (col, col + 1))
             cell = Scored(dense.scores[row, col], dense.evidence[row, col])
@@ -184,6 +201,22 @@ def _check_tiling(comparison: Comparison, image: NDArray[np.uint8], dense: Score
     alone = Scored(*(part[vertical.before, horizontal.before] for part in (tile.scores, tile.evidence)))
     whole = Scored(dense.scores[row, col], dense.evidence[row, col])
     _check_alike("of a cell from its tile alone against the whole image", [whole], [alone])
+
+
+def _check_phase(comparison: Comparison, image: NDArray[np.uint8], dense: Scored) -> None:
+    """Where the cells of another stride and of the native one are the same windows, they say the same."""
+    if comparison.native is None:
+        return
+    network, plane = comparison.native
+    native, own, theirs = network(image), [], []
+    for extent, axis in zip((comparison.vertical, comparison.horizontal), plane, strict=True):
+        common = math.lcm(extent.axis.stride, axis.stride)
+        own.append(slice(None, None, common // extent.axis.stride))
+        theirs.append(slice(None, None, common // axis.stride))
+    one, other = dense.evidence[tuple(own)], native.evidence[tuple(theirs)]
+    rows, cols = (min(sizes) for sizes in zip(one.shape[:2], other.shape[:2], strict=True))
+    pair = [Scored(part[:rows, :cols], part[:rows, :cols]) for part in (other, one)]
+    _check_alike("of a stride's cells against the native ones", pair[:1], pair[1:])
 
 
 def _check_alike(what: str, reference: list[Scored], got: list[Scored]) -> None:
