@@ -28,6 +28,7 @@ from service.images.picture import Picture, open_image
 Thing = TypeVar("Thing")
 
 TOP = 5
+CROPS_PER_TILE = 4  # side by side; windows that overlap are more
 MIB = 1 << 20
 CLASS_BYTES, REST_BYTES = 300, 4096  # of an answer, beside the grid
 OF_PROBABILITIES = scoring_pb2.AVERAGE_OF_PROBABILITIES
@@ -92,13 +93,18 @@ class Scorer:
         model = self.model(request.model, request.version)
         chosen = choose_classes(model, request.options)
         picture.check(max_pixels=self.limits.image_pixels, window=model.spec.window, wanted=model.spec.input)
-        bytes_per_pixel = model.spec.cost[0].activation_bytes_per_pixel
         plan = plan_tiles(
             AxisLattice(picture.height, model.vertical),
             AxisLattice(picture.width, model.horizontal),
-            pixels=max(1, int(self.limits.tile_bytes / bytes_per_pixel)),
+            pixels=self._tile_pixels(model),
         )
         return Run(picture, model, self.session(model), plan, request.options, chosen, started, cancelled)
+
+    def _tile_pixels(self, model: StoredModel) -> int:
+        """Pixels of a tile: what memory allows; of crops, a few windows, so that a cancelled run ends soon."""
+        if model.mode == "crops":
+            return CROPS_PER_TILE * model.vertical.window * model.horizontal.window
+        return max(1, int(self.limits.tile_bytes / model.spec.cost[0].activation_bytes_per_pixel))
 
     def answer(
         self, request: scoring_pb2.ScoreRequest, cancelled: Callable[[], bool] = lambda: False
@@ -214,7 +220,7 @@ def describe(run: Run) -> scoring_pb2.ScoreResponse:
         image=scoring_pb2.ImageInfo(name=run.picture.name, width=run.picture.width, height=run.picture.height),
         model=run.model.name,
         version=run.model.version,
-        mode="dense",
+        mode=run.model.mode,
         grid=scoring_pb2.GridInfo(
             rows=vertical.cells,
             cols=horizontal.cells,

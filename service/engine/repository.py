@@ -17,6 +17,8 @@ from protos.spec import LABELS, MODEL, NAME, SPEC_KEY, SPEC_VERSION, VERSION, WE
 from service.dense.axis import AxisGeometry
 from service.errors import ModelError, NotFoundError
 
+MODES = {"crops", "dense"}
+
 
 @dataclass(frozen=True)
 class StoredModel:
@@ -29,6 +31,11 @@ class StoredModel:
     labels: tuple[str, ...]
     vertical: AxisGeometry
     horizontal: AxisGeometry
+
+    @property
+    def mode(self) -> str:
+        """How the model runs: "dense", one pass over the image, or "crops", window by window."""
+        return self.spec.modes[0]
 
     def label(self, index: int) -> str:
         """The class's label, or its index in decimal where the model has none."""
@@ -105,6 +112,10 @@ def read_spec(path: Path) -> model_pb2.ModelSpec:
         ) from None
     except Exception as error:  # protobuf and json_format raise their own, unrelated kinds
         raise ModelError(f"{short(path)}: not a readable ONNX model: {error}") from None
+    if not set(spec.modes) <= MODES or not spec.modes:
+        raise ModelError(
+            f"{short(path)}: expected modes among {', '.join(MODES)}, got {list(spec.modes)}; update fullconv"
+        )
     if not (spec.strides and spec.cost and spec.parity and spec.cost[0].activation_bytes_per_pixel > 0):
         raise ModelError(f"{short(path)}: expected strides, cost and parity in {SPEC_KEY!r}; convert the model again")
     if spec.spec_version != SPEC_VERSION:

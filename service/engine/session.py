@@ -9,29 +9,55 @@ from service.engine.repository import StoredModel, short
 from service.errors import ModelError
 from service.log import log
 
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+BATCH = 8
+"""Windows that run together, where a model takes any number."""
+
 
 class Session:
     """One model at its native stride, loaded."""
 
     def __init__(self, model: StoredModel) -> None:
-        self._spec = model.spec
+        self._model = model
         file = model.folder / MODEL
         try:
             self._session = ort.InferenceSession(file, _options(), providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises a different kind for every stage of loading
             log.error("model", extra={"record": {"file": str(file), "error": str(error)}})
             raise ModelError(f"{short(file)}: ONNX Runtime cannot load it; convert the model again") from None
+        batch = self._session.get_inputs()[0].shape[0]
+        self._batch = batch if isinstance(batch, int) else None
 
-    def run(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, pixels: Pixels) -> NDArray[np.float32]:
         """Score one tile.
 
         `pixels` is (height, width, channels) in the model's element type. Returns (rows, cols, classes) float32.
         """
-        tile = pixels if self._spec.input.layout == "NHWC" else np.moveaxis(pixels, -1, 0)
-        feed = {self._spec.input.name: np.ascontiguousarray(tile)[None]}
-        (scores,) = self._session.run([self._spec.output.name], feed)
-        grid: NDArray[np.float32] = np.moveaxis(scores[0], 0, -1)
+        if self._model.mode == "crops":
+            return self._crops(pixels)
+        grid: NDArray[np.float32] = np.moveaxis(self._scores(pixels[None])[0], 0, -1)
         return grid
+
+    def _crops(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Every window of a tile by itself, some at a time."""
+        vertical, horizontal = self._model.vertical, self._model.horizontal
+        windows = np.lib.stride_tricks.sliding_window_view(pixels, (vertical.window, horizontal.window), (0, 1))
+        grid = np.moveaxis(windows[:: vertical.stride, :: horizontal.stride], 2, -1)
+        cells = list(np.ndindex(*grid.shape[:2]))
+        count, scores = self._batch or BATCH, []
+        for first in range(0, len(cells), count):
+            crops = np.stack([grid[cell] for cell in cells[first : first + count]])
+            missing = (self._batch or len(crops)) - len(crops)
+            filled = np.concatenate([crops, np.repeat(crops[-1:], missing, axis=0)]) if missing else crops
+            scores.append(self._scores(filled)[: len(crops), :, 0, 0])
+        return np.concatenate(scores).reshape(*grid.shape[:2], -1)
+
+    def _scores(self, images: Pixels) -> NDArray[np.float32]:
+        """Run a batch (N, height, width, channels): (N, classes, rows, cols)."""
+        batch = images if self._model.spec.input.layout == "NHWC" else np.moveaxis(images, -1, 1)
+        feed = {self._model.spec.input.name: np.ascontiguousarray(batch)}
+        scores: NDArray[np.float32] = self._session.run([self._model.spec.output.name], feed)[0]
+        return scores
 
 
 def _options() -> ort.SessionOptions:
