@@ -16,7 +16,7 @@ def network(body: Layers, window: tuple[int | None, ...] = WINDOW) -> keras.Mode
     return keras.Model(image, body(image))
 
 
-def chain(*parts: keras.Layer) -> Layers:
+def chain(*parts: keras.Layer | Layers) -> Layers:
     """One layer after the other."""
 
     def body(value: KerasTensor) -> KerasTensor:
@@ -50,7 +50,7 @@ def flat_head(*parts: keras.Layer) -> keras.Model:
     return network(chain(trunk(), *parts, layers.Flatten(), dense()))
 
 
-def through(*parts: keras.Layer) -> keras.Model:
+def through(*parts: keras.Layer | Layers) -> keras.Model:
     """Something in the middle of the trunk, as maps of 10×12×4, and a global average."""
     return network(
         chain(
@@ -112,16 +112,24 @@ def squeeze_excite(image: KerasTensor) -> KerasTensor:
     return dense()(layers.Flatten()(value))
 
 
+def activations(value: KerasTensor) -> KerasTensor:
+    """The sum of what each of them makes of the map."""
+    names = ("elu", "swish", "softplus", "tanh", "hard_sigmoid", "selu", "softsign", "exponential")
+    parts = [layers.LeakyReLU(), layers.PReLU(shared_axes=(1, 2)), *map(layers.Activation, names)]
+    return layers.Add()([part(value) for part in parts])
+
+
 def nested(image: KerasTensor) -> KerasTensor:
     """Transfer learning: a model in a model."""
     return dense()(layers.GlobalAveragePooling2D()(network(trunk())(image)))
 
 
 def rescaled() -> keras.Model:
-    """The first layers turn bytes into what the network was trained on."""
-    mean, variance = (0.485, 0.456, 0.406), (0.0524, 0.0502, 0.0506)
-    first = (layers.Rescaling(1 / 255), layers.Normalization(mean=mean, variance=variance))
-    return network(chain(*first, trunk(), layers.Flatten(), dense()))
+    """The first layer turns bytes into what the network was trained on."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    channels = list(zip(mean, std, strict=True))
+    first = layers.Rescaling([1 / 255 / b for _, b in channels], [-a / b for a, b in channels])
+    return network(chain(first, trunk(), layers.Flatten(), dense()))
 
 
 NETWORKS: dict[str, Callable[[], keras.Model]] = {
@@ -169,14 +177,10 @@ NETWORKS: dict[str, Callable[[], keras.Model]] = {
     "mobilenet_head": mobilenet_head,
     "conv_head": lambda: network(chain(trunk(), layers.Conv2D(5, (4, 5)), layers.Flatten(), layers.Softmax())),
     "permute": lambda: flat_head(layers.Permute((3, 1, 2))),
-    "reshape": lambda: network(chain(trunk(), layers.Reshape((120,)), dense())),
     "rescaled": rescaled,
     "sigmoid": lambda: network(chain(trunk(), layers.Flatten(), classes("sigmoid", 1))),
     "logits": lambda: network(chain(trunk(), layers.Flatten(), classes(None))),
-    "activations": lambda: through(
-        *(layers.LeakyReLU(), layers.PReLU(shared_axes=(1, 2)), layers.ELU(), layers.Activation("gelu")),
-        *(layers.Activation("softplus"), layers.Activation("tanh"), layers.Activation("hard_sigmoid")),
-    ),
+    "activations": lambda: through(activations),
     "layer_norm": lambda: through(layers.LayerNormalization()),
     "dense_on_map": lambda: through(layers.Dense(4, activation="relu")),
     "nested": lambda: network(nested),
