@@ -1,0 +1,54 @@
+"""Makes `built/`: networks node by node, as exporters wrote them that no longer run, and as the operators allow it.
+
+    pip install onnx onnxruntime
+    python tests/data/make_built.py
+
+CNTK, Caffe2 and PyTorch 0.4 wrote operator sets 1 to 9; their networks are written down here from files that they left.
+Weights are random. NAME.npz holds a window, and the scores that ONNX Runtime answers to it, which begins at operator
+set 7: the older files are the same network with the same weights.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from built_layers import NETWORKS as LAYERS
+from built_nets import NETWORKS
+
+FOLDER = Path(__file__).parent / "built"
+
+
+def window_of(model: onnx.ModelProto) -> np.ndarray:
+    """Random pixels of 0 to 1 in steps that compress well."""
+    shape = [axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim]
+    return (np.random.default_rng(0).integers(0, 6, shape) / 5).astype(np.float32)
+
+
+def run(model: onnx.ModelProto, window: np.ndarray) -> np.ndarray:
+    """ONNX Runtime's scores."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # it warns of initializers that are inputs
+    return ort.InferenceSession(model.SerializeToString(), options).run(None, {"data_0": window})[0]
+
+
+def main() -> None:
+    """Make everything."""
+    for name, (build, opsets) in NETWORKS.items():
+        models = {f"{name}.opset{opset}": build(opset) for opset in opsets}
+        write(name, models)
+    for name, network in LAYERS.items():
+        write(name, {f"{name}.helper": network()})
+
+
+def write(name: str, models: dict[str, onnx.ModelProto]) -> None:
+    """A network's files, of which the last one can be run."""
+    for stem, model in models.items():
+        onnx.save(model, FOLDER / f"{stem}.onnx")
+    window = window_of(model)
+    scores = run(model, window)
+    np.savez_compressed(FOLDER / f"{name}.npz", window=window, scores=scores)
+
+
+if __name__ == "__main__":
+    main()
