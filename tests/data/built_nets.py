@@ -154,7 +154,7 @@ def pytorch04(opset: int) -> onnx.ModelProto:
 
 
 NETWORKS: dict[str, tuple[Callable[[int], onnx.ModelProto], tuple[int, ...]]] = {
-    "caffenet": (caffenet, (1, 6, 7, 8, 9)),
+    "caffenet": (caffenet, (1, 6, 8, 9)),
     "resnet": (resnet, (1, 6, 8, 9)),
     "inception": (inception, (1, 8)),
     "squeezenet": (squeezenet, (3, 8)),

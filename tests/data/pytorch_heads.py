@@ -66,9 +66,7 @@ HEADS: dict[str, Case] = {
     ),
     "open_size_flatten": head(flat, variants=("torchscript_open",)),
     "adaptive_even": head(flat, pool=nn.AdaptiveAvgPool2d((2, 3)), window=(22, 30), variants=ALL),
-    "adaptive_uneven": head(
-        flat, pool=nn.AdaptiveAvgPool2d((3, 4)), window=(26, 30), variants=("dynamo", "dynamo_batch")
-    ),
+    "adaptive_uneven": head(flat, pool=nn.AdaptiveAvgPool2d((3, 4)), window=(26, 30), variants=("dynamo_batch",)),
     "adaptive_max": head(flat, pool=nn.AdaptiveMaxPool2d(1)),
     "adaptive_max_even": head(flat, pool=nn.AdaptiveMaxPool2d((2, 3)), window=(22, 30), variants=ONE),
     "avg_pool4": head(lambda net, x: mlp(net, F.avg_pool2d(x, 4).view(-1, 6)), **MEAN, window=(22, 22), variants=ALL),

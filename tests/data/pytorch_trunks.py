@@ -52,12 +52,12 @@ class LocallyConnected(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(30, 6, 24))
+        self.weight = nn.Parameter(torch.zeros(30, 2, 24))
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 6, 5, 6)."""
+        """(N, 2, 5, 6)."""
         columns = F.unfold(image, 2, stride=2).transpose(1, 2)
-        return torch.einsum("nlk,lok->nol", columns, self.weight).reshape(-1, 6, 5, 6)
+        return torch.einsum("nlk,lok->nol", columns, self.weight).reshape(-1, 2, 5, 6)
 
 
 class Positions(nn.Module):
@@ -139,7 +139,7 @@ MIDDLES: dict[str, Case] = {
     ),
     "positions": through(lambda: Positions(*MAP)),
     "channel_constants": through(lambda: Positions(6, 1, 1)),
-    "locally_connected": through(LocallyConnected),
+    "locally_connected": through(LocallyConnected, channels=2),
     "transposed": through(lambda: nn.ConvTranspose2d(6, 6, 2, stride=2)),
     "upsample": through(lambda: nn.Upsample(scale_factor=2)),
     "resize_to": through(lambda: Apply(lambda x: F.interpolate(x, (9, 9), mode="bilinear"))),
@@ -201,10 +201,12 @@ def vit() -> nn.Module:
 ARCHITECTURES: dict[str, Case] = {
     "squeezenet": Case(squeezenet, (1, 3, 41, 45)),
     "convnext": Case(convnext, (1, 3, 32, 40)),
-    "densenet": Case(lambda: DenseNet(4, (1, 2), 4, bn_size=1, num_classes=5), (1, 3, 32, 40)),
-    "shufflenet": Case(lambda: ShuffleNetV2([1, 1, 1], [4, 4, 4, 4, 8], num_classes=5), (1, 3, 40, 48), ONE),
+    "densenet": Case(lambda: DenseNet(4, (1, 2), 4, bn_size=1, num_classes=5), (1, 3, 32, 40), ONE),
+    "shufflenet": Case(
+        lambda: ShuffleNetV2([1, 1, 1], [4, 4, 4, 4, 8], num_classes=5), (1, 3, 40, 48), ("dynamo_batch",)
+    ),
     "swin": Case(swin, (1, 3, 8, 8), ("dynamo",)),
-    "vit": Case(vit, (1, 3, 16, 16)),
+    "vit": Case(vit, (1, 3, 16, 16), ("dynamo_batch",)),
     "mlp": Case(lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 6, 6), nn.ReLU(), nn.Linear(6, 5)), (1, 3, 8, 6)),
     "grey": Case(
         lambda: nn.Sequential(nn.Conv2d(1, 4, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4 * 6 * 6, 5)),
