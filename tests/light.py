@@ -1,0 +1,120 @@
+"""The nine ImageNet classifiers inside the `onnx` wheel, as Caffe2 exported them, with weights that can tell errors.
+
+In the wheel nearly all weights are one constant each, so that a wrong order of features would not show. Here they are
+random, and their sizes and everything else about the files stay: operator set 9, IR version 3, windows of 224×224,
+every initializer also an input.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+WHEEL = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+NAMES = sorted(path.stem.removeprefix("light_") for path in WHEEL.glob("*.onnx"))
+WINDOW = (1, 3, 224, 224)
+
+Role = tuple[str, int]
+"""An operator, and which of its inputs."""
+
+RANGES: dict[Role, tuple[float, float]] = {
+    ("BatchNormalization", 1): (0.5, 1.5),
+    ("BatchNormalization", 2): (-0.3, 0.3),
+    ("BatchNormalization", 3): (-0.3, 0.3),
+    ("BatchNormalization", 4): (0.5, 2.0),
+    ("Conv", 2): (-0.1, 0.1),
+    ("Gemm", 2): (-0.1, 0.1),
+    ("Mul", 1): (0.5, 1.5),
+    ("Add", 1): (-0.3, 0.3),
+}
+"""What is not weights; Caffe's Scale layers are a Mul and an Add."""
+
+
+def make_light(name: str, folder: Path, *, seed: int = 0) -> Path:
+    """One of NAMES with random weights, as FOLDER/NAME.onnx; VGG-19's are 575 MB."""
+    model = onnx.load(WHEEL / f"light_{name}.onnx")
+    random = np.random.default_rng(seed)
+    roles = dict(uses(model.graph))
+    for tensor in materialised(model.graph):
+        role = roles.get(tensor.name, ("", 0))
+        if tensor.data_type == onnx.TensorProto.FLOAT and role[0]:
+            tensor.CopyFrom(numpy_helper.from_array(values(role, tuple(tensor.dims), random), tensor.name))
+    standardise(model)
+    path = folder / f"{name}.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def uses(graph: onnx.GraphProto) -> Iterator[tuple[str, Role]]:
+    """What every value is for; a weight that is reshaped first is for what follows."""
+    following: dict[str, Role] = {}
+    for node in reversed(graph.node):
+        for position, name in enumerate(node.input):
+            role = (node.op_type, position)
+            if node.op_type in ("Reshape", "Unsqueeze"):
+                role = following.get(node.output[0], role)
+            following[name] = role
+            yield name, role
+
+
+def materialised(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every initializer, after those that ConstantOfShape stood for have become initializers."""
+    shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    fills = [node for node in graph.node if node.op_type == "ConstantOfShape"]
+    gone = {node.input[0] for node in fills}
+    for values in (graph.input, graph.initializer):
+        for value in [value for value in values if value.name in gone]:
+            values.remove(value)
+    for node in fills:
+        graph.node.remove(node)
+        shape = shapes[node.input[0]].tolist()
+        graph.initializer.add(name=node.output[0], data_type=onnx.TensorProto.FLOAT, dims=shape)
+        graph.input.append(onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, shape))
+    yield from graph.initializer
+
+
+def values(role: Role, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.float32]:
+    """Weights by He's rule, (outputs, inputs, ...) or (..., outputs, inputs); everything else from its range."""
+    if role in RANGES:
+        return random.uniform(*RANGES[role], shape).astype(np.float32)
+    fan_in = shape[-1] if shape[:2] == (1, 1) else np.prod(shape[1:])
+    return random.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / fan_in))
+
+
+def standardise(model: onnx.ModelProto) -> None:
+    """Let the last layer's outputs be about 0 ± 1 over some windows: else all windows score alike, or one class wins.
+
+    Random networks see little of their window in the end, and lose or gain scale on the way.
+    """
+    last = next(node for node in reversed(model.graph.node) if node.op_type in ("Conv", "Gemm"))
+    outputs = [one[0].reshape(one.shape[1], -1) for one in run(model, last.output[0], windows(4))]
+    centre = np.mean(outputs, axis=(0, 2), dtype=np.float32)
+    spread = np.std(outputs - centre[:, None], dtype=np.float32)
+    sources = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Reshape"}
+    weights, bias = (sources.get(name, name) for name in last.input[1:])
+    for tensor in model.graph.initializer:
+        if tensor.name in (weights, bias):
+            array = numpy_helper.to_array(tensor) - (centre if tensor.name == bias else 0)
+            tensor.CopyFrom(numpy_helper.from_array(array / spread, tensor.name))
+
+
+def windows(count: int, *, seed: int = 0) -> NDArray[np.float32]:
+    """Random windows (count, 3, 224, 224) of patches, which a network tells apart better than noise."""
+    patches = np.random.default_rng(seed).uniform(-1, 1, (count, 3, 14, 14)).astype(np.float32)
+    return patches.repeat(16, 2).repeat(16, 3)
+
+
+def run(model: onnx.ModelProto, output: str, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """A value of the graph for each image: the networks take one at a time."""
+    observed = model.graph.output.add()
+    observed.CopyFrom(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # it warns of initializers that are inputs
+    session = ort.InferenceSession(model.SerializeToString(), options)
+    model.graph.output.remove(observed)
+    (image,) = session.get_inputs()
+    return [session.run([output], {image.name: one[None]})[0] for one in images]
