@@ -6,11 +6,12 @@ reader → classifier (ONNX) → lifted (graph.dense) or kept (graph.crops) → 
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
 
+from converter.errors import SourceError
 from converter.graph.canonical import only_scores
 from converter.graph.converted import ConvertedGraph
 from converter.graph.crops import to_crops
@@ -59,6 +60,8 @@ class Progress:
 def convert(classifier: Classifier, request: Request, progress: Progress) -> Report:
     """Convert, verify and write. Raises ConversionError, and leaves nothing behind, if it cannot."""
     preprocessing = load_preprocessing(request.preprocess or classifier.preprocess)
+    if preprocessing is not None and classifier.original.graph.inputs[0].dtype == ir.DataType.UINT8:
+        raise SourceError("preprocess: the file takes pixels as uint8 and prepares them itself; leave --preprocess out")
     with staging(request.target, force=request.force) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
         progress.step("rewriting the network", 0)
         output = only_scores(classifier.model.graph)
@@ -76,7 +79,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         native = None
         for file in files:
             progress.step(f"comparing stride {file.plane[0].stride} with the source", request.windows)
-            converted = _runner(file, classifier, request, folder)
+            converted = _runner(file, network, classifier.window, folder)
             comparison = Comparison(
                 source=source,
                 converted=converted,
@@ -110,7 +113,8 @@ def _rewritten(
         network = to_dense(model, window, layout, scratch)
     if preprocessing is not None:
         preprocessing.check_channels(network.channels)
-        prepend(network.model.graph, preprocessing, network.channels, classifier.layout)
+        prepend(network.model.graph, preprocessing, network.channels, layout)
+        network = replace(network, layout="NHWC")
     return network
 
 
@@ -122,7 +126,7 @@ def _label(spec: model_pb2.ModelSpec, request: Request, classifier: Classifier, 
         spec.labels_sha256 = sha256(folder / LABELS)
 
 
-def _runner(file: Variant, classifier: Classifier, request: Request, folder: Path) -> Network:
+def _runner(file: Variant, network: ConvertedGraph, window: tuple[int, int], folder: Path) -> Network:
     """A file of the result as a function of an image of any size."""
-    network = ConvertedNetwork(file.model, classifier.layout, folder)
-    return CropsNetwork(network, file.plane, classifier.window) if request.crops_only else network
+    runner = ConvertedNetwork(file.model, network.layout, folder)
+    return CropsNetwork(runner, file.plane, window) if network.mode == "crops" else runner

@@ -36,7 +36,7 @@ def describe(
         input=model_pb2.Input(
             name=str(image.name),
             dtype="uint8" if uint8 else "float32",
-            layout="NHWC" if uint8 else classifier.layout,
+            layout=network.layout,
             channels=network.channels,
             order=ORDERS.get(network.channels, ""),
         ),

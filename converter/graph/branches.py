@@ -32,7 +32,6 @@ def take_branches(model: ir.Model, constants: Mapping[str, NDArray[np.generic]])
     if nodes:
         ir.passes.Sequential(
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-            common.IdentityEliminationPass(),
             common.TopologicalSortPass(),
             common.NameFixPass(),
         )(model)

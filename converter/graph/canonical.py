@@ -1,7 +1,6 @@
 """One way to write each thing, so that later passes see few forms.
 
-Constants become initializers and are no graph inputs, functions are inlined, Identity and inactive Dropout are gone,
-and so is every value's stated shape: shapes are read off a run (`trace`); the source's hold for one size only.
+Constants become initializers and are no graph inputs, functions are inlined, inactive Dropout is gone, and so is every value's stated shape: shapes are read off a run (`trace`); the source's hold for one size only.
 """
 
 import onnx_ir as ir
@@ -19,7 +18,6 @@ def canonicalise(model: ir.Model) -> None:
         common.InlinePass(),
         common.RemoveInitializersFromInputsPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        common.IdentityEliminationPass(),
         common.RemoveUnusedNodesPass(),
         common.TopologicalSortPass(),
         common.NameFixPass(),

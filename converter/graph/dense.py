@@ -25,8 +25,8 @@ def to_dense(model: ir.Model, window: tuple[int, int], layout: str, scratch: Pat
     traced = trace(model, window, layout, scratch)
     while take_branches(model, traced.constants):
         traced = trace(model, window, layout, scratch)
-    fold(model.graph, traced.constants)
-    common.RemoveUnusedNodesPass()(model)
+    fold(model.graph, traced)
+    ir.passes.Sequential(common.IdentityEliminationPass(), common.RemoveUnusedNodesPass())(model)
     padded = write_out_padding(model.graph, traced.shapes)
     lifting = lift(model.graph, traced.shapes, layout, HANDLERS)
     tidy = (common.RemoveUnusedNodesPass(), common.TopologicalSortPass(), common.NameFixPass())

@@ -74,6 +74,16 @@ class Form:
         count = math.prod(self.map.size)
         return self.pure and self.shape == self.map.size and np.array_equal(self.index.ravel(), np.arange(count))
 
+    @property
+    def channels_last(self) -> "Form":
+        """The form of (N, C, h, w) turned to (N, h, w, C)."""
+        return self.moved(np.arange(math.prod(self.shape)).reshape(self.shape).transpose(0, 2, 3, 1))
+
+    @property
+    def channels_first(self) -> "Form":
+        """The form of (N, h, w, C) turned to (N, C, h, w)."""
+        return self.moved(np.arange(math.prod(self.shape)).reshape(self.shape).transpose(0, 3, 1, 2))
+
     def moved(self, order: Ints) -> "Form":
         """Elements put in another order; `order` holds positions in the flattened tensor, -1 for a zero."""
         pick, hole = np.maximum(order, 0), order < 0

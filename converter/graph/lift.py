@@ -134,8 +134,7 @@ class Lifting:
         """A form (N, C, h, w) as a map: some channels, a part, every nth row, or blocks of a map as channels."""
         if form.whole:
             return form.map
-        stencil = form.stencil([1]) if len(form.shape) == 4 else None
-        lattice = stencil.lattice((form.shape[0], *form.shape[2:])) if stencil else None
+        stencil, lattice = _lattice(form)
         if stencil is None or lattice is None:
             raise refusal(node, f"expected a map (N, C, height, width), got positions in another order: {form.shape}")
         starts, strides = lattice
@@ -146,6 +145,10 @@ class Lifting:
             )
         ]
         return self._selected(node, self._cropped(node, form.map, starts, ends), stencil, strides)
+
+    def settles(self, form: Form) -> bool:
+        """Whether a form can be settled."""
+        return form.whole or _lattice(form)[1] is not None
 
     def _cropped(self, node: ir.Node, of: Map, starts: Sequence[int], ends: Sequence[int]) -> Map:
         """A map without some rows and columns at its edges: `starts` from 0 up, `ends` from 0 down."""
@@ -170,6 +173,12 @@ class Lifting:
     def report(self, node: ir.Node, was: str, now: str) -> None:
         """Note a rewritten layer."""
         self.rewrites.append(Rewrite(str(node.name), was, now))
+
+
+def _lattice(form: Form) -> tuple[Stencil | None, tuple[tuple[int, int], tuple[int, int]] | None]:
+    """What makes a form (N, C, h, w) a map: the same stencil at the positions of a lattice."""
+    stencil = form.stencil([1]) if len(form.shape) == 4 else None
+    return stencil, stencil.lattice((form.shape[0], *form.shape[2:])) if stencil else None
 
 
 Handler = Callable[[Lifting, ir.Node], Sequence[Form]]
@@ -228,14 +237,12 @@ def _channels_first(lifting: Lifting, image: ir.Value) -> None:
     lifting.graph.insert_before(lifting.graph[0], node)
     first = whole(Map(node.outputs[0], size))
     lifting.shapes[first.map.value] = size
-    lifting.forms[image] = Form(first.map, first.index.transpose(0, 2, 3, 1, 4))
+    lifting.forms[image] = first.channels_last
 
 
 def refusal(node: ir.Node, reason: str) -> UnsupportedError:
     """An error that names the node: "node 'fc' (Gemm): ..."."""
-    return UnsupportedError(
-        f"node {node.name!r} ({node.op_type}): {reason}; it cannot slide, but --crops-only keeps it"
-    )
+    return UnsupportedError(f"node {node.name!r} ({node.op_type}): {reason}; not dense, but --crops-only keeps it")
 
 
 def _scores(lifting: Lifting, output: ir.Value) -> ir.Value:

@@ -20,16 +20,22 @@ SHAPE_OPERATORS = ("Shape", "Size")
 
 @dataclass(frozen=True)
 class Trace:
-    """By name: every value's shape for one window, and the values that are the same whatever the pixels are."""
+    """By name: every value's shape and type for one window, and the values that the pixels do not change."""
 
     shapes: Mapping[str, tuple[int, ...]]
+    types: Mapping[str, np.dtype[np.generic]]
     constants: Mapping[str, NDArray[np.generic]]
 
 
 def trace(model: ir.Model, window: tuple[int, int], layout: str, scratch: Path) -> Trace:
     """Run the model on one window (height, width) of zeros in its layout, "NCHW" or "NHWC"."""
     image, outputs = model.graph.inputs[0], list(model.graph.outputs)
-    computed = [value for node in model.graph for value in node.outputs if value.name]
+    computed = [
+        value
+        for node in model.graph
+        for value in node.outputs
+        if value.name and (value in outputs or not value.is_graph_output())  # a branch may hand out what is outside
+    ]
     model.graph.outputs[:] = computed
     try:
         runner = session(model, scratch, optimise=False)
@@ -43,9 +49,11 @@ def trace(model: ir.Model, window: tuple[int, int], layout: str, scratch: Path) 
             f"window: the network does not run on {window[0]}×{window[1]} pixels; check --window: {one_line(error)}"
         ) from None
     of_pixels = depending(model.graph)
+    named = {str(image.name): pixels, **{str(value.name): array for value, array in values.items()}}
     return Trace(
-        {str(image.name): pixels.shape, **{str(value.name): np.shape(array) for value, array in values.items()}},
-        {str(value.name): array for value, array in values.items() if value not in of_pixels},
+        shapes={name: array.shape for name, array in named.items()},
+        types={name: array.dtype for name, array in named.items()},
+        constants={str(value.name): array for value, array in values.items() if value not in of_pixels},
     )
 
 
@@ -58,11 +66,15 @@ def depending(graph: ir.Graph) -> set[ir.Value]:
     return found
 
 
-def fold(graph: ir.Graph, constants: Mapping[str, NDArray[np.generic]]) -> None:
-    """Make initializers of the values that do not depend on the pixels, in place."""
+def fold(graph: ir.Graph, traced: Trace) -> None:
+    """Make initializers of the values that do not depend on the pixels, and drop casts to the same type, in place."""
     for node in list(graph):
+        source = node.inputs[0] if node.op_type == "Cast" else None
+        if source is not None and traced.types.get(str(source.name)) == traced.types[str(node.outputs[0].name)]:
+            node.outputs[0].replace_all_uses_with(source, replace_graph_outputs=True)
+            continue
         for value in list(node.outputs):
-            array = constants.get(str(value.name))
+            array = traced.constants.get(str(value.name))
             if array is not None and any(value.uses()):
                 tensor = ir.tensor(array, name=f"{value.name}.folded")
                 folded = ir.val(tensor.name, tensor.dtype, array.shape, const_value=tensor)
@@ -70,9 +82,10 @@ def fold(graph: ir.Graph, constants: Mapping[str, NDArray[np.generic]]) -> None:
                 value.replace_all_uses_with(folded, replace_graph_outputs=True)
 
 
-def _zeros(image: ir.Value, window: tuple[int, int], layout: str) -> NDArray[np.float32]:
+def _zeros(image: ir.Value, window: tuple[int, int], layout: str) -> NDArray[np.generic]:
     """A batch for the graph's input, of its own batch size and channels."""
     assert image.shape is not None  # noqa: S101 (readers check it)
+    assert image.dtype is not None  # noqa: S101
     sizes = {axis: size if isinstance(size, int) else 1 for axis, size in zip(layout, image.shape, strict=True)}
     sizes |= {"H": window[0], "W": window[1]}
-    return np.zeros([sizes[axis] for axis in layout], np.float32)
+    return np.zeros([sizes[axis] for axis in layout], image.dtype.numpy())

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from onnx import version_converter
+from onnx import shape_inference, version_converter
 from onnx_ir.passes.common import CheckerPass
 
 from converter.errors import SourceError, UnsupportedError
 from converter.runtime import newest_known, one_line
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
+from converter.sources.onnx_old import OLDEST, modernise
 from converter.sources.onnx_weights import Weights
+from converter.sources.onnx_widen import widen
 from protos import model_pb2
 
 OPSET = 19
@@ -60,6 +62,9 @@ def _load(path: Path, weights: Weights) -> ir.Model:
         _check_versions(proto, path)
         model = ir.from_proto(proto)
         weights.load(model)
+        if _opset(model) < OLDEST:
+            modernise(model)
+        widen(model)
         CheckerPass()(model)
         nodes = _count(model.graph.all_nodes(), model, {})
     except SourceError:
@@ -106,8 +111,7 @@ def _count(nodes: Iterable[ir.Node], model: ir.Model, known: dict[ir.OperatorIde
 
 def _modern(model: ir.Model, path: Path) -> ir.Model:
     """A model of its own to rewrite, of an operator set that can be delivered; it shares the weights."""
-    opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
-    modern = model.clone()
+    opset, modern = _opset(model), model.clone()
     if opset >= OPSET:
         return modern
     try:
@@ -115,6 +119,10 @@ def _modern(model: ir.Model, path: Path) -> ir.Model:
     except Exception as error:  # the C++ converter raises RuntimeError, ConvertError and more
         reason = one_line(error)
         raise UnsupportedError(f"{path}: opset {opset} does not convert to {OPSET}: {reason}; export it anew") from None
+
+
+def _opset(model: ir.Model) -> int:
+    return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
 
 
 def _converted(model: ir.Model) -> ir.Model:
@@ -125,7 +133,8 @@ def _converted(model: ir.Model) -> ir.Model:
         del model.graph.initializers[name]
         if name not in inputs:
             model.graph.inputs.append(value)
-    converted = ir.from_proto(version_converter.convert_version(ir.to_proto(model), OPSET))
+    proto = shape_inference.infer_shapes(ir.to_proto(model))
+    converted = ir.from_proto(version_converter.convert_version(proto, OPSET))
     for value in list(converted.graph.inputs):
         if value.name in weights:
             value.const_value = weights[value.name].const_value
@@ -145,9 +154,9 @@ def _only_input(model: ir.Model) -> ir.Value:
         names = ", ".join(str(value.name) for value in images)
         raise UnsupportedError(f"inputs: expected one image, got {len(images)}: {names or 'none'}")
     (image,) = images
-    if image.dtype != ir.DataType.FLOAT or image.shape is None or image.shape.rank() != 4:
+    if image.dtype not in (ir.DataType.FLOAT, ir.DataType.UINT8) or image.shape is None or image.shape.rank() != 4:
         raise UnsupportedError(
-            f"input {image.name!r}: expected float32 N,C,H,W or N,H,W,C, got {image.dtype} {image.shape}; "
+            f"input {image.name!r}: expected float32 or uint8 N,C,H,W or N,H,W,C, got {image.dtype} {image.shape}; "
             "is it a 2-D net?"
         )
     return image

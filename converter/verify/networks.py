@@ -46,7 +46,8 @@ class SourceNetwork:
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Scored:
         """Score one window (height, width, channels): a grid of one cell."""
-        outputs = _run(self._session, _laid_out(self._preprocessing.apply(pixels[None]), self._layout))
+        image = pixels[None] if _takes_bytes(self._session) else self._preprocessing.apply(pixels[None])
+        outputs = _run(self._session, _laid_out(image, self._layout))
         return Scored(*(array.reshape(1, 1, -1) for array in (outputs[0], outputs[-1])))
 
 
@@ -55,14 +56,12 @@ class ConvertedNetwork:
 
     def __init__(self, model: ir.Model, layout: str, folder: Path) -> None:
         self._session = _with_evidence(model, model.graph.outputs[0], folder)
-        self._uint8 = model.graph.inputs[0].dtype == ir.DataType.UINT8
         self._layout = layout
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Scored:
         """Score an image (height, width, channels)."""
-        outputs = _run(
-            self._session, pixels[None] if self._uint8 else _laid_out(IDENTITY.apply(pixels[None]), self._layout)
-        )
+        image = pixels[None] if _takes_bytes(self._session) else IDENTITY.apply(pixels[None])
+        outputs = _run(self._session, _laid_out(image, self._layout))
         return Scored(*(np.moveaxis(array[0], 0, -1) for array in (outputs[0], outputs[-1])))
 
 
@@ -85,7 +84,11 @@ class CropsNetwork:
         return Scored(scores, evidence)
 
 
-def _laid_out(image: NDArray[np.float32], layout: str) -> NDArray[np.float32]:
+def _takes_bytes(session: ort.InferenceSession) -> bool:
+    return bool(session.get_inputs()[0].type == "tensor(uint8)")
+
+
+def _laid_out(image: NDArray[np.generic], layout: str) -> NDArray[np.generic]:
     """An image (N, height, width, channels) in a layout."""
     return image if layout == "NHWC" else np.ascontiguousarray(np.moveaxis(image, -1, 1))
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from converter.graph.form import Form, Ints
+from converter.graph.form import Form, Ints, whole
 from converter.graph.lift import Handler, Lifting, refusal, stays
 from converter.graph.operators import MOVEMENT
 
@@ -18,6 +18,8 @@ def move(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
     form = lifting.source(node)
     if form.whole and (_is_of_channels(lifting, node) or _is_spatial_padding(lifting, node)):
         return stays(lifting, node)
+    if node.op_type == "Pad" and (padded := _padded(lifting, node, form)) is not None:
+        return [padded]
     feed = {str(node.inputs[0].name): np.arange(1, form.index[..., 0].size + 1).reshape(form.shape)}  # type: ignore[union-attr]
     for position, value in enumerate(node.inputs[1:], 1):
         if value is not None:
@@ -45,6 +47,18 @@ def _is_spatial_padding(lifting: Lifting, node: ir.Node) -> bool:
         return False
     pads = lifting.constant(node, 1)
     return not pads.reshape(2, 4)[:, :2].any() and bool((pads >= 0).all())
+
+
+def _padded(lifting: Lifting, node: ir.Node, form: Form) -> Form | None:
+    """The padding of a map whose channels were put last, done to the map; None for another form."""
+    batch, channels, height, width = form.map.size
+    pads = lifting.constant(node, 1)
+    if len(form.shape) != 4 or len(pads) != 8 or not form.channels_first.whole or pads[[0, 3, 4, 7]].any():
+        return None
+    first = lifting.initializer(f"{node.name}.pads", pads[[0, 3, 1, 2, 4, 7, 5, 6]])
+    size = (batch, channels, int(height + pads[1] + pads[5]), int(width + pads[2] + pads[6]))
+    of = lifting.emit(node, "Pad", [form.map.value, first, *node.inputs[2:3]], size, **node.attributes)
+    return whole(of).channels_last
 
 
 HANDLERS: dict[str, Handler] = dict.fromkeys(MOVEMENT, move)

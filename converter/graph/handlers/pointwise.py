@@ -44,18 +44,19 @@ def two(lifting: Lifting, node: ir.Node, one: Form, other: Form) -> Sequence[For
     alike = sizes[0][2:] == sizes[1][2:]
     if alike and one.whole and other.whole:
         return stays(lifting, node)
-    if len(one.shape) == 4 and one.shape == other.shape and one.shape[2:] != (1, 1):
-        return stays(lifting, node)
     shape = np.broadcast_shapes(one.shape, other.shape)
-    one, other = one.broadcast(shape), other.broadcast(shape)
-    if alike and one.pure and other.pure and _same_places(one, other):
-        wider = one if sizes[0][1] >= sizes[1][1] else other
-        of = lifting.emit(node, node.op_type, [one.map.value, other.map.value], wider.map.size)
-        return [Form(of, wider.index)]
-    if one.map == other.map and node.op_type in ("Add", "Sub"):
-        return [one.plus(other, 1 if node.op_type == "Add" else -1)]
-    if alike and np.array_equal(one.positions(), other.positions()):
-        return [_on_features(lifting, node, one, other)]
+    wide = [form.broadcast(shape) for form in (one, other)]
+    if alike and one.pure and other.pure and _same_places(*wide):
+        most = wide[0] if sizes[0][1] >= sizes[1][1] else wide[1]
+        of = lifting.emit(node, node.op_type, [one.map.value, other.map.value], most.map.size)
+        return [Form(of, most.index)]
+    if len(shape) == 4 and shape[2:] != (1, 1) and lifting.settles(one) and lifting.settles(other):
+        if one.shape == other.shape:
+            return stays(lifting, node)
+    elif one.map == other.map and node.op_type in ("Add", "Sub"):
+        return [wide[0].plus(wide[1], 1 if node.op_type == "Add" else -1)]
+    if alike and np.array_equal(wide[0].positions(), wide[1].positions()):
+        return [_on_features(lifting, node, *wide)]
     if (1, 1) in (sizes[0][2:], sizes[1][2:]):
         raise refusal(node, "mixes a summary of the whole map back into the map (as squeeze-and-excite does)")
     raise refusal(node, f"expected values of the same places, got maps of {sizes[0][2:]} and {sizes[1][2:]}")
@@ -77,7 +78,7 @@ def _same_places(one: Form, other: Form) -> bool:
 def with_constant(lifting: Lifting, node: ir.Node, form: Form, position: int) -> Sequence[Form]:
     """A computed value and, at an input of the node, a constant."""
     constant = lifting.constant(node, position)
-    form = form.broadcast(np.broadcast_shapes(form.shape, constant.shape))
+    form = _widened(lifting, node, form, np.broadcast_shapes(form.shape, constant.shape))
     values = per_channel(form, constant) if form.pure else None
     if values is not None:
         return _on_map(lifting, node, form, values, position)
@@ -88,6 +89,16 @@ def with_constant(lifting: Lifting, node: ir.Node, form: Form, position: int) ->
     if scaled is not None:
         return [scaled]
     return with_constant(lifting, node, whole(lifting.settled(node, form)), position)
+
+
+def _widened(lifting: Lifting, node: ir.Node, form: Form, shape: tuple[int, ...]) -> Form:
+    """A form broadcast to a shape; one channel that becomes several is several channels of a map."""
+    wide = form.broadcast(shape)
+    grown = [axis for axis in range(-len(form.shape), 0) if form.shape[axis] != shape[axis]]
+    if len(grown) == 1 and form.pure and form.map.size[1] == 1:
+        of, anchors = lifting.mixed(node, wide, [grown[0] % len(shape)])
+        return channels_at(of, anchors).along(grown[0] % len(shape), shape)
+    return wide
 
 
 def _on_map(lifting: Lifting, node: ir.Node, form: Form, values: Floats, position: int) -> Sequence[Form]:
