@@ -1,6 +1,7 @@
 """One way to write each thing, so that later passes see few forms.
 
-Constants become initializers and are no graph inputs, functions are inlined, inactive Dropout is gone, and so is every value's stated shape: shapes are read off a run (`trace`); the source's hold for one size only.
+Constants become initializers and are no graph inputs, functions are inlined, inactive Dropout is gone, and so is every
+value's stated shape: shapes are read off a run (`trace`); the source's hold for one size only.
 """
 
 import onnx_ir as ir
