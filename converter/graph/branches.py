@@ -51,4 +51,12 @@ def _take(graph: ir.Graph, node: ir.Node, name: str) -> None:
     graph.insert_before(node, inner)
     for old, new in zip(node.outputs, outputs, strict=True):
         old.replace_all_uses_with(new, replace_graph_outputs=True)
+    for attribute in node.attributes.values():
+        _discard(attribute.as_graph())
     graph.remove(node, safe=True)
+
+
+def _discard(branch: ir.Graph) -> None:
+    """Let go of what a branch reads from outside, or its nodes would count as users."""
+    branch.outputs.clear()
+    branch.remove(list(branch), safe=True)
