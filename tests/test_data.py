@@ -91,6 +91,16 @@ def weights(model: onnx.ModelProto) -> list[NDArray[np.generic]]:
     return [array for array in arrays if array.dtype == np.float32]
 
 
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_list_of_networks_names_all_that_there_are(folder: str) -> None:
+    """In the order of the README's sections, once each."""
+    _, section = (DATA / "README.md").read_text("utf-8").split(f"## {folder}/")
+    rows = [line.split(" | ") for line in section.split("\n## ")[0].splitlines() if line.startswith("| ")][1:]
+    assert sorted(row[0].removeprefix("| ") for row in rows) == sorted(
+        {path.name.split(".")[0] for path in (DATA / folder).glob("*.onnx")}
+    )
+
+
 def as_single(array: NDArray[np.generic]) -> NDArray[np.generic]:
     """Integers, which are shapes here, stay."""
     return array if array.dtype == np.int64 else array.astype(np.float32)

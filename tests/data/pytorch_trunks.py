@@ -126,9 +126,9 @@ MIDDLES: dict[str, Case] = {
     "channel_shuffle": through(lambda: Apply(shuffle), variants=BOTH),
     "shuffle_unit": through(lambda: Apply(unit, nn.Conv2d(3, 3, 1)), variants=(*BOTH, "torchscript_batch")),
     "layer_norm_pixel": through(lambda: channels_last(nn.LayerNorm(6)), variants=BOTH),
-    "squeeze_excite": through(lambda: SqueezeExcitation(6, 2), variants=BOTH),
+    "squeeze_excite": through(lambda: SqueezeExcitation(6, 5), variants=BOTH),
     "squeeze_excite_linear": through(
-        lambda: Apply(excite, nn.Linear(6, 2), nn.Linear(2, 6)), variants=("torchscript",)
+        lambda: Apply(excite, nn.Linear(6, 5), nn.Linear(5, 6)), variants=("torchscript",)
     ),
     "global_response_norm": through(lambda: channels_last(GlobalResponseNorm(6)), variants=BOTH),
     "group_norm": through(lambda: nn.GroupNorm(2, 6)),
