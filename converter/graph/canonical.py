@@ -1,6 +1,6 @@
 """One way to write each thing, so that later passes see few forms.
 
-Constants become initializers and are no graph inputs, functions are inlined, inactive Dropout is gone, and so is every
+Constants become initializers and are no graph inputs, functions are inlined, Dropout is gone, and so is every
 value's stated shape: shapes are read off a run (`trace`); the source's hold for one size only.
 """
 
@@ -27,7 +27,7 @@ def canonicalise(model: ir.Model) -> None:
     passes(model)
     model.ir_version = max(model.ir_version, IR_VERSION)
     for node in list(model.graph):
-        if node.op_type in ("BatchNormalization", "Dropout"):
+        if node.op_type == "BatchNormalization":
             _check_inference(node)
         if node.op_type == "Dropout" or _is_identity_pool(node):
             _drop(node, model.graph)
@@ -50,11 +50,8 @@ def only_scores(graph: ir.Graph) -> int:
 
 
 def _check_inference(node: ir.Node) -> None:
-    """Dropout that drops, and batch normalisation by the statistics of the map itself, belong to training."""
-    flag = node.inputs[2] if node.op_type == "Dropout" and len(node.inputs) > 2 else None
-    dropping = flag is not None and (flag.const_value is None or bool(flag.const_value.numpy().any()))
-    normalising = "training_mode" in node.attributes and node.attributes["training_mode"].as_int()
-    if dropping or normalising:
+    """Batch normalisation by the statistics of the map itself belongs to training."""
+    if "training_mode" in node.attributes and node.attributes["training_mode"].as_int():
         raise UnsupportedError(
             f"node {node.name!r} ({node.op_type}): exported in training mode; call eval() and export anew"
         )

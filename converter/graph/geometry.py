@@ -156,8 +156,11 @@ def _over_channels(node: ir.Node, sources: list[Plane]) -> Plane:
 
 
 def ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
-    """An attribute, or its default."""
-    return list(node.attributes[name].as_ints()) if name in node.attributes else default
+    """An attribute of integers, one or several, or its default."""
+    if name not in node.attributes:
+        return default
+    value = node.attributes[name].value
+    return [value] if isinstance(value, int) else list(value)
 
 
 def _slice(node: ir.Node, sources: list[Plane]) -> Plane:

@@ -65,6 +65,7 @@ def _load(path: Path, weights: Weights) -> ir.Model:
         if _opset(model) < OLDEST:
             modernise(model)
         widen(model)
+        _stop_dropping(model)
         CheckerPass()(model)
         nodes = _count(model.graph.all_nodes(), model, {})
     except SourceError:
@@ -80,6 +81,13 @@ def _load(path: Path, weights: Weights) -> ir.Model:
             f"{path}: expected at most {MAX_NODES} nodes, its functions counted at every call, got {nodes}"
         )
     return model
+
+
+def _stop_dropping(model: ir.Model) -> None:
+    """Dropout of a network exported while training does nothing, as in the network that was trained."""
+    for node in model.graph:
+        if node.op_type == "Dropout" and len(node.inputs) > 2:
+            node.resize_inputs(2)
 
 
 def _check_versions(proto: onnx.ModelProto, path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.graph.form import Form, Ints, Map, channels_at, whole
+from converter.graph.geometry import ints
 from converter.graph.lift import Handler, Lifting, refusal, stays
 from converter.graph.operators import ELEMENTWISE, MOVEMENT, REDUCTIONS
 
@@ -88,29 +89,58 @@ def _of_channels(lifting: Lifting, it: _Reduction) -> Form | None:
 
 
 def pool(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
-    """Pools of the trunk stay; the last one before a head is taken at every position."""
+    """Pools of the trunk stay; what sees the whole map, or comes last before a head, is taken at every position."""
     form = lifting.source(node)
-    kernel = list(node.attributes["kernel_shape"].as_ints())
+    kernel = ints(node, "kernel_shape", [])
     if len(form.shape) == 5 and kernel[1:] == [1, 1]:
         return [_over_depth(node, form, kernel[0])]
     stays(lifting, node)
-    strides = list(node.attributes["strides"].as_ints()) if "strides" in node.attributes else [1, 1]
-    padded = "pads" in node.attributes and any(node.attributes["pads"].as_ints())
-    if padded or strides == [1, 1]:
-        return ()
     extent, output = lifting.source(node).map.size[2:], lifting.shapes[node.outputs[0]]
-    divides = not any(size % own for size, own in zip(extent, kernel, strict=True)) and strides == kernel
-    if kernel != list(extent) and not (divides and node.op_type == "AveragePool" and _feeds_head(node)):
+    if _covers(node, extent):
+        kernel = list(extent)
+    elif any(ints(node, "pads", [])) or not _divides(node, extent) or not _feeds_head(node):
         return ()
-    text = "×".join(map(str, kernel))
-    lifting.report(
-        node, f"{node.op_type} {text}, stride {'×'.join(map(str, strides))}", f"{node.op_type} {text}, stride 1"
+    return [_everywhere(lifting, node, kernel, output)] if _restrided(node, kernel) else ()
+
+
+def _covers(node: ir.Node, extent: Sequence[int]) -> bool:
+    """Whether the pool's only window holds the whole map, and its padding, if there is any, counts for nothing."""
+    kernel, pads = ints(node, "kernel_shape", []), ints(node, "pads", [0] * 4)
+    strides, dilations = ints(node, "strides", [1, 1]), ints(node, "dilations", [1, 1])
+    single = all(
+        size + pads[axis] + pads[axis + 2] - kernel[axis] < strides[axis] and kernel[axis] - pads[axis] >= size
+        for axis, size in enumerate(extent)
     )
-    node.attributes["strides"] = ir.AttrInt64s("strides", [1, 1])
-    size = (*output[:2], *(total - own + 1 for total, own in zip(extent, kernel, strict=True)))
-    lifting.shapes[node.outputs[0]] = size
-    every = whole(Map(node.outputs[0], (size[0], size[1], size[2], size[3])))
-    return [Form(every.map, every.index[:, :, :: strides[0], :: strides[1]][:, :, : output[2], : output[3]])]
+    counted = node.op_type != "MaxPool" and any(pads) and ints(node, "count_include_pad", [0]) != [0]
+    return single and dilations == [1, 1] and not counted
+
+
+def _divides(node: ir.Node, extent: Sequence[int]) -> bool:
+    """Whether these are averages over a partition of the map."""
+    kernel = ints(node, "kernel_shape", [])
+    whole_blocks = not any(size % own for size, own in zip(extent, kernel, strict=True))
+    return node.op_type == "AveragePool" and ints(node, "strides", [1, 1]) == kernel and whole_blocks
+
+
+def _restrided(node: ir.Node, kernel: Sequence[int]) -> bool:
+    """Whether taking the pool with this kernel at every position changes anything."""
+    same = ints(node, "kernel_shape", []) == list(kernel) and not any(ints(node, "pads", []))
+    return not same or ints(node, "strides", [1, 1]) != [1, 1]
+
+
+def _everywhere(lifting: Lifting, node: ir.Node, kernel: Sequence[int], output: Sequence[int]) -> Form:
+    """The pool at every position, and those of them that there were."""
+    strides, extent = ints(node, "strides", [1, 1]), lifting.source(node).map.size[2:]
+    was = f"{node.op_type} {'×'.join(map(str, ints(node, 'kernel_shape', [])))}, stride {'×'.join(map(str, strides))}"
+    lifting.report(node, was, f"{node.op_type} {'×'.join(map(str, kernel))}, stride 1")
+    for name in ("strides", "pads"):
+        node.attributes.pop(name, None)
+    node.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", kernel)
+    height, width = (total - own + 1 for total, own in zip(extent, kernel, strict=True))
+    of = Map(node.outputs[0], (output[0], output[1], height, width))
+    lifting.shapes[node.outputs[0]] = of.size
+    every = whole(of)
+    return Form(of, every.index[:, :, :: strides[0], :: strides[1]][:, :, : output[2], : output[3]])
 
 
 def _feeds_head(node: ir.Node) -> bool:
@@ -125,9 +155,8 @@ def _feeds_head(node: ir.Node) -> bool:
 
 def _over_depth(node: ir.Node, form: Form, kernel: int) -> Form:
     """An average over the first of three dimensions, as local response normalisation comes out of PyTorch."""
-    ones = {1} if "strides" not in node.attributes else set(node.attributes["strides"].as_ints())
-    padded = "pads" in node.attributes and any(node.attributes["pads"].as_ints())
-    if node.op_type != "AveragePool" or ones != {1} or padded:
+    strided = ints(node, "strides", [1, 1, 1]) != [1, 1, 1]
+    if node.op_type != "AveragePool" or strided or any(ints(node, "pads", [])):
         raise refusal(node, "expected a plain average over channels")
     order: Ints = np.arange(form.index[..., 0].size).reshape(form.shape)
     windows = form.moved(np.lib.stride_tricks.sliding_window_view(order, kernel, axis=2))
