@@ -63,8 +63,10 @@ PRESETS = {
 NONE = "none"
 
 
-def load_preprocessing(choice: str) -> Preprocessing | None:
-    """Resolve a preset's name, "none", or the path of a JSON file."""
+def load_preprocessing(choice: str | Preprocessing) -> Preprocessing | None:
+    """Resolve a preset's name, "none", or the path of a JSON file; what is resolved already stays."""
+    if isinstance(choice, Preprocessing):
+        return choice
     if choice == NONE:
         return None
     if choice in PRESETS:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from converter.preprocessing import Preprocessing
 from protos import model_pb2
 
 
@@ -19,7 +20,7 @@ class Classifier:
     original: ir.Model
     model: ir.Model
     window: tuple[int, int]
-    preprocess: str
+    preprocess: str | Preprocessing
     activation: str
     labels: tuple[str, ...]
     source: model_pb2.Source
