@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := $(CURDIR)/$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 LOCKS := base build dev image
-PROTOS := protos/model.proto protos/scoring.proto
+PROTOS := protos/caffe.proto protos/model.proto protos/scoring.proto
 MODELS := build/models
 CHECKED := converter service client protos tests benchmarks models
 
