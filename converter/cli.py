@@ -23,7 +23,12 @@ from protos.spec import NAME, VERSION
 STRIDE = re.compile(r"[1-9][0-9]{0,4}")
 WINDOW = re.compile(r"([0-9]{1,4})(?:x([0-9]{1,4}))?")
 
-Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="A state_dict (.safetensors, .pth) or ONNX classifier.")]
+Source = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SOURCE", help="A state_dict (.safetensors, .pth), ONNX classifier or Caffe network (.caffemodel)."
+    ),
+]
 Output = Annotated[
     Path, typer.Option("-o", "--output", metavar="models/NAME/1", help="The model's version directory to make.")
 ]
@@ -31,9 +36,9 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the version if it 
 Arch = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME | FILE.toml",
+        metavar="NAME | FILE.toml | FILE.prototxt",
         help="The checkpoint's network: a shipped one (alexnet, vgg11 to vgg19_bn) or a list of its layers; recognised "
-        "by the checkpoint's keys unless told.",
+        "by the checkpoint's keys unless told. A caffemodel's prototxt; the one beside it unless told.",
     ),
 ]
 Window = Annotated[

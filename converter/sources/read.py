@@ -4,23 +4,28 @@ from pathlib import Path
 
 from converter.errors import SourceError
 from converter.sources.architecture import load_architecture, recognise
+from converter.sources.caffe.read import read_caffe
 from converter.sources.checkpoint import read_checkpoint
 from converter.sources.classifier import Classifier
 from converter.sources.network import build_classifier
 from converter.sources.onnx_file import read_classifier
 
 ONNX_SUFFIXES = {".onnx", ".pb"}
+CAFFE_SUFFIX = ".caffemodel"
 
 
 def read_source(path: Path, *, arch: str | None, window: tuple[int, int] | None) -> Classifier:
-    """Read a checkpoint or an ONNX file.
+    """Read a checkpoint, an ONNX file or a Caffe network.
 
-    `arch` names a shipped architecture or a TOML file, for checkpoints; None: recognised by the tensors' names.
+    `arch` names a shipped architecture or a TOML file, for checkpoints; None: recognised by the tensors' names. For
+    Caffe networks it names the prototxt; None: the one beside the caffemodel.
     `window` is (height, width) in pixels; None: what the architecture or the file says. Raises ConversionError.
     """
     try:
         if not path.stat().st_size:
             raise SourceError(f"{path}: expected a checkpoint or an ONNX model, got an empty file")
+        if path.suffix.lower() == CAFFE_SUFFIX:
+            return read_caffe(path, arch, window)
         if path.suffix.lower() in ONNX_SUFFIXES or _begins_like_onnx(path):
             if arch is not None:
                 raise SourceError(f"arch: an ONNX file holds its own network, got --arch {arch}; leave it out")

@@ -1,0 +1,158 @@
+"""A network in ONNX that grows node by node, and one layer's place in it."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import dropwhile
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from converter.errors import SourceError, UnsupportedError
+from converter.sources.caffe.prototxt import Layer
+from converter.sources.network import IR_VERSION, OPSET
+
+Array = NDArray[np.float32]
+MAX_NUMBERS = 1 << 30
+"""In all values of one window together: 4 GiB. VGG-16 has 30 million at 224×224."""
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A value, and its shape without the batch: (channels, height, width) or (features,)."""
+
+    value: ir.Value
+    shape: tuple[int, ...]
+
+
+class Graph:
+    """Nodes and constants; `image` is the input, of a shape (channels, height, width)."""
+
+    def __init__(self, image: tuple[int, int, int]) -> None:
+        self._nodes: list[ir.Node] = []
+        self._constants: list[ir.Value] = []
+        self._names: Counter[str] = Counter()
+        self._numbers = 0
+        self.image = self._blob(ir.val("input", ir.DataType.FLOAT, ["N", *image]), image)
+
+    def node(
+        self,
+        name: str,
+        op: str,
+        inputs: Sequence[ir.Value],
+        shape: tuple[int, ...],
+        **attributes: float | Sequence[int],
+    ) -> Blob:
+        """Append a node of one output of a known shape; raises SourceError if that asks for too much memory."""
+        name = self._unique(name)
+        node = ir.node(op, inputs, attributes, name=name)
+        node.outputs[0].name = f"{name}.output"
+        self._nodes.append(node)
+        return self._blob(node.outputs[0], shape)
+
+    def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
+        """Add weights, or numbers of a layer's own."""
+        name = self._unique(name)
+        tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+        value = ir.val(name, tensor.dtype, array.shape, const_value=tensor)
+        self._constants.append(value)
+        return value
+
+    def model(self, name: str, end: Blob) -> ir.Model:
+        """The finished network: float32 (N, channels, height, width) in, (N, classes) out."""
+        if len(end.shape) == 3 and end.shape[1:] == (1, 1):
+            end = self.node("flatten", "Flatten", [end.value], end.shape[:1], axis=1)
+        if len(end.shape) != 1:
+            raise SourceError(f"prototxt: expected one row of scores at the end, got a shape of {end.shape}")
+        end.value.name, end.value.shape, end.value.dtype = "output", ir.Shape(["N", *end.shape]), ir.DataType.FLOAT
+        graph = ir.Graph(
+            [self.image.value],
+            [end.value],
+            nodes=self._nodes,
+            initializers=self._constants,
+            opset_imports={"": OPSET},
+            name=name,
+        )
+        return ir.Model(graph, ir_version=IR_VERSION, producer_name="fullconv")
+
+    def _blob(self, value: ir.Value, shape: tuple[int, ...]) -> Blob:
+        self._numbers += math.prod(shape)
+        if self._numbers > MAX_NUMBERS:
+            raise SourceError(
+                f"{value.name}: expected at most {MAX_NUMBERS} numbers in all values of one window; check its size"
+            )
+        return Blob(value, shape)
+
+    def _unique(self, name: str) -> str:
+        """A name of its own: layers may share one, and a layer may need several nodes."""
+        self._names[name] += 1
+        return name if self._names[name] == 1 else self._unique(f"{name}_{self._names[name]}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer in its place: what it reads, its weights, and the graph that it is added to."""
+
+    layer: Layer
+    inputs: list[Blob]
+    weights: list[Array]
+    graph: Graph
+
+    @property
+    def source(self) -> Blob:
+        """The one thing that the layer reads; raises UnsupportedError if it reads several."""
+        if len(self.inputs) != 1:
+            raise self.refusal(f"expected one bottom, got {len(self.inputs)}")
+        return self.inputs[0]
+
+    @property
+    def map(self) -> tuple[int, int, int]:
+        """Channels, height and width of what the layer reads; raises UnsupportedError if it is a vector."""
+        if len(self.source.shape) != 3:
+            raise self.refusal(f"expected a map of channels, height and width, got a shape of {self.source.shape}")
+        channels, height, width = self.source.shape
+        return channels, height, width
+
+    def take(self, *shapes: tuple[int, ...]) -> list[Array]:
+        """The layer's weights in these shapes; raises SourceError unless there are as many, and of such shapes.
+
+        Axes of 1 in front count for nothing, since there were four axes always once.
+        """
+        got = [array.shape for array in self.weights]
+        if [_bare(shape) for shape in got] != [_bare(shape) for shape in shapes]:
+            raise SourceError(
+                f"{self.layer}: expected weights of shape {listed(shapes)}, got {listed(got)} in the caffemodel; is "
+                "it of this prototxt, and the window of the right size?"
+            )
+        return [array.reshape(shape) for array, shape in zip(self.weights, shapes, strict=True)]
+
+    def add(
+        self,
+        op: str,
+        *operands: Blob | NDArray[np.generic],
+        shape: tuple[int, ...] | None = None,
+        **attributes: float | list[int],
+    ) -> Blob:
+        """Append a node; it keeps the shape of the first operand unless told."""
+        name, first = self.layer.parameters.name, operands[0]
+        values = [
+            operand.value if isinstance(operand, Blob) else self.graph.constant(f"{name}.{position}", operand)
+            for position, operand in enumerate(operands)
+        ]
+        return self.graph.node(name, op, values, first.shape if shape is None else shape, **attributes)
+
+    def refusal(self, reason: str) -> UnsupportedError:
+        """An error that names the layer."""
+        return UnsupportedError(f"{self.layer}: {reason}")
+
+
+def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without its axes of 1 in front."""
+    return tuple(dropwhile(lambda size: size == 1, shape))
+
+
+def listed(shapes: Sequence[tuple[int, ...]]) -> str:
+    """Shapes in words."""
+    return ", ".join(map(str, shapes)) or "none"

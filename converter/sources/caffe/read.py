@@ -1,0 +1,125 @@
+"""Reads a Caffe network: finds its prototxt, builds its layers in ONNX, and says how its pixels are prepared.
+
+Refused: networks of several images or several rows of scores, and whatever `layers` does not know. A mean image is
+taken as one number for each channel, as scripts for deployed networks do: windows of any place have no mean of theirs.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import onnx_ir as ir
+from pydantic import ValidationError
+
+from converter.errors import SourceError, UnsupportedError
+from converter.preprocessing import NONE, Preprocessing
+from converter.sources.caffe.graph import Blob, Graph, Step
+from converter.sources.caffe.layers import build
+from converter.sources.caffe.prototxt import Layer, Net, read_prototxt
+from converter.sources.caffe.weights import Weights, read_mean, read_weights
+from converter.sources.checkpoint import sha256
+from converter.sources.classifier import Classifier
+from converter.validation import first_problem
+from protos import model_pb2
+
+DEPLOY = "deploy.prototxt"
+
+
+def read_caffe(path: Path, arch: str | None, window: tuple[int, int] | None) -> Classifier:
+    """Read a .caffemodel with the prototxt `arch`, or the only one beside it; raises ConversionError, and OSError.
+
+    `window` is (height, width) in pixels; None: what the prototxt says.
+    """
+    prototxt = Path(arch) if arch else _beside(path)
+    net, weights = read_prototxt(prototxt), read_weights(path)
+    shape = _image_shape(net, weights, window)
+    model = _model(net, weights, shape)
+    return Classifier(
+        original=model,
+        model=model.clone(),
+        window=shape[1:],
+        preprocess=_preprocess(net, shape[0], prototxt.parent),
+        activation=net.activation,
+        labels=(),
+        source=model_pb2.Source(format="caffe", sha256=sha256(path, prototxt)),
+    )
+
+
+def _beside(path: Path) -> Path:
+    candidates = [path.with_suffix(".prototxt"), path.with_name(DEPLOY)]
+    found = [candidate for candidate in candidates if candidate.is_file()]
+    if len(found) != 1:
+        names = " or ".join(candidate.name for candidate in candidates)
+        raise SourceError(f"arch: expected {names} beside {path}, got {len(found)} of them; say --arch FILE.prototxt")
+    return found[0]
+
+
+def _image_shape(net: Net, weights: Weights, window: tuple[int, int] | None) -> tuple[int, int, int]:
+    """Channels, height and width of one window."""
+    image = net.image
+    height, width = window or (image.height, image.width)
+    if height is None or width is None:
+        raise SourceError(f"window: the prototxt leaves the size of {image.name!r} open; say --window HEIGHTxWIDTH")
+    return image.channels or _channels(net, weights), height, width
+
+
+def _channels(net: Net, weights: Weights) -> int:
+    """What the first convolution of the image was trained on, since data layers do not say."""
+    for layer in net.layers:
+        if layer.type == "Convolution" and net.image.name in layer.parameters.bottom:
+            kernel = next(iter(weights.of(layer.parameters.name)), None)
+            if kernel is not None and kernel.ndim == 4:
+                return int(kernel.shape[1] * layer.parameters.convolution_param.group)
+    raise SourceError(f"input {net.image.name!r}: the prototxt leaves its channels open; give it a layer of type Input")
+
+
+def _model(net: Net, weights: Weights, image: tuple[int, int, int]) -> ir.Model:
+    """Layer by layer; what no other layer reads is the output."""
+    graph = Graph(image)
+    blobs, ends, names = {net.image.name: graph.image}, dict[str, Blob](), set[str]()
+    for layer in net.layers:
+        for bottom in layer.parameters.bottom:
+            ends.pop(bottom, None)
+        if layer.type == "Silence":
+            continue
+        _check_ties(layer, blobs)
+        arrays = weights.of(layer.parameters.name)
+        if arrays and layer.parameters.name in names:
+            raise SourceError(f"{layer}: expected a name of its own, since weights go by names")
+        names.add(layer.parameters.name)
+        made = build(Step(layer, [blobs[bottom] for bottom in layer.parameters.bottom], arrays, graph))
+        blobs.update(dict.fromkeys(layer.parameters.top, made))
+        ends.update(dict.fromkeys(layer.parameters.top, made))
+    if len(ends) != 1:
+        raise UnsupportedError(
+            f"outputs: expected one row of scores, got {', '.join(ends) or 'none'}; take what makes the others out of "
+            "the prototxt"
+        )
+    return graph.model(net.name, *ends.values())
+
+
+def _check_ties(layer: Layer, blobs: Mapping[str, Blob]) -> None:
+    """What a layer reads is there, and what it makes is new, or what it reads."""
+    bottoms, tops = list(layer.parameters.bottom), list(layer.parameters.top)
+    missing = [bottom for bottom in bottoms if bottom not in blobs]
+    if missing or not bottoms:
+        raise SourceError(f"{layer}: expected bottoms that layers before it make, got {missing or bottoms}")
+    if not tops or any(top in blobs and top not in bottoms for top in tops):
+        raise SourceError(f"{layer}: expected tops of its own, got {tops}")
+
+
+def _preprocess(net: Net, channels: int, folder: Path) -> str | Preprocessing:
+    """What the data layer says; Caffe's usual mean for colour images that none is said of."""
+    transform = net.transform
+    if transform is None:
+        return "caffe" if channels == 3 else NONE
+    mean = list(transform.mean_value)
+    if transform.mean_file and not mean:
+        mean = read_mean(folder / PurePosixPath(transform.mean_file).name).tolist()
+    try:
+        return Preprocessing(
+            scale=transform.scale,
+            mean=tuple(value * transform.scale for value in (mean * channels if len(mean) == 1 else mean)),
+            order="BGR" if channels == 3 else None,
+        )
+    except ValidationError as error:
+        raise SourceError(f"transform_param: {first_problem(error)}") from None
