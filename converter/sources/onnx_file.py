@@ -4,6 +4,7 @@ Refused: files of 2 GB or more, which no protobuf has (their weights belong besi
 installed ONNX Runtime, more nodes than any network has, windows too large to try, and what `onnx_weights` refuses.
 """
 
+import logging
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,6 +31,8 @@ MAX_INPUT = 1 << 26
 """Numbers in one batch of windows, 256 MiB; a window of 4096×4096 pixels in colour is within it."""
 SMALL = 1 << 10
 """Bytes of a constant that says how (axes, shapes), rather than what; larger ones need no conversion."""
+
+logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # it describes damage at length before refusing it
 
 
 def read_classifier(path: Path, window: tuple[int, int] | None) -> Classifier:
@@ -68,7 +71,7 @@ def _load(path: Path, weights: Weights) -> ir.Model:
         _stop_dropping(model)
         CheckerPass()(model)
         nodes = _count(model.graph.all_nodes(), model, {})
-    except SourceError:
+    except (SourceError, MemoryError):
         raise
     except Exception as error:  # protobuf, onnx-ir and the checker each raise their own, unrelated kinds
         cause = error
@@ -124,6 +127,8 @@ def _modern(model: ir.Model, path: Path) -> ir.Model:
         return modern
     try:
         return _converted(modern)
+    except MemoryError:
+        raise
     except Exception as error:  # the C++ converter raises RuntimeError, ConvertError and more
         reason = one_line(error)
         raise UnsupportedError(f"{path}: opset {opset} does not convert to {OPSET}: {reason}; export it anew") from None

@@ -151,6 +151,8 @@ def unpickle(file: BinaryIO, path: Path) -> tuple[Any, dict[str, Storage]]:
             f"{path}: expected tensors alone, got {error}, which only running code could load; load it with "
             "PyTorch where you trust it and save torch.save(model.state_dict(), 'new.pth')"
         ) from None
+    except MemoryError:
+        raise
     except EOFError:
         size = f"{MAX_PICKLE_BYTES >> 20} MiB"
         raise SourceError(f"{path}: truncated checkpoint, or one with a pickle of more than {size}") from None

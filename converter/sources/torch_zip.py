@@ -27,15 +27,7 @@ def read_torch_zip(path: Path) -> object:
     try:
         with zipfile.ZipFile(path) as archive:
             return _read(_Archive(archive, mapped(path)), path)
-    except (
-        zipfile.BadZipFile,
-        struct.error,
-        EOFError,
-        KeyError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-    ) as error:
+    except (zipfile.BadZipFile, struct.error, EOFError, LookupError, OSError, RuntimeError, ValueError) as error:
         raise SourceError(f"{path}: damaged or truncated checkpoint: {str(error)[:300]}") from None
 
 

@@ -131,22 +131,6 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path, damage: Callable[..., objec
     assert said in refused(lambda: read_source(network.checkpoint, arch=str(network.toml), window=None))
 
 
-def test_mutated_checkpoints_are_read_or_refused(tmp_path: Path) -> None:
-    """Five hundred checkpoints with a few bytes changed: tensors or a refusal, never another exception."""
-    whole, rng = (DATA / "checkpoints" / "plain.pth").read_bytes(), np.random.default_rng(0)
-    path, refusals = tmp_path / "mutated.pth", 0
-    for _ in range(500):
-        data = bytearray(whole)
-        for place in rng.integers(0, len(data), 4):
-            data[place] = rng.integers(256)
-        path.write_bytes(data)
-        try:
-            read_checkpoint(path)
-        except ConversionError:
-            refusals += 1
-    assert refusals > 100
-
-
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize("kind", ["pth", "safetensors", "onnx"])
 def test_truncated_sources_are_refused(tmp_path: Path, kind: str, share: float) -> None:

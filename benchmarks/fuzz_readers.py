@@ -1,0 +1,294 @@
+"""Throw damaged checkpoints and networks at the readers, and count what becomes of them.
+
+    python benchmarks/fuzz_readers.py --inputs 100000
+
+Every input must be read or refused with a ConversionError, within LIMIT seconds and MEMORY bytes, without a word on
+standard error. Inputs are made from
+the files in tests/data by `mutations`, each from its number and --seed alone, and tried in processes of their own.
+Those that misbehave are kept in --keep. To add a format, add its seeds and mutations to `formats`.
+"""
+
+import argparse
+import contextlib
+import faulthandler
+import itertools
+import multiprocessing
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from pathlib import Path
+from random import Random
+
+import mutations
+import numpy as np
+import onnx
+from mutations import BLIND, Mutation
+from safetensors.numpy import save
+
+from converter import convert as conversion
+from converter.errors import ConversionError
+from converter.sources.checkpoint import read_checkpoint
+from converter.sources.read import read_source
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "tests" / "data"
+LIMIT = 10.0
+MEMORY = 1 << 30
+GOOD = ("read", "refused")
+BAD = ("crash", "hang", "memory", "other")
+ARCHITECTURE = """
+name = "net"
+channels = 3
+window = [22, 26]
+preprocess = "unit"
+activation = "softmax"
+layers = [
+  { op = "conv", key = "a", out = 6, kernel = 3 }, { op = "relu" }, { op = "maxpool", kernel = 2, stride = 2 },
+  { op = "conv", key = "b", out = 8, kernel = 3 }, { op = "relu" }, { op = "maxpool", kernel = 2, stride = 2 },
+  { op = "flatten" }, { op = "linear", key = "c", out = 16 }, { op = "relu" }, { op = "linear", key = "d" },
+]
+"""
+"""The network whose checkpoints are in tests/data."""
+
+Reader = Callable[[Path], object]
+
+
+@dataclass(frozen=True)
+class Format:
+    """Whole files of one kind, and how to damage them; a mutation that stands there twice comes twice as often."""
+
+    suffix: str
+    seeds: Sequence[bytes]
+    mutations: Sequence[Mutation]
+
+
+def formats() -> dict[str, Format]:
+    """What is tried, by name."""
+    pth = [path for path in sorted((DATA / "checkpoints").glob("*.pth")) if path.name != "legacy.pth"]
+    exports = [path.read_bytes() for path in sorted((DATA / "exports").glob("*.onnx"))]
+    onnx_mutations = [*BLIND, mutations.set_varint, mutations.onnx_outside, *[mutations.onnx_fields] * 8]
+    tensors = read_checkpoint(DATA / "checkpoints" / "plain.pth").tensors.items()
+    types = (np.float32, np.float16, np.float64)
+    return {
+        "safetensors": Format(
+            ".safetensors",
+            [save({key: tensor.astype(kind) for key, tensor in tensors}) for kind in types],
+            [*BLIND, *[mutations.safetensors_header] * 6],
+        ),
+        "torch zip": Format(".pth", [path.read_bytes() for path in pth], [*BLIND, *[mutations.torch_zip] * 6]),
+        "torch stream": Format(
+            ".pth", [(DATA / "checkpoints" / "legacy.pth").read_bytes()], [*BLIND, *[mutations.torch_stream] * 6]
+        ),
+        "onnx": Format(".onnx", exports, onnx_mutations),
+        "older onnx": Format(".onnx", list(older(exports)), onnx_mutations),
+    }
+
+
+def older(exports: Sequence[bytes]) -> Iterator[bytes]:
+    """Those networks that are valid as well in older operator sets, which must be converted."""
+    for export, opset in itertools.product(exports, (7, 9, 11, 13, 17)):
+        model = onnx.ModelProto.FromString(export)
+        model.opset_import[0].version = opset
+        with contextlib.suppress(onnx.checker.ValidationError):
+            onnx.checker.check_model(model)
+            yield model.SerializeToString()
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All inputs, each made from its number."""
+
+    kinds: dict[str, Format]
+    seed: int
+
+    def kind(self, number: int) -> str:
+        """The formats take turns."""
+        return list(self.kinds)[number % len(self.kinds)]
+
+    def __getitem__(self, number: int) -> bytes:
+        """A damaged file."""
+        chance, kind = Random(f"{self.seed}:{number}"), self.kinds[self.kind(number)]  # noqa: S311 (to be repeatable)
+        return chance.choice(kind.mutations)(chance.choice(kind.seeds), chance.choice(kind.seeds), chance)
+
+
+@dataclass
+class Tally:
+    """What became of the inputs of one format."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    slowest: float = 0.0
+
+    def add(self, outcome: str, seconds: float) -> None:
+        """Count one."""
+        self.outcomes[outcome] += 1
+        self.seconds += seconds
+        self.slowest = max(self.slowest, seconds)
+
+
+def attempt(reader: Reader, path: Path) -> tuple[str, str]:
+    """What becomes of one input, and why."""
+    try:
+        reader(path)
+    except ConversionError as error:
+        return "refused", str(error)
+    except MemoryError:
+        return "memory", traceback.format_exc()
+    except Exception:
+        return "other", traceback.format_exc()
+    return "read", ""
+
+
+def work(reader: Reader, inputs: Inputs, numbers: range, folder: Path, pipe: connection.Connection) -> None:
+    """Try some inputs one after the other and send what became of each; in a process of its own."""
+    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    os.dup2(log, 2)
+    faulthandler.enable(2)
+    warnings.simplefilter("error")
+    for kind in inputs.kinds.values():
+        whole = folder / f"input{kind.suffix}"
+        whole.write_bytes(kind.seeds[0])
+        attempt(reader, whole)  # what is loaded once is no input's fault
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+    limit = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number in numbers:
+        path = folder / f"input{inputs.kinds[inputs.kind(number)].suffix}"
+        path.write_bytes(inputs[number])
+        start = time.monotonic()
+        outcome, reason = attempt(reader, path)
+        if os.fstat(log).st_size:
+            outcome, reason = "other", f"{outcome}, and wrote: {(folder / 'log').read_text('utf-8', 'replace')}"
+            os.ftruncate(log, 0)
+        pipe.send((outcome, reason, time.monotonic() - start))
+
+
+@dataclass
+class Worker:
+    """A process, and the input that it is at."""
+
+    process: multiprocessing.process.BaseProcess
+    pipe: connection.Connection
+    numbers: range
+    folder: Path
+    since: float
+
+
+class Run:
+    """All workers until all inputs were tried, or the time is up."""
+
+    def __init__(self, reader: Reader, inputs: Inputs, keep: Path, *, limit: float = LIMIT) -> None:
+        self.tallies = {kind: Tally() for kind in inputs.kinds}
+        self._reader, self._inputs, self._keep, self._limit = reader, inputs, keep, limit
+
+    def __call__(self, count: int, workers: int, seconds: float) -> None:
+        """Try inputs 0 to `count`."""
+        end = time.monotonic() + seconds
+        with tempfile.TemporaryDirectory() as folder:
+            active = [self._start(range(at, count, workers), Path(folder) / str(at)) for at in range(workers)]
+            while active and time.monotonic() < end:
+                connection.wait([worker.pipe for worker in active], timeout=0.2)
+                active = [following for worker in active for following in self._follow(worker)]
+            for worker in active:
+                worker.process.kill()
+                worker.process.join()
+
+    def _start(self, numbers: range, folder: Path) -> Worker:
+        folder.mkdir(exist_ok=True)
+        context = multiprocessing.get_context("fork")
+        pipe, end = context.Pipe(duplex=False)
+        process = context.Process(target=work, args=(self._reader, self._inputs, numbers, folder, end), daemon=True)
+        process.start()
+        end.close()
+        return Worker(process, pipe, numbers, folder, time.monotonic())
+
+    def _follow(self, worker: Worker) -> Iterator[Worker]:
+        """Take what a worker sent; if it died or hangs, put another in its place behind the input that it was at."""
+        try:
+            while worker.numbers and worker.pipe.poll():
+                self._count(worker, *worker.pipe.recv())
+        except EOFError:
+            worker.process.join()
+            self._count(worker, "crash", f"exit status {worker.process.exitcode}", 0.0)
+            yield self._start(worker.numbers, worker.folder)
+            return
+        if worker.numbers and time.monotonic() - worker.since > self._limit:
+            worker.process.kill()
+            worker.process.join()
+            self._count(worker, "hang", "", self._limit)
+            yield self._start(worker.numbers, worker.folder)
+        elif worker.numbers:
+            yield worker
+
+    def _count(self, worker: Worker, outcome: str, reason: str, seconds: float) -> None:
+        number, worker.numbers, worker.since = worker.numbers[0], worker.numbers[1:], time.monotonic()
+        kind = self._inputs.kind(number)
+        self.tallies[kind].add(outcome, seconds)
+        if outcome in BAD:
+            name = f"{''.join(letter if letter.isalnum() else '-' for letter in kind)}-{number}-{outcome}"
+            self._keep.mkdir(parents=True, exist_ok=True)
+            (self._keep / f"{name}{self._inputs.kinds[kind].suffix}").write_bytes(self._inputs[number])
+            (self._keep / f"{name}.txt").write_text(reason or (worker.folder / "log").read_text("utf-8", "replace"))
+            print(f"{name}: {' '.join(reason.split())[-200:]}", file=sys.stderr)
+
+
+def table(tallies: dict[str, Tally], seconds: float) -> str:
+    """The counts, a line for each format."""
+    columns = (*GOOD, *BAD)
+    lines = [f"{'':14}{'inputs':>9}{''.join(f'{column:>9}' for column in columns)}{'mean ms':>9}{'worst s':>9}"]
+    for kind, tally in tallies.items():
+        counts = "".join(f"{tally.outcomes[column]:9}" for column in columns)
+        total = tally.outcomes.total()
+        lines.append(f"{kind:14}{total:9}{counts}{1000 * tally.seconds / max(1, total):9.1f}{tally.slowest:9.2f}")
+    total = sum(tally.outcomes.total() for tally in tallies.values())
+    return "\n".join([*lines, f"{total} inputs in {seconds:.0f} s, {total / max(seconds, 1e-9):.0f} a second"])
+
+
+def reader(architecture: Path, *, convert: bool) -> Reader:
+    """What reads one input and, if asked, converts what was read."""
+
+    def read(path: Path) -> None:
+        arch = None if path.suffix == ".onnx" else str(architecture)
+        classifier = read_source(path, arch=arch, window=None)
+        if convert:
+            target = path.parent / "net" / "1"
+            silent = conversion.Progress(step=lambda *_: None, advance=lambda: None)
+            conversion.convert(classifier, conversion.Request(target, force=True, windows=2), silent)
+            shutil.rmtree(target)
+
+    return read
+
+
+def main() -> None:
+    """Try, print, and fail if anything misbehaved."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=100_000, help="how many files to try")
+    parser.add_argument("--seed", type=int, default=0, help="other files for other seeds")
+    parser.add_argument("--seconds", type=float, default=86_400.0, help="stop after that long")
+    parser.add_argument("--workers", type=int, default=2, help="how many processes try them")
+    parser.add_argument("--keep", type=Path, default=ROOT / "build" / "fuzz", help="where to keep what misbehaves")
+    parser.add_argument("--convert", action="store_true", help="convert what was read, too")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        architecture = Path(folder) / "net.toml"
+        architecture.write_text(ARCHITECTURE, "utf-8")
+        inputs = Inputs(formats(), arguments.seed)
+        run = Run(reader(architecture, convert=arguments.convert), inputs, arguments.keep)
+        start = time.monotonic()
+        run(arguments.inputs, arguments.workers, arguments.seconds)
+    print(table(run.tallies, time.monotonic() - start))
+    sys.exit(any(tally.outcomes[outcome] for tally in run.tallies.values() for outcome in BAD))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""Ways to damage a file, for fuzz_readers: blindly, or knowing its format so that what is damaged lies deeper.
+
+A mutation takes a file's bytes, another file's to borrow from, and a source of chance.
+"""
+
+import io
+import json
+import pickle
+import pickletools
+import zipfile
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+import onnx
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+Mutation = Callable[[bytes, bytes, Random], bytes]
+
+EXTREMES = [
+    0, 1, 2, -1, 4, 64, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 1 << 20, (1 << 31) - 1, 1 << 31, -(1 << 31),
+    (1 << 32) - 1, 1 << 32, 1 << 40, 1 << 60, 1 << 62, (1 << 63) - 1, -(1 << 63), 1 << 63, (1 << 64) - 1,
+]  # fmt: skip
+TEXTS = [
+    "", ".", "..", "/", "/etc/passwd", "/dev/zero", "../net.onnx", "net.onnx", "a\nb", "\0", "\udc80", "x" * 5000, "-1",
+    "99999999999999999999", "a.weight", "d.bias", "FLOAT", "BF16", "F8_E4M3", "ai.onnx", "Conv", "Reshape", "Gemm",
+    "If", "Loop", "Constant", "Cast", "output", "image", "input",
+]  # fmt: skip
+SNIPPETS = [
+    b"cos\nsystem\n", b"cbuiltins\neval\n", b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n",
+    b"ctorch\nFloatStorage\n", b"ctorch\nSize\n", b"cargparse\nNamespace\n", b"cnumpy\ndtype\n",
+    b"\x81", b"\x82\x01", b"\x85", b"\x86", b"\x87", b"\x88", b"\x8f", b"\x90", b"\x91", b"\x92", b"\x93", b"\x94",
+    b"\x97", b"\x98", b"h\x00", b"h\x07", b"j\x00\x00\x00\x80", b"r\xff\xff\xff\xff", b"\x95" + b"\xff" * 8,
+    b"\x8e" + b"\xff" * 7 + b"\x7f", b"\x96\0\0\0\0\0\x01\0\0", b"\x8b\xff\xff\xff\x7f", b"K\x00",
+    b"J\xff\xff\xff\xff", b"\x8a\x08" + b"\xff" * 7 + b"\x7f", b"\x8a\xff\x8a\xff",
+    *(bytes([code]) for code in b")}](RbQ0 2 1 s u e a t N i o . d l"),
+]  # fmt: skip
+DTYPES = ["F32", "F64", "F16", "BF16", "I64", "U64", "BOOL", "F8_E4M3", "F4", "C64", "X"]
+
+
+def place(data: bytes, chance: Random) -> int:
+    """A position in the file, more often near its beginning, where its structure is said."""
+    reach = chance.choice([64, 1024, len(data), len(data)])
+    return chance.randrange(max(1, min(reach, len(data))))
+
+
+def flip_bits(data: bytes, _other: bytes, chance: Random) -> bytes:
+    """Flip up to sixteen bits."""
+    changed = bytearray(data)
+    for _ in range(chance.randint(1, 16)):
+        changed[place(data, chance)] ^= 1 << chance.randrange(8)
+    return bytes(changed)
+
+
+def set_bytes(data: bytes, _: bytes, chance: Random) -> bytes:
+    """Overwrite a few bytes in a row."""
+    at, size = place(data, chance), chance.randint(1, 8)
+    return data[:at] + chance.choice([bytes(size), b"\xff" * size, chance.randbytes(size)]) + data[at + size :]
+
+
+def set_number(data: bytes, _: bytes, chance: Random) -> bytes:
+    """Overwrite a whole number with an extreme one."""
+    at, size = place(data, chance), chance.choice([1, 2, 4, 8])
+    number = chance.choice(EXTREMES) % (1 << 8 * size)
+    return data[:at] + number.to_bytes(size, chance.choice(["little", "little", "big"])) + data[at + size :]
+
+
+def truncate(data: bytes, _: bytes, chance: Random) -> bytes:
+    """End early."""
+    return data[: place(data, chance)]
+
+
+def splice(data: bytes, other: bytes, chance: Random) -> bytes:
+    """Begin as one file and go on as another."""
+    return data[: place(data, chance)] + other[place(other, chance) :]
+
+
+def move(data: bytes, other: bytes, chance: Random) -> bytes:
+    """Leave a piece out, repeat it, or take it from another file."""
+    start, size = place(data, chance), chance.choice([1, 4, 30, 300])
+    piece = chance.choice(
+        [b"", data[start : start + size] * chance.randint(2, 5), other[place(other, chance) :][:size]]
+    )
+    return data[:start] + piece + data[start + size :]
+
+
+def set_varint(data: bytes, _: bytes, chance: Random) -> bytes:
+    """Put a varint in, over one or before it: a huge length, a huge number, or one without end."""
+    at = place(data, chance)
+    varint = chance.choice(
+        [b"\xff" * 9 + b"\x01", b"\xff\xff\xff\xff\x07", b"\x80" * 11, b"\x80\x80\x01", b"\x00", b"\x7f"]
+    )
+    return data[:at] + varint + data[at + chance.randint(0, 3) :]
+
+
+def safetensors_header(data: bytes, _: bytes, chance: Random) -> bytes:
+    """Say something else of one tensor, in a header of the right length."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    key = chance.choice(list(header))
+    entry: dict[str, Any] = header[key]
+    field = chance.choice([*entry, "extra"])
+    value = entry.get(field)
+    if isinstance(value, list) and value and chance.random() < 0.8:
+        value[chance.randrange(len(value))] = chance.choice([*EXTREMES, chance.randint(0, 5000), 1.5, None])
+    else:
+        entry[field] = chance.choice([*DTYPES, *EXTREMES, [], [1] * 100, None, {}, chance.choice(TEXTS)])
+    if chance.random() < 0.3:
+        header[chance.choice(["__metadata__", "copy", key + "x"])] = chance.choice([entry, {}, {"a": 1}, {"a": "b"}, 3])
+    if chance.random() < 0.2:
+        header.pop(chance.choice(list(header)))
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
+
+
+def instructions(pickled: bytes) -> list[bytes]:
+    """A pickle's instructions, one by one."""
+    starts = [position for _, _, position in pickletools.genops(pickled) if position is not None]
+    return [pickled[start:stop] for start, stop in zip(starts, [*starts[1:], starts[-1] + 1], strict=True)]
+
+
+def change_pickle(pickled: bytes, chance: Random) -> bytes:
+    """Change a few of a pickle's instructions: other numbers and texts, one more, one less, two exchanged."""
+    codes = instructions(pickled)
+    for _ in range(chance.randint(1, 4)):
+        at, other = chance.randrange(1, len(codes)), chance.randrange(1, len(codes))
+        match chance.randrange(6):
+            case 0:
+                codes[at] = chance.choice(SNIPPETS)
+            case 1:
+                codes.insert(at, b"".join(chance.choices(SNIPPETS, k=chance.randint(1, 5))))
+            case 2:
+                codes[at], codes[other] = codes[other], codes[at]
+            case 3:
+                codes[at:other] = codes[at:other] * chance.randint(0, 3)
+            case 4:
+                numbers = [place for place, code in enumerate(codes) if code[:1] in (b"K", b"M", b"J")] or [at]
+                value = chance.choice([*EXTREMES, chance.randint(0, 5000)])
+                codes[chance.choice(numbers)] = b"\x8a\x09" + value.to_bytes(9, "little", signed=True)
+            case 5:
+                codes[at] = pickle.dumps(chance.choice([*TEXTS[:20], (), [], {}, None, 0.5, True]), 2)[2:-1]
+    return b"".join(codes)
+
+
+def torch_stream(data: bytes, _other: bytes, chance: Random) -> bytes:
+    """Change one of the pickles of the format before 1.6."""
+    file, ends = io.BytesIO(data), [0]
+    for _ in range(5):
+        list(pickletools.genops(file))
+        ends.append(file.tell())
+    which = chance.choice([0, 1, 2, 3, 3, 3, 3, 4])
+    start, end = ends[which], ends[which + 1]
+    return data[:start] + change_pickle(data[start:end], chance) + data[end:]
+
+
+def torch_zip(data: bytes, other: bytes, chance: Random) -> bytes:
+    """Change the archive's pickle or entries, and pack it anew so that every checksum is right."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    name = chance.choice(list(entries))
+    if chance.random() < 0.7:
+        (name,) = (name for name in entries if name.endswith("data.pkl"))
+        entries[name] = change_pickle(entries[name], chance)
+    elif chance.random() < 0.5:
+        entries[name] = chance.choice(BLIND)(entries[name], other, chance)
+    else:
+        entries[chance.choice([name + "x", "data.pkl", "other/data.pkl", "../x"])] = entries.pop(name)
+    packed = io.BytesIO()
+    method = chance.choice([zipfile.ZIP_STORED] * 9 + [zipfile.ZIP_DEFLATED])
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def messages(message: Message) -> list[Message]:
+    """A message and all that are in it."""
+    found = [message]
+    for field, value in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            inner = value if field.is_repeated else [value]
+            found += [deeper for part in inner for deeper in messages(part)]
+    return found
+
+
+def scalar(field: FieldDescriptor, old: object, chance: Random) -> object:
+    """Another value for a field that is no message."""
+    match field.type:
+        case FieldDescriptor.TYPE_STRING:
+            return chance.choice([text for text in TEXTS if text.isprintable()])
+        case FieldDescriptor.TYPE_BYTES:
+            return chance.choice(BLIND)(old if isinstance(old, bytes) and old else bytes(8), bytes(8), chance)
+        case FieldDescriptor.TYPE_FLOAT | FieldDescriptor.TYPE_DOUBLE:
+            return chance.choice([0.0, -1.0, 1e38, float("nan"), float("inf")])
+        case FieldDescriptor.TYPE_ENUM:
+            return chance.choice([entry.number for entry in field.enum_type.values] if field.enum_type else [0])
+    bits = 31 if field.type == FieldDescriptor.TYPE_INT32 else 63
+    least = 0 if field.type == FieldDescriptor.TYPE_UINT64 else -(1 << bits)
+    return chance.choice([*(number for number in EXTREMES if least <= number < 1 << bits), chance.randint(0, 20)])
+
+
+def change_repeated(field: FieldDescriptor, values: Any, donors: Sequence[Message], chance: Random) -> None:  # noqa: ANN401 (protobuf's containers have no common type)
+    """Leave out, repeat, exchange or change the entries of a repeated field."""
+    match chance.randrange(4):
+        case 0 if values:
+            del values[chance.randrange(len(values))]
+        case 1 if values:
+            values.extend([values[chance.randrange(len(values))]] * chance.randint(1, 3))
+        case 2 if len(values) > 1 and field.type == FieldDescriptor.TYPE_MESSAGE:
+            values[0].CopyFrom(values[chance.randrange(len(values))])
+        case _ if field.type == FieldDescriptor.TYPE_MESSAGE:
+            alike = [donor for donor in donors if donor.DESCRIPTOR is field.message_type]
+            values.add().CopyFrom(chance.choice(alike)) if alike else values.add()
+        case _ if values:
+            values[chance.randrange(len(values))] = scalar(field, values[0], chance)
+        case _:
+            values.append(scalar(field, None, chance))
+
+
+def change_message(message: Message, donors: Sequence[Message], chance: Random) -> None:
+    """Change one field: most often one that is set."""
+    present = [described for described, _ in message.ListFields()]
+    everything: Sequence[Any] = message.DESCRIPTOR.fields
+    field = chance.choice(present if present and chance.random() < 0.8 else everything)
+    if field.is_repeated:
+        change_repeated(field, getattr(message, field.name), donors, chance)
+    elif chance.random() < 0.1:
+        message.ClearField(field.name)
+    elif field.type == FieldDescriptor.TYPE_MESSAGE:
+        alike = [donor for donor in donors if donor.DESCRIPTOR is field.message_type]
+        getattr(message, field.name).CopyFrom(chance.choice(alike)) if alike else message.ClearField(field.name)
+    else:
+        setattr(message, field.name, scalar(field, getattr(message, field.name), chance))
+
+
+def onnx_fields(data: bytes, other: bytes, chance: Random) -> bytes:
+    """Change a few fields anywhere in the model, perhaps to another's."""
+    model, donor = onnx.ModelProto.FromString(data), onnx.ModelProto.FromString(other)
+    donors = messages(donor)
+    for _ in range(chance.randint(1, 4)):
+        change_message(chance.choice(messages(model)), donors, chance)
+    return model.SerializeToString()
+
+
+def onnx_outside(data: bytes, _: bytes, chance: Random) -> bytes:
+    """Say that some weights lie in another file: the model itself, or one that it must not read."""
+    model = onnx.ModelProto.FromString(data)
+    for tensor in chance.choices(model.graph.initializer, k=2):
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        location = chance.choice([*(text for text in TEXTS if text.isprintable()), *["input.onnx"] * 30])
+        tensor.external_data.add(key="location", value=location)
+        for key in ("offset", "length"):
+            if chance.random() < 0.5:
+                tensor.external_data.add(key=key, value=str(chance.choice([*EXTREMES, *range(0, 4000, 4)])))
+    return model.SerializeToString()
+
+
+BLIND: Sequence[Mutation] = (flip_bits, set_bytes, set_number, truncate, splice, move)
