@@ -7,7 +7,7 @@ where they are in the file, which must not change meanwhile.
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +17,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from converter.errors import SourceError
-from converter.sources.mapped import mapped
+from converter.sources.mapped import SHARING, mapped
 from converter.sources.torch_pickle import Tensor
 from converter.sources.torch_stream import read_torch_stream
 from converter.sources.torch_zip import read_torch_zip
 from protos import model_pb2
 
 PARALLEL_PREFIX = "module."
-SHARING = 4
-"""Tensors may share storages, but are read each for itself: so many times the file's size at most."""
 TAR_MAGIC = slice(257, 262)
 SAFETENSORS = {
     "F64": np.float64,
@@ -97,18 +95,22 @@ def _read_safetensors(path: Path) -> dict[str, NDArray[np.generic]]:
         with safe_open(path, framework="numpy") as file:
             slices = {key: file.get_slice(key) for key in file.offset_keys()}
             shapes = {key: (view.get_dtype(), tuple(view.get_shape())) for key, view in slices.items()}
-    except SafetensorError as error:
+        return dict(_views(shapes, mapped(path)))
+    except (SafetensorError, ValueError) as error:
         raise SourceError(f"{path}: damaged safetensors file: {error}") from None
-    data, tensors = mapped(path), {}
+
+
+def _views(
+    shapes: Mapping[str, tuple[str, tuple[int, ...]]], data: NDArray[np.uint8]
+) -> Iterator[tuple[str, NDArray[np.generic]]]:
     start = 8 + int.from_bytes(data[:8], "little")
     for key, (kind, shape) in shapes.items():
         if kind not in SAFETENSORS:
-            raise SourceError(f"{path}: {key}: expected a type among {', '.join(SAFETENSORS)}, got {kind}")
+            raise ValueError(f"{key}: expected a type among {', '.join(SAFETENSORS)}, got {kind}")
         dtype = np.dtype(SAFETENSORS[kind]).newbyteorder("<")
-        size = math.prod(shape) * dtype.itemsize
-        tensors[key] = np.ndarray(shape, dtype, data[start : start + size])
-        start += size
-    return tensors
+        end = start + math.prod(shape) * dtype.itemsize
+        yield key, np.ndarray(shape, dtype, data[start:end])
+        start = end
 
 
 def _state_dict(loaded: object, path: Path) -> dict[str, NDArray[np.generic]]:

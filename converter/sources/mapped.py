@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+SHARING = 4
+"""Tensors may lie in the same bytes, but are written each for itself: so many times the files' size at most."""
+
 
 def mapped(path: Path) -> NDArray[np.uint8]:
     """All bytes of a file; raises OSError or, for an empty one, ValueError."""

@@ -151,7 +151,7 @@ class _Network:
 
     def _linear(self, layer: Linear) -> None:
         weight, bias = layer.tensor_keys
-        features = layer.out or (self.tensors[weight].shape or (0,))[0]
+        features = layer.out or max(1, *self.tensors[weight].shape[:1])
         weights = [self._tensor(weight, (features, *self.shape)), self._tensor(bias, (features,))]
         self._node("Gemm", weights, (features,), transB=1)
 

@@ -15,10 +15,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir import serde
 
-from converter.sources.mapped import mapped
+from converter.sources.mapped import SHARING, mapped
 
-SHARING = 4
-"""Tensors may lie in the same bytes, but are written each for itself: so many times the files' size at most."""
 UNREADABLE = (ir.AttributeType.TENSORS, ir.AttributeType.SPARSE_TENSOR, ir.AttributeType.SPARSE_TENSORS)
 DATA_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 
@@ -29,6 +27,7 @@ class Weights:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
         self._files: dict[str, NDArray[np.uint8]] = {}
+        self._claimed = 0
 
     @property
     def paths(self) -> list[Path]:
@@ -37,20 +36,19 @@ class Weights:
 
     def load(self, model: ir.Model) -> None:
         """Give every tensor of the model its numbers; raises ValueError for what is not as it claims, and OSError."""
-        outside = 0
         for holder, key, tensor in _tensors(model):
-            if isinstance(tensor, ir.ExternalTensor):
-                outside += tensor.nbytes
             loaded = self._loaded(tensor)
             if isinstance(holder, ir.Value):
                 holder.const_value = loaded
             else:
                 holder.attributes[key] = ir.AttrTensor(key, loaded)
-        if outside > SHARING * sum(file.size for file in self._files.values()):
-            raise ValueError(f"external weights of {outside >> 20} MiB in files that have not as much")
+        if self._claimed > SHARING * sum(file.size for file in self._files.values()):
+            raise ValueError(f"external weights of {self._claimed >> 20} MiB in files that have not as much")
 
     def _loaded(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-        if tensor.dtype == ir.DataType.STRING:
+        if isinstance(tensor, ir.StringTensor):
+            if len(tensor.string_data()) != tensor.size:
+                raise ValueError(f"tensor {tensor.name!r}: expected {tensor.size} texts, got another number")
             return tensor
         if tensor.dtype.bitwidth % 8 or min(tensor.shape.numpy(), default=0) < 0:
             raise ValueError(f"tensor {tensor.name!r}: expected whole bytes, got {tensor.dtype} {tensor.shape}")
@@ -66,6 +64,7 @@ class Weights:
         location = str(tensor.location)
         if location not in self._files:
             self._files[location] = mapped(self._checked(location))
+        self._claimed += tensor.nbytes
         file, start = self._files[location], tensor.offset or 0
         if start + tensor.nbytes > file.size:
             raise ValueError(

@@ -40,6 +40,8 @@ MAX_PICKLE_BYTES = 4 << 20
 """A state_dict's pickle holds names and shapes: 30 kB for a ResNet-50. Of that many opcodes each may take 100 bytes."""
 MAX_RANK = 8
 """A convolution over volumes has weights of rank 5."""
+MAX_COUNT = 1 << 48
+"""Of elements, in any sense: products of two such numbers, or with a size in bytes, are far from any limit."""
 MAX_ARGUMENTS = 16
 """No class of INERT, and no function of REBUILD, has more."""
 
@@ -124,9 +126,12 @@ class Tensor:
             raise TypeError(f"expected a tensor of a storage, got one of {type(self.span).__name__}")
         if not all(type(sizes) is tuple and len(sizes) <= MAX_RANK for sizes in (self.shape, self.strides)):
             raise TypeError(f"expected a tensor's shape and strides, each of at most {MAX_RANK} numbers")
-        if not all(type(size) is int and 0 <= size < 1 << 62 for size in (self.offset, *self.shape, *self.strides)):
+        numbers = (self.offset, *self.shape, *self.strides)
+        if not all(type(number) is int and 0 <= number < MAX_COUNT for number in numbers):
             raise ValueError("expected a tensor's offset, shape and strides to be counts")
         count = math.prod(self.shape)
+        if not count and math.prod(size or 1 for size in self.shape) >= MAX_COUNT:
+            raise ValueError("expected an empty tensor's shape, got one that numpy cannot have")
         last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
         if count > self.span.count or (count and last >= self.span.count):
             raise ValueError(f"a tensor of shape {self.shape} is outside its storage of {self.span.count} elements")
@@ -206,7 +211,7 @@ class _TensorUnpickler(pickle._Unpickler):  # noqa: SLF001
     def persistent_load(self, pid: object) -> Span:
         """Resolve a reference to a storage: ("storage", type, key, location, elements), and perhaps a view of it."""
         match pid:
-            case ("storage", _StorageType(dtype=dtype), str(key), _, int(count), *views) if 0 <= count < 1 << 60:
+            case ("storage", _StorageType(dtype=dtype), str(key), _, int(count), *views) if 0 <= count < MAX_COUNT:
                 storage = self.storages.setdefault(key, Storage(dtype, count))
             case _:
                 raise pickle.UnpicklingError("expected a reference to a storage")

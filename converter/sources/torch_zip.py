@@ -26,60 +26,43 @@ def read_torch_zip(path: Path) -> object:
     """Unpickle a checkpoint, its tensors as `torch_pickle.Tensor`; raises SourceError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return _read(_Archive(archive, mapped(path)), path)
+            return _read(archive, mapped(path), path)
     except (zipfile.BadZipFile, struct.error, EOFError, LookupError, OSError, RuntimeError, ValueError) as error:
         raise SourceError(f"{path}: damaged or truncated checkpoint: {str(error)[:300]}") from None
 
 
-class _Archive:
-    """An archive's entries as views of the file."""
-
-    def __init__(self, archive: zipfile.ZipFile, data: NDArray[np.uint8]) -> None:
-        self._archive = archive
-        self._data = data
-
-    @property
-    def names(self) -> list[str]:
-        return self._archive.namelist()
-
-    @property
-    def nbytes(self) -> int:
-        return self._data.size
-
-    def __getitem__(self, name: str) -> NDArray[np.uint8]:
-        """An entry's content; raises BadZipFile if it is not stored plainly and whole."""
-        entry = self._archive.getinfo(name)
-        self._archive.open(entry).close()  # compares the entry's own header with the directory
-        lengths = self._data[entry.header_offset + LOCAL_HEADER - 4 :][:4]
-        start = entry.header_offset + LOCAL_HEADER + sum(struct.unpack("<HH", lengths.tobytes()))
-        content = self._data[start:][: entry.file_size]
-        if entry.compress_type != zipfile.ZIP_STORED or len(content) != entry.file_size:
-            raise zipfile.BadZipFile(f"{name[:100]!r} is not stored plainly and whole")
-        if entry.CRC not in (
-            0,
-            zlib.crc32(content.data),
-        ):  # 0: saved under torch.serialization.set_crc32_options(False)
-            raise zipfile.BadZipFile(f"{name[:100]!r} does not have the content of its checksum")
-        return content
-
-
-def _read(archive: _Archive, path: Path) -> object:
-    names = [name for name in archive.names if name.endswith("/data.pkl") or name == "data.pkl"]
+def _read(archive: zipfile.ZipFile, data: NDArray[np.uint8], path: Path) -> object:
+    names = [name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
     if len(names) != 1:
         raise SourceError(f"{path}: expected one data.pkl in the archive, got {len(names)}; not a PyTorch checkpoint")
     prefix = names[0].removesuffix("data.pkl")
-    if f"{prefix}byteorder" in archive.names:
-        order = archive[f"{prefix}byteorder"][:10].tobytes()
+    if f"{prefix}byteorder" in archive.namelist():
+        order = _content(archive, data, f"{prefix}byteorder")[:10].tobytes()
         if order != b"little":
             raise SourceError(f"{path}: expected little-endian tensors, got {order!r}; save it on such a machine")
-    pickled = archive[names[0]]
+    pickled = _content(archive, data, names[0])
     if len(pickled) > MAX_PICKLE_BYTES:
         raise SourceError(f"{path}: expected data.pkl of at most {MAX_PICKLE_BYTES >> 20} MiB")
     loaded, storages = unpickle(io.BytesIO(pickled.data), path)
-    if sum(storage.nbytes for storage in storages.values()) > archive.nbytes:
-        raise SourceError(f"{path}: damaged or truncated checkpoint: its storages have more bytes than the file")
+    if sum(storage.nbytes for storage in storages.values()) > len(data):
+        raise ValueError("its storages have more bytes than the file")
     for key, storage in storages.items():
-        storage.content = archive[f"{prefix}data/{key}"]
+        storage.content = _content(archive, data, f"{prefix}data/{key}")
         if len(storage.content) != storage.nbytes:
             raise ValueError(f"storage {key[:40]!r}: expected {storage.nbytes} bytes, got {len(storage.content)}")
     return loaded
+
+
+def _content(archive: zipfile.ZipFile, data: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    """An entry's content, where it lies in the file; raises BadZipFile if it is not stored plainly and whole."""
+    entry = archive.getinfo(name)
+    archive.open(entry).close()  # compares the entry's own header with the directory
+    lengths = data[entry.header_offset + LOCAL_HEADER - 4 :][:4]
+    start = entry.header_offset + LOCAL_HEADER + sum(struct.unpack("<HH", lengths.tobytes()))
+    content = data[start:][: entry.file_size]
+    if entry.compress_type != zipfile.ZIP_STORED or len(content) != entry.file_size:
+        raise zipfile.BadZipFile(f"{name[:100]!r} is not stored plainly and whole")
+    unchecked = entry.CRC == 0  # as torch.serialization.set_crc32_options(False) leaves it
+    if not unchecked and zlib.crc32(content.data) != entry.CRC:
+        raise zipfile.BadZipFile(f"{name[:100]!r} does not have the content of its checksum")
+    return content

@@ -152,6 +152,7 @@ def no_data(tensor: TensorProto) -> None:
         (dims(300, -5), "expected whole bytes, got FLOAT [300,-5]"),
         (dims(-1, 5), "expected whole bytes, got FLOAT [-1,5]"),
         (set_field(data_type=TensorProto.INT4), "expected whole bytes, got INT4"),
+        (both(no_data, set_field(data_type=TensorProto.STRING)), "tensor 'w': expected 1500 texts, got another number"),
         (set_field(data_type=99), "99 is not a valid DataType"),
         (set_field(data_type=0), "UNDEFINED"),
     ],
@@ -287,7 +288,15 @@ def calls(depth: int) -> onnx.ModelProto:
 def test_functions_that_multiply_are_refused(tmp_path: Path) -> None:
     """Forty functions that call each other twice would be a million million nodes."""
     assert read(tmp_path, calls(5)).window == (10, 10)
-    assert "expected at most 100000 nodes" in refusal(tmp_path, calls(40))
+    assert "expected at most 200000 nodes and values" in refusal(tmp_path, calls(40))
+
+
+def test_more_nodes_than_any_network_has(tmp_path: Path) -> None:
+    """A node of two bytes would take a thousand times as much."""
+    proto = network()
+    for _ in range(200_000):
+        proto.graph.node.add()
+    assert "expected at most 200000 nodes and values" in refusal(tmp_path, proto)
 
 
 def test_functions_that_call_themselves_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What people bring: checkpoints and exported networks, as PyTorch wrote them."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -113,6 +114,7 @@ def mutilations() -> Iterator[tuple[str, Callable[[dict[str, np.ndarray]], objec
     yield "unknown", lambda tensors: tensors.update(e=np.zeros(3, np.float32)), "has besides e"
     yield "misshapen", lambda t: t.update({"b.bias": np.zeros(9, np.float32)}), r"b.bias: expected shape (8,), got (9,)"
     yield "window", lambda t: t.update({"c.weight": np.zeros((16, 8), np.float32)}), "expected shape (16, 160)"
+    yield "classes", lambda t: t.update({"d.weight": np.zeros((0, 16), np.float32)}), "expected shape (1, 16)"
     yield "nan", lambda t: t["c.weight"].fill(np.nan), "c.weight: expected finite numbers"
     yield (
         "integers",
@@ -129,6 +131,33 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path, damage: Callable[..., objec
     damage(tensors)
     save_file(tensors, network.checkpoint)
     assert said in refused(lambda: read_source(network.checkpoint, arch=str(network.toml), window=None))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "said"),
+    [
+        ("F32", [0, 1 << 61, 1 << 61], "damaged safetensors file"),
+        ("F32", [1] * 65 + [0], "damaged safetensors file"),
+        ("F8_E4M3", [0], "a: expected a type among F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL, got F8_E4M3"),
+    ],
+    ids=["huge", "rank", "type"],
+)
+def test_safetensors_that_numpy_cannot_have(tmp_path: Path, kind: str, shape: list[int], said: str) -> None:
+    """A valid header may still say what no array can be."""
+    header = json.dumps({"a": {"dtype": kind, "shape": shape, "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "net.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert said in refused(lambda: read_checkpoint(tmp_path / "net.safetensors"))
+
+
+def test_checkpoints_share_nothing_out_twice(tmp_path: Path) -> None:
+    """The weights of both graphs are those of the file, in one place."""
+    network = make_network(tmp_path, UNPADDED)
+    classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
+    for name, value in classifier.original.graph.initializers.items():
+        array = value.const_value.numpy()
+        np.testing.assert_array_equal(array, network.tensors[name])
+        assert np.shares_memory(array, classifier.model.graph.initializers[name].const_value.numpy())
+        assert not array.flags.owndata
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])

@@ -155,6 +155,8 @@ def test_ordered_dictionaries_of_python_2(tmp_path: Path, write: Writer) -> None
         (state(a=tensor(storage(), 0, (2,), (6,))), "is outside its storage of 6 elements"),
         (state(a=tensor(storage(), 0, (7,), (0,))), "is outside its storage of 6 elements"),
         (state(a=tensor(storage(), 0, (5,), (1 << 62,))), "to be counts"),
+        (state(a=tensor(storage(), 0, (1,), (1 << 61,))), "to be counts"),
+        (state(a=tensor(storage(), 0, (0, 1 << 30, 1 << 30), (1, 1, 1))), "got one that numpy cannot have"),
         (state(a=tensor(storage(), 3, (2,), (-1,))), "to be counts"),
         (state(a=tensor(storage(), -1)), "to be counts"),
         (state(a=tensor(storage(), 0, (-2, -3))), "to be counts"),
@@ -267,7 +269,7 @@ def test_checksums_are_compared_where_there_are_any(tmp_path: Path) -> None:
 
 def test_storages_of_more_bytes_than_the_file(tmp_path: Path) -> None:
     """Many storages cannot lie in the same bytes."""
-    write_zip(tmp_path / "evil.pth", state(a=tensor(storage("0", 1 << 50), 0, (6,), (1,))))
+    write_zip(tmp_path / "evil.pth", state(a=tensor(storage("0", 1 << 40), 0, (6,), (1,))))
     assert "its storages have more bytes than the file" in refusal(tmp_path / "evil.pth")
 
 
