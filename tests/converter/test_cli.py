@@ -125,7 +125,10 @@ def test_existing_versions_are_kept_unless_forced(tmp_path: Path) -> None:
         (["--window", "-5"], 2, "expected pixels"),
         (["--activation", "relu"], 2, "relu"),
         (["--verify", "0"], 2, "--verify"),
-        (["--strides", "8"], 2, "No such option"),
+        (["--strides", "8,"], 2, "expected pixels from 1 up"),
+        (["--strides", "3"], 3, "expected a divisor (1, 2, 4) or a multiple of the native stride of 4 pixels, got 3"),
+        (["--crops-only", "--strides", "8,4"], 2, "expected one with --crops-only"),
+        (["--tile", "8"], 2, "No such option"),
     ],
 )
 def test_options_that_cannot_be_used(tmp_path: Path, options: list[str], status: int, said: str) -> None:
