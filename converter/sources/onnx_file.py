@@ -28,7 +28,7 @@ OPSET = 19
 """The oldest operator set that is delivered; what is older is converted to it."""
 MAX_FILE_BYTES = (2 << 30) - 1  # protobuf's
 MAX_NODES = 200_000
-"""And their inputs, outputs and attributes, which take 2 kB each. A ResNet-152 has some 4,000."""
+"""And their inputs, outputs and attributes; each takes about 1 kB of memory, however few bytes of the file."""
 MAX_INPUT = 1 << 26
 """Numbers in one batch of windows, 256 MiB; a window of 4096×4096 pixels in colour is within it."""
 SMALL = 1 << 10
