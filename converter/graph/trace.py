@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from converter.errors import SourceError
+from converter.errors import SourceError, UnsupportedError
 from converter.runtime import one_line, session
 
 SHAPE_OPERATORS = ("Shape", "Size")
@@ -29,6 +29,7 @@ class Trace:
 
 def trace(model: ir.Model, window: tuple[int, int], layout: str, scratch: Path) -> Trace:
     """Run the model on one window (height, width) of zeros in its layout, "NCHW" or "NHWC"."""
+    _check_padding(model.graph, max(window))
     image, outputs = model.graph.inputs[0], list(model.graph.outputs)
     computed = [
         value
@@ -55,6 +56,17 @@ def trace(model: ir.Model, window: tuple[int, int], layout: str, scratch: Path) 
         types={name: array.dtype for name, array in named.items()},
         constants={str(value.name): array for value, array in values.items() if value not in of_pixels},
     )
+
+
+def _check_padding(graph: ir.Graph, most: int) -> None:
+    """More padding than window makes maps larger than any memory, and is no classifier's."""
+    for node in graph:
+        pads = node.attributes.get("pads")
+        if pads is not None and max(map(abs, pads.as_ints()), default=0) > most:
+            raise UnsupportedError(
+                f"node {node.name!r} ({node.op_type}): expected pads of at most the window's {most} pixels, "
+                f"got {list(pads.as_ints())}"
+            )
 
 
 def depending(graph: ir.Graph) -> set[ir.Value]:

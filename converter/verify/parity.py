@@ -29,6 +29,8 @@ FEW = 4
 """Windows of each sort from an image, so that many images come to be seen; more where its pass costs more crops."""
 NATIVE_WINDOWS = 16
 """Windows that the converted network scores one by one."""
+MAX_NUMBERS = 1 << 27
+"""Of an image to compare on; ImageNet's networks need up to 15 million."""
 SEED = 1  # the same source gives the same certificate
 
 
@@ -121,6 +123,13 @@ def measure(comparison: Comparison, advance: Callable[[], None]) -> model_pb2.Pa
 
     Raises VerificationError if the networks differ where they must not, or if the comparison shows nothing.
     """
+    pixels = comparison.vertical.pixels * comparison.horizontal.pixels
+    if pixels * comparison.channels > MAX_NUMBERS:
+        raise VerificationError(
+            f"verification: expected images of at most {MAX_NUMBERS} numbers to compare on, got "
+            f"{comparison.vertical.pixels}×{comparison.horizontal.pixels}: a cell reads "
+            f"{comparison.plane[0].receptive_field}×{comparison.plane[1].receptive_field} pixels"
+        )
     samples = list(islice(_samples(comparison), comparison.windows))
     reference = []
     for sample in samples:
