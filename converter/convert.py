@@ -21,7 +21,7 @@ from converter.graph.strides import Variant, variants
 from converter.labels import load_labels
 from converter.preprocessing import Preprocessing, load_preprocessing
 from converter.report import Report
-from converter.runtime import move_weights
+from converter.runtime import move_weights, unmap
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
 from converter.spec import describe, embed
@@ -69,6 +69,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         source = SourceNetwork(classifier, output, preprocessing, Path(scratch))
         network = _rewritten(classifier, output, preprocessing, request, Path(scratch))
         move_weights([network.model], folder, WEIGHTS)
+        unmap(classifier.original)
         files = variants(network, request.strides, classifier.window)
         for file in files:
             ir.save(file.model, folder / file.name)
