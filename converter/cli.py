@@ -144,7 +144,9 @@ def convert(
 
 def _show(report: Report, output: Path) -> None:
     console = Console(highlight=False)
-    console.print(report.layers(), "", report.facts(), "", sep="\n")
+    if report.rewrites:
+        console.print(report.layers(), "")
+    console.print(report.facts(), "")
     console.print(f"written to {output}", markup=False)
 
 

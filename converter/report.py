@@ -1,5 +1,6 @@
 """The record of a conversion: report.json, and the same for eyes."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ class Report:
     def document(self) -> dict[str, Any]:
         """report.json: the ModelSpec, the rewritten layers, and the certificate in words."""
         return {
-            "verdict": verdict(self.spec.parity[0]),
+            "verdict": self.verdicts()[0],
             "rewritten": [asdict(rewrite) for rewrite in self.rewrites],
             **spec_document(self.spec),
         }
@@ -36,22 +37,38 @@ class Report:
 
     def facts(self) -> Table:
         """Geometry, cost and certificate, a line each."""
-        spec, cost = self.spec, self.spec.cost[0]
         table = Table.grid(padding=(0, 2))
-        for name, fact in (
-            ("window", f"{spec.window.height}×{spec.window.width} pixels"),
-            ("native stride", _both(spec, "stride")),
-            ("receptive field", _both(spec, "receptive_field")),
-            ("padding", _both(spec, "padding_before")),
-            ("input", f"{spec.input.name}: {spec.input.dtype} {spec.input.layout}, {spec.input.channels} channels"),
-            ("output", f"{spec.output.name}: {spec.output.classes} classes, {spec.output.kind}"),
-            ("a crop costs", f"{_count(cost.multiply_adds_per_crop)} multiply-adds"),
-            ("a dense cell", f"{_count(cost.multiply_adds_per_cell)} multiply-adds"),
-            ("single windows", f"equal to rounding (largest difference {spec.parity[0].native.max_abs:.1e})"),
-            ("parity", verdict(spec.parity[0])),
-        ):
+        for name, fact in (*self._ends(), *(self._crops() if self.spec.modes[0] == "crops" else self._dense())):
             table.add_row(Text(name, style="bold"), Text(fact))
         return table
+
+    def verdicts(self) -> list[str]:
+        """The certificate of every stride in words."""
+        if self.spec.modes[0] == "crops":
+            return ["crops only: every window is run by itself, which is what the classifier means"]
+        return [verdict(parity) for parity in self.spec.parity]
+
+    def _ends(self) -> Iterator[tuple[str, str]]:
+        spec = self.spec
+        yield "window", f"{spec.window.height}×{spec.window.width} pixels"
+        yield "input", f"{spec.input.name}: {spec.input.dtype} {spec.input.layout}, {spec.input.channels} channels"
+        yield "output", f"{spec.output.name}: {spec.output.classes} classes, {spec.output.kind}"
+        yield "a crop costs", f"{_count(spec.cost[0].multiply_adds_per_crop)} multiply-adds"
+        yield "single windows", f"equal to rounding (largest difference {spec.parity[0].native.max_abs:.1e})"
+
+    def _dense(self) -> Iterator[tuple[str, str]]:
+        spec = self.spec
+        yield "receptive field", _both(spec.vertical.receptive_field, spec.horizontal.receptive_field)
+        yield "padding", _both(spec.vertical.padding_before, spec.horizontal.padding_before)
+        for file, cost, said in zip(spec.strides, spec.cost, self.verdicts(), strict=True):
+            yield "", ""
+            yield "stride", f"{_both(file.stride.height, file.stride.width)}, {file.file}"
+            yield "costs", f"{_count(cost.multiply_adds_per_cell)} multiply-adds for every cell of the native stride"
+            yield "parity", said
+
+    def _crops(self) -> Iterator[tuple[str, str]]:
+        yield "windows lie", f"{_both(self.spec.vertical.stride, self.spec.horizontal.stride)} apart"
+        yield "parity", self.verdicts()[0]
 
 
 def spec_document(spec: model_pb2.ModelSpec) -> dict[str, Any]:
@@ -62,8 +79,7 @@ def spec_document(spec: model_pb2.ModelSpec) -> dict[str, Any]:
     return document
 
 
-def _both(spec: model_pb2.ModelSpec, name: str) -> str:
-    vertical, horizontal = getattr(spec.vertical, name), getattr(spec.horizontal, name)
+def _both(vertical: int, horizontal: int) -> str:
     return f"{vertical} pixels" if vertical == horizontal else f"{vertical}×{horizontal} pixels"
 
 
