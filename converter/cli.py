@@ -63,7 +63,11 @@ Labels = Annotated[Path | None, typer.Option(metavar="FILE", help="The classes' 
 Verify = Annotated[int, typer.Option(metavar="N", min=1, help="Windows to compare dense and crops on.")]
 Images = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Images to take the windows from; noise like photographs unless told."),
+    typer.Option(
+        metavar="DIR",
+        help="Images to take the windows from; unless told, noise like photographs, and scikit-learn's photographs "
+        "where it is installed.",
+    ),
 ]
 Strides = Annotated[
     str | None,

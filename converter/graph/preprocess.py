@@ -16,7 +16,9 @@ def prepend(graph: ir.Graph, preprocessing: Preprocessing, channels: int, layout
     `layout` is that of the graph's input: a Transpose comes first if it is "NCHW".
     """
     old = graph.inputs[0]
-    new = ir.val(None, ir.DataType.UINT8, ["N", "H", "W", channels])
+    assert old.shape is not None  # noqa: S101 (`finish` states it)
+    sizes = dict(zip(layout, old.shape, strict=True))
+    new = ir.val(None, ir.DataType.UINT8, ir.Shape([sizes[axis] for axis in "NHWC"]))
     nodes = [ir.node("Transpose", [new], {"perm": [0, 3, 1, 2]})] if layout == "NCHW" else []
     if preprocessing.order == "BGR":
         swap = _constant(graph, "preprocess.order", np.array([2, 1, 0]))

@@ -1,5 +1,6 @@
-"""Images to measure on: the user's own, or noise with the spectrum of natural images."""
+"""Images to measure on: the user's own, or noise with the spectrum of natural images and what photographs there are."""
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,13 +19,28 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
 def sample_images(
     size: tuple[int, int], channels: int, folder: Path | None, rng: np.random.Generator
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield images without end, each (height, width, channels) uint8: cuttings of a folder's images, or noise."""
-    files = image_files(folder) if folder else []
+    """Yield images without end, each (height, width, channels) uint8.
+
+    Cuttings of a folder's images; without one, noise and, where scikit-learn is installed, its two photographs in turn.
+    """
+    if folder and channels not in (1, 3):
+        raise SourceError(f"images: expected a network of 1 or 3 channels, got {channels}; leave --images out")
+    files = image_files(folder) if folder else photographs() if channels in (1, 3) else []
     while True:
         for file in files:
             yield _cutting(file, size, channels, rng)
+            if not folder:
+                yield _noise(size, channels, rng)
         if not files:
             yield _noise(size, channels, rng)
+
+
+def photographs() -> list[Path]:
+    """The two that scikit-learn carries, if it is installed; it need not be."""
+    found = importlib.util.find_spec("sklearn")
+    if found is None or found.origin is None:
+        return []
+    return sorted((Path(found.origin).parent / "datasets" / "images").glob("*.jpg"))
 
 
 def image_files(folder: Path) -> list[Path]:

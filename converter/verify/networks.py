@@ -62,7 +62,8 @@ class ConvertedNetwork:
         """Score an image (height, width, channels)."""
         image = pixels[None] if _takes_bytes(self._session) else IDENTITY.apply(pixels[None])
         outputs = _run(self._session, _laid_out(image, self._layout))
-        return Scored(*(np.moveaxis(array[0], 0, -1) for array in (outputs[0], outputs[-1])))
+        grids = (array[0].reshape(array.shape[1], *(array.shape[2:] or (1, 1))) for array in (outputs[0], outputs[-1]))
+        return Scored(*(np.moveaxis(grid, 0, -1) for grid in grids))
 
 
 class CropsNetwork:

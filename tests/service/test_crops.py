@@ -1,0 +1,100 @@
+"""Networks that cannot slide: kept by --crops-only, and scored window by window."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from conftest import SILENT
+from numpy.testing import assert_allclose
+from pictures import noise, png
+
+from converter import convert as conversion
+from converter.sources.read import read_source
+from protos import scoring_pb2
+from service import scoring
+from service.errors import CancelledRunError
+from service.images.picture import open_bytes
+from service.scoring import Limits, Run, Scorer
+
+DATA = Path(__file__).parent.parent / "data"
+NETWORKS = {
+    "pytorch/vit.dynamo_batch": (16, 16),
+    "pytorch/squeeze_excite.torchscript": (22, 26),
+    "pytorch/group_norm.torchscript_batch": (22, 26),
+    "pytorch/batch10.dynamo": (22, 26),  # a batch of ten, always
+    "keras/squeeze_excite.tf2onnx": (22, 26),  # channels last
+}
+
+
+def convert(name: str, folder: Path, *strides: int) -> Scorer:
+    """Convert for crops, with pixels of 0 to 1."""
+    request = conversion.Request(folder / "net" / "1", preprocess="unit", windows=4, strides=strides, crops_only=True)
+    report = conversion.convert(read_source(DATA / f"{name}.onnx", arch=None, window=None), request, SILENT)
+    assert report.spec.modes == ["crops"]
+    assert report.spec.parity[0].exact
+    return Scorer(folder)
+
+
+def plan(scorer: Scorer, image: np.ndarray, **options: object) -> Run:
+    request = scoring_pb2.ScoreRequest(model="net", options=scoring_pb2.ScoreOptions(**options))
+    return scorer.plan(open_bytes(png(image), name="i"), request)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_cell_is_the_original_networks_score(tmp_path: Path, name: str) -> None:
+    """Half a window apart unless told otherwise, each window's scores are the source's, to 1e-5."""
+    window, image = NETWORKS[name], noise(71, 83, 3)
+    run = plan(convert(name, tmp_path), image)
+    grid = np.concatenate([scores for _, scores in run.bands()])
+    response = run.answer()
+    assert response.mode == "crops"
+    assert (response.grid.stride.height, response.grid.stride.width) == (window[0] // 2, window[1] // 2)
+    assert grid.shape[:2] == tuple((size - own) // (own // 2) + 1 for size, own in zip((71, 83), window, strict=True))
+    original = ort.InferenceSession(DATA / f"{name}.onnx")
+    entry = original.get_inputs()[0]
+    for row, col in np.ndindex(*grid.shape[:2]):
+        top, left = row * (window[0] // 2), col * (window[1] // 2)
+        crop = image[top : top + window[0], left : left + window[1]] / np.float32(255)
+        laid_out = crop if entry.shape[3] == 3 else np.moveaxis(crop, -1, 0)
+        batch = np.repeat(laid_out[None], entry.shape[0] if isinstance(entry.shape[0], int) else 1, 0)
+        expected = original.run(None, {entry.name: batch})[0][0]
+        assert_allclose(grid[row, col], expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
+
+
+def test_windows_lie_as_far_apart_as_the_converter_was_told(tmp_path: Path) -> None:
+    """A stride that does not divide the window, and one beyond it."""
+    for stride in (7, 40):
+        run = plan(convert("pytorch/vit.dynamo_batch", tmp_path / str(stride), stride), noise(71, 83, 3))
+        grid = np.concatenate([scores for _, scores in run.bands()])
+        assert grid.shape[:2] == ((71 - 16) // stride + 1, (83 - 16) // stride + 1)
+
+
+def test_tiles_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the tiles are, each window is scored once and alike."""
+    scorer, image = convert("pytorch/vit.dynamo_batch", tmp_path), noise(120, 99, 3)
+    monkeypatch.setattr(scoring, "CROPS_PER_TILE", 1000)
+    whole = plan(scorer, image)
+    assert len(whole.tiles) == 1
+    expected = np.concatenate([scores for _, scores in whole.bands()])
+    monkeypatch.setattr(scoring, "CROPS_PER_TILE", 2)
+    tiled = plan(scorer, image)
+    assert len(tiled.tiles) > 10
+    assert_allclose(np.concatenate([scores for _, scores in tiled.bands()]), expected, rtol=0, atol=1e-5)
+
+
+def test_a_cancelled_run_stops_between_tiles(tmp_path: Path) -> None:
+    """Nobody waits for the windows of the other tiles."""
+    scorer, asked = convert("pytorch/vit.dynamo_batch", tmp_path), []
+    request = scoring_pb2.ScoreRequest(model="net")
+    picture = open_bytes(png(noise(200, 200, 3)), name="i")
+    run = scorer.plan(picture, request, lambda: asked.append(1) or len(asked) > 4)
+    with pytest.raises(CancelledRunError):
+        list(run.bands())
+
+
+def test_limits_are_those_of_other_models(tmp_path: Path) -> None:
+    """The budget for activations does not matter to crops; the plan is there before a pixel is decoded."""
+    scorer = convert("pytorch/vit.dynamo_batch", tmp_path)
+    small = Scorer(tmp_path, Limits(tile_bytes=1))
+    assert len(plan(small, noise(71, 83, 3)).tiles) == len(plan(scorer, noise(71, 83, 3)).tiles)
