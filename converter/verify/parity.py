@@ -130,9 +130,9 @@ def measure(comparison: Comparison, advance: Callable[[], None]) -> model_pb2.Pa
             f"{comparison.vertical.pixels}×{comparison.horizontal.pixels}: a cell reads "
             f"{comparison.plane[0].receptive_field}×{comparison.plane[1].receptive_field} pixels"
         )
-    samples = list(islice(_samples(comparison), comparison.windows))
-    reference = []
-    for sample in samples:
+    samples, reference = [], []
+    for sample in islice(_samples(comparison), comparison.windows):
+        samples.append(sample)
         reference.append(comparison.source(sample.crop))
         advance()
     native = [comparison.converted(sample.crop) for sample in samples[:NATIVE_WINDOWS]]

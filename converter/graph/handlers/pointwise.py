@@ -55,7 +55,7 @@ def two(lifting: Lifting, node: ir.Node, one: Form, other: Form) -> Sequence[For
             return stays(lifting, node)
     elif one.map == other.map and node.op_type in ("Add", "Sub"):
         return [wide[0].plus(wide[1], 1 if node.op_type == "Add" else -1)]
-    if alike and np.array_equal(wide[0].positions(), wide[1].positions()):
+    if alike and len(shape) > 1:
         return [_on_features(lifting, node, *wide)]
     if (1, 1) in (sizes[0][2:], sizes[1][2:]):
         raise refusal(node, "mixes a summary of the whole map back into the map (as squeeze-and-excite does)")
@@ -64,7 +64,9 @@ def two(lifting: Lifting, node: ir.Node, one: Form, other: Form) -> Sequence[For
 
 def _on_features(lifting: Lifting, node: ir.Node, one: Form, other: Form) -> Form:
     """The node done to features that are several channels of a position, as in a gated unit."""
-    (left, anchors), (right, _) = (lifting.mixed(node, form, [1]) for form in (one, other))
+    (left, anchors), (right, others) = (lifting.mixed(node, form, [1]) for form in (one, other))
+    if not np.array_equal(anchors, others):
+        raise refusal(node, "expected values of the same places of the map")
     of = lifting.emit(node, node.op_type, [left.value, right.value], left.size)
     return channels_at(of, anchors).along(1, one.shape)
 
@@ -125,7 +127,7 @@ def per_channel(form: Form, constant: Floats) -> Floats | None:
         return constant.reshape(-1)[:1].reshape(1, 1, 1, 1)
     values = np.broadcast_to(constant, form.shape)
     channels = form.channels()
-    table = np.zeros(form.map.size[1], constant.dtype)
+    table = np.full(form.map.size[1], constant.flat[0])
     table[channels] = values
     return table.reshape(1, -1, 1, 1) if np.array_equal(table[channels], values) else None
 
