@@ -38,9 +38,11 @@ from converter import convert as conversion
 from converter.errors import ConversionError
 from converter.sources.checkpoint import read_checkpoint
 from converter.sources.read import read_source
+from protos import caffe_pb2
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
+CAFFE = DATA / "caffe" / "alexnet.caffemodel"
 LIMIT = 10.0
 MEMORY = 1 << 30
 GOOD = ("read", "refused")
@@ -75,7 +77,11 @@ def formats() -> dict[str, Format]:
     """What is tried, by name."""
     pth = [path for path in sorted((DATA / "checkpoints").glob("*.pth")) if path.name != "legacy.pth"]
     exports = [path.read_bytes() for path in sorted((DATA / "exports").glob("*.onnx"))]
-    onnx_mutations = [*BLIND, mutations.set_varint, mutations.onnx_outside, *[mutations.onnx_fields] * 8]
+    oldest = [path.read_bytes() for path in sorted((DATA / "built").glob("*.opset[1-6].onnx"))]
+    fields = [mutations.fields_of(onnx.ModelProto)] * 8
+    onnx_mutations = [*BLIND, mutations.set_varint, mutations.onnx_outside, *fields]
+    caffe = [CAFFE.with_suffix(suffix).read_bytes() for suffix in (".caffemodel", ".prototxt")]
+    caffe_mutations = [*BLIND, mutations.set_varint, *[mutations.fields_of(caffe_pb2.NetParameter)] * 6]
     tensors = read_checkpoint(DATA / "checkpoints" / "plain.pth").tensors.items()
     types = (np.float32, np.float16, np.float64)
     return {
@@ -90,6 +96,9 @@ def formats() -> dict[str, Format]:
         ),
         "onnx": Format(".onnx", exports, onnx_mutations),
         "older onnx": Format(".onnx", list(older(exports)), onnx_mutations),
+        "oldest onnx": Format(".onnx", oldest, onnx_mutations),
+        "caffe": Format(".caffemodel", caffe[:1], caffe_mutations),
+        "caffe's text": Format(".prototxt", caffe[1:], BLIND),
     }
 
 
@@ -256,10 +265,13 @@ def table(tallies: dict[str, Tally], seconds: float) -> str:
 
 def reader(architecture: Path, *, convert: bool) -> Reader:
     """What reads one input and, if asked, converts what was read."""
+    known = {".onnx": None, ".caffemodel": str(CAFFE.with_suffix(".prototxt"))}
 
     def read(path: Path) -> None:
-        arch = None if path.suffix == ".onnx" else str(architecture)
-        classifier = read_source(path, arch=arch, window=None)
+        if path.suffix == ".prototxt":
+            classifier = read_source(CAFFE, arch=str(path), window=None)
+        else:
+            classifier = read_source(path, arch=known.get(path.suffix, str(architecture)), window=None)
         if convert:
             target = path.parent / "net" / "1"
             silent = conversion.Progress(step=lambda *_: None, advance=lambda: None)

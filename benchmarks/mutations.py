@@ -234,19 +234,22 @@ def change_message(message: Message, donors: Sequence[Message], chance: Random) 
         setattr(message, field.name, scalar(field, getattr(message, field.name), chance))
 
 
-def onnx_fields(data: bytes, other: bytes, chance: Random) -> bytes:
-    """Change a few fields anywhere in the model, perhaps to another's."""
-    model, donor = onnx.ModelProto.FromString(data), onnx.ModelProto.FromString(other)
-    donors = messages(donor)
-    for _ in range(chance.randint(1, 4)):
-        change_message(chance.choice(messages(model)), donors, chance)
-    return model.SerializeToString()
+def fields_of(kind: type[Message]) -> Mutation:
+    """Change a few fields anywhere in a message of that kind, perhaps to another's."""
+
+    def change(data: bytes, other: bytes, chance: Random) -> bytes:
+        message, donors = kind.FromString(data), messages(kind.FromString(other))
+        for _ in range(chance.randint(1, 4)):
+            change_message(chance.choice(messages(message)), donors, chance)
+        return message.SerializeToString()
+
+    return change
 
 
 def onnx_outside(data: bytes, _: bytes, chance: Random) -> bytes:
     """Say that some weights lie in another file: the model itself, or one that it must not read."""
     model = onnx.ModelProto.FromString(data)
-    for tensor in chance.choices(model.graph.initializer, k=2):
+    for tensor in chance.sample(list(model.graph.initializer), k=min(2, len(model.graph.initializer))):
         tensor.ClearField("raw_data")
         tensor.data_location = onnx.TensorProto.EXTERNAL
         location = chance.choice([*(text for text in TEXTS if text.isprintable()), *["input.onnx"] * 30])
