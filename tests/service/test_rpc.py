@@ -237,9 +237,9 @@ def test_deadlines_leave_the_server_right(server: Server, client: Client) -> Non
 
 def test_waiting_bytes_are_bounded(models: Path) -> None:
     """Messages that wait may be so many megabytes together; one more is refused until there is room."""
-    large = noise(2000, 2000, 1)
+    large = noise(1200, 1200, 1)
     with (
-        running(models, "--slots", "1", "--max-waiting-mib", "5") as server,
+        running(models, "--slots", "1", "--max-waiting-mib", "2") as server,
         Client(server.address) as client,
         ThreadPoolExecutor(3) as pool,
     ):
