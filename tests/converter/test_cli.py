@@ -63,12 +63,14 @@ def test_json_is_the_report_and_the_metadata(tmp_path: Path) -> None:
 
 
 def test_same_source_gives_same_bytes(tmp_path: Path) -> None:
-    """Converting twice gives the same files."""
+    """Converting twice gives the same files, at every stride, and there are no others than the documented ones."""
     network = make_network(tmp_path, PADDED)
     targets = [tmp_path / name / "net" / "1" for name in ("first", "second")]
     for target in targets:
-        assert convert(network, target).returncode == 0
+        assert convert(network, target, "--strides", "4,16").returncode == 0
     assert contents(targets[0]) == contents(targets[1])
+    files = {"model.onnx", "model.stride4.onnx", "model.stride16.onnx", "weights.data", "report.json"}
+    assert {path.name for path in targets[0].iterdir()} == files
 
 
 @pytest.mark.parametrize("preprocess", ["imagenet", "caffe", "unit", "none", "file"])
