@@ -122,19 +122,19 @@ def export(name: str, exporter: str, file: Path) -> None:
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    net = torchvision.models.get_model(name, weights=None, **options)
+    net = torchvision.models.get_model(name, weights=None, **options).eval()
     size = SIZES.get(name, WINDOW)
     images = torch.nn.functional.interpolate(torch.randn(4, 3, 9, 9), size, mode="bicubic")
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0
+            module.train().momentum = 1.0
         elif type(module).__name__ == "CNBlock":  # ConvNeXt begins with layers that hardly count
             torch.nn.init.uniform_(module.layer_scale, 0.1, 1)
     for module in net.modules():  # vision transformers begin with a head of zeros
         if isinstance(module, torch.nn.Linear) and not module.weight.any():
             torch.nn.init.normal_(module.weight, std=0.02)
     with torch.no_grad():
-        net.train()(images)
+        net(images)
     torch.onnx.export(net.eval(), (images[:1],), file, dynamo=exporter == "dynamo", verbose=False)
 
 
