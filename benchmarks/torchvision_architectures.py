@@ -3,7 +3,7 @@
     pip install torch torchvision onnxscript
     python benchmarks/torchvision_architectures.py --out table.md
 
-Every architecture gets random weights, and batch normalisation the statistics of a few random images, is exported by
+Every architecture gets random weights, and batch normalisation the statistics of a few images, is exported by
 both of PyTorch's exporters and converted, each in a process of its own. Differences are in relative L2 norm: native,
 of the converted network against the source on single windows; then of dense against crops. What cannot slide is
 converted for crops, with the reason.
@@ -18,10 +18,15 @@ import tempfile
 import time
 import warnings
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+
+import numpy as np
 
 SIZES = {"inception_v3": 299}
 WINDOW = 224
+IMAGES = 8
+"""That batch normalisation takes its statistics of."""
 EXPORTERS = ("torchscript", "dynamo")
 
 
@@ -119,12 +124,16 @@ def export(name: str, exporter: str, file: Path) -> None:
     import torch  # noqa: PLC0415 (optional)
     import torchvision  # noqa: PLC0415
 
+    from converter.preprocessing import PRESETS  # noqa: PLC0415 (in the process that needs it)
+    from converter.verify.images import sample_images  # noqa: PLC0415
+
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     net = torchvision.models.get_model(name, weights=None, **options).eval()
     size = SIZES.get(name, WINDOW)
-    images = torch.nn.functional.interpolate(torch.randn(4, 3, 9, 9), size, mode="bicubic")
+    pixels = np.stack(list(islice(sample_images((size, size), 3, None, np.random.default_rng(0)), IMAGES)))
+    images = torch.from_numpy(np.moveaxis(PRESETS["imagenet"].apply(pixels), -1, 1).copy())
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.train().momentum = 1.0
