@@ -38,6 +38,7 @@ def read_source(path: Path, *, arch: str | None, window: tuple[int, int] | None)
 
 
 def _begins_like_onnx(path: Path) -> bool:
-    """ONNX files begin with the field ir_version, number 1, a varint."""
+    """ONNX files begin with the field ir_version, number 1, a varint; safetensors with a length, and then JSON."""
     with path.open("rb") as file:
-        return file.read(1) == b"\x08"
+        head = file.read(9)
+    return head[:1] == b"\x08" and head[8:] != b"{"

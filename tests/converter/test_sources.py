@@ -149,6 +149,17 @@ def test_safetensors_that_numpy_cannot_have(tmp_path: Path, kind: str, shape: li
     assert said in refused(lambda: read_checkpoint(tmp_path / "net.safetensors"))
 
 
+def test_safetensors_that_begin_like_onnx(tmp_path: Path) -> None:
+    """One safetensors file in 32 begins with ONNX's first byte, by the length of its header; it is read nonetheless."""
+    network = make_network(tmp_path, UNPADDED)
+    for length in range(256):
+        save_file(network.tensors, network.checkpoint, {"padding": "-" * length})
+        if network.checkpoint.read_bytes()[0] == 8:
+            break
+    assert network.checkpoint.read_bytes()[0] == 8
+    assert read_source(network.checkpoint, arch=str(network.toml), window=None).source.format == "safetensors"
+
+
 def test_checkpoints_share_nothing_out_twice(tmp_path: Path) -> None:
     """The weights of both graphs are those of the file, in one place."""
     network = make_network(tmp_path, UNPADDED)
