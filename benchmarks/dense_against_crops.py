@@ -33,8 +33,9 @@ def random_checkpoint(architecture: Architecture, path: Path, classes: int = 100
     for layer in architecture.layers:
         match layer:
             case Conv():
-                tensors |= random_layer(layer.tensor_keys, (layer.out, shape[0], layer.kernel, layer.kernel), rng)
-                shape = (layer.out, *sizes(layer, shape))
+                out = layer.out or classes
+                tensors |= random_layer(layer.tensor_keys, (out, shape[0], layer.kernel, layer.kernel), rng)
+                shape = (out, *sizes(layer, shape))
             case MaxPool():
                 shape = (shape[0], *sizes(layer, shape))
             case Linear():

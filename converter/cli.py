@@ -37,8 +37,9 @@ Arch = Annotated[
     str | None,
     typer.Option(
         metavar="NAME | FILE.toml | FILE.prototxt",
-        help="The checkpoint's network: a shipped one (alexnet, vgg11 to vgg19_bn) or a list of its layers; recognised "
-        "by the checkpoint's keys unless told. A caffemodel's prototxt; the one beside it unless told.",
+        help="The checkpoint's network: a shipped one (alexnet, vgg11 to vgg19_bn, alexnet2012, cifar10_80sec, "
+        "cifar10_18pct, allcnn_c) or a list of its layers; recognised by the checkpoint's keys unless told. "
+        "A caffemodel's prototxt; the one beside it unless told.",
     ),
 ]
 Window = Annotated[

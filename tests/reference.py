@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 from converter.sources.architecture import (
     AdaptiveAvgPool,
     Architecture,
+    AvgPool,
     BatchNorm,
     Conv,
     Flatten,
+    GlobalAvgPool,
+    Layer,
     Linear,
+    Lrn,
     MaxPool,
     Relu,
 )
@@ -46,12 +50,36 @@ def convolve(image: Array, weights: Array, bias: Array, stride: int = 1, padding
     return (product + bias[:, None]).reshape(filters, rows, cols)
 
 
-def max_pool(image: Array, kernel: int, stride: int, padding: int = 0) -> Array:
-    """The maximum over kernel×kernel windows."""
-    padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)), constant_values=-np.inf)
-    return np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(1, 2))[:, ::stride, ::stride].max(
-        axis=(3, 4)
-    )
+def grouped(image: Array, layer: Conv, tensors: dict[str, Array]) -> Array:
+    """A layer's convolutions side by side, each of its own channels."""
+    parts = zip(*(np.split(array, layer.groups) for array in (image, *sums(layer, tensors))), strict=True)
+    return np.concatenate([convolve(*part, layer.stride, layer.pad) for part in parts])
+
+
+def positions(size: int, kernel: int, stride: int, padding: int, *, ceil: bool) -> int:
+    """How many windows a pool has along an axis: those that fit, and with `ceil` one more that begins on the map."""
+    end = min(size - 1, size + padding - kernel + stride - 1) if ceil else size + padding - kernel
+    return len(range(-padding, end + 1, stride))
+
+
+def pool(image: Array, layer: MaxPool | AvgPool) -> Array:
+    """The maximum or average of every window's part that is inside; outside is NaN."""
+    before, reduce = (layer.pad, np.nanmax) if isinstance(layer, MaxPool) else (0, np.nanmean)
+    counts = [positions(size, layer.kernel, layer.stride, before, ceil=layer.ceil) for size in image.shape[1:]]
+    pads = [(before, before + layer.kernel)] * 2
+    padded = np.pad(image.astype(float), ((0, 0), *pads), constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (layer.kernel, layer.kernel), axis=(1, 2))
+    return reduce(windows[:, :: layer.stride, :: layer.stride][:, : counts[0], : counts[1]], axis=(3, 4))
+
+
+def normalise(image: Array, layer: Lrn) -> Array:
+    """Local response normalisation, x / (bias + alpha / n · Σx²)^beta over n neighbours, zeros beyond the edges."""
+    half = layer.size // 2
+    axes, pads = ((0,), [half, 0, 0]) if layer.region == "channels" else ((1, 2), [0, half, half])
+    squares = np.pad(image**2, [(pad, pad) for pad in pads])
+    around = np.lib.stride_tricks.sliding_window_view(squares, [layer.size] * len(axes), axis=axes)
+    mean = around.mean(axis=tuple(range(3, 3 + len(axes))))
+    return image / (layer.bias + layer.alpha * mean) ** layer.beta
 
 
 def as_matrix(weights: Array, bias: Array, height: int, width: int) -> tuple[Array, Array]:
@@ -69,25 +97,40 @@ def run(architecture: Architecture, tensors: dict[str, Array], image: Array) -> 
     """Run a whole network on one window, in float64."""
     value: Array = image.astype(np.float64)
     for layer in architecture.layers:
-        match layer:
-            case Conv():
-                weight, bias = (tensors[key] for key in layer.tensor_keys)
-                value = convolve(value, weight, bias, layer.stride, layer.pad)
-            case BatchNorm():
-                scale, shift, mean, variance = (tensors[key][:, None, None] for key in layer.tensor_keys)
-                value = (value - mean) / np.sqrt(variance + 1e-5) * scale + shift
-            case Relu():
-                value = np.maximum(value, 0)
-            case MaxPool():
-                value = max_pool(value, layer.kernel, layer.stride, layer.pad)
-            case AdaptiveAvgPool():
-                assert value.shape[1:] == (layer.size, layer.size)
-            case Flatten():
-                value = value.reshape(-1)
-            case Linear():
-                weight, bias = (tensors[key] for key in layer.tensor_keys)
-                value = weight @ value + bias
+        value = apply(layer, value, tensors)
     return value
+
+
+def apply(layer: Layer, value: Array, tensors: dict[str, Array]) -> Array:
+    """Run one layer on a map or a vector."""
+    match layer:
+        case Conv():
+            value = grouped(value, layer, tensors)
+        case BatchNorm():
+            scale, shift, mean, variance = (tensors[key][:, None, None] for key in layer.tensor_keys)
+            value = (value - mean) / np.sqrt(variance + 1e-5) * scale + shift
+        case Relu():
+            value = np.maximum(value, 0)
+        case Lrn():
+            value = normalise(value, layer)
+        case MaxPool() | AvgPool():
+            value = pool(value, layer)
+        case GlobalAvgPool():
+            value = value.mean(axis=(1, 2), keepdims=True)
+        case AdaptiveAvgPool():
+            assert value.shape[1:] == (layer.size, layer.size)
+        case Flatten():
+            value = value.reshape(-1)
+        case Linear():
+            weight, bias = sums(layer, tensors)
+            value = weight @ value + bias
+    return value
+
+
+def sums(layer: Conv | Linear, tensors: dict[str, Array]) -> list[Array]:
+    """A layer's weights and its bias, zeros if it has none."""
+    arrays = [tensors[key] for key in layer.tensor_keys]
+    return arrays if layer.bias else [*arrays, np.zeros(len(arrays[0]))]
 
 
 def random_tensors(architecture: Architecture, classes: int, rng: np.random.Generator) -> dict[str, Array]:
@@ -96,20 +139,35 @@ def random_tensors(architecture: Architecture, classes: int, rng: np.random.Gene
     for layer, following in pairwise([*architecture.layers, None]):
         match layer:
             case Conv():
-                fan_in = shape[0] * layer.kernel**2
-                weight = rng.standard_normal((layer.out, shape[0], layer.kernel, layer.kernel)) * np.sqrt(2 / fan_in)
-                tensors |= dict(zip(layer.tensor_keys, (weight, 0.1 * rng.standard_normal(layer.out)), strict=True))
-                shape = (layer.out, *((size + 2 * layer.pad - layer.kernel) // layer.stride + 1 for size in shape[1:]))
+                weights = (layer.out or classes, shape[0] // layer.groups, layer.kernel, layer.kernel)
+                tensors |= random_sums(layer, weights, 2, rng)
             case BatchNorm():
                 values = (*rng.standard_normal((3, shape[0])), rng.uniform(0.5, 2, shape[0]))
                 tensors |= dict(zip(layer.tensor_keys, values, strict=True))
-            case MaxPool():
-                shape = (shape[0], *((size + 2 * layer.pad - layer.kernel) // layer.stride + 1 for size in shape[1:]))
-            case Flatten():
-                shape = (int(np.prod(shape)),)
             case Linear():
-                out = layer.out or classes
-                weight = rng.standard_normal((out, *shape)) * np.sqrt((1 if following is None else 2) / shape[0])
-                tensors |= dict(zip(layer.tensor_keys, (weight, 0.1 * rng.standard_normal(out)), strict=True))
-                shape = (out,)
+                tensors |= random_sums(layer, (layer.out or classes, *shape), 1 if following is None else 2, rng)
+        shape = following_shape(layer, shape, classes)
     return {key: value.astype(np.float32) for key, value in tensors.items()}
+
+
+def random_sums(layer: Conv | Linear, shape: tuple[int, ...], gain: int, rng: np.random.Generator) -> dict[str, Array]:
+    """Weights by He's rule and, where there is one, a small bias."""
+    values = rng.standard_normal(shape) * np.sqrt(gain / np.prod(shape[1:])), 0.1 * rng.standard_normal(shape[0])
+    return dict(zip(layer.tensor_keys, values, strict=False))
+
+
+def following_shape(layer: Layer, shape: tuple[int, ...], classes: int) -> tuple[int, ...]:
+    """What a layer makes of a map's or a vector's shape."""
+    match layer:
+        case Conv():
+            sizes = ((size + 2 * layer.pad - layer.kernel) // layer.stride + 1 for size in shape[1:])
+            return (layer.out or classes, *sizes)
+        case MaxPool() | AvgPool():
+            return pool(np.zeros(shape), layer).shape
+        case GlobalAvgPool():
+            return (shape[0], 1, 1)
+        case Flatten():
+            return (int(np.prod(shape)),)
+        case Linear():
+            return (layer.out or classes,)
+    return shape

@@ -3,12 +3,12 @@
     name = "digits"
     channels = 1
     window = [70, 70]         # height, width in pixels
-    preprocess = "unit"       # a preset's name
+    preprocess = "unit"       # a preset's name, or a table of what --preprocess takes from a JSON file
     activation = "softmax"    # what turns the outputs into probabilities
     labels = ["0", "1"]       # may be left out
     layers = [
       { op = "conv", key = "features.0", out = 16, kernel = 3, stride = 1, pad = 0 },
-      { op = "linear", key = "classifier.4" },    # no `out`: as many as the checkpoint has
+      { op = "linear", key = "classifier.4" },    # no `out`: as wide as the checkpoint has it
     ]
 
 `key` is the layer's name in the state_dict: its tensors are key.weight, key.bias and so on.
@@ -20,13 +20,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from converter.errors import SourceError
+from converter.preprocessing import Preprocessing
 from converter.validation import first_problem
 
 Positive = Annotated[int, Field(gt=0, le=1 << 20)]
 NonNegative = Annotated[int, Field(ge=0, le=1 << 20)]
+
+
+def _check_odd(size: int) -> int:
+    if not size % 2:
+        raise ValueError("expected an odd size, with as many neighbours on either side")
+    return size
 
 
 class _Table(BaseModel):
@@ -42,14 +49,23 @@ class _Weighted(_Table):
         return tuple(f"{self.key}.{tensor}" for tensor in self.tensors)
 
 
-class Conv(_Weighted):
-    """A square convolution with bias."""
+class _Sums(_Weighted):
+    out: Positive | None = None
+    bias: bool = True
+
+    @property
+    def tensor_keys(self) -> tuple[str, ...]:
+        return super().tensor_keys[: 1 + self.bias]
+
+
+class Conv(_Sums):
+    """A square convolution, `groups` of them side by side; without `out`, as wide as the checkpoint has it."""
 
     op: Literal["conv"]
-    out: Positive
     kernel: Positive
     stride: Positive = 1
     pad: NonNegative = 0
+    groups: Positive = 1
 
 
 class BatchNorm(_Weighted):
@@ -65,13 +81,43 @@ class Relu(_Table):
     op: Literal["relu"]
 
 
-class MaxPool(_Table):
-    """A square maximum."""
+class Lrn(_Table):
+    """x / (bias + alpha · s)^beta: s is the mean of x² over neighbours, beyond the edge 0.
 
-    op: Literal["maxpool"]
+    They are `size` channels at one position, or size × size positions of the one map.
+    """
+
+    op: Literal["lrn"]
+    size: Annotated[Positive, AfterValidator(_check_odd)]
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
+    beta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.75
+    bias: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    region: Literal["channels", "map"] = "channels"
+
+
+class _Pool(_Table):
     kernel: Positive
     stride: Positive
+    ceil: bool = False
+
+
+class MaxPool(_Pool):
+    """A square maximum; with `ceil`, of windows that reach over the far edge too, but begin before it."""
+
+    op: Literal["maxpool"]
     pad: NonNegative = 0
+
+
+class AvgPool(_Pool):
+    """A square average; with `ceil`, of windows that reach over the far edge too, of what is inside."""
+
+    op: Literal["avgpool"]
+
+
+class GlobalAvgPool(_Table):
+    """The average of every whole map, as a map of 1×1."""
+
+    op: Literal["globalavgpool"]
 
 
 class AdaptiveAvgPool(_Table):
@@ -87,14 +133,16 @@ class Flatten(_Table):
     op: Literal["flatten"]
 
 
-class Linear(_Weighted):
-    """A fully connected layer with bias; without `out`, as wide as the checkpoint has it."""
+class Linear(_Sums):
+    """A fully connected layer; without `out`, as wide as the checkpoint has it."""
 
     op: Literal["linear"]
-    out: Positive | None = None
 
 
-Layer = Annotated[Conv | BatchNorm | Relu | MaxPool | AdaptiveAvgPool | Flatten | Linear, Field(discriminator="op")]
+Layer = Annotated[
+    Conv | BatchNorm | Relu | Lrn | MaxPool | AvgPool | GlobalAvgPool | AdaptiveAvgPool | Flatten | Linear,
+    Field(discriminator="op"),
+]
 
 
 class Architecture(_Table):
@@ -103,7 +151,7 @@ class Architecture(_Table):
     name: str
     channels: Positive
     window: Annotated[tuple[Positive, Positive], Field(strict=False)]
-    preprocess: str
+    preprocess: Preprocessing | str
     activation: Literal["softmax", "sigmoid", "none"]
     labels: Annotated[tuple[str, ...], Field(strict=False)] = ()
     layers: Annotated[tuple[Layer, ...], Field(strict=False, min_length=1)]

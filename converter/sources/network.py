@@ -15,11 +15,14 @@ from converter.errors import SourceError
 from converter.sources.architecture import (
     AdaptiveAvgPool,
     Architecture,
+    AvgPool,
     BatchNorm,
     Conv,
     Flatten,
+    GlobalAvgPool,
     Layer,
     Linear,
+    Lrn,
     MaxPool,
     Relu,
 )
@@ -82,22 +85,7 @@ class _Network:
         rank = 1 if isinstance(layer, Linear) else len(self.shape) if isinstance(layer, Relu) else 3
         if len(self.shape) != rank:
             raise SourceError(f"arch: {layer.op} cannot follow a shape of {self.shape}; check the order of the layers")
-        match layer:
-            case Conv():
-                self._conv(layer)
-            case BatchNorm():
-                weights = [self._tensor(key, self.shape[:1]) for key in layer.tensor_keys]
-                self._node("BatchNormalization", weights, self.shape, epsilon=EPSILON)
-            case Relu():
-                self._node("Relu", [], self.shape)
-            case MaxPool():
-                self._window("MaxPool", [], layer, self.shape[0])
-            case AdaptiveAvgPool():
-                self._adaptive_pool(layer)
-            case Flatten():
-                self._node("Flatten", [], (int(np.prod(self.shape)),), axis=1)
-            case Linear():
-                self._linear(layer)
+        self._append(layer)
 
     def model(self, name: str) -> ir.Model:
         """The finished network: float32 (N, channels, height, width) in, (N, classes) out."""
@@ -114,17 +102,51 @@ class _Network:
         )
         return ir.Model(graph, ir_version=IR_VERSION, producer_name="fullconv")
 
-    def _conv(self, layer: Conv) -> None:
-        weight, bias = layer.tensor_keys
-        weights = [
-            self._tensor(weight, (layer.out, self.shape[0], layer.kernel, layer.kernel)),
-            self._tensor(bias, (layer.out,)),
-        ]
-        self._window("Conv", weights, layer, layer.out)
+    def _append(self, layer: Layer) -> None:
+        match layer:
+            case Conv():
+                self._conv(layer)
+            case BatchNorm():
+                weights = [self._tensor(key, self.shape[:1]) for key in layer.tensor_keys]
+                self._node("BatchNormalization", weights, self.shape, epsilon=EPSILON)
+            case Relu():
+                self._node("Relu", [], self.shape)
+            case Lrn():
+                self._lrn(layer)
+            case MaxPool() | AvgPool():
+                self._window("MaxPool" if layer.op == "maxpool" else "AveragePool", [], layer, self.shape[0])
+            case GlobalAvgPool():
+                self._node("GlobalAveragePool", [], (self.shape[0], 1, 1))
+            case AdaptiveAvgPool():
+                self._adaptive_pool(layer)
+            case Flatten():
+                self._node("Flatten", [], (int(np.prod(self.shape)),), axis=1)
+            case Linear():
+                self._linear(layer)
 
-    def _window(self, op: str, weights: list[ir.Value], layer: Conv | MaxPool, channels: int) -> None:
-        sizes = tuple((size + 2 * layer.pad - layer.kernel) // layer.stride + 1 for size in self.shape[1:])
-        if min(sizes) < 1:
+    def _conv(self, layer: Conv) -> None:
+        channels, out = self.shape[0], self._out(layer)
+        if channels % layer.groups or out % layer.groups:
+            raise SourceError(f"arch: conv of {layer.groups} groups cannot divide {channels} channels into {out}")
+        shape = (out, channels // layer.groups, layer.kernel, layer.kernel)
+        self._window("Conv", self._sums(layer, shape), layer, out, group=layer.groups)
+
+    def _window(
+        self, op: str, weights: list[ir.Value], layer: Conv | MaxPool | AvgPool, channels: int, **attributes: int
+    ) -> None:
+        """What slides over the map: (size + pads − kernel) / stride + 1 positions, rounded down, or up with `ceil`.
+
+        ONNX rounds down, and gets padding on the far side for those that reach over the edge.
+        """
+        pad, ceil = 0 if isinstance(layer, AvgPool) else layer.pad, not isinstance(layer, Conv) and layer.ceil
+        sizes, after = [], []
+        for size in self.shape[1:]:
+            room = size + 2 * pad - layer.kernel
+            count = (-(-room // layer.stride) if ceil else room // layer.stride) + 1
+            count -= ceil and (count - 1) * layer.stride >= size + pad
+            sizes.append(count)
+            after.append(max(pad, (count - 1) * layer.stride + layer.kernel - size - pad))
+        if min(sizes) < 1 or (pad >= layer.kernel and not isinstance(layer, Conv)):
             raise SourceError(
                 f"arch: {layer.op} of {layer.kernel}×{layer.kernel} does not fit a map of {self.shape[1:]}"
             )
@@ -134,8 +156,21 @@ class _Network:
             (channels, *sizes),
             kernel_shape=[layer.kernel] * 2,
             strides=[layer.stride] * 2,
-            pads=[layer.pad] * 4,
+            pads=[pad, pad, *after],
+            **attributes,
         )
+
+    def _lrn(self, layer: Lrn) -> None:
+        if layer.region == "channels":
+            self._node("LRN", [], self.shape, size=layer.size, alpha=layer.alpha, beta=layer.beta, bias=layer.bias)
+            return
+        image = self.end
+        self._node("Mul", [image], self.shape)
+        kernel, pads = [layer.size] * 2, [layer.size // 2] * 4
+        self._node("AveragePool", [], self.shape, kernel_shape=kernel, pads=pads, count_include_pad=1)
+        for op, number in (("Mul", layer.alpha), ("Add", layer.bias), ("Pow", -layer.beta)):
+            self._node(op, [self._value(f"number_{len(self.nodes)}", np.array([number], np.float32))], self.shape)
+        self._node("Mul", [image], self.shape)
 
     def _adaptive_pool(self, layer: AdaptiveAvgPool) -> None:
         """An AveragePool where the map divides evenly; nothing where it has the size already."""
@@ -150,10 +185,15 @@ class _Network:
             self._node("AveragePool", [], (channels, layer.size, layer.size), kernel_shape=steps, strides=steps)
 
     def _linear(self, layer: Linear) -> None:
-        weight, bias = layer.tensor_keys
-        features = layer.out or max(1, *self.tensors[weight].shape[:1])
-        weights = [self._tensor(weight, (features, *self.shape)), self._tensor(bias, (features,))]
-        self._node("Gemm", weights, (features,), transB=1)
+        features = self._out(layer)
+        self._node("Gemm", self._sums(layer, (features, *self.shape)), (features,), transB=1)
+
+    def _out(self, layer: Conv | Linear) -> int:
+        return layer.out or max(1, *self.tensors[layer.tensor_keys[0]].shape[:1])
+
+    def _sums(self, layer: Conv | Linear, shape: tuple[int, ...]) -> list[ir.Value]:
+        """The weights, which have this shape, and the bias."""
+        return [self._tensor(key, kind) for key, kind in zip(layer.tensor_keys, (shape, shape[:1]), strict=False)]
 
     def _tensor(self, key: str, shape: tuple[int, ...]) -> ir.Value:
         tensor = self.tensors[key]
@@ -163,7 +203,10 @@ class _Network:
             )
         if tensor.dtype != np.float32:
             raise SourceError(f"checkpoint: {key}: expected floating-point numbers, got {tensor.dtype}")
-        value = ir.val(key, ir.DataType.FLOAT, shape, const_value=ir.tensor(np.ascontiguousarray(tensor), name=key))
+        return self._value(key, np.ascontiguousarray(tensor))
+
+    def _value(self, name: str, array: NDArray[np.generic]) -> ir.Value:
+        value = ir.val(name, ir.DataType.FLOAT, array.shape, const_value=ir.tensor(array, name=name))
         self.initializers.append(value)
         return value
 

@@ -1,0 +1,246 @@
+"""Networks described in TOML: the shipped ones, and every kind of layer, against the reference and PyTorch."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import reference
+from conftest import SILENT, convert_into
+from networks import make_network
+from numpy.testing import assert_allclose
+from safetensors.numpy import save_file
+
+from converter import convert as conversion
+from converter.errors import SourceError
+from converter.preprocessing import load_preprocessing
+from converter.sources.architecture import load_architecture, recognise
+from converter.sources.classifier import Classifier
+from converter.sources.read import read_source
+
+LECTURED = {
+    "alexnet2012": (227, [(11, 4), (3, 2), (5, 1), (3, 2), (3, 1), (3, 1), (3, 1), (3, 2)]),
+    "cifar10_80sec": (32, [(5, 1), (3, 2), (5, 1), (3, 2), (5, 1), (3, 2)]),
+    "cifar10_18pct": (32, [(5, 1), (3, 2), (5, 1), (3, 2), (5, 1), (3, 2)]),
+    "allcnn_c": (32, [(3, 1), (3, 1), (3, 2), (3, 1), (3, 1), (3, 2), (3, 1), (1, 1), (1, 1)]),
+}
+"""The lecture note's networks beside torchvision's: their window, and the kernel and stride of all that slides."""
+
+TOML = """
+name = "net"
+channels = 4
+window = [17, 20]
+preprocess = "none"
+activation = "softmax"
+layers = [
+  { op = "conv", key = "a", out = 6, kernel = 3 },
+  %s
+  { op = "linear", key = "z" },
+]
+"""
+FLATTEN = '{ op = "flatten" },'
+LAYERS = {
+    "groups": '{ op = "conv", key = "b", out = 4, kernel = 3, groups = 2 },',
+    "depthwise": '{ op = "conv", key = "b", out = 12, kernel = 3, stride = 2, groups = 6 },',
+    "no-bias": '{ op = "conv", key = "b", out = 5, kernel = 2, bias = false },',
+    "open-width": '{ op = "conv", key = "b", kernel = 2 },',
+    "linear-no-bias": FLATTEN + '{ op = "linear", key = "b", out = 7, bias = false }, { op = "relu" },',
+    "lrn": '{ op = "lrn", size = 3, alpha = 0.7, beta = 0.6, bias = 1.5 },',
+    "lrn-wide": '{ op = "lrn", size = 9, alpha = 0.7 },',
+    "lrn-map": '{ op = "lrn", size = 5, alpha = 0.7, beta = 0.6, bias = 1.5, region = "map" },',
+    "maxpool": '{ op = "maxpool", kernel = 4, stride = 3 },',
+    "maxpool-ceil": '{ op = "maxpool", kernel = 4, stride = 3, ceil = true },',
+    "maxpool-ceil-pad": '{ op = "maxpool", kernel = 3, stride = 2, pad = 1, ceil = true },',
+    "maxpool-ceil-behind": '{ op = "maxpool", kernel = 2, stride = 5, ceil = true },',
+    "avgpool": '{ op = "avgpool", kernel = 4, stride = 3 },',
+    "avgpool-ceil": '{ op = "avgpool", kernel = 4, stride = 3, ceil = true },',
+    "avgpool-ceil-behind": '{ op = "avgpool", kernel = 2, stride = 7, ceil = true },',
+    "globalavgpool": '{ op = "relu" }, { op = "globalavgpool" },',
+}
+
+
+def windows(classifier: Classifier, count: int = 2) -> np.ndarray:
+    """Random windows (N, height, width, channels) uint8."""
+    channels = classifier.original.graph.inputs[0].shape[1]
+    return np.random.default_rng(1).integers(0, 256, (count, *classifier.window, channels), dtype=np.uint8)
+
+
+def answer(classifier: Classifier, pixels: np.ndarray, folder: Path) -> np.ndarray:
+    """The scores of the network as it was read, before anything is rewritten."""
+    ir.save(classifier.original, folder / "read.onnx")
+    session = ort.InferenceSession(folder / "read.onnx")
+    preprocessing = load_preprocessing(classifier.preprocess)
+    image = preprocessing.apply(pixels) if preprocessing else pixels.astype(np.float32) / 255
+    return session.run(None, {"input": np.moveaxis(image, -1, 1)})[0]
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def test_layers_are_the_references(layer: str, tmp_path: Path) -> None:
+    """Every kind of layer, at sizes that do not fit evenly, gives what numpy gives."""
+    network = make_network(tmp_path, TOML % (layer if FLATTEN in layer else layer + FLATTEN))
+    classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
+    pixels = windows(classifier)
+    got = answer(classifier, pixels, tmp_path)
+    for scores, window in zip(got, pixels, strict=True):
+        expected = reference.run(network.architecture, network.tensors, window.transpose(2, 0, 1) / 255)
+        assert_allclose(scores, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+UNPADDED = """
+name = "unpadded"
+channels = 3
+window = [24, 28]
+preprocess = "unit"
+activation = "softmax"
+layers = [
+  { op = "conv", key = "a", out = 6, kernel = 3, bias = false }, { op = "relu" }, { op = "lrn", size = 3, alpha = 0.5 },
+  { op = "avgpool", kernel = 2, stride = 2 },
+  { op = "conv", key = "b", out = 8, kernel = 3, groups = 2 }, { op = "relu" },
+  { op = "maxpool", kernel = 3, stride = 2, ceil = true },
+  { op = "conv", key = "c", kernel = 1 },
+  { op = "globalavgpool" }, { op = "flatten" },
+]
+"""
+
+
+def test_dense_cells_are_single_windows(tmp_path: Path) -> None:
+    """Groups, normalisation and averages slide: every cell of a larger image is the reference's score of its window."""
+    network = make_network(tmp_path, UNPADDED)
+    models = convert_into(tmp_path / "models", network)
+    session = ort.InferenceSession(models / "unpadded" / "1" / "model.onnx")
+    image = np.random.default_rng(2).integers(0, 256, (36, 44, 3), dtype=np.uint8)
+    (grid,) = session.run(None, {"image": image[None]})
+    assert grid.shape == (1, 5, 4, 5)
+    for row, col in np.ndindex(4, 5):
+        expected = network.scores(image[4 * row : 4 * row + 24, 4 * col : 4 * col + 28])
+        assert_allclose(grid[0, :, row, col], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ('{ op = "conv", key = "b", out = 4, kernel = 3, groups = 4 },', "4 groups cannot divide 6 channels into 4"),
+        ('{ op = "conv", key = "b", out = 9, kernel = 3, groups = 2 },', "2 groups cannot divide 6 channels into 9"),
+        ('{ op = "lrn", size = 4 },', "layers.1.lrn.size: Value error, expected an odd size"),
+        ('{ op = "lrn", size = 3, bias = nan },', "layers.1.lrn.bias: Input should be"),
+        ('{ op = "lrn", size = 3, region = "image" },', "layers.1.lrn.region: Input should be 'channels' or 'map'"),
+        ('{ op = "avgpool", kernel = 2, stride = 2, pad = 1 },', "layers.1.avgpool.pad: Extra inputs"),
+        ('{ op = "maxpool", kernel = 2, stride = 2, pad = 2 },', "maxpool of 2×2 does not fit"),
+        ('{ op = "avgpool", kernel = 90, stride = 2, ceil = true },', "avgpool of 90×90 does not fit"),
+        ('{ op = "flatten" }, { op = "globalavgpool" },', "globalavgpool cannot follow a shape of (1620,)"),
+    ],
+    ids=["channels", "out", "even", "nan", "region", "padded", "pad", "large", "order"],
+)
+def test_layers_that_cannot_be(tmp_path: Path, layer: str, said: str) -> None:
+    """A layer that contradicts itself or what comes before is refused on one line."""
+    network = make_network(tmp_path, TOML % FLATTEN)
+    network.toml.write_text(TOML % (layer + FLATTEN), "utf-8")
+    unused = {"b.weight": np.zeros(1, np.float32), "b.bias": np.zeros(1, np.float32)} if '"b"' in layer else {}
+    save_file({**network.tensors, **unused}, network.checkpoint)
+    with pytest.raises(SourceError) as caught:
+        read_source(network.checkpoint, arch=str(network.toml), window=None)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_tables_of_preprocessing_are_checked(tmp_path: Path) -> None:
+    """Instead of a preset's name there may be a table, of what a JSON file may hold."""
+    network = make_network(tmp_path, UNPADDED)
+    network.toml.write_text(UNPADDED.replace('"unit"', '{ mean = [1, 2, 3], std = [1, 0, 1], order = "RGB" }'), "utf-8")
+    with pytest.raises(SourceError, match=r"preprocess\..*expected a scale and std other than 0"):
+        read_source(network.checkpoint, arch=str(network.toml), window=None)
+
+
+@pytest.mark.parametrize("name", LECTURED)
+def test_the_lecture_notes_networks(name: str) -> None:
+    """Window, kernels and strides are those published; the keys tell which network it is."""
+    architecture = load_architecture(name)
+    size, slides = LECTURED[name]
+    assert architecture.window == (size, size)
+    assert [(layer.kernel, layer.stride) for layer in architecture.layers if hasattr(layer, "kernel")] == slides
+    assert recognise(set(architecture.keys())) == architecture
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "window", "stride"),
+    [
+        ("cifar10_80sec", 10, (32, 32), 8),
+        ("cifar10_80sec", 10, (24, 24), 8),
+        ("cifar10_18pct", 10, (32, 32), 8),
+        ("cifar10_18pct", 7, (24, 24), 8),
+        ("allcnn_c", 10, (32, 32), 4),
+        ("alexnet2012", 20, (227, 227), 32),
+    ],
+    ids=lambda value: str(value).replace(" ", ""),
+)
+def test_recognised_networks_convert(
+    name: str, classes: int, window: tuple[int, int], stride: int, tmp_path: Path
+) -> None:
+    """A checkpoint of any number of classes is recognised, and its window scores what the reference gives it."""
+    architecture = load_architecture(name).model_copy(update={"window": window})
+    tensors = reference.random_tensors(architecture, classes, np.random.default_rng(0))
+    save_file(tensors, tmp_path / "net.safetensors")
+    classifier = read_source(tmp_path / "net.safetensors", arch=None, window=window)
+    target = tmp_path / "models" / "net" / "1"
+    report = conversion.convert(classifier, conversion.Request(target, windows=2), SILENT)
+    assert report.spec.vertical.stride == stride
+    (pixels,) = windows(classifier, 1)
+    expected = reference.run(
+        architecture, tensors, load_preprocessing(architecture.preprocess).apply(pixels).transpose(2, 0, 1)
+    )
+    (scores,) = ort.InferenceSession(target / "model.onnx").run(None, {"image": pixels[None]})
+    assert_allclose(scores[0, :, 0, 0], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def torch_layers(name: str) -> list:
+    """The published networks, written down once more in PyTorch's layers; named as in the TOML."""
+    from torch import nn
+
+    def conv(*sizes: int, **options: int) -> list:
+        return [nn.Conv2d(*sizes, **options), nn.ReLU()]
+
+    if name == "alexnet2012":
+        around = [nn.LocalResponseNorm(5, 1e-4, 0.75, 2), nn.MaxPool2d(3, 2)]
+        return [
+            *conv(3, 96, 11, stride=4), *around, *conv(96, 256, 5, padding=2, groups=2), *around,
+            *conv(256, 384, 3, padding=1), *conv(384, 384, 3, padding=1, groups=2),
+            *conv(384, 256, 3, padding=1, groups=2), nn.MaxPool2d(3, 2), nn.Flatten(),
+            nn.Linear(9216, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 20),
+        ]  # fmt: skip
+    if name == "cifar10_80sec":
+        return [
+            nn.Conv2d(3, 32, 5, padding=2), nn.MaxPool2d(3, 2, ceil_mode=True), nn.ReLU(),
+            *conv(32, 32, 5, padding=2), nn.AvgPool2d(3, 2, ceil_mode=True),
+            *conv(32, 64, 5, padding=2), nn.AvgPool2d(3, 2, ceil_mode=True), nn.Flatten(),
+            nn.Linear(1024, 64), nn.ReLU(), nn.Linear(64, 10),
+        ]  # fmt: skip
+    blocks = [(3, 96, 1), (96, 96, 1), (96, 96, 2), (96, 192, 1), (192, 192, 1), (192, 192, 2)]
+    return [
+        *(layer for inputs, outputs, stride in blocks for layer in conv(inputs, outputs, 3, stride=stride, padding=1)),
+        *conv(192, 192, 3), *conv(192, 192, 1), *conv(192, 10, 1), nn.AvgPool2d(6), nn.Flatten(),
+    ]  # fmt: skip
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["alexnet2012", "cifar10_80sec", "allcnn_c"])
+def test_the_lecture_notes_networks_are_pytorchs(name: str, tmp_path: Path) -> None:
+    """PyTorch's own layers, put together from the papers, give the same scores with the same weights."""
+    import torch
+
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(*torch_layers(name))
+    tensor_keys = load_architecture(name).keys()
+    names = [key.removesuffix(".weight") for key in tensor_keys if key.endswith(".weight")]
+    numbers = sorted({int(key.split(".")[0]) for key in net.state_dict()})
+    renamed = {str(number): name for number, name in zip(numbers, names, strict=True)}
+    state = {
+        ".".join((renamed[key.split(".")[0]], key.split(".")[1])): value for key, value in net.state_dict().items()
+    }
+    torch.save(state, tmp_path / "net.pth")
+    classifier = read_source(tmp_path / "net.pth", arch=None, window=None)
+    pixels = windows(classifier)
+    image = np.moveaxis(load_preprocessing(classifier.preprocess).apply(pixels), -1, 1)
+    with torch.no_grad():
+        expected = net.double()(torch.from_numpy(image.astype(np.float64))).numpy()
+    assert_allclose(answer(classifier, pixels, tmp_path), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
