@@ -26,7 +26,9 @@ WINDOW = re.compile(r"([0-9]{1,4})(?:x([0-9]{1,4}))?")
 Source = Annotated[
     Path,
     typer.Argument(
-        metavar="SOURCE", help="A state_dict (.safetensors, .pth), ONNX classifier or Caffe network (.caffemodel)."
+        metavar="SOURCE",
+        help="A state_dict (.safetensors, .pth), ONNX classifier or Caffe network (.caffemodel); with PyTorch or Keras "
+        "installed, an exported program (.pt2) or a saved model (.keras, .h5). No code from a file is run.",
     ),
 ]
 Output = Annotated[
@@ -36,24 +38,28 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the version if it 
 Arch = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME | FILE.toml | FILE.prototxt",
+        metavar="NAME | FILE.toml | FILE.prototxt | torchvision:NAME | MODULE:FACTORY",
         help="The checkpoint's network: a shipped one (alexnet, vgg11 to vgg19_bn, alexnet2012, cifar10_80sec, "
         "cifar10_18pct, allcnn_c) or a list of its layers; recognised by the checkpoint's keys unless told. "
-        "A caffemodel's prototxt; the one beside it unless told.",
+        "A caffemodel's prototxt; the one beside it unless told. With PyTorch installed, one of torchvision's "
+        "classifiers (torchvision:resnet50), or what a function makes (mypackage.nets:build, which may lie in the "
+        "current directory): that runs the module's code, but nothing of the checkpoint.",
     ),
 ]
 Window = Annotated[
     str | None,
     typer.Option(
-        metavar="224 | HxW", help="Pixels that the network was trained on; what the network or file says unless told."
+        metavar="224 | HxW",
+        help="Pixels that the network was trained on; what the network or file, torchvision or the module's attribute "
+        "`window` says unless told.",
     ),
 ]
 Preprocess = Annotated[
     str | None,
     typer.Option(
         metavar="imagenet | caffe | unit | none | FILE.json",
-        help="What turns pixels 0 to 255 into the network's input; goes into the graph. The network's own unless told, "
-        "none for ONNX.",
+        help="What turns pixels 0 to 255 into the network's input; goes into the graph. The network's own or "
+        "torchvision's unless told, none for other modules and files that hold their network.",
     ),
 ]
 Activation = Annotated[

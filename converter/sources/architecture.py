@@ -183,7 +183,7 @@ def recognise(keys: set[str]) -> Architecture:
         names = ", ".join(architecture.name for architecture in known)
         raise SourceError(
             f"arch: the checkpoint's {len(keys)} tensors fit no known architecture ({names}); "
-            "describe the network with --arch FILE.toml"
+            "describe the network with --arch FILE.toml, or name its module with --arch torchvision:NAME"
         )
     return nearest
 

@@ -4,7 +4,7 @@ The layers become the operators of the same name, the fully connected ones Gemm,
 checkpoint like any exporter's file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,13 +32,16 @@ from converter.sources.classifier import Classifier
 OPSET = 19
 IR_VERSION = 9
 EPSILON = 1e-5  # PyTorch's default for batch normalisation
+BATCHES = ".num_batches_tracked"
+"""Ends the keys of what PyTorch's batch normalisation counts beside its statistics; older checkpoints lack it."""
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
 
 def build_classifier(checkpoint: Checkpoint, architecture: Architecture, window: tuple[int, int]) -> Classifier:
     """Build the network for windows of (height, width) pixels; raises SourceError if the tensors do not fit it."""
-    _check_keys(set(checkpoint.tensors), architecture)
+    expected, got = set(architecture.keys()), {key for key in checkpoint.tensors if not key.endswith(BATCHES)}
+    check_keys(architecture.name, len(expected), sorted(expected - got), sorted(got - expected))
     network = _Network(checkpoint.tensors, (architecture.channels, *window))
     for layer in architecture.layers:
         network.add(layer)
@@ -54,15 +57,13 @@ def build_classifier(checkpoint: Checkpoint, architecture: Architecture, window:
     )
 
 
-def _check_keys(got: set[str], architecture: Architecture) -> None:
-    expected = set(architecture.keys())
-    missing = sorted(expected - got)
-    unknown = sorted(key for key in got - expected if not key.endswith(".num_batches_tracked"))
+def check_keys(name: str, expected: int, missing: Sequence[str], unknown: Sequence[str]) -> None:
+    """Raise SourceError if a checkpoint lacks any of the network's tensors, or has others."""
     if missing or unknown:
         faults = [f"lacks {', '.join(missing[:3])}"] if missing else []
         faults += [f"has besides {', '.join(unknown[:3])}"] if unknown else []
         raise SourceError(
-            f"checkpoint: expected the {len(expected)} tensors of {architecture.name}, but it {' and '.join(faults)}"
+            f"checkpoint: expected the {expected} tensors of {name}, but it {' and '.join(faults)}"
             f"{' …' if max(len(missing), len(unknown)) > 3 else ''}; name the right network with --arch"
         )
 
@@ -189,7 +190,7 @@ class _Network:
         self._node("Gemm", self._sums(layer, (features, *self.shape)), (features,), transB=1)
 
     def _out(self, layer: Conv | Linear) -> int:
-        return layer.out or max(1, *self.tensors[layer.tensor_keys[0]].shape[:1])
+        return layer.out or max((1, *self.tensors[layer.tensor_keys[0]].shape[:1]))
 
     def _sums(self, layer: Conv | Linear, shape: tuple[int, ...]) -> list[ir.Value]:
         """The weights, which have this shape, and the bias."""

@@ -37,23 +37,23 @@ def _read(archive: zipfile.ZipFile, data: NDArray[np.uint8], path: Path) -> obje
         raise SourceError(f"{path}: expected one data.pkl in the archive, got {len(names)}; not a PyTorch checkpoint")
     prefix = names[0].removesuffix("data.pkl")
     if f"{prefix}byteorder" in archive.namelist():
-        order = _content(archive, data, f"{prefix}byteorder")[:10].tobytes()
+        order = content(archive, data, f"{prefix}byteorder")[:10].tobytes()
         if order != b"little":
             raise SourceError(f"{path}: expected little-endian tensors, got {order!r}; save it on such a machine")
-    pickled = _content(archive, data, names[0])
+    pickled = content(archive, data, names[0])
     if len(pickled) > MAX_PICKLE_BYTES:
         raise SourceError(f"{path}: expected data.pkl of at most {MAX_PICKLE_BYTES >> 20} MiB")
     loaded, storages = unpickle(io.BytesIO(pickled.data), path)
     if sum(storage.nbytes for storage in storages.values()) > len(data):
         raise ValueError("its storages have more bytes than the file")
     for key, storage in storages.items():
-        storage.content = _content(archive, data, f"{prefix}data/{key}")
+        storage.content = content(archive, data, f"{prefix}data/{key}")
         if len(storage.content) != storage.nbytes:
             raise ValueError(f"storage {key[:40]!r}: expected {storage.nbytes} bytes, got {len(storage.content)}")
     return loaded
 
 
-def _content(archive: zipfile.ZipFile, data: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+def content(archive: zipfile.ZipFile, data: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
     """An entry's content, where it lies in the file; raises BadZipFile if it is not stored plainly and whole."""
     entry = archive.getinfo(name)
     archive.open(entry).close()  # compares the entry's own header with the directory

@@ -115,6 +115,7 @@ def mutilations() -> Iterator[tuple[str, Callable[[dict[str, np.ndarray]], objec
     yield "misshapen", lambda t: t.update({"b.bias": np.zeros(9, np.float32)}), r"b.bias: expected shape (8,), got (9,)"
     yield "window", lambda t: t.update({"c.weight": np.zeros((16, 8), np.float32)}), "expected shape (16, 160)"
     yield "classes", lambda t: t.update({"d.weight": np.zeros((0, 16), np.float32)}), "expected shape (1, 16)"
+    yield "scalar", lambda t: t.update({"d.weight": np.zeros((), np.float32)}), "expected shape (1, 16), got ()"
     yield "nan", lambda t: t["c.weight"].fill(np.nan), "c.weight: expected finite numbers"
     yield (
         "integers",

@@ -1,0 +1,194 @@
+"""Keras's saved models, `.keras` and `.h5`, through Keras's own ONNX export, whatever it runs on.
+
+Keras makes the classes that a file names, with what the file says, before it reads weights. So the file may name only
+layers of images, and what they are made of; with safe_mode on, Keras refuses Python code besides. A first reading makes
+no variables, but holds their claimed shapes against the weights that there are. Refused are Lambda and all other
+layers that run code or open files, custom classes, files of weights alone, and Keras before 3.14, whose safe_mode can
+be got around. What is left to trust is Keras's own work, and the HDF5 library's, which is C.
+"""
+
+import importlib.util
+import json
+import os
+import tempfile
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.errors import SourceError, UnsupportedError
+from converter.sources.checkpoint import sha256
+from converter.sources.classifier import Classifier
+from converter.sources.frameworks import framework, quiet, reason
+from converter.sources.mapped import mapped
+from converter.sources.onnx_file import read_classifier
+from converter.sources.torch_zip import content
+from protos import model_pb2
+
+if TYPE_CHECKING:
+    import keras
+
+KERAS = "pip install keras torch onnxscript"
+OLDEST = (3, 14)
+BACKEND = "KERAS_BACKEND"
+BACKENDS = {"torch": "onnxscript", "tensorflow": "tf2onnx", "jax": "jax2onnx"}
+"""What Keras runs on, the first that is installed unless the user chose, and what it exports with."""
+ARCHIVE_SUFFIX = ".keras"
+CONFIG = "config.json"
+METADATA = "metadata.json"
+MAX_CONFIG_BYTES = 1 << 26
+CONTAINER = "Sequential"
+"""Stands for what names no class."""
+
+PARTS = ("initializers", "regularizers", "constraints")
+"""Modules of what layers have."""
+LAYERS = tuple(
+    f"keras.src.layers.{module}"
+    for module in (
+        *("activations.", "attention.", "convolutional.", "merging.", "normalization.", "pooling.", "regularization."),
+        *("reshaping.", "core.dense", "core.einsum_dense", "core.identity", "core.input_layer", "core.masking"),
+        *("preprocessing.image_preprocessing.", "preprocessing.normalization", "preprocessing.rescaling"),
+    )
+)
+"""Modules of layers that compute, whatever they are told; those in `core` and `preprocessing` may do more."""
+OPERATIONS = ("keras.src.ops.numpy", "keras.src.ops.nn")
+"""x + y and the like between layers."""
+OTHERS = {
+    "DTypePolicy",
+    "Functional",
+    "Model",
+    "Sequential",
+    "__ellipsis__",
+    "__keras_tensor__",
+    "__numpy__",
+    "__slice__",
+}
+
+
+def read_keras(path: Path, window: tuple[int, int] | None) -> Classifier:
+    """Read a saved model; `window` (height, width) is needed where it leaves the size open.
+
+    Raises ConversionError, and OSError.
+    """
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        keras = _keras(path)
+        config, version = _described(path)
+        _check_classes(config, keras, path)
+        file = Path(folder) / "network.onnx"
+        _export(_loaded(path, keras), window, file, path)
+        classifier = read_classifier(file, window)
+    kind = "keras" if path.suffix.lower() == ARCHIVE_SUFFIX else "keras-h5"
+    source = model_pb2.Source(format=kind, sha256=sha256(path), producer=f"keras {version}")
+    return replace(classifier, source=source)
+
+
+def _keras(path: Path) -> ModuleType:
+    """Keras, on what the user chose or else has."""
+    installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
+    if installed:
+        os.environ.setdefault(BACKEND, installed[0])
+    keras = framework("keras", KERAS, f"{path}")
+    if tuple(int(number) for number in keras.__version__.split(".")[:2]) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise SourceError(f"{path}: expected Keras {oldest} or later, got {keras.__version__}: pip install -U keras")
+    framework(BACKENDS.get(keras.backend.backend(), "torch"), KERAS, f"{path}")
+    return keras
+
+
+def _described(path: Path) -> tuple[object, str]:
+    """What a file says of its network, and the version of Keras that saved it; raises SourceError."""
+    try:
+        return _in_archive(path) if path.suffix.lower() == ARCHIVE_SUFFIX else _in_h5(path)
+    except Exception as error:  # HDF5 raises every kind, and so does JSON of another form
+        raise SourceError(f"{path}: damaged, or not a model that Keras saved: {reason(error)}") from None
+
+
+def _in_archive(path: Path) -> tuple[object, str]:
+    with zipfile.ZipFile(path) as archive:
+        config, about = (_json(content(archive, mapped(path), name)) for name in (CONFIG, METADATA))
+    return {**config, "compile_config": None}, str(about["keras_version"])[:30]
+
+
+def _in_h5(path: Path) -> tuple[object, str]:
+    import h5py  # noqa: PLC0415 (comes with Keras)
+
+    with h5py.File(path) as file:
+        if "model_config" not in file.attrs:
+            raise ValueError("it holds weights alone; save the whole network with model.save('model.keras')")
+        return json.loads(file.attrs["model_config"]), str(file.attrs.get("keras_version", ""))[:30]
+
+
+def _json(text: NDArray[np.uint8]) -> Any:  # noqa: ANN401 (whatever JSON says)
+    if len(text) > MAX_CONFIG_BYTES:
+        raise ValueError(f"expected a description of at most {MAX_CONFIG_BYTES >> 20} MiB")
+    return json.loads(bytes(text))
+
+
+def _check_classes(config: object, keras: ModuleType, path: Path) -> None:
+    """Raise UnsupportedError if a file names anything but layers that compute, and what they are made of."""
+    known, pending = _known(keras), [config]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            name, module = value.get("class_name", CONTAINER), value.get("module") or "keras"
+            if str(name) not in known or str(module).split(".")[0] != "keras":
+                raise UnsupportedError(
+                    f"{path}: {f'{module}.{name}'[:80]!r}: expected layers of Keras's own that neither run code nor "
+                    "open files; export the network to ONNX where you trust it"
+                )
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+
+
+def _known(keras: ModuleType) -> set[str]:
+    """The names of classes that a file may have."""
+    layers = {name for name, kind in vars(keras.layers).items() if _module(kind).startswith(LAYERS)}
+    parts = {name for module in PARTS for name in vars(getattr(keras, module))}
+    operations = {
+        name
+        for module in OPERATIONS
+        for name, kind in vars(importlib.import_module(module)).items()
+        if isinstance(kind, type) and issubclass(kind, keras.Operation)
+    }
+    return layers | parts | operations | OTHERS
+
+
+def _module(kind: object) -> str:
+    return str(getattr(kind, "__module__", ""))
+
+
+def _loaded(path: Path, keras: ModuleType) -> "keras.Model":
+    """The network with its weights; first without making variables, to see that the weights are as large as claimed."""
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            keras.saving.load_model(path, compile=False, safe_mode=True)
+        keras.utils.clear_session()
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises every kind
+        running = f"Keras {keras.__version__} on {keras.backend.backend()}"
+        raise SourceError(f"{path}: {running} cannot load it: {reason(error)}") from None
+
+
+def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, path: Path) -> None:
+    """Write the network for one window, of the size that it was saved with or else of the user's."""
+    import keras  # noqa: PLC0415 (optional)
+
+    images = network.inputs
+    if len(images) != 1 or len(images[0].shape) != 4:
+        shapes = ", ".join(str(image.shape) for image in images)
+        raise UnsupportedError(f"inputs: expected one image, got {len(images)}: {shapes}")
+    sizes = images[0].shape[1:]
+    if None in sizes and window is None:
+        raise SourceError(f"window: the file leaves its input's size open ({sizes}); say --window HEIGHTxWIDTH")
+    if window is not None and None in sizes:
+        sizes = (sizes[0], *window) if sizes[2] is None else (*window, sizes[2])
+    image = keras.InputSpec(shape=(1, *sizes), dtype=images[0].dtype, name="image")
+    try:
+        network.export(str(file), format="onnx", verbose=False, input_signature=[image])
+    except Exception as error:  # and so does every exporter
+        raise UnsupportedError(f"{path}: Keras cannot export it to ONNX: {reason(error)}") from None

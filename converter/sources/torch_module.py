@@ -1,0 +1,156 @@
+"""A state_dict and the module that it belongs to: one of torchvision's classifiers, or what a factory makes.
+
+    --arch torchvision:resnet50        get_model("resnet50"), as many classes as the checkpoint has
+    --arch mypackage.nets:build        build(), from a module on the path or in the current directory
+
+The state_dict is read as every checkpoint is, without PyTorch and without running anything of it, and must have the
+module's tensors, all of them and no others. A factory's module is the user's own code, and is run.
+"""
+
+import difflib
+import importlib
+import re
+import sys
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.errors import SourceError
+from converter.preprocessing import NONE, Preprocessing
+from converter.sources.checkpoint import Checkpoint, read_checkpoint
+from converter.sources.classifier import Classifier
+from converter.sources.frameworks import PYTORCH, framework, quiet, reason
+from converter.sources.network import BATCHES, check_keys
+from converter.sources.torch_export import export
+from protos import model_pb2
+
+if TYPE_CHECKING:
+    import torch
+
+TORCHVISION = "torchvision"
+MODULE = re.compile(r"(?!\d)[\w.]+:(?!\d)\w+")
+INCEPTIONS = ("googlenet", "inception_v3")
+OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+"""norm.1 of torchvision's first DenseNets, whose checkpoints it still hands out, is norm1 now."""
+
+
+@dataclass(frozen=True)
+class Module:
+    """A network in PyTorch, and what is known about its training; `window` is (height, width) in pixels."""
+
+    network: "torch.nn.Module"
+    window: tuple[int, int]
+    preprocess: str | Preprocessing
+
+
+def is_module(arch: str) -> bool:
+    """Whether --arch names a module rather than a file."""
+    return MODULE.fullmatch(arch) is not None and not Path(arch).exists()
+
+
+def read_module(path: Path, arch: str, window: tuple[int, int] | None) -> Classifier:
+    """Read a checkpoint, load it into the module that `arch` names, and export that; raises ConversionError."""
+    checkpoint = read_checkpoint(path)
+    with quiet(), _current_directory():
+        torch = framework("torch", PYTORCH, f"--arch {arch}")
+        package, name = arch.split(":")
+        module = _torchvision(name, checkpoint, window) if package == TORCHVISION else _made(package, name, window)
+        network = module.network.float().eval()
+        _load(network, checkpoint.tensors, arch)
+        image = torch.zeros(1, _channels(network), *module.window)
+        classifier = export(network, (image,), f"--arch {arch}")
+    source = model_pb2.Source(format=checkpoint.source.format, sha256=checkpoint.source.sha256, producer="pytorch")
+    return replace(classifier, preprocess=module.preprocess, source=source)
+
+
+@contextmanager
+def _current_directory() -> Iterator[None]:
+    """Modules there can be imported, as with `python -m`."""
+    before = sys.path[:]
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _torchvision(name: str, checkpoint: Checkpoint, window: tuple[int, int] | None) -> Module:
+    """One of torchvision's classifiers; the window and preprocessing are those that its own weights were trained on."""
+    models = framework(TORCHVISION, PYTORCH, f"--arch {TORCHVISION}:{name}").models
+    known = models.list_models(module=models)
+    if name not in known:
+        near = ", ".join(difflib.get_close_matches(name, known)) or f"resnet50 or another of {len(known)}"
+        raise SourceError(f"arch: torchvision has no classifier {name!r}; expected {near}")
+    training = models.get_model_weights(name).DEFAULT.transforms()
+    window = window or (training.crop_size[0],) * 2
+    options = _options(name, checkpoint.tensors, window)
+    network = models.get_model(name, weights=None, **options)
+    *_, (head, weight) = ((key, value) for key, value in network.state_dict().items() if key.endswith(".weight"))
+    classes = checkpoint.tensors.get(head, np.empty(0)).shape
+    if classes != weight.shape and classes[:1] > (0,) and classes[1:] == weight.shape[1:]:
+        network = models.get_model(name, weights=None, num_classes=classes[0], **options)
+    mean, std = (tuple(float(number) for number in numbers) for numbers in (training.mean, training.std))
+    return Module(network, window, Preprocessing(scale=1 / 255, mean=mean, std=std, order="RGB"))
+
+
+def _options(name: str, keys: Collection[str], window: tuple[int, int]) -> dict[str, Any]:
+    """What a checkpoint's keys do not show; the two Inceptions as they are with torchvision's own weights."""
+    if name in INCEPTIONS:
+        auxiliary = any(key.startswith(("aux", "Aux")) for key in keys)
+        return {"aux_logits": auxiliary, "transform_input": True, "init_weights": False}
+    return {"image_size": window[0]} if name.startswith("vit_") else {}
+
+
+def _made(package: str, name: str, window: tuple[int, int] | None) -> Module:
+    """What a factory makes; its window is the user's choice or its own attribute `window`, (height, width)."""
+    import torch  # noqa: PLC0415 (optional)
+
+    try:
+        network = getattr(importlib.import_module(package), name)()
+    except Exception as error:  # whatever the user's code raises
+        raise SourceError(f"arch: {package}:{name} fails: {type(error).__name__}: {reason(error)}") from None
+    if not isinstance(network, torch.nn.Module):
+        raise SourceError(f"arch: {package}:{name}: expected a torch.nn.Module, got {type(network).__name__}")
+    window = window or getattr(network, "window", None)
+    if not isinstance(window, tuple) or [type(size) for size in window] != [int, int] or min(window) < 1:
+        raise SourceError(
+            f"window: {package}:{name} has no attribute `window` of (height, width), got {window!r}; "
+            "say --window HEIGHTxWIDTH"
+        )
+    return Module(network, window, NONE)
+
+
+def _channels(network: "torch.nn.Module") -> int:
+    """What the first convolution takes."""
+    import torch  # noqa: PLC0415 (optional)
+
+    return next((part.in_channels for part in network.modules() if isinstance(part, torch.nn.Conv2d)), 3)
+
+
+def _load(network: "torch.nn.Module", tensors: Mapping[str, NDArray[np.generic]], arch: str) -> None:
+    """Copy the checkpoint's tensors into the module; raises SourceError unless they are the module's own."""
+    import torch  # noqa: PLC0415 (optional)
+
+    own = network.state_dict()
+    named = {OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in tensors.items()}
+    misshapen = [key for key, value in own.items() if key in named and named[key].shape != tuple(value.shape)]
+    for key in own.keys() & named.keys():
+        if own[key].is_floating_point() and named[key].dtype.kind != "f":
+            raise SourceError(f"checkpoint: {key}: expected floating-point numbers, got {named[key].dtype}")
+    try:
+        state: Any = OrderedDict((key, torch.from_numpy(named[key])) for key in named if key not in misshapen)
+        # the whole is of this version, and the parts of none: they bring old names up to date then
+        state._metadata = {"": {"version": network._version}}  # noqa: SLF001 (where load_state_dict looks)
+        missing, unknown = network.load_state_dict(state, strict=False)
+    except Exception as error:  # modules have hooks of their own
+        raise SourceError(f"checkpoint: it does not load into {arch}: {reason(error)}") from None
+    check_keys(arch, len(own), [key for key in missing if key not in misshapen and not key.endswith(BATCHES)], unknown)
+    for key in misshapen:
+        shapes = f"expected shape {tuple(own[key].shape)}, got {named[key].shape}"
+        raise SourceError(f"checkpoint: {key}: {shapes}; name the right network with --arch")

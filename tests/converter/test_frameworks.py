@@ -1,0 +1,63 @@
+"""Sources that need PyTorch or Keras, where those are not there."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+from networks import UNPADDED, make_network
+
+from converter.errors import SourceError
+from converter.sources.read import read_source
+
+DATA = Path(__file__).parents[1] / "data"
+PACKAGES = {"torch": "torch torchvision onnxscript", "keras": "keras torch onnxscript"}
+NEEDS = {
+    "torchvision": ("net.safetensors", "torchvision:resnet50", "torch"),
+    "factory": ("net.safetensors", "nets:build", "torch"),
+    "pt2": ("net.pt2", None, "torch"),
+    "keras": ("net.keras", None, "keras"),
+    "h5": ("net.h5", None, "keras"),
+}
+
+
+@pytest.mark.parametrize(("name", "arch", "package"), NEEDS.values(), ids=NEEDS)
+def test_missing_packages_are_named(
+    name: str, arch: str | None, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says what is missing, for what, and what to install."""
+    monkeypatch.setitem(sys.modules, package, None)
+    source = tmp_path / name
+    source.write_bytes(make_network(tmp_path, UNPADDED).checkpoint.read_bytes())
+    with pytest.raises(SourceError) as caught:
+        read_source(source, arch=arch, window=None)
+    reader = f"--arch {arch}" if arch else source
+    assert str(caught.value) == f"{reader} needs {package}, which is not installed: pip install {PACKAGES[package]}"
+
+
+def test_packages_that_do_not_load_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two packages that do not belong together fail in their own words, on one line."""
+
+    def fail(_: str) -> None:
+        raise RuntimeError("operator torchvision::nms\ndoes not exist")
+
+    network = make_network(tmp_path, UNPADDED)
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(SourceError, match="which fails: operator torchvision::nms does not exist: pip install torch"):
+        read_source(network.checkpoint, arch="torchvision:resnet50", window=None)
+
+
+@pytest.mark.parametrize("name", ["net.pt2", "net.keras", "net.h5"])
+def test_complete_networks_take_no_architecture(name: str, tmp_path: Path) -> None:
+    """What holds its network needs none."""
+    (tmp_path / name).write_bytes(b"content")
+    with pytest.raises(SourceError, match="holds its own network, got --arch vgg16; leave it out"):
+        read_source(tmp_path / name, arch="vgg16", window=None)
+
+
+def test_files_are_not_taken_for_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TOML file may have a colon in its name."""
+    network = make_network(tmp_path, UNPADDED)
+    monkeypatch.chdir(tmp_path)
+    Path("nets:toml").write_text(UNPADDED, "utf-8")
+    assert read_source(network.checkpoint, arch="nets:toml", window=None).window == (22, 26)
