@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,13 +100,27 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def main() -> None:
     """Run the command; Ctrl-C or a termination signal ends it with status 1 and nothing half-written."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit("fullconv-convert: interrupted"))
+        signal.signal(number, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         app()
     except (MemoryError, OSError) as error:
         sys.exit(f"fullconv-convert: {error or 'out of memory'}")
+
+
+_interrupted = threading.Event()
+
+
+def _interrupt(*_: object) -> None:
+    """End the command; a call back out of libvips may swallow that, so that the next window asks again."""
+    _interrupted.set()
+    sys.exit("fullconv-convert: interrupted")
+
+
+def _check_interrupted() -> None:
+    if _interrupted.is_set():
+        _interrupt()
 
 
 @app.command()
@@ -194,7 +209,7 @@ def _progress() -> Iterator[conversion.Progress]:
     """A bar on a terminal; elsewhere a line for each step. On standard error, for --json's sake."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield conversion.Progress(lambda name, _: typer.echo(f"{name} …", err=True), lambda: None)
+        yield conversion.Progress(lambda name, _: typer.echo(f"{name} …", err=True), _check_interrupted)
         return
     columns = (
         SpinnerColumn(),
@@ -205,7 +220,11 @@ def _progress() -> Iterator[conversion.Progress]:
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("")
+
+        def advance() -> None:
+            _check_interrupted()
+            bar.advance(task)
+
         yield conversion.Progress(
-            lambda name, windows: bar.reset(task, description=name, total=windows or None),
-            lambda: bar.advance(task),
+            lambda name, windows: bar.reset(task, description=name, total=windows or None), advance
         )

@@ -200,7 +200,10 @@ def test_interruption_leaves_nothing(tmp_path: Path, number: signal.Signals) -> 
                 break
         time.sleep(0.2)
         process.send_signal(number)
-        assert process.wait(60) == 1
+        try:
+            assert process.wait(60) == 1
+        finally:
+            process.kill()
     assert not (tmp_path / "models").exists()
 
 
