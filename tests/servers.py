@@ -4,7 +4,9 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,9 @@ from threading import Thread
 from typing import Any
 
 import grpc
+
+from client import Client
+from client.answer import Answer
 
 SCORE = "/fullconv.v1.Scoring/Score"
 COMMAND = [sys.executable, "-c", "from service.cli import main; main()"]
@@ -36,8 +41,8 @@ class Server:
 
 
 @contextmanager
-def running(models: Path, *options: str) -> Iterator[Server]:
-    """Start a server on a free port; stop it at the end, and see that it ended well."""
+def running(models: Path, *options: str, status: int = 0) -> Iterator[Server]:
+    """Start a server on a free port; stop it at the end, and see that it ended with a status."""
     command = [*COMMAND, "--models", str(models), "--listen", "127.0.0.1:0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -49,7 +54,7 @@ def running(models: Path, *options: str) -> Iterator[Server]:
             yield server
             if process.poll() is None and not server.events("draining"):
                 process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0, server.events("stray")
+            assert process.wait(60) == status, server.events("stray")
         finally:
             process.kill()
             reader.join()
@@ -66,9 +71,15 @@ def call(address: str, method: str, data: bytes) -> grpc.RpcError:
     raise AssertionError(f"expected {method} to fail")
 
 
-def until_busy(address: str) -> grpc.RpcError:
-    """Ask a server that admits one request until it is busy with another one; returns what it said then."""
-    while True:
-        error = call(address, SCORE, b"")
-        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return error
+@contextmanager
+def occupied(address: str, image: bytes) -> Iterator[tuple[Future[Answer], grpc.RpcError]]:
+    """Keep a server that admits one request busy with a large image: its answer, and what another one is told."""
+    with Client(address) as client, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.score, image, model="digits")
+        while not answer.done():
+            error = call(address, SCORE, b"")
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                yield answer, error
+                return
+            time.sleep(0.05)  # this call takes the one place too, and the client tries a few times only
+        raise AssertionError(f"expected a busy server, got {answer.result()}")

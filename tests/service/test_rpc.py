@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 from pictures import encode, noise, png
-from servers import COMMAND, Server, running, until_busy
+from servers import Server, occupied, running
 
 from client import Client, RequestError, UnavailableError
 from client.answer import Answer
@@ -188,36 +187,24 @@ def test_clients_that_go_on_asking_do_not_hold_up_the_end(models: Path) -> None:
 def test_health_says_not_serving_while_draining(models: Path) -> None:
     """After SIGTERM, with a request still running, health is NOT_SERVING and new requests are UNAVAILABLE."""
     large = pyvips.Image.gaussnoise(6000, 6000).cast("uchar").write_to_buffer(".png", compression=0)
-    with (
-        running(models, "--max-waiting", "1") as server,
-        grpc.insecure_channel(server.address) as channel,
-        Client(server.address) as client,
-    ):
+    with running(models, "--max-waiting", "1") as server, grpc.insecure_channel(server.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         for name in ("", "fullconv.v1.Scoring"):
             assert health.Check(health_pb2.HealthCheckRequest(service=name)).status == 1
-        answers: list[Answer] = []
-        thread = threading.Thread(target=lambda: answers.append(client.score(large, model="digits")))
-        thread.start()
-        until_busy(server.address)
-        server.process.send_signal(signal.SIGTERM)
-        while not server.events("draining"):
-            time.sleep(0.01)
-        assert health.Check(health_pb2.HealthCheckRequest(service="")).status == 2
-        with Client(server.address) as other, pytest.raises(UnavailableError, match="shutting down"):
-            other.models()
-        thread.join()
-    assert len(answers) == 1
+        with occupied(server.address, large) as (answer, _):
+            server.process.send_signal(signal.SIGTERM)
+            while not server.events("draining"):
+                time.sleep(0.01)
+            assert health.Check(health_pb2.HealthCheckRequest(service="")).status == 2
+            with Client(server.address) as other, pytest.raises(UnavailableError, match="shutting down"):
+                other.models()
+            assert answer.result().response.grid.rows == 742
 
 
 def test_busy_servers_say_when_to_come_again(models: Path) -> None:
     """With one request allowed to wait, a second one gets RESOURCE_EXHAUSTED with RetryInfo, at once."""
-    large = noise(3000, 3000, 1)
-    with running(models, "--max-waiting", "1") as server, Client(server.address) as client:
-        thread = threading.Thread(target=client.score, args=[large], kwargs={"model": "digits"})
-        thread.start()
-        error = until_busy(server.address)
-        thread.join()
+    with running(models, "--max-waiting", "1") as server, occupied(server.address, png(noise(3000, 3000, 1))) as found:
+        error = found[1]
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     (detail,) = rpc_status.from_call(error).details
     retry = RetryInfo()
@@ -252,19 +239,15 @@ def test_waiting_bytes_are_bounded(models: Path) -> None:
 def test_a_second_signal_ends_the_server_at_once(models: Path) -> None:
     """The first signal waits for the request that runs; the second does not: status 1."""
     large = pyvips.Image.black(12000, 12000).write_to_buffer(".png")
-    command = [*COMMAND, "--models", str(models), "--listen", "127.0.0.1:0", "--tile-mib", "64", "--max-waiting", "1"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        address = json.loads(process.stderr.readline())["address"]
-        with Client(address) as client, ThreadPoolExecutor(1) as pool:
-            running_request = pool.submit(client.score, large, model="digits")
-            until_busy(address)
-            process.send_signal(signal.SIGTERM)
-            while json.loads(process.stderr.readline())["event"] != "draining":
-                pass
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 1
-            with pytest.raises(UnavailableError):
-                running_request.result()
+    options = ["--tile-mib", "64", "--max-waiting", "1"]
+    with running(models, *options, status=1) as server, occupied(server.address, large) as (answer, _):
+        server.process.send_signal(signal.SIGTERM)
+        while not server.events("draining"):
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 1
+        with pytest.raises(UnavailableError):
+            answer.result()
 
 
 def test_reflection(server: Server) -> None:
