@@ -83,7 +83,8 @@ def row(name: str, exporter: str, options: argparse.Namespace) -> str:
     command += ["--preload", options.preload] if options.preload else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (this program)
     if done.returncode:
-        return f"| {name} | {exporter} | FAILED: {done.stderr.strip().splitlines()[-1]} | | | | |"
+        *_, said = ["", *done.stderr.strip().splitlines()]
+        return f"| {name} | {exporter} | FAILED with status {done.returncode}: {said} | | | | |"
     got = json.loads(done.stdout.splitlines()[-1])
     return f"| {name} | {exporter} | " + " | ".join(got) + " |"
 

@@ -1,37 +1,48 @@
 """The main path: a source in, a model version out.
 
-reader → classifier (ONNX) → lifted (graph.dense) or kept (graph.crops) → preprocessing → strides → verified → written
+reader → classifier (ONNX) → lifted (graph.dense) or kept (graph.crops) → preprocessing → strides → verified
+       → precision reduced, if wanted, and verified again → written
 """
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-from converter.errors import SourceError
+from converter.errors import SourceError, UnsupportedError
 from converter.graph.canonical import only_scores
 from converter.graph.converted import ConvertedGraph
 from converter.graph.crops import to_crops
 from converter.graph.dense import to_dense
+from converter.graph.precision import reduced
 from converter.graph.preprocess import prepend
-from converter.graph.strides import Variant, variants
+from converter.graph.strides import Variant, restrided, variants
 from converter.labels import load_labels
 from converter.preprocessing import Preprocessing, load_preprocessing
 from converter.report import Report
-from converter.runtime import move_weights, unmap
+from converter.runtime import loading_problem, move_weights, unmap
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
 from converter.spec import describe, embed
-from converter.verify.networks import ConvertedNetwork, CropsNetwork, Network, SourceNetwork
-from converter.verify.parity import Comparison, measure
+from converter.verify.images import sample_images
+from converter.verify.networks import ConvertedNetwork, CropsNetwork, Network, SourceNetwork, feed
+from converter.verify.parity import Comparison, Extent, check_agreement, measure
 from converter.writer import staging
 from protos import model_pb2
 from protos.spec import LABELS, REPORT, WEIGHTS
 
 SOURCE_WEIGHTS = "source.data"
+FULL = "fp32"
+MIN_AGREEMENT = 0.99
+"""Of the windows, on how many reduced precision must name the top class that float32 names."""
+CALIBRATION_IMAGES = 32
+CALIBRATION_SEED = 2  # other cuttings than the certificate's
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,8 @@ class Request:
     images: Path | None = None
     strides: tuple[int, ...] = ()
     crops_only: bool = False
+    precision: str = FULL
+    min_agreement: float = MIN_AGREEMENT
 
 
 @dataclass(frozen=True)
@@ -57,46 +70,50 @@ class Progress:
     advance: Callable[[], None]
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A network for windows (height, width) in one precision: its files, and the folder where their weights lie."""
+
+    graph: ConvertedGraph
+    window: tuple[int, int]
+    files: Sequence[Variant]
+    folder: Path
+
+    def network(self, file: Variant) -> Network:
+        """A file as a function of an image of any size."""
+        runner = ConvertedNetwork(file.model, self.graph.layout, self.folder)
+        return CropsNetwork(runner, file.plane, self.window) if self.graph.mode == "crops" else runner
+
+
 def convert(classifier: Classifier, request: Request, progress: Progress) -> Report:
     """Convert, verify and write. Raises ConversionError, and leaves nothing behind, if it cannot."""
     preprocessing = load_preprocessing(request.preprocess or classifier.preprocess)
-    if preprocessing is not None and classifier.original.graph.inputs[0].dtype == ir.DataType.UINT8:
+    if preprocessing is not None and classifier.image.dtype == ir.DataType.UINT8:
         raise SourceError("preprocess: the file takes pixels as uint8 and prepares them itself; leave --preprocess out")
-    with staging(request.target, force=request.force) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with staging(request.target, force=request.force) as folder, tempfile.TemporaryDirectory(dir=folder) as name:
         progress.step("rewriting the network", 0)
-        output = only_scores(classifier.model.graph)
-        move_weights([classifier.original, classifier.model], Path(scratch), SOURCE_WEIGHTS)
-        source = SourceNetwork(classifier, output, preprocessing, Path(scratch))
-        network = _rewritten(classifier, output, preprocessing, request, Path(scratch))
-        move_weights([network.model], folder, WEIGHTS)
+        scratch, output = Path(name), only_scores(classifier.model.graph)
+        move_weights([classifier.original, classifier.model], scratch, SOURCE_WEIGHTS)
+        source = SourceNetwork(classifier, output, preprocessing, scratch)
+        network = _rewritten(classifier, output, preprocessing, request, scratch)
+        home = folder if request.precision == FULL else scratch
+        move_weights([network.model], home, WEIGHTS)
         unmap(classifier.original)
         files = variants(network, request.strides, classifier.window)
-        for file in files:
-            ir.save(file.model, folder / file.name)
-
         spec = describe(request.target.absolute().parent.name, classifier, network, files, request.activation)
         _label(spec, request, classifier, folder)
-        spec.weights_sha256 = sha256(folder / WEIGHTS)
-        native = None
-        for file in files:
-            progress.step(f"comparing stride {file.plane[0].stride} with the source", request.windows)
-            converted = _runner(file, network, classifier.window, folder)
-            comparison = Comparison(
-                source=source,
-                converted=converted,
-                native=native,
-                plane=file.plane,
-                window=classifier.window,
-                channels=network.channels,
-                images=request.images,
-                windows=request.windows,
-            )
-            spec.parity.append(measure(comparison, progress.advance))
-            native = native or (converted, file.plane)
+
+        stage = Stage(network, classifier.window, files, home)
+        certificates = _certificates(source, stage, None, request, progress)
+        if request.precision != FULL:
+            full, stage = stage, _reduced(stage, request, progress, folder)
+            certificates = _certificates(source, stage, full, request, progress)
 
         progress.step("writing", 0)
+        spec.weights_sha256, spec.precision = sha256(folder / WEIGHTS), request.precision
+        spec.parity.extend(certificates)
         report = Report(spec, network.rewrites)
-        for file in files:
+        for file in stage.files:
             embed(spec, folder / file.name)
         (folder / REPORT).write_text(json.dumps(report.document(), indent=2, ensure_ascii=False) + "\n", "utf-8")
     return report
@@ -127,7 +144,51 @@ def _label(spec: model_pb2.ModelSpec, request: Request, classifier: Classifier, 
         spec.labels_sha256 = sha256(folder / LABELS)
 
 
-def _runner(file: Variant, network: ConvertedGraph, window: tuple[int, int], folder: Path) -> Network:
-    """A file of the result as a function of an image of any size."""
-    runner = ConvertedNetwork(file.model, network.layout, folder)
-    return CropsNetwork(runner, file.plane, window) if network.mode == "crops" else runner
+def _certificates(
+    source: SourceNetwork, stage: Stage, full: Stage | None, request: Request, progress: Progress
+) -> list[model_pb2.Parity]:
+    """Write every file and measure it against the source; of reduced precision, against the one in float32 too."""
+    certificates, native = [], None
+    for position, file in enumerate(stage.files):
+        progress.step(f"comparing stride {file.plane[0].stride} with the source", request.windows)
+        ir.save(file.model, stage.folder / file.name)
+        if full and (problem := loading_problem(stage.folder / file.name)):
+            raise UnsupportedError(f"precision: cannot be {request.precision}: {problem}; choose another --precision")
+        converted = stage.network(file)
+        comparison = Comparison(
+            source=source,
+            converted=converted,
+            native=native,
+            full=full.network(full.files[position]) if full else None,
+            plane=file.plane,
+            window=stage.window,
+            channels=stage.graph.channels,
+            images=request.images,
+            windows=request.windows,
+        )
+        certificates.append(measure(comparison, progress.advance))
+        if full:
+            check_agreement(certificates[-1], request.precision, request.min_agreement)
+        native = native or (converted, file.plane)
+    return certificates
+
+
+def _reduced(full: Stage, request: Request, progress: Progress, folder: Path) -> Stage:
+    """The same files in fewer bits, with their weights in a folder."""
+    progress.step(f"reducing the precision to {request.precision}", 0)
+    native, *others = full.files
+    model = reduced(native.model, request.precision, _calibration(full, request, progress), full.folder)
+    move_weights([model], folder, WEIGHTS)
+    restrided_models = [restrided(model, file.plane[0].stride, full.window)[0] for file in others]
+    files = [replace(file, model=own) for file, own in zip(full.files, [model, *restrided_models], strict=True)]
+    return replace(full, files=files, folder=folder)
+
+
+def _calibration(full: Stage, request: Request, progress: Progress) -> Iterator[dict[str, NDArray[np.generic]]]:
+    """What the network is fed to see how large its numbers become: windows, for int8 with their surroundings."""
+    (height, width), native, rng = full.window, full.files[0], np.random.default_rng(CALIBRATION_SEED)
+    if full.graph.mode == "dense" and request.precision == "int8":
+        height, width = (Extent(axis, size).pixels for axis, size in zip(native.plane, full.window, strict=True))
+    for image in islice(sample_images((height, width), full.graph.channels, request.images, rng), CALIBRATION_IMAGES):
+        yield feed(native.model.graph.inputs[0], image, full.graph.layout)
+        progress.advance()

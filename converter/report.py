@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from converter.graph.lift import Rewrite
-from converter.verify.parity import verdict
+from converter.verify.parity import precision_verdict, verdict
 from protos import model_pb2
 
 
@@ -54,21 +54,29 @@ class Report:
         yield "input", f"{spec.input.name}: {spec.input.dtype} {spec.input.layout}, {spec.input.channels} channels"
         yield "output", f"{spec.output.name}: {spec.output.classes} classes, {spec.output.kind}"
         yield "a crop costs", f"{_count(spec.cost[0].multiply_adds_per_crop)} multiply-adds"
-        yield "single windows", f"equal to rounding (largest difference {spec.parity[0].native.max_abs:.1e})"
+        if spec.parity[0].precision.windows:
+            yield "precision", spec.precision
+        else:
+            yield "single windows", f"equal to rounding (largest difference {spec.parity[0].native.max_abs:.1e})"
 
     def _dense(self) -> Iterator[tuple[str, str]]:
         spec = self.spec
         yield "receptive field", _both(spec.vertical.receptive_field, spec.horizontal.receptive_field)
         yield "padding", _both(spec.vertical.padding_before, spec.horizontal.padding_before)
-        for file, cost, said in zip(spec.strides, spec.cost, self.verdicts(), strict=True):
+        for position, (file, cost) in enumerate(zip(spec.strides, spec.cost, strict=True)):
             yield "", ""
             yield "stride", f"{_both(file.stride.height, file.stride.width)}, {file.file}"
             yield "costs", f"{_count(cost.multiply_adds_per_cell)} multiply-adds for every cell of the native stride"
-            yield "parity", said
+            yield from self._proof(position)
 
     def _crops(self) -> Iterator[tuple[str, str]]:
         yield "windows lie", f"{_both(self.spec.vertical.stride, self.spec.horizontal.stride)} apart"
-        yield "parity", self.verdicts()[0]
+        yield from self._proof(0)
+
+    def _proof(self, position: int) -> Iterator[tuple[str, str]]:
+        yield "parity", self.verdicts()[position]
+        if self.spec.parity[position].precision.windows:
+            yield self.spec.precision, precision_verdict(self.spec.parity[position])
 
 
 def spec_document(spec: model_pb2.ModelSpec) -> dict[str, Any]:

@@ -5,6 +5,8 @@ inside could not exceed 2 GB, and there would be a copy for every session.
 """
 
 import functools
+import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +68,18 @@ def session(model: ir.Model, folder: Path, *, optimise: bool = True) -> ort.Infe
             return ort.InferenceSession(file.name, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises a different kind for every stage of loading
             raise UnsupportedError(f"ONNX Runtime cannot load the network: {one_line(error)}") from None
+
+
+def loading_problem(file: Path) -> str | None:
+    """Why a file does not load as servers load it, all optimisations on; None if it does.
+
+    In a process of its own: some graphs crash ONNX Runtime.
+    """
+    load = "import onnxruntime, sys; onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"
+    done = subprocess.run([sys.executable, "-c", load, file], capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode < 0:
+        return f"ONNX Runtime {ort.__version__} crashes on it (signal {-done.returncode})"
+    return f"ONNX Runtime {ort.__version__}: {done.stderr.splitlines()[-1][:300]}" if done.returncode else None
 
 
 @functools.cache

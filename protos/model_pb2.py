@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/model.proto\x12\x0b\x66ullconv.v1\"\xc9\x03\n\tModelSpec\x12\x14\n\x0cspec_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12!\n\x06window\x18\x03 \x01(\x0b\x32\x11.fullconv.v1.Size\x12+\n\x08vertical\x18\x04 \x01(\x0b\x32\x19.fullconv.v1.AxisGeometry\x12-\n\nhorizontal\x18\x05 \x01(\x0b\x32\x19.fullconv.v1.AxisGeometry\x12!\n\x05input\x18\x06 \x01(\x0b\x32\x12.fullconv.v1.Input\x12#\n\x06output\x18\x07 \x01(\x0b\x32\x13.fullconv.v1.Output\x12\r\n\x05modes\x18\x08 \x03(\t\x12(\n\x07strides\x18\t \x03(\x0b\x32\x17.fullconv.v1.StrideFile\x12\x1f\n\x04\x63ost\x18\n \x03(\x0b\x32\x11.fullconv.v1.Cost\x12#\n\x06parity\x18\x0b \x03(\x0b\x32\x13.fullconv.v1.Parity\x12\x15\n\rlabels_sha256\x18\x0c \x01(\t\x12\x16\n\x0eweights_sha256\x18\r \x01(\t\x12#\n\x06source\x18\x0e \x01(\x0b\x32\x13.fullconv.v1.Source\"%\n\x04Size\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\"f\n\x0c\x41xisGeometry\x12\x0e\n\x06stride\x18\x01 \x01(\r\x12\x17\n\x0freceptive_field\x18\x02 \x01(\r\x12\x16\n\x0epadding_before\x18\x03 \x01(\r\x12\x15\n\rpadding_after\x18\x04 \x01(\r\"U\n\x05Input\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\x0e\n\x06layout\x18\x03 \x01(\t\x12\x10\n\x08\x63hannels\x18\x04 \x01(\r\x12\r\n\x05order\x18\x05 \x01(\t\"5\n\x06Output\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x03 \x01(\r\"=\n\nStrideFile\x12!\n\x06stride\x18\x01 \x01(\x0b\x32\x11.fullconv.v1.Size\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"\x8d\x01\n\x04\x43ost\x12!\n\x06stride\x18\x01 \x01(\x0b\x32\x11.fullconv.v1.Size\x12\x1e\n\x16multiply_adds_per_cell\x18\x02 \x01(\x01\x12\x1e\n\x16multiply_adds_per_crop\x18\x03 \x01(\x01\x12\"\n\x1a\x61\x63tivation_bytes_per_pixel\x18\x04 \x01(\x01\"\xb7\x01\n\x06Parity\x12!\n\x06stride\x18\x01 \x01(\x0b\x32\x11.fullconv.v1.Size\x12\'\n\x06native\x18\x02 \x01(\x0b\x32\x17.fullconv.v1.Difference\x12)\n\x08interior\x18\x03 \x01(\x0b\x32\x17.fullconv.v1.Difference\x12\'\n\x06\x62order\x18\x04 \x01(\x0b\x32\x17.fullconv.v1.Difference\x12\r\n\x05\x65xact\x18\x05 \x01(\x08\"t\n\nDifference\x12\x0f\n\x07windows\x18\x01 \x01(\r\x12\x0f\n\x07max_abs\x18\x02 \x01(\x01\x12\x12\n\nmedian_abs\x18\x03 \x01(\x01\x12\x13\n\x0brelative_l2\x18\x04 \x01(\x01\x12\x1b\n\x13top_class_agreement\x18\x05 \x01(\x01\":\n\x06Source\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x10\n\x08producer\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12protos/model.proto\x12\x0b\x66ullconv.v1\"\xdc\x03\n\tModelSpec\x12\x14\n\x0cspec_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12!\n\x06window\x18\x03 \x01(\x0b\x32\x11.fullconv.v1.Size\x12+\n\x08vertical\x18\x04 \x01(\x0b\x32\x19.fullconv.v1.AxisGeometry\x12-\n\nhorizontal\x18\x05 \x01(\x0b\x32\x19.fullconv.v1.AxisGeometry\x12!\n\x05input\x18\x06 \x01(\x0b\x32\x12.fullconv.v1.Input\x12#\n\x06output\x18\x07 \x01(\x0b\x32\x13.fullconv.v1.Output\x12\r\n\x05modes\x18\x08 \x03(\t\x12(\n\x07strides\x18\t \x03(\x0b\x32\x17.fullconv.v1.StrideFile\x12\x1f\n\x04\x63ost\x18\n \x03(\x0b\x32\x11.fullconv.v1.Cost\x12#\n\x06parity\x18\x0b \x03(\x0b\x32\x13.fullconv.v1.Parity\x12\x15\n\rlabels_sha256\x18\x0c \x01(\t\x12\x16\n\x0eweights_sha256\x18\r \x01(\t\x12#\n\x06source\x18\x0e \x01(\x0b\x32\x13.fullconv.v1.Source\x12\x11\n\tprecision\x18\x0f \x01(\t\"%\n\x04Size\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\"f\n\x0c\x41xisGeometry\x12\x0e\n\x06stride\x18\x01 \x01(\r\x12\x17\n\x0freceptive_field\x18\x02 \x01(\r\x12\x16\n\x0epadding_before\x18\x03 \x01(\r\x12\x15\n\rpadding_after\x18\x04 \x01(\r\"U\n\x05Input\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\x0e\n\x06layout\x18\x03 \x01(\t\x12\x10\n\x08\x63hannels\x18\x04 \x01(\r\x12\r\n\x05order\x18\x05 \x01(\t\"5\n\x06Output\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x03 \x01(\r\"=\n\nStrideFile\x12!\n\x06stride\x18\x01 \x01(\x0b\x32\x11.fullconv.v1.Size\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"\x8d\x01\n\x04\x43ost\x12!\n\x06stride\x18\x01 \x01(\x0b\x32\x11.fullconv.v1.Size\x12\x1e\n\x16multiply_adds_per_cell\x18\x02 \x01(\x01\x12\x1e\n\x16multiply_adds_per_crop\x18\x03 \x01(\x01\x12\"\n\x1a\x61\x63tivation_bytes_per_pixel\x18\x04 \x01(\x01\"\xe3\x01\n\x06Parity\x12!\n\x06stride\x18\x01 \x01(\x0b\x32\x11.fullconv.v1.Size\x12\'\n\x06native\x18\x02 \x01(\x0b\x32\x17.fullconv.v1.Difference\x12)\n\x08interior\x18\x03 \x01(\x0b\x32\x17.fullconv.v1.Difference\x12\'\n\x06\x62order\x18\x04 \x01(\x0b\x32\x17.fullconv.v1.Difference\x12\r\n\x05\x65xact\x18\x05 \x01(\x08\x12*\n\tprecision\x18\x06 \x01(\x0b\x32\x17.fullconv.v1.Difference\"t\n\nDifference\x12\x0f\n\x07windows\x18\x01 \x01(\r\x12\x0f\n\x07max_abs\x18\x02 \x01(\x01\x12\x12\n\nmedian_abs\x18\x03 \x01(\x01\x12\x13\n\x0brelative_l2\x18\x04 \x01(\x01\x12\x1b\n\x13top_class_agreement\x18\x05 \x01(\x01\":\n\x06Source\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x10\n\x08producer\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,23 +32,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.model_pb2', _globals
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELSPEC']._serialized_start=36
-  _globals['_MODELSPEC']._serialized_end=493
-  _globals['_SIZE']._serialized_start=495
-  _globals['_SIZE']._serialized_end=532
-  _globals['_AXISGEOMETRY']._serialized_start=534
-  _globals['_AXISGEOMETRY']._serialized_end=636
-  _globals['_INPUT']._serialized_start=638
-  _globals['_INPUT']._serialized_end=723
-  _globals['_OUTPUT']._serialized_start=725
-  _globals['_OUTPUT']._serialized_end=778
-  _globals['_STRIDEFILE']._serialized_start=780
-  _globals['_STRIDEFILE']._serialized_end=841
-  _globals['_COST']._serialized_start=844
-  _globals['_COST']._serialized_end=985
-  _globals['_PARITY']._serialized_start=988
-  _globals['_PARITY']._serialized_end=1171
-  _globals['_DIFFERENCE']._serialized_start=1173
-  _globals['_DIFFERENCE']._serialized_end=1289
-  _globals['_SOURCE']._serialized_start=1291
-  _globals['_SOURCE']._serialized_end=1349
+  _globals['_MODELSPEC']._serialized_end=512
+  _globals['_SIZE']._serialized_start=514
+  _globals['_SIZE']._serialized_end=551
+  _globals['_AXISGEOMETRY']._serialized_start=553
+  _globals['_AXISGEOMETRY']._serialized_end=655
+  _globals['_INPUT']._serialized_start=657
+  _globals['_INPUT']._serialized_end=742
+  _globals['_OUTPUT']._serialized_start=744
+  _globals['_OUTPUT']._serialized_end=797
+  _globals['_STRIDEFILE']._serialized_start=799
+  _globals['_STRIDEFILE']._serialized_end=860
+  _globals['_COST']._serialized_start=863
+  _globals['_COST']._serialized_end=1004
+  _globals['_PARITY']._serialized_start=1007
+  _globals['_PARITY']._serialized_end=1234
+  _globals['_DIFFERENCE']._serialized_start=1236
+  _globals['_DIFFERENCE']._serialized_end=1352
+  _globals['_SOURCE']._serialized_start=1354
+  _globals['_SOURCE']._serialized_end=1412
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ModelSpec(_message.Message):
-    __slots__ = ("spec_version", "name", "window", "vertical", "horizontal", "input", "output", "modes", "strides", "cost", "parity", "labels_sha256", "weights_sha256", "source")
+    __slots__ = ("spec_version", "name", "window", "vertical", "horizontal", "input", "output", "modes", "strides", "cost", "parity", "labels_sha256", "weights_sha256", "source", "precision")
     SPEC_VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,7 @@ class ModelSpec(_message.Message):
     LABELS_SHA256_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     spec_version: int
     name: str
     window: Size
@@ -36,7 +37,8 @@ class ModelSpec(_message.Message):
     labels_sha256: str
     weights_sha256: str
     source: Source
-    def __init__(self, spec_version: _Optional[int] = ..., name: _Optional[str] = ..., window: _Optional[_Union[Size, _Mapping]] = ..., vertical: _Optional[_Union[AxisGeometry, _Mapping]] = ..., horizontal: _Optional[_Union[AxisGeometry, _Mapping]] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., modes: _Optional[_Iterable[str]] = ..., strides: _Optional[_Iterable[_Union[StrideFile, _Mapping]]] = ..., cost: _Optional[_Iterable[_Union[Cost, _Mapping]]] = ..., parity: _Optional[_Iterable[_Union[Parity, _Mapping]]] = ..., labels_sha256: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
+    precision: str
+    def __init__(self, spec_version: _Optional[int] = ..., name: _Optional[str] = ..., window: _Optional[_Union[Size, _Mapping]] = ..., vertical: _Optional[_Union[AxisGeometry, _Mapping]] = ..., horizontal: _Optional[_Union[AxisGeometry, _Mapping]] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., modes: _Optional[_Iterable[str]] = ..., strides: _Optional[_Iterable[_Union[StrideFile, _Mapping]]] = ..., cost: _Optional[_Iterable[_Union[Cost, _Mapping]]] = ..., parity: _Optional[_Iterable[_Union[Parity, _Mapping]]] = ..., labels_sha256: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., precision: _Optional[str] = ...) -> None: ...
 
 class Size(_message.Message):
     __slots__ = ("height", "width")
@@ -103,18 +105,20 @@ class Cost(_message.Message):
     def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., multiply_adds_per_cell: _Optional[float] = ..., multiply_adds_per_crop: _Optional[float] = ..., activation_bytes_per_pixel: _Optional[float] = ...) -> None: ...
 
 class Parity(_message.Message):
-    __slots__ = ("stride", "native", "interior", "border", "exact")
+    __slots__ = ("stride", "native", "interior", "border", "exact", "precision")
     STRIDE_FIELD_NUMBER: _ClassVar[int]
     NATIVE_FIELD_NUMBER: _ClassVar[int]
     INTERIOR_FIELD_NUMBER: _ClassVar[int]
     BORDER_FIELD_NUMBER: _ClassVar[int]
     EXACT_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     stride: Size
     native: Difference
     interior: Difference
     border: Difference
     exact: bool
-    def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., native: _Optional[_Union[Difference, _Mapping]] = ..., interior: _Optional[_Union[Difference, _Mapping]] = ..., border: _Optional[_Union[Difference, _Mapping]] = ..., exact: _Optional[bool] = ...) -> None: ...
+    precision: Difference
+    def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., native: _Optional[_Union[Difference, _Mapping]] = ..., interior: _Optional[_Union[Difference, _Mapping]] = ..., border: _Optional[_Union[Difference, _Mapping]] = ..., exact: _Optional[bool] = ..., precision: _Optional[_Union[Difference, _Mapping]] = ...) -> None: ...
 
 class Difference(_message.Message):
     __slots__ = ("windows", "max_abs", "median_abs", "relative_l2", "top_class_agreement")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from converter.graph.geometry import Plane, planes
+from converter.graph.geometry import Plane, planes, weights_of
 from protos import model_pb2
 
 FLOAT_BYTES = 4
@@ -71,10 +71,7 @@ def _multiply_adds(node: ir.Node, shapes: Shapes) -> float:
 
 
 def _multiply_adds_per_position(conv: ir.Node) -> int:
-    weights = conv.inputs[1]
-    assert weights is not None  # noqa: S101 (geometry has refused computed weights)
-    assert weights.const_value is not None  # noqa: S101
-    return math.prod(weights.const_value.shape.numpy())
+    return math.prod(weights_of(conv).shape.numpy())
 
 
 def _density(plane: Plane) -> float:

@@ -131,12 +131,18 @@ def _window(node: ir.Node, sources: list[Plane]) -> Plane:
 
 def kernel_of(node: ir.Node) -> list[int]:
     """Rows and columns of a convolution's or pool's kernel."""
-    if node.op_type != "Conv":
-        return ints(node, "kernel_shape", [])
-    weights = node.inputs[1]
+    return list(weights_of(node).shape.numpy())[2:] if node.op_type == "Conv" else ints(node, "kernel_shape", [])
+
+
+def weights_of(conv: ir.Node) -> ir.TensorProtocol:
+    """A convolution's weights (outputs, channels of a group, rows, columns), as they are or in integers."""
+    weights = conv.inputs[1]
+    producer = weights.producer() if weights is not None else None
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        weights = producer.inputs[0]
     if weights is None or weights.const_value is None:
-        raise refusal(node, "expected constant weights, got computed ones")
-    return list(weights.const_value.shape.numpy())[2:]
+        raise refusal(conv, "expected constant weights, got computed ones")
+    return weights.const_value
 
 
 def constant_of(node: ir.Node, position: int) -> list[int]:
@@ -186,7 +192,7 @@ def _pad(node: ir.Node, sources: list[Plane]) -> Plane:
     return vertical, horizontal
 
 
-POINTWISE = ELEMENTWISE | ARITHMETIC | {"BatchNormalization", "LRN", "Where"}
+POINTWISE = ELEMENTWISE | ARITHMETIC | {"BatchNormalization", "DequantizeLinear", "LRN", "QuantizeLinear", "Where"}
 OF_CHANNELS = REDUCTIONS | {"Gather", "LayerNormalization", "Split", "Transpose"}
 """What lifting leaves of these is along the channels alone."""
 RULES: dict[str, Rule] = {

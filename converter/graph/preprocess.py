@@ -8,6 +8,8 @@ from converter.graph.converted import claim_name
 from converter.preprocessing import Preprocessing
 
 IMAGE = "image"
+PREFIX = "preprocess."
+"""Of the names of what is added."""
 
 
 def prepend(graph: ir.Graph, preprocessing: Preprocessing, channels: int, layout: str) -> None:
@@ -21,16 +23,16 @@ def prepend(graph: ir.Graph, preprocessing: Preprocessing, channels: int, layout
     new = ir.val(None, ir.DataType.UINT8, ir.Shape([sizes[axis] for axis in "NHWC"]))
     nodes = [ir.node("Transpose", [new], {"perm": [0, 3, 1, 2]})] if layout == "NCHW" else []
     if preprocessing.order == "BGR":
-        swap = _constant(graph, "preprocess.order", np.array([2, 1, 0]))
+        swap = _constant(graph, f"{PREFIX}order", np.array([2, 1, 0]))
         nodes.append(ir.node("Gather", [nodes[-1].outputs[0] if nodes else new, swap], {"axis": layout.index("C")}))
     nodes.append(ir.node("Cast", [nodes[-1].outputs[0] if nodes else new], {"to": int(ir.DataType.FLOAT)}))
     factor, offset = (part.reshape((-1, 1, 1) if layout == "NCHW" else -1) for part in preprocessing.affine(channels))
-    nodes.append(ir.node("Mul", [nodes[-1].outputs[0], _constant(graph, "preprocess.factor", factor)]))
+    nodes.append(ir.node("Mul", [nodes[-1].outputs[0], _constant(graph, f"{PREFIX}factor", factor)]))
     if offset.any():
-        nodes.append(ir.node("Add", [nodes[-1].outputs[0], _constant(graph, "preprocess.offset", offset)]))
+        nodes.append(ir.node("Add", [nodes[-1].outputs[0], _constant(graph, f"{PREFIX}offset", offset)]))
     for node in nodes:
-        node.name = f"preprocess.{node.op_type}"
-        node.outputs[0].name = f"preprocess.{node.op_type}.output"
+        node.name = f"{PREFIX}{node.op_type}"
+        node.outputs[0].name = f"{PREFIX}{node.op_type}.output"
     old.replace_all_uses_with(nodes[-1].outputs[0])
     graph.inputs[:] = [new]
     claim_name(graph, new, IMAGE)

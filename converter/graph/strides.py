@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes import common
 
 from converter.errors import UnsupportedError
 from converter.graph.converted import ConvertedGraph, ending_activation
@@ -46,15 +47,21 @@ def variants(network: ConvertedGraph, wanted: Sequence[int], window: tuple[int, 
     check_strides(wanted, network.plane)
     for stride in dict.fromkeys(wanted):
         if {stride} != {axis.stride for axis in network.plane}:
-            model = network.model.clone()
-            restride(model.graph, stride, window)
-            plane = planes(model.graph)[model.graph.outputs[0]]
+            model, plane = restrided(network.model, stride, window)
             cost = dense_cost(model.graph, network.plane, network.sizes)
-            further = [axis.elements(size) - 1 for axis, size in zip(plane, window, strict=True)]
-            drop_further(model.graph, further)
             cost.multiply_adds_per_crop = network.cost.multiply_adds_per_crop
             made.append(Variant(STRIDE_MODEL.format(stride), model, plane, cost))
     return made
+
+
+def restrided(model: ir.Model, stride: int, window: tuple[int, int]) -> tuple[ir.Model, Plane]:
+    """A copy of a lifted network, with the same weights, at another stride in pixels; and its geometry."""
+    copy = model.clone()
+    restride(copy.graph, stride, window)
+    plane = planes(copy.graph)[copy.graph.outputs[0]]
+    drop_further(copy.graph, [axis.elements(size) - 1 for axis, size in zip(plane, window, strict=True)])
+    common.RemoveUnusedNodesPass()(copy)  # and the constants that others have replaced
+    return copy, plane
 
 
 def check_strides(wanted: Sequence[int], plane: Plane) -> None:
@@ -140,20 +147,37 @@ def _dilate(graph: ir.Graph, node: ir.Node, rates: Sequence[int]) -> None:
     if node.op_type != "Conv" and any(pad >= size for pad, size in zip(pads, kernel_of(node) * 2, strict=True)):
         _pad_before(graph, node, pads)
         pads = [0] * 4
+    if node.op_type == "AveragePool":
+        _keep_in_float(graph, node)
     node.attributes["dilations"] = ir.AttrInt64s("dilations", dilations)
     node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+
+
+def _keep_in_float(graph: ir.Graph, pool: ir.Node) -> None:
+    """ONNX Runtime would make one operator of a pool between integers that has no dilations; a Clip keeps it apart."""
+    source = pool.inputs[0]
+    producer = source.producer() if source is not None else None
+    if producer is None or producer.op_type != "DequantizeLinear":
+        return
+    clip = ir.node("Clip", [source, None], name=f"{pool.name}.apart")
+    clip.outputs[0].name = f"{pool.name}.float"
+    graph.insert_before(pool, clip)
+    _replace(graph, clip, 1, np.array(np.finfo(np.float32).min))
+    pool.replace_input_with(0, clip.outputs[0])
 
 
 def _pad_before(graph: ir.Graph, node: ir.Node, pads: Sequence[int]) -> None:
     """ONNX Runtime's pools take no pads as large as their kernels; a Pad before them does."""
     if node.op_type == "AveragePool" and ints(node, "count_include_pad", [0]) != [1]:
         raise refusal(node, "an average that leaves its padding out of the count has no form at this stride")
-    filling = -np.inf if node.op_type == "MaxPool" else 0.0
-    pad = ir.node("Pad", [node.inputs[0], None, None], name=f"{node.name}.pad")
+    source = node.inputs[0]
+    half = source is not None and source.dtype == ir.DataType.FLOAT16
+    filling = np.array(-np.inf if node.op_type == "MaxPool" else 0.0, np.float16 if half else np.float32)
+    pad = ir.node("Pad", [source, None, None], name=f"{node.name}.pad")
     pad.outputs[0].name = f"{node.name}.padded"
     graph.insert_before(node, pad)
     _replace(graph, pad, 1, np.array([0, 0, *pads[:2], 0, 0, *pads[2:]]))
-    _replace(graph, pad, 2, np.array(filling, np.float32))
+    _replace(graph, pad, 2, filling)
     node.replace_input_with(0, pad.outputs[0])
 
 

@@ -27,24 +27,35 @@ class Trace:
     constants: Mapping[str, NDArray[np.generic]]
 
 
+class EveryValue:
+    """A graph whose every value is an output."""
+
+    def __init__(self, model: ir.Model, scratch: Path) -> None:
+        outputs = list(model.graph.outputs)
+        self._computed = [
+            value
+            for node in model.graph
+            for value in node.outputs
+            if value.name and (value in outputs or not value.is_graph_output())  # a branch may hand out what is outside
+        ]
+        model.graph.outputs[:] = self._computed
+        try:
+            self._session = session(model, scratch, optimise=False)
+        finally:
+            model.graph.outputs[:] = outputs
+
+    def __call__(self, feed: Mapping[str, NDArray[np.generic]]) -> dict[ir.Value, NDArray[np.generic]]:
+        """Run it; raises ONNX Runtime's own errors."""
+        return dict(zip(self._computed, self._session.run(None, feed), strict=True))
+
+
 def trace(model: ir.Model, window: tuple[int, int], layout: str, scratch: Path) -> Trace:
     """Run the model on one window (height, width) of zeros in its layout, "NCHW" or "NHWC"."""
     _check_padding(model.graph, max(window))
-    image, outputs = model.graph.inputs[0], list(model.graph.outputs)
-    computed = [
-        value
-        for node in model.graph
-        for value in node.outputs
-        if value.name and (value in outputs or not value.is_graph_output())  # a branch may hand out what is outside
-    ]
-    model.graph.outputs[:] = computed
+    image = model.graph.inputs[0]
+    every, pixels = EveryValue(model, scratch), _zeros(image, window, layout)
     try:
-        runner = session(model, scratch, optimise=False)
-    finally:
-        model.graph.outputs[:] = outputs
-    pixels = _zeros(image, window, layout)
-    try:
-        values = dict(zip(computed, runner.run(None, {image.name: pixels}), strict=True))
+        values = every({str(image.name): pixels})
     except Exception as error:  # ONNX Runtime raises its own kinds
         raise SourceError(
             f"window: the network does not run on {window[0]}×{window[1]} pixels; check --window: {one_line(error)}"

@@ -25,3 +25,9 @@ class Classifier:
     labels: tuple[str, ...]
     source: model_pb2.Source
     layout: str = "NCHW"
+
+    @property
+    def image(self) -> ir.Value:
+        """The original's input; old files list their weights among the inputs too."""
+        graph = self.original.graph
+        return next(value for value in graph.inputs if value.name not in graph.initializers)

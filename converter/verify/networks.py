@@ -41,13 +41,12 @@ class SourceNetwork:
     def __init__(self, classifier: Classifier, output: int, preprocessing: Preprocessing | None, scratch: Path) -> None:
         model = classifier.original
         self._session = _with_evidence(model, model.graph.outputs[output], scratch)
+        self._image, self._layout = classifier.image, classifier.layout
         self._preprocessing = preprocessing or IDENTITY
-        self._layout = classifier.layout
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Scored:
         """Score one window (height, width, channels): a grid of one cell."""
-        image = pixels[None] if _takes_bytes(self._session) else self._preprocessing.apply(pixels[None])
-        outputs = _run(self._session, _laid_out(image, self._layout))
+        outputs = _run(self._session, feed(self._image, pixels, self._layout, self._preprocessing))
         return Scored(*(array.reshape(1, 1, -1) for array in (outputs[0], outputs[-1])))
 
 
@@ -56,12 +55,11 @@ class ConvertedNetwork:
 
     def __init__(self, model: ir.Model, layout: str, folder: Path) -> None:
         self._session = _with_evidence(model, model.graph.outputs[0], folder)
-        self._layout = layout
+        self._image, self._layout = model.graph.inputs[0], layout
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Scored:
         """Score an image (height, width, channels)."""
-        image = pixels[None] if _takes_bytes(self._session) else IDENTITY.apply(pixels[None])
-        outputs = _run(self._session, _laid_out(image, self._layout))
+        outputs = _run(self._session, feed(self._image, pixels, self._layout))
         grids = (array[0].reshape(array.shape[1], *(array.shape[2:] or (1, 1))) for array in (outputs[0], outputs[-1]))
         return Scored(*(np.moveaxis(grid, 0, -1) for grid in grids))
 
@@ -85,13 +83,15 @@ class CropsNetwork:
         return Scored(scores, evidence)
 
 
-def _takes_bytes(session: ort.InferenceSession) -> bool:
-    return bool(session.get_inputs()[0].type == "tensor(uint8)")
-
-
-def _laid_out(image: NDArray[np.generic], layout: str) -> NDArray[np.generic]:
-    """An image (N, height, width, channels) in a layout."""
-    return image if layout == "NHWC" else np.ascontiguousarray(np.moveaxis(image, -1, 1))
+def feed(
+    entry: ir.Value, pixels: NDArray[np.uint8], layout: str, preprocessing: Preprocessing = IDENTITY
+) -> dict[str, NDArray[np.generic]]:
+    """The input of a graph for one image (height, width, channels), repeated where the batch is fixed."""
+    assert entry.shape is not None  # noqa: S101 (readers check it)
+    image = pixels[None] if entry.dtype == ir.DataType.UINT8 else preprocessing.apply(pixels[None])
+    laid_out = image if layout == "NHWC" else np.ascontiguousarray(np.moveaxis(image, -1, 1))
+    batch = entry.shape[0]
+    return {str(entry.name): np.repeat(laid_out, batch if isinstance(batch, int) else 1, axis=0)}
 
 
 def _with_evidence(model: ir.Model, scores: ir.Value, scratch: Path) -> ort.InferenceSession:
@@ -105,12 +105,11 @@ def _with_evidence(model: ir.Model, scores: ir.Value, scratch: Path) -> ort.Infe
         model.graph.outputs[:] = outputs
 
 
-def _run(session: ort.InferenceSession, feed: NDArray[np.generic]) -> list[NDArray[np.float32]]:
-    """The outputs for the first image of a batch as large as the network wants it."""
-    image = session.get_inputs()[0]
-    batch = image.shape[0] if isinstance(image.shape[0], int) else 1
+def _run(session: ort.InferenceSession, images: dict[str, NDArray[np.generic]]) -> list[NDArray[np.float32]]:
+    """The outputs for the first image of a batch."""
+    (batch,) = images.values()
     try:
-        outputs: list[NDArray[np.float32]] = session.run(None, {image.name: np.repeat(feed, batch, axis=0)})
+        outputs: list[NDArray[np.float32]] = session.run(None, images)
     except Exception as error:  # ONNX Runtime raises its own kinds
-        raise VerificationError(f"verification: the network does not run on {feed.shape}: {one_line(error)}") from None
-    return [array[: len(array) // batch] for array in outputs]
+        raise VerificationError(f"verification: the network does not run on {batch.shape}: {one_line(error)}") from None
+    return [array[: len(array) // len(batch)] for array in outputs]

@@ -3,7 +3,8 @@
 Three comparisons, each with the source network on single windows as the reference: the converted network on the same
 windows (rounding, or the conversion is wrong), the dense grid where a cell's reading stays inside the image, and the
 dense grid at the image's edges. Whether an interior cell depends on its receptive field alone, which tiling relies on,
-is tried too.
+is tried too. What rounding is is told for networks in float32; of reduced precision, the difference from the same
+network in float32 is measured besides.
 """
 
 import math
@@ -77,12 +78,14 @@ class Comparison:
     """Two networks, what is known of the converted one, where the images come from, and how many windows to compare.
 
     `window` is (height, width) in pixels. `native` is the converted network at its native stride, and its geometry;
-    None if it is the one that is compared.
+    None if it is the one that is compared. `full` is the converted network in float32; None if it is the one that is
+    compared, whose differences then must be rounding where the geometry says so.
     """
 
     source: SourceNetwork
     converted: Network
     native: tuple[Network, Plane] | None
+    full: Network | None
     plane: Plane
     window: tuple[int, int]
     channels: int
@@ -101,8 +104,10 @@ class Comparison:
 
     @property
     def exact(self) -> bool:
-        """Whether a cell reads its own window and nothing else."""
-        return all(extent.axis.exact(extent.window) for extent in (self.vertical, self.horizontal))
+        """Whether a cell must equal its crop: it reads its own window and nothing else, in float32."""
+        return self.full is None and all(
+            extent.axis.exact(extent.window) for extent in (self.vertical, self.horizontal)
+        )
 
     def part(self, image: NDArray[np.uint8], rows: tuple[int, int], cols: tuple[int, int]) -> NDArray[np.uint8]:
         """What the windows of a range of rows and columns cover of an image."""
@@ -130,14 +135,15 @@ def measure(comparison: Comparison, advance: Callable[[], None]) -> model_pb2.Pa
             f"{comparison.vertical.pixels}×{comparison.horizontal.pixels}: a cell reads "
             f"{comparison.plane[0].receptive_field}×{comparison.plane[1].receptive_field} pixels"
         )
-    samples, reference = [], []
-    for sample in islice(_samples(comparison), comparison.windows):
+    samples, reference, grids = [], [], list[tuple[Scored, Scored]]()
+    for sample in islice(_samples(comparison, grids), comparison.windows):
         samples.append(sample)
         reference.append(comparison.source(sample.crop))
         advance()
     native = [comparison.converted(sample.crop) for sample in samples[:NATIVE_WINDOWS]]
     dense = [sample.dense for sample in samples]
-    _check_alike("on single windows", reference[: len(native)], native)
+    if comparison.full is None:
+        _check_alike("on single windows", reference[: len(native)], native)
     _check_telling(reference)
     if comparison.exact:
         _check_alike("of dense against crops of an unpadded network", reference, dense)
@@ -145,11 +151,23 @@ def measure(comparison: Comparison, advance: Callable[[], None]) -> model_pb2.Pa
     border = [position for position, sample in enumerate(samples) if not sample.interior]
     return model_pb2.Parity(
         stride=model_pb2.Size(height=comparison.vertical.axis.stride, width=comparison.horizontal.axis.stride),
-        native=_difference(reference[: len(native)], native),
-        interior=_difference([reference[at] for at in inside], [dense[at] for at in inside]),
-        border=_difference([reference[at] for at in border], [dense[at] for at in border]),
+        native=difference(reference[: len(native)], native),
+        interior=difference([reference[at] for at in inside], [dense[at] for at in inside]),
+        border=difference([reference[at] for at in border], [dense[at] for at in border]),
         exact=comparison.exact,
+        precision=difference([full for full, _ in grids], [own for _, own in grids]),
     )
+
+
+def check_agreement(parity: model_pb2.Parity, precision: str, least: float) -> None:
+    """Raise VerificationError if a network of reduced precision names too often another class than in float32."""
+    measured = parity.precision
+    if not measured.top_class_agreement >= least:
+        raise VerificationError(
+            f"precision: expected {precision} to name the same top class as fp32 on at least {least:.2%} of windows, "
+            f"got {measured.top_class_agreement:.2%} of {measured.windows} at stride {parity.stride.height}; give "
+            "--images like those to be scored, another --precision, or a lower --min-agreement; nothing was written"
+        )
 
 
 def verdict(parity: model_pb2.Parity) -> str:
@@ -161,14 +179,29 @@ def verdict(parity: model_pb2.Parity) -> str:
         return f"exact: dense equals crops to rounding (largest difference {largest:.1e} over {windows} windows)"
     agreement = sum(part.top_class_agreement * part.windows for part in parts) / windows
     norm = max(part.relative_l2 for part in parts)
+    said = "dense differs from crops, since the network is padded or reads beyond its window"
+    if parity.precision.windows:
+        said = "dense differs from the source network's crops"
     return (
-        f"dense differs from crops, since the network is padded or reads beyond its window: the top class agrees on "
-        f"{agreement:.0%} of {windows} windows; scores differ by up to {largest:.2g} ({norm:.2g} in relative L2 norm)"
+        f"{said}: the top class agrees on {agreement:.0%} of {windows} windows; "
+        f"scores differ by up to {largest:.2g} ({norm:.2g} in relative L2 norm)"
     )
 
 
-def _samples(comparison: Comparison) -> Iterator[Sample]:
-    """Windows without end: of every image some interior ones and, if it has a halo, as many at its border."""
+def precision_verdict(parity: model_pb2.Parity) -> str:
+    """What reduced precision changes, in words."""
+    measured = parity.precision
+    return (
+        f"the top class is that of fp32 on {measured.top_class_agreement:.2%} of {measured.windows} windows; "
+        f"scores differ by up to {measured.max_abs:.2g} ({measured.relative_l2:.2g} in relative L2 norm)"
+    )
+
+
+def _samples(comparison: Comparison, grids: list[tuple[Scored, Scored]]) -> Iterator[Sample]:
+    """Windows without end: of every image some interior ones and, if it has a halo, as many at its border.
+
+    What the network in float32 and the one of reduced precision say of the images goes into `grids`.
+    """
     rng = np.random.default_rng(SEED)
     vertical, horizontal = comparison.vertical, comparison.horizontal
     inside = [(row, col) for row in vertical.interior for col in horizontal.interior]
@@ -178,7 +211,9 @@ def _samples(comparison: Comparison) -> Iterator[Sample]:
     count = min(max(FEW, crops), len(inside))
     for number, image in enumerate(sample_images(size, comparison.channels, comparison.images, rng)):
         dense = comparison.converted(image)
-        if number == 0:
+        if comparison.full is not None:
+            grids.append((comparison.full(image), dense))
+        elif number == 0:
             _check_tiling(comparison, image, dense)
             _check_phase(comparison, image, dense)
         for row, col in _drawn(inside, border, count, rng):
@@ -255,18 +290,27 @@ def _check_telling(reference: list[Scored]) -> None:
         )
 
 
-def _difference(reference: list[Scored], got: list[Scored]) -> model_pb2.Difference:
+def difference(reference: list[Scored], got: list[Scored]) -> model_pb2.Difference:
+    """Compare what two networks say of the same windows; the first is what the second should say."""
     if not reference:
         return model_pb2.Difference()
     expected, found = (
-        np.stack([scored.scores.ravel() for scored in scores], dtype=np.float64) for scores in (reference, got)
+        np.concatenate([scored.scores.reshape(-1, scored.scores.shape[-1]) for scored in scores], dtype=np.float64)
+        for scores in (reference, got)
     )
-    difference = np.abs(expected - found)
+    one, other = (np.concatenate([_decisions(scored) for scored in scores]) for scores in (reference, got))
+    apart = np.abs(expected - found)
     norm = float(np.linalg.norm(expected))
     return model_pb2.Difference(
-        windows=len(reference),
-        max_abs=float(difference.max()),
-        median_abs=float(np.median(difference)),
-        relative_l2=float(np.linalg.norm(difference)) / norm if norm else 0.0,
-        top_class_agreement=float((expected.argmax(-1) == found.argmax(-1)).mean()),
+        windows=len(expected),
+        max_abs=float(apart.max()),
+        median_abs=float(np.median(apart)),
+        relative_l2=float(np.linalg.norm(apart)) / norm if norm else 0.0,
+        top_class_agreement=float((one == other).mean()),
     )
+
+
+def _decisions(scored: Scored) -> NDArray[np.int64]:
+    """Each cell's top class; of a single one, whether it is there: beyond 0 before a sigmoid."""
+    evidence = scored.evidence.reshape(-1, scored.scores.shape[-1])
+    return evidence.argmax(-1) if evidence.shape[-1] > 1 else (evidence[:, 0] > 0).astype(np.int64)

@@ -1,0 +1,79 @@
+"""What fewer bits bring and cost: time of a dense pass as a ratio to float32, paired in one process, size, agreement.
+
+    python benchmarks/precision.py --arch vgg16 --size 384
+    python benchmarks/precision.py --checkpoint models/digits/digits.safetensors --arch models/digits/digits.toml \
+        --images models/digits --size 1024
+
+Without a checkpoint the named architecture gets random weights, and noise like photographs to calibrate on.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pyvips
+from dense_against_crops import random_checkpoint, seconds
+
+from converter import convert as conversion
+from converter.report import Report
+from converter.sources.architecture import load_architecture
+from converter.sources.read import read_source
+from converter.verify.images import sample_images
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+def write_images(folder: Path) -> None:
+    """Noise like photographs, as files."""
+    folder.mkdir()
+    images = sample_images((768, 768), 3, None, np.random.default_rng(5))
+    for number, pixels in zip(range(8), images, strict=False):
+        pyvips.Image.new_from_array(pixels).write_to_file(folder / f"{number}.png")
+
+
+def convert(options: argparse.Namespace, precision: str, folder: Path) -> Report:
+    """Convert as FOLDER/PRECISION/1."""
+    classifier = read_source(options.checkpoint, arch=options.arch, window=None)
+    silent = conversion.Progress(step=lambda *_: None, advance=lambda: None)
+    request = conversion.Request(folder / precision / "1", images=options.images, precision=precision, min_agreement=0)
+    return conversion.convert(classifier, request, silent)
+
+
+def main() -> None:
+    """Convert, warm up, measure in turn, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", default="vgg16", help="a shipped architecture or TOML file")
+    parser.add_argument("--checkpoint", type=Path, help="its weights; random ones unless told")
+    parser.add_argument("--images", type=Path, help="what to calibrate and compare on")
+    parser.add_argument("--size", type=int, default=384, help="the image's height and width in pixels")
+    parser.add_argument("--rounds", type=int, default=8, help="how many times each is run")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.checkpoint is None:
+            options.checkpoint, options.images = folder / "random.safetensors", folder / "images"
+            random_checkpoint(load_architecture(options.arch), options.checkpoint)
+            write_images(options.images)
+        reports = {precision: convert(options, precision, folder) for precision in PRECISIONS}
+        sizes = {precision: (folder / precision / "1" / "weights.data").stat().st_size for precision in PRECISIONS}
+        sessions = {each: ort.InferenceSession(folder / each / "1" / "model.onnx") for each in PRECISIONS}
+        channels = reports["fp32"].spec.input.channels
+        image = next(sample_images((options.size,) * 2, channels, options.images, np.random.default_rng(3)))[None]
+        for session in sessions.values():
+            seconds(session, image)
+        rounds = [{each: seconds(sessions[each], image) for each in PRECISIONS} for _ in range(options.rounds)]
+    for each in PRECISIONS:
+        ratios = [times["fp32"] / times[each] for times in rounds]
+        parity = reports[each].spec.parity[0].precision
+        agreement = f"top class of fp32 on {parity.top_class_agreement:.2%}" if parity.windows else ""
+        print(
+            f"{each}  {sizes[each] / 1e6:7.1f} MB  {statistics.median(ratios):5.2f} times as fast "
+            f"({min(ratios):.2f} to {max(ratios):.2f})  {agreement}"
+        )
+
+
+if __name__ == "__main__":
+    main()
