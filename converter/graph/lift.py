@@ -216,8 +216,6 @@ def _check_local(nodes: Sequence[ir.Node]) -> None:
         computed = [value for value in node.inputs if value is not None and value.const_value is None]
         if node.op_type in ("Einsum", "MatMul") and len(computed) > 1:
             raise refusal(node, "multiplies two computed values, as attention does: every position looks at all others")
-        if node.op_type == "Einsum":
-            raise refusal(node, "no fully-convolutional form of it is known; locally connected layers have none")
 
 
 def stays(lifting: Lifting, node: ir.Node) -> Sequence[Form]:

@@ -27,7 +27,7 @@ def sample_images(
         raise SourceError(f"images: expected a network of 1 or 3 channels, got {channels}; leave --images out")
     files = image_files(folder) if folder else photographs() if channels in (1, 3) else []
     while True:
-        for file in rng.permutation(np.array(files, object)):
+        for file in rng.permutation(np.array(files, object)) if folder else files:
             yield _cutting(file, size, channels, rng)
             if not folder:
                 yield _noise(size, channels, rng)

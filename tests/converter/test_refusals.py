@@ -116,7 +116,11 @@ LOCAL = [
         (TRAINING, {"features": 300}, "node 'x' (BatchNormalization): exported in training mode"),
         (BRANCH, {}, "(Mul): mixes a summary of the whole map back into the map"),
         (CHOICE, {}, "node 'x' (If): expected no branches or loops that depend on the pixels"),
-        (LOCAL, {"features": 100}, "node 'x' (Einsum): no fully-convolutional form of it is known; locally connected"),
+        (
+            LOCAL,
+            {"features": 100},
+            "node 'x' (Einsum): it is no sum of products with the same weights everywhere; locally",
+        ),
         (POSITION, {}, "node 'x' (Add): the constant 'position' depends on the position"),
         (["Conv: image k -> y"], {"rank": 4}, "output 'y': expected one row of scores per window"),
     ],

@@ -84,6 +84,13 @@ def einsum(graph: Graph, value: str) -> str:
     return graph.add("Einsum", value, graph.weight(5, 6, 4, 5), equation="nchw,ochw->no")
 
 
+def einsum_pixels(graph: Graph, value: str) -> str:
+    """A layer at every position, its weights on the left, then one of the map; axes in other orders."""
+    last = graph.relu(graph.add("Einsum", graph.weight(8, 6), value, equation="oc, nchw -> nhwo"))
+    column = graph.add("Einsum", last, graph.weight(4, 5, 8, 5, fan_in=160), equation="nhwo,hwok->kn")
+    return graph.add("Transpose", column, perm=[1, 0])
+
+
 def flatten_axis0(graph: Graph, value: str) -> str:
     """Flatten before axis 0: a row, whatever the batch is."""
     return graph.gemm(graph.add("Flatten", value, axis=0), FEATURES, 5)
@@ -112,6 +119,7 @@ NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     "gemm_bias_scalar": lambda: network(gemm_bias()),
     "weights_by_nodes": lambda: network(weights_by_nodes),
     "einsum": lambda: network(einsum, flatten=False),
+    "einsum_pixels": lambda: network(einsum_pixels, flatten=False),
     "flatten_axis0": lambda: network(flatten_axis0, flatten=False),
     "flatten_axis2": lambda: network(flatten_axis2, flatten=False),
     "squeezed_map": lambda: network(squeezed_map, flatten=False),

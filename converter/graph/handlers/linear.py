@@ -1,5 +1,6 @@
-"""Fully connected layers: Gemm and MatMul with constant weights."""
+"""Fully connected layers: Gemm, MatMul and Einsum, the constant weights on either side."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,10 +12,13 @@ from converter.graph.lift import Handler, Layer, Lifting, refusal
 
 def gemm(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
     """Gemm(A, B, C): alpha · A B + beta · C."""
-    form, weights = lifting.source(node), lifting.constant(node, 1)
-    if _attribute(node, "transA", 0):
+    form, weights, position = _operands(lifting, node)
+    turned, weights_turned = (
+        bool(_attribute(node, name, 0)) for name in ("transA", "transB")[:: 1 if position else -1]
+    )
+    if turned:
         form = form.moved(np.arange(form.index[..., 0].size).reshape(form.shape).T)
-    if not _attribute(node, "transB", 0):
+    if weights_turned != bool(position):
         weights = weights.T
     bias = None
     if len(node.inputs) > 2 and node.inputs[2] is not None:
@@ -22,19 +26,47 @@ def gemm(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
         if bias.size not in (1, len(weights)):
             raise refusal(node, f"expected a bias for {len(weights)} outputs, got {bias.size} numbers")
     layer = Layer(_name_of_weights(node), _scaled(weights, _attribute(node, "alpha", 1.0)), bias)
-    return [_contracted(lifting, node, form, 1, layer)]
+    return [_contracted(lifting, node, form, position, layer)]
 
 
 def matmul(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
-    """MatMul with the weights on either side."""
-    left, right = lifting.form(node, 0), lifting.form(node, 1)
-    form, position = (left, 1) if left is not None else (right, 0)
-    weights = lifting.constant(node, position)
-    if form is None or weights.ndim < 2 or weights.size != weights.shape[-1] * weights.shape[-2]:
+    """MatMul of matrices, the computed one perhaps many."""
+    form, weights, position = _operands(lifting, node)
+    if weights.ndim < 2 or weights.size != weights.shape[-1] * weights.shape[-2]:
         raise refusal(node, f"expected one matrix of weights, got shape {weights.shape}")
     matrix = weights.reshape(weights.shape[-2:])
     axis = len(form.shape) - (1 if position else 2)
     return [_contracted(lifting, node, form, axis, Layer(_name_of_weights(node), matrix.T if position else matrix))]
+
+
+def einsum(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
+    """Einsum of a computed value and weights, summed over what both have and the output has not."""
+    form, weights, position = _operands(lifting, node)
+    terms, _, made = node.attributes["equation"].as_string().replace(" ", "").partition("->")
+    own, others = terms.split(",")[:: 1 if position else -1]
+    summed, new = ([letter for letter in others if (letter in own) is shared] for shared in (True, False))
+    kept = [letter for letter in own if letter not in summed]
+    if sorted(made) != sorted([*kept, *new]) or len(set(own)) != len(form.shape) or len(set(others)) != weights.ndim:
+        raise refusal(
+            node, "it is no sum of products with the same weights everywhere; locally connected layers are none"
+        )
+    axes = [own.index(letter) for letter in summed]
+    matrix = weights.transpose([others.index(letter) for letter in [*new, *summed]])
+    features = math.prod(form.shape[axis] for axis in axes)
+    layer = Layer(_name_of_weights(node), np.ascontiguousarray(matrix).reshape(-1, features))
+    rows = _contracted(lifting, node, form.with_last(axes), 1, layer)
+    sizes = dict(zip(own, form.shape, strict=True)) | dict(zip(others, weights.shape, strict=True))
+    found = np.arange(math.prod(rows.shape)).reshape([sizes[letter] for letter in [*kept, *new]])
+    return [rows.moved(found.transpose([[*kept, *new].index(letter) for letter in made]))]
+
+
+def _operands(lifting: Lifting, node: ir.Node) -> tuple[Form, Floats, int]:
+    """A computed value, the weights, and which of the node's inputs these are."""
+    left, right = lifting.form(node, 0), lifting.form(node, 1)
+    form, position = (left, 1) if left is not None else (right, 0)
+    if form is None:
+        raise refusal(node, "expected a computed value and weights, got two constants")
+    return form, lifting.constant(node, position), position
 
 
 def _contracted(lifting: Lifting, node: ir.Node, form: Form, axis: int, layer: Layer) -> Form:
@@ -66,4 +98,4 @@ def _attribute(node: ir.Node, name: str, default: float) -> float:
     return default if attribute is None else attribute.value
 
 
-HANDLERS: dict[str, Handler] = {"Gemm": gemm, "MatMul": matmul}
+HANDLERS: dict[str, Handler] = {"Einsum": einsum, "Gemm": gemm, "MatMul": matmul}
