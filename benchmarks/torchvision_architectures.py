@@ -25,7 +25,7 @@ import numpy as np
 
 SIZES = {"inception_v3": 299}
 WINDOW = 224
-IMAGES = 8
+IMAGES = 32
 """That batch normalisation takes its statistics of."""
 EXPORTERS = ("torchscript", "dynamo")
 
