@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common
 
-from converter.errors import UnsupportedError
+from converter.errors import ConversionError, UnsupportedError
 from converter.graph.preprocess import PREFIX
 from converter.graph.trace import EveryValue
 from converter.runtime import one_line
@@ -42,6 +42,8 @@ def reduced(model: ir.Model, precision: str, feeds: Iterable[Feed], scratch: Pat
     try:
         with quiet():  # they advise what has been done
             network = _fp16(source) if precision == "fp16" else _int8(source, _in_float(model.graph), iter(feeds))
+    except ConversionError:  # of an image to calibrate on
+        raise
     except Exception as error:  # they raise whatever they stumble over
         raise UnsupportedError(f"precision: ONNX Runtime cannot make {precision} of it: {one_line(error)}") from None
     _retype(network)
