@@ -3,11 +3,13 @@
 Keras makes the classes that a file names, with what the file says, before it reads weights. So the file may name only
 layers of images, and what they are made of; with safe_mode on, Keras refuses Python code besides. A first reading makes
 no variables, but holds their claimed shapes against the weights that there are. Refused are Lambda and all other
-layers that run code or open files, custom classes, files of weights alone, and Keras before 3.14, whose safe_mode can
-be got around. What is left to trust is Keras's own work, and the HDF5 library's, which is C.
+layers that run code or open files, custom classes, files of weights alone, compressed archives, weights of more bytes
+than the file, and Keras before 3.14, whose safe_mode can be got around. What is left to trust is Keras's own work, and
+the HDF5 library's, which is C.
 """
 
 import importlib.util
+import io
 import json
 import os
 import tempfile
@@ -24,12 +26,13 @@ from converter.errors import SourceError, UnsupportedError
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
 from converter.sources.frameworks import framework, quiet, reason
-from converter.sources.mapped import mapped
-from converter.sources.onnx_file import read_classifier
+from converter.sources.mapped import SHARING, mapped
+from converter.sources.onnx_file import check_input, read_classifier
 from converter.sources.torch_zip import content
 from protos import model_pb2
 
 if TYPE_CHECKING:
+    import h5py
     import keras
 
 KERAS = "pip install keras torch onnxscript"
@@ -40,6 +43,7 @@ BACKENDS = {"torch": "onnxscript", "tensorflow": "tf2onnx", "jax": "jax2onnx"}
 ARCHIVE_SUFFIX = ".keras"
 CONFIG = "config.json"
 METADATA = "metadata.json"
+NUMBERS = "model.weights.h5"
 MAX_CONFIG_BYTES = 1 << 26
 CONTAINER = "Sequential"
 """Stands for what names no class."""
@@ -108,8 +112,15 @@ def _described(path: Path) -> tuple[object, str]:
 
 
 def _in_archive(path: Path) -> tuple[object, str]:
+    import h5py  # noqa: PLC0415 (comes with Keras)
+
+    data = mapped(path)
     with zipfile.ZipFile(path) as archive:
-        config, about = (_json(content(archive, mapped(path), name)) for name in (CONFIG, METADATA))
+        names = dict.fromkeys((CONFIG, METADATA, NUMBERS, *archive.namelist()))
+        entries = {name: content(archive, data, name) for name in names}
+    config, about = _json(entries[CONFIG]), _json(entries[METADATA])
+    with h5py.File(io.BytesIO(entries[NUMBERS].data)) as file:
+        _check_weights(file, len(data))
     return {**config, "compile_config": None}, str(about["keras_version"])[:30]
 
 
@@ -119,7 +130,16 @@ def _in_h5(path: Path) -> tuple[object, str]:
     with h5py.File(path) as file:
         if "model_config" not in file.attrs:
             raise ValueError("it holds weights alone; save the whole network with model.save('model.keras')")
+        _check_weights(file, path.stat().st_size)
         return json.loads(file.attrs["model_config"]), str(file.attrs.get("keras_version", ""))[:30]
+
+
+def _check_weights(file: "h5py.File", size: int) -> None:
+    """Raise ValueError if arrays claim many more bytes than there are: Keras reads them before it looks at shapes."""
+    claimed: list[int] = []
+    file.visititems(lambda _, item: claimed.append(getattr(item, "nbytes", 0)))
+    if sum(claimed) > SHARING * size:
+        raise ValueError(f"its weights claim {sum(claimed)} bytes, more than the file's {size}")
 
 
 def _json(text: NDArray[np.uint8]) -> Any:  # noqa: ANN401 (whatever JSON says)
@@ -135,10 +155,11 @@ def _check_classes(config: object, keras: ModuleType, path: Path) -> None:
         value = pending.pop()
         if isinstance(value, dict):
             name, module = value.get("class_name", CONTAINER), value.get("module") or "keras"
-            if str(name) not in known or str(module).split(".")[0] != "keras":
+            registered = value.get("registered_name") or name
+            if str(name) not in known or str(module).split(".")[0] != "keras" or registered != name:
                 raise UnsupportedError(
-                    f"{path}: {f'{module}.{name}'[:80]!r}: expected layers of Keras's own that neither run code nor "
-                    "open files; export the network to ONNX where you trust it"
+                    f"{path}: {f'{module}.{registered}'[:80]!r}: expected layers of Keras's own that neither run code "
+                    "nor open files; export the network to ONNX where you trust it"
                 )
             pending += value.values()
         elif isinstance(value, list):
@@ -148,7 +169,7 @@ def _check_classes(config: object, keras: ModuleType, path: Path) -> None:
 def _known(keras: ModuleType) -> set[str]:
     """The names of classes that a file may have."""
     layers = {name for name, kind in vars(keras.layers).items() if _module(kind).startswith(LAYERS)}
-    parts = {name for module in PARTS for name in vars(getattr(keras, module))}
+    parts = {name for module in PARTS for name, kind in vars(getattr(keras, module)).items() if isinstance(kind, type)}
     operations = {
         name
         for module in OPERATIONS
@@ -178,15 +199,16 @@ def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, 
     """Write the network for one window, of the size that it was saved with or else of the user's."""
     import keras  # noqa: PLC0415 (optional)
 
-    images = network.inputs
+    images = getattr(network, "inputs", [])  # a layer has none, nor has a network that was never built
     if len(images) != 1 or len(images[0].shape) != 4:
         shapes = ", ".join(str(image.shape) for image in images)
-        raise UnsupportedError(f"inputs: expected one image, got {len(images)}: {shapes}")
+        raise UnsupportedError(f"inputs: expected one image, got {len(images)}: {shapes or 'none'}")
     sizes = images[0].shape[1:]
     if None in sizes and window is None:
         raise SourceError(f"window: the file leaves its input's size open ({sizes}); say --window HEIGHTxWIDTH")
     if window is not None and None in sizes:
         sizes = (sizes[0], *window) if sizes[2] is None else (*window, sizes[2])
+    check_input("image", [1 if size is None else size for size in (1, *sizes)])
     image = keras.InputSpec(shape=(1, *sizes), dtype=images[0].dtype, name="image")
     try:
         network.export(str(file), format="onnx", verbose=False, input_signature=[image])

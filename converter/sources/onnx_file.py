@@ -212,7 +212,11 @@ def _window(image: ir.Value, layout: str, asked: tuple[int, int] | None) -> tupl
     for name, got, fixed in (("height", window[0], height), ("width", window[1], width)):
         if fixed not in (None, got):
             raise SourceError(f"window: the file's {name} is {fixed}, got {got}; leave --window out or export anew")
-    numbers = (1 if batch is None else batch, channels or 0, *window)
-    if min(numbers) < 1 or math.prod(numbers) > MAX_INPUT:
-        raise SourceError(f"input {image.name!r}: expected 1 to {MAX_INPUT} numbers, got {'×'.join(map(str, numbers))}")
+    check_input(image.name, (1 if batch is None else batch, channels or 0, *window))
     return window
+
+
+def check_input(name: str | None, sizes: Sequence[int]) -> None:
+    """Raise SourceError if an input of those sizes is empty, or too large to try."""
+    if min(sizes) < 1 or math.prod(sizes) > MAX_INPUT:
+        raise SourceError(f"input {name!r}: expected 1 to {MAX_INPUT} numbers, got {'×'.join(map(str, sizes))}")
