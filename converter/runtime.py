@@ -5,6 +5,7 @@ inside could not exceed 2 GB, and there would be a copy for every session.
 """
 
 import functools
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,8 @@ from converter.errors import UnsupportedError
 INLINE_BYTES = 256
 """Smaller constants stay in the graph, where shape inference finds them."""
 IN_FLIGHT_BYTES = 64 << 20
+STEERING = re.compile(r"\x1b\[[\d;]*m|[\x00-\x08\x0e-\x1b\x7f-\x9f]")
+"""Colours, which some packages put into messages, and other control characters, which a file may."""
 
 
 def move_weights(models: Sequence[ir.Model], folder: Path, name: str) -> None:
@@ -106,5 +109,5 @@ def _loads(ir_version: int, opset: int) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    """An error's message without its line breaks."""
-    return " ".join(str(error).split())[:300]
+    """An error's message without its line breaks, nor what steers a terminal."""
+    return " ".join(STEERING.sub("", str(error)).split())[:300]

@@ -192,7 +192,14 @@ def _loaded(path: Path, keras: ModuleType) -> "keras.Model":
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises every kind
         running = f"Keras {keras.__version__} on {keras.backend.backend()}"
-        raise SourceError(f"{path}: {running} cannot load it: {reason(error)}") from None
+        raise SourceError(f"{path}: {running} cannot load it: {reason(_unwrapped(error))}") from None
+
+
+def _unwrapped(error: Exception) -> Exception:
+    """What went wrong, which Keras puts behind the configuration of every layer that it is in."""
+    while isinstance(error, TypeError) and isinstance(error.__context__, Exception):
+        error = error.__context__
+    return error
 
 
 def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, path: Path) -> None:
