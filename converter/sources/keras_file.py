@@ -216,8 +216,10 @@ def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, 
     if window is not None and None in sizes:
         sizes = (sizes[0], *window) if sizes[2] is None else (*window, sizes[2])
     check_input("image", [1 if size is None else size for size in (1, *sizes)])
-    image = keras.InputSpec(shape=(1, *sizes), dtype=images[0].dtype, name="image")
+    image = keras.Input(batch_shape=(1, *sizes), dtype=images[0].dtype, name="image")
+    signature = [keras.InputSpec(shape=image.shape, dtype=image.dtype, name=image.name)]
     try:
-        network.export(str(file), format="onnx", verbose=False, input_signature=[image])
+        trained = keras.Model(image, network(image, training=False))  # or else layers that augment images do so
+        trained.export(str(file), format="onnx", verbose=False, input_signature=signature)
     except Exception as error:  # and so does every exporter
         raise UnsupportedError(f"{path}: Keras cannot export it to ONNX: {reason(error)}") from None
