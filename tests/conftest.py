@@ -1,8 +1,10 @@
 """What every test may ask for."""
 
+import importlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from networks import Network
@@ -12,6 +14,15 @@ from converter.sources.read import read_source
 
 ROOT = Path(__file__).parents[1]
 SILENT = conversion.Progress(step=lambda _, __: None, advance=lambda: None)
+
+
+@pytest.fixture
+def keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Keras on PyTorch, whatever the user's settings are; with the networks of `data/` beside it."""
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.syspath_prepend(ROOT / "tests" / "data")
+    return importlib.import_module("keras")
 
 
 @pytest.fixture

@@ -1,0 +1,369 @@
+"""Keras's saved models: read as what Keras computes; what is damaged, or lies, is refused before memory is taken."""
+
+import contextlib
+import io
+import json
+import resource
+import shutil
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from archives import rewrite
+from conftest import SILENT
+from keras_files import DATA, Document, become, changed, layer, made, refused, save
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.testing import assert_allclose
+
+from converter import convert as conversion
+from converter.sources.checkpoint import sha256
+from converter.sources.read import read_source
+from protos import model_pb2
+
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("keras")]
+
+CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+KERNELS = {"keras": "layers/conv2d/vars/0", "h5": "model_weights/conv2d/conv2d/kernel"}
+"""Where the weights of the first layer of `flatten` are."""
+TOLERANCE = 1e-5
+"""Of the largest score."""
+SPARE = 1 << 30
+"""Bytes of memory that reading may take; what lies claims twice as much."""
+Entries = dict[str, bytes]
+
+
+def convert(
+    path: Path, target: Path, window: tuple[int, int] | None = None, preprocess: str = "unit"
+) -> tuple[model_pb2.ModelSpec, ort.InferenceSession]:
+    """What is written about the network, and the network."""
+    request = conversion.Request(target, preprocess=preprocess, windows=4)
+    spec = conversion.convert(read_source(path, arch=None, window=window), request, SILENT).spec
+    return spec, ort.InferenceSession(target / "model.onnx")
+
+
+def run(dense: ort.InferenceSession, spec: model_pb2.ModelSpec, pixels: np.ndarray) -> np.ndarray:
+    """Scores (N, classes, rows, cols) of pixels N,H,W,C."""
+    assert spec.input.layout == "NHWC"
+    return dense.run(None, {spec.input.name: pixels.astype(spec.input.dtype)})[0]
+
+
+def check_every_cell(keras: ModuleType, path: Path, dense: ort.InferenceSession, spec: model_pb2.ModelSpec) -> None:
+    """Score two images of 3×2 cells, and hold each cell against what Keras itself says of its window."""
+    window, stride = (spec.window.height, spec.window.width), (spec.vertical.stride, spec.horizontal.stride)
+    size = (window[0] + 2 * stride[0], window[1] + stride[1], spec.input.channels)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *size), np.uint8)
+    got = run(dense, spec, pixels)
+    assert got.shape[2:] == (3, 2)
+    windows = np.moveaxis(sliding_window_view(pixels, window, (1, 2))[:, :: stride[0], :: stride[1]], 3, -1)
+    scale = 255 if spec.input.dtype == "uint8" else 1
+    images = windows.reshape(-1, *windows.shape[3:]) / np.float32(scale)
+    answer = keras.ops.convert_to_numpy(keras.saving.load_model(path)(images, training=False))
+    expected = np.moveaxis(answer.reshape(2, 3, 2, -1), 3, 1)
+    assert np.ptp(expected, (0, 2, 3)).max() > 0.01 * abs(expected).max()
+    assert_allclose(got, expected, rtol=0, atol=TOLERANCE * abs(expected).max())
+
+
+SAVED = {"keras": ("flatten.keras", "keras", True), "h5": ("flatten.h5", "keras-h5", True)}
+SAVED["padded"] = ("residual.keras", "keras", False)
+
+
+@pytest.mark.parametrize(("name", "form", "exact"), SAVED.values(), ids=SAVED)
+def test_saved_models_convert(keras: ModuleType, name: str, form: str, exact: bool, tmp_path: Path) -> None:  # noqa: FBT001 (a parameter)
+    """The scores that Keras gave come back, and where nothing is padded every cell is Keras's score of its window."""
+    target = tmp_path / "net" / "1"
+    spec, dense = convert(DATA / name, target)
+    assert spec.parity[0].exact == exact
+    with np.load((DATA / name).with_suffix(".npz")) as stored:
+        window, expected = stored["window"], stored["scores"]
+    got = run(dense, spec, np.rint(window * 255))
+    assert_allclose(got[..., 0, 0], expected, rtol=0, atol=TOLERANCE * abs(expected).max())
+    if exact:
+        check_every_cell(keras, DATA / name, dense, spec)
+    source = json.loads((target / "report.json").read_text("utf-8"))["source"]
+    assert source == {"format": form, "sha256": sha256(DATA / name), "producer": "keras 3.15.1"}
+
+
+@pytest.mark.parametrize("name", ["flatten.keras", "flatten.h5"])
+def test_same_source_gives_same_bytes(name: str, tmp_path: Path) -> None:
+    """Converting twice gives the same files."""
+    first, second = (tmp_path / number / "net" / "1" for number in ("first", "second"))
+    for target in (first, second):
+        convert(DATA / name, target)
+    assert {path.name for path in first.iterdir()} == {"model.onnx", "weights.data", "report.json"}
+    for path in first.iterdir():
+        assert path.read_bytes() == (second / path.name).read_bytes()
+
+
+MADE = {
+    "functional": ("separable", "net.keras"),
+    "functional-h5": ("concatenate", "net.h5"),
+    "nested": ("nested", "net.keras"),
+    "sequential-grey": ("mnist", "net.keras"),
+    "sequential-grey-h5": ("mnist", "net.h5"),
+    "rescaled": ("rescaled", "net.keras"),
+    "normalised": ("batchnorm_flat", "net.keras"),
+}
+
+
+@pytest.mark.parametrize(("network", "name"), MADE.values(), ids=MADE)
+def test_models_convert(keras: ModuleType, network: str, name: str, tmp_path: Path) -> None:
+    """Functional or Sequential, nested, grey, with rescaling inside: every cell is Keras's score of its window."""
+    path = save(made(network), tmp_path / name)
+    spec, dense = convert(path, tmp_path / "net" / "1", preprocess="none" if network == "rescaled" else "unit")
+    assert spec.parity[0].exact
+    assert spec.input.channels == (1 if network == "mnist" else 3)
+    check_every_cell(keras, path, dense, spec)
+
+
+@pytest.mark.parametrize("name", ["net.keras", "net.h5"])
+def test_layers_that_augment_images_rest(keras: ModuleType, name: str, tmp_path: Path) -> None:
+    """What turns images about while training leaves them alone, as where Keras predicts."""
+    layers = keras.layers
+    augmented = [keras.Input((22, 26, 3)), layers.RandomFlip(), layers.RandomContrast(0.9), layers.GaussianNoise(0.9)]
+    network = [layers.Conv2D(4, 3, activation="relu"), layers.Dropout(0.5), layers.Flatten(), layers.Dense(5)]
+    path = save(keras.Sequential([*augmented, *network]), tmp_path / name)
+    spec, dense = convert(path, tmp_path / "net" / "1")
+    assert spec.parity[0].exact
+    check_every_cell(keras, path, dense, spec)
+
+
+@pytest.mark.parametrize("name", ["net.keras", "net.h5"])
+def test_open_windows_must_be_given(keras: ModuleType, name: str, tmp_path: Path) -> None:
+    """A model that leaves the size open asks for it, and converts with it."""
+    path = save(made("open_size"), tmp_path / name)
+    assert "say --window HEIGHTxWIDTH" in refused(path)
+    spec, dense = convert(path, tmp_path / "net" / "1", window=(22, 26))
+    assert (spec.window.height, spec.window.width) == (22, 26)
+    assert spec.parity[0].exact
+    check_every_cell(keras, path, dense, spec)
+
+
+def test_wrong_windows_are_refused() -> None:
+    """A model of a fixed size says which."""
+    assert "the file's height is 22, got 30" in refused(DATA / "flatten.keras", (30, 30))
+
+
+INPUTS = {
+    "two": ([(22, 26, 3), (22, 26, 3)], "got 2: (None, 22, 26, 3), (None, 22, 26, 3)"),
+    "one-axis": ([(22, 3)], "got 1: (None, 22, 3)"),
+    "features": ([(22,)], "got 1: (None, 22)"),
+    "video": ([(4, 22, 26, 3)], "got 1: (None, 4, 22, 26, 3)"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+@pytest.mark.parametrize(("shapes", "said"), INPUTS.values(), ids=INPUTS)
+def test_other_inputs_are_refused(
+    keras: ModuleType, shapes: list[tuple[int, ...]], said: str, suffix: str, tmp_path: Path
+) -> None:
+    """Two images, and what is no image."""
+    images = [keras.Input(shape) for shape in shapes]
+    parts = [keras.layers.Dense(5)(keras.layers.Flatten()(image)) for image in images]
+    keras.Model(images, keras.layers.Add()(parts) if len(parts) > 1 else parts[0]).save(tmp_path / f"net.{suffix}")
+    assert refused(tmp_path / f"net.{suffix}") == f"inputs: expected one image, {said}"
+
+
+def test_weights_alone_are_refused(keras: ModuleType, tmp_path: Path) -> None:
+    """They hold no network; the way out is named."""
+    keras.saving.load_model(DATA / "flatten.keras").save_weights(tmp_path / "net.weights.h5")
+    shutil.copy(tmp_path / "net.weights.h5", tmp_path / "net.h5")
+    for name in ("net.weights.h5", "net.h5"):
+        assert "it holds weights alone; save the whole network with model.save(" in refused(tmp_path / name)
+
+
+def text(content: bytes, name: str = CONFIG) -> Callable[[Entries], object]:
+    """Another content in place of an entry's."""
+    return lambda entries: entries.update({name: content})
+
+
+DEEP = b'{"module": "keras", "class_name": "Sequential", "config":'
+DAMAGES: dict[str, tuple[Callable[[Entries], object], str]] = {
+    "no-config": (lambda entries: entries.pop(CONFIG), "There is no item named 'config.json'"),
+    "no-metadata": (lambda entries: entries.pop(METADATA), "There is no item named 'metadata.json'"),
+    "no-weights": (lambda entries: entries.pop(WEIGHTS), "There is no item named 'model.weights.h5'"),
+    "other-weights": (
+        lambda entries: entries.update({"model.weights.npz": entries.pop(WEIGHTS)}),
+        "There is no item named 'model.weights.h5'",
+    ),
+    "no-json": (text(b"{'class_name': 1}"), "Expecting property name"),
+    "no-text": (text(b"\xff\xff\x00"), "can't decode"),
+    "deep": (text(b"[" * 100_000), "damaged, or not a model"),
+    "deep-models": (text(DEEP * 900 + b"{}" + b"}" * 900), "cannot load it"),
+    "list": (text(b"[]"), "'list' object is not a mapping"),
+    "number": (text(b"5"), "'int' object is not a mapping"),
+    "nothing": (text(b"{}"), "cannot load it"),
+    "no-version": (text(b"{}", METADATA), "'keras_version'"),
+    "no-hdf5": (text(b"weights", WEIGHTS), "damaged, or not a model"),
+    "half-of-the-weights": (
+        lambda entries: entries.update({WEIGHTS: entries[WEIGHTS][:9999]}),
+        "damaged, or not a model",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_archives_are_refused(damage: Callable[[Entries], object], said: str, tmp_path: Path) -> None:
+    """What is missing or no description is named."""
+    message = refused(rewrite(DATA / "flatten.keras", tmp_path / "net.keras", damage))
+    assert message.startswith(f"{tmp_path / 'net.keras'}: ")
+    assert said in message
+
+
+DESCRIPTIONS = {"no-json": "{", "deep": "[" * 9999, "number": 5, "list": "[]", "word": '"Sequential"', "nothing": "{}"}
+
+
+@pytest.mark.parametrize("description", DESCRIPTIONS.values(), ids=DESCRIPTIONS)
+def test_damaged_descriptions_are_refused(description: object, tmp_path: Path) -> None:
+    """HDF5 files without a description of a network."""
+    import h5py
+
+    shutil.copy(DATA / "flatten.h5", tmp_path / "net.h5")
+    with h5py.File(tmp_path / "net.h5", "r+") as file:
+        file.attrs["model_config"] = description
+    assert refused(tmp_path / "net.h5").startswith(f"{tmp_path / 'net.h5'}: ")
+
+
+OPTIONS = {"newer": ({"colour": 1}, "{'colour': 1}"), "steering": ({"activation": "\x1b[31mred\x07\x9b"}, ": red")}
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+@pytest.mark.parametrize(("options", "said"), OPTIONS.values(), ids=OPTIONS)
+def test_unknown_options_are_refused(options: Document, said: str, suffix: str, tmp_path: Path) -> None:
+    """What a newer Keras may have saved is named, though Keras puts much before it, and steers no terminal."""
+    path = changed(suffix, tmp_path, lambda document: layer(document, "dense")["config"].update(options))
+    message = refused(path)
+    assert "cannot load it: " in message
+    assert message.endswith(said)
+
+
+NETWORKS: dict[str, Callable[[Document], Document]] = {
+    "layer": lambda document: layer(document, "dropout"),
+    "unbuilt": lambda document: {
+        "class_name": "Sequential",
+        "config": {"name": "a", "layers": [built_later(document)]},
+    },
+    "model": lambda _: {"class_name": "Model", "config": {}},
+}
+
+
+def built_later(document: Document) -> Document:
+    """A layer that has no shapes yet."""
+    return {**layer(document, "dropout"), "build_config": None}
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_networks_without_an_input_are_refused(network: Callable[[Document], Document], tmp_path: Path) -> None:
+    """A layer by itself, what was never built, a class without a network."""
+    path = changed("keras", tmp_path, lambda document: become(document, {"module": "keras", **network(document)}))
+    assert refused(path) == "inputs: expected one image, got 0: none"
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_truncated_files_are_refused(suffix: str, share: float, tmp_path: Path) -> None:
+    """A file that ends early is none of Keras's."""
+    content = (DATA / f"flatten.{suffix}").read_bytes()
+    (tmp_path / f"net.{suffix}").write_bytes(content[: int(share * len(content))])
+    assert "damaged, or not a model that Keras saved" in refused(tmp_path / f"net.{suffix}")
+
+
+@pytest.mark.parametrize("name", [CONFIG, METADATA, WEIGHTS, "assets/words.txt"])
+def test_compressed_archives_are_refused(name: str, tmp_path: Path) -> None:
+    """Keras stores plainly; what is compressed may be of any size."""
+    path = tmp_path / "net.keras"
+    with zipfile.ZipFile(DATA / "flatten.keras") as archive:
+        entries = {"assets/words.txt": b"words", **{entry: archive.read(entry) for entry in archive.namelist()}}
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, content in entries.items():
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED if entry == name else zipfile.ZIP_STORED)
+    assert f"{name!r} is not stored plainly and whole" in refused(path)
+
+
+@pytest.mark.parametrize("name", [CONFIG, METADATA, WEIGHTS])
+def test_archives_that_lie_about_sizes_are_refused(name: str, tmp_path: Path) -> None:
+    """An entry is as large as the directory says, or there is no reading it."""
+    content = bytearray((DATA / "flatten.keras").read_bytes())
+    directory = content.rindex(name.encode()) - 46
+    assert content[directory:][:4] == b"PK\x01\x02"
+    struct.pack_into("<II", content, directory + 20, 1 << 31, 1 << 31)
+    (tmp_path / "net.keras").write_bytes(content)
+    with little_memory():
+        assert "is not stored plainly and whole" in refused(tmp_path / "net.keras")
+
+
+@contextlib.contextmanager
+def little_memory() -> Iterator[None]:
+    """With so much memory to spare, and no more."""
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + SPARE, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def units(document: Document) -> None:
+    """Numbers of the last layer of which there are none."""
+    layer(document, "dense_1")["config"].update(units=1 << 27)
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_claimed_weights_take_no_memory(suffix: str, tmp_path: Path) -> None:
+    """Layers are held against the weights that there are before any are made."""
+    path = changed(suffix, tmp_path, units)
+    with little_memory():
+        assert "(4, 134217728)" in refused(path)
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_weights_that_are_not_there_take_no_memory(suffix: str, tmp_path: Path) -> None:
+    """HDF5 holds arrays of any size without a number of them."""
+    path = with_kernel(suffix, tmp_path, shape=(1 << 29,), dtype="f4", chunks=(1 << 20,), compression="gzip")
+    with little_memory():
+        assert "more than the file's" in refused(path)
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_weights_elsewhere_are_refused(suffix: str, tmp_path: Path) -> None:
+    """HDF5 may name another file, which Keras is not to open."""
+    (tmp_path / "numbers").write_bytes(bytes(432))
+    elsewhere = [(str(tmp_path / "numbers"), 0, 432)]
+    assert "external" in refused(with_kernel(suffix, tmp_path, shape=(3, 3, 3, 4), dtype="f4", external=elsewhere))
+
+
+def with_kernel(suffix: str, folder: Path, **dataset: object) -> Path:
+    """`flatten` with another array in place of the first layer's weights."""
+    import h5py
+
+    def replace(file: "h5py.File") -> None:
+        del file[KERNELS[suffix]]
+        file.create_dataset(KERNELS[suffix], **dataset)
+
+    path = folder / f"net.{suffix}"
+    if suffix == "keras":
+
+        def edited(entries: Entries) -> None:
+            buffer = io.BytesIO(entries[WEIGHTS])
+            with h5py.File(buffer, "r+") as file:
+                replace(file)
+            entries[WEIGHTS] = buffer.getvalue()
+
+        return rewrite(DATA / "flatten.keras", path, edited)
+    shutil.copy(DATA / "flatten.h5", path)
+    with h5py.File(path, "r+") as file:
+        replace(file)
+    return path
+
+
+@pytest.mark.parametrize("window", [(1 << 13, 1 << 13), (0, 26)])
+def test_windows_are_tried_within_limits(window: tuple[int, int], tmp_path: Path) -> None:
+    """A window that nobody has is refused before there is an image of it."""
+    path = save(made("open_size"), tmp_path / "net.keras")
+    with little_memory():
+        assert "expected 1 to 67108864 numbers, got 1×" in refused(path, window)
