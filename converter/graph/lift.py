@@ -146,6 +146,13 @@ class Lifting:
         ]
         return self._selected(node, self._cropped(node, form.map, starts, ends), stencil, strides)
 
+    def settled_last(self, node: ir.Node, forms: Sequence[Form]) -> list[Map] | None:
+        """Forms (N, h, w, C) as maps (N, C, h, w), parts of maps of several sizes perhaps; None if one is no map."""
+        if any(len(form.shape) != 4 for form in forms):
+            return None
+        first = [form.channels_first for form in forms]
+        return [self.settled(node, form) for form in first] if all(map(self.settles, first)) else None
+
     def settles(self, form: Form) -> bool:
         """Whether a form can be settled."""
         return form.whole or _lattice(form)[1] is not None

@@ -91,6 +91,15 @@ def einsum_pixels(graph: Graph, value: str) -> str:
     return graph.add("Transpose", column, perm=[1, 0])
 
 
+def cropped_last(graph: Graph, value: str) -> str:
+    """Channels last: a part of the map beside a convolution of it, then back."""
+    starts, ends, axes = (graph.constant(np.array(numbers)) for numbers in ((2, 1), (4, 4), (1, 2)))
+    part = graph.add("Slice", graph.add("Transpose", value, perm=[0, 2, 3, 1]), starts, ends, axes)
+    beside = graph.add("Transpose", graph.conv(value, (4, 6, 3, 3)), perm=[0, 2, 3, 1])
+    first = graph.add("Transpose", graph.add("Concat", part, beside, axis=3), perm=[0, 3, 1, 2])
+    return graph.gemm(graph.add("Flatten", first), 60, 5)
+
+
 def flatten_axis0(graph: Graph, value: str) -> str:
     """Flatten before axis 0: a row, whatever the batch is."""
     return graph.gemm(graph.add("Flatten", value, axis=0), FEATURES, 5)
@@ -120,6 +129,7 @@ NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     "weights_by_nodes": lambda: network(weights_by_nodes),
     "einsum": lambda: network(einsum, flatten=False),
     "einsum_pixels": lambda: network(einsum_pixels, flatten=False),
+    "cropped_last": lambda: network(cropped_last, flatten=False),
     "flatten_axis0": lambda: network(flatten_axis0, flatten=False),
     "flatten_axis2": lambda: network(flatten_axis2, flatten=False),
     "squeezed_map": lambda: network(squeezed_map, flatten=False),

@@ -22,6 +22,7 @@ SAVED = {"flatten": ("keras", "h5"), "residual": ("keras",)}
 FIXED = ("flatten", "same_strided", "global_average", "concatenate")
 CHANNELS_FIRST = ("flatten", "global_average", "residual", "mnist", "permute")
 EXPORTED = ("flatten", "global_average", "residual", "mnist", "mobilenet_head")
+EXPORTED_BY_TORCH = (*EXPORTED, "cropped_residual")
 
 
 def make(name: str) -> tuple[keras.Model, np.ndarray, np.ndarray]:
@@ -87,7 +88,7 @@ def main(names: list[str]) -> None:
         if backend == "tensorflow":
             np.savez_compressed(FOLDER / f"{name}.npz", window=window, scores=scores)
             export(name, model)
-        if name in EXPORTED:
+        if name in (EXPORTED if backend == "tensorflow" else EXPORTED_BY_TORCH):
             suffix = "keras" if backend == "tensorflow" else f"keras_{backend}"
             model.export(FOLDER / f"{name}.{suffix}.onnx", format="onnx", verbose=False)
 

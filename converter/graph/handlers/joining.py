@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.form import Form
+from converter.graph.form import Form, whole
 from converter.graph.lift import Handler, Lifting, refusal, stays
 
 
@@ -18,6 +18,9 @@ def concat(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
         return stays(lifting, node)
     sizes = [form.map.size for form in forms]
     if len({(size[0], *size[2:]) for size in sizes}) > 1:
+        if axis % len(forms[0].shape) == 3 and (maps := lifting.settled_last(node, forms)):
+            made = (*maps[0].size[:1], sum(each.size[1] for each in maps), *maps[0].size[2:])
+            return [whole(lifting.emit(node, "Concat", [each.value for each in maps], made, axis=1)).channels_last]
         raise refusal(node, f"expected maps of one size, got {', '.join(str(size[2:]) for size in sizes)}")
     if not all(form.pure for form in forms):
         raise refusal(node, "expected elements of maps as they are")

@@ -57,6 +57,9 @@ def two(lifting: Lifting, node: ir.Node, one: Form, other: Form) -> Sequence[For
         return [wide[0].plus(wide[1], 1 if node.op_type == "Add" else -1)]
     if alike and len(shape) > 1:
         return [_on_features(lifting, node, *wide)]
+    if one.shape == other.shape and (maps := lifting.settled_last(node, [one, other])):
+        of = lifting.emit(node, node.op_type, [each.value for each in maps], maps[0].size)
+        return [whole(of).channels_last]
     if (1, 1) in (sizes[0][2:], sizes[1][2:]):
         raise refusal(node, "mixes a summary of the whole map back into the map (as squeeze-and-excite does)")
     raise refusal(node, f"expected values of the same places, got maps of {sizes[0][2:]} and {sizes[1][2:]}")
