@@ -145,7 +145,7 @@ def export(name: str, exporter: str, file: Path) -> None:
             torch.nn.init.normal_(module.weight, std=0.02)
     with torch.no_grad():
         net(images)
-    torch.onnx.export(net.eval(), (images[:1],), file, dynamo=exporter == "dynamo", verbose=False)
+    torch.onnx.export(net.eval(), (images[:1],), str(file), dynamo=exporter == "dynamo", verbose=False)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,8 @@ MinAgreement = Annotated[
     float | None,
     typer.Option(
         metavar="SHARE",
-        help="Of the windows, on how many reduced precision must name the same top class, 0 to 1; 0.99 unless told.",
+        help="Of the windows, on how many reduced precision must name the same top class, 0 to 1; "
+        f"{conversion.MIN_AGREEMENT} unless told.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print report.json instead of tables.")]
@@ -148,7 +149,7 @@ def convert(
     preprocess: Preprocess = None,
     activation: Activation = None,
     labels: Labels = None,
-    verify: Verify = 64,
+    verify: Verify = conversion.Request.windows,
     images: Images = None,
     strides: Strides = None,
     crops_only: CropsOnly = False,
@@ -167,7 +168,17 @@ def convert(
     pixels = _pixels(strides, single=crops_only)
     least = _agreement(precision, images, min_agreement)
     request = conversion.Request(
-        output, force, preprocess, activation, labels, verify, images, pixels, crops_only, precision, least
+        target=output,
+        force=force,
+        preprocess=preprocess,
+        activation=activation,
+        labels=labels,
+        windows=verify,
+        images=images,
+        strides=pixels,
+        crops_only=crops_only,
+        precision=precision,
+        min_agreement=least,
     )
     try:
         check_target(output, force=force)
@@ -206,7 +217,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     match = WINDOW.fullmatch(text)
-    if not match or not int(match[1]) or match[2] == "0":
+    if not match or 0 in (int(match[1]), int(match[2] or match[1])):
         raise typer.BadParameter(f"expected pixels, 224 or HEIGHTxWIDTH, got '{text}'", param_hint="--window")
     return int(match[1]), int(match[2] or match[1])
 

@@ -7,7 +7,7 @@ reader → classifier (ONNX) → lifted (graph.dense) or kept (graph.crops) → 
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class Request:
     """What to convert to and how; None stands for the classifier's own default."""
 
     target: Path
+    _: KW_ONLY
     force: bool = False
     preprocess: str | None = None
     activation: str | None = None
@@ -149,11 +150,12 @@ def _certificates(
 ) -> list[model_pb2.Parity]:
     """Write every file and measure it against the source; of reduced precision, against the one in float32 too."""
     certificates, native = [], None
+    for file in stage.files:
+        ir.save(file.model, stage.folder / file.name)
+    if full and (problem := loading_problem([stage.folder / file.name for file in stage.files])):
+        raise UnsupportedError(f"precision: cannot be {request.precision}: {problem}; choose another --precision")
     for position, file in enumerate(stage.files):
         progress.step(f"comparing stride {file.plane[0].stride} with the source", request.windows)
-        ir.save(file.model, stage.folder / file.name)
-        if full and (problem := loading_problem(stage.folder / file.name)):
-            raise UnsupportedError(f"precision: cannot be {request.precision}: {problem}; choose another --precision")
         converted = stage.network(file)
         comparison = Comparison(
             source=source,

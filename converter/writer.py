@@ -5,7 +5,7 @@ stands until the new one is whole, and is put back if the exchange fails.
 """
 
 import contextlib
-import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,13 +22,15 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
     """
     target = target.resolve()
     check_target(target, force=force)
-    folder = target.with_name(f".{target.name}.{os.getpid()}")
+    folder = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     missing = [parent for parent in target.parents if not parent.exists()]
     try:
         folder.mkdir(parents=True)
         yield folder
         _replace(folder, target, force=force)
     except OSError as error:
+        if error.filename is not None and not Path(error.filename).is_relative_to(folder.parent):
+            raise  # of something else that was read or written
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}; choose another -o") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -26,12 +26,17 @@ def canonicalise(model: ir.Model) -> None:
     )
     passes(model)
     model.ir_version = max(model.ir_version, IR_VERSION)
-    for node in list(model.graph):
+    canonicalise_nodes(model.graph)
+
+
+def canonicalise_nodes(graph: ir.Graph) -> None:
+    """Drop what does nothing, refuse what is training, forget shapes: also of nodes that have come out of a branch."""
+    for node in list(graph):
         if node.op_type == "BatchNormalization":
             _check_inference(node)
         if node.op_type == "Dropout" or _is_identity_pool(node):
-            _drop(node, model.graph)
-    for node in model.graph:
+            _drop(node, graph)
+    for node in graph:
         for value in node.outputs:
             value.shape = None
 
@@ -70,6 +75,8 @@ def _is_identity_pool(node: ir.Node) -> bool:
 
 
 def _drop(node: ir.Node, graph: ir.Graph) -> None:
+    if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+        raise UnsupportedError(f"node {node.name!r} ({node.op_type}): its mask is used; export the network in eval()")
     source = node.inputs[0]
     assert source is not None  # noqa: S101 (neither operator's first input is optional)
     node.outputs[0].replace_all_uses_with(source, replace_graph_outputs=True)

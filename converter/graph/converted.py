@@ -7,10 +7,11 @@ import onnx_ir as ir
 
 from converter.graph.geometry import Plane
 from converter.graph.lift import Rewrite
+from converter.graph.operators import MOVEMENT
 from protos import model_pb2
 
 SCORES = "scores"
-PASSED_THROUGH = {"Cast", "Clip", "Flatten", "Identity", "Reshape", "Squeeze"}
+PASSED_THROUGH = MOVEMENT | {"Cast", "Clip"}
 """What may lie between an activation and the scores that it makes."""
 
 

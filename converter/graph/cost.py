@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from converter.graph.geometry import Plane, planes, weights_of
+from converter.graph.geometry import Plane, ints, planes, weights_of
 from protos import model_pb2
 
 FLOAT_BYTES = 4
@@ -87,6 +87,11 @@ def _bytes_per_pixel(value: ir.Value | None, known: Mapping[ir.Value, Plane], sh
 
 
 def _is_channels_last(value: ir.Value) -> bool:
-    """Whether this goes into or comes out of a normalisation of its last axis."""
-    nodes = [value.producer(), *(use.node for use in value.uses())]
-    return any(node is not None and node.op_type == "LayerNormalization" for node in nodes)
+    """Whether a Transpose has put the channels there, or brings them back."""
+    producer = value.producer()
+    made = producer is not None and _order(producer) == [0, 2, 3, 1]
+    return made or any(_order(use.node) == [0, 3, 1, 2] for use in value.uses())
+
+
+def _order(node: ir.Node) -> list[int]:
+    return ints(node, "perm", []) if node.op_type == "Transpose" else []

@@ -7,9 +7,12 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from converter.errors import UnsupportedError
+from converter.graph.constants import constant
 from converter.graph.converted import ConvertedGraph, finish
 from converter.graph.cost import crop_cost
 from converter.graph.geometry import Axis
+from converter.graph.padding import keep_pads_apart
 from converter.graph.trace import trace
 
 OVERLAP = 2
@@ -25,16 +28,21 @@ def to_crops(
     """
     graph = model.graph
     ir.passes.Sequential(common.RemoveUnusedNodesPass(), common.ClearMetadataAndDocStringPass())(model)
+    keep_pads_apart(graph)
     shapes = trace(model, window, layout, scratch).shapes
     image = graph.inputs[0]
     assert image.shape is not None  # noqa: S101 (readers check it)
     batch, channels = shapes[str(image.name)][0], shapes[str(image.name)][layout.index("C")]
-    classes = math.prod(shapes[str(graph.outputs[0].name)]) // batch
-    shape = ir.tensor(np.array([-1, classes, 1, 1]), name="scores.shape")
-    constant = ir.val(shape.name, shape.dtype, [4], const_value=shape)
-    graph.register_initializer(constant)
+    scores = shapes[str(graph.outputs[0].name)]
+    classes = max(scores[1:], default=1)
+    if not scores or math.prod(scores) != batch * classes:
+        raise UnsupportedError(
+            f"output {graph.outputs[0].name!r}: expected one row of scores per window, got shape {scores}; "
+            "is it a classifier?"
+        )
+    shape = constant(graph, "scores.shape", np.array([-1, classes, 1, 1]))
     cast = ir.node("Cast", graph.outputs, {"to": int(ir.DataType.FLOAT)}, name="scores.cast")
-    reshape = ir.node("Reshape", [cast.outputs[0], constant], name="scores.reshape")
+    reshape = ir.node("Reshape", [cast.outputs[0], shape], name="scores.reshape")
     graph.extend([cast, reshape])
     graph.outputs[:] = reshape.outputs
     fixed = isinstance(image.shape[0], int)

@@ -6,13 +6,13 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from converter.graph.branches import take_branches
-from converter.graph.canonical import canonicalise
+from converter.graph.canonical import canonicalise, canonicalise_nodes
 from converter.graph.converted import ConvertedGraph, finish
 from converter.graph.cost import dense_cost
 from converter.graph.geometry import check_window, planes
 from converter.graph.handlers import HANDLERS
 from converter.graph.lift import lift
-from converter.graph.padding import write_out_padding
+from converter.graph.padding import keep_pads_apart, write_out_padding
 from converter.graph.trace import fold, trace
 
 
@@ -24,11 +24,13 @@ def to_dense(model: ir.Model, window: tuple[int, int], layout: str, scratch: Pat
     canonicalise(model)
     traced = trace(model, window, layout, scratch)
     while take_branches(model, traced.constants):
+        canonicalise_nodes(model.graph)
         traced = trace(model, window, layout, scratch)
     fold(model.graph, traced)
     ir.passes.Sequential(common.IdentityEliminationPass(), common.RemoveUnusedNodesPass())(model)
     padded = write_out_padding(model.graph, traced.shapes)
     lifting = lift(model.graph, traced.shapes, layout, HANDLERS)
+    keep_pads_apart(model.graph)
     tidy = (common.RemoveUnusedNodesPass(), common.TopologicalSortPass(), common.NameFixPass())
     ir.passes.Sequential(*tidy)(model)
     image, scores = model.graph.inputs[0], model.graph.outputs[0]

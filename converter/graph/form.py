@@ -242,6 +242,9 @@ class Stencil:
         if self.weight is None and np.array_equal(flat.ravel(), np.arange(count)):
             return weights.reshape(-1, *shape), dilations
         kernel = np.zeros((weights.shape[0], count), weights.dtype)
+        if self.weight is None and len(np.unique(flat)) == flat.size == weights.shape[1]:
+            kernel[:, flat[:, 0]] = weights
+            return kernel.reshape(-1, *shape), dilations
         for term in range(flat.shape[1]):
             factors = 1 if self.weight is None else self.weight[:, term].astype(weights.dtype)
             np.add.at(kernel.T, flat[:, term], (weights * factors).T)

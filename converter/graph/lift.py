@@ -11,6 +11,7 @@ Every later fully connected layer sees 1×1 and becomes a 1×1 convolution. One 
 has none, or is not the same at every position, is refused by name.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +21,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from converter.errors import UnsupportedError
+from converter.graph.constants import constant
 from converter.graph.form import Form, Map, Size, Stencil, whole
 from converter.graph.operators import NOT_LOCAL
+from converter.runtime import one_line
 
 Attribute = int | float | str | Sequence[int] | ir.Attr
 
@@ -57,7 +60,8 @@ class Lifting:
         """The constant at one of a node's inputs; raises UnsupportedError if it is none."""
         value = node.inputs[position] if position < len(node.inputs) else None
         if value is None or value.const_value is None:
-            raise refusal(node, f"expected constants at input {position}, got a computed value")
+            got = "none" if value is None else "a computed value"
+            raise refusal(node, f"expected constants at input {position}, got {got}")
         return value.const_value.numpy()
 
     def form(self, node: ir.Node, position: int = 0) -> Form | None:
@@ -85,12 +89,7 @@ class Lifting:
 
     def initializer(self, name: str, array: NDArray[Any]) -> ir.Value:
         """Register a constant under a name of its own."""
-        while name in self.graph.initializers:
-            name += "_"
-        tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-        value = ir.val(name, tensor.dtype, array.shape, const_value=tensor)
-        self.graph.register_initializer(value)
-        return value
+        return constant(self.graph, name, array)
 
     def emit(
         self, after: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], size: Size, **attributes: Attribute
@@ -136,7 +135,10 @@ class Lifting:
             return form.map
         stencil, lattice = _lattice(form)
         if stencil is None or lattice is None:
-            raise refusal(node, f"expected a map (N, C, height, width), got positions in another order: {form.shape}")
+            what = (
+                "positions in another order" if len(form.shape) == 4 else "what was put together of several positions"
+            )
+            raise refusal(node, f"expected a map (N, C, height, width), got {what}: {form.shape}")
         starts, strides = lattice
         ends = [
             start + (count - 1) * stride + extent - size
@@ -208,11 +210,20 @@ def lift(
         _channels_first(lifting, graph.inputs[0])
     _check_local(nodes)
     for node in nodes:
-        lifted = handlers.get(node.op_type, stays)(lifting, node)
-        for value, form in zip(node.outputs, lifted, strict=False):
+        for value, form in zip(node.outputs, _lifted(lifting, node, handlers), strict=False):
             lifting.forms[value] = form
     graph.outputs[:] = [_scores(lifting, graph.outputs[0])]
     return lifting
+
+
+def _lifted(lifting: Lifting, node: ir.Node, handlers: Mapping[str, Handler]) -> Sequence[Form]:
+    """What a node becomes; also a use of the operator that its handler has not thought of is a refusal."""
+    if node.domain not in ("", "ai.onnx"):
+        raise refusal(node, f"it is not known what the operators of {node.domain!r} do")
+    try:
+        return handlers.get(node.op_type, stays)(lifting, node)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise refusal(node, f"it is used in a way that is not known: {one_line(error)}") from None
 
 
 def _check_local(nodes: Sequence[ir.Node]) -> None:
@@ -253,8 +264,9 @@ def refusal(node: ir.Node, reason: str) -> UnsupportedError:
 def _scores(lifting: Lifting, output: ir.Value) -> ir.Value:
     shape, node = lifting.shapes[output], output.producer()
     form = lifting.forms.get(output) if len(shape) != 4 else lifting.form_of(output, node) if node else None
-    if form is None or node is None or form.map.size[2:] != (1, 1):
+    stencil = form.stencil(range(1, len(shape))) if form is not None else None
+    if form is None or node is None or stencil is None or not stencil.pointwise:
         raise UnsupportedError(
             f"output {output.name!r}: expected one row of scores per window, got shape {shape}; is it a classifier?"
         )
-    return lifting.mixed(node, form, range(1, len(shape)))[0].value
+    return lifting.settled(node, form.reshaped((shape[0], math.prod(shape[1:]), 1, 1))).value

@@ -1,15 +1,18 @@
-"""Padding written out: auto_pad and ceil_mode, which depend on the image's size, as the pads that a window gets.
+"""Padding as it is meant: auto_pad and ceil_mode, which depend on the image's size, as the pads that a window gets.
 
 SAME pads so that the output has ⌈size / stride⌉ elements; ceil_mode adds an element where the last stride does not
 come out even, which padding at the far edge does as well. Both are fixed for windows of the training size: on the
-lattice of larger images the remainders are the same.
+lattice of larger images the remainders are the same. A Pad before a pool is kept apart from it.
 """
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
+from converter.graph.constants import constant
 from converter.graph.geometry import ints, kernel_of
 from converter.graph.lift import Rewrite, refusal
 from converter.graph.operators import WINDOWED
@@ -52,3 +55,32 @@ def _written_out(node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> list[R
 
 def _counts_padding(node: ir.Node) -> bool:
     return "count_include_pad" in node.attributes and bool(node.attributes["count_include_pad"].as_int())
+
+
+def keep_pads_apart(graph: ir.Graph) -> None:
+    """Keep every Pad apart from the MaxPool behind it, in place."""
+    for node in list(graph):
+        if node.op_type == "MaxPool":
+            keep_apart(graph, node)
+
+
+def keep_apart(graph: ir.Graph, pool: ir.Node) -> None:
+    """Put a Clip that clips nothing before a pool that ONNX Runtime would make one operator with what is before it.
+
+    A Pad's zeros would become a MaxPool's −∞, its padding be too wide for a kernel, and an average of integers has no
+    dilations there.
+    """
+    source = pool.inputs[0]
+    producer = source.producer() if source is not None else None
+    if source is None or producer is None or producer.op_type not in ("DequantizeLinear", "Pad"):
+        return
+    lowest = constant(graph, f"{pool.name}.lowest", np.array(np.finfo(float_of(source)).min))
+    clip = ir.node("Clip", [source, lowest], name=f"{pool.name}.apart")
+    clip.outputs[0].name, clip.outputs[0].type = f"{pool.name}.unclipped", source.type
+    graph.insert_before(pool, clip)
+    pool.replace_input_with(0, clip.outputs[0])
+
+
+def float_of(value: ir.Value) -> type[np.floating[Any]]:
+    """The element type of a map."""
+    return np.float16 if value.dtype == ir.DataType.FLOAT16 else np.float32

@@ -7,6 +7,7 @@ float32: scores of 256 levels would tie.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ from onnx_ir.passes import common
 from converter.errors import ConversionError, UnsupportedError
 from converter.graph.preprocess import PREFIX
 from converter.graph.trace import EveryValue
-from converter.runtime import one_line
-from converter.sources.frameworks import quiet
+from converter.sources.frameworks import quiet, reason
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -38,24 +38,27 @@ def reduced(model: ir.Model, precision: str, feeds: Iterable[Feed], scratch: Pat
     source = scratch / "fp32.onnx"
     ir.save(model, source)
     if precision == "fp16":
-        _check_range(EveryValue(model, scratch), feeds)
+        _check_range(model, EveryValue(model, scratch), feeds)
     try:
         with quiet():  # they advise what has been done
             network = _fp16(source) if precision == "fp16" else _int8(source, _in_float(model.graph), iter(feeds))
     except ConversionError:  # of an image to calibrate on
         raise
     except Exception as error:  # they raise whatever they stumble over
-        raise UnsupportedError(f"precision: ONNX Runtime cannot make {precision} of it: {one_line(error)}") from None
+        raise UnsupportedError(f"precision: ONNX Runtime cannot make {precision} of it: {reason(error)}") from None
     _retype(network)
     return network
 
 
-def _check_range(every: EveryValue, feeds: Iterable[Feed]) -> None:
-    """Raise UnsupportedError if numbers are beyond half precision: processors that compute in it would say infinity.
+def _check_range(model: ir.Model, every: EveryValue, feeds: Iterable[Feed]) -> None:
+    """Raise UnsupportedError if numbers are beyond half precision.
 
-    ONNX Runtime does not on others, which compute in float32 and round.
+    The tool would clamp weights; and where processors compute in half precision maps would be infinite, but not where
+    they compute in float32 and round.
     """
-    for value, array in (pair for feed in feeds for pair in every(feed).items()):
+    weights = ((value, value.const_value.numpy()) for value in model.graph.initializers.values() if value.const_value)
+    computed = (pair for feed in feeds for pair in every(feed).items())
+    for value, array in chain(weights, computed):
         largest = float(np.abs(array).max(initial=0)) if array.dtype == np.float32 else 0.0
         if largest > LARGEST_HALF:
             raise UnsupportedError(
@@ -114,11 +117,11 @@ def _int8(source: Path, in_float: list[str], feeds: Iterator[Feed]) -> ir.Model:
 
 def _in_float(graph: ir.Graph) -> list[str]:
     """The names of the nodes that stay in float32: preprocessing, and from the last layer on."""
-    kept = [node for node in graph if str(node.name).startswith(PREFIX)]
+    kept = {node for node in graph if str(node.name).startswith(PREFIX)}
     pending = [graph.outputs[0].producer()]
     while pending:
         node = pending.pop()
-        if node is not None:
-            kept.append(node)
+        if node is not None and node not in kept:
+            kept.add(node)
             pending += [value.producer() for value in node.inputs if value is not None and node.op_type not in LAYERS]
-    return [str(node.name) for node in dict.fromkeys(kept)]
+    return [str(node.name) for node in graph if node in kept]

@@ -2,8 +2,8 @@
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from converter.graph.constants import constant
 from converter.graph.converted import claim_name
 from converter.preprocessing import Preprocessing
 
@@ -23,13 +23,13 @@ def prepend(graph: ir.Graph, preprocessing: Preprocessing, channels: int, layout
     new = ir.val(None, ir.DataType.UINT8, ir.Shape([sizes[axis] for axis in "NHWC"]))
     nodes = [ir.node("Transpose", [new], {"perm": [0, 3, 1, 2]})] if layout == "NCHW" else []
     if preprocessing.order == "BGR":
-        swap = _constant(graph, f"{PREFIX}order", np.array([2, 1, 0]))
+        swap = constant(graph, f"{PREFIX}order", np.array([2, 1, 0]))
         nodes.append(ir.node("Gather", [nodes[-1].outputs[0] if nodes else new, swap], {"axis": layout.index("C")}))
     nodes.append(ir.node("Cast", [nodes[-1].outputs[0] if nodes else new], {"to": int(ir.DataType.FLOAT)}))
     factor, offset = (part.reshape((-1, 1, 1) if layout == "NCHW" else -1) for part in preprocessing.affine(channels))
-    nodes.append(ir.node("Mul", [nodes[-1].outputs[0], _constant(graph, f"{PREFIX}factor", factor)]))
+    nodes.append(ir.node("Mul", [nodes[-1].outputs[0], constant(graph, f"{PREFIX}factor", factor)]))
     if offset.any():
-        nodes.append(ir.node("Add", [nodes[-1].outputs[0], _constant(graph, f"{PREFIX}offset", offset)]))
+        nodes.append(ir.node("Add", [nodes[-1].outputs[0], constant(graph, f"{PREFIX}offset", offset)]))
     for node in nodes:
         node.name = f"{PREFIX}{node.op_type}"
         node.outputs[0].name = f"{PREFIX}{node.op_type}.output"
@@ -38,10 +38,3 @@ def prepend(graph: ir.Graph, preprocessing: Preprocessing, channels: int, layout
     claim_name(graph, new, IMAGE)
     first = graph[0]
     graph.insert_before(first, nodes)
-
-
-def _constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
-    value = ir.val(name, tensor.dtype, array.shape, const_value=tensor)
-    graph.register_initializer(value)
-    return value

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from converter.errors import UnsupportedError
+from converter.graph.constants import constant
 from converter.graph.converted import ConvertedGraph, ending_activation
 from converter.graph.cost import dense_cost
 from converter.graph.geometry import Axis, Plane, constant_of, ints, kernel_of, planes
-from converter.graph.lift import refusal
 from converter.graph.operators import WINDOWED
+from converter.graph.padding import float_of, keep_apart
 from protos import model_pb2
 from protos.spec import MODEL, STRIDE_MODEL
 
@@ -58,8 +59,14 @@ def restrided(model: ir.Model, stride: int, window: tuple[int, int]) -> tuple[ir
     """A copy of a lifted network, with the same weights, at another stride in pixels; and its geometry."""
     copy = model.clone()
     restride(copy.graph, stride, window)
+    align(copy.graph, window)
     plane = planes(copy.graph)[copy.graph.outputs[0]]
-    drop_further(copy.graph, [axis.elements(size) - 1 for axis, size in zip(plane, window, strict=True)])
+    if any(axis.stride != stride for axis in plane):
+        raise UnsupportedError(
+            f"strides: expected a layer that sees the whole window, to stride it, for a stride of {stride} pixels, got "
+            f"a network without one; leave {stride} out of --strides"
+        )
+    drop_further(copy.graph, [count - 1 for count in _elements(plane, window)])
     common.RemoveUnusedNodesPass()(copy)  # and the constants that others have replaced
     return copy, plane
 
@@ -88,6 +95,42 @@ def restride(graph: ir.Graph, stride: int, window: tuple[int, int]) -> None:
             _apply(graph, node, [rate for rate, _ in changes], [own for _, own in changes])
 
 
+def align(graph: ir.Graph, window: tuple[int, int]) -> None:
+    """Cut branches that meet to one size, in place: without their strides one may have a row that it threw away."""
+    while True:
+        known = planes(graph)
+        for node in graph:
+            sources = [value for value in node.inputs if value is not None and value in known]
+            counts = np.array([_elements(known[value], window) for value in sources])
+            if len(sources) > 1 and not (counts == counts[0]).all():
+                break
+        else:
+            return
+        for value, further in zip(sources, counts - counts.min(0), strict=True):
+            if further.any():
+                crop = cropped(graph, value, further.tolist())
+                for position, used in enumerate(node.inputs):
+                    if used is value:
+                        node.replace_input_with(position, crop)
+
+
+def _elements(plane: Plane, window: tuple[int, int]) -> list[int]:
+    """Rows and columns that a window gives."""
+    return [axis.elements(size) for axis, size in zip(plane, window, strict=True)]
+
+
+def cropped(graph: ir.Graph, value: ir.Value, further: Sequence[int]) -> ir.Value:
+    """A map without its last rows and columns, as many as `further` says."""
+    producer = value.producer()
+    assert producer is not None  # noqa: S101 (maps are computed)
+    crop = ir.node("Slice", [value, None, None, None], name=f"{value.name}.crop")
+    crop.outputs[0].name, crop.outputs[0].type = f"{value.name}.cropped", value.type
+    graph.insert_after(producer, crop)
+    for position, numbers in ((1, [0, 0]), (2, [-count or END for count in further]), (3, [2, 3])):
+        _replace(graph, crop, position, np.array(numbers))
+    return crop.outputs[0]
+
+
 def drop_further(graph: ir.Graph, further: Sequence[int]) -> None:
     """Leave out the last rows and columns of a grid, in place.
 
@@ -97,20 +140,14 @@ def drop_further(graph: ir.Graph, further: Sequence[int]) -> None:
         return
     activation = ending_activation(graph.outputs[0])
     grid = activation.inputs[0] if activation else graph.outputs[0]
-    producer = grid.producer() if grid is not None else None
     assert grid is not None  # noqa: S101 (an activation has an input)
-    assert producer is not None  # noqa: S101 (a grid is computed)
-    crop = ir.node("Slice", [grid, None, None, None], name="grid")
-    graph.insert_after(producer, crop)
-    for position, numbers in ((1, [0, 0]), (2, [-count or END for count in further]), (3, [2, 3])):
-        _replace(graph, crop, position, np.array(numbers))
-    cropped = crop.outputs[0]
+    crop = cropped(graph, grid, further)
     if activation:
-        activation.replace_input_with(0, cropped)
+        activation.replace_input_with(0, crop)
         return
-    cropped.name, grid.name = grid.name, f"{grid.name}.all"
-    cropped.shape, cropped.type, grid.shape = grid.shape, grid.type, None
-    graph.outputs[:] = [cropped]
+    crop.name, grid.name = grid.name, f"{grid.name}.all"
+    crop.shape, grid.shape = grid.shape, None
+    graph.outputs[:] = [crop]
 
 
 def _change(own: Axis, made: Axis, native: Axis, stride: int, window: int) -> tuple[int, int]:
@@ -147,34 +184,24 @@ def _dilate(graph: ir.Graph, node: ir.Node, rates: Sequence[int]) -> None:
     if node.op_type != "Conv" and any(pad >= size for pad, size in zip(pads, kernel_of(node) * 2, strict=True)):
         _pad_before(graph, node, pads)
         pads = [0] * 4
-    if node.op_type == "AveragePool":
-        _keep_in_float(graph, node)
+    if node.op_type != "Conv":
+        keep_apart(graph, node)
     node.attributes["dilations"] = ir.AttrInt64s("dilations", dilations)
     node.attributes["pads"] = ir.AttrInt64s("pads", pads)
-
-
-def _keep_in_float(graph: ir.Graph, pool: ir.Node) -> None:
-    """ONNX Runtime would make one operator of a pool between integers that has no dilations; a Clip keeps it apart."""
-    source = pool.inputs[0]
-    producer = source.producer() if source is not None else None
-    if producer is None or producer.op_type != "DequantizeLinear":
-        return
-    clip = ir.node("Clip", [source, None], name=f"{pool.name}.apart")
-    clip.outputs[0].name = f"{pool.name}.float"
-    graph.insert_before(pool, clip)
-    _replace(graph, clip, 1, np.array(np.finfo(np.float32).min))
-    pool.replace_input_with(0, clip.outputs[0])
 
 
 def _pad_before(graph: ir.Graph, node: ir.Node, pads: Sequence[int]) -> None:
     """ONNX Runtime's pools take no pads as large as their kernels; a Pad before them does."""
     if node.op_type == "AveragePool" and ints(node, "count_include_pad", [0]) != [1]:
-        raise refusal(node, "an average that leaves its padding out of the count has no form at this stride")
+        raise UnsupportedError(
+            f"node {node.name!r} (AveragePool): an average that leaves its padding out of the count has no form "
+            "at this stride; leave it out of --strides"
+        )
     source = node.inputs[0]
-    half = source is not None and source.dtype == ir.DataType.FLOAT16
-    filling = np.array(-np.inf if node.op_type == "MaxPool" else 0.0, np.float16 if half else np.float32)
+    assert source is not None  # noqa: S101 (not optional)
+    filling = np.array(-np.inf if node.op_type == "MaxPool" else 0.0, float_of(source))
     pad = ir.node("Pad", [source, None, None], name=f"{node.name}.pad")
-    pad.outputs[0].name = f"{node.name}.padded"
+    pad.outputs[0].name, pad.outputs[0].type = f"{node.name}.padded", source.type
     graph.insert_before(node, pad)
     _replace(graph, pad, 1, np.array([0, 0, *pads[:2], 0, 0, *pads[2:]]))
     _replace(graph, pad, 2, filling)
@@ -183,7 +210,4 @@ def _pad_before(graph: ir.Graph, node: ir.Node, pads: Sequence[int]) -> None:
 
 def _replace(graph: ir.Graph, node: ir.Node, position: int, array: NDArray[np.generic]) -> None:
     """Give a node a constant of its own."""
-    tensor = ir.tensor(array, name=f"{node.name}.{position}")
-    value = ir.val(tensor.name, tensor.dtype, array.shape, const_value=tensor)
-    graph.register_initializer(value)
-    node.replace_input_with(position, value)
+    node.replace_input_with(position, constant(graph, f"{node.name}.{position}", array))

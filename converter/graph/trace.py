@@ -13,6 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from converter.errors import SourceError, UnsupportedError
+from converter.graph.constants import constant
 from converter.runtime import one_line, session
 
 SHAPE_OPERATORS = ("Shape", "Size")
@@ -60,6 +61,9 @@ def trace(model: ir.Model, window: tuple[int, int], layout: str, scratch: Path) 
         raise SourceError(
             f"window: the network does not run on {window[0]}×{window[1]} pixels; check --window: {one_line(error)}"
         ) from None
+    for value, array in values.items():
+        if not hasattr(array, "shape"):
+            raise UnsupportedError(f"value {value.name!r}: expected a tensor, got a sequence; export it traced")
     of_pixels = depending(model.graph)
     named = {str(image.name): pixels, **{str(value.name): array for value, array in values.items()}}
     return Trace(
@@ -99,9 +103,7 @@ def fold(graph: ir.Graph, traced: Trace) -> None:
         for value in list(node.outputs):
             array = traced.constants.get(str(value.name))
             if array is not None and any(value.uses()):
-                tensor = ir.tensor(array, name=f"{value.name}.folded")
-                folded = ir.val(tensor.name, tensor.dtype, array.shape, const_value=tensor)
-                graph.register_initializer(folded)
+                folded = constant(graph, f"{value.name}.folded", array)
                 value.replace_all_uses_with(folded, replace_graph_outputs=True)
 
 

@@ -13,8 +13,8 @@ class Classifier:
     """A trained classifier as an ONNX graph that takes single windows.
 
     `original` is the network as it came, the reference for everything; `model` is the same to be rewritten. Both take
-    float32 in `layout`, "NCHW" or "NHWC", and give (N, classes). `window` is (height, width) in pixels; `preprocess`,
-    `activation` and `labels` are defaults that the command line may override.
+    float32 or uint8 in `layout`, "NCHW" or "NHWC", and give (N, classes). `window` is (height, width) in pixels;
+    `preprocess`, `activation` and `labels` are defaults that the command line may override.
     """
 
     original: ir.Model

@@ -16,6 +16,7 @@ from onnx import shape_inference, version_converter
 from onnx_ir.passes.common import CheckerPass
 
 from converter.errors import SourceError, UnsupportedError
+from converter.graph.operators import ARITHMETIC, ELEMENTWISE, WINDOWED
 from converter.runtime import newest_known, one_line
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
@@ -193,13 +194,28 @@ def _only_input(model: ir.Model) -> ir.Value:
 
 
 def _layout(image: ir.Value) -> str:
-    """Channels last if there are as few as images have at that end alone."""
+    """As the graph reads it; else channels last if there are as few as images have at that end alone."""
     assert image.shape is not None  # noqa: S101 (checked when the input was chosen)
     last = image.shape[1] not in (1, 3) and image.shape[3] in (1, 3)
-    layout = "NHWC" if last or not isinstance(image.shape[1], int) else "NCHW"
+    layout = _read_as(image) or ("NHWC" if last or not isinstance(image.shape[1], int) else "NCHW")
     if not isinstance(image.shape[layout.index("C")], int):
         raise UnsupportedError(f"input {image.name!r}: expected a fixed number of channels, got {image.shape}")
     return layout
+
+
+def _read_as(image: ir.Value) -> str | None:
+    """What the graph takes an image for: convolutions want channels first, and a Transpose may bring them there."""
+    pending, seen = [image], {image}
+    while pending:
+        for node in [use.node for use in pending.pop().uses()]:
+            if node.op_type in WINDOWED:
+                return "NCHW"
+            if node.op_type == "Transpose" and "perm" in node.attributes:
+                return "NHWC" if list(node.attributes["perm"].as_ints()) == [0, 3, 1, 2] else None
+            if node.op_type in ELEMENTWISE | ARITHMETIC and node.outputs[0] not in seen:
+                seen.add(node.outputs[0])
+                pending.append(node.outputs[0])
+    return None
 
 
 def _window(image: ir.Value, layout: str, asked: tuple[int, int] | None) -> tuple[int, int]:

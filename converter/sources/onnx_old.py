@@ -4,12 +4,12 @@ What differs: memory hints (consumed_inputs), arithmetic that states how it broa
 and flags that say whether a network is being trained.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+from converter.graph.constants import constant
 
 OLDEST = 7
 IR_VERSION = 4  # the first whose initializers need be no inputs
@@ -19,14 +19,15 @@ RENAMED = {"Pad": {"paddings": "pads"}}
 
 
 def modernise(model: ir.Model) -> None:
-    """Rewrite a model of an older operator set in place; raises ValueError for what was trained otherwise."""
+    """Rewrite a model of an older operator set in place; raises ValueError for what has no newer form."""
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     for node in list(model.graph):
-        _check_inference(node)
+        _check_spatial(node)
         if node.op_type in BROADCASTING and "axis" in node.attributes:
             _align(model.graph, node)
         elif node.op_type == "Reshape" and "shape" in node.attributes:
-            shape = _constant(model.graph, f"{node.outputs[0].name}.shape", node.attributes.pop("shape").as_ints())
+            sizes = np.array(node.attributes.pop("shape").as_ints(), np.int64)
+            shape = constant(model.graph, f"{node.outputs[0].name}.shape", sizes)
             _set_inputs(node, [node.inputs[0], shape])
         elif node.op_type == "Cast" and node.attributes["to"].type == ir.AttributeType.STRING:
             to = onnx.TensorProto.DataType.Value(node.attributes["to"].as_string())
@@ -40,8 +41,8 @@ def modernise(model: ir.Model) -> None:
     model.ir_version = max(model.ir_version, IR_VERSION)
 
 
-def _check_inference(node: ir.Node) -> None:
-    """Dropout and batch normalisation were training unless is_test said otherwise; exporters of networks said so."""
+def _check_spatial(node: ir.Node) -> None:
+    """Batch normalisation could have statistics for every element of a map."""
     spatial = node.attributes.get("spatial")
     if node.op_type == "BatchNormalization" and spatial is not None and not spatial.as_int():
         raise ValueError(f"node {node.name!r} (BatchNormalization): expected statistics per channel, got per element")
@@ -56,21 +57,11 @@ def _align(graph: ir.Graph, node: ir.Node) -> None:
         raise ValueError(f"node {node.name!r} ({node.op_type}): expected constants to be broadcast along axis {axis}")
     rank = 4 if first.shape is None else first.shape.rank()
     shape = [*value.shape.numpy(), *[1] * (rank - axis % rank - len(value.shape))]
-    array = value.numpy().reshape(shape)
-    tensor = ir.tensor(array, name=f"{second.name}.{node.outputs[0].name}")
-    aligned = ir.val(tensor.name, tensor.dtype, array.shape, const_value=tensor)
-    graph.register_initializer(aligned)
-    node.replace_input_with(1, aligned)
+    aligned = value.numpy().reshape(shape)
+    node.replace_input_with(1, constant(graph, f"{second.name}.{node.outputs[0].name}", aligned))
 
 
 def _set_inputs(node: ir.Node, inputs: list[ir.Value | None]) -> None:
     node.resize_inputs(len(inputs))
     for position, value in enumerate(inputs):
         node.replace_input_with(position, value)
-
-
-def _constant(graph: ir.Graph, name: str, numbers: Sequence[int]) -> ir.Value:
-    tensor = ir.tensor(np.array(numbers, np.int64), name=name)
-    value = ir.val(name, tensor.dtype, [len(numbers)], const_value=tensor)
-    graph.register_initializer(value)
-    return value

@@ -133,7 +133,8 @@ def measure(comparison: Comparison, advance: Callable[[], None]) -> model_pb2.Pa
         raise VerificationError(
             f"verification: expected images of at most {MAX_NUMBERS} numbers to compare on, got "
             f"{comparison.vertical.pixels}×{comparison.horizontal.pixels}: a cell reads "
-            f"{comparison.plane[0].receptive_field}×{comparison.plane[1].receptive_field} pixels"
+            f"{comparison.plane[0].receptive_field}×{comparison.plane[1].receptive_field} pixels, and windows lie "
+            f"{comparison.plane[0].stride}×{comparison.plane[1].stride} apart; choose smaller --strides"
         )
     samples, reference, grids = [], [], list[tuple[Scored, Scored]]()
     for sample in islice(_samples(comparison, grids), comparison.windows):
@@ -204,8 +205,8 @@ def _samples(comparison: Comparison, grids: list[tuple[Scored, Scored]]) -> Iter
     """
     rng = np.random.default_rng(SEED)
     vertical, horizontal = comparison.vertical, comparison.horizontal
-    inside = [(row, col) for row in vertical.interior for col in horizontal.interior]
-    border = [cell for cell in np.ndindex(vertical.cells, horizontal.cells) if cell not in set(inside)]
+    inside = dict.fromkeys((row, col) for row in vertical.interior for col in horizontal.interior)
+    border = [cell for cell in np.ndindex(vertical.cells, horizontal.cells) if cell not in inside]
     size = (vertical.pixels, horizontal.pixels)
     crops = vertical.pixels * horizontal.pixels // (vertical.window * horizontal.window)
     count = min(max(FEW, crops), len(inside))
@@ -215,8 +216,8 @@ def _samples(comparison: Comparison, grids: list[tuple[Scored, Scored]]) -> Iter
             grids.append((comparison.full(image), dense))
         elif number == 0:
             _check_tiling(comparison, image, dense)
-            _check_phase(comparison, image, dense)
-        for row, col in _drawn(inside, border, count, rng):
+            _check_phase(comparison, image)
+        for row, col in _drawn(list(inside), border, count, rng):
             crop = comparison.part(image, (row, row + 1), (col, col + 1))
             cell = Scored(dense.scores[row, col], dense.evidence[row, col])
             yield Sample(crop, cell, interior=(row, col) in inside)
@@ -247,16 +248,19 @@ def _check_tiling(comparison: Comparison, image: NDArray[np.uint8], dense: Score
     _check_alike("of a cell from its tile alone against the whole image", [whole], [alone])
 
 
-def _check_phase(comparison: Comparison, image: NDArray[np.uint8], dense: Scored) -> None:
+def _check_phase(comparison: Comparison, image: NDArray[np.uint8]) -> None:
     """Where the cells of another stride and of the native one are the same windows, they say the same."""
     if comparison.native is None:
         return
     network, plane = comparison.native
-    native, own, theirs = network(image), [], []
+    own, theirs, sizes = [], [], []
     for extent, axis in zip((comparison.vertical, comparison.horizontal), plane, strict=True):
         common = math.lcm(extent.axis.stride, axis.stride)
         own.append(slice(None, None, common // extent.axis.stride))
         theirs.append(slice(None, None, common // axis.stride))
+        sizes.append(extent.pixels - (extent.pixels - extent.window) % axis.stride)
+    pixels = image[: sizes[0], : sizes[1]]  # beyond the native lattice the networks see other borders
+    dense, native = comparison.converted(pixels), network(pixels)
     one, other = dense.evidence[tuple(own)], native.evidence[tuple(theirs)]
     rows, cols = (min(sizes) for sizes in zip(one.shape[:2], other.shape[:2], strict=True))
     pair = [Scored(part[:rows, :cols], part[:rows, :cols]) for part in (other, one)]
@@ -312,5 +316,5 @@ def difference(reference: list[Scored], got: list[Scored]) -> model_pb2.Differen
 
 def _decisions(scored: Scored) -> NDArray[np.int64]:
     """Each cell's top class; of a single one, whether it is there: beyond 0 before a sigmoid."""
-    evidence = scored.evidence.reshape(-1, scored.scores.shape[-1])
+    evidence = scored.evidence.reshape(-1, scored.evidence.shape[-1])
     return evidence.argmax(-1) if evidence.shape[-1] > 1 else (evidence[:, 0] > 0).astype(np.int64)

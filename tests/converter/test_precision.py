@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 import pyvips
 from conftest import ROOT, SILENT
-from networks import PADDED, UNPADDED, make_network
+from networks import PADDED, make_network
 from numpy.testing import assert_allclose, assert_array_equal
 from pictures import noise, png
 from safetensors.numpy import save_file
@@ -196,11 +196,15 @@ def test_too_little_agreement_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "net").exists()
 
 
-def test_numbers_that_are_too_large_are_refused(tmp_path: Path) -> None:
-    """Half precision ends at 65,504: a network with larger numbers keeps float32."""
-    network = make_network(tmp_path, UNPADDED)
+@pytest.mark.parametrize(
+    "factors", [{"a.weight": 1e6, "n.weight": 1e6}, {"n.running_var": 1e6, "n.weight": 1e3}], ids=["maps", "weights"]
+)
+def test_numbers_that_are_too_large_are_refused(tmp_path: Path, factors: dict[str, float]) -> None:
+    """Half precision ends at 65,504: a network with larger numbers, weights or maps, keeps float32."""
+    network = make_network(tmp_path, PADDED)
     path = network.checkpoint
-    save_file(network.tensors | {name: network.tensors[name] * 1e4 for name in ("a.weight", "b.weight")}, path)
+    changed = {name: network.tensors[name] * np.float32(factor) for name, factor in factors.items()}
+    save_file(network.tensors | changed, path)
     classifier = read_source(path, arch=str(network.toml), window=None)
     request = conversion.Request(tmp_path / "net" / "1", precision="fp16", min_agreement=0)
     with pytest.raises(

@@ -24,6 +24,22 @@ def write(target: Path, content: str, *, force: bool = False, meanwhile: Callabl
         meanwhile()
 
 
+def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
+    """Whoever is second finds the version there; both wrote into folders of their own, whatever their process ids."""
+    target = tmp_path / "net" / "1"
+    with pytest.raises(OutputError, match="exists already"):
+        write(target, "second", meanwhile=lambda: write(target, "first"))
+    assert (target / "model.onnx").read_text() == "first"
+    assert [target] == list(target.parent.iterdir())
+
+
+def test_errors_of_other_files_are_not_the_targets(tmp_path: Path) -> None:
+    """A file that is read in the middle and is not there is named as itself."""
+    with pytest.raises(FileNotFoundError, match=r"elsewhere\.bin"):
+        write(tmp_path / "net" / "1", "half", meanwhile=Path("elsewhere.bin").read_bytes)
+    assert not (tmp_path / "net").exists()
+
+
 def interrupt() -> None:
     raise KeyboardInterrupt
 

@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.graph.form import Floats, Form, channels_at
+from converter.graph.geometry import ints
 from converter.graph.lift import Handler, Layer, Lifting, refusal
 
 
@@ -35,12 +36,15 @@ def matmul(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
     if weights.ndim < 2 or weights.size != weights.shape[-1] * weights.shape[-2]:
         raise refusal(node, f"expected one matrix of weights, got shape {weights.shape}")
     matrix = weights.reshape(weights.shape[-2:])
+    form = form.reshaped((*[1] * (weights.ndim - len(form.shape)), *form.shape))
     axis = len(form.shape) - (1 if position else 2)
     return [_contracted(lifting, node, form, axis, Layer(_name_of_weights(node), matrix.T if position else matrix))]
 
 
 def einsum(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
     """Einsum of a computed value and weights, summed over what both have and the output has not."""
+    if len(node.inputs) != 2:
+        raise refusal(node, f"expected a computed value and weights, got {len(node.inputs)} values")
     form, weights, position = _operands(lifting, node)
     terms, _, made = node.attributes["equation"].as_string().replace(" ", "").partition("->")
     own, others = terms.split(",")[:: 1 if position else -1]
@@ -78,10 +82,17 @@ def _contracted(lifting: Lifting, node: ir.Node, form: Form, axis: int, layer: L
     if stencil is None:
         raise refusal(node, "it does not do the same at every position of the map")
     of = lifting.convolve(node, form.map, stencil, layer)
-    height, width = stencil.extent
-    lifting.report(node, f"{node.op_type} {features}→{outputs}", f"Conv {height}×{width}, {form.map.size[1]}→{outputs}")
+    lifting.report(node, f"{node.op_type} {features}→{outputs}", f"{_named(of.value)}, {form.map.size[1]}→{outputs}")
     shape = tuple(outputs if position == axis else size for position, size in enumerate(form.shape))
     return channels_at(of, stencil.anchors).along(axis, shape)
+
+
+def _named(made: ir.Value) -> str:
+    """The convolution that a value comes out of, "Conv 7×7", with its dilations if there are any."""
+    conv = made.producer()
+    kernel, dilations = (ints(conv, name, [1, 1]) for name in ("kernel_shape", "dilations")) if conv else ([], [])
+    dilated = f" dilated by {'×'.join(map(str, dilations))}" if set(dilations) != {1} else ""
+    return f"Conv {'×'.join(map(str, kernel))}{dilated}"
 
 
 def _name_of_weights(node: ir.Node) -> str:

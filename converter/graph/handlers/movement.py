@@ -16,7 +16,11 @@ OF_CHANNELS = ("Gather", "Slice", "Split")
 def move(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
     """Run the node on 1, 2, 3 ...: zeros in what comes out are padding."""
     form = lifting.source(node)
-    if form.whole and (_is_of_channels(lifting, node) or _is_spatial_padding(lifting, node)):
+    if node.op_type == "Pad" and "mode" in node.attributes and node.attributes["mode"].as_string() == "wrap":
+        raise refusal(node, "it pads with the map's far side, so that every border looks at the other one")
+    if form.whole and _is_of_channels(lifting, node):
+        return stays(lifting, node)
+    if lifting.settles(form) and _is_spatial_padding(lifting, node):
         return stays(lifting, node)
     if node.op_type == "Pad" and (padded := _padded(lifting, node, form)) is not None:
         return [padded]
@@ -35,7 +39,8 @@ def move(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
 def _is_of_channels(lifting: Lifting, node: ir.Node) -> bool:
     """Whether whole channels of a map are taken, so that the node stays."""
     if node.op_type == "Slice":
-        axes = lifting.constant(node, 3).tolist() if len(node.inputs) > 3 else [0]
+        given = len(node.inputs) > 3 and node.inputs[3] is not None
+        axes = lifting.constant(node, 3) if given else range(len(lifting.constant(node, 1)))
         return {axis % 4 for axis in axes} == {1}
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
     return node.op_type in OF_CHANNELS and axis % 4 == 1 and len(lifting.shapes[node.outputs[0]]) == 4
@@ -53,7 +58,8 @@ def _padded(lifting: Lifting, node: ir.Node, form: Form) -> Form | None:
     """The padding of a map whose channels were put last, done to the map; None for another form."""
     batch, channels, height, width = form.map.size
     pads = lifting.constant(node, 1)
-    if len(form.shape) != 4 or len(pads) != 8 or not form.channels_first.whole or pads[[0, 3, 4, 7]].any():
+    spatial = len(form.shape) == 4 and len(pads) == 8 and not pads[[0, 3, 4, 7]].any() and (pads >= 0).all()
+    if not spatial or not form.channels_first.whole:
         return None
     first = lifting.initializer(f"{node.name}.pads", pads[[0, 3, 1, 2, 4, 7, 5, 6]])
     size = (batch, channels, int(height + pads[1] + pads[5]), int(width + pads[2] + pads[6]))

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from converter.graph.form import Floats, Form, channels_at, whole
 from converter.graph.lift import Handler, Lifting, refusal, stays
-from converter.graph.operators import ARITHMETIC, ELEMENTWISE
+from converter.graph.operators import ARITHMETIC, ELEMENTWISE, MOVEMENT
 
 NUMBERS = (ir.DataType.BOOL, ir.DataType.BFLOAT16, ir.DataType.DOUBLE, ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
@@ -109,7 +109,7 @@ def _widened(lifting: Lifting, node: ir.Node, form: Form, shape: tuple[int, ...]
 def _on_map(lifting: Lifting, node: ir.Node, form: Form, values: Floats, position: int) -> Sequence[Form]:
     """The node done to the map; the Add behind a MatMul is the bias of its convolution."""
     conv = form.map.value.producer()
-    if node.op_type == "Add" and conv is not None and _lacks_bias(conv, form):
+    if node.op_type == "Add" and conv is not None and _lacks_bias(conv, form) and _is_alone(node.inputs[1 - position]):
         conv.resize_inputs(3)
         bias = np.broadcast_to(values.reshape(-1), form.map.size[1])
         conv.replace_input_with(2, lifting.initializer(f"{node.name}.bias", bias))
@@ -122,6 +122,16 @@ def _on_map(lifting: Lifting, node: ir.Node, form: Form, values: Floats, positio
 def _lacks_bias(conv: ir.Node, form: Form) -> bool:
     """Whether this is the convolution that a MatMul has become, and nothing else has used it."""
     return conv.op_type == "Conv" and len(conv.inputs) == 2 and not form.whole and not any(conv.outputs[0].uses())
+
+
+def _is_alone(value: ir.Value | None) -> bool:
+    """Whether a layer's sums go this way only, moved about perhaps."""
+    while value is not None and len(value.uses()) == 1 and not value.is_graph_output():
+        producer = value.producer()
+        if producer is None or producer.op_type not in MOVEMENT:
+            return True
+        value = producer.inputs[0]
+    return False
 
 
 def per_channel(form: Form, constant: Floats) -> Floats | None:

@@ -145,12 +145,15 @@ def _everywhere(lifting: Lifting, node: ir.Node, kernel: Sequence[int], output: 
 
 def _feeds_head(node: ir.Node) -> bool:
     """Whether a fully connected layer is all that comes of a map, by way of what moves elements about."""
-    users = [use.node for use in node.outputs[0].uses()]
-    return bool(users) and all(
-        user.op_type in ("Gemm", "MatMul")
-        or (user.op_type in MOVEMENT | ELEMENTWISE and all(_feeds_head(user) for _ in user.outputs[:1]))
-        for user in users
-    )
+    pending, seen = [node], {node}
+    while pending:
+        users = {use.node for use in pending.pop().outputs[0].uses()}
+        between = {user for user in users if user.op_type in MOVEMENT | ELEMENTWISE}
+        if not users or any(user.op_type not in ("Gemm", "MatMul") for user in users - between):
+            return False
+        pending += between - seen
+        seen |= between
+    return True
 
 
 def _over_depth(node: ir.Node, form: Form, kernel: int) -> Form:

@@ -1,0 +1,242 @@
+"""Legal graphs that exporters write seldom: each converts exactly, or is refused in one line, node by node."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from conftest import SILENT
+from numpy.testing import assert_allclose
+from onnx import TensorProto, helper, numpy_helper
+from pictures import noise, png
+
+from converter import convert as conversion
+from converter.errors import ConversionError
+from converter.report import Report
+from converter.sources.read import read_source
+
+RNG = np.random.default_rng(0)
+CONSTANTS = {
+    "k": RNG.standard_normal((4, 3, 1, 1)) / 2,
+    "k3": RNG.standard_normal((4, 3, 3, 3)) / 4,
+    "k4": RNG.standard_normal((4, 4, 3, 3)) / 6,
+    "w": RNG.standard_normal((400, 5)) / 20,
+    "w4": RNG.standard_normal((4, 5)) / 2,
+    "w324": RNG.standard_normal((324, 5)) / 18,
+    "b": RNG.standard_normal(5),
+    "middle": np.array([4, 4]),
+    "behind": np.array([5, 5]),
+    "one": np.array([1, 1]),
+    "nine": np.array([9, 9]),
+    "space": np.array([2, 3]),
+    "order": np.array([4, 3, 2, 0]),
+    "border": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+    "negative": np.array([0, 0, 0, -1, 0, 0, 0, 0]),
+    "cut": np.array([0, -1, 0, 0, 0, 0, 0, 0]),
+}
+HEAD = ["Flatten: x -> f", "MatMul: f w -> y"]
+POOLED = ["GlobalAveragePool: x -> g", "Flatten: g -> f", "MatMul: f w4 -> y"]
+
+
+def node(line: str, **attributes: object) -> onnx.NodeProto:
+    """Make a node, named like its first output, from a line like "Conv: image k -> x"; _ is an input left out."""
+    op, rest = line.split(": ")
+    inputs, outputs = (part.split() for part in rest.split("->"))
+    return helper.make_node(op, [name.strip("_") for name in inputs], outputs, outputs[0], **attributes)
+
+
+def graph(nodes: list[str | onnx.NodeProto], *shape: int) -> onnx.ModelProto:
+    """A classifier of 3×10×10 windows, unless told otherwise."""
+    constants = [
+        numpy_helper.from_array(array.astype(np.float32 if array.dtype.kind == "f" else np.int64), name)
+        for name, array in CONSTANTS.items()
+    ]
+    proto = helper.make_graph(
+        [each if isinstance(each, onnx.NodeProto) else node(each) for each in nodes],
+        "net",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape or [1, 3, 10, 10])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, None])],
+        constants,
+    )
+    opsets = [helper.make_opsetid("", 19), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(proto, opset_imports=opsets, ir_version=9)
+
+
+def convert(proto: onnx.ModelProto, folder: Path, **options: object) -> Report:
+    onnx.save(proto, folder / "net.onnx")
+    request = conversion.Request(folder / "net" / "1", windows=4, preprocess="unit", **options)
+    return conversion.convert(read_source(folder / "net.onnx", arch=None, window=None), request, SILENT)
+
+
+SIGMOID = [*HEAD[:1], "MatMul: f w -> m", "Add: m b -> a", "Sigmoid: m -> s", "Mul: a s -> y"]
+EXACT = {
+    "centre pixel": ["Conv: image k -> x", "Slice: x middle behind space -> c", "Flatten: c -> f", "MatMul: f w4 -> y"],
+    "inner part": [
+        "Conv: image k3 -> c",
+        node("Pad: c border -> x"),
+        "Slice: x one nine space -> p",
+        node("GlobalAveragePool: p -> g"),
+        "Flatten: g -> f",
+        "MatMul: f w4 -> y",
+    ],
+    "sums of two uses": ["Conv: image k -> x", *SIGMOID],
+    "softmax, then moved": [
+        "Conv: image k -> x",
+        "GlobalAveragePool: x -> l",
+        node("Softmax: l -> s", axis=1),
+        node("Transpose: s -> t", perm=[0, 2, 3, 1]),
+        "Flatten: t -> y",
+    ],
+    "softmax, then fewer classes": [
+        "Conv: image k -> x",
+        *HEAD[:1],
+        "MatMul: f w -> m",
+        node("Softmax: m -> s", axis=1),
+        node("Gather: s order -> y", axis=1),
+    ],
+    "weights with a further axis": [
+        "Conv: image k -> x",
+        *HEAD[:1],
+        node("Unsqueeze: w zero -> v"),
+        "MatMul: f v -> m",
+        node("Squeeze: m zero -> y"),
+    ],
+}
+
+
+@pytest.mark.parametrize("nodes", EXACT.values(), ids=EXACT)
+def test_heads_that_look_odd(tmp_path: Path, nodes: list) -> None:
+    """Every cell of a larger image is the source's own score of that window."""
+    proto = graph(nodes)
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([0]), "zero"))
+    report = convert(proto, tmp_path)
+    assert report.spec.output.kind == ("probabilities" if "Softmax" in str(nodes) else "logits-softmax")
+    pixels = noise(16, 14, 3)
+    (grid,) = ort.InferenceSession(tmp_path / "net" / "1" / "model.onnx").run(None, {"image": pixels[None]})
+    original = ort.InferenceSession(tmp_path / "net.onnx")
+    for row, col in np.ndindex(*grid.shape[2:]):
+        crop = np.moveaxis(pixels[row : row + 10, col : col + 10], -1, 0)[None] / np.float32(255)
+        assert_allclose(grid[0, :, row, col], original.run(None, {"image": crop})[0][0], rtol=0, atol=1e-5)
+
+
+TWO_STRIDES = [
+    node("Conv: image k3 -> a", strides=[2, 2], pads=[1, 1, 1, 1]),
+    node("AveragePool: image -> p", kernel_shape=[2, 2], strides=[2, 2]),
+    "Conv: p k -> q",
+    "Add: a q -> x",
+    *POOLED,
+]
+COUNTED = [
+    node("Conv: image k3 -> a", strides=[2, 2]),
+    node("AveragePool: a -> c", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1),
+    node("AveragePool: c -> x", kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1], count_include_pad=1),
+    *POOLED,
+]
+PADDED = [
+    node("Conv: image k3 -> a", strides=[4, 4]),
+    "Pad: a border -> p",
+    node("MaxPool: p -> x", kernel_shape=[2, 2]),
+    *POOLED,
+]
+
+
+@pytest.mark.parametrize("nodes", [TWO_STRIDES, COUNTED, PADDED], ids=["resnet-d", "counted-padding", "pad-and-pool"])
+def test_finer_strides_of_padded_networks(tmp_path: Path, nodes: list) -> None:
+    """Branches of unequal size, wide pads and a Pad before a pool: phase (0, 0) is the native grid."""
+    report = convert(graph(nodes, 1, 3, 32, 32), tmp_path, strides=(2, 1))
+    files = [entry.file for entry in report.spec.strides]
+    native = report.spec.vertical.stride
+    pixels = noise(32 + 4 * native, 32 + 8 * native, 3)[None]
+    grids = [ort.InferenceSession(tmp_path / "net" / "1" / file).run(None, {"image": pixels})[0] for file in files]
+    assert len(grids) > 1
+    for entry, grid in zip(report.spec.strides, grids, strict=True):
+        step = native // entry.stride.height
+        assert grid.shape[2:] == (4 * step + 1, 8 * step + 1)
+        assert_allclose(grid[:, :, ::step, ::step], grids[0], rtol=0, atol=1e-5)
+
+
+BRANCH = helper.make_graph([node("Dropout: x -> d")], "then", [], [helper.make_empty_tensor_value_info("d")])
+REFUSED = {
+    "far side": (
+        [node("Pad: image border -> p", mode="wrap"), "Conv: p k3 -> x", *HEAD],
+        "pads with the map's far side",
+    ),
+    "one operand": (["Conv: image k -> x", node("Einsum: x -> y", equation="nchw->nc")], "got 1 values"),
+    "mask": (["Conv: image k -> c", "Dropout: c -> d m", "Cast: m -> n", "Mul: d n -> x", *HEAD], "its mask is used"),
+    "negative pad": (["Conv: image k -> c", "Pad: c negative -> x", *POOLED], "(Pad): "),
+    "negative pad, channels last": (
+        [
+            node("Transpose: image -> t", perm=[0, 2, 3, 1]),
+            "Pad: t cut -> p",
+            node("Transpose: p -> q", perm=[0, 3, 1, 2]),
+            "Conv: q k -> x",
+            *POOLED,
+        ],
+        "(Pad): ",
+    ),
+    "another domain": (
+        [
+            "Conv: image k -> x",
+            "Flatten: x -> f",
+            helper.make_node("Gelu", ["f"], ["g"], "g", domain="com.microsoft"),
+            "MatMul: g w -> y",
+        ],
+        "node 'g' (Gelu): it is not known what the operators of 'com.microsoft' do",
+    ),
+    "sequence": (["Conv: image k -> c", "SplitToSequence: c -> s", "SequenceAt: s at -> x", *HEAD], "got a sequence"),
+    "map": (["Conv: image k -> y"], "expected one row of scores per window"),
+    "flattened map": (["Conv: image k -> c", "Flatten: c -> y"], "expected one row of scores per window"),
+}
+
+
+@pytest.mark.parametrize(("nodes", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_has_no_form_is_refused(tmp_path: Path, nodes: list, said: str) -> None:
+    """One line that names the node, and nothing on disk."""
+    proto = graph([each if each != "Cast: m -> n" else node(each, to=1) for each in nodes])
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(0), "at"))
+    with pytest.raises(ConversionError) as caught:
+        convert(proto, tmp_path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "net").exists()
+
+
+@pytest.mark.parametrize("nodes", [["Conv: image k -> y"], ["ReduceMean: image -> y"]], ids=["map", "number"])
+def test_only_classifiers_are_kept_for_crops(tmp_path: Path, nodes: list) -> None:
+    """Several rows of scores, or none, are no classifier's."""
+    with pytest.raises(ConversionError, match="expected one row of scores per window, got shape"):
+        convert(
+            graph([node(each, keepdims=0) if "Reduce" in each else each for each in nodes]), tmp_path, crops_only=True
+        )
+
+
+def test_a_part_may_be_padded(tmp_path: Path) -> None:
+    """A Pad of what a Slice leaves is padding like any other: it slides, and is not exact."""
+    nodes = ["Slice: image one nine space -> p", "Conv: p k -> c", "Pad: c border -> x", *HEAD]
+    assert not convert(graph(nodes), tmp_path).spec.parity[0].exact
+
+
+def test_coarser_strides_need_a_layer(tmp_path: Path) -> None:
+    """Where a Slice makes the one cell there is nothing to stride."""
+    nodes = ["Conv: image k -> x", "Slice: x middle behind space -> c", "Flatten: c -> y"]
+    with pytest.raises(ConversionError, match=r"expected a layer that sees the whole window.*leave 4 out of --strides"):
+        convert(graph(nodes), tmp_path, strides=(4,))
+
+
+@pytest.mark.parametrize("crops_only", [False, True], ids=["dense", "crops"])
+def test_bands_may_be_last(tmp_path: Path, crops_only: bool) -> None:  # noqa: FBT001 (a parameter of the test)
+    """The graph says where the channels are, however many there are."""
+    proto = graph([node("Transpose: image -> t", perm=[0, 3, 1, 2]), "Conv: t k4 -> x", *POOLED], 1, 10, 12, 4)
+    spec = convert(proto, tmp_path, crops_only=crops_only).spec
+    assert (spec.window.height, spec.window.width, spec.input.channels) == (10, 12, 4)
+
+
+def test_diamonds_behind_the_last_layer(tmp_path: Path) -> None:
+    """What is walked once does not double with every operator that reads a value twice."""
+    doubled = [f"Max: m{number} m{number} -> m{number + 1}" for number in range(40)]
+    nodes = ["Conv: image k -> x", "Flatten: x -> f", "MatMul: f w -> m0", *doubled, "Relu: m40 -> y"]
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "0.png").write_bytes(png(noise(40, 40, 3)))
+    report = convert(graph(nodes), tmp_path, precision="int8", images=tmp_path / "images", min_agreement=0)
+    assert report.spec.precision == "int8"
