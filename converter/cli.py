@@ -68,7 +68,7 @@ Activation = Annotated[
     typer.Option(help="What turns scores into probabilities, if the network does not; softmax unless told."),
 ]
 Labels = Annotated[Path | None, typer.Option(metavar="FILE", help="The classes' names, UTF-8, one a line.")]
-Verify = Annotated[int, typer.Option(metavar="N", min=1, help="Windows to compare dense and crops on.")]
+Verify = Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Windows to compare dense and crops on.")]
 Images = Annotated[
     Path | None,
     typer.Option(
