@@ -140,6 +140,8 @@ def export(name: str, exporter: str, file: Path) -> None:
             module.train().momentum = 1.0
         elif type(module).__name__ == "CNBlock":  # ConvNeXt begins with layers that hardly count
             torch.nn.init.uniform_(module.layer_scale, 0.1, 1)
+        elif type(module).__name__ == "Bottleneck":  # and deep ResNets with ones that count so much that rounding grows
+            torch.nn.init.uniform_(module.bn3.weight, 0.1, 1)
     for module in net.modules():  # vision transformers begin with a head of zeros
         if isinstance(module, torch.nn.Linear) and not module.weight.any():
             torch.nn.init.normal_(module.weight, std=0.02)
