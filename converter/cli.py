@@ -18,7 +18,7 @@ from converter import convert as conversion
 from converter.errors import ConversionError
 from converter.report import Report
 from converter.sources.read import read_source
-from converter.writer import check_target
+from converter.writer import check_outside, check_target
 from protos.spec import NAME, VERSION
 
 STRIDE = re.compile(r"[1-9][0-9]{0,4}")
@@ -182,6 +182,7 @@ def convert(
     )
     try:
         check_target(output, force=force)
+        check_outside(source, output)
         with _progress() as progress:
             progress.step("reading the source", 0)
             classifier = read_source(source, arch=arch, window=_size(window))
@@ -208,7 +209,9 @@ def _check_output(output: Path) -> None:
     resolved = output.absolute()
     if not NAME.fullmatch(resolved.parent.name) or not VERSION.fullmatch(resolved.name):
         raise typer.BadParameter(
-            f"expected a path that ends in NAME/VERSION, VERSION a number from 1, got '{output}'", param_hint="-o"
+            "expected a path that ends in NAME/VERSION, NAME of letters a to z, digits, '.', '_' and '-', VERSION a "
+            f"number from 1, got '{output}'",
+            param_hint="-o",
         )
 
 
@@ -218,7 +221,9 @@ def _size(text: str | None) -> tuple[int, int] | None:
         return None
     match = WINDOW.fullmatch(text)
     if not match or 0 in (int(match[1]), int(match[2] or match[1])):
-        raise typer.BadParameter(f"expected pixels, 224 or HEIGHTxWIDTH, got '{text}'", param_hint="--window")
+        raise typer.BadParameter(
+            f"expected pixels from 1 to 9999, 224 or HEIGHTxWIDTH, got '{text}'", param_hint="--window"
+        )
     return int(match[1]), int(match[2] or match[1])
 
 
@@ -226,7 +231,7 @@ def _pixels(text: str | None, *, single: bool) -> tuple[int, ...]:
     """Parse --strides: pixels, separated by commas."""
     parts = text.split(",") if text is not None else []
     if not all(STRIDE.fullmatch(part) for part in parts):
-        raise typer.BadParameter(f"expected pixels from 1 up, like 32,16,8, got '{text}'", param_hint="--strides")
+        raise typer.BadParameter(f"expected pixels from 1 to 99999, like 32,16,8, got '{text}'", param_hint="--strides")
     if single and len(parts) > 1:
         raise typer.BadParameter(f"expected one with --crops-only, got '{text}'", param_hint="--strides")
     return tuple(int(part) for part in parts)

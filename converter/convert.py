@@ -102,6 +102,8 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         unmap(classifier.original)
         files = variants(network, request.strides, classifier.window)
         spec = describe(request.target.absolute().parent.name, classifier, network, files, request.activation)
+        if preprocessing is not None:
+            spec.input.preprocessing.CopyFrom(preprocessing.message())
         _label(spec, request, classifier, folder)
 
         stage = Stage(network, classifier.window, files, home)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from converter.errors import SourceError
 from converter.validation import first_problem
+from protos import model_pb2
 
 
 class Preprocessing(BaseModel):
@@ -29,6 +30,10 @@ class Preprocessing(BaseModel):
     def _check(self) -> Self:
         if 0 in self.std or self.scale == 0:
             raise ValueError("expected a scale and std other than 0")
+        with np.errstate(all="ignore"):
+            reach = [part * 255 for part in self.affine(max(len(self.mean), len(self.std), 1))]
+        if not np.isfinite(reach).all():
+            raise ValueError("expected numbers that float32 holds, got ones that make infinities")
         return self
 
     def check_channels(self, channels: int) -> None:
@@ -40,6 +45,10 @@ class Preprocessing(BaseModel):
                     f"preprocess: expected {field} for {channels} channels, got {got}; "
                     "choose another --preprocess or write a FILE.json"
                 )
+
+    def message(self) -> model_pb2.Preprocessing:
+        """As the ModelSpec says it."""
+        return model_pb2.Preprocessing(scale=self.scale, mean=self.mean, std=self.std, order=self.order or "")
 
     def affine(self, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Factor and offset, each (channels,) float32, such that x * factor + offset is the network's input."""

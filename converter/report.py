@@ -52,6 +52,7 @@ class Report:
         spec = self.spec
         yield "window", f"{spec.window.height}×{spec.window.width} pixels"
         yield "input", f"{spec.input.name}: {spec.input.dtype} {spec.input.layout}, {spec.input.channels} channels"
+        yield "preprocessing", _preprocessing(spec.input)
         yield "output", f"{spec.output.name}: {spec.output.classes} classes, {spec.output.kind}"
         yield "a crop costs", f"{_count(spec.cost[0].multiply_adds_per_crop)} multiply-adds"
         if spec.parity[0].precision.windows:
@@ -85,6 +86,17 @@ def spec_document(spec: model_pb2.ModelSpec) -> dict[str, Any]:
         spec, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
     return document
+
+
+def _preprocessing(image: model_pb2.Input) -> str:
+    """What the graph does with pixels, in words."""
+    if not image.HasField("preprocessing"):
+        return "none: the network gets pixels 0 to 255 as they are; if it was trained on others, say --preprocess"
+    it = image.preprocessing
+    numbers = [
+        f"{name} {', '.join(f'{x:.4g}' for x in part)}" for name, part in (("mean", it.mean), ("std", it.std)) if part
+    ]
+    return "; ".join([f"{it.order or 'channels'} times {it.scale:.4g}", *numbers])
 
 
 def _both(vertical: int, horizontal: int) -> str:

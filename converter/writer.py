@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from converter.errors import OutputError
-from protos.spec import MODEL
+from protos.spec import MODEL, REPORT
 
 
 @contextlib.contextmanager
@@ -43,8 +43,14 @@ def check_target(target: Path, *, force: bool) -> None:
     """Raise OutputError if something is there that must not be replaced."""
     if target.exists() and not force:
         raise OutputError(f"{target}: exists already; choose the next version, or replace it with --force")
-    if target.exists() and not (target / MODEL).is_file():
+    if target.exists() and not all((target / name).is_file() for name in (MODEL, REPORT)):
         raise OutputError(f"{target}: expected a converted model to replace, got something else; remove it by hand")
+
+
+def check_outside(source: Path, target: Path) -> None:
+    """Raise OutputError if the source lies where it would be replaced."""
+    if source.resolve().is_relative_to(target.resolve()):
+        raise OutputError(f"{target}: the source {source} lies in it and would be lost; choose another -o")
 
 
 def _replace(folder: Path, target: Path, *, force: bool) -> None:

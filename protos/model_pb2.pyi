@@ -61,18 +61,32 @@ class AxisGeometry(_message.Message):
     def __init__(self, stride: _Optional[int] = ..., receptive_field: _Optional[int] = ..., padding_before: _Optional[int] = ..., padding_after: _Optional[int] = ...) -> None: ...
 
 class Input(_message.Message):
-    __slots__ = ("name", "dtype", "layout", "channels", "order")
+    __slots__ = ("name", "dtype", "layout", "channels", "order", "preprocessing")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
+    PREPROCESSING_FIELD_NUMBER: _ClassVar[int]
     name: str
     dtype: str
     layout: str
     channels: int
     order: str
-    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., layout: _Optional[str] = ..., channels: _Optional[int] = ..., order: _Optional[str] = ...) -> None: ...
+    preprocessing: Preprocessing
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., layout: _Optional[str] = ..., channels: _Optional[int] = ..., order: _Optional[str] = ..., preprocessing: _Optional[_Union[Preprocessing, _Mapping]] = ...) -> None: ...
+
+class Preprocessing(_message.Message):
+    __slots__ = ("scale", "mean", "std", "order")
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    STD_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    scale: float
+    mean: _containers.RepeatedScalarFieldContainer[float]
+    std: _containers.RepeatedScalarFieldContainer[float]
+    order: str
+    def __init__(self, scale: _Optional[float] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., order: _Optional[str] = ...) -> None: ...
 
 class Output(_message.Message):
     __slots__ = ("name", "kind", "classes")

@@ -1,10 +1,12 @@
 """What a conversion makes of a classifier's graph, with what is known of it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from converter.errors import UnsupportedError
 from converter.graph.geometry import Plane
 from converter.graph.lift import Rewrite
 from converter.graph.operators import MOVEMENT
@@ -46,6 +48,16 @@ def ending_activation(output: ir.Value) -> ir.Node | None:
     while node is not None and node.op_type in PASSED_THROUGH and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     return node if node is not None and node.op_type in ("Softmax", "Sigmoid") else None
+
+
+def row_of_scores(output: ir.Value, shape: tuple[int, ...], batch: int) -> int:
+    """How many classes an output has for one window; raises UnsupportedError unless it is one row of them."""
+    classes = max(shape[1:], default=1)
+    if not shape or math.prod(shape) != batch * classes:
+        raise UnsupportedError(
+            f"output {output.name!r}: expected one row of scores per window, got shape {shape}; is it a classifier?"
+        )
+    return classes
 
 
 def finish(model: ir.Model, image: list[int | str], scores: list[int | str]) -> None:

@@ -1,15 +1,13 @@
 """A classifier that no single pass can slide, for scoring window by window: the network itself, with the same ends."""
 
-import math
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from converter.errors import UnsupportedError
 from converter.graph.constants import constant
-from converter.graph.converted import ConvertedGraph, finish
+from converter.graph.converted import ConvertedGraph, finish, row_of_scores
 from converter.graph.cost import crop_cost
 from converter.graph.geometry import Axis
 from converter.graph.padding import keep_pads_apart
@@ -33,13 +31,7 @@ def to_crops(
     image = graph.inputs[0]
     assert image.shape is not None  # noqa: S101 (readers check it)
     batch, channels = shapes[str(image.name)][0], shapes[str(image.name)][layout.index("C")]
-    scores = shapes[str(graph.outputs[0].name)]
-    classes = max(scores[1:], default=1)
-    if not scores or math.prod(scores) != batch * classes:
-        raise UnsupportedError(
-            f"output {graph.outputs[0].name!r}: expected one row of scores per window, got shape {scores}; "
-            "is it a classifier?"
-        )
+    classes = row_of_scores(graph.outputs[0], shapes[str(graph.outputs[0].name)], batch)
     shape = constant(graph, "scores.shape", np.array([-1, classes, 1, 1]))
     cast = ir.node("Cast", graph.outputs, {"to": int(ir.DataType.FLOAT)}, name="scores.cast")
     reshape = ir.node("Reshape", [cast.outputs[0], shape], name="scores.reshape")

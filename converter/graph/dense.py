@@ -7,7 +7,7 @@ from onnx_ir.passes import common
 
 from converter.graph.branches import take_branches
 from converter.graph.canonical import canonicalise, canonicalise_nodes
-from converter.graph.converted import ConvertedGraph, finish
+from converter.graph.converted import ConvertedGraph, finish, row_of_scores
 from converter.graph.cost import dense_cost
 from converter.graph.geometry import check_window, planes
 from converter.graph.handlers import HANDLERS
@@ -26,6 +26,8 @@ def to_dense(model: ir.Model, window: tuple[int, int], layout: str, scratch: Pat
     while take_branches(model, traced.constants):
         canonicalise_nodes(model.graph)
         traced = trace(model, window, layout, scratch)
+    image, scores = model.graph.inputs[0], model.graph.outputs[0]
+    row_of_scores(scores, traced.shapes[str(scores.name)], traced.shapes[str(image.name)][0])
     fold(model.graph, traced)
     ir.passes.Sequential(common.IdentityEliminationPass(), common.RemoveUnusedNodesPass())(model)
     padded = write_out_padding(model.graph, traced.shapes)

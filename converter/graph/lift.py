@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from converter.errors import UnsupportedError
 from converter.graph.constants import constant
 from converter.graph.form import Form, Map, Size, Stencil, whole
-from converter.graph.operators import NOT_LOCAL
+from converter.graph.operators import NOT_LOCAL, OF_DECISIONS
 from converter.runtime import one_line
 
 Attribute = int | float | str | Sequence[int] | ir.Attr
@@ -229,6 +229,10 @@ def _lifted(lifting: Lifting, node: ir.Node, handlers: Mapping[str, Handler]) ->
 def _check_local(nodes: Sequence[ir.Node]) -> None:
     """Name what makes a network look at the whole map, before the traces that it leaves elsewhere are met."""
     for node in nodes:
+        if node.op_type in OF_DECISIONS:
+            raise UnsupportedError(
+                f"node {node.name!r} ({node.op_type}): it gives the number of a class, not its score; export without it"
+            )
         if node.op_type in NOT_LOCAL:
             raise refusal(node, NOT_LOCAL[node.op_type])
         computed = [value for value in node.inputs if value is not None and value.const_value is None]

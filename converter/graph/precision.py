@@ -42,7 +42,7 @@ def reduced(model: ir.Model, precision: str, feeds: Iterable[Feed], scratch: Pat
     try:
         with quiet():  # they advise what has been done
             network = _fp16(source) if precision == "fp16" else _int8(source, _in_float(model.graph), iter(feeds))
-    except ConversionError:  # of an image to calibrate on
+    except (ConversionError, OSError):  # of an image to calibrate on; of a full disk
         raise
     except Exception as error:  # they raise whatever they stumble over
         raise UnsupportedError(f"precision: ONNX Runtime cannot make {precision} of it: {reason(error)}") from None

@@ -7,6 +7,7 @@ where they are in the file, which must not change meanwhile.
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from converter.sources.torch_stream import read_torch_stream
 from converter.sources.torch_zip import read_torch_zip
 from protos import model_pb2
 
-PARALLEL_PREFIX = "module."
+WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)+")
+"""Prefixes of parallel training and of torch.compile."""
 TAR_MAGIC = slice(257, 262)
 SAFETENSORS = {
     "F64": np.float64,
@@ -84,7 +86,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path}: expected tensors of at most {allowed >> 20} MiB in a file of that size, got {size >> 20}"
         )
     return Checkpoint(
-        {key.removeprefix(PARALLEL_PREFIX): _plain(path, key, tensor) for key, tensor in tensors.items()},
+        {WRAPPERS.sub("", key): _plain(path, key, tensor) for key, tensor in tensors.items()},
         model_pb2.Source(format=name, sha256=sha256(path), producer=producer),
     )
 

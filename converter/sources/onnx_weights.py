@@ -5,6 +5,7 @@ whatever path, links of either kind, and anything but plain files; offsets, leng
 have; numbers of less than a byte.
 """
 
+import os
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -74,6 +75,8 @@ class Weights:
 
     def _checked(self, location: str) -> Path:
         path = self._folder / location
+        if not os.path.lexists(path):
+            raise ValueError(f"its weights {location!r} are missing; copy that file beside it")
         if path.resolve() != path or not path.is_relative_to(self._folder) or not path.is_file():
             raise ValueError(f"weights in {location!r}: expected a plain file in the model's folder, and no link")
         if path.stat().st_nlink > 1:

@@ -113,14 +113,14 @@ def _made(package: str, name: str, window: tuple[int, int] | None) -> Module:
 
     try:
         network = getattr(importlib.import_module(package), name)()
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise SourceError(f"arch: {package}:{name} fails: {type(error).__name__}: {reason(error)}") from None
     if not isinstance(network, torch.nn.Module):
         raise SourceError(f"arch: {package}:{name}: expected a torch.nn.Module, got {type(network).__name__}")
     window = window or getattr(network, "window", None)
     if not isinstance(window, tuple) or [type(size) for size in window] != [int, int] or min(window) < 1:
         raise SourceError(
-            f"window: {package}:{name} has no attribute `window` of (height, width), got {window!r}; "
+            f"window: what {package}:{name} makes has no attribute `window` of (height, width), got {window!r}; "
             "say --window HEIGHTxWIDTH"
         )
     return Module(network, window, NONE)

@@ -46,7 +46,7 @@ def photographs() -> list[Path]:
 def image_files(folder: Path) -> list[Path]:
     """The images of a folder, sorted; raises SourceError if there are none."""
     try:
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     except OSError as error:
         raise SourceError(f"images: {folder}: {error.strerror}; name a folder of images") from None
     if not files:

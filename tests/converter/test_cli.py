@@ -127,7 +127,7 @@ def test_existing_versions_are_kept_unless_forced(tmp_path: Path) -> None:
         (["--window", "-5"], 2, "expected pixels"),
         (["--activation", "relu"], 2, "relu"),
         (["--verify", "0"], 2, "--verify"),
-        (["--strides", "8,"], 2, "expected pixels from 1 up"),
+        (["--strides", "8,"], 2, "expected pixels from 1 to 99999"),
         (["--strides", "3"], 3, "expected a divisor (1, 2, 4) or a multiple of the native stride of 4 pixels, got 3"),
         (["--crops-only", "--strides", "8,4"], 2, "expected one with --crops-only"),
         (["--tile", "8"], 2, "No such option"),
@@ -193,7 +193,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
 def test_interruption_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C in the middle ends with status 1 and no file."""
     network, target = make_network(tmp_path, PADDED), tmp_path / "models" / "net" / "1"
-    command = [*COMMAND, network.checkpoint, "--arch", network.toml, "-o", target, "--verify", "1000000"]
+    command = [*COMMAND, network.checkpoint, "--arch", network.toml, "-o", target, "--verify", "10000"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr or ():
             if "comparing" in line:
@@ -205,6 +205,50 @@ def test_interruption_leaves_nothing(tmp_path: Path, number: signal.Signals) -> 
         finally:
             process.kill()
     assert not (tmp_path / "models").exists()
+
+
+def test_sources_are_not_replaced(tmp_path: Path) -> None:
+    """A source in the target is kept, --force or not, and so is a folder that holds an ONNX file of somebody else."""
+    network, target = make_network(tmp_path, UNPADDED), tmp_path / "models" / "net" / "1"
+    assert convert(network, target).returncode == 0
+    before = contents(target)
+    result = run(target / "model.onnx", "-o", target, "--force")
+    assert result.returncode == 3
+    assert "lies in it and would be lost; choose another -o" in result.stderr
+    assert contents(target) == before
+    (target / "report.json").unlink()
+    result = convert(network, target, "--force")
+    assert result.returncode == 3
+    assert "expected a converted model to replace, got something else" in result.stderr
+
+
+def test_interruption_while_importing() -> None:
+    """Ctrl-C in the first moments is one line and status 1 like any other."""
+    script = "import signal, sys; from converter.__main__ import main; sys.modules['converter.cli'] = None; main()"
+    started = "import os; os.kill(os.getpid(), 2)"
+    code = f"import builtins; own = builtins.__import__\n{HOOK.format(started)}\n{script}"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "fullconv-convert: interrupted\n")
+
+
+HOOK = """
+def signalling(name, *rest):
+    if name == "converter.cli":
+        {}
+    return own(name, *rest)
+builtins.__import__ = signalling
+"""
+
+
+def test_preprocessing_is_said(tmp_path: Path) -> None:
+    """What the graph does with pixels is in the report and on the terminal; so is that it does nothing."""
+    network = make_network(tmp_path, UNPADDED)
+    result = convert(network, tmp_path / "imagenet" / "1", "--preprocess", "imagenet")
+    assert "RGB times 0.003922; mean 0.485, 0.456, 0.406; std 0.229, 0.224, 0.225" in " ".join(result.stdout.split())
+    document = json.loads((tmp_path / "imagenet" / "1" / "report.json").read_text("utf-8"))
+    assert document["input"]["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
+    result = convert(network, tmp_path / "none" / "1", "--preprocess", "none")
+    assert "none: the network gets pixels 0 to 255 as they are" in " ".join(result.stdout.split())
 
 
 def test_help_teaches() -> None:
@@ -220,6 +264,10 @@ def test_help_teaches() -> None:
         "--labels",
         "--verify",
         "--images",
+        "--strides",
+        "--crops-only",
+        "--precision",
+        "--min-agreement",
     }
     for option in options | {"--json"}:
         assert option in text

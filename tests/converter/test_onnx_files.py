@@ -86,7 +86,7 @@ def test_weights_are_read_once(
 
 @pytest.mark.parametrize(
     "location",
-    ["../secret.data", "{folder}/secret.data", "link.data", "linked/secret.data", "hard.data", "pipe", "sub", "", "no"],
+    ["../secret.data", "{folder}/secret.data", "link.data", "linked/secret.data", "hard.data", "pipe", "sub", ""],
 )
 def test_weights_elsewhere_are_not_read(tmp_path: Path, location: str) -> None:
     """Weights are plain files in the model's folder; neither paths nor links nor pipes lead anywhere else."""
@@ -99,6 +99,13 @@ def test_weights_elsewhere_are_not_read(tmp_path: Path, location: str) -> None:
     os.mkfifo(folder / "pipe")
     message = refusal(folder, outside(location.format(folder=tmp_path)))
     assert f"weights in '{location.format(folder=tmp_path)}': expected a" in message
+
+
+def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
+    """A file that was copied without what lies beside it says what is missing."""
+    assert "its weights 'net.onnx.data' are missing; copy that file beside it" in refusal(
+        tmp_path, outside("net.onnx.data")
+    )
 
 
 @pytest.mark.parametrize(

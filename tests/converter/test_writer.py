@@ -14,6 +14,7 @@ def version(folder: Path, content: str) -> Path:
     target = folder / "net" / "1"
     target.mkdir(parents=True)
     (target / "model.onnx").write_text(content)
+    (target / "report.json").write_text("{}")
     return target
 
 
