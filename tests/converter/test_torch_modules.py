@@ -260,7 +260,7 @@ def test_factories_convert(factory: Callable, window: tuple[int, int] | None, tm
     ("arch", "said"),
     [
         ("some.nets:Fickle", "--arch some.nets:Fickle: PyTorch cannot export it to ONNX: "),
-        ("some.nets:Large", "window: some.nets:Large has no attribute `window` of (height, width), got 224"),
+        ("some.nets:Large", "window: what some.nets:Large makes has no attribute `window` of (height, width), got 224"),
         ("some.nets:fail", "arch: some.nets:fail fails: RuntimeError: no such configuration"),
         ("some.nets:sizes", "arch: some.nets:sizes: expected a torch.nn.Module, got list"),
         ("some.nets:absent", "AttributeError: module 'some.nets' has no attribute 'absent'"),
