@@ -66,12 +66,22 @@ Plane = tuple[Axis, Axis]
 
 def planes(graph: ir.Graph) -> Mapping[ir.Value, Plane]:
     """The geometry of every value that depends on the image; raises UnsupportedError."""
-    known: dict[ir.Value, Plane] = {graph.inputs[0]: (Axis(), Axis())}
+    known = of_image(graph)
     for node in graph:
-        sources = [known[value] for value in node.inputs if value in known]
-        if sources:
-            known.update(dict.fromkeys(node.outputs, RULES.get(node.op_type, _no_rule)(node, sources)))
+        extend(known, node)
     return known
+
+
+def of_image(graph: ir.Graph) -> dict[ir.Value, Plane]:
+    """The geometry of the image itself, to be extended node by node."""
+    return {graph.inputs[0]: (Axis(), Axis())}
+
+
+def extend(known: dict[ir.Value, Plane], node: ir.Node) -> None:
+    """Add the geometry of what a node makes, if it depends on the image; raises UnsupportedError."""
+    sources = [known[value] for value in node.inputs if value in known]
+    if sources:
+        known.update(dict.fromkeys(node.outputs, RULES.get(node.op_type, _no_rule)(node, sources)))
 
 
 def check_window(plane: Plane, window: tuple[int, int]) -> None:

@@ -20,7 +20,7 @@ from converter.errors import UnsupportedError
 from converter.graph.constants import constant
 from converter.graph.converted import ConvertedGraph, ending_activation
 from converter.graph.cost import dense_cost
-from converter.graph.geometry import Axis, Plane, constant_of, ints, kernel_of, planes
+from converter.graph.geometry import Axis, Plane, constant_of, extend, ints, kernel_of, of_image, planes
 from converter.graph.operators import WINDOWED
 from converter.graph.padding import float_of, keep_apart
 from protos import model_pb2
@@ -67,7 +67,8 @@ def restrided(model: ir.Model, stride: int, window: tuple[int, int]) -> tuple[ir
             f"a network without one; leave {stride} out of --strides"
         )
     drop_further(copy.graph, [count - 1 for count in _elements(plane, window)])
-    common.RemoveUnusedNodesPass()(copy)  # and the constants that others have replaced
+    tidy = (common.RemoveUnusedNodesPass(), common.NameFixPass())  # also the constants that others have replaced
+    ir.passes.Sequential(*tidy)(copy)
     return copy, plane
 
 
@@ -97,21 +98,16 @@ def restride(graph: ir.Graph, stride: int, window: tuple[int, int]) -> None:
 
 def align(graph: ir.Graph, window: tuple[int, int]) -> None:
     """Cut branches that meet to one size, in place: without their strides one may have a row that it threw away."""
-    while True:
-        known = planes(graph)
-        for node in graph:
-            sources = [value for value in node.inputs if value is not None and value in known]
-            counts = np.array([_elements(known[value], window) for value in sources])
-            if len(sources) > 1 and not (counts == counts[0]).all():
-                break
-        else:
-            return
-        for value, further in zip(sources, counts - counts.min(0), strict=True):
-            if further.any():
-                crop = cropped(graph, value, further.tolist())
-                for position, used in enumerate(node.inputs):
-                    if used is value:
-                        node.replace_input_with(position, crop)
+    known = of_image(graph)
+    for node in list(graph):
+        maps = [(position, value) for position, value in enumerate(node.inputs) if value is not None and value in known]
+        counts = np.array([_elements(known[value], window) for _, value in maps])
+        for (position, value), count in zip(maps, counts, strict=True):
+            if (count > counts.min(0)).any():
+                crop = cropped(graph, value, (count - counts.min(0)).tolist())
+                extend(known, crop)
+                node.replace_input_with(position, crop.outputs[0])
+        extend(known, node)
 
 
 def _elements(plane: Plane, window: tuple[int, int]) -> list[int]:
@@ -119,8 +115,8 @@ def _elements(plane: Plane, window: tuple[int, int]) -> list[int]:
     return [axis.elements(size) for axis, size in zip(plane, window, strict=True)]
 
 
-def cropped(graph: ir.Graph, value: ir.Value, further: Sequence[int]) -> ir.Value:
-    """A map without its last rows and columns, as many as `further` says."""
+def cropped(graph: ir.Graph, value: ir.Value, further: Sequence[int]) -> ir.Node:
+    """Take the last rows and columns off a map, as many as `further` says."""
     producer = value.producer()
     assert producer is not None  # noqa: S101 (maps are computed)
     crop = ir.node("Slice", [value, None, None, None], name=f"{value.name}.crop")
@@ -128,7 +124,7 @@ def cropped(graph: ir.Graph, value: ir.Value, further: Sequence[int]) -> ir.Valu
     graph.insert_after(producer, crop)
     for position, numbers in ((1, [0, 0]), (2, [-count or END for count in further]), (3, [2, 3])):
         _replace(graph, crop, position, np.array(numbers))
-    return crop.outputs[0]
+    return crop
 
 
 def drop_further(graph: ir.Graph, further: Sequence[int]) -> None:
@@ -141,7 +137,7 @@ def drop_further(graph: ir.Graph, further: Sequence[int]) -> None:
     activation = ending_activation(graph.outputs[0])
     grid = activation.inputs[0] if activation else graph.outputs[0]
     assert grid is not None  # noqa: S101 (an activation has an input)
-    crop = cropped(graph, grid, further)
+    (crop,) = cropped(graph, grid, further).outputs
     if activation:
         activation.replace_input_with(0, crop)
         return
