@@ -180,21 +180,27 @@ def convert(
         precision=precision,
         min_agreement=least,
     )
-    try:
+    with _refusals(), _progress() as progress:
         check_target(output, force=force)
         check_outside(source, output)
-        with _progress() as progress:
-            progress.step("reading the source", 0)
-            classifier = read_source(source, arch=arch, window=_size(window))
-            report = conversion.convert(classifier, request, progress)
-    except ConversionError as error:
-        text = "".join(letter if letter.isprintable() else "?" for letter in f"fullconv-convert: {error}")
-        typer.echo(text, err=True)
-        raise typer.Exit(3) from None
+        progress.step("reading the source", 0)
+        classifier = read_source(source, arch=arch, window=_size(window))
+        report = conversion.convert(classifier, request, progress)
     if as_json:
         typer.echo(json.dumps(report.document(), indent=2))
     else:
         _show(report, output)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Say in one line why there is no conversion: status 3."""
+    try:
+        yield
+    except ConversionError as error:
+        text = "".join(letter if letter.isprintable() else "?" for letter in f"fullconv-convert: {error}")
+        typer.echo(text, err=True)
+        raise typer.Exit(3) from None
 
 
 def _show(report: Report, output: Path) -> None:
