@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protos import scoring_pb2
+from protos import model_pb2, scoring_pb2
+
+Scores = NDArray[np.float32] | NDArray[np.float16]
 
 AVERAGES = {
     scoring_pb2.AVERAGE_OF_SCORES: "scores",
@@ -49,13 +51,62 @@ class Answer:
         return np.array(self.response.average.values)
 
     @property
-    def grid(self) -> NDArray[np.float32] | None:
-        """Every window's scores, (rows, cols, classes); None unless it was asked for."""
+    def grid(self) -> Scores | None:
+        """Every window's scores, (rows, cols, depth), NaN where none was scored; None unless it was asked for.
+
+        The depth is the number of classes, or how many of the highest were asked for.
+        """
         grid = self.response.grid
         if not self.response.scores:
             return None
-        scores = np.frombuffer(self.response.scores, "<f4").astype(np.float32, copy=False)
-        return scores.reshape(grid.rows, grid.cols, len(self.response.classes))
+        return scores_of(self.response.scores, grid).reshape(grid.rows, grid.cols, grid.depth)
+
+    @property
+    def winners(self) -> NDArray[np.uint32] | None:
+        """For a grid of the highest scores: their positions in `labels`, (rows, cols, depth); else None."""
+        grid = self.response.grid
+        if not self.response.positions:
+            return None
+        positions = np.frombuffer(self.response.positions, "<u4").astype(np.uint32, copy=False)
+        return positions.reshape(grid.rows, grid.cols, grid.depth)
+
+    @property
+    def x(self) -> NDArray[np.int64]:
+        """Left edges of the windows, (cols,), in pixels of the image."""
+        grid = self.response.grid
+        return self._edges(grid.cols, grid.origin_x, grid.stride.width, grid.last_x, self._scale[1])
+
+    @property
+    def y(self) -> NDArray[np.int64]:
+        """Top edges of the windows, (rows,), in pixels of the image."""
+        grid = self.response.grid
+        return self._edges(grid.rows, grid.origin_y, grid.stride.height, grid.last_y, self._scale[0])
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """The windows' height and width, in pixels of the image."""
+        return self._pixels(self.response.grid.window)
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Pixels of the image between windows, down and across, rounded if the image was scaled."""
+        return self._pixels(self.response.grid.stride)
+
+    @property
+    def _scale(self) -> tuple[float, float]:
+        """Pixels of the image for each pixel that was scored, down and across."""
+        image, grid = self.response.image, self.response.grid
+        if not grid.HasField("scaled"):
+            return 1.0, 1.0
+        return image.height / grid.scaled.height, image.width / grid.scaled.width
+
+    def _pixels(self, size: model_pb2.Size) -> tuple[int, int]:
+        return round(size.height * self._scale[0]), round(size.width * self._scale[1])
+
+    def _edges(self, count: int, origin: int, stride: int, last: int, scale: float) -> NDArray[np.int64]:
+        edges = origin + stride * np.arange(count, dtype=np.int64)
+        edges[-1] = last
+        return np.asarray(np.rint(edges * scale), np.int64)
 
     def document(self) -> dict[str, Any]:
         """The JSON document; pairs are vertical before horizontal, lengths in pixels, times in milliseconds."""
@@ -66,12 +117,15 @@ class Answer:
             "model": response.model,
             "version": response.version,
             "mode": response.mode,
+            "mode_reason": response.mode_reason,
             "grid": {
                 "rows": grid.rows,
                 "cols": grid.cols,
-                "stride": [grid.stride.height, grid.stride.width],
-                "window": [grid.window.height, grid.window.width],
-                "origin": [grid.origin_y, grid.origin_x],
+                "stride": list(self.stride),
+                "window": list(self.window),
+                "origin": [int(self.y[0]), int(self.x[0])],
+                "left_out": list(self._pixels(grid.left_out)),
+                "scored": response.scored_cells,
             },
             "average": {"of": AVERAGES[response.average.of], "top": [_entry(entry) for entry in self.top]},
             "parity": {"exact": response.parity.exact, "max_abs_diff": response.parity.max_abs_diff},
@@ -82,6 +136,42 @@ class Answer:
                 "total": round(timing.total_ms, 3),
             },
         }
+
+
+def plan_document(response: scoring_pb2.ScoreResponse) -> dict[str, Any]:
+    """The JSON document of a plan; pairs are vertical before horizontal, lengths in pixels."""
+    whole = Answer(response).document()
+    plan = response.plan
+    views = [
+        {
+            "image": _pair(view.image),
+            "cells": _pair(view.cells),
+            "tiles": view.tiles,
+            "tile": _pair(view.tile),
+            "halo": list(view.halo),
+            "phases": view.phases,
+            "flip": view.flip,
+            "multiply_adds": view.multiply_adds,
+            "strip_rows": view.strip_rows,
+        }
+        for view in plan.views
+    ]
+    kept = {name: whole[name] for name in ("image", "model", "version", "mode", "mode_reason", "grid", "parity")}
+    del kept["grid"]["scored"]
+    return kept | {
+        "plan": {"file": plan.file, "multiply_adds": plan.multiply_adds, "bytes": plan.bytes, "views": views}
+    }
+
+
+def scores_of(data: bytes, grid: scoring_pb2.GridInfo) -> Scores:
+    """Scores out of a message, flat."""
+    if grid.holds == scoring_pb2.GRID_AS_FLOAT16:
+        return np.frombuffer(data, "<f2").astype(np.float16, copy=False)
+    return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+
+
+def _pair(size: model_pb2.Size) -> list[int]:
+    return [size.height, size.width]
 
 
 def _entry(entry: Entry) -> dict[str, Any]:

@@ -1,21 +1,24 @@
 """The command `fullconv-score`."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from client.answer import AVERAGES
 from client.console import complain, tolerate_encodings
 from client.errors import RequestError, UnavailableError
 from client.interruption import Interruption
 from client.job import STEM, Job, Scorer
+from client.options import Options, options_message, scale_message
 from client.remote import Client
 from protos import scoring_pb2
 
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="JPEG, PNG, WebP or TIFF files.")]
+Images = Annotated[
+    list[Path], typer.Argument(metavar="IMAGE...", help="JPEG, PNG, WebP or TIFF files, or arrays: .npy, Zarr.")
+]
 Model = Annotated[str, typer.Option(metavar="NAME", help="The model to score with.")]
 Version = Annotated[str, typer.Option(metavar="V", help="Its version; the highest unless told.")]
 Server = Annotated[
@@ -24,6 +27,32 @@ Server = Annotated[
 Models = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The model repository to score with here; ./models unless told.")
 ]
+Stride = Annotated[
+    int | None, typer.Option(metavar="PX", min=1, help="Pixels between windows; the model's native stride unless told.")
+]
+ModeName = Annotated[
+    Literal["auto", "dense", "crops"],
+    typer.Option(help="One pass over the image; window by window; or the cheaper where both give the same scores."),
+]
+Border = Annotated[
+    Literal["lattice", "anchor"],
+    typer.Option(help="Leave out the pixels beyond the last window; or add windows flush with the edge."),
+]
+Roi = Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="Score only the windows inside these pixels.")]
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|otsu",
+        help="Score only the windows all of whose pixels are not 0 in an image of the same size; or those that are not "
+        "background.",
+    ),
+]
+Flip = Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")]
+Scales = Annotated[
+    str | None,
+    typer.Option(metavar="256,384,0.5x", help="Average over sizes: pixels of the shorter side, or factors."),
+]
+Planned = Annotated[bool, typer.Option("--plan", help="Say what would be run, and what it costs; score nothing.")]
 AverageOf = Annotated[Literal["scores", "probabilities"], typer.Option(help="What is averaged over the windows.")]
 Top = Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="How many classes to name.")]
 Classes = Annotated[
@@ -34,6 +63,8 @@ HeatmapFile = Annotated[
     str | None, typer.Option(metavar="OUT.png", help="Write the image with the winning classes over it.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+ROI = re.compile(",".join(f" *(?P<{name}>[0-9]{{1,9}}) *" for name in ("x", "y", "width", "height")))
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 interruption = Interruption("fullconv-score")
@@ -58,17 +89,26 @@ def score(
     version: Version = "",
     server: Server = None,
     models: Models = None,
+    stride: Stride = None,
+    mode: ModeName = "auto",
+    border: Border = "lattice",
+    roi: Roi = None,
+    mask: Mask = None,
+    flip: Flip = False,
+    scales: Scales = None,
     average: AverageOf = "scores",
     top: Top = 5,
     classes: Classes = None,
     grid: Grid = None,
     heatmap: HeatmapFile = None,
+    plan: Planned = False,
     as_json: AsJson = False,
 ) -> None:
     """Score images of any size with a converted model.
 
     Every window of the image gets a score for each class; the averages over all windows are printed. For several
-    images the names given to --grid and --heatmap must contain {stem}, which stands for each image's name.
+    images the names given to --grid and --heatmap must contain {stem}, which stands for each image's name; that of
+    --mask may.
 
     fullconv-score page.png --model digits --heatmap page-heatmap.png
     """
@@ -76,15 +116,25 @@ def score(
         raise typer.BadParameter("expected HOST:PORT, got nothing", param_hint="--server")
     if server and models:
         raise typer.BadParameter("expected one of --server and --models, got both", param_hint="--server")
-    options = scoring_pb2.ScoreOptions(
-        average={name: value for value, name in AVERAGES.items()}[average],
-        top=top,
-        classes=_names(classes),
-        grid=bool(server and (grid or heatmap)),
+    options = options_message(
+        Options(
+            stride=stride or 0,
+            mode=mode,
+            border=border,
+            flip=flip,
+            scales=_scales(scales),
+            average=average,
+            top=top,
+            classes=_names(classes),
+            grid=bool(grid or heatmap),
+        )
     )
+    options.plan_only = plan
+    if roi is not None:
+        options.region.CopyFrom(_region(roi))
     request = scoring_pb2.ScoreRequest(model=model, version=version, options=options)
     try:
-        job = Job(_scorer(server, models), request, grid, heatmap, interruption.check)
+        job = Job(_scorer(server, models), request, grid, heatmap, mask, interruption.check)
         _check_outputs(job, images)
         if average == "probabilities" and job.scorer.model(model, version).spec.output.kind == "raw":
             raise typer.BadParameter(f"model {model!r} has raw scores, no probabilities", param_hint="--average")
@@ -105,6 +155,25 @@ def _names(classes: str | None) -> list[str]:
     names = [name.strip() for name in classes.split(",")]
     if "" in names:
         raise typer.BadParameter(f"expected labels or indices between commas, got '{classes}'", param_hint="--classes")
+    return names
+
+
+def _region(roi: str) -> scoring_pb2.Region:
+    """Parse --roi."""
+    match = ROI.fullmatch(roi)
+    if not match or not int(match["width"]) or not int(match["height"]):
+        raise typer.BadParameter(f"expected x,y,width,height in pixels, got '{roi}'", param_hint="--roi")
+    return scoring_pb2.Region(**{name: int(value) for name, value in match.groupdict().items()})
+
+
+def _scales(scales: str | None) -> list[str]:
+    """Parse --scales."""
+    names = [] if scales is None else [name.strip() for name in scales.split(",")]
+    try:
+        for name in names:
+            scale_message(name)
+    except RequestError as error:
+        raise typer.BadParameter(str(error).removeprefix("scales: "), param_hint="--scales") from None
     return names
 
 

@@ -1,6 +1,6 @@
 """`--grid OUT.npz`: every cell's scores, written row by row as they come.
 
-scores   (rows, cols, classes) float32
+scores   (rows, cols, classes) float32, NaN for windows that a mask left out
 x, y     (cols,) and (rows,) int64: the windows' left and top edges, in pixels of the image
 window   (2,) int64: height and width in pixels
 classes  (classes,) int64: positions in the network's output
@@ -15,24 +15,24 @@ from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
 
+from client.answer import Answer, Scores
 from client.files import whole_file
 from protos import scoring_pb2
 
-Rows = Callable[[int, NDArray[np.float32]], None]
-"""Takes (first row, scores (rows, cols, classes) float32), top to bottom."""
+Rows = Callable[[int, Scores], None]
+"""Takes (first row, scores (rows, cols, classes)), top to bottom."""
 
 
 @contextmanager
 def grid_file(path: Path, response: scoring_pb2.ScoreResponse) -> Iterator[Rows]:
     """Write the file while its rows come; `response` says how many there will be."""
-    grid = response.grid
+    grid, answer = response.grid, Answer(response)
     with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in (
-            ("x", grid.origin_x + grid.stride.width * np.arange(grid.cols, dtype=np.int64)),
-            ("y", grid.origin_y + grid.stride.height * np.arange(grid.rows, dtype=np.int64)),
-            ("window", np.array([grid.window.height, grid.window.width], np.int64)),
+            ("x", answer.x),
+            ("y", answer.y),
+            ("window", np.array(answer.window, np.int64)),
             ("classes", np.array([entry.index for entry in response.classes], np.int64)),
             ("labels", np.array([entry.label for entry in response.classes], np.str_)),
         ):
@@ -44,5 +44,5 @@ def grid_file(path: Path, response: scoring_pb2.ScoreResponse) -> Iterator[Rows]
             yield lambda _, scores: _write(member, scores)
 
 
-def _write(member: IO[bytes], scores: NDArray[np.float32]) -> None:
+def _write(member: IO[bytes], scores: Scores) -> None:
     member.write(np.ascontiguousarray(scores, "<f4").data)

@@ -23,8 +23,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from client.answer import Answer, Scores
 from client.files import whole_file
 from client.grid import Rows
+from client.images import open_array
 from protos import scoring_pb2
 
 LABEL_LETTERS = 24
@@ -42,6 +44,7 @@ OPACITY = 0.35, 0.7
 """Of the most common winner's cells, which is mostly what is not looked for, and of all others."""
 Colour = tuple[float, float, float, float]
 OUTLINES: list[Colour] = [colormaps["tab10"](index) for index in range(10)]
+NOBODY = -1
 INVISIBLE: Colour = (0.0, 0.0, 0.0, 0.0)
 HALO = [withStroke(linewidth=3, foreground="white")]
 
@@ -59,7 +62,7 @@ def heatmap_file(path: Path, image: Path, response: scoring_pb2.ScoreResponse) -
 
 @dataclass
 class Winners:
-    """The winner of every cell, and its score."""
+    """The winner of every cell, NOBODY where none was scored, and its score."""
 
     response: scoring_pb2.ScoreResponse
     winner: NDArray[np.int32] = field(init=False)
@@ -71,11 +74,11 @@ class Winners:
         self.winner = np.zeros(shape, np.int32)
         self.score = np.zeros(shape, np.float32)
 
-    def rows(self, first: int, scores: NDArray[np.float32]) -> None:
+    def rows(self, first: int, scores: Scores) -> None:
         """Take scores (rows, cols, classes), top to bottom."""
         band = slice(first, first + len(scores))
-        self.winner[band] = scores.argmax(axis=-1)
         self.score[band] = scores.max(axis=-1)
+        self.winner[band] = np.where(np.isnan(self.score[band]), NOBODY, scores.argmax(axis=-1))
 
     def figure(self, image: Path) -> Figure:
         """Draw the cells over an image file, with a panel beside them that explains the colours."""
@@ -88,9 +91,19 @@ class Winners:
         axes = figure.add_axes((0, 0, width / (width + PANEL), 1))
         axes.set_axis_off()
         axes.imshow(_greyed(image, int(max(width, height) * DPI)), extent=(0, size.width, size.height, 0))
-        counts = np.bincount(self.winner.ravel(), minlength=len(self.response.classes))
-        alpha = np.where(self.winner == counts.argmax(), *OPACITY)
-        overlay = axes.imshow(self.score, cmap=COLOURS, alpha=alpha, extent=self._extent(), interpolation="nearest")
+        counts = np.bincount(self.winner[self.winner != NOBODY], minlength=len(self.response.classes))
+        alpha = np.where(self.winner == counts.argmax(), *OPACITY) * (self.winner != NOBODY)
+        for rows, top, bottom in self._parts(0):
+            for cols, left, right in self._parts(1):
+                overlay = axes.imshow(
+                    self.score[rows, cols],
+                    cmap=COLOURS,
+                    alpha=alpha[rows, cols],
+                    extent=(left, right, bottom, top),
+                    interpolation="nearest",
+                    vmin=float(np.nanmin(self.score)),
+                    vmax=float(np.nanmax(self.score)),
+                )
         handles = self._outlines(axes, counts)
         axes.set_xlim(0, size.width)
         axes.set_ylim(size.height, 0)
@@ -108,12 +121,35 @@ class Winners:
             text.set_parse_math(False)
         return figure
 
-    def _extent(self) -> tuple[float, float, float, float]:
-        """Each cell is drawn as a block of one stride around its window's centre: left, right, bottom, top."""
+    def _parts(self, axis: int) -> list[tuple[slice, float, float]]:
+        """Cells along an axis that lie as far apart as the grid says, and where their blocks begin and end.
+
+        Each cell is drawn as a block of one stride around its window's centre. A last one that is flush with the
+        image's edge is nearer to the one before: it is a part by itself, from where that one's block ends.
+        """
+        answer = Answer(self.response)
+        starts, window, stride = (answer.y, answer.x)[axis], answer.window[axis], answer.stride[axis]
+        margin = (window - stride) / 2
+        begin, end = float(starts[0] + margin), float(starts[-1] + margin + stride)
+        count = len(starts)
+        if self._anchored[axis] and count > 1:
+            between = float(starts[-2] + margin + stride)
+            return [(slice(0, count - 1), begin, between), (slice(count - 1, count), between, end)]
+        return [(slice(0, count), begin, end)]
+
+    @property
+    def _anchored(self) -> tuple[bool, bool]:
+        """Whether the last row, and the last column, are flush with the image's edge and off the lattice."""
         grid = self.response.grid
-        left = grid.origin_x + (grid.window.width - grid.stride.width) / 2
-        top = grid.origin_y + (grid.window.height - grid.stride.height) / 2
-        return left, left + grid.cols * grid.stride.width, top + grid.rows * grid.stride.height, top
+        return (
+            grid.last_y != grid.origin_y + (grid.rows - 1) * grid.stride.height,
+            grid.last_x != grid.origin_x + (grid.cols - 1) * grid.stride.width,
+        )
+
+    def _extent(self) -> tuple[float, float, float, float]:
+        """Where the cells on the lattice are drawn: left, right, bottom, top."""
+        (_, top, bottom), (_, left, right) = self._parts(0)[0], self._parts(1)[0]
+        return left, right, bottom, top
 
     def _outlines(self, axes: Axes, counts: NDArray[np.intp]) -> list[Line2D]:
         """Outline the regions of the most frequent winners but the first; return the legend's entries."""
@@ -131,8 +167,9 @@ class Winners:
 
     def _mask(self, position: int) -> NDArray[np.float32]:
         """Where a class wins, with a margin in which it does not, thinned out if the grid is fine."""
-        step = -(-max(self.winner.shape) // OUTLINE_CELLS)
-        return np.pad((self.winner[::step, ::step] == position).astype(np.float32), 1)
+        regular = self.winner[self._parts(0)[0][0], self._parts(1)[0][0]]
+        step = -(-max(regular.shape) // OUTLINE_CELLS)
+        return np.pad((regular[::step, ::step] == position).astype(np.float32), 1)
 
 
 def _outline(
@@ -164,9 +201,15 @@ def _area(line: NDArray[np.float64]) -> float:
 
 def _greyed(image: Path, longest: int) -> NDArray[np.uint8]:
     """The image as a grey picture of at most so many pixels on its long side, for the colours to stand out on."""
-    with image.open("rb") as file:
-        source = pyvips.Source.new_from_descriptor(file.fileno())
-    picture = pyvips.Image.thumbnail_source(source, longest, height=longest, size="down", export_profile="srgb")
+    pixels = open_array(image)
+    if pixels is not None:
+        step = -(-max(pixels.shape[:2]) // longest)
+        picture = pyvips.Image.new_from_array(np.ascontiguousarray(np.asarray(pixels[::step])[:, ::step]))
+        picture = picture.copy(interpretation="rgb16" if picture.format == "ushort" else "srgb")
+    else:
+        with image.open("rb") as file:
+            source = pyvips.Source.new_from_descriptor(file.fileno())
+        picture = pyvips.Image.thumbnail_source(source, longest, height=longest, size="down", export_profile="srgb")
     picture = picture.flatten(background=255) if picture.hasalpha() else picture
     grey: NDArray[np.uint8] = picture.colourspace("b-w").cast("uchar").numpy()
     return np.repeat(grey.reshape(*grey.shape[:2], -1)[..., :1], 3, axis=2)

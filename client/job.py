@@ -1,27 +1,28 @@
 """Images in, answers and files out: what `fullconv-score` does once its options are read."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
-from client.answer import Answer, failure
+from client.answer import Answer, Scores, failure, plan_document
 from client.console import complain
-from client.errors import ImageError, UnavailableError
+from client.errors import ImageError, ScoringError, UnavailableError
 from client.files import OutputError
 from client.grid import Rows, grid_file
+from client.images import readable
+from client.large import Watch
+from client.options import set_mask
 from client.progress import Progress, progress
-from client.remote import readable
-from client.table import table
+from client.remote import Client
+from client.table import plan_table, table
 from protos import scoring_pb2
 
 STEM = "{stem}"
-"""Stands for an image's name without its suffix in the names of outputs."""
+"""Stands for an image's name without its suffix in the names of outputs, and of masks."""
 
 
 class Run(Protocol):
@@ -29,11 +30,14 @@ class Run(Protocol):
 
     response: scoring_pb2.ScoreResponse
 
-    def bands(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def bands(self) -> Iterator[tuple[int, Scores]]:
         """(first row, scores (rows, cols, classes)), top to bottom."""
 
     def answer(self) -> scoring_pb2.ScoreResponse:
         """The averages, after the last band."""
+
+    def close(self) -> None:
+        """Stop, wherever it is."""
 
 
 class Scorer(Protocol):
@@ -42,8 +46,8 @@ class Scorer(Protocol):
     def model(self, name: str, version: str = "") -> scoring_pb2.GetModelResponse:
         """Describe a model."""
 
-    def start(self, image: Path, request: scoring_pb2.ScoreRequest) -> Run:
-        """Begin to score an image file."""
+    def start(self, image: Path, request: scoring_pb2.ScoreRequest, watch: Watch) -> Run:
+        """Begin to score an image file; `watch` is told how far it is."""
 
 
 @dataclass(frozen=True)
@@ -54,39 +58,77 @@ class Job:
     request: scoring_pb2.ScoreRequest
     grid: str | None
     heatmap: str | None
+    mask: str | None
     check: Callable[[], None]
 
     def run(self, images: list[Path], *, quiet: bool) -> list[dict[str, Any]]:
-        """Score one image after the other; one that cannot be scored becomes an entry with its error.
+        """Score images; one that cannot be scored becomes an entry with its error.
 
-        Returns the JSON documents; unless `quiet`, prints a table for each image.
+        Returns the JSON documents in the order of the images; unless `quiet`, prints a table for each when it is done.
         """
-        answers, console = [], Console(highlight=False)
+        documents: dict[int, dict[str, Any]] = {}
+        console, planning = Console(highlight=False), self.request.options.plan_only
         with progress() as advance:
-            for image in images:
-                try:
-                    answer = Answer(self._score(image, advance))
-                except (ImageError, OutputError, UnavailableError) as error:
-                    if isinstance(error, UnavailableError) and len(images) == 1:
-                        raise
-                    complain(error)
-                    answers.append(failure(readable(image.name), error))
+            for position, answer in self._answers(images, advance):
+                if isinstance(answer, scoring_pb2.ScoreResponse):
+                    documents[position] = plan_document(answer) if planning else Answer(answer).document()
+                    if not quiet:
+                        console.print(plan_table(answer) if planning else table(Answer(answer)), "")
                     continue
-                answers.append(answer.document())
-                if not quiet:
-                    console.print(table(answer), "")
-        return answers
+                if isinstance(answer, UnavailableError) and len(images) == 1:
+                    raise answer
+                complain(answer)
+                documents[position] = failure(readable(images[position].name), answer)
+        return [documents[position] for position in sorted(documents)]
+
+    def _answers(
+        self, images: list[Path], advance: Progress
+    ) -> Iterator[tuple[int, scoring_pb2.ScoreResponse | ScoringError | OutputError]]:
+        """Every image's answer or error, as they come: those that a server takes in one call, then one by one."""
+        together: list[int] = []
+        if isinstance(self.scorer, Client) and len(images) > 1 and not (self.grid or self.heatmap):
+            together = [
+                number
+                for number, image in enumerate(images)
+                if not self.request.options.plan_only and self.scorer.fits(image, self.request)
+            ]
+            for done, (number, answer) in enumerate(
+                self.scorer.many([images[number] for number in together], self._asked), 1
+            ):
+                self.check()
+                advance(f"{len(together)} images", "scoring", done, len(together))
+                yield together[number], answer
+        for number, image in enumerate(images):
+            if number not in together:
+                try:
+                    yield number, self._score(image, advance)
+                except (ImageError, OutputError, UnavailableError) as error:
+                    yield number, error
 
     def _score(self, image: Path, advance: Progress) -> scoring_pb2.ScoreResponse:
-        run = self.scorer.start(image, self.request)
-        with ExitStack() as stack:
+        name, options = image.name, self.request.options
+
+        def watch(what: str, done: int, of: int) -> None:
+            advance(name, what, done, of)
+
+        with closing(self.scorer.start(image, self._asked(image), watch)) as run, ExitStack() as stack:
+            if options.plan_only:
+                return run.response
             sinks = [stack.enter_context(sink) for sink in self._sinks(image, run.response)]
             for first, scores in run.bands():
                 for sink in sinks:
                     sink(first, scores)
                 self.check()
-                advance(image.name, first + len(scores), run.response.grid.rows)
             return run.answer()
+
+    def _asked(self, image: Path) -> scoring_pb2.ScoreRequest:
+        """The request for one image: with its own mask."""
+        if self.mask is None:
+            return self.request
+        request = scoring_pb2.ScoreRequest()
+        request.CopyFrom(self.request)
+        set_mask(request.options, _named(self.mask, image) if self.mask != "otsu" else "otsu")
+        return request
 
     def _sinks(self, image: Path, response: scoring_pb2.ScoreResponse) -> Iterator[AbstractContextManager[Rows]]:
         """What the image's rows go into."""

@@ -2,16 +2,23 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from client.answer import Scores
 from client.errors import ImageError, RequestError
+from client.images import Pixels, open_array, readable
+from client.large import Watch, unwatched
 from protos import scoring_pb2
 from service import errors
-from service.images.picture import open_file
-from service.scoring import Run, Scorer, choose_classes
+from service.images.arrays import Array, ArrayPicture
+from service.images.files import open_path
+from service.images.picture import Picture
+from service.options import resolve
+from service.run import Run
+from service.scoring import Scorer
 
 
 class LocalScorer:
@@ -28,11 +35,13 @@ class LocalScorer:
         with _translated():
             return self._scorer.describe(name, version)
 
-    def start(self, image: Path, request: scoring_pb2.ScoreRequest) -> "LocalRun":
+    def start(self, image: Path, request: scoring_pb2.ScoreRequest, watch: Watch = unwatched) -> "LocalRun":
         """Plan an image; raises ImageError or RequestError."""
         with _translated():
-            choose_classes(self._scorer.model(request.model, request.version), request.options)
-            return LocalRun(self._scorer.plan(open_file(image), request))
+            resolve(self._scorer.model(request.model, request.version), request.options)
+            run = self._scorer.plan(_picture(image), request)
+            run.progress = lambda done: watch("scoring", done, run.plan.tiles)
+            return LocalRun(run)
 
 
 class LocalRun:
@@ -42,15 +51,40 @@ class LocalRun:
         self._run = run
         self.response = run.response
 
-    def bands(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Score: (first row, scores (rows, cols, classes) float32), top to bottom; raises ImageError."""
+    def bands(self) -> Iterator[tuple[int, Scores]]:
+        """Score: (first row, scores (rows, cols, depth)), top to bottom; raises ImageError."""
         with _translated():
-            yield from self._run.bands()
+            for rows in self._run.bands():
+                yield rows.first, rows.scores
 
     def answer(self) -> scoring_pb2.ScoreResponse:
         """The averages, after the last band."""
         with _translated():
             return self._run.answer()
+
+    def close(self) -> None:
+        """Do nothing: it stops when nobody takes bands."""
+
+
+@dataclass(frozen=True)
+class _Sliced:
+    """The rows of an array, as they are asked for."""
+
+    pixels: Pixels
+
+    def read(self, first: int, stop: int) -> Array:
+        """Rows [first, stop) as (rows, width, channels)."""
+        rows: Array = np.asarray(self.pixels[first:stop])
+        return rows.reshape(*rows.shape[:2], -1)
+
+
+def _picture(path: Path) -> Picture:
+    pixels = open_array(path)
+    if pixels is None:
+        return open_path(path)
+    height, width, channels = (*pixels.shape, 1)[:3]
+    dtype = np.dtype(pixels.dtype).name
+    return ArrayPicture(readable(path.name), (height, width, channels), dtype, lambda: _Sliced(pixels))
 
 
 @contextmanager

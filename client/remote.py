@@ -7,24 +7,25 @@ with Client("127.0.0.1:8500") as client:
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self, TypeVar, Unpack
 
 import grpc
 import numpy as np
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_status import rpc_status
-from numpy.typing import NDArray
 
-from client.answer import AVERAGES, Answer
-from client.errors import ImageError, RequestError, UnavailableError
+from client.answer import Answer, Scores
+from client.errors import ImageError, RequestError, ScoringError, UnavailableError
+from client.images import Image, Pixels, megapixels_of, message_of, open_array, readable
+from client.large import LargeRun, Parts, Watch, unwatched
+from client.options import Options, options_message
 from protos import scoring_pb2, scoring_pb2_grpc
-
-Image = str | Path | bytes | NDArray[np.uint8] | NDArray[np.uint16]
-"""A file's path, an encoded file, or pixels (height, width) or (height, width, channels): white is 255 or 65535."""
 
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\[\]/]+):[0-9]{1,5}")
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -33,6 +34,11 @@ LOOPBACK = ("localhost:", "127.", "[::1]:")
 """Servers on this machine, which no HTTP proxy can reach."""
 TRIES = 5
 """How often a busy server is asked, each time as much later as it says."""
+LARGE_MEGAPIXELS = 64
+"""What the command sends in parts, so that it can say how far it is."""
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+Answered = TypeVar("Answered")
 
 
 class Client:
@@ -50,28 +56,37 @@ class Client:
         local = [("grpc.enable_http_proxy", 0)] if server.startswith(LOOPBACK) else []
         self._channel = grpc.insecure_channel(server, options=OPTIONS + local)
         self._stub = scoring_pb2_grpc.ScoringStub(self._channel)
+        self._described = cache(self.model)
 
-    def score(
-        self,
-        image: Image,
-        *,
-        model: str,
-        version: str = "",
-        average: Literal["scores", "probabilities"] = "scores",
-        top: int = 5,
-        classes: Sequence[str] = (),
-        grid: bool = False,
-    ) -> Answer:
-        """Score one image with a model; an empty version is the highest, no classes are all.
+    def score(self, image: Image, *, model: str, version: str = "", **options: Unpack[Options]) -> Answer:
+        """Score one image with a model; an empty version is the highest.
 
         A server that is too busy is asked again, when it says. Raises ImageError, RequestError or UnavailableError; all
         are ScoringError.
         """
-        of = {name: value for value, name in AVERAGES.items()}[average]
-        chosen = [classes] if isinstance(classes, str) else list(classes)
-        options = scoring_pb2.ScoreOptions(average=of, top=top, classes=chosen, grid=grid)
-        request = scoring_pb2.ScoreRequest(model=model, version=version, image=_image(image), options=options)
-        return Answer(self._score(request))
+        request = _request(model, version, options_message(options))
+        return Answer(self._score(_with_image(request, image)))
+
+    def score_large(
+        self, image: str | Path | Pixels, *, model: str, version: str = "", **options: Unpack[Options]
+    ) -> LargeRun:
+        """Begin to score an image however large: a file, or rows of pixels, sent part by part as the server takes them.
+
+        The grid's rows come as they are done. Raises like `score`, and so does what it returns.
+        """
+        request = _request(model, version, options_message(options))
+        return self._start_large(Path(image) if isinstance(image, str) else image, request)
+
+    def score_many(
+        self, images: Iterable[tuple[str, Image]], *, model: str, version: str = "", **options: Unpack[Options]
+    ) -> Iterator[tuple[str, Answer | ScoringError]]:
+        """Score images, each with an id of yours; yields ids with answers or errors, as they finish.
+
+        Images are taken as the server has room for them. Raises UnavailableError where the server goes away.
+        """
+        request = _request(model, version, options_message(options))
+        for name, result in self._many((name, request, image) for name, image in images):
+            yield name, Answer(result) if isinstance(result, scoring_pb2.ScoreResponse) else result
 
     def models(self) -> list[tuple[str, str]]:
         """Every (name, version) that the server has."""
@@ -86,12 +101,23 @@ class Client:
             response: scoring_pb2.GetModelResponse = self._stub.GetModel(request, timeout=self._timeout)
         return response
 
-    def start(self, image: Path, request: scoring_pb2.ScoreRequest) -> "RemoteRun":
-        """Score an image file, as `LocalScorer.start` does."""
-        whole = scoring_pb2.ScoreRequest()
-        whole.CopyFrom(request)
-        whole.image.CopyFrom(_image(image))
-        return RemoteRun(self._score(whole))
+    def start(self, image: Path, request: scoring_pb2.ScoreRequest, watch: Watch = unwatched) -> "RemoteRun | LargeRun":
+        """Score an image file, as `LocalScorer.start` does; a large one in parts."""
+        pixels = open_array(image)
+        if pixels is not None or request.options.plan_only or self._is_large(image, request):
+            return self._start_large(image if pixels is None else pixels, request, watch)
+        return RemoteRun(self._score(_with_image(request, image)))
+
+    def many(
+        self, images: list[Path], request: Callable[[Path], scoring_pb2.ScoreRequest]
+    ) -> Iterator[tuple[int, scoring_pb2.ScoreResponse | ScoringError]]:
+        """Score image files in one call: (position, answer or error), as they finish."""
+        items = ((str(position), request(image), image) for position, image in enumerate(images))
+        return ((int(name), result) for name, result in self._many(items))
+
+    def fits(self, image: Path, request: scoring_pb2.ScoreRequest) -> bool:
+        """Whether a file can go in one message, and is not so large that its progress should be seen."""
+        return open_array(image) is None and not self._is_large(image, request)
 
     def close(self) -> None:
         """Close the connection."""
@@ -105,25 +131,101 @@ class Client:
     ) -> None:
         self.close()
 
+    def _is_large(self, image: Path, request: scoring_pb2.ScoreRequest) -> bool:
+        model, options = self._described(request.model, request.version), request.options
+        try:
+            size, megapixels = image.stat().st_size, megapixels_of(image)
+        except OSError:
+            return False  # whoever reads it says why it cannot be
+        stride = model.spec.vertical.stride * model.spec.horizontal.stride
+        cells = megapixels * 1e6 / (options.stride**2 or stride) if options.grid else 0
+        answer = 4 * cells * (len(options.classes) or model.spec.output.classes)
+        return max(size, answer) > model.limits.message_bytes / 2 or megapixels > LARGE_MEGAPIXELS
+
+    def _start_large(
+        self, image: Path | Pixels, request: scoring_pb2.ScoreRequest, watch: Watch = unwatched
+    ) -> LargeRun:
+        start = scoring_pb2.LargeImage(model=request.model, version=request.version, options=request.options)
+        if isinstance(image, Path):
+            start.name = readable(image.name)
+        else:
+            height, width, channels = (*image.shape, 1)[:3]
+            start.raw.CopyFrom(
+                scoring_pb2.RawImage(height=height, width=width, channels=channels, dtype=np.dtype(image.dtype).name)
+            )
+
+        def begin() -> LargeRun:
+            parts = Parts(start, image, watch)
+            call = self._stub.ScoreLarge(iter(parts), timeout=self._timeout)
+            try:
+                return LargeRun(call, next(call), parts, self._error)
+            except grpc.RpcError:
+                if parts.error is not None:
+                    raise parts.error from None
+                raise
+
+        with self._translated():
+            return self._patiently(begin)
+
+    def _many(
+        self, items: Iterable[tuple[str, scoring_pb2.ScoreRequest, Image]]
+    ) -> Iterator[tuple[str, scoring_pb2.ScoreResponse | ScoringError]]:
+        unreadable = deque[tuple[str, ScoringError]]()
+
+        def requests() -> Iterator[scoring_pb2.ScoreManyRequest]:
+            for name, request, image in items:
+                try:
+                    yield scoring_pb2.ScoreManyRequest(id=name, request=_with_image(request, image))
+                except ScoringError as error:
+                    unreadable.append((name, error))
+
+        with self._translated():
+            for part in self._stub.ScoreMany(requests(), timeout=self._timeout):
+                while unreadable:
+                    yield unreadable.popleft()
+                if part.WhichOneof("result") == "response":
+                    yield part.id, part.response
+                else:
+                    yield part.id, self._error_of(CODES[part.failure.code], part.failure.message)
+        yield from unreadable
+
     def _score(self, request: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:
         with self._translated():
-            for _ in range(TRIES - 1):
-                try:
-                    return self._answer(request)
-                except grpc.RpcError as error:
-                    time.sleep(_retry_delay(error))
-            return self._answer(request)
-
-    def _answer(self, request: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:
-        response: scoring_pb2.ScoreResponse = self._stub.Score(request, timeout=self._timeout)
+            response: scoring_pb2.ScoreResponse = self._patiently(
+                lambda: self._stub.Score(request, timeout=self._timeout)
+            )
         return response
+
+    def _patiently(self, call: Callable[[], Answered]) -> Answered:
+        """Make a call; again, when a busy server says."""
+        for _ in range(TRIES - 1):
+            try:
+                return call()
+            except grpc.RpcError as error:
+                time.sleep(_retry_delay(error))
+        return call()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
         except grpc.RpcError as error:
-            raise _error(error, self._server) from None
+            raise self._error(error) from None
+
+    def _error(self, error: grpc.RpcError) -> ScoringError:
+        return self._error_of(error.code(), error.details() or "")
+
+    def _error_of(self, code: grpc.StatusCode, details: str) -> ScoringError:
+        """A status as an error; the server's message is for people already."""
+        if code is grpc.StatusCode.INVALID_ARGUMENT:
+            return ImageError(details)
+        if code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION):
+            return RequestError(details)
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger" in details:
+            return ImageError(
+                f"image: larger than one message to {self._server} may be: {details}; use score_large, scale or cut it"
+            )
+        return UnavailableError(f"{self._server}: {code.name}: {details}")
 
 
 class RemoteRun:
@@ -132,8 +234,8 @@ class RemoteRun:
     def __init__(self, response: scoring_pb2.ScoreResponse) -> None:
         self.response = response
 
-    def bands(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """(0, scores (rows, cols, classes) float32)."""
+    def bands(self) -> Iterator[tuple[int, Scores]]:
+        """(0, scores (rows, cols, depth))."""
         grid = Answer(self.response).grid
         if grid is not None:
             yield 0, grid
@@ -142,33 +244,18 @@ class RemoteRun:
         """The averages."""
         return self.response
 
-
-def _image(image: Image) -> scoring_pb2.Image:
-    if isinstance(image, bytes):
-        return scoring_pb2.Image(encoded=image)
-    if isinstance(image, np.ndarray):
-        return scoring_pb2.Image(raw=_raw(image))
-    path = Path(image)
-    try:
-        return scoring_pb2.Image(name=readable(path.name), encoded=path.read_bytes())
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
+    def close(self) -> None:
+        """Do nothing: it is over."""
 
 
-def readable(name: str) -> str:
-    """A file's name as text: bytes that are not UTF-8, which a name may hold, become question marks."""
-    return name.encode("utf-8", "replace").decode("utf-8")
+def _request(model: str, version: str, options: scoring_pb2.ScoreOptions) -> scoring_pb2.ScoreRequest:
+    return scoring_pb2.ScoreRequest(model=model, version=version, options=options)
 
 
-def _raw(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> scoring_pb2.RawImage:
-    if pixels.dtype.kind != "u" or pixels.dtype.itemsize > 2 or pixels.ndim not in (2, 3):
-        raise ImageError(
-            f"image: expected (height, width[, channels]) of uint8 or uint16, got {pixels.shape} of {pixels.dtype}"
-        )
-    height, width, channels = (*pixels.shape, 1)[:3]
-    little = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
-    return scoring_pb2.RawImage(
-        height=height, width=width, channels=channels, dtype=pixels.dtype.name, data=little.tobytes()
+def _with_image(request: scoring_pb2.ScoreRequest, image: Image) -> scoring_pb2.ScoreRequest:
+    """The same request for an image; raises ImageError if it cannot be read."""
+    return scoring_pb2.ScoreRequest(
+        model=request.model, version=request.version, options=request.options, image=message_of(image)
     )
 
 
@@ -178,15 +265,3 @@ def _retry_delay(error: grpc.RpcError) -> float:
     if status is None or not any(detail.Unpack(retry) for detail in status.details):
         raise error
     return float(retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
-
-
-def _error(error: grpc.RpcError, server: str) -> ImageError | RequestError | UnavailableError:
-    """The server's status as an error; its message is for people already."""
-    code, details = error.code(), error.details() or ""
-    if code is grpc.StatusCode.INVALID_ARGUMENT:
-        return ImageError(details)
-    if code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION):
-        return RequestError(details)
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger" in details:
-        return ImageError(f"image: larger than one message to {server} may be: {details}; scale or cut the image")
-    return UnavailableError(f"{server}: {code.name}: {details}")

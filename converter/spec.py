@@ -43,7 +43,7 @@ def describe(
         output=model_pb2.Output(
             name="scores", kind=_kind(network, activation, classifier.activation), classes=network.classes
         ),
-        modes=[network.mode],
+        modes=["dense", "crops"] if network.mode == "dense" else ["crops"],
         strides=[model_pb2.StrideFile(stride=file.cost.stride, file=file.name) for file in files],
         cost=[file.cost for file in files],
         source=classifier.source,

@@ -107,16 +107,22 @@ class StrideFile(_message.Message):
     def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., file: _Optional[str] = ...) -> None: ...
 
 class Cost(_message.Message):
-    __slots__ = ("stride", "multiply_adds_per_cell", "multiply_adds_per_crop", "activation_bytes_per_pixel")
+    __slots__ = ("stride", "multiply_adds_per_cell", "multiply_adds_per_crop", "activation_bytes_per_pixel", "multiply_adds_per_window", "multiply_adds_per_row", "multiply_adds_per_column")
     STRIDE_FIELD_NUMBER: _ClassVar[int]
     MULTIPLY_ADDS_PER_CELL_FIELD_NUMBER: _ClassVar[int]
     MULTIPLY_ADDS_PER_CROP_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_BYTES_PER_PIXEL_FIELD_NUMBER: _ClassVar[int]
+    MULTIPLY_ADDS_PER_WINDOW_FIELD_NUMBER: _ClassVar[int]
+    MULTIPLY_ADDS_PER_ROW_FIELD_NUMBER: _ClassVar[int]
+    MULTIPLY_ADDS_PER_COLUMN_FIELD_NUMBER: _ClassVar[int]
     stride: Size
     multiply_adds_per_cell: float
     multiply_adds_per_crop: float
     activation_bytes_per_pixel: float
-    def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., multiply_adds_per_cell: _Optional[float] = ..., multiply_adds_per_crop: _Optional[float] = ..., activation_bytes_per_pixel: _Optional[float] = ...) -> None: ...
+    multiply_adds_per_window: float
+    multiply_adds_per_row: float
+    multiply_adds_per_column: float
+    def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., multiply_adds_per_cell: _Optional[float] = ..., multiply_adds_per_crop: _Optional[float] = ..., activation_bytes_per_pixel: _Optional[float] = ..., multiply_adds_per_window: _Optional[float] = ..., multiply_adds_per_row: _Optional[float] = ..., multiply_adds_per_column: _Optional[float] = ...) -> None: ...
 
 class Parity(_message.Message):
     __slots__ = ("stride", "native", "interior", "border", "exact", "precision")

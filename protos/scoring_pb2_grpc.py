@@ -40,6 +40,16 @@ class ScoringStub:
                 request_serializer=protos_dot_scoring__pb2.ScoreRequest.SerializeToString,
                 response_deserializer=protos_dot_scoring__pb2.ScoreResponse.FromString,
                 _registered_method=True)
+        self.ScoreLarge = channel.stream_stream(
+                '/fullconv.v1.Scoring/ScoreLarge',
+                request_serializer=protos_dot_scoring__pb2.ScoreLargeRequest.SerializeToString,
+                response_deserializer=protos_dot_scoring__pb2.ScoreLargeResponse.FromString,
+                _registered_method=True)
+        self.ScoreMany = channel.stream_stream(
+                '/fullconv.v1.Scoring/ScoreMany',
+                request_serializer=protos_dot_scoring__pb2.ScoreManyRequest.SerializeToString,
+                response_deserializer=protos_dot_scoring__pb2.ScoreManyResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/fullconv.v1.Scoring/ListModels',
                 request_serializer=protos_dot_scoring__pb2.ListModelsRequest.SerializeToString,
@@ -60,9 +70,28 @@ class ScoringServicer:
         """Scores one image.
 
         NOT_FOUND: no such model, version or class. INVALID_ARGUMENT: the image, an option or the message cannot be used, or
-        is over a limit; says field, expected and got. FAILED_PRECONDITION: the model's files are damaged. RESOURCE_EXHAUSTED: busy, with RetryInfo; or the message is over the
-        transport's limit, without it, and not worth another try. UNAVAILABLE: shutting down. INTERNAL: a bug, with an id
-        that the server's log has too.
+        is over a limit; says field, expected and got. FAILED_PRECONDITION: the model's files are damaged, or it does not
+        have the stride or mode asked for; names those it has. RESOURCE_EXHAUSTED: busy, with RetryInfo; or the message is
+        over the transport's limit, without it, and not worth another try. UNAVAILABLE: shutting down. INTERNAL: a bug, with
+        an id that the server's log has too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScoreLarge(self, request_iterator, context):
+        """Scores one image however large: its pixels or its file come in parts, and the plan, progress, the grid's rows as
+        they are done and the summary go out. The server reads on as it needs more, and waits for a client that does not.
+        The statuses are those of Score; INVALID_ARGUMENT also for parts that do not add up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScoreMany(self, request_iterator, context):
+        """Scores many images; each answer comes when it is done, in whatever order, with the id of its request. An image that
+        cannot be scored has the status and message that Score would end with, and the others go on. The server takes as
+        many images at once as it has room for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,6 +118,16 @@ def add_ScoringServicer_to_server(servicer, server):
                     servicer.Score,
                     request_deserializer=protos_dot_scoring__pb2.ScoreRequest.FromString,
                     response_serializer=protos_dot_scoring__pb2.ScoreResponse.SerializeToString,
+            ),
+            'ScoreLarge': grpc.stream_stream_rpc_method_handler(
+                    servicer.ScoreLarge,
+                    request_deserializer=protos_dot_scoring__pb2.ScoreLargeRequest.FromString,
+                    response_serializer=protos_dot_scoring__pb2.ScoreLargeResponse.SerializeToString,
+            ),
+            'ScoreMany': grpc.stream_stream_rpc_method_handler(
+                    servicer.ScoreMany,
+                    request_deserializer=protos_dot_scoring__pb2.ScoreManyRequest.FromString,
+                    response_serializer=protos_dot_scoring__pb2.ScoreManyResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -129,6 +168,60 @@ class Scoring:
             '/fullconv.v1.Scoring/Score',
             protos_dot_scoring__pb2.ScoreRequest.SerializeToString,
             protos_dot_scoring__pb2.ScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScoreLarge(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/fullconv.v1.Scoring/ScoreLarge',
+            protos_dot_scoring__pb2.ScoreLargeRequest.SerializeToString,
+            protos_dot_scoring__pb2.ScoreLargeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScoreMany(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/fullconv.v1.Scoring/ScoreMany',
+            protos_dot_scoring__pb2.ScoreManyRequest.SerializeToString,
+            protos_dot_scoring__pb2.ScoreManyResponse.FromString,
             options,
             channel_credentials,
             insecure,

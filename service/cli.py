@@ -2,15 +2,17 @@
 
 import asyncio
 import ipaddress
+import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from service.limits import Limits
 from service.log import log_to_stderr
 from service.rpc.server import Settings, serve
-from service.scoring import Limits
 
 ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):(?P<port>[0-9]{1,5})")
 DEFAULTS = Limits()
@@ -20,6 +22,11 @@ Listen = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to listen;
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Listen beyond this machine in the clear, where others can read along.")
 ]
+SpoolFolder = Annotated[
+    Path | None,
+    typer.Option("--spool", metavar="DIR", help="Where large files lie while they are scored; /tmp or the like."),
+]
+SpoolMib = Annotated[int, typer.Option(metavar="N", min=1, help="Those files together.")]
 Slots = Annotated[int, typer.Option(metavar="N", min=1, help="Images that are scored at once.")]
 MaxWaiting = Annotated[
     int, typer.Option(metavar="N", min=1, help="Requests admitted and not answered; more are told to come again.")
@@ -43,6 +50,8 @@ def run(
     *,
     listen: Listen = "127.0.0.1:8500",
     insecure: Insecure = False,
+    spool: SpoolFolder = None,
+    spool_mib: SpoolMib = DEFAULTS.spool_bytes >> 20,
     slots: Slots = 2,
     max_waiting: MaxWaiting = DEFAULTS.waiting,
     max_waiting_mib: MaxWaitingMib = DEFAULTS.waiting_bytes >> 20,
@@ -64,16 +73,21 @@ def run(
     if not models.is_dir():
         typer.echo(f"fullconv-serve: models: expected a directory, got {models}", err=True)
         raise typer.Exit(3)
+    folder = spool or Path(tempfile.gettempdir())
+    if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
+        typer.echo(f"fullconv-serve: spool: expected a directory that can be written, got {folder}", err=True)
+        raise typer.Exit(3)
     limits = Limits(
         image_pixels=int(max_megapixels * 1e6),
         message_bytes=max_message_mib << 20,
         waiting=max_waiting,
         waiting_bytes=max_waiting_mib << 20,
+        spool_bytes=spool_mib << 20,
         tile_bytes=tile_mib << 20,
     )
     log_to_stderr()
     try:
-        asyncio.run(serve(Settings(models, listen, slots, limits)))
+        asyncio.run(serve(Settings(models, listen, folder, slots, limits)))
     except OSError as error:
         typer.echo(f"fullconv-serve: {error}", err=True)
         raise typer.Exit(1) from None

@@ -3,12 +3,14 @@
     ServiceError
     ├── NotFoundError      no such model, version or class
     ├── ModelError         a model's files cannot be served
+    ├── CapabilityError    the model does not have this stride or mode
     ├── OptionError        an option's value cannot be used
     ├── ImageError         the image cannot be used
     │   └── LimitError     it, or the answer about it, is over a configured limit
     ├── BusyError          too many requests are waiting
     ├── DrainingError      shutting down
-    └── CancelledRunError  nobody waits for the answer any longer
+    ├── CancelledRunError  nobody waits for the answer any longer
+    └── BugError           nobody foresaw this
 
 Each message is one line: the field, what was expected, what was got, and the way out. None knows of gRPC.
 """
@@ -24,6 +26,10 @@ class NotFoundError(ServiceError):
 
 class ModelError(ServiceError):
     """A model's files are missing, damaged or not what the converter writes."""
+
+
+class CapabilityError(ServiceError):
+    """The model does not have the stride or mode that was asked for."""
 
 
 class OptionError(ServiceError):
@@ -48,3 +54,7 @@ class CancelledRunError(ServiceError):
 
 class DrainingError(ServiceError):
     """The server is shutting down and takes no more requests."""
+
+
+class BugError(ServiceError):
+    """Nobody foresaw this; the details are in the log alone."""

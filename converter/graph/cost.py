@@ -1,7 +1,7 @@
 """What a network costs: counts, not times.
 
-A value with native stride s along an axis has S/s elements for each cell of the native grid, which has stride S, and
-1/s for each pixel of the image; a crop has what one window gives.
+A value with stride s along an axis has as many elements as one window gives, and S/s more for every S pixels that the
+image is larger, where S is the native stride; 1/s for each pixel of a large image.
 """
 
 import math
@@ -17,26 +17,32 @@ FLOAT_BYTES = 4
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def dense_cost(graph: ir.Graph, native: Plane, shapes: Shapes) -> model_pb2.Cost:
-    """Multiply-adds for a cell of the native grid and for a crop, and the activations alive at the worst node.
+def dense_cost(graph: ir.Graph, native: Plane, shapes: Shapes, window: tuple[int, int]) -> model_pb2.Cost:
+    """Multiply-adds for a window and for what an image is larger, and the activations alive at the worst node.
 
     `shapes` are those for one window at the native stride, by name; what has none is not counted.
     """
     known = planes(graph)
     vertical, horizontal = known[graph.outputs[0]]
-    per_cell = per_crop = alive = 0.0
+    per_window = per_row = per_column = per_cell = alive = 0.0
     for node in graph:
         alive = max(alive, sum(_bytes_per_pixel(value, known, shapes) for value in [*node.inputs, *node.outputs]))
-        shape = shapes.get(str(node.outputs[0].name))
-        if node.op_type == "Conv" and shape is not None:
-            each = _multiply_adds_per_position(node)
-            per_crop += each * math.prod(shape[2:])
-            per_cell += each * native[0].stride * native[1].stride * _density(known[node.outputs[0]])
+        if node.op_type == "Conv" and str(node.outputs[0].name) in shapes:
+            each, plane = _multiply_adds_per_position(node), known[node.outputs[0]]
+            rows, cols = (axis.elements(size) for axis, size in zip(plane, window, strict=True))
+            more_rows, more_cols = (whole.stride / axis.stride for whole, axis in zip(native, plane, strict=True))
+            per_window += each * rows * cols
+            per_row += each * more_rows * cols
+            per_column += each * rows * more_cols
+            per_cell += each * more_rows * more_cols
     return model_pb2.Cost(
         stride=model_pb2.Size(height=vertical.stride, width=horizontal.stride),
         multiply_adds_per_cell=per_cell,
-        multiply_adds_per_crop=per_crop,
+        multiply_adds_per_crop=per_window,
         activation_bytes_per_pixel=alive,
+        multiply_adds_per_window=per_window,
+        multiply_adds_per_row=per_row,
+        multiply_adds_per_column=per_column,
     )
 
 

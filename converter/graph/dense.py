@@ -48,7 +48,7 @@ def to_dense(model: ir.Model, window: tuple[int, int], layout: str, scratch: Pat
         channels=channels,
         classes=classes,
         plane=plane,
-        cost=dense_cost(model.graph, plane, sizes),
+        cost=dense_cost(model.graph, plane, sizes, window),
         sizes=sizes,
         rewrites=padded + lifting.rewrites,
     )

@@ -49,7 +49,7 @@ def variants(network: ConvertedGraph, wanted: Sequence[int], window: tuple[int, 
     for stride in dict.fromkeys(wanted):
         if {stride} != {axis.stride for axis in network.plane}:
             model, plane = restrided(network.model, stride, window)
-            cost = dense_cost(model.graph, network.plane, network.sizes)
+            cost = dense_cost(model.graph, network.plane, network.sizes, window)
             cost.multiply_adds_per_crop = network.cost.multiply_adds_per_crop
             made.append(Variant(STRIDE_MODEL.format(stride), model, plane, cost))
     return made

@@ -3,6 +3,9 @@
 With native stride S, receptive field R, effective paddings P (before) and Q (after) and a training window W:
 cell y reads pixels [yS - P, yS - P + R) and stands for the window [yS, yS + W). A network that has one cell at its
 own window satisfies 0 <= W + P + Q - R < S; anything else is refused.
+
+At a stride t the windows of an image of H pixels start at 0, t, 2t ... and end within H. The (H - W) mod t pixels
+behind the last one lie in no window: the image is cropped to the others, or gets one more window, flush with its end.
 """
 
 from dataclasses import dataclass
@@ -26,44 +29,92 @@ class AxisGeometry:
         if not 0 <= slack < self.stride:
             raise ValueError(f"expected 0 <= window + paddings - receptive field < stride, got {self}")
 
-    @property
-    def halo_before(self) -> int:
-        """Leading cells of a tile that see its padding instead of the image."""
-        return -(-self.padding_before // self.stride)
+    def halo_before(self, stride: int) -> int:
+        """Leading cells of a tile, `stride` pixels apart, that see its padding instead of the image."""
+        return -(-self.padding_before // stride)
 
-    @property
-    def halo_after(self) -> int:
-        """Trailing cells of a tile that see its padding instead of the image."""
-        return -(-max(0, self.receptive_field - self.padding_before - self.window) // self.stride)
+    def halo_after(self, stride: int) -> int:
+        """Trailing cells of a tile, `stride` pixels apart, that see its padding instead of the image."""
+        return -(-max(0, self.receptive_field - self.padding_before - self.window) // stride)
+
+    def cropping(self) -> "AxisGeometry":
+        """The same window run by itself: no stride of its own, no padding, nothing read beyond it."""
+        return AxisGeometry(self.window, 1, self.window, 0, 0)
 
 
 @dataclass(frozen=True)
 class AxisLattice:
-    """The cells of an image along one axis: as many windows as fit, one native stride apart, from pixel 0."""
+    """The windows of an image along one axis that are to be scored; lengths in pixels.
+
+    Of all windows `stride` pixels apart, and one flush with the end if `anchored`, those inside [start, stop).
+    """
 
     extent: int
-    geometry: AxisGeometry
+    window: int
+    stride: int
+    anchored: bool = False
+    start: int = 0
+    stop: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an image in which no window fits."""
-        if self.extent < self.geometry.window:
-            raise ValueError(f"expected at least {self.geometry.window} pixels, got {self.extent}")
+        """Refuse an axis on which no window lies."""
+        if self.stride < 1:
+            raise ValueError(f"expected a stride of at least 1 pixel, got {self.stride}")
+        if self.extent < self.window:
+            raise ValueError(f"expected at least {self.window} pixels, got {self.extent}")
+        if not self.cells:
+            raise ValueError(
+                f"expected a region that holds a window of {self.window} pixels, got {self.start} to {self._stop}"
+            )
 
     @property
-    def cells(self) -> int:
-        """Windows that fit."""
-        return (self.extent - self.geometry.window) // self.geometry.stride + 1
+    def regular(self) -> int:
+        """Windows of the whole axis, `stride` pixels apart."""
+        return (self.extent - self.window) // self.stride + 1
 
     @property
     def cropped(self) -> int:
-        """Pixels that lie in at least one window."""
-        return self.pixels(self.cells)
+        """Pixels from the first of those windows to the end of the last."""
+        return self.pixels(self.regular)
 
     @property
     def left_out(self) -> int:
         """Trailing pixels that lie in no window."""
-        return self.extent - self.cropped
+        return 0 if self.anchored else self.extent - self.cropped
 
-    def pixels(self, cells: int) -> int:
-        """Pixels that so many neighbouring windows cover together."""
-        return self.geometry.window + (cells - 1) * self.geometry.stride
+    @property
+    def chosen(self) -> range:
+        """Which of the regular windows lie inside the region."""
+        first = -(-self.start // self.stride)
+        return range(first, max(first, min(self.regular, (self._stop - self.window) // self.stride + 1)))
+
+    @property
+    def anchor(self) -> int | None:
+        """Where the window flush with the end starts, if there is one, off the lattice and inside the region."""
+        start = self.extent - self.window
+        wanted = self.anchored and self.cropped < self.extent and self.start <= start and self._stop >= self.extent
+        return start if wanted else None
+
+    @property
+    def cells(self) -> int:
+        """Windows to be scored."""
+        return len(self.chosen) + (self.anchor is not None)
+
+    @property
+    def origin(self) -> int:
+        """Where the first of them starts."""
+        return self.position(0)
+
+    def pixels(self, windows: int) -> int:
+        """Pixels that so many neighbouring windows cover together; at least one window's."""
+        return self.window + (max(1, windows) - 1) * self.stride
+
+    def position(self, cell: int) -> int:
+        """Where one of them starts."""
+        if cell == len(self.chosen) and self.anchor is not None:
+            return self.anchor
+        return self.chosen[cell] * self.stride
+
+    @property
+    def _stop(self) -> int:
+        return self.extent if self.stop is None else min(self.stop, self.extent)

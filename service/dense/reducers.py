@@ -12,21 +12,23 @@ class Mean:
 
     classes: int
     _sum: NDArray[np.float64] = field(init=False)
-    _cells: int = field(init=False, default=0)
+    cells: int = field(init=False, default=0)
+    """How many there were."""
 
     def __post_init__(self) -> None:
         """Start from nothing."""
         self._sum = np.zeros(self.classes)
 
     def add(self, values: NDArray[np.floating]) -> None:
-        """Add cells; `values` is (rows, cols, classes)."""
-        self._sum += values.sum(axis=(0, 1), dtype=np.float64)
-        self._cells += values.shape[0] * values.shape[1]
+        """Add cells; `values` is (..., classes)."""
+        cells = values.reshape(-1, self.classes)
+        self._sum += cells.sum(axis=0, dtype=np.float64)
+        self.cells += len(cells)
 
     @property
     def value(self) -> NDArray[np.float64]:
         """The mean so far, (classes,) float64; NaN before the first cell."""
-        return self._sum / self._cells if self._cells else np.full(self.classes, np.nan)
+        return self._sum / self.cells if self.cells else np.full(self.classes, np.nan)
 
 
 def probabilities(scores: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
@@ -43,6 +45,15 @@ def probabilities(scores: NDArray[np.float32], kind: str) -> NDArray[np.float32]
             return sigmoid
         case _:
             raise ValueError(f"expected an output kind that has probabilities, got {kind!r}")
+
+
+def top(scores: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+    """The highest scores (..., count) of (..., classes) and their positions, the highest first, ties in order."""
+    if count == 1:
+        positions = scores.argmax(axis=-1)[..., None]
+    else:
+        positions = np.argsort(-scores, axis=-1, kind="stable")[..., :count]
+    return np.take_along_axis(scores, positions, axis=-1), positions.astype(np.uint32)
 
 
 def highest(values: NDArray[np.float64], count: int) -> list[int]:

@@ -33,9 +33,14 @@ class StoredModel:
     horizontal: AxisGeometry
 
     @property
-    def mode(self) -> str:
-        """How the model runs: "dense", one pass over the image, or "crops", window by window."""
-        return self.spec.modes[0]
+    def slides(self) -> bool:
+        """Whether the model runs over images of any size in one pass, and not only window by window."""
+        return "dense" in self.spec.modes
+
+    @property
+    def strides(self) -> list[tuple[int, int]]:
+        """Pixels between the windows of each of its files, vertical before horizontal, the native stride first."""
+        return [(entry.stride.height, entry.stride.width) for entry in self.spec.strides]
 
     def label(self, index: int) -> str:
         """The class's label, or its index in decimal where the model has none."""
@@ -116,8 +121,12 @@ def read_spec(path: Path) -> model_pb2.ModelSpec:
         raise ModelError(
             f"{short(path)}: expected modes among {', '.join(MODES)}, got {list(spec.modes)}; update fullconv"
         )
-    if not (spec.strides and spec.cost and spec.parity and spec.cost[0].activation_bytes_per_pixel > 0):
-        raise ModelError(f"{short(path)}: expected strides, cost and parity in {SPEC_KEY!r}; convert the model again")
+    if not (spec.strides and len(spec.strides) == len(spec.cost) == len(spec.parity)) or not all(
+        cost.activation_bytes_per_pixel > 0 for cost in spec.cost
+    ):
+        raise ModelError(
+            f"{short(path)}: expected strides, and cost and parity of each, in {SPEC_KEY!r}; convert the model again"
+        )
     if spec.spec_version != SPEC_VERSION:
         raise ModelError(
             f"{short(path)}: expected spec_version {SPEC_VERSION}, got {spec.spec_version}; update fullconv"

@@ -1,10 +1,11 @@
-"""An ONNX Runtime session that turns the pixels of a tile into the scores of its cells."""
+"""An ONNX Runtime session that turns the pixels of tiles into the scores of their cells."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from protos.spec import MODEL
 from service.engine.repository import StoredModel, short
 from service.errors import ModelError
 from service.log import log
@@ -15,11 +16,11 @@ BATCH = 8
 
 
 class Session:
-    """One model at its native stride, loaded."""
+    """One file of a model, loaded; `position` is its place in `spec.strides`."""
 
-    def __init__(self, model: StoredModel) -> None:
+    def __init__(self, model: StoredModel, position: int = 0) -> None:
         self._model = model
-        file = model.folder / MODEL
+        file = model.folder / model.spec.strides[position].file
         try:
             self._session = ort.InferenceSession(file, _options(), providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises a different kind for every stage of loading
@@ -28,21 +29,16 @@ class Session:
         batch = self._session.get_inputs()[0].shape[0]
         self._batch = batch if isinstance(batch, int) else None
 
-    def run(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Score one tile.
+    def dense(self, tiles: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Score tiles of one shape, (height, width, channels) each; returns (tiles, rows, cols, classes) float32."""
+        batch: Pixels = tiles[0][None] if len(tiles) == 1 else np.stack(tiles)  # type: ignore[assignment]
+        return np.moveaxis(self._scores(batch), 1, -1)
 
-        `pixels` is (height, width, channels) in the model's element type. Returns (rows, cols, classes) float32.
-        """
-        if self._model.mode == "crops":
-            return self._crops(pixels)
-        grid: NDArray[np.float32] = np.moveaxis(self._scores(pixels[None])[0], 0, -1)
-        return grid
-
-    def _crops(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Every window of a tile by itself, some at a time."""
-        vertical, horizontal = self._model.vertical, self._model.horizontal
-        windows = np.lib.stride_tricks.sliding_window_view(pixels, (vertical.window, horizontal.window), (0, 1))
-        grid = np.moveaxis(windows[:: vertical.stride, :: horizontal.stride], 2, -1)
+    def crops(self, tile: Pixels, stride: tuple[int, int]) -> NDArray[np.float32]:
+        """Score every window of a tile by itself; returns (rows, cols, classes) float32."""
+        window = (self._model.vertical.window, self._model.horizontal.window)
+        windows = np.lib.stride_tricks.sliding_window_view(tile, window, (0, 1))
+        grid = np.moveaxis(windows[:: stride[0], :: stride[1]], 2, -1)
         cells = list(np.ndindex(*grid.shape[:2]))
         count, scores = self._batch or BATCH, []
         for first in range(0, len(cells), count):

@@ -4,17 +4,21 @@ JPEG, PNG, WebP and TIFF through libvips; every other loader, and those that lib
 A file that is damaged anywhere is refused, never filled up with grey.
 """
 
-from collections.abc import Callable
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyvips
-from numpy.typing import NDArray
 
 from protos import model_pb2, scoring_pb2
 from service.errors import ImageError, LimitError
 from service.images.pixels import convert
+from service.images.rows import Pixels, Rows
 
 FORMATS = ("Jpeg", "Png", "Webp", "Tiff")
 RAW_FORMATS = {"uint8": "uchar", "uint16": "ushort"}
@@ -27,12 +31,61 @@ for _format in FORMATS:
 pyvips.cache_set_max(0)
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(Protocol):
     """An image of known size; `width` and `height` are pixels after EXIF rotation."""
+
+    @property
+    def name(self) -> str:
+        """Named in the answer and in errors."""
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether its pixels can only be decoded all at once, into memory."""
+
+    def check_bands(self, wanted: model_pb2.Input) -> None:
+        """Raise ImageError if the bands cannot become what a model takes."""
+
+    def rows(self, wanted: model_pb2.Input) -> Rows:
+        """The pixels as a model takes them, from the top; may be asked for again. Raises ImageError while reading."""
+
+
+def check_size(picture: Picture, *, pixels: int, whole_pixels: int, window: model_pb2.Size) -> None:
+    """Refuse, before a pixel is decoded, an image that is too large or too small to be scored."""
+    megapixels = picture.width * picture.height / 1e6
+    allowed = min(pixels, whole_pixels) if picture.whole else pixels
+    if megapixels * 1e6 > allowed:
+        way_out = "scale or cut the image"
+        if picture.whole and allowed < pixels:
+            way_out = "it can only be decoded whole, so save it as a tiled TIFF"
+        elif pixels < whole_pixels * 2:
+            way_out += ", or score it with ScoreLarge"
+        raise LimitError(
+            f"{picture.name}: {picture.width}×{picture.height} is {megapixels:.0f} megapixels, "
+            f"expected at most {allowed / 1e6:.0f}: {way_out}"
+        )
+    if picture.width < window.width or picture.height < window.height:
+        raise ImageError(
+            f"{picture.name}: expected at least the model's window of {window.width}×{window.height} pixels, "
+            f"got {picture.width}×{picture.height}"
+        )
+
+
+@dataclass(frozen=True)
+class VipsPicture:
+    """An image that libvips reads: its header, and how to open it once more."""
 
     name: str
     image: pyvips.Image
+    load: Callable[[], pyvips.Image]
+    whole: bool
 
     @property
     def width(self) -> int:
@@ -44,51 +97,64 @@ class Picture:
         """Pixels."""
         return int(self.image.height)
 
-    def check(self, *, max_pixels: int, window: model_pb2.Size, wanted: model_pb2.Input) -> None:
-        """Refuse, before a pixel is decoded, what cannot be scored: too large, too small, or of the wrong bands."""
-        if self.width * self.height > max_pixels:
-            raise LimitError(
-                f"{self.name}: {self.width}×{self.height} is {self.width * self.height / 1e6:.0f} megapixels, "
-                f"expected at most {max_pixels / 1e6:.0f}: scale or cut the image"
-            )
-        if self.width < window.width or self.height < window.height:
-            raise ImageError(
-                f"{self.name}: expected at least the model's window of {window.width}×{window.height} pixels, "
-                f"got {self.width}×{self.height}"
-            )
+    def check_bands(self, wanted: model_pb2.Input) -> None:
+        """Raise ImageError if the bands cannot become what a model takes."""
+        self._converted(self.image, wanted)
+
+    def rows(self, wanted: model_pb2.Input) -> "VipsRows":
+        """The pixels as a model takes them, from the top."""
+        with _said_as(self.name):
+            image = self.load()
+        return VipsRows(self.name, self._converted(image, wanted))
+
+    def truth(self) -> "VipsRows":
+        """255 where any band but alpha is not 0, and alpha is not either; else 0. One channel, from the top."""
+        with _said_as(self.name):
+            image = self.load()
+            colours = image.extract_band(0, n=image.bands - 1) if image.hasalpha() else image
+            there = (colours != 0).bandor()
+            return VipsRows(self.name, there & (image[image.bands - 1] != 0) if image.hasalpha() else there)
+
+    def _converted(self, image: pyvips.Image, wanted: model_pb2.Input) -> pyvips.Image:
         try:
-            convert(self.image, channels=wanted.channels, dtype=wanted.dtype)
+            with _said_as(self.name):
+                return convert(image, channels=wanted.channels, dtype=wanted.dtype)
         except ValueError as error:
             raise ImageError(f"{self.name}: {error}") from None
-        except pyvips.Error:
-            raise _undecodable(self.name) from None
-
-    def pixels(
-        self, wanted: model_pb2.Input, cancelled: Callable[[], bool] = lambda: False
-    ) -> NDArray[np.uint8] | NDArray[np.float32]:
-        """Decode to (height, width, channels) in the model's element type, values 0 to 255.
-
-        `cancelled` is asked now and then; decoding stops with ImageError when it says so.
-        """
-        try:
-            image = convert(self.image, channels=wanted.channels, dtype=wanted.dtype)
-            image.set_progress(True)
-            image.signal_connect("eval", lambda image, _: image.set_kill(cancelled()))
-            array: NDArray[np.uint8] | NDArray[np.float32] = image.numpy()
-        except pyvips.Error:
-            raise _undecodable(self.name) from None
-        return array.reshape(self.height, self.width, wanted.channels)
 
 
-def open_file(path: Path) -> Picture:
-    """Open an image file, or a pipe; named by its file name."""
+class VipsRows:
+    """The pixels of an image that libvips reads."""
+
+    def __init__(self, name: str, image: pyvips.Image) -> None:
+        self._name, self._image = name, image
+        self._region = pyvips.Region.new(image)  # one for all reads: it goes on where the last one ended
+
+    def read(self, first: int, stop: int) -> Pixels:
+        """Rows [first, stop) as (rows, width, channels); raises ImageError if they cannot be decoded."""
+        with _said_as(self._name):
+            data = self._region.fetch(0, first, self._image.width, stop - first)
+        shape = (stop - first, self._image.width, self._image.bands)
+        if self._image.format == "float":
+            return np.frombuffer(data, np.float32).reshape(shape)
+        return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def open_file(path: Path, *, name: str = "") -> VipsPicture:
+    """Open an image file, or a pipe, which is read to its end at once; named by its file name unless told."""
+    name = name or readable(path.name)
     try:
-        with path.open("rb") as file:  # libvips would take [...] at the end of a name for its own options
-            source = pyvips.Source.new_from_descriptor(file.fileno())
+        with path.open("rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return open_bytes(file.read(), name=name)
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
-    name = readable(path.name)
-    return Picture(name, _open(name, lambda access: pyvips.Image.new_from_source(source, "", **access)))
+
+    def load(**access: str) -> pyvips.Image:
+        with path.open("rb") as file:  # libvips would take [...] at the end of a name for its own options
+            return pyvips.Image.new_from_source(pyvips.Source.new_from_descriptor(file.fileno()), "", **access)
+
+    return _open(name, load)
 
 
 def readable(name: str) -> str:
@@ -96,12 +162,12 @@ def readable(name: str) -> str:
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
-def open_bytes(data: bytes, *, name: str) -> Picture:
+def open_bytes(data: bytes, *, name: str) -> VipsPicture:
     """Open an encoded image that is already in memory."""
-    return Picture(name, _open(name, lambda access: pyvips.Image.new_from_buffer(data, "", **access)))
+    return _open(name, lambda **access: pyvips.Image.new_from_buffer(data, "", **access))
 
 
-def open_raw(raw: scoring_pb2.RawImage, *, name: str) -> Picture:
+def open_raw(raw: scoring_pb2.RawImage, *, name: str) -> VipsPicture:
     """Take uncompressed pixels, after checking that they are as many as they say."""
     if raw.dtype not in RAW_FORMATS:
         raise ImageError(f"{name}: image.raw.dtype: expected {' or '.join(RAW_FORMATS)}, got {raw.dtype!r}")
@@ -111,13 +177,20 @@ def open_raw(raw: scoring_pb2.RawImage, *, name: str) -> Picture:
     expected = raw.height * raw.width * raw.channels * np.dtype(raw.dtype).itemsize
     if len(raw.data) != expected:
         raise ImageError(f"{name}: image.raw.data: expected {expected} bytes, got {len(raw.data)}")
-    image = pyvips.Image.new_from_memory(raw.data, raw.width, raw.height, raw.channels, RAW_FORMATS[raw.dtype])
-    deep = raw.dtype == "uint16"
+    image = in_memory(raw.data, (raw.height, raw.width, raw.channels), raw.dtype)
+    return VipsPicture(name, image, lambda: image, whole=False)
+
+
+def in_memory(data: bytes | memoryview, shape: tuple[int, int, int], dtype: str) -> pyvips.Image:
+    """Pixels (height, width, channels) of "uint8" or "uint16" as an image; nothing is copied."""
+    height, width, channels = shape
+    deep = dtype == "uint16"
     meanings = {1: "grey16" if deep else "b-w", 3: "rgb16" if deep else "srgb", 4: "rgb16" if deep else "srgb"}
-    return Picture(name, image.copy(interpretation=meanings.get(raw.channels, "multiband")))
+    image = pyvips.Image.new_from_memory(data, width, height, channels, RAW_FORMATS[dtype])
+    return image.copy(interpretation=meanings.get(channels, "multiband"))
 
 
-def open_image(image: scoring_pb2.Image) -> Picture:
+def open_image(image: scoring_pb2.Image) -> VipsPicture:
     """Open the image of a request."""
     name = image.name or "image"
     match image.WhichOneof("pixels"):
@@ -129,17 +202,29 @@ def open_image(image: scoring_pb2.Image) -> Picture:
             raise ImageError(f"{name}: image: expected encoded or raw pixels, got neither")
 
 
-def _open(name: str, load: Callable[[dict[str, str]], pyvips.Image]) -> pyvips.Image:
+def _open(name: str, load: Callable[..., pyvips.Image]) -> VipsPicture:
     """Read the header. Pixels stream from top to bottom, unless EXIF turns the image."""
-    try:
-        image = load({"access": "sequential", "fail_on": "error"})
+
+    def forward() -> pyvips.Image:
+        return load(access="sequential", fail_on="error")
+
+    def turned() -> pyvips.Image:
+        return load(access="random", fail_on="error").autorot()
+
+    with _said_as(name):
+        image = forward()
         if image.get_typeof("orientation") and image.get("orientation") > 1:
-            image = load({"access": "random", "fail_on": "error"}).autorot()
-    except pyvips.Error:
-        raise _undecodable(name) from None
-    return image
+            return VipsPicture(name, turned(), turned, whole=True)
+        whole = bool(image.get_typeof("interlaced")) or image.get("vips-loader").startswith("webp")
+        return VipsPicture(name, image, forward, whole=whole)
 
 
-def _undecodable(name: str) -> ImageError:
+@contextmanager
+def _said_as(name: str) -> Iterator[None]:
     """Say nothing of what libvips says: its messages are one buffer for all threads, other requests' included."""
-    return ImageError(f"{name}: not a whole JPEG, PNG, WebP or TIFF image: damaged, cut short, or something else")
+    try:
+        yield
+    except pyvips.Error:
+        raise ImageError(
+            f"{name}: not a whole JPEG, PNG, WebP or TIFF image: damaged, cut short, or something else"
+        ) from None

@@ -14,9 +14,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from service.limits import Limits
 from service.log import log
 from service.rpc.servicer import SERVICE, ScoringServicer
-from service.scoring import Limits, Scorer
+from service.rpc.spool import Spool
+from service.scoring import Scorer
 
 GOODBYE_SECONDS = 0.5
 """For whoever still watches the health when every request is answered."""
@@ -28,13 +30,18 @@ class Settings:
 
     models: Path
     listen: str
+    spool: Path
     slots: int
     limits: Limits
 
 
 async def serve(settings: Settings) -> None:
     """Serve until a signal; raises OSError if the address cannot be had."""
-    servicer = ScoringServicer(Scorer(settings.models, settings.limits), slots=settings.slots)
+    servicer = ScoringServicer(
+        Scorer(settings.models, settings.limits),
+        Spool(settings.spool, settings.limits.spool_bytes),
+        slots=settings.slots,
+    )
     server, checks = grpc.aio.server(options=_options(settings.limits)), health.aio.HealthServicer()
     server.add_generic_rpc_handlers([servicer.handlers()])
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -15,12 +15,14 @@ from service import errors
 STATUSES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.ModelError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.CapabilityError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.OptionError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ImageError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.LimitError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DrainingError: grpc.StatusCode.UNAVAILABLE,
     errors.CancelledRunError: grpc.StatusCode.CANCELLED,
+    errors.BugError: grpc.StatusCode.INTERNAL,
 }
 RETRY_SECONDS = 1
 MESSAGE_LETTERS = 1000  # gRPC refuses trailers of more than 8 KiB

@@ -1,5 +1,6 @@
 """Planning: pure arithmetic, checked against its definition."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.dense.axis import AxisGeometry, AxisLattice
-from service.dense.tiles import plan_axis, plan_tiles
+from service.dense.cost import Cost
+from service.dense.tiles import Network, plan_axis, plan_mirrored, plan_tiles
 
 VGG16 = AxisGeometry(window=224, stride=32, receptive_field=404, padding_before=90, padding_after=90)
 DIGITS = AxisGeometry(window=70, stride=8, receptive_field=70, padding_before=0, padding_after=0)
@@ -24,49 +26,139 @@ def geometries(draw: st.DrawFn) -> AxisGeometry:
 
 
 @st.composite
-def lattices(draw: st.DrawFn) -> AxisLattice:
-    """An image of up to some dozens of cells for any geometry."""
+def axes(draw: st.DrawFn) -> tuple[AxisLattice, AxisGeometry, int]:
+    """An image of up to some dozens of cells for any geometry, the stride of the network that runs, and one asked for.
+
+    The network is the native one, asked for any divisor or multiple; or another file, for its own stride.
+    """
     geometry = draw(geometries())
-    return AxisLattice(geometry.window + draw(st.integers(0, 60 * geometry.stride)), geometry)
+    native = geometry.stride
+    stride = draw(
+        st.sampled_from([size for size in range(1, native + 1) if native % size == 0])
+        | st.integers(1, 4).map(lambda times: times * native)
+    )
+    base = draw(st.sampled_from([native, stride]))
+    extent = geometry.window + draw(st.integers(0, 40 * stride))
+    start = draw(st.integers(0, extent - geometry.window))
+    region = draw(st.sampled_from([(0, None), (start, None), (start, draw(st.integers(start, extent)))]))
+    try:
+        lattice = AxisLattice(extent, geometry.window, stride, draw(st.booleans()), *region)
+    except ValueError:
+        lattice = AxisLattice(extent, geometry.window, stride)
+    return lattice, geometry, base
 
 
-@given(lattices(), st.integers(1, 4000))
-def test_every_cell_is_kept_once(lattice: AxisLattice, length: int) -> None:
-    """Tiles keep every cell of the lattice, in order, each once."""
-    tiles = plan_axis(lattice, length=length)
-    assert (0, lattice.cells) == (tiles[0].first, tiles[-1].stop)
-    assert all(before.stop == after.first for before, after in pairwise(tiles))
-    assert all(tile.first < tile.stop for tile in tiles)
+def seen(start: int, geometry: AxisGeometry, first: int, stop: int) -> list[int | None]:
+    """What the cell of a window from `start` on reads of an image or tile of pixels [first, stop); None is padding."""
+    reads = range(start - geometry.padding_before, start - geometry.padding_before + geometry.receptive_field)
+    return [pixel if first <= pixel < stop else None for pixel in reads]
 
 
-@given(lattices(), st.integers(1, 4000))
-def test_tiles_have_one_shape_inside_the_image(lattice: AxisLattice, length: int) -> None:
-    """All tiles are of one length, on the lattice, inside the cropped image, and as short as the halo allows."""
-    tiles, geometry = plan_axis(lattice, length=length), lattice.geometry
-    (size,) = {tile.length for tile in tiles}
-    halo = geometry.halo_before + geometry.halo_after
-    assert size <= max(length, lattice.pixels(halo + 1))
-    assert all(tile.read % geometry.stride == 0 for tile in tiles)
-    assert all(tile.read + tile.length <= lattice.cropped <= lattice.extent for tile in tiles)
+@given(axes(), st.integers(1, 4000))
+def test_every_cell_is_kept_once_from_where_its_window_lies(
+    axis: tuple[AxisLattice, AxisGeometry, int], length: int
+) -> None:
+    """Bands follow one another, and their tiles keep every cell once, where it starts at its own pixel."""
+    lattice, geometry, base = axis
+    bands = plan_axis(lattice, geometry, base, length=length)
+    assert (0, lattice.cells) == (bands[0].first, bands[-1].stop)
+    assert all(before.stop == after.first for before, after in pairwise(bands))
+    assert all(before.pixels[0] <= after.pixels[0] for before, after in pairwise(bands))
+    for band in bands:
+        kept: list[int] = []
+        for tile in band.tiles:
+            cells, own = range(lattice.cells)[tile.cells], range(tile.count)[tile.kept]
+            assert [lattice.position(cell) for cell in cells] == [tile.read + base * index for index in own]
+            kept += cells
+        assert sorted(kept) == list(range(band.first, band.stop))
 
 
-@given(lattices(), st.integers(1, 4000))
-def test_kept_cells_read_what_the_image_would_give_them(lattice: AxisLattice, length: int) -> None:
-    """A kept cell's receptive field lies inside its tile, or sticks out only where the tile ends with the image."""
-    geometry = lattice.geometry
-    for tile in plan_axis(lattice, length=length):
-        assert tile.read + tile.kept.start * geometry.stride == tile.first * geometry.stride
-        for cell in range(tile.first, tile.stop):
-            start = cell * geometry.stride - geometry.padding_before
-            assert start >= tile.read or tile.read == 0
-            assert start + geometry.receptive_field <= tile.read + tile.length or (
-                tile.read + tile.length == lattice.cropped
-            )
+@given(axes(), st.integers(1, 4000))
+def test_kept_cells_read_what_the_image_would_give_them(
+    axis: tuple[AxisLattice, AxisGeometry, int], length: int
+) -> None:
+    """A kept cell reads the same pixels, and the same padding, from its tile as from its whole phase of the image."""
+    lattice, geometry, base = axis
+    for band in plan_axis(lattice, geometry, base, length=length):
+        for tile in band.tiles:
+            anchored = lattice.anchor is not None and band.first == lattice.cells - 1
+            stop = lattice.extent if anchored else lattice.cropped
+            for cell in range(lattice.cells)[tile.cells]:
+                start = lattice.position(cell)
+                expected = seen(start, geometry, start % base, stop)
+                assert expected == seen(start, geometry, tile.read, tile.read + tile.length)
+
+
+@given(axes(), st.integers(1, 4000))
+def test_tiles_have_one_shape_inside_the_image(axis: tuple[AxisLattice, AxisGeometry, int], length: int) -> None:
+    """Tiles lie inside the image, are as short as asked and the halo allows, and differ by less than a native stride.
+
+    Within one phase they are of one length, but for the one that sees on to the edge and the one flush with it.
+    """
+    lattice, geometry, base = axis
+    bands = plan_axis(lattice, geometry, base, length=length)
+    regular = [band for band in bands if lattice.anchor is None or band.first < lattice.cells - 1]
+    halo = geometry.halo_before(base) + geometry.halo_after(base)
+    longest = max(length, geometry.window + halo * base) + base
+    tiles = [tile for band in regular for tile in band.tiles]
+    assert all(tile.read >= 0 and tile.read + tile.length <= lattice.cropped for tile in tiles)
+    assert all(tile.length < longest for tile in tiles)
+    if len(regular) > 1:
+        assert len({tile.count for tile in tiles}) == 1
+    if len(regular) > 1 and not geometry.halo_after(base):
+        assert len({tile.length for tile in tiles}) == 1
+
+
+@given(axes(), st.integers(1, 4000))
+def test_mirrored_tiles_are_those_of_the_mirrored_image(
+    axis: tuple[AxisLattice, AxisGeometry, int], length: int
+) -> None:
+    """Seen from the other end, every cell is kept once, from its own window, with what the mirrored image gives it."""
+    lattice, geometry, base = axis
+    kept: list[int] = []
+    for tile in plan_mirrored(lattice, geometry, base, length=length):
+        cells, own = range(lattice.cells)[tile.cells], range(tile.count)[tile.kept]
+        assert tile.mirrored
+        assert tile.read >= 0
+        assert tile.read + tile.length <= lattice.extent
+        for cell, index in zip(cells, reversed(own), strict=True):
+            extent = lattice.extent if lattice.position(cell) == lattice.anchor else lattice.cropped
+            start = extent - lattice.position(cell) - geometry.window
+            from_end = extent - tile.read - tile.length
+            assert start == from_end + index * base
+            expected = seen(start, geometry, start % base, extent - (extent - geometry.window) % lattice.stride)
+            assert expected == seen(start, geometry, from_end, from_end + tile.length)
+        kept += cells
+    assert sorted(kept) == list(range(lattice.cells))
+
+
+@given(axes())
+def test_regions_choose_the_windows_inside(axis: tuple[AxisLattice, AxisGeometry, int]) -> None:
+    """The cells are those windows of the lattice, and the one flush with the end, that lie wholly in the region."""
+    lattice, _, _ = axis
+    stop = lattice.extent if lattice.stop is None else lattice.stop
+    starts = list(range(0, lattice.extent - lattice.window + 1, lattice.stride))
+    if lattice.anchored and starts[-1] != lattice.extent - lattice.window:
+        starts.append(lattice.extent - lattice.window)
+    inside = [start for start in starts if lattice.start <= start and start + lattice.window <= stop]
+    assert inside == [lattice.position(cell) for cell in range(lattice.cells)]
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 3), st.integers(1, 500))
+def test_costs_are_sums(rows: int, cols: int, phases: int, pixels: int) -> None:
+    """A plan's multiply-adds are those of its tiles, one by one."""
+    geometry = AxisGeometry(window=22, stride=6, receptive_field=22, padding_before=0, padding_after=0)
+    cost = Cost(100, 20, 30, 5, 64, Network(geometry, geometry, (6, 6)))
+    lattices = [AxisLattice(22 + 6 * count, 22, 6 // phases) for count in (rows, cols)]
+    plan = plan_tiles(*lattices, cost.network, pixels=pixels, flip=rows % 2 == 0)
+    one_by_one = [cost.multiply_adds(row.length, col.length) for row, col in plan.tiles]
+    assert len(plan) == len(one_by_one)
+    assert cost.total(plan) == pytest.approx(sum(one_by_one))
 
 
 def test_halo_of_vgg16() -> None:
     """VGG-16 drops three cells on either side of a tile."""
-    assert (VGG16.halo_before, VGG16.halo_after) == (3, 3)
+    assert (VGG16.halo_before(32), VGG16.halo_after(32)) == (3, 3)
 
 
 @pytest.mark.parametrize(
@@ -76,21 +168,46 @@ def test_halo_of_vgg16() -> None:
 )
 def test_lattice(extent: int, geometry: AxisGeometry, cells: int, left_out: int) -> None:
     """The lattice holds as many windows as fit, and says what lies in none."""
-    lattice = AxisLattice(extent, geometry)
+    lattice = AxisLattice(extent, geometry.window, geometry.stride)
     assert (cells, left_out) == (lattice.cells, lattice.left_out)
+
+
+def lattices_of(height: int, width: int) -> tuple[AxisLattice, AxisLattice]:
+    return AxisLattice(height, 70, 8), AxisLattice(width, 70, 8)
 
 
 def test_tiles_fit_the_budget() -> None:
     """A plan's tiles hold at most the pixels allowed, and are near square."""
-    plan = plan_tiles(AxisLattice(8192, DIGITS), AxisLattice(6000, DIGITS), pixels=1_000_000)
-    assert 850_000 <= plan.tile_pixels <= 1_000_000
-    assert 0.8 <= plan.rows[0].length / plan.cols[0].length <= 1.25
+    plan = plan_tiles(*lattices_of(8192, 6000), Network(DIGITS, DIGITS, (8, 8)), pixels=1_000_000)
+    height, width = plan.tile
+    assert 850_000 <= height * width <= 1_000_000
+    assert 0.8 <= height / width <= 1.25
 
 
 def test_long_images_get_long_tiles() -> None:
     """An image that is short along one axis gets tiles that are longer along the other."""
-    plan = plan_tiles(AxisLattice(100, DIGITS), AxisLattice(50_000, DIGITS), pixels=1_000_000)
-    assert 8_000 <= plan.cols[0].length <= 1_000_000 // 94
+    plan = plan_tiles(*lattices_of(100, 50_000), Network(DIGITS, DIGITS, (8, 8)), pixels=1_000_000)
+    assert 8_000 <= plan.tile[1] <= 1_000_000 // 94
+
+
+def test_wide_images_get_low_bands() -> None:
+    """Where a strip of the image would hold too many rows, tiles are lower, and wider for that."""
+    plan = plan_tiles(*lattices_of(8192, 60_000), Network(DIGITS, DIGITS, (8, 8)), pixels=1_000_000, rows=500)
+    height, width = plan.tile
+    assert plan.strip <= 500
+    assert 850_000 <= height * width <= 1_000_000
+
+
+@pytest.mark.parametrize("budget", [1 << 20, 1 << 28, 1 << 31, 1 << 40])
+def test_tiles_are_as_large_as_worthwhile(budget: int) -> None:
+    """Tiles fill their budget of memory until they compute hardly more than one pass would."""
+    digits = Cost(8403904, 1365184, 1365184, 448192, 128, Network(DIGITS, DIGITS, (8, 8)))
+    pixels = digits.tile_pixels(budget)
+    assert pixels * 128 <= budget
+    if budget >= 1 << 31:
+        side = math.isqrt(pixels) - 70
+        alone = digits.multiply_adds(70 + side, 70 + side) / (digits.cell * (side / 8 + 1) ** 2)
+        assert 1.03 < alone <= 1.05
 
 
 @pytest.mark.parametrize(
@@ -107,4 +224,10 @@ def test_impossible_geometry_is_refused(values: tuple[int, int, int, int, int]) 
 def test_image_below_the_window_is_refused() -> None:
     """No lattice without a window."""
     with pytest.raises(ValueError, match="expected at least 224 pixels, got 223"):
-        AxisLattice(223, VGG16)
+        AxisLattice(223, 224, 32)
+
+
+def test_strides_that_do_not_fit_are_refused() -> None:
+    """A stride that neither divides the network's nor is a multiple has no phases."""
+    with pytest.raises(ValueError, match="expected a divisor or a multiple of 8 pixels, got 12"):
+        plan_axis(AxisLattice(500, 70, 12), DIGITS, 8)

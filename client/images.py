@@ -1,0 +1,108 @@
+"""Images as messages: files, encoded bytes and arrays."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.errors import ImageError
+from protos import scoring_pb2
+
+
+class Pixels(Protocol):
+    """Anything with a shape that can be sliced into rows: a numpy array, mapped from a file or not, or a Zarr array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(height, width) or (height, width, channels)."""
+
+    @property
+    def dtype(self) -> Any:  # noqa: ANN401 (numpy's)
+        """Of uint8 or uint16."""
+
+    def __getitem__(self, rows: slice, /) -> Any:  # noqa: ANN401 (whatever numpy takes)
+        """Some rows."""
+
+
+Image = str | Path | bytes | NDArray[np.uint8] | NDArray[np.uint16]
+"""A file's path, an encoded file, or pixels (height, width) or (height, width, channels): white is 255 or 65535."""
+
+
+def message_of(image: Image) -> scoring_pb2.Image:
+    """An image as a message; raises ImageError if its file cannot be read, or an array is no image."""
+    if isinstance(image, bytes):
+        return scoring_pb2.Image(encoded=image)
+    if isinstance(image, np.ndarray):
+        return scoring_pb2.Image(raw=raw_message(image))
+    path = Path(image)
+    try:
+        return scoring_pb2.Image(name=readable(path.name), encoded=path.read_bytes())
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def readable(name: str) -> str:
+    """A file's name as text: bytes that are not UTF-8, which a name may hold, become question marks."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
+def raw_message(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> scoring_pb2.RawImage:
+    """An array as a message; raises ImageError if it is no image."""
+    check_pixels(pixels, "image")
+    height, width, channels = (*pixels.shape, 1)[:3]
+    little = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
+    return scoring_pb2.RawImage(
+        height=height, width=width, channels=channels, dtype=pixels.dtype.name, data=little.tobytes()
+    )
+
+
+def open_array(path: Path) -> Pixels | None:
+    """The pixels of a .npy file or a Zarr array, which are not read yet; None for any other file.
+
+    Raises ImageError if they cannot be opened, or are no image.
+    """
+    try:
+        if path.suffix == ".npy":
+            pixels: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+        elif any((path / name).exists() for name in ("zarr.json", ".zarray")):
+            pixels = _zarr(path)
+        else:
+            return None
+    except (OSError, ValueError, EOFError) as error:
+        raise ImageError(f"{path}: cannot be read as an array: {error}") from None
+    check_pixels(pixels, str(path))
+    return pixels
+
+
+def _zarr(path: Path) -> Pixels:
+    try:
+        import zarr  # noqa: PLC0415 (an extra)
+    except ImportError:
+        raise ImageError(f"{path}: a Zarr array needs zarr: pip install 'fullconv[zarr]'") from None
+    array = zarr.open(path, mode="r")
+    if not isinstance(array, zarr.Array):
+        raise ImageError(f"{path}: expected an array, got a group: name one of the arrays in it")
+    pixels: Pixels = array
+    return pixels
+
+
+def check_pixels(pixels: Pixels, name: str) -> None:
+    """Raise ImageError unless an array is an image."""
+    dtype = np.dtype(pixels.dtype)
+    if dtype.kind != "u" or dtype.itemsize > 2 or len(pixels.shape) not in (2, 3):
+        raise ImageError(
+            f"{name}: expected (height, width[, channels]) of uint8 or uint16, got {pixels.shape} of {dtype}"
+        )
+
+
+def megapixels_of(path: Path) -> float:
+    """Megapixels, as a file's header says; 0 if it says nothing. Raises OSError."""
+    import pyvips  # noqa: PLC0415 (loads libvips, which only the command's choice between calls needs)
+
+    with path.open("rb") as file:
+        try:
+            image = pyvips.Image.new_from_source(pyvips.Source.new_from_descriptor(file.fileno()), "")
+        except pyvips.Error:
+            return 0.0
+    return float(image.width * image.height / 1e6)

@@ -1,0 +1,140 @@
+"""One large image on its way: its parts out, the plan, progress, the grid's rows and the summary in."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from client.answer import Answer, Scores, scores_of
+from client.errors import ImageError, UnavailableError
+from client.images import Pixels
+from protos import scoring_pb2
+
+PART = 1 << 20
+"""Bytes of a file, or of rows, that are sent at once."""
+
+
+Watch = Callable[[str, int, int], None]
+"""Told what goes on, "sending" or "scoring", how much of it is done, and how much there is."""
+
+
+def unwatched(_what: str, _done: int, _of: int) -> None:
+    """Nobody watches."""
+
+
+@dataclass
+class Parts:
+    """What is sent, part by part, as the server takes it; `error` is what went wrong here."""
+
+    start: scoring_pb2.LargeImage
+    image: Path | Pixels
+    watch: Watch
+    error: Exception | None = field(init=False, default=None)
+
+    def __iter__(self) -> Iterator[scoring_pb2.ScoreLargeRequest]:
+        yield scoring_pb2.ScoreLargeRequest(start=self.start)
+        try:
+            if not isinstance(self.image, Path):
+                yield from (scoring_pb2.ScoreLargeRequest(data=data) for data in _row_parts(self.image))
+                return
+            sent, size = 0, self.image.stat().st_size
+            for data in _file_parts(self.image):
+                yield scoring_pb2.ScoreLargeRequest(data=data)
+                sent += len(data)
+                self.watch("sending", sent, max(sent, size))
+        except OSError as error:
+            self.error = ImageError(f"{self.start.name}: cannot be read: {error.strerror or error}")
+            raise
+
+
+def _file_parts(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while part := file.read(PART):
+            yield part
+
+
+def _row_parts(pixels: Pixels) -> Iterator[bytes]:
+    row = int(np.prod(pixels.shape[1:])) * np.dtype(pixels.dtype).itemsize
+    each = max(1, PART // row)
+    for first in range(0, pixels.shape[0], each):
+        rows = np.asarray(pixels[first : first + each])
+        yield np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).tobytes()
+
+
+class LargeRun:
+    """Take `bands`, then `answer`; leave it early by closing it, or by leaving its `with` block.
+
+    `response` is known from the beginning, but for averages and times: image, grid, mode and plan.
+    """
+
+    def __init__(
+        self,
+        call: grpc.Call,
+        first: scoring_pb2.ScoreLargeResponse,
+        parts: Parts,
+        error: Callable[[grpc.RpcError], Exception],
+    ) -> None:
+        self._call, self._parts, self._error = call, parts, error
+        self._summary: scoring_pb2.ScoreResponse | None = None
+        self.response: scoring_pb2.ScoreResponse = first.start
+
+    def bands(self) -> Iterator[tuple[int, Scores]]:
+        """(first row, scores (rows, cols, depth)) from top to bottom, if a grid was asked for."""
+        for first, scores, _ in self.rows():
+            yield first, scores
+
+    def rows(
+        self,
+    ) -> Iterator[tuple[int, Scores, NDArray[np.uint32] | None]]:
+        """(first row, scores (rows, cols, depth), positions in the answer's classes or None) from top to bottom."""
+        while self._summary is None:
+            part = self._next()
+            match part.WhichOneof("part"):
+                case "progress":
+                    self._parts.watch("scoring", part.progress.tiles, part.progress.of)
+                case "rows":
+                    shape = (part.rows.count, self.response.grid.cols, self.response.grid.depth)
+                    scores = scores_of(part.rows.scores, self.response.grid).reshape(shape)
+                    found = np.frombuffer(part.rows.positions, "<u4").astype(np.uint32, copy=False)
+                    yield part.rows.first, scores, found.reshape(shape) if part.rows.positions else None
+                case "summary":
+                    self._summary = part.summary
+
+    def answer(self) -> scoring_pb2.ScoreResponse:
+        """The averages; rows that were not taken are passed over."""
+        for _ in self.rows():
+            pass
+        assert self._summary is not None  # noqa: S101 (the last part)
+        return self._summary
+
+    def result(self) -> Answer:
+        """The averages as an answer."""
+        return Answer(self.answer())
+
+    def close(self) -> None:
+        """Stop here; the server stops too."""
+        self._call.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _next(self) -> scoring_pb2.ScoreLargeResponse:
+        try:
+            part: scoring_pb2.ScoreLargeResponse = next(self._call)
+        except StopIteration:
+            raise UnavailableError("the server ended the answer before its summary") from None
+        except grpc.RpcError as error:
+            if self._parts.error is not None:
+                raise self._parts.error from None
+            raise self._error(error) from None
+        return part

@@ -1,0 +1,105 @@
+"""What is asked of a model, as keywords; the same for the client, its command, and scoring in this process."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypedDict, TypeVar
+
+from client.answer import AVERAGES
+from client.errors import RequestError
+from client.images import Image, message_of
+from protos import scoring_pb2
+
+MODES = {"auto": scoring_pb2.MODE_AUTO, "dense": scoring_pb2.MODE_DENSE, "crops": scoring_pb2.MODE_CROPS}
+BORDERS = {"lattice": scoring_pb2.BORDER_LATTICE, "anchor": scoring_pb2.BORDER_ANCHOR}
+GRIDS = {
+    "float32": scoring_pb2.GRID_AS_FLOAT32,
+    "float16": scoring_pb2.GRID_AS_FLOAT16,
+    "top": scoring_pb2.GRID_AS_TOP,
+    "argmax": scoring_pb2.GRID_AS_ARGMAX,
+}
+Value = TypeVar("Value")
+
+SCALE = re.compile(r"(?P<side>[1-9][0-9]{0,8})|(?P<factor>[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9})x")
+
+
+class Options(TypedDict, total=False):
+    """Every option has a default; lengths in pixels of the image."""
+
+    stride: int
+    """Between neighbouring windows; the model's native stride unless given."""
+    mode: Literal["auto", "dense", "crops"]
+    """One pass over the image, window by window, or whichever is cheaper where both give the same scores: "auto"."""
+    border: Literal["lattice", "anchor"]
+    """Whether there is one more row and column of windows, flush with the image's edge: "anchor"."""
+    roi: tuple[int, int, int, int]
+    """x, y, width, height: only windows inside."""
+    mask: Image | Literal["otsu"]
+    """Only windows all of whose pixels are not 0 in an image of the same size; or that are not background: "otsu"."""
+    flip: bool
+    """Average with the mirrored image."""
+    scales: Sequence[int | str]
+    """Average over sizes: pixels of the shorter side, or factors as "0.5x"."""
+    average: Literal["scores", "probabilities"]
+    """What is averaged over the windows; "scores" unless given."""
+    top: int
+    """How many classes to name; 5 unless given."""
+    classes: Sequence[str]
+    """Labels or indices to answer with; all unless given."""
+    grid: bool | Literal["float32", "float16", "top", "argmax"]
+    """Whether to answer with every window's scores, or with its highest alone."""
+    grid_top: int
+    """How many of the highest; 5 unless given."""
+
+
+def options_message(options: Options) -> scoring_pb2.ScoreOptions:
+    """The options as a message; raises RequestError, naming the option, for a value that cannot be."""
+    grid, classes = options.get("grid", False), options.get("classes", ())
+    message = scoring_pb2.ScoreOptions(
+        stride=_count("stride", options.get("stride", 0)),
+        mode=_named("mode", options.get("mode", "auto"), MODES),
+        border=_named("border", options.get("border", "lattice"), BORDERS),
+        flip=options.get("flip", False),
+        scales=[scale_message(scale) for scale in options.get("scales", ())],
+        average=_named("average", options.get("average", "scores"), {name: value for value, name in AVERAGES.items()}),
+        top=_count("top", options.get("top", 0)),
+        classes=[classes] if isinstance(classes, str) else [str(name) for name in classes],
+        grid=bool(grid),
+        grid_as=_named("grid", grid if isinstance(grid, str) else "float32", GRIDS),
+        grid_top=_count("grid_top", options.get("grid_top", 0)),
+    )
+    if "roi" in options:
+        x, y, width, height = (_count("roi", value) for value in options["roi"])
+        message.region.CopyFrom(scoring_pb2.Region(x=x, y=y, width=width, height=height))
+    if "mask" in options:
+        set_mask(message, options["mask"])
+    return message
+
+
+def set_mask(message: scoring_pb2.ScoreOptions, mask: Image | Literal["otsu"]) -> None:
+    """Take a mask: "otsu", or an image; raises ImageError if its file cannot be read."""
+    if isinstance(mask, str) and mask == "otsu":
+        message.mask_otsu = True
+    else:
+        message.mask_image.CopyFrom(message_of(mask))
+
+
+def scale_message(scale: int | str) -> scoring_pb2.Scale:
+    """Pixels of the shorter side, 384 or "384"; or a factor, "0.5x"."""
+    match = SCALE.fullmatch(str(scale))
+    if match and match["side"]:
+        return scoring_pb2.Scale(shorter_side=int(match["side"]))
+    if match and float(match["factor"]):
+        return scoring_pb2.Scale(factor=float(match["factor"]))
+    raise RequestError(f"scales: expected pixels of the shorter side, 384, or a factor, 0.5x; got {scale!r}")
+
+
+def _named(field: str, name: str, values: Mapping[str, Value]) -> Value:
+    if name not in values:
+        raise RequestError(f"{field}: expected {' or '.join(values)}, got {name!r}")
+    return values[name]
+
+
+def _count(field: str, value: int) -> int:
+    if not 0 <= value < 1 << 32:
+        raise RequestError(f"{field}: expected 0 to {(1 << 32) - 1}, got {value}")
+    return value

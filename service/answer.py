@@ -1,0 +1,76 @@
+"""What an answer says besides averages, scores and times: the image, the model, the grid, the plan."""
+
+from protos import model_pb2, scoring_pb2
+from service.engine.repository import StoredModel
+from service.images.picture import Picture
+from service.options import Options
+from service.plan import Plan, View
+
+
+def describe(picture: Picture, model: StoredModel, options: Options, plan: Plan) -> scoring_pb2.ScoreResponse:
+    """Everything that is known before a pixel is decoded."""
+    position = plan.mode.position
+    return scoring_pb2.ScoreResponse(
+        image=scoring_pb2.ImageInfo(name=picture.name, width=picture.width, height=picture.height),
+        model=model.name,
+        version=model.version,
+        mode=plan.mode.name,
+        mode_reason=plan.reason,
+        grid=_grid(picture, options, plan.views[0], model.spec.window),
+        classes=[scoring_pb2.Class(index=index, label=model.label(index)) for index in options.chosen],
+        average=scoring_pb2.Average(of=options.average),
+        parity=_parity(model.spec.parity[position]),
+        plan=scoring_pb2.Plan(
+            file=model.spec.strides[position].file,
+            multiply_adds=plan.multiply_adds,
+            bytes=plan.bytes,
+            views=[_view(view, plan) for view in plan.views],
+        ),
+    )
+
+
+def _grid(picture: Picture, options: Options, view: View, window: model_pb2.Size) -> scoring_pb2.GridInfo:
+    vertical, horizontal = view.tiles.vertical, view.tiles.horizontal
+    grid = scoring_pb2.GridInfo(
+        rows=vertical.cells,
+        cols=horizontal.cells,
+        stride=model_pb2.Size(height=vertical.stride, width=horizontal.stride),
+        window=window,
+        origin_x=horizontal.origin,
+        origin_y=vertical.origin,
+        left_out=model_pb2.Size(height=vertical.left_out, width=horizontal.left_out),
+        last_x=horizontal.position(horizontal.cells - 1),
+        last_y=vertical.position(vertical.cells - 1),
+        depth=options.depth,
+        holds=options.grid_as,
+    )
+    if (view.height, view.width) != (picture.height, picture.width):
+        grid.scaled.CopyFrom(model_pb2.Size(height=view.height, width=view.width))
+    return grid
+
+
+def _view(view: View, plan: Plan) -> scoring_pb2.View:
+    tiles, network = view.tiles, plan.mode.network
+    height, width = tiles.tile
+    halo = [(axis.halo_before(stride), axis.halo_after(stride)) for axis, stride in network.axes]
+    phases = [
+        max(1, stride // lattice.stride)
+        for (_, stride), lattice in zip(network.axes, (tiles.vertical, tiles.horizontal), strict=True)
+    ]
+    return scoring_pb2.View(
+        image=model_pb2.Size(height=view.height, width=view.width),
+        cells=model_pb2.Size(height=tiles.vertical.cells, width=tiles.horizontal.cells),
+        tiles=len(tiles),
+        tile=model_pb2.Size(height=height, width=width),
+        halo=[halo[0][0], halo[1][0], halo[0][1], halo[1][1]],
+        phases=phases[0] * phases[1],
+        flip=bool(tiles.mirrored),
+        multiply_adds=view.multiply_adds,
+        strip_rows=tiles.strip,
+    )
+
+
+def _parity(certificate: model_pb2.Parity) -> scoring_pb2.ParityInfo:
+    """The certificate in two figures."""
+    worst = max(certificate.interior.max_abs, certificate.border.max_abs)
+    return scoring_pb2.ParityInfo(exact=certificate.exact, max_abs_diff=worst)

@@ -1,0 +1,114 @@
+"""Which windows of an image are to be scored: those inside a mask, or those that are not background.
+
+A mask of the image's own size is read from top to bottom, like the image; a window counts if all its pixels are there.
+Background is found on a thumbnail: Otsu's threshold parts its tones in two, and the side that most of the image's edge
+is on is background. A window counts unless it is background all over.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.filters import threshold_otsu
+
+from protos import model_pb2
+from service.errors import ImageError
+from service.images.picture import Picture, VipsPicture
+from service.images.rows import Held, Pixels, Scaled
+
+THUMBNAIL = 2048
+"""Pixels of its longer side."""
+CHUNK = 64
+"""Rows that are counted at once."""
+
+Spans = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""First pixels of some windows along an axis, and those behind their last."""
+
+
+class Mask(Protocol):
+    """Says which windows are to be scored."""
+
+    def windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
+        """(rows, cols), for windows from top to bottom; later calls ask for later rows."""
+
+
+@dataclass
+class Drawn:
+    """A mask as an image of the same size, every pixel of which that is not 0 counts."""
+
+    picture: VipsPicture
+    _held: Held = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start at the top."""
+        self._held = Held(self.picture.truth())
+
+    def windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
+        """Windows that lie wholly inside."""
+        first = int(rows[0].min())
+        inside = self._held.take(first, int(rows[1].max()))[..., 0] != 0
+        counted = counts(inside, (rows[0] - first, rows[1] - first), cols)
+        areas = np.outer(rows[1] - rows[0], cols[1] - cols[0])
+        return np.asarray(counted == areas)
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """What is not background, on a thumbnail (height, width) of an image of a `size`."""
+
+    thumbnail: NDArray[np.bool_]
+    size: tuple[int, int]
+
+    def windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
+        """Windows that hold some of it."""
+        return counts(self.thumbnail, self._scaled(rows, 0), self._scaled(cols, 1)) > 0
+
+    def _scaled(self, spans: Spans, axis: int) -> Spans:
+        scaled, whole = self.thumbnail.shape[axis], self.size[axis]
+        return spans[0] * scaled // whole, -(-spans[1] * scaled // whole)
+
+
+def counts(mask: NDArray[np.bool_], rows: Spans, cols: Spans) -> NDArray[np.int64]:
+    """How many pixels of each window (rows, cols) are set."""
+    across = np.zeros((len(mask) + 1, len(cols[0])), np.int64)
+    sums = np.zeros((CHUNK, mask.shape[1] + 1), np.int32)
+    for first in range(0, len(mask), CHUNK):
+        part = mask[first : first + CHUNK]
+        np.cumsum(part, axis=1, out=sums[: len(part), 1:])
+        across[first + 1 : first + 1 + len(part)] = sums[: len(part), cols[1]] - sums[: len(part), cols[0]]
+    down = np.cumsum(across, axis=0)
+    return np.asarray(down[rows[1]] - down[rows[0]])
+
+
+def drawn(mask: VipsPicture, picture: Picture) -> Drawn:
+    """Take an image as the mask of another; raises ImageError if it is of another size."""
+    if (mask.width, mask.height) != (picture.width, picture.height):
+        raise ImageError(
+            f"mask: expected the image's {picture.width}×{picture.height} pixels, got {mask.width}×{mask.height}"
+        )
+    return Drawn(mask)
+
+
+def foreground(picture: Picture, wanted: model_pb2.Input) -> Foreground:
+    """Find what is not background in the pixels that a model is given; raises ImageError if nothing differs."""
+    size = picture.height, picture.width
+    scale = min(1.0, THUMBNAIL / max(size))
+    scaled = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    rows = Scaled(picture.rows(wanted), size, scaled)
+    grey = np.concatenate([_grey(rows.read(first, min(first + CHUNK, scaled[0]))) for first in _steps(scaled[0])])
+    light = grey > threshold_otsu(grey)
+    edge = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
+    found = light != (edge.mean() > 0.5)
+    if not found.any():
+        raise ImageError(f"{picture.name}: mask: expected a foreground by Otsu's threshold, got one tone: leave it out")
+    return Foreground(found, size)
+
+
+def _steps(stop: int) -> Sequence[int]:
+    return range(0, stop, CHUNK)
+
+
+def _grey(pixels: Pixels) -> NDArray[np.float32]:
+    return np.asarray(pixels.mean(axis=-1, dtype=np.float32))

@@ -1,0 +1,24 @@
+"""What a request may ask for, and how much memory it may take."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a server, or of scoring in this process; all configurable."""
+
+    image_pixels: int = 256_000_000
+    """Of one image, in one message, or of a file that can only be decoded whole."""
+    large_pixels: int = 1 << 40
+    """Of one image that is read from top to bottom, as a tiled file or a stream."""
+    message_bytes: int = 64 << 20
+    waiting: int = 256
+    """Requests that are admitted and not finished."""
+    waiting_bytes: int = 1 << 30
+    """Their messages together."""
+    spool_bytes: int = 16 << 30
+    """Encoded files that come in parts, together, on disk."""
+    tile_bytes: int = 2 << 30
+    """Activations of one tile. A larger tile computes less halo twice; a smaller one fits a smaller machine."""
+    strip_bytes: int = 128 << 20
+    """Pixels of one strip of the image, and scores of the rows of the grid that it gives: either."""

@@ -1,0 +1,148 @@
+"""The two ways to run a model: dense, one pass over every tile, or crops, every window by itself.
+
+Dense takes the file of the stride asked for, or else the native one: a finer stride by shift and stitch, a coarser one
+by leaving out cells. Crops take any stride. Where both give the same scores and the choice is left open, whoever asks
+gets both to choose from.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from protos import model_pb2
+from service.dense.axis import AxisLattice
+from service.dense.cost import Cost
+from service.dense.tiles import Network, TilePlan
+from service.engine.repository import StoredModel
+from service.engine.session import BATCH
+from service.errors import CapabilityError
+from service.limits import Limits
+from service.options import Options
+
+CROPS = 8
+"""Windows of a tile along either axis, where they are run one by one: a cancelled run ends soon."""
+
+
+class Mode(Protocol):
+    """A way to run a model at one stride."""
+
+    @property
+    def name(self) -> str:
+        """Either "dense" or "crops"."""
+
+    @property
+    def position(self) -> int:
+        """Which of the model's files runs, in the order of `spec.strides`."""
+
+    @property
+    def network(self) -> Network:
+        """The geometry of what runs."""
+
+    def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], limits: Limits) -> int:
+        """How large tiles should be."""
+
+    def multiply_adds(self, view: TilePlan) -> float:
+        """What a plan costs."""
+
+    def activations(self, view: TilePlan, batch: int) -> float:
+        """Bytes that so many of its largest tiles need together."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """One pass over every tile."""
+
+    position: int
+    network: Network
+    cost: Cost
+    name: str = "dense"
+
+    def tile_pixels(self, _: tuple[AxisLattice, AxisLattice], limits: Limits) -> int:
+        """As many as are worthwhile and fit in memory, whatever the image."""
+        return self.cost.tile_pixels(limits.tile_bytes)
+
+    def multiply_adds(self, view: TilePlan) -> float:
+        """Those of all tiles, what neighbours both compute included."""
+        return self.cost.total(view)
+
+    def activations(self, view: TilePlan, batch: int) -> float:
+        """Those of all their pixels."""
+        return batch * view.tile[0] * view.tile[1] * self.cost.bytes_per_pixel
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Every window by itself, some at a time."""
+
+    network: Network
+    cost: model_pb2.Cost
+    position: int = 0
+    name: str = "crops"
+
+    def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], _: Limits) -> int:
+        """Those of a few windows along either axis."""
+        return math.prod(lattice.pixels(CROPS) for lattice in lattices)
+
+    def multiply_adds(self, view: TilePlan) -> float:
+        """Each window's, mirrored ones too."""
+        return view.cells * (2 if view.mirrored else 1) * self.cost.multiply_adds_per_crop
+
+    def activations(self, _: TilePlan, __: int) -> float:
+        """Those of one batch of windows; tiles follow one another."""
+        pixels = self.network.vertical.window * self.network.horizontal.window
+        return BATCH * pixels * self.cost.activation_bytes_per_pixel
+
+
+def choose(model: StoredModel, options: Options) -> tuple[list[Mode], str]:
+    """The modes that are open, and why there are no others; raises CapabilityError if there is none."""
+    dense, crops = _dense(model, options.stride), _crops(model, options.stride)
+    if options.mode == "crops":
+        return [crops], "as asked for"
+    if not model.slides:
+        if options.mode == "dense":
+            raise CapabilityError(f"mode: model {model.name!r} looks at whole windows and cannot slide; it has crops")
+        return [crops], "the model looks at whole windows and cannot slide"
+    if dense is None and options.mode == "auto" and model.spec.parity[0].exact:
+        return [crops], f"there is no dense stride of {_text(options.stride)} pixels, and crops give the same scores"
+    if dense is None:
+        raise CapabilityError(
+            f"stride: expected a divisor or a multiple of {_text(model.strides[0])} pixels, or a stride of model "
+            f"{model.name!r}'s files ({', '.join(map(_text, model.strides))}), got {_text(options.stride)}; "
+            "mode crops takes any"
+        )
+    if options.mode == "dense":
+        return [dense], "as asked for"
+    if model.spec.parity[dense.position].exact:
+        return [dense, crops], "crops would give the same scores for no fewer multiply-adds"
+    return [dense], "dense unless asked otherwise: its scores are not quite those of crops"
+
+
+def _dense(model: StoredModel, stride: tuple[int, int]) -> Dense | None:
+    """The file of that stride, or else the native one, if its cells and phases get there."""
+    position = model.strides.index(stride) if stride in model.strides else 0
+    base = model.strides[position]
+    if any(own % wanted and wanted % own for own, wanted in zip(base, stride, strict=True)):
+        return None
+    network = Network(model.vertical, model.horizontal, base)
+    return Dense(position, network, _cost(model.spec.cost[position], network))
+
+
+def _crops(model: StoredModel, stride: tuple[int, int]) -> Crops:
+    return Crops(Network(model.vertical.cropping(), model.horizontal.cropping(), stride), model.spec.cost[0])
+
+
+def _cost(cost: model_pb2.Cost, network: Network) -> Cost:
+    """What the converter counted; its first release did not say what lies between a window and a large image."""
+    between = math.sqrt(cost.multiply_adds_per_crop * cost.multiply_adds_per_cell)
+    return Cost(
+        window=cost.multiply_adds_per_window or cost.multiply_adds_per_crop,
+        row=cost.multiply_adds_per_row or between,
+        column=cost.multiply_adds_per_column or between,
+        cell=cost.multiply_adds_per_cell,
+        bytes_per_pixel=cost.activation_bytes_per_pixel,
+        network=network,
+    )
+
+
+def _text(stride: tuple[int, int]) -> str:
+    return str(stride[0]) if stride[0] == stride[1] else f"{stride[0]}×{stride[1]}"

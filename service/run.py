@@ -1,0 +1,245 @@
+"""One image being scored as planned: strips of pixels in; rows of the grid, and the averages, out.
+
+    strip by strip → tile by tile → means, and the rows of the grid
+
+Nothing larger than a strip, a tile and the rows of one band is kept, however large the image.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos import scoring_pb2
+from service.answer import describe
+from service.dense.axis import AxisLattice
+from service.dense.reducers import Mean, highest, probabilities, top
+from service.dense.tiles import AxisBand, AxisTile
+from service.engine.repository import StoredModel
+from service.engine.session import Session
+from service.errors import CancelledRunError, ImageError, ModelError
+from service.images.mask import Mask, Spans
+from service.images.picture import Picture
+from service.images.rows import Pixels, Rows, Scaled, strips
+from service.options import FLOAT16, FLOAT32, OF_PROBABILITIES, Options
+from service.plan import Plan, View
+
+Wanted = NDArray[np.bool_] | None
+"""Which cells of a band are scored, (rows, cols); None: all."""
+
+
+@dataclass(frozen=True)
+class GridRows:
+    """Rows of the grid, from `first` on: (rows, cols, depth) float32 or float16; for the highest, their positions."""
+
+    first: int
+    scores: NDArray[np.float32] | NDArray[np.float16]
+    positions: NDArray[np.uint32] | None = None
+
+
+@dataclass
+class Run:
+    """Iterate `bands`, then take `answer`; `response` is known from the beginning but for averages and times."""
+
+    picture: Picture
+    model: StoredModel
+    session: Session
+    plan: Plan
+    options: Options
+    masks: Callable[[], Mask | None] = lambda: None
+    cancelled: Callable[[], bool] = lambda: False
+    progress: Callable[[int], None] = lambda _: None
+    """Told the tiles that are done, of `plan.tiles`."""
+    started: float = field(default_factory=time.monotonic)
+    response: scoring_pb2.ScoreResponse = field(init=False)
+    _means: list[Mean] = field(init=False, default_factory=list)
+    _done: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        """Say everything that is known before the pixels are."""
+        self.response = describe(self.picture, self.model, self.options, self.plan)
+
+    def bands(self) -> Iterator[GridRows]:
+        """Score every view; yields the first one's rows, top to bottom, if a grid was asked for."""
+        for number, view in enumerate(self.plan.views):
+            means = [Mean(self.model.spec.output.classes) for _ in range(2 if view.tiles.mirrored else 1)]
+            grid = self.options.asked.grid and number == 0
+            for band, wanted, strip in self._strips(view):
+                before = time.monotonic()
+                scores = _Band(self, view, band, wanted, means).scores(strip, grid=grid)
+                self.response.timing.compute_ms += _milliseconds(before)
+                if scores is not None:
+                    yield self._reduced(band.first, scores)
+            self._means += means
+            if number == 0:
+                self.response.scored_cells = means[0].cells
+
+    def answer(self) -> scoring_pb2.ScoreResponse:
+        """The averages over all cells and views; only after the last band. Raises ImageError if nothing was scored."""
+        if not all(mean.cells for mean in self._means):
+            raise ImageError(f"{self.picture.name}: mask: expected a window to be scored, got none inside")
+        average = np.mean([mean.value for mean in self._means], axis=0)[list(self.options.chosen)]
+        self.response.average.values[:] = average.tolist()
+        self.response.average.top[:] = highest(average, self.options.top)
+        self.response.timing.total_ms = _milliseconds(self.started)
+        return self.response
+
+    def check_cancelled(self) -> None:
+        """Raise CancelledRunError if nobody waits for the answer any longer."""
+        if self.cancelled():
+            raise CancelledRunError(f"{self.picture.name}: nobody waits for the answer any longer")
+
+    def advance(self, tiles: int) -> None:
+        """Count tiles that are done."""
+        self._done += tiles
+        self.progress(self._done)
+
+    def _strips(self, view: View) -> Iterator[tuple[AxisBand, Wanted, Pixels | None]]:
+        """Every band with the rows that it reads, None if it has nothing to score; the next ones are read meanwhile."""
+        self.check_cancelled()
+        mask, bands = self.masks(), deque[tuple[AxisBand, Wanted]]()
+
+        def spans() -> Iterator[tuple[int, int] | None]:
+            for band in view.tiles.rows:
+                wanted = self._wanted(mask, view, band)
+                bands.append((band, wanted))
+                yield band.pixels if wanted is None or wanted.any() else None
+
+        before = time.monotonic()
+        for strip in strips(self._rows(view), spans()):
+            self.response.timing.decode_ms += _milliseconds(before)
+            yield *bands.popleft(), strip
+            before = time.monotonic()
+
+    def _rows(self, view: View) -> Rows:
+        rows = self.picture.rows(self.model.spec.input)
+        size, scaled = (self.picture.height, self.picture.width), (view.height, view.width)
+        return rows if size == scaled else Scaled(rows, size, scaled)
+
+    def _wanted(self, mask: Mask | None, view: View, band: AxisBand) -> Wanted:
+        if mask is None:
+            return None
+        tiles, window = view.tiles, self.model.spec.window
+        rows = _spans(tiles.vertical, range(band.first, band.stop), window.height, self.picture.height / view.height)
+        cells = range(tiles.horizontal.cells)
+        return mask.windows(rows, _spans(tiles.horizontal, cells, window.width, self.picture.width / view.width))
+
+    def _reduced(self, first: int, scores: NDArray[np.float32]) -> GridRows:
+        if self.options.grid_as == FLOAT32:
+            return GridRows(first, scores)
+        if self.options.grid_as != FLOAT16:
+            return GridRows(first, *top(scores, self.options.depth))
+        if np.nanmax(np.abs(scores), initial=0) > np.finfo(np.float16).max:
+            raise ImageError(f"{self.picture.name}: grid_as: expected scores that float16 can hold, got larger ones")
+        return GridRows(first, scores.astype(np.float16))
+
+
+@dataclass(frozen=True)
+class _Band:
+    """The tiles of one band of a view."""
+
+    run: Run
+    view: View
+    band: AxisBand
+    wanted: Wanted
+    means: list[Mean]
+    """Of the view as it is and, if it is run, of the mirrored one."""
+
+    def scores(self, strip: Pixels | None, *, grid: bool) -> NDArray[np.float32] | None:
+        """Add every cell to the means; returns the band's cells (rows, cols, chosen classes) if they are asked for."""
+        chosen, tiles = list(self.run.options.chosen), self.view.tiles
+        shape = (self.band.stop - self.band.first, tiles.horizontal.cells, len(chosen))
+        cells = np.zeros(shape if grid else (0, 0, 0), np.float32)
+        all_chosen = chosen == list(range(self.run.model.spec.output.classes))
+        for (row, col), kept in self._kept(strip):
+            if grid:
+                cells[self._rows(row), col.cells] += kept if all_chosen else kept[..., chosen]
+        if not grid:
+            return None
+        if tiles.mirrored:
+            cells /= 2
+        if self.wanted is not None:
+            cells[~self.wanted] = np.nan
+        return cells
+
+    def _kept(self, strip: Pixels | None) -> Iterator[tuple[tuple[AxisTile, AxisTile], NDArray[np.float32]]]:
+        """Run the tiles that have a cell to score: each with the scores of the cells that it keeps."""
+        across = (*self.view.tiles.across, *self.view.tiles.mirrored)
+        tiles = [(row, col) for row in self.band.tiles for col in across]
+        wanted = [tile for tile in tiles if self.wanted is None or self._cells_of(*tile).any()]
+        self.run.advance(len(tiles) - len(wanted))
+        for batch in _batches(wanted, self.view.batch):
+            self.run.check_cancelled()
+            for tile, scores in zip(batch, self._run(batch, strip), strict=True):
+                kept = self._checked(*tile, scores)
+                yield tile, kept
+            self.run.advance(len(batch))
+
+    def _run(
+        self, batch: list[tuple[AxisTile, AxisTile]], strip: Pixels | None
+    ) -> Iterator[NDArray[np.float32]] | NDArray[np.float32]:
+        assert strip is not None  # noqa: S101 (a band with a tile to run has pixels)
+        pixels = [self._pixels(row, col, strip) for row, col in batch]
+        mode = self.run.plan.mode
+        if mode.name == "crops":
+            return (self.run.session.crops(tile, mode.network.strides) for tile in pixels)
+        return self.run.session.dense(pixels)
+
+    def _pixels(self, row: AxisTile, col: AxisTile, strip: Pixels) -> Pixels:
+        start = row.read - self.band.pixels[0]
+        tile = strip[start : start + row.length, col.read : col.read + col.length]
+        return tile[:, ::-1] if col.mirrored else tile
+
+    def _checked(self, row: AxisTile, col: AxisTile, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The cells that a tile keeps, from left to right, added to their mean."""
+        classes = self.run.model.spec.output.classes
+        if scores.shape[0] < row.count or scores.shape[1] < col.count or scores.shape[2] != classes:
+            raise ModelError(
+                f"model {self.run.model.name!r}: expected a tile's grid of {(row.count, col.count, classes)}, got "
+                f"{scores.shape}: its files do not fit its geometry; convert it again"
+            )
+        kept = scores[row.kept, col.kept][:, :: -1 if col.mirrored else 1]
+        counted = kept if self.wanted is None else kept[self._cells_of(row, col)]
+        if not np.isfinite(counted).all():
+            raise ImageError(
+                f"{self.run.picture.name}: model {self.run.model.name!r} gives scores that are NaN or infinite, among "
+                f"rows {row.cells.start} to {row.cells.stop - 1}, columns {col.cells.start} to {col.cells.stop - 1}"
+            )
+        if self.run.options.average == OF_PROBABILITIES:
+            counted = probabilities(counted, self.run.model.spec.output.kind)
+        self.means[col.mirrored].add(counted)
+        return kept
+
+    def _cells_of(self, row: AxisTile, col: AxisTile) -> NDArray[np.bool_]:
+        assert self.wanted is not None  # noqa: S101 (asked for only where there is a mask)
+        return self.wanted[self._rows(row), col.cells]
+
+    def _rows(self, row: AxisTile) -> slice:
+        """Where a tile's rows lie in the band."""
+        return slice(row.cells.start - self.band.first, row.cells.stop - self.band.first, row.cells.step)
+
+
+def _batches(tiles: list[tuple[AxisTile, AxisTile]], size: int) -> Iterator[list[tuple[AxisTile, AxisTile]]]:
+    """Tiles of one shape, so many together."""
+    shapes: dict[tuple[int, int], list[tuple[AxisTile, AxisTile]]] = {}
+    for row, col in tiles:
+        shapes.setdefault((row.length, col.length), []).append((row, col))
+    for alike in shapes.values():
+        following = iter(alike)
+        while batch := list(islice(following, size)):
+            yield batch
+
+
+def _spans(lattice: AxisLattice, cells: range, window: int, scale: float) -> Spans:
+    """Where windows begin and end, in pixels of the image itself."""
+    starts = np.array([lattice.position(cell) for cell in cells], np.int64)
+    first, last = (np.rint(edges * scale).astype(np.int64) for edges in (starts, starts + window))
+    return first, last
+
+
+def _milliseconds(since: float) -> float:
+    return (time.monotonic() - since) * 1e3
