@@ -11,7 +11,7 @@ from protos import scoring_pb2
 from service.dense.axis import AxisLattice
 from service.dense.tiles import TilePlan, plan_tiles
 from service.engine.repository import StoredModel
-from service.errors import ImageError
+from service.errors import ImageError, LimitError
 from service.limits import Limits
 from service.modes import Mode, choose
 from service.options import Options, scale_text, scaled_size
@@ -59,10 +59,13 @@ class Plan:
         return max(view.bytes for view in self.views)
 
 
-def make_plan(model: StoredModel, options: Options, size: tuple[int, int], limits: Limits) -> Plan:
-    """Plan an image of (height, width) pixels; raises CapabilityError or ImageError if it cannot be scored so."""
+def make_plan(model: StoredModel, options: Options, size: tuple[int, int], limits: Limits, *, pixels: int) -> Plan:
+    """Plan an image of (height, width) pixels, of at most so many at any scale.
+
+    Raises CapabilityError or ImageError if it cannot be scored so.
+    """
     modes, reason = choose(model, options)
-    planner = _Planner(model, options, size, limits)
+    planner = _Planner(model, options, size, limits, pixels)
     plans = [Plan(mode, reason, tuple(planner.views(mode))) for mode in modes]
     best = min(plans, key=lambda plan: plan.multiply_adds)
     if best is not plans[0]:
@@ -79,6 +82,7 @@ class _Planner:
     options: Options
     size: tuple[int, int]
     limits: Limits
+    pixels: int
 
     def views(self, mode: Mode) -> Iterator[View]:
         """One for each scale; the grid is the first one's."""
@@ -89,6 +93,10 @@ class _Planner:
 
     def _check_size(self, scaled: tuple[int, int], scale: str) -> None:
         window = self.model.spec.window
+        if scaled[0] * scaled[1] > self.pixels:
+            raise LimitError(
+                f"scales: expected at most {self.pixels / 1e6:.0f} megapixels, got {scaled[1]}×{scaled[0]} at {scale}"
+            )
         if scaled[0] < window.height or scaled[1] < window.width:
             raise ImageError(
                 f"scales: expected at least the model's window of {window.width}×{window.height} pixels, got "

@@ -87,7 +87,7 @@ class Scorer:
         allowed = limits.large_pixels if pixels is None else pixels
         check_size(picture, pixels=allowed, whole_pixels=limits.image_pixels, window=model.spec.window)
         picture.check_bands(model.spec.input)
-        plan = make_plan(model, options, (picture.height, picture.width), limits)
+        plan = make_plan(model, options, (picture.height, picture.width), limits, pixels=allowed)
         masks = _masks(picture, model, options)
         return Run(picture, model, self.session(model, plan.mode.position), plan, options, masks, cancelled)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import pyvips
@@ -22,6 +22,8 @@ from service.images.rows import Pixels, Rows
 
 FORMATS = ("Jpeg", "Png", "Webp", "Tiff")
 RAW_FORMATS = {"uint8": "uchar", "uint16": "ushort"}
+FETCHED = 1 << 22
+"""Bytes that are taken from libvips at once: every step of its pipeline holds as much."""
 MAX_SIDE = 10_000_000  # libvips's own bound
 
 pyvips.block_untrusted_set(True)
@@ -48,7 +50,7 @@ class Picture(Protocol):
 
     @property
     def whole(self) -> bool:
-        """Whether its pixels can only be decoded all at once, into memory."""
+        """Whether the limit for files that may have to be decoded all at once binds it: all but TIFF and arrays."""
 
     def check_bands(self, wanted: model_pb2.Input) -> None:
         """Raise ImageError if the bands cannot become what a model takes."""
@@ -64,9 +66,9 @@ def check_size(picture: Picture, *, pixels: int, whole_pixels: int, window: mode
     if megapixels * 1e6 > allowed:
         way_out = "scale or cut the image"
         if picture.whole and allowed < pixels:
-            way_out = "it can only be decoded whole, so save it as a tiled TIFF"
-        elif pixels < whole_pixels * 2:
-            way_out += ", or score it with ScoreLarge"
+            way_out = "scale or cut it, or save it as a tiled TIFF, which may be larger"
+        elif pixels <= whole_pixels:
+            way_out += ", or send it to ScoreLarge in parts"
         raise LimitError(
             f"{picture.name}: {picture.width}×{picture.height} is {megapixels:.0f} megapixels, "
             f"expected at most {allowed / 1e6:.0f}: {way_out}"
@@ -132,12 +134,15 @@ class VipsRows:
 
     def read(self, first: int, stop: int) -> Pixels:
         """Rows [first, stop) as (rows, width, channels); raises ImageError if they cannot be decoded."""
+        width, dtype = self._image.width, np.float32 if self._image.format == "float" else np.uint8
+        pixels = cast("Pixels", np.empty((stop - first, width, self._image.bands), dtype))
+        each = max(1, FETCHED // pixels[:1].nbytes)
         with _said_as(self._name):
-            data = self._region.fetch(0, first, self._image.width, stop - first)
-        shape = (stop - first, self._image.width, self._image.bands)
-        if self._image.format == "float":
-            return np.frombuffer(data, np.float32).reshape(shape)
-        return np.frombuffer(data, np.uint8).reshape(shape)
+            for start in range(first, stop, each):
+                end = min(start + each, stop)
+                data = self._region.fetch(0, start, width, end - start)
+                pixels[start - first : end - first] = np.frombuffer(data, dtype).reshape(end - start, width, -1)
+        return pixels
 
 
 def open_file(path: Path, *, name: str = "") -> VipsPicture:
@@ -215,8 +220,7 @@ def _open(name: str, load: Callable[..., pyvips.Image]) -> VipsPicture:
         image = forward()
         if image.get_typeof("orientation") and image.get("orientation") > 1:
             return VipsPicture(name, turned(), turned, whole=True)
-        whole = bool(image.get_typeof("interlaced")) or image.get("vips-loader").startswith("webp")
-        return VipsPicture(name, image, forward, whole=whole)
+        return VipsPicture(name, image, forward, whole=not image.get("vips-loader").startswith("tiff"))
 
 
 @contextmanager

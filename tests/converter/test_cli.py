@@ -57,7 +57,12 @@ def test_json_is_the_report_and_the_metadata(tmp_path: Path) -> None:
     assert spec == json_format.ParseDict(
         {key: value for key, value in document.items() if key not in ("verdict", "rewritten")}, model_pb2.ModelSpec()
     )
-    assert (spec.spec_version, spec.name, spec.output.kind, spec.modes) == (1, "net", "logits-softmax", ["dense", "crops"])
+    assert (spec.spec_version, spec.name, spec.output.kind, spec.modes) == (
+        1,
+        "net",
+        "logits-softmax",
+        ["dense", "crops"],
+    )
     assert spec.parity[0].interior.windows + spec.parity[0].border.windows == 8
     assert not spec.parity[0].exact
 

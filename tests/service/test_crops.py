@@ -12,10 +12,12 @@ from pictures import noise, png
 from converter import convert as conversion
 from converter.sources.read import read_source
 from protos import scoring_pb2
-from service import scoring
+from service import modes
 from service.errors import CancelledRunError
 from service.images.picture import open_bytes
-from service.scoring import Limits, Run, Scorer
+from service.limits import Limits
+from service.run import Run
+from service.scoring import Scorer
 
 DATA = Path(__file__).parent.parent / "data"
 NETWORKS = {
@@ -37,7 +39,7 @@ def convert(name: str, folder: Path, *strides: int) -> Scorer:
 
 
 def plan(scorer: Scorer, image: np.ndarray, **options: object) -> Run:
-    request = scoring_pb2.ScoreRequest(model="net", options=scoring_pb2.ScoreOptions(**options))
+    request = scoring_pb2.ScoreRequest(model="net", options=scoring_pb2.ScoreOptions(grid=True, **options))
     return scorer.plan(open_bytes(png(image), name="i"), request)
 
 
@@ -46,7 +48,7 @@ def test_every_cell_is_the_original_networks_score(tmp_path: Path, name: str) ->
     """Half a window apart unless told otherwise, each window's scores are the source's, to 1e-5."""
     window, image = NETWORKS[name], noise(71, 83, 3)
     run = plan(convert(name, tmp_path), image)
-    grid = np.concatenate([scores for _, scores in run.bands()])
+    grid = np.concatenate([rows.scores for rows in run.bands()])
     response = run.answer()
     assert response.mode == "crops"
     assert (response.grid.stride.height, response.grid.stride.width) == (window[0] // 2, window[1] // 2)
@@ -66,27 +68,27 @@ def test_windows_lie_as_far_apart_as_the_converter_was_told(tmp_path: Path) -> N
     """A stride that does not divide the window, and one beyond it."""
     for stride in (7, 40):
         run = plan(convert("pytorch/vit.dynamo_batch", tmp_path / str(stride), stride), noise(71, 83, 3))
-        grid = np.concatenate([scores for _, scores in run.bands()])
+        grid = np.concatenate([rows.scores for rows in run.bands()])
         assert grid.shape[:2] == ((71 - 16) // stride + 1, (83 - 16) // stride + 1)
 
 
 def test_tiles_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the tiles are, each window is scored once and alike."""
     scorer, image = convert("pytorch/vit.dynamo_batch", tmp_path), noise(120, 99, 3)
-    monkeypatch.setattr(scoring, "CROPS_PER_TILE", 1000)
+    monkeypatch.setattr(modes, "CROPS", 1000)
     whole = plan(scorer, image)
-    assert len(whole.tiles) == 1
-    expected = np.concatenate([scores for _, scores in whole.bands()])
-    monkeypatch.setattr(scoring, "CROPS_PER_TILE", 2)
+    assert whole.plan.tiles == 1
+    expected = np.concatenate([rows.scores for rows in whole.bands()])
+    monkeypatch.setattr(modes, "CROPS", 2)
     tiled = plan(scorer, image)
-    assert len(tiled.tiles) > 10
-    assert_allclose(np.concatenate([scores for _, scores in tiled.bands()]), expected, rtol=0, atol=1e-5)
+    assert tiled.plan.tiles > 10
+    assert_allclose(np.concatenate([rows.scores for rows in tiled.bands()]), expected, rtol=0, atol=1e-5)
 
 
 def test_a_cancelled_run_stops_between_tiles(tmp_path: Path) -> None:
     """Nobody waits for the windows of the other tiles."""
     scorer, gone = convert("pytorch/vit.dynamo_batch", tmp_path), []
-    request = scoring_pb2.ScoreRequest(model="net")
+    request = scoring_pb2.ScoreRequest(model="net", options=scoring_pb2.ScoreOptions(grid=True))
     run = scorer.plan(open_bytes(png(noise(200, 200, 3)), name="i"), request, lambda: bool(gone))
     bands = run.bands()
     next(bands)
@@ -99,4 +101,4 @@ def test_limits_are_those_of_other_models(tmp_path: Path) -> None:
     """The budget for activations does not matter to crops; the plan is there before a pixel is decoded."""
     scorer = convert("pytorch/vit.dynamo_batch", tmp_path)
     small = Scorer(tmp_path, Limits(tile_bytes=1))
-    assert len(plan(small, noise(71, 83, 3)).tiles) == len(plan(scorer, noise(71, 83, 3)).tiles)
+    assert plan(small, noise(71, 83, 3)).plan.tiles == plan(scorer, noise(71, 83, 3)).plan.tiles

@@ -1,5 +1,6 @@
 """Pixels as a model wants them, from files as people have them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,13 @@ import pytest
 import pyvips
 from numpy.testing import assert_allclose, assert_array_equal
 from pictures import encode, noise, png
+from PIL import Image
 
 from protos import model_pb2
 from service.errors import ImageError, LimitError
-from service.images.picture import Picture, open_bytes, open_file
+from service.images.arrays import ArrayPicture
+from service.images.picture import Picture, VipsPicture, check_size, open_bytes, open_file
+from service.images.rows import Scaled, strips
 
 RGB = model_pb2.Input(channels=3, dtype="uint8")
 GREY = model_pb2.Input(channels=1, dtype="uint8")
@@ -19,8 +23,24 @@ WINDOW = model_pb2.Size(height=8, width=8)
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def opened(data: bytes) -> Picture:
+def opened(data: bytes) -> VipsPicture:
     return open_bytes(data, name="image")
+
+
+def pixels_of(picture: Picture, wanted: model_pb2.Input) -> np.ndarray:
+    """All of them."""
+    return picture.rows(wanted).read(0, picture.height)
+
+
+@dataclass
+class Sliced:
+    """Rows of an array."""
+
+    pixels: np.ndarray
+
+    def read(self, first: int, stop: int) -> np.ndarray:
+        """Rows [first, stop)."""
+        return self.pixels[first:stop]
 
 
 @pytest.mark.parametrize(
@@ -40,19 +60,19 @@ def test_formats(suffix: str, options: dict[str, object], tolerance: int) -> Non
     pixels = noise(40, 30, 3)
     picture = opened(encode(pixels, suffix, **options))
     assert (picture.width, picture.height) == (30, 40)
-    assert np.abs(pixels.astype(int) - picture.pixels(RGB)).mean() <= tolerance
+    assert np.abs(pixels.astype(int) - pixels_of(picture, RGB)).mean() <= tolerance
 
 
 def test_grey_is_replicated() -> None:
     """A grey image has the same values in every channel of an RGB model."""
     pixels = noise(20, 20, 1)
-    assert_array_equal(pixels.repeat(3, axis=2), opened(png(pixels)).pixels(RGB))
+    assert_array_equal(pixels.repeat(3, axis=2), pixels_of(opened(png(pixels)), RGB))
 
 
 def test_colour_becomes_luma() -> None:
     """An RGB image becomes ITU-R BT.601 luma for a grey model."""
     pixels = noise(20, 20, 3)
-    assert_array_equal(np.rint(pixels @ LUMA), opened(png(pixels)).pixels(GREY)[..., 0])
+    assert_array_equal(np.rint(pixels @ LUMA), pixels_of(opened(png(pixels)), GREY)[..., 0])
 
 
 @pytest.mark.parametrize("channels", [2, 4], ids=["grey-alpha", "rgb-alpha"])
@@ -61,7 +81,7 @@ def test_alpha_is_laid_over_white(channels: int) -> None:
     pixels = np.zeros((10, 10, channels), np.uint8)
     pixels[:5, :, -1] = 255
     pixels[5, :, -1] = 128
-    got = opened(png(pixels)).pixels(RGB)
+    got = pixels_of(opened(png(pixels)), RGB)
     assert_array_equal([0, 0, 0], got[0, 0])
     assert_allclose(got[5, 0], 127, atol=1)
     assert_array_equal([255, 255, 255], got[9, 0])
@@ -70,13 +90,13 @@ def test_alpha_is_laid_over_white(channels: int) -> None:
 def test_16_bits_are_rounded() -> None:
     """16-bit values become round(v / 257)."""
     pixels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    assert_array_equal(np.rint(pixels / 257), opened(png(pixels)).pixels(GREY)[..., 0])
+    assert_array_equal(np.rint(pixels / 257), pixels_of(opened(png(pixels)), GREY)[..., 0])
 
 
 def test_16_bits_for_float_models_keep_their_fraction() -> None:
     """A model that takes float32 gets v / 257."""
     pixels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    assert_allclose(opened(png(pixels)).pixels(FLOAT)[..., 1], pixels / np.float32(257), rtol=1e-6)
+    assert_allclose(pixels_of(opened(png(pixels)), FLOAT)[..., 1], pixels / np.float32(257), rtol=1e-6)
 
 
 def test_cmyk_goes_through_its_profile() -> None:
@@ -84,7 +104,7 @@ def test_cmyk_goes_through_its_profile() -> None:
     pixels = np.zeros((16, 16, 4), np.uint8)
     pixels[:8, :, 3] = 255
     image = pyvips.Image.new_from_array(pixels).copy(interpretation="cmyk")
-    got = opened(image.write_to_buffer(".tif")).pixels(RGB)
+    got = pixels_of(opened(image.write_to_buffer(".tif")), RGB)
     assert got[0, 0].max() < 60
     assert got[15, 15].min() > 250
 
@@ -96,7 +116,7 @@ def test_exif_rotation() -> None:
     image.set_type(pyvips.GValue.gint_type, "orientation", 6)
     picture = opened(image.write_to_buffer(".tif"))
     assert (picture.width, picture.height) == (20, 30)
-    assert_array_equal(np.rot90(pixels, -1), picture.pixels(RGB))
+    assert_array_equal(np.rot90(pixels, -1), pixels_of(picture, RGB))
 
 
 def test_names_beyond_ascii(tmp_path: Path) -> None:
@@ -118,7 +138,7 @@ def test_truncated_files_are_refused(suffix: str) -> None:
     """A file that ends early is refused, not filled up."""
     data = encode(noise(200, 200, 3), suffix)
     with pytest.raises(ImageError, match="not a whole"):
-        opened(data[: len(data) * 2 // 3]).pixels(RGB)
+        pixels_of(opened(data[: len(data) * 2 // 3]), RGB)
 
 
 @pytest.mark.parametrize("format_", ["float", "short", "int"])
@@ -126,30 +146,30 @@ def test_other_element_types_are_refused(format_: str) -> None:
     """Only 8 and 16 bits unsigned have a meaning as 0 to white."""
     data = pyvips.Image.new_from_array(noise(20, 20, 1)).cast(format_).write_to_buffer(".tif")
     with pytest.raises(ImageError, match=f"expected 8 or 16 bits unsigned per channel, got 1 bands of {format_}"):
-        opened(data).check(max_pixels=10**6, window=WINDOW, wanted=RGB)
+        opened(data).check_bands(RGB)
 
 
 def test_too_many_bands_are_refused() -> None:
     """A seven-band image does not become RGB by itself."""
     data = pyvips.Image.new_from_array(noise(20, 20, 7)).copy(interpretation="multiband").write_to_buffer(".tif")
     with pytest.raises(ImageError, match="expected 1 or 3 bands"):
-        opened(data).check(max_pixels=10**6, window=WINDOW, wanted=RGB)
+        opened(data).check_bands(RGB)
 
 
 def test_models_of_other_channels_take_as_many_bands() -> None:
     """A four-channel model takes four bands as they are, and nothing else."""
     four = model_pb2.Input(channels=4, dtype="uint8")
     pixels = noise(20, 20, 4)
-    assert_array_equal(pixels, opened(encode(pixels, ".tif")).pixels(four))
+    assert_array_equal(pixels, pixels_of(opened(encode(pixels, ".tif")), four))
     for channels in (1, 3):
         with pytest.raises(ImageError, match=f"expected the model's 4 bands, got {channels} bands"):
-            opened(png(noise(20, 20, channels))).check(max_pixels=10**6, window=WINDOW, wanted=four)
+            opened(png(noise(20, 20, channels))).check_bands(four)
 
 
 def test_small_images_are_refused() -> None:
     """An image below the window says both sizes."""
     with pytest.raises(ImageError, match="expected at least the model's window of 8×8 pixels, got 30×7"):
-        opened(png(noise(7, 30, 3))).check(max_pixels=10**6, window=WINDOW, wanted=RGB)
+        check_size(opened(png(noise(7, 30, 3))), pixels=10**6, whole_pixels=10**6, window=WINDOW)
 
 
 def test_bombs_are_refused_undecoded() -> None:
@@ -157,4 +177,55 @@ def test_bombs_are_refused_undecoded() -> None:
     bomb = pyvips.Image.black(60_000, 60_000).write_to_buffer(".png", compression=9, bitdepth=1)
     assert len(bomb) < 1 << 20
     with pytest.raises(LimitError, match="60000×60000 is 3600 megapixels, expected at most 256"):
-        opened(bomb).check(max_pixels=256_000_000, window=WINDOW, wanted=RGB)
+        check_size(opened(bomb), pixels=1 << 40, whole_pixels=256_000_000, window=WINDOW)
+
+
+def test_tiffs_may_be_larger() -> None:
+    """What is read from top to bottom has a limit of its own, unless EXIF turns it."""
+    image = pyvips.Image.black(40_000, 10_000)
+    check_size(opened(image.write_to_buffer(".tif", tile=True)), pixels=1 << 40, whole_pixels=10**8, window=WINDOW)
+    image.set_type(pyvips.GValue.gint_type, "orientation", 6)
+    turned = opened(image.write_to_buffer(".tif", compression="deflate"))
+    with pytest.raises(LimitError, match="10000×40000 is 400 megapixels, expected at most 100"):
+        check_size(turned, pixels=1 << 40, whole_pixels=10**8, window=WINDOW)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_rows_are_read_in_spans(suffix: str) -> None:
+    """Spans of rows that overlap, and that leave some out, hold what the whole image has there; some are None."""
+    picture = opened(encode(noise(700, 90, 3), suffix, **({"Q": 90} if suffix in (".jpg", ".webp") else {})))
+    whole, spans = pixels_of(picture, RGB), [(0, 100), (40, 300), None, (200, 300), (450, 451), (450, 700)]
+    for span, strip in zip(spans, strips(picture.rows(RGB), spans), strict=True):
+        assert (strip is None) == (span is None)
+        if span:
+            assert_array_equal(whole[slice(*span)], strip)
+
+
+@pytest.mark.parametrize("size", [(350, 45), (233, 30), (1000, 130), (700, 41), (33, 90)])
+def test_scaling_is_pillows(size: tuple[int, int]) -> None:
+    """Read strip by strip, a scaled image is Pillow's antialiased bilinear one of the whole."""
+    picture = opened(png(noise(700, 90, 3)))
+    expected = np.asarray(Image.fromarray(pixels_of(picture, RGB)).resize(size[::-1], Image.Resampling.BILINEAR))
+    spans = [(first, min(first + 60, size[0])) for first in range(0, size[0], 50)]
+    for span, strip in zip(spans, strips(Scaled(picture.rows(RGB), (700, 90), size), spans), strict=True):
+        assert strip is not None
+        assert_allclose(expected[slice(*span)].astype(int), strip.astype(int), rtol=0, atol=1)
+
+
+def test_scaling_floats() -> None:
+    """A model that takes float32 gets what is between two values, not rounded."""
+    pixels = np.array([[0, 10], [20, 30]], np.uint8)
+    picture = opened(png(pixels))
+    scaled = Scaled(picture.rows(model_pb2.Input(channels=1, dtype="float32")), (2, 2), (1, 1))
+    assert_allclose(scaled.read(0, 1), 15)
+
+
+def test_arrays_follow_the_same_rules() -> None:
+    """Rows of an array become what a file of the same pixels becomes."""
+    deep = noise(40, 30, 3).astype(np.uint16) * 257
+    for pixels, wanted in ((noise(40, 30, 1), RGB), (noise(40, 30, 3), GREY), (noise(40, 30, 4), RGB), (deep, FLOAT)):
+        array = ArrayPicture("image", pixels.shape, pixels.dtype.name, lambda pixels=pixels: Sliced(pixels))
+        array.check_bands(wanted)
+        assert_array_equal(pixels_of(opened(encode(pixels, ".tif")), wanted), pixels_of(array, wanted))
+    with pytest.raises(ImageError, match="dtype: expected uint8 or uint16, got 'float32'"):
+        ArrayPicture("image", (4, 4, 1), "float32", lambda: Sliced(np.zeros((4, 4, 1))))

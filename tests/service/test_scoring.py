@@ -12,18 +12,20 @@ from pictures import noise, png
 from protos import scoring_pb2
 from service.errors import CancelledRunError, ImageError, ModelError, NotFoundError, OptionError
 from service.images.picture import open_bytes
-from service.scoring import Limits, Run, Scorer
+from service.limits import Limits
+from service.run import Run
+from service.scoring import Scorer
 
 Convert = Callable[..., Path]
 
 
 def request(model: str, **options: object) -> scoring_pb2.ScoreRequest:
-    return scoring_pb2.ScoreRequest(model=model, options=scoring_pb2.ScoreOptions(**options))
+    return scoring_pb2.ScoreRequest(model=model, options=scoring_pb2.ScoreOptions(**{"grid": True} | options))
 
 
 def scored(run: Run) -> np.ndarray:
     """The whole grid (rows, cols, classes); `run.answer()` may follow."""
-    return np.concatenate([scores for _, scores in run.bands()])
+    return np.concatenate([rows.scores for rows in run.bands()])
 
 
 def test_every_cell_is_the_networks_score_of_its_window(tmp_path: Path, convert: Convert) -> None:
@@ -45,8 +47,8 @@ def test_tiles_are_the_whole_image(tmp_path: Path, convert: Convert, toml: str, 
     models, data, asked = convert(network), png(noise(237, 301, 3)), request(network.architecture.name)
     whole = Scorer(models).plan(open_bytes(data, name="i"), asked)
     tiled = Scorer(models, Limits(tile_bytes=budget)).plan(open_bytes(data, name="i"), asked)
-    assert len(whole.tiles) == 1
-    assert len(tiled.tiles) > 3
+    assert whole.plan.tiles == 1
+    assert tiled.plan.tiles > 3
     assert_allclose(scored(tiled), scored(whole), rtol=1e-4, atol=1e-5)
 
 
@@ -150,8 +152,8 @@ def test_runs_stop_when_nobody_waits(
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED)), Limits(tile_bytes=100_000))
     answers = iter([False] * asked)
     run = scorer.plan(open_bytes(png(noise(200, 200, 3)), name="i"), request("unpadded"), lambda: next(answers, True))
-    tiles, compute = [], run.session.run
-    monkeypatch.setattr(run.session, "run", lambda pixels: tiles.append(pixels) or compute(pixels))
+    tiles, compute = [], run.session.dense
+    monkeypatch.setattr(run.session, "dense", lambda pixels: tiles.append(pixels) or compute(pixels))
     with pytest.raises((CancelledRunError, ImageError)):
         scored(run)
-    assert len(tiles) <= asked < len(run.tiles)
+    assert len(tiles) <= asked < run.plan.tiles

@@ -1,0 +1,399 @@
+"""Strides, modes, borders, regions, masks, flips and scales: each against the plain grid, or the network itself."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import convert_into
+from networks import PADDED, UNPADDED, Network, make_network
+from numpy.testing import assert_allclose, assert_array_equal
+from pictures import noise, png
+from PIL import Image
+
+from protos import scoring_pb2
+from service.engine.session import Session
+from service.errors import CapabilityError, ImageError, LimitError, OptionError
+from service.images.picture import open_bytes
+from service.limits import Limits
+from service.run import GridRows, Run
+from service.scoring import Scorer
+
+ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
+IMAGE = noise(121, 147, 3)
+MODES = {"dense": scoring_pb2.MODE_DENSE, "crops": scoring_pb2.MODE_CROPS, "auto": scoring_pb2.MODE_AUTO}
+SMALL = {"unpadded": 400_000, "padded": 400_000}
+
+
+@dataclass(frozen=True)
+class Models:
+    """Converted networks, with the originals."""
+
+    folder: Path
+    networks: dict[str, Network]
+
+    def run(self, name: str, image: np.ndarray = IMAGE, *, budget: int = 2 << 30, **options: object) -> Run:
+        """Plan an image; `budget` is that of a tile's activations."""
+        request = scoring_pb2.ScoreRequest(model=name, options=scoring_pb2.ScoreOptions(**{"grid": True} | options))
+        scorer = Scorer(self.folder, Limits(tile_bytes=budget))
+        return scorer.plan(open_bytes(png(image), name="i"), request)
+
+    def grid(self, name: str, image: np.ndarray = IMAGE, **options: object) -> np.ndarray:
+        """The grid (rows, cols, classes)."""
+        return stitched(self.run(name, image, **options))
+
+    def plain(self, name: str, image: np.ndarray) -> np.ndarray:
+        """What one run of the native file says of pixels: (rows, cols, classes)."""
+        return Session(Scorer(self.folder).model(name)).dense([image])[0]
+
+    def crops(self, name: str, tops: list[int], lefts: list[int], image: np.ndarray = IMAGE) -> np.ndarray:
+        """What one run of the native file says of every window by itself: (rows, cols, classes)."""
+        model = Scorer(self.folder).model(name)
+        height, width, session = model.vertical.window, model.horizontal.window, Session(model)
+        windows = [image[top : top + height, left : left + width] for top, left in product(tops, lefts)]
+        return np.stack([session.dense([window])[0, 0, 0] for window in windows]).reshape(len(tops), len(lefts), -1)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """An unpadded and a padded network, each with a file of half its native stride beside the native one."""
+    folder = tmp_path_factory.mktemp("views")
+    networks = {}
+    for toml, stride in ((UNPADDED, 2), (PADDED, 4)):
+        network = make_network(folder, toml)
+        convert_into(folder / "models", network, strides=(stride,))
+        networks[network.architecture.name] = network
+    return Models(folder / "models", networks)
+
+
+def stitched(run: Run) -> np.ndarray:
+    """All rows; they follow one another."""
+    bands: list[GridRows] = list(run.bands())
+    assert [band.first for band in bands] == [0, *np.cumsum([len(band.scores) for band in bands])[:-1]]
+    return np.concatenate([band.scores for band in bands])
+
+
+def starts(extent: int, window: int, stride: int) -> list[int]:
+    return list(range(0, extent - window + 1, stride))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4, 8, 12])
+@pytest.mark.parametrize("budget", [1, 400_000, 2 << 30], ids=["smallest", "small", "ample"])
+def test_every_stride_gives_the_networks_score_of_every_window(models: Models, stride: int, budget: int) -> None:
+    """Finer by phases or by a file of its own, native, coarser: an unpadded network's cells are its windows' scores."""
+    grid = models.grid("unpadded", stride=stride, mode=MODES["dense"], budget=budget)
+    tops, lefts = starts(121, 22, stride), starts(147, 26, stride)
+    assert grid.shape[:2] == (len(tops), len(lefts))
+    network, rng = models.networks["unpadded"], np.random.default_rng(stride)
+    for row, col in {
+        (0, 0),
+        (-1, -1),
+        (0, -1),
+        *zip(rng.integers(len(tops), size=9), rng.integers(len(lefts), size=9), strict=True),
+    }:
+        crop = IMAGE[tops[row] : tops[row] + 22, lefts[col] : lefts[col] + 26]
+        assert_allclose(grid[row, col], network.scores(crop), rtol=1e-4, atol=1e-4)
+    assert_allclose(grid, models.crops("unpadded", tops, lefts), **ROUNDING)
+
+
+@pytest.mark.parametrize("budget", [1, 400_000, 2 << 30], ids=["smallest", "small", "ample"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_phases_of_a_padded_network(models: Models, stride: int, budget: int) -> None:
+    """By shift and stitch, phase (a, b) is what one run says of the image from pixel (a, b) times the stride on."""
+    grid = models.grid("padded", stride=stride, mode=MODES["dense"], budget=budget)
+    tops, lefts = starts(121, 32, stride), starts(147, 32, stride)
+    assert grid.shape[:2] == (len(tops), len(lefts))
+    cropped = IMAGE[: tops[-1] + 32, : lefts[-1] + 32]
+    for a, b in product(range(8 // stride), repeat=2):
+        phase = models.plain("padded", cropped[a * stride :, b * stride :])
+        cells = grid[a :: 8 // stride, b :: 8 // stride]
+        assert_allclose(cells, phase[: cells.shape[0], : cells.shape[1]], **ROUNDING)
+
+
+def test_files_and_phases_of_a_padded_network_agree_where_they_should(models: Models) -> None:
+    """The file of half the stride is the native grid at even cells, and shift and stitch away from the first border."""
+    run = models.run("padded", stride=4, mode=MODES["dense"])
+    assert run.response.plan.file == "model.stride4.onnx"
+    grid, geometry = stitched(run), run.model.vertical
+    rows, cols = (len(starts(extent, 32, 8)) for extent in (121, 147))
+    pixels = IMAGE[: 32 + 4 * (grid.shape[0] - 1), : 32 + 4 * (grid.shape[1] - 1)]
+    assert_allclose(grid[::2, ::2], models.plain("padded", pixels)[:rows, :cols], **ROUNDING)
+    far = -(-geometry.padding_before // 8) * 2
+    phase = models.plain("padded", pixels[4:, 4:])
+    odd = grid[1::2, 1::2]
+    assert_allclose(odd[far // 2 :, far // 2 :], phase[far // 2 : len(odd), far // 2 : odd.shape[1]], **ROUNDING)
+    assert np.abs(odd[0] - phase[0, : odd.shape[1]]).max() > 1e-3
+
+
+@pytest.mark.parametrize("stride", [4, 8, 16])
+@pytest.mark.parametrize("budget", [1, 700_000], ids=["smallest", "small"])
+def test_tiles_of_a_padded_network(models: Models, stride: int, budget: int) -> None:
+    """Tiled, at every stride and at all four borders, the grid is that of one pass."""
+    image = noise(301, 357, 3)
+    whole = models.run("padded", image, stride=stride, mode=MODES["dense"])
+    tiled = models.run("padded", image, stride=stride, mode=MODES["dense"], budget=budget)
+    assert whole.plan.tiles == 1
+    assert tiled.plan.tiles > 3
+    assert_allclose(stitched(tiled), stitched(whole), **ROUNDING)
+
+
+@pytest.mark.parametrize("name", ["unpadded", "padded"])
+@pytest.mark.parametrize("stride", [3, 8, 40])
+def test_crops_are_the_windows_by_themselves(models: Models, name: str, stride: int) -> None:
+    """Any stride, padded or not: each cell is what the classifier says of its window alone, to 1e-5."""
+    run = models.run(name, stride=stride, mode=MODES["crops"])
+    assert (run.response.mode, run.response.mode_reason) == ("crops", "as asked for")
+    window = run.model.spec.window
+    tops, lefts = starts(121, window.height, stride), starts(147, window.width, stride)
+    assert_allclose(stitched(run), models.crops(name, tops, lefts), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("unpadded", "dense"), ("padded", "dense"), ("padded", "crops")])
+@pytest.mark.parametrize("budget", [1, 2 << 30], ids=["smallest", "ample"])
+def test_anchored_windows_are_flush_with_the_edge(models: Models, name: str, mode: str, budget: int) -> None:
+    """One more row and column end where the image does; what lies on the lattice stays as it was."""
+    run = models.run(name, border="BORDER_ANCHOR", mode=MODES[mode], budget=budget)
+    grid, info, window = stitched(run), run.response.grid, run.model.spec.window
+    plain = models.grid(name, mode=MODES[mode])
+    assert (info.last_y, info.last_x) == (121 - window.height, 147 - window.width)
+    assert (info.left_out.height, info.left_out.width) == (0, 0)
+    assert grid.shape[:2] == (plain.shape[0] + 1, plain.shape[1] + 1)
+    assert_allclose(grid[:-1, :-1], plain, **ROUNDING)
+    native = run.model.vertical.stride
+    flush = IMAGE[info.last_y % native :, info.last_x % native :]
+    expected = (
+        models.plain(name, flush)[-1, -1] if mode == "dense" else models.crops(name, [info.last_y], [info.last_x])
+    )
+    assert_allclose(grid[-1, -1], expected.reshape(-1), **ROUNDING)
+
+
+@pytest.mark.parametrize("budget", [1, 2 << 30], ids=["smallest", "ample"])
+@pytest.mark.parametrize(("name", "stride"), [("unpadded", 4), ("unpadded", 1), ("padded", 8), ("padded", 4)])
+def test_regions_have_the_whole_images_values(models: Models, name: str, stride: int, budget: int) -> None:
+    """A region is the cells whose windows lie inside it, as the whole image has them; its origin says where."""
+    whole = models.grid(name, stride=stride, mode=MODES["dense"])
+    x, y, width, height = 13, 31, 90, 61
+    region = scoring_pb2.Region(x=x, y=y, width=width, height=height)
+    run = models.run(name, stride=stride, mode=MODES["dense"], region=region, budget=budget)
+    window = run.model.spec.window
+    rows = [row for row, top in enumerate(starts(121, window.height, stride)) if y <= top <= y + height - window.height]
+    cols = [col for col, left in enumerate(starts(147, window.width, stride)) if x <= left <= x + width - window.width]
+    assert_allclose(stitched(run), whole[np.ix_(rows, cols)], **ROUNDING)
+    assert (run.response.grid.origin_y, run.response.grid.origin_x) == (rows[0] * stride, cols[0] * stride)
+    assert_allclose(run.answer().average.values, whole[np.ix_(rows, cols)].mean((0, 1)), rtol=1e-4, atol=1e-6)
+
+
+def inside(mask: np.ndarray, tops: list[int], lefts: list[int], window: tuple[int, int]) -> np.ndarray:
+    """Which windows lie wholly inside a mask, one by one."""
+    there = [mask[top : top + window[0], left : left + window[1]].all() for top, left in product(tops, lefts)]
+    return np.array(there).reshape(len(tops), len(lefts))
+
+
+@pytest.mark.parametrize("budget", [1, 2 << 30], ids=["smallest", "ample"])
+@pytest.mark.parametrize("border", ["BORDER_LATTICE", "BORDER_ANCHOR"])
+@pytest.mark.parametrize("name", ["unpadded", "padded"])
+def test_masks_choose_the_windows_inside(models: Models, name: str, border: str, budget: int) -> None:
+    """The others are NaN, do not count in the average, and tiles that hold none of the wanted are not run."""
+    mask = np.zeros((121, 147), np.uint8)
+    mask[3:60, 5:70], mask[70:, 90:] = 1, 255
+    whole = models.grid(name, border=border)
+    run = models.run(name, border=border, budget=budget, mask_image=scoring_pb2.Image(encoded=png(mask)))
+    ran: list[int] = []
+    run.progress = ran.append
+    grid, info = stitched(run), run.response.grid
+    tops = [*range(0, info.last_y, info.stride.height), info.last_y]
+    lefts = [*range(0, info.last_x, info.stride.width), info.last_x]
+    wanted = inside(mask, tops, lefts, (info.window.height, info.window.width))
+    assert 0 < wanted.sum() < wanted.size
+    assert_array_equal(~wanted, np.isnan(grid).all(-1))
+    assert_allclose(grid[wanted], whole[wanted], **ROUNDING)
+    response = run.answer()
+    assert response.scored_cells == wanted.sum()
+    assert_allclose(response.average.values, whole[wanted].mean(0), rtol=1e-4, atol=1e-6)
+    assert ran[-1] == run.plan.tiles
+
+
+def test_masked_tiles_are_not_run(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mask over a corner leaves out the tiles of all other corners."""
+    mask = np.zeros((121, 147), np.uint8)
+    mask[:40, :40] = 1
+    run = models.run("unpadded", budget=1, mask_image=scoring_pb2.Image(encoded=png(mask)))
+    tiles, compute = [], run.session.dense
+    monkeypatch.setattr(run.session, "dense", lambda pixels: tiles.extend(pixels) or compute(pixels))
+    grid = stitched(run)
+    assert len(tiles) == np.isfinite(grid[..., 0]).sum() == 5 * 4
+
+
+def test_otsu_leaves_out_background(models: Models) -> None:
+    """What is background all over is not scored, be the background light or dark; the rest is."""
+    for background, foreground in ((250, 60), (5, 200)):
+        image = np.full((400, 400, 3), background, np.uint8)
+        image[100:180, 200:300] = foreground
+        run = models.run("unpadded", image, mask_otsu=True)
+        scored = np.isfinite(stitched(run)).all(-1)
+        touching = np.zeros_like(scored)
+        for row, col in np.ndindex(*touching.shape):
+            touching[row, col] = (image[4 * row : 4 * row + 22, 4 * col : 4 * col + 26] == foreground).any()
+        assert_array_equal(touching, scored)
+
+
+@pytest.mark.parametrize("budget", [1, 2 << 30], ids=["smallest", "ample"])
+@pytest.mark.parametrize(
+    ("name", "stride", "border"),
+    [("unpadded", 4, "BORDER_LATTICE"), ("padded", 8, "BORDER_LATTICE"), ("padded", 4, "BORDER_ANCHOR"),
+     ("padded", 2, "BORDER_LATTICE"), ("unpadded", 2, "BORDER_ANCHOR")],
+)  # fmt: skip
+def test_flips(models: Models, name: str, stride: int, border: str, budget: int) -> None:
+    """The grid is the mean of the image's and of the mirrored one's, mirrored back; so are averages."""
+    options = {"stride": stride, "mode": MODES["dense"], "border": border}
+    plain = models.run(name, **options)
+    grid, info = stitched(plain), plain.response.grid
+    left_out = 147 - (info.stride.width * ((147 - info.window.width) // info.stride.width) + info.window.width)
+    mirrored = models.grid(name, IMAGE[:, : 147 - left_out][:, ::-1], stride=stride, mode=MODES["dense"])[:, ::-1]
+    if border == "BORDER_ANCHOR":
+        lattice = slice(0, mirrored.shape[1])
+        down = models.grid(name, IMAGE[:, : 147 - left_out][:, ::-1], **options)[:, ::-1]
+        assert_allclose(down[:-1], mirrored, **ROUNDING)
+        mirrored = down
+    else:
+        lattice = slice(None)
+    run = models.run(name, flip=True, budget=budget, **options)
+    flipped = stitched(run)
+    assert_allclose(flipped[:, lattice], (grid[:, lattice] + mirrored) / 2, **ROUNDING)
+    assert_allclose(run.answer().average.values, flipped.mean((0, 1)), rtol=1e-4, atol=1e-6)
+
+
+def test_the_anchored_column_is_flipped_too(models: Models) -> None:
+    """Its mirrored window is the first of the mirrored image."""
+    run = models.run("unpadded", flip=True, border="BORDER_ANCHOR")
+    grid, left = stitched(run), run.response.grid.last_x
+    tops = starts(121, 22, 4)
+    there, mirrored = models.crops("unpadded", tops, [left]), models.crops("unpadded", tops, [0], IMAGE[:, ::-1])
+    assert_allclose(grid[:-1, -1:], (there + mirrored) / 2, **ROUNDING)
+
+
+@pytest.mark.parametrize("name", ["unpadded", "padded"])
+@pytest.mark.parametrize("average", ["AVERAGE_OF_SCORES", "AVERAGE_OF_PROBABILITIES"])
+def test_scales(models: Models, name: str, average: str) -> None:
+    """Averages over cells first, then over views that weigh the same; the grid is the first scale's."""
+    sizes = {"80": (80, 97), "0.5x": (60, 74), "1.5x": (182, 220), "1x": (121, 147)}
+    scales = [scoring_pb2.Scale(shorter_side=80)] + [scoring_pb2.Scale(factor=factor) for factor in (0.5, 1.5, 1)]
+    run = models.run(name, scales=scales, average=average, flip=True)
+    grid, response = stitched(run), run.answer()
+    averages = []
+    for size in sizes.values():
+        image = np.asarray(Image.fromarray(IMAGE).resize(size[::-1], Image.Resampling.BILINEAR))
+        alone = models.run(name, image, average=average, flip=True)
+        whole = stitched(alone)
+        averages.append(alone.answer().average.values)
+        if size == (80, 97):
+            assert_allclose(grid, whole, rtol=0.05, atol=0.02)  # pixels differ by one here and there
+    assert_allclose(response.average.values, np.mean(averages, axis=0), rtol=0.02, atol=2e-3)
+    assert (response.grid.scaled.height, response.grid.scaled.width) == (80, 97)
+    assert [(view.image.height, view.image.width) for view in response.plan.views] == list(sizes.values())
+
+
+def test_masks_regions_and_flips_at_a_scale(models: Models) -> None:
+    """Windows of a scaled image are inside a mask where their pixels of the image itself are."""
+    mask = np.zeros((121, 147), np.uint8)
+    mask[:, :80] = 1
+    scale = scoring_pb2.Scale(factor=2)
+    options = {"scales": [scale], "flip": True, "region": scoring_pb2.Region(x=0, y=20, width=147, height=101)}
+    whole = models.run("unpadded", **options)
+    plain = stitched(whole)
+    run = models.run("unpadded", mask_image=scoring_pb2.Image(encoded=png(mask)), **options)
+    grid, info = stitched(run), run.response.grid
+    assert (info.origin_y, info.origin_x) == (40, 0)
+    wanted = [np.rint((4 * col + 26) / 2) <= 80 for col in range(info.cols)]
+    assert_array_equal(np.isfinite(grid[..., 0]), np.broadcast_to(wanted, grid.shape[:2]))
+    assert_allclose(grid[:, wanted], plain[:, wanted], **ROUNDING)
+    assert_allclose(run.answer().average.values, plain[:, wanted].mean((0, 1)), rtol=1e-4, atol=1e-6)
+
+
+def test_grids_in_fewer_bytes(models: Models) -> None:
+    """float16, the highest few and the winner alone are those of the full grid; chosen classes keep their order."""
+    full = models.grid("unpadded")
+    (half,) = models.run("unpadded", grid_as="GRID_AS_FLOAT16").bands()
+    assert half.scores.dtype == np.float16
+    assert_allclose(half.scores, full, rtol=1e-3)
+    (highest,) = models.run("unpadded", grid_as="GRID_AS_TOP", grid_top=3).bands()
+    order = np.argsort(-full, axis=-1, kind="stable")[..., :3]
+    assert_allclose(highest.scores, np.take_along_axis(full, order, -1), **ROUNDING)
+    assert_array_equal(order, highest.positions)
+    (winner,) = models.run("unpadded", grid_as="GRID_AS_ARGMAX", classes=["3", "1"]).bands()
+    assert_array_equal(full[..., [3, 1]].argmax(-1)[..., None], winner.positions)
+
+
+def test_the_cheaper_mode_is_taken_where_both_are_exact(models: Models) -> None:
+    """Windows that hardly overlap are cropped where that changes nothing, and only there."""
+    for name, stride, mode in (("unpadded", 4, "dense"), ("unpadded", 40, "crops"), ("padded", 40, "dense")):
+        run = models.run(name, stride=stride)
+        assert run.response.mode == mode
+        dense, crops = (models.run(name, stride=stride, mode=MODES[mode]).plan for mode in ("dense", "crops"))
+        if name == "unpadded":
+            assert run.plan.multiply_adds == min(dense.multiply_adds, crops.multiply_adds)
+    assert models.run("unpadded", stride=3).response.mode == "crops"
+    assert "no dense stride of 3 pixels" in models.run("unpadded", stride=3).response.mode_reason
+    assert "instead of" in models.run("unpadded", stride=40).response.mode_reason
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"stride": 3}, CapabilityError, r"expected a divisor or a multiple of 8 pixels, or .* \(8, 4\), got 3"),
+        ({"stride": 1 << 21}, OptionError, "stride: expected at most"),
+        ({"mode": 9}, OptionError, "mode: expected a value of Mode, got 9"),
+        ({"border": 9}, OptionError, "border: expected a value of Border, got 9"),
+        ({"grid_as": 9}, OptionError, "grid_as: expected a value of GridAs, got 9"),
+        ({"scales": [scoring_pb2.Scale()]}, OptionError, "scales: expected a positive"),
+        ({"scales": [scoring_pb2.Scale(factor=float("nan"))]}, OptionError, "scales: expected a positive"),
+        ({"scales": [scoring_pb2.Scale(factor=-1)]}, OptionError, "scales: expected a positive"),
+        ({"scales": [scoring_pb2.Scale(factor=1)] * 17}, OptionError, "scales: expected at most 16, got 17"),
+        ({"scales": [scoring_pb2.Scale(factor=0.1)]}, ImageError, "window of 32×32 pixels, got 15×12 at 0.1x"),
+        ({"scales": [scoring_pb2.Scale(factor=1e9)]}, LimitError, "scales: "),
+        ({"region": scoring_pb2.Region(x=120, y=0, width=40, height=40)}, ImageError, "region: expected pixels inside"),
+        ({"region": scoring_pb2.Region(x=1, y=0, width=38, height=40)}, ImageError, "region: horizontally, expected"),
+        ({"region": scoring_pb2.Region(x=0, y=0, width=40)}, ImageError, "region: vertically, expected a region that"),
+        ({"mask_image": scoring_pb2.Image(encoded=png(noise(121, 146, 1)))}, ImageError, "147×121 pixels, got 146×121"),
+        ({"mask_image": scoring_pb2.Image(name="m", encoded=b"x")}, ImageError, "m: not a whole"),
+    ],
+)
+def test_options_that_cannot_be(models: Models, options: dict, error: type[Exception], said: str) -> None:
+    """Each is refused before a pixel is decoded, with one line that names the field."""
+    with pytest.raises(error, match=said):
+        models.run("padded", **options)
+
+
+def test_masks_without_a_window_are_refused(models: Models) -> None:
+    """An average of nothing is no number."""
+    run = models.run("padded", mask_image=scoring_pb2.Image(encoded=png(np.zeros((121, 147), np.uint8))))
+    assert np.isnan(stitched(run)).all()
+    with pytest.raises(ImageError, match="mask: expected a window to be scored, got none inside"):
+        run.answer()
+    with pytest.raises(ImageError, match="expected a foreground by Otsu's threshold, got one tone"):
+        stitched(models.run("padded", np.full((121, 147, 3), 9, np.uint8), mask_otsu=True))
+
+
+def test_scores_that_are_no_numbers_are_reported(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cell that is NaN is named, and not averaged away; one that a mask leaves out does not matter."""
+
+    def spoilt(compute: Callable[..., np.ndarray]) -> Iterator[np.ndarray]:
+        def run(tiles: list[np.ndarray]) -> np.ndarray:
+            scores = compute(tiles).copy()
+            scores[0, 3, 5, 1] = np.nan
+            return scores
+
+        return run
+
+    run = models.run("unpadded")
+    monkeypatch.setattr(run.session, "dense", spoilt(run.session.dense))
+    with pytest.raises(ImageError, match="NaN or infinite, among rows 0 to 24, columns 0 to 30"):
+        stitched(run)
+    mask = np.ones((121, 147), np.uint8)
+    mask[:40] = 0
+    run = models.run("unpadded", mask_image=scoring_pb2.Image(encoded=png(mask)))
+    monkeypatch.setattr(run.session, "dense", spoilt(run.session.dense))
+    assert np.isfinite(stitched(run)[10:]).all()
+    assert np.isfinite(run.answer().average.values).all()
