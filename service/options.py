@@ -1,6 +1,5 @@
 """The options of a request, resolved for a model: what it asks for, before any image is looked at."""
 
-import math
 from dataclasses import dataclass
 
 from protos import scoring_pb2
@@ -107,7 +106,7 @@ def _check_scales(asked: scoring_pb2.ScoreOptions) -> None:
         match scale.WhichOneof("size"):
             case "shorter_side" if 0 < scale.shorter_side <= MAX_SIDE:
                 continue
-            case "factor" if math.isfinite(scale.factor) and scale.factor > 0:
+            case "factor" if 0 < scale.factor <= MAX_SIDE:
                 continue
         raise OptionError(f"scales: expected a positive number of pixels or a positive factor, got {scale_text(scale)}")
 

@@ -11,7 +11,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.filters import threshold_otsu
 
 from protos import model_pb2
 from service.errors import ImageError
@@ -93,6 +92,8 @@ def drawn(mask: VipsPicture, picture: Picture) -> Drawn:
 
 def foreground(picture: Picture, wanted: model_pb2.Input) -> Foreground:
     """Find what is not background in the pixels that a model is given; raises ImageError if nothing differs."""
+    from skimage.filters import threshold_otsu  # noqa: PLC0415 (loads SciPy, which nothing else needs)
+
     size = picture.height, picture.width
     scale = min(1.0, THUMBNAIL / max(size))
     scaled = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

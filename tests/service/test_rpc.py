@@ -56,7 +56,7 @@ def test_server_and_process_answer_alike(client: Client, models: Path, tmp_path:
         path = tmp_path / name
         path.write_bytes(data)
         remote = client.score(path, model=model, grid=True)
-        run = local.start(path, scoring_pb2.ScoreRequest(model=model))
+        run = local.start(path, scoring_pb2.ScoreRequest(model=model, options=scoring_pb2.ScoreOptions(grid=True)))
         grid = np.concatenate([scores for _, scores in run.bands()])
         assert without_times(remote) == without_times(Answer(run.answer()))
         np.testing.assert_array_equal(remote.grid, grid)
