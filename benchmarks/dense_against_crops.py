@@ -57,14 +57,16 @@ def sizes(layer: Conv | MaxPool, shape: tuple[int, ...]) -> Iterator[int]:
     return ((size + 2 * layer.pad - layer.kernel) // layer.stride + 1 for size in shape[1:])
 
 
-def convert(name: str, folder: Path) -> StoredModel:
-    """Convert a random network of a shipped architecture."""
-    random_checkpoint(load_architecture(name), folder / "weights.safetensors")
-    classifier = read_source(folder / "weights.safetensors", arch=name, window=None)
+def convert(arch: str, folder: Path, *, strides: tuple[int, ...] = ()) -> StoredModel:
+    """Convert a random network of a shipped architecture, or of a TOML file."""
+    architecture = load_architecture(arch)
+    random_checkpoint(architecture, folder / "weights.safetensors")
+    classifier = read_source(folder / "weights.safetensors", arch=arch, window=None)
     silent = conversion.Progress(step=lambda *_: None, advance=lambda: None)
-    report = conversion.convert(classifier, conversion.Request(folder / name / "1"), silent)
-    print(f"{name}: {report.document()['verdict']}")
-    return ModelRepository(folder).open(name, "1")
+    request = conversion.Request(folder / architecture.name / "1", strides=strides)
+    report = conversion.convert(classifier, request, silent)
+    print(f"{architecture.name}: {report.document()['verdict']}")
+    return ModelRepository(folder).open(architecture.name, "1")
 
 
 def crops_of(image: NDArray[np.uint8], spec: model_pb2.ModelSpec) -> NDArray[np.uint8]:

@@ -207,9 +207,12 @@ def _greyed(image: Path, longest: int) -> NDArray[np.uint8]:
         picture = pyvips.Image.new_from_array(np.ascontiguousarray(np.asarray(pixels[::step])[:, ::step]))
         picture = picture.copy(interpretation="rgb16" if picture.format == "ushort" else "srgb")
     else:
-        with image.open("rb") as file:
-            source = pyvips.Source.new_from_descriptor(file.fileno())
-        picture = pyvips.Image.thumbnail_source(source, longest, height=longest, size="down", export_profile="srgb")
+        try:
+            with image.open("rb") as file:
+                source = pyvips.Source.new_from_descriptor(file.fileno())
+            picture = pyvips.Image.thumbnail_source(source, longest, height=longest, size="down", export_profile="srgb")
+        except pyvips.Error:  # a slide or raster that libvips does not read
+            return np.full((1, 1, 3), 255, np.uint8)
     picture = picture.flatten(background=255) if picture.hasalpha() else picture
     grey: NDArray[np.uint8] = picture.colourspace("b-w").cast("uchar").numpy()
     return np.repeat(grey.reshape(*grey.shape[:2], -1)[..., :1], 3, axis=2)

@@ -17,7 +17,7 @@ from protos import scoring_pb2
 from service.engine.repository import ModelRepository, StoredModel
 from service.engine.session import Session
 from service.errors import LimitError
-from service.images.mask import Mask, drawn, foreground
+from service.images.mask import Both, Drawn, Mask, drawn, foreground
 from service.images.picture import Picture, check_size, open_image
 from service.limits import Limits
 from service.options import Options, resolve
@@ -126,7 +126,22 @@ def little(numbers: np.ndarray) -> bytes:
 
 
 def _masks(picture: Picture, model: StoredModel, options: Options) -> Callable[[], Mask | None]:
-    """Begins the mask anew for every view; a mask that does not fit is refused here, before anything is scored."""
+    """Begins the mask anew for every view: the one asked for, and where there are data.
+
+    A mask that does not fit is refused here, before anything is scored.
+    """
+    asked = _mask(picture, model, options)
+
+    def begin() -> Mask | None:
+        valid, mask = picture.valid(), asked()
+        if valid is None or mask is None:
+            return mask if valid is None else Drawn(valid)
+        return Both(Drawn(valid), mask)
+
+    return begin
+
+
+def _mask(picture: Picture, model: StoredModel, options: Options) -> Callable[[], Mask | None]:
     match options.asked.WhichOneof("mask"):
         case "mask_image":
             mask = open_image(options.asked.mask_image)

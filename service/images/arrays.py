@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protos import model_pb2
 from service.errors import ImageError
-from service.images.picture import MAX_SIDE, RAW_FORMATS, in_memory
+from service.images.picture import FETCHED, MAX_SIDE, RAW_FORMATS, in_memory
 from service.images.pixels import convert
-from service.images.rows import Pixels
+from service.images.rows import Pixels, Rows
 
 Array = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -31,6 +31,8 @@ class ArrayPicture:
     shape: tuple[int, int, int]
     dtype: str
     begin: Callable[[], ArrayRows]
+    begin_valid: Callable[[], Rows] | None = None
+    """The same for a mask, one channel that is 0 where the file says that there are no data; None: nowhere."""
     whole: bool = False
 
     def __post_init__(self) -> None:
@@ -56,6 +58,10 @@ class ArrayPicture:
         row = np.zeros((1, 1, self.shape[2]), self.dtype)
         _converted(self.name, row, wanted)
 
+    def valid(self) -> Rows | None:
+        """Where there are data, from the top: not 0; None: everywhere."""
+        return self.begin_valid() if self.begin_valid is not None else None
+
     def rows(self, wanted: model_pb2.Input) -> "ConvertedRows":
         """The pixels as a model takes them, from the top."""
         return ConvertedRows(self.name, self.begin(), wanted)
@@ -71,7 +77,10 @@ class ConvertedRows:
 
     def read(self, first: int, stop: int) -> Pixels:
         """Rows [first, stop) as (rows, width, channels)."""
-        return _converted(self.name, self.source.read(first, stop), self.wanted)
+        pixels = self.source.read(first, stop)
+        each = max(1, FETCHED // pixels[:1].nbytes)
+        parts = [pixels[start : start + each] for start in range(0, stop - first, each)]
+        return cast("Pixels", np.concatenate([_converted(self.name, part, self.wanted) for part in parts]))
 
 
 def _converted(name: str, pixels: Array, wanted: model_pb2.Input) -> Pixels:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from protos import model_pb2
 from service.errors import ImageError
 from service.images.picture import Picture, VipsPicture
-from service.images.rows import Held, Pixels, Scaled
+from service.images.rows import Held, Pixels, Rows, Scaled
 
 THUMBNAIL = 2048
 """Pixels of its longer side."""
@@ -35,14 +35,14 @@ class Mask(Protocol):
 
 @dataclass
 class Drawn:
-    """A mask as an image of the same size, every pixel of which that is not 0 counts."""
+    """A mask as rows of the same width, every pixel of which that is not 0 counts."""
 
-    picture: VipsPicture
+    rows: Rows
     _held: Held = field(init=False)
 
     def __post_init__(self) -> None:
         """Start at the top."""
-        self._held = Held(self.picture.truth())
+        self._held = Held(self.rows)
 
     def windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
         """Windows that lie wholly inside."""
@@ -69,6 +69,18 @@ class Foreground:
         return spans[0] * scaled // whole, -(-spans[1] * scaled // whole)
 
 
+@dataclass(frozen=True)
+class Both:
+    """What two masks let through."""
+
+    one: Mask
+    other: Mask
+
+    def windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
+        """Windows that are to be scored by either."""
+        return self.one.windows(rows, cols) & self.other.windows(rows, cols)
+
+
 def counts(mask: NDArray[np.bool_], rows: Spans, cols: Spans) -> NDArray[np.int64]:
     """How many pixels of each window (rows, cols) are set."""
     across = np.zeros((len(mask) + 1, len(cols[0])), np.int64)
@@ -87,7 +99,7 @@ def drawn(mask: VipsPicture, picture: Picture) -> Drawn:
         raise ImageError(
             f"mask: expected the image's {picture.width}×{picture.height} pixels, got {mask.width}×{mask.height}"
         )
-    return Drawn(mask)
+    return Drawn(mask.truth())
 
 
 def foreground(picture: Picture, wanted: model_pb2.Input) -> Foreground:

@@ -55,6 +55,9 @@ class Picture(Protocol):
     def check_bands(self, wanted: model_pb2.Input) -> None:
         """Raise ImageError if the bands cannot become what a model takes."""
 
+    def valid(self) -> Rows | None:
+        """Where there are data, one channel, from the top: not 0; None: everywhere."""
+
     def rows(self, wanted: model_pb2.Input) -> Rows:
         """The pixels as a model takes them, from the top; may be asked for again. Raises ImageError while reading."""
 
@@ -102,6 +105,9 @@ class VipsPicture:
     def check_bands(self, wanted: model_pb2.Input) -> None:
         """Raise ImageError if the bands cannot become what a model takes."""
         self._converted(self.image, wanted)
+
+    def valid(self) -> None:
+        """There are data everywhere."""
 
     def rows(self, wanted: model_pb2.Input) -> "VipsRows":
         """The pixels as a model takes them, from the top."""

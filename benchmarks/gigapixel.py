@@ -1,0 +1,162 @@
+"""Memory and time for images of 1 to 1024 megapixels, in this process's place and through a server.
+
+    python benchmarks/gigapixel.py [--folder DIR] [--sides 1024,2048,4096,8192,16384,32768]
+
+The shipped page is repeated into tiled, pyramidal TIFF files, which are kept in the folder. Each is scored by the
+digits model at its native stride with the whole grid written, in a process of its own and through a server of its own;
+small ones several times. Memory is the peak above the process that has scored one window; seconds are the median of
+the runs, also against the same of 2048×2048 pixels.
+"""
+
+import argparse
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyvips
+
+from client.grid import grid_file
+from client.job import Scorer
+from client.large import LargeRun, unwatched
+from client.local import LocalScorer
+from client.remote import Client
+from protos import scoring_pb2
+
+DIGITS = Path(__file__).parents[1] / "models" / "digits"
+PIXELS_A_RUN = 1 << 26
+"""Smaller images are scored as often as gives so many."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one image took."""
+
+    seconds: float
+    above_idle: float
+    """Megabytes."""
+
+
+def page_of(side: int, folder: Path) -> Path:
+    """A square image of so many pixels a side, as a tiled pyramidal TIFF file."""
+    path = folder / f"page-{side}.tif"
+    if not path.exists():
+        page = pyvips.Image.new_from_file(str(DIGITS / "page.png"))
+        whole = page.replicate(-(-side // page.width), -(-side // page.height)).crop(0, 0, side, side)
+        partial = path.with_suffix(".partial")
+        whole.tiffsave(str(partial), tile=True, tile_width=256, tile_height=256, pyramid=True, compression="deflate",
+                       bigtiff=True)  # fmt: skip
+        partial.rename(path)
+    return path
+
+
+def score(scorer: Scorer, image: Path, grid: Path) -> None:
+    """Score an image and write its grid, as the command does."""
+    request = scoring_pb2.ScoreRequest(model="digits", options=scoring_pb2.ScoreOptions(grid=True))
+    run = scorer.start(image, request, unwatched)
+    with grid_file(grid, run.response) as rows:
+        for first, scores in run.bands():
+            rows(first, scores)
+    run.answer()
+    run.close()
+
+
+def memory(process: int | str, field: str) -> float:
+    """A process's resident memory, now ("VmRSS") or at its peak ("VmHWM"), in megabytes."""
+    status = Path(f"/proc/{process}/status").read_text("utf-8")
+    return int(next(line for line in status.splitlines() if line.startswith(field)).split()[1]) / 1e3
+
+
+def measured(run: Callable[[], None], times: int, process: int | str = "self") -> Figures:
+    """The median of some runs, and the peak of a process above what it was before them."""
+    idle, seconds = memory(process, "VmRSS"), []
+    Path(f"/proc/{process}/clear_refs").write_text("5", "ascii")
+    for _ in range(times):
+        before = time.monotonic()
+        run()
+        seconds.append(time.monotonic() - before)
+    return Figures(statistics.median(seconds), memory(process, "VmHWM") - idle)
+
+
+def here(image: Path, window: Path, grid: Path, times: int) -> Figures:
+    """Scored by this process."""
+    scorer = LocalScorer(DIGITS.parent)
+    score(scorer, window, grid)
+    return measured(lambda: score(scorer, image, grid), times)
+
+
+@contextmanager
+def server() -> Iterator[tuple[int, str]]:
+    """A server of the shipped models: its process and its address."""
+    command = [sys.executable, "-m", "service", "--models", str(DIGITS.parent), "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=DIGITS.parents[1]) as process:  # noqa: S603 (our own)
+        try:
+            assert process.stderr is not None  # noqa: S101 (a pipe)
+            yield process.pid, process.stderr.readline().split('"address": "')[1].split('"')[0]
+        finally:
+            process.terminate()
+
+
+def there(image: Path, window: Path, grid: Path, times: int) -> Figures:
+    """Scored by a server, its file sent in parts and its rows taken as they come; the server's memory."""
+    with server() as (process, address), Client(address) as client:
+        score(client, window, grid)
+        return measured(lambda: score(Parted(client), image, grid), times, process)
+
+
+@dataclass(frozen=True)
+class Parted:
+    """A client that sends every image in parts."""
+
+    client: Client
+
+    def model(self, name: str, version: str = "") -> scoring_pb2.GetModelResponse:
+        """Describe a model."""
+        return self.client.model(name, version)
+
+    def start(self, image: Path, request: scoring_pb2.ScoreRequest, _: Callable[[str, int, int], None]) -> LargeRun:
+        """Begin to score an image."""
+        return self.client.score_large(image, model=request.model, grid=True)
+
+
+def table(sides: list[int], folder: Path) -> Iterator[str]:
+    """Measure each, each in processes of its own; a line for each."""
+    yield "megapixels  in this process: s   s/MP  of 2048²     MB  through a server: s   s/MP  of 2048²     MB"
+    window, reference = page_of(128, folder), dict[int, float]()
+    for side in sorted(sides, key=lambda side: side != 2048):
+        megapixels, columns = side * side / 1e6, []
+        times = max(1, PIXELS_A_RUN // side**2)
+        for place, work in enumerate((here, there)):
+            spawn = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+                figures = pool.submit(work, page_of(side, folder), window, folder / "grid.npz", times).result()
+            each = figures.seconds / megapixels
+            reference.setdefault(place, each)
+            columns.append(
+                f"{figures.seconds:16.2f} {each:6.4f} {each / reference[place]:8.2f} {figures.above_idle:6.0f}"
+            )
+        yield f"{megapixels:10.1f}  {'     '.join(columns)}"
+
+
+def main() -> None:
+    """Make the images, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="where the images are kept; a temporary folder unless told")
+    parser.add_argument("--sides", default="1024,2048,4096,8192,16384,32768", help="pixels; 2048 is needed")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        for line in table([int(side) for side in arguments.sides.split(",")], folder):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""How much faster a finer grid is in one pass than by shifted passes of the native network, paired in one process.
+
+    python benchmarks/strides.py [--network padded | unpadded] [--size 512] [--pairs 5]
+
+VGG-16 with random weights, or the same without padding and a window of 404 pixels, is converted for strides 16 and 8
+too. An image is scored at these strides by their files, and by shift and stitch of the native one, in turn; the ratio
+of every pair counts, beside that of the multiply-adds that the two plans say.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyvips
+from dense_against_crops import convert
+from numpy.typing import NDArray
+
+from protos import model_pb2, scoring_pb2
+from service.engine.repository import StoredModel
+from service.images.picture import VipsPicture
+from service.limits import Limits
+from service.options import resolve
+from service.plan import Plan, make_plan
+from service.run import Run
+from service.scoring import Scorer
+
+ARCHITECTURES = Path(__file__).parents[1] / "converter" / "architectures"
+STRIDES = (16, 8)
+
+
+def unpadded(folder: Path) -> str:
+    """VGG-16's layers without padding, as a TOML file; its cells read 404 pixels, which is its window."""
+    text = (ARCHITECTURES / "vgg16.toml").read_text("utf-8")
+    text = text.replace(", pad = 1", "").replace("224", "404").replace('name = "vgg16"', 'name = "unpadded16"')
+    path = folder / "unpadded16.toml"
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+def native_only(model: StoredModel) -> StoredModel:
+    """The same model without its other files, so that finer strides take shifted passes."""
+    spec = model_pb2.ModelSpec()
+    spec.CopyFrom(model.spec)
+    for entries in (spec.strides, spec.cost, spec.parity):
+        del entries[1:]
+    return replace(model, spec=spec)
+
+
+def score(
+    scorer: Scorer, model: StoredModel, image: pyvips.Image, stride: int
+) -> tuple[float, Plan, NDArray[np.float32]]:
+    """Seconds, plan and grid of one run."""
+    options = scoring_pb2.ScoreOptions(stride=stride, mode=scoring_pb2.MODE_DENSE, grid=True)
+    resolved = resolve(model, options)
+    plan = make_plan(model, resolved, (image.height, image.width), Limits(), pixels=1 << 40)
+    picture = VipsPicture("noise", image, lambda: image, whole=False)
+    run = Run(picture, model, scorer.session(model, plan.mode.position), plan, resolved)
+    start = time.monotonic()
+    grid = np.concatenate([rows.scores for rows in run.bands()], dtype=np.float32)
+    return time.monotonic() - start, plan, grid
+
+
+def main() -> None:
+    """Convert, warm up, measure in turn, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", choices=["padded", "unpadded"], default="padded")
+    parser.add_argument("--size", type=int, default=512, help="the image's height and width in pixels")
+    parser.add_argument("--pairs", type=int, default=5, help="how many times either is run")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        arch = "vgg16" if arguments.network == "padded" else unpadded(folder)
+        model, scorer = convert(arch, folder, strides=STRIDES), Scorer(folder)
+        pixels = np.random.default_rng(1).integers(0, 256, (arguments.size, arguments.size, 3), np.uint8)
+        image = pyvips.Image.new_from_array(pixels)
+        print("stride  passes  cells      one pass   shifted  ratio (lowest to highest)  of multiply-adds  difference")
+        for stride in STRIDES:
+            ways = (model, native_only(model))
+            if arguments.pairs > 1:
+                for way in ways:
+                    score(scorer, way, image, stride)
+            pairs = [[score(scorer, way, image, stride) for way in ways] for _ in range(arguments.pairs)]
+            (one, plan, grid), (_, shifted, other) = pairs[-1]
+            difference = np.abs(grid - other).max() / np.abs(other).max()
+            ratios = [pair[1][0] / pair[0][0] for pair in pairs]
+            one, four = (statistics.median(pair[way][0] for pair in pairs) for way in (0, 1))
+            print(
+                f"{stride:6} {(32 // stride) ** 2:7} {grid.shape[0]:4}×{grid.shape[1]:<4} {one:8.2f} s {four:8.2f} s "
+                f"{statistics.median(ratios):6.2f} ({min(ratios):.2f} to {max(ratios):.2f}) "
+                f"{shifted.multiply_adds / plan.multiply_adds:22.2f}  {difference:10.1e}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Whether large images take what their plan says: VGG-16 with random weights, or the digits model, in one process.
+
+    python benchmarks/tiles.py [--model vgg16 | digits] [--size 4096] [--whole 1024]
+
+One tile of the size that is planned for is run alone: so many multiply-adds a second. A whole image is planned and
+scored; the ratio of its time to that of the plan's multiply-adds at that rate counts. A smaller image, scored in many
+tiles and in one, shows that the grids are the same. Then every size of tile: what one cell costs with it.
+"""
+
+import argparse
+import math
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyvips
+from dense_against_crops import convert
+from numpy.typing import NDArray
+
+from protos import scoring_pb2
+from service.engine.repository import StoredModel
+from service.images.picture import VipsPicture
+from service.limits import Limits
+from service.options import resolve
+from service.plan import Plan, make_plan
+from service.run import Run
+from service.scoring import Scorer
+
+MODELS = Path(__file__).parents[1] / "models"
+SMALL_TILES = Limits(tile_bytes=1)
+RUNS = 3
+
+
+def planned(
+    model: StoredModel, side: int, limits: Limits, *, grid: bool = False
+) -> tuple[scoring_pb2.ScoreOptions, Plan]:
+    """Options and plan of a square image at the native stride."""
+    options = scoring_pb2.ScoreOptions(mode=scoring_pb2.MODE_DENSE, grid=grid)
+    return options, make_plan(model, resolve(model, options), (side, side), limits, pixels=1 << 40)
+
+
+def score(
+    scorer: Scorer, model: StoredModel, side: int, limits: Limits, *, grid: bool
+) -> tuple[float, Plan, NDArray[np.float32]]:
+    """Seconds, plan and grid of one image."""
+    options, plan = planned(model, side, limits, grid=grid)
+    channels = model.spec.input.channels
+    image = pyvips.Image.new_from_array(np.random.default_rng(1).integers(0, 256, (side, side, channels), np.uint8))
+    picture = VipsPicture("noise", image, lambda: image, whole=False)
+    run = Run(picture, model, scorer.session(model, 0), plan, resolve(model, options))
+    start = time.monotonic()
+    rows = [rows.scores for rows in run.bands()]
+    seconds = time.monotonic() - start
+    return seconds, plan, np.concatenate(rows, dtype=np.float32) if rows else np.zeros(0, np.float32)
+
+
+def seconds_of(scorer: Scorer, model: StoredModel, height: int, width: int, runs: int = RUNS) -> float:
+    """The median of some runs of one tile."""
+    session, channels = scorer.session(model, 0), model.spec.input.channels
+    tile = np.random.default_rng(2).integers(0, 256, (height, width, channels), np.uint8)
+    times = []
+    for _ in range(runs):
+        start = time.monotonic()
+        session.dense([tile])
+        times.append(time.monotonic() - start)
+    return statistics.median(times)
+
+
+def sameness(scorer: Scorer, model: StoredModel, side: int) -> str:
+    """Compare an image in many tiles with the same in as few as can be."""
+    ample = Limits(tile_bytes=1 << 36)
+    (_, many, tiled), (_, few, whole) = (
+        score(scorer, model, side, limits, grid=True) for limits in (SMALL_TILES, ample)
+    )
+    difference = np.abs(tiled - whole).max() / np.abs(whole).max()
+    return f"{side}×{side} in {many.tiles} tiles and in {few.tiles}: differs by {difference:.1e} of the largest score"
+
+
+def main() -> None:
+    """Convert, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=["vgg16", "digits"], default="vgg16")
+    parser.add_argument("--size", type=int, default=4096, help="the large image's height and width in pixels")
+    parser.add_argument("--whole", type=int, default=1024, help="those of one that is scored in one tile, too")
+    parser.add_argument("--sides", default="512,768,1024,1536", help="sizes of tiles to try, in pixels")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) if arguments.model == "vgg16" else MODELS
+        scorer = Scorer(folder)
+        model = convert("vgg16", folder) if arguments.model == "vgg16" else scorer.model("digits")
+        _, plan = planned(model, arguments.size, Limits())
+        height, width = plan.views[0].tiles.tile
+        network = plan.mode.network
+        seconds_of(scorer, model, height, width, 1)
+        before = seconds_of(scorer, model, height, width)
+        took, plan, _ = score(scorer, model, arguments.size, Limits(), grid=False)
+        alone = statistics.mean([before, seconds_of(scorer, model, height, width)])
+        one = plan.multiply_adds / len(plan.views[0].tiles)
+        expected = plan.multiply_adds / (one / alone)
+        print(f"one tile of {height}×{width}: {alone:.2f} s, {one / alone:.3g} multiply-adds a second")
+        print(
+            f"{arguments.size}×{arguments.size} in {plan.tiles} tiles, {plan.multiply_adds:.3g} multiply-adds: "
+            f"{took:.1f} s, {took / expected:.3f} of what that rate says",
+            flush=True,
+        )
+        print(sameness(scorer, model, arguments.whole), flush=True)
+        print("tile    s   of its pixels kept   µs for each kept cell")
+        for side in map(int, arguments.sides.split(",")):
+            spent = seconds_of(scorer, model, side, side)
+            kept = math.prod(
+                (side - axis.window) // stride + 1 - axis.halo_before(stride) - axis.halo_after(stride)
+                for axis, stride in network.axes
+            )
+            share = kept * math.prod(network.strides) / side**2
+            print(
+                f"{side:5} {spent:6.3f} {share:15.2f} {spent / kept * 1e6:18.1f}" if kept > 0 else f"{side:5}  all halo"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Georeferenced rasters, through rasterio, with their nodata as a mask; the extra `rasters`.
+
+Formats that name other files or servers (VRT and the like) are not opened.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.windows import Window
+
+from service.errors import ImageError
+from service.images.arrays import Array, ArrayPicture
+
+DRIVERS = {".img": "HFA", ".jp2": "JP2OpenJPEG", ".ntf": "NITF", ".tif": "GTiff", ".tiff": "GTiff"}
+
+
+@dataclass(frozen=True)
+class RasterRows:
+    """The rows of a raster's bands."""
+
+    name: str
+    raster: rasterio.DatasetReader
+
+    def read(self, first: int, stop: int) -> Array:
+        """Rows [first, stop) as (rows, width, bands); raises ImageError where they cannot be decoded."""
+        with _said_as(self.name):
+            bands: Array = self.raster.read(window=_window(self.raster, first, stop))
+        return np.moveaxis(bands, 0, -1)
+
+
+@dataclass(frozen=True)
+class ValidRows:
+    """Where a raster has data."""
+
+    name: str
+    raster: rasterio.DatasetReader
+
+    def read(self, first: int, stop: int) -> NDArray[np.uint8]:
+        """Rows [first, stop) as (rows, width, 1), 255 where there are data in all bands, else 0."""
+        with _said_as(self.name):
+            masks: NDArray[np.uint8] = self.raster.read_masks(window=_window(self.raster, first, stop))
+        rows: NDArray[np.uint8] = masks.min(axis=0)[..., None]
+        return rows
+
+
+def open_raster(path: Path, name: str) -> ArrayPicture | None:
+    """A raster of another format than libvips reads, or one with nodata; None for any other file."""
+    driver = DRIVERS.get(path.suffix.lower())
+    if driver is None:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where pixels lie on Earth does not matter
+            raster = rasterio.open(path, driver=driver)
+    except RasterioIOError:
+        return None
+    partly = any(MaskFlags.all_valid not in flags and MaskFlags.alpha not in flags for flags in raster.mask_flag_enums)
+    if raster.driver == "GTiff" and not partly:
+        return None
+    shape = (raster.height, raster.width, raster.count)
+    valid = (lambda: ValidRows(name, raster)) if partly else None
+    return ArrayPicture(name, shape, raster.dtypes[0], lambda: RasterRows(name, raster), valid)
+
+
+def _window(raster: rasterio.DatasetReader, first: int, stop: int) -> Window:
+    return Window(0, first, raster.width, stop - first)
+
+
+@contextmanager
+def _said_as(name: str) -> Iterator[None]:
+    try:
+        yield
+    except RasterioError as error:
+        raise ImageError(f"{name}: cannot be decoded: {error}") from None
