@@ -214,19 +214,21 @@ def open_image(image: scoring_pb2.Image) -> VipsPicture:
 
 
 def _open(name: str, load: Callable[..., pyvips.Image]) -> VipsPicture:
-    """Read the header. Pixels stream from top to bottom, unless EXIF turns the image."""
+    """Read the header. Pixels stream from top to bottom, unless EXIF turns the image.
 
-    def forward() -> pyvips.Image:
-        return load(access="sequential", fail_on="error")
-
-    def turned() -> pyvips.Image:
-        return load(access="random", fail_on="error").autorot()
-
+    Of a TIFF file's tiles, libvips leaves those that it cannot read black, and only warns; a JPEG's warnings are for
+    what many cameras write.
+    """
     with _said_as(name):
-        image = forward()
-        if image.get_typeof("orientation") and image.get("orientation") > 1:
-            return VipsPicture(name, turned(), turned, whole=True)
-        return VipsPicture(name, image, forward, whole=not image.get("vips-loader").startswith("tiff"))
+        image = load(access="sequential", fail_on="error")
+        tiff = image.get("vips-loader").startswith("tiff")
+        turned = bool(image.get_typeof("orientation")) and image.get("orientation") > 1
+        access = {"access": "random" if turned else "sequential", "fail_on": "warning" if tiff else "error"}
+
+        def again() -> pyvips.Image:
+            return load(**access).autorot() if turned else load(**access)
+
+        return VipsPicture(name, again(), again, whole=turned or not tiff)
 
 
 @contextmanager

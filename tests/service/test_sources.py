@@ -56,17 +56,31 @@ def test_ome_tiffs(tmp_path: Path) -> None:
 
 
 def test_truncated_tiles_are_refused(tmp_path: Path) -> None:
-    """A tiled file that lacks its last tile is refused when that is read, and no earlier."""
+    """A tiled file that lacks the end of its last tile is refused when that is read, and no earlier."""
     import tifffile  # noqa: PLC0415 (comes with scikit-image; writes its directory first)
 
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, noise(900, 900, 3), photometric="rgb", tile=(128, 128), metadata=None)
     path.write_bytes(path.read_bytes()[:-1000])
-    picture = open_path(path)
-    rows = picture.rows(RGB)
+    rows = open_path(path).rows(RGB)
     rows.read(0, 128)
     with pytest.raises(ImageError, match="not a whole"):
         rows.read(640, 900)
+
+
+@pytest.mark.parametrize("compression", ["deflate", "lzw", "jpeg", "webp"])
+def test_damaged_tiles_are_refused(tmp_path: Path, compression: str) -> None:
+    """A tile that cannot be decoded is never filled up with black."""
+    import tifffile  # noqa: PLC0415 (comes with scikit-image)
+
+    path = tmp_path / "image.tif"
+    pyvips.Image.new_from_array(noise(900, 900, 3)).tiffsave(str(path), tile=True, compression=compression)
+    with tifffile.TiffFile(path) as file:
+        first, size = file.pages[0].dataoffsets[20], file.pages[0].databytecounts[20]
+    data = path.read_bytes()
+    path.write_bytes(data[:first] + bytes(size) + data[first + size :])
+    with pytest.raises(ImageError, match="not a whole"):
+        pixels_of(path)
 
 
 def test_missing_extras_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
