@@ -4,7 +4,7 @@ COPY requirements/image.txt .
 RUN python -m pip install --no-cache-dir --no-compile --require-hashes --target /opt/site -r image.txt
 
 FROM python:3.11-slim-bookworm
-RUN useradd --system --uid 10001 --no-create-home fullconv
+RUN useradd --system --uid 10001 --no-create-home fullconv && install --directory --owner fullconv /spool
 COPY --from=packages /opt/site /opt/site
 COPY protos /opt/fullconv/protos
 COPY service /opt/fullconv/service
@@ -13,4 +13,4 @@ USER fullconv
 EXPOSE 8500
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["python", "-m", "service.rpc.probe", "127.0.0.1:8500"]
 ENTRYPOINT ["python", "-m", "service"]
-CMD ["--models", "/models", "--listen", "0.0.0.0:8500", "--insecure"]
+CMD ["--models", "/models", "--listen", "0.0.0.0:8500", "--insecure", "--spool", "/spool"]

@@ -72,6 +72,11 @@ class _Sliced:
 
     pixels: Pixels
 
+    @property
+    def together(self) -> int:
+        """Those of a chunk, if there are chunks."""
+        return int(getattr(self.pixels, "chunks", (1,))[0])
+
     def read(self, first: int, stop: int) -> Array:
         """Rows [first, stop) as (rows, width, channels)."""
         rows: Array = np.asarray(self.pixels[first:stop])

@@ -20,14 +20,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 def dense_cost(graph: ir.Graph, native: Plane, shapes: Shapes, window: tuple[int, int]) -> model_pb2.Cost:
     """Multiply-adds for a window and for what an image is larger, and the activations alive at the worst node.
 
-    `shapes` are those for one window at the native stride, by name; what has none is not counted.
+    `shapes` are those for one window at the native stride, by name; the activations of what has none are not counted.
     """
     known = planes(graph)
     vertical, horizontal = known[graph.outputs[0]]
     per_window = per_row = per_column = per_cell = alive = 0.0
     for node in graph:
         alive = max(alive, sum(_bytes_per_pixel(value, known, shapes) for value in [*node.inputs, *node.outputs]))
-        if node.op_type == "Conv" and str(node.outputs[0].name) in shapes:
+        if node.op_type == "Conv" and node.outputs[0] in known:
             each, plane = _multiply_adds_per_position(node), known[node.outputs[0]]
             rows, cols = (axis.elements(size) for axis, size in zip(plane, window, strict=True))
             more_rows, more_cols = (whole.stride / axis.stride for whole, axis in zip(native, plane, strict=True))

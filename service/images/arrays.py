@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protos import model_pb2
 from service.errors import ImageError
-from service.images.picture import FETCHED, MAX_SIDE, RAW_FORMATS, in_memory
+from service.images.picture import MAX_SIDE, RAW_FORMATS, in_memory
 from service.images.pixels import convert
 from service.images.rows import Pixels, Rows
 
@@ -18,6 +18,10 @@ Array = NDArray[np.uint8] | NDArray[np.uint16]
 
 class ArrayRows(Protocol):
     """An array's rows, read forward."""
+
+    @property
+    def together(self) -> int:
+        """Rows that are best read together: as many as a chunk has."""
 
     def read(self, first: int, stop: int) -> Array:
         """Rows [first, stop) as (rows, width, channels); `first` is at or behind the last `stop`."""
@@ -77,10 +81,12 @@ class ConvertedRows:
 
     def read(self, first: int, stop: int) -> Pixels:
         """Rows [first, stop) as (rows, width, channels)."""
-        pixels = self.source.read(first, stop)
-        each = max(1, FETCHED // pixels[:1].nbytes)
-        parts = [pixels[start : start + each] for start in range(0, stop - first, each)]
-        return cast("Pixels", np.concatenate([_converted(self.name, part, self.wanted) for part in parts]))
+        return _converted(self.name, self.source.read(first, stop), self.wanted)
+
+    @property
+    def together(self) -> int:
+        """Rows that are best read together."""
+        return self.source.together
 
 
 def _converted(name: str, pixels: Array, wanted: model_pb2.Input) -> Pixels:

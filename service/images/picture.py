@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 import pyvips
@@ -22,8 +22,6 @@ from service.images.rows import Pixels, Rows
 
 FORMATS = ("Jpeg", "Png", "Webp", "Tiff")
 RAW_FORMATS = {"uint8": "uchar", "uint16": "ushort"}
-FETCHED = 1 << 22
-"""Bytes that are taken from libvips at once: every step of its pipeline holds as much."""
 MAX_SIDE = 10_000_000  # libvips's own bound
 
 pyvips.block_untrusted_set(True)
@@ -132,7 +130,9 @@ class VipsPicture:
 
 
 class VipsRows:
-    """The pixels of an image that libvips reads."""
+    """The pixels of an image that libvips reads, and of whose tiles it keeps some rows."""
+
+    together = 16
 
     def __init__(self, name: str, image: pyvips.Image) -> None:
         self._name, self._image = name, image
@@ -140,15 +140,12 @@ class VipsRows:
 
     def read(self, first: int, stop: int) -> Pixels:
         """Rows [first, stop) as (rows, width, channels); raises ImageError if they cannot be decoded."""
-        width, dtype = self._image.width, np.float32 if self._image.format == "float" else np.uint8
-        pixels = cast("Pixels", np.empty((stop - first, width, self._image.bands), dtype))
-        each = max(1, FETCHED // pixels[:1].nbytes)
+        shape = (stop - first, self._image.width, self._image.bands)
         with _said_as(self._name):
-            for start in range(first, stop, each):
-                end = min(start + each, stop)
-                data = self._region.fetch(0, start, width, end - start)
-                pixels[start - first : end - first] = np.frombuffer(data, dtype).reshape(end - start, width, -1)
-        return pixels
+            data = self._region.fetch(0, first, self._image.width, stop - first)
+        if self._image.format == "float":
+            return np.frombuffer(data, np.float32).reshape(shape)
+        return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def open_file(path: Path, *, name: str = "") -> VipsPicture:

@@ -29,6 +29,11 @@ class RasterRows:
     name: str
     raster: rasterio.DatasetReader
 
+    @property
+    def together(self) -> int:
+        """Those of a block."""
+        return int(self.raster.block_shapes[0][0])
+
     def read(self, first: int, stop: int) -> Array:
         """Rows [first, stop) as (rows, width, bands); raises ImageError where they cannot be decoded."""
         with _said_as(self.name):
@@ -42,6 +47,11 @@ class ValidRows:
 
     name: str
     raster: rasterio.DatasetReader
+
+    @property
+    def together(self) -> int:
+        """Those of a block."""
+        return int(self.raster.block_shapes[0][0])
 
     def read(self, first: int, stop: int) -> NDArray[np.uint8]:
         """Rows [first, stop) as (rows, width, 1), 255 where there are data in all bands, else 0."""

@@ -17,8 +17,16 @@ from PIL import Image
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 
+READ = 1 << 22
+"""Bytes that are read at once, unless the rows of a file's tiles are more: every step on their way holds as many."""
+
+
 class Rows(Protocol):
     """An image's pixels, read forward."""
+
+    @property
+    def together(self) -> int:
+        """Rows that are best read together: as many as a file's tiles have."""
 
     def read(self, first: int, stop: int) -> Pixels:
         """Rows [first, stop) as (rows, width, channels); `first` is at or behind the last `stop`."""
@@ -34,16 +42,26 @@ class Held:
 
     def take(self, first: int, stop: int) -> Pixels:
         """Rows [first, stop), those that are held and those that are new; rows before `first` are forgotten."""
-        kept = self._held[first - self._first :] if self._held is not None else None
-        missing = first + len(kept) if kept is not None else first
-        if kept is None or not len(kept):
-            self._held = self.rows.read(first, stop)
-        elif missing < stop:
-            self._held = np.concatenate([kept, self.rows.read(missing, stop)])
-        else:
-            self._held = kept
-        self._first = first
-        return self._held[: stop - first]
+        held = self._held[first - self._first :] if self._held is not None else None
+        if held is None or len(held) < stop - first:
+            held = self._read(first, stop, held)
+        self._first, self._held = first, held
+        return held[: stop - first]
+
+    def _read(self, first: int, stop: int, held: Pixels | None) -> Pixels:
+        """Copy what is held, and read the rest bit by bit, so that no strip is in memory twice."""
+        at = first + (len(held) if held is not None else 0)
+        part = self.rows.read(at, min(at + self.rows.together, stop))
+        strip = cast("Pixels", np.empty((stop - first, *part.shape[1:]), part.dtype))
+        if held is not None:
+            strip[: len(held)] = held
+        each = max(self.rows.together, READ // part[:1].nbytes)
+        while True:
+            strip[at - first : at - first + len(part)] = part
+            at += len(part)
+            if at == stop:
+                return strip
+            part = self.rows.read(at, min(at + each, stop))
 
 
 def strips(rows: Rows, spans: Iterable[tuple[int, int] | None]) -> Iterator[Pixels | None]:
@@ -74,6 +92,7 @@ class Scaled:
     """Height and width of the image."""
     scaled: tuple[int, int]
     """Height and width that it gets."""
+    together: int = 16
     _held: Held = field(init=False)
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ class SlideRows:
 
     name: str
     slide: openslide.OpenSlide
+    together: int = 256
 
     def read(self, first: int, stop: int) -> NDArray[np.uint8]:
         """Rows [first, stop) as (rows, width, 3); raises ImageError where a tile cannot be decoded."""

@@ -62,6 +62,8 @@ async def next_part(requests: Requests) -> bytes | None:
 class StreamedRows:
     """Raw rows as they come, in parts of whole rows; checks that they add up."""
 
+    together = 1
+
     def __init__(self, name: str, raw: scoring_pb2.RawImage, feed: Feed) -> None:
         self._name, self._feed, self._height = name, feed, raw.height
         self._shape, self._dtype = (raw.width, raw.channels), np.dtype(raw.dtype).newbyteorder("<")

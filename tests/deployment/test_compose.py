@@ -66,6 +66,12 @@ def test_the_page_is_scored(address: str) -> None:
     assert expected == got
 
 
+def test_large_images_are_spooled(address: str) -> None:
+    """A file in parts goes to the volume, which the server can write, and is scored."""
+    with Client(address) as client, client.score_large(PAGE, model="digits", grid=True) as run:
+        assert sum(len(rows) for _, rows in run.bands()) == 88
+
+
 def test_health_and_models(address: str) -> None:
     """The container is healthy, and serves the mounted repository."""
     with grpc.insecure_channel(address) as channel:

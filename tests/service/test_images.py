@@ -37,6 +37,7 @@ class Sliced:
     """Rows of an array."""
 
     pixels: np.ndarray
+    together: int = 1
 
     def read(self, first: int, stop: int) -> np.ndarray:
         """Rows [first, stop)."""

@@ -1,0 +1,130 @@
+"""Plans against what runs: multiply-adds counted in the graph that ONNX Runtime runs, and memory as it is measured."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from conftest import ROOT, convert_into
+from networks import PADDED, UNPADDED, make_network
+from pictures import noise, png
+
+from protos import scoring_pb2
+from service.images.picture import open_bytes
+from service.limits import Limits
+from service.run import Run
+from service.scoring import Scorer
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An unpadded and a padded network, each with a finer and a coarser file."""
+    folder = tmp_path_factory.mktemp("plans")
+    for toml, strides in ((UNPADDED, (2, 8)), (PADDED, (4, 16))):
+        convert_into(folder / "models", make_network(folder, toml), strides=strides)
+    return folder / "models"
+
+
+def planned(models: Path, name: str, *, budget: int = 2 << 30, **options: object) -> Run:
+    image = open_bytes(png(noise(211, 307, 3)), name="i")
+    request = scoring_pb2.ScoreRequest(model=name, options=scoring_pb2.ScoreOptions(mode="MODE_DENSE", **options))
+    return Scorer(models, Limits(tile_bytes=budget)).plan(image, request)
+
+
+def counted(file: Path, tile: np.ndarray) -> float:
+    """Multiply-adds of all convolutions that a file's graph runs on a tile, by the shapes that they then have."""
+    model = onnx.load(file)
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    for node in convolutions:
+        model.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, None))
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options)
+    maps = session.run([node.output[0] for node in convolutions], {"image": tile[None]})
+    return sum(
+        found.size * math.prod(weights[node.input[1]][1:]) for node, found in zip(convolutions, maps, strict=True)
+    )
+
+
+@pytest.mark.parametrize("budget", [1, 1_000_000, 2 << 30], ids=["smallest", "small", "ample"])
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [("unpadded", 4), ("unpadded", 2), ("unpadded", 8), ("unpadded", 1), ("padded", 8), ("padded", 4), ("padded", 16)],
+)
+def test_multiply_adds_are_those_that_run(
+    models: Path, monkeypatch: pytest.MonkeyPatch, name: str, stride: int, budget: int
+) -> None:
+    """The plan's figure is the sum over every tile that is handed to the network, to the last one."""
+    run = planned(models, name, stride=stride, budget=budget)
+    file = run.model.folder / run.response.plan.file
+    shapes: dict[tuple[int, ...], int] = {}
+    compute = run.session.dense
+
+    def dense(tiles: list[np.ndarray]) -> np.ndarray:
+        for tile in tiles:
+            shapes[tile.shape] = shapes.get(tile.shape, 0) + 1
+        return compute(tiles)
+
+    monkeypatch.setattr(run.session, "dense", dense)
+    list(run.bands())
+    assert sum(shapes.values()) == run.plan.tiles
+    ran = sum(count * counted(file, np.zeros(shape, np.uint8)) for shape, count in shapes.items())
+    assert run.plan.multiply_adds == pytest.approx(ran, rel=1e-12)
+
+
+def test_plans_do_not_depend_on_pixels(models: Path) -> None:
+    """The same size and options are the same plan, whatever is in the image, and however often it is asked."""
+    first, second = (planned(models, "padded", flip=True, stride=4, budget=100_000).plan for _ in range(2))
+    assert first.views == second.views
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+import numpy as np
+from protos import scoring_pb2
+from service.images.arrays import ArrayPicture
+from service.limits import Limits
+from service.scoring import Scorer
+
+class Zeros:
+    together = 1
+    def __init__(self, width): self.width = width
+    def read(self, first, stop): return np.zeros((stop - first, self.width, 1), np.uint8)
+
+def status(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) << 10
+
+height, width, grid, tile = (int(argument) for argument in sys.argv[2:])
+scorer = Scorer(Path(sys.argv[1]), Limits(tile_bytes=tile))
+def run(height, width):
+    request = scoring_pb2.ScoreRequest(model="digits", options=scoring_pb2.ScoreOptions(grid=bool(grid)))
+    picture = ArrayPicture("zeros", (height, width, 1), "uint8", lambda: Zeros(width))
+    run = scorer.plan(picture, request)
+    for _ in run.bands(): pass
+    return run.plan.bytes
+run(70, 70)
+idle = status("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")
+print([run(height, width), status("VmHWM") - idle])
+"""
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "grid", "tile"),
+    [(6000, 6000, 1, 2 << 30), (3000, 30_000, 1, 2 << 30), (6000, 6000, 0, 40 << 20), (20_000, 3000, 1, 200 << 20)],
+    ids=["square", "wide", "small-tiles", "long"],
+)
+def test_memory_is_what_is_planned(height: int, width: int, grid: int, tile: int) -> None:
+    """The peak above the idle process is the plan's, within half of it: the allocator and the runtime keep a little."""
+    command = [sys.executable, "-c", MEASURE, str(ROOT / "models"), *map(str, (height, width, grid, tile))]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    says, took = json.loads(result.stdout)
+    assert 0.5 * says < took < 1.5 * says + (32 << 20)
