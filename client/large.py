@@ -104,6 +104,7 @@ class LargeRun:
                     yield part.rows.first, scores, found.reshape(shape) if part.rows.positions else None
                 case "summary":
                     self._summary = part.summary
+                    self._end()
 
     def answer(self) -> scoring_pb2.ScoreResponse:
         """The averages; rows that were not taken are passed over."""
@@ -127,6 +128,14 @@ class LargeRun:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _end(self) -> None:
+        """Wait for the call to end well."""
+        try:
+            for _ in self._call:
+                pass
+        except grpc.RpcError as error:
+            raise self._error(error) from None
 
     def _next(self) -> scoring_pb2.ScoreLargeResponse:
         try:

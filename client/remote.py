@@ -72,7 +72,7 @@ class Client:
     ) -> LargeRun:
         """Begin to score an image however large: a file, or rows of pixels, sent part by part as the server takes them.
 
-        The grid's rows come as they are done. Raises like `score`, and so does what it returns.
+        Arrays may be mapped from a file, or Zarr's. The grid's rows come as they are done. Raises like `score`, and so does what it returns.
         """
         request = _request(model, version, options_message(options))
         return self._start_large(Path(image) if isinstance(image, str) else image, request)
@@ -105,7 +105,7 @@ class Client:
         """Score an image file, as `LocalScorer.start` does; a large one in parts."""
         pixels = open_array(image)
         if pixels is not None or request.options.plan_only or self._is_large(image, request):
-            return self._start_large(image if pixels is None else pixels, request, watch)
+            return self._start_large(image if pixels is None else pixels, request, watch, name=readable(image.name))
         return RemoteRun(self._score(_with_image(request, image)))
 
     def many(
@@ -143,12 +143,11 @@ class Client:
         return max(size, answer) > model.limits.message_bytes / 2 or megapixels > LARGE_MEGAPIXELS
 
     def _start_large(
-        self, image: Path | Pixels, request: scoring_pb2.ScoreRequest, watch: Watch = unwatched
+        self, image: Path | Pixels, request: scoring_pb2.ScoreRequest, watch: Watch = unwatched, *, name: str = ""
     ) -> LargeRun:
         start = scoring_pb2.LargeImage(model=request.model, version=request.version, options=request.options)
-        if isinstance(image, Path):
-            start.name = readable(image.name)
-        else:
+        start.name = readable(image.name) if isinstance(image, Path) else name
+        if not isinstance(image, Path):
             height, width, channels = (*image.shape, 1)[:3]
             start.raw.CopyFrom(
                 scoring_pb2.RawImage(height=height, width=width, channels=channels, dtype=np.dtype(image.dtype).name)

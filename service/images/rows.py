@@ -70,13 +70,16 @@ def strips(rows: Rows, spans: Iterable[tuple[int, int] | None]) -> Iterator[Pixe
     The next span is asked for, and its rows are read, while the caller has those of the one before.
     """
     held, waiting = Held(rows), deque[Future[Pixels] | None]()
-    with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
+    reader = ThreadPoolExecutor(1, thread_name_prefix="read")
+    try:
         for span in spans:
             waiting.append(reader.submit(held.take, *span) if span else None)
             if len(waiting) > 1:
                 yield _result(waiting.popleft())
         if waiting:
             yield _result(waiting.popleft())
+    finally:
+        reader.shutdown(wait=False, cancel_futures=True)  # rows that are still to come may never
 
 
 def _result(coming: Future[Pixels] | None) -> Pixels | None:

@@ -81,6 +81,55 @@ def test_commands_answer_alike(server: Server, models: Path, tmp_path: Path) -> 
     assert (tmp_path / "there" / "h.png").read_bytes() == (tmp_path / "here" / "h.png").read_bytes()
 
 
+def command(*arguments: object) -> list | dict:
+    """What `fullconv-score --json` prints, without times."""
+    line = [sys.executable, "-m", "client", *map(str, arguments), "--json"]
+    result = subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT)
+    document = json.loads(result.stdout)
+    for one in document if isinstance(document, list) else [document]:
+        one.pop("timing_ms", None)
+    return document
+
+
+def test_commands_answer_alike_for_many_images(server: Server, tmp_path: Path) -> None:
+    """Many images in one call, arrays and bad ones among them: the same documents, in the order of the images."""
+    images = [tmp_path / f"image{number}.png" for number in range(6)]
+    for number, path in enumerate(images):
+        path.write_bytes(png(noise(70 + 30 * number, 200 - 20 * number, 1, seed=number)))
+    np.save(tmp_path / "pixels.npy", noise(99, 88, 1)[..., 0])
+    (tmp_path / "text.png").write_text("no image")
+    images[3:3] = [tmp_path / "pixels.npy", tmp_path / "text.png", tmp_path / "gone.png"]
+    options = [*images, "--model", "digits", "--stride", 4, "--flip"]
+    here = command(*options, "--models", ROOT / "models")
+    there = command(*options, "--server", server.address)
+    assert here == there
+    assert [document["image"]["name"] for document in there] == [path.name for path in images]
+    assert ["error" in document for document in there] == [False] * 3 + [False, True, True] + [False] * 3
+
+
+def test_commands_plan_alike(server: Server, tmp_path: Path) -> None:
+    """--plan says the same of a file here and on a server, and so does a region with a mask and scales."""
+    path, mask = tmp_path / "image.png", tmp_path / "mask.png"
+    path.write_bytes(png(noise(400, 500, 3)))
+    mask.write_bytes(png(np.pad(np.ones((300, 500), np.uint8), ((50, 50), (0, 0)))))
+    for options in (
+        ["--model", "padded", "--plan", "--stride", 4],
+        ["--model", "padded", "--mask", mask, "--roi", "10,10,300,300", "--scales", "1x,200"],
+        ["--model", "unpadded", "--mode", "crops", "--border", "anchor", "--average", "probabilities"],
+    ):
+        here, there = (
+            command(path, *options, *where)
+            for where in (["--models", server_models(server)], ["--server", server.address])
+        )
+        assert here == there
+        assert "error" not in here
+
+
+def server_models(server: Server) -> str:
+    """The repository that a server serves."""
+    return str(server.events("listening")[0]["models"])
+
+
 def test_raw_pixels(client: Client) -> None:
     """An array answers as the PNG of it does, 8 or 16 bits, grey, RGB or with alpha."""
     for channels in (1, 3, 4):
