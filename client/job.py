@@ -10,7 +10,7 @@ from rich.console import Console
 
 from client.answer import Answer, Scores, failure, plan_document
 from client.console import complain
-from client.errors import ImageError, ScoringError, UnavailableError
+from client.errors import ImageError, RequestError, ScoringError, UnavailableError
 from client.files import OutputError
 from client.grid import Rows, grid_file
 from client.images import readable
@@ -75,7 +75,7 @@ class Job:
                     if not quiet:
                         console.print(plan_table(answer) if planning else table(Answer(answer)), "")
                     continue
-                if isinstance(answer, UnavailableError) and len(images) == 1:
+                if isinstance(answer, RequestError) or (isinstance(answer, UnavailableError) and len(images) == 1):
                     raise answer
                 complain(answer)
                 documents[position] = failure(readable(images[position].name), answer)
@@ -110,6 +110,8 @@ class Job:
 
         def watch(what: str, done: int, of: int) -> None:
             advance(name, what, done, of)
+            if what == "scoring":  # in this thread; files are sent by another one
+                self.check()
 
         with closing(self.scorer.start(image, self._asked(image), watch)) as run, ExitStack() as stack:
             if options.plan_only:

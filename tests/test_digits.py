@@ -32,14 +32,15 @@ ARCHITECTURE = load_architecture(str(DIGITS / "digits.toml"))
 def page() -> NDArray[np.uint8]:
     """The page's pixels, (768, 1024, 1)."""
     picture = open_file(DIGITS / "page.png")
-    return picture.pixels(Scorer(ROOT / "models").model("digits").spec.input)
+    return picture.rows(Scorer(ROOT / "models").model("digits").spec.input).read(0, picture.height)
 
 
 @pytest.fixture(scope="module")
 def grid() -> NDArray[np.float32]:
     """The committed model's dense scores of the page, (88, 120, 11)."""
-    run = Scorer(ROOT / "models").plan(open_file(DIGITS / "page.png"), scoring_pb2.ScoreRequest(model="digits"))
-    return np.concatenate([scores for _, scores in run.bands()])
+    request = scoring_pb2.ScoreRequest(model="digits", options=scoring_pb2.ScoreOptions(grid=True))
+    run = Scorer(ROOT / "models").plan(open_file(DIGITS / "page.png"), request)
+    return np.concatenate([rows.scores for rows in run.bands()])
 
 
 @pytest.fixture

@@ -93,9 +93,11 @@ def test_36_crops_in_one_pass(tmp_path: Path, convert) -> None:  # noqa: ANN001 
     network = make_network(tmp_path, LECTURE)
     models = convert(network)
     image = np.random.default_rng(3).integers(0, 256, (384, 384, 3), dtype=np.uint8)
-    run = Scorer(models).plan(open_bytes(png(image), name="image"), scoring_pb2.ScoreRequest(model="lecture"))
-    assert len(run.tiles) == 1
-    ((_, grid),) = run.bands()
+    request = scoring_pb2.ScoreRequest(model="lecture", options=scoring_pb2.ScoreOptions(grid=True))
+    run = Scorer(models).plan(open_bytes(png(image), name="image"), request)
+    assert run.plan.tiles == 1
+    (rows,) = run.bands()
+    grid = rows.scores
     assert grid.shape == (6, 6, 5)
     for row, col in np.ndindex(6, 6):
         crop = image[32 * row : 32 * row + 224, 32 * col : 32 * col + 224]

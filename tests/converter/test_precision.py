@@ -25,7 +25,8 @@ from converter.verify.networks import Scored
 from converter.verify.parity import difference
 from protos import model_pb2, scoring_pb2
 from service.images.picture import open_bytes
-from service.scoring import Limits, Scorer
+from service.limits import Limits
+from service.scoring import Scorer
 
 DIGITS = ROOT / "models" / "digits"
 DATA = ROOT / "tests" / "data"
@@ -240,9 +241,10 @@ def test_the_service_scores_them(tmp_path: Path) -> None:
     spec = convert_digits(tmp_path, "int8")
     page = (DIGITS / "page.png").read_bytes()
     scorer = Scorer(tmp_path / "int8", Limits(tile_bytes=1 << 22))
-    run = scorer.plan(open_bytes(page, name="page"), scoring_pb2.ScoreRequest(model="net"))
-    assert len(run.tiles) > 4
-    grid = np.concatenate([rows for _, rows in run.bands()])
+    request = scoring_pb2.ScoreRequest(model="net", options=scoring_pb2.ScoreOptions(grid=True))
+    run = scorer.plan(open_bytes(page, name="page"), request)
+    assert run.plan.tiles > 4
+    grid = np.concatenate([rows.scores for rows in run.bands()])
     pixels = pyvips.Image.new_from_buffer(page, "").numpy().reshape(768, 1024, -1)[..., :1]
     (whole,) = scores(tmp_path, "int8", spec, pixels)
     assert_allclose(grid, whole[:88, :120], rtol=0, atol=1e-4)
