@@ -19,8 +19,8 @@ from service.errors import CapabilityError
 from service.limits import Limits
 from service.options import Options
 
-CROPS = 8
-"""Windows of a tile along either axis, where they are run one by one: a cancelled run ends soon."""
+CROPS, CROPPED = 8, 256
+"""Windows of a tile along either axis, where they are run one by one, and its pixels: at least either."""
 
 
 class Mode(Protocol):
@@ -81,7 +81,7 @@ class Crops:
 
     def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], _: Limits) -> int:
         """Those of a few windows along either axis."""
-        return math.prod(lattice.pixels(CROPS) for lattice in lattices)
+        return math.prod(max(lattice.pixels(CROPS), CROPPED) for lattice in lattices)
 
     def multiply_adds(self, view: TilePlan) -> float:
         """Each window's, mirrored ones too."""

@@ -186,7 +186,7 @@ class _Band:
         pixels = [self._pixels(row, col, strip) for row, col in batch]
         mode = self.run.plan.mode
         if mode.name == "crops":
-            return (self.run.session.crops(tile, mode.network.strides) for tile in pixels)
+            return (self.run.session.crops(tile, mode.network.strides, self.run.check_cancelled) for tile in pixels)
         return self.run.session.dense(pixels)
 
     def _pixels(self, row: AxisTile, col: AxisTile, strip: Pixels) -> Pixels:

@@ -1,6 +1,6 @@
 """An ONNX Runtime session that turns the pixels of tiles into the scores of their cells."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnxruntime as ort
@@ -34,14 +34,20 @@ class Session:
         batch: Pixels = tiles[0][None] if len(tiles) == 1 else np.stack(tiles)  # type: ignore[assignment]
         return np.moveaxis(self._scores(batch), 1, -1)
 
-    def crops(self, tile: Pixels, stride: tuple[int, int]) -> NDArray[np.float32]:
-        """Score every window of a tile by itself; returns (rows, cols, classes) float32."""
+    def crops(
+        self, tile: Pixels, stride: tuple[int, int], check: Callable[[], None] = lambda: None
+    ) -> NDArray[np.float32]:
+        """Score every window of a tile by itself; returns (rows, cols, classes) float32.
+
+        `check` is called before every batch of windows, and may raise to stop here.
+        """
         window = (self._model.vertical.window, self._model.horizontal.window)
         windows = np.lib.stride_tricks.sliding_window_view(tile, window, (0, 1))
         grid = np.moveaxis(windows[:: stride[0], :: stride[1]], 2, -1)
         cells = list(np.ndindex(*grid.shape[:2]))
         count, scores = self._batch or BATCH, []
         for first in range(0, len(cells), count):
+            check()
             crops = np.stack([grid[cell] for cell in cells[first : first + count]])
             missing = (self._batch or len(crops)) - len(crops)
             filled = np.concatenate([crops, np.repeat(crops[-1:], missing, axis=0)]) if missing else crops

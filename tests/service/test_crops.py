@@ -80,13 +80,25 @@ def test_tiles_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert whole.plan.tiles == 1
     expected = np.concatenate([rows.scores for rows in whole.bands()])
     monkeypatch.setattr(modes, "CROPS", 2)
+    monkeypatch.setattr(modes, "CROPPED", 1)
     tiled = plan(scorer, image)
     assert tiled.plan.tiles > 10
     assert_allclose(np.concatenate([rows.scores for rows in tiled.bands()]), expected, rtol=0, atol=1e-5)
 
 
-def test_a_cancelled_run_stops_between_tiles(tmp_path: Path) -> None:
+def test_a_cancelled_run_stops_between_batches(tmp_path: Path) -> None:
+    """Nobody waits for the other windows of the same tile."""
+    scorer, asked = convert("pytorch/vit.dynamo_batch", tmp_path), iter([False] * 5)
+    request = scoring_pb2.ScoreRequest(model="net")
+    run = scorer.plan(open_bytes(png(noise(200, 200, 3)), name="i"), request, lambda: next(asked, True))
+    assert run.plan.tiles == 1
+    with pytest.raises(CancelledRunError):
+        list(run.bands())
+
+
+def test_a_cancelled_run_stops_between_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for the windows of the other tiles."""
+    monkeypatch.setattr(modes, "CROPPED", 1)
     scorer, gone = convert("pytorch/vit.dynamo_batch", tmp_path), []
     request = scoring_pb2.ScoreRequest(model="net", options=scoring_pb2.ScoreOptions(grid=True))
     run = scorer.plan(open_bytes(png(noise(200, 200, 3)), name="i"), request, lambda: bool(gone))
