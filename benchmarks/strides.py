@@ -57,7 +57,7 @@ def score(
     options = scoring_pb2.ScoreOptions(stride=stride, mode=scoring_pb2.MODE_DENSE, grid=True)
     resolved = resolve(model, options)
     plan = make_plan(model, resolved, (image.height, image.width), Limits(), pixels=1 << 40)
-    picture = VipsPicture("noise", image, lambda: image, whole=False)
+    picture = VipsPicture("noise", image, lambda: image)
     run = Run(picture, model, scorer.session(model, plan.mode.position), plan, resolved)
     start = time.monotonic()
     grid = np.concatenate([rows.scores for rows in run.bands()], dtype=np.float32)

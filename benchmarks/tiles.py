@@ -48,7 +48,7 @@ def score(
     options, plan = planned(model, side, limits, grid=grid)
     channels = model.spec.input.channels
     image = pyvips.Image.new_from_array(np.random.default_rng(1).integers(0, 256, (side, side, channels), np.uint8))
-    picture = VipsPicture("noise", image, lambda: image, whole=False)
+    picture = VipsPicture("noise", image, lambda: image)
     run = Run(picture, model, scorer.session(model, 0), plan, resolve(model, options))
     start = time.monotonic()
     rows = [rows.scores for rows in run.bands()]

@@ -3,6 +3,8 @@
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -112,40 +114,47 @@ def score(
 
     fullconv-score page.png --model digits --heatmap page-heatmap.png
     """
-    if server == "":
-        raise typer.BadParameter("expected HOST:PORT, got nothing", param_hint="--server")
-    if server and models:
-        raise typer.BadParameter("expected one of --server and --models, got both", param_hint="--server")
-    options = options_message(
-        Options(
-            stride=stride or 0,
-            mode=mode,
-            border=border,
-            flip=flip,
-            scales=_scales(scales),
-            average=average,
-            top=top,
-            classes=_names(classes),
-            grid=bool(grid or heatmap),
-        )
-    )
+    chosen = Options(
+        stride=stride or 0, mode=mode, border=border, flip=flip, scales=_scales(scales), average=average, top=top,
+        classes=_names(classes), grid=bool(grid or heatmap),
+    )  # fmt: skip
+    options = options_message(chosen)
     options.plan_only = plan
+    if plan and (grid or heatmap):
+        raise typer.BadParameter(
+            "expected no --grid and no --heatmap with it, which scores nothing", param_hint="--plan"
+        )
     if roi is not None:
         options.region.CopyFrom(_region(roi))
     request = scoring_pb2.ScoreRequest(model=model, version=version, options=options)
-    try:
+    with _exits():
         job = Job(_scorer(server, models), request, grid, heatmap, mask, interruption.check)
         _check_outputs(job, images)
-        if average == "probabilities" and job.scorer.model(model, version).spec.output.kind == "raw":
-            raise typer.BadParameter(f"model {model!r} has raw scores, no probabilities", param_hint="--average")
+        _check_average(job)
         answers = job.run(images, quiet=as_json)
-    except (RequestError, UnavailableError) as error:
-        complain(error)
-        raise typer.Exit(3 if isinstance(error, RequestError) else 1) from None
     if as_json:
         typer.echo(json.dumps(answers if len(images) > 1 else answers[0], indent=2))
     if any("error" in answer for answer in answers):
         raise typer.Exit(3)
+
+
+@contextmanager
+def _exits() -> Iterator[None]:
+    """Errors that are true for every image, as exit statuses."""
+    try:
+        yield
+    except (RequestError, UnavailableError) as error:
+        complain(error)
+        raise typer.Exit(3 if isinstance(error, RequestError) else 1) from None
+
+
+def _check_average(job: Job) -> None:
+    """Refuse to average probabilities that the model does not have."""
+    request = job.request
+    if request.options.average != scoring_pb2.AVERAGE_OF_PROBABILITIES:
+        return
+    if job.scorer.model(request.model, request.version).spec.output.kind == "raw":
+        raise typer.BadParameter(f"model {request.model!r} has raw scores, no probabilities", param_hint="--average")
 
 
 def _names(classes: str | None) -> list[str]:
@@ -198,6 +207,11 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _scorer(server: str | None, models: Path | None) -> Scorer:
+    """What scores; exit 2 if that is not clear."""
+    if server == "":
+        raise typer.BadParameter("expected HOST:PORT, got nothing", param_hint="--server")
+    if server and models:
+        raise typer.BadParameter("expected one of --server and --models, got both", param_hint="--server")
     if server:
         return Client(server)
     from client.local import LocalScorer  # noqa: PLC0415 (ONNX Runtime and the service, which a client does without)

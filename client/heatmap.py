@@ -204,7 +204,8 @@ def _greyed(image: Path, longest: int) -> NDArray[np.uint8]:
     pixels = open_array(image)
     if pixels is not None:
         step = -(-max(pixels.shape[:2]) // longest)
-        picture = pyvips.Image.new_from_array(np.ascontiguousarray(np.asarray(pixels[::step])[:, ::step]))
+        thumbnail = np.asarray(pixels[::step])[:, ::step]
+        picture = pyvips.Image.new_from_array(np.ascontiguousarray(thumbnail, thumbnail.dtype.newbyteorder("=")))
         picture = picture.copy(interpretation="rgb16" if picture.format == "ushort" else "srgb")
     else:
         try:

@@ -87,6 +87,20 @@ def _zarr(path: Path) -> Pixels:
     return pixels
 
 
+def chunk_rows(pixels: Pixels) -> int:
+    """Rows of an array that are best read together: a chunk's, if it has chunks."""
+    return int(getattr(pixels, "chunks", (1,))[0])
+
+
+def read_rows(pixels: Pixels, first: int, stop: int, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Rows [first, stop) of an array; raises ImageError if they cannot be read."""
+    try:
+        rows: NDArray[np.uint8] | NDArray[np.uint16] = np.asarray(pixels[first:stop])
+    except Exception as error:  # Zarr's codecs raise kinds of their own
+        raise ImageError(f"{name}: rows {first} to {stop - 1} cannot be read: {error}") from None
+    return rows
+
+
 def check_pixels(pixels: Pixels, name: str) -> None:
     """Raise ImageError unless an array is an image."""
     dtype = np.dtype(pixels.dtype)

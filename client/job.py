@@ -85,25 +85,33 @@ class Job:
         self, images: list[Path], advance: Progress
     ) -> Iterator[tuple[int, scoring_pb2.ScoreResponse | ScoringError | OutputError]]:
         """Every image's answer or error, as they come: those that a server takes in one call, then one by one."""
-        together: list[int] = []
-        if isinstance(self.scorer, Client) and len(images) > 1 and not (self.grid or self.heatmap):
-            together = [
-                number
-                for number, image in enumerate(images)
-                if not self.request.options.plan_only and self.scorer.fits(image, self.request)
-            ]
-            for done, (number, answer) in enumerate(
-                self.scorer.many([images[number] for number in together], self._asked), 1
-            ):
-                self.check()
-                advance(f"{len(together)} images", "scoring", done, len(together))
-                yield together[number], answer
+        done: set[int] = set()
+        alone = self.grid or self.heatmap or self.request.options.plan_only or len(images) == 1
+        if isinstance(self.scorer, Client) and not alone:
+            for number, answer in self._together(self.scorer, images, advance):
+                done.add(number)
+                yield number, answer
         for number, image in enumerate(images):
-            if number not in together:
+            if number not in done:
                 try:
                     yield number, self._score(image, advance)
                 except (ImageError, OutputError, UnavailableError) as error:
                     yield number, error
+
+    def _together(
+        self, client: Client, images: list[Path], advance: Progress
+    ) -> Iterator[tuple[int, scoring_pb2.ScoreResponse | ScoringError]]:
+        """In one call what is not large; where the server goes away, its error for each image without an answer."""
+        numbers = [number for number, image in enumerate(images) if client.fits(image, self.request)]
+        missing = dict.fromkeys(numbers)
+        try:
+            for position, answer in client.many([images[number] for number in numbers], self._asked):
+                self.check()
+                del missing[numbers[position]]
+                advance(f"{len(numbers)} images", "scoring", len(numbers) - len(missing), len(numbers))
+                yield numbers[position], answer
+        except UnavailableError as error:
+            yield from ((number, error) for number in missing)
 
     def _score(self, image: Path, advance: Progress) -> scoring_pb2.ScoreResponse:
         name, options = image.name, self.request.options

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from client.answer import Answer, Scores, scores_of
 from client.errors import ImageError, UnavailableError
-from client.images import Pixels
+from client.images import Pixels, chunk_rows, read_rows
 from protos import scoring_pb2
 
 PART = 1 << 20
@@ -39,17 +39,25 @@ class Parts:
     def __iter__(self) -> Iterator[scoring_pb2.ScoreLargeRequest]:
         yield scoring_pb2.ScoreLargeRequest(start=self.start)
         try:
-            if not isinstance(self.image, Path):
-                yield from (scoring_pb2.ScoreLargeRequest(data=data) for data in _row_parts(self.image))
-                return
-            sent, size = 0, self.image.stat().st_size
-            for data in _file_parts(self.image):
+            for data in self._parts():
                 yield scoring_pb2.ScoreLargeRequest(data=data)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def _parts(self) -> Iterator[bytes]:
+        if not isinstance(self.image, Path):
+            yield from _row_parts(self.image, self.start.name or "image")
+            return
+        sent = 0
+        try:
+            size = self.image.stat().st_size
+            for data in _file_parts(self.image):
+                yield data
                 sent += len(data)
                 self.watch("sending", sent, max(sent, size))
         except OSError as error:
-            self.error = ImageError(f"{self.start.name}: cannot be read: {error.strerror or error}")
-            raise
+            raise ImageError(f"{self.image}: cannot be read: {error.strerror or error}") from None
 
 
 def _file_parts(path: Path) -> Iterator[bytes]:
@@ -58,12 +66,15 @@ def _file_parts(path: Path) -> Iterator[bytes]:
             yield part
 
 
-def _row_parts(pixels: Pixels) -> Iterator[bytes]:
+def _row_parts(pixels: Pixels, name: str) -> Iterator[bytes]:
+    """Whole rows; of a chunked array each chunk is read once."""
     row = int(np.prod(pixels.shape[1:])) * np.dtype(pixels.dtype).itemsize
-    each = max(1, PART // row)
-    for first in range(0, pixels.shape[0], each):
-        rows = np.asarray(pixels[first : first + each])
-        yield np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).tobytes()
+    each, chunk = max(1, PART // row), chunk_rows(pixels)
+    for first in range(0, pixels.shape[0], max(each, chunk)):
+        rows = read_rows(pixels, first, first + max(each, chunk), name)
+        for start in range(0, len(rows), each):
+            part = rows[start : start + each]
+            yield np.ascontiguousarray(part, part.dtype.newbyteorder("<")).tobytes()
 
 
 class LargeRun:

@@ -9,7 +9,7 @@ import numpy as np
 
 from client.answer import Scores
 from client.errors import ImageError, RequestError
-from client.images import Pixels, open_array, readable
+from client.images import Pixels, chunk_rows, open_array, read_rows, readable
 from client.large import Watch, unwatched
 from protos import scoring_pb2
 from service import errors
@@ -71,15 +71,16 @@ class _Sliced:
     """The rows of an array, as they are asked for."""
 
     pixels: Pixels
+    name: str
 
     @property
     def together(self) -> int:
         """Those of a chunk, if there are chunks."""
-        return int(getattr(self.pixels, "chunks", (1,))[0])
+        return chunk_rows(self.pixels)
 
     def read(self, first: int, stop: int) -> Array:
         """Rows [first, stop) as (rows, width, channels)."""
-        rows: Array = np.asarray(self.pixels[first:stop])
+        rows = read_rows(self.pixels, first, stop, self.name)
         return rows.reshape(*rows.shape[:2], -1)
 
 
@@ -89,7 +90,8 @@ def _picture(path: Path) -> Picture:
         return open_path(path)
     height, width, channels = (*pixels.shape, 1)[:3]
     dtype = np.dtype(pixels.dtype).name
-    return ArrayPicture(readable(path.name), (height, width, channels), dtype, lambda: _Sliced(pixels))
+    name = readable(path.name)
+    return ArrayPicture(name, (height, width, channels), dtype, lambda: _Sliced(pixels, name))
 
 
 @contextmanager

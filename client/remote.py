@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
@@ -22,7 +22,7 @@ from grpc_status import rpc_status
 
 from client.answer import Answer, Scores
 from client.errors import ImageError, RequestError, ScoringError, UnavailableError
-from client.images import Image, Pixels, megapixels_of, message_of, open_array, readable
+from client.images import Image, Pixels, check_pixels, megapixels_of, message_of, open_array, readable
 from client.large import LargeRun, Parts, Watch, unwatched
 from client.options import Options, options_message
 from protos import scoring_pb2, scoring_pb2_grpc
@@ -72,7 +72,8 @@ class Client:
     ) -> LargeRun:
         """Begin to score an image however large: a file, or rows of pixels, sent part by part as the server takes them.
 
-        Arrays may be mapped from a file, or Zarr's. The grid's rows come as they are done. Raises like `score`, and so does what it returns.
+        Arrays may be mapped from a file, or Zarr's. The grid's rows come as they are done. Raises like `score`, and so
+        does what it returns.
         """
         request = _request(model, version, options_message(options))
         return self._start_large(Path(image) if isinstance(image, str) else image, request)
@@ -85,7 +86,8 @@ class Client:
         Images are taken as the server has room for them. Raises UnavailableError where the server goes away.
         """
         request = _request(model, version, options_message(options))
-        for name, result in self._many((name, request, image) for name, image in images):
+        items = ((name, partial(_with_image, request, image)) for name, image in images)
+        for name, result in self._many(items):
             yield name, Answer(result) if isinstance(result, scoring_pb2.ScoreResponse) else result
 
     def models(self) -> list[tuple[str, str]]:
@@ -112,12 +114,19 @@ class Client:
         self, images: list[Path], request: Callable[[Path], scoring_pb2.ScoreRequest]
     ) -> Iterator[tuple[int, scoring_pb2.ScoreResponse | ScoringError]]:
         """Score image files in one call: (position, answer or error), as they finish."""
-        items = ((str(position), request(image), image) for position, image in enumerate(images))
+
+        def asked(image: Path) -> scoring_pb2.ScoreRequest:
+            return _with_image(request(image), image)
+
+        items = ((str(position), partial(asked, image)) for position, image in enumerate(images))
         return ((int(name), result) for name, result in self._many(items))
 
     def fits(self, image: Path, request: scoring_pb2.ScoreRequest) -> bool:
         """Whether a file can go in one message, and is not so large that its progress should be seen."""
-        return open_array(image) is None and not self._is_large(image, request)
+        try:
+            return open_array(image) is None and not self._is_large(image, request)
+        except ImageError:
+            return False  # whoever scores it says why it cannot be
 
     def close(self) -> None:
         """Close the connection."""
@@ -133,10 +142,12 @@ class Client:
 
     def _is_large(self, image: Path, request: scoring_pb2.ScoreRequest) -> bool:
         model, options = self._described(request.model, request.version), request.options
+        if not image.is_file():
+            return False  # a pipe, which can be read once only; or nothing, as whoever reads it says
         try:
             size, megapixels = image.stat().st_size, megapixels_of(image)
         except OSError:
-            return False  # whoever reads it says why it cannot be
+            return False
         stride = model.spec.vertical.stride * model.spec.horizontal.stride
         cells = megapixels * 1e6 / (options.stride**2 or stride) if options.grid else 0
         answer = 4 * cells * (len(options.classes) or model.spec.output.classes)
@@ -148,6 +159,7 @@ class Client:
         start = scoring_pb2.LargeImage(model=request.model, version=request.version, options=request.options)
         start.name = readable(image.name) if isinstance(image, Path) else name
         if not isinstance(image, Path):
+            check_pixels(image, name or "image")
             height, width, channels = (*image.shape, 1)[:3]
             start.raw.CopyFrom(
                 scoring_pb2.RawImage(height=height, width=width, channels=channels, dtype=np.dtype(image.dtype).name)
@@ -167,25 +179,35 @@ class Client:
             return self._patiently(begin)
 
     def _many(
-        self, items: Iterable[tuple[str, scoring_pb2.ScoreRequest, Image]]
+        self, items: Iterable[tuple[str, Callable[[], scoring_pb2.ScoreRequest]]]
     ) -> Iterator[tuple[str, scoring_pb2.ScoreResponse | ScoringError]]:
-        unreadable = deque[tuple[str, ScoringError]]()
+        """Send requests as they are made; what cannot be made is an error of its own, other exceptions are raised."""
+        unreadable, raised = deque[tuple[str, ScoringError]](), deque[Exception]()
 
         def requests() -> Iterator[scoring_pb2.ScoreManyRequest]:
-            for name, request, image in items:
-                try:
-                    yield scoring_pb2.ScoreManyRequest(id=name, request=_with_image(request, image))
-                except ScoringError as error:
-                    unreadable.append((name, error))
+            try:
+                for name, make in items:
+                    try:
+                        yield scoring_pb2.ScoreManyRequest(id=name, request=make())
+                    except ScoringError as error:
+                        unreadable.append((name, error))
+            except Exception as error:
+                raised.append(error)
+                raise
 
-        with self._translated():
-            for part in self._stub.ScoreMany(requests(), timeout=self._timeout):
+        call = self._stub.ScoreMany(requests(), timeout=self._timeout)
+        try:
+            for part in call:
                 while unreadable:
                     yield unreadable.popleft()
                 if part.WhichOneof("result") == "response":
                     yield part.id, part.response
                 else:
                     yield part.id, self._error_of(CODES[part.failure.code], part.failure.message)
+        except grpc.RpcError as error:
+            raise (raised[0] if raised else self._error(error)) from None
+        finally:
+            call.cancel()
         yield from unreadable
 
     def _score(self, request: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:

@@ -27,6 +27,10 @@ SpoolFolder = Annotated[
     typer.Option("--spool", metavar="DIR", help="Where large files lie while they are scored; /tmp or the like."),
 ]
 SpoolMib = Annotated[int, typer.Option(metavar="N", min=1, help="Those files together.")]
+MaxIdle = Annotated[
+    float, typer.Option(metavar="SECONDS", min=0.1, help="That a client of ScoreLarge may neither send nor take.")
+]
+MaxPlan = Annotated[int, typer.Option(metavar="N", min=1, help="Memory of one image beside the model, as planned.")]
 Slots = Annotated[int, typer.Option(metavar="N", min=1, help="Images that are scored at once.")]
 MaxWaiting = Annotated[
     int, typer.Option(metavar="N", min=1, help="Requests admitted and not answered; more are told to come again.")
@@ -57,6 +61,8 @@ def run(
     max_waiting_mib: MaxWaitingMib = DEFAULTS.waiting_bytes >> 20,
     max_megapixels: MaxMegapixels = DEFAULTS.image_pixels / 1e6,
     max_message_mib: MaxMessage = DEFAULTS.message_bytes >> 20,
+    max_idle: MaxIdle = DEFAULTS.idle_seconds,
+    max_plan_mib: MaxPlan = DEFAULTS.plan_bytes >> 20,
     tile_mib: TileMemory = DEFAULTS.tile_bytes >> 20,
 ) -> None:
     """Serve converted models over gRPC: images in, grids of class scores and averages out.
@@ -84,6 +90,8 @@ def run(
         waiting_bytes=max_waiting_mib << 20,
         spool_bytes=spool_mib << 20,
         tile_bytes=tile_mib << 20,
+        idle_seconds=max_idle,
+        plan_bytes=max_plan_mib << 20,
     )
     log_to_stderr()
     try:

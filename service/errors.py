@@ -7,6 +7,7 @@
     ├── OptionError        an option's value cannot be used
     ├── ImageError         the image cannot be used
     │   └── LimitError     it, or the answer about it, is over a configured limit
+    ├── IdleError          the client does not go on
     ├── BusyError          too many requests are waiting
     ├── DrainingError      shutting down
     ├── CancelledRunError  nobody waits for the answer any longer
@@ -42,6 +43,10 @@ class ImageError(ServiceError):
 
 class LimitError(ImageError):
     """The image, or the answer about it, is over a configured limit."""
+
+
+class IdleError(ServiceError):
+    """The client neither sends nor takes."""
 
 
 class BusyError(ServiceError):

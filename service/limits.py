@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a server, or of scoring in this process; all configurable."""
+    """Limits of a server, or of scoring in this process."""
 
     image_pixels: int = 256_000_000
     """Of one image, in one message, or of a file that can only be decoded whole."""
     large_pixels: int = 1 << 40
     """Of one image that is read from top to bottom, as a tiled file or a stream."""
     message_bytes: int = 64 << 20
+    idle_seconds: float = 60.0
+    """That a client may take to send the next part of its image, or to take the next rows."""
     waiting: int = 256
     """Requests that are admitted and not finished."""
     waiting_bytes: int = 1 << 30
@@ -20,5 +22,7 @@ class Limits:
     """Encoded files that come in parts, together, on disk."""
     tile_bytes: int = 2 << 30
     """Activations of one tile. A larger tile computes less halo twice; a smaller one fits a smaller machine."""
+    plan_bytes: int = 8 << 30
+    """Memory that one image may take beside the model, as its plan says."""
     strip_bytes: int = 128 << 20
     """Pixels of one strip of the image, and scores of the rows of the grid that it gives: either."""

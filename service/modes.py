@@ -6,18 +6,24 @@ gets both to choose from.
 """
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from protos import model_pb2
 from service.dense.axis import AxisLattice
 from service.dense.cost import Cost
 from service.dense.tiles import Network, TilePlan
 from service.engine.repository import StoredModel
-from service.engine.session import BATCH
+from service.engine.session import BATCH, Pixels, Session
 from service.errors import CapabilityError
 from service.limits import Limits
 from service.options import Options
+
+Scores = NDArray[np.float32]
 
 CROPS, CROPPED = 8, 256
 """Windows of a tile along either axis, where they are run one by one, and its pixels: at least either."""
@@ -47,6 +53,9 @@ class Mode(Protocol):
     def activations(self, view: TilePlan, batch: int) -> float:
         """Bytes that so many of its largest tiles need together."""
 
+    def run(self, session: Session, tiles: Sequence[Pixels], check: Callable[[], None]) -> Iterable[Scores]:
+        """Score tiles of one shape: (rows, cols, classes) each. `check` may raise to stop on the way."""
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -68,6 +77,10 @@ class Dense:
     def activations(self, view: TilePlan, batch: int) -> float:
         """Those of all their pixels."""
         return batch * view.tile[0] * view.tile[1] * self.cost.bytes_per_pixel
+
+    def run(self, session: Session, tiles: Sequence[Pixels], _: Callable[[], None]) -> Iterable[Scores]:
+        """All at once."""
+        return session.dense(tiles)
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,10 @@ class Crops:
         """Those of one batch of windows; tiles follow one another."""
         pixels = self.network.vertical.window * self.network.horizontal.window
         return BATCH * pixels * self.cost.activation_bytes_per_pixel
+
+    def run(self, session: Session, tiles: Sequence[Pixels], check: Callable[[], None]) -> Iterable[Scores]:
+        """One after the other, some windows at a time."""
+        return (session.crops(tile, self.network.strides, check) for tile in tiles)
 
 
 def choose(model: StoredModel, options: Options) -> tuple[list[Mode], str]:

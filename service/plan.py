@@ -12,13 +12,14 @@ from service.dense.axis import AxisLattice
 from service.dense.tiles import TilePlan, plan_tiles
 from service.engine.repository import StoredModel
 from service.errors import ImageError, LimitError
+from service.images.rows import Scaled
 from service.limits import Limits
 from service.modes import Mode, choose
 from service.options import Options, scale_text, scaled_size
 
 STRIPS = 2
 """In memory at once: the one that is scored, and the one that is read meanwhile."""
-FLOAT_BYTES = 4
+FLOAT_BYTES = COUNT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class View:
     """Tiles of one shape that run together."""
     multiply_adds: float
     bytes: int
-    """Memory at the most: strips of pixels, a batch's activations, the rows of the grid of one band."""
+    """Memory at the most: strips of pixels, a batch's activations, the rows of the grid of one band, a mask."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,26 @@ class _Planner:
             rows = min(rows, lattices[0].pixels(self.limits.strip_bytes // cell_bytes))
         pixels = mode.tile_pixels(lattices, self.limits)
         flip = self.options.asked.flip
-        tiles = plan_tiles(*lattices, mode.network, pixels=pixels, rows=max(1, rows), flip=flip)
+        try:
+            tiles = plan_tiles(*lattices, mode.network, pixels=pixels, rows=max(1, rows), flip=flip)
+        except ValueError as error:
+            raise LimitError(f"stride: {error}: ask for a coarser one, or for a region") from None
         batch = max(1, min(pixels // math.prod(tiles.tile), len(tiles) // len(tiles.rows)))
         band = max(band.stop - band.first for band in tiles.rows) * cell_bytes
         needed = STRIPS * tiles.strip * row_bytes + int(mode.activations(tiles, batch)) + band
+        if size != self.size:
+            needed += Scaled.source_rows(self.size[0], height) * self.size[1] * (row_bytes // width)
+        if self.options.asked.WhichOneof("mask"):
+            needed += tiles.strip * (width + COUNT_BYTES * lattices[1].cells)
+        self._check_memory(needed)
         return View(height, width, tiles, batch, mode.multiply_adds(tiles), needed)
+
+    def _check_memory(self, needed: int) -> None:
+        if needed > self.limits.plan_bytes:
+            raise LimitError(
+                f"memory: expected a plan of at most {self.limits.plan_bytes >> 20} MiB, got one of {needed >> 20}: "
+                "ask for a region, fewer classes, a coarser stride or no grid"
+            )
 
     def _lattices(self, scaled: tuple[int, int]) -> tuple[AxisLattice, AxisLattice]:
         window, region = self.model.spec.window, self._region()

@@ -7,7 +7,7 @@ Nothing larger than a strip, a tile and the rows of one band is kept, however la
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from protos import scoring_pb2
 from service.answer import describe
-from service.dense.axis import AxisLattice
 from service.dense.reducers import Mean, highest, probabilities, top
 from service.dense.tiles import AxisBand, AxisTile
 from service.engine.repository import StoredModel
@@ -50,7 +49,8 @@ class Run:
     session: Session
     plan: Plan
     options: Options
-    masks: Callable[[], Mask | None] = lambda: None
+    masks: Callable[[Callable[[], None]], Mask | None] = lambda _: None
+    """Begins the mask, from the top; what it is given is called now and then, and may raise to stop."""
     cancelled: Callable[[], bool] = lambda: False
     progress: Callable[[int], None] = lambda _: None
     """Told the tiles that are done, of `plan.tiles`."""
@@ -101,10 +101,11 @@ class Run:
     def _strips(self, view: View) -> Iterator[tuple[AxisBand, Wanted, Pixels | None]]:
         """Every band with the rows that it reads, None if it has nothing to score; the next ones are read meanwhile."""
         self.check_cancelled()
-        mask, bands = self.masks(), deque[tuple[AxisBand, Wanted]]()
+        mask, bands = self.masks(self.check_cancelled), deque[tuple[AxisBand, Wanted]]()
 
         def spans() -> Iterator[tuple[int, int] | None]:
             for band in view.tiles.rows:
+                self.check_cancelled()
                 wanted = self._wanted(mask, view, band)
                 bands.append((band, wanted))
                 yield band.pixels if wanted is None or wanted.any() else None
@@ -124,9 +125,9 @@ class Run:
         if mask is None:
             return None
         tiles, window = view.tiles, self.model.spec.window
-        rows = _spans(tiles.vertical, range(band.first, band.stop), window.height, self.picture.height / view.height)
-        cells = range(tiles.horizontal.cells)
-        return mask.windows(rows, _spans(tiles.horizontal, cells, window.width, self.picture.width / view.width))
+        tops, lefts = tiles.vertical.positions[band.first : band.stop], tiles.horizontal.positions
+        rows = _spans(tops, window.height, view.height, self.picture.height)
+        return mask.windows(rows, _spans(lefts, window.width, view.width, self.picture.width))
 
     def _reduced(self, first: int, scores: NDArray[np.float32]) -> GridRows:
         if self.options.grid_as == FLOAT32:
@@ -179,15 +180,10 @@ class _Band:
                 yield tile, kept
             self.run.advance(len(batch))
 
-    def _run(
-        self, batch: list[tuple[AxisTile, AxisTile]], strip: Pixels | None
-    ) -> Iterator[NDArray[np.float32]] | NDArray[np.float32]:
+    def _run(self, batch: list[tuple[AxisTile, AxisTile]], strip: Pixels | None) -> Iterable[NDArray[np.float32]]:
         assert strip is not None  # noqa: S101 (a band with a tile to run has pixels)
         pixels = [self._pixels(row, col, strip) for row, col in batch]
-        mode = self.run.plan.mode
-        if mode.name == "crops":
-            return (self.run.session.crops(tile, mode.network.strides, self.run.check_cancelled) for tile in pixels)
-        return self.run.session.dense(pixels)
+        return self.run.plan.mode.run(self.run.session, pixels, self.run.check_cancelled)
 
     def _pixels(self, row: AxisTile, col: AxisTile, strip: Pixels) -> Pixels:
         start = row.read - self.band.pixels[0]
@@ -234,11 +230,11 @@ def _batches(tiles: list[tuple[AxisTile, AxisTile]], size: int) -> Iterator[list
             yield batch
 
 
-def _spans(lattice: AxisLattice, cells: range, window: int, scale: float) -> Spans:
-    """Where windows begin and end, in pixels of the image itself."""
-    starts = np.array([lattice.position(cell) for cell in cells], np.int64)
-    first, last = (np.rint(edges * scale).astype(np.int64) for edges in (starts, starts + window))
-    return first, last
+def _spans(starts: NDArray[np.int64], window: int, scaled: int, extent: int) -> Spans:
+    """Where windows of a scaled image begin and end, in pixels of the image itself; at least one pixel each."""
+    first, stop = (np.rint(edges * (extent / scaled)).astype(np.int64) for edges in (starts, starts + window))
+    first = np.minimum(first, extent - 1)
+    return first, np.clip(stop, first + 1, extent)
 
 
 def _milliseconds(since: float) -> float:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from protos import scoring_pb2
+from protos import model_pb2, scoring_pb2
 from service.engine.repository import ModelRepository, StoredModel
 from service.engine.session import Session
 from service.errors import LimitError
@@ -88,7 +88,7 @@ class Scorer:
         check_size(picture, pixels=allowed, whole_pixels=limits.image_pixels, window=model.spec.window)
         picture.check_bands(model.spec.input)
         plan = make_plan(model, options, (picture.height, picture.width), limits, pixels=allowed)
-        masks = _masks(picture, model, options)
+        masks = _masks(picture, model, options, limits)
         return Run(picture, model, self.session(model, plan.mode.position), plan, options, masks, cancelled)
 
     def answer(
@@ -125,15 +125,16 @@ def little(numbers: np.ndarray) -> bytes:
     return np.ascontiguousarray(numbers, numbers.dtype.newbyteorder("<")).tobytes()
 
 
-def _masks(picture: Picture, model: StoredModel, options: Options) -> Callable[[], Mask | None]:
-    """Begins the mask anew for every view: the one asked for, and where there are data.
+Begin = Callable[[Callable[[], None]], Mask | None]
+"""Begins a mask, from the top; what it is given is called now and then, and may raise to stop."""
 
-    A mask that does not fit is refused here, before anything is scored.
-    """
-    asked = _mask(picture, model, options)
 
-    def begin() -> Mask | None:
-        valid, mask = picture.valid(), asked()
+def _masks(picture: Picture, model: StoredModel, options: Options, limits: Limits) -> Begin:
+    """The mask asked for, and where there are data; refused here, before anything is scored, if it does not fit."""
+    asked = _mask(picture, model, options, limits)
+
+    def begin(check: Callable[[], None]) -> Mask | None:
+        valid, mask = picture.valid(), asked(check)
         if valid is None or mask is None:
             return mask if valid is None else Drawn(valid)
         return Both(Drawn(valid), mask)
@@ -141,12 +142,14 @@ def _masks(picture: Picture, model: StoredModel, options: Options) -> Callable[[
     return begin
 
 
-def _mask(picture: Picture, model: StoredModel, options: Options) -> Callable[[], Mask | None]:
+def _mask(picture: Picture, model: StoredModel, options: Options, limits: Limits) -> Begin:
     match options.asked.WhichOneof("mask"):
         case "mask_image":
             mask = open_image(options.asked.mask_image)
+            one = model_pb2.Size(height=1, width=1)
+            check_size(mask, pixels=limits.large_pixels, whole_pixels=limits.image_pixels, window=one)
             drawn(mask, picture)
-            return lambda: drawn(mask, picture)
+            return lambda _: drawn(mask, picture)
         case "mask_otsu" if options.asked.mask_otsu:
-            return cache(lambda: foreground(picture, model.spec.input))
-    return lambda: None
+            return cache(lambda check: foreground(picture, model.spec.input, check))
+    return lambda _: None

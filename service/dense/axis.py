@@ -10,6 +10,9 @@ behind the last one lie in no window: the image is cropped to the others, or get
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True)
 class AxisGeometry:
@@ -103,7 +106,7 @@ class AxisLattice:
     @property
     def origin(self) -> int:
         """Where the first of them starts."""
-        return self.position(0)
+        return self.chosen.start * self.stride if self.chosen or self.anchor is None else self.anchor
 
     def pixels(self, windows: int) -> int:
         """Pixels that so many neighbouring windows cover together; at least one window's."""
@@ -111,9 +114,13 @@ class AxisLattice:
 
     def position(self, cell: int) -> int:
         """Where one of them starts."""
-        if cell == len(self.chosen) and self.anchor is not None:
-            return self.anchor
-        return self.chosen[cell] * self.stride
+        return int(self.positions[cell])
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Where each of them starts, (cells,)."""
+        regular = np.arange(self.chosen.start, self.chosen.stop, dtype=np.int64) * self.stride
+        return regular if self.anchor is None else np.append(regular, self.anchor)
 
     @property
     def _stop(self) -> int:

@@ -13,8 +13,12 @@ give together; along both axes that makes k² passes.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from service.dense.axis import AxisGeometry, AxisLattice
+
+MOST_TILES = 1 << 17
+"""Along an axis; a plan is a value, and held in memory."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,13 @@ class AxisBand:
     first: int
     stop: int
     tiles: tuple[AxisTile, ...]
+    begin: int
+    """First pixel that its tiles read, or those of a band after it: bands are read in order."""
 
     @property
     def pixels(self) -> tuple[int, int]:
-        """First pixel that its tiles read, and the one behind the last."""
-        return min(tile.read for tile in self.tiles), max(tile.read + tile.length for tile in self.tiles)
+        """First pixel that is read, and the one behind the last."""
+        return self.begin, max(tile.read + tile.length for tile in self.tiles)
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,13 @@ def plan_axis(
     bands = [*regular.bands(length or lattice.extent)] if lattice.chosen else []
     if lattice.anchor is not None:
         bands.append(_anchored(lattice, lattice.anchor, geometry, base))
-    return tuple(bands)
+    return tuple(_in_order(bands))
+
+
+def _in_order(bands: list[AxisBand]) -> list[AxisBand]:
+    """Let no band begin behind one that follows: a phase that ends sooner may reach further back."""
+    begins = list(accumulate((band.begin for band in reversed(bands)), min))
+    return [replace(band, begin=begin) for band, begin in zip(bands, reversed(begins), strict=True)]
 
 
 def plan_mirrored(
@@ -184,6 +196,8 @@ class _Regular:
         first, stop = chosen.start * step // phases, (chosen.stop - 1) * step // phases + 1
         begin, end = max(0, first - self.before), min(self._available(0), stop + self.after)
         cells = self._cells(end - begin, length)
+        if (stop - first) * phases // max(1, cells - self.before - self.after) > MOST_TILES:
+            raise ValueError(f"expected at most {MOST_TILES} tiles along an axis, got more")
         while first < stop:
             start = min(max(begin, first - self.before), end - cells)
             following = stop if start + cells == end else start + cells - self.after
@@ -191,7 +205,7 @@ class _Regular:
             kept = [tile for tile in tiles if tile is not None]
             if kept:
                 low, high = min(tile.cells.start for tile in kept), max(tile.cells.stop for tile in kept)
-                yield AxisBand(low, high, tuple(kept))
+                yield AxisBand(low, high, tuple(kept), min(tile.read for tile in kept))
             first = following
 
     def _available(self, phase: int) -> int:
@@ -232,7 +246,7 @@ def _anchored(lattice: AxisLattice, anchor: int, geometry: AxisGeometry, base: i
     start = max(0, index - geometry.halo_before(base))
     read, count, cell = offset + start * base, index - start + 1, lattice.cells - 1
     tile = AxisTile(read, lattice.extent - read, count, slice(count - 1, count, 1), slice(cell, cell + 1, 1))
-    return AxisBand(cell, cell + 1, (tile,))
+    return AxisBand(cell, cell + 1, (tile,), read)
 
 
 def plan_tiles(

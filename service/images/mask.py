@@ -5,7 +5,7 @@ Background is found on a thumbnail: Otsu's threshold parts its tones in two, and
 is on is background. A window counts unless it is background all over.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from protos import model_pb2
 from service.errors import ImageError
 from service.images.picture import Picture, VipsPicture
-from service.images.rows import Held, Pixels, Rows, Scaled
+from service.images.rows import Held, Rows, Scaled
 
 THUMBNAIL = 2048
 """Pixels of its longer side."""
@@ -81,15 +81,15 @@ class Both:
         return self.one.windows(rows, cols) & self.other.windows(rows, cols)
 
 
-def counts(mask: NDArray[np.bool_], rows: Spans, cols: Spans) -> NDArray[np.int64]:
+def counts(mask: NDArray[np.bool_], rows: Spans, cols: Spans) -> NDArray[np.int32]:
     """How many pixels of each window (rows, cols) are set."""
-    across = np.zeros((len(mask) + 1, len(cols[0])), np.int64)
+    down = np.zeros((len(mask) + 1, len(cols[0])), np.int32)
     sums = np.zeros((CHUNK, mask.shape[1] + 1), np.int32)
     for first in range(0, len(mask), CHUNK):
         part = mask[first : first + CHUNK]
         np.cumsum(part, axis=1, out=sums[: len(part), 1:])
-        across[first + 1 : first + 1 + len(part)] = sums[: len(part), cols[1]] - sums[: len(part), cols[0]]
-    down = np.cumsum(across, axis=0)
+        down[first + 1 : first + 1 + len(part)] = sums[: len(part), cols[1]] - sums[: len(part), cols[0]]
+    np.cumsum(down, axis=0, out=down)
     return np.asarray(down[rows[1]] - down[rows[0]])
 
 
@@ -102,26 +102,24 @@ def drawn(mask: VipsPicture, picture: Picture) -> Drawn:
     return Drawn(mask.truth())
 
 
-def foreground(picture: Picture, wanted: model_pb2.Input) -> Foreground:
-    """Find what is not background in the pixels that a model is given; raises ImageError if nothing differs."""
+def foreground(picture: Picture, wanted: model_pb2.Input, check: Callable[[], None]) -> Foreground:
+    """Find what is not background in the pixels that a model is given; raises ImageError if nothing differs.
+
+    `check` is called now and then, and may raise to stop here.
+    """
     from skimage.filters import threshold_otsu  # noqa: PLC0415 (loads SciPy, which nothing else needs)
 
     size = picture.height, picture.width
     scale = min(1.0, THUMBNAIL / max(size))
     scaled = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    rows = Scaled(picture.rows(wanted), size, scaled)
-    grey = np.concatenate([_grey(rows.read(first, min(first + CHUNK, scaled[0]))) for first in _steps(scaled[0])])
+    rows, bands = Scaled(picture.rows(wanted), size, scaled), []
+    for first in range(0, scaled[0], CHUNK):
+        check()
+        bands.append(rows.read(first, min(first + CHUNK, scaled[0])).mean(axis=-1, dtype=np.float32))
+    grey = np.concatenate(bands)
     light = grey > threshold_otsu(grey)
     edge = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
     found = light != (edge.mean() > 0.5)
     if not found.any():
         raise ImageError(f"{picture.name}: mask: expected a foreground by Otsu's threshold, got one tone: leave it out")
     return Foreground(found, size)
-
-
-def _steps(stop: int) -> Sequence[int]:
-    return range(0, stop, CHUNK)
-
-
-def _grey(pixels: Pixels) -> NDArray[np.float32]:
-    return np.asarray(pixels.mean(axis=-1, dtype=np.float32))

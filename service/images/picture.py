@@ -9,8 +9,9 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import pyvips
@@ -22,6 +23,8 @@ from service.images.rows import Pixels, Rows
 
 FORMATS = ("Jpeg", "Png", "Webp", "Tiff")
 RAW_FORMATS = {"uint8": "uchar", "uint16": "ushort"}
+PART_BYTES = 256 << 20
+"""Pixels of one row of a TIFF's tiles, or of one strip: more of them is a file that is decoded whole."""
 MAX_SIDE = 10_000_000  # libvips's own bound
 
 pyvips.block_untrusted_set(True)
@@ -62,11 +65,13 @@ class Picture(Protocol):
 
 def check_size(picture: Picture, *, pixels: int, whole_pixels: int, window: model_pb2.Size) -> None:
     """Refuse, before a pixel is decoded, an image that is too large or too small to be scored."""
-    megapixels = picture.width * picture.height / 1e6
-    allowed = min(pixels, whole_pixels) if picture.whole else pixels
-    if megapixels * 1e6 > allowed:
+    size = picture.width * picture.height
+    megapixels = size / 1e6
+    whole = min(pixels, whole_pixels) < size <= pixels and picture.whole
+    allowed = min(pixels, whole_pixels) if whole else pixels
+    if size > allowed:
         way_out = "scale or cut the image"
-        if picture.whole and allowed < pixels:
+        if whole:
             way_out = "scale or cut it, or save it as a tiled TIFF, which may be larger"
         elif pixels <= whole_pixels:
             way_out += ", or send it to ScoreLarge in parts"
@@ -88,7 +93,12 @@ class VipsPicture:
     name: str
     image: pyvips.Image
     load: Callable[[], pyvips.Image]
-    whole: bool
+    is_whole: Callable[[], bool] = lambda: False
+
+    @property
+    def whole(self) -> bool:
+        """Whether the limit for files that may have to be decoded all at once binds it."""
+        return self.is_whole()
 
     @property
     def width(self) -> int:
@@ -162,7 +172,7 @@ def open_file(path: Path, *, name: str = "") -> VipsPicture:
         with path.open("rb") as file:  # libvips would take [...] at the end of a name for its own options
             return pyvips.Image.new_from_source(pyvips.Source.new_from_descriptor(file.fileno()), "", **access)
 
-    return _open(name, load)
+    return _open(name, load, lambda: path.open("rb"))
 
 
 def readable(name: str) -> str:
@@ -172,7 +182,7 @@ def readable(name: str) -> str:
 
 def open_bytes(data: bytes, *, name: str) -> VipsPicture:
     """Open an encoded image that is already in memory."""
-    return _open(name, lambda **access: pyvips.Image.new_from_buffer(data, "", **access))
+    return _open(name, lambda **access: pyvips.Image.new_from_buffer(data, "", **access), lambda: BytesIO(data))
 
 
 def open_raw(raw: scoring_pb2.RawImage, *, name: str) -> VipsPicture:
@@ -186,7 +196,7 @@ def open_raw(raw: scoring_pb2.RawImage, *, name: str) -> VipsPicture:
     if len(raw.data) != expected:
         raise ImageError(f"{name}: image.raw.data: expected {expected} bytes, got {len(raw.data)}")
     image = in_memory(raw.data, (raw.height, raw.width, raw.channels), raw.dtype)
-    return VipsPicture(name, image, lambda: image, whole=False)
+    return VipsPicture(name, image, lambda: image)
 
 
 def in_memory(data: bytes | memoryview, shape: tuple[int, int, int], dtype: str) -> pyvips.Image:
@@ -210,8 +220,10 @@ def open_image(image: scoring_pb2.Image) -> VipsPicture:
             raise ImageError(f"{name}: image: expected encoded or raw pixels, got neither")
 
 
-def _open(name: str, load: Callable[..., pyvips.Image]) -> VipsPicture:
-    """Read the header. Pixels stream from top to bottom, unless EXIF turns the image.
+def _open(name: str, load: Callable[..., pyvips.Image], read: Callable[[], BinaryIO]) -> VipsPicture:
+    """Open an image as libvips loads it; `read` gives the file's bytes.
+
+    Pixels stream from top to bottom, unless EXIF turns the image.
 
     Of a TIFF file's tiles, libvips leaves those that it cannot read black, and only warns; a JPEG's warnings are for
     what many cameras write.
@@ -225,7 +237,20 @@ def _open(name: str, load: Callable[..., pyvips.Image]) -> VipsPicture:
         def again() -> pyvips.Image:
             return load(**access).autorot() if turned else load(**access)
 
-        return VipsPicture(name, again(), again, whole=turned or not tiff)
+        return VipsPicture(name, again(), again, lambda: turned or not tiff or not _in_small_parts(image, read))
+
+
+def _in_small_parts(image: pyvips.Image, read: Callable[[], BinaryIO]) -> bool:
+    """Whether a TIFF's tiles or strips are so small that few of them are in memory at once."""
+    import tifffile  # noqa: PLC0415 (for the few files over the limit)
+
+    try:
+        with read() as file, tifffile.TiffFile(file) as tiff:
+            rows, cols = tiff.pages.first.chunks[:2]
+    except Exception:  # whatever a damaged directory leads to
+        return False
+    across = -(-image.width // cols) if cols < image.width else 1
+    return bool(rows * cols * across * image.bands <= PART_BYTES)
 
 
 @contextmanager

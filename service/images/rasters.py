@@ -66,18 +66,23 @@ def open_raster(path: Path, name: str) -> ArrayPicture | None:
     driver = DRIVERS.get(path.suffix.lower())
     if driver is None:
         return None
-    try:
+
+    def begin() -> rasterio.DatasetReader:
+        """Open it anew: pixels and mask are read by two threads, and GDAL's data sets are for one."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where pixels lie on Earth does not matter
-            raster = rasterio.open(path, driver=driver)
+            return rasterio.open(path, driver=driver)
+
+    try:
+        raster = begin()
     except RasterioIOError:
         return None
     partly = any(MaskFlags.all_valid not in flags and MaskFlags.alpha not in flags for flags in raster.mask_flag_enums)
     if raster.driver == "GTiff" and not partly:
         return None
     shape = (raster.height, raster.width, raster.count)
-    valid = (lambda: ValidRows(name, raster)) if partly else None
-    return ArrayPicture(name, shape, raster.dtypes[0], lambda: RasterRows(name, raster), valid)
+    valid = (lambda: ValidRows(name, begin())) if partly else None
+    return ArrayPicture(name, shape, raster.dtypes[0], lambda: RasterRows(name, begin()), valid)
 
 
 def _window(raster: rasterio.DatasetReader, first: int, stop: int) -> Window:

@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+SOURCE_ROWS = 64
+"""That are scaled at once, beside those on which the first and the last of them depend too."""
+
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 
@@ -42,6 +45,8 @@ class Held:
 
     def take(self, first: int, stop: int) -> Pixels:
         """Rows [first, stop), those that are held and those that are new; rows before `first` are forgotten."""
+        if first < self._first:
+            raise ValueError(f"expected rows from {self._first} on, got {first}")
         held = self._held[first - self._first :] if self._held is not None else None
         if held is None or len(held) < stop - first:
             held = self._read(first, stop, held)
@@ -51,17 +56,21 @@ class Held:
     def _read(self, first: int, stop: int, held: Pixels | None) -> Pixels:
         """Copy what is held, and read the rest bit by bit, so that no strip is in memory twice."""
         at = first + (len(held) if held is not None else 0)
-        part = self.rows.read(at, min(at + self.rows.together, stop))
+        part = self.rows.read(at, self._end(at, 1, stop))
         strip = cast("Pixels", np.empty((stop - first, *part.shape[1:]), part.dtype))
         if held is not None:
             strip[: len(held)] = held
-        each = max(self.rows.together, READ // part[:1].nbytes)
         while True:
             strip[at - first : at - first + len(part)] = part
             at += len(part)
             if at == stop:
                 return strip
-            part = self.rows.read(at, min(at + each, stop))
+            part = self.rows.read(at, self._end(at, READ // part[:1].nbytes, stop))
+
+    def _end(self, at: int, rows: int, stop: int) -> int:
+        """Where to stop reading: about so many rows on, where a row of the file's tiles ends."""
+        together = self.rows.together
+        return min(stop, (at // together + max(1, rows // together)) * together)
 
 
 def strips(rows: Rows, spans: Iterable[tuple[int, int] | None]) -> Iterator[Pixels | None]:
@@ -104,6 +113,11 @@ class Scaled:
 
     def read(self, first: int, stop: int) -> Pixels:
         """Rows [first, stop) of the scaled image."""
+        each = max(1, SOURCE_ROWS * self.scaled[0] // self.size[0])
+        parts = [self._part(start, min(start + each, stop)) for start in range(first, stop, each)]
+        return cast("Pixels", np.concatenate(parts))
+
+    def _part(self, first: int, stop: int) -> Pixels:
         step = self.size[0] / self.scaled[0]
         reach = max(1.0, step) + 1
         begin, end = max(0, int(first * step - reach)), min(self.size[0], int(stop * step + reach) + 1)
@@ -111,6 +125,11 @@ class Scaled:
         box = (0, first * step - begin, self.size[1], stop * step - begin)
         bands = [_resized(strip[..., band], (self.scaled[1], stop - first), box) for band in range(strip.shape[-1])]
         return cast("Pixels", np.stack(bands, axis=-1))
+
+    @staticmethod
+    def source_rows(height: int, scaled: int) -> int:
+        """Rows of the image that are in memory at once, at the most, while it is scaled to another height."""
+        return min(height, SOURCE_ROWS + 4 * (height // scaled + 2))
 
 
 def _resized(band: Pixels, size: tuple[int, int], box: tuple[float, float, float, float]) -> Pixels:

@@ -5,13 +5,14 @@ neither side is ahead of the other by more than what gRPC itself holds.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 import numpy as np
 
 from protos import scoring_pb2
-from service.errors import CancelledRunError, ImageError, OptionError
+from service.errors import CancelledRunError, IdleError, ImageError, OptionError
 from service.images.arrays import Array, ArrayPicture
 
 Result = TypeVar("Result")
@@ -22,41 +23,52 @@ Send = Callable[[scoring_pb2.ScoreLargeResponse], Coroutine[Any, Any, None]]
 
 
 class Feed:
-    """One call of ScoreLarge, from the thread's side: `receive` and `send` block."""
+    """One call of ScoreLarge, from the thread's side: `receive` and `send` block, for so many seconds at the most."""
 
-    def __init__(self, requests: Requests, send: Send) -> None:
-        self._requests, self._send = requests, send
+    def __init__(self, requests: Requests, send: Send, idle: float) -> None:
+        self._requests, self._send, self._idle = requests, send, idle
         self._loop = asyncio.get_running_loop()
 
     def receive(self) -> bytes | None:
         """The next part; None when the client has sent everything."""
-        return self._wait(next_part(self._requests))
+        return self._wait(next_part(self._requests, self._idle))
 
     def send(self, part: scoring_pb2.ScoreLargeResponse) -> None:
         """Send a part of the answer; returns when there is room for another one."""
-        self._wait(self._send(part))
+        self._wait(within(self._idle, self._send(part), "to take rows"))
 
     def _wait(self, work: Coroutine[Any, Any, Result]) -> Result:
+        if self._loop.is_closed():
+            work.close()
+            raise CancelledRunError("the server has stopped")
         try:
             return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-        except (asyncio.CancelledError, asyncio.InvalidStateError, RuntimeError):  # whoever called is gone
-            work.close()
+        except CancelledError:  # whoever called is gone
             raise CancelledRunError("the client has gone") from None
 
 
-async def parts(requests: Requests) -> AsyncIterator[bytes]:
+async def within(idle: float, work: Awaitable[Result], what: str) -> Result:
+    """Wait for the client's next step, but not for ever; raises IdleError."""
+    try:
+        return await asyncio.wait_for(work, idle)
+    except TimeoutError:
+        raise IdleError(f"client: expected it {what} within {idle:g} seconds; send and take without a stop") from None
+
+
+async def parts(requests: Requests, idle: float) -> AsyncIterator[bytes]:
     """The data of every part that comes, to the end."""
-    while (part := await next_part(requests)) is not None:
+    while (part := await next_part(requests, idle)) is not None:
         yield part
 
 
-async def next_part(requests: Requests) -> bytes | None:
+async def next_part(requests: Requests, idle: float) -> bytes | None:
     """The next part's data; None at the end. Raises OptionError for a part that is no data."""
-    async for request in requests:
-        if request.WhichOneof("part") != "data":
-            raise OptionError(f"part: expected data after start, got {request.WhichOneof('part') or 'nothing'}")
-        return bytes(request.data)
-    return None
+    request = await within(idle, anext(requests, None), "to send the next part")
+    if request is None:
+        return None
+    if request.WhichOneof("part") != "data":
+        raise OptionError(f"part: expected data after start, got {request.WhichOneof('part') or 'nothing'}")
+    return bytes(request.data)
 
 
 class StreamedRows:
@@ -112,6 +124,8 @@ class StreamedRows:
 
 def streamed(name: str, raw: scoring_pb2.RawImage, feed: Feed) -> tuple[ArrayPicture, StreamedRows]:
     """An image whose rows come through a feed, and the rows; raises ImageError if it cannot be one."""
+    if raw.data:
+        raise ImageError(f"{name}: raw.data: expected none, since the rows follow, got {len(raw.data)} bytes")
     picture = ArrayPicture(name, (raw.height, raw.width, raw.channels), raw.dtype, lambda: rows)
     rows = StreamedRows(name, raw, feed)
     return picture, rows

@@ -5,7 +5,7 @@ start → the plan → rows in, rows out → the summary
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from protos import scoring_pb2
@@ -28,23 +28,26 @@ ROWS_BYTES = 1 << 20
 class ScoreLarge:
     """Scores one image after the other, in an executor of its own, so that small ones do not wait for them."""
 
-    def __init__(self, scorer: Scorer, executor: Executor, spool: Spool) -> None:
-        self._scorer, self._executor, self._spool = scorer, executor, spool
+    def __init__(self, scorer: Scorer, executor: Executor, quick: Executor, spool: Spool) -> None:
+        self._scorer, self._executor, self._quick, self._spool = scorer, executor, quick, spool
 
     async def answer(
         self, start: scoring_pb2.LargeImage, requests: Requests, send: Send, record: dict[str, Any]
     ) -> None:
         """Answer one call, whose first part was `start`."""
         request = scoring_pb2.ScoreRequest(model=start.model, version=start.version, options=start.options)
-        record |= {"model": start.model}
-        call = _Call(self._scorer, request, Feed(requests, send), record)
-        await self._executor.run(lambda _: call.check(raw=start.HasField("raw")))
+        size, idle = start.ByteSize(), self._scorer.limits.idle_seconds
+        record |= {"model": start.model, "bytes": size}
+        call = _Call(self._scorer, request, Feed(requests, send, idle), record, time.monotonic())
+        await self._quick.run(lambda _: call.check(raw=start.HasField("raw")), size=size)
         name = start.name or "image"
+        executor = self._quick if request.options.plan_only else self._executor
         if start.HasField("raw"):
-            await self._executor.run(lambda gone: call.score_rows(name, start.raw, gone))
+            await executor.run(lambda gone: call.score_rows(name, start.raw, gone), size=size)
             return
-        async with self._spool.file(parts(requests)) as path:
-            await self._executor.run(lambda gone: call.score(open_file(path, name=name), gone))
+        async with self._spool.file(parts(requests, idle)) as path:
+            call = replace(call, asked=time.monotonic())
+            await executor.run(lambda gone: call.score(open_file(path, name=name), gone), size=size)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class _Call:
     request: scoring_pb2.ScoreRequest
     feed: Feed
     record: dict[str, Any]
+    asked: float
+    """When it began to wait for its turn."""
 
     def check(self, *, raw: bool) -> None:
         """Refuse what cannot be, before anything is sent."""
@@ -70,8 +75,10 @@ class _Call:
 
     def score(self, picture: Picture, gone: Callable[[], bool], finish: Callable[[], None] = lambda: None) -> None:
         """Score a picture, and `finish` before the summary."""
-        self.record.update(width=picture.width, height=picture.height)
+        queued = (time.monotonic() - self.asked) * 1e3
+        self.record.update(width=picture.width, height=picture.height, queue_ms=round(queued, 3))
         run = self.scorer.plan(picture, self.request, gone)
+        run.started, run.response.timing.queue_ms = self.asked, queued
         if self.request.options.grid:
             check_row(run, self.scorer.limits.message_bytes)
         self.feed.send(Part(start=run.response))

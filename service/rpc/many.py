@@ -55,7 +55,7 @@ class ScoreMany:
 
     async def _one(self, request: scoring_pb2.ScoreManyRequest) -> None:
         try:
-            answer = scoring_pb2.ScoreManyResponse(id=request.id, response=await self._admitted(request.request))
+            answer = scoring_pb2.ScoreManyResponse(id=request.id, response=await self._score(request.request))
         except ServiceError as error:
             code, message, _ = status_of(error)
             failure = scoring_pb2.Failure(code=code.value[0], message=message)
@@ -64,9 +64,11 @@ class ScoreMany:
             await self._send(answer)
         self._room.release()
 
-    async def _admitted(self, request: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:
-        while True:
-            try:
-                return await self._score(request)
-            except BusyError:
-                await asyncio.sleep(BUSY_SECONDS)
+
+async def patiently(score: Callable[[], Awaitable[scoring_pb2.ScoreResponse]]) -> scoring_pb2.ScoreResponse:
+    """Offer an image until there is room for it."""
+    while True:
+        try:
+            return await score()
+        except BusyError:
+            await asyncio.sleep(BUSY_SECONDS)

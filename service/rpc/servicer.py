@@ -18,7 +18,7 @@ from service.errors import BugError, CancelledRunError, DrainingError, OptionErr
 from service.executor import Executor
 from service.log import log
 from service.rpc.large import ScoreLarge
-from service.rpc.many import ScoreMany
+from service.rpc.many import ScoreMany, patiently
 from service.rpc.spool import Spool
 from service.rpc.status import status_of
 from service.scoring import Scorer
@@ -43,7 +43,9 @@ class ScoringServicer:
         self._scorer, self._slots = scorer, slots
         self._executor = Executor(slots=slots, waiting=limits.waiting, size=limits.waiting_bytes)
         self._quick = Executor(slots=1, waiting=limits.waiting, size=limits.waiting_bytes)
-        self._large = ScoreLarge(scorer, Executor(slots=1, waiting=limits.waiting, size=limits.waiting_bytes), spool)
+        self._large = ScoreLarge(
+            scorer, Executor(slots=1, waiting=limits.waiting, size=limits.waiting_bytes), self._quick, spool
+        )
         self._asked = 0
         self._unanswered = 0
         self._answered = asyncio.Event()
@@ -105,7 +107,7 @@ class ScoringServicer:
         """Score a stream of images."""
 
         async def score(request: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:
-            return await self._logged("ScoreMany", lambda line: self.score(request, line))
+            return await self._logged("ScoreMany", lambda line: patiently(lambda: self.score(request, line)))
 
         record["images"] = await ScoreMany(score, send, together=2 * self._slots).answer(requests, self._draining)
 
@@ -138,7 +140,9 @@ class ScoringServicer:
             async def send(message: Message) -> None:
                 try:
                     await context.write(message.SerializeToString())
-                except grpc.aio.UsageError:  # the call has ended
+                except Exception:  # gRPC raises different kinds where the call has ended
+                    if not context.done():
+                        raise
                     raise CancelledRunError("the client has gone") from None
 
             requests = (parsed(kind, data) async for data in stream)

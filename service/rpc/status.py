@@ -19,6 +19,7 @@ STATUSES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.OptionError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ImageError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.LimitError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.IdleError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DrainingError: grpc.StatusCode.UNAVAILABLE,
     errors.CancelledRunError: grpc.StatusCode.CANCELLED,
