@@ -1,11 +1,14 @@
 """Pixels as a model wants them, from files as people have them."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import pyvips
+import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
 from pictures import encode, noise, png
 from PIL import Image
@@ -182,13 +185,24 @@ def test_bombs_are_refused_undecoded() -> None:
 
 
 def test_tiffs_may_be_larger() -> None:
-    """What is read from top to bottom has a limit of its own, unless EXIF turns it."""
+    """What is read part by part has a limit of its own, unless EXIF turns it or it is one large part."""
     image = pyvips.Image.black(40_000, 10_000)
     check_size(opened(image.write_to_buffer(".tif", tile=True)), pixels=1 << 40, whole_pixels=10**8, window=WINDOW)
     image.set_type(pyvips.GValue.gint_type, "orientation", 6)
     turned = opened(image.write_to_buffer(".tif", compression="deflate"))
     with pytest.raises(LimitError, match="10000×40000 is 400 megapixels, expected at most 100"):
         check_size(turned, pixels=1 << 40, whole_pixels=10**8, window=WINDOW)
+
+
+def test_tiffs_of_one_strip_are_bound_as_other_files_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose strips are large is decoded whole; one of small strips is not."""
+    monkeypatch.setattr("service.images.picture.PART_BYTES", 1 << 20)
+    for rows, refused in ((10, False), (1200, True)):
+        file = BytesIO()
+        tifffile.imwrite(file, noise(1200, 1500, 1)[..., 0], rowsperstrip=rows, metadata=None)
+        picture = opened(file.getvalue())
+        with pytest.raises(LimitError, match="save it as a tiled TIFF") if refused else nullcontext():
+            check_size(picture, pixels=1 << 40, whole_pixels=10**6, window=WINDOW)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])

@@ -102,10 +102,13 @@ def status(field):
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1]) << 10
 
-height, width, grid, tile = (int(argument) for argument in sys.argv[2:])
+height, width, grid, tile, scale = (int(argument) for argument in sys.argv[2:])
 scorer = Scorer(Path(sys.argv[1]), Limits(tile_bytes=tile))
 def run(height, width):
-    request = scoring_pb2.ScoreRequest(model="digits", options=scoring_pb2.ScoreOptions(grid=bool(grid)))
+    options = scoring_pb2.ScoreOptions(grid=bool(grid))
+    if scale and height > 70:
+        options.scales.append(scoring_pb2.Scale(factor=1 / scale))
+    request = scoring_pb2.ScoreRequest(model="digits", options=options)
     picture = ArrayPicture("zeros", (height, width, 1), "uint8", lambda: Zeros(width))
     run = scorer.plan(picture, request)
     for _ in run.bands(): pass
@@ -118,13 +121,19 @@ print([run(height, width), status("VmHWM") - idle])
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "grid", "tile"),
-    [(6000, 6000, 1, 2 << 30), (3000, 30_000, 1, 2 << 30), (6000, 6000, 0, 40 << 20), (20_000, 3000, 1, 200 << 20)],
-    ids=["square", "wide", "small-tiles", "long"],
+    ("height", "width", "grid", "tile", "scale"),
+    [
+        (6000, 6000, 1, 2 << 30, 0),
+        (3000, 30_000, 1, 2 << 30, 0),
+        (6000, 6000, 0, 40 << 20, 0),
+        (20_000, 3000, 1, 200 << 20, 0),
+        (20_000, 20_000, 1, 2 << 30, 50),
+    ],
+    ids=["square", "wide", "small-tiles", "long", "scaled"],
 )
-def test_memory_is_what_is_planned(height: int, width: int, grid: int, tile: int) -> None:
+def test_memory_is_what_is_planned(height: int, width: int, grid: int, tile: int, scale: int) -> None:
     """The peak above the idle process is the plan's, within half of it: the allocator and the runtime keep a little."""
-    command = [sys.executable, "-c", MEASURE, str(ROOT / "models"), *map(str, (height, width, grid, tile))]
+    command = [sys.executable, "-c", MEASURE, str(ROOT / "models"), *map(str, (height, width, grid, tile, scale))]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     says, took = json.loads(result.stdout)
     assert 0.5 * says < took < 1.5 * says + (32 << 20)

@@ -125,6 +125,39 @@ def test_commands_plan_alike(server: Server, tmp_path: Path) -> None:
         assert "error" not in here
 
 
+def test_masks_that_are_missing_fail_their_own_image(server: Server, tmp_path: Path) -> None:
+    """Of many images with masks of their own, here and there alike."""
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(png(noise(90, 90, 1)))
+        if name != "b":
+            (tmp_path / f"{name}-mask.png").write_bytes(png(np.full((90, 90), 255, np.uint8)))
+    options = [*(tmp_path / f"{name}.png" for name in "abc"), "--mask", tmp_path / "{stem}-mask.png"]
+    here = command(*options, "--model", "digits", "--models", ROOT / "models")
+    there = command(*options, "--model", "digits", "--server", server.address)
+    assert here == there
+    assert ["error" in document for document in there] == [False, True, False]
+
+
+def test_images_without_an_answer_have_the_servers_error(models: Path, tmp_path: Path) -> None:
+    """A server that goes away in the middle: what was answered is printed, the others say why they were not."""
+    images = [tmp_path / f"image{number}.png" for number in range(400)]
+    for path in images:
+        path.write_bytes(png(noise(600, 600, 1)))
+    with running(models) as server:
+        line = [sys.executable, "-m", "client", *map(str, images), "--model", "digits", "--server", server.address]
+        with subprocess.Popen(
+            [*line, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
+        ) as process:
+            while len(server.events("request")) < 10:
+                time.sleep(0.02)
+            server.process.send_signal(signal.SIGTERM)
+            documents = json.loads(process.communicate(timeout=60)[0])
+    assert process.returncode == 3
+    assert len(documents) == len(images)
+    failed = [document for document in documents if "error" in document]
+    assert 0 < len(failed) < len(images)
+
+
 def server_models(server: Server) -> str:
     """The repository that a server serves."""
     return str(server.events("listening")[0]["models"])

@@ -251,6 +251,71 @@ def test_small_requests_pass_large_ones(client: Client) -> None:
     call.cancel()
 
 
+def test_clients_that_neither_send_nor_take_are_given_up(models: Path) -> None:
+    """After --max-idle seconds their place is free; plans and bad requests do not wait for it at all."""
+    raw = scoring_pb2.RawImage(height=100_000, width=2000, channels=1, dtype="uint8")
+
+    def stalling() -> Iterator[scoring_pb2.ScoreLargeRequest]:
+        yield start(raw=raw)
+        time.sleep(8)
+
+    with running(models, "--max-idle", "2") as server, Client(server.address) as client:
+        stub = scoring_pb2_grpc.ScoringStub(client._channel)  # noqa: SLF001 (what the client does not do)
+        call = stub.ScoreLarge(stalling())
+        assert next(call).HasField("start")
+        with pytest.raises(RequestError, match="no 'none'"):
+            client.score_large(noise(80, 80, 1), model="none")
+        (planned,) = stub.ScoreLarge(iter([start(options=scoring_pb2.ScoreOptions(plan_only=True), raw=raw)]))
+        assert planned.start.plan.views
+        with client.score_large(noise(80, 80, 1), model="digits", grid=True) as run:
+            assert taken(run)[0].shape == (2, 2, 11)
+            assert run.answer().timing.queue_ms > 500
+            assert run.answer().timing.total_ms > run.answer().timing.queue_ms
+        with pytest.raises(grpc.RpcError) as caught:
+            next(call)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "expected it to send the next part within 2 seconds" in caught.value.details()
+
+
+def test_streams_that_are_left_are_no_bugs(models: Path) -> None:
+    """Calls that are closed while the server writes end as CANCELLED; the server's log has no bug."""
+    with running(models) as server, Client(server.address) as client:
+        for _ in range(5):
+            answers = client.score_many(((str(n), noise(300, 300, 1)) for n in range(50)), model="digits", grid=True)
+            next(answers)
+            answers.close()
+            with client.score_large(np.zeros((3000, 3000), np.uint8), model="digits", grid=True, stride=2) as run:
+                next(run.bands())
+        assert client.score(noise(80, 80, 1), model="digits").response.grid.rows == 2
+        until(lambda: len(server.events("request")) > 10)
+        assert {line["code"] for line in server.events("request")} <= {"OK", "CANCELLED"}
+
+
+def test_rows_of_every_region_and_phase(models: Path) -> None:
+    """Whatever the region and the stride, in the smallest tiles, rows of pixels are taken in their order."""
+    pixels = noise(120, 96, 3)
+    with running(models, "--tile-mib", "1") as server, Client(server.address) as client:
+        for stride in (1, 2, 4):
+            for top in range(0, 80, 19):
+                options = {"stride": stride, "mode": "dense", "roi": (0, top, 96, 40), "flip": True}
+                expected = client.score(pixels, model="padded", grid=True, **options)
+                with client.score_large(pixels, model="padded", grid=True, **options) as run:
+                    assert_array_equal(expected.grid, taken(run)[0])
+
+
+def test_errors_of_ones_own_are_raised(client: Client) -> None:
+    """What the caller's own iterable raises comes out of the loop, and not a broken call."""
+
+    def images() -> Iterator[tuple[str, np.ndarray]]:
+        yield "a", noise(80, 80, 1)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(client.score_many(images(), model="digits"))
+    with pytest.raises(ImageError, match="of uint8 or uint16, got"):
+        client.score_large(np.zeros(9, np.uint8), model="digits")
+
+
 def test_many_images(client: Client, tmp_path: Path) -> None:
     """Every image gets its own answer under its own id, whatever the order; bad ones get their error."""
     images = {f"n{number}": noise(70 + 9 * number, 300 - 7 * number, 1, seed=number) for number in range(30)}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pyvips
 from conftest import convert_into
 from networks import PADDED, UNPADDED, Network, make_network
 from numpy.testing import assert_allclose, assert_array_equal
@@ -24,7 +25,7 @@ from service.scoring import Scorer
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 IMAGE = noise(121, 147, 3)
 MODES = {"dense": scoring_pb2.MODE_DENSE, "crops": scoring_pb2.MODE_CROPS, "auto": scoring_pb2.MODE_AUTO}
-SMALL = {"unpadded": 400_000, "padded": 400_000}
+BOMB = pyvips.Image.black(30_000, 30_000).write_to_buffer(".png", compression=9, bitdepth=1, interlace=True)
 
 
 @dataclass(frozen=True)
@@ -359,6 +360,7 @@ def test_the_cheaper_mode_is_taken_where_both_are_exact(models: Models) -> None:
         ({"region": scoring_pb2.Region(x=0, y=0, width=40)}, ImageError, "region: vertically, expected a region that"),
         ({"mask_image": scoring_pb2.Image(encoded=png(noise(121, 146, 1)))}, ImageError, "147×121 pixels, got 146×121"),
         ({"mask_image": scoring_pb2.Image(name="m", encoded=b"x")}, ImageError, "m: not a whole"),
+        ({"mask_image": scoring_pb2.Image(name="m", encoded=BOMB)}, LimitError, "m: 30000×30000 is 900 megapixels"),
     ],
 )
 def test_options_that_cannot_be(models: Models, options: dict, error: type[Exception], said: str) -> None:
@@ -398,3 +400,21 @@ def test_scores_that_are_no_numbers_are_reported(models: Models, monkeypatch: py
     monkeypatch.setattr(run.session, "dense", spoilt(run.session.dense))
     assert np.isfinite(stitched(run)[10:]).all()
     assert np.isfinite(run.answer().average.values).all()
+
+
+def test_memory_has_a_limit(models: Models) -> None:
+    """A plan that takes more than allowed is refused before anything is read."""
+    request = scoring_pb2.ScoreRequest(model="padded", options=scoring_pb2.ScoreOptions(grid=True))
+    with pytest.raises(LimitError, match="memory: expected a plan of at most 1 MiB, got one of"):
+        Scorer(models.folder, Limits(plan_bytes=1 << 20)).plan(open_bytes(png(noise(900, 900, 3)), name="i"), request)
+
+
+def test_tiny_windows_of_a_scaled_image_are_masked(models: Models) -> None:
+    """A window of less than a pixel of the image itself is inside where that pixel is."""
+    image, mask = noise(40, 40, 3), np.zeros((40, 40), np.uint8)
+    mask[:, 20:] = 1
+    scales = [scoring_pb2.Scale(factor=60)]
+    options = {"scales": scales, "stride": 48, "region": scoring_pb2.Region(x=18, y=0, width=4, height=2)}
+    grid = models.grid("padded", image, mask_image=scoring_pb2.Image(encoded=png(mask)), **options)
+    assert np.isnan(grid[:, 0]).all()
+    assert np.isfinite(grid[:, -1]).all()
