@@ -93,6 +93,11 @@ class Answer:
         return self._pixels(self.response.grid.stride)
 
     @property
+    def left_out(self) -> tuple[int, int]:
+        """Pixels of the image, at the bottom and right, that lie in no window."""
+        return self._pixels(self.response.grid.left_out)
+
+    @property
     def _scale(self) -> tuple[float, float]:
         """Pixels of the image for each pixel that was scored, down and across."""
         image, grid = self.response.image, self.response.grid
@@ -124,7 +129,7 @@ class Answer:
                 "stride": list(self.stride),
                 "window": list(self.window),
                 "origin": [int(self.y[0]), int(self.x[0])],
-                "left_out": list(self._pixels(grid.left_out)),
+                "left_out": list(self.left_out),
                 "scored": response.scored_cells,
             },
             "average": {"of": AVERAGES[response.average.of], "top": [_entry(entry) for entry in self.top]},

@@ -30,7 +30,10 @@ Models = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The model repository to score with here; ./models unless told.")
 ]
 Stride = Annotated[
-    int | None, typer.Option(metavar="PX", min=1, help="Pixels between windows; the model's native stride unless told.")
+    int | None,
+    typer.Option(
+        metavar="PX", min=1, max=1 << 20, help="Pixels between windows; the model's native stride unless told."
+    ),
 ]
 ModeName = Annotated[
     Literal["auto", "dense", "crops"],
@@ -118,7 +121,8 @@ def score(
         stride=stride or 0, mode=mode, border=border, flip=flip, scales=_scales(scales), average=average, top=top,
         classes=_names(classes), grid=bool(grid or heatmap),
     )  # fmt: skip
-    options = options_message(chosen)
+    with _exits():
+        options = options_message(chosen)
     options.plan_only = plan
     if plan and (grid or heatmap):
         raise typer.BadParameter(

@@ -5,8 +5,12 @@ import sys
 
 def complain(error: object) -> None:
     """One line on standard error; what could steer a terminal, in a file's name say, is shown as a question mark."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in f"fullconv-score: {error}")
-    print(text, file=sys.stderr)  # noqa: T201 (this is where it is printed)
+    print(printable(f"fullconv-score: {error}"), file=sys.stderr)  # noqa: T201 (this is where it is printed)
+
+
+def printable(text: str) -> str:
+    """The text without what could steer a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def tolerate_encodings() -> None:

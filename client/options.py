@@ -26,7 +26,7 @@ class Options(TypedDict, total=False):
     """Every option has a default; lengths in pixels of the image."""
 
     stride: int
-    """Between neighbouring windows; the model's native stride unless given."""
+    """Between neighbouring windows, of the image as it is scaled; the model's native stride unless given."""
     mode: Literal["auto", "dense", "crops"]
     """One pass over the image, window by window, or whichever is cheaper where both give the same scores: "auto"."""
     border: Literal["lattice", "anchor"]
@@ -53,13 +53,18 @@ class Options(TypedDict, total=False):
 
 def options_message(options: Options) -> scoring_pb2.ScoreOptions:
     """The options as a message; raises RequestError, naming the option, for a value that cannot be."""
-    grid, classes = options.get("grid", False), options.get("classes", ())
+    unknown = set(options) - set(Options.__annotations__)
+    if unknown:
+        raise TypeError(
+            f"expected options among {', '.join(Options.__annotations__)}, got {', '.join(sorted(unknown))}"
+        )
+    grid, classes, scales = options.get("grid", False), options.get("classes", ()), options.get("scales", ())
     message = scoring_pb2.ScoreOptions(
         stride=_count("stride", options.get("stride", 0)),
         mode=_named("mode", options.get("mode", "auto"), MODES),
         border=_named("border", options.get("border", "lattice"), BORDERS),
         flip=options.get("flip", False),
-        scales=[scale_message(scale) for scale in options.get("scales", ())],
+        scales=[scale_message(scale) for scale in ([scales] if isinstance(scales, str) else scales)],
         average=_named("average", options.get("average", "scores"), {name: value for value, name in AVERAGES.items()}),
         top=_count("top", options.get("top", 0)),
         classes=[classes] if isinstance(classes, str) else [str(name) for name in classes],

@@ -148,6 +148,7 @@ class Client:
             size, megapixels = image.stat().st_size, megapixels_of(image)
         except OSError:
             return False
+        megapixels *= max([1.0, *(scale.factor for scale in options.scales)]) ** 2
         stride = model.spec.vertical.stride * model.spec.horizontal.stride
         cells = megapixels * 1e6 / (options.stride**2 or stride) if options.grid else 0
         answer = 4 * cells * (len(options.classes) or model.spec.output.classes)
@@ -244,7 +245,8 @@ class Client:
             return RequestError(details)
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger" in details:
             return ImageError(
-                f"image: larger than one message to {self._server} may be: {details}; use score_large, scale or cut it"
+                f"image and mask: larger than one message to {self._server} may be: {details}; use score_large, scale "
+                "or cut it; masks are small as PNG"
             )
         return UnavailableError(f"{self._server}: {code.name}: {details}")
 

@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from client.answer import AVERAGES, Answer
+from client.console import printable
 from protos import model_pb2, scoring_pb2
 
 
@@ -43,12 +44,12 @@ def _title(answer: Answer) -> Text:
     response = answer.response
     image, grid, parity = response.image, response.grid, response.parity
     agreement = "exact" if parity.exact else f"differs from crops by up to {parity.max_abs_diff:.2g}"
-    left_out = f", {grid.left_out.height} rows and {grid.left_out.width} columns of pixels in none"
+    left_out = f", {answer.left_out[0]} rows and {answer.left_out[1]} columns of pixels in none"
     return Text.assemble(
-        (image.name, "bold"),
+        (printable(image.name), "bold"),
         f"  {image.width}×{image.height}  {response.model}/{response.version}\n",
         f"{grid.rows}×{grid.cols} windows of {answer.window[0]}×{answer.window[1]}, {answer.stride[0]} pixels apart"
-        f"{left_out if grid.left_out.height or grid.left_out.width else ''}; "
+        f"{left_out if any(answer.left_out) else ''}; "
         f"{response.mode}{', ' + agreement if response.mode == 'dense' else ''}",
     )
 

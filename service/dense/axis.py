@@ -82,8 +82,8 @@ class AxisLattice:
 
     @property
     def left_out(self) -> int:
-        """Trailing pixels that lie in no window."""
-        return 0 if self.anchored else self.extent - self.cropped
+        """Trailing pixels of the region that lie in no window."""
+        return self._stop - self.position(self.cells - 1) - self.window
 
     @property
     def chosen(self) -> range:
