@@ -20,8 +20,8 @@ SOURCE_ROWS = 64
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 
-READ = 1 << 22
-"""Bytes that are read at once, unless the rows of a file's tiles are more: every step on their way holds as many."""
+READ = 1 << 18
+"""Pixels that are read at once, unless the rows of a file's tiles are more: every step on their way holds as many."""
 
 
 class Rows(Protocol):
@@ -65,7 +65,7 @@ class Held:
             at += len(part)
             if at == stop:
                 return strip
-            part = self.rows.read(at, self._end(at, READ // part[:1].nbytes, stop))
+            part = self.rows.read(at, self._end(at, READ // part.shape[1], stop))
 
     def _end(self, at: int, rows: int, stop: int) -> int:
         """Where to stop reading: about so many rows on, where a row of the file's tiles ends."""
