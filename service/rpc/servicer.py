@@ -138,11 +138,10 @@ class ScoringServicer:
     ) -> grpc.RpcMethodHandler:
         async def handle(stream: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
             async def send(message: Message) -> None:
+                data = message.SerializeToString()
                 try:
-                    await context.write(message.SerializeToString())
-                except Exception:  # gRPC raises different kinds where the call has ended
-                    if not context.done():
-                        raise
+                    await context.write(data)
+                except Exception:  # gRPC raises different kinds where the call has ended, as its only way to fail
                     raise CancelledRunError("the client has gone") from None
 
             requests = (parsed(kind, data) async for data in stream)
