@@ -124,10 +124,6 @@ def score(
     with _exits():
         options = options_message(chosen)
     options.plan_only = plan
-    if plan and (grid or heatmap):
-        raise typer.BadParameter(
-            "expected no --grid and no --heatmap with it, which scores nothing", param_hint="--plan"
-        )
     if roi is not None:
         options.region.CopyFrom(_region(roi))
     request = scoring_pb2.ScoreRequest(model=model, version=version, options=options)
@@ -191,8 +187,10 @@ def _scales(scales: str | None) -> list[str]:
 
 
 def _check_outputs(job: Job, images: list[Path]) -> None:
-    """Refuse outputs that would replace one another, an image, or what is no file."""
+    """Refuse outputs of a plan, and those that would replace one another, an image, or what is no file."""
     outputs = job.outputs(images)
+    if outputs and job.request.options.plan_only:
+        raise typer.BadParameter("expected no --grid and no --heatmap with it: it scores nothing", param_hint="--plan")
     if len({output.absolute() for output in outputs}) < len(outputs):
         raise typer.BadParameter(
             f"expected a file of its own for every image and output, got {outputs[-1]} twice; put {STEM} into "

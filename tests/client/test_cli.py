@@ -223,6 +223,7 @@ def test_bad_images(tmp_path: Path, kind: str) -> None:
         (["--model", "digits", "--stride", "0"], 2, "--stride"),
         (["--model", "digits", "--stride", "3", "--mode", "dense"], 3, "expected a divisor or a multiple of 8 pixels"),
         (["--model", "digits", "--mode", "sparse"], 2, "--mode"),
+        (["--model", "digits", "--plan", "--grid", "grid.npz"], 2, "--plan"),
         (["--model", "digits", "--border", "none"], 2, "--border"),
         (["--model", "digits", "--roi", "1,2,3"], 2, "expected x,y,width,height in pixels, got '1,2,3'"),
         (["--model", "digits", "--roi", "0,0,0,9"], 2, "expected x,y,width,height"),
