@@ -8,6 +8,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRIORITY_UNSPECIFIED: _ClassVar[Priority]
+    PRIORITY_LOW: _ClassVar[Priority]
+    PRIORITY_NORMAL: _ClassVar[Priority]
+    PRIORITY_HIGH: _ClassVar[Priority]
+
 class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     MODE_UNSPECIFIED: _ClassVar[Mode]
@@ -34,6 +41,10 @@ class AverageOf(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AVERAGE_OF_UNSPECIFIED: _ClassVar[AverageOf]
     AVERAGE_OF_SCORES: _ClassVar[AverageOf]
     AVERAGE_OF_PROBABILITIES: _ClassVar[AverageOf]
+PRIORITY_UNSPECIFIED: Priority
+PRIORITY_LOW: Priority
+PRIORITY_NORMAL: Priority
+PRIORITY_HIGH: Priority
 MODE_UNSPECIFIED: Mode
 MODE_DENSE: Mode
 MODE_CROPS: Mode
@@ -87,7 +98,7 @@ class RawImage(_message.Message):
     def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., channels: _Optional[int] = ..., dtype: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ScoreOptions(_message.Message):
-    __slots__ = ("average", "top", "classes", "grid", "stride", "mode", "border", "region", "mask_image", "mask_otsu", "flip", "scales", "grid_as", "grid_top", "plan_only")
+    __slots__ = ("average", "top", "classes", "grid", "stride", "mode", "border", "region", "mask_image", "mask_otsu", "flip", "scales", "grid_as", "grid_top", "plan_only", "priority")
     AVERAGE_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
@@ -103,6 +114,7 @@ class ScoreOptions(_message.Message):
     GRID_AS_FIELD_NUMBER: _ClassVar[int]
     GRID_TOP_FIELD_NUMBER: _ClassVar[int]
     PLAN_ONLY_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     average: AverageOf
     top: int
     classes: _containers.RepeatedScalarFieldContainer[str]
@@ -118,7 +130,8 @@ class ScoreOptions(_message.Message):
     grid_as: GridAs
     grid_top: int
     plan_only: bool
-    def __init__(self, average: _Optional[_Union[AverageOf, str]] = ..., top: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., grid: _Optional[bool] = ..., stride: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., border: _Optional[_Union[Border, str]] = ..., region: _Optional[_Union[Region, _Mapping]] = ..., mask_image: _Optional[_Union[Image, _Mapping]] = ..., mask_otsu: _Optional[bool] = ..., flip: _Optional[bool] = ..., scales: _Optional[_Iterable[_Union[Scale, _Mapping]]] = ..., grid_as: _Optional[_Union[GridAs, str]] = ..., grid_top: _Optional[int] = ..., plan_only: _Optional[bool] = ...) -> None: ...
+    priority: Priority
+    def __init__(self, average: _Optional[_Union[AverageOf, str]] = ..., top: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., grid: _Optional[bool] = ..., stride: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., border: _Optional[_Union[Border, str]] = ..., region: _Optional[_Union[Region, _Mapping]] = ..., mask_image: _Optional[_Union[Image, _Mapping]] = ..., mask_otsu: _Optional[bool] = ..., flip: _Optional[bool] = ..., scales: _Optional[_Iterable[_Union[Scale, _Mapping]]] = ..., grid_as: _Optional[_Union[GridAs, str]] = ..., grid_top: _Optional[int] = ..., plan_only: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class Region(_message.Message):
     __slots__ = ("x", "y", "width", "height")
@@ -271,16 +284,18 @@ class ParityInfo(_message.Message):
     def __init__(self, exact: _Optional[bool] = ..., max_abs_diff: _Optional[float] = ...) -> None: ...
 
 class Timing(_message.Message):
-    __slots__ = ("decode_ms", "queue_ms", "compute_ms", "total_ms")
+    __slots__ = ("decode_ms", "queue_ms", "compute_ms", "total_ms", "reduce_ms")
     DECODE_MS_FIELD_NUMBER: _ClassVar[int]
     QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_MS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_MS_FIELD_NUMBER: _ClassVar[int]
+    REDUCE_MS_FIELD_NUMBER: _ClassVar[int]
     decode_ms: float
     queue_ms: float
     compute_ms: float
     total_ms: float
-    def __init__(self, decode_ms: _Optional[float] = ..., queue_ms: _Optional[float] = ..., compute_ms: _Optional[float] = ..., total_ms: _Optional[float] = ...) -> None: ...
+    reduce_ms: float
+    def __init__(self, decode_ms: _Optional[float] = ..., queue_ms: _Optional[float] = ..., compute_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., reduce_ms: _Optional[float] = ...) -> None: ...
 
 class ScoreLargeRequest(_message.Message):
     __slots__ = ("start", "data")

@@ -9,6 +9,7 @@
     │   └── LimitError     it, or the answer about it, is over a configured limit
     ├── IdleError          the client does not go on
     ├── BusyError          too many requests are waiting
+    ├── AccessError        no credentials, or wrong ones
     ├── DrainingError      shutting down
     ├── CancelledRunError  nobody waits for the answer any longer
     └── BugError           nobody foresaw this
@@ -50,7 +51,15 @@ class IdleError(ServiceError):
 
 
 class BusyError(ServiceError):
-    """Too many requests are waiting; worth another try."""
+    """Too many requests are waiting; worth another try after some seconds."""
+
+    def __init__(self, message: str, seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class AccessError(ServiceError):
+    """There are no credentials, or they are wrong."""
 
 
 class CancelledRunError(ServiceError):

@@ -18,10 +18,22 @@ class Limits:
     """Requests that are admitted and not finished."""
     waiting_bytes: int = 1 << 30
     """Their messages together."""
+    waiting_seconds: float = 900.0
+    """Their compute together, as predicted, but that of large images in parts."""
+    held_bytes: int = 4 << 30
+    """Their pixels and scores together, as planned, while they are scored."""
+    client_share: float = 0.5
+    """Of each of these that one client may have."""
+    streams: int = 64
+    """Calls of ScoreMany and ScoreLarge at once."""
+    large: int = 2
+    """Images that come in parts and are scored at once; others wait."""
     spool_bytes: int = 16 << 30
     """Encoded files that come in parts, together, on disk."""
     tile_bytes: int = 2 << 30
     """Activations of one tile. A larger tile computes less halo twice; a smaller one fits a smaller machine."""
+    tile_seconds: float | None = None
+    """That one tile may take, as measured, if its halo is not most of it; None: however long."""
     plan_bytes: int = 8 << 30
     """Memory that one image may take beside the model, as its plan says."""
     strip_bytes: int = 128 << 20

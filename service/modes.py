@@ -6,25 +6,33 @@ gets both to choose from.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import chain, islice
+from typing import Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from protos import model_pb2
 from service.dense.axis import AxisLattice
 from service.dense.cost import Cost
 from service.dense.tiles import Network, TilePlan
+from service.engine.engine import Ahead, Scores
 from service.engine.repository import StoredModel
-from service.engine.session import BATCH, Pixels, Session
+from service.engine.session import Pixels
 from service.errors import CapabilityError
 from service.limits import Limits
 from service.options import Options
 
-Scores = NDArray[np.float32]
+Submit = Callable[[Sequence[Pixels], float], Future[Sequence[Scores]]]
+"""Has tiles of one shape run that cost so many multiply-adds each: the (rows, cols, classes) of each."""
 
+Rate = Callable[[int], float]
+"""Multiply-adds a second of one of a model's files."""
+
+BATCH = 8
+"""Windows of one image that are run together, at the least."""
 CROPS, CROPPED = 8, 256
 """Windows of a tile along either axis, where they are run one by one, and its pixels: at least either."""
 
@@ -44,7 +52,7 @@ class Mode(Protocol):
     def network(self) -> Network:
         """The geometry of what runs."""
 
-    def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], limits: Limits) -> int:
+    def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], limits: Limits, rate: Rate) -> int:
         """How large tiles should be."""
 
     def multiply_adds(self, view: TilePlan) -> float:
@@ -53,8 +61,11 @@ class Mode(Protocol):
     def activations(self, view: TilePlan, batch: int) -> float:
         """Bytes that so many of its largest tiles need together."""
 
-    def run(self, session: Session, tiles: Sequence[Pixels], check: Callable[[], None]) -> Iterable[Scores]:
-        """Score tiles of one shape: (rows, cols, classes) each. `check` may raise to stop on the way."""
+    def run(self, submit: Submit, batches: Iterable[Sequence[Pixels]]) -> Iterator[Iterable[Scores]]:
+        """Score batches of tiles of one shape, in their order: (rows, cols, classes) of each tile.
+
+        The first tiles are submitted here, not only when the first scores are asked for.
+        """
 
 
 @dataclass(frozen=True)
@@ -66,9 +77,10 @@ class Dense:
     cost: Cost
     name: str = "dense"
 
-    def tile_pixels(self, _: tuple[AxisLattice, AxisLattice], limits: Limits) -> int:
-        """As many as are worthwhile and fit in memory, whatever the image."""
-        return self.cost.tile_pixels(limits.tile_bytes)
+    def tile_pixels(self, _: tuple[AxisLattice, AxisLattice], limits: Limits, rate: Rate) -> int:
+        """As many as are worthwhile, fit in memory and do not take too long, whatever the image."""
+        most = math.inf if limits.tile_seconds is None else limits.tile_seconds * rate(self.position)
+        return self.cost.tile_pixels(limits.tile_bytes, most)
 
     def multiply_adds(self, view: TilePlan) -> float:
         """Those of all tiles, what neighbours both compute included."""
@@ -78,9 +90,9 @@ class Dense:
         """Those of all their pixels."""
         return batch * view.tile[0] * view.tile[1] * self.cost.bytes_per_pixel
 
-    def run(self, session: Session, tiles: Sequence[Pixels], _: Callable[[], None]) -> Iterable[Scores]:
-        """All at once."""
-        return session.dense(tiles)
+    def run(self, submit: Submit, batches: Iterable[Sequence[Pixels]]) -> Iterator[Iterable[Scores]]:
+        """Every batch at once."""
+        return Ahead(submit(batch, self.cost.multiply_adds(*batch[0].shape[:2])) for batch in batches)
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ class Crops:
     position: int = 0
     name: str = "crops"
 
-    def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], _: Limits) -> int:
+    def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], _: Limits, __: Rate) -> int:
         """Those of a few windows along either axis."""
         return math.prod(max(lattice.pixels(CROPS), CROPPED) for lattice in lattices)
 
@@ -105,9 +117,24 @@ class Crops:
         pixels = self.network.vertical.window * self.network.horizontal.window
         return BATCH * pixels * self.cost.activation_bytes_per_pixel
 
-    def run(self, session: Session, tiles: Sequence[Pixels], check: Callable[[], None]) -> Iterable[Scores]:
-        """One after the other, some windows at a time."""
-        return (session.crops(tile, self.network.strides, check) for tile in tiles)
+    def run(self, submit: Submit, batches: Iterable[Sequence[Pixels]]) -> Iterator[Iterable[Scores]]:
+        """One tile after the other, some windows at a time."""
+        begun = ([self._begin(submit, tile) for tile in batch] for batch in batches)
+        first = list(islice(begun, 1))
+        return ([_grid(*tile) for tile in batch] for batch in chain(first, begun))
+
+    def _begin(self, submit: Submit, tile: Pixels) -> tuple[tuple[int, ...], Iterator[Sequence[Scores]]]:
+        """The shape of a tile's grid, and the scores of its windows, some at a time."""
+        window, (down, right) = tuple(axis.window for axis, _ in self.network.axes), self.network.strides
+        windows = np.lib.stride_tricks.sliding_window_view(tile, window, (0, 1))[::down, ::right]
+        grid = cast("Pixels", np.moveaxis(windows, 2, -1))
+        following = (grid[cell] for cell in np.ndindex(*grid.shape[:2]))
+        batches = iter(lambda: list(islice(following, BATCH)), [])
+        return grid.shape[:2], Ahead(submit(batch, self.cost.multiply_adds_per_crop) for batch in batches)
+
+
+def _grid(shape: tuple[int, ...], windows: Iterable[Sequence[Scores]]) -> Scores:
+    return np.stack([scores for batch in windows for scores in batch]).reshape(*shape, -1)
 
 
 def choose(model: StoredModel, options: Options) -> tuple[list[Mode], str]:

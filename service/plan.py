@@ -4,7 +4,7 @@ options → how the model runs → a grid of windows for every scale → tiles �
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from protos import scoring_pb2
@@ -32,8 +32,15 @@ class View:
     batch: int
     """Tiles of one shape that run together."""
     multiply_adds: float
-    bytes: int
-    """Memory at the most: strips of pixels, a batch's activations, the rows of the grid of one band, a mask."""
+    held_bytes: int
+    """Memory at the most: strips of pixels, the rows of the grid of one band, a mask."""
+    activation_bytes: int
+    """Memory at the most while a batch runs."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory at the most."""
+        return self.held_bytes + self.activation_bytes
 
 
 @dataclass(frozen=True)
@@ -59,14 +66,29 @@ class Plan:
         """Memory at the most, beside the model: views follow one another."""
         return max(view.bytes for view in self.views)
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory at the most, beside the model and what a batch needs while it runs."""
+        return max(view.held_bytes for view in self.views)
 
-def make_plan(model: StoredModel, options: Options, size: tuple[int, int], limits: Limits, *, pixels: int) -> Plan:
+
+def make_plan(
+    model: StoredModel,
+    options: Options,
+    size: tuple[int, int],
+    limits: Limits,
+    *,
+    pixels: int,
+    rate: Callable[[int], float] = lambda _: math.inf,
+) -> Plan:
     """Plan an image of (height, width) pixels, of at most so many at any scale.
+
+    `rate` says how many multiply-adds one of the model's files runs in a second, if tiles are to be short.
 
     Raises CapabilityError or ImageError if it cannot be scored so.
     """
     modes, reason = choose(model, options)
-    planner = _Planner(model, options, size, limits, pixels)
+    planner = _Planner(model, options, size, limits, pixels, rate)
     plans = [Plan(mode, reason, tuple(planner.views(mode))) for mode in modes]
     best = min(plans, key=lambda plan: plan.multiply_adds)
     if best is not plans[0]:
@@ -84,6 +106,7 @@ class _Planner:
     size: tuple[int, int]
     limits: Limits
     pixels: int
+    rate: Callable[[int], float]
 
     def views(self, mode: Mode) -> Iterator[View]:
         """One for each scale; the grid is the first one's."""
@@ -112,7 +135,7 @@ class _Planner:
         rows = self.limits.strip_bytes // row_bytes
         if cell_bytes:
             rows = min(rows, lattices[0].pixels(self.limits.strip_bytes // cell_bytes))
-        pixels = mode.tile_pixels(lattices, self.limits)
+        pixels = mode.tile_pixels(lattices, self.limits, self.rate)
         flip = self.options.asked.flip
         try:
             tiles = plan_tiles(*lattices, mode.network, pixels=pixels, rows=max(1, rows), flip=flip)
@@ -120,13 +143,14 @@ class _Planner:
             raise LimitError(f"stride: {error}: ask for a coarser one, or for a region") from None
         batch = max(1, min(pixels // math.prod(tiles.tile), len(tiles) // len(tiles.rows)))
         band = max(band.stop - band.first for band in tiles.rows) * cell_bytes
-        needed = STRIPS * tiles.strip * row_bytes + int(mode.activations(tiles, batch)) + band
+        needed = STRIPS * tiles.strip * row_bytes + band
         if size != self.size:
             needed += Scaled.source_rows(self.size[0], height) * self.size[1] * (row_bytes // width)
         if self.options.asked.WhichOneof("mask"):
             needed += tiles.strip * (width + COUNT_BYTES * lattices[1].cells)
-        self._check_memory(needed)
-        return View(height, width, tiles, batch, mode.multiply_adds(tiles), needed)
+        view = View(height, width, tiles, batch, mode.multiply_adds(tiles), needed, int(mode.activations(tiles, batch)))
+        self._check_memory(view.bytes)
+        return view
 
     def _check_memory(self, needed: int) -> None:
         if needed > self.limits.plan_bytes:

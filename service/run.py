@@ -7,9 +7,11 @@ Nothing larger than a strip, a tile and the rows of one band is kept, however la
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from protos import scoring_pb2
 from service.answer import describe
 from service.dense.reducers import Mean, highest, probabilities, top
 from service.dense.tiles import AxisBand, AxisTile
+from service.engine.engine import Engine, Inline
 from service.engine.repository import StoredModel
 from service.engine.session import Session
 from service.errors import CancelledRunError, ImageError, ModelError
@@ -27,6 +30,9 @@ from service.images.rows import Pixels, Rows, Scaled, strips
 from service.options import FLOAT16, FLOAT32, OF_PROBABILITIES, Options
 from service.plan import Plan, View
 
+SMALL = 1 << 16
+"""Pixels of an image that is decoded in less time than it takes to hand it to another thread and back."""
+Result = TypeVar("Result")
 Wanted = NDArray[np.bool_] | None
 """Which cells of a band are scored, (rows, cols); None: all."""
 
@@ -51,11 +57,13 @@ class Run:
     options: Options
     masks: Callable[[Callable[[], None]], Mask | None] = lambda _: None
     """Begins the mask, from the top; what it is given is called now and then, and may raise to stop."""
-    cancelled: Callable[[], bool] = lambda: False
+    engine: Engine = field(default_factory=Inline)
     progress: Callable[[int], None] = lambda _: None
     """Told the tiles that are done, of `plan.tiles`."""
     started: float = field(default_factory=time.monotonic)
     response: scoring_pb2.ScoreResponse = field(init=False)
+    _parts: Iterator["_Band"] | None = field(init=False, default=None)
+    _first: Sequence["_Band"] = field(init=False, default=())
     _means: list[Mean] = field(init=False, default_factory=list)
     _done: int = field(init=False, default=0)
 
@@ -63,20 +71,40 @@ class Run:
         """Say everything that is known before the pixels are."""
         self.response = describe(self.picture, self.model, self.options, self.plan)
 
+    @property
+    def small(self) -> bool:
+        """Whether all of its tiles are submitted as it begins, and its pixels are few."""
+        views = self.plan.views
+        few = len(views) == 1 and len(views[0].tiles) <= views[0].batch and views[0].height * views[0].width <= SMALL
+        return few and not self.options.asked.WhichOneof("mask") and not self.options.asked.plan_only
+
+    def begin(self) -> None:
+        """Read the first strip and submit its first tiles, without waiting for their scores."""
+        self._parts = self._begun()
+        self._first = list(islice(self._parts, 1))
+
     def bands(self) -> Iterator[GridRows]:
         """Score every view; yields the first one's rows, top to bottom, if a grid was asked for."""
+        if self._parts is None:
+            self._parts = self._begun()
+        for part in chain(self._first, self._parts):
+            before, computed = time.monotonic(), self.response.timing.compute_ms
+            scores = part.scores()
+            rows = None if scores is None else self._reduced(part.band.first, scores)
+            computed -= self.response.timing.compute_ms
+            self.response.timing.reduce_ms += _milliseconds(before) + computed
+            if rows is not None:
+                yield rows
+        self.response.scored_cells = self._means[0].cells
+
+    def _begun(self) -> Iterator["_Band"]:
+        """Every band of every view, its first tiles on their way."""
         for number, view in enumerate(self.plan.views):
             means = [Mean(self.model.spec.output.classes) for _ in range(2 if view.tiles.mirrored else 1)]
+            self._means += means
             grid = self.options.asked.grid and number == 0
             for band, wanted, strip in self._strips(view):
-                before = time.monotonic()
-                scores = _Band(self, view, band, wanted, means).scores(strip, grid=grid)
-                self.response.timing.compute_ms += _milliseconds(before)
-                if scores is not None:
-                    yield self._reduced(band.first, scores)
-            self._means += means
-            if number == 0:
-                self.response.scored_cells = means[0].cells
+                yield _Band(self, view, band, wanted, means, strip, grid=grid)
 
     def answer(self) -> scoring_pb2.ScoreResponse:
         """The averages over all cells and views; only after the last band. Raises ImageError if nothing was scored."""
@@ -90,8 +118,12 @@ class Run:
 
     def check_cancelled(self) -> None:
         """Raise CancelledRunError if nobody waits for the answer any longer."""
-        if self.cancelled():
+        if self.engine.cancelled:
             raise CancelledRunError(f"{self.picture.name}: nobody waits for the answer any longer")
+
+    def done(self) -> float:
+        """How much of it is done, 0 to 1."""
+        return self._done / self.plan.tiles
 
     def advance(self, tiles: int) -> None:
         """Count tiles that are done."""
@@ -139,27 +171,39 @@ class Run:
         return GridRows(first, scores.astype(np.float16))
 
 
-@dataclass(frozen=True)
 class _Band:
-    """The tiles of one band of a view."""
+    """The tiles of one band of a view, of which the first are on their way."""
 
-    run: Run
-    view: View
-    band: AxisBand
-    wanted: Wanted
-    means: list[Mean]
-    """Of the view as it is and, if it is run, of the mirrored one."""
+    def __init__(  # noqa: PLR0913 (a value, once it is made)
+        self,
+        run: Run,
+        view: View,
+        band: AxisBand,
+        wanted: Wanted,
+        means: list[Mean],
+        strip: Pixels | None,
+        *,
+        grid: bool,
+    ) -> None:
+        """Take the pixels that the band reads; the means are those of the view as it is and, if it is run, mirrored."""
+        self.run, self.view, self.band, self.wanted, self.means, self.grid = run, view, band, wanted, means, grid
+        across = (*view.tiles.across, *view.tiles.mirrored)
+        tiles = [(row, col) for row in band.tiles for col in across]
+        chosen = [tile for tile in tiles if wanted is None or self._cells_of(*tile).any()]
+        run.advance(len(tiles) - len(chosen))
+        self._batches = list(_batches(chosen, view.batch))
+        self._results = self._run(self._batches, strip)
 
-    def scores(self, strip: Pixels | None, *, grid: bool) -> NDArray[np.float32] | None:
+    def scores(self) -> NDArray[np.float32] | None:
         """Add every cell to the means; returns the band's cells (rows, cols, chosen classes) if they are asked for."""
         chosen, tiles = list(self.run.options.chosen), self.view.tiles
         shape = (self.band.stop - self.band.first, tiles.horizontal.cells, len(chosen))
-        cells = np.zeros(shape if grid else (0, 0, 0), np.float32)
+        cells = np.zeros(shape if self.grid else (0, 0, 0), np.float32)
         all_chosen = chosen == list(range(self.run.model.spec.output.classes))
-        for (row, col), kept in self._kept(strip):
-            if grid:
+        for (row, col), kept in self._kept():
+            if self.grid:
                 cells[self._rows(row), col.cells] += kept if all_chosen else kept[..., chosen]
-        if not grid:
+        if not self.grid:
             return None
         if tiles.mirrored:
             cells /= 2
@@ -167,28 +211,38 @@ class _Band:
             cells[~self.wanted] = np.nan
         return cells
 
-    def _kept(self, strip: Pixels | None) -> Iterator[tuple[tuple[AxisTile, AxisTile], NDArray[np.float32]]]:
-        """Run the tiles that have a cell to score: each with the scores of the cells that it keeps."""
-        across = (*self.view.tiles.across, *self.view.tiles.mirrored)
-        tiles = [(row, col) for row in self.band.tiles for col in across]
-        wanted = [tile for tile in tiles if self.wanted is None or self._cells_of(*tile).any()]
-        self.run.advance(len(tiles) - len(wanted))
-        for batch in _batches(wanted, self.view.batch):
-            self.run.check_cancelled()
-            for tile, scores in zip(batch, self._run(batch, strip), strict=True):
-                kept = self._checked(*tile, scores)
-                yield tile, kept
+    def _kept(self) -> Iterator[tuple[tuple[AxisTile, AxisTile], NDArray[np.float32]]]:
+        """Every tile that has a cell to score, with the scores of the cells that it keeps."""
+        for batch, results in zip(self._batches, self._timed(self._results), strict=True):
+            for tile, scores in zip(batch, results, strict=True):
+                yield tile, self._checked(*tile, scores)
             self.run.advance(len(batch))
 
-    def _run(self, batch: list[tuple[AxisTile, AxisTile]], strip: Pixels | None) -> Iterable[NDArray[np.float32]]:
-        assert strip is not None  # noqa: S101 (a band with a tile to run has pixels)
-        pixels = [self._pixels(row, col, strip) for row, col in batch]
-        return self.run.plan.mode.run(self.run.session, pixels, self.run.check_cancelled)
+    def _run(
+        self, batches: list[list[tuple[AxisTile, AxisTile]]], strip: Pixels | None
+    ) -> Iterator[Iterable[NDArray[np.float32]]]:
+        def submit(tiles: Sequence[Pixels], multiply_adds: float) -> Future[Sequence[NDArray[np.float32]]]:
+            self.run.check_cancelled()
+            return self.run.engine.submit(self.run.session, tiles, multiply_adds)
 
-    def _pixels(self, row: AxisTile, col: AxisTile, strip: Pixels) -> Pixels:
-        start = row.read - self.band.pixels[0]
-        tile = strip[start : start + row.length, col.read : col.read + col.length]
-        return tile[:, ::-1] if col.mirrored else tile
+        return self.run.plan.mode.run(submit, (self._pixels(batch, strip) for batch in batches))
+
+    def _timed(self, results: Iterator[Result]) -> Iterator[Result]:
+        """The same results; waiting for them counts as compute."""
+        before = time.monotonic()
+        for result in results:
+            self.run.response.timing.compute_ms += _milliseconds(before)
+            yield result
+            before = time.monotonic()
+
+    def _pixels(self, batch: list[tuple[AxisTile, AxisTile]], strip: Pixels | None) -> list[Pixels]:
+        assert strip is not None  # noqa: S101 (a band with a tile to run has pixels)
+        tiles = []
+        for row, col in batch:
+            start = row.read - self.band.pixels[0]
+            tile = strip[start : start + row.length, col.read : col.read + col.length]
+            tiles.append(tile[:, ::-1] if col.mirrored else tile)
+        return tiles
 
     def _checked(self, row: AxisTile, col: AxisTile, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """The cells that a tile keeps, from left to right, added to their mean."""

@@ -5,58 +5,48 @@
 A `Run` is planned, and refused if it must be, before a pixel is decoded.
 """
 
+import math
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from threading import Lock
-from typing import TypeVar
 
 import numpy as np
 
 from protos import model_pb2, scoring_pb2
-from service.engine.repository import ModelRepository, StoredModel
+from service.engine.engine import Engine, Inline
+from service.engine.registry import Registry
+from service.engine.repository import StoredModel
 from service.engine.session import Session
 from service.errors import LimitError
 from service.images.mask import Both, Drawn, Mask, drawn, foreground
 from service.images.picture import Picture, check_size, open_image
 from service.limits import Limits
 from service.options import Options, resolve
-from service.plan import make_plan
+from service.plan import Plan, make_plan
 from service.run import Run
 
-Key = TypeVar("Key")
-Thing = TypeVar("Thing")
-
 MIB = 1 << 20
+PLANS, SMALL_PIXELS = 256, 1 << 22
+"""Plans that are kept, and the pixels of the largest image whose plan is."""
 CLASS_BYTES, REST_BYTES = 300, 4096  # of an answer, beside the grid
 
 
 class Scorer:
     """Scores images with the models of a repository; loads each model once."""
 
-    def __init__(self, models: Path, limits: Limits | None = None) -> None:
-        self.repository = ModelRepository(models)
+    def __init__(self, models: Path | Registry, limits: Limits | None = None) -> None:
+        self.registry = models if isinstance(models, Registry) else Registry(models)
         self.limits = limits or Limits()
-        self._models: dict[tuple[str, str], StoredModel] = {}
-        self._sessions: dict[tuple[str, str, int], Session] = {}
-        self._loading = Lock()
+        self._plans: OrderedDict[tuple[StoredModel, bytes, tuple[int, int], int], Plan] = OrderedDict()
 
     def model(self, name: str, version: str = "") -> StoredModel:
-        """Find a model, or raise NotFoundError or ModelError."""
-        version = self.repository.find(name, version)
-        return self._once(self._models, (name, version), lambda: self.repository.open(name, version))
+        """A model, or NotFoundError or ModelError."""
+        return self.registry.get(name, version)[1]
 
     def session(self, model: StoredModel, position: int) -> Session:
         """The session that runs one of a model's files, shared by all its runs; loaded when first asked for."""
-        return self._once(self._sessions, (model.name, model.version, position), lambda: Session(model, position))
-
-    def _once(self, made: dict[Key, Thing], key: Key, make: Callable[[], Thing]) -> Thing:
-        """Make each thing once; those that are made already wait for no others."""
-        if key not in made:
-            with self._loading:
-                if key not in made:
-                    made[key] = make()
-        return made[key]
+        return self.registry.session(self.registry.get(model.name, model.version)[0], model, position)
 
     def describe(self, name: str, version: str = "") -> scoring_pb2.GetModelResponse:
         """What is known of a model, and what may be asked of it."""
@@ -72,40 +62,72 @@ class Scorer:
         self,
         picture: Picture,
         request: scoring_pb2.ScoreRequest,
-        cancelled: Callable[[], bool] = lambda: False,
+        engine: Engine | None = None,
         *,
         pixels: int | None = None,
     ) -> Run:
         """Plan how to score a picture of at most so many pixels; the request's own image is not looked at.
 
-        Raises an error of `service.errors` if the picture or an option cannot be used. The run asks `cancelled` now and
-        then, and stops with CancelledRunError when it says so.
+        Raises an error of `service.errors` if the picture or an option cannot be used. The engine runs
+        the tiles: this thread, unless told.
         """
-        model = self.model(request.model, request.version)
-        options = resolve(model, request.options)
+        served, model = self.registry.get(request.model, request.version)
         limits = self.limits
+        options = resolve(model, request.options)
         allowed = limits.large_pixels if pixels is None else pixels
         check_size(picture, pixels=allowed, whole_pixels=limits.image_pixels, window=model.spec.window)
         picture.check_bands(model.spec.input)
-        plan = make_plan(model, options, (picture.height, picture.width), limits, pixels=allowed)
-        masks = _masks(picture, model, options, limits)
-        return Run(picture, model, self.session(model, plan.mode.position), plan, options, masks, cancelled)
 
-    def answer(
-        self, request: scoring_pb2.ScoreRequest, cancelled: Callable[[], bool] = lambda: False
-    ) -> scoring_pb2.ScoreResponse:
-        """Score the request's own image, the whole answer at once, in the calling thread; otherwise like `plan`."""
+        def rate(position: int) -> float:
+            return self.registry.session(served, model, position).measured
+
+        plan = self._planned(model, options, (picture.height, picture.width), allowed, rate)
+        masks = _masks(picture, model, options, limits)
+        session = self.registry.session(served, model, plan.mode.position)
+        return Run(picture, model, session, plan, options, masks, engine or Inline())
+
+    def _planned(
+        self, model: StoredModel, options: Options, size: tuple[int, int], pixels: int, rate: Callable[[int], float]
+    ) -> Plan:
+        """The plan of an image; small ones without a mask of their own, which many may ask for, are kept."""
+        if math.prod(size) > SMALL_PIXELS or options.asked.WhichOneof("mask"):
+            return make_plan(model, options, size, self.limits, pixels=pixels, rate=rate)
+        key = (model, options.asked.SerializeToString(deterministic=True), size, pixels)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = make_plan(model, options, size, self.limits, pixels=pixels, rate=rate)
+            while len(self._plans) > PLANS:
+                self._plans.popitem(last=False)
+        return plan
+
+    def prepare(
+        self,
+        request: scoring_pb2.ScoreRequest,
+        engine: Engine | None = None,
+        admit: Callable[[Run], None] = lambda _: None,
+    ) -> Run:
+        """Plan how to score the request's own image, whose answer comes whole; otherwise like `plan`.
+
+        `admit` may refuse what was planned, before a pixel is decoded.
+        """
         resolve(self.model(request.model, request.version), request.options)
-        run = self.plan(open_image(request.image), request, cancelled, pixels=self.limits.image_pixels)
-        if request.options.plan_only:
-            return run.response
+        run = self.plan(open_image(request.image), request, engine, pixels=self.limits.image_pixels)
         if request.options.grid:
             check_answer(run, self.limits.message_bytes)
-        rows = list(run.bands())
-        response = run.answer()
-        response.scores = b"".join(little(band.scores) for band in rows)
-        response.positions = b"".join(little(band.positions) for band in rows if band.positions is not None)
-        return response
+        if not request.options.plan_only:
+            admit(run)
+        return run
+
+
+def whole(run: Run) -> scoring_pb2.ScoreResponse:
+    """The whole answer of a run at once."""
+    if run.options.asked.plan_only:
+        return run.response
+    rows = list(run.bands())
+    response = run.answer()
+    response.scores = b"".join(little(band.scores) for band in rows)
+    response.positions = b"".join(little(band.positions) for band in rows if band.positions is not None)
+    return response
 
 
 def check_answer(run: Run, limit: int) -> None:

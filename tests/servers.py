@@ -43,7 +43,7 @@ class Server:
 @contextmanager
 def running(models: Path, *options: str, status: int = 0) -> Iterator[Server]:
     """Start a server on a free port; stop it at the end, and see that it ended with a status."""
-    command = [*COMMAND, "--models", str(models), "--listen", "127.0.0.1:0", *options]
+    command = [*COMMAND, "--models", str(models), "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         first = json.loads(process.stderr.readline())

@@ -7,11 +7,14 @@ along either axis, window + row · u + column · v + cell · u · v, exactly, fo
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from service.dense.tiles import Network, TilePlan
 
 OVERHEAD = 1.05
 """Tiles that compute this much more than one large pass would are large enough: larger ones need memory for little."""
+HURRIED = 2.0
+"""The same where tiles have to be short."""
 SPAN = 1 << 14
 """Pixels of the largest tile that is looked at."""
 
@@ -42,13 +45,21 @@ class Cost:
             [tile.length for tile in (*tiles.across, *tiles.mirrored)],
         )
 
-    def tile_pixels(self, budget: int) -> int:
-        """Pixels of the tiles of an image however large: few enough for a budget of bytes, no more than worthwhile."""
+    @lru_cache(maxsize=256)  # noqa: B019 (costs are values, few and small)
+    def tile_pixels(self, budget: int, most: float = math.inf) -> int:
+        """Pixels of the tiles of an image however large.
+
+        Few enough for a budget of bytes, no more than worthwhile, and no more multiply-adds than `most` unless the halo
+        would be most of them.
+        """
         allowed = max(1, int(budget / self.bytes_per_pixel))
         side = max(axis.window for axis, _ in self.network.axes)
-        while side < SPAN and side * side < allowed and self._overhead(side) > OVERHEAD:
+        while side < SPAN and side * side < allowed and self._overhead(side) > self._worthwhile(side, most):
             side += max(16, side // 8)
         return min(allowed, side * side)
+
+    def _worthwhile(self, side: int, most: float) -> float:
+        return OVERHEAD if self.multiply_adds(side, side) < most else HURRIED
 
     def _sum(self, heights: Sequence[int], widths: Sequence[int]) -> float:
         """Of tiles of all heights by all widths."""

@@ -6,6 +6,7 @@ in it are refused.
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from google.protobuf import json_format
 from protos import model_pb2
 from protos.spec import LABELS, MODEL, NAME, SPEC_KEY, SPEC_VERSION, VERSION, WEIGHTS
 from service.dense.axis import AxisGeometry
-from service.errors import ModelError, NotFoundError
+from service.errors import ModelError
 
 MODES = {"crops", "dense"}
+Stamp = tuple[tuple[str, tuple[int, int]], ...]
+"""Names of files, their sizes and times."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StoredModel:
     """One version of one model, its files checked against their hashes."""
 
@@ -53,22 +56,16 @@ class ModelRepository:
 
     root: Path
 
-    def models(self) -> list[tuple[str, str]]:
-        """Every (name, version), by name, then by number."""
-        return [(name, version) for name in self._names() for version in self._versions(name)]
-
-    def find(self, name: str, version: str = "") -> str:
-        """The version, if there is one; an empty version means the highest. Raises NotFoundError."""
-        versions = self._versions(name) if NAME.fullmatch(name) else []
-        if not versions:
-            known = ", ".join(dict.fromkeys(known for known, _ in self.models())) or "none"
-            raise NotFoundError(f"model: no {name!r}; there: {known}")
-        if version and version not in versions:
-            raise NotFoundError(f"version: no {version!r} of model {name!r}; there: {', '.join(versions)}")
-        return version or versions[-1]
+    def stamps(self) -> Iterator[tuple[tuple[str, str], Stamp]]:
+        """Every (name, version), and what changes when its files do."""
+        for name in self._names():
+            for version in self._versions(name):
+                files = sorted((self.root / name / version).glob("*"))
+                with suppress(OSError):  # it is being removed
+                    yield (name, version), tuple((file.name, _stat(file)) for file in files)
 
     def open(self, name: str, version: str) -> StoredModel:
-        """Read a version that `find` has found, and check its files; raises ModelError."""
+        """Read a version that is there, and check its files; raises ModelError."""
         return _open(name, version, self.root / name / version)
 
     def _names(self) -> list[str]:
@@ -79,6 +76,11 @@ class ModelRepository:
     def _versions(self, name: str) -> list[str]:
         found = (file.parent.name for file in (self.root / name).glob(f"*/{MODEL}"))
         return sorted((version for version in found if VERSION.fullmatch(version)), key=int)
+
+
+def _stat(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _open(name: str, version: str, folder: Path) -> StoredModel:

@@ -1,69 +1,97 @@
 """An ONNX Runtime session that turns the pixels of tiles into the scores of their cells."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from protos.spec import WEIGHTS
 from service.engine.repository import StoredModel, short
 from service.errors import ModelError
 from service.log import log
 
+GREY = 128
+RATE = 1e10
+"""Multiply-adds a second, before any were timed."""
+LEARNING = 0.2
+"""Of every run's rate, in the mean."""
+
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
-BATCH = 8
-"""Windows that run together, where a model takes any number."""
 
 
 class Session:
     """One file of a model, loaded; `position` is its place in `spec.strides`."""
 
-    def __init__(self, model: StoredModel, position: int = 0) -> None:
+    def __init__(self, model: StoredModel, position: int = 0, *, pooled: bool = False) -> None:
+        """Load it; raises ModelError. Pooled sessions share the threads of this process's global pool."""
         self._model = model
         file = model.folder / model.spec.strides[position].file
         try:
-            self._session = ort.InferenceSession(file, _options(), providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(file, _options(pooled=pooled), providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises a different kind for every stage of loading
             log.error("model", extra={"record": {"file": str(file), "error": str(error)}})
             raise ModelError(f"{short(file)}: ONNX Runtime cannot load it; convert the model again") from None
         batch = self._session.get_inputs()[0].shape[0]
-        self._batch = batch if isinstance(batch, int) else None
+        self.batch: int | None = batch if isinstance(batch, int) else None
+        """Tiles of a batch, where the model takes neither more nor fewer."""
+        self.bytes_per_pixel = model.spec.cost[position].activation_bytes_per_pixel
+        """Of activations."""
+        self.weights_bytes = sum(part.stat().st_size for part in (file, model.folder / WEIGHTS) if part.exists())
+        """On disk, and about as many in memory."""
+        self.measured: float
+        """Multiply-adds a second, of one window when it was loaded."""
+        self._multiply_adds = model.spec.cost[position].multiply_adds_per_crop
+        self._rate = self.measured = RATE
 
-    def dense(self, tiles: Sequence[Pixels]) -> NDArray[np.float32]:
-        """Score tiles of one shape, (height, width, channels) each; returns (tiles, rows, cols, classes) float32."""
-        batch: Pixels = tiles[0][None] if len(tiles) == 1 else np.stack(tiles)  # type: ignore[assignment]
-        return np.moveaxis(self._scores(batch), 1, -1)
+    def warm(self) -> None:
+        """Score a window, to see that it works and how fast; raises ModelError if it does not."""
+        spec = self._model.spec
+        shape = (spec.window.height, spec.window.width, spec.input.channels)
+        window, expected = np.full(shape, GREY, spec.input.dtype), (1, 1, 1, spec.output.classes)
+        try:
+            for _ in range(2):
+                started = time.monotonic()
+                scores = self.dense([window])
+                self._rate = self.measured = self._multiply_adds / (time.monotonic() - started)
+        except Exception as error:  # ONNX Runtime raises a different kind for everything that can fail
+            log.error("model", extra={"record": {"model": self._model.name, "error": str(error)}})
+            raise ModelError(f"{short(self._model.folder)}: ONNX Runtime cannot run it; convert it again") from None
+        if scores.shape != expected or not np.isfinite(scores).all():
+            raise ModelError(
+                f"{short(self._model.folder)}: expected finite scores {expected} of a grey window, got {scores.shape}: "
+                "its files do not fit its geometry; convert it again"
+            )
 
-    def crops(
-        self, tile: Pixels, stride: tuple[int, int], check: Callable[[], None] = lambda: None
-    ) -> NDArray[np.float32]:
-        """Score every window of a tile by itself; returns (rows, cols, classes) float32.
+    def seconds(self, multiply_adds: float) -> float:
+        """How long so many are going to take, as those before did."""
+        return multiply_adds / self._rate
 
-        `check` is called before every batch of windows, and may raise to stop here.
+    def observe(self, multiply_adds: float, seconds: float) -> None:
+        """Learn from a run."""
+        self._rate += LEARNING * (multiply_adds / seconds - self._rate)
+
+    def dense(self, tiles: Sequence[Pixels], run: ort.RunOptions | None = None) -> NDArray[np.float32]:
+        """Score tiles of one shape, (height, width, channels) each; returns (tiles, rows, cols, classes) float32.
+
+        Another thread may set `run.terminate`, which makes this raise.
         """
-        window = (self._model.vertical.window, self._model.horizontal.window)
-        windows = np.lib.stride_tricks.sliding_window_view(tile, window, (0, 1))
-        grid = np.moveaxis(windows[:: stride[0], :: stride[1]], 2, -1)
-        cells = list(np.ndindex(*grid.shape[:2]))
-        count, scores = self._batch or BATCH, []
-        for first in range(0, len(cells), count):
-            check()
-            crops = np.stack([grid[cell] for cell in cells[first : first + count]])
-            missing = (self._batch or len(crops)) - len(crops)
-            filled = np.concatenate([crops, np.repeat(crops[-1:], missing, axis=0)]) if missing else crops
-            scores.append(self._scores(filled)[: len(crops), :, 0, 0])
-        return np.concatenate(scores).reshape(*grid.shape[:2], -1)
+        count = self.batch or len(tiles)
+        parts = [self._scores(tiles[first : first + count], count, run) for first in range(0, len(tiles), count)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _scores(self, images: Pixels) -> NDArray[np.float32]:
-        """Run a batch (N, height, width, channels): (N, classes, rows, cols)."""
-        batch = images if self._model.spec.input.layout == "NHWC" else np.moveaxis(images, -1, 1)
-        feed = {self._model.spec.input.name: np.ascontiguousarray(batch)}
-        scores: NDArray[np.float32] = self._session.run([self._model.spec.output.name], feed)[0]
-        return scores
+    def _scores(self, tiles: Sequence[Pixels], count: int, run: ort.RunOptions | None) -> NDArray[np.float32]:
+        """Run one batch of so many tiles, filled up where there are fewer."""
+        batch = np.stack([*tiles, *[tiles[-1]] * (count - len(tiles))])
+        fed = batch if self._model.spec.input.layout == "NHWC" else np.ascontiguousarray(np.moveaxis(batch, -1, 1))
+        (scores,) = self._session.run([self._model.spec.output.name], {self._model.spec.input.name: fed}, run)
+        return np.moveaxis(scores[: len(tiles)], 1, -1)
 
 
-def _options() -> ort.SessionOptions:
+def _options(*, pooled: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
+    options.use_per_session_threads = not pooled
     options.log_severity_level = 4
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.set_denormal_as_zero", "1")

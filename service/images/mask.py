@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from protos import model_pb2
 from service.errors import ImageError
-from service.images.picture import Picture, VipsPicture
+from service.images.picture import Picture, RawPicture, VipsPicture
 from service.images.rows import Held, Rows, Scaled
 
 THUMBNAIL = 2048
@@ -93,7 +93,7 @@ def counts(mask: NDArray[np.bool_], rows: Spans, cols: Spans) -> NDArray[np.int3
     return np.asarray(down[rows[1]] - down[rows[0]])
 
 
-def drawn(mask: VipsPicture, picture: Picture) -> Drawn:
+def drawn(mask: VipsPicture | RawPicture, picture: Picture) -> Drawn:
     """Take an image as the mask of another; raises ImageError if it is of another size."""
     if (mask.width, mask.height) != (picture.width, picture.height):
         raise ImageError(

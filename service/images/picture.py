@@ -9,12 +9,14 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
 import numpy as np
 import pyvips
+from numpy.typing import NDArray
 
 from protos import model_pb2, scoring_pb2
 from service.errors import ImageError, LimitError
@@ -100,12 +102,12 @@ class VipsPicture:
         """Whether the limit for files that may have to be decoded all at once binds it."""
         return self.is_whole()
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Pixels."""
         return int(self.image.width)
 
-    @property
+    @cached_property
     def height(self) -> int:
         """Pixels."""
         return int(self.image.height)
@@ -117,7 +119,7 @@ class VipsPicture:
     def valid(self) -> None:
         """There are data everywhere."""
 
-    def rows(self, wanted: model_pb2.Input) -> "VipsRows":
+    def rows(self, wanted: model_pb2.Input) -> Rows:
         """The pixels as a model takes them, from the top."""
         with _said_as(self.name):
             image = self.load()
@@ -137,6 +139,61 @@ class VipsPicture:
                 return convert(image, channels=wanted.channels, dtype=wanted.dtype)
         except ValueError as error:
             raise ImageError(f"{self.name}: {error}") from None
+
+
+@dataclass(frozen=True)
+class RawPicture:
+    """Pixels (height, width, channels) in memory, which are taken as they are where a model takes such."""
+
+    name: str
+    pixels: NDArray[np.uint8] | NDArray[np.uint16]
+    whole: bool = False
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return int(self.pixels.shape[1])
+
+    def check_bands(self, wanted: model_pb2.Input) -> None:
+        """Raise ImageError if the bands cannot become what a model takes."""
+        if not self._as_wanted(wanted):
+            self._image.check_bands(wanted)
+
+    def valid(self) -> None:
+        """There are data everywhere."""
+
+    def rows(self, wanted: model_pb2.Input) -> Rows:
+        """The pixels as a model takes them, from the top."""
+        return RowsInMemory(cast("Pixels", self.pixels)) if self._as_wanted(wanted) else self._image.rows(wanted)
+
+    def truth(self) -> "VipsRows":
+        """255 where any band but alpha is not 0, and alpha is not either; else 0. One channel, from the top."""
+        return self._image.truth()
+
+    def _as_wanted(self, wanted: model_pb2.Input) -> bool:
+        return self.pixels.dtype.name == wanted.dtype and self.pixels.shape[2] == wanted.channels
+
+    @cached_property
+    def _image(self) -> VipsPicture:
+        image = in_memory(self.pixels.data, self.pixels.shape, self.pixels.dtype.name)
+        return VipsPicture(self.name, image, lambda: image)
+
+
+@dataclass(frozen=True)
+class RowsInMemory:
+    """Pixels that are there already."""
+
+    pixels: Pixels
+    together: int = 1
+
+    def read(self, first: int, stop: int) -> Pixels:
+        """Rows [first, stop)."""
+        return self.pixels[first:stop]
 
 
 class VipsRows:
@@ -185,21 +242,20 @@ def open_bytes(data: bytes, *, name: str) -> VipsPicture:
     return _open(name, lambda **access: pyvips.Image.new_from_buffer(data, "", **access), lambda: BytesIO(data))
 
 
-def open_raw(raw: scoring_pb2.RawImage, *, name: str) -> VipsPicture:
+def open_raw(raw: scoring_pb2.RawImage, *, name: str) -> RawPicture:
     """Take uncompressed pixels, after checking that they are as many as they say."""
     if raw.dtype not in RAW_FORMATS:
         raise ImageError(f"{name}: image.raw.dtype: expected {' or '.join(RAW_FORMATS)}, got {raw.dtype!r}")
     for field, value in (("height", raw.height), ("width", raw.width), ("channels", raw.channels)):
         if not 0 < value <= MAX_SIDE:
             raise ImageError(f"{name}: image.raw.{field}: expected 1 to {MAX_SIDE}, got {value}")
-    expected = raw.height * raw.width * raw.channels * np.dtype(raw.dtype).itemsize
-    if len(raw.data) != expected:
-        raise ImageError(f"{name}: image.raw.data: expected {expected} bytes, got {len(raw.data)}")
-    image = in_memory(raw.data, (raw.height, raw.width, raw.channels), raw.dtype)
-    return VipsPicture(name, image, lambda: image)
+    expected, data = raw.height * raw.width * raw.channels * np.dtype(raw.dtype).itemsize, raw.data
+    if len(data) != expected:
+        raise ImageError(f"{name}: image.raw.data: expected {expected} bytes, got {len(data)}")
+    return RawPicture(name, np.frombuffer(data, raw.dtype).reshape(raw.height, raw.width, raw.channels))
 
 
-def in_memory(data: bytes | memoryview, shape: tuple[int, int, int], dtype: str) -> pyvips.Image:
+def in_memory(data: bytes | memoryview, shape: tuple[int, ...], dtype: str) -> pyvips.Image:
     """Pixels (height, width, channels) of "uint8" or "uint16" as an image; nothing is copied."""
     height, width, channels = shape
     deep = dtype == "uint16"
@@ -208,7 +264,7 @@ def in_memory(data: bytes | memoryview, shape: tuple[int, int, int], dtype: str)
     return image.copy(interpretation=meanings.get(channels, "multiband"))
 
 
-def open_image(image: scoring_pb2.Image) -> VipsPicture:
+def open_image(image: scoring_pb2.Image) -> VipsPicture | RawPicture:
     """Open the image of a request."""
     name = image.name or "image"
     match image.WhichOneof("pixels"):
@@ -234,10 +290,15 @@ def _open(name: str, load: Callable[..., pyvips.Image], read: Callable[[], Binar
         turned = bool(image.get_typeof("orientation")) and image.get("orientation") > 1
         access = {"access": "random" if turned else "sequential", "fail_on": "warning" if tiff else "error"}
 
-        def again() -> pyvips.Image:
-            return load(**access).autorot() if turned else load(**access)
+        def images() -> Iterator[pyvips.Image]:
+            if not turned and not tiff:
+                yield image  # no pixel of it was read
+            while True:
+                yield load(**access).autorot() if turned else load(**access)
 
-        return VipsPicture(name, again(), again, lambda: turned or not tiff or not _in_small_parts(image, read))
+        again = partial(next, images())
+        header = load(**access).autorot() if turned else image
+        return VipsPicture(name, header, again, lambda: turned or not tiff or not _in_small_parts(image, read))
 
 
 def _in_small_parts(image: pyvips.Image, read: Callable[[], BinaryIO]) -> bool:

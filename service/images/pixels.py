@@ -55,7 +55,7 @@ def _channels(image: pyvips.Image, channels: int) -> pyvips.Image:
 
 
 def _element(image: pyvips.Image, dtype: str) -> pyvips.Image:
-    scaled = image / 257 if image.format == "ushort" else image
-    if dtype == "float32":
-        return scaled.cast("float")
-    return scaled.rint().cast("uchar")
+    if image.format == "uchar":
+        return image if dtype == "uint8" else image.cast("float")
+    scaled = image / 257
+    return scaled.cast("float") if dtype == "float32" else scaled.rint().cast("uchar")

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Protocol, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ SOURCE_ROWS = 64
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 
+END = (-1, -1)
 READ = 1 << 18
 """Pixels that are read at once, unless the rows of a file's tiles are more: every step on their way holds as many."""
 
@@ -78,15 +80,20 @@ def strips(rows: Rows, spans: Iterable[tuple[int, int] | None]) -> Iterator[Pixe
 
     The next span is asked for, and its rows are read, while the caller has those of the one before.
     """
-    held, waiting = Held(rows), deque[Future[Pixels] | None]()
+    held, following = Held(rows), iter(spans)
+    first, second = next(following, END), next(following, END)
+    if second is END:  # nothing to read meanwhile
+        if first is not END:
+            yield held.take(*first) if first else None
+        return
+    waiting = deque[Future[Pixels] | None]()
     reader = ThreadPoolExecutor(1, thread_name_prefix="read")
     try:
-        for span in spans:
+        for span in chain((first, second), following):
             waiting.append(reader.submit(held.take, *span) if span else None)
             if len(waiting) > 1:
                 yield _result(waiting.popleft())
-        if waiting:
-            yield _result(waiting.popleft())
+        yield _result(waiting.popleft())
     finally:
         reader.shutdown(wait=False, cancel_futures=True)  # rows that are still to come may never
 

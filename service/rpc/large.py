@@ -5,61 +5,73 @@ start → the plan → rows in, rows out → the summary
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 from protos import scoring_pb2
-from service.errors import LimitError, OptionError
-from service.executor import Executor
+from service.admission import Admission, Claim
+from service.engine.scheduler import Job
+from service.errors import BusyError, LimitError, OptionError
 from service.images.picture import Picture, open_file
 from service.options import resolve
+from service.rpc.calls import Call
 from service.rpc.feed import Feed, Requests, Send, parts, streamed
 from service.rpc.spool import Spool
+from service.rpc.timing import timed
+from service.rpc.workers import Workers
 from service.run import GridRows, Run
 from service.scoring import MIB, Scorer, little
 
 Part = scoring_pb2.ScoreLargeResponse
 
-PROGRESS_SECONDS = 0.2
+PROGRESS_SECONDS, MEMORY_SECONDS = 0.2, 0.1
 ROWS_BYTES = 1 << 20
 """Of the grid's rows in one message, if a row is not more by itself: what any client takes unasked."""
 
 
 class ScoreLarge:
-    """Scores one image after the other, in an executor of its own, so that small ones do not wait for them."""
+    """Scores a few images at once, in threads of its own; others wait, first come, first served."""
 
-    def __init__(self, scorer: Scorer, executor: Executor, quick: Executor, spool: Spool) -> None:
-        self._scorer, self._executor, self._quick, self._spool = scorer, executor, quick, spool
+    def __init__(self, scorer: Scorer, admission: Admission, workers: Workers, quick: Workers, spool: Spool) -> None:
+        self._scorer, self._admission, self._workers, self._quick = scorer, admission, workers, quick
+        self._spool = spool
 
     async def answer(
-        self, start: scoring_pb2.LargeImage, requests: Requests, send: Send, record: dict[str, Any]
+        self, start: scoring_pb2.LargeImage, requests: Requests, send: Send, call: Call, claim: Claim, job: Job
     ) -> None:
         """Answer one call, whose first part was `start`."""
         request = scoring_pb2.ScoreRequest(model=start.model, version=start.version, options=start.options)
-        size, idle = start.ByteSize(), self._scorer.limits.idle_seconds
-        record |= {"model": start.model, "bytes": size}
-        call = _Call(self._scorer, request, Feed(requests, send, idle), record, time.monotonic())
-        await self._quick.run(lambda _: call.check(raw=start.HasField("raw")), size=size)
+        idle = self._scorer.limits.idle_seconds
+        call.record |= {"model": start.model, "bytes": claim.message_bytes}
+        image = _Image(self._scorer, request, Feed(requests, send, idle), call, partial(self._admit, claim))
+        await self._quick.run(lambda _: image.check(raw=start.HasField("raw")), job)
         name = start.name or "image"
-        executor = self._quick if request.options.plan_only else self._executor
+        workers = self._quick if request.options.plan_only else self._workers
         if start.HasField("raw"):
-            await executor.run(lambda gone: call.score_rows(name, start.raw, gone), size=size)
+            await workers.run(lambda job: image.score_rows(name, start.raw, job), job)
             return
         async with self._spool.file(parts(requests, idle)) as path:
-            call = replace(call, asked=time.monotonic())
-            await executor.run(lambda gone: call.score(open_file(path, name=name), gone), size=size)
+            await workers.run(lambda job: image.score(open_file(path, name=name), job), job)
+
+    def _admit(self, claim: Claim, run: Run) -> None:
+        """Wait for memory, in the thread that scores; the file is here already, and would only come again."""
+        while True:
+            try:
+                return self._admission.plan(claim, run.plan.held_bytes, 0.0, deadline=None, done=run.done)
+            except BusyError:
+                run.check_cancelled()
+                time.sleep(MEMORY_SECONDS)
 
 
 @dataclass(frozen=True)
-class _Call:
+class _Image:
     """One call, from the thread's side."""
 
     scorer: Scorer
     request: scoring_pb2.ScoreRequest
     feed: Feed
-    record: dict[str, Any]
-    asked: float
-    """When it began to wait for its turn."""
+    call: Call
+    admit: Callable[[Run], None]
 
     def check(self, *, raw: bool) -> None:
         """Refuse what cannot be, before anything is sent."""
@@ -68,19 +80,20 @@ class _Call:
             field = "mask_otsu" if options.asked.mask_otsu else "scales"
             raise OptionError(f"{field}: expected none with raw rows, which pass by once: send an encoded file")
 
-    def score_rows(self, name: str, raw: scoring_pb2.RawImage, gone: Callable[[], bool]) -> None:
+    def score_rows(self, name: str, raw: scoring_pb2.RawImage, job: Job) -> None:
         """Score raw rows as they come, which must be as many as announced."""
         picture, rows = streamed(name, raw, self.feed)
-        self.score(picture, gone, rows.finish)
+        self.score(picture, job, rows.finish)
 
-    def score(self, picture: Picture, gone: Callable[[], bool], finish: Callable[[], None] = lambda: None) -> None:
+    def score(self, picture: Picture, job: Job, finish: Callable[[], None] = lambda: None) -> None:
         """Score a picture, and `finish` before the summary."""
-        queued = (time.monotonic() - self.asked) * 1e3
-        self.record.update(width=picture.width, height=picture.height, queue_ms=round(queued, 3))
-        run = self.scorer.plan(picture, self.request, gone)
-        run.started, run.response.timing.queue_ms = self.asked, queued
+        run = self.scorer.plan(picture, self.request, job)
+        self.call.record["version"] = run.model.version
         if self.request.options.grid:
             check_row(run, self.scorer.limits.message_bytes)
+        if not self.request.options.plan_only:
+            self.admit(run)
+        run.response.timing.queue_ms = job.waited * 1e3
         self.feed.send(Part(start=run.response))
         if self.request.options.plan_only:
             return
@@ -90,6 +103,7 @@ class _Call:
                 self.feed.send(Part(rows=rows))
         summary = run.answer()
         finish()
+        timed(summary, job, self.call)
         self.feed.send(Part(summary=summary))
 
 

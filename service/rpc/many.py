@@ -1,30 +1,35 @@
 """ScoreMany: a stream of images in, a stream of answers out, as they finish.
 
-The next image is read when there is room for it; answers are sent one after the other, whatever their order.
+The next image is read when the one before is admitted; answers are sent one after the other, whatever their order.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from typing import Any, TypeVar
 
 from protos import scoring_pb2
+from service.admission import Claim
 from service.errors import BusyError, DrainingError, ServiceError
 from service.rpc.status import status_of
 
-BUSY_SECONDS = 0.1
-"""After which an image is offered again that found no room."""
+TOGETHER = 32
+"""Images of one call on their way at once."""
 
 Requests = AsyncIterator[scoring_pb2.ScoreManyRequest]
 Send = Callable[[scoring_pb2.ScoreManyResponse], Coroutine[Any, Any, None]]
-Score = Callable[[scoring_pb2.ScoreRequest], Awaitable[scoring_pb2.ScoreResponse]]
+Score = Callable[[scoring_pb2.ScoreRequest, Claim], Awaitable[scoring_pb2.ScoreResponse]]
+Admit = Callable[[int], AbstractContextManager[Claim]]
+Result = TypeVar("Result")
 
 
 class ScoreMany:
-    """One call; at most `together` of its images are on their way at once."""
+    """One call; `admit` lets in a message of so many bytes, or raises BusyError."""
 
-    def __init__(self, score: Score, send: Send, *, together: int) -> None:
-        self._score, self._send = score, send
-        self._room = asyncio.Semaphore(together)
+    def __init__(self, score: Score, send: Send, admit: Admit) -> None:
+        self._score, self._send, self._admit = score, send, admit
+        self._room = asyncio.Semaphore(TOGETHER)
         self._sending = asyncio.Lock()
 
     async def answer(self, requests: Requests, draining: asyncio.Event) -> int:
@@ -33,7 +38,9 @@ class ScoreMany:
         try:
             async with asyncio.TaskGroup() as images:
                 while (request := await self._next(requests, end)) is not None:
-                    images.create_task(self._one(request))
+                    admitted = ExitStack()
+                    claim = await patiently(partial(self._entered, admitted, request.request.ByteSize()))
+                    images.create_task(self._one(request, claim)).add_done_callback(partial(_close, admitted))
                     count += 1
         except ExceptionGroup as errors:  # the first one ended all others
             raise errors.exceptions[0] from None
@@ -42,6 +49,9 @@ class ScoreMany:
         if draining.is_set():
             raise DrainingError("the server is shutting down: send the images that have no answer to another one")
         return count
+
+    async def _entered(self, admitted: ExitStack, size: int) -> Claim:
+        return admitted.enter_context(self._admit(size))
 
     async def _next(self, requests: Requests, end: asyncio.Task[bool]) -> scoring_pb2.ScoreManyRequest | None:
         """The next image when there is room for it; None at the end, the client's or the server's."""
@@ -53,9 +63,10 @@ class ScoreMany:
         coming.cancel()
         return None
 
-    async def _one(self, request: scoring_pb2.ScoreManyRequest) -> None:
+    async def _one(self, request: scoring_pb2.ScoreManyRequest, claim: Claim) -> None:
         try:
-            answer = scoring_pb2.ScoreManyResponse(id=request.id, response=await self._score(request.request))
+            response = await self._score(request.request, claim)
+            answer = scoring_pb2.ScoreManyResponse(id=request.id, response=response)
         except ServiceError as error:
             code, message, _ = status_of(error)
             failure = scoring_pb2.Failure(code=code.value[0], message=message)
@@ -65,10 +76,14 @@ class ScoreMany:
         self._room.release()
 
 
-async def patiently(score: Callable[[], Awaitable[scoring_pb2.ScoreResponse]]) -> scoring_pb2.ScoreResponse:
-    """Offer an image until there is room for it."""
+def _close(admitted: ExitStack, _: asyncio.Task[None]) -> None:
+    admitted.close()
+
+
+async def patiently(work: Callable[[], Awaitable[Result]]) -> Result:
+    """Do what a busy server may refuse; again, when it says."""
     while True:
         try:
-            return await score()
-        except BusyError:
-            await asyncio.sleep(BUSY_SECONDS)
+            return await work()
+        except BusyError as error:
+            await asyncio.sleep(error.seconds)

@@ -3,6 +3,8 @@
 RESOURCE_EXHAUSTED carries RetryInfo, never UNAVAILABLE: proxies eject backends for that, and clients retry blindly.
 """
 
+from datetime import timedelta
+
 import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
@@ -21,11 +23,11 @@ STATUSES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.LimitError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.IdleError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.AccessError: grpc.StatusCode.UNAUTHENTICATED,
     errors.DrainingError: grpc.StatusCode.UNAVAILABLE,
     errors.CancelledRunError: grpc.StatusCode.CANCELLED,
     errors.BugError: grpc.StatusCode.INTERNAL,
 }
-RETRY_SECONDS = 1
 MESSAGE_LETTERS = 1000  # gRPC refuses trailers of more than 8 KiB
 
 
@@ -38,9 +40,10 @@ def printable(message: str) -> str:
 def status_of(error: errors.ServiceError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
     """Status code, message, and trailing metadata."""
     code, message = STATUSES[type(error)], printable(str(error))
-    if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+    if not isinstance(error, errors.BusyError):
         return code, message, ()
-    detail = Any()
-    detail.Pack(RetryInfo(retry_delay=Duration(seconds=RETRY_SECONDS)))
+    delay, detail = Duration(), Any()
+    delay.FromTimedelta(timedelta(seconds=error.seconds))
+    detail.Pack(RetryInfo(retry_delay=delay))
     status = Status(code=code.value[0], message=message, details=[detail])
     return code, message, ((GRPC_DETAILS_METADATA_KEY, status.SerializeToString()),)

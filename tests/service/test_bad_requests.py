@@ -133,7 +133,12 @@ def test_messages_do_not_mix(server: Server) -> None:
         (["--listen", "127.0.0.1:²"], 2, "expected HOST:PORT"),
         (["--listen", "localhost:99999"], 2, "expected HOST:PORT"),
         (["--models", "/nowhere"], 3, "expected a directory, got /nowhere"),
-        (["--tls-cert", "x"], 2, "No such option"),
+        (["--tls-cert", "x"], 2, "expected both or neither"),
+        (["--nonsense", "x"], 2, "--nonsense"),
+        (["--slots", "0"], 2, "slots: "),
+        (["--config", "/nowhere"], 2, "config: /nowhere: cannot be read"),
+        (["--tokens", "/nowhere"], 3, "/nowhere"),
+        (["--admin", "0.0.0.0:0"], 2, "admin: expected an address of this machine"),
     ],
 )
 def test_command_lines_that_cannot_be(models: Path, options: list[str], status: int, said: str) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from conftest import SILENT
+from engines import Leaving
 from numpy.testing import assert_allclose
 from pictures import noise, png
 
@@ -90,7 +91,7 @@ def test_a_cancelled_run_stops_between_batches(tmp_path: Path) -> None:
     """Nobody waits for the other windows of the same tile."""
     scorer, asked = convert("pytorch/vit.dynamo_batch", tmp_path), iter([False] * 5)
     request = scoring_pb2.ScoreRequest(model="net")
-    run = scorer.plan(open_bytes(png(noise(200, 200, 3)), name="i"), request, lambda: next(asked, True))
+    run = scorer.plan(open_bytes(png(noise(200, 200, 3)), name="i"), request, Leaving(lambda: next(asked, True)))
     assert run.plan.tiles == 1
     with pytest.raises(CancelledRunError):
         list(run.bands())
@@ -101,7 +102,7 @@ def test_a_cancelled_run_stops_between_tiles(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(modes, "CROPPED", 1)
     scorer, gone = convert("pytorch/vit.dynamo_batch", tmp_path), []
     request = scoring_pb2.ScoreRequest(model="net", options=scoring_pb2.ScoreOptions(grid=True))
-    run = scorer.plan(open_bytes(png(noise(200, 200, 3)), name="i"), request, lambda: bool(gone))
+    run = scorer.plan(open_bytes(png(noise(200, 200, 3)), name="i"), request, Leaving(lambda: bool(gone)))
     bands = run.bands()
     next(bands)
     gone.append(True)

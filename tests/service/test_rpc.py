@@ -238,7 +238,7 @@ def test_termination_answers_what_was_admitted(models: Path) -> None:
     codes = [line["code"] for line in server.events("request")]
     assert set(codes) <= {"OK", "UNAVAILABLE"}
     assert codes.count("OK") == len(answered) + 1
-    assert [e["event"] for e in server.log if e["event"] != "request"] == ["listening", "draining", "stopped"]
+    assert [e["event"] for e in server.log if e["event"] != "request"] == ["listening", "loaded", "draining", "stopped"]
 
 
 def test_clients_that_go_on_asking_do_not_hold_up_the_end(models: Path) -> None:
@@ -291,15 +291,15 @@ def test_busy_servers_say_when_to_come_again(models: Path) -> None:
     (detail,) = rpc_status.from_call(error).details
     retry = RetryInfo()
     assert detail.Unpack(retry)
-    assert retry.retry_delay.seconds == 1
+    assert 0 < retry.retry_delay.ToTimedelta().total_seconds() < 10
 
 
 def test_deadlines_leave_the_server_right(server: Server, client: Client) -> None:
-    """Requests whose time is up are DEADLINE_EXCEEDED, and the server answers others as before."""
+    """Requests whose time is up, or is going to be, are refused, and the server answers others as before."""
     large = noise(4000, 4000, 1)
     with Client(server.address, timeout=0.3) as hasty:
         for _ in range(6):
-            with pytest.raises(UnavailableError, match="DEADLINE_EXCEEDED"):
+            with pytest.raises(UnavailableError, match=r"DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED: deadline"):
                 hasty.score(large, model="digits")
     assert client.score(noise(80, 80, 1), model="digits").response.grid.rows == 2
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engines import Leaving
 from networks import PADDED, UNPADDED, make_network
 from numpy.testing import assert_allclose
 from pictures import noise, png
@@ -151,7 +152,9 @@ def test_runs_stop_when_nobody_waits(
     """A run asks before it decodes and before every tile, and computes no tile after the first yes."""
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED)), Limits(tile_bytes=100_000))
     answers = iter([False] * asked)
-    run = scorer.plan(open_bytes(png(noise(200, 200, 3)), name="i"), request("unpadded"), lambda: next(answers, True))
+    run = scorer.plan(
+        open_bytes(png(noise(200, 200, 3)), name="i"), request("unpadded"), Leaving(lambda: next(answers, True))
+    )
     tiles, compute = [], run.session.dense
     monkeypatch.setattr(run.session, "dense", lambda pixels: tiles.append(pixels) or compute(pixels))
     with pytest.raises((CancelledRunError, ImageError)):

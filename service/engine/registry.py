@@ -1,0 +1,183 @@
+"""The models that can be scored with, as last seen on disk.
+
+    on disk → asked for → checked: hashes, geometry, a window's scores → sessions, of which the idlest are forgotten
+
+A version that fails leaves those before it serving: whoever asks for no version gets the highest that loads. What is
+new or has changed after the start is checked before anybody gets it; a changed folder that fails goes on as it was.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock, RLock
+
+from service.engine.repository import ModelRepository, Stamp, StoredModel
+from service.engine.session import Session
+from service.errors import ModelError, NotFoundError
+
+Report = Callable[[str, str, str], None]
+"""Told of every version that was loaded or failed: name, version, and why, or nothing."""
+
+
+def unreported(_name: str, _version: str, _error: str) -> None:
+    """Nobody is told."""
+
+
+@dataclass(eq=False)
+class Served:
+    """One version of one model, and what is known of it."""
+
+    name: str
+    version: str
+    stamp: Stamp
+    """Of its files, when they were seen."""
+    model: StoredModel | None = None
+    """When it was checked."""
+    error: ModelError | None = None
+    """When it failed."""
+    lock: RLock = field(default_factory=RLock)
+
+
+class Registry:
+    """The models of a directory; safe to share between threads."""
+
+    def __init__(
+        self, root: Path, *, weights_bytes: int | None = None, warm: bool = False, report: Report = unreported
+    ) -> None:
+        """Look at a directory; keep sessions of so many bytes of weights together, all if None.
+
+        A warm registry runs a window through each session that it loads, to see that it can, and how fast.
+        """
+        self._repository = ModelRepository(root)
+        self._budget, self._warm, self._report = weights_bytes, warm, report
+        self._served: dict[tuple[str, str], Served] = {}
+        self._unloaded: set[str] = set()
+        self._sessions: OrderedDict[tuple[Served, int], Session] = OrderedDict()
+        self._lock, self._refreshing = Lock(), Lock()
+        self._started = False
+        self.refresh()
+        self._started = True
+
+    def models(self) -> list[tuple[str, str]]:
+        """Every (name, version), by name, then by number."""
+        return sorted(self._served, key=lambda key: (key[0], int(key[1])))
+
+    def get(self, name: str, version: str = "") -> tuple[Served, StoredModel]:
+        """A version, checked; an empty one is the highest that can serve.
+
+        Raises NotFoundError if there is none, ModelError if it cannot serve.
+        """
+        choice = self._choice(name, version)
+        if not choice:
+            self.refresh()
+            choice = self._choice(name, version)
+        if not choice:
+            raise self._unknown(name, version)
+        for served in choice[:-1]:
+            try:
+                return served, self._checked(served)
+            except ModelError:
+                continue
+        try:
+            return choice[-1], self._checked(choice[-1])
+        except ModelError as error:
+            raise choice[0].error or error from None
+
+    def session(self, served: Served, model: StoredModel, position: int) -> Session:
+        """The session that runs one of a version's files, shared by all its runs; raises ModelError."""
+        with served.lock:
+            session = self._sessions.get((served, position))
+            if session is None:
+                session = Session(model, position, pooled=self._warm)
+                if self._warm:
+                    session.warm()
+            with self._lock:
+                self._sessions[served, position] = session
+                self._sessions.move_to_end((served, position))
+                self._forget()
+        return session
+
+    def refresh(self) -> None:
+        """Look at the disk again."""
+        with self._refreshing:
+            seen = dict(self._repository.stamps())
+            seen = {key: stamp for key, stamp in seen.items() if key[0] not in self._unloaded}
+            for key in set(self._served) - set(seen):
+                self._drop(self._served.pop(key))
+            for key, stamp in seen.items():
+                known = self._served.get(key)
+                if known is None or known.stamp != stamp:
+                    self._take(Served(*key, stamp), known)
+
+    def load(self, name: str) -> None:
+        """Serve a model again, and look at its files anew; raises NotFoundError or ModelError."""
+        self._unloaded.discard(name)
+        self.refresh()
+        self.get(name)
+
+    def unload(self, name: str) -> None:
+        """Serve a model no longer, until it is loaded; what runs goes on. Raises NotFoundError."""
+        if not self._choice(name, ""):
+            raise self._unknown(name, "")
+        self._unloaded.add(name)
+        self.refresh()
+
+    def state(self, name: str, version: str) -> tuple[bool, str]:
+        """Whether a version can serve, as far as is known, and why not."""
+        served = self._served.get((name, version))
+        return served is not None and served.error is None, str((served and served.error) or "")
+
+    def _choice(self, name: str, version: str) -> list[Served]:
+        """What answers for a version, the first one if it can."""
+        served = dict(self._served)
+        numbers = sorted((key[1] for key in served if key[0] == name and version in ("", key[1])), key=int)
+        return [served[name, number] for number in reversed(numbers)]
+
+    def _unknown(self, name: str, version: str) -> NotFoundError:
+        versions = [known for key, known in self.models() if key == name]
+        if versions:
+            return NotFoundError(f"version: no {version!r} of model {name!r}; there: {', '.join(versions)}")
+        names = ", ".join(dict.fromkeys(known for known, _ in self.models())) or "none"
+        return NotFoundError(f"model: no {name!r}; there: {names}")
+
+    def _checked(self, served: Served) -> StoredModel:
+        """Check a version, once."""
+        with served.lock:
+            if served.model is None and served.error is None:
+                try:
+                    model = self._repository.open(served.name, served.version)
+                    if self._warm:
+                        self.session(served, model, 0)
+                    served.model = model
+                except ModelError as error:
+                    served.error = error
+                self._report(served.name, served.version, str(served.error or ""))
+            if served.model is None:
+                raise served.error or AssertionError
+            return served.model
+
+    def _take(self, served: Served, known: Served | None) -> None:
+        """Take what was seen; after the start only when it is checked, and not in place of what serves if it fails."""
+        if self._started and self._warm:
+            try:
+                self._checked(served)
+            except ModelError:
+                if known is not None and known.model is not None:
+                    known.stamp = served.stamp
+                    return
+        self._served[served.name, served.version] = served
+        if known is not None:
+            self._drop(known)
+
+    def _drop(self, served: Served) -> None:
+        with self._lock:
+            for key in [key for key in self._sessions if key[0] is served]:
+                del self._sessions[key]
+
+    def _forget(self) -> None:
+        """Forget the sessions that were asked for the longest ago, but the last one, until the budget is kept."""
+        while self._budget is not None and len(self._sessions) > 1:
+            if sum(session.weights_bytes for session in self._sessions.values()) <= self._budget:
+                return
+            self._sessions.popitem(last=False)

@@ -1,0 +1,275 @@
+"""Runs the tiles of all requests: those of one model, stride and shape together, whoever they belong to.
+
+    submitted → turns, by seconds of compute → a batch of tiles alike → a slot → each request its own scores
+
+A request's turn is the compute that it has had, in seconds over its weight, and the lowest turn is next; who comes
+later starts where the others are. So a small request waits for what runs, and never for all that a large one still has
+to come. One slot never takes tiles of large images, if there are two. Tiles of a request that nobody waits for are
+dropped before they run, and a run all of whose requests are such is stopped.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from threading import Condition, Lock, Thread
+
+import onnxruntime as ort
+
+from service.engine.engine import Scores
+from service.engine.session import Pixels, Session
+from service.errors import CancelledRunError
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How tiles are put together."""
+
+    tiles: int = 32
+    """In one batch, at the most."""
+    delay_seconds: float = 0.0
+    """That a tile waits for others like it while a slot is free."""
+    run_seconds: float = 0.5
+    """That a batch may run, as predicted, unless a tile by itself takes longer."""
+    tile_bytes: int = 2 << 30
+    """Activations of a batch, unless a tile by itself has more."""
+
+
+@dataclass(eq=False)
+class Job:
+    """The tiles of one request, and its place in the turns: an `Engine`."""
+
+    scheduler: "Scheduler"
+    large: bool = False
+    """Whether one slot is kept free of it."""
+    weight: float = 1.0
+    """Its share of the compute, beside others of weight 1."""
+    cancelled: bool = False
+    turn: float = 0.0
+    """Seconds of compute that it has had, over its weight, counted from where others were when it came."""
+    waited: float = 0.0
+    """Seconds before it began, as whoever runs it says."""
+    first_turn: float | None = None
+    """Seconds that its first tile waited; None before."""
+
+    submitted: list[Future[Sequence[Scores]]] | None = None
+    """Every future that was handed out, if somebody wants them."""
+
+    def submit(self, session: Session, tiles: Sequence[Pixels], multiply_adds: float) -> Future[Sequence[Scores]]:
+        """Wait for a turn of tiles of one shape, that cost so much each."""
+        future = self.scheduler.submit(_Work(self, session, tiles, multiply_adds))
+        if self.submitted is not None:
+            self.submitted.append(future)
+        return future
+
+    def check(self) -> None:
+        """Raise CancelledRunError if nobody waits for the answer any longer."""
+        if self.cancelled:
+            raise CancelledRunError("nobody waits for the answer any longer")
+
+    def cancel(self) -> None:
+        """Drop what waits, and stop what runs if it runs for nobody else."""
+        self.scheduler.cancel(self)
+
+
+@dataclass(eq=False)
+class _Work:
+    """Tiles that were submitted together."""
+
+    job: Job
+    session: Session
+    tiles: Sequence[Pixels]
+    multiply_adds: float
+    since: float = field(default_factory=time.monotonic)
+    taken: int = 0
+    future: Future[Sequence[Scores]] = field(default_factory=Future)
+    scores: dict[int, Scores] = field(default_factory=dict)
+    missing: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing is there yet."""
+        self.missing = len(self.tiles)
+
+    @property
+    def alike(self) -> tuple[Session, tuple[int, ...]]:
+        """What tiles have in common that can run together."""
+        return self.session, self.tiles[0].shape
+
+    @property
+    def left(self) -> int:
+        """Tiles that are in no batch yet."""
+        return len(self.tiles) - self.taken
+
+    def fail(self, error: Exception) -> None:
+        """Hand an error to whoever waits."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Tiles that run together: of each work those of a range."""
+
+    parts: list[tuple[_Work, range]]
+    run: ort.RunOptions = field(default_factory=ort.RunOptions)
+
+    @property
+    def session(self) -> Session:
+        """What runs them."""
+        return self.parts[0][0].session
+
+    @property
+    def tiles(self) -> list[Pixels]:
+        """All of them."""
+        return [work.tiles[position] for work, positions in self.parts for position in positions]
+
+
+class Scheduler:
+    """Runs at most `slots` batches at once, in threads of its own."""
+
+    def __init__(
+        self,
+        *,
+        slots: int,
+        batching: Batching | None = None,
+        observe: Callable[[int, float], None] = lambda _tiles, _seconds: None,
+    ) -> None:
+        """Start the threads; `observe` is told of every batch that ran, its tiles and seconds."""
+        self._batching, self._observe = batching or Batching(), observe
+        self._changed = Lock()
+        self._any, self._small = Condition(self._changed), Condition(self._changed)
+        self._idle = 0
+        self._waiting: list[_Work] = []
+        self._running: list[_Batch] = []
+        self._now = 0.0
+        self._closed = False
+        self._threads = [
+            Thread(target=self._serve, args=[slot == 0 or slot < slots - 1], name=f"run-{slot}", daemon=True)
+            for slot in range(slots)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Tiles that wait for a slot."""
+        with self._changed:
+            return sum(work.left for work in self._waiting)
+
+    def submit(self, work: _Work) -> Future[Sequence[Scores]]:
+        """Put tiles in line."""
+        with self._changed:
+            if work.job.cancelled or self._closed:
+                raise CancelledRunError("nobody waits for the answer any longer")
+            work.job.turn = max(work.job.turn, self._now)
+            self._waiting.append(work)
+            self._wake(work.job)
+        return work.future
+
+    def cancel(self, job: Job) -> None:
+        """Drop a job's tiles."""
+        with self._changed:
+            job.cancelled = True
+            dropped = [work for work in self._waiting if work.job is job]
+            self._waiting = [work for work in self._waiting if work.job is not job]
+            for batch in self._running:
+                dropped += [work for work, _ in batch.parts if work.job is job]
+                batch.run.terminate = all(work.job.cancelled for work, _ in batch.parts)
+        for work in dropped:
+            work.fail(CancelledRunError("nobody waits for the answer any longer"))
+
+    def close(self) -> None:
+        """End the threads; what waits is dropped, what runs ends."""
+        with self._changed:
+            self._closed = True
+            dropped, self._waiting = self._waiting, []
+            self._any.notify_all()
+            self._small.notify_all()
+        for work in dropped:
+            work.fail(CancelledRunError("the server has stopped"))
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self, takes_large: bool) -> None:  # noqa: FBT001 (a thread's arguments are by position)
+        for batch in iter(lambda: self._next(takes_large=takes_large), None):
+            self._run(batch)
+
+    def _next(self, *, takes_large: bool) -> _Batch | None:
+        """Wait for the next batch; None at the end."""
+        with self._changed:
+            while not self._closed:
+                works = [work for work in self._waiting if takes_large or not work.job.large]
+                if not works:
+                    self._wait(takes_large=takes_large)
+                    continue
+                first = min(works, key=lambda work: work.job.turn)
+                alike = [work for work in works if work.alike == first.alike]
+                room = self._room(first)
+                delay = first.since + self._batching.delay_seconds - time.monotonic()
+                if delay <= 0 or sum(work.left for work in alike) >= room:
+                    return self._take(alike, room)
+                self._wait(delay, takes_large=takes_large)
+        return None
+
+    def _wait(self, seconds: float | None = None, *, takes_large: bool) -> None:
+        self._idle += not takes_large
+        (self._any if takes_large else self._small).wait(seconds)
+        self._idle -= not takes_large
+
+    def _wake(self, job: Job) -> None:
+        """Wake a slot that takes a job's tiles, if there is an idle one: rather one that takes no large ones."""
+        (self._small if self._idle and not job.large else self._any).notify()
+
+    def _room(self, work: _Work) -> int:
+        """How many tiles like these a batch takes."""
+        session, (height, width, _) = work.alike
+        if session.batch is not None:
+            return session.batch
+        by_bytes = self._batching.tile_bytes / (height * width * session.bytes_per_pixel)
+        by_seconds = self._batching.run_seconds / session.seconds(work.multiply_adds)
+        return max(1, int(min(self._batching.tiles, by_bytes, by_seconds)))
+
+    def _take(self, alike: list[_Work], room: int) -> _Batch:
+        """Take tiles in the order of turns, the lowest first."""
+        parts = []
+        self._now = max(self._now, min(work.job.turn for work in alike))
+        for work in sorted(alike, key=lambda work: work.job.turn):
+            positions = range(work.taken, work.taken + min(room, work.left))
+            room -= len(positions)
+            work.taken = positions.stop
+            if work.job.first_turn is None:
+                work.job.first_turn = time.monotonic() - work.since
+            work.job.turn += len(positions) * work.session.seconds(work.multiply_adds) / work.job.weight
+            parts.append((work, positions))
+            if not room:
+                break
+        self._waiting = [work for work in self._waiting if work.left]
+        batch = _Batch(parts)
+        self._running.append(batch)
+        return batch
+
+    def _run(self, batch: _Batch) -> None:
+        started = time.monotonic()
+        try:
+            scores = batch.session.dense(batch.tiles, batch.run)
+        except Exception as error:  # whoever waits gets it, whatever it is
+            self._end(batch)
+            for work, _ in batch.parts:
+                work.fail(error)
+            return
+        seconds = time.monotonic() - started
+        batch.session.observe(sum(len(tiles) * work.multiply_adds for work, tiles in batch.parts), seconds)
+        self._observe(len(scores), seconds)
+        following = iter(scores)
+        for work, positions in batch.parts:
+            work.scores.update(zip(positions, following, strict=False))
+        for work in self._end(batch):
+            work.future.set_result([work.scores[position] for position in range(len(work.tiles))])
+
+    def _end(self, batch: _Batch) -> list[_Work]:
+        """Forget a batch; returns the works of which this was the last one."""
+        with self._changed:
+            self._running.remove(batch)
+            for work, positions in batch.parts:
+                work.missing -= len(positions)
+            return [work for work, _ in batch.parts if not work.missing and not work.future.done()]

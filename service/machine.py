@@ -1,0 +1,27 @@
+"""What this machine, or the container on it, lets a process use: Linux's control groups first, then the system."""
+
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def cpus() -> int:
+    """CPUs to use: those of the quota, rounded up, of those that this process may run on."""
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, period = (*_words("cpu.max"), "max", "100000")[:2]
+    return mine if not quota.isdecimal() else max(1, min(mine, -(-int(quota) // int(period))))
+
+
+def memory_bytes() -> int:
+    """Bytes of memory to use."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    most = (*_words("memory.max"), "max")[0]
+    return whole if not most.isdecimal() else min(whole, int(most))
+
+
+def _words(file: str) -> list[str]:
+    try:
+        return (CGROUP / file).read_text("ascii").split()
+    except OSError:
+        return []

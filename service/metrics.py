@@ -1,0 +1,83 @@
+"""What the server counts and times, for Prometheus; names begin with fullconv_."""
+
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from protos import scoring_pb2
+from service.admission import Admission
+from service.engine.scheduler import Scheduler
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+TILES = (1, 2, 4, 8, 16, 32, 64)
+
+REGISTRY = CollectorRegistry()
+"""This server's own; a process that imports the service adds nothing to its own metrics."""
+
+REQUESTS = Counter("fullconv_requests", "Requests answered.", ["method", "model", "version", "code"], registry=REGISTRY)
+REQUEST_SECONDS = Histogram(
+    "fullconv_request_seconds",
+    "From a request's arrival to its answer.",
+    ["method"],
+    buckets=SECONDS,
+    registry=REGISTRY,
+)
+STAGE_SECONDS = Histogram(
+    "fullconv_stage_seconds",
+    "Of each image: queue, decode, compute (further turns included), reduce.",
+    ["model", "stage"],
+    buckets=SECONDS,
+    registry=REGISTRY,
+)
+PIXELS = Counter("fullconv_pixels", "Pixels of the images that were scored.", ["model", "version"], registry=REGISTRY)
+TILES_DONE = Counter("fullconv_tiles", "Tiles that were run or left out.", ["model", "version"], registry=REGISTRY)
+BATCH_TILES = Histogram("fullconv_batch_tiles", "Tiles that ran together.", buckets=TILES, registry=REGISTRY)
+BATCH_SECONDS = Histogram("fullconv_batch_seconds", "A batch's run.", buckets=SECONDS, registry=REGISTRY)
+MODEL_LOADS = Counter(
+    "fullconv_model_loads", "Versions that were loaded, or failed.", ["model", "version", "result"], registry=REGISTRY
+)
+
+
+def answered(record: dict[str, Any], seconds: float) -> None:
+    """Count a request by its line of the log; a model that may not exist is no label."""
+    version = record.get("version", "")
+    model = record["model"] if version else ""
+    REQUESTS.labels(record["method"], model, version, record["code"]).inc()
+    REQUEST_SECONDS.labels(record["method"]).observe(seconds)
+
+
+def batch(tiles: int, seconds: float) -> None:
+    """Count a batch that ran."""
+    BATCH_TILES.observe(tiles)
+    BATCH_SECONDS.observe(seconds)
+
+
+def loaded(model: str, version: str, error: str) -> None:
+    """Count a version that was loaded, or failed."""
+    MODEL_LOADS.labels(model, version, "failed" if error else "loaded").inc()
+
+
+def scored(response: scoring_pb2.ScoreResponse) -> None:
+    """Count an image that was scored."""
+    model, version, timing = response.model, response.version, response.timing
+    for stage in ("queue", "decode", "compute", "reduce"):
+        STAGE_SECONDS.labels(model, stage).observe(getattr(timing, f"{stage}_ms") / 1e3)
+    PIXELS.labels(model, version).inc(response.image.width * response.image.height)
+    TILES_DONE.labels(model, version).inc(sum(view.tiles for view in response.plan.views))
+
+
+def watch(admission: Admission, scheduler: Scheduler) -> None:
+    """Show what is waiting now, and the limits that it has."""
+    load, limits = admission.load, admission.limits
+    for name, text, value in (
+        ("queue_requests", "Requests admitted and not answered.", lambda: load.requests),
+        ("queue_requests_limit", "The most of them.", lambda: limits.waiting),
+        ("queue_bytes", "Their messages.", lambda: load.message_bytes),
+        ("queue_bytes_limit", "The most of them.", lambda: limits.waiting_bytes),
+        ("queue_seconds", "Their compute, as predicted when they came.", lambda: load.seconds),
+        ("queue_seconds_limit", "The most of it.", lambda: limits.waiting_seconds),
+        ("queue_tiles", "Tiles that wait for a slot.", lambda: scheduler.waiting),
+        ("memory_bytes", "Pixels and scores that they hold, as planned.", lambda: load.held_bytes),
+        ("memory_budget_bytes", "The most of them.", lambda: limits.held_bytes),
+    ):
+        Gauge(f"fullconv_{name}", text, registry=REGISTRY).set_function(value)

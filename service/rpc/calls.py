@@ -1,0 +1,167 @@
+"""What every call goes through, whatever it asks for: who calls, draining, one line of the log, statuses, metrics.
+
+Handlers take raw bytes and parse inside, so that a message that does not parse is INVALID_ARGUMENT and not gRPC's own
+INTERNAL.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from service import metrics
+from service.errors import BugError, CancelledRunError, DrainingError, OptionError, ServiceError
+from service.log import log
+from service.rpc.access import Access
+from service.rpc.status import status_of
+
+LINGER_SECONDS, LINGER_TIMES = 0.5, 20
+NAME_LETTERS = 255
+
+Request = TypeVar("Request", bound=Message)
+Result = TypeVar("Result")
+Send = Callable[[Message], Coroutine[Any, Any, None]]
+
+
+@dataclass
+class Call:
+    """One call on its way."""
+
+    method: str
+    client: str
+    """Who asks: by name where they have one, or else by address."""
+    deadline: float | None = None
+    """When nobody waits any longer, on the monotonic clock."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """Its line of the log."""
+
+
+class Calls:
+    """Makes gRPC handlers of methods, and counts the calls that are under way."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._asked = 0
+        self._unanswered = 0
+        self._answered = asyncio.Event()
+        self.draining = asyncio.Event()
+
+    async def drain(self) -> None:
+        """Refuse what comes from now on, and wait for what was admitted.
+
+        Then linger until nobody asks any longer: a request that arrives while gRPC closes would be CANCELLED, which
+        tells a client less than UNAVAILABLE does.
+        """
+        self.draining.set()
+        while self._unanswered:
+            self._answered.clear()
+            await self._answered.wait()
+        for _ in range(LINGER_TIMES):
+            asked = self._asked
+            await asyncio.sleep(LINGER_SECONDS)
+            if self._asked == asked:
+                return
+
+    def unary(
+        self, name: str, kind: type[Request], method: Callable[[Request, Call], Awaitable[Message]]
+    ) -> grpc.RpcMethodHandler:
+        """A method that takes one message and returns one."""
+
+        async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            async def work(call: Call) -> bytes:
+                return (await method(parsed(kind, data), call)).SerializeToString()
+
+            return await self._call(name, context, work)
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    def stream(
+        self, name: str, kind: type[Request], method: Callable[[AsyncIterator[Request], Send, Call], Awaitable[None]]
+    ) -> grpc.RpcMethodHandler:
+        """A method that takes a stream of messages, and sends others."""
+
+        async def handle(stream: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
+            async def send(message: Message) -> None:
+                data = message.SerializeToString()
+                try:
+                    await context.write(data)
+                except Exception:  # gRPC raises different kinds where the call has ended, as its only way to fail
+                    raise CancelledRunError("the client has gone") from None
+
+            requests = (parsed(kind, data) async for data in stream)
+            await self._call(name, context, lambda call: method(requests, send, call))
+
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+    async def logged(self, call: Call, work: Callable[[Call], Awaitable[Result]]) -> Result:
+        """Do some work that ends in one line of the log; raises a ServiceError, also for what nobody foresaw."""
+        call.record |= {"method": call.method, "id": uuid.uuid4().hex[:12], "client": call.client, "code": "CANCELLED"}
+        started = time.monotonic()
+        try:
+            result = await work(call)
+            call.record["code"] = "OK"
+        except ServiceError as error:
+            code, message, _ = status_of(error)
+            call.record |= {"code": code.name, "error": message}
+            raise
+        except Exception as error:
+            call.record["code"] = grpc.StatusCode.INTERNAL.name
+            log.exception("bug", extra={"record": {"id": call.record["id"]}})
+            raise BugError(f"a bug; the server's log has it as {call.record['id']}") from error
+        finally:
+            seconds = time.monotonic() - started
+            call.record["ms"] = round(seconds * 1e3, 3)
+            metrics.answered(call.record, seconds)
+            log.info("request", extra={"record": call.record})
+        return result
+
+    async def _call(
+        self, name: str, context: grpc.aio.ServicerContext, work: Callable[[Call], Awaitable[Result]]
+    ) -> Result:
+        """Do the work of one call, and count it; whatever goes wrong becomes its status."""
+        self._asked += 1
+        left = context.time_remaining()
+        call = Call(name, "", None if left is None else time.monotonic() + left)
+        draining = self.draining.is_set()
+        if not draining:  # who is refused is not waited for, or who goes on asking would hold the end up
+            self._unanswered += 1
+            context.add_done_callback(self._end)  # not before the answer has left
+
+        async def let_in(call: Call) -> Result:
+            call.client = call.record["client"] = self._access.client(context)
+            if draining:
+                raise DrainingError("the server is shutting down: try another one, or this one later")
+            return await work(call)
+
+        try:
+            return await self.logged(call, let_in)
+        except ServiceError as error:
+            status = status_of(error)
+        await context.abort(*status)
+        raise AssertionError("abort raises")
+
+    def _end(self, _: grpc.aio.ServicerContext) -> None:
+        self._unanswered -= 1
+        self._answered.set()
+
+
+def parsed(kind: type[Request], data: bytes) -> Request:
+    """Parse a message; raises OptionError if it is none of that kind."""
+    request = kind()
+    try:
+        request.ParseFromString(data)
+    except DecodeError:
+        raise OptionError(f"message: expected {request.DESCRIPTOR.full_name}, got {len(data)} other bytes") from None
+    return request
+
+
+def check_names(names: list[str]) -> None:
+    """Refuse names that are too long to be any, before they are looked up and quoted."""
+    for name in names:
+        if len(name) > NAME_LETTERS:
+            raise OptionError(f"names: expected at most {NAME_LETTERS} letters, got {len(name)}: {name[:20]}…")

@@ -1,0 +1,17 @@
+"""What an answer, the log and the metrics say of a request's times."""
+
+from protos import scoring_pb2
+from service import metrics
+from service.engine.scheduler import Job
+from service.rpc.calls import Call
+
+
+def timed(response: scoring_pb2.ScoreResponse, job: Job, call: Call) -> None:
+    """Add how long a request waited, for a thread and then for its first turn, which was counted as compute."""
+    timing, first_turn = response.timing, job.first_turn or 0.0
+    timing.queue_ms = (job.waited + first_turn) * 1e3
+    timing.compute_ms = max(0.0, timing.compute_ms - first_turn * 1e3)
+    timing.total_ms += job.waited * 1e3
+    call.record |= {"width": response.image.width, "height": response.image.height}
+    call.record["queue_ms"] = round(timing.queue_ms, 3)
+    metrics.scored(response)

@@ -1,0 +1,48 @@
+"""Blocking work in threads, for callers on the event loop."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeVar
+
+from service.engine.scheduler import Job
+
+Result = TypeVar("Result")
+
+
+class Workers:
+    """So many threads, started as they are needed; what finds none free waits, first come, first served."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+
+    async def run(self, work: Callable[[Job], Result], job: Job) -> Result:
+        """Do some work with a job of the scheduler's.
+
+        A caller that goes cancels the job, and leaves when the work has ended: what it holds is free then.
+        """
+        asked = time.monotonic()
+
+        def begun() -> Result:
+            job.waited = time.monotonic() - asked
+            job.check()
+            return work(job)
+
+        return await outlived(asyncio.wrap_future(self._pool.submit(begun)), job)
+
+
+async def outlived(answer: "asyncio.Future[Result]", job: Job) -> Result:
+    """Wait for an answer; whoever is cancelled meanwhile cancels the job, and leaves when the work has ended."""
+    try:
+        await asyncio.wait({answer})
+    except asyncio.CancelledError:
+        job.cancel()
+        while not answer.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({answer})
+        if not answer.cancelled():
+            answer.exception()  # nobody waits for it
+        raise
+    return answer.result()

@@ -1,0 +1,88 @@
+"""Who is let in, without a server."""
+
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from service.admission import Admission
+from service.errors import BusyError
+from service.limits import Limits
+
+WIDE = {"waiting": 100, "waiting_bytes": 1000, "held_bytes": 1000, "waiting_seconds": 100.0, "client_share": 1.0}
+
+
+def admission(**limits: float) -> Admission:
+    """With wide limits, but for some."""
+    return Admission(Limits(**WIDE | limits))
+
+
+@pytest.mark.parametrize("limits", [{"waiting": 2}, {"waiting_bytes": 25}], ids=["number", "bytes"])
+def test_what_waits_is_bounded(limits: dict[str, float]) -> None:
+    """A third request is refused, says when to come again, and is admitted once there is room."""
+    gate = admission(**limits)
+    with gate.admitted("a", 10):
+        with gate.admitted("b", 10):
+            with pytest.raises(BusyError) as refused, gate.admitted("c", 10):
+                pass
+            assert 0.1 <= refused.value.seconds <= 10
+        with gate.admitted("c", 10):
+            assert gate.load.requests == 2
+    assert (gate.load.requests, gate.load.message_bytes) == (0, 0)
+
+
+def test_one_alone_may_be_larger() -> None:
+    """What is more than all may be together is admitted when nothing else is there."""
+    gate = admission(waiting_bytes=5, held_bytes=5, waiting_seconds=1.0)
+    with gate.admitted("a", 50) as claim:
+        gate.plan(claim, 50, 50.0, deadline=None, done=lambda: 0.0)
+        with pytest.raises(BusyError), gate.admitted("b", 1):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("held", "seconds", "said"), [(600, 1.0, "MiB of pixels"), (1, 60.0, "seconds of compute")], ids=["memory", "time"]
+)
+def test_plans_are_bounded(held: int, seconds: float, said: str) -> None:
+    """By the memory that they hold and the time that they take, together with the others'."""
+    gate = admission()
+    with gate.admitted("a", 1) as first, gate.admitted("b", 1) as second:
+        gate.plan(first, 600, 60.0, deadline=None, done=lambda: 0.0)
+        with pytest.raises(BusyError, match=said):
+            gate.plan(second, held, seconds, deadline=None, done=lambda: 0.0)
+        assert gate.load.held_bytes == 600
+    assert (gate.load.held_bytes, gate.load.seconds) == (0, 0.0)
+
+
+def test_a_client_has_its_share() -> None:
+    """One client may fill half of the places; another one still finds some."""
+    gate = admission(waiting=8, client_share=0.5)
+    with ExitStack() as admitted:
+        for _ in range(4):
+            admitted.enter_context(gate.admitted("greedy", 1))
+        with pytest.raises(BusyError, match="your requests"), gate.admitted("greedy", 1):
+            pass
+        for _ in range(4):
+            admitted.enter_context(gate.admitted("modest", 1))
+
+
+def test_missed_deadlines_are_foreseen() -> None:
+    """A request that cannot be done in time beside the others is refused; it waits for none longer than it takes."""
+    gate = admission(waiting_seconds=1000.0)
+    with gate.admitted("a", 1) as long, gate.admitted("b", 1) as short:
+        gate.plan(long, 1, 50.0, deadline=None, done=lambda: 0.5)
+        gate.plan(short, 1, 2.0, deadline=time.monotonic() + 4.5, done=lambda: 0.0)
+        with pytest.raises(BusyError, match="deadline"):
+            gate.plan(short, 1, 2.0, deadline=time.monotonic() + 3.5, done=lambda: 0.0)
+        with pytest.raises(BusyError, match="deadline"):
+            gate.plan(short, 1, 50.0, deadline=time.monotonic() + 70.0, done=lambda: 0.0)
+        gate.plan(short, 1, 50.0, deadline=time.monotonic() + 80.0, done=lambda: 0.0)
+
+
+def test_streams_are_bounded() -> None:
+    """No more streams than that at once."""
+    gate = admission(streams=1)
+    with gate.stream(), pytest.raises(BusyError, match="fewer than 1 streams"), gate.stream():
+        pass
+    with gate.stream():
+        pass

@@ -1,0 +1,248 @@
+"""Turns, batches and cancellation, without a server: what runs is a session that says what it was given."""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from threading import Event
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from service.engine.scheduler import Batching, Job, Scheduler
+from service.errors import CancelledRunError
+
+SECOND = 1.0
+"""What a tile costs, as multiply-adds, at one a second."""
+
+
+class Spoken:
+    """A session at one multiply-add a second; each tile's score is its first pixel. Waits until it may go on."""
+
+    batch: int | None = None
+    bytes_per_pixel = 1.0
+
+    def __init__(self) -> None:
+        self.ran: list[list[int]] = []
+        self.terminated: list[bool] = []
+        self.running, self.go_on = Event(), Event()
+        self.go_on.set()
+
+    def seconds(self, multiply_adds: float) -> float:
+        """As many as there are."""
+        return multiply_adds
+
+    def observe(self, multiply_adds: float, seconds: float) -> None:
+        """Learn nothing."""
+
+    def dense(self, tiles: Sequence[np.ndarray], run: ort.RunOptions) -> np.ndarray:
+        """The first pixel of each; raises if it is stopped meanwhile."""
+        self.ran.append([int(tile.flat[0]) for tile in tiles])
+        self.running.set()
+        while not self.go_on.wait(0.001):
+            if run.terminate:
+                self.terminated.append(True)
+                raise RuntimeError("terminated")
+        return np.array([tile.flat[0] for tile in tiles], np.float32)[:, None, None, None]
+
+
+@contextmanager
+def scheduled(slots: int = 1, **batching: float) -> Iterator[Scheduler]:
+    """A scheduler that ends well."""
+    scheduler = Scheduler(slots=slots, batching=Batching(**{"run_seconds": 100.0} | batching))
+    try:
+        yield scheduler
+    finally:
+        scheduler.close()
+
+
+def tiles(*values: int, side: int = 4) -> list[np.ndarray]:
+    """Tiles of one value each."""
+    return [np.full((side, side, 1), value, np.uint8) for value in values]
+
+
+def got(future: Future) -> list[int]:
+    """The first pixels, as they came back."""
+    return [int(scores.item()) for scores in future.result(10)]
+
+
+@contextmanager
+def held(scheduler: Scheduler, session: Spoken) -> Iterator[None]:
+    """Let everything else pile up behind a tile that runs as long as the block."""
+    session.go_on.clear()
+    session.running.clear()
+    first = Job(scheduler).submit(session, tiles(0), SECOND)
+    assert session.running.wait(10)
+    yield
+    session.go_on.set()
+    assert got(first) == [0]
+
+
+def test_results_come_back_in_order() -> None:
+    """Every job gets the scores of its own tiles, in their order, whatever was put together."""
+    session = Spoken()
+    with scheduled(slots=3, tiles=3) as scheduler:
+        futures = [Job(scheduler).submit(session, tiles(*range(first, first + 7)), 0.1) for first in range(0, 70, 7)]
+        for first, future in zip(range(0, 70, 7), futures, strict=True):
+            assert got(future) == list(range(first, first + 7))
+    assert sum(map(len, session.ran)) == 70
+
+
+def test_tiles_alike_run_together() -> None:
+    """Tiles of one shape share batches, whoever they belong to; those of another shape do not."""
+    session = Spoken()
+    with scheduled(tiles=4) as scheduler:
+        with held(scheduler, session):
+            small = [Job(scheduler).submit(session, tiles(value), SECOND) for value in (1, 2, 3, 4, 5)]
+            other = Job(scheduler).submit(session, tiles(9, side=5), SECOND)
+        assert [got(future) for future in (*small, other)] == [[1], [2], [3], [4], [5], [9]]
+    assert session.ran[0] == [0]
+    assert sorted(session.ran[1:]) == [[1, 2, 3, 4], [5], [9]]
+
+
+@pytest.mark.parametrize(
+    ("batching", "most"),
+    [({"tile_bytes": 16 * 3}, 3), ({"run_seconds": 2.5}, 2), ({"tile_bytes": 1}, 1), ({"tiles": 5}, 5)],
+    ids=["memory", "time", "one at the least", "number"],
+)
+def test_batches_are_bounded(batching: dict[str, Any], most: int) -> None:
+    """By number, by the memory of their activations, by how long they are going to run."""
+    session = Spoken()
+    with scheduled(**batching) as scheduler:
+        with held(scheduler, session):
+            future = Job(scheduler).submit(session, tiles(*range(20)), SECOND)
+        assert got(future) == list(range(20))
+    assert max(map(len, session.ran)) == most
+
+
+def test_models_of_a_fixed_batch_get_just_that() -> None:
+    """Where the file takes four tiles, batches are of four."""
+    session = Spoken()
+    session.batch = 4
+    with scheduled() as scheduler:
+        with held(scheduler, session):
+            future = Job(scheduler).submit(session, tiles(*range(10)), SECOND)
+        assert got(future) == list(range(10))
+    assert list(map(len, session.ran)) == [1, 4, 4, 2]
+
+
+def test_turns_go_round_by_compute() -> None:
+    """Who has had less compute is next: a costly job's tiles alternate with as much of a cheap one's."""
+    session = Spoken()
+    with scheduled(tiles=1) as scheduler:
+        with held(scheduler, session):
+            costly = Job(scheduler).submit(session, tiles(1, 1, 1), 4 * SECOND)
+            cheap = Job(scheduler).submit(session, tiles(*[2] * 12, side=5), SECOND)
+        got(costly), got(cheap)
+    order = [value for (value,) in session.ran[1:]]
+    for place in range(1, 16):
+        ones, twos = order[:place].count(1) * 4, order[:place].count(2)
+        assert abs(ones - twos) <= 5 or twos == 12
+
+
+def test_weights_share_the_compute() -> None:
+    """A job of weight 4 has four tiles to one of a job of weight 1."""
+    session = Spoken()
+    with scheduled(tiles=1) as scheduler:
+        with held(scheduler, session):
+            heavy = Job(scheduler, weight=4.0).submit(session, tiles(*[1] * 16), SECOND)
+            light = Job(scheduler, weight=1.0).submit(session, tiles(*[2] * 16, side=5), SECOND)
+        got(heavy), got(light)
+    order = [value for (value,) in session.ran[1:]]
+    assert 14 <= order[:20].count(1) <= 16
+
+
+def test_who_comes_later_starts_where_others_are() -> None:
+    """A new job does not make up for the time before it came, and does not wait for what an old one still has."""
+    session = Spoken()
+    with scheduled(tiles=1) as scheduler:
+        old = Job(scheduler)
+        assert got(old.submit(session, tiles(*[1] * 10), SECOND)) == [1] * 10
+        with held(scheduler, session):
+            more = old.submit(session, tiles(*[1] * 10), SECOND)
+            new = Job(scheduler).submit(session, tiles(*[2] * 4, side=5), SECOND)
+        got(more), got(new)
+    order = [value for (value,) in session.ran[11:]]
+    assert order[:9].count(2) == 4
+
+
+def test_one_slot_is_free_of_large_images() -> None:
+    """While tiles of large images fill the slot that takes them, small ones run in the other."""
+    large, small = Spoken(), Spoken()
+    with scheduled(slots=2, tiles=1) as scheduler:
+        large.go_on.clear()
+        futures = [Job(scheduler, large=True).submit(large, tiles(1), SECOND) for _ in range(5)]
+        assert large.running.wait(10)
+        assert got(Job(scheduler).submit(small, tiles(7), SECOND)) == [7]
+        assert large.ran == [[1]]
+        large.go_on.set()
+        assert [got(future) for future in futures] == [[1]] * 5
+
+
+def test_what_nobody_waits_for_is_dropped() -> None:
+    """Tiles of a cancelled job never run, and it may submit no more; others are not touched."""
+    session = Spoken()
+    with scheduled() as scheduler:
+        with held(scheduler, session):
+            gone, there = Job(scheduler), Job(scheduler)
+            dropped, kept = gone.submit(session, tiles(1), SECOND), there.submit(session, tiles(2), SECOND)
+            gone.cancel()
+            with pytest.raises(CancelledRunError):
+                dropped.result(10)
+            with pytest.raises(CancelledRunError):
+                gone.submit(session, tiles(3), SECOND)
+        assert got(kept) == [2]
+    assert session.ran == [[0], [2]]
+
+
+def test_a_run_for_nobody_is_stopped() -> None:
+    """A batch that runs is stopped when all of its jobs are cancelled, and not before."""
+    session = Spoken()
+    with scheduled() as scheduler:
+        with held(scheduler, session):
+            first, second = Job(scheduler), Job(scheduler)
+            futures = [job.submit(session, tiles(1), SECOND) for job in (first, second)]
+        session.go_on.clear()
+        del session.ran[:]
+        session.running.clear()
+        [future.cancel() for future in futures]  # whatever became of them
+        jobs = [Job(scheduler), Job(scheduler)]
+        with held(scheduler, Spoken()):
+            futures = [job.submit(session, tiles(5), SECOND) for job in jobs]
+        assert session.running.wait(10)
+        assert session.ran == [[5, 5]]
+        jobs[0].cancel()
+        with pytest.raises(CancelledRunError):
+            futures[0].result(10)
+        time.sleep(0.05)
+        assert not session.terminated
+        jobs[1].cancel()
+        with pytest.raises(CancelledRunError):
+            futures[1].result(10)
+        deadline = time.monotonic() + 10
+        while not session.terminated and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert session.terminated == [True]
+
+
+def test_errors_come_back() -> None:
+    """What goes wrong in a run is everybody's who shares it, and the slot goes on."""
+    session = Spoken()
+    with scheduled() as scheduler:
+        with held(scheduler, session):
+            futures = [Job(scheduler).submit(session, [tile], SECOND) for tile in (*tiles(1), np.full((4, 4, 1), None))]
+        for future in futures:
+            with pytest.raises(TypeError):
+                future.result(10)
+        assert got(Job(scheduler).submit(session, tiles(3), SECOND)) == [3]
+
+
+def test_delay_gathers_tiles() -> None:
+    """With a delay, a tile waits for others like it, until they are as many as run together."""
+    session = Spoken()
+    with scheduled(tiles=3, delay_seconds=30.0) as scheduler:
+        futures = [Job(scheduler).submit(session, tiles(value), SECOND) for value in (1, 2, 3)]
+        assert [got(future) for future in futures] == [[1], [2], [3]]
+    assert session.ran == [[1, 2, 3]]
