@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from client.connection import Security
 from client.console import complain, tolerate_encodings
 from client.errors import RequestError, UnavailableError
 from client.interruption import Interruption
@@ -24,7 +25,10 @@ Images = Annotated[
 Model = Annotated[str, typer.Option(metavar="NAME", help="The model to score with.")]
 Version = Annotated[str, typer.Option(metavar="V", help="Its version; the highest unless told.")]
 Server = Annotated[
-    str | None, typer.Option(metavar="HOST:PORT", help="Score on a fullconv-serve; in this process unless told.")
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT", help="Score on a fullconv-serve, or several with commas between; here unless told."
+    ),
 ]
 Models = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The model repository to score with here; ./models unless told.")
@@ -67,6 +71,13 @@ Grid = Annotated[str | None, typer.Option(metavar="OUT.npz", help="Write every w
 HeatmapFile = Annotated[
     str | None, typer.Option(metavar="OUT.png", help="Write the image with the winning classes over it.")
 ]
+Ca = Annotated[
+    Path | None, typer.Option("--tls-ca", metavar="FILE", help="Speak TLS with a server signed by these certificates.")
+]
+Cert = Annotated[Path | None, typer.Option("--tls-cert", metavar="FILE", help="This client's own certificate, PEM.")]
+Key = Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Its private key, PEM.")]
+Tls = Annotated[bool, typer.Option("--tls", help="Speak TLS with a server that a well-known authority has signed.")]
+Token = Annotated[Path | None, typer.Option(metavar="FILE", help="A file that holds a token of the server's.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
 ROI = re.compile(",".join(f" *(?P<{name}>[0-9]{{1,9}}) *" for name in ("x", "y", "width", "height")))
@@ -107,6 +118,11 @@ def score(
     grid: Grid = None,
     heatmap: HeatmapFile = None,
     plan: Planned = False,
+    tls: Tls = False,
+    tls_ca: Ca = None,
+    tls_cert: Cert = None,
+    tls_key: Key = None,
+    token: Token = None,
     as_json: AsJson = False,
 ) -> None:
     """Score images of any size with a converted model.
@@ -128,7 +144,8 @@ def score(
         options.region.CopyFrom(_region(roi))
     request = scoring_pb2.ScoreRequest(model=model, version=version, options=options)
     with _exits():
-        job = Job(_scorer(server, models), request, grid, heatmap, mask, interruption.check)
+        security = Security(tls, tls_ca, tls_cert, tls_key, _token(token))
+        job = Job(_scorer(server, models, security), request, grid, heatmap, mask, interruption.check)
         _check_outputs(job, images)
         _check_average(job)
         answers = job.run(images, quiet=as_json)
@@ -208,14 +225,22 @@ def _same(one: Path, other: Path) -> bool:
     return other.exists() and one.samefile(other)
 
 
-def _scorer(server: str | None, models: Path | None) -> Scorer:
+def _token(path: Path | None) -> str | None:
+    """Read --token."""
+    try:
+        return None if path is None else path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"token: {path} cannot be read: {error}") from None
+
+
+def _scorer(server: str | None, models: Path | None, security: Security) -> Scorer:
     """What scores; exit 2 if that is not clear."""
     if server == "":
         raise typer.BadParameter("expected HOST:PORT, got nothing", param_hint="--server")
     if server and models:
         raise typer.BadParameter("expected one of --server and --models, got both", param_hint="--server")
     if server:
-        return Client(server)
+        return Client(server, security=security)
     from client.local import LocalScorer  # noqa: PLC0415 (ONNX Runtime and the service, which a client does without)
 
     return LocalScorer(models or Path("models"))

@@ -77,6 +77,33 @@ def _row_parts(pixels: Pixels, name: str) -> Iterator[bytes]:
             yield np.ascontiguousarray(part, part.dtype.newbyteorder("<")).tobytes()
 
 
+class Rows:
+    """What the parts of an answer say, one after the other."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self.response = scoring_pb2.ScoreResponse()
+        """What was known from the beginning."""
+        self.summary: scoring_pb2.ScoreResponse | None = None
+        """The whole answer, at the end."""
+
+    def take(self, part: scoring_pb2.ScoreLargeResponse) -> tuple[int, Scores, NDArray[np.uint32] | None] | None:
+        """A part; its rows, if it has some: (first row, scores (rows, cols, depth), positions or None)."""
+        match part.WhichOneof("part"):
+            case "start":
+                self.response = part.start
+            case "progress":
+                self._watch("scoring", part.progress.tiles, part.progress.of)
+            case "summary":
+                self.summary = part.summary
+            case "rows":
+                shape = (part.rows.count, self.response.grid.cols, self.response.grid.depth)
+                scores = scores_of(part.rows.scores, self.response.grid).reshape(shape)
+                found = np.frombuffer(part.rows.positions, "<u4").astype(np.uint32, copy=False)
+                return part.rows.first, scores, found.reshape(shape) if part.rows.positions else None
+        return None
+
+
 class LargeRun:
     """Take `bands`, then `answer`; leave it early by closing it, or by leaving its `with` block.
 
@@ -91,7 +118,8 @@ class LargeRun:
         error: Callable[[grpc.RpcError], Exception],
     ) -> None:
         self._call, self._parts, self._error = call, parts, error
-        self._summary: scoring_pb2.ScoreResponse | None = None
+        self._rows = Rows(parts.watch)
+        self._rows.take(first)
         self.response: scoring_pb2.ScoreResponse = first.start
 
     def bands(self) -> Iterator[tuple[int, Scores]]:
@@ -99,30 +127,24 @@ class LargeRun:
         for first, scores, _ in self.rows():
             yield first, scores
 
-    def rows(
-        self,
-    ) -> Iterator[tuple[int, Scores, NDArray[np.uint32] | None]]:
+    def rows(self) -> Iterator[tuple[int, Scores, NDArray[np.uint32] | None]]:
         """(first row, scores (rows, cols, depth), positions in the answer's classes or None) from top to bottom."""
-        while self._summary is None:
-            part = self._next()
-            match part.WhichOneof("part"):
-                case "progress":
-                    self._parts.watch("scoring", part.progress.tiles, part.progress.of)
-                case "rows":
-                    shape = (part.rows.count, self.response.grid.cols, self.response.grid.depth)
-                    scores = scores_of(part.rows.scores, self.response.grid).reshape(shape)
-                    found = np.frombuffer(part.rows.positions, "<u4").astype(np.uint32, copy=False)
-                    yield part.rows.first, scores, found.reshape(shape) if part.rows.positions else None
-                case "summary":
-                    self._summary = part.summary
-                    self._end()
+        try:
+            for part in self._call:
+                rows = self._rows.take(part)
+                if rows is not None:
+                    yield rows
+        except grpc.RpcError as error:
+            raise self._parts.error or self._error(error) from None
 
     def answer(self) -> scoring_pb2.ScoreResponse:
         """The averages; rows that were not taken are passed over."""
-        for _ in self.rows():
-            pass
-        assert self._summary is not None  # noqa: S101 (the last part)
-        return self._summary
+        if self._rows.summary is None:
+            for _ in self.rows():
+                pass
+        if self._rows.summary is None:
+            raise summary_missing()
+        return self._rows.summary
 
     def result(self) -> Answer:
         """The averages as an answer."""
@@ -140,21 +162,7 @@ class LargeRun:
     ) -> None:
         self.close()
 
-    def _end(self) -> None:
-        """Wait for the call to end well."""
-        try:
-            for _ in self._call:
-                pass
-        except grpc.RpcError as error:
-            raise self._error(error) from None
 
-    def _next(self) -> scoring_pb2.ScoreLargeResponse:
-        try:
-            part: scoring_pb2.ScoreLargeResponse = next(self._call)
-        except StopIteration:
-            raise UnavailableError("the server ended the answer before its summary") from None
-        except grpc.RpcError as error:
-            if self._parts.error is not None:
-                raise self._parts.error from None
-            raise self._error(error) from None
-        return part
+def summary_missing() -> UnavailableError:
+    """What a server is told off for that ends well too early."""
+    return UnavailableError("the server ended the answer before its summary")

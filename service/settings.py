@@ -1,7 +1,7 @@
 """What the server is started with: flags, over environment variables, over a YAML file, over defaults.
 
-A setting `max_waiting` is `--max-waiting` as a flag, `FULLCONV_MAX_WAITING` in the environment, and `max_waiting:` in the
-file that `--config` names.
+A setting `max_waiting` is `--max-waiting` as a flag, `FULLCONV_MAX_WAITING` in the environment, and `max_waiting:` in
+the file that `--config` names.
 """
 
 import ipaddress

@@ -58,7 +58,7 @@ def running(models: Path, *options: str, status: int = 0) -> Iterator[Server]:
         finally:
             process.kill()
             reader.join()
-    assert not server.events("bug") + server.events("stray")
+    assert server.events("bug") + server.events("stray") == []
 
 
 def call(address: str, method: str, data: bytes) -> grpc.RpcError:

@@ -215,7 +215,7 @@ def test_termination_answers_what_was_admitted(models: Path) -> None:
             expected = client.score(image, model="digits").average
 
         def work(_: int) -> None:
-            with Client(server.address) as client:
+            with Client(server.address, retries=0) as client:
                 while True:
                     try:
                         answered.append(client.score(image, model="digits").average)
@@ -247,7 +247,7 @@ def test_clients_that_go_on_asking_do_not_hold_up_the_end(models: Path) -> None:
     with running(models) as server:
 
         def work(_: int) -> None:
-            with Client(server.address) as client:
+            with Client(server.address, retries=0) as client:
                 while server.process.poll() is None:
                     try:
                         client.score(noise(80, 80, 1), model="digits")
@@ -278,7 +278,7 @@ def test_health_says_not_serving_while_draining(models: Path) -> None:
             while not server.events("draining"):
                 time.sleep(0.01)
             assert health.Check(health_pb2.HealthCheckRequest(service="")).status == 2
-            with Client(server.address) as other, pytest.raises(UnavailableError, match="shutting down"):
+            with Client(server.address, retries=0) as other, pytest.raises(UnavailableError, match="shutting down"):
                 other.models()
             assert answer.result().response.grid.rows == 742
 

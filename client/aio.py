@@ -1,0 +1,265 @@
+"""The gRPC client for asyncio: the same calls as `Client`.
+
+async with AsyncClient("127.0.0.1:8500") as client:
+    answers = await asyncio.gather(*(client.score(name, model="digits") for name in names))
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack, cast
+
+import grpc
+from google.protobuf.message import Message
+from numpy.typing import NDArray
+
+from client.answer import Answer, Scores
+from client.connection import CODES, Security, channels, error_of
+from client.errors import ScoringError
+from client.images import Image, Pixels
+from client.large import Parts, Rows, Watch, summary_missing, unwatched
+from client.options import Options
+from client.outstanding import Outstanding
+from client.remote import RETRIES
+from client.requests import large_image, score_request, with_image
+from client.retries import Retries
+from protos import scoring_pb2, scoring_pb2_grpc
+
+Answered = TypeVar("Answered")
+
+
+class AsyncClient:
+    """A connection to one or more `fullconv-serve`, of one event loop."""
+
+    def __init__(
+        self, server: str, *, timeout: float | None = None, retries: int = RETRIES, security: Security | None = None
+    ) -> None:
+        """Connect as `Client` does; only where an event loop runs."""
+        self._server, self._timeout, self._retries = server, timeout, retries
+        self._security = security or Security()
+        self._channels = channels(
+            server, self._security, insecure=grpc.aio.insecure_channel, secure=grpc.aio.secure_channel
+        )
+        self._stubs = [scoring_pb2_grpc.ScoringStub(channel) for channel in self._channels]
+        self._turns = count()
+        self._lost = False
+
+    async def score(
+        self, image: Image, *, model: str, version: str = "", timeout: float | None = None, **options: Unpack[Options]
+    ) -> Answer:
+        """Score one image with a model; as `Client.score`."""
+        request = await asyncio.to_thread(with_image, score_request(model, version, options), image)
+        return Answer(await self._call("Score", request, timeout))
+
+    async def score_large(
+        self,
+        image: str | Path | Pixels,
+        *,
+        model: str,
+        version: str = "",
+        timeout: float | None = None,
+        progress: Watch = unwatched,
+        **options: Unpack[Options],
+    ) -> "AsyncLargeRun":
+        """Begin to score an image however large; as `Client.score_large`."""
+        request, source = score_request(model, version, options), Path(image) if isinstance(image, str) else image
+        start = large_image(request, source)
+
+        async def begin(stub: Any, seconds: float | None) -> AsyncLargeRun:  # noqa: ANN401 (generated for both kinds)
+            parts = Parts(start, source, progress)
+            call = stub.ScoreLarge(timeout=seconds, metadata=self._security.metadata)
+            run = AsyncLargeRun(call, sending(call, iter(parts)), parts, self._error)
+            await run.begin()
+            return run
+
+        return await self._tried(begin, timeout)
+
+    async def score_many(
+        self,
+        images: Iterable[tuple[str, Image]],
+        *,
+        model: str,
+        version: str = "",
+        timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> AsyncIterator[tuple[str, Answer | ScoringError]]:
+        """Score images as they are taken from an iterable, in a thread of its own; as `Client.score_many`."""
+        request = score_request(model, version, options)
+        outstanding = Outstanding((name, partial(with_image, request, image)) for name, image in images)
+        retries = self._new_retries(timeout)
+        while True:
+            call = cast("Any", self._stub()).ScoreMany(timeout=retries.remaining, metadata=self._security.metadata)
+            sender = sending(call, outstanding.requests())
+            try:
+                async for part in call:
+                    retries.renew()
+                    while outstanding.unreadable:
+                        yield outstanding.unreadable.popleft()
+                    yield outstanding.answered(part.id), self._result(part)
+                break
+            except (grpc.RpcError, asyncio.CancelledError) as error:
+                if outstanding.raised is not None:
+                    raise outstanding.raised from None
+                if not isinstance(error, grpc.RpcError):
+                    raise
+                await self._wait(retries, error)
+            finally:
+                call.cancel()
+                sender.cancel()
+        for unreadable in outstanding.unreadable:
+            yield unreadable
+
+    async def models(self) -> list[tuple[str, str]]:
+        """Every (name, version) that the server has."""
+        found = await self._call("ListModels", scoring_pb2.ListModelsRequest(), None)
+        return [(entry.name, entry.version) for entry in found.models]
+
+    async def model(self, name: str, version: str = "") -> scoring_pb2.GetModelResponse:
+        """Describe a model; as `Client.model`."""
+        request = scoring_pb2.GetModelRequest(model=name, version=version)
+        response: scoring_pb2.GetModelResponse = await self._call("GetModel", request, None)
+        return response
+
+    async def close(self) -> None:
+        """Close the connection."""
+        for channel in self._channels:
+            await channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _result(self, part: scoring_pb2.ScoreManyResponse) -> Answer | ScoringError:
+        if part.WhichOneof("result") == "response":
+            return Answer(part.response)
+        return error_of(self._server, CODES[part.failure.code], part.failure.message)
+
+    async def _call(self, method: str, request: Message, timeout: float | None) -> Any:  # noqa: ANN401 (as it says)
+        async def ask(stub: Any, seconds: float | None) -> Any:  # noqa: ANN401
+            return await getattr(stub, method)(request, timeout=seconds, metadata=self._security.metadata)
+
+        return await self._tried(ask, timeout)
+
+    async def _tried(self, ask: Callable[[Any, float | None], Awaitable[Answered]], timeout: float | None) -> Answered:
+        retries = self._new_retries(timeout)
+        while True:
+            try:
+                answered = await ask(self._stub(), retries.remaining)
+            except grpc.RpcError as error:
+                await self._wait(retries, error)
+            else:
+                self._lost = False
+                return answered
+
+    async def _wait(self, retries: Retries, error: grpc.RpcError) -> None:
+        try:
+            seconds = retries.after(error)
+        except grpc.RpcError:
+            self._lost = error.code() is grpc.StatusCode.UNAVAILABLE
+            raise self._error(error) from None
+        await asyncio.sleep(seconds)
+
+    def _new_retries(self, timeout: float | None) -> Retries:
+        """As many as there are, or none while no server was found the last time."""
+        return Retries(0 if self._lost else self._retries, self._timeout if timeout is None else timeout)
+
+    def _stub(self) -> scoring_pb2_grpc.ScoringStub:
+        return self._stubs[next(self._turns) % len(self._stubs)]
+
+    def _error(self, error: grpc.RpcError) -> ScoringError:
+        return error_of(self._server, error.code(), error.details() or "")
+
+
+class AsyncLargeRun:
+    """Take `rows` or `bands`, then `result`; leave it early by closing it, or by leaving its `async with` block."""
+
+    def __init__(
+        self,
+        call: Any,  # noqa: ANN401 (generated for both kinds)
+        sender: asyncio.Task[None],
+        parts: Parts,
+        error: Callable[[grpc.RpcError], Exception],
+    ) -> None:
+        self._call, self._sender, self._parts, self._error = call, sender, parts, error
+        self._answers = aiter(call)
+        self._rows = Rows(parts.watch)
+
+    @property
+    def response(self) -> scoring_pb2.ScoreResponse:
+        """What is known from the beginning: image, grid, mode and plan."""
+        return self._rows.response
+
+    async def begin(self) -> None:
+        """Wait for the plan; raises as gRPC does, so that it can be tried again."""
+        try:
+            first = await anext(self._answers)
+        except (grpc.RpcError, asyncio.CancelledError):
+            if self._parts.error is not None:
+                raise self._parts.error from None
+            raise
+        self._rows.take(first)
+
+    async def rows(self) -> AsyncIterator[tuple[int, Scores, NDArray[Any] | None]]:
+        """(first row, scores (rows, cols, depth), positions in the answer's classes or None) from top to bottom."""
+        try:
+            async for part in self._answers:
+                rows = self._rows.take(part)
+                if rows is not None:
+                    yield rows
+        except (grpc.RpcError, asyncio.CancelledError) as error:
+            if self._parts.error is not None:
+                raise self._parts.error from None
+            raise (self._error(error) if isinstance(error, grpc.RpcError) else error) from None
+
+    async def bands(self) -> AsyncIterator[tuple[int, Scores]]:
+        """(first row, scores (rows, cols, depth)) from top to bottom, if a grid was asked for."""
+        async for first, scores, _ in self.rows():
+            yield first, scores
+
+    async def result(self) -> Answer:
+        """The averages; rows that were not taken are passed over."""
+        async for _ in self.rows():
+            pass
+        if self._rows.summary is None:
+            raise summary_missing()
+        return Answer(self._rows.summary)
+
+    def close(self) -> None:
+        """Stop here; the server stops too."""
+        self._call.cancel()
+        self._sender.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def sending(call: Any, messages: Iterator[Message]) -> asyncio.Task[None]:  # noqa: ANN401 (generated for both kinds)
+    """Send messages that are made in a thread, as the server takes them; one that cannot be made ends the call.
+
+    gRPC's own way of sending an iterator hides the status of a server that ends the call before it is over.
+    """
+
+    async def send() -> None:
+        end = object()
+        try:
+            while (message := await asyncio.to_thread(next, messages, end)) is not end:
+                await call.write(message)
+            await call.done_writing()
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            pass  # whoever reads the answers is told
+        except Exception:  # whatever the messages raise is told by whoever makes them
+            call.cancel()
+
+    return asyncio.create_task(send())

@@ -1,0 +1,33 @@
+"""Requests as messages, and answers from them: what the client and its asyncio twin have in common."""
+
+from pathlib import Path
+
+import numpy as np
+
+from client.images import Image, Pixels, check_pixels, message_of, readable
+from client.options import Options, options_message
+from protos import scoring_pb2
+
+
+def score_request(model: str, version: str, options: Options) -> scoring_pb2.ScoreRequest:
+    """A request without an image; raises RequestError for an option that cannot be."""
+    return scoring_pb2.ScoreRequest(model=model, version=version, options=options_message(options))
+
+
+def with_image(request: scoring_pb2.ScoreRequest, image: Image) -> scoring_pb2.ScoreRequest:
+    """The same request for an image; raises ImageError if it cannot be read."""
+    return scoring_pb2.ScoreRequest(
+        model=request.model, version=request.version, options=request.options, image=message_of(image)
+    )
+
+
+def large_image(request: scoring_pb2.ScoreRequest, image: Path | Pixels, name: str = "") -> scoring_pb2.LargeImage:
+    """How ScoreLarge begins; raises ImageError if an array is no image."""
+    start = scoring_pb2.LargeImage(model=request.model, version=request.version, options=request.options)
+    start.name = readable(image.name) if isinstance(image, Path) else name
+    if not isinstance(image, Path):
+        check_pixels(image, name or "image")
+        height, width, channels = (*image.shape, 1)[:3]
+        dtype = np.dtype(image.dtype).name
+        start.raw.CopyFrom(scoring_pb2.RawImage(height=height, width=width, channels=channels, dtype=dtype))
+    return start

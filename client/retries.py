@@ -1,0 +1,60 @@
+"""When a call is made again: a busy server says when, and a server that has gone leaves its place to another one.
+
+Scoring changes nothing on a server, so that any call may be made twice. Waits grow, and are spread, so that clients
+that were turned away together do not come back together.
+"""
+
+import random
+import time
+
+import grpc
+from google.rpc.error_details_pb2 import RetryInfo
+from grpc_status import rpc_status
+
+GONE_SECONDS = (0.1, 1.0)
+"""The first wait and the longest one, where a server has gone."""
+LONGEST_SECONDS = 10.0
+"""The longest one where a server is busy, unless it says more."""
+
+
+class Retries:
+    """The tries of one call: so many more than one, none after its time is up."""
+
+    def __init__(self, more: int, timeout: float | None) -> None:
+        self._more = more
+        self.renew()
+        self._end = None if timeout is None else time.monotonic() + timeout
+
+    def renew(self) -> None:
+        """Count from the start again, since there was an answer."""
+        self._left, self._growth = self._more, 1.0
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds that the next try may take; None: for ever."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    def after(self, error: grpc.RpcError) -> float:
+        """Seconds to wait before the next try; raises the error if there is none."""
+        delay = _delay(error)
+        if delay is None or self._left <= 0:
+            raise error
+        longest = GONE_SECONDS[1] if error.code() is grpc.StatusCode.UNAVAILABLE else max(delay, LONGEST_SECONDS)
+        delay = min(longest, delay * self._growth) * random.uniform(1.0, 1.3)  # noqa: S311 (no secret)
+        if self._end is not None and time.monotonic() + delay >= self._end:
+            raise error
+        self._left -= 1
+        self._growth *= 2
+        return delay
+
+
+def _delay(error: grpc.RpcError) -> float | None:
+    """Seconds after which to come again at first; None: never."""
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        return GONE_SECONDS[0]
+    if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return None
+    status, retry = rpc_status.from_call(error), RetryInfo()
+    if status is None or not any(detail.Unpack(retry) for detail in status.details):
+        return None
+    return float(retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
