@@ -58,7 +58,8 @@ def running(models: Path, *options: str, status: int = 0) -> Iterator[Server]:
         finally:
             process.kill()
             reader.join()
-    assert server.events("bug") + server.events("stray") == []
+    strays = server.events("bug") + server.events("stray")
+    assert not strays, strays
 
 
 def call(address: str, method: str, data: bytes) -> grpc.RpcError:

@@ -93,8 +93,11 @@ class Calls:
                 except Exception:  # gRPC raises different kinds where the call has ended, as its only way to fail
                     raise CancelledRunError("the client has gone") from None
 
-            requests = (parsed(kind, data) async for data in stream)
-            await self._call(name, context, lambda call: method(requests, send, call))
+            async def requests() -> AsyncIterator[Request]:  # a generator expression would begin to read unasked
+                async for data in stream:
+                    yield parsed(kind, data)
+
+            await self._call(name, context, lambda call: method(requests(), send, call))
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
