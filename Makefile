@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := $(CURDIR)/$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
-LOCKS := base build dev image
-PROTOS := protos/caffe.proto protos/model.proto protos/scoring.proto
+LOCKS := base build clients dev image
+PROTOS := protos/caffe.proto protos/model.proto protos/open_inference.proto protos/scoring.proto
 MODELS := build/models
 CHECKED := converter service client protos tests benchmarks models
 
@@ -57,6 +57,7 @@ define compile
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/base.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group build -o requirements/build.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group image -c requirements/base.txt -o requirements/image.txt
+cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group clients -o requirements/clients.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -c requirements/base.txt -o requirements/dev.txt
 endef
 
@@ -71,4 +72,9 @@ endef
 
 .venv/dev: .venv/base requirements/dev.txt
 	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+build/clients: requirements/clients.txt | .venv/bin/python  ## a Python with the clients of other servers
+	$(PYTHON) -m venv build/clients
+	build/clients/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/clients.txt
 	@touch $@

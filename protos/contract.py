@@ -11,10 +11,10 @@ from pathlib import Path
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 
-from protos import model_pb2, scoring_pb2
+from protos import model_pb2, open_inference_pb2, scoring_pb2
 
 CONTRACT = Path(__file__).with_name("contract.txt")
-FILES = (model_pb2.DESCRIPTOR, scoring_pb2.DESCRIPTOR)
+FILES = (model_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR, scoring_pb2.DESCRIPTOR)
 
 
 def fields(file: FileDescriptor) -> Iterator[str]:

@@ -7,6 +7,8 @@
     ├── OptionError        an option's value cannot be used
     ├── ImageError         the image cannot be used
     │   └── LimitError     it, or the answer about it, is over a configured limit
+    ├── UnsupportedError   this server does not do that
+    ├── LateError          the time that the request gives is over
     ├── IdleError          the client does not go on
     ├── BusyError          too many requests are waiting
     ├── AccessError        no credentials, or wrong ones
@@ -44,6 +46,14 @@ class ImageError(ServiceError):
 
 class LimitError(ImageError):
     """The image, or the answer about it, is over a configured limit."""
+
+
+class UnsupportedError(ServiceError):
+    """This server does not do that, at all or here."""
+
+
+class LateError(ServiceError):
+    """The time that the request gives is over."""
 
 
 class IdleError(ServiceError):

@@ -1,5 +1,8 @@
 """What the server counts and times, for Prometheus; names begin with fullconv_."""
 
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -7,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from protos import scoring_pb2
 from service.admission import Admission
 from service.engine.scheduler import Scheduler
+from service.engine.session import Session
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 TILES = (1, 2, 4, 8, 16, 32, 64)
@@ -44,10 +48,13 @@ def answered(record: dict[str, Any], seconds: float) -> None:
     model = record["model"] if version else ""
     REQUESTS.labels(record["method"], model, version, record["code"]).inc()
     REQUEST_SECONDS.labels(record["method"]).observe(seconds)
+    if version and record["code"] != "OK":
+        _times[model, version].add("fail", seconds)
 
 
-def batch(tiles: int, seconds: float) -> None:
+def batch(session: Session, tiles: int, seconds: float) -> None:
     """Count a batch that ran."""
+    _times[session.model.name, session.model.version].batches += 1
     BATCH_TILES.observe(tiles)
     BATCH_SECONDS.observe(seconds)
 
@@ -57,11 +64,46 @@ def loaded(model: str, version: str, error: str) -> None:
     MODEL_LOADS.labels(model, version, "failed" if error else "loaded").inc()
 
 
+@dataclass
+class Times:
+    """What was asked of one version of a model, as the Open Inference Protocol counts it."""
+
+    images: int = 0
+    batches: int = 0
+    last: float = 0.0
+    """Seconds since 1970."""
+    stages: defaultdict[str, tuple[int, float]] = field(default_factory=lambda: defaultdict(lambda: (0, 0.0)))
+    """How often, and seconds in all."""
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Count one."""
+        count, total = self.stages[stage]
+        self.stages[stage] = count + 1, total + seconds
+
+
+_times: defaultdict[tuple[str, str], Times] = defaultdict(Times)
+
+
+def times(model: str, version: str) -> Times:
+    """What was asked of a version so far."""
+    return _times[model, version]
+
+
 def scored(response: scoring_pb2.ScoreResponse) -> None:
     """Count an image that was scored."""
     model, version, timing = response.model, response.version, response.timing
     for stage in ("queue", "decode", "compute", "reduce"):
         STAGE_SECONDS.labels(model, stage).observe(getattr(timing, f"{stage}_ms") / 1e3)
+    own = _times[model, version]
+    own.images, own.last = own.images + 1, time.time()
+    for stage, milliseconds in (
+        ("success", timing.total_ms),
+        ("queue", timing.queue_ms),
+        ("compute_input", timing.decode_ms),
+        ("compute_infer", timing.compute_ms),
+        ("compute_output", timing.reduce_ms),
+    ):
+        own.add(stage, milliseconds / 1e3)
     PIXELS.labels(model, version).inc(response.image.width * response.image.height)
     TILES_DONE.labels(model, version).inc(sum(view.tiles for view in response.plan.views))
 

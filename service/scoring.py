@@ -105,15 +105,18 @@ class Scorer:
         request: scoring_pb2.ScoreRequest,
         engine: Engine | None = None,
         admit: Callable[[Run], None] = lambda _: None,
+        *,
+        share: int = 1,
     ) -> Run:
         """Plan how to score the request's own image, whose answer comes whole; otherwise like `plan`.
 
-        `admit` may refuse what was planned, before a pixel is decoded.
+        `admit` may refuse what was planned, before a pixel is decoded. The answer has so many others beside it in a
+        message.
         """
         resolve(self.model(request.model, request.version), request.options)
         run = self.plan(open_image(request.image), request, engine, pixels=self.limits.image_pixels)
         if request.options.grid:
-            check_answer(run, self.limits.message_bytes)
+            check_answer(run, self.limits.message_bytes // share)
         if not request.options.plan_only:
             admit(run)
         return run

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+import grpc
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -171,6 +172,19 @@ class Settings(BaseSettings):
             tile_seconds=self.tile_ms / 1e3,
             plan_bytes=self.max_plan_mib * MIB,
         )
+
+    @property
+    def weights_bytes(self) -> int | None:
+        """Of the sessions in memory; None: all."""
+        return None if self.weights_mib is None else self.weights_mib * MIB
+
+    def credentials(self) -> grpc.ServerCredentials | None:
+        """What TLS needs; None: in the clear. Raises OSError if a file cannot be read."""
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        pair = (self.tls_key.read_bytes(), self.tls_cert.read_bytes())
+        ca = self.tls_client_ca.read_bytes() if self.tls_client_ca else None
+        return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
 
     @property
     def batching(self) -> Batching:

@@ -43,14 +43,21 @@ class Registry:
     """The models of a directory; safe to share between threads."""
 
     def __init__(
-        self, root: Path, *, weights_bytes: int | None = None, warm: bool = False, report: Report = unreported
+        self,
+        root: Path,
+        *,
+        weights_bytes: int | None = None,
+        warm: bool = False,
+        pooled: bool = False,
+        report: Report = unreported,
     ) -> None:
         """Look at a directory; keep sessions of so many bytes of weights together, all if None.
 
-        A warm registry runs a window through each session that it loads, to see that it can, and how fast.
+        A warm registry runs a window through each session that it loads, to see that it can, and how fast; sessions of
+        a pooled one share the threads of this process's global pool.
         """
         self._repository = ModelRepository(root)
-        self._budget, self._warm, self._report = weights_bytes, warm, report
+        self._budget, self._warm, self._pooled, self._report = weights_bytes, warm, pooled, report
         self._served: dict[tuple[str, str], Served] = {}
         self._unloaded: set[str] = set()
         self._sessions: OrderedDict[tuple[Served, int], Session] = OrderedDict()
@@ -89,7 +96,7 @@ class Registry:
         with served.lock:
             session = self._sessions.get((served, position))
             if session is None:
-                session = Session(model, position, pooled=self._warm)
+                session = Session(model, position, pooled=self._pooled)
                 if self._warm:
                     session.warm()
             with self._lock:

@@ -132,7 +132,7 @@ class Scheduler:
         *,
         slots: int,
         batching: Batching | None = None,
-        observe: Callable[[int, float], None] = lambda _tiles, _seconds: None,
+        observe: Callable[[Session, int, float], None] = lambda _session, _tiles, _seconds: None,
     ) -> None:
         """Start the threads; `observe` is told of every batch that ran, its tiles and seconds."""
         self._batching, self._observe = batching or Batching(), observe
@@ -259,7 +259,7 @@ class Scheduler:
             return
         seconds = time.monotonic() - started
         batch.session.observe(sum(len(tiles) * work.multiply_adds for work, tiles in batch.parts), seconds)
-        self._observe(len(scores), seconds)
+        self._observe(batch.session, len(scores), seconds)
         following = iter(scores)
         for work, positions in batch.parts:
             work.scores.update(zip(positions, following, strict=False))

@@ -26,7 +26,7 @@ class Session:
 
     def __init__(self, model: StoredModel, position: int = 0, *, pooled: bool = False) -> None:
         """Load it; raises ModelError. Pooled sessions share the threads of this process's global pool."""
-        self._model = model
+        self.model = model
         file = model.folder / model.spec.strides[position].file
         try:
             self._session = ort.InferenceSession(file, _options(pooled=pooled), providers=["CPUExecutionProvider"])
@@ -47,7 +47,7 @@ class Session:
 
     def warm(self) -> None:
         """Score a window, to see that it works and how fast; raises ModelError if it does not."""
-        spec = self._model.spec
+        spec = self.model.spec
         shape = (spec.window.height, spec.window.width, spec.input.channels)
         window, expected = np.full(shape, GREY, spec.input.dtype), (1, 1, 1, spec.output.classes)
         try:
@@ -56,11 +56,11 @@ class Session:
                 scores = self.dense([window])
                 self._rate = self.measured = self._multiply_adds / (time.monotonic() - started)
         except Exception as error:  # ONNX Runtime raises a different kind for everything that can fail
-            log.error("model", extra={"record": {"model": self._model.name, "error": str(error)}})
-            raise ModelError(f"{short(self._model.folder)}: ONNX Runtime cannot run it; convert it again") from None
+            log.error("model", extra={"record": {"model": self.model.name, "error": str(error)}})
+            raise ModelError(f"{short(self.model.folder)}: ONNX Runtime cannot run it; convert it again") from None
         if scores.shape != expected or not np.isfinite(scores).all():
             raise ModelError(
-                f"{short(self._model.folder)}: expected finite scores {expected} of a grey window, got {scores.shape}: "
+                f"{short(self.model.folder)}: expected finite scores {expected} of a grey window, got {scores.shape}: "
                 "its files do not fit its geometry; convert it again"
             )
 
@@ -84,8 +84,8 @@ class Session:
     def _scores(self, tiles: Sequence[Pixels], count: int, run: ort.RunOptions | None) -> NDArray[np.float32]:
         """Run one batch of so many tiles, filled up where there are fewer."""
         batch = np.stack([*tiles, *[tiles[-1]] * (count - len(tiles))])
-        fed = batch if self._model.spec.input.layout == "NHWC" else np.ascontiguousarray(np.moveaxis(batch, -1, 1))
-        (scores,) = self._session.run([self._model.spec.output.name], {self._model.spec.input.name: fed}, run)
+        fed = batch if self.model.spec.input.layout == "NHWC" else np.ascontiguousarray(np.moveaxis(batch, -1, 1))
+        (scores,) = self._session.run([self.model.spec.output.name], {self.model.spec.input.name: fed}, run)
         return np.moveaxis(scores[: len(tiles)], 1, -1)
 
 

@@ -7,8 +7,9 @@ then the process ends. A second signal ends it at once.
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -24,10 +25,12 @@ from service.log import log
 from service.rpc.access import Access, Tokens
 from service.rpc.calls import Calls
 from service.rpc.exporter import exported
+from service.rpc.inference import SERVICE as INFERENCE
+from service.rpc.inference import InferenceServicer
 from service.rpc.servicer import SERVICE, ScoringServicer
 from service.rpc.spool import Spool
 from service.scoring import Scorer
-from service.settings import MIB, Settings
+from service.settings import Settings
 
 GOODBYE_SECONDS = 0.5
 """For whoever still watches the health when every request is answered."""
@@ -40,34 +43,36 @@ async def serve(settings: Settings) -> None:
     """Serve until a signal; raises OSError if an address cannot be had or a file cannot be used."""
     ort.set_global_thread_pool_sizes(settings.threads or machine.cpus(), 1)
     limits = settings.limits
-    registry = Registry(
-        settings.models,
-        weights_bytes=None if settings.weights_mib is None else settings.weights_mib * MIB,
-        warm=True,
-        report=reported,
-    )
+    registry = Registry(settings.models, weights_bytes=settings.weights_bytes, warm=True, pooled=True, report=reported)
     tokens = Tokens(settings.tokens) if settings.tokens else None
     scheduler = Scheduler(slots=settings.slots, batching=settings.batching, observe=metrics.batch)
     admission, calls = Admission(limits), Calls(Access(tokens))
     spool = Spool(settings.spool, limits.spool_bytes)
     scoring = ScoringServicer(Scorer(registry, limits), scheduler, admission, spool, calls)
     metrics.watch(admission, scheduler)
+    checks = health.aio.HealthServicer()
+    models = Models(registry, checks)
 
-    server, checks = grpc.aio.server(options=_options(settings)), health.aio.HealthServicer()
-    server.add_generic_rpc_handlers([scoring.handlers()])
+    server = grpc.aio.server(options=_options(settings))
+    inference = InferenceServicer(scoring, registry, calls)
+    server.add_generic_rpc_handlers([scoring.handlers(), inference.handlers()])
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    names = (SERVICE.full_name, health.SERVICE_NAME)
+    names = (SERVICE.full_name, INFERENCE.full_name, health.SERVICE_NAME)
     reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
     async with AsyncExitStack() as running:
-        address, signals = _bind(server, settings), _signals()
+        address, signals = _bind(server, settings.listen, settings.credentials()), _signals()
         optional = "metrics" not in settings.model_fields_set
         looks = await running.enter_async_context(exported(settings.metrics, optional=optional))
-        await running.enter_async_context(repeated(registry.refresh, settings.poll))
+        if settings.admin:
+            admin = InferenceServicer(scoring, registry, calls, changed=models.show)
+            looks["admin"] = await running.enter_async_context(administered(settings.admin, admin))
+        await running.enter_async_context(repeated(models.look, settings.poll))
         if tokens:
-            await running.enter_async_context(repeated(tokens.refresh, TOKENS_SECONDS))
+            await running.enter_async_context(repeated(partial(asyncio.to_thread, tokens.refresh), TOKENS_SECONDS))
         await server.start()
         for name in ("", *names):
             await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await models.show()
         log.info("listening", extra={"record": {"address": address, "models": str(settings.models)} | looks})
         await signals.get()
         log.info("draining")
@@ -75,6 +80,41 @@ async def serve(settings: Settings) -> None:
         await _stop(server, calls, signals)
     scheduler.close()
     log.info("stopped")
+
+
+class Models:
+    """The health of every model, as `models/NAME`."""
+
+    def __init__(self, registry: Registry, checks: health.aio.HealthServicer) -> None:
+        self._registry, self._checks = registry, checks
+        self._shown: set[str] = set()
+
+    async def look(self) -> None:
+        """Look at the repository again."""
+        await asyncio.to_thread(self._registry.refresh)
+        await self.show()
+
+    async def show(self) -> None:
+        """Say which models can be asked, and which cannot any longer."""
+        ready = {name for name, version in self._registry.models() if self._registry.state(name, version)[0]}
+        self._shown |= ready
+        for name in self._shown:
+            serving = health_pb2.HealthCheckResponse.SERVING
+            status = serving if name in ready else health_pb2.HealthCheckResponse.NOT_SERVING
+            await self._checks.set(f"models/{name}", status)
+
+
+@asynccontextmanager
+async def administered(address: str, servicer: InferenceServicer) -> AsyncIterator[str]:
+    """Load and unload models on HOST:PORT as long as the block, and say where."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers([servicer.handlers()])
+    bound = _bind(server, address, None)
+    await server.start()
+    try:
+        yield bound
+    finally:
+        await server.stop(None)
 
 
 async def _stop(server: grpc.aio.Server, calls: Calls, signals: asyncio.Queue[None]) -> None:
@@ -89,15 +129,15 @@ async def _stop(server: grpc.aio.Server, calls: Calls, signals: asyncio.Queue[No
 
 
 @asynccontextmanager
-async def repeated(work: Callable[[], None], seconds: float) -> AsyncIterator[None]:
-    """Do some blocking work now and then, as long as the block; never, if that is every 0 seconds."""
+async def repeated(work: Callable[[], Awaitable[None]], seconds: float) -> AsyncIterator[None]:
+    """Do some work now and then, as long as the block; never, if that is every 0 seconds."""
 
     async def repeat() -> None:
         while seconds:
             await asyncio.sleep(seconds)
             try:
-                await asyncio.to_thread(work)
-            except Exception:
+                await work()
+            except Exception:  # it is tried again; the log says what nobody foresaw
                 log.exception("bug")
 
     task = asyncio.create_task(repeat())
@@ -133,22 +173,13 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     return options
 
 
-def _bind(server: grpc.aio.Server, settings: Settings) -> str:
+def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
     """Listen; returns the address with the port that was given."""
-    listen, credentials = settings.listen, _credentials(settings)
     try:
         port = server.add_secure_port(listen, credentials) if credentials else server.add_insecure_port(listen)
     except RuntimeError as error:
         raise OSError(f"listen: cannot listen on {listen}: {error}; is the port taken?") from None
     return f"{listen.rpartition(':')[0]}:{port}"
-
-
-def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
-    ca = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
-    return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
 
 
 def _signals() -> asyncio.Queue[None]:

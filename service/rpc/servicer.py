@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -39,13 +40,21 @@ class ScoringServicer:
         self._together = Together("small")
         self._large = ScoreLarge(scorer, admission, Workers(limits.large, "large"), self._quick, spool)
 
-    async def score(self, request: scoring_pb2.ScoreRequest, call: Call) -> scoring_pb2.ScoreResponse:
-        """Score one image."""
+    async def score(
+        self, request: scoring_pb2.ScoreRequest, call: Call, *, share: int = 1
+    ) -> scoring_pb2.ScoreResponse:
+        """Score one image, one of so many in a message."""
         with self._admission.admitted(call.client, request.ByteSize()) as claim:
-            return await self.answer(request, call, claim)
+            return await self.answer(request, call, claim, share=share)
 
-    async def answer(self, request: scoring_pb2.ScoreRequest, call: Call, claim: Claim) -> scoring_pb2.ScoreResponse:
-        """Score the image of a request that is admitted."""
+    def stream(self) -> AbstractContextManager[None]:
+        """Admit a stream for as long as the block; raises BusyError."""
+        return self._admission.stream()
+
+    async def answer(
+        self, request: scoring_pb2.ScoreRequest, call: Call, claim: Claim, *, share: int = 1
+    ) -> scoring_pb2.ScoreResponse:
+        """Score the image of a request that is admitted, one of so many whose answers share a message."""
         check_names([request.model, request.version, request.image.name, *request.options.classes])
         call.record |= {"model": request.model, "bytes": claim.message_bytes}
         job = self._job(request.options)
@@ -56,7 +65,7 @@ class ScoringServicer:
             self._admission.plan(claim, run.plan.held_bytes, seconds, deadline=call.deadline, done=run.done)
 
         def begin() -> tuple[Callable[[], Any], list[Future[Any]]]:
-            run = self._scorer.prepare(request, job, admit)
+            run = self._scorer.prepare(request, job, admit, share=share)
             rest = partial(whole, run)
             if not run.small:
                 return lambda: (None, rest), []
@@ -64,7 +73,9 @@ class ScoringServicer:
             run.begin()
             return lambda: (rest(), rest), job.submitted
 
-        rest = partial(self._whole, request, job, admit)
+        def rest() -> scoring_pb2.ScoreResponse:
+            return whole(self._scorer.prepare(request, job, admit, share=share))
+
         response: scoring_pb2.ScoreResponse | None = None
         if claim.message_bytes <= SMALL_BYTES:
             response, rest = await self._together.run(begin, job)
@@ -72,11 +83,6 @@ class ScoringServicer:
             response = await self._workers.run(lambda _: rest(), job)
         timed(response, job, call)
         return response
-
-    def _whole(
-        self, request: scoring_pb2.ScoreRequest, job: Job, admit: Callable[[Run], None]
-    ) -> scoring_pb2.ScoreResponse:
-        return whole(self._scorer.prepare(request, job, admit))
 
     async def list_models(self, _: scoring_pb2.ListModelsRequest, __: Call) -> scoring_pb2.ListModelsResponse:
         """Name the models."""

@@ -21,6 +21,8 @@ STATUSES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.OptionError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ImageError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.LimitError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
+    errors.LateError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.IdleError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.AccessError: grpc.StatusCode.UNAUTHENTICATED,

@@ -1,0 +1,194 @@
+"""The models of a server as they come, change and go."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from conftest import ROOT, convert_into
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from networks import UNPADDED, make_network
+from pictures import noise
+from servers import Server, running
+
+from client import Client, RequestError
+from protos import open_inference_pb2 as oip
+from service.engine.registry import Registry
+from service.errors import ModelError, NotFoundError
+
+DIGITS = ROOT / "models" / "digits" / "1"
+IMAGE = noise(80, 80, 1)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A repository of the shipped model, twice."""
+    for version in ("1", "2"):
+        shutil.copytree(DIGITS, tmp_path / "models" / "digits" / version)
+    return tmp_path / "models"
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, for a while."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def ask(address: str, method: str, request: object, kind: type) -> object:
+    """One call of the Open Inference Protocol."""
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary(
+            f"/inference.GRPCInferenceService/{method}", type(request).SerializeToString, kind.FromString
+        )
+        return call(request, timeout=30)
+
+
+def damage(folder: Path) -> None:
+    """Change the weights, so that their hash is another one."""
+    weights = bytearray((folder / "weights.data").read_bytes())
+    weights[100] ^= 1
+    (folder / "weights.data").write_bytes(weights)
+
+
+@pytest.mark.parametrize("kind", ["weights", "labels", "graph"])
+def test_damaged_versions_leave_those_before_serving(models: Path, kind: str) -> None:
+    """The highest version that loads answers for no version; who asks for the damaged one is told why."""
+    folder = models / "digits" / "2"
+    match kind:
+        case "weights":
+            damage(folder)
+        case "labels":
+            (folder / "labels.txt").write_text("a\n")
+        case "graph":
+            (folder / "model.onnx").write_bytes(b"no model")
+    registry = Registry(models, warm=True)
+    assert registry.get("digits")[1].version == "1"
+    with pytest.raises(ModelError, match="digits/2"):
+        registry.get("digits", "2")
+    assert registry.state("digits", "1") == (True, "")
+    assert not registry.state("digits", "2")[0]
+
+
+def test_a_model_none_of_whose_versions_load(models: Path) -> None:
+    """It is refused with the reason of the highest."""
+    for version in ("1", "2"):
+        damage(models / "digits" / version)
+    with pytest.raises(ModelError, match=r"digits/2/weights\.data: expected sha256"):
+        Registry(models).get("digits")
+
+
+def test_versions_come_and_go(models: Path) -> None:
+    """New versions are found, removed ones are not there any longer; what was taken of them goes on."""
+    registry = Registry(models, warm=True)
+    served, model = registry.get("digits")
+    assert model.version == "2"
+    session = registry.session(served, model, 0)
+    shutil.copytree(DIGITS, models / "digits" / "10")
+    registry.refresh()
+    assert registry.get("digits")[1].version == "10"
+    shutil.rmtree(models / "digits" / "10")
+    shutil.rmtree(models / "digits" / "2")
+    registry.refresh()
+    assert registry.models() == [("digits", "1")]
+    assert registry.get("digits")[1].version == "1"
+    assert np.isfinite(session.dense([noise(80, 80, 1)])).all()
+    shutil.rmtree(models / "digits")
+    registry.refresh()
+    with pytest.raises(NotFoundError, match="there: none"):
+        registry.get("digits")
+
+
+def test_changed_files_are_taken_if_they_are_right(models: Path, tmp_path: Path) -> None:
+    """A folder that changes into another model is that one; one that is damaged goes on as it was."""
+    registry = Registry(models, warm=True)
+    before = registry.get("digits")[1]
+    damage(models / "digits" / "2")
+    registry.refresh()
+    assert registry.get("digits")[1] is before
+    other = convert_into(tmp_path / "other", make_network(tmp_path, UNPADDED))
+    shutil.rmtree(models / "digits" / "2")
+    shutil.copytree(next(Path(other).glob("*/1")), models / "digits" / "2")
+    registry.refresh()
+    assert registry.get("digits")[1].spec.window.width != before.spec.window.width
+
+
+def test_sessions_are_forgotten_under_a_budget(models: Path) -> None:
+    """No more weights than the budget are in memory; what was forgotten is loaded again when it is asked for."""
+    size = sum(file.stat().st_size for file in DIGITS.iterdir() if file.name in ("model.onnx", "weights.data"))
+    registry = Registry(models, weights_bytes=int(size * 1.5))
+    sessions = {}
+    for version in ("1", "2"):
+        served, model = registry.get("digits", version)
+        sessions[version] = registry.session(served, model, 0)
+        assert registry.session(served, model, 0) is sessions[version]
+    served, model = registry.get("digits", "1")
+    assert registry.session(served, model, 0) is not sessions["1"]
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "../models/digits", "digits/1", "/digits", "", ".hidden", "a b", "digits\0", "%2e%2e"]
+)
+def test_names_cannot_leave_the_repository(models: Path, name: str) -> None:
+    """A name that is none is not looked for, whatever it would lead to."""
+    with pytest.raises(NotFoundError):
+        Registry(models / "digits").get(name)
+    with pytest.raises(NotFoundError):
+        Registry(models).get("digits", name or "..")
+
+
+@pytest.fixture
+def server(models: Path) -> Iterator[Server]:
+    """A server that looks often, and may be told to load and unload."""
+    with running(models, "--poll", "0.2", "--admin", "127.0.0.1:0") as server:
+        yield server
+
+
+def test_a_server_takes_new_versions_while_it_serves(server: Server, models: Path) -> None:
+    """A version that is copied in answers when it is whole and right, and every request meanwhile is answered."""
+    target = models / "digits" / "3"
+    with Client(server.address) as client:
+        assert client.score(IMAGE, model="digits").response.version == "2"
+        target.mkdir()
+        for file in sorted(DIGITS.iterdir(), reverse=True):
+            for part in (file.read_bytes()[: 1 << 15], file.read_bytes()):
+                (target / file.name).write_bytes(part)
+                time.sleep(0.1)
+                assert client.score(IMAGE, model="digits").response.version in ("2", "3")
+        until(lambda: client.score(IMAGE, model="digits").response.version == "3")
+        damage(target)
+        until(lambda: any(line.get("version") == "3" for line in server.events("not loaded")))
+        assert client.score(IMAGE, model="digits").response.version == "3"
+        shutil.rmtree(target)
+        until(lambda: client.score(IMAGE, model="digits").response.version == "2")
+
+
+def test_models_are_loaded_and_unloaded_on_the_admin_port(server: Server) -> None:
+    """There alone; an unloaded model is not there, its health says so, and it comes back when it is loaded."""
+    admin = server.log[0]["admin"]
+    index = ask(admin, "RepositoryIndex", oip.RepositoryIndexRequest(), oip.RepositoryIndexResponse)
+    assert [(model.name, model.version, model.state) for model in index.models] == [
+        ("digits", "1", "READY"),
+        ("digits", "2", "READY"),
+    ]
+    unload = oip.RepositoryModelUnloadRequest(model_name="digits")
+    with pytest.raises(grpc.RpcError) as refused:
+        ask(server.address, "RepositoryModelUnload", unload, oip.RepositoryModelUnloadResponse)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    with Client(server.address) as client, grpc.insecure_channel(server.address) as channel:
+        health, one = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest(service="models/digits")
+        watched = health.Watch(one)
+        assert next(watched).status == 1
+        ask(admin, "RepositoryModelUnload", unload, oip.RepositoryModelUnloadResponse)
+        assert next(watched).status == 2
+        with pytest.raises(RequestError, match="no 'digits'"):
+            client.score(IMAGE, model="digits")
+        load = oip.RepositoryModelLoadRequest(model_name="digits")
+        ask(admin, "RepositoryModelLoad", load, oip.RepositoryModelLoadResponse)
+        assert next(watched).status == 1
+        assert client.score(IMAGE, model="digits").response.version == "2"
+        watched.cancel()

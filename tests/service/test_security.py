@@ -1,0 +1,152 @@
+"""Who may call, and who may read along."""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+from conftest import ROOT
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pictures import noise
+from servers import Server, running
+
+from client import Client, RequestError, Security, UnavailableError
+from service.rpc.access import TokenFileError, Tokens
+
+MODELS = ROOT / "models"
+IMAGE = noise(80, 80, 1)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Signs certificates."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def folder(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The authority's certificate, a server's and a client's, with their keys."""
+    folder = tmp_path_factory.mktemp("tls")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    for name, certificate in (
+        ("server", authority.issue_cert("localhost", "127.0.0.1")),
+        ("client", authority.issue_cert("someone@example.org", common_name="someone")),
+    ):
+        certificate.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
+        certificate.private_key_pem.write_to_path(folder / f"{name}-key.pem")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encrypted(folder: Path) -> Iterator[Server]:
+    """A server that speaks TLS."""
+    options = ["--tls-cert", str(folder / "server.pem"), "--tls-key", str(folder / "server-key.pem")]
+    with running(MODELS, *options) as server:
+        yield server
+
+
+def test_tls(encrypted: Server, folder: Path) -> None:
+    """A client that trusts the authority is answered; one in the clear, and one that does not trust it, is not."""
+    with Client(encrypted.address, security=Security(ca=folder / "ca.pem")) as client:
+        assert client.score(IMAGE, model="digits").response.model == "digits"
+    for security in (Security(), Security(tls=True)):
+        with Client(encrypted.address, retries=0, security=security) as client, pytest.raises(UnavailableError):
+            client.score(IMAGE, model="digits")
+
+
+def test_client_certificates(folder: Path) -> None:
+    """Where they are asked for, a client without one is not answered; one with is known by its name."""
+    options = ["--tls-cert", str(folder / "server.pem"), "--tls-key", str(folder / "server-key.pem")]
+    with running(MODELS, *options, "--tls-client-ca", str(folder / "ca.pem")) as server:
+        ca = folder / "ca.pem"
+        with Client(server.address, retries=0, security=Security(ca=ca)) as client, pytest.raises(UnavailableError):
+            client.models()
+        own = Security(ca=ca, cert=folder / "client.pem", key=folder / "client-key.pem")
+        with Client(server.address, security=own) as client:
+            client.score(IMAGE, model="digits")
+        while not server.events("request"):
+            time.sleep(0.01)
+        assert server.events("request")[-1]["client"] == "someone"
+
+
+def line(name: str, token: str) -> str:
+    """A line of a token file."""
+    return f"{name} {hashlib.sha256(token.encode()).hexdigest()}\n"
+
+
+def test_tokens(tmp_path: Path) -> None:
+    """Calls need a token of the file, as it is now; health needs none; the log knows whose it was, and no token."""
+    file = tmp_path / "tokens"
+    file.write_text("# people\n" + line("anna", "first") + line("bert", "second"))
+    with running(MODELS, "--tokens", str(file)) as server:
+
+        def ask(token: str | None) -> None:
+            with Client(server.address, retries=0, security=Security(token=token)) as client:
+                client.score(IMAGE, model="digits")
+
+        ask("first")
+        ask("second")
+        for token in (None, "third", line("anna", "first").split()[1]):
+            with pytest.raises(RequestError, match="authorization: expected 'Bearer TOKEN'"):
+                ask(token)
+        with grpc.insecure_channel(server.address) as channel:
+            assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status == 1
+        file.write_text(line("carl", "third"))
+        while not server.events("tokens"):
+            time.sleep(0.05)
+        ask("third")
+        with pytest.raises(RequestError):
+            ask("first")
+        file.write_text("nonsense")
+        while len(server.events("tokens")) < 2:
+            time.sleep(0.05)
+        ask("third")
+    lines = server.events("request")
+    assert [line["client"] for line in lines if line["code"] == "OK"] == ["anna", "bert", "carl", "carl"]
+    assert {line["code"] for line in lines} == {"OK", "UNAUTHENTICATED"}
+    assert not [line for line in server.log if "third" in str(line)]
+
+
+@pytest.mark.parametrize("method", ["Score", "ScoreLarge", "ScoreMany", "ListModels", "GetModel"])
+@pytest.mark.parametrize("header", [None, "Bearer", "Bearer ", "Basic abc", "bearer x", "Bearer \u00e4"], ids=str)
+def test_no_call_passes_without_a_token(guarded: Server, method: str, header: str | None) -> None:
+    """Each call is UNAUTHENTICATED, whatever else is wrong with it."""
+    metadata = [] if header is None else [("authorization", header)]
+    with grpc.insecure_channel(guarded.address) as channel:
+        call = channel.stream_stream(f"/fullconv.v1.Scoring/{method}")
+        if header is not None and not header.isascii():
+            return
+        with pytest.raises(grpc.RpcError) as refused:
+            list(call(iter([b"\xff"]), metadata=metadata, timeout=10))
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that wants tokens."""
+    file = tmp_path_factory.mktemp("tokens") / "tokens"
+    file.write_text(line("anna", "first"))
+    with running(MODELS, "--tokens", str(file)) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "at least one line"),
+        ("anna secret", "line 1: expected NAME"),
+        (f"a b {'0' * 64}", "line 1"),
+        ("#\n\nx", "3"),
+    ],
+    ids=["empty", "not hashed", "three words", "later line"],
+)
+def test_token_files_that_are_none(tmp_path: Path, text: str, said: str) -> None:
+    """They are refused, naming the line and not what is in it."""
+    file = tmp_path / "tokens"
+    file.write_text(text)
+    with pytest.raises(TokenFileError, match=said) as refused:
+        Tokens(file)
+    assert "secret" not in str(refused.value)

@@ -1,0 +1,88 @@
+"""What the server is started with, from flags, environment and a file."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from servers import COMMAND
+
+from service.settings import ConfigurationError, Settings, read_settings
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where a configuration is written."""
+    return tmp_path / "fullconv.yaml"
+
+
+def test_flags_come_before_environment_before_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is asked in turn; what none says is the default."""
+    file.write_text("models: here\nslots: 3\nbatch: 5\nmax_waiting: 7\n")
+    monkeypatch.setenv("FULLCONV_BATCH", "6")
+    monkeypatch.setenv("FULLCONV_MAX_WAITING", "8")
+    settings = read_settings(["--config", str(file), "--max-waiting", "9"])
+    assert (settings.models, settings.slots, settings.batch, settings.max_waiting) == (Path("here"), 3, 6, 9)
+    assert settings.listen == "127.0.0.1:8500"
+
+
+def test_the_environment_may_name_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers have no flags but those of their image."""
+    file.write_text("models: here\ninsecure: true\n")
+    monkeypatch.setenv("FULLCONV_CONFIG", str(file))
+    assert read_settings([]).insecure
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("modles: x\n", "modles: no such setting"),
+        ("models: x\nslots: many\n", "slots: .*got 'many'"),
+        ("models: x\nslots: 0\n", "slots: .*greater than or equal to 1, got 0"),
+        ("models: x\nlisten: 8500\n", "listen: "),
+        ("models: x\nlisten: 0.0.0.0:8500\n", "--insecure"),
+        ("models: x\ntls_cert: a\n", "expected both or neither"),
+        ("models: x\ntls_client_ca: a\n", "tls_client_ca: expected tls_cert"),
+        ("slots: 2\n", "models: expected a value, got none"),
+        ("- models\n", "expected settings, 'name: value', got list"),
+        ("models: [\n", "expected YAML"),
+        ("\xff", "models"),
+    ],
+)
+def test_wrong_settings_name_themselves(file: Path, text: str, said: str) -> None:
+    """Whatever is wrong, the message says which setting, what was expected and what was got."""
+    file.write_text(text, "latin-1")
+    with pytest.raises(ConfigurationError, match=said if text != "\xff" else "expected YAML"):
+        read_settings(["--config", str(file)])
+
+
+def test_unknown_variables_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt variable is no silent nothing; those that Kubernetes sets for a service of our name are let be."""
+    monkeypatch.setenv("FULLCONV_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("FULLCONV_PORT_8500_TCP_PORT", "8500")
+    assert read_settings(["--models", "x"]).models == Path("x")
+    monkeypatch.setenv("FULLCONV_SLOST", "2")
+    with pytest.raises(ConfigurationError, match="FULLCONV_SLOST: no such setting"):
+        read_settings(["--models", "x"])
+
+
+def test_what_is_printed_can_be_read_again(file: Path) -> None:
+    """--print-config prints every setting in force as YAML, which as a file gives the same settings."""
+    command = [*COMMAND, "--models", "mödels", "--slots", "3", "--print-config"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8").stdout
+    assert yaml.safe_load(printed)["slots"] == 3
+    assert set(yaml.safe_load(printed)) == set(Settings.model_fields) - {"config", "print_config"}
+    file.write_text(printed, "utf-8")
+    again = read_settings(["--config", str(file)])
+    assert again.text() == printed
+
+
+def test_help_teaches() -> None:
+    """Every setting is named and described."""
+    result = subprocess.run(
+        [sys.executable, "-m", "service", "--help"], capture_output=True, text=True, check=True, cwd=Path.cwd()
+    )
+    for name, field in Settings.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in result.stdout
+        assert field.description
