@@ -8,10 +8,10 @@ import typer
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC reads it as it is imported; its lines would be no JSON
 
-from service.log import log_to_stderr  # noqa: E402
-from service.rpc.access import TokenFileError  # noqa: E402
-from service.rpc.server import serve  # noqa: E402
-from service.settings import ConfigurationError, Settings, read_settings  # noqa: E402
+from service.log import log_to_stderr
+from service.rpc.access import TokenFileError
+from service.rpc.server import serve
+from service.settings import ConfigurationError, Settings, read_settings
 
 
 def main() -> None:

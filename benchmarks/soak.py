@@ -1,0 +1,248 @@
+"""A server under many clients for a while: is every answer right, and does it hold no more at the end than at first.
+
+    python benchmarks/soak.py [--minutes 10] [--clients 64]
+
+Images of 64² to 4096² pixels, encoded and raw, dense and crops, several strides, grids, masks, flips and scales, by
+Score, ScoreMany, ScoreLarge and the Open Inference Protocol, in random order; every answer is compared with that of
+this process. A busy server may say so, and is asked again. Exits with 1 if anything else goes wrong. Prints the
+server's memory, threads and open files after the first minute and at the end, when the clients have paused.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+import grpc
+import numpy as np
+import pyvips
+
+from client import Client, ImageError, Security, UnavailableError
+from client.images import message_of
+from client.options import Options, options_message
+from protos import open_inference_pb2 as oip
+from protos import scoring_pb2
+from service.errors import ServiceError
+from service.scoring import Scorer, whole
+
+MODELS = Path(__file__).parent.parent / "models"
+MODEL = "digits"
+SIDES = (64, 70, 96, 200, 333, 512, 1000, 2048, 4096)
+TOLERANCE = 1e-4
+"""Of averages: batches of other sizes add up in another order."""
+QUIET_SECONDS, QUIET_TICKS = 3.0, 3
+"""That a server does nothing that has answered all, and what that takes in half a second."""
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image, how it is asked for, and the average that this process gives; None: it is refused."""
+
+    image: bytes | np.ndarray
+    path: Path
+    options: Options
+    expected: np.ndarray | None
+
+
+def cases(folder: Path) -> list[Case]:
+    """Images of all sizes, each with a few ways to ask; large ones with those that are quick."""
+    scorer, source, made = Scorer(MODELS), np.random.default_rng(0), []
+    for side in SIDES:
+        pixels = source.integers(0, 256, (side, side + side % 7), np.uint8)
+        picture = pyvips.Image.new_from_memory(pixels.tobytes(), pixels.shape[1], side, 1, "uchar")
+        path = folder / f"{side}.tif"
+        path.write_bytes(picture.write_to_buffer(".tif", tile=True, compression="deflate"))
+        ways: list[Options] = [
+            {},
+            {"stride": 16, "flip": side < 1000},
+            {"average": "probabilities", "border": "anchor"},
+        ]
+        if side <= 1000:
+            ways += [{"grid": True}, {"stride": 4}, {"mask": "otsu"}]
+        if 96 <= side <= 512:
+            ways += [{"mode": "crops", "stride": 24}, {"scales": ["1x", "0.8x"]}]
+        for options in ways:
+            image = path.read_bytes() if len(made) % 2 else pixels
+            request = scoring_pb2.ScoreRequest(model=MODEL, options=options_message(options), image=message_of(image))
+            try:
+                expected = np.array(whole(scorer.prepare(request)).average.values)
+            except ServiceError:
+                expected = None
+            made.append(Case(image, path, options, expected))
+    return made
+
+
+def by_score(client: Client, case: Case) -> np.ndarray:
+    """One image in one message."""
+    return np.asarray(client.score(case.image, model=MODEL, **case.options).average)
+
+
+def by_many(client: Client, case: Case) -> np.ndarray:
+    """The image twice in a stream."""
+    answers = [
+        answer for _, answer in client.score_many([("a", case.image), ("b", case.image)], model=MODEL, **case.options)
+    ]
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return np.asarray(answers[0].average)  # type: ignore[union-attr]
+
+
+def by_large(client: Client, case: Case) -> np.ndarray:
+    """The image in parts; now and then the client leaves early."""
+    with client.score_large(case.path, model=MODEL, **case.options) as run:
+        if random.random() < 0.1:
+            next(run.bands(), None)
+            return np.asarray(case.expected)
+        return np.asarray(run.result().average)
+
+
+class Tally:
+    """What happened."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.wrong: list[str] = []
+
+    def ask(self, client: Client, way: Callable[[Client, Case], np.ndarray], case: Case) -> None:
+        """Ask once, and compare."""
+        name = f"{way.__name__[3:]} {case.path.stem}² {dict(case.options)}"
+        try:
+            got = way(client, case)
+        except ImageError as error:
+            if case.expected is not None:
+                self.wrong.append(f"{name}: {error}")
+            self.counts["refused"] += 1
+            return
+        except UnavailableError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                self.wrong.append(f"{name}: {error}")
+            self.counts["busy"] += 1
+            return
+        except Exception as error:  # whatever it is, it is wrong
+            self.wrong.append(f"{name}: {type(error).__name__}: {error}")
+            return
+        if case.expected is None or not np.allclose(got, case.expected, rtol=0, atol=TOLERANCE):
+            self.wrong.append(f"{name}: another answer")
+        self.counts[way.__name__[3:]] += 1
+
+
+def usage(process: int) -> tuple[float, int, int]:
+    """A process's memory in MB, its threads and its open files."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    files = len(list(Path(f"/proc/{process}/fd").iterdir()))
+    return int(status["VmRSS"].split()[0]) / 1e3, int(status["Threads"]), files
+
+
+def infer(channel: grpc.Channel, case: Case) -> None:
+    """One image by the Open Inference Protocol, whose answer need only be there."""
+    tensor = oip.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+    tensor.contents.bytes_contents.append(case.path.read_bytes())
+    request = oip.ModelInferRequest(model_name=MODEL, inputs=[tensor])
+    request.outputs.add(name="average")
+    channel.unary_unary(INFER)(request.SerializeToString(), timeout=300)
+
+
+def idle(process: int) -> float:
+    """For how long a process does nothing, as far as it is watched."""
+    began, before = time.monotonic(), ticks(process)
+    while time.monotonic() - began < QUIET_SECONDS:
+        time.sleep(0.5)
+        now = ticks(process)
+        if now - before > QUIET_TICKS:
+            break
+        before = now
+    return time.monotonic() - began
+
+
+def ticks(process: int) -> int:
+    """A process's CPU time, in hundredths of a second."""
+    return sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+
+def work(address: str, every: list[Case], tally: Tally, end: Event, go_on: Event, seed: int) -> None:
+    """One client's loop."""
+    chance = random.Random(seed)  # noqa: S311 (no secret)
+    with Client(address, security=Security()) as client, grpc.insecure_channel(address) as channel:
+        while go_on.wait() and not end.is_set():
+            case = chance.choice(every)
+            way = chance.choice([by_score, by_score, by_many, by_large, infer])
+            if way is not infer:
+                tally.ask(client, way, case)
+            elif case.expected is not None:
+                try:
+                    infer(channel, case)
+                    tally.counts["infer"] += 1
+                except grpc.RpcError as error:
+                    if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                        tally.wrong.append(f"infer {case.path.stem}: {error.code().name}: {error.details()}")
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--clients", type=int, default=64)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        every = cases(Path(folder))
+        command = [sys.executable, "-m", "service", "--models", str(MODELS), "--listen", "127.0.0.1:0"]
+        with (
+            Path(folder, "log").open("w+") as log,
+            subprocess.Popen([*command, "--metrics", "127.0.0.1:0", "--spool", folder], stderr=log) as server,
+        ):
+            while not Path(folder, "log").read_text():
+                time.sleep(0.1)
+            address = json.loads(Path(folder, "log").read_text().splitlines()[0])["address"]
+            tally, samples = soak(address, server.pid, every, arguments)
+            server.terminate()
+            server.wait(120)
+            codes = Counter(json.loads(line).get("code") for line in Path(folder, "log").read_text().splitlines())
+    report(tally, samples, codes)
+    sys.exit(1 if tally.wrong or server.returncode or codes["INTERNAL"] else 0)
+
+
+def soak(
+    address: str, server: int, every: list[Case], arguments: argparse.Namespace
+) -> tuple[Tally, list[tuple[float, int, int]]]:
+    """Have all clients ask for so many minutes; returns what happened and the server's usage, twice."""
+    tally, end, go_on, samples = Tally(), Event(), Event(), []
+    go_on.set()
+    with ThreadPoolExecutor(arguments.clients) as pool:
+        for seed in range(arguments.clients):
+            pool.submit(work, address, every, tally, end, go_on, seed)
+        for seconds in (60.0, max(1.0, arguments.minutes * 60 - 60)):
+            time.sleep(seconds)
+            print(f"under load: {dict(tally.counts)}, {usage(server)}, {len(tally.wrong)} wrong", flush=True)
+            go_on.clear()
+            while idle(server) < QUIET_SECONDS:
+                pass
+            samples.append(usage(server))
+            go_on.set()
+        end.set()
+    return tally, samples
+
+
+def report(tally: Tally, samples: list[tuple[float, int, int]], codes: Counter[str]) -> None:
+    """Print what happened."""
+    print(f"answers: {dict(tally.counts)}; statuses in the log: {dict(codes)}")
+    for name, (memory, threads, files) in zip(("after the first minute", "at the end"), samples, strict=True):
+        print(f"{name}: {memory:.0f} MB, {threads} threads, {files} open files")
+    print(f"memory: {samples[1][0] / samples[0][0]:.3f} of that after the first minute")
+    print(f"wrong: {len(tally.wrong)}")
+    for line in tally.wrong[:20]:
+        print(f"  {line}")
+
+
+if __name__ == "__main__":
+    main()

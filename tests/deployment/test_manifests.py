@@ -1,0 +1,87 @@
+"""What is deployed beside the image: Kubernetes's manifests, Prometheus's rules, Grafana's dashboard."""
+
+import json
+import re
+
+import kubernetes_validate
+import pytest
+import yaml
+from conftest import ROOT
+
+from service.settings import read_settings
+
+DEPLOY = ROOT / "deploy"
+MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "fullconv.yaml").read_text()))
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=[manifest["kind"] for manifest in MANIFESTS])
+def test_manifests_are_what_kubernetes_takes(manifest: dict) -> None:
+    """Each is valid by Kubernetes's own schema, which knows all of its fields."""
+    kubernetes_validate.validate(manifest, "1.33", strict=True)
+
+
+def test_a_manifest_with_a_mistake_is_not() -> None:
+    """The schema finds a field that there is not."""
+    wrong = {**MANIFESTS[0], "spec": {**MANIFESTS[0]["spec"], "replicsa": 2}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, "1.33", strict=True)
+
+
+def test_manifests_fit_together() -> None:
+    """The service, the budget and the autoscaler are about the deployment's pods, and ports are the image's."""
+    kinds = {manifest["kind"]: manifest for manifest in MANIFESTS}
+    labels = kinds["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert kinds["Service"]["spec"]["selector"] == labels
+    assert kinds["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    assert kinds["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == kinds["Deployment"]["metadata"]["name"]
+    (container,) = kinds["Deployment"]["spec"]["template"]["spec"]["containers"]
+    exposed = re.search(r"^EXPOSE (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert exposed
+    assert [str(port["containerPort"]) for port in container["ports"]] == exposed[1].split()
+    user = re.search(r"^USER (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert user
+    assert kinds["Deployment"]["spec"]["template"]["spec"]["securityContext"]["runAsUser"] == int(user[1])
+
+
+def test_the_image_starts_with_settings_that_there_are() -> None:
+    """The command in the Dockerfile can be read."""
+    command = re.search(r"^CMD (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert command
+    settings = read_settings(json.loads(command[1]))
+    assert settings.listen == "0.0.0.0:8500"
+
+
+def exported() -> set[str]:
+    """The names of all metrics, as Prometheus sees them."""
+    from service import metrics  # noqa: PLC0415 (its registry fills as it is imported)
+    from service.admission import Admission  # noqa: PLC0415
+    from service.engine.scheduler import Scheduler  # noqa: PLC0415
+    from service.limits import Limits  # noqa: PLC0415
+
+    scheduler = Scheduler(slots=1)
+    metrics.watch(Admission(Limits()), scheduler)
+    scheduler.close()
+    ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}
+    return {family.name + end for family in metrics.REGISTRY.collect() for end in ends[family.type]}
+
+
+def test_dashboard_and_alerts_ask_for_metrics_that_there_are() -> None:
+    """Every name in an expression is exported, and every metric is shown somewhere."""
+    dashboard = json.loads((DEPLOY / "grafana" / "fullconv.json").read_text())
+    rules = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"][0]["rules"]
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked = {
+        name for text in (*expressions, *(rule["expr"] for rule in rules)) for name in re.findall(r"fullconv_\w+", text)
+    }
+    there = exported()
+    assert asked <= there
+    shown = {re.sub("_(total|bucket|sum|count)$", "", name) for name in asked}
+    assert {re.sub("_(total|bucket|sum|count)$", "", name) for name in there} - shown <= {"fullconv_queue_bytes_limit"}
+
+
+def test_alerts_are_in_the_guide() -> None:
+    """Each alert's name is in docs/operations.md, which says what to do."""
+    guide = (ROOT / "docs" / "operations.md").read_text()
+    for rule in yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"][0]["rules"]:
+        assert rule["alert"] in guide
+        assert rule["annotations"]["summary"]
