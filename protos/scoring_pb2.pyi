@@ -74,14 +74,16 @@ class ScoreRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., options: _Optional[_Union[ScoreOptions, _Mapping]] = ...) -> None: ...
 
 class Image(_message.Message):
-    __slots__ = ("name", "encoded", "raw")
+    __slots__ = ("name", "encoded", "raw", "path")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ENCODED_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
     name: str
     encoded: bytes
     raw: RawImage
-    def __init__(self, name: _Optional[str] = ..., encoded: _Optional[bytes] = ..., raw: _Optional[_Union[RawImage, _Mapping]] = ...) -> None: ...
+    path: str
+    def __init__(self, name: _Optional[str] = ..., encoded: _Optional[bytes] = ..., raw: _Optional[_Union[RawImage, _Mapping]] = ..., path: _Optional[str] = ...) -> None: ...
 
 class RawImage(_message.Message):
     __slots__ = ("height", "width", "channels", "dtype", "data")
@@ -306,18 +308,20 @@ class ScoreLargeRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[LargeImage, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class LargeImage(_message.Message):
-    __slots__ = ("model", "version", "name", "options", "raw")
+    __slots__ = ("model", "version", "name", "options", "raw", "path")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     name: str
     options: ScoreOptions
     raw: RawImage
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., name: _Optional[str] = ..., options: _Optional[_Union[ScoreOptions, _Mapping]] = ..., raw: _Optional[_Union[RawImage, _Mapping]] = ...) -> None: ...
+    path: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., name: _Optional[str] = ..., options: _Optional[_Union[ScoreOptions, _Mapping]] = ..., raw: _Optional[_Union[RawImage, _Mapping]] = ..., path: _Optional[str] = ...) -> None: ...
 
 class ScoreLargeResponse(_message.Message):
     __slots__ = ("start", "progress", "rows", "summary")

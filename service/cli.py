@@ -37,6 +37,8 @@ def _check(settings: Settings) -> None:
     """Raise an OSError for files and directories that are not as they must be."""
     if not settings.models.is_dir():
         raise NotADirectoryError(f"models: expected a directory, got {settings.models}")
+    if settings.images is not None and not settings.images.is_dir():
+        raise NotADirectoryError(f"images: expected a directory, got {settings.images}")
     if not settings.spool.is_dir() or not os.access(settings.spool, os.W_OK | os.X_OK):
         raise NotADirectoryError(f"spool: expected a directory that can be written, got {settings.spool}")
 

@@ -21,6 +21,7 @@ from service.engine.session import Session
 from service.errors import LimitError
 from service.images.mask import Both, Drawn, Mask, drawn, foreground
 from service.images.picture import Picture, check_size, open_image
+from service.images.shelf import Shelf
 from service.limits import Limits
 from service.options import Options, resolve
 from service.plan import Plan, make_plan
@@ -35,9 +36,10 @@ CLASS_BYTES, REST_BYTES = 300, 4096  # of an answer, beside the grid
 class Scorer:
     """Scores images with the models of a repository; loads each model once."""
 
-    def __init__(self, models: Path | Registry, limits: Limits | None = None) -> None:
+    def __init__(self, models: Path | Registry, limits: Limits | None = None, shelf: Shelf | None = None) -> None:
         self.registry = models if isinstance(models, Registry) else Registry(models)
         self.limits = limits or Limits()
+        self.shelf = shelf or Shelf()
         self._plans: OrderedDict[tuple[StoredModel, bytes, tuple[int, int], int], Plan] = OrderedDict()
 
     def model(self, name: str, version: str = "") -> StoredModel:
@@ -114,7 +116,9 @@ class Scorer:
         message.
         """
         resolve(self.model(request.model, request.version), request.options)
-        run = self.plan(open_image(request.image), request, engine, pixels=self.limits.image_pixels)
+        image = request.image
+        picture = self.shelf.picture(image.path) if image.WhichOneof("pixels") == "path" else open_image(image)
+        run = self.plan(picture, request, engine, pixels=self.limits.image_pixels)
         if request.options.grid:
             check_answer(run, self.limits.message_bytes // share)
         if not request.options.plan_only:

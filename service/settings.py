@@ -121,6 +121,7 @@ class Settings(BaseSettings):
     max_plan_mib: Mib = Field(DEFAULTS.plan_bytes // MIB, description="Memory of one image, as planned.")
     max_megapixels: float = Field(DEFAULTS.image_pixels / 1e6, ge=0.001, le=4294, description="Pixels of one image.")
     max_message_mib: int = Field(DEFAULTS.message_bytes // MIB, ge=1, le=2047, description="One message, either way.")
+    images: Path | None = Field(None, description="A directory whose files requests may name by their paths.")
     spool: Path = Field(Path(tempfile.gettempdir()), description="Where large files lie while they are scored.")
     spool_mib: Mib = Field(DEFAULTS.spool_bytes // MIB, description="Those files together.")
 

@@ -272,8 +272,10 @@ def open_image(image: scoring_pb2.Image) -> VipsPicture | RawPicture:
             return open_bytes(image.encoded, name=name)
         case "raw":
             return open_raw(image.raw, name=name)
+        case "path":
+            raise ImageError(f"{name}: path: expected encoded or raw pixels, got a path")
         case _:
-            raise ImageError(f"{name}: image: expected encoded or raw pixels, got neither")
+            raise ImageError(f"{name}: image: expected encoded or raw pixels, or a path, got none")
 
 
 def _open(name: str, load: Callable[..., pyvips.Image], read: Callable[[], BinaryIO]) -> VipsPicture:

@@ -47,6 +47,11 @@ class ScoreLarge:
         await self._quick.run(lambda _: image.check(raw=start.HasField("raw")), job)
         name = start.name or "image"
         workers = self._quick if request.options.plan_only else self._workers
+        if start.path and start.HasField("raw"):
+            raise OptionError("path: expected no raw pixels with it, got both")
+        if start.path:
+            await workers.run(lambda job: image.score(self._scorer.shelf.picture(start.path), job), job)
+            return
         if start.HasField("raw"):
             await workers.run(lambda job: image.score_rows(name, start.raw, job), job)
             return

@@ -21,6 +21,7 @@ from service import machine, metrics
 from service.admission import Admission
 from service.engine.registry import Registry
 from service.engine.scheduler import Scheduler
+from service.images.shelf import Shelf
 from service.log import log
 from service.rpc.access import Access, Tokens
 from service.rpc.calls import Calls
@@ -48,7 +49,7 @@ async def serve(settings: Settings) -> None:
     scheduler = Scheduler(slots=settings.slots, batching=settings.batching, observe=metrics.batch)
     admission, calls = Admission(limits), Calls(Access(tokens))
     spool = Spool(settings.spool, limits.spool_bytes)
-    scoring = ScoringServicer(Scorer(registry, limits), scheduler, admission, spool, calls)
+    scoring = ScoringServicer(Scorer(registry, limits, Shelf(settings.images)), scheduler, admission, spool, calls)
     metrics.watch(admission, scheduler)
     checks = health.aio.HealthServicer()
     models = Models(registry, checks)
