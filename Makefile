@@ -19,8 +19,8 @@ demo: .venv/base  ## convert the shipped checkpoint, score the shipped page, dra
 	$(BIN)/python models/digits/count_found.py build/page.npz
 	@echo "the heatmap: build/page-heatmap.png"
 
-test: .venv/dev  ## everything that needs no PyTorch, containers or extras
-	$(BIN)/pytest -m "not torch and not compose and not extras"
+test: .venv/dev  ## everything that needs no PyTorch, containers, other servers' clients or extras
+	$(BIN)/pytest -m "not torch and not compose and not clients and not extras"
 
 check: .venv/dev  ## format, lint, types, stubs, proto contract, locks
 	$(BIN)/ruff format --check $(CHECKED)

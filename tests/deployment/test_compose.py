@@ -6,6 +6,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 
 import grpc
 import pytest
@@ -81,6 +84,35 @@ def test_health_and_models(address: str) -> None:
     assert inspect()["State"]["Health"]["Status"] == "healthy"
 
 
+@pytest.mark.clients
+def test_triton_clients_are_answered(address: str) -> None:
+    """Triton's stock client, unchanged, gets from the container what it gets from this process."""
+    script = ROOT / "tests" / "deployment" / "triton_client.py"
+    command = [ROOT / "build" / "clients" / "bin" / "python", script, address, "digits", PAGE]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    got = json.loads(result.stdout.splitlines()[-1])["sync"]["encoded"]
+    run = LocalScorer(ROOT / "models").start(PAGE, scoring_pb2.ScoreRequest(model="digits"))
+    list(run.bands())
+    assert got["average"][0] == pytest.approx(list(run.answer().average.values), abs=1e-5)
+
+
+def test_metrics_are_exported_inside(address: str) -> None:  # noqa: ARG001 (the server must be up)
+    """Prometheus, in the same network, gets the metrics; nobody outside does."""
+    script = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8501/metrics').read().decode())"
+    assert "fullconv_requests_total" in compose("exec", "--no-TTY", "server", "python", "-c", script)
+    assert "8501/tcp" not in [name for name, ports in inspect()["NetworkSettings"]["Ports"].items() if ports]
+
+
+def test_the_monitoring_profile_is_whole(address: str) -> None:
+    """Compose takes the profile with Prometheus and Grafana, and every file that it mounts is there."""
+    config = json.loads(compose("--profile", "monitoring", "config", "--format", "json", address=address))
+    assert set(config["services"]) == {"server", "prometheus", "grafana"}
+    for service in config["services"].values():
+        for volume in service["volumes"]:
+            assert volume["type"] == "volume" or Path(volume["source"]).exists()
+
+
 def test_the_container_is_locked_down(address: str) -> None:  # noqa: ARG001 (the server must be up)
     """Not root, a root that cannot be written, models that cannot either, no capabilities; no compiler, no torch."""
     details = inspect()
@@ -93,6 +125,27 @@ def test_the_container_is_locked_down(address: str) -> None:  # noqa: ARG001 (th
     script = f"import importlib.util as u, shutil; print([u.find_spec(n) for n in {absent}], shutil.which('gcc'))"
     output = compose("exec", "--no-TTY", "server", "python", "-c", script)
     assert output.strip() == "[None, None, None] None"
+
+
+def test_three_servers_share_the_work(address: str) -> None:
+    """With --scale server=3 there are three, which a client asks in turn; when one is killed, no request fails."""
+    with ExitStack() as free:
+        ports = [free.enter_context(socket.socket()) for _ in range(3)]
+        for port in ports:
+            port.bind(("127.0.0.1", 0))
+        first = max(port.getsockname()[1] for port in ports) + 1
+    wanted = f"127.0.0.1:{first}-{first + 2}"
+    compose("up", "--wait", "--detach", "--scale", "server=3", address=wanted)
+    containers = compose("ps", "--quiet", "server", address=wanted).split()
+    assert len(containers) == 3
+    servers = ",".join(f"127.0.0.1:{first + number}" for number in range(3))
+    with Client(servers, timeout=60) as client, ThreadPoolExecutor(8) as pool:
+        expected = client.score(PAGE, model="digits").average
+        pending = [pool.submit(client.score, PAGE, model="digits") for _ in range(60)]
+        subprocess.run(["docker", "kill", containers[0]], check=True, capture_output=True)
+        for future in pending:
+            assert (future.result().average == expected).all()
+    compose("up", "--wait", "--detach", "--scale", "server=1", address=address)
 
 
 def test_stopping_is_clean(address: str) -> None:

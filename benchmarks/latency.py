@@ -1,0 +1,180 @@
+"""What small requests and health checks wait for while a huge image is scored, and while large messages arrive.
+
+    python benchmarks/latency.py [--model digits | vgg16] [--side 32768] [--seconds 30]
+
+Starts a server, and asks it for images as large as a window, one after the other, and for its health: first with
+nothing beside them, then while an image of `side`² pixels is scored by ScoreLarge, then while messages of 62 MiB arrive
+as well. VGG-16 has random weights. Prints the median, the 95th and 99th percentile and the longest wait of each, in
+milliseconds.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event, Thread
+
+import grpc
+import numpy as np
+from dense_against_crops import convert
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from client import Client, ScoringError
+from protos import scoring_pb2
+
+MODELS = Path(__file__).parent.parent / "models"
+MESSAGE = 62 << 20
+PAUSE = 0.02
+
+
+def repository(model: str, folder: Path) -> Path:
+    """The models that are shipped, or one that is made."""
+    if model == "digits":
+        return MODELS
+    convert(model, folder)
+    return folder
+
+
+@contextmanager
+def served(models: Path) -> Iterator[str]:
+    """A server's address, as long as the block."""
+    command = [sys.executable, "-m", "service", "--models", str(models), "--listen", "127.0.0.1:0"]
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen([*command, "--metrics", "127.0.0.1:0"], stderr=log) as server,  # noqa: S603 (its own server)
+    ):
+        while not log.tell():
+            time.sleep(0.1)
+            log.seek(0, 2)
+        log.seek(0)
+        try:
+            yield json.loads(log.readline())["address"]
+        finally:
+            server.kill()
+
+
+def waits(ask: Callable[[], object], seconds: float) -> list[float]:
+    """How long each of many calls takes, one after the other, in milliseconds."""
+    took, until = [], time.monotonic() + seconds
+    while time.monotonic() < until:
+        began = time.perf_counter()
+        ask()
+        took.append((time.perf_counter() - began) * 1e3)
+        time.sleep(PAUSE)
+    return took
+
+
+def both(address: str, model: str, window: np.ndarray, seconds: float) -> dict[str, list[float]]:
+    """The waits of small requests and of health checks, side by side."""
+    found: dict[str, list[float]] = {}
+    with Client(address) as client, grpc.insecure_channel(address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        calls: dict[str, Callable[[], object]] = {
+            "small requests": lambda: client.score(window, model=model),
+            "health": lambda: health.Check(health_pb2.HealthCheckRequest()),
+        }
+
+        def measure(name: str) -> None:
+            found[name] = waits(calls[name], seconds)
+
+        threads = [Thread(target=measure, args=[name]) for name in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return found
+
+
+@contextmanager
+def scoring(address: str, model: str, side: int, channels: int) -> Iterator[None]:
+    """Score a huge image as long as the block."""
+    row = np.random.default_rng(0).integers(0, 256, (1, side, channels), np.uint8)
+    tiles: list[int] = []
+    with (
+        Client(address) as client,
+        client.score_large(
+            np.broadcast_to(row, (side, side, channels)),
+            model=model,
+            progress=lambda what, done, _: tiles.append(done) if what == "scoring" else None,
+        ) as run,
+    ):
+
+        def take() -> None:
+            with suppress(ScoringError):  # it is left in the middle
+                run.answer()
+
+        taker = Thread(target=take)
+        taker.start()
+        while not tiles:
+            time.sleep(0.1)
+        first = tiles[-1]
+        yield
+        every = sum(view.tiles for view in run.response.plan.views)
+        print(f"  meanwhile {tiles[-1] - first} of {every} tiles were scored")
+        run.close()
+        taker.join()
+
+
+@contextmanager
+def sending(address: str) -> Iterator[None]:
+    """Send large messages as long as the block, which are refused when they are there."""
+    request = scoring_pb2.ScoreRequest(model="none", image=scoring_pb2.Image(encoded=bytes(MESSAGE)))
+    end, sent = Event(), []
+
+    def send() -> None:
+        with Client(address) as client:
+            while not end.is_set():
+                with suppress(ScoringError):
+                    client._score(request, None)  # noqa: SLF001 (as it is)
+                sent.append(1)
+
+    sender = Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        end.set()
+        sender.join()
+        print(f"  meanwhile {len(sent)} messages of {MESSAGE >> 20} MiB arrived")
+
+
+def report(name: str, found: dict[str, list[float]]) -> None:
+    """Print what was measured."""
+    for kind, took in found.items():
+        median, most, nearly_all = np.percentile(took, [50, 95, 99])
+        print(
+            f"{name:42} {kind:15} {median:9.1f} {most:9.1f} {nearly_all:9.1f} {max(took):9.1f} {len(took):7}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("digits", "vgg16"), default="digits")
+    parser.add_argument("--side", type=int, default=32768)
+    parser.add_argument("--seconds", type=float, default=30)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, served(repository(options.model, Path(folder))) as address:
+        with Client(address) as client:
+            spec = client.model(options.model).spec
+            shape = (spec.window.height, spec.window.width, spec.input.channels)
+            window = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+            for _ in range(20):
+                client.score(window, model=options.model)
+        print(f"{'ms':58} {'median':>9} {'95 %':>9} {'99 %':>9} {'most':>9} {'calls':>7}")
+        report("nothing beside", both(address, options.model, window, options.seconds))
+        large = f"{options.side}² pixels beside"
+        with scoring(address, options.model, options.side, spec.input.channels):
+            report(large, both(address, options.model, window, options.seconds))
+            with sending(address):
+                report(f"{large}, and large messages", both(address, options.model, window, options.seconds))
+
+
+if __name__ == "__main__":
+    main()

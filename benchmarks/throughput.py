@@ -1,0 +1,121 @@
+"""Window-sized images a second, by a server to its clients and by ONNX Runtime alone at its best batch size, in turn.
+
+    python benchmarks/throughput.py [--model digits | vgg16] [--clients 64] [--rounds 3] [--png]
+
+ONNX Runtime alone runs batches of 1, 2, 4, ... windows in a process of its own, with nothing around it. The server gets
+the same windows from a client in another process on the same CPUs, so many at once. The ratio of every pair counts.
+"""
+
+import argparse
+import asyncio
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pyvips
+from latency import repository, served
+
+from client.images import message_of
+from protos import scoring_pb2
+from service.scoring import Scorer
+
+BATCHES = (1, 2, 4, 8, 16, 32)
+METHOD = "/fullconv.v1.Scoring/Score"
+
+
+def alone(models: Path, model: str, seconds: float) -> tuple[float, int]:
+    """Windows a second of ONNX Runtime at its best batch size, and that size."""
+    scorer = Scorer(models)
+    stored = scorer.model(model)
+    session = scorer.session(stored, 0)
+    shape = (stored.spec.window.height, stored.spec.window.width, stored.spec.input.channels)
+    window = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    rates = {}
+    for size in BATCHES:
+        session.dense([window] * size)
+        began, runs = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds / len(BATCHES):
+            session.dense([window] * size)
+            runs += 1
+        rates[size] = runs * size / (time.perf_counter() - began)
+    best = max(rates, key=lambda size: rates[size])
+    return rates[best], best
+
+
+async def asked(address: str, request: bytes, clients: int, seconds: float) -> tuple[float, float]:
+    """Images a second that a server answers to so many callers, and the 95th percentile of their waits in ms."""
+    took: list[float] = []
+    async with grpc.aio.insecure_channel(address) as channel:
+        score = channel.unary_unary(METHOD, response_deserializer=scoring_pb2.ScoreResponse.FromString)
+
+        async def caller(until: float) -> None:
+            while (began := time.perf_counter()) < until:
+                await score(request)
+                took.append(time.perf_counter() - began)
+
+        await asyncio.gather(*(caller(time.perf_counter() + 1) for _ in range(clients)))
+        took.clear()
+        began = time.perf_counter()
+        await asyncio.gather(*(caller(began + seconds) for _ in range(clients)))
+        return len(took) / (time.perf_counter() - began), float(np.percentile(took, 95)) * 1e3
+
+
+def request_of(models: Path, model: str, *, png: bool) -> bytes:
+    """A window as a request: raw, or as a PNG file."""
+    spec = Scorer(models).model(model).spec
+    shape = (spec.window.height, spec.window.width, spec.input.channels)
+    window = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    image = message_of(pyvips.Image.new_from_array(window).write_to_buffer(".png") if png else window)
+    return scoring_pb2.ScoreRequest(model=model, image=image).SerializeToString()
+
+
+def in_a_process(*arguments: str) -> list[float]:
+    """What this program prints when it is run for one measurement."""
+    command = [sys.executable, __file__, *arguments]
+    return [float(word) for word in subprocess.run(command, check=True, capture_output=True).stdout.split()]  # noqa: S603
+
+
+def main() -> None:
+    """Run it; --measure is for the processes that it starts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("digits", "vgg16"), default="digits")
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=12)
+    parser.add_argument("--png", action="store_true")
+    parser.add_argument("--measure", nargs=2, metavar=("WHAT", "WHERE"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        what, where = options.measure
+        if what == "alone":
+            print(*alone(Path(where), options.model, options.seconds))
+        else:
+            models, _, address = where.rpartition("@")
+            request = request_of(Path(models), options.model, png=options.png)
+            print(*asyncio.run(asked(address, request, options.clients, options.seconds)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        models = repository(options.model, Path(folder))
+        flags = ["--model", options.model, "--clients", str(options.clients), "--seconds", str(options.seconds)]
+        flags += ["--png"] * options.png
+        ratios = []
+        with served(models) as address:
+            for _ in range(options.rounds):
+                best, size = in_a_process(*flags, "--measure", "alone", str(models))
+                rate, wait = in_a_process(*flags, "--measure", "served", f"{models}@{address}")
+                ratios.append(rate / best)
+                print(
+                    f"alone {best:8.1f}/s in batches of {size:.0f}; served {rate:8.1f}/s to {options.clients} callers, "
+                    f"95 % within {wait:.0f} ms; ratio {ratios[-1]:.3f}",
+                    flush=True,
+                )
+        print(f"median ratio {statistics.median(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Triton's and KServe's stock clients, unchanged, against a server of ours."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from servers import Server, running
+
+from client.images import message_of
+from client.options import options_message
+from protos import scoring_pb2
+from service.scoring import Scorer, whole
+
+pytestmark = pytest.mark.clients
+
+MODELS = ROOT / "models"
+PAGE = MODELS / "digits" / "page.png"
+PYTHON = ROOT / "build" / "clients" / "bin" / "python"
+WINDOWS = np.random.default_rng(0).integers(0, 256, (3, 90, 110, 1), np.uint8)
+
+
+def run(script: str, *arguments: str) -> dict[str, Any]:
+    """What a script of the clients' own Python prints."""
+    command = [PYTHON, ROOT / "tests" / "deployment" / script, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server of the shipped model."""
+    with running(MODELS) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def triton(server: Server) -> dict[str, Any]:
+    """What Triton's client got."""
+    return run("triton_client.py", server.address, "digits", str(PAGE))
+
+
+def expected(image: np.ndarray | Path, **options: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (classes, rows, cols) and average (classes) of this process."""
+    request = scoring_pb2.ScoreRequest(
+        model="digits", options=options_message({"grid": True, **options}), image=message_of(image)
+    )
+    answer = whole(Scorer(MODELS).prepare(request))
+    scores = np.frombuffer(answer.scores, "<f4").reshape(answer.grid.rows, answer.grid.cols, -1)
+    return np.moveaxis(scores, -1, 0), np.array(answer.average.values)
+
+
+def check(got: dict[str, Any], images: list[np.ndarray | Path]) -> None:
+    """An answer is that of this process, image by image."""
+    scores, averages = (np.stack(each) for each in zip(*(expected(image) for image in images), strict=True))
+    assert got["shape"] == list(scores.shape)
+    np.testing.assert_allclose(got["average"], averages, rtol=0, atol=1e-5)
+    assert got["sum"] == pytest.approx(scores.sum(dtype=np.float64), rel=1e-5)
+
+
+def test_images_are_scored_alike(triton: dict[str, Any]) -> None:
+    """Encoded images and tensors of any size, by the plain client and the asyncio one, get what this process gives."""
+    check(triton["sync"]["encoded"], [PAGE])
+    check(triton["sync"]["windows"], list(WINDOWS))
+    check(triton["aio"], [WINDOWS[0]])
+
+
+def test_parameters_and_classification(triton: dict[str, Any]) -> None:
+    """Options are parameters; the highest averages come with their labels."""
+    for place, window in enumerate(WINDOWS):
+        _, average = expected(window, stride=16)
+        for position, word in zip(np.argsort(-average)[:2], triton["sync"]["named"][2 * place :], strict=False):
+            score, index, label = word.split(":")
+            assert (float(score), int(index)) == (pytest.approx(average[position], abs=1e-5), position)
+            assert label in ("background", str(position))
+
+
+def test_streams(triton: dict[str, Any]) -> None:
+    """A stream answers every request; one that fails is an error of its own, and the answer to it is final."""
+    errors, numbers, final = triton["stream"]
+    assert numbers == ["0", "1", "2", "3", "4", "6", "7"]
+    assert len(errors) == 1
+    assert "expected at least the model's window" in errors[0]
+    assert final == [True]
+
+
+def test_metadata(triton: dict[str, Any]) -> None:
+    """Tensors, the repository and what was asked so far are what they are."""
+    sync = triton["sync"]
+    assert sync["metadata"]["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": ["-1", "-1", "-1", "1"]}]
+    assert [tensor["name"] for tensor in sync["metadata"]["outputs"]] == ["scores", "average"]
+    assert sync["config"]["config"]["output"][1]["dims"] == ["-1", "11"]
+    assert sync["index"] == {"models": [{"name": "digits", "version": "1", "state": "READY"}]}
+    (statistics,) = sync["statistics"]["model_stats"]
+    assert int(statistics["inference_count"]) == 7
+    assert int(statistics["inference_stats"]["success"]["count"]) == 7
+    assert 0 < int(statistics["execution_count"]) <= 7
+
+
+def test_refusals_have_reasons(triton: dict[str, Any]) -> None:
+    """Shared memory, loading, uploads, wrong tensors and unknown parameters are refused, and why."""
+    memory, load, upload, unknown, wrong_type, small, parameter = triton["sync"]["refused"]
+    assert "shared memory is not supported" in memory
+    assert "UNIMPLEMENTED" in load
+    assert "models come from the repository" in upload
+    assert "NOT_FOUND" in unknown
+    assert "expected UINT8, UINT16, BYTES, got 'FP32'" in wrong_type
+    assert "expected at least the model's window of 70×70 pixels, got 110×20" in small
+    assert "parameters: expected stride" in parameter
+
+
+def test_kserve(server: Server) -> None:
+    """KServe's client gets the same."""
+    check(run("kserve_client.py", server.address, "digits"), list(WINDOWS))
