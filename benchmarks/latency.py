@@ -16,8 +16,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import get_context
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
+from typing import Any
 
 import grpc
 import numpy as np
@@ -41,9 +43,9 @@ def repository(model: str, folder: Path) -> Path:
 
 
 @contextmanager
-def served(models: Path) -> Iterator[str]:
-    """A server's address, as long as the block."""
-    command = [sys.executable, "-m", "service", "--models", str(models), "--listen", "127.0.0.1:0"]
+def served(models: Path, *settings: str) -> Iterator[tuple[str, int]]:
+    """A server's address and its process, as long as the block."""
+    command = [sys.executable, "-m", "service", "--models", str(models), "--listen", "127.0.0.1:0", *settings]
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen([*command, "--metrics", "127.0.0.1:0"], stderr=log) as server,  # noqa: S603 (its own server)
@@ -53,7 +55,7 @@ def served(models: Path) -> Iterator[str]:
             log.seek(0, 2)
         log.seek(0)
         try:
-            yield json.loads(log.readline())["address"]
+            yield json.loads(log.readline())["address"], server.pid
         finally:
             server.kill()
 
@@ -120,27 +122,33 @@ def scoring(address: str, model: str, side: int, channels: int) -> Iterator[None
         taker.join()
 
 
+def send(address: str, sent: Any) -> None:  # noqa: ANN401 (a number in shared memory)
+    """Send large messages, which are refused when they are there."""
+    request = scoring_pb2.ScoreRequest(model="none", image=scoring_pb2.Image(encoded=bytes(MESSAGE)))
+    data = request.SerializeToString()
+    with grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)]) as channel:
+        score = channel.unary_unary("/fullconv.v1.Scoring/Score")
+        while True:
+            with suppress(grpc.RpcError):
+                score(data)
+            sent.value += 1
+
+
 @contextmanager
 def sending(address: str) -> Iterator[None]:
-    """Send large messages as long as the block, which are refused when they are there."""
-    request = scoring_pb2.ScoreRequest(model="none", image=scoring_pb2.Image(encoded=bytes(MESSAGE)))
-    end, sent = Event(), []
-
-    def send() -> None:
-        with Client(address) as client:
-            while not end.is_set():
-                with suppress(ScoringError):
-                    client._score(request, None)  # noqa: SLF001 (as it is)
-                sent.append(1)
-
-    sender = Thread(target=send)
+    """Send large messages from a process of its own as long as the block."""
+    spawn = get_context("spawn")
+    sent = spawn.Value("i", 0)
+    sender = spawn.Process(target=send, args=(address, sent), daemon=True)
     sender.start()
+    while not sent.value:
+        time.sleep(0.1)
     try:
         yield
     finally:
-        end.set()
+        sender.kill()
         sender.join()
-        print(f"  meanwhile {len(sent)} messages of {MESSAGE >> 20} MiB arrived")
+        print(f"  meanwhile {sent.value} messages of {MESSAGE >> 20} MiB arrived")
 
 
 def report(name: str, found: dict[str, list[float]]) -> None:
@@ -160,7 +168,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=32768)
     parser.add_argument("--seconds", type=float, default=30)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, served(repository(options.model, Path(folder))) as address:
+    with tempfile.TemporaryDirectory() as folder, served(repository(options.model, Path(folder))) as (address, _):
         with Client(address) as client:
             spec = client.model(options.model).spec
             shape = (spec.window.height, spec.window.width, spec.input.channels)

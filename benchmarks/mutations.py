@@ -195,8 +195,9 @@ def scalar(field: FieldDescriptor, old: object, chance: Random) -> object:
             return chance.choice([0.0, -1.0, 1e38, float("nan"), float("inf")])
         case FieldDescriptor.TYPE_ENUM:
             return chance.choice([entry.number for entry in field.enum_type.values] if field.enum_type else [0])
-    bits = 31 if field.type == FieldDescriptor.TYPE_INT32 else 63
-    least = 0 if field.type == FieldDescriptor.TYPE_UINT64 else -(1 << bits)
+    bits = {FieldDescriptor.TYPE_INT32: 31, FieldDescriptor.TYPE_UINT32: 32}.get(field.type, 63)
+    unsigned = field.type in (FieldDescriptor.TYPE_UINT32, FieldDescriptor.TYPE_UINT64)
+    least = 0 if unsigned else -(1 << bits)
     return chance.choice([*(number for number in EXTREMES if least <= number < 1 << bits), chance.randint(0, 20)])
 
 

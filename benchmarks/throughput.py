@@ -104,7 +104,7 @@ def main() -> None:
         flags = ["--model", options.model, "--clients", str(options.clients), "--seconds", str(options.seconds)]
         flags += ["--png"] * options.png
         ratios = []
-        with served(models) as address:
+        with served(models) as (address, _):
             for _ in range(options.rounds):
                 best, size = in_a_process(*flags, "--measure", "alone", str(models))
                 rate, wait = in_a_process(*flags, "--measure", "served", f"{models}@{address}")

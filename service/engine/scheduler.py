@@ -133,9 +133,13 @@ class Scheduler:
         slots: int,
         batching: Batching | None = None,
         observe: Callable[[Session, int, float], None] = lambda _session, _tiles, _seconds: None,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
-        """Start the threads; `observe` is told of every batch that ran, its tiles and seconds."""
-        self._batching, self._observe = batching or Batching(), observe
+        """Start the threads, each of which is prepared first.
+
+        `observe` is told of every batch that ran, its tiles and seconds.
+        """
+        self._batching, self._observe, self._prepare = batching or Batching(), observe, prepare
         self._changed = Lock()
         self._any, self._small = Condition(self._changed), Condition(self._changed)
         self._idle = 0
@@ -191,6 +195,7 @@ class Scheduler:
             thread.join()
 
     def _serve(self, takes_large: bool) -> None:  # noqa: FBT001 (a thread's arguments are by position)
+        self._prepare()
         for batch in iter(lambda: self._next(takes_large=takes_large), None):
             self._run(batch)
 

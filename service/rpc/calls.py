@@ -22,6 +22,8 @@ from service.rpc.status import status_of
 
 LINGER_SECONDS, LINGER_TIMES = 0.5, 20
 NAME_LETTERS = 255
+LARGE_BYTES = 1 << 20
+"""Of a message that takes a while to parse."""
 
 Request = TypeVar("Request", bound=Message)
 Result = TypeVar("Result")
@@ -35,6 +37,8 @@ class Call:
     method: str
     client: str
     """Who asks: by name where they have one, or else by address."""
+    size: int = 0
+    """Bytes of the last message that came."""
     deadline: float | None = None
     """When nobody waits any longer, on the monotonic clock."""
     record: dict[str, Any] = field(default_factory=dict)
@@ -74,7 +78,7 @@ class Calls:
 
         async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
             async def work(call: Call) -> bytes:
-                return (await method(parsed(kind, data), call)).SerializeToString()
+                return (await method(await received(kind, data, call), call)).SerializeToString()
 
             return await self._call(name, context, work)
 
@@ -93,11 +97,11 @@ class Calls:
                 except Exception:  # gRPC raises different kinds where the call has ended, as its only way to fail
                     raise CancelledRunError("the client has gone") from None
 
-            async def requests() -> AsyncIterator[Request]:  # a generator expression would begin to read unasked
+            async def requests(call: Call) -> AsyncIterator[Request]:  # an expression would begin to read unasked
                 async for data in stream:
-                    yield parsed(kind, data)
+                    yield await received(kind, data, call)
 
-            await self._call(name, context, lambda call: method(requests(), send, call))
+            await self._call(name, context, lambda call: method(requests(call), send, call))
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
@@ -129,7 +133,7 @@ class Calls:
         """Do the work of one call, and count it; whatever goes wrong becomes its status."""
         self._asked += 1
         left = context.time_remaining()
-        call = Call(name, "", None if left is None else time.monotonic() + left)
+        call = Call(name, "", deadline=None if left is None else time.monotonic() + left)
         draining = self.draining.is_set()
         if not draining:  # who is refused is not waited for, or who goes on asking would hold the end up
             self._unanswered += 1
@@ -151,6 +155,12 @@ class Calls:
     def _end(self, _: grpc.aio.ServicerContext) -> None:
         self._unanswered -= 1
         self._answered.set()
+
+
+async def received(kind: type[Request], data: bytes, call: Call) -> Request:
+    """Parse a message; a large one in a thread, so that others are answered meanwhile."""
+    call.size = len(data)
+    return parsed(kind, data) if len(data) < LARGE_BYTES else await asyncio.to_thread(parsed, kind, data)
 
 
 def parsed(kind: type[Request], data: bytes) -> Request:

@@ -20,12 +20,12 @@ TOGETHER = 32
 Requests = AsyncIterator[scoring_pb2.ScoreManyRequest]
 Send = Callable[[scoring_pb2.ScoreManyResponse], Coroutine[Any, Any, None]]
 Score = Callable[[scoring_pb2.ScoreRequest, Claim], Awaitable[scoring_pb2.ScoreResponse]]
-Admit = Callable[[int], AbstractContextManager[Claim]]
+Admit = Callable[[], AbstractContextManager[Claim]]
 Result = TypeVar("Result")
 
 
 class ScoreMany:
-    """One call; `admit` lets in a message of so many bytes, or raises BusyError."""
+    """One call; `admit` lets in the message that came last, or raises BusyError."""
 
     def __init__(self, score: Score, send: Send, admit: Admit) -> None:
         self._score, self._send, self._admit = score, send, admit
@@ -39,7 +39,7 @@ class ScoreMany:
             async with asyncio.TaskGroup() as images:
                 while (request := await self._next(requests, end)) is not None:
                     admitted = ExitStack()
-                    claim = await patiently(partial(self._entered, admitted, request.request.ByteSize()))
+                    claim = await patiently(partial(self._entered, admitted))
                     images.create_task(self._one(request, claim)).add_done_callback(partial(_close, admitted))
                     count += 1
         except ExceptionGroup as errors:  # the first one ended all others
@@ -50,8 +50,8 @@ class ScoreMany:
             raise DrainingError("the server is shutting down: send the images that have no answer to another one")
         return count
 
-    async def _entered(self, admitted: ExitStack, size: int) -> Claim:
-        return admitted.enter_context(self._admit(size))
+    async def _entered(self, admitted: ExitStack) -> Claim:
+        return admitted.enter_context(self._admit())
 
     async def _next(self, requests: Requests, end: asyncio.Task[bool]) -> scoring_pb2.ScoreManyRequest | None:
         """The next image when there is room for it; None at the end, the client's or the server's."""

@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from threading import Thread
 from typing import Any
 
 import grpc
@@ -38,15 +39,18 @@ GOODBYE_SECONDS = 0.5
 AGE_GRACE_SECONDS = 3600
 """For the calls on a connection that is renewed."""
 TOKENS_SECONDS = 5.0
+TRIM_SECONDS = 10.0
 
 
 async def serve(settings: Settings) -> None:
     """Serve until a signal; raises OSError if an address cannot be had or a file cannot be used."""
-    ort.set_global_thread_pool_sizes(settings.threads or machine.cpus(), 1)
+    start_threads(settings.threads or machine.cpus())
     limits = settings.limits
     registry = Registry(settings.models, weights_bytes=settings.weights_bytes, warm=True, pooled=True, report=reported)
     tokens = Tokens(settings.tokens) if settings.tokens else None
-    scheduler = Scheduler(slots=settings.slots, batching=settings.batching, observe=metrics.batch)
+    scheduler = Scheduler(
+        slots=settings.slots, batching=settings.batching, observe=metrics.batch, prepare=machine.stand_back
+    )
     admission, calls = Admission(limits), Calls(Access(tokens))
     spool = Spool(settings.spool, limits.spool_bytes)
     scoring = ScoringServicer(Scorer(registry, limits, Shelf(settings.images)), scheduler, admission, spool, calls)
@@ -70,6 +74,7 @@ async def serve(settings: Settings) -> None:
         await running.enter_async_context(repeated(models.look, settings.poll))
         if tokens:
             await running.enter_async_context(repeated(partial(asyncio.to_thread, tokens.refresh), TOKENS_SECONDS))
+        await running.enter_async_context(repeated(partial(asyncio.to_thread, machine.give_back_memory), TRIM_SECONDS))
         await server.start()
         for name in ("", *names):
             await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -148,6 +153,18 @@ async def repeated(work: Callable[[], Awaitable[None]], seconds: float) -> Async
         task.cancel()
 
 
+def start_threads(count: int) -> None:
+    """Start the threads that all sessions share: those that compute stand back for those that answer."""
+
+    def start() -> None:
+        machine.stand_back()
+        ort.set_global_thread_pool_sizes(count, 1)
+
+    starter = Thread(target=start)  # the pool's threads are as it is, and it ends
+    starter.start()
+    starter.join()
+
+
 def reported(model: str, version: str, error: str) -> None:
     """Say what became of a version, in the log and in the metrics."""
     metrics.loaded(model, version, error)
@@ -164,6 +181,7 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", message_bytes),
         ("grpc.max_send_message_length", message_bytes),
         ("grpc.max_concurrent_streams", settings.max_waiting),
+        ("grpc.http2.max_frame_size", (1 << 24) - 1),  # large messages in fewer pieces: nobody is served between them
         ("grpc.so_reuseport", 0),  # a second server on this port is a mistake, and an error
     ]
     if settings.max_age:

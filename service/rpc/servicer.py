@@ -44,7 +44,7 @@ class ScoringServicer:
         self, request: scoring_pb2.ScoreRequest, call: Call, *, share: int = 1
     ) -> scoring_pb2.ScoreResponse:
         """Score one image, one of so many in a message."""
-        with self._admission.admitted(call.client, request.ByteSize()) as claim:
+        with self._admission.admitted(call.client, call.size // share) as claim:
             return await self.answer(request, call, claim, share=share)
 
     def stream(self) -> AbstractContextManager[None]:
@@ -95,7 +95,7 @@ class ScoringServicer:
         """Describe one model."""
         check_names([request.model, request.version])
         call.record["model"] = request.model
-        with self._admission.admitted(call.client, request.ByteSize()):
+        with self._admission.admitted(call.client, call.size):
             response = await self._quick.run(
                 lambda _: self._scorer.describe(request.model, request.version), self._job(scoring_pb2.ScoreOptions())
             )
@@ -109,7 +109,7 @@ class ScoringServicer:
             if first.WhichOneof("part") != "start":
                 raise OptionError(f"part: expected start first, got {first.WhichOneof('part') or 'nothing'}")
             check_names([first.start.model, first.start.version, first.start.name, *first.start.options.classes])
-            with self._admission.admitted(call.client, first.start.ByteSize()) as claim:
+            with self._admission.admitted(call.client, call.size) as claim:
                 job = self._job(first.start.options, large=True)
                 await self._large.answer(first.start, requests, send, call, claim, job)
 
@@ -121,7 +121,7 @@ class ScoringServicer:
             return await self._calls.logged(one, lambda one: patiently(lambda: self.answer(request, one, claim)))
 
         with self._admission.stream():
-            many = ScoreMany(score, send, lambda size: self._admission.admitted(call.client, size))
+            many = ScoreMany(score, send, lambda: self._admission.admitted(call.client, call.size))
             call.record["images"] = await many.answer(requests, self._calls.draining)
 
     def handlers(self) -> grpc.GenericRpcHandler:

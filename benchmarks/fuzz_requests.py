@@ -1,0 +1,195 @@
+"""Malformed messages by the hundred thousand, over a real connection: no crash, no INTERNAL, no memory that grows.
+
+    python benchmarks/fuzz_requests.py [--messages 1000000] [--seed 0]
+
+Requests of every method, with images of every kind and options of every sort, are changed: their bytes blindly, their
+fields knowing what they are, and the files in them. A server answers them; every answer must have a status that a
+client can do something with. Afterwards the server must score as before. Exits with 1 otherwise.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from random import Random
+
+import grpc
+import numpy as np
+import pyvips
+from google.protobuf.message import DecodeError, Message
+from latency import MODELS, served
+from mutations import fields_of, flip_bits, move, set_bytes, set_number, set_varint, splice, truncate
+from soak import usage
+
+from client import Client
+from client.images import message_of
+from client.options import Options, options_message
+from protos import open_inference_pb2 as oip
+from protos import scoring_pb2
+
+SCORING, INFERENCE = "/fullconv.v1.Scoring/", "/inference.GRPCInferenceService/"
+BLIND = [flip_bits, set_bytes, set_number, truncate, splice, move, set_varint]
+BAD = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNAVAILABLE}
+TOGETHER = 64
+SECONDS = 60
+PIXELS = np.random.default_rng(0).integers(0, 256, (72, 75), np.uint8)
+
+
+def files() -> list[bytes]:
+    """One picture in every format that is read."""
+    image = pyvips.Image.new_from_array(PIXELS)
+    return [image.write_to_buffer(suffix) for suffix in (".png", ".jpg", ".webp", ".tif", ".tif[tile,compression=lzw]")]
+
+
+def requests() -> list[tuple[str, type[Message], list[bytes]]]:
+    """Methods, and messages that each takes: one for a call of its own, or several for a stream."""
+    ways: list[Options] = [
+        {},
+        {"grid": True, "stride": 4, "border": "anchor"},
+        {"mode": "crops", "flip": True, "top": 3, "classes": ["1", "background"]},
+        {"scales": ["1x", 80], "average": "probabilities", "grid": "top"},
+        {"roi": (0, 0, 72, 72), "mask": np.full_like(PIXELS, 255), "grid": "float16"},
+        {"mask": "otsu", "grid": "argmax"},
+    ]
+    images = [message_of(PIXELS), *(message_of(file) for file in files())]
+    scores = [
+        scoring_pb2.ScoreRequest(model="digits", version="1", options=options_message(options), image=image)
+        for options in ways
+        for image in images
+    ]
+    many = [scoring_pb2.ScoreManyRequest(id="a", request=score) for score in scores]
+    raw = scoring_pb2.RawImage(height=72, width=75, channels=1, dtype="uint8")
+    large = []
+    for options in ways[:3]:
+        start = scoring_pb2.LargeImage(model="digits", options=options_message(options))
+        large += [
+            [scoring_pb2.ScoreLargeRequest(start=start), scoring_pb2.ScoreLargeRequest(data=file)] for file in files()
+        ]
+        start.raw.CopyFrom(raw)
+        large.append(
+            [scoring_pb2.ScoreLargeRequest(start=start), scoring_pb2.ScoreLargeRequest(data=PIXELS[:40].tobytes()),
+             scoring_pb2.ScoreLargeRequest(data=PIXELS[40:].tobytes())]
+        )  # fmt: skip
+    return [
+        *((f"{SCORING}Score", scoring_pb2.ScoreRequest, [score.SerializeToString()]) for score in scores),
+        *((f"{SCORING}ScoreMany", scoring_pb2.ScoreManyRequest, [one.SerializeToString()]) for one in many),
+        *(
+            (f"{SCORING}ScoreLarge", scoring_pb2.ScoreLargeRequest, [part.SerializeToString() for part in parts])
+            for parts in large
+        ),
+        *((f"{INFERENCE}ModelInfer", oip.ModelInferRequest, [one.SerializeToString()]) for one in infers()),
+        *((f"{INFERENCE}ModelStreamInfer", oip.ModelInferRequest, [one.SerializeToString()]) for one in infers()),
+        (
+            f"{SCORING}GetModel",
+            scoring_pb2.GetModelRequest,
+            [scoring_pb2.GetModelRequest(model="digits").SerializeToString()],
+        ),
+        (
+            f"{INFERENCE}ModelMetadata",
+            oip.ModelMetadataRequest,
+            [oip.ModelMetadataRequest(name="digits").SerializeToString()],
+        ),
+    ]
+
+
+def infers() -> Iterator[oip.ModelInferRequest]:
+    """Requests of the Open Inference Protocol: tensors and files, raw and not, with parameters."""
+    for shape in ([72, 75], [72, 75, 1], [1, 72, 75, 1]):
+        request = oip.ModelInferRequest(model_name="digits", raw_input_contents=[PIXELS.tobytes()])
+        request.inputs.add(name="image", datatype="UINT8", shape=shape)
+        request.parameters["stride"].int64_param = 4
+        request.parameters["scales"].string_param = "1x,80"
+        request.parameters["region"].string_param = "0,0,72,72"
+        request.outputs.add(name="average").parameters["classification"].int64_param = 3
+        yield request
+    for file in files():
+        request = oip.ModelInferRequest(
+            model_name="digits", raw_input_contents=[len(file).to_bytes(4, "little") + file]
+        )
+        request.inputs.add(name="image", datatype="BYTES", shape=[1])
+        request.parameters["timeout"].int64_param = 30_000_000
+        yield request
+        del request.raw_input_contents[:]
+        request.inputs[0].contents.bytes_contents.append(file)
+        yield request
+
+
+def changed(data: bytes, kind: type[Message], donor: bytes, chance: Random) -> bytes:
+    """A message with one or two mistakes."""
+    for _ in range(chance.choice([1, 1, 2])):
+        way = chance.choice([*BLIND, fields_of(kind), fields_of(kind), fields_of(kind)])
+        try:
+            data = way(data, donor, chance)
+        except (DecodeError, ValueError, IndexError, TypeError):  # what is broken already may not be read again
+            data = flip_bits(data, donor, chance) if data else donor
+    return data
+
+
+async def send(channel: grpc.aio.Channel, method: str, parts: list[bytes]) -> str:
+    """What a call ends with."""
+    call = channel.stream_stream(method)(timeout=SECONDS)
+    try:
+        for part in parts:
+            await call.write(part)
+        await call.done_writing()
+    except (grpc.RpcError, asyncio.InvalidStateError):
+        pass  # it is over
+    try:
+        async for _ in call:
+            pass
+    except (grpc.RpcError, asyncio.CancelledError):
+        pass  # the status says so
+    code: grpc.StatusCode = await call.code()
+    return str(code.name)
+
+
+async def storm(address: str, messages: int, server: int, seed: int) -> tuple[Counter[str], list[str], list[float]]:
+    """Send so many; returns how they ended, those that ended badly, and the server's memory on the way."""
+    chance, every = Random(seed), requests()  # noqa: S311 (no secret)
+    ended: Counter[str] = Counter()
+    bad: list[str] = []
+    memory: list[float] = []
+    left = iter(range(messages))
+    async with grpc.aio.insecure_channel(address) as channel:
+
+        async def caller() -> None:
+            for number in left:
+                method, kind, parts = chance.choice(every)
+                donor = chance.choice(chance.choice([other for _, like, other in every if like is kind]))
+                sent, at = list(parts), chance.randrange(len(parts))
+                sent[at] = changed(sent[at], kind, donor, chance)
+                code = await send(channel, method, sent)
+                ended[code] += 1
+                if grpc.StatusCode[code] in BAD:
+                    bad.append(f"{method} {code} {[part.hex() for part in sent]}")
+                if number % max(1, messages // 20) == 0:
+                    memory.append(usage(server)[0])
+                    print(f"{number}: {dict(ended)}, {memory[-1]:.0f} MB", flush=True)
+
+        await asyncio.gather(*(caller() for _ in range(TOGETHER)))
+    return ended, bad, memory
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with served(MODELS, "--max-megapixels", "0.05", "--max-idle", "5") as (address, server), Client(address) as client:
+        before, began = client.score(PIXELS, model="digits").average, time.monotonic()
+        ended, bad, memory = asyncio.run(storm(address, options.messages, server, options.seed))
+        after = client.score(PIXELS, model="digits").average
+    rate = options.messages / (time.monotonic() - began)
+    print(f"{options.messages} messages, {rate:.0f} a second: {dict(ended)}")
+    print(f"memory: {memory[1]:.0f} MB after a twentieth, {memory[-1]:.0f} MB at the end")
+    print(f"bad: {len(bad)}", *bad[:5], sep="\n  ")
+    same = np.allclose(np.asarray(before), np.asarray(after), rtol=0, atol=1e-6)
+    print(f"scores as before: {same}")
+    sys.exit(1 if bad or not same else 0)
+
+
+if __name__ == "__main__":
+    main()
