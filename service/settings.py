@@ -99,7 +99,9 @@ class Settings(BaseSettings):
         "new servers behind the same name; 0: never.",
     )
 
-    slots: int = Field(2, ge=1, le=64, description="Batches that run at once; one never takes tiles of large images.")
+    slots: int = Field(
+        2, ge=1, le=64, description="Batches that run at once: one less of small images at the most, and of large ones."
+    )
     threads: int = Field(
         0, ge=0, le=1024, description="Threads of the network's operators; 0: as many as there are CPUs to use."
     )

@@ -4,15 +4,16 @@
 
 A request's turn is the compute that it has had, in seconds over its weight, and the lowest turn is next; who comes
 later starts where the others are. So a small request waits for what runs, and never for all that a large one still has
-to come. One slot never takes tiles of large images, if there are two. Tiles of a request that nobody waits for are
-dropped before they run, and a run all of whose requests are such is stopped.
+to come. Of two slots one is for tiles of large images, and one for all others: two batches at once share the CPU, and
+take longer together than one after the other. Tiles of a request that nobody waits for are dropped before they run, and
+a run all of whose requests are such is stopped.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from threading import Condition, Lock, Thread
+from threading import Condition, Thread
 
 import onnxruntime as ort
 
@@ -41,7 +42,7 @@ class Job:
 
     scheduler: "Scheduler"
     large: bool = False
-    """Whether one slot is kept free of it."""
+    """Whether one slot is kept free of it, and another one for it."""
     weight: float = 1.0
     """Its share of the compute, beside others of weight 1."""
     cancelled: bool = False
@@ -111,6 +112,7 @@ class _Batch:
     """Tiles that run together: of each work those of a range."""
 
     parts: list[tuple[_Work, range]]
+    large: bool
     run: ort.RunOptions = field(default_factory=ort.RunOptions)
 
     @property
@@ -140,17 +142,13 @@ class Scheduler:
         `observe` is told of every batch that ran, its tiles and seconds.
         """
         self._batching, self._observe, self._prepare = batching or Batching(), observe, prepare
-        self._changed = Lock()
-        self._any, self._small = Condition(self._changed), Condition(self._changed)
-        self._idle = 0
+        self._each = max(1, slots - 1)
+        self._changed = Condition()
         self._waiting: list[_Work] = []
         self._running: list[_Batch] = []
         self._now = 0.0
         self._closed = False
-        self._threads = [
-            Thread(target=self._serve, args=[slot == 0 or slot < slots - 1], name=f"run-{slot}", daemon=True)
-            for slot in range(slots)
-        ]
+        self._threads = [Thread(target=self._serve, name=f"run-{slot}", daemon=True) for slot in range(slots)]
         for thread in self._threads:
             thread.start()
 
@@ -167,7 +165,7 @@ class Scheduler:
                 raise CancelledRunError("nobody waits for the answer any longer")
             work.job.turn = max(work.job.turn, self._now)
             self._waiting.append(work)
-            self._wake(work.job)
+            self._changed.notify()
         return work.future
 
     def cancel(self, job: Job) -> None:
@@ -187,25 +185,25 @@ class Scheduler:
         with self._changed:
             self._closed = True
             dropped, self._waiting = self._waiting, []
-            self._any.notify_all()
-            self._small.notify_all()
+            self._changed.notify_all()
         for work in dropped:
             work.fail(CancelledRunError("the server has stopped"))
         for thread in self._threads:
             thread.join()
 
-    def _serve(self, takes_large: bool) -> None:  # noqa: FBT001 (a thread's arguments are by position)
+    def _serve(self) -> None:
         self._prepare()
-        for batch in iter(lambda: self._next(takes_large=takes_large), None):
+        for batch in iter(self._next, None):
             self._run(batch)
 
-    def _next(self, *, takes_large: bool) -> _Batch | None:
+    def _next(self) -> _Batch | None:
         """Wait for the next batch; None at the end."""
         with self._changed:
             while not self._closed:
-                works = [work for work in self._waiting if takes_large or not work.job.large]
+                full = {large for large in (True, False) if self._running_of(large=large) >= self._each}
+                works = [work for work in self._waiting if work.job.large not in full]
                 if not works:
-                    self._wait(takes_large=takes_large)
+                    self._changed.wait()
                     continue
                 first = min(works, key=lambda work: work.job.turn)
                 alike = [work for work in works if work.alike == first.alike]
@@ -213,17 +211,11 @@ class Scheduler:
                 delay = first.since + self._batching.delay_seconds - time.monotonic()
                 if delay <= 0 or sum(work.left for work in alike) >= room:
                     return self._take(alike, room)
-                self._wait(delay, takes_large=takes_large)
+                self._changed.wait(delay)
         return None
 
-    def _wait(self, seconds: float | None = None, *, takes_large: bool) -> None:
-        self._idle += not takes_large
-        (self._any if takes_large else self._small).wait(seconds)
-        self._idle -= not takes_large
-
-    def _wake(self, job: Job) -> None:
-        """Wake a slot that takes a job's tiles, if there is an idle one: rather one that takes no large ones."""
-        (self._small if self._idle and not job.large else self._any).notify()
+    def _running_of(self, *, large: bool) -> int:
+        return sum(batch.large is large for batch in self._running)
 
     def _room(self, work: _Work) -> int:
         """How many tiles like these a batch takes."""
@@ -249,7 +241,7 @@ class Scheduler:
             if not room:
                 break
         self._waiting = [work for work in self._waiting if work.left]
-        batch = _Batch(parts)
+        batch = _Batch(parts, any(work.job.large for work, _ in parts))
         self._running.append(batch)
         return batch
 
