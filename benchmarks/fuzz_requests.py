@@ -32,6 +32,9 @@ from protos import scoring_pb2
 SCORING, INFERENCE = "/fullconv.v1.Scoring/", "/inference.GRPCInferenceService/"
 BLIND = [flip_bits, set_bytes, set_number, truncate, splice, move, set_varint]
 BAD = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNAVAILABLE}
+SERVERS_BAD = {code.name for code in BAD}
+OWN = "Internal error from Core"
+"""What gRPC's asyncio client makes of a call that the server ends while it writes; the server's log has the status."""
 TOGETHER = 64
 SECONDS = 60
 PIXELS = np.random.default_rng(0).integers(0, 256, (72, 75), np.uint8)
@@ -122,7 +125,7 @@ def changed(data: bytes, kind: type[Message], donor: bytes, chance: Random) -> b
         way = chance.choice([*BLIND, fields_of(kind), fields_of(kind), fields_of(kind)])
         try:
             data = way(data, donor, chance)
-        except (DecodeError, ValueError, IndexError, TypeError):  # what is broken already may not be read again
+        except (DecodeError, ValueError, IndexError, TypeError, AttributeError):  # it is too broken to be read again
             data = flip_bits(data, donor, chance) if data else donor
     return data
 
@@ -142,7 +145,7 @@ async def send(channel: grpc.aio.Channel, method: str, parts: list[bytes]) -> st
     except (grpc.RpcError, asyncio.CancelledError):
         pass  # the status says so
     code: grpc.StatusCode = await call.code()
-    return str(code.name)
+    return OWN if OWN in (await call.details() or "") else str(code.name)
 
 
 async def storm(address: str, messages: int, server: int, seed: int) -> tuple[Counter[str], list[str], list[float]]:
@@ -162,7 +165,7 @@ async def storm(address: str, messages: int, server: int, seed: int) -> tuple[Co
                 sent[at] = changed(sent[at], kind, donor, chance)
                 code = await send(channel, method, sent)
                 ended[code] += 1
-                if grpc.StatusCode[code] in BAD:
+                if code in SERVERS_BAD:
                     bad.append(f"{method} {code} {[part.hex() for part in sent]}")
                 if number % max(1, messages // 20) == 0:
                     memory.append(usage(server)[0])
@@ -178,10 +181,12 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    with served(MODELS, "--max-megapixels", "0.05", "--max-idle", "5") as (address, server), Client(address) as client:
+    limits = ["--max-megapixels", "0.05", "--max-idle", "5"]
+    with served(MODELS, *limits) as server, Client(server.address) as client:
         before, began = client.score(PIXELS, model="digits").average, time.monotonic()
-        ended, bad, memory = asyncio.run(storm(address, options.messages, server, options.seed))
+        ended, bad, memory = asyncio.run(storm(server.address, options.messages, server.process, options.seed))
         after = client.score(PIXELS, model="digits").average
+        bad += [str(line) for line in server.lines() if line["event"] == "bug" or line.get("code") in SERVERS_BAD]
     rate = options.messages / (time.monotonic() - began)
     print(f"{options.messages} messages, {rate:.0f} a second: {dict(ended)}")
     print(f"memory: {memory[1]:.0f} MB after a twentieth, {memory[-1]:.0f} MB at the end")

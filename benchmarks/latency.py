@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
@@ -42,22 +43,35 @@ def repository(model: str, folder: Path) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Served:
+    """A server that runs."""
+
+    address: str
+    process: int
+    log: Path
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Its log so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
 @contextmanager
-def served(models: Path, *settings: str) -> Iterator[tuple[str, int]]:
-    """A server's address and its process, as long as the block."""
+def served(models: Path, *settings: str) -> Iterator[Served]:
+    """A server, as long as the block."""
     command = [sys.executable, "-m", "service", "--models", str(models), "--listen", "127.0.0.1:0", *settings]
-    with (
-        tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen([*command, "--metrics", "127.0.0.1:0"], stderr=log) as server,  # noqa: S603 (its own server)
-    ):
-        while not log.tell():
-            time.sleep(0.1)
-            log.seek(0, 2)
-        log.seek(0)
-        try:
-            yield json.loads(log.readline())["address"], server.pid
-        finally:
-            server.kill()
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        with (
+            log.open("w") as file,
+            subprocess.Popen([*command, "--metrics", "127.0.0.1:0"], stderr=file) as server,  # noqa: S603 (its own server)
+        ):
+            while "\n" not in log.read_text():
+                time.sleep(0.1)
+            try:
+                yield Served(json.loads(log.read_text().splitlines()[0])["address"], server.pid, log)
+            finally:
+                server.kill()
 
 
 def waits(ask: Callable[[], object], seconds: float) -> list[float]:
@@ -168,7 +182,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=32768)
     parser.add_argument("--seconds", type=float, default=30)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, served(repository(options.model, Path(folder))) as (address, _):
+    with tempfile.TemporaryDirectory() as folder, served(repository(options.model, Path(folder))) as server:
+        address = server.address
         with Client(address) as client:
             spec = client.model(options.model).spec
             shape = (spec.window.height, spec.window.width, spec.input.channels)

@@ -179,7 +179,7 @@ def messages(message: Message) -> list[Message]:
     found = [message]
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_MESSAGE:
-            inner = value if field.is_repeated else [value]
+            inner = value.values() if hasattr(value, "values") else value if field.is_repeated else [value]
             found += [deeper for part in inner for deeper in messages(part)]
     return found
 
@@ -224,7 +224,9 @@ def change_message(message: Message, donors: Sequence[Message], chance: Random) 
     present = [described for described, _ in message.ListFields()]
     everything: Sequence[Any] = message.DESCRIPTOR.fields
     field = chance.choice(present if present and chance.random() < 0.8 else everything)
-    if field.is_repeated:
+    if hasattr(value := getattr(message, field.name), "values") and value:
+        del value[chance.choice(list(value))]
+    elif field.is_repeated and not hasattr(value, "values"):
         change_repeated(field, getattr(message, field.name), donors, chance)
     elif chance.random() < 0.1:
         message.ClearField(field.name)

@@ -104,10 +104,10 @@ def main() -> None:
         flags = ["--model", options.model, "--clients", str(options.clients), "--seconds", str(options.seconds)]
         flags += ["--png"] * options.png
         ratios = []
-        with served(models) as (address, _):
+        with served(models) as server:
             for _ in range(options.rounds):
                 best, size = in_a_process(*flags, "--measure", "alone", str(models))
-                rate, wait = in_a_process(*flags, "--measure", "served", f"{models}@{address}")
+                rate, wait = in_a_process(*flags, "--measure", "served", f"{models}@{server.address}")
                 ratios.append(rate / best)
                 print(
                     f"alone {best:8.1f}/s in batches of {size:.0f}; served {rate:8.1f}/s to {options.clients} callers, "

@@ -254,7 +254,7 @@ def sending(call: Any, messages: Iterator[Message]) -> asyncio.Task[None]:  # no
     async def send() -> None:
         end = object()
         try:
-            while (message := await asyncio.to_thread(next, messages, end)) is not end:
+            while not call.done() and (message := await asyncio.to_thread(next, messages, end)) is not end:
                 await call.write(message)
             await call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):

@@ -1,0 +1,135 @@
+"""Servers under load, and clients that do not wait."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from conftest import ROOT
+from pictures import noise
+from servers import SCORE, Server, running
+
+from client import Client
+from client.images import message_of
+from protos import scoring_pb2
+
+MODELS = ROOT / "models"
+WINDOW = noise(72, 72, 1)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server of the shipped model."""
+    with running(MODELS) as server:
+        yield server
+
+
+def busy_seconds(server: Server) -> float:
+    """CPU time that a server has had."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def request(pixels: np.ndarray) -> bytes:
+    """A request for an image."""
+    return scoring_pb2.ScoreRequest(model="digits", image=message_of(pixels)).SerializeToString()
+
+
+def test_ten_thousand_impatient_requests(server: Server) -> None:
+    """10,000 requests with a millisecond each: a second after the last one the server idles, and is right as before."""
+    data = request(WINDOW)
+
+    async def storm() -> Counter[str]:
+        ended: Counter[str] = Counter()
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            score = channel.unary_unary(SCORE)
+
+            async def ask() -> None:
+                for _ in range(100):
+                    try:
+                        await score(data, timeout=0.001)
+                        ended["OK"] += 1
+                    except grpc.RpcError as error:
+                        ended[error.code().name] += 1
+
+            await asyncio.gather(*(ask() for _ in range(100)))
+        return ended
+
+    with Client(server.address) as client:
+        expected = client.score(WINDOW, model="digits").average
+        ended = asyncio.run(storm())
+        assert sum(ended.values()) == 10_000
+        assert set(ended) <= {
+            "OK",
+            "DEADLINE_EXCEEDED",
+            "RESOURCE_EXHAUSTED",
+            "UNAVAILABLE",  # gRPC itself refuses streams of a connection on which it has so many to cancel
+        }
+        time.sleep(1)
+        before = busy_seconds(server)
+        time.sleep(1)
+        assert busy_seconds(server) - before < 0.2
+        np.testing.assert_allclose(client.score(WINDOW, model="digits").average, expected, rtol=0, atol=1e-5)
+
+
+def test_a_client_that_vanishes_leaves_nothing_behind(server: Server) -> None:
+    """When a call for seconds of compute is cancelled, its tiles are dropped: the server idles and has room again."""
+    large = request(noise(4096, 4096, 1))
+    with grpc.insecure_channel(server.address) as channel:
+        for _ in range(3):
+            call = channel.unary_unary(SCORE).future(large, timeout=60)
+            before = busy_seconds(server)
+            while busy_seconds(server) - before < 0.3:
+                time.sleep(0.01)
+            call.cancel()
+        while len(server.events("request")) < 3:
+            time.sleep(0.01)
+        before = busy_seconds(server)
+        time.sleep(1)
+        assert busy_seconds(server) - before < 0.3
+    assert {line["code"] for line in server.events("request")} <= {"CANCELLED", "OK"}
+    assert "CANCELLED" in {line["code"] for line in server.events("request")}
+
+
+def test_many_clients_of_every_kind(server: Server) -> None:
+    """Sixteen clients at once, with images of all sizes and ways to ask, get just what one of them alone gets."""
+    cases = [
+        (noise(side, side + 5, 1), options)
+        for side in (70, 90, 300, 900)
+        for options in ({}, {"stride": 16}, {"flip": True}, {"mode": "crops", "stride": 40}, {"grid": True})
+    ]
+    with Client(server.address) as client, ThreadPoolExecutor(16) as pool:
+
+        def ask(case: tuple) -> np.ndarray:
+            return np.asarray(client.score(case[0], model="digits", **case[1]).average)
+
+        alone = [ask(case) for case in cases]
+        for expected, got in zip(alone * 8, pool.map(ask, cases * 8), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+
+
+def test_health_answers_while_large_images_are_scored(server: Server) -> None:
+    """Metrics and health are there while the server computes, and the metrics say what it does."""
+    import urllib.request  # noqa: PLC0415 (for this alone)
+
+    with Client(server.address) as client, ThreadPoolExecutor(2) as pool:
+        pending = [pool.submit(client.score, noise(3000, 3000, 1), model="digits") for _ in range(2)]
+        seen = ""
+        while not all(future.done() for future in pending) and "fullconv_queue_requests 2.0" not in seen:
+            with urllib.request.urlopen(f"http://{server.log[0]['metrics']}/metrics", timeout=10) as response:
+                seen = response.read().decode()
+        assert "fullconv_queue_requests 2.0" in seen
+        with suppress(Exception):
+            [future.result() for future in pending]
+        with urllib.request.urlopen(f"http://{server.log[0]['metrics']}/metrics", timeout=10) as response:
+            lines = response.read().decode().splitlines()
+    assert 'fullconv_requests_total{code="OK",method="Score",model="digits",version="1"} 2.0' in lines
+    assert 'fullconv_pixels_total{model="digits",version="1"} 1.8e+07' in lines
+    assert "fullconv_queue_requests 0.0" in lines
+    assert "fullconv_memory_bytes 0.0" in lines
