@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     metrics: Address | None = Field(
         "127.0.0.1:8501", description="HOST:PORT of Prometheus metrics over HTTP; without them if this one is taken."
     )
+    traces: bool = Field(
+        False, description="Send OpenTelemetry traces where OTEL_EXPORTER_OTLP_ENDPOINT says; needs the extra 'traces'."
+    )
     admin: Address | None = Field(None, description="HOST:PORT of this machine where models are loaded and unloaded.")
     insecure: bool = Field(False, description="Listen beyond this machine in the clear, where others can read along.")
     tls_cert: Path | None = Field(None, description="The server's certificate and those that sign it, PEM.")

@@ -65,10 +65,10 @@ class Access:
 
     tokens: Tokens | None = None
 
-    def client(self, context: grpc.aio.ServicerContext) -> str:
+    def client(self, context: grpc.aio.ServicerContext, metadata: dict[str, str]) -> str:
         """The name of the token or certificate, else the address without its port; raises AccessError."""
         if self.tokens is not None:
-            return self._by_token(dict(context.invocation_metadata()))
+            return self._by_token(metadata)
         names = context.auth_context().get("x509_common_name")
         if names:
             return str(names[0], "utf-8", "replace")

@@ -8,6 +8,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from service.errors import BugError, CancelledRunError, DrainingError, OptionErr
 from service.log import log
 from service.rpc.access import Access
 from service.rpc.status import status_of
+from service.rpc.traces import Traced
 
 LINGER_SECONDS, LINGER_TIMES = 0.5, 20
 NAME_LETTERS = 255
@@ -41,6 +43,8 @@ class Call:
     """Bytes of the last message that came."""
     deadline: float | None = None
     """When nobody waits any longer, on the monotonic clock."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """What came with it."""
     record: dict[str, Any] = field(default_factory=dict)
     """Its line of the log."""
 
@@ -48,8 +52,8 @@ class Call:
 class Calls:
     """Makes gRPC handlers of methods, and counts the calls that are under way."""
 
-    def __init__(self, access: Access) -> None:
-        self._access = access
+    def __init__(self, access: Access, traces: Traced | None = None) -> None:
+        self._access, self._traces = access, traces
         self._asked = 0
         self._unanswered = 0
         self._answered = asyncio.Event()
@@ -110,8 +114,18 @@ class Calls:
         call.record |= {"method": call.method, "id": uuid.uuid4().hex[:12], "client": call.client, "code": "CANCELLED"}
         started = time.monotonic()
         try:
+            with self._traces.span(call.record, call.metadata) if self._traces else nullcontext():
+                return await self._coded(call, work)
+        finally:
+            seconds = time.monotonic() - started
+            call.record["ms"] = round(seconds * 1e3, 3)
+            metrics.answered(call.record, seconds)
+            log.info("request", extra={"record": call.record})
+
+    async def _coded(self, call: Call, work: Callable[[Call], Awaitable[Result]]) -> Result:
+        """Do some work, and note the status that it ends with."""
+        try:
             result = await work(call)
-            call.record["code"] = "OK"
         except ServiceError as error:
             code, message, _ = status_of(error)
             call.record |= {"code": code.name, "error": message}
@@ -120,11 +134,7 @@ class Calls:
             call.record["code"] = grpc.StatusCode.INTERNAL.name
             log.exception("bug", extra={"record": {"id": call.record["id"]}})
             raise BugError(f"a bug; the server's log has it as {call.record['id']}") from error
-        finally:
-            seconds = time.monotonic() - started
-            call.record["ms"] = round(seconds * 1e3, 3)
-            metrics.answered(call.record, seconds)
-            log.info("request", extra={"record": call.record})
+        call.record["code"] = "OK"
         return result
 
     async def _call(
@@ -133,14 +143,15 @@ class Calls:
         """Do the work of one call, and count it; whatever goes wrong becomes its status."""
         self._asked += 1
         left = context.time_remaining()
-        call = Call(name, "", deadline=None if left is None else time.monotonic() + left)
+        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        call = Call(name, "", deadline=None if left is None else time.monotonic() + left, metadata=metadata)
         draining = self.draining.is_set()
         if not draining:  # who is refused is not waited for, or who goes on asking would hold the end up
             self._unanswered += 1
             context.add_done_callback(self._end)  # not before the answer has left
 
         async def let_in(call: Call) -> Result:
-            call.client = call.record["client"] = self._access.client(context)
+            call.client = call.record["client"] = self._access.client(context, metadata)
             if draining:
                 raise DrainingError("the server is shutting down: try another one, or this one later")
             return await work(call)

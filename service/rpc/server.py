@@ -31,6 +31,7 @@ from service.rpc.inference import SERVICE as INFERENCE
 from service.rpc.inference import InferenceServicer
 from service.rpc.servicer import SERVICE, ScoringServicer
 from service.rpc.spool import Spool
+from service.rpc.traces import Traced
 from service.scoring import Scorer
 from service.settings import Settings
 
@@ -51,7 +52,8 @@ async def serve(settings: Settings) -> None:
     scheduler = Scheduler(
         slots=settings.slots, batching=settings.batching, observe=metrics.batch, prepare=machine.stand_back
     )
-    admission, calls = Admission(limits), Calls(Access(tokens))
+    traces = Traced() if settings.traces else None
+    admission, calls = Admission(limits), Calls(Access(tokens), traces)
     spool = Spool(settings.spool, limits.spool_bytes)
     scoring = ScoringServicer(Scorer(registry, limits, Shelf(settings.images)), scheduler, admission, spool, calls)
     metrics.watch(admission, scheduler)
@@ -85,6 +87,8 @@ async def serve(settings: Settings) -> None:
         await checks.enter_graceful_shutdown()
         await _stop(server, calls, signals)
     scheduler.close()
+    if traces:
+        await asyncio.to_thread(traces.close)
     log.info("stopped")
 
 

@@ -1,0 +1,69 @@
+"""Traces, as a collector gets them."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+
+import grpc
+import pytest
+from conftest import ROOT
+from pictures import noise
+from servers import SCORE, running
+
+from client.images import message_of
+from protos import scoring_pb2
+
+pytestmark = pytest.mark.extras
+
+EXPORT = "opentelemetry.proto.collector.trace.v1.TraceService"
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[str, Queue]]:
+    """Something that takes traces: its address, and what came."""
+    from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service  # noqa: PLC0415 (an extra)
+
+    came: Queue = Queue()
+
+    def export(request: object, _: object) -> object:
+        came.put(request)
+        return service.ExportTraceServiceResponse()
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        export,
+        request_deserializer=service.ExportTraceServiceRequest.FromString,
+        response_serializer=service.ExportTraceServiceResponse.SerializeToString,
+    )
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(EXPORT, {"Export": handler})])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"http://127.0.0.1:{port}", came
+    server.stop(None)
+
+
+def test_requests_are_traced(collector: tuple[str, Queue], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request is a span with its model and status, the child of its caller's."""
+    address, came = collector
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+    request = scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(80, 80, 1)))
+    with running(Path(ROOT / "models"), "--traces") as server, grpc.insecure_channel(server.address) as channel:
+        score = channel.unary_unary(SCORE)
+        score(request.SerializeToString(), metadata=[("traceparent", f"00-{TRACE}-{PARENT}-01")], timeout=30)
+        with pytest.raises(grpc.RpcError):
+            score(b"\xff", timeout=30)
+    spans = []
+    while not came.empty():
+        spans += [
+            span for resource in came.get().resource_spans for scope in resource.scope_spans for span in scope.spans
+        ]
+    good, bad = spans
+    assert (good.trace_id.hex(), good.parent_span_id.hex()) == (TRACE, PARENT)
+    attributes = {entry.key: entry.value for entry in good.attributes}
+    assert attributes["fullconv.model"].string_value == "digits"
+    assert attributes["fullconv.width"].int_value == 80
+    assert good.name == "fullconv/Score"
+    assert {entry.key: entry.value.string_value for entry in bad.attributes}["rpc.grpc.status"] == "INVALID_ARGUMENT"
+    assert bad.status.code == 2
