@@ -82,7 +82,7 @@ def test_tiles_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     expected = np.concatenate([rows.scores for rows in whole.bands()])
     monkeypatch.setattr(modes, "CROPS", 2)
     monkeypatch.setattr(modes, "CROPPED", 1)
-    tiled = plan(scorer, image)
+    tiled = plan(Scorer(scorer.registry), image)  # the other one has kept its plan
     assert tiled.plan.tiles > 10
     assert_allclose(np.concatenate([rows.scores for rows in tiled.bands()]), expected, rtol=0, atol=1e-5)
 
