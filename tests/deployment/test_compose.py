@@ -116,7 +116,7 @@ def test_the_monitoring_profile_is_whole(address: str) -> None:
 def test_the_container_is_locked_down(address: str) -> None:  # noqa: ARG001 (the server must be up)
     """Not root, a root that cannot be written, models that cannot either, no capabilities; no compiler, no torch."""
     details = inspect()
-    assert details["Config"]["User"] == "fullconv"
+    assert details["Config"]["User"] == "10001"
     assert details["HostConfig"]["ReadonlyRootfs"]
     assert details["HostConfig"]["CapDrop"] == ["ALL"]
     (models,) = (mount for mount in details["Mounts"] if mount["Destination"] == "/models")
