@@ -39,8 +39,8 @@ MODEL = "digits"
 SIDES = (64, 70, 96, 200, 333, 512, 1000, 2048, 4096)
 TOLERANCE = 1e-4
 """Of averages: batches of other sizes add up in another order."""
-QUIET_SECONDS, QUIET_TICKS = 3.0, 3
-"""That a server does nothing that has answered all, and what that takes in half a second."""
+QUIET_SECONDS, QUIET_TICKS = 12.0, 10
+"""That a server does nothing that has answered all, until it has given memory back; and what that takes at once."""
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
