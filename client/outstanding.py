@@ -21,7 +21,10 @@ class Outstanding:
         self._sent: dict[str, scoring_pb2.ScoreManyRequest] = {}
         self._numbers = count()
         self._call = 0
-        self._lock = Lock()
+        self._taking, self._lock = Lock(), Lock()
+        """Of the items, which may block; and of what was sent, which never does."""
+        self._left = deque[tuple[str, scoring_pb2.ScoreManyRequest]]()
+        """Made for a call that had ended meanwhile."""
         self.unreadable = deque[tuple[str, ScoringError]]()
         self.raised: Exception | None = None
         """What the items themselves raised: it ends everything."""
@@ -33,11 +36,11 @@ class Outstanding:
             call, again = self._call, list(self._sent.values())
         yield from again
         while True:
-            with self._lock:
-                made = self._next() if call == self._call else None
-            if made is None:
-                return
-            yield made
+            with self._taking:
+                made = self._left.popleft() if self._left else self._next()
+                if made is None or not self._is_sent(made, call):
+                    return
+            yield made[1]
 
     def answered(self, number: str) -> str:
         """Forget a request that was answered; its name."""
@@ -45,7 +48,16 @@ class Outstanding:
             del self._sent[number]
             return self._names.pop(number)
 
-    def _next(self) -> scoring_pb2.ScoreManyRequest | None:
+    def _is_sent(self, made: tuple[str, scoring_pb2.ScoreManyRequest], call: int) -> bool:
+        """Whether a request goes out with this call; if there is a newer one, it is left to that."""
+        with self._lock:
+            if call != self._call:
+                self._left.append(made)
+                return False
+            self._names[made[1].id], self._sent[made[1].id] = made[0], made[1]
+            return True
+
+    def _next(self) -> tuple[str, scoring_pb2.ScoreManyRequest] | None:
         try:
             for name, make in self._items:
                 try:
@@ -53,10 +65,7 @@ class Outstanding:
                 except ScoringError as error:
                     self.unreadable.append((name, error))
                     continue
-                number = str(next(self._numbers))
-                self._names[number] = name
-                self._sent[number] = scoring_pb2.ScoreManyRequest(id=number, request=request)
-                return self._sent[number]
+                return name, scoring_pb2.ScoreManyRequest(id=str(next(self._numbers)), request=request)
         except Exception as error:
             self.raised = error
             raise

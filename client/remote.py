@@ -201,6 +201,7 @@ class Client:
             try:
                 for part in call:
                     retries.renew()
+                    self._lost = False
                     while outstanding.unreadable:
                         yield outstanding.unreadable.popleft()
                     yield outstanding.answered(part.id), self._result(part)
@@ -252,8 +253,11 @@ class Client:
         time.sleep(seconds)
 
     def _new_retries(self, timeout: float | None) -> Retries:
-        """As many as there are, or none while no server was found the last time."""
-        return Retries(0 if self._lost else self._retries, self._timeout if timeout is None else timeout)
+        """As many as there are; while no server was found the last time, each is asked once."""
+        return Retries(
+            min(self._retries, len(self._stubs) - 1) if self._lost else self._retries,
+            self._timeout if timeout is None else timeout,
+        )
 
     def _stub(self) -> scoring_pb2_grpc.ScoringStub:
         """The next server's."""

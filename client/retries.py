@@ -54,7 +54,11 @@ def _delay(error: grpc.RpcError) -> float | None:
         return GONE_SECONDS[0]
     if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
         return None
-    status, retry = rpc_status.from_call(error), RetryInfo()
+    retry = RetryInfo()
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:  # something on the way has changed the message
+        return None
     if status is None or not any(detail.Unpack(retry) for detail in status.details):
         return None
     return float(retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)

@@ -17,6 +17,8 @@ from service.limits import Limits
 
 RETRY_SECONDS = (0.1, 10.0)
 """After which to come again, at the least and at the most."""
+NOTHING = 1e-6
+"""Seconds that are left of none, when they were added up and taken away."""
 MIB = 1 << 20
 
 
@@ -116,8 +118,7 @@ class Admission:
         share = limit * self.limits.client_share
         for load, most, whose in ((self._all, limit, "all"), (self._clients.get(claim.client, Load()), share, "your")):
             have = getattr(load, what)
-            others = load.requests - (claim in self._claims)
-            if others and have + more > most:
+            if have > NOTHING and have + more > most:
                 raise BusyError(
                     f"busy: expected {whose} requests together to be at most {_said(what, most)}, got "
                     f"{_said(what, have + more)}: come again",
@@ -125,9 +126,10 @@ class Admission:
                 )
 
     def _retry(self) -> float:
-        """When the first of them is likely to be done."""
+        """When the first of them is likely to be done, of those that are planned."""
         least, most = RETRY_SECONDS
-        return min(most, max(least, min((claim.left for claim in self._claims), default=least)))
+        planned = [claim.left for claim in self._claims if claim.seconds > 0]
+        return min(most, max(least, min(planned, default=least)))
 
     def _count(self, claim: Claim, sign: int) -> None:
         for load in (self._all, self._clients[claim.client]):

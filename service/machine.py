@@ -27,7 +27,9 @@ def memory_bytes() -> int:
 def stand_back() -> None:
     """Let this thread, and those that it starts, have the CPU after others: who answers comes before who computes."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        thread = threading.get_native_id()
+        nice = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, max(nice, NICE))
 
 
 def give_back_memory() -> None:

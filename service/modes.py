@@ -6,10 +6,11 @@ gets both to choose from.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, product
 from typing import Protocol, cast
 
 import numpy as np
@@ -58,6 +59,9 @@ class Mode(Protocol):
     def multiply_adds(self, view: TilePlan) -> float:
         """What a plan costs."""
 
+    def submits(self, view: TilePlan, batch: int) -> int:
+        """How often tiles are submitted, if there are so many in a batch; at least as often as they are."""
+
     def activations(self, view: TilePlan, batch: int) -> float:
         """Bytes that so many of its largest tiles need together."""
 
@@ -86,6 +90,12 @@ class Dense:
         """Those of all tiles, what neighbours both compute included."""
         return self.cost.total(view)
 
+    def submits(self, view: TilePlan, batch: int) -> int:
+        """Once for each batch of one shape."""
+        rows = [tile.length for band in view.rows for tile in band.tiles]
+        shapes = Counter(product(rows, (tile.length for tile in (*view.across, *view.mirrored))))
+        return sum(-(-count // batch) for count in shapes.values())
+
     def activations(self, view: TilePlan, batch: int) -> float:
         """Those of all their pixels."""
         return batch * view.tile[0] * view.tile[1] * self.cost.bytes_per_pixel
@@ -111,6 +121,10 @@ class Crops:
     def multiply_adds(self, view: TilePlan) -> float:
         """Each window's, mirrored ones too."""
         return view.cells * (2 if view.mirrored else 1) * self.cost.multiply_adds_per_crop
+
+    def submits(self, view: TilePlan, _: int) -> int:
+        """Once for some windows of each tile."""
+        return -(-view.cells * (2 if view.mirrored else 1) // BATCH) + len(view) - 1
 
     def activations(self, _: TilePlan, __: int) -> float:
         """Those of one batch of windows; tiles follow one another."""

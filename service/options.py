@@ -75,6 +75,7 @@ def resolve(model: StoredModel, asked: scoring_pb2.ScoreOptions) -> Options:
         ("mode", scoring_pb2.Mode),
         ("border", scoring_pb2.Border),
         ("grid_as", scoring_pb2.GridAs),
+        ("priority", scoring_pb2.Priority),
     ):
         if getattr(asked, name) not in values.values():
             raise OptionError(f"{name}: expected a value of {values.DESCRIPTOR.name}, got {getattr(asked, name)}")

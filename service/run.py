@@ -20,7 +20,7 @@ from protos import scoring_pb2
 from service.answer import describe
 from service.dense.reducers import Mean, highest, probabilities, top
 from service.dense.tiles import AxisBand, AxisTile
-from service.engine.engine import Engine, Inline
+from service.engine.engine import AHEAD, Engine, Inline
 from service.engine.repository import StoredModel
 from service.engine.session import Session
 from service.errors import CancelledRunError, ImageError, ModelError
@@ -75,8 +75,12 @@ class Run:
     def small(self) -> bool:
         """Whether all of its tiles are submitted as it begins, and its pixels are few."""
         views = self.plan.views
-        few = len(views) == 1 and len(views[0].tiles) <= views[0].batch and views[0].height * views[0].width <= SMALL
-        return few and not self.options.asked.WhichOneof("mask") and not self.options.asked.plan_only
+        if len(views) > 1 or self.options.asked.WhichOneof("mask") or self.options.asked.plan_only:
+            return False
+        pixels = max(self.picture.width * self.picture.height, views[0].width * views[0].height)
+        if pixels > SMALL or len(views[0].tiles.rows) > 1:
+            return False
+        return self.plan.mode.submits(views[0].tiles, views[0].batch) <= AHEAD
 
     def begin(self) -> None:
         """Read the first strip and submit its first tiles, without waiting for their scores."""
@@ -85,9 +89,9 @@ class Run:
 
     def bands(self) -> Iterator[GridRows]:
         """Score every view; yields the first one's rows, top to bottom, if a grid was asked for."""
-        if self._parts is None:
-            self._parts = self._begun()
-        for part in chain(self._first, self._parts):
+        parts = self._begun() if self._parts is None else chain(self._first, self._parts)
+        self._parts, self._first = None, []  # they know this run: it is gone, pixels and all, when its caller lets go
+        for part in parts:
             before, computed = time.monotonic(), self.response.timing.compute_ms
             scores = part.scores()
             rows = None if scores is None else self._reduced(part.band.first, scores)

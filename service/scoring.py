@@ -28,8 +28,8 @@ from service.plan import Plan, make_plan
 from service.run import Run
 
 MIB = 1 << 20
-PLANS, SMALL_PIXELS = 256, 1 << 22
-"""Plans that are kept, and the pixels of the largest image whose plan is."""
+PLANS, SMALL_PIXELS, CLASSES = 256, 1 << 22, 16
+"""Plans that are kept; the pixels of the largest image whose plan is, and the most classes that it names."""
 CLASS_BYTES, REST_BYTES = 300, 4096  # of an answer, beside the grid
 
 
@@ -92,7 +92,7 @@ class Scorer:
         self, model: StoredModel, options: Options, size: tuple[int, int], pixels: int, rate: Callable[[int], float]
     ) -> Plan:
         """The plan of an image; small ones without a mask of their own, which many may ask for, are kept."""
-        if math.prod(size) > SMALL_PIXELS or options.asked.WhichOneof("mask"):
+        if math.prod(size) > SMALL_PIXELS or options.asked.WhichOneof("mask") or len(options.asked.classes) > CLASSES:
             return make_plan(model, options, size, self.limits, pixels=pixels, rate=rate)
         key = (model, options.asked.SerializeToString(deterministic=True), size, pixels)
         plan = self._plans.get(key)

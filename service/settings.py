@@ -118,10 +118,15 @@ class Settings(BaseSettings):
     max_waiting_seconds: Seconds = Field(DEFAULTS.waiting_seconds, description="Their compute together, as predicted.")
     max_held_mib: Mib | None = Field(None, description="Their pixels and scores together. A quarter of the memory.")
     client_share: float = Field(DEFAULTS.client_share, gt=0, le=1, description="Of each of these for one client.")
-    max_streams: Count = Field(DEFAULTS.streams, description="Calls of ScoreLarge and ScoreMany at once.")
+    max_streams: Count = Field(
+        DEFAULTS.streams, description="Calls of ScoreLarge, ScoreMany and ModelStreamInfer at once, of all clients."
+    )
     max_large: int = Field(DEFAULTS.large, ge=1, le=64, description="Images of ScoreLarge scored at once; others wait.")
     max_idle: float = Field(
-        DEFAULTS.idle_seconds, ge=0.1, description="Seconds that a client of ScoreLarge may neither send nor take."
+        DEFAULTS.idle_seconds,
+        ge=0.1,
+        le=1e6,
+        description="Seconds that a client of ScoreLarge may neither send nor take.",
     )
     max_plan_mib: Mib = Field(DEFAULTS.plan_bytes // MIB, description="Memory of one image, as planned.")
     max_megapixels: float = Field(DEFAULTS.image_pixels / 1e6, ge=0.001, le=4294, description="Pixels of one image.")

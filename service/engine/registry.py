@@ -91,6 +91,14 @@ class Registry:
         except ModelError as error:
             raise choice[0].error or error from None
 
+    def is_loaded(self, name: str, version: str, *, all_strides: bool) -> bool:
+        """Whether a version can be asked without anything being read: its native stride's file, or those of all."""
+        choice = self._choice(name, version)
+        if not choice or choice[0].model is None:
+            return False
+        positions = range(len(choice[0].model.strides) if all_strides else 1)
+        return all((choice[0], position) in self._sessions for position in positions)
+
     def session(self, served: Served, model: StoredModel, position: int) -> Session:
         """The session that runs one of a version's files, shared by all its runs; raises ModelError."""
         with served.lock:
@@ -108,6 +116,8 @@ class Registry:
     def refresh(self) -> None:
         """Look at the disk again."""
         with self._refreshing:
+            if not self._repository.root.is_dir():
+                return  # a volume that is away for a while: what is served goes on
             seen = dict(self._repository.stamps())
             seen = {key: stamp for key, stamp in seen.items() if key[0] not in self._unloaded}
             for key in set(self._served) - set(seen):
@@ -120,6 +130,8 @@ class Registry:
     def load(self, name: str) -> None:
         """Serve a model again, and look at its files anew; raises NotFoundError or ModelError."""
         self._unloaded.discard(name)
+        for key in [key for key, served in dict(self._served).items() if key[0] == name and served.error is not None]:
+            del self._served[key]  # why it failed may have passed
         self.refresh()
         self.get(name)
 

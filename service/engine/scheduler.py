@@ -19,7 +19,7 @@ import onnxruntime as ort
 
 from service.engine.engine import Scores
 from service.engine.session import Pixels, Session
-from service.errors import CancelledRunError
+from service.errors import CancelledRunError, ModelError
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,6 @@ class _Work:
     taken: int = 0
     future: Future[Sequence[Scores]] = field(default_factory=Future)
     scores: dict[int, Scores] = field(default_factory=dict)
-    missing: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Nothing is there yet."""
-        self.missing = len(self.tiles)
 
     @property
     def alike(self) -> tuple[Session, tuple[int, ...]]:
@@ -102,7 +97,7 @@ class _Work:
         return len(self.tiles) - self.taken
 
     def fail(self, error: Exception) -> None:
-        """Hand an error to whoever waits."""
+        """Hand an error to whoever waits, unless there is a result or an error already; only under the lock."""
         if not self.future.done():
             self.future.set_exception(error)
 
@@ -125,6 +120,14 @@ class _Batch:
         """All of them."""
         return [work.tiles[position] for work, positions in self.parts for position in positions]
 
+    def scores(self) -> Sequence[Scores]:
+        """Run them; raises whatever goes wrong, and where another thread sets `run.terminate`."""
+        tiles = self.tiles
+        scores = self.session.dense(tiles, self.run)
+        if len(scores) != len(tiles):
+            raise ModelError(f"model: expected scores of {len(tiles)} tiles, got {len(scores)}: convert it again")
+        return list(scores)
+
 
 class Scheduler:
     """Runs at most `slots` batches at once, in threads of its own."""
@@ -146,7 +149,7 @@ class Scheduler:
         self._changed = Condition()
         self._waiting: list[_Work] = []
         self._running: list[_Batch] = []
-        self._now = 0.0
+        self._now = {True: 0.0, False: 0.0}
         self._closed = False
         self._threads = [Thread(target=self._serve, name=f"run-{slot}", daemon=True) for slot in range(slots)]
         for thread in self._threads:
@@ -163,7 +166,7 @@ class Scheduler:
         with self._changed:
             if work.job.cancelled or self._closed:
                 raise CancelledRunError("nobody waits for the answer any longer")
-            work.job.turn = max(work.job.turn, self._now)
+            work.job.turn = max(work.job.turn, self._now[work.job.large])
             self._waiting.append(work)
             self._changed.notify()
         return work.future
@@ -177,8 +180,8 @@ class Scheduler:
             for batch in self._running:
                 dropped += [work for work, _ in batch.parts if work.job is job]
                 batch.run.terminate = all(work.job.cancelled for work, _ in batch.parts)
-        for work in dropped:
-            work.fail(CancelledRunError("nobody waits for the answer any longer"))
+            for work in dropped:
+                work.fail(CancelledRunError("nobody waits for the answer any longer"))
 
     def close(self) -> None:
         """End the threads; what waits is dropped, what runs ends."""
@@ -186,8 +189,8 @@ class Scheduler:
             self._closed = True
             dropped, self._waiting = self._waiting, []
             self._changed.notify_all()
-        for work in dropped:
-            work.fail(CancelledRunError("the server has stopped"))
+            for work in dropped:
+                work.fail(CancelledRunError("the server has stopped"))
         for thread in self._threads:
             thread.join()
 
@@ -205,14 +208,20 @@ class Scheduler:
                 if not works:
                     self._changed.wait()
                     continue
-                first = min(works, key=lambda work: work.job.turn)
-                alike = [work for work in works if work.alike == first.alike]
-                room = self._room(first)
-                delay = first.since + self._batching.delay_seconds - time.monotonic()
-                if delay <= 0 or sum(work.left for work in alike) >= room:
-                    return self._take(alike, room)
-                self._changed.wait(delay)
+                ready = [work for work in works if self._delay(work, works) <= 0]
+                if ready:
+                    first = min(ready, key=lambda work: work.job.turn)
+                    return self._take([work for work in works if work.alike == first.alike], self._room(first))
+                self._changed.wait(min(self._delay(work, works) for work in works))
         return None
+
+    def _delay(self, work: _Work, works: list[_Work]) -> float:
+        """Seconds that tiles still wait for others like them: none where there are as many as run together."""
+        if not self._batching.delay_seconds:
+            return 0.0
+        if sum(other.left for other in works if other.alike == work.alike) >= self._room(work):
+            return 0.0
+        return work.since + self._batching.delay_seconds - time.monotonic()
 
     def _running_of(self, *, large: bool) -> int:
         return sum(batch.large is large for batch in self._running)
@@ -229,18 +238,20 @@ class Scheduler:
     def _take(self, alike: list[_Work], room: int) -> _Batch:
         """Take tiles in the order of turns, the lowest first."""
         parts = []
-        self._now = max(self._now, min(work.job.turn for work in alike))
         for work in sorted(alike, key=lambda work: work.job.turn):
             positions = range(work.taken, work.taken + min(room, work.left))
             room -= len(positions)
             work.taken = positions.stop
             if work.job.first_turn is None:
                 work.job.first_turn = time.monotonic() - work.since
+            self._now[work.job.large] = max(self._now[work.job.large], work.job.turn)
             work.job.turn += len(positions) * work.session.seconds(work.multiply_adds) / work.job.weight
             parts.append((work, positions))
             if not room:
                 break
         self._waiting = [work for work in self._waiting if work.left]
+        if self._waiting:
+            self._changed.notify()  # there may be room beside this one
         batch = _Batch(parts, any(work.job.large for work, _ in parts))
         self._running.append(batch)
         return batch
@@ -248,25 +259,21 @@ class Scheduler:
     def _run(self, batch: _Batch) -> None:
         started = time.monotonic()
         try:
-            scores = batch.session.dense(batch.tiles, batch.run)
+            scores = batch.scores()
+            seconds = time.monotonic() - started
+            batch.session.observe(sum(len(tiles) * work.multiply_adds for work, tiles in batch.parts), seconds)
+            self._observe(batch.session, len(scores), seconds)
+            following = iter(scores)
+            parts = [(work, [(position, next(following)) for position in positions]) for work, positions in batch.parts]
         except Exception as error:  # whoever waits gets it, whatever it is
-            self._end(batch)
-            for work, _ in batch.parts:
-                work.fail(error)
+            with self._changed:
+                self._running.remove(batch)
+                for work, _ in batch.parts:
+                    work.fail(error)
             return
-        seconds = time.monotonic() - started
-        batch.session.observe(sum(len(tiles) * work.multiply_adds for work, tiles in batch.parts), seconds)
-        self._observe(batch.session, len(scores), seconds)
-        following = iter(scores)
-        for work, positions in batch.parts:
-            work.scores.update(zip(positions, following, strict=False))
-        for work in self._end(batch):
-            work.future.set_result([work.scores[position] for position in range(len(work.tiles))])
-
-    def _end(self, batch: _Batch) -> list[_Work]:
-        """Forget a batch; returns the works of which this was the last one."""
         with self._changed:
             self._running.remove(batch)
-            for work, positions in batch.parts:
-                work.missing -= len(positions)
-            return [work for work, _ in batch.parts if not work.missing and not work.future.done()]
+            for work, found in parts:
+                work.scores.update(found)
+                if len(work.scores) == len(work.tiles) and not work.future.done():
+                    work.future.set_result([work.scores[position] for position in range(len(work.tiles))])

@@ -20,6 +20,7 @@ from service.log import log
 
 LINE = re.compile(r"(?P<name>[A-Za-z0-9_.@-]{1,64})\s+(?P<hash>[0-9a-fA-F]{64})")
 SCHEME = "Bearer "
+NOTHING = hashlib.sha256().hexdigest()
 
 
 class TokenFileError(ValueError):
@@ -87,13 +88,19 @@ class Access:
 def _read(path: Path) -> tuple[dict[str, str], tuple[int, int]]:
     """The name of every hash; and what changes when the file does."""
     status, names = path.stat(), {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        text = line.partition("#")[0].strip()
-        if not text:
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise TokenFileError(f"{path}: expected UTF-8 text") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        entry = line.partition("#")[0].strip()
+        if not entry:
             continue
-        match = LINE.fullmatch(text)
+        match = LINE.fullmatch(entry)
         if not match:
             raise TokenFileError(f"{path}: line {number}: expected NAME and the SHA-256 of a token in hexadecimal")
+        if match["hash"].lower() == NOTHING:
+            raise TokenFileError(f"{path}: line {number}: expected the SHA-256 of a token, got that of nothing")
         names[match["hash"].lower()] = match["name"]
     if not names:
         raise TokenFileError(f"{path}: expected at least one line of NAME and SHA-256, got none")

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -15,9 +16,9 @@ from protos import scoring_pb2
 from service import metrics
 from service.engine.registry import Registry
 from service.engine.repository import StoredModel
-from service.errors import LateError, ServiceError, UnsupportedError
-from service.rpc.calls import Call, Calls, Send, check_names
-from service.rpc.many import TOGETHER
+from service.errors import DrainingError, LateError, ServiceError, UnsupportedError
+from service.rpc.calls import LARGE_BYTES, Call, Calls, Send, check_names
+from service.rpc.many import TOGETHER, before, patiently
 from service.rpc.servicer import ScoringServicer
 from service.rpc.status import status_of
 from service.rpc.tensors import AVERAGE, SCORES, infer_response, score_requests, timeout_seconds
@@ -113,7 +114,8 @@ class InferenceServicer:
         seconds = timeout_seconds(request)
         if seconds is not None:
             call.deadline = min(time.monotonic() + seconds, call.deadline or float("inf"))
-        asked = score_requests(request, model)
+        convert = partial(score_requests, request, model)
+        asked = convert() if call.size < LARGE_BYTES else await asyncio.to_thread(convert)
         try:
             async with asyncio.timeout(seconds):
                 return infer_response(request, await self._all(asked, call))
@@ -121,12 +123,14 @@ class InferenceServicer:
             raise LateError(f"timeout: expected an answer within {seconds:g} seconds, got none yet") from None
 
     async def _all(self, asked: list[scoring_pb2.ScoreRequest], call: Call) -> list[scoring_pb2.ScoreResponse]:
-        """Score some images; the first error is everybody's."""
+        """Score some images; the first error is everybody's. Those after the first wait where the server is busy."""
         if len(asked) == 1:
             return [await self._scoring.score(asked[0], call)]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._scoring.score(one, call, share=len(asked))) for one in asked]
+                score = partial(self._scoring.score, call=call, share=len(asked))
+                tasks = [group.create_task(score(asked[0]))]
+                tasks += [group.create_task(patiently(partial(score, one))) for one in asked[1:]]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
@@ -141,14 +145,19 @@ class InferenceServicer:
                 await send(answer)
             room.release()
 
+        end = asyncio.create_task(self._calls.draining.wait())
         try:
             with self._scoring.stream():
                 async with asyncio.TaskGroup() as group:
-                    async for request in requests:
+                    while (request := await before(end, requests)) is not None:
                         await room.acquire()
                         group.create_task(one(request))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
+        finally:
+            end.cancel()
+        if self._calls.draining.is_set():
+            raise DrainingError("the server is shutting down: send what has no answer to another one")
 
     async def _told(self, request: oip.ModelInferRequest, call: Call) -> oip.ModelStreamInferResponse:
         """A request's answer, or its error, in the form of a stream."""
@@ -161,13 +170,13 @@ class InferenceServicer:
             return told
         return oip.ModelStreamInferResponse(infer_response=response)
 
-    async def _statistics(self, request: oip.ModelStatisticsRequest, _: Call) -> oip.ModelStatisticsResponse:
+    async def _statistics(self, request: oip.ModelStatisticsRequest, call: Call) -> oip.ModelStatisticsResponse:
         response = oip.ModelStatisticsResponse()
         for name, number in self._registry.models():
             if request.name in ("", name) and request.version in ("", number):
                 response.model_stats.append(_statistics_of(name, number))
         if request.name and not response.model_stats:
-            self._registry.get(request.name, request.version)  # says what there is
+            await self._model(request.name, request.version, call)  # says what there is
         return response
 
     async def _index(self, request: oip.RepositoryIndexRequest, _: Call) -> oip.RepositoryIndexResponse:

@@ -21,6 +21,7 @@ Requests = AsyncIterator[scoring_pb2.ScoreManyRequest]
 Send = Callable[[scoring_pb2.ScoreManyResponse], Coroutine[Any, Any, None]]
 Score = Callable[[scoring_pb2.ScoreRequest, Claim], Awaitable[scoring_pb2.ScoreResponse]]
 Admit = Callable[[], AbstractContextManager[Claim]]
+Request = TypeVar("Request")
 Result = TypeVar("Result")
 
 
@@ -56,12 +57,7 @@ class ScoreMany:
     async def _next(self, requests: Requests, end: asyncio.Task[bool]) -> scoring_pb2.ScoreManyRequest | None:
         """The next image when there is room for it; None at the end, the client's or the server's."""
         await self._room.acquire()
-        coming = asyncio.ensure_future(anext(requests, None))
-        await asyncio.wait({coming, end}, return_when=asyncio.FIRST_COMPLETED)
-        if coming.done():
-            return coming.result()
-        coming.cancel()
-        return None
+        return await before(end, requests)
 
     async def _one(self, request: scoring_pb2.ScoreManyRequest, claim: Claim) -> None:
         try:
@@ -74,6 +70,16 @@ class ScoreMany:
         async with self._sending:
             await self._send(answer)
         self._room.release()
+
+
+async def before(end: asyncio.Task[bool], requests: AsyncIterator[Request]) -> Request | None:
+    """The next request, unless something ends first; None at the end, whichever."""
+    coming = asyncio.ensure_future(anext(requests, None))
+    await asyncio.wait({coming, end}, return_when=asyncio.FIRST_COMPLETED)
+    if coming.done():
+        return coming.result()
+    coming.cancel()
+    return None
 
 
 def _close(admitted: ExitStack, _: asyncio.Task[None]) -> None:

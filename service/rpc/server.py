@@ -37,8 +37,8 @@ from service.settings import Settings
 
 GOODBYE_SECONDS = 0.5
 """For whoever still watches the health when every request is answered."""
-AGE_GRACE_SECONDS = 3600
-"""For the calls on a connection that is renewed."""
+OTHERS = 16
+"""Calls on one connection beside those that wait: health checks."""
 TOKENS_SECONDS = 5.0
 TRIM_SECONDS = 10.0
 
@@ -184,15 +184,12 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", message_bytes),
         ("grpc.max_send_message_length", message_bytes),
-        ("grpc.max_concurrent_streams", settings.max_waiting),
+        ("grpc.max_concurrent_streams", settings.max_waiting + settings.max_streams + OTHERS),
         ("grpc.http2.max_frame_size", (1 << 24) - 1),  # large messages in fewer pieces: nobody is served between them
         ("grpc.so_reuseport", 0),  # a second server on this port is a mistake, and an error
     ]
     if settings.max_age:
-        options += [
-            ("grpc.max_connection_age_ms", int(settings.max_age * 1e3)),
-            ("grpc.max_connection_age_grace_ms", AGE_GRACE_SECONDS * 1000),
-        ]
+        options.append(("grpc.max_connection_age_ms", int(settings.max_age * 1e3)))  # calls on it may end
     return options
 
 

@@ -77,11 +77,15 @@ class ScoringServicer:
             return whole(self._scorer.prepare(request, job, admit, share=share))
 
         response: scoring_pb2.ScoreResponse | None = None
-        if claim.message_bytes <= SMALL_BYTES:
+        loaded = self._scorer.registry.is_loaded(
+            request.model, request.version, all_strides=bool(request.options.stride)
+        )
+        if loaded and claim.message_bytes <= SMALL_BYTES:
             response, rest = await self._together.run(begin, job)
         if response is None:
             response = await self._workers.run(lambda _: rest(), job)
-        timed(response, job, call)
+        if not request.options.plan_only:
+            timed(response, job, call)
         return response
 
     async def list_models(self, _: scoring_pb2.ListModelsRequest, __: Call) -> scoring_pb2.ListModelsResponse:
@@ -117,7 +121,7 @@ class ScoringServicer:
         """Score a stream of images."""
 
         async def score(request: scoring_pb2.ScoreRequest, claim: Claim) -> scoring_pb2.ScoreResponse:
-            one = Call("ScoreMany", call.client)
+            one = Call("ScoreMany", call.client, metadata=call.metadata)
             return await self._calls.logged(one, lambda one: patiently(lambda: self.answer(request, one, claim)))
 
         with self._admission.stream():

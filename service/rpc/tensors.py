@@ -6,6 +6,7 @@ images uint8 or uint16 (images, height, width, channels), or encoded (images)
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ SCORES, AVERAGE = "scores", "average"
 PIXELS = {"UINT8": "uint8", "UINT16": "uint16"}
 CONTENTS = {"UINT8": "uint_contents", "UINT16": "uint_contents", "BYTES": "bytes_contents"}
 MOST_IMAGES = 256
+MOST_NUMBERS = 1 << 20
+"""Of a tensor that is not raw: they are slow to read."""
 CLASSIFICATION = "classification"
 IGNORED = {"triton_enable_empty_final_response", "binary_data_output", "sequence_id", "sequence_start", "sequence_end"}
 """What clients send that changes nothing here: every request has one answer, and none belongs to another."""
@@ -48,7 +51,7 @@ def timeout_seconds(request: oip.ModelInferRequest) -> float | None:
     """What the request says it may take, in Triton's microseconds; None: nothing. Raises OptionError."""
     if "timeout" not in request.parameters:
         return None
-    return _count("timeout", _value(request.parameters["timeout"])) / 1e6 or None
+    return _count("timeout", _value(request.parameters["timeout"]), bits=64) / 1e6 or None
 
 
 def infer_response(request: oip.ModelInferRequest, answers: list[scoring_pb2.ScoreResponse]) -> oip.ModelInferResponse:
@@ -79,6 +82,7 @@ def _outputs(request: oip.ModelInferRequest) -> list[str]:
                 raise OptionError("outputs: shared memory is not supported: take tensors in messages")
             if name not in (CLASSIFICATION, "binary_data") or (name == CLASSIFICATION and output.name == SCORES):
                 raise OptionError(f"outputs: {output.name}: expected no parameter but {CLASSIFICATION} of {AVERAGE}")
+        _classes(output)
     return names
 
 
@@ -100,7 +104,8 @@ def _images(request: oip.ModelInferRequest, model: StoredModel) -> Iterator[scor
 
 
 def _encoded(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Iterator[scoring_pb2.Image]:
-    files = list(tensor.contents.bytes_contents) if raw is None else list(_elements(tensor.name, raw))
+    elements = tensor.contents.bytes_contents if raw is None else _elements(tensor.name, raw)
+    files = list(islice(elements, MOST_IMAGES + 1))
     count = int(np.prod(tensor.shape, dtype=object))
     if not 0 < len(files) == count <= MOST_IMAGES:
         raise ImageError(
@@ -125,6 +130,8 @@ def _elements(name: str, raw: bytes) -> Iterator[bytes]:
 def _pixels(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Iterator[scoring_pb2.Image]:
     dtype = np.dtype(PIXELS[tensor.datatype]).newbyteorder("<")
     if raw is None:
+        if len(tensor.contents.uint_contents) > MOST_NUMBERS:
+            raise ImageError(f"inputs: {tensor.name}: expected raw_input_contents for so many numbers, got contents")
         values = np.fromiter(tensor.contents.uint_contents, np.uint32)
         if (values > np.iinfo(dtype).max).any():
             raise ImageError(f"inputs: {tensor.name}: expected values of {tensor.datatype}, got {values.max()}")
@@ -173,9 +180,9 @@ def _set_option(options: scoring_pb2.ScoreOptions, name: str, value: Any) -> Non
     setters[name]()
 
 
-def _count(name: str, value: Any) -> int:  # noqa: ANN401
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 32:
-        raise OptionError(f"parameters: {name}: expected an integer from 0 to {(1 << 32) - 1}, got {value!r}")
+def _count(name: str, value: Any, bits: int = 32) -> int:  # noqa: ANN401
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << bits:
+        raise OptionError(f"parameters: {name}: expected an integer from 0 to {(1 << bits) - 1}, got {value!r}")
     return value
 
 
@@ -208,7 +215,9 @@ def _scale(word: str) -> scoring_pb2.Scale:
 
 def _region(value: Any) -> scoring_pb2.Region:  # noqa: ANN401
     words = _words("region", value)
-    if len(words) != 4 or not all(word.isascii() and word.isdecimal() and int(word) < 1 << 32 for word in words):
+    if len(words) != 4 or not all(
+        word.isascii() and word.isdecimal() and len(word) <= 10 and int(word) < 1 << 32 for word in words
+    ):
         raise OptionError(f"parameters: region: expected x,y,width,height in pixels, got {value[:40]!r}")
     x, y, width, height = map(int, words)
     return scoring_pb2.Region(x=x, y=y, width=width, height=height)

@@ -1,6 +1,8 @@
-"""Small requests, all in one thread that never waits for any of them: a turn of the interpreter serves several.
+"""Small requests of models that are loaded, all in one thread: a turn of the interpreter serves several.
 
-come → begun: planned, decoded, their tiles submitted → scores there → finished → their answers handed over together
+    come → begun: planned, decoded, their tiles submitted → scores there → finished → their answers handed over together
+
+The thread reads few pixels at once and waits for nothing: all that a request waits for is submitted when it begins.
 """
 
 import asyncio

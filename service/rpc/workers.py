@@ -30,15 +30,20 @@ class Workers:
             job.check()
             return work(job)
 
-        return await outlived(asyncio.wrap_future(self._pool.submit(begun)), job)
+        pooled = self._pool.submit(begun)
+        return await outlived(asyncio.wrap_future(pooled), job, pooled.cancel)
 
 
-async def outlived(answer: "asyncio.Future[Result]", job: Job) -> Result:
-    """Wait for an answer; whoever is cancelled meanwhile cancels the job, and leaves when the work has ended."""
+async def outlived(answer: "asyncio.Future[Result]", job: Job, drop: Callable[[], object] = lambda: None) -> Result:
+    """Wait for an answer; whoever is cancelled meanwhile cancels the job, and leaves when the work has ended.
+
+    `drop` takes work back that has not begun.
+    """
     try:
         await asyncio.wait({answer})
     except asyncio.CancelledError:
         job.cancel()
+        drop()
         while not answer.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({answer})

@@ -86,3 +86,15 @@ def test_streams_are_bounded() -> None:
         pass
     with gate.stream():
         pass
+
+
+def test_requests_that_hold_nothing_block_nobody() -> None:
+    """Two requests are in, each more than there may be: the first plan is admitted, the second when that is over."""
+    gate = admission(held_bytes=5, waiting_seconds=1.0, client_share=0.5)
+    with gate.admitted("a", 1) as second:
+        with gate.admitted("a", 1) as first:
+            gate.plan(first, 50, 50.0, deadline=None, done=lambda: 0.0)
+            with pytest.raises(BusyError) as refused:
+                gate.plan(second, 50, 50.0, deadline=None, done=lambda: 0.0)
+            assert refused.value.seconds == 10.0
+        gate.plan(second, 50, 50.0, deadline=None, done=lambda: 0.0)

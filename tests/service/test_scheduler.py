@@ -1,5 +1,6 @@
 """Turns, batches and cancellation, without a server: what runs is a session that says what it was given."""
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -12,7 +13,7 @@ import onnxruntime as ort
 import pytest
 
 from service.engine.scheduler import Batching, Job, Scheduler
-from service.errors import CancelledRunError
+from service.errors import CancelledRunError, ModelError
 
 SECOND = 1.0
 """What a tile costs, as multiply-adds, at one a second."""
@@ -246,3 +247,32 @@ def test_delay_gathers_tiles() -> None:
         futures = [Job(scheduler).submit(session, tiles(value), SECOND) for value in (1, 2, 3)]
         assert [got(future) for future in futures] == [[1], [2], [3]]
     assert session.ran == [[1, 2, 3]]
+
+
+def test_cancelling_races_with_results() -> None:
+    """Jobs that are cancelled just as their tiles end leave every slot at work."""
+    session = Spoken()
+    with scheduled(slots=2, tiles=4) as scheduler:
+        for _ in range(300):
+            jobs = [Job(scheduler) for _ in range(4)]
+            futures = [job.submit(session, tiles(1), SECOND) for job in jobs]
+            for job in jobs[::2]:
+                job.cancel()
+            for future in futures[1::2]:
+                assert got(future) == [1]
+        assert got(Job(scheduler).submit(session, tiles(3), SECOND)) == [3]
+        assert all(thread.is_alive() for thread in threading.enumerate() if thread.name.startswith("run-"))
+
+
+def test_models_that_give_too_few_scores_end_no_slot() -> None:
+    """Whoever waits is told, and the next request is answered."""
+
+    class Short(Spoken):
+        def dense(self, tiles: Sequence[np.ndarray], run: ort.RunOptions) -> np.ndarray:
+            """None at all."""
+            return super().dense(tiles, run)[:0]
+
+    with scheduled() as scheduler:
+        with pytest.raises(ModelError, match="scores of 1 tiles, got 0"):
+            Job(scheduler).submit(Short(), tiles(1), SECOND).result(10)
+        assert got(Job(scheduler).submit(Spoken(), tiles(3), SECOND)) == [3]

@@ -146,7 +146,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def test_token_files_that_are_none(tmp_path: Path, text: str, said: str) -> None:
     """They are refused, naming the line and not what is in it."""
     file = tmp_path / "tokens"
-    file.write_text(text)
+    file.write_bytes(text.encode("latin-1"))
     with pytest.raises(TokenFileError, match=said) as refused:
         Tokens(file)
     assert "secret" not in str(refused.value)

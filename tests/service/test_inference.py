@@ -1,0 +1,139 @@
+"""The Open Inference Protocol where its stock clients do not go: odd requests, and streams that stay open."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import grpc
+import numpy as np
+import pytest
+from conftest import ROOT
+from pictures import noise
+from servers import Server, running
+
+from client import Client
+from protos import open_inference_pb2 as oip
+
+MODELS = ROOT / "models"
+SERVICE = "/inference.GRPCInferenceService/"
+WINDOW = noise(72, 72, 1)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server of the shipped model, which has answered once."""
+    with running(MODELS) as server:
+        with Client(server.address) as client:
+            client.score(WINDOW, model="digits")
+        yield server
+
+
+def request(pixels: np.ndarray = WINDOW, **parameters: str | int) -> oip.ModelInferRequest:
+    """A request for the average of some images."""
+    asked = oip.ModelInferRequest(model_name="digits", raw_input_contents=[pixels.tobytes()])
+    asked.inputs.add(name="image", datatype="UINT8", shape=pixels.shape)
+    asked.outputs.add(name="average")
+    for name, value in parameters.items():
+        field = "string_param" if isinstance(value, str) else "int64_param"
+        setattr(asked.parameters[name], field, value)
+    return asked
+
+
+def infer(server: Server, asked: oip.ModelInferRequest) -> oip.ModelInferResponse:
+    """Ask once."""
+    with grpc.insecure_channel(server.address) as channel:
+        call = channel.unary_unary(
+            f"{SERVICE}ModelInfer",
+            oip.ModelInferRequest.SerializeToString,
+            oip.ModelInferResponse.FromString,
+        )
+        return call(asked, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"region": "1" * 5000 + ",0,72,72"},
+        {"region": "0,0,72"},
+        {"scales": "nanx"},
+        {"scales": "1" * 5000},
+        {"stride": -1},
+        {"stride": 1 << 40},
+        {"mode": 1},
+        {"priority": "high"},
+        {"timeout": -5},
+    ],
+    ids=lambda parameters: str(parameters)[:30],
+)
+def test_odd_parameters(server: Server, parameters: dict[str, str | int]) -> None:
+    """Whatever a parameter says, it is INVALID_ARGUMENT and named."""
+    with pytest.raises(grpc.RpcError) as refused:
+        infer(server, request(**parameters))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    (name,) = parameters
+    assert name in refused.value.details()
+
+
+def test_long_timeouts_are_allowed(server: Server) -> None:
+    """Two hours, in microseconds."""
+    assert infer(server, request(timeout=7_200_000_000)).outputs[0].shape == [1, 11]
+
+
+def test_many_images_in_a_message(server: Server) -> None:
+    """More than one client may have waiting are answered, in their order."""
+    images = np.random.default_rng(0).integers(0, 256, (200, 72, 72, 1), np.uint8)
+    (raw,) = infer(server, request(images)).raw_output_contents
+    got = np.frombuffer(raw, "<f4").reshape(200, -1)
+    for place in (0, 99, 199):
+        (alone,) = infer(server, request(images[place])).raw_output_contents
+        np.testing.assert_allclose(got[place], np.frombuffer(alone, "<f4"), rtol=0, atol=1e-5)
+
+
+def test_tensors_that_are_not_raw_are_bounded(server: Server) -> None:
+    """A few numbers one by one are taken; a million are to be sent raw."""
+    asked = request()
+    del asked.raw_input_contents[:]
+    asked.inputs[0].contents.uint_contents.extend(WINDOW.ravel().tolist())
+    assert infer(server, asked).raw_output_contents == infer(server, request()).raw_output_contents
+    asked.inputs[0].contents.uint_contents.extend([0] * (1 << 20))
+    with pytest.raises(grpc.RpcError, match="expected raw_input_contents"):
+        infer(server, asked)
+
+
+def test_crops_do_not_hold_up_small_requests(server: Server) -> None:
+    """Beside thousands of crops of a small image, a window is answered long before they are."""
+    done: list[str] = []
+    with Client(server.address) as client:
+
+        def crops() -> None:
+            client.score(noise(250, 250, 1), model="digits", mode="crops", stride=1)
+            done.append("crops")
+
+        thread = threading.Thread(target=crops)
+        thread.start()
+        time.sleep(0.3)
+        for _ in range(10):
+            client.score(WINDOW, model="digits")
+            done.append("window")
+        thread.join()
+    assert done[-1] == "crops"
+
+
+def test_open_streams_do_not_hold_up_the_end() -> None:
+    """A stream on which nobody says anything ends with UNAVAILABLE when the server does."""
+    go_on = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        yield request().SerializeToString()
+        go_on.wait(60)
+
+    with running(MODELS) as server, grpc.insecure_channel(server.address) as channel:
+        answers = channel.stream_stream(f"{SERVICE}ModelStreamInfer")(silent())
+        assert not oip.ModelStreamInferResponse.FromString(next(answers)).error_message
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(grpc.RpcError) as ended:
+            next(answers)
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert server.process.wait(20) == 0
+        go_on.set()
