@@ -26,6 +26,7 @@ from soak import usage
 from client import Client
 from client.images import message_of
 from client.options import Options, options_message
+from client.retries import STATUS_LOST
 from protos import open_inference_pb2 as oip
 from protos import scoring_pb2
 
@@ -33,8 +34,6 @@ SCORING, INFERENCE = "/fullconv.v1.Scoring/", "/inference.GRPCInferenceService/"
 BLIND = [flip_bits, set_bytes, set_number, truncate, splice, move, set_varint]
 BAD = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNAVAILABLE}
 SERVERS_BAD = {code.name for code in BAD}
-OWN = "Internal error from Core"
-"""What gRPC's asyncio client makes of a call that the server ends while it writes; the server's log has the status."""
 TOGETHER = 64
 SECONDS = 60
 PIXELS = np.random.default_rng(0).integers(0, 256, (72, 75), np.uint8)
@@ -145,7 +144,7 @@ async def send(channel: grpc.aio.Channel, method: str, parts: list[bytes]) -> st
     except (grpc.RpcError, asyncio.CancelledError):
         pass  # the status says so
     code: grpc.StatusCode = await call.code()
-    return OWN if OWN in (await call.details() or "") else str(code.name)
+    return STATUS_LOST if STATUS_LOST in (await call.details() or "") else str(code.name)  # the server's log has it
 
 
 async def storm(address: str, messages: int, server: int, seed: int) -> tuple[Counter[str], list[str], list[float]]:

@@ -7,26 +7,24 @@ async with AsyncClient("127.0.0.1:8500") as client:
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from functools import partial
-from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, cast
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from client.answer import Answer, Scores
-from client.connection import CODES, Security, channels, error_of
+from client.connection import Security
 from client.errors import ScoringError
 from client.images import Image, Pixels
 from client.large import Parts, Rows, Watch, summary_missing, unwatched
 from client.options import Options
 from client.outstanding import Outstanding
-from client.remote import RETRIES
 from client.requests import large_image, score_request, with_image
-from client.retries import Retries
-from protos import scoring_pb2, scoring_pb2_grpc
+from client.servers import RETRIES, Servers
+from protos import scoring_pb2
 
 Answered = TypeVar("Answered")
 
@@ -38,14 +36,14 @@ class AsyncClient:
         self, server: str, *, timeout: float | None = None, retries: int = RETRIES, security: Security | None = None
     ) -> None:
         """Connect as `Client` does; only where an event loop runs."""
-        self._server, self._timeout, self._retries = server, timeout, retries
-        self._security = security or Security()
-        self._channels = channels(
-            server, self._security, insecure=grpc.aio.insecure_channel, secure=grpc.aio.secure_channel
+        self._servers = Servers(
+            server,
+            security or Security(),
+            timeout=timeout,
+            retries=retries,
+            insecure=grpc.aio.insecure_channel,
+            secure=grpc.aio.secure_channel,
         )
-        self._stubs = [scoring_pb2_grpc.ScoringStub(channel) for channel in self._channels]
-        self._turns = count()
-        self._lost = False
 
     async def score(
         self, image: Image, *, model: str, version: str = "", timeout: float | None = None, **options: Unpack[Options]
@@ -70,8 +68,8 @@ class AsyncClient:
 
         async def begin(stub: Any, seconds: float | None) -> AsyncLargeRun:  # noqa: ANN401 (generated for both kinds)
             parts = Parts(start, source, progress)
-            call = stub.ScoreLarge(timeout=seconds, metadata=self._security.metadata)
-            run = AsyncLargeRun(call, sending(call, iter(parts)), parts, self._error)
+            call = stub.ScoreLarge(timeout=seconds, metadata=self._servers.metadata)
+            run = AsyncLargeRun(call, sending(call, iter(parts)), parts, self._servers.error)
             await run.begin()
             return run
 
@@ -89,24 +87,26 @@ class AsyncClient:
         """Score images as they are taken from an iterable, in a thread of its own; as `Client.score_many`."""
         request = score_request(model, version, options)
         outstanding = Outstanding((name, partial(with_image, request, image)) for name, image in images)
-        retries = self._new_retries(timeout)
+        retries = self._servers.retries(timeout)
         while True:
-            call = cast("Any", self._stub()).ScoreMany(timeout=retries.remaining, metadata=self._security.metadata)
+            call = self._servers.stub().ScoreMany(timeout=retries.remaining, metadata=self._servers.metadata)
             sender = sending(call, outstanding.requests())
             try:
                 async for part in call:
                     retries.renew()
-                    self._lost = False
+                    self._servers.found()
                     while outstanding.unreadable:
                         yield outstanding.unreadable.popleft()
-                    yield outstanding.answered(part.id), self._result(part)
+                    result = self._servers.result(part)
+                    answered = Answer(result) if isinstance(result, scoring_pb2.ScoreResponse) else result
+                    yield outstanding.answered(part.id), answered
                 break
             except (grpc.RpcError, asyncio.CancelledError) as error:
                 if outstanding.raised is not None:
                     raise outstanding.raised from None
                 if not isinstance(error, grpc.RpcError):
                     raise
-                await self._wait(retries, error)
+                await asyncio.sleep(self._servers.seconds_after(error, retries))
             finally:
                 call.cancel()
                 sender.cancel()
@@ -126,7 +126,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection."""
-        for channel in self._channels:
+        for channel in self._servers.channels:
             await channel.close()
 
     async def __aenter__(self) -> Self:
@@ -137,48 +137,22 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    def _result(self, part: scoring_pb2.ScoreManyResponse) -> Answer | ScoringError:
-        if part.WhichOneof("result") == "response":
-            return Answer(part.response)
-        return error_of(self._server, CODES[part.failure.code], part.failure.message)
-
     async def _call(self, method: str, request: Message, timeout: float | None) -> Any:  # noqa: ANN401 (as it says)
         async def ask(stub: Any, seconds: float | None) -> Any:  # noqa: ANN401
-            return await getattr(stub, method)(request, timeout=seconds, metadata=self._security.metadata)
+            return await getattr(stub, method)(request, timeout=seconds, metadata=self._servers.metadata)
 
         return await self._tried(ask, timeout)
 
     async def _tried(self, ask: Callable[[Any, float | None], Awaitable[Answered]], timeout: float | None) -> Answered:
-        retries = self._new_retries(timeout)
+        retries = self._servers.retries(timeout)
         while True:
             try:
-                answered = await ask(self._stub(), retries.remaining)
+                answered = await ask(self._servers.stub(), retries.remaining)
             except grpc.RpcError as error:
-                await self._wait(retries, error)
+                await asyncio.sleep(self._servers.seconds_after(error, retries))
             else:
-                self._lost = False
+                self._servers.found()
                 return answered
-
-    async def _wait(self, retries: Retries, error: grpc.RpcError) -> None:
-        try:
-            seconds = retries.after(error)
-        except grpc.RpcError:
-            self._lost = error.code() is grpc.StatusCode.UNAVAILABLE
-            raise self._error(error) from None
-        await asyncio.sleep(seconds)
-
-    def _new_retries(self, timeout: float | None) -> Retries:
-        """As many as there are; while no server was found the last time, each is asked once."""
-        return Retries(
-            min(self._retries, len(self._stubs) - 1) if self._lost else self._retries,
-            self._timeout if timeout is None else timeout,
-        )
-
-    def _stub(self) -> scoring_pb2_grpc.ScoringStub:
-        return self._stubs[next(self._turns) % len(self._stubs)]
-
-    def _error(self, error: grpc.RpcError) -> ScoringError:
-        return error_of(self._server, error.code(), error.details() or "")
 
 
 class AsyncLargeRun:

@@ -137,13 +137,12 @@ def score(
         stride=stride or 0, mode=mode, border=border, flip=flip, scales=_scales(scales), average=average, top=top,
         classes=_names(classes), grid=bool(grid or heatmap),
     )  # fmt: skip
+    region = None if roi is None else _region(roi)
     with _exits():
         options = options_message(chosen)
-    options.plan_only = plan
-    if roi is not None:
-        options.region.CopyFrom(_region(roi))
-    request = scoring_pb2.ScoreRequest(model=model, version=version, options=options)
-    with _exits():
+        options.plan_only = plan
+        options.MergeFrom(scoring_pb2.ScoreOptions(region=region))
+        request = scoring_pb2.ScoreRequest(model=model, version=version, options=options)
         security = Security(tls, tls_ca, tls_cert, tls_key, _token(token))
         job = Job(_scorer(server, models, security), request, grid, heatmap, mask, interruption.check)
         _check_outputs(job, images)

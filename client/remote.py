@@ -8,7 +8,6 @@ with Client("127.0.0.1:8500") as client:
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -17,18 +16,16 @@ import grpc
 from google.protobuf.message import Message
 
 from client.answer import Answer, Scores
-from client.connection import CODES, Security, channels, error_of
+from client.connection import Security
 from client.errors import ImageError, ScoringError
 from client.images import Image, Pixels, megapixels_of, open_array, readable
 from client.large import LargeRun, Parts, Watch, unwatched
 from client.options import Options
 from client.outstanding import Make, Outstanding
 from client.requests import large_image, score_request, with_image
-from client.retries import Retries
+from client.servers import RETRIES, Servers
 from protos import scoring_pb2, scoring_pb2_grpc
 
-RETRIES = 8
-"""Tries beside the first one, of a call that finds a server busy or gone."""
 LARGE_MEGAPIXELS = 64
 """What the command sends in parts, so that it can say how far it is."""
 
@@ -48,12 +45,7 @@ class Client:
 
         Raises RequestError if that is no address. Connecting itself waits for the first call.
         """
-        self._server, self._timeout, self._retries = server, timeout, retries
-        self._security = security or Security()
-        self._channels = channels(server, self._security)
-        self._stubs = [scoring_pb2_grpc.ScoringStub(channel) for channel in self._channels]
-        self._turns = count()
-        self._lost = False
+        self._servers = Servers(server, security or Security(), timeout=timeout, retries=retries)
         self._described = cache(self.model)
 
     def score(
@@ -141,7 +133,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
-        for channel in self._channels:
+        for channel in self._servers.channels:
             channel.close()
 
     def __enter__(self) -> Self:
@@ -179,9 +171,9 @@ class Client:
 
         def begin(stub: scoring_pb2_grpc.ScoringStub, seconds: float | None) -> LargeRun:
             parts = Parts(start, image, watch)
-            call = stub.ScoreLarge(iter(parts), timeout=seconds, metadata=self._security.metadata)
+            call = stub.ScoreLarge(iter(parts), timeout=seconds, metadata=self._servers.metadata)
             try:
-                return LargeRun(call, next(call), parts, self._error)
+                return LargeRun(call, next(call), parts, self._servers.error)
             except grpc.RpcError:
                 if parts.error is not None:
                     raise parts.error from None
@@ -193,31 +185,26 @@ class Client:
         self, items: Iterable[tuple[str, Make]], timeout: float | None
     ) -> Iterator[tuple[str, scoring_pb2.ScoreResponse | ScoringError]]:
         """Send requests as they are made; what cannot be made is an error of its own, other exceptions are raised."""
-        outstanding, retries = Outstanding(items), self._new_retries(timeout)
+        outstanding, retries = Outstanding(items), self._servers.retries(timeout)
         while True:
-            call = self._stub().ScoreMany(
-                outstanding.requests(), timeout=retries.remaining, metadata=self._security.metadata
+            call = self._servers.stub().ScoreMany(
+                outstanding.requests(), timeout=retries.remaining, metadata=self._servers.metadata
             )
             try:
                 for part in call:
                     retries.renew()
-                    self._lost = False
+                    self._servers.found()
                     while outstanding.unreadable:
                         yield outstanding.unreadable.popleft()
-                    yield outstanding.answered(part.id), self._result(part)
+                    yield outstanding.answered(part.id), self._servers.result(part)
                 break
             except grpc.RpcError as error:
                 if outstanding.raised is not None:
                     raise outstanding.raised from None
-                self._wait(retries, error)
+                time.sleep(self._servers.seconds_after(error, retries))
             finally:
                 call.cancel()
         yield from outstanding.unreadable
-
-    def _result(self, part: scoring_pb2.ScoreManyResponse) -> scoring_pb2.ScoreResponse | ScoringError:
-        if part.WhichOneof("result") == "response":
-            return part.response
-        return error_of(self._server, CODES[part.failure.code], part.failure.message)
 
     def _score(self, request: scoring_pb2.ScoreRequest, timeout: float | None) -> scoring_pb2.ScoreResponse:
         response: scoring_pb2.ScoreResponse = self._call("Score", request, timeout)
@@ -225,7 +212,7 @@ class Client:
 
     def _call(self, method: str, request: Message, timeout: float | None) -> Any:  # noqa: ANN401 (as the method says)
         def ask(stub: scoring_pb2_grpc.ScoringStub, seconds: float | None) -> Any:  # noqa: ANN401
-            return getattr(stub, method)(request, timeout=seconds, metadata=self._security.metadata)
+            return getattr(stub, method)(request, timeout=seconds, metadata=self._servers.metadata)
 
         return self._tried(ask, timeout)
 
@@ -233,38 +220,15 @@ class Client:
         self, ask: Callable[[scoring_pb2_grpc.ScoringStub, float | None], Answered], timeout: float | None
     ) -> Answered:
         """Ask one server after the other, until there is an answer or the retries are over."""
-        retries = self._new_retries(timeout)
+        retries = self._servers.retries(timeout)
         while True:
             try:
-                answered = ask(self._stub(), retries.remaining)
+                answered = ask(self._servers.stub(), retries.remaining)
             except grpc.RpcError as error:
-                self._wait(retries, error)
+                time.sleep(self._servers.seconds_after(error, retries))
             else:
-                self._lost = False
+                self._servers.found()
                 return answered
-
-    def _wait(self, retries: Retries, error: grpc.RpcError) -> None:
-        """Wait for the next try; raises what the error means if there is none."""
-        try:
-            seconds = retries.after(error)
-        except grpc.RpcError:
-            self._lost = error.code() is grpc.StatusCode.UNAVAILABLE
-            raise self._error(error) from None
-        time.sleep(seconds)
-
-    def _new_retries(self, timeout: float | None) -> Retries:
-        """As many as there are; while no server was found the last time, each is asked once."""
-        return Retries(
-            min(self._retries, len(self._stubs) - 1) if self._lost else self._retries,
-            self._timeout if timeout is None else timeout,
-        )
-
-    def _stub(self) -> scoring_pb2_grpc.ScoringStub:
-        """The next server's."""
-        return self._stubs[next(self._turns) % len(self._stubs)]
-
-    def _error(self, error: grpc.RpcError) -> ScoringError:
-        return error_of(self._server, error.code(), error.details() or "")
 
 
 class RemoteRun:

@@ -13,6 +13,8 @@ from grpc_status import rpc_status
 
 GONE_SECONDS = (0.1, 1.0)
 """The first wait and the longest one, where a server has gone."""
+STATUS_LOST = "Internal error from Core"
+"""What gRPC's asyncio calls say in place of the status, where a server ends a stream that is being written to."""
 LONGEST_SECONDS = 10.0
 """The longest one where a server is busy, unless it says more."""
 
@@ -39,7 +41,8 @@ class Retries:
         delay = _delay(error)
         if delay is None or self._left <= 0:
             raise error
-        longest = GONE_SECONDS[1] if error.code() is grpc.StatusCode.UNAVAILABLE else max(delay, LONGEST_SECONDS)
+        busy = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        longest = max(delay, LONGEST_SECONDS) if busy else GONE_SECONDS[1]
         delay = min(longest, delay * self._growth) * random.uniform(1.0, 1.3)  # noqa: S311 (no secret)
         if self._end is not None and time.monotonic() + delay >= self._end:
             raise error
@@ -50,7 +53,7 @@ class Retries:
 
 def _delay(error: grpc.RpcError) -> float | None:
     """Seconds after which to come again at first; None: never."""
-    if error.code() is grpc.StatusCode.UNAVAILABLE:
+    if error.code() is grpc.StatusCode.UNAVAILABLE or STATUS_LOST in (error.details() or ""):
         return GONE_SECONDS[0]
     if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
         return None

@@ -20,7 +20,7 @@ from pictures import noise, png
 from servers import Server, running
 
 from client import Answer, AsyncClient, Client, ImageError, RequestError, Security, UnavailableError
-from client.retries import Retries
+from client.retries import STATUS_LOST, Retries
 from protos import scoring_pb2
 
 MODELS = ROOT / "models"
@@ -118,15 +118,17 @@ def test_retries_are_bounded_and_grow() -> None:
     hasty = Retries(4, 0.1)
     with pytest.raises(grpc.RpcError):
         hasty.after(error)
-    with pytest.raises(grpc.RpcError):
-        Retries(4, None).after(Failed(grpc.StatusCode.INVALID_ARGUMENT))
+    for code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL):
+        with pytest.raises(grpc.RpcError):
+            Retries(4, None).after(Failed(code))
+    assert Retries(4, None).after(Failed(grpc.StatusCode.INTERNAL, details=STATUS_LOST)) < 1
 
 
 class Failed(grpc.RpcError, grpc.Call):
     """A call that has ended with a status."""
 
-    def __init__(self, code: grpc.StatusCode, trailers: tuple = ()) -> None:
-        self._code, self._trailers = code, trailers
+    def __init__(self, code: grpc.StatusCode, trailers: tuple = (), details: str = "m") -> None:
+        self._code, self._trailers, self._details = code, trailers, details
 
     def code(self) -> grpc.StatusCode:
         """The status."""
@@ -134,7 +136,7 @@ class Failed(grpc.RpcError, grpc.Call):
 
     def details(self) -> str:
         """The message."""
-        return "m"
+        return self._details
 
     def trailing_metadata(self) -> tuple:
         """What came with it."""

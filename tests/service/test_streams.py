@@ -89,7 +89,7 @@ def test_progress_and_plan(client: Client) -> None:
     run.answer()
     assert watched[-1] == ("scoring", tiles, tiles)
     request.options.plan_only = True
-    stub = scoring_pb2_grpc.ScoringStub(client._channels[0])  # noqa: SLF001 (the message that the client does not show)
+    stub = scoring_pb2_grpc.ScoringStub(client._servers.channels[0])  # noqa: SLF001 (the message that the client does not show)
     raw = scoring_pb2.RawImage(height=1 << 20, width=1 << 20, channels=1, dtype="uint8")
     (planned,) = stub.ScoreLarge(iter([start(options=request.options, raw=raw)]))
     assert planned.start.plan.multiply_adds > 1e15
@@ -153,7 +153,7 @@ def bad_streams() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
 def test_bad_streams(client: Client, kind: str) -> None:
     """Each has its status and one line that names field, expected and got; the server is right afterwards."""
     parts, code, said = bad_streams()[kind]
-    stub = scoring_pb2_grpc.ScoringStub(client._channels[0])  # noqa: SLF001 (messages that the client does not send)
+    stub = scoring_pb2_grpc.ScoringStub(client._servers.channels[0])  # noqa: SLF001 (messages that the client does not send)
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.ScoreLarge(iter(parts), timeout=60))
     assert caught.value.code() is code
@@ -179,7 +179,7 @@ def test_clients_that_vanish_free_the_server(models: Path) -> None:
         time.sleep(1)
 
     with running(models) as server, Client(server.address) as client:
-        stub = scoring_pb2_grpc.ScoringStub(client._channels[0])  # noqa: SLF001 (what the client does not do)
+        stub = scoring_pb2_grpc.ScoringStub(client._servers.channels[0])  # noqa: SLF001 (what the client does not do)
         call = stub.ScoreLarge(stalling())
         assert next(call).HasField("start")
         call.cancel()
@@ -243,7 +243,7 @@ def test_small_requests_pass_large_ones(client: Client) -> None:
         yield start(raw=raw)
         time.sleep(3)
 
-    stub = scoring_pb2_grpc.ScoringStub(client._channels[0])  # noqa: SLF001 (what the client does not do)
+    stub = scoring_pb2_grpc.ScoringStub(client._servers.channels[0])  # noqa: SLF001 (what the client does not do)
     call = stub.ScoreLarge(stalling())
     assert next(call).HasField("start")
     for _ in range(5):
@@ -260,7 +260,7 @@ def test_clients_that_neither_send_nor_take_are_given_up(models: Path) -> None:
         time.sleep(8)
 
     with running(models, "--max-idle", "2", "--max-large", "1") as server, Client(server.address) as client:
-        stub = scoring_pb2_grpc.ScoringStub(client._channels[0])  # noqa: SLF001 (what the client does not do)
+        stub = scoring_pb2_grpc.ScoringStub(client._servers.channels[0])  # noqa: SLF001 (what the client does not do)
         call = stub.ScoreLarge(stalling())
         assert next(call).HasField("start")
         with pytest.raises(RequestError, match="no 'none'"):

@@ -1,0 +1,68 @@
+"""The servers of a client: asked in turn, again where one is busy or gone."""
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import grpc
+
+from client.connection import CODES, Security, channels, error_of
+from client.errors import ScoringError
+from client.retries import Retries
+from protos import scoring_pb2, scoring_pb2_grpc
+
+RETRIES = 8
+"""Tries beside the first one, of a call that finds a server busy or gone."""
+
+
+class Servers:
+    """HOST:PORT, or several with commas between; raises RequestError if that is no address."""
+
+    def __init__(
+        self,
+        names: str,
+        security: Security,
+        *,
+        timeout: float | None,
+        retries: int,
+        insecure: Callable[..., Any] = grpc.insecure_channel,
+        secure: Callable[..., Any] = grpc.secure_channel,
+    ) -> None:
+        self._names, self._timeout, self._more = names, timeout, retries
+        self.channels = channels(names, security, insecure, secure)
+        self.metadata = security.metadata
+        """What every call carries."""
+        self._stubs = [scoring_pb2_grpc.ScoringStub(channel) for channel in self.channels]
+        self._turns = count()
+        self._lost = False
+
+    def stub(self) -> Any:  # noqa: ANN401 (generated for calls that block and for those that are awaited)
+        """The next server's calls."""
+        return self._stubs[next(self._turns) % len(self._stubs)]
+
+    def retries(self, timeout: float | None) -> Retries:
+        """As many as there are; while no server was found the last time, each is asked once."""
+        more = min(self._more, len(self._stubs) - 1) if self._lost else self._more
+        return Retries(more, self._timeout if timeout is None else timeout)
+
+    def found(self) -> None:
+        """One has answered."""
+        self._lost = False
+
+    def seconds_after(self, error: grpc.RpcError, retries: Retries) -> float:
+        """Seconds to wait before the next try; raises what the error means if there is none."""
+        try:
+            return retries.after(error)
+        except grpc.RpcError:
+            self._lost = error.code() is grpc.StatusCode.UNAVAILABLE
+            raise self.error(error) from None
+
+    def error(self, error: grpc.RpcError) -> ScoringError:
+        """What a status means."""
+        return error_of(self._names, error.code(), error.details() or "")
+
+    def result(self, part: scoring_pb2.ScoreManyResponse) -> scoring_pb2.ScoreResponse | ScoringError:
+        """An answer of ScoreMany, or what its failure means."""
+        if part.WhichOneof("result") == "response":
+            return part.response
+        return error_of(self._names, CODES[part.failure.code], part.failure.message)
