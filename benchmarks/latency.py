@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -85,25 +86,24 @@ def waits(ask: Callable[[], object], seconds: float) -> list[float]:
     return took
 
 
+def small(address: str, model: str, window: np.ndarray, seconds: float) -> list[float]:
+    """The waits of small requests."""
+    with Client(address) as client:
+        return waits(lambda: client.score(window, model=model), seconds)
+
+
+def health(address: str, seconds: float) -> list[float]:
+    """The waits of health checks."""
+    with grpc.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        return waits(lambda: stub.Check(health_pb2.HealthCheckRequest()), seconds)
+
+
 def both(address: str, model: str, window: np.ndarray, seconds: float) -> dict[str, list[float]]:
-    """The waits of small requests and of health checks, side by side."""
-    found: dict[str, list[float]] = {}
-    with Client(address) as client, grpc.insecure_channel(address) as channel:
-        health = health_pb2_grpc.HealthStub(channel)
-        calls: dict[str, Callable[[], object]] = {
-            "small requests": lambda: client.score(window, model=model),
-            "health": lambda: health.Check(health_pb2.HealthCheckRequest()),
-        }
-
-        def measure(name: str) -> None:
-            found[name] = waits(calls[name], seconds)
-
-        threads = [Thread(target=measure, args=[name]) for name in calls]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    return found
+    """The waits of both side by side, each from a process of its own: nothing waits for this one."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        small_ones, checks = pool.submit(small, address, model, window, seconds), pool.submit(health, address, seconds)
+        return {"small requests": small_ones.result(), "health": checks.result()}
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from pathlib import Path
 
 NICE = 10
 CGROUP = Path("/sys/fs/cgroup")
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, MOST = -3, -1, (1 << 31) - 1
+"""Of mallopt(3)."""
 
 
 def cpus() -> int:
@@ -30,6 +32,17 @@ def stand_back() -> None:
         thread = threading.get_native_id()
         nice = os.getpriority(os.PRIO_PROCESS, thread)
         os.setpriority(os.PRIO_PROCESS, thread, max(nice, NICE))
+
+
+def keep_memory(block_bytes: int) -> None:
+    """Have the allocator keep what is freed, for the next of its kind, and blocks of so many bytes too.
+
+    Else each large one comes from the system page by page, which is most of the time that a message of 62 MiB takes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's alone
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, min(block_bytes, MOST))
+        mallopt(M_TRIM_THRESHOLD, MOST)
 
 
 def give_back_memory() -> None:

@@ -64,6 +64,7 @@ class Run:
     response: scoring_pb2.ScoreResponse = field(init=False)
     _parts: Iterator["_Band"] | None = field(init=False, default=None)
     _first: Sequence["_Band"] = field(init=False, default=())
+    _submitted: float = field(init=False, default=0.0)
     _means: list[Mean] = field(init=False, default_factory=list)
     _done: int = field(init=False, default=0)
 
@@ -86,10 +87,14 @@ class Run:
         """Read the first strip and submit its first tiles, without waiting for their scores."""
         self._parts = self._begun()
         self._first = list(islice(self._parts, 1))
+        self._submitted = time.monotonic()
 
     def bands(self) -> Iterator[GridRows]:
         """Score every view; yields the first one's rows, top to bottom, if a grid was asked for."""
-        parts = self._begun() if self._parts is None else chain(self._first, self._parts)
+        parts = self._begun()
+        if self._parts is not None:
+            parts = chain(self._first, self._parts)
+            self.response.timing.compute_ms += _milliseconds(self._submitted)
         self._parts, self._first = None, []  # they know this run: it is gone, pixels and all, when its caller lets go
         for part in parts:
             before, computed = time.monotonic(), self.response.timing.compute_ms

@@ -113,6 +113,13 @@ class Registry:
                 self._forget()
         return session
 
+    def rest(self) -> None:
+        """Give back what sessions hold beside their weights, if it is much."""
+        with self._lock:
+            sessions = list(self._sessions.values())
+        for session in sessions:
+            session.rest()
+
     def refresh(self) -> None:
         """Look at the disk again."""
         with self._refreshing:

@@ -48,8 +48,10 @@ class Job:
     cancelled: bool = False
     turn: float = 0.0
     """Seconds of compute that it has had, over its weight, counted from where others were when it came."""
+    since: float = field(default_factory=time.monotonic)
+    """When it was asked for."""
     waited: float = 0.0
-    """Seconds before it began, as whoever runs it says."""
+    """Seconds before it began."""
     first_turn: float | None = None
     """Seconds that its first tile waited; None before."""
 
@@ -62,6 +64,11 @@ class Job:
         if self.submitted is not None:
             self.submitted.append(future)
         return future
+
+    def begin(self) -> None:
+        """Note how long it waited; raises CancelledRunError if nobody waits for the answer any longer."""
+        self.waited = time.monotonic() - self.since
+        self.check()
 
     def check(self) -> None:
         """Raise CancelledRunError if nobody waits for the answer any longer."""

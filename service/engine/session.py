@@ -17,6 +17,8 @@ RATE = 1e10
 """Multiply-adds a second, before any were timed."""
 LEARNING = 0.2
 """Of every run's rate, in the mean."""
+KEPT = 64 << 20
+"""Bytes of activations that are kept from run to run, however long the session is idle."""
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
@@ -44,16 +46,16 @@ class Session:
         """Multiply-adds a second, of one window when it was loaded."""
         self._multiply_adds = model.spec.cost[position].multiply_adds_per_crop
         self._rate = self.measured = RATE
+        self._held = 0.0
+        """Bytes of activations that the largest run since the last rest left in the arena."""
 
     def warm(self) -> None:
         """Score a window, to see that it works and how fast; raises ModelError if it does not."""
-        spec = self.model.spec
-        shape = (spec.window.height, spec.window.width, spec.input.channels)
-        window, expected = np.full(shape, GREY, spec.input.dtype), (1, 1, 1, spec.output.classes)
+        expected = (1, 1, 1, self.model.spec.output.classes)
         try:
             for _ in range(2):
                 started = time.monotonic()
-                scores = self.dense([window])
+                scores = self.dense([self._window()])
                 self._rate = self.measured = self._multiply_adds / (time.monotonic() - started)
         except Exception as error:  # ONNX Runtime raises a different kind for everything that can fail
             log.error("model", extra={"record": {"model": self.model.name, "error": str(error)}})
@@ -63,6 +65,14 @@ class Session:
                 f"{short(self.model.folder)}: expected finite scores {expected} of a grey window, got {scores.shape}: "
                 "its files do not fit its geometry; convert it again"
             )
+
+    def rest(self) -> None:
+        """Give back the memory of activations, if it is much, by scoring a window; what runs meanwhile keeps its own."""
+        if self._held > KEPT:
+            self._held = 0.0
+            run = ort.RunOptions()
+            run.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+            self.dense([self._window()], run)
 
     def seconds(self, multiply_adds: float) -> float:
         """How long so many are going to take, as those before did."""
@@ -78,8 +88,14 @@ class Session:
         Another thread may set `run.terminate`, which makes this raise.
         """
         count = self.batch or len(tiles)
+        self._held = max(self._held, count * tiles[0].shape[0] * tiles[0].shape[1] * self.bytes_per_pixel)
         parts = [self._scores(tiles[first : first + count], count, run) for first in range(0, len(tiles), count)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _window(self) -> Pixels:
+        """One without a picture."""
+        spec = self.model.spec
+        return np.full((spec.window.height, spec.window.width, spec.input.channels), GREY, spec.input.dtype)
 
     def _scores(self, tiles: Sequence[Pixels], count: int, run: ort.RunOptions | None) -> NDArray[np.float32]:
         """Run one batch of so many tiles, filled up where there are fewer."""

@@ -57,6 +57,8 @@ class Calls:
         self._asked = 0
         self._unanswered = 0
         self._answered = asyncio.Event()
+        self.received_bytes = 0
+        """Of all messages so far."""
         self.draining = asyncio.Event()
 
     async def drain(self) -> None:
@@ -81,6 +83,8 @@ class Calls:
         """A method that takes one message and returns one."""
 
         async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            self.received_bytes += len(data)
+
             async def work(call: Call) -> bytes:
                 return (await method(await received(kind, data, call), call)).SerializeToString()
 
@@ -103,6 +107,7 @@ class Calls:
 
             async def requests(call: Call) -> AsyncIterator[Request]:  # an expression would begin to read unasked
                 async for data in stream:
+                    self.received_bytes += len(data)
                     yield await received(kind, data, call)
 
             await self._call(name, context, lambda call: method(requests(call), send, call))

@@ -56,6 +56,7 @@ class ScoreLarge:
             await workers.run(lambda job: image.score_rows(name, start.raw, job), job)
             return
         async with self._spool.file(parts(requests, idle)) as path:
+            job.since = time.monotonic()  # it was not waiting while it came
             await workers.run(lambda job: image.score(open_file(path, name=name), job), job)
 
     def _admit(self, claim: Claim, run: Run) -> None:

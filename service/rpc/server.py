@@ -40,13 +40,15 @@ GOODBYE_SECONDS = 0.5
 OTHERS = 16
 """Calls on one connection beside those that wait: health checks."""
 TOKENS_SECONDS = 5.0
-TRIM_SECONDS = 10.0
+REST_SECONDS, REST_BYTES = 10.0, 64 << 20
+"""Between looks at whether the server rests: whether fewer bytes came than this."""
 
 
 async def serve(settings: Settings) -> None:
     """Serve until a signal; raises OSError if an address cannot be had or a file cannot be used."""
     start_threads(settings.threads or machine.cpus())
     limits = settings.limits
+    machine.keep_memory(2 * limits.message_bytes)
     registry = Registry(settings.models, weights_bytes=settings.weights_bytes, warm=True, pooled=True, report=reported)
     tokens = Tokens(settings.tokens) if settings.tokens else None
     scheduler = Scheduler(
@@ -76,7 +78,7 @@ async def serve(settings: Settings) -> None:
         await running.enter_async_context(repeated(models.look, settings.poll))
         if tokens:
             await running.enter_async_context(repeated(partial(asyncio.to_thread, tokens.refresh), TOKENS_SECONDS))
-        await running.enter_async_context(repeated(partial(asyncio.to_thread, machine.give_back_memory), TRIM_SECONDS))
+        await running.enter_async_context(repeated(Rest(registry, calls).look, REST_SECONDS))
         await server.start()
         for name in ("", *names):
             await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -112,6 +114,21 @@ class Models:
             serving = health_pb2.HealthCheckResponse.SERVING
             status = serving if name in ready else health_pb2.HealthCheckResponse.NOT_SERVING
             await self._checks.set(f"models/{name}", status)
+
+
+class Rest:
+    """Gives memory back when hardly anything comes: a busy server would only ask for it again, page by page."""
+
+    def __init__(self, registry: Registry, calls: Calls) -> None:
+        self._registry, self._calls = registry, calls
+        self._seen = 0
+
+    async def look(self) -> None:
+        """Look at what came since the last look."""
+        came, self._seen = self._calls.received_bytes - self._seen, self._calls.received_bytes
+        if came < REST_BYTES:
+            await asyncio.to_thread(self._registry.rest)
+            await asyncio.to_thread(machine.give_back_memory)
 
 
 @asynccontextmanager

@@ -1,5 +1,7 @@
 """What an answer, the log and the metrics say of a request's times."""
 
+import time
+
 from protos import scoring_pb2
 from service import metrics
 from service.engine.scheduler import Job
@@ -11,7 +13,7 @@ def timed(response: scoring_pb2.ScoreResponse, job: Job, call: Call) -> None:
     timing, first_turn = response.timing, job.first_turn or 0.0
     timing.queue_ms = (job.waited + first_turn) * 1e3
     timing.compute_ms = max(0.0, timing.compute_ms - first_turn * 1e3)
-    timing.total_ms += job.waited * 1e3
+    timing.total_ms = (time.monotonic() - job.since) * 1e3
     call.record |= {"width": response.image.width, "height": response.image.height}
     call.record["queue_ms"] = round(timing.queue_ms, 3)
     metrics.scored(response)

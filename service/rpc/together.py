@@ -27,6 +27,7 @@ Begin = Callable[[], tuple[Finish, list[Future[Any]]]]
 @dataclass(eq=False)
 class _Request:
     begin: Begin
+    job: Job
     answer: asyncio.Future[Any]
     finish: Finish | None = None
     awaited: list[Future[Any]] = field(default_factory=list)
@@ -38,6 +39,7 @@ class _Request:
         """Go on as far as can be without waiting; whether it is at its end."""
         try:
             if self.finish is None:
+                self.job.begin()
                 self.finish, self.awaited = self.begin()
             while self.awaited:
                 future = self.awaited.pop()
@@ -65,7 +67,7 @@ class Together:
         """Begin and finish a request; a caller that goes cancels its job."""
         self._loop = asyncio.get_running_loop()
         answer = self._loop.create_future()
-        self._queue.put(_Request(begin, answer, queue=self._queue))
+        self._queue.put(_Request(begin, job, answer, queue=self._queue))
         return await outlived(answer, job)
 
     def _serve(self) -> None:

@@ -1,7 +1,6 @@
 """Blocking work in threads, for callers on the event loop."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,11 +22,9 @@ class Workers:
 
         A caller that goes cancels the job, and leaves when the work has ended: what it holds is free then.
         """
-        asked = time.monotonic()
 
         def begun() -> Result:
-            job.waited = time.monotonic() - asked
-            job.check()
+            job.begin()
             return work(job)
 
         pooled = self._pool.submit(begun)

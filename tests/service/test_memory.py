@@ -1,0 +1,84 @@
+"""What the server keeps of the memory that it is done with, and what it gives back."""
+
+import asyncio
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from service import machine
+from service.rpc.server import REST_BYTES, Rest
+
+FAULTS = """
+import resource, sys
+from service import machine
+
+if sys.argv[1] == "kept":
+    machine.keep_memory(128 << 20)
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = b"x" * (60 << 20)
+    del block
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+ARENA = """
+from pathlib import Path
+import numpy as np
+from service import machine
+from service.engine.repository import ModelRepository
+from service.engine.session import Session
+
+def held():
+    machine.give_back_memory()
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+session = Session(ModelRepository(Path("models")).open("digits", "1"))
+tile = np.random.default_rng(0).integers(0, 256, (2048, 2048, 1), np.uint8)
+session.rest()
+first = held()
+scores = session.dense([tile])
+ran = held()
+session.rest()
+rested = held()
+assert np.array_equal(session.dense([tile]), scores)
+print(ran - first, rested - first)
+"""
+
+
+def numbers(program: str, *arguments: str) -> list[int]:
+    """What a program prints, in a process of its own."""
+    command = [sys.executable, "-c", program, *arguments]
+    return [int(word) for word in subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.split()]
+
+
+def test_blocks_are_kept() -> None:
+    """A block as large as a message comes page by page but once; without being told, the allocator gives each back."""
+    (kept,) = numbers(FAULTS, "kept")
+    (given_back,) = numbers(FAULTS, "as it is")
+    assert kept < 100
+    assert given_back > 10_000
+
+
+def test_a_session_that_rests_gives_back_its_activations() -> None:
+    """What a large tile took is free again, and the next one is scored as before."""
+    ran, rested = numbers(ARENA)
+    assert rested < ran / 4
+
+
+@pytest.mark.parametrize(("came", "rests"), [([0, 1], 2), ([REST_BYTES, 0], 1), ([REST_BYTES] * 2, 0)])
+def test_a_server_rests_when_hardly_anything_comes(
+    came: list[int], rests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy one keeps what it would only ask for again."""
+    done: list[str] = []
+    monkeypatch.setattr(machine, "give_back_memory", lambda: done.append("allocator"))
+    registry: Any = SimpleNamespace(rest=lambda: done.append("sessions"))
+    calls: Any = SimpleNamespace(received_bytes=0)
+    rest = Rest(registry, calls)
+    for count in came:
+        calls.received_bytes += count
+        asyncio.run(rest.look())
+    assert done == ["sessions", "allocator"] * rests
