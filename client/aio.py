@@ -177,11 +177,13 @@ class AsyncLargeRun:
     async def begin(self) -> None:
         """Wait for the plan; raises as gRPC does, so that it can be tried again."""
         try:
-            first = await anext(self._answers)
+            first = await anext(self._answers, None)
         except (grpc.RpcError, asyncio.CancelledError):
             if self._parts.error is not None:
                 raise self._parts.error from None
             raise
+        if first is None:
+            raise summary_missing()
         self._rows.take(first)
 
     async def rows(self) -> AsyncIterator[tuple[int, Scores, NDArray[Any] | None]]:

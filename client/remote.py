@@ -19,7 +19,7 @@ from client.answer import Answer, Scores
 from client.connection import Security
 from client.errors import ImageError, ScoringError
 from client.images import Image, Pixels, megapixels_of, open_array, readable
-from client.large import LargeRun, Parts, Watch, unwatched
+from client.large import LargeRun, Parts, Watch, summary_missing, unwatched
 from client.options import Options
 from client.outstanding import Make, Outstanding
 from client.requests import large_image, score_request, with_image
@@ -173,11 +173,14 @@ class Client:
             parts = Parts(start, image, watch)
             call = stub.ScoreLarge(iter(parts), timeout=seconds, metadata=self._servers.metadata)
             try:
-                return LargeRun(call, next(call), parts, self._servers.error)
+                first = next(call, None)
             except grpc.RpcError:
                 if parts.error is not None:
                     raise parts.error from None
                 raise
+            if first is None:
+                raise summary_missing()
+            return LargeRun(call, first, parts, self._servers.error)
 
         return self._tried(begin, timeout)
 

@@ -27,6 +27,7 @@ class Load:
     """What some requests hold together."""
 
     requests: int = 0
+    streams: int = 0
     message_bytes: int = 0
     held_bytes: int = 0
     seconds: float = 0.0
@@ -37,7 +38,9 @@ class Claim:
     """One request's share; `done` says how much of its compute is over, 0 to 1."""
 
     client: str
-    message_bytes: int
+    message_bytes: int = 0
+    requests: int = 1
+    streams: int = 0
     held_bytes: int = 0
     seconds: float = 0.0
     done: Callable[[], float] = lambda: 0.0
@@ -56,7 +59,6 @@ class Admission:
     _all: Load = field(init=False, default_factory=Load)
     _clients: defaultdict[str, Load] = field(init=False, default_factory=lambda: defaultdict(Load))
     _claims: set[Claim] = field(init=False, default_factory=set)
-    _streams: int = field(init=False, default=0)
     _lock: Lock = field(init=False, default_factory=Lock)
 
     @property
@@ -79,17 +81,17 @@ class Admission:
                 self._count(claim, -1)
 
     @contextmanager
-    def stream(self) -> Iterator[None]:
-        """Admit a stream for as long as the block; raises BusyError."""
+    def stream(self, client: str) -> Iterator[None]:
+        """Admit a stream of a client for as long as the block; raises BusyError."""
+        claim = Claim(client, requests=0, streams=1)
         with self._lock:
-            if self._streams >= self.limits.streams:
-                raise BusyError(f"busy: expected fewer than {self.limits.streams} streams, got {self._streams}", 1.0)
-            self._streams += 1
+            self._check(claim, "streams", 1, self.limits.streams)
+            self._count(claim, 1)
         try:
             yield
         finally:
             with self._lock:
-                self._streams -= 1
+                self._count(claim, -1)
 
     def plan(
         self, claim: Claim, held_bytes: int, seconds: float, *, deadline: float | None, done: Callable[[], float]
@@ -133,12 +135,13 @@ class Admission:
 
     def _count(self, claim: Claim, sign: int) -> None:
         for load in (self._all, self._clients[claim.client]):
-            load.requests += sign
+            load.requests += sign * claim.requests
+            load.streams += sign * claim.streams
             load.message_bytes += sign * claim.message_bytes
             load.held_bytes += sign * claim.held_bytes
             load.seconds += sign * claim.seconds
         (self._claims.add if sign > 0 else self._claims.discard)(claim)
-        if not self._clients[claim.client].requests:
+        if not (self._clients[claim.client].requests or self._clients[claim.client].streams):
             del self._clients[claim.client]
 
 
@@ -146,6 +149,8 @@ def _said(what: str, value: float) -> str:
     match what:
         case "requests":
             return f"{value:.0f}"
+        case "streams":
+            return f"{value:.0f} streams"
         case "seconds":
             return f"{value:.0f} seconds of compute"
     return f"{value / MIB:.0f} MiB of {'messages' if what == 'message_bytes' else 'pixels and scores'}"

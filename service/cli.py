@@ -30,6 +30,8 @@ def main() -> None:
     except (FileNotFoundError, NotADirectoryError, PermissionError, TokenFileError) as error:
         sys.exit(_complain(str(error), 3))
     except ImportError as error:
+        if not settings.traces:
+            raise
         sys.exit(_complain(f"{error}; --traces needs pip install 'fullconv[traces]'", 3))
     except OSError as error:
         sys.exit(_complain(str(error), 1))

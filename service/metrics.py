@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -54,7 +55,8 @@ def answered(record: dict[str, Any], seconds: float) -> None:
 
 def batch(session: Session, tiles: int, seconds: float) -> None:
     """Count a batch that ran."""
-    _times[session.model.name, session.model.version].batches += 1
+    with _lock:
+        _times[session.model.name, session.model.version].batches += 1
     BATCH_TILES.observe(tiles)
     BATCH_SECONDS.observe(seconds)
 
@@ -82,6 +84,8 @@ class Times:
 
 
 _times: defaultdict[tuple[str, str], Times] = defaultdict(Times)
+_lock = Lock()
+"""Of the batches, which several threads count."""
 
 
 def times(model: str, version: str) -> Times:

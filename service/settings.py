@@ -7,6 +7,7 @@ the file that `--config` names.
 import ipaddress
 import os
 import re
+import ssl
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -79,7 +80,7 @@ class Settings(BaseSettings):
     models: Path = Field(description="The model repository: DIR/NAME/VERSION/model.onnx.")
     poll: float = Field(10.0, ge=0, le=86400, description="Seconds between looks at the repository; 0: never again.")
     weights_mib: Mib | None = Field(
-        None, description="Weights in memory together, as on disk; the idlest models are forgotten. All of them."
+        None, description="Weights in memory together, as on disk: the idlest models are forgotten; null keeps all."
     )
 
     listen: Address = Field("127.0.0.1:8500", description="HOST:PORT to serve on; port 0 takes a free one.")
@@ -116,7 +117,9 @@ class Settings(BaseSettings):
     max_waiting: int = Field(DEFAULTS.waiting, ge=1, le=4096, description="Requests admitted and not answered.")
     max_waiting_mib: Mib = Field(DEFAULTS.waiting_bytes // MIB, description="The messages of those together.")
     max_waiting_seconds: Seconds = Field(DEFAULTS.waiting_seconds, description="Their compute together, as predicted.")
-    max_held_mib: Mib | None = Field(None, description="Their pixels and scores together. A quarter of the memory.")
+    max_held_mib: Mib | None = Field(
+        None, description="Their pixels and scores together; null is a quarter of the memory."
+    )
     client_share: float = Field(DEFAULTS.client_share, gt=0, le=1, description="Of each of these for one client.")
     max_streams: Count = Field(
         DEFAULTS.streams, description="Calls of ScoreLarge, ScoreMany and ModelStreamInfer at once, of all clients."
@@ -190,12 +193,27 @@ class Settings(BaseSettings):
         return None if self.weights_mib is None else self.weights_mib * MIB
 
     def credentials(self) -> grpc.ServerCredentials | None:
-        """What TLS needs; None: in the clear. Raises OSError if a file cannot be read."""
+        """What TLS needs; None: in the clear. Raises OSError if a file cannot be read, or is not what it must be."""
         if self.tls_cert is None or self.tls_key is None:
             return None
         pair = (self.tls_key.read_bytes(), self.tls_cert.read_bytes())
         ca = self.tls_client_ca.read_bytes() if self.tls_client_ca else None
+        self._check_certificates()
         return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
+
+    def _check_certificates(self) -> None:
+        """Raise OSError for what gRPC would refuse without saying why."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(str(self.tls_cert), self.tls_key, password="")
+        except ssl.SSLError as error:
+            reason = error.reason or error
+            raise OSError(f"tls_cert, tls_key: expected a certificate and its own key, PEM, got {reason}") from None
+        if self.tls_client_ca is not None:
+            try:
+                context.load_verify_locations(self.tls_client_ca)
+            except ssl.SSLError as error:
+                raise OSError(f"tls_client_ca: expected certificates, PEM, got {error.reason or error}") from None
 
     @property
     def batching(self) -> Batching:
@@ -205,6 +223,7 @@ class Settings(BaseSettings):
     def text(self) -> str:
         """Every setting in force, as YAML."""
         values = self.model_dump(mode="json", exclude={"config", "print_config"})
+        values |= {"threads": self.threads or machine.cpus(), "max_held_mib": self.limits.held_bytes // MIB}
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock, RLock
 
-from service.engine.repository import ModelRepository, Stamp, StoredModel
+from service.engine.repository import ModelRepository, Stamp, StoredModel, is_settled
 from service.engine.session import Session
 from service.errors import ModelError, NotFoundError
 
@@ -31,11 +31,15 @@ class Served:
     name: str
     version: str
     stamp: Stamp
-    """Of its files, when they were seen."""
+    """Of its files, when they were checked."""
+    seen: Stamp
+    """Of its files, when they were looked at last."""
     model: StoredModel | None = None
     """When it was checked."""
     error: ModelError | None = None
     """When it failed."""
+    dropped: bool = False
+    """Whether it is served no longer."""
     lock: RLock = field(default_factory=RLock)
 
 
@@ -77,7 +81,7 @@ class Registry:
         """
         choice = self._choice(name, version)
         if not choice:
-            self.refresh()
+            self.refresh(wait=False)
             choice = self._choice(name, version)
         if not choice:
             raise self._unknown(name, version)
@@ -104,13 +108,15 @@ class Registry:
         with served.lock:
             session = self._sessions.get((served, position))
             if session is None:
+                self._check_unchanged(served)
                 session = Session(model, position, pooled=self._pooled)
                 if self._warm:
                     session.warm()
             with self._lock:
-                self._sessions[served, position] = session
-                self._sessions.move_to_end((served, position))
-                self._forget()
+                if not served.dropped:
+                    self._sessions[served, position] = session
+                    self._sessions.move_to_end((served, position))
+                    self._forget()
         return session
 
     def rest(self) -> None:
@@ -120,9 +126,14 @@ class Registry:
         for session in sessions:
             session.rest()
 
-    def refresh(self) -> None:
-        """Look at the disk again."""
-        with self._refreshing:
+    def refresh(self, *, at_once: bool = False, wait: bool = True) -> None:
+        """Look at the disk again; at files that are still being copied only if it is to be at once.
+
+        Who does not wait leaves it to whoever is looking already.
+        """
+        if not self._refreshing.acquire(blocking=wait):
+            return
+        try:
             if not self._repository.root.is_dir():
                 return  # a volume that is away for a while: what is served goes on
             seen = dict(self._repository.stamps())
@@ -131,15 +142,17 @@ class Registry:
                 self._drop(self._served.pop(key))
             for key, stamp in seen.items():
                 known = self._served.get(key)
-                if known is None or known.stamp != stamp:
-                    self._take(Served(*key, stamp), known)
+                if (known is None or known.seen != stamp) and (at_once or not self._checks or is_settled(stamp)):
+                    self._take(Served(*key, stamp, stamp), known)
+        finally:
+            self._refreshing.release()
 
     def load(self, name: str) -> None:
         """Serve a model again, and look at its files anew; raises NotFoundError or ModelError."""
         self._unloaded.discard(name)
         for key in [key for key, served in dict(self._served).items() if key[0] == name and served.error is not None]:
             del self._served[key]  # why it failed may have passed
-        self.refresh()
+        self.refresh(at_once=True)
         self.get(name)
 
     def unload(self, name: str) -> None:
@@ -169,6 +182,8 @@ class Registry:
 
     def _checked(self, served: Served) -> StoredModel:
         """Check a version, once."""
+        if served.model is not None:
+            return served.model
         with served.lock:
             if served.model is None and served.error is None:
                 try:
@@ -185,19 +200,37 @@ class Registry:
 
     def _take(self, served: Served, known: Served | None) -> None:
         """Take what was seen; after the start only when it is checked, and not in place of what serves if it fails."""
-        if self._started and self._warm:
+        if self._checks:
             try:
                 self._checked(served)
             except ModelError:
                 if known is not None and known.model is not None:
-                    known.stamp = served.stamp
+                    known.seen = served.seen
                     return
         self._served[served.name, served.version] = served
         if known is not None:
             self._drop(known)
 
+    @property
+    def _checks(self) -> bool:
+        """Whether what is new is checked before anybody gets it."""
+        return self._started and self._warm
+
+    def _check_unchanged(self, served: Served) -> None:
+        """Raise ModelError if a version's files are not those that were checked, or are to be."""
+        try:
+            same = self._repository.stamp(served.name, served.version) == served.stamp
+        except OSError:
+            same = False
+        if not same:
+            raise ModelError(
+                f"{served.name}/{served.version}: its files have changed since they were checked: put a new version "
+                "beside it instead"
+            )
+
     def _drop(self, served: Served) -> None:
         with self._lock:
+            served.dropped = True
             for key in [key for key in self._sessions if key[0] is served]:
                 del self._sessions[key]
 

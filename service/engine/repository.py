@@ -5,6 +5,7 @@ in it are refused.
 """
 
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from service.errors import ModelError
 
 MODES = {"crops", "dense"}
 Stamp = tuple[tuple[str, tuple[int, int]], ...]
-"""Names of files, their sizes and times."""
+"""Names of files, their sizes, and when each changed."""
+SETTLED_NS = 2_000_000_000
+"""After a file's last change."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +63,12 @@ class ModelRepository:
         """Every (name, version), and what changes when its files do."""
         for name in self._names():
             for version in self._versions(name):
-                files = sorted((self.root / name / version).glob("*"))
                 with suppress(OSError):  # it is being removed
-                    yield (name, version), tuple((file.name, _stat(file)) for file in files)
+                    yield (name, version), self.stamp(name, version)
+
+    def stamp(self, name: str, version: str) -> Stamp:
+        """What changes when a version's files do; raises OSError where one is being removed."""
+        return tuple((file.name, _stat(file)) for file in sorted((self.root / name / version).glob("*")))
 
     def open(self, name: str, version: str) -> StoredModel:
         """Read a version that is there, and check its files; raises ModelError."""
@@ -78,9 +84,15 @@ class ModelRepository:
         return sorted((version for version in found if VERSION.fullmatch(version)), key=int)
 
 
+def is_settled(stamp: Stamp) -> bool:
+    """Whether files have been as they are for a while: none is still being copied, as far as can be seen."""
+    now = time.time_ns()
+    return not any(0 <= now - changed < SETTLED_NS for _, (_, changed) in stamp)
+
+
 def _stat(file: Path) -> tuple[int, int]:
     status = file.stat()
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_ctime_ns  # a copy may bring its modification time along
 
 
 def _open(name: str, version: str, folder: Path) -> StoredModel:

@@ -67,7 +67,7 @@ class Session:
             )
 
     def rest(self) -> None:
-        """Give back the memory of activations, if it is much, by scoring a window; what runs meanwhile keeps its own."""
+        """Give back the memory of activations, if it is much, by scoring a window; what runs keeps its own."""
         if self._held > KEPT:
             self._held = 0.0
             run = ort.RunOptions()

@@ -5,6 +5,7 @@ from the directory on, and no part may be "..", a link, or anything but a direct
 no name leads anywhere else, whatever happens to the tree meanwhile.
 """
 
+import errno
 import os
 import stat
 from contextlib import ExitStack
@@ -19,6 +20,8 @@ PROC = Path("/proc/self/fd")
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 LETTERS = 4096
+NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
+"""What opening a name may say of it; anything else is the server's own trouble."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ class Shelf:
                     folder = os.open(part, DIRECTORY, dir_fd=folder)
                     folders.callback(os.close, folder)
                 descriptor = os.open(parts[-1], FILE, dir_fd=folder)
-        except (OSError, UnicodeEncodeError):
+        except (OSError, UnicodeEncodeError) as error:
+            if isinstance(error, OSError) and error.errno not in NOT_THERE:
+                raise
             raise NotFoundError(f"path: no file {path[:80]!r} below the server's images") from None
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +26,8 @@ from service.rpc.tensors import AVERAGE, SCORES, infer_response, score_requests,
 
 SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 PLATFORM = "onnxruntime_onnx"
+LOADING = 16
+"""Threads for requests whose model must be looked up or loaded first."""
 EXTENSIONS = ["classification", "model_configuration", "model_repository", "statistics"]
 NO_MEMORY = "shared memory is not supported: send tensors in messages"
 NO_UPLOAD = "models come from the repository, never with a request: put the version's directory there"
@@ -44,6 +47,7 @@ class InferenceServicer:
     ) -> None:
         """Answer; models may be loaded and unloaded only where somebody is to be told."""
         self._scoring, self._registry, self._calls, self._told_of_changes = scoring, registry, calls, changed
+        self._loading = ThreadPoolExecutor(LOADING, thread_name_prefix="model")
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a gRPC server needs to call this."""
@@ -147,7 +151,7 @@ class InferenceServicer:
 
         end = asyncio.create_task(self._calls.draining.wait())
         try:
-            with self._scoring.stream():
+            with self._scoring.stream(call):
                 async with asyncio.TaskGroup() as group:
                     while (request := await before(end, requests)) is not None:
                         await room.acquire()
@@ -203,14 +207,17 @@ class InferenceServicer:
             raise UnsupportedError(ELSEWHERE)
         check_names([name])
         call.record["model"] = name
-        await asyncio.to_thread(change, name)
+        await asyncio.get_running_loop().run_in_executor(self._loading, change, name)
         await self._told_of_changes()
 
     async def _model(self, name: str, number: str, call: Call) -> StoredModel:
         """A model, which may have to be loaded first."""
         check_names([name, number])
         call.record["model"] = name
-        _, model = await asyncio.to_thread(self._registry.get, name, number)
+        if self._registry.is_loaded(name, number, all_strides=False):
+            return self._registry.get(name, number)[1]
+        get = partial(self._registry.get, name, number)
+        _, model = await asyncio.get_running_loop().run_in_executor(self._loading, get)
         return model
 
 

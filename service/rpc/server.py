@@ -39,6 +39,7 @@ GOODBYE_SECONDS = 0.5
 """For whoever still watches the health when every request is answered."""
 OTHERS = 16
 """Calls on one connection beside those that wait: health checks."""
+KEEPALIVE_MS = 60_000
 TOKENS_SECONDS = 5.0
 REST_SECONDS, REST_BYTES = 10.0, 64 << 20
 """Between looks at whether the server rests: whether fewer bytes came than this."""
@@ -203,6 +204,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", message_bytes),
         ("grpc.max_concurrent_streams", settings.max_waiting + settings.max_streams + OTHERS),
         ("grpc.http2.max_frame_size", (1 << 24) - 1),  # large messages in fewer pieces: nobody is served between them
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),  # a client whose machine is gone says nothing
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 3),
         ("grpc.so_reuseport", 0),  # a second server on this port is a mistake, and an error
     ]
     if settings.max_age:

@@ -47,15 +47,15 @@ class ScoringServicer:
         with self._admission.admitted(call.client, call.size // share) as claim:
             return await self.answer(request, call, claim, share=share)
 
-    def stream(self) -> AbstractContextManager[None]:
+    def stream(self, call: Call) -> AbstractContextManager[None]:
         """Admit a stream for as long as the block; raises BusyError."""
-        return self._admission.stream()
+        return self._admission.stream(call.client)
 
     async def answer(
         self, request: scoring_pb2.ScoreRequest, call: Call, claim: Claim, *, share: int = 1
     ) -> scoring_pb2.ScoreResponse:
         """Score the image of a request that is admitted, one of so many whose answers share a message."""
-        check_names([request.model, request.version, request.image.name, *request.options.classes])
+        check_names([request.model, request.version, request.image.name], request.options.classes)
         call.record |= {"model": request.model, "bytes": claim.message_bytes}
         job = self._job(request.options)
 
@@ -108,11 +108,11 @@ class ScoringServicer:
 
     async def score_large(self, requests: AsyncIterator[scoring_pb2.ScoreLargeRequest], send: Send, call: Call) -> None:
         """Score one image that comes in parts."""
-        with self._admission.stream():
+        with self.stream(call):
             first = await anext(requests, scoring_pb2.ScoreLargeRequest())
             if first.WhichOneof("part") != "start":
                 raise OptionError(f"part: expected start first, got {first.WhichOneof('part') or 'nothing'}")
-            check_names([first.start.model, first.start.version, first.start.name, *first.start.options.classes])
+            check_names([first.start.model, first.start.version, first.start.name], first.start.options.classes)
             with self._admission.admitted(call.client, call.size) as claim:
                 job = self._job(first.start.options, large=True)
                 await self._large.answer(first.start, requests, send, call, claim, job)
@@ -124,7 +124,7 @@ class ScoringServicer:
             one = Call("ScoreMany", call.client, metadata=call.metadata)
             return await self._calls.logged(one, lambda one: patiently(lambda: self.answer(request, one, claim)))
 
-        with self._admission.stream():
+        with self.stream(call):
             many = ScoreMany(score, send, lambda: self._admission.admitted(call.client, call.size))
             call.record["images"] = await many.answer(requests, self._calls.draining)
 

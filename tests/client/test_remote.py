@@ -203,6 +203,25 @@ def test_streams_go_on_with_another_server(ending: signal.Signals) -> None:
         assert got.keys() == {name for name, _ in images}
 
 
+def test_servers_that_end_well_without_an_answer() -> None:
+    """A ScoreLarge that ends before its plan is an error of the server's, for both clients."""
+    nothing = grpc.stream_stream_rpc_method_handler(lambda _requests, _context: iter(()))
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_registered_method_handlers("fullconv.v1.Scoring", {"ScoreLarge": nothing})
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+
+    async def asynchronously() -> None:
+        async with AsyncClient(address) as client:
+            await client.score_large(noise(80, 80, 1), model="digits")
+
+    with Client(address) as client, pytest.raises(UnavailableError, match="before its summary"):
+        client.score_large(noise(80, 80, 1), model="digits")
+    with pytest.raises(UnavailableError, match="before its summary"):
+        asyncio.run(asynchronously())
+    server.stop(None)
+
+
 def test_deadlines_end_retries() -> None:
     """Where no server answers, a call with a deadline ends by then, and says what there was."""
     with Client("127.0.0.1:1", timeout=1.0, retries=100) as client:

@@ -80,11 +80,16 @@ def test_missed_deadlines_are_foreseen() -> None:
 
 
 def test_streams_are_bounded() -> None:
-    """No more streams than that at once."""
-    gate = admission(streams=1)
-    with gate.stream(), pytest.raises(BusyError, match="fewer than 1 streams"), gate.stream():
-        pass
-    with gate.stream():
+    """No more streams than that at once; and of one client no more than its share."""
+    gate = admission(streams=4, client_share=0.5)
+    with gate.stream("a"), gate.stream("a"):
+        with pytest.raises(BusyError, match="your requests together to be at most 2 streams, got 3"), gate.stream("a"):
+            pass
+        with gate.stream("b"), gate.stream("c"):
+            with pytest.raises(BusyError, match="all requests together to be at most 4 streams"), gate.stream("d"):
+                pass
+            assert gate.load.requests == 0
+    with gate.stream("a"):
         pass
 
 

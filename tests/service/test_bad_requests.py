@@ -44,6 +44,7 @@ def bad_requests() -> dict[str, tuple[scoring_pb2.ScoreRequest, grpc.StatusCode,
         "long-model": (scoring_pb2.ScoreRequest(model="m" * 200), missing, "model: no 'mmm"),
         "longer-model": (scoring_pb2.ScoreRequest(model="m" * 9000), invalid, "expected at most 255 letters, got 9000"),
         "long-class": (encoded(good, classes=["é" * 4000]), invalid, "expected at most 255 letters, got 4000"),
+        "many-classes": (encoded(good, classes=["0"] * 70_000), invalid, "at most 65536 names, got 70000"),
         "odd-average": (encoded(good, average=7), invalid, "average: expected a value of AverageOf, got 7"),
         "no-image": (
             scoring_pb2.ScoreRequest(model="digits"),

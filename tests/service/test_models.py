@@ -16,6 +16,7 @@ from servers import Server, running
 
 from client import Client, RequestError
 from protos import open_inference_pb2 as oip
+from service.engine import repository
 from service.engine.registry import Registry
 from service.errors import ModelError, NotFoundError
 
@@ -89,16 +90,16 @@ def test_versions_come_and_go(models: Path) -> None:
     assert model.version == "2"
     session = registry.session(served, model, 0)
     shutil.copytree(DIGITS, models / "digits" / "10")
-    registry.refresh()
+    registry.refresh(at_once=True)
     assert registry.get("digits")[1].version == "10"
     shutil.rmtree(models / "digits" / "10")
     shutil.rmtree(models / "digits" / "2")
-    registry.refresh()
+    registry.refresh(at_once=True)
     assert registry.models() == [("digits", "1")]
     assert registry.get("digits")[1].version == "1"
     assert np.isfinite(session.dense([noise(80, 80, 1)])).all()
     shutil.rmtree(models / "digits")
-    registry.refresh()
+    registry.refresh(at_once=True)
     with pytest.raises(NotFoundError, match="there: none"):
         registry.get("digits")
 
@@ -108,13 +109,42 @@ def test_changed_files_are_taken_if_they_are_right(models: Path, tmp_path: Path)
     registry = Registry(models, warm=True)
     before = registry.get("digits")[1]
     damage(models / "digits" / "2")
-    registry.refresh()
+    registry.refresh(at_once=True)
     assert registry.get("digits")[1] is before
     other = convert_into(tmp_path / "other", make_network(tmp_path, UNPADDED))
     shutil.rmtree(models / "digits" / "2")
     shutil.copytree(next(Path(other).glob("*/1")), models / "digits" / "2")
-    registry.refresh()
+    registry.refresh(at_once=True)
     assert registry.get("digits")[1].spec.window.width != before.spec.window.width
+
+
+def test_files_that_are_still_being_copied_are_left_alone(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version is looked at when its files have been as they are for a while: half of one is no failure."""
+    told: list[tuple[str, str, str]] = []
+    registry = Registry(models, warm=True, report=lambda *one: told.append(one))
+    (models / "digits" / "3").mkdir()
+    shutil.copy2(DIGITS / "model.onnx", models / "digits" / "3")
+    registry.refresh()
+    assert not told
+    shutil.copytree(DIGITS, models / "digits" / "3", dirs_exist_ok=True)
+    registry.refresh()
+    assert ("digits", "3") not in registry.models()
+    monkeypatch.setattr(repository, "SETTLED_NS", 0)
+    registry.refresh()
+    assert told == [("digits", "3", "")]
+    assert registry.get("digits")[1].version == "3"
+
+
+def test_no_session_is_made_of_files_that_were_not_checked(models: Path) -> None:
+    """Whatever became of a folder since: the sessions that are there go on, another one is refused."""
+    registry = Registry(models, warm=True)
+    served, model = registry.get("digits")
+    session = registry.session(served, model, 0)
+    damage(models / "digits" / "2")
+    registry.refresh(at_once=True)
+    assert registry.session(served, model, 0) is session
+    with pytest.raises(ModelError, match="digits/2: its files have changed"):
+        registry.session(served, model, 1)
 
 
 def test_sessions_are_forgotten_under_a_budget(models: Path) -> None:

@@ -339,6 +339,14 @@ def test_reflection(server: Server) -> None:
         assert {"fullconv.v1.Scoring", "grpc.health.v1.Health"} <= set(database.get_services())
 
 
+@pytest.mark.parametrize("side", [80, 400], ids=["small", "larger"])
+def test_times_add_up(client: Client, side: int) -> None:
+    """The stages of an image are timed, whichever thread it goes through, and are no more than it took in all."""
+    timing = client.score(noise(side, side, 1), model="digits").response.timing
+    assert timing.compute_ms > 0
+    assert timing.queue_ms + timing.decode_ms + timing.compute_ms + timing.reduce_ms <= timing.total_ms
+
+
 def test_requests_are_logged(server: Server, client: Client) -> None:
     """One JSON line a request, with its id, code, model, size and times."""
     client.score(noise(80, 90, 1), model="digits")

@@ -1,6 +1,7 @@
 """Who may call, and who may read along."""
 
 import hashlib
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import trustme
 from conftest import ROOT
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pictures import noise
-from servers import Server, running
+from servers import COMMAND, Server, running
 
 from client import Client, RequestError, Security, UnavailableError
 from service.rpc.access import TokenFileError, Tokens
@@ -70,6 +71,26 @@ def test_client_certificates(folder: Path) -> None:
         while not server.events("request"):
             time.sleep(0.01)
         assert server.events("request")[-1]["client"] == "someone"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"--tls-key": "client-key.pem"}, "tls_cert, tls_key: expected a certificate and its own key"),
+        ({"--tls-cert": "server-key.pem"}, "tls_cert, tls_key: expected a certificate and its own key"),
+        ({"--tls-client-ca": "server-key.pem"}, "tls_client_ca: expected certificates"),
+        ({"--tls-key": "none.pem"}, "none.pem"),
+    ],
+    ids=["another key", "no certificate", "no authority", "no file"],
+)
+def test_certificates_that_are_none(folder: Path, wrong: dict[str, str], said: str) -> None:
+    """The server does not start, and says which file is not what it must be."""
+    files = {"--tls-cert": "server.pem", "--tls-key": "server-key.pem"} | wrong
+    options = [word for flag, name in files.items() for word in (flag, str(folder / name))]
+    command = [*COMMAND, "--models", str(MODELS), "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", *options]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode in (1, 3)
+    assert said in ended.stderr
 
 
 def line(name: str, token: str) -> str:
