@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := $(CURDIR)/$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
-LOCKS := base build clients dev image
+LOCKS := base build clients dev image perf
 PROTOS := protos/caffe.proto protos/model.proto protos/open_inference.proto protos/scoring.proto
 MODELS := build/models
 CHECKED := converter service client protos tests benchmarks models
@@ -58,6 +58,7 @@ cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/bas
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group build -o requirements/build.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group image -c requirements/base.txt -o requirements/image.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group clients -o requirements/clients.txt
+cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --no-deps --group perf -o requirements/perf.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -c requirements/base.txt -o requirements/dev.txt
 endef
 
@@ -77,4 +78,8 @@ endef
 build/clients: requirements/clients.txt | .venv/bin/python  ## a Python with the clients of other servers
 	$(PYTHON) -m venv build/clients
 	build/clients/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/clients.txt
+	@touch $@
+
+build/perf: requirements/perf.txt | .venv/bin/python  ## Triton's perf_analyzer; it needs Debian's libb64-0d
+	$(PIP) install --require-hashes --no-deps --upgrade --target build/perf -r requirements/perf.txt
 	@touch $@

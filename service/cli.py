@@ -8,6 +8,7 @@ import typer
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC reads it as it is imported; its lines would be no JSON
 
+from service.engine.session import check_provider
 from service.log import log_to_stderr
 from service.rpc.access import TokenFileError
 from service.rpc.server import serve
@@ -24,15 +25,14 @@ def main() -> None:
         print(settings.text(), end="")  # noqa: T201 (what was asked for)
         return
     try:
+        check_provider(settings.provider)
         _check(settings)
         log_to_stderr()
         asyncio.run(serve(settings))
     except (FileNotFoundError, NotADirectoryError, PermissionError, TokenFileError) as error:
         sys.exit(_complain(str(error), 3))
     except ImportError as error:
-        if not settings.traces:
-            raise
-        sys.exit(_complain(f"{error}; --traces needs pip install 'fullconv[traces]'", 3))
+        sys.exit(_complain(str(error), 3))
     except OSError as error:
         sys.exit(_complain(str(error), 1))
 

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from service import machine
 from service.engine.scheduler import Batching
+from service.engine.session import Provider
 from service.limits import Limits
 
 ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):(?P<port>[0-9]{1,5})")
@@ -103,6 +104,7 @@ class Settings(BaseSettings):
         "new servers behind the same name; 0: never.",
     )
 
+    provider: Provider = Field("cpu", description="Where networks run; cuda needs onnxruntime-gpu.")
     slots: int = Field(
         2, ge=1, le=64, description="Batches that run at once: one less of small images at the most, and of large ones."
     )

@@ -9,11 +9,12 @@ new or has changed after the start is checked before anybody gets it; a changed 
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Lock, RLock
 
 from service.engine.repository import ModelRepository, Stamp, StoredModel, is_settled
-from service.engine.session import Session
+from service.engine.session import Provider, Session
 from service.errors import ModelError, NotFoundError
 
 Report = Callable[[str, str, str], None]
@@ -53,6 +54,7 @@ class Registry:
         weights_bytes: int | None = None,
         warm: bool = False,
         pooled: bool = False,
+        provider: Provider = "cpu",
         report: Report = unreported,
     ) -> None:
         """Look at a directory; keep sessions of so many bytes of weights together, all if None.
@@ -61,7 +63,8 @@ class Registry:
         a pooled one share the threads of this process's global pool.
         """
         self._repository = ModelRepository(root)
-        self._budget, self._warm, self._pooled, self._report = weights_bytes, warm, pooled, report
+        self._budget, self._warm, self._report = weights_bytes, warm, report
+        self._load = partial(Session, pooled=pooled, provider=provider)
         self._served: dict[tuple[str, str], Served] = {}
         self._unloaded: set[str] = set()
         self._sessions: OrderedDict[tuple[Served, int], Session] = OrderedDict()
@@ -109,7 +112,7 @@ class Registry:
             session = self._sessions.get((served, position))
             if session is None:
                 self._check_unchanged(served)
-                session = Session(model, position, pooled=self._pooled)
+                session = self._load(model, position)
                 if self._warm:
                     session.warm()
             with self._lock:

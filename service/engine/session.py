@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -21,20 +22,42 @@ KEPT = 64 << 20
 """Bytes of activations that are kept from run to run, however long the session is idle."""
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
+Provider = Literal["cpu", "cuda"]
+"""Where networks run."""
+PROVIDERS: dict[Provider, tuple[str, dict[str, str], str]] = {
+    "cpu": ("CPUExecutionProvider", {}, "cpu:0"),
+    # products in float32 as on the CPU; a convolution's algorithm is not searched for anew for every shape of tile
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}, "gpu:0"),
+}
+"""ONNX Runtime's name of each, its options, and its arena."""
+
+
+def check_provider(provider: Provider) -> None:
+    """Raise ImportError if the ONNX Runtime that is installed has no such provider."""
+    if PROVIDERS[provider][0] not in ort.get_available_providers():
+        raise ImportError(
+            f"provider: expected one of this ONNX Runtime's, got {provider}: "
+            f"install onnxruntime-gpu in place of onnxruntime"
+        )
 
 
 class Session:
     """One file of a model, loaded; `position` is its place in `spec.strides`."""
 
-    def __init__(self, model: StoredModel, position: int = 0, *, pooled: bool = False) -> None:
+    def __init__(
+        self, model: StoredModel, position: int = 0, *, pooled: bool = False, provider: Provider = "cpu"
+    ) -> None:
         """Load it; raises ModelError. Pooled sessions share the threads of this process's global pool."""
         self.model = model
+        name, settings, self._arena = PROVIDERS[provider]
         file = model.folder / model.spec.strides[position].file
         try:
-            self._session = ort.InferenceSession(file, _options(pooled=pooled), providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(file, _options(pooled=pooled), providers=[(name, settings)])
         except Exception as error:  # ONNX Runtime raises a different kind for every stage of loading
             log.error("model", extra={"record": {"file": str(file), "error": str(error)}})
             raise ModelError(f"{short(file)}: ONNX Runtime cannot load it; convert the model again") from None
+        if self._session.get_providers()[0] != name:  # it falls back to the CPU by itself
+            raise ModelError(f"{short(file)}: ONNX Runtime cannot run it with {name}: are its libraries installed?")
         batch = self._session.get_inputs()[0].shape[0]
         self.batch: int | None = batch if isinstance(batch, int) else None
         """Tiles of a batch, where the model takes neither more nor fewer."""
@@ -71,7 +94,7 @@ class Session:
         if self._held > KEPT:
             self._held = 0.0
             run = ort.RunOptions()
-            run.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+            run.add_run_config_entry("memory.enable_memory_arena_shrinkage", self._arena)
             self.dense([self._window()], run)
 
     def seconds(self, multiply_adds: float) -> float:

@@ -40,6 +40,7 @@ GOODBYE_SECONDS = 0.5
 OTHERS = 16
 """Calls on one connection beside those that wait: health checks."""
 KEEPALIVE_MS = 60_000
+FATAL = 4
 TOKENS_SECONDS = 5.0
 REST_SECONDS, REST_BYTES = 10.0, 64 << 20
 """Between looks at whether the server rests: whether fewer bytes came than this."""
@@ -50,7 +51,14 @@ async def serve(settings: Settings) -> None:
     start_threads(settings.threads or machine.cpus())
     limits = settings.limits
     machine.keep_memory(2 * limits.message_bytes)
-    registry = Registry(settings.models, weights_bytes=settings.weights_bytes, warm=True, pooled=True, report=reported)
+    registry = Registry(
+        settings.models,
+        weights_bytes=settings.weights_bytes,
+        warm=True,
+        pooled=True,
+        provider=settings.provider,
+        report=reported,
+    )
     tokens = Tokens(settings.tokens) if settings.tokens else None
     scheduler = Scheduler(
         slots=settings.slots, batching=settings.batching, observe=metrics.batch, prepare=machine.stand_back
@@ -181,6 +189,7 @@ def start_threads(count: int) -> None:
     def start() -> None:
         machine.stand_back()
         ort.set_global_thread_pool_sizes(count, 1)
+        ort.set_default_logger_severity(FATAL)  # its lines would be no JSON
 
     starter = Thread(target=start)  # the pool's threads are as it is, and it ends
     starter.start()

@@ -17,10 +17,13 @@ class Traced:
 
     def __init__(self) -> None:
         """Begin; raises ImportError without the extra."""
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 (an extra)
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        try:
+            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 (extra)
+            from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+            from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        except ImportError as error:
+            raise ImportError(f"{error}; --traces needs pip install 'fullconv[traces]'") from None
 
         name = os.environ.get("OTEL_SERVICE_NAME", "fullconv")
         self._provider = TracerProvider(resource=Resource.create({"service.name": name}))

@@ -1,6 +1,7 @@
-"""Triton's and KServe's stock clients, unchanged, against a server of ours."""
+"""Triton's and KServe's stock clients and load generator, unchanged, against a server of ours."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.clients
 
 MODELS = ROOT / "models"
 PAGE = MODELS / "digits" / "page.png"
+PERF = ROOT / "build" / "perf"
 PYTHON = ROOT / "build" / "clients" / "bin" / "python"
 WINDOWS = np.random.default_rng(0).integers(0, 256, (3, 90, 110, 1), np.uint8)
 
@@ -112,6 +114,20 @@ def test_refusals_have_reasons(triton: dict[str, Any]) -> None:
     assert "expected UINT8, UINT16, BYTES, got 'FP32'" in wrong_type
     assert "expected at least the model's window of 70×70 pixels, got 110×20" in small
     assert "parameters: expected stride" in parameter
+
+
+@pytest.mark.parametrize("options", [["--sync"], ["--async"], ["--async", "--streaming"]], ids=lambda words: words[-1])
+def test_perf_analyzer(server: Server, options: list[str]) -> None:
+    """Triton's load generator measures our server as it does its own, and its figures are those of the server."""
+    environment = {"LD_LIBRARY_PATH": str(PERF / "nvidia" / "cuda_runtime" / "lib")}
+    load = ["--shape", "image:1,256,200,1", "--concurrency-range", "2", *options]
+    once = ["--measurement-mode", "count_windows", "--measurement-request-count", "50", "--stability-percentage", "999"]
+    command = [PERF / "bin" / "perf_analyzer", "-m", "digits", "-i", "grpc", "-u", server.address, *load, *once]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    times = re.search(r"Successful request count: (\d+).*compute infer (\d+) usec", result.stdout, re.DOTALL)
+    assert times is not None, result.stdout
+    assert all(int(number) > 0 for number in times.groups())
 
 
 def test_kserve(server: Server) -> None:

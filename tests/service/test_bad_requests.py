@@ -143,6 +143,8 @@ def test_messages_do_not_mix(server: Server) -> None:
         (["--slots", "0"], 2, "slots: "),
         (["--config", "/nowhere"], 2, "config: /nowhere: cannot be read"),
         (["--tokens", "/nowhere"], 3, "/nowhere"),
+        (["--provider", "cuda"], 3, "install onnxruntime-gpu"),
+        (["--provider", "gpu"], 2, "provider: "),
         (["--admin", "0.0.0.0:0"], 2, "admin: expected an address of this machine"),
     ],
 )

@@ -1,0 +1,55 @@
+"""The same network by two of ONNX Runtime's providers: how far their scores differ, and how much faster one is.
+
+    python benchmarks/providers.py [--provider cuda] [--model digits | vgg16] [--side 1024] [--rounds 5]
+
+Tiles of `side`² pixels, one and several in a batch, by the CPU and by the other provider in turn, in one process; the
+ratio of every pair counts. VGG-16 has random weights.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from latency import repository
+
+from service.engine.repository import ModelRepository
+from service.engine.session import PROVIDERS, Pixels, Session
+
+
+def seconds(session: Session, tiles: list[Pixels]) -> float:
+    """How long a batch takes."""
+    started = time.perf_counter()
+    session.dense(tiles)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--provider", choices=sorted(set(PROVIDERS) - {"cpu"}), default="cuda")
+    parser.add_argument("--model", choices=("digits", "vgg16"), default="digits")
+    parser.add_argument("--side", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        model = ModelRepository(repository(options.model, Path(folder))).open(options.model, "1")
+        cpu, other = Session(model), Session(model, provider=options.provider)
+        shape = (options.side, options.side, model.spec.input.channels)
+        for count in (1, 4):
+            tiles: list[Pixels] = list(np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8))
+            expected, got = cpu.dense(tiles), other.dense(tiles)
+            same = np.mean(expected.argmax(-1) == got.argmax(-1))
+            difference = np.abs(expected - got).max() / np.abs(expected).max()
+            ratios = [seconds(cpu, tiles) / seconds(other, tiles) for _ in range(options.rounds)]
+            print(
+                f"{options.model}, {count} of {options.side}²: scores differ by {difference:.1e} of the largest, the "
+                f"highest class agrees in {same:.2%} of the cells; {options.provider} is "
+                f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f}) times faster than the CPU"
+            )
+
+
+if __name__ == "__main__":
+    main()
