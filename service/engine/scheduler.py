@@ -203,8 +203,15 @@ class Scheduler:
 
     def _serve(self) -> None:
         self._prepare()
-        for batch in iter(self._next, None):
+        while self._turn():
+            pass
+
+    def _turn(self) -> bool:
+        """Run the next batch, none of which is kept while there is no other; whether there was one."""
+        batch = self._next()
+        if batch is not None:
             self._run(batch)
+        return batch is not None
 
     def _next(self) -> _Batch | None:
         """Wait for the next batch; None at the end."""

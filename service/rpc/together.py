@@ -72,9 +72,13 @@ class Together:
 
     def _serve(self) -> None:
         while True:
-            ended = [request for request in self._next() if request.step()]
-            if ended and self._loop is not None:
-                self._loop.call_soon_threadsafe(_hand_over, ended)
+            self._turn()
+
+    def _turn(self) -> None:
+        """Look after those that are there; none of them is kept while there is no other."""
+        ended = [request for request in self._next() if request.step()]
+        if ended and self._loop is not None:
+            self._loop.call_soon_threadsafe(_hand_over, ended)
 
     def _next(self) -> Iterator[_Request]:
         """Those that are to be looked after now: one at the least."""

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -79,6 +80,20 @@ def held(scheduler: Scheduler, session: Spoken) -> Iterator[None]:
     yield
     session.go_on.set()
     assert got(first) == [0]
+
+
+def test_nothing_of_a_batch_is_kept() -> None:
+    """When its scores are there, and nothing else is to run, its tiles are gone, which may be views of whole strips."""
+    with scheduled() as scheduler:
+        (tile,) = tiles(7)
+        kept = weakref.ref(tile)
+        future = Job(scheduler).submit(Spoken(), [tile], SECOND)  # type: ignore[arg-type]
+        assert got(future) == [7]
+        del tile, future
+        end = time.monotonic() + 10
+        while kept() is not None:
+            assert time.monotonic() < end
+            time.sleep(0.001)
 
 
 def test_results_come_back_in_order() -> None:
