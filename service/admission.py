@@ -17,6 +17,8 @@ from service.limits import Limits
 
 RETRY_SECONDS = (0.1, 10.0)
 """After which to come again, at the least and at the most."""
+STREAM_SECONDS = 1.0
+"""The same, where streams are too many: when one ends cannot be told."""
 NOTHING = 1e-6
 """Seconds that are left of none, when they were added up and taken away."""
 MIB = 1 << 20
@@ -124,7 +126,7 @@ class Admission:
                 raise BusyError(
                     f"busy: expected {whose} requests together to be at most {_said(what, most)}, got "
                     f"{_said(what, have + more)}: come again",
-                    self._retry(),
+                    self._retry() if what != "streams" else STREAM_SECONDS,
                 )
 
     def _retry(self) -> float:

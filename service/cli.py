@@ -12,7 +12,7 @@ from service.engine.session import check_provider
 from service.log import log_to_stderr
 from service.rpc.access import TokenFileError
 from service.rpc.server import serve
-from service.settings import ConfigurationError, Settings, read_settings
+from service.settings import CertificateError, ConfigurationError, Settings, read_settings
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
         _check(settings)
         log_to_stderr()
         asyncio.run(serve(settings))
-    except (FileNotFoundError, NotADirectoryError, PermissionError, TokenFileError) as error:
+    except (FileNotFoundError, NotADirectoryError, PermissionError, TokenFileError, CertificateError) as error:
         sys.exit(_complain(str(error), 3))
     except ImportError as error:
         sys.exit(_complain(str(error), 3))

@@ -40,8 +40,7 @@ def keep_memory(block_bytes: int) -> None:
     Else each large one comes from the system page by page, which is most of the time that a message of 62 MiB takes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's alone
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, min(block_bytes, MOST))
+    if mallopt is not None and mallopt(M_MMAP_THRESHOLD, min(block_bytes, MOST)):  # old releases refuse large blocks
         mallopt(M_TRIM_THRESHOLD, MOST)
 
 

@@ -50,7 +50,8 @@ def answered(record: dict[str, Any], seconds: float) -> None:
     REQUESTS.labels(record["method"], model, version, record["code"]).inc()
     REQUEST_SECONDS.labels(record["method"]).observe(seconds)
     if version and record["code"] != "OK":
-        _times[model, version].add("fail", seconds)
+        with _lock:
+            _times[model, version].add("fail", seconds)
 
 
 def batch(session: Session, tiles: int, seconds: float) -> None:
@@ -85,7 +86,7 @@ class Times:
 
 _times: defaultdict[tuple[str, str], Times] = defaultdict(Times)
 _lock = Lock()
-"""Of the batches, which several threads count."""
+"""Of all of them, which several threads count."""
 
 
 def times(model: str, version: str) -> Times:
@@ -98,16 +99,17 @@ def scored(response: scoring_pb2.ScoreResponse) -> None:
     model, version, timing = response.model, response.version, response.timing
     for stage in ("queue", "decode", "compute", "reduce"):
         STAGE_SECONDS.labels(model, stage).observe(getattr(timing, f"{stage}_ms") / 1e3)
-    own = _times[model, version]
-    own.images, own.last = own.images + 1, time.time()
-    for stage, milliseconds in (
-        ("success", timing.total_ms),
-        ("queue", timing.queue_ms),
-        ("compute_input", timing.decode_ms),
-        ("compute_infer", timing.compute_ms),
-        ("compute_output", timing.reduce_ms),
-    ):
-        own.add(stage, milliseconds / 1e3)
+    with _lock:
+        own = _times[model, version]
+        own.images, own.last = own.images + 1, time.time()
+        for stage, milliseconds in (
+            ("success", timing.total_ms),
+            ("queue", timing.queue_ms),
+            ("compute_input", timing.decode_ms),
+            ("compute_infer", timing.compute_ms),
+            ("compute_output", timing.reduce_ms),
+        ):
+            own.add(stage, milliseconds / 1e3)
     PIXELS.labels(model, version).inc(response.image.width * response.image.height)
     TILES_DONE.labels(model, version).inc(sum(view.tiles for view in response.plan.views))
 

@@ -27,12 +27,17 @@ ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):(?P<port>[0-9]{1,5}
 PREFIX = "FULLCONV_"
 OTHERS = re.compile(r"FULLCONV_(SERVICE_.*|PORT(_.*)?)")
 """What Kubernetes says of a service of our name, and the compose file of its port."""
+CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 DEFAULTS, BATCHING = Limits(), Batching()
 MIB = 1 << 20
 
 
 class ConfigurationError(Exception):
     """A setting cannot be used; the message names it, what was expected, and what was got."""
+
+
+class CertificateError(OSError):
+    """A file of certificates or keys is not what it must be; the message names the setting."""
 
 
 def _address(value: str) -> str:
@@ -195,27 +200,27 @@ class Settings(BaseSettings):
         return None if self.weights_mib is None else self.weights_mib * MIB
 
     def credentials(self) -> grpc.ServerCredentials | None:
-        """What TLS needs; None: in the clear. Raises OSError if a file cannot be read, or is not what it must be."""
+        """What TLS needs; None: in the clear. Raises OSError if a file cannot be read, or holds no certificates."""
         if self.tls_cert is None or self.tls_key is None:
             return None
         pair = (self.tls_key.read_bytes(), self.tls_cert.read_bytes())
         ca = self.tls_client_ca.read_bytes() if self.tls_client_ca else None
-        self._check_certificates()
+        if ca is not None and CERTIFICATE not in ca:  # gRPC would listen, and then let nobody in
+            raise CertificateError(f"tls_client_ca: expected certificates, PEM, got none in {self.tls_client_ca}")
         return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
 
-    def _check_certificates(self) -> None:
-        """Raise OSError for what gRPC would refuse without saying why."""
+    def check_certificates(self) -> None:
+        """Raise CertificateError for what gRPC refuses without saying why."""
+        if self.tls_cert is None or self.tls_key is None:
+            return
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            context.load_cert_chain(str(self.tls_cert), self.tls_key, password="")
+            context.load_cert_chain(self.tls_cert, self.tls_key, password="")
         except ssl.SSLError as error:
-            reason = error.reason or error
-            raise OSError(f"tls_cert, tls_key: expected a certificate and its own key, PEM, got {reason}") from None
-        if self.tls_client_ca is not None:
-            try:
-                context.load_verify_locations(self.tls_client_ca)
-            except ssl.SSLError as error:
-                raise OSError(f"tls_client_ca: expected certificates, PEM, got {error.reason or error}") from None
+            raise CertificateError(
+                "tls_cert, tls_key: expected a certificate and its own key, PEM and not encrypted, got "
+                f"{error.reason or 'something else'}"
+            ) from None
 
     @property
     def batching(self) -> Batching:

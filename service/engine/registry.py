@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock, RLock
 
-from service.engine.repository import ModelRepository, Stamp, StoredModel, is_settled
+from service.engine.repository import ModelRepository, Stamp, StoredModel
 from service.engine.session import Provider, Session
 from service.errors import ModelError, NotFoundError
 
@@ -84,7 +84,7 @@ class Registry:
         """
         choice = self._choice(name, version)
         if not choice:
-            self.refresh(wait=False)
+            self.refresh(wait=self._repository.has(name))
             choice = self._choice(name, version)
         if not choice:
             raise self._unknown(name, version)
@@ -108,17 +108,20 @@ class Registry:
 
     def session(self, served: Served, model: StoredModel, position: int) -> Session:
         """The session that runs one of a version's files, shared by all its runs; raises ModelError."""
+        session = self._held(served, position)
+        if session is not None:
+            return session
         with served.lock:
-            session = self._sessions.get((served, position))
-            if session is None:
-                self._check_unchanged(served)
-                session = self._load(model, position)
-                if self._warm:
-                    session.warm()
+            session = self._held(served, position)
+            if session is not None:
+                return session
+            self._check_unchanged(served, position)
+            session = self._load(model, position)
+            if self._warm:
+                session.warm()
             with self._lock:
                 if not served.dropped:
                     self._sessions[served, position] = session
-                    self._sessions.move_to_end((served, position))
                     self._forget()
         return session
 
@@ -129,34 +132,45 @@ class Registry:
         for session in sessions:
             session.rest()
 
-    def refresh(self, *, at_once: bool = False, wait: bool = True) -> None:
+    def refresh(self, *, at_once: bool = False, wait: bool = True) -> dict[tuple[str, str], ModelError]:
         """Look at the disk again; at files that are still being copied only if it is to be at once.
 
-        Who does not wait leaves it to whoever is looking already.
+        Returns what was new or had changed and failed. Who does not wait leaves it to whoever is looking already.
         """
+        failed: dict[tuple[str, str], ModelError] = {}
         if not self._refreshing.acquire(blocking=wait):
-            return
+            return failed
         try:
             if not self._repository.root.is_dir():
-                return  # a volume that is away for a while: what is served goes on
+                return failed  # a volume that is away for a while: what is served goes on
             seen = dict(self._repository.stamps())
             seen = {key: stamp for key, stamp in seen.items() if key[0] not in self._unloaded}
             for key in set(self._served) - set(seen):
                 self._drop(self._served.pop(key))
             for key, stamp in seen.items():
                 known = self._served.get(key)
-                if (known is None or known.seen != stamp) and (at_once or not self._checks or is_settled(stamp)):
-                    self._take(Served(*key, stamp, stamp), known)
+                if (known is None or known.seen != stamp) and (at_once or self._is_settled(*key)):
+                    error = self._take(Served(*key, stamp, stamp), known)
+                    if error is not None:
+                        failed[key] = error
         finally:
             self._refreshing.release()
+        return failed
 
     def load(self, name: str) -> None:
-        """Serve a model again, and look at its files anew; raises NotFoundError or ModelError."""
+        """Serve a model again, and look at its files anew; raises NotFoundError, or ModelError if a version fails.
+
+        Whatever served before one that fails goes on.
+        """
         self._unloaded.discard(name)
-        for key in [key for key, served in dict(self._served).items() if key[0] == name and served.error is not None]:
-            del self._served[key]  # why it failed may have passed
-        self.refresh(at_once=True)
+        for served in self._choice(name, ""):
+            if served.error is not None or served.seen != served.stamp:
+                served.seen = ()  # why it failed may have passed
+        failed = self.refresh(at_once=True)
         self.get(name)
+        for key, error in failed.items():
+            if key[0] == name:
+                raise error
 
     def unload(self, name: str) -> None:
         """Serve a model no longer, until it is loaded; what runs goes on. Raises NotFoundError."""
@@ -201,7 +215,7 @@ class Registry:
                 raise served.error or AssertionError
             return served.model
 
-    def _take(self, served: Served, known: Served | None) -> None:
+    def _take(self, served: Served, known: Served | None) -> ModelError | None:
         """Take what was seen; after the start only when it is checked, and not in place of what serves if it fails."""
         if self._checks:
             try:
@@ -209,27 +223,51 @@ class Registry:
             except ModelError:
                 if known is not None and known.model is not None:
                     known.seen = served.seen
-                    return
+                    return served.error
         self._served[served.name, served.version] = served
         if known is not None:
             self._drop(known)
+        return served.error
 
     @property
     def _checks(self) -> bool:
         """Whether what is new is checked before anybody gets it."""
         return self._started and self._warm
 
-    def _check_unchanged(self, served: Served) -> None:
-        """Raise ModelError if a version's files are not those that were checked, or are to be."""
+    def _is_settled(self, name: str, version: str) -> bool:
+        """Whether a version can be looked at: after the start not while it is being copied."""
+        try:
+            return not self._checks or self._repository.is_settled(name, version)
+        except OSError:
+            return False  # it is being removed
+
+    def _held(self, served: Served, position: int) -> Session | None:
+        """A session that is there, which is now the one that was asked for last."""
+        with self._lock:
+            session = self._sessions.get((served, position))
+            if session is not None:
+                self._sessions.move_to_end((served, position))
+        return session
+
+    def _check_unchanged(self, served: Served, position: int) -> None:
+        """Raise ModelError if a version's files are not those that were checked, or are to be.
+
+        A version that has lost its native stride's session so can serve no longer; those before it may.
+        """
         try:
             same = self._repository.stamp(served.name, served.version) == served.stamp
         except OSError:
             same = False
-        if not same:
-            raise ModelError(
-                f"{served.name}/{served.version}: its files have changed since they were checked: put a new version "
-                "beside it instead"
-            )
+        if same:
+            return
+        error = ModelError(
+            f"{served.name}/{served.version}: its files have changed since they were found: load the model again, or "
+            "put a new version beside this one"
+        )
+        if position == 0 and served.model is not None:
+            served.model, served.error = None, error
+            self._report(served.name, served.version, str(error))
+        raise error
 
     def _drop(self, served: Served) -> None:
         with self._lock:

@@ -20,8 +20,9 @@ from service.dense.axis import AxisGeometry
 from service.errors import ModelError
 
 MODES = {"crops", "dense"}
-Stamp = tuple[tuple[str, tuple[int, int]], ...]
-"""Names of files, their sizes, and when each changed."""
+MODEL_SUFFIX = Path(MODEL).suffix
+Stamp = tuple[tuple[str, tuple[int, int, int]], ...]
+"""Names of files, their sizes, times and inodes: another one where what is in them is another."""
 SETTLED_NS = 2_000_000_000
 """After a file's last change."""
 
@@ -68,7 +69,21 @@ class ModelRepository:
 
     def stamp(self, name: str, version: str) -> Stamp:
         """What changes when a version's files do; raises OSError where one is being removed."""
-        return tuple((file.name, _stat(file)) for file in sorted((self.root / name / version).glob("*")))
+        return tuple((file.name, _stat(file)) for file in self._files(name, version))
+
+    def is_settled(self, name: str, version: str) -> bool:
+        """Whether files have been as they are for a while: none is still being copied, as far as can be seen."""
+        now = time.time_ns()  # a copy may bring its modification time along, but is a change
+        return not any(0 <= now - file.stat().st_ctime_ns < SETTLED_NS for file in self._files(name, version))
+
+    def has(self, name: str) -> bool:
+        """Whether there is anything of that name."""
+        return NAME.fullmatch(name) is not None and (self.root / name).is_dir()
+
+    def _files(self, name: str, version: str) -> list[Path]:
+        """What a version consists of."""
+        files = sorted((self.root / name / version).iterdir())
+        return [file for file in files if file.suffix == MODEL_SUFFIX or file.name in (WEIGHTS, LABELS)]
 
     def open(self, name: str, version: str) -> StoredModel:
         """Read a version that is there, and check its files; raises ModelError."""
@@ -84,15 +99,9 @@ class ModelRepository:
         return sorted((version for version in found if VERSION.fullmatch(version)), key=int)
 
 
-def is_settled(stamp: Stamp) -> bool:
-    """Whether files have been as they are for a while: none is still being copied, as far as can be seen."""
-    now = time.time_ns()
-    return not any(0 <= now - changed < SETTLED_NS for _, (_, changed) in stamp)
-
-
-def _stat(file: Path) -> tuple[int, int]:
+def _stat(file: Path) -> tuple[int, int, int]:
     status = file.stat()
-    return status.st_size, status.st_ctime_ns  # a copy may bring its modification time along
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _open(name: str, version: str, folder: Path) -> StoredModel:

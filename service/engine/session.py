@@ -115,8 +115,10 @@ class Session:
         Another thread may set `run.terminate`, which makes this raise.
         """
         count = self.batch or len(tiles)
-        self._held = max(self._held, count * tiles[0].shape[0] * tiles[0].shape[1] * self.bytes_per_pixel)
-        parts = [self._scores(tiles[first : first + count], count, run) for first in range(0, len(tiles), count)]
+        try:
+            parts = [self._scores(tiles[first : first + count], count, run) for first in range(0, len(tiles), count)]
+        finally:  # a rest meanwhile gave nothing of this back
+            self._held = max(self._held, count * tiles[0].shape[0] * tiles[0].shape[1] * self.bytes_per_pixel)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _window(self) -> Pixels:

@@ -193,7 +193,7 @@ def parsed(kind: type[Request], data: bytes) -> Request:
 def check_names(names: Iterable[str], classes: Sequence[str] = ()) -> None:
     """Refuse names that are too long to be any, and classes that are too many, before they are looked up and quoted."""
     if len(classes) > CLASSES:
-        raise OptionError(f"classes: expected at most {CLASSES} names, got {len(classes)}")
+        raise OptionError(f"classes: expected at most {CLASSES} names, got {len(classes)}: none means all")
     for name in chain(names, classes):
         if len(name) > NAME_LETTERS:
             raise OptionError(f"names: expected at most {NAME_LETTERS} letters, got {len(name)}: {name[:20]}…")

@@ -51,14 +51,7 @@ async def serve(settings: Settings) -> None:
     start_threads(settings.threads or machine.cpus())
     limits = settings.limits
     machine.keep_memory(2 * limits.message_bytes)
-    registry = Registry(
-        settings.models,
-        weights_bytes=settings.weights_bytes,
-        warm=True,
-        pooled=True,
-        provider=settings.provider,
-        report=reported,
-    )
+    registry = _registry(settings)
     tokens = Tokens(settings.tokens) if settings.tokens else None
     scheduler = Scheduler(
         slots=settings.slots, batching=settings.batching, observe=metrics.batch, prepare=machine.stand_back
@@ -78,7 +71,7 @@ async def serve(settings: Settings) -> None:
     names = (SERVICE.full_name, INFERENCE.full_name, health.SERVICE_NAME)
     reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
     async with AsyncExitStack() as running:
-        address, signals = _bind(server, settings.listen, settings.credentials()), _signals()
+        address, signals = _listen(server, settings), _signals()
         optional = "metrics" not in settings.model_fields_set
         looks = await running.enter_async_context(exported(settings.metrics, optional=optional))
         if settings.admin:
@@ -206,6 +199,17 @@ def reported(model: str, version: str, error: str) -> None:
         log.info("loaded", extra={"record": record})
 
 
+def _registry(settings: Settings) -> Registry:
+    return Registry(
+        settings.models,
+        weights_bytes=settings.weights_bytes,
+        warm=True,
+        pooled=True,
+        provider=settings.provider,
+        report=reported,
+    )
+
+
 def _options(settings: Settings) -> list[tuple[str, int]]:
     message_bytes = settings.limits.message_bytes
     options = [
@@ -214,12 +218,23 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", settings.max_waiting + settings.max_streams + OTHERS),
         ("grpc.http2.max_frame_size", (1 << 24) - 1),  # large messages in fewer pieces: nobody is served between them
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),  # a client whose machine is gone says nothing
-        ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 3),
+        ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS // 3),
+        ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.so_reuseport", 0),  # a second server on this port is a mistake, and an error
     ]
     if settings.max_age:
         options.append(("grpc.max_connection_age_ms", int(settings.max_age * 1e3)))  # calls on it may end
     return options
+
+
+def _listen(server: grpc.aio.Server, settings: Settings) -> str:
+    """Listen as the settings say; returns the address. Raises OSError, for certificates too that gRPC refuses."""
+    credentials = settings.credentials()
+    try:
+        return _bind(server, settings.listen, credentials)
+    except OSError:
+        settings.check_certificates()
+        raise
 
 
 def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:

@@ -43,8 +43,18 @@ scores = session.dense([tile])
 ran = held()
 session.rest()
 rested = held()
+score = session._scores
+
+def scored_and_rested(*arguments):
+    scores = score(*arguments)
+    session.rest()
+    return scores
+
+session._scores = scored_and_rested
 assert np.array_equal(session.dense([tile]), scores)
-print(ran - first, rested - first)
+session._scores = score
+session.rest()
+print(ran - first, rested - first, held() - first)
 """
 
 
@@ -63,9 +73,9 @@ def test_blocks_are_kept() -> None:
 
 
 def test_a_session_that_rests_gives_back_its_activations() -> None:
-    """What a large tile took is free again, and the next one is scored as before."""
-    ran, rested = numbers(ARENA)
-    assert rested < ran / 4
+    """What a large tile took is free again, also of one that ran meanwhile; the next one is scored as before."""
+    ran, rested, rested_again = numbers(ARENA)
+    assert max(rested, rested_again) < ran / 4
 
 
 @pytest.mark.parametrize(("came", "rests"), [([0, 1], 2), ([REST_BYTES, 0], 1), ([REST_BYTES] * 2, 0)])

@@ -122,6 +122,7 @@ def test_files_that_are_still_being_copied_are_left_alone(models: Path, monkeypa
     """A version is looked at when its files have been as they are for a while: half of one is no failure."""
     told: list[tuple[str, str, str]] = []
     registry = Registry(models, warm=True, report=lambda *one: told.append(one))
+    monkeypatch.setattr(repository, "SETTLED_NS", 1 << 60)
     (models / "digits" / "3").mkdir()
     shutil.copy2(DIGITS / "model.onnx", models / "digits" / "3")
     registry.refresh()
@@ -136,15 +137,36 @@ def test_files_that_are_still_being_copied_are_left_alone(models: Path, monkeypa
 
 
 def test_no_session_is_made_of_files_that_were_not_checked(models: Path) -> None:
-    """Whatever became of a folder since: the sessions that are there go on, another one is refused."""
-    registry = Registry(models, warm=True)
+    """A folder that was damaged goes on as long as it is in memory; when it is not, the version before it answers."""
+    told: list[tuple[str, str, str]] = []
+    registry = Registry(models, weights_bytes=1, warm=True, report=lambda *one: told.append(one))
     served, model = registry.get("digits")
     session = registry.session(served, model, 0)
     damage(models / "digits" / "2")
-    registry.refresh(at_once=True)
+    with pytest.raises(ModelError, match="digits/2/weights"):
+        registry.load("digits")
+    assert registry.get("digits")[1] is model
     assert registry.session(served, model, 0) is session
+    registry.session(*registry.get("digits", "1"), 0)
     with pytest.raises(ModelError, match="digits/2: its files have changed"):
-        registry.session(served, model, 1)
+        registry.session(served, model, 0)
+    assert registry.get("digits")[1].version == "1"
+    assert not registry.state("digits", "2")[0]
+    assert told[-1][:2] == ("digits", "2")
+    shutil.copytree(DIGITS, models / "digits" / "2", dirs_exist_ok=True)
+    registry.load("digits")
+    assert registry.get("digits")[1].version == "2"
+
+
+def test_files_that_are_as_they_were_can_be_loaded_again(models: Path, tmp_path: Path) -> None:
+    """Whoever may read them, and whatever else they are called."""
+    registry = Registry(models, weights_bytes=1, warm=True)
+    for file in (models / "digits" / "2").iterdir():
+        file.chmod(0o640)
+        (tmp_path / file.name).hardlink_to(file)
+    (models / "digits" / "2" / "notes").write_text("mine")
+    for version in ("2", "1", "2"):
+        registry.session(*registry.get("digits", version), 0)
 
 
 def test_sessions_are_forgotten_under_a_budget(models: Path) -> None:
