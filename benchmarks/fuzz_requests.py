@@ -21,7 +21,7 @@ import pyvips
 from google.protobuf.message import DecodeError, Message
 from latency import MODELS, served
 from mutations import fields_of, flip_bits, move, set_bytes, set_number, set_varint, splice, truncate
-from soak import usage
+from soak import at_rest
 
 from client import Client
 from client.images import message_of
@@ -147,12 +147,11 @@ async def send(channel: grpc.aio.Channel, method: str, parts: list[bytes]) -> st
     return STATUS_LOST if STATUS_LOST in (await call.details() or "") else str(code.name)  # the server's log has it
 
 
-async def storm(address: str, messages: int, server: int, seed: int) -> tuple[Counter[str], list[str], list[float]]:
-    """Send so many; returns how they ended, those that ended badly, and the server's memory on the way."""
+async def storm(address: str, messages: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """Send so many; returns how they ended, and those that ended badly."""
     chance, every = Random(seed), requests()  # noqa: S311 (no secret)
     ended: Counter[str] = Counter()
     bad: list[str] = []
-    memory: list[float] = []
     left = iter(range(messages))
     async with grpc.aio.insecure_channel(address) as channel:
 
@@ -167,11 +166,10 @@ async def storm(address: str, messages: int, server: int, seed: int) -> tuple[Co
                 if code in SERVERS_BAD:
                     bad.append(f"{method} {code} {[part.hex() for part in sent]}")
                 if number % max(1, messages // 20) == 0:
-                    memory.append(usage(server)[0])
-                    print(f"{number}: {dict(ended)}, {memory[-1]:.0f} MB", flush=True)
+                    print(f"{number}: {dict(ended)}", flush=True)
 
         await asyncio.gather(*(caller() for _ in range(TOGETHER)))
-    return ended, bad, memory
+    return ended, bad
 
 
 def main() -> None:
@@ -180,15 +178,18 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    limits = ["--max-megapixels", "0.05", "--max-idle", "5"]
+    limits = ["--max-megapixels", "0.05", "--max-idle", "5", "--client-share", "1", "--max-streams", "128"]
     with served(MODELS, *limits) as server, Client(server.address) as client:
         before, began = client.score(PIXELS, model="digits").average, time.monotonic()
-        ended, bad, memory = asyncio.run(storm(server.address, options.messages, server.process, options.seed))
+        asyncio.run(storm(server.address, options.messages // 20, options.seed + 1))
+        first = at_rest(server.process)
+        ended, bad = asyncio.run(storm(server.address, options.messages, options.seed))
+        last = at_rest(server.process)
         after = client.score(PIXELS, model="digits").average
         bad += [str(line) for line in server.lines() if line["event"] == "bug" or line.get("code") in SERVERS_BAD]
     rate = options.messages / (time.monotonic() - began)
     print(f"{options.messages} messages, {rate:.0f} a second: {dict(ended)}")
-    print(f"memory: {memory[1]:.0f} MB after a twentieth, {memory[-1]:.0f} MB at the end")
+    print(f"at rest: {first[0]:.0f} MB after a twentieth as many before, {last[0]:.0f} MB at the end")
     print(f"bad: {len(bad)}", *bad[:5], sep="\n  ")
     same = np.allclose(np.asarray(before), np.asarray(after), rtol=0, atol=1e-6)
     print(f"scores as before: {same}")

@@ -154,6 +154,13 @@ def infer(channel: grpc.Channel, case: Case) -> None:
     channel.unary_unary(INFER)(request.SerializeToString(), timeout=300)
 
 
+def at_rest(process: int) -> tuple[float, int, int]:
+    """A process's usage when it has done nothing for a while."""
+    while idle(process) < QUIET_SECONDS:
+        pass
+    return usage(process)
+
+
 def idle(process: int) -> float:
     """For how long a process does nothing, as far as it is watched."""
     began, before = time.monotonic(), ticks(process)
@@ -228,9 +235,7 @@ def soak(
             time.sleep(seconds)
             print(f"under load: {dict(tally.counts)}, {usage(server)}, {len(tally.wrong)} wrong", flush=True)
             go_on.clear()
-            while idle(server) < QUIET_SECONDS:
-                pass
-            samples.append(usage(server))
+            samples.append(at_rest(server))
             go_on.set()
         end.set()
     return tally, samples

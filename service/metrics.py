@@ -120,6 +120,8 @@ def watch(admission: Admission, scheduler: Scheduler) -> None:
     for name, text, value in (
         ("queue_requests", "Requests admitted and not answered.", lambda: load.requests),
         ("queue_requests_limit", "The most of them.", lambda: limits.waiting),
+        ("streams", "Calls of ScoreLarge, ScoreMany and ModelStreamInfer that are open.", lambda: load.streams),
+        ("streams_limit", "The most of them.", lambda: limits.streams),
         ("queue_bytes", "Their messages.", lambda: load.message_bytes),
         ("queue_bytes_limit", "The most of them.", lambda: limits.waiting_bytes),
         ("queue_seconds", "Their compute, as predicted when they came.", lambda: load.seconds),
