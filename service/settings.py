@@ -91,7 +91,7 @@ class Settings(BaseSettings):
 
     listen: Address = Field("127.0.0.1:8500", description="HOST:PORT to serve on; port 0 takes a free one.")
     metrics: Address | None = Field(
-        "127.0.0.1:8501", description="HOST:PORT of Prometheus metrics over HTTP; without them if this one is taken."
+        "127.0.0.1:8501", description="HOST:PORT of Prometheus metrics over HTTP; none if this default is taken."
     )
     traces: bool = Field(
         False, description="Send OpenTelemetry traces where OTEL_EXPORTER_OTLP_ENDPOINT says; needs the extra 'traces'."
@@ -200,11 +200,11 @@ class Settings(BaseSettings):
         return None if self.weights_mib is None else self.weights_mib * MIB
 
     def credentials(self) -> grpc.ServerCredentials | None:
-        """What TLS needs; None: in the clear. Raises OSError if a file cannot be read, or holds no certificates."""
+        """What TLS needs; None: in the clear. Raises CertificateError for a file that cannot be what it must be."""
         if self.tls_cert is None or self.tls_key is None:
             return None
-        pair = (self.tls_key.read_bytes(), self.tls_cert.read_bytes())
-        ca = self.tls_client_ca.read_bytes() if self.tls_client_ca else None
+        pair = (_contents("tls_key", self.tls_key), _contents("tls_cert", self.tls_cert))
+        ca = _contents("tls_client_ca", self.tls_client_ca) if self.tls_client_ca else None
         if ca is not None and CERTIFICATE not in ca:  # gRPC would listen, and then let nobody in
             raise CertificateError(f"tls_client_ca: expected certificates, PEM, got none in {self.tls_client_ca}")
         return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
@@ -232,6 +232,13 @@ class Settings(BaseSettings):
         values = self.model_dump(mode="json", exclude={"config", "print_config"})
         values |= {"threads": self.threads or machine.cpus(), "max_held_mib": self.limits.held_bytes // MIB}
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def _contents(setting: str, file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise CertificateError(f"{setting}: {file}: cannot be read: {error.strerror}") from None
 
 
 class _File(PydanticBaseSettingsSource):

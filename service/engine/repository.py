@@ -72,9 +72,10 @@ class ModelRepository:
         return tuple((file.name, _stat(file)) for file in self._files(name, version))
 
     def is_settled(self, name: str, version: str) -> bool:
-        """Whether files have been as they are for a while: none is still being copied, as far as can be seen."""
-        now = time.time_ns()  # a copy may bring its modification time along, but is a change
-        return not any(0 <= now - file.stat().st_ctime_ns < SETTLED_NS for file in self._files(name, version))
+        """Whether files are all there and have been as they are for a while: none is still being copied, it seems."""
+        now, files = time.time_ns(), self._files(name, version)
+        changed = [file.stat().st_ctime_ns for file in files]  # a copy may bring its modification time along
+        return any(file.name == WEIGHTS for file in files) and not any(0 <= now - at < SETTLED_NS for at in changed)
 
     def has(self, name: str) -> bool:
         """Whether there is anything of that name."""

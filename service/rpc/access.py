@@ -71,8 +71,11 @@ class Access:
         if self.tokens is not None:
             return self._by_token(metadata)
         names = context.auth_context().get("x509_common_name")
-        if names:
-            return str(names[0], "utf-8", "replace")
+        return str(names[0], "utf-8", "replace") if names else self.address(context)
+
+    @staticmethod
+    def address(context: grpc.aio.ServicerContext) -> str:
+        """Where a call comes from, without the port."""
         return str(context.peer()).rpartition(":")[0]
 
     def _by_token(self, metadata: dict[str, str]) -> str:
@@ -87,21 +90,25 @@ class Access:
 
 def _read(path: Path) -> tuple[dict[str, str], tuple[int, int]]:
     """The name of every hash; and what changes when the file does."""
-    status, names = path.stat(), {}
+    names: dict[str, str] = {}
     try:
-        text = path.read_text("utf-8")
+        status, text = path.stat(), path.read_text("utf-8")
+    except OSError as error:
+        raise TokenFileError(f"tokens: {path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise TokenFileError(f"{path}: expected UTF-8 text") from None
+        raise TokenFileError(f"tokens: {path}: expected UTF-8 text") from None
     for number, line in enumerate(text.splitlines(), 1):
         entry = line.partition("#")[0].strip()
         if not entry:
             continue
         match = LINE.fullmatch(entry)
         if not match:
-            raise TokenFileError(f"{path}: line {number}: expected NAME and the SHA-256 of a token in hexadecimal")
+            raise TokenFileError(
+                f"tokens: {path}: line {number}: expected NAME and the SHA-256 of a token in hexadecimal"
+            )
         if match["hash"].lower() == NOTHING:
-            raise TokenFileError(f"{path}: line {number}: expected the SHA-256 of a token, got that of nothing")
+            raise TokenFileError(f"tokens: {path}: line {number}: expected the SHA-256 of a token, got that of nothing")
         names[match["hash"].lower()] = match["name"]
     if not names:
-        raise TokenFileError(f"{path}: expected at least one line of NAME and SHA-256, got none")
+        raise TokenFileError(f"tokens: {path}: expected at least one line of NAME and SHA-256, got none")
     return names, (status.st_mtime_ns, status.st_size)

@@ -150,7 +150,12 @@ class Calls:
         self._asked += 1
         left = context.time_remaining()
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        call = Call(name, "", deadline=None if left is None else time.monotonic() + left, metadata=metadata)
+        call = Call(
+            name,
+            self._access.address(context),
+            deadline=None if left is None else time.monotonic() + left,
+            metadata=metadata,
+        )
         draining = self.draining.is_set()
         if not draining:  # who is refused is not waited for, or who goes on asking would hold the end up
             self._unanswered += 1

@@ -126,7 +126,10 @@ def test_files_that_are_still_being_copied_are_left_alone(models: Path, monkeypa
     (models / "digits" / "3").mkdir()
     shutil.copy2(DIGITS / "model.onnx", models / "digits" / "3")
     registry.refresh()
+    monkeypatch.setattr(repository, "SETTLED_NS", 0)
+    registry.refresh()
     assert not told
+    monkeypatch.setattr(repository, "SETTLED_NS", 1 << 60)
     shutil.copytree(DIGITS, models / "digits" / "3", dirs_exist_ok=True)
     registry.refresh()
     assert ("digits", "3") not in registry.models()
