@@ -1,6 +1,7 @@
 """What this machine, or the container on it, lets a process use: Linux's control groups first, then the system."""
 
 import ctypes
+import gc
 import os
 import sys
 import threading
@@ -45,7 +46,11 @@ def keep_memory(block_bytes: int) -> None:
 
 
 def give_back_memory() -> None:
-    """Return what the allocator keeps of memory that is free: large images leave gigabytes of it in every thread."""
+    """Return what the allocator keeps of memory that is free: large images leave gigabytes of it in every thread.
+
+    What only refers to itself is freed first: a call that was left in the middle leaves its strip so, with its error.
+    """
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
     if trim is not None:
         trim(0)
