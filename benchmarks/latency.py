@@ -10,6 +10,7 @@ milliseconds.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -59,19 +60,24 @@ class Served:
 
 @contextmanager
 def served(models: Path, *settings: str) -> Iterator[Served]:
-    """A server, as long as the block."""
+    """A server, as long as the block; one that ended before says how."""
     command = [sys.executable, "-m", "service", "--models", str(models), "--listen", "127.0.0.1:0", *settings]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
         with (
             log.open("w") as file,
-            subprocess.Popen([*command, "--metrics", "127.0.0.1:0"], stderr=file) as server,  # noqa: S603 (its own server)
+            subprocess.Popen(  # noqa: S603 (its own server)
+                [*command, "--metrics", "127.0.0.1:0"], stderr=file, env=os.environ | {"PYTHONFAULTHANDLER": "1"}
+            ) as server,
         ):
             while "\n" not in log.read_text():
                 time.sleep(0.1)
             try:
                 yield Served(json.loads(log.read_text().splitlines()[0])["address"], server.pid, log)
             finally:
+                if server.poll() is not None:
+                    last = [line for line in log.read_text().splitlines() if '"event": "request"' not in line][-40:]
+                    print(f"the server ended with {server.returncode}:", *last, sep="\n  ", flush=True)
                 server.kill()
 
 
