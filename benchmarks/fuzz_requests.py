@@ -180,14 +180,15 @@ def main() -> None:
     options = parser.parse_args()
     limits = ["--max-megapixels", "0.05", "--max-idle", "5", "--client-share", "1", "--max-streams", "128"]
     with served(MODELS, *limits) as server, Client(server.address) as client:
-        before, began = client.score(PIXELS, model="digits").average, time.monotonic()
+        before = client.score(PIXELS, model="digits").average
         asyncio.run(storm(server.address, options.messages // 20, options.seed + 1))
         first = at_rest(server.process)
+        began = time.monotonic()
         ended, bad = asyncio.run(storm(server.address, options.messages, options.seed))
+        rate = options.messages / (time.monotonic() - began)
         last = at_rest(server.process)
         after = client.score(PIXELS, model="digits").average
         bad += [str(line) for line in server.lines() if line["event"] == "bug" or line.get("code") in SERVERS_BAD]
-    rate = options.messages / (time.monotonic() - began)
     print(f"{options.messages} messages, {rate:.0f} a second: {dict(ended)}")
     print(f"at rest: {first[0]:.0f} MB after a twentieth as many before, {last[0]:.0f} MB at the end")
     print(f"bad: {len(bad)}", *bad[:5], sep="\n  ")
