@@ -11,8 +11,9 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC reads it as it is import
 from service.engine.session import check_provider
 from service.log import log_to_stderr
 from service.rpc.access import TokenFileError
+from service.rpc.certificates import CertificateError
 from service.rpc.server import serve
-from service.settings import CertificateError, ConfigurationError, Settings, read_settings
+from service.settings import ConfigurationError, Settings, read_settings
 
 
 def main() -> None:

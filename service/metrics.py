@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from protos import scoring_pb2
 from service.admission import Admission
+from service.engine.registry import Event
 from service.engine.scheduler import Scheduler
 from service.engine.session import Session
 
@@ -62,9 +63,10 @@ def batch(session: Session, tiles: int, seconds: float) -> None:
     BATCH_SECONDS.observe(seconds)
 
 
-def loaded(model: str, version: str, error: str) -> None:
+def loaded(event: Event, model: str, version: str) -> None:
     """Count a version that was loaded, or failed."""
-    MODEL_LOADS.labels(model, version, "failed" if error else "loaded").inc()
+    if event in ("loaded", "not loaded"):
+        MODEL_LOADS.labels(model, version, "loaded" if event == "loaded" else "failed").inc()
 
 
 @dataclass

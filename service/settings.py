@@ -7,12 +7,10 @@ the file that `--config` names.
 import ipaddress
 import os
 import re
-import ssl
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import grpc
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -27,17 +25,12 @@ ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):(?P<port>[0-9]{1,5}
 PREFIX = "FULLCONV_"
 OTHERS = re.compile(r"FULLCONV_(SERVICE_.*|PORT(_.*)?)")
 """What Kubernetes says of a service of our name, and the compose file of its port."""
-CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 DEFAULTS, BATCHING = Limits(), Batching()
 MIB = 1 << 20
 
 
 class ConfigurationError(Exception):
     """A setting cannot be used; the message names it, what was expected, and what was got."""
-
-
-class CertificateError(OSError):
-    """A file of certificates or keys is not what it must be; the message names the setting."""
 
 
 def _address(value: str) -> str:
@@ -199,29 +192,6 @@ class Settings(BaseSettings):
         """Of the sessions in memory; None: all."""
         return None if self.weights_mib is None else self.weights_mib * MIB
 
-    def credentials(self) -> grpc.ServerCredentials | None:
-        """What TLS needs; None: in the clear. Raises CertificateError for a file that cannot be what it must be."""
-        if self.tls_cert is None or self.tls_key is None:
-            return None
-        pair = (_contents("tls_key", self.tls_key), _contents("tls_cert", self.tls_cert))
-        ca = _contents("tls_client_ca", self.tls_client_ca) if self.tls_client_ca else None
-        if ca is not None and CERTIFICATE not in ca:  # gRPC would listen, and then let nobody in
-            raise CertificateError(f"tls_client_ca: expected certificates, PEM, got none in {self.tls_client_ca}")
-        return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
-
-    def check_certificates(self) -> None:
-        """Raise CertificateError for what gRPC refuses without saying why."""
-        if self.tls_cert is None or self.tls_key is None:
-            return
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(self.tls_cert, self.tls_key, password="")
-        except ssl.SSLError as error:
-            raise CertificateError(
-                "tls_cert, tls_key: expected a certificate and its own key, PEM and not encrypted, got "
-                f"{error.reason or 'something else'}"
-            ) from None
-
     @property
     def batching(self) -> Batching:
         """How tiles are put together."""
@@ -232,13 +202,6 @@ class Settings(BaseSettings):
         values = self.model_dump(mode="json", exclude={"config", "print_config"})
         values |= {"threads": self.threads or machine.cpus(), "max_held_mib": self.limits.held_bytes // MIB}
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-
-
-def _contents(setting: str, file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise CertificateError(f"{setting}: {file}: cannot be read: {error.strerror}") from None
 
 
 class _File(PydanticBaseSettingsSource):

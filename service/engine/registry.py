@@ -7,21 +7,25 @@ new or has changed after the start is checked before anybody gets it; a changed 
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock, RLock
+from typing import Literal
 
 from service.engine.repository import ModelRepository, Stamp, StoredModel
 from service.engine.session import Provider, Session
 from service.errors import ModelError, NotFoundError
 
-Report = Callable[[str, str, str], None]
-"""Told of every version that was loaded or failed: name, version, and why, or nothing."""
+Event = Literal["loaded", "not loaded", "kept", "unloaded"]
+"""What becomes of a version; one that is kept goes on as it was loaded, although its folder fails now."""
+Report = Callable[[Event, str, str, str], None]
+"""Told of it: the event, name, version, and why, or nothing."""
 
 
-def unreported(_name: str, _version: str, _error: str) -> None:
+def unreported(_event: Event, _name: str, _version: str, _error: str) -> None:
     """Nobody is told."""
 
 
@@ -35,8 +39,10 @@ class Served:
     """Of its files, when they were checked."""
     seen: Stamp
     """Of its files, when they were looked at last."""
+    files: StoredModel | None = None
+    """When they were checked."""
     model: StoredModel | None = None
-    """When it was checked."""
+    """When it was checked as a whole."""
     error: ModelError | None = None
     """When it failed."""
     dropped: bool = False
@@ -98,6 +104,14 @@ class Registry:
         except ModelError as error:
             raise choice[0].error or error from None
 
+    def check(self, name: str, version: str) -> None:
+        """Check a version's files before anybody asks for it, so that what is wrong with them is known."""
+        served = self._served.get((name, version))
+        if served is not None:
+            with served.lock, self._noted(served):
+                if served.error is None:
+                    self._opened(served)
+
     def is_loaded(self, name: str, version: str, *, all_strides: bool) -> bool:
         """Whether a version can be asked without anything being read: its native stride's file, or those of all."""
         choice = self._choice(name, version)
@@ -147,6 +161,7 @@ class Registry:
             seen = {key: stamp for key, stamp in seen.items() if key[0] not in self._unloaded}
             for key in set(self._served) - set(seen):
                 self._drop(self._served.pop(key))
+                self._report("unloaded", *key, "")
             for key, stamp in seen.items():
                 known = self._served.get(key)
                 if (known is None or known.seen != stamp) and (at_once or self._is_settled(*key)):
@@ -203,17 +218,30 @@ class Registry:
             return served.model
         with served.lock:
             if served.model is None and served.error is None:
-                try:
-                    model = self._repository.open(served.name, served.version)
+                with self._noted(served):
+                    model = self._opened(served)
                     if self._warm:
                         self.session(served, model, 0)
                     served.model = model
-                except ModelError as error:
-                    served.error = error
-                self._report(served.name, served.version, str(served.error or ""))
+                    self._report("loaded", served.name, served.version, "")
             if served.model is None:
                 raise served.error or AssertionError
             return served.model
+
+    def _opened(self, served: Served) -> StoredModel:
+        """Check a version's files, once; raises ModelError. Its lock is held."""
+        if served.files is None:
+            served.files = self._repository.open(served.name, served.version)
+        return served.files
+
+    @contextmanager
+    def _noted(self, served: Served) -> Iterator[None]:
+        """Note and report what makes a version fail."""
+        try:
+            yield
+        except ModelError as error:
+            served.error = error
+            self._report("not loaded", served.name, served.version, str(error))
 
     def _take(self, served: Served, known: Served | None) -> ModelError | None:
         """Take what was seen; after the start only when it is checked, and not in place of what serves if it fails."""
@@ -223,6 +251,7 @@ class Registry:
             except ModelError:
                 if known is not None and known.model is not None:
                     known.seen = served.seen
+                    self._report("kept", known.name, known.version, "")
                     return served.error
         self._served[served.name, served.version] = served
         if known is not None:
@@ -266,7 +295,7 @@ class Registry:
         )
         if position == 0 and served.model is not None:
             served.model, served.error = None, error
-            self._report(served.name, served.version, str(error))
+            self._report("not loaded", served.name, served.version, str(error))
         raise error
 
     def _drop(self, served: Served) -> None:

@@ -5,13 +5,13 @@ then the process ends. A second signal ends it at once.
 """
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from threading import Thread
-from typing import Any
 
 import grpc
 import onnxruntime as ort
@@ -20,12 +20,13 @@ from grpc_reflection.v1alpha import reflection
 
 from service import machine, metrics
 from service.admission import Admission
-from service.engine.registry import Registry
+from service.engine.registry import Event, Registry
 from service.engine.scheduler import Scheduler
 from service.images.shelf import Shelf
 from service.log import log
 from service.rpc.access import Access, Tokens
 from service.rpc.calls import Calls
+from service.rpc.certificates import Certificates
 from service.rpc.exporter import exported
 from service.rpc.inference import SERVICE as INFERENCE
 from service.rpc.inference import InferenceServicer
@@ -41,7 +42,8 @@ OTHERS = 16
 """Calls on one connection beside those that wait: health checks."""
 KEEPALIVE_MS = 60_000
 FATAL = 4
-TOKENS_SECONDS = 5.0
+FILES_SECONDS = 5.0
+"""Between looks at the files of tokens and certificates."""
 REST_SECONDS, REST_BYTES = 10.0, 64 << 20
 """Between looks at whether the server rests: whether fewer bytes came than this."""
 
@@ -53,6 +55,7 @@ async def serve(settings: Settings) -> None:
     machine.keep_memory(2 * limits.message_bytes)
     registry = _registry(settings)
     tokens = Tokens(settings.tokens) if settings.tokens else None
+    certificates = _certificates(settings)
     scheduler = Scheduler(
         slots=settings.slots, batching=settings.batching, observe=metrics.batch, prepare=machine.stand_back
     )
@@ -66,26 +69,24 @@ async def serve(settings: Settings) -> None:
 
     server = grpc.aio.server(options=_options(settings))
     inference = InferenceServicer(scoring, registry, calls)
-    server.add_generic_rpc_handlers([scoring.handlers(), inference.handlers()])
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    names = (SERVICE.full_name, INFERENCE.full_name, health.SERVICE_NAME)
-    reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+    names = _add(server, scoring, inference, checks)
     async with AsyncExitStack() as running:
-        address, signals = _listen(server, settings), _signals()
+        address, signals = _bind(server, settings.listen, certificates and certificates.credentials()), _signals()
         optional = "metrics" not in settings.model_fields_set
         looks = await running.enter_async_context(exported(settings.metrics, optional=optional))
         if settings.admin:
             admin = InferenceServicer(scoring, registry, calls, changed=models.show)
             looks["admin"] = await running.enter_async_context(administered(settings.admin, admin))
-        await running.enter_async_context(repeated(models.look, settings.poll))
-        if tokens:
-            await running.enter_async_context(repeated(partial(asyncio.to_thread, tokens.refresh), TOKENS_SECONDS))
+        for files in (tokens, certificates):
+            if files:
+                await running.enter_async_context(repeated(partial(asyncio.to_thread, files.refresh), FILES_SECONDS))
         await running.enter_async_context(repeated(Rest(registry, calls).look, REST_SECONDS))
         await server.start()
         for name in ("", *names):
             await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
         await models.show()
         log.info("listening", extra={"record": {"address": address, "models": str(settings.models)} | looks})
+        await running.enter_async_context(repeated(models.look, settings.poll))
         await signals.get()
         log.info("draining")
         await checks.enter_graceful_shutdown()
@@ -104,8 +105,10 @@ class Models:
         self._shown: set[str] = set()
 
     async def look(self) -> None:
-        """Look at the repository again."""
+        """Look at the repository again, and check the files of what was not asked for yet, one after the other."""
         await asyncio.to_thread(self._registry.refresh)
+        for name, version in self._registry.models():
+            await asyncio.to_thread(self._registry.check, name, version)
         await self.show()
 
     async def show(self) -> None:
@@ -159,15 +162,17 @@ async def _stop(server: grpc.aio.Server, calls: Calls, signals: asyncio.Queue[No
 
 @asynccontextmanager
 async def repeated(work: Callable[[], Awaitable[None]], seconds: float) -> AsyncIterator[None]:
-    """Do some work now and then, as long as the block; never, if that is every 0 seconds."""
+    """Do some work now and then, as long as the block; once, if that is every 0 seconds."""
 
     async def repeat() -> None:
-        while seconds:
-            await asyncio.sleep(seconds)
+        while True:
             try:
                 await work()
             except Exception:  # it is tried again; the log says what nobody foresaw
                 log.exception("bug")
+            if not seconds:
+                return
+            await asyncio.sleep(seconds)
 
     task = asyncio.create_task(repeat())
     try:
@@ -189,14 +194,11 @@ def start_threads(count: int) -> None:
     starter.join()
 
 
-def reported(model: str, version: str, error: str) -> None:
+def reported(event: Event, model: str, version: str, error: str) -> None:
     """Say what became of a version, in the log and in the metrics."""
-    metrics.loaded(model, version, error)
-    record: dict[str, Any] = {"model": model, "version": version}
-    if error:
-        log.error("not loaded", extra={"record": record | {"error": error}})
-    else:
-        log.info("loaded", extra={"record": record})
+    metrics.loaded(event, model, version)
+    record = {"model": model, "version": version} | ({"error": error} if error else {})
+    log.log(logging.ERROR if error else logging.INFO, event, extra={"record": record})
 
 
 def _registry(settings: Settings) -> Registry:
@@ -208,6 +210,24 @@ def _registry(settings: Settings) -> Registry:
         provider=settings.provider,
         report=reported,
     )
+
+
+def _add(
+    server: grpc.aio.Server, scoring: ScoringServicer, inference: InferenceServicer, checks: health.aio.HealthServicer
+) -> tuple[str, ...]:
+    """Add the services, and reflection of them; returns the names of those that have a health."""
+    server.add_generic_rpc_handlers([scoring.handlers(), inference.handlers()])
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    names = (SERVICE.full_name, INFERENCE.full_name, health.SERVICE_NAME)
+    reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+    return names
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    """Those of TLS; None: in the clear."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
@@ -225,16 +245,6 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     if settings.max_age:
         options.append(("grpc.max_connection_age_ms", int(settings.max_age * 1e3)))  # calls on it may end
     return options
-
-
-def _listen(server: grpc.aio.Server, settings: Settings) -> str:
-    """Listen as the settings say; returns the address. Raises OSError, for certificates too that gRPC refuses."""
-    credentials = settings.credentials()
-    try:
-        return _bind(server, settings.listen, credentials)
-    except OSError:
-        settings.check_certificates()
-        raise
 
 
 def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:

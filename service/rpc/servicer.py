@@ -90,8 +90,10 @@ class ScoringServicer:
 
     async def list_models(self, _: scoring_pb2.ListModelsRequest, __: Call) -> scoring_pb2.ListModelsResponse:
         """Name the models."""
+        registry = self._scorer.registry
         models = [
-            scoring_pb2.ModelVersion(name=name, version=version) for name, version in self._scorer.registry.models()
+            scoring_pb2.ModelVersion(name=name, version=version, error=registry.state(name, version)[1])
+            for name, version in registry.models()
         ]
         return scoring_pb2.ListModelsResponse(models=models)
 

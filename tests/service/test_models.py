@@ -16,6 +16,7 @@ from servers import Server, running
 
 from client import Client, RequestError
 from protos import open_inference_pb2 as oip
+from protos import scoring_pb2, scoring_pb2_grpc
 from service.engine import repository
 from service.engine.registry import Registry
 from service.errors import ModelError, NotFoundError
@@ -120,7 +121,7 @@ def test_changed_files_are_taken_if_they_are_right(models: Path, tmp_path: Path)
 
 def test_files_that_are_still_being_copied_are_left_alone(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version is looked at when its files have been as they are for a while: half of one is no failure."""
-    told: list[tuple[str, str, str]] = []
+    told: list[tuple[str, str, str, str]] = []
     registry = Registry(models, warm=True, report=lambda *one: told.append(one))
     monkeypatch.setattr(repository, "SETTLED_NS", 1 << 60)
     (models / "digits" / "3").mkdir()
@@ -135,19 +136,20 @@ def test_files_that_are_still_being_copied_are_left_alone(models: Path, monkeypa
     assert ("digits", "3") not in registry.models()
     monkeypatch.setattr(repository, "SETTLED_NS", 0)
     registry.refresh()
-    assert told == [("digits", "3", "")]
+    assert told == [("loaded", "digits", "3", "")]
     assert registry.get("digits")[1].version == "3"
 
 
 def test_no_session_is_made_of_files_that_were_not_checked(models: Path) -> None:
     """A folder that was damaged goes on as long as it is in memory; when it is not, the version before it answers."""
-    told: list[tuple[str, str, str]] = []
+    told: list[tuple[str, str, str, str]] = []
     registry = Registry(models, weights_bytes=1, warm=True, report=lambda *one: told.append(one))
     served, model = registry.get("digits")
     session = registry.session(served, model, 0)
     damage(models / "digits" / "2")
     with pytest.raises(ModelError, match="digits/2/weights"):
         registry.load("digits")
+    assert [one[:3] for one in told[-2:]] == [("not loaded", "digits", "2"), ("kept", "digits", "2")]
     assert registry.get("digits")[1] is model
     assert registry.session(served, model, 0) is session
     registry.session(*registry.get("digits", "1"), 0)
@@ -155,7 +157,7 @@ def test_no_session_is_made_of_files_that_were_not_checked(models: Path) -> None
         registry.session(served, model, 0)
     assert registry.get("digits")[1].version == "1"
     assert not registry.state("digits", "2")[0]
-    assert told[-1][:2] == ("digits", "2")
+    assert told[-1][:3] == ("not loaded", "digits", "2")
     shutil.copytree(DIGITS, models / "digits" / "2", dirs_exist_ok=True)
     registry.load("digits")
     assert registry.get("digits")[1].version == "2"
@@ -218,8 +220,29 @@ def test_a_server_takes_new_versions_while_it_serves(server: Server, models: Pat
         damage(target)
         until(lambda: any(line.get("version") == "3" for line in server.events("not loaded")))
         assert client.score(IMAGE, model="digits").response.version == "3"
+        assert [line["version"] for line in server.events("kept")] == ["3"]
         shutil.rmtree(target)
         until(lambda: client.score(IMAGE, model="digits").response.version == "2")
+        assert [line["version"] for line in server.events("unloaded")] == ["3"]
+
+
+def test_damaged_versions_are_known_before_anybody_asks(models: Path) -> None:
+    """The log, the health and the list say which cannot serve, without a request for any; nothing is loaded for it."""
+    shutil.copytree(models / "digits", models / "other")
+    damage(models / "digits" / "2")
+    for version in ("1", "2"):
+        damage(models / "other" / version)
+    with running(models) as server, grpc.insecure_channel(server.address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        one = health_pb2.HealthCheckRequest(service="models/other")
+        until(lambda: health.Check(one).status == health_pb2.HealthCheckResponse.NOT_SERVING)
+        assert health.Check(health_pb2.HealthCheckRequest(service="models/digits")).status == 1
+        listed = scoring_pb2_grpc.ScoringStub(channel).ListModels(scoring_pb2.ListModelsRequest()).models
+        wrong = {(entry.name, entry.version): entry.error for entry in listed if entry.error}
+        assert list(wrong) == [("digits", "2"), ("other", "1"), ("other", "2")]
+        assert all("weights.data: expected sha256" in error for error in wrong.values())
+        assert [(line["model"], line["version"]) for line in server.events("not loaded")] == list(wrong)
+        assert not server.events("loaded")
 
 
 def test_models_are_loaded_and_unloaded_on_the_admin_port(server: Server) -> None:

@@ -1,6 +1,8 @@
 """Who may call, and who may read along."""
 
 import hashlib
+import shutil
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -91,6 +93,36 @@ def test_certificates_that_are_none(folder: Path, wrong: dict[str, str], said: s
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 3
     assert said in ended.stderr
+
+
+def test_certificates_that_are_renewed(authority: trustme.CA, folder: Path, tmp_path: Path) -> None:
+    """The next connection gets them; a pair that does not fit changes nothing, and the log says so once."""
+    cert, key = tmp_path / "server.pem", tmp_path / "server-key.pem"
+    shutil.copy(folder / "server.pem", cert)
+    shutil.copy(folder / "server-key.pem", key)
+    with running(MODELS, "--tls-cert", str(cert), "--tls-key", str(key)) as server:
+        host, _, port = server.address.rpartition(":")
+
+        def shown() -> str:
+            return ssl.get_server_certificate((host, int(port)))
+
+        def told(times: int) -> None:
+            while len(server.events("certificates")) < times:
+                time.sleep(0.05)
+
+        before = shown()
+        assert before == cert.read_text()
+        new = authority.issue_cert("localhost", "127.0.0.1")
+        new.cert_chain_pems[0].write_to_path(cert)
+        told(1)
+        assert "those before stay: tls_cert, tls_key" in server.events("certificates")[0]["error"]
+        assert shown() == before
+        new.private_key_pem.write_to_path(key)
+        told(2)
+        assert shown() == cert.read_text() != before
+        with Client(server.address, security=Security(ca=folder / "ca.pem")) as client:
+            assert client.score(IMAGE, model="digits").response.model == "digits"
+        assert len(server.events("certificates")) == 2
 
 
 def line(name: str, token: str) -> str:
