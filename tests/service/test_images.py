@@ -1,5 +1,7 @@
 """Pixels as a model wants them, from files as people have them."""
 
+import subprocess
+import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
@@ -143,6 +145,42 @@ def test_truncated_files_are_refused(suffix: str) -> None:
     data = encode(noise(200, 200, 3), suffix)
     with pytest.raises(ImageError, match="not a whole"):
         pixels_of(opened(data[: len(data) * 2 // 3]), RGB)
+
+
+DAMAGED = """
+import gc, sys
+import service.images
+import pyvips
+
+pyvips.cache_set_max(0)
+file = sys.stdin.buffer.read()
+
+def read():
+    image = pyvips.Image.new_from_buffer(file, "", access="sequential", fail_on="none")
+    try:
+        pyvips.Region.new(image).fetch(0, 0, image.width, image.height)
+    except pyvips.Error:
+        pass
+    return image
+
+gc.disable()
+cycle = [read()]
+cycle.append(cycle)
+last = read()
+del cycle
+gc.enable()
+gc.set_threshold(1)
+del last
+"""
+"""Frees a damaged image while another one waits for the garbage collector."""
+
+
+def test_warnings_within_warnings() -> None:
+    """Damaged images that are freed together, whenever, neither end the process nor say anything."""
+    file = bytearray(pyvips.Image.black(64, 64).jpegsave_buffer())
+    file[-20:] = b"\xff\xd9" * 10
+    ended = subprocess.run([sys.executable, "-c", DAMAGED], input=bytes(file), capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
 
 
 @pytest.mark.parametrize("format_", ["float", "short", "int"])
