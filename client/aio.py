@@ -22,7 +22,7 @@ from client.images import Image, Pixels
 from client.large import Parts, Rows, Watch, summary_missing, unwatched
 from client.options import Options
 from client.outstanding import Outstanding
-from client.requests import large_image, score_request, with_image
+from client.requests import identified, large_image, score_request, with_image
 from client.servers import RETRIES, Servers
 from protos import scoring_pb2
 
@@ -86,7 +86,7 @@ class AsyncClient:
     ) -> AsyncIterator[tuple[str, Answer | ScoringError]]:
         """Score images as they are taken from an iterable, in a thread of its own; as `Client.score_many`."""
         request = score_request(model, version, options)
-        outstanding = Outstanding((name, partial(with_image, request, image)) for name, image in images)
+        outstanding = Outstanding((name, partial(with_image, request, image)) for name, image in identified(images))
         retries = self._servers.retries(timeout)
         while True:
             call = self._servers.stub().ScoreMany(timeout=retries.remaining, metadata=self._servers.metadata)

@@ -35,11 +35,17 @@ def message_of(image: Image) -> scoring_pb2.Image:
         return scoring_pb2.Image(encoded=image)
     if isinstance(image, np.ndarray):
         return scoring_pb2.Image(raw=raw_message(image))
+    if not isinstance(image, (str, Path)):
+        raise ImageError(
+            f"image: expected a path, an encoded file's bytes or a numpy array, got {type(image).__name__}"
+        )
     path = Path(image)
     try:
         return scoring_pb2.Image(name=readable(path.name), encoded=path.read_bytes())
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a zero byte in the name
+        raise ImageError(f"{readable(str(path))!r}: cannot be read: {error}") from None
 
 
 def readable(name: str) -> str:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict, TypeVar
 
+import numpy as np
+
 from client.answer import AVERAGES
 from client.errors import RequestError
 from client.images import Image, message_of
@@ -60,20 +62,20 @@ def options_message(options: Options) -> scoring_pb2.ScoreOptions:
         )
     grid, classes, scales = options.get("grid", False), options.get("classes", ()), options.get("scales", ())
     message = scoring_pb2.ScoreOptions(
-        stride=_count("stride", options.get("stride", 0)),
+        stride=_count("stride", options["stride"]) if "stride" in options else 0,
         mode=_named("mode", options.get("mode", "auto"), MODES),
         border=_named("border", options.get("border", "lattice"), BORDERS),
         flip=options.get("flip", False),
         scales=[scale_message(scale) for scale in ([scales] if isinstance(scales, str) else scales)],
         average=_named("average", options.get("average", "scores"), {name: value for value, name in AVERAGES.items()}),
-        top=_count("top", options.get("top", 0)),
+        top=_count("top", options["top"]) if "top" in options else 0,
         classes=[classes] if isinstance(classes, str) else [str(name) for name in classes],
         grid=bool(grid),
         grid_as=_named("grid", grid if isinstance(grid, str) else "float32", GRIDS),
-        grid_top=_count("grid_top", options.get("grid_top", 0)),
+        grid_top=_count("grid_top", options["grid_top"]) if "grid_top" in options else 0,
     )
     if "roi" in options:
-        x, y, width, height = (_count("roi", value) for value in options["roi"])
+        x, y, width, height = (_count("roi", value, least=0) for value in options["roi"])
         message.region.CopyFrom(scoring_pb2.Region(x=x, y=y, width=width, height=height))
     if "mask" in options:
         set_mask(message, options["mask"])
@@ -104,7 +106,7 @@ def _named(field: str, name: str, values: Mapping[str, Value]) -> Value:
     return values[name]
 
 
-def _count(field: str, value: int) -> int:
-    if not 0 <= value < 1 << 32:
-        raise RequestError(f"{field}: expected 0 to {(1 << 32) - 1}, got {value}")
-    return value
+def _count(field: str, value: int, *, least: int = 1) -> int:
+    if not isinstance(value, (int, np.integer)) or not least <= value < 1 << 32:
+        raise RequestError(f"{field}: expected {least} to {(1 << 32) - 1}, got {value!r}")
+    return int(value)

@@ -22,7 +22,7 @@ from client.images import Image, Pixels, megapixels_of, open_array, readable
 from client.large import LargeRun, Parts, Watch, summary_missing, unwatched
 from client.options import Options
 from client.outstanding import Make, Outstanding
-from client.requests import large_image, score_request, with_image
+from client.requests import identified, large_image, score_request, with_image
 from client.servers import RETRIES, Servers
 from protos import scoring_pb2, scoring_pb2_grpc
 
@@ -91,7 +91,7 @@ class Client:
         one goes away. Raises UnavailableError where none is left.
         """
         request = score_request(model, version, options)
-        items = ((name, partial(with_image, request, image)) for name, image in images)
+        items = ((name, partial(with_image, request, image)) for name, image in identified(images))
         for name, result in self._many(items, timeout):
             yield name, Answer(result) if isinstance(result, scoring_pb2.ScoreResponse) else result
 

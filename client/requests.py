@@ -1,9 +1,11 @@
 """Requests as messages, and answers from them: what the client and its asyncio twin have in common."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from client.errors import RequestError
 from client.images import Image, Pixels, check_pixels, message_of, readable
 from client.options import Options, options_message
 from protos import scoring_pb2
@@ -12,6 +14,14 @@ from protos import scoring_pb2
 def score_request(model: str, version: str, options: Options) -> scoring_pb2.ScoreRequest:
     """A request without an image; raises RequestError for an option that cannot be."""
     return scoring_pb2.ScoreRequest(model=model, version=version, options=options_message(options))
+
+
+def identified(images: Iterable[tuple[str, Image]]) -> Iterator[tuple[str, Image]]:
+    """The same pairs of an id and an image; raises RequestError for what is none."""
+    for pair in images:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise RequestError(f"images: expected pairs of an id and an image, got {pair!r:.80}")
+        yield pair
 
 
 def with_image(request: scoring_pb2.ScoreRequest, image: Image) -> scoring_pb2.ScoreRequest:

@@ -8,6 +8,7 @@ import typer
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC reads it as it is imported; its lines would be no JSON
 
+from protos import __version__
 from service.engine.session import check_provider
 from service.log import log_to_stderr
 from service.rpc.access import TokenFileError
@@ -18,6 +19,9 @@ from service.settings import ConfigurationError, Settings, read_settings
 
 def main() -> None:
     """Run the command: exit status 2 for a wrong setting, 3 for files that cannot be used, 1 for anything else."""
+    if sys.argv[1:] == ["--version"]:
+        typer.echo(f"fullconv-serve {__version__}")
+        return
     try:
         settings = read_settings(sys.argv[1:])
     except ConfigurationError as error:

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     """Serve converted models over gRPC: images in, grids of class scores and averages out.
 
     SIGTERM answers what was admitted and ends; a second one ends at once. The log goes to standard error, one JSON
-    object a line.
+    object a line. --version alone prints the version.
     """
 
     model_config = SettingsConfigDict(

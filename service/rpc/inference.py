@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import grpc
 from google.protobuf.message import Message
 
+from protos import __version__, scoring_pb2
 from protos import open_inference_pb2 as oip
-from protos import scoring_pb2
 from service import metrics
 from service.engine.registry import Registry
 from service.engine.repository import StoredModel
@@ -85,11 +84,7 @@ class InferenceServicer:
         return oip.ModelReadyResponse(ready=any(self._registry.state(request.name, each)[0] for each in wanted))
 
     async def _metadata(self, _: oip.ServerMetadataRequest, __: Call) -> oip.ServerMetadataResponse:
-        try:
-            release = version("fullconv")
-        except PackageNotFoundError:  # in the container it is not installed, but there
-            release = "0"
-        return oip.ServerMetadataResponse(name="fullconv", version=release, extensions=EXTENSIONS)
+        return oip.ServerMetadataResponse(name="fullconv", version=__version__, extensions=EXTENSIONS)
 
     async def _model_metadata(self, request: oip.ModelMetadataRequest, call: Call) -> oip.ModelMetadataResponse:
         model = await self._model(request.name, request.version, call)

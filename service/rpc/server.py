@@ -18,6 +18,7 @@ import onnxruntime as ort
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from protos import __version__
 from service import machine, metrics
 from service.admission import Admission
 from service.engine.registry import Event, Registry
@@ -85,7 +86,8 @@ async def serve(settings: Settings) -> None:
         for name in ("", *names):
             await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
         await models.show()
-        log.info("listening", extra={"record": {"address": address, "models": str(settings.models)} | looks})
+        place = {"address": address, "models": str(settings.models), "version": __version__}
+        log.info("listening", extra={"record": place | looks})
         await running.enter_async_context(repeated(models.look, settings.poll))
         await signals.get()
         log.info("draining")

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import grpc
 import numpy as np
@@ -43,6 +44,46 @@ def same(one: Answer, other: Answer) -> None:
         message.ClearField("timing")
         messages.append(message)
     assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"stride": 0}, "stride: expected 1 to"),
+        ({"top": 0}, "top: expected 1 to"),
+        ({"grid_top": -1}, "grid_top: expected 1 to"),
+        ({"stride": "8"}, "stride: expected 1 to 4294967295, got '8'"),
+        ({"roi": (0, 0, 1 << 32, 1)}, "roi: expected 0 to"),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be(server: Server, options: Any, said: str) -> None:  # noqa: ANN401
+    """They are refused here, by their name."""
+    with Client(server.address) as client, pytest.raises(RequestError, match=said):
+        client.score(noise(80, 80, 1), model="digits", **options)
+
+
+@pytest.mark.parametrize(
+    ("image", "said"), [(None, "got NoneType"), ("a\0b", "cannot be read: embedded null byte")], ids=["none", "null"]
+)
+def test_images_that_cannot_be(server: Server, image: Any, said: str) -> None:  # noqa: ANN401
+    """They are refused here."""
+    with Client(server.address) as client, pytest.raises(ImageError, match=said):
+        client.score(image, model="digits")
+
+
+def test_many_images_without_ids(server: Server) -> None:
+    """A list of paths is no list of pairs, for either client."""
+    with Client(server.address) as client, pytest.raises(RequestError, match="expected pairs of an id and an image"):
+        list(client.score_many(["ab", "page.png"], model="digits"))  # type: ignore[list-item]
+
+    async def ask() -> None:
+        async with AsyncClient(server.address) as client:
+            async for _ in client.score_many([PAGE], model="digits"):  # type: ignore[list-item]
+                pass
+
+    with pytest.raises(RequestError, match="expected pairs of an id and an image"):
+        asyncio.run(ask())
 
 
 def test_asyncio_answers_alike(server: Server) -> None:

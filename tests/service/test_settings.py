@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,12 @@ def test_what_is_printed_can_be_read_again(file: Path) -> None:
     file.write_text(printed, "utf-8")
     again = read_settings(["--config", str(file)])
     assert again.text() == printed
+
+
+def test_the_version_needs_no_models() -> None:
+    """--version prints it and ends; it is that of what is installed."""
+    printed = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, check=True).stdout
+    assert printed == f"fullconv-serve {metadata.version('fullconv')}\n"
 
 
 def test_help_teaches() -> None:
