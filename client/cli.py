@@ -134,9 +134,11 @@ def score(
     fullconv-score page.png --model digits --heatmap page-heatmap.png
     """
     chosen = Options(
-        stride=stride or 0, mode=mode, border=border, flip=flip, scales=_scales(scales), average=average, top=top,
-        classes=_names(classes), grid=bool(grid or heatmap),
+        mode=mode, border=border, flip=flip, scales=_scales(scales), average=average, top=top, classes=_names(classes),
+        grid=bool(grid or heatmap),
     )  # fmt: skip
+    if stride is not None:
+        chosen["stride"] = stride
     region = None if roi is None else _region(roi)
     with _exits():
         options = options_message(chosen)
