@@ -1,6 +1,7 @@
 """Where servers are, and how they are spoken to."""
 
 import re
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,12 @@ OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5000),
 ]
+HINTS = {
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by those that are trusted, or for another name",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS",
+    "Socket closed": "a server that speaks TLS closes connections in the clear",
+}
+"""What gRPC's words may mean."""
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -51,8 +58,22 @@ class Security:
         return self.tls or self.ca is not None or self.cert is not None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """What TLS needs; raises RequestError if a file cannot be read."""
+        """What TLS needs; raises RequestError if a file is not what it must be, which gRPC would not say."""
         ca, cert, key = (_read(path) for path in (self.ca, self.cert, self.key))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            if self.ca is not None:
+                context.load_verify_locations(self.ca)
+        except ssl.SSLError:
+            raise RequestError(f"ca: expected certificates, PEM, got none in {self.ca}") from None
+        try:
+            if self.cert is not None:
+                context.load_cert_chain(self.cert, self.key, password="")
+        except ssl.SSLError as error:
+            raise RequestError(
+                "cert, key: expected a certificate and its own key, PEM and not encrypted, got "
+                f"{error.reason or 'something else'}"
+            ) from None
         return grpc.ssl_channel_credentials(ca, key, cert)
 
     @property
@@ -102,7 +123,8 @@ def error_of(server: str, code: grpc.StatusCode, details: str) -> ScoringError:
             f"image and mask: larger than one message to {server} may be: {details}; use score_large, scale or cut it; "
             "masks are small as PNG"
         )
-    return UnavailableError(f"{server}: {code.name}: {details}")
+    hints = [f" ({hint})" for words, hint in HINTS.items() if words in details]
+    return UnavailableError(f"{server}: {code.name}: {details}{''.join(hints)}")
 
 
 def _read(path: Path | None) -> bytes | None:

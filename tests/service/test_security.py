@@ -60,6 +60,34 @@ def test_tls(encrypted: Server, folder: Path) -> None:
             client.score(IMAGE, model="digits")
 
 
+def test_what_keeps_a_client_from_a_server_is_said(encrypted: Server, folder: Path) -> None:
+    """In the clear to one that speaks TLS, by another authority, and TLS to one in the clear."""
+    trustme.CA().cert_pem.write_to_path(folder / "other.pem")
+    with running(MODELS) as clear:
+        for address, security, said in (
+            (encrypted.address, Security(), "speaks TLS closes"),
+            (encrypted.address, Security(ca=folder / "other.pem"), "not signed by those that are trusted"),
+            (clear.address, Security(ca=folder / "ca.pem"), "does not speak TLS"),
+        ):
+            with Client(address, retries=0, security=security) as client, pytest.raises(UnavailableError, match=said):
+                client.models()
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"ca": "server-key.pem"}, "ca: expected certificates, PEM, got none in"),
+        ({"cert": "client.pem", "key": "server-key.pem"}, "cert, key: expected a certificate and its own key"),
+        ({"ca": "none.pem"}, "none.pem: cannot be read"),
+    ],
+    ids=["no authority", "another key", "no file"],
+)
+def test_files_of_a_client_that_are_none(folder: Path, files: dict[str, str], said: str) -> None:
+    """They are named before anything is sent."""
+    with pytest.raises(RequestError, match=said):
+        Client("localhost:1", security=Security(**{name: folder / file for name, file in files.items()}))
+
+
 def test_client_certificates(folder: Path) -> None:
     """Where they are asked for, a client without one is not answered; one with is known by its name."""
     options = ["--tls-cert", str(folder / "server.pem"), "--tls-key", str(folder / "server-key.pem")]
