@@ -35,6 +35,7 @@ from protos import scoring_pb2
 MODELS = Path(__file__).parent.parent / "models"
 MESSAGE = 62 << 20
 PAUSE = 0.02
+NICE = 19
 
 
 def repository(model: str, folder: Path) -> Path:
@@ -143,7 +144,8 @@ def scoring(address: str, model: str, side: int, channels: int) -> Iterator[None
 
 
 def send(address: str, sent: Any) -> None:  # noqa: ANN401 (a number in shared memory)
-    """Send large messages, which are refused when they are there."""
+    """Send large messages, which are refused when they are there, and leave the CPU to others: it would be elsewhere."""
+    os.nice(NICE)
     request = scoring_pb2.ScoreRequest(model="none", image=scoring_pb2.Image(encoded=bytes(MESSAGE)))
     data = request.SerializeToString()
     with grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)]) as channel:
