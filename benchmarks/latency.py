@@ -144,7 +144,7 @@ def scoring(address: str, model: str, side: int, channels: int) -> Iterator[None
 
 
 def send(address: str, sent: Any) -> None:  # noqa: ANN401 (a number in shared memory)
-    """Send large messages, which are refused when they are there, and leave the CPU to others: it would be elsewhere."""
+    """Send large messages, which are refused when they are there; a client elsewhere would take no CPU from here."""
     os.nice(NICE)
     request = scoring_pb2.ScoreRequest(model="none", image=scoring_pb2.Image(encoded=bytes(MESSAGE)))
     data = request.SerializeToString()
