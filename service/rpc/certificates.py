@@ -4,6 +4,7 @@ Connections that are there keep theirs until they are renewed.
 """
 
 import ssl
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class Certificates:
     key: Path
     client_ca: Path | None
     _seen: Stamp | None = field(init=False, default=None)
-    _new: grpc.ServerCertificateConfiguration | None = field(init=False, default=None)
+    _new: deque[grpc.ServerCertificateConfiguration] = field(init=False, default_factory=lambda: deque(maxlen=1))
     """For the next connection."""
 
     def credentials(self) -> grpc.ServerCredentials:
@@ -44,15 +45,17 @@ class Certificates:
             return
         self._seen = seen
         try:
-            self._new = self._read()
+            self._new.append(self._read())
             log.info("certificates")
         except CertificateError as error:
             log.error("certificates", extra={"record": {"error": f"those before stay: {error}"}})
 
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
         """What gRPC asks for at each connection: new ones, or nothing."""
-        new, self._new = self._new, None
-        return new
+        try:
+            return self._new.pop()
+        except IndexError:
+            return None
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         """Read the files; raises CertificateError, since gRPC would not say why it refuses them."""
