@@ -55,8 +55,9 @@ class Served:
     log: Path
 
     def lines(self) -> list[dict[str, Any]]:
-        """Its log so far."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        """Its log so far; a line that is no JSON, as it is."""
+        lines = self.log.read_text().splitlines()
+        return [json.loads(line) if line.startswith("{") else {"event": "stray", "text": line} for line in lines]
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The command `fullconv-score`."""
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -10,8 +9,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC reads it as it is imported; errors say the same in one line
 
 from client.connection import Security
 from client.console import complain, tolerate_encodings

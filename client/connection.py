@@ -24,7 +24,8 @@ OPTIONS = [
 HINTS = {
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by those that are trusted, or for another name",
     "WRONG_VERSION_NUMBER": "it does not speak TLS",
-    "Socket closed": "a server that speaks TLS closes connections in the clear",
+    "backends failing; last error: UNAVAILABLE": "a server that speaks TLS closes connections in the clear, and "
+    "one that asks for certificates those without",
 }
 """What gRPC's words may mean."""
 CODES = {code.value[0]: code for code in grpc.StatusCode}

@@ -1,5 +1,6 @@
 """Images as messages: files, encoded bytes and arrays."""
 
+import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,6 +9,9 @@ from numpy.typing import NDArray
 
 from client.errors import ImageError
 from protos import scoring_pb2
+
+MESSAGE_BYTES = 1 << 31
+"""Of protobuf, whatever the server's limit is."""
 
 
 class Pixels(Protocol):
@@ -35,7 +39,7 @@ def message_of(image: Image) -> scoring_pb2.Image:
         return scoring_pb2.Image(encoded=image)
     if isinstance(image, np.ndarray):
         return scoring_pb2.Image(raw=raw_message(image))
-    if not isinstance(image, (str, Path)):
+    if not isinstance(image, (str, os.PathLike)):
         raise ImageError(
             f"image: expected a path, an encoded file's bytes or a numpy array, got {type(image).__name__}"
         )
@@ -56,6 +60,11 @@ def readable(name: str) -> str:
 def raw_message(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> scoring_pb2.RawImage:
     """An array as a message; raises ImageError if it is no image."""
     check_pixels(pixels, "image")
+    if pixels.nbytes >= MESSAGE_BYTES:  # before it is copied
+        raise ImageError(
+            f"image: expected less than {MESSAGE_BYTES} bytes, which is the most that one message holds, got "
+            f"{pixels.nbytes}: use score_large"
+        )
     height, width, channels = (*pixels.shape, 1)[:3]
     little = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
     return scoring_pb2.RawImage(

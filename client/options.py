@@ -75,8 +75,13 @@ def options_message(options: Options) -> scoring_pb2.ScoreOptions:
         grid_top=_count("grid_top", options["grid_top"]) if "grid_top" in options else 0,
     )
     if "roi" in options:
-        x, y, width, height = (_count("roi", value, least=0) for value in options["roi"])
-        message.region.CopyFrom(scoring_pb2.Region(x=x, y=y, width=width, height=height))
+        try:
+            region = dict(zip(("x", "y", "width", "height"), options["roi"], strict=True))
+        except (TypeError, ValueError):
+            raise RequestError(f"roi: expected x, y, width, height; got {options['roi']!r}") from None
+        message.region.CopyFrom(
+            scoring_pb2.Region(**{name: _count("roi", value, least=0) for name, value in region.items()})
+        )
     if "mask" in options:
         set_mask(message, options["mask"])
     return message

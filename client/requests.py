@@ -19,9 +19,9 @@ def score_request(model: str, version: str, options: Options) -> scoring_pb2.Sco
 def identified(images: Iterable[tuple[str, Image]]) -> Iterator[tuple[str, Image]]:
     """The same pairs of an id and an image; raises RequestError for what is none."""
     for pair in images:
-        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise RequestError(f"images: expected pairs of an id and an image, got {pair!r:.80}")
-        yield pair
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+            raise RequestError(f"images: expected pairs of an id and an image, got {str(pair)[:80]!r}")
+        yield pair[0], pair[1]
 
 
 def with_image(request: scoring_pb2.ScoreRequest, image: Image) -> scoring_pb2.ScoreRequest:

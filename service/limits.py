@@ -13,7 +13,7 @@ class Limits:
     """Of one image that is read from top to bottom, as a tiled file or a stream."""
     message_bytes: int = 64 << 20
     idle_seconds: float = 60.0
-    """That a client may take to send the next part of its image, or to take the next rows."""
+    """That a client may take to send the next part of its image, or to take the next answer of a stream."""
     waiting: int = 256
     """Requests that are admitted and not finished."""
     waiting_bytes: int = 1 << 30

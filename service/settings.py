@@ -129,7 +129,7 @@ class Settings(BaseSettings):
         DEFAULTS.idle_seconds,
         ge=0.1,
         le=1e6,
-        description="Seconds that a client of ScoreLarge may neither send nor take.",
+        description="Seconds that a client of ScoreLarge may not send, and one of any stream not take what is sent.",
     )
     max_plan_mib: Mib = Field(DEFAULTS.plan_bytes // MIB, description="Memory of one image, as planned.")
     max_megapixels: float = Field(DEFAULTS.image_pixels / 1e6, ge=0.001, le=4294, description="Pixels of one image.")

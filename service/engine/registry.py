@@ -115,9 +115,10 @@ class Registry:
     def is_loaded(self, name: str, version: str, *, all_strides: bool) -> bool:
         """Whether a version can be asked without anything being read: its native stride's file, or those of all."""
         choice = self._choice(name, version)
-        if not choice or choice[0].model is None:
+        model = choice[0].model if choice else None  # another thread may take it away
+        if model is None:
             return False
-        positions = range(len(choice[0].model.strides) if all_strides else 1)
+        positions = range(len(model.strides) if all_strides else 1)
         return all((choice[0], position) in self._sessions for position in positions)
 
     def session(self, served: Served, model: StoredModel, position: int) -> Session:

@@ -115,7 +115,7 @@ def _open(name: str, version: str, folder: Path) -> StoredModel:
             AxisGeometry(window, axis.stride, axis.receptive_field, axis.padding_before, axis.padding_after)
             for window, axis in ((spec.window.height, spec.vertical), (spec.window.width, spec.horizontal))
         )
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"{name}/{version}: {error}; convert the model again") from None
     if labels and len(labels) != spec.output.classes:
         raise ModelError(f"{name}/{version}/labels.txt: expected {spec.output.classes} labels, got {len(labels)}")

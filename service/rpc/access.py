@@ -34,21 +34,26 @@ class Tokens:
     path: Path
     _names: dict[str, str] = field(init=False, default_factory=dict)
     _seen: tuple[int, int] = field(init=False, default=(0, 0))
+    _failed: str = field(init=False, default="")
+    """Why they could not be read the last time."""
 
     def __post_init__(self) -> None:
         """Read them."""
         self._names, self._seen = _read(self.path)
 
     def refresh(self) -> None:
-        """Read the file again if it has changed; one that cannot be read changes nothing, and the log says so."""
+        """Read the file again if it has changed; one that cannot be read changes nothing, and the log says so once."""
         try:
             status = self.path.stat()
             if (status.st_mtime_ns, status.st_size) == self._seen:
                 return
             self._names, self._seen = _read(self.path)
+            self._failed = ""
             log.info("tokens", extra={"record": {"tokens": len(self._names)}})
         except (OSError, TokenFileError) as error:
-            log.error("tokens", extra={"record": {"error": f"the tokens before stay: {error}"}})
+            if str(error) != self._failed:
+                log.error("tokens", extra={"record": {"error": f"the tokens before stay: {error}"}})
+            self._failed = str(error)
 
     def name(self, token: str) -> str | None:
         """Whose a token is, compared in constant time."""

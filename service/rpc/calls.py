@@ -17,9 +17,10 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from service import metrics
-from service.errors import BugError, CancelledRunError, DrainingError, OptionError, ServiceError
+from service.errors import BugError, CancelledRunError, DrainingError, IdleError, OptionError, ServiceError
 from service.log import log
 from service.rpc.access import Access
+from service.rpc.feed import within
 from service.rpc.status import status_of
 from service.rpc.traces import Traced
 
@@ -53,10 +54,11 @@ class Call:
 class Calls:
     """Makes gRPC handlers of methods, and counts the calls that are under way."""
 
-    def __init__(self, access: Access, traces: Traced | None = None) -> None:
-        self._access, self._traces = access, traces
+    def __init__(self, access: Access, traces: Traced | None = None, *, idle: float) -> None:
+        """Count calls; clients of streams may not take what is sent to them for so many seconds."""
+        self._access, self._traces, self._idle = access, traces, idle
         self._asked = 0
-        self._unanswered = 0
+        self._unanswered: set[object] = set()
         self._answered = asyncio.Event()
         self.received_bytes = 0
         """Of all messages so far."""
@@ -102,7 +104,9 @@ class Calls:
             async def send(message: Message) -> None:
                 data = message.SerializeToString()
                 try:
-                    await context.write(data)
+                    await within(self._idle, context.write(data), "to take the answer")
+                except IdleError:
+                    raise
                 except Exception:  # gRPC raises different kinds where the call has ended, as its only way to fail
                     raise CancelledRunError("the client has gone") from None
 
@@ -157,9 +161,10 @@ class Calls:
             metadata=metadata,
         )
         draining = self.draining.is_set()
+        this = object()
         if not draining:  # who is refused is not waited for, or who goes on asking would hold the end up
-            self._unanswered += 1
-            context.add_done_callback(self._end)  # not before the answer has left
+            self._unanswered.add(this)
+            context.add_done_callback(lambda _: self._end(this))  # not before the answer has left
 
         async def let_in(call: Call) -> Result:
             call.client = call.record["client"] = self._access.client(context, metadata)
@@ -171,11 +176,13 @@ class Calls:
             return await self.logged(call, let_in)
         except ServiceError as error:
             status = status_of(error)
+            if isinstance(error, IdleError):  # who takes no answer may take no status either
+                self._end(this)
         await context.abort(*status)
         raise AssertionError("abort raises")
 
-    def _end(self, _: grpc.aio.ServicerContext) -> None:
-        self._unanswered -= 1
+    def _end(self, call: object) -> None:
+        self._unanswered.discard(call)
         self._answered.set()
 
 

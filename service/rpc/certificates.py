@@ -12,7 +12,6 @@ import grpc
 
 from service.log import log
 
-CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 Stamp = tuple[tuple[int, int, int], ...]
 
 
@@ -28,6 +27,8 @@ class Certificates:
     key: Path
     client_ca: Path | None
     _seen: Stamp | None = field(init=False, default=None)
+    _failed: str = field(init=False, default="")
+    """Why they could not be read the last time."""
     _new: deque[grpc.ServerCertificateConfiguration] = field(init=False, default_factory=lambda: deque(maxlen=1))
     """For the next connection."""
 
@@ -43,12 +44,14 @@ class Certificates:
         seen = self._stamp()
         if seen == self._seen:
             return
-        self._seen = seen
         try:
             self._new.append(self._read())
+            self._seen, self._failed = seen, ""
             log.info("certificates")
-        except CertificateError as error:
-            log.error("certificates", extra={"record": {"error": f"those before stay: {error}"}})
+        except CertificateError as error:  # it may pass without a change of the files
+            if str(error) != self._failed:
+                log.error("certificates", extra={"record": {"error": f"those before stay: {error}"}})
+            self._failed = str(error)
 
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
         """What gRPC asks for at each connection: new ones, or nothing."""
@@ -61,10 +64,14 @@ class Certificates:
         """Read the files; raises CertificateError, since gRPC would not say why it refuses them."""
         pair = (_contents("tls_key", self.key), _contents("tls_cert", self.cert))
         ca = _contents("tls_client_ca", self.client_ca) if self.client_ca else None
-        if ca is not None and CERTIFICATE not in ca:  # gRPC would listen, and then let nobody in
-            raise CertificateError(f"tls_client_ca: expected certificates, PEM, got none in {self.client_ca}")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.cert, self.key, password="")
+            if self.client_ca is not None:  # gRPC would listen without, and then let nobody in
+                context.load_verify_locations(self.client_ca)
+        except (ssl.SSLError, OSError):
+            raise CertificateError(f"tls_client_ca: expected certificates, PEM, got none in {self.client_ca}") from None
+        try:
+            context.load_cert_chain(self.cert, self.key, password="")
         except (ssl.SSLError, OSError) as error:
             reason = getattr(error, "reason", None) or error.strerror or "something else"
             raise CertificateError(

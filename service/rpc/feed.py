@@ -23,7 +23,7 @@ Send = Callable[[scoring_pb2.ScoreLargeResponse], Coroutine[Any, Any, None]]
 
 
 class Feed:
-    """One call of ScoreLarge, from the thread's side: `receive` and `send` block, for so many seconds at the most."""
+    """One call of ScoreLarge, from the thread's side: `receive` and `send` block, the former for so many seconds."""
 
     def __init__(self, requests: Requests, send: Send, idle: float) -> None:
         self._requests, self._send, self._idle = requests, send, idle
@@ -35,7 +35,7 @@ class Feed:
 
     def send(self, part: scoring_pb2.ScoreLargeResponse) -> None:
         """Send a part of the answer; returns when there is room for another one."""
-        self._wait(within(self._idle, self._send(part), "to take rows"))
+        self._wait(self._send(part))
 
     def _wait(self, work: Coroutine[Any, Any, Result]) -> Result:
         if self._loop.is_closed():

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from threading import Thread
@@ -50,7 +51,7 @@ REST_SECONDS, REST_BYTES = 10.0, 64 << 20
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until a signal; raises OSError if an address cannot be had or a file cannot be used."""
+    """Serve until a signal ends the process; raises OSError if an address cannot be had or a file cannot be used."""
     start_threads(settings.threads or machine.cpus())
     limits = settings.limits
     machine.keep_memory(2 * limits.message_bytes)
@@ -61,7 +62,7 @@ async def serve(settings: Settings) -> None:
         slots=settings.slots, batching=settings.batching, observe=metrics.batch, prepare=machine.stand_back
     )
     traces = Traced() if settings.traces else None
-    admission, calls = Admission(limits), Calls(Access(tokens), traces)
+    admission, calls = Admission(limits), Calls(Access(tokens), traces, idle=limits.idle_seconds)
     spool = Spool(settings.spool, limits.spool_bytes)
     scoring = ScoringServicer(Scorer(registry, limits, Shelf(settings.images)), scheduler, admission, spool, calls)
     metrics.watch(admission, scheduler)
@@ -97,6 +98,7 @@ async def serve(settings: Settings) -> None:
     if traces:
         await asyncio.to_thread(traces.close)
     log.info("stopped")
+    os._exit(0)  # all is answered; a thread that reads a model's files is not waited for
 
 
 class Models:
@@ -105,18 +107,22 @@ class Models:
     def __init__(self, registry: Registry, checks: health.aio.HealthServicer) -> None:
         self._registry, self._checks = registry, checks
         self._shown: set[str] = set()
+        self._checking = ThreadPoolExecutor(1, "check", machine.stand_back)
+        """Large files are hashed when nothing else is to be done."""
 
     async def look(self) -> None:
         """Look at the repository again, and check the files of what was not asked for yet, one after the other."""
-        await asyncio.to_thread(self._registry.refresh)
-        for name, version in self._registry.models():
-            await asyncio.to_thread(self._registry.check, name, version)
-        await self.show()
+        try:
+            await asyncio.to_thread(self._registry.refresh)
+            for name, version in self._registry.models():
+                await asyncio.get_running_loop().run_in_executor(self._checking, self._registry.check, name, version)
+        finally:
+            await self.show()
 
     async def show(self) -> None:
         """Say which models can be asked, and which cannot any longer."""
         ready = {name for name, version in self._registry.models() if self._registry.state(name, version)[0]}
-        self._shown |= ready
+        self._shown |= {name for name, _ in self._registry.models()}
         for name in self._shown:
             serving = health_pb2.HealthCheckResponse.SERVING
             status = serving if name in ready else health_pb2.HealthCheckResponse.NOT_SERVING

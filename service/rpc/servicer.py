@@ -13,6 +13,7 @@ from service.admission import Admission, Claim
 from service.engine.scheduler import Job, Scheduler
 from service.errors import OptionError
 from service.rpc.calls import Call, Calls, Send, check_names
+from service.rpc.feed import within
 from service.rpc.large import ScoreLarge
 from service.rpc.many import ScoreMany, patiently
 from service.rpc.spool import Spool
@@ -111,7 +112,8 @@ class ScoringServicer:
     async def score_large(self, requests: AsyncIterator[scoring_pb2.ScoreLargeRequest], send: Send, call: Call) -> None:
         """Score one image that comes in parts."""
         with self.stream(call):
-            first = await anext(requests, scoring_pb2.ScoreLargeRequest())
+            idle = self._scorer.limits.idle_seconds
+            first = await within(idle, anext(requests, scoring_pb2.ScoreLargeRequest()), "to send start")
             if first.WhichOneof("part") != "start":
                 raise OptionError(f"part: expected start first, got {first.WhichOneof('part') or 'nothing'}")
             check_names([first.start.model, first.start.version, first.start.name], first.start.options.classes)

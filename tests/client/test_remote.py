@@ -54,6 +54,7 @@ def same(one: Answer, other: Answer) -> None:
         ({"grid_top": -1}, "grid_top: expected 1 to"),
         ({"stride": "8"}, "stride: expected 1 to 4294967295, got '8'"),
         ({"roi": (0, 0, 1 << 32, 1)}, "roi: expected 0 to"),
+        ({"roi": (1, 2)}, "roi: expected x, y, width, height; got"),
     ],
     ids=str,
 )
@@ -64,7 +65,13 @@ def test_options_that_cannot_be(server: Server, options: Any, said: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("image", "said"), [(None, "got NoneType"), ("a\0b", "cannot be read: embedded null byte")], ids=["none", "null"]
+    ("image", "said"),
+    [
+        (None, "got NoneType"),
+        ("a\0b", "cannot be read: embedded null byte"),
+        (np.broadcast_to(np.uint8(0), (60_000, 60_000, 3)), "got 10800000000: use score_large"),
+    ],
+    ids=["none", "null", "huge"],
 )
 def test_images_that_cannot_be(server: Server, image: Any, said: str) -> None:  # noqa: ANN401
     """They are refused here."""

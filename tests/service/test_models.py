@@ -245,6 +245,18 @@ def test_damaged_versions_are_known_before_anybody_asks(models: Path) -> None:
         assert not server.events("loaded")
 
 
+def test_a_damaged_model_that_comes_later_has_a_health(server: Server, models: Path) -> None:
+    """It is NOT_SERVING, not unknown."""
+    shutil.copytree(DIGITS, models / "late" / "1")
+    damage(models / "late" / "1")
+    with grpc.insecure_channel(server.address) as channel:
+        health, one = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest(service="models/late")
+        watched = health.Watch(one, timeout=30)
+        while next(watched).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+            pass
+        watched.cancel()
+
+
 def test_models_are_loaded_and_unloaded_on_the_admin_port(server: Server) -> None:
     """There alone; an unloaded model is not there, its health says so, and it comes back when it is loaded."""
     admin = server.log[0]["admin"]

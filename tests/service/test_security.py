@@ -109,12 +109,14 @@ def test_client_certificates(folder: Path) -> None:
         ({"--tls-key": "client-key.pem"}, "tls_cert, tls_key: expected a certificate and its own key"),
         ({"--tls-cert": "server-key.pem"}, "tls_cert, tls_key: expected a certificate and its own key"),
         ({"--tls-client-ca": "server-key.pem"}, "tls_client_ca: expected certificates"),
+        ({"--tls-client-ca": "broken.pem"}, "tls_client_ca: expected certificates"),
         ({"--tls-key": "none.pem"}, "none.pem"),
     ],
-    ids=["another key", "no certificate", "no authority", "no file"],
+    ids=["another key", "no certificate", "no authority", "broken authority", "no file"],
 )
 def test_certificates_that_are_none(folder: Path, wrong: dict[str, str], said: str) -> None:
     """The server does not start, and says which file is not what it must be."""
+    (folder / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     files = {"--tls-cert": "server.pem", "--tls-key": "server-key.pem"} | wrong
     options = [word for flag, name in files.items() for word in (flag, str(folder / name))]
     command = [*COMMAND, "--models", str(MODELS), "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", *options]

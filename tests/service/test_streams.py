@@ -1,9 +1,11 @@
 """ScoreLarge and ScoreMany over a real socket: parts in, rows and answers out, and what goes wrong on the way."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 import grpc
 import numpy as np
@@ -14,6 +16,7 @@ from pictures import encode, noise, png
 from servers import Server, running
 
 from client import Answer, Client, ImageError, RequestError, UnavailableError
+from client.images import message_of
 from client.large import LargeRun
 from protos import scoring_pb2, scoring_pb2_grpc
 
@@ -275,6 +278,32 @@ def test_clients_that_neither_send_nor_take_are_given_up(models: Path) -> None:
             next(call)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert "expected it to send the next part within 2 seconds" in caught.value.details()
+
+
+def test_clients_that_neither_send_nor_take_hold_no_end_up(models: Path) -> None:
+    """A call that says nothing, and one that takes no answer, end after --max-idle seconds: so can the server."""
+    left = Event()
+    with running(models, "--max-idle", "2") as server, grpc.insecure_channel(server.address) as channel:
+        stub = scoring_pb2_grpc.ScoringStub(channel)
+        image = message_of(noise(400, 400, 1))
+        options = scoring_pb2.ScoreOptions(grid=True, stride=2)
+        one = scoring_pb2.ScoreRequest(model="digits", image=image, options=options)
+
+        def nothing() -> Iterator[scoring_pb2.ScoreLargeRequest]:
+            left.wait()
+            yield from ()
+
+        silent = stub.ScoreLarge(nothing())
+        deaf = stub.ScoreMany(scoring_pb2.ScoreManyRequest(id=str(n), request=one) for n in range(2000))
+        next(deaf)
+        until(lambda: sum(line["code"] == "DEADLINE_EXCEEDED" for line in server.events("request")) >= 2)
+        said = {line["error"] for line in server.events("request") if line["code"] == "DEADLINE_EXCEEDED"}
+        assert any("to send start within 2 seconds" in text for text in said)
+        assert any("to take the answer within 2 seconds" in text for text in said)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+        left.set()
+        assert silent.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_streams_that_are_left_are_no_bugs(models: Path) -> None:
