@@ -189,7 +189,9 @@ def main() -> None:
         last = at_rest(server.process)
         after = client.score(PIXELS, model="digits").average
         bad += [
-            str(line) for line in server.lines() if line["event"] in ("bug", "stray") or line.get("code") in SERVERS_BAD
+            str(line)
+            for line in server.lines()
+            if line["event"] in ("bug", "stray") or "logger" in line or line.get("code") in SERVERS_BAD
         ]
     print(f"{options.messages} messages, {rate:.0f} a second: {dict(ended)}")
     print(f"at rest: {first[0]:.0f} MB after a twentieth as many before, {last[0]:.0f} MB at the end")

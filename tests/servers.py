@@ -58,7 +58,7 @@ def running(models: Path, *options: str, status: int = 0) -> Iterator[Server]:
         finally:
             process.kill()
             reader.join()
-    strays = server.events("bug") + server.events("stray")
+    strays = server.events("bug") + server.events("stray") + [line for line in server.log if "logger" in line]
     assert not strays, strays
 
 

@@ -1,0 +1,27 @@
+"""The log is JSON, whoever speaks."""
+
+import json
+import subprocess
+import sys
+
+SPEAKERS = """
+import logging, warnings
+from service.log import log, log_to_stderr
+
+log_to_stderr()
+log.info("listening", extra={"record": {"address": "a"}})
+logging.getLogger("asyncio").error("never\\nretrieved")
+logging.getLogger("library").info("nothing")
+warnings.warn("old", DeprecationWarning)
+"""
+
+
+def test_what_libraries_warn_of_is_json_too() -> None:
+    """Their warnings and errors are one line each, with their logger; what they say beside that is left out."""
+    command = [sys.executable, "-W", "always", "-c", SPEAKERS]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
+    own, error, warning = (json.loads(line) for line in said)
+    assert (own["event"], own["address"], "logger" in own) == ("listening", "a", False)
+    assert (error["event"], error["level"], error["logger"]) == ("never\nretrieved", "ERROR", "asyncio")
+    assert (warning["level"], warning["logger"]) == ("WARNING", "py.warnings")
+    assert "DeprecationWarning: old" in warning["event"]
