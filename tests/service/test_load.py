@@ -1,12 +1,14 @@
 """Servers under load, and clients that do not wait."""
 
 import asyncio
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 import grpc
 import numpy as np
@@ -17,7 +19,7 @@ from servers import SCORE, Server, running
 
 from client import Client
 from client.images import message_of
-from protos import scoring_pb2
+from protos import scoring_pb2, scoring_pb2_grpc
 
 MODELS = ROOT / "models"
 WINDOW = noise(72, 72, 1)
@@ -133,3 +135,30 @@ def test_health_answers_while_large_images_are_scored(server: Server) -> None:
     assert 'fullconv_pixels_total{model="digits",version="1"} 1.8e+07' in lines
     assert "fullconv_queue_requests 0.0" in lines
     assert "fullconv_memory_bytes 0.0" in lines
+
+
+def test_clients_that_neither_send_nor_take_hold_no_end_up() -> None:
+    """A call that says nothing, and one that takes no answer, end after --max-idle seconds: so can the server."""
+    left = Event()
+    with running(MODELS, "--max-idle", "2") as server, grpc.insecure_channel(server.address) as channel:
+        stub = scoring_pb2_grpc.ScoringStub(channel)
+        options = scoring_pb2.ScoreOptions(grid=True, stride=2)
+        one = scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(400, 400, 1)), options=options)
+
+        def nothing() -> Iterator[scoring_pb2.ScoreLargeRequest]:
+            left.wait()
+            yield from ()
+
+        silent = stub.ScoreLarge(nothing())
+        deaf = stub.ScoreMany(scoring_pb2.ScoreManyRequest(id=str(n), request=one) for n in range(2000))
+        next(deaf)
+        said: list[str] = []
+        while len(said) < 2:
+            time.sleep(0.02)
+            said = sorted(line["error"] for line in server.events("request") if line["code"] == "DEADLINE_EXCEEDED")
+        assert "to send start within 2 seconds" in said[0]
+        assert "to take the answer within 2 seconds" in said[1]
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+        left.set()
+        assert silent.code() is grpc.StatusCode.DEADLINE_EXCEEDED

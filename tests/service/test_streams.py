@@ -1,11 +1,9 @@
 """ScoreLarge and ScoreMany over a real socket: parts in, rows and answers out, and what goes wrong on the way."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from threading import Event
 
 import grpc
 import numpy as np
@@ -16,7 +14,6 @@ from pictures import encode, noise, png
 from servers import Server, running
 
 from client import Answer, Client, ImageError, RequestError, UnavailableError
-from client.images import message_of
 from client.large import LargeRun
 from protos import scoring_pb2, scoring_pb2_grpc
 
@@ -252,58 +249,6 @@ def test_small_requests_pass_large_ones(client: Client) -> None:
     for _ in range(5):
         assert client.score(noise(80, 80, 1), model="digits").response.grid.rows == 2
     call.cancel()
-
-
-def test_clients_that_neither_send_nor_take_are_given_up(models: Path) -> None:
-    """After --max-idle seconds their place is free; plans and bad requests do not wait for it at all."""
-    raw = scoring_pb2.RawImage(height=100_000, width=2000, channels=1, dtype="uint8")
-
-    def stalling() -> Iterator[scoring_pb2.ScoreLargeRequest]:
-        yield start(raw=raw)
-        time.sleep(8)
-
-    with running(models, "--max-idle", "2", "--max-large", "1") as server, Client(server.address) as client:
-        stub = scoring_pb2_grpc.ScoringStub(client._servers.channels[0])  # noqa: SLF001 (what the client does not do)
-        call = stub.ScoreLarge(stalling())
-        assert next(call).HasField("start")
-        with pytest.raises(RequestError, match="no 'none'"):
-            client.score_large(noise(80, 80, 1), model="none")
-        (planned,) = stub.ScoreLarge(iter([start(options=scoring_pb2.ScoreOptions(plan_only=True), raw=raw)]))
-        assert planned.start.plan.views
-        with client.score_large(noise(80, 80, 1), model="digits", grid=True) as run:
-            assert taken(run)[0].shape == (2, 2, 11)
-            assert run.answer().timing.queue_ms > 500
-            assert run.answer().timing.total_ms > run.answer().timing.queue_ms
-        with pytest.raises(grpc.RpcError) as caught:
-            next(call)
-        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert "expected it to send the next part within 2 seconds" in caught.value.details()
-
-
-def test_clients_that_neither_send_nor_take_hold_no_end_up(models: Path) -> None:
-    """A call that says nothing, and one that takes no answer, end after --max-idle seconds: so can the server."""
-    left = Event()
-    with running(models, "--max-idle", "2") as server, grpc.insecure_channel(server.address) as channel:
-        stub = scoring_pb2_grpc.ScoringStub(channel)
-        image = message_of(noise(400, 400, 1))
-        options = scoring_pb2.ScoreOptions(grid=True, stride=2)
-        one = scoring_pb2.ScoreRequest(model="digits", image=image, options=options)
-
-        def nothing() -> Iterator[scoring_pb2.ScoreLargeRequest]:
-            left.wait()
-            yield from ()
-
-        silent = stub.ScoreLarge(nothing())
-        deaf = stub.ScoreMany(scoring_pb2.ScoreManyRequest(id=str(n), request=one) for n in range(2000))
-        next(deaf)
-        until(lambda: sum(line["code"] == "DEADLINE_EXCEEDED" for line in server.events("request")) >= 2)
-        said = {line["error"] for line in server.events("request") if line["code"] == "DEADLINE_EXCEEDED"}
-        assert any("to send start within 2 seconds" in text for text in said)
-        assert any("to take the answer within 2 seconds" in text for text in said)
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(30) == 0
-        left.set()
-        assert silent.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_streams_that_are_left_are_no_bugs(models: Path) -> None:
