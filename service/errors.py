@@ -3,6 +3,7 @@
     ServiceError
     ├── NotFoundError      no such model, version or class
     ├── ModelError         a model's files cannot be served
+    │   └── UnreadableModelError  they cannot be read now
     ├── CapabilityError    the model does not have this stride or mode
     ├── OptionError        an option's value cannot be used
     ├── ImageError         the image cannot be used
@@ -30,6 +31,10 @@ class NotFoundError(ServiceError):
 
 class ModelError(ServiceError):
     """A model's files are missing, damaged or not what the converter writes."""
+
+
+class UnreadableModelError(ModelError):
+    """A model's files cannot be read now, and may be later."""
 
 
 class CapabilityError(ServiceError):

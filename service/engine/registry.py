@@ -17,7 +17,7 @@ from typing import Literal
 
 from service.engine.repository import ModelRepository, Stamp, StoredModel
 from service.engine.session import Provider, Session
-from service.errors import ModelError, NotFoundError
+from service.errors import ModelError, NotFoundError, UnreadableModelError
 
 Event = Literal["loaded", "not loaded", "kept", "unloaded"]
 """What becomes of a version; one that is kept goes on as it was loaded, although its folder fails now."""
@@ -45,6 +45,8 @@ class Served:
     """When it was checked as a whole."""
     error: ModelError | None = None
     """When it failed."""
+    said: str = ""
+    """What was reported of the same files, which is not said again each time that they are tried."""
     dropped: bool = False
     """Whether it is served no longer."""
     lock: RLock = field(default_factory=RLock)
@@ -166,7 +168,8 @@ class Registry:
             for key, stamp in seen.items():
                 known = self._served.get(key)
                 if (known is None or known.seen != stamp) and (at_once or self._is_settled(*key)):
-                    error = self._take(Served(*key, stamp, stamp), known)
+                    said = known.said if known is not None and not known.seen else ""
+                    error = self._take(Served(*key, stamp, stamp, said=said), known)
                     if error is not None:
                         failed[key] = error
         finally:
@@ -242,7 +245,11 @@ class Registry:
             yield
         except ModelError as error:
             served.error = error
-            self._report("not loaded", served.name, served.version, str(error))
+            if isinstance(error, UnreadableModelError):
+                served.seen = ()  # the next look tries again
+            if str(error) != served.said:
+                served.said = str(error)
+                self._report("not loaded", served.name, served.version, served.said)
 
     def _take(self, served: Served, known: Served | None) -> ModelError | None:
         """Take what was seen; after the start only when it is checked, and not in place of what serves if it fails."""
@@ -252,7 +259,9 @@ class Registry:
             except ModelError:
                 if known is not None and known.model is not None:
                     known.seen = served.seen
-                    self._report("kept", known.name, known.version, "")
+                    if known.said != served.said:
+                        known.said = served.said
+                        self._report("kept", known.name, known.version, "")
                     return served.error
         self._served[served.name, served.version] = served
         if known is not None:

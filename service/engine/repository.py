@@ -7,7 +7,6 @@ in it are refused.
 import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from google.protobuf import json_format
 from protos import model_pb2
 from protos.spec import LABELS, MODEL, NAME, SPEC_KEY, SPEC_VERSION, VERSION, WEIGHTS
 from service.dense.axis import AxisGeometry
-from service.errors import ModelError
+from service.errors import ModelError, UnreadableModelError
 
 MODES = {"crops", "dense"}
 MODEL_SUFFIX = Path(MODEL).suffix
@@ -25,6 +24,9 @@ Stamp = tuple[tuple[str, tuple[int, int, int]], ...]
 """Names of files, their sizes, times and inodes: another one where what is in them is another."""
 SETTLED_NS = 2_000_000_000
 """After a file's last change."""
+REPLACE = "copy the version here once more, or convert the model again"
+OUT_OF_REACH: Stamp = (("", (0, 0, 0)),)
+"""Of a version that is there, and cannot be looked at now."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +66,13 @@ class ModelRepository:
         """Every (name, version), and what changes when its files do."""
         for name in self._names():
             for version in self._versions(name):
-                with suppress(OSError):  # it is being removed
-                    yield (name, version), self.stamp(name, version)
+                try:
+                    stamp = self.stamp(name, version)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue  # it is being removed
+                except OSError:
+                    stamp = OUT_OF_REACH
+                yield (name, version), stamp
 
     def stamp(self, name: str, version: str) -> Stamp:
         """What changes when a version's files do; raises OSError where one is being removed."""
@@ -115,8 +122,10 @@ def _open(name: str, version: str, folder: Path) -> StoredModel:
             AxisGeometry(window, axis.stride, axis.receptive_field, axis.padding_before, axis.padding_after)
             for window, axis in ((spec.window.height, spec.vertical), (spec.window.width, spec.horizontal))
         )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{name}/{version}: {error}; convert the model again") from None
+    except OSError as error:
+        raise _unreadable(folder / LABELS, error) from None
+    except ValueError as error:
+        raise ModelError(f"{name}/{version}: {error}; {REPLACE}") from None
     if labels and len(labels) != spec.output.classes:
         raise ModelError(f"{name}/{version}/labels.txt: expected {spec.output.classes} labels, got {len(labels)}")
     return StoredModel(name, version, folder, spec, tuple(labels), vertical, horizontal)
@@ -134,13 +143,13 @@ def read_spec(path: Path) -> model_pb2.ModelSpec:
         text = next(entry.value for entry in model.metadata_props if entry.key == SPEC_KEY)
         spec = json_format.Parse(text, model_pb2.ModelSpec(), ignore_unknown_fields=True)
     except OSError as error:
-        raise ModelError(f"{short(path)}: cannot be read: {error.strerror}") from None
+        raise _unreadable(path, error) from None
     except StopIteration:
         raise ModelError(
             f"{short(path)}: expected metadata {SPEC_KEY!r}; convert the model with fullconv-convert"
         ) from None
     except Exception as error:  # protobuf and json_format raise their own, unrelated kinds
-        raise ModelError(f"{short(path)}: not a readable ONNX model: {error}") from None
+        raise ModelError(f"{short(path)}: not a readable ONNX model: {error}; {REPLACE}") from None
     if not set(spec.modes) <= MODES or not spec.modes:
         raise ModelError(
             f"{short(path)}: expected modes among {', '.join(MODES)}, got {list(spec.modes)}; update fullconv"
@@ -169,6 +178,13 @@ def _check_hash(path: Path, expected: str) -> None:
         with path.open("rb") as file:
             got = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ModelError(f"{short(path)}: cannot be read: {error.strerror}") from None
+        raise _unreadable(path, error) from None
     if got != expected:
-        raise ModelError(f"{short(path)}: expected sha256 {expected}, got {got}; convert the model again")
+        raise ModelError(f"{short(path)}: expected sha256 {expected}, got {got}; {REPLACE}")
+
+
+def _unreadable(path: Path, error: OSError) -> ModelError:
+    """What is wrong with a file that is not there, or that cannot be read now and may be later."""
+    if isinstance(error, FileNotFoundError):
+        return ModelError(f"{short(path)}: there is no such file; {REPLACE}")
+    return UnreadableModelError(f"{short(path)}: cannot be read: {error.strerror}")

@@ -8,11 +8,12 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from threading import Thread
+from typing import Any
 
 import grpc
 import onnxruntime as ort
@@ -93,10 +94,8 @@ async def serve(settings: Settings) -> None:
         await signals.get()
         log.info("draining")
         await checks.enter_graceful_shutdown()
-        await _stop(server, calls, signals)
+        await _unless_told_again(signals, _end(server, calls, traces))
     scheduler.close()
-    if traces:
-        await asyncio.to_thread(traces.close)
     log.info("stopped")
     os._exit(0)  # all is answered; a thread that reads a model's files is not waited for
 
@@ -157,15 +156,23 @@ async def administered(address: str, servicer: InferenceServicer) -> AsyncIterat
         await server.stop(None)
 
 
-async def _stop(server: grpc.aio.Server, calls: Calls, signals: asyncio.Queue[None]) -> None:
-    """Stop when all is answered; at the next signal end the process, whatever its threads do."""
-    drained, again = asyncio.create_task(calls.drain()), asyncio.create_task(signals.get())
-    await asyncio.wait({drained, again}, return_when=asyncio.FIRST_COMPLETED)
-    if not drained.done():
+async def _end(server: grpc.aio.Server, calls: Calls, traces: Traced | None) -> None:
+    """Stop when all is answered, and hand over what is left of the traces."""
+    await calls.drain()
+    await server.stop(GOODBYE_SECONDS)
+    if traces:
+        await asyncio.to_thread(traces.close)
+
+
+async def _unless_told_again(signals: asyncio.Queue[None], end: Coroutine[Any, Any, None]) -> None:
+    """Wait for the end; at the next signal end the process, whatever its threads do."""
+    ended, again = asyncio.create_task(end), asyncio.create_task(signals.get())
+    await asyncio.wait({ended, again}, return_when=asyncio.FIRST_COMPLETED)
+    if not ended.done():
         log.info("stopped at once")
         os._exit(1)
     again.cancel()
-    await server.stop(GOODBYE_SECONDS)
+    await ended
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from service import errors
 STATUSES: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.ModelError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.UnreadableModelError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.CapabilityError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.OptionError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ImageError: grpc.StatusCode.INVALID_ARGUMENT,

@@ -1,5 +1,6 @@
 """The models of a server as they come, change and go."""
 
+import errno
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from protos import open_inference_pb2 as oip
 from protos import scoring_pb2, scoring_pb2_grpc
 from service.engine import repository
 from service.engine.registry import Registry
+from service.engine.repository import ModelRepository
 from service.errors import ModelError, NotFoundError
 
 DIGITS = ROOT / "models" / "digits" / "1"
@@ -172,6 +174,34 @@ def test_files_that_are_as_they_were_can_be_loaded_again(models: Path, tmp_path:
     (models / "digits" / "2" / "notes").write_text("mine")
     for version in ("2", "1", "2"):
         registry.session(*registry.get("digits", version), 0)
+
+
+def test_what_cannot_be_read_is_tried_again(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails for a while: said once, and served when it is over, although no file has changed."""
+    told: list[tuple[str, str, str, str]] = []
+    registry = Registry(models, warm=True, report=lambda *one: told.append(one))
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(repository.hashlib, "file_digest", fail)
+        for version in ("1", "2"):
+            registry.check("digits", version)
+        for _ in range(3):
+            registry.refresh(at_once=True)
+        assert [one[:3] for one in told] == [("not loaded", "digits", "1"), ("not loaded", "digits", "2")]
+        with pytest.raises(ModelError, match=r"digits/2/weights\.data: cannot be read: Input/output error"):
+            registry.get("digits")
+    registry.refresh(at_once=True)
+    served, model = registry.get("digits")
+    assert model.version == "2"
+    with monkeypatch.context() as broken:
+        broken.setattr(ModelRepository, "stamp", fail)
+        registry.refresh(at_once=True)
+    assert registry.get("digits") == (served, model)
+    registry.refresh(at_once=True)
+    assert registry.get("digits")[1].version == "2"
 
 
 def test_sessions_are_forgotten_under_a_budget(models: Path) -> None:

@@ -1,7 +1,11 @@
 """Traces, as a collector gets them."""
 
+import signal
+import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import Queue
 
@@ -11,6 +15,7 @@ from conftest import ROOT
 from pictures import noise
 from servers import SCORE, running
 
+from client import Client
 from client.images import message_of
 from protos import scoring_pb2
 
@@ -67,3 +72,21 @@ def test_requests_are_traced(collector: tuple[str, Queue], monkeypatch: pytest.M
     assert good.name == "fullconv/Score"
     assert {entry.key: entry.value.string_value for entry in bad.attributes}["rpc.grpc.status"] == "INVALID_ARGUMENT"
     assert bad.status.code == 2
+
+
+def test_a_collector_that_does_not_answer_can_be_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end waits for spans to leave; a second signal does not."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://{}:{}".format(*silent.getsockname()))
+        with running(Path(ROOT / "models"), "--traces", status=1) as server:
+            with Client(server.address) as client:
+                client.score(noise(80, 80, 1), model="digits")
+            server.process.send_signal(signal.SIGTERM)
+            host, _, port = server.address.rpartition(":")
+            with suppress(ConnectionRefusedError):
+                while True:
+                    socket.create_connection((host, int(port))).close()
+                    time.sleep(0.01)
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(5) == 1
+    assert not server.events("stopped")
