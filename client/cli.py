@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from client.connection import Security
+from client.connection import Security, addresses
 from client.console import complain, tolerate_encodings
 from client.errors import RequestError, UnavailableError
 from client.interruption import Interruption
@@ -140,6 +140,8 @@ def score(
     if stride is not None:
         chosen["stride"] = stride
     region = None if roi is None else _region(roi)
+    if (tls_cert is None) != (tls_key is None):
+        raise typer.BadParameter("expected both or neither, got one", param_hint="--tls-cert and --tls-key")
     with _exits():
         options = options_message(chosen)
         options.plan_only = plan
@@ -236,8 +238,11 @@ def _token(path: Path | None) -> str | None:
 
 def _scorer(server: str | None, models: Path | None, security: Security) -> Scorer:
     """What scores; exit 2 if that is not clear."""
-    if server == "":
-        raise typer.BadParameter("expected HOST:PORT, got nothing", param_hint="--server")
+    if server is not None:
+        try:
+            addresses(server)
+        except RequestError as error:
+            raise typer.BadParameter(str(error).removeprefix("server: "), param_hint="--server") from None
     if server and models:
         raise typer.BadParameter("expected one of --server and --models, got both", param_hint="--server")
     if server:

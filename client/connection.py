@@ -21,9 +21,13 @@ OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5000),
 ]
-HINTS = {
+UNTRUSTED = {
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by those that are trusted, or for another name",
     "WRONG_VERSION_NUMBER": "it does not speak TLS",
+}
+"""What gRPC's words mean of a server that will not be another one in a moment."""
+HINTS = {
+    **UNTRUSTED,
     "backends failing; last error: UNAVAILABLE": "a server that speaks TLS closes connections in the clear, and "
     "one that asks for certificates those without",
 }

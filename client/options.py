@@ -1,8 +1,8 @@
 """What is asked of a model, as keywords; the same for the client, its command, and scoring in this process."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypedDict, TypeVar
 
 import numpy as np
 
@@ -60,17 +60,17 @@ def options_message(options: Options) -> scoring_pb2.ScoreOptions:
         raise TypeError(
             f"expected options among {', '.join(Options.__annotations__)}, got {', '.join(sorted(unknown))}"
         )
-    grid, classes, scales = options.get("grid", False), options.get("classes", ()), options.get("scales", ())
+    grid = options.get("grid", False)
     message = scoring_pb2.ScoreOptions(
         stride=_count("stride", options["stride"]) if "stride" in options else 0,
         mode=_named("mode", options.get("mode", "auto"), MODES),
         border=_named("border", options.get("border", "lattice"), BORDERS),
-        flip=options.get("flip", False),
-        scales=[scale_message(scale) for scale in ([scales] if isinstance(scales, str) else scales)],
+        flip=_flag("flip", options.get("flip", False)),
+        scales=[scale_message(scale) for scale in _several(options.get("scales", ()))],
         average=_named("average", options.get("average", "scores"), {name: value for value, name in AVERAGES.items()}),
         top=_count("top", options["top"]) if "top" in options else 0,
-        classes=[classes] if isinstance(classes, str) else [str(name) for name in classes],
-        grid=bool(grid),
+        classes=[str(name) for name in _several(options.get("classes", ()))],
+        grid=bool(grid) if isinstance(grid, str) else _flag("grid", grid),
         grid_as=_named("grid", grid if isinstance(grid, str) else "float32", GRIDS),
         grid_top=_count("grid_top", options["grid_top"]) if "grid_top" in options else 0,
     )
@@ -109,6 +109,19 @@ def _named(field: str, name: str, values: Mapping[str, Value]) -> Value:
     if name not in values:
         raise RequestError(f"{field}: expected {' or '.join(values)}, got {name!r}")
     return values[name]
+
+
+def _several(values: Any) -> list[Any]:  # noqa: ANN401 (what somebody gave)
+    """A list of values; one alone is a list too."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        return [values]
+    return list(values)
+
+
+def _flag(field: str, value: object) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise RequestError(f"{field}: expected True or False, got {value!r}")
+    return bool(value)
 
 
 def _count(field: str, value: int, *, least: int = 1) -> int:

@@ -31,6 +31,10 @@ class Retries:
         """Count from the start again, since there was an answer."""
         self._left, self._growth = self._more, 1.0
 
+    def at_most(self, more: int) -> None:
+        """Make the call so many times more and no oftener, since waiting does not help."""
+        self._left = min(self._left, more)
+
     @property
     def remaining(self) -> float | None:
         """Seconds that the next try may take; None: for ever."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from client.connection import CODES, Security, channels, error_of
+from client.connection import CODES, UNTRUSTED, Security, channels, error_of
 from client.errors import ScoringError
 from client.retries import Retries
 from protos import scoring_pb2, scoring_pb2_grpc
@@ -51,6 +51,8 @@ class Servers:
 
     def seconds_after(self, error: grpc.RpcError, retries: Retries) -> float:
         """Seconds to wait before the next try; raises what the error means if there is none."""
+        if any(words in (error.details() or "") for words in UNTRUSTED):
+            retries.at_most(len(self._stubs) - 1)
         try:
             return retries.after(error)
         except grpc.RpcError:

@@ -267,7 +267,8 @@ def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredenti
     try:
         port = server.add_secure_port(listen, credentials) if credentials else server.add_insecure_port(listen)
     except RuntimeError as error:
-        raise OSError(f"listen: cannot listen on {listen}: {error}; is the port taken?") from None
+        reason = str(error).partition(";")[0]  # then follows how to see gRPC's own log
+        raise OSError(f"listen: cannot listen on {listen}: {reason}; is the port taken?") from None
     return f"{listen.rpartition(':')[0]}:{port}"
 
 

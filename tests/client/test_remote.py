@@ -50,6 +50,10 @@ def same(one: Answer, other: Answer) -> None:
     ("options", "said"),
     [
         ({"stride": 0}, "stride: expected 1 to"),
+        ({"flip": "yes"}, "flip: expected True or False, got 'yes'"),
+        ({"grid": 3}, "grid: expected True or False, got 3"),
+        ({"scales": 0}, "scales: expected pixels of the shorter side"),
+        ({"classes": 12}, "12"),
         ({"top": 0}, "top: expected 1 to"),
         ({"grid_top": -1}, "grid_top: expected 1 to"),
         ({"stride": "8"}, "stride: expected 1 to 4294967295, got '8'"),
