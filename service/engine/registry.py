@@ -198,6 +198,10 @@ class Registry:
         self._unloaded.add(name)
         self.refresh()
 
+    def misnamed(self) -> list[str]:
+        """Folders of models that nobody can ask for, since their names are none."""
+        return self._repository.misnamed()
+
     def state(self, name: str, version: str) -> tuple[bool, str]:
         """Whether a version can serve, as far as is known, and why not."""
         served = self._served.get((name, version))

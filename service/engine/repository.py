@@ -74,6 +74,11 @@ class ModelRepository:
                     stamp = OUT_OF_REACH
                 yield (name, version), stamp
 
+    def misnamed(self) -> list[str]:
+        """Folders of models that nobody can ask for, as "my model/1" or "digits/v1": their names are none."""
+        found = [path.relative_to(self.root).parts[:2] for path in self.root.glob(f"*/*/{MODEL}")]
+        return sorted("/".join(names) for names in found if not _is_version(*names))
+
     def stamp(self, name: str, version: str) -> Stamp:
         """What changes when a version's files do; raises OSError where one is being removed."""
         return tuple((file.name, _stat(file)) for file in self._files(name, version))
@@ -105,6 +110,10 @@ class ModelRepository:
     def _versions(self, name: str) -> list[str]:
         found = (file.parent.name for file in (self.root / name).glob(f"*/{MODEL}"))
         return sorted((version for version in found if VERSION.fullmatch(version)), key=int)
+
+
+def _is_version(name: str, version: str) -> bool:
+    return NAME.fullmatch(name) is not None and VERSION.fullmatch(version) is not None
 
 
 def _stat(file: Path) -> tuple[int, int, int]:

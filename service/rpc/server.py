@@ -50,6 +50,8 @@ FILES_SECONDS = 5.0
 REST_SECONDS, REST_BYTES = 10.0, 64 << 20
 """Between looks at whether the server rests: whether fewer bytes came than this."""
 
+NAMES = "expected NAME/VERSION: letters a to z, digits, '.', '_' and '-', then a number from 1 on; rename the folders"
+
 
 async def serve(settings: Settings) -> None:
     """Serve until a signal ends the process; raises OSError if an address cannot be had or a file cannot be used."""
@@ -106,6 +108,7 @@ class Models:
     def __init__(self, registry: Registry, checks: health.aio.HealthServicer) -> None:
         self._registry, self._checks = registry, checks
         self._shown: set[str] = set()
+        self._warned: set[str] = set()
         self._checking = ThreadPoolExecutor(1, "check", machine.stand_back)
         """Large files are hashed when nothing else is to be done."""
 
@@ -113,10 +116,18 @@ class Models:
         """Look at the repository again, and check the files of what was not asked for yet, one after the other."""
         try:
             await asyncio.to_thread(self._registry.refresh)
+            self._warn(await asyncio.to_thread(self._registry.misnamed))
             for name, version in self._registry.models():
                 await asyncio.get_running_loop().run_in_executor(self._checking, self._registry.check, name, version)
         finally:
             await self.show()
+
+    def _warn(self, folders: list[str]) -> None:
+        """Say once of each folder that nobody can ask for it."""
+        for folder in folders:
+            if folder not in self._warned:
+                log.warning("not a model", extra={"record": {"folder": folder, "error": NAMES}})
+        self._warned = set(folders)
 
     async def show(self) -> None:
         """Say which models can be asked, and which cannot any longer."""

@@ -275,6 +275,20 @@ def test_damaged_versions_are_known_before_anybody_asks(models: Path) -> None:
         assert not server.events("loaded")
 
 
+def test_folders_whose_names_are_none_are_told(models: Path) -> None:
+    """The log names each once, and how it must be called; the others are served."""
+    for name in ("my digits/1", "digits/v3", "digits/notes"):
+        (models / name).mkdir(parents=True)
+    for name in ("my digits/1", "digits/v3"):
+        shutil.copy(DIGITS / "model.onnx", models / name)
+    with running(models, "--poll", "0.05") as server:
+        shutil.copytree(DIGITS, models / "digits" / "0")
+        until(lambda: len(server.events("not a model")) == 3)
+        with Client(server.address) as client:
+            assert client.models() == [("digits", "1"), ("digits", "2")]
+    assert sorted(line["folder"] for line in server.events("not a model")) == ["digits/0", "digits/v3", "my digits/1"]
+
+
 def test_a_damaged_model_that_comes_later_has_a_health(server: Server, models: Path) -> None:
     """It is NOT_SERVING, not unknown."""
     shutil.copytree(DIGITS, models / "late" / "1")
