@@ -8,6 +8,7 @@ import ipaddress
 import os
 import re
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -216,15 +217,19 @@ class _File(PydanticBaseSettingsSource):
         if path is None:
             return {}
         try:
-            values = yaml.safe_load(Path(path).read_text("utf-8"))
+            text = Path(path).read_text("utf-8")
+            values, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
         except OSError as error:
             raise ConfigurationError(f"config: {path}: cannot be read: {error.strerror}") from None
         except (UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigurationError(f"config: {path}: expected YAML: {' '.join(str(error).split())}") from None
-        if values is None:
+        if values is None or node is None:
             return {}
         if not isinstance(values, dict):
             raise ConfigurationError(f"config: {path}: expected settings, 'name: value', got {type(values).__name__}")
+        for name, times in Counter(str(key.value) for key, _ in node.value).items():
+            if times > 1:
+                raise ConfigurationError(f"config: {path}: {name}: expected once, got {times} times")
         return {str(name): value for name, value in values.items()}
 
 

@@ -48,6 +48,7 @@ def test_the_environment_may_name_the_file(file: Path, monkeypatch: pytest.Monke
         ("slots: 2\n", "models: expected a value, got none"),
         ("- models\n", "expected settings, 'name: value', got list"),
         ("models: [\n", "expected YAML"),
+        ("models: x\nslots: 2\nslots: 3\n", "slots: expected once, got 2 times"),
         ("\xff", "models"),
     ],
 )
