@@ -55,9 +55,9 @@ NAMES = "expected NAME/VERSION: letters a to z, digits, '.', '_' and '-', then a
 
 async def serve(settings: Settings) -> None:
     """Serve until a signal ends the process; raises OSError if an address cannot be had or a file cannot be used."""
-    start_threads(settings.threads or machine.cpus())
     limits = settings.limits
     machine.keep_memory(2 * limits.message_bytes)
+    start_threads(settings.threads or machine.cpus())
     registry = _registry(settings)
     tokens = Tokens(settings.tokens) if settings.tokens else None
     certificates = _certificates(settings)

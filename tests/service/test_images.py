@@ -183,6 +183,17 @@ def test_warnings_within_warnings() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
 
 
+def test_nothing_is_said_beside_the_error(caplog: pytest.LogCaptureFixture) -> None:
+    """A TIFF that is longer than its strips, whose parts are looked at since it is over the limit for whole files."""
+    file = bytearray(pyvips.Image.black(75, 72).write_to_buffer(".tif"))
+    with tifffile.TiffFile(BytesIO(file)) as tiff:
+        length = tiff.pages.first.tags["ImageLength"].valueoffset
+    file[length : length + 2] = (20_000).to_bytes(2, "little")
+    picture = opened(bytes(file))
+    assert (picture.height, picture.whole) == (20_000, False)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("format_", ["float", "short", "int"])
 def test_other_element_types_are_refused(format_: str) -> None:
     """Only 8 and 16 bits unsigned have a meaning as 0 to white."""
