@@ -69,8 +69,8 @@ def options_message(options: Options) -> scoring_pb2.ScoreOptions:
         scales=[scale_message(scale) for scale in _several(options.get("scales", ()))],
         average=_named("average", options.get("average", "scores"), {name: value for value, name in AVERAGES.items()}),
         top=_count("top", options["top"]) if "top" in options else 0,
-        classes=[str(name) for name in _several(options.get("classes", ()))],
-        grid=bool(grid) if isinstance(grid, str) else _flag("grid", grid),
+        classes=[_class(name) for name in _several(options.get("classes", ()))],
+        grid=bool(grid) if isinstance(grid, str) else _flag("grid", grid, *GRIDS),
         grid_as=_named("grid", grid if isinstance(grid, str) else "float32", GRIDS),
         grid_top=_count("grid_top", options["grid_top"]) if "grid_top" in options else 0,
     )
@@ -106,7 +106,7 @@ def scale_message(scale: int | str) -> scoring_pb2.Scale:
 
 
 def _named(field: str, name: str, values: Mapping[str, Value]) -> Value:
-    if name not in values:
+    if not isinstance(name, str) or name not in values:
         raise RequestError(f"{field}: expected {' or '.join(values)}, got {name!r}")
     return values[name]
 
@@ -118,9 +118,15 @@ def _several(values: Any) -> list[Any]:  # noqa: ANN401 (what somebody gave)
     return list(values)
 
 
-def _flag(field: str, value: object) -> bool:
+def _class(name: object) -> str:
+    if not isinstance(name, (str, int, np.integer)) or isinstance(name, bool):
+        raise RequestError(f"classes: expected labels or indices, got {name!r}")
+    return str(name)
+
+
+def _flag(field: str, value: object, *others: str) -> bool:
     if not isinstance(value, (bool, np.bool_)):
-        raise RequestError(f"{field}: expected True or False, got {value!r}")
+        raise RequestError(f"{field}: expected {' or '.join(('True', 'False', *others))}, got {value!r}")
     return bool(value)
 
 

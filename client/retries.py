@@ -29,21 +29,21 @@ class Retries:
 
     def renew(self) -> None:
         """Count from the start again, since there was an answer."""
-        self._left, self._growth = self._more, 1.0
-
-    def at_most(self, more: int) -> None:
-        """Make the call so many times more and no oftener, since waiting does not help."""
-        self._left = min(self._left, more)
+        self._left, self._growth, self._refused = self._more, 1.0, 0
 
     @property
     def remaining(self) -> float | None:
         """Seconds that the next try may take; None: for ever."""
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
-    def after(self, error: grpc.RpcError) -> float:
-        """Seconds to wait before the next try; raises the error if there is none."""
+    def after(self, error: grpc.RpcError, *, of: int | None = None) -> float:
+        """Seconds to wait before the next try; raises the error if there is none.
+
+        `of` so many servers, this one will be no other soon: there is none when all of them said so in turn.
+        """
+        self._refused = self._refused + 1 if of else 0
         delay = _delay(error)
-        if delay is None or self._left <= 0:
+        if delay is None or self._left <= 0 or (of and self._refused >= of):
             raise error
         busy = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         longest = max(delay, LONGEST_SECONDS) if busy else GONE_SECONDS[1]

@@ -51,10 +51,9 @@ class Servers:
 
     def seconds_after(self, error: grpc.RpcError, retries: Retries) -> float:
         """Seconds to wait before the next try; raises what the error means if there is none."""
-        if any(words in (error.details() or "") for words in UNTRUSTED):
-            retries.at_most(len(self._stubs) - 1)
+        untrusted = any(words in (error.details() or "") for words in UNTRUSTED)
         try:
-            return retries.after(error)
+            return retries.after(error, of=len(self._stubs) if untrusted else None)
         except grpc.RpcError:
             self._lost = error.code() is grpc.StatusCode.UNAVAILABLE
             raise self.error(error) from None

@@ -65,6 +65,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
+        env_parse_none_str="null",
         extra="forbid",
         frozen=True,
         cli_prog_name="fullconv-serve",
@@ -99,6 +100,7 @@ class Settings(BaseSettings):
     max_age: float = Field(
         300.0,
         ge=0,
+        le=1e6,
         description="Seconds after which a connection is renewed, so that clients see "
         "new servers behind the same name; 0: never.",
     )
@@ -221,7 +223,7 @@ class _File(PydanticBaseSettingsSource):
             values, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
         except OSError as error:
             raise ConfigurationError(f"config: {path}: cannot be read: {error.strerror}") from None
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
+        except (ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date that is none
             raise ConfigurationError(f"config: {path}: expected YAML: {' '.join(str(error).split())}") from None
         if values is None or node is None:
             return {}

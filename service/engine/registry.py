@@ -158,9 +158,12 @@ class Registry:
         if not self._refreshing.acquire(blocking=wait):
             return failed
         try:
-            if not self._repository.root.is_dir():
+            try:
+                seen = dict(self._repository.stamps(list(self._served)))
+            except OSError:
+                if not self._started:
+                    raise
                 return failed  # a volume that is away for a while: what is served goes on
-            seen = dict(self._repository.stamps())
             seen = {key: stamp for key, stamp in seen.items() if key[0] not in self._unloaded}
             for key in set(self._served) - set(seen):
                 self._drop(self._served.pop(key))
@@ -184,7 +187,7 @@ class Registry:
         self._unloaded.discard(name)
         for served in self._choice(name, ""):
             if served.error is not None or served.seen != served.stamp:
-                served.seen = ()  # why it failed may have passed
+                served.seen, served.said = (), ""  # why it failed may have passed
         failed = self.refresh(at_once=True)
         self.get(name)
         for key, error in failed.items():
@@ -230,7 +233,7 @@ class Registry:
                     model = self._opened(served)
                     if self._warm:
                         self.session(served, model, 0)
-                    served.model = model
+                    served.model, served.said = model, ""
                     self._report("loaded", served.name, served.version, "")
             if served.model is None:
                 raise served.error or AssertionError
@@ -244,16 +247,20 @@ class Registry:
 
     @contextmanager
     def _noted(self, served: Served) -> Iterator[None]:
-        """Note and report what makes a version fail."""
+        """Note what makes a version fail."""
         try:
             yield
         except ModelError as error:
-            served.error = error
-            if isinstance(error, UnreadableModelError):
-                served.seen = ()  # the next look tries again
-            if str(error) != served.said:
-                served.said = str(error)
-                self._report("not loaded", served.name, served.version, served.said)
+            self._note(served, error)
+
+    def _note(self, served: Served, error: ModelError) -> None:
+        """Note and report that a version cannot serve."""
+        served.model, served.error = None, error
+        if isinstance(error, UnreadableModelError):
+            served.seen = ()  # the next look tries again
+        if str(error) != served.said:
+            served.said = str(error)
+            self._report("not loaded", served.name, served.version, served.said)
 
     def _take(self, served: Served, known: Served | None) -> ModelError | None:
         """Take what was seen; after the start only when it is checked, and not in place of what serves if it fails."""
@@ -298,18 +305,19 @@ class Registry:
         A version that has lost its native stride's session so can serve no longer; those before it may.
         """
         try:
-            same = self._repository.stamp(served.name, served.version) == served.stamp
-        except OSError:
-            same = False
-        if same:
-            return
-        error = ModelError(
-            f"{served.name}/{served.version}: its files have changed since they were found: load the model again, or "
-            "put a new version beside this one"
-        )
+            if self._repository.stamp(served.name, served.version) == served.stamp:
+                return
+        except OSError as away:
+            error: ModelError = UnreadableModelError(
+                f"{served.name}/{served.version}: its files cannot be looked at: {away.strerror}"
+            )
+        else:
+            error = ModelError(
+                f"{served.name}/{served.version}: its files have changed since they were found: load the model again, "
+                "or put a new version beside this one"
+            )
         if position == 0 and served.model is not None:
-            served.model, served.error = None, error
-            self._report("not loaded", served.name, served.version, str(error))
+            self._note(served, error)
         raise error
 
     def _drop(self, served: Served) -> None:

@@ -6,7 +6,7 @@ in it are refused.
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,10 @@ Stamp = tuple[tuple[str, tuple[int, int, int]], ...]
 """Names of files, their sizes, times and inodes: another one where what is in them is another."""
 SETTLED_NS = 2_000_000_000
 """After a file's last change."""
+NAMES = (
+    "expected NAME/VERSION: letters A to Z and a to z, digits, '.', '_' and '-', a letter or digit first; and a number "
+    "without zeros before it; rename the folders"
+)
 REPLACE = "copy the version here once more, or convert the model again"
 OUT_OF_REACH: Stamp = (("", (0, 0, 0)),)
 """Of a version that is there, and cannot be looked at now."""
@@ -62,26 +66,45 @@ class ModelRepository:
 
     root: Path
 
-    def stamps(self) -> Iterator[tuple[tuple[str, str], Stamp]]:
-        """Every (name, version), and what changes when its files do."""
-        for name in self._names():
-            for version in self._versions(name):
-                try:
-                    stamp = self.stamp(name, version)
-                except (FileNotFoundError, NotADirectoryError):
-                    continue  # it is being removed
-                except OSError:
-                    stamp = OUT_OF_REACH
-                yield (name, version), stamp
+    def stamps(self, known: Iterable[tuple[str, str]] = ()) -> Iterator[tuple[tuple[str, str], Stamp]]:
+        """Every (name, version), and what changes when its files do; raises OSError where nothing can be looked at.
+
+        Of a model whose folder cannot be looked at now, those that are known are there.
+        """
+        for name in sorted(folder.name for folder in self.root.iterdir() if NAME.fullmatch(folder.name)):
+            try:
+                versions = self._versions(name)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # it is being removed, or is no model
+            except OSError:
+                versions = [version for model, version in known if model == name]
+            for version in versions:
+                stamp = self._stamp_if_there(name, version)
+                if stamp is not None:
+                    yield (name, version), stamp
 
     def misnamed(self) -> list[str]:
         """Folders of models that nobody can ask for, as "my model/1" or "digits/v1": their names are none."""
-        found = [path.relative_to(self.root).parts[:2] for path in self.root.glob(f"*/*/{MODEL}")]
-        return sorted("/".join(names) for names in found if not _is_version(*names))
+        found = []
+        for path in self.root.glob(f"*/*/{MODEL}"):
+            name, version = path.relative_to(self.root).parts[:2]
+            hidden = name.startswith(".") or version.startswith(".")  # as what is being written is
+            if not hidden and not (NAME.fullmatch(name) and VERSION.fullmatch(version)):
+                found.append(f"{name}/{version}")
+        return sorted(found)
 
     def stamp(self, name: str, version: str) -> Stamp:
         """What changes when a version's files do; raises OSError where one is being removed."""
         return tuple((file.name, _stat(file)) for file in self._files(name, version))
+
+    def _stamp_if_there(self, name: str, version: str) -> Stamp | None:
+        try:
+            stamp = self.stamp(name, version)
+        except (FileNotFoundError, NotADirectoryError):
+            return None  # it is being removed
+        except OSError:
+            return OUT_OF_REACH
+        return stamp if MODEL in dict(stamp) else None
 
     def is_settled(self, name: str, version: str) -> bool:
         """Whether files are all there and have been as they are for a while: none is still being copied, it seems."""
@@ -102,18 +125,9 @@ class ModelRepository:
         """Read a version that is there, and check its files; raises ModelError."""
         return _open(name, version, self.root / name / version)
 
-    def _names(self) -> list[str]:
-        if not self.root.is_dir():
-            return []
-        return sorted(folder.name for folder in self.root.iterdir() if NAME.fullmatch(folder.name) and folder.is_dir())
-
     def _versions(self, name: str) -> list[str]:
-        found = (file.parent.name for file in (self.root / name).glob(f"*/{MODEL}"))
+        found = (folder.name for folder in (self.root / name).iterdir())
         return sorted((version for version in found if VERSION.fullmatch(version)), key=int)
-
-
-def _is_version(name: str, version: str) -> bool:
-    return NAME.fullmatch(name) is not None and VERSION.fullmatch(version) is not None
 
 
 def _stat(file: Path) -> tuple[int, int, int]:

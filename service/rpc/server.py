@@ -24,6 +24,7 @@ from protos import __version__
 from service import machine, metrics
 from service.admission import Admission
 from service.engine.registry import Event, Registry
+from service.engine.repository import NAMES
 from service.engine.scheduler import Scheduler
 from service.images.shelf import Shelf
 from service.log import log
@@ -49,8 +50,6 @@ FILES_SECONDS = 5.0
 """Between looks at the files of tokens and certificates."""
 REST_SECONDS, REST_BYTES = 10.0, 64 << 20
 """Between looks at whether the server rests: whether fewer bytes came than this."""
-
-NAMES = "expected NAME/VERSION: letters a to z, digits, '.', '_' and '-', then a number from 1 on; rename the folders"
 
 
 async def serve(settings: Settings) -> None:

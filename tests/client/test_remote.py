@@ -51,9 +51,11 @@ def same(one: Answer, other: Answer) -> None:
     [
         ({"stride": 0}, "stride: expected 1 to"),
         ({"flip": "yes"}, "flip: expected True or False, got 'yes'"),
-        ({"grid": 3}, "grid: expected True or False, got 3"),
+        ({"grid": 3}, "grid: expected True or False or float32 or float16 or top or argmax, got 3"),
+        ({"mode": ["dense"]}, "mode: expected auto or dense or crops, got"),
         ({"scales": 0}, "scales: expected pixels of the shorter side"),
-        ({"classes": 12}, "12"),
+        ({"classes": None}, "classes: expected labels or indices, got None"),
+        ({"classes": [b"3"]}, "classes: expected labels or indices, got b'3'"),
         ({"top": 0}, "top: expected 1 to"),
         ({"grid_top": -1}, "grid_top: expected 1 to"),
         ({"stride": "8"}, "stride: expected 1 to 4294967295, got '8'"),

@@ -1,10 +1,13 @@
 """The models of a server as they come, change and go."""
 
 import errno
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -20,7 +23,6 @@ from protos import open_inference_pb2 as oip
 from protos import scoring_pb2, scoring_pb2_grpc
 from service.engine import repository
 from service.engine.registry import Registry
-from service.engine.repository import ModelRepository
 from service.errors import ModelError, NotFoundError
 
 DIGITS = ROOT / "models" / "digits" / "1"
@@ -176,32 +178,68 @@ def test_files_that_are_as_they_were_can_be_loaded_again(models: Path, tmp_path:
         registry.session(*registry.get("digits", version), 0)
 
 
-def test_what_cannot_be_read_is_tried_again(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that fails for a while: said once, and served when it is over, although no file has changed."""
-    told: list[tuple[str, str, str, str]] = []
-    registry = Registry(models, warm=True, report=lambda *one: told.append(one))
+@contextmanager
+def failing(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, of: str) -> Iterator[None]:
+    """Have a disk fail, as long as the block, where a function is called with a path that ends so."""
+    real = getattr(owner, name)
 
-    def fail(*_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
+    def call(path: Any, *rest: Any, **named: Any) -> Any:  # noqa: ANN401 (whatever it takes)
+        if str(getattr(path, "name", path)).endswith(of):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, *rest, **named)
 
     with monkeypatch.context() as broken:
-        broken.setattr(repository.hashlib, "file_digest", fail)
-        for version in ("1", "2"):
-            registry.check("digits", version)
+        broken.setattr(owner, name, call)
+        yield
+
+
+def test_what_cannot_be_read_is_tried_again(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails for a while: said once each time, and served when it is over, although no file has changed."""
+    told: list[str] = []
+    registry = Registry(models, warm=True, report=lambda event, _name, version, _error: told.append(event + version))
+    with failing(monkeypatch, hashlib, "file_digest", "weights.data"):
+        registry.check("digits", "2")
         for _ in range(3):
             registry.refresh(at_once=True)
-        assert [one[:3] for one in told] == [("not loaded", "digits", "1"), ("not loaded", "digits", "2")]
         with pytest.raises(ModelError, match=r"digits/2/weights\.data: cannot be read: Input/output error"):
-            registry.get("digits")
+            registry.get("digits", "2")
     registry.refresh(at_once=True)
-    served, model = registry.get("digits")
-    assert model.version == "2"
-    with monkeypatch.context() as broken:
-        broken.setattr(ModelRepository, "stamp", fail)
+    for _ in range(2):
+        (models / "digits" / "2" / "labels.txt").touch()
+        with failing(monkeypatch, hashlib, "file_digest", "weights.data"):
+            for _ in range(3):
+                registry.refresh(at_once=True)
+            assert registry.get("digits")[1].version == "2"
         registry.refresh(at_once=True)
-    assert registry.get("digits") == (served, model)
+    assert told == ["not loaded2", "loaded2", *["not loaded2", "kept2", "loaded2"] * 2]
+
+
+@pytest.mark.parametrize("of", ["digits", "2", "model.onnx"])
+def test_what_cannot_be_looked_at_goes_on(models: Path, of: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is out of reach for a while takes no version away, and keeps no other from coming."""
+    shutil.copytree(DIGITS, models / "other" / "1")
+    registry = Registry(models, warm=True)
+    registry.get("digits")
+    with failing(monkeypatch, Path, "stat" if of == "model.onnx" else "iterdir", of):
+        shutil.copytree(DIGITS, models / "new" / "1")
+        registry.refresh(at_once=True)
+        assert registry.get("digits")[1].version == "2"
+        assert ("new", "1") in registry.models() or of == "model.onnx"
     registry.refresh(at_once=True)
     assert registry.get("digits")[1].version == "2"
+
+
+def test_a_session_that_cannot_be_made_now_is_made_later(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of a version whose session was forgotten are out of reach: those before it serve meanwhile."""
+    registry = Registry(models, weights_bytes=1, warm=True)
+    served, model = registry.get("digits")
+    registry.session(*registry.get("digits", "1"), 0)
+    with failing(monkeypatch, Path, "iterdir", "2"):
+        with pytest.raises(ModelError, match="digits/2: its files cannot be looked at: Input/output error"):
+            registry.session(served, model, 0)
+        assert registry.get("digits")[1].version == "1"
+    registry.refresh(at_once=True)
+    registry.session(*registry.get("digits", "2"), 0)
 
 
 def test_sessions_are_forgotten_under_a_budget(models: Path) -> None:
@@ -279,7 +317,8 @@ def test_folders_whose_names_are_none_are_told(models: Path) -> None:
     """The log names each once, and how it must be called; the others are served."""
     for name in ("my digits/1", "digits/v3", "digits/notes"):
         (models / name).mkdir(parents=True)
-    for name in ("my digits/1", "digits/v3"):
+    for name in ("my digits/1", "digits/v3", "digits/.4.part"):
+        (models / name).mkdir(exist_ok=True)
         shutil.copy(DIGITS / "model.onnx", models / name)
     with running(models, "--poll", "0.05") as server:
         shutil.copytree(DIGITS, models / "digits" / "0")

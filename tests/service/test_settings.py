@@ -32,7 +32,10 @@ def test_the_environment_may_name_the_file(file: Path, monkeypatch: pytest.Monke
     """Containers have no flags but those of their image."""
     file.write_text("models: here\ninsecure: true\n")
     monkeypatch.setenv("FULLCONV_CONFIG", str(file))
-    assert read_settings([]).insecure
+    monkeypatch.setenv("FULLCONV_METRICS", "null")
+    settings = read_settings([])
+    assert settings.insecure
+    assert settings.metrics is None
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,8 @@ def test_the_environment_may_name_the_file(file: Path, monkeypatch: pytest.Monke
         ("slots: 2\n", "models: expected a value, got none"),
         ("- models\n", "expected settings, 'name: value', got list"),
         ("models: [\n", "expected YAML"),
+        ("models: 2001-99-99\n", "expected YAML: month must be in 1..12"),
+        ("models: x\nmax_age: .inf\n", "max_age: .*got inf"),
         ("models: x\nslots: 2\nslots: 3\n", "slots: expected once, got 2 times"),
         ("\xff", "models"),
     ],
