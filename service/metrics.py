@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from protos import scoring_pb2
 from service.admission import Admission
-from service.engine.registry import Event
+from service.engine.registry import Event, Registry
 from service.engine.scheduler import Scheduler
 from service.engine.session import Session
 
@@ -116,8 +116,8 @@ def scored(response: scoring_pb2.ScoreResponse) -> None:
     TILES_DONE.labels(model, version).inc(sum(view.tiles for view in response.plan.views))
 
 
-def watch(admission: Admission, scheduler: Scheduler) -> None:
-    """Show what is waiting now, and the limits that it has."""
+def watch(admission: Admission, scheduler: Scheduler, registry: Registry) -> None:
+    """Show what is waiting now, and the limits that it has; and what cannot be served."""
     load, limits = admission.load, admission.limits
     for name, text, value in (
         ("queue_requests", "Requests admitted and not answered.", lambda: load.requests),
@@ -131,5 +131,6 @@ def watch(admission: Admission, scheduler: Scheduler) -> None:
         ("queue_tiles", "Tiles that wait for a slot.", lambda: scheduler.waiting),
         ("memory_bytes", "Pixels and scores that they hold, as planned.", lambda: load.held_bytes),
         ("memory_budget_bytes", "The most of them.", lambda: limits.held_bytes),
+        ("failing_versions", "Versions of models whose files cannot be served.", lambda: registry.failing),
     ):
         Gauge(f"fullconv_{name}", text, registry=REGISTRY).set_function(value)

@@ -201,6 +201,11 @@ class Registry:
         self._unloaded.add(name)
         self.refresh()
 
+    @property
+    def failing(self) -> int:
+        """Versions whose files cannot be served, as far as is known; those that go on as they were loaded too."""
+        return sum(served.error is not None or served.said != "" for served in list(self._served.values()))
+
     def misnamed(self) -> list[str]:
         """Folders of models that nobody can ask for, since their names are none."""
         return self._repository.misnamed()

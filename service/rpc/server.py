@@ -67,7 +67,7 @@ async def serve(settings: Settings) -> None:
     admission, calls = Admission(limits), Calls(Access(tokens), traces, idle=limits.idle_seconds)
     spool = Spool(settings.spool, limits.spool_bytes)
     scoring = ScoringServicer(Scorer(registry, limits, Shelf(settings.images)), scheduler, admission, spool, calls)
-    metrics.watch(admission, scheduler)
+    metrics.watch(admission, scheduler, registry)
     checks = health.aio.HealthServicer()
     models = Models(registry, checks)
 

@@ -210,7 +210,9 @@ def test_what_cannot_be_read_is_tried_again(models: Path, monkeypatch: pytest.Mo
             for _ in range(3):
                 registry.refresh(at_once=True)
             assert registry.get("digits")[1].version == "2"
+            assert registry.failing == 1
         registry.refresh(at_once=True)
+        assert registry.failing == 0
     assert told == ["not loaded2", "loaded2", *["not loaded2", "kept2", "loaded2"] * 2]
 
 
