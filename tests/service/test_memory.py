@@ -24,6 +24,31 @@ for _ in range(3):
     del block
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+THREADS = """
+import ctypes, sys, tempfile, threading
+from service import machine
+
+if sys.argv[1] == "few":
+    machine.keep_memory(128 << 20)
+libc, all_there, done = ctypes.CDLL(None), threading.Barrier(17), threading.Event()
+
+def take():
+    libc.malloc(2000)
+    all_there.wait()
+    done.wait()
+
+for _ in range(16):
+    threading.Thread(target=take).start()
+all_there.wait()
+libc.fopen.restype = ctypes.c_void_p
+libc.malloc_info.argtypes, libc.fclose.argtypes = [ctypes.c_int, ctypes.c_void_p], [ctypes.c_void_p]
+with tempfile.NamedTemporaryFile("r") as file:
+    told = libc.fopen(file.name.encode(), b"w")
+    libc.malloc_info(0, told)
+    libc.fclose(told)
+    print(file.read().count("<heap nr="))
+done.set()
+"""
 ARENA = """
 from pathlib import Path
 import numpy as np
@@ -70,6 +95,13 @@ def test_blocks_are_kept() -> None:
     (given_back,) = numbers(FAULTS, "as it is")
     assert kept < 100
     assert given_back > 10_000
+
+
+def test_threads_share_their_memory() -> None:
+    """Many threads take it from few arenas; without being told, the allocator has many."""
+    (few,) = numbers(THREADS, "few")
+    (many,) = numbers(THREADS, "as it is")
+    assert few == machine.ARENAS < many
 
 
 def test_a_session_that_rests_gives_back_its_activations() -> None:
