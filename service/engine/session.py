@@ -68,6 +68,8 @@ class Session:
         self.measured: float
         """Multiply-adds a second, of one window when it was loaded."""
         self._multiply_adds = model.spec.cost[position].multiply_adds_per_crop
+        self._input, self._output = model.spec.input.name, model.spec.output.name
+        self._last_channels = model.spec.input.layout == "NHWC"
         self._rate = self.measured = RATE
         self._held = 0.0
         """Bytes of activations that the largest run since the last rest left in the arena."""
@@ -97,8 +99,8 @@ class Session:
             run.add_run_config_entry("memory.enable_memory_arena_shrinkage", self._arena)
             binding, spec, count = self._session.io_binding(), self.model.spec, self.batch or 1
             scores = np.empty((count, spec.output.classes, 1, 1), np.float32)  # in the arena it would hold a part of it
-            binding.bind_cpu_input(spec.input.name, self._fed([self._window()], count))
-            binding.bind_output(spec.output.name, "cpu", 0, np.float32, scores.shape, scores.ctypes.data)
+            binding.bind_cpu_input(self._input, self._fed([self._window()], count))
+            binding.bind_output(self._output, "cpu", 0, np.float32, scores.shape, scores.ctypes.data)
             self._session.run_with_iobinding(binding, run)
 
     def seconds(self, multiply_adds: float) -> float:
@@ -128,14 +130,13 @@ class Session:
 
     def _scores(self, tiles: Sequence[Pixels], count: int, run: ort.RunOptions | None) -> NDArray[np.float32]:
         """Run one batch of so many tiles, filled up where there are fewer."""
-        fed = {self.model.spec.input.name: self._fed(tiles, count)}
-        (scores,) = self._session.run([self.model.spec.output.name], fed, run)
+        (scores,) = self._session.run([self._output], {self._input: self._fed(tiles, count)}, run)
         return np.moveaxis(scores[: len(tiles)], 1, -1)
 
     def _fed(self, tiles: Sequence[Pixels], count: int) -> Pixels:
         """A batch as the network takes it."""
         batch = cast("Pixels", np.stack([*tiles, *[tiles[-1]] * (count - len(tiles))]))
-        if self.model.spec.input.layout == "NHWC":
+        if self._last_channels:
             return batch
         return cast("Pixels", np.ascontiguousarray(np.moveaxis(batch, -1, 1)))
 
