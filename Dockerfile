@@ -8,7 +8,8 @@ RUN useradd --system --uid 10001 --no-create-home fullconv && install --director
 COPY --from=packages /opt/site /opt/site
 COPY protos /opt/fullconv/protos
 COPY service /opt/fullconv/service
-ENV PYTHONPATH=/opt/fullconv:/opt/site PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 GRPC_VERBOSITY=NONE
+ENV PYTHONPATH=/opt/fullconv:/opt/site PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 \
+    GRPC_VERBOSITY=NONE
 USER 10001
 EXPOSE 8500 8501
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["python", "-m", "service.rpc.probe", "127.0.0.1:8500"]
