@@ -78,7 +78,7 @@ def served(models: Path, *settings: str) -> Iterator[Served]:
                 yield Served(json.loads(log.read_text().splitlines()[0])["address"], server.pid, log)
             finally:
                 if server.poll() is not None:
-                    last = [line for line in log.read_text().splitlines() if '"event": "request"' not in line][-40:]
+                    last = [line for line in log.read_text().splitlines() if '"event": "request"' not in line][-400:]
                     print(f"the server ended with {server.returncode}:", *last, sep="\n  ", flush=True)
                 server.kill()
 
