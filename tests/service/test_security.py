@@ -78,6 +78,15 @@ def test_what_keeps_a_client_from_a_server_is_said(
                     client.models()
 
 
+def test_one_wrong_server_of_several_keeps_nobody_from_the_others(encrypted: Server, folder: Path) -> None:
+    """Whoever's turn it is, the one that can be trusted answers."""
+    with running(MODELS) as clear:
+        servers = f"{clear.address},{encrypted.address}"
+        with Client(servers, security=Security(ca=folder / "ca.pem")) as client:
+            for _ in range(4):
+                assert client.models()
+
+
 @pytest.mark.parametrize(
     ("files", "said"),
     [
