@@ -86,7 +86,11 @@ class ModelRepository:
     def misnamed(self) -> list[str]:
         """Folders of models that nobody can ask for, as "my model/1" or "digits/v1": their names are none."""
         found = []
-        for path in self.root.glob(f"*/*/{MODEL}"):
+        try:
+            paths = list(self.root.glob(f"*/*/{MODEL}"))
+        except OSError:
+            return []  # a folder is out of reach: another look finds them
+        for path in paths:
             name, version = path.relative_to(self.root).parts[:2]
             hidden = name.startswith(".") or version.startswith(".")  # as what is being written is
             if not hidden and not (NAME.fullmatch(name) and VERSION.fullmatch(version)):

@@ -226,6 +226,7 @@ def test_what_cannot_be_looked_at_goes_on(models: Path, of: str, monkeypatch: py
         shutil.copytree(DIGITS, models / "new" / "1")
         registry.refresh(at_once=True)
         assert registry.get("digits")[1].version == "2"
+        assert not registry.misnamed()
         assert ("new", "1") in registry.models() or of == "model.onnx"
     registry.refresh(at_once=True)
     assert registry.get("digits")[1].version == "2"
