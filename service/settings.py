@@ -86,7 +86,8 @@ class Settings(BaseSettings):
 
     listen: Address = Field("127.0.0.1:8500", description="HOST:PORT to serve on; port 0 takes a free one.")
     metrics: Address | None = Field(
-        "127.0.0.1:8501", description="HOST:PORT of Prometheus metrics over HTTP; none if this default is taken."
+        "127.0.0.1:8501",
+        description="HOST:PORT of Prometheus metrics and of /health, over HTTP; none if this default is taken.",
     )
     traces: bool = Field(
         False, description="Send OpenTelemetry traces where OTEL_EXPORTER_OTLP_ENDPOINT says; needs the extra 'traces'."

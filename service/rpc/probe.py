@@ -1,21 +1,20 @@
-"""Asks a server whether it serves: `python -m service.rpc.probe 127.0.0.1:8500`, exit status 0 if it does."""
+"""Asks a server on its metrics' port whether it serves: `python -m service.rpc.probe 127.0.0.1:8501`, exit status 0."""
 
 import sys
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-SECONDS = 3
+SECONDS, HEALTH = 3, "/health"
 
 
 def is_serving(address: str) -> bool:
-    """Whether a server at HOST:PORT answers, and says SERVING."""
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
-        except grpc.RpcError:
-            return False
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+    """Whether a server with its metrics at HOST:PORT answers, and says that it serves."""
+    connection = HTTPConnection(address, timeout=SECONDS)
+    try:
+        connection.request("GET", HEALTH)
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
+        return False
 
 
 if __name__ == "__main__":

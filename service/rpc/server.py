@@ -46,6 +46,8 @@ OTHERS = 16
 """Calls on one connection beside those that wait: health checks."""
 KEEPALIVE_MS = 60_000
 FATAL = 4
+HEALTH_SECONDS = 2.0
+"""That the loop has to say whether it serves."""
 FILES_SECONDS = 5.0
 """Between looks at the files of tokens and certificates."""
 REST_SECONDS, REST_BYTES = 10.0, 64 << 20
@@ -70,6 +72,7 @@ async def serve(settings: Settings) -> None:
     metrics.watch(admission, scheduler, registry)
     checks = health.aio.HealthServicer()
     models = Models(registry, checks)
+    await checks.set("", health_pb2.HealthCheckResponse.NOT_SERVING)  # not yet
 
     server = grpc.aio.server(options=_options(settings))
     inference = InferenceServicer(scoring, registry, calls)
@@ -77,7 +80,7 @@ async def serve(settings: Settings) -> None:
     async with AsyncExitStack() as running:
         address, signals = _bind(server, settings.listen, certificates and certificates.credentials()), _signals()
         optional = "metrics" not in settings.model_fields_set
-        looks = await running.enter_async_context(exported(settings.metrics, optional=optional))
+        looks = await running.enter_async_context(exported(settings.metrics, health_of(checks), optional=optional))
         if settings.admin:
             admin = InferenceServicer(scoring, registry, calls, changed=models.show)
             looks["admin"] = await running.enter_async_context(administered(settings.admin, admin))
@@ -99,6 +102,20 @@ async def serve(settings: Settings) -> None:
     scheduler.close()
     log.info("stopped")
     os._exit(0)  # all is answered; a thread that reads a model's files is not waited for
+
+
+def health_of(checks: health.aio.HealthServicer) -> Callable[[], bool]:
+    """What says, in another thread, whether the server serves: the loop of this one answers, or else it does not."""
+    loop = asyncio.get_running_loop()
+
+    def is_serving() -> bool:
+        answer = asyncio.run_coroutine_threadsafe(checks.Check(health_pb2.HealthCheckRequest(), None), loop)
+        try:
+            return bool(answer.result(HEALTH_SECONDS).status == health_pb2.HealthCheckResponse.SERVING)
+        except TimeoutError:
+            return False
+
+    return is_serving
 
 
 class Models:

@@ -1,5 +1,6 @@
 """The server as a process, over a real socket."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import pyvips
 from conftest import ROOT
 from google.rpc.error_details_pb2 import RetryInfo
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 from pictures import encode, noise, png
@@ -25,6 +26,8 @@ from client import Client, RequestError, UnavailableError
 from client.answer import Answer
 from client.local import LocalScorer
 from protos import scoring_pb2
+from service.rpc import server as server_module
+from service.rpc.probe import is_serving
 
 
 def fifty_images() -> Iterator[tuple[str, bytes]]:
@@ -267,20 +270,39 @@ def test_clients_that_go_on_asking_do_not_hold_up_the_end(models: Path) -> None:
 
 
 def test_health_says_not_serving_while_draining(models: Path) -> None:
-    """After SIGTERM, with a request still running, health is NOT_SERVING and new requests are UNAVAILABLE."""
+    """After SIGTERM, with a request still running, health is NOT_SERVING and new requests are UNAVAILABLE.
+
+    So say the service, over gRPC, and the probe, over HTTP.
+    """
     large = pyvips.Image.gaussnoise(6000, 6000).cast("uchar").write_to_buffer(".png", compression=0)
     with running(models, "--max-waiting", "1") as server, grpc.insecure_channel(server.address) as channel:
-        health = health_pb2_grpc.HealthStub(channel)
+        stub = health_pb2_grpc.HealthStub(channel)
         for name in ("", "fullconv.v1.Scoring"):
-            assert health.Check(health_pb2.HealthCheckRequest(service=name)).status == 1
+            assert stub.Check(health_pb2.HealthCheckRequest(service=name)).status == 1
+        assert is_serving(server.log[0]["metrics"])
         with occupied(server.address, large) as (answer, _):
             server.process.send_signal(signal.SIGTERM)
             while not server.events("draining"):
                 time.sleep(0.01)
-            assert health.Check(health_pb2.HealthCheckRequest(service="")).status == 2
+            assert stub.Check(health_pb2.HealthCheckRequest(service="")).status == 2
+            assert not is_serving(server.log[0]["metrics"])
             with Client(server.address, retries=0) as other, pytest.raises(UnavailableError, match="shutting down"):
                 other.models()
             assert answer.result().response.grid.rows == 742
+
+
+def test_a_server_whose_loop_hangs_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a probe is told comes from the loop that answers calls."""
+    monkeypatch.setattr(server_module, "HEALTH_SECONDS", 0.05)
+
+    async def hang() -> tuple[bool, bool]:
+        asks = server_module.health_of(health.aio.HealthServicer())
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(asks)
+            before = asked.result(10)  # and not the loop, meanwhile
+        return before, await asyncio.to_thread(asks)
+
+    assert asyncio.run(hang()) == (False, True)
 
 
 def test_busy_servers_say_when_to_come_again(models: Path) -> None:

@@ -18,6 +18,7 @@ from servers import COMMAND, Server, running
 
 from client import Client, RequestError, Security, UnavailableError
 from service.rpc.access import TokenFileError, Tokens
+from service.rpc.probe import is_serving
 
 MODELS = ROOT / "models"
 IMAGE = noise(80, 80, 1)
@@ -52,9 +53,13 @@ def encrypted(folder: Path) -> Iterator[Server]:
 
 
 def test_tls(encrypted: Server, folder: Path) -> None:
-    """A client that trusts the authority is answered; one in the clear, and one that does not trust it, is not."""
+    """A client that trusts the authority is answered; one in the clear, and one that does not trust it, is not.
+
+    Probes, which trust nobody, have a port of their own.
+    """
     with Client(encrypted.address, security=Security(ca=folder / "ca.pem")) as client:
         assert client.score(IMAGE, model="digits").response.model == "digits"
+    assert is_serving(encrypted.log[0]["metrics"])
     for security in (Security(), Security(tls=True)):
         with Client(encrypted.address, retries=0, security=security) as client, pytest.raises(UnavailableError):
             client.score(IMAGE, model="digits")
