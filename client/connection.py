@@ -89,7 +89,7 @@ class Security:
 
 def addresses(server: str) -> list[str]:
     """The servers of "HOST:PORT,HOST:PORT"; raises RequestError if that is no address."""
-    names = [name.strip() for name in server.split(",")]
+    names = [name.strip() for name in str(server).split(",")]
     for name in names:
         match = ADDRESS.fullmatch(name)
         if not match or int(match["port"]) > 65535:

@@ -11,6 +11,8 @@ import grpc
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_status import rpc_status
 
+from client.errors import RequestError
+
 GONE_SECONDS = (0.1, 1.0)
 """The first wait and the longest one, where a server has gone."""
 STATUS_LOST = "Internal error from Core"
@@ -23,6 +25,11 @@ class Retries:
     """The tries of one call: so many more than one, none after its time is up."""
 
     def __init__(self, more: int, timeout: float | None) -> None:
+        """Raise RequestError for numbers that are none."""
+        if not isinstance(more, int) or more < 0:
+            raise RequestError(f"retries: expected 0 or more, got {more!r}")
+        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
+            raise RequestError(f"timeout: expected seconds above 0, or None, got {timeout!r}")
         self._more = more
         self.renew()
         self._end = None if timeout is None else time.monotonic() + timeout

@@ -16,7 +16,7 @@ RETRIES = 8
 
 
 class Servers:
-    """HOST:PORT, or several with commas between; raises RequestError if that is no address."""
+    """HOST:PORT, or several with commas between; raises RequestError if that is no address, or a number is none."""
 
     def __init__(
         self,
@@ -35,6 +35,7 @@ class Servers:
         self._stubs = [scoring_pb2_grpc.ScoringStub(channel) for channel in self.channels]
         self._turns = count()
         self._lost = False
+        self.retries(None)  # what is wrong with them is said now, and not at the first call
 
     def stub(self) -> Any:  # noqa: ANN401 (generated for calls that block and for those that are awaited)
         """The next server's calls."""

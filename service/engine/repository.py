@@ -117,8 +117,11 @@ class ModelRepository:
         return any(file.name == WEIGHTS for file in files) and not any(0 <= now - at < SETTLED_NS for at in changed)
 
     def has(self, name: str) -> bool:
-        """Whether there is anything of that name."""
-        return NAME.fullmatch(name) is not None and (self.root / name).is_dir()
+        """Whether there is anything of that name, within reach."""
+        try:
+            return NAME.fullmatch(name) is not None and (self.root / name).is_dir()
+        except OSError:
+            return False
 
     def _files(self, name: str, version: str) -> list[Path]:
         """What a version consists of."""

@@ -154,11 +154,35 @@ def test_the_client_loads_no_runtime() -> None:
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("name", ["x", "a:1,b", "127.0.0.1:99999", "", "a:1,,b:2"])
-def test_addresses_that_are_none(name: str) -> None:
+@pytest.mark.parametrize("name", ["x", "a:1,b", "127.0.0.1:99999", "", "a:1,,b:2", None])
+def test_addresses_that_are_none(name: Any) -> None:  # noqa: ANN401
     """They are refused before anything is sent."""
     with pytest.raises(RequestError, match="server: expected HOST:PORT"):
         Client(name)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"retries": -1}, "retries: expected 0 or more, got -1"),
+        ({"retries": "2"}, "retries: expected 0 or more, got '2'"),
+        ({"timeout": "1"}, "timeout: expected seconds above 0, or None, got '1'"),
+        ({"timeout": 0}, "timeout: expected seconds above 0, or None, got 0"),
+        ({"timeout": float("nan")}, "timeout: expected seconds above 0, or None, got nan"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_numbers_that_are_none(kind: Any, wrong: dict[str, Any], said: str) -> None:  # noqa: ANN401
+    """They are refused before anything is sent."""
+    with pytest.raises(RequestError, match=said):
+        kind("127.0.0.1:1", **wrong)
+
+
+def test_times_that_are_none() -> None:
+    """So are those of one call."""
+    with Client("127.0.0.1:1") as client, pytest.raises(RequestError, match="timeout: expected seconds above 0"):
+        client.score(noise(80, 80, 1), model="digits", timeout=-1)
 
 
 def test_retries_are_bounded_and_grow() -> None:

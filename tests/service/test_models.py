@@ -232,6 +232,14 @@ def test_what_cannot_be_looked_at_goes_on(models: Path, of: str, monkeypatch: py
     assert registry.get("digits")[1].version == "2"
 
 
+def test_a_name_that_cannot_be_looked_for_is_not_found(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown model is unknown, although the disk fails."""
+    registry = Registry(models)
+    absent = pytest.raises(NotFoundError, match="no 'absent'; there: digits")
+    with failing(monkeypatch, Path, "is_dir", "absent"), absent:
+        registry.get("absent")
+
+
 def test_a_session_that_cannot_be_made_now_is_made_later(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files of a version whose session was forgotten are out of reach: those before it serve meanwhile."""
     registry = Registry(models, weights_bytes=1, warm=True)
