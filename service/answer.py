@@ -2,21 +2,20 @@
 
 from protos import model_pb2, scoring_pb2
 from service.engine.repository import StoredModel
-from service.images.picture import Picture
 from service.options import Options
 from service.plan import Plan, View
 
 
-def describe(picture: Picture, model: StoredModel, options: Options, plan: Plan) -> scoring_pb2.ScoreResponse:
-    """Everything that is known before a pixel is decoded."""
+def describe(size: tuple[int, int], model: StoredModel, options: Options, plan: Plan) -> scoring_pb2.ScoreResponse:
+    """Everything that is known of an image of (height, width) pixels before one is decoded, but its name."""
     position = plan.mode.position
     return scoring_pb2.ScoreResponse(
-        image=scoring_pb2.ImageInfo(name=picture.name, width=picture.width, height=picture.height),
+        image=scoring_pb2.ImageInfo(width=size[1], height=size[0]),
         model=model.name,
         version=model.version,
         mode=plan.mode.name,
         mode_reason=plan.reason,
-        grid=_grid(picture, options, plan.views[0], model.spec.window),
+        grid=_grid(size, options, plan.views[0], model.spec.window),
         classes=[scoring_pb2.Class(index=index, label=model.label(index)) for index in options.chosen],
         average=scoring_pb2.Average(of=options.average),
         parity=_parity(model.spec.parity[position]),
@@ -29,7 +28,7 @@ def describe(picture: Picture, model: StoredModel, options: Options, plan: Plan)
     )
 
 
-def _grid(picture: Picture, options: Options, view: View, window: model_pb2.Size) -> scoring_pb2.GridInfo:
+def _grid(size: tuple[int, int], options: Options, view: View, window: model_pb2.Size) -> scoring_pb2.GridInfo:
     vertical, horizontal = view.tiles.vertical, view.tiles.horizontal
     grid = scoring_pb2.GridInfo(
         rows=vertical.cells,
@@ -44,7 +43,7 @@ def _grid(picture: Picture, options: Options, view: View, window: model_pb2.Size
         depth=options.depth,
         holds=options.grid_as,
     )
-    if (view.height, view.width) != (picture.height, picture.width):
+    if (view.height, view.width) != size:
         grid.scaled.CopyFrom(model_pb2.Size(height=view.height, width=view.width))
     return grid
 

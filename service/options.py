@@ -16,6 +16,16 @@ TOP_CLASSES, ARGMAX = scoring_pb2.GRID_AS_TOP, scoring_pb2.GRID_AS_ARGMAX
 OF_SCORES, OF_PROBABILITIES = scoring_pb2.AVERAGE_OF_SCORES, scoring_pb2.AVERAGE_OF_PROBABILITIES
 
 
+ENUMS = {
+    "average": scoring_pb2.AverageOf,
+    "mode": scoring_pb2.Mode,
+    "border": scoring_pb2.Border,
+    "grid_as": scoring_pb2.GridAs,
+    "priority": scoring_pb2.Priority,
+}
+VALUES = {name: frozenset(enum.values()) for name, enum in ENUMS.items()}
+
+
 @dataclass(frozen=True)
 class Options:
     """What is asked of a model; sizes in pixels, pairs vertical before horizontal."""
@@ -70,15 +80,10 @@ class Options:
 
 def resolve(model: StoredModel, asked: scoring_pb2.ScoreOptions) -> Options:
     """Check everything that does not depend on the image; raises OptionError or NotFoundError."""
-    for name, values in (
-        ("average", scoring_pb2.AverageOf),
-        ("mode", scoring_pb2.Mode),
-        ("border", scoring_pb2.Border),
-        ("grid_as", scoring_pb2.GridAs),
-        ("priority", scoring_pb2.Priority),
-    ):
-        if getattr(asked, name) not in values.values():
-            raise OptionError(f"{name}: expected a value of {values.DESCRIPTOR.name}, got {getattr(asked, name)}")
+    for name, values in VALUES.items():
+        if getattr(asked, name) not in values:
+            kind = ENUMS[name].DESCRIPTOR.name
+            raise OptionError(f"{name}: expected a value of {kind}, got {getattr(asked, name)}")
     if asked.average == OF_PROBABILITIES and model.spec.output.kind == "raw":
         raise OptionError(f"average: model {model.name!r} has raw scores, no probabilities; average the scores")
     if asked.stride > MAX_STRIDE:
@@ -92,12 +97,14 @@ def resolve(model: StoredModel, asked: scoring_pb2.ScoreOptions) -> Options:
 def _choose_classes(model: StoredModel, asked: scoring_pb2.ScoreOptions) -> tuple[int, ...]:
     """Labels first, then indices."""
     count = model.spec.output.classes
+    if not asked.classes:
+        return tuple(range(count))
     positions = {str(index): index for index in range(count)}
     positions |= {label: index for index, label in reversed(list(enumerate(model.labels)))}
     unknown = [name for name in asked.classes if name not in positions]
     if unknown:
         raise NotFoundError(f"classes: expected labels of model {model.name!r} or 0 to {count - 1}, got {unknown[0]!r}")
-    return tuple(dict.fromkeys(positions[name] for name in asked.classes)) or tuple(range(count))
+    return tuple(dict.fromkeys(positions[name] for name in asked.classes))
 
 
 def _check_scales(asked: scoring_pb2.ScoreOptions) -> None:

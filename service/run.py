@@ -58,6 +58,8 @@ class Run:
     masks: Callable[[Callable[[], None]], Mask | None] = lambda _: None
     """Begins the mask, from the top; what it is given is called now and then, and may raise to stop."""
     engine: Engine = field(default_factory=Inline)
+    described: scoring_pb2.ScoreResponse | None = None
+    """What is known of every image so planned, if somebody has it."""
     progress: Callable[[int], None] = lambda _: None
     """Told the tiles that are done, of `plan.tiles`."""
     started: float = field(default_factory=time.monotonic)
@@ -70,7 +72,10 @@ class Run:
 
     def __post_init__(self) -> None:
         """Say everything that is known before the pixels are."""
-        self.response = describe(self.picture, self.model, self.options, self.plan)
+        size = (self.picture.height, self.picture.width)
+        self.response = scoring_pb2.ScoreResponse()
+        self.response.CopyFrom(self.described or describe(size, self.model, self.options, self.plan))
+        self.response.image.name = self.picture.name
 
     @property
     def small(self) -> bool:
@@ -142,7 +147,8 @@ class Run:
     def _strips(self, view: View) -> Iterator[tuple[AxisBand, Wanted, Pixels | None]]:
         """Every band with the rows that it reads, None if it has nothing to score; the next ones are read meanwhile."""
         self.check_cancelled()
-        mask, bands = self.masks(self.check_cancelled), deque[tuple[AxisBand, Wanted]]()
+        mask = self.masks(self.check_cancelled)
+        bands: deque[tuple[AxisBand, Wanted]] = deque()
 
         def spans() -> Iterator[tuple[int, int] | None]:
             for band in view.tiles.rows:

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from protos import model_pb2, scoring_pb2
+from service.answer import describe
 from service.engine.engine import Engine, Inline
-from service.engine.registry import Registry
+from service.engine.registry import Registry, Served
 from service.engine.repository import StoredModel
 from service.engine.session import Session
 from service.errors import LimitError
@@ -33,6 +34,10 @@ PLANS, SMALL_PIXELS, CLASSES = 256, 1 << 22, 16
 CLASS_BYTES, REST_BYTES = 300, 4096  # of an answer, beside the grid
 
 
+Planned = tuple[Plan, scoring_pb2.ScoreResponse]
+"""A plan, and what is known of every image so planned."""
+
+
 class Scorer:
     """Scores images with the models of a repository; loads each model once."""
 
@@ -40,7 +45,7 @@ class Scorer:
         self.registry = models if isinstance(models, Registry) else Registry(models)
         self.limits = limits or Limits()
         self.shelf = shelf or Shelf()
-        self._plans: OrderedDict[tuple[StoredModel, bytes, tuple[int, int], int], Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[StoredModel, bytes, tuple[int, int], int], Planned] = OrderedDict()
 
     def model(self, name: str, version: str = "") -> StoredModel:
         """A model, or NotFoundError or ModelError."""
@@ -73,9 +78,20 @@ class Scorer:
         Raises an error of `service.errors` if the picture or an option cannot be used. The engine runs
         the tiles: this thread, unless told.
         """
+        return self._run(picture, self._resolved(request), engine, pixels)
+
+    def _resolved(self, request: scoring_pb2.ScoreRequest) -> tuple[Served, StoredModel, Options]:
         served, model = self.registry.get(request.model, request.version)
-        limits = self.limits
-        options = resolve(model, request.options)
+        return served, model, resolve(model, request.options)
+
+    def _run(
+        self,
+        picture: Picture,
+        asked: tuple[Served, StoredModel, Options],
+        engine: Engine | None,
+        pixels: int | None,
+    ) -> Run:
+        (served, model, options), limits = asked, self.limits
         allowed = limits.large_pixels if pixels is None else pixels
         check_size(picture, pixels=allowed, whole_pixels=limits.image_pixels, window=model.spec.window)
         picture.check_bands(model.spec.input)
@@ -83,24 +99,29 @@ class Scorer:
         def rate(position: int) -> float:
             return self.registry.session(served, model, position).measured
 
-        plan = self._planned(model, options, (picture.height, picture.width), allowed, rate)
+        plan, described = self._planned(model, options, (picture.height, picture.width), allowed, rate)
         masks = _masks(picture, model, options, limits)
         session = self.registry.session(served, model, plan.mode.position)
-        return Run(picture, model, session, plan, options, masks, engine or Inline())
+        return Run(picture, model, session, plan, options, masks, engine or Inline(), described)
 
     def _planned(
         self, model: StoredModel, options: Options, size: tuple[int, int], pixels: int, rate: Callable[[int], float]
-    ) -> Plan:
+    ) -> Planned:
         """The plan of an image; small ones without a mask of their own, which many may ask for, are kept."""
+
+        def make() -> Planned:
+            plan = make_plan(model, options, size, self.limits, pixels=pixels, rate=rate)
+            return plan, describe(size, model, options, plan)
+
         if math.prod(size) > SMALL_PIXELS or options.asked.WhichOneof("mask") or len(options.asked.classes) > CLASSES:
-            return make_plan(model, options, size, self.limits, pixels=pixels, rate=rate)
+            return make()
         key = (model, options.asked.SerializeToString(deterministic=True), size, pixels)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._plans[key] = make_plan(model, options, size, self.limits, pixels=pixels, rate=rate)
+        planned = self._plans.get(key)
+        if planned is None:
+            planned = self._plans[key] = make()
             while len(self._plans) > PLANS:
                 self._plans.popitem(last=False)
-        return plan
+        return planned
 
     def prepare(
         self,
@@ -115,10 +136,9 @@ class Scorer:
         `admit` may refuse what was planned, before a pixel is decoded. The answer has so many others beside it in a
         message.
         """
-        resolve(self.model(request.model, request.version), request.options)
-        image = request.image
+        asked, image = self._resolved(request), request.image
         picture = self.shelf.picture(image.path) if image.WhichOneof("pixels") == "path" else open_image(image)
-        run = self.plan(picture, request, engine, pixels=self.limits.image_pixels)
+        run = self._run(picture, asked, engine, self.limits.image_pixels)
         if request.options.grid:
             check_answer(run, self.limits.message_bytes // share)
         if not request.options.plan_only:

@@ -9,6 +9,7 @@ behind the last one lie in no window: the image is cropped to the others, or get
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,13 +86,13 @@ class AxisLattice:
         """Trailing pixels of the region that lie in no window."""
         return self._stop - self.position(self.cells - 1) - self.window
 
-    @property
+    @cached_property
     def chosen(self) -> range:
         """Which of the regular windows lie inside the region."""
         first = -(-self.start // self.stride)
         return range(first, max(first, min(self.regular, (self._stop - self.window) // self.stride + 1)))
 
-    @property
+    @cached_property
     def anchor(self) -> int | None:
         """Where the window flush with the end starts, if there is one, off the lattice and inside the region."""
         start = self.extent - self.window

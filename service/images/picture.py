@@ -176,7 +176,7 @@ class RawPicture:
         return self._image.truth()
 
     def _as_wanted(self, wanted: model_pb2.Input) -> bool:
-        return self.pixels.dtype.name == wanted.dtype and self.pixels.shape[2] == wanted.channels
+        return self.pixels.dtype == wanted.dtype and self.pixels.shape[2] == wanted.channels
 
     @cached_property
     def _image(self) -> VipsPicture:

@@ -53,6 +53,25 @@ def test_tiles_are_the_whole_image(tmp_path: Path, convert: Convert, toml: str, 
     assert_allclose(scored(tiled), scored(whole), rtol=1e-4, atol=1e-5)
 
 
+def test_images_of_one_plan_have_answers_of_their_own(tmp_path: Path, convert: Convert) -> None:
+    """What is kept of a plan is the same for every image of its size; names and scores are not, nor do they mix."""
+    models = convert(make_network(tmp_path, UNPADDED))
+    images = [open_bytes(png(noise(40, 50, 3, seed=seed)), name=f"image {seed}") for seed in range(2)]
+    shared = Scorer(models)
+    runs = [shared.plan(image, request("unpadded")) for image in images]
+    answers = []
+    for run in runs:
+        list(run.bands())
+        answers.append(run.answer())
+    for image, answer in zip(images, answers, strict=True):
+        run = Scorer(models).plan(image, request("unpadded"))
+        list(run.bands())
+        expected = run.answer()
+        expected.timing.CopyFrom(answer.timing)
+        assert answer == expected
+    assert runs[0].plan is runs[1].plan
+
+
 def test_averages(tmp_path: Path, convert: Convert) -> None:
     """Averages are the means over the grid, of the scores or of their softmax, the highest first."""
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED)))
