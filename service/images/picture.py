@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
@@ -96,6 +96,8 @@ class VipsPicture:
     image: pyvips.Image
     load: Callable[[], pyvips.Image]
     is_whole: Callable[[], bool] = lambda: False
+    _taken: dict[tuple[int, str], pyvips.Image] = field(init=False, default_factory=dict)
+    """`image` as models take it, by their channels and type: each question to libvips takes a while."""
 
     @property
     def whole(self) -> bool:
@@ -114,7 +116,7 @@ class VipsPicture:
 
     def check_bands(self, wanted: model_pb2.Input) -> None:
         """Raise ImageError if the bands cannot become what a model takes."""
-        self._converted(self.image, wanted)
+        self._as_taken(wanted)
 
     def valid(self) -> None:
         """There are data everywhere."""
@@ -123,7 +125,7 @@ class VipsPicture:
         """The pixels as a model takes them, from the top."""
         with _said_as(self.name):
             image = self.load()
-        return VipsRows(self.name, self._converted(image, wanted))
+        return VipsRows(self.name, self._as_taken(wanted) if image is self.image else self._converted(image, wanted))
 
     def truth(self) -> "VipsRows":
         """255 where any band but alpha is not 0, and alpha is not either; else 0. One channel, from the top."""
@@ -132,6 +134,12 @@ class VipsPicture:
             colours = image.extract_band(0, n=image.bands - 1) if image.hasalpha() else image
             there = (colours != 0).bandor()
             return VipsRows(self.name, there & (image[image.bands - 1] != 0) if image.hasalpha() else there)
+
+    def _as_taken(self, wanted: model_pb2.Input) -> pyvips.Image:
+        key = (wanted.channels, wanted.dtype)
+        if key not in self._taken:
+            self._taken[key] = self._converted(self.image, wanted)
+        return self._taken[key]
 
     def _converted(self, image: pyvips.Image, wanted: model_pb2.Input) -> pyvips.Image:
         try:
@@ -202,17 +210,15 @@ class VipsRows:
     together = 16
 
     def __init__(self, name: str, image: pyvips.Image) -> None:
-        self._name, self._image = name, image
+        self._name, self._width, self._bands = name, image.width, image.bands
+        self._dtype = np.float32 if image.format == "float" else np.uint8
         self._region = pyvips.Region.new(image)  # one for all reads: it goes on where the last one ended
 
     def read(self, first: int, stop: int) -> Pixels:
         """Rows [first, stop) as (rows, width, channels); raises ImageError if they cannot be decoded."""
-        shape = (stop - first, self._image.width, self._image.bands)
         with _said_as(self._name):
-            data = self._region.fetch(0, first, self._image.width, stop - first)
-        if self._image.format == "float":
-            return np.frombuffer(data, np.float32).reshape(shape)
-        return np.frombuffer(data, np.uint8).reshape(shape)
+            data = self._region.fetch(0, first, self._width, stop - first)
+        return cast("Pixels", np.frombuffer(data, self._dtype).reshape(stop - first, self._width, self._bands))
 
 
 def open_file(path: Path, *, name: str = "") -> VipsPicture:
@@ -246,9 +252,9 @@ def open_raw(raw: scoring_pb2.RawImage, *, name: str) -> RawPicture:
     """Take uncompressed pixels, after checking that they are as many as they say."""
     if raw.dtype not in RAW_FORMATS:
         raise ImageError(f"{name}: image.raw.dtype: expected {' or '.join(RAW_FORMATS)}, got {raw.dtype!r}")
-    for field, value in (("height", raw.height), ("width", raw.width), ("channels", raw.channels)):
+    for side, value in (("height", raw.height), ("width", raw.width), ("channels", raw.channels)):
         if not 0 < value <= MAX_SIDE:
-            raise ImageError(f"{name}: image.raw.{field}: expected 1 to {MAX_SIDE}, got {value}")
+            raise ImageError(f"{name}: image.raw.{side}: expected 1 to {MAX_SIDE}, got {value}")
     expected, data = raw.height * raw.width * raw.channels * np.dtype(raw.dtype).itemsize, raw.data
     if len(data) != expected:
         raise ImageError(f"{name}: image.raw.data: expected {expected} bytes, got {len(data)}")

@@ -18,11 +18,12 @@ def convert(image: pyvips.Image, *, channels: int, dtype: str) -> pyvips.Image:
 
     Raises ValueError, saying what was expected and got, for an element type or number of bands that has no rule.
     """
-    got = f"{image.bands} bands of {image.format}"
-    if image.format not in WHITE:
+    bands, element = image.bands, image.format
+    got = f"{bands} bands of {element}"
+    if element not in WHITE:
         raise ValueError(f"expected 8 or 16 bits unsigned per channel, got {got}: save it as such")
     if channels not in (1, 3):
-        if image.bands != channels:
+        if bands != channels:
             raise ValueError(f"expected the model's {channels} bands, got {got}")
         return _element(image, dtype)
     image = _opaque(_rgb(image))
