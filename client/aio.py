@@ -22,7 +22,7 @@ from client.images import Image, Pixels
 from client.large import Parts, Rows, Watch, summary_missing, unwatched
 from client.options import Options
 from client.outstanding import Outstanding
-from client.requests import identified, large_image, score_request, with_image
+from client.requests import identified, large_image, model_request, score_request, with_image
 from client.servers import RETRIES, Servers
 from protos import scoring_pb2
 
@@ -120,13 +120,13 @@ class AsyncClient:
 
     async def model(self, name: str, version: str = "") -> scoring_pb2.GetModelResponse:
         """Describe a model; as `Client.model`."""
-        request = scoring_pb2.GetModelRequest(model=name, version=version)
+        request = model_request(name, version)
         response: scoring_pb2.GetModelResponse = await self._call("GetModel", request, None)
         return response
 
     async def close(self) -> None:
         """Close the connection."""
-        for channel in self._servers.channels:
+        for channel in self._servers.close():
             await channel.close()
 
     async def __aenter__(self) -> Self:

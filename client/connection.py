@@ -22,14 +22,15 @@ OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 5000),
 ]
 UNTRUSTED = {
-    "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by those that are trusted, or for another name",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by those that are trusted, or has expired",
+    "Hostname Verification Check failed": "its certificate is for another name",
     "WRONG_VERSION_NUMBER": "it does not speak TLS",
 }
 """What gRPC's words mean of a server that will not be another one in a moment."""
 HINTS = {
     **UNTRUSTED,
     "backends failing; last error: UNAVAILABLE": "a server that speaks TLS closes connections in the clear, and "
-    "one that asks for certificates those without",
+    "one that asks for certificates those with none that it trusts, or with one that has expired",
 }
 """What gRPC's words may mean."""
 CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -51,10 +52,15 @@ class Security:
     """A token of the server's."""
 
     def __post_init__(self) -> None:
-        """Refuse half a pair, and a token that cannot be sent."""
+        """Refuse half a pair, what is no file, and a token that cannot be sent."""
+        for name, file in (("ca", self.ca), ("cert", self.cert), ("key", self.key)):
+            if not isinstance(file, Path | None):
+                raise RequestError(f"{name}: expected a Path, got {file!r}")
         if (self.cert is None) != (self.key is None):
             raise RequestError("cert, key: expected both or neither, got one")
-        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token.strip()):
+        if self.token is not None and not (
+            isinstance(self.token, str) and self.token.isascii() and self.token.isprintable() and self.token.strip()
+        ):
             raise RequestError("token: expected printable ASCII")
 
     @property

@@ -16,4 +16,5 @@ def printable(text: str) -> str:
 def tolerate_encodings() -> None:
     """Where the terminal's encoding lacks a letter, write a question mark instead of failing."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        if stream is not None:  # it may be closed
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]

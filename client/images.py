@@ -118,6 +118,8 @@ def read_rows(pixels: Pixels, first: int, stop: int, name: str) -> NDArray[np.ui
 
 def check_pixels(pixels: Pixels, name: str) -> None:
     """Raise ImageError unless an array is an image."""
+    if not (hasattr(pixels, "shape") and hasattr(pixels, "dtype")):
+        raise ImageError(f"{name}: expected a path or an array, got {type(pixels).__name__}")
     dtype = np.dtype(pixels.dtype)
     if dtype.kind != "u" or dtype.itemsize > 2 or len(pixels.shape) not in (2, 3):
         raise ImageError(

@@ -19,6 +19,11 @@ GRIDS = {
     "top": scoring_pb2.GRID_AS_TOP,
     "argmax": scoring_pb2.GRID_AS_ARGMAX,
 }
+PRIORITIES = {
+    "low": scoring_pb2.PRIORITY_LOW,
+    "normal": scoring_pb2.PRIORITY_NORMAL,
+    "high": scoring_pb2.PRIORITY_HIGH,
+}
 Value = TypeVar("Value")
 
 SCALE = re.compile(r"(?P<side>[1-9][0-9]{0,8})|(?P<factor>[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9})x")
@@ -51,6 +56,8 @@ class Options(TypedDict, total=False):
     """Whether to answer with every window's scores, or with its highest alone."""
     grid_top: int
     """How many of the highest; 5 unless given."""
+    priority: Literal["low", "normal", "high"]
+    """The share of a server's compute beside other requests: a quarter of a normal one's, or four times it."""
 
 
 def options_message(options: Options) -> scoring_pb2.ScoreOptions:
@@ -73,6 +80,7 @@ def options_message(options: Options) -> scoring_pb2.ScoreOptions:
         grid=bool(grid) if isinstance(grid, str) else _flag("grid", grid, *GRIDS),
         grid_as=_named("grid", grid if isinstance(grid, str) else "float32", GRIDS),
         grid_top=_count("grid_top", options["grid_top"]) if "grid_top" in options else 0,
+        priority=_named("priority", options["priority"], PRIORITIES) if "priority" in options else None,
     )
     if "roi" in options:
         try:
@@ -131,6 +139,6 @@ def _flag(field: str, value: object, *others: str) -> bool:
 
 
 def _count(field: str, value: int, *, least: int = 1) -> int:
-    if not isinstance(value, (int, np.integer)) or not least <= value < 1 << 32:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not least <= value < 1 << 32:
         raise RequestError(f"{field}: expected {least} to {(1 << 32) - 1}, got {value!r}")
     return int(value)

@@ -22,7 +22,7 @@ from client.images import Image, Pixels, megapixels_of, open_array, readable
 from client.large import LargeRun, Parts, Watch, summary_missing, unwatched
 from client.options import Options
 from client.outstanding import Make, Outstanding
-from client.requests import identified, large_image, score_request, with_image
+from client.requests import identified, large_image, model_request, score_request, with_image
 from client.servers import RETRIES, Servers
 from protos import scoring_pb2, scoring_pb2_grpc
 
@@ -102,7 +102,7 @@ class Client:
 
     def model(self, name: str, version: str = "") -> scoring_pb2.GetModelResponse:
         """Describe a model: geometry, labels, parity, the server's limits; raises RequestError or UnavailableError."""
-        request = scoring_pb2.GetModelRequest(model=name, version=version)
+        request = model_request(name, version)
         response: scoring_pb2.GetModelResponse = self._call("GetModel", request, None)
         return response
 
@@ -133,7 +133,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
-        for channel in self._servers.channels:
+        for channel in self._servers.close():
             channel.close()
 
     def __enter__(self) -> Self:

@@ -12,12 +12,28 @@ from protos import scoring_pb2
 
 
 def score_request(model: str, version: str, options: Options) -> scoring_pb2.ScoreRequest:
-    """A request without an image; raises RequestError for an option that cannot be."""
+    """A request without an image; raises RequestError for a name that is none, and an option that cannot be."""
+    check_text(model=model, version=version)
     return scoring_pb2.ScoreRequest(model=model, version=version, options=options_message(options))
+
+
+def model_request(name: str, version: str) -> scoring_pb2.GetModelRequest:
+    """A request for what is known of a model; raises RequestError for a name that is none."""
+    check_text(name=name, version=version)
+    return scoring_pb2.GetModelRequest(model=name, version=version)
+
+
+def check_text(**fields: object) -> None:
+    """Raise RequestError for what is no text, as a version that is a number."""
+    for field, value in fields.items():
+        if not isinstance(value, str):
+            raise RequestError(f"{field}: expected text, got {value!r}")
 
 
 def identified(images: Iterable[tuple[str, Image]]) -> Iterator[tuple[str, Image]]:
     """The same pairs of an id and an image; raises RequestError for what is none."""
+    if not isinstance(images, Iterable):
+        raise RequestError(f"images: expected pairs of an id and an image, got {type(images).__name__}")
     for pair in images:
         if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
             raise RequestError(f"images: expected pairs of an id and an image, got {str(pair)[:80]!r}")

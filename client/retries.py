@@ -26,9 +26,11 @@ class Retries:
 
     def __init__(self, more: int, timeout: float | None) -> None:
         """Raise RequestError for numbers that are none."""
-        if not isinstance(more, int) or more < 0:
+        if not isinstance(more, int) or isinstance(more, bool) or more < 0:
             raise RequestError(f"retries: expected 0 or more, got {more!r}")
-        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
+        if timeout is not None and (
+            not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not timeout > 0
+        ):
             raise RequestError(f"timeout: expected seconds above 0, or None, got {timeout!r}")
         self._more = more
         self.renew()

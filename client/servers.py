@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from client.connection import CODES, UNTRUSTED, Security, channels, error_of
-from client.errors import ScoringError
+from client.errors import RequestError, ScoringError
 from client.retries import Retries
 from protos import scoring_pb2, scoring_pb2_grpc
 
@@ -29,21 +29,31 @@ class Servers:
         secure: Callable[..., Any] = grpc.secure_channel,
     ) -> None:
         self._names, self._timeout, self._more = names, timeout, retries
-        self.channels = channels(names, security, insecure, secure)
+        if not isinstance(security, Security):
+            raise RequestError(f"security: expected Security(...), got {security!r}")
+        Retries(retries, timeout)  # what is wrong with them is said now, and not at the first call
+        self._channels = channels(names, security, insecure, secure)
         self.metadata = security.metadata
         """What every call carries."""
-        self._stubs = [scoring_pb2_grpc.ScoringStub(channel) for channel in self.channels]
+        self._stubs = [scoring_pb2_grpc.ScoringStub(channel) for channel in self._channels]
         self._turns = count()
         self._lost = False
-        self.retries(None)  # what is wrong with them is said now, and not at the first call
 
     def stub(self) -> Any:  # noqa: ANN401 (generated for calls that block and for those that are awaited)
-        """The next server's calls."""
-        return self._stubs[next(self._turns) % len(self._stubs)]
+        """The next server's calls; raises RequestError when they are closed."""
+        stubs = self._stubs
+        if not stubs:
+            raise RequestError("client: expected one that is open, got one that was closed")
+        return stubs[next(self._turns) % len(stubs)]
+
+    def close(self) -> list[Any]:
+        """Ask nobody any longer; returns the channels, which are to be closed."""
+        self._stubs = []
+        return self._channels
 
     def retries(self, timeout: float | None) -> Retries:
         """As many as there are; while no server was found the last time, each is asked once."""
-        more = min(self._more, len(self._stubs) - 1) if self._lost else self._more
+        more = min(self._more, len(self._channels) - 1) if self._lost else self._more
         return Retries(more, self._timeout if timeout is None else timeout)
 
     def found(self) -> None:
@@ -54,7 +64,7 @@ class Servers:
         """Seconds to wait before the next try; raises what the error means if there is none."""
         untrusted = any(words in (error.details() or "") for words in UNTRUSTED)
         try:
-            return retries.after(error, of=len(self._stubs) if untrusted else None)
+            return retries.after(error, of=len(self._channels) if untrusted else None)
         except grpc.RpcError:
             self._lost = error.code() is grpc.StatusCode.UNAVAILABLE
             raise self.error(error) from None

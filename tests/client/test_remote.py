@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pictures import noise, png
 from servers import Server, running
 
 from client import Answer, AsyncClient, Client, ImageError, RequestError, Security, UnavailableError
+from client.options import options_message
 from client.retries import STATUS_LOST, Retries
 from protos import scoring_pb2
 
@@ -59,6 +61,9 @@ def same(one: Answer, other: Answer) -> None:
         ({"top": 0}, "top: expected 1 to"),
         ({"grid_top": -1}, "grid_top: expected 1 to"),
         ({"stride": "8"}, "stride: expected 1 to 4294967295, got '8'"),
+        ({"stride": True}, "stride: expected 1 to 4294967295, got True"),
+        ({"priority": 3}, "priority: expected low or normal or high, got 3"),
+        ({"version": 1}, "version: expected text, got 1"),
         ({"roi": (0, 0, 1 << 32, 1)}, "roi: expected 0 to"),
         ({"roi": (1, 2)}, "roi: expected x, y, width, height; got"),
     ],
@@ -67,7 +72,7 @@ def same(one: Answer, other: Answer) -> None:
 def test_options_that_cannot_be(server: Server, options: Any, said: str) -> None:  # noqa: ANN401
     """They are refused here, by their name."""
     with Client(server.address) as client, pytest.raises(RequestError, match=said):
-        client.score(noise(80, 80, 1), model="digits", **options)
+        client.score(noise(80, 80, 1), **{"model": "digits", **options})
 
 
 @pytest.mark.parametrize(
@@ -85,10 +90,19 @@ def test_images_that_cannot_be(server: Server, image: Any, said: str) -> None:  
         client.score(image, model="digits")
 
 
+@pytest.mark.parametrize("image", [None, b"a file"], ids=["none", "bytes"])
+def test_large_images_that_cannot_be(server: Server, image: Any) -> None:  # noqa: ANN401
+    """They are refused here too."""
+    with Client(server.address) as client, pytest.raises(ImageError, match="image: expected a path or an array, got"):
+        client.score_large(image, model="digits")
+
+
 def test_many_images_without_ids(server: Server) -> None:
     """A list of paths is no list of pairs, for either client."""
     with Client(server.address) as client, pytest.raises(RequestError, match="expected pairs of an id and an image"):
         list(client.score_many(["ab", "page.png"], model="digits"))  # type: ignore[list-item]
+    with Client(server.address) as client, pytest.raises(RequestError, match="an id and an image, got NoneType"):
+        list(client.score_many(None, model="digits"))  # type: ignore[arg-type]
 
     async def ask() -> None:
         async with AsyncClient(server.address) as client:
@@ -167,6 +181,8 @@ def test_addresses_that_are_none(name: Any) -> None:  # noqa: ANN401
         ({"retries": -1}, "retries: expected 0 or more, got -1"),
         ({"retries": "2"}, "retries: expected 0 or more, got '2'"),
         ({"timeout": "1"}, "timeout: expected seconds above 0, or None, got '1'"),
+        ({"timeout": True}, "timeout: expected seconds above 0, or None, got True"),
+        ({"security": "tls"}, "security: expected Security(...), got 'tls'"),
         ({"timeout": 0}, "timeout: expected seconds above 0, or None, got 0"),
         ({"timeout": float("nan")}, "timeout: expected seconds above 0, or None, got nan"),
     ],
@@ -175,8 +191,37 @@ def test_addresses_that_are_none(name: Any) -> None:  # noqa: ANN401
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_numbers_that_are_none(kind: Any, wrong: dict[str, Any], said: str) -> None:  # noqa: ANN401
     """They are refused before anything is sent."""
-    with pytest.raises(RequestError, match=said):
+    with pytest.raises(RequestError, match=re.escape(said)):
         kind("127.0.0.1:1", **wrong)
+
+
+def test_priorities_travel() -> None:
+    """What is asked for by name is what the server reads."""
+    names = ("low", "normal", "high")
+    assert [options_message({"priority": name}).priority for name in names] == [1, 2, 3]
+    assert not options_message({}).priority
+
+
+def test_clients_that_were_closed_say_so(server: Server) -> None:
+    """Each call is refused, of either client."""
+    client = Client(server.address)
+    client.close()
+    for ask in (
+        lambda: client.score(noise(80, 80, 1), model="digits"),
+        lambda: list(client.score_many([("a", noise(80, 80, 1))], model="digits")),
+        lambda: client.score_large(noise(80, 80, 1), model="digits"),
+        client.models,
+    ):
+        with pytest.raises(RequestError, match="client: expected one that is open"):
+            ask()
+
+    async def ask_asynchronously() -> None:
+        twin = AsyncClient(server.address)
+        await twin.close()
+        await twin.models()
+
+    with pytest.raises(RequestError, match="client: expected one that is open"):
+        asyncio.run(ask_asynchronously())
 
 
 def test_times_that_are_none() -> None:
