@@ -9,11 +9,12 @@ import os
 import re
 import tempfile
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -41,7 +42,15 @@ def _address(value: str) -> str:
     return value
 
 
+def _place(value: object) -> object:
+    """Refuse what pathlib would take for this directory: a variable that is there and empty."""
+    if not isinstance(value, (str, Path)) or not str(value):
+        raise ValueError("expected a path")
+    return value
+
+
 Address = Annotated[str, AfterValidator(_address)]
+Place = Annotated[Path, BeforeValidator(_place)]
 Count = Annotated[int, Field(ge=1)]
 Mib = Annotated[int, Field(ge=1, le=1 << 30)]
 Seconds = Annotated[float, Field(gt=0, le=1e6)]
@@ -59,8 +68,8 @@ def is_loopback(address: str) -> bool:
 class Settings(BaseSettings):
     """Serve converted models over gRPC: images in, grids of class scores and averages out.
 
-    SIGTERM answers what was admitted and ends; a second one ends at once. The log goes to standard error, one JSON
-    object a line. --version alone prints the version.
+    SIGTERM answers what was admitted and ends; another one, a second later, ends at once. The log goes to standard
+    error, one JSON object a line. --version alone prints the version.
     """
 
     model_config = SettingsConfigDict(
@@ -75,10 +84,10 @@ class Settings(BaseSettings):
         cli_exit_on_error=False,
     )
 
-    config: Path | None = Field(None, description="A YAML file of these settings, with _ for -.")
+    config: Place | None = Field(None, description="A YAML file of these settings, with _ for -.")
     print_config: bool = Field(False, description="Print every setting as it is in force, as YAML, and end.")
 
-    models: Path = Field(description="The model repository: DIR/NAME/VERSION/model.onnx.")
+    models: Place = Field(description="The model repository: DIR/NAME/VERSION/model.onnx.")
     poll: float = Field(10.0, ge=0, le=86400, description="Seconds between looks at the repository; 0: never again.")
     weights_mib: Mib | None = Field(
         None, description="Weights in memory together, as on disk: the idlest models are forgotten; null keeps all."
@@ -94,10 +103,10 @@ class Settings(BaseSettings):
     )
     admin: Address | None = Field(None, description="HOST:PORT of this machine where models are loaded and unloaded.")
     insecure: bool = Field(False, description="Listen beyond this machine in the clear, where others can read along.")
-    tls_cert: Path | None = Field(None, description="The server's certificate and those that sign it, PEM.")
-    tls_key: Path | None = Field(None, description="Its private key, PEM.")
-    tls_client_ca: Path | None = Field(None, description="Certificates that sign those of clients, PEM: asks for them.")
-    tokens: Path | None = Field(None, description="Lines NAME SHA256 of tokens; calls need one. Read again if changed.")
+    tls_cert: Place | None = Field(None, description="The server's certificate and those that sign it, PEM.")
+    tls_key: Place | None = Field(None, description="Its private key, PEM.")
+    tls_client_ca: Place | None = Field(None, description="Certificates that sign those of clients, PEM; asks for one.")
+    tokens: Place | None = Field(None, description="Lines NAME SHA256 of tokens; a call needs one. Read if changed.")
     max_age: float = Field(
         300.0,
         ge=0,
@@ -138,8 +147,8 @@ class Settings(BaseSettings):
     max_plan_mib: Mib = Field(DEFAULTS.plan_bytes // MIB, description="Memory of one image, as planned.")
     max_megapixels: float = Field(DEFAULTS.image_pixels / 1e6, ge=0.001, le=4294, description="Pixels of one image.")
     max_message_mib: int = Field(DEFAULTS.message_bytes // MIB, ge=1, le=2047, description="One message, either way.")
-    images: Path | None = Field(None, description="A directory whose files requests may name by their paths.")
-    spool: Path = Field(Path(tempfile.gettempdir()), description="Where large files lie while they are scored.")
+    images: Place | None = Field(None, description="A directory whose files requests may name by their paths.")
+    spool: Place = Field(Path(tempfile.gettempdir()), description="Where large files lie while they are scored.")
     spool_mib: Mib = Field(DEFAULTS.spool_bytes // MIB, description="Those files together.")
 
     @classmethod
@@ -154,6 +163,15 @@ class Settings(BaseSettings):
         """Flags come first, by pydantic-settings itself; the file, which a flag or a variable names, last."""
         return init_settings, env_settings, _File(settings_cls)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truths_for_numbers(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Refuse YAML's yes and no, which pydantic takes for 1 and 0."""
+        for name, value in values.items():
+            if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
+                raise ValueError(f"{name}: expected a value, got {str(value).lower()}")
+        return values
+
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         """Refuse what is wrong together."""
@@ -166,6 +184,10 @@ class Settings(BaseSettings):
                 f"listen: expected an address of this machine alone, --tls-cert and --tls-key, or --insecure; got "
                 f"{self.listen}"
             )
+        places = {"listen": self.listen, "metrics": self.metrics, "admin": self.admin}
+        for name, other in combinations([name for name, place in places.items() if place], 2):
+            if places[name] == places[other] and not str(places[name]).endswith(":0"):
+                raise ValueError(f"{name}, {other}: expected different addresses, got {places[name]} twice")
         if self.admin is not None and not is_loopback(self.admin):
             raise ValueError(f"admin: expected an address of this machine alone, got {self.admin}")
         return self
@@ -233,6 +255,8 @@ class _File(PydanticBaseSettingsSource):
         for name, times in Counter(str(key.value) for key, _ in node.value).items():
             if times > 1:
                 raise ConfigurationError(f"config: {path}: {name}: expected once, got {times} times")
+        for name in {"config", "print_config"} & set(values):
+            raise ConfigurationError(f"config: {path}: {name}: expected on the command line, or in the environment")
         return {str(name): value for name, value in values.items()}
 
 

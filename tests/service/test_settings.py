@@ -54,6 +54,11 @@ def test_the_environment_may_name_the_file(file: Path, monkeypatch: pytest.Monke
         ("models: 2001-99-99\n", "expected YAML: month must be in 1..12"),
         ("models: x\nmax_age: .inf\n", "max_age: .*got inf"),
         ("models: x\nslots: 2\nslots: 3\n", "slots: expected once, got 2 times"),
+        ("models: x\nmax_waiting: yes\n", "max_waiting: expected a value, got true"),
+        ("models: ~\n", "models: expected a path, got None"),
+        ("models: ''\n", "models: expected a path, got ''"),
+        ("models: x\nconfig: y\n", "config: expected on the command line"),
+        ("models: x\nadmin: 127.0.0.1:8500\n", "listen, admin: expected different addresses, got 127.0.0.1:8500 twice"),
         ("\xff", "models"),
     ],
 )
@@ -62,6 +67,14 @@ def test_wrong_settings_name_themselves(file: Path, text: str, said: str) -> Non
     file.write_text(text, "latin-1")
     with pytest.raises(ConfigurationError, match=said if text != "\xff" else "expected YAML"):
         read_settings(["--config", str(file)])
+
+
+@pytest.mark.parametrize("name", ["IMAGES", "TOKENS", "TLS_CERT", "SPOOL"])
+def test_variables_that_are_empty_are_no_directory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is not where the server happens to be started."""
+    monkeypatch.setenv(f"FULLCONV_{name}", "")
+    with pytest.raises(ConfigurationError, match=f"{name.lower()}: expected a path, got ''"):
+        read_settings(["--models", "x"])
 
 
 def test_unknown_variables_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
