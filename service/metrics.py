@@ -2,13 +2,14 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
-from protos import scoring_pb2
+from protos import __version__, scoring_pb2
 from service.admission import Admission
 from service.engine.registry import Event, Registry
 from service.engine.scheduler import Scheduler
@@ -19,6 +20,8 @@ TILES = (1, 2, 4, 8, 16, 32, 64)
 
 REGISTRY = CollectorRegistry()
 """This server's own; a process that imports the service adds nothing to its own metrics."""
+ProcessCollector(registry=REGISTRY)
+Info("fullconv_build", "What runs.", registry=REGISTRY).info({"version": __version__})
 
 REQUESTS = Counter("fullconv_requests", "Requests answered.", ["method", "model", "version", "code"], registry=REGISTRY)
 REQUEST_SECONDS = Histogram(
@@ -116,8 +119,8 @@ def scored(response: scoring_pb2.ScoreResponse) -> None:
     TILES_DONE.labels(model, version).inc(sum(view.tiles for view in response.plan.views))
 
 
-def watch(admission: Admission, scheduler: Scheduler, registry: Registry) -> None:
-    """Show what is waiting now, and the limits that it has; and what cannot be served."""
+def watch(admission: Admission, scheduler: Scheduler, registry: Registry, stale: Callable[[], int]) -> None:
+    """Show what is waiting now, and the limits that it has; what cannot be served, and so many files that are stale."""
     load, limits = admission.load, admission.limits
     for name, text, value in (
         ("queue_requests", "Requests admitted and not answered.", lambda: load.requests),
@@ -132,5 +135,10 @@ def watch(admission: Admission, scheduler: Scheduler, registry: Registry) -> Non
         ("memory_bytes", "Pixels and scores that they hold, as planned.", lambda: load.held_bytes),
         ("memory_budget_bytes", "The most of them.", lambda: limits.held_bytes),
         ("failing_versions", "Versions of models whose files cannot be served.", lambda: registry.failing),
+        (
+            "stale_files",
+            "Files of tokens or certificates that have changed and cannot be used: those before stay.",
+            stale,
+        ),
     ):
         Gauge(f"fullconv_{name}", text, registry=REGISTRY).set_function(value)

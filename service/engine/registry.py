@@ -202,6 +202,11 @@ class Registry:
         self.refresh()
 
     @property
+    def unloaded(self) -> list[str]:
+        """Models that are not served until they are loaded."""
+        return sorted(self._unloaded)
+
+    @property
     def failing(self) -> int:
         """Versions whose files cannot be served, as far as is known; those that go on as they were loaded too."""
         return sum(served.error is not None or served.said != "" for served in list(self._served.values()))
@@ -224,7 +229,10 @@ class Registry:
     def _unknown(self, name: str, version: str) -> NotFoundError:
         versions = [known for key, known in self.models() if key == name]
         if versions:
-            return NotFoundError(f"version: no {version!r} of model {name!r}; there: {', '.join(versions)}")
+            ready = [known for known in versions if self.state(name, known)[0]] or versions
+            return NotFoundError(f"version: no {version!r} of model {name!r}; there: {', '.join(ready)}")
+        if name in self._unloaded:
+            return NotFoundError(f"model: {name!r} was unloaded, until it is loaded again")
         names = ", ".join(dict.fromkeys(known for known, _ in self.models())) or "none"
         return NotFoundError(f"model: no {name!r}; there: {names}")
 

@@ -41,6 +41,11 @@ class Tokens:
         """Read them."""
         self._names, self._seen = _read(self.path)
 
+    @property
+    def stale(self) -> bool:
+        """Whether the file has changed, and cannot be used."""
+        return self._failed != ""
+
     def refresh(self) -> None:
         """Read the file again if it has changed; one that cannot be read changes nothing, and the log says so once."""
         try:

@@ -39,6 +39,11 @@ class Certificates:
             configuration, self._fetch, require_client_authentication=self.client_ca is not None
         )
 
+    @property
+    def stale(self) -> bool:
+        """Whether a file has changed, and cannot be used."""
+        return self._failed != ""
+
     def refresh(self) -> None:
         """Read the files again if they have changed; what cannot be used changes nothing, and the log says so once."""
         seen = self._stamp()

@@ -1,4 +1,4 @@
-"""Over HTTP, in a thread of its own, what watches a server asks: Prometheus metrics, and at /health whether it serves.
+"""What is asked over HTTP, and answered in threads of its own: Prometheus's /metrics, and /health, whether it serves.
 
 Probes that speak no gRPC, or no TLS, have the second: 200 SERVING, or 503 NOT_SERVING.
 """
@@ -11,8 +11,6 @@ from prometheus_client import make_wsgi_app, start_http_server
 
 from service import metrics
 from service.log import log
-
-HEALTH = "/health"
 
 
 @asynccontextmanager
@@ -35,7 +33,7 @@ async def exported(
             yield {}
             return
         raise OSError(f"metrics: cannot listen on {address}: {error.strerror}; is the port taken?") from None
-    server.set_app(_with_health(make_wsgi_app(metrics.REGISTRY), is_serving))
+    server.set_app(_application(is_serving))
     try:
         yield {"metrics": f"{host}:{server.server_port}"}
     finally:
@@ -43,14 +41,18 @@ async def exported(
         thread.join()
 
 
-def _with_health(others: WSGIApplication, is_serving: Callable[[], bool]) -> WSGIApplication:
-    """An application that answers /health itself."""
+def _application(is_serving: Callable[[], bool]) -> WSGIApplication:
+    export = make_wsgi_app(metrics.REGISTRY)
 
     def application(environ: WSGIEnvironment, start: StartResponse) -> list[bytes]:
-        if environ["PATH_INFO"] != HEALTH:
-            return list(others(environ, start))
-        serving = is_serving()
-        start("200 OK" if serving else "503 Service Unavailable", [("Content-Type", "text/plain")])
-        return [b"SERVING\n" if serving else b"NOT_SERVING\n"]
+        match environ["PATH_INFO"]:
+            case "/metrics":
+                return list(export(environ, start))
+            case "/health":
+                status, said = ("200 OK", "SERVING") if is_serving() else ("503 Service Unavailable", "NOT_SERVING")
+            case _:
+                status, said = "404 Not Found", "there: /metrics, /health"
+        start(status, [("Content-Type", "text/plain")])
+        return [f"{said}\n".encode()]
 
     return application

@@ -1,7 +1,7 @@
 """The server: what listens, and how it starts and stops.
 
-SIGTERM or SIGINT: health says NOT_SERVING, new requests are refused with UNAVAILABLE, what was admitted is answered,
-then the process ends. A second signal ends it at once.
+SIGTERM, SIGINT or SIGHUP: health says NOT_SERVING, new requests are refused with UNAVAILABLE, what was admitted is
+answered, then the process ends. Another signal, a second later, ends it at once.
 """
 
 import asyncio
@@ -40,6 +40,8 @@ from service.rpc.traces import Traced
 from service.scoring import Scorer
 from service.settings import Settings
 
+GRACE_SECONDS = 1.0
+"""After a signal, in which another one is the same: some send it to a process and to its group."""
 GOODBYE_SECONDS = 0.5
 """For whoever still watches the health when every request is answered."""
 OTHERS = 16
@@ -69,7 +71,8 @@ async def serve(settings: Settings) -> None:
     admission, calls = Admission(limits), Calls(Access(tokens), traces, idle=limits.idle_seconds)
     spool = Spool(settings.spool, limits.spool_bytes)
     scoring = ScoringServicer(Scorer(registry, limits, Shelf(settings.images)), scheduler, admission, spool, calls)
-    metrics.watch(admission, scheduler, registry)
+    access = [files for files in (tokens, certificates) if files]
+    metrics.watch(admission, scheduler, registry, lambda: sum(files.stale for files in access))
     checks = health.aio.HealthServicer()
     models = Models(registry, checks)
     await checks.set("", health_pb2.HealthCheckResponse.NOT_SERVING)  # not yet
@@ -84,9 +87,8 @@ async def serve(settings: Settings) -> None:
         if settings.admin:
             admin = InferenceServicer(scoring, registry, calls, changed=models.show)
             looks["admin"] = await running.enter_async_context(administered(settings.admin, admin))
-        for files in (tokens, certificates):
-            if files:
-                await running.enter_async_context(repeated(partial(asyncio.to_thread, files.refresh), FILES_SECONDS))
+        for files in access:
+            await running.enter_async_context(repeated(partial(asyncio.to_thread, files.refresh), FILES_SECONDS))
         await running.enter_async_context(repeated(Rest(registry, calls).look, REST_SECONDS))
         await server.start()
         for name in ("", *names):
@@ -192,8 +194,12 @@ async def _end(server: grpc.aio.Server, calls: Calls, traces: Traced | None) -> 
 
 
 async def _unless_told_again(signals: asyncio.Queue[None], end: Coroutine[Any, Any, None]) -> None:
-    """Wait for the end; at the next signal end the process, whatever its threads do."""
-    ended, again = asyncio.create_task(end), asyncio.create_task(signals.get())
+    """Wait for the end; at the next signal that is another one end the process, whatever its threads do."""
+    ended = asyncio.create_task(end)
+    await asyncio.wait({ended}, timeout=GRACE_SECONDS)
+    while not signals.empty():
+        signals.get_nowait()
+    again = asyncio.create_task(signals.get())
     await asyncio.wait({ended, again}, return_when=asyncio.FIRST_COMPLETED)
     if not ended.done():
         log.info("stopped at once")
@@ -300,8 +306,11 @@ def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredenti
 
 
 def _signals() -> asyncio.Queue[None]:
-    """SIGTERM and SIGINT, as they come."""
+    """SIGTERM, SIGINT and SIGHUP, as they come."""
     arrived: asyncio.Queue[None] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         asyncio.get_running_loop().add_signal_handler(number, arrived.put_nowait, None)
     return arrived

@@ -3,6 +3,8 @@
 import asyncio
 import signal
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -118,8 +120,6 @@ def test_many_clients_of_every_kind(server: Server) -> None:
 
 def test_health_answers_while_large_images_are_scored(server: Server) -> None:
     """Metrics and health are there while the server computes, and the metrics say what it does."""
-    import urllib.request  # noqa: PLC0415 (for this alone)
-
     with Client(server.address) as client, ThreadPoolExecutor(2) as pool:
         pending = [pool.submit(client.score, noise(3000, 3000, 1), model="digits") for _ in range(2)]
         seen = ""
@@ -134,6 +134,8 @@ def test_health_answers_while_large_images_are_scored(server: Server) -> None:
     assert 'fullconv_requests_total{code="OK",method="Score",model="digits",version="1"} 2.0' in lines
     assert 'fullconv_pixels_total{model="digits",version="1"} 1.8e+07' in lines
     assert "fullconv_queue_requests 0.0" in lines
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"http://{server.log[0]['metrics']}/healthy", timeout=10)
     assert "fullconv_memory_bytes 0.0" in lines
 
 

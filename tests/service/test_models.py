@@ -203,6 +203,8 @@ def test_what_cannot_be_read_is_tried_again(models: Path, monkeypatch: pytest.Mo
             registry.refresh(at_once=True)
         with pytest.raises(ModelError, match=r"digits/2/weights\.data: cannot be read: Input/output error"):
             registry.get("digits", "2")
+        with pytest.raises(NotFoundError, match=r"version: no '9' of model 'digits'; there: 1$"):
+            registry.get("digits", "9")
     registry.refresh(at_once=True)
     for _ in range(2):
         (models / "digits" / "2" / "labels.txt").touch()
@@ -369,8 +371,12 @@ def test_models_are_loaded_and_unloaded_on_the_admin_port(server: Server) -> Non
         assert next(watched).status == 1
         ask(admin, "RepositoryModelUnload", unload, oip.RepositoryModelUnloadResponse)
         assert next(watched).status == 2
-        with pytest.raises(RequestError, match="no 'digits'"):
+        with pytest.raises(RequestError, match="model: 'digits' was unloaded"):
             client.score(IMAGE, model="digits")
+        index = ask(admin, "RepositoryIndex", oip.RepositoryIndexRequest(), oip.RepositoryIndexResponse)
+        assert [(model.name, model.state, model.reason) for model in index.models] == [
+            ("digits", "UNAVAILABLE", "unloaded")
+        ]
         load = oip.RepositoryModelLoadRequest(model_name="digits")
         ask(admin, "RepositoryModelLoad", load, oip.RepositoryModelLoadResponse)
         assert next(watched).status == 1

@@ -348,10 +348,22 @@ def test_a_second_signal_ends_the_server_at_once(models: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         while not server.events("draining"):
             time.sleep(0.01)
+        time.sleep(1.5 * server_module.GRACE_SECONDS)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 1
         with pytest.raises(UnavailableError):
             answer.result()
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_at_once_are_one(models: Path, second: signal.Signals) -> None:
+    """Who sends a signal to the process and to its group, or closes its terminal, takes no answer away."""
+    large = pyvips.Image.gaussnoise(5000, 5000).cast("uchar").write_to_buffer(".png", compression=0)
+    with running(models, "--max-waiting", "1") as server, occupied(server.address, large) as (answer, _):
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(second)
+        assert answer.result().response.grid.rows == 617
+        assert server.process.wait(20) == 0
 
 
 def test_reflection(server: Server) -> None:

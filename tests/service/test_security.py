@@ -5,8 +5,10 @@ import shutil
 import ssl
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -37,6 +39,7 @@ def folder(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> P
     authority.cert_pem.write_to_path(folder / "ca.pem")
     for name, certificate in (
         ("server", authority.issue_cert("localhost", "127.0.0.1")),
+        ("elsewhere", authority.issue_cert("example.org")),
         ("client", authority.issue_cert("someone@example.org", common_name="someone")),
     ):
         certificate.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
@@ -68,12 +71,17 @@ def test_tls(encrypted: Server, folder: Path) -> None:
 def test_what_keeps_a_client_from_a_server_is_said(
     encrypted: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the clear to one that speaks TLS, by another authority, and TLS to one in the clear; nobody waits for it."""
+    """In the clear to one that speaks TLS, by another authority, by another name, and TLS to one in the clear.
+
+    Nobody waits for it.
+    """
+    options = ["--tls-cert", str(folder / "elsewhere.pem"), "--tls-key", str(folder / "elsewhere-key.pem")]
     trustme.CA().cert_pem.write_to_path(folder / "other.pem")
     with Client(encrypted.address, retries=0) as client, pytest.raises(UnavailableError, match="speaks TLS closes"):
         client.models()
-    with running(MODELS) as clear:
+    with running(MODELS) as clear, running(MODELS, *options) as elsewhere:
         for address, ca, said in (
+            (elsewhere.address, "ca.pem", "is for another name"),
             (encrypted.address, "other.pem", "not signed by those that are trusted"),
             (clear.address, "ca.pem", "does not speak TLS"),
         ):
@@ -90,6 +98,21 @@ def test_one_wrong_server_of_several_keeps_nobody_from_the_others(encrypted: Ser
         with Client(servers, security=Security(ca=folder / "ca.pem")) as client:
             for _ in range(4):
                 assert client.models()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"ca": 5}, "ca: expected a Path, got 5"),
+        ({"cert": "a", "key": "b"}, "cert: expected a Path, got 'a'"),
+        ({"token": 5}, "token: expected printable ASCII"),
+    ],
+    ids=str,
+)
+def test_security_that_is_none(wrong: dict[str, Any], said: str) -> None:
+    """It is refused before anything is read."""
+    with pytest.raises(RequestError, match=said):
+        Security(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +182,10 @@ def test_certificates_that_are_renewed(authority: trustme.CA, folder: Path, tmp_
             while len(server.events("certificates")) < times:
                 time.sleep(0.05)
 
+        def stale() -> bool:
+            with urllib.request.urlopen(f"http://{server.log[0]['metrics']}/metrics", timeout=10) as response:
+                return "fullconv_stale_files 1.0" in response.read().decode()
+
         before = shown()
         assert before == cert.read_text()
         new = authority.issue_cert("localhost", "127.0.0.1")
@@ -166,9 +193,11 @@ def test_certificates_that_are_renewed(authority: trustme.CA, folder: Path, tmp_
         told(1)
         assert "those before stay: tls_cert, tls_key" in server.events("certificates")[0]["error"]
         assert shown() == before
+        assert stale()
         new.private_key_pem.write_to_path(key)
         told(2)
         assert shown() == cert.read_text() != before
+        assert not stale()
         with Client(server.address, security=Security(ca=folder / "ca.pem")) as client:
             assert client.score(IMAGE, model="digits").response.model == "digits"
         assert len(server.events("certificates")) == 2

@@ -18,6 +18,7 @@ from servers import SCORE, running
 from client import Client
 from client.images import message_of
 from protos import scoring_pb2
+from service.rpc.server import GRACE_SECONDS
 
 pytestmark = pytest.mark.extras
 
@@ -87,6 +88,7 @@ def test_a_collector_that_does_not_answer_can_be_left(monkeypatch: pytest.Monkey
                 while True:
                     socket.create_connection((host, int(port))).close()
                     time.sleep(0.01)
+            time.sleep(GRACE_SECONDS)
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(5) == 1
     assert not server.events("stopped")
