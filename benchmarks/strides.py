@@ -20,6 +20,7 @@ from dense_against_crops import convert
 from numpy.typing import NDArray
 
 from protos import model_pb2, scoring_pb2
+from service.answer import describe
 from service.engine.repository import StoredModel
 from service.images.picture import VipsPicture
 from service.limits import Limits
@@ -56,9 +57,12 @@ def score(
     """Seconds, plan and grid of one run."""
     options = scoring_pb2.ScoreOptions(stride=stride, mode=scoring_pb2.MODE_DENSE, grid=True)
     resolved = resolve(model, options)
-    plan = make_plan(model, resolved, (image.height, image.width), Limits(), pixels=1 << 40)
+    size = (image.height, image.width)
+    plan = make_plan(model, resolved, size, Limits(), pixels=1 << 40)
     picture = VipsPicture("noise", image, lambda: image)
-    run = Run(picture, model, scorer.session(model, plan.mode.position), plan, resolved)
+    run = Run(
+        picture, model, scorer.session(model, plan.mode.position), plan, resolved, describe(size, model, resolved, plan)
+    )
     start = time.monotonic()
     grid = np.concatenate([rows.scores for rows in run.bands()], dtype=np.float32)
     return time.monotonic() - start, plan, grid

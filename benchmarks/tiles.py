@@ -20,6 +20,7 @@ from dense_against_crops import convert
 from numpy.typing import NDArray
 
 from protos import scoring_pb2
+from service.answer import describe
 from service.engine.repository import StoredModel
 from service.images.picture import VipsPicture
 from service.limits import Limits
@@ -49,7 +50,9 @@ def score(
     channels = model.spec.input.channels
     image = pyvips.Image.new_from_array(np.random.default_rng(1).integers(0, 256, (side, side, channels), np.uint8))
     picture = VipsPicture("noise", image, lambda: image)
-    run = Run(picture, model, scorer.session(model, 0), plan, resolve(model, options))
+    resolved = resolve(model, options)
+    described = describe((side, side), model, resolved, plan)
+    run = Run(picture, model, scorer.session(model, 0), plan, resolved, described)
     start = time.monotonic()
     rows = [rows.scores for rows in run.bands()]
     seconds = time.monotonic() - start

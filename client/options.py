@@ -8,7 +8,7 @@ import numpy as np
 
 from client.answer import AVERAGES
 from client.errors import RequestError
-from client.images import Image, message_of
+from client.images import Image, message_of, readable
 from protos import scoring_pb2
 
 MODES = {"auto": scoring_pb2.MODE_AUTO, "dense": scoring_pb2.MODE_DENSE, "crops": scoring_pb2.MODE_CROPS}
@@ -127,7 +127,7 @@ def _several(values: Any) -> list[Any]:  # noqa: ANN401 (what somebody gave)
 
 
 def _class(name: object) -> str:
-    if not isinstance(name, (str, int, np.integer)) or isinstance(name, bool):
+    if not isinstance(name, (str, int, np.integer)) or isinstance(name, bool) or str(name) != readable(str(name)):
         raise RequestError(f"classes: expected labels or indices, got {name!r}")
     return str(name)
 

@@ -26,15 +26,17 @@ def model_request(name: str, version: str) -> scoring_pb2.GetModelRequest:
 def check_text(**fields: object) -> None:
     """Raise RequestError for what is no text, as a version that is a number."""
     for field, value in fields.items():
-        if not isinstance(value, str):
+        if not isinstance(value, str) or value != readable(value):
             raise RequestError(f"{field}: expected text, got {value!r}")
 
 
 def identified(images: Iterable[tuple[str, Image]]) -> Iterator[tuple[str, Image]]:
     """The same pairs of an id and an image; raises RequestError for what is none."""
-    if not isinstance(images, Iterable):
-        raise RequestError(f"images: expected pairs of an id and an image, got {type(images).__name__}")
-    for pair in images:
+    try:
+        pairs = iter(images)
+    except TypeError:
+        raise RequestError(f"images: expected pairs of an id and an image, got {type(images).__name__}") from None
+    for pair in pairs:
         if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
             raise RequestError(f"images: expected pairs of an id and an image, got {str(pair)[:80]!r}")
         yield pair[0], pair[1]

@@ -8,6 +8,7 @@ import random
 import time
 
 import grpc
+import numpy as np
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_status import rpc_status
 
@@ -17,6 +18,8 @@ GONE_SECONDS = (0.1, 1.0)
 """The first wait and the longest one, where a server has gone."""
 STATUS_LOST = "Internal error from Core"
 """What gRPC's asyncio calls say in place of the status, where a server ends a stream that is being written to."""
+LONGEST_TIMEOUT = 1e9
+"""Seconds; gRPC takes much more for none at all."""
 LONGEST_SECONDS = 10.0
 """The longest one where a server is busy, unless it says more."""
 
@@ -26,15 +29,17 @@ class Retries:
 
     def __init__(self, more: int, timeout: float | None) -> None:
         """Raise RequestError for numbers that are none."""
-        if not isinstance(more, int) or isinstance(more, bool) or more < 0:
+        if not isinstance(more, (int, np.integer)) or isinstance(more, bool) or more < 0:
             raise RequestError(f"retries: expected 0 or more, got {more!r}")
-        if timeout is not None and (
-            not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not timeout > 0
+        if timeout is not None and not (
+            isinstance(timeout, (int, float, np.number))
+            and not isinstance(timeout, bool)
+            and 0 < timeout <= LONGEST_TIMEOUT
         ):
-            raise RequestError(f"timeout: expected seconds above 0, or None, got {timeout!r}")
+            raise RequestError(f"timeout: expected seconds, above 0 and at most {LONGEST_TIMEOUT:g}; got {timeout!r}")
         self._more = more
         self.renew()
-        self._end = None if timeout is None else time.monotonic() + timeout
+        self._end = None if timeout is None else time.monotonic() + float(timeout)
 
     def renew(self) -> None:
         """Count from the start again, since there was an answer."""

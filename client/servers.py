@@ -16,7 +16,7 @@ RETRIES = 8
 
 
 class Servers:
-    """HOST:PORT, or several with commas between; raises RequestError if that is no address, or a number is none."""
+    """HOST:PORT, or several with commas between; raises RequestError for an address, or a number, that cannot be."""
 
     def __init__(
         self,

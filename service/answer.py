@@ -1,13 +1,18 @@
 """What an answer says besides averages, scores and times: the image, the model, the grid, the plan."""
 
+from functools import lru_cache
+
 from protos import model_pb2, scoring_pb2
 from service.engine.repository import StoredModel
 from service.options import Options
 from service.plan import Plan, View
 
+MODELS = 16
+"""Whose classes are kept as messages."""
+
 
 def describe(size: tuple[int, int], model: StoredModel, options: Options, plan: Plan) -> scoring_pb2.ScoreResponse:
-    """Everything that is known of an image of (height, width) pixels before one is decoded, but its name."""
+    """Everything that is known of an image of (height, width) pixels before one is decoded, but name and classes."""
     position = plan.mode.position
     return scoring_pb2.ScoreResponse(
         image=scoring_pb2.ImageInfo(width=size[1], height=size[0]),
@@ -16,7 +21,6 @@ def describe(size: tuple[int, int], model: StoredModel, options: Options, plan: 
         mode=plan.mode.name,
         mode_reason=plan.reason,
         grid=_grid(size, options, plan.views[0], model.spec.window),
-        classes=[scoring_pb2.Class(index=index, label=model.label(index)) for index in options.chosen],
         average=scoring_pb2.Average(of=options.average),
         parity=_parity(model.spec.parity[position]),
         plan=scoring_pb2.Plan(
@@ -26,6 +30,23 @@ def describe(size: tuple[int, int], model: StoredModel, options: Options, plan: 
             views=[_view(view, plan) for view in plan.views],
         ),
     )
+
+
+def classes(model: StoredModel, options: Options) -> scoring_pb2.ScoreResponse:
+    """The classes of an answer, and nothing else of it."""
+    return _named(model, options.chosen) if options.asked.classes else _all(model)
+
+
+@lru_cache(MODELS)
+def _all(model: StoredModel) -> scoring_pb2.ScoreResponse:
+    return _named(model, tuple(range(model.spec.output.classes)))
+
+
+def _named(model: StoredModel, chosen: tuple[int, ...]) -> scoring_pb2.ScoreResponse:
+    answer = scoring_pb2.ScoreResponse()
+    for index in chosen:
+        answer.classes.add(index=index, label=model.label(index))
+    return answer
 
 
 def _grid(size: tuple[int, int], options: Options, view: View, window: model_pb2.Size) -> scoring_pb2.GridInfo:

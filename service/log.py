@@ -20,8 +20,14 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+def _is_heard(record: logging.LogRecord) -> bool:
+    """Leave out that gRPC could not tell a client that has gone how its call ended: the request's line has it."""
+    return "ExecuteBatchError" not in record.getMessage()
+
+
 def log_to_stderr() -> None:
     """Send this program's log to standard error, and what libraries warn of."""
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_heard)
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(handlers=[handler])

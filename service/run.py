@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos import scoring_pb2
-from service.answer import describe
+from service.answer import classes
 from service.dense.reducers import Mean, highest, probabilities, top
 from service.dense.tiles import AxisBand, AxisTile
 from service.engine.engine import AHEAD, Engine, Inline
@@ -55,11 +55,11 @@ class Run:
     session: Session
     plan: Plan
     options: Options
+    described: scoring_pb2.ScoreResponse
+    """What is known of every image so planned."""
     masks: Callable[[Callable[[], None]], Mask | None] = lambda _: None
     """Begins the mask, from the top; what it is given is called now and then, and may raise to stop."""
     engine: Engine = field(default_factory=Inline)
-    described: scoring_pb2.ScoreResponse | None = None
-    """What is known of every image so planned, if somebody has it."""
     progress: Callable[[int], None] = lambda _: None
     """Told the tiles that are done, of `plan.tiles`."""
     started: float = field(default_factory=time.monotonic)
@@ -72,9 +72,9 @@ class Run:
 
     def __post_init__(self) -> None:
         """Say everything that is known before the pixels are."""
-        size = (self.picture.height, self.picture.width)
         self.response = scoring_pb2.ScoreResponse()
-        self.response.CopyFrom(self.described or describe(size, self.model, self.options, self.plan))
+        self.response.CopyFrom(self.described)
+        self.response.MergeFrom(classes(self.model, self.options))
         self.response.image.name = self.picture.name
 
     @property

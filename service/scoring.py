@@ -102,7 +102,7 @@ class Scorer:
         plan, described = self._planned(model, options, (picture.height, picture.width), allowed, rate)
         masks = _masks(picture, model, options, limits)
         session = self.registry.session(served, model, plan.mode.position)
-        return Run(picture, model, session, plan, options, masks, engine or Inline(), described)
+        return Run(picture, model, session, plan, options, described, masks, engine or Inline())
 
     def _planned(
         self, model: StoredModel, options: Options, size: tuple[int, int], pixels: int, rate: Callable[[int], float]

@@ -184,10 +184,12 @@ class Settings(BaseSettings):
                 f"listen: expected an address of this machine alone, --tls-cert and --tls-key, or --insecure; got "
                 f"{self.listen}"
             )
-        places = {"listen": self.listen, "metrics": self.metrics, "admin": self.admin}
-        for name, other in combinations([name for name, place in places.items() if place], 2):
-            if places[name] == places[other] and not str(places[name]).endswith(":0"):
-                raise ValueError(f"{name}, {other}: expected different addresses, got {places[name]} twice")
+        addresses = {"listen": self.listen, "admin": self.admin}
+        if "metrics" in self.model_fields_set:  # the default one gives way
+            addresses["metrics"] = self.metrics
+        for one, other in combinations([name for name, address in addresses.items() if address], 2):
+            if addresses[one] == addresses[other] and not str(addresses[one]).endswith(":0"):
+                raise ValueError(f"{one}, {other}: expected different addresses, got {addresses[one]} twice")
         if self.admin is not None and not is_loopback(self.admin):
             raise ValueError(f"admin: expected an address of this machine alone, got {self.admin}")
         return self
@@ -241,6 +243,8 @@ class _File(PydanticBaseSettingsSource):
         path = self.current_state.get("config")
         if path is None:
             return {}
+        if not str(path):
+            raise ConfigurationError("config: expected a path, got ''")
         try:
             text = Path(path).read_text("utf-8")
             values, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)

@@ -204,7 +204,7 @@ class Registry:
     @property
     def unloaded(self) -> list[str]:
         """Models that are not served until they are loaded."""
-        return sorted(self._unloaded)
+        return sorted(self._unloaded - {name for name, _ in self.models()})
 
     @property
     def failing(self) -> int:
@@ -232,7 +232,7 @@ class Registry:
             ready = [known for known in versions if self.state(name, known)[0]] or versions
             return NotFoundError(f"version: no {version!r} of model {name!r}; there: {', '.join(ready)}")
         if name in self._unloaded:
-            return NotFoundError(f"model: {name!r} was unloaded, until it is loaded again")
+            return NotFoundError(f"model: {name!r} was unloaded; load it again")
         names = ", ".join(dict.fromkeys(known for known, _ in self.models())) or "none"
         return NotFoundError(f"model: no {name!r}; there: {names}")
 

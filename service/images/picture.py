@@ -96,7 +96,7 @@ class VipsPicture:
     image: pyvips.Image
     load: Callable[[], pyvips.Image]
     is_whole: Callable[[], bool] = lambda: False
-    _taken: dict[tuple[int, str], pyvips.Image] = field(init=False, default_factory=dict)
+    _taken: dict[tuple[int, str], pyvips.Image] = field(init=False, default_factory=dict, compare=False, repr=False)
     """`image` as models take it, by their channels and type: each question to libvips takes a while."""
 
     @property

@@ -51,14 +51,15 @@ class Tokens:
         try:
             status = self.path.stat()
             if (status.st_mtime_ns, status.st_size) == self._seen:
+                self._failed = ""  # what was read before is back
                 return
             self._names, self._seen = _read(self.path)
             self._failed = ""
             log.info("tokens", extra={"record": {"tokens": len(self._names)}})
         except (OSError, TokenFileError) as error:
-            if str(error) != self._failed:
+            said, self._failed = self._failed, str(error)
+            if said != self._failed:
                 log.error("tokens", extra={"record": {"error": f"the tokens before stay: {error}"}})
-            self._failed = str(error)
 
     def name(self, token: str) -> str | None:
         """Whose a token is, compared in constant time."""

@@ -48,15 +48,16 @@ class Certificates:
         """Read the files again if they have changed; what cannot be used changes nothing, and the log says so once."""
         seen = self._stamp()
         if seen == self._seen:
+            self._failed = ""  # what was read before is back
             return
         try:
             self._new.append(self._read())
             self._seen, self._failed = seen, ""
             log.info("certificates")
         except CertificateError as error:  # it may pass without a change of the files
-            if str(error) != self._failed:
+            said, self._failed = self._failed, str(error)
+            if said != self._failed:
                 log.error("certificates", extra={"record": {"error": f"those before stay: {error}"}})
-            self._failed = str(error)
 
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
         """What gRPC asks for at each connection: new ones, or nothing."""

@@ -3,11 +3,15 @@
 Probes that speak no gRPC, or no TLS, have the second: 200 SERVING, or 503 NOT_SERVING.
 """
 
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from threading import Thread
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from prometheus_client import make_wsgi_app, start_http_server
+from prometheus_client import make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from service import metrics
 from service.log import log
@@ -24,21 +28,37 @@ async def exported(
     if address is None:
         yield {}
         return
-    host, _, port = address.rpartition(":")
     try:
-        server, thread = start_http_server(int(port), host.strip("[]"), metrics.REGISTRY)
+        server = _listening(address, _application(is_serving))
     except OSError as error:
         if optional:
             log.warning("no metrics", extra={"record": {"error": f"cannot listen on {address}: {error.strerror}"}})
             yield {}
             return
         raise OSError(f"metrics: cannot listen on {address}: {error.strerror}; is the port taken?") from None
-    server.set_app(_application(is_serving))
+    thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
-        yield {"metrics": f"{host}:{server.server_port}"}
+        yield {"metrics": f"{address.rpartition(':')[0]}:{server.server_port}"}
     finally:
         server.shutdown()
         thread.join()
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing of each request."""
+
+
+def _listening(address: str, application: WSGIApplication) -> WSGIServer:
+    """Listen on HOST:PORT, each request in a thread of its own; raises OSError."""
+    host, _, port = address.rpartition(":")
+    family, *_, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+
+    class Server(ThreadingWSGIServer):
+        address_family = family
+
+    return make_server(str(place[0]), int(place[1]), application, Server, _Quiet)
 
 
 def _application(is_serving: Callable[[], bool]) -> WSGIApplication:

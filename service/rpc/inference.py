@@ -185,8 +185,9 @@ class InferenceServicer:
             if ready or not request.ready:
                 state = "READY" if ready else "UNAVAILABLE"
                 response.models.add(name=name, version=number, state=state, reason=reason)
-        for name in self._registry.unloaded if not request.ready else ():
-            response.models.add(name=name, state="UNAVAILABLE", reason="unloaded")
+        if not request.ready:
+            for name in self._registry.unloaded:
+                response.models.add(name=name, state="UNAVAILABLE", reason="unloaded")
         return response
 
     async def _load(self, request: oip.RepositoryModelLoadRequest, call: Call) -> oip.RepositoryModelLoadResponse:

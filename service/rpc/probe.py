@@ -1,6 +1,7 @@
 """Asks a server on its metrics' port whether it serves: `python -m service.rpc.probe 127.0.0.1:8501`, exit status 0."""
 
 import sys
+from contextlib import closing
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 
@@ -9,10 +10,10 @@ SECONDS, HEALTH = 3, "/health"
 
 def is_serving(address: str) -> bool:
     """Whether a server with its metrics at HOST:PORT answers, and says that it serves."""
-    connection = HTTPConnection(address, timeout=SECONDS)
     try:
-        connection.request("GET", HEALTH)
-        return connection.getresponse().status == HTTPStatus.OK
+        with closing(HTTPConnection(address, timeout=SECONDS)) as connection:
+            connection.request("GET", HEALTH)
+            return connection.getresponse().status == HTTPStatus.OK
     except (OSError, HTTPException):
         return False
 

@@ -71,8 +71,8 @@ async def serve(settings: Settings) -> None:
     admission, calls = Admission(limits), Calls(Access(tokens), traces, idle=limits.idle_seconds)
     spool = Spool(settings.spool, limits.spool_bytes)
     scoring = ScoringServicer(Scorer(registry, limits, Shelf(settings.images)), scheduler, admission, spool, calls)
-    access = [files for files in (tokens, certificates) if files]
-    metrics.watch(admission, scheduler, registry, lambda: sum(files.stale for files in access))
+    renewed = [files for files in (tokens, certificates) if files]
+    metrics.watch(admission, scheduler, registry, lambda: sum(files.stale for files in renewed))
     checks = health.aio.HealthServicer()
     models = Models(registry, checks)
     await checks.set("", health_pb2.HealthCheckResponse.NOT_SERVING)  # not yet
@@ -87,7 +87,7 @@ async def serve(settings: Settings) -> None:
         if settings.admin:
             admin = InferenceServicer(scoring, registry, calls, changed=models.show)
             looks["admin"] = await running.enter_async_context(administered(settings.admin, admin))
-        for files in access:
+        for files in renewed:
             await running.enter_async_context(repeated(partial(asyncio.to_thread, files.refresh), FILES_SECONDS))
         await running.enter_async_context(repeated(Rest(registry, calls).look, REST_SECONDS))
         await server.start()

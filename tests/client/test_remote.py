@@ -64,6 +64,8 @@ def same(one: Answer, other: Answer) -> None:
         ({"stride": True}, "stride: expected 1 to 4294967295, got True"),
         ({"priority": 3}, "priority: expected low or normal or high, got 3"),
         ({"version": 1}, "version: expected text, got 1"),
+        ({"version": "\udc80"}, "version: expected text, got"),
+        ({"classes": ["\udc80"]}, "classes: expected labels or indices, got"),
         ({"roi": (0, 0, 1 << 32, 1)}, "roi: expected 0 to"),
         ({"roi": (1, 2)}, "roi: expected x, y, width, height; got"),
     ],
@@ -180,11 +182,12 @@ def test_addresses_that_are_none(name: Any) -> None:  # noqa: ANN401
     [
         ({"retries": -1}, "retries: expected 0 or more, got -1"),
         ({"retries": "2"}, "retries: expected 0 or more, got '2'"),
-        ({"timeout": "1"}, "timeout: expected seconds above 0, or None, got '1'"),
-        ({"timeout": True}, "timeout: expected seconds above 0, or None, got True"),
+        ({"timeout": "1"}, "timeout: expected seconds, above 0 and at most 1e+09; got '1'"),
+        ({"timeout": True}, "timeout: expected seconds, above 0 and at most 1e+09; got True"),
         ({"security": "tls"}, "security: expected Security(...), got 'tls'"),
-        ({"timeout": 0}, "timeout: expected seconds above 0, or None, got 0"),
-        ({"timeout": float("nan")}, "timeout: expected seconds above 0, or None, got nan"),
+        ({"timeout": 0}, "timeout: expected seconds, above 0 and at most 1e+09; got 0"),
+        ({"timeout": float("inf")}, "timeout: expected seconds, above 0 and at most 1e+09; got inf"),
+        ({"timeout": float("nan")}, "timeout: expected seconds, above 0 and at most 1e+09; got nan"),
     ],
     ids=str,
 )
@@ -226,7 +229,7 @@ def test_clients_that_were_closed_say_so(server: Server) -> None:
 
 def test_times_that_are_none() -> None:
     """So are those of one call."""
-    with Client("127.0.0.1:1") as client, pytest.raises(RequestError, match="timeout: expected seconds above 0"):
+    with Client("127.0.0.1:1") as client, pytest.raises(RequestError, match="timeout: expected seconds, above 0"):
         client.score(noise(80, 80, 1), model="digits", timeout=-1)
 
 

@@ -12,16 +12,22 @@ log_to_stderr()
 log.info("listening", extra={"record": {"address": "a"}})
 logging.getLogger("asyncio").error("never\\nretrieved")
 logging.getLogger("library").info("nothing")
+for what in ("ExecuteBatchError", "ValueError"):
+    logging.getLogger("grpc._cython.cygrpc").error("%s raised in core by servicer method [/Score]", what)
 warnings.warn("old", DeprecationWarning)
 """
 
 
 def test_what_libraries_warn_of_is_json_too() -> None:
-    """Their warnings and errors are one line each, with their logger; what they say beside that is left out."""
+    """Their warnings and errors are one line each, with their logger; what they say beside that is left out.
+
+    So is that gRPC could not send a status to a client that has gone.
+    """
     command = [sys.executable, "-W", "always", "-c", SPEAKERS]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
-    own, error, warning = (json.loads(line) for line in said)
+    own, error, grpc, warning = (json.loads(line) for line in said)
     assert (own["event"], own["address"], "logger" in own) == ("listening", "a", False)
     assert (error["event"], error["level"], error["logger"]) == ("never\nretrieved", "ERROR", "asyncio")
+    assert grpc["event"] == "ValueError raised in core by servicer method [/Score]"
     assert (warning["level"], warning["logger"]) == ("WARNING", "py.warnings")
     assert "DeprecationWarning: old" in warning["event"]

@@ -293,14 +293,13 @@ def test_health_says_not_serving_while_draining(models: Path) -> None:
 
 def test_a_server_whose_loop_hangs_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a probe is told comes from the loop that answers calls."""
-    monkeypatch.setattr(server_module, "HEALTH_SECONDS", 0.05)
 
     async def hang() -> tuple[bool, bool]:
         asks = server_module.health_of(health.aio.HealthServicer())
-        with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(asks)
-            before = asked.result(10)  # and not the loop, meanwhile
-        return before, await asyncio.to_thread(asks)
+        with ThreadPoolExecutor(1) as pool, monkeypatch.context() as hurried:
+            hurried.setattr(server_module, "HEALTH_SECONDS", 0.05)
+            asked = pool.submit(asks).result(10)  # and not the loop, meanwhile
+        return asked, await asyncio.to_thread(asks)
 
     assert asyncio.run(hang()) == (False, True)
 
@@ -355,12 +354,14 @@ def test_a_second_signal_ends_the_server_at_once(models: Path) -> None:
             answer.result()
 
 
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGHUP])
-def test_signals_at_once_are_one(models: Path, second: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("first", "second"), [(signal.SIGTERM, signal.SIGHUP), (signal.SIGHUP, signal.SIGINT)], ids=str
+)
+def test_signals_at_once_are_one(models: Path, first: signal.Signals, second: signal.Signals) -> None:
     """Who sends a signal to the process and to its group, or closes its terminal, takes no answer away."""
     large = pyvips.Image.gaussnoise(5000, 5000).cast("uchar").write_to_buffer(".png", compression=0)
     with running(models, "--max-waiting", "1") as server, occupied(server.address, large) as (answer, _):
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(first)
         server.process.send_signal(second)
         assert answer.result().response.grid.rows == 617
         assert server.process.wait(20) == 0

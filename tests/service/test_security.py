@@ -168,7 +168,10 @@ def test_certificates_that_are_none(folder: Path, wrong: dict[str, str], said: s
 
 
 def test_certificates_that_are_renewed(authority: trustme.CA, folder: Path, tmp_path: Path) -> None:
-    """The next connection gets them; a pair that does not fit changes nothing, and the log says so once."""
+    """The next connection gets them; a pair that does not fit changes nothing, as the log says and the metrics.
+
+    Where the files are again what they were, all is well.
+    """
     cert, key = tmp_path / "server.pem", tmp_path / "server-key.pem"
     shutil.copy(folder / "server.pem", cert)
     shutil.copy(folder / "server-key.pem", key)
@@ -189,18 +192,24 @@ def test_certificates_that_are_renewed(authority: trustme.CA, folder: Path, tmp_
         before = shown()
         assert before == cert.read_text()
         new = authority.issue_cert("localhost", "127.0.0.1")
+        cert.rename(tmp_path / "kept.pem")
         new.cert_chain_pems[0].write_to_path(cert)
         told(1)
         assert "those before stay: tls_cert, tls_key" in server.events("certificates")[0]["error"]
         assert shown() == before
         assert stale()
-        new.private_key_pem.write_to_path(key)
+        (tmp_path / "kept.pem").replace(cert)
+        while stale():
+            time.sleep(0.05)
+        new.cert_chain_pems[0].write_to_path(cert)
         told(2)
+        new.private_key_pem.write_to_path(key)
+        told(3)
         assert shown() == cert.read_text() != before
         assert not stale()
         with Client(server.address, security=Security(ca=folder / "ca.pem")) as client:
             assert client.score(IMAGE, model="digits").response.model == "digits"
-        assert len(server.events("certificates")) == 2
+        assert len(server.events("certificates")) == 3
 
 
 def line(name: str, token: str) -> str:
@@ -239,6 +248,19 @@ def test_tokens(tmp_path: Path) -> None:
     assert [line["client"] for line in lines if line["code"] == "OK"] == ["anna", "bert", "carl", "carl"]
     assert {line["code"] for line in lines} == {"OK", "UNAUTHENTICATED"}
     assert not [line for line in server.log if "third" in str(line)]
+
+
+def test_tokens_that_are_back_are_not_stale(tmp_path: Path) -> None:
+    """A file that was away for a while is what it was."""
+    file = tmp_path / "tokens"
+    file.write_text(line("anna", "first"))
+    tokens = Tokens(file)
+    file.rename(tmp_path / "away")
+    tokens.refresh()
+    assert tokens.stale
+    (tmp_path / "away").rename(file)
+    tokens.refresh()
+    assert not tokens.stale
 
 
 @pytest.mark.parametrize("method", ["Score", "ScoreLarge", "ScoreMany", "ListModels", "GetModel"])

@@ -69,7 +69,12 @@ def test_wrong_settings_name_themselves(file: Path, text: str, said: str) -> Non
         read_settings(["--config", str(file)])
 
 
-@pytest.mark.parametrize("name", ["IMAGES", "TOKENS", "TLS_CERT", "SPOOL"])
+def test_the_default_address_of_the_metrics_gives_way() -> None:
+    """Nobody asked for it."""
+    assert read_settings(["--models", "x", "--listen", "127.0.0.1:8501"]).listen == "127.0.0.1:8501"
+
+
+@pytest.mark.parametrize("name", ["IMAGES", "TOKENS", "TLS_CERT", "SPOOL", "CONFIG"])
 def test_variables_that_are_empty_are_no_directory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is not where the server happens to be started."""
     monkeypatch.setenv(f"FULLCONV_{name}", "")
