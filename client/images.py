@@ -1,5 +1,6 @@
 """Images as messages: files, encoded bytes and arrays."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,21 +31,24 @@ class Pixels(Protocol):
 
 
 Image = str | Path | bytes | NDArray[np.uint8] | NDArray[np.uint16]
-"""A file's path, an encoded file, or pixels (height, width) or (height, width, channels): white is 255 or 65535."""
+"""A path, an encoded file, or pixels (height, width) or (height, width, channels): white is 255 or 65535."""
 
 
-def message_of(image: Image) -> scoring_pb2.Image:
-    """An image as a message; raises ImageError if its file cannot be read, or an array is no image."""
+def message_of(image: Image, name: str = "image") -> scoring_pb2.Image:
+    """An image as a message; raises ImageError, by a name, if its file cannot be read, or an array is no image."""
     if isinstance(image, bytes):
         return scoring_pb2.Image(encoded=image)
     if isinstance(image, np.ndarray):
-        return scoring_pb2.Image(raw=raw_message(image))
+        return scoring_pb2.Image(raw=raw_message(image, name))
     if not isinstance(image, (str, os.PathLike)):
         raise ImageError(
-            f"image: expected a path, an encoded file's bytes or a numpy array, got {type(image).__name__}"
+            f"{name}: expected a path, an encoded file's bytes or a numpy array, got {type(image).__name__}"
         )
     path = Path(image)
     try:
+        pixels = open_array(path)
+        if pixels is not None:
+            return scoring_pb2.Image(name=readable(path.name), raw=raw_message(pixels, str(path)))
         return scoring_pb2.Image(name=readable(path.name), encoded=path.read_bytes())
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
@@ -57,19 +61,19 @@ def readable(name: str) -> str:
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
-def raw_message(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> scoring_pb2.RawImage:
+def raw_message(pixels: Pixels, name: str) -> scoring_pb2.RawImage:
     """An array as a message; raises ImageError if it is no image."""
-    check_pixels(pixels, "image")
-    if pixels.nbytes >= MESSAGE_BYTES:  # before it is copied
+    check_pixels(pixels, name)
+    dtype = np.dtype(pixels.dtype)
+    size = math.prod(pixels.shape) * dtype.itemsize
+    if size >= MESSAGE_BYTES:  # before it is read
         raise ImageError(
-            f"image: expected less than {MESSAGE_BYTES} bytes, which is the most that one message holds, got "
-            f"{pixels.nbytes}: use score_large"
+            f"{name}: expected less than {MESSAGE_BYTES} bytes, which is the most that one message holds, got "
+            f"{size}: use score_large"
         )
     height, width, channels = (*pixels.shape, 1)[:3]
-    little = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
-    return scoring_pb2.RawImage(
-        height=height, width=width, channels=channels, dtype=pixels.dtype.name, data=little.tobytes()
-    )
+    little = np.ascontiguousarray(read_rows(pixels, 0, height, name), dtype.newbyteorder("<"))
+    return scoring_pb2.RawImage(height=height, width=width, channels=channels, dtype=dtype.name, data=little.tobytes())
 
 
 def open_array(path: Path) -> Pixels | None:

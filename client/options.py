@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.answer import AVERAGES
 from client.errors import RequestError
@@ -40,7 +41,7 @@ class Options(TypedDict, total=False):
     """Whether there is one more row and column of windows, flush with the image's edge: "anchor"."""
     roi: tuple[int, int, int, int]
     """x, y, width, height: only windows inside."""
-    mask: Image | Literal["otsu"]
+    mask: Image | NDArray[np.bool_] | Literal["otsu"]
     """Only windows all of whose pixels are not 0 in an image of the same size; or that are not background: "otsu"."""
     flip: bool
     """Average with the mirrored image."""
@@ -95,12 +96,14 @@ def options_message(options: Options) -> scoring_pb2.ScoreOptions:
     return message
 
 
-def set_mask(message: scoring_pb2.ScoreOptions, mask: Image | Literal["otsu"]) -> None:
+def set_mask(message: scoring_pb2.ScoreOptions, mask: Image | NDArray[np.bool_] | Literal["otsu"]) -> None:
     """Take a mask: "otsu", or an image; raises ImageError if its file cannot be read."""
     if isinstance(mask, str) and mask == "otsu":
         message.mask_otsu = True
-    else:
-        message.mask_image.CopyFrom(message_of(mask))
+        return
+    if isinstance(mask, np.ndarray) and mask.dtype == np.bool_:
+        mask = mask.astype(np.uint8)
+    message.mask_image.CopyFrom(message_of(cast("Image", mask), "mask"))
 
 
 def scale_message(scale: int | str) -> scoring_pb2.Scale:

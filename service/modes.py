@@ -165,7 +165,7 @@ def choose(model: StoredModel, options: Options) -> tuple[list[Mode], str]:
     if dense is None:
         raise CapabilityError(
             f"stride: expected a divisor or a multiple of {_text(model.strides[0])} pixels, or a stride of model "
-            f"{model.name!r}'s files ({', '.join(map(_text, model.strides))}), got {_text(options.stride)}; "
+            f"{model.name!r} ({', '.join(map(_text, model.strides))}), got {_text(options.stride)}; "
             "mode crops takes any"
         )
     if options.mode == "dense":

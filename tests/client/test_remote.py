@@ -92,6 +92,25 @@ def test_images_that_cannot_be(server: Server, image: Any, said: str) -> None:  
         client.score(image, model="digits")
 
 
+def test_arrays_and_masks_by_path_or_not(server: Server, tmp_path: Path) -> None:
+    """A .npy file is its array, as an image and as a mask; a mask of truths is one of numbers."""
+    image, mask = noise(90, 100, 1), np.zeros((90, 100), np.bool_)
+    mask[:80] = True
+    np.save(tmp_path / "image.npy", image)
+    np.save(tmp_path / "mask.npy", mask.astype(np.uint8))
+    with Client(server.address) as client:
+        answers = [
+            client.score(one, model="digits", mask=other, grid=True)
+            for one in (image, tmp_path / "image.npy")
+            for other in (mask, mask.astype(np.uint8) * 255, tmp_path / "mask.npy")
+        ]
+        for answer in answers:
+            assert answer.response.scored_cells == 2 * 4
+            np.testing.assert_array_equal(answer.grid, answers[0].grid)
+        with pytest.raises(ImageError, match=r"mask: expected .height, width"):
+            client.score(image, model="digits", mask=mask.astype(float))
+
+
 @pytest.mark.parametrize("image", [None, b"a file"], ids=["none", "bytes"])
 def test_large_images_that_cannot_be(server: Server, image: Any) -> None:  # noqa: ANN401
     """They are refused here too."""
