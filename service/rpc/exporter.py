@@ -35,7 +35,7 @@ async def exported(
             log.warning("no metrics", extra={"record": {"error": f"cannot listen on {address}: {error.strerror}"}})
             yield {}
             return
-        raise OSError(f"metrics: cannot listen on {address}: {error.strerror}; is the port taken?") from None
+        raise OSError(f"metrics: cannot listen on {address}: {error.strerror}") from None
     thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
     try:

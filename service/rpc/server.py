@@ -81,7 +81,8 @@ async def serve(settings: Settings) -> None:
     inference = InferenceServicer(scoring, registry, calls)
     names = _add(server, scoring, inference, checks)
     async with AsyncExitStack() as running:
-        address, signals = _bind(server, settings.listen, certificates and certificates.credentials()), _signals()
+        credentials = certificates.credentials() if certificates else None
+        address, signals = _bind(server, "listen", settings.listen, credentials), _signals()
         optional = "metrics" not in settings.model_fields_set
         looks = await running.enter_async_context(exported(settings.metrics, health_of(checks), optional=optional))
         if settings.admin:
@@ -177,7 +178,7 @@ async def administered(address: str, servicer: InferenceServicer) -> AsyncIterat
     """Load and unload models on HOST:PORT as long as the block, and say where."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers([servicer.handlers()])
-    bound = _bind(server, address, None)
+    bound = _bind(server, "admin", address)
     await server.start()
     try:
         yield bound
@@ -295,14 +296,17 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     return options
 
 
-def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
-    """Listen; returns the address with the port that was given."""
+def _bind(
+    server: grpc.aio.Server, setting: str, address: str, credentials: grpc.ServerCredentials | None = None
+) -> str:
+    """Listen; returns the address with the port that was given. Raises OSError, naming the setting."""
     try:
-        port = server.add_secure_port(listen, credentials) if credentials else server.add_insecure_port(listen)
+        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError as error:
         reason = str(error).partition(";")[0]  # then follows how to see gRPC's own log
-        raise OSError(f"listen: cannot listen on {listen}: {reason}; is the port taken?") from None
-    return f"{listen.rpartition(':')[0]}:{port}"
+        way_out = "is the port taken, or the host another machine's?"
+        raise OSError(f"{setting}: cannot listen on {address}: {reason}; {way_out}") from None
+    return f"{address.rpartition(':')[0]}:{port}"
 
 
 def _signals() -> asyncio.Queue[None]:
