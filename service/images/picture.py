@@ -210,7 +210,8 @@ class VipsRows:
     together = 16
 
     def __init__(self, name: str, image: pyvips.Image) -> None:
-        self._name, self._width, self._bands = name, image.width, image.bands
+        self._name, self._image = name, image  # an image knows what its memory belongs to, a region does not
+        self._width, self._bands = image.width, image.bands
         self._dtype = np.float32 if image.format == "float" else np.uint8
         self._region = pyvips.Region.new(image)  # one for all reads: it goes on where the last one ended
 

@@ -1,7 +1,9 @@
 """Pixels as a model wants them, from files as people have them."""
 
+import gc
 import subprocess
 import sys
+import weakref
 from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
@@ -18,7 +20,7 @@ from PIL import Image
 from protos import model_pb2
 from service.errors import ImageError, LimitError
 from service.images.arrays import ArrayPicture
-from service.images.picture import Picture, VipsPicture, check_size, open_bytes, open_file
+from service.images.picture import Picture, RawPicture, VipsPicture, check_size, open_bytes, open_file
 from service.images.rows import Scaled, strips
 
 RGB = model_pb2.Input(channels=3, dtype="uint8")
@@ -293,3 +295,15 @@ def test_arrays_follow_the_same_rules() -> None:
         assert_array_equal(pixels_of(opened(encode(pixels, ".tif")), wanted), pixels_of(array, wanted))
     with pytest.raises(ImageError, match="dtype: expected uint8 or uint16, got 'float32'"):
         ArrayPicture("image", (4, 4, 1), "float32", lambda: Sliced(np.zeros((4, 4, 1))))
+
+
+def test_rows_hold_what_they_read() -> None:
+    """Pixels in memory are there as long as their rows, which a thread may still read when the picture is gone."""
+    pixels = noise(90, 100, 3)
+    held = weakref.ref(pixels)
+    expected = np.round(pixels @ [0.299, 0.587, 0.114])[:40, :, None]
+    rows = RawPicture("i", pixels).rows(model_pb2.Input(channels=1, dtype="uint8"))
+    del pixels
+    gc.collect()
+    assert held() is not None
+    assert_array_equal(rows.read(0, 40), expected)
