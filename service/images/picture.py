@@ -210,15 +210,18 @@ class VipsRows:
     together = 16
 
     def __init__(self, name: str, image: pyvips.Image) -> None:
-        self._name, self._image = name, image  # an image knows what its memory belongs to, a region does not
+        self._name, self._image = name, image
         self._width, self._bands = image.width, image.bands
         self._dtype = np.float32 if image.format == "float" else np.uint8
-        self._region = pyvips.Region.new(image)  # one for all reads: it goes on where the last one ended
 
     def read(self, first: int, stop: int) -> Pixels:
         """Rows [first, stop) as (rows, width, channels); raises ImageError if they cannot be decoded."""
         with _said_as(self._name):
-            data = self._region.fetch(0, first, self._width, stop - first)
+            region = pyvips.Region.new(self._image)
+            try:
+                data = region.fetch(0, first, self._width, stop - first)
+            finally:  # whoever holds an error may end in another thread, and a region is in the cache of this one
+                pyvips.ffi.release(region.pointer)
         return cast("Pixels", np.frombuffer(data, self._dtype).reshape(stop - first, self._width, self._bands))
 
 

@@ -307,3 +307,27 @@ def test_rows_hold_what_they_read() -> None:
     gc.collect()
     assert held() is not None
     assert_array_equal(rows.read(0, 40), expected)
+
+
+@pytest.mark.parametrize("stop", [16, 300], ids=["rows", "damage"])
+def test_regions_end_where_they_were_used(stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A region ends with each read, whoever holds its error: libvips keeps it in a cache of the thread that reads."""
+    ended: list[object] = []
+    new = pyvips.Region.new
+
+    def watched(image: pyvips.Image) -> pyvips.Region:
+        region = new(image)
+        unref = region.pointer
+        region.pointer = pyvips.ffi.gc(unref, lambda _: ended.append(pyvips.ffi.release(unref)))
+        return region
+
+    monkeypatch.setattr(pyvips.Region, "new", watched)
+    data = png(noise(300, 300, 3))
+    rows = open_bytes(data[: len(data) // 2], name="i").rows(model_pb2.Input(channels=3, dtype="uint8"))
+    kept = []
+    try:
+        kept.append(rows.read(0, stop))
+    except ImageError as error:
+        kept.append(error)
+    assert isinstance(kept[0], ImageError) == (stop == 300)
+    assert len(ended) == 1
