@@ -32,10 +32,10 @@ class Servers:
         if not isinstance(security, Security):
             raise RequestError(f"security: expected Security(...), got {security!r}")
         Retries(retries, timeout)  # what is wrong with them is said now, and not at the first call
-        self._channels = channels(names, security, insecure, secure)
+        self.channels = channels(names, security, insecure, secure)
         self.metadata = security.metadata
         """What every call carries."""
-        self._stubs = [scoring_pb2_grpc.ScoringStub(channel) for channel in self._channels]
+        self._stubs = [scoring_pb2_grpc.ScoringStub(channel) for channel in self.channels]
         self._turns = count()
         self._lost = False
 
@@ -49,11 +49,11 @@ class Servers:
     def close(self) -> list[Any]:
         """Ask nobody any longer; returns the channels, which are to be closed."""
         self._stubs = []
-        return self._channels
+        return self.channels
 
     def retries(self, timeout: float | None) -> Retries:
         """As many as there are; while no server was found the last time, each is asked once."""
-        more = min(self._more, len(self._channels) - 1) if self._lost else self._more
+        more = min(self._more, len(self.channels) - 1) if self._lost else self._more
         return Retries(more, self._timeout if timeout is None else timeout)
 
     def found(self) -> None:
@@ -64,7 +64,7 @@ class Servers:
         """Seconds to wait before the next try; raises what the error means if there is none."""
         untrusted = any(words in (error.details() or "") for words in UNTRUSTED)
         try:
-            return retries.after(error, of=len(self._channels) if untrusted else None)
+            return retries.after(error, of=len(self.channels) if untrusted else None)
         except grpc.RpcError:
             self._lost = error.code() is grpc.StatusCode.UNAVAILABLE
             raise self.error(error) from None
