@@ -220,7 +220,7 @@ class VipsRows:
             region = pyvips.Region.new(self._image)
             try:
                 data = region.fetch(0, first, self._width, stop - first)
-            finally:  # whoever holds an error may end in another thread, and a region is in the cache of this one
+            finally:  # an error that holds it may end in another thread, and its pixels are in a cache of this one
                 pyvips.ffi.release(region.pointer)
         return cast("Pixels", np.frombuffer(data, self._dtype).reshape(stop - first, self._width, self._bands))
 
