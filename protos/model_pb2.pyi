@@ -77,16 +77,18 @@ class Input(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., layout: _Optional[str] = ..., channels: _Optional[int] = ..., order: _Optional[str] = ..., preprocessing: _Optional[_Union[Preprocessing, _Mapping]] = ...) -> None: ...
 
 class Preprocessing(_message.Message):
-    __slots__ = ("scale", "mean", "std", "order")
+    __slots__ = ("scale", "mean", "std", "order", "dtype")
     SCALE_FIELD_NUMBER: _ClassVar[int]
     MEAN_FIELD_NUMBER: _ClassVar[int]
     STD_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     scale: float
     mean: _containers.RepeatedScalarFieldContainer[float]
     std: _containers.RepeatedScalarFieldContainer[float]
     order: str
-    def __init__(self, scale: _Optional[float] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., order: _Optional[str] = ...) -> None: ...
+    dtype: str
+    def __init__(self, scale: _Optional[float] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., order: _Optional[str] = ..., dtype: _Optional[str] = ...) -> None: ...
 
 class Output(_message.Message):
     __slots__ = ("name", "kind", "classes")
@@ -125,34 +127,46 @@ class Cost(_message.Message):
     def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., multiply_adds_per_cell: _Optional[float] = ..., multiply_adds_per_crop: _Optional[float] = ..., activation_bytes_per_pixel: _Optional[float] = ..., multiply_adds_per_window: _Optional[float] = ..., multiply_adds_per_row: _Optional[float] = ..., multiply_adds_per_column: _Optional[float] = ...) -> None: ...
 
 class Parity(_message.Message):
-    __slots__ = ("stride", "native", "interior", "border", "exact", "precision")
+    __slots__ = ("stride", "native", "interior", "border", "exact", "precision", "images", "small_images", "overall")
     STRIDE_FIELD_NUMBER: _ClassVar[int]
     NATIVE_FIELD_NUMBER: _ClassVar[int]
     INTERIOR_FIELD_NUMBER: _ClassVar[int]
     BORDER_FIELD_NUMBER: _ClassVar[int]
     EXACT_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    SMALL_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    OVERALL_FIELD_NUMBER: _ClassVar[int]
     stride: Size
     native: Difference
     interior: Difference
     border: Difference
     exact: bool
     precision: Difference
-    def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., native: _Optional[_Union[Difference, _Mapping]] = ..., interior: _Optional[_Union[Difference, _Mapping]] = ..., border: _Optional[_Union[Difference, _Mapping]] = ..., exact: _Optional[bool] = ..., precision: _Optional[_Union[Difference, _Mapping]] = ...) -> None: ...
+    images: int
+    small_images: int
+    overall: Difference
+    def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., native: _Optional[_Union[Difference, _Mapping]] = ..., interior: _Optional[_Union[Difference, _Mapping]] = ..., border: _Optional[_Union[Difference, _Mapping]] = ..., exact: _Optional[bool] = ..., precision: _Optional[_Union[Difference, _Mapping]] = ..., images: _Optional[int] = ..., small_images: _Optional[int] = ..., overall: _Optional[_Union[Difference, _Mapping]] = ...) -> None: ...
 
 class Difference(_message.Message):
-    __slots__ = ("windows", "max_abs", "median_abs", "relative_l2", "top_class_agreement")
+    __slots__ = ("windows", "max_abs", "median_abs", "relative_l2", "top_class_agreement", "p99_abs", "agreement_low", "agreement_high")
     WINDOWS_FIELD_NUMBER: _ClassVar[int]
     MAX_ABS_FIELD_NUMBER: _ClassVar[int]
     MEDIAN_ABS_FIELD_NUMBER: _ClassVar[int]
     RELATIVE_L2_FIELD_NUMBER: _ClassVar[int]
     TOP_CLASS_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    P99_ABS_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENT_LOW_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENT_HIGH_FIELD_NUMBER: _ClassVar[int]
     windows: int
     max_abs: float
     median_abs: float
     relative_l2: float
     top_class_agreement: float
-    def __init__(self, windows: _Optional[int] = ..., max_abs: _Optional[float] = ..., median_abs: _Optional[float] = ..., relative_l2: _Optional[float] = ..., top_class_agreement: _Optional[float] = ...) -> None: ...
+    p99_abs: float
+    agreement_low: float
+    agreement_high: float
+    def __init__(self, windows: _Optional[int] = ..., max_abs: _Optional[float] = ..., median_abs: _Optional[float] = ..., relative_l2: _Optional[float] = ..., top_class_agreement: _Optional[float] = ..., p99_abs: _Optional[float] = ..., agreement_low: _Optional[float] = ..., agreement_high: _Optional[float] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("format", "sha256", "producer")

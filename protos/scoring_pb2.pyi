@@ -100,7 +100,7 @@ class RawImage(_message.Message):
     def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., channels: _Optional[int] = ..., dtype: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ScoreOptions(_message.Message):
-    __slots__ = ("average", "top", "classes", "grid", "stride", "mode", "border", "region", "mask_image", "mask_otsu", "flip", "scales", "grid_as", "grid_top", "plan_only", "priority")
+    __slots__ = ("average", "top", "classes", "grid", "stride", "mode", "border", "region", "mask_image", "mask_otsu", "flip", "scales", "grid_as", "grid_top", "plan_only", "priority", "bands", "page")
     AVERAGE_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +117,8 @@ class ScoreOptions(_message.Message):
     GRID_TOP_FIELD_NUMBER: _ClassVar[int]
     PLAN_ONLY_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    BANDS_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
     average: AverageOf
     top: int
     classes: _containers.RepeatedScalarFieldContainer[str]
@@ -133,7 +135,9 @@ class ScoreOptions(_message.Message):
     grid_top: int
     plan_only: bool
     priority: Priority
-    def __init__(self, average: _Optional[_Union[AverageOf, str]] = ..., top: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., grid: _Optional[bool] = ..., stride: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., border: _Optional[_Union[Border, str]] = ..., region: _Optional[_Union[Region, _Mapping]] = ..., mask_image: _Optional[_Union[Image, _Mapping]] = ..., mask_otsu: _Optional[bool] = ..., flip: _Optional[bool] = ..., scales: _Optional[_Iterable[_Union[Scale, _Mapping]]] = ..., grid_as: _Optional[_Union[GridAs, str]] = ..., grid_top: _Optional[int] = ..., plan_only: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+    bands: _containers.RepeatedScalarFieldContainer[int]
+    page: int
+    def __init__(self, average: _Optional[_Union[AverageOf, str]] = ..., top: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., grid: _Optional[bool] = ..., stride: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., border: _Optional[_Union[Border, str]] = ..., region: _Optional[_Union[Region, _Mapping]] = ..., mask_image: _Optional[_Union[Image, _Mapping]] = ..., mask_otsu: _Optional[bool] = ..., flip: _Optional[bool] = ..., scales: _Optional[_Iterable[_Union[Scale, _Mapping]]] = ..., grid_as: _Optional[_Union[GridAs, str]] = ..., grid_top: _Optional[int] = ..., plan_only: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ..., bands: _Optional[_Iterable[int]] = ..., page: _Optional[int] = ...) -> None: ...
 
 class Region(_message.Message):
     __slots__ = ("x", "y", "width", "height")
@@ -156,7 +160,7 @@ class Scale(_message.Message):
     def __init__(self, shorter_side: _Optional[int] = ..., factor: _Optional[float] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("image", "model", "version", "mode", "grid", "classes", "average", "parity", "timing", "scores", "positions", "mode_reason", "plan", "scored_cells")
+    __slots__ = ("image", "model", "version", "mode", "grid", "classes", "average", "parity", "timing", "scores", "positions", "mode_reason", "plan", "scored_cells", "warnings")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -171,6 +175,7 @@ class ScoreResponse(_message.Message):
     MODE_REASON_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     SCORED_CELLS_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     image: ImageInfo
     model: str
     version: str
@@ -185,7 +190,8 @@ class ScoreResponse(_message.Message):
     mode_reason: str
     plan: Plan
     scored_cells: int
-    def __init__(self, image: _Optional[_Union[ImageInfo, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., mode: _Optional[str] = ..., grid: _Optional[_Union[GridInfo, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., average: _Optional[_Union[Average, _Mapping]] = ..., parity: _Optional[_Union[ParityInfo, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., scores: _Optional[bytes] = ..., positions: _Optional[bytes] = ..., mode_reason: _Optional[str] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., scored_cells: _Optional[int] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, image: _Optional[_Union[ImageInfo, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., mode: _Optional[str] = ..., grid: _Optional[_Union[GridInfo, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., average: _Optional[_Union[Average, _Mapping]] = ..., parity: _Optional[_Union[ParityInfo, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., scores: _Optional[bytes] = ..., positions: _Optional[bytes] = ..., mode_reason: _Optional[str] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., scored_cells: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Plan(_message.Message):
     __slots__ = ("file", "multiply_adds", "bytes", "views")
@@ -278,12 +284,20 @@ class Average(_message.Message):
     def __init__(self, of: _Optional[_Union[AverageOf, str]] = ..., values: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ParityInfo(_message.Message):
-    __slots__ = ("exact", "max_abs_diff")
+    __slots__ = ("exact", "max_abs_diff", "windows", "top_class_agreement", "agreement_low", "agreement_high")
     EXACT_FIELD_NUMBER: _ClassVar[int]
     MAX_ABS_DIFF_FIELD_NUMBER: _ClassVar[int]
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    TOP_CLASS_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENT_LOW_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENT_HIGH_FIELD_NUMBER: _ClassVar[int]
     exact: bool
     max_abs_diff: float
-    def __init__(self, exact: _Optional[bool] = ..., max_abs_diff: _Optional[float] = ...) -> None: ...
+    windows: int
+    top_class_agreement: float
+    agreement_low: float
+    agreement_high: float
+    def __init__(self, exact: _Optional[bool] = ..., max_abs_diff: _Optional[float] = ..., windows: _Optional[int] = ..., top_class_agreement: _Optional[float] = ..., agreement_low: _Optional[float] = ..., agreement_high: _Optional[float] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("decode_ms", "queue_ms", "compute_ms", "total_ms", "reduce_ms")
