@@ -1,7 +1,8 @@
-"""From pixel values 0 to 255 to what a network was trained on: (x * scale - mean) / std for each channel.
+"""From an image's values to what a network was trained on: (x * scale - mean) / std for each channel.
 
-`--preprocess` names a preset or a JSON file {"scale", "mean", "std", "order"}; `mean` and `std` hold one number per
-channel, in `order` ("RGB", "BGR" or "GRAY"). "none" means that whoever feeds the network prepares the pixels.
+`--preprocess` names a preset or a JSON file {"scale", "mean", "std", "order", "dtype"}; `mean` and `std` hold one
+number per channel, in `order` ("RGB", "BGR" or "GRAY"). `dtype` says what x is: "uint8" (the default), pixels from 0 to
+255; "uint16" or "float32", the image's own values, unscaled. "none" means that the network gets pixels as they are.
 """
 
 from pathlib import Path
@@ -15,6 +16,9 @@ from converter.errors import SourceError
 from converter.validation import first_problem
 from protos import model_pb2
 
+LARGEST = {"uint8": 255, "uint16": 65535, "float32": 1}
+"""The largest value that preprocessing must be able to take."""
+
 
 class Preprocessing(BaseModel):
     """(x * scale - mean) / std; an empty `mean` means zeros, an empty `std` ones."""
@@ -25,13 +29,14 @@ class Preprocessing(BaseModel):
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     order: Literal["RGB", "BGR", "GRAY"] | None = None
+    dtype: Literal["uint8", "uint16", "float32"] = "uint8"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if 0 in self.std or self.scale == 0:
             raise ValueError("expected a scale and std other than 0")
         with np.errstate(all="ignore"):
-            reach = [part * 255 for part in self.affine(max(len(self.mean), len(self.std), 1))]
+            reach = [part * LARGEST[self.dtype] for part in self.affine(max(len(self.mean), len(self.std), 1))]
         if not np.isfinite(reach).all():
             raise ValueError("expected numbers that float32 holds, got ones that make infinities")
         return self
@@ -48,7 +53,9 @@ class Preprocessing(BaseModel):
 
     def message(self) -> model_pb2.Preprocessing:
         """As the ModelSpec says it."""
-        return model_pb2.Preprocessing(scale=self.scale, mean=self.mean, std=self.std, order=self.order or "")
+        return model_pb2.Preprocessing(
+            scale=self.scale, mean=self.mean, std=self.std, order=self.order or "", dtype=self.dtype
+        )
 
     def affine(self, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Factor and offset, each (channels,) float32, such that x * factor + offset is the network's input."""
@@ -56,8 +63,8 @@ class Preprocessing(BaseModel):
         std = np.asarray(self.std or [1.0] * channels)
         return (self.scale / std).astype(np.float32), (-mean / std).astype(np.float32)
 
-    def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Prepare (N, height, width, channels) uint8 RGB or grey: float32 of the same shape."""
+    def apply(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Prepare (N, height, width, channels) of `dtype`, RGB or grey: float32 of the same shape."""
         ordered = pixels[..., ::-1] if self.order == "BGR" else pixels
         mean, std = np.asarray(self.mean or 0.0), np.asarray(self.std or 1.0)
         prepared: NDArray[np.float32] = ((ordered.astype(np.float64) * self.scale - mean) / std).astype(np.float32)

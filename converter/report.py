@@ -96,7 +96,8 @@ def _preprocessing(image: model_pb2.Input) -> str:
     numbers = [
         f"{name} {', '.join(f'{x:.4g}' for x in part)}" for name, part in (("mean", it.mean), ("std", it.std)) if part
     ]
-    return "; ".join([f"{it.order or 'channels'} times {it.scale:.4g}", *numbers])
+    own = "" if it.dtype in ("", "uint8") else f"the image's own values as {it.dtype}, "
+    return "; ".join([f"{own}{it.order or 'channels'} times {it.scale:.4g}", *numbers])
 
 
 def _both(vertical: int, horizontal: int) -> str:

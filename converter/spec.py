@@ -26,7 +26,7 @@ def describe(
     """Everything but labels, weights and parity; `activation` is the user's choice, None for the default."""
     height, width = classifier.window
     image = network.model.graph.inputs[0]
-    uint8 = image.dtype is not None and image.dtype.name == "UINT8"
+    assert image.dtype is not None  # noqa: S101 (readers check it)
     return model_pb2.ModelSpec(
         spec_version=SPEC_VERSION,
         name=name,
@@ -35,7 +35,7 @@ def describe(
         horizontal=_axis(network.plane[1]),
         input=model_pb2.Input(
             name=str(image.name),
-            dtype="uint8" if uint8 else "float32",
+            dtype=image.dtype.numpy().name,
             layout=network.layout,
             channels=network.channels,
             order=ORDERS.get(network.channels, ""),
