@@ -24,14 +24,16 @@ class Pixels(Protocol):
 
     @property
     def dtype(self) -> Any:  # noqa: ANN401 (numpy's)
-        """Of uint8 or uint16."""
+        """One of DTYPES."""
 
     def __getitem__(self, rows: slice, /) -> Any:  # noqa: ANN401 (whatever numpy takes)
         """Some rows."""
 
 
-Image = str | Path | bytes | NDArray[np.uint8] | NDArray[np.uint16]
-"""A path, an encoded file, or pixels (height, width) or (height, width, channels): white is 255 or 65535."""
+Image = str | Path | bytes | NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int16] | NDArray[np.float32]
+"""A path, an encoded file, or pixels (height, width) or (height, width, channels); of uint8 or uint16, white is 255 or
+65535, of int16 or float32, they are for models that take an image's own values. No channel is alpha."""
+DTYPES = ("uint8", "uint16", "int16", "float32")
 
 
 def message_of(image: Image, name: str = "image") -> scoring_pb2.Image:
@@ -98,7 +100,7 @@ def _zarr(path: Path) -> Pixels:
     try:
         import zarr  # noqa: PLC0415 (an extra)
     except ImportError:
-        raise ImageError(f"{path}: a Zarr array needs zarr: pip install 'fullconv[zarr]'") from None
+        raise ImageError(f"{path}: a Zarr array needs the package zarr: pip install zarr") from None
     array = zarr.open(path, mode="r")
     if not isinstance(array, zarr.Array):
         raise ImageError(f"{path}: expected an array, got a group: name one of the arrays in it")
@@ -111,10 +113,10 @@ def chunk_rows(pixels: Pixels) -> int:
     return int(getattr(pixels, "chunks", (1,))[0])
 
 
-def read_rows(pixels: Pixels, first: int, stop: int, name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def read_rows(pixels: Pixels, first: int, stop: int, name: str) -> NDArray[np.generic]:
     """Rows [first, stop) of an array; raises ImageError if they cannot be read."""
     try:
-        rows: NDArray[np.uint8] | NDArray[np.uint16] = np.asarray(pixels[first:stop])
+        rows: NDArray[np.generic] = np.asarray(pixels[first:stop])
     except Exception as error:  # Zarr's codecs raise kinds of their own
         raise ImageError(f"{name}: rows {first} to {stop - 1} cannot be read: {error}") from None
     return rows
@@ -125,9 +127,9 @@ def check_pixels(pixels: Pixels, name: str) -> None:
     if not (hasattr(pixels, "shape") and hasattr(pixels, "dtype")):
         raise ImageError(f"{name}: expected a path or an array, got {type(pixels).__name__}")
     dtype = np.dtype(pixels.dtype)
-    if dtype.kind != "u" or dtype.itemsize > 2 or len(pixels.shape) not in (2, 3):
+    if dtype.name not in DTYPES or len(pixels.shape) not in (2, 3):
         raise ImageError(
-            f"{name}: expected (height, width[, channels]) of uint8 or uint16, got {pixels.shape} of {dtype}"
+            f"{name}: expected (height, width[, channels]) of {', '.join(DTYPES)}, got {pixels.shape} of {dtype}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Keras's saved models, `.keras` and `.h5`, through Keras's own ONNX export, whatever it runs on.
+"""Keras's saved models, `.keras`, `.h5` and `.hdf5`, through Keras's own ONNX export, whatever it runs on.
 
 Keras makes the classes that a file names, with what the file says, before it reads weights. So the file may name only
 layers of images, and what they are made of; with safe_mode on, Keras refuses Python code besides. A first reading makes

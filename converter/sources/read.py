@@ -18,6 +18,7 @@ CAFFE_SUFFIX = ".caffemodel"
 Reader = Callable[[Path, tuple[int, int] | None], Classifier]
 READERS: Mapping[str, Reader] = {
     ".h5": read_keras,
+    ".hdf5": read_keras,
     ".keras": read_keras,
     ".onnx": read_classifier,
     ".pb": read_classifier,

@@ -23,7 +23,9 @@ class Traced:
             from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
             from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
         except ImportError as error:
-            raise ImportError(f"{error}; --traces needs pip install 'fullconv[traces]'") from None
+            raise ImportError(
+                f"{error}; --traces needs pip install opentelemetry-exporter-otlp-proto-grpc opentelemetry-sdk"
+            ) from None
 
         name = os.environ.get("OTEL_SERVICE_NAME", "fullconv")
         self._provider = TracerProvider(resource=Resource.create({"service.name": name}))
