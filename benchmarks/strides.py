@@ -15,14 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyvips
 from dense_against_crops import convert
 from numpy.typing import NDArray
 
 from protos import model_pb2, scoring_pb2
 from service.answer import describe
 from service.engine.repository import StoredModel
-from service.images.picture import VipsPicture
+from service.images.arrays import ArrayInMemory, open_array
 from service.limits import Limits
 from service.options import resolve
 from service.plan import Plan, make_plan
@@ -52,14 +51,14 @@ def native_only(model: StoredModel) -> StoredModel:
 
 
 def score(
-    scorer: Scorer, model: StoredModel, image: pyvips.Image, stride: int
+    scorer: Scorer, model: StoredModel, image: NDArray[np.uint8], stride: int
 ) -> tuple[float, Plan, NDArray[np.float32]]:
     """Seconds, plan and grid of one run."""
     options = scoring_pb2.ScoreOptions(stride=stride, mode=scoring_pb2.MODE_DENSE, grid=True)
     resolved = resolve(model, options)
-    size = (image.height, image.width)
+    size = image.shape[:2]
     plan = make_plan(model, resolved, size, Limits(), pixels=1 << 40)
-    picture = VipsPicture("noise", image, lambda: image)
+    picture = open_array("noise", image.shape, "uint8", lambda: ArrayInMemory(image))
     run = Run(
         picture, model, scorer.session(model, plan.mode.position), plan, resolved, describe(size, model, resolved, plan)
     )
@@ -80,14 +79,13 @@ def main() -> None:
         arch = "vgg16" if arguments.network == "padded" else unpadded(folder)
         model, scorer = convert(arch, folder, strides=STRIDES), Scorer(folder)
         pixels = np.random.default_rng(1).integers(0, 256, (arguments.size, arguments.size, 3), np.uint8)
-        image = pyvips.Image.new_from_array(pixels)
         print("stride  passes  cells      one pass   shifted  ratio (lowest to highest)  of multiply-adds  difference")
         for stride in STRIDES:
             ways = (model, native_only(model))
             if arguments.pairs > 1:
                 for way in ways:
-                    score(scorer, way, image, stride)
-            pairs = [[score(scorer, way, image, stride) for way in ways] for _ in range(arguments.pairs)]
+                    score(scorer, way, pixels, stride)
+            pairs = [[score(scorer, way, pixels, stride) for way in ways] for _ in range(arguments.pairs)]
             (one, plan, grid), (_, shifted, other) = pairs[-1]
             difference = np.abs(grid - other).max() / np.abs(other).max()
             ratios = [pair[1][0] / pair[0][0] for pair in pairs]

@@ -15,14 +15,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyvips
 from dense_against_crops import convert
 from numpy.typing import NDArray
 
 from protos import scoring_pb2
 from service.answer import describe
 from service.engine.repository import StoredModel
-from service.images.picture import VipsPicture
+from service.images.arrays import ArrayInMemory, open_array
 from service.limits import Limits
 from service.options import resolve
 from service.plan import Plan, make_plan
@@ -48,8 +47,8 @@ def score(
     """Seconds, plan and grid of one image."""
     options, plan = planned(model, side, limits, grid=grid)
     channels = model.spec.input.channels
-    image = pyvips.Image.new_from_array(np.random.default_rng(1).integers(0, 256, (side, side, channels), np.uint8))
-    picture = VipsPicture("noise", image, lambda: image)
+    image = np.random.default_rng(1).integers(0, 256, (side, side, channels), np.uint8)
+    picture = open_array("noise", image.shape, "uint8", lambda: ArrayInMemory(image))
     resolved = resolve(model, options)
     described = describe((side, side), model, resolved, plan)
     run = Run(picture, model, scorer.session(model, 0), plan, resolved, described)

@@ -52,14 +52,30 @@ Mask = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|otsu",
-        help="Score only the windows all of whose pixels are not 0 in an image of the same size; or those that are not "
-        "background.",
+        help="Score only the windows all of whose pixels are not 0 in an image of the same size, or scaled; or those "
+        "that are not background.",
     ),
 ]
 Flip = Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")]
 Scales = Annotated[
     str | None,
     typer.Option(metavar="256,384,0.5x", help="Average over sizes: pixels of the shorter side, or factors."),
+]
+Bands = Annotated[
+    str | None,
+    typer.Option(
+        metavar="1,2,3",
+        help="The image's bands to score, in this order, counted from 1. Default: all; alpha is laid over white.",
+    ),
+]
+Page = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        max=1_000_000,
+        help="The page of a multi-page file, counted from 1. Default: the first page of full resolution.",
+    ),
 ]
 Planned = Annotated[bool, typer.Option("--plan", help="Say what would be run, and what it costs; score nothing.")]
 AverageOf = Annotated[Literal["scores", "probabilities"], typer.Option(help="What is averaged over the windows.")]
@@ -80,6 +96,7 @@ Tls = Annotated[bool, typer.Option("--tls", help="Speak TLS with a server that a
 Token = Annotated[Path | None, typer.Option(metavar="FILE", help="A file that holds a token of the server's.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
+BAND = re.compile("[1-9][0-9]{0,3}")
 ROI = re.compile(",".join(f" *(?P<{name}>[0-9]{{1,9}}) *" for name in ("x", "y", "width", "height")))
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -110,6 +127,8 @@ def score(
     border: Border = "lattice",
     roi: Roi = None,
     mask: Mask = None,
+    bands: Bands = None,
+    page: Page = None,
     flip: Flip = False,
     scales: Scales = None,
     average: AverageOf = "scores",
@@ -139,6 +158,10 @@ def score(
     )  # fmt: skip
     if stride is not None:
         chosen["stride"] = stride
+    if bands is not None:
+        chosen["bands"] = _bands(bands)
+    if page is not None:
+        chosen["page"] = page
     region = None if roi is None else _region(roi)
     if (tls_cert is None) != (tls_key is None):
         raise typer.BadParameter("expected both or neither, got one", param_hint="--tls-cert and --tls-key")
@@ -185,6 +208,16 @@ def _names(classes: str | None) -> list[str]:
     if "" in names:
         raise typer.BadParameter(f"expected labels or indices between commas, got '{classes}'", param_hint="--classes")
     return names
+
+
+def _bands(bands: str) -> list[int]:
+    """Parse --bands."""
+    numbers = [number.strip() for number in bands.split(",")]
+    if not all(BAND.fullmatch(number) for number in numbers):
+        raise typer.BadParameter(
+            f"expected numbers from 1 between commas, as 1,2,3; got '{bands}'", param_hint="--bands"
+        )
+    return [int(number) for number in numbers]
 
 
 def _region(roi: str) -> scoring_pb2.Region:

@@ -13,10 +13,11 @@ from client.images import Pixels, chunk_rows, open_array, read_rows, readable
 from client.large import Watch, unwatched
 from protos import scoring_pb2
 from service import errors
-from service.images.arrays import Array, ArrayPicture
+from service.images.arrays import open_array as array_picture
 from service.images.files import open_path
-from service.images.picture import Picture
-from service.options import resolve
+from service.images.picture import Picture, Selection
+from service.images.pixels import Array
+from service.options import resolve, selection
 from service.run import Run
 from service.scoring import Scorer
 
@@ -39,7 +40,7 @@ class LocalScorer:
         """Plan an image; raises ImageError or RequestError."""
         with _translated():
             resolve(self._scorer.model(request.model, request.version), request.options)
-            run = self._scorer.plan(_picture(image), request)
+            run = self._scorer.plan(_picture(image, selection(request.options)), request)
             run.progress = lambda done: watch("scoring", done, run.plan.tiles)
             return LocalRun(run)
 
@@ -84,14 +85,14 @@ class _Sliced:
         return rows.reshape(*rows.shape[:2], -1)
 
 
-def _picture(path: Path) -> Picture:
+def _picture(path: Path, chosen: Selection) -> Picture:
     pixels = open_array(path)
     if pixels is None:
-        return open_path(path)
+        return open_path(path, chosen)
     height, width, channels = (*pixels.shape, 1)[:3]
     dtype = np.dtype(pixels.dtype).name
     name = readable(path.name)
-    return ArrayPicture(name, (height, width, channels), dtype, lambda: _Sliced(pixels, name))
+    return array_picture(name, (height, width, channels), dtype, lambda: _Sliced(pixels, name), chosen)
 
 
 @contextmanager

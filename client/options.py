@@ -42,7 +42,8 @@ class Options(TypedDict, total=False):
     roi: tuple[int, int, int, int]
     """x, y, width, height: only windows inside."""
     mask: Image | NDArray[np.bool_] | Literal["otsu"]
-    """Only windows all of whose pixels are not 0 in an image of the same size; or that are not background: "otsu"."""
+    """Only windows all of whose pixels are not 0 in an image of the same aspect ratio; or that are not background:
+    "otsu"."""
     flip: bool
     """Average with the mirrored image."""
     scales: Sequence[int | str]
@@ -57,6 +58,10 @@ class Options(TypedDict, total=False):
     """Whether to answer with every window's scores, or with its highest alone."""
     grid_top: int
     """How many of the highest; 5 unless given."""
+    bands: Sequence[int]
+    """The bands of the image to score, in this order, counted from 1; all unless given."""
+    page: int
+    """The page of a multi-page file, counted from 1; the first page of full resolution unless given."""
     priority: Literal["low", "normal", "high"]
     """The share of a server's compute beside other requests: a quarter of a normal one's, or four times it."""
 
@@ -81,6 +86,8 @@ def options_message(options: Options) -> scoring_pb2.ScoreOptions:
         grid=bool(grid) if isinstance(grid, str) else _flag("grid", grid, *GRIDS),
         grid_as=_named("grid", grid if isinstance(grid, str) else "float32", GRIDS),
         grid_top=_count("grid_top", options["grid_top"]) if "grid_top" in options else 0,
+        bands=[_count("bands", band) for band in _several(options.get("bands", ()))],
+        page=_count("page", options["page"]) if "page" in options else 0,
         priority=_named("priority", options["priority"], PRIORITIES) if "priority" in options else None,
     )
     if "roi" in options:

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from protos import scoring_pb2
 from service.engine.repository import StoredModel
 from service.errors import NotFoundError, OptionError
+from service.images.picture import Selection
 
 TOP = 5
 MAX_STRIDE = 1 << 20
 MAX_SCALES = 16
 MAX_SIDE = 10_000_000
+MAX_BANDS = 4096
 
 FLOAT32, FLOAT16 = scoring_pb2.GRID_AS_FLOAT32, scoring_pb2.GRID_AS_FLOAT16
 TOP_CLASSES, ARGMAX = scoring_pb2.GRID_AS_TOP, scoring_pb2.GRID_AS_ARGMAX
@@ -76,6 +78,14 @@ class Options:
     def scales(self) -> list[scoring_pb2.Scale]:
         """The sizes at which the image is scored; none asked for is its own."""
         return list(self.asked.scales) or [scoring_pb2.Scale(factor=1)]
+
+
+def selection(asked: scoring_pb2.ScoreOptions) -> Selection:
+    """The page and bands that are scored; raises OptionError for bands that are none."""
+    if len(asked.bands) > MAX_BANDS or 0 in asked.bands:
+        got = ",".join(map(str, asked.bands[:10]))
+        raise OptionError(f"bands: expected at most {MAX_BANDS} numbers, counted from 1, got {got}")
+    return Selection(asked.page, tuple(asked.bands))
 
 
 def resolve(model: StoredModel, asked: scoring_pb2.ScoreOptions) -> Options:

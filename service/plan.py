@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from protos import scoring_pb2
 from service.dense.axis import AxisLattice
 from service.dense.tiles import TilePlan, plan_tiles
@@ -130,7 +132,7 @@ class _Planner:
     def _view(self, mode: Mode, size: tuple[int, int], *, grid: bool) -> View:
         (height, width), wanted = size, self.model.spec.input
         lattices = self._lattices(size)
-        row_bytes = width * wanted.channels * (FLOAT_BYTES if wanted.dtype == "float32" else 1)
+        row_bytes = width * wanted.channels * np.dtype(wanted.dtype).itemsize
         cell_bytes = lattices[1].cells * len(self.options.chosen) * FLOAT_BYTES if grid else 0
         rows = self.limits.strip_bytes // row_bytes
         if cell_bytes:

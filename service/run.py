@@ -26,7 +26,8 @@ from service.engine.session import Session
 from service.errors import CancelledRunError, ImageError, ModelError
 from service.images.mask import Mask, Spans
 from service.images.picture import Picture
-from service.images.rows import Pixels, Rows, Scaled, strips
+from service.images.pixels import Pixels
+from service.images.rows import Rows, Scaled, strips
 from service.options import FLOAT16, FLOAT32, OF_PROBABILITIES, Options
 from service.plan import Plan, View
 
@@ -76,6 +77,7 @@ class Run:
         self.response.CopyFrom(self.described)
         self.response.MergeFrom(classes(self.model, self.options))
         self.response.image.name = self.picture.name
+        self.response.warnings.extend(self.picture.warnings(self.model.spec.input))
 
     @property
     def small(self) -> bool:

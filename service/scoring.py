@@ -20,11 +20,12 @@ from service.engine.registry import Registry, Served
 from service.engine.repository import StoredModel
 from service.engine.session import Session
 from service.errors import LimitError
+from service.images.encoded import open_image
 from service.images.mask import Both, Drawn, Mask, drawn, foreground
-from service.images.picture import Picture, check_size, open_image
+from service.images.picture import Picture, check_size
 from service.images.shelf import Shelf
 from service.limits import Limits
-from service.options import Options, resolve
+from service.options import Options, resolve, selection
 from service.plan import Plan, make_plan
 from service.run import Run
 
@@ -136,8 +137,9 @@ class Scorer:
         `admit` may refuse what was planned, before a pixel is decoded. The answer has so many others beside it in a
         message.
         """
-        asked, image = self._resolved(request), request.image
-        picture = self.shelf.picture(image.path) if image.WhichOneof("pixels") == "path" else open_image(image)
+        asked, image, chosen = self._resolved(request), request.image, selection(request.options)
+        by_path = image.WhichOneof("pixels") == "path"
+        picture = self.shelf.picture(image.path, chosen) if by_path else open_image(image, chosen)
         run = self._run(picture, asked, engine, self.limits.image_pixels)
         if request.options.grid:
             check_answer(run, self.limits.message_bytes // share)
@@ -180,13 +182,13 @@ Begin = Callable[[Callable[[], None]], Mask | None]
 
 def _masks(picture: Picture, model: StoredModel, options: Options, limits: Limits) -> Begin:
     """The mask asked for, and where there are data; refused here, before anything is scored, if it does not fit."""
-    asked = _mask(picture, model, options, limits)
+    asked, size = _mask(picture, model, options, limits), (picture.height, picture.width)
 
     def begin(check: Callable[[], None]) -> Mask | None:
         valid, mask = picture.valid(), asked(check)
         if valid is None or mask is None:
-            return mask if valid is None else Drawn(valid)
-        return Both(Drawn(valid), mask)
+            return mask if valid is None else Drawn(valid, size, size)
+        return Both(Drawn(valid, size, size), mask)
 
     return begin
 

@@ -20,7 +20,7 @@ from converter.sources.architecture import load_architecture
 from converter.sources.checkpoint import sha256
 from converter.sources.read import read_source
 from protos import model_pb2, scoring_pb2
-from service.images.picture import open_file
+from service.images.encoded import open_file
 from service.scoring import Scorer
 
 DIGITS = ROOT / "models" / "digits"

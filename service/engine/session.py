@@ -21,7 +21,7 @@ LEARNING = 0.2
 KEPT = 4 << 20
 """Bytes of activations that are kept from run to run, however long the session is idle."""
 
-Pixels = NDArray[np.uint8] | NDArray[np.float32]
+Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 Provider = Literal["cpu", "cuda"]
 """Where networks run."""
 PROVIDERS: dict[Provider, tuple[str, dict[str, str], str]] = {

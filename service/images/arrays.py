@@ -1,104 +1,59 @@
-"""Images that come as arrays of pixels, a few rows at a time: from a stream, a memory map, a chunked store."""
+"""Images that come as arrays of pixels: in memory, a memory map, a chunked store, a stream of rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from protos import model_pb2
+from protos import scoring_pb2
 from service.errors import ImageError
-from service.images.picture import MAX_SIDE, RAW_FORMATS, in_memory
-from service.images.pixels import convert
-from service.images.rows import Pixels, Rows
+from service.images.picture import EVERYTHING, MAX_SIDE, Picture, SampleRows, Selection
+from service.images.pixels import Array, samples_of_array
+from service.images.rows import Rows
 
-Array = NDArray[np.uint8] | NDArray[np.uint16]
+DTYPES = ("uint8", "uint16", "int16", "float32")
 
 
-class ArrayRows(Protocol):
-    """An array's rows, read forward."""
+@dataclass(frozen=True)
+class ArrayInMemory:
+    """Rows of an array (height, width, channels) that is there already."""
 
-    @property
-    def together(self) -> int:
-        """Rows that are best read together: as many as a chunk has."""
+    pixels: Array
+    together: int = 1
 
     def read(self, first: int, stop: int) -> Array:
-        """Rows [first, stop) as (rows, width, channels); `first` is at or behind the last `stop`."""
+        """Rows [first, stop)."""
+        return self.pixels[first:stop]
 
 
-@dataclass(frozen=True)
-class ArrayPicture:
-    """An image of (height, width, channels) pixels of "uint8" or "uint16"; `begin` starts from the top."""
-
-    name: str
-    shape: tuple[int, int, int]
-    dtype: str
-    begin: Callable[[], ArrayRows]
-    begin_valid: Callable[[], Rows] | None = None
-    """The same for a mask, one channel that is 0 where the file says that there are no data; None: nowhere."""
-    whole: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be pixels; raises ImageError."""
-        if self.dtype not in RAW_FORMATS:
-            raise ImageError(f"{self.name}: dtype: expected {' or '.join(RAW_FORMATS)}, got {self.dtype!r}")
-        for field, value in zip(("height", "width", "channels"), self.shape, strict=True):
-            if not 0 < value <= MAX_SIDE:
-                raise ImageError(f"{self.name}: {field}: expected 1 to {MAX_SIDE}, got {value}")
-
-    @property
-    def height(self) -> int:
-        """Pixels."""
-        return self.shape[0]
-
-    @property
-    def width(self) -> int:
-        """Pixels."""
-        return self.shape[1]
-
-    def check_bands(self, wanted: model_pb2.Input) -> None:
-        """Raise ImageError if the bands cannot become what a model takes."""
-        row = np.zeros((1, 1, self.shape[2]), self.dtype)
-        _converted(self.name, row, wanted)
-
-    def valid(self) -> Rows | None:
-        """Where there are data, from the top: not 0; None: everywhere."""
-        return self.begin_valid() if self.begin_valid is not None else None
-
-    def rows(self, wanted: model_pb2.Input) -> "ConvertedRows":
-        """The pixels as a model takes them, from the top."""
-        return ConvertedRows(self.name, self.begin(), wanted)
+def open_array(
+    name: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    begin: Callable[[], SampleRows],
+    selection: Selection = EVERYTHING,
+    begin_valid: Callable[[], Rows] | None = None,
+) -> Picture:
+    """An image of (height, width, channels) pixels, of which none is alpha; raises ImageError if it cannot be one."""
+    if dtype not in DTYPES:
+        raise ImageError(f"{name}: dtype: expected {', '.join(DTYPES)}, got {dtype!r}")
+    for field, value in zip(("height", "width", "channels"), shape, strict=True):
+        if not 0 < value <= MAX_SIDE:
+            raise ImageError(f"{name}: {field}: expected 1 to {MAX_SIDE}, got {value}")
+    if selection.page > 1:
+        raise ImageError(f"{name}: page: expected 1, since an array has no further pages, got {selection.page}")
+    height, width, channels = shape
+    samples = samples_of_array(channels, dtype)
+    return Picture(name, height, width, samples, begin, selection.bands, begin_valid)
 
 
-@dataclass(frozen=True)
-class ConvertedRows:
-    """An array's rows as a model takes them."""
-
-    name: str
-    source: ArrayRows
-    wanted: model_pb2.Input
-
-    def read(self, first: int, stop: int) -> Pixels:
-        """Rows [first, stop) as (rows, width, channels)."""
-        return _converted(self.name, self.source.read(first, stop), self.wanted)
-
-    @property
-    def together(self) -> int:
-        """Rows that are best read together."""
-        return self.source.together
-
-
-def _converted(name: str, pixels: Array, wanted: model_pb2.Input) -> Pixels:
-    height, width, channels = pixels.shape
-    native = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
-    try:
-        image = convert(
-            in_memory(native.data, (height, width, channels), pixels.dtype.name),
-            channels=wanted.channels,
-            dtype=wanted.dtype,
-        )
-    except ValueError as error:
-        raise ImageError(f"{name}: {error}") from None
-    converted: Pixels = image.numpy()
-    return converted.reshape(height, width, wanted.channels)
+def open_raw(raw: scoring_pb2.RawImage, selection: Selection = EVERYTHING, *, name: str) -> Picture:
+    """Take uncompressed pixels, after checking that they are as many as they say."""
+    shape = (raw.height, raw.width, raw.channels)
+    picture = open_array(name, shape, raw.dtype, lambda: ArrayInMemory(pixels), selection)
+    dtype, data = np.dtype(raw.dtype).newbyteorder("<"), raw.data
+    expected = raw.height * raw.width * raw.channels * dtype.itemsize
+    if len(data) != expected:
+        raise ImageError(f"{name}: image.raw.data: expected {expected} bytes, got {len(data)}")
+    pixels = np.frombuffer(data, dtype).reshape(shape)
+    return picture

@@ -1,6 +1,7 @@
 """Which windows of an image are to be scored: those inside a mask, or those that are not background.
 
-A mask of the image's own size is read from top to bottom, like the image; a window counts if all its pixels are there.
+A mask is read from top to bottom, like the image; a window counts if all its pixels are there. A mask of another size
+and the image's aspect ratio, as tissue segmenters make them, is scaled: of its pixels all count that a window touches.
 Background is found on a thumbnail: Otsu's threshold parts its tones in two, and the side that most of the image's edge
 is on is background. A window counts unless it is background all over.
 """
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from protos import model_pb2
 from service.errors import ImageError
-from service.images.picture import Picture, RawPicture, VipsPicture
+from service.images.picture import Picture
 from service.images.rows import Held, Rows, Scaled
 
 THUMBNAIL = 2048
@@ -35,9 +36,11 @@ class Mask(Protocol):
 
 @dataclass
 class Drawn:
-    """A mask as rows of the same width, every pixel of which that is not 0 counts."""
+    """A mask (height, width) of an image of a `size`, as rows, every pixel of which that is not 0 counts."""
 
     rows: Rows
+    shape: tuple[int, int]
+    size: tuple[int, int]
     _held: Held = field(init=False)
 
     def __post_init__(self) -> None:
@@ -46,11 +49,16 @@ class Drawn:
 
     def windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
         """Windows that lie wholly inside."""
+        rows, cols = (_scaled(spans, *sizes) for spans, sizes in zip((rows, cols), self._sizes, strict=True))
         first = int(rows[0].min())
         inside = self._held.take(first, int(rows[1].max()))[..., 0] != 0
         counted = counts(inside, (rows[0] - first, rows[1] - first), cols)
         areas = np.outer(rows[1] - rows[0], cols[1] - cols[0])
         return np.asarray(counted == areas)
+
+    @property
+    def _sizes(self) -> list[tuple[int, int]]:
+        return list(zip(self.shape, self.size, strict=True))
 
 
 @dataclass(frozen=True)
@@ -62,11 +70,8 @@ class Foreground:
 
     def windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
         """Windows that hold some of it."""
-        return counts(self.thumbnail, self._scaled(rows, 0), self._scaled(cols, 1)) > 0
-
-    def _scaled(self, spans: Spans, axis: int) -> Spans:
-        scaled, whole = self.thumbnail.shape[axis], self.size[axis]
-        return spans[0] * scaled // whole, -(-spans[1] * scaled // whole)
+        (down, across), (height, width) = self.thumbnail.shape, self.size
+        return counts(self.thumbnail, _scaled(rows, down, height), _scaled(cols, across, width)) > 0
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,11 @@ class Both:
         return self.one.windows(rows, cols) & self.other.windows(rows, cols)
 
 
+def _scaled(spans: Spans, scaled: int, size: int) -> Spans:
+    """Spans of an axis of `size` pixels on one of `scaled` pixels: everything that they touch."""
+    return spans[0] * scaled // size, -(-spans[1] * scaled // size)
+
+
 def counts(mask: NDArray[np.bool_], rows: Spans, cols: Spans) -> NDArray[np.int32]:
     """How many pixels of each window (rows, cols) are set."""
     down = np.zeros((len(mask) + 1, len(cols[0])), np.int32)
@@ -93,13 +103,23 @@ def counts(mask: NDArray[np.bool_], rows: Spans, cols: Spans) -> NDArray[np.int3
     return np.asarray(down[rows[1]] - down[rows[0]])
 
 
-def drawn(mask: VipsPicture | RawPicture, picture: Picture) -> Drawn:
-    """Take an image as the mask of another; raises ImageError if it is of another size."""
-    if (mask.width, mask.height) != (picture.width, picture.height):
+def drawn(mask: Picture, picture: Picture) -> Drawn:
+    """Take an image as the mask of another; raises ImageError if it is of another aspect ratio."""
+    if not _is_scaled(mask, picture):
         raise ImageError(
-            f"mask: expected the image's {picture.width}×{picture.height} pixels, got {mask.width}×{mask.height}"
+            f"mask: expected the image's {picture.height}×{picture.width} pixels (height×width), or fewer or more of "
+            f"the same aspect ratio, got {mask.height}×{mask.width}"
         )
-    return Drawn(mask.truth())
+    return Drawn(mask.nonzero(), (mask.height, mask.width), (picture.height, picture.width))
+
+
+def _is_scaled(mask: Picture, picture: Picture) -> bool:
+    """Whether one factor, each side rounded either way, makes the mask's size of the image's."""
+    least, most = (
+        [(side + rounding) / size for side, size in ((mask.height, picture.height), (mask.width, picture.width))]
+        for rounding in (-1, 1)
+    )
+    return max(least) < min(most)
 
 
 def foreground(picture: Picture, wanted: model_pb2.Input, check: Callable[[], None]) -> Foreground:

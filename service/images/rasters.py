@@ -1,4 +1,4 @@
-"""Georeferenced rasters, through rasterio, with their nodata as a mask; the extra `rasters`.
+"""Rasters that are no TIFF files, through rasterio, with their nodata as a mask; the extra `rasters`.
 
 Formats that name other files or servers (VRT and the like) are not opened.
 """
@@ -17,9 +17,11 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.windows import Window
 
 from service.errors import ImageError
-from service.images.arrays import Array, ArrayPicture
+from service.images.arrays import open_array
+from service.images.picture import Picture, Selection
+from service.images.pixels import Array
 
-DRIVERS = {".img": "HFA", ".jp2": "JP2OpenJPEG", ".ntf": "NITF", ".tif": "GTiff", ".tiff": "GTiff"}
+DRIVERS = {".img": "HFA", ".jp2": "JP2OpenJPEG", ".ntf": "NITF"}
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class ValidRows:
         return rows
 
 
-def open_raster(path: Path, name: str) -> ArrayPicture | None:
-    """A raster of another format than libvips reads, or one with nodata; None for any other file."""
+def open_raster(path: Path, name: str, selection: Selection) -> Picture | None:
+    """A raster of a format that is read in no other way; None for any other file."""
     driver = DRIVERS.get(path.suffix.lower())
     if driver is None:
         return None
@@ -78,11 +80,9 @@ def open_raster(path: Path, name: str) -> ArrayPicture | None:
     except RasterioIOError:
         return None
     partly = any(MaskFlags.all_valid not in flags and MaskFlags.alpha not in flags for flags in raster.mask_flag_enums)
-    if raster.driver == "GTiff" and not partly:
-        return None
     shape = (raster.height, raster.width, raster.count)
     valid = (lambda: ValidRows(name, begin())) if partly else None
-    return ArrayPicture(name, shape, raster.dtypes[0], lambda: RasterRows(name, begin()), valid)
+    return open_array(name, shape, raster.dtypes[0], lambda: RasterRows(name, begin()), selection, valid)
 
 
 def _window(raster: rasterio.DatasetReader, first: int, stop: int) -> Window:

@@ -1,7 +1,7 @@
 """Pixels from top to bottom: what every kind of image is read through, however large it is.
 
-Rows are (rows, width, channels), in a model's element type, values 0 to 255. Reading goes forward only, and may leave
-rows out. The next strip is read while the caller works on the one before; what two strips share is read once.
+Rows are (rows, width, channels), in a model's element type. Reading goes forward only, and may leave rows out.
+The next strip is read while the caller works on the one before; what two strips share is read once.
 """
 
 from collections import deque
@@ -12,14 +12,12 @@ from itertools import chain
 from typing import Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
+
+from service.images.pixels import Pixels
 
 SOURCE_ROWS = 64
 """That are scaled at once, beside those on which the first and the last of them depend too."""
-
-Pixels = NDArray[np.uint8] | NDArray[np.float32]
-
 
 END = (-1, -1)
 READ = 1 << 18
@@ -140,5 +138,7 @@ class Scaled:
 
 
 def _resized(band: Pixels, size: tuple[int, int], box: tuple[float, float, float, float]) -> Pixels:
-    image = Image.fromarray(np.ascontiguousarray(band))
-    return cast("Pixels", np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box)))
+    deep = band.dtype == np.uint16  # Pillow scales these with the rounding of 8 bits
+    image = Image.fromarray(np.ascontiguousarray(band, np.float32 if deep else None))
+    scaled = np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
+    return cast("Pixels", np.rint(scaled).astype(np.uint16) if deep else scaled)

@@ -14,7 +14,8 @@ from pathlib import Path
 from weakref import finalize
 
 from service.errors import NotFoundError
-from service.images.picture import VipsPicture, open_file
+from service.images.encoded import open_file
+from service.images.picture import EVERYTHING, Picture, Selection
 
 PROC = Path("/proc/self/fd")
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -30,13 +31,13 @@ class Shelf:
 
     root: Path | None = None
 
-    def picture(self, path: str) -> VipsPicture:
+    def picture(self, path: str, selection: Selection = EVERYTHING) -> Picture:
         """Open an image by its path; raises NotFoundError where there is no such file, and ImageError if it is none."""
         if self.root is None:
             raise NotFoundError("path: expected an image in the message: this server was started without --images")
         descriptor = self._opened(path)
         try:
-            picture = open_file(PROC / str(descriptor), name=path.rpartition("/")[2])
+            picture = open_file(PROC / str(descriptor), selection, name=path.rpartition("/")[2])
         except BaseException:
             os.close(descriptor)
             raise

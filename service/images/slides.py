@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.errors import ImageError
-from service.images.arrays import ArrayPicture
+from service.images.arrays import open_array
+from service.images.picture import Picture, Selection
 
 BLOCK = 1024
 """Columns that are read at once: OpenSlide gives four bytes a pixel, and decodes whole tiles."""
@@ -40,7 +41,7 @@ class SlideRows:
         return rows
 
 
-def open_slide(path: Path, name: str) -> ArrayPicture | None:
+def open_slide(path: Path, name: str, selection: Selection) -> Picture | None:
     """A slide in one of the scanners' formats; None for any other file. Raises ImageError if it cannot be opened."""
     if openslide.OpenSlide.detect_format(path) in OTHERS:
         return None
@@ -49,4 +50,4 @@ def open_slide(path: Path, name: str) -> ArrayPicture | None:
     except openslide.OpenSlideError as error:
         raise ImageError(f"{path}: cannot be read as a slide: {error}") from None
     width, height = slide.dimensions
-    return ArrayPicture(name, (height, width, 3), "uint8", lambda: SlideRows(name, slide))
+    return open_array(name, (height, width, 3), "uint8", lambda: SlideRows(name, slide), selection)

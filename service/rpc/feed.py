@@ -13,7 +13,9 @@ import numpy as np
 
 from protos import scoring_pb2
 from service.errors import CancelledRunError, IdleError, ImageError, OptionError
-from service.images.arrays import Array, ArrayPicture
+from service.images.arrays import open_array
+from service.images.picture import Picture, Selection
+from service.images.pixels import Array
 
 Result = TypeVar("Result")
 ROWS = 256
@@ -122,10 +124,10 @@ class StreamedRows:
         return part
 
 
-def streamed(name: str, raw: scoring_pb2.RawImage, feed: Feed) -> tuple[ArrayPicture, StreamedRows]:
+def streamed(name: str, raw: scoring_pb2.RawImage, feed: Feed, selection: Selection) -> tuple[Picture, StreamedRows]:
     """An image whose rows come through a feed, and the rows; raises ImageError if it cannot be one."""
     if raw.data:
         raise ImageError(f"{name}: raw.data: expected none, since the rows follow, got {len(raw.data)} bytes")
-    picture = ArrayPicture(name, (raw.height, raw.width, raw.channels), raw.dtype, lambda: rows)
+    picture = open_array(name, (raw.height, raw.width, raw.channels), raw.dtype, lambda: rows, selection)
     rows = StreamedRows(name, raw, feed)
     return picture, rows

@@ -21,7 +21,7 @@ from service.rpc.calls import LARGE_BYTES, Call, Calls, Send, check_names
 from service.rpc.many import TOGETHER, before, patiently
 from service.rpc.servicer import ScoringServicer
 from service.rpc.status import status_of
-from service.rpc.tensors import AVERAGE, SCORES, infer_response, score_requests, timeout_seconds
+from service.rpc.tensors import AVERAGE, SCORES, infer_response, input_type, score_requests, timeout_seconds
 
 SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 PLATFORM = "onnxruntime_onnx"
@@ -93,7 +93,7 @@ class InferenceServicer:
             name=model.name,
             versions=[version for name, version in self._registry.models() if name == model.name],
             platform=PLATFORM,
-            inputs=[tensor(name=spec.input.name, datatype="UINT8", shape=[-1, -1, -1, spec.input.channels])],
+            inputs=[tensor(name=spec.input.name, datatype=input_type(model), shape=[-1, -1, -1, spec.input.channels])],
             outputs=[
                 tensor(name=SCORES, datatype="FP32", shape=[-1, spec.output.classes, -1, -1]),
                 tensor(name=AVERAGE, datatype="FP32", shape=[-1, spec.output.classes]),
@@ -103,7 +103,9 @@ class InferenceServicer:
     async def _config(self, request: oip.ModelConfigRequest, call: Call) -> oip.ModelConfigResponse:
         model = await self._model(request.name, request.version, call)
         spec, config = model.spec, oip.ModelConfig(name=model.name, platform=PLATFORM, backend="onnxruntime")
-        config.input.add(name=spec.input.name, data_type=oip.TYPE_UINT8, dims=[-1, -1, -1, spec.input.channels])
+        config.input.add(
+            name=spec.input.name, data_type=f"TYPE_{input_type(model)}", dims=[-1, -1, -1, spec.input.channels]
+        )
         config.output.add(name=SCORES, data_type=oip.TYPE_FP32, dims=[-1, spec.output.classes, -1, -1])
         config.output.add(name=AVERAGE, data_type=oip.TYPE_FP32, dims=[-1, spec.output.classes])
         return oip.ModelConfigResponse(config=config)

@@ -12,8 +12,9 @@ from protos import scoring_pb2
 from service.admission import Admission, Claim
 from service.engine.scheduler import Job
 from service.errors import BusyError, LimitError, OptionError
-from service.images.picture import Picture, open_file
-from service.options import resolve
+from service.images.encoded import open_file
+from service.images.picture import Picture
+from service.options import resolve, selection
 from service.rpc.calls import Call
 from service.rpc.feed import Feed, Requests, Send, parts, streamed
 from service.rpc.spool import Spool
@@ -45,19 +46,19 @@ class ScoreLarge:
         call.record |= {"model": start.model, "bytes": claim.message_bytes}
         image = _Image(self._scorer, request, Feed(requests, send, idle), call, partial(self._admit, claim))
         await self._quick.run(lambda _: image.check(raw=start.HasField("raw")), job)
-        name = start.name or "image"
+        name, chosen = start.name or "image", selection(start.options)
         workers = self._quick if request.options.plan_only else self._workers
         if start.path and start.HasField("raw"):
             raise OptionError("path: expected no raw pixels with it, got both")
         if start.path:
-            await workers.run(lambda job: image.score(self._scorer.shelf.picture(start.path), job), job)
+            await workers.run(lambda job: image.score(self._scorer.shelf.picture(start.path, chosen), job), job)
             return
         if start.HasField("raw"):
             await workers.run(lambda job: image.score_rows(name, start.raw, job), job)
             return
         async with self._spool.file(parts(requests, idle)) as path:
             job.since = time.monotonic()  # it was not waiting while it came
-            await workers.run(lambda job: image.score(open_file(path, name=name), job), job)
+            await workers.run(lambda job: image.score(open_file(path, chosen, name=name), job), job)
 
     def _admit(self, claim: Claim, run: Run) -> None:
         """Wait for memory, in the thread that scores; the file is here already, and would only come again."""
@@ -88,7 +89,7 @@ class _Image:
 
     def score_rows(self, name: str, raw: scoring_pb2.RawImage, job: Job) -> None:
         """Score raw rows as they come, which must be as many as announced."""
-        picture, rows = streamed(name, raw, self.feed)
+        picture, rows = streamed(name, raw, self.feed, selection(self.request.options))
         self.score(picture, job, rows.finish)
 
     def score(self, picture: Picture, job: Job, finish: Callable[[], None] = lambda: None) -> None:

@@ -1,6 +1,6 @@
 """The Open Inference Protocol's tensors and parameters as requests of ours, and our answers as its tensors.
 
-images uint8 or uint16 (images, height, width, channels), or encoded (images)
+images uint8, uint16, int16 or float32 (images, height, width, channels), or encoded (images)
     → scores float32 (images, classes, rows, cols), average float32 (images, classes)
 """
 
@@ -17,8 +17,15 @@ from service.engine.repository import StoredModel
 from service.errors import ImageError, OptionError
 
 SCORES, AVERAGE = "scores", "average"
-PIXELS = {"UINT8": "uint8", "UINT16": "uint16"}
-CONTENTS = {"UINT8": "uint_contents", "UINT16": "uint_contents", "BYTES": "bytes_contents"}
+PIXELS = {"UINT8": "uint8", "UINT16": "uint16", "INT16": "int16", "FP32": "float32"}
+TYPES = {dtype: datatype for datatype, dtype in PIXELS.items()}
+CONTENTS = {
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "INT16": "int_contents",
+    "FP32": "fp32_contents",
+    "BYTES": "bytes_contents",
+}
 MOST_IMAGES = 256
 MOST_NUMBERS = 1 << 20
 """Of a tensor that is not raw: they are slow to read."""
@@ -130,12 +137,7 @@ def _elements(name: str, raw: bytes) -> Iterator[bytes]:
 def _pixels(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Iterator[scoring_pb2.Image]:
     dtype = np.dtype(PIXELS[tensor.datatype]).newbyteorder("<")
     if raw is None:
-        if len(tensor.contents.uint_contents) > MOST_NUMBERS:
-            raise ImageError(f"inputs: {tensor.name}: expected raw_input_contents for so many numbers, got contents")
-        values = np.fromiter(tensor.contents.uint_contents, np.uint32)
-        if (values > np.iinfo(dtype).max).any():
-            raise ImageError(f"inputs: {tensor.name}: expected values of {tensor.datatype}, got {values.max()}")
-        raw = values.astype(dtype).tobytes()
+        raw = _numbers(tensor, dtype).tobytes()
     shape = {2: (1, *tensor.shape, 1), 3: (1, *tensor.shape), 4: tuple(tensor.shape)}.get(len(tensor.shape))
     if shape is None or shape[0] > MOST_IMAGES or max(shape) >= 1 << 32:
         raise ImageError(
@@ -158,6 +160,28 @@ def _pixels(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) -
         )
 
 
+def _numbers(tensor: oip.ModelInferRequest.InferInputTensor, dtype: np.dtype[Any]) -> np.ndarray:
+    """The numbers of a tensor that is not raw, in its own type; raises ImageError for those that it cannot hold."""
+    contents = getattr(tensor.contents, CONTENTS[tensor.datatype])
+    if len(contents) > MOST_NUMBERS:
+        raise ImageError(
+            f"inputs: {tensor.name}: expected raw_input_contents for more than {MOST_NUMBERS} numbers, got contents of "
+            f"{len(contents)}"
+        )
+    if dtype.kind == "f":
+        return np.fromiter(contents, dtype)
+    values, limits = np.fromiter(contents, np.int64), np.iinfo(dtype)
+    wrong = values[(values < limits.min) | (values > limits.max)]
+    if len(wrong):
+        raise ImageError(f"inputs: {tensor.name}: expected values of {tensor.datatype}, got {wrong[0]}")
+    return values.astype(dtype)
+
+
+def input_type(model: StoredModel) -> str:
+    """The type of pixels that a model is said to take: that of its own values, or bytes."""
+    return TYPES[model.spec.input.preprocessing.dtype or "uint8"]
+
+
 def _value(parameter: oip.InferParameter) -> Any:  # noqa: ANN401 (one of several)
     choice = parameter.WhichOneof("parameter_choice")
     return getattr(parameter, choice) if choice else None
@@ -172,6 +196,8 @@ def _set_option(options: scoring_pb2.ScoreOptions, name: str, value: Any) -> Non
         "flip": lambda: setattr(options, "flip", _flag(name, value)),
         "classes": lambda: options.classes.extend(_words(name, value)),
         "scales": lambda: options.scales.extend(_scale(word) for word in _words(name, value)),
+        "bands": lambda: options.bands.extend(_band(word) for word in _words(name, value)),
+        "page": lambda: setattr(options, "page", _count(name, value)),
         "region": lambda: options.region.CopyFrom(_region(value)),
         "priority": lambda: setattr(options, "priority", _priority(value)),
     }
@@ -211,6 +237,12 @@ def _scale(word: str) -> scoring_pb2.Scale:
         return scoring_pb2.Scale(shorter_side=int(word))
     except ValueError:
         raise OptionError(f"parameters: scales: expected pixels, 384, or a factor, 0.5x; got {word[:40]!r}") from None
+
+
+def _band(word: str) -> int:
+    if not (word.isascii() and word.isdecimal() and len(word) <= 9):
+        raise OptionError(f"parameters: bands: expected numbers from 1, as 1,2,3; got {word[:40]!r}")
+    return int(word)
 
 
 def _region(value: Any) -> scoring_pb2.Region:  # noqa: ANN401

@@ -183,7 +183,10 @@ def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
         "text": (b"not an image", "not a whole JPEG, PNG, WebP or TIFF image"),
         "empty": (b"", "not a whole"),
         "truncated": (encode(noise(200, 200, 3), ".jpg")[:-2000], "not a whole"),
-        "small": (png(noise(69, 300, 1)), "expected at least the model's window of 70×70 pixels, got 300×69"),
+        "small": (
+            png(noise(69, 300, 1)),
+            "expected at least the model's window of 70×70 pixels (height×width), got 69×300",
+        ),
         "bomb": (
             pyvips.Image.black(60_000, 60_000).write_to_buffer(".png", compression=9, bitdepth=1),
             "60000×60000 is 3600 megapixels, expected at most 256",
@@ -359,7 +362,7 @@ def test_arrays_are_scored(tmp_path: Path) -> None:
     one, other = (json.loads(score(file, "--json").stdout) for file in (path, picture))
     assert one["average"] == other["average"]
     np.save(path, pixels / 255)
-    assert "of uint8 or uint16, got (90, 111) of float64" in score(path).stderr
+    assert "of uint8, uint16, int16, float32, got (90, 111) of float64" in score(path).stderr
     path.write_bytes(path.read_bytes()[:500])
     result = score(path)
     assert (result.returncode, len(result.stderr.splitlines())) == (3, 1)

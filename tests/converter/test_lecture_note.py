@@ -13,7 +13,7 @@ from onnxruntime import InferenceSession
 from pictures import png
 
 from protos import scoring_pb2
-from service.images.picture import open_bytes
+from service.images.encoded import open_bytes
 from service.scoring import Scorer
 
 WORKED = json.loads((Path(__file__).parents[1] / "data" / "worked_convolution.json").read_text())

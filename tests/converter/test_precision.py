@@ -24,7 +24,7 @@ from converter.sources.read import read_source
 from converter.verify.networks import Scored
 from converter.verify.parity import difference
 from protos import model_pb2, scoring_pb2
-from service.images.picture import open_bytes
+from service.images.encoded import open_bytes
 from service.limits import Limits
 from service.scoring import Scorer
 

@@ -54,7 +54,7 @@ def bad_requests() -> dict[str, tuple[scoring_pb2.ScoreRequest, grpc.StatusCode,
         "empty": (encoded(b""), invalid, "i: not a whole JPEG, PNG, WebP or TIFF image"),
         "text": (encoded(b"not an image"), invalid, "i: not a whole"),
         "truncated": (encoded(jpeg[:-2000]), invalid, "i: not a whole"),
-        "small": (encoded(png(noise(69, 80, 1))), invalid, "window of 70×70 pixels, got 80×69"),
+        "small": (encoded(png(noise(69, 80, 1))), invalid, "window of 70×70 pixels (height×width), got 69×80"),
         "bomb": (encoded(bomb), invalid, "60000×60000 is 3600 megapixels, expected at most 256"),
         "large-answer": (
             encoded(pyvips.Image.black(12_000, 12_000).write_to_buffer(".png"), grid=True),

@@ -15,7 +15,7 @@ from converter.sources.read import read_source
 from protos import scoring_pb2
 from service import modes
 from service.errors import CancelledRunError
-from service.images.picture import open_bytes
+from service.images.encoded import open_bytes
 from service.limits import Limits
 from service.run import Run
 from service.scoring import Scorer

@@ -15,7 +15,7 @@ from networks import PADDED, UNPADDED, make_network
 from pictures import noise, png
 
 from protos import scoring_pb2
-from service.images.picture import open_bytes
+from service.images.encoded import open_bytes
 from service.limits import Limits
 from service.run import Run
 from service.scoring import Scorer
@@ -89,7 +89,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from protos import scoring_pb2
-from service.images.arrays import ArrayPicture
+from service.images.arrays import open_array
 from service.limits import Limits
 from service.scoring import Scorer
 
@@ -109,7 +109,7 @@ def run(height, width):
     if scale and height > 70:
         options.scales.append(scoring_pb2.Scale(factor=1 / scale))
     request = scoring_pb2.ScoreRequest(model="digits", options=options)
-    picture = ArrayPicture("zeros", (height, width, 1), "uint8", lambda: Zeros(width))
+    picture = open_array("zeros", (height, width, 1), "uint8", lambda: Zeros(width))
     run = scorer.plan(picture, request)
     for _ in run.bands(): pass
     return run.plan.bytes

@@ -12,7 +12,7 @@ from pictures import noise, png
 
 from protos import scoring_pb2
 from service.errors import CancelledRunError, ImageError, ModelError, NotFoundError, OptionError
-from service.images.picture import open_bytes
+from service.images.encoded import open_bytes
 from service.limits import Limits
 from service.run import Run
 from service.scoring import Scorer

@@ -130,7 +130,7 @@ def bad_streams() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
             INVALID,
             "7 bands",
         ),
-        "small": ([start(raw=scoring_pb2.RawImage(height=69, width=99, channels=1, dtype="uint8"))], INVALID, "99×69"),
+        "small": ([start(raw=scoring_pb2.RawImage(height=69, width=99, channels=1, dtype="uint8"))], INVALID, "69×99"),
         "scales": (
             [start(raw=raw, options=options(scales=[scoring_pb2.Scale(factor=1)] * 2))],
             INVALID,
@@ -138,14 +138,14 @@ def bad_streams() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
         ),
         "otsu": ([start(raw=raw, options=options(mask_otsu=True))], INVALID, "mask_otsu: expected none with raw rows"),
         "mask": (
-            [start(raw=raw, options=options(mask_image=scoring_pb2.Image(encoded=png(noise(200, 99, 1)))))],
+            [start(raw=raw, options=options(mask_image=scoring_pb2.Image(encoded=png(noise(200, 90, 1)))))],
             INVALID,
-            "mask: expected the image's 100×200 pixels, got 99×200",
+            "mask: expected the image's 200×100 pixels (height×width), or fewer or more",
         ),
         "no-file": ([start()], INVALID, "i: not a whole"),
         "text": ([start(), data(b"not an image")], INVALID, "i: not a whole"),
         "truncated": ([start(), data(tiled[: len(tiled) // 2])], INVALID, "i: not a whole"),
-        "last-tile": ([start(), data(tiled[: len(tiled) - 70_000])], INVALID, "i: not a whole"),
+        "last-tile": ([start(), data(tiled[: len(tiled) - 70_000])], INVALID, "damaged or cut short"),
     }
 
 
@@ -286,7 +286,7 @@ def test_errors_of_ones_own_are_raised(client: Client) -> None:
 
     with pytest.raises(ZeroDivisionError):
         list(client.score_many(images(), model="digits"))
-    with pytest.raises(ImageError, match="of uint8 or uint16, got"):
+    with pytest.raises(ImageError, match="of uint8, uint16, int16, float32, got"):
         client.score_large(np.zeros(9, np.uint8), model="digits")
 
 

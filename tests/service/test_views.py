@@ -17,7 +17,7 @@ from PIL import Image
 from protos import scoring_pb2
 from service.engine.session import Session
 from service.errors import CapabilityError, ImageError, LimitError, OptionError
-from service.images.picture import open_bytes
+from service.images.encoded import open_bytes
 from service.limits import Limits
 from service.run import GridRows, Run
 from service.scoring import Scorer
