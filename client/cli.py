@@ -13,6 +13,7 @@ import typer
 from client.connection import Security, addresses
 from client.console import complain, tolerate_encodings
 from client.errors import RequestError, UnavailableError
+from client.files import GRIDS, PICTURES
 from client.interruption import Interruption
 from client.job import STEM, Job, Scorer
 from client.options import Options, options_message, scale_message
@@ -85,7 +86,19 @@ Classes = Annotated[
 ]
 Grid = Annotated[str | None, typer.Option(metavar="OUT.npz", help="Write every window's scores.")]
 HeatmapFile = Annotated[
-    str | None, typer.Option(metavar="OUT.png", help="Write the image with the winning classes over it.")
+    str | None,
+    typer.Option(
+        metavar="OUT.png|OUT.jpg|OUT.webp",
+        help="Write the image with the scores over it: the probability of one class, or the winning classes.",
+    ),
+]
+HeatmapClass = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The class that the heatmap shows, a label or an index. Default: the only class of the model or of "
+        "--classes; of a model with two classes the second; else the winning class of each window.",
+    ),
 ]
 Ca = Annotated[
     Path | None, typer.Option("--tls-ca", metavar="FILE", help="Speak TLS with a server signed by these certificates.")
@@ -136,6 +149,7 @@ def score(
     classes: Classes = None,
     grid: Grid = None,
     heatmap: HeatmapFile = None,
+    heatmap_class: HeatmapClass = None,
     plan: Planned = False,
     tls: Tls = False,
     tls_ca: Ca = None,
@@ -163,6 +177,8 @@ def score(
     if page is not None:
         chosen["page"] = page
     region = None if roi is None else _region(roi)
+    if heatmap_class is not None and heatmap is None:
+        raise typer.BadParameter("expected --heatmap with it, got none", param_hint="--heatmap-class")
     if (tls_cert is None) != (tls_key is None):
         raise typer.BadParameter("expected both or neither, got one", param_hint="--tls-cert and --tls-key")
     with _exits():
@@ -171,7 +187,7 @@ def score(
         options.MergeFrom(scoring_pb2.ScoreOptions(region=region))
         request = scoring_pb2.ScoreRequest(model=model, version=version, options=options)
         security = Security(tls, tls_ca, tls_cert, tls_key, _token(token))
-        job = Job(_scorer(server, models, security), request, grid, heatmap, mask, interruption.check)
+        job = Job(_scorer(server, models, security), request, grid, heatmap, mask, interruption.check, heatmap_class)
         _check_outputs(job, images)
         _check_average(job)
         answers = job.run(images, quiet=as_json)
@@ -239,8 +255,16 @@ def _scales(scales: str | None) -> list[str]:
     return names
 
 
+def _check_suffix(option: str, name: str | None, suffixes: tuple[str, ...]) -> None:
+    """Refuse a file whose suffix stands for no format that is offered."""
+    if name is not None and Path(name).suffix.lower() not in suffixes:
+        raise typer.BadParameter(
+            f"expected a file name that ends in {' or '.join(suffixes)}, got {name!r}", param_hint=option
+        )
+
+
 def _check_outputs(job: Job, images: list[Path]) -> None:
-    """Refuse outputs of a plan, and those that would replace one another, an image, or what is no file."""
+    """Refuse outputs of a plan or of another format, and what would replace another output, an image, or no file."""
     outputs = job.outputs(images)
     if outputs and job.request.options.plan_only:
         raise typer.BadParameter("expected no --grid and no --heatmap with it: it scores nothing", param_hint="--plan")
@@ -250,11 +274,11 @@ def _check_outputs(job: Job, images: list[Path]) -> None:
             "the names, and score images of one name apart",
             param_hint="--grid and --heatmap",
         )
+    _check_suffix("--grid", job.grid, GRIDS)
+    _check_suffix("--heatmap", job.heatmap, PICTURES)
     for output in outputs:
         if output.exists() and (not output.is_file() or any(_same(output, image) for image in images)):
             raise typer.BadParameter(f"{output} is an image to score, or no file", param_hint="--grid and --heatmap")
-        if not output.name:
-            raise typer.BadParameter("expected a file's name, got none", param_hint="--grid and --heatmap")
 
 
 def _same(one: Path, other: Path) -> bool:

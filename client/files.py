@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the suffixes of the formats that there are."""
 
 import os
 from collections.abc import Iterator
@@ -6,6 +6,10 @@ from contextlib import contextmanager, suppress
 from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
+
+GRIDS = (".npz",)
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+"""Suffixes of what grids and heatmaps are written as."""
 
 
 class OutputError(Exception):

@@ -1,8 +1,8 @@
 """Images in, answers and files out: what `fullconv-score` does once its options are read."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from client.large import Watch
 from client.options import set_mask
 from client.progress import Progress, progress
 from client.remote import Client
+from client.subject import Subject, subject_of
 from client.table import plan_table, table
 from protos import scoring_pb2
 
@@ -60,6 +61,10 @@ class Job:
     heatmap: str | None
     mask: str | None
     check: Callable[[], None]
+    heatmap_class: str | None = None
+    """The class that heatmaps show; None: as `subject_of` chooses."""
+    _subjects: dict[str, Subject] = field(init=False, default_factory=dict)
+    """What heatmaps show, by the model's version."""
 
     def run(self, images: list[Path], *, quiet: bool) -> list[dict[str, Any]]:
         """Score images; one that cannot be scored becomes an entry with its error.
@@ -124,34 +129,61 @@ class Job:
         with closing(self.scorer.start(image, self._asked(image), watch)) as run, ExitStack() as stack:
             if options.plan_only:
                 return run.response
-            sinks = [stack.enter_context(sink) for sink in self._sinks(image, run.response)]
+            subject = self._subject(run.response.version) if self.heatmap else None
+            sinks = [stack.enter_context(sink) for sink in self._sinks(image, run.response, subject)]
             for first, scores in run.bands():
                 for sink in sinks:
                     sink(first, scores)
                 self.check()
-            return run.answer()
+            answer = run.answer()
+            return answer if subject is None else subject.narrowed(answer)
 
     def _asked(self, image: Path) -> scoring_pb2.ScoreRequest:
-        """The request for one image: with its own mask."""
-        if self.mask is None:
+        """The request for one image: with its own mask, and with all classes if its heatmap needs them."""
+        widened = self.heatmap is not None and self._subject(self.request.version).needs_all
+        if self.mask is None and not widened:
             return self.request
         request = scoring_pb2.ScoreRequest()
         request.CopyFrom(self.request)
-        set_mask(request.options, _named(self.mask, image) if self.mask != "otsu" else "otsu")
+        if widened:
+            request.options.ClearField("classes")
+        if self.mask is not None:
+            set_mask(request.options, _named(self.mask, image) if self.mask != "otsu" else "otsu")
         return request
 
-    def _sinks(self, image: Path, response: scoring_pb2.ScoreResponse) -> Iterator[AbstractContextManager[Rows]]:
+    def _subject(self, version: str) -> Subject:
+        """What heatmaps show of a version of the model."""
+        if version not in self._subjects:
+            model = self.scorer.model(self.request.model, version)
+            self._subjects[version] = subject_of(model, self.request, self.heatmap_class)
+            self._subjects[model.version] = self._subjects[version]
+        return self._subjects[version]
+
+    def _sinks(
+        self, image: Path, response: scoring_pb2.ScoreResponse, subject: Subject | None
+    ) -> Iterator[AbstractContextManager[Rows]]:
         """What the image's rows go into."""
         if self.grid:
-            yield grid_file(_named(self.grid, image), response)
-        if self.heatmap:
+            yield _grid(_named(self.grid, image), response, subject)
+        if self.heatmap and subject:
             from client.heatmap import heatmap_file  # noqa: PLC0415 (matplotlib takes a second to load)
 
-            yield heatmap_file(_named(self.heatmap, image), image, response)
+            yield heatmap_file(_named(self.heatmap, image), image, response, subject, self.request.options)
 
     def outputs(self, images: list[Path]) -> list[Path]:
         """Every file that is going to be written."""
         return [_named(name, image) for name in (self.grid, self.heatmap) if name is not None for image in images]
+
+
+@contextmanager
+def _grid(path: Path, response: scoring_pb2.ScoreResponse, subject: Subject | None) -> Iterator[Rows]:
+    """A grid's file, of the classes that were asked for where the response has more."""
+    if subject is None:
+        with grid_file(path, response) as rows:
+            yield rows
+    else:
+        with grid_file(path, subject.narrowed(response)) as rows:
+            yield lambda first, scores: rows(first, subject.picked(response, scores))
 
 
 def _named(name: str, image: Path) -> Path:

@@ -1,0 +1,96 @@
+"""The image as a grey picture for the colours to stand out on; white where it cannot be read again."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyvips
+from numpy.typing import NDArray
+
+from client.errors import ImageError
+from client.images import open_array
+from protos import scoring_pb2
+
+WHITE = 255
+STRETCH = 1, 99
+"""Percentiles that become black and white, for pixels that are not 8 bits wide."""
+Grey = NDArray[np.uint8]
+
+
+def backdrop(image: Path, options: scoring_pb2.ScoreOptions, size: tuple[int, int]) -> Grey:
+    """An image file or an array, or the region of it that was scored, as a grey picture of (width, height) pixels.
+
+    Nothing but the picture depends on it: slides and rasters that libvips does not read, and pipes, are white.
+    """
+    region = options.region if options.HasField("region") else None
+    try:
+        array = open_array(image)
+        picture = _file(image, region, size) if array is None else _array(array, region, size)
+        if picture.format != "uchar":
+            picture = picture.resize(size[0] / picture.width, vscale=size[1] / picture.height)
+            return _stretched(picture.numpy(), size)
+        return _grey(picture.thumbnail_image(size[0], height=size[1], size="force", export_profile="srgb"))
+    except (pyvips.Error, ImageError, OSError):
+        return np.full((size[1], size[0]), WHITE, np.uint8)
+
+
+def _file(image: Path, region: scoring_pb2.Region | None, size: tuple[int, int]) -> pyvips.Image:
+    """The region of an image file; of the whole file a thumbnail, which may be read faster."""
+    if not image.is_file():
+        raise ImageError(f"{image}: a pipe, which can be read once")
+    picture = pyvips.Image.new_from_source(_source(image), "")
+    if picture.format == "uchar" and region is None:
+        return pyvips.Image.thumbnail_source(
+            _source(image), size[0], height=size[1], size="force", export_profile="srgb"
+        )
+    picture = picture.autorot()
+    return picture if region is None else picture.crop(region.x, region.y, region.width, region.height)
+
+
+def _source(image: Path) -> pyvips.Source:
+    """A file, whatever its name looks like."""
+    with image.open("rb") as file:
+        return pyvips.Source.new_from_descriptor(file.fileno())
+
+
+def _array(
+    pixels: Any,  # noqa: ANN401 (of numpy or Zarr, which both take two slices)
+    region: scoring_pb2.Region | None,
+    size: tuple[int, int],
+) -> pyvips.Image:
+    """The region of an array, without the rows and columns that the picture has no room for."""
+    height, width = pixels.shape[:2]
+    region = region or scoring_pb2.Region(width=width, height=height)
+    step = max(1, min(region.width // size[0], region.height // size[1]))
+    down = slice(region.y, region.y + region.height, step)
+    across = slice(region.x, region.x + region.width, step)
+    try:
+        thinned = np.asarray(pixels[down, across])
+    except Exception as error:  # Zarr's codecs raise kinds of their own
+        raise ImageError(f"image: cannot be read: {error}") from None
+    colours = thinned.reshape(*thinned.shape[:2], -1)[..., : 3 if thinned.ndim == 3 and thinned.shape[2] > 2 else 1]
+    return pyvips.Image.new_from_array(np.ascontiguousarray(colours, colours.dtype.newbyteorder("=")))
+
+
+def _grey(picture: pyvips.Image) -> Grey:
+    """The luma of 8-bit pixels, over white where they are transparent."""
+    if picture.hasalpha() and picture.bands in (2, 4):
+        picture = picture.flatten(background=WHITE)
+    if picture.bands > 3:
+        picture = picture.extract_band(0, n=3)
+    luma = picture.copy(interpretation="srgb" if picture.bands == 3 else "b-w").colourspace("b-w")
+    pixels: Grey = luma.numpy()
+    return pixels.reshape(pixels.shape[0], pixels.shape[1])
+
+
+def _stretched(pixels: NDArray[np.generic], size: tuple[int, int]) -> Grey:
+    """The mean of the first bands of pixels of about this size, spread from black to white; equal ones are white."""
+    rows, cols = (np.arange(wanted) * there // wanted for wanted, there in zip(size[::-1], pixels.shape, strict=False))
+    bands = np.atleast_3d(pixels)[rows][:, cols]
+    grey: NDArray[np.float32] = bands[..., : 3 if bands.shape[2] > 2 else 1].astype(np.float32).mean(axis=-1)
+    known = grey[np.isfinite(grey)]
+    low, high = (float(end) for end in np.percentile(known, STRETCH)) if known.size else (0.0, 0.0)
+    if high == low:
+        return np.full(grey.shape, WHITE, np.uint8)
+    share = np.nan_to_num((grey - low) / (high - low), posinf=1, neginf=0)
+    return np.asarray(np.clip(share, 0, 1) * WHITE, np.uint8)

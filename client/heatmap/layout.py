@@ -1,0 +1,106 @@
+"""Where the parts of a heatmap lie: the drawn image, and the panel with the colour bar and the legend.
+
+Letters and lines grow with the drawn image, so that they can be read when the whole picture is looked at: its longer
+side is always 12 units, and a letter's size is a number of units. The panel lies beside the image, or below an image
+that is much wider than high. Strips get a margin for the labels, which are higher than the strip itself.
+"""
+
+from dataclasses import dataclass
+
+LONGEST, SHORTEST = 4096, 1200
+"""Pixels: of the picture's longer side at the most, and of the drawn image's longer side if the former allows it."""
+UNITS = 12.0
+"""Length of the drawn image's longer side."""
+PANEL_WIDTH, PANEL_HEIGHT = 3.1, 2.3
+LINE, STRIP_LINE = 0.025, 0.05
+"""Width of an outline; of a strip it is this share of the shorter side at the most."""
+WIDE = 2.2
+"""Width over height from which the panel lies below the image."""
+STRIP, MARGIN, COLUMN = 1.2, 0.35, 2.7
+"""The shorter side below which an image is a strip; the margin above and below it, or on the right for labels."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Pixels [left, right) and [top, bottom) of the picture."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return self.bottom - self.top
+
+    @property
+    def area(self) -> int:
+        """Square pixels."""
+        return self.width * self.height
+
+    def holds(self, other: "Box") -> bool:
+        """Whether the other box lies in this one."""
+        across = self.left <= other.left and other.right <= self.right
+        return across and self.top <= other.top and other.bottom <= self.bottom
+
+    def overlaps(self, other: "Box") -> bool:
+        """Whether the boxes have a pixel in common."""
+        across = self.left < other.right and other.left < self.right
+        return across and self.top < other.bottom and other.top < self.bottom
+
+    def moved(self, right: int, down: int) -> "Box":
+        """The same box elsewhere."""
+        return Box(self.left + right, self.top + down, self.right + right, self.bottom + down)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The layout of a heatmap of an image, or of a region of it; all in pixels of the picture."""
+
+    image: Box
+    panel: Box
+    labels: Box
+    """Where labels may lie: the image and its margins."""
+    unit: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the picture."""
+        return self.panel.right, self.panel.bottom
+
+    @property
+    def line(self) -> float:
+        """Width of an outline."""
+        return min(LINE * self.unit, STRIP_LINE * min(self.image.width, self.image.height))
+
+    @property
+    def below(self) -> bool:
+        """Whether the panel lies below the image."""
+        return self.panel.left == 0
+
+
+def layout_of(width: int, height: int, *, labels: bool = True) -> Layout:
+    """Lay out a heatmap of (width, height) pixels of an image, with or without labels beside its regions."""
+    longer = max(width, height)
+    across, down = UNITS * width / longer, UNITS * height / longer
+    below = width > WIDE * height
+    strip = labels and min(across, down) < STRIP
+    total = across + PANEL_WIDTH + COLUMN * strip
+    unit = min(max(longer, SHORTEST), int(LONGEST * UNITS / max(UNITS, 0 if below else total))) / UNITS
+    drawn_width, drawn_height = max(1, round(across * unit)), max(1, round(down * unit))
+    margin = round((MARGIN if below else COLUMN) * unit) if strip else 0
+    if below:
+        image = Box(0, margin, drawn_width, margin + drawn_height)
+        room = Box(0, 0, drawn_width, image.bottom + margin)
+        panel = Box(0, room.bottom, drawn_width, min(LONGEST, room.bottom + round(PANEL_HEIGHT * unit)))
+    else:
+        image = Box(0, 0, drawn_width, drawn_height)
+        room = Box(0, 0, drawn_width + margin, drawn_height)
+        panel = Box(room.right, 0, min(LONGEST, room.right + round(PANEL_WIDTH * unit)), drawn_height)
+    return Layout(image, panel, room, unit)
