@@ -18,13 +18,23 @@ from client.interruption import Interruption
 from client.job import STEM, Job, Scorer
 from client.options import Options, options_message, scale_message
 from client.remote import Client
-from protos import scoring_pb2
+from protos import __version__, scoring_pb2
+from protos.spec import VERSION
 
 Images = Annotated[
     list[Path], typer.Argument(metavar="IMAGE...", help="JPEG, PNG, WebP or TIFF files, or arrays: .npy, Zarr.")
 ]
-Model = Annotated[str, typer.Option(metavar="NAME", help="The model to score with.")]
-Version = Annotated[str, typer.Option(metavar="V", help="Its version; the highest unless told.")]
+Model = Annotated[str, typer.Option(metavar="NAME[/VERSION]", help="The model to score with.")]
+ModelVersion = Annotated[
+    str,
+    typer.Option(
+        "--model-version",
+        "--version",
+        metavar="V",
+        help="The model's version, also as --model NAME/V. Default: the highest. `fullconv-score --version` alone "
+        "prints the program's.",
+    ),
+]
 Server = Annotated[
     str | None,
     typer.Option(
@@ -120,6 +130,9 @@ def main() -> None:
     """Run the command; Ctrl-C or a termination signal ends it with status 1 and nothing half-written."""
     interruption.install()
     tolerate_encodings()
+    if sys.argv[1:] == ["--version"]:
+        typer.echo(f"fullconv-score {__version__}")
+        return
     try:
         app()
     except (MemoryError, OSError) as error:
@@ -132,7 +145,7 @@ def score(
     images: Images,
     model: Model,
     *,
-    version: Version = "",
+    version: ModelVersion = "",
     server: Server = None,
     models: Models = None,
     stride: Stride = None,
@@ -185,7 +198,8 @@ def score(
         options = options_message(chosen)
         options.plan_only = plan
         options.MergeFrom(scoring_pb2.ScoreOptions(region=region))
-        request = scoring_pb2.ScoreRequest(model=model, version=version, options=options)
+        name, number = _named_version(model, version)
+        request = scoring_pb2.ScoreRequest(model=name, version=number, options=options)
         security = Security(tls, tls_ca, tls_cert, tls_key, _token(token))
         job = Job(_scorer(server, models, security), request, grid, heatmap, mask, interruption.check, heatmap_class)
         _check_outputs(job, images)
@@ -195,6 +209,16 @@ def score(
         typer.echo(json.dumps(answers if len(images) > 1 else answers[0], indent=2))
     if any("error" in answer for answer in answers):
         raise typer.Exit(3)
+
+
+def _named_version(model: str, version: str) -> tuple[str, str]:
+    """Parse --model NAME/VERSION."""
+    name, _, number = model.rpartition("/")
+    if not VERSION.fullmatch(number) or not name:
+        return model, version
+    if version not in ("", number):
+        raise typer.BadParameter(f"expected one version, got '{model}' and '{version}'", param_hint="--model")
+    return name, number
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from converter.errors import ConversionError
 from converter.report import Report
 from converter.sources.read import read_source
 from converter.writer import check_outside, check_target
+from protos import __version__
 from protos.spec import NAME, VERSION
 
 STRIDE = re.compile(r"[1-9][0-9]{0,4}")
@@ -118,6 +119,9 @@ def main() -> None:
         signal.signal(number, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    if sys.argv[1:] == ["--version"]:
+        typer.echo(f"fullconv-convert {__version__}")
+        return
     try:
         app()
     except (MemoryError, OSError) as error:

@@ -25,7 +25,10 @@ def backdrop(image: Path, options: scoring_pb2.ScoreOptions, size: tuple[int, in
     region = options.region if options.HasField("region") else None
     try:
         array = open_array(image)
-        picture = _file(image, region, size) if array is None else _array(array, region, size)
+        picture = _file(image, options, region, size) if array is None else _array(array, region, size)
+        if options.bands:
+            bands = [picture[band - 1] for band in options.bands]
+            picture = bands[0].bandjoin(bands[1:]).copy(interpretation="srgb" if len(bands) == 3 else "multiband")
         if picture.format != "uchar":
             picture = picture.resize(size[0] / picture.width, vscale=size[1] / picture.height)
             return _stretched(picture.numpy(), size)
@@ -34,12 +37,15 @@ def backdrop(image: Path, options: scoring_pb2.ScoreOptions, size: tuple[int, in
         return np.full((size[1], size[0]), WHITE, np.uint8)
 
 
-def _file(image: Path, region: scoring_pb2.Region | None, size: tuple[int, int]) -> pyvips.Image:
+def _file(
+    image: Path, options: scoring_pb2.ScoreOptions, region: scoring_pb2.Region | None, size: tuple[int, int]
+) -> pyvips.Image:
     """The region of an image file; of the whole file a thumbnail, which may be read faster."""
     if not image.is_file():
         raise ImageError(f"{image}: a pipe, which can be read once")
-    picture = pyvips.Image.new_from_source(_source(image), "")
-    if picture.format == "uchar" and region is None:
+    page = {"page": options.page - 1} if options.page else {}
+    picture = pyvips.Image.new_from_source(_source(image), "", **page)
+    if picture.format == "uchar" and region is None and not (options.page or options.bands):
         return pyvips.Image.thumbnail_source(
             _source(image), size[0], height=size[1], size="force", export_profile="srgb"
         )
@@ -68,8 +74,9 @@ def _array(
         thinned = np.asarray(pixels[down, across])
     except Exception as error:  # Zarr's codecs raise kinds of their own
         raise ImageError(f"image: cannot be read: {error}") from None
-    colours = thinned.reshape(*thinned.shape[:2], -1)[..., : 3 if thinned.ndim == 3 and thinned.shape[2] > 2 else 1]
-    return pyvips.Image.new_from_array(np.ascontiguousarray(colours, colours.dtype.newbyteorder("=")))
+    bands = thinned.reshape(*thinned.shape[:2], -1)
+    picture = pyvips.Image.new_from_array(np.ascontiguousarray(bands, bands.dtype.newbyteorder("=")))
+    return picture.copy(interpretation="multiband") if picture.bands > 3 else picture  # no band is alpha
 
 
 def _grey(picture: pyvips.Image) -> Grey:

@@ -182,9 +182,9 @@ def recognise(keys: set[str]) -> Architecture:
     if _likeness(set(nearest.keys()), keys) <= 0.5:
         names = ", ".join(architecture.name for architecture in known)
         raise SourceError(
-            f"arch: the checkpoint's {len(keys)} tensors fit no known architecture ({names}); list the network's layers "
-            "with --arch FILE.toml; or with PyTorch installed name its module, --arch torchvision:resnet50, or the "
-            "function that makes it, --arch mypackage.nets:build; or export it to ONNX and convert that"
+            f"arch: the checkpoint's {len(keys)} tensors fit no known architecture ({names}); list the network's "
+            "layers with --arch FILE.toml; or with PyTorch installed name its module, --arch torchvision:resnet50, or "
+            "the function that makes it, --arch mypackage.nets:build; or export it to ONNX and convert that"
         )
     return nearest
 

@@ -143,7 +143,7 @@ def check_size(picture: Picture, *, pixels: int, whole_pixels: int, window: mode
         elif pixels <= whole_pixels:
             way_out += ", or send it to ScoreLarge in parts"
         raise LimitError(
-            f"{picture.name}: {picture.width}×{picture.height} is {megapixels:.0f} megapixels, "
+            f"{picture.name}: {picture.height}×{picture.width} pixels (height×width) are {megapixels:.0f} megapixels, "
             f"expected at most {allowed / 1e6:.0f}: {way_out}"
         )
     if picture.width < window.width or picture.height < window.height:

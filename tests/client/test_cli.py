@@ -15,6 +15,8 @@ from conftest import ROOT
 from numpy.testing import assert_allclose, assert_array_equal
 from pictures import encode, noise, png
 
+from protos import __version__
+
 COMMAND = [sys.executable, "-c", "from client.cli import main; main()"]
 MODELS = ["--models", str(ROOT / "models"), "--model", "digits"]
 PAGE = ROOT / "models" / "digits" / "page.png"
@@ -34,6 +36,23 @@ def image(tmp_path: Path) -> Path:
     path = tmp_path / "image.png"
     path.write_bytes(png(noise(90, 111, 1)))
     return path
+
+
+def test_versions(image: Path) -> None:
+    """`--version` alone prints the program's version; with a value, or behind the model's name, it is the model's."""
+    assert run("--version").stdout == f"fullconv-score {__version__}\n"
+    ways = (
+        ["digits/1"],
+        ["digits", "--version", "1"],
+        ["digits", "--model-version", "1"],
+        ["digits/1", "--version", "1"],
+    )
+    for way in ways:
+        result = run(image, "--json", "--models", ROOT / "models", "--model", *way)
+        assert json.loads(result.stdout)["version"] == "1"
+    other = run(image, "--models", ROOT / "models", "--model", "digits/1", "--version", "2")
+    assert other.returncode == 2
+    assert "expected one version, got 'digits/1' and '2'" in other.stderr
 
 
 def test_json_document() -> None:
@@ -189,7 +208,7 @@ def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
         ),
         "bomb": (
             pyvips.Image.black(60_000, 60_000).write_to_buffer(".png", compression=9, bitdepth=1),
-            "60000×60000 is 3600 megapixels, expected at most 256",
+            "60000×60000 pixels (height×width) are 3600 megapixels, expected at most 256",
         ),
         "svg": (b"<svg xmlns='http://www.w3.org/2000/svg' width='99' height='99'/>", "not a whole"),
     }

@@ -55,7 +55,7 @@ def bad_requests() -> dict[str, tuple[scoring_pb2.ScoreRequest, grpc.StatusCode,
         "text": (encoded(b"not an image"), invalid, "i: not a whole"),
         "truncated": (encoded(jpeg[:-2000]), invalid, "i: not a whole"),
         "small": (encoded(png(noise(69, 80, 1))), invalid, "window of 70×70 pixels (height×width), got 69×80"),
-        "bomb": (encoded(bomb), invalid, "60000×60000 is 3600 megapixels, expected at most 256"),
+        "bomb": (encoded(bomb), invalid, "60000×60000 pixels (height×width) are 3600 megapixels, expected at most 256"),
         "large-answer": (
             encoded(pyvips.Image.black(12_000, 12_000).write_to_buffer(".png"), grid=True),
             invalid,

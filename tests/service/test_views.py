@@ -360,7 +360,11 @@ def test_the_cheaper_mode_is_taken_where_both_are_exact(models: Models) -> None:
         ({"region": scoring_pb2.Region(x=0, y=0, width=40)}, ImageError, "region: vertically, expected a region that"),
         ({"mask_image": scoring_pb2.Image(encoded=png(noise(121, 146, 1)))}, ImageError, "147×121 pixels, got 146×121"),
         ({"mask_image": scoring_pb2.Image(name="m", encoded=b"x")}, ImageError, "m: not a whole"),
-        ({"mask_image": scoring_pb2.Image(name="m", encoded=BOMB)}, LimitError, "m: 30000×30000 is 900 megapixels"),
+        (
+            {"mask_image": scoring_pb2.Image(name="m", encoded=BOMB)},
+            LimitError,
+            "m: 30000×30000 pixels .height×width. are 900 megapixels",
+        ),
     ],
 )
 def test_options_that_cannot_be(models: Models, options: dict, error: type[Exception], said: str) -> None:
