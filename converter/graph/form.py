@@ -23,6 +23,16 @@ Ints = NDArray[np.int64]
 Floats = NDArray[Any]
 Size = tuple[int, int, int, int]
 
+MOST_TERMS, TERMS_EACH = 1 << 20, 64
+"""Terms that a form of sums may have: that many, or that many for each element of its map, whichever is more."""
+
+
+class WholeMapError(Exception):
+    """A form whose terms are too many: sums over the whole map were put at the map's positions.
+
+    Their number grows with the square of the map, and no convolution gives what comes of it.
+    """
+
 
 @dataclass(frozen=True)
 class Map:
@@ -69,6 +79,11 @@ class Form:
         return self.weight is None and self.offset is None and self.index.shape[-1] == 1
 
     @property
+    def sums_map(self) -> bool:
+        """Whether each element has as many terms as the map has positions, and these are several."""
+        return self.index.shape[-1] >= self.map.size[2] * self.map.size[3] > 1
+
+    @property
     def whole(self) -> bool:
         """Whether this is the map itself."""
         count = math.prod(self.map.size)
@@ -85,9 +100,14 @@ class Form:
         return self.moved(np.arange(math.prod(self.shape)).reshape(self.shape).transpose(0, 3, 1, 2))
 
     def moved(self, order: Ints) -> "Form":
-        """Elements put in another order; `order` holds positions in the flattened tensor, -1 for a zero."""
-        pick, hole = np.maximum(order, 0), order < 0
+        """Elements put in another order; `order` holds positions in the flattened tensor, -1 for a zero.
+
+        Raises WholeMapError if the elements are sums and there would be too many terms.
+        """
         terms = self.index.shape[-1]
+        if terms > 1 and order.size * terms > max(MOST_TERMS, TERMS_EACH * math.prod(self.map.size)):
+            raise WholeMapError
+        pick, hole = np.maximum(order, 0), order < 0
         index = self.index.reshape(-1, terms)[pick]
         weight = None if self.weight is None else self.weight.reshape(-1, terms)[pick]
         offset = None if self.offset is None else self.offset.reshape(-1)[pick]

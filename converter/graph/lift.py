@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 
 from converter.errors import UnsupportedError
 from converter.graph.constants import constant
-from converter.graph.form import Form, Map, Size, Stencil, whole
+from converter.graph.form import Form, Map, Size, Stencil, WholeMapError, whole
 from converter.graph.operators import NOT_LOCAL, OF_DECISIONS
 from converter.runtime import one_line
+
+MIXED_SUMMARY = "mixes a summary of the whole map back into the map (as squeeze-and-excite and group normalisation do)"
 
 Attribute = int | float | str | Sequence[int] | ir.Attr
 
@@ -134,6 +136,8 @@ class Lifting:
         if form.whole:
             return form.map
         stencil, lattice = _lattice(form)
+        if (stencil is None or lattice is None) and form.sums_map:
+            raise refusal(node, MIXED_SUMMARY)
         if stencil is None or lattice is None:
             what = (
                 "positions in another order" if len(form.shape) == 4 else "what was put together of several positions"
@@ -222,6 +226,8 @@ def _lifted(lifting: Lifting, node: ir.Node, handlers: Mapping[str, Handler]) ->
         raise refusal(node, f"it is not known what the operators of {node.domain!r} do")
     try:
         return handlers.get(node.op_type, stays)(lifting, node)
+    except WholeMapError:
+        raise refusal(node, MIXED_SUMMARY) from None
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         raise refusal(node, f"it is used in a way that is not known: {one_line(error)}") from None
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.graph.form import Floats, Form, channels_at, whole
-from converter.graph.lift import Handler, Lifting, refusal, stays
+from converter.graph.lift import MIXED_SUMMARY, Handler, Lifting, refusal, stays
 from converter.graph.operators import ARITHMETIC, ELEMENTWISE, MOVEMENT
 
 NUMBERS = (ir.DataType.BOOL, ir.DataType.BFLOAT16, ir.DataType.DOUBLE, ir.DataType.FLOAT, ir.DataType.FLOAT16)
@@ -61,12 +61,14 @@ def two(lifting: Lifting, node: ir.Node, one: Form, other: Form) -> Sequence[For
         of = lifting.emit(node, node.op_type, [each.value for each in maps], maps[0].size)
         return [whole(of).channels_last]
     if (1, 1) in (sizes[0][2:], sizes[1][2:]):
-        raise refusal(node, "mixes a summary of the whole map back into the map (as squeeze-and-excite does)")
+        raise refusal(node, MIXED_SUMMARY)
     raise refusal(node, f"expected values of the same places, got maps of {sizes[0][2:]} and {sizes[1][2:]}")
 
 
 def _on_features(lifting: Lifting, node: ir.Node, one: Form, other: Form) -> Form:
     """The node done to features that are several channels of a position, as in a gated unit."""
+    if one.sums_map or other.sums_map:
+        raise refusal(node, MIXED_SUMMARY)
     (left, anchors), (right, others) = (lifting.mixed(node, form, [1]) for form in (one, other))
     if not np.array_equal(anchors, others):
         raise refusal(node, "expected values of the same places of the map")
