@@ -108,14 +108,14 @@ def line(name: str, exporter: str, windows: int) -> list[str]:
             request = replace(request, crops_only=True)
             report = conversion.convert(read_source(file, arch=None, window=None), request, silent)
     parity, stride = report.spec.parity[0], report.spec.vertical.stride
-    parts = [part for part in (parity.interior, parity.border) if part.windows]
-    agreement = sum(part.top_class_agreement for part in parts) / len(parts)
-    worst = max(part.relative_l2 for part in parts)
+    seen = parity.overall
     return [
         verdict,
         str(stride) if verdict == "dense" else "",
         f"{parity.native.relative_l2:.1e}",
-        f"top class agrees on {agreement:.0%}, scores differ by {worst:.2g}" if verdict == "dense" else "",
+        f"top class agrees on {seen.top_class_agreement:.0%}, scores differ by {seen.relative_l2:.2g}"
+        if verdict == "dense"
+        else "",
         f"{time.monotonic() - before:.0f}",
     ]
 

@@ -69,13 +69,22 @@ Activation = Annotated[
     typer.Option(help="What turns scores into probabilities, if the network does not; softmax unless told."),
 ]
 Labels = Annotated[Path | None, typer.Option(metavar="FILE", help="The classes' names, UTF-8, one a line.")]
-Verify = Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Windows to compare dense and crops on.")]
+Verify = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        max=10_000,
+        help="Windows to compare dense and crops on, chosen at random; all windows of the images where that takes "
+        "little more.",
+    ),
+]
 Images = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Images to take the windows from; unless told, noise like photographs, and scikit-learn's photographs "
-        "where it is installed.",
+        help="Images to take the windows from, at their own size; without them noise like photographs, and "
+        "scikit-learn's photographs where it is installed.",
     ),
 ]
 Strides = Annotated[
@@ -212,7 +221,7 @@ def _show(report: Report, output: Path) -> None:
     if report.rewrites:
         console.print(report.layers(), "")
     console.print(report.facts(), "")
-    console.print(f"written to {output}", markup=False)
+    console.print(f"written to {output}", "", report.closing(), sep="\n", markup=False)
 
 
 def _check_output(output: Path) -> None:

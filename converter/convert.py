@@ -5,9 +5,11 @@ reader → classifier (ONNX) → lifted (graph.dense) or kept (graph.crops) → 
 """
 
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -30,9 +32,13 @@ from converter.runtime import loading_problem, move_weights, unmap
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
 from converter.spec import describe, embed
-from converter.verify.images import sample_images
+from converter.verify.checks import CELLS
+from converter.verify.comparison import Comparison
+from converter.verify.extent import Extent
+from converter.verify.images import SampleImage, given_images, sample_images
 from converter.verify.networks import ConvertedNetwork, CropsNetwork, Network, SourceNetwork, feed
-from converter.verify.parity import Comparison, Extent, check_agreement, measure
+from converter.verify.parity import check_agreement, measure
+from converter.verify.sampling import Budget
 from converter.writer import staging
 from protos import model_pb2
 from protos.spec import LABELS, REPORT, WEIGHTS
@@ -41,6 +47,10 @@ SOURCE_WEIGHTS = "source.data"
 FULL = "fp32"
 MIN_AGREEMENT = 0.99
 """Of the windows, on how many reduced precision must name the top class that float32 names."""
+PASS_BYTES = 1 << 29
+"""Of activations, in a pass over an image or a part of it that windows are compared with."""
+MORE_WINDOWS, CHEAP_CROPS = 4, 5e11
+"""Times the windows asked for, and multiply-adds of crops, within which all windows of the images are compared."""
 CALIBRATION_IMAGES = 32
 CALIBRATION_SEED = 2  # other cuttings than the certificate's
 
@@ -55,7 +65,7 @@ class Request:
     preprocess: str | None = None
     activation: str | None = None
     labels: Path | None = None
-    windows: int = 64
+    windows: int = 256
     images: Path | None = None
     strides: tuple[int, ...] = ()
     crops_only: bool = False
@@ -86,6 +96,18 @@ class Stage:
         return CropsNetwork(runner, file.plane, self.window) if self.graph.mode == "crops" else runner
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What certificates are measured against: the source, and the user's images, None for synthetic ones.
+
+    `output` says what the scores are.
+    """
+
+    source: SourceNetwork
+    images: Sequence[SampleImage] | None
+    output: model_pb2.Output
+
+
 def convert(classifier: Classifier, request: Request, progress: Progress) -> Report:
     """Convert, verify and write. Raises ConversionError, and leaves nothing behind, if it cannot."""
     preprocessing = load_preprocessing(request.preprocess or classifier.preprocess)
@@ -107,15 +129,17 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         _label(spec, request, classifier, folder)
 
         stage = Stage(network, classifier.window, files, home)
-        certificates = _certificates(source, stage, None, request, progress)
+        images, skipped = _images(request, stage)
+        reference = Reference(source, images, spec.output)
+        certificates = _certificates(reference, stage, None, request, progress)
         if request.precision != FULL:
             full, stage = stage, _reduced(stage, request, progress, folder)
-            certificates = _certificates(source, stage, full, request, progress)
+            certificates = _certificates(reference, stage, full, request, progress)
 
         progress.step("writing", 0)
         spec.weights_sha256, spec.precision = sha256(folder / WEIGHTS), request.precision
         spec.parity.extend(certificates)
-        report = Report(spec, network.rewrites)
+        report = Report(spec, network.rewrites, given=images is not None, skipped=skipped)
         for file in stage.files:
             embed(spec, folder / file.name)
         (folder / REPORT).write_text(json.dumps(report.document(), indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -147,8 +171,26 @@ def _label(spec: model_pb2.ModelSpec, request: Request, classifier: Classifier, 
         spec.labels_sha256 = sha256(folder / LABELS)
 
 
+def _images(request: Request, stage: Stage) -> tuple[list[SampleImage] | None, int]:
+    """The user's images that hold a window, None if there are no images, and how many are smaller."""
+    if request.images is None:
+        return None, 0
+    return given_images(request.images, stage.graph.channels, stage.window)
+
+
+def _budget(stage: Stage, file: Variant, windows: int, *, given: bool) -> Budget:
+    """How many windows are compared, of given images or synthetic ones, and how large a pass over an image may be."""
+    extents = [Extent.around(axis, size, CELLS) for axis, size in zip(file.plane, stage.window, strict=True)]
+    least = math.prod(extent.pixels for extent in extents)
+    if stage.graph.mode == "crops":
+        return Budget(windows, least, separate=True)
+    affordable = min(MORE_WINDOWS * windows, int(CHEAP_CROPS / max(1.0, file.cost.multiply_adds_per_crop)))
+    pixels = max(least, int(PASS_BYTES / file.cost.activation_bytes_per_pixel))
+    return Budget(windows, pixels, affordable if given else 0)
+
+
 def _certificates(
-    source: SourceNetwork, stage: Stage, full: Stage | None, request: Request, progress: Progress
+    reference: Reference, stage: Stage, full: Stage | None, request: Request, progress: Progress
 ) -> list[model_pb2.Parity]:
     """Write every file and measure it against the source; of reduced precision, against the one in float32 too."""
     certificates, native = [], None
@@ -157,20 +199,22 @@ def _certificates(
     if full and (problem := loading_problem([stage.folder / file.name for file in stage.files])):
         raise UnsupportedError(f"precision: cannot be {request.precision}: {problem}; choose another --precision")
     for position, file in enumerate(stage.files):
-        progress.step(f"comparing stride {file.plane[0].stride} with the source", request.windows)
+        announce = partial(progress.step, f"comparing stride {file.plane[0].stride} with the source")
         converted = stage.network(file)
         comparison = Comparison(
-            source=source,
+            source=reference.source,
             converted=converted,
             native=native,
             full=full.network(full.files[position]) if full else None,
             plane=file.plane,
             window=stage.window,
             channels=stage.graph.channels,
-            images=request.images,
-            windows=request.windows,
+            folder=request.images,
+            images=reference.images,
+            budget=_budget(stage, file, request.windows, given=reference.images is not None),
+            output=reference.output,
         )
-        certificates.append(measure(comparison, progress.advance))
+        certificates.append(measure(comparison, announce, progress.advance))
         if full:
             check_agreement(certificates[-1], request.precision, request.min_agreement)
         native = native or (converted, file.plane)
@@ -192,7 +236,8 @@ def _calibration(full: Stage, request: Request, progress: Progress) -> Iterator[
     """What the network is fed to see how large its numbers become: windows, for int8 with their surroundings."""
     (height, width), native, rng = full.window, full.files[0], np.random.default_rng(CALIBRATION_SEED)
     if full.graph.mode == "dense" and request.precision == "int8":
-        height, width = (Extent(axis, size).pixels for axis, size in zip(native.plane, full.window, strict=True))
+        planes = zip(native.plane, full.window, strict=True)
+        height, width = (Extent.around(axis, size, CELLS).pixels for axis, size in planes)
     for image in islice(sample_images((height, width), full.graph.channels, request.images, rng), CALIBRATION_IMAGES):
         yield feed(native.model.graph.inputs[0], image, full.graph.layout)
         progress.advance()

@@ -1,7 +1,7 @@
 """The record of a conversion: report.json, and the same for eyes."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any
 
 from google.protobuf import json_format
@@ -9,21 +9,27 @@ from rich.table import Table
 from rich.text import Text
 
 from converter.graph.lift import Rewrite
-from converter.verify.parity import precision_verdict, verdict
+from converter.verdict import precision_verdict, recommendation, verdict
 from protos import model_pb2
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was converted, what was rewritten, and how far the result agrees with its source."""
+    """What was converted, what was rewritten, and how far the result agrees with its source.
+
+    `given` says whether it was measured on the user's images, `skipped` how many of them are smaller than a window.
+    """
 
     spec: model_pb2.ModelSpec
     rewrites: list[Rewrite]
+    _: KW_ONLY
+    given: bool = True
+    skipped: int = 0
 
     def document(self) -> dict[str, Any]:
         """report.json: the ModelSpec, the rewritten layers, and the certificate in words."""
         return {
-            "verdict": self.verdicts()[0],
+            "verdict": f"{self.verdicts()[0]}. {self.closing()}",
             "rewritten": [asdict(rewrite) for rewrite in self.rewrites],
             **spec_document(self.spec),
         }
@@ -46,7 +52,16 @@ class Report:
         """The certificate of every stride in words."""
         if self.spec.modes[0] == "crops":
             return ["crops only: every window is run by itself, which is what the classifier means"]
-        return [verdict(parity) for parity in self.spec.parity]
+        return [verdict(self.spec, position) for position in range(len(self.spec.parity))]
+
+    def closing(self) -> str:
+        """What dense means at the native stride, which mode is recommended, and what was not measured."""
+        parts = [recommendation(self.spec)]
+        if not self.given and not self.spec.parity[0].exact:
+            parts.append("Measured without images of yours: give them with --images DIR.")
+        if self.skipped:
+            parts.append(f"{self.skipped} of the images are smaller than a window and were not measured.")
+        return " ".join(parts)
 
     def _ends(self) -> Iterator[tuple[str, str]]:
         spec = self.spec
@@ -77,7 +92,7 @@ class Report:
     def _proof(self, position: int) -> Iterator[tuple[str, str]]:
         yield "parity", self.verdicts()[position]
         if self.spec.parity[position].precision.windows:
-            yield self.spec.precision, precision_verdict(self.spec.parity[position])
+            yield self.spec.precision, precision_verdict(self.spec, position)
 
 
 def spec_document(spec: model_pb2.ModelSpec) -> dict[str, Any]:

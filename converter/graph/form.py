@@ -81,7 +81,8 @@ class Form:
     @property
     def sums_map(self) -> bool:
         """Whether each element has as many terms as the map has positions, and these are several."""
-        return self.index.shape[-1] >= self.map.size[2] * self.map.size[3] > 1
+        positions = self.map.size[2] * self.map.size[3]
+        return bool(self.index.shape[-1] >= positions > 1)
 
     @property
     def whole(self) -> bool:

@@ -15,6 +15,7 @@ from converter.graph.geometry import Plane
 from converter.preprocessing import Preprocessing
 from converter.runtime import one_line, session
 from converter.sources.classifier import Classifier
+from converter.verify.images import Pixels
 
 IDENTITY = Preprocessing()
 
@@ -31,7 +32,7 @@ class Scored:
     evidence: NDArray[np.float32]
 
 
-Network = Callable[[NDArray[np.uint8]], Scored]
+Network = Callable[[Pixels], Scored]
 """Scores an image (height, width, channels)."""
 
 
@@ -44,7 +45,7 @@ class SourceNetwork:
         self._image, self._layout = classifier.image, classifier.layout
         self._preprocessing = preprocessing or IDENTITY
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> Scored:
+    def __call__(self, pixels: Pixels) -> Scored:
         """Score one window (height, width, channels): a grid of one cell."""
         outputs = _run(self._session, feed(self._image, pixels, self._layout, self._preprocessing))
         return Scored(*(array.reshape(1, 1, -1) for array in (outputs[0], outputs[-1])))
@@ -57,7 +58,7 @@ class ConvertedNetwork:
         self._session = _with_evidence(model, model.graph.outputs[0], folder)
         self._image, self._layout = model.graph.inputs[0], layout
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> Scored:
+    def __call__(self, pixels: Pixels) -> Scored:
         """Score an image (height, width, channels)."""
         outputs = _run(self._session, feed(self._image, pixels, self._layout))
         grids = (array[0].reshape(array.shape[1], *(array.shape[2:] or (1, 1))) for array in (outputs[0], outputs[-1]))
@@ -70,7 +71,7 @@ class CropsNetwork:
     def __init__(self, network: ConvertedNetwork, plane: Plane, window: tuple[int, int]) -> None:
         self._network, self._plane, self._window = network, plane, window
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> Scored:
+    def __call__(self, pixels: Pixels) -> Scored:
         """Score an image (height, width, channels)."""
         height, width = self._window
         windows = np.lib.stride_tricks.sliding_window_view(pixels, (height, width), (0, 1))
@@ -84,7 +85,7 @@ class CropsNetwork:
 
 
 def feed(
-    entry: ir.Value, pixels: NDArray[np.uint8], layout: str, preprocessing: Preprocessing = IDENTITY
+    entry: ir.Value, pixels: Pixels, layout: str, preprocessing: Preprocessing = IDENTITY
 ) -> dict[str, NDArray[np.generic]]:
     """The input of a graph for one image (height, width, channels), repeated where the batch is fixed."""
     assert entry.shape is not None  # noqa: S101 (readers check it)

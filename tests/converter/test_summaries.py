@@ -29,11 +29,16 @@ WAYS = {
         "Div: sum count -> mu",
         "Sub: g mu -> d",
         "Abs: d -> n",
-    ]
-    + ["Reshape: n map -> x"],
+        "Reshape: n map -> x",
+    ],
     "expanded": ["ReduceMean: c -> mu 1 2 3", "Expand: mu map -> e", "Sub: c e -> d", "Abs: d -> x"],
-    "squares": ["Reshape: c five -> g", "ReduceMean: g -> mu 2 3 4", "Mul: mu mu -> m2", "Sub: g m2 -> d"]
-    + ["Reshape: d map -> x"],
+    "squares": [
+        "Reshape: c five -> g",
+        "ReduceMean: g -> mu 2 3 4",
+        "Mul: mu mu -> m2",
+        "Sub: g m2 -> d",
+        "Reshape: d map -> x",
+    ],
 }
 
 

@@ -1,0 +1,75 @@
+"""A certificate in words: what was seen, on how many windows, and why dense and crops differ."""
+
+from protos import model_pb2
+from protos.certificate import agreement, is_warning, overall, sentence
+
+
+def verdict(spec: model_pb2.ModelSpec, position: int) -> str:
+    """Returns the certificate of one stride in words; the figures are those of the windows that were compared."""
+    parity, seen = spec.parity[position], overall(spec, position)
+    windows = f"{seen.windows} windows of {_images(parity.images)}"
+    if parity.exact:
+        return f"exact: dense equals crops to rounding (largest difference seen {seen.max_abs:.1e}, {windows})"
+    said = "dense differs from the source network's crops" if parity.precision.windows else "dense differs from crops"
+    reason = beyond(spec)
+    parts = [f"{said}, since {reason}" if reason else said]
+    if seen.agreement_high:
+        parts[0] += f": the top class agrees on {agreement(seen)}"
+    parts.append(f"{_differences(seen)}, on {windows}")
+    if parity.small_images:
+        which = "all" if parity.small_images == parity.images else str(parity.small_images)
+        parts.append(f"{which} of them too small to hold a window that is not at the border")
+    return "; ".join(parts)
+
+
+def precision_verdict(spec: model_pb2.ModelSpec, position: int) -> str:
+    """Returns what reduced precision changes, in words."""
+    measured = spec.parity[position].precision
+    figures = f"{_differences(measured)}, on {measured.windows} windows"
+    if not measured.agreement_high:
+        return figures
+    what = "the top class" if spec.output.classes > 1 else "the decision at one half"
+    return f"{what} is that of fp32 on {measured.top_class_agreement:.2%} of {measured.windows} windows; {figures}"
+
+
+def recommendation(spec: model_pb2.ModelSpec) -> str:
+    """Returns what dense means at the native stride, and which mode to use."""
+    if spec.modes[0] == "crops":
+        return "Recommended: --mode auto, which runs every window by itself."
+    if spec.parity[0].exact:
+        return (
+            "Dense gives the classifier's own answers. Recommended: --mode auto, which takes the cheaper of both modes."
+        )
+    cost = spec.cost[0]
+    said = sentence(spec, 0, cost.multiply_adds_per_crop, cost.multiply_adds_per_cell, " on a large image")
+    said = said[0].upper() + said[1:]
+    seen = overall(spec, 0)
+    if not seen.agreement_high:
+        return (
+            f"{said}. Recommended: --mode auto, which is dense, if such differences do not matter, else --mode crops."
+        )
+    if is_warning(seen) and beyond(spec):
+        return f"{said}. Recommended: --mode crops."
+    return f"{said}. Recommended: --mode auto, which is dense."
+
+
+def beyond(spec: model_pb2.ModelSpec) -> str:
+    """Returns what a cell reads beyond its window, and why, as the geometry has it; empty if it reads nothing there."""
+    axes = ((spec.vertical, spec.window.height), (spec.horizontal, spec.window.width))
+    before = max(axis.padding_before for axis, _ in axes)
+    after = max(0, *(axis.receptive_field - axis.padding_before - window for axis, window in axes))
+    if before:
+        return f"the network is padded (a cell reads {before} pixels before its window and {after} behind it)"
+    return f"a cell reads {after} pixels beyond the end of its window" if after else ""
+
+
+def _differences(seen: model_pb2.Difference) -> str:
+    tail = f", {seen.p99_abs:.2g} (99th percentile)" if seen.p99_abs else ""
+    return (
+        f"scores differ by {seen.median_abs:.2g} (median){tail} and {seen.max_abs:.2g} (largest seen), "
+        f"{seen.relative_l2:.2g} in relative L2 norm"
+    )
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
