@@ -116,7 +116,7 @@ class Answer:
     def document(self) -> dict[str, Any]:
         """The JSON document; pairs are vertical before horizontal, lengths in pixels, times in milliseconds."""
         response = self.response
-        grid, timing = response.grid, response.timing
+        grid, parity, timing = response.grid, response.parity, response.timing
         return {
             "image": {"name": response.image.name, "width": response.image.width, "height": response.image.height},
             "model": response.model,
@@ -133,7 +133,12 @@ class Answer:
                 "scored": response.scored_cells,
             },
             "average": {"of": AVERAGES[response.average.of], "top": [_entry(entry) for entry in self.top]},
-            "parity": {"exact": response.parity.exact, "max_abs_diff": response.parity.max_abs_diff},
+            "parity": {
+                "exact": parity.exact,
+                "max_abs_diff": parity.max_abs_diff,
+                "top_class_agreement": parity.top_class_agreement if parity.agreement_high else None,
+            },
+            "warnings": list(response.warnings),
             "timing_ms": {
                 "decode": round(timing.decode_ms, 3),
                 "queue": round(timing.queue_ms, 3),
@@ -161,7 +166,9 @@ def plan_document(response: scoring_pb2.ScoreResponse) -> dict[str, Any]:
         }
         for view in plan.views
     ]
-    kept = {name: whole[name] for name in ("image", "model", "version", "mode", "mode_reason", "grid", "parity")}
+    kept = {
+        name: whole[name] for name in ("image", "model", "version", "mode", "mode_reason", "grid", "parity", "warnings")
+    }
     del kept["grid"]["scored"]
     return kept | {
         "plan": {"file": plan.file, "multiply_adds": plan.multiply_adds, "bytes": plan.bytes, "views": views}

@@ -7,6 +7,7 @@ from rich.text import Text
 from client.answer import AVERAGES, Answer
 from client.console import printable
 from protos import model_pb2, scoring_pb2
+from protos.certificate import LEAST_AGREEMENT, agreement
 
 
 def table(answer: Answer) -> Group:
@@ -19,7 +20,7 @@ def table(answer: Answer) -> Group:
     rows.columns[2].justify = "right"
     for entry in answer.top:
         rows.add_row(str(entry.index), Text(entry.label), f"{entry.score:.4f}")
-    return Group(head, "", rows)
+    return Group(head, *_warnings(response), "", rows)
 
 
 def plan_table(response: scoring_pb2.ScoreResponse) -> Group:
@@ -36,22 +37,36 @@ def plan_table(response: scoring_pb2.ScoreResponse) -> Group:
             _size(view.image), _size(view.cells), str(view.tiles), _size(view.tile),
             "/".join(map(str, view.halo)), str(view.phases), f"{view.multiply_adds:.3g}",
         )  # fmt: skip
-    return Group(head, "", rows)
+    return Group(head, *_warnings(response), "", rows)
 
 
 def _title(answer: Answer) -> Text:
     """The image, the model, the grid, and how far it agrees with crops."""
     response = answer.response
-    image, grid, parity = response.image, response.grid, response.parity
-    agreement = "exact" if parity.exact else f"differs from crops by up to {parity.max_abs_diff:.2g}"
+    image, grid = response.image, response.grid
     left_out = f", {answer.left_out[0]} rows and {answer.left_out[1]} columns of pixels in none"
     return Text.assemble(
         (printable(image.name), "bold"),
         f"  {image.width}×{image.height}  {response.model}/{response.version}\n",
         f"{grid.rows}×{grid.cols} windows of {answer.window[0]}×{answer.window[1]}, {answer.stride[0]} pixels apart"
         f"{left_out if any(answer.left_out) else ''}; "
-        f"{response.mode}{', ' + agreement if response.mode == 'dense' else ''}",
+        f"{response.mode}{', ' + _parity(response.parity) if response.mode == 'dense' else ''}",
     )
+
+
+def _parity(parity: scoring_pb2.ParityInfo) -> str:
+    """How far dense agrees with crops; what the warnings say is not said twice."""
+    if parity.exact:
+        return "exact"
+    if not parity.windows:  # an older server
+        return f"differs from crops by {parity.max_abs_diff:.2g} (largest seen)"
+    if parity.agreement_high and parity.top_class_agreement >= LEAST_AGREEMENT:
+        return f"the classifier's own top class on {agreement(parity)}"
+    return "not exact"
+
+
+def _warnings(response: scoring_pb2.ScoreResponse) -> list[Text]:
+    return [Text(f"warning: {printable(warning)}", style="yellow") for warning in response.warnings]
 
 
 def _size(size: model_pb2.Size) -> str:

@@ -3,7 +3,9 @@
 from functools import lru_cache
 
 from protos import model_pb2, scoring_pb2
+from protos.certificate import is_warning, overall, sentence
 from service.engine.repository import StoredModel
+from service.modes import crops_multiply_adds
 from service.options import Options
 from service.plan import Plan, View
 
@@ -14,21 +16,23 @@ MODELS = 16
 def describe(size: tuple[int, int], model: StoredModel, options: Options, plan: Plan) -> scoring_pb2.ScoreResponse:
     """Everything that is known of an image of (height, width) pixels before one is decoded, but name and classes."""
     position = plan.mode.position
+    remark, warnings = _inexact(model, plan)
     return scoring_pb2.ScoreResponse(
         image=scoring_pb2.ImageInfo(width=size[1], height=size[0]),
         model=model.name,
         version=model.version,
         mode=plan.mode.name,
-        mode_reason=plan.reason,
+        mode_reason="; ".join([plan.reason, *remark]),
         grid=_grid(size, options, plan.views[0], model.spec.window),
         average=scoring_pb2.Average(of=options.average),
-        parity=_parity(model.spec.parity[position]),
+        parity=_parity(model.spec, position),
         plan=scoring_pb2.Plan(
             file=model.spec.strides[position].file,
             multiply_adds=plan.multiply_adds,
             bytes=plan.bytes,
             views=[_view(view, plan) for view in plan.views],
         ),
+        warnings=warnings,
     )
 
 
@@ -90,7 +94,24 @@ def _view(view: View, plan: Plan) -> scoring_pb2.View:
     )
 
 
-def _parity(certificate: model_pb2.Parity) -> scoring_pb2.ParityInfo:
-    """The certificate in two figures."""
-    worst = max(certificate.interior.max_abs, certificate.border.max_abs)
-    return scoring_pb2.ParityInfo(exact=certificate.exact, max_abs_diff=worst)
+def _inexact(model: StoredModel, plan: Plan) -> tuple[list[str], list[str]]:
+    """What dense means for a model that is not exact, as a remark or as a warning; nothing for other models."""
+    spec, position = model.spec, plan.mode.position
+    if plan.mode.name != "dense" or spec.parity[position].exact:
+        return [], []
+    crops = sum(crops_multiply_adds(model, view.tiles) for view in plan.views)
+    said = [sentence(spec, position, crops, plan.multiply_adds)]
+    return ([], said) if is_warning(overall(spec, position)) else (said, [])
+
+
+def _parity(spec: model_pb2.ModelSpec, position: int) -> scoring_pb2.ParityInfo:
+    """The certificate of one of the strides in short."""
+    seen = overall(spec, position)
+    return scoring_pb2.ParityInfo(
+        exact=spec.parity[position].exact,
+        max_abs_diff=seen.max_abs,
+        windows=seen.windows,
+        top_class_agreement=seen.top_class_agreement,
+        agreement_low=seen.agreement_low,
+        agreement_high=seen.agreement_high,
+    )

@@ -172,7 +172,12 @@ def choose(model: StoredModel, options: Options) -> tuple[list[Mode], str]:
         return [dense], "as asked for"
     if model.spec.parity[dense.position].exact:
         return [dense, crops], "crops would give the same scores for no fewer multiply-adds"
-    return [dense], "dense unless asked otherwise: its scores are not quite those of crops"
+    return [dense], "dense unless asked otherwise"
+
+
+def crops_multiply_adds(model: StoredModel, view: TilePlan) -> float:
+    """Multiply-adds of the same cells, if every window were run by itself."""
+    return _crops(model, model.strides[0]).multiply_adds(view)
 
 
 def _dense(model: StoredModel, stride: tuple[int, int]) -> Dense | None:

@@ -17,6 +17,7 @@ from service.images.picture import Picture
 from service.options import resolve, selection
 from service.rpc.calls import Call
 from service.rpc.feed import Feed, Requests, Send, parts, streamed
+from service.rpc.notices import note
 from service.rpc.spool import Spool
 from service.rpc.timing import timed
 from service.rpc.workers import Workers
@@ -99,6 +100,7 @@ class _Image:
         if self.request.options.grid:
             check_row(run, self.scorer.limits.message_bytes)
         if not self.request.options.plan_only:
+            note(run, self.call)
             self.admit(run)
         run.response.timing.queue_ms = job.waited * 1e3
         self.feed.send(Part(start=run.response))

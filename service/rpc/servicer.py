@@ -16,6 +16,7 @@ from service.rpc.calls import Call, Calls, Send, check_names
 from service.rpc.feed import within
 from service.rpc.large import ScoreLarge
 from service.rpc.many import ScoreMany, patiently
+from service.rpc.notices import note
 from service.rpc.spool import Spool
 from service.rpc.timing import timed
 from service.rpc.together import Together
@@ -62,6 +63,7 @@ class ScoringServicer:
 
         def admit(run: Run) -> None:
             call.record["version"] = run.model.version
+            note(run, call)
             seconds = run.session.seconds(run.plan.multiply_adds)
             self._admission.plan(claim, run.plan.held_bytes, seconds, deadline=call.deadline, done=run.done)
 

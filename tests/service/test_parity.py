@@ -1,0 +1,239 @@
+"""What an answer says of a model that is not exact: a sentence of what dense means and what crops would cost."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from networks import PADDED, UNPADDED, make_network
+from pictures import noise, png
+from rich.console import Console
+from servers import running
+
+from client import Client
+from client.answer import Answer, plan_document
+from client.table import plan_table, table
+from converter.spec import embed
+from protos import model_pb2, scoring_pb2
+from protos.certificate import interval
+from service.engine.repository import read_spec
+from service.images.picture import open_bytes
+from service.run import Run
+from service.scoring import Scorer, whole
+
+IMAGE = noise(150, 214, 3)
+CROPS = "--mode crops gives the classifier's own answers for"
+
+
+def rewrite(models: Path, name: str, change: Callable[[model_pb2.ModelSpec], object]) -> None:
+    """Change what a stored model says of itself."""
+    file = models / name / "1" / "model.onnx"
+    spec = read_spec(file)
+    change(spec)
+    embed(spec, file)
+
+
+def agreeing(share: float, windows: int = 643) -> Callable[[model_pb2.ModelSpec], object]:
+    """What makes a certificate say that the top class agrees on a share of the windows."""
+
+    def change(spec: model_pb2.ModelSpec) -> None:
+        low, high = interval(share, windows)
+        seen = model_pb2.Difference(
+            windows=windows,
+            max_abs=8.6,
+            median_abs=0.43,
+            top_class_agreement=share,
+            agreement_low=low,
+            agreement_high=high,
+        )
+        spec.parity[0].overall.CopyFrom(seen)
+
+    return change
+
+
+def unranked(kind: str, classes: int) -> Callable[[model_pb2.ModelSpec], object]:
+    """What makes a certificate one of scores that name no top class."""
+
+    def change(spec: model_pb2.ModelSpec) -> None:
+        spec.output.kind = kind
+        spec.output.classes = classes
+        spec.parity[0].overall.CopyFrom(
+            model_pb2.Difference(windows=256, max_abs=0.238, median_abs=0.0056, p99_abs=0.1)
+        )
+
+    return change
+
+
+def plan(models: Path, name: str, **options: object) -> Run:
+    request = scoring_pb2.ScoreRequest(model=name, options=scoring_pb2.ScoreOptions(**options))
+    return Scorer(models).plan(open_bytes(png(IMAGE), name="i"), request)
+
+
+def shown(renderable: object) -> str:
+    """What a terminal shows, without its line breaks."""
+    console = Console(width=300, file=StringIO())
+    console.print(renderable)
+    return " ".join(console.file.getvalue().split())
+
+
+@pytest.fixture
+def padded(convert: Callable[..., Path], tmp_path: Path) -> Path:
+    """A repository of the padded network, which is not exact."""
+    return convert(make_network(tmp_path, PADDED))
+
+
+def test_little_agreement_is_a_warning(padded: Path) -> None:
+    """Below nine tenths the sentence is in `warnings`, with the multiply-adds of crops over those of the plan."""
+    rewrite(padded, "padded", agreeing(314 / 643))
+    run = plan(padded, "padded")
+    times = plan(padded, "padded", mode=scoring_pb2.MODE_CROPS).plan.multiply_adds / run.plan.multiply_adds
+    own = "dense names the classifier's own top class on 49 % of windows (45 to 53 %)"
+    said = f"{own}; {CROPS} {times:.2g} times the compute"
+    response = whole(run)
+    assert (response.mode, response.mode_reason, list(response.warnings)) == (
+        "dense",
+        "dense unless asked otherwise",
+        [said],
+    )
+    assert (response.parity.exact, response.parity.windows, response.parity.max_abs_diff) == (False, 643, 8.6)
+    assert response.parity.top_class_agreement == 314 / 643
+    low, high = interval(314 / 643, 643)
+    assert (response.parity.agreement_low, response.parity.agreement_high) == (low, high)
+    document = Answer(response).document()
+    assert document["warnings"] == [said]
+    assert document["parity"] == {"exact": False, "max_abs_diff": 8.6, "top_class_agreement": 314 / 643}
+    assert plan_document(response)["warnings"] == [said]
+    for text in (shown(table(Answer(response))), shown(plan_table(response))):
+        assert f"warning: {said}" in text
+        assert "not exact" in text
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.9, "90 % of windows (87 to 92 %)"), (642 / 643, "99.8 % of windows (99.1 to 99.9 %)")]
+)
+def test_enough_agreement_is_a_remark(padded: Path, share: float, words: str) -> None:
+    """From nine tenths on the same sentence is in the reason of the mode, and the table; nothing is warned of."""
+    rewrite(padded, "padded", agreeing(share))
+    response = whole(plan(padded, "padded"))
+    said = f"dense names the classifier's own top class on {words}; {CROPS}"
+    assert response.mode_reason.startswith(f"dense unless asked otherwise; {said}")
+    assert not response.warnings
+    assert Answer(response).document()["warnings"] == []
+    assert f"dense, the classifier's own top class on {words}" in shown(table(Answer(response)))
+    asked = whole(plan(padded, "padded", mode=scoring_pb2.MODE_DENSE))
+    assert asked.mode_reason.startswith(f"as asked for; {said}")
+
+
+@pytest.mark.parametrize(("kind", "classes"), [("raw", 5), ("logits-sigmoid", 1)])
+def test_scores_without_a_top_class(convert: Callable[..., Path], tmp_path: Path, kind: str, classes: int) -> None:
+    """Regression and single outputs are warned of in figures; there is no agreement, and the JSON says null."""
+    models = convert(make_network(tmp_path, PADDED, classes=classes))
+    rewrite(models, "padded", unranked(kind, classes))
+    response = whole(plan(models, "padded"))
+    (said,) = response.warnings
+    start = "dense scores differ from the classifier's own by 0.0056 (median) and 0.24 (largest seen on 256 windows)"
+    assert said.startswith(f"{start}; {CROPS}")
+    assert Answer(response).document()["parity"] == {
+        "exact": False,
+        "max_abs_diff": 0.238,
+        "top_class_agreement": None,
+    }
+
+
+def test_factors_count_strides_and_flips(padded: Path) -> None:
+    """The factor is that of what is asked for: another stride and a mirrored pass change it."""
+    rewrite(padded, "padded", agreeing(0.5))
+    found = []
+    for options in ({}, {"stride": 32}, {"stride": 2}, {"flip": True}):
+        (said,) = plan(padded, "padded", **options).response.warnings
+        factor = float(re.search(r"for ([0-9.]+) times", said)[1])
+        crops = plan(padded, "padded", mode=scoring_pb2.MODE_CROPS, **options).plan.multiply_adds
+        expected = crops / plan(padded, "padded", **options).plan.multiply_adds
+        np.testing.assert_allclose(factor, expected, rtol=0.05)
+        found.append(expected)
+    assert found[1] < 1 < found[0]
+
+
+def test_nothing_is_said_of_what_is_exact(convert: Callable[..., Path], tmp_path: Path, padded: Path) -> None:
+    """Neither a model that is exact nor crops are warned of, and the certificate of an exact model agrees."""
+    convert(make_network(tmp_path, UNPADDED))
+    response = whole(plan(padded, "unpadded"))
+    assert (response.parity.exact, response.parity.top_class_agreement, list(response.warnings)) == (True, 1, [])
+    assert "dense, exact" in shown(table(Answer(response)))
+    crops = whole(plan(padded, "padded", mode=scoring_pb2.MODE_CROPS))
+    assert (crops.mode, crops.mode_reason, list(crops.warnings)) == ("crops", "as asked for", [])
+
+
+def test_reduced_precision_of_an_unpadded_network(convert: Callable[..., Path], tmp_path: Path) -> None:
+    """Where fewer bits alone make the difference, no crops are recommended: they have it too."""
+    models = convert(make_network(tmp_path, UNPADDED), precision="fp16")
+    rewrite(models, "unpadded", agreeing(0.5))
+    (said,) = plan(models, "unpadded").response.warnings
+    assert said.endswith("(46 to 54 %); fp16 makes the difference, in --mode crops too")
+
+
+def test_older_servers_are_shown_as_they_answer() -> None:
+    """A server that tells the largest difference alone is shown with it, and the agreement is null."""
+    response = scoring_pb2.ScoreResponse(mode="dense", parity=scoring_pb2.ParityInfo(max_abs_diff=0.31))
+    response.grid.rows = response.grid.cols = 1
+    response.average.of = scoring_pb2.AVERAGE_OF_SCORES
+    assert "dense, differs from crops by 0.31 (largest seen)" in shown(table(Answer(response)))
+    assert Answer(response).document()["parity"]["top_class_agreement"] is None
+
+
+def test_certificates_of_earlier_releases(padded: Path) -> None:
+    """A model converted by 0.1 says what its interior and border say together."""
+
+    def change(spec: model_pb2.ModelSpec) -> None:
+        parity = spec.parity[0]
+        parity.ClearField("overall")
+        parity.interior.CopyFrom(model_pb2.Difference(windows=32, max_abs=1, median_abs=0.1, top_class_agreement=0.5))
+        parity.border.CopyFrom(model_pb2.Difference(windows=32, max_abs=3, median_abs=0.1, top_class_agreement=0.75))
+
+    rewrite(padded, "padded", change)
+    response = whole(plan(padded, "padded"))
+    assert (response.parity.windows, response.parity.max_abs_diff) == (64, 3)
+    assert response.warnings[0].startswith("dense names the classifier's own top class on 62 % of windows (50 to 73 %)")
+
+
+@pytest.mark.parametrize(("share", "level", "field"), [(0.5, "WARNING", "warning"), (0.95, "INFO", "remark")])
+def test_the_first_request_is_logged(padded: Path, share: float, level: str, field: str) -> None:
+    """A server's answers carry the sentence, all of them; its log has it once for the model, however it is asked."""
+    rewrite(padded, "padded", agreeing(share))
+    with running(padded) as server, Client(server.address, timeout=60) as client:
+        answers = [client.score(png(IMAGE), model="padded") for _ in range(3)]
+        answers.append(client.score_large(IMAGE, model="padded"))
+        crops = client.score(png(IMAGE), model="padded", mode="crops")
+    expected = whole(plan(padded, "padded")).warnings
+    assert all(answer.response.warnings == expected for answer in answers)
+    assert not crops.response.warnings
+    (line,) = server.events("not exact")
+    assert (line["level"], line["model"], line["version"]) == (level, "padded", "1")
+    assert f"own top class on {100 * share:.0f} % of windows" in line[field]
+    assert line["id"] == server.events("request")[0]["id"]
+
+
+def test_the_command_prints_it(padded: Path, tmp_path: Path) -> None:
+    """`fullconv-score --json` has the warnings and the agreement; nothing of it is on standard error."""
+    rewrite(padded, "padded", agreeing(0.5))
+    (tmp_path / "image.png").write_bytes(png(IMAGE))
+    command = [
+        sys.executable,
+        "-m",
+        "client",
+        str(tmp_path / "image.png"),
+        "--model",
+        "padded",
+        "--models",
+        str(padded),
+    ]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    document = json.loads(done.stdout)
+    assert document["parity"]["top_class_agreement"] == 0.5
+    assert document["warnings"] == list(plan(padded, "padded").response.warnings)
+    assert done.stderr == ""
