@@ -21,7 +21,7 @@ from converter import convert as conversion
 from converter.report import Report
 from converter.sources.architecture import load_architecture
 from converter.sources.read import read_source
-from converter.verify.images import sample_images
+from converter.verify.images import Wanted, sample_images
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -29,7 +29,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 def write_images(folder: Path) -> None:
     """Noise like photographs, as files."""
     folder.mkdir()
-    images = sample_images((768, 768), 3, None, np.random.default_rng(5))
+    images = sample_images((768, 768), Wanted(3), None, np.random.default_rng(5))
     for number, pixels in zip(range(8), images, strict=False):
         pyvips.Image.new_from_array(pixels).write_to_file(folder / f"{number}.png")
 
@@ -61,7 +61,9 @@ def main() -> None:
         sizes = {precision: (folder / precision / "1" / "weights.data").stat().st_size for precision in PRECISIONS}
         sessions = {each: ort.InferenceSession(folder / each / "1" / "model.onnx") for each in PRECISIONS}
         channels = reports["fp32"].spec.input.channels
-        image = next(sample_images((options.size,) * 2, channels, options.images, np.random.default_rng(3)))[None]
+        image = next(sample_images((options.size,) * 2, Wanted(channels), options.images, np.random.default_rng(3)))[
+            None
+        ]
         for session in sessions.values():
             seconds(session, image)
         rounds = [{each: seconds(sessions[each], image) for each in PRECISIONS} for _ in range(options.rounds)]

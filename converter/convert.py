@@ -35,7 +35,7 @@ from converter.spec import describe, embed
 from converter.verify.checks import CELLS
 from converter.verify.comparison import Comparison
 from converter.verify.extent import Extent
-from converter.verify.images import SampleImage, given_images, sample_images
+from converter.verify.images import SampleImage, Wanted, given_images, sample_images
 from converter.verify.networks import ConvertedNetwork, CropsNetwork, Network, SourceNetwork, feed
 from converter.verify.parity import check_agreement, measure
 from converter.verify.sampling import Budget
@@ -83,12 +83,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Stage:
-    """A network for windows (height, width) in one precision: its files, and the folder where their weights lie."""
+    """A network for windows (height, width) in one precision: its files, where their weights lie, what it takes."""
 
     graph: ConvertedGraph
     window: tuple[int, int]
     files: Sequence[Variant]
     folder: Path
+    wanted: Wanted
 
     def network(self, file: Variant) -> Network:
         """A file as a function of an image of any size."""
@@ -128,7 +129,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
             spec.input.preprocessing.CopyFrom(preprocessing.message())
         _label(spec, request, classifier, folder)
 
-        stage = Stage(network, classifier.window, files, home)
+        stage = Stage(network, classifier.window, files, home, Wanted(network.channels, preprocessing))
         images, skipped = _images(request, stage)
         reference = Reference(source, images, spec.output)
         certificates = _certificates(reference, stage, None, request, progress)
@@ -175,7 +176,7 @@ def _images(request: Request, stage: Stage) -> tuple[list[SampleImage] | None, i
     """The user's images that hold a window, None if there are no images, and how many are smaller."""
     if request.images is None:
         return None, 0
-    return given_images(request.images, stage.graph.channels, stage.window)
+    return given_images(request.images, stage.wanted, stage.window)
 
 
 def _budget(stage: Stage, file: Variant, windows: int, *, given: bool) -> Budget:
@@ -208,7 +209,7 @@ def _certificates(
             full=full.network(full.files[position]) if full else None,
             plane=file.plane,
             window=stage.window,
-            channels=stage.graph.channels,
+            wanted=stage.wanted,
             folder=request.images,
             images=reference.images,
             budget=_budget(stage, file, request.windows, given=reference.images is not None),
@@ -238,6 +239,6 @@ def _calibration(full: Stage, request: Request, progress: Progress) -> Iterator[
     if full.graph.mode == "dense" and request.precision == "int8":
         planes = zip(native.plane, full.window, strict=True)
         height, width = (Extent.around(axis, size, CELLS).pixels for axis, size in planes)
-    for image in islice(sample_images((height, width), full.graph.channels, request.images, rng), CALIBRATION_IMAGES):
+    for image in islice(sample_images((height, width), full.wanted, request.images, rng), CALIBRATION_IMAGES):
         yield feed(native.model.graph.inputs[0], image, full.graph.layout)
         progress.advance()

@@ -64,7 +64,7 @@ class Image:
     def __init__(self, comparison: Comparison, rng: np.random.Generator) -> None:
         """Make it; raises VerificationError if it would be too large."""
         self.rows, self.cols = around(comparison, CELLS)
-        if self.rows.pixels * self.cols.pixels * comparison.channels > MAX_NUMBERS:
+        if self.rows.pixels * self.cols.pixels * comparison.wanted.channels > MAX_NUMBERS:
             raise VerificationError(
                 f"verification: expected images of at most {MAX_NUMBERS} numbers to compare on, got "
                 f"{self.rows.pixels}×{self.cols.pixels}: a cell reads {self.rows.axis.receptive_field}×"
@@ -72,7 +72,7 @@ class Image:
                 f"{self.cols.axis.stride} apart; choose smaller --strides"
             )
         size = self.rows.pixels, self.cols.pixels
-        self.pixels = next(sample_images(size, comparison.channels, comparison.folder, rng))
+        self.pixels = next(sample_images(size, comparison.wanted, comparison.folder, rng))
         self.interior = [(row, col) for row in self.rows.interior for col in self.cols.interior]
 
     def part(self, rows: tuple[int, int], cols: tuple[int, int]) -> Pixels:

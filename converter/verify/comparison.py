@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converter.graph.geometry import Plane
-from converter.verify.images import SampleImage
+from converter.verify.images import SampleImage, Wanted
 from converter.verify.networks import Network, SourceNetwork
 from converter.verify.sampling import Budget
 from protos import model_pb2
@@ -28,7 +28,7 @@ class Comparison:
     full: Network | None
     plane: Plane
     window: tuple[int, int]
-    channels: int
+    wanted: Wanted
     folder: Path | None
     images: Sequence[SampleImage] | None
     budget: Budget

@@ -15,14 +15,35 @@ import pyvips
 from numpy.typing import NDArray
 
 from converter.errors import SourceError
+from converter.preprocessing import Preprocessing
 from converter.runtime import one_line
 
 pyvips.block_untrusted_set(True)
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
+TYPES = {"uchar": "uint8", "ushort": "uint16"}
+"""libvips's names of element types."""
+SUFFIXES = {".jpg", ".jpeg", ".npy", ".png", ".webp", ".tif", ".tiff"}
 
 Pixels = NDArray[Any]
 """(height, width, channels), as a network takes them before preprocessing."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a network takes: its channels, and what its preprocessing starts from; None: pixels from 0 to 255."""
+
+    channels: int
+    preprocessing: Preprocessing | None = None
+
+    @property
+    def dtype(self) -> str:
+        """Element type of the pixels, "uint8", or of an image's own values, "uint16" or "float32"."""
+        return self.preprocessing.dtype if self.preprocessing else "uint8"
+
+    @property
+    def photographic(self) -> bool:
+        """Whether a photograph is an image for it."""
+        return self.channels in (1, 3) and self.dtype == "uint8"
 
 
 @dataclass(frozen=True)
@@ -33,13 +54,13 @@ class SampleImage:
     read: Callable[[slice, slice], Pixels]
 
 
-def given_images(folder: Path, channels: int, window: tuple[int, int]) -> tuple[list[SampleImage], int]:
+def given_images(folder: Path, wanted: Wanted, window: tuple[int, int]) -> tuple[list[SampleImage], int]:
     """Returns the images of a folder that hold a window (height, width), and how many are smaller.
 
     Raises SourceError if an image cannot be read or none holds a window.
     """
     files = image_files(folder)
-    images = [_sample_image(file, channels) for file in files]
+    images = [_sample_image(file, wanted) for file in files]
     usable = [image for image in images if holds(image, window)]
     if not usable:
         raise SourceError(
@@ -50,13 +71,13 @@ def given_images(folder: Path, channels: int, window: tuple[int, int]) -> tuple[
 
 
 def synthetic_images(
-    size: tuple[int, int], channels: int, window: tuple[int, int], count: int, rng: np.random.Generator
+    size: tuple[int, int], wanted: Wanted, window: tuple[int, int], count: int, rng: np.random.Generator
 ) -> Iterator[SampleImage]:
     """Yield scikit-learn's photographs that hold a window, if it is installed, and noise of a size, `count` images."""
-    if channels in (1, 3):
-        yield from (image for file in photographs() if holds(image := _sample_image(file, channels), window))
+    if wanted.photographic:
+        yield from (image for file in photographs() if holds(image := _sample_image(file, wanted), window))
     for _ in range(count):
-        pixels = _noise(size, channels, rng)
+        pixels = _noise(size, wanted, rng)
         yield SampleImage(size, lambda rows, cols, pixels=pixels: pixels[rows, cols])  # type: ignore[misc]
 
 
@@ -66,20 +87,20 @@ def holds(image: SampleImage, window: tuple[int, int]) -> bool:
 
 
 def sample_images(
-    size: tuple[int, int], channels: int, folder: Path | None, rng: np.random.Generator
+    size: tuple[int, int], wanted: Wanted, folder: Path | None, rng: np.random.Generator
 ) -> Iterator[Pixels]:
     """Yield images of one size without end, each (height, width, channels).
 
     Cuttings of a folder's images; without one, noise and, where scikit-learn is installed, its two photographs in turn.
     """
-    files = image_files(folder) if folder else photographs() if channels in (1, 3) else []
+    files = image_files(folder) if folder else photographs() if wanted.photographic else []
     while True:
         for file in rng.permutation(np.array(files, object)) if folder else files:
-            yield _cutting(_sample_image(file, channels), size, rng)
+            yield _cutting(_sample_image(file, wanted), size, rng)
             if not folder:
-                yield _noise(size, channels, rng)
+                yield _noise(size, wanted, rng)
         if not files:
-            yield _noise(size, channels, rng)
+            yield _noise(size, wanted, rng)
 
 
 def photographs() -> list[Path]:
@@ -97,34 +118,57 @@ def image_files(folder: Path) -> list[Path]:
     except OSError as error:
         raise SourceError(f"images: {folder}: {error.strerror}; name a folder of images") from None
     if not files:
-        raise SourceError(f"images: {folder}: expected JPEG, PNG, WebP or TIFF files, got none")
+        raise SourceError(f"images: {folder}: expected JPEG, PNG, WebP, TIFF or .npy files, got none")
     return files
 
 
-def _sample_image(file: Path, channels: int) -> SampleImage:
-    """An image file, of which no pixel is decoded before it is read."""
-    whole = _read(file, channels, lambda image: (image.height, image.width))
-    size: tuple[int, int] = whole
+def _sample_image(file: Path, wanted: Wanted) -> SampleImage:
+    """An image file, of which no pixel is decoded before it is read; raises SourceError."""
+    if file.suffix.lower() == ".npy":
+        return _array_image(file, wanted)
+    size: tuple[int, int] = _read(file, wanted, lambda image: (image.height, image.width))
 
     def read(rows: slice, cols: slice) -> Pixels:
         height, width = rows.stop - rows.start, cols.stop - cols.start
-        pixels: Pixels = _read(file, channels, lambda image: image.crop(cols.start, rows.start, width, height).numpy())
-        return pixels.reshape(height, width, -1)[..., :channels]
+        pixels: Pixels = _read(file, wanted, lambda image: image.crop(cols.start, rows.start, width, height).numpy())
+        return pixels.reshape(height, width, -1)[..., : wanted.channels].astype(wanted.dtype, copy=False)
 
     return SampleImage(size, read)
 
 
-def _read(file: Path, channels: int, take: Callable[[pyvips.Image], Any]) -> Any:  # noqa: ANN401 (what `take` returns)
+def _array_image(file: Path, wanted: Wanted) -> SampleImage:
+    """An array (height, width[, channels]) in a file, which is mapped; raises SourceError."""
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise SourceError(f"images: {file}: cannot be read: {one_line(error)}") from None
+    pixels = array[..., None] if array.ndim == 2 else array
+    if pixels.ndim != 3 or 0 in pixels.shape:
+        raise SourceError(f"images: {file}: expected (height, width[, channels]), got {array.shape}")
+    _check_values(file, wanted, pixels.shape[2], pixels.dtype.name)
+    return SampleImage(pixels.shape[:2], lambda rows, cols: np.asarray(pixels[rows, cols], wanted.dtype))
+
+
+def _check_values(file: Path, wanted: Wanted, bands: int, dtype: str) -> None:
+    """Raise SourceError unless bands of a type are values that the network takes, without a change."""
+    types = {"uint8": ("uint8",), "uint16": ("uint8", "uint16")}.get(wanted.dtype)
+    if bands != wanted.channels or (types and dtype not in types):
+        expected = f"{wanted.channels} bands of {' or '.join(types) if types else 'numbers'}"
+        raise SourceError(f"images: {file}: expected {expected}, which the network takes, got {bands} of {dtype}")
+
+
+def _read(file: Path, wanted: Wanted, take: Callable[[pyvips.Image], Any]) -> Any:  # noqa: ANN401 (what `take` returns)
     """What is wanted of an image file; raises SourceError."""
-    if channels not in (1, 3):
-        raise SourceError(f"images: expected a network of 1 or 3 channels, got {channels}; leave --images out")
     try:
         with file.open("rb") as opened:
             source = pyvips.Source.new_from_descriptor(opened.fileno())
         image = pyvips.Image.new_from_source(source, "", fail_on="error").autorot()
-        image = image.colourspace("srgb" if channels == 3 else "b-w")
-        image = image.flatten(background=255) if image.hasalpha() else image
-        return take(image.cast("uchar"))
+        if wanted.photographic:
+            image = image.colourspace("srgb" if wanted.channels == 3 else "b-w")
+            image = image.flatten(background=255) if image.hasalpha() else image
+            return take(image.cast("uchar"))
+        _check_values(file, wanted, image.bands, TYPES.get(image.format, image.format))
+        return take(image)
     except (OSError, pyvips.Error) as error:
         raise SourceError(f"images: {file}: cannot be read: {one_line(error)}") from None
 
@@ -138,12 +182,20 @@ def _cutting(image: SampleImage, size: tuple[int, int], rng: np.random.Generator
     return np.pad(image.read(rows, cols), [*missing, (0, 0)], mode="symmetric")
 
 
-def _noise(size: tuple[int, int], channels: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Noise whose amplitude falls with the frequency, as in photographs; the channels mostly agree, as there."""
+def _noise(size: tuple[int, int], wanted: Wanted, rng: np.random.Generator) -> Pixels:
+    """Noise whose amplitude falls with the frequency, as in photographs; the channels mostly agree, as there.
+
+    Of an image's own values it has those that preprocessing brings to where networks are trained: mean 0 and deviation
+    1, or without a mean 0 to 1.
+    """
     common = _pink(size, rng)[..., None]
-    own = np.stack([_pink(size, rng) for _ in range(channels)], axis=-1)
-    values = 128 + 55 * (common + 0.3 * own)
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    own = np.stack([_pink(size, rng) for _ in range(wanted.channels)], axis=-1)
+    deviations, pixels = common + 0.3 * own, np.clip(np.rint(128 + 55 * (common + 0.3 * own)), 0, 255)
+    if wanted.preprocessing is None or wanted.dtype == "uint8":
+        return pixels.astype(np.uint8)
+    factor, offset = wanted.preprocessing.affine(wanted.channels)
+    values = ((deviations if wanted.preprocessing.mean else pixels / 255) - offset) / factor
+    return (np.clip(np.rint(values), 0, 65535) if wanted.dtype == "uint16" else values).astype(wanted.dtype)
 
 
 def _pink(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:

@@ -89,7 +89,8 @@ def feed(
 ) -> dict[str, NDArray[np.generic]]:
     """The input of a graph for one image (height, width, channels), repeated where the batch is fixed."""
     assert entry.shape is not None  # noqa: S101 (readers check it)
-    image = pixels[None] if entry.dtype == ir.DataType.UINT8 else preprocessing.apply(pixels[None])
+    as_they_are = entry.dtype in (ir.DataType.UINT8, ir.DataType.UINT16)
+    image = pixels[None] if as_they_are else preprocessing.apply(pixels[None])
     laid_out = image if layout == "NHWC" else np.ascontiguousarray(np.moveaxis(image, -1, 1))
     batch = entry.shape[0]
     return {str(entry.name): np.repeat(laid_out, batch if isinstance(batch, int) else 1, axis=0)}

@@ -79,7 +79,7 @@ def _images(comparison: Comparison, rng: np.random.Generator) -> Iterator[Sample
     """The images to measure on, in random order."""
     given = comparison.images
     if given is None:
-        yield from synthetic(comparison.plane, comparison.window, comparison.channels, comparison.budget, rng)
+        yield from synthetic(comparison.plane, comparison.window, comparison.wanted, comparison.budget, rng)
     else:
         yield from (given[number] for number in rng.permutation(len(given)))
 

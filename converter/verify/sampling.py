@@ -11,7 +11,7 @@ import numpy as np
 
 from converter.graph.geometry import Plane
 from converter.verify.extent import Extent, Part
-from converter.verify.images import Pixels, SampleImage, synthetic_images
+from converter.verify.images import Pixels, SampleImage, Wanted, synthetic_images
 
 FEW_IMAGES = 8
 """Images that are looked at, if there are as many, whatever they cost."""
@@ -86,7 +86,7 @@ def sampled(
 
 
 def synthetic(
-    plane: Plane, window: tuple[int, int], channels: int, budget: Budget, rng: np.random.Generator
+    plane: Plane, window: tuple[int, int], wanted: Wanted, budget: Budget, rng: np.random.Generator
 ) -> Iterator[SampleImage]:
     """Yield images for who has none, large enough that a quarter of their cells is interior, if a pass may be so."""
     side = math.isqrt(budget.pass_pixels)
@@ -97,7 +97,7 @@ def synthetic(
         extents.append(Extent.around(axis, size, max(INTERIOR_CELLS, min(halo, room))))
     cells = math.prod(extent.cells for extent in extents)
     count = max(NOISE_IMAGES, -(-budget.windows // cells))
-    yield from synthetic_images((extents[0].pixels, extents[1].pixels), channels, window, count, rng)
+    yield from synthetic_images((extents[0].pixels, extents[1].pixels), wanted, window, count, rng)
 
 
 def _parts(

@@ -22,6 +22,7 @@ def note(run: Run, call: Call) -> None:
         if model in _known:
             return
         _known.add(model)
-    said = {"warning": response.warnings[0]} if response.warnings else {"remark": response.mode_reason}
+    warnings = run.described.warnings
+    said = {"warning": warnings[0]} if warnings else {"remark": response.mode_reason}
     record = {"id": call.record.get("id", ""), "model": model.name, "version": model.version, **said}
-    log.log(logging.WARNING if response.warnings else logging.INFO, "not exact", extra={"record": record})
+    log.log(logging.WARNING if warnings else logging.INFO, "not exact", extra={"record": record})

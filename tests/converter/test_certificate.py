@@ -24,7 +24,7 @@ from converter.runtime import session
 from converter.sources.read import read_source
 from converter.verify import parity
 from converter.verify.extent import Extent
-from converter.verify.images import SampleImage, sample_images
+from converter.verify.images import SampleImage, Wanted, sample_images
 from converter.verify.networks import ConvertedNetwork, Scored
 from converter.verify.sampling import Budget, sampled
 from protos import model_pb2
@@ -207,7 +207,7 @@ def test_cuttings_go_on_as_mirror_images(tmp_path: Path) -> None:
     """What needs images of a size, as checks and calibration, gets an image's own pixels, mirrored where it ends."""
     pixels = noise(20, 90, 3)
     (tmp_path / "image.png").write_bytes(png(pixels))
-    cutting = next(sample_images((50, 64), 3, tmp_path, np.random.default_rng(0)))
+    cutting = next(sample_images((50, 64), Wanted(3), tmp_path, np.random.default_rng(0)))
     left = next(left for left in range(27) if np.array_equal(pixels[:, left : left + 64], cutting[:20]))
     rows = [*range(20), *reversed(range(20)), *range(10)]
     assert_array_equal(pixels[rows, left : left + 64], cutting)

@@ -22,7 +22,7 @@ from converter.spec import embed
 from protos import model_pb2, scoring_pb2
 from protos.certificate import interval
 from service.engine.repository import read_spec
-from service.images.picture import open_bytes
+from service.images.encoded import open_bytes
 from service.run import Run
 from service.scoring import Scorer, whole
 
