@@ -31,7 +31,9 @@ def plan_table(response: scoring_pb2.ScoreResponse) -> Group:
         f"\n{response.mode}: {response.mode_reason}; {plan.file}\n"
         f"{plan.multiply_adds:.3g} multiply-adds, at most {plan.bytes / 1e6:.0f} MB beside the model",
     )
-    rows = Table("image", "windows", "tiles", "of pixels", "halo", "phases", "multiply-adds", box=None, pad_edge=False)
+    rows = Table(
+        "height×width", "windows", "tiles", "of pixels", "halo", "phases", "multiply-adds", box=None, pad_edge=False
+    )
     for view in plan.views:
         rows.add_row(
             _size(view.image), _size(view.cells), str(view.tiles), _size(view.tile),
@@ -44,12 +46,13 @@ def _title(answer: Answer) -> Text:
     """The image, the model, the grid, and how far it agrees with crops."""
     response = answer.response
     image, grid = response.image, response.grid
-    left_out = f", {answer.left_out[0]} rows and {answer.left_out[1]} columns of pixels in none"
+    down, across = answer.left_out
+    left_out = f"; {down} rows and {across} columns of pixels at the bottom and right belong to no window"
     return Text.assemble(
         (printable(image.name), "bold"),
-        f"  {image.width}×{image.height}  {response.model}/{response.version}\n",
-        f"{grid.rows}×{grid.cols} windows of {answer.window[0]}×{answer.window[1]}, {answer.stride[0]} pixels apart"
-        f"{left_out if any(answer.left_out) else ''}; "
+        f"  {image.width}×{image.height} (width×height)  {response.model}/{response.version}\n",
+        f"{grid.rows}×{grid.cols} windows (rows×columns) of {answer.window[0]}×{answer.window[1]} pixels "
+        f"(height×width), {answer.stride[0]} apart{left_out if any(answer.left_out) else ''}; "
         f"{response.mode}{', ' + _parity(response.parity) if response.mode == 'dense' else ''}",
     )
 
