@@ -67,7 +67,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         head = file.read(512)
     if head.startswith(b"PK"):
         name, producer, tensors = "torch-zip", "pytorch", _state_dict(read_torch_zip(path), path)
-    elif head[:1] == b"\x80":
+    elif head[:1] == b"\x80" and head[8:9] != b"{":  # which a safetensors header's length may begin with too
         name, producer, tensors = "torch-stream", "pytorch", _state_dict(read_torch_stream(path), path)
     elif head[TAR_MAGIC] == b"ustar":
         raise SourceError(

@@ -150,14 +150,18 @@ def test_safetensors_that_numpy_cannot_have(tmp_path: Path, kind: str, shape: li
     assert said in refused(lambda: read_checkpoint(tmp_path / "net.safetensors"))
 
 
-def test_safetensors_that_begin_like_onnx(tmp_path: Path) -> None:
-    """One safetensors file in 32 begins with ONNX's first byte, by the length of its header; it is read nonetheless."""
+@pytest.mark.parametrize("byte", [0x08, 0x80], ids=["onnx", "pickle"])
+def test_safetensors_that_begin_like_another_format(tmp_path: Path, byte: int) -> None:
+    """One safetensors file in 32 begins with the first byte of an ONNX file, and one in 32 with that of a pickle.
+
+    It is the length of their header. They are read nonetheless.
+    """
     network = make_network(tmp_path, UNPADDED)
     for length in range(256):
         save_file(network.tensors, network.checkpoint, {"padding": "-" * length})
-        if network.checkpoint.read_bytes()[0] == 8:
+        if network.checkpoint.read_bytes()[0] == byte:
             break
-    assert network.checkpoint.read_bytes()[0] == 8
+    assert network.checkpoint.read_bytes()[0] == byte
     assert read_source(network.checkpoint, arch=str(network.toml), window=None).source.format == "safetensors"
 
 
