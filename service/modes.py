@@ -93,7 +93,7 @@ class Dense:
     def submits(self, view: TilePlan, batch: int) -> int:
         """Once for each batch of one shape."""
         rows = [tile.length for band in view.rows for tile in band.tiles]
-        shapes = Counter(product(rows, (tile.length for tile in (*view.across, *view.mirrored))))
+        shapes = Counter(product(rows, (tile.length for tile in view.columns)))
         return sum(-(-count // batch) for count in shapes.values())
 
     def activations(self, view: TilePlan, batch: int) -> float:

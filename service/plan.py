@@ -4,16 +4,20 @@ options → how the model runs → a grid of windows for every scale → tiles �
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
 from protos import scoring_pb2
 from service.dense.axis import AxisLattice
 from service.dense.tiles import TilePlan, plan_tiles
+from service.engine.engine import AHEAD
 from service.engine.repository import StoredModel
 from service.errors import ImageError, LimitError
+from service.grid import cell_bytes, part_rows
 from service.images.rows import Scaled
 from service.limits import Limits
 from service.modes import Mode, choose
@@ -22,6 +26,10 @@ from service.options import Options, scale_text, scaled_size
 STRIPS = 2
 """In memory at once: the one that is scored, and the one that is read meanwhile."""
 FLOAT_BYTES = COUNT_BYTES = 4
+WORTHWHILE = 1.1
+"""Multiply-adds of a plan with a grid, at the most, as a multiple of those of the same plan without a grid."""
+GROWTH = 1.2
+"""Ratio of the heights of two bands that are compared."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class View:
     held_bytes: int
     """Memory at the most: strips of pixels, the rows of the grid of one band, a mask."""
     activation_bytes: int
-    """Memory at the most while a batch runs."""
+    """Memory at the most while a batch runs: its activations, and the scores of the batches before it."""
 
     @property
     def bytes(self) -> int:
@@ -133,32 +141,71 @@ class _Planner:
         (height, width), wanted = size, self.model.spec.input
         lattices = self._lattices(size)
         row_bytes = width * wanted.channels * np.dtype(wanted.dtype).itemsize
-        cell_bytes = lattices[1].cells * len(self.options.chosen) * FLOAT_BYTES if grid else 0
-        rows = self.limits.strip_bytes // row_bytes
-        if cell_bytes:
-            rows = min(rows, lattices[0].pixels(self.limits.strip_bytes // cell_bytes))
+        grid_bytes = lattices[1].cells * cell_bytes(self.options) if grid else 0
         pixels = mode.tile_pixels(lattices, self.limits, self.rate)
-        flip = self.options.asked.flip
         try:
-            tiles = plan_tiles(*lattices, mode.network, pixels=pixels, rows=max(1, rows), flip=flip)
+            tiles = self._tiles(mode, lattices, pixels, row_bytes, grid_bytes)
         except ValueError as error:
             raise LimitError(f"stride: {error}: ask for a coarser one, or for a region") from None
         batch = max(1, min(pixels // math.prod(tiles.tile), len(tiles) // len(tiles.rows)))
-        band = max(band.stop - band.first for band in tiles.rows) * cell_bytes
-        needed = STRIPS * tiles.strip * row_bytes + band
+        needed = STRIPS * tiles.strip * row_bytes
+        if grid:
+            needed += (tiles.band + min(tiles.band, part_rows(grid_bytes))) * grid_bytes
         if size != self.size:
             needed += Scaled.source_rows(self.size[0], height) * self.size[1] * (row_bytes // width)
         if self.options.asked.WhichOneof("mask"):
             needed += tiles.strip * (width + COUNT_BYTES * lattices[1].cells)
-        view = View(height, width, tiles, batch, mode.multiply_adds(tiles), needed, int(mode.activations(tiles, batch)))
+        running = int(mode.activations(tiles, batch)) + self._scores_bytes(mode, tiles, batch)
+        view = View(height, width, tiles, batch, mode.multiply_adds(tiles), needed, running)
         self._check_memory(view.bytes)
         return view
+
+    def _tiles(
+        self, mode: Mode, lattices: tuple[AxisLattice, AxisLattice], pixels: int, row_bytes: int, grid_bytes: int
+    ) -> TilePlan:
+        """Plan tiles; raises ValueError if they are too many. Bytes are those of one row of pixels, and of the grid.
+
+        The highest bands are those of a plan without a grid. If a band's grid is larger than a strip may be, bands are
+        lower, but only as low as the halo that they compute again is worthwhile.
+        """
+
+        @cache
+        def planned(rows: int) -> TilePlan:
+            flip = self.options.asked.flip
+            return plan_tiles(*lattices, mode.network, pixels=pixels, rows=rows, flip=flip)
+
+        def is_worthwhile(rows: int) -> bool:
+            try:
+                return mode.multiply_adds(planned(rows)) <= most
+            except ValueError:  # so low that they are too many
+                return False
+
+        strip_bytes = self.limits.strip_bytes
+        highest = planned(max(1, strip_bytes // row_bytes))
+        if highest.band * grid_bytes <= strip_bytes:
+            return highest
+        most = WORTHWHILE * mode.multiply_adds(highest)
+        shortest = mode.network.vertical.shortest(mode.network.strides[0])
+        lowest = max(shortest, lattices[0].pixels(strip_bytes // grid_bytes))
+        steps = math.ceil(math.log(max(1, highest.tile[0] / lowest), GROWTH))
+        heights = [round(lowest * GROWTH**step) for step in range(steps)]
+        found = bisect_left(heights, True, key=is_worthwhile)
+        return planned(heights[found]) if found < steps else highest
+
+    def _scores_bytes(self, mode: Mode, tiles: TilePlan, batch: int) -> int:
+        """Memory of the scores of the batches that wait for a turn, or to be reduced, while another batch runs."""
+        cells = math.prod(
+            (length - axis.window) // stride + 1
+            for length, (axis, stride) in zip(tiles.tile, mode.network.axes, strict=True)
+        )
+        waiting = min(AHEAD * batch, len(tiles))
+        return waiting * cells * self.model.spec.output.classes * FLOAT_BYTES
 
     def _check_memory(self, needed: int) -> None:
         if needed > self.limits.plan_bytes:
             raise LimitError(
                 f"memory: expected a plan of at most {self.limits.plan_bytes >> 20} MiB, got one of {needed >> 20}: "
-                "ask for a region, fewer classes, a coarser stride or no grid"
+                "ask for a region, fewer classes, a coarser stride, only the highest scores (grid_as) or no grid"
             )
 
     def _lattices(self, scaled: tuple[int, int]) -> tuple[AxisLattice, AxisLattice]:

@@ -11,40 +11,30 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protos import scoring_pb2
 from service.answer import classes
-from service.dense.reducers import Mean, highest, probabilities, top
+from service.dense.reducers import Mean, highest, probabilities
 from service.dense.tiles import AxisBand, AxisTile
 from service.engine.engine import AHEAD, Engine, Inline
 from service.engine.repository import StoredModel
 from service.engine.session import Session
 from service.errors import CancelledRunError, ImageError, ModelError
+from service.grid import BandGrid, GridRows
 from service.images.mask import Mask, Spans
 from service.images.picture import Picture
 from service.images.pixels import Pixels
 from service.images.rows import Rows, Scaled, strips
-from service.options import FLOAT16, FLOAT32, OF_PROBABILITIES, Options
+from service.options import OF_PROBABILITIES, Options
 from service.plan import Plan, View
 
 SMALL = 1 << 16
 """Pixels of an image that is decoded in less time than it takes to hand it to another thread and back."""
-Result = TypeVar("Result")
 Wanted = NDArray[np.bool_] | None
 """Which cells of a band are scored, (rows, cols); None: all."""
-
-
-@dataclass(frozen=True)
-class GridRows:
-    """Rows of the grid, from `first` on: (rows, cols, depth) float32 or float16; for the highest, their positions."""
-
-    first: int
-    scores: NDArray[np.float32] | NDArray[np.float16]
-    positions: NDArray[np.uint32] | None = None
 
 
 @dataclass
@@ -104,14 +94,19 @@ class Run:
             self.response.timing.compute_ms += _milliseconds(self._submitted)
         self._parts, self._first = None, []  # they know this run: it is gone, pixels and all, when its caller lets go
         for part in parts:
-            before, computed = time.monotonic(), self.response.timing.compute_ms
-            scores = part.scores()
-            rows = None if scores is None else self._reduced(part.band.first, scores)
-            computed -= self.response.timing.compute_ms
-            self.response.timing.reduce_ms += _milliseconds(before) + computed
-            if rows is not None:
-                yield rows
+            yield from self._reduced(part.rows())
         self.response.scored_cells = self._means[0].cells
+
+    def _reduced(self, parts: Iterator[GridRows]) -> Iterator[GridRows]:
+        """Yield the same rows; the time that they take, apart from compute, counts as reducing."""
+        timing = self.response.timing
+        while True:
+            before, computed = time.monotonic(), timing.compute_ms
+            rows = next(parts, None)
+            timing.reduce_ms += _milliseconds(before) + computed - timing.compute_ms
+            if rows is None:
+                return
+            yield rows
 
     def _begun(self) -> Iterator["_Band"]:
         """Every band of every view, its first tiles on their way."""
@@ -122,10 +117,14 @@ class Run:
             for band, wanted, strip in self._strips(view):
                 yield _Band(self, view, band, wanted, means, strip, grid=grid)
 
+    def _check_scored(self, cells: Sequence[int]) -> None:
+        """Raise ImageError if a view has no cell to score."""
+        if not all(cells):
+            raise ImageError(f"{self.picture.name}: mask: expected a window to be scored, got none inside")
+
     def answer(self) -> scoring_pb2.ScoreResponse:
         """The averages over all cells and views; only after the last band. Raises ImageError if nothing was scored."""
-        if not all(mean.cells for mean in self._means):
-            raise ImageError(f"{self.picture.name}: mask: expected a window to be scored, got none inside")
+        self._check_scored([mean.cells for mean in self._means])
         average = np.mean([mean.value for mean in self._means], axis=0)[list(self.options.chosen)]
         self.response.average.values[:] = average.tolist()
         self.response.average.top[:] = highest(average, self.options.top)
@@ -155,7 +154,7 @@ class Run:
         def spans() -> Iterator[tuple[int, int] | None]:
             for band in view.tiles.rows:
                 self.check_cancelled()
-                wanted = self._wanted(mask, view, band)
+                wanted = None if mask is None else self._wanted(mask, view, band)
                 bands.append((band, wanted))
                 yield band.pixels if wanted is None or wanted.any() else None
 
@@ -170,22 +169,11 @@ class Run:
         size, scaled = (self.picture.height, self.picture.width), (view.height, view.width)
         return rows if size == scaled else Scaled(rows, size, scaled)
 
-    def _wanted(self, mask: Mask | None, view: View, band: AxisBand) -> Wanted:
-        if mask is None:
-            return None
+    def _wanted(self, mask: Mask, view: View, band: AxisBand) -> NDArray[np.bool_]:
         tiles, window = view.tiles, self.model.spec.window
         tops, lefts = tiles.vertical.positions[band.first : band.stop], tiles.horizontal.positions
         rows = _spans(tops, window.height, view.height, self.picture.height)
         return mask.windows(rows, _spans(lefts, window.width, view.width, self.picture.width))
-
-    def _reduced(self, first: int, scores: NDArray[np.float32]) -> GridRows:
-        if self.options.grid_as == FLOAT32:
-            return GridRows(first, scores)
-        if self.options.grid_as != FLOAT16:
-            return GridRows(first, *top(scores, self.options.depth))
-        if np.nanmax(np.abs(scores), initial=0) > np.finfo(np.float16).max:
-            raise ImageError(f"{self.picture.name}: grid_as: expected scores that float16 can hold, got larger ones")
-        return GridRows(first, scores.astype(np.float16))
 
 
 class _Band:
@@ -204,36 +192,36 @@ class _Band:
     ) -> None:
         """Take the pixels that the band reads; the means are those of the view as it is and, if it is run, mirrored."""
         self.run, self.view, self.band, self.wanted, self.means, self.grid = run, view, band, wanted, means, grid
-        across = (*view.tiles.across, *view.tiles.mirrored)
-        tiles = [(row, col) for row in band.tiles for col in across]
-        chosen = [tile for tile in tiles if wanted is None or self._cells_of(*tile).any()]
-        run.advance(len(tiles) - len(chosen))
+        chosen = _to_run(view, band, wanted)
+        run.advance(len(band.tiles) * len(view.tiles.columns) - len(chosen))
         self._batches = list(_batches(chosen, view.batch))
         self._results = self._run(self._batches, strip)
 
-    def scores(self) -> NDArray[np.float32] | None:
-        """Add every cell to the means; returns the band's cells (rows, cols, chosen classes) if they are asked for."""
-        chosen, tiles = list(self.run.options.chosen), self.view.tiles
-        shape = (self.band.stop - self.band.first, tiles.horizontal.cells, len(chosen))
-        cells = np.zeros(shape if self.grid else (0, 0, 0), np.float32)
-        all_chosen = chosen == list(range(self.run.model.spec.output.classes))
-        for (row, col), kept in self._kept():
-            if self.grid:
-                cells[self._rows(row), col.cells] += kept if all_chosen else kept[..., chosen]
-        if not self.grid:
-            return None
-        if tiles.mirrored:
-            cells /= 2
-        if self.wanted is not None:
-            cells[~self.wanted] = np.nan
-        return cells
-
-    def _kept(self) -> Iterator[tuple[tuple[AxisTile, AxisTile], NDArray[np.float32]]]:
-        """Every tile that has a cell to score, with the scores of the cells that it keeps."""
-        for batch, results in zip(self._batches, self._timed(self._results), strict=True):
-            for tile, scores in zip(batch, results, strict=True):
-                yield tile, self._checked(*tile, scores)
+    def rows(self) -> Iterator[GridRows]:
+        """Add every cell to the means; yields the band's rows of the grid if it is asked for."""
+        grid = None
+        if self.grid:
+            shape = self.band.stop - self.band.first, self.view.tiles.horizontal.cells
+            grid = BandGrid(self.run.options, shape, self.run.picture.name)
+        for batch in self._batches:
+            self._take(batch, self._awaited(), grid)
             self.run.advance(len(batch))
+        if grid is not None:
+            yield from grid.parts(self.band.first, self.wanted)
+
+    def _take(
+        self,
+        batch: list[tuple[AxisTile, AxisTile]],
+        results: Iterable[NDArray[np.float32]],
+        grid: BandGrid | None,
+    ) -> None:
+        """Add the cells of a batch to the means and to the grid. Nothing holds their scores while the next one runs."""
+        chosen = list(self.run.options.chosen)
+        all_chosen = chosen == list(range(self.run.model.spec.output.classes))
+        for (row, col), scores in zip(batch, results, strict=True):
+            kept = self._checked(row, col, scores)
+            if grid is not None:
+                grid.add(_rows(self.band, row), col.cells, kept if all_chosen else kept[..., chosen])
 
     def _run(
         self, batches: list[list[tuple[AxisTile, AxisTile]]], strip: Pixels | None
@@ -244,13 +232,12 @@ class _Band:
 
         return self.run.plan.mode.run(submit, (self._pixels(batch, strip) for batch in batches))
 
-    def _timed(self, results: Iterator[Result]) -> Iterator[Result]:
-        """The same results; waiting for them counts as compute."""
+    def _awaited(self) -> Iterable[NDArray[np.float32]]:
+        """The scores of the next batch; waiting for them counts as compute."""
         before = time.monotonic()
-        for result in results:
-            self.run.response.timing.compute_ms += _milliseconds(before)
-            yield result
-            before = time.monotonic()
+        results = next(self._results)
+        self.run.response.timing.compute_ms += _milliseconds(before)
+        return results
 
     def _pixels(self, batch: list[tuple[AxisTile, AxisTile]], strip: Pixels | None) -> list[Pixels]:
         assert strip is not None  # noqa: S101 (a band with a tile to run has pixels)
@@ -270,7 +257,7 @@ class _Band:
                 f"{scores.shape}: its files do not fit its geometry; convert it again"
             )
         kept = scores[row.kept, col.kept][:, :: -1 if col.mirrored else 1]
-        counted = kept if self.wanted is None else kept[self._cells_of(row, col)]
+        counted = kept if self.wanted is None else kept[self.wanted[_rows(self.band, row), col.cells]]
         if not np.isfinite(counted).all():
             raise ImageError(
                 f"{self.run.picture.name}: model {self.run.model.name!r} gives scores that are NaN or infinite, among "
@@ -281,13 +268,16 @@ class _Band:
         self.means[col.mirrored].add(counted)
         return kept
 
-    def _cells_of(self, row: AxisTile, col: AxisTile) -> NDArray[np.bool_]:
-        assert self.wanted is not None  # noqa: S101 (asked for only where there is a mask)
-        return self.wanted[self._rows(row), col.cells]
 
-    def _rows(self, row: AxisTile) -> slice:
-        """Where a tile's rows lie in the band."""
-        return slice(row.cells.start - self.band.first, row.cells.stop - self.band.first, row.cells.step)
+def _rows(band: AxisBand, row: AxisTile) -> slice:
+    """Where a tile's rows lie in its band."""
+    return slice(row.cells.start - band.first, row.cells.stop - band.first, row.cells.step)
+
+
+def _to_run(view: View, band: AxisBand, wanted: Wanted) -> list[tuple[AxisTile, AxisTile]]:
+    """The tiles of a band that have a cell to score."""
+    tiles = [(row, col) for row in band.tiles for col in view.tiles.columns]
+    return [(row, col) for row, col in tiles if wanted is None or wanted[_rows(band, row), col.cells].any()]
 
 
 def _batches(tiles: list[tuple[AxisTile, AxisTile]], size: int) -> Iterator[list[tuple[AxisTile, AxisTile]]]:

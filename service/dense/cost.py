@@ -42,7 +42,7 @@ class Cost:
         """Multiply-adds of all tiles of a plan."""
         return self._sum(
             [tile.length for band in tiles.rows for tile in band.tiles],
-            [tile.length for tile in (*tiles.across, *tiles.mirrored)],
+            [tile.length for tile in tiles.columns],
         )
 
     @lru_cache(maxsize=256)  # noqa: B019 (costs are values, few and small)

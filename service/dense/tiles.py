@@ -66,9 +66,14 @@ class TilePlan:
     """From right to left, for the mirrored image, if that is run too."""
 
     @property
+    def columns(self) -> tuple[AxisTile, ...]:
+        """The tiles that are run for each row of tiles: from left to right, then those for the mirrored image."""
+        return (*self.across, *self.mirrored)
+
+    @property
     def tiles(self) -> Iterator[tuple[AxisTile, AxisTile]]:
         """Every tile of the image, band by band, as a pair of one along each axis."""
-        return ((row, col) for band in self.rows for row in band.tiles for col in (*self.across, *self.mirrored))
+        return ((row, col) for band in self.rows for row in band.tiles for col in self.columns)
 
     @property
     def cells(self) -> int:
@@ -84,13 +89,18 @@ class TilePlan:
         )
 
     @property
+    def band(self) -> int:
+        """Rows of the grid that the highest band gives."""
+        return max(band.stop - band.first for band in self.rows)
+
+    @property
     def strip(self) -> int:
         """Rows of pixels that the highest band reads."""
         return max(stop - start for start, stop in (band.pixels for band in self.rows))
 
     def __len__(self) -> int:
         """How many tiles there are."""
-        return sum(len(band.tiles) for band in self.rows) * (len(self.across) + len(self.mirrored))
+        return sum(len(band.tiles) for band in self.rows) * len(self.columns)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from protos import scoring_pb2
 from service.admission import Admission, Claim
 from service.engine.scheduler import Job
 from service.errors import BusyError, LimitError, OptionError
+from service.grid import GridRows
 from service.images.encoded import open_file
 from service.images.picture import Picture
 from service.options import resolve, selection
@@ -21,7 +22,7 @@ from service.rpc.notices import note
 from service.rpc.spool import Spool
 from service.rpc.timing import timed
 from service.rpc.workers import Workers
-from service.run import GridRows, Run
+from service.run import Run
 from service.scoring import MIB, Scorer, little
 
 Part = scoring_pb2.ScoreLargeResponse

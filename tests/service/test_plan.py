@@ -96,22 +96,24 @@ from service.scoring import Scorer
 class Zeros:
     together = 1
     def __init__(self, width): self.width = width
-    def read(self, first, stop): return np.zeros((stop - first, self.width, 1), np.uint8)
+    def read(self, first, stop): return np.zeros((stop - first, self.width, channels), np.uint8)
 
 def status(field):
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1]) << 10
 
-height, width, grid, tile, scale = (int(argument) for argument in sys.argv[2:])
+name, grid_as = sys.argv[2:4]
+height, width, grid, tile, scale = (int(argument) for argument in sys.argv[4:])
+channels = 1 if name == "digits" else 3
 scorer = Scorer(Path(sys.argv[1]), Limits(tile_bytes=tile))
 def run(height, width):
-    options = scoring_pb2.ScoreOptions(grid=bool(grid))
+    options = scoring_pb2.ScoreOptions(grid=bool(grid), grid_as=grid_as, mode="MODE_DENSE")
     if scale and height > 70:
         options.scales.append(scoring_pb2.Scale(factor=1 / scale))
-    request = scoring_pb2.ScoreRequest(model="digits", options=options)
-    picture = open_array("zeros", (height, width, 1), "uint8", lambda: Zeros(width))
+    request = scoring_pb2.ScoreRequest(model=name, options=options)
+    picture = open_array("zeros", (height, width, channels), "uint8", lambda: Zeros(width))
     run = scorer.plan(picture, request)
-    for _ in run.bands(): pass
+    for rows in run.bands(): pass
     return run.plan.bytes
 run(70, 70)
 idle = status("VmRSS")
@@ -133,7 +135,21 @@ print([run(height, width), status("VmHWM") - idle])
 )
 def test_memory_is_what_is_planned(height: int, width: int, grid: int, tile: int, scale: int) -> None:
     """The peak above the idle process is the plan's, within half of it: the allocator and the runtime keep a little."""
-    command = [sys.executable, "-c", MEASURE, str(ROOT / "models"), *map(str, (height, width, grid, tile, scale))]
+    says, took = measured(ROOT / "models", "digits", "GRID_AS_FLOAT32", height, width, grid, tile, scale)
+    assert 0.5 * says < took < 1.5 * says + (32 << 20)
+
+
+def measured(models: Path, name: str, *arguments: object) -> tuple[int, int]:
+    """Bytes that a plan says, and the peak above the idle process that its run took."""
+    command = [sys.executable, "-c", MEASURE, str(models), name, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     says, took = json.loads(result.stdout)
-    assert 0.5 * says < took < 1.5 * says + (32 << 20)
+    return says, took
+
+
+@pytest.mark.parametrize("grid_as", ["GRID_AS_FLOAT32", "GRID_AS_FLOAT16", "GRID_AS_TOP"])
+def test_memory_of_many_classes_is_what_is_planned(tmp_path: Path, grid_as: str) -> None:
+    """Of a grid of many classes no more than one band is in memory, though the caller holds the rows before it."""
+    convert_into(tmp_path / "models", make_network(tmp_path, UNPADDED, classes=1000))
+    says, took = measured(tmp_path / "models", "unpadded", grid_as, 3000, 2000, 1, 80 << 20, 0)
+    assert 0.5 * says < took < 1.25 * says + (32 << 20)
