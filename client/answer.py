@@ -169,7 +169,6 @@ def plan_document(response: scoring_pb2.ScoreResponse) -> dict[str, Any]:
     kept = {
         name: whole[name] for name in ("image", "model", "version", "mode", "mode_reason", "grid", "parity", "warnings")
     }
-    del kept["grid"]["scored"]
     return kept | {
         "plan": {"file": plan.file, "multiply_adds": plan.multiply_adds, "bytes": plan.bytes, "views": views}
     }

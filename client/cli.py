@@ -88,7 +88,9 @@ Page = Annotated[
         help="The page of a multi-page file, counted from 1. Default: the first page of full resolution.",
     ),
 ]
-Planned = Annotated[bool, typer.Option("--plan", help="Say what would be run, and what it costs; score nothing.")]
+Planned = Annotated[
+    bool, typer.Option("--plan", help="Say what would be run, and what it costs; score and write nothing.")
+]
 AverageOf = Annotated[Literal["scores", "probabilities"], typer.Option(help="What is averaged over the windows.")]
 Top = Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="How many classes to name.")]
 Classes = Annotated[
@@ -288,10 +290,8 @@ def _check_suffix(option: str, name: str | None, suffixes: tuple[str, ...]) -> N
 
 
 def _check_outputs(job: Job, images: list[Path]) -> None:
-    """Refuse outputs of a plan or of another format, and what would replace another output, an image, or no file."""
+    """Refuse outputs of another format, and what would replace another output, an image, or no file."""
     outputs = job.outputs(images)
-    if outputs and job.request.options.plan_only:
-        raise typer.BadParameter("expected no --grid and no --heatmap with it: it scores nothing", param_hint="--plan")
     if len({output.absolute() for output in outputs}) < len(outputs):
         raise typer.BadParameter(
             f"expected a file of its own for every image and output, got {outputs[-1]} twice; put {STEM} into "

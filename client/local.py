@@ -42,6 +42,8 @@ class LocalScorer:
             resolve(self._scorer.model(request.model, request.version), request.options)
             run = self._scorer.plan(_picture(image, selection(request.options)), request)
             run.progress = lambda done: watch("scoring", done, run.plan.tiles)
+            if request.options.plan_only:
+                run.planned()
             return LocalRun(run)
 
 

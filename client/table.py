@@ -14,8 +14,7 @@ def table(answer: Answer) -> Group:
     """Lay out one image's answer."""
     response = answer.response
     head = Text.assemble(_title(answer), f"; {response.timing.total_ms / 1e3:.2f} s")
-    if response.scored_cells != response.grid.rows * response.grid.cols:
-        head.append(f"\n{response.scored_cells} windows inside the mask")
+    _count_masked(head, response)
     rows = Table("class", "label", f"average of {AVERAGES[response.average.of]}", box=None, pad_edge=False)
     rows.columns[2].justify = "right"
     for entry in answer.top:
@@ -31,6 +30,7 @@ def plan_table(response: scoring_pb2.ScoreResponse) -> Group:
         f"\n{response.mode}: {response.mode_reason}; {plan.file}\n"
         f"{plan.multiply_adds:.3g} multiply-adds, at most {plan.bytes / 1e6:.0f} MB beside the model",
     )
+    _count_masked(head, response)
     rows = Table(
         "height×width", "windows", "tiles", "of pixels", "halo", "phases", "multiply-adds", box=None, pad_edge=False
     )
@@ -40,6 +40,12 @@ def plan_table(response: scoring_pb2.ScoreResponse) -> Group:
             "/".join(map(str, view.halo)), str(view.phases), f"{view.multiply_adds:.3g}",
         )  # fmt: skip
     return Group(head, *_warnings(response), "", rows)
+
+
+def _count_masked(head: Text, response: scoring_pb2.ScoreResponse) -> None:
+    """Add how many windows are scored, if a mask leaves out some."""
+    if 0 < response.scored_cells < response.grid.rows * response.grid.cols:
+        head.append(f"\n{response.scored_cells} windows inside the mask")
 
 
 def _title(answer: Answer) -> Text:

@@ -18,7 +18,7 @@ import numpy as np
 from protos import model_pb2
 from service.dense.axis import AxisLattice
 from service.dense.cost import Cost
-from service.dense.tiles import Network, TilePlan
+from service.dense.tiles import AxisTile, Network, TilePlan
 from service.engine.engine import Ahead, Scores
 from service.engine.repository import StoredModel
 from service.engine.session import Pixels
@@ -59,6 +59,9 @@ class Mode(Protocol):
     def multiply_adds(self, view: TilePlan) -> float:
         """What a plan costs."""
 
+    def multiply_adds_of(self, row: AxisTile, col: AxisTile) -> float:
+        """What one tile costs."""
+
     def submits(self, view: TilePlan, batch: int) -> int:
         """How often tiles are submitted, if there are so many in a batch; at least as often as they are."""
 
@@ -89,6 +92,10 @@ class Dense:
     def multiply_adds(self, view: TilePlan) -> float:
         """Those of all tiles, what neighbours both compute included."""
         return self.cost.total(view)
+
+    def multiply_adds_of(self, row: AxisTile, col: AxisTile) -> float:
+        """Those of all its pixels."""
+        return self.cost.multiply_adds(row.length, col.length)
 
     def submits(self, view: TilePlan, batch: int) -> int:
         """Once for each batch of one shape."""
@@ -121,6 +128,11 @@ class Crops:
     def multiply_adds(self, view: TilePlan) -> float:
         """Each window's, mirrored ones too."""
         return view.cells * (2 if view.mirrored else 1) * self.cost.multiply_adds_per_crop
+
+    def multiply_adds_of(self, row: AxisTile, col: AxisTile) -> float:
+        """Those of the windows of its cells."""
+        windows = len(range(row.cells.stop)[row.cells]) * len(range(col.cells.stop)[col.cells])
+        return windows * self.cost.multiply_adds_per_crop
 
     def submits(self, view: TilePlan, _: int) -> int:
         """Once for some windows of each tile."""

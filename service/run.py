@@ -117,6 +117,33 @@ class Run:
             for band, wanted, strip in self._strips(view):
                 yield _Band(self, view, band, wanted, means, strip, grid=grid)
 
+    def planned(self) -> scoring_pb2.ScoreResponse:
+        """The response for a request that asks for the plan alone.
+
+        If there is a mask, it is read to its end, and only tiles with a window inside it count. Raises ImageError if
+        no window is inside.
+        """
+        scored: list[int] = []
+        for view, said in zip(self.plan.views, self.response.plan.views, strict=True):
+            mask = self.masks(self.check_cancelled)
+            scored.append(view.tiles.cells if mask is None else self._count(mask, view, said))
+        self._check_scored(scored)
+        self.response.scored_cells = scored[0]
+        self.response.plan.multiply_adds = sum(said.multiply_adds for said in self.response.plan.views)
+        return self.response
+
+    def _count(self, mask: Mask, view: View, said: scoring_pb2.View) -> int:
+        """Set the tiles and the multiply-adds of a view inside a mask; returns its number of windows to be scored."""
+        said.tiles, said.multiply_adds, scored = 0, 0.0, 0
+        for band in view.tiles.rows:
+            self.check_cancelled()
+            wanted = self._wanted(mask, view, band)
+            tiles = _to_run(view, band, wanted)
+            said.tiles += len(tiles)
+            said.multiply_adds += sum(self.plan.mode.multiply_adds_of(*tile) for tile in tiles)
+            scored += int(wanted.sum())
+        return scored
+
     def _check_scored(self, cells: Sequence[int]) -> None:
         """Raise ImageError if a view has no cell to score."""
         if not all(cells):

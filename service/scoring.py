@@ -151,7 +151,7 @@ class Scorer:
 def whole(run: Run) -> scoring_pb2.ScoreResponse:
     """The whole answer of a run at once."""
     if run.options.asked.plan_only:
-        return run.response
+        return run.planned()
     rows = list(run.bands())
     response = run.answer()
     response.scores = b"".join(little(band.scores) for band in rows)

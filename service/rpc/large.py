@@ -28,6 +28,8 @@ from service.scoring import MIB, Scorer, little
 Part = scoring_pb2.ScoreLargeResponse
 
 PROGRESS_SECONDS, MEMORY_SECONDS = 0.2, 0.1
+PLANS = 2
+"""Threads for requests that ask for the plan alone, which may have to read a whole mask."""
 ROWS_BYTES = 1 << 20
 """Of the grid's rows in one message, if a row is not more by itself: what any client takes unasked."""
 
@@ -38,6 +40,7 @@ class ScoreLarge:
     def __init__(self, scorer: Scorer, admission: Admission, workers: Workers, quick: Workers, spool: Spool) -> None:
         self._scorer, self._admission, self._workers, self._quick = scorer, admission, workers, quick
         self._spool = spool
+        self._planners = Workers(PLANS, "plan")
 
     async def answer(
         self, start: scoring_pb2.LargeImage, requests: Requests, send: Send, call: Call, claim: Claim, job: Job
@@ -49,7 +52,7 @@ class ScoreLarge:
         image = _Image(self._scorer, request, Feed(requests, send, idle), call, partial(self._admit, claim))
         await self._quick.run(lambda _: image.check(raw=start.HasField("raw")), job)
         name, chosen = start.name or "image", selection(start.options)
-        workers = self._quick if request.options.plan_only else self._workers
+        workers = self._planners if request.options.plan_only else self._workers
         if start.path and start.HasField("raw"):
             raise OptionError("path: expected no raw pixels with it, got both")
         if start.path:
@@ -100,13 +103,13 @@ class _Image:
         self.call.record["version"] = run.model.version
         if self.request.options.grid:
             check_row(run, self.scorer.limits.message_bytes)
-        if not self.request.options.plan_only:
-            note(run, self.call)
-            self.admit(run)
         run.response.timing.queue_ms = job.waited * 1e3
-        self.feed.send(Part(start=run.response))
         if self.request.options.plan_only:
+            self.feed.send(Part(start=run.planned()))
             return
+        note(run, self.call)
+        self.admit(run)
+        self.feed.send(Part(start=run.response))
         run.progress = Reporter(run.plan.tiles, self.feed).report
         for band in run.bands():
             for rows in messages(band):

@@ -246,7 +246,6 @@ def test_bad_images(tmp_path: Path, kind: str) -> None:
         (["--model", "digits", "--stride", "0"], 2, "--stride"),
         (["--model", "digits", "--stride", "3", "--mode", "dense"], 3, "expected a divisor or a multiple of 8 pixels"),
         (["--model", "digits", "--mode", "sparse"], 2, "--mode"),
-        (["--model", "digits", "--plan", "--grid", "grid.npz"], 2, "--plan"),
         (["--model", "digits", "--border", "none"], 2, "--border"),
         (["--model", "digits", "--roi", "1,2,3"], 2, "expected x,y,width,height in pixels, got '1,2,3'"),
         (["--model", "digits", "--roi", "0,0,0,9"], 2, "expected x,y,width,height"),
@@ -368,9 +367,25 @@ def test_plans_score_nothing(image: Path) -> None:
     assert (view["phases"], view["cells"], view["tiles"], view["flip"]) == (4, [6, 11], 8, True)
     assert document["plan"]["multiply_adds"] == view["multiply_adds"] > 1e7
     assert "average" not in document
+    assert document["grid"]["scored"] == 66
     result = score(image, "--plan")
     assert "model.onnx" in result.stdout
     assert "multiply-adds" in result.stdout
+
+
+def test_plans_count_grids_and_masks_and_write_nothing(image: Path, tmp_path: Path) -> None:
+    """With --grid or --heatmap a plan holds the rows of the grid too; with a mask it has only what is inside."""
+    mask, out = tmp_path / "mask.png", tmp_path / "out"
+    mask.write_bytes(png(np.pad(np.ones((90, 78), np.uint8), ((0, 0), (0, 33)))))
+    out.mkdir()
+    plain, masked = (json.loads(score(image, "--plan", "--json", *more).stdout) for more in ((), ("--mask", mask)))
+    for output in (("--grid", out / "grid.npz"), ("--heatmap", out / "heatmap.png")):
+        document = json.loads(score(image, "--plan", "--json", *output).stdout)
+        assert document["plan"]["bytes"] - plain["plan"]["bytes"] == 2 * 3 * 6 * 11 * 4
+        assert document["plan"]["views"] == plain["plan"]["views"]
+    assert masked["grid"]["scored"] == 3 * 2 < plain["grid"]["scored"]
+    assert "6 windows inside the mask" in score(image, "--plan", "--mask", mask).stdout
+    assert not list(out.iterdir())
 
 
 def test_arrays_are_scored(tmp_path: Path) -> None:

@@ -15,10 +15,13 @@ from networks import PADDED, UNPADDED, make_network
 from pictures import noise, png
 
 from protos import scoring_pb2
+from service.errors import ImageError
+from service.images.arrays import ArrayInMemory, open_array
 from service.images.encoded import open_bytes
+from service.images.picture import Picture
 from service.limits import Limits
 from service.run import Run
-from service.scoring import Scorer
+from service.scoring import Scorer, whole
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +33,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "models"
 
 
-def planned(models: Path, name: str, *, budget: int = 2 << 30, **options: object) -> Run:
-    image = open_bytes(png(noise(211, 307, 3)), name="i")
-    request = scoring_pb2.ScoreRequest(model=name, options=scoring_pb2.ScoreOptions(mode="MODE_DENSE", **options))
+def planned(models: Path, name: str, *, budget: int = 2 << 30, image: Picture | None = None, **options: object) -> Run:
+    image = image or open_bytes(png(noise(211, 307, 3)), name="i")
+    options = {"mode": "MODE_DENSE"} | options
+    request = scoring_pb2.ScoreRequest(model=name, options=scoring_pb2.ScoreOptions(**options))
     return Scorer(models, Limits(tile_bytes=budget)).plan(image, request)
 
 
@@ -62,6 +66,15 @@ def test_multiply_adds_are_those_that_run(
 ) -> None:
     """The plan's figure is the sum over every tile that is handed to the network, to the last one."""
     run = planned(models, name, stride=stride, budget=budget)
+    tiles, multiply_adds = what_runs(run, monkeypatch)
+    assert tiles == run.plan.tiles
+    assert run.plan.multiply_adds == pytest.approx(multiply_adds, rel=1e-12)
+    plan = run.planned().plan
+    assert (plan.multiply_adds, plan.views[0].tiles) == (run.plan.multiply_adds, tiles)
+
+
+def what_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[int, float]:
+    """Score an image; returns the tiles that the network is given, and their multiply-adds as its graph has them."""
     file = run.model.folder / run.response.plan.file
     shapes: dict[tuple[int, ...], int] = {}
     compute = run.session.dense
@@ -73,9 +86,95 @@ def test_multiply_adds_are_those_that_run(
 
     monkeypatch.setattr(run.session, "dense", dense)
     list(run.bands())
-    assert sum(shapes.values()) == run.plan.tiles
     ran = sum(count * counted(file, np.zeros(shape, np.uint8)) for shape, count in shapes.items())
-    assert run.plan.multiply_adds == pytest.approx(ran, rel=1e-12)
+    return sum(shapes.values()), ran
+
+
+def inside(rows: slice, cols: slice) -> np.ndarray:
+    """A mask of the image's size, 255 inside and 0 elsewhere."""
+    mask = np.zeros((211, 307), np.uint8)
+    mask[rows, cols] = 255
+    return mask
+
+
+def drawn(mask: np.ndarray) -> dict[str, object]:
+    """The option for a mask image."""
+    return {"mask_image": scoring_pb2.Image(encoded=png(mask))}
+
+
+def with_nodata() -> Picture:
+    """An image that has data at its lower right alone."""
+    pixels = noise(211, 307, 3)
+    rows, valid = ArrayInMemory(pixels), ArrayInMemory(inside(slice(90, 211), slice(160, 307))[..., None])
+    return open_array("i", pixels.shape, "uint8", lambda: rows, begin_valid=lambda: valid)
+
+
+def in_front() -> np.ndarray:
+    """An image of noise on a background."""
+    pixels = np.full((211, 307, 3), 250, np.uint8)
+    pixels[30:90, 40:120] = noise(60, 80, 3) // 4
+    return pixels
+
+
+MASKED = {
+    "corner": lambda: drawn(inside(slice(0, 80), slice(0, 90))),
+    "band": lambda: drawn(inside(slice(100, 160), slice(0, 307))),
+    "otsu": lambda: {"mask_otsu": True, "image": open_bytes(png(in_front()), name="i")},
+    "nodata": lambda: {"image": with_nodata()},
+    "nodata-and-mask": lambda: {"image": with_nodata(), **drawn(inside(slice(0, 211), slice(100, 250)))},
+    "flip": lambda: {"flip": True, **drawn(inside(slice(0, 80), slice(0, 90)))},
+}
+
+
+@pytest.mark.parametrize("mask", MASKED)
+@pytest.mark.parametrize("budget", [1_000_000, 2 << 30], ids=["small", "ample"])
+@pytest.mark.parametrize(("name", "stride"), [("unpadded", 4), ("unpadded", 1), ("padded", 4), ("padded", 16)])
+def test_a_masks_plan_is_what_runs(
+    models: Path, monkeypatch: pytest.MonkeyPatch, name: str, stride: int, budget: int, mask: str
+) -> None:
+    """A plan alone counts the tiles that have a window inside the mask, and these windows, as the run has them."""
+    plan = whole(planned(models, name, stride=stride, budget=budget, plan_only=True, grid=True, **MASKED[mask]()))
+    run = planned(models, name, stride=stride, budget=budget, grid=True, **MASKED[mask]())
+    tiles, multiply_adds = what_runs(run, monkeypatch)
+    assert plan.plan.views[0].tiles == tiles
+    assert plan.plan.views[0].multiply_adds == plan.plan.multiply_adds == pytest.approx(multiply_adds, rel=1e-12)
+    assert 0 < plan.scored_cells == run.answer().scored_cells < plan.grid.rows * plan.grid.cols
+    if budget < 2 << 30:
+        assert multiply_adds < run.plan.multiply_adds
+
+
+@pytest.mark.parametrize("mode", ["MODE_DENSE", "MODE_CROPS"])
+def test_masks_of_everything_leave_plans_as_they_are(models: Path, mode: str) -> None:
+    """A mask that leaves out nothing has the plan without one, at every scale."""
+    options = {"mode": mode, "scales": [scoring_pb2.Scale(factor=1), scoring_pb2.Scale(factor=0.5)], "stride": 8}
+    plain = planned(models, "padded", budget=400_000, plan_only=True, **options).planned()
+    masked = planned(
+        models, "padded", budget=400_000, plan_only=True, **options, **drawn(np.ones((211, 307), np.uint8))
+    )
+    response = masked.planned()
+    assert response.scored_cells == plain.scored_cells == plain.grid.rows * plain.grid.cols
+    for one, other in zip(plain.plan.views, response.plan.views, strict=True):
+        assert one.tiles == other.tiles
+        assert one.multiply_adds == pytest.approx(other.multiply_adds, rel=1e-12)
+    assert response.plan.multiply_adds == pytest.approx(plain.plan.multiply_adds, rel=1e-12)
+
+
+def test_plans_of_crops_count_the_windows_of_tiles_inside(models: Path) -> None:
+    """Window by window, tiles without a window inside a mask cost nothing."""
+    image, mask = open_bytes(png(noise(700, 700, 3)), name="i"), np.zeros((700, 700), np.uint8)
+    mask[:80, :90] = 1
+    run = planned(models, "padded", image=image, mode="MODE_CROPS", stride=8, plan_only=True, **drawn(mask))
+    each, whole = run.model.spec.cost[0].multiply_adds_per_crop, run.plan.multiply_adds
+    response = run.planned()
+    assert response.scored_cells == 7 * 8
+    assert response.scored_cells * each <= response.plan.multiply_adds < 0.3 * whole
+
+
+def test_plans_of_nothing_are_refused(models: Path) -> None:
+    """A mask without a window inside is the same error as it is when the image is scored."""
+    run = planned(models, "padded", plan_only=True, **drawn(np.zeros((211, 307), np.uint8)))
+    with pytest.raises(ImageError, match="mask: expected a window to be scored, got none inside"):
+        run.planned()
 
 
 def test_plans_do_not_depend_on_pixels(models: Path) -> None:

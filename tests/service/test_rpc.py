@@ -111,12 +111,14 @@ def test_commands_answer_alike_for_many_images(server: Server, tmp_path: Path) -
 
 
 def test_commands_plan_alike(server: Server, tmp_path: Path) -> None:
-    """--plan says the same of a file here and on a server, and so does a region with a mask and scales."""
+    """--plan says the same of a file here and on a server, with masks too; so does a region with a mask and scales."""
     path, mask = tmp_path / "image.png", tmp_path / "mask.png"
     path.write_bytes(png(noise(400, 500, 3)))
     mask.write_bytes(png(np.pad(np.ones((300, 500), np.uint8), ((50, 50), (0, 0)))))
     for options in (
         ["--model", "padded", "--plan", "--stride", 4],
+        ["--model", "padded", "--plan", "--mask", mask, "--grid", tmp_path / "grid.npz"],
+        ["--model", "padded", "--plan", "--mask", "otsu", "--heatmap", tmp_path / "heatmap.png"],
         ["--model", "padded", "--mask", mask, "--roi", "10,10,300,300", "--scales", "1x,200"],
         ["--model", "unpadded", "--mode", "crops", "--border", "anchor", "--average", "probabilities"],
     ):
