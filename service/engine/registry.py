@@ -29,6 +29,22 @@ def unreported(_event: Event, _name: str, _version: str, _error: str) -> None:
     """Nobody is told."""
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why a version cannot serve: kind and text of a ModelError.
+
+    The error itself is not kept. Each time that an error is raised its traceback gets the frames of the callers, which
+    hold a request and its image.
+    """
+
+    kind: type[ModelError]
+    text: str
+
+    def error(self) -> ModelError:
+        """Make a new error to raise."""
+        return self.kind(self.text)
+
+
 @dataclass(eq=False)
 class Served:
     """One version of one model, and what is known of it."""
@@ -43,7 +59,7 @@ class Served:
     """When they were checked."""
     model: StoredModel | None = None
     """When it was checked as a whole."""
-    error: ModelError | None = None
+    failure: Failure | None = None
     """When it failed."""
     said: str = ""
     """What was reported of the same files, which is not said again each time that they are tried."""
@@ -104,24 +120,34 @@ class Registry:
         try:
             return choice[-1], self._checked(choice[-1])
         except ModelError as error:
-            raise choice[0].error or error from None
+            raise (choice[0].failure.error() if choice[0].failure else error) from None
 
     def check(self, name: str, version: str) -> None:
         """Check a version's files before anybody asks for it, so that what is wrong with them is known."""
         served = self._served.get((name, version))
         if served is not None:
             with served.lock, self._noted(served):
-                if served.error is None:
+                if served.failure is None:
                     self._opened(served)
+
+    def known(self, name: str, version: str) -> tuple[Served, StoredModel] | None:
+        """The version that `get` returns, if its files have been checked; None if `get` must read files first."""
+        for served in self._choice(name, version):
+            model = served.model  # another thread may take it away
+            if model is not None:
+                return served, model
+            if served.failure is None:
+                return None
+        return None
 
     def is_loaded(self, name: str, version: str, *, all_strides: bool) -> bool:
         """Whether a version can be asked without anything being read: its native stride's file, or those of all."""
-        choice = self._choice(name, version)
-        model = choice[0].model if choice else None  # another thread may take it away
-        if model is None:
+        known = self.known(name, version)
+        if known is None:
             return False
+        served, model = known
         positions = range(len(model.strides) if all_strides else 1)
-        return all((choice[0], position) in self._sessions for position in positions)
+        return all((served, position) in self._sessions for position in positions)
 
     def session(self, served: Served, model: StoredModel, position: int) -> Session:
         """The session that runs one of a version's files, shared by all its runs; raises ModelError."""
@@ -186,7 +212,7 @@ class Registry:
         """
         self._unloaded.discard(name)
         for served in self._choice(name, ""):
-            if served.error is not None or served.seen != served.stamp:
+            if served.failure is not None or served.seen != served.stamp:
                 served.seen, served.said = (), ""  # why it failed may have passed
         failed = self.refresh(at_once=True)
         self.get(name)
@@ -209,7 +235,7 @@ class Registry:
     @property
     def failing(self) -> int:
         """Versions whose files cannot be served, as far as is known; those that go on as they were loaded too."""
-        return sum(served.error is not None or served.said != "" for served in list(self._served.values()))
+        return sum(served.failure is not None or served.said != "" for served in list(self._served.values()))
 
     def misnamed(self) -> list[str]:
         """Folders of models that nobody can ask for, since their names are none."""
@@ -218,7 +244,8 @@ class Registry:
     def state(self, name: str, version: str) -> tuple[bool, str]:
         """Whether a version can serve, as far as is known, and why not."""
         served = self._served.get((name, version))
-        return served is not None and served.error is None, str((served and served.error) or "")
+        failure = served.failure if served is not None else None
+        return served is not None and failure is None, failure.text if failure else ""
 
     def _choice(self, name: str, version: str) -> list[Served]:
         """What answers for a version, the first one if it can."""
@@ -240,8 +267,10 @@ class Registry:
         """Check a version, once."""
         if served.model is not None:
             return served.model
+        if served.failure is not None:
+            raise served.failure.error()
         with served.lock:
-            if served.model is None and served.error is None:
+            if served.model is None and served.failure is None:
                 with self._noted(served):
                     model = self._opened(served)
                     if self._warm:
@@ -249,7 +278,7 @@ class Registry:
                     served.model, served.said = model, ""
                     self._report("loaded", served.name, served.version, "")
             if served.model is None:
-                raise served.error or AssertionError
+                raise served.failure.error() if served.failure else AssertionError
             return served.model
 
     def _opened(self, served: Served) -> StoredModel:
@@ -268,7 +297,7 @@ class Registry:
 
     def _note(self, served: Served, error: ModelError) -> None:
         """Note and report that a version cannot serve."""
-        served.model, served.error = None, error
+        served.model, served.failure = None, Failure(type(error), str(error))
         if isinstance(error, UnreadableModelError):
             served.seen = ()  # the next look tries again
         if str(error) != served.said:
@@ -286,11 +315,11 @@ class Registry:
                     if known.said != served.said:
                         known.said = served.said
                         self._report("kept", known.name, known.version, "")
-                    return served.error
+                    return served.failure.error() if served.failure else None
         self._served[served.name, served.version] = served
         if known is not None:
             self._drop(known)
-        return served.error
+        return served.failure.error() if served.failure else None
 
     @property
     def _checks(self) -> bool:

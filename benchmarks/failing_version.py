@@ -1,0 +1,73 @@
+"""A server whose newest version of a model fails its check: does it let go of what it has answered.
+
+    python benchmarks/failing_version.py [--requests 500]
+
+Version 1 is the shipped model, and version 2 the same with damaged weights, so that version 1 answers every request.
+Each request is an array of 4 MiB of which one window is scored. Prints the server's memory after a tenth of the
+requests and after all, at once and when the server has given back what its allocator keeps. Exits with 1 if the memory
+given back so is more than 10 MiB larger after all requests than after a tenth of them.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from latency import MODELS, served
+from soak import usage
+
+from client import Client
+from service.rpc.server import REST_SECONDS
+
+SIDE, WINDOW = 2048, 70
+MOST = 10 * (1 << 20) / 1e6
+"""Megabytes that the server may have grown by."""
+REST = 2 * REST_SECONDS + 3
+"""Seconds after the last request in which a server gives memory back: it looks twice."""
+
+
+def damaged(folder: Path) -> Path:
+    """A repository of a model whose version 2 fails."""
+    for version in ("1", "2"):
+        shutil.copytree(MODELS / "digits" / "1", folder / "digits" / version)
+    weights = folder / "digits" / "2" / "weights.data"
+    weights.write_bytes(weights.read_bytes()[::-1])
+    return folder
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=500)
+    options = parser.parse_args()
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE), np.uint8)
+    measured: list[tuple[float, float]] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        served(damaged(Path(folder))) as server,
+        Client(server.address) as client,
+    ):
+        for number in range(1, options.requests + 1):
+            answer = client.score(pixels, model="digits", roi=(0, 0, WINDOW, WINDOW))
+            if answer.response.version != "1":
+                sys.exit(f"expected version 1 to answer, got {answer.response.version}")
+            if number in (options.requests // 10, options.requests):
+                measured.append(memory(server.process))
+                print(f"after {number} requests: {measured[-1][0]:.0f} MB, at rest {measured[-1][1]:.0f}", flush=True)
+    grown = [after - before for before, after in zip(*measured, strict=True)]
+    print(f"grown by {grown[0]:.1f} MB, at rest {grown[1]:.1f}")
+    sys.exit(1 if grown[1] > MOST else 0)
+
+
+def memory(process: int) -> tuple[float, float]:
+    """A process's memory in MB, at once and at rest."""
+    now = usage(process)[0]
+    time.sleep(REST)
+    return now, usage(process)[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""A model whose highest version fails, so that the one before it answers."""
+
+import gc
+import shutil
+import weakref
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from pictures import noise
+
+from client.images import message_of
+from protos import scoring_pb2
+from service.engine.registry import Registry
+from service.errors import ModelError
+from service.run import Run
+from service.scoring import Scorer, whole
+
+DIGITS = ROOT / "models" / "digits" / "1"
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A repository of the shipped model as versions 1, 2 and 3, of which 2 and 3 are damaged."""
+    folder = tmp_path / "models" / "digits"
+    for version in ("1", "2", "3"):
+        shutil.copytree(DIGITS, folder / version)
+    for version in ("2", "3"):
+        (folder / version / "labels.txt").write_text("a\n")
+    return tmp_path / "models"
+
+
+class Held:
+    """What a request holds: something that can be watched."""
+
+
+def test_answered_requests_are_let_go(models: Path) -> None:
+    """What the callers of a registry hold is gone when they have their model, without the garbage collector."""
+    registry = Registry(models, warm=True)
+
+    def ask(version: str) -> weakref.ref[Held]:
+        held = Held()
+        if version:
+            with pytest.raises(ModelError, match=f"digits/{version}/labels"):
+                registry.get("digits", version)
+        else:
+            assert registry.get("digits")[1].version == "1"
+        return weakref.ref(held)
+
+    gc.disable()
+    try:
+        kept = [ask(version) for _ in range(3) for version in ("", "2", "3")]
+        assert [held() for held in kept] == [None] * 9
+    finally:
+        gc.enable()
+
+
+def test_pixels_of_answered_requests_are_let_go(models: Path) -> None:
+    """A run that a scorer has answered is gone, image and all, however often the version above fails."""
+    scorer = Scorer(Registry(models, warm=True))
+
+    def ask() -> weakref.ref[Run]:
+        run = scorer.prepare(scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(80, 80, 1))))
+        assert whole(run).version == "1"
+        return weakref.ref(run)
+
+    kept = [ask() for _ in range(3)]
+    gc.collect()
+    assert [run() for run in kept] == [None] * 3
+
+
+def test_every_caller_gets_an_error_of_its_own(models: Path) -> None:
+    """The same kind and text each time, and never the same object, which would collect the frames of all callers."""
+    registry = Registry(models, warm=True)
+    errors = []
+    for _ in range(3):
+        with pytest.raises(ModelError, match=r"digits/3/labels\.txt: expected") as caught:
+            registry.get("digits", "3")
+        errors.append(caught.value)
+    assert len({id(error) for error in errors}) == 3
+    assert {(type(error), str(error)) for error in errors} == {(ModelError, registry.state("digits", "3")[1])}
+
+
+def test_the_version_that_answers_is_the_one_that_is_loaded(models: Path) -> None:
+    """Small requests take their short way when what answers is in memory, whatever fails above it."""
+    registry = Registry(models, warm=True)
+    assert registry.known("digits", "") is None
+    assert not registry.is_loaded("digits", "", all_strides=False)
+    served, model = registry.get("digits")
+    assert registry.known("digits", "") == (served, model)
+    assert registry.is_loaded("digits", "", all_strides=True)
+    assert not registry.is_loaded("digits", "3", all_strides=False)
+    assert not registry.is_loaded("none", "", all_strides=False)
+    shutil.copytree(DIGITS, models / "digits" / "4")
+    registry.refresh(at_once=True)
+    assert registry.get("digits")[1].version == "4"
+    assert registry.is_loaded("digits", "", all_strides=False)
