@@ -222,7 +222,9 @@ class _Band:
         chosen = _to_run(view, band, wanted)
         run.advance(len(band.tiles) * len(view.tiles.columns) - len(chosen))
         self._batches = list(_batches(chosen, view.batch))
+        before = time.monotonic()
         self._results = self._run(self._batches, strip)
+        run.response.timing.compute_ms += _milliseconds(before)  # an engine in this thread runs what is submitted
 
     def rows(self) -> Iterator[GridRows]:
         """Add every cell to the means; yields the band's rows of the grid if it is asked for."""

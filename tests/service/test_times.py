@@ -1,0 +1,84 @@
+"""Where the time of a run goes, by a clock that goes on only while the network runs or pixels are read."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from conftest import ROOT
+from pictures import noise
+
+from client.images import message_of
+from protos import scoring_pb2
+from service import run
+from service.engine.session import Session
+from service.images.rows import Held
+from service.limits import Limits
+from service.scoring import Scorer, whole
+
+MODELS = ROOT / "models"
+BATCH_SECONDS, READ_SECONDS = 2.0, 1000.0
+WHOLE, TILED = 2 << 30, 1 << 20
+"""Bytes of activations of one tile: more than the images here need, and a fraction of that."""
+
+
+class Clock:
+    """The clock that a run sees: each batch of tiles takes seconds, and reading a strip so many."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, reading: float) -> None:
+        self.now, self.batches = 0.0, 0
+        dense, take = Session.dense, Held.take
+
+        def computing(session: Session, tiles: Sequence[Any], options: ort.RunOptions | None = None) -> Any:  # noqa: ANN401 (as it is)
+            self.now += BATCH_SECONDS
+            self.batches += 1
+            return dense(session, tiles, options)
+
+        def read(held: Held, first: int, stop: int) -> Any:  # noqa: ANN401
+            self.now += reading
+            return take(held, first, stop)
+
+        monkeypatch.setattr(Session, "dense", computing)
+        monkeypatch.setattr(Held, "take", read)
+        monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+
+def request(height: int, width: int, **options: Any) -> scoring_pb2.ScoreRequest:  # noqa: ANN401 (as ScoreOptions has them)
+    """A request for noise."""
+    asked = scoring_pb2.ScoreOptions(**options)
+    return scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(height, width, 1)), options=asked)
+
+
+@pytest.mark.parametrize(
+    ("options", "tile_bytes", "batches"),
+    [
+        ({}, WHOLE, 1),
+        ({"grid": True}, WHOLE, 1),
+        ({}, TILED, 4),
+        ({"flip": True, "grid": True}, TILED, 8),
+        ({"mode": scoring_pb2.MODE_CROPS, "stride": 32}, WHOLE, 4),
+    ],
+    ids=["one-tile", "grid", "tiles", "flip", "crops"],
+)
+def test_compute_is_the_time_that_the_network_ran(
+    options: dict[str, Any], tile_bytes: int, batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every batch of every band counts, the first ones too, which run when they are submitted."""
+    scorer, asked = Scorer(MODELS, Limits(tile_bytes=tile_bytes)), request(300, 300, **options)
+    clock = Clock(monkeypatch, reading=0.0)
+    timing = whole(scorer.prepare(asked)).timing
+    assert clock.batches >= batches
+    np.testing.assert_allclose(timing.compute_ms, clock.batches * BATCH_SECONDS * 1e3, rtol=1e-9)
+    assert (timing.decode_ms, timing.reduce_ms) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("tile_bytes", [WHOLE, TILED], ids=["one-tile", "tiles"])
+def test_reading_pixels_is_no_compute(tile_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time in which the one strip of an image is read is decoding, and that alone."""
+    scorer, asked = Scorer(MODELS, Limits(tile_bytes=tile_bytes)), request(70, 600)
+    clock = Clock(monkeypatch, reading=READ_SECONDS)
+    timing = whole(scorer.prepare(asked)).timing
+    np.testing.assert_allclose(timing.decode_ms, READ_SECONDS * 1e3, rtol=1e-9)
+    np.testing.assert_allclose(timing.compute_ms, clock.batches * BATCH_SECONDS * 1e3, rtol=1e-9)
