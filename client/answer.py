@@ -1,5 +1,6 @@
 """An answer: the averages, the grid, and the JSON that `--json` prints."""
 
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from protos import model_pb2, scoring_pb2
 
 Scores = NDArray[np.float32] | NDArray[np.float16]
 
+TOP = 5
+"""Classes that an answer's `repr` names at the most."""
 AVERAGES = {
     scoring_pb2.AVERAGE_OF_SCORES: "scores",
     scoring_pb2.AVERAGE_OF_PROBABILITIES: "probabilities",
@@ -30,6 +33,15 @@ class Answer:
     """What was found in one image; `response` is the whole message (protos/scoring.proto)."""
 
     response: scoring_pb2.ScoreResponse
+
+    def __repr__(self) -> str:
+        """The image, the model, the mode, the grid's shape and the highest averages, on one line of bounded length."""
+        response, grid = self.response, self.response.grid
+        named = (f"{reprlib.repr(entry.label)} {entry.score:.4g}" for entry in self.top[:TOP])
+        return (
+            f"<Answer {reprlib.repr(response.image.name)}: {reprlib.repr(response.model)}/{response.version}, "
+            f"{response.mode}, grid {grid.rows}×{grid.cols}×{grid.depth}; {', '.join(named) or 'no averages'}>"
+        )
 
     @property
     def top(self) -> list[Entry]:
