@@ -100,6 +100,7 @@ class AsyncClient:
                     result = self._servers.result(part)
                     answered = Answer(result) if isinstance(result, scoring_pb2.ScoreResponse) else result
                     yield outstanding.answered(part.id), answered
+                outstanding.check_complete()
                 break
             except (grpc.RpcError, asyncio.CancelledError) as error:
                 if outstanding.raised is not None:
@@ -197,6 +198,8 @@ class AsyncLargeRun:
             if self._parts.error is not None:
                 raise self._parts.error from None
             raise (self._error(error) if isinstance(error, grpc.RpcError) else error) from None
+        if self._rows.summary is None:
+            raise summary_missing()
 
     async def bands(self) -> AsyncIterator[tuple[int, Scores]]:
         """(first row, scores (rows, cols, depth)) from top to bottom, if a grid was asked for."""
@@ -205,10 +208,9 @@ class AsyncLargeRun:
 
     async def result(self) -> Answer:
         """The averages; rows that were not taken are passed over."""
-        async for _ in self.rows():
-            pass
-        if self._rows.summary is None:
-            raise summary_missing()
+        while self._rows.summary is None:
+            async for _ in self.rows():
+                pass
         return Answer(self._rows.summary)
 
     def close(self) -> None:

@@ -136,14 +136,14 @@ class LargeRun:
                     yield rows
         except grpc.RpcError as error:
             raise self._parts.error or self._error(error) from None
+        if self._rows.summary is None:
+            raise summary_missing()
 
     def answer(self) -> scoring_pb2.ScoreResponse:
         """The averages; rows that were not taken are passed over."""
-        if self._rows.summary is None:
+        while self._rows.summary is None:
             for _ in self.rows():
                 pass
-        if self._rows.summary is None:
-            raise summary_missing()
         return self._rows.summary
 
     def result(self) -> Answer:
@@ -164,5 +164,5 @@ class LargeRun:
 
 
 def summary_missing() -> UnavailableError:
-    """What a server is told off for that ends well too early."""
+    """Make the error for a server that ends a stream with OK before it has sent the summary."""
     return UnavailableError("the server ended the answer before its summary")

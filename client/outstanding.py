@@ -6,6 +6,7 @@ from itertools import count
 from threading import Lock
 
 from client.errors import ScoringError
+from client.retries import StreamEndedError
 from protos import scoring_pb2
 
 Make = Callable[[], scoring_pb2.ScoreRequest]
@@ -21,6 +22,8 @@ class Outstanding:
         self._sent: dict[str, scoring_pb2.ScoreManyRequest] = {}
         self._numbers = count()
         self._call = 0
+        self._taken = False
+        """Whether there are no more items."""
         self._taking, self._lock = Lock(), Lock()
         """Of the items, which may block; and of what was sent, which never does."""
         self._left = deque[tuple[str, scoring_pb2.ScoreManyRequest]]()
@@ -48,6 +51,12 @@ class Outstanding:
             del self._sent[number]
             return self._names.pop(number)
 
+    def check_complete(self) -> None:
+        """Raise StreamEndedError unless every item was taken and has its answer."""
+        with self._lock:
+            if not self._taken or self._sent or self._left:
+                raise StreamEndedError
+
     def _is_sent(self, made: tuple[str, scoring_pb2.ScoreManyRequest], call: int) -> bool:
         """Whether a request goes out with this call; if there is a newer one, it is left to that."""
         with self._lock:
@@ -69,4 +78,5 @@ class Outstanding:
         except Exception as error:
             self.raised = error
             raise
+        self._taken = True
         return None

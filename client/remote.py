@@ -200,6 +200,7 @@ class Client:
                     while outstanding.unreadable:
                         yield outstanding.unreadable.popleft()
                     yield outstanding.answered(part.id), self._servers.result(part)
+                outstanding.check_complete()
                 break
             except grpc.RpcError as error:
                 if outstanding.raised is not None:

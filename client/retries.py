@@ -24,6 +24,22 @@ LONGEST_SECONDS = 10.0
 """The longest one where a server is busy, unless it says more."""
 
 
+class StreamEndedError(grpc.RpcError):  # type: ignore[misc] # grpc has no types
+    """A server has ended a stream with OK before it had answered everything; what is missing is asked for again."""
+
+    def code(self) -> grpc.StatusCode:
+        """Return the status of a server that has gone."""
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        """Say what the server did."""
+        return "the stream ended with OK before every image had an answer"
+
+    def trailing_metadata(self) -> tuple[()]:
+        """Return nothing."""
+        return ()
+
+
 class Retries:
     """The tries of one call: so many more than one, none after its time is up."""
 
