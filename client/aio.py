@@ -22,7 +22,7 @@ from client.images import Image, Pixels
 from client.large import Parts, Rows, Watch, summary_missing, unwatched
 from client.options import Options
 from client.outstanding import Outstanding
-from client.requests import identified, large_image, model_request, score_request, with_image
+from client.requests import identified, large_image, large_source, model_request, score_request, with_image
 from client.servers import RETRIES, Servers
 from protos import scoring_pb2
 
@@ -63,8 +63,9 @@ class AsyncClient:
         **options: Unpack[Options],
     ) -> "AsyncLargeRun":
         """Begin to score an image however large; as `Client.score_large`."""
-        request, source = score_request(model, version, options), Path(image) if isinstance(image, str) else image
-        start = large_image(request, source)
+        request = score_request(model, version, options)
+        source, name = await asyncio.to_thread(large_source, image)
+        start = large_image(request, source, name)
 
         async def begin(stub: Any, seconds: float | None) -> AsyncLargeRun:  # noqa: ANN401 (generated for both kinds)
             parts = Parts(start, source, progress)

@@ -131,6 +131,8 @@ def check_pixels(pixels: Pixels, name: str) -> None:
         raise ImageError(
             f"{name}: expected (height, width[, channels]) of {', '.join(DTYPES)}, got {pixels.shape} of {dtype}"
         )
+    if 0 in pixels.shape:
+        raise ImageError(f"{name}: expected at least one row, column and channel, got {pixels.shape}")
 
 
 def megapixels_of(path: Path) -> float:

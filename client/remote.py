@@ -22,7 +22,7 @@ from client.images import Image, Pixels, megapixels_of, open_array, readable
 from client.large import LargeRun, Parts, Watch, summary_missing, unwatched
 from client.options import Options
 from client.outstanding import Make, Outstanding
-from client.requests import identified, large_image, model_request, score_request, with_image
+from client.requests import identified, large_image, large_source, model_request, score_request, with_image
 from client.servers import RETRIES, Servers
 from protos import scoring_pb2, scoring_pb2_grpc
 
@@ -69,12 +69,14 @@ class Client:
     ) -> LargeRun:
         """Begin to score an image however large: a file, or rows of pixels, sent part by part as the server takes them.
 
-        Arrays may be mapped from a file, or Zarr's. The grid's rows come as they are done. `progress` is told what goes
-        on, "sending" or "scoring", how much of it is done, and how much there is. Raises like `score`, and so does what
-        it returns. Once it has begun, a server that goes away is an UnavailableError: begin again.
+        Arrays may be mapped from a file, or Zarr's; the path of a .npy file or of a Zarr array stands for its pixels.
+        The grid's rows come as they are done. `progress` is told what goes on, "sending" or "scoring", how much of it
+        is done, and how much there is. Raises like `score`, and so does what it returns. Once it has begun, a server
+        that goes away is an UnavailableError: begin again.
         """
         request = score_request(model, version, options)
-        return self._start_large(Path(image) if isinstance(image, str) else image, request, progress, timeout=timeout)
+        source, name = large_source(image)
+        return self._start_large(source, request, progress, name=name, timeout=timeout)
 
     def score_many(
         self,

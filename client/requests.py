@@ -1,12 +1,13 @@
 """Requests as messages, and answers from them: what the client and its asyncio twin have in common."""
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from client.errors import RequestError
-from client.images import Image, Pixels, check_pixels, message_of, readable
+from client.images import Image, Pixels, check_pixels, message_of, open_array, readable
 from client.options import Options, options_message
 from protos import scoring_pb2
 
@@ -49,10 +50,22 @@ def with_image(request: scoring_pb2.ScoreRequest, image: Image) -> scoring_pb2.S
     )
 
 
+def large_source(image: str | Path | Pixels) -> tuple[Path | Pixels, str]:
+    """What ScoreLarge sends of an image, the pixels of an array's file or else the file, and the file's name.
+
+    Raises ImageError if the file holds an array that cannot be opened or is no image.
+    """
+    if not isinstance(image, (str, os.PathLike)):
+        return image, ""
+    path = Path(image)
+    pixels = open_array(path)
+    return (path if pixels is None else pixels), readable(path.name)
+
+
 def large_image(request: scoring_pb2.ScoreRequest, image: Path | Pixels, name: str = "") -> scoring_pb2.LargeImage:
     """How ScoreLarge begins; raises ImageError if an array is no image."""
     start = scoring_pb2.LargeImage(model=request.model, version=request.version, options=request.options)
-    start.name = readable(image.name) if isinstance(image, Path) else name
+    start.name = name
     if not isinstance(image, Path):
         check_pixels(image, name or "image")
         height, width, channels = (*image.shape, 1)[:3]
