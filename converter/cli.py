@@ -36,7 +36,7 @@ Source = Annotated[
 Output = Annotated[
     Path, typer.Option("-o", "--output", metavar="models/NAME/1", help="The model's version directory to make.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace the version if it exists.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the version if it exists and holds nothing else.")]
 Arch = Annotated[
     str | None,
     typer.Option(
@@ -195,7 +195,14 @@ def convert(
     )
     with _refusals(), _progress() as progress:
         check_target(output, force=force)
-        check_outside(source, output)
+        inputs = {
+            "the source": source,
+            "--arch": arch,
+            "--labels": labels,
+            "--images": images,
+            "--preprocess": preprocess,
+        }
+        check_outside(output, inputs)
         progress.step("reading the source", 0)
         classifier = read_source(source, arch=arch, window=_size(window))
         report = conversion.convert(classifier, request, progress)

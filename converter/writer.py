@@ -1,17 +1,24 @@
 """Writing a version: all of it or nothing.
 
 Files are made in a hidden folder beside the target, which then takes the target's name. With `force` the old version
-stands until the new one is whole, and is put back if the exchange fails.
+stands until the new one is whole, and is put back if the exchange fails. Only what the converter writes is replaced: a
+target that holds anything else is refused.
 """
 
 import contextlib
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from converter.errors import OutputError
-from protos.spec import MODEL, REPORT
+from protos.spec import LABELS, MODEL, REPORT, STRIDE_MODEL, WEIGHTS
+
+WRITTEN = re.compile(
+    "|".join(map(re.escape, (MODEL, STRIDE_MODEL, WEIGHTS, LABELS, REPORT))).replace(re.escape("{}"), "[0-9]+")
+)
+"""Names of the files of a version."""
 
 
 @contextlib.contextmanager
@@ -43,14 +50,28 @@ def check_target(target: Path, *, force: bool) -> None:
     """Raise OutputError if something is there that must not be replaced."""
     if target.exists() and not force:
         raise OutputError(f"{target}: exists already; choose the next version, or replace it with --force")
-    if target.exists() and not all((target / name).is_file() for name in (MODEL, REPORT)):
+    if not target.exists():
+        return
+    if not all((target / name).is_file() for name in (MODEL, REPORT)):
         raise OutputError(f"{target}: expected a converted model to replace, got something else; remove it by hand")
+    _check_written(target, target)
 
 
-def check_outside(source: Path, target: Path) -> None:
-    """Raise OutputError if the source lies where it would be replaced."""
-    if source.resolve().is_relative_to(target.resolve()):
-        raise OutputError(f"{target}: the source {source} lies in it and would be lost; choose another -o")
+def check_outside(target: Path, inputs: Mapping[str, str | Path | None]) -> None:
+    """Raise OutputError if a file or folder that is read, by what it is, lies where it would be replaced."""
+    for what, path in inputs.items():
+        if path is not None and Path(path).exists() and Path(path).resolve().is_relative_to(target.resolve()):
+            raise OutputError(f"{target}: {what} {path} lies in it and would be lost; choose another -o")
+
+
+def _check_written(folder: Path, target: Path) -> None:
+    """Raise OutputError if the folder of a version, named as the target, holds what the converter does not write."""
+    for path in sorted(folder.iterdir()):
+        if not WRITTEN.fullmatch(path.name) or not path.is_file():
+            raise OutputError(
+                f"{target}: expected only files that the converter has written, got {path.name!r}, which --force would "
+                "delete; move it elsewhere, or choose another -o"
+            )
 
 
 def _replace(folder: Path, target: Path, *, force: bool) -> None:
@@ -61,6 +82,7 @@ def _replace(folder: Path, target: Path, *, force: bool) -> None:
     old = folder.with_name(f"{folder.name}.old")
     target.rename(old)
     try:
+        _check_written(old, target)  # what came since the check
         folder.rename(target)
     except BaseException:
         old.rename(target)

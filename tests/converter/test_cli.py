@@ -221,10 +221,31 @@ def test_sources_are_not_replaced(tmp_path: Path) -> None:
     assert result.returncode == 3
     assert "lies in it and would be lost; choose another -o" in result.stderr
     assert contents(target) == before
+    (target / "notes.txt").write_text("mine")
+    result = convert(network, target, "--force")
+    assert result.returncode == 3
+    assert "got 'notes.txt', which --force would delete" in result.stderr
     (target / "report.json").unlink()
     result = convert(network, target, "--force")
     assert result.returncode == 3
     assert "expected a converted model to replace, got something else" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--arch", "--labels", "--images", "--preprocess"])
+def test_files_that_the_command_reads_are_not_replaced(tmp_path: Path, option: str) -> None:
+    """A file or folder that an option names is kept when it lies in the version that --force replaces."""
+    network, target = make_network(tmp_path, UNPADDED), tmp_path / "models" / "net" / "1"
+    assert convert(network, target).returncode == 0
+    before = contents(target)
+    named = {"--images": target, "--labels": target / "labels.txt", "--preprocess": target / "report.json"}
+    path = named.get(option, target / "weights.data")
+    if option == "--labels":
+        path.write_text("a\nb\nc\nd\ne\n")
+        before = contents(target)
+    result = convert(network, target, "--force", option, path)
+    assert result.returncode == 3
+    assert f"{option} {path} lies in it and would be lost; choose another -o" in result.stderr
+    assert contents(target) == before
 
 
 def test_interruption_while_importing() -> None:

@@ -1,5 +1,6 @@
 """A version appears whole or not at all, and an old one is never lost."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,3 +92,31 @@ def test_symbolic_links_are_followed(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert (real / "model.onnx").read_text() == "new"
     assert [real] == list(real.parent.iterdir())
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "model_best.onnx", "model.stride8b.onnx", "labels.txt.bak", "runs"])
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_files_of_others_are_not_deleted(tmp_path: Path, name: str, when: str) -> None:
+    """With force, a version that holds anything else stays as it is, and the first such file or folder is named."""
+    target = version(tmp_path, "old")
+
+    def add() -> None:
+        (target / name).mkdir() if name == "runs" else (target / name).write_text("mine")
+        (target / "zebra").write_text("mine too")
+
+    if when == "before":
+        add()
+    with pytest.raises(OutputError, match=rf"got '{re.escape(name)}', which --force would delete; move it elsewhere"):
+        write(target, "new", force=True, meanwhile=add if when == "meanwhile" else lambda: None)
+    assert (target / "model.onnx").read_text() == "old"
+    assert {path.name for path in target.iterdir()} == {"model.onnx", "report.json", name, "zebra"}
+    assert [target] == list(target.parent.iterdir())
+
+
+def test_everything_that_the_converter_writes_is_replaced(tmp_path: Path) -> None:
+    """With force, the files of every stride, weights, labels and the report make way."""
+    target = version(tmp_path, "old")
+    for name in ("model.stride8.onnx", "model.stride16.onnx", "weights.data", "labels.txt"):
+        (target / name).write_text("old")
+    write(target, "new", force=True)
+    assert [path.name for path in target.iterdir()] == ["model.onnx"]
