@@ -82,7 +82,8 @@ class StreamedRows:
         self._name, self._feed, self._height = name, feed, raw.height
         self._shape, self._dtype = (raw.width, raw.channels), np.dtype(raw.dtype).newbyteorder("<")
         self._row_bytes = raw.width * raw.channels * self._dtype.itemsize
-        self._waiting = b""
+        self._waiting = memoryview(b"")
+        """What came and was not handed on yet."""
         self._passed = 0
 
     def read(self, first: int, stop: int) -> Array:
@@ -100,15 +101,17 @@ class StreamedRows:
         while self._passed < row:
             self._take(min(ROWS, row - self._passed))
 
-    def _take(self, rows: int) -> bytes:
-        wanted, parts, size = rows * self._row_bytes, [self._waiting], len(self._waiting)
+    def _take(self, rows: int) -> bytes | memoryview:
+        """The next rows: a view of the part that they came in, or a copy where they came in several."""
+        wanted, size, taken = rows * self._row_bytes, 0, []
         while size < wanted:
-            parts.append(self._receive(size))
-            size += len(parts[-1])
-        data = b"".join(parts)
-        self._waiting = data[wanted:]
+            if not self._waiting:
+                self._waiting = memoryview(self._receive(size))
+            taken.append(self._waiting[: wanted - size])
+            self._waiting = self._waiting[wanted - size :]
+            size += len(taken[-1])
         self._passed += rows
-        return data[:wanted]
+        return taken[0] if len(taken) == 1 else b"".join(taken)
 
     def _receive(self, size: int) -> bytes:
         """The next part, after so many bytes that were not handed on yet."""
