@@ -5,8 +5,8 @@
 A request's turn is the compute that it has had, in seconds over its weight, and the lowest turn is next; who comes
 later starts where the others are. So a small request waits for what runs, and never for all that a large one still has
 to come. Of two slots one is for tiles of large images, and one for all others: two batches at once share the CPU, and
-take longer together than one after the other. Tiles of a request that nobody waits for are dropped before they run, and
-a run all of whose requests are such is stopped.
+take longer together than one after the other. Tiles of a request that nobody waits for, or that has failed, are dropped
+before they run, and a run all of whose requests are such is stopped.
 """
 
 import time
@@ -280,10 +280,7 @@ class Scheduler:
             following = iter(scores)
             parts = [(work, [(position, next(following)) for position in positions]) for work, positions in batch.parts]
         except Exception as error:  # whoever waits gets it, whatever it is
-            with self._changed:
-                self._running.remove(batch)
-                for work, _ in batch.parts:
-                    work.fail(error)
+            self._fail(batch, error)
             return
         with self._changed:
             self._running.remove(batch)
@@ -291,3 +288,14 @@ class Scheduler:
                 work.scores.update(found)
                 if len(work.scores) == len(work.tiles) and not work.future.done():
                     work.future.set_result([work.scores[position] for position in range(len(work.tiles))])
+
+    def _fail(self, batch: _Batch, error: Exception) -> None:
+        """Hand an error to all whose tiles ran, and drop what else waits of their jobs, which can only fail so too."""
+        with self._changed:
+            self._running.remove(batch)
+            failed = [work for work, _ in batch.parts]
+            jobs = {work.job for work in failed}
+            failed += [work for work in self._waiting if work.job in jobs]
+            self._waiting = [work for work in self._waiting if work.job not in jobs]
+            for work in failed:
+                work.fail(error)

@@ -49,6 +49,7 @@ class _Request:
             self.result = self.finish()
         except Exception as error:
             self.error = error
+            self.job.cancel()  # its tiles that still wait are for nobody
         return True
 
     def _arrived(self, _: Future[Any]) -> None:

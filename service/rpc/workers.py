@@ -20,12 +20,17 @@ class Workers:
     async def run(self, work: Callable[[Job], Result], job: Job) -> Result:
         """Do some work with a job of the scheduler's.
 
-        A caller that goes cancels the job, and leaves when the work has ended: what it holds is free then.
+        A caller that goes cancels the job, and leaves when the work has ended: what it holds is free then. Work that
+        fails cancels the job too, so that its tiles that still wait are not run.
         """
 
         def begun() -> Result:
-            job.begin()
-            return work(job)
+            try:
+                job.begin()
+                return work(job)
+            except BaseException:
+                job.cancel()
+                raise
 
         pooled = self._pool.submit(begun)
         return await outlived(asyncio.wrap_future(pooled), job, pooled.cancel)

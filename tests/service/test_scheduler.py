@@ -1,5 +1,6 @@
 """Turns, batches and cancellation, without a server: what runs is a session that says what it was given."""
 
+import asyncio
 import threading
 import time
 import weakref
@@ -14,7 +15,9 @@ import onnxruntime as ort
 import pytest
 
 from service.engine.scheduler import Batching, Job, Scheduler
-from service.errors import CancelledRunError, ModelError
+from service.errors import CancelledRunError, ImageError, ModelError
+from service.rpc.together import Together
+from service.rpc.workers import Workers
 
 SECOND = 1.0
 """What a tile costs, as multiply-adds, at one a second."""
@@ -77,8 +80,10 @@ def held(scheduler: Scheduler, session: Spoken) -> Iterator[None]:
     session.running.clear()
     first = Job(scheduler).submit(session, tiles(0), SECOND)
     assert session.running.wait(10)
-    yield
-    session.go_on.set()
+    try:
+        yield
+    finally:
+        session.go_on.set()
     assert got(first) == [0]
 
 
@@ -253,6 +258,51 @@ def test_errors_come_back() -> None:
             with pytest.raises(TypeError):
                 future.result(10)
         assert got(Job(scheduler).submit(session, tiles(3), SECOND)) == [3]
+
+
+def test_one_failure_drops_what_else_waits_of_its_job() -> None:
+    """When a run fails, all other tiles of those who shared it get its error and never run; those of others do."""
+    session = Spoken()
+    with scheduled(tiles=2) as scheduler:
+        job, other = Job(scheduler), Job(scheduler)
+        with held(scheduler, session):
+            unreadable = job.submit(session, [np.full((4, 4, 1), None)] * 5, SECOND)
+            later = job.submit(session, tiles(8, side=5), 9 * SECOND)
+            kept = other.submit(session, tiles(7, side=6), 99 * SECOND)
+        for future in (unreadable, later):
+            with pytest.raises(TypeError):
+                future.result(10)
+        assert got(kept) == [7]
+        assert scheduler.waiting == 0
+    assert session.ran == [[0], [7]]
+
+
+@pytest.mark.parametrize("way", ["workers", "together"])
+def test_work_that_fails_drops_its_tiles(way: str) -> None:
+    """Whatever ends a request's work, its tiles that wait never run; those of others do."""
+    session = Spoken()
+    with scheduled() as scheduler:
+        job = Job(scheduler)
+
+        def fail(job: Job) -> Any:  # noqa: ANN401 (never)
+            dropped.append(job.submit(session, tiles(1), SECOND))
+            raise ImageError("the second tile is no picture")
+
+        async def ask() -> None:
+            if way == "workers":
+                await Workers(1, "score").run(fail, job)
+            else:
+                await Together("small").run(lambda: fail(job), job)
+
+        dropped: list[Future] = []
+        with held(scheduler, session):
+            kept = Job(scheduler).submit(session, tiles(2), SECOND)
+            with pytest.raises(ImageError, match="the second tile"):
+                asyncio.run(ask())
+            with pytest.raises(CancelledRunError):
+                dropped[0].result(10)
+        assert got(kept) == [2]
+    assert session.ran == [[0], [2]]
 
 
 def test_delay_gathers_tiles() -> None:

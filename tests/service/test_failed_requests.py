@@ -1,0 +1,53 @@
+"""What becomes of the tiles of a request that has failed."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from threading import Event
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from conftest import ROOT
+from pictures import noise
+
+from client.images import message_of
+from protos import scoring_pb2
+from service.engine.scheduler import Batching, Job, Scheduler
+from service.engine.session import Session
+from service.errors import ImageError
+from service.limits import Limits
+from service.rpc.workers import Workers
+from service.scoring import Scorer, whole
+
+
+def test_tiles_after_scores_that_are_no_numbers_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the first tile's scores are NaN, the run of the second is stopped, and the others never begin."""
+    ran: list[int] = []
+    stopped = Event()
+
+    def dense(_: Session, tiles: Sequence[np.ndarray], run: ort.RunOptions) -> Any:  # noqa: ANN401 (an array, or never)
+        ran.append(len(tiles))
+        if len(ran) == 1:
+            return np.full((len(tiles), 99, 99, 11), np.nan, np.float32)
+        end = time.monotonic() + 10
+        while not run.terminate and time.monotonic() < end:
+            time.sleep(0.001)
+        if run.terminate:
+            stopped.set()
+        raise RuntimeError("terminated")
+
+    scorer = Scorer(ROOT / "models", Limits(tile_bytes=1 << 20))
+    request = scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(300, 300, 1)))
+    assert scorer.prepare(request).plan.tiles > 9
+    monkeypatch.setattr(Session, "dense", dense)
+    scheduler = Scheduler(slots=1, batching=Batching(tiles=1))
+    try:
+        with pytest.raises(ImageError, match="gives scores that are NaN or infinite"):
+            asyncio.run(Workers(1, "score").run(lambda job: whole(scorer.prepare(request, job)), Job(scheduler)))
+        assert stopped.wait(20)
+        assert scheduler.waiting == 0
+    finally:
+        scheduler.close()
+    assert ran == [1, 1]
