@@ -25,6 +25,7 @@ from service.images.mask import Both, Drawn, Mask, drawn, foreground
 from service.images.picture import Picture, check_size
 from service.images.shelf import Shelf
 from service.limits import Limits
+from service.modes import choose
 from service.options import Options, resolve, selection
 from service.plan import Plan, make_plan
 from service.run import Run
@@ -55,6 +56,15 @@ class Scorer:
     def session(self, model: StoredModel, position: int) -> Session:
         """The session that runs one of a model's files, shared by all its runs; loaded when first asked for."""
         return self.registry.session(self.registry.get(model.name, model.version)[0], model, position)
+
+    def load(self, request: scoring_pb2.ScoreRequest) -> None:
+        """Load what a request's model needs to run, so that planning reads none of its files.
+
+        Raises NotFoundError, ModelError, OptionError or CapabilityError.
+        """
+        served, model, options = self._resolved(request)
+        for mode in choose(model, options)[0]:
+            self.registry.session(served, model, mode.position)
 
     def describe(self, name: str, version: str = "") -> scoring_pb2.GetModelResponse:
         """What is known of a model, and what may be asked of it."""

@@ -214,8 +214,9 @@ class InferenceServicer:
         """A model, which may have to be loaded first."""
         check_names([name, number])
         call.record["model"] = name
-        if self._registry.is_loaded(name, number, all_strides=False):
-            return self._registry.get(name, number)[1]
+        known = self._registry.known(name, number)
+        if known is not None:
+            return known[1]
         get = partial(self._registry.get, name, number)
         _, model = await asyncio.get_running_loop().run_in_executor(self._loading, get)
         return model

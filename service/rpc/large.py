@@ -35,11 +35,16 @@ ROWS_BYTES = 1 << 20
 
 
 class ScoreLarge:
-    """Scores a few images at once, in threads of its own; others wait, first come, first served."""
+    """Scores a few images at once, in threads of its own; others wait, first come, first served.
 
-    def __init__(self, scorer: Scorer, admission: Admission, workers: Workers, quick: Workers, spool: Spool) -> None:
-        self._scorer, self._admission, self._workers, self._quick = scorer, admission, workers, quick
-        self._spool = spool
+    A model that must be loaded first is loaded by other threads: a slow load keeps no image of another model waiting.
+    """
+
+    def __init__(
+        self, scorer: Scorer, admission: Admission, spool: Spool, *, workers: Workers, quick: Workers, loading: Workers
+    ) -> None:
+        self._scorer, self._admission, self._spool = scorer, admission, spool
+        self._workers, self._quick, self._loading = workers, quick, loading
         self._planners = Workers(PLANS, "plan")
 
     async def answer(
@@ -50,6 +55,9 @@ class ScoreLarge:
         idle = self._scorer.limits.idle_seconds
         call.record |= {"model": start.model, "bytes": claim.message_bytes}
         image = _Image(self._scorer, request, Feed(requests, send, idle), call, partial(self._admit, claim))
+        all_strides = bool(request.options.stride)
+        if not self._scorer.registry.is_loaded(request.model, request.version, all_strides=all_strides):
+            await self._loading.run(lambda _: self._scorer.load(request), job)
         await self._quick.run(lambda _: image.check(raw=start.HasField("raw")), job)
         name, chosen = start.name or "image", selection(start.options)
         workers = self._planners if request.options.plan_only else self._workers

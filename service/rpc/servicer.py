@@ -28,7 +28,7 @@ SERVICE = scoring_pb2.DESCRIPTOR.services_by_name["Scoring"]
 SMALL_BYTES = 1 << 18
 """Of a message that may hold a small image."""
 QUICK = 2
-"""Threads for what runs no network."""
+"""Threads for what neither reads a model's files nor runs a network."""
 WEIGHTS = {scoring_pb2.PRIORITY_LOW: 0.25, scoring_pb2.PRIORITY_HIGH: 4.0}
 
 
@@ -39,8 +39,10 @@ class ScoringServicer:
         limits = scorer.limits
         self._scorer, self._scheduler, self._admission, self._calls = scorer, scheduler, admission, calls
         self._workers, self._quick = Workers(limits.waiting, "score"), Workers(QUICK, "quick")
+        """Of the former one for each request that is admitted: what is slow there holds nobody else up."""
         self._together = Together("small")
-        self._large = ScoreLarge(scorer, admission, Workers(limits.large, "large"), self._quick, spool)
+        large = Workers(limits.large, "large")
+        self._large = ScoreLarge(scorer, admission, spool, workers=large, quick=self._quick, loading=self._workers)
 
     async def score(
         self, request: scoring_pb2.ScoreRequest, call: Call, *, share: int = 1
@@ -104,8 +106,9 @@ class ScoringServicer:
         """Describe one model."""
         check_names([request.model, request.version])
         call.record["model"] = request.model
+        known = self._scorer.registry.known(request.model, request.version)
         with self._admission.admitted(call.client, call.size):
-            response = await self._quick.run(
+            response = await (self._quick if known else self._workers).run(
                 lambda _: self._scorer.describe(request.model, request.version), self._job(scoring_pb2.ScoreOptions())
             )
         call.record["version"] = response.version

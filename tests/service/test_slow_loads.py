@@ -1,0 +1,132 @@
+"""Models that take long to load, beside those that are loaded."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from threading import Event
+
+import pytest
+from conftest import ROOT
+from pictures import noise
+
+from protos import scoring_pb2
+from service.admission import Admission
+from service.engine.registry import Registry, Served
+from service.engine.repository import StoredModel
+from service.engine.scheduler import Scheduler
+from service.engine.session import Session
+from service.limits import Limits
+from service.rpc.access import Access
+from service.rpc.calls import Call, Calls
+from service.rpc.servicer import QUICK, ScoringServicer
+from service.rpc.spool import Spool
+from service.scoring import Scorer
+
+PIXELS = noise(80, 80, 1)
+SLOW = [f"slow{number}" for number in range(QUICK + 1)]
+
+
+class Slow(Registry):
+    """Models whose sessions take until `go_on` to be made, if they are slow; `all_asked` when each is asked for."""
+
+    def __init__(self, root: Path, weights_bytes: int | None) -> None:
+        self.asked: list[str] = []
+        self.all_asked, self.go_on = Event(), Event()
+        super().__init__(root, weights_bytes=weights_bytes, warm=True)
+
+    def session(self, served: Served, model: StoredModel, position: int) -> Session:
+        """A session that is there, or after a while."""
+        if served.name in SLOW and (served, position) not in self._sessions:
+            self.asked.append(served.name)
+            if len(self.asked) == len(SLOW):
+                self.all_asked.set()
+            assert self.go_on.wait(60)
+        return super().session(served, model, position)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """The shipped model under its own name, and under slow ones."""
+    for name in ("digits", *SLOW):
+        shutil.copytree(ROOT / "models" / "digits" / "1", tmp_path / "models" / name / "1")
+    return tmp_path / "models"
+
+
+@asynccontextmanager
+async def served(registry: Slow, folder: Path) -> AsyncIterator[ScoringServicer]:
+    """A servicer, whose slow loads end with the block."""
+    limits, scheduler = Limits(large=2), Scheduler(slots=2)
+    calls = Calls(Access(None), idle=60)
+    try:
+        yield ScoringServicer(Scorer(registry, limits), scheduler, Admission(limits), Spool(folder, 1 << 20), calls)
+    finally:
+        registry.go_on.set()
+        scheduler.close()
+
+
+async def described(servicer: ScoringServicer, model: str) -> str:
+    """GetModel: the name that is described."""
+    response = await servicer.get_model(scoring_pb2.GetModelRequest(model=model), Call("GetModel", model))
+    return response.spec.name
+
+
+async def scored(servicer: ScoringServicer, model: str) -> str:
+    """ScoreLarge of raw rows: the model that answers."""
+    answers: list[scoring_pb2.ScoreLargeResponse] = []
+
+    async def parts() -> AsyncIterator[scoring_pb2.ScoreLargeRequest]:
+        raw = scoring_pb2.RawImage(height=80, width=80, channels=1, dtype="uint8")
+        yield scoring_pb2.ScoreLargeRequest(start=scoring_pb2.LargeImage(model=model, raw=raw))
+        yield scoring_pb2.ScoreLargeRequest(data=PIXELS.tobytes())
+
+    async def send(answer: scoring_pb2.ScoreLargeResponse) -> None:
+        answers.append(answer)
+
+    await servicer.score_large(parts(), send, Call("ScoreLarge", model))  # type: ignore[arg-type]
+    return answers[-1].summary.model
+
+
+@pytest.mark.parametrize("asking", [described, scored], ids=["GetModel", "ScoreLarge"])
+def test_slow_loads_hold_up_no_loaded_model(models: Path, tmp_path: Path, asking: object) -> None:
+    """While more models are loaded than there are quick threads, one that is loaded is described and scored."""
+
+    async def ask() -> list[str]:
+        registry = Slow(models, None)
+        async with served(registry, tmp_path) as servicer:
+            assert await described(servicer, "digits") == "digits"
+            slow = [asyncio.create_task(asking(servicer, name)) for name in SLOW]  # type: ignore[operator]
+            assert await asyncio.to_thread(registry.all_asked.wait, 30)
+            async with asyncio.timeout(30):
+                assert await described(servicer, "digits") == "digits"
+                assert await scored(servicer, "digits") == "digits"
+            assert not any(task.done() for task in slow)
+            registry.go_on.set()
+            return await asyncio.gather(*slow)
+
+    assert asyncio.run(ask()) == (SLOW if asking is scored else ["digits"] * len(SLOW))
+
+
+def test_sessions_that_were_forgotten_hold_up_no_loaded_model(models: Path, tmp_path: Path) -> None:
+    """Models that are known, and whose weights must be read again, are described, and keep no place of large images."""
+
+    async def ask() -> list[str]:
+        registry = Slow(models, weights_bytes=1)
+        registry.go_on.set()
+        async with served(registry, tmp_path) as servicer:
+            for name in (*SLOW, "digits"):
+                await described(servicer, name)
+            registry.go_on.clear()
+            registry.asked.clear()
+            registry.all_asked.clear()
+            slow = [asyncio.create_task(scored(servicer, name)) for name in SLOW]
+            assert await asyncio.to_thread(registry.all_asked.wait, 30)
+            async with asyncio.timeout(30):
+                assert await described(servicer, SLOW[0]) == "digits"
+                assert await scored(servicer, "digits") == "digits"
+            assert not any(task.done() for task in slow)
+            registry.go_on.set()
+            return await asyncio.gather(*slow)
+
+    assert asyncio.run(ask()) == SLOW
