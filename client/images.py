@@ -67,7 +67,7 @@ def raw_message(pixels: Pixels, name: str) -> scoring_pb2.RawImage:
     """An array as a message; raises ImageError if it is no image."""
     check_pixels(pixels, name)
     dtype = np.dtype(pixels.dtype)
-    size = math.prod(pixels.shape) * dtype.itemsize
+    size, _ = extent(pixels)
     if size >= MESSAGE_BYTES:  # before it is read
         raise ImageError(
             f"{name}: expected less than {MESSAGE_BYTES} bytes, which is the most that one message holds, got "
@@ -133,6 +133,12 @@ def check_pixels(pixels: Pixels, name: str) -> None:
         )
     if 0 in pixels.shape:
         raise ImageError(f"{name}: expected at least one row, column and channel, got {pixels.shape}")
+
+
+def extent(pixels: Pixels) -> tuple[int, float]:
+    """Bytes and megapixels of an array."""
+    size = math.prod(pixels.shape) * np.dtype(pixels.dtype).itemsize
+    return size, math.prod(pixels.shape[:2]) / 1e6
 
 
 def megapixels_of(path: Path) -> float:

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from client.answer import Answer, Scores
 from client.connection import Security
 from client.errors import ImageError, ScoringError
-from client.images import Image, Pixels, megapixels_of, open_array, readable
+from client.images import Image, Pixels, extent, megapixels_of, open_array, readable
 from client.large import LargeRun, Parts, Watch, summary_missing, unwatched
 from client.options import Options
 from client.outstanding import Make, Outstanding
@@ -109,9 +109,10 @@ class Client:
         return response
 
     def start(self, image: Path, request: scoring_pb2.ScoreRequest, watch: Watch = unwatched) -> "RemoteRun | LargeRun":
-        """Score an image file, as `LocalScorer.start` does; a large one in parts."""
+        """Score an image file, as `LocalScorer.start` does; a large one in parts, and an array that is read once."""
         pixels = open_array(image)
-        if pixels is not None or request.options.plan_only or self._is_large(image, request):
+        in_parts = request.options.plan_only if pixels is None else _passes_once(request.options)
+        if in_parts or self._is_large(image, request, pixels):
             return self._start_large(image if pixels is None else pixels, request, watch, name=readable(image.name))
         return RemoteRun(self._score(with_image(request, image), None))
 
@@ -146,12 +147,12 @@ class Client:
     ) -> None:
         self.close()
 
-    def _is_large(self, image: Path, request: scoring_pb2.ScoreRequest) -> bool:
+    def _is_large(self, image: Path, request: scoring_pb2.ScoreRequest, pixels: Pixels | None = None) -> bool:
         model, options = self._described(request.model, request.version), request.options
-        if not image.is_file():
+        if pixels is None and not image.is_file():
             return False  # a pipe, which can be read once only; or nothing, as whoever reads it says
         try:
-            size, megapixels = image.stat().st_size, megapixels_of(image)
+            size, megapixels = (image.stat().st_size, megapixels_of(image)) if pixels is None else extent(pixels)
         except OSError:
             return False
         megapixels *= max([1.0, *(scale.factor for scale in options.scales)]) ** 2
@@ -235,6 +236,11 @@ class Client:
             else:
                 self._servers.found()
                 return answered
+
+
+def _passes_once(options: scoring_pb2.ScoreOptions) -> bool:
+    """Whether an image need only be read once, from top to bottom, as rows of pixels in parts are."""
+    return len(options.scales) <= 1 and not options.mask_otsu
 
 
 class RemoteRun:
