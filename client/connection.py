@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from client.errors import ImageError, RequestError, ScoringError, UnavailableError
+from client.errors import KINDS, ImageError, RequestError, ScoringError, UnavailableError
 
 ADDRESS = re.compile(r"(dns:///)?(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]/,]+):(?P<port>[0-9]{1,5})")
 LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|\[::1\]")
@@ -123,8 +123,13 @@ def channels(
     return opened
 
 
-def error_of(server: str, code: grpc.StatusCode, details: str) -> ScoringError:
-    """A status as an error; the server's message is for people already."""
+def error_of(server: str, code: grpc.StatusCode, details: str, reason: str) -> ScoringError:
+    """A status as an error; the server's message is for people already.
+
+    The reason says whose fault it is; where there is none, as from an older server, the code does.
+    """
+    if reason in KINDS:
+        return KINDS[reason](details)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return ImageError(details)
     if code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED):

@@ -6,6 +6,10 @@ ScoringError
 └── UnavailableError    no answer: the server cannot be reached, is busy, or failed
 """
 
+from collections.abc import Mapping
+
+from protos.reasons import Reason
+
 
 class ScoringError(Exception):
     """Base of everything below."""
@@ -21,3 +25,17 @@ class RequestError(ScoringError):
 
 class UnavailableError(ScoringError):
     """There is no answer, which says nothing of the image."""
+
+
+KINDS: Mapping[str, type[ScoringError]] = {
+    Reason.IMAGE_INVALID: ImageError,
+    Reason.LIMIT_EXCEEDED: ImageError,
+    Reason.NOT_FOUND: RequestError,
+    Reason.OPTION_INVALID: RequestError,
+    Reason.CAPABILITY_MISSING: RequestError,
+    Reason.MODEL_INVALID: RequestError,
+    Reason.MODEL_UNREADABLE: RequestError,
+    Reason.UNSUPPORTED: RequestError,
+    Reason.ACCESS_DENIED: RequestError,
+}
+"""What each reason is, here or on a server; the others say nothing of image or request."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from client.answer import Scores
-from client.errors import ImageError, RequestError
+from client.errors import KINDS, RequestError
 from client.images import Pixels, chunk_rows, open_array, read_rows, readable
 from client.large import Watch, unwatched
 from protos import scoring_pb2
@@ -17,7 +17,8 @@ from service.images.arrays import open_array as array_picture
 from service.images.files import open_path
 from service.images.picture import Picture, Selection
 from service.images.pixels import Array
-from service.options import resolve, selection
+from service.options import check_names, resolve, selection
+from service.rpc.status import printable, reason_of
 from service.run import Run
 from service.scoring import Scorer
 
@@ -34,11 +35,13 @@ class LocalScorer:
     def model(self, name: str, version: str = "") -> scoring_pb2.GetModelResponse:
         """Describe a model; raises RequestError."""
         with _translated():
+            check_names([name, version])
             return self._scorer.describe(name, version)
 
     def start(self, image: Path, request: scoring_pb2.ScoreRequest, watch: Watch = unwatched) -> "LocalRun":
         """Plan an image; raises ImageError or RequestError."""
         with _translated():
+            check_names([request.model, request.version], request.options.classes)
             resolve(self._scorer.model(request.model, request.version), request.options)
             run = self._scorer.plan(_picture(image, selection(request.options)), request)
             run.progress = lambda done: watch("scoring", done, run.plan.tiles)
@@ -102,7 +105,5 @@ def _translated() -> Iterator[None]:
     """The service's errors as the client's, so that a server and this process fail alike."""
     try:
         yield
-    except errors.ImageError as error:
-        raise ImageError(str(error)) from None
     except errors.ServiceError as error:
-        raise RequestError(str(error)) from None
+        raise KINDS.get(reason_of(error), RequestError)(printable(str(error))) from None

@@ -9,9 +9,8 @@ import time
 
 import grpc
 import numpy as np
-from google.rpc.error_details_pb2 import RetryInfo
-from grpc_status import rpc_status
 
+from client.details import retry_seconds
 from client.errors import RequestError
 
 GONE_SECONDS = (0.1, 1.0)
@@ -91,11 +90,4 @@ def _delay(error: grpc.RpcError) -> float | None:
         return GONE_SECONDS[0]
     if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
         return None
-    retry = RetryInfo()
-    try:
-        status = rpc_status.from_call(error)
-    except ValueError:  # something on the way has changed the message
-        return None
-    if status is None or not any(detail.Unpack(retry) for detail in status.details):
-        return None
-    return float(retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
+    return retry_seconds(error)

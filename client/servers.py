@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from client.connection import CODES, UNTRUSTED, Security, channels, error_of
+from client.details import reason_of
 from client.errors import RequestError, ScoringError
 from client.retries import Retries
 from protos import scoring_pb2, scoring_pb2_grpc
@@ -71,10 +72,11 @@ class Servers:
 
     def error(self, error: grpc.RpcError) -> ScoringError:
         """What a status means."""
-        return error_of(self._names, error.code(), error.details() or "")
+        return error_of(self._names, error.code(), error.details() or "", reason_of(error))
 
     def result(self, part: scoring_pb2.ScoreManyResponse) -> scoring_pb2.ScoreResponse | ScoringError:
         """An answer of ScoreMany, or what its failure means."""
         if part.WhichOneof("result") == "response":
             return part.response
-        return error_of(self._names, CODES[part.failure.code], part.failure.message)
+        failure = part.failure
+        return error_of(self._names, CODES[failure.code], failure.message, failure.reason)

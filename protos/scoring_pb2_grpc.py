@@ -73,7 +73,8 @@ class ScoringServicer:
         is over a limit; says field, expected and got. FAILED_PRECONDITION: the model's files are damaged, or it does not
         have the stride or mode asked for; names those it has. RESOURCE_EXHAUSTED: busy, with RetryInfo; or the message is
         over the transport's limit, without it, and not worth another try. UNAVAILABLE: shutting down. INTERNAL: a bug, with
-        an id that the server's log has too.
+        an id that the server's log has too. Every status that the server itself gives carries a google.rpc.ErrorInfo
+        with domain "fullconv" and a reason, one of those of Failure.reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

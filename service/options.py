@@ -1,6 +1,8 @@
 """The options of a request, resolved for a model: what it asks for, before any image is looked at."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from protos import scoring_pb2
 from service.engine.repository import StoredModel
@@ -12,6 +14,7 @@ MAX_STRIDE = 1 << 20
 MAX_SCALES = 16
 MAX_SIDE = 10_000_000
 MAX_BANDS = 4096
+NAME_LETTERS, CLASSES = 255, 1 << 16
 
 FLOAT32, FLOAT16 = scoring_pb2.GRID_AS_FLOAT32, scoring_pb2.GRID_AS_FLOAT16
 TOP_CLASSES, ARGMAX = scoring_pb2.GRID_AS_TOP, scoring_pb2.GRID_AS_ARGMAX
@@ -86,6 +89,15 @@ def selection(asked: scoring_pb2.ScoreOptions) -> Selection:
         got = ",".join(map(str, asked.bands[:10]))
         raise OptionError(f"bands: expected at most {MAX_BANDS} numbers, counted from 1, got {got}")
     return Selection(asked.page, tuple(asked.bands))
+
+
+def check_names(names: Iterable[str], classes: Sequence[str] = ()) -> None:
+    """Refuse names that are too long to be any, and classes that are too many, before they are looked up and quoted."""
+    if len(classes) > CLASSES:
+        raise OptionError(f"classes: expected at most {CLASSES} names, got {len(classes)}: none means all")
+    for name in chain(names, classes):
+        if len(name) > NAME_LETTERS:
+            raise OptionError(f"names: expected at most {NAME_LETTERS} letters, got {len(name)}: {name[:20]}…")
 
 
 def resolve(model: StoredModel, asked: scoring_pb2.ScoreOptions) -> Options:

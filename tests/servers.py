@@ -40,6 +40,31 @@ class Server:
         return [line for line in self.log if line["event"] == name]
 
 
+class Failed(grpc.RpcError, grpc.Call):
+    """A call that has ended with a status."""
+
+    def __init__(self, code: grpc.StatusCode, message: str = "m", trailers: tuple[tuple[str, bytes], ...] = ()) -> None:
+        self._code, self._message, self._trailers = code, message, trailers
+
+    def code(self) -> grpc.StatusCode:
+        """The status."""
+        return self._code
+
+    def details(self) -> str:
+        """The message."""
+        return self._message
+
+    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+        """What came with it."""
+        return self._trailers
+
+    def initial_metadata(self) -> tuple[()]:
+        """Nothing."""
+        return ()
+
+    cancel = is_active = time_remaining = add_callback = lambda *_: None
+
+
 @contextmanager
 def running(models: Path, *options: str, status: int = 0) -> Iterator[Server]:
     """Start a server on a free port; stop it at the end, and see that it ended with a status."""

@@ -7,10 +7,9 @@ INTERNAL.
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, TypeVar
 
 import grpc
@@ -25,7 +24,6 @@ from service.rpc.status import status_of
 from service.rpc.traces import Traced
 
 LINGER_SECONDS, LINGER_TIMES = 0.5, 20
-NAME_LETTERS, CLASSES = 255, 1 << 16
 LARGE_BYTES = 1 << 20
 """Of a message that takes a while to parse."""
 
@@ -200,12 +198,3 @@ def parsed(kind: type[Request], data: bytes) -> Request:
     except DecodeError:
         raise OptionError(f"message: expected {request.DESCRIPTOR.full_name}, got {len(data)} other bytes") from None
     return request
-
-
-def check_names(names: Iterable[str], classes: Sequence[str] = ()) -> None:
-    """Refuse names that are too long to be any, and classes that are too many, before they are looked up and quoted."""
-    if len(classes) > CLASSES:
-        raise OptionError(f"classes: expected at most {CLASSES} names, got {len(classes)}: none means all")
-    for name in chain(names, classes):
-        if len(name) > NAME_LETTERS:
-            raise OptionError(f"names: expected at most {NAME_LETTERS} letters, got {len(name)}: {name[:20]}…")

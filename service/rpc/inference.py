@@ -17,7 +17,8 @@ from service import metrics
 from service.engine.registry import Registry
 from service.engine.repository import StoredModel
 from service.errors import DrainingError, LateError, ServiceError, UnsupportedError
-from service.rpc.calls import LARGE_BYTES, Call, Calls, Send, check_names
+from service.options import check_names
+from service.rpc.calls import LARGE_BYTES, Call, Calls, Send
 from service.rpc.many import TOGETHER, before, patiently
 from service.rpc.servicer import ScoringServicer
 from service.rpc.status import status_of

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from protos import scoring_pb2
 from service.admission import Claim
 from service.errors import BusyError, DrainingError, ServiceError
-from service.rpc.status import status_of
+from service.rpc.status import reason_of, status_of
 
 TOGETHER = 32
 """Images of one call on their way at once."""
@@ -65,7 +65,7 @@ class ScoreMany:
             answer = scoring_pb2.ScoreManyResponse(id=request.id, response=response)
         except ServiceError as error:
             code, message, _ = status_of(error)
-            failure = scoring_pb2.Failure(code=code.value[0], message=message)
+            failure = scoring_pb2.Failure(code=code.value[0], message=message, reason=reason_of(error))
             answer = scoring_pb2.ScoreManyResponse(id=request.id, failure=failure)
         async with self._sending:
             await self._send(answer)

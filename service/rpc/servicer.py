@@ -12,7 +12,8 @@ from protos import scoring_pb2
 from service.admission import Admission, Claim
 from service.engine.scheduler import Job, Scheduler
 from service.errors import OptionError
-from service.rpc.calls import Call, Calls, Send, check_names
+from service.options import check_names
+from service.rpc.calls import Call, Calls, Send
 from service.rpc.feed import within
 from service.rpc.large import ScoreLarge
 from service.rpc.many import ScoreMany, patiently

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from pictures import noise, png
-from servers import Server, running
+from servers import Failed, Server, running
 
 from client import Answer, AsyncClient, Client, ImageError, RequestError, Security, UnavailableError
 from client.options import options_message
@@ -266,32 +266,7 @@ def test_retries_are_bounded_and_grow() -> None:
     for code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL):
         with pytest.raises(grpc.RpcError):
             Retries(4, None).after(Failed(code))
-    assert Retries(4, None).after(Failed(grpc.StatusCode.INTERNAL, details=STATUS_LOST)) < 1
-
-
-class Failed(grpc.RpcError, grpc.Call):
-    """A call that has ended with a status."""
-
-    def __init__(self, code: grpc.StatusCode, trailers: tuple = (), details: str = "m") -> None:
-        self._code, self._trailers, self._details = code, trailers, details
-
-    def code(self) -> grpc.StatusCode:
-        """The status."""
-        return self._code
-
-    def details(self) -> str:
-        """The message."""
-        return self._details
-
-    def trailing_metadata(self) -> tuple:
-        """What came with it."""
-        return self._trailers
-
-    def initial_metadata(self) -> tuple:
-        """Nothing."""
-        return ()
-
-    cancel = is_active = time_remaining = add_callback = lambda *_: None
+    assert Retries(4, None).after(Failed(grpc.StatusCode.INTERNAL, STATUS_LOST)) < 1
 
 
 def busy(seconds: float) -> Failed:
@@ -299,8 +274,7 @@ def busy(seconds: float) -> Failed:
     from service.errors import BusyError  # noqa: PLC0415 (the client does without)
     from service.rpc.status import status_of  # noqa: PLC0415
 
-    code, _, trailers = status_of(BusyError("m", seconds))
-    return Failed(code, trailers)
+    return Failed(*status_of(BusyError("m", seconds)))
 
 
 def test_servers_are_asked_in_turn() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import pyvips
 from conftest import ROOT
-from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
@@ -311,9 +311,11 @@ def test_busy_servers_say_when_to_come_again(models: Path) -> None:
     with running(models, "--max-waiting", "1") as server, occupied(server.address, png(noise(3000, 3000, 1))) as found:
         error = found[1]
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    (detail,) = rpc_status.from_call(error).details
-    retry = RetryInfo()
-    assert detail.Unpack(retry)
+    reason, delay = rpc_status.from_call(error).details
+    info, retry = ErrorInfo(), RetryInfo()
+    assert reason.Unpack(info)
+    assert (info.domain, info.reason) == ("fullconv", "BUSY")
+    assert delay.Unpack(retry)
     assert 0 < retry.retry_delay.ToTimedelta().total_seconds() < 10
 
 

@@ -1,0 +1,26 @@
+"""Why a server refuses a request: the reason in the google.rpc.ErrorInfo of a status, and in ScoreMany's Failure."""
+
+from enum import StrEnum
+
+DOMAIN = "fullconv"
+"""Of every ErrorInfo with one of these reasons."""
+
+
+class Reason(StrEnum):
+    """A reason, which never changes its name; the server's errors and the client's each have one table of them."""
+
+    IMAGE_INVALID = "IMAGE_INVALID"
+    LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
+    NOT_FOUND = "NOT_FOUND"
+    OPTION_INVALID = "OPTION_INVALID"
+    CAPABILITY_MISSING = "CAPABILITY_MISSING"
+    MODEL_INVALID = "MODEL_INVALID"
+    MODEL_UNREADABLE = "MODEL_UNREADABLE"
+    UNSUPPORTED = "UNSUPPORTED"
+    ACCESS_DENIED = "ACCESS_DENIED"
+    BUSY = "BUSY"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    CLIENT_IDLE = "CLIENT_IDLE"
+    DRAINING = "DRAINING"
+    CANCELLED = "CANCELLED"
+    INTERNAL = "INTERNAL"
