@@ -129,12 +129,13 @@ class _Planner:
         window = self.model.spec.window
         if scaled[0] * scaled[1] > self.pixels:
             raise LimitError(
-                f"scales: expected at most {self.pixels / 1e6:.0f} megapixels, got {scaled[1]}×{scaled[0]} at {scale}"
+                f"scales: expected at most {self.pixels / 1e6:.0f} megapixels, got {scaled[0]}×{scaled[1]} "
+                f"(height×width) at {scale}"
             )
         if scaled[0] < window.height or scaled[1] < window.width:
             raise ImageError(
-                f"scales: expected at least the model's window of {window.width}×{window.height} pixels, got "
-                f"{scaled[1]}×{scaled[0]} at {scale}"
+                f"scales: expected at least the model's window of {window.height}×{window.width} pixels "
+                f"(height×width), got {scaled[0]}×{scaled[1]} at {scale}"
             )
 
     def _view(self, mode: Mode, size: tuple[int, int], *, grid: bool) -> View:
@@ -229,7 +230,7 @@ class _Planner:
             return scoring_pb2.Region(x=0, y=0, width=width, height=height)
         if region.x + region.width > width or region.y + region.height > height:
             raise ImageError(
-                f"region: expected pixels inside the image of {width}×{height}, got {region.width}×{region.height} "
-                f"from x {region.x}, y {region.y} on"
+                f"region: expected pixels inside the image of {height}×{width} (height×width), got "
+                f"{region.height}×{region.width} from x {region.x}, y {region.y} on"
             )
         return region
