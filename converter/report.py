@@ -59,8 +59,10 @@ class Report:
         parts = [recommendation(self.spec)]
         if not self.given and not self.spec.parity[0].exact:
             parts.append("Measured without images of yours: give them with --images DIR.")
-        if self.skipped:
-            parts.append(f"{self.skipped} of the images are smaller than a window and were not measured.")
+        if self.skipped == 1:
+            parts.append("1 image is smaller than a window and was not measured.")
+        elif self.skipped:
+            parts.append(f"{self.skipped} images are smaller than a window and were not measured.")
         return " ".join(parts)
 
     def _ends(self) -> Iterator[tuple[str, str]]:

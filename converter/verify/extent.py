@@ -80,6 +80,11 @@ class Part:
         return self.stop - self.first
 
     @property
+    def is_whole(self) -> bool:
+        """Whether these are all cells of the extent."""
+        return self.cells == self.extent.cells
+
+    @property
     def read(self) -> slice:
         """The pixels of the image that a pass must read: those of the cells, and of the neighbours that they see."""
         return self.extent.span(self._read_first, min(self.extent.cells, self.stop + self.extent.after))

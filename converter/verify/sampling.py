@@ -25,7 +25,7 @@ NOISE_IMAGES = 2
 class Budget:
     """How much is measured: windows, and the pixels that one pass may take.
 
-    If there are no more than `affordable` windows in all, each is measured. `separate`: every cell costs a window.
+    If the images have no more than `affordable` windows, each is measured. `separate`: every cell costs a window.
     """
 
     windows: int
@@ -73,7 +73,8 @@ def sampled(
     parts = list(_parts(images, plane, window, budget, rng))
     counts = [rows.cells * cols.cells for _, rows, cols in parts]
     total = sum(counts)
-    count = total if total <= budget.wanted else budget.windows
+    whole = all(part.is_whole for _, *both in parts for part in both)
+    count = min(total, budget.wanted if whole and total <= budget.wanted else budget.windows)
     chosen = np.sort(rng.choice(total, count, replace=False))
     ends = np.cumsum(counts)
     samples = []

@@ -129,7 +129,7 @@ def test_whole_grids_are_counted(case: Case, tmp_path: Path) -> None:
     assert_counted(parity.border, dense[~interior], crops[~interior])
     assert (parity.images, parity.small_images) == (4, sum(not inside.any() for _, _, inside in found))
     assert 0 < parity.small_images < parity.images
-    assert "1 of the images are smaller than a window and were not measured." in report.closing()
+    assert "1 image is smaller than a window and was not measured." in report.closing()
 
 
 def test_windows_are_chosen_at_random(case: Case, tmp_path: Path) -> None:
