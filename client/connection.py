@@ -123,7 +123,7 @@ def channels(
     return opened
 
 
-def error_of(server: str, code: grpc.StatusCode, details: str, reason: str) -> ScoringError:
+def error_of(server: str, code: grpc.StatusCode, details: str, reason: str = "") -> ScoringError:
     """A status as an error; the server's message is for people already.
 
     The reason says whose fault it is; where there is none, as from an older server, the code does.

@@ -109,7 +109,7 @@ class Client:
         return response
 
     def start(self, image: Path, request: scoring_pb2.ScoreRequest, watch: Watch = unwatched) -> "RemoteRun | LargeRun":
-        """Score an image file, as `LocalScorer.start` does; a large one in parts, and an array that is read once."""
+        """Score an image file, as `LocalScorer.start` does; in parts if it is large, or an array to be read once."""
         pixels = open_array(image)
         in_parts = request.options.plan_only if pixels is None else _passes_once(request.options)
         if in_parts or self._is_large(image, request, pixels):

@@ -40,7 +40,7 @@ class ScoringServicer:
         limits = scorer.limits
         self._scorer, self._scheduler, self._admission, self._calls = scorer, scheduler, admission, calls
         self._workers, self._quick = Workers(limits.waiting, "score"), Workers(QUICK, "quick")
-        """Of the former one for each request that is admitted: what is slow there holds nobody else up."""
+        """`_workers` has a thread for every admitted request, so that slow work there delays no other request."""
         self._together = Together("small")
         large = Workers(limits.large, "large")
         self._large = ScoreLarge(scorer, admission, spool, workers=large, quick=self._quick, loading=self._workers)
