@@ -39,6 +39,7 @@ LZMA_BYTES = 128 << 20
 HORIZONTAL, FLOATING_POINT = 2, 3
 """Predictors: differences of neighbours; differences of the bytes of floating-point numbers, sorted by their weight."""
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+INKS = 4
 END_OF_JPEG = b"\xff\xd9"
 ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00%c"
 """JPEG's segment that says whether three bands are YCbCr, 1, or red, green and blue, 0."""
@@ -105,7 +106,8 @@ class Coding:
         image = _loaded(data)
         if image.height > rows or image.width > width or image.bands != self.bands or image.format != "uchar":
             raise DamagedError
-        return array_of(image)
+        pixels = array_of(image)
+        return 255 - pixels if self.compression == JPEG and self.bands == INKS else pixels  # libvips has inverted them
 
     def _decompressed(self, data: bytes, rows: int, width: int, row_bytes: int) -> bytes:
         if self.compression in CCITT:

@@ -17,6 +17,7 @@ import tifffile
 from conftest import ROOT, SILENT
 from numpy.testing import assert_array_equal
 from pictures import noise
+from PIL import Image
 from servers import running
 
 from client import Client, ImageError
@@ -202,6 +203,18 @@ def test_jpeg_in_tiff_is_rgb(quality: int) -> None:
         ".tif", compression="jpeg", Q=quality, tile=True, tile_width=64, tile_height=64
     )
     assert np.abs(pixels_of(data).astype(int) - pixels).max() <= 4
+
+
+@pytest.mark.parametrize("compression", ["raw", "jpeg"])
+def test_ink_is_ink(compression: str) -> None:
+    """CMYK in TIFF is dark where there is black ink, whether it is compressed as JPEG or not."""
+    inks = np.zeros((32, 32, 4), np.uint8)
+    inks[:16, :, 3] = 255
+    file = BytesIO()
+    Image.fromarray(inks, "CMYK").save(file, "TIFF", compression=compression, quality=95)
+    got = pixels_of(file.getvalue())
+    assert got[0, 0].max() < 60
+    assert got[31, 31].min() > 250
 
 
 @pytest.mark.parametrize("compression", ["zlib", "lzw", "packbits", "zstd", "lzma", "jpeg", "webp"])
