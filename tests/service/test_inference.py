@@ -58,6 +58,10 @@ def infer(server: Server, asked: oip.ModelInferRequest) -> oip.ModelInferRespons
         {"region": "0,0,72"},
         {"scales": "nanx"},
         {"scales": "1" * 5000},
+        {"bands": "1,x"},
+        {"bands": "0"},
+        {"bands": "2"},
+        {"page": 2},
         {"stride": -1},
         {"stride": 1 << 40},
         {"mode": 1},
@@ -73,6 +77,16 @@ def test_odd_parameters(server: Server, parameters: dict[str, str | int]) -> Non
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     (name,) = parameters
     assert name in refused.value.details()
+
+
+def test_bands_are_chosen(server: Server) -> None:
+    """One of four bands is scored as if it had come alone."""
+    four = np.random.default_rng(0).integers(0, 256, (1, 72, 72, 4), np.uint8)
+    (chosen,) = infer(server, request(four, bands="3")).raw_output_contents
+    (alone,) = infer(server, request(four[..., 2:3].copy())).raw_output_contents
+    assert chosen == alone
+    with pytest.raises(grpc.RpcError, match="expected the model's 1 bands, got 4 bands of uint8"):
+        infer(server, request(four))
 
 
 def test_long_timeouts_are_allowed(server: Server) -> None:
