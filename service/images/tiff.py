@@ -8,7 +8,7 @@ are refused by name. The directory is read by tifffile, which runs nothing that 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import BinaryIO
 
 import numpy as np
@@ -17,7 +17,7 @@ from tifffile import TiffFile, TiffPage
 from service.errors import ImageError
 from service.images.photometric import YCBCR, interpretation, stored_dtype
 from service.images.picture import MAX_SIDE, Picture, SampleRows, Selection
-from service.images.tiff_codecs import NAMES, Coding
+from service.images.tiff_codecs import NAMES, WITH_PREDICTOR, Coding
 from service.images.tiff_rows import Page, StoredRows, TiffRows, TurnedRows, ValidRows
 
 REDUCED, MASK = 1, 4
@@ -62,7 +62,8 @@ def _chosen(name: str, tiff: TiffFile, number: int) -> tuple[Chosen, tuple[str, 
         return _with_mask(pages[number - 1], pages[number:]), ()
     images = [page for page in pages if not page.subfiletype & (REDUCED | MASK)]
     if not images:
-        images = [sub for page in pages for sub in page.pages or () if not sub.subfiletype & (REDUCED | MASK)]
+        inner = islice(chain.from_iterable(page.pages or () for page in pages), PAGES)
+        images = [page for page in inner if not page.subfiletype & (REDUCED | MASK)]
     if not images:
         raise ImageError(
             f"{name}: expected an image of full resolution, got {len(pages)} pages that are marked as reduced copies "
@@ -109,7 +110,7 @@ def _page(name: str, page: TiffPage, nodata: float) -> Page:
         stored_dtype(page).newbyteorder(page.parent.byteorder),
         page.bitspersample,
         1 if separate else page.samplesperpixel,
-        int(page.predictor),
+        int(page.predictor) if compression in WITH_PREDICTOR else 1,
         reversed=page.fillorder == LOWEST_FIRST,
         ycbcr=page.photometric == YCBCR,
         t4_options=int(page.tags.valueof(T4_OPTIONS, default=0)),

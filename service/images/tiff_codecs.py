@@ -34,6 +34,8 @@ NAMES = {
     WEBP: "WebP",
 }
 """By their numbers, the compressions that are read."""
+WITH_PREDICTOR = (LZW, *DEFLATE, LZMA, ZSTANDARD)
+"""Compressions before which numbers may have been differenced; with others the tag means nothing."""
 LZMA_BYTES = 128 << 20
 """Memory that LZMA's dictionary may take."""
 HORIZONTAL, FLOATING_POINT = 2, 3
@@ -74,7 +76,7 @@ class Coding:
             raise ValueError(f"numbers of {self.bits} bits with predictor {self.predictor}")
         if self.predictor not in (1, HORIZONTAL, FLOATING_POINT):
             raise ValueError(f"predictor {self.predictor}")
-        if self.compression in (JPEG, WEBP) and (self.bits != 8 or self.predictor != 1):
+        if self.compression in (JPEG, WEBP) and self.bits != 8:
             raise ValueError(f"{NAMES[self.compression]} of {self.bits} bits")
         if self.compression in CCITT and (self.bits, self.bands) != (1, 1):
             raise ValueError(f"CCITT of {self.bands} bands of {self.bits} bits")
