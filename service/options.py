@@ -7,13 +7,12 @@ from itertools import chain
 from protos import scoring_pb2
 from service.engine.repository import StoredModel
 from service.errors import NotFoundError, OptionError
-from service.images.picture import Selection
+from service.images.picture import MAX_BANDS, Selection
 
 TOP = 5
 MAX_STRIDE = 1 << 20
 MAX_SCALES = 16
 MAX_SIDE = 10_000_000
-MAX_BANDS = 4096
 NAME_LETTERS, CLASSES = 255, 1 << 16
 
 FLOAT32, FLOAT16 = scoring_pb2.GRID_AS_FLOAT32, scoring_pb2.GRID_AS_FLOAT16

@@ -95,7 +95,7 @@ class Heatmap:
     def _painted(self, image: Path, content: Content) -> RGB:
         """The image, or its region, with the colours over it."""
         box = self.layout.image
-        grey = backdrop(image, self._options, (box.width, box.height))
+        grey = backdrop(image, self._options, self._response.image, (box.width, box.height))
         if content.scale is None:
             return np.repeat(grey[..., None], 3, axis=2)
         x = self.region.x + (np.arange(box.width) + 0.5) / self._scale[0]

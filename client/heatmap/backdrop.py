@@ -12,20 +12,26 @@ from client.images import open_array
 from protos import scoring_pb2
 
 WHITE = 255
+PAGES = 100
+"""Pages of a file that are looked at for the one that was scored."""
 STRETCH = 1, 99
 """Percentiles that become black and white, for pixels that are not 8 bits wide."""
 Grey = NDArray[np.uint8]
 
 
-def backdrop(image: Path, options: scoring_pb2.ScoreOptions, size: tuple[int, int]) -> Grey:
+def backdrop(
+    image: Path, options: scoring_pb2.ScoreOptions, whole: scoring_pb2.ImageInfo, size: tuple[int, int]
+) -> Grey:
     """An image file or an array, or the region of it that was scored, as a grey picture of (width, height) pixels.
+
+    `whole` is the image that was scored, which tells its page from thumbnails in the same file.
 
     Nothing but the picture depends on it: slides and rasters that libvips does not read, and pipes, are white.
     """
     region = options.region if options.HasField("region") else None
     try:
         array = open_array(image)
-        picture = _file(image, options, region, size) if array is None else _array(array, region, size)
+        picture = _file(image, options, whole, region, size) if array is None else _array(array, region, size)
         if options.bands:
             bands = [picture[band - 1] for band in options.bands]
             picture = bands[0].bandjoin(bands[1:]).copy(interpretation="srgb" if len(bands) == 3 else "multiband")
@@ -38,19 +44,36 @@ def backdrop(image: Path, options: scoring_pb2.ScoreOptions, size: tuple[int, in
 
 
 def _file(
-    image: Path, options: scoring_pb2.ScoreOptions, region: scoring_pb2.Region | None, size: tuple[int, int]
+    image: Path,
+    options: scoring_pb2.ScoreOptions,
+    whole: scoring_pb2.ImageInfo,
+    region: scoring_pb2.Region | None,
+    size: tuple[int, int],
 ) -> pyvips.Image:
     """The region of an image file; of the whole file a thumbnail, which may be read faster."""
     if not image.is_file():
         raise ImageError(f"{image}: a pipe, which can be read once")
-    page = {"page": options.page - 1} if options.page else {}
-    picture = pyvips.Image.new_from_source(_source(image), "", **page)
-    if picture.format == "uchar" and region is None and not (options.page or options.bands):
+    picture = _page(image, options.page, whole)
+    first = not (picture.get_typeof("page-number") and picture.get("page-number"))
+    if picture.format == "uchar" and region is None and first and not options.bands:
         return pyvips.Image.thumbnail_source(
             _source(image), size[0], height=size[1], size="force", export_profile="srgb"
         )
     picture = picture.autorot()
     return picture if region is None else picture.crop(region.x, region.y, region.width, region.height)
+
+
+def _page(image: Path, number: int, whole: scoring_pb2.ImageInfo) -> pyvips.Image:
+    """The page that was scored: the one asked for, or the first of the image's size."""
+    first = pyvips.Image.new_from_source(_source(image), "", fail_on="warning")
+    pages = first.get("n-pages") if first.get_typeof("n-pages") else 1
+    numbers = [number - 1] if number else range(min(PAGES, pages)) if pages > 1 else []
+    for page in numbers:
+        picture = pyvips.Image.new_from_source(_source(image), "", page=page, fail_on="warning").copy()
+        if number or {picture.width, picture.height} == {whole.width, whole.height}:
+            picture.set_type(pyvips.GValue.gint_type, "page-number", page)
+            return picture
+    return first
 
 
 def _source(image: Path) -> pyvips.Source:

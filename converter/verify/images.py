@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyvips
+import tifffile
 from numpy.typing import NDArray
 
 from converter.errors import SourceError
@@ -20,6 +21,9 @@ from converter.runtime import one_line
 
 pyvips.block_untrusted_set(True)
 
+LUMA = [[0.299, 0.587, 0.114]]
+"""ITU-R BT.601, as models of one channel are served."""
+YCBCR = 6
 TYPES = {"uchar": "uint8", "ushort": "uint16"}
 """libvips's names of element types."""
 SUFFIXES = {".jpg", ".jpeg", ".npy", ".png", ".webp", ".tif", ".tiff"}
@@ -162,15 +166,43 @@ def _read(file: Path, wanted: Wanted, take: Callable[[pyvips.Image], Any]) -> An
     try:
         with file.open("rb") as opened:
             source = pyvips.Source.new_from_descriptor(opened.fileno())
-        image = pyvips.Image.new_from_source(source, "", fail_on="error").autorot()
+        tiff = file.suffix.lower() in (".tif", ".tiff")
+        image = pyvips.Image.new_from_source(source, "", fail_on="warning" if tiff else "error").autorot()
+        if tiff:
+            _check_tiff(file, image)
         if wanted.photographic:
-            image = image.colourspace("srgb" if wanted.channels == 3 else "b-w")
-            image = image.flatten(background=255) if image.hasalpha() else image
-            return take(image.cast("uchar"))
+            return take(_photograph(file, image, wanted.channels))
         _check_values(file, wanted, image.bands, TYPES.get(image.format, image.format))
         return take(image)
     except (OSError, pyvips.Error) as error:
         raise SourceError(f"images: {file}: cannot be read: {one_line(error)}") from None
+
+
+def _check_tiff(file: Path, image: pyvips.Image) -> None:
+    """Raise SourceError for a TIFF file whose first page libvips gives other colours or another alpha than it has."""
+    with tifffile.TiffFile(file) as tiff:
+        page = tiff.pages.first
+        jpeg, alpha = (
+            page.compression == tifffile.COMPRESSION.JPEG,
+            [int(extra) in (1, 2) for extra in page.extrasamples],
+        )
+        known = int(page.photometric) in (0, 1, 2, 3, 5) or (int(page.photometric) == YCBCR and jpeg)
+    if page.subfiletype or not known or (image.bands in (2, 4) and image.interpretation != "cmyk" and not any(alpha)):
+        raise SourceError(
+            f"images: {file}: expected grey, RGB, CMYK or a palette, and alpha only where ExtraSamples says so, got "
+            f"another kind: save it as RGB or grey"
+        )
+
+
+def _photograph(file: Path, image: pyvips.Image, channels: int) -> pyvips.Image:
+    """An image as 8-bit grey, by its luma, or RGB, over white where it is transparent."""
+    if image.format not in TYPES:
+        raise SourceError(f"images: {file}: expected 8 or 16 bits unsigned per channel, got {image.format}")
+    image = image.colourspace("srgb")
+    image = image.flatten(background=255) if image.hasalpha() else image
+    if channels == 1 and image.bands == 3:
+        image = image.recomb(LUMA).rint()
+    return image.cast("uchar")
 
 
 def _cutting(image: SampleImage, size: tuple[int, int], rng: np.random.Generator) -> Pixels:

@@ -7,9 +7,8 @@ import numpy as np
 
 from protos import scoring_pb2
 from service.errors import ImageError
-from service.images.picture import EVERYTHING, MAX_SIDE, Picture, SampleRows, Selection
+from service.images.picture import EVERYTHING, MAX_BANDS, MAX_SIDE, Picture, SampleRows, Selection
 from service.images.pixels import Array, samples_of_array
-from service.images.rows import Rows
 
 DTYPES = ("uint8", "uint16", "int16", "float32")
 
@@ -32,25 +31,30 @@ def open_array(
     dtype: str,
     begin: Callable[[], SampleRows],
     selection: Selection = EVERYTHING,
-    begin_valid: Callable[[], Rows] | None = None,
+    *,
+    message: str = "",
 ) -> Picture:
-    """An image of (height, width, channels) pixels, of which none is alpha; raises ImageError if it cannot be one."""
+    """An image of (height, width, channels) pixels, of which none is alpha; raises ImageError if it cannot be one.
+
+    `message` is the message of a request that has these fields, for errors.
+    """
     if dtype not in DTYPES:
-        raise ImageError(f"{name}: dtype: expected {', '.join(DTYPES)}, got {dtype!r}")
+        raise ImageError(f"{name}: {message}dtype: expected {', '.join(DTYPES)}, got {dtype!r}")
     for field, value in zip(("height", "width", "channels"), shape, strict=True):
-        if not 0 < value <= MAX_SIDE:
-            raise ImageError(f"{name}: {field}: expected 1 to {MAX_SIDE}, got {value}")
+        most = MAX_BANDS if field == "channels" else MAX_SIDE
+        if not 0 < value <= most:
+            raise ImageError(f"{name}: {message}{field}: expected 1 to {most}, got {value}")
     if selection.page > 1:
         raise ImageError(f"{name}: page: expected 1, since an array has no further pages, got {selection.page}")
     height, width, channels = shape
     samples = samples_of_array(channels, dtype)
-    return Picture(name, height, width, samples, begin, selection.bands, begin_valid)
+    return Picture(name, height, width, samples, begin, selection.bands)
 
 
 def open_raw(raw: scoring_pb2.RawImage, selection: Selection = EVERYTHING, *, name: str) -> Picture:
     """Take uncompressed pixels, after checking that they are as many as they say."""
     shape = (raw.height, raw.width, raw.channels)
-    picture = open_array(name, shape, raw.dtype, lambda: ArrayInMemory(pixels), selection)
+    picture = open_array(name, shape, raw.dtype, lambda: ArrayInMemory(pixels), selection, message="image.raw.")
     dtype, data = np.dtype(raw.dtype).newbyteorder("<"), raw.data
     expected = raw.height * raw.width * raw.channels * dtype.itemsize
     if len(data) != expected:

@@ -82,7 +82,7 @@ class Both:
     other: Mask
 
     def windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
-        """Windows that are to be scored by either."""
+        """Returns the windows that both masks let through."""
         return self.one.windows(rows, cols) & self.other.windows(rows, cols)
 
 

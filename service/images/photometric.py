@@ -14,7 +14,7 @@ from tifffile import TiffPage
 
 from service.images.pixels import Array, Colour, Samples
 
-MIN_IS_WHITE, PALETTE, YCBCR = 0, 3, 6
+PHOTOMETRIC, MIN_IS_WHITE, PALETTE, YCBCR = 262, 0, 3, 6
 REFUSED = {
     4: "a transparency mask, which belongs to another page",
     8: "CIELAB colours",
@@ -26,7 +26,11 @@ REFUSED = {
     34892: "linear raw data of a camera (LinearRaw)",
 }
 """Other values of PhotometricInterpretation."""
-INK_SET, CMYK_INKS, ICC_PROFILE = 332, 1, 34675
+INK_SET, CMYK, ICC_PROFILE = 332, 1, 34675
+TAG_BYTES = 4 << 20
+"""Of the longest profile or tables that are taken."""
+SEPARATE = 2
+"""PlanarConfiguration of bands that lie one behind the other."""
 GIVES_RGB = (7, 50001)
 """Compressions, JPEG and WebP, whose decoders give red, green and blue for YCbCr."""
 ASSOCIATED, UNASSOCIATED = 1, 2
@@ -46,6 +50,8 @@ class Interpretation:
 
 def interpretation(page: TiffPage) -> Interpretation:
     """What a page's numbers mean; raises ValueError, by name, for a kind that has no rule."""
+    if PHOTOMETRIC not in page.tags:
+        raise ValueError("no PhotometricInterpretation, so that it is not known what its numbers mean")
     photometric = int(page.photometric)
     if photometric in REFUSED:
         raise ValueError(REFUSED[photometric])
@@ -54,7 +60,7 @@ def interpretation(page: TiffPage) -> Interpretation:
     dtype = _dtype(page)
     white = (1 << page.bitspersample) - 1 if dtype.kind == "u" else None
     alpha, premultiplied = _alpha(page)
-    colour = _colour(page, page.samplesperpixel - (alpha is not None))
+    colour = _colour(page, page.samplesperpixel - (alpha is not None), white)
     samples = Samples(
         page.samplesperpixel,
         dtype.name,
@@ -62,25 +68,36 @@ def interpretation(page: TiffPage) -> Interpretation:
         alpha,
         premultiplied,
         white,
-        profile=bytes(page.tags.valueof(ICC_PROFILE, default=b"")) if colour == "cmyk" else b"",
+        profile=bytes_of(page.tags.valueof(ICC_PROFILE, default=b"")) if colour == "cmyk" else b"",
         stored=str(page.dtype) if page.dtype != dtype else "",
     )
     if photometric == MIN_IS_WHITE and colour == "grey":
-        return Interpretation(samples, _inverted(dtype, white, alpha))
+        return Interpretation(samples, _inverted(samples))
     if photometric == YCBCR and _stores_ycbcr(page):
         return Interpretation(samples, _ycbcr(page))
     return Interpretation(samples, lambda stored: stored.astype(dtype, copy=False))
 
 
-def _colour(page: TiffPage, colours: int) -> Colour:
+def bytes_of(value: object) -> bytes:
+    """The value of a tag of bytes; raises ValueError for another type, and for more than a profile or table is."""
+    if not isinstance(value, bytes) or len(value) > TAG_BYTES:
+        raise ValueError("a profile or JPEG tables of another type or size")
+    return value
+
+
+def _colour(page: TiffPage, colours: int, white: int | None) -> Colour:
     """What so many bands beside alpha are; raises ValueError for a kind that has no rule."""
     match int(page.photometric):
-        case 0 | 1:
+        case 0 if colours == 1:
+            return "grey"
+        case 1:
             return "grey" if colours == 1 else ""
         case 2:
             return "rgb" if colours == 3 else ""
+        case 5 if colours == 4 and white in (255, 65535) and page.tags.valueof(INK_SET, default=CMYK) == CMYK:
+            return "cmyk"
         case 5:
-            return "cmyk" if colours == 4 and int(page.tags.valueof(INK_SET, default=CMYK_INKS)) == CMYK_INKS else ""
+            raise ValueError(f"inks other than CMYK of 8 or 16 bits, in {page.samplesperpixel} bands")
         case 6 if colours == 3:
             return "rgb"
     raise ValueError(f"PhotometricInterpretation {page.photometric} with {page.samplesperpixel} bands")
@@ -112,15 +129,20 @@ def _alpha(page: TiffPage) -> tuple[int | None, bool]:
     return None, False
 
 
-def _inverted(dtype: np.dtype[Any], white: int | None, alpha: int | None) -> Callable[[Array], Array]:
-    """Let white, which is 0, be the greatest number; alpha stays."""
+def _inverted(samples: Samples) -> Callable[[Array], Array]:
+    """Let white, which is 0, be the greatest number, or alpha where that is multiplied in; alpha stays."""
+    white, alpha, dtype = samples.white, samples.alpha, np.dtype(samples.dtype)
     if white is None:
         raise ValueError("MinIsWhite with numbers of a sign or fraction, whose black is not known")
 
     def invert(stored: Array) -> Array:
-        inverted: Array = dtype.type(white) - stored.astype(dtype, copy=False)
-        if alpha is not None:
-            inverted[..., alpha] = stored[..., alpha]
+        numbers = stored.astype(dtype, copy=False)
+        if alpha is None:
+            inverted: Array = dtype.type(white) - numbers
+            return inverted
+        opaque = numbers[..., [alpha]] if samples.premultiplied else dtype.type(white)
+        inverted = opaque - np.minimum(numbers, opaque)
+        inverted[..., alpha] = numbers[..., alpha]
         return inverted
 
     return invert
@@ -133,11 +155,13 @@ def _palette(page: TiffPage) -> Interpretation:
     table = np.ascontiguousarray(np.asarray(table).T)
     if table.max(initial=0) > 255:  # 16 bits, as the specification wants it; some writers store 8
         table = table >> 8
-    entries = table.astype(np.uint8)
+    entries = np.zeros((1 << page.bitspersample, 3), np.uint8)
+    if len(table) < len(entries):
+        raise ValueError(f"a palette of {len(table)} colours for numbers of {page.bitspersample} bits")
+    entries[:] = table[: len(entries)]
 
     def look_up(stored: Array) -> Array:
-        indices = stored[..., 0].astype(np.uint16, copy=False)
-        colours: Array = entries[np.minimum(indices, len(entries) - 1)]
+        colours: Array = entries[stored[..., 0]]
         return colours
 
     return Interpretation(Samples(3, "uint8", "rgb", white=255), look_up)
@@ -145,11 +169,11 @@ def _palette(page: TiffPage) -> Interpretation:
 
 def _stores_ycbcr(page: TiffPage) -> bool:
     """Whether decoding leaves YCbCr as it is; raises ValueError for kinds of it that have no rule."""
-    if page.is_subsampled and int(page.compression) not in GIVES_RGB:
+    if page.is_subsampled and (int(page.compression) not in GIVES_RGB or page.planarconfig == SEPARATE):
         raise ValueError("YCbCr whose colours are stored at a lower resolution, without JPEG")
     if page.bitspersample != BYTES:
         raise ValueError(f"YCbCr of {page.bitspersample} bits")
-    return int(page.compression) not in GIVES_RGB
+    return int(page.compression) not in GIVES_RGB or page.planarconfig == SEPARATE
 
 
 def _ycbcr(page: TiffPage) -> Callable[[Array], Array]:

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from protos import model_pb2
 from service.errors import ImageError, LimitError
-from service.images.pixels import Array, Conversion, Pixels, Samples, conversion
+from service.images.pixels import Array, Conversion, Pixels, Samples, blockwise, conversion
 from service.images.rows import Rows
 
 MAX_SIDE = 10_000_000  # libvips's own bound
+MAX_BANDS = 4096
 
 
 class SampleRows(Protocol):
@@ -28,7 +29,7 @@ class SampleRows(Protocol):
 
 @dataclass(frozen=True)
 class Selection:
-    """What is scored of a file; all of it unless the request says so."""
+    """Page and bands of a file to score. Default: the first page of full resolution, all bands."""
 
     page: int = 0
     """Of a file of several pages, counted from 1; 0: the first page of full resolution."""
@@ -53,15 +54,12 @@ class Picture:
     bands: tuple[int, ...] = ()
     """The bands that are scored, counted from 1; empty: all, alpha laid over white."""
     begin_valid: Callable[[], Rows] | None = None
-    """Where there are data, one channel, from the top: not 0. None: everywhere."""
-    is_whole: Callable[[], bool] = lambda: False
+    """Opens the data mask from the top, (rows, width, 1) uint8: 255 where the file has data, else 0. None if every
+    pixel has data."""
+    whole: bool = False
+    """Whether the limit for files that may have to be decoded all at once binds it."""
     notes: tuple[str, ...] = ()
     """What the caller should know of how the file was read."""
-
-    @property
-    def whole(self) -> bool:
-        """Whether the limit for files that may have to be decoded all at once binds it."""
-        return self.is_whole()
 
     def check_bands(self, wanted: model_pb2.Input) -> None:
         """Raise ImageError if the bands cannot become what a model takes."""
@@ -73,7 +71,7 @@ class Picture:
         return [*self.notes, *([note] if note else [])]
 
     def valid(self) -> Rows | None:
-        """Where there are data, from the top: not 0; None: everywhere."""
+        """The data mask from the top, 255 where the file has data, else 0; None if every pixel has data."""
         return self.begin_valid() if self.begin_valid is not None else None
 
     def rows(self, wanted: model_pb2.Input) -> "ConvertedRows":
@@ -105,7 +103,7 @@ class ConvertedRows:
 
     def read(self, first: int, stop: int) -> Pixels:
         """Rows [first, stop) as (rows, width, channels)."""
-        return self.conversion.apply(self.source.read(first, stop))
+        return blockwise(self.conversion.apply, self.source.read(first, stop))
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class NonzeroRows:
 
     def read(self, first: int, stop: int) -> NDArray[np.uint8]:
         """Rows [first, stop) as (rows, width, 1), 255 or 0."""
-        rows = self.source.read(first, stop)
+        rows = np.nan_to_num(self.source.read(first, stop))  # NaN is no data
         if self.alpha is None:
             nonzero = np.any(rows, axis=-1)
         else:

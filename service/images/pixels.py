@@ -8,7 +8,8 @@ ICC profile, one band is repeated for three channels, and red, green and blue be
 training pipelines do) for one. Anything else is refused, and `bands` is the way out.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, cast
 
@@ -28,8 +29,10 @@ Colour = Literal["grey", "rgb", "cmyk", ""]
 WHITE = {"uint8": 255, "uint16": 65535}
 VIPS_FORMATS = {"uint8": "uchar", "uint16": "ushort", "int16": "short", "float32": "float"}
 CMYK_PROFILE = "cmyk"
-"""libvips's own, for files without a profile."""
+"""Name of libvips's built-in CMYK profile, used when the file has no usable profile."""
 LUMA = [[0.299, 0.587, 0.114]]
+BLOCK = 1 << 18
+"""Pixels that are converted at once."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,9 @@ class Conversion:
     @property
     def note(self) -> str:
         """What the caller should know of it; empty: nothing."""
-        white = self.samples.white
+        white, alpha = self.samples.white, self.samples.alpha
+        if alpha is not None and _taken_as_they_are(self.samples, self.channels):
+            return f"band {alpha + 1}, which the file says is alpha, was taken for band {alpha + 1} of the model"
         if not self.scaled or self.dtype != "uint8" or white is None or white <= 255:
             return ""
         return f"values from 0 to {white} were scaled to 0 to 255, which the model takes"
@@ -139,6 +144,21 @@ class Conversion:
         return cast("Pixels", ((rows.astype(np.uint32) * 510 + white) // (2 * white)).astype(np.uint8))
 
 
+def blockwise(apply: Callable[[Array], Array], rows: Array) -> Array:
+    """Apply a function of rows to some rows at a time, so that what it needs on the way stays small."""
+    each = max(1, BLOCK // rows.shape[1])
+    if len(rows) <= each:
+        return apply(rows)
+    first = apply(rows[:each])
+    if np.may_share_memory(first, rows):  # nothing is converted
+        return apply(rows)
+    made = np.empty((len(rows), *first.shape[1:]), first.dtype)
+    made[:each] = first
+    for start in range(each, len(rows), each):
+        made[start : start + each] = apply(rows[start : start + each])
+    return made
+
+
 COLOURS = (1, 3)
 """Channels of models that take grey, or red, green and blue."""
 
@@ -149,12 +169,15 @@ def conversion(samples: Samples, bands: tuple[int, ...], wanted: model_pb2.Input
     Raises ValueError, saying what was expected and got, for numbers of bands and for values that have no rule.
     """
     own = wanted.preprocessing.dtype if wanted.preprocessing.dtype not in ("", "uint8") else ""
-    return _conversion(samples, bands, wanted.channels, wanted.dtype, own)
+    made = _conversion(replace(samples, profile=b""), bands, wanted.channels, wanted.dtype, own)
+    if not samples.profile:  # profiles are large, and not kept with the conversions
+        return made
+    return replace(made, samples=replace(made.samples, profile=samples.profile))
 
 
 @lru_cache(maxsize=256)
 def _conversion(samples: Samples, bands: tuple[int, ...], channels: int, dtype: str, own: str) -> Conversion:
-    got = f"{samples.bands} band{'s' * (samples.bands > 1)} of {samples.stored or samples.dtype}"
+    got = f"{_counted(samples.bands)} of {samples.stored or samples.dtype}"
     if own == "uint16" and samples.white is None:
         raise ValueError(f"expected values of uint8 or uint16, which the model takes, got {got}")
     if not own and samples.white is None:
@@ -164,7 +187,7 @@ def _conversion(samples: Samples, bands: tuple[int, ...], channels: int, dtype: 
         )
     chosen = samples.chosen(bands) if bands else samples
     if not (_taken_as_they_are(chosen, channels) or _can_become(chosen, channels)):
-        raise ValueError(f"expected the model's {channels} bands, got {_mismatch(samples, bands, channels, got)}")
+        raise ValueError(f"expected the model's {_counted(channels)}, got {_mismatch(samples, bands, channels, got)}")
     return Conversion(chosen, bands, channels, dtype, scaled=not own)
 
 
@@ -181,6 +204,10 @@ def _can_become(samples: Samples, channels: int) -> bool:
     if samples.colour == "rgb" and samples.colours == 3 and channels == 1:
         return True
     return samples.colours == channels or (samples.colours == 1 and channels == 3)
+
+
+def _counted(bands: int) -> str:
+    return "1 band" if bands == 1 else f"{bands} bands"
 
 
 def _mismatch(samples: Samples, bands: tuple[int, ...], channels: int, got: str) -> str:

@@ -6,13 +6,13 @@ Formats that name other files or servers (VRT and the like) are not opened.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
@@ -56,9 +56,11 @@ class ValidRows:
         return int(self.raster.block_shapes[0][0])
 
     def read(self, first: int, stop: int) -> NDArray[np.uint8]:
-        """Rows [first, stop) as (rows, width, 1), 255 where there are data in all bands, else 0."""
+        """Rows [first, stop) as (rows, width, 1), 255 where no band is nodata or NaN, else 0."""
         with _said_as(self.name):
             masks: NDArray[np.uint8] = self.raster.read_masks(window=_window(self.raster, first, stop))
+            if self.raster.dtypes[0].startswith("float"):
+                masks[np.isnan(self.raster.read(window=_window(self.raster, first, stop)))] = 0
         rows: NDArray[np.uint8] = masks.min(axis=0)[..., None]
         return rows
 
@@ -79,10 +81,18 @@ def open_raster(path: Path, name: str, selection: Selection) -> Picture | None:
         raster = begin()
     except RasterioIOError:
         return None
-    partly = any(MaskFlags.all_valid not in flags and MaskFlags.alpha not in flags for flags in raster.mask_flag_enums)
+    partly = raster.dtypes[0].startswith("float") or any(
+        MaskFlags.all_valid not in flags and MaskFlags.alpha not in flags for flags in raster.mask_flag_enums
+    )
+    if ColorInterp.palette in raster.colorinterp:
+        raise ImageError(f"{name}: expected bands of colours or values, got a palette: save the image as RGB")
     shape = (raster.height, raster.width, raster.count)
     valid = (lambda: ValidRows(name, begin())) if partly else None
-    return open_array(name, shape, raster.dtypes[0], lambda: RasterRows(name, begin()), selection, valid)
+    picture = open_array(name, shape, raster.dtypes[0], lambda: RasterRows(name, begin()), selection)
+    bits = raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
+    white = picture.samples.white if bits is None or picture.samples.white is None else (1 << int(bits)) - 1
+    alpha = raster.colorinterp.index(ColorInterp.alpha) if ColorInterp.alpha in raster.colorinterp else None
+    return replace(picture, begin_valid=valid, samples=replace(picture.samples, white=white, alpha=alpha))
 
 
 def _window(raster: rasterio.DatasetReader, first: int, stop: int) -> Window:

@@ -6,17 +6,18 @@ are refused by name. The directory is read by tifffile, which runs nothing that 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from functools import partial
+from itertools import chain, islice, takewhile
 from typing import BinaryIO
 
 import numpy as np
 from tifffile import TiffFile, TiffPage
 
-from service.errors import ImageError
-from service.images.photometric import YCBCR, interpretation, stored_dtype
-from service.images.picture import MAX_SIDE, Picture, SampleRows, Selection
+from service.errors import ImageError, LimitError
+from service.images.photometric import SEPARATE, YCBCR, bytes_of, interpretation, stored_dtype
+from service.images.picture import MAX_BANDS, MAX_SIDE, Picture, SampleRows, Selection
 from service.images.tiff_codecs import NAMES, WITH_PREDICTOR, Coding
 from service.images.tiff_rows import Page, StoredRows, TiffRows, TurnedRows, ValidRows
 
@@ -25,16 +26,20 @@ REDUCED, MASK = 1, 4
 PAGES = 1000
 """Pages of a file that are looked at."""
 PART_BYTES = 256 << 20
-"""Bytes of one row of tiles, or of one strip: a file of larger ones is decoded whole."""
+"""Bytes of the largest tile. A file with a larger row of tiles, or a larger strip, counts as decoded whole."""
+WHOLE_BYTES = 1 << 30
+"""Bytes of the numbers of the largest file that is decoded whole."""
+TAGS_BYTES = 256 << 20
+"""Bytes of the tags of all pages that are looked at."""
 ORIENTATION, T4_OPTIONS, GDAL_NODATA = 274, 292, 42113
-SEPARATE, LOWEST_FIRST = 2, 2
-"""PlanarConfiguration of bands apart; FillOrder of bytes whose first bit is the lowest."""
+LOWEST_FIRST = 2
+"""FillOrder of bytes whose first bit is the lowest."""
 
 
 def open_tiff(name: str, read: Callable[[], BinaryIO], selection: Selection) -> Picture:
     """Open a TIFF file; `read` gives its bytes from the start. Raises ImageError."""
     try:
-        with read() as file, TiffFile(file) as tiff:
+        with read() as file, TiffFile(file, name="image") as tiff:  # a name's suffix would change what it expects
             chosen, notes = _chosen(name, tiff, selection.page)
             return _picture(name, chosen, read, selection, notes)
     except (ImageError, MemoryError):
@@ -51,39 +56,64 @@ class Chosen:
     mask: TiffPage | None
 
 
+@dataclass(frozen=True)
+class Entry:
+    """One page of a file, or one in a SubIFD of a page, of which no more is kept: tags may be long."""
+
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    kind: int
+    """NewSubfileType."""
+    load: Callable[[], TiffPage]
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is neither a reduced copy nor a mask."""
+        return not self.kind & (REDUCED | MASK)
+
+
 def _chosen(name: str, tiff: TiffFile, number: int) -> tuple[Chosen, tuple[str, ...]]:
     """The page asked for by its number from 1, or the image of the file; and what there is to say of the others."""
-    pages = [page for page in islice(tiff.pages, PAGES) if isinstance(page, TiffPage)]
+    pages = list(_entries(tiff.pages))
     if not pages:
         raise ValueError("no pages")
     if number > len(pages):
         raise ImageError(f"{name}: page: expected 1 to {len(pages)}, got {number}")
     if number:
         return _with_mask(pages[number - 1], pages[number:]), ()
-    images = [page for page in pages if not page.subfiletype & (REDUCED | MASK)]
+    images = [page for page in pages if page.is_image]
     if not images:
-        inner = islice(chain.from_iterable(page.pages or () for page in pages), PAGES)
-        images = [page for page in inner if not page.subfiletype & (REDUCED | MASK)]
+        inner = chain.from_iterable(_entries(page.load().pages or ()) for page in pages)
+        images = [page for page in islice(inner, PAGES) if page.is_image]
     if not images:
         raise ImageError(
             f"{name}: expected an image of full resolution, got {len(pages)} pages that are marked as reduced copies "
             "or masks: choose one with page, in the command --page 1"
         )
-    page = max(images, key=lambda image: math.prod(_size(image)))
-    place = pages.index(page) + 1 if page in pages else 0
-    equal = sum(_size(image) == _size(page) for image in images)
+    image = max(images, key=lambda page: math.prod(page.size))
+    place = pages.index(image) + 1 if image in pages else 0
+    equal = sum(page.size == image.size for page in images)
     note = f"page {place} of {len(pages)} was scored; page (in the command --page N) chooses another"
-    return _with_mask(page, pages[place:]), (note,) if place and equal > 1 else ()
+    return _with_mask(image, pages[place:] if place else []), (note,) if place and equal > 1 else ()
 
 
-def _with_mask(page: TiffPage, others: list[TiffPage]) -> Chosen:
-    """A page and its mask, which GDAL writes as a page of the same size."""
-    masks = (other for other in others if other.subfiletype & (MASK | REDUCED) == MASK and _size(other) == _size(page))
-    return Chosen(page, next(masks, None))
+def _entries(pages: Sequence[TiffPage]) -> Iterator[Entry]:
+    """The first pages of a sequence that reads each anew; raises ValueError if their tags are too long."""
+    read = 0
+    for number, page in enumerate(islice(pages, PAGES)):
+        read += sum(tag.valuebytecount for tag in page.tags)
+        if read > TAGS_BYTES:
+            raise ValueError("tags of more than can be kept")
+        yield Entry(
+            (int(page.imagelength), int(page.imagewidth)), int(page.subfiletype), partial(pages.__getitem__, number)
+        )
 
 
-def _size(page: TiffPage) -> tuple[int, int]:
-    return int(page.imagelength), int(page.imagewidth)
+def _with_mask(page: Entry, others: list[Entry]) -> Chosen:
+    """A page and its mask, which GDAL writes behind it, before the next image, as a page of the same size."""
+    own = takewhile(lambda other: not other.is_image, others)
+    masks = (other.load() for other in own if other.kind & (MASK | REDUCED) == MASK and other.size == page.size)
+    return Chosen(page.load(), next(masks, None))
 
 
 def _page(name: str, page: TiffPage, nodata: float) -> Page:
@@ -96,41 +126,54 @@ def _page(name: str, page: TiffPage, nodata: float) -> Page:
         )
     if page.imagedepth != 1 or (page.is_tiled and page.tiledepth != 1):
         raise ImageError(f"{name}: a TIFF volume of depth {page.imagedepth}: save one of its planes")
-    height, width = _size(page)
-    part = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, height), width)
-    sizes = {"height": height, "width": width, "bands": page.samplesperpixel, "tile": min(part)}
-    for field, value in sizes.items():
-        if not 0 < value <= MAX_SIDE:
-            raise ImageError(f"{name}: {field}: expected 1 to {MAX_SIDE}, got {value}")
-    if page.is_tiled and math.prod(part) > PART_BYTES:
-        raise ImageError(f"{name}: expected tiles of at most {PART_BYTES >> 20} megapixels, got {part[0]}×{part[1]}")
-    separate = page.planarconfig == SEPARATE and page.samplesperpixel > 1
+    height, width, bands = int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel)
+    part = (page.tilelength, page.tilewidth) if page.is_tiled else (max(1, min(page.rowsperstrip, height)), width)
+    dtype = stored_dtype(page).newbyteorder(page.parent.byteorder)
+    _check_sizes(name, (height, width, bands), part if page.is_tiled else (1, 1), dtype.itemsize)
+    separate = page.planarconfig == SEPARATE and bands > 1
     coding = Coding(
         compression,
-        stored_dtype(page).newbyteorder(page.parent.byteorder),
+        dtype,
         page.bitspersample,
-        1 if separate else page.samplesperpixel,
+        1 if separate else bands,
         int(page.predictor) if compression in WITH_PREDICTOR else 1,
         reversed=page.fillorder == LOWEST_FIRST,
         ycbcr=page.photometric == YCBCR,
         t4_options=int(page.tags.valueof(T4_OPTIONS, default=0)),
-        tables=bytes(page.jpegtables or b""),
+        tables=bytes_of(page.jpegtables or b""),
     )
     return Page(
-        name, height, width, page.samplesperpixel, part, page.is_tiled, separate,
+        name, height, width, bands, part, page.is_tiled, separate,
         tuple(page.dataoffsets), tuple(page.databytecounts), coding, nodata,
     )  # fmt: skip
+
+
+def _check_sizes(name: str, shape: tuple[int, int, int], tile: tuple[int, int], itemsize: int) -> None:
+    """Raise ImageError for sides and tiles that are empty or too large."""
+    bands = shape[2]
+    fields = ("height", "width", "bands", "tile's height", "tile's width")
+    for field, value in zip(fields, (*shape, *tile), strict=True):
+        most = MAX_BANDS if field == "bands" else MAX_SIDE
+        if not 0 < value <= most:
+            raise ImageError(f"{name}: {field}: expected 1 to {most}, got {value}")
+    if math.prod(tile) * bands * itemsize > PART_BYTES:
+        raise LimitError(
+            f"{name}: tile: expected at most {PART_BYTES >> 20} MiB, got {tile[0]}×{tile[1]} pixels of {bands} bands "
+            f"of {itemsize} bytes: save it with smaller tiles"
+        )
 
 
 def _picture(
     name: str, chosen: Chosen, read: Callable[[], BinaryIO], selection: Selection, notes: tuple[str, ...]
 ) -> Picture:
-    nodata = _nodata(chosen.page)
     try:
+        nodata = _nodata(chosen.page)
         page, meaning = _page(name, chosen.page, nodata or 0), interpretation(chosen.page)
         mask = _page(name, chosen.mask, 0) if chosen.mask is not None else None
     except ValueError as error:
-        raise ImageError(f"{name}: TIFF that holds {error}, which is not read: convert it to RGB or grey") from None
+        raise ImageError(
+            f"{name}: TIFF that holds {error}, which is not read: save it as RGB or grey of 8 or 16 bits"
+        ) from None
     orientation = int(chosen.page.tags.valueof(ORIENTATION, default=1))
     turns = orientation in range(2, 9)
 
@@ -138,7 +181,7 @@ def _picture(
         return TurnedRows(rows, page.height, orientation) if turns else rows
 
     def begin() -> SampleRows:
-        return turned(TiffRows(StoredRows(page, read), meaning))
+        return turned(TiffRows(name, StoredRows(page, read), meaning))
 
     def begin_valid() -> SampleRows:
         masked = StoredRows(mask, read) if mask is not None else None
@@ -147,9 +190,15 @@ def _picture(
     tested = _tested(page.bands, meaning.samples.alpha, selection.bands)
     partly = nodata is not None or mask is not None or page.coding.dtype.kind == "f"
     height, width = (page.width, page.height) if turns and orientation > 4 else (page.height, page.width)
+    whole = turns or page.part_bytes > PART_BYTES
+    if whole and page.bytes > WHOLE_BYTES:
+        raise LimitError(
+            f"{name}: expected at most {WHOLE_BYTES >> 20} MiB in one strip, or in a file that its Orientation turns, "
+            f"got {page.bytes >> 20}: save it as a tiled TIFF, upright"
+        )
     return Picture(
         name, height, width, meaning.samples, begin, selection.bands, begin_valid if partly else None,
-        is_whole=lambda: turns or page.part_bytes > PART_BYTES, notes=notes,
+        whole=whole, notes=notes,
     )  # fmt: skip
 
 
@@ -160,19 +209,16 @@ def _tested(stored: int, alpha: int | None, chosen: tuple[int, ...]) -> tuple[in
     return tuple(band for band in range(stored) if band != alpha)
 
 
-def _nodata(page: TiffPage) -> float | None:
+def _nodata(page: TiffPage) -> float | int | None:
     """The number that stands for no data, if the page can hold it."""
-    text = page.tags.valueof(GDAL_NODATA, default=None)
+    text, dtype = str(page.tags.valueof(GDAL_NODATA, default="")).strip("\0 "), stored_dtype(page)
     try:
-        value = float(str(text).strip("\0 "))
-    except ValueError:
+        value = float(text)
+        if dtype.kind == "f":
+            return value
+        number = int(text) if text.lstrip("+-").isdecimal() else int(value)
+    except (OverflowError, ValueError):  # no number, or NaN or infinity, which integers cannot be
         return None
-    dtype = page.dtype
-    if dtype is not None and dtype.kind == "f":
-        return value
-    if dtype is None or not value.is_integer():
-        return None
-    least, most = 0, (1 << page.bitspersample) - 1
-    if dtype.kind == "i":
-        least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
-    return value if least <= value <= most else None
+    limits = np.iinfo(dtype)
+    most = limits.max if dtype.kind == "i" else (1 << page.bitspersample) - 1
+    return number if value.is_integer() and limits.min <= number <= most else None

@@ -1,6 +1,6 @@
 """The tiles and strips of TIFF files, from bytes to numbers.
 
-Each is decoded to the size that its page says and no further, whatever its data claim. LZW, PackBits and CCITT go
+A tile is decoded to the size in its page's tags; data that claim more are refused. LZW, PackBits and CCITT go
 through libtiff, JPEG and WebP through their own libraries, all by way of libvips: these are hardened against hostile
 data. The rest is numpy's: byte order, predictors, and numbers of fewer bits than a byte, or of 12.
 """
@@ -22,8 +22,9 @@ LZW, PACKBITS = 5, 32773
 DEFLATE = (8, 32946)
 LZMA, ZSTANDARD = 34925, 50000
 CCITT = (2, 3, 4)
+UNCOMPRESSED = 1
 NAMES = {
-    1: "no",
+    UNCOMPRESSED: "no",
     **dict.fromkeys(CCITT, "CCITT"),
     LZW: "LZW",
     JPEG: "JPEG",
@@ -67,7 +68,7 @@ class Coding:
     ycbcr: bool = False
     t4_options: int = 0
     tables: bytes = b""
-    """What the JPEG data of all tiles have in common."""
+    """JPEGTables (tag 347): quantisation and Huffman tables of all tiles. Default: empty."""
 
     def __post_init__(self) -> None:
         """Refuse what has no decoder; raises ValueError that names it."""
@@ -86,7 +87,7 @@ class Coding:
         try:
             if self.compression in (JPEG, WEBP):
                 return self._picture(data, most, width)
-            row_bytes = -(-width * self.bands * self.bits // 8)
+            row_bytes = self.size(1, width)
             data = data.translate(REVERSED) if self.reversed else data
             if self.compression in DEFLATE:
                 stored = _inflated(data, most * row_bytes)
@@ -97,6 +98,10 @@ class Coding:
             return self._predicted(self._numbers(stored[: rows * row_bytes], rows, width))
         except (pyvips.Error, zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError):
             raise DamagedError from None
+
+    def size(self, rows: int, width: int) -> int:
+        """Bytes of so many pixels, uncompressed."""
+        return rows * -(-width * self.bands * self.bits // 8)
 
     def _picture(self, data: bytes, rows: int, width: int) -> Array:
         """JPEG and WebP, which say by themselves how many pixels they have: no more than a tile has."""

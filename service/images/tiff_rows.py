@@ -4,6 +4,8 @@ A tile that is damaged or cut short is an error; a tile that the file leaves out
 the file's nodata value, or 0.
 """
 
+import os
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -15,8 +17,11 @@ from numpy.typing import NDArray
 from service.errors import ImageError
 from service.images.photometric import Interpretation
 from service.images.picture import SampleRows
-from service.images.pixels import Array
-from service.images.tiff_codecs import NAMES, Coding, DamagedError
+from service.images.pixels import Array, blockwise
+from service.images.tiff_codecs import NAMES, UNCOMPRESSED, Coding, DamagedError
+
+MOST_TIMES, LEAST_BYTES = 2, 1 << 16
+"""Compressed data may be larger than what they hold, but not much."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,11 @@ class Page:
     """What tiles hold that the file leaves out."""
 
     @property
+    def bytes(self) -> int:
+        """Bytes of all numbers, once they are decoded."""
+        return self.height * self.width * self.bands * self.coding.dtype.itemsize
+
+    @property
     def part_bytes(self) -> int:
         """Bytes of one row of tiles, or of one strip, once it is decoded."""
         return self.part[0] * self.width * self.bands * self.coding.dtype.itemsize
@@ -55,7 +65,7 @@ class Page:
                 room = block[:, column * width : (column + 1) * width, bands]
                 try:
                     self._decode_into(room, file, (plane * down + row) * across + column)
-                except (DamagedError, IndexError, OverflowError, TypeError, ValueError):
+                except (DamagedError, IndexError, OSError, OverflowError, TypeError, ValueError, struct.error):
                     raise ImageError(
                         f"{self.name}: rows {first} to {first + rows - 1} of the TIFF file "
                         f"({NAMES[self.coding.compression]} compression) cannot be decoded: damaged or cut short"
@@ -65,15 +75,21 @@ class Page:
     def _decode_into(self, room: Array, file: BinaryIO, index: int) -> None:
         """Decode one tile or strip, of which the image may hold a part alone; raises what damage leads to."""
         offset, count = int(self.offsets[index]), int(self.counts[index])
-        if not count:
+        if not (offset or count):
             room[:] = self.nodata
             return
-        file.seek(offset)
-        data = file.read(count)
-        if len(data) < count:
-            raise DamagedError
         rows = self.part[0] if self.tiled else len(room)
-        part = self.coding.decode(data, rows, self.part[1], self.part[0])
+        size = self.coding.size(rows, self.part[1])
+        if self.coding.compression == UNCOMPRESSED:
+            count = size  # some writers leave it out, or say how large a whole strip would be
+        if not 0 < count <= MOST_TIMES * self.coding.size(*self.part) + LEAST_BYTES:
+            raise DamagedError
+        if offset + count > file.seek(0, os.SEEK_END):
+            raise DamagedError
+        file.seek(offset)
+        part = self.coding.decode(file.read(count), rows, self.part[1], self.part[0])
+        if part.shape[0] < room.shape[0] or part.shape[1] < room.shape[1]:
+            raise DamagedError
         room[:] = part[: room.shape[0], : room.shape[1]]
 
 
@@ -118,6 +134,7 @@ class StoredRows:
 class TiffRows:
     """A page's samples."""
 
+    name: str
     stored: SampleRows
     interpretation: Interpretation
 
@@ -127,8 +144,11 @@ class TiffRows:
         return self.stored.together
 
     def read(self, first: int, stop: int) -> Array:
-        """Rows [first, stop) as (rows, width, bands)."""
-        return self.interpretation.apply(self.stored.read(first, stop))
+        """Rows [first, stop) as (rows, width, bands); raises ImageError for numbers that have no meaning."""
+        try:
+            return blockwise(self.interpretation.apply, self.stored.read(first, stop))
+        except IndexError:
+            raise ImageError(f"{self.name}: expected numbers that its palette has, got larger ones") from None
 
 
 @dataclass(frozen=True)

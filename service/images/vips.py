@@ -73,9 +73,7 @@ def open_vips(name: str, load: Callable[..., pyvips.Image], selection: Selection
         with _said_as(name):
             return VipsRows(name, again())
 
-    return Picture(
-        name, header.height, header.width, samples, begin, selection.bands, is_whole=lambda: True, notes=notes
-    )
+    return Picture(name, header.height, header.width, samples, begin, selection.bands, whole=True, notes=notes)
 
 
 def _samples(image: pyvips.Image) -> Samples:

@@ -138,7 +138,7 @@ def test_table(image: Path) -> None:
     """Without --json a table shows the highest averages."""
     text = score(image, "--top", 2).stdout
     assert "image.png" in text
-    assert "3×6 windows of 70×70, 8 pixels apart" in text
+    assert "3×6 windows (rows×columns) of 70×70 pixels (height×width), 8 apart" in text
     assert "background" in text
 
 
@@ -249,7 +249,11 @@ def test_bad_images(tmp_path: Path, kind: str) -> None:
         (["--model", "digits", "--border", "none"], 2, "--border"),
         (["--model", "digits", "--roi", "1,2,3"], 2, "expected x,y,width,height in pixels, got '1,2,3'"),
         (["--model", "digits", "--roi", "0,0,0,9"], 2, "expected x,y,width,height"),
-        (["--model", "digits", "--roi", "0,0,400,90"], 3, "region: expected pixels inside the image of 111×90"),
+        (
+            ["--model", "digits", "--roi", "0,0,400,90"],
+            3,
+            "region: expected pixels inside the image of 90×111 (height×width)",
+        ),
         (["--model", "digits", "--roi", "0,0,60,90"], 3, "region: horizontally, expected a region that holds a window"),
         (["--model", "digits", "--scales", "0x"], 2, "expected pixels of the shorter side, 384, or a factor, 0.5x"),
         (["--model", "digits", "--scales", "90,,80"], 2, "expected pixels of the shorter side"),

@@ -20,6 +20,7 @@ from client.heatmap.layout import LONGEST, SHORTEST, Box, layout_of
 from client.heatmap.outlines import outlines
 from protos import scoring_pb2
 
+WHOLE = scoring_pb2.ImageInfo()
 OPTIONS = scoring_pb2.ScoreOptions()
 
 
@@ -198,10 +199,10 @@ def test_backdrops(tmp_path: Path, kind: str) -> None:
         np.save(path, np.stack([pixels] * 3, -1))
     else:
         path.write_bytes({"png": png, "turned": turned, "tif": lambda one: encode(one, ".tif")}[kind](pixels))
-    whole = backdrop(path, OPTIONS, (400, 240))
+    whole = backdrop(path, OPTIONS, WHOLE, (400, 240))
     assert_allclose(whole[:, 8:-8], (np.arange(8, 392) / 2)[None].repeat(240, 0), atol=2)
     region = scoring_pb2.ScoreOptions(region=scoring_pb2.Region(x=50, y=20, width=100, height=50))
-    part = backdrop(path, region, (100, 50))
+    part = backdrop(path, region, WHOLE, (100, 50))
     assert_allclose(part, np.arange(50, 150)[None].repeat(50, 0), atol=2)
 
 
@@ -209,7 +210,7 @@ def test_backdrops_of_other_widths_are_stretched(tmp_path: Path) -> None:
     """Reflectances of a few thousand in 16 bits are no black image."""
     path = tmp_path / "image.tif"
     path.write_bytes(encode((noise(60, 80, 1)[..., 0].astype(np.uint16) * 20), ".tif"))
-    grey = backdrop(path, OPTIONS, (160, 120))
+    grey = backdrop(path, OPTIONS, WHOLE, (160, 120))
     assert grey.shape == (120, 160)
     assert grey.std() > 40
 
@@ -222,4 +223,4 @@ def test_backdrops_of_what_cannot_be_read_are_white(tmp_path: Path, name: str) -
     (tmp_path / "folder").mkdir()
     if name == "pipe":
         os.mkfifo(path)
-    assert_array_equal(backdrop(path, OPTIONS, (7, 5)), np.full((5, 7), 255))
+    assert_array_equal(backdrop(path, OPTIONS, WHOLE, (7, 5)), np.full((5, 7), 255))

@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "text.png": b"no image",
         "a\nb.png": b"no image",
         "cut.jpg": encode(noise(200, 200, 3), ".jpg")[:-2000],
-        "other.png": png(noise(99, 120, 1)),
+        "other.png": png(noise(90, 120, 1)),
         "black.png": png(np.zeros((100, 120, 1), np.uint8)),
     }
     for name, data in files.items():
@@ -93,12 +93,16 @@ MISTAKES: dict[str, Case] = {
     "odd name": of_image("a\nb.png", "a?b.png: not a whole JPEG, PNG, WebP or TIFF image"),
     "cut short": of_image("cut.jpg", "cut.jpg: not a whole"),
     "missing": of_image("gone.png", "gone.png: cannot be read: No such file or directory"),
-    "small": of_image("small.png", "small.png: expected at least the model's window of 70×70 pixels, got 120×50"),
+    "small": of_image(
+        "small.png", "small.png: expected at least the model's window of 70×70 pixels (height×width), got 50×120"
+    ),
     "small array": of_image("small.npy", "small.npy: expected at least the model's window of 70×70"),
     "bands": of_image("bands.npy", "7 bands"),
-    "region": of_image("good.png", "region: expected pixels inside the image of 120×100", region=REGION),
+    "region": of_image("good.png", "region: expected pixels inside the image of 100×120 (height×width)", region=REGION),
     "small scale": of_image("good.png", "scales: expected at least the model's window", scales=[Scale(factor=0.1)]),
-    "mask's size": of_image("good.png", "mask: expected the image's 120×100", mask_image=Image(path="other.png")),
+    "mask's size": of_image(
+        "good.png", "mask: expected the image's 100×120 pixels (height×width)", mask_image=Image(path="other.png")
+    ),
     "empty mask": of_image("good.png", "mask: expected a window to be scored", mask_image=Image(path="black.png")),
     "no mask": of_image("good.png", "text.png: not a whole", mask_image=Image(path="text.png")),
 }

@@ -126,7 +126,7 @@ def test_existing_versions_are_kept_unless_forced(tmp_path: Path) -> None:
         (["--preprocess", "vgg"], 3, "expected imagenet, caffe, unit, none or a JSON file, got 'vgg'"),
         (["--preprocess", "{folder}/bad.json"], 3, "bad.json: mean.1"),
         (["--preprocess", "{folder}/two.json"], 3, "expected mean for 3 channels, got 2"),
-        (["--images", "{folder}/empty"], 3, "expected JPEG, PNG, WebP or TIFF files, got none"),
+        (["--images", "{folder}/empty"], 3, "expected JPEG, PNG, WebP, TIFF or .npy files, got none"),
         (["--window", "32x32"], 3, "c.weight: expected shape"),
         (["--window", "0"], 2, "expected pixels"),
         (["--window", "-5"], 2, "expected pixels"),

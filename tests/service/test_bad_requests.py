@@ -61,11 +61,15 @@ def bad_requests() -> dict[str, tuple[scoring_pb2.ScoreRequest, grpc.StatusCode,
             invalid,
             "grid: 1492×1492 cells of 11 classes are 93.4 MiB, expected at most 64.0",
         ),
-        "raw-dtype": (raw(dtype="float32"), invalid, "image.raw.dtype: expected uint8 or uint16, got 'float32'"),
+        "raw-dtype": (
+            raw(dtype="float64"),
+            invalid,
+            "image.raw.dtype: expected uint8, uint16, int16, float32, got 'float64'",
+        ),
         "raw-data": (raw(data=bytes(6399)), invalid, "image.raw.data: expected 6400 bytes, got 6399"),
         "raw-nothing": (raw(height=0, data=b""), invalid, "image.raw.height: expected 1 to"),
         "raw-huge": (raw(height=4_000_000_000, width=4_000_000_000), invalid, "image.raw.height: expected 1 to"),
-        "raw-bands": (raw(channels=7, data=bytes(44800)), invalid, "expected 1 or 3 bands and perhaps alpha, got 7"),
+        "raw-bands": (raw(channels=7, data=bytes(44800)), invalid, "expected the model's 1 band, got 7 bands of uint8"),
     }
 
 
@@ -123,9 +127,13 @@ def test_messages_do_not_mix(server: Server) -> None:
     with ThreadPoolExecutor(12) as pool:
         got = set(pool.map(work, range(200)))
     assert {
-        (name, f"{name}: {said}")
+        (name, f"{name}: not a whole {kind}")
         for name in files
-        for said in ["not a whole JPEG, PNG, WebP or TIFF image: damaged, cut short, or something else"]
+        for kind in [
+            "TIFF image: its directory is damaged or cut short"
+            if name == "tiff"
+            else "JPEG, PNG, WebP or TIFF image: damaged, cut short, or something else"
+        ]
     } == got
 
 

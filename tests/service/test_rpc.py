@@ -22,7 +22,7 @@ from grpc_status import rpc_status
 from pictures import encode, noise, png
 from servers import Server, occupied, running
 
-from client import Client, RequestError, UnavailableError
+from client import Client, ImageError, RequestError, UnavailableError
 from client.answer import Answer
 from client.local import LocalScorer
 from protos import scoring_pb2
@@ -169,14 +169,19 @@ def server_models(server: Server) -> str:
 
 
 def test_raw_pixels(client: Client) -> None:
-    """An array answers as the PNG of it does, 8 or 16 bits, grey, RGB or with alpha."""
-    for channels in (1, 3, 4):
+    """An array answers as the PNG of it does, 8 or 16 bits, grey or RGB; a fourth channel is not alpha."""
+    for channels in (1, 3):
         pixels = noise(80, 95, channels)
         expected = client.score(png(pixels), model="unpadded").average
         np.testing.assert_array_equal(expected, client.score(pixels, model="unpadded").average)
         deep = pixels.astype(np.uint16) * 257
         expected = client.score(png(deep), model="unpadded").average
         np.testing.assert_array_equal(expected, client.score(deep, model="unpadded").average)
+    four = noise(80, 95, 4)
+    with pytest.raises(ImageError, match=r"expected the model's 3 bands, got 4 bands of uint8, .* --bands 1,2,3"):
+        client.score(four, model="unpadded")
+    chosen = client.score(four, model="unpadded", bands=[1, 2, 3]).average
+    np.testing.assert_array_equal(client.score(four[..., :3].copy(), model="unpadded").average, chosen)
     flat = noise(80, 95, 1)[..., 0]
     np.testing.assert_array_equal(
         client.score(flat, model="digits").average, client.score(png(flat), model="digits").average

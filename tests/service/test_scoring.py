@@ -152,7 +152,7 @@ def test_window_sized_image(tmp_path: Path, convert: Convert) -> None:
     """An image of exactly one window has one cell; one pixel less is refused."""
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED)))
     assert scored(scorer.plan(open_bytes(png(noise(22, 26, 3)), name="i"), request("unpadded"))).shape == (1, 1, 5)
-    with pytest.raises(ImageError, match="26×22 pixels, got 25×22"):
+    with pytest.raises(ImageError, match=r"22×26 pixels \(height×width\), got 22×25"):
         scorer.plan(open_bytes(png(noise(22, 25, 3)), name="i"), request("unpadded"))
 
 
