@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +107,7 @@ def with_nodata() -> Picture:
     """An image that has data at its lower right alone."""
     pixels = noise(211, 307, 3)
     rows, valid = ArrayInMemory(pixels), ArrayInMemory(inside(slice(90, 211), slice(160, 307))[..., None])
-    return open_array("i", pixels.shape, "uint8", lambda: rows, begin_valid=lambda: valid)
+    return replace(open_array("i", pixels.shape, "uint8", lambda: rows), begin_valid=lambda: valid)
 
 
 def in_front() -> np.ndarray:
