@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from converter import convert as conversion
-from converter.sources.architecture import Architecture, Conv, Linear, MaxPool, load_architecture
+from converter.sources.architecture import (
+    Architecture,
+    Conv,
+    GlobalAvgPool,
+    Linear,
+    MaxPool,
+    load_architecture,
+)
 from converter.sources.read import read_source
 from protos import model_pb2
 from service.engine.repository import ModelRepository, StoredModel
@@ -38,6 +45,8 @@ def random_checkpoint(architecture: Architecture, path: Path, classes: int = 100
                 shape = (out, *sizes(layer, shape))
             case MaxPool():
                 shape = (shape[0], *sizes(layer, shape))
+            case GlobalAvgPool():
+                shape = shape[:1]
             case Linear():
                 tensors |= random_layer(layer.tensor_keys, (layer.out or classes, int(np.prod(shape))), rng)
                 shape = (layer.out or classes,)
@@ -57,10 +66,10 @@ def sizes(layer: Conv | MaxPool, shape: tuple[int, ...]) -> Iterator[int]:
     return ((size + 2 * layer.pad - layer.kernel) // layer.stride + 1 for size in shape[1:])
 
 
-def convert(arch: str, folder: Path, *, strides: tuple[int, ...] = ()) -> StoredModel:
+def convert(arch: str, folder: Path, *, strides: tuple[int, ...] = (), classes: int = 1000) -> StoredModel:
     """Convert a random network of a shipped architecture, or of a TOML file."""
     architecture = load_architecture(arch)
-    random_checkpoint(architecture, folder / "weights.safetensors")
+    random_checkpoint(architecture, folder / "weights.safetensors", classes)
     classifier = read_source(folder / "weights.safetensors", arch=arch, window=None)
     silent = conversion.Progress(step=lambda *_: None, advance=lambda: None)
     request = conversion.Request(folder / architecture.name / "1", strides=strides)

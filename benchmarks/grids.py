@@ -1,0 +1,128 @@
+"""How much a grid or a heatmap adds to the time of scoring a large image, in turn in one process.
+
+    python benchmarks/grids.py [--size 4096] [--stride 8] [--classes 1000] [--strides 16,8] [--rounds 5]
+    python benchmarks/grids.py --models DIR --model NAME [--size 4096] [--stride 8] [--rounds 5]
+
+Unless a converted model is named, a padded network with random weights is converted: window 224, native stride 32,
+receptive field 959 pixels and 390 million multiply-adds for a window, about those of EfficientNet-Lite0. A stride
+without a file of its own takes shifted passes; --strides converts files. In every round an image is scored with nothing
+written, with --grid and with --heatmap. The result is the median of each one's ratio to the first of its round.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyvips
+from dense_against_crops import convert
+
+from client.job import Job
+from client.local import LocalScorer
+from protos import scoring_pb2
+
+WIDE = """
+name = "wide"
+channels = 3
+window = [224, 224]
+preprocess = "imagenet"
+activation = "softmax"
+layers = [
+  { op = "conv", key = "a", out = 32, kernel = 3, stride = 2, pad = 1 }, { op = "relu" },
+  { op = "conv", key = "b", out = 56, kernel = 3, stride = 2, pad = 1 }, { op = "relu" },
+  { op = "conv", key = "c", out = 80, kernel = 3, stride = 2, pad = 1 }, { op = "relu" },
+  { op = "conv", key = "d", out = 112, kernel = 3, stride = 2, pad = 1 }, { op = "relu" },
+  { op = "conv", key = "e", out = 112, kernel = 5, pad = 2 }, { op = "relu" },
+  { op = "conv", key = "f", out = 112, kernel = 5, pad = 2 }, { op = "relu" },
+  { op = "conv", key = "g", out = 112, kernel = 5, pad = 2 }, { op = "relu" },
+  { op = "conv", key = "h", out = 136, kernel = 3, stride = 2, pad = 1 }, { op = "relu" },
+  { op = "conv", key = "i", out = 136, kernel = 5, pad = 2 }, { op = "relu" },
+  { op = "conv", key = "j", out = 136, kernel = 5, pad = 2 }, { op = "relu" },
+  { op = "conv", key = "k", out = 136, kernel = 5, pad = 2 }, { op = "relu" },
+  { op = "conv", key = "l", out = 136, kernel = 5, pad = 2 }, { op = "relu" },
+  { op = "globalavgpool" }, { op = "flatten" },
+  { op = "linear", key = "m" },
+]
+"""
+SHADES = {4: 45.0, 32: 30.0, 256: 12.0}
+"""Cells along the side of a random pattern, and its standard deviation in grey levels: finer ones are fainter."""
+GRAIN = 2.0
+"""Standard deviation of every pixel."""
+
+
+def photograph(side: int, path: Path) -> None:
+    """Write a square JPEG file with structures of every size, the finer the fainter, as photographs have them."""
+    rng = np.random.default_rng(1)
+    picture = rng.normal(128, GRAIN, (side, side, 3)).astype(np.float32)
+    for cells, deviation in SHADES.items():
+        pattern = pyvips.Image.new_from_array(rng.normal(0, deviation, (cells, cells, 3)).astype(np.float32))
+        picture += pattern.resize(side / cells, kernel="linear").numpy()[:side, :side]
+    pyvips.Image.new_from_array(np.clip(picture, 0, 255).astype(np.uint8)).jpegsave(str(path), Q=90)
+
+
+def job(scorer: LocalScorer, model: str, stride: int, output: Path | None, *, plan_only: bool = False) -> Job:
+    """Return what the command runs for one output; the suffix says whether it is a heatmap."""
+    options = scoring_pb2.ScoreOptions(
+        mode=scoring_pb2.MODE_DENSE, stride=stride, grid=output is not None, plan_only=plan_only
+    )
+    request = scoring_pb2.ScoreRequest(model=model, options=options)
+    is_heatmap = output is not None and output.suffix == ".png"
+    grid, heatmap = (None, str(output)) if is_heatmap else (str(output) if output else None, None)
+    return Job(scorer, request, grid, heatmap, None, lambda: None)
+
+
+def seconds_of(job: Job, image: Path) -> float:
+    """Run it; returns how long it took."""
+    start = time.monotonic()
+    (document,) = job.run([image], quiet=True)
+    if "error" in document:
+        raise SystemExit(document["error"])
+    return time.monotonic() - start
+
+
+def made(folder: Path, strides: str, classes: int) -> str:
+    """Convert the network into a folder; returns its name."""
+    (folder / "wide.toml").write_text(WIDE, "utf-8")
+    files = tuple(map(int, strides.split(","))) if strides else ()
+    return convert(str(folder / "wide.toml"), folder, strides=files, classes=classes).name
+
+
+def main() -> None:
+    """Convert, warm up, measure in turn, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=4096, help="the image's height and width in pixels")
+    parser.add_argument("--stride", type=int, default=8, help="pixels between windows")
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--strides", default="", help="strides that the network has a file for, beside 32")
+    parser.add_argument("--models", type=Path, help="a folder of converted models, for --model")
+    parser.add_argument("--model", help="a model in it, in place of the network with random weights")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        model = arguments.model or made(folder, arguments.strides, arguments.classes)
+        scorer, image = LocalScorer(arguments.models if arguments.model else folder), folder / "image.jpg"
+        photograph(arguments.size, image)
+        outputs = {"nothing": None, "--grid": folder / "grid.npz", "--heatmap": folder / "heatmap.png"}
+        for name, output in outputs.items():
+            (document,) = job(scorer, model, arguments.stride, output, plan_only=True).run([image], quiet=True)
+            plan = document["plan"]
+            print(f"{name:>10} {plan['multiply_adds']:.4g} multiply-adds, {plan['bytes'] / 1e6:.0f} MB", flush=True)
+            seconds_of(job(scorer, model, 32, output), image)
+        seconds = {name: list[float]() for name in outputs}
+        for _ in range(arguments.rounds):
+            for name, output in outputs.items():
+                seconds[name].append(seconds_of(job(scorer, model, arguments.stride, output), image))
+                print(f"{name:>10} {seconds[name][-1]:7.2f} s", flush=True)
+        for name, times in seconds.items():
+            ratios = [one / none for one, none in zip(times, seconds["nothing"], strict=True)]
+            print(
+                f"{name:>10} {statistics.median(times):7.2f} s (median), {statistics.median(ratios):.3f} of nothing "
+                f"({min(ratios):.3f} to {max(ratios):.3f})"
+            )
+
+
+if __name__ == "__main__":
+    main()
