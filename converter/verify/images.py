@@ -168,9 +168,9 @@ def _read(file: Path, wanted: Wanted, take: Callable[[pyvips.Image], Any]) -> An
             source = pyvips.Source.new_from_descriptor(opened.fileno())
         tiff = file.suffix.lower() in (".tif", ".tiff")
         image = pyvips.Image.new_from_source(source, "", fail_on="warning" if tiff else "error").autorot()
-        if tiff:
-            _check_tiff(file, image)
         if wanted.photographic:
+            if tiff:
+                _check_tiff(file, image)
             return take(_photograph(file, image, wanted.channels))
         _check_values(file, wanted, image.bands, TYPES.get(image.format, image.format))
         return take(image)

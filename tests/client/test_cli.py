@@ -15,8 +15,6 @@ from conftest import ROOT
 from numpy.testing import assert_allclose, assert_array_equal
 from pictures import encode, noise, png
 
-from protos import __version__
-
 COMMAND = [sys.executable, "-c", "from client.cli import main; main()"]
 MODELS = ["--models", str(ROOT / "models"), "--model", "digits"]
 PAGE = ROOT / "models" / "digits" / "page.png"
@@ -36,23 +34,6 @@ def image(tmp_path: Path) -> Path:
     path = tmp_path / "image.png"
     path.write_bytes(png(noise(90, 111, 1)))
     return path
-
-
-def test_versions(image: Path) -> None:
-    """`--version` alone prints the program's version; with a value, or behind the model's name, it is the model's."""
-    assert run("--version").stdout == f"fullconv-score {__version__}\n"
-    ways = (
-        ["digits/1"],
-        ["digits", "--version", "1"],
-        ["digits", "--model-version", "1"],
-        ["digits/1", "--version", "1"],
-    )
-    for way in ways:
-        result = run(image, "--json", "--models", ROOT / "models", "--model", *way)
-        assert json.loads(result.stdout)["version"] == "1"
-    other = run(image, "--models", ROOT / "models", "--model", "digits/1", "--version", "2")
-    assert other.returncode == 2
-    assert "expected one version, got 'digits/1' and '2'" in other.stderr
 
 
 def test_json_document() -> None:

@@ -1,16 +1,18 @@
 """Networks that take an image's own values: the certificate is measured on images that hold them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from conftest import convert_into
+from conftest import ROOT, convert_into
 from networks import Network, make_network
 from pictures import noise
 
 from converter.errors import SourceError
+from converter.verify.images import Wanted, given_images
 
 TOML = """
 name = "reflectance"
@@ -88,3 +90,11 @@ def test_other_values_are_refused(network: Network, tmp_path: Path, pixels: np.n
     with pytest.raises(SourceError, match=got):
         certificate(network, tmp_path, "uint16", tmp_path / "images")
     assert not (tmp_path / "models/reflectance/1").exists()
+
+
+@pytest.mark.parametrize("name", ["ycbcr_444_raw", "rgb_nir_unspecified", "reduced_first", "rgb_zstd", "cielab_8bit"])
+def test_photographs_that_would_be_misread_are_refused(name: str, tmp_path: Path) -> None:
+    """A certificate is not measured on colours that a TIFF file does not have."""
+    shutil.copy(ROOT / "tests/data/images" / f"{name}.tif", tmp_path)
+    with pytest.raises(SourceError, match=f"{name}.tif: "):
+        given_images(tmp_path, Wanted(3), (8, 8))[0][0].read(slice(0, 8), slice(0, 8))

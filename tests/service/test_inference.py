@@ -85,7 +85,7 @@ def test_bands_are_chosen(server: Server) -> None:
     (chosen,) = infer(server, request(four, bands="3")).raw_output_contents
     (alone,) = infer(server, request(four[..., 2:3].copy())).raw_output_contents
     assert chosen == alone
-    with pytest.raises(grpc.RpcError, match="expected the model's 1 bands, got 4 bands of uint8"):
+    with pytest.raises(grpc.RpcError, match="expected the model's 1 band, got 4 bands of uint8"):
         infer(server, request(four))
 
 
