@@ -140,18 +140,21 @@ def tifffile_of(pixels: np.ndarray, **options: object) -> bytes:
     return file.getvalue()
 
 
-def test_planes_of_jpeg_ycbcr_are_converted() -> None:
-    """JPEG whose bands lie apart leaves Y, Cb and Cr as they are, so that they are converted here."""
+@pytest.mark.parametrize("sampling", [(1, 1), None], ids=["whole", "default"])
+def test_planes_of_jpeg_ycbcr_are_not_taken_for_rgb(sampling: tuple[int, int] | None) -> None:
+    """JPEG whose bands lie apart holds Y, Cb and Cr: they are converted, or refused where TIFF's default subsamples."""
     ycbcr = np.tile(np.array([87, 129, 208], np.uint8), (16, 16, 1))
     file = BytesIO()
+    tags = [(530, 3, 2, sampling, True)] if sampling else []
     options = {"compression": "jpeg", "compressionargs": {"level": 100}, "planarconfig": "separate"}
-    tifffile.imwrite(file, np.moveaxis(ycbcr, -1, 0), photometric="rgb", metadata=None, **options)
+    tifffile.imwrite(file, np.moveaxis(ycbcr, -1, 0), photometric="rgb", metadata=None, extratags=tags, **options)
     data = bytearray(file.getvalue())
     with tifffile.TiffFile(BytesIO(data)) as written:
         at = written.pages[0].tags[262].valueoffset
     data[at : at + 2] = (6).to_bytes(2, "little")
-    tags = tifffile.TiffFile(BytesIO(data)).pages[0].tags
-    assert 530 not in tags  # TIFF's default is subsampled by two, which planes apart are not
+    if sampling:
+        assert np.abs(pixels_of(bytes(data), RGB).astype(int) - [199, 30, 89]).max() <= 4
+        return
     with pytest.raises(ImageError, match="YCbCr whose colours are stored at a lower resolution"):
         pixels_of(bytes(data), RGB)
 
