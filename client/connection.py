@@ -126,7 +126,7 @@ def channels(
 def error_of(server: str, code: grpc.StatusCode, details: str, reason: str = "") -> ScoringError:
     """A status as an error; the server's message is for people already.
 
-    The reason says whose fault it is; where there is none, as from an older server, the code does.
+    The reason says whose fault it is. A status without a reason, from an older server, is judged by its code.
     """
     if reason in KINDS:
         return KINDS[reason](details)

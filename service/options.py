@@ -83,7 +83,7 @@ class Options:
 
 
 def selection(asked: scoring_pb2.ScoreOptions) -> Selection:
-    """The page and bands that are scored; raises OptionError for bands that are none."""
+    """The page and bands that are scored; raises OptionError for band numbers below 1, or too many."""
     if len(asked.bands) > MAX_BANDS or 0 in asked.bands:
         got = ",".join(map(str, asked.bands[:10]))
         raise OptionError(f"bands: expected at most {MAX_BANDS} numbers, counted from 1, got {got}")

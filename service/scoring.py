@@ -87,7 +87,7 @@ class Scorer:
         """Plan how to score a picture of at most so many pixels; the request's own image is not looked at.
 
         Raises an error of `service.errors` if the picture or an option cannot be used. The engine runs
-        the tiles: this thread, unless told.
+        the tiles. Default: the calling thread.
         """
         return self._run(picture, self._resolved(request), engine, pixels)
 

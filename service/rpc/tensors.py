@@ -28,10 +28,10 @@ CONTENTS = {
 }
 MOST_IMAGES = 256
 MOST_NUMBERS = 1 << 20
-"""Of a tensor that is not raw: they are slow to read."""
+"""Largest number of elements in typed contents, which are slow to read. Larger tensors must be raw."""
 CLASSIFICATION = "classification"
 IGNORED = {"triton_enable_empty_final_response", "binary_data_output", "sequence_id", "sequence_start", "sequence_end"}
-"""What clients send that changes nothing here: every request has one answer, and none belongs to another."""
+"""Parameters that clients send and that have no effect: each request has one answer, and there are no sequences."""
 
 MODES = {"auto": scoring_pb2.MODE_AUTO, "dense": scoring_pb2.MODE_DENSE, "crops": scoring_pb2.MODE_CROPS}
 BORDERS = {"lattice": scoring_pb2.BORDER_LATTICE, "anchor": scoring_pb2.BORDER_ANCHOR}
