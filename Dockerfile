@@ -6,7 +6,7 @@ RUN python -m pip install --no-cache-dir --no-compile --require-hashes --target 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --no-create-home fullconv && install --directory --owner fullconv /spool
 COPY --from=packages /opt/site /opt/site
-COPY protos /opt/fullconv/protos
+COPY fullconv /opt/fullconv/fullconv
 COPY service /opt/fullconv/service
 ENV PYTHONPATH=/opt/fullconv:/opt/site PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 \
     GRPC_VERBOSITY=NONE

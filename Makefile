@@ -4,9 +4,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := $(CURDIR)/$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 LOCKS := base build clients dev image perf
-PROTOS := protos/caffe.proto protos/model.proto protos/open_inference.proto protos/scoring.proto
+STUBS := fullconv/protos
+PROTOS := $(addprefix $(STUBS)/,caffe.proto model.proto open_inference.proto scoring.proto)
 MODELS := build/models
-CHECKED := converter service client protos tests benchmarks models
+CHECKED := converter service fullconv protos tests benchmarks models
 
 .PHONY: demo test check serve lock proto clean
 .DELETE_ON_ERROR:
@@ -26,10 +27,10 @@ check: .venv/dev  ## format, lint, types, stubs, proto contract, locks
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/mypy
-	@rm -rf build/check && mkdir -p build/check/protos build/check/requirements
+	@rm -rf build/check && mkdir -p build/check/requirements
 	$(call generate,build/check)
-	$(BIN)/python -m protos.contract --check
-	@for stub in protos/*_pb2*.py*; do cmp $$stub build/check/$$stub || { echo "$$stub is stale: make proto"; exit 1; }; done
+	$(BIN)/python protos/contract.py --check
+	@for stub in $(STUBS)/*_pb2*.py*; do cmp $$stub build/check/$$stub || { echo "$$stub is stale: make proto"; exit 1; }; done
 	@cp pyproject.toml build/check/ && cp requirements/*.txt build/check/requirements/
 	$(call compile,build/check)
 	@for lock in $(LOCKS); do cmp requirements/$$lock.txt build/check/requirements/$$lock.txt || \
@@ -43,14 +44,14 @@ lock: .venv/dev  ## bring requirements/ in line with pyproject.toml; UPGRADE=1 t
 
 proto: .venv/dev  ## generate the stubs, and add new fields to the contract
 	$(call generate,.)
-	$(BIN)/python -m protos.contract
+	$(BIN)/python protos/contract.py
 
 clean:
 	rm -rf .venv build
 
 define generate
-$(BIN)/python -m grpc_tools.protoc -I . --python_out=$(1) --pyi_out=$(1) $(PROTOS)
-$(BIN)/python -m grpc_tools.protoc -I . --grpc_python_out=$(1) protos/scoring.proto
+$(BIN)/python -m grpc_tools.protoc -I $(STUBS)=protos --python_out=$(1) --pyi_out=$(1) $(PROTOS)
+$(BIN)/python -m grpc_tools.protoc -I $(STUBS)=protos --grpc_python_out=$(1) $(STUBS)/scoring.proto
 endef
 
 define compile

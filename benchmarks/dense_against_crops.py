@@ -28,7 +28,7 @@ from converter.sources.architecture import (
     load_architecture,
 )
 from converter.sources.read import read_source
-from protos import model_pb2
+from fullconv.protos import model_pb2
 from service.engine.repository import ModelRepository, StoredModel
 
 

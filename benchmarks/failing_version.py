@@ -19,7 +19,7 @@ import numpy as np
 from latency import MODELS, served
 from soak import usage
 
-from client import Client
+from fullconv import Client
 from service.rpc.server import REST_SECONDS
 
 SIDE, WINDOW = 2048, 70

@@ -38,7 +38,7 @@ from converter import convert as conversion
 from converter.errors import ConversionError
 from converter.sources.checkpoint import read_checkpoint
 from converter.sources.read import read_source
-from protos import caffe_pb2
+from fullconv.protos import caffe_pb2
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"

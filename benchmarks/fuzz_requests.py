@@ -23,12 +23,12 @@ from latency import MODELS, served
 from mutations import fields_of, flip_bits, move, set_bytes, set_number, set_varint, splice, truncate
 from soak import at_rest
 
-from client import Client
-from client.images import message_of
-from client.options import Options, options_message
-from client.retries import STATUS_LOST
-from protos import open_inference_pb2 as oip
-from protos import scoring_pb2
+from fullconv import Client
+from fullconv.images import message_of
+from fullconv.options import Options, options_message
+from fullconv.protos import open_inference_pb2 as oip
+from fullconv.protos import scoring_pb2
+from fullconv.remote.retries import STATUS_LOST
 
 SCORING, INFERENCE = "/fullconv.v1.Scoring/", "/inference.GRPCInferenceService/"
 BLIND = [flip_bits, set_bytes, set_number, truncate, splice, move, set_varint]

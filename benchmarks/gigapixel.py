@@ -23,12 +23,12 @@ from pathlib import Path
 
 import pyvips
 
-from client.grid import grid_file
-from client.job import Scorer
-from client.large import LargeRun, unwatched
-from client.local import LocalScorer
-from client.remote import Client
-from protos import scoring_pb2
+from fullconv.command.job import Scorer
+from fullconv.grid_file import grid_file
+from fullconv.protos import scoring_pb2
+from fullconv.remote.client import Client
+from fullconv.remote.large import LargeRun, unwatched
+from service.local import LocalScorer
 
 DIGITS = Path(__file__).parents[1] / "models" / "digits"
 PIXELS_A_RUN = 1 << 26

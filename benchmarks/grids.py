@@ -19,9 +19,9 @@ import numpy as np
 import pyvips
 from dense_against_crops import convert
 
-from client.job import Job
-from client.local import LocalScorer
-from protos import scoring_pb2
+from fullconv.command.job import Job
+from fullconv.protos import scoring_pb2
+from service.local import LocalScorer
 
 WIDE = """
 name = "wide"

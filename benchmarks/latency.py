@@ -29,8 +29,8 @@ import numpy as np
 from dense_against_crops import convert
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from client import Client, ScoringError
-from protos import scoring_pb2
+from fullconv import Client, ScoringError
+from fullconv.protos import scoring_pb2
 
 MODELS = Path(__file__).parent.parent / "models"
 MESSAGE = 62 << 20

@@ -26,11 +26,11 @@ import grpc
 import numpy as np
 import pyvips
 
-from client import Client, ImageError, Security, UnavailableError
-from client.images import message_of
-from client.options import Options, options_message
-from protos import open_inference_pb2 as oip
-from protos import scoring_pb2
+from fullconv import Client, ImageError, Security, UnavailableError
+from fullconv.images import message_of
+from fullconv.options import Options, options_message
+from fullconv.protos import open_inference_pb2 as oip
+from fullconv.protos import scoring_pb2
 from service.errors import ServiceError
 from service.scoring import Scorer, whole
 

@@ -18,7 +18,7 @@ import numpy as np
 from dense_against_crops import convert
 from numpy.typing import NDArray
 
-from protos import model_pb2, scoring_pb2
+from fullconv.protos import model_pb2, scoring_pb2
 from service.answer import describe
 from service.engine.repository import StoredModel
 from service.images.arrays import ArrayInMemory, open_array

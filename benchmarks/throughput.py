@@ -20,8 +20,8 @@ import numpy as np
 import pyvips
 from latency import repository, served
 
-from client.images import message_of
-from protos import scoring_pb2
+from fullconv.images import message_of
+from fullconv.protos import scoring_pb2
 from service.scoring import Scorer
 
 BATCHES = (1, 2, 4, 8, 16, 32)

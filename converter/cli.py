@@ -19,8 +19,8 @@ from converter.errors import ConversionError
 from converter.report import Report
 from converter.sources.read import read_source
 from converter.writer import check_outside, check_target
-from protos import __version__
-from protos.spec import NAME, VERSION
+from fullconv import __version__
+from fullconv.common.model_files import NAME, VERSION
 
 STRIDE = re.compile(r"[1-9][0-9]{0,4}")
 WINDOW = re.compile(r"([0-9]{1,4})(?:x([0-9]{1,4}))?")

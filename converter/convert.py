@@ -40,8 +40,8 @@ from converter.verify.networks import ConvertedNetwork, CropsNetwork, Network, S
 from converter.verify.parity import check_agreement, measure
 from converter.verify.sampling import Budget
 from converter.writer import staging
-from protos import model_pb2
-from protos.spec import LABELS, REPORT, WEIGHTS
+from fullconv.common.model_files import LABELS, REPORT, WEIGHTS
+from fullconv.protos import model_pb2
 
 SOURCE_WEIGHTS = "source.data"
 FULL = "fp32"

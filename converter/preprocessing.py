@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from converter.errors import SourceError
 from converter.validation import first_problem
-from protos import model_pb2
+from fullconv.protos import model_pb2
 
 LARGEST = {"uint8": 255, "uint16": 65535, "float32": 1}
 """The largest value that preprocessing must be able to take."""

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from converter.graph.lift import Rewrite
 from converter.verdict import precision_verdict, recommendation, verdict
-from protos import model_pb2
+from fullconv.protos import model_pb2
 
 
 @dataclass(frozen=True)

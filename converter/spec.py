@@ -12,8 +12,8 @@ from converter.graph.geometry import Axis
 from converter.graph.strides import Variant
 from converter.runtime import one_line
 from converter.sources.classifier import Classifier
-from protos import model_pb2
-from protos.spec import SPEC_KEY, SPEC_VERSION
+from fullconv.common.model_files import SPEC_KEY, SPEC_VERSION
+from fullconv.protos import model_pb2
 
 KINDS = {"softmax": "logits-softmax", "sigmoid": "logits-sigmoid", "none": "raw"}
 """What `--activation` makes of scores whose network ends in no activation."""

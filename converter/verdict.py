@@ -1,7 +1,7 @@
 """A certificate in words: what was seen, on how many windows, and why dense and crops differ."""
 
-from protos import model_pb2
-from protos.certificate import agreement, is_warning, overall, sentence
+from fullconv.common.certificate import agreement, is_warning, overall, sentence
+from fullconv.protos import model_pb2
 
 
 def verdict(spec: model_pb2.ModelSpec, position: int) -> str:

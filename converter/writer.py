@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from converter.errors import OutputError
-from protos.spec import LABELS, MODEL, REPORT, STRIDE_MODEL, WEIGHTS
+from fullconv.common.model_files import LABELS, MODEL, REPORT, STRIDE_MODEL, WEIGHTS
 
 WRITTEN = re.compile(
     "|".join(map(re.escape, (MODEL, STRIDE_MODEL, WEIGHTS, LABELS, REPORT))).replace(re.escape("{}"), "[0-9]+")

@@ -1,6 +1,6 @@
 """The proto files' contract: fields are only ever added.
 
-`protos/contract.txt` lists every field, its number and its type. `python -m protos.contract` adds the new ones and
+`protos/contract.txt` lists every field, its number and its type. `python protos/contract.py` adds the new ones and
 refuses if one that is listed has gone or changed; `--check` also refuses if one is not listed yet.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 
-from protos import model_pb2, open_inference_pb2, scoring_pb2
+from fullconv.protos import model_pb2, open_inference_pb2, scoring_pb2
 
 CONTRACT = Path(__file__).with_name("contract.txt")
 FILES = (model_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR, scoring_pb2.DESCRIPTOR)

@@ -2,8 +2,8 @@
 
 from functools import lru_cache
 
-from protos import model_pb2, scoring_pb2
-from protos.certificate import is_warning, overall, sentence
+from fullconv.common.certificate import is_warning, overall, sentence
+from fullconv.protos import model_pb2, scoring_pb2
 from service.engine.repository import StoredModel
 from service.modes import crops_multiply_adds
 from service.options import Options

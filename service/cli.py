@@ -8,7 +8,7 @@ import typer
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC reads it as it is imported; its lines would be no JSON
 
-from protos import __version__
+from fullconv import __version__
 from service.engine.session import check_provider
 from service.log import log_to_stderr
 from service.rpc.access import TokenFileError

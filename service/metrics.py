@@ -9,7 +9,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
-from protos import __version__, scoring_pb2
+from fullconv import __version__
+from fullconv.protos import scoring_pb2
 from service.admission import Admission
 from service.engine.registry import Event, Registry
 from service.engine.scheduler import Scheduler

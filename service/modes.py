@@ -15,7 +15,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from protos import model_pb2
+from fullconv.protos import model_pb2
 from service.dense.axis import AxisLattice
 from service.dense.cost import Cost
 from service.dense.tiles import AxisTile, Network, TilePlan

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.engine.repository import StoredModel
 from service.errors import NotFoundError, OptionError
 from service.images.picture import MAX_BANDS, Selection

@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.dense.axis import AxisLattice
 from service.dense.tiles import TilePlan, plan_tiles
 from service.engine.engine import AHEAD

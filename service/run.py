@@ -15,7 +15,7 @@ from itertools import chain, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.answer import classes
 from service.dense.reducers import Mean, highest, probabilities
 from service.dense.tiles import AxisBand, AxisTile

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from protos import model_pb2, scoring_pb2
+from fullconv.protos import model_pb2, scoring_pb2
 from service.answer import describe
 from service.engine.engine import Engine, Inline
 from service.engine.registry import Registry, Served

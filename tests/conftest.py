@@ -1,4 +1,4 @@
-"""What every test may ask for."""
+"""Fixtures for every test."""
 
 import importlib
 from collections.abc import Callable
@@ -7,13 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from networks import Network
-
-from converter import convert as conversion
-from converter.sources.read import read_source
-
-ROOT = Path(__file__).parents[1]
-SILENT = conversion.Progress(step=lambda _, __: None, advance=lambda: None)
+from support.conversion import convert_into
+from support.paths import ROOT
 
 
 @pytest.fixture
@@ -29,11 +24,3 @@ def keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def convert(tmp_path: Path) -> Callable[..., Path]:
     """Convert a network into a model repository of its own, and return the repository."""
     return partial(convert_into, tmp_path / "models")
-
-
-def convert_into(models: Path, network: Network, **options: object) -> Path:
-    """Convert a network into a model repository, under its own name; returns the repository."""
-    classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
-    target = models / network.architecture.name / "1"
-    conversion.convert(classifier, conversion.Request(target, windows=8, **options), SILENT)
-    return models

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-import reference
-from conftest import ROOT, SILENT
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
+from support import reference
+from support.conversion import SILENT
+from support.paths import ROOT
 
 from converter import convert as conversion
 from converter.preprocessing import load_preprocessing
@@ -19,7 +20,7 @@ from converter.runtime import session
 from converter.sources.architecture import load_architecture
 from converter.sources.checkpoint import sha256
 from converter.sources.read import read_source
-from protos import model_pb2, scoring_pb2
+from fullconv.protos import model_pb2, scoring_pb2
 from service.images.encoded import open_file
 from service.scoring import Scorer
 

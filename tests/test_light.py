@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import light
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from support import light
 
 SMALL = ["densenet121", "inception_v1", "inception_v2", "shufflenet", "squeezenet"]
 

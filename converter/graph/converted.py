@@ -10,7 +10,7 @@ from converter.errors import UnsupportedError
 from converter.graph.geometry import Plane
 from converter.graph.lift import Rewrite
 from converter.graph.operators import MOVEMENT
-from protos import model_pb2
+from fullconv.protos import model_pb2
 
 SCORES = "scores"
 PASSED_THROUGH = MOVEMENT | {"Cast", "Clip"}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from converter.graph.geometry import Plane, ints, planes, weights_of
-from protos import model_pb2
+from fullconv.protos import model_pb2
 
 FLOAT_BYTES = 4
 

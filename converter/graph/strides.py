@@ -23,8 +23,8 @@ from converter.graph.cost import dense_cost
 from converter.graph.geometry import Axis, Plane, constant_of, extend, ints, kernel_of, of_image, planes
 from converter.graph.operators import WINDOWED
 from converter.graph.padding import float_of, keep_apart
-from protos import model_pb2
-from protos.spec import MODEL, STRIDE_MODEL
+from fullconv.common.model_files import MODEL, STRIDE_MODEL
+from fullconv.protos import model_pb2
 
 END = np.iinfo(np.int64).max
 """The end of a map, for a Slice."""

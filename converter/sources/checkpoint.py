@@ -22,7 +22,7 @@ from converter.sources.mapped import SHARING, mapped
 from converter.sources.torch_pickle import Tensor
 from converter.sources.torch_stream import read_torch_stream
 from converter.sources.torch_zip import read_torch_zip
-from protos import model_pb2
+from fullconv.protos import model_pb2
 
 WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)+")
 """Prefixes of parallel training and of torch.compile."""

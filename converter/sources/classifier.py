@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from converter.preprocessing import Preprocessing
-from protos import model_pb2
+from fullconv.protos import model_pb2
 
 
 @dataclass(frozen=True)

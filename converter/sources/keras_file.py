@@ -29,7 +29,7 @@ from converter.sources.frameworks import framework, quiet, reason
 from converter.sources.mapped import SHARING, mapped
 from converter.sources.onnx_file import check_input, read_classifier
 from converter.sources.torch_zip import content
-from protos import model_pb2
+from fullconv.protos import model_pb2
 
 if TYPE_CHECKING:
     import h5py

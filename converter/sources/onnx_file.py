@@ -23,7 +23,7 @@ from converter.sources.classifier import Classifier
 from converter.sources.onnx_old import OLDEST, modernise
 from converter.sources.onnx_weights import Weights
 from converter.sources.onnx_widen import widen
-from protos import model_pb2
+from fullconv.protos import model_pb2
 
 OPSET = 19
 """The oldest operator set that is delivered; what is older is converted to it."""

@@ -28,7 +28,7 @@ from converter.sources.classifier import Classifier
 from converter.sources.frameworks import PYTORCH, framework, quiet, reason
 from converter.sources.network import BATCHES, check_keys
 from converter.sources.torch_export import export
-from protos import model_pb2
+from fullconv.protos import model_pb2
 
 if TYPE_CHECKING:
     import torch

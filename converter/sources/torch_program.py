@@ -31,7 +31,7 @@ from converter.sources.frameworks import PYTORCH, framework, quiet, reason
 from converter.sources.mapped import SHARING, mapped
 from converter.sources.torch_export import export
 from converter.sources.torch_zip import content
-from protos import model_pb2
+from fullconv.protos import model_pb2
 
 GRAPH = "models/model.json"
 TENSORS = {"data/weights/": "model_weights_config.json", "data/constants/": "model_constants_config.json"}

@@ -8,8 +8,8 @@ from converter.graph.geometry import Plane
 from converter.verify.images import SampleImage, Wanted
 from converter.verify.networks import Network, SourceNetwork
 from converter.verify.sampling import Budget
-from protos import model_pb2
-from protos.certificate import has_top_class
+from fullconv.common.certificate import has_top_class
+from fullconv.protos import model_pb2
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.verify.networks import Scored
-from protos import model_pb2
-from protos.certificate import interval
+from fullconv.common.certificate import interval
+from fullconv.protos import model_pb2
 
 NEARLY_ALL = 99
 """Percentile of the differences beside the median and the largest."""

@@ -18,7 +18,7 @@ from converter.verify.difference import difference
 from converter.verify.images import Pixels, SampleImage
 from converter.verify.networks import Scored
 from converter.verify.sampling import Sample, sampled, synthetic
-from protos import model_pb2
+from fullconv.protos import model_pb2
 
 SEED = 1  # the same source gives the same certificate
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import onnx
 from google.protobuf import json_format
 
-from protos import model_pb2
-from protos.spec import LABELS, MODEL, NAME, SPEC_KEY, SPEC_VERSION, VERSION, WEIGHTS
+from fullconv.common.model_files import LABELS, MODEL, NAME, SPEC_KEY, SPEC_VERSION, VERSION, WEIGHTS
+from fullconv.protos import model_pb2
 from service.dense.axis import AxisGeometry
 from service.errors import ModelError, UnreadableModelError
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from protos.spec import WEIGHTS
+from fullconv.common.model_files import WEIGHTS
 from service.engine.repository import StoredModel, short
 from service.errors import ModelError
 from service.log import log

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.errors import ImageError
 from service.images.picture import EVERYTHING, MAX_BANDS, MAX_SIDE, Picture, SampleRows, Selection
 from service.images.pixels import Array, samples_of_array

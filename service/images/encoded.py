@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import pyvips
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.errors import ImageError
 from service.images.arrays import open_raw
 from service.images.picture import EVERYTHING, Picture, Selection

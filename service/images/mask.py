@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from protos import model_pb2
+from fullconv.protos import model_pb2
 from service.errors import ImageError
 from service.images.picture import Picture
 from service.images.rows import Held, Rows, Scaled

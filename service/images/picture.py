@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from protos import model_pb2
+from fullconv.protos import model_pb2
 from service.errors import ImageError, LimitError
 from service.images.pixels import Array, Conversion, Pixels, Samples, blockwise, conversion
 from service.images.rows import Rows

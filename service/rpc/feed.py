@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.errors import CancelledRunError, IdleError, ImageError, OptionError
 from service.images.arrays import open_array
 from service.images.picture import Picture, Selection

@@ -11,8 +11,9 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from protos import __version__, scoring_pb2
-from protos import open_inference_pb2 as oip
+from fullconv import __version__
+from fullconv.protos import open_inference_pb2 as oip
+from fullconv.protos import scoring_pb2
 from service import metrics
 from service.engine.registry import Registry
 from service.engine.repository import StoredModel

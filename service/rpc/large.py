@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.admission import Admission, Claim
 from service.engine.scheduler import Job
 from service.errors import BusyError, LimitError, OptionError

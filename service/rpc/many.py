@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Any, TypeVar
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.admission import Claim
 from service.errors import BusyError, DrainingError, ServiceError
 from service.rpc.status import reason_of, status_of

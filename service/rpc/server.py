@@ -20,7 +20,7 @@ import onnxruntime as ort
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from protos import __version__
+from fullconv import __version__
 from service import machine, metrics
 from service.admission import Admission
 from service.engine.registry import Event, Registry

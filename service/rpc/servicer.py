@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.admission import Admission, Claim
 from service.engine.scheduler import Job, Scheduler
 from service.errors import OptionError

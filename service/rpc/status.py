@@ -12,7 +12,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status.rpc_status import GRPC_DETAILS_METADATA_KEY
 
-from protos.reasons import DOMAIN, Reason
+from fullconv.common.reasons import DOMAIN, Reason
 from service import errors
 
 Code = grpc.StatusCode

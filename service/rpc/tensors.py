@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from protos import open_inference_pb2 as oip
-from protos import scoring_pb2
+from fullconv.protos import open_inference_pb2 as oip
+from fullconv.protos import scoring_pb2
 from service.engine.repository import StoredModel
 from service.errors import ImageError, OptionError
 

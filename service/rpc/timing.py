@@ -2,7 +2,7 @@
 
 import time
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service import metrics
 from service.engine.scheduler import Job
 from service.rpc.calls import Call

@@ -6,11 +6,11 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-import reference
-from conftest import SILENT, convert_into
-from networks import make_network
 from numpy.testing import assert_allclose
 from safetensors.numpy import save_file
+from support import reference
+from support.conversion import SILENT, convert_into
+from support.networks import make_network
 
 from converter import convert as conversion
 from converter.errors import SourceError

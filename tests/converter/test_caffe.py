@@ -8,16 +8,16 @@ from shutil import copy
 import numpy as np
 import onnxruntime as ort
 import pytest
-from caffe_files import Array, answer, pool, run, write
-from conftest import SILENT
 from numpy.testing import assert_allclose
+from support.caffe_files import Array, answer, pool, run, write
+from support.conversion import SILENT
 
 from converter import convert as conversion
 from converter.errors import UnsupportedError
 from converter.preprocessing import Preprocessing, load_preprocessing
 from converter.sources.checkpoint import sha256
 from converter.sources.read import read_source
-from protos import caffe_pb2
+from fullconv.protos import caffe_pb2
 
 DATA = Path(__file__).parents[1] / "data" / "caffe"
 EXPECTED = np.load(DATA / "expected.npz")

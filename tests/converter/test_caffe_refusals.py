@@ -8,12 +8,12 @@ from shutil import copy
 
 import numpy as np
 import pytest
-from caffe_files import write
+from support.caffe_files import write
 
 from converter.errors import ConversionError, SourceError, UnsupportedError
 from converter.sources.caffe import weights
 from converter.sources.read import read_source
-from protos import caffe_pb2
+from fullconv.protos import caffe_pb2
 
 DATA = Path(__file__).parents[1] / "data" / "caffe"
 FLAT = 'layer { name: "flat" type: "Flatten" bottom: "it" top: "flat" }\n'

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from conftest import SILENT
-from networks import PADDED, UNPADDED, Network, make_network
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
-from pictures import noise, png
+from support.conversion import SILENT
+from support.networks import PADDED, UNPADDED, Network, make_network
+from support.pictures import noise, png
 
 from converter import convert as conversion
 from converter.errors import SourceError, VerificationError
@@ -27,8 +27,8 @@ from converter.verify.extent import Extent
 from converter.verify.images import SampleImage, Wanted, sample_images
 from converter.verify.networks import ConvertedNetwork, Scored
 from converter.verify.sampling import Budget, sampled
-from protos import model_pb2
-from protos.certificate import interval, overall, sentence
+from fullconv.common.certificate import interval, overall, sentence
+from fullconv.protos import model_pb2
 
 STRIDE, FIELD, PADDING, WINDOW = 8, 44, 9, 32
 """Geometry of the padded network, worked out by hand."""

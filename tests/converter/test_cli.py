@@ -12,9 +12,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 from google.protobuf import json_format
-from networks import PADDED, UNPADDED, Network, make_network
+from support.networks import PADDED, UNPADDED, Network, make_network
 
-from protos import model_pb2
+from fullconv.protos import model_pb2
 
 COMMAND = [sys.executable, "-c", "from converter.cli import main; main()"]
 

@@ -7,14 +7,14 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from conftest import SILENT
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
+from support.conversion import SILENT
 
 from converter import convert as conversion
 from converter.errors import ConversionError
 from converter.sources.read import read_source
-from protos import model_pb2
+from fullconv.protos import model_pb2
 
 DATA = Path(__file__).parent.parent / "data"
 FOLDERS = ("pytorch", "keras", "built")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from networks import UNPADDED, make_network
+from support.networks import UNPADDED, make_network
 
 from converter.errors import SourceError
 from converter.sources.read import read_source

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT
+from support.paths import ROOT
 
 PROGRAM = ROOT / "benchmarks" / "fuzz_readers.py"
 MISBEHAVING = """

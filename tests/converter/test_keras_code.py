@@ -10,7 +10,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from keras_files import Document, become, changed, layer, refused
+from support.keras_files import Document, become, changed, layer, refused
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("keras")]
 

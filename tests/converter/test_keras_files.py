@@ -14,16 +14,16 @@ from types import ModuleType
 import numpy as np
 import onnxruntime as ort
 import pytest
-from archives import rewrite
-from conftest import SILENT
-from keras_files import DATA, Document, become, changed, layer, made, refused, save
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.testing import assert_allclose
+from support.archives import rewrite
+from support.conversion import SILENT
+from support.keras_files import DATA, Document, become, changed, layer, made, refused, save
 
 from converter import convert as conversion
 from converter.sources.checkpoint import sha256
 from converter.sources.read import read_source
-from protos import model_pb2
+from fullconv.protos import model_pb2
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("keras")]
 

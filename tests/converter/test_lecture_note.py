@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
-from networks import LECTURE, make_network
 from numpy.testing import assert_allclose, assert_array_equal
 from onnx import TensorProto, helper
 from onnxruntime import InferenceSession
-from pictures import png
+from support import reference
+from support.networks import LECTURE, make_network
+from support.pictures import png
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.images.encoded import open_bytes
 from service.scoring import Scorer
 

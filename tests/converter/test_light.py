@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import light
 import numpy as np
 import onnxruntime as ort
 import pytest
-from conftest import SILENT
 from numpy.testing import assert_allclose
+from support import light
+from support.conversion import SILENT
 
 from converter import convert as conversion
 from converter.sources.read import read_source

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from conftest import SILENT
 from numpy.testing import assert_allclose
 from onnx import TensorProto, helper, numpy_helper
-from pictures import noise, png
+from support.conversion import SILENT
+from support.pictures import noise, png
 
 from converter import convert as conversion
 from converter.errors import ConversionError

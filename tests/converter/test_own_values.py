@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from conftest import ROOT, convert_into
-from networks import Network, make_network
-from pictures import noise
+from support.conversion import convert_into
+from support.networks import Network, make_network
+from support.paths import ROOT
+from support.pictures import noise
 
 from converter.errors import SourceError
 from converter.verify.images import Wanted, given_images

@@ -10,11 +10,12 @@ import onnx
 import onnxruntime as ort
 import pytest
 import pyvips
-from conftest import ROOT, SILENT
-from networks import PADDED, make_network
 from numpy.testing import assert_allclose, assert_array_equal
-from pictures import noise, png
 from safetensors.numpy import save_file
+from support.conversion import SILENT
+from support.networks import PADDED, make_network
+from support.paths import ROOT
+from support.pictures import noise, png
 from typer.testing import CliRunner
 
 from converter import convert as conversion
@@ -23,7 +24,7 @@ from converter.errors import UnsupportedError, VerificationError
 from converter.sources.read import read_source
 from converter.verify.difference import difference
 from converter.verify.networks import Scored
-from protos import model_pb2, scoring_pb2
+from fullconv.protos import model_pb2, scoring_pb2
 from service.images.encoded import open_bytes
 from service.limits import Limits
 from service.scoring import Scorer

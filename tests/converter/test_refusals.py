@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import SILENT
 from onnx import TensorProto, helper, numpy_helper
+from support.conversion import SILENT
 
 from converter import convert as conversion
 from converter.errors import ConversionError

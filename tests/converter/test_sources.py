@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-import reference
-from conftest import SILENT
-from networks import UNPADDED, make_network
 from numpy.testing import assert_allclose
 from safetensors.numpy import save_file
+from support import reference
+from support.conversion import SILENT
+from support.networks import UNPADDED, make_network
 
 from converter import convert as conversion
 from converter.errors import ConversionError, SourceError

@@ -8,16 +8,16 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from conftest import SILENT
-from networks import PADDED, UNPADDED, make_network
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
+from support.conversion import SILENT
+from support.networks import PADDED, UNPADDED, make_network
 
 from converter import convert as conversion
 from converter.errors import ConversionError
 from converter.sources.read import read_source
-from protos import model_pb2
-from protos.spec import STRIDE_MODEL
+from fullconv.common.model_files import STRIDE_MODEL
+from fullconv.protos import model_pb2
 
 DATA = Path(__file__).parent.parent / "data"
 STRIDES = (1, 2, 4, 8, 16)

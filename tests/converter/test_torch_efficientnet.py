@@ -9,15 +9,15 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import pyvips
-from conftest import SILENT
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
+from support.conversion import SILENT
 
 from converter import convert as conversion
 from converter.preprocessing import load_preprocessing
 from converter.report import Report
 from converter.sources.read import read_source
-from protos.certificate import interval
+from fullconv.common.certificate import interval
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]  # the network's own code is of older releases
 

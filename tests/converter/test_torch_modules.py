@@ -11,10 +11,10 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from conftest import SILENT
 from numpy.testing import assert_allclose
-from pictures import noise
 from safetensors.numpy import save_file
+from support.conversion import SILENT
+from support.pictures import noise
 
 from converter import convert as conversion
 from converter.errors import ConversionError

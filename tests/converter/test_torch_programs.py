@@ -13,9 +13,9 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from archives import edit, rewrite
-from conftest import SILENT
 from numpy.testing import assert_allclose
+from support.archives import edit, rewrite
+from support.conversion import SILENT
 
 from converter import convert as conversion
 from converter.errors import ConversionError

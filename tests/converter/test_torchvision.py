@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from conftest import SILENT
-from pictures import noise
+from support.conversion import SILENT
+from support.pictures import noise
 
 from converter import convert as conversion
 from converter.preprocessing import PRESETS

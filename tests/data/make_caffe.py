@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from protos import caffe_pb2
+from fullconv.protos import caffe_pb2
 
 HERE = Path(__file__).parent / "caffe"
 Shapes = dict[str, list[tuple[int, ...]]]

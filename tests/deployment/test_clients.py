@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from servers import Server, running
+from support.paths import ROOT
+from support.servers import Server, running
 
-from client.images import message_of
-from client.options import options_message
-from protos import scoring_pb2
+from fullconv.images import message_of
+from fullconv.options import options_message
+from fullconv.protos import scoring_pb2
 from service.scoring import Scorer, whole
 
 pytestmark = pytest.mark.clients

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import grpc
 import pytest
-from conftest import ROOT
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from support.paths import ROOT
 
-from client import Client
-from client.answer import Answer
-from client.local import LocalScorer
-from protos import scoring_pb2
+from fullconv import Client
+from fullconv.answer import Answer
+from fullconv.protos import scoring_pb2
+from service.local import LocalScorer
 
 pytestmark = pytest.mark.compose
 
@@ -62,7 +62,7 @@ def test_the_page_is_scored(address: str) -> None:
     for _ in run.bands():
         pass
     expected = Answer(run.answer()).document()
-    command = [sys.executable, "-m", "client", str(PAGE), "--model", "digits", "--server", address, "--json"]
+    command = [sys.executable, "-m", "fullconv", str(PAGE), "--model", "digits", "--server", address, "--json"]
     got = json.loads(subprocess.run(command, capture_output=True, check=True, cwd=ROOT).stdout)
     for document in (expected, got):
         document.pop("timing_ms")

@@ -6,7 +6,7 @@ import re
 import kubernetes_validate
 import pytest
 import yaml
-from conftest import ROOT
+from support.paths import ROOT
 
 from service.settings import read_settings
 

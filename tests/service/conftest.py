@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, convert_into
-from networks import PADDED, UNPADDED, make_network
-from servers import Server, running
+from support.conversion import convert_into
+from support.networks import PADDED, UNPADDED, make_network
+from support.paths import ROOT
+from support.servers import Server, running
 
-from client import Client
+from fullconv import Client
 
 
 @pytest.fixture(scope="module")

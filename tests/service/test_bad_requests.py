@@ -8,13 +8,13 @@ from pathlib import Path
 import grpc
 import pytest
 import pyvips
-from conftest import ROOT
 from grpc_status import rpc_status
-from pictures import encode, noise, png
-from servers import COMMAND, SCORE, Server, call
+from support.paths import ROOT
+from support.pictures import encode, noise, png
+from support.servers import COMMAND, SCORE, Server, call
 
-from client import Client, ImageError
-from protos import scoring_pb2, scoring_pb2_grpc
+from fullconv import Client, ImageError
+from fullconv.protos import scoring_pb2, scoring_pb2_grpc
 
 
 def bad_requests() -> dict[str, tuple[scoring_pb2.ScoreRequest, grpc.StatusCode, str]]:
@@ -174,7 +174,7 @@ def test_taken_ports_are_said(server: Server, models: Path) -> None:
 
 def test_unreachable_servers_are_exit_1() -> None:
     """Where nobody listens, the command says so on one line, with status 1."""
-    command = [sys.executable, "-c", "from client.cli import main; main()"]
+    command = [sys.executable, "-c", "from fullconv.command.cli import main; main()"]
     arguments = [str(ROOT / "models" / "digits" / "page.png"), "--model", "digits", "--server", "127.0.0.1:1"]
     result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 1

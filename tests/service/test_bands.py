@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from protos import model_pb2, scoring_pb2
+from fullconv.protos import model_pb2, scoring_pb2
 from service.dense.axis import AxisGeometry
 from service.dense.reducers import top
 from service.engine.repository import StoredModel

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from conftest import SILENT
-from engines import Leaving
 from numpy.testing import assert_allclose
-from pictures import noise, png
+from support.conversion import SILENT
+from support.engines import Leaving
+from support.pictures import noise, png
 
 from converter import convert as conversion
 from converter.sources.read import read_source
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service import modes
 from service.errors import CancelledRunError
 from service.images.encoded import open_bytes

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from conftest import ROOT
-from pictures import noise
+from support.paths import ROOT
+from support.pictures import noise
 
-from client.images import message_of
-from protos import scoring_pb2
+from fullconv.images import message_of
+from fullconv.protos import scoring_pb2
 from service.engine.scheduler import Batching, Job, Scheduler
 from service.engine.session import Session
 from service.errors import ImageError

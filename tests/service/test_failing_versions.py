@@ -6,11 +6,11 @@ import weakref
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from pictures import noise
+from support.paths import ROOT
+from support.pictures import noise
 
-from client.images import message_of
-from protos import scoring_pb2
+from fullconv.images import message_of
+from fullconv.protos import scoring_pb2
 from service.engine.registry import Registry
 from service.errors import ModelError
 from service.run import Run

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.errors import ImageError
 from service.rpc.feed import StreamedRows
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.testing import assert_array_equal
-from pictures import noise
+from support.pictures import noise
 
-from protos import model_pb2
+from fullconv.protos import model_pb2
 from service.errors import ImageError, LimitError
 from service.images.encoded import open_bytes, open_file
 from service.images.picture import Picture

@@ -14,10 +14,10 @@ import pytest
 import pyvips
 import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
-from pictures import encode, noise, png
 from PIL import Image
+from support.pictures import encode, noise, png
 
-from protos import model_pb2
+from fullconv.protos import model_pb2
 from service.errors import ImageError, LimitError
 from service.images.arrays import ArrayInMemory, open_array
 from service.images.encoded import open_bytes, open_file

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import grpc
 import numpy as np
 import pytest
-from conftest import ROOT
-from pictures import noise
-from servers import Server, running
+from support.paths import ROOT
+from support.pictures import noise
+from support.servers import Server, running
 
-from client import Client
-from protos import open_inference_pb2 as oip
+from fullconv import Client
+from fullconv.protos import open_inference_pb2 as oip
 
 MODELS = ROOT / "models"
 SERVICE = "/inference.GRPCInferenceService/"

@@ -15,13 +15,13 @@ from threading import Event
 import grpc
 import numpy as np
 import pytest
-from conftest import ROOT
-from pictures import noise
-from servers import SCORE, Server, running
+from support.paths import ROOT
+from support.pictures import noise
+from support.servers import SCORE, Server, running
 
-from client import Client
-from client.images import message_of
-from protos import scoring_pb2, scoring_pb2_grpc
+from fullconv import Client
+from fullconv.images import message_of
+from fullconv.protos import scoring_pb2, scoring_pb2_grpc
 
 MODELS = ROOT / "models"
 WINDOW = noise(72, 72, 1)

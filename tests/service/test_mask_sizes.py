@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from numpy.testing import assert_array_equal
-from pictures import noise, png
+from support.paths import ROOT
+from support.pictures import noise, png
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.errors import ImageError
 from service.images.encoded import open_bytes
 from service.scoring import Scorer

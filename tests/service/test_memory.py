@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from support.paths import ROOT
 
 from service import machine
 from service.rpc.server import REST_BYTES, Rest

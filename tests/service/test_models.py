@@ -12,15 +12,16 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from conftest import ROOT, convert_into
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from networks import UNPADDED, make_network
-from pictures import noise
-from servers import Server, running
+from support.conversion import convert_into
+from support.networks import UNPADDED, make_network
+from support.paths import ROOT
+from support.pictures import noise
+from support.servers import Server, running
 
-from client import Client, RequestError
-from protos import open_inference_pb2 as oip
-from protos import scoring_pb2, scoring_pb2_grpc
+from fullconv import Client, RequestError
+from fullconv.protos import open_inference_pb2 as oip
+from fullconv.protos import scoring_pb2, scoring_pb2_grpc
 from service.engine import repository
 from service.engine.registry import Registry
 from service.errors import ModelError, NotFoundError

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import PADDED, UNPADDED, make_network
-from pictures import noise, png
 from rich.console import Console
-from servers import running
+from support.networks import PADDED, UNPADDED, make_network
+from support.pictures import noise, png
+from support.servers import running
 
-from client import Client
-from client.answer import Answer, plan_document
-from client.table import plan_table, table
 from converter.spec import embed
-from protos import model_pb2, scoring_pb2
-from protos.certificate import interval
+from fullconv import Client
+from fullconv.answer import Answer, plan_document
+from fullconv.command.table import plan_table, table
+from fullconv.common.certificate import interval
+from fullconv.protos import model_pb2, scoring_pb2
 from service.engine.repository import read_spec
 from service.images.encoded import open_bytes
 from service.run import Run
@@ -225,7 +225,7 @@ def test_the_command_prints_it(padded: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "client",
+        "fullconv",
         str(tmp_path / "image.png"),
         "--model",
         "padded",

@@ -11,11 +11,12 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from conftest import ROOT, convert_into
-from networks import PADDED, UNPADDED, make_network
-from pictures import noise, png
+from support.conversion import convert_into
+from support.networks import PADDED, UNPADDED, make_network
+from support.paths import ROOT
+from support.pictures import noise, png
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.errors import ImageError
 from service.images.arrays import ArrayInMemory, open_array
 from service.images.encoded import open_bytes
@@ -188,7 +189,7 @@ MEASURE = """
 import sys
 from pathlib import Path
 import numpy as np
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.images.arrays import open_array
 from service.limits import Limits
 from service.scoring import Scorer

@@ -14,18 +14,18 @@ import grpc
 import numpy as np
 import pytest
 import pyvips
-from conftest import ROOT
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
-from pictures import encode, noise, png
-from servers import Server, occupied, running
+from support.paths import ROOT
+from support.pictures import encode, noise, png
+from support.servers import Server, occupied, running
 
-from client import Client, ImageError, RequestError, UnavailableError
-from client.answer import Answer
-from client.local import LocalScorer
-from protos import scoring_pb2
+from fullconv import Client, ImageError, RequestError, UnavailableError
+from fullconv.answer import Answer
+from fullconv.protos import scoring_pb2
+from service.local import LocalScorer
 from service.rpc import server as server_module
 from service.rpc.probe import is_serving
 
@@ -73,7 +73,7 @@ def test_commands_answer_alike(server: Server, models: Path, tmp_path: Path) -> 
         (tmp_path / where).mkdir()
         outputs = ["--grid", str(tmp_path / where / "g.npz"), "--heatmap", str(tmp_path / where / "h.png")]
         arguments = [str(page), "--model", "digits", "--json", "--classes", "3,background", *option, *outputs]
-        command = [sys.executable, "-c", "from client.cli import main; main()", *arguments]
+        command = [sys.executable, "-c", "from fullconv.command.cli import main; main()", *arguments]
         documents.append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
         documents[-1].pop("timing_ms")
     assert documents[0] == documents[1]
@@ -86,7 +86,7 @@ def test_commands_answer_alike(server: Server, models: Path, tmp_path: Path) -> 
 
 def command(*arguments: object) -> list | dict:
     """What `fullconv-score --json` prints, without times."""
-    line = [sys.executable, "-m", "client", *map(str, arguments), "--json"]
+    line = [sys.executable, "-m", "fullconv", *map(str, arguments), "--json"]
     result = subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT)
     document = json.loads(result.stdout)
     for one in document if isinstance(document, list) else [document]:
@@ -149,7 +149,7 @@ def test_images_without_an_answer_have_the_servers_error(models: Path, tmp_path:
     for path in images:
         path.write_bytes(png(noise(600, 600, 1)))
     with running(models) as server:
-        line = [sys.executable, "-m", "client", *map(str, images), "--model", "digits", "--server", server.address]
+        line = [sys.executable, "-m", "fullconv", *map(str, images), "--model", "digits", "--server", server.address]
         with subprocess.Popen(
             [*line, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
         ) as process:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines import Leaving
-from networks import PADDED, UNPADDED, make_network
 from numpy.testing import assert_allclose
-from pictures import noise, png
+from support.engines import Leaving
+from support.networks import PADDED, UNPADDED, make_network
+from support.pictures import noise, png
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.errors import CancelledRunError, ImageError, ModelError, NotFoundError, OptionError
 from service.images.encoded import open_bytes
 from service.limits import Limits

@@ -13,12 +13,12 @@ from typing import Any
 import grpc
 import pytest
 import trustme
-from conftest import ROOT
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from pictures import noise
-from servers import COMMAND, Server, running
+from support.paths import ROOT
+from support.pictures import noise
+from support.servers import COMMAND, Server, running
 
-from client import Client, RequestError, Security, UnavailableError
+from fullconv import Client, RequestError, Security, UnavailableError
 from service.rpc.access import TokenFileError, Tokens
 from service.rpc.probe import is_serving
 
@@ -86,7 +86,7 @@ def test_what_keeps_a_client_from_a_server_is_said(
             (clear.address, "ca.pem", "does not speak TLS"),
         ):
             with monkeypatch.context() as hurried, Client(address, security=Security(ca=folder / ca)) as client:
-                hurried.setattr("client.remote.time.sleep", None)
+                hurried.setattr("fullconv.remote.client.time.sleep", None)
                 with pytest.raises(UnavailableError, match=said):
                     client.models()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from servers import COMMAND
+from support.servers import COMMAND
 
 from service.settings import ConfigurationError, Settings, read_settings
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from conftest import ROOT
-from pictures import noise, png
-from servers import Server, running
+from support.paths import ROOT
+from support.pictures import noise, png
+from support.servers import Server, running
 
-from client import Client
-from protos import scoring_pb2, scoring_pb2_grpc
+from fullconv import Client
+from fullconv.protos import scoring_pb2, scoring_pb2_grpc
 from service.errors import NotFoundError
 from service.images.shelf import Shelf
 

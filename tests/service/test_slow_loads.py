@@ -8,10 +8,10 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from conftest import ROOT
-from pictures import noise
+from support.paths import ROOT
+from support.pictures import noise
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.admission import Admission
 from service.engine.registry import Registry, Served
 from service.engine.repository import StoredModel

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
-from conftest import ROOT
 from numpy.testing import assert_array_equal
-from pictures import noise, png
+from support.paths import ROOT
+from support.pictures import noise, png
 
-from protos import model_pb2
+from fullconv.protos import model_pb2
 from service.errors import ImageError
 from service.images.files import open_path
 from service.images.picture import EVERYTHING
@@ -95,7 +95,7 @@ def test_missing_extras_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def score(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "client", *map(str, arguments), "--model", "digits", "--json"]
+    command = [sys.executable, "-m", "fullconv", *map(str, arguments), "--model", "digits", "--json"]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 

@@ -8,14 +8,14 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
-from servers import Failed
+from support.servers import Failed
 
-from client.connection import error_of
-from client.details import reason_of as reason_in
-from client.errors import ImageError, RequestError, ScoringError, UnavailableError
-from client.retries import Retries
-from protos import scoring_pb2
-from protos.reasons import Reason
+from fullconv.common.reasons import Reason
+from fullconv.errors import ImageError, RequestError, ScoringError, UnavailableError
+from fullconv.protos import scoring_pb2
+from fullconv.remote.connection import error_of
+from fullconv.remote.details import reason_of as reason_in
+from fullconv.remote.retries import Retries
 from service import errors
 from service.rpc.status import STATUSES, reason_of, status_of
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import pyvips
 from numpy.testing import assert_array_equal
-from pictures import encode, noise, png
-from servers import Server, running
+from support.pictures import encode, noise, png
+from support.servers import Server, running
 
-from client import Answer, Client, ImageError, RequestError, UnavailableError
-from client.large import LargeRun
-from protos import scoring_pb2, scoring_pb2_grpc
+from fullconv import Answer, Client, ImageError, RequestError, UnavailableError
+from fullconv.protos import scoring_pb2, scoring_pb2_grpc
+from fullconv.remote.large import LargeRun
 
 Parts = list[scoring_pb2.ScoreLargeRequest]
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

@@ -14,19 +14,20 @@ import numpy as np
 import pytest
 import pyvips
 import tifffile
-from conftest import ROOT, SILENT
 from numpy.testing import assert_array_equal
-from pictures import noise
 from PIL import Image
-from servers import running
+from support.conversion import SILENT
+from support.paths import ROOT
+from support.pictures import noise
+from support.servers import running
 
-from client import Client, ImageError
-from client.local import LocalScorer
 from converter import convert as conversion
 from converter.sources.read import read_source
-from protos import model_pb2, scoring_pb2
+from fullconv import Client, ImageError
+from fullconv.protos import model_pb2, scoring_pb2
 from service import errors
 from service.images.encoded import open_bytes
+from service.local import LocalScorer
 
 IMAGES = ROOT / "tests/data/images"
 RED, GREEN, BLUE, BLACK, WHITE = [255, 0, 0], [0, 255, 0], [0, 0, 255], [0, 0, 0], [255, 255, 255]

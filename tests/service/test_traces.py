@@ -11,13 +11,13 @@ from queue import Queue
 
 import grpc
 import pytest
-from conftest import ROOT
-from pictures import noise
-from servers import SCORE, running
+from support.paths import ROOT
+from support.pictures import noise
+from support.servers import SCORE, running
 
-from client import Client
-from client.images import message_of
-from protos import scoring_pb2
+from fullconv import Client
+from fullconv.images import message_of
+from fullconv.protos import scoring_pb2
 from service.rpc.server import GRACE_SECONDS
 
 pytestmark = pytest.mark.extras

@@ -8,19 +8,19 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-import reference
 import tifffile
-from conftest import convert_into
-from networks import Network, make_network
 from numpy.testing import assert_allclose, assert_array_equal
-from pictures import noise
 from PIL import Image
-from servers import running
+from support import reference
+from support.conversion import convert_into
+from support.networks import Network, make_network
+from support.pictures import noise
+from support.servers import running
 
-from client import Client, ImageError
-from client.local import LocalScorer
-from protos import open_inference_pb2 as oip
-from protos import scoring_pb2
+from fullconv import Client, ImageError
+from fullconv.protos import open_inference_pb2 as oip
+from fullconv.protos import scoring_pb2
+from service.local import LocalScorer
 
 REFLECTANCE = """
 name = "reflectance"

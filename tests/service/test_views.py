@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
-from conftest import convert_into
-from networks import PADDED, UNPADDED, Network, make_network
 from numpy.testing import assert_allclose, assert_array_equal
-from pictures import noise, png
 from PIL import Image
+from support.conversion import convert_into
+from support.networks import PADDED, UNPADDED, Network, make_network
+from support.pictures import noise, png
 
-from protos import scoring_pb2
+from fullconv.protos import scoring_pb2
 from service.engine.session import Session
 from service.errors import CapabilityError, ImageError, LimitError, OptionError
 from service.images.encoded import open_bytes

@@ -11,7 +11,7 @@ import numpy as np
 
 from converter.sources.caffe.graph import Array, Blob, Step, listed
 from converter.sources.caffe.windows import MAX_LENGTH, convolution, pooling
-from protos.caffe_pb2 import TRAIN, BiasParameter, EltwiseParameter, LRNParameter, ScaleParameter
+from fullconv.protos.caffe_pb2 import TRAIN, BiasParameter, EltwiseParameter, LRNParameter, ScaleParameter
 
 
 def build(step: Step) -> Blob:

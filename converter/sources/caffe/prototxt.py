@@ -16,7 +16,7 @@ from google.protobuf import text_format
 
 from converter.errors import SourceError, UnsupportedError
 from converter.runtime import one_line
-from protos.caffe_pb2 import (
+from fullconv.protos.caffe_pb2 import (
     TEST,
     BlobShape,
     LayerParameter,

@@ -19,7 +19,7 @@ from converter.sources.caffe.weights import Weights, read_mean, read_weights
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
 from converter.validation import first_problem
-from protos import model_pb2
+from fullconv.protos import model_pb2
 
 DEPLOY = "deploy.prototxt"
 

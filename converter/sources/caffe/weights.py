@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from converter.errors import SourceError
-from protos.caffe_pb2 import BlobProto, BlobShape, LayerParameter, NetParameter, V1LayerParameter
+from fullconv.protos.caffe_pb2 import BlobProto, BlobShape, LayerParameter, NetParameter, V1LayerParameter
 
 MAX_RECORDS = 1 << 18
 """Of one file. A network of a thousand layers has some 20,000."""

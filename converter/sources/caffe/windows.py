@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converter.sources.caffe.graph import Blob, Step
-from protos.caffe_pb2 import ConvolutionParameter, PoolingParameter
+from fullconv.protos.caffe_pb2 import ConvolutionParameter, PoolingParameter
 
 MAX_LENGTH = 4096
 """Of kernels, strides and pads, in elements of the map."""

@@ -1,5 +1,0 @@
-"""`python -m client`."""
-
-from client.cli import main
-
-main()

@@ -1,0 +1,5 @@
+"""`python -m fullconv`: the command `fullconv-score`."""
+
+from fullconv.command.cli import main
+
+main()

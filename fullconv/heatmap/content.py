@@ -1,0 +1,94 @@
+"""What is drawn of an answer: the values, their colours, what is outlined, and what the legend says."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+
+from fullconv.heatmap.cells import NOBODY, THRESHOLD, Values, Winners
+from fullconv.heatmap.paint import Scale, even, rising
+
+LABEL_LETTERS = 24
+Colour = tuple[float, float, float, float]
+OUTLINES: list[Colour] = [colormaps["tab10"](index) for index in range(10)]
+BLACK: Colour = (0.0, 0.0, 0.0, 1.0)
+INVISIBLE: Colour = (0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Outlined:
+    """Blocks (rows, cols) that are outlined in a colour; the label stands beside every region, if there is one."""
+
+    mask: NDArray[np.bool_]
+    colour: Colour
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is drawn: NaN in `values` (blocks down, blocks across) is not painted."""
+
+    values: NDArray[np.float32]
+    scale: Scale | None
+    """None: nothing is painted."""
+    outlined: list[Outlined]
+    title: str
+    """Of the legend."""
+    legend: list[tuple[Colour, str]]
+
+
+def of_class(cells: Values, label: str) -> Content:
+    """One class: its probability on a scale from 0 to 1, or its score from the lowest to the highest."""
+    name = shortened(label)
+    if cells.kind == "raw":
+        ends = _ends(cells.value)
+        scale = None if ends is None else rising(*ends, f"score of {name}", None)
+        return Content(cells.value, scale, [], name, [(INVISIBLE, f"{cells.scored} cells")])
+    outlined = [Outlined(cells.value >= THRESHOLD, BLACK)]
+    legend = [(BLACK, f"{THRESHOLD} or more:\n{cells.present} of {cells.scored} cells")]
+    return Content(cells.value, rising(0, 1, f"probability of {name}", THRESHOLD), outlined, name, legend)
+
+
+def of_winners(cells: Winners, labels: list[str]) -> Content:
+    """The classes that win, with their labels in the order of `cells.columns`; the most common one is not painted."""
+    counts = cells.counts
+    order = [int(position) for position in np.argsort(-counts, kind="stable") if counts[position]]
+    common = order[0] if order else NOBODY
+    values = np.where(cells.winner == common, np.float32(np.nan), cells.value)
+    shown, others = order[1 : len(OUTLINES) + 1], order[len(OUTLINES) + 1 :]
+    legend = [(INVISIBLE, f"{shortened(labels[common])}  ({counts[common]}),\nnot painted")] if order else []
+    outlined = []
+    for position, colour in zip(shown, OUTLINES, strict=False):
+        name = shortened(labels[position])
+        outlined.append(Outlined(cells.winner == position, colour, name))
+        legend.append((colour, f"{name}  ({counts[position]})"))
+    if others:
+        legend.append((INVISIBLE, f"{len(others)} others  ({counts[others].sum()})"))
+    return Content(
+        values, _scale(values, probabilities=cells.kind is not None), outlined, "winning class (cells)", legend
+    )
+
+
+def _scale(values: NDArray[np.float32], *, probabilities: bool) -> Scale | None:
+    """From 0 to 1 for probabilities; for scores from the lowest to the highest that is painted."""
+    if probabilities:
+        return even(0, 1, "probability of the winning class")
+    ends = _ends(values)
+    return None if ends is None else even(*ends, "score of the winning class")
+
+
+def _ends(values: NDArray[np.float32]) -> tuple[float, float] | None:
+    """The lowest and the highest value, apart from each other; None if there is no value."""
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return None
+    low, high = float(known.min()), float(known.max())
+    apart = 0.0 if high > low else max(1.0, abs(low))
+    return low - apart, high + apart
+
+
+def shortened(label: str) -> str:
+    """A label on one line, cut where it is long."""
+    line = " ".join(label.split())
+    return line if len(line) <= LABEL_LETTERS else f"{line[: LABEL_LETTERS - 1].rstrip()}…"

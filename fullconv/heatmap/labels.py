@@ -1,0 +1,73 @@
+"""Room for labels beside what they name, so that no label covers another."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullconv.heatmap.layout import Box
+
+MOST = 400
+"""Labels in a picture: of more regions only the largest are labelled; the legend tells all colours."""
+HIDDEN = 2.0
+"""How many times larger than its region a label in the image may be."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """What a label names, and the size of the label's text; all in pixels of the picture."""
+
+    box: Box
+    width: int
+    height: int
+    gap: int
+    """Pixels between the region and the text, and between texts."""
+
+    def places(self, image: Box, within: Box) -> Iterator[Box]:
+        """Where the text may lie, the best first: above, below, right, left, inside; moved along the edge to fit.
+
+        A text that is much larger than its region lies beside the image or nowhere.
+        """
+        box = self.box
+        hides = self.width * self.height > HIDDEN * box.area
+        edge = image if hides else box
+        across = _moved((box.left + box.right - self.width) // 2, self.width, within.left, within.right)
+        down = _moved((box.top + box.bottom - self.height) // 2, self.height, within.top, within.bottom)
+        corners = [
+            (across, edge.top - self.gap - self.height),
+            (across, edge.bottom + self.gap),
+            (edge.right + self.gap, down),
+            (edge.left - self.gap - self.width, down),
+        ]
+        if not hides and self.width < box.width and self.height < box.height:
+            corners.append((across, down))
+        for left, top in corners:
+            place = Box(left, top, left + self.width, top + self.height)
+            if within.holds(place):
+                yield place
+
+
+def placed(regions: Sequence[Region], image: Box, within: Box) -> dict[int, Box]:
+    """Where the labels of regions lie, by the region's position; large regions first, without what finds no room."""
+    taken = np.empty((0, 4), np.int64)
+    found: dict[int, Box] = {}
+    for position in sorted(range(len(regions)), key=lambda position: -regions[position].box.area)[:MOST]:
+        region = regions[position]
+        box = next((box for box in region.places(image, within) if _free(box, taken, region.gap)), None)
+        if box is not None:
+            taken = np.vstack([taken, [box.left, box.top, box.right, box.bottom]])
+            found[position] = box
+    return found
+
+
+def _moved(start: int, length: int, low: int, high: int) -> int:
+    """The start moved so that the whole length lies in [low, high), if it fits."""
+    return max(min(start, high - length), low)
+
+
+def _free(box: Box, taken: NDArray[np.int64], gap: int) -> bool:
+    """Whether the box, with a gap around it, overlaps none of the boxes (boxes, 4)."""
+    left, top, right, bottom = taken.T
+    across = (left < box.right + gap) & (box.left < right + gap)
+    return not bool((across & (top < box.bottom + gap) & (box.top < bottom + gap)).any())

@@ -1,0 +1,1 @@
+"""Python stubs that `make proto` generates from the files in protos/."""

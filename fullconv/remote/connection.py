@@ -1,0 +1,152 @@
+"""Where servers are, and how they are spoken to."""
+
+import re
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from fullconv.errors import KINDS, ImageError, RequestError, ScoringError, UnavailableError
+
+ADDRESS = re.compile(r"(dns:///)?(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]/,]+):(?P<port>[0-9]{1,5})")
+LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|\[::1\]")
+"""Hosts that are this machine, which no HTTP proxy can reach, and where nobody reads along."""
+OPTIONS = [
+    ("grpc.max_receive_message_length", -1),  # the server's limits count
+    ("grpc.max_send_message_length", -1),
+    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),  # where a name has several addresses
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5000),
+]
+UNTRUSTED = {
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by those that are trusted, or has expired",
+    "Hostname Verification Check failed": "its certificate is for another name",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS",
+}
+"""What gRPC's words mean of a server that will not be another one in a moment."""
+HINTS = {
+    **UNTRUSTED,
+    "backends failing; last error: UNAVAILABLE": "a server that speaks TLS closes connections in the clear, and "
+    "one that asks for certificates those with none that it trusts, or with one that has expired",
+}
+"""What gRPC's words may mean."""
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True)
+class Security:
+    """How a client shows that it may call, and knows whom it calls; in the clear unless told."""
+
+    tls: bool = False
+    """Whether to use TLS; a file below says so too."""
+    ca: Path | None = None
+    """Certificates that sign the server's, PEM; those that gRPC comes with unless told."""
+    cert: Path | None = None
+    """The client's own certificate, PEM, for servers that ask for one."""
+    key: Path | None = None
+    """Its private key, PEM."""
+    token: str | None = None
+    """A token of the server's."""
+
+    def __post_init__(self) -> None:
+        """Refuse half a pair, what is no file, and a token that cannot be sent."""
+        for name, file in (("ca", self.ca), ("cert", self.cert), ("key", self.key)):
+            if not isinstance(file, Path | None):
+                raise RequestError(f"{name}: expected a Path, got {file!r}")
+        if (self.cert is None) != (self.key is None):
+            raise RequestError("cert, key: expected both or neither, got one")
+        if self.token is not None and not (
+            isinstance(self.token, str) and self.token.isascii() and self.token.isprintable() and self.token.strip()
+        ):
+            raise RequestError("token: expected printable ASCII")
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS is used."""
+        return self.tls or self.ca is not None or self.cert is not None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """What TLS needs; raises RequestError if a file is not what it must be, which gRPC would not say."""
+        ca, cert, key = (_read(path) for path in (self.ca, self.cert, self.key))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            if self.ca is not None:
+                context.load_verify_locations(self.ca)
+        except ssl.SSLError:
+            raise RequestError(f"ca: expected certificates, PEM, got none in {self.ca}") from None
+        try:
+            if self.cert is not None:
+                context.load_cert_chain(self.cert, self.key, password="")
+        except ssl.SSLError as error:
+            raise RequestError(
+                "cert, key: expected a certificate and its own key, PEM and not encrypted, got "
+                f"{error.reason or 'something else'}"
+            ) from None
+        return grpc.ssl_channel_credentials(ca, key, cert)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What every call carries."""
+        return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
+
+
+def addresses(server: str) -> list[str]:
+    """The servers of "HOST:PORT,HOST:PORT"; raises RequestError if that is no address."""
+    names = [name.strip() for name in str(server).split(",")]
+    for name in names:
+        match = ADDRESS.fullmatch(name)
+        if not match or int(match["port"]) > 65535:
+            raise RequestError(f"server: expected HOST:PORT, or several with commas between, got {server!r}")
+    return names
+
+
+def channels(
+    server: str,
+    security: Security,
+    insecure: Callable[..., Any] = grpc.insecure_channel,
+    secure: Callable[..., Any] = grpc.secure_channel,
+) -> list[Any]:
+    """A channel to each server; raises RequestError for an address that is none, and a token that others could read."""
+    opened = []
+    for address in addresses(server):
+        local = LOOPBACK.fullmatch(address.removeprefix("dns:///").rpartition(":")[0]) is not None
+        options = [*OPTIONS, *([("grpc.enable_http_proxy", 0)] if local else [])]
+        if security.encrypted:
+            opened.append(secure(address, security.credentials(), options=options))
+            continue
+        if security.token is not None and not local:
+            raise RequestError(f"token: expected TLS with it, since anybody between here and {address} could read it")
+        opened.append(insecure(address, options=options))
+    return opened
+
+
+def error_of(server: str, code: grpc.StatusCode, details: str, reason: str = "") -> ScoringError:
+    """A status as an error; the server's message is for people already.
+
+    The reason says whose fault it is. A status without a reason, from an older server, is judged by its code.
+    """
+    if reason in KINDS:
+        return KINDS[reason](details)
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return ImageError(details)
+    if code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED):
+        return RequestError(details)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger" in details:
+        return ImageError(
+            f"image and mask: larger than one message to {server} may be: {details}; use score_large, scale or cut it; "
+            "masks are small as PNG"
+        )
+    hints = [f" ({hint})" for words, hint in HINTS.items() if words in details]
+    return UnavailableError(f"{server}: {code.name}: {details}{''.join(hints)}")
+
+
+def _read(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None

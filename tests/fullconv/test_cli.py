@@ -1,0 +1,390 @@
+"""The command `fullconv-score`, as a process, with the shipped model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyvips
+from numpy.testing import assert_allclose, assert_array_equal
+from support.paths import ROOT
+from support.pictures import encode, noise, png
+
+COMMAND = [sys.executable, "-c", "from fullconv.command.cli import main; main()"]
+MODELS = ["--models", str(ROOT / "models"), "--model", "digits"]
+PAGE = ROOT / "models" / "digits" / "page.png"
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def score(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return run(*arguments, *MODELS)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A small image of odd size."""
+    path = tmp_path / "image.png"
+    path.write_bytes(png(noise(90, 111, 1)))
+    return path
+
+
+def test_json_document() -> None:
+    """--json prints the contract's document for the page, and nothing else."""
+    result = score(PAGE, "--json", "--top", 3)
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    timing = document.pop("timing_ms")
+    top = document["average"].pop("top")
+    parity = document.pop("parity")
+    assert document == {
+        "image": {"name": "page.png", "width": 1024, "height": 768},
+        "model": "digits",
+        "version": "1",
+        "mode": "dense",
+        "mode_reason": "crops would give the same scores for no fewer multiply-adds",
+        "grid": {
+            "rows": 88,
+            "cols": 120,
+            "stride": [8, 8],
+            "window": [70, 70],
+            "origin": [0, 0],
+            "left_out": [2, 2],
+            "scored": 10560,
+        },
+        "average": {"of": "scores"},
+        "warnings": [],
+    }
+    assert list(timing) == ["decode", "queue", "compute", "total"]
+    assert parity.pop("max_abs_diff") < 1e-4
+    assert parity == {"exact": True, "top_class_agreement": 1.0}
+    assert [top[0]["class"], top[0]["label"]] == [10, "background"]
+    assert top[0]["score"] > top[1]["score"] > top[2]["score"]
+
+
+def test_grid_file(image: Path, tmp_path: Path) -> None:
+    """The .npz has the contract's arrays, and the averages are its means."""
+    result = score(image, "--json", "--grid", tmp_path / "grid.npz", "--top", 11)
+    document = json.loads(result.stdout)
+    with np.load(tmp_path / "grid.npz") as grid:
+        assert {"scores", "x", "y", "window", "classes", "labels"} == set(grid)
+        assert (grid["scores"].shape, grid["scores"].dtype) == ((3, 6, 11), np.float32)
+        assert_array_equal(np.arange(0, 48, 8), grid["x"])
+        assert_array_equal([0, 8, 16], grid["y"])
+        assert (grid["x"].dtype, grid["y"].dtype) == (np.int64, np.int64)
+        assert_array_equal([70, 70], grid["window"])
+        assert_array_equal(np.arange(11), grid["classes"])
+        assert [*"0123456789", "background"] == list(grid["labels"])
+        means = grid["scores"].mean((0, 1), dtype=np.float64)
+    for entry in document["average"]["top"]:
+        assert_allclose(entry["score"], means[entry["class"]], rtol=1e-6)
+
+
+def test_chosen_classes(image: Path, tmp_path: Path) -> None:
+    """--classes narrows the answer and the grid, labels or indices, in the order given."""
+    result = score(image, "--json", "--classes", "background, 3", "--grid", tmp_path / "grid.npz")
+    assert {10, 3} == {entry["class"] for entry in json.loads(result.stdout)["average"]["top"]}
+    with np.load(tmp_path / "grid.npz") as grid:
+        assert grid["scores"].shape == (3, 6, 2)
+        assert_array_equal([10, 3], grid["classes"])
+
+
+def test_probabilities(image: Path) -> None:
+    """--average probabilities gives shares that add up to one."""
+    document = json.loads(score(image, "--json", "--average", "probabilities", "--top", 11).stdout)
+    assert document["average"]["of"] == "probabilities"
+    assert_allclose(sum(entry["score"] for entry in document["average"]["top"]), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(70, 70), (300, 90), (4200, 100)], ids=["window", "wide", "long"])
+def test_heatmap(tmp_path: Path, size: tuple[int, int]) -> None:
+    """The heatmap is a PNG of at most 4096 pixels on its long side, large enough to read."""
+    path = tmp_path / "image.png"
+    path.write_bytes(png(noise(size[1], size[0], 3)))
+    result = score(path, "--heatmap", tmp_path / "heat.png")
+    assert result.returncode == 0, result.stderr
+    heatmap = pyvips.Image.new_from_file(str(tmp_path / "heat.png"))
+    assert 1200 <= max(heatmap.width, heatmap.height) <= 4096
+    assert heatmap.avg() < 254
+
+
+def test_table(image: Path) -> None:
+    """Without --json a table shows the highest averages."""
+    text = score(image, "--top", 2).stdout
+    assert "image.png" in text
+    assert "3×6 windows (rows×columns) of 70×70 pixels (height×width), 8 apart" in text
+    assert "background" in text
+
+
+def test_several_images(tmp_path: Path) -> None:
+    """Several images: a list in order, one that cannot be scored as an entry with its error, and status 3."""
+    paths = [tmp_path / name for name in ("eins.png", "kaputt.jpg", "zwei 图.tif")]
+    paths[0].write_bytes(png(noise(80, 80, 1)))
+    paths[1].write_bytes(encode(noise(80, 80, 3), ".jpg")[:-300])
+    paths[2].write_bytes(encode(noise(90, 80, 3), ".tif"))
+    result = score(*paths, "--json", "--grid", tmp_path / "{stem}.npz")
+    assert result.returncode == 3
+    first, second, third = json.loads(result.stdout)
+    assert (first["grid"]["rows"], third["grid"]["rows"]) == (2, 3)
+    assert second["image"] == {"name": "kaputt.jpg"}
+    assert "not a whole JPEG" in second["error"]
+    assert "kaputt.jpg" in result.stderr
+    assert {"eins.npz", "zwei 图.npz"} == {path.name for path in tmp_path.glob("*.npz")}
+
+
+@pytest.mark.parametrize("option", ["--grid", "--heatmap"])
+def test_one_name_for_several_images_is_refused(image: Path, option: str) -> None:
+    """Without {stem} the second image would overwrite the first: exit 2."""
+    result = score(image, image, option, "out")
+    assert result.returncode == 2
+    assert "{stem}" in result.stderr
+
+
+def test_outputs_that_would_replace_something_are_refused(image: Path, tmp_path: Path) -> None:
+    """Two images of one name, one file for grid and heatmap, the image itself, a directory: exit 2, all left alone."""
+    (tmp_path / "other").mkdir()
+    twin = tmp_path / "other" / image.name
+    twin.write_bytes(image.read_bytes())
+    before = image.read_bytes()
+    for arguments in (
+        [image, twin, "--grid", tmp_path / "{stem}.npz"],
+        [image, "--grid", tmp_path / "out", "--heatmap", tmp_path / "out"],
+        [image, "--heatmap", image],
+        [image, "--grid", tmp_path],
+        [image, "--grid", ""],
+    ):
+        result = score(*arguments)
+        assert (result.returncode, result.stdout) == (2, ""), result.stderr
+    assert {"image.png", "other"} == {path.name for path in tmp_path.iterdir()}
+    assert image.read_bytes() == before
+
+
+def test_odd_file_names(tmp_path: Path) -> None:
+    """Brackets are no options, line breaks and bytes that are no text do no harm."""
+    for name in (b"a.png[page=1]", b"line\nbreak.png", b"not \xff utf-8.png"):
+        path = tmp_path / os.fsdecode(name)
+        path.write_bytes(png(noise(80, 80, 1)))
+        result = score(path, "--json")
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)["grid"]["rows"] == 2
+        path.write_bytes(b"not an image")
+        assert len(score(path).stderr.splitlines()) == 1
+
+
+def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Files that cannot be scored, and what must be said."""
+    made = {
+        "text": (b"not an image", "not a whole JPEG, PNG, WebP or TIFF image"),
+        "empty": (b"", "not a whole"),
+        "truncated": (encode(noise(200, 200, 3), ".jpg")[:-2000], "not a whole"),
+        "small": (
+            png(noise(69, 300, 1)),
+            "expected at least the model's window of 70×70 pixels (height×width), got 69×300",
+        ),
+        "bomb": (
+            pyvips.Image.black(60_000, 60_000).write_to_buffer(".png", compression=9, bitdepth=1),
+            "60000×60000 pixels (height×width) are 3600 megapixels, expected at most 256",
+        ),
+        "svg": (b"<svg xmlns='http://www.w3.org/2000/svg' width='99' height='99'/>", "not a whole"),
+    }
+    result = {"missing": (folder / "none.png", "No such file"), "folder": (folder, "Is a directory")}
+    for name, (data, said) in made.items():
+        path = folder / f"{name}.png"
+        path.write_bytes(data)
+        result[name] = (path, said)
+    return result
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "empty", "truncated", "small", "bomb", "svg"])
+def test_bad_images(tmp_path: Path, kind: str) -> None:
+    """Each is exit 3 with one line that says why, and no output is left, whole or half."""
+    path, said = bad_images(tmp_path)[kind]
+    out = tmp_path / "out"
+    out.mkdir()
+    result = score(path, "--grid", out / "grid.npz", "--heatmap", out / "heat.png")
+    assert result.returncode == 3
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--model", "cats"], 3, "model: no 'cats'"),
+        (["--model", "../digits"], 3, "model: no '../digits'"),
+        (["--model", "digits", "--version", "99"], 3, "version: no '99' of model 'digits'; there: 1"),
+        (["--model", "digits", "--models", "/nowhere"], 3, "expected a directory of models, got /nowhere"),
+        (["--model", "digits", "--classes", "cat"], 3, "got 'cat'"),
+        (["--model", "digits", "--top", "0"], 2, "--top"),
+        (["--model", "digits", "--stride", "0"], 2, "--stride"),
+        (["--model", "digits", "--stride", "3", "--mode", "dense"], 3, "expected a divisor or a multiple of 8 pixels"),
+        (["--model", "digits", "--mode", "sparse"], 2, "--mode"),
+        (["--model", "digits", "--border", "none"], 2, "--border"),
+        (["--model", "digits", "--roi", "1,2,3"], 2, "expected x,y,width,height in pixels, got '1,2,3'"),
+        (["--model", "digits", "--roi", "0,0,0,9"], 2, "expected x,y,width,height"),
+        (
+            ["--model", "digits", "--roi", "0,0,400,90"],
+            3,
+            "region: expected pixels inside the image of 90×111 (height×width)",
+        ),
+        (["--model", "digits", "--roi", "0,0,60,90"], 3, "region: horizontally, expected a region that holds a window"),
+        (["--model", "digits", "--scales", "0x"], 2, "expected pixels of the shorter side, 384, or a factor, 0.5x"),
+        (["--model", "digits", "--scales", "90,,80"], 2, "expected pixels of the shorter side"),
+        (["--model", "digits", "--scales", "0.5x"], 3, "scales: expected at least the model's window of 70×70 pixels"),
+        (["--model", "digits", "--mask", "/nowhere.png"], 3, "/nowhere.png: cannot be read"),
+        (["--model", "digits", "--tls-cert", "4"], 2, "--tls-cert and --tls-key: expected both or neither"),
+        (["--model", "digits", "--server", "localhost"], 2, "--server: expected HOST:PORT"),
+        (["--model", "digits", "--token", "/nowhere"], 3, "token: /nowhere cannot be read"),
+        (["--model", "digits", "--nonsense", "4"], 2, "No such option"),
+        (["--model", "digits", "--grid", "/nowhere/grid.npz"], 3, "/nowhere"),
+        ([], 2, "--model"),
+    ],
+)
+def test_bad_command_lines(image: Path, arguments: list[str], status: int, said: str) -> None:
+    """The status and the message say whether the command line or the input is at fault."""
+    result = run(image, *arguments, cwd=ROOT)
+    assert result.returncode == status, result.stderr
+    assert said in " ".join(result.stderr.split())
+    assert result.stdout == ""
+
+
+def test_damaged_models_are_exit_3(image: Path, tmp_path: Path) -> None:
+    """A model whose weights were cut short is refused."""
+    folder = tmp_path / "models" / "digits" / "1"
+    folder.mkdir(parents=True)
+    for file in (ROOT / "models" / "digits" / "1").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    weights = folder / "weights.data"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    result = run(image, "--models", tmp_path / "models", "--model", "digits")
+    assert result.returncode == 3
+    assert "weights.data: expected sha256" in result.stderr
+
+
+def test_full_disks_leave_nothing(tmp_path: Path) -> None:
+    """A grid that does not fit on the disk is exit 3, and the part that did is gone."""
+    limited = (
+        f"ulimit -f 100; trap '' XFSZ; exec {sys.executable} -m fullconv \"$@\""
+    )
+    result = subprocess.run(
+        ["bash", "-c", limited, "-", str(PAGE), *MODELS, "--grid", str(tmp_path / "grid.npz")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 3
+    assert "grid.npz" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_interruption_leaves_nothing(tmp_path: Path) -> None:
+    """A termination signal in the middle of a large image ends with status 1, and nothing half-written."""
+    path = tmp_path / "large.png"
+    pyvips.Image.gaussnoise(12_000, 12_000).cast("uchar").pngsave(str(path), compression=1)
+    out = tmp_path / "out"
+    out.mkdir()
+    with subprocess.Popen([*COMMAND, path, *MODELS, "--grid", out / "grid.npz"], stderr=subprocess.PIPE) as process:
+        while not list(out.iterdir()):
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 1
+    assert not list(out.iterdir())
+
+
+def test_grid_is_a_plain_npz(image: Path, tmp_path: Path) -> None:
+    """The grid file is a sound archive without pickles."""
+    score(image, "--grid", tmp_path / "grid.npz")
+    with zipfile.ZipFile(tmp_path / "grid.npz") as archive:
+        assert archive.testzip() is None
+    with np.load(tmp_path / "grid.npz", allow_pickle=False) as grid:
+        assert len(grid["labels"]) == 11
+
+
+def scores_of(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A grid's scores, and everything else in its file."""
+    with np.load(path) as grid:
+        return grid["scores"], {name: grid[name] for name in grid if name != "scores"}
+
+
+def test_options_choose_windows(tmp_path: Path) -> None:
+    """Stride, border, region, mask, flip and scales through the command line, against the plain grid."""
+    pixels = noise(151, 203, 1)
+    image, mask = tmp_path / "image.png", tmp_path / "mask-image.png"
+    image.write_bytes(png(pixels))
+    mask.write_bytes(png(np.pad(np.full((100, 120, 1), 7, np.uint8), ((20, 31), (10, 73), (0, 0)))))
+
+    def grid(*options: object) -> tuple[np.ndarray, dict[str, np.ndarray], dict]:
+        result = score(image, "--json", "--grid", tmp_path / "grid.npz", *options)
+        assert result.returncode == 0, result.stderr
+        return *scores_of(tmp_path / "grid.npz"), json.loads(result.stdout)
+
+    whole, places, _ = grid("--stride", 4, "--border", "anchor")
+    assert_array_equal([*range(0, 81, 4), 81], places["y"])
+    assert_array_equal([*range(0, 133, 4), 133], places["x"])
+    part, places, document = grid("--stride", 4, "--roi", "30,10,100,99")
+    assert document["grid"]["origin"] == [12, 32]
+    assert_array_equal([*range(12, 37, 4)], places["y"])
+    assert_allclose(part, whole[3:10, 8:16], rtol=1e-4, atol=1e-4)
+    masked, _, document = grid("--stride", 4, "--mask", tmp_path / "mask-{stem}.png")
+    wanted = np.isfinite(masked[..., 0])
+    assert_array_equal(np.flatnonzero(wanted.any(1)) * 4, range(20, 49, 4))
+    assert_array_equal(np.flatnonzero(wanted.any(0)) * 4, range(12, 61, 4))
+    assert document["grid"]["scored"] == wanted.sum()
+    assert document["average"]["top"][0]["score"] == pytest.approx(masked[wanted].mean(0).max(), rel=1e-5)
+    halved, places, document = grid("--scales", "1.5x,2x", "--flip")
+    assert document["grid"]["window"] == [47, 47]
+    assert_array_equal(np.rint(np.arange(halved.shape[0]) * 8 * 151 / 226), places["y"])
+    crops, _, document = grid("--mode", "crops", "--stride", 3)
+    assert document["mode"] == "crops"
+    assert_allclose(crops[::4, ::4], whole[:-1:3, :-1:3], rtol=1e-4, atol=1e-4)
+
+
+def test_plans_score_nothing(image: Path) -> None:
+    """--plan says what would run and what it costs, as JSON or for people."""
+    document = json.loads(score(image, "--plan", "--json", "--stride", 4, "--flip").stdout)
+    (view,) = document["plan"]["views"]
+    assert (view["phases"], view["cells"], view["tiles"], view["flip"]) == (4, [6, 11], 8, True)
+    assert document["plan"]["multiply_adds"] == view["multiply_adds"] > 1e7
+    assert "average" not in document
+    assert document["grid"]["scored"] == 66
+    result = score(image, "--plan")
+    assert "model.onnx" in result.stdout
+    assert "multiply-adds" in result.stdout
+
+
+def test_plans_count_grids_and_masks_and_write_nothing(image: Path, tmp_path: Path) -> None:
+    """With --grid or --heatmap a plan holds the rows of the grid too; with a mask it has only what is inside."""
+    mask, out = tmp_path / "mask.png", tmp_path / "out"
+    mask.write_bytes(png(np.pad(np.ones((90, 78), np.uint8), ((0, 0), (0, 33)))))
+    out.mkdir()
+    plain, masked = (json.loads(score(image, "--plan", "--json", *more).stdout) for more in ((), ("--mask", mask)))
+    for output in (("--grid", out / "grid.npz"), ("--heatmap", out / "heatmap.png")):
+        document = json.loads(score(image, "--plan", "--json", *output).stdout)
+        assert document["plan"]["bytes"] - plain["plan"]["bytes"] == 2 * 3 * 6 * 11 * 4
+        assert document["plan"]["views"] == plain["plan"]["views"]
+    assert masked["grid"]["scored"] == 3 * 2 < plain["grid"]["scored"]
+    assert "6 windows inside the mask" in score(image, "--plan", "--mask", mask).stdout
+    assert not list(out.iterdir())
+
+
+def test_arrays_are_scored(tmp_path: Path) -> None:
+    """A .npy file is scored as a picture of its pixels; one of floats, or cut short, is refused."""
+    pixels = noise(90, 111, 1)[..., 0]
+    path, picture = tmp_path / "pixels.npy", tmp_path / "pixels.png"
+    np.save(path, pixels)
+    picture.write_bytes(png(pixels))
+    one, other = (json.loads(score(file, "--json").stdout) for file in (path, picture))
+    assert one["average"] == other["average"]
+    np.save(path, pixels / 255)
+    assert "of uint8, uint16, int16, float32, got (90, 111) of float64" in score(path).stderr
+    path.write_bytes(path.read_bytes()[:500])
+    result = score(path)
+    assert (result.returncode, len(result.stderr.splitlines())) == (3, 1)

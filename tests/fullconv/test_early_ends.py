@@ -1,0 +1,134 @@
+"""Servers that end a stream with OK before they have answered it, as a proxy in between may do."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from support.pictures import noise
+
+from fullconv import Answer, AsyncClient, Client, ScoringError, UnavailableError
+from fullconv.protos import scoring_pb2, scoring_pb2_grpc
+from fullconv.remote.retries import STATUS_LOST
+
+IMAGES = [(f"i{number}", noise(4, 4 + number, 1)) for number in range(12)]
+Many = Callable[..., dict[str, Answer | ScoringError]]
+
+
+class Hasty(scoring_pb2_grpc.ScoringServicer):
+    """Answers so many images of each call, of which it reads all or no more than it answers; then it ends the call."""
+
+    def __init__(self, answers: Iterator[int], *, reads_all: bool) -> None:
+        self.answers, self.reads_all, self.calls = answers, reads_all, 0
+
+    def ScoreMany(self, requests: Iterator[scoring_pb2.ScoreManyRequest], _: Any) -> Iterator[Any]:  # noqa: ANN401, N802 (gRPC's)
+        """Answer some."""
+        self.calls += 1
+        for request in islice(requests, next(self.answers)):
+            image = scoring_pb2.ImageInfo(width=request.request.image.raw.width)
+            yield scoring_pb2.ScoreManyResponse(id=request.id, response=scoring_pb2.ScoreResponse(image=image))
+        if self.reads_all:
+            list(requests)
+
+    def ScoreLarge(self, requests: Iterator[scoring_pb2.ScoreLargeRequest], _: Any) -> Iterator[Any]:  # noqa: ANN401, N802
+        """Say what is planned, and a row of the grid; never a summary."""
+        next(requests)
+        grid = scoring_pb2.GridInfo(rows=2, cols=1, depth=1)
+        yield scoring_pb2.ScoreLargeResponse(start=scoring_pb2.ScoreResponse(grid=grid))
+        rows = scoring_pb2.GridRows(first=0, count=1, scores=np.zeros(1, "<f4").tobytes())
+        yield scoring_pb2.ScoreLargeResponse(rows=rows)
+
+
+@contextmanager
+def serving(servicer: Hasty) -> Iterator[str]:
+    """A server of it, as long as the block: its address."""
+    server = grpc.server(ThreadPoolExecutor(4))
+    scoring_pb2_grpc.add_ScoringServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
+def score_many(address: str, **settings: Any) -> dict[str, Answer | ScoringError]:  # noqa: ANN401 (the client's)
+    """All images by the client; the names of the answers are told apart."""
+    with Client(address, **settings) as client:
+        answers = list(client.score_many(IMAGES, model="m"))
+    assert len(dict(answers)) == len(answers)
+    return dict(answers)
+
+
+def score_many_asynchronously(address: str, **settings: Any) -> dict[str, Answer | ScoringError]:  # noqa: ANN401
+    """The same by its asyncio twin."""
+
+    async def ask() -> list[tuple[str, Answer | ScoringError]]:
+        async with AsyncClient(address, **settings) as client:
+            return [answer async for answer in client.score_many(IMAGES, model="m")]
+
+    answers = asyncio.run(ask())
+    assert len(dict(answers)) == len(answers)
+    return dict(answers)
+
+
+@pytest.fixture(params=[score_many, score_many_asynchronously], ids=["client", "asyncio"])
+def many(request: pytest.FixtureRequest) -> Many:
+    """Either client."""
+    ask: Many = request.param
+    return ask
+
+
+@pytest.mark.parametrize("reads_all", [False, True], ids=["stops-reading", "reads-all"])
+def test_images_without_an_answer_are_sent_again(many: Many, *, reads_all: bool) -> None:
+    """However often a stream ends with OK too early, every image gets its own answer, once."""
+    servicer = Hasty(iter([3, 0, 5, 99]), reads_all=reads_all)
+    with serving(servicer) as address:
+        answers = many(address)
+    assert servicer.calls == 4
+    widths = {name: answer.response.image.width for name, answer in answers.items() if isinstance(answer, Answer)}
+    assert widths == {name: image.shape[1] for name, image in IMAGES}
+
+
+@pytest.mark.parametrize("reads_all", [False, True], ids=["stops-reading", "reads-all"])
+def test_images_that_are_never_answered_are_no_silence(many: Many, *, reads_all: bool) -> None:
+    """When the retries are over the loop ends with an error, and not as if all were answered."""
+    servicer = Hasty(iter([4, 0, 0]), reads_all=reads_all)
+    said = f"UNAVAILABLE: the stream ended with OK before every image had an answer|{STATUS_LOST}"
+    with serving(servicer) as address, pytest.raises(UnavailableError, match=said):
+        many(address, retries=2)
+    assert servicer.calls == 3
+
+
+def test_streams_that_are_answered_are_not_asked_again(many: Many) -> None:
+    """A stream that ends with OK after the last answer is over."""
+    servicer = Hasty(iter([12]), reads_all=True)
+    with serving(servicer) as address:
+        assert len(many(address)) == 12
+    assert servicer.calls == 1
+
+
+def test_grids_that_end_early_are_an_error() -> None:
+    """Whoever takes the rows of a large image alone is told that some are missing, by either client."""
+    said = "ended the answer before its summary"
+
+    async def take(address: str) -> None:
+        async with AsyncClient(address) as client, await client.score_large(IMAGES[0][1], model="m") as run:
+            async for _ in run.bands():
+                pass
+
+    with serving(Hasty(iter(()), reads_all=False)) as address:
+        with Client(address) as client, client.score_large(IMAGES[0][1], model="m") as run:
+            rows = run.bands()
+            assert next(rows)[0] == 0
+            with pytest.raises(UnavailableError, match=said):
+                next(rows)
+            with pytest.raises(UnavailableError, match=said):
+                run.answer()
+        with pytest.raises(UnavailableError, match=said):
+            asyncio.run(take(address))

@@ -1,0 +1,57 @@
+"""Outputs that appear whole or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fullconv.common.files import OutputError, whole_file
+
+
+def test_a_whole_file_takes_its_name_at_the_end(tmp_path: Path) -> None:
+    """Until the block has ended there is no file of that name, afterwards nothing else."""
+    path = tmp_path / "out.bin"
+    with whole_file(path) as file:
+        file.write(b"12")
+        file.seek(0)
+        file.write(b"3")
+        assert not path.exists()
+    assert path.read_bytes() == b"32"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.bin"]
+
+
+def fill(path: Path, data: bytes, error: Exception | None = None) -> None:
+    """Write an output, and fail in the middle of it."""
+    with whole_file(path) as file:
+        file.write(data)
+        if error is not None:
+            raise error
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "No such file", "image.png"), OSError("odd"), ValueError("odd")], ids=repr
+)
+def test_errors_of_the_block_stay_what_they_are(tmp_path: Path, error: Exception) -> None:
+    """An image that cannot be read is not said to be an output that cannot be written; no file is left."""
+    with pytest.raises(type(error)) as caught:
+        fill(tmp_path / "out.bin", b"12", error)
+    assert caught.value is error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [10, 100_000], ids=["as it is closed", "as it is written"])
+def test_a_full_device_is_the_outputs_error(tmp_path: Path, size: int) -> None:
+    """It says which output and why, and nothing is left."""
+    (tmp_path / f".out.bin.{os.getpid()}.partial").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"out\.bin: cannot be written: No space left on device"):
+        fill(tmp_path / "out.bin", b"x" * size)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "why"), [("none/out.bin", "No such file"), ("folder", "Is a directory")])
+def test_places_that_cannot_hold_a_file(tmp_path: Path, name: str, why: str) -> None:
+    """They are the output's error too."""
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match=f"{name}: cannot be written: {why}"):
+        fill(tmp_path / name, b"12")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]

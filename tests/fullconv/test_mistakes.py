@@ -1,0 +1,223 @@
+"""One mistake, one error: the same class, message, JSON and exit status in this process and on a server."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.conversion import convert_into
+from support.networks import PADDED, UNPADDED, make_network
+from support.paths import ROOT
+from support.pictures import encode, noise, png
+from support.servers import Server, running
+from typer.testing import CliRunner
+
+from fullconv import AsyncClient, Client, ImageError, RequestError, ScoringError
+from fullconv.command.cli import app
+from fullconv.images import message_of
+from fullconv.protos import scoring_pb2
+from fullconv.remote.requests import large_source, with_image
+from service.local import LocalScorer
+
+Image, Options, Scale = scoring_pb2.Image, scoring_pb2.ScoreOptions, scoring_pb2.Scale
+Case = tuple[str, dict[str, Any], type[ScoringError], str]
+"""An image, the fields of a request, the error, and what it says; a mask is named as Image.path, and is read here."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of models, good and bad, and images, good and bad."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    models, network = folder / "models", make_network(folder, UNPADDED)
+    shutil.move(convert_into(folder / "raw", network, activation="none") / "unpadded", models / "raw")
+    shutil.move(convert_into(folder / "crops", network, crops_only=True) / "unpadded", models / "crops")
+    convert_into(models, make_network(folder, PADDED))
+    for name in ("digits", "broken"):
+        shutil.copytree(ROOT / "models" / "digits" / "1", models / name / "1")
+    (models / "broken" / "1" / "labels.txt").write_text("a\n")
+    files = {
+        "good.png": png(noise(100, 120, 1)),
+        "small.png": png(noise(50, 120, 1)),
+        "text.png": b"no image",
+        "a\nb.png": b"no image",
+        "cut.jpg": encode(noise(200, 200, 3), ".jpg")[:-2000],
+        "other.png": png(noise(90, 120, 1)),
+        "black.png": png(np.zeros((100, 120, 1), np.uint8)),
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    np.save(folder / "small.npy", noise(50, 120, 1))
+    np.save(folder / "bands.npy", noise(100, 120, 7))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    """A server of these models."""
+    with running(folder / "models") as server:
+        yield server
+
+
+def of_model(**request: Any) -> Case:  # noqa: ANN401 (as ScoreRequest has them)
+    return ("good.png", request, RequestError, request.pop("said"))
+
+
+def of_option(said: str, model: str = "digits", **options: Any) -> Case:  # noqa: ANN401 (as ScoreOptions has them)
+    return ("good.png", {"model": model, "options": Options(**options)}, RequestError, said)
+
+
+def of_image(image: str, said: str, **options: Any) -> Case:  # noqa: ANN401
+    return (image, {"model": "digits", "options": Options(**options)}, ImageError, said)
+
+
+REGION = scoring_pb2.Region(x=0, y=0, width=500, height=500)
+MISTAKES: dict[str, Case] = {
+    "model": of_model(model="none", said="model: no 'none'; there: broken, crops, digits, padded, raw"),
+    "version": of_model(model="digits", version="9", said="version: no '9' of model 'digits'"),
+    "long name": of_model(model="m" * 256, said="names: expected at most 255 letters, got 256: mmm"),
+    "damaged model": of_model(model="broken", said="broken/1/labels.txt: expected sha256"),
+    "class": of_option("classes: expected labels of model 'digits' or 0 to 10, got 'cat'", classes=["cat"]),
+    "long class": of_option("names: expected at most 255 letters, got 300", classes=["c" * 300]),
+    "odd class": of_option(r"got 'a\nb'", classes=["a\nb"]),
+    "stride of dense": of_option("stride: expected a divisor or a multiple of 8 pixels", "padded", stride=3),
+    "mode": of_option("cannot slide; it has crops", "crops", mode=scoring_pb2.MODE_DENSE),
+    "huge stride": of_option("stride: expected at most 1048576 pixels, got 1048577", stride=(1 << 20) + 1),
+    "odd average": of_option("average: expected a value of AverageOf, got 7", average=7),
+    "raw scores": of_option("has raw scores, no probabilities", "raw", average=scoring_pb2.AVERAGE_OF_PROBABILITIES),
+    "many scales": of_option("scales: expected at most 16, got 17", scales=[Scale(factor=1)] * 17),
+    "no scale": of_option("scales: expected a positive number of pixels", scales=[Scale()]),
+    "text": of_image("text.png", "text.png: not a whole JPEG, PNG, WebP or TIFF image"),
+    "odd name": of_image("a\nb.png", "a?b.png: not a whole JPEG, PNG, WebP or TIFF image"),
+    "cut short": of_image("cut.jpg", "cut.jpg: not a whole"),
+    "missing": of_image("gone.png", "gone.png: cannot be read: No such file or directory"),
+    "small": of_image(
+        "small.png", "small.png: expected at least the model's window of 70×70 pixels (height×width), got 50×120"
+    ),
+    "small array": of_image("small.npy", "small.npy: expected at least the model's window of 70×70"),
+    "bands": of_image("bands.npy", "7 bands"),
+    "region": of_image("good.png", "region: expected pixels inside the image of 100×120 (height×width)", region=REGION),
+    "small scale": of_image("good.png", "scales: expected at least the model's window", scales=[Scale(factor=0.1)]),
+    "mask's size": of_image(
+        "good.png", "mask: expected the image's 100×120 pixels (height×width)", mask_image=Image(path="other.png")
+    ),
+    "empty mask": of_image("good.png", "mask: expected a window to be scored", mask_image=Image(path="black.png")),
+    "no mask": of_image("good.png", "text.png: not a whole", mask_image=Image(path="text.png")),
+}
+
+
+def made(folder: Path, case: Case) -> tuple[Path, scoring_pb2.ScoreRequest]:
+    """The image and the request of a case."""
+    image, fields, _, _ = case
+    request = scoring_pb2.ScoreRequest(**fields)
+    if request.options.HasField("mask_image"):
+        request.options.mask_image.CopyFrom(message_of(folder / request.options.mask_image.path))
+    return folder / image, request
+
+
+def here(folder: Path, image: Path, request: scoring_pb2.ScoreRequest) -> None:
+    """Score in this process."""
+    run = LocalScorer(folder / "models").start(image, request)
+    list(run.bands())
+    run.answer()
+
+
+def ways(server: Server, image: Path, request: scoring_pb2.ScoreRequest) -> Iterator[Callable[[], object]]:
+    """Every way to score on a server."""
+
+    def one_of_many(client: Client) -> object:
+        ((_, result),) = client.many([image], lambda _: request)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def asynchronously() -> object:
+        async with AsyncClient(server.address) as client:
+            return await client._call("Score", with_image(request, image), None)  # noqa: SLF001 (options that no keyword makes)
+
+    def in_parts(client: Client) -> object:
+        source, name = large_source(image)
+        return client._start_large(source, request, name=name).answer()  # noqa: SLF001 (the same)
+
+    def with_client(ask: Callable[[Client], object]) -> object:
+        with Client(server.address) as client:
+            return ask(client)
+
+    yield lambda: with_client(lambda client: client.start(image, request).answer())
+    yield lambda: with_client(one_of_many)
+    yield lambda: with_client(in_parts)
+    yield lambda: asyncio.run(asynchronously())
+
+
+@pytest.mark.parametrize("kind", MISTAKES)
+def test_mistakes_are_the_same_errors_everywhere(folder: Path, server: Server, kind: str) -> None:
+    """In this process and in every call of a server, whoever is asked: class and message."""
+    _, _, error, said = MISTAKES[kind]
+    image, request = made(folder, MISTAKES[kind])
+    with pytest.raises(error) as local:
+        here(folder, image, request)
+    assert said in str(local.value)
+    for ask in ways(server, image, request):
+        with pytest.raises(ScoringError) as remote:
+            ask()
+        assert (type(remote.value), str(remote.value)) == (type(local.value), str(local.value))
+
+
+COMMANDS: dict[str, tuple[list[str], int]] = {
+    "model": (["good.png", "--model", "none"], 3),
+    "version": (["good.png", "--version", "9"], 3),
+    "class": (["good.png", "--classes", "cat"], 3),
+    "stride": (["good.png", "--model", "padded", "--stride", "3"], 3),
+    "many scales": (["good.png", "--scales", ",".join(["1x"] * 17)], 3),
+    "many scales of two images": (["good.png", "small.png", "--scales", ",".join(["1x"] * 17)], 3),
+    "plan": (["good.png", "--plan", "--scales", ",".join(["1x"] * 17)], 3),
+    "raw scores": (["good.png", "--model", "raw", "--average", "probabilities"], 2),
+    "damaged model": (["good.png", "--model", "broken"], 3),
+    "text": (["text.png"], 3),
+    "text among others": (["good.png", "text.png", "a\nb.png", "gone.png", "small.npy"], 3),
+    "region": (["good.png", "--roi", "0,0,500,500"], 3),
+    "mask": (["good.png", "--mask", "other.png"], 3),
+    "small scale": (["good.png", "--scales", "5"], 3),
+    "array": (["bands.npy"], 3),
+}
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_mistakes_are_the_same_to_the_command(
+    folder: Path, server: Server, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With and without --server: the exit status, the JSON, and what is said, of many images in whatever order."""
+    monkeypatch.chdir(folder)
+    arguments, status = COMMANDS[kind]
+    told = []
+    for option in (["--models", "models"], ["--server", server.address]):
+        result = CliRunner().invoke(app, ["--model", "digits", *arguments, *option, "--json"])
+        told.append((result.exit_code, without_times(result.stdout), sorted(result.stderr.splitlines())))
+    assert told[0] == told[1]
+    assert told[0][0] == status
+
+
+def without_times(printed: str) -> object:
+    """The JSON, if there is some, but for its times."""
+    document = json.loads(printed) if printed else None
+    for one in document if isinstance(document, list) else [document or {}]:
+        one.pop("timing_ms", None)
+    return document
+
+
+@pytest.mark.parametrize("options", [["--mask", "otsu"], ["--scales", "1x,0.9x"]], ids=str)
+def test_arrays_that_are_read_twice(
+    folder: Path, server: Server, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An array that rows in parts cannot be scored of goes to a server in one message, and is answered as here."""
+    monkeypatch.chdir(folder)
+    np.save("array.npy", noise(100, 120, 1))
+    told = []
+    for option in (["--models", "models"], ["--server", server.address]):
+        result = CliRunner().invoke(app, ["array.npy", "--model", "digits", *options, *option, "--json"])
+        assert result.exit_code == 0, result.stderr
+        told.append(without_times(result.stdout))
+    assert told[0] == told[1]

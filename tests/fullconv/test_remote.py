@@ -1,0 +1,371 @@
+"""The client and its asyncio twin: retries, several servers, deadlines, and the same answers."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from support.paths import ROOT
+from support.pictures import noise, png
+from support.servers import Failed, Server, running
+
+from fullconv import Answer, AsyncClient, Client, ImageError, RequestError, Security, UnavailableError
+from fullconv.options import options_message
+from fullconv.protos import scoring_pb2
+from fullconv.remote.retries import STATUS_LOST, Retries
+
+MODELS = ROOT / "models"
+PAGE = MODELS / "digits" / "page.png"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server of the shipped model."""
+    with running(MODELS) as server:
+        yield server
+
+
+def same(one: Answer, other: Answer) -> None:
+    """Two answers are equal but for their times."""
+    messages = []
+    for answer in (one, other):
+        message = scoring_pb2.ScoreResponse()
+        message.CopyFrom(answer.response)
+        message.ClearField("timing")
+        messages.append(message)
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"stride": 0}, "stride: expected 1 to"),
+        ({"flip": "yes"}, "flip: expected True or False, got 'yes'"),
+        ({"grid": 3}, "grid: expected True or False or float32 or float16 or top or argmax, got 3"),
+        ({"mode": ["dense"]}, "mode: expected auto or dense or crops, got"),
+        ({"scales": 0}, "scales: expected pixels of the shorter side"),
+        ({"classes": None}, "classes: expected labels or indices, got None"),
+        ({"classes": [b"3"]}, "classes: expected labels or indices, got b'3'"),
+        ({"top": 0}, "top: expected 1 to"),
+        ({"grid_top": -1}, "grid_top: expected 1 to"),
+        ({"stride": "8"}, "stride: expected 1 to 4294967295, got '8'"),
+        ({"stride": True}, "stride: expected 1 to 4294967295, got True"),
+        ({"priority": 3}, "priority: expected low or normal or high, got 3"),
+        ({"version": 1}, "version: expected text, got 1"),
+        ({"version": "\udc80"}, "version: expected text, got"),
+        ({"classes": ["\udc80"]}, "classes: expected labels or indices, got"),
+        ({"roi": (0, 0, 1 << 32, 1)}, "roi: expected 0 to"),
+        ({"roi": (1, 2)}, "roi: expected x, y, width, height; got"),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be(server: Server, options: Any, said: str) -> None:  # noqa: ANN401
+    """They are refused here, by their name."""
+    with Client(server.address) as client, pytest.raises(RequestError, match=said):
+        client.score(noise(80, 80, 1), **{"model": "digits", **options})
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (None, "got NoneType"),
+        ("a\0b", "cannot be read: embedded null byte"),
+        (np.broadcast_to(np.uint8(0), (60_000, 60_000, 3)), "got 10800000000: use score_large"),
+    ],
+    ids=["none", "null", "huge"],
+)
+def test_images_that_cannot_be(server: Server, image: Any, said: str) -> None:  # noqa: ANN401
+    """They are refused here."""
+    with Client(server.address) as client, pytest.raises(ImageError, match=said):
+        client.score(image, model="digits")
+
+
+def test_arrays_and_masks_by_path_or_not(server: Server, tmp_path: Path) -> None:
+    """A .npy file is its array, as an image and as a mask; a mask of truths is one of numbers."""
+    image, mask = noise(90, 100, 1), np.zeros((90, 100), np.bool_)
+    mask[:80] = True
+    np.save(tmp_path / "image.npy", image)
+    np.save(tmp_path / "mask.npy", mask.astype(np.uint8))
+    with Client(server.address) as client:
+        answers = [
+            client.score(one, model="digits", mask=other, grid=True)
+            for one in (image, tmp_path / "image.npy")
+            for other in (mask, mask.astype(np.uint8) * 255, tmp_path / "mask.npy")
+        ]
+        for answer in answers:
+            assert answer.response.scored_cells == 2 * 4
+            np.testing.assert_array_equal(answer.grid, answers[0].grid)
+        with pytest.raises(ImageError, match=r"mask: expected .height, width"):
+            client.score(image, model="digits", mask=mask.astype(float))
+
+
+@pytest.mark.parametrize("image", [None, b"a file"], ids=["none", "bytes"])
+def test_large_images_that_cannot_be(server: Server, image: Any) -> None:  # noqa: ANN401
+    """They are refused here too."""
+    with Client(server.address) as client, pytest.raises(ImageError, match="image: expected a path or an array, got"):
+        client.score_large(image, model="digits")
+
+
+def test_many_images_without_ids(server: Server) -> None:
+    """A list of paths is no list of pairs, for either client."""
+    with Client(server.address) as client, pytest.raises(RequestError, match="expected pairs of an id and an image"):
+        list(client.score_many(["ab", "page.png"], model="digits"))  # type: ignore[list-item]
+    with Client(server.address) as client, pytest.raises(RequestError, match="an id and an image, got NoneType"):
+        list(client.score_many(None, model="digits"))  # type: ignore[arg-type]
+
+    async def ask() -> None:
+        async with AsyncClient(server.address) as client:
+            async for _ in client.score_many([PAGE], model="digits"):  # type: ignore[list-item]
+                pass
+
+    with pytest.raises(RequestError, match="expected pairs of an id and an image"):
+        asyncio.run(ask())
+
+
+def test_asyncio_answers_alike(server: Server) -> None:
+    """Every call of the asyncio client gives what that of the other one gives, many at once."""
+    images = [noise(90 + side, 100, 1) for side in range(20)]
+
+    async def ask() -> tuple[list[Answer], dict[str, Answer], list[tuple[str, str]]]:
+        async with AsyncClient(server.address, timeout=60) as client:
+            answers = await asyncio.gather(*(client.score(image, model="digits", grid=True) for image in images))
+            items = ((str(number), image) for number, image in enumerate(images))
+            many = {name: answer async for name, answer in client.score_many(items, model="digits", grid=True)}
+            assert (await client.model("digits")).spec.name == "digits"
+            return answers, many, await client.models()
+
+    answers, many, models = asyncio.run(ask())
+    with Client(server.address) as client:
+        for number, image in enumerate(images):
+            expected = client.score(image, model="digits", grid=True)
+            same(expected, answers[number])
+            same(expected, many[str(number)])
+        assert models == client.models()
+
+
+def test_asyncio_scores_large_images(server: Server) -> None:
+    """Parts go out and rows come in, with progress; errors are the same as those of the other client."""
+    told: list[tuple[str, int, int]] = []
+
+    async def ask() -> tuple[np.ndarray, Answer]:
+        async with AsyncClient(server.address, timeout=60) as client:
+            with pytest.raises(RequestError, match="no 'none'"):
+                await client.score_large(PAGE, model="none")
+            with pytest.raises(ImageError, match="cannot be read"):
+                await (await client.score_large("missing.png", model="digits")).result()
+            async with await client.score_large(
+                PAGE, model="digits", grid=True, progress=lambda *what: told.append(what)
+            ) as run:
+                assert run.response.grid.rows == 88
+                rows = [scores async for _, scores in run.bands()]
+                return np.concatenate(rows), await run.result()
+
+    rows, answer = asyncio.run(ask())
+    with Client(server.address) as client, client.score_large(PAGE, model="digits", grid=True) as run:
+        np.testing.assert_array_equal(rows, np.concatenate([scores for _, scores in run.bands()]))
+        np.testing.assert_array_equal(run.result().average, answer.average)
+    assert {what for what, _, _ in told} == {"sending", "scoring"}
+    assert told[-1][1] == told[-1][2]
+
+
+def test_the_client_loads_no_runtime() -> None:
+    """Importing the client and asking a server needs neither ONNX Runtime nor the service."""
+    script = (
+        "import sys, fullconv; fullconv.Client('127.0.0.1:1', retries=0); "
+        "print([name for name in ('onnxruntime', 'onnx', 'service', 'matplotlib') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["x", "a:1,b", "127.0.0.1:99999", "", "a:1,,b:2", None])
+def test_addresses_that_are_none(name: Any) -> None:  # noqa: ANN401
+    """They are refused before anything is sent."""
+    with pytest.raises(RequestError, match="server: expected HOST:PORT"):
+        Client(name)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"retries": -1}, "retries: expected 0 or more, got -1"),
+        ({"retries": "2"}, "retries: expected 0 or more, got '2'"),
+        ({"timeout": "1"}, "timeout: expected seconds, above 0 and at most 1e+09; got '1'"),
+        ({"timeout": True}, "timeout: expected seconds, above 0 and at most 1e+09; got True"),
+        ({"security": "tls"}, "security: expected Security(...), got 'tls'"),
+        ({"timeout": 0}, "timeout: expected seconds, above 0 and at most 1e+09; got 0"),
+        ({"timeout": float("inf")}, "timeout: expected seconds, above 0 and at most 1e+09; got inf"),
+        ({"timeout": float("nan")}, "timeout: expected seconds, above 0 and at most 1e+09; got nan"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_numbers_that_are_none(kind: Any, wrong: dict[str, Any], said: str) -> None:  # noqa: ANN401
+    """They are refused before anything is sent."""
+    with pytest.raises(RequestError, match=re.escape(said)):
+        kind("127.0.0.1:1", **wrong)
+
+
+def test_priorities_travel() -> None:
+    """What is asked for by name is what the server reads."""
+    names = ("low", "normal", "high")
+    assert [options_message({"priority": name}).priority for name in names] == [1, 2, 3]
+    assert not options_message({}).priority
+
+
+def test_clients_that_were_closed_say_so(server: Server) -> None:
+    """Each call is refused, of either client."""
+    client = Client(server.address)
+    client.close()
+    for ask in (
+        lambda: client.score(noise(80, 80, 1), model="digits"),
+        lambda: list(client.score_many([("a", noise(80, 80, 1))], model="digits")),
+        lambda: client.score_large(noise(80, 80, 1), model="digits"),
+        client.models,
+    ):
+        with pytest.raises(RequestError, match="client: expected one that is open"):
+            ask()
+
+    async def ask_asynchronously() -> None:
+        twin = AsyncClient(server.address)
+        await twin.close()
+        await twin.models()
+
+    with pytest.raises(RequestError, match="client: expected one that is open"):
+        asyncio.run(ask_asynchronously())
+
+
+def test_times_that_are_none() -> None:
+    """So are those of one call."""
+    with Client("127.0.0.1:1") as client, pytest.raises(RequestError, match="timeout: expected seconds, above 0"):
+        client.score(noise(80, 80, 1), model="digits", timeout=-1)
+
+
+def test_retries_are_bounded_and_grow() -> None:
+    """A busy server is asked again when it says, then later and later, so often and no longer than there is time."""
+    error = busy(seconds=0.2)
+    retries, waits = Retries(4, None), []
+    waits += [retries.after(error) for _ in range(4)]
+    with pytest.raises(grpc.RpcError):
+        retries.after(error)
+    assert all(0.2 * 2**place <= wait <= 0.26 * 2**place for place, wait in enumerate(waits))
+    hasty = Retries(4, 0.1)
+    with pytest.raises(grpc.RpcError):
+        hasty.after(error)
+    for code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL):
+        with pytest.raises(grpc.RpcError):
+            Retries(4, None).after(Failed(code))
+    assert Retries(4, None).after(Failed(grpc.StatusCode.INTERNAL, STATUS_LOST)) < 1
+
+
+def busy(seconds: float) -> Failed:
+    """What a busy server answers."""
+    from service.errors import BusyError  # noqa: PLC0415 (the client does without)
+    from service.rpc.status import status_of  # noqa: PLC0415
+
+    return Failed(*status_of(BusyError("m", seconds)))
+
+
+def test_servers_are_asked_in_turn() -> None:
+    """Of two servers with commas between, each gets half of the requests."""
+    with running(MODELS) as one, running(MODELS) as other:
+        with Client(f"{one.address},{other.address}") as client:
+            for _ in range(10):
+                client.score(noise(80, 80, 1), model="digits")
+        while len(one.events("request")) + len(other.events("request")) < 10:
+            time.sleep(0.01)
+        assert len(one.events("request")) == 5
+
+
+def test_killed_servers_lose_no_request() -> None:
+    """Of three servers under load one is killed: every call of a client with retries is answered, and right."""
+    image, count = noise(300, 300, 1), 400
+    with ExitStack() as stack:
+        servers = [stack.enter_context(running(MODELS)) for _ in range(2)]
+        doomed = stack.enter_context(running(MODELS, status=-signal.SIGKILL))
+        addresses = ",".join(server.address for server in (*servers, doomed))
+        with Client(addresses, timeout=60) as client, ThreadPoolExecutor(16) as pool:
+            expected = client.score(image, model="digits").average
+            pending = [pool.submit(client.score, image, model="digits") for _ in range(count)]
+            while sum(future.done() for future in pending) < count // 4:
+                time.sleep(0.01)
+            os.kill(doomed.process.pid, signal.SIGKILL)
+            for future in pending:
+                np.testing.assert_array_equal(expected, future.result().average)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_streams_go_on_with_another_server(ending: signal.Signals) -> None:
+    """A ScoreMany whose server goes away sends what has no answer to another one: one answer for every image."""
+    images = [(str(number), noise(200 + number % 7, 200, 1)) for number in range(200)]
+    with running(MODELS) as stays, running(MODELS, status=-ending if ending is signal.SIGKILL else 0) as goes:
+        with Client(f"{goes.address},{stays.address}", timeout=60) as client:
+            answers, got = client.score_many(iter(images), model="digits"), {}
+            for name, answer in answers:
+                assert name not in got
+                got[name] = answer
+                if len(got) == 20:
+                    Thread(target=goes.process.send_signal, args=[ending]).start()
+            for name, image in images[::17]:
+                np.testing.assert_array_equal(got[name].average, client.score(image, model="digits").average)
+        assert got.keys() == {name for name, _ in images}
+
+
+def test_servers_that_end_well_without_an_answer() -> None:
+    """A ScoreLarge that ends before its plan is an error of the server's, for both clients."""
+    nothing = grpc.stream_stream_rpc_method_handler(lambda _requests, _context: iter(()))
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_registered_method_handlers("fullconv.v1.Scoring", {"ScoreLarge": nothing})
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+
+    async def asynchronously() -> None:
+        async with AsyncClient(address) as client:
+            await client.score_large(noise(80, 80, 1), model="digits")
+
+    with Client(address) as client, pytest.raises(UnavailableError, match="before its summary"):
+        client.score_large(noise(80, 80, 1), model="digits")
+    with pytest.raises(UnavailableError, match="before its summary"):
+        asyncio.run(asynchronously())
+    server.stop(None)
+
+
+def test_deadlines_end_retries() -> None:
+    """Where no server answers, a call with a deadline ends by then, and says what there was."""
+    with Client("127.0.0.1:1", timeout=1.0, retries=100) as client:
+        started = time.monotonic()
+        with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1: UNAVAILABLE"):
+            client.models()
+        assert time.monotonic() - started < 5
+
+
+def test_tokens_do_not_travel_in_the_clear() -> None:
+    """A token is sent with TLS, or to this machine; anything else is refused before it is sent."""
+    with pytest.raises(RequestError, match="expected TLS"):
+        Client("192.0.2.1:8500", security=Security(token="secret"))  # noqa: S106 (a test)
+    with pytest.raises(RequestError, match="printable"):
+        Security(token="a\nb")  # noqa: S106
+    with pytest.raises(RequestError, match="both or neither"):
+        Security(cert=Path("x"))
+
+
+def test_encoded_images_of_every_kind(server: Server, tmp_path: Path) -> None:
+    """A path, its text, bytes and an array are the same image."""
+    pixels = noise(90, 100, 1)
+    path = tmp_path / "ünï.png"
+    path.write_bytes(png(pixels))
+    with Client(server.address) as client:
+        answers = [client.score(image, model="digits") for image in (path, str(path), path.read_bytes(), pixels)]
+    for answer in answers[1:]:
+        np.testing.assert_array_equal(answers[0].average, answer.average)

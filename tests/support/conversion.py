@@ -1,0 +1,18 @@
+"""Conversion of networks for tests, without a progress display."""
+
+from pathlib import Path
+
+from support.networks import Network
+
+from converter import convert as conversion
+from converter.sources.read import read_source
+
+SILENT = conversion.Progress(step=lambda _, __: None, advance=lambda: None)
+
+
+def convert_into(models: Path, network: Network, **options: object) -> Path:
+    """Convert a network into a model repository, under its own name; returns the repository."""
+    classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
+    target = models / network.architecture.name / "1"
+    conversion.convert(classifier, conversion.Request(target, windows=8, **options), SILENT)
+    return models

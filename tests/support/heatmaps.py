@@ -1,0 +1,63 @@
+"""Heatmaps of made-up answers: 10-pixel windows, 10 pixels apart, over a white image."""
+
+from pathlib import Path
+
+import numpy as np
+import pyvips
+from numpy.typing import NDArray
+from support.pictures import png
+
+from fullconv.heatmap import heatmap_file
+from fullconv.protos import model_pb2, scoring_pb2
+from fullconv.subject import Subject, subject_of
+
+CELL = 10
+
+
+def subject(
+    labels: list[str], kind: str = "logits-softmax", *, shown: str | None = None, average: int = 0, classes: tuple = ()
+) -> Subject:
+    """What is shown of a model with these labels."""
+    spec = model_pb2.ModelSpec(output=model_pb2.Output(kind=kind, classes=len(labels)))
+    options = scoring_pb2.ScoreOptions(average=average, classes=classes)
+    request = scoring_pb2.ScoreRequest(model="m", options=options)
+    return subject_of(scoring_pb2.GetModelResponse(spec=spec, labels=labels), request, shown)
+
+
+def answer(rows: int, cols: int, labels: list[str], **grid: int) -> scoring_pb2.ScoreResponse:
+    """What is known of an image that these cells fill; `grid` are fields of GridInfo that differ."""
+    size = model_pb2.Size(height=CELL, width=CELL)
+    fields = {"last_y": CELL * (rows - 1), "last_x": CELL * (cols - 1)} | grid
+    return scoring_pb2.ScoreResponse(
+        image=scoring_pb2.ImageInfo(name="i", width=fields["last_x"] + CELL, height=fields["last_y"] + CELL),
+        grid=scoring_pb2.GridInfo(rows=rows, cols=cols, stride=size, window=size, **fields),
+        classes=[scoring_pb2.Class(index=index, label=label) for index, label in enumerate(labels)],
+    )
+
+
+def draw(
+    folder: Path,
+    scores: np.ndarray,
+    shown: Subject,
+    labels: list[str],
+    *,
+    name: str = "heat.png",
+    options: scoring_pb2.ScoreOptions | None = None,
+    pixels: NDArray[np.uint8] | None = None,
+    **grid: int,
+) -> NDArray[np.uint8]:
+    """Draw scores (rows, cols, classes) over a white image, or over pixels; the picture's RGB."""
+    response = answer(*scores.shape[:2], labels, **grid)
+    image = folder / "image.png"
+    white = np.full((response.image.height, response.image.width), 255, np.uint8)
+    image.write_bytes(png(white if pixels is None else pixels))
+    with heatmap_file(folder / name, image, response, shown, options or scoring_pb2.ScoreOptions()) as take:
+        for row in range(0, len(scores), 3):
+            take(row, scores[row : row + 3].astype(np.float32))
+    return picture(folder / name)
+
+
+def picture(path: Path) -> NDArray[np.uint8]:
+    """The pixels of a picture's file as it is now: libvips remembers those of a file that it has opened by name."""
+    pixels: NDArray[np.uint8] = pyvips.Image.new_from_buffer(path.read_bytes(), "").numpy()
+    return pixels
