@@ -1,152 +1,213 @@
-"""The options of a request, resolved for a model: what it asks for, before any image is looked at."""
+"""The options of a request: what is asked, and what it means for one model.
 
-from collections.abc import Iterable, Sequence
+    message → Options (service/decode.py) → resolve → ResolvedOptions → the plan
+
+`Options` holds every default. Neither class knows protobuf, and `resolve` needs the model but no image.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import chain
+from typing import Literal
 
-from fullconv.protos import scoring_pb2
 from service.engine.repository import StoredModel
 from service.errors import NotFoundError, OptionError
-from service.images.picture import MAX_BANDS, Selection
+from service.images.picture import EVERYTHING, MAX_BANDS, Picture, Selection
 
-TOP = 5
 MAX_STRIDE = 1 << 20
+"""Pixels."""
 MAX_SCALES = 16
 MAX_SIDE = 10_000_000
-NAME_LETTERS, CLASSES = 255, 1 << 16
+"""Largest shorter side of a scaled image in pixels, and largest factor."""
+MAX_NAME_LETTERS = 255
+MAX_CLASSES = 1 << 16
+RAW = "raw"
+"""The kind of output (ModelSpec.output.kind) that has no probabilities."""
 
-FLOAT32, FLOAT16 = scoring_pb2.GRID_AS_FLOAT32, scoring_pb2.GRID_AS_FLOAT16
-TOP_CLASSES, ARGMAX = scoring_pb2.GRID_AS_TOP, scoring_pb2.GRID_AS_ARGMAX
-OF_SCORES, OF_PROBABILITIES = scoring_pb2.AVERAGE_OF_SCORES, scoring_pb2.AVERAGE_OF_PROBABILITIES
+
+class ModeChoice(StrEnum):
+    """How the model is run: in one pass, window by window, or whichever is cheaper where both give the same scores."""
+
+    AUTO = "auto"
+    DENSE = "dense"
+    CROPS = "crops"
 
 
-ENUMS = {
-    "average": scoring_pb2.AverageOf,
-    "mode": scoring_pb2.Mode,
-    "border": scoring_pb2.Border,
-    "grid_as": scoring_pb2.GridAs,
-    "priority": scoring_pb2.Priority,
-}
-VALUES = {name: frozenset(enum.values()) for name, enum in ENUMS.items()}
+class Border(StrEnum):
+    """What becomes of pixels that lie in no window of the lattice."""
+
+    LATTICE = "lattice"
+    """They are left out."""
+    ANCHOR = "anchor"
+    """One more row and column of windows lie flush with the edge."""
+
+
+class AverageOf(StrEnum):
+    """What is averaged over the windows."""
+
+    SCORES = "scores"
+    PROBABILITIES = "probabilities"
+
+
+class GridAs(StrEnum):
+    """What each cell of the grid holds: the scores of all classes in one of two types, or the highest scores."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    TOP = "top"
+    ARGMAX = "argmax"
+
+
+class Priority(StrEnum):
+    """The share of a server's compute that a request has beside other requests."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
+@dataclass(frozen=True)
+class Region:
+    """Pixels [x, x + width) and [y, y + height) of an image."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A size at which an image is scored: pixels of its shorter side, or a factor for both sides. The other is None."""
+
+    shorter_side: int | None = None
+    factor: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raise OptionError unless exactly one is given, above 0 and at most MAX_SIDE."""
+        value = self.shorter_side if self.factor is None else self.factor
+        if (self.shorter_side is None) == (self.factor is None) or value is None or not 0 < value <= MAX_SIDE:
+            raise OptionError(
+                f"scales: expected a positive number of pixels or a positive factor, each at most {MAX_SIDE}, "
+                f"got {self}"
+            )
+
+    def __str__(self) -> str:
+        """Spell it as the command line does: "384" or "0.5x"."""
+        return str(self.shorter_side) if self.factor is None else f"{self.factor:g}x"
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width of an image at this scale, in pixels, rounded."""
+        factor = (self.shorter_side or 0) / min(height, width) if self.factor is None else self.factor
+        return round(height * factor), round(width * factor)
+
+
+ORIGINAL_SIZE = Scale(factor=1.0)
+
+OTSU: Literal["otsu"] = "otsu"
+MaskOption = Callable[[], Picture] | Literal["otsu"] | None
+"""Opens an image whose nonzero pixels are scored; or everything that is not background; or no mask."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of a model; sizes in pixels, pairs vertical before horizontal."""
+    """What a request asks for, whatever the model; lengths in pixels of the image."""
 
-    asked: scoring_pb2.ScoreOptions
-    chosen: tuple[int, ...]
-    """Classes to answer with, as positions in the network's output."""
-    mode: str
-    """"dense", "crops" or "auto"."""
+    stride: int | None = None
+    """Between neighbouring windows. None: the model's native stride."""
+    mode: ModeChoice = ModeChoice.AUTO
+    border: Border = Border.LATTICE
+    region: Region | None = None
+    """Only windows inside it are scored. None: all windows."""
+    mask: MaskOption = None
+    flip: bool = False
+    """Whether the mirrored image is scored too, and averaged with the image."""
+    scales: tuple[Scale, ...] = (ORIGINAL_SIZE,)
+    """Sizes at which the image is scored and averaged; the grid is that of the first."""
+    average: AverageOf = AverageOf.SCORES
+    top: int = 5
+    """Number of classes with the highest averages that the answer names."""
+    classes: tuple[str, ...] = ()
+    """Labels, or else indices, of the classes in the answer. Empty: all classes."""
+    grid: bool = False
+    """Whether the answer holds the scores of every cell."""
+    grid_as: GridAs = GridAs.FLOAT32
+    grid_top: int = 5
+    """Number of classes in each cell of a grid as TOP."""
+    selection: Selection = EVERYTHING
+    """Page and bands of the file."""
+    priority: Priority = Priority.NORMAL
+    plan_only: bool = False
+    """Whether the answer is the plan, and nothing is scored."""
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for values that no model accepts."""
+        if self.stride is not None and self.stride > MAX_STRIDE:
+            raise OptionError(f"stride: expected at most {MAX_STRIDE} pixels, got {self.stride}")
+        if len(self.scales) > MAX_SCALES:
+            raise OptionError(f"scales: expected at most {MAX_SCALES}, got {len(self.scales)}")
+        bands = self.selection.bands
+        if len(bands) > MAX_BANDS or 0 in bands:
+            got = ",".join(map(str, bands[:10]))
+            raise OptionError(f"bands: expected at most {MAX_BANDS} numbers, counted from 1, got {got}")
+
+
+@dataclass(frozen=True)
+class ResolvedOptions:
+    """Options checked against a model; pairs are vertical before horizontal."""
+
+    asked: Options
+    classes: tuple[int, ...]
+    """Classes in the answer, as positions in the network's output."""
     stride: tuple[int, int]
-
-    @property
-    def average(self) -> "scoring_pb2.AverageOf":
-        """What is averaged."""
-        return self.asked.average or OF_SCORES
-
-    @property
-    def top(self) -> int:
-        """How many averages to name."""
-        return self.asked.top or TOP
-
-    @property
-    def anchored(self) -> bool:
-        """Whether there are windows flush with the edge."""
-        return self.asked.border == scoring_pb2.BORDER_ANCHOR
+    """Pixels between neighbouring windows."""
+    has_all_classes: bool
+    """Whether `classes` are all of the network's classes, in its order."""
 
     @property
     def depth(self) -> int:
-        """Numbers for each cell of the grid."""
-        match self.grid_as:
-            case scoring_pb2.GRID_AS_TOP:
-                return min(self.asked.grid_top or TOP, len(self.chosen))
-            case scoring_pb2.GRID_AS_ARGMAX:
+        """Number of scores in each cell of the grid."""
+        match self.asked.grid_as:
+            case GridAs.TOP:
+                return min(self.asked.grid_top, len(self.classes))
+            case GridAs.ARGMAX:
                 return 1
-        return len(self.chosen)
-
-    @property
-    def grid_as(self) -> "scoring_pb2.GridAs":
-        """What each cell of the grid holds."""
-        return self.asked.grid_as or FLOAT32
+        return len(self.classes)
 
     @property
     def cell_bytes(self) -> int:
         """Bytes of each cell of the grid in an answer."""
-        return self.depth * {FLOAT32: 4, FLOAT16: 2, TOP_CLASSES: 8, ARGMAX: 8}[self.grid_as]
-
-    @property
-    def scales(self) -> list[scoring_pb2.Scale]:
-        """The sizes at which the image is scored; none asked for is its own."""
-        return list(self.asked.scales) or [scoring_pb2.Scale(factor=1)]
-
-
-def selection(asked: scoring_pb2.ScoreOptions) -> Selection:
-    """The page and bands that are scored; raises OptionError for band numbers below 1, or too many."""
-    if len(asked.bands) > MAX_BANDS or 0 in asked.bands:
-        got = ",".join(map(str, asked.bands[:10]))
-        raise OptionError(f"bands: expected at most {MAX_BANDS} numbers, counted from 1, got {got}")
-    return Selection(asked.page, tuple(asked.bands))
+        each = {GridAs.FLOAT32: 4, GridAs.FLOAT16: 2, GridAs.TOP: 4 + 4, GridAs.ARGMAX: 4 + 4}
+        return self.depth * each[self.asked.grid_as]
 
 
 def check_names(names: Iterable[str], classes: Sequence[str] = ()) -> None:
-    """Refuse names that are too long to be any, and classes that are too many, before they are looked up and quoted."""
-    if len(classes) > CLASSES:
-        raise OptionError(f"classes: expected at most {CLASSES} names, got {len(classes)}: none means all")
+    """Raise OptionError for names that are too long and for too many classes, before they are looked up or quoted."""
+    if len(classes) > MAX_CLASSES:
+        raise OptionError(f"classes: expected at most {MAX_CLASSES} names, got {len(classes)}: name none to get all")
     for name in chain(names, classes):
-        if len(name) > NAME_LETTERS:
-            raise OptionError(f"names: expected at most {NAME_LETTERS} letters, got {len(name)}: {name[:20]}…")
+        if len(name) > MAX_NAME_LETTERS:
+            raise OptionError(f"names: expected at most {MAX_NAME_LETTERS} letters, got {len(name)}: {name[:20]}…")
 
 
-def resolve(model: StoredModel, asked: scoring_pb2.ScoreOptions) -> Options:
-    """Check everything that does not depend on the image; raises OptionError or NotFoundError."""
-    for name, values in VALUES.items():
-        if getattr(asked, name) not in values:
-            kind = ENUMS[name].DESCRIPTOR.name
-            raise OptionError(f"{name}: expected a value of {kind}, got {getattr(asked, name)}")
-    if asked.average == OF_PROBABILITIES and model.spec.output.kind == "raw":
+def resolve(model: StoredModel, asked: Options) -> ResolvedOptions:
+    """Resolve options for a model; raises OptionError, or NotFoundError for a class that it does not have."""
+    if asked.average is AverageOf.PROBABILITIES and model.spec.output.kind == RAW:
         raise OptionError(f"average: model {model.name!r} has raw scores, no probabilities; average the scores")
-    if asked.stride > MAX_STRIDE:
-        raise OptionError(f"stride: expected at most {MAX_STRIDE} pixels, got {asked.stride}")
-    _check_scales(asked)
-    mode = {scoring_pb2.MODE_DENSE: "dense", scoring_pb2.MODE_CROPS: "crops"}.get(asked.mode, "auto")
-    stride = (asked.stride, asked.stride) if asked.stride else (model.vertical.stride, model.horizontal.stride)
-    return Options(asked, _choose_classes(model, asked), mode, stride)
+    stride = (model.vertical.stride, model.horizontal.stride) if asked.stride is None else (asked.stride,) * 2
+    classes, everything = _positions(model, asked.classes), tuple(range(model.spec.output.classes))
+    return ResolvedOptions(asked, classes, stride, has_all_classes=classes == everything)
 
 
-def _choose_classes(model: StoredModel, asked: scoring_pb2.ScoreOptions) -> tuple[int, ...]:
-    """Labels first, then indices."""
+def _positions(model: StoredModel, names: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the classes' positions in the network's output; a name is looked up as a label first, then as an index."""
     count = model.spec.output.classes
-    if not asked.classes:
+    if not names:
         return tuple(range(count))
     positions = {str(index): index for index in range(count)}
     positions |= {label: index for index, label in reversed(list(enumerate(model.labels)))}
-    unknown = [name for name in asked.classes if name not in positions]
+    unknown = [name for name in names if name not in positions]
     if unknown:
         raise NotFoundError(f"classes: expected labels of model {model.name!r} or 0 to {count - 1}, got {unknown[0]!r}")
-    return tuple(dict.fromkeys(positions[name] for name in asked.classes))
-
-
-def _check_scales(asked: scoring_pb2.ScoreOptions) -> None:
-    if len(asked.scales) > MAX_SCALES:
-        raise OptionError(f"scales: expected at most {MAX_SCALES}, got {len(asked.scales)}")
-    for scale in asked.scales:
-        match scale.WhichOneof("size"):
-            case "shorter_side" if 0 < scale.shorter_side <= MAX_SIDE:
-                continue
-            case "factor" if 0 < scale.factor <= MAX_SIDE:
-                continue
-        raise OptionError(f"scales: expected a positive number of pixels or a positive factor, got {scale_text(scale)}")
-
-
-def scale_text(scale: scoring_pb2.Scale) -> str:
-    """A scale as the command line spells it: "384" or "0.5x"."""
-    return f"{scale.factor:g}x" if scale.WhichOneof("size") == "factor" else str(scale.shorter_side)
-
-
-def scaled_size(scale: scoring_pb2.Scale, height: int, width: int) -> tuple[int, int]:
-    """Height and width of an image at a scale, in pixels, rounded."""
-    shorter = min(height, width)
-    factor = scale.factor if scale.WhichOneof("size") == "factor" else scale.shorter_side / shorter
-    return round(height * factor), round(width * factor)
+    return tuple(dict.fromkeys(positions[name] for name in names))

@@ -54,7 +54,7 @@ def test_the_image_starts_with_settings_that_there_are() -> None:
 def exported() -> set[str]:
     """The names of all metrics but the process's, as Prometheus sees them."""
     from service import metrics  # noqa: PLC0415 (its registry fills as it is imported)
-    from service.admission import Admission  # noqa: PLC0415
+    from service.dispatch.admission import Admission  # noqa: PLC0415
     from service.engine.registry import Registry  # noqa: PLC0415
     from service.engine.scheduler import Scheduler  # noqa: PLC0415
     from service.limits import Limits  # noqa: PLC0415

@@ -27,7 +27,7 @@ from fullconv.answer import Answer
 from fullconv.protos import scoring_pb2
 from service.local import LocalScorer
 from service.rpc import server as server_module
-from service.rpc.probe import is_serving
+from service.server.probe import is_serving
 
 
 def fifty_images() -> Iterator[tuple[str, bytes]]:

@@ -12,13 +12,13 @@ from support.paths import ROOT
 from support.pictures import noise
 
 from fullconv.protos import scoring_pb2
-from service.admission import Admission
+from service.dispatch.admission import Admission
 from service.engine.registry import Registry, Served
 from service.engine.repository import StoredModel
 from service.engine.scheduler import Scheduler
 from service.engine.session import Session
 from service.limits import Limits
-from service.rpc.access import Access
+from service.server.access import Access
 from service.rpc.calls import Call, Calls
 from service.rpc.servicer import QUICK, ScoringServicer
 from service.rpc.spool import Spool
