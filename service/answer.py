@@ -54,7 +54,7 @@ def _named(model: StoredModel, chosen: tuple[int, ...]) -> scoring_pb2.ScoreResp
 
 
 def _grid(size: tuple[int, int], options: Options, view: View, window: model_pb2.Size) -> scoring_pb2.GridInfo:
-    vertical, horizontal = view.tiles.vertical, view.tiles.horizontal
+    vertical, horizontal = view.tile_plan.vertical, view.tile_plan.horizontal
     grid = scoring_pb2.GridInfo(
         rows=vertical.cells,
         cols=horizontal.cells,
@@ -74,8 +74,8 @@ def _grid(size: tuple[int, int], options: Options, view: View, window: model_pb2
 
 
 def _view(view: View, plan: Plan) -> scoring_pb2.View:
-    tiles, network = view.tiles, plan.mode.network
-    height, width = tiles.tile
+    tiles, network = view.tile_plan, plan.mode.network
+    height, width = tiles.max_tile_shape
     halo = [(axis.halo_before(stride), axis.halo_after(stride)) for axis, stride in network.axes]
     phases = [
         max(1, stride // lattice.stride)
@@ -90,7 +90,7 @@ def _view(view: View, plan: Plan) -> scoring_pb2.View:
         phases=phases[0] * phases[1],
         flip=bool(tiles.mirrored),
         multiply_adds=view.multiply_adds,
-        strip_rows=tiles.strip,
+        strip_rows=tiles.max_strip_rows,
     )
 
 
@@ -99,7 +99,7 @@ def _inexact(model: StoredModel, plan: Plan) -> tuple[list[str], list[str]]:
     spec, position = model.spec, plan.mode.position
     if plan.mode.name != "dense" or spec.parity[position].exact:
         return [], []
-    crops = sum(crops_multiply_adds(model, view.tiles) for view in plan.views)
+    crops = sum(crops_multiply_adds(model, view.tile_plan) for view in plan.views)
     said = [sentence(spec, position, crops, plan.multiply_adds)]
     return ([], said) if is_warning(overall(spec, position)) else (said, [])
 

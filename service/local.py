@@ -15,8 +15,8 @@ from fullconv.remote.large import Watch, unwatched
 from service import errors
 from service.images.arrays import open_array as array_picture
 from service.images.files import open_path
-from service.images.picture import Picture, Selection
-from service.images.pixels import Array
+from service.images.picture import PageSelection, Picture
+from service.images.pixels import SampleArray
 from service.options import check_names, resolve, selection
 from service.rpc.status import printable, reason_of
 from service.run import Run
@@ -44,7 +44,7 @@ class LocalScorer:
             check_names([request.model, request.version], request.options.classes)
             resolve(self._scorer.model(request.model, request.version), request.options)
             run = self._scorer.plan(_picture(image, selection(request.options)), request)
-            run.progress = lambda done: watch("scoring", done, run.plan.tiles)
+            run.progress = lambda done: watch("scoring", done, run.plan.tile_count)
             if request.options.plan_only:
                 run.planned()
             return LocalRun(run)
@@ -80,17 +80,17 @@ class _Sliced:
     name: str
 
     @property
-    def together(self) -> int:
+    def block_rows(self) -> int:
         """Those of a chunk, if there are chunks."""
         return chunk_rows(self.pixels)
 
-    def read(self, first: int, stop: int) -> Array:
+    def read(self, first: int, stop: int) -> SampleArray:
         """Rows [first, stop) as (rows, width, channels)."""
         rows = read_rows(self.pixels, first, stop, self.name)
         return rows.reshape(*rows.shape[:2], -1)
 
 
-def _picture(path: Path, chosen: Selection) -> Picture:
+def _picture(path: Path, chosen: PageSelection) -> Picture:
     pixels = open_array(path)
     if pixels is None:
         return open_path(path, chosen)

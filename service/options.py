@@ -7,7 +7,7 @@ from itertools import chain
 from fullconv.protos import scoring_pb2
 from service.engine.repository import StoredModel
 from service.errors import NotFoundError, OptionError
-from service.images.picture import MAX_BANDS, Selection
+from service.images.picture import MAX_BANDS, PageSelection
 
 TOP = 5
 MAX_STRIDE = 1 << 20
@@ -82,12 +82,12 @@ class Options:
         return list(self.asked.scales) or [scoring_pb2.Scale(factor=1)]
 
 
-def selection(asked: scoring_pb2.ScoreOptions) -> Selection:
+def selection(asked: scoring_pb2.ScoreOptions) -> PageSelection:
     """The page and bands that are scored; raises OptionError for band numbers below 1, or too many."""
     if len(asked.bands) > MAX_BANDS or 0 in asked.bands:
         got = ",".join(map(str, asked.bands[:10]))
         raise OptionError(f"bands: expected at most {MAX_BANDS} numbers, counted from 1, got {got}")
-    return Selection(asked.page, tuple(asked.bands))
+    return PageSelection(asked.page, tuple(asked.bands))
 
 
 def check_names(names: Iterable[str], classes: Sequence[str] = ()) -> None:

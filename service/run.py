@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 from fullconv.protos import scoring_pb2
 from service.answer import classes
-from service.dense.reducers import Mean, highest, probabilities
+from service.dense.arrays import Pixels
+from service.dense.reducers import Mean, argsort_descending, probabilities
 from service.dense.tiles import AxisBand, AxisTile
-from service.engine.engine import AHEAD, Engine, Inline
+from service.engine.engine import PREFETCH_BATCHES, Engine, InlineEngine
 from service.engine.repository import StoredModel
 from service.engine.session import Session
 from service.errors import CancelledRunError, ImageError, ModelError
 from service.grid import BandGrid, GridRows
 from service.images.mask import Mask, Spans
 from service.images.picture import Picture
-from service.images.pixels import Pixels
-from service.images.rows import Rows, Scaled, strips
+from service.images.rows import RowReader, ScaledRows, read_strips
 from service.options import OF_PROBABILITIES, Options
 from service.plan import Plan, View
 
@@ -50,7 +50,7 @@ class Run:
     """What is known of every image so planned."""
     masks: Callable[[Callable[[], None]], Mask | None] = lambda _: None
     """Begins the mask, from the top; what it is given is called now and then, and may raise to stop."""
-    engine: Engine = field(default_factory=Inline)
+    engine: Engine = field(default_factory=InlineEngine)
     progress: Callable[[int], None] = lambda _: None
     """Told the tiles that are done, of `plan.tiles`."""
     started: float = field(default_factory=time.monotonic)
@@ -76,9 +76,9 @@ class Run:
         if len(views) > 1 or self.options.asked.WhichOneof("mask") or self.options.asked.plan_only:
             return False
         pixels = max(self.picture.width * self.picture.height, views[0].width * views[0].height)
-        if pixels > SMALL or len(views[0].tiles.rows) > 1:
+        if pixels > SMALL or len(views[0].tile_plan.bands) > 1:
             return False
-        return self.plan.mode.submits(views[0].tiles, views[0].batch) <= AHEAD
+        return self.plan.mode.submits(views[0].tile_plan, views[0].batch) <= PREFETCH_BATCHES
 
     def begin(self) -> None:
         """Read the first strip and submit its first tiles, without waiting for their scores."""
@@ -111,7 +111,7 @@ class Run:
     def _begun(self) -> Iterator["_Band"]:
         """Every band of every view, its first tiles on their way."""
         for number, view in enumerate(self.plan.views):
-            means = [Mean(self.model.spec.output.classes) for _ in range(2 if view.tiles.mirrored else 1)]
+            means = [Mean(self.model.spec.output.classes) for _ in range(2 if view.tile_plan.mirrored else 1)]
             self._means += means
             grid = self.options.asked.grid and number == 0
             for band, wanted, strip in self._strips(view):
@@ -126,7 +126,7 @@ class Run:
         scored: list[int] = []
         for view, said in zip(self.plan.views, self.response.plan.views, strict=True):
             mask = self.masks(self.check_cancelled)
-            scored.append(view.tiles.cells if mask is None else self._count(mask, view, said))
+            scored.append(view.tile_plan.cells if mask is None else self._count(mask, view, said))
         self._check_scored(scored)
         self.response.scored_cells = scored[0]
         self.response.plan.multiply_adds = sum(said.multiply_adds for said in self.response.plan.views)
@@ -135,7 +135,7 @@ class Run:
     def _count(self, mask: Mask, view: View, said: scoring_pb2.View) -> int:
         """Set the tiles and the multiply-adds of a view inside a mask; returns its number of windows to be scored."""
         said.tiles, said.multiply_adds, scored = 0, 0.0, 0
-        for band in view.tiles.rows:
+        for band in view.tile_plan.bands:
             self.check_cancelled()
             wanted = self._wanted(mask, view, band)
             tiles = _to_run(view, band, wanted)
@@ -154,7 +154,7 @@ class Run:
         self._check_scored([mean.cells for mean in self._means])
         average = np.mean([mean.value for mean in self._means], axis=0)[list(self.options.chosen)]
         self.response.average.values[:] = average.tolist()
-        self.response.average.top[:] = highest(average, self.options.top)
+        self.response.average.top[:] = argsort_descending(average, self.options.top)
         self.response.timing.total_ms = _milliseconds(self.started)
         return self.response
 
@@ -165,7 +165,7 @@ class Run:
 
     def done(self) -> float:
         """How much of it is done, 0 to 1."""
-        return self._done / self.plan.tiles
+        return self._done / self.plan.tile_count
 
     def advance(self, tiles: int) -> None:
         """Count tiles that are done."""
@@ -179,28 +179,28 @@ class Run:
         bands: deque[tuple[AxisBand, Wanted]] = deque()
 
         def spans() -> Iterator[tuple[int, int] | None]:
-            for band in view.tiles.rows:
+            for band in view.tile_plan.bands:
                 self.check_cancelled()
                 wanted = None if mask is None else self._wanted(mask, view, band)
                 bands.append((band, wanted))
                 yield band.pixels if wanted is None or wanted.any() else None
 
         before = time.monotonic()
-        for strip in strips(self._rows(view), spans()):
+        for strip in read_strips(self._rows(view), spans()):
             self.response.timing.decode_ms += _milliseconds(before)
             yield *bands.popleft(), strip
             before = time.monotonic()
 
-    def _rows(self, view: View) -> Rows:
+    def _rows(self, view: View) -> RowReader:
         rows = self.picture.rows(self.model.spec.input)
         size, scaled = (self.picture.height, self.picture.width), (view.height, view.width)
-        return rows if size == scaled else Scaled(rows, size, scaled)
+        return rows if size == scaled else ScaledRows(rows, size, scaled)
 
     def _wanted(self, mask: Mask, view: View, band: AxisBand) -> NDArray[np.bool_]:
-        tiles, window = view.tiles, self.model.spec.window
+        tiles, window = view.tile_plan, self.model.spec.window
         tops, lefts = tiles.vertical.positions[band.first : band.stop], tiles.horizontal.positions
         rows = _spans(tops, window.height, view.height, self.picture.height)
-        return mask.windows(rows, _spans(lefts, window.width, view.width, self.picture.width))
+        return mask.select_windows(rows, _spans(lefts, window.width, view.width, self.picture.width))
 
 
 class _Band:
@@ -220,7 +220,7 @@ class _Band:
         """Take the pixels that the band reads; the means are those of the view as it is and, if it is run, mirrored."""
         self.run, self.view, self.band, self.wanted, self.means, self.grid = run, view, band, wanted, means, grid
         chosen = _to_run(view, band, wanted)
-        run.advance(len(band.tiles) * len(view.tiles.columns) - len(chosen))
+        run.advance(len(band.tiles) * len(view.tile_plan.columns) - len(chosen))
         self._batches = list(_batches(chosen, view.batch))
         before = time.monotonic()
         self._results = self._run(self._batches, strip)
@@ -230,7 +230,7 @@ class _Band:
         """Add every cell to the means; yields the band's rows of the grid if it is asked for."""
         grid = None
         if self.grid:
-            shape = self.band.stop - self.band.first, self.view.tiles.horizontal.cells
+            shape = self.band.stop - self.band.first, self.view.tile_plan.horizontal.cells
             grid = BandGrid(self.run.options, shape, self.run.picture.name)
         for batch in self._batches:
             self._take(batch, self._awaited(), grid)
@@ -272,8 +272,8 @@ class _Band:
         assert strip is not None  # noqa: S101 (a band with a tile to run has pixels)
         tiles = []
         for row, col in batch:
-            start = row.read - self.band.pixels[0]
-            tile = strip[start : start + row.length, col.read : col.read + col.length]
+            start = row.start - self.band.pixels[0]
+            tile = strip[start : start + row.length, col.start : col.start + col.length]
             tiles.append(tile[:, ::-1] if col.mirrored else tile)
         return tiles
 
@@ -305,7 +305,7 @@ def _rows(band: AxisBand, row: AxisTile) -> slice:
 
 def _to_run(view: View, band: AxisBand, wanted: Wanted) -> list[tuple[AxisTile, AxisTile]]:
     """The tiles of a band that have a cell to score."""
-    tiles = [(row, col) for row in band.tiles for col in view.tiles.columns]
+    tiles = [(row, col) for row in band.tiles for col in view.tile_plan.columns]
     return [(row, col) for row, col in tiles if wanted is None or wanted[_rows(band, row), col.cells].any()]
 
 

@@ -15,15 +15,15 @@ import numpy as np
 
 from fullconv.protos import model_pb2, scoring_pb2
 from service.answer import describe
-from service.engine.engine import Engine, Inline
-from service.engine.registry import Registry, Served
+from service.engine.engine import Engine, InlineEngine
+from service.engine.registry import Registry, ServedVersion
 from service.engine.repository import StoredModel
 from service.engine.session import Session
 from service.errors import LimitError
+from service.images.allowed_directory import AllowedDirectory
 from service.images.encoded import open_image
-from service.images.mask import Both, Drawn, Mask, drawn, foreground
+from service.images.mask import Intersection, Mask, MaskImage, find_foreground, mask_image
 from service.images.picture import Picture, check_size
-from service.images.shelf import Shelf
 from service.limits import Limits
 from service.modes import choose
 from service.options import Options, resolve, selection
@@ -43,10 +43,12 @@ Planned = tuple[Plan, scoring_pb2.ScoreResponse]
 class Scorer:
     """Scores images with the models of a repository; loads each model once."""
 
-    def __init__(self, models: Path | Registry, limits: Limits | None = None, shelf: Shelf | None = None) -> None:
+    def __init__(
+        self, models: Path | Registry, limits: Limits | None = None, allowed_directory: AllowedDirectory | None = None
+    ) -> None:
         self.registry = models if isinstance(models, Registry) else Registry(models)
         self.limits = limits or Limits()
-        self.shelf = shelf or Shelf()
+        self.allowed_directory = allowed_directory or AllowedDirectory()
         self._plans: OrderedDict[tuple[StoredModel, bytes, tuple[int, int], int], Planned] = OrderedDict()
 
     def model(self, name: str, version: str = "") -> StoredModel:
@@ -91,29 +93,29 @@ class Scorer:
         """
         return self._run(picture, self._resolved(request), engine, pixels)
 
-    def _resolved(self, request: scoring_pb2.ScoreRequest) -> tuple[Served, StoredModel, Options]:
+    def _resolved(self, request: scoring_pb2.ScoreRequest) -> tuple[ServedVersion, StoredModel, Options]:
         served, model = self.registry.get(request.model, request.version)
         return served, model, resolve(model, request.options)
 
     def _run(
         self,
         picture: Picture,
-        asked: tuple[Served, StoredModel, Options],
+        asked: tuple[ServedVersion, StoredModel, Options],
         engine: Engine | None,
         pixels: int | None,
     ) -> Run:
         (served, model, options), limits = asked, self.limits
         allowed = limits.large_pixels if pixels is None else pixels
-        check_size(picture, pixels=allowed, whole_pixels=limits.image_pixels, window=model.spec.window)
+        check_size(picture, max_pixels=allowed, max_whole_pixels=limits.image_pixels, window=model.spec.window)
         picture.check_bands(model.spec.input)
 
         def rate(position: int) -> float:
-            return self.registry.session(served, model, position).measured
+            return self.registry.session(served, model, position).measured_rate
 
         plan, described = self._planned(model, options, (picture.height, picture.width), allowed, rate)
         masks = _masks(picture, model, options, limits)
         session = self.registry.session(served, model, plan.mode.position)
-        return Run(picture, model, session, plan, options, described, masks, engine or Inline())
+        return Run(picture, model, session, plan, options, described, masks, engine or InlineEngine())
 
     def _planned(
         self, model: StoredModel, options: Options, size: tuple[int, int], pixels: int, rate: Callable[[int], float]
@@ -149,7 +151,7 @@ class Scorer:
         """
         asked, image, chosen = self._resolved(request), request.image, selection(request.options)
         by_path = image.WhichOneof("pixels") == "path"
-        picture = self.shelf.picture(image.path, chosen) if by_path else open_image(image, chosen)
+        picture = self.allowed_directory.picture(image.path, chosen) if by_path else open_image(image, chosen)
         run = self._run(picture, asked, engine, self.limits.image_pixels)
         if request.options.grid:
             check_answer(run, self.limits.message_bytes // share)
@@ -171,7 +173,7 @@ def whole(run: Run) -> scoring_pb2.ScoreResponse:
 
 def check_answer(run: Run, limit: int) -> None:
     """Raise LimitError if the grid does not fit a message of so many bytes, with room for the rest."""
-    tiles, classes = run.plan.views[0].tiles, len(run.options.chosen)
+    tiles, classes = run.plan.views[0].tile_plan, len(run.options.chosen)
     size = tiles.cells * run.options.cell_bytes + classes * CLASS_BYTES + REST_BYTES
     if size > limit:
         raise LimitError(
@@ -195,10 +197,10 @@ def _masks(picture: Picture, model: StoredModel, options: Options, limits: Limit
     asked, size = _mask(picture, model, options, limits), (picture.height, picture.width)
 
     def begin(check: Callable[[], None]) -> Mask | None:
-        valid, mask = picture.valid(), asked(check)
+        valid, mask = picture.data_mask(), asked(check)
         if valid is None or mask is None:
-            return mask if valid is None else Drawn(valid, size, size)
-        return Both(Drawn(valid, size, size), mask)
+            return mask if valid is None else MaskImage(valid, size, size)
+        return Intersection(MaskImage(valid, size, size), mask)
 
     return begin
 
@@ -208,9 +210,9 @@ def _mask(picture: Picture, model: StoredModel, options: Options, limits: Limits
         case "mask_image":
             mask = open_image(options.asked.mask_image)
             one = model_pb2.Size(height=1, width=1)
-            check_size(mask, pixels=limits.large_pixels, whole_pixels=limits.image_pixels, window=one)
-            drawn(mask, picture)
-            return lambda _: drawn(mask, picture)
+            check_size(mask, max_pixels=limits.large_pixels, max_whole_pixels=limits.image_pixels, window=one)
+            mask_image(mask, picture)
+            return lambda _: mask_image(mask, picture)
         case "mask_otsu" if options.asked.mask_otsu:
-            return cache(lambda check: foreground(picture, model.spec.input, check))
+            return cache(lambda check: find_foreground(picture, model.spec.input, check))
     return lambda _: None

@@ -7,8 +7,8 @@ import numpy as np
 
 from fullconv.protos import scoring_pb2
 from service.errors import ImageError
-from service.images.picture import EVERYTHING, MAX_BANDS, MAX_SIDE, Picture, SampleRows, Selection
-from service.images.pixels import Array, samples_of_array
+from service.images.picture import FIRST_PAGE, MAX_BANDS, MAX_SIDE, PageSelection, Picture, SampleReader
+from service.images.pixels import SampleArray, samples_of_array
 
 DTYPES = ("uint8", "uint16", "int16", "float32")
 
@@ -17,10 +17,10 @@ DTYPES = ("uint8", "uint16", "int16", "float32")
 class ArrayInMemory:
     """Rows of an array (height, width, channels) that is there already."""
 
-    pixels: Array
-    together: int = 1
+    pixels: SampleArray
+    block_rows: int = 1
 
-    def read(self, first: int, stop: int) -> Array:
+    def read(self, first: int, stop: int) -> SampleArray:
         """Rows [first, stop)."""
         return self.pixels[first:stop]
 
@@ -29,8 +29,8 @@ def open_array(
     name: str,
     shape: tuple[int, ...],
     dtype: str,
-    begin: Callable[[], SampleRows],
-    selection: Selection = EVERYTHING,
+    begin: Callable[[], SampleReader],
+    selection: PageSelection = FIRST_PAGE,
     *,
     message: str = "",
 ) -> Picture:
@@ -51,7 +51,7 @@ def open_array(
     return Picture(name, height, width, samples, begin, selection.bands)
 
 
-def open_raw(raw: scoring_pb2.RawImage, selection: Selection = EVERYTHING, *, name: str) -> Picture:
+def open_raw(raw: scoring_pb2.RawImage, selection: PageSelection = FIRST_PAGE, *, name: str) -> Picture:
     """Take uncompressed pixels, after checking that they are as many as they say."""
     shape = (raw.height, raw.width, raw.channels)
     picture = open_array(name, shape, raw.dtype, lambda: ArrayInMemory(pixels), selection, message="image.raw.")

@@ -14,8 +14,8 @@ import numpy as np
 from fullconv.protos import scoring_pb2
 from service.errors import CancelledRunError, IdleError, ImageError, OptionError
 from service.images.arrays import open_array
-from service.images.picture import Picture, Selection
-from service.images.pixels import Array
+from service.images.picture import PageSelection, Picture
+from service.images.pixels import SampleArray
 
 Result = TypeVar("Result")
 ROWS = 256
@@ -76,7 +76,7 @@ async def next_part(requests: Requests, idle: float) -> bytes | None:
 class StreamedRows:
     """Raw rows as they come, in parts of whole rows; checks that they add up."""
 
-    together = 1
+    block_rows = 1
 
     def __init__(self, name: str, raw: scoring_pb2.RawImage, feed: Feed) -> None:
         self._name, self._feed, self._height = name, feed, raw.height
@@ -86,7 +86,7 @@ class StreamedRows:
         """What came and was not handed on yet."""
         self._passed = 0
 
-    def read(self, first: int, stop: int) -> Array:
+    def read(self, first: int, stop: int) -> SampleArray:
         """Rows [first, stop) as (rows, width, channels); raises ImageError where the stream has no such rows."""
         self._pass_over(first)
         return np.frombuffer(self._take(stop - first), self._dtype).reshape(-1, *self._shape)
@@ -127,7 +127,9 @@ class StreamedRows:
         return part
 
 
-def streamed(name: str, raw: scoring_pb2.RawImage, feed: Feed, selection: Selection) -> tuple[Picture, StreamedRows]:
+def streamed(
+    name: str, raw: scoring_pb2.RawImage, feed: Feed, selection: PageSelection
+) -> tuple[Picture, StreamedRows]:
     """An image whose rows come through a feed, and the rows; raises ImageError if it cannot be one."""
     if raw.data:
         raise ImageError(f"{name}: raw.data: expected none, since the rows follow, got {len(raw.data)} bytes")

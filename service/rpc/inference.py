@@ -216,7 +216,7 @@ class InferenceServicer:
         """A model, which may have to be loaded first."""
         check_names([name, number])
         call.record["model"] = name
-        known = self._registry.known(name, number)
+        known = self._registry.get_if_checked(name, number)
         if known is not None:
             return known[1]
         get = partial(self._registry.get, name, number)

@@ -10,7 +10,7 @@ from functools import partial
 
 from fullconv.protos import scoring_pb2
 from service.admission import Admission, Claim
-from service.engine.scheduler import Job
+from service.engine.scheduler import Flow
 from service.errors import BusyError, LimitError, OptionError
 from service.grid import GridRows
 from service.images.encoded import open_file
@@ -48,7 +48,7 @@ class ScoreLarge:
         self._planners = Workers(PLANS, "plan")
 
     async def answer(
-        self, start: scoring_pb2.LargeImage, requests: Requests, send: Send, call: Call, claim: Claim, job: Job
+        self, start: scoring_pb2.LargeImage, requests: Requests, send: Send, call: Call, claim: Claim, job: Flow
     ) -> None:
         """Answer one call, whose first part was `start`."""
         request = scoring_pb2.ScoreRequest(model=start.model, version=start.version, options=start.options)
@@ -64,13 +64,15 @@ class ScoreLarge:
         if start.path and start.HasField("raw"):
             raise OptionError("path: expected no raw pixels with it, got both")
         if start.path:
-            await workers.run(lambda job: image.score(self._scorer.shelf.picture(start.path, chosen), job), job)
+            await workers.run(
+                lambda job: image.score(self._scorer.allowed_directory.picture(start.path, chosen), job), job
+            )
             return
         if start.HasField("raw"):
             await workers.run(lambda job: image.score_rows(name, start.raw, job), job)
             return
         async with self._spool.file(parts(requests, idle)) as path:
-            job.since = time.monotonic()  # it was not waiting while it came
+            job.queued_at = time.monotonic()  # it was not waiting while it came
             await workers.run(lambda job: image.score(open_file(path, chosen, name=name), job), job)
 
     def _admit(self, claim: Claim, run: Run) -> None:
@@ -100,12 +102,12 @@ class _Image:
             field = "mask_otsu" if options.asked.mask_otsu else "scales"
             raise OptionError(f"{field}: expected none with raw rows, which pass by once: send an encoded file")
 
-    def score_rows(self, name: str, raw: scoring_pb2.RawImage, job: Job) -> None:
+    def score_rows(self, name: str, raw: scoring_pb2.RawImage, job: Flow) -> None:
         """Score raw rows as they come, which must be as many as announced."""
         picture, rows = streamed(name, raw, self.feed, selection(self.request.options))
         self.score(picture, job, rows.finish)
 
-    def score(self, picture: Picture, job: Job, finish: Callable[[], None] = lambda: None) -> None:
+    def score(self, picture: Picture, job: Flow, finish: Callable[[], None] = lambda: None) -> None:
         """Score a picture, and `finish` before the summary."""
         run = self.scorer.plan(picture, self.request, job)
         self.call.record["version"] = run.model.version
@@ -118,7 +120,7 @@ class _Image:
         note(run, self.call)
         self.admit(run)
         self.feed.send(Part(start=run.response))
-        run.progress = Reporter(run.plan.tiles, self.feed).report
+        run.progress = Reporter(run.plan.tile_count, self.feed).report
         for band in run.bands():
             for rows in messages(band):
                 self.feed.send(Part(rows=rows))
@@ -145,7 +147,7 @@ class Reporter:
 
 def check_row(run: Run, limit: int) -> None:
     """Raise LimitError if one row of the grid does not fit a message of so many bytes."""
-    size = run.plan.views[0].tiles.horizontal.cells * run.options.cell_bytes
+    size = run.plan.views[0].tile_plan.horizontal.cells * run.options.cell_bytes
     if size > limit:
         raise LimitError(
             f"{run.picture.name}: grid: one row of it is {size / MIB:.1f} MiB, expected at most {limit / MIB:.1f}: "

@@ -26,7 +26,7 @@ from service.admission import Admission
 from service.engine.registry import Event, Registry
 from service.engine.repository import NAMES
 from service.engine.scheduler import Scheduler
-from service.images.shelf import Shelf
+from service.images.allowed_directory import AllowedDirectory
 from service.log import log
 from service.rpc.access import Access, Tokens
 from service.rpc.calls import Calls
@@ -59,18 +59,20 @@ REST_SECONDS, REST_BYTES = 10.0, 64 << 20
 async def serve(settings: Settings) -> None:
     """Serve until a signal ends the process; raises OSError if an address cannot be had or a file cannot be used."""
     limits = settings.limits
-    machine.keep_memory(2 * limits.message_bytes)
+    machine.configure_malloc(2 * limits.message_bytes)
     start_threads(settings.threads or machine.cpus())
     registry = _registry(settings)
     tokens = Tokens(settings.tokens) if settings.tokens else None
     certificates = _certificates(settings)
     scheduler = Scheduler(
-        slots=settings.slots, batching=settings.batching, observe=metrics.batch, prepare=machine.stand_back
+        slots=settings.slots, batching=settings.batching, observe=metrics.batch, prepare=machine.lower_priority
     )
     traces = Traced() if settings.traces else None
     admission, calls = Admission(limits), Calls(Access(tokens), traces, idle=limits.idle_seconds)
     spool = Spool(settings.spool, limits.spool_bytes)
-    scoring = ScoringServicer(Scorer(registry, limits, Shelf(settings.images)), scheduler, admission, spool, calls)
+    scoring = ScoringServicer(
+        Scorer(registry, limits, AllowedDirectory(settings.images)), scheduler, admission, spool, calls
+    )
     renewed = [files for files in (tokens, certificates) if files]
     metrics.watch(admission, scheduler, registry, lambda: sum(files.stale for files in renewed))
     checks = health.aio.HealthServicer()
@@ -128,14 +130,14 @@ class Models:
         self._registry, self._checks = registry, checks
         self._shown: set[str] = set()
         self._warned: set[str] = set()
-        self._checking = ThreadPoolExecutor(1, "check", machine.stand_back)
+        self._checking = ThreadPoolExecutor(1, "check", machine.lower_priority)
         """Large files are hashed when nothing else is to be done."""
 
     async def look(self) -> None:
         """Look at the repository again, and check the files of what was not asked for yet, one after the other."""
         try:
             await asyncio.to_thread(self._registry.refresh)
-            self._warn(await asyncio.to_thread(self._registry.misnamed))
+            self._warn(await asyncio.to_thread(self._registry.invalid_names))
             for name, version in self._registry.models():
                 await asyncio.get_running_loop().run_in_executor(self._checking, self._registry.check, name, version)
         finally:
@@ -169,8 +171,8 @@ class Rest:
         """Look at what came since the last look."""
         came, self._seen = self._calls.received_bytes - self._seen, self._calls.received_bytes
         if came < REST_BYTES:
-            await asyncio.to_thread(self._registry.rest)
-            await asyncio.to_thread(machine.give_back_memory)
+            await asyncio.to_thread(self._registry.shrink_arena)
+            await asyncio.to_thread(machine.trim_heap)
 
 
 @asynccontextmanager
@@ -234,7 +236,7 @@ def start_threads(count: int) -> None:
     """Start the threads that all sessions share: those that compute stand back for those that answer."""
 
     def start() -> None:
-        machine.stand_back()
+        machine.lower_priority()
         ort.set_global_thread_pool_sizes(count, 1)
         ort.set_default_logger_severity(FATAL)  # its lines would be no JSON
 

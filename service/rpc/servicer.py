@@ -10,7 +10,7 @@ import grpc
 
 from fullconv.protos import scoring_pb2
 from service.admission import Admission, Claim
-from service.engine.scheduler import Job, Scheduler
+from service.engine.scheduler import Flow, Scheduler
 from service.errors import OptionError
 from service.options import check_names
 from service.rpc.calls import Call, Calls, Send
@@ -67,7 +67,7 @@ class ScoringServicer:
         def admit(run: Run) -> None:
             call.record["version"] = run.model.version
             note(run, call)
-            seconds = run.session.seconds(run.plan.multiply_adds)
+            seconds = run.session.predict_seconds(run.plan.multiply_adds)
             self._admission.plan(claim, run.plan.held_bytes, seconds, deadline=call.deadline, done=run.done)
 
         def begin() -> tuple[Callable[[], Any], list[Future[Any]]]:
@@ -107,7 +107,7 @@ class ScoringServicer:
         """Describe one model."""
         check_names([request.model, request.version])
         call.record["model"] = request.model
-        known = self._scorer.registry.known(request.model, request.version)
+        known = self._scorer.registry.get_if_checked(request.model, request.version)
         with self._admission.admitted(call.client, call.size):
             response = await (self._quick if known else self._workers).run(
                 lambda _: self._scorer.describe(request.model, request.version), self._job(scoring_pb2.ScoreOptions())
@@ -150,5 +150,5 @@ class ScoringServicer:
         }
         return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
 
-    def _job(self, options: scoring_pb2.ScoreOptions, *, large: bool = False) -> Job:
-        return Job(self._scheduler, large=large, weight=WEIGHTS.get(options.priority, 1.0))
+    def _job(self, options: scoring_pb2.ScoreOptions, *, large: bool = False) -> Flow:
+        return Flow(self._scheduler, large=large, weight=WEIGHTS.get(options.priority, 1.0))

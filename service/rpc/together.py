@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
-from service.engine.scheduler import Job
+from service.engine.scheduler import Flow
 from service.rpc.workers import outlived
 
 MOST = 32
@@ -27,7 +27,7 @@ Begin = Callable[[], tuple[Finish, list[Future[Any]]]]
 @dataclass(eq=False)
 class _Request:
     begin: Begin
-    job: Job
+    job: Flow
     answer: asyncio.Future[Any]
     finish: Finish | None = None
     awaited: list[Future[Any]] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Together:
         self._loop: asyncio.AbstractEventLoop | None = None
         Thread(target=self._serve, name=name, daemon=True).start()
 
-    async def run(self, begin: Begin, job: Job) -> Any:  # noqa: ANN401 (what `begin` makes)
+    async def run(self, begin: Begin, job: Flow) -> Any:  # noqa: ANN401 (what `begin` makes)
         """Begin and finish a request; a caller that goes cancels its job."""
         self._loop = asyncio.get_running_loop()
         answer = self._loop.create_future()

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-from service.engine.scheduler import Job
+from service.engine.scheduler import Flow
 
 Result = TypeVar("Result")
 
@@ -17,7 +17,7 @@ class Workers:
     def __init__(self, count: int, name: str) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
 
-    async def run(self, work: Callable[[Job], Result], job: Job) -> Result:
+    async def run(self, work: Callable[[Flow], Result], job: Flow) -> Result:
         """Do some work with a job of the scheduler's.
 
         A caller that goes cancels the job, and leaves when the work has ended: what it holds is free then. Work that
@@ -36,7 +36,7 @@ class Workers:
         return await outlived(asyncio.wrap_future(pooled), job, pooled.cancel)
 
 
-async def outlived(answer: "asyncio.Future[Result]", job: Job, drop: Callable[[], object] = lambda: None) -> Result:
+async def outlived(answer: "asyncio.Future[Result]", job: Flow, drop: Callable[[], object] = lambda: None) -> Result:
     """Wait for an answer; whoever is cancelled meanwhile cancels the job, and leaves when the work has ended.
 
     `drop` takes work back that has not begun.
