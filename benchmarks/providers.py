@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 from latency import repository
 
+from service.dense.arrays import Pixels
 from service.engine.repository import ModelRepository
-from service.engine.session import PROVIDERS, Pixels, Session
+from service.engine.session import PROVIDERS, Session
 
 
 def seconds(session: Session, tiles: list[Pixels]) -> float:
     """How long a batch takes."""
     started = time.perf_counter()
-    session.dense(tiles)
+    session.score(tiles)
     return time.perf_counter() - started
 
 
@@ -40,7 +41,7 @@ def main() -> None:
         shape = (options.side, options.side, model.spec.input.channels)
         for count in (1, 4):
             tiles: list[Pixels] = list(np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8))
-            expected, got = cpu.dense(tiles), other.dense(tiles)
+            expected, got = cpu.score(tiles), other.score(tiles)
             same = np.mean(expected.argmax(-1) == got.argmax(-1))
             difference = np.abs(expected - got).max() / np.abs(expected).max()
             ratios = [seconds(cpu, tiles) / seconds(other, tiles) for _ in range(options.rounds)]

@@ -23,8 +23,8 @@ from service.answer import describe
 from service.engine.repository import StoredModel
 from service.images.arrays import ArrayInMemory, open_array
 from service.limits import Limits
-from service.options import resolve
-from service.plan import Plan, make_plan
+from service.scoring.options import resolve
+from service.scoring.plan import Plan, make_plan
 from service.run import Run
 from service.scoring import Scorer
 

@@ -37,10 +37,10 @@ def alone(models: Path, model: str, seconds: float) -> tuple[float, int]:
     window = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     rates = {}
     for size in BATCHES:
-        session.dense([window] * size)
+        session.score([window] * size)
         began, runs = time.perf_counter(), 0
         while time.perf_counter() - began < seconds / len(BATCHES):
-            session.dense([window] * size)
+            session.score([window] * size)
             runs += 1
         rates[size] = runs * size / (time.perf_counter() - began)
     best = max(rates, key=lambda size: rates[size])

@@ -23,8 +23,8 @@ from service.answer import describe
 from service.engine.repository import StoredModel
 from service.images.arrays import ArrayInMemory, open_array
 from service.limits import Limits
-from service.options import resolve
-from service.plan import Plan, make_plan
+from service.scoring.options import resolve
+from service.scoring.plan import Plan, make_plan
 from service.run import Run
 from service.scoring import Scorer
 
@@ -65,7 +65,7 @@ def seconds_of(scorer: Scorer, model: StoredModel, height: int, width: int, runs
     times = []
     for _ in range(runs):
         start = time.monotonic()
-        session.dense([tile])
+        session.score([tile])
         times.append(time.monotonic() - start)
     return statistics.median(times)
 
@@ -77,7 +77,8 @@ def sameness(scorer: Scorer, model: StoredModel, side: int) -> str:
         score(scorer, model, side, limits, grid=True) for limits in (SMALL_TILES, ample)
     )
     difference = np.abs(tiled - whole).max() / np.abs(whole).max()
-    return f"{side}×{side} in {many.tiles} tiles and in {few.tiles}: differs by {difference:.1e} of the largest score"
+    tiles = f"in {many.tile_count} tiles and in {few.tile_count}"
+    return f"{side}×{side} {tiles}: differs by {difference:.1e} of the largest score"
 
 
 def main() -> None:
@@ -93,17 +94,17 @@ def main() -> None:
         scorer = Scorer(folder)
         model = convert("vgg16", folder) if arguments.model == "vgg16" else scorer.model("digits")
         _, plan = planned(model, arguments.size, Limits())
-        height, width = plan.views[0].tiles.tile
+        height, width = plan.views[0].tile_plan.max_tile_shape
         network = plan.mode.network
         seconds_of(scorer, model, height, width, 1)
         before = seconds_of(scorer, model, height, width)
         took, plan, _ = score(scorer, model, arguments.size, Limits(), grid=False)
         alone = statistics.mean([before, seconds_of(scorer, model, height, width)])
-        one = plan.multiply_adds / len(plan.views[0].tiles)
+        one = plan.multiply_adds / len(plan.views[0].tile_plan)
         expected = plan.multiply_adds / (one / alone)
         print(f"one tile of {height}×{width}: {alone:.2f} s, {one / alone:.3g} multiply-adds a second")
         print(
-            f"{arguments.size}×{arguments.size} in {plan.tiles} tiles, {plan.multiply_adds:.3g} multiply-adds: "
+            f"{arguments.size}×{arguments.size} in {plan.tile_count} tiles, {plan.multiply_adds:.3g} multiply-adds: "
             f"{took:.1f} s, {took / expected:.3f} of what that rate says",
             flush=True,
         )

@@ -1,6 +1,6 @@
 """Messages as values: the only module that reads a ScoreRequest, its options and its image.
 
-An option that is absent, 0 or UNSPECIFIED in the message keeps the default of `service.options.Options`.
+An option that is absent, 0 or UNSPECIFIED in the message keeps the default of `service.scoring.options.Options`.
 """
 
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from fullconv.protos import scoring_pb2
 from service.errors import ImageError, OptionError
+from service.images.allowed_directory import AllowedDirectory
 from service.images.arrays import open_raw
 from service.images.encoded import open_bytes
-from service.images.picture import EVERYTHING, Picture, Selection
-from service.images.shelf import Shelf
-from service.options import (
+from service.images.picture import FIRST_PAGE, PageSelection, Picture
+from service.scoring.options import (
     OTSU,
     AverageOf,
     Border,
@@ -26,7 +26,7 @@ from service.options import (
     Scale,
     check_names,
 )
-from service.scorer import ScoringRequest
+from service.scoring.scorer import ScoringRequest
 
 Choice = TypeVar("Choice")
 
@@ -87,16 +87,18 @@ def options(message: scoring_pb2.ScoreOptions) -> Options:
         grid=message.grid,
         grid_as=_choice("grid_as", message.grid_as, GRIDS),
         grid_top=message.grid_top or DEFAULTS.grid_top,
-        selection=Selection(message.page, tuple(message.bands)),
+        selection=PageSelection(message.page, tuple(message.bands)),
         priority=_choice("priority", message.priority, PRIORITIES),
         plan_only=message.plan_only,
     )
 
 
-def open_image(message: scoring_pb2.Image, selection: Selection = EVERYTHING, shelf: Shelf | None = None) -> Picture:
-    """Open the image of a message; raises ImageError, or NotFoundError for a path that `shelf` does not have.
+def open_image(
+    message: scoring_pb2.Image, selection: PageSelection = FIRST_PAGE, allowed: AllowedDirectory | None = None
+) -> Picture:
+    """Open the image of a message; raises ImageError, or NotFoundError for a path that `allowed` does not have.
 
-    Without a shelf, a path raises ImageError.
+    Without a allowed, a path raises ImageError.
     """
     name = message.name or "image"
     match message.WhichOneof("pixels"):
@@ -105,8 +107,8 @@ def open_image(message: scoring_pb2.Image, selection: Selection = EVERYTHING, sh
         case "raw":
             raw = message.raw
             return open_raw((raw.height, raw.width, raw.channels), raw.dtype, raw.data, selection, name=name)
-        case "path" if shelf is not None:
-            return shelf.picture(message.path, selection)
+        case "path" if allowed is not None:
+            return allowed.picture(message.path, selection)
         case "path":
             raise ImageError(f"{name}: path: expected encoded or raw pixels, got a path")
         case _:

@@ -12,13 +12,13 @@ import numpy as np
 from fullconv.common.certificate import overall
 from fullconv.protos import model_pb2, scoring_pb2
 from service.engine.repository import StoredModel
-from service.exactness import remarks_on_dense
-from service.grid import GridRows
 from service.limits import Limits
-from service.options import AverageOf, GridAs, ResolvedOptions
-from service.outcome import Counted, Event, Outcome, Progress, Scored, Started, Timing
-from service.plan import Plan, View
-from service.planned import PlannedImage
+from service.scoring.exactness import remarks_on_dense
+from service.scoring.grid import GridRows
+from service.scoring.options import AverageOf, GridAs, ResolvedOptions
+from service.scoring.outcome import Counted, Event, Outcome, Progress, Scored, Started, Timing
+from service.scoring.plan import Plan, View
+from service.scoring.planned import PlannedImage
 
 KEPT_MODELS = 16
 """Number of models whose classes are kept as a message."""
@@ -191,7 +191,7 @@ def _named_classes(model: StoredModel, classes: tuple[int, ...]) -> scoring_pb2.
 
 
 def _grid(size: tuple[int, int], options: ResolvedOptions, view: View, window: model_pb2.Size) -> scoring_pb2.GridInfo:
-    vertical, horizontal = view.tiles.vertical, view.tiles.horizontal
+    vertical, horizontal = view.tile_plan.vertical, view.tile_plan.horizontal
     grid = scoring_pb2.GridInfo(
         rows=vertical.cells,
         cols=horizontal.cells,
@@ -211,8 +211,8 @@ def _grid(size: tuple[int, int], options: ResolvedOptions, view: View, window: m
 
 
 def _view(view: View, plan: Plan) -> scoring_pb2.View:
-    tiles, network = view.tiles, plan.mode.network
-    height, width = tiles.tile
+    tiles, network = view.tile_plan, plan.mode.network
+    height, width = tiles.max_tile_shape
     halo = [(axis.halo_before(stride), axis.halo_after(stride)) for axis, stride in network.axes]
     phases = [
         max(1, stride // lattice.stride)
@@ -227,7 +227,7 @@ def _view(view: View, plan: Plan) -> scoring_pb2.View:
         phases=phases[0] * phases[1],
         flip=bool(tiles.mirrored),
         multiply_adds=view.multiply_adds,
-        strip_rows=tiles.strip,
+        strip_rows=tiles.max_strip_rows,
     )
 
 

@@ -13,17 +13,17 @@ from fullconv.images import Pixels, chunk_rows, open_array, read_rows, readable
 from fullconv.protos import scoring_pb2
 from fullconv.remote.large import Watch, unwatched
 from service import decode, encode, errors
-from service.execution import Execution
 from service.images.arrays import open_array as array_picture
 from service.images.files import open_path
-from service.images.picture import Picture, Selection
-from service.images.pixels import Array
-from service.masking import count_inside_mask
-from service.options import check_names
-from service.outcome import Counted, Scored
-from service.planned import PlannedImage
+from service.images.picture import PageSelection, Picture
+from service.images.pixels import SampleArray
 from service.rpc.status import printable, reason_of
-from service.scorer import Scorer
+from service.scoring.execution import Execution
+from service.scoring.masking import count_inside_mask
+from service.scoring.options import check_names
+from service.scoring.outcome import Counted, Scored
+from service.scoring.planned import PlannedImage
+from service.scoring.scorer import Scorer
 
 
 class LocalScorer:
@@ -85,17 +85,17 @@ class _Sliced:
     name: str
 
     @property
-    def together(self) -> int:
+    def block_rows(self) -> int:
         """Those of a chunk, if there are chunks."""
         return chunk_rows(self.pixels)
 
-    def read(self, first: int, stop: int) -> Array:
+    def read(self, first: int, stop: int) -> SampleArray:
         """Rows [first, stop) as (rows, width, channels)."""
         rows = read_rows(self.pixels, first, stop, self.name)
         return rows.reshape(*rows.shape[:2], -1)
 
 
-def _picture(path: Path, chosen: Selection) -> Picture:
+def _picture(path: Path, chosen: PageSelection) -> Picture:
     pixels = open_array(path)
     if pixels is None:
         return open_path(path, chosen)

@@ -29,7 +29,7 @@ def memory_bytes() -> int:
     return whole if not most.isdecimal() else min(whole, int(most))
 
 
-def stand_back() -> None:
+def lower_priority() -> None:
     """Let this thread, and those that it starts, have the CPU after others: who answers comes before who computes."""
     if sys.platform == "linux":
         thread = threading.get_native_id()
@@ -37,7 +37,7 @@ def stand_back() -> None:
         os.setpriority(os.PRIO_PROCESS, thread, max(nice, NICE))
 
 
-def keep_memory(block_bytes: int) -> None:
+def configure_malloc(block_bytes: int) -> None:
     """Have the allocator keep what is freed, for the next of its kind, and blocks of so many bytes too; before threads.
 
     Else each large one comes from the system page by page, which is most of the time that a message of 62 MiB takes.
@@ -48,7 +48,7 @@ def keep_memory(block_bytes: int) -> None:
         mallopt(M_ARENA_MAX, ARENAS)
 
 
-def give_back_memory() -> None:
+def trim_heap() -> None:
     """Return what the allocator keeps of memory that is free: large images leave gigabytes of it in every thread.
 
     What only refers to itself is freed first: a call that was left in the middle leaves its strip so, with its error.

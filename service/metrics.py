@@ -14,8 +14,8 @@ from service.dispatch.admission import Admission
 from service.engine.registry import Event, Registry
 from service.engine.scheduler import Scheduler
 from service.engine.session import Session
-from service.outcome import Result
-from service.planned import PlannedImage
+from service.scoring.outcome import Result
+from service.scoring.planned import PlannedImage
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 TILES = (1, 2, 4, 8, 16, 32, 64)
@@ -126,7 +126,7 @@ class Metrics:
             ):
                 times.add(stage, seconds)
         self._pixels.labels(model, version).inc(planned.picture.width * planned.picture.height)
-        self._tiles.labels(model, version).inc(planned.plan.tiles)
+        self._tiles.labels(model, version).inc(planned.plan.tile_count)
 
     def watch(
         self, admission: Admission, scheduler: Scheduler, registry: Registry, stale_files: Callable[[], int]

@@ -121,7 +121,7 @@ class Settings(BaseSettings):
     threads: int = Field(
         0, ge=0, le=1024, description="Threads of the network's operators; 0: as many as there are CPUs to use."
     )
-    batch: int = Field(BATCHING.tiles, ge=1, le=1024, description="Tiles of one shape that run together.")
+    batch: int = Field(BATCHING.max_tiles, ge=1, le=1024, description="Tiles of one shape that run together.")
     batch_delay_ms: float = Field(0.0, ge=0, le=10_000, description="That a tile waits for others like it.")
     tile_ms: float = Field(500.0, ge=1, le=1e6, description="A tile's run, unless more than half of it would be halo.")
     tile_mib: Mib = Field(TUNING.tile_bytes // MIB, description="Activations of a batch, in each slot.")

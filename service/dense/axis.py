@@ -41,11 +41,11 @@ class AxisGeometry:
         """Trailing cells of a tile, `stride` pixels apart, that see its padding instead of the image."""
         return -(-max(0, self.receptive_field - self.padding_before - self.window) // stride)
 
-    def shortest(self, stride: int) -> int:
+    def min_tile_length(self, stride: int) -> int:
         """Pixels of the shortest tile inside an image that keeps a cell, for cells `stride` pixels apart."""
         return self.window + (self.halo_before(stride) + self.halo_after(stride)) * stride
 
-    def cropping(self) -> "AxisGeometry":
+    def crop_geometry(self) -> "AxisGeometry":
         """The same window run by itself: no stride of its own, no padding, nothing read beyond it."""
         return AxisGeometry(self.window, 1, self.window, 0, 0)
 

@@ -41,7 +41,7 @@ class Cost:
     def total(self, tiles: TilePlan) -> float:
         """Multiply-adds of all tiles of a plan."""
         return self._sum(
-            [tile.length for band in tiles.rows for tile in band.tiles],
+            [tile.length for band in tiles.bands for tile in band.tiles],
             [tile.length for tile in tiles.columns],
         )
 

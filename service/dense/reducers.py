@@ -47,7 +47,7 @@ def probabilities(scores: NDArray[np.float32], kind: str) -> NDArray[np.float32]
             raise ValueError(f"expected an output kind that has probabilities, got {kind!r}")
 
 
-def top(scores: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+def top_k(scores: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
     """The highest scores (..., count) of (..., classes) and their positions, the highest first, ties in order."""
     if count == 1:
         positions = scores.argmax(axis=-1)[..., None]
@@ -56,6 +56,6 @@ def top(scores: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], N
     return np.take_along_axis(scores, positions, axis=-1), positions.astype(np.uint32)
 
 
-def highest(values: NDArray[np.float64], count: int) -> list[int]:
+def argsort_descending(values: NDArray[np.float64], count: int) -> list[int]:
     """Positions of the highest values of (classes,), the highest first, ties in order."""
     return [int(position) for position in np.argsort(-values, kind="stable")[:count]]

@@ -25,7 +25,7 @@ MOST_TILES = 1 << 17
 class AxisTile:
     """One tile along one axis: reads pixels [read, read + length), and keeps some cells of the grid that it gives."""
 
-    read: int
+    start: int
     length: int
     count: int
     """Cells of the tile's own grid; a network may give some more, which are dropped."""
@@ -50,7 +50,7 @@ class AxisBand:
     @property
     def pixels(self) -> tuple[int, int]:
         """First pixel that is read, and the one behind the last."""
-        return self.begin, max(tile.read + tile.length for tile in self.tiles)
+        return self.begin, max(tile.start + tile.length for tile in self.tiles)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class TilePlan:
 
     vertical: AxisLattice
     horizontal: AxisLattice
-    rows: tuple[AxisBand, ...]
+    bands: tuple[AxisBand, ...]
     across: tuple[AxisTile, ...]
     """From left to right."""
     mirrored: tuple[AxisTile, ...] = ()
@@ -70,10 +70,9 @@ class TilePlan:
         """The tiles that are run for each row of tiles: from left to right, then those for the mirrored image."""
         return (*self.across, *self.mirrored)
 
-    @property
-    def tiles(self) -> Iterator[tuple[AxisTile, AxisTile]]:
+    def iter_tiles(self) -> Iterator[tuple[AxisTile, AxisTile]]:
         """Every tile of the image, band by band, as a pair of one along each axis."""
-        return ((row, col) for band in self.rows for row in band.tiles for col in self.columns)
+        return ((row, col) for band in self.bands for row in band.tiles for col in self.columns)
 
     @property
     def cells(self) -> int:
@@ -81,26 +80,26 @@ class TilePlan:
         return self.vertical.cells * self.horizontal.cells
 
     @property
-    def tile(self) -> tuple[int, int]:
+    def max_tile_shape(self) -> tuple[int, int]:
         """Height and width of the largest tile; all are of that size where the image allows."""
         return (
-            max(tile.length for band in self.rows for tile in band.tiles),
+            max(tile.length for band in self.bands for tile in band.tiles),
             max(tile.length for tile in self.across),
         )
 
     @property
-    def band(self) -> int:
+    def max_band_rows(self) -> int:
         """Rows of the grid that the highest band gives."""
-        return max(band.stop - band.first for band in self.rows)
+        return max(band.stop - band.first for band in self.bands)
 
     @property
-    def strip(self) -> int:
+    def max_strip_rows(self) -> int:
         """Rows of pixels that the highest band reads."""
-        return max(stop - start for start, stop in (band.pixels for band in self.rows))
+        return max(stop - start for start, stop in (band.pixels for band in self.bands))
 
     def __len__(self) -> int:
         """How many tiles there are."""
-        return sum(len(band.tiles) for band in self.rows) * len(self.columns)
+        return sum(len(band.tiles) for band in self.bands) * len(self.columns)
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def _mirror(tile: AxisTile, extent: int, last: int) -> AxisTile:
     """A tile of a mirrored image, as it lies in the image, whose cell 0 is there cell `last`."""
     cells = [last - cell for cell in range(last + 1)[tile.cells]]
     place = slice(cells[-1], cells[0] + 1, tile.cells.step)
-    return replace(tile, read=extent - tile.read - tile.length, cells=place, mirrored=True)
+    return replace(tile, start=extent - tile.start - tile.length, cells=place, mirrored=True)
 
 
 @dataclass(frozen=True)
@@ -215,7 +214,7 @@ class _Regular:
             kept = [tile for tile in tiles if tile is not None]
             if kept:
                 low, high = min(tile.cells.start for tile in kept), max(tile.cells.stop for tile in kept)
-                yield AxisBand(low, high, tuple(kept), min(tile.read for tile in kept))
+                yield AxisBand(low, high, tuple(kept), min(tile.start for tile in kept))
             first = following
 
     def _available(self, phase: int) -> int:

@@ -20,16 +20,16 @@ from service.dispatch.notices import Notices
 from service.dispatch.small_requests import SmallRequestWorker
 from service.dispatch.workers import Workers
 from service.engine.repository import StoredModel
-from service.engine.scheduler import Job, Scheduler
+from service.engine.scheduler import Flow, Scheduler
 from service.errors import BusyError
-from service.execution import Execution
 from service.images.picture import Picture
-from service.masking import count_inside_mask
 from service.metrics import Metrics
-from service.options import Priority
-from service.outcome import Counted, Event, Outcome, Progress, Result, Scored, Started
-from service.planned import PlannedImage
-from service.scorer import Scorer, ScoringRequest, check_row
+from service.scoring.execution import Execution
+from service.scoring.masking import count_inside_mask
+from service.scoring.options import Priority
+from service.scoring.outcome import Counted, Event, Outcome, Progress, Result, Scored, Started
+from service.scoring.planned import PlannedImage
+from service.scoring.scorer import Scorer, ScoringRequest, check_row
 
 SMALL_BYTES = 1 << 18
 """Bytes of the largest message that may hold a small image."""
@@ -113,29 +113,29 @@ class Dispatcher:
         await (self._quick if loaded else self._workers).run(partial(self.scorer.load, request), flow)
         workers = self._planners if request.options.plan_only else self._large
         async with opened as open_large:
-            flow.since = time.monotonic()  # it was not waiting for a thread while its file arrived
+            flow.queued_at = time.monotonic()  # it was not waiting for a thread while its file arrived
             await workers.run(partial(self._score_large, request, open_large, deliver, call, claim, flow), flow)
 
     async def model(self, name: str, version: str, call: Call) -> StoredModel:
         """Return a model, loaded first if need be; raises NotFoundError or ModelError."""
         call.record["model"] = name
-        known = self.scorer.registry.known(name, version)
+        known = self.scorer.registry.get_if_checked(name, version)
         model = known[1] if known else await self.in_thread(partial(self.scorer.model, name, version))
         call.record["version"] = model.version
         return model
 
     async def in_thread(self, work: Callable[[], Value]) -> Value:
         """Do blocking work of a request in a worker thread."""
-        return await self._workers.run(work, Job(self._scheduler))
+        return await self._workers.run(work, Flow(self._scheduler))
 
-    def _flow(self, request: ScoringRequest, *, large: bool = False) -> Job:
-        return Job(self._scheduler, large=large, weight=WEIGHTS[request.options.priority])
+    def _flow(self, request: ScoringRequest, *, large: bool = False) -> Flow:
+        return Flow(self._scheduler, large=large, weight=WEIGHTS[request.options.priority])
 
     def _admit(self, call: Call, claim: Claim, planned: PlannedImage, execution: Execution) -> None:
         """Admit a request by its plan; raises BusyError."""
         call.record["version"] = planned.model.version
         self._notices.note(planned, call)
-        seconds = planned.session.seconds(planned.plan.multiply_adds)
+        seconds = planned.session.predict_seconds(planned.plan.multiply_adds)
         self._admission.plan(
             claim, planned.plan.held_bytes, seconds, deadline=call.deadline, done=execution.fraction_done
         )
@@ -153,7 +153,7 @@ class Dispatcher:
         deliver: Callable[[Event], None],
         call: Call,
         claim: Claim,
-        flow: Job,
+        flow: Flow,
     ) -> None:
         large = open_large()
         planned = self.scorer.plan(large.picture, request)
@@ -197,7 +197,7 @@ class _Scoring(Generic[Answer]):
 
     plan: Callable[[], PlannedImage]
     encode: Callable[[Outcome], Answer]
-    flow: Job
+    flow: Flow
     admit: Callable[[PlannedImage, Execution], None]
     observe: Callable[[PlannedImage, Result], None]
     answer: Answer = field(init=False)
@@ -244,17 +244,17 @@ class _Scoring(Generic[Answer]):
         return self._planned, self._execution
 
 
-def _counted(planned: PlannedImage, flow: Job) -> Counted:
+def _counted(planned: PlannedImage, flow: Flow) -> Counted:
     return Counted(planned, tuple(count_inside_mask(planned, flow.check)), flow.waited)
 
 
-def _with_queue(result: Result, flow: Job) -> Result:
+def _with_queue(result: Result, flow: Flow) -> Result:
     """Add the time that a request waited for a thread and for its first turn, which was counted as compute."""
-    first_turn = flow.first_turn or 0.0
+    first_turn = flow.first_tile_wait or 0.0
     timing = replace(
         result.timing,
         queue=flow.waited + first_turn,
         compute=max(0.0, result.timing.compute - first_turn),
-        total=time.monotonic() - flow.since,
+        total=time.monotonic() - flow.queued_at,
     )
     return replace(result, timing=timing)

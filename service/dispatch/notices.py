@@ -5,9 +5,9 @@ from threading import Lock
 from weakref import WeakSet
 
 from service.dispatch.call import Call
-from service.exactness import remarks_on_dense
 from service.log import log
-from service.planned import PlannedImage
+from service.scoring.exactness import remarks_on_dense
+from service.scoring.planned import PlannedImage
 
 
 class Notices:

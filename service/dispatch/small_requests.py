@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Any, Protocol
 
 from service.dispatch.workers import wait_after_cancel
-from service.engine.scheduler import Job
+from service.engine.scheduler import Flow
 
 BATCH = 32
 """Largest number of requests that are advanced before finished answers are handed over."""
@@ -37,7 +37,7 @@ class _Request:
     """A task in the queue, and how far it is."""
 
     task: SmallTask
-    flow: Job
+    flow: Flow
     answer: "asyncio.Future[None]"
     queue: "SimpleQueue[_Request]"
     has_begun: bool = False
@@ -74,7 +74,7 @@ class SmallRequestWorker:
         self._loop: asyncio.AbstractEventLoop | None = None
         Thread(target=self._serve, name=name, daemon=True).start()
 
-    async def run(self, task: SmallTask, flow: Job) -> None:
+    async def run(self, task: SmallTask, flow: Flow) -> None:
         """Begin and finish a task. If the caller is cancelled, the flow is cancelled too."""
         self._loop = asyncio.get_running_loop()
         answer = self._loop.create_future()

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-from service.engine.scheduler import Job
+from service.engine.scheduler import Flow
 
 Result = TypeVar("Result")
 
@@ -21,7 +21,7 @@ class Workers:
     def __init__(self, count: int, name: str) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
 
-    async def run(self, work: Callable[[], Result], flow: Job) -> Result:
+    async def run(self, work: Callable[[], Result], flow: Flow) -> Result:
         """Do a request's work in a thread, and return its result.
 
         If the caller is cancelled, the flow is cancelled too; the call returns only after the work has ended and
@@ -41,7 +41,7 @@ class Workers:
 
 
 async def wait_after_cancel(
-    answer: "asyncio.Future[Result]", flow: Job, drop: Callable[[], object] = do_nothing
+    answer: "asyncio.Future[Result]", flow: Flow, drop: Callable[[], object] = do_nothing
 ) -> Result:
     """Wait for an answer. If the caller is cancelled meanwhile, cancel the flow and wait until its work has ended.
 

@@ -6,15 +6,12 @@ from concurrent.futures import Future
 from itertools import islice
 from typing import Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from service.dense.arrays import Pixels, Scores
+from service.engine.session import Session
 
-from service.engine.session import Pixels, Session
-
-AHEAD = 2
+PREFETCH_BATCHES = 2
 """Batches of one image on their way at once: one is cut and another one reduced while a third is computed."""
 
-Scores = NDArray[np.float32]
 Result = TypeVar("Result")
 
 
@@ -32,7 +29,7 @@ class Engine(Protocol):
         """
 
 
-class Inline:
+class InlineEngine:
     """Runs tiles in the thread that submits them."""
 
     @property
@@ -43,16 +40,16 @@ class Inline:
     def submit(self, session: Session, tiles: Sequence[Pixels], _: float) -> Future[Sequence[Scores]]:
         """Run them now."""
         done: Future[Sequence[Scores]] = Future()
-        done.set_result(list(session.dense(tiles)))
+        done.set_result(list(session.score(tiles)))
         return done
 
 
-class Ahead(Iterator[Result]):
+class Prefetcher(Iterator[Result]):
     """Results in their order, while the next ones are on their way: the first of them from now on."""
 
     def __init__(self, coming: Iterable[Future[Result]]) -> None:
         self._coming = iter(coming)
-        self._waiting = deque(islice(self._coming, AHEAD))
+        self._waiting = deque(islice(self._coming, PREFETCH_BATCHES))
 
     def __next__(self) -> Result:
         """The next result."""

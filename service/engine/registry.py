@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Lock, RLock
 from typing import Literal
 
-from service.engine.repository import ModelRepository, Stamp, StoredModel
+from service.engine.repository import Fingerprint, ModelRepository, StoredModel
 from service.engine.session import Provider, Session
 from service.errors import ModelError, NotFoundError, UnreadableModelError
 
@@ -25,12 +25,12 @@ Report = Callable[[Event, str, str, str], None]
 """Told of it: the event, name, version, and why, or nothing."""
 
 
-def unreported(_event: Event, _name: str, _version: str, _error: str) -> None:
+def ignore_event(_event: Event, _name: str, _version: str, _error: str) -> None:
     """Nobody is told."""
 
 
 @dataclass(frozen=True)
-class Failure:
+class LoadFailure:
     """Why a version cannot serve: kind and text of a ModelError.
 
     The error itself is not kept. Each time that an error is raised its traceback gets the frames of the callers, which
@@ -46,20 +46,20 @@ class Failure:
 
 
 @dataclass(eq=False)
-class Served:
+class ServedVersion:
     """One version of one model, and what is known of it."""
 
     name: str
     version: str
-    stamp: Stamp
+    fingerprint: Fingerprint
     """Of its files, when they were checked."""
-    seen: Stamp
+    seen: Fingerprint
     """Of its files, when they were looked at last."""
     files: StoredModel | None = None
     """When they were checked."""
     model: StoredModel | None = None
     """When it was checked as a whole."""
-    failure: Failure | None = None
+    failure: LoadFailure | None = None
     """When it failed."""
     said: str = ""
     """What was reported of the same files, which is not said again each time that they are tried."""
@@ -79,7 +79,7 @@ class Registry:
         warm: bool = False,
         pooled: bool = False,
         provider: Provider = "cpu",
-        report: Report = unreported,
+        report: Report = ignore_event,
     ) -> None:
         """Look at a directory; keep sessions of so many bytes of weights together, all if None.
 
@@ -89,9 +89,9 @@ class Registry:
         self._repository = ModelRepository(root)
         self._budget, self._warm, self._report = weights_bytes, warm, report
         self._load = partial(Session, pooled=pooled, provider=provider)
-        self._served: dict[tuple[str, str], Served] = {}
+        self._served: dict[tuple[str, str], ServedVersion] = {}
         self._unloaded: set[str] = set()
-        self._sessions: OrderedDict[tuple[Served, int], Session] = OrderedDict()
+        self._sessions: OrderedDict[tuple[ServedVersion, int], Session] = OrderedDict()
         self._lock, self._refreshing = Lock(), Lock()
         self._started = False
         self.refresh()
@@ -101,7 +101,7 @@ class Registry:
         """Every (name, version), by name, then by number."""
         return sorted(self._served, key=lambda key: (key[0], int(key[1])))
 
-    def get(self, name: str, version: str = "") -> tuple[Served, StoredModel]:
+    def get(self, name: str, version: str = "") -> tuple[ServedVersion, StoredModel]:
         """A version, checked; an empty one is the highest that can serve.
 
         Raises NotFoundError if there is none, ModelError if it cannot serve.
@@ -126,11 +126,11 @@ class Registry:
         """Check a version's files before anybody asks for it, so that what is wrong with them is known."""
         served = self._served.get((name, version))
         if served is not None:
-            with served.lock, self._noted(served):
+            with served.lock, self._recording_failure(served):
                 if served.failure is None:
                     self._opened(served)
 
-    def known(self, name: str, version: str) -> tuple[Served, StoredModel] | None:
+    def get_if_checked(self, name: str, version: str) -> tuple[ServedVersion, StoredModel] | None:
         """The version that `get` returns, if its files have been checked; None if `get` must read files first."""
         for served in self._choice(name, version):
             model = served.model  # another thread may take it away
@@ -142,14 +142,14 @@ class Registry:
 
     def is_loaded(self, name: str, version: str, *, all_strides: bool) -> bool:
         """Whether a version can be asked without anything being read: its native stride's file, or those of all."""
-        known = self.known(name, version)
+        known = self.get_if_checked(name, version)
         if known is None:
             return False
         served, model = known
         positions = range(len(model.strides) if all_strides else 1)
         return all((served, position) in self._sessions for position in positions)
 
-    def session(self, served: Served, model: StoredModel, position: int) -> Session:
+    def session(self, served: ServedVersion, model: StoredModel, position: int) -> Session:
         """The session that runs one of a version's files, shared by all its runs; raises ModelError."""
         session = self._held(served, position)
         if session is not None:
@@ -168,12 +168,12 @@ class Registry:
                     self._forget()
         return session
 
-    def rest(self) -> None:
+    def shrink_arena(self) -> None:
         """Give back what sessions hold beside their weights, if it is much."""
         with self._lock:
             sessions = list(self._sessions.values())
         for session in sessions:
-            session.rest()
+            session.shrink_arena()
 
     def refresh(self, *, at_once: bool = False, wait: bool = True) -> dict[tuple[str, str], ModelError]:
         """Look at the disk again; at files that are still being copied only if it is to be at once.
@@ -185,20 +185,20 @@ class Registry:
             return failed
         try:
             try:
-                seen = dict(self._repository.stamps(list(self._served)))
+                seen = dict(self._repository.fingerprints(list(self._served)))
             except OSError:
                 if not self._started:
                     raise
                 return failed  # a volume that is away for a while: what is served goes on
-            seen = {key: stamp for key, stamp in seen.items() if key[0] not in self._unloaded}
+            seen = {key: fingerprint for key, fingerprint in seen.items() if key[0] not in self._unloaded}
             for key in set(self._served) - set(seen):
                 self._drop(self._served.pop(key))
                 self._report("unloaded", *key, "")
-            for key, stamp in seen.items():
+            for key, fingerprint in seen.items():
                 known = self._served.get(key)
-                if (known is None or known.seen != stamp) and (at_once or self._is_settled(*key)):
+                if (known is None or known.seen != fingerprint) and (at_once or self._is_settled(*key)):
                     said = known.said if known is not None and not known.seen else ""
-                    error = self._take(Served(*key, stamp, stamp, said=said), known)
+                    error = self._take(ServedVersion(*key, fingerprint, fingerprint, said=said), known)
                     if error is not None:
                         failed[key] = error
         finally:
@@ -212,7 +212,7 @@ class Registry:
         """
         self._unloaded.discard(name)
         for served in self._choice(name, ""):
-            if served.failure is not None or served.seen != served.stamp:
+            if served.failure is not None or served.seen != served.fingerprint:
                 served.seen, served.said = (), ""  # why it failed may have passed
         failed = self.refresh(at_once=True)
         self.get(name)
@@ -237,9 +237,9 @@ class Registry:
         """Versions whose files cannot be served, as far as is known; those that go on as they were loaded too."""
         return sum(served.failure is not None or served.said != "" for served in list(self._served.values()))
 
-    def misnamed(self) -> list[str]:
+    def invalid_names(self) -> list[str]:
         """Folders of models that nobody can ask for, since their names are none."""
-        return self._repository.misnamed()
+        return self._repository.invalid_names()
 
     def state(self, name: str, version: str) -> tuple[bool, str]:
         """Whether a version can serve, as far as is known, and why not."""
@@ -247,7 +247,7 @@ class Registry:
         failure = served.failure if served is not None else None
         return served is not None and failure is None, failure.text if failure else ""
 
-    def _choice(self, name: str, version: str) -> list[Served]:
+    def _choice(self, name: str, version: str) -> list[ServedVersion]:
         """What answers for a version, the first one if it can."""
         served = dict(self._served)
         numbers = sorted((key[1] for key in served if key[0] == name and version in ("", key[1])), key=int)
@@ -263,7 +263,7 @@ class Registry:
         names = ", ".join(dict.fromkeys(known for known, _ in self.models())) or "none"
         return NotFoundError(f"model: no {name!r}; there: {names}")
 
-    def _checked(self, served: Served) -> StoredModel:
+    def _checked(self, served: ServedVersion) -> StoredModel:
         """Check a version, once."""
         if served.model is not None:
             return served.model
@@ -271,7 +271,7 @@ class Registry:
             raise served.failure.error()
         with served.lock:
             if served.model is None and served.failure is None:
-                with self._noted(served):
+                with self._recording_failure(served):
                     model = self._opened(served)
                     if self._warm:
                         self.session(served, model, 0)
@@ -281,30 +281,30 @@ class Registry:
                 raise served.failure.error() if served.failure else AssertionError
             return served.model
 
-    def _opened(self, served: Served) -> StoredModel:
+    def _opened(self, served: ServedVersion) -> StoredModel:
         """Check a version's files, once; raises ModelError. Its lock is held."""
         if served.files is None:
             served.files = self._repository.open(served.name, served.version)
         return served.files
 
     @contextmanager
-    def _noted(self, served: Served) -> Iterator[None]:
+    def _recording_failure(self, served: ServedVersion) -> Iterator[None]:
         """Note what makes a version fail."""
         try:
             yield
         except ModelError as error:
-            self._note(served, error)
+            self._record_failure(served, error)
 
-    def _note(self, served: Served, error: ModelError) -> None:
+    def _record_failure(self, served: ServedVersion, error: ModelError) -> None:
         """Note and report that a version cannot serve."""
-        served.model, served.failure = None, Failure(type(error), str(error))
+        served.model, served.failure = None, LoadFailure(type(error), str(error))
         if isinstance(error, UnreadableModelError):
             served.seen = ()  # the next look tries again
         if str(error) != served.said:
             served.said = str(error)
             self._report("not loaded", served.name, served.version, served.said)
 
-    def _take(self, served: Served, known: Served | None) -> ModelError | None:
+    def _take(self, served: ServedVersion, known: ServedVersion | None) -> ModelError | None:
         """Take what was seen; after the start only when it is checked, and not in place of what serves if it fails."""
         if self._checks:
             try:
@@ -333,7 +333,7 @@ class Registry:
         except OSError:
             return False  # it is being removed
 
-    def _held(self, served: Served, position: int) -> Session | None:
+    def _held(self, served: ServedVersion, position: int) -> Session | None:
         """A session that is there, which is now the one that was asked for last."""
         with self._lock:
             session = self._sessions.get((served, position))
@@ -341,13 +341,13 @@ class Registry:
                 self._sessions.move_to_end((served, position))
         return session
 
-    def _check_unchanged(self, served: Served, position: int) -> None:
+    def _check_unchanged(self, served: ServedVersion, position: int) -> None:
         """Raise ModelError if a version's files are not those that were checked, or are to be.
 
         A version that has lost its native stride's session so can serve no longer; those before it may.
         """
         try:
-            if self._repository.stamp(served.name, served.version) == served.stamp:
+            if self._repository.fingerprint(served.name, served.version) == served.fingerprint:
                 return
         except OSError as away:
             error: ModelError = UnreadableModelError(
@@ -359,10 +359,10 @@ class Registry:
                 "or put a new version beside this one"
             )
         if position == 0 and served.model is not None:
-            self._note(served, error)
+            self._record_failure(served, error)
         raise error
 
-    def _drop(self, served: Served) -> None:
+    def _drop(self, served: ServedVersion) -> None:
         with self._lock:
             served.dropped = True
             for key in [key for key in self._sessions if key[0] is served]:

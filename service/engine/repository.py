@@ -20,7 +20,7 @@ from service.errors import ModelError, UnreadableModelError
 
 MODES = {"crops", "dense"}
 MODEL_SUFFIX = Path(MODEL).suffix
-Stamp = tuple[tuple[str, tuple[int, int, int]], ...]
+Fingerprint = tuple[tuple[str, tuple[int, int, int]], ...]
 """Names of files, their sizes, times and inodes: another one where what is in them is another."""
 SETTLED_NS = 2_000_000_000
 """After a file's last change."""
@@ -29,7 +29,7 @@ NAMES = (
     "without zeros before it; rename the folders"
 )
 REPLACE = "copy the version here once more, or convert the model again"
-OUT_OF_REACH: Stamp = (("", (0, 0, 0)),)
+OUT_OF_REACH: Fingerprint = (("", (0, 0, 0)),)
 """Of a version that is there, and cannot be looked at now."""
 
 
@@ -46,7 +46,7 @@ class StoredModel:
     horizontal: AxisGeometry
 
     @property
-    def slides(self) -> bool:
+    def supports_dense(self) -> bool:
         """Whether the model runs over images of any size in one pass, and not only window by window."""
         return "dense" in self.spec.modes
 
@@ -66,7 +66,7 @@ class ModelRepository:
 
     root: Path
 
-    def stamps(self, known: Iterable[tuple[str, str]] = ()) -> Iterator[tuple[tuple[str, str], Stamp]]:
+    def fingerprints(self, known: Iterable[tuple[str, str]] = ()) -> Iterator[tuple[tuple[str, str], Fingerprint]]:
         """Every (name, version), and what changes when its files do; raises OSError where nothing can be looked at.
 
         Of a model whose folder cannot be looked at now, those that are known are there.
@@ -79,11 +79,11 @@ class ModelRepository:
             except OSError:
                 versions = [version for model, version in known if model == name]
             for version in versions:
-                stamp = self._stamp_if_there(name, version)
-                if stamp is not None:
-                    yield (name, version), stamp
+                fingerprint = self._fingerprint_if_there(name, version)
+                if fingerprint is not None:
+                    yield (name, version), fingerprint
 
-    def misnamed(self) -> list[str]:
+    def invalid_names(self) -> list[str]:
         """Folders of models that nobody can ask for, as "my model/1" or "digits/v1": their names are none."""
         found = []
         try:
@@ -97,18 +97,18 @@ class ModelRepository:
                 found.append(f"{name}/{version}")
         return sorted(found)
 
-    def stamp(self, name: str, version: str) -> Stamp:
+    def fingerprint(self, name: str, version: str) -> Fingerprint:
         """What changes when a version's files do; raises OSError where one is being removed."""
         return tuple((file.name, _stat(file)) for file in self._files(name, version))
 
-    def _stamp_if_there(self, name: str, version: str) -> Stamp | None:
+    def _fingerprint_if_there(self, name: str, version: str) -> Fingerprint | None:
         try:
-            stamp = self.stamp(name, version)
+            fingerprint = self.fingerprint(name, version)
         except (FileNotFoundError, NotADirectoryError):
             return None  # it is being removed
         except OSError:
             return OUT_OF_REACH
-        return stamp if MODEL in dict(stamp) else None
+        return fingerprint if MODEL in dict(fingerprint) else None
 
     def is_settled(self, name: str, version: str) -> bool:
         """Whether files are all there and have been as they are for a while: none is still being copied, it seems."""
@@ -161,7 +161,7 @@ def _open(name: str, version: str, folder: Path) -> StoredModel:
     return StoredModel(name, version, folder, spec, tuple(labels), vertical, horizontal)
 
 
-def short(file: Path) -> str:
+def model_path(file: Path) -> str:
     """A model's file for messages, from the repository on: "digits/1/model.onnx"."""
     return "/".join(file.parts[-3:])
 
@@ -176,23 +176,24 @@ def read_spec(path: Path) -> model_pb2.ModelSpec:
         raise _unreadable(path, error) from None
     except StopIteration:
         raise ModelError(
-            f"{short(path)}: expected metadata {SPEC_KEY!r}; convert the model with fullconv-convert"
+            f"{model_path(path)}: expected metadata {SPEC_KEY!r}; convert the model with fullconv-convert"
         ) from None
     except Exception as error:  # protobuf and json_format raise their own, unrelated kinds
-        raise ModelError(f"{short(path)}: not a readable ONNX model: {error}; {REPLACE}") from None
+        raise ModelError(f"{model_path(path)}: not a readable ONNX model: {error}; {REPLACE}") from None
     if not set(spec.modes) <= MODES or not spec.modes:
         raise ModelError(
-            f"{short(path)}: expected modes among {', '.join(MODES)}, got {list(spec.modes)}; update fullconv"
+            f"{model_path(path)}: expected modes among {', '.join(MODES)}, got {list(spec.modes)}; update fullconv"
         )
     if not (spec.strides and len(spec.strides) == len(spec.cost) == len(spec.parity)) or not all(
         cost.activation_bytes_per_pixel > 0 for cost in spec.cost
     ):
         raise ModelError(
-            f"{short(path)}: expected strides, and cost and parity of each, in {SPEC_KEY!r}; convert the model again"
+            f"{model_path(path)}: expected strides, and cost and parity of each, in {SPEC_KEY!r}; "
+            "convert the model again"
         )
     if spec.spec_version != SPEC_VERSION:
         raise ModelError(
-            f"{short(path)}: expected spec_version {SPEC_VERSION}, got {spec.spec_version}; update fullconv"
+            f"{model_path(path)}: expected spec_version {SPEC_VERSION}, got {spec.spec_version}; update fullconv"
         )
     return spec
 
@@ -210,11 +211,11 @@ def _check_hash(path: Path, expected: str) -> None:
     except OSError as error:
         raise _unreadable(path, error) from None
     if got != expected:
-        raise ModelError(f"{short(path)}: expected sha256 {expected}, got {got}; {REPLACE}")
+        raise ModelError(f"{model_path(path)}: expected sha256 {expected}, got {got}; {REPLACE}")
 
 
 def _unreadable(path: Path, error: OSError) -> ModelError:
     """What is wrong with a file that is not there, or that cannot be read now and may be later."""
     if isinstance(error, FileNotFoundError):
-        return ModelError(f"{short(path)}: there is no such file; {REPLACE}")
-    return UnreadableModelError(f"{short(path)}: cannot be read: {error.strerror}")
+        return ModelError(f"{model_path(path)}: there is no such file; {REPLACE}")
+    return UnreadableModelError(f"{model_path(path)}: cannot be read: {error.strerror}")

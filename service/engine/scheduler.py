@@ -17,8 +17,8 @@ from threading import Condition, Thread
 
 import onnxruntime as ort
 
-from service.engine.engine import Scores
-from service.engine.session import Pixels, Session
+from service.dense.arrays import Pixels, Scores
+from service.engine.session import Session
 from service.errors import CancelledRunError, ModelError
 
 
@@ -26,7 +26,7 @@ from service.errors import CancelledRunError, ModelError
 class Batching:
     """How tiles are put together."""
 
-    tiles: int = 32
+    max_tiles: int = 32
     """In one batch, at the most."""
     delay_seconds: float = 0.0
     """That a tile waits for others like it while a slot is free."""
@@ -37,7 +37,7 @@ class Batching:
 
 
 @dataclass(eq=False)
-class Job:
+class Flow:
     """The tiles of one request, and its place in the turns: an `Engine`."""
 
     scheduler: "Scheduler"
@@ -46,13 +46,13 @@ class Job:
     weight: float = 1.0
     """Its share of the compute, beside others of weight 1."""
     cancelled: bool = False
-    turn: float = 0.0
+    virtual_time: float = 0.0
     """Seconds of compute that it has had, over its weight, counted from where others were when it came."""
-    since: float = field(default_factory=time.monotonic)
-    """When it was asked for."""
+    queued_at: float = field(default_factory=time.monotonic)
+    """Monotonic time in seconds when the request was queued."""
     waited: float = 0.0
     """Seconds before it began."""
-    first_turn: float | None = None
+    first_tile_wait: float | None = None
     """Seconds that its first tile waited; None before."""
 
     submitted: list[Future[Sequence[Scores]]] | None = None
@@ -67,7 +67,7 @@ class Job:
 
     def begin(self) -> None:
         """Note how long it waited; raises CancelledRunError if nobody waits for the answer any longer."""
-        self.waited = time.monotonic() - self.since
+        self.waited = time.monotonic() - self.queued_at
         self.check()
 
     def check(self) -> None:
@@ -84,7 +84,7 @@ class Job:
 class _Work:
     """Tiles that were submitted together."""
 
-    job: Job
+    flow: Flow
     session: Session
     tiles: Sequence[Pixels]
     multiply_adds: float
@@ -94,7 +94,7 @@ class _Work:
     scores: dict[int, Scores] = field(default_factory=dict)
 
     @property
-    def alike(self) -> tuple[Session, tuple[int, ...]]:
+    def batch_key(self) -> tuple[Session, tuple[int, ...]]:
         """What tiles have in common that can run together."""
         return self.session, self.tiles[0].shape
 
@@ -130,7 +130,7 @@ class _Batch:
     def scores(self) -> Sequence[Scores]:
         """Run them; raises whatever goes wrong, and where another thread sets `run.terminate`."""
         tiles = self.tiles
-        scores = self.session.dense(tiles, self.run)
+        scores = self.session.score(tiles, self.run)
         if len(scores) != len(tiles):
             raise ModelError(f"model: expected scores of {len(tiles)} tiles, got {len(scores)}: convert it again")
         return list(scores)
@@ -156,7 +156,7 @@ class Scheduler:
         self._changed = Condition()
         self._waiting: list[_Work] = []
         self._running: list[_Batch] = []
-        self._now = {True: 0.0, False: 0.0}
+        self._virtual_time = {True: 0.0, False: 0.0}
         self._closed = False
         self._threads = [Thread(target=self._serve, name=f"run-{slot}", daemon=True) for slot in range(slots)]
         for thread in self._threads:
@@ -171,22 +171,22 @@ class Scheduler:
     def submit(self, work: _Work) -> Future[Sequence[Scores]]:
         """Put tiles in line."""
         with self._changed:
-            if work.job.cancelled or self._closed:
+            if work.flow.cancelled or self._closed:
                 raise CancelledRunError("nobody waits for the answer any longer")
-            work.job.turn = max(work.job.turn, self._now[work.job.large])
+            work.flow.virtual_time = max(work.flow.virtual_time, self._virtual_time[work.flow.large])
             self._waiting.append(work)
             self._changed.notify()
         return work.future
 
-    def cancel(self, job: Job) -> None:
-        """Drop a job's tiles."""
+    def cancel(self, flow: Flow) -> None:
+        """Drop a flow's tiles."""
         with self._changed:
-            job.cancelled = True
-            dropped = [work for work in self._waiting if work.job is job]
-            self._waiting = [work for work in self._waiting if work.job is not job]
+            flow.cancelled = True
+            dropped = [work for work in self._waiting if work.flow is flow]
+            self._waiting = [work for work in self._waiting if work.flow is not flow]
             for batch in self._running:
-                dropped += [work for work, _ in batch.parts if work.job is job]
-                batch.run.terminate = all(work.job.cancelled for work, _ in batch.parts)
+                dropped += [work for work, _ in batch.parts if work.flow is flow]
+                batch.run.terminate = all(work.flow.cancelled for work, _ in batch.parts)
             for work in dropped:
                 work.fail(CancelledRunError("nobody waits for the answer any longer"))
 
@@ -218,14 +218,14 @@ class Scheduler:
         with self._changed:
             while not self._closed:
                 full = {large for large in (True, False) if self._running_of(large=large) >= self._each}
-                works = [work for work in self._waiting if work.job.large not in full]
+                works = [work for work in self._waiting if work.flow.large not in full]
                 if not works:
                     self._changed.wait()
                     continue
                 ready = [work for work in works if self._delay(work, works) <= 0]
                 if ready:
-                    first = min(ready, key=lambda work: work.job.turn)
-                    return self._take([work for work in works if work.alike == first.alike], self._room(first))
+                    first = min(ready, key=lambda work: work.flow.virtual_time)
+                    return self._take([work for work in works if work.batch_key == first.batch_key], self._room(first))
                 self._changed.wait(min(self._delay(work, works) for work in works))
         return None
 
@@ -233,7 +233,7 @@ class Scheduler:
         """Seconds that tiles still wait for others like them: none where there are as many as run together."""
         if not self._batching.delay_seconds:
             return 0.0
-        if sum(other.left for other in works if other.alike == work.alike) >= self._room(work):
+        if sum(other.left for other in works if other.batch_key == work.batch_key) >= self._room(work):
             return 0.0
         return work.since + self._batching.delay_seconds - time.monotonic()
 
@@ -242,31 +242,33 @@ class Scheduler:
 
     def _room(self, work: _Work) -> int:
         """How many tiles like these a batch takes."""
-        session, (height, width, _) = work.alike
+        session, (height, width, _) = work.batch_key
         if session.batch is not None:
             return session.batch
         by_bytes = self._batching.tile_bytes / (height * width * session.bytes_per_pixel)
-        by_seconds = self._batching.run_seconds / session.seconds(work.multiply_adds)
-        return max(1, int(min(self._batching.tiles, by_bytes, by_seconds)))
+        by_seconds = self._batching.run_seconds / session.predict_seconds(work.multiply_adds)
+        return max(1, int(min(self._batching.max_tiles, by_bytes, by_seconds)))
 
     def _take(self, alike: list[_Work], room: int) -> _Batch:
         """Take tiles in the order of turns, the lowest first."""
         parts = []
-        for work in sorted(alike, key=lambda work: work.job.turn):
+        for work in sorted(alike, key=lambda work: work.flow.virtual_time):
             positions = range(work.taken, work.taken + min(room, work.left))
             room -= len(positions)
             work.taken = positions.stop
-            if work.job.first_turn is None:
-                work.job.first_turn = time.monotonic() - work.since
-            self._now[work.job.large] = max(self._now[work.job.large], work.job.turn)
-            work.job.turn += len(positions) * work.session.seconds(work.multiply_adds) / work.job.weight
+            if work.flow.first_tile_wait is None:
+                work.flow.first_tile_wait = time.monotonic() - work.since
+            self._virtual_time[work.flow.large] = max(self._virtual_time[work.flow.large], work.flow.virtual_time)
+            work.flow.virtual_time += (
+                len(positions) * work.session.predict_seconds(work.multiply_adds) / work.flow.weight
+            )
             parts.append((work, positions))
             if not room:
                 break
         self._waiting = [work for work in self._waiting if work.left]
         if self._waiting:
             self._changed.notify()  # there may be room beside this one
-        batch = _Batch(parts, any(work.job.large for work, _ in parts))
+        batch = _Batch(parts, any(work.flow.large for work, _ in parts))
         self._running.append(batch)
         return batch
 
@@ -290,12 +292,12 @@ class Scheduler:
                     work.future.set_result([work.scores[position] for position in range(len(work.tiles))])
 
     def _fail(self, batch: _Batch, error: Exception) -> None:
-        """Hand an error to all whose tiles ran, and drop what else waits of their jobs, which can only fail so too."""
+        """Hand an error to all whose tiles ran, and drop what else waits of their flows, which can only fail so too."""
         with self._changed:
             self._running.remove(batch)
             failed = [work for work, _ in batch.parts]
-            jobs = {work.job for work in failed}
-            failed += [work for work in self._waiting if work.job in jobs]
-            self._waiting = [work for work in self._waiting if work.job not in jobs]
+            flows = {work.flow for work in failed}
+            failed += [work for work in self._waiting if work.flow in flows]
+            self._waiting = [work for work in self._waiting if work.flow not in flows]
             for work in failed:
                 work.fail(error)

@@ -9,7 +9,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from fullconv.common.model_files import WEIGHTS
-from service.engine.repository import StoredModel, short
+from service.dense.arrays import Pixels
+from service.engine.repository import StoredModel, model_path
 from service.errors import ModelError
 from service.log import log
 
@@ -21,7 +22,6 @@ LEARNING = 0.2
 KEPT = 4 << 20
 """Bytes of activations that are kept from run to run, however long the session is idle."""
 
-Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 Provider = Literal["cpu", "cuda"]
 """Where networks run."""
 PROVIDERS: dict[Provider, tuple[str, dict[str, str], str]] = {
@@ -55,9 +55,11 @@ class Session:
             self._session = ort.InferenceSession(file, _options(pooled=pooled), providers=[(name, settings)])
         except Exception as error:  # ONNX Runtime raises a different kind for every stage of loading
             log.error("model", extra={"record": {"file": str(file), "error": str(error)}})
-            raise ModelError(f"{short(file)}: ONNX Runtime cannot load it; convert the model again") from None
+            raise ModelError(f"{model_path(file)}: ONNX Runtime cannot load it; convert the model again") from None
         if self._session.get_providers()[0] != name:  # it falls back to the CPU by itself
-            raise ModelError(f"{short(file)}: ONNX Runtime cannot run it with {name}: are its libraries installed?")
+            raise ModelError(
+                f"{model_path(file)}: ONNX Runtime cannot run it with {name}: are its libraries installed?"
+            )
         batch = self._session.get_inputs()[0].shape[0]
         self.batch: int | None = batch if isinstance(batch, int) else None
         """Tiles of a batch, where the model takes neither more nor fewer."""
@@ -65,12 +67,12 @@ class Session:
         """Of activations."""
         self.weights_bytes = sum(part.stat().st_size for part in (file, model.folder / WEIGHTS) if part.exists())
         """On disk, and about as many in memory."""
-        self.measured: float
+        self.measured_rate: float
         """Multiply-adds a second, of one window when it was loaded."""
         self._multiply_adds = model.spec.cost[position].multiply_adds_per_crop
         self._input, self._output = model.spec.input.name, model.spec.output.name
         self._last_channels = model.spec.input.layout == "NHWC"
-        self._rate = self.measured = RATE
+        self._rate = self.measured_rate = RATE
         self._held = 0.0
         """Bytes of activations that the largest run since the last rest left in the arena."""
 
@@ -80,18 +82,18 @@ class Session:
         try:
             for _ in range(2):
                 started = time.monotonic()
-                scores = self.dense([self._window()])
-                self._rate = self.measured = self._multiply_adds / (time.monotonic() - started)
+                scores = self.score([self._window()])
+                self._rate = self.measured_rate = self._multiply_adds / (time.monotonic() - started)
         except Exception as error:  # ONNX Runtime raises a different kind for everything that can fail
             log.error("model", extra={"record": {"model": self.model.name, "error": str(error)}})
-            raise ModelError(f"{short(self.model.folder)}: ONNX Runtime cannot run it; convert it again") from None
+            raise ModelError(f"{model_path(self.model.folder)}: ONNX Runtime cannot run it; convert it again") from None
         if scores.shape != expected or not np.isfinite(scores).all():
             raise ModelError(
-                f"{short(self.model.folder)}: expected finite scores {expected} of a grey window, got {scores.shape}: "
-                "its files do not fit its geometry; convert it again"
+                f"{model_path(self.model.folder)}: expected finite scores {expected} of a grey window, got "
+                f"{scores.shape}: its files do not fit its geometry; convert it again"
             )
 
-    def rest(self) -> None:
+    def shrink_arena(self) -> None:
         """Give back the memory of activations, if it is much, by scoring a window; what runs keeps its own."""
         if self._held > KEPT:
             self._held = 0.0
@@ -103,7 +105,7 @@ class Session:
             binding.bind_output(self._output, "cpu", 0, np.float32, scores.shape, scores.ctypes.data)
             self._session.run_with_iobinding(binding, run)
 
-    def seconds(self, multiply_adds: float) -> float:
+    def predict_seconds(self, multiply_adds: float) -> float:
         """How long so many are going to take, as those before did."""
         return multiply_adds / self._rate
 
@@ -111,7 +113,7 @@ class Session:
         """Learn from a run."""
         self._rate += LEARNING * (multiply_adds / seconds - self._rate)
 
-    def dense(self, tiles: Sequence[Pixels], run: ort.RunOptions | None = None) -> NDArray[np.float32]:
+    def score(self, tiles: Sequence[Pixels], run: ort.RunOptions | None = None) -> NDArray[np.float32]:
         """Score tiles of one shape, (height, width, channels) each; returns (tiles, rows, cols, classes) float32.
 
         Another thread may set `run.terminate`, which makes this raise.

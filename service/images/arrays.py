@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.errors import ImageError
-from service.images.picture import EVERYTHING, MAX_BANDS, MAX_SIDE, Picture, SampleRows, Selection
-from service.images.pixels import Array, samples_of_array
+from service.images.picture import FIRST_PAGE, MAX_BANDS, MAX_SIDE, PageSelection, Picture, SampleReader
+from service.images.pixels import SampleArray, samples_of_array
 
 DTYPES = ("uint8", "uint16", "int16", "float32")
 
@@ -17,10 +17,10 @@ DTYPES = ("uint8", "uint16", "int16", "float32")
 class ArrayInMemory:
     """Rows of an array (height, width, channels) that is there already."""
 
-    pixels: Array
-    together: int = 1
+    pixels: SampleArray
+    block_rows: int = 1
 
-    def read(self, first: int, stop: int) -> Array:
+    def read(self, first: int, stop: int) -> SampleArray:
         """Rows [first, stop)."""
         return self.pixels[first:stop]
 
@@ -29,8 +29,8 @@ def open_array(
     name: str,
     shape: tuple[int, ...],
     dtype: str,
-    begin: Callable[[], SampleRows],
-    selection: Selection = EVERYTHING,
+    begin: Callable[[], SampleReader],
+    selection: PageSelection = FIRST_PAGE,
     *,
     message: str = "",
 ) -> Picture:
@@ -52,7 +52,7 @@ def open_array(
 
 
 def open_raw(
-    shape: tuple[int, int, int], dtype: str, data: bytes, selection: Selection = EVERYTHING, *, name: str
+    shape: tuple[int, int, int], dtype: str, data: bytes, selection: PageSelection = FIRST_PAGE, *, name: str
 ) -> Picture:
     """Open pixels (height, width, channels), little-endian; raises ImageError for another number of bytes."""
     picture = open_array(name, shape, dtype, lambda: ArrayInMemory(pixels), selection, message="image.raw.")

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pyvips
 
 from service.errors import ImageError
-from service.images.picture import EVERYTHING, Picture, Selection
+from service.images.picture import FIRST_PAGE, PageSelection, Picture
 from service.images.vips import open_vips
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -33,7 +33,7 @@ HEADER = 16
 """Bytes that tell the kinds apart."""
 
 
-def open_file(path: Path, selection: Selection = EVERYTHING, *, name: str = "") -> Picture:
+def open_file(path: Path, selection: PageSelection = FIRST_PAGE, *, name: str = "") -> Picture:
     """Open an image file, or a pipe, which is read to its end at once; named by its file name unless `name` is given.
 
     Raises ImageError.
@@ -54,7 +54,7 @@ def open_file(path: Path, selection: Selection = EVERYTHING, *, name: str = "") 
     return _opened(name, header, load, lambda: path.open("rb"), selection)
 
 
-def open_bytes(data: bytes, selection: Selection = EVERYTHING, *, name: str) -> Picture:
+def open_bytes(data: bytes, selection: PageSelection = FIRST_PAGE, *, name: str) -> Picture:
     """Open an encoded image that is already in memory; raises ImageError."""
 
     def load(**options: str) -> pyvips.Image:
@@ -69,7 +69,7 @@ def readable(name: str) -> str:
 
 
 def _opened(
-    name: str, header: bytes, load: Callable[..., pyvips.Image], read: Callable[[], BinaryIO], selection: Selection
+    name: str, header: bytes, load: Callable[..., pyvips.Image], read: Callable[[], BinaryIO], selection: PageSelection
 ) -> Picture:
     if header.startswith(TIFF):
         from service.images.tiff import open_tiff  # noqa: PLC0415 (loads its decoders, which other files do not need)

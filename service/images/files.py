@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.errors import ImageError
 from service.images.encoded import open_file, readable
-from service.images.picture import EVERYTHING, Picture, Selection
+from service.images.picture import FIRST_PAGE, PageSelection, Picture
 
 SLIDES = {".bif", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".vms", ".vmu"}
 RASTERS = {".img", ".jp2", ".ntf"}
@@ -16,7 +16,7 @@ WAYS_OUT = {"openslide": (SLIDES, "openslide-bin openslide-python"), "rasterio":
 """By the module that reads files of some suffixes: the packages to install."""
 
 
-def open_path(path: Path, selection: Selection = EVERYTHING) -> Picture:
+def open_path(path: Path, selection: PageSelection = FIRST_PAGE) -> Picture:
     """Open an image file; raises ImageError, which says what to install where that would help."""
     name = readable(path.name)
     if path.is_file() and find_spec("openslide"):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fullconv.protos import model_pb2
 from service.errors import ImageError
 from service.images.picture import Picture
-from service.images.rows import Held, Rows, Scaled
+from service.images.rows import RowBuffer, RowReader, ScaledRows
 
 THUMBNAIL = 2048
 """Pixels of its longer side."""
@@ -30,28 +30,28 @@ Spans = tuple[NDArray[np.int64], NDArray[np.int64]]
 class Mask(Protocol):
     """Says which windows are to be scored."""
 
-    def windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
+    def select_windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
         """(rows, cols), for windows from top to bottom; later calls ask for later rows."""
 
 
 @dataclass
-class Drawn:
+class MaskImage:
     """A mask (height, width) of an image of a `size`, as rows, every pixel of which that is not 0 counts."""
 
-    rows: Rows
+    rows: RowReader
     shape: tuple[int, int]
     size: tuple[int, int]
-    _held: Held = field(init=False)
+    _held: RowBuffer = field(init=False)
 
     def __post_init__(self) -> None:
         """Start at the top."""
-        self._held = Held(self.rows)
+        self._held = RowBuffer(self.rows)
 
-    def windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
+    def select_windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
         """Windows that lie wholly inside."""
         rows, cols = (_scaled(spans, *sizes) for spans, sizes in zip((rows, cols), self._sizes, strict=True))
         first = int(rows[0].min())
-        inside = self._held.take(first, int(rows[1].max()))[..., 0] != 0
+        inside = self._held.read(first, int(rows[1].max()))[..., 0] != 0
         counted = counts(inside, (rows[0] - first, rows[1] - first), cols)
         areas = np.outer(rows[1] - rows[0], cols[1] - cols[0])
         return np.asarray(counted == areas)
@@ -68,22 +68,22 @@ class Foreground:
     thumbnail: NDArray[np.bool_]
     size: tuple[int, int]
 
-    def windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
+    def select_windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
         """Windows that hold some of it."""
         (down, across), (height, width) = self.thumbnail.shape, self.size
         return counts(self.thumbnail, _scaled(rows, down, height), _scaled(cols, across, width)) > 0
 
 
 @dataclass(frozen=True)
-class Both:
+class Intersection:
     """What two masks let through."""
 
     one: Mask
     other: Mask
 
-    def windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
+    def select_windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
         """Returns the windows that both masks let through."""
-        return self.one.windows(rows, cols) & self.other.windows(rows, cols)
+        return self.one.select_windows(rows, cols) & self.other.select_windows(rows, cols)
 
 
 def _scaled(spans: Spans, scaled: int, size: int) -> Spans:
@@ -103,14 +103,14 @@ def counts(mask: NDArray[np.bool_], rows: Spans, cols: Spans) -> NDArray[np.int3
     return np.asarray(down[rows[1]] - down[rows[0]])
 
 
-def drawn(mask: Picture, picture: Picture) -> Drawn:
+def mask_image(mask: Picture, picture: Picture) -> MaskImage:
     """Take an image as the mask of another; raises ImageError if it is of another aspect ratio."""
     if not _is_scaled(mask, picture):
         raise ImageError(
             f"mask: expected the image's {picture.height}×{picture.width} pixels (height×width), or fewer or more of "
             f"the same aspect ratio, got {mask.height}×{mask.width}"
         )
-    return Drawn(mask.nonzero(), (mask.height, mask.width), (picture.height, picture.width))
+    return MaskImage(mask.nonzero_mask(), (mask.height, mask.width), (picture.height, picture.width))
 
 
 def _is_scaled(mask: Picture, picture: Picture) -> bool:
@@ -122,7 +122,7 @@ def _is_scaled(mask: Picture, picture: Picture) -> bool:
     return max(least) < min(most)
 
 
-def foreground(picture: Picture, wanted: model_pb2.Input, check: Callable[[], None]) -> Foreground:
+def find_foreground(picture: Picture, wanted: model_pb2.Input, check: Callable[[], None]) -> Foreground:
     """Find what is not background in the pixels that a model is given; raises ImageError if nothing differs.
 
     `check` is called now and then, and may raise to stop here.
@@ -132,7 +132,7 @@ def foreground(picture: Picture, wanted: model_pb2.Input, check: Callable[[], No
     size = picture.height, picture.width
     scale = min(1.0, THUMBNAIL / max(size))
     scaled = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    rows, bands = Scaled(picture.rows(wanted), size, scaled), []
+    rows, bands = ScaledRows(picture.rows(wanted), size, scaled), []
     for first in range(0, scaled[0], CHUNK):
         check()
         bands.append(rows.read(first, min(first + CHUNK, scaled[0])).mean(axis=-1, dtype=np.float32))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tifffile import TiffPage
 
-from service.images.pixels import Array, Colour, Samples
+from service.images.pixels import Colour, SampleArray, Samples
 
 PHOTOMETRIC, MIN_IS_WHITE, PALETTE, YCBCR = 262, 0, 3, 6
 REFUSED = {
@@ -44,7 +44,7 @@ class Interpretation:
     """What a page's numbers mean: the samples that they become, and how."""
 
     samples: Samples
-    apply: Callable[[Array], Array]
+    apply: Callable[[SampleArray], SampleArray]
     """Stored numbers (rows, width, bands) to samples."""
 
 
@@ -129,16 +129,16 @@ def _alpha(page: TiffPage) -> tuple[int | None, bool]:
     return None, False
 
 
-def _inverted(samples: Samples) -> Callable[[Array], Array]:
+def _inverted(samples: Samples) -> Callable[[SampleArray], SampleArray]:
     """Let white, which is 0, be the greatest number, or alpha where that is multiplied in; alpha stays."""
     white, alpha, dtype = samples.white, samples.alpha, np.dtype(samples.dtype)
     if white is None:
         raise ValueError("MinIsWhite with numbers of a sign or fraction, whose black is not known")
 
-    def invert(stored: Array) -> Array:
+    def invert(stored: SampleArray) -> SampleArray:
         numbers = stored.astype(dtype, copy=False)
         if alpha is None:
-            inverted: Array = dtype.type(white) - numbers
+            inverted: SampleArray = dtype.type(white) - numbers
             return inverted
         opaque = numbers[..., [alpha]] if samples.premultiplied else dtype.type(white)
         inverted = opaque - np.minimum(numbers, opaque)
@@ -160,8 +160,8 @@ def _palette(page: TiffPage) -> Interpretation:
         raise ValueError(f"a palette of {len(table)} colours for numbers of {page.bitspersample} bits")
     entries[:] = table[: len(entries)]
 
-    def look_up(stored: Array) -> Array:
-        colours: Array = entries[stored[..., 0]]
+    def look_up(stored: SampleArray) -> SampleArray:
+        colours: SampleArray = entries[stored[..., 0]]
         return colours
 
     return Interpretation(Samples(3, "uint8", "rgb", white=255), look_up)
@@ -176,7 +176,7 @@ def _stores_ycbcr(page: TiffPage) -> bool:
     return int(page.compression) not in GIVES_RGB or page.planarconfig == SEPARATE
 
 
-def _ycbcr(page: TiffPage) -> Callable[[Array], Array]:
+def _ycbcr(page: TiffPage) -> Callable[[SampleArray], SampleArray]:
     """TIFF 6.0, section 21: the reference range first, then luma's coefficients."""
     red, green, blue = _rationals(page, 529, (0.299, 0.587, 0.114))
     black_white = np.array(_rationals(page, 532, (0.0, 255.0, 128.0, 255.0, 128.0, 255.0))).reshape(3, 2)
@@ -185,7 +185,7 @@ def _ycbcr(page: TiffPage) -> Callable[[Array], Array]:
         raise ValueError("YCbCr with ReferenceBlackWhite or YCbCrCoefficients that cannot be inverted")
     factors = np.array([255, 127, 127]) / spread
 
-    def convert(stored: Array) -> Array:
+    def convert(stored: SampleArray) -> SampleArray:
         scaled = (stored[..., :3] - black) * factors
         luma, cb, cr = scaled[..., 0], scaled[..., 1], scaled[..., 2]
         r, b = cr * (2 - 2 * red) + luma, cb * (2 - 2 * blue) + luma

@@ -8,27 +8,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.protos import model_pb2
+from service.dense.arrays import Pixels
 from service.errors import ImageError, LimitError
-from service.images.pixels import Array, Conversion, Pixels, Samples, blockwise, conversion
-from service.images.rows import Rows
+from service.images.pixels import Conversion, SampleArray, Samples, blockwise, conversion
+from service.images.rows import RowReader
 
 MAX_SIDE = 10_000_000  # libvips's own bound
 MAX_BANDS = 4096
 
 
-class SampleRows(Protocol):
+class SampleReader(Protocol):
     """The samples of an image, read forward."""
 
     @property
-    def together(self) -> int:
+    def block_rows(self) -> int:
         """Rows that are best read together: as many as a tile or chunk has."""
 
-    def read(self, first: int, stop: int) -> Array:
+    def read(self, first: int, stop: int) -> SampleArray:
         """Rows [first, stop) as (rows, width, bands); `first` is at or behind the last `stop`."""
 
 
 @dataclass(frozen=True)
-class Selection:
+class PageSelection:
     """Page and bands of a file to score. Default: the first page of full resolution, all bands."""
 
     page: int = 0
@@ -37,7 +38,7 @@ class Selection:
     """Counted from 1; empty: all, alpha laid over white."""
 
 
-EVERYTHING = Selection()
+FIRST_PAGE = PageSelection()
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,11 @@ class Picture:
     height: int
     width: int
     samples: Samples
-    begin: Callable[[], SampleRows]
+    begin: Callable[[], SampleReader]
     """The samples from the top; may be asked for again, except for those of a stream."""
     bands: tuple[int, ...] = ()
     """The bands that are scored, counted from 1; empty: all, alpha laid over white."""
-    begin_valid: Callable[[], Rows] | None = None
+    open_data_mask: Callable[[], RowReader] | None = None
     """Opens the data mask from the top, (rows, width, 1) uint8: 255 where the file has data, else 0. None if every
     pixel has data."""
     whole: bool = False
@@ -70,17 +71,17 @@ class Picture:
         note = self._conversion(wanted).note
         return [*self.notes, *([note] if note else [])]
 
-    def valid(self) -> Rows | None:
+    def data_mask(self) -> RowReader | None:
         """The data mask from the top, 255 where the file has data, else 0; None if every pixel has data."""
-        return self.begin_valid() if self.begin_valid is not None else None
+        return self.open_data_mask() if self.open_data_mask is not None else None
 
     def rows(self, wanted: model_pb2.Input) -> "ConvertedRows":
         """The pixels as a model takes them, from the top. Raises ImageError, here or while reading."""
         return ConvertedRows(self.begin(), self._conversion(wanted))
 
-    def nonzero(self) -> "NonzeroRows":
+    def nonzero_mask(self) -> "NonzeroMaskRows":
         """255 where a band beside alpha is not 0, and alpha is not either; else 0. One channel, from the top."""
-        return NonzeroRows(self.begin(), self.samples.alpha)
+        return NonzeroMaskRows(self.begin(), self.samples.alpha)
 
     def _conversion(self, wanted: model_pb2.Input) -> Conversion:
         try:
@@ -93,13 +94,13 @@ class Picture:
 class ConvertedRows:
     """An image's rows as a model takes them."""
 
-    source: SampleRows
+    source: SampleReader
     conversion: Conversion
 
     @property
-    def together(self) -> int:
+    def block_rows(self) -> int:
         """Rows that are best read together."""
-        return self.source.together
+        return self.source.block_rows
 
     def read(self, first: int, stop: int) -> Pixels:
         """Rows [first, stop) as (rows, width, channels)."""
@@ -107,16 +108,16 @@ class ConvertedRows:
 
 
 @dataclass(frozen=True)
-class NonzeroRows:
+class NonzeroMaskRows:
     """Where an image is not 0."""
 
-    source: SampleRows
+    source: SampleReader
     alpha: int | None
 
     @property
-    def together(self) -> int:
+    def block_rows(self) -> int:
         """Rows that are best read together."""
-        return self.source.together
+        return self.source.block_rows
 
     def read(self, first: int, stop: int) -> NDArray[np.uint8]:
         """Rows [first, stop) as (rows, width, 1), 255 or 0."""
@@ -128,17 +129,17 @@ class NonzeroRows:
         return np.where(nonzero[..., None], np.uint8(255), np.uint8(0))
 
 
-def check_size(picture: Picture, *, pixels: int, whole_pixels: int, window: model_pb2.Size) -> None:
+def check_size(picture: Picture, *, max_pixels: int, max_whole_pixels: int, window: model_pb2.Size) -> None:
     """Refuse, before a pixel is decoded, an image that is too large or too small to be scored."""
     size = picture.width * picture.height
     megapixels = size / 1e6
-    whole = min(pixels, whole_pixels) < size <= pixels and picture.whole
-    allowed = min(pixels, whole_pixels) if whole else pixels
+    whole = min(max_pixels, max_whole_pixels) < size <= max_pixels and picture.whole
+    allowed = min(max_pixels, max_whole_pixels) if whole else max_pixels
     if size > allowed:
         way_out = "scale or cut the image"
         if whole:
             way_out = "scale or cut it, or save it as a tiled TIFF, which may be larger"
-        elif pixels <= whole_pixels:
+        elif max_pixels <= max_whole_pixels:
             way_out += ", or send it to ScoreLarge in parts"
         raise LimitError(
             f"{picture.name}: {picture.height}×{picture.width} pixels (height×width) are {megapixels:.0f} megapixels, "

@@ -18,10 +18,9 @@ import pyvips
 from numpy.typing import NDArray
 
 from fullconv.protos import model_pb2
+from service.dense.arrays import Pixels
 
-Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
-"""(rows, width, channels), as a model takes them."""
-Array = NDArray[Any]
+SampleArray = NDArray[Any]
 """(rows, width, bands), as an image holds them."""
 Colour = Literal["grey", "rgb", "cmyk", ""]
 """What bands beside alpha mean; "": bands of no known colour."""
@@ -97,7 +96,7 @@ class Conversion:
             return ""
         return f"values from 0 to {white} were scaled to 0 to 255, which the model takes"
 
-    def apply(self, rows: Array) -> Pixels:
+    def apply(self, rows: SampleArray) -> Pixels:
         """Convert (rows, width, bands) to (rows, width, channels)."""
         if self.bands:
             rows = rows[..., [band - 1 for band in self.bands]]
@@ -105,7 +104,7 @@ class Conversion:
             rows = self._of_channels(self._coloured(self._opaque(rows)))
         return self._valued(rows)
 
-    def _opaque(self, rows: Array) -> Array:
+    def _opaque(self, rows: SampleArray) -> SampleArray:
         """Lay alpha over white: v · a + white · (1 − a), where v · a is v if it is multiplied already."""
         samples = self.samples
         if samples.alpha is None:
@@ -116,7 +115,7 @@ class Conversion:
         laid = colours * (np.float32(1) if samples.premultiplied else alpha) + paper * (1 - alpha)
         return np.clip(np.rint(laid), 0, samples.white).astype(rows.dtype)
 
-    def _coloured(self, rows: Array) -> Array:
+    def _coloured(self, rows: SampleArray) -> SampleArray:
         """CMYK as sRGB where the model takes colours or grey, everything else as it is."""
         if self.samples.colour != "cmyk" or self.channels not in COLOURS:
             return rows
@@ -126,7 +125,7 @@ class Conversion:
         depth = 16 if rows.dtype == np.uint16 else 8
         return array_of(image.icc_transform("srgb", input_profile=CMYK_PROFILE, embedded=True, depth=depth))
 
-    def _of_channels(self, rows: Array) -> Array:
+    def _of_channels(self, rows: SampleArray) -> SampleArray:
         if rows.shape[-1] == self.channels:
             return rows
         if rows.shape[-1] == 1:
@@ -134,7 +133,7 @@ class Conversion:
         luma = image_of(rows, "multiband").recomb(LUMA)
         return array_of((luma.rint() if rows.dtype.kind == "u" else luma).cast(VIPS_FORMATS[rows.dtype.name]))
 
-    def _valued(self, rows: Array) -> Pixels:
+    def _valued(self, rows: SampleArray) -> Pixels:
         """The values that the model takes: from 0 to 255, or the image's own."""
         dtype, white = np.dtype(self.dtype), self.samples.white or 255
         if not self.scaled or white == 255:
@@ -144,7 +143,7 @@ class Conversion:
         return cast("Pixels", ((rows.astype(np.uint32) * 510 + white) // (2 * white)).astype(np.uint8))
 
 
-def blockwise(apply: Callable[[Array], Array], rows: Array) -> Array:
+def blockwise(apply: Callable[[SampleArray], SampleArray], rows: SampleArray) -> SampleArray:
     """Apply a function of rows to some rows at a time, so that what it needs on the way stays small."""
     each = max(1, BLOCK // rows.shape[1])
     if len(rows) <= each:
@@ -224,7 +223,7 @@ def _mismatch(samples: Samples, bands: tuple[int, ...], channels: int, got: str)
     return f"{got}{last}: choose those to score with bands, in the command --bands {example}"
 
 
-def image_of(rows: Array, interpretation: str) -> pyvips.Image:
+def image_of(rows: SampleArray, interpretation: str) -> pyvips.Image:
     """Samples (rows, width, bands) as an image of libvips, which reads them where they are."""
     native = np.ascontiguousarray(rows, rows.dtype.newbyteorder("="))
     height, width, bands = native.shape
@@ -232,7 +231,7 @@ def image_of(rows: Array, interpretation: str) -> pyvips.Image:
     return image.copy(interpretation=interpretation)
 
 
-def array_of(image: pyvips.Image) -> Array:
+def array_of(image: pyvips.Image) -> SampleArray:
     """An image of libvips as (rows, width, bands)."""
-    pixels: Array = image.numpy()
+    pixels: SampleArray = image.numpy()
     return pixels.reshape(image.height, image.width, image.bands)

@@ -18,8 +18,8 @@ from rasterio.windows import Window
 
 from service.errors import ImageError
 from service.images.arrays import open_array
-from service.images.picture import Picture, Selection
-from service.images.pixels import Array
+from service.images.picture import PageSelection, Picture
+from service.images.pixels import SampleArray
 
 DRIVERS = {".img": "HFA", ".jp2": "JP2OpenJPEG", ".ntf": "NITF"}
 
@@ -32,26 +32,26 @@ class RasterRows:
     raster: rasterio.DatasetReader
 
     @property
-    def together(self) -> int:
+    def block_rows(self) -> int:
         """Those of a block."""
         return int(self.raster.block_shapes[0][0])
 
-    def read(self, first: int, stop: int) -> Array:
+    def read(self, first: int, stop: int) -> SampleArray:
         """Rows [first, stop) as (rows, width, bands); raises ImageError where they cannot be decoded."""
         with _said_as(self.name):
-            bands: Array = self.raster.read(window=_window(self.raster, first, stop))
+            bands: SampleArray = self.raster.read(window=_window(self.raster, first, stop))
         return np.moveaxis(bands, 0, -1)
 
 
 @dataclass(frozen=True)
-class ValidRows:
+class DataMaskRows:
     """Where a raster has data."""
 
     name: str
     raster: rasterio.DatasetReader
 
     @property
-    def together(self) -> int:
+    def block_rows(self) -> int:
         """Those of a block."""
         return int(self.raster.block_shapes[0][0])
 
@@ -65,7 +65,7 @@ class ValidRows:
         return rows
 
 
-def open_raster(path: Path, name: str, selection: Selection) -> Picture | None:
+def open_raster(path: Path, name: str, selection: PageSelection) -> Picture | None:
     """A raster of a format that is read in no other way; None for any other file."""
     driver = DRIVERS.get(path.suffix.lower())
     if driver is None:
@@ -87,12 +87,12 @@ def open_raster(path: Path, name: str, selection: Selection) -> Picture | None:
     if ColorInterp.palette in raster.colorinterp:
         raise ImageError(f"{name}: expected bands of colours or values, got a palette: save the image as RGB")
     shape = (raster.height, raster.width, raster.count)
-    valid = (lambda: ValidRows(name, begin())) if partly else None
+    valid = (lambda: DataMaskRows(name, begin())) if partly else None
     picture = open_array(name, shape, raster.dtypes[0], lambda: RasterRows(name, begin()), selection)
     bits = raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
     white = picture.samples.white if bits is None or picture.samples.white is None else (1 << int(bits)) - 1
     alpha = raster.colorinterp.index(ColorInterp.alpha) if ColorInterp.alpha in raster.colorinterp else None
-    return replace(picture, begin_valid=valid, samples=replace(picture.samples, white=white, alpha=alpha))
+    return replace(picture, open_data_mask=valid, samples=replace(picture.samples, white=white, alpha=alpha))
 
 
 def _window(raster: rasterio.DatasetReader, first: int, stop: int) -> Window:

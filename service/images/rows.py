@@ -14,7 +14,7 @@ from typing import Protocol, cast
 import numpy as np
 from PIL import Image
 
-from service.images.pixels import Pixels
+from service.dense.arrays import Pixels
 
 SOURCE_ROWS = 64
 """That are scaled at once, beside those on which the first and the last of them depend too."""
@@ -24,11 +24,11 @@ READ = 1 << 18
 """Pixels that are read at once, unless the rows of a file's tiles are more: every step on their way holds as many."""
 
 
-class Rows(Protocol):
+class RowReader(Protocol):
     """An image's pixels, read forward."""
 
     @property
-    def together(self) -> int:
+    def block_rows(self) -> int:
         """Rows that are best read together: as many as a file's tiles have."""
 
     def read(self, first: int, stop: int) -> Pixels:
@@ -36,14 +36,14 @@ class Rows(Protocol):
 
 
 @dataclass
-class Held:
+class RowBuffer:
     """Reads rows again that were read last: spans may overlap those before, but begin no sooner."""
 
-    rows: Rows
+    rows: RowReader
     _first: int = field(init=False, default=0)
     _held: Pixels | None = field(init=False, default=None)
 
-    def take(self, first: int, stop: int) -> Pixels:
+    def read(self, first: int, stop: int) -> Pixels:
         """Rows [first, stop), those that are held and those that are new; rows before `first` are forgotten."""
         if first < self._first:
             raise ValueError(f"expected rows from {self._first} on, got {first}")
@@ -69,26 +69,26 @@ class Held:
 
     def _end(self, at: int, rows: int, stop: int) -> int:
         """Where to stop reading: about so many rows on, where a row of the file's tiles ends."""
-        together = self.rows.together
-        return min(stop, (at // together + max(1, rows // together)) * together)
+        block_rows = self.rows.block_rows
+        return min(stop, (at // block_rows + max(1, rows // block_rows)) * block_rows)
 
 
-def strips(rows: Rows, spans: Iterable[tuple[int, int] | None]) -> Iterator[Pixels | None]:
+def read_strips(rows: RowReader, spans: Iterable[tuple[int, int] | None]) -> Iterator[Pixels | None]:
     """Rows [first, stop) for every span, in order of `first`; None for None.
 
     The next span is asked for, and its rows are read, while the caller has those of the one before.
     """
-    held, following = Held(rows), iter(spans)
+    held, following = RowBuffer(rows), iter(spans)
     first, second = next(following, END), next(following, END)
     if second is END:  # nothing to read meanwhile
         if first is not END:
-            yield held.take(*first) if first else None
+            yield held.read(*first) if first else None
         return
     waiting = deque[Future[Pixels] | None]()
     reader = ThreadPoolExecutor(1, thread_name_prefix="read")
     try:
         for span in chain((first, second), following):
-            waiting.append(reader.submit(held.take, *span) if span else None)
+            waiting.append(reader.submit(held.read, *span) if span else None)
             if len(waiting) > 1:
                 yield _result(waiting.popleft())
         yield _result(waiting.popleft())
@@ -101,20 +101,20 @@ def _result(coming: Future[Pixels] | None) -> Pixels | None:
 
 
 @dataclass
-class Scaled:
+class ScaledRows:
     """An image at another size: bilinear, antialiased where it gets smaller, as Pillow does it; sizes in pixels."""
 
-    rows: Rows
+    rows: RowReader
     size: tuple[int, int]
     """Height and width of the image."""
     scaled: tuple[int, int]
     """Height and width that it gets."""
-    together: int = 16
-    _held: Held = field(init=False)
+    block_rows: int = 16
+    _held: RowBuffer = field(init=False)
 
     def __post_init__(self) -> None:
         """Hold what neighbouring rows share."""
-        self._held = Held(self.rows)
+        self._held = RowBuffer(self.rows)
 
     def read(self, first: int, stop: int) -> Pixels:
         """Rows [first, stop) of the scaled image."""
@@ -126,7 +126,7 @@ class Scaled:
         step = self.size[0] / self.scaled[0]
         reach = max(1.0, step) + 1
         begin, end = max(0, int(first * step - reach)), min(self.size[0], int(stop * step + reach) + 1)
-        strip = self._held.take(begin, end)
+        strip = self._held.read(begin, end)
         box = (0, first * step - begin, self.size[1], stop * step - begin)
         bands = [_resized(strip[..., band], (self.scaled[1], stop - first), box) for band in range(strip.shape[-1])]
         return cast("Pixels", np.stack(bands, axis=-1))

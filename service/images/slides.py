@@ -10,7 +10,7 @@ from PIL import Image
 
 from service.errors import ImageError
 from service.images.arrays import open_array
-from service.images.picture import Picture, Selection
+from service.images.picture import PageSelection, Picture
 
 BLOCK = 1024
 """Columns that are read at once: OpenSlide gives four bytes a pixel, and decodes whole tiles."""
@@ -24,7 +24,7 @@ class SlideRows:
 
     name: str
     slide: openslide.OpenSlide
-    together: int = 256
+    block_rows: int = 256
 
     def read(self, first: int, stop: int) -> NDArray[np.uint8]:
         """Rows [first, stop) as (rows, width, 3); raises ImageError where a tile cannot be decoded."""
@@ -41,7 +41,7 @@ class SlideRows:
         return rows
 
 
-def open_slide(path: Path, name: str, selection: Selection) -> Picture | None:
+def open_slide(path: Path, name: str, selection: PageSelection) -> Picture | None:
     """A slide in one of the scanners' formats; None for any other file. Raises ImageError if it cannot be opened."""
     if openslide.OpenSlide.detect_format(path) in OTHERS:
         return None

@@ -17,9 +17,9 @@ from tifffile import TiffFile, TiffPage
 
 from service.errors import ImageError, LimitError
 from service.images.photometric import SEPARATE, YCBCR, bytes_of, interpretation, stored_dtype
-from service.images.picture import MAX_BANDS, MAX_SIDE, Picture, SampleRows, Selection
+from service.images.picture import MAX_BANDS, MAX_SIDE, PageSelection, Picture, SampleReader
 from service.images.tiff_codecs import NAMES, WITH_PREDICTOR, Coding
-from service.images.tiff_rows import Page, StoredRows, TiffRows, TurnedRows, ValidRows
+from service.images.tiff_rows import DataMaskRows, OrientedRows, Page, StoredRows, TiffRows
 
 REDUCED, MASK = 1, 4
 """Bits of NewSubfileType."""
@@ -36,7 +36,7 @@ LOWEST_FIRST = 2
 """FillOrder of bytes whose first bit is the lowest."""
 
 
-def open_tiff(name: str, read: Callable[[], BinaryIO], selection: Selection) -> Picture:
+def open_tiff(name: str, read: Callable[[], BinaryIO], selection: PageSelection) -> Picture:
     """Open a TIFF file; `read` gives its bytes from the start. Raises ImageError."""
     try:
         with read() as file, TiffFile(file, name="image") as tiff:  # a name's suffix would change what it expects
@@ -164,7 +164,7 @@ def _check_sizes(name: str, shape: tuple[int, int, int], tile: tuple[int, int], 
 
 
 def _picture(
-    name: str, chosen: Chosen, read: Callable[[], BinaryIO], selection: Selection, notes: tuple[str, ...]
+    name: str, chosen: Chosen, read: Callable[[], BinaryIO], selection: PageSelection, notes: tuple[str, ...]
 ) -> Picture:
     try:
         nodata = _nodata(chosen.page)
@@ -177,15 +177,15 @@ def _picture(
     orientation = int(chosen.page.tags.valueof(ORIENTATION, default=1))
     turns = orientation in range(2, 9)
 
-    def turned(rows: SampleRows) -> SampleRows:
-        return TurnedRows(rows, page.height, orientation) if turns else rows
+    def turned(rows: SampleReader) -> SampleReader:
+        return OrientedRows(rows, page.height, orientation) if turns else rows
 
-    def begin() -> SampleRows:
+    def begin() -> SampleReader:
         return turned(TiffRows(name, StoredRows(page, read), meaning))
 
-    def begin_valid() -> SampleRows:
+    def open_data_mask() -> SampleReader:
         masked = StoredRows(mask, read) if mask is not None else None
-        return turned(ValidRows(StoredRows(page, read), tested, nodata, masked))
+        return turned(DataMaskRows(StoredRows(page, read), tested, nodata, masked))
 
     tested = _tested(page.bands, meaning.samples.alpha, selection.bands)
     partly = nodata is not None or mask is not None or page.coding.dtype.kind == "f"
@@ -197,7 +197,7 @@ def _picture(
             f"got {page.bytes >> 20}: save it as a tiled TIFF, upright"
         )
     return Picture(
-        name, height, width, meaning.samples, begin, selection.bands, begin_valid if partly else None,
+        name, height, width, meaning.samples, begin, selection.bands, open_data_mask if partly else None,
         whole=whole, notes=notes,
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyvips
 import zstandard
 
-from service.images.pixels import Array, array_of
+from service.images.pixels import SampleArray, array_of
 
 JPEG, WEBP = 7, 50001
 LZW, PACKBITS = 5, 32773
@@ -82,7 +82,7 @@ class Coding:
         if self.compression in CCITT and (self.bits, self.bands) != (1, 1):
             raise ValueError(f"CCITT of {self.bands} bands of {self.bits} bits")
 
-    def decode(self, data: bytes, rows: int, width: int, most: int) -> Array:
+    def decode(self, data: bytes, rows: int, width: int, most: int) -> SampleArray:
         """Decode a tile or strip (rows, width, bands), whose data may hold up to `most` rows; raises DamagedError."""
         try:
             if self.compression in (JPEG, WEBP):
@@ -103,7 +103,7 @@ class Coding:
         """Bytes of so many pixels, uncompressed."""
         return rows * -(-width * self.bands * self.bits // 8)
 
-    def _picture(self, data: bytes, rows: int, width: int) -> Array:
+    def _picture(self, data: bytes, rows: int, width: int) -> SampleArray:
         """JPEG and WebP, which say by themselves how many pixels they have: no more than a tile has."""
         if self.compression == JPEG:
             if not data.rstrip(b"\0").endswith(END_OF_JPEG):  # the rest would be grey
@@ -128,7 +128,7 @@ class Coding:
             return bytes(zstandard.ZstdDecompressor().stream_reader(data).read(rows * row_bytes))
         return data
 
-    def _numbers(self, stored: bytes, rows: int, width: int) -> Array:
+    def _numbers(self, stored: bytes, rows: int, width: int) -> SampleArray:
         """Numbers in the machine's byte order out of bytes, each row of which begins a new byte."""
         count = width * self.bands
         if self.bits == self.dtype.itemsize * 8 and self.predictor != FLOATING_POINT:
@@ -144,7 +144,7 @@ class Coding:
             numbers = (bits.reshape(rows, count, self.bits) @ weights).astype(self.dtype)
         return numbers.reshape(rows, width, self.bands)
 
-    def _predicted(self, numbers: Array) -> Array:
+    def _predicted(self, numbers: SampleArray) -> SampleArray:
         """Sum up the differences of neighbours; those of floating-point numbers are summed already."""
         if self.predictor != HORIZONTAL:
             return numbers

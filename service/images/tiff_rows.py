@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from service.errors import ImageError
 from service.images.photometric import Interpretation
-from service.images.picture import SampleRows
-from service.images.pixels import Array, blockwise
+from service.images.picture import SampleReader
+from service.images.pixels import SampleArray, blockwise
 from service.images.tiff_codecs import NAMES, UNCOMPRESSED, Coding, DamagedError
 
 MOST_TIMES, LEAST_BYTES = 2, 1 << 16
@@ -53,7 +53,7 @@ class Page:
         """Bytes of one row of tiles, or of one strip, once it is decoded."""
         return self.part[0] * self.width * self.bands * self.coding.dtype.itemsize
 
-    def decode(self, file: BinaryIO, row: int) -> Array:
+    def decode(self, file: BinaryIO, row: int) -> SampleArray:
         """Decode one row of tiles, or a strip: (rows, width, bands) of stored numbers; raises ImageError."""
         (height, width), first = self.part, row * self.part[0]
         rows = min(height, self.height - first)
@@ -72,7 +72,7 @@ class Page:
                     ) from None
         return block
 
-    def _decode_into(self, room: Array, file: BinaryIO, index: int) -> None:
+    def _decode_into(self, room: SampleArray, file: BinaryIO, index: int) -> None:
         """Decode one tile or strip, of which the image may hold a part alone; raises what damage leads to."""
         offset, count = int(self.offsets[index]), int(self.counts[index])
         if not (offset or count):
@@ -101,7 +101,7 @@ class StoredRows:
     read_file: Callable[[], BinaryIO]
     _file: BinaryIO = field(init=False)
     _row: int = field(init=False, default=-1)
-    _block: Array | None = field(init=False, default=None)
+    _block: SampleArray | None = field(init=False, default=None)
     """The row of tiles that was decoded last."""
 
     def __post_init__(self) -> None:
@@ -110,20 +110,20 @@ class StoredRows:
         finalize(self, self._file.close)
 
     @property
-    def together(self) -> int:
+    def block_rows(self) -> int:
         """Rows of a tile or strip."""
         return self.page.part[0]
 
-    def read(self, first: int, stop: int) -> Array:
+    def read(self, first: int, stop: int) -> SampleArray:
         """Rows [first, stop) as (rows, width, bands); raises ImageError where they cannot be decoded."""
-        height = self.together
+        height = self.block_rows
         parts = []
         for row in range(first // height, -(-stop // height)):
             block = self._decoded(row)
             parts.append(block[max(0, first - row * height) : stop - row * height])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _decoded(self, row: int) -> Array:
+    def _decoded(self, row: int) -> SampleArray:
         if row != self._row or self._block is None:
             self._block = self.page.decode(self._file, row)
             self._row = row
@@ -135,15 +135,15 @@ class TiffRows:
     """A page's samples."""
 
     name: str
-    stored: SampleRows
+    stored: SampleReader
     interpretation: Interpretation
 
     @property
-    def together(self) -> int:
+    def block_rows(self) -> int:
         """Rows of a tile or strip."""
-        return self.stored.together
+        return self.stored.block_rows
 
-    def read(self, first: int, stop: int) -> Array:
+    def read(self, first: int, stop: int) -> SampleArray:
         """Rows [first, stop) as (rows, width, bands); raises ImageError for numbers that have no meaning."""
         try:
             return blockwise(self.interpretation.apply, self.stored.read(first, stop))
@@ -152,19 +152,19 @@ class TiffRows:
 
 
 @dataclass(frozen=True)
-class ValidRows:
+class DataMaskRows:
     """Where a page has data: none of the bands that are scored is nodata or NaN, and its mask, if any, is not 0."""
 
-    stored: SampleRows
+    stored: SampleReader
     bands: tuple[int, ...]
     """Counted from 0."""
     nodata: float | None
-    mask: SampleRows | None
+    mask: SampleReader | None
 
     @property
-    def together(self) -> int:
+    def block_rows(self) -> int:
         """Rows of a tile or strip."""
-        return self.stored.together
+        return self.stored.block_rows
 
     def read(self, first: int, stop: int) -> NDArray[np.uint8]:
         """Rows [first, stop) as (rows, width, 1), 255 or 0."""
@@ -178,23 +178,23 @@ class ValidRows:
         return np.where(there, np.uint8(255), np.uint8(0))
 
 
-class TurnedRows:
+class OrientedRows:
     """Rows of an image that its Orientation turns or mirrors: read whole, then turned."""
 
-    together = 1
+    block_rows = 1
 
-    def __init__(self, rows: SampleRows, height: int, orientation: int) -> None:
+    def __init__(self, rows: SampleReader, height: int, orientation: int) -> None:
         self._rows, self._height, self._orientation = rows, height, orientation
-        self._turned: Array | None = None
+        self._turned: SampleArray | None = None
 
-    def read(self, first: int, stop: int) -> Array:
+    def read(self, first: int, stop: int) -> SampleArray:
         """Rows [first, stop) of the turned image."""
         if self._turned is None:
             self._turned = turned(self._rows.read(0, self._height), self._orientation)
         return self._turned[first:stop]
 
 
-def turned(rows: Array, orientation: int) -> Array:
+def turned(rows: SampleArray, orientation: int) -> SampleArray:
     """An image (rows, width, bands) as EXIF's Orientation, 1 to 8, says that it is looked at."""
     if orientation > 4:
         rows = rows.swapaxes(0, 1)

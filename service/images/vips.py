@@ -13,8 +13,8 @@ import numpy as np
 import pyvips
 
 from service.errors import ImageError
-from service.images.picture import EVERYTHING, Picture, Selection
-from service.images.pixels import WHITE, Array, Colour, Samples
+from service.images.picture import FIRST_PAGE, PageSelection, Picture
+from service.images.pixels import WHITE, Colour, SampleArray, Samples
 
 FORMATS = ("Jpeg", "Png", "Webp", "Tiff")
 COLOURS: dict[int, Colour] = {1: "grey", 2: "grey", 3: "rgb", 4: "rgb"}
@@ -30,14 +30,14 @@ pyvips.cache_set_max(0)
 class VipsRows:
     """The samples of an image that libvips reads, of which it keeps some rows."""
 
-    together = 16
+    block_rows = 16
 
     def __init__(self, name: str, image: pyvips.Image) -> None:
         self._name, self._image = name, image
         self._width, self._bands = image.width, image.bands
         self._dtype = np.uint16 if image.format == "ushort" else np.uint8
 
-    def read(self, first: int, stop: int) -> Array:
+    def read(self, first: int, stop: int) -> SampleArray:
         """Rows [first, stop) as (rows, width, bands); raises ImageError if they cannot be decoded."""
         with _said_as(self._name):
             region = pyvips.Region.new(self._image)
@@ -48,7 +48,7 @@ class VipsRows:
         return np.frombuffer(data, self._dtype).reshape(stop - first, self._width, self._bands)
 
 
-def open_vips(name: str, load: Callable[..., pyvips.Image], selection: Selection = EVERYTHING) -> Picture:
+def open_vips(name: str, load: Callable[..., pyvips.Image], selection: PageSelection = FIRST_PAGE) -> Picture:
     """Open an image as libvips loads it; pixels stream from top to bottom, unless EXIF turns the image."""
     with _said_as(name):
         image = load(access="sequential", fail_on="error")
@@ -85,7 +85,7 @@ def _samples(image: pyvips.Image) -> Samples:
     return Samples(bands, dtype, COLOURS[bands], alpha=bands - 1 if bands in (2, 4) else None, white=WHITE[dtype])
 
 
-def _page(name: str, image: pyvips.Image, selection: Selection) -> tuple[int, tuple[str, ...]]:
+def _page(name: str, image: pyvips.Image, selection: PageSelection) -> tuple[int, tuple[str, ...]]:
     """Which page is loaded, counted from 0, and what there is to say of the others."""
     pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
     if selection.page > pages:

@@ -19,13 +19,13 @@ from service.engine.repository import StoredModel
 from service.errors import LateError, ServiceError, UnsupportedError
 from service.images.picture import Picture
 from service.metrics import Metrics, ModelTimes
-from service.options import check_names
 from service.rpc.calls import LARGE_BYTES, Calls
 from service.rpc.parameters import timeout_seconds
 from service.rpc.status import status_of
 from service.rpc.streams import RequestStream, Send, retry_while_busy
 from service.rpc.tensors import AVERAGE, SCORES, ImageAnswer, infer_response, input_type, scoring_requests
-from service.scorer import ScoringRequest
+from service.scoring.options import check_names
+from service.scoring.scorer import ScoringRequest
 
 SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 PLATFORM = "onnxruntime_onnx"

@@ -11,26 +11,26 @@ from fullconv.protos import scoring_pb2
 from service import encode
 from service.dispatch.dispatcher import LargePicture, OpenLarge
 from service.errors import OptionError
+from service.images.allowed_directory import AllowedDirectory
 from service.images.encoded import open_file
-from service.images.shelf import Shelf
-from service.options import OTSU, Options
-from service.outcome import Event, Progress
 from service.rpc.spool import Spool
 from service.rpc.stream_bridge import StreamBridge, streamed_picture
+from service.scoring.options import OTSU, Options
+from service.scoring.outcome import Event, Progress
 
 PROGRESS_SECONDS = 0.2
 """Least number of seconds between two messages of progress."""
 
 
 def open_large(
-    start: scoring_pb2.LargeImage, options: Options, bridge: StreamBridge, spool: Spool, shelf: Shelf
+    start: scoring_pb2.LargeImage, options: Options, bridge: StreamBridge, spool: Spool, allowed: AllowedDirectory
 ) -> OpenLarge:
     """Return what opens the image of a call: by its path, as raw rows, or as an encoded file in the spool.
 
     Raises OptionError for options that raw rows do not allow.
     """
     if not start.HasField("raw"):
-        return _by_path(start.path, options, shelf) if start.path else _spooled(start.name, options, bridge, spool)
+        return _by_path(start.path, options, allowed) if start.path else _spooled(start.name, options, bridge, spool)
     if start.path:
         raise OptionError("path: expected no raw pixels with it, got both")
     if len(options.scales) > 1 or options.mask == OTSU:
@@ -40,8 +40,8 @@ def open_large(
 
 
 @asynccontextmanager
-async def _by_path(path: str, options: Options, shelf: Shelf) -> AsyncIterator[Callable[[], LargePicture]]:
-    yield lambda: LargePicture(shelf.picture(path, options.selection))
+async def _by_path(path: str, options: Options, allowed: AllowedDirectory) -> AsyncIterator[Callable[[], LargePicture]]:
+    yield lambda: LargePicture(allowed.picture(path, options.selection))
 
 
 @asynccontextmanager

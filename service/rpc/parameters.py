@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from fullconv.protos import open_inference_pb2 as oip
 from service.errors import OptionError
-from service.images.picture import Selection
-from service.options import AverageOf, Border, ModeChoice, Options, Priority, Region, Scale
+from service.images.picture import PageSelection
+from service.scoring.options import AverageOf, Border, ModeChoice, Options, Priority, Region, Scale
 
 IGNORED = {"triton_enable_empty_final_response", "binary_data_output", "sequence_id", "sequence_start", "sequence_end"}
 """Parameters that clients send and that have no effect: each request has one answer, and there are no sequences."""
@@ -27,7 +27,7 @@ def options_of(request: oip.ModelInferRequest, *, grid: bool) -> Options:
             raise OptionError(f"parameters: expected {', '.join(READERS)} or {TIMEOUT}, got {name[:40]!r}")
         (selection if name in SELECTION else asked)[name] = READERS[name](value_of(parameter))
     given = {name: value for name, value in asked.items() if value is not None}
-    return Options(**given, selection=Selection(**selection))
+    return Options(**given, selection=PageSelection(**selection))
 
 
 def timeout_seconds(request: oip.ModelInferRequest) -> float | None:

@@ -11,23 +11,23 @@ from service.dispatch.admission import Claim
 from service.dispatch.call import Call
 from service.dispatch.dispatcher import Dispatcher
 from service.errors import OptionError, ServiceError
-from service.images.shelf import Shelf
-from service.options import check_names
+from service.images.allowed_directory import AllowedDirectory
 from service.rpc.calls import Calls
 from service.rpc.large import Delivery, open_large
 from service.rpc.spool import Spool
 from service.rpc.status import reason_of, status_of
 from service.rpc.stream_bridge import StreamBridge
 from service.rpc.streams import RequestStream, Send, idle_timeout, retry_while_busy
+from service.scoring.options import check_names
 
 SERVICE = scoring_pb2.DESCRIPTOR.services_by_name["Scoring"]
 
 
 class ScoringServicer:
-    """Answers the service's messages. `shelf` has files that requests name by path, `spool` files that arrive."""
+    """Answers the service's messages. `allowed` has files that requests name by path, `spool` files that arrive."""
 
-    def __init__(self, dispatcher: Dispatcher, calls: Calls, spool: Spool, shelf: Shelf) -> None:
-        self._dispatcher, self._calls, self._spool, self._shelf = dispatcher, calls, spool, shelf
+    def __init__(self, dispatcher: Dispatcher, calls: Calls, spool: Spool, allowed: AllowedDirectory) -> None:
+        self._dispatcher, self._calls, self._spool, self._shelf = dispatcher, calls, spool, allowed
 
     async def score(self, message: scoring_pb2.ScoreRequest, call: Call) -> scoring_pb2.ScoreResponse:
         """Score one image."""

@@ -15,8 +15,8 @@ from fullconv.protos import scoring_pb2
 from service.dispatch.dispatcher import LargePicture
 from service.errors import CancelledRunError, ImageError, OptionError
 from service.images.arrays import open_array
-from service.images.picture import Selection
-from service.images.pixels import Array
+from service.images.picture import PageSelection
+from service.images.pixels import SampleArray
 from service.rpc.streams import Send, idle_timeout
 
 Result = TypeVar("Result")
@@ -70,7 +70,7 @@ class StreamBridge:
 class StreamedRows:
     """Raw rows as they arrive, in parts of whole rows; checks that their number is the announced one."""
 
-    together = 1
+    block_rows = 1
 
     def __init__(self, name: str, raw: scoring_pb2.RawImage, bridge: StreamBridge) -> None:
         self._name, self._bridge, self._height = name, bridge, raw.height
@@ -80,7 +80,7 @@ class StreamedRows:
         """Bytes that have arrived and are not handed on yet."""
         self._passed = 0
 
-    def read(self, first: int, stop: int) -> Array:
+    def read(self, first: int, stop: int) -> SampleArray:
         """Return rows [first, stop) as (rows, width, channels); raises ImageError if the stream ends before them."""
         self._pass_over(first)
         return np.frombuffer(self._take(stop - first), self._dtype).reshape(-1, *self._shape)
@@ -121,7 +121,9 @@ class StreamedRows:
         return part
 
 
-def streamed_picture(name: str, raw: scoring_pb2.RawImage, bridge: StreamBridge, selection: Selection) -> LargePicture:
+def streamed_picture(
+    name: str, raw: scoring_pb2.RawImage, bridge: StreamBridge, selection: PageSelection
+) -> LargePicture:
     """Return an image whose rows arrive over a bridge; raises ImageError if the announced pixels are no image."""
     if raw.data:
         raise ImageError(f"{name}: raw.data: expected none, since the rows follow, got {len(raw.data)} bytes")

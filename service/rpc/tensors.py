@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from fullconv.protos import open_inference_pb2 as oip
-from service.dense.reducers import highest
+from service.dense.reducers import argsort_descending
 from service.engine.repository import StoredModel
 from service.errors import ImageError, OptionError
 from service.images.arrays import open_raw
 from service.images.encoded import open_bytes
-from service.images.picture import Picture, Selection
-from service.outcome import Outcome, Scored
+from service.images.picture import PageSelection, Picture
 from service.rpc.parameters import count_of, options_of, value_of
-from service.scorer import ScoringRequest
+from service.scoring.outcome import Outcome, Scored
+from service.scoring.scorer import ScoringRequest
 
 SCORES, AVERAGE = "scores", "average"
 PIXELS = {"UINT8": "uint8", "UINT16": "uint16", "INT16": "int16", "FP32": "float32"}
@@ -41,7 +41,7 @@ CLASSIFICATION = "classification"
 NAME = "image"
 """The name of every image in errors: tensors have no names of images."""
 
-OpenPicture = Callable[[Selection], Picture]
+OpenPicture = Callable[[PageSelection], Picture]
 
 
 def scoring_requests(
@@ -80,7 +80,7 @@ class ImageAnswer:
         model, classes = self.scored.planned.model, self.scored.planned.options.classes
         return [
             f"{self.averages[place]:f}:{classes[place]}:{model.label(classes[place])}".encode()
-            for place in highest(self.averages, count)
+            for place in argsort_descending(self.averages, count)
         ]
 
 

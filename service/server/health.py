@@ -24,7 +24,7 @@ class Health:
         self._loop = asyncio.get_running_loop()
         self._shown: set[str] = set()
         self._warned: set[str] = set()
-        self._checking = ThreadPoolExecutor(1, "check", machine.stand_back)
+        self._checking = ThreadPoolExecutor(1, "check", machine.lower_priority)
         """Hashes large files when nothing else has to be done."""
 
     async def set_starting(self) -> None:
@@ -45,7 +45,7 @@ class Health:
         """Refresh the registry, then check the files of every version that was not asked for yet, one after another."""
         try:
             await asyncio.to_thread(self._registry.refresh)
-            self._warn(await asyncio.to_thread(self._registry.misnamed))
+            self._warn(await asyncio.to_thread(self._registry.invalid_names))
             for name, version in self._registry.models():
                 await self._loop.run_in_executor(self._checking, self._registry.check, name, version)
         finally:

@@ -24,5 +24,5 @@ class MemoryTrimmer:
         received = self._calls.received_bytes - self._received_bytes
         self._received_bytes = self._calls.received_bytes
         if received < BUSY_BYTES:
-            await asyncio.to_thread(self._registry.rest)
-            await asyncio.to_thread(machine.give_back_memory)
+            await asyncio.to_thread(self._registry.shrink_arena)
+            await asyncio.to_thread(machine.trim_heap)

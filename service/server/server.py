@@ -18,7 +18,7 @@ from service.dispatch.admission import Admission
 from service.dispatch.dispatcher import Dispatcher
 from service.engine.registry import Event, Registry
 from service.engine.scheduler import Scheduler
-from service.images.shelf import Shelf
+from service.images.allowed_directory import AllowedDirectory
 from service.log import log
 from service.metrics import Metrics
 from service.rpc import inference, servicer
@@ -26,7 +26,7 @@ from service.rpc.calls import Calls
 from service.rpc.inference import InferenceServicer
 from service.rpc.servicer import ScoringServicer
 from service.rpc.spool import Spool
-from service.scorer import Scorer
+from service.scoring.scorer import Scorer
 from service.server.access import Access, Tokens
 from service.server.admin import administered
 from service.server.certificates import Certificates
@@ -106,7 +106,7 @@ async def serve(settings: Settings, signals: Signals) -> None:
 def _parts(settings: Settings) -> Parts:
     """Make the parts, the process-wide settings first; raises OSError for files that cannot be used."""
     limits, metrics = settings.limits, Metrics()
-    machine.keep_memory(2 * limits.message_bytes)
+    machine.configure_malloc(2 * limits.message_bytes)
     start_compute_threads(settings.threads or machine.cpus())
     registry = Registry(
         settings.models,
@@ -124,7 +124,7 @@ def _parts(settings: Settings) -> Parts:
         slots=settings.slots,
         batching=settings.batching,
         observe=metrics.observe_batch,
-        prepare=machine.stand_back,
+        prepare=machine.lower_priority,
     )
     traces, admission = Traced() if settings.traces else None, Admission(limits)
     renewed = tuple(files for files in (tokens, certificates) if files)
@@ -143,8 +143,8 @@ def _parts(settings: Settings) -> Parts:
 
 def _add_services(server: grpc.aio.Server, parts: Parts, state: Health, settings: Settings) -> tuple[str, ...]:
     """Add the services and their reflection; returns the names of the services that have a health."""
-    spool, shelf = Spool(settings.spool, settings.limits.spool_bytes), Shelf(settings.images)
-    scoring = ScoringServicer(parts.dispatcher, parts.calls, spool, shelf)
+    spool, allowed = Spool(settings.spool, settings.limits.spool_bytes), AllowedDirectory(settings.images)
+    scoring = ScoringServicer(parts.dispatcher, parts.calls, spool, allowed)
     other_clients = InferenceServicer(parts.dispatcher, parts.calls, parts.metrics)
     server.add_generic_rpc_handlers([scoring.handlers(), other_clients.handlers()])
     health_pb2_grpc.add_HealthServicer_to_server(state.servicer, server)
@@ -157,7 +157,7 @@ def start_compute_threads(count: int) -> None:
     """Start the threads that all sessions share, at a lower priority than the threads that answer."""
 
     def start() -> None:
-        machine.stand_back()
+        machine.lower_priority()
         ort.set_global_thread_pool_sizes(count, 1)
         ort.set_default_logger_severity(FATAL)  # its log lines are not JSON
 

@@ -95,7 +95,7 @@ def test_36_crops_in_one_pass(tmp_path: Path, convert) -> None:  # noqa: ANN001 
     image = np.random.default_rng(3).integers(0, 256, (384, 384, 3), dtype=np.uint8)
     request = scoring_pb2.ScoreRequest(model="lecture", options=scoring_pb2.ScoreOptions(grid=True))
     run = Scorer(models).plan(open_bytes(png(image), name="image"), request)
-    assert run.plan.tiles == 1
+    assert run.plan.tile_count == 1
     (rows,) = run.bands()
     grid = rows.scores
     assert grid.shape == (6, 6, 5)

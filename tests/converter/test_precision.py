@@ -244,7 +244,7 @@ def test_the_service_scores_them(tmp_path: Path) -> None:
     scorer = Scorer(tmp_path / "int8", Limits(tile_bytes=1 << 22))
     request = scoring_pb2.ScoreRequest(model="net", options=scoring_pb2.ScoreOptions(grid=True))
     run = scorer.plan(open_bytes(page, name="page"), request)
-    assert run.plan.tiles > 4
+    assert run.plan.tile_count > 4
     grid = np.concatenate([rows.scores for rows in run.bands()])
     pixels = pyvips.Image.new_from_buffer(page, "").numpy().reshape(768, 1024, -1)[..., :1]
     (whole,) = scores(tmp_path, "int8", spec, pixels)

@@ -11,13 +11,13 @@ from numpy.testing import assert_array_equal
 
 from fullconv.protos import model_pb2, scoring_pb2
 from service.dense.axis import AxisGeometry
-from service.dense.reducers import top
+from service.dense.reducers import top_k
 from service.engine.repository import StoredModel
 from service.errors import LimitError
-from service.grid import PART_BYTES, BandGrid
+from service.scoring.grid import PART_BYTES, BandGrid
 from service.limits import Limits
-from service.options import resolve
-from service.plan import WORTHWHILE, Plan, make_plan
+from service.scoring.options import resolve
+from service.scoring.plan import WORTHWHILE, Plan, make_plan
 
 SMALL = AxisGeometry(window=16, stride=8, receptive_field=16, padding_before=0, padding_after=0)
 NO_HALO = AxisGeometry(window=70, stride=8, receptive_field=70, padding_before=0, padding_after=0)
@@ -129,9 +129,9 @@ def test_a_grid_costs_hardly_more(
     model, _, limits, options = request
     asked, view = resolve(model, options), plan.views[0]
     numbers = 2 * asked.depth if options.grid_as == scoring_pb2.GRID_AS_TOP and not options.flip else len(asked.chosen)
-    rows = max(band.stop - band.first for band in view.tiles.rows)
-    strips = 2 * view.tiles.strip * view.width * 3
-    assert view.held_bytes >= strips + rows * view.tiles.horizontal.cells * numbers * 4
+    rows = max(band.stop - band.first for band in view.tile_plan.bands)
+    strips = 2 * view.tile_plan.max_strip_rows * view.width * 3
+    assert view.held_bytes >= strips + rows * view.tile_plan.horizontal.cells * numbers * 4
     fitting = replace(limits, plan_bytes=plan.bytes)
     assert planned(model, request[1], fitting, options, grid=True) == plan
     with pytest.raises(LimitError, match="memory: expected a plan of at most"):
@@ -147,7 +147,7 @@ def test_grids_of_photographs_take_the_same_tiles(geometry: AxisGeometry, stride
     options = scoring_pb2.ScoreOptions(stride=stride, mode=scoring_pb2.MODE_DENSE)
     without, plan = (planned(model, (4096, 4096), Limits(), options, grid=grid) for grid in (False, True))
     assert plan.multiply_adds <= WORTHWHILE * without.multiply_adds
-    assert plan.views[0].tiles.tile[0] <= without.views[0].tiles.tile[0]
+    assert plan.views[0].tile_plan.max_tile_shape[0] <= without.views[0].tile_plan.max_tile_shape[0]
     assert plan.bytes <= Limits().plan_bytes
 
 
@@ -155,10 +155,10 @@ def test_bands_are_as_low_as_is_worthwhile() -> None:
     """Where lower bands cost next to nothing, they hold no more of the grid than a strip may be."""
     model = model_of(SMALL, SMALL, classes=1000, pixel_bytes=30.0)
     plan = planned(model, (40_000, 9000), Limits(), scoring_pb2.ScoreOptions(), grid=True)
-    tiles = plan.views[0].tiles
-    assert tiles.band * tiles.horizontal.cells * 4000 <= 128 * MIB
-    whole = planned(model, (40_000, 9000), Limits(), scoring_pb2.ScoreOptions(), grid=False).views[0].tiles
-    assert whole.band > 2 * tiles.band
+    tiles = plan.views[0].tile_plan
+    assert tiles.max_band_rows * tiles.horizontal.cells * 4000 <= 128 * MIB
+    whole = planned(model, (40_000, 9000), Limits(), scoring_pb2.ScoreOptions(), grid=False).views[0].tile_plan
+    assert whole.max_band_rows > 2 * tiles.max_band_rows
 
 
 @pytest.mark.parametrize("grid_as", [scoring_pb2.GRID_AS_TOP, scoring_pb2.GRID_AS_ARGMAX])
@@ -195,7 +195,7 @@ def test_a_band_is_handed_out_in_parts(grid_as: str, *, flip: bool) -> None:
     expected = (scores + mirrored) / 2 if flip else scores
     found = np.concatenate([part.scores for part in parts])
     if grid_as in ("TOP", "ARGMAX"):
-        expected, positions = top(expected, options.depth)
+        expected, positions = top_k(expected, options.depth)
         assert_array_equal(np.concatenate([part.positions for part in parts])[wanted], positions[wanted])
     assert_array_equal(found[wanted], expected.astype(found.dtype)[wanted])
     assert np.isnan(found[~wanted]).all()

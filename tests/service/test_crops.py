@@ -78,12 +78,12 @@ def test_tiles_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     scorer, image = convert("pytorch/vit.dynamo_batch", tmp_path), noise(120, 99, 3)
     monkeypatch.setattr(modes, "CROPS", 1000)
     whole = plan(scorer, image)
-    assert whole.plan.tiles == 1
+    assert whole.plan.tile_count == 1
     expected = np.concatenate([rows.scores for rows in whole.bands()])
     monkeypatch.setattr(modes, "CROPS", 2)
     monkeypatch.setattr(modes, "CROPPED", 1)
     tiled = plan(Scorer(scorer.registry), image)  # the other one has kept its plan
-    assert tiled.plan.tiles > 10
+    assert tiled.plan.tile_count > 10
     assert_allclose(np.concatenate([rows.scores for rows in tiled.bands()]), expected, rtol=0, atol=1e-5)
 
 
@@ -92,7 +92,7 @@ def test_a_cancelled_run_stops_between_batches(tmp_path: Path) -> None:
     scorer, asked = convert("pytorch/vit.dynamo_batch", tmp_path), iter([False] * 5)
     request = scoring_pb2.ScoreRequest(model="net")
     run = scorer.plan(open_bytes(png(noise(200, 200, 3)), name="i"), request, Leaving(lambda: next(asked, True)))
-    assert run.plan.tiles == 1
+    assert run.plan.tile_count == 1
     with pytest.raises(CancelledRunError):
         list(run.bands())
 
@@ -114,4 +114,4 @@ def test_limits_are_those_of_other_models(tmp_path: Path) -> None:
     """The budget for activations does not matter to crops; the plan is there before a pixel is decoded."""
     scorer = convert("pytorch/vit.dynamo_batch", tmp_path)
     small = Scorer(tmp_path, Limits(tile_bytes=1))
-    assert plan(small, noise(71, 83, 3)).plan.tiles == plan(scorer, noise(71, 83, 3)).plan.tiles
+    assert plan(small, noise(71, 83, 3)).plan.tile_count == plan(scorer, noise(71, 83, 3)).plan.tile_count

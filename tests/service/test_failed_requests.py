@@ -14,7 +14,7 @@ from support.pictures import noise
 
 from fullconv.images import message_of
 from fullconv.protos import scoring_pb2
-from service.engine.scheduler import Batching, Job, Scheduler
+from service.engine.scheduler import Batching, Flow, Scheduler
 from service.engine.session import Session
 from service.errors import ImageError
 from service.limits import Limits
@@ -27,7 +27,7 @@ def test_tiles_after_scores_that_are_no_numbers_do_not_run(monkeypatch: pytest.M
     ran: list[int] = []
     stopped = Event()
 
-    def dense(_: Session, tiles: Sequence[np.ndarray], run: ort.RunOptions) -> Any:  # noqa: ANN401 (an array, or never)
+    def score(_: Session, tiles: Sequence[np.ndarray], run: ort.RunOptions) -> Any:  # noqa: ANN401 (an array, or never)
         ran.append(len(tiles))
         if len(ran) == 1:
             return np.full((len(tiles), 99, 99, 11), np.nan, np.float32)
@@ -41,11 +41,11 @@ def test_tiles_after_scores_that_are_no_numbers_do_not_run(monkeypatch: pytest.M
     scorer = Scorer(ROOT / "models", Limits(tile_bytes=1 << 20))
     request = scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(300, 300, 1)))
     assert scorer.prepare(request).plan.tiles > 9
-    monkeypatch.setattr(Session, "dense", dense)
-    scheduler = Scheduler(slots=1, batching=Batching(tiles=1))
+    monkeypatch.setattr(Session, "score", score)
+    scheduler = Scheduler(slots=1, batching=Batching(max_tiles=1))
     try:
         with pytest.raises(ImageError, match="gives scores that are NaN or infinite"):
-            asyncio.run(Workers(1, "score").run(lambda job: whole(scorer.prepare(request, job)), Job(scheduler)))
+            asyncio.run(Workers(1, "score").run(lambda job: whole(scorer.prepare(request, job)), Flow(scheduler)))
         assert stopped.wait(20)
         assert scheduler.waiting == 0
     finally:

@@ -84,10 +84,10 @@ def test_every_caller_gets_an_error_of_its_own(models: Path) -> None:
 def test_the_version_that_answers_is_the_one_that_is_loaded(models: Path) -> None:
     """Small requests take their short way when what answers is in memory, whatever fails above it."""
     registry = Registry(models, warm=True)
-    assert registry.known("digits", "") is None
+    assert registry.get_if_checked("digits", "") is None
     assert not registry.is_loaded("digits", "", all_strides=False)
     served, model = registry.get("digits")
-    assert registry.known("digits", "") == (served, model)
+    assert registry.get_if_checked("digits", "") == (served, model)
     assert registry.is_loaded("digits", "", all_strides=True)
     assert not registry.is_loaded("digits", "3", all_strides=False)
     assert not registry.is_loaded("none", "", all_strides=False)

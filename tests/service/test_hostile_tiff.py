@@ -113,14 +113,14 @@ def with_mask(images: int, mask: np.ndarray) -> bytes:
 
 def test_the_mask_of_another_page_is_not_used() -> None:
     """A mask belongs to the page before it."""
-    assert opened(with_mask(2, np.zeros((16, 16), np.uint8))).valid() is None
+    assert opened(with_mask(2, np.zeros((16, 16), np.uint8))).data_mask() is None
 
 
 def test_the_own_mask_says_where_there_are_data() -> None:
     """GDAL's internal mask is a page behind the image."""
     mask = np.zeros((16, 16), np.uint8)
     mask[4:, 2:] = 255
-    valid = opened(with_mask(1, mask)).valid()
+    valid = opened(with_mask(1, mask)).data_mask()
     assert valid is not None
     assert_array_equal(mask[..., None], valid.read(0, 16))
 

@@ -22,7 +22,7 @@ from service.errors import ImageError, LimitError
 from service.images.arrays import ArrayInMemory, open_array
 from service.images.encoded import open_bytes, open_file
 from service.images.picture import Picture, check_size
-from service.images.rows import Scaled, strips
+from service.images.rows import ScaledRows, read_strips
 
 RGB = model_pb2.Input(channels=3, dtype="uint8")
 GREY = model_pb2.Input(channels=1, dtype="uint8")
@@ -215,7 +215,7 @@ def test_small_images_are_refused() -> None:
     with pytest.raises(
         ImageError, match=r"expected at least the model's window of 8×8 pixels \(height×width\), got 7×30"
     ):
-        check_size(opened(png(noise(7, 30, 3))), pixels=10**6, whole_pixels=10**6, window=WINDOW)
+        check_size(opened(png(noise(7, 30, 3))), max_pixels=10**6, max_whole_pixels=10**6, window=WINDOW)
 
 
 def test_bombs_are_refused_undecoded() -> None:
@@ -225,19 +225,21 @@ def test_bombs_are_refused_undecoded() -> None:
     with pytest.raises(
         LimitError, match=r"60000×60000 pixels \(height×width\) are 3600 megapixels, expected at most 256"
     ):
-        check_size(opened(bomb), pixels=1 << 40, whole_pixels=256_000_000, window=WINDOW)
+        check_size(opened(bomb), max_pixels=1 << 40, max_whole_pixels=256_000_000, window=WINDOW)
 
 
 def test_tiffs_may_be_larger() -> None:
     """What is read part by part has a limit of its own, unless EXIF turns it or it is one large part."""
     image = pyvips.Image.black(40_000, 10_000)
-    check_size(opened(image.write_to_buffer(".tif", tile=True)), pixels=1 << 40, whole_pixels=10**8, window=WINDOW)
+    check_size(
+        opened(image.write_to_buffer(".tif", tile=True)), max_pixels=1 << 40, max_whole_pixels=10**8, window=WINDOW
+    )
     image.set_type(pyvips.GValue.gint_type, "orientation", 6)
     turned = opened(image.write_to_buffer(".tif", compression="deflate"))
     with pytest.raises(
         LimitError, match=r"40000×10000 pixels \(height×width\) are 400 megapixels, expected at most 100"
     ):
-        check_size(turned, pixels=1 << 40, whole_pixels=10**8, window=WINDOW)
+        check_size(turned, max_pixels=1 << 40, max_whole_pixels=10**8, window=WINDOW)
 
 
 def test_tiffs_of_one_strip_are_bound_as_other_files_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +250,7 @@ def test_tiffs_of_one_strip_are_bound_as_other_files_are(monkeypatch: pytest.Mon
         tifffile.imwrite(file, noise(1200, 1500, 1)[..., 0], rowsperstrip=rows, metadata=None)
         picture = opened(file.getvalue())
         with pytest.raises(LimitError, match="save it as a tiled TIFF") if refused else nullcontext():
-            check_size(picture, pixels=1 << 40, whole_pixels=10**6, window=WINDOW)
+            check_size(picture, max_pixels=1 << 40, max_whole_pixels=10**6, window=WINDOW)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
@@ -256,7 +258,7 @@ def test_rows_are_read_in_spans(suffix: str) -> None:
     """Spans of rows that overlap, and that leave some out, hold what the whole image has there; some are None."""
     picture = opened(encode(noise(700, 90, 3), suffix, **({"Q": 90} if suffix in (".jpg", ".webp") else {})))
     whole, spans = pixels_of(picture, RGB), [(0, 100), (40, 300), None, (200, 300), (450, 451), (450, 700)]
-    for span, strip in zip(spans, strips(picture.rows(RGB), spans), strict=True):
+    for span, strip in zip(spans, read_strips(picture.rows(RGB), spans), strict=True):
         assert (strip is None) == (span is None)
         if span:
             assert_array_equal(whole[slice(*span)], strip)
@@ -268,7 +270,7 @@ def test_scaling_is_pillows(size: tuple[int, int]) -> None:
     picture = opened(png(noise(700, 90, 3)))
     expected = np.asarray(Image.fromarray(pixels_of(picture, RGB)).resize(size[::-1], Image.Resampling.BILINEAR))
     spans = [(first, min(first + 60, size[0])) for first in range(0, size[0], 50)]
-    for span, strip in zip(spans, strips(Scaled(picture.rows(RGB), (700, 90), size), spans), strict=True):
+    for span, strip in zip(spans, read_strips(ScaledRows(picture.rows(RGB), (700, 90), size), spans), strict=True):
         assert strip is not None
         assert_allclose(expected[slice(*span)].astype(int), strip.astype(int), rtol=0, atol=1)
 
@@ -277,7 +279,7 @@ def test_scaling_floats() -> None:
     """A model that takes float32 gets what is between two values, not rounded."""
     pixels = np.array([[0, 10], [20, 30]], np.uint8)
     picture = opened(png(pixels))
-    scaled = Scaled(picture.rows(model_pb2.Input(channels=1, dtype="float32")), (2, 2), (1, 1))
+    scaled = ScaledRows(picture.rows(model_pb2.Input(channels=1, dtype="float32")), (2, 2), (1, 1))
     assert_allclose(scaled.read(0, 1), 15)
 
 

@@ -17,7 +17,7 @@ import resource, sys
 from service import machine
 
 if sys.argv[1] == "kept":
-    machine.keep_memory(128 << 20)
+    machine.configure_malloc(128 << 20)
 for _ in range(3):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     block = b"x" * (60 << 20)
@@ -29,7 +29,7 @@ import ctypes, sys, tempfile, threading
 from service import machine
 
 if sys.argv[1] == "few":
-    machine.keep_memory(128 << 20)
+    machine.configure_malloc(128 << 20)
 libc, all_there, done = ctypes.CDLL(None), threading.Barrier(17), threading.Event()
 
 def take():
@@ -57,28 +57,28 @@ from service.engine.repository import ModelRepository
 from service.engine.session import Session
 
 def held():
-    machine.give_back_memory()
+    machine.trim_heap()
     return int(Path("/proc/self/statm").read_text().split()[1])
 
 session = Session(ModelRepository(Path("models")).open("digits", "1"))
 tile = np.random.default_rng(0).integers(0, 256, (2048, 2048, 1), np.uint8)
-session.rest()
+session.shrink_arena()
 first = held()
-scores = session.dense([tile])
+scores = session.score([tile])
 ran = held()
-session.rest()
+session.shrink_arena()
 rested = held()
 score = session._scores
 
 def scored_and_rested(*arguments):
     scores = score(*arguments)
-    session.rest()
+    session.shrink_arena()
     return scores
 
 session._scores = scored_and_rested
-assert np.array_equal(session.dense([tile]), scores)
+assert np.array_equal(session.score([tile]), scores)
 session._scores = score
-session.rest()
+session.shrink_arena()
 print(ran - first, rested - first, held() - first)
 """
 
@@ -116,8 +116,8 @@ def test_a_server_rests_when_hardly_anything_comes(
 ) -> None:
     """A busy one keeps what it would only ask for again."""
     done: list[str] = []
-    monkeypatch.setattr(machine, "give_back_memory", lambda: done.append("allocator"))
-    registry: Any = SimpleNamespace(rest=lambda: done.append("sessions"))
+    monkeypatch.setattr(machine, "trim_heap", lambda: done.append("allocator"))
+    registry: Any = SimpleNamespace(shrink_arena=lambda: done.append("sessions"))
     calls: Any = SimpleNamespace(received_bytes=0)
     rest = Rest(registry, calls)
     for count in came:

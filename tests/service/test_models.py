@@ -103,7 +103,7 @@ def test_versions_come_and_go(models: Path) -> None:
     registry.refresh(at_once=True)
     assert registry.models() == [("digits", "1")]
     assert registry.get("digits")[1].version == "1"
-    assert np.isfinite(session.dense([noise(80, 80, 1)])).all()
+    assert np.isfinite(session.score([noise(80, 80, 1)])).all()
     shutil.rmtree(models / "digits")
     registry.refresh(at_once=True)
     with pytest.raises(NotFoundError, match="there: none"):
@@ -229,7 +229,7 @@ def test_what_cannot_be_looked_at_goes_on(models: Path, of: str, monkeypatch: py
         shutil.copytree(DIGITS, models / "new" / "1")
         registry.refresh(at_once=True)
         assert registry.get("digits")[1].version == "2"
-        assert not registry.misnamed()
+        assert not registry.invalid_names()
         assert ("new", "1") in registry.models() or of == "model.onnx"
     registry.refresh(at_once=True)
     assert registry.get("digits")[1].version == "2"

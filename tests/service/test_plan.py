@@ -69,7 +69,7 @@ def test_multiply_adds_are_those_that_run(
     """The plan's figure is the sum over every tile that is handed to the network, to the last one."""
     run = planned(models, name, stride=stride, budget=budget)
     tiles, multiply_adds = what_runs(run, monkeypatch)
-    assert tiles == run.plan.tiles
+    assert tiles == run.plan.tile_count
     assert run.plan.multiply_adds == pytest.approx(multiply_adds, rel=1e-12)
     plan = run.planned().plan
     assert (plan.multiply_adds, plan.views[0].tiles) == (run.plan.multiply_adds, tiles)
@@ -79,14 +79,14 @@ def what_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[int, float]:
     """Score an image; returns the tiles that the network is given, and their multiply-adds as its graph has them."""
     file = run.model.folder / run.response.plan.file
     shapes: dict[tuple[int, ...], int] = {}
-    compute = run.session.dense
+    compute = run.session.score
 
-    def dense(tiles: list[np.ndarray]) -> np.ndarray:
+    def score(tiles: list[np.ndarray]) -> np.ndarray:
         for tile in tiles:
             shapes[tile.shape] = shapes.get(tile.shape, 0) + 1
         return compute(tiles)
 
-    monkeypatch.setattr(run.session, "dense", dense)
+    monkeypatch.setattr(run.session, "score", score)
     list(run.bands())
     ran = sum(count * counted(file, np.zeros(shape, np.uint8)) for shape, count in shapes.items())
     return sum(shapes.values()), ran
@@ -108,7 +108,7 @@ def with_nodata() -> Picture:
     """An image that has data at its lower right alone."""
     pixels = noise(211, 307, 3)
     rows, valid = ArrayInMemory(pixels), ArrayInMemory(inside(slice(90, 211), slice(160, 307))[..., None])
-    return replace(open_array("i", pixels.shape, "uint8", lambda: rows), begin_valid=lambda: valid)
+    return replace(open_array("i", pixels.shape, "uint8", lambda: rows), open_data_mask=lambda: valid)
 
 
 def in_front() -> np.ndarray:
@@ -195,7 +195,7 @@ from service.limits import Limits
 from service.scoring import Scorer
 
 class Zeros:
-    together = 1
+    block_rows = 1
     def __init__(self, width): self.width = width
     def read(self, first, stop): return np.zeros((stop - first, self.width, channels), np.uint8)
 

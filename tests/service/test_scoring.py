@@ -48,8 +48,8 @@ def test_tiles_are_the_whole_image(tmp_path: Path, convert: Convert, toml: str, 
     models, data, asked = convert(network), png(noise(237, 301, 3)), request(network.architecture.name)
     whole = Scorer(models).plan(open_bytes(data, name="i"), asked)
     tiled = Scorer(models, Limits(tile_bytes=budget)).plan(open_bytes(data, name="i"), asked)
-    assert whole.plan.tiles == 1
-    assert tiled.plan.tiles > 3
+    assert whole.plan.tile_count == 1
+    assert tiled.plan.tile_count > 3
     assert_allclose(scored(tiled), scored(whole), rtol=1e-4, atol=1e-5)
 
 
@@ -174,8 +174,8 @@ def test_runs_stop_when_nobody_waits(
     run = scorer.plan(
         open_bytes(png(noise(200, 200, 3)), name="i"), request("unpadded"), Leaving(lambda: next(answers, True))
     )
-    tiles, compute = [], run.session.dense
-    monkeypatch.setattr(run.session, "dense", lambda pixels: tiles.append(pixels) or compute(pixels))
+    tiles, compute = [], run.session.score
+    monkeypatch.setattr(run.session, "score", lambda pixels: tiles.append(pixels) or compute(pixels))
     with pytest.raises((CancelledRunError, ImageError)):
         scored(run)
-    assert len(tiles) <= asked < run.plan.tiles
+    assert len(tiles) <= asked < run.plan.tile_count

@@ -12,13 +12,13 @@ from support.paths import ROOT
 from support.pictures import noise
 
 from fullconv.protos import scoring_pb2
-from service.dispatch.admission import Admission
-from service.engine.registry import Registry, Served
+from service.admission import Admission
+from service.engine.registry import Registry, ServedVersion
 from service.engine.repository import StoredModel
 from service.engine.scheduler import Scheduler
 from service.engine.session import Session
 from service.limits import Limits
-from service.server.access import Access
+from service.rpc.access import Access
 from service.rpc.calls import Call, Calls
 from service.rpc.servicer import QUICK, ScoringServicer
 from service.rpc.spool import Spool
@@ -36,7 +36,7 @@ class Slow(Registry):
         self.all_asked, self.go_on = Event(), Event()
         super().__init__(root, weights_bytes=weights_bytes, warm=True)
 
-    def session(self, served: Served, model: StoredModel, position: int) -> Session:
+    def session(self, served: ServedVersion, model: StoredModel, position: int) -> Session:
         """A session that is there, or after a while."""
         if served.name in SLOW and (served, position) not in self._sessions:
             self.asked.append(served.name)

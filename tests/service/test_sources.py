@@ -16,7 +16,7 @@ from support.pictures import noise, png
 from fullconv.protos import model_pb2
 from service.errors import ImageError
 from service.images.files import open_path
-from service.images.picture import EVERYTHING
+from service.images.picture import FIRST_PAGE
 
 RGB = model_pb2.Input(channels=3, dtype="uint8")
 extras = pytest.mark.extras
@@ -184,7 +184,7 @@ def test_slides(tmp_path: Path) -> None:
     pixels = noise(700, 1300, 3)
     path = tmp_path / "slide.svs"
     aperio(path, pixels)
-    picture = open_slide(path, "slide.svs", EVERYTHING)
+    picture = open_slide(path, "slide.svs", FIRST_PAGE)
     assert picture is not None
     rows = picture.rows(RGB)
     assert_array_equal(pixels, np.concatenate([rows.read(0, 300), rows.read(300, 700)]))

@@ -286,7 +286,7 @@ def test_orientation_turns_pixels_and_mask(orientation: int, nodata: bool) -> No
     picture = open_bytes(written(pixels[..., 0], photometric="minisblack", extratags=tags), name="i")
     assert (picture.height, picture.width) == expected.shape[:2]
     assert_array_equal(expected, picture.rows(model_pb2.Input(channels=1, dtype="uint8")).read(0, picture.height))
-    valid = picture.valid()
+    valid = picture.data_mask()
     assert (valid is not None) == nodata
     if valid is not None:
         assert_array_equal((expected != 0) * 255, valid.read(0, picture.height))
@@ -361,7 +361,7 @@ def test_tiles_that_a_file_leaves_out_have_no_data() -> None:
                 2 if "SHORT" in str(width).upper() else 4
             )
     picture = open_bytes(bytes(data), name="i")
-    valid = picture.valid()
+    valid = picture.data_mask()
     assert valid is not None
     assert valid.read(0, 64)[..., 0].tolist()[0] == [0] * 32 + [255] * 32
     assert pixels_of(bytes(data))[0, 0].tolist() == [7, 7, 7]

@@ -68,7 +68,7 @@ def test_every_cell_is_kept_once_from_where_its_window_lies(
         kept: list[int] = []
         for tile in band.tiles:
             cells, own = range(lattice.cells)[tile.cells], range(tile.count)[tile.kept]
-            assert [lattice.position(cell) for cell in cells] == [tile.read + base * index for index in own]
+            assert [lattice.position(cell) for cell in cells] == [tile.start + base * index for index in own]
             kept += cells
         assert sorted(kept) == list(range(band.first, band.stop))
 
@@ -86,7 +86,7 @@ def test_kept_cells_read_what_the_image_would_give_them(
             for cell in range(lattice.cells)[tile.cells]:
                 start = lattice.position(cell)
                 expected = seen(start, geometry, start % base, stop)
-                assert expected == seen(start, geometry, tile.read, tile.read + tile.length)
+                assert expected == seen(start, geometry, tile.start, tile.start + tile.length)
 
 
 @given(axes(), st.integers(1, 4000))
@@ -101,7 +101,7 @@ def test_tiles_have_one_shape_inside_the_image(axis: tuple[AxisLattice, AxisGeom
     halo = geometry.halo_before(base) + geometry.halo_after(base)
     longest = max(length, geometry.window + halo * base) + base
     tiles = [tile for band in regular for tile in band.tiles]
-    assert all(tile.read >= 0 and tile.read + tile.length <= lattice.cropped for tile in tiles)
+    assert all(tile.start >= 0 and tile.start + tile.length <= lattice.cropped for tile in tiles)
     assert all(tile.length < longest for tile in tiles)
     if len(regular) > 1:
         assert len({tile.count for tile in tiles}) == 1
@@ -119,12 +119,12 @@ def test_mirrored_tiles_are_those_of_the_mirrored_image(
     for tile in plan_mirrored(lattice, geometry, base, length=length):
         cells, own = range(lattice.cells)[tile.cells], range(tile.count)[tile.kept]
         assert tile.mirrored
-        assert tile.read >= 0
-        assert tile.read + tile.length <= lattice.extent
+        assert tile.start >= 0
+        assert tile.start + tile.length <= lattice.extent
         for cell, index in zip(cells, reversed(own), strict=True):
             extent = lattice.extent if lattice.position(cell) == lattice.anchor else lattice.cropped
             start = extent - lattice.position(cell) - geometry.window
-            from_end = extent - tile.read - tile.length
+            from_end = extent - tile.start - tile.length
             assert start == from_end + index * base
             expected = seen(start, geometry, start % base, extent - (extent - geometry.window) % lattice.stride)
             assert expected == seen(start, geometry, from_end, from_end + tile.length)
@@ -151,7 +151,7 @@ def test_costs_are_sums(rows: int, cols: int, phases: int, pixels: int) -> None:
     cost = Cost(100, 20, 30, 5, 64, Network(geometry, geometry, (6, 6)))
     lattices = [AxisLattice(22 + 6 * count, 22, 6 // phases) for count in (rows, cols)]
     plan = plan_tiles(*lattices, cost.network, pixels=pixels, flip=rows % 2 == 0)
-    one_by_one = [cost.multiply_adds(row.length, col.length) for row, col in plan.tiles]
+    one_by_one = [cost.multiply_adds(row.length, col.length) for row, col in plan.iter_tiles()]
     assert len(plan) == len(one_by_one)
     assert cost.total(plan) == pytest.approx(sum(one_by_one))
 
@@ -179,7 +179,7 @@ def lattices_of(height: int, width: int) -> tuple[AxisLattice, AxisLattice]:
 def test_tiles_fit_the_budget() -> None:
     """A plan's tiles hold at most the pixels allowed, and are near square."""
     plan = plan_tiles(*lattices_of(8192, 6000), Network(DIGITS, DIGITS, (8, 8)), pixels=1_000_000)
-    height, width = plan.tile
+    height, width = plan.max_tile_shape
     assert 850_000 <= height * width <= 1_000_000
     assert 0.8 <= height / width <= 1.25
 
@@ -187,14 +187,14 @@ def test_tiles_fit_the_budget() -> None:
 def test_long_images_get_long_tiles() -> None:
     """An image that is short along one axis gets tiles that are longer along the other."""
     plan = plan_tiles(*lattices_of(100, 50_000), Network(DIGITS, DIGITS, (8, 8)), pixels=1_000_000)
-    assert 8_000 <= plan.tile[1] <= 1_000_000 // 94
+    assert 8_000 <= plan.max_tile_shape[1] <= 1_000_000 // 94
 
 
 def test_wide_images_get_low_bands() -> None:
     """Where a strip of the image would hold too many rows, tiles are lower, and wider for that."""
     plan = plan_tiles(*lattices_of(8192, 60_000), Network(DIGITS, DIGITS, (8, 8)), pixels=1_000_000, rows=500)
-    height, width = plan.tile
-    assert plan.strip <= 500
+    height, width = plan.max_tile_shape
+    assert plan.max_strip_rows <= 500
     assert 850_000 <= height * width <= 1_000_000
 
 

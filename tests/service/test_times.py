@@ -14,7 +14,7 @@ from fullconv.images import message_of
 from fullconv.protos import scoring_pb2
 from service import run
 from service.engine.session import Session
-from service.images.rows import Held
+from service.images.rows import RowBuffer
 from service.limits import Limits
 from service.scoring import Scorer, whole
 
@@ -29,19 +29,19 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, reading: float) -> None:
         self.now, self.batches = 0.0, 0
-        dense, take = Session.dense, Held.take
+        score, read_rows = Session.score, RowBuffer.read
 
         def computing(session: Session, tiles: Sequence[Any], options: ort.RunOptions | None = None) -> Any:  # noqa: ANN401 (as it is)
             self.now += BATCH_SECONDS
             self.batches += 1
-            return dense(session, tiles, options)
+            return score(session, tiles, options)
 
-        def read(held: Held, first: int, stop: int) -> Any:  # noqa: ANN401
+        def read(held: RowBuffer, first: int, stop: int) -> Any:  # noqa: ANN401
             self.now += reading
-            return take(held, first, stop)
+            return read_rows(held, first, stop)
 
-        monkeypatch.setattr(Session, "dense", computing)
-        monkeypatch.setattr(Held, "take", read)
+        monkeypatch.setattr(Session, "score", computing)
+        monkeypatch.setattr(RowBuffer, "read", read)
         monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: self.now))
 
 

@@ -47,14 +47,14 @@ class Models:
 
     def plain(self, name: str, image: np.ndarray) -> np.ndarray:
         """What one run of the native file says of pixels: (rows, cols, classes)."""
-        return Session(Scorer(self.folder).model(name)).dense([image])[0]
+        return Session(Scorer(self.folder).model(name)).score([image])[0]
 
     def crops(self, name: str, tops: list[int], lefts: list[int], image: np.ndarray = IMAGE) -> np.ndarray:
         """What one run of the native file says of every window by itself: (rows, cols, classes)."""
         model = Scorer(self.folder).model(name)
         height, width, session = model.vertical.window, model.horizontal.window, Session(model)
         windows = [image[top : top + height, left : left + width] for top, left in product(tops, lefts)]
-        return np.stack([session.dense([window])[0, 0, 0] for window in windows]).reshape(len(tops), len(lefts), -1)
+        return np.stack([session.score([window])[0, 0, 0] for window in windows]).reshape(len(tops), len(lefts), -1)
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +135,8 @@ def test_tiles_of_a_padded_network(models: Models, stride: int, budget: int) -> 
     image = noise(301, 357, 3)
     whole = models.run("padded", image, stride=stride, mode=MODES["dense"])
     tiled = models.run("padded", image, stride=stride, mode=MODES["dense"], budget=budget)
-    assert whole.plan.tiles == 1
-    assert tiled.plan.tiles > 3
+    assert whole.plan.tile_count == 1
+    assert tiled.plan.tile_count > 3
     assert_allclose(stitched(tiled), stitched(whole), **ROUNDING)
 
 
@@ -213,7 +213,7 @@ def test_masks_choose_the_windows_inside(models: Models, name: str, border: str,
     response = run.answer()
     assert response.scored_cells == wanted.sum()
     assert_allclose(response.average.values, whole[wanted].mean(0), rtol=1e-4, atol=1e-6)
-    assert ran[-1] == run.plan.tiles
+    assert ran[-1] == run.plan.tile_count
 
 
 def test_masked_tiles_are_not_run(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,8 +221,8 @@ def test_masked_tiles_are_not_run(models: Models, monkeypatch: pytest.MonkeyPatc
     mask = np.zeros((121, 147), np.uint8)
     mask[:40, :40] = 1
     run = models.run("unpadded", budget=1, mask_image=scoring_pb2.Image(encoded=png(mask)))
-    tiles, compute = [], run.session.dense
-    monkeypatch.setattr(run.session, "dense", lambda pixels: tiles.extend(pixels) or compute(pixels))
+    tiles, compute = [], run.session.score
+    monkeypatch.setattr(run.session, "score", lambda pixels: tiles.extend(pixels) or compute(pixels))
     grid = stitched(run)
     assert len(tiles) == np.isfinite(grid[..., 0]).sum() == 5 * 4
 
@@ -403,13 +403,13 @@ def test_scores_that_are_no_numbers_are_reported(models: Models, monkeypatch: py
         return run
 
     run = models.run("unpadded")
-    monkeypatch.setattr(run.session, "dense", spoilt(run.session.dense))
+    monkeypatch.setattr(run.session, "score", spoilt(run.session.score))
     with pytest.raises(ImageError, match="NaN or infinite, among rows 0 to 24, columns 0 to 30"):
         stitched(run)
     mask = np.ones((121, 147), np.uint8)
     mask[:40] = 0
     run = models.run("unpadded", mask_image=scoring_pb2.Image(encoded=png(mask)))
-    monkeypatch.setattr(run.session, "dense", spoilt(run.session.dense))
+    monkeypatch.setattr(run.session, "score", spoilt(run.session.score))
     assert np.isfinite(stitched(run)[10:]).all()
     assert np.isfinite(run.answer().average.values).all()
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from service.engine.engine import Inline
+from service.engine.engine import InlineEngine
 
 
-class Leaving(Inline):
+class Leaving(InlineEngine):
     """Runs tiles until `gone` says that nobody waits for them any longer."""
 
     def __init__(self, gone: Callable[[], bool]) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from service.engine.repository import StoredModel
 from service.errors import NotFoundError, OptionError
-from service.images.picture import EVERYTHING, MAX_BANDS, Picture, Selection
+from service.images.picture import FIRST_PAGE, MAX_BANDS, PageSelection, Picture
 
 MAX_STRIDE = 1 << 20
 """Pixels."""
@@ -135,7 +135,7 @@ class Options:
     grid_as: GridAs = GridAs.FLOAT32
     grid_top: int = 5
     """Number of classes in each cell of a grid as TOP."""
-    selection: Selection = EVERYTHING
+    selection: PageSelection = FIRST_PAGE
     """Page and bands of the file."""
     priority: Priority = Priority.NORMAL
     plan_only: bool = False

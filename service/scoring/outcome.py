@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.grid import GridRows
-from service.masking import ViewCount
-from service.planned import PlannedImage
+from service.scoring.grid import GridRows
+from service.scoring.masking import ViewCount
+from service.scoring.planned import PlannedImage
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,17 @@ from functools import cache
 from pathlib import Path
 
 from fullconv.protos import model_pb2
-from service.engine.registry import Registry, Served
+from service.engine.registry import Registry, ServedVersion
 from service.engine.repository import StoredModel
 from service.engine.session import Session
 from service.errors import LimitError
-from service.images.mask import Both, Drawn, Mask, drawn, foreground
+from service.images.mask import Intersection, Mask, MaskImage, find_foreground, mask_image
 from service.images.picture import Picture, check_size
 from service.limits import MIB, Limits, Tuning
-from service.modes import choose
-from service.options import OTSU, Options, ResolvedOptions, resolve
-from service.plan import Bounds, Plan, make_plan
-from service.planned import Check, OpenMask, PlannedImage
+from service.scoring.modes import choose
+from service.scoring.options import OTSU, Options, ResolvedOptions, resolve
+from service.scoring.plan import Bounds, Plan, make_plan
+from service.scoring.planned import Check, OpenMask, PlannedImage
 
 KEPT_PLANS = 256
 """Number of plans that are kept for images of the same size and options."""
@@ -100,19 +100,19 @@ class Scorer:
             check_answer(planned, self.limits.message_bytes if answer_bytes is None else answer_bytes)
         return planned
 
-    def _resolved(self, request: ScoringRequest) -> tuple[Served, StoredModel, ResolvedOptions]:
+    def _resolved(self, request: ScoringRequest) -> tuple[ServedVersion, StoredModel, ResolvedOptions]:
         served, model = self.registry.get(request.model, request.version)
         return served, model, resolve(model, request.options)
 
     def _planned(
-        self, picture: Picture, resolved: tuple[Served, StoredModel, ResolvedOptions], pixels: int
+        self, picture: Picture, resolved: tuple[ServedVersion, StoredModel, ResolvedOptions], pixels: int
     ) -> PlannedImage:
         served, model, options = resolved
-        check_size(picture, pixels=pixels, whole_pixels=self.limits.image_pixels, window=model.spec.window)
+        check_size(picture, max_pixels=pixels, max_whole_pixels=self.limits.image_pixels, window=model.spec.window)
         picture.check_bands(model.spec.input)
 
         def rate(position: int) -> float:
-            return self.registry.session(served, model, position).measured
+            return self.registry.session(served, model, position).measured_rate
 
         plan = self._plan(model, options, (picture.height, picture.width), pixels, rate)
         open_mask = _mask(picture, model, options, self.limits)
@@ -147,7 +147,7 @@ class Scorer:
 
 def check_answer(planned: PlannedImage, limit: int) -> None:
     """Raise LimitError if the grid does not fit a message of `limit` bytes, with room for the rest of the answer."""
-    tiles, classes = planned.plan.views[0].tiles, len(planned.options.classes)
+    tiles, classes = planned.plan.views[0].tile_plan, len(planned.options.classes)
     size = tiles.cells * planned.options.cell_bytes + classes * CLASS_BYTES + RESPONSE_BYTES
     if size > limit:
         raise LimitError(
@@ -159,7 +159,7 @@ def check_answer(planned: PlannedImage, limit: int) -> None:
 
 def check_row(planned: PlannedImage, limit: int) -> None:
     """Raise LimitError if one row of the grid does not fit a message of `limit` bytes."""
-    size = planned.plan.views[0].tiles.horizontal.cells * planned.options.cell_bytes
+    size = planned.plan.views[0].tile_plan.horizontal.cells * planned.options.cell_bytes
     if size > limit:
         raise LimitError(
             f"{planned.picture.name}: grid: one row of it is {size / MIB:.1f} MiB, expected at most "
@@ -175,10 +175,10 @@ def _mask(picture: Picture, model: StoredModel, options: ResolvedOptions, limits
     open_chosen, size = _chosen(picture, model, options, limits), (picture.height, picture.width)
 
     def open_mask(check: Check) -> Mask | None:
-        data, chosen = picture.valid(), open_chosen(check)
+        data, chosen = picture.data_mask(), open_chosen(check)
         if data is None or chosen is None:
-            return chosen if data is None else Drawn(data, size, size)
-        return Both(Drawn(data, size, size), chosen)
+            return chosen if data is None else MaskImage(data, size, size)
+        return Intersection(MaskImage(data, size, size), chosen)
 
     return open_mask
 
@@ -189,9 +189,9 @@ def _chosen(picture: Picture, model: StoredModel, options: ResolvedOptions, limi
     if asked is None:
         return lambda _: None
     if asked == OTSU:
-        return cache(lambda check: foreground(picture, model.spec.input, check))
+        return cache(lambda check: find_foreground(picture, model.spec.input, check))
     mask = asked()
     one_pixel = model_pb2.Size(height=1, width=1)
-    check_size(mask, pixels=limits.large_pixels, whole_pixels=limits.image_pixels, window=one_pixel)
-    drawn(mask, picture)
-    return lambda _: drawn(mask, picture)
+    check_size(mask, max_pixels=limits.large_pixels, max_whole_pixels=limits.image_pixels, window=one_pixel)
+    mask_image(mask, picture)
+    return lambda _: mask_image(mask, picture)

@@ -2,8 +2,8 @@
 
 from fullconv.common.certificate import is_warning, overall, sentence
 from service.engine.repository import StoredModel
-from service.modes import crops_multiply_adds
-from service.plan import Plan
+from service.scoring.modes import crops_multiply_adds
+from service.scoring.plan import Plan
 
 
 def remarks_on_dense(model: StoredModel, plan: Plan) -> tuple[list[str], list[str]]:
@@ -11,6 +11,6 @@ def remarks_on_dense(model: StoredModel, plan: Plan) -> tuple[list[str], list[st
     spec, position = model.spec, plan.mode.position
     if plan.mode.name != "dense" or spec.parity[position].exact:
         return [], []
-    crops = sum(crops_multiply_adds(model, view.tiles) for view in plan.views)
+    crops = sum(crops_multiply_adds(model, view.tile_plan) for view in plan.views)
     text = [sentence(spec, position, crops, plan.multiply_adds)]
     return ([], text) if is_warning(overall(spec, position)) else (text, [])

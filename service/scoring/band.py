@@ -8,15 +8,15 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from service.dense.arrays import Pixels
 from service.dense.reducers import Mean, probabilities
 from service.dense.tiles import AxisBand, AxisTile
 from service.errors import ImageError, ModelError
-from service.grid import BandGrid, GridRows
-from service.images.pixels import Pixels
-from service.modes import Submit
-from service.options import AverageOf
-from service.plan import View
-from service.planned import PlannedImage
+from service.scoring.grid import BandGrid, GridRows
+from service.scoring.modes import Submit
+from service.scoring.options import AverageOf
+from service.scoring.plan import View
+from service.scoring.planned import PlannedImage
 
 Tile = tuple[AxisTile, AxisTile]
 """A tile's rows and its columns."""
@@ -51,7 +51,7 @@ class Band:
 
     def tiles(self) -> list[Tile]:
         """Return the tiles that have a cell to score."""
-        tiles = [(row, col) for row in self.axis.tiles for col in self.view.tiles.columns]
+        tiles = [(row, col) for row in self.axis.tiles for col in self.view.tile_plan.columns]
         wanted = self.wanted
         return (
             tiles if wanted is None else [each for each in tiles if wanted[self.rows_of(each[0]), each[1].cells].any()]
@@ -60,13 +60,13 @@ class Band:
     @property
     def tile_count(self) -> int:
         """Number of tiles, with those that have no cell to score."""
-        return len(self.axis.tiles) * len(self.view.tiles.columns)
+        return len(self.axis.tiles) * len(self.view.tile_plan.columns)
 
     def cut(self, tile: Tile, strip: Pixels) -> Pixels:
         """Return a tile's pixels from the strip that the band reads."""
         row, col = tile
-        start = row.read - self.axis.pixels[0]
-        pixels = strip[start : start + row.length, col.read : col.read + col.length]
+        start = row.start - self.axis.pixels[0]
+        pixels = strip[start : start + row.length, col.start : col.start + col.length]
         return pixels[:, ::-1] if col.mirrored else pixels
 
 
@@ -102,7 +102,7 @@ class BandScoring:
         """
         grid = None
         if self._band.has_grid:
-            shape = self._band.axis.stop - self._band.axis.first, self._band.view.tiles.horizontal.cells
+            shape = self._band.axis.stop - self._band.axis.first, self._band.view.tile_plan.horizontal.cells
             grid = BandGrid(self._planned.options, shape, self._planned.picture.name)
         for batch in self._batches:
             self._reduce(batch, self._await_scores(), grid)

@@ -14,7 +14,7 @@ from support.servers import Server, running
 from fullconv import Client
 from fullconv.protos import scoring_pb2, scoring_pb2_grpc
 from service.errors import NotFoundError
-from service.images.shelf import Shelf
+from service.images.allowed_directory import AllowedDirectory
 
 PIXELS = noise(90, 100, 1)
 
@@ -38,7 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_files_are_opened_by_their_paths(root: Path, path: str) -> None:
     """Each is the image that it is, and stays open as long as its picture."""
     before = len(list(Path("/proc/self/fd").iterdir()))
-    picture = Shelf(root).picture(path)
+    picture = AllowedDirectory(root).picture(path)
     assert (picture.height, picture.width, picture.name) == (90, 100, path.rpartition("/")[2])
     del picture
     assert len(list(Path("/proc/self/fd").iterdir())) == before
@@ -53,7 +53,7 @@ def test_files_are_opened_by_their_paths(root: Path, path: str) -> None:
 def test_no_path_leads_out(root: Path, path: str) -> None:
     """Dots, links, encodings, pipes and absolute paths lead nowhere, at once."""
     with pytest.raises(NotFoundError, match="path: "):
-        Shelf(root).picture(path)
+        AllowedDirectory(root).picture(path)
 
 
 @pytest.fixture(scope="module")
@@ -81,4 +81,4 @@ def test_a_server_scores_its_own_files(server: Server) -> None:
 def test_servers_without_files_say_so() -> None:
     """Where there is no directory, no path is looked for."""
     with pytest.raises(NotFoundError, match="without --images"):
-        Shelf().picture("a.png")
+        AllowedDirectory().picture("a.png")

@@ -15,7 +15,7 @@ from weakref import finalize
 
 from service.errors import NotFoundError
 from service.images.encoded import open_file
-from service.images.picture import EVERYTHING, Picture, Selection
+from service.images.picture import FIRST_PAGE, PageSelection, Picture
 
 PROC = Path("/proc/self/fd")
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -26,12 +26,12 @@ NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAME
 
 
 @dataclass(frozen=True)
-class Shelf:
+class AllowedDirectory:
     """The directory; None: requests may name no files."""
 
     root: Path | None = None
 
-    def picture(self, path: str, selection: Selection = EVERYTHING) -> Picture:
+    def picture(self, path: str, selection: PageSelection = FIRST_PAGE) -> Picture:
         """Open an image by its path; raises NotFoundError where there is no such file, and ImageError if it is none."""
         if self.root is None:
             raise NotFoundError("path: expected an image in the message: this server was started without --images")

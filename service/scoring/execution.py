@@ -13,18 +13,18 @@ from itertools import chain, islice
 
 import numpy as np
 
-from service.band import Band, BandScoring, Scores, Stopwatch, Wanted
-from service.dense.reducers import Mean, highest
+from service.dense.arrays import Pixels
+from service.dense.reducers import Mean, argsort_descending
 from service.dense.tiles import AxisBand
-from service.engine.engine import Engine, Inline
+from service.engine.engine import Engine, InlineEngine
 from service.errors import CancelledRunError
-from service.grid import GridRows
-from service.images.pixels import Pixels
-from service.images.rows import Rows, Scaled, strips
-from service.masking import check_any_scored, wanted_cells
-from service.outcome import Result, Scored, Timing
-from service.plan import View
-from service.planned import PlannedImage
+from service.images.rows import RowReader, ScaledRows, read_strips
+from service.scoring.band import Band, BandScoring, Scores, Stopwatch, Wanted
+from service.scoring.grid import GridRows
+from service.scoring.masking import check_any_scored, wanted_cells
+from service.scoring.outcome import Result, Scored, Timing
+from service.scoring.plan import View
+from service.scoring.planned import PlannedImage
 
 
 def ignore_progress(_done: int, _total: int) -> None:
@@ -44,7 +44,7 @@ class Execution:
         engine: Engine | None = None,
         progress: Callable[[int, int], None] = ignore_progress,
     ) -> None:
-        self._planned, self._engine, self._progress = planned, engine or Inline(), progress
+        self._planned, self._engine, self._progress = planned, engine or InlineEngine(), progress
         self._started = time.monotonic()
         self._stopwatch = Stopwatch()
         self._means: list[Mean] = []
@@ -86,11 +86,11 @@ class Execution:
             reduce=clock.reduce,
             total=time.monotonic() - self._started,
         )
-        return Result(average, tuple(highest(average, options.asked.top)), self._means[0].cells, timing)
+        return Result(average, tuple(argsort_descending(average, options.asked.top)), self._means[0].cells, timing)
 
     def fraction_done(self) -> float:
         """Return the share of the tiles that are done, 0 to 1."""
-        return self._tiles_done / self._planned.plan.tiles
+        return self._tiles_done / self._planned.plan.tile_count
 
     def check_cancelled(self) -> None:
         """Raise CancelledRunError if nobody waits for the answer any longer."""
@@ -101,7 +101,7 @@ class Execution:
         """Yield every band of every view once its first tiles are submitted."""
         planned = self._planned
         for number, view in enumerate(planned.plan.views):
-            means = [Mean(planned.model.spec.output.classes) for _ in range(2 if view.tiles.mirrored else 1)]
+            means = [Mean(planned.model.spec.output.classes) for _ in range(2 if view.tile_plan.mirrored else 1)]
             self._means += means
             has_grid = planned.options.asked.grid and number == 0
             for axis, wanted, strip in self._strips(view):
@@ -116,7 +116,7 @@ class Execution:
 
     def _advance(self, tiles: int) -> None:
         self._tiles_done += tiles
-        self._progress(self._tiles_done, self._planned.plan.tiles)
+        self._progress(self._tiles_done, self._planned.plan.tile_count)
 
     def _timed(self, rows: Iterator[GridRows]) -> Iterator[GridRows]:
         """Yield the same rows, and count the time that they take beside compute as reducing."""
@@ -137,24 +137,24 @@ class Execution:
         bands: deque[tuple[AxisBand, Wanted]] = deque()
 
         def spans() -> Iterator[tuple[int, int] | None]:
-            for band in view.tiles.rows:
+            for band in view.tile_plan.bands:
                 self.check_cancelled()
                 wanted = None if mask is None else wanted_cells(planned, mask, view, band)
                 bands.append((band, wanted))
                 yield band.pixels if wanted is None or wanted.any() else None
 
         before = time.monotonic()
-        for strip in strips(_pixel_rows(planned, view), spans()):
+        for strip in read_strips(_pixel_rows(planned, view), spans()):
             self._stopwatch.decode += time.monotonic() - before
             yield *bands.popleft(), strip
             before = time.monotonic()
 
 
-def _pixel_rows(planned: PlannedImage, view: View) -> Rows:
+def _pixel_rows(planned: PlannedImage, view: View) -> RowReader:
     """Return the rows of the image, scaled to the size of the view."""
     rows = planned.picture.rows(planned.model.spec.input)
     size, scaled = (planned.picture.height, planned.picture.width), (view.height, view.width)
-    return rows if size == scaled else Scaled(rows, size, scaled)
+    return rows if size == scaled else ScaledRows(rows, size, scaled)
 
 
 def score(planned: PlannedImage, engine: Engine | None = None) -> Scored:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.band import Band
 from service.dense.tiles import AxisBand
 from service.errors import ImageError
 from service.images.mask import Mask, Spans
-from service.plan import View
-from service.planned import Check, PlannedImage
+from service.scoring.band import Band
+from service.scoring.plan import View
+from service.scoring.planned import Check, PlannedImage
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def count_inside_mask(planned: PlannedImage, check: Check) -> list[ViewCount]:
     for view in planned.plan.views:
         mask = planned.open_mask(check)
         if mask is None:
-            counts.append(ViewCount(len(view.tiles), view.multiply_adds, view.tiles.cells))
+            counts.append(ViewCount(len(view.tile_plan), view.multiply_adds, view.tile_plan.cells))
         else:
             counts.append(_count(planned, mask, view, check))
     check_any_scored(planned, [count.cells for count in counts])
@@ -41,7 +41,7 @@ def count_inside_mask(planned: PlannedImage, check: Check) -> list[ViewCount]:
 
 def _count(planned: PlannedImage, mask: Mask, view: View, check: Check) -> ViewCount:
     tiles, multiply_adds, cells = 0, 0.0, 0
-    for axis in view.tiles.rows:
+    for axis in view.tile_plan.bands:
         check()
         wanted = wanted_cells(planned, mask, view, axis)
         to_run = Band(view, axis, wanted, has_grid=False).tiles()
@@ -59,10 +59,10 @@ def check_any_scored(planned: PlannedImage, cells: Iterable[int]) -> None:
 
 def wanted_cells(planned: PlannedImage, mask: Mask, view: View, band: AxisBand) -> NDArray[np.bool_]:
     """Return which cells of a band are scored, (rows, cols)."""
-    vertical, horizontal = view.tiles.vertical, view.tiles.horizontal
+    vertical, horizontal = view.tile_plan.vertical, view.tile_plan.horizontal
     window, picture = planned.model.spec.window, planned.picture
     rows = _spans(vertical.positions[band.first : band.stop], window.height, view.height, picture.height)
-    return mask.windows(rows, _spans(horizontal.positions, window.width, view.width, picture.width))
+    return mask.select_windows(rows, _spans(horizontal.positions, window.width, view.width, picture.width))
 
 
 def _spans(starts: NDArray[np.int64], window: int, scaled: int, extent: int) -> Spans:

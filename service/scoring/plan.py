@@ -13,14 +13,14 @@ import numpy as np
 
 from service.dense.axis import AxisLattice
 from service.dense.tiles import TilePlan, plan_tiles
-from service.engine.engine import AHEAD
+from service.engine.engine import PREFETCH_BATCHES
 from service.engine.repository import StoredModel
 from service.errors import ImageError, LimitError
-from service.grid import cell_bytes, part_rows
-from service.images.rows import Scaled
+from service.images.rows import ScaledRows
 from service.limits import Tuning
-from service.modes import Mode, choose
-from service.options import Border, Region, ResolvedOptions, Scale
+from service.scoring.grid import cell_bytes, part_rows
+from service.scoring.modes import Mode, choose
+from service.scoring.options import Border, Region, ResolvedOptions, Scale
 
 STRIPS = 2
 """In memory at once: the one that is scored, and the one that is read meanwhile."""
@@ -37,7 +37,7 @@ class View:
 
     height: int
     width: int
-    tiles: TilePlan
+    tile_plan: TilePlan
     batch: int
     """Tiles of one shape that run together."""
     multiply_adds: float
@@ -66,9 +66,9 @@ class Plan:
         return sum(view.multiply_adds for view in self.views)
 
     @property
-    def tiles(self) -> int:
+    def tile_count(self) -> int:
         """Of all views."""
-        return sum(len(view.tiles) for view in self.views)
+        return sum(len(view.tile_plan) for view in self.views)
 
     @property
     def bytes(self) -> int:
@@ -155,14 +155,14 @@ class _Planner:
             tiles = self._tiles(mode, lattices, pixels, row_bytes, grid_bytes)
         except ValueError as error:
             raise LimitError(f"stride: {error}: ask for a coarser one, or for a region") from None
-        batch = max(1, min(pixels // math.prod(tiles.tile), len(tiles) // len(tiles.rows)))
-        needed = STRIPS * tiles.strip * row_bytes
+        batch = max(1, min(pixels // math.prod(tiles.max_tile_shape), len(tiles) // len(tiles.bands)))
+        needed = STRIPS * tiles.max_strip_rows * row_bytes
         if grid:
-            needed += (tiles.band + min(tiles.band, part_rows(grid_bytes))) * grid_bytes
+            needed += (tiles.max_band_rows + min(tiles.max_band_rows, part_rows(grid_bytes))) * grid_bytes
         if size != self.size:
-            needed += Scaled.source_rows(self.size[0], height) * self.size[1] * (row_bytes // width)
+            needed += ScaledRows.source_rows(self.size[0], height) * self.size[1] * (row_bytes // width)
         if self.options.asked.mask is not None:
-            needed += tiles.strip * (width + COUNT_BYTES * lattices[1].cells)
+            needed += tiles.max_strip_rows * (width + COUNT_BYTES * lattices[1].cells)
         running = int(mode.activations(tiles, batch)) + self._scores_bytes(mode, tiles, batch)
         view = View(height, width, tiles, batch, mode.multiply_adds(tiles), needed, running)
         self._check_memory(view.bytes)
@@ -190,12 +190,12 @@ class _Planner:
 
         strip_bytes = self.bounds.tuning.strip_bytes
         highest = planned(max(1, strip_bytes // row_bytes))
-        if highest.band * grid_bytes <= strip_bytes:
+        if highest.max_band_rows * grid_bytes <= strip_bytes:
             return highest
         most = WORTHWHILE * mode.multiply_adds(highest)
-        shortest = mode.network.vertical.shortest(mode.network.strides[0])
+        shortest = mode.network.vertical.min_tile_length(mode.network.strides[0])
         lowest = max(shortest, lattices[0].pixels(strip_bytes // grid_bytes))
-        steps = math.ceil(math.log(max(1, highest.tile[0] / lowest), GROWTH))
+        steps = math.ceil(math.log(max(1, highest.max_tile_shape[0] / lowest), GROWTH))
         heights = [round(lowest * GROWTH**step) for step in range(steps)]
         found = bisect_left(heights, True, key=is_worthwhile)
         return planned(heights[found]) if found < steps else highest
@@ -204,9 +204,9 @@ class _Planner:
         """Memory of the scores of the batches that wait for a turn, or to be reduced, while another batch runs."""
         cells = math.prod(
             (length - axis.window) // stride + 1
-            for length, (axis, stride) in zip(tiles.tile, mode.network.axes, strict=True)
+            for length, (axis, stride) in zip(tiles.max_tile_shape, mode.network.axes, strict=True)
         )
-        waiting = min(AHEAD * batch, len(tiles))
+        waiting = min(PREFETCH_BATCHES * batch, len(tiles))
         return waiting * cells * self.model.spec.output.classes * FLOAT_BYTES
 
     def _check_memory(self, needed: int) -> None:

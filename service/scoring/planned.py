@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.engine.engine import AHEAD
+from service.engine.engine import PREFETCH_BATCHES
 from service.engine.repository import StoredModel
 from service.engine.session import Session
 from service.images.mask import Mask
 from service.images.picture import Picture
-from service.options import ResolvedOptions
-from service.plan import Plan
+from service.scoring.options import ResolvedOptions
+from service.scoring.plan import Plan
 
 SMALL_PIXELS = 1 << 16
 """Pixels of an image that is decoded in less time than it takes to hand it to another thread and back."""
@@ -39,6 +39,6 @@ class PlannedImage:
         if len(views) > 1 or asked.mask is not None or asked.plan_only:
             return False
         pixels = max(self.picture.width * self.picture.height, views[0].width * views[0].height)
-        if pixels > SMALL_PIXELS or len(views[0].tiles.rows) > 1:
+        if pixels > SMALL_PIXELS or len(views[0].tile_plan.bands) > 1:
             return False
-        return self.plan.mode.submits(views[0].tiles, views[0].batch) <= AHEAD
+        return self.plan.mode.submits(views[0].tile_plan, views[0].batch) <= PREFETCH_BATCHES

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from service.dense.reducers import top
+from service.dense.reducers import top_k
 from service.errors import ImageError
-from service.options import GridAs, ResolvedOptions
+from service.scoring.options import GridAs, ResolvedOptions
 
 PART_BYTES = 4 << 20
 """Size of one part. A part has at least one row."""
@@ -67,7 +67,7 @@ class BandGrid:
     def add(self, rows: slice, cols: slice, scores: NDArray[np.float32]) -> None:
         """Take the scores (rows, cols, chosen classes) of one tile. Mirrored tiles add to the scores of the others."""
         if self._positions is not None:
-            self._scores[rows, cols], self._positions[rows, cols] = top(scores, self.options.depth)
+            self._scores[rows, cols], self._positions[rows, cols] = top_k(scores, self.options.depth)
         elif self.options.asked.flip:
             self._scores[rows, cols] += scores
         else:
@@ -98,7 +98,7 @@ class BandGrid:
         if positions is not None or self.options.asked.grid_as is GridAs.FLOAT32:
             return GridRows(first, scores, positions)
         if self.options.asked.grid_as is not GridAs.FLOAT16:
-            return GridRows(first, *top(scores, self.options.depth))
+            return GridRows(first, *top_k(scores, self.options.depth))
         if np.nanmax(np.abs(scores), initial=0) > np.finfo(np.float16).max:
             raise ImageError(f"{self.name}: grid_as: expected scores that float16 can hold, got larger ones")
         return GridRows(first, scores.astype(np.float16))

@@ -16,15 +16,15 @@ from typing import Protocol, cast
 import numpy as np
 
 from fullconv.protos import model_pb2
+from service.dense.arrays import Pixels, Scores
 from service.dense.axis import AxisLattice
 from service.dense.cost import Cost
 from service.dense.tiles import AxisTile, Network, TilePlan
-from service.engine.engine import Ahead, Scores
+from service.engine.engine import Prefetcher
 from service.engine.repository import StoredModel
-from service.engine.session import Pixels
 from service.errors import CapabilityError
 from service.limits import Tuning
-from service.options import ModeChoice, ResolvedOptions
+from service.scoring.options import ModeChoice, ResolvedOptions
 
 Submit = Callable[[Sequence[Pixels], float], Future[Sequence[Scores]]]
 """Has tiles of one shape run that cost so many multiply-adds each: the (rows, cols, classes) of each."""
@@ -99,17 +99,17 @@ class Dense:
 
     def submits(self, view: TilePlan, batch: int) -> int:
         """Once for each batch of one shape."""
-        rows = [tile.length for band in view.rows for tile in band.tiles]
+        rows = [tile.length for band in view.bands for tile in band.tiles]
         shapes = Counter(product(rows, (tile.length for tile in view.columns)))
         return sum(-(-count // batch) for count in shapes.values())
 
     def activations(self, view: TilePlan, batch: int) -> float:
         """Those of all their pixels."""
-        return batch * view.tile[0] * view.tile[1] * self.cost.bytes_per_pixel
+        return batch * view.max_tile_shape[0] * view.max_tile_shape[1] * self.cost.bytes_per_pixel
 
     def run(self, submit: Submit, batches: Iterable[Sequence[Pixels]]) -> Iterator[Iterable[Scores]]:
         """Every batch at once."""
-        return Ahead(submit(batch, self.cost.multiply_adds(*batch[0].shape[:2])) for batch in batches)
+        return Prefetcher(submit(batch, self.cost.multiply_adds(*batch[0].shape[:2])) for batch in batches)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Crops:
         grid = cast("Pixels", np.moveaxis(windows, 2, -1))
         following = (grid[cell] for cell in np.ndindex(*grid.shape[:2]))
         batches = iter(lambda: list(islice(following, BATCH)), [])
-        return grid.shape[:2], Ahead(submit(batch, self.cost.multiply_adds_per_crop) for batch in batches)
+        return grid.shape[:2], Prefetcher(submit(batch, self.cost.multiply_adds_per_crop) for batch in batches)
 
 
 def _grid(shape: tuple[int, ...], windows: Iterable[Sequence[Scores]]) -> Scores:
@@ -168,7 +168,7 @@ def choose(model: StoredModel, options: ResolvedOptions) -> tuple[list[Mode], st
     dense, crops, asked = _dense(model, options.stride), _crops(model, options.stride), options.asked.mode
     if asked is ModeChoice.CROPS:
         return [crops], "as asked for"
-    if not model.slides:
+    if not model.supports_dense:
         if asked is ModeChoice.DENSE:
             raise CapabilityError(f"mode: model {model.name!r} looks at whole windows and cannot slide; it has crops")
         return [crops], "the model looks at whole windows and cannot slide"
@@ -203,7 +203,7 @@ def _dense(model: StoredModel, stride: tuple[int, int]) -> Dense | None:
 
 
 def _crops(model: StoredModel, stride: tuple[int, int]) -> Crops:
-    return Crops(Network(model.vertical.cropping(), model.horizontal.cropping(), stride), model.spec.cost[0])
+    return Crops(Network(model.vertical.crop_geometry(), model.horizontal.crop_geometry(), stride), model.spec.cost[0])
 
 
 def _cost(cost: model_pb2.Cost, network: Network) -> Cost:
