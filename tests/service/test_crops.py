@@ -14,10 +14,10 @@ from support.scoring import Scoring, plan_image
 from converter import convert as conversion
 from converter.sources.read import read_source
 from fullconv.protos import scoring_pb2
-from service import modes
 from service.errors import CancelledRunError
 from service.images.encoded import open_bytes
 from service.limits import Tuning
+from service.scoring import modes
 from service.scoring.scorer import Scorer
 
 DATA = Path(__file__).parent.parent / "data"

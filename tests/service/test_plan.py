@@ -191,10 +191,11 @@ MEASURE = """
 import sys
 from pathlib import Path
 import numpy as np
-from fullconv.protos import scoring_pb2
 from service.images.arrays import open_array
-from service.limits import Limits, Tuning
-from service.scoring.scorer import Scorer
+from service.limits import Tuning
+from service.scoring.execution import Execution
+from service.scoring.options import ORIGINAL_SIZE, GridAs, ModeChoice, Options, Scale
+from service.scoring.scorer import Scorer, ScoringRequest
 
 class Zeros:
     block_rows = 1
@@ -210,14 +211,12 @@ height, width, grid, tile, scale = (int(argument) for argument in sys.argv[4:])
 channels = 1 if name == "digits" else 3
 scorer = Scorer(Path(sys.argv[1]), tuning=Tuning(tile_bytes=tile))
 def run(height, width):
-    options = scoring_pb2.ScoreOptions(grid=bool(grid), grid_as=grid_as, mode="MODE_DENSE")
-    if scale and height > 70:
-        options.scales.append(scoring_pb2.Scale(factor=1 / scale))
-    request = scoring_pb2.ScoreRequest(model=name, options=options)
+    scales = (Scale(factor=1 / scale),) if scale and height > 70 else (ORIGINAL_SIZE,)
+    options = Options(grid=bool(grid), grid_as=GridAs(grid_as), mode=ModeChoice.DENSE, scales=scales)
     picture = open_array("zeros", (height, width, channels), "uint8", lambda: Zeros(width))
-    run = plan_image(scorer, picture, request)
-    for rows in run.rows(): pass
-    return run.plan.bytes
+    planned = scorer.plan(picture, ScoringRequest(name, options=options))
+    for rows in Execution(planned).rows(): pass
+    return planned.plan.bytes
 run(70, 70)
 idle = status("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
@@ -238,7 +237,7 @@ print([run(height, width), status("VmHWM") - idle])
 )
 def test_memory_is_what_is_planned(height: int, width: int, grid: int, tile: int, scale: int) -> None:
     """The peak above the idle process is the plan's, within half of it: the allocator and the runtime keep a little."""
-    says, took = measured(ROOT / "models", "digits", "GRID_AS_FLOAT32", height, width, grid, tile, scale)
+    says, took = measured(ROOT / "models", "digits", "float32", height, width, grid, tile, scale)
     assert 0.5 * says < took < 1.5 * says + (32 << 20)
 
 
@@ -250,7 +249,7 @@ def measured(models: Path, name: str, *arguments: object) -> tuple[int, int]:
     return says, took
 
 
-@pytest.mark.parametrize("grid_as", ["GRID_AS_FLOAT32", "GRID_AS_FLOAT16", "GRID_AS_TOP"])
+@pytest.mark.parametrize("grid_as", ["float32", "float16", "top"])
 def test_memory_of_many_classes_is_what_is_planned(tmp_path: Path, grid_as: str) -> None:
     """Of a grid of many classes no more than one band is in memory, though the caller holds the rows before it."""
     convert_into(tmp_path / "models", make_network(tmp_path, UNPADDED, classes=1000))

@@ -126,7 +126,7 @@ def test_tiles_alike_run_together() -> None:
 
 @pytest.mark.parametrize(
     ("batching", "most"),
-    [({"tile_bytes": 16 * 3}, 3), ({"run_seconds": 2.5}, 2), ({"tile_bytes": 1}, 1), ({"tiles": 5}, 5)],
+    [({"tile_bytes": 16 * 3}, 3), ({"run_seconds": 2.5}, 2), ({"tile_bytes": 1}, 1), ({"max_tiles": 5}, 5)],
     ids=["memory", "time", "one at the least", "number"],
 )
 def test_batches_are_bounded(batching: dict[str, Any], most: int) -> None:

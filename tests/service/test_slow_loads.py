@@ -12,7 +12,7 @@ from support.paths import ROOT
 from support.pictures import noise
 
 from fullconv.protos import scoring_pb2
-from service.admission import Admission
+from service.dispatch.admission import Admission
 from service.dispatch.call import Call
 from service.dispatch.dispatcher import QUICK_THREADS, Dispatcher
 from service.engine.registry import Registry, ServedVersion

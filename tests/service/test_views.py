@@ -20,6 +20,7 @@ from service.engine.session import Session
 from service.errors import CapabilityError, ImageError, LimitError, OptionError
 from service.images.encoded import open_bytes
 from service.limits import Limits, Tuning
+from service.scoring.execution import Execution
 from service.scoring.scorer import Scorer
 
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
@@ -202,7 +203,7 @@ def test_masks_choose_the_windows_inside(models: Models, name: str, border: str,
     whole = models.grid(name, border=border)
     run = models.run(name, border=border, budget=budget, mask_image=scoring_pb2.Image(encoded=png(mask)))
     ran: list[int] = []
-    run.progress = ran.append
+    run.execution = Execution(run.planned, progress=lambda done, _: ran.append(done))
     grid, info = stitched(run), run.response.grid
     tops = [*range(0, info.last_y, info.stride.height), info.last_y]
     lefts = [*range(0, info.last_x, info.stride.width), info.last_x]
