@@ -22,7 +22,7 @@ FLOAT_BYTES = POSITION_BYTES = 4
 
 @dataclass(frozen=True)
 class GridRows:
-    """Rows of the grid from row `first` on: scores (rows, cols, depth); for the highest scores, also their positions."""
+    """Rows of the grid from `first` on: scores (rows, cols, depth); for the highest scores, also their positions."""
 
     first: int
     scores: NDArray[np.float32] | NDArray[np.float16]
