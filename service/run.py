@@ -52,7 +52,7 @@ class Run:
     """Begins the mask, from the top; what it is given is called now and then, and may raise to stop."""
     engine: Engine = field(default_factory=InlineEngine)
     progress: Callable[[int], None] = lambda _: None
-    """Told the tiles that are done, of `plan.tiles`."""
+    """Told the tiles that are done, of `plan.tile_count`."""
     started: float = field(default_factory=time.monotonic)
     response: scoring_pb2.ScoreResponse = field(init=False)
     _parts: Iterator["_Band"] | None = field(init=False, default=None)

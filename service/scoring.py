@@ -16,9 +16,10 @@ import numpy as np
 from fullconv.protos import model_pb2, scoring_pb2
 from service.answer import describe
 from service.engine.engine import Engine, InlineEngine
-from service.engine.registry import Registry, ServedVersion
+from service.engine.registry import Registry
 from service.engine.repository import StoredModel
 from service.engine.session import Session
+from service.engine.version import ServedVersion
 from service.errors import LimitError
 from service.images.allowed_directory import AllowedDirectory
 from service.images.encoded import open_image

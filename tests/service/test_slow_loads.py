@@ -13,10 +13,11 @@ from support.pictures import noise
 
 from fullconv.protos import scoring_pb2
 from service.admission import Admission
-from service.engine.registry import Registry, ServedVersion
+from service.engine.registry import Registry
 from service.engine.repository import StoredModel
 from service.engine.scheduler import Scheduler
 from service.engine.session import Session
+from service.engine.version import ServedVersion
 from service.limits import Limits
 from service.rpc.access import Access
 from service.rpc.calls import Call, Calls
