@@ -20,12 +20,12 @@ from latency import MODELS, served
 from soak import usage
 
 from fullconv import Client
-from service.rpc.server import REST_SECONDS
+from service.server.memory import TRIM_SECONDS
 
 SIDE, WINDOW = 2048, 70
 MOST = 10 * (1 << 20) / 1e6
 """Megabytes that the server may have grown by."""
-REST = 2 * REST_SECONDS + 3
+REST = 2 * TRIM_SECONDS + 3
 """Seconds after the last request in which a server gives memory back: it looks twice."""
 
 

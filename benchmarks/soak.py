@@ -25,6 +25,7 @@ from threading import Event
 import grpc
 import numpy as np
 import pyvips
+from support.scoring import plan_message
 
 from fullconv import Client, ImageError, Security, UnavailableError
 from fullconv.images import message_of
@@ -32,7 +33,7 @@ from fullconv.options import Options, options_message
 from fullconv.protos import open_inference_pb2 as oip
 from fullconv.protos import scoring_pb2
 from service.errors import ServiceError
-from service.scoring import Scorer, whole
+from service.scoring.scorer import Scorer
 
 MODELS = Path(__file__).parent.parent / "models"
 MODEL = "digits"
@@ -76,7 +77,7 @@ def cases(folder: Path) -> list[Case]:
             image = path.read_bytes() if len(made) % 2 else pixels
             request = scoring_pb2.ScoreRequest(model=MODEL, options=options_message(options), image=message_of(image))
             try:
-                expected = np.array(whole(scorer.prepare(request)).average.values)
+                expected = np.array(plan_message(scorer, request).complete().average.values)
             except ServiceError:
                 expected = None
             made.append(Case(image, path, options, expected))
@@ -103,7 +104,7 @@ def by_large(client: Client, case: Case) -> np.ndarray:
     """The image in parts; now and then the client leaves early."""
     with client.score_large(case.path, model=MODEL, **case.options) as run:
         if random.random() < 0.1:  # noqa: S311 (no secret)
-            next(run.bands(), None)
+            next(run.rows(), None)
             return np.asarray(case.expected)
         return np.asarray(run.result().average)
 
@@ -197,7 +198,7 @@ def work(address: str, every: list[Case], tally: Tally, end: Event, go_on: Event
 
 
 def main() -> None:
-    """Run it."""
+    """Scoring it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--clients", type=int, default=64)

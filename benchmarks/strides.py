@@ -18,15 +18,15 @@ import numpy as np
 from dense_against_crops import convert
 from numpy.typing import NDArray
 
-from fullconv.protos import model_pb2, scoring_pb2
-from service.answer import describe
+from fullconv.protos import model_pb2
 from service.engine.repository import StoredModel
 from service.images.arrays import ArrayInMemory, open_array
-from service.limits import Limits
-from service.options import resolve
-from service.plan import Plan, make_plan
-from service.run import Run
-from service.scoring import Scorer
+from service.limits import Limits, Tuning
+from service.scoring.execution import Execution
+from service.scoring.options import ModeChoice, Options, resolve
+from service.scoring.plan import Bounds, Plan, make_plan
+from service.scoring.planned import PlannedImage
+from service.scoring.scorer import Scorer
 
 ARCHITECTURES = Path(__file__).parents[1] / "converter" / "architectures"
 STRIDES = (16, 8)
@@ -54,16 +54,13 @@ def score(
     scorer: Scorer, model: StoredModel, image: NDArray[np.uint8], stride: int
 ) -> tuple[float, Plan, NDArray[np.float32]]:
     """Seconds, plan and grid of one run."""
-    options = scoring_pb2.ScoreOptions(stride=stride, mode=scoring_pb2.MODE_DENSE, grid=True)
-    resolved = resolve(model, options)
-    size = image.shape[:2]
-    plan = make_plan(model, resolved, size, Limits(), pixels=1 << 40)
+    options = resolve(model, Options(stride=stride, mode=ModeChoice.DENSE, grid=True))
+    plan = make_plan(model, options, image.shape[:2], Bounds(1 << 40, Limits().plan_bytes, Tuning()))
     picture = open_array("noise", image.shape, "uint8", lambda: ArrayInMemory(image))
-    run = Run(
-        picture, model, scorer.session(model, plan.mode.position), plan, resolved, describe(size, model, resolved, plan)
-    )
+    session = scorer.session(model, plan.mode.position)
+    execution = Execution(PlannedImage(picture, model, session, plan, options))
     start = time.monotonic()
-    grid = np.concatenate([rows.scores for rows in run.bands()], dtype=np.float32)
+    grid = np.concatenate([rows.scores for rows in execution.rows()], dtype=np.float32)
     return time.monotonic() - start, plan, grid
 
 

@@ -22,7 +22,7 @@ from latency import repository, served
 
 from fullconv.images import message_of
 from fullconv.protos import scoring_pb2
-from service.scoring import Scorer
+from service.scoring.scorer import Scorer
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 METHOD = "/fullconv.v1.Scoring/Score"
@@ -81,7 +81,7 @@ def in_a_process(*arguments: str) -> list[float]:
 
 
 def main() -> None:
-    """Run it; --measure is for the processes that it starts."""
+    """Scoring it; --measure is for the processes that it starts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("digits", "vgg16"), default="digits")
     parser.add_argument("--clients", type=int, default=64)

@@ -18,42 +18,37 @@ import numpy as np
 from dense_against_crops import convert
 from numpy.typing import NDArray
 
-from fullconv.protos import scoring_pb2
-from service.answer import describe
 from service.engine.repository import StoredModel
 from service.images.arrays import ArrayInMemory, open_array
-from service.limits import Limits
-from service.options import resolve
-from service.plan import Plan, make_plan
-from service.run import Run
-from service.scoring import Scorer
+from service.limits import Limits, Tuning
+from service.scoring.execution import Execution
+from service.scoring.options import ModeChoice, Options, ResolvedOptions, resolve
+from service.scoring.plan import Bounds, Plan, make_plan
+from service.scoring.planned import PlannedImage
+from service.scoring.scorer import Scorer
 
 MODELS = Path(__file__).parents[1] / "models"
-SMALL_TILES = Limits(tile_bytes=1)
+SMALL_TILES = Tuning(tile_bytes=1)
 RUNS = 3
 
 
-def planned(
-    model: StoredModel, side: int, limits: Limits, *, grid: bool = False
-) -> tuple[scoring_pb2.ScoreOptions, Plan]:
+def planned(model: StoredModel, side: int, tuning: Tuning, *, grid: bool = False) -> tuple[ResolvedOptions, Plan]:
     """Options and plan of a square image at the native stride."""
-    options = scoring_pb2.ScoreOptions(mode=scoring_pb2.MODE_DENSE, grid=grid)
-    return options, make_plan(model, resolve(model, options), (side, side), limits, pixels=1 << 40)
+    options = resolve(model, Options(mode=ModeChoice.DENSE, grid=grid))
+    return options, make_plan(model, options, (side, side), Bounds(1 << 40, Limits().plan_bytes, tuning))
 
 
 def score(
-    scorer: Scorer, model: StoredModel, side: int, limits: Limits, *, grid: bool
+    scorer: Scorer, model: StoredModel, side: int, tuning: Tuning, *, grid: bool
 ) -> tuple[float, Plan, NDArray[np.float32]]:
     """Seconds, plan and grid of one image."""
-    options, plan = planned(model, side, limits, grid=grid)
+    options, plan = planned(model, side, tuning, grid=grid)
     channels = model.spec.input.channels
     image = np.random.default_rng(1).integers(0, 256, (side, side, channels), np.uint8)
     picture = open_array("noise", image.shape, "uint8", lambda: ArrayInMemory(image))
-    resolved = resolve(model, options)
-    described = describe((side, side), model, resolved, plan)
-    run = Run(picture, model, scorer.session(model, 0), plan, resolved, described)
+    execution = Execution(PlannedImage(picture, model, scorer.session(model, 0), plan, options))
     start = time.monotonic()
-    rows = [rows.scores for rows in run.bands()]
+    rows = [rows.scores for rows in execution.rows()]
     seconds = time.monotonic() - start
     return seconds, plan, np.concatenate(rows, dtype=np.float32) if rows else np.zeros(0, np.float32)
 
@@ -72,9 +67,9 @@ def seconds_of(scorer: Scorer, model: StoredModel, height: int, width: int, runs
 
 def sameness(scorer: Scorer, model: StoredModel, side: int) -> str:
     """Compare an image in many tiles with the same in as few as can be."""
-    ample = Limits(tile_bytes=1 << 36)
+    ample = Tuning(tile_bytes=1 << 36)
     (_, many, tiled), (_, few, whole) = (
-        score(scorer, model, side, limits, grid=True) for limits in (SMALL_TILES, ample)
+        score(scorer, model, side, tuning, grid=True) for tuning in (SMALL_TILES, ample)
     )
     difference = np.abs(tiled - whole).max() / np.abs(whole).max()
     tiles = f"in {many.tile_count} tiles and in {few.tile_count}"
@@ -93,12 +88,12 @@ def main() -> None:
         folder = Path(temporary) if arguments.model == "vgg16" else MODELS
         scorer = Scorer(folder)
         model = convert("vgg16", folder) if arguments.model == "vgg16" else scorer.model("digits")
-        _, plan = planned(model, arguments.size, Limits())
+        _, plan = planned(model, arguments.size, Tuning())
         height, width = plan.views[0].tile_plan.max_tile_shape
         network = plan.mode.network
         seconds_of(scorer, model, height, width, 1)
         before = seconds_of(scorer, model, height, width)
-        took, plan, _ = score(scorer, model, arguments.size, Limits(), grid=False)
+        took, plan, _ = score(scorer, model, arguments.size, Tuning(), grid=False)
         alone = statistics.mean([before, seconds_of(scorer, model, height, width)])
         one = plan.multiply_adds / len(plan.views[0].tile_plan)
         expected = plan.multiply_adds / (one / alone)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -10,10 +11,11 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC reads it as it is import
 
 from fullconv import __version__
 from service.engine.session import check_provider
-from service.log import log_to_stderr
-from service.rpc.access import TokenFileError
-from service.rpc.certificates import CertificateError
-from service.rpc.server import serve
+from service.log import log, log_to_stderr
+from service.server.access import TokenFileError
+from service.server.certificates import CertificateError
+from service.server.server import serve
+from service.server.shutdown import Signals
 from service.settings import ConfigurationError, Settings, read_settings
 
 
@@ -33,13 +35,28 @@ def main() -> None:
         check_provider(settings.provider)
         _check(settings)
         log_to_stderr()
-        asyncio.run(serve(settings))
+        asyncio.run(_serve(settings))
     except (FileNotFoundError, NotADirectoryError, PermissionError, TokenFileError, CertificateError) as error:
         sys.exit(_complain(str(error), 3))
     except ImportError as error:
         sys.exit(_complain(str(error), 3))
     except OSError as error:
         sys.exit(_complain(str(error), 1))
+
+
+async def _serve(settings: Settings) -> NoReturn:
+    """Serve until the server has stopped, or until a signal ends it at once.
+
+    Ends the process without waiting for its threads: all requests are answered, and a thread may still read a model.
+    """
+    signals = Signals()
+    serving, again = asyncio.create_task(serve(settings, signals)), asyncio.create_task(signals.again())
+    await asyncio.wait({serving, again}, return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        log.info("stopped at once")
+        os._exit(1)
+    await serving
+    os._exit(0)
 
 
 def _check(settings: Settings) -> None:

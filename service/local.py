@@ -1,4 +1,4 @@
-"""Scoring in this process, without a server. The only module here that imports the service."""
+"""Scoring in this process, without a server: the part of the library that needs the service."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,15 +12,18 @@ from fullconv.errors import KINDS, RequestError
 from fullconv.images import Pixels, chunk_rows, open_array, read_rows, readable
 from fullconv.protos import scoring_pb2
 from fullconv.remote.large import Watch, unwatched
-from service import errors
+from service import decode, encode, errors
 from service.images.arrays import open_array as array_picture
 from service.images.files import open_path
 from service.images.picture import PageSelection, Picture
 from service.images.pixels import SampleArray
-from service.options import check_names, resolve, selection
 from service.rpc.status import printable, reason_of
-from service.run import Run
-from service.scoring import Scorer
+from service.scoring.execution import Execution
+from service.scoring.masking import count_inside_mask
+from service.scoring.options import check_names
+from service.scoring.outcome import Counted, Scored
+from service.scoring.planned import PlannedImage
+from service.scoring.scorer import Scorer
 
 
 class LocalScorer:
@@ -36,37 +39,39 @@ class LocalScorer:
         """Describe a model; raises RequestError."""
         with _translated():
             check_names([name, version])
-            return self._scorer.describe(name, version)
+            return encode.model_response(self._scorer.model(name, version), self._scorer.limits)
 
     def start(self, image: Path, request: scoring_pb2.ScoreRequest, watch: Watch = unwatched) -> "LocalRun":
         """Plan an image; raises ImageError or RequestError."""
         with _translated():
-            check_names([request.model, request.version], request.options.classes)
-            resolve(self._scorer.model(request.model, request.version), request.options)
-            run = self._scorer.plan(_picture(image, selection(request.options)), request)
-            run.progress = lambda done: watch("scoring", done, run.plan.tile_count)
-            if request.options.plan_only:
-                run.planned()
-            return LocalRun(run)
+            asked = decode.scoring_request(request)
+            self._scorer.check(asked)
+            planned = self._scorer.plan(_picture(image, asked.options.selection), asked)
+            return LocalRun(planned, watch)
 
 
 class LocalRun:
     """One image being scored: `response` is known but for averages and times; take `bands`, then `answer`."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self.response = run.response
+    def __init__(self, planned: PlannedImage, watch: Watch) -> None:
+        self._planned = planned
+        self._execution = Execution(planned, progress=lambda done, total: watch("scoring", done, total))
+        if planned.options.asked.plan_only:
+            counts = tuple(count_inside_mask(planned, lambda: None))
+            self.response = encode.plan_response(Counted(planned, counts))
+        else:
+            self.response = encode.planned_response(planned)
 
     def bands(self) -> Iterator[tuple[int, Scores]]:
         """Score: (first row, scores (rows, cols, depth)), top to bottom; raises ImageError."""
         with _translated():
-            for rows in self._run.bands():
+            for rows in self._execution.rows():
                 yield rows.first, rows.scores
 
     def answer(self) -> scoring_pb2.ScoreResponse:
         """The averages, after the last band."""
         with _translated():
-            return self._run.answer()
+            return encode.summary(Scored(self._planned, (), self._execution.result()))
 
     def close(self) -> None:
         """Do nothing: it stops when nobody takes bands."""

@@ -21,14 +21,13 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from service import machine
 from service.engine.scheduler import Batching
 from service.engine.session import Provider
-from service.limits import Limits
+from service.limits import MIB, Limits, Tuning
 
 ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):(?P<port>[0-9]{1,5})")
 PREFIX = "FULLCONV_"
 OTHERS = re.compile(r"FULLCONV_(SERVICE_.*|PORT(_.*)?)")
 """What Kubernetes says of a service of our name, and the compose file of its port."""
-DEFAULTS, BATCHING = Limits(), Batching()
-MIB = 1 << 20
+DEFAULTS, TUNING, BATCHING = Limits(), Tuning(), Batching()
 
 
 class ConfigurationError(Exception):
@@ -125,7 +124,7 @@ class Settings(BaseSettings):
     batch: int = Field(BATCHING.max_tiles, ge=1, le=1024, description="Tiles of one shape that run together.")
     batch_delay_ms: float = Field(0.0, ge=0, le=10_000, description="That a tile waits for others like it.")
     tile_ms: float = Field(500.0, ge=1, le=1e6, description="A tile's run, unless more than half of it would be halo.")
-    tile_mib: Mib = Field(DEFAULTS.tile_bytes // MIB, description="Activations of a batch, in each slot.")
+    tile_mib: Mib = Field(TUNING.tile_bytes // MIB, description="Activations of a batch, in each slot.")
 
     max_waiting: int = Field(DEFAULTS.waiting, ge=1, le=4096, description="Requests admitted and not answered.")
     max_waiting_mib: Mib = Field(DEFAULTS.waiting_bytes // MIB, description="The messages of those together.")
@@ -210,10 +209,13 @@ class Settings(BaseSettings):
             streams=self.max_streams,
             large=self.max_large,
             spool_bytes=self.spool_mib * MIB,
-            tile_bytes=self.tile_mib * MIB,
-            tile_seconds=self.tile_ms / 1e3,
             plan_bytes=self.max_plan_mib * MIB,
         )
+
+    @property
+    def tuning(self) -> Tuning:
+        """How images are cut into tiles and strips."""
+        return Tuning(tile_bytes=self.tile_mib * MIB, tile_seconds=self.tile_ms / 1e3)
 
     @property
     def weights_bytes(self) -> int | None:

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from support import reference
 from support.conversion import SILENT
 from support.paths import ROOT
+from support.scoring import plan_image
 
 from converter import convert as conversion
 from converter.preprocessing import load_preprocessing
@@ -22,7 +23,7 @@ from converter.sources.checkpoint import sha256
 from converter.sources.read import read_source
 from fullconv.protos import model_pb2, scoring_pb2
 from service.images.encoded import open_file
-from service.scoring import Scorer
+from service.scoring.scorer import Scorer
 
 DIGITS = ROOT / "models" / "digits"
 CHECKPOINT = DIGITS / "digits.safetensors"
@@ -40,8 +41,8 @@ def page() -> NDArray[np.uint8]:
 def grid() -> NDArray[np.float32]:
     """The committed model's dense scores of the page, (88, 120, 11)."""
     request = scoring_pb2.ScoreRequest(model="digits", options=scoring_pb2.ScoreOptions(grid=True))
-    run = Scorer(ROOT / "models").plan(open_file(DIGITS / "page.png"), request)
-    return np.concatenate([rows.scores for rows in run.bands()])
+    run = plan_image(Scorer(ROOT / "models"), open_file(DIGITS / "page.png"), request)
+    return np.concatenate([rows.scores for rows in run.rows()])
 
 
 @pytest.fixture

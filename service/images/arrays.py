@@ -1,11 +1,11 @@
 """Images that come as arrays of pixels: in memory, a memory map, a chunked store, a stream of rows."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from fullconv.protos import scoring_pb2
 from service.errors import ImageError
 from service.images.picture import FIRST_PAGE, MAX_BANDS, MAX_SIDE, PageSelection, Picture, SampleReader
 from service.images.pixels import SampleArray, samples_of_array
@@ -51,13 +51,14 @@ def open_array(
     return Picture(name, height, width, samples, begin, selection.bands)
 
 
-def open_raw(raw: scoring_pb2.RawImage, selection: PageSelection = FIRST_PAGE, *, name: str) -> Picture:
-    """Take uncompressed pixels, after checking that they are as many as they say."""
-    shape = (raw.height, raw.width, raw.channels)
-    picture = open_array(name, shape, raw.dtype, lambda: ArrayInMemory(pixels), selection, message="image.raw.")
-    dtype, data = np.dtype(raw.dtype).newbyteorder("<"), raw.data
-    expected = raw.height * raw.width * raw.channels * dtype.itemsize
+def open_raw(
+    shape: tuple[int, int, int], dtype: str, data: bytes, selection: PageSelection = FIRST_PAGE, *, name: str
+) -> Picture:
+    """Open pixels (height, width, channels), little-endian; raises ImageError for another number of bytes."""
+    picture = open_array(name, shape, dtype, lambda: ArrayInMemory(pixels), selection, message="image.raw.")
+    element = np.dtype(dtype).newbyteorder("<")
+    expected = math.prod(shape) * element.itemsize
     if len(data) != expected:
         raise ImageError(f"{name}: image.raw.data: expected {expected} bytes, got {len(data)}")
-    pixels = np.frombuffer(data, dtype).reshape(shape)
+    pixels = np.frombuffer(data, element).reshape(shape)
     return picture

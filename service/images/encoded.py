@@ -9,9 +9,7 @@ from typing import BinaryIO
 
 import pyvips
 
-from fullconv.protos import scoring_pb2
 from service.errors import ImageError
-from service.images.arrays import open_raw
 from service.images.picture import FIRST_PAGE, PageSelection, Picture
 from service.images.vips import open_vips
 
@@ -63,20 +61,6 @@ def open_bytes(data: bytes, selection: PageSelection = FIRST_PAGE, *, name: str)
         return pyvips.Image.new_from_buffer(data, "", **options)
 
     return _opened(name, data[:HEADER], load, lambda: BytesIO(data), selection)
-
-
-def open_image(image: scoring_pb2.Image, selection: PageSelection = FIRST_PAGE) -> Picture:
-    """Open the image of a request; raises ImageError."""
-    name = image.name or "image"
-    match image.WhichOneof("pixels"):
-        case "encoded":
-            return open_bytes(image.encoded, selection, name=name)
-        case "raw":
-            return open_raw(image.raw, selection, name=name)
-        case "path":
-            raise ImageError(f"{name}: path: expected encoded or raw pixels, got a path")
-        case _:
-            raise ImageError(f"{name}: image: expected encoded or raw pixels, or a path, got none")
 
 
 def readable(name: str) -> str:

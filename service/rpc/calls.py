@@ -1,4 +1,4 @@
-"""What every call goes through, whatever it asks for: who calls, draining, one line of the log, statuses, metrics.
+"""What every call passes through: the client's name, draining, one line of the log, the status, metrics.
 
 Handlers take raw bytes and parse inside, so that a message that does not parse is INVALID_ARGUMENT and not gRPC's own
 INTERNAL.
@@ -7,21 +7,21 @@ INTERNAL.
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from service import metrics
+from service.dispatch.call import Call
 from service.errors import BugError, CancelledRunError, DrainingError, IdleError, OptionError, ServiceError
 from service.log import log
-from service.rpc.access import Access
-from service.rpc.feed import within
+from service.metrics import Metrics
 from service.rpc.status import status_of
-from service.rpc.traces import Traced
+from service.rpc.streams import Send, idle_timeout
+from service.server.access import Access
+from service.server.traces import Traced
 
 LINGER_SECONDS, LINGER_TIMES = 0.5, 20
 LARGE_BYTES = 1 << 20
@@ -29,32 +29,16 @@ LARGE_BYTES = 1 << 20
 
 Request = TypeVar("Request", bound=Message)
 Result = TypeVar("Result")
-Send = Callable[[Message], Coroutine[Any, Any, None]]
-
-
-@dataclass
-class Call:
-    """One call on its way."""
-
-    method: str
-    client: str
-    """Who asks: by name where they have one, or else by address."""
-    size: int = 0
-    """Bytes of the last message that came."""
-    deadline: float | None = None
-    """When nobody waits any longer, on the monotonic clock."""
-    metadata: dict[str, str] = field(default_factory=dict)
-    """What came with it."""
-    record: dict[str, Any] = field(default_factory=dict)
-    """Its line of the log."""
 
 
 class Calls:
-    """Makes gRPC handlers of methods, and counts the calls that are under way."""
+    """Makes gRPC handlers of methods, and counts the calls that are not answered.
 
-    def __init__(self, access: Access, traces: Traced | None = None, *, idle: float) -> None:
-        """Count calls; clients of streams may not take what is sent to them for so many seconds."""
-        self._access, self._traces, self._idle = access, traces, idle
+    `idle` is the number of seconds that the client of a stream may take to receive a message.
+    """
+
+    def __init__(self, access: Access, metrics: Metrics, traces: Traced | None = None, *, idle: float) -> None:
+        self._access, self._metrics, self._traces, self._idle = access, metrics, traces, idle
         self._asked = 0
         self._unanswered: set[object] = set()
         self._answered = asyncio.Event()
@@ -102,7 +86,7 @@ class Calls:
             async def send(message: Message) -> None:
                 data = message.SerializeToString()
                 try:
-                    await within(self._idle, context.write(data), "to take the answer")
+                    await idle_timeout(self._idle, context.write(data), "to take the answer")
                 except IdleError:
                     raise
                 except Exception:  # gRPC raises different kinds where the call has ended, as its only way to fail
@@ -127,7 +111,7 @@ class Calls:
         finally:
             seconds = time.monotonic() - started
             call.record["ms"] = round(seconds * 1e3, 3)
-            metrics.answered(call.record, seconds)
+            self._metrics.observe_request(call.record, seconds)
             log.info("request", extra={"record": call.record})
 
     async def _coded(self, call: Call, work: Callable[[Call], Awaitable[Result]]) -> Result:

@@ -11,10 +11,11 @@ from onnxruntime import InferenceSession
 from support import reference
 from support.networks import LECTURE, make_network
 from support.pictures import png
+from support.scoring import plan_image
 
 from fullconv.protos import scoring_pb2
 from service.images.encoded import open_bytes
-from service.scoring import Scorer
+from service.scoring.scorer import Scorer
 
 WORKED = json.loads((Path(__file__).parents[1] / "data" / "worked_convolution.json").read_text())
 
@@ -94,9 +95,9 @@ def test_36_crops_in_one_pass(tmp_path: Path, convert) -> None:  # noqa: ANN001 
     models = convert(network)
     image = np.random.default_rng(3).integers(0, 256, (384, 384, 3), dtype=np.uint8)
     request = scoring_pb2.ScoreRequest(model="lecture", options=scoring_pb2.ScoreOptions(grid=True))
-    run = Scorer(models).plan(open_bytes(png(image), name="image"), request)
+    run = plan_image(Scorer(models), open_bytes(png(image), name="image"), request)
     assert run.plan.tile_count == 1
-    (rows,) = run.bands()
+    (rows,) = run.rows()
     grid = rows.scores
     assert grid.shape == (6, 6, 5)
     for row, col in np.ndindex(6, 6):

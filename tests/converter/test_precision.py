@@ -16,6 +16,7 @@ from support.conversion import SILENT
 from support.networks import PADDED, make_network
 from support.paths import ROOT
 from support.pictures import noise, png
+from support.scoring import plan_image
 from typer.testing import CliRunner
 
 from converter import convert as conversion
@@ -26,8 +27,8 @@ from converter.verify.difference import difference
 from converter.verify.networks import Scored
 from fullconv.protos import model_pb2, scoring_pb2
 from service.images.encoded import open_bytes
-from service.limits import Limits
-from service.scoring import Scorer
+from service.limits import Tuning
+from service.scoring.scorer import Scorer
 
 DIGITS = ROOT / "models" / "digits"
 DATA = ROOT / "tests" / "data"
@@ -241,11 +242,11 @@ def test_the_service_scores_them(tmp_path: Path) -> None:
     """Tile by tile the grid of one pass, and the answer does not call it exact."""
     spec = convert_digits(tmp_path, "int8")
     page = (DIGITS / "page.png").read_bytes()
-    scorer = Scorer(tmp_path / "int8", Limits(tile_bytes=1 << 22))
+    scorer = Scorer(tmp_path / "int8", tuning=Tuning(tile_bytes=1 << 22))
     request = scoring_pb2.ScoreRequest(model="net", options=scoring_pb2.ScoreOptions(grid=True))
-    run = scorer.plan(open_bytes(page, name="page"), request)
+    run = plan_image(scorer, open_bytes(page, name="page"), request)
     assert run.plan.tile_count > 4
-    grid = np.concatenate([rows.scores for rows in run.bands()])
+    grid = np.concatenate([rows.scores for rows in run.rows()])
     pixels = pyvips.Image.new_from_buffer(page, "").numpy().reshape(768, 1024, -1)[..., :1]
     (whole,) = scores(tmp_path, "int8", spec, pixels)
     assert_allclose(grid, whole[:88, :120], rtol=0, atol=1e-4)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from support.paths import ROOT
+from support.scoring import plan_message
 from support.servers import Server, running
 
 from fullconv.images import message_of
 from fullconv.options import options_message
 from fullconv.protos import scoring_pb2
-from service.scoring import Scorer, whole
+from service.scoring.scorer import Scorer
 
 pytestmark = pytest.mark.clients
 
@@ -52,7 +53,7 @@ def expected(image: np.ndarray | Path, **options: int) -> tuple[np.ndarray, np.n
     request = scoring_pb2.ScoreRequest(
         model="digits", options=options_message({"grid": True, **options}), image=message_of(image)
     )
-    answer = whole(Scorer(MODELS).prepare(request))
+    answer = plan_message(Scorer(MODELS), request).complete()
     scores = np.frombuffer(answer.scores, "<f4").reshape(answer.grid.rows, answer.grid.cols, -1)
     return np.moveaxis(scores, -1, 0), np.array(answer.average.values)
 

@@ -8,6 +8,11 @@ import pytest
 import yaml
 from support.paths import ROOT
 
+from service.dispatch.admission import Admission
+from service.engine.registry import Registry
+from service.engine.scheduler import Scheduler
+from service.limits import Limits
+from service.metrics import Metrics
 from service.settings import read_settings
 
 DEPLOY = ROOT / "deploy"
@@ -53,17 +58,11 @@ def test_the_image_starts_with_settings_that_there_are() -> None:
 
 def exported() -> set[str]:
     """The names of all metrics but the process's, as Prometheus sees them."""
-    from service import metrics  # noqa: PLC0415 (its registry fills as it is imported)
-    from service.admission import Admission  # noqa: PLC0415
-    from service.engine.registry import Registry  # noqa: PLC0415
-    from service.engine.scheduler import Scheduler  # noqa: PLC0415
-    from service.limits import Limits  # noqa: PLC0415
-
-    scheduler = Scheduler(slots=1)
+    metrics, scheduler = Metrics(), Scheduler(slots=1)
     metrics.watch(Admission(Limits()), scheduler, Registry(ROOT / "models"), lambda: 0)
     scheduler.close()
     ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""], "info": ["_info"]}
-    ours = [family for family in metrics.REGISTRY.collect() if family.name.startswith("fullconv_")]
+    ours = [family for family in metrics.registry.collect() if family.name.startswith("fullconv_")]
     return {family.name + end for family in ours for end in ends[family.type]}
 
 

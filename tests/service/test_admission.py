@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.admission import Admission
+from service.dispatch.admission import Admission
 from service.errors import BusyError
 from service.limits import Limits
 

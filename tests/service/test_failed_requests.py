@@ -11,15 +11,21 @@ import onnxruntime as ort
 import pytest
 from support.paths import ROOT
 from support.pictures import noise
+from support.scoring import plan_message
 
 from fullconv.images import message_of
 from fullconv.protos import scoring_pb2
+from service.dispatch.workers import Workers
 from service.engine.scheduler import Batching, Flow, Scheduler
 from service.engine.session import Session
 from service.errors import ImageError
-from service.limits import Limits
-from service.rpc.workers import Workers
-from service.scoring import Scorer, whole
+from service.limits import Tuning
+from service.scoring.scorer import Scorer
+
+
+async def ask(scorer: Scorer, request: scoring_pb2.ScoreRequest, flow: Flow) -> scoring_pb2.ScoreResponse:
+    """Score an image in a worker thread."""
+    return await Workers(1, "score").run(lambda: plan_message(scorer, request, flow).complete(), flow)
 
 
 def test_tiles_after_scores_that_are_no_numbers_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,14 +44,14 @@ def test_tiles_after_scores_that_are_no_numbers_do_not_run(monkeypatch: pytest.M
             stopped.set()
         raise RuntimeError("terminated")
 
-    scorer = Scorer(ROOT / "models", Limits(tile_bytes=1 << 20))
+    scorer = Scorer(ROOT / "models", tuning=Tuning(tile_bytes=1 << 20))
     request = scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(300, 300, 1)))
-    assert scorer.prepare(request).plan.tile_count > 9
+    assert plan_message(scorer, request).plan.tiles > 9
     monkeypatch.setattr(Session, "score", score)
     scheduler = Scheduler(slots=1, batching=Batching(max_tiles=1))
     try:
         with pytest.raises(ImageError, match="gives scores that are NaN or infinite"):
-            asyncio.run(Workers(1, "score").run(lambda job: whole(scorer.prepare(request, job)), Flow(scheduler)))
+            asyncio.run(ask(scorer, request, Flow(scheduler)))
         assert stopped.wait(20)
         assert scheduler.waiting == 0
     finally:

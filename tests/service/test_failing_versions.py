@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 from support.pictures import noise
+from support.scoring import plan_message
 
 from fullconv.images import message_of
 from fullconv.protos import scoring_pb2
 from service.engine.registry import Registry
 from service.errors import ModelError
-from service.run import Run
-from service.scoring import Scorer, whole
+from service.images.picture import Picture
+from service.scoring.scorer import Scorer
 
 DIGITS = ROOT / "models" / "digits" / "1"
 
@@ -59,10 +60,10 @@ def test_pixels_of_answered_requests_are_let_go(models: Path) -> None:
     """A run that a scorer has answered is gone, image and all, however often the version above fails."""
     scorer = Scorer(Registry(models, warm=True))
 
-    def ask() -> weakref.ref[Run]:
-        run = scorer.prepare(scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(80, 80, 1))))
-        assert whole(run).version == "1"
-        return weakref.ref(run)
+    def ask() -> weakref.ref[Picture]:
+        run = plan_message(scorer, scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(80, 80, 1))))
+        assert run.complete().version == "1"
+        return weakref.ref(run.planned.picture)
 
     kept = [ask() for _ in range(3)]
     gc.collect()

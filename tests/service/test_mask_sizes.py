@@ -5,11 +5,12 @@ import pytest
 from numpy.testing import assert_array_equal
 from support.paths import ROOT
 from support.pictures import noise, png
+from support.scoring import plan_image
 
 from fullconv.protos import scoring_pb2
 from service.errors import ImageError
 from service.images.encoded import open_bytes
-from service.scoring import Scorer
+from service.scoring.scorer import Scorer
 
 IMAGE = png(noise(240, 320, 1))
 
@@ -22,8 +23,8 @@ def scorer() -> Scorer:
 def grid(scorer: Scorer, mask: np.ndarray) -> np.ndarray:
     """Which windows of the image are scored."""
     options = scoring_pb2.ScoreOptions(grid=True, stride=16, mask_image=scoring_pb2.Image(encoded=png(mask)))
-    run = scorer.plan(open_bytes(IMAGE, name="i"), scoring_pb2.ScoreRequest(model="digits", options=options))
-    return np.isfinite(np.concatenate([rows.scores for rows in run.bands()])[..., 0])
+    run = plan_image(scorer, open_bytes(IMAGE, name="i"), scoring_pb2.ScoreRequest(model="digits", options=options))
+    return np.isfinite(np.concatenate([rows.scores for rows in run.rows()])[..., 0])
 
 
 @pytest.mark.parametrize("factor", [2, 8, 20])

@@ -10,7 +10,7 @@ import pytest
 from support.paths import ROOT
 
 from service import machine
-from service.rpc.server import REST_BYTES, Rest
+from service.server.memory import BUSY_BYTES, MemoryTrimmer
 
 FAULTS = """
 import resource, sys
@@ -110,17 +110,15 @@ def test_a_session_that_rests_gives_back_its_activations() -> None:
     assert max(rested, rested_again) < ran / 4
 
 
-@pytest.mark.parametrize(("came", "rests"), [([0, 1], 2), ([REST_BYTES, 0], 1), ([REST_BYTES] * 2, 0)])
-def test_a_server_rests_when_hardly_anything_comes(
-    came: list[int], rests: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A busy one keeps what it would only ask for again."""
+@pytest.mark.parametrize(("received", "trims"), [([0, 1], 2), ([BUSY_BYTES, 0], 1), ([BUSY_BYTES] * 2, 0)])
+def test_an_idle_server_returns_memory(received: list[int], trims: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server trims its memory in rounds with few received bytes, and keeps it in busy rounds."""
     done: list[str] = []
     monkeypatch.setattr(machine, "trim_heap", lambda: done.append("allocator"))
     registry: Any = SimpleNamespace(shrink_arena=lambda: done.append("sessions"))
     calls: Any = SimpleNamespace(received_bytes=0)
-    rest = Rest(registry, calls)
-    for count in came:
+    trimmer = MemoryTrimmer(registry, calls)
+    for count in received:
         calls.received_bytes += count
-        asyncio.run(rest.look())
-    assert done == ["sessions", "allocator"] * rests
+        asyncio.run(trimmer.trim_if_idle())
+    assert done == ["sessions", "allocator"] * trims

@@ -15,15 +15,15 @@ from support.conversion import convert_into
 from support.networks import PADDED, UNPADDED, make_network
 from support.paths import ROOT
 from support.pictures import noise, png
+from support.scoring import Scoring, plan_image
 
 from fullconv.protos import scoring_pb2
 from service.errors import ImageError
 from service.images.arrays import ArrayInMemory, open_array
 from service.images.encoded import open_bytes
 from service.images.picture import Picture
-from service.limits import Limits
-from service.run import Run
-from service.scoring import Scorer, whole
+from service.limits import Tuning
+from service.scoring.scorer import Scorer
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +35,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "models"
 
 
-def planned(models: Path, name: str, *, budget: int = 2 << 30, image: Picture | None = None, **options: object) -> Run:
+def planned(
+    models: Path, name: str, *, budget: int = 2 << 30, image: Picture | None = None, **options: object
+) -> Scoring:
     image = image or open_bytes(png(noise(211, 307, 3)), name="i")
     options = {"mode": "MODE_DENSE"} | options
     request = scoring_pb2.ScoreRequest(model=name, options=scoring_pb2.ScoreOptions(**options))
-    return Scorer(models, Limits(tile_bytes=budget)).plan(image, request)
+    return plan_image(Scorer(models, tuning=Tuning(tile_bytes=budget)), image, request)
 
 
 def counted(file: Path, tile: np.ndarray) -> float:
@@ -71,11 +73,11 @@ def test_multiply_adds_are_those_that_run(
     tiles, multiply_adds = what_runs(run, monkeypatch)
     assert tiles == run.plan.tile_count
     assert run.plan.multiply_adds == pytest.approx(multiply_adds, rel=1e-12)
-    plan = run.planned().plan
+    plan = run.counted().plan
     assert (plan.multiply_adds, plan.views[0].tiles) == (run.plan.multiply_adds, tiles)
 
 
-def what_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[int, float]:
+def what_runs(run: Scoring, monkeypatch: pytest.MonkeyPatch) -> tuple[int, float]:
     """Score an image; returns the tiles that the network is given, and their multiply-adds as its graph has them."""
     file = run.model.folder / run.response.plan.file
     shapes: dict[tuple[int, ...], int] = {}
@@ -87,7 +89,7 @@ def what_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[int, float]:
         return compute(tiles)
 
     monkeypatch.setattr(run.session, "score", score)
-    list(run.bands())
+    list(run.rows())
     ran = sum(count * counted(file, np.zeros(shape, np.uint8)) for shape, count in shapes.items())
     return sum(shapes.values()), ran
 
@@ -135,7 +137,7 @@ def test_a_masks_plan_is_what_runs(
     models: Path, monkeypatch: pytest.MonkeyPatch, name: str, stride: int, budget: int, mask: str
 ) -> None:
     """A plan alone counts the tiles that have a window inside the mask, and these windows, as the run has them."""
-    plan = whole(planned(models, name, stride=stride, budget=budget, plan_only=True, grid=True, **MASKED[mask]()))
+    plan = planned(models, name, stride=stride, budget=budget, plan_only=True, grid=True, **MASKED[mask]()).complete()
     run = planned(models, name, stride=stride, budget=budget, grid=True, **MASKED[mask]())
     tiles, multiply_adds = what_runs(run, monkeypatch)
     assert plan.plan.views[0].tiles == tiles
@@ -149,11 +151,11 @@ def test_a_masks_plan_is_what_runs(
 def test_masks_of_everything_leave_plans_as_they_are(models: Path, mode: str) -> None:
     """A mask that leaves out nothing has the plan without one, at every scale."""
     options = {"mode": mode, "scales": [scoring_pb2.Scale(factor=1), scoring_pb2.Scale(factor=0.5)], "stride": 8}
-    plain = planned(models, "padded", budget=400_000, plan_only=True, **options).planned()
+    plain = planned(models, "padded", budget=400_000, plan_only=True, **options).counted()
     masked = planned(
         models, "padded", budget=400_000, plan_only=True, **options, **drawn(np.ones((211, 307), np.uint8))
     )
-    response = masked.planned()
+    response = masked.counted()
     assert response.scored_cells == plain.scored_cells == plain.grid.rows * plain.grid.cols
     for one, other in zip(plain.plan.views, response.plan.views, strict=True):
         assert one.tiles == other.tiles
@@ -167,7 +169,7 @@ def test_plans_of_crops_count_the_windows_of_tiles_inside(models: Path) -> None:
     mask[:80, :90] = 1
     run = planned(models, "padded", image=image, mode="MODE_CROPS", stride=8, plan_only=True, **drawn(mask))
     each, whole = run.model.spec.cost[0].multiply_adds_per_crop, run.plan.multiply_adds
-    response = run.planned()
+    response = run.counted()
     assert response.scored_cells == 7 * 8
     assert response.scored_cells * each <= response.plan.multiply_adds < 0.3 * whole
 
@@ -176,7 +178,7 @@ def test_plans_of_nothing_are_refused(models: Path) -> None:
     """A mask without a window inside is the same error as it is when the image is scored."""
     run = planned(models, "padded", plan_only=True, **drawn(np.zeros((211, 307), np.uint8)))
     with pytest.raises(ImageError, match="mask: expected a window to be scored, got none inside"):
-        run.planned()
+        run.counted()
 
 
 def test_plans_do_not_depend_on_pixels(models: Path) -> None:
@@ -191,8 +193,8 @@ from pathlib import Path
 import numpy as np
 from fullconv.protos import scoring_pb2
 from service.images.arrays import open_array
-from service.limits import Limits
-from service.scoring import Scorer
+from service.limits import Limits, Tuning
+from service.scoring.scorer import Scorer
 
 class Zeros:
     block_rows = 1
@@ -206,15 +208,15 @@ def status(field):
 name, grid_as = sys.argv[2:4]
 height, width, grid, tile, scale = (int(argument) for argument in sys.argv[4:])
 channels = 1 if name == "digits" else 3
-scorer = Scorer(Path(sys.argv[1]), Limits(tile_bytes=tile))
+scorer = Scorer(Path(sys.argv[1]), tuning=Tuning(tile_bytes=tile))
 def run(height, width):
     options = scoring_pb2.ScoreOptions(grid=bool(grid), grid_as=grid_as, mode="MODE_DENSE")
     if scale and height > 70:
         options.scales.append(scoring_pb2.Scale(factor=1 / scale))
     request = scoring_pb2.ScoreRequest(model=name, options=options)
     picture = open_array("zeros", (height, width, channels), "uint8", lambda: Zeros(width))
-    run = scorer.plan(picture, request)
-    for rows in run.bands(): pass
+    run = plan_image(scorer, picture, request)
+    for rows in run.rows(): pass
     return run.plan.bytes
 run(70, 70)
 idle = status("VmRSS")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import pyvips
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 from support.paths import ROOT
@@ -25,9 +25,12 @@ from support.servers import Server, occupied, running
 from fullconv import Client, ImageError, RequestError, UnavailableError
 from fullconv.answer import Answer
 from fullconv.protos import scoring_pb2
+from service.engine.registry import Registry
 from service.local import LocalScorer
-from service.rpc import server as server_module
-from service.rpc.probe import is_serving
+from service.server import health as health_module
+from service.server.health import Health
+from service.server.probe import is_serving
+from service.server.shutdown import GRACE_SECONDS
 
 
 def fifty_images() -> Iterator[tuple[str, bytes]]:
@@ -302,9 +305,9 @@ def test_a_server_whose_loop_hangs_does_not_serve(monkeypatch: pytest.MonkeyPatc
     """What a probe is told comes from the loop that answers calls."""
 
     async def hang() -> tuple[bool, bool]:
-        asks = server_module.health_of(health.aio.HealthServicer())
+        asks = Health(Registry(ROOT / "models")).is_serving
         with ThreadPoolExecutor(1) as pool, monkeypatch.context() as hurried:
-            hurried.setattr(server_module, "HEALTH_SECONDS", 0.05)
+            hurried.setattr(health_module, "LOOP_SECONDS", 0.05)
             asked = pool.submit(asks).result(10)  # and not the loop, meanwhile
         return asked, await asyncio.to_thread(asks)
 
@@ -356,7 +359,7 @@ def test_a_second_signal_ends_the_server_at_once(models: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         while not server.events("draining"):
             time.sleep(0.01)
-        time.sleep(1.5 * server_module.GRACE_SECONDS)
+        time.sleep(1.5 * GRACE_SECONDS)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 1
         with pytest.raises(UnavailableError):

@@ -8,16 +8,17 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
+from service.dispatch.small_requests import SmallRequestWorker
+from service.dispatch.workers import Workers
 from service.engine.scheduler import Batching, Flow, Scheduler
 from service.errors import CancelledRunError, ImageError, ModelError
-from service.rpc.together import Together
-from service.rpc.workers import Workers
 
 SECOND = 1.0
 """What a tile costs, as multiply-adds, at one a second."""
@@ -284,14 +285,14 @@ def test_one_failure_drops_what_else_waits_of_its_job() -> None:
     assert session.ran == [[0], [7]]
 
 
-@pytest.mark.parametrize("way", ["workers", "together"])
+@pytest.mark.parametrize("way", ["workers", "small requests"])
 def test_work_that_fails_drops_its_tiles(way: str) -> None:
     """Whatever ends a request's work, its tiles that wait never run; those of others do."""
     session = Spoken()
     with scheduled() as scheduler:
         flow = Flow(scheduler)
 
-        def fail(flow: Flow) -> Any:  # noqa: ANN401 (never)
+        def fail() -> Any:  # noqa: ANN401 (never)
             dropped.append(flow.submit(session, tiles(1), SECOND))
             raise ImageError("the second tile is no picture")
 
@@ -299,7 +300,7 @@ def test_work_that_fails_drops_its_tiles(way: str) -> None:
             if way == "workers":
                 await Workers(1, "score").run(fail, flow)
             else:
-                await Together("small").run(lambda: fail(flow), flow)
+                await SmallRequestWorker("small").run(SimpleNamespace(begin=fail), flow)  # type: ignore[arg-type]
 
         dropped: list[Future] = []
         with held(scheduler, session):

@@ -19,8 +19,8 @@ from support.pictures import noise
 from support.servers import COMMAND, Server, running
 
 from fullconv import Client, RequestError, Security, UnavailableError
-from service.rpc.access import TokenFileError, Tokens
-from service.rpc.probe import is_serving
+from service.server.access import TokenFileError, Tokens
+from service.server.probe import is_serving
 
 MODELS = ROOT / "models"
 IMAGE = noise(80, 80, 1)

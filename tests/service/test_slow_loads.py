@@ -13,20 +13,24 @@ from support.pictures import noise
 
 from fullconv.protos import scoring_pb2
 from service.admission import Admission
+from service.dispatch.call import Call
+from service.dispatch.dispatcher import QUICK_THREADS, Dispatcher
 from service.engine.registry import Registry
 from service.engine.repository import StoredModel
 from service.engine.scheduler import Scheduler
 from service.engine.session import Session
 from service.engine.version import ServedVersion
+from service.images.allowed_directory import AllowedDirectory
 from service.limits import Limits
-from service.rpc.access import Access
-from service.rpc.calls import Call, Calls
-from service.rpc.servicer import QUICK, ScoringServicer
+from service.metrics import Metrics
+from service.rpc.calls import Calls
+from service.rpc.servicer import ScoringServicer
 from service.rpc.spool import Spool
-from service.scoring import Scorer
+from service.scoring.scorer import Scorer
+from service.server.access import Access
 
 PIXELS = noise(80, 80, 1)
-SLOW = [f"slow{number}" for number in range(QUICK + 1)]
+SLOW = [f"slow{number}" for number in range(QUICK_THREADS + 1)]
 
 
 class Slow(Registry):
@@ -58,10 +62,11 @@ def models(tmp_path: Path) -> Path:
 @asynccontextmanager
 async def served(registry: Slow, folder: Path) -> AsyncIterator[ScoringServicer]:
     """A servicer, whose slow loads end with the block."""
-    limits, scheduler = Limits(large=2), Scheduler(slots=2)
-    calls = Calls(Access(None), idle=60)
+    limits, scheduler, metrics = Limits(large=2), Scheduler(slots=2), Metrics()
+    dispatcher = Dispatcher(Scorer(registry, limits), scheduler, Admission(limits), metrics)
+    calls = Calls(Access(None), metrics, idle=60)
     try:
-        yield ScoringServicer(Scorer(registry, limits), scheduler, Admission(limits), Spool(folder, 1 << 20), calls)
+        yield ScoringServicer(dispatcher, calls, Spool(folder, 1 << 20), AllowedDirectory())
     finally:
         registry.go_on.set()
         scheduler.close()

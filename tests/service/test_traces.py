@@ -18,7 +18,7 @@ from support.servers import SCORE, running
 from fullconv import Client
 from fullconv.images import message_of
 from fullconv.protos import scoring_pb2
-from service.rpc.server import GRACE_SECONDS
+from service.server.shutdown import GRACE_SECONDS
 
 pytestmark = pytest.mark.extras
 

@@ -13,14 +13,14 @@ from PIL import Image
 from support.conversion import convert_into
 from support.networks import PADDED, UNPADDED, Network, make_network
 from support.pictures import noise, png
+from support.scoring import Scoring, plan_image
 
 from fullconv.protos import scoring_pb2
 from service.engine.session import Session
 from service.errors import CapabilityError, ImageError, LimitError, OptionError
 from service.images.encoded import open_bytes
-from service.limits import Limits
-from service.run import GridRows, Run
-from service.scoring import Scorer
+from service.limits import Limits, Tuning
+from service.scoring.scorer import Scorer
 
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 IMAGE = noise(121, 147, 3)
@@ -35,11 +35,11 @@ class Models:
     folder: Path
     networks: dict[str, Network]
 
-    def run(self, name: str, image: np.ndarray = IMAGE, *, budget: int = 2 << 30, **options: object) -> Run:
+    def run(self, name: str, image: np.ndarray = IMAGE, *, budget: int = 2 << 30, **options: object) -> Scoring:
         """Plan an image; `budget` is that of a tile's activations."""
         request = scoring_pb2.ScoreRequest(model=name, options=scoring_pb2.ScoreOptions(**{"grid": True} | options))
-        scorer = Scorer(self.folder, Limits(tile_bytes=budget))
-        return scorer.plan(open_bytes(png(image), name="i"), request)
+        scorer = Scorer(self.folder, tuning=Tuning(tile_bytes=budget))
+        return plan_image(scorer, open_bytes(png(image), name="i"), request)
 
     def grid(self, name: str, image: np.ndarray = IMAGE, **options: object) -> np.ndarray:
         """The grid (rows, cols, classes)."""
@@ -69,9 +69,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(folder / "models", networks)
 
 
-def stitched(run: Run) -> np.ndarray:
+def stitched(run: Scoring) -> np.ndarray:
     """All rows; they follow one another."""
-    bands: list[GridRows] = list(run.bands())
+    bands = list(run.rows())
     assert [band.first for band in bands] == [0, *np.cumsum([len(band.scores) for band in bands])[:-1]]
     return np.concatenate([band.scores for band in bands])
 
@@ -316,14 +316,14 @@ def test_masks_regions_and_flips_at_a_scale(models: Models) -> None:
 def test_grids_in_fewer_bytes(models: Models) -> None:
     """float16, the highest few and the winner alone are those of the full grid; chosen classes keep their order."""
     full = models.grid("unpadded")
-    (half,) = models.run("unpadded", grid_as="GRID_AS_FLOAT16").bands()
+    (half,) = models.run("unpadded", grid_as="GRID_AS_FLOAT16").rows()
     assert half.scores.dtype == np.float16
     assert_allclose(half.scores, full, rtol=1e-3)
-    (highest,) = models.run("unpadded", grid_as="GRID_AS_TOP", grid_top=3).bands()
+    (highest,) = models.run("unpadded", grid_as="GRID_AS_TOP", grid_top=3).rows()
     order = np.argsort(-full, axis=-1, kind="stable")[..., :3]
     assert_allclose(highest.scores, np.take_along_axis(full, order, -1), **ROUNDING)
     assert_array_equal(order, highest.positions)
-    (winner,) = models.run("unpadded", grid_as="GRID_AS_ARGMAX", classes=["3", "1"]).bands()
+    (winner,) = models.run("unpadded", grid_as="GRID_AS_ARGMAX", classes=["3", "1"]).rows()
     assert_array_equal(full[..., [3, 1]].argmax(-1)[..., None], winner.positions)
 
 
@@ -418,7 +418,9 @@ def test_memory_has_a_limit(models: Models) -> None:
     """A plan that takes more than allowed is refused before anything is read."""
     request = scoring_pb2.ScoreRequest(model="padded", options=scoring_pb2.ScoreOptions(grid=True))
     with pytest.raises(LimitError, match="memory: expected a plan of at most 1 MiB, got one of"):
-        Scorer(models.folder, Limits(plan_bytes=1 << 20)).plan(open_bytes(png(noise(900, 900, 3)), name="i"), request)
+        plan_image(
+            Scorer(models.folder, Limits(plan_bytes=1 << 20)), open_bytes(png(noise(900, 900, 3)), name="i"), request
+        )
 
 
 def test_tiny_windows_of_a_scaled_image_are_masked(models: Models) -> None:

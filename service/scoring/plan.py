@@ -11,17 +11,16 @@ from functools import cache
 
 import numpy as np
 
-from fullconv.protos import scoring_pb2
 from service.dense.axis import AxisLattice
 from service.dense.tiles import TilePlan, plan_tiles
 from service.engine.engine import PREFETCH_BATCHES
 from service.engine.repository import StoredModel
 from service.errors import ImageError, LimitError
-from service.grid import cell_bytes, part_rows
 from service.images.rows import ScaledRows
-from service.limits import Limits
-from service.modes import Mode, choose
-from service.options import Options, scale_text, scaled_size
+from service.limits import Tuning
+from service.scoring.grid import cell_bytes, part_rows
+from service.scoring.modes import Mode, choose
+from service.scoring.options import Border, Region, ResolvedOptions, Scale
 
 STRIPS = 2
 """In memory at once: the one that is scored, and the one that is read meanwhile."""
@@ -53,9 +52,9 @@ class View:
         return self.held_bytes + self.activation_bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """How an image is going to be scored, and why so."""
+    """How an image is scored, and the reason for the mode. Two plans are equal only if they are the same object."""
 
     mode: Mode
     reason: str
@@ -82,23 +81,32 @@ class Plan:
         return max(view.held_bytes for view in self.views)
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What a plan may use."""
+
+    pixels: int
+    """Pixels of the image at any scale."""
+    memory_bytes: int
+    """Bytes of memory beside the model."""
+    tuning: Tuning
+
+
 def make_plan(
     model: StoredModel,
-    options: Options,
+    options: ResolvedOptions,
     size: tuple[int, int],
-    limits: Limits,
+    bounds: Bounds,
     *,
-    pixels: int,
     rate: Callable[[int], float] = lambda _: math.inf,
 ) -> Plan:
-    """Plan an image of (height, width) pixels, of at most so many at any scale.
+    """Plan an image of (height, width) pixels.
 
-    `rate` says how many multiply-adds one of the model's files runs in a second, if tiles are to be short.
-
-    Raises CapabilityError or ImageError if it cannot be scored so.
+    `rate` returns the multiply-adds per second of one of the model's files, by its position, for tiles of a limited
+    duration. Raises CapabilityError, ImageError or LimitError if the image cannot be scored so.
     """
     modes, reason = choose(model, options)
-    planner = _Planner(model, options, size, limits, pixels, rate)
+    planner = _Planner(model, options, size, bounds, rate)
     plans = [Plan(mode, reason, tuple(planner.views(mode))) for mode in modes]
     best = min(plans, key=lambda plan: plan.multiply_adds)
     if best is not plans[0]:
@@ -112,24 +120,23 @@ class _Planner:
     """Plans the views of one image; pairs are vertical before horizontal."""
 
     model: StoredModel
-    options: Options
+    options: ResolvedOptions
     size: tuple[int, int]
-    limits: Limits
-    pixels: int
+    bounds: Bounds
     rate: Callable[[int], float]
 
     def views(self, mode: Mode) -> Iterator[View]:
         """One for each scale; the grid is the first one's."""
-        for number, scale in enumerate(self.options.scales):
-            scaled = scaled_size(scale, *self.size)
-            self._check_size(scaled, scale_text(scale))
+        for number, scale in enumerate(self.options.asked.scales):
+            scaled = scale.size(*self.size)
+            self._check_size(scaled, scale)
             yield self._view(mode, scaled, grid=self.options.asked.grid and number == 0)
 
-    def _check_size(self, scaled: tuple[int, int], scale: str) -> None:
+    def _check_size(self, scaled: tuple[int, int], scale: Scale) -> None:
         window = self.model.spec.window
-        if scaled[0] * scaled[1] > self.pixels:
+        if scaled[0] * scaled[1] > self.bounds.pixels:
             raise LimitError(
-                f"scales: expected at most {self.pixels / 1e6:.0f} megapixels, got {scaled[0]}×{scaled[1]} "
+                f"scales: expected at most {self.bounds.pixels / 1e6:.0f} megapixels, got {scaled[0]}×{scaled[1]} "
                 f"(height×width) at {scale}"
             )
         if scaled[0] < window.height or scaled[1] < window.width:
@@ -143,7 +150,7 @@ class _Planner:
         lattices = self._lattices(size)
         row_bytes = width * wanted.channels * np.dtype(wanted.dtype).itemsize
         grid_bytes = lattices[1].cells * cell_bytes(self.options) if grid else 0
-        pixels = mode.tile_pixels(lattices, self.limits, self.rate)
+        pixels = mode.tile_pixels(lattices, self.bounds.tuning, self.rate)
         try:
             tiles = self._tiles(mode, lattices, pixels, row_bytes, grid_bytes)
         except ValueError as error:
@@ -154,7 +161,7 @@ class _Planner:
             needed += (tiles.max_band_rows + min(tiles.max_band_rows, part_rows(grid_bytes))) * grid_bytes
         if size != self.size:
             needed += ScaledRows.source_rows(self.size[0], height) * self.size[1] * (row_bytes // width)
-        if self.options.asked.WhichOneof("mask"):
+        if self.options.asked.mask is not None:
             needed += tiles.max_strip_rows * (width + COUNT_BYTES * lattices[1].cells)
         running = int(mode.activations(tiles, batch)) + self._scores_bytes(mode, tiles, batch)
         view = View(height, width, tiles, batch, mode.multiply_adds(tiles), needed, running)
@@ -181,7 +188,7 @@ class _Planner:
             except ValueError:  # so low that they are too many
                 return False
 
-        strip_bytes = self.limits.strip_bytes
+        strip_bytes = self.bounds.tuning.strip_bytes
         highest = planned(max(1, strip_bytes // row_bytes))
         if highest.max_band_rows * grid_bytes <= strip_bytes:
             return highest
@@ -203,9 +210,9 @@ class _Planner:
         return waiting * cells * self.model.spec.output.classes * FLOAT_BYTES
 
     def _check_memory(self, needed: int) -> None:
-        if needed > self.limits.plan_bytes:
+        if needed > self.bounds.memory_bytes:
             raise LimitError(
-                f"memory: expected a plan of at most {self.limits.plan_bytes >> 20} MiB, got one of {needed >> 20}: "
+                f"memory: expected a plan of at most {self.bounds.memory_bytes >> 20} MiB, got one of {needed >> 20}: "
                 "ask for a region, fewer classes, a coarser stride, only the highest scores (grid_as) or no grid"
             )
 
@@ -218,16 +225,16 @@ class _Planner:
     def _lattice(self, axis: int, scaled: int, window: int, part: tuple[int, int]) -> AxisLattice:
         extent, (start, length) = self.size[axis], part
         first, stop = -(-start * scaled // extent), (start + length) * scaled // extent
+        is_anchored = self.options.asked.border is Border.ANCHOR
         try:
-            return AxisLattice(scaled, window, self.options.stride[axis], self.options.anchored, first, stop)
+            return AxisLattice(scaled, window, self.options.stride[axis], is_anchored, first, stop)
         except ValueError as error:
             raise ImageError(f"region: {('vertically', 'horizontally')[axis]}, {error}") from None
 
-    def _region(self) -> scoring_pb2.Region:
-        height, width = self.size
-        region = self.options.asked.region
-        if not self.options.asked.HasField("region"):
-            return scoring_pb2.Region(x=0, y=0, width=width, height=height)
+    def _region(self) -> Region:
+        (height, width), region = self.size, self.options.asked.region
+        if region is None:
+            return Region(0, 0, width, height)
         if region.x + region.width > width or region.y + region.height > height:
             raise ImageError(
                 f"region: expected pixels inside the image of {height}×{width} (height×width), got "

@@ -1,6 +1,6 @@
-"""What is asked over HTTP, and answered in threads of its own: Prometheus's /metrics, and /health, whether it serves.
+"""An HTTP server, in threads of its own, for Prometheus's /metrics and for /health.
 
-Probes that speak no gRPC, or no TLS, have the second: 200 SERVING, or 503 NOT_SERVING.
+/health is for probes that speak no gRPC or no TLS: 200 SERVING, or 503 NOT_SERVING.
 """
 
 import socket
@@ -10,26 +10,25 @@ from threading import Thread
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from prometheus_client import make_wsgi_app
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from service import metrics
 from service.log import log
 
 
 @asynccontextmanager
 async def exported(
-    address: str | None, is_serving: Callable[[], bool], *, optional: bool
+    address: str | None, registry: CollectorRegistry, is_serving: Callable[[], bool], *, optional: bool
 ) -> AsyncIterator[dict[str, str]]:
-    """Export the metrics and the health on HOST:PORT as long as the block, and say where; nothing for None.
+    """Export metrics and health on HOST:PORT for as long as the block; yields {"metrics": address}, {} for None.
 
-    Raises OSError if the address cannot be had, unless the metrics are optional.
+    Raises OSError if the address cannot be bound; if the metrics are optional, logs a warning instead.
     """
     if address is None:
         yield {}
         return
     try:
-        server = _listening(address, _application(is_serving))
+        server = _listening(address, _application(registry, is_serving))
     except OSError as error:
         if optional:
             log.warning("no metrics", extra={"record": {"error": f"cannot listen on {address}: {error.strerror}"}})
@@ -61,8 +60,8 @@ def _listening(address: str, application: WSGIApplication) -> WSGIServer:
     return make_server(str(place[0]), int(place[1]), application, Server, _Quiet)
 
 
-def _application(is_serving: Callable[[], bool]) -> WSGIApplication:
-    export = make_wsgi_app(metrics.REGISTRY)
+def _application(registry: CollectorRegistry, is_serving: Callable[[], bool]) -> WSGIApplication:
+    export = make_wsgi_app(registry)
 
     def application(environ: WSGIEnvironment, start: StartResponse) -> list[bytes]:
         match environ["PATH_INFO"]:

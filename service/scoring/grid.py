@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.dense.reducers import top_k
 from service.errors import ImageError
-from service.options import ARGMAX, FLOAT16, FLOAT32, TOP_CLASSES, Options
+from service.scoring.options import GridAs, ResolvedOptions
 
 PART_BYTES = 4 << 20
 """Size of one part. A part has at least one row."""
@@ -29,16 +29,16 @@ class GridRows:
     positions: NDArray[np.uint32] | None = None
 
 
-def picks_by_tile(options: Options) -> bool:
+def picks_by_tile(options: ResolvedOptions) -> bool:
     """Whether the highest scores of a cell are known as soon as its tile is scored."""
-    return options.grid_as in (TOP_CLASSES, ARGMAX) and not options.asked.flip
+    return options.asked.grid_as in (GridAs.TOP, GridAs.ARGMAX) and not options.asked.flip
 
 
-def cell_bytes(options: Options) -> int:
+def cell_bytes(options: ResolvedOptions) -> int:
     """Memory in bytes for each cell of a band while the band is scored."""
     if picks_by_tile(options):
         return options.depth * (FLOAT_BYTES + POSITION_BYTES)
-    return len(options.chosen) * FLOAT_BYTES
+    return len(options.classes) * FLOAT_BYTES
 
 
 def part_rows(row_bytes: int) -> int:
@@ -50,7 +50,7 @@ def part_rows(row_bytes: int) -> int:
 class BandGrid:
     """The grid of one band of (rows, cols) cells; `name` is the image's name in errors."""
 
-    options: Options
+    options: ResolvedOptions
     shape: tuple[int, int]
     name: str
     _scores: NDArray[np.float32] = field(init=False)
@@ -59,7 +59,7 @@ class BandGrid:
     def __post_init__(self) -> None:
         """Allocate memory, which is zero where scores are added up."""
         picks = picks_by_tile(self.options)
-        shape = (*self.shape, self.options.depth if picks else len(self.options.chosen))
+        shape = (*self.shape, self.options.depth if picks else len(self.options.classes))
         self._scores = np.zeros(shape, np.float32) if self.options.asked.flip else np.empty(shape, np.float32)
         if picks:
             self._positions = np.empty(shape, np.uint32)
@@ -95,9 +95,9 @@ class BandGrid:
 
     def _reduced(self, first: int, scores: NDArray[np.float32], positions: NDArray[np.uint32] | None) -> GridRows:
         """Rows as they are answered; raises ImageError if float16 cannot hold them."""
-        if positions is not None or self.options.grid_as == FLOAT32:
+        if positions is not None or self.options.asked.grid_as is GridAs.FLOAT32:
             return GridRows(first, scores, positions)
-        if self.options.grid_as != FLOAT16:
+        if self.options.asked.grid_as is not GridAs.FLOAT16:
             return GridRows(first, *top_k(scores, self.options.depth))
         if np.nanmax(np.abs(scores), initial=0) > np.finfo(np.float16).max:
             raise ImageError(f"{self.name}: grid_as: expected scores that float16 can hold, got larger ones")

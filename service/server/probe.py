@@ -1,4 +1,4 @@
-"""Asks a server on its metrics' port whether it serves: `python -m service.rpc.probe 127.0.0.1:8501`, exit status 0."""
+"""Exit status 0 if a server serves, asked on its metrics port: `python -m service.server.probe 127.0.0.1:8501`."""
 
 import sys
 from contextlib import closing

@@ -23,8 +23,8 @@ from service.dense.tiles import AxisTile, Network, TilePlan
 from service.engine.engine import Prefetcher
 from service.engine.repository import StoredModel
 from service.errors import CapabilityError
-from service.limits import Limits
-from service.options import Options
+from service.limits import Tuning
+from service.scoring.options import ModeChoice, ResolvedOptions
 
 Submit = Callable[[Sequence[Pixels], float], Future[Sequence[Scores]]]
 """Has tiles of one shape run that cost so many multiply-adds each: the (rows, cols, classes) of each."""
@@ -53,7 +53,7 @@ class Mode(Protocol):
     def network(self) -> Network:
         """The geometry of what runs."""
 
-    def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], limits: Limits, rate: Rate) -> int:
+    def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], tuning: Tuning, rate: Rate) -> int:
         """How large tiles should be."""
 
     def multiply_adds(self, view: TilePlan) -> float:
@@ -84,10 +84,10 @@ class Dense:
     cost: Cost
     name: str = "dense"
 
-    def tile_pixels(self, _: tuple[AxisLattice, AxisLattice], limits: Limits, rate: Rate) -> int:
+    def tile_pixels(self, _: tuple[AxisLattice, AxisLattice], tuning: Tuning, rate: Rate) -> int:
         """As many as are worthwhile, fit in memory and do not take too long, whatever the image."""
-        most = math.inf if limits.tile_seconds is None else limits.tile_seconds * rate(self.position)
-        return self.cost.tile_pixels(limits.tile_bytes, most)
+        most = math.inf if tuning.tile_seconds is None else tuning.tile_seconds * rate(self.position)
+        return self.cost.tile_pixels(tuning.tile_bytes, most)
 
     def multiply_adds(self, view: TilePlan) -> float:
         """Those of all tiles, what neighbours both compute included."""
@@ -121,7 +121,7 @@ class Crops:
     position: int = 0
     name: str = "crops"
 
-    def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], _: Limits, __: Rate) -> int:
+    def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], _: Tuning, __: Rate) -> int:
         """Those of a few windows along either axis."""
         return math.prod(max(lattice.pixels(CROPS), CROPPED) for lattice in lattices)
 
@@ -163,16 +163,16 @@ def _grid(shape: tuple[int, ...], windows: Iterable[Sequence[Scores]]) -> Scores
     return np.stack([scores for batch in windows for scores in batch]).reshape(*shape, -1)
 
 
-def choose(model: StoredModel, options: Options) -> tuple[list[Mode], str]:
+def choose(model: StoredModel, options: ResolvedOptions) -> tuple[list[Mode], str]:
     """The modes that are open, and why there are no others; raises CapabilityError if there is none."""
-    dense, crops = _dense(model, options.stride), _crops(model, options.stride)
-    if options.mode == "crops":
+    dense, crops, asked = _dense(model, options.stride), _crops(model, options.stride), options.asked.mode
+    if asked is ModeChoice.CROPS:
         return [crops], "as asked for"
     if not model.supports_dense:
-        if options.mode == "dense":
+        if asked is ModeChoice.DENSE:
             raise CapabilityError(f"mode: model {model.name!r} looks at whole windows and cannot slide; it has crops")
         return [crops], "the model looks at whole windows and cannot slide"
-    if dense is None and options.mode == "auto" and model.spec.parity[0].exact:
+    if dense is None and asked is ModeChoice.AUTO and model.spec.parity[0].exact:
         return [crops], f"there is no dense stride of {_text(options.stride)} pixels, and crops give the same scores"
     if dense is None:
         raise CapabilityError(
@@ -180,7 +180,7 @@ def choose(model: StoredModel, options: Options) -> tuple[list[Mode], str]:
             f"{model.name!r} ({', '.join(map(_text, model.strides))}), got {_text(options.stride)}; "
             "mode crops takes any"
         )
-    if options.mode == "dense":
+    if asked is ModeChoice.DENSE:
         return [dense], "as asked for"
     if model.spec.parity[dense.position].exact:
         return [dense, crops], "crops would give the same scores for no fewer multiply-adds"

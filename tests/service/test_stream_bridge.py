@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fullconv.protos import scoring_pb2
 from service.errors import ImageError
-from service.rpc.feed import StreamedRows
+from service.rpc.stream_bridge import StreamedRows
 
 WIDTH = 3
 
