@@ -8,7 +8,7 @@
     ├── OptionError        the value of an option is invalid
     ├── ImageError         the image cannot be used
     │   └── LimitError     the image, or its answer, exceeds a configured limit
-    ├── UnsupportedError   this server does not offer the call
+    ├── UnsupportedError   this server does not support the call or parameter
     ├── LateError          the request's deadline has passed
     ├── IdleError          the client has stopped sending or receiving
     ├── BusyError          too many requests are waiting
@@ -55,7 +55,7 @@ class LimitError(ImageError):
 
 
 class UnsupportedError(ServiceError):
-    """This server does not offer the call, in general or on this port."""
+    """This server does not support the call or parameter, in general or on this port."""
 
 
 class LateError(ServiceError):
