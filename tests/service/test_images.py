@@ -181,7 +181,7 @@ def test_nothing_is_said_beside_the_error(caplog: pytest.LogCaptureFixture) -> N
         length = tiff.pages.first.tags["ImageLength"].valueoffset
     file[length : length + 2] = (20_000).to_bytes(2, "little")
     picture = opened(bytes(file))
-    assert (picture.height, picture.whole) == (20_000, False)
+    assert (picture.height, picture.decoded_whole) == (20_000, False)
     assert not caplog.records
 
 
@@ -244,7 +244,7 @@ def test_tiffs_may_be_larger() -> None:
 
 def test_tiffs_of_one_strip_are_bound_as_other_files_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file whose strips are large is decoded whole; one of small strips is not."""
-    monkeypatch.setattr("service.images.tiff.PART_BYTES", 1 << 20)
+    monkeypatch.setattr("service.images.tiff.MAX_BLOCK_BYTES", 1 << 20)
     for rows, refused in ((10, False), (1200, True)):
         file = BytesIO()
         tifffile.imwrite(file, noise(1200, 1500, 1)[..., 0], rowsperstrip=rows, metadata=None)

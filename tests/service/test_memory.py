@@ -68,16 +68,16 @@ scores = session.score([tile])
 ran = held()
 session.shrink_arena()
 rested = held()
-score = session._scores
+score = session._score_batch
 
 def scored_and_rested(*arguments):
     scores = score(*arguments)
     session.shrink_arena()
     return scores
 
-session._scores = scored_and_rested
+session._score_batch = scored_and_rested
 assert np.array_equal(session.score([tile]), scores)
-session._scores = score
+session._score_batch = score
 session.shrink_arena()
 print(ran - first, rested - first, held() - first)
 """

@@ -27,7 +27,7 @@ SECOND = 1.0
 class Spoken:
     """A session at one multiply-add a second; each tile's score is its first pixel. Waits until it may go on."""
 
-    batch: int | None = None
+    fixed_batch: int | None = None
     bytes_per_pixel = 1.0
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Spoken:
 @contextmanager
 def scheduled(slots: int = 1, **batching: float) -> Iterator[Scheduler]:
     """A scheduler that ends well."""
-    scheduler = Scheduler(slots=slots, batching=Batching(**{"run_seconds": 100.0} | batching))
+    scheduler = Scheduler(slots=slots, batching=Batching(**{"max_run_seconds": 100.0} | batching))
     try:
         yield scheduler
     finally:
@@ -126,7 +126,12 @@ def test_tiles_alike_run_together() -> None:
 
 @pytest.mark.parametrize(
     ("batching", "most"),
-    [({"tile_bytes": 16 * 3}, 3), ({"run_seconds": 2.5}, 2), ({"tile_bytes": 1}, 1), ({"max_tiles": 5}, 5)],
+    [
+        ({"max_activation_bytes": 48}, 3),
+        ({"max_run_seconds": 2.5}, 2),
+        ({"max_activation_bytes": 1}, 1),
+        ({"max_tiles": 5}, 5),
+    ],
     ids=["memory", "time", "one at the least", "number"],
 )
 def test_batches_are_bounded(batching: dict[str, Any], most: int) -> None:
@@ -142,7 +147,7 @@ def test_batches_are_bounded(batching: dict[str, Any], most: int) -> None:
 def test_models_of_a_fixed_batch_get_just_that() -> None:
     """Where the file takes four tiles, batches are of four."""
     session = Spoken()
-    session.batch = 4
+    session.fixed_batch = 4
     with scheduled() as scheduler:
         with held(scheduler, session):
             future = Flow(scheduler).submit(session, tiles(*range(10)), SECOND)

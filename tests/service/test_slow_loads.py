@@ -15,10 +15,11 @@ from fullconv.protos import scoring_pb2
 from service.dispatch.admission import Admission
 from service.dispatch.call import Call
 from service.dispatch.dispatcher import QUICK_THREADS, Dispatcher
-from service.engine.registry import Registry, ServedVersion
+from service.engine.registry import Registry
 from service.engine.repository import StoredModel
 from service.engine.scheduler import Scheduler
 from service.engine.session import Session
+from service.engine.version import ServedVersion
 from service.images.allowed_directory import AllowedDirectory
 from service.limits import Limits
 from service.metrics import Metrics

@@ -60,7 +60,7 @@ def test_every_cell_is_kept_once_from_where_its_window_lies(
 ) -> None:
     """Bands follow one another, and their tiles keep every cell once, where it starts at its own pixel."""
     lattice, geometry, base = axis
-    bands = plan_axis(lattice, geometry, base, length=length)
+    bands = plan_axis(lattice, geometry, base, max_length=length)
     assert (0, lattice.cells) == (bands[0].first, bands[-1].stop)
     assert all(before.stop == after.first for before, after in pairwise(bands))
     assert all(before.pixels[0] <= after.pixels[0] for before, after in pairwise(bands))
@@ -79,10 +79,10 @@ def test_kept_cells_read_what_the_image_would_give_them(
 ) -> None:
     """A kept cell reads the same pixels, and the same padding, from its tile as from its whole phase of the image."""
     lattice, geometry, base = axis
-    for band in plan_axis(lattice, geometry, base, length=length):
+    for band in plan_axis(lattice, geometry, base, max_length=length):
         for tile in band.tiles:
             anchored = lattice.anchor is not None and band.first == lattice.cells - 1
-            stop = lattice.extent if anchored else lattice.cropped
+            stop = lattice.extent if anchored else lattice.cropped_extent
             for cell in range(lattice.cells)[tile.cells]:
                 start = lattice.position(cell)
                 expected = seen(start, geometry, start % base, stop)
@@ -96,12 +96,12 @@ def test_tiles_have_one_shape_inside_the_image(axis: tuple[AxisLattice, AxisGeom
     Within one phase they are of one length, but for the one that sees on to the edge and the one flush with it.
     """
     lattice, geometry, base = axis
-    bands = plan_axis(lattice, geometry, base, length=length)
+    bands = plan_axis(lattice, geometry, base, max_length=length)
     regular = [band for band in bands if lattice.anchor is None or band.first < lattice.cells - 1]
     halo = geometry.halo_before(base) + geometry.halo_after(base)
     longest = max(length, geometry.window + halo * base) + base
     tiles = [tile for band in regular for tile in band.tiles]
-    assert all(tile.start >= 0 and tile.start + tile.length <= lattice.cropped for tile in tiles)
+    assert all(tile.start >= 0 and tile.start + tile.length <= lattice.cropped_extent for tile in tiles)
     assert all(tile.length < longest for tile in tiles)
     if len(regular) > 1:
         assert len({tile.count for tile in tiles}) == 1
@@ -116,13 +116,13 @@ def test_mirrored_tiles_are_those_of_the_mirrored_image(
     """Seen from the other end, every cell is kept once, from its own window, with what the mirrored image gives it."""
     lattice, geometry, base = axis
     kept: list[int] = []
-    for tile in plan_mirrored(lattice, geometry, base, length=length):
+    for tile in plan_mirrored(lattice, geometry, base, max_length=length):
         cells, own = range(lattice.cells)[tile.cells], range(tile.count)[tile.kept]
         assert tile.mirrored
         assert tile.start >= 0
         assert tile.start + tile.length <= lattice.extent
         for cell, index in zip(cells, reversed(own), strict=True):
-            extent = lattice.extent if lattice.position(cell) == lattice.anchor else lattice.cropped
+            extent = lattice.extent if lattice.position(cell) == lattice.anchor else lattice.cropped_extent
             start = extent - lattice.position(cell) - geometry.window
             from_end = extent - tile.start - tile.length
             assert start == from_end + index * base
