@@ -9,7 +9,7 @@ PROTOS := $(addprefix $(STUBS)/,caffe.proto model.proto open_inference.proto sco
 MODELS := build/models
 CHECKED := converter service fullconv protos tests benchmarks models docs
 
-.PHONY: demo test check docs serve lock proto clean
+.PHONY: demo test check check-code check-stubs check-locks docs serve lock proto clean
 .DELETE_ON_ERROR:
 
 demo: .venv/base  ## convert the shipped checkpoint, score the shipped page, draw the heatmap
@@ -23,17 +23,24 @@ demo: .venv/base  ## convert the shipped checkpoint, score the shipped page, dra
 test: .venv/dev  ## everything that needs no PyTorch, containers, other servers' clients or extras
 	$(BIN)/pytest -m "not torch and not compose and not clients and not extras"
 
-check: .venv/dev .venv/docs  ## format, lint, types, stubs, proto contract, locks
+check: check-code check-stubs check-locks  ## format, lint, types, stubs, proto contract, locks
+
+check-code: .venv/dev .venv/docs
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/mypy
-	@rm -rf build/check && mkdir -p build/check/requirements
-	$(call generate,build/check)
+
+check-stubs: .venv/dev
+	@rm -rf build/check/stubs && mkdir -p build/check/stubs
+	$(call generate,build/check/stubs)
 	$(BIN)/python protos/contract.py --check
-	@for stub in $(STUBS)/*_pb2*.py*; do cmp $$stub build/check/$$stub || { echo "$$stub is stale: make proto"; exit 1; }; done
-	@cp pyproject.toml build/check/ && cp requirements/*.txt build/check/requirements/
-	$(call compile,build/check)
-	@for lock in $(LOCKS); do cmp requirements/$$lock.txt build/check/requirements/$$lock.txt || \
+	@for stub in $(STUBS)/*_pb2*.py*; do cmp $$stub build/check/stubs/$$stub || { echo "$$stub is stale: make proto"; exit 1; }; done
+
+check-locks: .venv/dev
+	@rm -rf build/check/locks && mkdir -p build/check/locks/requirements
+	@cp pyproject.toml build/check/locks/ && cp requirements/*.txt build/check/locks/requirements/
+	$(call compile,build/check/locks)
+	@for lock in $(LOCKS); do cmp requirements/$$lock.txt build/check/locks/requirements/$$lock.txt || \
 		{ echo "requirements/$$lock.txt is stale: make lock"; exit 1; }; done
 
 docs: .venv/docs  ## the documentation site, in build/site; a link that leads nowhere is an error
