@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -319,7 +320,7 @@ def test_options_choose_windows(tmp_path: Path) -> None:
     image.write_bytes(png(pixels))
     mask.write_bytes(png(np.pad(np.full((100, 120, 1), 7, np.uint8), ((20, 31), (10, 73), (0, 0)))))
 
-    def grid(*options: object) -> tuple[np.ndarray, dict[str, np.ndarray], dict]:
+    def grid(*options: object) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
         result = score(image, "--json", "--grid", tmp_path / "grid.npz", *options)
         assert result.returncode == 0, result.stderr
         return *scores_of(tmp_path / "grid.npz"), json.loads(result.stdout)

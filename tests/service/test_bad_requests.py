@@ -4,6 +4,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -23,15 +24,21 @@ def bad_requests() -> dict[str, tuple[scoring_pb2.ScoreRequest, grpc.StatusCode,
     jpeg = encode(noise(200, 200, 3), ".jpg")
     bomb = pyvips.Image.black(60_000, 60_000).write_to_buffer(".png", compression=9, bitdepth=1)
 
-    def encoded(data: bytes, **options: object) -> scoring_pb2.ScoreRequest:
+    def encoded(data: bytes, **options: Any) -> scoring_pb2.ScoreRequest:
         return scoring_pb2.ScoreRequest(
             model="digits",
             image=scoring_pb2.Image(name="i", encoded=data),
             options=scoring_pb2.ScoreOptions(**options),
         )
 
-    def raw(**fields: object) -> scoring_pb2.ScoreRequest:
-        whole = {"height": 80, "width": 80, "channels": 1, "dtype": "uint8", "data": bytes(6400)} | fields
+    def raw(**fields: Any) -> scoring_pb2.ScoreRequest:
+        whole: dict[str, Any] = {
+            "height": 80,
+            "width": 80,
+            "channels": 1,
+            "dtype": "uint8",
+            "data": bytes(6400),
+        } | fields
         image = scoring_pb2.Image(name="i", raw=scoring_pb2.RawImage(**whole))
         return scoring_pb2.ScoreRequest(model="digits", image=image)
 

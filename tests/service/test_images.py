@@ -285,7 +285,7 @@ def test_arrays_follow_the_same_rules() -> None:
     """Rows of an array become what a file of the same pixels becomes."""
     deep = noise(40, 30, 3).astype(np.uint16) * 257
     for pixels, wanted in ((noise(40, 30, 1), RGB), (noise(40, 30, 3), GREY), (deep, FLOAT)):
-        array = open_array("image", pixels.shape, pixels.dtype.name, lambda pixels=pixels: ArrayInMemory(pixels))
+        array = open_array("image", pixels.shape, pixels.dtype.name, partial(ArrayInMemory, pixels))
         array.check_bands(wanted)
         assert_array_equal(pixels_of(opened(encode(pixels, ".tif")), wanted), pixels_of(array, wanted))
     with pytest.raises(ImageError, match="dtype: expected uint8, uint16, int16, float32, got 'float64'"):
@@ -319,7 +319,7 @@ def test_regions_end_where_they_were_used(stop: int, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(pyvips.Region, "new", watched)
     data = png(noise(300, 300, 3))
     rows = open_bytes(data[: len(data) // 2], name="i").rows(model_pb2.Input(channels=3, dtype="uint8"))
-    kept = []
+    kept: list[object] = []
     try:
         kept.append(rows.read(0, stop))
     except ImageError as error:

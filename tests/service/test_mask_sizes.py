@@ -23,7 +23,8 @@ def grid(scorer: Scorer, mask: np.ndarray) -> np.ndarray:
     """Which windows of the image are scored."""
     options = scoring_pb2.ScoreOptions(grid=True, stride=16, mask_image=scoring_pb2.Image(encoded=png(mask)))
     run = scorer.plan(open_bytes(IMAGE, name="i"), scoring_pb2.ScoreRequest(model="digits", options=options))
-    return np.isfinite(np.concatenate([rows.scores for rows in run.bands()])[..., 0])
+    scored: np.ndarray = np.isfinite(np.concatenate([rows.scores for rows in run.bands()])[..., 0])
+    return scored
 
 
 @pytest.mark.parametrize("factor", [2, 8, 20])

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.conversion import convert_into
 from support.networks import UNPADDED, make_network
@@ -46,7 +47,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def ask(address: str, method: str, request: object, kind: type) -> object:
+def ask(address: str, method: str, request: Message, kind: type[Message]) -> Any:  # noqa: ANN401 (a `kind`)
     """One call of the Open Inference Protocol."""
     with grpc.insecure_channel(address) as channel:
         call = channel.unary_unary(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from support.pictures import noise, png
 from fullconv.protos import scoring_pb2
 from service.errors import CancelledRunError, ImageError, ModelError, NotFoundError, OptionError
 from service.images.encoded import open_bytes
+from service.images.pixels import Pixels
 from service.limits import Limits
 from service.run import Run
 from service.scoring import Scorer
@@ -20,7 +22,7 @@ from service.scoring import Scorer
 Convert = Callable[..., Path]
 
 
-def request(model: str, **options: object) -> scoring_pb2.ScoreRequest:
+def request(model: str, **options: Any) -> scoring_pb2.ScoreRequest:
     return scoring_pb2.ScoreRequest(model=model, options=scoring_pb2.ScoreOptions(**{"grid": True} | options))
 
 
@@ -175,7 +177,12 @@ def test_runs_stop_when_nobody_waits(
         open_bytes(png(noise(200, 200, 3)), name="i"), request("unpadded"), Leaving(lambda: next(answers, True))
     )
     tiles, compute = [], run.session.dense
-    monkeypatch.setattr(run.session, "dense", lambda pixels: tiles.append(pixels) or compute(pixels))
+
+    def dense(pixels: list[Pixels]) -> np.ndarray:
+        tiles.append(pixels)
+        return compute(pixels)
+
+    monkeypatch.setattr(run.session, "dense", dense)
     with pytest.raises((CancelledRunError, ImageError)):
         scored(run)
     assert len(tiles) <= asked < run.plan.tiles

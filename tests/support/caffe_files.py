@@ -35,7 +35,7 @@ def run(path: Path, images: Array) -> Array:
     """The classifier's scores of a batch of images (N, channels, height, width), as it came from the reader."""
     classifier = read_source(path, arch=None, window=None)
     session = ort.InferenceSession(ir.to_proto(classifier.original).SerializeToString())
-    (scores,) = session.run(None, {"input": images.astype(np.float32)})
+    scores: Array = session.run(None, {"input": images.astype(np.float32)})[0]
     return scores
 
 
@@ -43,7 +43,8 @@ def answer(folder: Path, layer: str, image: Array, *weights: Array) -> Array:
     """What one layer, named "it", makes of an image (channels, height, width), flattened."""
     flat = 'layer { name: "flat" type: "Flatten" bottom: "it" top: "flat" }'
     text = f'layer {{ name: "it" bottom: "data" top: "it" {layer} }}\n'
-    return run(write(folder, text + flat, {"it": weights}, image.shape), image[None])[0]
+    (scores,) = run(write(folder, text + flat, {"it": weights}, image.shape), image[None])
+    return np.asarray(scores)
 
 
 def pool(image: Array, kernel: int, stride: int, pad: int, *, average: bool, floor: bool = False) -> Array | None:

@@ -1,6 +1,7 @@
 """Conversion of networks for tests, without a progress display."""
 
 from pathlib import Path
+from typing import Any
 
 from support.networks import Network
 
@@ -10,7 +11,7 @@ from converter.sources.read import read_source
 SILENT = conversion.Progress(step=lambda _, __: None, advance=lambda: None)
 
 
-def convert_into(models: Path, network: Network, **options: object) -> Path:
+def convert_into(models: Path, network: Network, **options: Any) -> Path:
     """Convert a network into a model repository, under its own name; returns the repository."""
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
     target = models / network.architecture.name / "1"

@@ -66,9 +66,10 @@ def materialised(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     fills = [node for node in graph.node if node.op_type == "ConstantOfShape"]
     gone = {node.input[0] for node in fills}
-    for values in (graph.input, graph.initializer):
-        for value in [value for value in values if value.name in gone]:
-            values.remove(value)
+    for shape_input in [value for value in graph.input if value.name in gone]:
+        graph.input.remove(shape_input)
+    for shape_tensor in [tensor for tensor in graph.initializer if tensor.name in gone]:
+        graph.initializer.remove(shape_tensor)
     for node in fills:
         graph.node.remove(node)
         shape = shapes[node.input[0]].tolist()
@@ -92,7 +93,7 @@ def standardise(model: onnx.ModelProto) -> None:
     """
     last = next(node for node in reversed(model.graph.node) if node.op_type in ("Conv", "Gemm"))
     outputs = [one[0].reshape(one.shape[1], -1) for one in run(model, last.output[0], windows(4))]
-    centre = np.mean(outputs, axis=(0, 2), dtype=np.float32)
+    centre: NDArray[np.float32] = np.asarray(outputs).mean(axis=(0, 2), dtype=np.float32)
     spread = np.std(outputs - centre[:, None], dtype=np.float32)
     sources = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Reshape"}
     weights, bias = (sources.get(name, name) for name in last.input[1:])

@@ -3,8 +3,6 @@
 Images are (channels, height, width); weights (filters, channels, kernel, kernel).
 """
 
-from itertools import pairwise
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,8 +50,10 @@ def convolve(image: Array, weights: Array, bias: Array, stride: int = 1, padding
 
 def grouped(image: Array, layer: Conv, tensors: dict[str, Array]) -> Array:
     """A layer's convolutions side by side, each of its own channels."""
-    parts = zip(*(np.split(array, layer.groups) for array in (image, *sums(layer, tensors))), strict=True)
-    return np.concatenate([convolve(*part, layer.stride, layer.pad) for part in parts])
+    weights, bias = sums(layer, tensors)
+    parts = zip(*(np.split(array, layer.groups) for array in (image, weights, bias)), strict=True)
+    convolved = [convolve(channels, kernels, offset, layer.stride, layer.pad) for channels, kernels, offset in parts]
+    return np.concatenate(convolved)
 
 
 def positions(size: int, kernel: int, stride: int, padding: int, *, ceil: bool) -> int:
@@ -69,7 +69,8 @@ def pool(image: Array, layer: MaxPool | AvgPool) -> Array:
     pads = [(before, before + layer.kernel)] * 2
     padded = np.pad(image.astype(float), ((0, 0), *pads), constant_values=np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (layer.kernel, layer.kernel), axis=(1, 2))
-    return reduce(windows[:, :: layer.stride, :: layer.stride][:, : counts[0], : counts[1]], axis=(3, 4))
+    pooled: Array = reduce(windows[:, :: layer.stride, :: layer.stride][:, : counts[0], : counts[1]], axis=(3, 4))
+    return pooled
 
 
 def normalise(image: Array, layer: Lrn) -> Array:
@@ -79,7 +80,8 @@ def normalise(image: Array, layer: Lrn) -> Array:
     squares = np.pad(image**2, [(pad, pad) for pad in pads])
     around = np.lib.stride_tricks.sliding_window_view(squares, [layer.size] * len(axes), axis=axes)
     mean = around.mean(axis=tuple(range(3, 3 + len(axes))))
-    return image / (layer.bias + layer.alpha * mean) ** layer.beta
+    normalised: Array = image / (layer.bias + layer.alpha * mean) ** layer.beta
+    return normalised
 
 
 def as_matrix(weights: Array, bias: Array, height: int, width: int) -> tuple[Array, Array]:
@@ -135,8 +137,9 @@ def sums(layer: Conv | Linear, tensors: dict[str, Array]) -> list[Array]:
 
 def random_tensors(architecture: Architecture, classes: int, rng: np.random.Generator) -> dict[str, Array]:
     """Weights for an architecture that keep its activations near 1."""
-    tensors, shape = {}, (architecture.channels, *architecture.window)
-    for layer, following in pairwise([*architecture.layers, None]):
+    tensors: dict[str, Array] = {}
+    shape: tuple[int, ...] = (architecture.channels, *architecture.window)
+    for layer in architecture.layers:
         match layer:
             case Conv():
                 weights = (layer.out or classes, shape[0] // layer.groups, layer.kernel, layer.kernel)
@@ -145,7 +148,9 @@ def random_tensors(architecture: Architecture, classes: int, rng: np.random.Gene
                 values = (*rng.standard_normal((3, shape[0])), rng.uniform(0.5, 2, shape[0]))
                 tensors |= dict(zip(layer.tensor_keys, values, strict=True))
             case Linear():
-                tensors |= random_sums(layer, (layer.out or classes, *shape), 1 if following is None else 2, rng)
+                tensors |= random_sums(
+                    layer, (layer.out or classes, *shape), 1 if layer is architecture.layers[-1] else 2, rng
+                )
         shape = following_shape(layer, shape, classes)
     return {key: value.astype(np.float32) for key, value in tensors.items()}
 
