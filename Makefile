@@ -7,9 +7,10 @@ LOCKS := base build clients dev docs image perf
 STUBS := fullconv/protos
 PROTOS := $(addprefix $(STUBS)/,caffe.proto model.proto open_inference.proto scoring.proto)
 MODELS := build/models
+WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 CHECKED := converter service fullconv protos tests benchmarks models docs
 
-.PHONY: demo test check check-code check-stubs check-locks docs serve lock proto clean
+.PHONY: demo test test-slow check check-code check-stubs check-locks docs serve lock proto clean
 .DELETE_ON_ERROR:
 
 demo: .venv/base  ## convert the shipped checkpoint, score the shipped page, draw the heatmap
@@ -20,8 +21,11 @@ demo: .venv/base  ## convert the shipped checkpoint, score the shipped page, dra
 	$(BIN)/python models/digits/count_found.py build/page.npz
 	@echo "the heatmap: build/page-heatmap.png"
 
-test: .venv/dev  ## everything that needs no PyTorch, containers, other servers' clients or extras
-	$(BIN)/pytest -m "not torch and not compose and not clients and not extras"
+test: .venv/dev  ## everything that is quick, and needs no PyTorch, containers, other servers' clients or extras
+	$(BIN)/pytest $(WORKERS) -m "not slow and not torch and not compose and not clients and not extras"
+
+test-slow: .venv/dev  ## the slow rest of it
+	$(BIN)/pytest $(WORKERS) -m "slow and not torch and not compose and not clients and not extras"
 
 check: check-code check-stubs check-locks  ## format, lint, types, stubs, proto contract, locks
 

@@ -14,7 +14,7 @@ import pytest
 import pyvips
 from numpy.testing import assert_allclose, assert_array_equal
 from support.paths import ROOT
-from support.pictures import encode, noise, png
+from support.pictures import bomb, encode, noise, png
 
 COMMAND = [sys.executable, "-c", "from fullconv.command.cli import main; main()"]
 MODELS = ["--models", str(ROOT / "models"), "--model", "digits"]
@@ -190,7 +190,7 @@ def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
             "expected at least the model's window of 70×70 pixels (height×width), got 69×300",
         ),
         "bomb": (
-            pyvips.Image.black(60_000, 60_000).write_to_buffer(".png", compression=9, bitdepth=1),
+            bomb(),
             "60000×60000 pixels (height×width) are 3600 megapixels, expected at most 256",
         ),
         "svg": (b"<svg xmlns='http://www.w3.org/2000/svg' width='99' height='99'/>", "not a whole"),

@@ -231,13 +231,12 @@ print([run(height, width), status("VmHWM") - idle])
 @pytest.mark.parametrize(
     ("height", "width", "grid", "tile", "scale"),
     [
-        (6000, 6000, 1, 2 << 30, 0),
-        (3000, 30_000, 1, 2 << 30, 0),
-        (6000, 6000, 0, 40 << 20, 0),
-        (20_000, 3000, 1, 200 << 20, 0),
-        (20_000, 20_000, 1, 2 << 30, 50),
+        pytest.param(6000, 6000, 1, 2 << 30, 0, id="square", marks=pytest.mark.slow),
+        pytest.param(3000, 30_000, 1, 2 << 30, 0, id="wide", marks=pytest.mark.slow),
+        pytest.param(6000, 6000, 0, 40 << 20, 0, id="small-tiles", marks=pytest.mark.slow),
+        pytest.param(20_000, 3000, 1, 200 << 20, 0, id="long", marks=pytest.mark.slow),
+        pytest.param(20_000, 20_000, 1, 2 << 30, 50, id="scaled"),
     ],
-    ids=["square", "wide", "small-tiles", "long", "scaled"],
 )
 def test_memory_is_what_is_planned(height: int, width: int, grid: int, tile: int, scale: int) -> None:
     """The peak above the idle process is the plan's, within half of it: the allocator and the runtime keep a little."""

@@ -1,7 +1,7 @@
 """ScoreLarge and ScoreMany over a real socket: parts in, rows and answers out, and what goes wrong on the way."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 import pyvips
 from numpy.testing import assert_array_equal
 from support.pictures import encode, noise, png
-from support.servers import Server, running
+from support.servers import Server, running, until
 
 from fullconv import Answer, Client, ImageError, RequestError, UnavailableError
 from fullconv.protos import scoring_pb2, scoring_pb2_grpc
@@ -164,12 +164,6 @@ def test_bad_streams(client: Client, kind: str) -> None:
         assert taken(run)[0].shape == (2, 2, 11)
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait for what must come; pytest ends a test that waits for ever."""
-    while not condition():
-        time.sleep(0.02)
-
-
 def test_clients_that_vanish_free_the_server(models: Path) -> None:
     """Half-way, while it sends or while it does not take rows: the next large image is scored, and nothing is left."""
     raw = scoring_pb2.RawImage(height=100_000, width=2000, channels=1, dtype="uint8")
@@ -193,6 +187,7 @@ def test_clients_that_vanish_free_the_server(models: Path) -> None:
         assert sorted(line["code"] for line in server.events("request")) == ["CANCELLED", "CANCELLED", "OK"]
 
 
+@pytest.mark.slow
 def test_slow_takers_hold_the_server_up(models: Path) -> None:
     """Who does not take rows is waited for: the server scores and holds no more than gRPC does."""
     with running(models) as server, Client(server.address) as client:
@@ -252,6 +247,7 @@ def test_small_requests_pass_large_ones(client: Client) -> None:
     call.cancel()
 
 
+@pytest.mark.slow
 def test_streams_that_are_left_are_no_bugs(models: Path) -> None:
     """Calls that are closed while the server writes end as CANCELLED; the server's log has no bug."""
     with running(models) as server, Client(server.address) as client:
@@ -319,6 +315,7 @@ def test_errors_of_every_image(client: Client) -> None:
     assert len(answers) == 2
 
 
+@pytest.mark.slow
 def test_images_are_read_as_there_is_room(client: Client) -> None:
     """The server does not take images by the hundred before it has answered the first."""
     sent = 0
