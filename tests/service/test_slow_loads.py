@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Event
@@ -95,14 +95,16 @@ async def scored(servicer: ScoringServicer, model: str) -> str:
 
 
 @pytest.mark.parametrize("asking", [described, scored], ids=["GetModel", "ScoreLarge"])
-def test_slow_loads_hold_up_no_loaded_model(models: Path, tmp_path: Path, asking: object) -> None:
+def test_slow_loads_hold_up_no_loaded_model(
+    models: Path, tmp_path: Path, asking: Callable[..., Awaitable[str]]
+) -> None:
     """While more models are loaded than there are quick threads, one that is loaded is described and scored."""
 
     async def ask() -> list[str]:
         registry = Slow(models, None)
         async with served(registry, tmp_path) as servicer:
             assert await described(servicer, "digits") == "digits"
-            slow = [asyncio.create_task(asking(servicer, name)) for name in SLOW]  # type: ignore[operator]
+            slow = [asyncio.ensure_future(asking(servicer, name)) for name in SLOW]
             assert await asyncio.to_thread(registry.all_asked.wait, 30)
             async with asyncio.timeout(30):
                 assert await described(servicer, "digits") == "digits"

@@ -47,7 +47,7 @@ class Clock:
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
 
 
-def request(height: int, width: int, **options: Any) -> scoring_pb2.ScoreRequest:  # noqa: ANN401 (as ScoreOptions has them)
+def request(height: int, width: int, **options: Any) -> scoring_pb2.ScoreRequest:
     """A request for noise."""
     asked = scoring_pb2.ScoreOptions(**options)
     return scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(height, width, 1)), options=asked)
