@@ -5,6 +5,7 @@ A certificate holds what was seen on a number of windows. It bounds nothing, so 
 
 import math
 
+from fullconv.common.geometry import reach_after
 from fullconv.protos import model_pb2, scoring_pb2
 
 LEAST_AGREEMENT = 0.9
@@ -86,7 +87,10 @@ def agreement(seen: model_pb2.Difference | scoring_pb2.ParityInfo) -> str:
 def _reads_beyond(spec: model_pb2.ModelSpec) -> bool:
     """Whether a cell reads anything beyond its window."""
     axes = ((spec.vertical, spec.window.height), (spec.horizontal, spec.window.width))
-    return any(axis.padding_before > 0 or axis.receptive_field > window for axis, window in axes)
+    return any(
+        axis.padding_before > 0 or reach_after(window, axis.receptive_field, axis.padding_before) > 0
+        for axis, window in axes
+    )
 
 
 def _percent(share: float) -> str:

@@ -15,6 +15,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from fullconv.common.geometry import border_after, border_before
+
 
 @dataclass(frozen=True)
 class AxisGeometry:
@@ -36,11 +38,11 @@ class AxisGeometry:
 
     def halo_before(self, stride: int) -> int:
         """Return the number of leading cells, `stride` pixels apart, that read a tile's padding, not the image."""
-        return -(-self.padding_before // stride)
+        return border_before(self.padding_before, stride)
 
     def halo_after(self, stride: int) -> int:
         """Return the number of trailing cells, `stride` pixels apart, that read a tile's padding, not the image."""
-        return -(-max(0, self.receptive_field - self.padding_before - self.window) // stride)
+        return border_after(self.window, self.receptive_field, self.padding_before, stride)
 
     def min_tile_length(self, stride: int) -> int:
         """Return the pixels of the shortest tile inside an image that keeps a cell; cells are `stride` pixels apart."""
