@@ -17,7 +17,7 @@ from service.images.arrays import open_array as array_picture
 from service.images.files import open_path
 from service.images.picture import PageSelection, Picture
 from service.images.pixels import SampleArray
-from service.rpc.status import printable, reason_of
+from service.reasons import message_of, reason_of
 from service.scoring.execution import Execution
 from service.scoring.masking import count_inside_mask
 from service.scoring.options import check_names
@@ -111,4 +111,4 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except errors.ServiceError as error:
-        raise KINDS.get(reason_of(error), RequestError)(printable(str(error))) from None
+        raise KINDS.get(reason_of(error), RequestError)(message_of(error)) from None

@@ -19,7 +19,7 @@ from support.pictures import noise
 from support.servers import COMMAND, Server, running
 
 from fullconv import Client, RequestError, Security, UnavailableError
-from service.server.access import TokenFileError, Tokens
+from service.rpc.access import TokenFileError, Tokens
 from service.server.probe import is_serving
 
 MODELS = ROOT / "models"

@@ -23,11 +23,11 @@ from service.engine.version import ServedVersion
 from service.images.allowed_directory import AllowedDirectory
 from service.limits import Limits
 from service.metrics import Metrics
+from service.rpc.access import Access
 from service.rpc.calls import Calls
 from service.rpc.servicer import ScoringServicer
 from service.rpc.spool import Spool
 from service.scoring.scorer import Scorer
-from service.server.access import Access
 
 PIXELS = noise(80, 80, 1)
 SLOW = [f"slow{number}" for number in range(QUICK_THREADS + 1)]
