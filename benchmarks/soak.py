@@ -19,20 +19,22 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 
 import grpc
 import numpy as np
 import pyvips
-from support.scoring import plan_message
 
 from fullconv import Client, ImageError, Security, UnavailableError
 from fullconv.images import message_of
 from fullconv.options import Options, options_message
 from fullconv.protos import open_inference_pb2 as oip
 from fullconv.protos import scoring_pb2
+from service import decode
 from service.errors import ServiceError
+from service.scoring.execution import score
 from service.scoring.scorer import Scorer
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -77,11 +79,18 @@ def cases(folder: Path) -> list[Case]:
             image = path.read_bytes() if len(made) % 2 else pixels
             request = scoring_pb2.ScoreRequest(model=MODEL, options=options_message(options), image=message_of(image))
             try:
-                expected = np.array(plan_message(scorer, request).complete().average.values)
+                expected = score_message(scorer, request)
             except ServiceError:
                 expected = None
             made.append(Case(image, path, options, expected))
     return made
+
+
+def score_message(scorer: Scorer, message: scoring_pb2.ScoreRequest) -> np.ndarray:
+    """The averages of a message's image, scored in this process."""
+    request = decode.scoring_request(message)
+    open_picture = partial(decode.open_image, message.image, request.options.selection)
+    return score(scorer.plan_whole(open_picture, request)).result.average
 
 
 def by_score(client: Client, case: Case) -> np.ndarray:

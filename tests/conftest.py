@@ -13,7 +13,7 @@ from support.paths import ROOT
 
 @pytest.fixture
 def keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Keras on PyTorch, whatever the user's settings are; with the networks of `data/` beside it."""
+    """Return Keras with its PyTorch backend, independent of the user's settings; `keras_nets` becomes importable."""
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.syspath_prepend(ROOT / "tests" / "data")
@@ -22,5 +22,5 @@ def keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def convert(tmp_path: Path) -> Callable[..., Path]:
-    """Convert a network into a model repository of its own, and return the repository."""
+    """Return a function that converts a network into the test's own model repository and returns the repository."""
     return partial(convert_into, tmp_path / "models")

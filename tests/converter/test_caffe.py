@@ -64,7 +64,7 @@ def test_unpadded_networks_score_every_window(tmp_path: Path) -> None:
     layer { name: "r" type: "ReLU" bottom: "p" top: "p" relu_param { negative_slope: 0.1 } }
     layer { name: "f" type: "InnerProduct" bottom: "p" top: "f" inner_product_param { num_output: 3 } }
     """
-    shapes = {"a": [(4, 2, 3, 3), (4,)], "s": [(4,), (4,)], "f": [(3, 48), (3,)]}
+    shapes: dict[str, list[tuple[int, ...]]] = {"a": [(4, 2, 3, 3), (4,)], "s": [(4,), (4,)], "f": [(3, 48), (3,)]}
     weights = {name: [RNG.normal(size=shape) for shape in each] for name, each in shapes.items()}
     path = write(tmp_path, layers, weights, (2, 10, 8))
     request = conversion.Request(tmp_path / "net" / "1", windows=4)

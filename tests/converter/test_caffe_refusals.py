@@ -1,10 +1,11 @@
 """Caffe networks that are refused: what no layer of ours computes, and damaged, hostile and mismatched files."""
 
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from shutil import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ FLAT = 'layer { name: "flat" type: "Flatten" bottom: "it" top: "flat" }\n'
 CONV = "num_output: 2 kernel_size: 3"
 
 
-def refusal(path: Path, **options: object) -> str:
+def refusal(path: Path, **options: Any) -> str:
     """The message of a refusal, which is one line."""
     with pytest.raises(ConversionError) as caught:
         read_source(path, **{"arch": None, "window": None, **options})
@@ -206,7 +207,7 @@ def test_prototxts_that_are_not_there(tmp_path: Path) -> None:
     assert "arch: expected a prototxt, got 'vgg16': No such file" in refusal(path, arch="vgg16")
 
 
-def blob(**fields: object) -> Callable[[caffe_pb2.BlobProto], None]:
+def blob(**fields: Any) -> Callable[[caffe_pb2.BlobProto], None]:
     """A change of fields of an array."""
 
     def change(array: caffe_pb2.BlobProto) -> None:
@@ -289,8 +290,8 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
     """The content with a few bytes changed, taken out, put in twice or made large numbers."""
     changed = bytearray(content)
     for at in rng.integers(0, len(content), rng.integers(1, 4)).tolist():
-        replacements = (
-            [rng.integers(0, 256)],
+        replacements: tuple[Sequence[int], ...] = (
+            [int(rng.integers(0, 256))],
             [],
             changed[at : at + 1] * 2,
             [0xFF] * int(rng.integers(1, 9)),

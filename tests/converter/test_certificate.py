@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -44,7 +45,7 @@ class Case:
     images: Path
     original: ort.InferenceSession
 
-    def convert(self, target: Path, **options: object) -> Report:
+    def convert(self, target: Path, **options: Any) -> Report:
         """Convert as TARGET/net/1."""
         classifier = read_source(self.network.checkpoint, arch=str(self.network.toml), window=None)
         request = conversion.Request(target / "net" / "1", **{"images": self.images} | options)
@@ -52,8 +53,11 @@ class Case:
 
     def crop(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the classifier says of one window (height, width, 3)."""
-        preprocessing = PRESETS[self.network.architecture.preprocess]
-        return self.original.run(None, {"input": np.moveaxis(preprocessing.apply(window[None]), -1, 1)})[0][0]
+        preprocessing = PRESETS[str(self.network.architecture.preprocess)]
+        scores: NDArray[np.float32] = self.original.run(
+            None, {"input": np.moveaxis(preprocessing.apply(window[None]), -1, 1)}
+        )[0][0]
+        return scores
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +156,12 @@ def test_parts_of_large_images_are_scored_like_the_whole(
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "large.png").write_bytes(png(noise(260, 310, 3)))
     samples = []
-    monkeypatch.setattr(parity, "sampled", lambda *given: samples.append(sampled(*given)) or samples[-1])
+
+    def remembered(*given: Any) -> Any:  # noqa: ANN401 (what is wrapped says)
+        samples.append(sampled(*given))
+        return samples[-1]
+
+    monkeypatch.setattr(parity, "sampled", remembered)
     measured = case.convert(tmp_path, images=tmp_path / "one").spec.parity[0]
     ((sample,),) = samples
     rows, cols = range(sample.rows.first, sample.rows.stop), range(sample.cols.first, sample.cols.stop)

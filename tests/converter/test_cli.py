@@ -57,7 +57,7 @@ def test_json_is_the_report_and_the_metadata(tmp_path: Path) -> None:
     assert spec == json_format.ParseDict(
         {key: value for key, value in document.items() if key not in ("verdict", "rewritten")}, model_pb2.ModelSpec()
     )
-    assert (spec.spec_version, spec.name, spec.output.kind, spec.modes) == (
+    assert (spec.spec_version, spec.name, spec.output.kind, list(spec.modes)) == (
         1,
         "net",
         "logits-softmax",
@@ -198,7 +198,16 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
 def test_interruption_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C in the middle ends with status 1 and no file."""
     network, target = make_network(tmp_path, PADDED), tmp_path / "models" / "net" / "1"
-    command = [*COMMAND, network.checkpoint, "--arch", network.toml, "-o", target, "--verify", "10000"]
+    command: list[str | Path] = [
+        *COMMAND,
+        network.checkpoint,
+        "--arch",
+        network.toml,
+        "-o",
+        target,
+        "--verify",
+        "10000",
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr or ():
             if "comparing" in line:

@@ -3,6 +3,8 @@
 Weights are 1 and images are 0, so that nothing cancels: what a cell reads moves it.
 """
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -36,7 +38,7 @@ def network(chains: list[list[Layer]], axis: int) -> onnx.ModelProto:
         value = "image"
         for position, (op, kernel, stride, dilation, before, after) in enumerate(chain):
             name, inputs = f"v{number}_{position}", [value]
-            attributes = {
+            attributes: dict[str, Any] = {
                 "kernel_shape": [kernel, 1][:: 1 - 2 * axis],
                 "strides": [stride, 1][:: 1 - 2 * axis],
                 "dilations": [dilation, 1][:: 1 - 2 * axis],
@@ -79,8 +81,9 @@ def moved(proto: onnx.ModelProto, size: int, axis: int) -> np.ndarray:
     session = ort.InferenceSession(proto.SerializeToString(), options)
     lines = np.eye(size, dtype=np.float32)[:, None, :, None]
     images = np.broadcast_to(lines if axis == 0 else lines.swapaxes(2, 3), shape_of(size, axis))
-    scores = session.run(None, {"image": np.ascontiguousarray(images)})[0]
-    return (scores != 0).any(axis=(1, 3 - axis))
+    scores: np.ndarray = session.run(None, {"image": np.ascontiguousarray(images)})[0]
+    moves: np.ndarray = (scores != 0).any(axis=(1, 3 - axis))
+    return moves
 
 
 def shape_of(size: int, axis: int) -> tuple[int, ...]:

@@ -74,7 +74,7 @@ class Pickle:
     def __init__(self, marker: Path) -> None:
         self.marker = marker
 
-    def __reduce__(self) -> tuple[Callable, tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
         return os.mkdir, (str(self.marker),)
 
 
@@ -125,7 +125,7 @@ def registered(_: ModuleType, folder: Path, marker: Path) -> Path:
 def _custom(keras: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A class that makes a folder, registered as the user's own; and a folder of packages."""
 
-    class Custom(keras.layers.Layer):
+    class Custom(keras.layers.Layer):  # type: ignore[name-defined,misc,unused-ignore]
         def __init__(self, marker: str) -> None:
             Path(marker).mkdir()
 

@@ -49,7 +49,8 @@ def convert(
 def run(dense: ort.InferenceSession, spec: model_pb2.ModelSpec, pixels: np.ndarray) -> np.ndarray:
     """Scores (N, classes, rows, cols) of pixels N,H,W,C."""
     assert spec.input.layout == "NHWC"
-    return dense.run(None, {spec.input.name: pixels.astype(spec.input.dtype)})[0]
+    scores: np.ndarray = dense.run(None, {spec.input.name: pixels.astype(spec.input.dtype)})[0]
+    return scores
 
 
 def check_every_cell(keras: ModuleType, path: Path, dense: ort.InferenceSession, spec: model_pb2.ModelSpec) -> None:

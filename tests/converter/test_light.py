@@ -24,9 +24,11 @@ GEOMETRY = {
     "zfnet512": (32, 315, 48),
 }
 """Stride, receptive field and padding, in pixels."""
+QUICK = {"shufflenet", "squeezenet"}
+CASES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in light.NAMES]
 
 
-@pytest.mark.parametrize("name", light.NAMES)
+@pytest.mark.parametrize("name", CASES)
 def test_full_size_classifiers_convert(tmp_path: Path, name: str) -> None:
     """The converted network says of windows what the file says of them; geometry is as the architecture has it."""
     source = light.make_light(name, tmp_path)

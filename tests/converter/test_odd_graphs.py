@@ -1,6 +1,8 @@
 """Legal graphs that exporters write seldom: each converts exactly, or is refused in one line, node by node."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -39,14 +41,14 @@ HEAD = ["Flatten: x -> f", "MatMul: f w -> y"]
 POOLED = ["GlobalAveragePool: x -> g", "Flatten: g -> f", "MatMul: f w4 -> y"]
 
 
-def node(line: str, **attributes: object) -> onnx.NodeProto:
+def node(line: str, **attributes: Any) -> onnx.NodeProto:
     """Make a node, named like its first output, from a line like "Conv: image k -> x"; _ is an input left out."""
     op, rest = line.split(": ")
     inputs, outputs = (part.split() for part in rest.split("->"))
     return helper.make_node(op, [name.strip("_") for name in inputs], outputs, outputs[0], **attributes)
 
 
-def graph(nodes: list[str | onnx.NodeProto], *shape: int) -> onnx.ModelProto:
+def graph(nodes: Sequence[str | onnx.NodeProto], *shape: int) -> onnx.ModelProto:
     """A classifier of 3×10×10 windows, unless told otherwise."""
     constants = [
         numpy_helper.from_array(array.astype(np.float32 if array.dtype.kind == "f" else np.int64), name)
@@ -63,7 +65,7 @@ def graph(nodes: list[str | onnx.NodeProto], *shape: int) -> onnx.ModelProto:
     return helper.make_model(proto, opset_imports=opsets, ir_version=9)
 
 
-def convert(proto: onnx.ModelProto, folder: Path, **options: object) -> Report:
+def convert(proto: onnx.ModelProto, folder: Path, **options: Any) -> Report:
     onnx.save(proto, folder / "net.onnx")
     request = conversion.Request(folder / "net" / "1", windows=4, preprocess="unit", **options)
     return conversion.convert(read_source(folder / "net.onnx", arch=None, window=None), request, SILENT)
@@ -106,7 +108,7 @@ EXACT = {
 
 
 @pytest.mark.parametrize("nodes", EXACT.values(), ids=EXACT)
-def test_heads_that_look_odd(tmp_path: Path, nodes: list) -> None:
+def test_heads_that_look_odd(tmp_path: Path, nodes: list[str]) -> None:
     """Every cell of a larger image is the source's own score of that window."""
     proto = graph(nodes)
     proto.graph.initializer.append(numpy_helper.from_array(np.array([0]), "zero"))
@@ -142,7 +144,7 @@ PADDED = [
 
 
 @pytest.mark.parametrize("nodes", [TWO_STRIDES, COUNTED, PADDED], ids=["resnet-d", "counted-padding", "pad-and-pool"])
-def test_finer_strides_of_padded_networks(tmp_path: Path, nodes: list) -> None:
+def test_finer_strides_of_padded_networks(tmp_path: Path, nodes: list[str]) -> None:
     """Branches of unequal size, wide pads and a Pad before a pool: phase (0, 0) is the native grid."""
     report = convert(graph(nodes, 1, 3, 32, 32), tmp_path, strides=(2, 1))
     files = [entry.file for entry in report.spec.strides]
@@ -191,7 +193,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("nodes", "said"), REFUSED.values(), ids=REFUSED)
-def test_what_has_no_form_is_refused(tmp_path: Path, nodes: list, said: str) -> None:
+def test_what_has_no_form_is_refused(tmp_path: Path, nodes: list[str], said: str) -> None:
     """One line that names the node, and nothing on disk."""
     proto = graph([each if each != "Cast: m -> n" else node(each, to=1) for each in nodes])
     proto.graph.initializer.append(numpy_helper.from_array(np.array(0), "at"))
@@ -203,7 +205,7 @@ def test_what_has_no_form_is_refused(tmp_path: Path, nodes: list, said: str) -> 
 
 
 @pytest.mark.parametrize("nodes", [["Conv: image k -> y"], ["ReduceMean: image -> y"]], ids=["map", "number"])
-def test_only_classifiers_are_kept_for_crops(tmp_path: Path, nodes: list) -> None:
+def test_only_classifiers_are_kept_for_crops(tmp_path: Path, nodes: list[str]) -> None:
     """Several rows of scores, or none, are no classifier's."""
     with pytest.raises(ConversionError, match="expected one row of scores per window, got shape"):
         convert(

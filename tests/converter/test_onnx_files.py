@@ -3,10 +3,12 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -59,11 +61,19 @@ def outside(location: str, proto: onnx.ModelProto | None = None, **entries: int)
     return proto
 
 
+def constant(model: ir.Model, name: str) -> ir.TensorProtocol:
+    """A tensor of the graph."""
+    tensor = model.graph.initializers[name].const_value
+    assert tensor is not None
+    return tensor
+
+
 def kernel(classifier: Classifier) -> np.ndarray:
     """The layer's weights, which the two graphs share."""
-    arrays = [model.graph.initializers["w"].const_value.numpy() for model in (classifier.original, classifier.model)]
-    assert np.shares_memory(*arrays)
-    return arrays[0]
+    original: np.ndarray
+    original, given = (constant(model, "w").numpy() for model in (classifier.original, classifier.model))
+    assert np.shares_memory(original, given)
+    return original
 
 
 @pytest.mark.parametrize("opset", [13, 19])
@@ -120,7 +130,7 @@ def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
     ],
     ids=["end", "far", "overflow", "short", "long", "negative"],
 )
-def test_offsets_and_lengths_are_held_against_the_file(tmp_path: Path, entries: dict[str, int], said: str) -> None:
+def test_offsets_and_lengths_are_held_against_the_file(tmp_path: Path, entries: dict[str, Any], said: str) -> None:
     """What lies outside the file of weights is no weight."""
     (tmp_path / "weights.data").write_bytes(KERNEL.tobytes())
     assert said in refusal(tmp_path, outside("weights.data", **entries))
@@ -128,12 +138,22 @@ def test_offsets_and_lengths_are_held_against_the_file(tmp_path: Path, entries: 
 
 def dims(*sizes: int) -> Damage:
     """Claim another shape."""
-    return lambda tensor: (tensor.ClearField("dims"), tensor.dims.extend(sizes))
+
+    def claim(tensor: TensorProto) -> None:
+        tensor.ClearField("dims")
+        tensor.dims.extend(sizes)
+
+    return claim
 
 
 def set_field(**fields: int | bytes) -> Damage:
     """Claim something else."""
-    return lambda tensor: [setattr(tensor, field, value) for field, value in fields.items()]
+
+    def claim(tensor: TensorProto) -> None:
+        for field, value in fields.items():
+            setattr(tensor, field, value)
+
+    return claim
 
 
 def both(*damages: Damage) -> Damage:
@@ -196,19 +216,18 @@ def test_half_precision_weights(tmp_path: Path, dtype: np.dtype, packing: str) -
     """float16 and bfloat16 weights that the network itself casts, in each way that a file may hold them."""
     half, proto = KERNEL.astype(dtype), network()
     kind = TensorProto.FLOAT16 if dtype == np.float16 else TensorProto.BFLOAT16
-    values = half.tobytes() if packing == "raw" else half.view(np.uint16).ravel().tolist()
     tensor = TensorProto(name="h", dims=KERNEL.shape, data_type=kind)
     if packing == "raw":
-        tensor.raw_data = values
+        tensor.raw_data = half.tobytes()
     elif packing == "int32":
-        tensor.int32_data.extend(values)
+        tensor.int32_data.extend(half.view(np.uint16).ravel().tolist())
     proto.graph.initializer[0].CopyFrom(tensor)
     if packing == "external":
         (tmp_path / "weights.data").write_bytes(half.tobytes())
         outside("weights.data", proto)
     proto.graph.node.insert(0, helper.make_node("Cast", ["h"], ["w"], to=TensorProto.FLOAT))
     classifier = read(tmp_path, proto)
-    got = classifier.original.graph.initializers["h"].const_value.numpy()
+    got = constant(classifier.original, "h").numpy()
     np.testing.assert_array_equal(got.astype(np.float32), half.astype(np.float32))
     image = np.random.default_rng(1).standard_normal((2, 3, 10, 10)).astype(np.float32)
     (scores,) = ort.InferenceSession(tmp_path / "net.onnx").run(None, {"image": image})
@@ -231,7 +250,7 @@ def test_weights_of_more_than_2_gb(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     classifier = read(tmp_path, proto)
     (tmp_path / "weights.data").unlink()
     np.testing.assert_array_equal(kernel(classifier), KERNEL)
-    assert classifier.model.graph.initializers["large"].const_value.nbytes == size
+    assert constant(classifier.model, "large").nbytes == size
 
 
 def test_files_of_more_than_2_gb_are_refused(tmp_path: Path) -> None:

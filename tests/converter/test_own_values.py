@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def network(tmp_path: Path) -> Network:
     return make_network(tmp_path, TOML)
 
 
-def certificate(network: Network, folder: Path, dtype: str, images: Path | None) -> dict[str, object]:
+def certificate(network: Network, folder: Path, dtype: str, images: Path | None) -> dict[str, Any]:
     """The parity at the native stride, as report.json has it."""
     preprocess = folder / "preprocess.json"
     preprocess.write_text(json.dumps({"scale": 1e-4, "mean": [0.3] * 4, "std": [0.2] * 4, "dtype": dtype}))

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -48,19 +49,20 @@ TRUNKS = [
 ]
 
 
-def convert(source: Path, folder: Path, precision: str, *strides: int, **options: object) -> model_pb2.ModelSpec:
+def convert(source: Path, folder: Path, precision: str, *strides: int, **options: Any) -> model_pb2.ModelSpec:
     """Convert a file as FOLDER/PRECISION/net/1."""
+    usual: dict[str, Any] = {"preprocess": "unit", "min_agreement": 0.0, "images": pages(folder)}
     request = conversion.Request(
         folder / precision / "net" / "1",
         windows=8,
         strides=strides,
         precision=precision,
-        **{"preprocess": "unit", "min_agreement": 0.0, "images": pages(folder)} | options,
+        **(usual | options),
     )
     return conversion.convert(read_source(source, arch=None, window=None), request, SILENT).spec
 
 
-def convert_digits(folder: Path, precision: str, *strides: int, **options: object) -> model_pb2.ModelSpec:
+def convert_digits(folder: Path, precision: str, *strides: int, **options: Any) -> model_pb2.ModelSpec:
     """The shipped model, calibrated and compared on its page."""
     classifier = read_source(DIGITS / "digits.safetensors", arch=str(DIGITS / "digits.toml"), window=None)
     request = conversion.Request(
@@ -172,7 +174,10 @@ def test_one_class_agrees_on_whether_it_is_there(tmp_path: Path) -> None:
     """Of a single class the agreement counts on which side of one half both are, not that it is always the top one."""
     spec = convert(DATA / "pytorch" / "sigmoid_one.torchscript_batch.onnx", tmp_path, "int8")
     assert spec.output.classes == 1
-    one, other = (Scored(np.zeros((2, 2, 1)), np.array(cells).reshape(2, 2, 1)) for cells in ([1, 1, -1, -1], [1] * 4))
+    one, other = (
+        Scored(np.zeros((2, 2, 1), np.float32), np.array(cells, np.float32).reshape(2, 2, 1))
+        for cells in ([1, 1, -1, -1], [1] * 4)
+    )
     assert difference([one], [other], ranked=True).top_class_agreement == 0.5
 
 

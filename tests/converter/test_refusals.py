@@ -1,6 +1,8 @@
 """Networks that cannot slide, or cannot yet: each is refused by node and reason, and nothing is written."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +18,9 @@ from converter.sources.read import read_source
 HEAD = ["Flatten: x -> f", "Gemm: f w -> y"]
 
 
-def graph(nodes: list[str | onnx.NodeProto], *, features: int = 400, rank: int = 2, opset: int = 19) -> onnx.ModelProto:
+def graph(
+    nodes: Sequence[str | onnx.NodeProto], *, features: int = 400, rank: int = 2, opset: int = 19
+) -> onnx.ModelProto:
     """A classifier of 3×10×10 windows from lines like "Conv: image k -> x"; w, k and s are constants."""
     rng = np.random.default_rng(0)
     constants = {
@@ -40,7 +44,7 @@ def graph(nodes: list[str | onnx.NodeProto], *, features: int = 400, rank: int =
     return helper.make_model(proto, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
 
 
-def parse(line: str, **attributes: object) -> onnx.NodeProto:
+def parse(line: str, **attributes: Any) -> onnx.NodeProto:
     """Make a node, named like its output, from a line like "Conv: image k -> x"."""
     op, rest = line.split(": ")
     inputs, output = rest.split(" -> ")
@@ -63,32 +67,23 @@ TRAINING = [
     ),
     *HEAD,
 ]
-BRANCH = [
-    "Conv: image k -> c",
-    helper.make_node(
-        "If",
-        ["flag"],
-        ["x"],
-        "x",
-        **{
-            f"{branch}_branch": helper.make_graph(
-                [helper.make_node("GlobalAveragePool", ["c"], ["g"]), helper.make_node("Mul", ["c", "g"], ["o"])],
-                branch,
-                [],
-                [helper.make_tensor_value_info("o", TensorProto.FLOAT, None)],
-            )
-            for branch in ("then", "else")
-        },
-    ),
-    *HEAD,
-]
+BRANCHES: dict[str, Any] = {
+    f"{branch}_branch": helper.make_graph(
+        [helper.make_node("GlobalAveragePool", ["c"], ["g"]), helper.make_node("Mul", ["c", "g"], ["o"])],
+        branch,
+        [],
+        [helper.make_tensor_value_info("o", TensorProto.FLOAT, None)],
+    )
+    for branch in ("then", "else")
+}
+BRANCH = ["Conv: image k -> c", helper.make_node("If", ["flag"], ["x"], "x", **BRANCHES), *HEAD]
 POSITION = ["Conv: image k -> c", "Add: c position -> x", *HEAD]
 CHOICE = [
     "ReduceMax: image -> largest",
     "Greater: largest flagged -> bright",
     "Squeeze: bright -> light",
     *BRANCH[:1],
-    helper.make_node("If", ["light"], ["x"], "x", **{part.name: part.g for part in BRANCH[1].attribute}),
+    helper.make_node("If", ["light"], ["x"], "x", **BRANCHES),
     *HEAD,
 ]
 LOCAL = [
@@ -137,7 +132,9 @@ LOCAL = [
         "no-classifier",
     ],
 )
-def test_networks_that_cannot_slide(tmp_path: Path, nodes: list, options: dict[str, int], said: str) -> None:
+def test_networks_that_cannot_slide(
+    tmp_path: Path, nodes: list[str | onnx.NodeProto], options: dict[str, int], said: str
+) -> None:
     """The node, its operator and the reason are named, on one line; nothing is left on disk."""
     assert said in refusal(graph(nodes, **options), tmp_path)
     assert not (tmp_path / "models").exists()

@@ -1,13 +1,15 @@
 """What people bring: checkpoints and exported networks, as PyTorch wrote them."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 from numpy.testing import assert_allclose
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from support import reference
 from support.conversion import SILENT
@@ -24,7 +26,7 @@ EXPECTED = np.load(DATA / "expected.npz")
 EXPORTS = sorted((DATA / "exports").glob("*.onnx"))
 
 
-def converted(source: Path, target: Path, **options: object) -> ort.InferenceSession:
+def converted(source: Path, target: Path, **options: Any) -> ort.InferenceSession:
     """Convert an ONNX file to TARGET/net/1 and load it."""
     classifier = read_source(source, arch=None, window=None)
     conversion.convert(classifier, conversion.Request(target / "net" / "1", windows=8, **options), SILENT)
@@ -71,8 +73,9 @@ def test_pth_checkpoints_are_read_without_pytorch(name: str) -> None:
 
 def test_bfloat16_checkpoints_become_float32() -> None:
     """bfloat16 weights are read as float32, to bfloat16's precision."""
-    plain = read_checkpoint(DATA / "checkpoints" / "plain.pth").tensors
-    for key, tensor in read_checkpoint(DATA / "checkpoints" / "bfloat16.pth").tensors.items():
+    plain: Mapping[str, NDArray[Any]] = read_checkpoint(DATA / "checkpoints" / "plain.pth").tensors
+    rounded: Mapping[str, NDArray[Any]] = read_checkpoint(DATA / "checkpoints" / "bfloat16.pth").tensors
+    for key, tensor in rounded.items():
         assert tensor.dtype == np.float32
         assert_allclose(tensor, plain[key], rtol=2**-8)
 
@@ -83,7 +86,7 @@ def test_checkpoint_is_the_network_it_was(tmp_path: Path) -> None:
     toml.write_text(UNPADDED)
     classifier = read_source(DATA / "checkpoints" / "plain.pth", arch=str(toml), window=None)
     architecture = load_architecture(str(toml))
-    tensors = dict(read_checkpoint(DATA / "checkpoints" / "plain.pth").tensors)
+    tensors: dict[str, Any] = dict(read_checkpoint(DATA / "checkpoints" / "plain.pth").tensors)
     assert classifier.window == (22, 26)
     assert_allclose(
         reference.run(architecture, tensors, EXPECTED["window"][0]), EXPECTED["flatten"][0], rtol=1e-4, atol=1e-6
@@ -170,9 +173,12 @@ def test_checkpoints_share_nothing_out_twice(tmp_path: Path) -> None:
     network = make_network(tmp_path, UNPADDED)
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
     for name, value in classifier.original.graph.initializers.items():
+        shared = classifier.model.graph.initializers[name].const_value
+        assert value.const_value is not None
+        assert shared is not None
         array = value.const_value.numpy()
         np.testing.assert_array_equal(array, network.tensors[name])
-        assert np.shares_memory(array, classifier.model.graph.initializers[name].const_value.numpy())
+        assert np.shares_memory(array, shared.numpy())
         assert not array.flags.owndata
 
 

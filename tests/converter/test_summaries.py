@@ -2,6 +2,7 @@
 
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -63,7 +64,7 @@ def network(way: list[str], pixels: int) -> onnx.ModelProto:
         if op == "ReduceSum":
             constants["axes"] = np.array(list(map(int, axes)))
             own.append("axes")
-        attributes = {"axes": list(map(int, axes))} if op == "ReduceMean" else {}
+        attributes: dict[str, Any] = {"axes": list(map(int, axes))} if op == "ReduceMean" else {}
         attributes |= {"strides": [2, 2]} if op == "Conv" else {}
         nodes.append(helper.make_node(op, own, [output], name=output, **attributes))
     graph = helper.make_graph(

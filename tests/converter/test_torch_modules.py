@@ -1,11 +1,13 @@
 """State_dicts of networks that are modules: torchvision's, and what a factory makes; random weights."""
 
+import importlib
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +24,9 @@ from converter.preprocessing import PRESETS, load_preprocessing
 from converter.sources.checkpoint import read_checkpoint, sha256
 from converter.sources.classifier import Classifier
 from converter.sources.read import read_source
+
+if TYPE_CHECKING:
+    from torch import nn
 
 pytestmark = pytest.mark.torch
 
@@ -58,13 +63,13 @@ def sizes():
 """
 
 
-def build(name: str, classes: int, **options: bool) -> Callable:
+def build(name: str, classes: int, **options: bool) -> "nn.Module":
     """A torchvision network whose batch normalisation does something."""
     import torch
     import torchvision
 
     torch.manual_seed(0)
-    net = torchvision.models.get_model(name, weights=None, num_classes=classes, **options).eval()
+    net: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options).eval()
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -72,25 +77,29 @@ def build(name: str, classes: int, **options: bool) -> Callable:
     return net
 
 
-def scores(net: Callable, images: np.ndarray) -> np.ndarray:
+def scores(net: "nn.Module", images: np.ndarray) -> np.ndarray:
     """PyTorch's scores of (N, channels, height, width) float32."""
     import torch
 
     with torch.no_grad():
-        return net(torch.from_numpy(images)).numpy()
+        found: np.ndarray = net(torch.from_numpy(images)).numpy()
+    return found
 
 
 def answer(classifier: Classifier, images: np.ndarray, folder: Path) -> np.ndarray:
     """The scores of the network as it was read, before anything is rewritten."""
     ir.save(classifier.original, folder / "read.onnx")
     session = ort.InferenceSession(folder / "read.onnx")
-    return session.run(None, {session.get_inputs()[0].name: images})[0]
+    found: np.ndarray = session.run(None, {session.get_inputs()[0].name: images})[0]
+    return found
 
 
-def assert_same(classifier: Classifier, net: Callable, folder: Path) -> None:
+def assert_same(classifier: Classifier, net: "nn.Module", folder: Path) -> None:
     """Its scores of a window are the module's, to rounding."""
     pixels = noise(*classifier.window, 3)[None]
-    images = np.moveaxis(load_preprocessing(classifier.preprocess).apply(pixels), -1, 1).copy()
+    preprocessing = load_preprocessing(classifier.preprocess)
+    assert preprocessing is not None
+    images = np.moveaxis(preprocessing.apply(pixels), -1, 1).copy()
     expected = scores(net, images)
     assert_allclose(answer(classifier, images, folder), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
@@ -222,7 +231,7 @@ def test_unknown_torchvision_names(resnet: dict[str, np.ndarray], name: str, sai
 
 
 @pytest.fixture
-def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
+def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "nn.Module":
     """Factories of the module `some.nets` in the current directory, and the checkpoint of its network in net.pth."""
     import torch
 
@@ -232,10 +241,9 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("some.nets", None)
     sys.modules.pop("some", None)
-    from some.nets import Net
-
+    nets = importlib.import_module("some.nets")
     torch.manual_seed(0)
-    net = Net()
+    net: nn.Module = nets.Net()
     net.features[1].running_mean.normal_(0, 0.1)
     torch.save(net.state_dict(), "net.pth")
     monkeypatch.undo()
@@ -244,7 +252,7 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
 
 
 @pytest.mark.parametrize("window", [None, (30, 30)], ids=["own", "chosen"])
-def test_factories_convert(factory: Callable, window: tuple[int, int] | None, tmp_path: Path) -> None:
+def test_factories_convert(factory: "nn.Module", window: tuple[int, int] | None, tmp_path: Path) -> None:
     """A module of the current directory; its window unless another is chosen; grey images; no preprocessing."""
     before = sys.path[:]
     classifier = read_source(Path("net.pth"), arch="some.nets:Net", window=window)
@@ -276,7 +284,13 @@ def test_factories_that_cannot_be_used(arch: str, said: str) -> None:
 @pytest.mark.usefixtures("factory")
 def test_the_command_imports_from_the_current_directory() -> None:
     """The console script finds the module, says its report alone on standard output, and leaves with status 0."""
-    command = [Path(sys.executable).with_name("fullconv-convert"), "net.pth", "-o", "models/net/1", "--json"]
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("fullconv-convert"),
+        "net.pth",
+        "-o",
+        "models/net/1",
+        "--json",
+    ]
     done = subprocess.run(
         [*command, "--arch", "some.nets:Net", "--preprocess", "unit", "--verify", "4"],
         capture_output=True,

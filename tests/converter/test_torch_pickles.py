@@ -69,7 +69,8 @@ def write_stream(path: Path, pickled: bytes) -> None:
 @pytest.fixture(params=[write_zip, write_stream], ids=["zip", "stream"])
 def write(request: pytest.FixtureRequest) -> Writer:
     """Either of PyTorch's formats."""
-    return request.param
+    way: Writer = request.param
+    return way
 
 
 def refusal(path: Path) -> str:

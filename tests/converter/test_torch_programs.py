@@ -7,7 +7,7 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +23,9 @@ from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
 from converter.sources.read import read_source
 
+if TYPE_CHECKING:
+    from torch import nn
+
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
 GRAPH = "models/model.json"
@@ -32,7 +35,7 @@ Entries = dict[str, bytes]
 Document = dict[str, Any]
 
 
-def network() -> Callable:
+def network() -> "nn.Module":
     """A classifier of 22×26 pixels with a constant that is no weight."""
     import torch
     from torch import nn
@@ -49,7 +52,7 @@ def network() -> Callable:
             return self.head(nn.functional.dropout(value, training=self.training)) * self.scale
 
     torch.manual_seed(0)
-    net = Net().eval()
+    net: nn.Module = Net().eval()
     net.norm.running_mean.normal_(0, 0.1)
     return net
 
@@ -115,9 +118,11 @@ def test_programs_of_other_devices_are_read(fixed: Path, tmp_path: Path) -> None
         document.clear()
         document.update(json.loads(text))
 
-    moved = rewrite(
-        fixed, tmp_path / "net.pt2", lambda entries: [edit(entries, name, move) for name in (GRAPH, WEIGHTS, CONSTANTS)]
-    )
+    def move_all(entries: Entries) -> None:
+        for name in (GRAPH, WEIGHTS, CONSTANTS):
+            edit(entries, name, move)
+
+    moved = rewrite(fixed, tmp_path / "net.pt2", move_all)
     assert b'"cuda"' in moved.read_bytes()
     assert_allclose(*answer(read_source(moved, arch=None, window=None), tmp_path), rtol=1e-5, atol=1e-6)
 
@@ -128,7 +133,7 @@ class Bomb:
     def __init__(self, marker: Path) -> None:
         self.marker = marker
 
-    def __reduce__(self) -> tuple[Callable, tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
         return os.mkdir, (str(self.marker),)
 
 
@@ -153,7 +158,8 @@ def code(marker: Path) -> str:
 
 
 def nodes(document: Document) -> list[Any]:
-    return document["graph_module"]["graph"]["nodes"]
+    found: list[Any] = document["graph_module"]["graph"]["nodes"]
+    return found
 
 
 def pickled_weight(entries: Entries, marker: Path) -> None:
@@ -215,7 +221,7 @@ def argument(kind: str, value: Document) -> Callable[[Entries, Path], None]:
 
 def tree(entries: Entries, _: Path) -> None:
     context = json.dumps({"default_factory_module": "os", "default_factory_name": "mkdir", "dict_context": ["a"]})
-    leaf = {"type": None, "context": None, "children_spec": []}
+    leaf: Document = {"type": None, "context": None, "children_spec": []}
     spec = [1, {"type": "collections.defaultdict", "context": context, "children_spec": [leaf]}]
     edit(
         entries,
@@ -297,7 +303,8 @@ def refused(path: Path, window: tuple[int, int] | None = None) -> str:
 
 
 def first_weight(document: Document) -> Document:
-    return next(iter(document["config"].values()))["tensor_meta"]
+    described: Document = next(iter(document["config"].values()))["tensor_meta"]
+    return described
 
 
 def weight(**changes: object) -> Callable[[Entries], None]:
@@ -315,6 +322,12 @@ def content(text: bytes) -> Callable[[Entries], None]:
     return lambda entries: entries.update({entry(entries, GRAPH): text})
 
 
+def state_dict(entries: Entries) -> None:
+    """Make it an archive of a state_dict."""
+    entries.clear()
+    entries.update({"a/data.pkl": b""})
+
+
 DAMAGES: dict[str, tuple[Callable[[Entries], object], str]] = {
     "huge": (weight(sizes=[{"as_int": 1 << 50}], strides=[{"as_int": 0}]), "more than fit into the file"),
     "beyond": (weight(storage_offset={"as_int": 99}), "cannot load it"),
@@ -329,7 +342,7 @@ DAMAGES: dict[str, tuple[Callable[[Entries], object], str]] = {
     "two": (lambda entries: entries.update({f"other/{GRAPH}": b"{}"}), "expected one models/model.json in the archive"),
     "form": (content(b"[1, 2]"), "not a program that can be trusted"),
     "deep": (content(b"[" * 100_000), "not a program that can be trusted"),
-    "state-dict": (lambda entries: [entries.clear(), entries.update({"a/data.pkl": b""})], "expected one models/model"),
+    "state-dict": (state_dict, "expected one models/model"),
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -20,7 +21,7 @@ MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "fullconv.yaml").re
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=[manifest["kind"] for manifest in MANIFESTS])
-def test_manifests_are_what_kubernetes_takes(manifest: dict) -> None:
+def test_manifests_are_what_kubernetes_takes(manifest: dict[str, Any]) -> None:
     """Each is valid by Kubernetes's own schema, which knows all of its fields."""
     kubernetes_validate.validate(manifest, "1.33", strict=True)
 

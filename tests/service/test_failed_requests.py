@@ -46,7 +46,7 @@ def test_tiles_after_scores_that_are_no_numbers_do_not_run(monkeypatch: pytest.M
 
     scorer = Scorer(ROOT / "models", tuning=Tuning(tile_bytes=1 << 20))
     request = scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(300, 300, 1)))
-    assert plan_message(scorer, request).plan.tiles > 9
+    assert plan_message(scorer, request).plan.tile_count > 9
     monkeypatch.setattr(Session, "score", score)
     scheduler = Scheduler(slots=1, batching=Batching(max_tiles=1))
     try:

@@ -24,7 +24,8 @@ def grid(scorer: Scorer, mask: np.ndarray) -> np.ndarray:
     """Whether each window of the image is scored."""
     options = scoring_pb2.ScoreOptions(grid=True, stride=16, mask_image=scoring_pb2.Image(encoded=png(mask)))
     run = plan_image(scorer, open_bytes(IMAGE, name="i"), scoring_pb2.ScoreRequest(model="digits", options=options))
-    return np.isfinite(np.concatenate([rows.scores for rows in run.rows()])[..., 0])
+    scored: np.ndarray = np.isfinite(np.concatenate([rows.scores for rows in run.rows()])[..., 0])
+    return scored
 
 
 @pytest.mark.parametrize("factor", [2, 8, 20])

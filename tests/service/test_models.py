@@ -4,7 +4,7 @@ import errno
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.conversion import convert_into
 from support.networks import UNPADDED, make_network
 from support.paths import ROOT
 from support.pictures import noise
-from support.servers import Server, running
+from support.servers import Server, running, until
 
 from fullconv import Client, RequestError
 from fullconv.protos import open_inference_pb2 as oip
@@ -38,15 +39,7 @@ def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds, for at most 30 seconds."""
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def ask(address: str, method: str, request: object, kind: type) -> object:
+def ask(address: str, method: str, request: Message, kind: type[Message]) -> Any:  # noqa: ANN401 (a `kind`)
     """Call a method of the Open Inference Protocol."""
     with grpc.insecure_channel(address) as channel:
         call = channel.unary_unary(

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from fullconv.answer import Answer, plan_document
 from fullconv.command.table import plan_table, table
 from fullconv.common.certificate import interval
 from fullconv.protos import model_pb2, scoring_pb2
+from fullconv.remote.large import LargeRun
 from service.engine.repository import read_spec
 from service.images.encoded import open_bytes
 from service.scoring.scorer import Scorer
@@ -69,16 +71,17 @@ def unranked(kind: str, classes: int) -> Callable[[model_pb2.ModelSpec], object]
     return change
 
 
-def plan(models: Path, name: str, **options: object) -> Scoring:
+def plan(models: Path, name: str, **options: Any) -> Scoring:
     request = scoring_pb2.ScoreRequest(model=name, options=scoring_pb2.ScoreOptions(**options))
     return plan_image(Scorer(models), open_bytes(png(IMAGE), name="i"), request)
 
 
 def shown(renderable: object) -> str:
     """What a terminal shows, without its line breaks."""
-    console = Console(width=300, file=StringIO())
+    text = StringIO()
+    console = Console(width=300, file=text)
     console.print(renderable)
-    return " ".join(console.file.getvalue().split())
+    return " ".join(text.getvalue().split())
 
 
 @pytest.fixture
@@ -151,7 +154,7 @@ def test_factors_count_strides_and_flips(padded: Path) -> None:
     found = []
     for options in ({}, {"stride": 32}, {"stride": 2}, {"flip": True}):
         (said,) = plan(padded, "padded", **options).response.warnings
-        factor = float(re.search(r"for ([0-9.]+) times", said)[1])
+        (factor,) = map(float, re.findall(r"for ([0-9.]+) times", said))
         crops = plan(padded, "padded", mode=scoring_pb2.MODE_CROPS, **options).plan.multiply_adds
         expected = crops / plan(padded, "padded", **options).plan.multiply_adds
         np.testing.assert_allclose(factor, expected, rtol=0.05)
@@ -206,7 +209,7 @@ def test_the_first_request_is_logged(padded: Path, share: float, level: str, fie
     """A server's answers carry the sentence, all of them; its log has it once for the model, however it is asked."""
     rewrite(padded, "padded", agreeing(share))
     with running(padded) as server, Client(server.address, timeout=60) as client:
-        answers = [client.score(png(IMAGE), model="padded") for _ in range(3)]
+        answers: list[Answer | LargeRun] = [client.score(png(IMAGE), model="padded") for _ in range(3)]
         answers.append(client.score_large(IMAGE, model="padded"))
         crops = client.score(png(IMAGE), model="padded", mode="crops")
     expected = plan(padded, "padded").complete().warnings

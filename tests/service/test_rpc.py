@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -48,7 +49,7 @@ def fifty_images() -> Iterator[tuple[str, bytes]]:
         yield f"image {number}{suffix}", encode(pixels.astype(np.uint16) * 257 if deep else pixels, suffix)
 
 
-def without_times(answer: Answer) -> dict:
+def without_times(answer: Answer) -> dict[str, Any]:
     document = answer.document()
     assert document.pop("timing_ms")["total"] > 0
     return document
@@ -87,7 +88,7 @@ def test_commands_answer_alike(server: Server, models: Path, tmp_path: Path) -> 
     assert (tmp_path / "there" / "h.png").read_bytes() == (tmp_path / "here" / "h.png").read_bytes()
 
 
-def command(*arguments: object) -> list | dict:
+def command(*arguments: object) -> Any:  # noqa: ANN401 (a JSON document)
     """What `fullconv-score --json` prints, without times."""
     line = [sys.executable, "-m", "fullconv", *map(str, arguments), "--json"]
     result = subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -204,13 +205,13 @@ def test_many_clients_at_once(server: Server) -> None:
     """32 clients, 1,000 requests, each with an image of its own: every answer is right, none is lost."""
     images = [noise(70 + 8 * (number % 5), 70 + 8 * (number % 7), 1, seed=number) for number in range(40)]
     with Client(server.address) as client:
-        expected = [client.score(image, model="digits", grid=True).grid for image in images]
+        expected = [np.asarray(client.score(image, model="digits", grid=True).grid) for image in images]
 
     def work(worker: int) -> int:
         with Client(server.address) as client:
             right = 0
             for number in range(worker, 1000, 32):
-                grid = client.score(images[number % 40], model="digits", grid=True).grid
+                grid = np.asarray(client.score(images[number % 40], model="digits", grid=True).grid)
                 right += bool(np.array_equal(grid, expected[number % 40]))
             return right
 

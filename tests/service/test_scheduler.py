@@ -14,17 +14,19 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from numpy.typing import NDArray
 
 from service.dispatch.small_requests import SmallRequestWorker
 from service.dispatch.workers import Workers
 from service.engine.scheduler import Batching, Flow, Scheduler
+from service.engine.session import Session
 from service.errors import CancelledRunError, ImageError, ModelError
 
 SECOND = 1.0
 """Multiply-adds of a tile that runs for one second."""
 
 
-class Spoken:
+class Spoken(Session):
     """A session with a rate of one multiply-add per second, whose scores are first pixels; runs wait for `go_on`."""
 
     fixed_batch: int | None = None
@@ -43,8 +45,9 @@ class Spoken:
     def observe(self, multiply_adds: float, seconds: float) -> None:
         """Keep the rate."""
 
-    def score(self, tiles: Sequence[np.ndarray], run: ort.RunOptions) -> np.ndarray:
+    def score(self, tiles: Sequence[np.ndarray], run: ort.RunOptions | None = None) -> NDArray[np.float32]:
         """The first pixel of each tile; raises an error if the run is terminated."""
+        assert run is not None
         self.ran.append([int(tile.flat[0]) for tile in tiles])
         self.running.set()
         while not self.go_on.wait(0.001):
@@ -55,9 +58,9 @@ class Spoken:
 
 
 @contextmanager
-def scheduled(slots: int = 1, **batching: float) -> Iterator[Scheduler]:
+def scheduled(slots: int = 1, **batching: Any) -> Iterator[Scheduler]:
     """A scheduler that is closed at the end of the block."""
-    scheduler = Scheduler(slots=slots, batching=Batching(**{"max_run_seconds": 100.0} | batching))
+    scheduler = Scheduler(slots=slots, batching=Batching(**({"max_run_seconds": 100.0} | batching)))
     try:
         yield scheduler
     finally:
@@ -69,7 +72,7 @@ def tiles(*values: int, side: int = 4) -> list[np.ndarray]:
     return [np.full((side, side, 1), value, np.uint8) for value in values]
 
 
-def got(future: Future) -> list[int]:
+def got(future: Future[Any]) -> list[int]:
     """The scores of a future, which are the first pixels of its tiles."""
     return [int(scores.item()) for scores in future.result(10)]
 
@@ -93,7 +96,7 @@ def test_nothing_of_a_batch_is_kept() -> None:
     with scheduled() as scheduler:
         (tile,) = tiles(7)
         kept = weakref.ref(tile)
-        future = Flow(scheduler).submit(Spoken(), [tile], SECOND)  # type: ignore[arg-type]
+        future = Flow(scheduler).submit(Spoken(), [tile], SECOND)
         assert got(future) == [7]
         del tile, future
         end = time.monotonic() + 10
@@ -300,9 +303,9 @@ def test_work_that_fails_drops_its_tiles(way: str) -> None:
             if way == "workers":
                 await Workers(1, "score").run(fail, flow)
             else:
-                await SmallRequestWorker("small").run(SimpleNamespace(begin=fail), flow)  # type: ignore[arg-type]
+                await SmallRequestWorker("small").run(SimpleNamespace(begin=fail), flow)
 
-        dropped: list[Future] = []
+        dropped: list[Future[Any]] = []
         with held(scheduler, session):
             kept = Flow(scheduler).submit(session, tiles(2), SECOND)
             with pytest.raises(ImageError, match="the second tile"):
@@ -341,7 +344,7 @@ def test_models_that_give_too_few_scores_end_no_slot() -> None:
     """A session that returns too few scores is an error of the request, and the next request is answered."""
 
     class Short(Spoken):
-        def score(self, tiles: Sequence[np.ndarray], run: ort.RunOptions) -> np.ndarray:
+        def score(self, tiles: Sequence[np.ndarray], run: ort.RunOptions | None = None) -> NDArray[np.float32]:
             """No scores."""
             return super().score(tiles, run)[:0]
 

@@ -126,8 +126,9 @@ def test_security_that_is_none(wrong: dict[str, Any], said: str) -> None:
 )
 def test_files_of_a_client_that_are_none(folder: Path, files: dict[str, str], said: str) -> None:
     """They are named before anything is sent."""
+    paths: dict[str, Any] = {name: folder / file for name, file in files.items()}
     with pytest.raises(RequestError, match=said):
-        Client("localhost:1", security=Security(**{name: folder / file for name, file in files.items()}))
+        Client("localhost:1", security=Security(**paths))
 
 
 def test_client_certificates(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Event
@@ -12,7 +12,7 @@ from support.paths import ROOT
 from support.pictures import noise
 
 from fullconv.protos import scoring_pb2
-from service.admission import Admission
+from service.dispatch.admission import Admission
 from service.dispatch.call import Call
 from service.dispatch.dispatcher import QUICK_THREADS, Dispatcher
 from service.engine.registry import Registry
@@ -95,14 +95,16 @@ async def scored(servicer: ScoringServicer, model: str) -> str:
 
 
 @pytest.mark.parametrize("asking", [described, scored], ids=["GetModel", "ScoreLarge"])
-def test_slow_loads_hold_up_no_loaded_model(models: Path, tmp_path: Path, asking: object) -> None:
+def test_slow_loads_hold_up_no_loaded_model(
+    models: Path, tmp_path: Path, asking: Callable[..., Awaitable[str]]
+) -> None:
     """While more models are loading than there are quick threads, a loaded model is described and scored."""
 
     async def ask() -> list[str]:
         registry = Slow(models, None)
         async with served(registry, tmp_path) as servicer:
             assert await described(servicer, "digits") == "digits"
-            slow = [asyncio.create_task(asking(servicer, name)) for name in SLOW]  # type: ignore[operator]
+            slow = [asyncio.ensure_future(asking(servicer, name)) for name in SLOW]
             assert await asyncio.to_thread(registry.all_asked.wait, 30)
             async with asyncio.timeout(30):
                 assert await described(servicer, "digits") == "digits"

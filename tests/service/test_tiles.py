@@ -149,8 +149,8 @@ def test_costs_are_sums(rows: int, cols: int, phases: int, pixels: int) -> None:
     """The multiply-adds of a plan are the sum over its tiles."""
     geometry = AxisGeometry(window=22, stride=6, receptive_field=22, padding_before=0, padding_after=0)
     cost = Cost(100, 20, 30, 5, 64, Network(geometry, geometry, (6, 6)))
-    lattices = [AxisLattice(22 + 6 * count, 22, 6 // phases) for count in (rows, cols)]
-    plan = plan_tiles(*lattices, cost.network, pixels=pixels, flip=rows % 2 == 0)
+    down, across = (AxisLattice(22 + 6 * count, 22, 6 // phases) for count in (rows, cols))
+    plan = plan_tiles(down, across, cost.network, pixels=pixels, flip=rows % 2 == 0)
     one_by_one = [cost.multiply_adds(row.length, col.length) for row, col in plan.iter_tiles()]
     assert len(plan) == len(one_by_one)
     assert cost.total(plan) == pytest.approx(sum(one_by_one))

@@ -13,10 +13,10 @@ from support.scoring import plan_message
 
 from fullconv.images import message_of
 from fullconv.protos import scoring_pb2
-from service import run
 from service.engine.session import Session
 from service.images.rows import RowBuffer
 from service.limits import Tuning
+from service.scoring import band, execution
 from service.scoring.scorer import Scorer
 
 MODELS = ROOT / "models"
@@ -43,10 +43,11 @@ class Clock:
 
         monkeypatch.setattr(Session, "score", computing)
         monkeypatch.setattr(RowBuffer, "read", read)
-        monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: self.now))
+        for module in (band, execution):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
 
 
-def request(height: int, width: int, **options: Any) -> scoring_pb2.ScoreRequest:  # noqa: ANN401 (as ScoreOptions has them)
+def request(height: int, width: int, **options: Any) -> scoring_pb2.ScoreRequest:
     """A request for noise."""
     asked = scoring_pb2.ScoreOptions(**options)
     return scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(height, width, 1)), options=asked)

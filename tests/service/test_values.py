@@ -4,18 +4,20 @@ import json
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 import tifffile
+from google.protobuf.message import Message
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from support import reference
 from support.conversion import convert_into
 from support.networks import Network, make_network
 from support.pictures import noise
-from support.servers import running
+from support.servers import Server, running
 
 from fullconv import Client, ImageError
 from fullconv.protos import open_inference_pb2 as oip
@@ -71,7 +73,7 @@ def values() -> np.ndarray:
 def scene(values: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The scene as a GeoTIFF with a coordinate reference system and a nodata value."""
     path = tmp_path_factory.mktemp("scene") / "scene.tif"
-    options = {"photometric": "minisblack", "planarconfig": "contig", "compression": "zlib", "tile": (32, 32)}
+    options: Any = {"photometric": "minisblack", "planarconfig": "contig", "compression": "zlib", "tile": (32, 32)}
     tifffile.imwrite(path, values, extratags=GEOTIFF, metadata=None, **options)
     return path
 
@@ -94,11 +96,10 @@ def expected(network: Network, values: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def client(models: Path, scene: Path) -> Iterator[Client]:
-    """A client of a server with these models, in whose allowed directory the scene is."""
-    with running(models, "--images", str(scene.parent)) as server, Client(server.address) as client:
-        client.address = server.address
-        yield client
+def server(models: Path, scene: Path) -> Iterator[Server]:
+    """A server on these models, which requests may ask for the scene."""
+    with running(models, "--images", str(scene.parent)) as server:
+        yield server
 
 
 def local(models: Path, image: Path) -> tuple[np.ndarray, scoring_pb2.ScoreResponse]:
@@ -137,7 +138,7 @@ def inferred(address: str, pixels: np.ndarray) -> np.ndarray:
     """The grid (rows, cols, classes) from the Open Inference Protocol, with the inputs that the metadata name."""
     with grpc.insecure_channel(address) as channel:
 
-        def call(method: str, request: object, answer: type) -> object:
+        def call(method: str, request: Message, answer: type[Message]) -> Any:  # noqa: ANN401 (one of `answer`)
             path = f"/inference.GRPCInferenceService/{method}"
             return answer.FromString(channel.unary_unary(path)(request.SerializeToString(), timeout=60))
 
@@ -153,8 +154,8 @@ def inferred(address: str, pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["npy", "raw", "strips", "oip"])
-def test_arrays_are_scored_by_their_own_values(
-    kind: str, network: Network, models: Path, values: np.ndarray, client: Client, tmp_path: Path
+def test_arrays_are_scored_by_their_own_values(  # noqa: PLR0917 (fixtures)
+    kind: str, network: Network, models: Path, values: np.ndarray, server: Server, client: Client, tmp_path: Path
 ) -> None:
     """An array has the network's scores as a file, in a message, as a stream of rows, and as a tensor."""
     pixels = np.ascontiguousarray(values[:, EMPTY:])
@@ -169,7 +170,7 @@ def test_arrays_are_scored_by_their_own_values(
             with client.score_large(pixels, model="reflectance", grid=True) as run:
                 grid = np.concatenate([scores for _, scores in run.bands()])
         case "oip":
-            grid = inferred(client.address, pixels)
+            grid = inferred(server.address, pixels)
     assert grid is not None
     assert_allclose(grid, truth(network, pixels), atol=1e-5)
 
@@ -184,7 +185,7 @@ def test_values_of_a_sign_or_fraction(
         pixels[:, :EMPTY] = np.nan
     tags = [(42113, "s", 0, "0", True)] if kind == "int16" else []
     path = tmp_path / "scene.tif"
-    options = {"photometric": "minisblack", "planarconfig": "contig"}
+    options: Any = {"photometric": "minisblack", "planarconfig": "contig"}
     tifffile.imwrite(path, pixels, extratags=tags, metadata=None, **options)
     dtype = LocalScorer(models).model("reflectance").spec.input.dtype
     if dtype == "uint16":
@@ -198,8 +199,8 @@ def test_chosen_bands_decide_what_has_data(network: Network, values: np.ndarray,
     """Bands are taken in the requested order, and nodata in an unused band does not mask a pixel."""
     five = np.dstack([np.zeros_like(values[..., :1]), values[..., ::-1]])
     path = tmp_path / "scene.tif"
-    options = {"photometric": "minisblack", "planarconfig": "separate"}
-    tifffile.imwrite(path, np.moveaxis(five, -1, 0), extratags=[(42113, "s", 0, "0", True)], metadata=None, **options)
+    layout: Any = {"photometric": "minisblack", "planarconfig": "separate"}
+    tifffile.imwrite(path, np.moveaxis(five, -1, 0), extratags=[(42113, "s", 0, "0", True)], metadata=None, **layout)
     with pytest.raises(ImageError, match=r"expected the model's 4 bands, got 5 bands .*--bands 1,2,3,4"):
         local(models, path)
     options = scoring_pb2.ScoreOptions(grid=True, bands=[5, 4, 3, 2])

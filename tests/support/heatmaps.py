@@ -1,6 +1,7 @@
-"""Heatmaps of made-up answers: 10-pixel windows, 10 pixels apart, over a white image."""
+"""Heatmaps of invented answers, with windows of 10 pixels at a stride of 10 pixels, over a white image."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyvips
@@ -15,9 +16,14 @@ CELL = 10
 
 
 def subject(
-    labels: list[str], kind: str = "logits-softmax", *, shown: str | None = None, average: int = 0, classes: tuple = ()
+    labels: list[str],
+    kind: str = "logits-softmax",
+    *,
+    shown: str | None = None,
+    average: scoring_pb2.AverageOf = scoring_pb2.AVERAGE_OF_SCORES,
+    classes: tuple[str, ...] = (),
 ) -> Subject:
-    """What is shown of a model with these labels."""
+    """Return what a heatmap shows of a model with these labels."""
     spec = model_pb2.ModelSpec(output=model_pb2.Output(kind=kind, classes=len(labels)))
     options = scoring_pb2.ScoreOptions(average=average, classes=classes)
     request = scoring_pb2.ScoreRequest(model="m", options=options)
@@ -25,9 +31,9 @@ def subject(
 
 
 def answer(rows: int, cols: int, labels: list[str], **grid: int) -> scoring_pb2.ScoreResponse:
-    """What is known of an image that these cells fill; `grid` are fields of GridInfo that differ."""
+    """Return the response for an image that the cells fill; `grid` holds fields of GridInfo to change."""
     size = model_pb2.Size(height=CELL, width=CELL)
-    fields = {"last_y": CELL * (rows - 1), "last_x": CELL * (cols - 1)} | grid
+    fields: dict[str, Any] = {"last_y": CELL * (rows - 1), "last_x": CELL * (cols - 1)} | grid
     return scoring_pb2.ScoreResponse(
         image=scoring_pb2.ImageInfo(name="i", width=fields["last_x"] + CELL, height=fields["last_y"] + CELL),
         grid=scoring_pb2.GridInfo(rows=rows, cols=cols, stride=size, window=size, **fields),
@@ -46,8 +52,8 @@ def draw(
     pixels: NDArray[np.uint8] | None = None,
     **grid: int,
 ) -> NDArray[np.uint8]:
-    """Draw scores (rows, cols, classes) over a white image, or over pixels; the picture's RGB."""
-    response = answer(*scores.shape[:2], labels, **grid)
+    """Draw scores (rows, cols, classes) over a white image, or over `pixels`; returns the picture's pixels, RGB."""
+    response = answer(scores.shape[0], scores.shape[1], labels, **grid)
     image = folder / "image.png"
     white = np.full((response.image.height, response.image.width), 255, np.uint8)
     image.write_bytes(png(white if pixels is None else pixels))
@@ -58,6 +64,6 @@ def draw(
 
 
 def picture(path: Path) -> NDArray[np.uint8]:
-    """The pixels of a picture's file as it is now: libvips remembers those of a file that it has opened by name."""
+    """Return the pixels of a picture file; read from memory, since libvips caches files that it opens by name."""
     pixels: NDArray[np.uint8] = pyvips.Image.new_from_buffer(path.read_bytes(), "").numpy()
     return pixels
