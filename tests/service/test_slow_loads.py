@@ -1,4 +1,4 @@
-"""Models that take long to load, beside those that are loaded."""
+"""Requests for loaded models are answered while other models are loading."""
 
 import asyncio
 import shutil
@@ -34,7 +34,7 @@ SLOW = [f"slow{number}" for number in range(QUICK_THREADS + 1)]
 
 
 class Slow(Registry):
-    """Models whose sessions take until `go_on` to be made, if they are slow; `all_asked` when each is asked for."""
+    """A registry that loads sessions of slow models only after `go_on`; `all_asked` is set once all are requested."""
 
     def __init__(self, root: Path, weights_bytes: int | None) -> None:
         self.asked: list[str] = []
@@ -42,7 +42,7 @@ class Slow(Registry):
         super().__init__(root, weights_bytes=weights_bytes, warm=True)
 
     def session(self, served: ServedVersion, model: StoredModel, position: int) -> Session:
-        """A session that is there, or after a while."""
+        """Return a session, of a slow model only after `go_on`."""
         if served.name in SLOW and (served, position) not in self._sessions:
             self.asked.append(served.name)
             if len(self.asked) == len(SLOW):
@@ -53,7 +53,7 @@ class Slow(Registry):
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """The shipped model under its own name, and under slow ones."""
+    """A repository with the shipped model under its own name and under the names of slow models."""
     for name in ("digits", *SLOW):
         shutil.copytree(ROOT / "models" / "digits" / "1", tmp_path / "models" / name / "1")
     return tmp_path / "models"
@@ -61,7 +61,7 @@ def models(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def served(registry: Slow, folder: Path) -> AsyncIterator[ScoringServicer]:
-    """A servicer, whose slow loads end with the block."""
+    """A servicer; at the end of the block slow loads go on."""
     limits, scheduler, metrics = Limits(large=2), Scheduler(slots=2), Metrics()
     dispatcher = Dispatcher(Scorer(registry, limits), scheduler, Admission(limits), metrics)
     calls = Calls(Access(None), metrics, idle=60)
@@ -73,13 +73,13 @@ async def served(registry: Slow, folder: Path) -> AsyncIterator[ScoringServicer]
 
 
 async def described(servicer: ScoringServicer, model: str) -> str:
-    """GetModel: the name that is described."""
+    """Call GetModel and return the name of the described model."""
     response = await servicer.get_model(scoring_pb2.GetModelRequest(model=model), Call("GetModel", model))
     return response.spec.name
 
 
 async def scored(servicer: ScoringServicer, model: str) -> str:
-    """ScoreLarge of raw rows: the model that answers."""
+    """Call ScoreLarge with raw rows and return the name of the model that answers."""
     answers: list[scoring_pb2.ScoreLargeResponse] = []
 
     async def parts() -> AsyncIterator[scoring_pb2.ScoreLargeRequest]:
@@ -98,7 +98,7 @@ async def scored(servicer: ScoringServicer, model: str) -> str:
 def test_slow_loads_hold_up_no_loaded_model(
     models: Path, tmp_path: Path, asking: Callable[..., Awaitable[str]]
 ) -> None:
-    """While more models are loaded than there are quick threads, one that is loaded is described and scored."""
+    """While more models are loading than there are quick threads, a loaded model is described and scored."""
 
     async def ask() -> list[str]:
         registry = Slow(models, None)
@@ -117,7 +117,7 @@ def test_slow_loads_hold_up_no_loaded_model(
 
 
 def test_sessions_that_were_forgotten_hold_up_no_loaded_model(models: Path, tmp_path: Path) -> None:
-    """Models that are known, and whose weights must be read again, are described, and keep no place of large images."""
+    """A checked model whose session was forgotten is described at once, and its loading blocks no large image."""
 
     async def ask() -> list[str]:
         registry = Slow(models, weights_bytes=1)

@@ -1,4 +1,4 @@
-"""Networks that were trained on an image's own values, 16 bits or floating-point, and not on pixels from 0 to 255."""
+"""Networks that take an image's own values, 16-bit or floating-point, instead of pixels from 0 to 255."""
 
 import json
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ layers = [
 ]
 """
 EMPTY = 30
-"""Columns at the left without data."""
+"""Number of columns without data at the left of the scene."""
 GEOTIFF = [
     (33550, "d", 3, (10.0, 10.0, 0.0), True),  # ModelPixelScale
     (33922, "d", 6, (0.0, 0.0, 0.0, 600000.0, 5300000.0, 0.0), True),  # ModelTiepoint
@@ -49,13 +49,13 @@ GEOTIFF = [
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
-    """A network of four bands, trained on reflectance: x / 10000."""
+    """A network of four bands that takes reflectance, x / 10000."""
     return make_network(tmp_path_factory.mktemp("network"), REFLECTANCE)
 
 
 @pytest.fixture(scope="module", params=["uint16", "float32"])
 def models(network: Network, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with the network, whose preprocessing takes values of either type."""
+    """A repository with the network, converted for uint16 and for float32 values."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "reflectance.json").write_text(json.dumps({"scale": 1e-4, "dtype": request.param}))
     return convert_into(folder / "models", network, preprocess=str(folder / "reflectance.json"))
@@ -63,7 +63,7 @@ def models(network: Network, request: pytest.FixtureRequest, tmp_path_factory: p
 
 @pytest.fixture(scope="module")
 def values() -> np.ndarray:
-    """Reflectance times 10000, in four bands; nothing at the left."""
+    """Reflectance times 10000 in four bands, 0 in the columns without data."""
     pixels = noise(60, 90, 4).astype(np.uint16) * 39 + 1
     pixels[:, :EMPTY] = 0
     return pixels
@@ -71,7 +71,7 @@ def values() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def scene(values: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The values as a GeoTIFF with a coordinate reference system and nodata."""
+    """The scene as a GeoTIFF with a coordinate reference system and a nodata value."""
     path = tmp_path_factory.mktemp("scene") / "scene.tif"
     options: Any = {"photometric": "minisblack", "planarconfig": "contig", "compression": "zlib", "tile": (32, 32)}
     tifffile.imwrite(path, values, extratags=GEOTIFF, metadata=None, **options)
@@ -79,7 +79,7 @@ def scene(values: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def truth(network: Network, values: np.ndarray) -> np.ndarray:
-    """The network's own scores of every window of raw values, NaN where one lacks data."""
+    """The network's own scores of every window, NaN for windows with a pixel without data."""
     rows, cols = (values.shape[0] - 22) // 4 + 1, (values.shape[1] - 26) // 4 + 1
     cells = np.full((rows, cols, 5), np.nan)
     for row, col in np.ndindex(rows, cols):
@@ -91,7 +91,7 @@ def truth(network: Network, values: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def expected(network: Network, values: np.ndarray) -> np.ndarray:
-    """The truth about the scene."""
+    """The network's own scores of the scene."""
     return truth(network, values)
 
 
@@ -103,14 +103,14 @@ def server(models: Path, scene: Path) -> Iterator[Server]:
 
 
 def local(models: Path, image: Path) -> tuple[np.ndarray, scoring_pb2.ScoreResponse]:
-    """Scored in this process."""
+    """The grid and the warnings, scored in this process."""
     options = scoring_pb2.ScoreOptions(grid=True)
     run = LocalScorer(models).start(image, scoring_pb2.ScoreRequest(model="reflectance", options=options))
     return np.concatenate([scores for _, scores in run.bands()]), run.answer()
 
 
 def test_scenes_are_scored_by_their_own_values(models: Path, scene: Path, expected: np.ndarray, client: Client) -> None:
-    """A GeoTIFF of four 16-bit bands gets the network's scores of its raw values, nodata left out, wherever scored."""
+    """A GeoTIFF of four 16-bit bands has the network's scores of its raw values, locally and on a server."""
     grid, answer = local(models, scene)
     assert_allclose(grid, expected, atol=1e-5)
     assert answer.scored_cells == np.isfinite(expected[..., 0]).sum() > 0
@@ -128,14 +128,14 @@ def test_scenes_are_scored_by_their_own_values(models: Path, scene: Path, expect
 def test_extras_change_no_value(
     models: Path, scene: Path, expected: np.ndarray, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With either extra alone the scene has the same scores."""
+    """With one extra installed the scene has the same scores as without extras."""
     monkeypatch.setattr("service.images.files.find_spec", lambda name: find_spec(name) if name == extra else None)
     assert find_spec(extra) is not None
     assert_allclose(local(models, scene)[0], expected, atol=1e-5)
 
 
 def inferred(address: str, pixels: np.ndarray) -> np.ndarray:
-    """Scored through the Open Inference Protocol, as the model's metadata says: (rows, cols, classes)."""
+    """The grid (rows, cols, classes) from the Open Inference Protocol, with the inputs that the metadata name."""
     with grpc.insecure_channel(address) as channel:
 
         def call(method: str, request: Message, answer: type[Message]) -> Any:  # noqa: ANN401 (one of `answer`)
@@ -157,7 +157,7 @@ def inferred(address: str, pixels: np.ndarray) -> np.ndarray:
 def test_arrays_are_scored_by_their_own_values(  # noqa: PLR0917 (fixtures)
     kind: str, network: Network, models: Path, values: np.ndarray, server: Server, client: Client, tmp_path: Path
 ) -> None:
-    """An array gets the network's scores of its values as a file, in a message, as rows of a stream, as a tensor."""
+    """An array has the network's scores as a file, in a message, as a stream of rows, and as a tensor."""
     pixels = np.ascontiguousarray(values[:, EMPTY:])
     grid: np.ndarray | None = None
     match kind:
@@ -179,7 +179,7 @@ def test_arrays_are_scored_by_their_own_values(  # noqa: PLR0917 (fixtures)
 def test_values_of_a_sign_or_fraction(
     kind: str, network: Network, values: np.ndarray, models: Path, tmp_path: Path
 ) -> None:
-    """A model of float32 takes files of these types, NaN being no data; a model of uint16 refuses them by name."""
+    """A float32 model takes files of these types, with NaN as no data; a uint16 model refuses them by name."""
     pixels = values.astype(kind)
     if kind != "int16":
         pixels[:, :EMPTY] = np.nan
@@ -196,7 +196,7 @@ def test_values_of_a_sign_or_fraction(
 
 
 def test_chosen_bands_decide_what_has_data(network: Network, values: np.ndarray, models: Path, tmp_path: Path) -> None:
-    """Bands are taken in the order asked for, and nodata in another band leaves a pixel in."""
+    """Bands are taken in the requested order, and nodata in an unused band does not mask a pixel."""
     five = np.dstack([np.zeros_like(values[..., :1]), values[..., ::-1]])
     path = tmp_path / "scene.tif"
     layout: Any = {"photometric": "minisblack", "planarconfig": "separate"}
@@ -209,7 +209,7 @@ def test_chosen_bands_decide_what_has_data(network: Network, values: np.ndarray,
 
 
 def test_scaled_images_keep_16_bits(network: Network, models: Path, tmp_path: Path) -> None:
-    """At half the size, values are between their neighbours' and not cut to 8 bits."""
+    """At half the size, 16-bit values are interpolated without being cut to 8 bits."""
     pixels = noise(120, 120, 4).astype(np.uint16) * 39 + 1
     np.save(tmp_path / "scene.npy", pixels)
     options = scoring_pb2.ScoreOptions(grid=True, scales=[scoring_pb2.Scale(factor=0.5)])
