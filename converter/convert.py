@@ -18,13 +18,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from converter.errors import SourceError, UnsupportedError
-from converter.graph.canonical import only_scores
 from converter.graph.converted import ConvertedGraph
 from converter.graph.crops import to_crops
 from converter.graph.dense import to_dense
-from converter.graph.precision import reduced
-from converter.graph.preprocess import prepend
-from converter.graph.strides import Variant, restrided, variants
+from converter.graph.passes.prepend_preprocessing import PrependPreprocessingPass
+from converter.graph.passes.quantize import QuantizePass
+from converter.graph.scores import scores_position
+from converter.graph.strides import Variant, variants, with_stride
 from converter.labels import load_labels
 from converter.preprocessing import Preprocessing, load_preprocessing
 from converter.report import Report
@@ -116,7 +116,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         raise SourceError("preprocess: the file takes pixels as uint8 and prepares them itself; leave --preprocess out")
     with staging(request.target, force=request.force) as folder, tempfile.TemporaryDirectory(dir=folder) as name:
         progress.step("rewriting the network", 0)
-        scratch, output = Path(name), only_scores(classifier.model.graph)
+        scratch, output = Path(name), scores_position(classifier.model.graph)
         move_weights([classifier.original, classifier.model], scratch, SOURCE_WEIGHTS)
         source = SourceNetwork(classifier, output, preprocessing, scratch)
         network = _rewritten(classifier, output, preprocessing, request, scratch)
@@ -159,7 +159,7 @@ def _rewritten(
         network = to_dense(model, window, layout, scratch)
     if preprocessing is not None:
         preprocessing.check_channels(network.channels)
-        prepend(network.model.graph, preprocessing, network.channels, layout)
+        PrependPreprocessingPass(preprocessing, network.channels, layout)(network.model)
         network = replace(network, layout="NHWC")
     return network
 
@@ -226,9 +226,10 @@ def _reduced(full: Stage, request: Request, progress: Progress, folder: Path) ->
     """The same files in fewer bits, with their weights in a folder."""
     progress.step(f"reducing the precision to {request.precision}", 0)
     native, *others = full.files
-    model = reduced(native.model, request.precision, _calibration(full, request, progress), full.folder)
+    quantize = QuantizePass(request.precision, _calibration(full, request, progress), full.folder)
+    model = quantize(native.model).model
     move_weights([model], folder, WEIGHTS)
-    restrided_models = [restrided(model, file.plane[0].stride, full.window)[0] for file in others]
+    restrided_models = [with_stride(model, file.plane[0].stride, full.window)[0] for file in others]
     files = [replace(file, model=own) for file, own in zip(full.files, [model, *restrided_models], strict=True)]
     return replace(full, files=files, folder=folder)
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from converter.graph.geometry import Plane, ints, planes, weights_of
+from converter.graph.geometry import Plane, elements, planes
+from converter.graph.nodes import conv_weights, ints
 from fullconv.protos import model_pb2
 
 FLOAT_BYTES = 4
@@ -29,7 +30,7 @@ def dense_cost(graph: ir.Graph, native: Plane, shapes: Shapes, window: tuple[int
         alive = max(alive, sum(_bytes_per_pixel(value, known, shapes) for value in [*node.inputs, *node.outputs]))
         if node.op_type == "Conv" and node.outputs[0] in known:
             each, plane = _multiply_adds_per_position(node), known[node.outputs[0]]
-            rows, cols = (axis.elements(size) for axis, size in zip(plane, window, strict=True))
+            rows, cols = elements(plane, window)
             more_rows, more_cols = (whole.stride / axis.stride for whole, axis in zip(native, plane, strict=True))
             per_window += each * rows * cols
             per_row += each * more_rows * cols
@@ -77,7 +78,7 @@ def _multiply_adds(node: ir.Node, shapes: Shapes) -> float:
 
 
 def _multiply_adds_per_position(conv: ir.Node) -> int:
-    return math.prod(weights_of(conv).shape.numpy())
+    return math.prod(conv_weights(conv).shape.numpy())
 
 
 def _density(plane: Plane) -> float:

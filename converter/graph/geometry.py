@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from converter.errors import UnsupportedError
-from converter.graph.lift import refusal
+from converter.graph.nodes import constant_input, ints, kernel_shape
 from converter.graph.operators import ARITHMETIC, ELEMENTWISE, REDUCTIONS, WINDOWED
+from converter.graph.refusals import position_constant, refusal
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ def extend(known: dict[ir.Value, Plane], node: ir.Node) -> None:
         known.update(dict.fromkeys(node.outputs, RULES.get(node.op_type, _no_rule)(node, sources)))
 
 
+def elements(plane: Plane, window: tuple[int, int]) -> list[int]:
+    """Returns the rows and columns that a value has for one window (height, width)."""
+    return [axis.elements(size) for axis, size in zip(plane, window, strict=True)]
+
+
 def check_window(plane: Plane, window: tuple[int, int]) -> None:
     """Raise UnsupportedError unless one window gives one cell."""
     for name, axis, size in zip(("height", "width"), plane, window, strict=True):
@@ -105,7 +111,7 @@ def _join(node: ir.Node, sources: list[Plane]) -> Plane:
     """Pointwise operators, of one value or of several."""
     for value in node.inputs:
         if value is not None and value.const_value is not None and _varies_in_space(value.const_value):
-            raise refusal(node, f"the constant {value.name!r} depends on the position in the map")
+            raise position_constant(node, value.name)
     (vertical, horizontal), *others = sources
     try:
         for other in others:
@@ -123,7 +129,7 @@ def _varies_in_space(constant: ir.TensorProtocol) -> bool:
 
 def _window(node: ir.Node, sources: list[Plane]) -> Plane:
     """Convolutions and pools."""
-    kernel = kernel_of(node)
+    kernel = kernel_shape(node)
     pads = ints(node, "pads", [0, 0, 0, 0])
     strides, dilations = ints(node, "strides", [1, 1]), ints(node, "dilations", [1, 1])
     vertical, horizontal = (
@@ -139,49 +145,16 @@ def _window(node: ir.Node, sources: list[Plane]) -> Plane:
     return vertical, horizontal
 
 
-def kernel_of(node: ir.Node) -> list[int]:
-    """Rows and columns of a convolution's or pool's kernel."""
-    return list(weights_of(node).shape.numpy())[2:] if node.op_type == "Conv" else ints(node, "kernel_shape", [])
-
-
-def weights_of(conv: ir.Node) -> ir.TensorProtocol:
-    """A convolution's weights (outputs, channels of a group, rows, columns), as they are or in integers."""
-    weights = conv.inputs[1]
-    producer = weights.producer() if weights is not None else None
-    if producer is not None and producer.op_type == "DequantizeLinear":
-        weights = producer.inputs[0]
-    if weights is None or weights.const_value is None:
-        raise refusal(conv, "expected constant weights, got computed ones")
-    return weights.const_value
-
-
-def constant_of(node: ir.Node, position: int) -> list[int]:
-    """The numbers at one of a node's inputs."""
-    value = node.inputs[position]
-    if value is None or value.const_value is None:
-        raise refusal(node, f"expected constants at input {position}, got computed ones")
-    numbers: list[int] = value.const_value.numpy().tolist()
-    return numbers
-
-
 def _over_channels(node: ir.Node, sources: list[Plane]) -> Plane:
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
+    axis = node.attributes.get_int("axis", -1)
     if axis % 4 != 1:
         raise refusal(node, f"expected axis 1 (channels), got {axis}, which looks along the map")
     return _join(node, sources)
 
 
-def ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
-    """An attribute of integers, one or several, or its default."""
-    if name not in node.attributes:
-        return default
-    value = node.attributes[name].value
-    return [value] if isinstance(value, int) else list(value)
-
-
 def _slice(node: ir.Node, sources: list[Plane]) -> Plane:
     """Channels of a map; or a map without some rows and columns at its edges: a kernel of one weight."""
-    starts, stops, axes = (constant_of(node, position) for position in (1, 2, 3))
+    starts, stops, axes = (constant_input(node, position).tolist() for position in (1, 2, 3))
     if axes != [2, 3]:
         return _join(node, sources)
     vertical, horizontal = (
@@ -193,7 +166,7 @@ def _slice(node: ir.Node, sources: list[Plane]) -> Plane:
 
 def _pad(node: ir.Node, sources: list[Plane]) -> Plane:
     """A map that grows at its borders; a kernel of one element with that padding."""
-    pads = constant_of(node, 1)
+    pads = constant_input(node, 1).tolist()
     before, after = pads[2:4], pads[6:8]
     vertical, horizontal = (
         sources[0][axis].through(kernel=1, stride=1, dilation=1, before=before[axis], after=after[axis])

@@ -30,18 +30,5 @@ REDUCTIONS = frozenset(
 )
 """One number of all along some axes."""
 
-NOT_LOCAL = {
-    **dict.fromkeys(("Attention", "MultiHeadAttention"), "attention: every position looks at all others"),
-    **dict.fromkeys(("GRU", "LSTM", "RNN"), "it runs along a sequence"),
-    **dict.fromkeys(
-        ("GroupNormalization", "InstanceNormalization", "MeanVarianceNormalization"), "it normalises over the whole map"
-    ),
-    **dict.fromkeys(("Resize", "Upsample"), "it brings the map to a size; grids have none of their own"),
-}
-"""What cannot be computed window by window in one pass, and why."""
-
-OF_DECISIONS = frozenset(("ArgMax", "ArgMin", "TopK"))
-"""They give the numbers of classes."""
-
 WINDOWED = frozenset(("AveragePool", "Conv", "LpPool", "MaxPool"))
 """A kernel that slides over the map."""

@@ -13,7 +13,6 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from converter.errors import SourceError, UnsupportedError
-from converter.graph.constants import constant
 from converter.runtime import one_line, session
 
 SHAPE_OPERATORS = ("Shape", "Size")
@@ -91,20 +90,6 @@ def depending(graph: ir.Graph) -> set[ir.Value]:
         if node.op_type == "If" or (node.op_type not in SHAPE_OPERATORS and found.intersection(node.inputs)):
             found.update(node.outputs)
     return found
-
-
-def fold(graph: ir.Graph, traced: Trace) -> None:
-    """Make initializers of the values that do not depend on the pixels, and drop casts to the same type, in place."""
-    for node in list(graph):
-        source = node.inputs[0] if node.op_type == "Cast" else None
-        if source is not None and traced.types.get(str(source.name)) == traced.types[str(node.outputs[0].name)]:
-            node.outputs[0].replace_all_uses_with(source, replace_graph_outputs=True)
-            continue
-        for value in list(node.outputs):
-            array = traced.constants.get(str(value.name))
-            if array is not None and any(value.uses()):
-                folded = constant(graph, f"{value.name}.folded", array)
-                value.replace_all_uses_with(folded, replace_graph_outputs=True)
 
 
 def _zeros(image: ir.Value, window: tuple[int, int], layout: str) -> NDArray[np.generic]:

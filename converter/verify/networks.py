@@ -10,8 +10,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from converter.errors import VerificationError
-from converter.graph.converted import ending_activation
 from converter.graph.geometry import Plane
+from converter.graph.scores import final_activation
 from converter.preprocessing import Preprocessing
 from converter.runtime import one_line, session
 from converter.sources.classifier import Classifier
@@ -98,7 +98,7 @@ def feed(
 
 def _with_evidence(model: ir.Model, scores: ir.Value, scratch: Path) -> ort.InferenceSession:
     """A session whose outputs are the scores and, if an activation makes them, what goes into it."""
-    activation, outputs = ending_activation(scores), list(model.graph.outputs)
+    activation, outputs = final_activation(scores), list(model.graph.outputs)
     evidence = activation.inputs[0] if activation else None
     model.graph.outputs[:] = [scores, evidence] if evidence is not None else [scores]
     try:

@@ -1,7 +1,7 @@
 """What each operator becomes when it is lifted: a file a family."""
 
+from converter.graph.convolutionalizer import Handler
 from converter.graph.handlers import joining, linear, movement, normalisation, pointwise, pooling
-from converter.graph.lift import Handler
 
 HANDLERS: dict[str, Handler] = {
     **joining.HANDLERS,

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.form import Form, whole
-from converter.graph.lift import Handler, Lifting, refusal, stays
+from converter.graph.affine import Form, whole
+from converter.graph.convolutionalizer import Handler, Lifting, stays
+from converter.graph.refusals import refusal
 
 
 def concat(lifting: Lifting, node: ir.Node) -> Sequence[Form]:

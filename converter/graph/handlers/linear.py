@@ -6,16 +6,17 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.form import Floats, Form, channels_at
-from converter.graph.geometry import ints
-from converter.graph.lift import Handler, Layer, Lifting, refusal
+from converter.graph.affine import Floats, Form, channels_at
+from converter.graph.convolutionalizer import Handler, Layer, Lifting
+from converter.graph.nodes import constant_input, ints
+from converter.graph.refusals import NOT_THE_SAME_EVERYWHERE, refusal
 
 
 def gemm(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
     """Gemm(A, B, C): alpha · A B + beta · C."""
     form, weights, position = _operands(lifting, node)
     turned, weights_turned = (
-        bool(_attribute(node, name, 0)) for name in ("transA", "transB")[:: 1 if position else -1]
+        bool(node.attributes.get_int(name, 0)) for name in ("transA", "transB")[:: 1 if position else -1]
     )
     if turned:
         form = form.moved(np.arange(form.index[..., 0].size).reshape(form.shape).T)
@@ -23,10 +24,10 @@ def gemm(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
         weights = weights.T
     bias = None
     if len(node.inputs) > 2 and node.inputs[2] is not None:
-        bias = _scaled(lifting.constant(node, 2), _attribute(node, "beta", 1.0)).reshape(-1)
+        bias = _scaled(constant_input(node, 2), node.attributes.get_float("beta", 1.0)).reshape(-1)
         if bias.size not in (1, len(weights)):
             raise refusal(node, f"expected a bias for {len(weights)} outputs, got {bias.size} numbers")
-    layer = Layer(_name_of_weights(node), _scaled(weights, _attribute(node, "alpha", 1.0)), bias)
+    layer = Layer(_name_of_weights(node), _scaled(weights, node.attributes.get_float("alpha", 1.0)), bias)
     return [_contracted(lifting, node, form, position, layer)]
 
 
@@ -70,7 +71,7 @@ def _operands(lifting: Lifting, node: ir.Node) -> tuple[Form, Floats, int]:
     form, position = (left, 1) if left is not None else (right, 0)
     if form is None:
         raise refusal(node, "expected a computed value and weights, got two constants")
-    return form, lifting.constant(node, position), position
+    return form, constant_input(node, position), position
 
 
 def _contracted(lifting: Lifting, node: ir.Node, form: Form, axis: int, layer: Layer) -> Form:
@@ -80,7 +81,7 @@ def _contracted(lifting: Lifting, node: ir.Node, form: Form, axis: int, layer: L
         raise refusal(node, f"expected weights for {form.shape[axis]} features, got {features}")
     stencil = form.stencil([axis])
     if stencil is None:
-        raise refusal(node, "it does not do the same at every position of the map")
+        raise refusal(node, NOT_THE_SAME_EVERYWHERE)
     of = lifting.convolve(node, form.map, stencil, layer)
     lifting.report(node, f"{node.op_type} {features}→{outputs}", f"{_named(of.value)}, {form.map.size[1]}→{outputs}")
     shape = tuple(outputs if position == axis else size for position, size in enumerate(form.shape))
@@ -102,11 +103,6 @@ def _name_of_weights(node: ir.Node) -> str:
 def _scaled(array: Floats, factor: float) -> Floats:
     """Without a copy where there is nothing to do: these can be hundreds of megabytes."""
     return array if factor == 1 else array * np.float32(factor)
-
-
-def _attribute(node: ir.Node, name: str, default: float) -> float:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.value
 
 
 HANDLERS: dict[str, Handler] = {"Einsum": einsum, "Gemm": gemm, "MatMul": matmul}

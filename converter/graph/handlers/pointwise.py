@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.form import Floats, Form, channels_at, whole
-from converter.graph.lift import MIXED_SUMMARY, Handler, Lifting, refusal, stays
+from converter.graph.affine import Floats, Form, channels_at, whole
+from converter.graph.convolutionalizer import Handler, Lifting, stays
+from converter.graph.nodes import add_constant, constant_input
 from converter.graph.operators import ARITHMETIC, ELEMENTWISE, MOVEMENT
+from converter.graph.refusals import MIXED_SUMMARY, position_constant, refusal
 
 NUMBERS = (ir.DataType.BOOL, ir.DataType.BFLOAT16, ir.DataType.DOUBLE, ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
@@ -84,14 +86,14 @@ def _same_places(one: Form, other: Form) -> bool:
 
 def with_constant(lifting: Lifting, node: ir.Node, form: Form, position: int) -> Sequence[Form]:
     """A computed value and, at an input of the node, a constant."""
-    constant = lifting.constant(node, position)
+    constant = constant_input(node, position)
     form = _widened(lifting, node, form, np.broadcast_shapes(form.shape, constant.shape))
     values = per_channel(form, constant) if form.pure else None
     if values is not None:
         return _on_map(lifting, node, form, values, position)
     if form.shape[2:] == form.map.size[2:] != (1, 1) and constant.size > 1 and form.pure:
         name = node.inputs[position].name  # type: ignore[union-attr]
-        raise refusal(node, f"the constant {name!r} depends on the position in the map")
+        raise position_constant(node, name)
     scaled = _linear(node.op_type, form, constant, position)
     if scaled is not None:
         return [scaled]
@@ -114,9 +116,9 @@ def _on_map(lifting: Lifting, node: ir.Node, form: Form, values: Floats, positio
     if node.op_type == "Add" and conv is not None and _lacks_bias(conv, form) and _is_alone(node.inputs[1 - position]):
         conv.resize_inputs(3)
         bias = np.broadcast_to(values.reshape(-1), form.map.size[1])
-        conv.replace_input_with(2, lifting.initializer(f"{node.name}.bias", bias))
+        conv.replace_input_with(2, add_constant(lifting.graph, f"{node.name}.bias", bias))
         return [form]
-    inputs = [form.map.value, lifting.initializer(f"{node.name}.constant", values)]
+    inputs = [form.map.value, add_constant(lifting.graph, f"{node.name}.constant", values)]
     of = lifting.emit(node, node.op_type, inputs if position else inputs[::-1], form.map.size)
     return [Form(of, form.index)]
 
@@ -167,13 +169,13 @@ def where(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
     """A choice between a computed value and a constant, by a constant."""
     if lifting.form(node, 0) is not None:
         return _chosen(lifting, node)
-    mask = lifting.constant(node, 0)
+    mask = constant_input(node, 0)
     form, position = lifting.form(node, 1), 2
     if form is None:
         form, position, mask = lifting.form(node, 2), 1, ~mask
     if form is None:
         raise refusal(node, "expected a computed value and a constant")
-    constant = lifting.constant(node, position)
+    constant = constant_input(node, position)
     form = form.broadcast(np.broadcast_shapes(form.shape, mask.shape, constant.shape))
     return [form.scaled(mask.astype(np.float32), np.where(mask, 0.0, constant))]
 
@@ -182,7 +184,7 @@ def _chosen(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
     """A choice by a computed value: maps, and constants that are the same at every position."""
     for position in range(3):
         form = lifting.form(node, position)
-        if form is None and lifting.constant(node, position).size > 1:
+        if form is None and constant_input(node, position).size > 1:
             raise refusal(node, "expected a choice between computed values and single constants")
     return stays(lifting, node)
 

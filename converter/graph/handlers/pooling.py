@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.form import Form, Ints, Map, channels_at, whole
-from converter.graph.geometry import ints
-from converter.graph.lift import Handler, Lifting, refusal, stays
+from converter.graph.affine import Form, Ints, Map, channels_at, whole
+from converter.graph.convolutionalizer import Handler, Lifting, stays
+from converter.graph.nodes import add_constant, constant_input, ints
 from converter.graph.operators import ELEMENTWISE, MOVEMENT, REDUCTIONS
+from converter.graph.refusals import refusal
 
 POOLS = {"ReduceMean": "AveragePool", "ReduceMax": "MaxPool", "ReduceSum": "AveragePool"}
 OF_GLOBAL = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
@@ -37,9 +38,9 @@ def reduction(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
     """ReduceMean and its kind."""
     form = lifting.source(node)
     rank = len(form.shape)
-    given = lifting.constant(node, 1).tolist() if len(node.inputs) > 1 and node.inputs[1] is not None else []
+    given = constant_input(node, 1).tolist() if len(node.inputs) > 1 and node.inputs[1] is not None else []
     axes = sorted(axis % rank for axis in given) or list(range(rank))
-    keep = node.attributes["keepdims"].as_int() if "keepdims" in node.attributes else 1
+    keep = node.attributes.get_int("keepdims", 1)
     return [_reduced(lifting, _Reduction(node, node.op_type, form, axes), keep=bool(keep))]
 
 
@@ -83,7 +84,7 @@ def _of_channels(lifting: Lifting, it: _Reduction) -> Form | None:
     if stencil is None or not stencil.pointwise:
         return None
     of, anchors = lifting.mixed(it.node, it.form, it.axes)
-    axes = lifting.initializer(f"{it.node.name}.axes", np.array([1]))
+    axes = add_constant(lifting.graph, f"{it.node.name}.axes", np.array([1]))
     reduced = lifting.emit(it.node, it.op_type, [of.value, axes], (of.size[0], 1, *of.size[2:]), keepdims=1)
     return channels_at(reduced, anchors).reshaped((len(anchors),))
 
@@ -111,7 +112,7 @@ def _covers(node: ir.Node, extent: Sequence[int]) -> bool:
         size + pads[axis] + pads[axis + 2] - kernel[axis] < strides[axis] and kernel[axis] - pads[axis] >= size
         for axis, size in enumerate(extent)
     )
-    counted = node.op_type != "MaxPool" and any(pads) and ints(node, "count_include_pad", [0]) != [0]
+    counted = node.op_type != "MaxPool" and any(pads) and bool(node.attributes.get_int("count_include_pad", 0))
     return single and dilations == [1, 1] and not counted
 
 

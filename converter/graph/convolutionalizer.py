@@ -11,8 +11,7 @@ Every later fully connected layer sees 1×1 and becomes a 1×1 convolution. One 
 has none, or is not the same at every position, is refused by name.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,24 +19,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from converter.errors import UnsupportedError
-from converter.graph.constants import constant
-from converter.graph.form import Form, Map, Size, Stencil, WholeMapError, whole
-from converter.graph.operators import NOT_LOCAL, OF_DECISIONS
-from converter.runtime import one_line
-
-MIXED_SUMMARY = "mixes a summary of the whole map back into the map (as squeeze-and-excite and group normalisation do)"
+from converter.graph.affine import Form, Map, Size, Stencil, whole
+from converter.graph.nodes import add_constant
+from converter.graph.refusals import MIXED_SUMMARY, NOT_THE_SAME_EVERYWHERE, refusal
+from converter.graph.rewrites import Rewrite
 
 Attribute = int | float | str | Sequence[int] | ir.Attr
-
-
-@dataclass(frozen=True)
-class Rewrite:
-    """One rewritten layer, for the report: "Gemm 25088→4096" became "Conv 7×7, 512→4096"."""
-
-    node: str
-    was: str
-    now: str
 
 
 @dataclass(frozen=True)
@@ -57,14 +44,6 @@ class Lifting:
     shapes: dict[ir.Value, tuple[int, ...]]
     forms: dict[ir.Value, Form] = field(default_factory=dict)
     rewrites: list[Rewrite] = field(default_factory=list)
-
-    def constant(self, node: ir.Node, position: int) -> NDArray[Any]:
-        """The constant at one of a node's inputs; raises UnsupportedError if it is none."""
-        value = node.inputs[position] if position < len(node.inputs) else None
-        if value is None or value.const_value is None:
-            got = "none" if value is None else "a computed value"
-            raise refusal(node, f"expected constants at input {position}, got {got}")
-        return value.const_value.numpy()
 
     def form(self, node: ir.Node, position: int = 0) -> Form | None:
         """What one of a node's inputs is in terms of a map; None for a constant or an input left out."""
@@ -89,10 +68,6 @@ class Lifting:
             raise refusal(node, "expected a computed value as its first input, got a constant")
         return form
 
-    def initializer(self, name: str, array: NDArray[Any]) -> ir.Value:
-        """Register a constant under a name of its own."""
-        return constant(self.graph, name, array)
-
     def emit(
         self, after: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], size: Size, **attributes: Attribute
     ) -> Map:
@@ -111,9 +86,11 @@ class Lifting:
         bias = layer.bias
         if stencil.offset is not None and stencil.offset.any():
             bias = layer.weights @ stencil.offset + (0 if bias is None else bias)
-        inputs = [of.value, self.initializer(f"{layer.name}.conv", kernel.astype(np.float32, copy=False))]
+        inputs = [of.value, add_constant(self.graph, f"{layer.name}.conv", kernel.astype(np.float32, copy=False))]
         if bias is not None:
-            inputs.append(self.initializer(f"{node.name}.bias", np.broadcast_to(bias.astype(np.float32), len(kernel))))
+            inputs.append(
+                add_constant(self.graph, f"{node.name}.bias", np.broadcast_to(bias.astype(np.float32), len(kernel)))
+            )
         reach = [(extent - 1) * dilation for extent, dilation in zip(kernel.shape[2:], dilations, strict=True)]
         height, width = (
             (extent - far - 1) // stride + 1 for extent, far, stride in zip(of.size[2:], reach, strides, strict=True)
@@ -128,7 +105,7 @@ class Lifting:
         """The features along some axes as a map's channels, in their order; and the anchor of each row."""
         stencil = form.stencil(axes)
         if stencil is None or not stencil.pointwise:
-            raise refusal(node, "it does not do the same at every position of the map")
+            raise refusal(node, NOT_THE_SAME_EVERYWHERE)
         return self._selected(node, form.map, stencil, (1, 1)), stencil.anchors
 
     def settled(self, node: ir.Node, form: Form) -> Map:
@@ -168,7 +145,7 @@ class Lifting:
         if not any(starts) and not any(ends):
             return of
         stops = [end or np.iinfo(np.int64).max for end in ends]
-        bounds = [self.initializer(f"{node.name}.crop", np.array(part)) for part in (starts, stops, [2, 3])]
+        bounds = [add_constant(self.graph, f"{node.name}.crop", np.array(part)) for part in (starts, stops, [2, 3])]
         height, width = (size - start + end for size, start, end in zip(of.size[2:], starts, ends, strict=True))
         return self.emit(node, "Slice", [of.value, *bounds], (*of.size[:2], height, width))
 
@@ -180,7 +157,7 @@ class Lifting:
         if not every or stencil.mixes:
             unit = Layer(f"{node.name}.mix", np.eye(count, dtype=np.float32))
             return self.convolve(node, of, stencil, unit, strides)
-        picked = self.initializer(f"{node.name}.channels", stencil.channel[:, 0])
+        picked = add_constant(self.graph, f"{node.name}.channels", stencil.channel[:, 0])
         return self.emit(node, "Gather", [of.value, picked], (of.size[0], count, *of.size[2:]), axis=1)
 
     def report(self, node: ir.Node, was: str, now: str) -> None:
@@ -198,54 +175,6 @@ Handler = Callable[[Lifting, ir.Node], Sequence[Form]]
 """Returns the forms of a node's outputs; none for a node that stays, its inputs settled."""
 
 
-def lift(
-    graph: ir.Graph, shapes: Mapping[str, tuple[int, ...]], layout: str, handlers: Mapping[str, Handler]
-) -> Lifting:
-    """Rewrite the network in place; its output becomes scores (N, classes, rows, cols).
-
-    The graph's nodes depend on the pixels, all else is constant. `shapes` are those for one window, by name; `layout`
-    is that of the input, "NCHW" or "NHWC". Raises UnsupportedError, naming the node, if something has no
-    fully-convolutional form.
-    """
-    values = [graph.inputs[0], *(value for node in graph for value in node.outputs)]
-    lifting = Lifting(graph, {value: shapes[str(value.name)] for value in values if value.name in shapes})
-    nodes = list(graph)
-    if layout == "NHWC":
-        _channels_first(lifting, graph.inputs[0])
-    _check_local(nodes)
-    for node in nodes:
-        for value, form in zip(node.outputs, _lifted(lifting, node, handlers), strict=False):
-            lifting.forms[value] = form
-    graph.outputs[:] = [_scores(lifting, graph.outputs[0])]
-    return lifting
-
-
-def _lifted(lifting: Lifting, node: ir.Node, handlers: Mapping[str, Handler]) -> Sequence[Form]:
-    """What a node becomes; also a use of the operator that its handler has not thought of is a refusal."""
-    if node.domain not in ("", "ai.onnx"):
-        raise refusal(node, f"it is not known what the operators of {node.domain!r} do")
-    try:
-        return handlers.get(node.op_type, stays)(lifting, node)
-    except WholeMapError:
-        raise refusal(node, MIXED_SUMMARY) from None
-    except (IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise refusal(node, f"it is used in a way that is not known: {one_line(error)}") from None
-
-
-def _check_local(nodes: Sequence[ir.Node]) -> None:
-    """Name what makes a network look at the whole map, before the traces that it leaves elsewhere are met."""
-    for node in nodes:
-        if node.op_type in OF_DECISIONS:
-            raise UnsupportedError(
-                f"node {node.name!r} ({node.op_type}): it gives the number of a class, not its score; export without it"
-            )
-        if node.op_type in NOT_LOCAL:
-            raise refusal(node, NOT_LOCAL[node.op_type])
-        computed = [value for value in node.inputs if value is not None and value.const_value is None]
-        if node.op_type in ("Einsum", "MatMul") and len(computed) > 1:
-            raise refusal(node, "multiplies two computed values, as attention does: every position looks at all others")
-
-
 def stays(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
     """A node that takes maps and makes maps: what it takes is settled."""
     for position in range(len(node.inputs)):
@@ -253,30 +182,3 @@ def stays(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
         if form is not None:
             node.replace_input_with(position, lifting.settled(node, form).value)
     return ()
-
-
-def _channels_first(lifting: Lifting, image: ir.Value) -> None:
-    """An image (N, H, W, C) as a form of its transpose."""
-    batch, height, width, channels = lifting.shapes[image]
-    node = ir.node("Transpose", [image], {"perm": [0, 3, 1, 2]}, name="channels_first")
-    size = (batch, channels, height, width)
-    lifting.graph.insert_before(lifting.graph[0], node)
-    first = whole(Map(node.outputs[0], size))
-    lifting.shapes[first.map.value] = size
-    lifting.forms[image] = first.channels_last
-
-
-def refusal(node: ir.Node, reason: str) -> UnsupportedError:
-    """An error that names the node: "node 'fc' (Gemm): ..."."""
-    return UnsupportedError(f"node {node.name!r} ({node.op_type}): {reason}; not dense, but --crops-only keeps it")
-
-
-def _scores(lifting: Lifting, output: ir.Value) -> ir.Value:
-    shape, node = lifting.shapes[output], output.producer()
-    form = lifting.forms.get(output) if len(shape) != 4 else lifting.form_of(output, node) if node else None
-    stencil = form.stencil(range(1, len(shape))) if form is not None else None
-    if form is None or node is None or stencil is None or not stencil.pointwise:
-        raise UnsupportedError(
-            f"output {output.name!r}: expected one row of scores per window, got shape {shape}; is it a classifier?"
-        )
-    return lifting.settled(node, form.reshaped((shape[0], math.prod(shape[1:]), 1, 1))).value
