@@ -1,4 +1,4 @@
-"""Makes a network of 16-bit floating-point numbers a float32 network of the same weights, which runs on every machine."""
+"""Makes a network of 16-bit floating-point numbers a float32 network, which every machine can run; the weights stay."""
 
 from collections.abc import Iterator
 
