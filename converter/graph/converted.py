@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from converter.graph.geometry import Plane
+from converter.graph.geometry import Geometry2D
 from converter.graph.rewrites import Rewrite
 from converter.graph.scores import final_activation
 from fullconv.protos import model_pb2
@@ -24,7 +24,7 @@ class ConvertedGraph:
     layout: str
     channels: int
     classes: int
-    plane: Plane
+    geometry: Geometry2D
     cost: model_pb2.Cost
     sizes: Mapping[str, tuple[int, ...]]
     rewrites: Sequence[Rewrite]

@@ -7,7 +7,7 @@ from onnx_ir.passes import common
 
 from converter.graph.converted import ConvertedGraph
 from converter.graph.cost import crop_cost
-from converter.graph.geometry import Axis
+from converter.graph.geometry import AxisGeometry, Geometry2D
 from converter.graph.passes.declare_interface import DeclareInterfacePass
 from converter.graph.passes.reshape_scores import ReshapeScoresPass
 from converter.graph.passes.separate_pads import SeparatePadsPass
@@ -39,15 +39,15 @@ def to_crops(
     axes = {"N": batch if is_fixed else "N", "C": channels, "H": window[0], "W": window[1]}
     DeclareInterfacePass([axes[axis] for axis in layout], [axes["N"], classes, 1, 1])(model)
     strides = [stride or max(1, size // OVERLAP) for size in window]
-    plane = (Axis(strides[0], window[0]), Axis(strides[1], window[1]))
+    geometry = Geometry2D(AxisGeometry(strides[0], window[0]), AxisGeometry(strides[1], window[1]))
     return ConvertedGraph(
         model=model,
         mode="crops",
         layout=layout,
         channels=channels,
         classes=classes,
-        plane=plane,
-        cost=crop_cost(graph, plane, shapes, window),
+        geometry=geometry,
+        cost=crop_cost(graph, geometry, shapes, window),
         sizes=shapes,
         rewrites=[],
     )

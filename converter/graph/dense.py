@@ -7,7 +7,7 @@ from onnx_ir.passes import common
 
 from converter.graph.converted import ConvertedGraph
 from converter.graph.cost import dense_cost
-from converter.graph.geometry import check_window, planes
+from converter.graph.geometry import check_window, geometries
 from converter.graph.passes.canonicalize import CanonicalizePass
 from converter.graph.passes.convolutionalize import convolutionalize
 from converter.graph.passes.declare_interface import DeclareInterfacePass
@@ -43,8 +43,8 @@ def to_dense(model: ir.Model, window: tuple[int, int], layout: str, scratch: Pat
     common.NameFixPass()(model)
 
     image, scores = model.graph.inputs[0], model.graph.outputs[0]
-    plane = planes(model.graph)[scores]
-    check_window(plane, window)
+    geometry = geometries(model.graph)[scores]
+    check_window(geometry, window)
     channels = convolutional.shapes[image][layout.index("C")]
     axes = [channels if axis == "C" else axis for axis in layout]
     DeclareInterfacePass(axes, ["N", classes, "rows", "cols"])(model)
@@ -55,8 +55,8 @@ def to_dense(model: ir.Model, window: tuple[int, int], layout: str, scratch: Pat
         layout=layout,
         channels=channels,
         classes=classes,
-        plane=plane,
-        cost=dense_cost(model.graph, plane, sizes, window),
+        geometry=geometry,
+        cost=dense_cost(model.graph, geometry, sizes, window),
         sizes=sizes,
         rewrites=[*padded.rewrites, *convolutional.rewrites],
     )

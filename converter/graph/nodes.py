@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from converter.graph.refusals import refusal
 
 Signature = tuple[object, ...]
+END = np.iinfo(np.int64).max
+"""The end of an axis, in the stops of a Slice."""
 
 
 def ints(node: ir.Node, name: str, default: Sequence[int]) -> list[int]:

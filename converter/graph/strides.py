@@ -9,7 +9,7 @@ from onnx_ir.passes import common
 from converter.errors import UnsupportedError
 from converter.graph.converted import ConvertedGraph
 from converter.graph.cost import dense_cost
-from converter.graph.geometry import Plane, elements, planes
+from converter.graph.geometry import Geometry2D, geometries
 from converter.graph.passes.align_branches import AlignBranchesPass
 from converter.graph.passes.crop_grid import CropGridPass
 from converter.graph.passes.restride import RestridePass
@@ -23,7 +23,7 @@ class Variant:
 
     name: str
     model: ir.Model
-    plane: Plane
+    geometry: Geometry2D
     cost: model_pb2.Cost
 
 
@@ -32,20 +32,20 @@ def variants(network: ConvertedGraph, wanted: Sequence[int], window: tuple[int, 
 
     A network of crops has no variants. Raises UnsupportedError for a stride that the network cannot have.
     """
-    made = [Variant(MODEL, network.model, network.plane, network.cost)]
+    made = [Variant(MODEL, network.model, network.geometry, network.cost)]
     if network.mode == "crops":
         return made
-    check_strides(wanted, network.plane)
+    check_strides(wanted, network.geometry)
     for stride in dict.fromkeys(wanted):
-        if {stride} != {axis.stride for axis in network.plane}:
-            model, plane = with_stride(network.model, stride, window)
-            cost = dense_cost(model.graph, network.plane, network.sizes, window)
+        if {stride} != {axis.stride for axis in network.geometry}:
+            model, geometry = with_stride(network.model, stride, window)
+            cost = dense_cost(model.graph, network.geometry, network.sizes, window)
             cost.multiply_adds_per_crop = network.cost.multiply_adds_per_crop
-            made.append(Variant(STRIDE_MODEL.format(stride), model, plane, cost))
+            made.append(Variant(STRIDE_MODEL.format(stride), model, geometry, cost))
     return made
 
 
-def with_stride(model: ir.Model, stride: int, window: tuple[int, int]) -> tuple[ir.Model, Plane]:
+def with_stride(model: ir.Model, stride: int, window: tuple[int, int]) -> tuple[ir.Model, Geometry2D]:
     """Returns a copy of a converted network at another stride in pixels, with the same weights, and its geometry.
 
     Raises UnsupportedError if the network has no layer that can make the stride.
@@ -53,22 +53,22 @@ def with_stride(model: ir.Model, stride: int, window: tuple[int, int]) -> tuple[
     copy = model.clone()
     RestridePass(stride, window)(copy)
     AlignBranchesPass(window)(copy)
-    plane = planes(copy.graph)[copy.graph.outputs[0]]
-    if any(axis.stride != stride for axis in plane):
+    geometry = geometries(copy.graph)[copy.graph.outputs[0]]
+    if any(axis.stride != stride for axis in geometry):
         raise UnsupportedError(
             f"strides: expected a layer that sees the whole window, to stride it, for a stride of {stride} pixels, got "
             f"a network without one; leave {stride} out of --strides"
         )
-    CropGridPass([count - 1 for count in elements(plane, window)])(copy)
+    CropGridPass([count - 1 for count in geometry.output_size(window)])(copy)
     common.RemoveUnusedNodesPass()(copy)  # also constants that others have replaced
     common.NameFixPass()(copy)
-    return copy, plane
+    return copy, geometry
 
 
-def check_strides(wanted: Sequence[int], plane: Plane) -> None:
+def check_strides(wanted: Sequence[int], geometry: Geometry2D) -> None:
     """Raises UnsupportedError unless each stride, in pixels, is a divisor or multiple of both native strides."""
     for stride in wanted:
-        for axis in plane:
+        for axis in geometry:
             if axis.stride % stride and stride % axis.stride:
                 finer = [size for size in range(1, axis.stride + 1) if axis.stride % size == 0]
                 raise UnsupportedError(

@@ -20,7 +20,8 @@ from converter.graph.operators import ARITHMETIC, ELEMENTWISE, WINDOWED
 from converter.graph.passes.stop_dropout import StopDropoutPass
 from converter.graph.passes.upgrade_operators import UpgradeOperatorsPass, opset
 from converter.graph.passes.widen_floats import WidenFloatsPass
-from converter.runtime import newest_known, one_line
+from converter.messages import one_line
+from converter.runtime import newest_known
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
 from converter.sources.onnx_weights import Weights

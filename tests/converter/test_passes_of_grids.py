@@ -10,7 +10,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from support.graphs import model, operators, run, serialised
 
 from converter.errors import UnsupportedError
-from converter.graph.geometry import planes
+from converter.graph.geometry import geometries
 from converter.graph.nodes import ints
 from converter.graph.passes.align_branches import AlignBranchesPass
 from converter.graph.passes.convolutionalize import ConvolutionalizePass, convolutionalize
@@ -222,8 +222,8 @@ def test_quantize(tmp_path: Path, precision: str, dtype: ir.DataType) -> None:
 def test_geometry_follows_the_stride() -> None:
     """After the pass the geometry says the new stride, and the same receptive field."""
     network = grid()
-    native = planes(network.graph)[network.graph.outputs[0]]
+    native = geometries(network.graph)[network.graph.outputs[0]]
     RestridePass(1, WINDOW)(network)
-    finer = planes(network.graph)[network.graph.outputs[0]]
+    finer = geometries(network.graph)[network.graph.outputs[0]]
     assert [axis.stride for axis in native + finer] == [2, 2, 1, 1]
     assert [axis.receptive_field for axis in native] == [axis.receptive_field for axis in finer]

@@ -1,4 +1,4 @@
-"""What each operator becomes when it is lifted: a file a family."""
+"""What each operator becomes when a network is convolutionalized: one file per family of operators."""
 
 from converter.graph.convolutionalizer import Handler
 from converter.graph.handlers import joining, linear, movement, normalisation, pointwise, pooling

@@ -6,7 +6,7 @@ Where maps of m and n rows meet, each keeps its first min(m, n), and columns lik
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.geometry import elements, extend, of_image
+from converter.graph.geometry import image_geometry, propagate
 from converter.graph.passes.crop_grid import crop
 
 
@@ -20,15 +20,15 @@ class AlignBranchesPass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Adds nodes named "VALUE.crop"."""
         graph, modified = model.graph, False
-        known = of_image(graph)
+        known = image_geometry(graph)
         for node in list(graph):
             maps = [(place, value) for place, value in enumerate(node.inputs) if value is not None and value in known]
-            counts = np.array([elements(known[value], self._window) for _, value in maps])
+            counts = np.array([known[value].output_size(self._window) for _, value in maps])
             for (position, value), count in zip(maps, counts, strict=True):
                 if (count > counts.min(0)).any():
                     cropped = crop(graph, value, (count - counts.min(0)).tolist())
-                    extend(known, cropped)
+                    propagate(known, cropped)
                     node.replace_input_with(position, cropped.outputs[0])
                     modified = True
-            extend(known, node)
+            propagate(known, node)
         return ir.passes.PassResult(model, modified)

@@ -9,11 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.nodes import set_constant_input
+from converter.graph.nodes import END, set_constant_input
 from converter.graph.scores import final_activation
-
-END = np.iinfo(np.int64).max
-"""The end of an axis, for a Slice."""
 
 
 class CropGridPass(ir.passes.InPlacePass):

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from converter.errors import ConversionError, UnsupportedError
 from converter.graph.passes.infer_types import InferTypesPass
 from converter.graph.passes.prepend_preprocessing import PREFIX
-from converter.graph.trace import EveryValue
-from converter.sources.frameworks import quiet, reason
+from converter.graph.trace import IntermediateValues
+from converter.messages import first_cause, quiet
 
 Feed = Mapping[str, NDArray[Any]]
 """Inputs of a graph, by name."""
@@ -47,7 +47,7 @@ class QuantizePass(ir.passes.FunctionalPass):
         source = self._scratch / "fp32.onnx"
         ir.save(model, source)
         if self._precision == "fp16":
-            _check_range(model, EveryValue(model, self._scratch), self._feeds)
+            _check_range(model, IntermediateValues(model, self._scratch), self._feeds)
         try:
             with quiet():  # the tools advise what has been done
                 network = _to_fp16(source) if self._precision == "fp16" else self._to_int8(source, model.graph)
@@ -55,7 +55,7 @@ class QuantizePass(ir.passes.FunctionalPass):
             raise
         except Exception as error:  # the tools raise whatever they stumble over
             raise UnsupportedError(
-                f"precision: ONNX Runtime cannot make {self._precision} of it: {reason(error)}"
+                f"precision: ONNX Runtime cannot make {self._precision} of it: {first_cause(error)}"
             ) from None
         InferTypesPass()(network)
         return ir.passes.PassResult(network, modified=True)
@@ -86,7 +86,7 @@ class QuantizePass(ir.passes.FunctionalPass):
         return ir.load(target)
 
 
-def _check_range(model: ir.Model, every: EveryValue, feeds: Iterable[Feed]) -> None:
+def _check_range(model: ir.Model, every: IntermediateValues, feeds: Iterable[Feed]) -> None:
     """Raises UnsupportedError if half precision cannot hold a weight or a value of a map.
 
     The tool would clamp weights. A map would be infinite where processors compute in half precision, but not where

@@ -14,8 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.errors import UnsupportedError
-from converter.graph.geometry import Axis, planes
+from converter.graph.geometry import AxisGeometry, geometries
 from converter.graph.nodes import (
+    END,
     constant_input,
     first_input,
     float_type,
@@ -25,7 +26,6 @@ from converter.graph.nodes import (
     signature,
 )
 from converter.graph.operators import WINDOWED
-from converter.graph.passes.crop_grid import END
 from converter.graph.passes.separate_pads import separate
 
 
@@ -39,7 +39,7 @@ class RestridePass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Raises UnsupportedError for a pool that has no form at the stride."""
         graph = model.graph
-        known = planes(graph)
+        known = geometries(graph)
         native = known[graph.outputs[0]]
         if {axis.stride for axis in native} == {self._stride}:
             return ir.passes.PassResult(model, modified=False)
@@ -52,10 +52,10 @@ class RestridePass(ir.passes.InPlacePass):
                 _apply(graph, node, [rate for rate, _ in changes], [stride for _, stride in changes])
         return ir.passes.PassResult(model, signature(graph) != before)
 
-    def _change(self, own: Axis, made: Axis, native: Axis, axis: int) -> tuple[int, int]:
+    def _change(self, own: AxisGeometry, made: AxisGeometry, native: AxisGeometry, axis: int) -> tuple[int, int]:
         """Returns how much denser a layer's input becomes than at the native stride, and the layer's new stride."""
         before, after = (math.gcd(value.stride, self._stride) for value in (own, made))
-        sees_window = made.elements(self._window[axis]) == 1 < own.elements(self._window[axis])
+        sees_window = made.output_size(self._window[axis]) == 1 < own.output_size(self._window[axis])
         coarser = max(1, self._stride // native.stride) if sees_window else 1
         return own.stride // before, after // before * coarser
 
