@@ -18,13 +18,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from converter.errors import SourceError, UnsupportedError
-from converter.graph.canonical import only_scores
 from converter.graph.converted import ConvertedGraph
 from converter.graph.crops import to_crops
 from converter.graph.dense import to_dense
-from converter.graph.precision import reduced
-from converter.graph.preprocess import prepend
-from converter.graph.strides import Variant, restrided, variants
+from converter.graph.passes.prepend_preprocessing import PrependPreprocessingPass
+from converter.graph.passes.quantize import QuantizePass
+from converter.graph.scores import scores_position
+from converter.graph.strides import Variant, variants, with_stride
 from converter.labels import load_labels
 from converter.preprocessing import Preprocessing, load_preprocessing
 from converter.report import Report
@@ -94,7 +94,7 @@ class Stage:
     def network(self, file: Variant) -> Network:
         """A file as a function of an image of any size."""
         runner = ConvertedNetwork(file.model, self.graph.layout, self.folder)
-        return CropsNetwork(runner, file.plane, self.window) if self.graph.mode == "crops" else runner
+        return CropsNetwork(runner, file.geometry, self.window) if self.graph.mode == "crops" else runner
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         raise SourceError("preprocess: the file takes pixels as uint8 and prepares them itself; leave --preprocess out")
     with staging(request.target, force=request.force) as folder, tempfile.TemporaryDirectory(dir=folder) as name:
         progress.step("rewriting the network", 0)
-        scratch, output = Path(name), only_scores(classifier.model.graph)
+        scratch, output = Path(name), scores_position(classifier.model.graph)
         move_weights([classifier.original, classifier.model], scratch, SOURCE_WEIGHTS)
         source = SourceNetwork(classifier, output, preprocessing, scratch)
         network = _rewritten(classifier, output, preprocessing, request, scratch)
@@ -159,7 +159,7 @@ def _rewritten(
         network = to_dense(model, window, layout, scratch)
     if preprocessing is not None:
         preprocessing.check_channels(network.channels)
-        prepend(network.model.graph, preprocessing, network.channels, layout)
+        PrependPreprocessingPass(preprocessing, network.channels, layout)(network.model)
         network = replace(network, layout="NHWC")
     return network
 
@@ -181,7 +181,7 @@ def _images(request: Request, stage: Stage) -> tuple[list[SampleImage] | None, i
 
 def _budget(stage: Stage, file: Variant, windows: int, *, given: bool) -> Budget:
     """How many windows are compared, of given images or synthetic ones, and how large a pass over an image may be."""
-    extents = [Extent.around(axis, size, CELLS) for axis, size in zip(file.plane, stage.window, strict=True)]
+    extents = [Extent.around(axis, size, CELLS) for axis, size in zip(file.geometry, stage.window, strict=True)]
     least = math.prod(extent.pixels for extent in extents)
     if stage.graph.mode == "crops":
         return Budget(windows, least, separate=True)
@@ -200,14 +200,14 @@ def _certificates(
     if full and (problem := loading_problem([stage.folder / file.name for file in stage.files])):
         raise UnsupportedError(f"precision: cannot be {request.precision}: {problem}; choose another --precision")
     for position, file in enumerate(stage.files):
-        announce = partial(progress.step, f"comparing stride {file.plane[0].stride} with the source")
+        announce = partial(progress.step, f"comparing stride {file.geometry.vertical.stride} with the source")
         converted = stage.network(file)
         comparison = Comparison(
             source=reference.source,
             converted=converted,
             native=native,
             full=full.network(full.files[position]) if full else None,
-            plane=file.plane,
+            geometry=file.geometry,
             window=stage.window,
             wanted=stage.wanted,
             folder=request.images,
@@ -218,7 +218,7 @@ def _certificates(
         certificates.append(measure(comparison, announce, progress.advance))
         if full:
             check_agreement(certificates[-1], request.precision, request.min_agreement)
-        native = native or (converted, file.plane)
+        native = native or (converted, file.geometry)
     return certificates
 
 
@@ -226,9 +226,10 @@ def _reduced(full: Stage, request: Request, progress: Progress, folder: Path) ->
     """The same files in fewer bits, with their weights in a folder."""
     progress.step(f"reducing the precision to {request.precision}", 0)
     native, *others = full.files
-    model = reduced(native.model, request.precision, _calibration(full, request, progress), full.folder)
+    quantize = QuantizePass(request.precision, _calibration(full, request, progress), full.folder)
+    model = quantize(native.model).model
     move_weights([model], folder, WEIGHTS)
-    restrided_models = [restrided(model, file.plane[0].stride, full.window)[0] for file in others]
+    restrided_models = [with_stride(model, file.geometry.vertical.stride, full.window)[0] for file in others]
     files = [replace(file, model=own) for file, own in zip(full.files, [model, *restrided_models], strict=True)]
     return replace(full, files=files, folder=folder)
 
@@ -237,7 +238,7 @@ def _calibration(full: Stage, request: Request, progress: Progress) -> Iterator[
     """What the network is fed to see how large its numbers become: windows, for int8 with their surroundings."""
     (height, width), native, rng = full.window, full.files[0], np.random.default_rng(CALIBRATION_SEED)
     if full.graph.mode == "dense" and request.precision == "int8":
-        planes = zip(native.plane, full.window, strict=True)
+        planes = zip(native.geometry, full.window, strict=True)
         height, width = (Extent.around(axis, size, CELLS).pixels for axis, size in planes)
     for image in islice(sample_images((height, width), full.wanted, request.images, rng), CALIBRATION_IMAGES):
         yield feed(native.model.graph.inputs[0], image, full.graph.layout)

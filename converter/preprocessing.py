@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from converter.errors import SourceError
-from converter.validation import first_problem
+from converter.messages import first_problem
 from fullconv.protos import model_pb2
 
 LARGEST = {"uint8": 255, "uint16": 65535, "float32": 1}

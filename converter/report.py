@@ -1,6 +1,6 @@
 """The record of a conversion: report.json, and the same for eyes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ from google.protobuf import json_format
 from rich.table import Table
 from rich.text import Text
 
-from converter.graph.lift import Rewrite
+from converter.graph.rewrites import Rewrite
 from converter.verdict import precision_verdict, recommendation, verdict
 from fullconv.protos import model_pb2
 
@@ -21,7 +21,7 @@ class Report:
     """
 
     spec: model_pb2.ModelSpec
-    rewrites: list[Rewrite]
+    rewrites: Sequence[Rewrite]
     _: KW_ONLY
     given: bool = True
     skipped: int = 0

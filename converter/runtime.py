@@ -5,7 +5,6 @@ inside could not exceed 2 GB, and there would be a copy for every session.
 """
 
 import functools
-import re
 import subprocess
 import sys
 import tempfile
@@ -18,14 +17,13 @@ import onnxruntime as ort
 from onnx_ir.external_data import convert_tensors_to_external
 
 from converter.errors import UnsupportedError
+from converter.messages import one_line
 
 INLINE_BYTES = 256
 """Smaller constants stay in the graph, where shape inference finds them."""
 IN_FLIGHT_BYTES = 64 << 20
 WRONG_OPTIMISERS = ["Pad_Fusion"]
 """Makes a MaxPool pad with −∞ where a Pad has put zeros. A source may have both; what is delivered keeps them apart."""
-STEERING = re.compile(r"\x1b\[[\d;]*m|[\x00-\x08\x0e-\x1b\x7f-\x9f]")
-"""Colours, which some packages put into messages, and other control characters, which a file may."""
 
 
 def move_weights(models: Sequence[ir.Model], folder: Path, name: str) -> None:
@@ -116,8 +114,3 @@ def _loads(ir_version: int, opset: int) -> bool:
     except Exception:  # ONNX Runtime raises its own kinds
         return False
     return True
-
-
-def one_line(error: Exception) -> str:
-    """An error's message without its line breaks, nor what steers a terminal."""
-    return " ".join(STEERING.sub("", str(error)).split())[:300]

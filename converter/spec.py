@@ -8,9 +8,9 @@ from google.protobuf import json_format
 
 from converter.errors import SourceError, VerificationError
 from converter.graph.converted import ConvertedGraph
-from converter.graph.geometry import Axis
+from converter.graph.geometry import AxisGeometry
 from converter.graph.strides import Variant
-from converter.runtime import one_line
+from converter.messages import one_line
 from converter.sources.classifier import Classifier
 from fullconv.common.model_files import SPEC_KEY, SPEC_VERSION
 from fullconv.protos import model_pb2
@@ -31,8 +31,8 @@ def describe(
         spec_version=SPEC_VERSION,
         name=name,
         window=model_pb2.Size(height=height, width=width),
-        vertical=_axis(network.plane[0]),
-        horizontal=_axis(network.plane[1]),
+        vertical=_axis(network.geometry.vertical),
+        horizontal=_axis(network.geometry.horizontal),
         input=model_pb2.Input(
             name=str(image.name),
             dtype=image.dtype.numpy().name,
@@ -50,7 +50,7 @@ def describe(
     )
 
 
-def _axis(axis: Axis) -> model_pb2.AxisGeometry:
+def _axis(axis: AxisGeometry) -> model_pb2.AxisGeometry:
     return model_pb2.AxisGeometry(
         stride=axis.stride,
         receptive_field=axis.receptive_field,

@@ -23,8 +23,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from converter.errors import SourceError
+from converter.messages import first_problem
 from converter.preprocessing import Preprocessing
-from converter.validation import first_problem
 
 Positive = Annotated[int, Field(gt=0, le=1 << 20)]
 NonNegative = Annotated[int, Field(ge=0, le=1 << 20)]

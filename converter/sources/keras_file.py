@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import SourceError, UnsupportedError
+from converter.messages import first_cause, quiet
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
-from converter.sources.frameworks import framework, quiet, reason
+from converter.sources.frameworks import framework
 from converter.sources.mapped import SHARING, mapped
 from converter.sources.onnx_file import check_input, read_classifier
 from converter.sources.torch_zip import content
@@ -108,7 +109,7 @@ def _described(path: Path) -> tuple[object, str]:
     try:
         return _in_archive(path) if path.suffix.lower() == ARCHIVE_SUFFIX else _in_h5(path)
     except Exception as error:  # HDF5 raises every kind, and so does JSON of another form
-        raise SourceError(f"{path}: damaged, or not a model that Keras saved: {reason(error)}") from None
+        raise SourceError(f"{path}: damaged, or not a model that Keras saved: {first_cause(error)}") from None
 
 
 def _in_archive(path: Path) -> tuple[object, str]:
@@ -192,7 +193,7 @@ def _loaded(path: Path, keras: ModuleType) -> "keras.Model":
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises every kind
         running = f"Keras {keras.__version__} on {keras.backend.backend()}"
-        raise SourceError(f"{path}: {running} cannot load it: {reason(_unwrapped(error))}") from None
+        raise SourceError(f"{path}: {running} cannot load it: {first_cause(_unwrapped(error))}") from None
 
 
 def _unwrapped(error: Exception) -> Exception:
@@ -222,4 +223,4 @@ def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, 
         trained = keras.Model(image, network(image, training=False))  # or else layers that augment images do so
         trained.export(str(file), format="onnx", verbose=False, input_signature=signature)
     except Exception as error:  # and so does every exporter
-        raise UnsupportedError(f"{path}: Keras cannot export it to ONNX: {reason(error)}") from None
+        raise UnsupportedError(f"{path}: Keras cannot export it to ONNX: {first_cause(error)}") from None

@@ -17,12 +17,14 @@ from onnx_ir.passes.common import CheckerPass
 
 from converter.errors import SourceError, UnsupportedError
 from converter.graph.operators import ARITHMETIC, ELEMENTWISE, WINDOWED
-from converter.runtime import newest_known, one_line
+from converter.graph.passes.stop_dropout import StopDropoutPass
+from converter.graph.passes.upgrade_operators import UpgradeOperatorsPass, opset
+from converter.graph.passes.widen_floats import WidenFloatsPass
+from converter.messages import one_line
+from converter.runtime import newest_known
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
-from converter.sources.onnx_old import OLDEST, modernise
 from converter.sources.onnx_weights import Weights
-from converter.sources.onnx_widen import widen
 from fullconv.protos import model_pb2
 
 OPSET = 19
@@ -73,10 +75,9 @@ def _load(path: Path, weights: Weights) -> ir.Model:
         with warnings.catch_warnings(action="ignore"):  # onnx tells of keys that it does not know
             model = ir.from_proto(proto)
         weights.load(model)
-        if _opset(model) < OLDEST:
-            modernise(model)
-        widen(model)
-        _stop_dropping(model)
+        UpgradeOperatorsPass()(model)
+        WidenFloatsPass()(model)
+        StopDropoutPass()(model)
         CheckerPass()(model)
     except (SourceError, MemoryError):
         raise
@@ -87,13 +88,6 @@ def _load(path: Path, weights: Weights) -> ir.Model:
         reason = one_line(cause) or type(cause).__name__
         raise SourceError(f"{path}: not a whole, valid ONNX model: {reason}") from None
     return model
-
-
-def _stop_dropping(model: ir.Model) -> None:
-    """Dropout of a network exported while training does nothing, as in the network that was trained."""
-    for node in model.graph:
-        if node.op_type == "Dropout" and len(node.inputs) > 2:
-            node.resize_inputs(2)
 
 
 def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
@@ -140,8 +134,8 @@ def _count(nodes: Sequence[onnx.NodeProto], functions: Functions, known: dict[Na
 
 def _modern(model: ir.Model, path: Path) -> ir.Model:
     """A model of its own to rewrite, of an operator set that can be delivered; it shares the weights."""
-    opset, modern = _opset(model), model.clone()
-    if opset >= OPSET:
+    modern = model.clone()
+    if opset(model) >= OPSET:
         return modern
     try:
         return _converted(modern)
@@ -149,11 +143,9 @@ def _modern(model: ir.Model, path: Path) -> ir.Model:
         raise
     except Exception as error:  # the C++ converter raises RuntimeError, ConvertError and more
         reason = one_line(error)
-        raise UnsupportedError(f"{path}: opset {opset} does not convert to {OPSET}: {reason}; export it anew") from None
-
-
-def _opset(model: ir.Model) -> int:
-    return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+        raise UnsupportedError(
+            f"{path}: opset {opset(model)} does not convert to {OPSET}: {reason}; export it anew"
+        ) from None
 
 
 def _converted(model: ir.Model) -> ir.Model:

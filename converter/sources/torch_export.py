@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converter.errors import UnsupportedError
+from converter.messages import first_cause
 from converter.sources.classifier import Classifier
-from converter.sources.frameworks import PYTORCH, framework, reason
+from converter.sources.frameworks import PYTORCH, framework
 from converter.sources.onnx_file import read_classifier
 
 if TYPE_CHECKING:
@@ -36,5 +37,5 @@ def export(
         try:
             torch.onnx.export(network, images, file, dynamo=True, verbose=False)
         except Exception as error:  # whatever the exporter, or the network's own code, raises
-            raise UnsupportedError(f"{name}: PyTorch cannot export it to ONNX: {reason(error)}") from None
+            raise UnsupportedError(f"{name}: PyTorch cannot export it to ONNX: {first_cause(error)}") from None
         return read_classifier(file, window)

@@ -22,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import SourceError
+from converter.messages import first_cause, quiet
 from converter.preprocessing import NONE, Preprocessing
 from converter.sources.checkpoint import Checkpoint, read_checkpoint
 from converter.sources.classifier import Classifier
-from converter.sources.frameworks import PYTORCH, framework, quiet, reason
+from converter.sources.frameworks import PYTORCH, framework
 from converter.sources.network import BATCHES, check_keys
 from converter.sources.torch_export import export
 from fullconv.protos import model_pb2
@@ -114,7 +115,7 @@ def _made(package: str, name: str, window: tuple[int, int] | None) -> Module:
     try:
         network = getattr(importlib.import_module(package), name)()
     except (Exception, SystemExit) as error:  # whatever the user's code raises
-        raise SourceError(f"arch: {package}:{name} fails: {type(error).__name__}: {reason(error)}") from None
+        raise SourceError(f"arch: {package}:{name} fails: {type(error).__name__}: {first_cause(error)}") from None
     if not isinstance(network, torch.nn.Module):
         raise SourceError(f"arch: {package}:{name}: expected a torch.nn.Module, got {type(network).__name__}")
     window = window or getattr(network, "window", None)
@@ -149,7 +150,7 @@ def _load(network: "torch.nn.Module", tensors: Mapping[str, NDArray[np.generic]]
         state._metadata = {"": {"version": network._version}}  # noqa: SLF001 (where load_state_dict looks)
         missing, unknown = network.load_state_dict(state, strict=False)
     except Exception as error:  # modules have hooks of their own
-        raise SourceError(f"checkpoint: it does not load into {arch}: {reason(error)}") from None
+        raise SourceError(f"checkpoint: it does not load into {arch}: {first_cause(error)}") from None
     check_keys(arch, len(own), [key for key in missing if key not in misshapen and not key.endswith(BATCHES)], unknown)
     for key in misshapen:
         shapes = f"expected shape {tuple(own[key].shape)}, got {named[key].shape}"

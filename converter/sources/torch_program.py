@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import SourceError
-from converter.runtime import one_line
+from converter.messages import first_cause, one_line, quiet
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
-from converter.sources.frameworks import PYTORCH, framework, quiet, reason
+from converter.sources.frameworks import PYTORCH, framework
 from converter.sources.mapped import SHARING, mapped
 from converter.sources.torch_export import export
 from converter.sources.torch_zip import content
@@ -90,8 +90,8 @@ def read_program(path: Path, window: tuple[int, int] | None) -> Classifier:
             program = torch.export.load(copy)
         except Exception as error:  # PyTorch raises every kind
             raise SourceError(
-                f"{path}: saved by PyTorch {saved}, and PyTorch {torch.__version__} cannot load it: {reason(error)}; "
-                "export it anew"
+                f"{path}: saved by PyTorch {saved}, and PyTorch {torch.__version__} cannot load it: "
+                f"{first_cause(error)}; export it anew"
             ) from None
         classifier = export(program, (), f"{path}", window)
     source = model_pb2.Source(format="pt2", sha256=sha256(path), producer=f"pytorch {saved}")

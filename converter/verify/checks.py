@@ -83,7 +83,7 @@ class Image:
 def around(comparison: Comparison, interior: int) -> tuple[Extent, Extent]:
     """The smallest image with so many interior cells along either axis."""
     vertical, horizontal = (
-        Extent.around(axis, size, interior) for axis, size in zip(comparison.plane, comparison.window, strict=True)
+        Extent.around(axis, size, interior) for axis, size in zip(comparison.geometry, comparison.window, strict=True)
     )
     return vertical, horizontal
 
@@ -112,9 +112,9 @@ def _check_phase(comparison: Comparison, image: Image, dense: Scored) -> None:
     """Where the cells of another stride and of the native one are the same windows, they say the same."""
     if comparison.native is None:
         return
-    network, plane = comparison.native
+    network, geometry = comparison.native
     own, theirs, sizes = [], [], []
-    for extent, axis in zip((image.rows, image.cols), plane, strict=True):
+    for extent, axis in zip((image.rows, image.cols), geometry, strict=True):
         common = math.lcm(extent.axis.stride, axis.stride)
         own.append(slice(None, None, common // extent.axis.stride))
         theirs.append(slice(None, None, common // axis.stride))

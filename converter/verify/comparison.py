@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.graph.geometry import Plane
+from converter.graph.geometry import Geometry2D
 from converter.verify.images import SampleImage, Wanted
 from converter.verify.networks import Network, SourceNetwork
 from converter.verify.sampling import Budget
@@ -24,9 +24,9 @@ class Comparison:
 
     source: SourceNetwork
     converted: Network
-    native: tuple[Network, Plane] | None
+    native: tuple[Network, Geometry2D] | None
     full: Network | None
-    plane: Plane
+    geometry: Geometry2D
     window: tuple[int, int]
     wanted: Wanted
     folder: Path | None
@@ -47,4 +47,6 @@ class Comparison:
     @property
     def exact(self) -> bool:
         """Whether a cell must equal its crop: it reads its own window and nothing else, in float32."""
-        return self.full is None and all(axis.exact(size) for axis, size in zip(self.plane, self.window, strict=True))
+        return self.full is None and all(
+            axis.is_exact(size) for axis, size in zip(self.geometry, self.window, strict=True)
+        )

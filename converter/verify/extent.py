@@ -9,24 +9,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from converter.graph.geometry import Axis
+from converter.graph.geometry import AxisGeometry
 
 
 @dataclass(frozen=True)
 class Extent:
     """An image along one axis; every length in pixels."""
 
-    axis: Axis
+    axis: AxisGeometry
     window: int
     cells: int
 
     @classmethod
-    def of(cls, axis: Axis, window: int, pixels: int) -> "Extent":
+    def of(cls, axis: AxisGeometry, window: int, pixels: int) -> "Extent":
         """Returns the extent of an image of that many pixels, at least a window's."""
         return cls(axis, window, (pixels - window) // axis.stride + 1)
 
     @classmethod
-    def around(cls, axis: Axis, window: int, interior: int) -> "Extent":
+    def around(cls, axis: AxisGeometry, window: int, interior: int) -> "Extent":
         """Returns the smallest extent with that many interior cells."""
         empty = cls(axis, window, 0)
         return cls(axis, window, empty.before + interior + empty.after)

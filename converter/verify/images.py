@@ -16,8 +16,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from converter.errors import SourceError
+from converter.messages import one_line
 from converter.preprocessing import Preprocessing
-from converter.runtime import one_line
 
 pyvips.block_untrusted_set(True)
 

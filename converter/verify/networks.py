@@ -10,10 +10,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from converter.errors import VerificationError
-from converter.graph.converted import ending_activation
-from converter.graph.geometry import Plane
+from converter.graph.geometry import Geometry2D
+from converter.graph.scores import final_activation
+from converter.messages import one_line
 from converter.preprocessing import Preprocessing
-from converter.runtime import one_line, session
+from converter.runtime import session
 from converter.sources.classifier import Classifier
 from converter.verify.images import Pixels
 
@@ -66,16 +67,16 @@ class ConvertedNetwork:
 
 
 class CropsNetwork:
-    """A network of single windows, on an image of any size: window by window, `plane`'s strides apart."""
+    """A network of single windows, on an image of any size: window by window, `geometry`'s strides apart."""
 
-    def __init__(self, network: ConvertedNetwork, plane: Plane, window: tuple[int, int]) -> None:
-        self._network, self._plane, self._window = network, plane, window
+    def __init__(self, network: ConvertedNetwork, geometry: Geometry2D, window: tuple[int, int]) -> None:
+        self._network, self._geometry, self._window = network, geometry, window
 
     def __call__(self, pixels: Pixels) -> Scored:
         """Score an image (height, width, channels)."""
         height, width = self._window
         windows = np.lib.stride_tricks.sliding_window_view(pixels, (height, width), (0, 1))
-        grid = np.moveaxis(windows[:: self._plane[0].stride, :: self._plane[1].stride], 2, -1)
+        grid = np.moveaxis(windows[:: self._geometry.vertical.stride, :: self._geometry.horizontal.stride], 2, -1)
         cells = [[self._network(np.ascontiguousarray(crop)) for crop in row] for row in grid]
         scores, evidence = (
             np.concatenate([np.concatenate([getattr(cell, part) for cell in row], 1) for row in cells])
@@ -98,7 +99,7 @@ def feed(
 
 def _with_evidence(model: ir.Model, scores: ir.Value, scratch: Path) -> ort.InferenceSession:
     """A session whose outputs are the scores and, if an activation makes them, what goes into it."""
-    activation, outputs = ending_activation(scores), list(model.graph.outputs)
+    activation, outputs = final_activation(scores), list(model.graph.outputs)
     evidence = activation.inputs[0] if activation else None
     model.graph.outputs[:] = [scores, evidence] if evidence is not None else [scores]
     try:

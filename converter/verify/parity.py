@@ -38,7 +38,7 @@ def measure(comparison: Comparison, announce: Callable[[int], None], advance: Ca
     Raises VerificationError if the networks differ where they must not, or if the comparison shows nothing.
     """
     rng = np.random.default_rng(SEED)
-    samples = sampled(_images(comparison, rng), comparison.plane, comparison.window, comparison.budget, rng)
+    samples = sampled(_images(comparison, rng), comparison.geometry, comparison.window, comparison.budget, rng)
     announce(CELLS**2 + sum(len(sample.cells) for sample in samples))
     reference, native = check(comparison, rng, advance)
     grids = list[tuple[Scored, Scored]]()
@@ -52,7 +52,7 @@ def measure(comparison: Comparison, announce: Callable[[int], None], advance: Ca
         return difference([cell.crop for cell in chosen], [cell.dense for cell in chosen], ranked=comparison.ranked)
 
     return model_pb2.Parity(
-        stride=model_pb2.Size(height=comparison.plane[0].stride, width=comparison.plane[1].stride),
+        stride=model_pb2.Size(height=comparison.geometry.vertical.stride, width=comparison.geometry.horizontal.stride),
         native=difference(reference, native, ranked=comparison.ranked),
         interior=seen([cell for cell in cells if cell.interior]),
         border=seen([cell for cell in cells if not cell.interior]),
@@ -79,7 +79,7 @@ def _images(comparison: Comparison, rng: np.random.Generator) -> Iterator[Sample
     """The images to measure on, in random order."""
     given = comparison.images
     if given is None:
-        yield from synthetic(comparison.plane, comparison.window, comparison.wanted, comparison.budget, rng)
+        yield from synthetic(comparison.geometry, comparison.window, comparison.wanted, comparison.budget, rng)
     else:
         yield from (given[number] for number in rng.permutation(len(given)))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from converter.graph.geometry import Plane
+from converter.graph.geometry import Geometry2D
 from converter.verify.extent import Extent, Part
 from converter.verify.images import Pixels, SampleImage, Wanted, synthetic_images
 
@@ -64,13 +64,17 @@ class Sample:
 
 
 def sampled(
-    images: Iterable[SampleImage], plane: Plane, window: tuple[int, int], budget: Budget, rng: np.random.Generator
+    images: Iterable[SampleImage],
+    geometry: Geometry2D,
+    window: tuple[int, int],
+    budget: Budget,
+    rng: np.random.Generator,
 ) -> list[Sample]:
     """Choose cells of the images: all if that is affordable, else `budget.windows`, each as likely as any other.
 
     Images are taken in their order until there are cells enough and the passes cost as much as the windows will.
     """
-    parts = list(_parts(images, plane, window, budget, rng))
+    parts = list(_parts(images, geometry, window, budget, rng))
     counts = [rows.cells * cols.cells for _, rows, cols in parts]
     total = sum(counts)
     whole = all(part.is_whole for _, *both in parts for part in both)
@@ -87,12 +91,12 @@ def sampled(
 
 
 def synthetic(
-    plane: Plane, window: tuple[int, int], wanted: Wanted, budget: Budget, rng: np.random.Generator
+    geometry: Geometry2D, window: tuple[int, int], wanted: Wanted, budget: Budget, rng: np.random.Generator
 ) -> Iterator[SampleImage]:
     """Yield images for who has none, large enough that a quarter of their cells is interior, if a pass may be so."""
     side = math.isqrt(budget.pass_pixels)
     extents = []
-    for axis, size in zip(plane, window, strict=True):
+    for axis, size in zip(geometry, window, strict=True):
         halo = Extent.around(axis, size, 0).cells
         room = (side - size) // axis.stride + 1 - halo
         extents.append(Extent.around(axis, size, max(INTERIOR_CELLS, min(halo, room))))
@@ -102,14 +106,18 @@ def synthetic(
 
 
 def _parts(
-    images: Iterable[SampleImage], plane: Plane, window: tuple[int, int], budget: Budget, rng: np.random.Generator
+    images: Iterable[SampleImage],
+    geometry: Geometry2D,
+    window: tuple[int, int],
+    budget: Budget,
+    rng: np.random.Generator,
 ) -> Iterator[tuple[SampleImage, Part, Part]]:
     """Images until there are enough, and what one pass scores of each."""
     area, cells, pixels = math.prod(window), 0, 0
     for number, image in enumerate(images):
         if number >= FEW_IMAGES and cells >= budget.wanted and pixels >= budget.windows * area:
             return
-        extents = [Extent.of(*each) for each in zip(plane, window, image.size, strict=True)]
+        extents = [Extent.of(*each) for each in zip(geometry, window, image.size, strict=True)]
         rows, cols = _part(extents[0], extents[1], budget.pass_pixels, rng)
         cells += rows.cells * cols.cells
         read = math.prod(part.read.stop - part.read.start for part in (rows, cols))

@@ -18,7 +18,7 @@ from support.pictures import noise, png
 
 from converter import convert as conversion
 from converter.errors import SourceError, VerificationError
-from converter.graph.geometry import Axis
+from converter.graph.geometry import AxisGeometry, Geometry2D
 from converter.preprocessing import PRESETS
 from converter.report import Report
 from converter.runtime import session
@@ -275,7 +275,7 @@ def test_parts_of_an_axis(seed: int) -> None:
     stride, padding = int(rng.integers(1, 9)), int(rng.integers(0, 30))
     window = int(rng.integers(1, 40))
     field = max(1, window + padding + int(rng.integers(0, 30)))
-    extent = Extent.of(Axis(stride, field, padding), window, window + int(rng.integers(0, 400)))
+    extent = Extent.of(AxisGeometry(stride, field, padding), window, window + int(rng.integers(0, 400)))
     least = Extent.around(extent.axis, window, 1).pixels
     most = least + int(rng.integers(0, 200))
     part = extent.part(most, rng)
@@ -303,11 +303,11 @@ def test_every_cell_is_as_likely() -> None:
         raise AssertionError("read before it was asked for")
 
     images = [SampleImage((WINDOW + 8 * rows, WINDOW + 8 * cols), refuse) for rows, cols in ((0, 0), (9, 4), (4, 19))]
-    axis = Axis(STRIDE, WINDOW)
+    axis = AxisGeometry(STRIDE, WINDOW)
     counts = np.zeros(151)
     for seed in range(400):
         budget = Budget(windows=30, pass_pixels=1 << 20)
-        samples = sampled(images, (axis, axis), (WINDOW, WINDOW), budget, np.random.default_rng(seed))
+        samples = sampled(images, Geometry2D(axis, axis), (WINDOW, WINDOW), budget, np.random.default_rng(seed))
         cells = [(images.index(sample.image), *cell) for sample in samples for cell in sample.cells]
         assert len(set(cells)) == 30
         starts, widths = (0, 1, 51), (1, 5, 20)

@@ -12,7 +12,7 @@ from support.conversion import SILENT
 
 from converter import convert as conversion
 from converter.errors import ConversionError
-from converter.graph.form import Stencil
+from converter.graph.affine import Stencil
 from converter.sources.read import read_source
 
 HEAD = ["Flatten: x -> f", "Gemm: f w -> y"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from converter.errors import SourceError, UnsupportedError
-from converter.runtime import one_line
+from converter.messages import one_line
 from fullconv.protos.caffe_pb2 import (
     TEST,
     BlobShape,

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from pydantic import ValidationError
 
 from converter.errors import SourceError, UnsupportedError
+from converter.messages import first_problem
 from converter.preprocessing import NONE, Preprocessing
 from converter.sources.caffe.graph import Blob, Graph, Step
 from converter.sources.caffe.layers import build
@@ -18,7 +19,6 @@ from converter.sources.caffe.prototxt import Layer, Net, read_prototxt
 from converter.sources.caffe.weights import Weights, read_mean, read_weights
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
-from converter.validation import first_problem
 from fullconv.protos import model_pb2
 
 DEPLOY = "deploy.prototxt"
