@@ -183,6 +183,7 @@ def test_fold_constants(tmp_path: Path) -> None:
     assert_rewritten(FoldConstantsPass(trace(network, (10, 10), "NCHW", tmp_path)), network)
     reshape = network.graph.node("f")
     assert constant_input(reshape, 1).tolist() == [2, -1]
+    assert reshape.inputs[0] is not None
     assert reshape.inputs[0].name == "c"
     assert not network.graph.node("t").outputs[0].uses()
 
@@ -275,9 +276,9 @@ def test_widen_floats() -> None:
     )
     assert WidenFloatsPass()(network).modified
     assert network.graph.node("h").attributes["to"].as_int() == ir.DataType.FLOAT
-    assert_array_equal(
-        network.graph.initializers["k"].const_value.numpy(), KERNEL.astype(np.float16).astype(np.float32)
-    )
+    kernel = network.graph.initializers["k"].const_value
+    assert kernel is not None
+    assert_array_equal(kernel.numpy(), KERNEL.astype(np.float16).astype(np.float32))
     assert run(network, IMAGE).dtype == np.float32
     assert not WidenFloatsPass()(network).modified
 

@@ -37,7 +37,8 @@ def run(network: ir.Model, image: NDArray[np.generic], *, optimise: bool = False
     options.log_severity_level = 4
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     session = ort.InferenceSession(ir.to_proto(network).SerializeToString(), options)
-    return session.run(None, {session.get_inputs()[0].name: image})[0]
+    scores: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: image})[0]
+    return scores
 
 
 def operators(network: ir.Model) -> list[str]:
