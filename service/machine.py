@@ -1,6 +1,6 @@
 """The CPUs and the memory that this process may use, its priority, and the settings of the C library's allocator.
 
-Limits of Linux control groups, with which containers are limited, come before those of the machine.
+The limits of Linux control groups, which containers have, take precedence over those of the machine.
 """
 
 import ctypes

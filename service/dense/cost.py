@@ -51,8 +51,9 @@ class Cost:
     def tile_pixels(self, max_bytes: int, max_multiply_adds: float = math.inf) -> int:
         """Return the number of pixels of one tile in an image of any size.
 
-        Tiles grow until their halo adds no more than `MAX_OVERHEAD` to the cost of one large pass, or, from
-        `max_multiply_adds` on, no more than `MAX_OVERHEAD_IN_LIMITED_TIME`. Their activations need at most `max_bytes`.
+        Tiles grow until their multiply-adds are at most `MAX_OVERHEAD` times those of one large pass. From
+        `max_multiply_adds` on, `MAX_OVERHEAD_IN_LIMITED_TIME` times is enough. The activations of a tile need at most
+        `max_bytes` bytes.
         """
         allowed = max(1, int(max_bytes / self.bytes_per_pixel))
         side = max(axis.window for axis, _ in self.network.axes)

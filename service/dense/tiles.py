@@ -123,8 +123,8 @@ def plan_axis(
 ) -> tuple[AxisBand, ...]:
     """Cover every cell of an axis exactly once with tiles of at most `max_length` pixels.
 
-    A tile that holds its halo and one cell is the shortest, also where it is longer than `max_length`. Default of
-    `max_length`: the whole axis. `base` is the stride in pixels of the network that runs; the lattice's stride divides
+    The shortest tile holds its halo and one cell, even if that exceeds `max_length`. Default of `max_length`: the
+    whole axis. `base` is the stride in pixels of the network that runs; the lattice's stride divides
     it or is a multiple of it, else ValueError is raised.
     """
     regular = _RegularWindows(lattice, geometry, base)

@@ -96,7 +96,7 @@ class _Submission:
     """Multiply-adds of each tile."""
     submitted_at: float = field(default_factory=time.monotonic)
     taken: int = 0
-    """Number of tiles that are in batches; these are the first ones."""
+    """Number of tiles, from the first on, that are in batches already."""
     future: Future[Sequence[Scores]] = field(default_factory=Future)
     scores: dict[int, Scores] = field(default_factory=dict)
     """Scores so far, by the position of the tile."""

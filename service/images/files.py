@@ -1,6 +1,6 @@
 """Image files on this machine, read by libvips and tifffile, or with an extra by OpenSlide or rasterio.
 
-Files of others, such as those in requests, are opened by `encoded` alone, which has few and hardened decoders.
+Files that come with requests are opened by `encoded` alone, whose few decoders are hardened against hostile data.
 """
 
 from importlib.util import find_spec

@@ -119,11 +119,11 @@ def mask_image(mask: Picture, picture: Picture) -> MaskImage:
 
 def _has_same_aspect_ratio(mask: Picture, picture: Picture) -> bool:
     """Return whether one factor scales the image to the mask's size, each side rounded up or down."""
-    least, most = (
+    lower_bounds, upper_bounds = (
         [(side + rounding) / size for side, size in ((mask.height, picture.height), (mask.width, picture.width))]
         for rounding in (-1, 1)
     )
-    return max(least) < min(most)
+    return max(lower_bounds) < min(upper_bounds)
 
 
 def find_foreground(picture: Picture, model_input: model_pb2.Input, check: Callable[[], None]) -> Foreground:

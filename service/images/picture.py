@@ -23,7 +23,7 @@ class SampleReader(Protocol):
 
     @property
     def block_rows(self) -> int:
-        """Rows that are read fastest together: the height of the file's tiles or chunks."""
+        """Number of rows to read in one call: the height of the file's tiles or chunks."""
 
     def read(self, first: int, stop: int) -> SampleArray:
         """Return rows [first, stop) as (rows, cols, bands); `first` is not before the last call's `stop`."""
@@ -101,7 +101,7 @@ class ConvertedRows:
 
     @property
     def block_rows(self) -> int:
-        """Rows that are read fastest together."""
+        """Number of rows to read in one call."""
         return self.source.block_rows
 
     def read(self, first: int, stop: int) -> Pixels:
@@ -118,7 +118,7 @@ class NonzeroRows:
 
     @property
     def block_rows(self) -> int:
-        """Rows that are read fastest together."""
+        """Number of rows to read in one call."""
         return self.source.block_rows
 
     def read(self, first: int, stop: int) -> NDArray[np.uint8]:

@@ -30,7 +30,7 @@ class RowReader(Protocol):
 
     @property
     def block_rows(self) -> int:
-        """Rows that are read fastest together: the height of the file's tiles or chunks."""
+        """Number of rows to read in one call: the height of the file's tiles or chunks."""
 
     def read(self, first: int, stop: int) -> Pixels:
         """Return rows [first, stop) as (rows, cols, channels); `first` is not before the last call's `stop`."""

@@ -1,7 +1,7 @@
 """JPEG, PNG and WebP images, read by libvips.
 
-All other loaders of libvips are blocked for the whole process, except that of TIFF, which reads the background of
-heatmaps and single strips. A file that is damaged anywhere is refused; libvips would fill it up with grey.
+All other loaders of libvips are blocked for the whole process, except that of TIFF, which reads the backgrounds of
+heatmaps and the strips of TIFF files. A damaged file is refused; libvips by itself would fill the damage with grey.
 """
 
 from collections.abc import Callable, Iterator
