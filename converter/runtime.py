@@ -47,7 +47,7 @@ def _copy(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return tensor if tensor.dtype == ir.DataType.STRING else ir.tensor(tensor.numpy().copy(), name=tensor.name)
 
 
-def unmap(model: ir.Model) -> None:
+def release_weights(model: ir.Model) -> None:
     """Let go of a model's weights until they are looked at again; nothing else may refer to them."""
     for value in model.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):

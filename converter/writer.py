@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 
 from converter.errors import OutputError
@@ -57,7 +58,7 @@ def check_target(target: Path, *, force: bool) -> None:
     _check_written(target, target)
 
 
-def check_outside(target: Path, inputs: Mapping[str, str | Path | None]) -> None:
+def check_outside(target: Path, inputs: Mapping[str, str | PathLike[str] | None]) -> None:
     """Raise OutputError if a file or folder that is read, by what it is, lies where it would be replaced."""
     for what, path in inputs.items():
         if path is not None and Path(path).exists() and Path(path).resolve().is_relative_to(target.resolve()):

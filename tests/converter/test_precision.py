@@ -23,7 +23,7 @@ from converter.cli import app
 from converter.errors import UnsupportedError, VerificationError
 from converter.sources.read import read_source
 from converter.verify.difference import difference
-from converter.verify.networks import Scored
+from converter.verify.networks import NetworkOutput
 from fullconv.protos import model_pb2, scoring_pb2
 from service.images.encoded import open_bytes
 from service.limits import Limits
@@ -54,7 +54,8 @@ def convert(source: Path, folder: Path, precision: str, *strides: int, **options
         windows=8,
         strides=strides,
         precision=precision,
-        **{"preprocess": "unit", "min_agreement": 0.0, "images": pages(folder)} | options,
+        min_agreement=None if precision == "fp32" else 0.0,
+        **{"preprocess": "unit", "images": pages(folder)} | options,
     )
     return conversion.convert(read_source(source, arch=None, window=None), request, SILENT).spec
 
@@ -171,8 +172,10 @@ def test_one_class_agrees_on_whether_it_is_there(tmp_path: Path) -> None:
     """Of a single class the agreement counts on which side of one half both are, not that it is always the top one."""
     spec = convert(DATA / "pytorch" / "sigmoid_one.torchscript_batch.onnx", tmp_path, "int8")
     assert spec.output.classes == 1
-    one, other = (Scored(np.zeros((2, 2, 1)), np.array(cells).reshape(2, 2, 1)) for cells in ([1, 1, -1, -1], [1] * 4))
-    assert difference([one], [other], ranked=True).top_class_agreement == 0.5
+    one, other = (
+        NetworkOutput(np.zeros((2, 2, 1)), np.array(cells).reshape(2, 2, 1)) for cells in ([1, 1, -1, -1], [1] * 4)
+    )
+    assert difference([one], [other], has_top_class=True).top_class_agreement == 0.5
 
 
 def test_same_source_gives_same_bytes(tmp_path: Path) -> None:
