@@ -12,7 +12,7 @@ from converter.sources.checkpoint import read_checkpoint
 from converter.sources.classifier import Classifier
 from converter.sources.keras_file import read_keras
 from converter.sources.network import build_classifier
-from converter.sources.onnx_file import read_classifier
+from converter.sources.onnx_file import read_onnx
 from converter.sources.torch_module import export_module, names_module, read_module
 from converter.sources.torch_program import read_program
 
@@ -25,8 +25,8 @@ READERS: Mapping[str, Reader] = {
     ".h5": read_keras,
     ".hdf5": read_keras,
     ".keras": read_keras,
-    ".onnx": read_classifier,
-    ".pb": read_classifier,
+    ".onnx": read_onnx,
+    ".pb": read_onnx,
     ".pt2": read_program,
 }
 """The readers of files that hold the network with its weights, by suffix."""
@@ -69,7 +69,7 @@ def _read_file(path: Path, arch: str | None, window: tuple[int, int] | None) -> 
 
 def _network_reader(path: Path) -> Reader | None:
     """Returns the reader of a file that holds the network with its weights; None for other files."""
-    return READERS.get(path.suffix.lower()) or (read_classifier if _begins_like_onnx(path) else None)
+    return READERS.get(path.suffix.lower()) or (read_onnx if _begins_like_onnx(path) else None)
 
 
 def _begins_like_onnx(path: Path) -> bool:

@@ -40,7 +40,7 @@ TORCHVISION = "torchvision"
 MODULE = re.compile(r"(?!\d)[\w.]+:(?!\d)\w+")
 INCEPTIONS = ("googlenet", "inception_v3")
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
-"""norm.1 of torchvision's first DenseNets, whose checkpoints it still hands out, is norm1 now."""
+"""Keys of torchvision's first DenseNets, whose checkpoints it still offers: norm.1 is norm1 today."""
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def given_images(folder: Path, pixel_format: PixelFormat, window: tuple[int, int
     if not usable:
         raise SourceError(
             f"images: {folder}: expected an image of at least {window[1]}×{window[0]} pixels, the window's size, got "
-            f"{len(images)} smaller ones; none is enlarged: give larger images, or leave --images out"
+            f"{len(images)} smaller images, which are not enlarged; give larger images, or leave --images out"
         )
     return usable, len(images) - len(usable)
 

@@ -198,7 +198,7 @@ def test_images_are_never_enlarged(case: Case, tmp_path: Path) -> None:
         (tmp_path / "small" / f"{number}.png").write_bytes(png(noise(31, 400, 3)))
     with pytest.raises(SourceError) as caught:
         case.convert(tmp_path, images=tmp_path / "small")
-    said = "expected an image of at least 32×32 pixels, the window's size, got 3 smaller ones; none is enlarged"
+    said = "expected an image of at least 32×32 pixels, the window's size, got 3 smaller images, which are not enlarged"
     assert said in str(caught.value)
     assert not (tmp_path / "net").exists()
 
