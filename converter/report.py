@@ -108,7 +108,7 @@ def spec_document(spec: model_pb2.ModelSpec) -> dict[str, Any]:
 def _preprocessing(image: model_pb2.Input) -> str:
     """Returns what the graph does with pixels, in words."""
     if not image.HasField("preprocessing"):
-        return "none: the network gets pixels 0 to 255 as they are; if it was trained on other values, name them with --preprocess"
+        return "none: the network gets pixels 0 to 255 as they are; choose other preprocessing with --preprocess"
     chosen = image.preprocessing
     given = (("mean", chosen.mean), ("std", chosen.std))
     numbers = [f"{name} {', '.join(f'{number:.4g}' for number in part)}" for name, part in given if part]
