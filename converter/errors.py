@@ -1,6 +1,7 @@
 """Why a conversion stops.
 
     ConversionError
+    ├── OptionError         an option is wrong, whatever the source
     ├── SourceError         the source cannot be read, or is not what it must be
     ├── UnsupportedError    the network has no fully-convolutional form that we know
     ├── VerificationError   the converted network does not agree with its source
@@ -12,6 +13,14 @@ Each message is one line: what and where, expected, got, and the way out.
 
 class ConversionError(Exception):
     """Base of everything below."""
+
+
+class OptionError(ConversionError):
+    """An option is wrong; `option` names the parameter, `problem` says what is wrong with it."""
+
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(f"{option}: {problem}")
+        self.option, self.problem = option, problem
 
 
 class SourceError(ConversionError):

@@ -124,7 +124,7 @@ class Convolutionalizer:
             raise refusal(node, MIXED_SUMMARY)
         if stencil is None or lattice is None:
             is_map = len(view.shape) == 4
-            what = "positions in another order" if is_map else "what was put together of several positions"
+            what = "positions in another order" if is_map else "values combined from several positions"
             raise refusal(node, f"expected a map (N, C, height, width), got {what}: {view.shape}")
         ends = [
             start + (count - 1) * stride + extent - size

@@ -17,7 +17,7 @@ NOT_LOCAL = {
     **dict.fromkeys(
         ("GroupNormalization", "InstanceNormalization", "MeanVarianceNormalization"), WHOLE_MAP_NORMALISATION
     ),
-    **dict.fromkeys(("Resize", "Upsample"), "it brings the map to a size; grids have none of their own"),
+    **dict.fromkeys(("Resize", "Upsample"), "it resizes the map to a fixed size, but grids have no fixed size"),
 }
 """Operators that one pass cannot compute window by window, and why."""
 

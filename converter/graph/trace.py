@@ -68,7 +68,7 @@ def trace(model: ir.Model, window: tuple[int, int], layout: str, scratch: Path) 
         ) from None
     for value, array in values.items():
         if not hasattr(array, "shape"):
-            raise UnsupportedError(f"value {value.name!r}: expected a tensor, got a sequence; export it traced")
+            raise UnsupportedError(f"value {value.name!r}: expected a tensor, got a sequence; export it by tracing")
     of_pixels = values_of_pixels(model.graph)
     named = {str(image.name): pixels, **{str(value.name): array for value, array in values.items()}}
     return Trace(

@@ -1,4 +1,4 @@
-"""PyTorch and Keras, which the base installation leaves out: imported when a source needs them."""
+"""PyTorch and Keras, which are not part of the base installation: they are imported when a source needs them."""
 
 import importlib
 from types import ModuleType
@@ -10,7 +10,7 @@ PYTORCH = "pip install torch torchvision onnxscript"
 
 
 def framework(name: str, packages: str, reader: str) -> ModuleType:
-    """Import a package; raises SourceError that says what to install for what, if it is not there or does not load."""
+    """Import a package that a reader needs; raises SourceError, with what to install, if it cannot be imported."""
     try:
         return importlib.import_module(name)
     except Exception as error:  # a broken installation fails in any way

@@ -21,13 +21,14 @@ from converter.errors import SourceError, VerificationError
 from converter.graph.geometry import AxisGeometry, Geometry2D
 from converter.preprocessing import PRESETS
 from converter.report import Report
+from converter.request import Activation
 from converter.runtime import session
 from converter.sources.read import read_source
-from converter.verify import parity
-from converter.verify.extent import Extent
-from converter.verify.images import SampleImage, Wanted, sample_images
-from converter.verify.networks import ConvertedNetwork, Scored
-from converter.verify.sampling import Budget, sampled
+from converter.verify import certificates, parity
+from converter.verify.grid_axis import GridAxis
+from converter.verify.images import PixelFormat, SampleImage, sample_images
+from converter.verify.networks import ConvertedNetwork, NetworkOutput
+from converter.verify.sampling import Budget, choose_cells
 from fullconv.common.certificate import interval, overall, sentence
 from fullconv.protos import model_pb2
 
@@ -152,16 +153,16 @@ def test_parts_of_large_images_are_scored_like_the_whole(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where an image is too large for one pass, a part of it is scored: each of its cells as in the whole image."""
-    monkeypatch.setattr(conversion, "PASS_BYTES", 1)
+    monkeypatch.setattr(certificates, "PASS_BYTES", 1)
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "large.png").write_bytes(png(noise(260, 310, 3)))
     samples = []
 
     def remembered(*given: Any) -> Any:  # noqa: ANN401 (what is wrapped says)
-        samples.append(sampled(*given))
+        samples.append(choose_cells(*given))
         return samples[-1]
 
-    monkeypatch.setattr(parity, "sampled", remembered)
+    monkeypatch.setattr(parity, "choose_cells", remembered)
     measured = case.convert(tmp_path, images=tmp_path / "one").spec.parity[0]
     ((sample,),) = samples
     rows, cols = range(sample.rows.first, sample.rows.stop), range(sample.cols.first, sample.cols.stop)
@@ -185,12 +186,12 @@ def test_checks_do_not_depend_on_the_images(tmp_path: Path, monkeypatch: pytest.
         (tmp_path / "images" / f"{seed}.png").write_bytes(png(noise(height, width, 3, seed=seed)))
     right = ConvertedNetwork.__call__
 
-    def wrong(network: ConvertedNetwork, pixels: NDArray[np.uint8]) -> Scored:
+    def wrong(network: ConvertedNetwork, pixels: NDArray[np.uint8]) -> NetworkOutput:
         scored = right(network, pixels)
         if scored.scores.shape[:2] == (1, 1):
             return scored
         ramp = np.arange(scored.scores[..., 0].size, dtype=np.float32).reshape(*scored.scores.shape[:2], 1)
-        return Scored(scored.scores + ramp, scored.evidence + ramp)
+        return NetworkOutput(scored.scores + ramp, scored.logits + ramp)
 
     monkeypatch.setattr(ConvertedNetwork, "__call__", wrong)
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
@@ -207,7 +208,7 @@ def test_images_are_never_enlarged(case: Case, tmp_path: Path) -> None:
         (tmp_path / "small" / f"{number}.png").write_bytes(png(noise(31, 400, 3)))
     with pytest.raises(SourceError) as caught:
         case.convert(tmp_path, images=tmp_path / "small")
-    said = "expected an image of at least 32×32 pixels, the window's size, got 3 smaller ones; none is enlarged"
+    said = "expected an image of at least 32×32 pixels, the window's size, got 3 smaller images, which are not enlarged"
     assert said in str(caught.value)
     assert not (tmp_path / "net").exists()
 
@@ -216,7 +217,7 @@ def test_cuttings_go_on_as_mirror_images(tmp_path: Path) -> None:
     """What needs images of a size, as checks and calibration, gets an image's own pixels, mirrored where it ends."""
     pixels = noise(20, 90, 3)
     (tmp_path / "image.png").write_bytes(png(pixels))
-    cutting = next(sample_images((50, 64), Wanted(3), tmp_path, np.random.default_rng(0)))
+    cutting = next(sample_images((50, 64), PixelFormat(3), tmp_path, np.random.default_rng(0)))
     left = next(left for left in range(27) if np.array_equal(pixels[:, left : left + 64], cutting[:20]))
     rows = [*range(20), *reversed(range(20)), *range(10)]
     assert_array_equal(pixels[rows, left : left + 64], cutting)
@@ -225,7 +226,7 @@ def test_cuttings_go_on_as_mirror_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("classes", "activation", "kind"), [(5, "none", "raw"), (1, None, "logits-sigmoid"), (1, "none", "raw")]
 )
-def test_scores_that_name_no_class(tmp_path: Path, classes: int, activation: str | None, kind: str) -> None:
+def test_scores_that_name_no_class(tmp_path: Path, classes: int, activation: Activation | None, kind: str) -> None:
     """For regression and single outputs no top class is counted or spoken of; the differences seen are."""
     network = make_network(tmp_path, PADDED, classes=classes)
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
@@ -275,25 +276,27 @@ def test_parts_of_an_axis(seed: int) -> None:
     stride, padding = int(rng.integers(1, 9)), int(rng.integers(0, 30))
     window = int(rng.integers(1, 40))
     field = max(1, window + padding + int(rng.integers(0, 30)))
-    extent = Extent.of(AxisGeometry(stride, field, padding), window, window + int(rng.integers(0, 400)))
-    least = Extent.around(extent.axis, window, 1).pixels
+    grid = GridAxis.of_image(AxisGeometry(stride, field, padding), window, window + int(rng.integers(0, 400)))
+    least = GridAxis.with_interior(grid.geometry, window, 1).pixels
     most = least + int(rng.integers(0, 200))
-    part = extent.part(most, rng)
-    read = part.read
-    assert 0 <= part.first < part.stop <= extent.cells
-    assert 0 <= read.start < read.stop <= extent.pixels
-    assert read.stop - read.start <= max(most, extent.pixels if extent.pixels <= most else 0)
+    part = grid.random_part(most, rng)
+    read = part.pixels_read
+    assert 0 <= part.first < part.stop <= grid.cells
+    assert 0 <= read.start < read.stop <= grid.pixels
+    assert read.stop - read.start <= max(most, grid.pixels if grid.pixels <= most else 0)
     assert read.start % stride == 0
     for cell in range(part.first, part.stop):
-        reach = range(max(0, cell * stride - padding), min(extent.pixels, cell * stride - padding + field))
+        reach = range(max(0, cell * stride - padding), min(grid.pixels, cell * stride - padding + field))
         assert read.start <= reach.start
         assert reach.stop <= read.stop
-        start = read.start + part.crop(cell).start
-        assert (start, part.crop(cell).stop - part.crop(cell).start) == (cell * stride, window)
-        inside = cell * stride - padding >= 0 and cell * stride - padding + field <= extent.pixels
-        assert (cell in extent.interior) == inside
-    assert part.passed == (read.stop - read.start - window) // stride + 1
-    assert range(part.passed)[part.kept] == range(part.first - read.start // stride, part.stop - read.start // stride)
+        start = read.start + part.window_of(cell).start
+        assert (start, part.window_of(cell).stop - part.window_of(cell).start) == (cell * stride, window)
+        inside = cell * stride - padding >= 0 and cell * stride - padding + field <= grid.pixels
+        assert (cell in grid.interior) == inside
+    assert part.cells_scored == (read.stop - read.start - window) // stride + 1
+    assert range(part.cells_scored)[part.cells_kept] == range(
+        part.first - read.start // stride, part.stop - read.start // stride
+    )
 
 
 def test_every_cell_is_as_likely() -> None:
@@ -307,7 +310,7 @@ def test_every_cell_is_as_likely() -> None:
     counts = np.zeros(151)
     for seed in range(400):
         budget = Budget(windows=30, pass_pixels=1 << 20)
-        samples = sampled(images, Geometry2D(axis, axis), (WINDOW, WINDOW), budget, np.random.default_rng(seed))
+        samples = choose_cells(images, Geometry2D(axis, axis), (WINDOW, WINDOW), budget, np.random.default_rng(seed))
         cells = [(images.index(sample.image), *cell) for sample in samples for cell in sample.cells]
         assert len(set(cells)) == 30
         starts, widths = (0, 1, 51), (1, 5, 20)

@@ -14,7 +14,7 @@ from support.paths import ROOT
 from support.pictures import noise
 
 from converter.errors import SourceError
-from converter.verify.images import Wanted, given_images
+from converter.verify.images import PixelFormat, given_images
 
 TOML = """
 name = "reflectance"
@@ -99,4 +99,4 @@ def test_photographs_that_would_be_misread_are_refused(name: str, tmp_path: Path
     """A certificate is not measured on colours that a TIFF file does not have."""
     shutil.copy(ROOT / "tests/data/images" / f"{name}.tif", tmp_path)
     with pytest.raises(SourceError, match=f"{name}.tif: "):
-        given_images(tmp_path, Wanted(3), (8, 8))[0][0].read(slice(0, 8), slice(0, 8))
+        given_images(tmp_path, PixelFormat(3), (8, 8))[0][0].read(slice(0, 8), slice(0, 8))

@@ -23,9 +23,10 @@ from typer.testing import CliRunner
 from converter import convert as conversion
 from converter.cli import app
 from converter.errors import UnsupportedError, VerificationError
+from converter.request import Precision
 from converter.sources.read import read_source
 from converter.verify.difference import difference
-from converter.verify.networks import Scored
+from converter.verify.networks import NetworkOutput
 from fullconv.protos import model_pb2, scoring_pb2
 from service.images.encoded import open_bytes
 from service.limits import Tuning
@@ -49,9 +50,10 @@ TRUNKS = [
 ]
 
 
-def convert(source: Path, folder: Path, precision: str, *strides: int, **options: Any) -> model_pb2.ModelSpec:
+def convert(source: Path, folder: Path, precision: Precision, *strides: int, **options: Any) -> model_pb2.ModelSpec:
     """Convert a file as FOLDER/PRECISION/net/1."""
-    usual: dict[str, Any] = {"preprocess": "unit", "min_agreement": 0.0, "images": pages(folder)}
+    least = None if precision == "fp32" else 0.0
+    usual: dict[str, Any] = {"preprocess": "unit", "min_agreement": least, "images": pages(folder)}
     request = conversion.Request(
         folder / precision / "net" / "1",
         windows=8,
@@ -62,7 +64,7 @@ def convert(source: Path, folder: Path, precision: str, *strides: int, **options
     return conversion.convert(read_source(source, arch=None, window=None), request, SILENT).spec
 
 
-def convert_digits(folder: Path, precision: str, *strides: int, **options: Any) -> model_pb2.ModelSpec:
+def convert_digits(folder: Path, precision: Precision, *strides: int, **options: Any) -> model_pb2.ModelSpec:
     """The shipped model, calibrated and compared on its page."""
     classifier = read_source(DIGITS / "digits.safetensors", arch=str(DIGITS / "digits.toml"), window=None)
     request = conversion.Request(
@@ -80,7 +82,7 @@ def pages(folder: Path) -> Path:
     return images
 
 
-def scores(folder: Path, precision: str, spec: model_pb2.ModelSpec, pixels: np.ndarray) -> list[np.ndarray]:
+def scores(folder: Path, precision: Precision, spec: model_pb2.ModelSpec, pixels: np.ndarray) -> list[np.ndarray]:
     """What each file says of an image: (rows, cols, classes)."""
     sessions = [ort.InferenceSession(folder / precision / "net" / "1" / entry.file) for entry in spec.strides]
     return [np.moveaxis(each.run(None, {"image": pixels[None]})[0][0], 0, -1) for each in sessions]
@@ -92,7 +94,7 @@ def relative(got: np.ndarray, expected: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("precision", "smaller"), [("fp16", 1.99), ("int8", 3.9)])
-def test_the_shipped_model(tmp_path: Path, precision: str, smaller: float) -> None:
+def test_the_shipped_model(tmp_path: Path, precision: Precision, smaller: float) -> None:
     """Half or a quarter of the weights; the ends stay; the top class is that of fp32 on 99 % of the page's windows."""
     full, spec = (convert_digits(tmp_path, kind, 4, 16) for kind in ("fp32", precision))
     assert (full.precision, spec.precision) == ("fp32", precision)
@@ -113,7 +115,7 @@ def test_the_shipped_model(tmp_path: Path, precision: str, smaller: float) -> No
 
 
 @pytest.mark.parametrize("precision", REDUCED)
-def test_certificates_hold_the_difference_from_float32(tmp_path: Path, precision: str) -> None:
+def test_certificates_hold_the_difference_from_float32(tmp_path: Path, precision: Precision) -> None:
     """Every stride says what fewer bits change, apart from what the source's crops differ by; none is exact."""
     spec = convert_digits(tmp_path, precision, 4)
     assert len(spec.parity) == 2
@@ -132,7 +134,7 @@ def test_certificates_hold_the_difference_from_float32(tmp_path: Path, precision
 
 @pytest.mark.parametrize("precision", REDUCED)
 @pytest.mark.parametrize("name", TRUNKS)
-def test_every_stride_in_fewer_bits(tmp_path: Path, name: str, precision: str) -> None:
+def test_every_stride_in_fewer_bits(tmp_path: Path, name: str, precision: Precision) -> None:
     """Grids are near those of float32 at every stride, and cells that are the same window say the same to the bit."""
     strides = (1, 2, 4, 8, 16)
     full, spec = (convert(DATA / f"{name}.onnx", tmp_path, kind, *strides) for kind in ("fp32", precision))
@@ -151,7 +153,7 @@ def test_every_stride_in_fewer_bits(tmp_path: Path, name: str, precision: str) -
 @pytest.mark.parametrize(
     ("name", "precision"), [("squeeze_excite_linear.torchscript", "fp16"), ("vit.dynamo_batch", "int8")]
 )
-def test_networks_of_crops(tmp_path: Path, name: str, precision: str) -> None:
+def test_networks_of_crops(tmp_path: Path, name: str, precision: Precision) -> None:
     """What cannot slide is reduced too, and its certificate compares windows."""
     source = DATA / "pytorch" / f"{name}.onnx"
     full, spec = (convert(source, tmp_path, kind, crops_only=True) for kind in ("fp32", precision))
@@ -162,7 +164,7 @@ def test_networks_of_crops(tmp_path: Path, name: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", REDUCED)
-def test_what_goes_in_unprepared(tmp_path: Path, precision: str) -> None:
+def test_what_goes_in_unprepared(tmp_path: Path, precision: Precision) -> None:
     """Without preprocessing in the graph the input stays float32 in the source's own layout."""
     convert(DATA / "pytorch" / "basic_block.torchscript_batch.onnx", tmp_path, precision, preprocess="none")
     session = ort.InferenceSession(tmp_path / precision / "net" / "1" / "model.onnx")
@@ -175,10 +177,10 @@ def test_one_class_agrees_on_whether_it_is_there(tmp_path: Path) -> None:
     spec = convert(DATA / "pytorch" / "sigmoid_one.torchscript_batch.onnx", tmp_path, "int8")
     assert spec.output.classes == 1
     one, other = (
-        Scored(np.zeros((2, 2, 1), np.float32), np.array(cells, np.float32).reshape(2, 2, 1))
+        NetworkOutput(np.zeros((2, 2, 1), np.float32), np.array(cells, np.float32).reshape(2, 2, 1))
         for cells in ([1, 1, -1, -1], [1] * 4)
     )
-    assert difference([one], [other], ranked=True).top_class_agreement == 0.5
+    assert difference([one], [other], has_top_class=True).top_class_agreement == 0.5
 
 
 def test_same_source_gives_same_bytes(tmp_path: Path) -> None:

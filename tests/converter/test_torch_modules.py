@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +19,7 @@ from support.conversion import SILENT
 from support.pictures import noise
 
 from converter import convert as conversion
+from converter.convert import convert_checkpoint
 from converter.errors import ConversionError
 from converter.preprocessing import PRESETS, load_preprocessing
 from converter.sources.checkpoint import read_checkpoint, sha256
@@ -301,3 +302,51 @@ def test_the_command_imports_from_the_current_directory() -> None:
     assert json.loads(done.stdout)["source"]["format"] == "torch-zip"
     assert "made" in done.stderr
     assert "Warning" not in done.stderr
+
+
+def test_modules_in_memory_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module is exported as it is in memory, in whatever mode, and stays so; its digest is that of its tensors."""
+    import torch
+
+    net = factory_net(tmp_path, monkeypatch).half().train()
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    reports = [
+        convert_checkpoint(net, tmp_path / name / "net" / "1", preprocess="unit", verify=4) for name in ("one", "two")
+    ]
+    assert net.training
+    assert all(torch.equal(tensor, before[key]) for key, tensor in net.state_dict().items())
+    spec = reports[0].spec
+    assert (spec.window.height, spec.window.width) == (22, 26)
+    assert spec.source.format == "torch-module"
+    assert len(spec.source.sha256) == 64
+    assert spec == reports[1].spec
+    pixels = noise(22, 26, 1)
+    session = ort.InferenceSession(tmp_path / "one" / "net" / "1" / "model.onnx")
+    images = np.moveaxis(pixels[None] / np.float32(255), -1, 1).copy()
+    expected = scores(net.float().eval(), images)
+    assert_allclose(session.run(None, {"image": pixels[None]})[0][..., 0, 0], expected, rtol=0, atol=1e-4)
+
+
+def test_modules_in_memory_need_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an attribute `window` and without the option there is no size to export; --arch has no meaning."""
+    net = factory_net(tmp_path, monkeypatch)
+    with pytest.raises(ConversionError, match=r"arch: a module is its own network, got --arch vgg16; leave it out"):
+        convert_checkpoint(net, tmp_path / "net" / "1", arch="vgg16")
+    type(net).window = None
+    with pytest.raises(ConversionError, match=r"window: the module Net has no attribute `window` of \(height, width\)"):
+        convert_checkpoint(net, tmp_path / "net" / "1")
+    assert convert_checkpoint(net, tmp_path / "net" / "1", window=(24, 28), verify=4).spec.window.width == 28
+
+
+def factory_net(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401 (a module of PyTorch, which may be missing)
+    """The network of FACTORY, with random weights and statistics."""
+    import torch
+
+    (folder / "notebook.py").write_text(FACTORY, "utf-8")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "notebook", raising=False)
+    torch.manual_seed(0)
+    net = importlib.import_module("notebook").Net()
+    net.features[1].running_mean.normal_(0, 0.1)
+    net.features[1].running_var.uniform_(0.5, 2)
+    return net

@@ -25,7 +25,7 @@ def concat(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
             return [identity_view(joined).channels_last]
         raise refusal(node, f"expected maps of one size, got {', '.join(str(size[2:]) for size in sizes)}")
     if not all(view.is_selection for view in views):
-        raise refusal(node, "expected elements of maps as they are")
+        raise refusal(node, "expected unchanged elements of maps")
     return [_concatenate_maps(state, node, views, axis % len(views[0].shape))]
 
 
@@ -45,7 +45,7 @@ def _concatenate_maps(state: Convolutionalizer, node: ir.Node, views: Sequence[A
 def _computed_view(state: Convolutionalizer, node: ir.Node, position: int) -> AffineView:
     view = state.view(node, position)
     if view is None:
-        raise refusal(node, "it adds a constant beside the map (as a class token is), which belongs to no position")
+        raise refusal(node, "it joins a constant to the map, such as a class token, which belongs to no position")
     return view
 
 

@@ -54,7 +54,9 @@ def einsum(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     kept = [letter for letter in own if letter not in summed]
     if sorted(output) != sorted([*kept, *new]) or len(set(own)) != len(view.shape) or len(set(others)) != weights.ndim:
         raise refusal(
-            node, "it is no sum of products with the same weights everywhere; locally connected layers are none"
+            node,
+            "expected a sum of products with the same weights at every position, got other weights at each, as in "
+            "locally connected layers",
         )
     axes = [own.index(letter) for letter in summed]
     matrix = weights.transpose([others.index(letter) for letter in [*new, *summed]])

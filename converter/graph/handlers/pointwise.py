@@ -42,7 +42,7 @@ def arithmetic(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     if len(views) == 2:
         return two_computed(state, node, *computed)
     if len(computed) < len(views) or len({view.shape for view in computed}) > 1:
-        raise refusal(node, f"expected computed values of one shape, got {len(views)} of several")
+        raise refusal(node, f"expected computed values of one shape, got {len(views)} values of several shapes")
     return keep_node(state, node)
 
 
@@ -71,7 +71,7 @@ def two_computed(state: Convolutionalizer, node: ir.Node, one: AffineView, other
         return [identity_view(made).channels_last]
     if (1, 1) in (sizes[0][2:], sizes[1][2:]):
         raise refusal(node, MIXED_SUMMARY)
-    raise refusal(node, f"expected values of the same places, got maps of {sizes[0][2:]} and {sizes[1][2:]}")
+    raise refusal(node, f"expected values of the same positions, got maps of {sizes[0][2:]} and {sizes[1][2:]}")
 
 
 def _on_features(state: Convolutionalizer, node: ir.Node, one: AffineView, other: AffineView) -> AffineView:
@@ -80,7 +80,7 @@ def _on_features(state: Convolutionalizer, node: ir.Node, one: AffineView, other
         raise refusal(node, MIXED_SUMMARY)
     (left, anchors), (right, other_anchors) = (state.channels_of(node, view, [1]) for view in (one, other))
     if not np.array_equal(anchors, other_anchors):
-        raise refusal(node, "expected values of the same places of the map")
+        raise refusal(node, "expected values of the same positions of the map")
     made = state.emit(node, node.op_type, [left.value, right.value], left.size)
     return channels_at(made, anchors).from_rows(1, one.shape)
 

@@ -89,7 +89,7 @@ def _rewrite(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     except TooManyTermsError:
         raise refusal(node, MIXED_SUMMARY) from None
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise refusal(node, f"it is used in a way that is not known: {one_line(error)}") from None
+        raise refusal(node, f"it is used in a way that is not supported: {one_line(error)}") from None
 
 
 def _check_local(nodes: Sequence[ir.Node]) -> None:

@@ -33,7 +33,7 @@ class InlineBranchesPass(ir.passes.InPlacePass):
             if taken is None:
                 raise UnsupportedError(
                     f"node {node.name!r} ({node.op_type}): expected no branches or loops that depend on the pixels; "
-                    "export it traced"
+                    "export it by tracing"
                 )
             _inline(model.graph, node, "then_branch" if taken.all() else "else_branch")
         if nodes:
