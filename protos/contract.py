@@ -43,7 +43,9 @@ def main(*, check: bool) -> int:
     gone = sorted(set(then) - set(now))
     new = [line for line in now if line not in then]
     if gone:
-        sys.stderr.write("protos: expected all entries of contract.txt; removed or changed:\n  " + "\n  ".join(gone) + "\n")
+        sys.stderr.write(
+            "protos: expected all entries of contract.txt; removed or changed:\n  " + "\n  ".join(gone) + "\n"
+        )
         return 1
     if check and new:
         sys.stderr.write("protos: entries missing in contract.txt; run make proto:\n  " + "\n  ".join(new) + "\n")

@@ -1,7 +1,8 @@
-"""Which gRPC status each error becomes, and with which reason.
+"""Errors as gRPC statuses: the table of status code and reason for each kind of error.
 
-Every status carries ErrorInfo with the reason, since one status stands for several kinds of error. RESOURCE_EXHAUSTED
-carries RetryInfo too, never UNAVAILABLE: proxies eject backends for that, and clients retry blindly.
+Every status carries an ErrorInfo with the reason, because one status code stands for several kinds of error. A busy
+server answers RESOURCE_EXHAUSTED with RetryInfo, not UNAVAILABLE: for UNAVAILABLE proxies eject the server, and clients
+retry without a delay.
 """
 
 from datetime import timedelta
@@ -34,24 +35,24 @@ STATUSES: dict[type[errors.ServiceError], tuple[grpc.StatusCode, Reason]] = {
     errors.BugError: (Code.INTERNAL, Reason.INTERNAL),
 }
 MESSAGE_LETTERS, MESSAGE_BYTES = 1000, 1500
-"""Of a message. A status holds it twice, once with three bytes for each that is not ASCII, and gRPC refuses trailers of
-more than 8 KiB."""
+"""Largest length of a message. A status contains its message twice, once with three bytes for each byte that is not
+ASCII, and gRPC refuses trailers of more than 8 KiB."""
 
 
 def printable(message: str) -> str:
-    """One line of bounded length: what a request holds may be quoted in it."""
+    """Return a message as one printable line of limited length, since it may quote the contents of a request."""
     text = "".join(letter if letter.isprintable() else "?" for letter in message)
     short = text[:MESSAGE_LETTERS].encode()[:MESSAGE_BYTES].decode(errors="ignore")
     return text if short == text else f"{short}…"
 
 
 def reason_of(error: errors.ServiceError) -> Reason:
-    """Return what ErrorInfo says of an error."""
+    """Return the reason that ErrorInfo gives for an error."""
     return STATUSES[type(error)][1]
 
 
 def status_of(error: errors.ServiceError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
-    """Status code, message, and trailing metadata."""
+    """Return the status code, the message and the trailing metadata for an error."""
     (code, reason), message = STATUSES[type(error)], printable(str(error))
     status = Status(code=code.value[0], message=message)
     status.details.add().Pack(ErrorInfo(reason=reason, domain=DOMAIN))
