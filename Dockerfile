@@ -1,4 +1,5 @@
-# The server alone: no converter, no heatmap, no build tools, no PyTorch. Models are mounted at /models.
+# An image of the server alone, without the converter, the libraries for heatmaps, build tools and PyTorch. Mount the
+# models at /models.
 FROM python:3.11-slim-bookworm AS packages
 COPY requirements/image.txt .
 RUN python -m pip install --no-cache-dir --no-compile --require-hashes --target /opt/site -r image.txt

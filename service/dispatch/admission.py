@@ -1,8 +1,8 @@
-"""Who may come in: what is admitted and not answered yet, in all and of each client.
+"""Admission: limits the load of admitted requests that are not yet answered, in total and for each client.
 
-A request is admitted twice: by the size of its message when it comes, and by its plan, the memory that it will hold and
-the seconds of compute that it will take, before a pixel is decoded. One alone may be larger than what all may be
-together. Whoever is refused is told when to come again.
+A request is admitted in two steps: when it arrives, by the size of its message; and before a pixel is decoded, by its
+plan, which says the memory that it will hold and the seconds of compute that it will take. A request that is alone is
+admitted even if it exceeds a limit. A refusal says after how many seconds to retry.
 """
 
 import time
@@ -16,17 +16,17 @@ from service.errors import BusyError
 from service.limits import Limits
 
 RETRY_SECONDS = (0.1, 10.0)
-"""After which to come again, at the least and at the most."""
+"""Shortest and longest delay in seconds after which a refused request may be sent again."""
 STREAM_SECONDS = 1.0
-"""The same, where streams are too many: when one ends cannot be told."""
-NOTHING = 1e-6
-"""Seconds that are left of none, when they were added up and taken away."""
+"""This delay in seconds if there are too many streams, whose end cannot be predicted."""
+TOLERANCE = 1e-6
+"""Tolerance for the floating-point residue that remains after claims are added and subtracted."""
 MIB = 1 << 20
 
 
 @dataclass
 class Load:
-    """What some requests hold together."""
+    """The sum of the claims of several requests."""
 
     requests: int = 0
     streams: int = 0
@@ -37,7 +37,7 @@ class Load:
 
 @dataclass(eq=False)
 class Claim:
-    """One request's share; `done` says how much of its compute is over, 0 to 1."""
+    """The load of one request or stream. `done` returns the fraction of its compute that is finished, 0 to 1."""
 
     client: str
     message_bytes: int = 0
@@ -49,13 +49,13 @@ class Claim:
 
     @property
     def left(self) -> float:
-        """Seconds of compute that are still to come."""
+        """Predicted seconds of compute that remain."""
         return self.seconds * (1 - self.done())
 
 
 @dataclass(eq=False)
 class Admission:
-    """Keeps count, between threads."""
+    """Counts the load of all admitted requests; may be used by several threads."""
 
     limits: Limits
     _all: Load = field(init=False, default_factory=Load)
@@ -65,12 +65,12 @@ class Admission:
 
     @property
     def load(self) -> Load:
-        """What all hold together."""
+        """The load of all admitted requests and streams together."""
         return self._all
 
     @contextmanager
     def admitted(self, client: str, message_bytes: int) -> Iterator[Claim]:
-        """Admit a request of a client for as long as the block; raises BusyError."""
+        """Admit a request of a client for the duration of the block; raises BusyError."""
         claim = Claim(client, message_bytes)
         with self._lock:
             self._check(claim, "requests", 1, self.limits.waiting)
@@ -84,7 +84,7 @@ class Admission:
 
     @contextmanager
     def stream(self, client: str) -> Iterator[None]:
-        """Admit a stream of a client for as long as the block; raises BusyError."""
+        """Admit a stream of a client for the duration of the block; raises BusyError."""
         claim = Claim(client, requests=0, streams=1)
         with self._lock:
             self._check(claim, "streams", 1, self.limits.streams)
@@ -98,7 +98,10 @@ class Admission:
     def plan(
         self, claim: Claim, held_bytes: int, seconds: float, *, deadline: float | None, done: Callable[[], float]
     ) -> None:
-        """Admit what was planned; raises BusyError if it is too much, or would end after a monotonic `deadline`."""
+        """Admit a request by its plan: the bytes and seconds that it needs.
+
+        Raises BusyError if they exceed a limit, or if the answer is predicted after `deadline` on the monotonic clock.
+        """
         with self._lock:
             self._check(claim, "held_bytes", held_bytes, self.limits.held_bytes)
             self._check(claim, "seconds", seconds, self.limits.waiting_seconds)
@@ -106,8 +109,8 @@ class Admission:
             if deadline is not None and end > deadline:
                 late = end - deadline
                 raise BusyError(
-                    f"deadline: expected time for what is waiting too, got {late:.1f} seconds too few: allow more, or "
-                    "come again",
+                    f"deadline: expected time for the requests that are waiting too, got {late:.1f} seconds too few: "
+                    "allow more time, or retry later",
                     self._retry(),
                 )
             self._count(claim, -1)
@@ -115,27 +118,32 @@ class Admission:
             self._count(claim, 1)
 
     def _predicted(self, claim: Claim, seconds: float) -> float:
-        """When a request is done if all have their turns: it waits for none of them longer than it takes itself."""
+        """Return in how many seconds a request is predicted to finish.
+
+        Requests share the compute equally, so that it waits for each other request at most as long as it takes itself.
+        """
         return seconds + sum(min(seconds, other.left) for other in self._claims if other is not claim)
 
     def _check(self, claim: Claim, what: str, more: float, limit: float) -> None:
+        """Raise BusyError if `more` of an attribute of Load exceeds the limit for all requests or for one client."""
         share = limit * self.limits.client_share
         for load, most, whose in ((self._all, limit, "all"), (self._clients.get(claim.client, Load()), share, "your")):
             have = getattr(load, what)
-            if have > NOTHING and have + more > most:
+            if have > TOLERANCE and have + more > most:
                 raise BusyError(
-                    f"busy: expected {whose} requests together to be at most {_said(what, most)}, got "
-                    f"{_said(what, have + more)}: come again",
+                    f"busy: expected {whose} requests together to be at most {_quantity(what, most)}, got "
+                    f"{_quantity(what, have + more)}: retry later",
                     self._retry() if what != "streams" else STREAM_SECONDS,
                 )
 
     def _retry(self) -> float:
-        """When the first of them is likely to be done, of those that are planned."""
+        """Return the seconds until the first of the planned requests is predicted to finish, within RETRY_SECONDS."""
         least, most = RETRY_SECONDS
         planned = [claim.left for claim in self._claims if claim.seconds > 0]
         return min(most, max(least, min(planned, default=least)))
 
     def _count(self, claim: Claim, sign: int) -> None:
+        """Add a claim (`sign` 1) or subtract it (`sign` -1)."""
         for load in (self._all, self._clients[claim.client]):
             load.requests += sign * claim.requests
             load.streams += sign * claim.streams
@@ -147,7 +155,8 @@ class Admission:
             del self._clients[claim.client]
 
 
-def _said(what: str, value: float) -> str:
+def _quantity(what: str, value: float) -> str:
+    """Return a value of an attribute of Load with its unit."""
     match what:
         case "requests":
             return f"{value:.0f}"

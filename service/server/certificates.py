@@ -1,6 +1,6 @@
-"""The certificates of TLS, which are read again when their files change: whoever renews them need not restart anything.
+"""The server's TLS certificates, which are read again when their files change, so that no restart is needed.
 
-Connections that are there keep theirs until they are renewed.
+Open connections keep the certificate that they began with.
 """
 
 import ssl
@@ -16,24 +16,25 @@ Stamp = tuple[tuple[int, int, int], ...]
 
 
 class CertificateError(OSError):
-    """A file of certificates or keys is not what it must be; the message names the setting."""
+    """A file of certificates or keys cannot be used. The message names the setting."""
 
 
 @dataclass
 class Certificates:
-    """A server's certificate and key, and what signs those of its clients, if it asks for them."""
+    """The files with a server's certificate, its key and, if clients need certificates, their authorities."""
 
     cert: Path
     key: Path
     client_ca: Path | None
     _seen: Stamp | None = field(init=False, default=None)
+    """State of the files when they were read."""
     _failed: str = field(init=False, default="")
-    """Why they could not be read the last time."""
+    """Why the last attempt to read the files failed. Empty: it did not fail."""
     _new: deque[grpc.ServerCertificateConfiguration] = field(init=False, default_factory=lambda: deque(maxlen=1))
-    """For the next connection."""
+    """The configuration that was read last, until gRPC fetches it for its next connection."""
 
     def credentials(self) -> grpc.ServerCredentials:
-        """What gRPC listens with; raises CertificateError."""
+        """Return the credentials of a gRPC server, which follow changes of the files; raises CertificateError."""
         self._seen, configuration = self._stamp(), self._read()
         return grpc.dynamic_ssl_server_credentials(
             configuration, self._fetch, require_client_authentication=self.client_ca is not None
@@ -41,52 +42,54 @@ class Certificates:
 
     @property
     def stale(self) -> bool:
-        """Whether a file has changed, and cannot be used."""
+        """Whether a file has changed since it was read and cannot be used now."""
         return self._failed != ""
 
     def refresh(self) -> None:
-        """Read the files again if they have changed; what cannot be used changes nothing, and the log says so once."""
+        """Read the files again if they have changed. If they cannot be used, log that once and keep the old ones."""
         seen = self._stamp()
         if seen == self._seen:
-            self._failed = ""  # what was read before is back
+            self._failed = ""  # the files are again the ones that were read
             return
         try:
             self._new.append(self._read())
             self._seen, self._failed = seen, ""
             log.info("certificates")
-        except CertificateError as error:  # it may pass without a change of the files
-            said, self._failed = self._failed, str(error)
-            if said != self._failed:
-                log.error("certificates", extra={"record": {"error": f"those before stay: {error}"}})
+        except CertificateError as error:  # the next call tries again, even if the files do not change
+            previous, self._failed = self._failed, str(error)
+            if previous != self._failed:
+                log.error(
+                    "certificates", extra={"record": {"error": f"the previous certificates remain in use: {error}"}}
+                )
 
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        """What gRPC asks for at each connection: new ones, or nothing."""
+        """Return a new configuration, or None if nothing has changed. gRPC calls this for each new connection."""
         try:
             return self._new.pop()
         except IndexError:
             return None
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
-        """Read the files; raises CertificateError, since gRPC would not say why it refuses them."""
+        """Read and check the files; raises CertificateError. Checked here because gRPC does not say what is wrong."""
         pair = (_contents("tls_key", self.key), _contents("tls_cert", self.cert))
         ca = _contents("tls_client_ca", self.client_ca) if self.client_ca else None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            if self.client_ca is not None:  # gRPC would listen without, and then let nobody in
+            if self.client_ca is not None:  # gRPC would accept any file, and then refuse all clients
                 context.load_verify_locations(self.client_ca)
         except (ssl.SSLError, OSError):
             raise CertificateError(f"tls_client_ca: expected certificates, PEM, got none in {self.client_ca}") from None
         try:
             context.load_cert_chain(self.cert, self.key, password="")
         except (ssl.SSLError, OSError) as error:
-            reason = getattr(error, "reason", None) or error.strerror or "something else"
+            reason = getattr(error, "reason", None) or error.strerror or "an unknown error"
             raise CertificateError(
                 f"tls_cert, tls_key: expected a certificate and its own key, PEM and not encrypted, got {reason}"
             ) from None
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=ca)
 
     def _stamp(self) -> Stamp:
-        """What changes when a file does; of one that is not there, nothing."""
+        """Return size, modification time and inode of each file; zeros for a missing file."""
         return tuple(_stat(path) for path in (self.cert, self.key, self.client_ca) if path is not None)
 
 

@@ -1,6 +1,6 @@
-"""An HTTP server, in threads of its own, for Prometheus's /metrics and for /health.
+"""The HTTP server, in its own threads: /metrics for Prometheus, and /health for probes.
 
-/health is for probes that speak no gRPC or no TLS: 200 SERVING, or 503 NOT_SERVING.
+/health answers 200 SERVING or 503 NOT_SERVING, for probes that cannot use gRPC or TLS.
 """
 
 import socket
@@ -20,9 +20,10 @@ from service.log import log
 async def exported(
     address: str | None, registry: CollectorRegistry, is_serving: Callable[[], bool], *, optional: bool
 ) -> AsyncIterator[dict[str, str]]:
-    """Export metrics and health on HOST:PORT for as long as the block; yields {"metrics": address}, {} for None.
+    """Serve metrics and health on HOST:PORT for the duration of the block.
 
-    Raises OSError if the address cannot be bound; if the metrics are optional, logs a warning instead.
+    Yields {"metrics": address}, or {} if there is no HTTP server: for the address None, and, if metrics are optional,
+    for an address that cannot be bound, which is logged as a warning. Otherwise raises OSError for such an address.
     """
     if address is None:
         yield {}
@@ -46,11 +47,11 @@ async def exported(
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Say nothing of each request."""
+        """Do not log requests."""
 
 
 def _listening(address: str, application: WSGIApplication) -> WSGIServer:
-    """Listen on HOST:PORT, each request in a thread of its own; raises OSError."""
+    """Return a server that listens on HOST:PORT and answers each request in a new thread; raises OSError."""
     host, _, port = address.rpartition(":")
     family, *_, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
 
@@ -68,10 +69,10 @@ def _application(registry: CollectorRegistry, is_serving: Callable[[], bool]) ->
             case "/metrics":
                 return list(export(environ, start))
             case "/health":
-                status, said = ("200 OK", "SERVING") if is_serving() else ("503 Service Unavailable", "NOT_SERVING")
+                status, text = ("200 OK", "SERVING") if is_serving() else ("503 Service Unavailable", "NOT_SERVING")
             case _:
-                status, said = "404 Not Found", "there: /metrics, /health"
+                status, text = "404 Not Found", "not found; available paths: /metrics, /health"
         start(status, [("Content-Type", "text/plain")])
-        return [f"{said}\n".encode()]
+        return [f"{text}\n".encode()]
 
     return application

@@ -1,4 +1,7 @@
-"""Exit status 0 if a server serves, asked on its metrics port: `python -m service.server.probe 127.0.0.1:8501`."""
+"""A health check by HTTP: `python -m service.server.probe 127.0.0.1:8501`, with the address of a server's metrics.
+
+Exit status 0: the server serves; 1: it does not serve, or does not answer.
+"""
 
 import sys
 from contextlib import closing
@@ -9,7 +12,7 @@ SECONDS, HEALTH = 3, "/health"
 
 
 def is_serving(address: str) -> bool:
-    """Whether a server with its metrics at HOST:PORT answers, and says that it serves."""
+    """Return whether the server whose metrics are at HOST:PORT answers that it serves."""
     try:
         with closing(HTTPConnection(address, timeout=SECONDS)) as connection:
             connection.request("GET", HEALTH)

@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -158,7 +158,7 @@ def test_networks_of_crops(tmp_path: Path, name: str, precision: Precision) -> N
     source = DATA / "pytorch" / f"{name}.onnx"
     full, spec = (convert(source, tmp_path, kind, crops_only=True) for kind in ("fp32", precision))
     pixels = noise(spec.window.height, spec.window.width, 3)
-    (own,), (expected,) = (scores(tmp_path, each.precision, each, pixels) for each in (spec, full))
+    (own,), (expected,) = (scores(tmp_path, cast("Precision", each.precision), each, pixels) for each in (spec, full))
     assert 0 < relative(own, expected) < 0.06
     assert spec.parity[0].precision.windows >= 16
 

@@ -165,7 +165,7 @@ def test_messages_do_not_mix(server: Server) -> None:
         (["--tokens", "/nowhere"], 3, "/nowhere"),
         (["--provider", "cuda"], 3, "install onnxruntime-gpu"),
         (["--provider", "gpu"], 2, "provider: "),
-        (["--admin", "0.0.0.0:0"], 2, "admin: expected an address of this machine"),
+        (["--admin", "0.0.0.0:0"], 2, "admin: expected a loopback address"),
     ],
 )
 def test_command_lines_that_cannot_be(models: Path, options: list[str], status: int, said: str) -> None:

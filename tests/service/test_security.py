@@ -196,7 +196,7 @@ def test_certificates_that_are_renewed(authority: trustme.CA, folder: Path, tmp_
         cert.rename(tmp_path / "kept.pem")
         new.cert_chain_pems[0].write_to_path(cert)
         told(1)
-        assert "those before stay: tls_cert, tls_key" in server.events("certificates")[0]["error"]
+        assert "the previous certificates remain in use: tls_cert, tls_key" in server.events("certificates")[0]["error"]
         assert shown() == before
         assert stale()
         (tmp_path / "kept.pem").replace(cert)
