@@ -21,10 +21,10 @@ demo: .venv/base  ## convert the shipped checkpoint, score the shipped page, dra
 	$(BIN)/python models/digits/count_found.py build/page.npz
 	@echo "the heatmap: build/page-heatmap.png"
 
-test: .venv/dev  ## everything that is quick, and needs no PyTorch, containers, other servers' clients or extras
+test: .venv/dev  ## the quick tests that need no PyTorch, containers, other servers' clients or extras
 	$(BIN)/pytest $(WORKERS) -m "not slow and not torch and not compose and not clients and not extras"
 
-test-slow: .venv/dev  ## the slow rest of it
+test-slow: .venv/dev  ## the slow tests that need nothing else
 	$(BIN)/pytest $(WORKERS) -m "slow and not torch and not compose and not clients and not extras"
 
 check: check-code check-stubs check-locks  ## format, lint, types, stubs, proto contract, locks
@@ -47,14 +47,14 @@ check-locks: .venv/dev
 	@for lock in $(LOCKS); do cmp requirements/$$lock.txt build/check/locks/requirements/$$lock.txt || \
 		{ echo "requirements/$$lock.txt is stale: make lock"; exit 1; }; done
 
-docs: .venv/docs  ## the documentation site, in build/site; a link that leads nowhere is an error
+docs: .venv/docs  ## build the documentation site and check its links
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "the site: build/site/index.html"
 
 serve: .venv/base  ## serve the repository's models on 127.0.0.1:8500
 	$(BIN)/fullconv-serve --models models
 
-lock: .venv/dev  ## bring requirements/ in line with pyproject.toml; UPGRADE=1 takes new releases
+lock: .venv/dev  ## update requirements/ after a change of pyproject.toml; UPGRADE=1 takes new releases
 	$(call compile,.)
 
 proto: .venv/dev  ## generate the stubs, and add new fields to the contract
@@ -96,7 +96,7 @@ endef
 	$(PIP) install --require-hashes -r requirements/docs.txt
 	@touch $@
 
-build/clients: requirements/clients.txt | .venv/bin/python  ## a Python with the clients of other servers
+build/clients: requirements/clients.txt | .venv/bin/python  ## an environment with the clients of other servers
 	$(PYTHON) -m venv build/clients
 	build/clients/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/clients.txt
 	@touch $@

@@ -1,6 +1,7 @@
-"""Fixtures for every test."""
+"""Fixtures for every test, and the threads of a process among several."""
 
 import importlib
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,10 @@ from types import ModuleType
 import pytest
 from support.conversion import convert_into
 from support.paths import ROOT
+from support.threads import use_one_thread
+
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    use_one_thread()
 
 
 @pytest.fixture
