@@ -1,4 +1,4 @@
-"""A classifier that cannot slide, kept to be run window by window: its input and output become those of a dense one."""
+"""Keeps a classifier that cannot slide, to be run window by window, with the input and output of a dense network."""
 
 from pathlib import Path
 

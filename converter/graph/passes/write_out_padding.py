@@ -30,7 +30,7 @@ def write_out_padding(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) ->
 
 
 class WriteOutPaddingPass(ir.passes.InPlacePass):
-    """Make every convolution's and pool's pads explicit; `shapes` are those for one window, by name."""
+    """Make every convolution's and pool's pads explicit; `shapes` holds the values' shapes for one window, by name."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         super().__init__()
