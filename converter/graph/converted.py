@@ -1,4 +1,4 @@
-"""What a conversion makes of a classifier's graph, with what is known of it."""
+"""A converted graph, with its geometry, its cost and the layers that were rewritten."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a network costs: numbers of multiply-adds and bytes, not times.
+"""Counts what a network costs: multiply-adds and bytes, not time.
 
 A value with stride s along an axis has as many elements as one window gives, and S/s more for every S pixels that the
 image is larger, where S is the native stride; per pixel of a large image that is 1/s.

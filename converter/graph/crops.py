@@ -15,7 +15,7 @@ from converter.graph.scores import count_classes
 from converter.graph.trace import trace
 
 OVERLAP = 2
-"""How many windows cover a pixel along each axis by default: they begin every 1/OVERLAP of a window."""
+"""Windows that cover a pixel along each axis: the default stride is a window's side divided by it."""
 
 
 def to_crops(

@@ -87,7 +87,7 @@ def _window_pads(
 
 
 def _exclude_padding(pool: ir.Node, given: Sequence[int]) -> None:
-    """Leave the padding that ceil_mode adds out of an average, as ceil_mode does."""
+    """Exclude the added padding from an average, as ceil_mode does; raises UnsupportedError if it cannot be."""
     counts = bool(pool.attributes.get_int("count_include_pad", 0))
     if pool.op_type != "MaxPool" and counts and any(given):
         raise refusal(pool, "expected ceil_mode = 0 where an average counts its padding")
