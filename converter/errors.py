@@ -3,7 +3,7 @@
     ConversionError
     ├── OptionError         an option is wrong, whatever the source
     ├── SourceError         the source cannot be read, or is not what it must be
-    ├── UnsupportedError    the network has no fully-convolutional form that we know
+    ├── UnsupportedError    the network has no known fully-convolutional form
     ├── VerificationError   the converted network does not agree with its source
     └── OutputError         the result cannot be written
 
@@ -28,11 +28,11 @@ class SourceError(ConversionError):
 
 
 class UnsupportedError(ConversionError):
-    """The network, or a node in it, has no fully-convolutional form that we know."""
+    """The network, or a node in it, has no known fully-convolutional form."""
 
 
 class VerificationError(ConversionError):
-    """The converted network's scores are not those of its source."""
+    """The converted network's scores differ from its source's."""
 
 
 class OutputError(ConversionError):

@@ -36,7 +36,7 @@ def first_problem(error: ValidationError) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress warnings and log records, and send what is printed to standard error, because --json owns the other."""
+    """Suppress warnings and log records, and send printed text to standard error; standard output is for --json."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,4 +1,4 @@
-"""How a conversion tells its progress."""
+"""How a conversion reports its progress."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

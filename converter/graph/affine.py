@@ -188,7 +188,7 @@ class AffineView:
         return (image * self.map.size[2] + row) * self.map.size[3] + col
 
     def stencil(self, axes: Sequence[int]) -> "Stencil | None":
-        """Returns the pattern that all rows have, `axes` being those of the features; None if rows differ."""
+        """Returns the pattern that all rows have, the features lying along `axes`; None if rows differ."""
         return _stencil(self.as_rows(axes))
 
     @property

@@ -1,4 +1,4 @@
-"""What a conversion makes of a classifier's graph, with what is known of it."""
+"""A converted graph, with its geometry, its cost and the layers that were rewritten."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from fullconv.protos import model_pb2
 class ConvertedGraph:
     """A graph that takes an image in `layout` and gives "scores" (N, classes, rows, cols).
 
-    `mode` is "dense" if it takes images of any size, "crops" if it takes single windows, one cell each. `sizes` are
+    `mode` is "dense" if it takes images of any size, "crops" if it takes single windows, one cell each. `sizes` holds
     the shapes of its values for one window, by name.
     """
 

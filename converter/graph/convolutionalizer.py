@@ -34,8 +34,8 @@ class FullyConnected:
 class Convolutionalizer:
     """A graph that is being convolutionalized.
 
-    `shapes` are those of all values for one window; `views` holds every value that is not a feature map of the graph's
-    own; `rewrites` are the layers rewritten so far.
+    `shapes` holds the shapes of all values for one window; `views` holds every value that is not itself a feature map;
+    `rewrites` holds the layers rewritten so far.
     """
 
     graph: ir.Graph
@@ -174,7 +174,7 @@ class Convolutionalizer:
 
 
 Handler = Callable[[Convolutionalizer, ir.Node], Sequence[AffineView]]
-"""Rewrites a node; returns the views that its outputs are, or none if the node stays and its outputs are maps."""
+"""Rewrites a node; returns its outputs as views, or an empty sequence if the node stays and its outputs are maps."""
 
 
 def keep_node(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:

@@ -1,4 +1,4 @@
-"""What a network costs: numbers of multiply-adds and bytes, not times.
+"""Counts what a network costs: multiply-adds and bytes, not time.
 
 A value with stride s along an axis has as many elements as one window gives, and S/s more for every S pixels that the
 image is larger, where S is the native stride; per pixel of a large image that is 1/s.
@@ -21,8 +21,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 def dense_cost(graph: ir.Graph, native: Geometry2D, shapes: Shapes, window: tuple[int, int]) -> model_pb2.Cost:
     """Returns the multiply-adds for one window and for each stride that an image is larger, and the peak activations.
 
-    `native` is the geometry at the native stride. `shapes` are those for one window at that stride, by name; values
-    without a shape do not count as activations.
+    `native` is the geometry at the native stride. `shapes` are the values' shapes for one window at that stride, by
+    name; values without a shape do not count as activations.
     """
     known = geometries(graph)
     scores = known[graph.outputs[0]]

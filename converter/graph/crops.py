@@ -1,4 +1,4 @@
-"""A classifier that cannot slide, kept to be run window by window: its input and output become those of a dense one."""
+"""Keeps a classifier that cannot slide, to be run window by window, with the input and output of a dense network."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from converter.graph.scores import count_classes
 from converter.graph.trace import trace
 
 OVERLAP = 2
-"""How many windows cover a pixel along each axis by default: they begin every 1/OVERLAP of a window."""
+"""Windows that cover a pixel along each axis: the default stride is a window's side divided by it."""
 
 
 def to_crops(

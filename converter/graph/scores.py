@@ -11,7 +11,7 @@ from converter.graph.refusals import not_a_classifier
 SCORES = "scores"
 """Name of the output of every converted model."""
 PASSED_THROUGH = MOVEMENT | {"Cast", "Clip"}
-"""Operators that may lie between an activation and the scores that come of it."""
+"""Operators that may lie between an activation and the scores."""
 
 
 def scores_position(graph: ir.Graph) -> int:
@@ -42,7 +42,7 @@ def count_classes(output: ir.Value, shape: tuple[int, ...], batch: int) -> int:
 
 
 def final_activation(output: ir.Value) -> ir.Node | None:
-    """Returns the Softmax or Sigmoid that a value comes of, past casts and changes of shape; None if there is none."""
+    """Returns the Softmax or Sigmoid that makes a value, past casts and changes of shape; None if there is none."""
     node = output.producer()
     while node is not None and node.op_type in PASSED_THROUGH and node.inputs[0] is not None:
         node = node.inputs[0].producer()

@@ -1,4 +1,4 @@
-"""What one run on a window shows of a graph: every value's shape and type, and the values that pixels do not change.
+"""Runs a graph on one window to find every value's shape and type, and the values that do not depend on the pixels.
 
 A head's reshapes are often computed (Shape, Gather, Concat), so that no shape can be read off the graph, and in old
 files the weights come out of a Reshape. A run whose outputs are all intermediate values shows both.

@@ -46,7 +46,7 @@ METADATA = "metadata.json"
 NUMBERS = "model.weights.h5"
 MAX_CONFIG_BYTES = 1 << 26
 CONTAINER = "Sequential"
-"""The class of a dictionary that names none."""
+"""The class of a dictionary that does not name a class."""
 
 PARTS = ("initializers", "regularizers", "constraints")
 """Modules of the parts of layers."""

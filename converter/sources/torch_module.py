@@ -77,7 +77,7 @@ def export_module(network: object, window: tuple[int, int] | None) -> Classifier
 
     `window` is (height, width) in pixels; None stands for the module's attribute `window`. Raises ConversionError.
     """
-    torch = sys.modules.get("torch")  # whoever has a module has imported it
+    torch = sys.modules.get("torch")  # the caller has imported it to make a module
     if torch is None or not isinstance(network, torch.nn.Module):
         raise SourceError(f"source: expected a path or a torch.nn.Module, got {type(network).__name__}")
     name = type(network).__name__

@@ -326,4 +326,4 @@ REBUILD: dict[tuple[str, str], Callable[..., object]] = {
     ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
     ("torch", "Size"): _rebuild_size,
 }
-"""What makes tensors of storages."""
+"""The functions that a pickle may call, by (module, name): they rebuild tensors from storages."""

@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -84,9 +85,7 @@ def read_program(path: Path, window: tuple[int, int] | None) -> Classifier:
         saved, parts = _read_archive(path)
         copy = Path(folder) / "network.pt2"
         try:
-            with archives.PT2ArchiveWriter(str(copy)) as writer:
-                for name, part in parts.items():
-                    writer.write_bytes(name, bytes(part))
+            _write_archive(archives, copy, parts)
             program = torch.export.load(copy)
         except Exception as error:  # PyTorch raises every kind
             raise SourceError(
@@ -96,6 +95,13 @@ def read_program(path: Path, window: tuple[int, int] | None) -> Classifier:
         classifier = export(program, (), f"{path}", window)
     source = model_pb2.Source(format="pt2", sha256=sha256(path), producer=f"pytorch {saved}")
     return replace(classifier, source=source)
+
+
+def _write_archive(archives: ModuleType, copy: Path, parts: Parts) -> None:
+    """Write the entries of a sanitized copy."""
+    with archives.PT2ArchiveWriter(str(copy)) as writer:
+        for name, part in parts.items():
+            writer.write_bytes(name, bytes(part))
 
 
 def _read_archive(path: Path) -> tuple[str, Parts]:
@@ -143,19 +149,26 @@ def _sanitized(document: object) -> bytes:
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
-            if refused := REFUSED & value.keys():
-                raise ValueError(f"expected operators on tensors and numbers, got {min(refused)}")
-            value.update({key: REPLACED[key] for key in REPLACED.keys() & value.keys()})
-            for key, item in value.items():
-                if key not in CHECKS:
-                    pending += [key, item]
-                elif not CHECKS[key](item):
-                    raise ValueError(f"expected {EXPECTED[key]}, got {str(item)[:80]!r}")
+            pending += _sanitize_fields(value)
         elif isinstance(value, list):
             pending += value
         elif isinstance(value, str) and not NAME.fullmatch(value):
             raise ValueError(f"expected names of letters, digits, dots and underscores, got {value[:80]!r}")
     return json.dumps(document).encode()
+
+
+def _sanitize_fields(fields: dict[str, Any]) -> list[object]:
+    """Replace and check the fields of an object, in place; returns the keys and values that remain to be checked."""
+    if refused := REFUSED & fields.keys():
+        raise ValueError(f"expected operators on tensors and numbers, got {min(refused)}")
+    fields.update({key: REPLACED[key] for key in REPLACED.keys() & fields.keys()})
+    pending = list[object]()
+    for key, item in fields.items():
+        if key not in CHECKS:
+            pending += [key, item]
+        elif not CHECKS[key](item):
+            raise ValueError(f"expected {EXPECTED[key]}, got {str(item)[:80]!r}")
+    return pending
 
 
 def _is_operator(target: object) -> bool:

@@ -111,7 +111,7 @@ def _compare(
 
 
 def _kept_cells(output: NetworkOutput, sample: Sample, pixels: Pixels) -> NetworkOutput:
-    """Returns those cells of a pass that are as in a pass over the whole image."""
+    """Returns the cells of a pass that are as in a pass over the whole image."""
     rows, cols = sample.rows, sample.cols
     check_grid(output, rows.cells_scored, cols.cells_scored, pixels)
     kept = rows.cells_kept, cols.cells_kept

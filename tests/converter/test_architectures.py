@@ -82,7 +82,7 @@ def answer(classifier: Classifier, pixels: np.ndarray, folder: Path) -> np.ndarr
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_layers_are_the_references(layer: str, tmp_path: Path) -> None:
-    """Every kind of layer, at sizes that do not fit evenly, gives what numpy gives."""
+    """Every kind of layer gives the reference's values, at sizes that do not fit evenly."""
     network = make_network(tmp_path, TOML % (layer if FLATTEN in layer else layer + FLATTEN))
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
     pixels = windows(classifier)
@@ -150,7 +150,7 @@ def test_layers_that_cannot_be(tmp_path: Path, layer: str, said: str) -> None:
 
 
 def test_tables_of_preprocessing_are_checked(tmp_path: Path) -> None:
-    """Instead of a preset's name there may be a table, of what a JSON file may hold."""
+    """`preprocess` may be a table with the fields of a JSON file."""
     network = make_network(tmp_path, UNPADDED)
     network.toml.write_text(UNPADDED.replace('"unit"', '{ mean = [1, 2, 3], std = [1, 0, 1], order = "RGB" }'), "utf-8")
     with pytest.raises(SourceError, match=r"preprocess\..*expected a scale and std other than 0"):
@@ -231,7 +231,7 @@ def torch_layers(name: str) -> list[Any]:
 @pytest.mark.torch
 @pytest.mark.parametrize("name", ["alexnet2012", "cifar10_80sec", "allcnn_c"])
 def test_the_lecture_notes_networks_are_pytorchs(name: str, tmp_path: Path) -> None:
-    """PyTorch's own layers, put together from the papers, give the same scores with the same weights."""
+    """Networks built from the papers with PyTorch's own layers give the same scores with the same weights."""
     import torch
 
     torch.manual_seed(0)

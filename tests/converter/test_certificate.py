@@ -110,7 +110,7 @@ def assert_counted(got: model_pb2.Difference, dense: NDArray[np.float32], crops:
 
 
 def test_the_padded_networks_geometry(case: Case, tmp_path: Path) -> None:
-    """What these tests reckon with is the network's geometry."""
+    """The padded network has the geometry that the other tests assume."""
     spec = case.convert(tmp_path, windows=1).spec
     axis = model_pb2.AxisGeometry(stride=STRIDE, receptive_field=FIELD, padding_before=PADDING)
     for own in (spec.vertical, spec.horizontal):
@@ -119,7 +119,7 @@ def test_the_padded_networks_geometry(case: Case, tmp_path: Path) -> None:
 
 
 def test_whole_grids_are_counted(case: Case, tmp_path: Path) -> None:
-    """Where there are few windows, each is compared: overall, interior and border are counts over whole grids.
+    """If there are few windows, all are compared: overall, interior and border are counts over whole grids.
 
     An image of one window counts as one that holds no interior cell; one that is smaller is left out, and said so.
     """
@@ -138,7 +138,7 @@ def test_whole_grids_are_counted(case: Case, tmp_path: Path) -> None:
 
 
 def test_windows_are_chosen_at_random(case: Case, tmp_path: Path) -> None:
-    """--verify N compares N windows where there are many more, the same ones every time; they are like all."""
+    """--verify N compares N of many windows, the same N every time, and their agreement is like that of all windows."""
     parity = [case.convert(tmp_path / name, windows=60).spec.parity[0] for name in ("one", "two")]
     assert parity[0] == parity[1]
     whole = case.convert(tmp_path / "whole").spec.parity[0].overall
@@ -152,7 +152,7 @@ def test_windows_are_chosen_at_random(case: Case, tmp_path: Path) -> None:
 def test_parts_of_large_images_are_scored_like_the_whole(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where an image is too large for one pass, a part of it is scored: each of its cells as in the whole image."""
+    """Of an image too large for one pass a part is scored, whose cells are those of the whole image."""
     monkeypatch.setattr(certificates, "PASS_BYTES", 1)
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "large.png").write_bytes(png(noise(260, 310, 3)))
@@ -178,7 +178,7 @@ def test_parts_of_large_images_are_scored_like_the_whole(
 
 @pytest.mark.parametrize("toml", [UNPADDED, PADDED], ids=["unpadded", "padded"])
 def test_checks_do_not_depend_on_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toml: str) -> None:
-    """Images of one window show nothing of a larger pass; a network that is wrong there is refused all the same."""
+    """A network that is wrong on larger images is refused even if all given images have the size of a window."""
     network = make_network(tmp_path, toml)
     height, width = network.architecture.window
     (tmp_path / "images").mkdir()
@@ -202,7 +202,7 @@ def test_checks_do_not_depend_on_the_images(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_images_are_never_enlarged(case: Case, tmp_path: Path) -> None:
-    """A folder of nothing but images smaller than a window is refused, before anything is compared."""
+    """A folder whose images are all smaller than a window is refused before anything is compared."""
     (tmp_path / "small").mkdir()
     for number in range(3):
         (tmp_path / "small" / f"{number}.png").write_bytes(png(noise(31, 400, 3)))
@@ -214,7 +214,7 @@ def test_images_are_never_enlarged(case: Case, tmp_path: Path) -> None:
 
 
 def test_cuttings_go_on_as_mirror_images(tmp_path: Path) -> None:
-    """What needs images of a size, as checks and calibration, gets an image's own pixels, mirrored where it ends."""
+    """Crops for checks and calibration hold the image's own pixels, continued by their mirror image."""
     pixels = noise(20, 90, 3)
     (tmp_path / "image.png").write_bytes(png(pixels))
     cutting = next(sample_images((50, 64), PixelFormat(3), tmp_path, np.random.default_rng(0)))
@@ -227,7 +227,7 @@ def test_cuttings_go_on_as_mirror_images(tmp_path: Path) -> None:
     ("classes", "activation", "kind"), [(5, "none", "raw"), (1, None, "logits-sigmoid"), (1, "none", "raw")]
 )
 def test_scores_that_name_no_class(tmp_path: Path, classes: int, activation: Activation | None, kind: str) -> None:
-    """For regression and single outputs no top class is counted or spoken of; the differences seen are."""
+    """Certificates of regression and single outputs hold differences, but no agreement of a top class."""
     network = make_network(tmp_path, PADDED, classes=classes)
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
     request = conversion.Request(tmp_path / "net" / "1", windows=32, activation=activation)
@@ -244,7 +244,7 @@ def test_scores_that_name_no_class(tmp_path: Path, classes: int, activation: Act
 
 
 def test_regression_is_not_held_to_an_agreement(tmp_path: Path) -> None:
-    """Reduced precision of raw scores names no class that could agree: what it changes is said in figures."""
+    """For raw scores the effect of reduced precision is reported in figures, without an agreement of the top class."""
     network = make_network(tmp_path, PADDED, classes=2)
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
     request = conversion.Request(
@@ -271,7 +271,7 @@ def test_intervals(agreement: float, windows: int, expected: tuple[float, float]
 
 @pytest.mark.parametrize("seed", range(20))
 def test_parts_of_an_axis(seed: int) -> None:
-    """A part reads what its cells and nothing beyond the image need, fits the pass, and cells are where they are."""
+    """A part of an axis reads the pixels that its cells need, fits the pass, and locates each window."""
     rng = np.random.default_rng(seed)
     stride, padding = int(rng.integers(1, 9)), int(rng.integers(0, 30))
     window = int(rng.integers(1, 40))
@@ -300,7 +300,7 @@ def test_parts_of_an_axis(seed: int) -> None:
 
 
 def test_every_cell_is_as_likely() -> None:
-    """Cells are drawn from all grids together, none twice, and images without a chosen cell are not read."""
+    """Cells are drawn from all grids together, without repetition, and images without a chosen cell are not read."""
 
     def refuse(_: slice, __: slice) -> NDArray[np.uint8]:
         raise AssertionError("read before it was asked for")
@@ -319,13 +319,13 @@ def test_every_cell_is_as_likely() -> None:
 
 
 def old(parts: Sequence[model_pb2.Difference], kind: str = "logits-softmax") -> model_pb2.ModelSpec:
-    """A model whose certificate has interior and border alone."""
+    """Returns the ModelSpec of a model whose certificate records interior and border only."""
     parity = model_pb2.Parity(interior=parts[0], border=parts[1])
     return model_pb2.ModelSpec(output=model_pb2.Output(kind=kind, classes=3), parity=[parity])
 
 
 def test_certificates_of_earlier_releases() -> None:
-    """Their two parts are put together, each window weighing the same; a regression's agreement is left out."""
+    """Interior and border are combined with equal weight per window; the agreement of a regression is left out."""
     parts = [
         model_pb2.Difference(windows=32, max_abs=0.5, median_abs=0.1, top_class_agreement=0.75),
         model_pb2.Difference(windows=96, max_abs=0.4, median_abs=0.2, top_class_agreement=0.25),
@@ -338,7 +338,7 @@ def test_certificates_of_earlier_releases() -> None:
 
 
 def test_words(case: Case, tmp_path: Path) -> None:
-    """The report says what was seen, of how many windows and images, why, and which mode to use."""
+    """The report states what was seen on how many windows and images, why, and the recommended mode."""
     report = case.convert(tmp_path, windows=100)
     seen = report.spec.parity[0].overall
     low, share, high = (
@@ -361,6 +361,6 @@ def test_words(case: Case, tmp_path: Path) -> None:
 
 
 def test_networks_of_pools_alone() -> None:
-    """A network that multiplies nothing costs the same either way, and the sentence can still be said."""
+    """The cost factor of a network without multiplications is 1."""
     spec = old([model_pb2.Difference(windows=8, top_class_agreement=0.5), model_pb2.Difference()])
     assert sentence(spec, 0, 0.0, 0.0).endswith("gives the classifier's own answers for 1 times the compute")

@@ -54,7 +54,7 @@ def convert(path: Path, window: tuple[int, int], folder: Path) -> model_pb2.Mode
     ("path", "window", "verdict"), CONVERTED, ids=[f"{p.parent.name}-{p.stem}" for p, _, _ in CONVERTED]
 )
 def test_exports_convert(tmp_path: Path, path: Path, window: tuple[int, int], verdict: str) -> None:
-    """The framework's own scores come back; an exact network's cells are the original's scores of their windows."""
+    """The framework's own scores are reproduced; a cell of an exact network is the original's score of the window."""
     spec = convert(path, window, tmp_path)
     assert spec.parity[0].exact == verdict.startswith("exact")
     dense = session(tmp_path / "net" / "1" / "model.onnx")
@@ -120,7 +120,7 @@ def session(path: Path) -> ort.InferenceSession:
 
 @pytest.mark.parametrize(("path", "said"), REFUSED, ids=[f"{p.parent.name}-{p.stem}" for p, _ in REFUSED])
 def test_exports_are_refused(tmp_path: Path, path: Path, said: str) -> None:
-    """One line says why, and nothing is written."""
+    """The network is refused in one line with the reason, and nothing is written."""
     with pytest.raises(ConversionError) as caught:
         convert(path, (0, 0), tmp_path)
     assert said in str(caught.value)

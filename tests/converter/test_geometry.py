@@ -94,7 +94,7 @@ def shape_of(size: int, axis: int) -> tuple[int, ...]:
 @settings(deadline=None, max_examples=200)
 @given(st.lists(layers, min_size=1, max_size=4), st.integers(1, 50), st.integers(0, 1))
 def test_a_cell_reads_its_receptive_field_and_nothing_else(chain: list[Layer], size: int, axis: int) -> None:
-    """The lines that move a cell lie between the first and the last it reads, and these two do if none is padding."""
+    """Only lines within a cell's receptive field change it, and the first and last line do unless they are padding."""
     assume(allowed(chain))
     proto = network([chain], axis)
     own = geometry(proto)[axis]
@@ -119,7 +119,7 @@ def along(chain: list[Layer], axis: int) -> list[AxisGeometry]:
 @settings(deadline=None, max_examples=150)
 @given(st.lists(layers, min_size=1, max_size=3), st.lists(layers, min_size=1, max_size=3), st.integers(0, 1))
 def test_branches_that_meet(one: list[Layer], other: list[Layer], axis: int) -> None:
-    """Of two branches with one stride the sum reads what either reads; with several strides they are refused."""
+    """The sum of two branches of one stride reads what either branch reads; branches of two strides are refused."""
     assume(allowed(one) and allowed(other))
     alone = [geometry(network([chain], axis))[axis] for chain in (one, other)]
     proto = network([one, other], axis)

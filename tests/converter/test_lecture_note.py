@@ -27,12 +27,12 @@ WORKED = json.loads((Path(__file__).parents[1] / "data" / "worked_convolution.js
     ids=["alexnet", "384-image", "worked", "stride-1", "stride-2"],
 )
 def test_output_size(size: int, field: int, padding: int, stride: int, expected: int) -> None:
-    """(W - F + 2P)/S + 1 gives the note's sizes."""
+    """The formula (W - F + 2P)/S + 1 gives the sizes in the note."""
     assert expected == reference.output_size(size, field, padding, stride)
 
 
 def test_uneven_fit_is_refused() -> None:
-    """10 pixels, a field of 3 and a stride of 2 do not fit."""
+    """10 pixels with a receptive field of 3 and a stride of 2 are refused, because they do not fit."""
     with pytest.raises(ValueError, match="does not fit"):
         reference.output_size(10, 3, 0, 2)
 

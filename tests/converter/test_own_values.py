@@ -72,7 +72,7 @@ def test_images_are_read_unscaled(network: Network, tmp_path: Path, dtype: str) 
 def test_without_images_noise_is_of_the_range_that_networks_are_trained_on(
     network: Network, tmp_path: Path, dtype: str
 ) -> None:
-    """Scores differ between windows, so that the comparison shows something."""
+    """The scores of two windows differ, so that comparisons are meaningful."""
     assert certificate(network, tmp_path, dtype, None)["overall"]["windows"] > 0
 
 
@@ -86,7 +86,7 @@ def test_without_images_noise_is_of_the_range_that_networks_are_trained_on(
     ids=["bands", "type", "axes"],
 )
 def test_other_values_are_refused(network: Network, tmp_path: Path, pixels: np.ndarray, got: str) -> None:
-    """Images that hold something else are refused by what they hold, and nothing is written."""
+    """Images with other bands or types than the network takes are refused by what they hold; nothing is written."""
     (tmp_path / "images").mkdir()
     np.save(tmp_path / "images/scene.npy", pixels)
     with pytest.raises(SourceError, match=got):
@@ -96,7 +96,7 @@ def test_other_values_are_refused(network: Network, tmp_path: Path, pixels: np.n
 
 @pytest.mark.parametrize("name", ["ycbcr_444_raw", "rgb_nir_unspecified", "reduced_first", "rgb_zstd", "cielab_8bit"])
 def test_photographs_that_would_be_misread_are_refused(name: str, tmp_path: Path) -> None:
-    """A certificate is not measured on colours that a TIFF file does not have."""
+    """TIFF files whose colours would be read wrongly are refused."""
     shutil.copy(ROOT / "tests/data/images" / f"{name}.tif", tmp_path)
     with pytest.raises(SourceError, match=f"{name}.tif: "):
         given_images(tmp_path, PixelFormat(3), (8, 8))[0][0].read(slice(0, 8), slice(0, 8))

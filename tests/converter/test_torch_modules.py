@@ -164,7 +164,7 @@ def test_architectures_with_a_will_of_their_own(
 
 
 def test_old_names_are_brought_up_to_date(tmp_path: Path) -> None:
-    """The DenseNets that torchvision hands out have the names of its first release; other windows can be chosen."""
+    """DenseNets with the keys of torchvision's first release convert, also with another window."""
     import torch
 
     net = build("densenet121", 5)
@@ -213,7 +213,7 @@ MUTILATIONS: dict[str, tuple[Callable[[dict[str, np.ndarray]], object], str]] = 
 def test_checkpoints_of_other_networks_are_refused(
     resnet: dict[str, np.ndarray], damage: Callable[..., object], said: str, tmp_path: Path
 ) -> None:
-    """Every key must be the module's, and every one of the module's there; the first that is not is named."""
+    """A checkpoint with missing or additional keys is refused, and the first of them is named."""
     tensors = dict(resnet)
     damage(tensors)
     save_file(tensors, tmp_path / "net.safetensors")
@@ -226,7 +226,7 @@ def test_checkpoints_of_other_networks_are_refused(
     ids=["misspelt", "segmentation", "unknown"],
 )
 def test_unknown_torchvision_names(resnet: dict[str, np.ndarray], name: str, said: str, tmp_path: Path) -> None:
-    """A name that is no classifier's is answered with those that are like it."""
+    """An unknown torchvision name is refused, and similar names are suggested."""
     save_file(resnet, tmp_path / "net.safetensors")
     assert said in refused(tmp_path / "net.safetensors", f"torchvision:{name}")
 
@@ -254,7 +254,7 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "nn.Module":
 
 @pytest.mark.parametrize("window", [None, (30, 30)], ids=["own", "chosen"])
 def test_factories_convert(factory: "nn.Module", window: tuple[int, int] | None, tmp_path: Path) -> None:
-    """A module of the current directory; its window unless another is chosen; grey images; no preprocessing."""
+    """A module in the current directory converts, with its own window or --window, and without preprocessing."""
     before = sys.path[:]
     classifier = read_source(Path("net.pth"), arch="some.nets:Net", window=window)
     assert sys.path == before
@@ -278,13 +278,13 @@ def test_factories_convert(factory: "nn.Module", window: tuple[int, int] | None,
     ids=["branches", "window", "fails", "list", "attribute", "module"],
 )
 def test_factories_that_cannot_be_used(arch: str, said: str) -> None:
-    """Whatever the user's code does wrong is said on one line, a path that depends on the pixels among it."""
+    """Errors of the user's module are reported on one line, including paths that depend on the pixels."""
     assert said in refused(Path("net.pth"), arch)
 
 
 @pytest.mark.usefixtures("factory")
 def test_the_command_imports_from_the_current_directory() -> None:
-    """The console script finds the module, says its report alone on standard output, and leaves with status 0."""
+    """The console script imports the module, prints only its report on standard output, and ends with status 0."""
     command: list[str | Path] = [
         Path(sys.executable).with_name("fullconv-convert"),
         "net.pth",

@@ -138,7 +138,7 @@ class Bomb:
 
 
 def saved(bomb: Bomb) -> bytes:
-    """A bomb as torch.save packs it."""
+    """Returns an object that runs code when it is unpickled, as torch.save writes it."""
     import torch
 
     buffer = io.BytesIO()
@@ -264,7 +264,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("change", "said"), REFUSED.values(), ids=REFUSED)
 def test_what_may_be_code_is_refused(fixed: Path, change: Callable[..., None], said: str, tmp_path: Path) -> None:
-    """Pickles, Python for sizes, names that would become code, functions, files: named, and never run."""
+    """Pickles, Python in sizes, names that would become code, functions and files are refused, and never run."""
     marker = tmp_path / "marker"
     evil = rewrite(fixed, tmp_path / "net.pt2", lambda entries: change(entries, marker))
     message = refused(evil)
@@ -275,7 +275,7 @@ def test_what_may_be_code_is_refused(fixed: Path, change: Callable[..., None], s
 
 @pytest.mark.parametrize("change", [pickled_samples, guard, compiled], ids=["samples", "guard", "compiled"])
 def test_what_is_not_needed_is_left_out(fixed: Path, change: Callable[..., None], tmp_path: Path) -> None:
-    """Sample inputs, guards and compiled code have no part in the network, and are not looked at."""
+    """Sample inputs, guards and compiled code in the archive are not read."""
     marker = tmp_path / "marker"
     evil = rewrite(fixed, tmp_path / "net.pt2", lambda entries: change(entries, marker))
     assert_allclose(*answer(read_source(evil, arch=None, window=None), tmp_path), rtol=1e-5, atol=1e-6)
@@ -284,7 +284,7 @@ def test_what_is_not_needed_is_left_out(fixed: Path, change: Callable[..., None]
 
 @pytest.mark.parametrize("change", [pickled_samples, guard, size], ids=["samples", "guard", "size"])
 def test_the_bombs_are_live(fixed: Path, change: Callable[..., None], tmp_path: Path) -> None:
-    """PyTorch itself runs what the tests above plant."""
+    """PyTorch itself runs the code that the tests above plant."""
     import torch
 
     marker = tmp_path / "marker"
@@ -350,7 +350,7 @@ DAMAGES: dict[str, tuple[Callable[[Entries], object], str]] = {
 def test_damaged_programs_are_refused(
     fixed: Path, damage: Callable[[Entries], object], said: str, tmp_path: Path
 ) -> None:
-    """What does not fit together is refused before memory is taken for it."""
+    """Sizes that do not fit together are refused before memory is taken for them."""
     damaged = rewrite(fixed, tmp_path / "net.pt2", damage)
     message = refused(damaged)
     assert said in message
@@ -359,17 +359,17 @@ def test_damaged_programs_are_refused(
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
 def test_truncated_programs_are_refused(fixed: Path, share: float, tmp_path: Path) -> None:
-    """A program that ends early is no archive."""
+    """A truncated program is refused."""
     content = fixed.read_bytes()
     (tmp_path / "net.pt2").write_bytes(content[: int(share * len(content))])
     assert "damaged, or not a program" in refused(tmp_path / "net.pt2")
 
 
 def test_wrong_windows_are_refused(fixed: Path) -> None:
-    """A program of a fixed size says which."""
+    """--window that contradicts a program of fixed size is refused, and the fixed size is named."""
     assert "the file's height is 22, got 30" in refused(fixed, (30, 30))
 
 
 def test_open_windows_must_be_given(tmp_path: Path) -> None:
-    """A program that leaves the size open asks for it."""
+    """A program of open size is refused without --window."""
     assert "say --window HEIGHTxWIDTH" in refused(export(tmp_path, "open"))

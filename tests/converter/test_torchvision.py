@@ -76,7 +76,7 @@ def assert_close(got: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize(("family", "classes"), [("vgg16", 1000), ("alexnet", 1000), ("vgg11_bn", 7)])
 def test_state_dicts(family: str, classes: int, tmp_path: Path) -> None:
-    """A .pth, read without PyTorch: 224×224 gives the network's scores, 384×384 a 6×6 grid; padded, and said so."""
+    """A .pth, read without PyTorch, gives the network's scores at 224×224, a 6×6 grid at 384×384, and is not exact."""
     import torch
 
     net = build(family, classes)

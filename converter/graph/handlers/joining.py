@@ -1,4 +1,4 @@
-"""Concat: the channels of one map after those of another."""
+"""Concat: the channels of several maps as the channels of one map."""
 
 from collections.abc import Sequence
 from dataclasses import replace

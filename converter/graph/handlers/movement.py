@@ -16,7 +16,7 @@ OF_CHANNELS = ("Gather", "Slice", "Split")
 
 
 def move(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """Keep what moves whole channels or pads a map; of all else, return the gathered elements."""
+    """Keep a node that moves whole channels or pads a map; return the gathered elements of any other node."""
     view = state.input_view(node)
     if node.op_type == "Pad" and node.attributes.get_string("mode", "constant") == "wrap":
         raise refusal(node, "it pads with the map's far side, so that every border looks at the other one")

@@ -14,7 +14,7 @@ EPSILON = 1e-5  # the specification's default
 
 
 def batch_norm(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """BatchNormalization: of a map it stays; of features it is a factor and an offset for each feature."""
+    """BatchNormalization of a map stays; of features it becomes a factor and an offset per feature."""
     view = state.input_view(node)
     if view.is_identity:
         return keep_node(state, node)
@@ -31,7 +31,7 @@ def batch_norm(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
 
 
 def layer_norm(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """LayerNormalization over the channels of each position: between transposes to channels last and back."""
+    """LayerNormalization over the channels of each position, between transposes to channels last and back."""
     view = state.input_view(node)
     axis = node.attributes.get_int("axis", -1)
     axes = range(axis % len(view.shape), len(view.shape))

@@ -1,7 +1,7 @@
 """Pools and reductions: over the whole map they slide like any pool, over channels they stay.
 
 A pool that sees the whole map (N, C, h, w) of a window, or partitions it before a head, becomes a pool with the same
-kernel at every position (stride 1). The view of its output holds those positions that the source had.
+kernel at every position (stride 1). The view of its output holds the positions that the source had.
 """
 
 import math

@@ -33,7 +33,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass
 class ConvolutionalizeResult(RewriteResult):
-    """The result of ConvolutionalizePass; `shapes` are those of all values for one window."""
+    """The result of ConvolutionalizePass; `shapes` holds the shapes of all values for one window."""
 
     shapes: Mapping[ir.Value, tuple[int, ...]]
 
@@ -48,7 +48,7 @@ def convolutionalize(model: ir.Model, shapes: Shapes, layout: str) -> Convolutio
 class ConvolutionalizePass(ir.passes.InPlacePass):
     """Convolutionalize a classifier, whose output becomes scores (N, classes, rows, cols).
 
-    `shapes` are those for one window, by name; `layout` is that of the input, "NCHW" or "NHWC".
+    `shapes` holds the values' shapes for one window, by name; `layout` is that of the input, "NCHW" or "NHWC".
     """
 
     def __init__(self, shapes: Shapes, layout: str) -> None:

@@ -1,7 +1,7 @@
 """Takes the last rows and columns off the grid of scores.
 
-A network's strides throw away the pixels of a window that they do not reach. At a finer stride there are cells for
-those pixels, which stand for no window. What ends the network, a Softmax or Sigmoid, is done to the cells that stay.
+A network's strides may leave out pixels at the far edge of a window. At a finer stride there are cells for these
+pixels, and such a cell stands for no window. A Softmax or Sigmoid that ends the network is applied after the crop.
 """
 
 from collections.abc import Sequence

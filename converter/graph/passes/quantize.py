@@ -49,11 +49,11 @@ class QuantizePass(ir.passes.FunctionalPass):
         if self._precision == "fp16":
             _check_range(model, IntermediateValues(model, self._scratch), self._feeds)
         try:
-            with quiet():  # the tools advise what has been done
+            with quiet():  # the tools print advice that has been followed
                 network = _to_fp16(source) if self._precision == "fp16" else self._to_int8(source, model.graph)
         except (ConversionError, OSError):  # of an image to calibrate on; of a full disk
             raise
-        except Exception as error:  # the tools raise whatever they stumble over
+        except Exception as error:  # the tools raise many unrelated kinds
             raise UnsupportedError(
                 f"precision: ONNX Runtime cannot make {self._precision} of it: {first_cause(error)}"
             ) from None

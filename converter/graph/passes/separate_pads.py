@@ -12,7 +12,7 @@ import onnx_ir as ir
 from converter.graph.nodes import add_constant, first_input, float_type
 
 FUSED = ("DequantizeLinear", "Pad")
-"""Operators that ONNX Runtime makes one with a pool that follows them."""
+"""Operators that ONNX Runtime fuses with a pool after them."""
 
 
 class SeparatePadsPass(ir.passes.InPlacePass):

@@ -30,7 +30,7 @@ def write_out_padding(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) ->
 
 
 class WriteOutPaddingPass(ir.passes.InPlacePass):
-    """Make every convolution's and pool's pads explicit; `shapes` are those for one window, by name."""
+    """Make every convolution's and pool's pads explicit; `shapes` holds the values' shapes for one window, by name."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def _window_pads(
 
 
 def _exclude_padding(pool: ir.Node, given: Sequence[int]) -> None:
-    """Leave the padding that ceil_mode adds out of an average, as ceil_mode does."""
+    """Exclude the added padding from an average, as ceil_mode does; raises UnsupportedError if it cannot be."""
     counts = bool(pool.attributes.get_int("count_include_pad", 0))
     if pool.op_type != "MaxPool" and counts and any(given):
         raise refusal(pool, "expected ceil_mode = 0 where an average counts its padding")
