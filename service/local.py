@@ -1,109 +1,180 @@
-"""Scoring in this process, without a server. The only module here that imports the service."""
+"""Scoring in this process: the transport behind `fullconv.Scorer`, which loads this module."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from fullconv.answer import Scores
-from fullconv.errors import KINDS, RequestError
-from fullconv.images import Pixels, chunk_rows, open_array, read_rows, readable
+from fullconv.common.text import shortened_message
+from fullconv.decode import ProgressCallback
+from fullconv.errors import KINDS, RequestError, ScoringError, UnavailableError
+from fullconv.grid import GridRows
+from fullconv.images import ArraySource, EncodedSource, FileSource, ImageSource
+from fullconv.options import check_timeout
 from fullconv.protos import scoring_pb2
-from fullconv.remote.large import Watch, unwatched
+from fullconv.transport import ManyItem, Scored, ignore_progress
 from service import errors
-from service.images.arrays import open_array as array_picture
+from service.images.arrays import open_array
+from service.images.encoded import open_bytes
 from service.images.files import open_path
 from service.images.picture import Picture, Selection
 from service.images.pixels import Array
 from service.options import check_names, resolve, selection
-from service.rpc.status import printable, reason_of
+from service.rpc.status import reason_of
 from service.run import Run
 from service.scoring import Scorer
 
 
-class LocalScorer:
-    """Scores image files with the models of a directory."""
+class LocalTransport:
+    """Carries requests to the models of a directory, in the calling thread."""
 
-    def __init__(self, models: Path) -> None:
-        """Take the models of a repository; raises RequestError if there is none."""
+    def __init__(self, models: Path, timeout: float | None = None) -> None:
+        """Take the directory, and the seconds that a call may take; raises RequestError if there is no directory."""
         if not models.is_dir():
             raise RequestError(f"models: expected a directory of models, got {models}; name it with --models")
-        self._scorer = Scorer(models)
+        self._scorer, self._timeout = Scorer(models), timeout
 
-    def model(self, name: str, version: str = "") -> scoring_pb2.GetModelResponse:
-        """Describe a model; raises RequestError."""
-        with _translated():
-            check_names([name, version])
-            return self._scorer.describe(name, version)
+    def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> Scored:
+        """Score one image; raises ScoringError."""
+        stream = self.stream(request, source, timeout, ignore_progress)
+        rows = list(stream.rows())
+        return Scored(stream.summary(), rows)
 
-    def start(self, image: Path, request: scoring_pb2.ScoreRequest, watch: Watch = unwatched) -> "LocalRun":
-        """Plan an image; raises ImageError or RequestError."""
+    def stream(
+        self,
+        request: scoring_pb2.ScoreRequest,
+        source: ImageSource,
+        timeout: float | None,
+        progress: ProgressCallback,
+    ) -> "LocalStream":
+        """Plan one image; raises ScoringError."""
+        check_timeout(timeout)
+        deadline = _Deadline(self._timeout if timeout is None else timeout)
         with _translated():
             check_names([request.model, request.version], request.options.classes)
             resolve(self._scorer.model(request.model, request.version), request.options)
-            run = self._scorer.plan(_picture(image, selection(request.options)), request)
-            run.progress = lambda done: watch("scoring", done, run.plan.tiles)
-            if request.options.plan_only:
-                run.planned()
-            return LocalRun(run)
+            run = self._scorer.plan(_picture(source, selection(request.options)), request)
+
+        def report(done: int) -> None:
+            deadline.check()
+            progress("scoring", done, run.plan.tiles)
+
+        run.progress = report
+        return LocalStream(run)
+
+    def plan(
+        self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None
+    ) -> scoring_pb2.ScoreResponse:
+        """Plan one image, and count the windows inside its mask; raises ScoringError."""
+        return self.stream(request, source, timeout, ignore_progress).planned()
+
+    def score_many(
+        self, items: Iterable[ManyItem], timeout: float | None
+    ) -> Iterator[tuple[ManyItem, Scored | ScoringError]]:
+        """Score images one after the other."""
+        deadline = _Deadline(self._timeout if timeout is None else timeout)
+        for item in items:
+            try:
+                result: Scored | ScoringError = self.score(*item.request(), deadline.remaining())
+            except ScoringError as error:
+                result = error
+            yield item, result
+
+    def models(self) -> scoring_pb2.ListModelsResponse:
+        """List the models."""
+        found = self._scorer.registry.models()
+        models = [scoring_pb2.ModelVersion(name=name, version=version) for name, version in found]
+        return scoring_pb2.ListModelsResponse(models=models)
+
+    def model(self, request: scoring_pb2.GetModelRequest) -> scoring_pb2.GetModelResponse:
+        """Describe a model; raises RequestError."""
+        with _translated():
+            check_names([request.model, request.version])
+            return self._scorer.describe(request.model, request.version)
+
+    def close(self) -> None:
+        """Do nothing: the models are released with this object."""
 
 
-class LocalRun:
-    """One image being scored: `response` is known but for averages and times; take `bands`, then `answer`."""
+class LocalStream:
+    """One image being scored in the calling thread, while its rows are taken."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self.response = run.response
+        self.start = run.response
 
-    def bands(self) -> Iterator[tuple[int, Scores]]:
-        """Score: (first row, scores (rows, cols, depth)), top to bottom; raises ImageError."""
+    def rows(self) -> Iterator[GridRows]:
+        """Score; yields the rows of the grid, top to bottom, if a grid was requested. Raises ScoringError."""
         with _translated():
             for rows in self._run.bands():
-                yield rows.first, rows.scores
+                yield GridRows(rows.first, rows.scores, rows.positions)
 
-    def answer(self) -> scoring_pb2.ScoreResponse:
-        """The averages, after the last band."""
+    def summary(self) -> scoring_pb2.ScoreResponse:
+        """The averages, after the last rows; raises ImageError if no window was scored."""
         with _translated():
             return self._run.answer()
 
+    def planned(self) -> scoring_pb2.ScoreResponse:
+        """The response for a request of the plan alone; raises ImageError."""
+        with _translated():
+            return self._run.planned()
+
     def close(self) -> None:
-        """Do nothing: it stops when nobody takes bands."""
+        """Do nothing: scoring stops when no rows are taken."""
+
+
+class _Deadline:
+    """The end of the time that a call may take."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._end = None if timeout is None else time.monotonic() + timeout
+
+    def remaining(self) -> float | None:
+        """Seconds that are left, at least a little; None: no limit."""
+        return None if self._end is None else max(1e-9, self._end - time.monotonic())
+
+    def check(self) -> None:
+        """Raise UnavailableError after the end."""
+        if self._end is not None and time.monotonic() > self._end:
+            raise UnavailableError(
+                f"timeout: expected an answer within {self._timeout:g} seconds, got none: allow more, or score a part"
+            )
 
 
 @dataclass(frozen=True)
-class _Sliced:
-    """The rows of an array, as they are asked for."""
+class _ArrayRows:
+    """The rows of an array, which are read when they are needed."""
 
-    pixels: Pixels
-    name: str
+    source: ArraySource
 
     @property
     def together(self) -> int:
-        """Those of a chunk, if there are chunks."""
-        return chunk_rows(self.pixels)
+        """Rows that are best read together."""
+        return self.source.chunk_rows
 
     def read(self, first: int, stop: int) -> Array:
         """Rows [first, stop) as (rows, width, channels)."""
-        rows = read_rows(self.pixels, first, stop, self.name)
+        rows = self.source.read(first, stop)
         return rows.reshape(*rows.shape[:2], -1)
 
 
-def _picture(path: Path, chosen: Selection) -> Picture:
-    pixels = open_array(path)
-    if pixels is None:
-        return open_path(path, chosen)
-    height, width, channels = (*pixels.shape, 1)[:3]
-    dtype = np.dtype(pixels.dtype).name
-    name = readable(path.name)
-    return array_picture(name, (height, width, channels), dtype, lambda: _Sliced(pixels, name), chosen)
+def _picture(source: ImageSource, chosen: Selection) -> Picture:
+    match source:
+        case FileSource():
+            return open_path(source.path, chosen)
+        case EncodedSource():
+            return open_bytes(source.data, chosen, name=source.name or "image")
+        case ArraySource():
+            name, dtype = source.name or "image", source.dtype.name
+            return open_array(name, source.shape, dtype, lambda: _ArrayRows(source), chosen)
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """The service's errors as the client's, so that a server and this process fail alike."""
+    """Raise the service's errors as those of `fullconv`, so that a server and this process fail alike."""
     try:
         yield
     except errors.ServiceError as error:
-        raise KINDS.get(reason_of(error), RequestError)(printable(str(error))) from None
+        raise KINDS.get(reason_of(error), RequestError)(shortened_message(str(error))) from None

@@ -12,8 +12,8 @@ import pytest
 from support.paths import ROOT
 from support.servers import Server, running
 
-from fullconv.images import message_of
-from fullconv.options import options_message
+from fullconv.encode import image_message, options_message
+from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
 from service.scoring import Scorer, whole
 
@@ -50,7 +50,7 @@ def triton(server: Server) -> dict[str, Any]:
 def expected(image: np.ndarray | Path, **options: int) -> tuple[np.ndarray, np.ndarray]:
     """Scores (classes, rows, cols) and average (classes) of this process."""
     request = scoring_pb2.ScoreRequest(
-        model="digits", options=options_message({"grid": True, **options}), image=message_of(image)
+        model="digits", options=options_message({"grid": True, **options}), image=image_message(source_of(image))
     )
     answer = whole(Scorer(MODELS).prepare(request))
     scores = np.frombuffer(answer.scores, "<f4").reshape(answer.grid.rows, answer.grid.cols, -1)

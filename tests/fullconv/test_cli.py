@@ -271,9 +271,7 @@ def test_damaged_models_are_exit_3(image: Path, tmp_path: Path) -> None:
 
 def test_full_disks_leave_nothing(tmp_path: Path) -> None:
     """A grid that does not fit on the disk is exit 3, and the part that did is gone."""
-    limited = (
-        f"ulimit -f 100; trap '' XFSZ; exec {sys.executable} -m fullconv \"$@\""
-    )
+    limited = f"ulimit -f 100; trap '' XFSZ; exec {sys.executable} -m fullconv \"$@\""
     result = subprocess.run(
         ["bash", "-c", limited, "-", str(PAGE), *MODELS, "--grid", str(tmp_path / "grid.npz")],
         capture_output=True,

@@ -12,7 +12,8 @@ import pytest
 from support.paths import ROOT
 from support.pictures import noise
 
-from fullconv.images import message_of
+from fullconv.encode import image_message
+from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
 from service.engine.scheduler import Batching, Job, Scheduler
 from service.engine.session import Session
@@ -39,7 +40,7 @@ def test_tiles_after_scores_that_are_no_numbers_do_not_run(monkeypatch: pytest.M
         raise RuntimeError("terminated")
 
     scorer = Scorer(ROOT / "models", Limits(tile_bytes=1 << 20))
-    request = scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(300, 300, 1)))
+    request = scoring_pb2.ScoreRequest(model="digits", image=image_message(source_of(noise(300, 300, 1))))
     assert scorer.prepare(request).plan.tiles > 9
     monkeypatch.setattr(Session, "dense", dense)
     scheduler = Scheduler(slots=1, batching=Batching(tiles=1))

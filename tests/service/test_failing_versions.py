@@ -9,7 +9,8 @@ import pytest
 from support.paths import ROOT
 from support.pictures import noise
 
-from fullconv.images import message_of
+from fullconv.encode import image_message
+from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
 from service.engine.registry import Registry
 from service.errors import ModelError
@@ -60,7 +61,7 @@ def test_pixels_of_answered_requests_are_let_go(models: Path) -> None:
     scorer = Scorer(Registry(models, warm=True))
 
     def ask() -> weakref.ref[Run]:
-        run = scorer.prepare(scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(80, 80, 1))))
+        run = scorer.prepare(scoring_pb2.ScoreRequest(model="digits", image=image_message(source_of(noise(80, 80, 1)))))
         assert whole(run).version == "1"
         return weakref.ref(run)
 
