@@ -130,7 +130,7 @@ def scoring(address: str, model: str, side: int, channels: int) -> Iterator[None
 
         def take() -> None:
             with suppress(ScoringError):  # it is left in the middle
-                run.answer()
+                run.result()
 
         taker = Thread(target=take)
         taker.start()
@@ -138,7 +138,7 @@ def scoring(address: str, model: str, side: int, channels: int) -> Iterator[None
             time.sleep(0.1)
         first = tiles[-1]
         yield
-        every = sum(view.tiles for view in run.response.plan.views)
+        every = sum(view.tiles for view in run.planned.plan.views)
         print(f"  meanwhile {tiles[-1] - first} of {every} tiles were scored")
         run.close()
         taker.join()
@@ -194,15 +194,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, served(repository(options.model, Path(folder))) as server:
         address = server.address
         with Client(address) as client:
-            spec = client.model(options.model).spec
-            shape = (spec.window.height, spec.window.width, spec.input.channels)
+            described = client.model(options.model)
+            channels = described.input.channels
+            shape = (*described.window, channels)
             window = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
             for _ in range(20):
                 client.score(window, model=options.model)
         print(f"{'ms':58} {'median':>9} {'95 %':>9} {'99 %':>9} {'most':>9} {'calls':>7}")
         report("nothing beside", both(address, options.model, window, options.seconds))
         large = f"{options.side}² pixels beside"
-        with scoring(address, options.model, options.side, spec.input.channels):
+        with scoring(address, options.model, options.side, channels):
             report(large, both(address, options.model, window, options.seconds))
             with sending(address):
                 report(f"{large}, and large messages", both(address, options.model, window, options.seconds))

@@ -1,6 +1,7 @@
 """The reason of each error, which is the same here and on a server, and its message as others get it."""
 
 from fullconv.common.reasons import Reason
+from fullconv.common.text import shortened_message
 from service import errors
 
 REASONS: dict[type[errors.ServiceError], Reason] = {
@@ -20,9 +21,6 @@ REASONS: dict[type[errors.ServiceError], Reason] = {
     errors.CancelledRunError: Reason.CANCELLED,
     errors.BugError: Reason.INTERNAL,
 }
-MESSAGE_LETTERS, MESSAGE_BYTES = 1000, 1500
-"""Bounds of a message. A gRPC status holds it twice, once with up to three bytes for each letter that is not ASCII, and
-gRPC refuses trailers of more than 8 KiB."""
 
 
 def reason_of(error: errors.ServiceError) -> Reason:
@@ -32,6 +30,4 @@ def reason_of(error: errors.ServiceError) -> Reason:
 
 def message_of(error: errors.ServiceError) -> str:
     """Return an error's message as one printable line of bounded length, since it may quote what a request holds."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in str(error))
-    short = text[:MESSAGE_LETTERS].encode()[:MESSAGE_BYTES].decode(errors="ignore")
-    return text if short == text else f"{short}…"
+    return shortened_message(str(error))

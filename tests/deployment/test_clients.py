@@ -13,8 +13,8 @@ from support.paths import ROOT
 from support.scoring import plan_message
 from support.servers import Server, running
 
-from fullconv.images import message_of
-from fullconv.options import options_message
+from fullconv.encode import image_message, options_message
+from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
 from service.scoring.scorer import Scorer
 
@@ -52,7 +52,9 @@ def triton(server: Server) -> dict[str, Any]:
 def expected(image: np.ndarray | Path, **options: Any) -> tuple[np.ndarray, np.ndarray]:
     """Scores (classes, rows, cols) and average (classes) of this process."""
     asked: Any = {"grid": True, **options}
-    request = scoring_pb2.ScoreRequest(model="digits", options=options_message(asked), image=message_of(image))
+    request = scoring_pb2.ScoreRequest(
+        model="digits", options=options_message(asked), image=image_message(source_of(image))
+    )
     answer = plan_message(Scorer(MODELS), request).complete()
     scores = np.frombuffer(answer.scores, "<f4").reshape(answer.grid.rows, answer.grid.cols, -1)
     return np.moveaxis(scores, -1, 0), np.array(answer.average.values)

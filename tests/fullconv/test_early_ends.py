@@ -91,7 +91,7 @@ def test_images_without_an_answer_are_sent_again(many: Many, *, reads_all: bool)
     with serving(servicer) as address:
         answers = many(address)
     assert servicer.calls == 4
-    widths = {name: answer.response.image.width for name, answer in answers.items() if isinstance(answer, Answer)}
+    widths = {name: answer.image.width for name, answer in answers.items() if isinstance(answer, Answer)}
     assert widths == {name: image.shape[1] for name, image in IMAGES}
 
 
@@ -129,6 +129,6 @@ def test_grids_that_end_early_are_an_error() -> None:
             with pytest.raises(UnavailableError, match=said):
                 next(rows)
             with pytest.raises(UnavailableError, match=said):
-                run.answer()
+                run.result()
         with pytest.raises(UnavailableError, match=said):
             asyncio.run(take(address))

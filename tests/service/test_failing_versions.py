@@ -10,7 +10,8 @@ from support.paths import ROOT
 from support.pictures import noise
 from support.scoring import plan_message
 
-from fullconv.images import message_of
+from fullconv.encode import image_message
+from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
 from service.engine.registry import Registry
 from service.errors import ModelError
@@ -61,7 +62,9 @@ def test_pixels_of_answered_requests_are_let_go(models: Path) -> None:
     scorer = Scorer(Registry(models, warm=True))
 
     def ask() -> weakref.ref[Picture]:
-        run = plan_message(scorer, scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(80, 80, 1))))
+        run = plan_message(
+            scorer, scoring_pb2.ScoreRequest(model="digits", image=image_message(source_of(noise(80, 80, 1))))
+        )
         assert run.complete().version == "1"
         return weakref.ref(run.planned.picture)
 

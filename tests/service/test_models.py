@@ -284,20 +284,20 @@ def test_a_server_takes_new_versions_while_it_serves(server: Server, models: Pat
     """A version serves once it is copied completely, and requests are answered all the time."""
     target = models / "digits" / "3"
     with Client(server.address) as client:
-        assert client.score(IMAGE, model="digits").response.version == "2"
+        assert client.score(IMAGE, model="digits").version == "2"
         target.mkdir()
         for file in sorted(DIGITS.iterdir(), reverse=True):
             for part in (file.read_bytes()[: 1 << 15], file.read_bytes()):
                 (target / file.name).write_bytes(part)
                 time.sleep(0.1)
-                assert client.score(IMAGE, model="digits").response.version in ("2", "3")
-        until(lambda: client.score(IMAGE, model="digits").response.version == "3")
+                assert client.score(IMAGE, model="digits").version in ("2", "3")
+        until(lambda: client.score(IMAGE, model="digits").version == "3")
         damage(target)
         until(lambda: any(line.get("version") == "3" for line in server.events("not loaded")))
-        assert client.score(IMAGE, model="digits").response.version == "3"
+        assert client.score(IMAGE, model="digits").version == "3"
         assert [line["version"] for line in server.events("kept")] == ["3"]
         shutil.rmtree(target)
-        until(lambda: client.score(IMAGE, model="digits").response.version == "2")
+        until(lambda: client.score(IMAGE, model="digits").version == "2")
         assert [line["version"] for line in server.events("unloaded")] == ["3"]
 
 
@@ -374,5 +374,5 @@ def test_models_are_loaded_and_unloaded_on_the_admin_port(server: Server) -> Non
         load = oip.RepositoryModelLoadRequest(model_name="digits")
         ask(admin, "RepositoryModelLoad", load, oip.RepositoryModelLoadResponse)
         assert next(watched).status == 1
-        assert client.score(IMAGE, model="digits").response.version == "2"
+        assert client.score(IMAGE, model="digits").version == "2"
         watched.cancel()

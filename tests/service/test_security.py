@@ -61,7 +61,7 @@ def test_tls(encrypted: Server, folder: Path) -> None:
     Probes, which trust nobody, have a port of their own.
     """
     with Client(encrypted.address, security=Security(ca=folder / "ca.pem")) as client:
-        assert client.score(IMAGE, model="digits").response.model == "digits"
+        assert client.score(IMAGE, model="digits").model == "digits"
     assert is_serving(encrypted.log[0]["metrics"])
     for security in (Security(), Security(tls=True)):
         with Client(encrypted.address, retries=0, security=security) as client, pytest.raises(UnavailableError):
@@ -86,7 +86,7 @@ def test_what_keeps_a_client_from_a_server_is_said(
             (clear.address, "ca.pem", "does not speak TLS"),
         ):
             with monkeypatch.context() as hurried, Client(address, security=Security(ca=folder / ca)) as client:
-                hurried.setattr("fullconv.remote.client.time.sleep", None)
+                hurried.setattr("fullconv.remote.transport.time.sleep", None)
                 with pytest.raises(UnavailableError, match=said):
                     client.models()
 
@@ -209,7 +209,7 @@ def test_certificates_that_are_renewed(authority: trustme.CA, folder: Path, tmp_
         assert shown() == cert.read_text() != before
         assert not stale()
         with Client(server.address, security=Security(ca=folder / "ca.pem")) as client:
-            assert client.score(IMAGE, model="digits").response.model == "digits"
+            assert client.score(IMAGE, model="digits").model == "digits"
         assert len(server.events("certificates")) == 3
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,21 @@ from numpy.testing import assert_array_equal
 from support.pictures import encode, noise, png
 from support.servers import Server, running, until
 
-from fullconv import Answer, Client, ImageError, RequestError, UnavailableError
+from fullconv import Answer, Client, ImageError, RequestError, ScoreStream, UnavailableError
 from fullconv.protos import scoring_pb2, scoring_pb2_grpc
-from fullconv.remote.large import LargeRun
 
 Parts = list[scoring_pb2.ScoreLargeRequest]
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
-def taken(run: LargeRun) -> tuple[np.ndarray, Answer]:
+@contextmanager
+def stub_of(server: Server) -> Iterator[scoring_pb2_grpc.ScoringStub]:
+    """The generated calls of a server, for messages that the client does not send."""
+    with grpc.insecure_channel(server.address) as channel:
+        yield scoring_pb2_grpc.ScoringStub(channel)
+
+
+def taken(run: ScoreStream) -> tuple[np.ndarray, Answer]:
     """All rows, which follow one another, and the answer."""
     rows = list(run.bands())
     assert [first for first, _ in rows] == [0, *np.cumsum([len(scores) for _, scores in rows])[:-1]]
@@ -44,12 +50,12 @@ def test_files_in_parts(client: Client, tmp_path: Path, suffix: str) -> None:
     path.write_bytes(encode(noise(1000, 1100, 3), suffix))
     expected = client.score(path, model="unpadded", grid=True, flip=True, scales=["1x", 300])
     with client.score_large(path, model="unpadded", grid=True, flip=True, scales=["1x", 300]) as run:
-        assert run.response.plan.views[1].image.height == 300
+        assert run.planned.plan.views[1].image[0] == 300
         grid, answer = taken(run)
     assert_array_equal(expected.grid, grid)
     assert_array_equal(expected.average, answer.average)
-    assert answer.response.image.name == f"Bild{suffix}"
-    assert answer.response.timing.total_ms > 0
+    assert answer.image.name == f"Bild{suffix}"
+    assert answer.timing.total_ms > 0
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -79,20 +85,19 @@ def test_grids_of_the_highest(client: Client) -> None:
         assert next(run.bands())[1].dtype == np.float16
 
 
-def test_progress_and_plan(client: Client) -> None:
+def test_progress_and_plan(server: Server, client: Client) -> None:
     """The plan comes first; progress reaches all tiles; a plan alone decodes nothing."""
     watched: list[tuple[str, int, int]] = []
     pixels = np.zeros((6000, 5000), np.uint8)
-    request = scoring_pb2.ScoreRequest(model="digits")
-    run = client._start_large(pixels, request, lambda *what: watched.append(what))  # noqa: SLF001 (the command's way)
-    tiles = sum(view.tiles for view in run.response.plan.views)
+    run = client.score_large(pixels, model="digits", progress=lambda *what: watched.append(what))
+    tiles = sum(view.tiles for view in run.planned.plan.views)
     assert tiles > 20
-    run.answer()
+    run.result()
     assert watched[-1] == ("scoring", tiles, tiles)
-    request.options.plan_only = True
-    stub = scoring_pb2_grpc.ScoringStub(client._servers.channels[0])  # noqa: SLF001 (the message that the client does not show)
     raw = scoring_pb2.RawImage(height=1 << 20, width=1 << 20, channels=1, dtype="uint8")
-    (planned,) = stub.ScoreLarge(iter([start(options=request.options, raw=raw)]))
+    options = scoring_pb2.ScoreOptions(plan_only=True)
+    with stub_of(server) as stub:
+        (planned,) = stub.ScoreLarge(iter([start(options=options, raw=raw)]))
     assert planned.start.plan.multiply_adds > 1e15
     assert planned.start.grid.rows == ((1 << 20) - 70) // 8 + 1
 
@@ -151,11 +156,10 @@ def bad_streams() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
 
 
 @pytest.mark.parametrize("kind", bad_streams())
-def test_bad_streams(client: Client, kind: str) -> None:
+def test_bad_streams(server: Server, client: Client, kind: str) -> None:
     """Each has its status and one line that names field, expected and got; the server is right afterwards."""
     parts, code, said = bad_streams()[kind]
-    stub = scoring_pb2_grpc.ScoringStub(client._servers.channels[0])  # noqa: SLF001 (messages that the client does not send)
-    with pytest.raises(grpc.RpcError) as caught:
+    with stub_of(server) as stub, pytest.raises(grpc.RpcError) as caught:
         list(stub.ScoreLarge(iter(parts), timeout=60))
     assert caught.value.code() is code
     assert said in caught.value.details()
@@ -173,8 +177,7 @@ def test_clients_that_vanish_free_the_server(models: Path) -> None:
         yield data(bytes(2000 * 1500))
         time.sleep(1)
 
-    with running(models) as server, Client(server.address) as client:
-        stub = scoring_pb2_grpc.ScoringStub(client._servers.channels[0])  # noqa: SLF001 (what the client does not do)
+    with running(models) as server, Client(server.address) as client, stub_of(server) as stub:
         call = stub.ScoreLarge(stalling())
         assert next(call).HasField("start")
         call.cancel()
@@ -219,7 +222,7 @@ def test_spooled_files_have_a_quota(models: Path, tmp_path: Path) -> None:
         small = tmp_path / "small.png"
         small.write_bytes(png(noise(90, 90, 1)))
         with client.score_large(small, model="digits") as run:
-            assert run.result().response.grid.rows == 3
+            assert len(run.result().y) == 3
         until(lambda: not list(spool.iterdir()))
 
 
@@ -231,7 +234,7 @@ def test_rows_larger_than_a_message_are_refused(models: Path) -> None:
             client.score_large(pixels, model="digits", grid=True, stride=4)
 
 
-def test_small_requests_pass_large_ones(client: Client) -> None:
+def test_small_requests_pass_large_ones(server: Server, client: Client) -> None:
     """While a large image waits for its rows, others are answered."""
     raw = scoring_pb2.RawImage(height=100_000, width=2000, channels=1, dtype="uint8")
 
@@ -239,12 +242,12 @@ def test_small_requests_pass_large_ones(client: Client) -> None:
         yield start(raw=raw)
         time.sleep(3)
 
-    stub = scoring_pb2_grpc.ScoringStub(client._servers.channels[0])  # noqa: SLF001 (what the client does not do)
-    call = stub.ScoreLarge(stalling())
-    assert next(call).HasField("start")
-    for _ in range(5):
-        assert client.score(noise(80, 80, 1), model="digits").response.grid.rows == 2
-    call.cancel()
+    with stub_of(server) as stub:
+        call = stub.ScoreLarge(stalling())
+        assert next(call).HasField("start")
+        for _ in range(5):
+            assert len(client.score(noise(80, 80, 1), model="digits").y) == 2
+        call.cancel()
 
 
 @pytest.mark.slow
@@ -258,7 +261,7 @@ def test_streams_that_are_left_are_no_bugs(models: Path) -> None:
             answers.close()
             with client.score_large(np.zeros((3000, 3000), np.uint8), model="digits", grid=True, stride=2) as run:
                 next(run.bands())
-        assert client.score(noise(80, 80, 1), model="digits").response.grid.rows == 2
+        assert len(client.score(noise(80, 80, 1), model="digits").y) == 2
         until(lambda: len(server.events("request")) > 10)
         assert {line["code"] for line in server.events("request")} <= {"OK", "CANCELLED"}
 

@@ -23,11 +23,10 @@ from support.servers import running
 
 from converter import convert as conversion
 from converter.sources.read import read_source
-from fullconv import Client, ImageError
-from fullconv.protos import model_pb2, scoring_pb2
+from fullconv import Client, ImageError, Scorer
+from fullconv.protos import model_pb2
 from service import errors
 from service.images.encoded import open_bytes
-from service.local import LocalScorer
 
 IMAGES = ROOT / "tests/data/images"
 RED, GREEN, BLUE, BLACK, WHITE = [255, 0, 0], [0, 255, 0], [0, 0, 255], [0, 0, 0], [255, 255, 255]
@@ -87,28 +86,24 @@ def client(models: Path) -> Iterator[Client]:
         yield client
 
 
-def asked(case: Case) -> scoring_pb2.ScoreRequest:
-    options = scoring_pb2.ScoreOptions(grid=True, bands=case.bands)
-    return scoring_pb2.ScoreRequest(model="identity", options=options)
-
-
 def local(models: Path, case: Case) -> tuple[np.ndarray, list[str]]:
-    """The grid and the warnings, scored in this process."""
-    run = LocalScorer(models).start(IMAGES / f"{case.file}.tif", asked(case))
-    return np.concatenate([scores for _, scores in run.bands()]), list(run.response.warnings)
+    """Scored in this process."""
+    answer = Scorer(models).score(IMAGES / f"{case.file}.tif", model="identity", grid=True, bands=case.bands)
+    assert answer.grid is not None
+    return answer.grid, list(answer.warnings)
 
 
 def whole(client: Client, case: Case) -> tuple[np.ndarray, list[str]]:
     """The grid and the warnings of a server that gets the file in one message."""
     answer = client.score(IMAGES / f"{case.file}.tif", model="identity", grid=True, bands=case.bands)
     assert answer.grid is not None
-    return answer.grid, list(answer.response.warnings)
+    return answer.grid, list(answer.warnings)
 
 
 def parts(client: Client, case: Case) -> tuple[np.ndarray, list[str]]:
     """The grid and the warnings of a server that gets the file in parts."""
     with client.score_large(IMAGES / f"{case.file}.tif", model="identity", grid=True, bands=case.bands) as run:
-        return np.concatenate([scores for _, scores in run.bands()]), list(run.response.warnings)
+        return np.concatenate([scores for _, scores in run.bands()]), list(run.planned.warnings)
 
 
 def check(case: Case, score: Callable[[], tuple[np.ndarray, list[str]]]) -> None:
@@ -314,18 +309,12 @@ def test_the_first_of_several_pages_is_scored_and_the_others_are_named(models: P
     images = [np.full((20, 20, 3), value, np.uint8) for value in (10, 20, 30)]
     (tmp_path / "pages.tif").write_bytes(pages(*images))
     for page, value in ((0, 10), (1, 10), (3, 30)):
-        request = scoring_pb2.ScoreRequest(model="identity", options=scoring_pb2.ScoreOptions(page=page))
-        run = LocalScorer(models).start(tmp_path / "pages.tif", request)
-        list(run.bands())
-        assert run.answer().average.values[0] == value
-        assert [warning.startswith("page 1 of 3 was scored") for warning in run.response.warnings] == [True] * (
-            not page
-        )
+        options = {"page": page} if page else {}
+        answer = Scorer(models).score(tmp_path / "pages.tif", model="identity", **options)
+        assert answer.average[0] == value
+        assert [warning.startswith("page 1 of 3 was scored") for warning in answer.warnings] == [True] * (not page)
     with pytest.raises(ImageError, match="page: expected 1 to 3, got 4"):
-        LocalScorer(models).start(
-            tmp_path / "pages.tif",
-            scoring_pb2.ScoreRequest(model="identity", options=scoring_pb2.ScoreOptions(page=4)),
-        )
+        Scorer(models).score(tmp_path / "pages.tif", model="identity", page=4)
 
 
 def test_previews_of_a_camera_are_not_the_image() -> None:

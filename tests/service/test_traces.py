@@ -17,7 +17,8 @@ from support.pictures import noise
 from support.servers import SCORE, running
 
 from fullconv import Client
-from fullconv.images import message_of
+from fullconv.encode import image_message
+from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
 from service.server.shutdown import GRACE_SECONDS
 
@@ -55,7 +56,7 @@ def test_requests_are_traced(collector: tuple[str, Queue[Any]], monkeypatch: pyt
     """Each request is a span with its model and status, the child of its caller's."""
     address, came = collector
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
-    request = scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(80, 80, 1)))
+    request = scoring_pb2.ScoreRequest(model="digits", image=image_message(source_of(noise(80, 80, 1))))
     with running(Path(ROOT / "models"), "--traces") as server, grpc.insecure_channel(server.address) as channel:
         score = channel.unary_unary(SCORE)
         score(request.SerializeToString(), metadata=[("traceparent", f"00-{TRACE}-{PARENT}-01")], timeout=30)

@@ -19,10 +19,8 @@ from support.networks import Network, make_network
 from support.pictures import noise
 from support.servers import Server, running
 
-from fullconv import Client, ImageError
+from fullconv import Answer, Client, ImageError, Scorer
 from fullconv.protos import open_inference_pb2 as oip
-from fullconv.protos import scoring_pb2
-from service.local import LocalScorer
 
 REFLECTANCE = """
 name = "reflectance"
@@ -102,25 +100,25 @@ def server(models: Path, scene: Path) -> Iterator[Server]:
         yield server
 
 
-def local(models: Path, image: Path) -> tuple[np.ndarray, scoring_pb2.ScoreResponse]:
-    """The grid and the warnings, scored in this process."""
-    options = scoring_pb2.ScoreOptions(grid=True)
-    run = LocalScorer(models).start(image, scoring_pb2.ScoreRequest(model="reflectance", options=options))
-    return np.concatenate([scores for _, scores in run.bands()]), run.answer()
+def local(models: Path, image: Path) -> tuple[np.ndarray, Answer]:
+    """Scored in this process."""
+    answer = Scorer(models).score(image, model="reflectance", grid=True)
+    assert answer.grid is not None
+    return answer.grid, answer
 
 
 def test_scenes_are_scored_by_their_own_values(models: Path, scene: Path, expected: np.ndarray, client: Client) -> None:
     """A GeoTIFF of four 16-bit bands has the network's scores of its raw values, locally and on a server."""
     grid, answer = local(models, scene)
     assert_allclose(grid, expected, atol=1e-5)
-    assert answer.scored_cells == np.isfinite(expected[..., 0]).sum() > 0
-    assert_allclose(answer.average.values, np.nanmean(expected, axis=(0, 1)), atol=1e-5)
+    assert answer.scored == np.isfinite(expected[..., 0]).sum() > 0
+    assert_allclose(answer.average, np.nanmean(expected, axis=(0, 1)), atol=1e-5)
     assert not answer.warnings
     sent = client.score(scene, model="reflectance", grid=True)
     assert_array_equal(sent.grid, grid)
     with client.score_large(scene, model="reflectance", grid=True) as run:
         assert_array_equal(np.concatenate([scores for _, scores in run.bands()]), grid)
-    assert sent.average.tolist() == list(answer.average.values)
+    assert sent.average.tolist() == answer.average.tolist()
 
 
 @pytest.mark.extras
@@ -187,7 +185,7 @@ def test_values_of_a_sign_or_fraction(
     path = tmp_path / "scene.tif"
     options: Any = {"photometric": "minisblack", "planarconfig": "contig"}
     tifffile.imwrite(path, pixels, extratags=tags, metadata=None, **options)
-    dtype = LocalScorer(models).model("reflectance").spec.input.dtype
+    dtype = Scorer(models).model("reflectance").input.dtype
     if dtype == "uint16":
         with pytest.raises(ImageError, match=f"expected values of uint8 or uint16, .* got 4 bands of {kind}"):
             local(models, path)
@@ -203,20 +201,15 @@ def test_chosen_bands_decide_what_has_data(network: Network, values: np.ndarray,
     tifffile.imwrite(path, np.moveaxis(five, -1, 0), extratags=[(42113, "s", 0, "0", True)], metadata=None, **layout)
     with pytest.raises(ImageError, match=r"expected the model's 4 bands, got 5 bands .*--bands 1,2,3,4"):
         local(models, path)
-    options = scoring_pb2.ScoreOptions(grid=True, bands=[5, 4, 3, 2])
-    run = LocalScorer(models).start(path, scoring_pb2.ScoreRequest(model="reflectance", options=options))
-    assert_allclose(np.concatenate([scores for _, scores in run.bands()]), truth(network, values), atol=1e-5)
+    answer = Scorer(models).score(path, model="reflectance", grid=True, bands=[5, 4, 3, 2])
+    assert_allclose(answer.grid, truth(network, values), atol=1e-5)
 
 
 def test_scaled_images_keep_16_bits(network: Network, models: Path, tmp_path: Path) -> None:
     """At half the size, 16-bit values are interpolated without being cut to 8 bits."""
     pixels = noise(120, 120, 4).astype(np.uint16) * 39 + 1
     np.save(tmp_path / "scene.npy", pixels)
-    options = scoring_pb2.ScoreOptions(grid=True, scales=[scoring_pb2.Scale(factor=0.5)])
-    run = LocalScorer(models).start(
-        tmp_path / "scene.npy", scoring_pb2.ScoreRequest(model="reflectance", options=options)
-    )
-    grid = np.concatenate([scores for _, scores in run.bands()])
+    grid = Scorer(models).score(tmp_path / "scene.npy", model="reflectance", grid=True, scales=["0.5x"]).grid
     bands = [Image.fromarray(band.astype(np.float32)) for band in np.moveaxis(pixels, -1, 0)]
     halved = np.stack([np.asarray(band.resize((60, 60), Image.Resampling.BILINEAR)) for band in bands], axis=-1)
     assert_allclose(grid, truth(network, halved), atol=1e-3)

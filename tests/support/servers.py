@@ -15,8 +15,7 @@ from typing import Any
 
 import grpc
 
-from fullconv import Client
-from fullconv.answer import Answer
+from fullconv import Answer, Client
 
 SCORE = "/fullconv.v1.Scoring/Score"
 COMMAND = [sys.executable, "-c", "from service.cli import main; main()"]
