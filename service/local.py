@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fullconv.common.text import shortened_message
-from fullconv.decode import ProgressCallback
 from fullconv.errors import KINDS, RequestError, ScoringError, UnavailableError
 from fullconv.grid import GridRows
 from fullconv.images import ArraySource, EncodedSource, FileSource, ImageSource
 from fullconv.options import check_timeout
 from fullconv.protos import scoring_pb2
-from fullconv.transport import ManyItem, Scored, ignore_progress
+from fullconv.transport import ManyItem, ProgressCallback, Scored, ignore_progress
 from service import errors
 from service.images.arrays import open_array
 from service.images.encoded import open_bytes
