@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from fullconv.answer import Answer
-from fullconv.decode import ProgressCallback, answer_of, description_of, models_of, scored_pixels
+from fullconv.decode import answer_of, description_of, models_of, scored_pixels
 from fullconv.description import ModelDescription
 from fullconv.encode import model_request, score_request
 from fullconv.errors import RequestError, ScoringError
@@ -14,7 +14,7 @@ from fullconv.images import Image, ImageSource, source_of
 from fullconv.options import Options
 from fullconv.protos import scoring_pb2
 from fullconv.stream import ScoreStream
-from fullconv.transport import ManyItem, Scored, Transport, ignore_progress
+from fullconv.transport import ManyItem, ProgressCallback, Scored, Transport, ignore_progress
 
 
 class BaseScorer:

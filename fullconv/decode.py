@@ -14,12 +14,10 @@ from fullconv.grid import ClassLabel, GridHeader, GridRows, ImageInfo, Scores, W
 from fullconv.images import ImageSource, Region, ScoredPixels
 from fullconv.plan import Plan, PlannedView
 from fullconv.protos import model_pb2, scoring_pb2
+from fullconv.transport import ProgressCallback
 
 DEFAULT_PRECISION, PIXEL_DTYPE = "fp32", "uint8"
 """What a model has whose spec does not say: its precision, and the element type of the pixels that it takes."""
-
-ProgressCallback = Callable[[str, int, int], None]
-"""Takes what is going on ("sending" or "scoring"), how much of it is done, and how much there is."""
 
 
 def answer_of(

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from fullconv.decode import ProgressCallback
 from fullconv.errors import ScoringError
 from fullconv.grid import GridRows
 from fullconv.images import ImageSource
 from fullconv.protos import scoring_pb2
+
+ProgressCallback = Callable[[str, int, int], None]
+"""Takes what is going on ("sending" or "scoring"), how much of it is done, and how much there is."""
 
 
 def ignore_progress(_what: str, _done: int, _of: int) -> None:

@@ -16,7 +16,6 @@ from fullconv.answer import Answer
 from fullconv.base import many_items
 from fullconv.decode import (
     LargeResponseReader,
-    ProgressCallback,
     answer_of,
     description_of,
     models_of,
@@ -34,7 +33,7 @@ from fullconv.remote.large import UploadParts, summary_missing
 from fullconv.remote.outstanding import Outstanding
 from fullconv.remote.servers import RETRIES, Servers
 from fullconv.remote.transport import reads_once
-from fullconv.transport import ignore_progress
+from fullconv.transport import ProgressCallback, ignore_progress
 
 Result = TypeVar("Result")
 

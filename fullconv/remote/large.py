@@ -8,12 +8,13 @@ from typing import BinaryIO
 
 import grpc
 
-from fullconv.decode import LargeResponseReader, ProgressCallback
+from fullconv.decode import LargeResponseReader
 from fullconv.encode import large_image, little_endian
 from fullconv.errors import ScoringError, UnavailableError
 from fullconv.grid import GridRows
 from fullconv.images import ArraySource, EncodedSource, FileSource, ImageSource
 from fullconv.protos import scoring_pb2
+from fullconv.transport import ProgressCallback
 
 PART_BYTES = 1 << 20
 """Size of the parts of a file, or of rows of pixels."""

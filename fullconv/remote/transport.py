@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from fullconv.decode import ProgressCallback
 from fullconv.encode import with_image
 from fullconv.errors import ScoringError
 from fullconv.images import ArraySource, ImageSource
@@ -15,7 +14,7 @@ from fullconv.protos import scoring_pb2, scoring_pb2_grpc
 from fullconv.remote.large import RemoteStream, UploadParts, summary_missing
 from fullconv.remote.outstanding import Outstanding
 from fullconv.remote.servers import Servers
-from fullconv.transport import ManyItem, Scored, ignore_progress
+from fullconv.transport import ManyItem, ProgressCallback, Scored, ignore_progress
 
 Result = TypeVar("Result")
 

@@ -24,6 +24,7 @@ from support.servers import running
 from converter import convert as conversion
 from converter.sources.read import read_source
 from fullconv import Client, ImageError, Scorer
+from fullconv.options import Options
 from fullconv.protos import model_pb2
 from service import errors
 from service.images.encoded import open_bytes
@@ -309,7 +310,7 @@ def test_the_first_of_several_pages_is_scored_and_the_others_are_named(models: P
     images = [np.full((20, 20, 3), value, np.uint8) for value in (10, 20, 30)]
     (tmp_path / "pages.tif").write_bytes(pages(*images))
     for page, value in ((0, 10), (1, 10), (3, 30)):
-        options = {"page": page} if page else {}
+        options: Options = {"page": page} if page else {}
         answer = Scorer(models).score(tmp_path / "pages.tif", model="identity", **options)
         assert answer.average[0] == value
         assert [warning.startswith("page 1 of 3 was scored") for warning in answer.warnings] == [True] * (not page)

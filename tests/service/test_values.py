@@ -202,6 +202,7 @@ def test_chosen_bands_decide_what_has_data(network: Network, values: np.ndarray,
     with pytest.raises(ImageError, match=r"expected the model's 4 bands, got 5 bands .*--bands 1,2,3,4"):
         local(models, path)
     answer = Scorer(models).score(path, model="reflectance", grid=True, bands=[5, 4, 3, 2])
+    assert answer.grid is not None
     assert_allclose(answer.grid, truth(network, values), atol=1e-5)
 
 
@@ -212,4 +213,5 @@ def test_scaled_images_keep_16_bits(network: Network, models: Path, tmp_path: Pa
     grid = Scorer(models).score(tmp_path / "scene.npy", model="reflectance", grid=True, scales=["0.5x"]).grid
     bands = [Image.fromarray(band.astype(np.float32)) for band in np.moveaxis(pixels, -1, 0)]
     halved = np.stack([np.asarray(band.resize((60, 60), Image.Resampling.BILINEAR)) for band in bands], axis=-1)
+    assert grid is not None
     assert_allclose(grid, truth(network, halved), atol=1e-3)

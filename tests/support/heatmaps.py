@@ -23,7 +23,7 @@ def shown(
     *,
     single: str | None = None,
     average: str = "scores",
-    classes: tuple = (),
+    classes: tuple[str, ...] = (),
 ) -> ShownClasses:
     """What a heatmap shows of a model with these labels."""
     spec = model_pb2.ModelSpec(name="m", output=model_pb2.Output(kind=kind, classes=len(labels)))
