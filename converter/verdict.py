@@ -1,6 +1,7 @@
 """A certificate in words: what was seen on how many windows, and why dense and crops differ."""
 
 from fullconv.common.certificate import agreement, is_warning, overall, sentence
+from fullconv.common.geometry import reach_after
 from fullconv.protos import model_pb2
 
 
@@ -57,7 +58,7 @@ def reads_beyond(spec: model_pb2.ModelSpec) -> str:
     """Returns what a cell reads beyond its window by the geometry; an empty text if it reads nothing there."""
     axes = ((spec.vertical, spec.window.height), (spec.horizontal, spec.window.width))
     before = max(axis.padding_before for axis, _ in axes)
-    after = max(0, *(axis.receptive_field - axis.padding_before - window for axis, window in axes))
+    after = max(reach_after(window, axis.receptive_field, axis.padding_before) for axis, window in axes)
     if before:
         return f"the network is padded (a cell reads {before} pixels before its window and {after} behind it)"
     return f"a cell reads {after} pixels beyond the end of its window" if after else ""

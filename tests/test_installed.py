@@ -5,7 +5,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
 from support.paths import ROOT
@@ -125,7 +125,7 @@ def test_the_scorer_works_in_a_clean_directory(python: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("stub", [caffe_pb2, model_pb2, open_inference_pb2, scoring_pb2])
-def test_names_in_the_descriptor_pool_are_ours(stub: Any) -> None:
+def test_names_in_the_descriptor_pool_are_ours(stub: ModuleType) -> None:
     """No other library's file of the same name collides with ours in protobuf's pool, which a process has once."""
     descriptor = stub.DESCRIPTOR
     assert descriptor.name.startswith("fullconv/")

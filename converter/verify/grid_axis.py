@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converter.graph.geometry import AxisGeometry
+from fullconv.common.geometry import border_after, border_before
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,13 @@ class GridAxis:
     @property
     def before(self) -> int:
         """Number of cells at the top or left that read beyond the image."""
-        return -(-self.geometry.padding_before // self.geometry.stride)
+        return border_before(self.geometry.padding_before, self.geometry.stride)
 
     @property
     def after(self) -> int:
         """Number of cells at the bottom or right that read beyond the image."""
-        reach = self.geometry.receptive_field - self.geometry.padding_before - self.window
-        return -(-max(0, reach) // self.geometry.stride)
+        geometry = self.geometry
+        return border_after(self.window, geometry.receptive_field, geometry.padding_before, geometry.stride)
 
     @property
     def interior(self) -> range:

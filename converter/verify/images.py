@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pyvips
 import tifffile
 from numpy.typing import NDArray
 
 from converter.errors import SourceError
 from converter.messages import one_line
 from converter.preprocessing import Preprocessing
-
-pyvips.block_untrusted_set(True)
+from fullconv.common.libvips import pyvips
 
 LUMA = [[0.299, 0.587, 0.114]]
 """Weights of red, green and blue by ITU-R BT.601, as the service computes grey for models of one channel."""

@@ -7,8 +7,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-import pyvips
-
+from fullconv.common.libvips import pyvips
+from fullconv.common.text import encodable
 from service.errors import ImageError
 from service.images.picture import FIRST_PAGE, PageSelection, Picture
 from service.images.vips import open_vips
@@ -62,11 +62,6 @@ def open_bytes(data: bytes, selection: PageSelection = FIRST_PAGE, *, name: str)
         return pyvips.Image.new_from_buffer(data, "", **options)
 
     return _open(name, data[:HEADER_BYTES], load, lambda: BytesIO(data), selection)
-
-
-def encodable(name: str) -> str:
-    """Return a file's name with question marks in place of bytes that are not UTF-8."""
-    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _open(

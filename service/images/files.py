@@ -6,8 +6,9 @@ Files that come with requests are opened by `encoded` alone, whose few decoders 
 from importlib.util import find_spec
 from pathlib import Path
 
+from fullconv.common.text import encodable
 from service.errors import ImageError
-from service.images.encoded import encodable, open_file
+from service.images.encoded import open_file
 from service.images.picture import FIRST_PAGE, PageSelection, Picture
 
 SLIDES = {".bif", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".vms", ".vmu"}

@@ -15,9 +15,9 @@ from functools import lru_cache
 from typing import Any, Literal, cast
 
 import numpy as np
-import pyvips
 from numpy.typing import NDArray
 
+from fullconv.common.libvips import pyvips
 from fullconv.protos import model_pb2
 from service.dense.arrays import Pixels
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyvips
 import zstandard
 
+from fullconv.common.libvips import pyvips
 from service.images.pixels import SampleArray, samples_of
 
 JPEG, WEBP = 7, 50001

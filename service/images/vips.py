@@ -9,23 +9,15 @@ from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
-import pyvips
 
+from fullconv.common.libvips import pyvips
 from service.errors import ImageError
 from service.images.picture import FIRST_PAGE, PageSelection, Picture
 from service.images.pixels import WHITE, BandLayout, Colour, SampleArray
 
-FORMATS = ("Jpeg", "Png", "Webp", "Tiff")
-"""Formats whose loaders are allowed, as libvips names them."""
 COLOURS: dict[int, Colour] = {1: "grey", 2: "grey", 3: "rgb", 4: "rgb"}
 """Colours by the number of bands."""
 DTYPES = {"uchar": "uint8", "ushort": "uint16"}
-
-pyvips.block_untrusted_set(True)
-pyvips.operation_block_set("VipsForeignLoad", True)
-for _format in FORMATS:
-    pyvips.operation_block_set(f"VipsForeignLoad{_format}", False)
-pyvips.cache_set_max(0)
 
 
 class VipsRows:
