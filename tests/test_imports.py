@@ -67,7 +67,7 @@ LAYERS = ("dense", "engine", "scoring", "dispatch", "rpc", "server")
 
 def layer(module: str) -> int | None:
     """Return the layer of a module of the service; None for a module in no package."""
-    package = (module.split(".") + [""])[1]
+    package = [*module.split("."), ""][1]
     name = "engine" if package == "images" else package
     return LAYERS.index(name) if module.startswith("service.") and name in LAYERS else None
 
