@@ -1,10 +1,10 @@
-"""How much faster a finer grid is in one pass than by shifted passes of the native network, paired in one process.
+"""Measures how much faster a finer grid is in one pass of its own file than by shifted passes of the native file.
 
     python benchmarks/strides.py [--network padded | unpadded] [--size 512] [--pairs 5]
 
-VGG-16 with random weights, or the same without padding and a window of 404 pixels, is converted for strides 16 and 8
-too. An image is scored at these strides by their files, and by shift and stitch of the native one, in turn; the ratio
-of every pair counts, beside that of the multiply-adds that the two plans say.
+Converts VGG-16 with random weights, or the same network without padding and with a window of 404 pixels, for strides 16
+and 8. One process scores an image alternately with the file of the stride and by shift and stitch of the native file.
+The table has the median of the ratios of such pairs, and the ratio of the multiply-adds in the two plans.
 """
 
 import argparse
@@ -33,7 +33,7 @@ STRIDES = (16, 8)
 
 
 def unpadded(folder: Path) -> str:
-    """VGG-16's layers without padding, as a TOML file; its cells read 404 pixels, which is its window."""
+    """Write VGG-16 without padding as a TOML file, with its receptive field of 404 pixels as the window."""
     text = (ARCHITECTURES / "vgg16.toml").read_text("utf-8")
     text = text.replace(", pad = 1", "").replace("224", "404").replace('name = "vgg16"', 'name = "unpadded16"')
     path = folder / "unpadded16.toml"
@@ -42,7 +42,7 @@ def unpadded(folder: Path) -> str:
 
 
 def native_only(model: StoredModel) -> StoredModel:
-    """The same model without its other files, so that finer strides take shifted passes."""
+    """Return the model without its other files, so that finer strides are computed by shifted passes."""
     spec = model_pb2.ModelSpec()
     spec.CopyFrom(model.spec)
     for entries in (spec.strides, spec.cost, spec.parity):
@@ -53,7 +53,7 @@ def native_only(model: StoredModel) -> StoredModel:
 def score(
     scorer: Scorer, model: StoredModel, image: NDArray[np.uint8], stride: int
 ) -> tuple[float, Plan, NDArray[np.float32]]:
-    """Seconds, plan and grid of one run."""
+    """Score an image; returns seconds, plan and grid."""
     options = resolve(model, Options(stride=stride, mode=ModeChoice.DENSE, grid=True))
     plan = make_plan(model, options, image.shape[:2], Bounds(1 << 40, Limits().plan_bytes, Tuning()))
     picture = open_array("noise", image.shape, "uint8", lambda: ArrayInMemory(image))
@@ -65,11 +65,11 @@ def score(
 
 
 def main() -> None:
-    """Convert, warm up, measure in turn, print."""
+    """Convert the network, run each once to warm up, measure the pairs, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=["padded", "unpadded"], default="padded")
-    parser.add_argument("--size", type=int, default=512, help="the image's height and width in pixels")
-    parser.add_argument("--pairs", type=int, default=5, help="how many times either is run")
+    parser.add_argument("--network", choices=["padded", "unpadded"], default="padded", help="(default: padded)")
+    parser.add_argument("--size", type=int, default=512, help="height and width of the image in pixels (default: 512)")
+    parser.add_argument("--pairs", type=int, default=5, help="number of pairs (default: 5)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
