@@ -291,6 +291,7 @@ def test_servers_are_asked_in_turn() -> None:
         assert len(one.events("request")) == 5
 
 
+@pytest.mark.slow
 def test_killed_servers_lose_no_request() -> None:
     """Of three servers under load one is killed: every call of a client with retries is answered, and right."""
     image, count = noise(300, 300, 1), 400

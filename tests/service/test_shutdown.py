@@ -59,6 +59,7 @@ def test_termination_answers_what_was_admitted(models: Path) -> None:
     assert [e["event"] for e in server.log if e["event"] != "request"] == ["listening", "loaded", "draining", "stopped"]
 
 
+@pytest.mark.slow
 def test_clients_that_go_on_asking_do_not_hold_up_the_end(models: Path) -> None:
     """After SIGTERM clients that never stop are refused until there is no server any more, which ends with status 0."""
     gone = {"refused": 0, "answered": 0}
@@ -84,6 +85,7 @@ def test_clients_that_go_on_asking_do_not_hold_up_the_end(models: Path) -> None:
     assert {"OK", "UNAVAILABLE"} == {line["code"] for line in server.events("request")}
 
 
+@pytest.mark.slow
 def test_health_says_not_serving_while_draining(models: Path) -> None:
     """After SIGTERM, with a request still running, health is NOT_SERVING and new requests are UNAVAILABLE.
 
