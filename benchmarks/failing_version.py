@@ -52,8 +52,8 @@ def main() -> None:
     ):
         for number in range(1, options.requests + 1):
             answer = client.score(pixels, model="digits", roi=(0, 0, WINDOW, WINDOW))
-            if answer.response.version != "1":
-                sys.exit(f"expected version 1 to answer, got {answer.response.version}")
+            if answer.version != "1":
+                sys.exit(f"expected version 1 to answer, got {answer.version}")
             if number in (options.requests // 10, options.requests):
                 measured.append(memory(server.process))
                 print(

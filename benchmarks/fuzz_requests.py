@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from random import Random
+from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
@@ -25,11 +26,14 @@ from mutations import fields_of, flip_bits, move, set_bytes, set_number, set_var
 from soak import at_rest
 
 from fullconv import Client
-from fullconv.images import message_of
-from fullconv.options import Options, options_message
+from fullconv.encode import image_message, options_message
+from fullconv.images import source_of
 from fullconv.protos import open_inference_pb2 as oip
 from fullconv.protos import scoring_pb2
 from fullconv.remote.retries import STATUS_LOST
+
+if TYPE_CHECKING:
+    from fullconv.options import Options
 
 SCORING, INFERENCE = "/fullconv.v1.Scoring/", "/inference.GRPCInferenceService/"
 BLIND = [flip_bits, set_bytes, set_number, truncate, splice, move, set_varint]
@@ -58,7 +62,7 @@ def requests() -> list[tuple[str, type[Message], list[bytes]]]:
         {"roi": (0, 0, 72, 72), "mask": np.full_like(PIXELS, 255), "grid": "float16"},
         {"mask": "otsu", "grid": "argmax"},
     ]
-    images = [message_of(PIXELS), *(message_of(file) for file in files())]
+    images = [image_message(source_of(PIXELS)), *(image_message(source_of(file)) for file in files())]
     scores = [
         scoring_pb2.ScoreRequest(model="digits", version="1", options=options_message(options), image=image)
         for options in ways

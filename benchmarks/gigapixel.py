@@ -24,12 +24,8 @@ from pathlib import Path
 
 import pyvips
 
-from fullconv.command.job import Scorer
+from fullconv import Client, Scorer
 from fullconv.grid_file import grid_file
-from fullconv.protos import scoring_pb2
-from fullconv.remote.client import Client
-from fullconv.remote.large import LargeRun, unwatched
-from service.local import LocalScorer
 
 DIGITS = Path(__file__).parents[1] / "models" / "digits"
 PIXELS_A_RUN = 1 << 26
@@ -58,15 +54,13 @@ def page_of(side: int, folder: Path) -> Path:
     return path
 
 
-def score(scorer: Scorer, image: Path, grid: Path) -> None:
-    """Score an image and write its grid, as the command does."""
-    request = scoring_pb2.ScoreRequest(model="digits", options=scoring_pb2.ScoreOptions(grid=True))
-    run = scorer.start(image, request, unwatched)
-    with grid_file(grid, run.response) as rows:
-        for first, scores in run.bands():
-            rows(first, scores)
-    run.answer()
-    run.close()
+def score(scorer: Scorer | Client, image: Path, grid: Path) -> None:
+    """Score an image and write its grid as the rows come; a server gets the file in parts."""
+    with scorer.score_large(image, model="digits", grid=True) as stream:
+        with grid_file(grid, stream.planned.header) as write:
+            for first, scores in stream.bands():
+                write(first, scores)
+        stream.result()
 
 
 def memory(process: int | str, field: str) -> float:
@@ -88,7 +82,7 @@ def measured(run: Callable[[], None], times: int, process: int | str = "self") -
 
 def here(image: Path, window: Path, grid: Path, times: int) -> Figures:
     """Measure an image that this process scores."""
-    scorer = LocalScorer(DIGITS.parent)
+    scorer = Scorer(DIGITS.parent)
     score(scorer, window, grid)
     return measured(lambda: score(scorer, image, grid), times)
 
@@ -109,22 +103,7 @@ def there(image: Path, window: Path, grid: Path, times: int) -> Figures:
     """Measure an image that a server scores, sent in parts; the memory is the server's."""
     with server() as (process, address), Client(address) as client:
         score(client, window, grid)
-        return measured(lambda: score(Parted(client), image, grid), times, process)
-
-
-@dataclass(frozen=True)
-class Parted:
-    """A client that sends every image in parts."""
-
-    client: Client
-
-    def model(self, name: str, version: str = "") -> scoring_pb2.GetModelResponse:
-        """Describe a model."""
-        return self.client.model(name, version)
-
-    def start(self, image: Path, request: scoring_pb2.ScoreRequest, _: Callable[[str, int, int], None]) -> LargeRun:
-        """Start to score an image with ScoreLarge."""
-        return self.client.score_large(image, model=request.model, grid=True)
+        return measured(lambda: score(client, image, grid), times, process)
 
 
 def table(sides: list[int], folder: Path) -> Iterator[str]:

@@ -20,9 +20,9 @@ import numpy as np
 import pyvips
 from dense_against_crops import convert
 
-from fullconv.command.job import Job
-from fullconv.protos import scoring_pb2
-from service.local import LocalScorer
+from fullconv import Scorer
+from fullconv.command.task import ScoreTask
+from fullconv.options import Options
 
 WIDE = """
 name = "wide"
@@ -63,21 +63,18 @@ def photograph(side: int, path: Path) -> None:
     pyvips.Image.new_from_array(np.clip(picture, 0, 255).astype(np.uint8)).jpegsave(str(path), Q=90)
 
 
-def job(scorer: LocalScorer, model: str, stride: int, output: Path | None, *, plan_only: bool = False) -> Job:
-    """Return the job of the command for one output: a heatmap if the suffix is .png, a grid for other suffixes."""
-    options = scoring_pb2.ScoreOptions(
-        mode=scoring_pb2.MODE_DENSE, stride=stride, grid=output is not None, plan_only=plan_only
-    )
-    request = scoring_pb2.ScoreRequest(model=model, options=options)
+def task(scorer: Scorer, model: str, stride: int, output: Path | None, *, plan_only: bool = False) -> ScoreTask:
+    """Return the task of the command for one output: a heatmap if the suffix is .png, a grid for other suffixes."""
+    options = Options(mode="dense", stride=stride, grid=output is not None)
     is_heatmap = output is not None and output.suffix == ".png"
     grid, heatmap = (None, str(output)) if is_heatmap else (str(output) if output else None, None)
-    return Job(scorer, request, grid, heatmap, None, lambda: None)
+    return ScoreTask(scorer, model, "", options, grid=grid, heatmap=heatmap, plan_only=plan_only)
 
 
-def seconds_of(job: Job, image: Path) -> float:
-    """Run a job; returns its seconds."""
+def seconds_of(task: ScoreTask, image: Path) -> float:
+    """Run the task; returns its seconds."""
     start = time.monotonic()
-    (document,) = job.run([image], quiet=True)
+    (document,) = task.run([image], quiet=True)
     if "error" in document:
         raise SystemExit(document["error"])
     return time.monotonic() - start
@@ -106,18 +103,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         model = arguments.model or made(folder, arguments.strides, arguments.classes)
-        scorer, image = LocalScorer(arguments.models if arguments.model else folder), folder / "image.jpg"
+        scorer, image = Scorer(arguments.models if arguments.model else folder), folder / "image.jpg"
         photograph(arguments.size, image)
         outputs = {"no output": None, "--grid": folder / "grid.npz", "--heatmap": folder / "heatmap.png"}
         for name, output in outputs.items():
-            (document,) = job(scorer, model, arguments.stride, output, plan_only=True).run([image], quiet=True)
+            (document,) = task(scorer, model, arguments.stride, output, plan_only=True).run([image], quiet=True)
             plan = document["plan"]
             print(f"{name:>10} {plan['multiply_adds']:.4g} multiply-adds, {plan['bytes'] / 1e6:.0f} MB", flush=True)
-            seconds_of(job(scorer, model, 32, output), image)
+            seconds_of(task(scorer, model, 32, output), image)
         seconds = {name: list[float]() for name in outputs}
         for _ in range(arguments.rounds):
             for name, output in outputs.items():
-                seconds[name].append(seconds_of(job(scorer, model, arguments.stride, output), image))
+                seconds[name].append(seconds_of(task(scorer, model, arguments.stride, output), image))
                 print(f"{name:>10} {seconds[name][-1]:7.2f} s", flush=True)
         for name, times in seconds.items():
             ratios = [one / none for one, none in zip(times, seconds["no output"], strict=True)]

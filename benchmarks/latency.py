@@ -132,7 +132,7 @@ def scoring(address: str, model: str, side: int, channels: int) -> Iterator[None
 
         def take() -> None:
             with suppress(ScoringError):  # the block ends before the image is finished
-                run.answer()
+                run.result()
 
         taker = Thread(target=take)
         taker.start()
@@ -140,7 +140,7 @@ def scoring(address: str, model: str, side: int, channels: int) -> Iterator[None
             time.sleep(0.1)
         first = tiles[-1]
         yield
-        every = sum(view.tiles for view in run.response.plan.views)
+        every = sum(view.tiles for view in run.planned.plan.views)
         print(f"  meanwhile {tiles[-1] - first} of {every} tiles were scored")
         run.close()
         taker.join()
@@ -196,15 +196,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, served(repository(options.model, Path(folder))) as server:
         address = server.address
         with Client(address) as client:
-            spec = client.model(options.model).spec
-            shape = (spec.window.height, spec.window.width, spec.input.channels)
+            described = client.model(options.model)
+            channels = described.input.channels
+            shape = (*described.window, channels)
             window = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
             for _ in range(20):
                 client.score(window, model=options.model)
         print(f"{'ms':58} {'median':>9} {'95 %':>9} {'99 %':>9} {'maximum':>9} {'calls':>7}")
         report("no other load", both(address, options.model, window, options.seconds))
         large = f"while {options.side}² pixels are scored"
-        with scoring(address, options.model, options.side, spec.input.channels):
+        with scoring(address, options.model, options.side, channels):
             report(large, both(address, options.model, window, options.seconds))
             with sending(address):
                 report("... and large messages arrive", both(address, options.model, window, options.seconds))

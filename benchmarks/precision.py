@@ -20,26 +20,29 @@ from dense_against_crops import random_checkpoint, seconds
 
 from converter import convert as conversion
 from converter.report import Report
+from converter.request import Precision
 from converter.sources.architecture import load_architecture
 from converter.sources.read import read_source
-from converter.verify.images import Wanted, sample_images
+from converter.verify.images import PixelFormat, sample_images
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
 def write_images(folder: Path) -> None:
     """Write images of noise with the spectrum of photographs."""
     folder.mkdir()
-    images = sample_images((768, 768), Wanted(3), None, np.random.default_rng(5))
+    images = sample_images((768, 768), PixelFormat(3), None, np.random.default_rng(5))
     for number, pixels in zip(range(8), images, strict=False):
         pyvips.Image.new_from_array(pixels).write_to_file(folder / f"{number}.png")
 
 
-def convert(options: argparse.Namespace, precision: str, folder: Path) -> Report:
+def convert(options: argparse.Namespace, precision: Precision, folder: Path) -> Report:
     """Convert the checkpoint in one precision to FOLDER/PRECISION/1; returns the report."""
     classifier = read_source(options.checkpoint, arch=options.arch, window=None)
     silent = conversion.Progress(step=lambda *_: None, advance=lambda: None)
-    request = conversion.Request(folder / precision / "1", images=options.images, precision=precision, min_agreement=0)
+    least = None if precision == "fp32" else 0.0
+    target = folder / precision / "1"
+    request = conversion.Request(target, images=options.images, precision=precision, min_agreement=least)
     return conversion.convert(classifier, request, silent)
 
 
@@ -62,9 +65,9 @@ def main() -> None:
         sizes = {precision: (folder / precision / "1" / "weights.data").stat().st_size for precision in PRECISIONS}
         sessions = {each: ort.InferenceSession(folder / each / "1" / "model.onnx") for each in PRECISIONS}
         channels = reports["fp32"].spec.input.channels
-        image = next(sample_images((options.size,) * 2, Wanted(channels), options.images, np.random.default_rng(3)))[
-            None
-        ]
+        image = next(
+            sample_images((options.size,) * 2, PixelFormat(channels), options.images, np.random.default_rng(3))
+        )[None]
         for session in sessions.values():
             seconds(session, image)
         rounds = [{each: seconds(sessions[each], image) for each in PRECISIONS} for _ in range(options.rounds)]

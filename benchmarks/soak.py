@@ -29,8 +29,9 @@ import numpy as np
 import pyvips
 
 from fullconv import Client, ImageError, Security, UnavailableError
-from fullconv.images import message_of
-from fullconv.options import Options, options_message
+from fullconv.encode import image_message, options_message
+from fullconv.images import source_of
+from fullconv.options import Options
 from fullconv.protos import open_inference_pb2 as oip
 from fullconv.protos import scoring_pb2
 from service import decode
@@ -79,7 +80,9 @@ def cases(folder: Path) -> list[Case]:
             ways += [{"mode": "crops", "stride": 24}, {"scales": ["1x", "0.8x"]}]
         for options in ways:
             image = path.read_bytes() if len(made) % 2 else pixels
-            request = scoring_pb2.ScoreRequest(model=MODEL, options=options_message(options), image=message_of(image))
+            request = scoring_pb2.ScoreRequest(
+                model=MODEL, options=options_message(options), image=image_message(source_of(image))
+            )
             try:
                 expected = score_message(scorer, request)
             except ServiceError:

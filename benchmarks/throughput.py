@@ -21,7 +21,8 @@ import numpy as np
 import pyvips
 from latency import repository, served
 
-from fullconv.images import message_of
+from fullconv.encode import image_message
+from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
 from service.scoring.scorer import Scorer
 
@@ -71,7 +72,7 @@ def request_of(models: Path, model: str, *, png: bool) -> bytes:
     spec = Scorer(models).model(model).spec
     shape = (spec.window.height, spec.window.width, spec.input.channels)
     window = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    image = message_of(pyvips.Image.new_from_array(window).write_to_buffer(".png") if png else window)
+    image = image_message(source_of(pyvips.Image.new_from_array(window).write_to_buffer(".png") if png else window))
     return scoring_pb2.ScoreRequest(model=model, image=image).SerializeToString()
 
 

@@ -129,14 +129,14 @@ def export(name: str, exporter: str, file: Path) -> None:
     import torchvision  # noqa: PLC0415
 
     from converter.preprocessing import PRESETS  # noqa: PLC0415 (in the process that needs it)
-    from converter.verify.images import Wanted, sample_images  # noqa: PLC0415
+    from converter.verify.images import PixelFormat, sample_images  # noqa: PLC0415
 
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     net = torchvision.models.get_model(name, weights=None, **options).eval()
     size = SIZES.get(name, WINDOW)
-    pixels = np.stack(list(islice(sample_images((size, size), Wanted(3), None, np.random.default_rng(0)), IMAGES)))
+    pixels = np.stack(list(islice(sample_images((size, size), PixelFormat(3), None, np.random.default_rng(0)), IMAGES)))
     images = torch.from_numpy(np.moveaxis(PRESETS["imagenet"].apply(pixels), -1, 1).copy())
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -2,9 +2,9 @@
 
     from fullconv import Client, Scorer
 
-    with Client("127.0.0.1:8500") as client:                    # on a fullconv-serve
-        answer = client.score("page.png", model="digits")
     answer = Scorer("models").score("page.png", model="digits")  # in this process
+    with Client("127.0.0.1:8500") as client:                     # on a server, fullconv-serve
+        answer = client.score("page.png", model="digits")
 
 Each name is loaded when it is first used, so that the client alone needs neither ONNX Runtime nor the converter.
 """
@@ -14,36 +14,56 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fullconv.answer import Answer, Entry
+    from fullconv.common.files import OutputError
+    from fullconv.common.programs import MisplacedProgramError
+    from fullconv.conversion import convert
+    from fullconv.description import ModelDescription
     from fullconv.errors import ImageError, RequestError, ScoringError, UnavailableError
-    from fullconv.remote.aio import AsyncClient
+    from fullconv.remote.aio import AsyncClient, AsyncScoreStream
     from fullconv.remote.client import Client
     from fullconv.remote.connection import Security
+    from fullconv.scorer import Scorer
+    from fullconv.stream import ScoreStream
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
     "AsyncClient",
+    "AsyncScoreStream",
     "Client",
     "Entry",
     "ImageError",
+    "MisplacedProgramError",
+    "ModelDescription",
+    "OutputError",
     "RequestError",
+    "ScoreStream",
+    "Scorer",
     "ScoringError",
     "Security",
     "UnavailableError",
     "__version__",
+    "convert",
 ]
 
 _MODULES = {
     "Answer": "fullconv.answer",
     "AsyncClient": "fullconv.remote.aio",
+    "AsyncScoreStream": "fullconv.remote.aio",
     "Client": "fullconv.remote.client",
     "Entry": "fullconv.answer",
     "ImageError": "fullconv.errors",
+    "MisplacedProgramError": "fullconv.common.programs",
+    "ModelDescription": "fullconv.description",
+    "OutputError": "fullconv.common.files",
     "RequestError": "fullconv.errors",
+    "ScoreStream": "fullconv.stream",
+    "Scorer": "fullconv.scorer",
     "ScoringError": "fullconv.errors",
     "Security": "fullconv.remote.connection",
     "UnavailableError": "fullconv.errors",
+    "convert": "fullconv.conversion",
 }
 """The module that defines each public name."""
 

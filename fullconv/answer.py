@@ -1,22 +1,31 @@
-"""An answer: the averages, the grid, and the JSON that `--json` prints."""
+"""The answer for one image: averages, the grid, and what can be made of them."""
 
-import reprlib
-from dataclasses import dataclass
-from typing import Any
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.protos import model_pb2, scoring_pb2
+from fullconv.common.files import GRID_SUFFIXES, PICTURE_SUFFIXES
+from fullconv.common.text import printable
+from fullconv.description import ModelDescription, Parity
+from fullconv.errors import RequestError
+from fullconv.grid import GridHeader, ImageInfo, Scores
+from fullconv.images import ScoredPixels
+from fullconv.notebook import html_of
+from fullconv.plan import Plan
 
-Scores = NDArray[np.float32] | NDArray[np.float16]
+if TYPE_CHECKING:
+    import PIL.Image
+    import xarray  # type: ignore[import-not-found] # an extra
 
-TOP = 5
-"""Classes that an answer's `repr` names at the most."""
-AVERAGES = {
-    scoring_pb2.AVERAGE_OF_SCORES: "scores",
-    scoring_pb2.AVERAGE_OF_PROBABILITIES: "probabilities",
-}
+    from fullconv.heatmap import Heatmap
+
+REPR_CLASSES, REPR_WARNINGS, REPR_LETTERS = 5, 3, 60
+"""Classes and warnings in an answer's `repr`, and letters of each name in it."""
 
 
 @dataclass(frozen=True)
@@ -29,178 +38,294 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """Where the time of a request went, in milliseconds."""
+
+    decode_ms: float
+    """Reading and converting pixels."""
+    queue_ms: float
+    """Waiting for the first turn."""
+    compute_ms: float
+    """Running the network, and waiting for further turns."""
+    reduce_ms: float
+    """Averaging, and selecting what is answered."""
+    total_ms: float
+    """From the arrival of the request to its answer."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Answer:
-    """What was found in one image; `response` is the whole message (protos/scoring.proto)."""
+    """The scores of one image. Pairs are vertical before horizontal; lengths are in pixels of the image.
 
-    response: scoring_pb2.ScoreResponse
+    An answer to `plan` has the plan and the place of the windows, but neither averages nor a grid.
+    """
 
-    def __repr__(self) -> str:
-        """The image, the model, the mode, the grid's shape and the highest averages, on one line of bounded length."""
-        response, grid = self.response, self.response.grid
-        named = (f"{reprlib.repr(entry.label)} {entry.score:.4g}" for entry in self.top[:TOP])
-        return (
-            f"<Answer {reprlib.repr(response.image.name)}: {reprlib.repr(response.model)}/{response.version}, "
-            f"{response.mode}, grid {grid.rows}×{grid.cols}×{grid.depth}; {', '.join(named) or 'no averages'}>"
-        )
+    header: GridHeader
+    """The image, the windows and the classes."""
+    model: str
+    version: str
+    mode: str
+    """"dense" or "crops"."""
+    mode_reason: str
+    """Why the mode is what it is."""
+    average_of: str
+    """What was averaged: "scores" or "probabilities"."""
+    average: NDArray[np.float64]
+    """The mean over all windows, (classes,)."""
+    top: tuple[Entry, ...]
+    """The classes with the highest averages, the highest first."""
+    parity: Parity
+    warnings: tuple[str, ...]
+    """What to know before using the scores."""
+    timing: Timing
+    plan: Plan
+    scored: int
+    """Number of windows that were scored; a mask leaves out some."""
+    grid: Scores | None = None
+    """Every window's scores, (rows, cols, classes), NaN for windows that were not scored; None if no grid was
+    requested. A grid of the highest scores has as many scores on its last axis as were requested, the highest first."""
+    winners: NDArray[np.uint32] | None = None
+    """For a grid of the highest scores: their positions in `labels`, (rows, cols, depth); else None."""
+    pixels: ScoredPixels | None = None
+    """The image, to draw a heatmap over; None if no grid was requested."""
+    describe: Callable[[], ModelDescription] | None = field(default=None, repr=False)
+    """Describes the model; None if this answer cannot ask."""
 
     @property
-    def top(self) -> list[Entry]:
-        """The classes with the highest averages, the highest first."""
-        classes, average = self.response.classes, self.response.average
-        return [
-            Entry(classes[position].index, classes[position].label, average.values[position])
-            for position in average.top
-        ]
+    def image(self) -> ImageInfo:
+        """The image's name and size."""
+        return self.header.image
 
     @property
     def labels(self) -> list[str]:
-        """The classes answered with, in the order of `average` and of the grid's last axis."""
-        return [entry.label for entry in self.response.classes]
+        """Labels of the classes, in the order of `average` and of the grid's last axis."""
+        return self.header.labels
 
     @property
-    def average(self) -> NDArray[np.float64]:
-        """The mean over all windows, (classes,)."""
-        return np.array(self.response.average.values)
-
-    @property
-    def grid(self) -> Scores | None:
-        """Every window's scores, (rows, cols, depth), NaN where none was scored; None unless it was asked for.
-
-        The depth is the number of classes, or how many of the highest were asked for.
-        """
-        grid = self.response.grid
-        if not self.response.scores:
-            return None
-        return scores_of(self.response.scores, grid).reshape(grid.rows, grid.cols, grid.depth)
-
-    @property
-    def winners(self) -> NDArray[np.uint32] | None:
-        """For a grid of the highest scores: their positions in `labels`, (rows, cols, depth); else None."""
-        grid = self.response.grid
-        if not self.response.positions:
-            return None
-        positions = np.frombuffer(self.response.positions, "<u4").astype(np.uint32, copy=False)
-        return positions.reshape(grid.rows, grid.cols, grid.depth)
+    def classes(self) -> tuple[int, ...]:
+        """Indices of the classes in the network's output, in the same order."""
+        return self.header.indices
 
     @property
     def x(self) -> NDArray[np.int64]:
-        """Left edges of the windows, (cols,), in pixels of the image."""
-        grid = self.response.grid
-        return self._edges(grid.cols, grid.origin_x, grid.stride.width, grid.last_x, self._scale[1])
+        """Left edges of the windows, (cols,)."""
+        return self.header.horizontal.starts
 
     @property
     def y(self) -> NDArray[np.int64]:
-        """Top edges of the windows, (rows,), in pixels of the image."""
-        grid = self.response.grid
-        return self._edges(grid.rows, grid.origin_y, grid.stride.height, grid.last_y, self._scale[0])
+        """Top edges of the windows, (rows,)."""
+        return self.header.vertical.starts
 
     @property
     def window(self) -> tuple[int, int]:
-        """The windows' height and width, in pixels of the image."""
-        return self._pixels(self.response.grid.window)
+        """Height and width of the windows."""
+        return self.header.window
 
     @property
     def stride(self) -> tuple[int, int]:
-        """Pixels of the image between windows, down and across, rounded if the image was scaled."""
-        return self._pixels(self.response.grid.stride)
+        """Pixels between neighbouring windows, vertical and horizontal; rounded if the image was scaled."""
+        return self.header.stride
 
     @property
     def left_out(self) -> tuple[int, int]:
-        """Pixels of the image, at the bottom and right, that lie in no window."""
-        return self._pixels(self.response.grid.left_out)
+        """Rows and columns of pixels, at the bottom and right, that belong to no window."""
+        return self.header.left_out
 
     @property
-    def _scale(self) -> tuple[float, float]:
-        """Pixels of the image for each pixel that was scored, down and across."""
-        image, grid = self.response.image, self.response.grid
-        if not grid.HasField("scaled"):
-            return 1.0, 1.0
-        return image.height / grid.scaled.height, image.width / grid.scaled.width
-
-    def _pixels(self, size: model_pb2.Size) -> tuple[int, int]:
-        return round(size.height * self._scale[0]), round(size.width * self._scale[1])
-
-    def _edges(self, count: int, origin: int, stride: int, last: int, scale: float) -> NDArray[np.int64]:
-        edges = origin + stride * np.arange(count, dtype=np.int64)
-        edges[-1] = last
-        return np.asarray(np.rint(edges * scale), np.int64)
+    def boxes(self) -> NDArray[np.int64]:
+        """x, y, width and height of every window, (rows, cols, 4)."""
+        vertical, horizontal = self.header.vertical, self.header.horizontal
+        boxes = np.empty((vertical.count, horizontal.count, 4), np.int64)
+        boxes[..., 0], boxes[..., 2] = horizontal.starts, horizontal.lengths
+        boxes[..., 1], boxes[..., 3] = vertical.starts[:, None], vertical.lengths[:, None]
+        return boxes
 
     def document(self) -> dict[str, Any]:
-        """The JSON document; pairs are vertical before horizontal, lengths in pixels, times in milliseconds."""
-        response = self.response
-        grid, parity, timing = response.grid, response.parity, response.timing
-        return {
-            "image": {"name": response.image.name, "width": response.image.width, "height": response.image.height},
-            "model": response.model,
-            "version": response.version,
-            "mode": response.mode,
-            "mode_reason": response.mode_reason,
+        """Return the document that `--json` prints; of an answer to `plan` the one that `--plan --json` prints."""
+        known = {
+            "image": {"name": self.image.name, "width": self.image.width, "height": self.image.height},
+            "model": self.model,
+            "version": self.version,
+            "mode": self.mode,
+            "mode_reason": self.mode_reason,
             "grid": {
-                "rows": grid.rows,
-                "cols": grid.cols,
+                "rows": len(self.y),
+                "cols": len(self.x),
                 "stride": list(self.stride),
                 "window": list(self.window),
                 "origin": [int(self.y[0]), int(self.x[0])],
                 "left_out": list(self.left_out),
-                "scored": response.scored_cells,
+                "scored": self.scored,
             },
-            "average": {"of": AVERAGES[response.average.of], "top": [_entry(entry) for entry in self.top]},
+        }
+        remarks = {
             "parity": {
-                "exact": parity.exact,
-                "max_abs_diff": parity.max_abs_diff,
-                "top_class_agreement": parity.top_class_agreement if parity.agreement_high else None,
+                "exact": self.parity.exact,
+                "max_abs_diff": self.parity.max_abs_diff,
+                "top_class_agreement": self.parity.top_class_agreement,
             },
-            "warnings": list(response.warnings),
-            "timing_ms": {
-                "decode": round(timing.decode_ms, 3),
-                "queue": round(timing.queue_ms, 3),
-                "compute": round(timing.compute_ms, 3),
-                "total": round(timing.total_ms, 3),
-            },
+            "warnings": list(self.warnings),
+        }
+        if not self.average.size:
+            return known | remarks | {"plan": self.plan.document()}
+        top = [{"class": entry.index, "label": entry.label, "score": entry.score} for entry in self.top]
+        times = {name: getattr(self.timing, f"{name}_ms") for name in ("decode", "queue", "compute", "total")}
+        return {
+            **known,
+            "average": {"of": self.average_of, "top": top},
+            **remarks,
+            "timing_ms": {name: round(time, 3) for name, time in times.items()},
         }
 
+    def with_classes(self, indices: tuple[int, ...]) -> "Answer":
+        """Return the same answer with these classes alone, in this order; without the grid, if that had others too."""
+        if indices == self.classes:
+            return self
+        columns = [self.classes.index(index) for index in indices]
+        classes = tuple(self.header.classes[column] for column in columns)
+        average = self.average[columns] if self.average.size else self.average
+        order = np.argsort(-average, kind="stable")[: len(self.top)]
+        return replace(
+            self,
+            header=replace(self.header, classes=classes, depth=len(classes)),
+            average=average,
+            top=tuple(Entry(classes[at].index, classes[at].label, float(average[at])) for at in order),
+            grid=None,
+            winners=None,
+        )
 
-def plan_document(response: scoring_pb2.ScoreResponse) -> dict[str, Any]:
-    """The JSON document of a plan; pairs are vertical before horizontal, lengths in pixels."""
-    whole = Answer(response).document()
-    plan = response.plan
-    views = [
-        {
-            "image": _pair(view.image),
-            "cells": _pair(view.cells),
-            "tiles": view.tiles,
-            "tile": _pair(view.tile),
-            "halo": list(view.halo),
-            "phases": view.phases,
-            "flip": view.flip,
-            "multiply_adds": view.multiply_adds,
-            "strip_rows": view.strip_rows,
-        }
-        for view in plan.views
-    ]
-    kept = {
-        name: whole[name] for name in ("image", "model", "version", "mode", "mode_reason", "grid", "parity", "warnings")
-    }
-    return kept | {
-        "plan": {"file": plan.file, "multiply_adds": plan.multiply_adds, "bytes": plan.bytes, "views": views}
-    }
+    def heatmap(self, class_: str | int | None = None, *, model: ModelDescription | None = None) -> "PIL.Image.Image":
+        """Draw the scores over the image, as `fullconv-score --heatmap` does.
+
+        class_  the class to show, a label or an index. Default: the only class of the answer or of the model; of a
+                model with two classes the second; else the class that wins in each window.
+        model   the description of the model. Default: asked of the client that gave the answer, while it is open;
+                an answer of AsyncClient needs it.
+
+        Needs a grid of all classes (grid=True). The image is read again; if that fails, a warning says so and the
+        background is white. Raises RequestError.
+        """
+        from PIL import Image  # noqa: PLC0415 (only pictures need it)
+
+        drawing = self._drawing(class_, model)
+        assert self.pixels is not None  # noqa: S101 (an answer with a grid has them)
+        picture = drawing.picture(self.pixels)
+        if drawing.unread:
+            warnings.warn(f"heatmap: {drawing.unread}; the background is white", stacklevel=2)
+        return Image.fromarray(picture)
+
+    def save(self, path: str | Path, class_: str | int | None = None, *, model: ModelDescription | None = None) -> None:
+        """Write the grid (.npz) or the heatmap (.png, .jpg, .jpeg, .webp), as the suffix says.
+
+        The files are those of `fullconv-score --grid` and `--heatmap`; `class_` and `model` are those of `heatmap`.
+        Raises RequestError, or OutputError if the file cannot be written.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix in PICTURE_SUFFIXES:
+            from fullconv.heatmap import write_picture  # noqa: PLC0415 (matplotlib takes a second to load)
+
+            write_picture(path, np.asarray(self.heatmap(class_, model=model)))
+        elif suffix in GRID_SUFFIXES:
+            from fullconv.grid_file import grid_file  # noqa: PLC0415 (only here)
+
+            scores = self._all_scores("save")
+            with grid_file(path, self.header) as write:
+                write(0, scores)
+        else:
+            expected = " or ".join((*GRID_SUFFIXES, *PICTURE_SUFFIXES))
+            raise RequestError(f"save: expected a file name that ends in {expected}, got {str(path)!r}")
+
+    def to_xarray(self) -> "xarray.DataArray":
+        """Return the grid as an xarray.DataArray with the dimensions row, col and class, and coordinates x, y, label.
+
+        Raises ImportError where xarray is not installed, and RequestError without a grid of all classes.
+        """
+        try:
+            import xarray  # noqa: PLC0415 (an extra)
+        except ImportError:
+            raise ImportError("to_xarray: expected the package xarray, got none: pip install xarray") from None
+        return xarray.DataArray(
+            self._all_scores("to_xarray"),
+            dims=("row", "col", "class"),
+            coords={"x": ("col", self.x), "y": ("row", self.y), "label": ("class", self.labels)},
+            name="scores",
+            attrs={"model": self.model, "version": self.version, "window": self.window, "stride": self.stride},
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the client, which cannot be pickled: a copy cannot ask it for the model's description."""
+        return {**self.__dict__, "describe": None}
+
+    def __repr__(self) -> str:
+        """The image and the model, the grid, the highest averages and the first warnings, one line each."""
+        rows, cols, _ = self.header.shape
+        averages = ", ".join(f"{_short(entry.label)} {entry.score:.4g}" for entry in self.top[:REPR_CLASSES])
+        size, window = f"{self.image.width}×{self.image.height}", f"{self.window[0]}×{self.window[1]}"
+        grid = "without their scores" if self.grid is None else "with their scores"
+        lines = [
+            f"<Answer {_short(self.image.name)} ({size}): {_short(self.model)}/{_short(self.version)}, {self.mode}",
+            f"  {rows}×{cols} windows of {window} pixels, {self.stride[0]} apart, {grid}",
+            f"  averages of {self.average_of}: {averages}" if averages else "  planned, not scored",
+            *(f"  warning: {_short(warning)}" for warning in self.warnings[:REPR_WARNINGS]),
+        ]
+        return "\n".join(lines) + ">"
+
+    def _repr_html_(self) -> str:
+        """The answer for a notebook: a table of the highest averages, and the heatmap if there is a grid."""
+        first, *facts = repr(self)[1:-1].split("\n")
+        picture = None
+        if self.grid is not None:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    picture = self.heatmap()
+            except RequestError as error:
+                facts.append(str(error))
+        rows = [(entry.index, entry.label, entry.score) for entry in self.top]
+        return html_of(first, facts, rows, picture)
+
+    def _drawing(self, class_: str | int | None, model: ModelDescription | None) -> "Heatmap":
+        """A heatmap that has taken the whole grid."""
+        from fullconv.heatmap import Heatmap  # noqa: PLC0415 (matplotlib takes a second to load)
+        from fullconv.shown import shown_classes  # noqa: PLC0415 (only here)
+
+        scores = self._all_scores("heatmap")
+        model = model or self._description()
+        chosen = () if len(self.classes) == model.output.classes else self.classes
+        shown = shown_classes(model, chosen, self.average_of, None if class_ is None else str(class_))
+        if shown.needs_all:
+            raise RequestError(
+                f"heatmap: expected the scores of all {model.output.classes} classes, got those of "
+                f"{len(self.classes)}: score without classes, or name one of them that needs no other"
+            )
+        assert self.pixels is not None  # noqa: S101 (an answer with a grid has them)
+        drawing = Heatmap(self.header, shown, self.pixels.region)
+        drawing.add_rows(0, scores.astype(np.float32, copy=False))
+        return drawing
+
+    def _description(self) -> ModelDescription:
+        if self.describe is None:
+            raise RequestError(
+                "heatmap: expected the model's description, which this answer cannot ask for: "
+                "heatmap(model=await client.model(name))"
+            )
+        return self.describe()
+
+    def _all_scores(self, what: str) -> Scores:
+        """The grid; raises RequestError unless it has the scores of all classes of the answer."""
+        if self.grid is None or self.winners is not None:
+            got = "none" if self.grid is None else "the highest of each window"
+            raise RequestError(f"{what}: expected every window's scores, got {got}: score with grid=True")
+        return self.grid
 
 
-def scores_of(data: bytes, grid: scoring_pb2.GridInfo) -> Scores:
-    """Scores out of a message, flat."""
-    if grid.holds == scoring_pb2.GRID_AS_FLOAT16:
-        return np.frombuffer(data, "<f2").astype(np.float16, copy=False)
-    return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+def _short(text: str) -> str:
+    """A name that is printable and not long."""
+    line = printable(text)
+    return line if len(line) <= REPR_LETTERS else f"{line[: REPR_LETTERS - 1]}…"
 
 
-def _pair(size: model_pb2.Size) -> list[int]:
-    return [size.height, size.width]
-
-
-def _entry(entry: Entry) -> dict[str, Any]:
-    return {"class": entry.index, "label": entry.label, "score": entry.score}
-
-
-def failure(name: str, error: Exception) -> dict[str, Any]:
-    """What stands for an image that could not be scored."""
+def failure_document(name: str, error: Exception) -> dict[str, Any]:
+    """Return the document that stands for an image that could not be scored."""
     return {"image": {"name": name}, "error": str(error)}

@@ -1,9 +1,9 @@
-"""Why an image was not scored.
+"""Errors of scoring.
 
 ScoringError
-├── ImageError          this image cannot be used; another one may be
-├── RequestError        no such model, version or class, or an option that cannot be used: true for every image
-└── UnavailableError    no answer: the server cannot be reached, is busy, or failed
+├── ImageError          this image cannot be used; other images may be
+├── RequestError        the model, the version, a class or an option is invalid, for every image
+└── UnavailableError    there is no answer: the server cannot be reached, is busy, or has failed
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from fullconv.common.reasons import Reason
 
 
 class ScoringError(Exception):
-    """Base of everything below."""
+    """Base of the errors below."""
 
 
 class ImageError(ScoringError):
@@ -20,11 +20,11 @@ class ImageError(ScoringError):
 
 
 class RequestError(ScoringError):
-    """The model, version, classes or options cannot be used, whatever the image."""
+    """The model, the version, the classes or the options are invalid, for every image."""
 
 
 class UnavailableError(ScoringError):
-    """There is no answer, which says nothing of the image."""
+    """There is no answer, for a reason that lies neither in the image nor in the request."""
 
 
 KINDS: Mapping[str, type[ScoringError]] = {
@@ -38,4 +38,4 @@ KINDS: Mapping[str, type[ScoringError]] = {
     Reason.UNSUPPORTED: RequestError,
     Reason.ACCESS_DENIED: RequestError,
 }
-"""What each reason is, here or on a server; the others say nothing of image or request."""
+"""The error of each reason, in this process or on a server. Other reasons stand for UnavailableError."""

@@ -1,14 +1,14 @@
-"""`--grid OUT.npz`: every cell's scores, written row by row as they come.
+"""The file that `--grid OUT.npz` and `Answer.save` write: the scores of every window.
 
 scores   (rows, cols, classes) float32, NaN for windows that a mask left out
 x, y     (cols,) and (rows,) int64: the windows' left and top edges, in pixels of the image
-window   (2,) int64: height and width in pixels
-classes  (classes,) int64: positions in the network's output
+window   (2,) int64: height and width in pixels of the image
+classes  (classes,) int64: indices in the network's output
 labels   (classes,) str
 """
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -16,30 +16,25 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from fullconv.answer import Answer, Scores
-from fullconv.common.files import whole_file
-from fullconv.protos import scoring_pb2
-
-Rows = Callable[[int, Scores], None]
-"""Takes (first row, scores (rows, cols, classes)), top to bottom."""
+from fullconv.common.files import atomic_write
+from fullconv.grid import GridHeader, RowSink, Scores
 
 
 @contextmanager
-def grid_file(path: Path, response: scoring_pb2.ScoreResponse) -> Iterator[Rows]:
-    """Write the file while its rows come; `response` says how many there will be."""
-    grid, answer = response.grid, Answer(response)
-    with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+def grid_file(path: Path, header: GridHeader) -> Iterator[RowSink]:
+    """Write the file row by row; gives the function that takes the rows. Raises OutputError."""
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in (
-            ("x", answer.x),
-            ("y", answer.y),
-            ("window", np.array(answer.window, np.int64)),
-            ("classes", np.array([entry.index for entry in response.classes], np.int64)),
-            ("labels", np.array([entry.label for entry in response.classes], np.str_)),
+            ("x", header.horizontal.starts),
+            ("y", header.vertical.starts),
+            ("window", np.array(header.window, np.int64)),
+            ("classes", np.array(header.indices, np.int64)),
+            ("labels", np.array(header.labels, np.str_)),
         ):
             with archive.open(f"{name}.npy", "w") as member:
                 npy.write_array(member, array, allow_pickle=False)
         with archive.open("scores.npy", "w", force_zip64=True) as member:
-            shape = (grid.rows, grid.cols, len(response.classes))
+            shape = (header.vertical.count, header.horizontal.count, len(header.classes))
             npy.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
             yield lambda _, scores: _write(member, scores)
 

@@ -1,22 +1,41 @@
-"""Images as messages: files, encoded bytes and arrays."""
+"""Images in every form that callers give them, turned into sources that can be sent and scored.
+
+path, str                   a file, read when it is sent or scored; a .npy file or a Zarr array: its pixels, row by row
+bytes, open binary file     an encoded file
+numpy array, Zarr array     pixels (height, width) or (height, width, channels)
+PIL image                   its pixels; with transparency, a palette or single bits, the same image as a PNG file
+"""
 
 import math
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fullconv.common.text import encodable, printable
 from fullconv.errors import ImageError
-from fullconv.protos import scoring_pb2
 
-MESSAGE_BYTES = 1 << 31
-"""Of protobuf, whatever the server's limit is."""
+if TYPE_CHECKING:
+    import PIL.Image
+
+DTYPES = ("uint8", "uint16", "int16", "float32")
+"""Element types of pixels. For uint8 and uint16, white is 255 or 65535; int16 and float32 are for models that take an
+image's own values."""
+PIL_ARRAYS, PIL_FILES = ("L", "RGB", "I;16", "F"), ("1", "LA", "P", "RGBA")
+"""Modes of PIL images whose pixels are taken as they are, and modes of those that become PNG files, whose alpha and
+palette the reader of files then treats as in any other file."""
+EXPECTED = "a path, bytes, an array, a PIL image or an open binary file"
 
 
-class Pixels(Protocol):
-    """Anything with a shape that can be sliced into rows: a numpy array, mapped from a file or not, or a Zarr array."""
+class PixelArray(Protocol):
+    """An array that can be sliced into rows: of numpy, mapped from a file or not, or of Zarr. No channel is alpha."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -30,73 +49,149 @@ class Pixels(Protocol):
         """Some rows."""
 
 
-Image = str | Path | bytes | NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int16] | NDArray[np.float32]
-"""A path, an encoded file, or pixels (height, width) or (height, width, channels); of uint8 or uint16, white is 255 or
-65535, of int16 or float32, they are for models that take an image's own values. No channel is alpha."""
-DTYPES = ("uint8", "uint16", "int16", "float32")
+Image: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | PixelArray | PIL.Image.Image"
+"""What may be given as an image, or as a mask; see the module."""
 
 
-def message_of(image: Image, name: str = "image") -> scoring_pb2.Image:
-    """An image as a message; raises ImageError, by a name, if its file cannot be read, or an array is no image."""
-    if isinstance(image, bytes):
-        return scoring_pb2.Image(encoded=image)
-    if isinstance(image, np.ndarray):
-        return scoring_pb2.Image(raw=raw_message(image, name))
-    if not isinstance(image, (str, os.PathLike)):
-        raise ImageError(
-            f"{name}: expected a path, an encoded file's bytes or a numpy array, got {type(image).__name__}"
-        )
-    path = Path(image)
-    try:
-        pixels = open_array(path)
-        if pixels is not None:
-            return scoring_pb2.Image(name=readable(path.name), raw=raw_message(pixels, str(path)))
-        return scoring_pb2.Image(name=readable(path.name), encoded=path.read_bytes())
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:  # a zero byte in the name
-        raise ImageError(f"{readable(str(path))!r}: cannot be read: {error}") from None
+@dataclass(frozen=True)
+class FileSource:
+    """A file or a pipe, which is read when it is sent or scored."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The file's name, as text."""
+        return encodable(self.path.name)
+
+    @contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """Open the file; raises ImageError if it cannot be read."""
+        try:
+            with self.path.open("rb") as file:
+                yield file
+        except OSError as error:
+            raise ImageError(f"{self.path}: cannot be read: {error.strerror or error}") from None
+        except ValueError as error:  # a zero byte in the name
+            raise ImageError(f"{printable(str(self.path))!r}: cannot be read: {error}") from None
 
 
-def readable(name: str) -> str:
-    """A file's name as text: bytes that are not UTF-8, which a name may hold, become question marks."""
-    return name.encode("utf-8", "replace").decode("utf-8")
+@dataclass(frozen=True)
+class EncodedSource:
+    """An encoded file in memory."""
+
+    data: bytes = field(repr=False)
+    name: str = ""
 
 
-def raw_message(pixels: Pixels, name: str) -> scoring_pb2.RawImage:
-    """An array as a message; raises ImageError if it is no image."""
-    check_pixels(pixels, name)
-    dtype = np.dtype(pixels.dtype)
-    size, _ = extent(pixels)
-    if size >= MESSAGE_BYTES:  # before it is read
-        raise ImageError(
-            f"{name}: expected less than {MESSAGE_BYTES} bytes, which is the most that one message holds, got "
-            f"{size}: use score_large"
-        )
-    height, width, channels = (*pixels.shape, 1)[:3]
-    little = np.ascontiguousarray(read_rows(pixels, 0, height, name), dtype.newbyteorder("<"))
-    return scoring_pb2.RawImage(height=height, width=width, channels=channels, dtype=dtype.name, data=little.tobytes())
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """Pixels (height, width) or (height, width, channels) of one of DTYPES, which may not be in memory yet."""
+
+    pixels: PixelArray = field(repr=False)
+    name: str = ""
+    """The file's name; empty for an array that is no file."""
+    label: str = "image"
+    """Names the array in errors."""
+
+    def __post_init__(self) -> None:
+        """Raise ImageError unless the array is an image."""
+        dtype, shape = _dtype_of(self.pixels, self.label), tuple(self.pixels.shape)
+        if dtype.name not in DTYPES or len(shape) not in (2, 3):
+            raise ImageError(
+                f"{self.label}: expected (height, width[, channels]) of {', '.join(DTYPES)}, got {shape} of {dtype}"
+            )
+        if 0 in shape:
+            raise ImageError(f"{self.label}: expected at least one row, column and channel, got {shape}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        height, width, channels = (*self.pixels.shape, 1)[:3]
+        return height, width, channels
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        return _dtype_of(self.pixels, self.label)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.pixels.shape) * self.dtype.itemsize
+
+    @property
+    def chunk_rows(self) -> int:
+        """Number of rows that are best read together: those of a chunk, or 1."""
+        return int(getattr(self.pixels, "chunks", (1,))[0])
+
+    def read(self, first: int, stop: int) -> NDArray[np.generic]:
+        """Rows [first, stop), as the array has them; raises ImageError if they cannot be read."""
+        try:
+            rows: NDArray[np.generic] = np.asarray(self.pixels[first:stop])
+        except Exception as error:  # Zarr's codecs raise exceptions of many kinds
+            raise ImageError(f"{self.label}: rows {first} to {stop - 1} cannot be read: {error}") from None
+        return rows
 
 
-def open_array(path: Path) -> Pixels | None:
-    """The pixels of a .npy file or a Zarr array, which are not read yet; None for any other file.
+ImageSource = FileSource | EncodedSource | ArraySource
 
-    Raises ImageError if they cannot be opened, or are no image.
+
+class Region(NamedTuple):
+    """Pixels [x, x + width) and [y, y + height) of an image."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class ScoredPixels:
+    """Which pixels of an image were scored; the heatmap shows them."""
+
+    source: ImageSource
+    region: Region | None = None
+    """None: the whole image."""
+    page: int = 0
+    """Page of the file, counted from 1; 0: the first page of full resolution."""
+    bands: tuple[int, ...] = ()
+    """Counted from 1; empty: all."""
+
+
+def source_of(image: Any, label: str = "image") -> ImageSource:  # noqa: ANN401 (whatever the caller gives)
+    """Turn an image, as a caller gives it, into a source; `label` names it in errors.
+
+    Files are not read, but for the header of an array's file. Raises ImageError if the image is of no known kind.
     """
+    if isinstance(image, (str, os.PathLike)):
+        return _file_source(Path(image))
+    if isinstance(image, bytes):
+        return EncodedSource(image)
+    if _is_pil(image):
+        return _pil_source(image, label)
+    if hasattr(image, "read"):
+        return _open_file_source(image, label)
+    if hasattr(image, "shape") and hasattr(image, "dtype"):
+        return ArraySource(image, label=label)
+    raise ImageError(f"{label}: expected {EXPECTED}, got {type(image).__name__}")
+
+
+def _file_source(path: Path) -> ImageSource:
+    """The pixels of a .npy file or of a Zarr array, which are not read yet; or any other file."""
     try:
         if path.suffix == ".npy":
-            pixels: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+            pixels: PixelArray = np.load(path, mmap_mode="r", allow_pickle=False)
         elif any((path / name).exists() for name in ("zarr.json", ".zarray")):
-            pixels = _zarr(path)
+            pixels = _open_zarr(path)
         else:
-            return None
+            return FileSource(path)
     except (OSError, ValueError, EOFError) as error:
         raise ImageError(f"{path}: cannot be read as an array: {error}") from None
-    check_pixels(pixels, str(path))
-    return pixels
+    return ArraySource(pixels, encodable(path.name), str(path))
 
 
-def _zarr(path: Path) -> Pixels:
+def _open_zarr(path: Path) -> PixelArray:
     try:
         import zarr  # noqa: PLC0415 (an extra)
     except ImportError:
@@ -104,50 +199,50 @@ def _zarr(path: Path) -> Pixels:
     array = zarr.open(path, mode="r")
     if not isinstance(array, zarr.Array):
         raise ImageError(f"{path}: expected an array, got a group: name one of the arrays in it")
-    pixels: Pixels = array
+    pixels: PixelArray = array
     return pixels
 
 
-def chunk_rows(pixels: Pixels) -> int:
-    """Rows of an array that are best read together: a chunk's, if it has chunks."""
-    return int(getattr(pixels, "chunks", (1,))[0])
+def _is_pil(image: object) -> bool:
+    """Return whether an object is a PIL image, without importing PIL: if it is not imported, there is no such image."""
+    module = sys.modules.get("PIL.Image")
+    return module is not None and isinstance(image, module.Image)
 
 
-def read_rows(pixels: Pixels, first: int, stop: int, name: str) -> NDArray[np.generic]:
-    """Rows [first, stop) of an array; raises ImageError if they cannot be read."""
+def _pil_source(image: "PIL.Image.Image", label: str) -> ImageSource:
+    """The pixels of a PIL image, turned as its EXIF orientation says; raises ImageError for other modes."""
+    from PIL import ImageOps  # noqa: PLC0415 (whoever has a PIL image has imported it)
+
+    name = encodable(Path(str(getattr(image, "filename", ""))).name)
     try:
-        rows: NDArray[np.generic] = np.asarray(pixels[first:stop])
-    except Exception as error:  # Zarr's codecs raise kinds of their own
-        raise ImageError(f"{name}: rows {first} to {stop - 1} cannot be read: {error}") from None
-    return rows
+        turned = ImageOps.exif_transpose(image)
+        if turned.mode in PIL_ARRAYS and "transparency" not in turned.info:
+            return ArraySource(np.asarray(turned), name, label)
+        if turned.mode in (*PIL_ARRAYS, *PIL_FILES):
+            buffer = BytesIO()
+            turned.save(buffer, "PNG", compress_level=1)
+            return EncodedSource(buffer.getvalue(), name)
+    except (OSError, SyntaxError) as error:  # PIL reads a file's pixels when they are first needed
+        raise ImageError(f"{name or label}: cannot be read: {error}") from None
+    raise ImageError(
+        f"{label}: expected a PIL image of mode {', '.join((*PIL_ARRAYS, *PIL_FILES))}, got {turned.mode}; convert it "
+        'with .convert("RGB")'
+    )
 
 
-def check_pixels(pixels: Pixels, name: str) -> None:
-    """Raise ImageError unless an array is an image."""
-    if not (hasattr(pixels, "shape") and hasattr(pixels, "dtype")):
-        raise ImageError(f"{name}: expected a path or an array, got {type(pixels).__name__}")
-    dtype = np.dtype(pixels.dtype)
-    if dtype.name not in DTYPES or len(pixels.shape) not in (2, 3):
+def _open_file_source(file: Any, label: str) -> EncodedSource:  # noqa: ANN401 (a file, or something with its method)
+    """The rest of an open binary file, read now."""
+    data, name = file.read(), getattr(file, "name", "")
+    if not isinstance(data, bytes):
         raise ImageError(
-            f"{name}: expected (height, width[, channels]) of {', '.join(DTYPES)}, got {pixels.shape} of {dtype}"
+            f"{label}: expected a file that is open in binary mode, got one that reads {type(data).__name__}"
         )
-    if 0 in pixels.shape:
-        raise ImageError(f"{name}: expected at least one row, column and channel, got {pixels.shape}")
+    return EncodedSource(data, encodable(Path(name).name) if isinstance(name, str) else "")
 
 
-def extent(pixels: Pixels) -> tuple[int, float]:
-    """Bytes and megapixels of an array."""
-    size = math.prod(pixels.shape) * np.dtype(pixels.dtype).itemsize
-    return size, math.prod(pixels.shape[:2]) / 1e6
-
-
-def megapixels_of(path: Path) -> float:
-    """Megapixels, as a file's header says; 0 if it says nothing. Raises OSError."""
-    import pyvips  # noqa: PLC0415 (loads libvips, which only the command's choice between calls needs)
-
-    with path.open("rb") as file:
-        try:
-            image = pyvips.Image.new_from_source(pyvips.Source.new_from_descriptor(file.fileno()), "")
-        except pyvips.Error:
-            return 0.0
-    return float(image.width * image.height / 1e6)
+def _dtype_of(pixels: PixelArray, label: str) -> np.dtype[Any]:
+    try:
+        dtype: np.dtype[Any] = np.dtype(pixels.dtype)
+    except TypeError:  # tensors of other libraries
+        raise ImageError(f"{label}: expected an array of numpy or Zarr, got {type(pixels).__name__}") from None
+    return dtype

@@ -12,7 +12,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC reads it on import; its 
 from fullconv import __version__
 from service.engine.session import check_provider
 from service.log import log, log_to_stderr
-from service.server.access import TokenFileError
+from service.rpc.access import TokenFileError
 from service.server.certificates import CertificateError
 from service.server.server import serve
 from service.server.shutdown import Signals

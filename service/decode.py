@@ -5,8 +5,8 @@ An option that is absent, 0 or UNSPECIFIED in the message keeps the default of `
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypeVar
 
+from fullconv.common.names import AVERAGES, BORDERS, GRIDS, MODES, PRIORITIES, name_of
 from fullconv.protos import scoring_pb2
 from service.errors import ImageError, OptionError
 from service.images.allowed_directory import AllowedDirectory
@@ -28,40 +28,9 @@ from service.scoring.options import (
 )
 from service.scoring.scorer import ScoringRequest
 
-Choice = TypeVar("Choice")
-
 DEFAULTS = Options()
 KINDS = {"mode": "Mode", "border": "Border", "average": "AverageOf", "grid_as": "GridAs", "priority": "Priority"}
 """For each field, the name of its enum in scoring.proto."""
-MODES = {
-    scoring_pb2.MODE_UNSPECIFIED: DEFAULTS.mode,
-    scoring_pb2.MODE_AUTO: ModeChoice.AUTO,
-    scoring_pb2.MODE_DENSE: ModeChoice.DENSE,
-    scoring_pb2.MODE_CROPS: ModeChoice.CROPS,
-}
-BORDERS = {
-    scoring_pb2.BORDER_UNSPECIFIED: DEFAULTS.border,
-    scoring_pb2.BORDER_LATTICE: Border.LATTICE,
-    scoring_pb2.BORDER_ANCHOR: Border.ANCHOR,
-}
-AVERAGES = {
-    scoring_pb2.AVERAGE_OF_UNSPECIFIED: DEFAULTS.average,
-    scoring_pb2.AVERAGE_OF_SCORES: AverageOf.SCORES,
-    scoring_pb2.AVERAGE_OF_PROBABILITIES: AverageOf.PROBABILITIES,
-}
-GRIDS = {
-    scoring_pb2.GRID_AS_UNSPECIFIED: DEFAULTS.grid_as,
-    scoring_pb2.GRID_AS_FLOAT32: GridAs.FLOAT32,
-    scoring_pb2.GRID_AS_FLOAT16: GridAs.FLOAT16,
-    scoring_pb2.GRID_AS_TOP: GridAs.TOP,
-    scoring_pb2.GRID_AS_ARGMAX: GridAs.ARGMAX,
-}
-PRIORITIES = {
-    scoring_pb2.PRIORITY_UNSPECIFIED: DEFAULTS.priority,
-    scoring_pb2.PRIORITY_LOW: Priority.LOW,
-    scoring_pb2.PRIORITY_NORMAL: Priority.NORMAL,
-    scoring_pb2.PRIORITY_HIGH: Priority.HIGH,
-}
 
 
 def scoring_request(message: scoring_pb2.ScoreRequest | scoring_pb2.LargeImage) -> ScoringRequest:
@@ -75,20 +44,20 @@ def options(message: scoring_pb2.ScoreOptions) -> Options:
     """Return the options of a message; raises OptionError for values that no model accepts."""
     return Options(
         stride=message.stride or DEFAULTS.stride,
-        mode=_choice("mode", message.mode, MODES),
-        border=_choice("border", message.border, BORDERS),
+        mode=ModeChoice(_name("mode", message.mode, MODES, DEFAULTS.mode)),
+        border=Border(_name("border", message.border, BORDERS, DEFAULTS.border)),
         region=_region(message),
         mask=_mask(message),
         flip=message.flip,
         scales=tuple(map(_scale, message.scales)) or DEFAULTS.scales,
-        average=_choice("average", message.average, AVERAGES),
+        average=AverageOf(_name("average", message.average, AVERAGES, DEFAULTS.average)),
         top=message.top or DEFAULTS.top,
         classes=tuple(message.classes),
         grid=message.grid,
-        grid_as=_choice("grid_as", message.grid_as, GRIDS),
+        grid_as=GridAs(_name("grid_as", message.grid_as, GRIDS, DEFAULTS.grid_as)),
         grid_top=message.grid_top or DEFAULTS.grid_top,
         selection=PageSelection(message.page, tuple(message.bands)),
-        priority=_choice("priority", message.priority, PRIORITIES),
+        priority=Priority(_name("priority", message.priority, PRIORITIES, DEFAULTS.priority)),
         plan_only=message.plan_only,
     )
 
@@ -115,10 +84,12 @@ def open_image(
             raise ImageError(f"{name}: image: expected encoded or raw pixels, or a path, got none")
 
 
-def _choice(field: str, number: int, choices: Mapping[Any, Choice]) -> Choice:
-    if number not in choices:
-        raise OptionError(f"{field}: expected a value of {KINDS[field]}, got {number}")
-    return choices[number]
+def _name(field: str, number: int, names: Mapping[str, int], default: str) -> str:
+    """Return the name of an enum value, the default for 0; raises OptionError for a number without a name."""
+    try:
+        return name_of(names, number) if number else default
+    except KeyError:
+        raise OptionError(f"{field}: expected a value of {KINDS[field]}, got {number}") from None
 
 
 def _region(message: scoring_pb2.ScoreOptions) -> Region | None:

@@ -10,12 +10,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from fullconv.common.certificate import overall
+from fullconv.common.names import AVERAGES, GRIDS
 from fullconv.protos import model_pb2, scoring_pb2
 from service.engine.repository import StoredModel
 from service.limits import Limits
 from service.scoring.exactness import remarks_on_dense
 from service.scoring.grid import GridRows
-from service.scoring.options import AverageOf, GridAs, ResolvedOptions
+from service.scoring.options import ResolvedOptions
 from service.scoring.outcome import Counted, Event, Outcome, Progress, Scored, Started, Timing
 from service.scoring.plan import Plan, View
 from service.scoring.planned import PlannedImage
@@ -24,16 +25,6 @@ KEPT_MODELS = 16
 """Number of models whose classes are kept as a message."""
 ROWS_BYTES = 1 << 20
 """Bytes of the rows of the grid in one message, unless one row is larger: within every gRPC client's default limit."""
-AVERAGES = {
-    AverageOf.SCORES: scoring_pb2.AVERAGE_OF_SCORES,
-    AverageOf.PROBABILITIES: scoring_pb2.AVERAGE_OF_PROBABILITIES,
-}
-GRIDS = {
-    GridAs.FLOAT32: scoring_pb2.GRID_AS_FLOAT32,
-    GridAs.FLOAT16: scoring_pb2.GRID_AS_FLOAT16,
-    GridAs.TOP: scoring_pb2.GRID_AS_TOP,
-    GridAs.ARGMAX: scoring_pb2.GRID_AS_ARGMAX,
-}
 
 _described: WeakKeyDictionary[Plan, scoring_pb2.ScoreResponse] = WeakKeyDictionary()
 """What is known of every image with the same plan."""

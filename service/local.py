@@ -1,114 +1,181 @@
-"""Scoring in this process, without a server: the part of the library that needs the service."""
+"""Scoring in this process: the transport behind `fullconv.Scorer`, which loads this module."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from fullconv.answer import Scores
-from fullconv.errors import KINDS, RequestError
-from fullconv.images import Pixels, chunk_rows, open_array, read_rows, readable
+from fullconv.errors import KINDS, RequestError, ScoringError, UnavailableError
+from fullconv.grid import GridRows
+from fullconv.images import ArraySource, EncodedSource, FileSource, ImageSource
+from fullconv.options import check_timeout
 from fullconv.protos import scoring_pb2
-from fullconv.remote.large import Watch, unwatched
+from fullconv.transport import ManyItem, ProgressCallback, Scored, ignore_progress
 from service import decode, encode, errors
-from service.images.arrays import open_array as array_picture
+from service.images.arrays import open_array
+from service.images.encoded import open_bytes
 from service.images.files import open_path
 from service.images.picture import PageSelection, Picture
 from service.images.pixels import SampleArray
-from service.rpc.status import printable, reason_of
+from service.reasons import message_of, reason_of
+from service.scoring import outcome
 from service.scoring.execution import Execution
 from service.scoring.masking import count_inside_mask
 from service.scoring.options import check_names
-from service.scoring.outcome import Counted, Scored
 from service.scoring.planned import PlannedImage
 from service.scoring.scorer import Scorer
 
 
-class LocalScorer:
-    """Scores image files with the models of a directory."""
+class LocalTransport:
+    """Carries requests to the models of a directory, in the calling thread."""
 
-    def __init__(self, models: Path) -> None:
-        """Take the models of a repository; raises RequestError if there is none."""
+    def __init__(self, models: Path, timeout: float | None = None) -> None:
+        """Take the directory, and the seconds that a call may take; raises RequestError if there is no directory."""
         if not models.is_dir():
             raise RequestError(f"models: expected a directory of models, got {models}; name it with --models")
-        self._scorer = Scorer(models)
+        self._scorer, self._timeout = Scorer(models), timeout
 
-    def model(self, name: str, version: str = "") -> scoring_pb2.GetModelResponse:
-        """Describe a model; raises RequestError."""
-        with _translated():
-            check_names([name, version])
-            return encode.model_response(self._scorer.model(name, version), self._scorer.limits)
+    def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> Scored:
+        """Score one image; raises ScoringError."""
+        stream = self.stream(request, source, timeout, ignore_progress)
+        rows = list(stream.rows())
+        return Scored(stream.summary(), rows)
 
-    def start(self, image: Path, request: scoring_pb2.ScoreRequest, watch: Watch = unwatched) -> "LocalRun":
-        """Plan an image; raises ImageError or RequestError."""
+    def stream(
+        self,
+        request: scoring_pb2.ScoreRequest,
+        source: ImageSource,
+        timeout: float | None,
+        progress: ProgressCallback,
+    ) -> "LocalStream":
+        """Plan one image; raises ScoringError."""
+        check_timeout(timeout)
+        deadline = _Deadline(self._timeout if timeout is None else timeout)
         with _translated():
             asked = decode.scoring_request(request)
             self._scorer.check(asked)
-            planned = self._scorer.plan(_picture(image, asked.options.selection), asked)
-            return LocalRun(planned, watch)
+            planned = self._scorer.plan(_picture(source, asked.options.selection), asked)
 
+        def report(done: int, total: int) -> None:
+            deadline.check()
+            progress("scoring", done, total)
 
-class LocalRun:
-    """One image being scored: `response` is known but for averages and times; take `bands`, then `answer`."""
+        return LocalStream(planned, Execution(planned, progress=report))
 
-    def __init__(self, planned: PlannedImage, watch: Watch) -> None:
-        self._planned = planned
-        self._execution = Execution(planned, progress=lambda done, total: watch("scoring", done, total))
-        if planned.options.asked.plan_only:
-            counts = tuple(count_inside_mask(planned, lambda: None))
-            self.response = encode.plan_response(Counted(planned, counts))
-        else:
-            self.response = encode.planned_response(planned)
+    def plan(
+        self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None
+    ) -> scoring_pb2.ScoreResponse:
+        """Plan one image, and count the windows inside its mask; raises ScoringError."""
+        return self.stream(request, source, timeout, ignore_progress).planned()
 
-    def bands(self) -> Iterator[tuple[int, Scores]]:
-        """Score: (first row, scores (rows, cols, depth)), top to bottom; raises ImageError."""
+    def score_many(
+        self, items: Iterable[ManyItem], timeout: float | None
+    ) -> Iterator[tuple[ManyItem, Scored | ScoringError]]:
+        """Score images one after the other."""
+        deadline = _Deadline(self._timeout if timeout is None else timeout)
+        for item in items:
+            try:
+                result: Scored | ScoringError = self.score(*item.request(), deadline.remaining())
+            except ScoringError as error:
+                result = error
+            yield item, result
+
+    def models(self) -> scoring_pb2.ListModelsResponse:
+        """List the models."""
+        found = self._scorer.registry.models()
+        models = [scoring_pb2.ModelVersion(name=name, version=version) for name, version in found]
+        return scoring_pb2.ListModelsResponse(models=models)
+
+    def model(self, request: scoring_pb2.GetModelRequest) -> scoring_pb2.GetModelResponse:
+        """Describe a model; raises RequestError."""
         with _translated():
-            for rows in self._execution.rows():
-                yield rows.first, rows.scores
-
-    def answer(self) -> scoring_pb2.ScoreResponse:
-        """The averages, after the last band."""
-        with _translated():
-            return encode.summary(Scored(self._planned, (), self._execution.result()))
+            check_names([request.model, request.version])
+            return encode.model_response(self._scorer.model(request.model, request.version), self._scorer.limits)
 
     def close(self) -> None:
-        """Do nothing: it stops when nobody takes bands."""
+        """Do nothing: the models are released with this object."""
+
+
+class LocalStream:
+    """One image being scored in the calling thread, while its rows are taken."""
+
+    def __init__(self, planned: PlannedImage, execution: Execution) -> None:
+        self._planned, self._execution = planned, execution
+        self.start = encode.planned_response(planned)
+
+    def rows(self) -> Iterator[GridRows]:
+        """Score; yields the rows of the grid, top to bottom, if a grid was requested. Raises ScoringError."""
+        with _translated():
+            for rows in self._execution.rows():
+                yield GridRows(rows.first, rows.scores, rows.positions)
+
+    def summary(self) -> scoring_pb2.ScoreResponse:
+        """The averages, after the last rows; raises ImageError if no window was scored."""
+        with _translated():
+            return encode.summary(outcome.Scored(self._planned, (), self._execution.result()))
+
+    def planned(self) -> scoring_pb2.ScoreResponse:
+        """The response for a request of the plan alone; raises ImageError."""
+        with _translated():
+            counts = tuple(count_inside_mask(self._planned, self._execution.check_cancelled))
+            return encode.plan_response(outcome.Counted(self._planned, counts))
+
+    def close(self) -> None:
+        """Do nothing: scoring stops when no rows are taken."""
+
+
+class _Deadline:
+    """The end of the time that a call may take."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._end = None if timeout is None else time.monotonic() + timeout
+
+    def remaining(self) -> float | None:
+        """Seconds that are left, at least a little; None: no limit."""
+        return None if self._end is None else max(1e-9, self._end - time.monotonic())
+
+    def check(self) -> None:
+        """Raise UnavailableError after the end."""
+        if self._end is not None and time.monotonic() > self._end:
+            raise UnavailableError(
+                f"timeout: expected an answer within {self._timeout:g} seconds, got none: allow more, or score a part"
+            )
 
 
 @dataclass(frozen=True)
-class _Sliced:
-    """The rows of an array, as they are asked for."""
+class _ArrayRows:
+    """The rows of an array, which are read when they are needed."""
 
-    pixels: Pixels
-    name: str
+    source: ArraySource
 
     @property
     def block_rows(self) -> int:
-        """Those of a chunk, if there are chunks."""
-        return chunk_rows(self.pixels)
+        """Rows that are best read together."""
+        return self.source.chunk_rows
 
     def read(self, first: int, stop: int) -> SampleArray:
         """Rows [first, stop) as (rows, width, channels)."""
-        rows = read_rows(self.pixels, first, stop, self.name)
+        rows = self.source.read(first, stop)
         return rows.reshape(*rows.shape[:2], -1)
 
 
-def _picture(path: Path, chosen: PageSelection) -> Picture:
-    pixels = open_array(path)
-    if pixels is None:
-        return open_path(path, chosen)
-    height, width, channels = (*pixels.shape, 1)[:3]
-    dtype = np.dtype(pixels.dtype).name
-    name = readable(path.name)
-    return array_picture(name, (height, width, channels), dtype, lambda: _Sliced(pixels, name), chosen)
+def _picture(source: ImageSource, chosen: PageSelection) -> Picture:
+    match source:
+        case FileSource():
+            return open_path(source.path, chosen)
+        case EncodedSource():
+            return open_bytes(source.data, chosen, name=source.name or "image")
+        case ArraySource():
+            name, dtype = source.name or "image", source.dtype.name
+            return open_array(name, source.shape, dtype, lambda: _ArrayRows(source), chosen)
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """The service's errors as the client's, so that a server and this process fail alike."""
+    """Raise the service's errors as those of `fullconv`, so that a server and this process fail alike."""
     try:
         yield
     except errors.ServiceError as error:
-        raise KINDS.get(reason_of(error), RequestError)(printable(str(error))) from None
+        raise KINDS.get(reason_of(error), RequestError)(message_of(error)) from None

@@ -2,17 +2,14 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
 
 from fullconv import __version__
-from service.dispatch.admission import Admission
-from service.engine.registry import Event, Registry
-from service.engine.scheduler import Scheduler
+from service.engine.registry import Event
 from service.engine.session import Session
 from service.scoring.outcome import Result
 from service.scoring.planned import PlannedImage
@@ -127,29 +124,3 @@ class Metrics:
                 times.add(stage, seconds)
         self._pixels.labels(model, version).inc(planned.picture.width * planned.picture.height)
         self._tiles.labels(model, version).inc(planned.plan.tile_count)
-
-    def watch(
-        self, admission: Admission, scheduler: Scheduler, registry: Registry, stale_files: Callable[[], int]
-    ) -> None:
-        """Add gauges of what is waiting now, of its limits, and of what cannot be served."""
-        load, limits = admission.load, admission.limits
-        for name, text, value in (
-            ("queue_requests", "Requests admitted and not answered.", lambda: load.requests),
-            ("queue_requests_limit", "Largest allowed number of these requests.", lambda: limits.waiting),
-            ("streams", "Open calls of ScoreLarge, ScoreMany and ModelStreamInfer.", lambda: load.streams),
-            ("streams_limit", "Largest allowed number of these calls.", lambda: limits.streams),
-            ("queue_bytes", "Bytes of the messages of admitted requests.", lambda: load.message_bytes),
-            ("queue_bytes_limit", "Largest allowed number of these bytes.", lambda: limits.waiting_bytes),
-            ("queue_seconds", "Seconds of compute of admitted requests, as predicted.", lambda: load.seconds),
-            ("queue_seconds_limit", "Largest allowed number of these seconds.", lambda: limits.waiting_seconds),
-            ("queue_tiles", "Tiles that wait for a slot.", lambda: scheduler.waiting),
-            ("memory_bytes", "Bytes of pixels and scores of admitted requests, as planned.", lambda: load.held_bytes),
-            ("memory_budget_bytes", "Largest allowed number of these bytes.", lambda: limits.held_bytes),
-            ("failing_versions", "Versions of models whose files cannot be served.", lambda: registry.failing),
-            (
-                "stale_files",
-                "Files of tokens or certificates that have changed and cannot be used; the server keeps the old ones.",
-                stale_files,
-            ),
-        ):  # fmt: skip
-            Gauge(f"fullconv_{name}", text, registry=self.registry).set_function(value)

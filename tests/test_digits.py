@@ -34,7 +34,9 @@ ARCHITECTURE = load_architecture(str(DIGITS / "digits.toml"))
 def page() -> NDArray[np.uint8]:
     """The page's pixels, (768, 1024, 1)."""
     picture = open_file(DIGITS / "page.png")
-    return picture.rows(Scorer(ROOT / "models").model("digits").spec.input).read(0, picture.height)
+    pixels = picture.rows(Scorer(ROOT / "models").model("digits").spec.input).read(0, picture.height)
+    assert pixels.dtype == np.uint8
+    return pixels.view(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,7 @@ def test_every_cell_of_the_page(
 ) -> None:
     """Each of the 10,560 cells equals the original classifier on that crop, to 1e-4 in the scores."""
     preprocessing = load_preprocessing("unit")
+    assert preprocessing is not None
     assert grid.shape == (88, 120, 11)
     for row in range(88):
         crops = np.stack([page[8 * row : 8 * row + 70, 8 * col : 8 * col + 70] for col in range(120)])

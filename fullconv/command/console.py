@@ -1,20 +1,17 @@
-"""What `fullconv-score` says on a terminal besides its answer."""
+"""What `fullconv-score` prints on a terminal besides its answer."""
 
 import sys
 
+from fullconv.common.text import printable
 
-def complain(error: object) -> None:
-    """One line on standard error; what could steer a terminal, in a file's name say, is shown as a question mark."""
+
+def print_error(error: object) -> None:
+    """Print one line on standard error, without control characters, which a file's name may hold."""
     print(printable(f"fullconv-score: {error}"), file=sys.stderr)  # noqa: T201 (this is where it is printed)
 
 
-def printable(text: str) -> str:
-    """The text without what could steer a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 def tolerate_encodings() -> None:
-    """Where the terminal's encoding lacks a letter, write a question mark instead of failing."""
+    """Print a question mark for a letter that the terminal's encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # it may be closed
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, one line now and then elsewhere, on standard error."""
+"""Progress of long work on standard error: a bar on a terminal, elsewhere one line from time to time."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,15 +7,16 @@ from contextlib import contextmanager
 import rich.progress
 from rich.console import Console
 
-QUIET_SECONDS = 10.0
+LINE_SECONDS = 10.0
+"""Shortest time between two lines where there is no terminal."""
 
-Progress = Callable[[str, str, int, int], None]
-"""Told the image's name, what goes on, how much of it is done, and how much there is."""
+ShowProgress = Callable[[str, str, int, int], None]
+"""Takes the image's name, what is going on, how much of it is done, and how much there is."""
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """Show how far an image is, how fast it goes and how long it will take."""
+def progress() -> Iterator[ShowProgress]:
+    """Show how much of an image is done, the speed, and the time that is left."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines(console)
@@ -39,7 +40,7 @@ def progress() -> Iterator[Progress]:
         yield show
 
 
-def _lines(console: Console) -> Progress:
+def _lines(console: Console) -> ShowProgress:
     last = began = time.monotonic()
     shown = ""
 
@@ -48,7 +49,7 @@ def _lines(console: Console) -> Progress:
         now = time.monotonic()
         if shown != f"{name}: {what}":
             shown, began = f"{name}: {what}", now
-        if now - last > QUIET_SECONDS and done:
+        if now - last > LINE_SECONDS and done:
             last = now
             left = (now - began) / done * (of - done)
             console.print(f"{shown}: {done / of:.0%}, {left:.0f} s left", markup=False, highlight=False)

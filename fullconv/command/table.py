@@ -1,36 +1,34 @@
-"""An answer for a terminal: one line about the image, then the classes with the highest averages."""
+"""An answer for a terminal: some lines about the image, then the classes with the highest averages."""
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fullconv.answer import AVERAGES, Answer
-from fullconv.command.console import printable
-from fullconv.common.certificate import LEAST_AGREEMENT, agreement
-from fullconv.protos import model_pb2, scoring_pb2
+from fullconv.answer import Answer
+from fullconv.common.certificate import LEAST_AGREEMENT, share_of_windows
+from fullconv.common.text import printable
+from fullconv.description import Parity
 
 
-def table(answer: Answer) -> Group:
+def answer_table(answer: Answer) -> Group:
     """Lay out one image's answer."""
-    response = answer.response
-    head = Text.assemble(_title(answer), f"; {response.timing.total_ms / 1e3:.2f} s")
-    _count_masked(head, response)
-    rows = Table("class", "label", f"average of {AVERAGES[response.average.of]}", box=None, pad_edge=False)
+    head = Text.assemble(_title(answer), f"; {answer.timing.total_ms / 1e3:.2f} s", _masked(answer))
+    rows = Table("class", "label", f"average of {answer.average_of}", box=None, pad_edge=False)
     rows.columns[2].justify = "right"
     for entry in answer.top:
         rows.add_row(str(entry.index), Text(entry.label), f"{entry.score:.4f}")
-    return Group(head, *_warnings(response), "", rows)
+    return Group(head, *_warnings(answer), "", rows)
 
 
-def plan_table(response: scoring_pb2.ScoreResponse) -> Group:
+def plan_table(answer: Answer) -> Group:
     """Lay out one image's plan."""
-    plan = response.plan
+    plan = answer.plan
     head = Text.assemble(
-        _title(Answer(response)),
-        f"\n{response.mode}: {response.mode_reason}; {plan.file}\n"
+        _title(answer),
+        f"\n{answer.mode}: {answer.mode_reason}; {plan.file}\n"
         f"{plan.multiply_adds:.3g} multiply-adds, at most {plan.bytes / 1e6:.0f} MB beside the model",
+        _masked(answer),
     )
-    _count_masked(head, response)
     rows = Table(
         "height×width", "windows", "tiles", "of pixels", "halo", "phases", "multiply-adds", box=None, pad_edge=False
     )
@@ -39,44 +37,45 @@ def plan_table(response: scoring_pb2.ScoreResponse) -> Group:
             _size(view.image), _size(view.cells), str(view.tiles), _size(view.tile),
             "/".join(map(str, view.halo)), str(view.phases), f"{view.multiply_adds:.3g}",
         )  # fmt: skip
-    return Group(head, *_warnings(response), "", rows)
+    return Group(head, *_warnings(answer), "", rows)
 
 
-def _count_masked(head: Text, response: scoring_pb2.ScoreResponse) -> None:
-    """Add how many windows are scored, if a mask leaves out some."""
-    if 0 < response.scored_cells < response.grid.rows * response.grid.cols:
-        head.append(f"\n{response.scored_cells} windows inside the mask")
+def _masked(answer: Answer) -> str:
+    """A line with the number of windows that are scored, if a mask leaves out some."""
+    if 0 < answer.scored < len(answer.y) * len(answer.x):
+        return f"\n{answer.scored} windows inside the mask"
+    return ""
 
 
 def _title(answer: Answer) -> Text:
-    """The image, the model, the grid, and how far it agrees with crops."""
-    response = answer.response
-    image, grid = response.image, response.grid
+    """The image, the model, the windows, and how far dense agrees with crops."""
+    image = answer.image
     down, across = answer.left_out
     left_out = f"; {down} rows and {across} columns of pixels at the bottom and right belong to no window"
     return Text.assemble(
         (printable(image.name), "bold"),
-        f"  {image.width}×{image.height} (width×height)  {response.model}/{response.version}\n",
-        f"{grid.rows}×{grid.cols} windows (rows×columns) of {answer.window[0]}×{answer.window[1]} pixels "
+        f"  {image.width}×{image.height} (width×height)  {answer.model}/{answer.version}\n",
+        f"{len(answer.y)}×{len(answer.x)} windows (rows×columns) of {_size(answer.window)} pixels "
         f"(height×width), {answer.stride[0]} apart{left_out if any(answer.left_out) else ''}; "
-        f"{response.mode}{', ' + _parity(response.parity) if response.mode == 'dense' else ''}",
+        f"{answer.mode}{', ' + _parity(answer.parity) if answer.mode == 'dense' else ''}",
     )
 
 
-def _parity(parity: scoring_pb2.ParityInfo) -> str:
-    """How far dense agrees with crops; what the warnings say is not said twice."""
+def _parity(parity: Parity) -> str:
+    """How far dense agrees with crops; details that a warning gives are left out."""
     if parity.exact:
         return "exact"
     if not parity.windows:  # an older server
         return f"differs from crops by {parity.max_abs_diff:.2g} (largest seen)"
-    if parity.agreement_high and parity.top_class_agreement >= LEAST_AGREEMENT:
-        return f"the classifier's own top class on {agreement(parity)}"
+    share, limits = parity.top_class_agreement, parity.agreement_interval
+    if share is not None and limits is not None and share >= LEAST_AGREEMENT:
+        return f"the classifier's own top class on {share_of_windows(share, limits)}"
     return "not exact"
 
 
-def _warnings(response: scoring_pb2.ScoreResponse) -> list[Text]:
-    return [Text(f"warning: {printable(warning)}", style="yellow") for warning in response.warnings]
+def _warnings(answer: Answer) -> list[Text]:
+    return [Text(f"warning: {printable(warning)}", style="yellow") for warning in answer.warnings]
 
 
-def _size(size: model_pb2.Size) -> str:
-    return f"{size.height}×{size.width}"
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}×{size[1]}"

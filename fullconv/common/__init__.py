@@ -1,1 +1,1 @@
-"""What the client, the service and the converter share. Imports nothing else of theirs but the generated stubs."""
+"""What the client, the service and the converter share. It imports nothing else of theirs but the generated stubs."""

@@ -1,20 +1,22 @@
-"""What a parity certificate says, in the same words wherever it is said: by the converter and by the service.
+"""Sentences about a model's parity certificate, for the converter, the service and the client.
 
-A certificate holds what was seen on a number of windows. It bounds nothing, so that no sentence here says "up to".
+A certificate records how far dense scores agreed with those of crops on the windows that were compared. It is not a
+bound, so no sentence says "up to".
 """
 
 import math
 
-from fullconv.protos import model_pb2, scoring_pb2
+from fullconv.common.geometry import reach_after
+from fullconv.protos import model_pb2
 
 LEAST_AGREEMENT = 0.9
-"""Share of the windows with the same top class. Below it, that dense is not exact is a warning."""
+"""Share of windows with the same top class, below which an answer warns that dense is not exact."""
 NORMAL_QUANTILE = 1.959964
-"""Of 97.5 %: the half-width, in standard deviations, of an interval of 95 %."""
+"""97.5 % quantile of the normal distribution: half the width of a 95 % interval, in standard deviations."""
 
 
 def interval(agreement: float, windows: int) -> tuple[float, float]:
-    """Returns the 95 % confidence interval of a share seen on a number of windows (Wilson score interval)."""
+    """Return the 95 % confidence interval (Wilson score interval) of a share measured on a number of windows."""
     square = NORMAL_QUANTILE**2
     centre = (agreement + square / (2 * windows)) / (1 + square / windows)
     variance = agreement * (1 - agreement) / windows + square / (4 * windows**2)
@@ -23,15 +25,16 @@ def interval(agreement: float, windows: int) -> tuple[float, float]:
 
 
 def has_top_class(output: model_pb2.Output) -> bool:
-    """Whether the highest score names a class: not for regression, and not for a single score."""
+    """Return whether the highest score names a class, which it does not for regression or a single score."""
     return output.kind != "raw" and output.classes > 1
 
 
 def overall(spec: model_pb2.ModelSpec, position: int) -> model_pb2.Difference:
-    """Returns dense against crops over all windows compared, at one of the model's strides.
+    """Return the difference of dense from crops over all compared windows, at one of the model's strides.
 
-    A certificate that records interior and border cells only is put together, without the 99th percentile. The
-    agreement and its interval are 0 for a model whose scores name no top class.
+    `position` is the stride's position in the spec. If the certificate records only interior and border cells
+    separately, the two are combined, without the 99th percentile. The agreement and its interval are 0 for a model
+    whose scores name no top class.
     """
     parity = spec.parity[position]
     whole = model_pb2.Difference()
@@ -52,15 +55,15 @@ def overall(spec: model_pb2.ModelSpec, position: int) -> model_pb2.Difference:
 
 
 def is_warning(seen: model_pb2.Difference) -> bool:
-    """Whether a caller of dense must be warned: the top class agrees too rarely, or there is none to compare."""
+    """Return whether a dense answer must warn: the top class agrees too rarely, or the scores name no top class."""
     return not seen.agreement_high or seen.top_class_agreement < LEAST_AGREEMENT
 
 
 def sentence(spec: model_pb2.ModelSpec, position: int, crops: float, dense: float, on: str = "") -> str:
-    """Returns what dense means at one of the strides of a model that is not exact, and what crops would cost.
+    """Return a sentence on how far dense agrees with crops at one stride of a model that is not exact, and the cost.
 
-    `crops` and `dense` are the multiply-adds of the two modes, `on` says for which image. Of a network of reduced
-    precision that reads nothing beyond its window, crops are no better, and it says so.
+    `crops` and `dense` are the multiply-adds of the two modes; `on` names the image, after a space. If the network has
+    reduced precision and reads nothing beyond its window, crops are no better, and the sentence says so.
     """
     seen = overall(spec, position)
     if seen.agreement_high:
@@ -77,20 +80,28 @@ def sentence(spec: model_pb2.ModelSpec, position: int, crops: float, dense: floa
     return f"{said}; --mode crops gives {own} for {_times(crops, dense)} the compute{on}"
 
 
-def agreement(seen: model_pb2.Difference | scoring_pb2.ParityInfo) -> str:
-    """Returns a share of windows and its interval: "49 % of windows (45 to 53 %)"."""
-    low, high = _percent(seen.agreement_low), _percent(seen.agreement_high)
-    return f"{_percent(seen.top_class_agreement)} % of windows ({low} to {high} %)"
+def agreement(seen: model_pb2.Difference) -> str:
+    """Return the share of windows with the same top class and its interval: "49 % of windows (45 to 53 %)"."""
+    return share_of_windows(seen.top_class_agreement, (seen.agreement_low, seen.agreement_high))
+
+
+def share_of_windows(share: float, limits: tuple[float, float]) -> str:
+    """Return a share of windows, 0 to 1, and the limits of its confidence interval: "49 % of windows (45 to 53 %)"."""
+    low, high = map(_percent, limits)
+    return f"{_percent(share)} % of windows ({low} to {high} %)"
 
 
 def _reads_beyond(spec: model_pb2.ModelSpec) -> bool:
-    """Whether a cell reads anything beyond its window."""
+    """Return whether a cell reads anything beyond its window."""
     axes = ((spec.vertical, spec.window.height), (spec.horizontal, spec.window.width))
-    return any(axis.padding_before > 0 or axis.receptive_field > window for axis, window in axes)
+    return any(
+        axis.padding_before > 0 or reach_after(window, axis.receptive_field, axis.padding_before) > 0
+        for axis, window in axes
+    )
 
 
 def _percent(share: float) -> str:
-    """A share as a number of percent; neither 0 nor 100 unless it is."""
+    """Return a share in percent, rounded, but to 0 or 100 only if the share is exactly 0 or 1."""
     if 0 < share < 0.01 or 0.99 < share < 1:
         return f"{min(max(100 * share, 0.1), 99.9):.1f}"
     return f"{100 * share:.0f}"

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the suffixes of the formats that there are."""
+"""Files that appear complete or not at all, and the suffixes of the formats in which results are written."""
 
 import os
 from collections.abc import Iterator
@@ -7,49 +7,48 @@ from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-GRIDS = (".npz",)
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-"""Suffixes of what grids and heatmaps are written as."""
+GRID_SUFFIXES = (".npz",)
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class OutputError(Exception):
-    """An output cannot be written; the message says which and why."""
+    """An output file cannot be written; the message names the file and the reason."""
 
 
-class _Output(FileIO):
-    """The file behind an output, whose errors are OutputError by the output's name."""
+class _OutputFile(FileIO):
+    """The temporary file behind an output. Its errors are OutputErrors that name the output."""
 
     def __init__(self, path: Path, name: Path) -> None:
-        self._output = name
-        with self._named():
+        self._name = name
+        with self._errors_by_name():
             super().__init__(path, "wb")
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _errors_by_name(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise OutputError(f"{self._output}: cannot be written: {error.strerror or error}") from None
+            raise OutputError(f"{self._name}: cannot be written: {error.strerror or error}") from None
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401 (a buffer)
         """Write; raises OutputError."""
-        with self._named():
+        with self._errors_by_name():
             return super().write(data)
 
     def close(self) -> None:
         """Close; raises OutputError."""
-        with self._named():
+        with self._errors_by_name():
             super().close()
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file for writing; it takes its name when the block ends well, and is gone when it does not.
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file for writing, which replaces `path` when the block ends and is deleted if the block raises.
 
-    Raises OutputError if it cannot be written; other errors of the block stay what they are.
+    Raises OutputError if the file cannot be written. Exceptions of the block pass unchanged.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    output = _Output(partial, path)
+    output = _OutputFile(partial, path)
     try:
         with BufferedWriter(output) as file:
             yield file

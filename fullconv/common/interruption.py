@@ -1,4 +1,4 @@
-"""Ctrl-C and termination signals: status 1, with nothing half-written."""
+"""Ctrl-C and termination signals: the process ends with status 1 and leaves no incomplete output."""
 
 import signal
 import sys
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 @dataclass
 class Interruption:
-    """Ends the process by an exception, so that what is half-written is cleaned up.
+    """Ends the process by an exception, so that temporary files are deleted.
 
-    An exception that is raised while a C library calls back into Python is lost. So the request is remembered, and
-    long work asks for it again with `check`.
+    An exception that is raised while a C library calls back into Python is lost. The request is therefore remembered,
+    and long work calls `check` from time to time.
     """
 
     command: str
+    """Name of the command, for the message."""
     requested: bool = False
 
     def install(self) -> None:
@@ -22,7 +23,7 @@ class Interruption:
             signal.signal(number, self._request)
 
     def check(self) -> None:
-        """End the process if that was asked for."""
+        """End the process if a signal has requested it."""
         if self.requested:
             sys.exit(f"{self.command}: interrupted")
 

@@ -1,10 +1,11 @@
-"""Access to the programs beside the library, `service` and `converter`, which are loaded only when they are needed.
+"""Loads the programs beside the library, `service` and `converter`, when they are first needed.
 
-The library works without them, and beside other folders of these names. Scoring in this process and conversion need
-the programs of this distribution, which lie next to the package `fullconv`.
+`import fullconv` and `Client` work without them, and beside other packages of these names. Scoring in this process and
+conversion need the programs of this distribution, which are installed next to the package `fullconv`.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -13,26 +14,24 @@ HOME = Path(__file__).resolve().parents[2]
 
 
 class MisplacedProgramError(ImportError):
-    """Python finds another package of a program's name, or none."""
+    """Python finds another package with the name of one of the programs, or no such package."""
 
 
 def load_program(module: str) -> ModuleType:
-    """Import a module of `service` or `converter`, such as "service.local".
+    """Import a module of `service` or `converter`, such as "service.local", and return it.
 
-    Raises MisplacedProgramError if Python finds another package of that name first, or none.
+    Raises MisplacedProgramError if Python finds another package with that name first, which is not imported, or no such
+    package.
     """
     name = module.partition(".")[0]
-    try:
-        package = import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
+    found = find_spec(name)
+    if found is None:
         raise MisplacedProgramError(
             f"{name}: expected the package of fullconv in {HOME}, got none: install the whole distribution"
-        ) from None
-    places = [Path(place).resolve() for place in getattr(package, "__path__", [])]
+        )
+    places = [Path(place).resolve() for place in found.submodule_search_locations or ()]
     if HOME / name not in places:
-        got = places[0] if places else getattr(package, "__file__", "a module without a file")
+        got = places[0] if places else found.origin
         raise MisplacedProgramError(
             f"{name}: expected the package of fullconv in {HOME}, got {got}, which Python finds first: run from "
             "another directory, or rename that package"

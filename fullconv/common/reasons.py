@@ -1,13 +1,13 @@
-"""Why a server refuses a request: the reason in the google.rpc.ErrorInfo of a status, and in ScoreMany's Failure."""
+"""Reasons for which a server refuses a request, in the google.rpc.ErrorInfo of a status and in ScoreMany's Failure."""
 
 from enum import StrEnum
 
 DOMAIN = "fullconv"
-"""Of every ErrorInfo with one of these reasons."""
+"""Domain of every ErrorInfo that has one of these reasons."""
 
 
 class Reason(StrEnum):
-    """A reason, which never changes its name; the server's errors and the client's each have one table of them."""
+    """A reason. Its name is part of the protocol and never changes. Server and client map it to their own errors."""
 
     IMAGE_INVALID = "IMAGE_INVALID"
     LIMIT_EXCEEDED = "LIMIT_EXCEEDED"

@@ -1,8 +1,8 @@
-"""`--heatmap OUT.png`: the image with, for every cell, what a class scores there, or which class wins.
+"""The heatmap: the image in grey, and over it for every cell the score of one class, or the class that wins.
 
-Of one class the colour is its probability, from 0 to 1, transparent where it is low; a line surrounds what is above
-the threshold. Of many classes the colour says how high the winner scores; an outline and a label say which class it is,
-wherever it is not the most common winner, which is not painted. A colour bar and a legend explain both.
+One class: the colour is its probability, from 0 to 1, transparent where it is low; a line surrounds the cells at or
+above the threshold. Several classes: the colour is the score of the winner; an outline and a label name it, except for
+the most common winner, which is not painted. A colour bar and a legend explain both.
 """
 
 import warnings
@@ -11,94 +11,110 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pyvips
 
-from fullconv.common.files import whole_file
-from fullconv.grid_file import Rows
-from fullconv.heatmap.backdrop import backdrop
-from fullconv.heatmap.cells import Values, Winners, blocks_of
-from fullconv.heatmap.content import Content, of_class, of_winners
-from fullconv.heatmap.figure import drawn
+from fullconv.common.files import atomic_write
+from fullconv.common.libvips import pyvips
+from fullconv.errors import ImageError
+from fullconv.grid import GridHeader, ImageInfo, RowSink, Scores
+from fullconv.heatmap.backdrop import blank, grey_picture
+from fullconv.heatmap.cells import SingleClass, Winners, blocks_of
+from fullconv.heatmap.content import Content, single_class_content, winners_content
+from fullconv.heatmap.figure import draw_figure
 from fullconv.heatmap.layout import layout_of
 from fullconv.heatmap.outlines import outlines
 from fullconv.heatmap.paint import NOTHING, RGB
-from fullconv.protos import scoring_pb2
-from fullconv.subject import Subject
+from fullconv.images import Region, ScoredPixels
+from fullconv.shown import ShownClasses
 
 QUALITY = 90
-"""Of JPEG and WebP, 0 to 100."""
-SMALL = 5
-"""Widths of a line: smaller regions have no outline, which would cover them."""
+"""Quality of JPEG and WebP files, 0 to 100."""
+MIN_OUTLINE = 5
+"""Side of the smallest region with an outline, in widths of a line: the line would cover smaller regions."""
 
 
 @contextmanager
-def heatmap_file(
-    path: Path,
-    image: Path,
-    response: scoring_pb2.ScoreResponse,
-    subject: Subject,
-    options: scoring_pb2.ScoreOptions,
-) -> Iterator[Rows]:
-    """Collect the rows of all classes of the response, then draw them over the image file, or the region of it.
+def heatmap_file(path: Path, header: GridHeader, shown: ShownClasses, pixels: ScoredPixels) -> Iterator[RowSink]:
+    """Draw a heatmap into a file, after the rows of the grid; gives the function that takes the rows.
 
-    The path's suffix is one of `fullconv.common.files.PICTURES`.
+    The path's suffix is one of `fullconv.common.files.PICTURE_SUFFIXES`. Raises OutputError.
     """
-    heatmap = Heatmap(response, subject, options)
-    suffix = path.suffix.lower()
-    quality = {} if suffix == ".png" else {"Q": QUALITY}
-    with whole_file(path) as file:
-        yield heatmap.rows
-        file.write(pyvips.Image.new_from_array(heatmap.picture(image)).write_to_buffer(suffix, **quality))
+    heatmap = Heatmap(header, shown, pixels.region)
+    with atomic_write(path) as file:
+        yield heatmap.add_rows
+        file.write(encode_picture(heatmap.picture(pixels), path.suffix))
+
+
+def write_picture(path: Path, picture: RGB) -> None:
+    """Write a picture (height, width, 3) as the path's suffix says; raises OutputError."""
+    with atomic_write(path) as file:
+        file.write(encode_picture(picture, path.suffix))
+
+
+def encode_picture(picture: RGB, suffix: str) -> bytes:
+    """Encode a picture (height, width, 3) in the format of a suffix, in upper or lower case."""
+    quality = {} if suffix.lower() == ".png" else {"Q": QUALITY}
+    data: bytes = pyvips.Image.new_from_array(picture).write_to_buffer(suffix.lower(), **quality)
+    return data
 
 
 class Heatmap:
-    """What is known of every cell so far, as much as the picture has room for."""
+    """What is known of every cell, in the resolution of the picture."""
 
-    def __init__(
-        self, response: scoring_pb2.ScoreResponse, subject: Subject, options: scoring_pb2.ScoreOptions
-    ) -> None:
-        """Make room; the response says how many rows there will be."""
-        self._response, self._subject, self._options = response, subject, options
-        whole = scoring_pb2.Region(width=response.image.width, height=response.image.height)
-        self.region = options.region if options.HasField("region") else whole
-        self.layout = layout_of(self.region.width, self.region.height, labels=subject.shown is None)
+    def __init__(self, header: GridHeader, shown: ShownClasses, region: Region | None) -> None:
+        """Allocate the picture's resolution; `region` is what was scored. Default: the whole image."""
+        self._header = header
+        self.region = region or Region(0, 0, header.image.width, header.image.height)
+        self.layout = layout_of(self.region.width, self.region.height, labels=shown.single is None)
         self._scale = self.layout.image.width / self.region.width, self.layout.image.height / self.region.height
-        down, across = blocks_of(response, 0, self._scale[1]), blocks_of(response, 1, self._scale[0])
-        if subject.shown is not None:
-            (column,) = (n for n, entry in enumerate(response.classes) if entry.index == subject.shown)
-            self.cells: Values | Winners = Values(down, across, column, subject.output.kind)
+        down, across = blocks_of(header.vertical, self._scale[1]), blocks_of(header.horizontal, self._scale[0])
+        if shown.single is not None:
+            column = header.indices.index(shown.single)
+            self.cells: SingleClass | Winners = SingleClass(down, across, column, shown.output.kind)
         else:
-            kind = subject.output.kind if subject.probabilities else None
-            self.cells = Winners(down, across, subject.columns(response), kind)
-        self.rows: Rows = self.cells.rows
+            kind = shown.output.kind if shown.probabilities else None
+            self.cells = Winners(down, across, shown.columns(header), kind)
+        self.unread = ""
+        """Why the image could not be read again, after `picture`; empty if it could."""
+
+    def add_rows(self, first: int, scores: Scores) -> None:
+        """Take scores (rows, cols, classes) from row `first` on, top to bottom."""
+        self.cells.add_rows(first, scores)
 
     def content(self) -> Content:
-        """What is drawn."""
-        labels = [entry.label for entry in self._response.classes]
-        if isinstance(self.cells, Values):
-            return of_class(self.cells, labels[self.cells.column])
-        return of_winners(self.cells, [labels[column] for column in self.cells.columns])
+        """What is drawn over the image."""
+        labels = self._header.labels
+        if isinstance(self.cells, SingleClass):
+            return single_class_content(self.cells, labels[self.cells.column])
+        return winners_content(self.cells, [labels[column] for column in self.cells.columns])
 
-    def picture(self, image: Path) -> RGB:
-        """Draw over an image file: (height, width, 3)."""
+    def picture(self, pixels: ScoredPixels) -> RGB:
+        """Draw over the image: (height, width, 3)."""
         content = self.content()
-        least = (SMALL * self.layout.line) ** 2 / (self._scale[0] * self._scale[1])
+        least = (MIN_OUTLINE * self.layout.line) ** 2 / (self._scale[0] * self._scale[1])
         lines = [
-            ((line - (self.region.x, self.region.y)) * self._scale, outer, one.colour, one.label)
-            for one in content.outlined
-            for line, outer in outlines(one.mask, self.cells.rows_of, self.cells.cols_of, least)
+            ((line - (self.region.x, self.region.y)) * self._scale, outer, outlined.colour, outlined.label)
+            for outlined in content.outlined
+            for line, outer in outlines(outlined.mask, self.cells.rows_of, self.cells.cols_of, least)
         ]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # scripts that matplotlib's font lacks
-            return drawn(self.layout, self._painted(image, content), lines, content)
+            return draw_figure(self.layout, self._painted(pixels, content), lines, content)
 
-    def _painted(self, image: Path, content: Content) -> RGB:
+    def _painted(self, pixels: ScoredPixels, content: Content) -> RGB:
         """The image, or its region, with the colours over it."""
         box = self.layout.image
-        grey = backdrop(image, self._options, self._response.image, (box.width, box.height))
+        grey = self._backdrop(pixels, self._header.image, (box.width, box.height))
         if content.scale is None:
             return np.repeat(grey[..., None], 3, axis=2)
         x = self.region.x + (np.arange(box.width) + 0.5) / self._scale[0]
         y = self.region.y + (np.arange(box.height) + 0.5) / self._scale[1]
         levels = np.pad(content.scale.levels(content.values), ((0, 1), (0, 1)), constant_values=NOTHING)
         return content.scale.painted(grey, levels[np.ix_(self.cells.rows_of.at(y), self.cells.cols_of.at(x))])
+
+    def _backdrop(self, pixels: ScoredPixels, image: ImageInfo, size: tuple[int, int]) -> np.ndarray:
+        """The image in grey; white if it cannot be read again."""
+        try:
+            return grey_picture(pixels, image, size)
+        except ImageError as error:
+            self.unread = str(error)
+            return blank(size)

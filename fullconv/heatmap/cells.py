@@ -1,8 +1,8 @@
 """What every cell of the grid shows, taken row by row as the scores come: one class's scores, or the winning class.
 
 Each cell is drawn as a block of one stride around its window's centre. Where blocks would be smaller than a pixel of
-the picture, several cells share a block, and memory is bounded by the picture: of one class the block shows the highest
-score, so that nothing small is lost; of the winners it shows its first cell.
+the picture, several cells share a block, so that the picture bounds the memory. A block of one class shows the highest
+of its cells, so that nothing small is lost; a block of winners shows its first cell.
 """
 
 import math
@@ -11,22 +11,23 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.answer import Scores
-from fullconv.protos import scoring_pb2
+from fullconv.description import SIGMOID, SOFTMAX
+from fullconv.grid import Scores, WindowAxis
 
 NOBODY = -1
+"""In place of a class or a block: none."""
 CHUNK = 1 << 22
-"""Scores that are turned into probabilities at once."""
+"""Number of scores that are turned into probabilities at once."""
 THRESHOLD = 0.5
 """Probability from which a class counts as present."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks of cells along an axis, without gaps; a block holds `step` cells, the last block what is left."""
+    """Blocks of cells along an axis, without gaps; a block holds `step` cells, the last block may hold fewer."""
 
     edges: NDArray[np.floating]
-    """Where blocks begin, and where the last one ends, (blocks + 1,), in pixels of the image."""
+    """Where blocks begin, and where the last block ends, (blocks + 1,), in pixels of the image."""
     step: int
 
     @property
@@ -40,53 +41,47 @@ class Blocks:
         return (self.edges[1:] + self.edges[:-1]) / 2
 
     def at(self, positions: NDArray[np.floating]) -> NDArray[np.intp]:
-        """The block that holds each position, in pixels of the image; NOBODY outside."""
+        """Return the block that holds each position, in pixels of the image; NOBODY outside."""
         found = np.searchsorted(self.edges, positions, side="right") - 1
         return np.where(found < self.count, found, NOBODY)
 
     def thinned(self, step: int) -> "Blocks":
-        """The same with `step` blocks in one."""
+        """Return blocks that hold `step` of these blocks each."""
         return Blocks(np.append(self.edges[:-1:step], self.edges[-1]), self.step * step)
 
 
-def blocks_of(response: scoring_pb2.ScoreResponse, axis: int, scale: float) -> Blocks:
-    """The blocks of axis 0 (rows) or 1 (columns), where `scale` pixels of the picture are one of the image.
+def blocks_of(axis: WindowAxis, scale: float) -> Blocks:
+    """Return the blocks along an axis, where `scale` pixels of the picture show one pixel of the image.
 
     A last cell that is flush with the image's edge begins where the block before it ends.
     """
-    grid, size = response.grid, response.image
-    scaled = grid.scaled if grid.HasField("scaled") else size
-    count, origin, last, step, window, factor = (
-        (grid.rows, grid.origin_y, grid.last_y, grid.stride.height, grid.window.height, size.height / scaled.height),
-        (grid.cols, grid.origin_x, grid.last_x, grid.stride.width, grid.window.width, size.width / scaled.width),
-    )[axis]
-    edges = origin + step * np.arange(count + 1) + (window - step) / 2
-    if count > 1 and last != origin + (count - 1) * step:
-        edges[-1] = last + (window + step) / 2
-        edges[-2] = edges[-3] + step
-    return Blocks(edges * factor, 1).thinned(max(1, math.ceil(1 / (step * factor * scale))))
+    edges = axis.origin + axis.stride * np.arange(axis.count + 1) + (axis.window - axis.stride) / 2
+    if axis.count > 1 and axis.last != axis.origin + (axis.count - 1) * axis.stride:
+        edges[-1] = axis.last + (axis.window + axis.stride) / 2
+        edges[-2] = edges[-3] + axis.stride
+    return Blocks(edges * axis.scale, 1).thinned(max(1, math.ceil(1 / (axis.stride * axis.scale * scale))))
 
 
 @dataclass
-class Values:
-    """One class: the probability or the score of every block, the highest of its cells, NaN where none was scored."""
+class SingleClass:
+    """One class: the highest probability, or score, among the cells of every block; NaN if no cell was scored."""
 
     rows_of: Blocks
     cols_of: Blocks
     column: int
     kind: str
-    """Of the scores (ModelSpec.output.kind); "probabilities" or "raw": they are shown as they are."""
+    """What the scores are (`ModelOutput.kind`); "probabilities" and "raw" are shown as they are."""
     value: NDArray[np.float32] = field(init=False)
     scored: int = field(init=False, default=0)
-    """Cells that were scored."""
+    """Number of cells that were scored."""
     present: int = field(init=False, default=0)
-    """Cells whose value is at least THRESHOLD."""
+    """Number of cells whose value is at least THRESHOLD."""
 
     def __post_init__(self) -> None:
-        """Make room for one number a block."""
+        """Allocate one number for each block."""
         self.value = np.full((self.rows_of.count, self.cols_of.count), np.nan, np.float32)
 
-    def rows(self, first: int, scores: Scores) -> None:
+    def add_rows(self, first: int, scores: Scores) -> None:
         """Take scores (rows, cols, classes), top to bottom."""
         for start, part in _chunks(first, scores):
             values = probability(part, self.column, self.kind)
@@ -101,26 +96,26 @@ class Values:
 
 @dataclass
 class Winners:
-    """The column that wins the first cell of every block, NOBODY where it was not scored, and its value."""
+    """The class that wins the first cell of every block, and its value; NOBODY and NaN if the cell was not scored."""
 
     rows_of: Blocks
     cols_of: Blocks
     columns: list[int]
-    """The columns that may win."""
+    """The columns of the scores that may win. A winner is a position in this list."""
     kind: str | None
-    """Turns scores into probabilities (ModelSpec.output.kind); None: values are scores."""
+    """What the scores are (`ModelOutput.kind`), if the values are to be probabilities; None: the values are scores."""
     winner: NDArray[np.int32] = field(init=False)
     value: NDArray[np.float32] = field(init=False)
     counts: NDArray[np.intp] = field(init=False)
-    """Cells that each of `columns` has won."""
+    """Number of cells that each of `columns` has won."""
 
     def __post_init__(self) -> None:
-        """Make room for one class and one number a block."""
+        """Allocate one class and one number for each block."""
         shape = (self.rows_of.count, self.cols_of.count)
         self.winner, self.value = np.full(shape, NOBODY, np.int32), np.full(shape, np.nan, np.float32)
         self.counts = np.zeros(len(self.columns), np.intp)
 
-    def rows(self, first: int, scores: Scores) -> None:
+    def add_rows(self, first: int, scores: Scores) -> None:
         """Take scores (rows, cols, classes), top to bottom."""
         every = self.columns == list(range(scores.shape[-1]))
         for start, part in _chunks(first, scores):
@@ -134,26 +129,29 @@ class Winners:
             self.winner[band], self.value[band] = winner[kept], value[kept]
 
     def _probability(self, scores: Scores, winner: NDArray[np.intp]) -> NDArray[np.float32]:
-        """The probability of the class that wins."""
+        """The probability of the class that wins each cell."""
         return probability(scores, np.array(self.columns)[winner], self.kind or "")
 
 
 def probability(scores: Scores, column: int | NDArray[np.intp], kind: str) -> NDArray[np.float32]:
-    """The probability of one column, (rows, cols), or of one for each cell; scores of other kinds as they are."""
+    """Return the probability of one column, or of one column for each cell, (rows, cols).
+
+    `kind` says what the scores are; scores of other kinds than SOFTMAX and SIGMOID are returned as they are.
+    """
     column = np.broadcast_to(column, scores.shape[:2])[..., None]
     one = np.take_along_axis(scores, column, axis=-1)[..., 0].astype(np.float32)
-    if kind == "logits-softmax":
+    if kind == SOFTMAX:
         highest = scores.max(axis=-1)
         powers = np.exp(scores - highest[..., None])
         softmax: NDArray[np.float32] = np.exp(one - highest) / powers.sum(axis=-1)
         return softmax
-    if kind == "logits-sigmoid":
+    if kind == SIGMOID:
         sigmoid: NDArray[np.float32] = np.float32(0.5) * (1 + np.tanh(one / 2))
         return sigmoid
     return one
 
 
 def _chunks(first: int, scores: Scores) -> list[tuple[int, Scores]]:
-    """The same rows a few at a time, each with the number of its first."""
+    """The same rows in parts of bounded size, each with the index of its first row."""
     each = max(1, CHUNK // max(1, scores[0].size))
     return [(first + start, scores[start : start + each]) for start in range(0, len(scores), each)]

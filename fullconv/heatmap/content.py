@@ -1,4 +1,4 @@
-"""What is drawn of an answer: the values, their colours, what is outlined, and what the legend says."""
+"""What is drawn over the image: values and their colours, outlined regions, and the legend."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,12 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from fullconv.heatmap.cells import NOBODY, THRESHOLD, Values, Winners
-from fullconv.heatmap.paint import Scale, even, rising
+from fullconv.description import RAW
+from fullconv.heatmap.cells import NOBODY, THRESHOLD, SingleClass, Winners
+from fullconv.heatmap.paint import Scale, even_scale, rising_scale
 
 LABEL_LETTERS = 24
+"""Letters of a label at the most."""
 Colour = tuple[float, float, float, float]
 OUTLINES: list[Colour] = [colormaps["tab10"](index) for index in range(10)]
 BLACK: Colour = (0.0, 0.0, 0.0, 1.0)
@@ -18,7 +20,7 @@ INVISIBLE: Colour = (0.0, 0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Outlined:
-    """Blocks (rows, cols) that are outlined in a colour; the label stands beside every region, if there is one."""
+    """Blocks (rows, cols) that are outlined in a colour; a label that is not empty stands beside every region."""
 
     mask: NDArray[np.bool_]
     colour: Colour
@@ -34,24 +36,27 @@ class Content:
     """None: nothing is painted."""
     outlined: list[Outlined]
     title: str
-    """Of the legend."""
+    """Title of the legend."""
     legend: list[tuple[Colour, str]]
 
 
-def of_class(cells: Values, label: str) -> Content:
-    """One class: its probability on a scale from 0 to 1, or its score from the lowest to the highest."""
+def single_class_content(cells: SingleClass, label: str) -> Content:
+    """Return the content for one class: its probability from 0 to 1, or its score from the lowest to the highest."""
     name = shortened(label)
-    if cells.kind == "raw":
+    if cells.kind == RAW:
         ends = _ends(cells.value)
-        scale = None if ends is None else rising(*ends, f"score of {name}", None)
+        scale = None if ends is None else rising_scale(*ends, f"score of {name}", None)
         return Content(cells.value, scale, [], name, [(INVISIBLE, f"{cells.scored} cells")])
     outlined = [Outlined(cells.value >= THRESHOLD, BLACK)]
     legend = [(BLACK, f"{THRESHOLD} or more:\n{cells.present} of {cells.scored} cells")]
-    return Content(cells.value, rising(0, 1, f"probability of {name}", THRESHOLD), outlined, name, legend)
+    return Content(cells.value, rising_scale(0, 1, f"probability of {name}", THRESHOLD), outlined, name, legend)
 
 
-def of_winners(cells: Winners, labels: list[str]) -> Content:
-    """The classes that win, with their labels in the order of `cells.columns`; the most common one is not painted."""
+def winners_content(cells: Winners, labels: list[str]) -> Content:
+    """Return the content for the winning classes, of which the most common is not painted.
+
+    `labels` are in the order of `cells.columns`.
+    """
     counts = cells.counts
     order = [int(position) for position in np.argsort(-counts, kind="stable") if counts[position]]
     common = order[0] if order else NOBODY
@@ -71,15 +76,15 @@ def of_winners(cells: Winners, labels: list[str]) -> Content:
 
 
 def _scale(values: NDArray[np.float32], *, probabilities: bool) -> Scale | None:
-    """From 0 to 1 for probabilities; for scores from the lowest to the highest that is painted."""
+    """The scale of the winners: from 0 to 1, or from the lowest to the highest score that is painted."""
     if probabilities:
-        return even(0, 1, "probability of the winning class")
+        return even_scale(0, 1, "probability of the winning class")
     ends = _ends(values)
-    return None if ends is None else even(*ends, "score of the winning class")
+    return None if ends is None else even_scale(*ends, "score of the winning class")
 
 
 def _ends(values: NDArray[np.float32]) -> tuple[float, float] | None:
-    """The lowest and the highest value, apart from each other; None if there is no value."""
+    """The lowest and the highest value, moved apart if they are equal; None if there is no value."""
     known = values[np.isfinite(values)]
     if not known.size:
         return None
@@ -89,6 +94,6 @@ def _ends(values: NDArray[np.float32]) -> tuple[float, float] | None:
 
 
 def shortened(label: str) -> str:
-    """A label on one line, cut where it is long."""
+    """Return a label on one line, cut if it is long."""
     line = " ".join(label.split())
     return line if len(line) <= LABEL_LETTERS else f"{line[: LABEL_LETTERS - 1].rstrip()}…"

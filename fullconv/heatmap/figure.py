@@ -1,4 +1,4 @@
-"""The picture: colours over the image, outlines and labels, and beside them what they mean."""
+"""The picture: colours over the image, outlines and labels, and beside them the colour bar and the legend."""
 
 import textwrap
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fullconv.heatmap.backdrop import WHITE
 from fullconv.heatmap.content import BLACK, Colour, Content
-from fullconv.heatmap.labels import Region, placed
+from fullconv.heatmap.labels import LabelledRegion, place_labels
 from fullconv.heatmap.layout import LINE, Box, Layout
 from fullconv.heatmap.outlines import Line
 from fullconv.heatmap.paint import LEVELS, RGB, Scale
@@ -21,24 +21,24 @@ from fullconv.heatmap.paint import LEVELS, RGB, Scale
 Outline = tuple[Line, bool, Colour, str]
 """A line, whether it encloses a region, its colour, and the region's label."""
 POINTS = 72
-"""Of one unit of the layout."""
+"""Points in one unit of the layout."""
 LABELS = FontProperties(size=12, weight="bold")
 TEXT = 10.0
-"""Points of the panel's letters."""
+"""Size of the panel's letters, in points."""
 GAP = 0.05
 """Units between a region and its label."""
 LETTERS = 30
-"""In a line of the colour bar's caption."""
+"""Letters in a line of the colour bar's caption."""
 EDGE, CAPTION, BAR, BAR_LONGEST = 0.3, 0.75, 0.22, 4.0
 """Units: from the panel's edge, down to the bar, the bar's width, and its length."""
 COLUMNS = 2
-"""Of the legend in a panel below the image."""
+"""Columns of the legend in a panel below the image."""
 LEGEND = 3.4
 """Units of height that a legend of all outlines takes."""
 
 
-def drawn(layout: Layout, painted: RGB, lines: list[Outline], content: Content) -> RGB:
-    """The whole picture (height, width, 3): the painted image, lines in pixels of it, and the panel."""
+def draw_figure(layout: Layout, painted: RGB, lines: list[Outline], content: Content) -> RGB:
+    """Return the picture (height, width, 3): the painted image, the lines over it, in its pixels, and the panel."""
     drawing = Drawing(layout)
     drawing.draw(lines, content)
     overlay = drawing.rendered()
@@ -56,10 +56,10 @@ def drawn(layout: Layout, painted: RGB, lines: list[Outline], content: Content) 
 
 
 class Drawing:
-    """What lies over the painted image, and the panel: a transparent figure whose positions are pixels, downwards."""
+    """A transparent figure with everything but the painted image; positions are in pixels, from the top."""
 
     def __init__(self, layout: Layout) -> None:
-        """Begin with nothing."""
+        """Begin with an empty figure."""
         width, height = layout.size
         self.layout = layout
         half = 0.5 / layout.unit  # of a pixel: matplotlib rounds down
@@ -68,7 +68,7 @@ class Drawing:
         self.canvas = FigureCanvasAgg(self.figure)
 
     def rendered(self) -> NDArray[np.uint8]:
-        """Red, green, blue and opacity (height, width, 4)."""
+        """Return red, green, blue and opacity (height, width, 4)."""
         self.canvas.draw()
         return np.asarray(self.canvas.buffer_rgba())
 
@@ -94,15 +94,15 @@ class Drawing:
         return box.left / width, 1 - box.bottom / height, box.width / width, box.height / height
 
     def _label(self, regions: list[tuple[Line, Colour, str]]) -> None:
-        """Write the label of every region beside it, where there is room."""
+        """Write the label of every region beside it, if there is room."""
         sizes = {label: self._size(label) for label in {label for _, _, label in regions}}
         image, (width, height) = self.layout.image, self.layout.size
         wanted = []
         for line, _, label in regions:
             (left, top), (right, bottom) = line.min(axis=0), line.max(axis=0)
             box = Box(*(round(edge) for edge in (left, top, right, bottom))).moved(image.left, image.top)
-            wanted.append(Region(box, *sizes[label][:2], round(GAP * self.layout.unit)))
-        for position, box in placed(wanted, image, self.layout.labels).items():
+            wanted.append(LabelledRegion(box, *sizes[label][:2], round(GAP * self.layout.unit)))
+        for position, box in place_labels(wanted, image, self.layout.labels).items():
             _, colour, label = regions[position]
             self.figure.text(
                 box.left / width, 1 - (box.bottom - sizes[label][2]) / height, label, va="baseline", parse_math=False,
@@ -117,14 +117,14 @@ class Drawing:
 
     @property
     def _bar_length(self) -> float:
-        """Units; in a panel beside the image it leaves room for a legend of all outlines."""
+        """Length in units; beside the image it leaves room for a legend of all outlines."""
         panel = self.layout.panel
         return (
             BAR_LONGEST if self.layout.below else min(BAR_LONGEST, panel.height / self.layout.unit - CAPTION - LEGEND)
         )
 
     def _bar(self, scale: Scale) -> None:
-        """Draw the colour bar, as its colours are over white, with its caption above it."""
+        """Draw the colour bar over white, with its caption above it."""
         panel, unit, below = self.layout.panel, self.layout.unit, self.layout.below
         ramp = scale.painted(np.full((1, LEVELS), WHITE, np.uint8), np.arange(LEVELS, dtype=np.int16)[None])
         left, top = panel.left + EDGE * unit, panel.top + CAPTION * unit
@@ -149,7 +149,7 @@ class Drawing:
         )
 
     def _legend(self, content: Content) -> None:
-        """Write what the outlines mean, beside or below the bar; in smaller letters if there is no room otherwise."""
+        """Write the legend of the outlines beside or below the bar, in smaller letters if it would not fit."""
         panel, unit, below = self.layout.panel, self.layout.unit, self.layout.below
         width, height = self.layout.size
         bar = 0.0 if content.scale is None else self._bar_length

@@ -1,4 +1,4 @@
-"""Room for labels beside what they name, so that no label covers another."""
+"""Places for labels beside the regions that they name, so that no label covers another."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 from fullconv.heatmap.layout import Box
 
-MOST = 400
-"""Labels in a picture: of more regions only the largest are labelled; the legend tells all colours."""
+MAX_LABELS = 400
+"""Labels in a picture at the most: of more regions, only the largest are labelled. The legend names all colours."""
 HIDDEN = 2.0
 """How many times larger than its region a label in the image may be."""
 
 
 @dataclass(frozen=True)
-class Region:
-    """What a label names, and the size of the label's text; all in pixels of the picture."""
+class LabelledRegion:
+    """A region, and the size of its label's text, in pixels of the picture."""
 
     box: Box
     width: int
@@ -25,9 +25,9 @@ class Region:
     """Pixels between the region and the text, and between texts."""
 
     def places(self, image: Box, within: Box) -> Iterator[Box]:
-        """Where the text may lie, the best first: above, below, right, left, inside; moved along the edge to fit.
+        """Yield places for the text, the best first: above, below, right, left, inside; moved along the edge to fit.
 
-        A text that is much larger than its region lies beside the image or nowhere.
+        A text that is much larger than its region is placed beside the image or not at all.
         """
         box = self.box
         hides = self.width * self.height > HIDDEN * box.area
@@ -48,11 +48,14 @@ class Region:
                 yield place
 
 
-def placed(regions: Sequence[Region], image: Box, within: Box) -> dict[int, Box]:
-    """Where the labels of regions lie, by the region's position; large regions first, without what finds no room."""
+def place_labels(regions: Sequence[LabelledRegion], image: Box, within: Box) -> dict[int, Box]:
+    """Return the place of each region's label, by the region's position; regions without room for a label are missing.
+
+    Large regions get their places first.
+    """
     taken = np.empty((0, 4), np.int64)
     found: dict[int, Box] = {}
-    for position in sorted(range(len(regions)), key=lambda position: -regions[position].box.area)[:MOST]:
+    for position in sorted(range(len(regions)), key=lambda position: -regions[position].box.area)[:MAX_LABELS]:
         region = regions[position]
         box = next((box for box in region.places(image, within) if _free(box, taken, region.gap)), None)
         if box is not None:
@@ -62,7 +65,7 @@ def placed(regions: Sequence[Region], image: Box, within: Box) -> dict[int, Box]
 
 
 def _moved(start: int, length: int, low: int, high: int) -> int:
-    """The start moved so that the whole length lies in [low, high), if it fits."""
+    """The start, moved so that the whole length lies in [low, high) if it fits."""
     return max(min(start, high - length), low)
 
 

@@ -8,16 +8,17 @@ that is much wider than high. Strips get a margin for the labels, which are high
 from dataclasses import dataclass
 
 LONGEST, SHORTEST = 4096, 1200
-"""Pixels: of the picture's longer side at the most, and of the drawn image's longer side if the former allows it."""
+"""Pixels of the picture's longer side at the most, and of the drawn image's longer side at least, if that fits."""
 UNITS = 12.0
 """Length of the drawn image's longer side."""
 PANEL_WIDTH, PANEL_HEIGHT = 3.1, 2.3
 LINE, STRIP_LINE = 0.025, 0.05
-"""Width of an outline; of a strip it is this share of the shorter side at the most."""
+"""Width of an outline in units; in a strip at most this share of the shorter side."""
 WIDE = 2.2
-"""Width over height from which the panel lies below the image."""
+"""Ratio of width to height above which the panel lies below the image."""
 STRIP, MARGIN, COLUMN = 1.2, 0.35, 2.7
-"""The shorter side below which an image is a strip; the margin above and below it, or on the right for labels."""
+"""In units: the shorter side below which an image is a strip; the margin above and below it; the margin on the right
+for labels."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,23 @@ class Box:
         return self.width * self.height
 
     def holds(self, other: "Box") -> bool:
-        """Whether the other box lies in this one."""
+        """Return whether the other box lies in this box."""
         across = self.left <= other.left and other.right <= self.right
         return across and self.top <= other.top and other.bottom <= self.bottom
 
     def overlaps(self, other: "Box") -> bool:
-        """Whether the boxes have a pixel in common."""
+        """Return whether the boxes have a pixel in common."""
         across = self.left < other.right and other.left < self.right
         return across and self.top < other.bottom and other.top < self.bottom
 
     def moved(self, right: int, down: int) -> "Box":
-        """The same box elsewhere."""
+        """Return the same box, moved by pixels."""
         return Box(self.left + right, self.top + down, self.right + right, self.bottom + down)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The layout of a heatmap of an image, or of a region of it; all in pixels of the picture."""
+    """Where the parts of a heatmap lie, in pixels of the picture."""
 
     image: Box
     panel: Box
@@ -86,7 +87,7 @@ class Layout:
 
 
 def layout_of(width: int, height: int, *, labels: bool = True) -> Layout:
-    """Lay out a heatmap of (width, height) pixels of an image, with or without labels beside its regions."""
+    """Lay out a heatmap of an image of (width, height) pixels, with or without labels beside its regions."""
     longer = max(width, height)
     across, down = UNITS * width / longer, UNITS * height / longer
     below = width > WIDE * height

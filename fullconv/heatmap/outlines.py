@@ -1,4 +1,4 @@
-"""Lines around the regions where something holds."""
+"""Lines around the regions of a mask."""
 
 from collections.abc import Iterator
 
@@ -9,19 +9,21 @@ from numpy.typing import NDArray
 from fullconv.heatmap.cells import Blocks
 
 CELLS = 1024
-"""Blocks along the longer side of the mask that is outlined; finer ones are thinned out."""
+"""Blocks along the longer side of the outlined mask at the most; finer masks are thinned out."""
 SHARP, INSET = 512, 0.05
-"""Blocks along the longer side up to which lines follow the blocks' edges, and how much of a corner they cut."""
+"""Blocks along the longer side up to which lines follow the blocks' edges, and the share of a block that a corner cuts
+off."""
 SPECK = 3.0, 1e-3
-"""Regions smaller than this number of blocks, and than this share of the mask, are only counted."""
+"""Regions smaller than both this number of blocks and this share of the mask have no line."""
 Line = NDArray[np.float64]
 """Points (points, 2): x and y in pixels of the image."""
 
 
 def outlines(mask: NDArray[np.bool_], rows: Blocks, cols: Blocks, least: float) -> Iterator[tuple[Line, bool]]:
-    """A line around every region of the mask (blocks down, blocks across), and whether it encloses the region.
+    """Yield lines around the regions of a mask (blocks down, blocks across), and whether the line encloses a region.
 
-    The other lines run around holes. Areas below `least`, in square pixels of the image, have no line.
+    A line that does not enclose a region runs around a hole. Areas below `least`, in square pixels of the image, have
+    no line.
     """
     step = -(-max(mask.shape) // CELLS)
     rows, cols, mask = rows.thinned(step), cols.thinned(step), mask[::step, ::step]
@@ -40,7 +42,7 @@ def outlines(mask: NDArray[np.bool_], rows: Blocks, cols: Blocks, least: float) 
 
 
 def _samples(blocks: Blocks, copies: int) -> NDArray[np.floating]:
-    """Where the mask is sampled: at the blocks' centres, or at both of their edges; and beyond each end."""
+    """Positions at which the mask is sampled: the blocks' centres, or both of their edges; and one beyond each end."""
     edges, widths = blocks.edges, np.diff(blocks.edges)
     inset = np.minimum(np.append(widths, widths[-1]), np.append(widths[0], widths)) * INSET
     both = np.column_stack([edges[:-1] + inset[:-1], edges[1:] - inset[1:]]).ravel()
@@ -49,7 +51,7 @@ def _samples(blocks: Blocks, copies: int) -> NDArray[np.floating]:
 
 
 def _areas(points: Line, offsets: NDArray[np.integer]) -> NDArray[np.float64]:
-    """What each closed line encloses, by the shoelace formula; the sign says which way the line runs."""
+    """Area that each closed line encloses, by the shoelace formula; the sign says in which direction the line runs."""
     x, y = points.T
     crossed = np.append(x[:-1] * y[1:] - x[1:] * y[:-1], 0)
     crossed[offsets[1:] - 1] = 0  # from the end of a line to the beginning of the next

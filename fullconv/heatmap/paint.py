@@ -1,4 +1,4 @@
-"""The colours of values, over a grey picture; the colour bar is painted in the same way, over white."""
+"""The colours of values, painted over a grey picture; for the colour bar, over white."""
 
 from dataclasses import dataclass
 
@@ -11,20 +11,20 @@ from fullconv.heatmap.cells import THRESHOLD
 
 LEVELS = 256
 NOTHING = LEVELS
-"""The level of what is not painted."""
+"""The level of cells that are not painted."""
 OPACITY = 0.75
 INVISIBLE = 0.1
-"""The share of a scale, from its low end, that is not seen."""
+"""Share of a rising scale, from its low end, that is transparent."""
 RED = 0.85
-"""The share of yellow to red that is used: what follows is too dark for dark images."""
+"""Share of matplotlib's yellow to red that is used: the rest is too dark for dark images."""
 ROWS = 256
-"""Rows of the picture that are painted at once."""
+"""Number of rows of the picture that are painted at once."""
 RGB = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How values become colours: (LEVELS, 4) of red, green, blue and opacity, 0 to 1, from `low` to `high`."""
+    """How values from `low` to `high` become colours: (LEVELS, 4), red, green, blue and opacity from 0 to 1."""
 
     low: float
     high: float
@@ -32,16 +32,16 @@ class Scale:
     label: str
     """What the values are."""
     threshold: float | None = None
-    """The value that is marked; None: no value means more than the others."""
+    """The value that is marked in the colour bar; None: no value is marked."""
 
     def levels(self, values: NDArray[np.float32]) -> NDArray[np.int16]:
-        """The level of each value, NOTHING for NaN."""
+        """Return the level of each value, NOTHING for NaN."""
         share = np.nan_to_num((values - self.low) / (self.high - self.low), posinf=1, neginf=0)
         levels = (np.clip(share, 0, 1) * (LEVELS - 1)).round()
         return np.where(np.isnan(values), NOTHING, levels).astype(np.int16)
 
     def painted(self, grey: Grey, levels: NDArray[np.int16]) -> RGB:
-        """The colours of levels (height, width) over a grey picture of the same size: (height, width, 3)."""
+        """Return the colours of levels (height, width) over a grey picture of the same size: (height, width, 3)."""
         opacity = np.append(self.colours[:, 3], 0).astype(np.float32)[:, None]
         paint = np.vstack([self.colours[:, :3], np.zeros(3)]).astype(np.float32) * opacity * WHITE
         behind = 1 - opacity
@@ -52,17 +52,17 @@ class Scale:
         return picture
 
 
-def even(low: float, high: float, label: str) -> Scale:
-    """Dark blue to yellow, all of the same opacity."""
+def even_scale(low: float, high: float, label: str) -> Scale:
+    """Return a scale from dark blue to yellow, of the same opacity everywhere."""
     return Scale(low, high, _colours("viridis", np.full(LEVELS, OPACITY)), label)
 
 
-def rising(low: float, high: float, label: str, threshold: float | None) -> Scale:
-    """Yellow to red, invisible in the lowest part and of full opacity from the middle on."""
+def rising_scale(low: float, high: float, label: str, threshold: float | None) -> Scale:
+    """Return a scale from yellow to red, transparent in the lowest part and of full opacity from the middle on."""
     opacity = np.clip((np.linspace(0, 1, LEVELS) - INVISIBLE) / (THRESHOLD - INVISIBLE), 0, 1) * OPACITY
     return Scale(low, high, _colours("YlOrRd", opacity, to=RED), label, threshold)
 
 
 def _colours(name: str, opacity: NDArray[np.float64], *, to: float = 1.0) -> NDArray[np.float64]:
-    """The levels' colours, of matplotlib's map up to a share of it."""
+    """The colours of all levels, from matplotlib's map `name` up to the share `to` of it."""
     return np.column_stack([colormaps[name](np.linspace(0, to, LEVELS))[:, :3], opacity])

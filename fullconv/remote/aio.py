@@ -1,4 +1,4 @@
-"""The gRPC client for asyncio: the same calls as `Client`.
+"""The gRPC client for asyncio: the calls of `Client`.
 
 async with AsyncClient("127.0.0.1:8500") as client:
     answers = await asyncio.gather(*(client.score(name, model="digits") for name in names))
@@ -6,39 +6,48 @@ async with AsyncClient("127.0.0.1:8500") as client:
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 from google.protobuf.message import Message
-from numpy.typing import NDArray
 
-from fullconv.answer import Answer, Scores
+from fullconv.answer import Answer
+from fullconv.base import many_items
+from fullconv.decode import (
+    LargeResponseReader,
+    answer_of,
+    description_of,
+    models_of,
+    scored_pixels,
+)
+from fullconv.description import ModelDescription
+from fullconv.encode import model_request, score_request, with_image
 from fullconv.errors import ScoringError
-from fullconv.images import Image, Pixels
+from fullconv.grid import GridRows, Scores
+from fullconv.images import ArraySource, Image, ImageSource, source_of
 from fullconv.options import Options
 from fullconv.protos import scoring_pb2
 from fullconv.remote.connection import Security
-from fullconv.remote.large import Parts, Rows, Watch, summary_missing, unwatched
+from fullconv.remote.large import UploadParts, summary_missing
 from fullconv.remote.outstanding import Outstanding
-from fullconv.remote.requests import identified, large_image, large_source, model_request, score_request, with_image
 from fullconv.remote.servers import RETRIES, Servers
+from fullconv.remote.transport import reads_once
+from fullconv.transport import ProgressCallback, ignore_progress
 
-Answered = TypeVar("Answered")
+Result = TypeVar("Result")
 
 
 class AsyncClient:
-    """A connection to one or more `fullconv-serve`, of one event loop."""
+    """A connection to one or more servers, `fullconv-serve`, that belongs to one event loop."""
 
     def __init__(
         self, server: str, *, timeout: float | None = None, retries: int = RETRIES, security: Security | None = None
     ) -> None:
-        """Connect as `Client` does; only where an event loop runs."""
+        """Connect as `Client` does; only while an event loop runs."""
         self._servers = Servers(
             server,
-            security or Security(),
+            security,
             timeout=timeout,
             retries=retries,
             insecure=grpc.aio.insecure_channel,
@@ -46,61 +55,59 @@ class AsyncClient:
         )
 
     async def score(
-        self, image: Image, *, model: str, version: str = "", timeout: float | None = None, **options: Unpack[Options]
-    ) -> Answer:
-        """Score one image with a model; as `Client.score`."""
-        request = await asyncio.to_thread(with_image, score_request(model, version, options), image)
-        return Answer(await self._call("Score", request, timeout))
-
-    async def score_large(
         self,
-        image: str | Path | Pixels,
+        image: Image,
         *,
         model: str,
         version: str = "",
         timeout: float | None = None,
-        progress: Watch = unwatched,
         **options: Unpack[Options],
-    ) -> "AsyncLargeRun":
-        """Begin to score an image however large; as `Client.score_large`."""
+    ) -> Answer:
+        """Score one image, as `Client.score` does. The image is read in another thread."""
         request = score_request(model, version, options)
-        source, name = await asyncio.to_thread(large_source, image)
-        start = large_image(request, source, name)
+        source = await asyncio.to_thread(source_of, image)
+        return _answer(request, source, await self._score(request, source, timeout))
 
-        async def begin(stub: Any, seconds: float | None) -> AsyncLargeRun:  # noqa: ANN401 (generated for both kinds)
-            parts = Parts(start, source, progress)
-            call = stub.ScoreLarge(timeout=seconds, metadata=self._servers.metadata)
-            run = AsyncLargeRun(call, sending(call, iter(parts)), parts, self._servers.error)
-            await run.begin()
-            return run
-
-        return await self._tried(begin, timeout)
+    async def score_large(
+        self,
+        image: Image,
+        *,
+        model: str,
+        version: str = "",
+        timeout: float | None = None,
+        progress: ProgressCallback = ignore_progress,
+        **options: Unpack[Options],
+    ) -> "AsyncScoreStream":
+        """Begin to score one image of any size, as `Client.score_large` does."""
+        request = score_request(model, version, options)
+        source = await asyncio.to_thread(source_of, image)
+        return await self._stream(request, source, timeout, progress)
 
     async def score_many(
         self,
-        images: Iterable[tuple[str, Image]],
+        images: Iterable[tuple[str, Image] | tuple[str, Image, Options]],
         *,
         model: str,
         version: str = "",
         timeout: float | None = None,
         **options: Unpack[Options],
     ) -> AsyncIterator[tuple[str, Answer | ScoringError]]:
-        """Score images as they are taken from an iterable, in a thread of its own; as `Client.score_many`."""
-        request = score_request(model, version, options)
-        outstanding = Outstanding((name, partial(with_image, request, image)) for name, image in identified(images))
+        """Score images as `Client.score_many` does. They are taken from the iterable in another thread."""
+        outstanding = Outstanding(many_items(images, score_request(model, version, options), options))
         retries = self._servers.retries(timeout)
         while True:
             call = self._servers.stub().ScoreMany(timeout=retries.remaining, metadata=self._servers.metadata)
-            sender = sending(call, outstanding.requests())
+            sender = send_messages(call, outstanding.requests())
             try:
                 async for part in call:
                     retries.renew()
-                    self._servers.found()
-                    while outstanding.unreadable:
-                        yield outstanding.unreadable.popleft()
+                    self._servers.mark_reachable()
+                    while outstanding.unusable:
+                        item, error = outstanding.unusable.popleft()
+                        yield item.name, error
                     result = self._servers.result(part)
-                    answered = Answer(result) if isinstance(result, scoring_pb2.ScoreResponse) else result
-                    yield outstanding.answered(part.id), answered
+                    item = outstanding.answered(part.id)
+                    yield item.name, result if isinstance(result, ScoringError) else _answer(*item.asked, result)
                 outstanding.check_complete()
                 break
             except (grpc.RpcError, asyncio.CancelledError) as error:
@@ -108,26 +115,41 @@ class AsyncClient:
                     raise outstanding.raised from None
                 if not isinstance(error, grpc.RpcError):
                     raise
-                await asyncio.sleep(self._servers.seconds_after(error, retries))
+                await asyncio.sleep(self._servers.backoff(error, retries))
             finally:
                 call.cancel()
                 sender.cancel()
-        for unreadable in outstanding.unreadable:
-            yield unreadable
+        for item, unusable in outstanding.unusable:
+            yield item.name, unusable
+
+    async def plan(
+        self,
+        image: Image,
+        *,
+        model: str,
+        version: str = "",
+        timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> Answer:
+        """Plan how to score one image, as `Client.plan` does."""
+        request = score_request(model, version, options)
+        request.options.plan_only = True
+        source = await asyncio.to_thread(source_of, image)
+        if isinstance(source, ArraySource) and not reads_once(request.options):
+            return _answer(request, source, await self._score(request, source, timeout))
+        async with await self._stream(request, source, timeout, ignore_progress) as stream:
+            return stream.planned
 
     async def models(self) -> list[tuple[str, str]]:
-        """Every (name, version) that the server has."""
-        found = await self._call("ListModels", scoring_pb2.ListModelsRequest(), None)
-        return [(entry.name, entry.version) for entry in found.models]
+        """Return the name and version of every model, sorted."""
+        return models_of(await self._call("ListModels", scoring_pb2.ListModelsRequest(), None))
 
-    async def model(self, name: str, version: str = "") -> scoring_pb2.GetModelResponse:
-        """Describe a model; as `Client.model`."""
-        request = model_request(name, version)
-        response: scoring_pb2.GetModelResponse = await self._call("GetModel", request, None)
-        return response
+    async def model(self, name: str, version: str = "") -> ModelDescription:
+        """Describe a model, as `Client.model` does."""
+        return description_of(await self._call("GetModel", model_request(name, version), None))
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         for channel in self._servers.close():
             await channel.close()
 
@@ -139,85 +161,115 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _call(self, method: str, request: Message, timeout: float | None) -> Any:  # noqa: ANN401 (as it says)
+    async def _score(
+        self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None
+    ) -> scoring_pb2.ScoreResponse:
+        message = await asyncio.to_thread(with_image, request, source)
+        response: scoring_pb2.ScoreResponse = await self._call("Score", message, timeout)
+        return response
+
+    async def _stream(
+        self,
+        request: scoring_pb2.ScoreRequest,
+        source: ImageSource,
+        timeout: float | None,
+        progress: ProgressCallback,
+    ) -> "AsyncScoreStream":
+        async def begin(stub: Any, seconds: float | None) -> AsyncScoreStream:  # noqa: ANN401 (generated)
+            parts = UploadParts(request, source, progress)
+            call = stub.ScoreLarge(timeout=seconds, metadata=self._servers.metadata)
+            stream = AsyncScoreStream(call, send_messages(call, iter(parts)), parts, self._servers.error)
+            await stream.begin()
+            return stream
+
+        return await self._retried(begin, timeout)
+
+    async def _call(self, method: str, request: Message, timeout: float | None) -> Any:  # noqa: ANN401 (as the method says)
         async def ask(stub: Any, seconds: float | None) -> Any:  # noqa: ANN401
             return await getattr(stub, method)(request, timeout=seconds, metadata=self._servers.metadata)
 
-        return await self._tried(ask, timeout)
+        return await self._retried(ask, timeout)
 
-    async def _tried(self, ask: Callable[[Any, float | None], Awaitable[Answered]], timeout: float | None) -> Answered:
+    async def _retried(self, ask: Callable[[Any, float | None], Awaitable[Result]], timeout: float | None) -> Result:
+        """Ask one server after the other, until there is an answer or no further try."""
         retries = self._servers.retries(timeout)
         while True:
             try:
-                answered = await ask(self._servers.stub(), retries.remaining)
+                result = await ask(self._servers.stub(), retries.remaining)
             except grpc.RpcError as error:
-                await asyncio.sleep(self._servers.seconds_after(error, retries))
+                await asyncio.sleep(self._servers.backoff(error, retries))
             else:
-                self._servers.found()
-                return answered
+                self._servers.mark_reachable()
+                return result
 
 
-class AsyncLargeRun:
-    """Take `rows` or `bands`, then `result`; leave it early by closing it, or by leaving its `async with` block."""
+class AsyncScoreStream:
+    """What `AsyncClient.score_large` returns: take `bands` or `rows`, then `result`.
+
+    To stop earlier, leave the `async with` block or call `close`.
+    """
 
     def __init__(
         self,
-        call: Any,  # noqa: ANN401 (generated for both kinds)
+        call: Any,  # noqa: ANN401 (generated)
         sender: asyncio.Task[None],
-        parts: Parts,
-        error: Callable[[grpc.RpcError], Exception],
+        parts: UploadParts,
+        error_of: Callable[[grpc.RpcError], ScoringError],
     ) -> None:
-        self._call, self._sender, self._parts, self._error = call, sender, parts, error
-        self._answers = aiter(call)
-        self._rows = Rows(parts.watch)
-
-    @property
-    def response(self) -> scoring_pb2.ScoreResponse:
-        """What is known from the beginning: image, grid, mode and plan."""
-        return self._rows.response
+        self._call, self._sender, self._parts, self._error_of = call, sender, parts, error_of
+        self._responses = aiter(call)
+        self._reader = LargeResponseReader(parts.progress)
 
     async def begin(self) -> None:
-        """Wait for the plan; raises as gRPC does, so that it can be tried again."""
+        """Wait for the plan; raises as gRPC does, so that the call can be made again."""
         try:
-            first = await anext(self._answers, None)
+            first = await anext(self._responses, None)
         except (grpc.RpcError, asyncio.CancelledError):
             if self._parts.error is not None:
                 raise self._parts.error from None
             raise
         if first is None:
             raise summary_missing()
-        self._rows.take(first)
+        self._reader.read(first)
 
-    async def rows(self) -> AsyncIterator[tuple[int, Scores, NDArray[Any] | None]]:
-        """(first row, scores (rows, cols, depth), positions in the answer's classes or None) from top to bottom."""
+    @property
+    def planned(self) -> Answer:
+        """What is known before a pixel is decoded: the image, the windows, the mode and the plan. No averages."""
+        return _answer(self._parts.request, self._parts.source, self._reader.start)
+
+    async def rows(self) -> AsyncIterator[GridRows]:
+        """Score; yields the rows of the grid from top to bottom, if a grid was requested. Raises ScoringError."""
         try:
-            async for part in self._answers:
-                rows = self._rows.take(part)
+            async for part in self._responses:
+                rows = self._reader.read(part)
                 if rows is not None:
                     yield rows
         except (grpc.RpcError, asyncio.CancelledError) as error:
             if self._parts.error is not None:
                 raise self._parts.error from None
-            raise (self._error(error) if isinstance(error, grpc.RpcError) else error) from None
-        if self._rows.summary is None:
-            raise summary_missing()
+            raise (self._error_of(error) if isinstance(error, grpc.RpcError) else error) from None
+        self._summary()
 
     async def bands(self) -> AsyncIterator[tuple[int, Scores]]:
-        """(first row, scores (rows, cols, depth)) from top to bottom, if a grid was asked for."""
-        async for first, scores, _ in self.rows():
-            yield first, scores
+        """Score; yields (index of the first row, scores (rows, cols, depth)) from top to bottom."""
+        async for rows in self.rows():
+            yield rows.first, rows.scores
 
     async def result(self) -> Answer:
-        """The averages; rows that were not taken are passed over."""
-        while self._rows.summary is None:
-            async for _ in self.rows():
-                pass
-        return Answer(self._rows.summary)
+        """Return the averages; rows that were not taken are scored and dropped."""
+        async for _ in self.rows():
+            pass
+        return _answer(self._parts.request, self._parts.source, self._summary())
 
     def close(self) -> None:
-        """Stop here; the server stops too."""
+        """Stop scoring, on the server too."""
         self._call.cancel()
         self._sender.cancel()
+
+    def _summary(self) -> scoring_pb2.ScoreResponse:
+        if self._reader.summary is None:
+            raise summary_missing()
+        return self._reader.summary
 
     async def __aenter__(self) -> Self:
         return self
@@ -228,10 +280,15 @@ class AsyncLargeRun:
         self.close()
 
 
-def sending(call: Any, messages: Iterator[Message]) -> asyncio.Task[None]:  # noqa: ANN401 (generated for both kinds)
-    """Send messages that are made in a thread, as the server takes them; one that cannot be made ends the call.
+def _answer(request: scoring_pb2.ScoreRequest, source: ImageSource, response: scoring_pb2.ScoreResponse) -> Answer:
+    return answer_of(response, pixels=scored_pixels(source, request.options))
 
-    gRPC's own way of sending an iterator hides the status of a server that ends the call before it is over.
+
+def send_messages(call: Any, messages: Iterator[Message]) -> asyncio.Task[None]:  # noqa: ANN401 (generated)
+    """Send messages, which are made in another thread, as the server takes them.
+
+    If a message cannot be made, the call is cancelled. gRPC's own way of sending an iterator hides the status of a
+    server that ends the call early.
     """
 
     async def send() -> None:
@@ -241,8 +298,8 @@ def sending(call: Any, messages: Iterator[Message]) -> asyncio.Task[None]:  # no
                 await call.write(message)
             await call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):
-            pass  # whoever reads the answers is told
-        except Exception:  # whatever the messages raise is told by whoever makes them
+            pass  # reading the answers raises the same
+        except Exception:  # what failed is reported by whatever makes the messages
             call.cancel()
 
     return asyncio.create_task(send())

@@ -1,4 +1,4 @@
-"""Where servers are, and how they are spoken to."""
+"""Addresses of servers, how connections to them are secured, and what their statuses mean."""
 
 import re
 import ssl
@@ -13,11 +13,11 @@ from fullconv.errors import KINDS, ImageError, RequestError, ScoringError, Unava
 
 ADDRESS = re.compile(r"(dns:///)?(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]/,]+):(?P<port>[0-9]{1,5})")
 LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|\[::1\]")
-"""Hosts that are this machine, which no HTTP proxy can reach, and where nobody reads along."""
+"""Hosts that are this machine: no HTTP proxy reaches them, and nobody else can read what is sent."""
 OPTIONS = [
-    ("grpc.max_receive_message_length", -1),  # the server's limits count
+    ("grpc.max_receive_message_length", -1),  # the server's limits apply
     ("grpc.max_send_message_length", -1),
-    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),  # where a name has several addresses
+    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),  # for a name with several addresses
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5000),
 ]
@@ -26,33 +26,34 @@ UNTRUSTED = {
     "Hostname Verification Check failed": "its certificate is for another name",
     "WRONG_VERSION_NUMBER": "it does not speak TLS",
 }
-"""What gRPC's words mean of a server that will not be another one in a moment."""
+"""Words of gRPC about a server that will refuse in the same way again, and what they mean."""
 HINTS = {
     **UNTRUSTED,
     "backends failing; last error: UNAVAILABLE": "a server that speaks TLS closes connections in the clear, and "
     "one that asks for certificates those with none that it trusts, or with one that has expired",
 }
-"""What gRPC's words may mean."""
+"""Words of gRPC, and what they may mean."""
 CODES = {code.value[0]: code for code in grpc.StatusCode}
+"""Statuses by their numbers."""
 
 
 @dataclass(frozen=True)
 class Security:
-    """How a client shows that it may call, and knows whom it calls; in the clear unless told."""
+    """How a client proves that it may call, and checks which server it calls. Default: no encryption."""
 
     tls: bool = False
-    """Whether to use TLS; a file below says so too."""
+    """Whether to use TLS. Each of the files below turns TLS on too."""
     ca: Path | None = None
-    """Certificates that sign the server's, PEM; those that gRPC comes with unless told."""
+    """File of the certificates that sign the server's, PEM. Default: the public authorities that gRPC comes with."""
     cert: Path | None = None
-    """The client's own certificate, PEM, for servers that ask for one."""
+    """File of the client's own certificate, PEM, for servers that require one."""
     key: Path | None = None
-    """Its private key, PEM."""
+    """File of the certificate's private key, PEM."""
     token: str | None = None
-    """A token of the server's."""
+    """A token that the server accepts."""
 
     def __post_init__(self) -> None:
-        """Refuse half a pair, what is no file, and a token that cannot be sent."""
+        """Raise RequestError for a certificate without its key, a file that is not a Path, and an invalid token."""
         for name, file in (("ca", self.ca), ("cert", self.cert), ("key", self.key)):
             if not isinstance(file, Path | None):
                 raise RequestError(f"{name}: expected a Path, got {file!r}")
@@ -69,9 +70,9 @@ class Security:
         return self.tls or self.ca is not None or self.cert is not None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """What TLS needs; raises RequestError if a file is not what it must be, which gRPC would not say."""
+        """Return the credentials for TLS; raises RequestError for a file without what it must hold."""
         ca, cert, key = (_read(path) for path in (self.ca, self.cert, self.key))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the files, since gRPC reports no reason
         try:
             if self.ca is not None:
                 context.load_verify_locations(self.ca)
@@ -89,12 +90,12 @@ class Security:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What every call carries."""
+        """Metadata of every call."""
         return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
 
 
 def addresses(server: str) -> list[str]:
-    """The servers of "HOST:PORT,HOST:PORT"; raises RequestError if that is no address."""
+    """Parse "HOST:PORT,HOST:PORT"; raises RequestError for anything else."""
     names = [name.strip() for name in str(server).split(",")]
     for name in names:
         match = ADDRESS.fullmatch(name)
@@ -103,13 +104,13 @@ def addresses(server: str) -> list[str]:
     return names
 
 
-def channels(
-    server: str,
-    security: Security,
-    insecure: Callable[..., Any] = grpc.insecure_channel,
-    secure: Callable[..., Any] = grpc.secure_channel,
+def open_channels(
+    server: str, security: Security, insecure: Callable[..., Any], secure: Callable[..., Any]
 ) -> list[Any]:
-    """A channel to each server; raises RequestError for an address that is none, and a token that others could read."""
+    """Open a channel to each server, with one of two functions of gRPC.
+
+    Raises RequestError for an invalid address, and for a token that would be sent to another machine without TLS.
+    """
     opened = []
     for address in addresses(server):
         local = LOOPBACK.fullmatch(address.removeprefix("dns:///").rpartition(":")[0]) is not None
@@ -124,9 +125,9 @@ def channels(
 
 
 def error_of(server: str, code: grpc.StatusCode, details: str, reason: str = "") -> ScoringError:
-    """A status as an error; the server's message is for people already.
+    """Return the error that a status stands for, with the server's message.
 
-    The reason says whose fault it is. A status without a reason, from an older server, is judged by its code.
+    The reason decides the kind of error. A status without a reason, from an older server, is judged by its code.
     """
     if reason in KINDS:
         return KINDS[reason](details)

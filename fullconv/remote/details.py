@@ -1,4 +1,4 @@
-"""What a status of a server says beside its code and message, in google.rpc's messages."""
+"""What the status of a failed call says beside its code and message, in google.rpc's messages."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,21 +12,21 @@ from fullconv.common.reasons import DOMAIN
 
 
 def retry_seconds(error: grpc.RpcError) -> float | None:
-    """Seconds after which the server is to be asked again; None if it does not say."""
+    """Return the seconds after which the server is to be called again; None if the status does not say."""
     retry = RetryInfo()
-    if not _unpacked(error, retry):
+    if not _unpack(error, retry):
         return None
     return float(retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
 
 
 def reason_of(error: grpc.RpcError) -> str:
-    """Returns the reason, one of `fullconv.common.reasons`; empty for a proxy or an older server, which gives none."""
+    """Return the reason, one of `fullconv.common.reasons`; empty if a proxy or an older server gives no reason."""
     info = ErrorInfo()
-    return str(info.reason) if _unpacked(error, info) and info.domain == DOMAIN else ""
+    return str(info.reason) if _unpack(error, info) and info.domain == DOMAIN else ""
 
 
-def _unpacked(error: grpc.RpcError, message: Any) -> bool:  # noqa: ANN401 (generated)
-    """Whether a status has a detail of a message's type, which is then in the message."""
+def _unpack(error: grpc.RpcError, message: Any) -> bool:  # noqa: ANN401 (generated)
+    """Fill a message from the status's detail of its type; returns whether there is such a detail."""
     try:
         return any(detail.Unpack(message) for detail in _details(error))
     except DecodeError:
@@ -36,6 +36,6 @@ def _unpacked(error: grpc.RpcError, message: Any) -> bool:  # noqa: ANN401 (gene
 def _details(error: grpc.RpcError) -> Iterable[Any]:
     try:
         status = rpc_status.from_call(error)
-    except ValueError:  # something on the way has changed the message
+    except ValueError:  # a proxy has changed the message
         return ()
     return () if status is None else status.details

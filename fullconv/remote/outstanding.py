@@ -1,82 +1,87 @@
 """The images of one ScoreMany that have no answer yet, over as many calls as it takes."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from threading import Lock
 
+from fullconv.encode import with_image
 from fullconv.errors import ScoringError
 from fullconv.protos import scoring_pb2
 from fullconv.remote.retries import StreamEndedError
+from fullconv.transport import ManyItem
 
-Make = Callable[[], scoring_pb2.ScoreRequest]
+Sent = tuple[ManyItem, scoring_pb2.ScoreManyRequest]
 
 
 class Outstanding:
-    """Requests that are made one by one as they are sent, and sent again where a server has gone."""
+    """Requests that are made one by one as they are sent, and sent again to another server if one goes away."""
 
-    def __init__(self, items: Iterable[tuple[str, Make]]) -> None:
-        """Take (name, what makes the request); a ScoringError of the latter is that item's own."""
+    def __init__(self, items: Iterable[ManyItem]) -> None:
+        """Take the items; a ScoringError that is raised while a request is made belongs to that item alone."""
         self._items = iter(items)
-        self._names: dict[str, str] = {}
-        self._sent: dict[str, scoring_pb2.ScoreManyRequest] = {}
+        self._sent: dict[str, Sent] = {}
+        """By the number that a request has in the stream."""
         self._numbers = count()
         self._call = 0
-        self._taken = False
+        self._exhausted = False
         """Whether there are no more items."""
-        self._taking, self._lock = Lock(), Lock()
-        """Of the items, which may block; and of what was sent, which never does."""
-        self._left = deque[tuple[str, scoring_pb2.ScoreManyRequest]]()
-        """Made for a call that had ended meanwhile."""
-        self.unreadable = deque[tuple[str, ScoringError]]()
+        self._items_lock = Lock()
+        """Held while an item is taken, which may block."""
+        self._sent_lock = Lock()
+        """Held while the requests that were sent are looked at, which never blocks."""
+        self._left_over = deque[Sent]()
+        """Requests made for a call that had ended by then."""
+        self.unusable = deque[tuple[ManyItem, ScoringError]]()
+        """Items whose request could not be made, and why."""
         self.raised: Exception | None = None
-        """What the items themselves raised: it ends everything."""
+        """Any other exception of the items themselves, which ends everything."""
 
     def requests(self) -> Iterator[scoring_pb2.ScoreManyRequest]:
-        """What a new call is to send: what has no answer, then the rest. A call before it gets no more."""
-        with self._lock:
+        """Yield the requests of a new call: those without an answer, then new ones. Earlier calls get no more."""
+        with self._sent_lock:
             self._call += 1
-            call, again = self._call, list(self._sent.values())
+            call, again = self._call, [request for _, request in self._sent.values()]
         yield from again
         while True:
-            with self._taking:
-                made = self._left.popleft() if self._left else self._next()
-                if made is None or not self._is_sent(made, call):
+            with self._items_lock:
+                made = self._left_over.popleft() if self._left_over else self._make_next()
+                if made is None or not self._belongs_to(call, made):
                     return
             yield made[1]
 
-    def answered(self, number: str) -> str:
-        """Forget a request that was answered; its name."""
-        with self._lock:
-            del self._sent[number]
-            return self._names.pop(number)
+    def answered(self, number: str) -> ManyItem:
+        """Forget the request with a number, and return its item."""
+        with self._sent_lock:
+            return self._sent.pop(number)[0]
 
     def check_complete(self) -> None:
         """Raise StreamEndedError unless every item was taken and has its answer."""
-        with self._lock:
-            if not self._taken or self._sent or self._left:
+        with self._sent_lock:
+            if not self._exhausted or self._sent or self._left_over:
                 raise StreamEndedError
 
-    def _is_sent(self, made: tuple[str, scoring_pb2.ScoreManyRequest], call: int) -> bool:
-        """Whether a request goes out with this call; if there is a newer one, it is left to that."""
-        with self._lock:
+    def _belongs_to(self, call: int, made: Sent) -> bool:
+        """Note that a request goes out with a call; if there is a newer call, leave the request to that."""
+        with self._sent_lock:
             if call != self._call:
-                self._left.append(made)
+                self._left_over.append(made)
                 return False
-            self._names[made[1].id], self._sent[made[1].id] = made[0], made[1]
+            self._sent[made[1].id] = made
             return True
 
-    def _next(self) -> tuple[str, scoring_pb2.ScoreManyRequest] | None:
+    def _make_next(self) -> Sent | None:
+        """Make the next request; None when there are no more items."""
         try:
-            for name, make in self._items:
+            for item in self._items:
                 try:
-                    request = make()
+                    request = with_image(*item.request())
                 except ScoringError as error:
-                    self.unreadable.append((name, error))
+                    self.unusable.append((item, error))
                     continue
-                return name, scoring_pb2.ScoreManyRequest(id=str(next(self._numbers)), request=request)
+                return item, scoring_pb2.ScoreManyRequest(id=str(next(self._numbers)), request=request)
         except Exception as error:
             self.raised = error
             raise
-        self._taken = True
+        self._exhausted = True
         return None

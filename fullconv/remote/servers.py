@@ -1,4 +1,4 @@
-"""The servers of a client: asked in turn, again where one is busy or gone."""
+"""The servers of a client: called in turn, and again where a server is busy or gone."""
 
 from collections.abc import Callable
 from itertools import count
@@ -8,75 +8,81 @@ import grpc
 
 from fullconv.errors import RequestError, ScoringError
 from fullconv.protos import scoring_pb2, scoring_pb2_grpc
-from fullconv.remote.connection import CODES, UNTRUSTED, Security, channels, error_of
+from fullconv.remote.connection import CODES, UNTRUSTED, Security, error_of, open_channels
 from fullconv.remote.details import reason_of
 from fullconv.remote.retries import Retries
 
 RETRIES = 8
-"""Tries beside the first one, of a call that finds a server busy or gone."""
+"""Tries beside the first one, when servers are busy or gone."""
 
 
 class Servers:
-    """HOST:PORT, or several with commas between; raises RequestError for an address, or a number, that cannot be."""
+    """Channels to one or more servers, and the state that calls share."""
 
     def __init__(
         self,
-        names: str,
-        security: Security,
+        addresses: str,
+        security: Security | None,
         *,
         timeout: float | None,
         retries: int,
         insecure: Callable[..., Any] = grpc.insecure_channel,
         secure: Callable[..., Any] = grpc.secure_channel,
     ) -> None:
-        self._names, self._timeout, self._more = names, timeout, retries
+        """Take HOST:PORT, or several separated by commas; raises RequestError for an invalid argument.
+
+        `insecure` and `secure` open channels: those of gRPC, or of its asyncio module.
+        """
+        security = Security() if security is None else security
         if not isinstance(security, Security):
             raise RequestError(f"security: expected Security(...), got {security!r}")
-        Retries(retries, timeout)  # what is wrong with them is said now, and not at the first call
-        self.channels = channels(names, security, insecure, secure)
+        Retries(retries, timeout)  # raises for invalid numbers now, and not at the first call
+        self._addresses, self._timeout, self._retries = addresses, timeout, retries
+        self.channels = open_channels(addresses, security, insecure, secure)
         self.metadata = security.metadata
-        """What every call carries."""
+        """Metadata of every call."""
         self._stubs = [scoring_pb2_grpc.ScoringStub(channel) for channel in self.channels]
         self._turns = count()
-        self._lost = False
+        self._unreachable = False
+        """Whether no server was found by the last call."""
 
-    def stub(self) -> Any:  # noqa: ANN401 (generated for calls that block and for those that are awaited)
-        """The next server's calls; raises RequestError when they are closed."""
+    def stub(self) -> Any:  # noqa: ANN401 (generated, for blocking calls and for asyncio)
+        """Return the methods of the next server; raises RequestError after `close`."""
         stubs = self._stubs
         if not stubs:
             raise RequestError("client: expected one that is open, got one that was closed")
         return stubs[next(self._turns) % len(stubs)]
 
     def close(self) -> list[Any]:
-        """Ask nobody any longer; returns the channels, which are to be closed."""
+        """Make no more calls; returns the channels, which the caller closes."""
         self._stubs = []
         return self.channels
 
     def retries(self, timeout: float | None) -> Retries:
-        """As many as there are; while no server was found the last time, each is asked once."""
-        more = min(self._more, len(self.channels) - 1) if self._lost else self._more
+        """Return the tries of a new call: each server once, as long as no server was found by the last call."""
+        more = min(self._retries, len(self.channels) - 1) if self._unreachable else self._retries
         return Retries(more, self._timeout if timeout is None else timeout)
 
-    def found(self) -> None:
-        """One has answered."""
-        self._lost = False
+    def mark_reachable(self) -> None:
+        """Note that a server has answered."""
+        self._unreachable = False
 
-    def seconds_after(self, error: grpc.RpcError, retries: Retries) -> float:
-        """Seconds to wait before the next try; raises what the error means if there is none."""
+    def backoff(self, error: grpc.RpcError, retries: Retries) -> float:
+        """Return the seconds to wait before the next try; raises ScoringError if there is no further try."""
         untrusted = any(words in (error.details() or "") for words in UNTRUSTED)
         try:
             return retries.after(error, of=len(self.channels) if untrusted else None)
         except grpc.RpcError:
-            self._lost = error.code() is grpc.StatusCode.UNAVAILABLE
+            self._unreachable = error.code() is grpc.StatusCode.UNAVAILABLE
             raise self.error(error) from None
 
     def error(self, error: grpc.RpcError) -> ScoringError:
-        """What a status means."""
-        return error_of(self._names, error.code(), error.details() or "", reason_of(error))
+        """Return the error that a status stands for."""
+        return error_of(self._addresses, error.code(), error.details() or "", reason_of(error))
 
     def result(self, part: scoring_pb2.ScoreManyResponse) -> scoring_pb2.ScoreResponse | ScoringError:
-        """An answer of ScoreMany, or what its failure means."""
+        """Return the response of one image of ScoreMany, or the error that its failure stands for."""
         if part.WhichOneof("result") == "response":
             return part.response
         failure = part.failure
-        return error_of(self._names, CODES[failure.code], failure.message, failure.reason)
+        return error_of(self._addresses, CODES[failure.code], failure.message, failure.reason)

@@ -1,8 +1,8 @@
-"""Image files below one directory, which requests may name.
+"""The directory whose image files requests may name by their paths.
 
-A name is a relative path, / between its parts, taken as it is: nothing in it is decoded. It is walked part by part
-from the directory on, and no part may be "..", a link, or anything but a directory or, at the end, a regular file. So
-no name leads anywhere else, whatever happens to the tree meanwhile.
+A path is relative, with "/" between its parts, and nothing in it is decoded. The directories are opened part by part.
+No part may be "..", a symbolic link, or anything but a directory or, at the end, a regular file. So no path leads out
+of the directory, even if the directory tree changes at the same time.
 """
 
 import errno
@@ -18,24 +18,25 @@ from service.images.encoded import open_file
 from service.images.picture import FIRST_PAGE, PageSelection, Picture
 
 PROC = Path("/proc/self/fd")
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-LETTERS = 4096
-NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EINVAL}
-"""What opening a name may say of it; anything else is the server's own trouble."""
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+MAX_LETTERS, MAX_PART_BYTES = 4096, 255
+"""Largest length of a path in letters, and of one of its parts in bytes."""
+NOT_FOUND = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EINVAL}
+"""Errors of open(2) that mean that there is no such file. Other errors are failures of the server."""
 
 
 @dataclass(frozen=True)
 class AllowedDirectory:
-    """The directory; None: requests may name no files."""
+    """The directory. Default: None, requests may not name files."""
 
     root: Path | None = None
 
     def picture(self, path: str, selection: PageSelection = FIRST_PAGE) -> Picture:
-        """Open an image by its path; raises NotFoundError where there is no such file, and ImageError if it is none."""
+        """Open the image at a path; raises NotFoundError if there is no such file, ImageError if it is no image."""
         if self.root is None:
             raise NotFoundError("path: expected an image in the message: this server was started without --images")
-        descriptor = self._opened(path)
+        descriptor = _open_regular_file(self.root, path)
         try:
             picture = open_file(PROC / str(descriptor), selection, name=path.rpartition("/")[2])
         except BaseException:
@@ -44,28 +45,35 @@ class AllowedDirectory:
         finalize(picture, os.close, descriptor)
         return picture
 
-    def _opened(self, path: str) -> int:
-        parts = path.split("/")
-        if len(path) > LETTERS or not all(_is_name(part) for part in parts):
-            raise NotFoundError(f"path: expected a path below the server's images, as a/b.png, got {path[:80]!r}")
-        assert self.root is not None  # noqa: S101 (looked at by whoever calls)
-        try:
-            with ExitStack() as folders:
-                folder = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+def _open_regular_file(root: Path, path: str) -> int:
+    """Return a descriptor of the file at a path below the directory `root`; raises NotFoundError."""
+    parts = path.split("/")
+    if len(path) > MAX_LETTERS or not all(_is_file_name(part) for part in parts):
+        raise NotFoundError(f"path: expected a path below the server's images, as a/b.png, got {path[:80]!r}")
+    try:
+        with ExitStack() as folders:
+            folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            folders.callback(os.close, folder)
+            for part in parts[:-1]:
+                folder = os.open(part, DIRECTORY_FLAGS, dir_fd=folder)
                 folders.callback(os.close, folder)
-                for part in parts[:-1]:
-                    folder = os.open(part, DIRECTORY, dir_fd=folder)
-                    folders.callback(os.close, folder)
-                descriptor = os.open(parts[-1], FILE, dir_fd=folder)
-        except (OSError, UnicodeEncodeError) as error:
-            if isinstance(error, OSError) and error.errno not in NOT_THERE:
-                raise
-            raise NotFoundError(f"path: no file {path[:80]!r} below the server's images") from None
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise NotFoundError(f"path: no file {path[:80]!r} below the server's images")
-        return descriptor
+            descriptor = os.open(parts[-1], FILE_FLAGS, dir_fd=folder)
+    except (OSError, UnicodeEncodeError) as error:
+        if isinstance(error, OSError) and error.errno not in NOT_FOUND:
+            raise
+        raise _no_file(path) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _no_file(path)
+    return descriptor
 
 
-def _is_name(part: str) -> bool:
-    return part not in ("", ".", "..") and "\0" not in part and len(part.encode("utf-8", "surrogatepass")) <= 255
+def _no_file(path: str) -> NotFoundError:
+    return NotFoundError(f"path: no file {path[:80]!r} below the server's images")
+
+
+def _is_file_name(part: str) -> bool:
+    if part in ("", ".", "..") or "\0" in part:
+        return False
+    return len(part.encode("utf-8", "surrogatepass")) <= MAX_PART_BYTES

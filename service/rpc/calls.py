@@ -18,10 +18,10 @@ from service.dispatch.call import Call
 from service.errors import BugError, CancelledRunError, DrainingError, IdleError, OptionError, ServiceError
 from service.log import log
 from service.metrics import Metrics
+from service.rpc.access import Access
 from service.rpc.status import status_of
 from service.rpc.streams import Send, idle_timeout
-from service.server.access import Access
-from service.server.traces import Traced
+from service.rpc.traces import Traced
 
 LINGER_SECONDS, LINGER_TIMES = 0.5, 20
 """Length of a period that must pass without a new call before draining ends, and the largest number of periods."""

@@ -12,10 +12,11 @@ from service.dispatch.call import Call
 from service.dispatch.dispatcher import Dispatcher
 from service.errors import OptionError, ServiceError
 from service.images.allowed_directory import AllowedDirectory
+from service.reasons import reason_of
 from service.rpc.calls import Calls
 from service.rpc.large import Delivery, open_large
 from service.rpc.spool import Spool
-from service.rpc.status import reason_of, status_of
+from service.rpc.status import status_of
 from service.rpc.stream_bridge import StreamBridge
 from service.rpc.streams import RequestStream, Send, idle_timeout, retry_while_busy
 from service.scoring.options import check_names

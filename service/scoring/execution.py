@@ -62,7 +62,7 @@ class Execution:
     def rows(self) -> Iterator[GridRows]:
         """Score every view; yields the rows of the first view's grid from top to bottom, if the options ask for it.
 
-        Raises an error of `service.errors`; CancelledRunError once nobody waits for the answer.
+        Raises an error of `service.errors`; CancelledRunError once the request is cancelled.
         """
         bands = self._start_bands()
         if self._bands is not None:
@@ -93,9 +93,9 @@ class Execution:
         return self._tiles_done / self._planned.plan.tile_count
 
     def check_cancelled(self) -> None:
-        """Raise CancelledRunError if nobody waits for the answer any longer."""
+        """Raise CancelledRunError if the request was cancelled."""
         if self._engine.cancelled:
-            raise CancelledRunError(f"{self._planned.picture.name}: nobody waits for the answer any longer")
+            raise CancelledRunError(f"{self._planned.picture.name}: the request was cancelled")
 
     def _start_bands(self) -> Iterator[BandScoring]:
         """Yield every band of every view once its first tiles are submitted."""

@@ -1,4 +1,4 @@
-"""The rows of the grid: gathered tile by tile for one band of tiles, then handed out in parts from top to bottom.
+"""The rows of the grid: gathered tile by tile for one band, then returned in parts from top to bottom.
 
 If the answer holds only the highest scores of each cell, they are picked as each tile is scored, so that a band holds
 `depth` scores per cell. With mirrored tiles, whose scores are added first, a band holds the scores of all chosen
@@ -22,7 +22,7 @@ FLOAT_BYTES = POSITION_BYTES = 4
 
 @dataclass(frozen=True)
 class GridRows:
-    """Rows of the grid, from `first` on: (rows, cols, depth) float32 or float16; for the highest, their positions."""
+    """Rows of the grid from `first` on: scores (rows, cols, depth); for the highest scores, also their positions."""
 
     first: int
     scores: NDArray[np.float32] | NDArray[np.float16]
@@ -30,19 +30,19 @@ class GridRows:
 
 
 def picks_by_tile(options: ResolvedOptions) -> bool:
-    """Whether the highest scores of a cell are known as soon as its tile is scored."""
+    """Return whether the highest scores of a cell are picked as soon as its tile is scored."""
     return options.asked.grid_as in (GridAs.TOP, GridAs.ARGMAX) and not options.asked.flip
 
 
 def cell_bytes(options: ResolvedOptions) -> int:
-    """Memory in bytes for each cell of a band while the band is scored."""
+    """Return the bytes of memory for each cell of a band while the band is scored."""
     if picks_by_tile(options):
         return options.depth * (FLOAT_BYTES + POSITION_BYTES)
     return len(options.classes) * FLOAT_BYTES
 
 
 def part_rows(row_bytes: int) -> int:
-    """Number of rows in one part, for rows of `row_bytes` bytes in a band."""
+    """Return the number of rows in one part, for rows of `row_bytes` bytes in a band."""
     return max(1, PART_BYTES // max(1, row_bytes))
 
 
@@ -57,7 +57,7 @@ class BandGrid:
     _positions: NDArray[np.uint32] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        """Allocate memory, which is zero where scores are added up."""
+        """Allocate the band, filled with zeros if scores are added to it."""
         picks = picks_by_tile(self.options)
         shape = (*self.shape, self.options.depth if picks else len(self.options.classes))
         self._scores = np.zeros(shape, np.float32) if self.options.asked.flip else np.empty(shape, np.float32)
@@ -65,7 +65,7 @@ class BandGrid:
             self._positions = np.empty(shape, np.uint32)
 
     def add(self, rows: slice, cols: slice, scores: NDArray[np.float32]) -> None:
-        """Take the scores (rows, cols, chosen classes) of one tile. Mirrored tiles add to the scores of the others."""
+        """Add the scores (rows, cols, classes of the answer) of one tile. A mirrored tile is summed with its twin."""
         if self._positions is not None:
             self._scores[rows, cols], self._positions[rows, cols] = top_k(scores, self.options.depth)
         elif self.options.asked.flip:
@@ -74,7 +74,7 @@ class BandGrid:
             self._scores[rows, cols] = scores
 
     def parts(self, first: int, wanted: NDArray[np.bool_] | None) -> Iterator[GridRows]:
-        """Yield all rows, once every tile was added; cells outside of `wanted` (rows, cols) become NaN.
+        """Yield all rows after every tile was added; cells outside of `wanted` (rows, cols) become NaN.
 
         `first` is the index of the band's first row in the image's grid. The last part is a copy, so that a caller that
         still holds it does not hold the whole band while the next band is scored.
@@ -94,7 +94,7 @@ class BandGrid:
             yield self._reduced(first + start, scores, positions)
 
     def _reduced(self, first: int, scores: NDArray[np.float32], positions: NDArray[np.uint32] | None) -> GridRows:
-        """Rows as they are answered; raises ImageError if float16 cannot hold them."""
+        """Return rows as the options ask for them; raises ImageError for scores beyond the range of float16."""
         if positions is not None or self.options.asked.grid_as is GridAs.FLOAT32:
             return GridRows(first, scores, positions)
         if self.options.asked.grid_as is not GridAs.FLOAT16:

@@ -1,8 +1,8 @@
-"""The two ways to run a model: dense, one pass over every tile, or crops, every window by itself.
+"""The two modes of running a model: dense, one pass over every tile, and crops, every window by itself.
 
-Dense takes the file of the stride asked for, or else the native one: a finer stride by shift and stitch, a coarser one
-by leaving out cells. Crops take any stride. Where both give the same scores and the choice is left open, whoever asks
-gets both to choose from.
+Dense runs the file for the requested stride if there is one, else the native file: it reaches finer strides by shift
+and stitch and coarser strides by skipping cells. Crops reach any stride. If a request leaves the mode open and both
+modes give the same scores, `choose` returns both, so that the plan can take the cheaper.
 """
 
 import math
@@ -27,57 +27,57 @@ from service.limits import Tuning
 from service.scoring.options import ModeChoice, ResolvedOptions
 
 Submit = Callable[[Sequence[Pixels], float], Future[Sequence[Scores]]]
-"""Has tiles of one shape run that cost so many multiply-adds each: the (rows, cols, classes) of each."""
+"""Submits tiles of one shape with the multiply-adds of each; the future holds the (rows, cols, classes) of each."""
 
 Rate = Callable[[int], float]
-"""Multiply-adds a second of one of a model's files."""
+"""Returns the multiply-adds per second of one of a model's files, by its position."""
 
 BATCH = 8
-"""Windows of one image that are run together, at the least."""
+"""Number of windows of one tile that are submitted together."""
 CROPS, CROPPED = 8, 256
-"""Windows of a tile along either axis, where they are run one by one, and its pixels: at least either."""
+"""Least number of windows, and least number of pixels, of a tile along each axis in mode crops."""
 
 
 class Mode(Protocol):
-    """A way to run a model at one stride."""
+    """A mode of running a model at one stride."""
 
     @property
     def name(self) -> str:
-        """Either "dense" or "crops"."""
+        """The mode: "dense" or "crops"."""
 
     @property
     def position(self) -> int:
-        """Which of the model's files runs, in the order of `spec.strides`."""
+        """The position of the file that runs, in the order of `spec.strides`."""
 
     @property
     def network(self) -> Network:
-        """The geometry of what runs."""
+        """The geometry and strides of the file that runs."""
 
     def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], tuning: Tuning, rate: Rate) -> int:
-        """How large tiles should be."""
+        """Return the number of pixels that a tile should have."""
 
     def multiply_adds(self, view: TilePlan) -> float:
-        """What a plan costs."""
+        """Return the multiply-adds of a tile plan."""
 
     def multiply_adds_of(self, row: AxisTile, col: AxisTile) -> float:
-        """What one tile costs."""
+        """Return the multiply-adds of one tile."""
 
     def submits(self, view: TilePlan, batch: int) -> int:
-        """How often tiles are submitted, if there are so many in a batch; at least as often as they are."""
+        """Return an upper bound for the number of submissions, with at most `batch` tiles in each."""
 
     def activations(self, view: TilePlan, batch: int) -> float:
-        """Bytes that so many of its largest tiles need together."""
+        """Return the bytes of activations of `batch` of the largest tiles together."""
 
     def run(self, submit: Submit, batches: Iterable[Sequence[Pixels]]) -> Iterator[Iterable[Scores]]:
-        """Score batches of tiles of one shape, in their order: (rows, cols, classes) of each tile.
+        """Score batches of tiles of one shape; yields the (rows, cols, classes) of each tile, batch by batch, in order.
 
-        The first tiles are submitted here, not only when the first scores are asked for.
+        The first tiles are submitted by the call itself, before the first scores are requested.
         """
 
 
 @dataclass(frozen=True)
 class Dense:
-    """One pass over every tile."""
+    """One pass of the network over every tile."""
 
     position: int
     network: Network
@@ -85,36 +85,36 @@ class Dense:
     name: str = "dense"
 
     def tile_pixels(self, _: tuple[AxisLattice, AxisLattice], tuning: Tuning, rate: Rate) -> int:
-        """As many as are worthwhile, fit in memory and do not take too long, whatever the image."""
+        """Return the pixels of a tile within the bounds of memory and duration; more repeats less of the halo."""
         most = math.inf if tuning.tile_seconds is None else tuning.tile_seconds * rate(self.position)
         return self.cost.tile_pixels(tuning.tile_bytes, most)
 
     def multiply_adds(self, view: TilePlan) -> float:
-        """Those of all tiles, what neighbours both compute included."""
+        """Return the multiply-adds of all tiles, with the halos that neighbours both compute."""
         return self.cost.total(view)
 
     def multiply_adds_of(self, row: AxisTile, col: AxisTile) -> float:
-        """Those of all its pixels."""
+        """Return the multiply-adds of one tile, with its halo."""
         return self.cost.multiply_adds(row.length, col.length)
 
     def submits(self, view: TilePlan, batch: int) -> int:
-        """Once for each batch of one shape."""
+        """Return the number of batches, each of which has tiles of one shape."""
         rows = [tile.length for band in view.bands for tile in band.tiles]
         shapes = Counter(product(rows, (tile.length for tile in view.columns)))
         return sum(-(-count // batch) for count in shapes.values())
 
     def activations(self, view: TilePlan, batch: int) -> float:
-        """Those of all their pixels."""
+        """Return the bytes of activations of a batch of the largest tiles."""
         return batch * view.max_tile_shape[0] * view.max_tile_shape[1] * self.cost.bytes_per_pixel
 
     def run(self, submit: Submit, batches: Iterable[Sequence[Pixels]]) -> Iterator[Iterable[Scores]]:
-        """Every batch at once."""
+        """Submit each batch as a whole."""
         return Prefetcher(submit(batch, self.cost.multiply_adds(*batch[0].shape[:2])) for batch in batches)
 
 
 @dataclass(frozen=True)
 class Crops:
-    """Every window by itself, some at a time."""
+    """Every window by itself, several windows in a submission."""
 
     network: Network
     cost: model_pb2.Cost
@@ -122,35 +122,35 @@ class Crops:
     name: str = "crops"
 
     def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], _: Tuning, __: Rate) -> int:
-        """Those of a few windows along either axis."""
+        """Return the pixels of a tile that holds several windows along each axis."""
         return math.prod(max(lattice.pixels(CROPS), CROPPED) for lattice in lattices)
 
     def multiply_adds(self, view: TilePlan) -> float:
-        """Each window's, mirrored ones too."""
+        """Return the multiply-adds of all windows, with those of the mirrored image."""
         return view.cells * (2 if view.mirrored else 1) * self.cost.multiply_adds_per_crop
 
     def multiply_adds_of(self, row: AxisTile, col: AxisTile) -> float:
-        """Those of the windows of its cells."""
+        """Return the multiply-adds of the windows of one tile."""
         windows = len(range(row.cells.stop)[row.cells]) * len(range(col.cells.stop)[col.cells])
         return windows * self.cost.multiply_adds_per_crop
 
     def submits(self, view: TilePlan, _: int) -> int:
-        """Once for some windows of each tile."""
+        """Return an upper bound for the number of submissions of BATCH windows each."""
         return -(-view.cells * (2 if view.mirrored else 1) // BATCH) + len(view) - 1
 
     def activations(self, _: TilePlan, __: int) -> float:
-        """Those of one batch of windows; tiles follow one another."""
+        """Return the bytes of activations of BATCH windows: tiles are run one after another."""
         pixels = self.network.vertical.window * self.network.horizontal.window
         return BATCH * pixels * self.cost.activation_bytes_per_pixel
 
     def run(self, submit: Submit, batches: Iterable[Sequence[Pixels]]) -> Iterator[Iterable[Scores]]:
-        """One tile after the other, some windows at a time."""
+        """Run one tile after another, BATCH windows in a submission."""
         begun = ([self._begin(submit, tile) for tile in batch] for batch in batches)
         first = list(islice(begun, 1))
         return ([_grid(*tile) for tile in batch] for batch in chain(first, begun))
 
     def _begin(self, submit: Submit, tile: Pixels) -> tuple[tuple[int, ...], Iterator[Sequence[Scores]]]:
-        """The shape of a tile's grid, and the scores of its windows, some at a time."""
+        """Return the (rows, cols) of a tile's grid, and the scores of its windows, BATCH at a time."""
         window, (down, right) = tuple(axis.window for axis, _ in self.network.axes), self.network.strides
         windows = np.lib.stride_tricks.sliding_window_view(tile, window, (0, 1))[::down, ::right]
         grid = cast("Pixels", np.moveaxis(windows, 2, -1))
@@ -164,7 +164,7 @@ def _grid(shape: tuple[int, ...], windows: Iterable[Sequence[Scores]]) -> Scores
 
 
 def choose(model: StoredModel, options: ResolvedOptions) -> tuple[list[Mode], str]:
-    """The modes that are open, and why there are no others; raises CapabilityError if there is none."""
+    """Return the possible modes, and the reason why there are no others; raises CapabilityError if there is none."""
     dense, crops, asked = _dense(model, options.stride), _crops(model, options.stride), options.asked.mode
     if asked is ModeChoice.CROPS:
         return [crops], "as asked for"
@@ -188,12 +188,12 @@ def choose(model: StoredModel, options: ResolvedOptions) -> tuple[list[Mode], st
 
 
 def crops_multiply_adds(model: StoredModel, view: TilePlan) -> float:
-    """Multiply-adds of the same cells, if every window were run by itself."""
+    """Return the multiply-adds of the same cells in mode crops."""
     return _crops(model, model.strides[0]).multiply_adds(view)
 
 
 def _dense(model: StoredModel, stride: tuple[int, int]) -> Dense | None:
-    """The file of that stride, or else the native one, if its cells and phases get there."""
+    """Return mode dense with the file for a stride, else with the native file; None if neither reaches the stride."""
     position = model.strides.index(stride) if stride in model.strides else 0
     base = model.strides[position]
     if any(own % wanted and wanted % own for own, wanted in zip(base, stride, strict=True)):
@@ -207,7 +207,7 @@ def _crops(model: StoredModel, stride: tuple[int, int]) -> Crops:
 
 
 def _cost(cost: model_pb2.Cost, network: Network) -> Cost:
-    """What the converter counted; its first release did not say what lies between a window and a large image."""
+    """Return the cost that the converter counted. Files of version 0.1.0 lack the cost per row and per column."""
     between = math.sqrt(cost.multiply_adds_per_crop * cost.multiply_adds_per_cell)
     return Cost(
         window=cost.multiply_adds_per_window or cost.multiply_adds_per_crop,

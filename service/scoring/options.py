@@ -11,6 +11,7 @@ from enum import StrEnum
 from itertools import chain
 from typing import Literal
 
+from fullconv.common.names import DEFAULT_TOP
 from service.engine.repository import StoredModel
 from service.errors import NotFoundError, OptionError
 from service.images.picture import FIRST_PAGE, MAX_BANDS, PageSelection, Picture
@@ -126,14 +127,14 @@ class Options:
     scales: tuple[Scale, ...] = (ORIGINAL_SIZE,)
     """Sizes at which the image is scored and averaged; the grid is that of the first."""
     average: AverageOf = AverageOf.SCORES
-    top: int = 5
+    top: int = DEFAULT_TOP
     """Number of classes with the highest averages that the answer names."""
     classes: tuple[str, ...] = ()
     """Labels, or else indices, of the classes in the answer. Empty: all classes."""
     grid: bool = False
     """Whether the answer holds the scores of every cell."""
     grid_as: GridAs = GridAs.FLOAT32
-    grid_top: int = 5
+    grid_top: int = DEFAULT_TOP
     """Number of classes in each cell of a grid as TOP."""
     selection: PageSelection = FIRST_PAGE
     """Page and bands of the file."""

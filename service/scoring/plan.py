@@ -1,6 +1,8 @@
-"""The plan of a request: an image's size and options in; tiles, cost and memory out. Nothing is read, nothing is run.
+"""The plan of a request, computed from the image's size and the options: tiles, multiply-adds and memory.
 
-options → how the model runs → a grid of windows for every scale → tiles → multiply-adds and bytes
+    options → mode → the windows at every scale → tiles → multiply-adds and bytes
+
+Planning reads no pixels and runs no network.
 """
 
 import math
@@ -23,32 +25,32 @@ from service.scoring.modes import Mode, choose
 from service.scoring.options import Border, Region, ResolvedOptions, Scale
 
 STRIPS = 2
-"""In memory at once: the one that is scored, and the one that is read meanwhile."""
+"""Number of strips in memory: one is scored while the next is read."""
 FLOAT_BYTES = COUNT_BYTES = 4
 WORTHWHILE = 1.1
-"""Multiply-adds of a plan with a grid, at the most, as a multiple of those of the same plan without a grid."""
+"""Upper bound for the multiply-adds of a plan with a grid, as a multiple of those of the same plan without a grid."""
 GROWTH = 1.2
-"""Ratio of the heights of two bands that are compared."""
+"""Ratio between the heights of the bands that are tried."""
 
 
 @dataclass(frozen=True)
 class View:
-    """The image at one scale; lengths in pixels."""
+    """The plan of the image at one scale; lengths in pixels."""
 
     height: int
     width: int
     tile_plan: TilePlan
     batch: int
-    """Tiles of one shape that run together."""
+    """Number of tiles of one shape that are submitted together."""
     multiply_adds: float
     held_bytes: int
-    """Memory at the most: strips of pixels, the rows of the grid of one band, a mask."""
+    """Peak bytes of strips of pixels, of the rows of the grid of one band, and of a mask."""
     activation_bytes: int
-    """Memory at the most while a batch runs: its activations, and the scores of the batches before it."""
+    """Peak bytes while a batch runs: its activations, and the scores of batches that are not reduced yet."""
 
     @property
     def bytes(self) -> int:
-        """Memory at the most."""
+        """Peak bytes."""
         return self.held_bytes + self.activation_bytes
 
 
@@ -62,22 +64,22 @@ class Plan:
 
     @property
     def multiply_adds(self) -> float:
-        """Of all views."""
+        """Multiply-adds of all views."""
         return sum(view.multiply_adds for view in self.views)
 
     @property
     def tile_count(self) -> int:
-        """Of all views."""
+        """Number of tiles of all views."""
         return sum(len(view.tile_plan) for view in self.views)
 
     @property
     def bytes(self) -> int:
-        """Memory at the most, beside the model: views follow one another."""
+        """Peak bytes beside the model. Views are scored one after another."""
         return max(view.bytes for view in self.views)
 
     @property
     def held_bytes(self) -> int:
-        """Memory at the most, beside the model and what a batch needs while it runs."""
+        """Peak bytes beside the model and a running batch."""
         return max(view.held_bytes for view in self.views)
 
 
@@ -126,7 +128,7 @@ class _Planner:
     rate: Callable[[int], float]
 
     def views(self, mode: Mode) -> Iterator[View]:
-        """One for each scale; the grid is the first one's."""
+        """Yield the plan at each scale. Only the first view has a grid."""
         for number, scale in enumerate(self.options.asked.scales):
             scaled = scale.size(*self.size)
             self._check_size(scaled, scale)
@@ -171,10 +173,11 @@ class _Planner:
     def _tiles(
         self, mode: Mode, lattices: tuple[AxisLattice, AxisLattice], pixels: int, row_bytes: int, grid_bytes: int
     ) -> TilePlan:
-        """Plan tiles; raises ValueError if they are too many. Bytes are those of one row of pixels, and of the grid.
+        """Plan the tiles; raises ValueError if there are too many.
 
-        The highest bands are those of a plan without a grid. If a band's grid is larger than a strip may be, bands are
-        lower, but only as low as the halo that they compute again is worthwhile.
+        `row_bytes` and `grid_bytes` are the bytes of one row of pixels and of one row of the grid. Bands are as high as
+        without a grid if the rows of the grid that a band gives fit into `strip_bytes`. Otherwise they are lower, as
+        long as computing halos again costs at most WORTHWHILE times the multiply-adds.
         """
 
         @cache
@@ -201,7 +204,7 @@ class _Planner:
         return planned(heights[found]) if found < steps else highest
 
     def _scores_bytes(self, mode: Mode, tiles: TilePlan, batch: int) -> int:
-        """Memory of the scores of the batches that wait for a turn, or to be reduced, while another batch runs."""
+        """Return the bytes of the scores of batches that wait to run or to be reduced while another batch runs."""
         cells = math.prod(
             (length - axis.window) // stride + 1
             for length, (axis, stride) in zip(tiles.max_tile_shape, mode.network.axes, strict=True)

@@ -13,9 +13,10 @@ from functools import cache
 from pathlib import Path
 
 from fullconv.protos import model_pb2
-from service.engine.registry import Registry, ServedVersion
+from service.engine.registry import Registry
 from service.engine.repository import StoredModel
 from service.engine.session import Session
+from service.engine.version import ServedVersion
 from service.errors import LimitError
 from service.images.mask import Intersection, Mask, MaskImage, find_foreground, mask_image
 from service.images.picture import Picture, check_size

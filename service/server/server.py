@@ -22,21 +22,22 @@ from service.images.allowed_directory import AllowedDirectory
 from service.log import log
 from service.metrics import Metrics
 from service.rpc import inference, servicer
+from service.rpc.access import Access, Tokens
 from service.rpc.calls import Calls
 from service.rpc.inference import InferenceServicer
 from service.rpc.servicer import ScoringServicer
 from service.rpc.spool import Spool
+from service.rpc.traces import Traced
 from service.scoring.scorer import Scorer
-from service.server.access import Access, Tokens
 from service.server.admin import administered
 from service.server.certificates import Certificates
 from service.server.exporter import exported
+from service.server.gauges import add_gauges
 from service.server.health import Health
 from service.server.listening import bind, server_options
 from service.server.memory import TRIM_SECONDS, MemoryTrimmer
 from service.server.periodic import repeated
 from service.server.shutdown import Signals
-from service.server.traces import Traced
 from service.settings import Settings
 
 GOODBYE_SECONDS = 0.5
@@ -128,7 +129,7 @@ def _parts(settings: Settings) -> Parts:
     )
     traces, admission = Traced() if settings.traces else None, Admission(limits)
     renewed = tuple(files for files in (tokens, certificates) if files)
-    metrics.watch(admission, scheduler, registry, lambda: sum(files.stale for files in renewed))
+    add_gauges(metrics.registry, admission, scheduler, registry, lambda: sum(files.stale for files in renewed))
     return Parts(
         registry=registry,
         scheduler=scheduler,

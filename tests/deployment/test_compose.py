@@ -9,16 +9,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.paths import ROOT
 
-from fullconv import Client
-from fullconv.answer import Answer
-from fullconv.protos import scoring_pb2
-from service.local import LocalScorer
+from fullconv import Client, Scorer
 
 pytestmark = pytest.mark.compose
 
@@ -49,19 +47,17 @@ def address() -> Iterator[str]:
         compose("down", "--volumes", address=address)
 
 
-def inspect() -> dict:
+def inspect() -> dict[str, Any]:
     """What the engine says of the container."""
     container = compose("ps", "--quiet", "server").strip()
     output = subprocess.run(["docker", "inspect", container], capture_output=True, check=True).stdout
-    return json.loads(output)[0]
+    container_state: dict[str, Any] = json.loads(output)[0]
+    return container_state
 
 
 def test_the_page_is_scored(address: str) -> None:
     """Through the published port the page gets the answer of this process."""
-    run = LocalScorer(ROOT / "models").start(PAGE, scoring_pb2.ScoreRequest(model="digits"))
-    for _ in run.bands():
-        pass
-    expected = Answer(run.answer()).document()
+    expected = Scorer(ROOT / "models").score(PAGE, model="digits").document()
     command = [sys.executable, "-m", "fullconv", str(PAGE), "--model", "digits", "--server", address, "--json"]
     got = json.loads(subprocess.run(command, capture_output=True, check=True, cwd=ROOT).stdout)
     for document in (expected, got):
@@ -88,13 +84,12 @@ def test_health_and_models(address: str) -> None:
 def test_triton_clients_are_answered(address: str) -> None:
     """Triton's stock client, unchanged, gets from the container what it gets from this process."""
     script = ROOT / "tests" / "deployment" / "triton_client.py"
-    command = [ROOT / "build" / "clients" / "bin" / "python", script, address, "digits", PAGE]
+    command: list[str | Path] = [ROOT / "build" / "clients" / "bin" / "python", script, address, "digits", PAGE]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stderr
     got = json.loads(result.stdout.splitlines()[-1])["sync"]["encoded"]
-    run = LocalScorer(ROOT / "models").start(PAGE, scoring_pb2.ScoreRequest(model="digits"))
-    list(run.bands())
-    assert got["average"][0] == pytest.approx(list(run.answer().average.values), abs=1e-5)
+    answer = Scorer(ROOT / "models").score(PAGE, model="digits")
+    assert got["average"][0] == pytest.approx(list(answer.average), abs=1e-5)
 
 
 def test_metrics_are_exported_inside(address: str) -> None:  # noqa: ARG001 (the server must be up)

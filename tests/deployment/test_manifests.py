@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -13,6 +14,7 @@ from service.engine.registry import Registry
 from service.engine.scheduler import Scheduler
 from service.limits import Limits
 from service.metrics import Metrics
+from service.server.gauges import add_gauges
 from service.settings import read_settings
 
 DEPLOY = ROOT / "deploy"
@@ -20,7 +22,7 @@ MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "fullconv.yaml").re
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=[manifest["kind"] for manifest in MANIFESTS])
-def test_manifests_are_what_kubernetes_takes(manifest: dict) -> None:
+def test_manifests_are_what_kubernetes_takes(manifest: dict[str, Any]) -> None:
     """Each is valid by Kubernetes's own schema, which knows all of its fields."""
     kubernetes_validate.validate(manifest, "1.33", strict=True)
 
@@ -59,7 +61,7 @@ def test_the_image_starts_with_settings_that_there_are() -> None:
 def exported() -> set[str]:
     """The names of all metrics but the process's, as Prometheus sees them."""
     metrics, scheduler = Metrics(), Scheduler(slots=1)
-    metrics.watch(Admission(Limits()), scheduler, Registry(ROOT / "models"), lambda: 0)
+    add_gauges(metrics.registry, Admission(Limits()), scheduler, Registry(ROOT / "models"), lambda: 0)
     scheduler.close()
     ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""], "info": ["_info"]}
     ours = [family for family in metrics.registry.collect() if family.name.startswith("fullconv_")]

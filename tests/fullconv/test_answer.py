@@ -1,40 +1,57 @@
 """What is printed of an answer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fullconv import Answer
+from fullconv.decode import answer_of
 from fullconv.protos import scoring_pb2
 
 
 def answered(labels: list[str], name: str = "page.png") -> Answer:
     """An answer with a grid of 7×14 windows, whose averages rise from class to class."""
     response = scoring_pb2.ScoreResponse(model="net", version="3", mode="dense")
-    response.image.name = name
+    response.image.name, response.image.width, response.image.height = name, 200, 100
     response.grid.rows, response.grid.cols, response.grid.depth = 7, 14, len(labels)
+    response.grid.window.height = response.grid.window.width = 40
+    response.grid.stride.height = response.grid.stride.width = 10
     for index, label in enumerate(labels):
         response.classes.add(index=index, label=label)
     response.average.values[:] = [index / 4 for index in range(len(labels))]
     response.average.top[:] = list(reversed(range(len(labels))))
     response.scores = np.zeros((7, 14, len(labels)), "<f4").tobytes()
-    return Answer(response)
+    return answer_of(response)
 
 
-def test_an_answer_in_one_line() -> None:
-    """The image, the model, the mode, the grid's shape and the highest averages."""
-    answer = answered(["cat", "dog", "hen"])
-    assert repr(answer) == "<Answer 'page.png': 'net'/3, dense, grid 7×14×3; 'hen' 0.5, 'dog' 0.25, 'cat' 0>"
+def test_an_answer_in_a_few_lines() -> None:
+    """The image and the model, the windows, the highest averages, and the warnings."""
+    answer = replace(answered(["cat", "dog", "hen"]), warnings=("dense is not exact",))
+    assert repr(answer).splitlines() == [
+        "<Answer page.png (200×100): net/3, dense",
+        "  7×14 windows of 40×40 pixels, 10 apart, with their scores",
+        "  averages of scores: hen 0.5, dog 0.25, cat 0",
+        "  warning: dense is not exact>",
+    ]
     assert str(answer) == repr(answer)
 
 
 @pytest.mark.parametrize("label", ["class", "c" * 10_000, "a\nb\x1b[2J"], ids=["short", "long", "control"])
 def test_an_answer_is_short_however_large(label: str) -> None:
-    """A thousand classes, long names and control characters make no long line, and no second one."""
-    text = repr(answered([f"{label}{index}" for index in range(1000)], name=label * 20))
-    assert len(text) < 500
-    assert text.isprintable()
+    """A thousand classes, long names and control characters make no long line, and no further one."""
+    answer = answered([f"{label}{index}" for index in range(1000)], name=label * 20)
+    lines = repr(replace(answer, warnings=(label,) * 20)).split("\n")
+    assert len(lines) == 6
+    assert all(len(line) < 500 for line in lines)
+    assert all(line.isprintable() for line in lines)
 
 
 def test_an_answer_without_averages() -> None:
-    """That of a plan has neither image nor averages to name."""
-    assert repr(Answer(scoring_pb2.ScoreResponse(mode="crops"))) == "<Answer '': ''/, crops, grid 0×0×0; no averages>"
+    """The answer to a plan names neither averages nor scores."""
+    response = scoring_pb2.ScoreResponse(mode="crops")
+    assert repr(answer_of(response)).splitlines() == [
+        "<Answer  (0×0): /, crops",
+        "  0×0 windows of 0×0 pixels, 0 apart, without their scores",
+        "  planned, not scored>",
+    ]

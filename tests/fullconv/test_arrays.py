@@ -10,9 +10,7 @@ from support.paths import ROOT
 from support.pictures import noise
 from support.servers import Server, running
 
-from fullconv import Answer, AsyncClient, Client, ImageError
-from fullconv.protos import scoring_pb2
-from service.local import LocalScorer
+from fullconv import Answer, AsyncClient, Client, ImageError, Scorer
 
 MODELS = ROOT / "models"
 
@@ -43,7 +41,7 @@ def test_large_arrays_by_path(server: Server, tmp_path: Path, kind: type) -> Non
     expected = large(server, pixels)[0].average
     for answer in large(server, kind(tmp_path / "scan.npy")):
         np.testing.assert_array_equal(answer.average, expected)
-        assert answer.response.image.name == "scan.npy"
+        assert answer.image.name == "scan.npy"
 
 
 @pytest.mark.extras
@@ -64,7 +62,6 @@ def test_arrays_without_pixels(server: Server, tmp_path: Path, shape: tuple[int,
     """They are no images, in whatever way they are asked for."""
     empty, path = np.zeros(shape, np.uint8), tmp_path / "empty.npy"
     np.save(path, empty)
-    request = scoring_pb2.ScoreRequest(model="digits")
     with Client(server.address) as client:
         for ask in (
             lambda: client.score(empty, model="digits"),
@@ -72,7 +69,8 @@ def test_arrays_without_pixels(server: Server, tmp_path: Path, shape: tuple[int,
             lambda: client.score(noise(80, 80, 1), model="digits", mask=empty),
             lambda: large(server, empty),
             lambda: large(server, path),
-            lambda: LocalScorer(MODELS).start(path, request),
+            lambda: Scorer(MODELS).score(path, model="digits"),
+            lambda: Scorer(MODELS).score_large(empty, model="digits"),
         ):
             with pytest.raises(ImageError) as caught:
                 ask()

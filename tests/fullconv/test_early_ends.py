@@ -57,7 +57,7 @@ def serving(servicer: Hasty) -> Iterator[str]:
         server.stop(None).wait()
 
 
-def score_many(address: str, **settings: Any) -> dict[str, Answer | ScoringError]:  # noqa: ANN401 (the client's)
+def score_many(address: str, **settings: Any) -> dict[str, Answer | ScoringError]:
     """All images by the client; the names of the answers are told apart."""
     with Client(address, **settings) as client:
         answers = list(client.score_many(IMAGES, model="m"))
@@ -65,7 +65,7 @@ def score_many(address: str, **settings: Any) -> dict[str, Answer | ScoringError
     return dict(answers)
 
 
-def score_many_asynchronously(address: str, **settings: Any) -> dict[str, Answer | ScoringError]:  # noqa: ANN401
+def score_many_asynchronously(address: str, **settings: Any) -> dict[str, Answer | ScoringError]:
     """The same by its asyncio twin."""
 
     async def ask() -> list[tuple[str, Answer | ScoringError]]:
@@ -91,7 +91,7 @@ def test_images_without_an_answer_are_sent_again(many: Many, *, reads_all: bool)
     with serving(servicer) as address:
         answers = many(address)
     assert servicer.calls == 4
-    widths = {name: answer.response.image.width for name, answer in answers.items() if isinstance(answer, Answer)}
+    widths = {name: answer.image.width for name, answer in answers.items() if isinstance(answer, Answer)}
     assert widths == {name: image.shape[1] for name, image in IMAGES}
 
 
@@ -129,6 +129,6 @@ def test_grids_that_end_early_are_an_error() -> None:
             with pytest.raises(UnavailableError, match=said):
                 next(rows)
             with pytest.raises(UnavailableError, match=said):
-                run.answer()
+                run.result()
         with pytest.raises(UnavailableError, match=said):
             asyncio.run(take(address))

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from fullconv.common.files import OutputError, whole_file
+from fullconv.common.files import OutputError, atomic_write
 
 
-def test_a_whole_file_takes_its_name_at_the_end(tmp_path: Path) -> None:
+def test_a_atomic_write_takes_its_name_at_the_end(tmp_path: Path) -> None:
     """Until the block has ended there is no file of that name, afterwards nothing else."""
     path = tmp_path / "out.bin"
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(b"12")
         file.seek(0)
         file.write(b"3")
@@ -22,7 +22,7 @@ def test_a_whole_file_takes_its_name_at_the_end(tmp_path: Path) -> None:
 
 def fill(path: Path, data: bytes, error: Exception | None = None) -> None:
     """Write an output, and fail in the middle of it."""
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
         if error is not None:
             raise error

@@ -1,25 +1,25 @@
 """Heatmaps, as pictures, from answers that are made up."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal, assert_array_less
-from support.heatmaps import answer, draw, picture, subject
-from support.pictures import png
+from support.heatmaps import axis, draw, header, shown
 
-from fullconv.heatmap import heatmap_file
+from fullconv.grid import ImageInfo
 from fullconv.heatmap.figure import BAR, BAR_LONGEST, CAPTION, EDGE, LEGEND
 from fullconv.heatmap.layout import layout_of
-from fullconv.protos import scoring_pb2
-
-PROBABILITIES = scoring_pb2.AVERAGE_OF_PROBABILITIES
+from fullconv.images import Region
 
 
 def middle(heat: np.ndarray, row: int, col: int, cols: int) -> np.ndarray:
     """The pixel in the middle of a cell, of an image that is wider than high."""
     cell = 1200 / cols
-    return heat[int((row + 0.5) * cell), int((col + 0.5) * cell)].astype(int)
+    pixel: np.ndarray = heat[int((row + 0.5) * cell), int((col + 0.5) * cell)]
+    return pixel.astype(int)
 
 
 def bar(heat: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -38,7 +38,7 @@ def test_winners_are_where_they_belong(tmp_path: Path) -> None:
     scores[3:8, 20:26, 1] = 2
     scores[12:17, 4:10] = (-1, 0, -1)
     labels = ["ground", "thing", "nothing"]
-    heat = draw(tmp_path, scores, subject(labels), labels)
+    heat = draw(tmp_path, scores, shown(labels), labels)
     red, green, blue = middle(heat, 5, 23, 30)
     assert min(red, green) > blue + 60
     red, green, blue = middle(heat, 14, 7, 30)
@@ -57,11 +57,13 @@ def test_winners_are_where_they_belong(tmp_path: Path) -> None:
     ],
     ids=["two", "one", "probabilities", "named"],
 )
-def test_one_class_is_its_probability(tmp_path: Path, kind: str, labels: list[str], logits: object) -> None:
+def test_one_class_is_its_probability(
+    tmp_path: Path, kind: str, labels: list[str], logits: Callable[[np.ndarray], np.ndarray]
+) -> None:
     """Where it is low the image is seen; from there on it is the redder the higher, with the bar's own colours."""
     p = np.linspace(0.02, 0.98, 25)[None].repeat(18, 0)
-    shown = subject(labels, kind, shown="tumour" if len(labels) == 3 else None)
-    heat = draw(tmp_path, logits(p), shown, labels)
+    tumour = shown(labels, kind, single="tumour" if len(labels) == 3 else None)
+    heat = draw(tmp_path, logits(p), tumour, labels)
     pixels = np.array([middle(heat, 2, col, 25) for col in range(25)])
     assert_array_equal(pixels[p[0] < 0.1], 255)
     colourful = np.ptp(pixels[p[0] > 0.12], axis=1)
@@ -80,14 +82,14 @@ def test_a_probability_of_one_is_never_less_than_another(tmp_path: Path) -> None
     scores = np.zeros((6, 9, 2))
     scores[..., 1] = -4
     scores[2, 3, 1] = -3
-    heat = draw(tmp_path, scores, subject(["normal", "tumour"]), ["normal", "tumour"])
+    heat = draw(tmp_path, scores, shown(["normal", "tumour"]), ["normal", "tumour"])
     assert heat[: 6 * 133, :1190].min() == 255
 
 
 def test_raw_scores_are_drawn_from_the_lowest_to_the_highest(tmp_path: Path) -> None:
     """Without probabilities there is no threshold; the lowest score is not painted, the highest is."""
     scores = np.linspace(-700, 900, 54).reshape(6, 9, 1)
-    heat = draw(tmp_path, scores, subject(["cells"], "raw"), ["cells"])
+    heat = draw(tmp_path, scores, shown(["cells"], "raw"), ["cells"])
     assert_array_equal([255] * 3, middle(heat, 0, 0, 9))
     assert np.ptp(middle(heat, 5, 8, 9)) > 100
     colours = bar(heat, 90, 60)
@@ -100,8 +102,8 @@ def test_winners_may_be_probabilities(tmp_path: Path) -> None:
     scores = np.full((6, 9, 3), (5.0, 0, 0))
     scores[1:3, 1:3] = (90, 91, 90)  # a high score, and a probability of 0.58
     scores[1:3, 5:7] = (0, 0, 9)  # a lower score, and a probability of 1
-    by_score = draw(tmp_path, scores, subject(labels), labels)
-    by_probability = draw(tmp_path, scores, subject(labels, average=PROBABILITIES), labels)
+    by_score = draw(tmp_path, scores, shown(labels), labels)
+    by_probability = draw(tmp_path, scores, shown(labels, average="probabilities"), labels)
     for heat, col in ((by_score, 2), (by_probability, 6)):
         red, green, blue = middle(heat, 2, col, 9)
         assert min(red, green) > blue + 60
@@ -110,12 +112,12 @@ def test_winners_may_be_probabilities(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("label", ["$\\frac{a$", "US$ and x$", "x" * 300, "naïve ✓", "图", ""], ids=range(6))
-@pytest.mark.parametrize("shown", ["b", None], ids=["one", "winners"])
-def test_any_label_can_be_drawn(tmp_path: Path, label: str, shown: str | None) -> None:
+@pytest.mark.parametrize("single", ["b", None], ids=["one", "winners"])
+def test_any_label_can_be_drawn(tmp_path: Path, label: str, single: str | None) -> None:
     """Labels are text, whatever they look like."""
     labels = ["a", label, "_hidden", "b"]
     scores = np.random.default_rng(0).standard_normal((9, 9, 4))
-    one = subject(labels, shown=label if shown and label else shown)
+    one = shown(labels, single=label if single and label else single)
     assert draw(tmp_path, scores, one, labels).std() > 5
 
 
@@ -127,7 +129,7 @@ def test_cells_that_were_not_scored_show_the_image(tmp_path: Path) -> None:
     scores[:, 12:] = (10, 0, 0)
     scores[:, 8:12] = np.nan
     labels = ["ground", "thing", "nothing"]
-    for one in (subject(labels), subject(labels, shown="thing")):
+    for one in (shown(labels), shown(labels, single="thing")):
         heat = draw(tmp_path, scores, one, labels)
         assert np.ptp(middle(heat, 10, 6, 30)) > 30
         assert middle(heat, 10, 10, 30).min() == 255
@@ -137,7 +139,7 @@ def test_nothing_needs_to_be_painted(tmp_path: Path) -> None:
     """Where one class wins everywhere, or no cell was scored, the picture is the image and its legend."""
     labels = ["ground", "thing", "nothing"]
     for scores in (np.full((6, 9, 3), (1.0, 0, 0)), np.full((6, 9, 3), np.nan)):
-        for one in (subject(labels), subject(labels, "raw", shown="thing")):
+        for one in (shown(labels), shown(labels, "raw", single="thing")):
             heat = draw(tmp_path, scores, one, labels)
             assert heat[:800, :1190].min() > 100
 
@@ -146,7 +148,8 @@ def test_windows_flush_with_the_edge_are_drawn_there(tmp_path: Path) -> None:
     """An anchored row and column fill what is left between the last block of the lattice and the edge."""
     scores = np.zeros((4, 4, 1))
     scores[-1] = 1
-    heat = draw(tmp_path, scores, subject(["a"], "probabilities"), ["a"], last_y=26, last_x=26).astype(int)
+    grid = header(axis(4, last=26), axis(4, last=26), ["a"])
+    heat = draw(tmp_path, scores, shown(["a"], "probabilities"), grid).astype(int)
     pixel = 1200 / 36
     lattice, flush = (heat[round(y * pixel), round(5 * pixel)] for y in (29, 33))
     assert lattice.min() == 255
@@ -159,14 +162,10 @@ def test_a_region_is_what_is_drawn(tmp_path: Path) -> None:
     pixels[100:220, 50:290] = np.arange(16, 256, 1)
     scores = np.zeros((12, 24, 1))
     scores[3, 20] = 1
-    region = scoring_pb2.ScoreOptions(region=scoring_pb2.Region(x=50, y=100, width=240, height=120))
-    response = answer(12, 24, ["a"], origin_x=50, origin_y=100, last_x=280, last_y=210)
-    response.image.width, response.image.height = 400, 300
-    image = tmp_path / "image.png"
-    image.write_bytes(png(pixels))
-    with heatmap_file(tmp_path / "h.png", image, response, subject(["a"], "probabilities"), region) as take:
-        take(0, scores.astype(np.float32))
-    heat = picture(tmp_path / "h.png").astype(int)
+    grid = header(axis(12, 100, 210), axis(24, 50, 280), ["a"])
+    grid = replace(grid, image=ImageInfo("i", 400, 300))
+    one, region = shown(["a"], "probabilities"), Region(50, 100, 240, 120)
+    heat = draw(tmp_path, scores, one, grid, region=region, pixels=pixels).astype(int)
     assert_allclose(heat[300, 10:1190], np.linspace(18, 252, 1180)[:, None].repeat(3, 1), atol=3)
     assert heat[int(3.5 * 50), int(20.5 * 50)][0] > heat[int(3.5 * 50), int(20.5 * 50)][2] + 50
     assert_array_equal(np.ptp(heat[int(3.5 * 50), [int(18.9 * 50), int(22.1 * 50)]], axis=1), 0)
@@ -179,7 +178,7 @@ def test_a_region_is_what_is_drawn(tmp_path: Path) -> None:
 def test_formats_follow_the_suffix(tmp_path: Path, name: str, magic: bytes) -> None:
     """The file is of the format that its suffix names, and says the same."""
     scores = np.linspace(0, 1, 54).reshape(6, 9, 1)
-    one = subject(["a"], "probabilities")
+    one = shown(["a"], "probabilities")
     heat = draw(tmp_path, scores, one, ["a"], name=name)
     assert (tmp_path / name).read_bytes().startswith(magic)
     assert_allclose(heat[..., :3].mean(), draw(tmp_path, scores, one, ["a"]).mean(), atol=1)

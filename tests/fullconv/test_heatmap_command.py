@@ -16,9 +16,9 @@ from support.paths import ROOT
 from support.pictures import noise, png
 from support.servers import running
 
-from fullconv.command.job import Job
-from fullconv.protos import scoring_pb2
-from service.local import LocalScorer
+from fullconv import Scorer
+from fullconv.command.task import ScoreTask
+from fullconv.options import Options
 
 DIGITS = ["--models", str(ROOT / "models"), "--model", "digits"]
 IMAGE = noise(76, 118, 3) // 3 + 150
@@ -63,8 +63,9 @@ def image(tmp_path: Path) -> Path:
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
-    powers = np.exp(scores.astype(np.float64) - scores.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
+    powers: np.ndarray = np.exp(scores.astype(np.float64) - scores.max(-1, keepdims=True))
+    probabilities: np.ndarray = powers / powers.sum(-1, keepdims=True)
+    return probabilities
 
 
 def at_cells(heat: np.ndarray, grid: Path, width: int) -> np.ndarray:
@@ -150,24 +151,21 @@ def test_heatmaps_are_the_same_on_a_server(models: Path, image: Path, tmp_path: 
 
 
 def test_narrowed_answers_equal_narrow_ones(models: Path, image: Path) -> None:
-    """All of the message but times, plan and the place of the grid's scores."""
-    scorer = LocalScorer(models)
-    answers = []
-    for heatmap in (None, "unused.png"):
-        options = scoring_pb2.ScoreOptions(classes=["4", "2"], grid=True, top=2)
-        request = scoring_pb2.ScoreRequest(model="five", options=options)
-        job = Job(scorer, request, None, heatmap, None, lambda: None, "1" if heatmap else None)
-        with_all = job._asked(image)  # noqa: SLF001 (what is sent)
-        assert list(with_all.options.classes) == ([] if heatmap else ["4", "2"])
-        run = scorer.start(image, with_all)
-        list(run.bands())
-        answer = run.answer()
-        if heatmap:
-            answer = job._subject("1").narrowed(answer)  # noqa: SLF001
-        for field in ("timing", "plan"):
-            answer.ClearField(field)
-        answers.append(answer)
-    assert answers[0] == answers[1]
+    """Everything but times, the plan and the grid's scores is equal."""
+    scorer = Scorer(models)
+    options = Options(classes=["4", "2"], grid=True, top=2)
+    narrow = scorer.score(image, model="five", **options)
+    task = ScoreTask(scorer, "five", "", options, heatmap="unused.png", heatmap_class="1")
+    wide = scorer.score(image, model="five", **task._options_of(image))  # noqa: SLF001 (what is requested)
+    assert wide.classes == (0, 1, 2, 3, 4)
+    answer = wide.with_classes(task._shown_by("1").chosen)  # noqa: SLF001
+    assert answer.header == narrow.header
+    assert answer.top == narrow.top
+    assert_array_equal(narrow.average, answer.average)
+    documents = [one.document() for one in (answer, narrow)]
+    for document in documents:
+        del document["timing_ms"]
+    assert documents[0] == documents[1]
 
 
 @pytest.mark.parametrize(

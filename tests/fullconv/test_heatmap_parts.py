@@ -9,23 +9,24 @@ import pyvips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from support.heatmaps import answer, subject
-from support.pictures import encode, noise, png
+from support.heatmaps import axis, header, shown
+from support.pictures import encode, noise
 
 from fullconv.errors import RequestError
-from fullconv.heatmap.backdrop import backdrop
-from fullconv.heatmap.cells import Values, Winners, blocks_of, probability
-from fullconv.heatmap.labels import Region, placed
+from fullconv.grid import ImageInfo
+from fullconv.heatmap import Heatmap
+from fullconv.heatmap.backdrop import grey_picture
+from fullconv.heatmap.cells import SingleClass, Winners, blocks_of, probability
+from fullconv.heatmap.labels import LabelledRegion, place_labels
 from fullconv.heatmap.layout import LONGEST, SHORTEST, Box, layout_of
 from fullconv.heatmap.outlines import outlines
-from fullconv.protos import scoring_pb2
+from fullconv.images import Region, ScoredPixels, source_of
 
-WHOLE = scoring_pb2.ImageInfo()
-OPTIONS = scoring_pb2.ScoreOptions()
+WHOLE = ImageInfo("", 0, 0)
 
 
 @pytest.mark.parametrize(
-    ("labels", "classes", "named", "shown"),
+    ("labels", "classes", "named", "single"),
     [
         (["a"], (), None, 0),
         (["no", "yes"], (), None, 1),
@@ -39,37 +40,39 @@ OPTIONS = scoring_pb2.ScoreOptions()
         (["2", "b", "c"], (), "2", 0),
     ],
 )
-def test_which_class_is_shown(labels: list[str], classes: tuple, named: str | None, shown: int | None) -> None:
+def test_which_class_is_shown(
+    labels: list[str], classes: tuple[str, ...], named: str | None, single: int | None
+) -> None:
     """The class named, the only one, the second of two, or the winners; labels before indices."""
-    assert subject(labels, shown=named, classes=classes).shown == shown
+    assert shown(labels, single=named, classes=classes).single == single
 
 
 @pytest.mark.parametrize(("classes", "named", "field"), [(("d",), None, "classes"), ((), "d", "heatmap-class")])
-def test_unknown_classes_are_refused(classes: tuple, named: str | None, field: str) -> None:
+def test_unknown_classes_are_refused(classes: tuple[str, ...], named: str | None, field: str) -> None:
     """The message names the option, what there is and what was given."""
     with pytest.raises(RequestError, match=f"{field}: expected labels of model 'm' or 0 to 2, got 'd'"):
-        subject(["a", "b", "c"], shown=named, classes=classes)
+        shown(["a", "b", "c"], single=named, classes=classes)
 
 
 @pytest.mark.parametrize(
     ("kind", "classes", "named", "average", "needs"),
     [
-        ("logits-softmax", (), None, 0, False),
-        ("logits-softmax", ("a",), None, 0, True),
-        ("logits-softmax", ("a", "b"), None, 0, False),
-        ("logits-softmax", ("a", "b"), None, 2, True),
-        ("logits-softmax", ("c", "b", "a"), None, 2, False),
-        ("logits-sigmoid", ("a",), None, 0, False),
-        ("logits-sigmoid", ("a",), "b", 0, True),
-        ("probabilities", ("a", "b"), None, 2, False),
-        ("raw", ("a",), None, 0, False),
+        ("logits-softmax", (), None, "scores", False),
+        ("logits-softmax", ("a",), None, "scores", True),
+        ("logits-softmax", ("a", "b"), None, "scores", False),
+        ("logits-softmax", ("a", "b"), None, "probabilities", True),
+        ("logits-softmax", ("c", "b", "a"), None, "probabilities", False),
+        ("logits-sigmoid", ("a",), None, "scores", False),
+        ("logits-sigmoid", ("a",), "b", "scores", True),
+        ("probabilities", ("a", "b"), None, "probabilities", False),
+        ("raw", ("a",), None, "scores", False),
     ],
 )
 def test_only_what_needs_all_classes_asks_for_them(
-    kind: str, classes: tuple, named: str | None, average: int, *, needs: bool
+    kind: str, classes: tuple[str, ...], named: str | None, average: str, *, needs: bool
 ) -> None:
     """Softmax of a part of the classes needs all scores, and so does a class that the answer does not have."""
-    assert subject(["a", "b", "c"], kind, shown=named, average=average, classes=classes).needs_all is needs
+    assert shown(["a", "b", "c"], kind, single=named, average=average, classes=classes).needs_all is needs
 
 
 @pytest.mark.parametrize("kind", ["logits-softmax", "logits-sigmoid", "probabilities", "raw"])
@@ -90,8 +93,7 @@ def test_probabilities(kind: str) -> None:
 
 def test_blocks_hold_the_cells_around_their_centres() -> None:
     """Each pixel belongs to the window whose centre is nearest; a flush row begins where the lattice ends."""
-    response = answer(4, 3, ["a"], last_y=26, origin_x=5, last_x=25)
-    rows, cols = blocks_of(response, 0, 1.0), blocks_of(response, 1, 1.0)
+    rows, cols = blocks_of(axis(4, last=26), 1.0), blocks_of(axis(3, 5, 25), 1.0)
     assert_array_equal([0, 10, 20, 30, 36], rows.edges)
     assert_array_equal([5, 15, 25, 35], cols.edges)
     assert_array_equal([-1, 0, 0, 1, 2, -1], cols.at(np.array([4.9, 5, 14, 15, 34, 35.0])))
@@ -99,10 +101,7 @@ def test_blocks_hold_the_cells_around_their_centres() -> None:
 
 def test_blocks_of_scaled_images_lie_in_the_image() -> None:
     """Strides of a fraction of a pixel, of an image that was enlarged, are not rounded away."""
-    response = answer(9, 9, ["a"])
-    response.grid.scaled.height, response.grid.scaled.width = 90, 90
-    response.image.height, response.image.width = 3, 3
-    assert_allclose(blocks_of(response, 0, 400).edges, np.linspace(0, 3, 10), rtol=1e-12)
+    assert_allclose(blocks_of(axis(9, scale=3 / 90), 400).edges, np.linspace(0, 3, 10), rtol=1e-12)
 
 
 @pytest.mark.parametrize("band", [1, 3, 7, 50])
@@ -111,12 +110,11 @@ def test_no_high_cell_is_lost_where_cells_share_a_pixel(band: int) -> None:
     scores = np.random.default_rng(0).random((50, 101, 2)).astype(np.float32) * 0.4
     scores[33, 77, 1], scores[2, 100, 1] = 0.9, 0.8
     scores[40:, :20] = np.nan
-    response = answer(50, 101, ["a", "b"])
-    cells = Values(blocks_of(response, 0, 0.03), blocks_of(response, 1, 0.03), 1, "probabilities")
+    cells = SingleClass(blocks_of(axis(50), 0.03), blocks_of(axis(101), 0.03), 1, "probabilities")
     winners = Winners(cells.rows_of, cells.cols_of, [0, 1], None)
     for first in range(0, 50, band):
         for one in (cells, winners):
-            one.rows(first, scores[first : first + band])
+            one.add_rows(first, scores[first : first + band])
     assert cells.rows_of.step == 4
     assert cells.value.shape == (13, 26)
     padded = np.pad(scores[..., 1], ((0, 2), (0, 3)), constant_values=np.nan).reshape(13, 4, 26, 4)
@@ -147,8 +145,8 @@ def test_layouts(width: int, height: int, *, labels: bool) -> None:
 def test_labels_cover_no_label(rectangles: list[tuple[int, ...]]) -> None:
     """Labels lie within the picture, apart from each other, and beside the region that they name."""
     image = Box(0, 0, 1000, 1000)
-    regions = [Region(Box(x, y, x + w, y + h), text, high, 3) for x, y, w, h, text, high in rectangles]
-    found = placed(regions, image, image)
+    regions = [LabelledRegion(Box(x, y, x + w, y + h), text, high, 3) for x, y, w, h, text, high in rectangles]
+    found = place_labels(regions, image, image)
     boxes = list(found.items())
     for number, (position, box) in enumerate(boxes):
         assert image.holds(box)
@@ -163,15 +161,15 @@ def test_labels_cover_no_label(rectangles: list[tuple[int, ...]]) -> None:
 def test_labels_of_strips_lie_beside_them() -> None:
     """A label that is higher than the strip lies in its margin."""
     image, room = Box(0, 50, 4000, 80), Box(0, 0, 4000, 130)
-    regions = [Region(Box(left, 55, left + 30, 75), 600, 40, 3) for left in (500, 550)]
-    found = placed(regions, image, room)
+    regions = [LabelledRegion(Box(left, 55, left + 30, 75), 600, 40, 3) for left in (500, 550)]
+    found = place_labels(regions, image, room)
     assert len(found) == 2
     assert not any(box.overlaps(image) for box in found.values())
 
 
 def test_outlines_surround_regions_and_holes() -> None:
     """Along the edges of blocks, in pixels of the image; holes are told apart, specks left out."""
-    blocks = blocks_of(answer(20, 20, ["a"]), 0, 1.0)
+    blocks = blocks_of(axis(20), 1.0)
     mask = np.zeros((20, 20), bool)
     mask[3:15, 2:15] = True
     mask[6:10, 6:10] = False
@@ -198,11 +196,10 @@ def test_backdrops(tmp_path: Path, kind: str) -> None:
     if kind == "npy":
         np.save(path, np.stack([pixels] * 3, -1))
     else:
-        path.write_bytes({"png": png, "turned": turned, "tif": lambda one: encode(one, ".tif")}[kind](pixels))
-    whole = backdrop(path, OPTIONS, WHOLE, (400, 240))
+        path.write_bytes(turned(pixels) if kind == "turned" else encode(pixels, f".{kind}"))
+    whole = grey_picture(ScoredPixels(source_of(path)), WHOLE, (400, 240))
     assert_allclose(whole[:, 8:-8], (np.arange(8, 392) / 2)[None].repeat(240, 0), atol=2)
-    region = scoring_pb2.ScoreOptions(region=scoring_pb2.Region(x=50, y=20, width=100, height=50))
-    part = backdrop(path, region, WHOLE, (100, 50))
+    part = grey_picture(ScoredPixels(source_of(path), Region(50, 20, 100, 50)), WHOLE, (100, 50))
     assert_allclose(part, np.arange(50, 150)[None].repeat(50, 0), atol=2)
 
 
@@ -210,17 +207,21 @@ def test_backdrops_of_other_widths_are_stretched(tmp_path: Path) -> None:
     """Reflectances of a few thousand in 16 bits are no black image."""
     path = tmp_path / "image.tif"
     path.write_bytes(encode((noise(60, 80, 1)[..., 0].astype(np.uint16) * 20), ".tif"))
-    grey = backdrop(path, OPTIONS, WHOLE, (160, 120))
+    grey = grey_picture(ScoredPixels(source_of(path)), WHOLE, (160, 120))
     assert grey.shape == (120, 160)
     assert grey.std() > 40
 
 
 @pytest.mark.parametrize("name", ["none.png", "text.png", "folder", "pipe"])
 def test_backdrops_of_what_cannot_be_read_are_white(tmp_path: Path, name: str) -> None:
-    """The heatmap is drawn all the same."""
+    """The heatmap is drawn over white, and says why."""
     path = tmp_path / name
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "folder").mkdir()
     if name == "pipe":
         os.mkfifo(path)
-    assert_array_equal(backdrop(path, OPTIONS, WHOLE, (7, 5)), np.full((5, 7), 255))
+    grid = header(axis(1), axis(1), ["a"])
+    heatmap = Heatmap(grid, shown(["a"], "probabilities"), None)
+    heatmap.add_rows(0, np.zeros((1, 1, 1), np.float32))
+    assert_array_equal(heatmap.picture(ScoredPixels(source_of(path)))[:1100, :1100], 255)
+    assert heatmap.unread.startswith(f"{name}: cannot be read again")

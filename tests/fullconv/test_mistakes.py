@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from support.pictures import encode, noise, png
 from support.servers import Server, running
 from typer.testing import CliRunner
 
-from fullconv import AsyncClient, Client, ImageError, RequestError, ScoringError
+from fullconv import AsyncClient, ImageError, RequestError, ScoringError
 from fullconv.command.cli import app
-from fullconv.images import message_of
+from fullconv.encode import image_message
+from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
-from fullconv.remote.requests import large_source, with_image
-from service.local import LocalScorer
+from fullconv.remote.servers import Servers
+from fullconv.remote.transport import RemoteTransport
+from fullconv.transport import ManyItem, ignore_progress
+from service.local import LocalTransport
 
 Image, Options, Scale = scoring_pb2.Image, scoring_pb2.ScoreOptions, scoring_pb2.Scale
 Case = tuple[str, dict[str, Any], type[ScoringError], str]
@@ -62,15 +66,15 @@ def server(folder: Path) -> Iterator[Server]:
         yield server
 
 
-def of_model(**request: Any) -> Case:  # noqa: ANN401 (as ScoreRequest has them)
+def of_model(**request: Any) -> Case:
     return ("good.png", request, RequestError, request.pop("said"))
 
 
-def of_option(said: str, model: str = "digits", **options: Any) -> Case:  # noqa: ANN401 (as ScoreOptions has them)
+def of_option(said: str, model: str = "digits", **options: Any) -> Case:
     return ("good.png", {"model": model, "options": Options(**options)}, RequestError, said)
 
 
-def of_image(image: str, said: str, **options: Any) -> Case:  # noqa: ANN401
+def of_image(image: str, said: str, **options: Any) -> Case:
     return (image, {"model": "digits", "options": Options(**options)}, ImageError, said)
 
 
@@ -114,41 +118,44 @@ def made(folder: Path, case: Case) -> tuple[Path, scoring_pb2.ScoreRequest]:
     image, fields, _, _ = case
     request = scoring_pb2.ScoreRequest(**fields)
     if request.options.HasField("mask_image"):
-        request.options.mask_image.CopyFrom(message_of(folder / request.options.mask_image.path))
+        request.options.mask_image.CopyFrom(image_message(source_of(folder / request.options.mask_image.path)))
     return folder / image, request
 
 
 def here(folder: Path, image: Path, request: scoring_pb2.ScoreRequest) -> None:
     """Score in this process."""
-    run = LocalScorer(folder / "models").start(image, request)
-    list(run.bands())
-    run.answer()
+    LocalTransport(folder / "models").score(request, source_of(image), None)
 
 
 def ways(server: Server, image: Path, request: scoring_pb2.ScoreRequest) -> Iterator[Callable[[], object]]:
-    """Every way to score on a server."""
+    """Every way to score on a server, with options that no keyword makes too."""
 
-    def one_of_many(client: Client) -> object:
-        ((_, result),) = client.many([image], lambda _: request)
+    def in_one_message(transport: RemoteTransport) -> object:
+        return transport.score(request, source_of(image), None)
+
+    def one_of_many(transport: RemoteTransport) -> object:
+        ((_, result),) = transport.score_many([ManyItem("", lambda: (request, source_of(image)))], None)
         if isinstance(result, Exception):
             raise result
         return result
 
+    def in_parts(transport: RemoteTransport) -> object:
+        stream = transport.stream(request, source_of(image), None, ignore_progress)
+        return list(stream.rows())
+
     async def asynchronously() -> object:
         async with AsyncClient(server.address) as client:
-            return await client._call("Score", with_image(request, image), None)  # noqa: SLF001 (options that no keyword makes)
+            return await client._score(request, source_of(image), None)  # noqa: SLF001 (options that no keyword makes)
 
-    def in_parts(client: Client) -> object:
-        source, name = large_source(image)
-        return client._start_large(source, request, name=name).answer()  # noqa: SLF001 (the same)
+    def with_transport(ask: Callable[[RemoteTransport], object]) -> object:
+        transport = RemoteTransport(Servers(server.address, None, timeout=None, retries=8))
+        try:
+            return ask(transport)
+        finally:
+            transport.close()
 
-    def with_client(ask: Callable[[Client], object]) -> object:
-        with Client(server.address) as client:
-            return ask(client)
-
-    yield lambda: with_client(lambda client: client.start(image, request).answer())
-    yield lambda: with_client(one_of_many)
-    yield lambda: with_client(in_parts)
+    for ask in (in_one_message, one_of_many, in_parts):
+        yield partial(with_transport, ask)
     yield lambda: asyncio.run(asynchronously())
 
 

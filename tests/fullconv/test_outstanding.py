@@ -4,52 +4,54 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
+from fullconv.images import EncodedSource, ImageSource
 from fullconv.protos import scoring_pb2
-from fullconv.remote.outstanding import Make, Outstanding
+from fullconv.remote.outstanding import Outstanding
+from fullconv.transport import ManyItem
 
 
-def make() -> scoring_pb2.ScoreRequest:
-    """Any request."""
-    return scoring_pb2.ScoreRequest(model="m")
+def make() -> tuple[scoring_pb2.ScoreRequest, ImageSource]:
+    """Any request and image."""
+    return scoring_pb2.ScoreRequest(model="m"), EncodedSource(b"")
 
 
 def test_answers_do_not_wait_for_the_next_image() -> None:
     """An iterator that waits for the answer to its last image gets it."""
     answered = Event()
 
-    def items() -> Iterator[tuple[str, Make]]:
-        yield "first", make
+    def items() -> Iterator[ManyItem]:
+        yield ManyItem("first", make)
         assert answered.wait(10)
-        yield "second", make
+        yield ManyItem("second", make)
 
     outstanding = Outstanding(items())
     requests = outstanding.requests()
     first = next(requests)
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(next, requests)
-        assert outstanding.answered(first.id) == "first"
+        assert outstanding.answered(first.id).name == "first"
         answered.set()
-        assert outstanding.answered(second.result(10).id) == "second"
+        assert outstanding.answered(second.result(10).id).name == "second"
 
 
 def test_what_was_being_made_for_a_call_that_ended_is_sent_by_the_next() -> None:
     """Once, and with what had no answer."""
     made, go_on = Event(), Event()
 
-    def slowly() -> scoring_pb2.ScoreRequest:
+    def slowly() -> tuple[scoring_pb2.ScoreRequest, ImageSource]:
         made.set()
         assert go_on.wait(10)
         return make()
 
-    outstanding = Outstanding([("first", make), ("slow", slowly), ("last", make)])
+    outstanding = Outstanding([ManyItem("first", make), ManyItem("slow", slowly), ManyItem("last", make)])
     old = outstanding.requests()
     next(old)
     with ThreadPoolExecutor(2) as pool:
         late = pool.submit(next, old, None)
         assert made.wait(10)
         new = outstanding.requests()
-        assert outstanding.answered(next(new).id) == "first"
+        assert outstanding.answered(next(new).id).name == "first"
         rest = pool.submit(list, new)
         go_on.set()
         assert late.result(10) is None
-        assert [outstanding.answered(request.id) for request in rest.result(10)] == ["slow", "last"]
+        assert [outstanding.answered(request.id).name for request in rest.result(10)] == ["slow", "last"]

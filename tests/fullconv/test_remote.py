@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import numpy as np
@@ -21,9 +21,8 @@ from support.paths import ROOT
 from support.pictures import noise, png
 from support.servers import Failed, Server, running
 
-from fullconv import Answer, AsyncClient, Client, ImageError, RequestError, Security, UnavailableError
-from fullconv.options import options_message
-from fullconv.protos import scoring_pb2
+from fullconv import Answer, AsyncClient, Client, ImageError, RequestError, ScoringError, Security, UnavailableError
+from fullconv.encode import options_message
 from fullconv.remote.retries import STATUS_LOST, Retries
 
 MODELS = ROOT / "models"
@@ -39,13 +38,15 @@ def server() -> Iterator[Server]:
 
 def same(one: Answer, other: Answer) -> None:
     """Two answers are equal but for their times."""
-    messages = []
-    for answer in (one, other):
-        message = scoring_pb2.ScoreResponse()
-        message.CopyFrom(answer.response)
-        message.ClearField("timing")
-        messages.append(message)
-    assert messages[0] == messages[1]
+    assert one.header == other.header
+    assert one.plan == other.plan
+    assert one.top == other.top
+    np.testing.assert_array_equal(one.average, other.average)
+    np.testing.assert_array_equal(one.grid, other.grid)
+    documents = [answer.document() for answer in (one, other)]
+    for document in documents:
+        del document["timing_ms"]
+    assert documents[0] == documents[1]
 
 
 @pytest.mark.parametrize(
@@ -105,16 +106,16 @@ def test_arrays_and_masks_by_path_or_not(server: Server, tmp_path: Path) -> None
             for other in (mask, mask.astype(np.uint8) * 255, tmp_path / "mask.npy")
         ]
         for answer in answers:
-            assert answer.response.scored_cells == 2 * 4
+            assert answer.scored == 2 * 4
             np.testing.assert_array_equal(answer.grid, answers[0].grid)
         with pytest.raises(ImageError, match=r"mask: expected .height, width"):
             client.score(image, model="digits", mask=mask.astype(float))
 
 
-@pytest.mark.parametrize("image", [None, b"a file"], ids=["none", "bytes"])
+@pytest.mark.parametrize("image", [None, 3], ids=["none", "number"])
 def test_large_images_that_cannot_be(server: Server, image: Any) -> None:  # noqa: ANN401
     """They are refused here too."""
-    with Client(server.address) as client, pytest.raises(ImageError, match="image: expected a path or an array, got"):
+    with Client(server.address) as client, pytest.raises(ImageError, match="image: expected a path, bytes, an array"):
         client.score_large(image, model="digits")
 
 
@@ -138,12 +139,12 @@ def test_asyncio_answers_alike(server: Server) -> None:
     """Every call of the asyncio client gives what that of the other one gives, many at once."""
     images = [noise(90 + side, 100, 1) for side in range(20)]
 
-    async def ask() -> tuple[list[Answer], dict[str, Answer], list[tuple[str, str]]]:
+    async def ask() -> tuple[list[Answer], dict[str, Answer | ScoringError], list[tuple[str, str]]]:
         async with AsyncClient(server.address, timeout=60) as client:
             answers = await asyncio.gather(*(client.score(image, model="digits", grid=True) for image in images))
             items = ((str(number), image) for number, image in enumerate(images))
             many = {name: answer async for name, answer in client.score_many(items, model="digits", grid=True)}
-            assert (await client.model("digits")).spec.name == "digits"
+            assert (await client.model("digits")).name == "digits"
             return answers, many, await client.models()
 
     answers, many, models = asyncio.run(ask())
@@ -151,7 +152,9 @@ def test_asyncio_answers_alike(server: Server) -> None:
         for number, image in enumerate(images):
             expected = client.score(image, model="digits", grid=True)
             same(expected, answers[number])
-            same(expected, many[str(number)])
+            one_of_many = many[str(number)]
+            assert isinstance(one_of_many, Answer)
+            same(expected, one_of_many)
         assert models == client.models()
 
 
@@ -168,7 +171,7 @@ def test_asyncio_scores_large_images(server: Server) -> None:
             async with await client.score_large(
                 PAGE, model="digits", grid=True, progress=lambda *what: told.append(what)
             ) as run:
-                assert run.response.grid.rows == 88
+                assert len(run.planned.y) == 88
                 rows = [scores async for _, scores in run.bands()]
                 return np.concatenate(rows), await run.result()
 
@@ -219,7 +222,7 @@ def test_numbers_that_are_none(kind: Any, wrong: dict[str, Any], said: str) -> N
 
 def test_priorities_travel() -> None:
     """What is asked for by name is what the server reads."""
-    names = ("low", "normal", "high")
+    names: tuple[Literal["low", "normal", "high"], ...] = ("low", "normal", "high")
     assert [options_message({"priority": name}).priority for name in names] == [1, 2, 3]
     assert not options_message({}).priority
 
@@ -311,9 +314,10 @@ def test_streams_go_on_with_another_server(ending: signal.Signals) -> None:
     images = [(str(number), noise(200 + number % 7, 200, 1)) for number in range(200)]
     with running(MODELS) as stays, running(MODELS, status=-ending if ending is signal.SIGKILL else 0) as goes:
         with Client(f"{goes.address},{stays.address}", timeout=60) as client:
-            answers, got = client.score_many(iter(images), model="digits"), {}
-            for name, answer in answers:
+            got: dict[str, Answer] = {}
+            for name, answer in client.score_many(iter(images), model="digits"):
                 assert name not in got
+                assert isinstance(answer, Answer)
                 got[name] = answer
                 if len(got) == 20:
                     Thread(target=goes.process.send_signal, args=[ending]).start()

@@ -1,4 +1,4 @@
-"""Files of the server's that requests may name, and no others."""
+"""Requests may name image files in the server's allowed directory, and no other files."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ PIXELS = noise(90, 100, 1)
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of images, with ways out of it, and an image outside."""
+    """A directory of images that contains links and pipes, and an image outside of the directory."""
     folder = tmp_path_factory.mktemp("outside")
     root = folder / "root"
     (root / "sub dir").mkdir(parents=True)
@@ -36,7 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("path", ["a.png", "sub dir/ü%2e.png"])
 def test_files_are_opened_by_their_paths(root: Path, path: str) -> None:
-    """Each is the image that it is, and stays open as long as its picture."""
+    """A path opens its image, whose file stays open as long as the picture exists."""
     before = len(list(Path("/proc/self/fd").iterdir()))
     picture = AllowedDirectory(root).picture(path)
     assert (picture.height, picture.width, picture.name) == (90, 100, path.rpartition("/")[2])
@@ -51,20 +51,20 @@ def test_files_are_opened_by_their_paths(root: Path, path: str) -> None:
      "..\\secret.png", "sub dir", "file:///etc/passwd", "~/a.png", "a" * 300, "a/" * 3000, "\ud800"],
 )  # fmt: skip
 def test_no_path_leads_out(root: Path, path: str) -> None:
-    """Dots, links, encodings, pipes and absolute paths lead nowhere, at once."""
+    """Paths with dots, links, encoded characters or pipes, and absolute paths, are refused without waiting."""
     with pytest.raises(NotFoundError, match="path: "):
         AllowedDirectory(root).picture(path)
 
 
 @pytest.fixture(scope="module")
 def server(root: Path) -> Iterator[Server]:
-    """A server of those images."""
+    """A server with this allowed directory."""
     with running(ROOT / "models", "--images", str(root)) as server:
         yield server
 
 
 def test_a_server_scores_its_own_files(server: Server) -> None:
-    """Score and ScoreLarge of a path give what they give for the pixels."""
+    """Score and ScoreLarge give the same scores for a path as for the pixels."""
     with Client(server.address) as client, grpc.insecure_channel(server.address) as channel:
         expected = client.score(PIXELS, model="digits").average
         stub, image = scoring_pb2_grpc.ScoringStub(channel), scoring_pb2.Image(path="sub dir/ü%2e.png")
@@ -79,6 +79,6 @@ def test_a_server_scores_its_own_files(server: Server) -> None:
 
 
 def test_servers_without_files_say_so() -> None:
-    """Where there is no directory, no path is looked for."""
+    """Without an allowed directory every path is refused."""
     with pytest.raises(NotFoundError, match="without --images"):
         AllowedDirectory().picture("a.png")

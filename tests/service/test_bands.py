@@ -163,7 +163,7 @@ def test_bands_are_as_low_as_is_worthwhile() -> None:
 
 
 @pytest.mark.parametrize("grid_as", [scoring_pb2.GRID_AS_TOP, scoring_pb2.GRID_AS_ARGMAX])
-def test_grids_too_large_have_ways_out(grid_as: int) -> None:
+def test_grids_too_large_have_ways_out(grid_as: scoring_pb2.GridAs) -> None:
     """A slide's whole grid of 1000 classes is refused with the ways out, and the highest scores alone are not."""
     model, size = model_of(RESNET50, RESNET50, classes=1000), (90_000, 120_000)
     options = scoring_pb2.ScoreOptions(stride=1, mode=scoring_pb2.MODE_DENSE)

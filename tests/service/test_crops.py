@@ -1,6 +1,7 @@
 """Networks that cannot slide: kept by --crops-only, and scored window by window."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -39,7 +40,7 @@ def convert(name: str, folder: Path, *strides: int) -> Scorer:
     return Scorer(folder)
 
 
-def plan(scorer: Scorer, image: np.ndarray, **options: object) -> Scoring:
+def plan(scorer: Scorer, image: np.ndarray, **options: Any) -> Scoring:
     request = scoring_pb2.ScoreRequest(model="net", options=scoring_pb2.ScoreOptions(grid=True, **options))
     return plan_image(scorer, open_bytes(png(image), name="i"), request)
 
@@ -100,7 +101,8 @@ def test_a_cancelled_run_stops_between_batches(tmp_path: Path) -> None:
 def test_a_cancelled_run_stops_between_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for the windows of the other tiles."""
     monkeypatch.setattr(modes, "CROPPED", 1)
-    scorer, gone = convert("pytorch/vit.dynamo_batch", tmp_path), []
+    scorer = convert("pytorch/vit.dynamo_batch", tmp_path)
+    gone: list[bool] = []
     request = scoring_pb2.ScoreRequest(model="net", options=scoring_pb2.ScoreOptions(grid=True))
     run = plan_image(scorer, open_bytes(png(noise(200, 200, 3)), name="i"), request, Leaving(lambda: bool(gone)))
     bands = run.rows()

@@ -13,7 +13,8 @@ from support.paths import ROOT
 from support.pictures import noise
 from support.scoring import plan_message
 
-from fullconv.images import message_of
+from fullconv.encode import image_message
+from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
 from service.dispatch.workers import Workers
 from service.engine.scheduler import Batching, Flow, Scheduler
@@ -45,7 +46,7 @@ def test_tiles_after_scores_that_are_no_numbers_do_not_run(monkeypatch: pytest.M
         raise RuntimeError("terminated")
 
     scorer = Scorer(ROOT / "models", tuning=Tuning(tile_bytes=1 << 20))
-    request = scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(300, 300, 1)))
+    request = scoring_pb2.ScoreRequest(model="digits", image=image_message(source_of(noise(300, 300, 1))))
     assert plan_message(scorer, request).plan.tile_count > 9
     monkeypatch.setattr(Session, "score", score)
     scheduler = Scheduler(slots=1, batching=Batching(max_tiles=1))

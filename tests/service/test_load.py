@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import grpc
 import numpy as np
@@ -20,7 +21,8 @@ from support.pictures import noise
 from support.servers import SCORE, Server, running
 
 from fullconv import Client
-from fullconv.images import message_of
+from fullconv.encode import image_message
+from fullconv.images import source_of
 from fullconv.protos import scoring_pb2, scoring_pb2_grpc
 
 MODELS = ROOT / "models"
@@ -42,7 +44,7 @@ def busy_seconds(server: Server) -> float:
 
 def request(pixels: np.ndarray) -> bytes:
     """A request for an image."""
-    return scoring_pb2.ScoreRequest(model="digits", image=message_of(pixels)).SerializeToString()
+    return scoring_pb2.ScoreRequest(model="digits", image=image_message(source_of(pixels))).SerializeToString()
 
 
 def test_ten_thousand_impatient_requests(server: Server) -> None:
@@ -110,7 +112,7 @@ def test_many_clients_of_every_kind(server: Server) -> None:
     ]
     with Client(server.address) as client, ThreadPoolExecutor(16) as pool:
 
-        def ask(case: tuple) -> np.ndarray:
+        def ask(case: tuple[np.ndarray, Any]) -> np.ndarray:
             return np.asarray(client.score(case[0], model="digits", **case[1]).average)
 
         alone = [ask(case) for case in cases]
@@ -145,7 +147,9 @@ def test_clients_that_neither_send_nor_take_hold_no_end_up() -> None:
     with running(MODELS, "--max-idle", "2") as server, grpc.insecure_channel(server.address) as channel:
         stub = scoring_pb2_grpc.ScoringStub(channel)
         options = scoring_pb2.ScoreOptions(grid=True, stride=2)
-        one = scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(400, 400, 1)), options=options)
+        one = scoring_pb2.ScoreRequest(
+            model="digits", image=image_message(source_of(noise(400, 400, 1))), options=options
+        )
 
         def nothing() -> Iterator[scoring_pb2.ScoreLargeRequest]:
             left.wait()

@@ -1,4 +1,4 @@
-"""What the server keeps of the memory that it is done with, and what it gives back."""
+"""Freed memory that the server keeps for reuse, and freed memory that it returns to the system."""
 
 import asyncio
 import subprocess
@@ -68,29 +68,29 @@ scores = session.score([tile])
 ran = held()
 session.shrink_arena()
 rested = held()
-score = session._scores
+score = session._score_batch
 
 def scored_and_rested(*arguments):
     scores = score(*arguments)
     session.shrink_arena()
     return scores
 
-session._scores = scored_and_rested
+session._score_batch = scored_and_rested
 assert np.array_equal(session.score([tile]), scores)
-session._scores = score
+session._score_batch = score
 session.shrink_arena()
 print(ran - first, rested - first, held() - first)
 """
 
 
 def numbers(program: str, *arguments: str) -> list[int]:
-    """What a program prints, in a process of its own."""
+    """The numbers that a program prints in a new process."""
     command = [sys.executable, "-c", program, *arguments]
     return [int(word) for word in subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.split()]
 
 
 def test_blocks_are_kept() -> None:
-    """A block as large as a message comes page by page but once; without being told, the allocator gives each back."""
+    """With the allocator configured, a block of a message's size is reused; by default its pages are returned."""
     (kept,) = numbers(FAULTS, "kept")
     (given_back,) = numbers(FAULTS, "as it is")
     assert kept < 100
@@ -98,14 +98,14 @@ def test_blocks_are_kept() -> None:
 
 
 def test_threads_share_their_memory() -> None:
-    """Many threads take it from few arenas; without being told, the allocator has many."""
+    """With the allocator configured, many threads share few arenas; by default there are more."""
     (few,) = numbers(THREADS, "few")
     (many,) = numbers(THREADS, "as it is")
     assert few == machine.ARENAS < many
 
 
-def test_a_session_that_rests_gives_back_its_activations() -> None:
-    """What a large tile took is free again, also of one that ran meanwhile; the next one is scored as before."""
+def test_shrinking_the_arena_frees_activations() -> None:
+    """Shrinking the arena frees the activations of a large tile, also of a tile that ran at the same time."""
     ran, rested, rested_again = numbers(ARENA)
     assert max(rested, rested_again) < ran / 4
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ from support.servers import running
 
 from converter.spec import embed
 from fullconv import Client
-from fullconv.answer import Answer, plan_document
-from fullconv.command.table import plan_table, table
+from fullconv.command.table import answer_table, plan_table
 from fullconv.common.certificate import interval
+from fullconv.decode import answer_of
 from fullconv.protos import model_pb2, scoring_pb2
 from service.engine.repository import read_spec
 from service.images.encoded import open_bytes
@@ -69,16 +70,17 @@ def unranked(kind: str, classes: int) -> Callable[[model_pb2.ModelSpec], object]
     return change
 
 
-def plan(models: Path, name: str, **options: object) -> Scoring:
+def plan(models: Path, name: str, **options: Any) -> Scoring:
     request = scoring_pb2.ScoreRequest(model=name, options=scoring_pb2.ScoreOptions(**options))
     return plan_image(Scorer(models), open_bytes(png(IMAGE), name="i"), request)
 
 
 def shown(renderable: object) -> str:
     """What a terminal shows, without its line breaks."""
-    console = Console(width=300, file=StringIO())
+    text = StringIO()
+    console = Console(width=300, file=text)
     console.print(renderable)
-    return " ".join(console.file.getvalue().split())
+    return " ".join(text.getvalue().split())
 
 
 @pytest.fixture
@@ -104,11 +106,12 @@ def test_little_agreement_is_a_warning(padded: Path) -> None:
     assert response.parity.top_class_agreement == 314 / 643
     low, high = interval(314 / 643, 643)
     assert (response.parity.agreement_low, response.parity.agreement_high) == (low, high)
-    document = Answer(response).document()
+    answer = answer_of(response)
+    document = answer.document()
     assert document["warnings"] == [said]
     assert document["parity"] == {"exact": False, "max_abs_diff": 8.6, "top_class_agreement": 314 / 643}
-    assert plan_document(response)["warnings"] == [said]
-    for text in (shown(table(Answer(response))), shown(plan_table(response))):
+    assert answer_of(plan(padded, "padded").response).document()["warnings"] == [said]
+    for text in (shown(answer_table(answer)), shown(plan_table(answer))):
         assert f"warning: {said}" in text
         assert "not exact" in text
 
@@ -123,8 +126,8 @@ def test_enough_agreement_is_a_remark(padded: Path, share: float, words: str) ->
     said = f"dense names the classifier's own top class on {words}; {CROPS}"
     assert response.mode_reason.startswith(f"dense unless asked otherwise; {said}")
     assert not response.warnings
-    assert Answer(response).document()["warnings"] == []
-    assert f"dense, the classifier's own top class on {words}" in shown(table(Answer(response)))
+    assert answer_of(response).document()["warnings"] == []
+    assert f"dense, the classifier's own top class on {words}" in shown(answer_table(answer_of(response)))
     asked = plan(padded, "padded", mode=scoring_pb2.MODE_DENSE).complete()
     assert asked.mode_reason.startswith(f"as asked for; {said}")
 
@@ -138,7 +141,7 @@ def test_scores_without_a_top_class(convert: Callable[..., Path], tmp_path: Path
     (said,) = response.warnings
     start = "dense scores differ from the classifier's own by 0.0056 (median) and 0.24 (largest seen on 256 windows)"
     assert said.startswith(f"{start}; {CROPS}")
-    assert Answer(response).document()["parity"] == {
+    assert answer_of(response).document()["parity"] == {
         "exact": False,
         "max_abs_diff": 0.238,
         "top_class_agreement": None,
@@ -151,7 +154,7 @@ def test_factors_count_strides_and_flips(padded: Path) -> None:
     found = []
     for options in ({}, {"stride": 32}, {"stride": 2}, {"flip": True}):
         (said,) = plan(padded, "padded", **options).response.warnings
-        factor = float(re.search(r"for ([0-9.]+) times", said)[1])
+        (factor,) = map(float, re.findall(r"for ([0-9.]+) times", said))
         crops = plan(padded, "padded", mode=scoring_pb2.MODE_CROPS, **options).plan.multiply_adds
         expected = crops / plan(padded, "padded", **options).plan.multiply_adds
         np.testing.assert_allclose(factor, expected, rtol=0.05)
@@ -164,7 +167,7 @@ def test_nothing_is_said_of_what_is_exact(convert: Callable[..., Path], tmp_path
     convert(make_network(tmp_path, UNPADDED))
     response = plan(padded, "unpadded").complete()
     assert (response.parity.exact, response.parity.top_class_agreement, list(response.warnings)) == (True, 1, [])
-    assert "dense, exact" in shown(table(Answer(response)))
+    assert "dense, exact" in shown(answer_table(answer_of(response)))
     crops = plan(padded, "padded", mode=scoring_pb2.MODE_CROPS).complete()
     assert (crops.mode, crops.mode_reason, list(crops.warnings)) == ("crops", "as asked for", [])
 
@@ -182,8 +185,8 @@ def test_older_servers_are_shown_as_they_answer() -> None:
     response = scoring_pb2.ScoreResponse(mode="dense", parity=scoring_pb2.ParityInfo(max_abs_diff=0.31))
     response.grid.rows = response.grid.cols = 1
     response.average.of = scoring_pb2.AVERAGE_OF_SCORES
-    assert "dense, differs from crops by 0.31 (largest seen)" in shown(table(Answer(response)))
-    assert Answer(response).document()["parity"]["top_class_agreement"] is None
+    assert "dense, differs from crops by 0.31 (largest seen)" in shown(answer_table(answer_of(response)))
+    assert answer_of(response).document()["parity"]["top_class_agreement"] is None
 
 
 def test_certificates_of_earlier_releases(padded: Path) -> None:
@@ -207,11 +210,11 @@ def test_the_first_request_is_logged(padded: Path, share: float, level: str, fie
     rewrite(padded, "padded", agreeing(share))
     with running(padded) as server, Client(server.address, timeout=60) as client:
         answers = [client.score(png(IMAGE), model="padded") for _ in range(3)]
-        answers.append(client.score_large(IMAGE, model="padded"))
+        answers.append(client.score_large(IMAGE, model="padded").planned)
         crops = client.score(png(IMAGE), model="padded", mode="crops")
     expected = plan(padded, "padded").complete().warnings
-    assert all(answer.response.warnings == expected for answer in answers)
-    assert not crops.response.warnings
+    assert all(answer.warnings == tuple(expected) for answer in answers)
+    assert not crops.warnings
     (line,) = server.events("not exact")
     assert (line["level"], line["model"], line["version"]) == (level, "padded", "1")
     assert f"own top class on {100 * share:.0f} % of windows" in line[field]

@@ -4,8 +4,10 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,9 +37,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "models"
 
 
-def planned(
-    models: Path, name: str, *, budget: int = 2 << 30, image: Picture | None = None, **options: object
-) -> Scoring:
+def planned(models: Path, name: str, *, budget: int = 2 << 30, image: Picture | None = None, **options: Any) -> Scoring:
     image = image or open_bytes(png(noise(211, 307, 3)), name="i")
     options = {"mode": "MODE_DENSE"} | options
     request = scoring_pb2.ScoreRequest(model=name, options=scoring_pb2.ScoreOptions(**options))
@@ -55,9 +55,8 @@ def counted(file: Path, tile: np.ndarray) -> float:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model.SerializeToString(), options)
     maps = session.run([node.output[0] for node in convolutions], {"image": tile[None]})
-    return sum(
-        found.size * math.prod(weights[node.input[1]][1:]) for node, found in zip(convolutions, maps, strict=True)
-    )
+    pairs = zip(convolutions, maps, strict=True)
+    return sum(float(found.size) * math.prod(weights[node.input[1]][1:]) for node, found in pairs)
 
 
 @pytest.mark.parametrize("budget", [1, 1_000_000, 2 << 30], ids=["smallest", "small", "ample"])
@@ -101,7 +100,7 @@ def inside(rows: slice, cols: slice) -> np.ndarray:
     return mask
 
 
-def drawn(mask: np.ndarray) -> dict[str, object]:
+def drawn(mask: np.ndarray) -> dict[str, Any]:
     """The option for a mask image."""
     return {"mask_image": scoring_pb2.Image(encoded=png(mask))}
 
@@ -120,7 +119,7 @@ def in_front() -> np.ndarray:
     return pixels
 
 
-MASKED = {
+MASKED: dict[str, Callable[[], dict[str, Any]]] = {
     "corner": lambda: drawn(inside(slice(0, 80), slice(0, 90))),
     "band": lambda: drawn(inside(slice(100, 160), slice(0, 307))),
     "otsu": lambda: {"mask_otsu": True, "image": open_bytes(png(in_front()), name="i")},
@@ -150,7 +149,11 @@ def test_a_masks_plan_is_what_runs(
 @pytest.mark.parametrize("mode", ["MODE_DENSE", "MODE_CROPS"])
 def test_masks_of_everything_leave_plans_as_they_are(models: Path, mode: str) -> None:
     """A mask that leaves out nothing has the plan without one, at every scale."""
-    options = {"mode": mode, "scales": [scoring_pb2.Scale(factor=1), scoring_pb2.Scale(factor=0.5)], "stride": 8}
+    options: dict[str, Any] = {
+        "mode": mode,
+        "scales": [scoring_pb2.Scale(factor=1), scoring_pb2.Scale(factor=0.5)],
+        "stride": 8,
+    }
     plain = planned(models, "padded", budget=400_000, plan_only=True, **options).counted()
     masked = planned(
         models, "padded", budget=400_000, plan_only=True, **options, **drawn(np.ones((211, 307), np.uint8))
@@ -227,13 +230,12 @@ print([run(height, width), status("VmHWM") - idle])
 @pytest.mark.parametrize(
     ("height", "width", "grid", "tile", "scale"),
     [
-        (6000, 6000, 1, 2 << 30, 0),
-        (3000, 30_000, 1, 2 << 30, 0),
-        (6000, 6000, 0, 40 << 20, 0),
-        (20_000, 3000, 1, 200 << 20, 0),
-        (20_000, 20_000, 1, 2 << 30, 50),
+        pytest.param(6000, 6000, 1, 2 << 30, 0, id="square", marks=pytest.mark.slow),
+        pytest.param(3000, 30_000, 1, 2 << 30, 0, id="wide", marks=pytest.mark.slow),
+        pytest.param(6000, 6000, 0, 40 << 20, 0, id="small-tiles", marks=pytest.mark.slow),
+        pytest.param(20_000, 3000, 1, 200 << 20, 0, id="long", marks=pytest.mark.slow),
+        pytest.param(20_000, 20_000, 1, 2 << 30, 50, id="scaled"),
     ],
-    ids=["square", "wide", "small-tiles", "long", "scaled"],
 )
 def test_memory_is_what_is_planned(height: int, width: int, grid: int, tile: int, scale: int) -> None:
     """The peak above the idle process is the plan's, within half of it: the allocator and the runtime keep a little."""

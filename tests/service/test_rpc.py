@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -22,11 +23,8 @@ from support.paths import ROOT
 from support.pictures import encode, noise, png
 from support.servers import Server, occupied, running
 
-from fullconv import Client, ImageError, RequestError, UnavailableError
-from fullconv.answer import Answer
-from fullconv.protos import scoring_pb2
+from fullconv import Answer, Client, ImageError, RequestError, Scorer, UnavailableError
 from service.engine.registry import Registry
-from service.local import LocalScorer
 from service.server import health as health_module
 from service.server.health import Health
 from service.server.probe import is_serving
@@ -48,7 +46,7 @@ def fifty_images() -> Iterator[tuple[str, bytes]]:
         yield f"image {number}{suffix}", encode(pixels.astype(np.uint16) * 257 if deep else pixels, suffix)
 
 
-def without_times(answer: Answer) -> dict:
+def without_times(answer: Answer) -> dict[str, Any]:
     document = answer.document()
     assert document.pop("timing_ms")["total"] > 0
     return document
@@ -57,15 +55,14 @@ def without_times(answer: Answer) -> dict:
 @pytest.mark.parametrize("model", ["digits", "unpadded", "padded"])
 def test_server_and_process_answer_alike(client: Client, models: Path, tmp_path: Path, model: str) -> None:
     """For fifty images of all formats, sizes and channels the two give the same JSON but for times, and one grid."""
-    local = LocalScorer(models)
+    local = Scorer(models)
     for name, data in fifty_images():
         path = tmp_path / name
         path.write_bytes(data)
         remote = client.score(path, model=model, grid=True)
-        run = local.start(path, scoring_pb2.ScoreRequest(model=model, options=scoring_pb2.ScoreOptions(grid=True)))
-        grid = np.concatenate([scores for _, scores in run.bands()])
-        assert without_times(remote) == without_times(Answer(run.answer()))
-        np.testing.assert_array_equal(remote.grid, grid)
+        here = local.score(path, model=model, grid=True)
+        assert without_times(remote) == without_times(here)
+        np.testing.assert_array_equal(remote.grid, here.grid)
 
 
 def test_commands_answer_alike(server: Server, models: Path, tmp_path: Path) -> None:
@@ -87,7 +84,7 @@ def test_commands_answer_alike(server: Server, models: Path, tmp_path: Path) -> 
     assert (tmp_path / "there" / "h.png").read_bytes() == (tmp_path / "here" / "h.png").read_bytes()
 
 
-def command(*arguments: object) -> list | dict:
+def command(*arguments: object) -> Any:  # noqa: ANN401 (a JSON document)
     """What `fullconv-score --json` prints, without times."""
     line = [sys.executable, "-m", "fullconv", *map(str, arguments), "--json"]
     result = subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -195,7 +192,7 @@ def test_models_are_described(client: Client) -> None:
     """ListModels names every version, GetModel says geometry, labels and limits."""
     assert client.models() == [("digits", "1"), ("padded", "1"), ("unpadded", "1")]
     model = client.model("digits")
-    assert (model.version, model.spec.window.height, model.spec.vertical.stride) == ("1", 70, 8)
+    assert (model.version, model.window, model.stride) == ("1", (70, 70), (8, 8))
     assert [*"0123456789", "background"] == list(model.labels)
     assert (model.limits.image_pixels, model.limits.message_bytes) == (256_000_000, 64 << 20)
 
@@ -204,13 +201,13 @@ def test_many_clients_at_once(server: Server) -> None:
     """32 clients, 1,000 requests, each with an image of its own: every answer is right, none is lost."""
     images = [noise(70 + 8 * (number % 5), 70 + 8 * (number % 7), 1, seed=number) for number in range(40)]
     with Client(server.address) as client:
-        expected = [client.score(image, model="digits", grid=True).grid for image in images]
+        expected = [np.asarray(client.score(image, model="digits", grid=True).grid) for image in images]
 
     def work(worker: int) -> int:
         with Client(server.address) as client:
             right = 0
             for number in range(worker, 1000, 32):
-                grid = client.score(images[number % 40], model="digits", grid=True).grid
+                grid = np.asarray(client.score(images[number % 40], model="digits", grid=True).grid)
                 right += bool(np.array_equal(grid, expected[number % 40]))
             return right
 
@@ -298,7 +295,7 @@ def test_health_says_not_serving_while_draining(models: Path) -> None:
             assert not is_serving(server.log[0]["metrics"])
             with Client(server.address, retries=0) as other, pytest.raises(UnavailableError, match="shutting down"):
                 other.models()
-            assert answer.result().response.grid.rows == 742
+            assert len(answer.result().y) == 742
 
 
 def test_a_server_whose_loop_hangs_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +331,7 @@ def test_deadlines_leave_the_server_right(server: Server, client: Client) -> Non
         for _ in range(6):
             with pytest.raises(UnavailableError, match=r"DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED: deadline"):
                 hasty.score(large, model="digits")
-    assert client.score(noise(80, 80, 1), model="digits").response.grid.rows == 2
+    assert len(client.score(noise(80, 80, 1), model="digits").y) == 2
 
 
 def test_waiting_bytes_are_bounded(models: Path) -> None:
@@ -375,7 +372,7 @@ def test_signals_at_once_are_one(models: Path, first: signal.Signals, second: si
     with running(models, "--max-waiting", "1") as server, occupied(server.address, large) as (answer, _):
         server.process.send_signal(first)
         server.process.send_signal(second)
-        assert answer.result().response.grid.rows == 617
+        assert len(answer.result().y) == 617
         assert server.process.wait(20) == 0
 
 
@@ -389,7 +386,7 @@ def test_reflection(server: Server) -> None:
 @pytest.mark.parametrize("side", [80, 400], ids=["small", "larger"])
 def test_times_add_up(client: Client, side: int) -> None:
     """The stages of an image are timed, whichever thread it goes through, and are no more than it took in all."""
-    timing = client.score(noise(side, side, 1), model="digits").response.timing
+    timing = client.score(noise(side, side, 1), model="digits").timing
     assert timing.compute_ms > 0
     assert timing.queue_ms + timing.decode_ms + timing.compute_ms + timing.reduce_ms <= timing.total_ms
 

@@ -1,4 +1,4 @@
-"""Turns, batches and cancellation, without a server: what runs is a session that says what it was given."""
+"""Fair queueing, batches and cancellation, with a session that records its tiles instead of a network."""
 
 import asyncio
 import threading
@@ -14,20 +14,22 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from numpy.typing import NDArray
 
 from service.dispatch.small_requests import SmallRequestWorker
 from service.dispatch.workers import Workers
 from service.engine.scheduler import Batching, Flow, Scheduler
+from service.engine.session import Session
 from service.errors import CancelledRunError, ImageError, ModelError
 
 SECOND = 1.0
-"""What a tile costs, as multiply-adds, at one a second."""
+"""Multiply-adds of a tile that runs for one second."""
 
 
-class Spoken:
-    """A session at one multiply-add a second; each tile's score is its first pixel. Waits until it may go on."""
+class Spoken(Session):
+    """A session with a rate of one multiply-add per second, whose scores are first pixels; runs wait for `go_on`."""
 
-    batch: int | None = None
+    fixed_batch: int | None = None
     bytes_per_pixel = 1.0
 
     def __init__(self) -> None:
@@ -37,14 +39,15 @@ class Spoken:
         self.go_on.set()
 
     def predict_seconds(self, multiply_adds: float) -> float:
-        """As many as there are."""
+        """One second per multiply-add."""
         return multiply_adds
 
     def observe(self, multiply_adds: float, seconds: float) -> None:
-        """Learn nothing."""
+        """Keep the rate."""
 
-    def score(self, tiles: Sequence[np.ndarray], run: ort.RunOptions) -> np.ndarray:
-        """The first pixel of each; raises if it is stopped meanwhile."""
+    def score(self, tiles: Sequence[np.ndarray], run: ort.RunOptions | None = None) -> NDArray[np.float32]:
+        """The first pixel of each tile; raises an error if the run is terminated."""
+        assert run is not None
         self.ran.append([int(tile.flat[0]) for tile in tiles])
         self.running.set()
         while not self.go_on.wait(0.001):
@@ -55,9 +58,9 @@ class Spoken:
 
 
 @contextmanager
-def scheduled(slots: int = 1, **batching: float) -> Iterator[Scheduler]:
-    """A scheduler that ends well."""
-    scheduler = Scheduler(slots=slots, batching=Batching(**{"run_seconds": 100.0} | batching))
+def scheduled(slots: int = 1, **batching: Any) -> Iterator[Scheduler]:
+    """A scheduler that is closed at the end of the block."""
+    scheduler = Scheduler(slots=slots, batching=Batching(**({"max_run_seconds": 100.0} | batching)))
     try:
         yield scheduler
     finally:
@@ -65,18 +68,18 @@ def scheduled(slots: int = 1, **batching: float) -> Iterator[Scheduler]:
 
 
 def tiles(*values: int, side: int = 4) -> list[np.ndarray]:
-    """Tiles of one value each."""
+    """Tiles, each of which has one value."""
     return [np.full((side, side, 1), value, np.uint8) for value in values]
 
 
-def got(future: Future) -> list[int]:
-    """The first pixels, as they came back."""
+def got(future: Future[Any]) -> list[int]:
+    """The scores of a future, which are the first pixels of its tiles."""
     return [int(scores.item()) for scores in future.result(10)]
 
 
 @contextmanager
 def held(scheduler: Scheduler, session: Spoken) -> Iterator[None]:
-    """Let everything else pile up behind a tile that runs as long as the block."""
+    """Run a tile until the end of the block, so that all other tiles wait."""
     session.go_on.clear()
     session.running.clear()
     first = Flow(scheduler).submit(session, tiles(0), SECOND)
@@ -89,11 +92,11 @@ def held(scheduler: Scheduler, session: Spoken) -> Iterator[None]:
 
 
 def test_nothing_of_a_batch_is_kept() -> None:
-    """When its scores are there, and nothing else is to run, its tiles are gone, which may be views of whole strips."""
+    """An idle scheduler keeps no tile of a finished batch, because a tile may be a view of a whole strip."""
     with scheduled() as scheduler:
         (tile,) = tiles(7)
         kept = weakref.ref(tile)
-        future = Flow(scheduler).submit(Spoken(), [tile], SECOND)  # type: ignore[arg-type]
+        future = Flow(scheduler).submit(Spoken(), [tile], SECOND)
         assert got(future) == [7]
         del tile, future
         end = time.monotonic() + 10
@@ -103,7 +106,7 @@ def test_nothing_of_a_batch_is_kept() -> None:
 
 
 def test_results_come_back_in_order() -> None:
-    """Every flow gets the scores of its own tiles, in their order, whatever was put together."""
+    """Every flow gets the scores of its own tiles in their order, however tiles are batched."""
     session = Spoken()
     with scheduled(slots=3, max_tiles=3) as scheduler:
         futures = [Flow(scheduler).submit(session, tiles(*range(first, first + 7)), 0.1) for first in range(0, 70, 7)]
@@ -112,8 +115,8 @@ def test_results_come_back_in_order() -> None:
     assert sum(map(len, session.ran)) == 70
 
 
-def test_tiles_alike_run_together() -> None:
-    """Tiles of one shape share batches, whoever they belong to; those of another shape do not."""
+def test_tiles_of_one_shape_share_batches() -> None:
+    """Tiles of the same shape share batches across flows; tiles of another shape do not."""
     session = Spoken()
     with scheduled(max_tiles=4) as scheduler:
         with held(scheduler, session):
@@ -126,11 +129,16 @@ def test_tiles_alike_run_together() -> None:
 
 @pytest.mark.parametrize(
     ("batching", "most"),
-    [({"tile_bytes": 16 * 3}, 3), ({"run_seconds": 2.5}, 2), ({"tile_bytes": 1}, 1), ({"max_tiles": 5}, 5)],
+    [
+        ({"max_activation_bytes": 48}, 3),
+        ({"max_run_seconds": 2.5}, 2),
+        ({"max_activation_bytes": 1}, 1),
+        ({"max_tiles": 5}, 5),
+    ],
     ids=["memory", "time", "one at the least", "number"],
 )
 def test_batches_are_bounded(batching: dict[str, Any], most: int) -> None:
-    """By number, by the memory of their activations, by how long they are going to run."""
+    """A batch is limited by the number of tiles, by their activations and by the predicted run time."""
     session = Spoken()
     with scheduled(**batching) as scheduler:
         with held(scheduler, session):
@@ -140,9 +148,9 @@ def test_batches_are_bounded(batching: dict[str, Any], most: int) -> None:
 
 
 def test_models_of_a_fixed_batch_get_just_that() -> None:
-    """Where the file takes four tiles, batches are of four."""
+    """A model with a fixed batch of four tiles gets four tiles at a time."""
     session = Spoken()
-    session.batch = 4
+    session.fixed_batch = 4
     with scheduled() as scheduler:
         with held(scheduler, session):
             future = Flow(scheduler).submit(session, tiles(*range(10)), SECOND)
@@ -150,8 +158,8 @@ def test_models_of_a_fixed_batch_get_just_that() -> None:
     assert list(map(len, session.ran)) == [1, 4, 4, 2]
 
 
-def test_turns_go_round_by_compute() -> None:
-    """Who has had less compute is next: a costly flow's tiles alternate with as much of a cheap one's."""
+def test_flows_get_equal_compute() -> None:
+    """The flow that has received less compute is next, so that costly and cheap tiles get equal compute."""
     session = Spoken()
     with scheduled(max_tiles=1) as scheduler:
         with held(scheduler, session):
@@ -165,7 +173,7 @@ def test_turns_go_round_by_compute() -> None:
 
 
 def test_weights_share_the_compute() -> None:
-    """A flow of weight 4 has four tiles to one of a flow of weight 1."""
+    """A flow of weight 4 runs four tiles for each tile of a flow of weight 1."""
     session = Spoken()
     with scheduled(max_tiles=1) as scheduler:
         with held(scheduler, session):
@@ -176,8 +184,8 @@ def test_weights_share_the_compute() -> None:
     assert 14 <= order[:20].count(1) <= 16
 
 
-def test_who_comes_later_starts_where_others_are() -> None:
-    """A new flow does not make up for the time before it came, and does not wait for what an old one still has."""
+def test_new_flows_start_at_the_current_virtual_time() -> None:
+    """A new flow is neither compensated for the time before it nor delayed by an old flow's remaining tiles."""
     session = Spoken()
     with scheduled(max_tiles=1) as scheduler:
         old = Flow(scheduler)
@@ -191,7 +199,7 @@ def test_who_comes_later_starts_where_others_are() -> None:
 
 
 def test_one_slot_is_free_of_large_images() -> None:
-    """While tiles of large images fill the slot that takes them, small ones run in the other."""
+    """While large images use their slot, tiles of other requests run in the other slot."""
     large, small = Spoken(), Spoken()
     with scheduled(slots=2, max_tiles=1) as scheduler:
         large.go_on.clear()
@@ -203,8 +211,8 @@ def test_one_slot_is_free_of_large_images() -> None:
         assert [got(future) for future in futures] == [[1]] * 5
 
 
-def test_what_nobody_waits_for_is_dropped() -> None:
-    """Tiles of a cancelled flow never run, and it may submit no more; others are not touched."""
+def test_tiles_of_cancelled_flows_are_dropped() -> None:
+    """Waiting tiles of a cancelled flow never run, and it cannot submit more; other flows are not affected."""
     session = Spoken()
     with scheduled() as scheduler:
         with held(scheduler, session):
@@ -219,8 +227,8 @@ def test_what_nobody_waits_for_is_dropped() -> None:
     assert session.ran == [[0], [2]]
 
 
-def test_a_run_for_nobody_is_stopped() -> None:
-    """A batch that runs is stopped when all of its flows are cancelled, and not before."""
+def test_batches_of_cancelled_flows_are_stopped() -> None:
+    """A running batch is stopped as soon as all of its flows are cancelled, and not before."""
     session = Spoken()
     with scheduled() as scheduler:
         with held(scheduler, session):
@@ -229,7 +237,7 @@ def test_a_run_for_nobody_is_stopped() -> None:
         session.go_on.clear()
         del session.ran[:]
         session.running.clear()
-        [future.cancel() for future in futures]  # whatever became of them
+        [future.cancel() for future in futures]  # their results do not matter
         flows = [Flow(scheduler), Flow(scheduler)]
         with held(scheduler, Spoken()):
             futures = [flow.submit(session, tiles(5), SECOND) for flow in flows]
@@ -250,7 +258,7 @@ def test_a_run_for_nobody_is_stopped() -> None:
 
 
 def test_errors_come_back() -> None:
-    """What goes wrong in a run is everybody's who shares it, and the slot goes on."""
+    """An error of a run reaches all flows in the batch, and the slot runs further batches."""
     session = Spoken()
     with scheduled() as scheduler:
         with held(scheduler, session):
@@ -263,8 +271,8 @@ def test_errors_come_back() -> None:
         assert got(Flow(scheduler).submit(session, tiles(3), SECOND)) == [3]
 
 
-def test_one_failure_drops_what_else_waits_of_its_job() -> None:
-    """When a run fails, all other tiles of those who shared it get its error and never run; those of others do."""
+def test_a_failed_run_drops_the_waiting_tiles_of_its_flows() -> None:
+    """When a run fails, all waiting tiles of its flows get the error and never run; other flows go on."""
     session = Spoken()
     with scheduled(max_tiles=2) as scheduler:
         flow, other = Flow(scheduler), Flow(scheduler)
@@ -282,7 +290,7 @@ def test_one_failure_drops_what_else_waits_of_its_job() -> None:
 
 @pytest.mark.parametrize("way", ["workers", "small requests"])
 def test_work_that_fails_drops_its_tiles(way: str) -> None:
-    """Whatever ends a request's work, its tiles that wait never run; those of others do."""
+    """If a request's work fails, its waiting tiles never run; other requests go on."""
     session = Spoken()
     with scheduled() as scheduler:
         flow = Flow(scheduler)
@@ -295,9 +303,9 @@ def test_work_that_fails_drops_its_tiles(way: str) -> None:
             if way == "workers":
                 await Workers(1, "score").run(fail, flow)
             else:
-                await SmallRequestWorker("small").run(SimpleNamespace(begin=fail), flow)  # type: ignore[arg-type]
+                await SmallRequestWorker("small").run(SimpleNamespace(begin=fail), flow)
 
-        dropped: list[Future] = []
+        dropped: list[Future[Any]] = []
         with held(scheduler, session):
             kept = Flow(scheduler).submit(session, tiles(2), SECOND)
             with pytest.raises(ImageError, match="the second tile"):
@@ -309,7 +317,7 @@ def test_work_that_fails_drops_its_tiles(way: str) -> None:
 
 
 def test_delay_gathers_tiles() -> None:
-    """With a delay, a tile waits for others like it, until they are as many as run together."""
+    """With a delay, a tile waits until a batch is full."""
     session = Spoken()
     with scheduled(max_tiles=3, delay_seconds=30.0) as scheduler:
         futures = [Flow(scheduler).submit(session, tiles(value), SECOND) for value in (1, 2, 3)]
@@ -318,7 +326,7 @@ def test_delay_gathers_tiles() -> None:
 
 
 def test_cancelling_races_with_results() -> None:
-    """Jobs that are cancelled just as their tiles end leave every slot at work."""
+    """Flows that are cancelled while their tiles finish do not stop any slot."""
     session = Spoken()
     with scheduled(slots=2, max_tiles=4) as scheduler:
         for _ in range(300):
@@ -333,11 +341,11 @@ def test_cancelling_races_with_results() -> None:
 
 
 def test_models_that_give_too_few_scores_end_no_slot() -> None:
-    """Whoever waits is told, and the next request is answered."""
+    """A session that returns too few scores is an error of the request, and the next request is answered."""
 
     class Short(Spoken):
-        def score(self, tiles: Sequence[np.ndarray], run: ort.RunOptions) -> np.ndarray:
-            """None at all."""
+        def score(self, tiles: Sequence[np.ndarray], run: ort.RunOptions | None = None) -> NDArray[np.float32]:
+            """No scores."""
             return super().score(tiles, run)[:0]
 
     with scheduled() as scheduler:

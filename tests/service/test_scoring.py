@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from service.scoring.scorer import Scorer
 Convert = Callable[..., Path]
 
 
-def request(model: str, **options: object) -> scoring_pb2.ScoreRequest:
+def request(model: str, **options: Any) -> scoring_pb2.ScoreRequest:
     return scoring_pb2.ScoreRequest(model=model, options=scoring_pb2.ScoreOptions(**{"grid": True} | options))
 
 
@@ -181,7 +182,12 @@ def test_runs_stop_when_nobody_waits(
         scorer, open_bytes(png(noise(200, 200, 3)), name="i"), request("unpadded"), Leaving(lambda: next(answers, True))
     )
     tiles, compute = [], run.session.score
-    monkeypatch.setattr(run.session, "score", lambda pixels: tiles.append(pixels) or compute(pixels))
+
+    def score(pixels: list[np.ndarray]) -> np.ndarray:
+        tiles.append(pixels)
+        return compute(pixels)
+
+    monkeypatch.setattr(run.session, "score", score)
     with pytest.raises((CancelledRunError, ImageError)):
         scored(run)
     assert len(tiles) <= asked < run.plan.tile_count

@@ -19,7 +19,7 @@ from support.pictures import noise
 from support.servers import COMMAND, Server, running
 
 from fullconv import Client, RequestError, Security, UnavailableError
-from service.server.access import TokenFileError, Tokens
+from service.rpc.access import TokenFileError, Tokens
 from service.server.probe import is_serving
 
 MODELS = ROOT / "models"
@@ -61,7 +61,7 @@ def test_tls(encrypted: Server, folder: Path) -> None:
     Probes, which trust nobody, have a port of their own.
     """
     with Client(encrypted.address, security=Security(ca=folder / "ca.pem")) as client:
-        assert client.score(IMAGE, model="digits").response.model == "digits"
+        assert client.score(IMAGE, model="digits").model == "digits"
     assert is_serving(encrypted.log[0]["metrics"])
     for security in (Security(), Security(tls=True)):
         with Client(encrypted.address, retries=0, security=security) as client, pytest.raises(UnavailableError):
@@ -86,7 +86,7 @@ def test_what_keeps_a_client_from_a_server_is_said(
             (clear.address, "ca.pem", "does not speak TLS"),
         ):
             with monkeypatch.context() as hurried, Client(address, security=Security(ca=folder / ca)) as client:
-                hurried.setattr("fullconv.remote.client.time.sleep", None)
+                hurried.setattr("fullconv.remote.transport.time.sleep", None)
                 with pytest.raises(UnavailableError, match=said):
                     client.models()
 
@@ -126,8 +126,9 @@ def test_security_that_is_none(wrong: dict[str, Any], said: str) -> None:
 )
 def test_files_of_a_client_that_are_none(folder: Path, files: dict[str, str], said: str) -> None:
     """They are named before anything is sent."""
+    paths: dict[str, Any] = {name: folder / file for name, file in files.items()}
     with pytest.raises(RequestError, match=said):
-        Client("localhost:1", security=Security(**{name: folder / file for name, file in files.items()}))
+        Client("localhost:1", security=Security(**paths))
 
 
 def test_client_certificates(folder: Path) -> None:
@@ -208,7 +209,7 @@ def test_certificates_that_are_renewed(authority: trustme.CA, folder: Path, tmp_
         assert shown() == cert.read_text() != before
         assert not stale()
         with Client(server.address, security=Security(ca=folder / "ca.pem")) as client:
-            assert client.score(IMAGE, model="digits").response.model == "digits"
+            assert client.score(IMAGE, model="digits").model == "digits"
         assert len(server.events("certificates")) == 3
 
 

@@ -1,9 +1,10 @@
 """ScoreLarge and ScoreMany over a real socket: parts in, rows and answers out, and what goes wrong on the way."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -11,24 +12,30 @@ import pytest
 import pyvips
 from numpy.testing import assert_array_equal
 from support.pictures import encode, noise, png
-from support.servers import Server, running
+from support.servers import Server, running, until
 
-from fullconv import Answer, Client, ImageError, RequestError, UnavailableError
+from fullconv import Answer, Client, ImageError, RequestError, ScoreStream, UnavailableError
 from fullconv.protos import scoring_pb2, scoring_pb2_grpc
-from fullconv.remote.large import LargeRun
 
 Parts = list[scoring_pb2.ScoreLargeRequest]
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
-def taken(run: LargeRun) -> tuple[np.ndarray, Answer]:
+@contextmanager
+def stub_of(server: Server) -> Iterator[scoring_pb2_grpc.ScoringStub]:
+    """The generated calls of a server, for messages that the client does not send."""
+    with grpc.insecure_channel(server.address) as channel:
+        yield scoring_pb2_grpc.ScoringStub(channel)
+
+
+def taken(run: ScoreStream) -> tuple[np.ndarray, Answer]:
     """All rows, which follow one another, and the answer."""
     rows = list(run.bands())
     assert [first for first, _ in rows] == [0, *np.cumsum([len(scores) for _, scores in rows])[:-1]]
     return np.concatenate([scores for _, scores in rows]), run.result()
 
 
-def start(**fields: object) -> scoring_pb2.ScoreLargeRequest:
+def start(**fields: Any) -> scoring_pb2.ScoreLargeRequest:
     return scoring_pb2.ScoreLargeRequest(start=scoring_pb2.LargeImage(**{"model": "digits", "name": "i"} | fields))
 
 
@@ -43,19 +50,19 @@ def test_files_in_parts(client: Client, tmp_path: Path, suffix: str) -> None:
     path.write_bytes(encode(noise(1000, 1100, 3), suffix))
     expected = client.score(path, model="unpadded", grid=True, flip=True, scales=["1x", 300])
     with client.score_large(path, model="unpadded", grid=True, flip=True, scales=["1x", 300]) as run:
-        assert run.response.plan.views[1].image.height == 300
+        assert run.planned.plan.views[1].image[0] == 300
         grid, answer = taken(run)
     assert_array_equal(expected.grid, grid)
     assert_array_equal(expected.average, answer.average)
-    assert answer.response.image.name == f"Bild{suffix}"
-    assert answer.response.timing.total_ms > 0
+    assert answer.image.name == f"Bild{suffix}"
+    assert answer.timing.total_ms > 0
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_rows_in_parts(client: Client, dtype: type, channels: int) -> None:
     """Rows of pixels are answered as the whole array is; regions, borders and masks too."""
-    pixels = noise(3000, 900, channels).astype(dtype) * (257 if dtype is np.uint16 else 1)
+    pixels: np.ndarray = noise(3000, 900, channels).astype(dtype) * (257 if dtype is np.uint16 else 1)
     mask = np.zeros((3000, 900), np.uint8)
     mask[500:2500] = 1
     for options in ({}, {"border": "anchor", "stride": 2}, {"roi": (100, 2000, 400, 900)}, {"mask": mask}):
@@ -78,20 +85,19 @@ def test_grids_of_the_highest(client: Client) -> None:
         assert next(run.bands())[1].dtype == np.float16
 
 
-def test_progress_and_plan(client: Client) -> None:
+def test_progress_and_plan(server: Server, client: Client) -> None:
     """The plan comes first; progress reaches all tiles; a plan alone decodes nothing."""
     watched: list[tuple[str, int, int]] = []
     pixels = np.zeros((6000, 5000), np.uint8)
-    request = scoring_pb2.ScoreRequest(model="digits")
-    run = client._start_large(pixels, request, lambda *what: watched.append(what))  # noqa: SLF001 (the command's way)
-    tiles = sum(view.tiles for view in run.response.plan.views)
+    run = client.score_large(pixels, model="digits", progress=lambda *what: watched.append(what))
+    tiles = sum(view.tiles for view in run.planned.plan.views)
     assert tiles > 20
-    run.answer()
+    run.result()
     assert watched[-1] == ("scoring", tiles, tiles)
-    request.options.plan_only = True
-    stub = scoring_pb2_grpc.ScoringStub(client._servers.channels[0])  # noqa: SLF001 (the message that the client does not show)
     raw = scoring_pb2.RawImage(height=1 << 20, width=1 << 20, channels=1, dtype="uint8")
-    (planned,) = stub.ScoreLarge(iter([start(options=request.options, raw=raw)]))
+    options = scoring_pb2.ScoreOptions(plan_only=True)
+    with stub_of(server) as stub:
+        (planned,) = stub.ScoreLarge(iter([start(options=options, raw=raw)]))
     assert planned.start.plan.multiply_adds > 1e15
     assert planned.start.grid.rows == ((1 << 20) - 70) // 8 + 1
 
@@ -150,23 +156,16 @@ def bad_streams() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
 
 
 @pytest.mark.parametrize("kind", bad_streams())
-def test_bad_streams(client: Client, kind: str) -> None:
+def test_bad_streams(server: Server, client: Client, kind: str) -> None:
     """Each has its status and one line that names field, expected and got; the server is right afterwards."""
     parts, code, said = bad_streams()[kind]
-    stub = scoring_pb2_grpc.ScoringStub(client._servers.channels[0])  # noqa: SLF001 (messages that the client does not send)
-    with pytest.raises(grpc.RpcError) as caught:
+    with stub_of(server) as stub, pytest.raises(grpc.RpcError) as caught:
         list(stub.ScoreLarge(iter(parts), timeout=60))
     assert caught.value.code() is code
     assert said in caught.value.details()
     assert "\n" not in caught.value.details()
     with client.score_large(noise(80, 80, 1), model="digits", grid=True) as run:
         assert taken(run)[0].shape == (2, 2, 11)
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for what must come; pytest ends a test that waits for ever."""
-    while not condition():
-        time.sleep(0.02)
 
 
 def test_clients_that_vanish_free_the_server(models: Path) -> None:
@@ -178,8 +177,7 @@ def test_clients_that_vanish_free_the_server(models: Path) -> None:
         yield data(bytes(2000 * 1500))
         time.sleep(1)
 
-    with running(models) as server, Client(server.address) as client:
-        stub = scoring_pb2_grpc.ScoringStub(client._servers.channels[0])  # noqa: SLF001 (what the client does not do)
+    with running(models) as server, Client(server.address) as client, stub_of(server) as stub:
         call = stub.ScoreLarge(stalling())
         assert next(call).HasField("start")
         call.cancel()
@@ -192,6 +190,7 @@ def test_clients_that_vanish_free_the_server(models: Path) -> None:
         assert sorted(line["code"] for line in server.events("request")) == ["CANCELLED", "CANCELLED", "OK"]
 
 
+@pytest.mark.slow
 def test_slow_takers_hold_the_server_up(models: Path) -> None:
     """Who does not take rows is waited for: the server scores and holds no more than gRPC does."""
     with running(models) as server, Client(server.address) as client:
@@ -223,7 +222,7 @@ def test_spooled_files_have_a_quota(models: Path, tmp_path: Path) -> None:
         small = tmp_path / "small.png"
         small.write_bytes(png(noise(90, 90, 1)))
         with client.score_large(small, model="digits") as run:
-            assert run.result().response.grid.rows == 3
+            assert len(run.result().y) == 3
         until(lambda: not list(spool.iterdir()))
 
 
@@ -235,7 +234,7 @@ def test_rows_larger_than_a_message_are_refused(models: Path) -> None:
             client.score_large(pixels, model="digits", grid=True, stride=4)
 
 
-def test_small_requests_pass_large_ones(client: Client) -> None:
+def test_small_requests_pass_large_ones(server: Server, client: Client) -> None:
     """While a large image waits for its rows, others are answered."""
     raw = scoring_pb2.RawImage(height=100_000, width=2000, channels=1, dtype="uint8")
 
@@ -243,24 +242,26 @@ def test_small_requests_pass_large_ones(client: Client) -> None:
         yield start(raw=raw)
         time.sleep(3)
 
-    stub = scoring_pb2_grpc.ScoringStub(client._servers.channels[0])  # noqa: SLF001 (what the client does not do)
-    call = stub.ScoreLarge(stalling())
-    assert next(call).HasField("start")
-    for _ in range(5):
-        assert client.score(noise(80, 80, 1), model="digits").response.grid.rows == 2
-    call.cancel()
+    with stub_of(server) as stub:
+        call = stub.ScoreLarge(stalling())
+        assert next(call).HasField("start")
+        for _ in range(5):
+            assert len(client.score(noise(80, 80, 1), model="digits").y) == 2
+        call.cancel()
 
 
+@pytest.mark.slow
 def test_streams_that_are_left_are_no_bugs(models: Path) -> None:
     """Calls that are closed while the server writes end as CANCELLED; the server's log has no bug."""
     with running(models) as server, Client(server.address) as client:
         for _ in range(5):
             answers = client.score_many(((str(n), noise(300, 300, 1)) for n in range(50)), model="digits", grid=True)
+            assert isinstance(answers, Generator)
             next(answers)
             answers.close()
             with client.score_large(np.zeros((3000, 3000), np.uint8), model="digits", grid=True, stride=2) as run:
                 next(run.bands())
-        assert client.score(noise(80, 80, 1), model="digits").response.grid.rows == 2
+        assert len(client.score(noise(80, 80, 1), model="digits").y) == 2
         until(lambda: len(server.events("request")) > 10)
         assert {line["code"] for line in server.events("request")} <= {"OK", "CANCELLED"}
 
@@ -271,7 +272,7 @@ def test_rows_of_every_region_and_phase(models: Path) -> None:
     with running(models, "--tile-mib", "1") as server, Client(server.address) as client:
         for stride in (1, 2, 4):
             for top in range(0, 80, 19):
-                options = {"stride": stride, "mode": "dense", "roi": (0, top, 96, 40), "flip": True}
+                options: Any = {"stride": stride, "mode": "dense", "roi": (0, top, 96, 40), "flip": True}
                 expected = client.score(pixels, model="padded", grid=True, **options)
                 with client.score_large(pixels, model="padded", grid=True, **options) as run:
                     assert_array_equal(expected.grid, taken(run)[0])
@@ -295,7 +296,7 @@ def test_many_images(client: Client, tmp_path: Path) -> None:
     images = {f"n{number}": noise(70 + 9 * number, 300 - 7 * number, 1, seed=number) for number in range(30)}
     text = tmp_path / "text.png"
     text.write_text("no image")
-    bad = {"text": text, "small": noise(20, 20, 1), "gone": tmp_path / "gone.png"}
+    bad: dict[str, Path | np.ndarray] = {"text": text, "small": noise(20, 20, 1), "gone": tmp_path / "gone.png"}
     expected = {name: client.score(image, model="digits", grid=True) for name, image in images.items()}
     answers = dict(client.score_many([*images.items(), *bad.items()], model="digits", grid=True))
     assert set(answers) == {*images, *bad}
@@ -317,6 +318,7 @@ def test_errors_of_every_image(client: Client) -> None:
     assert len(answers) == 2
 
 
+@pytest.mark.slow
 def test_images_are_read_as_there_is_room(client: Client) -> None:
     """The server does not take images by the hundred before it has answered the first."""
     sent = 0

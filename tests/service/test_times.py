@@ -11,7 +11,8 @@ from support.paths import ROOT
 from support.pictures import noise
 from support.scoring import plan_message
 
-from fullconv.images import message_of
+from fullconv.encode import image_message
+from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
 from service.engine.session import Session
 from service.images.rows import RowBuffer
@@ -47,10 +48,12 @@ class Clock:
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
 
 
-def request(height: int, width: int, **options: Any) -> scoring_pb2.ScoreRequest:  # noqa: ANN401 (as ScoreOptions has them)
+def request(height: int, width: int, **options: Any) -> scoring_pb2.ScoreRequest:
     """A request for noise."""
     asked = scoring_pb2.ScoreOptions(**options)
-    return scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(height, width, 1)), options=asked)
+    return scoring_pb2.ScoreRequest(
+        model="digits", image=image_message(source_of(noise(height, width, 1))), options=asked
+    )
 
 
 @pytest.mark.parametrize(

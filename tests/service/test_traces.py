@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 import grpc
 import pytest
@@ -16,7 +17,8 @@ from support.pictures import noise
 from support.servers import SCORE, running
 
 from fullconv import Client
-from fullconv.images import message_of
+from fullconv.encode import image_message
+from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
 from service.server.shutdown import GRACE_SECONDS
 
@@ -27,11 +29,11 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 @pytest.fixture
-def collector() -> Iterator[tuple[str, Queue]]:
+def collector() -> Iterator[tuple[str, Queue[Any]]]:
     """Something that takes traces: its address, and what came."""
     from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service  # noqa: PLC0415 (an extra)
 
-    came: Queue = Queue()
+    came: Queue[Any] = Queue()
 
     def export(request: object, _: object) -> object:
         came.put(request)
@@ -50,11 +52,11 @@ def collector() -> Iterator[tuple[str, Queue]]:
     server.stop(None)
 
 
-def test_requests_are_traced(collector: tuple[str, Queue], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_are_traced(collector: tuple[str, Queue[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request is a span with its model and status, the child of its caller's."""
     address, came = collector
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
-    request = scoring_pb2.ScoreRequest(model="digits", image=message_of(noise(80, 80, 1)))
+    request = scoring_pb2.ScoreRequest(model="digits", image=image_message(source_of(noise(80, 80, 1))))
     with running(Path(ROOT / "models"), "--traces") as server, grpc.insecure_channel(server.address) as channel:
         score = channel.unary_unary(SCORE)
         score(request.SerializeToString(), metadata=[("traceparent", f"00-{TRACE}-{PARENT}-01")], timeout=30)

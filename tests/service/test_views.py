@@ -1,9 +1,10 @@
 """Strides, modes, borders, regions, masks, flips and scales: each against the plain grid, or the network itself."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from service.limits import Limits, Tuning
 from service.scoring.execution import Execution
 from service.scoring.scorer import Scorer
 
-ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
+ROUNDING: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 IMAGE = noise(121, 147, 3)
 MODES = {"dense": scoring_pb2.MODE_DENSE, "crops": scoring_pb2.MODE_CROPS, "auto": scoring_pb2.MODE_AUTO}
 BOMB = pyvips.Image.black(30_000, 30_000).write_to_buffer(".png", compression=9, bitdepth=1, interlace=True)
@@ -36,19 +37,20 @@ class Models:
     folder: Path
     networks: dict[str, Network]
 
-    def run(self, name: str, image: np.ndarray = IMAGE, *, budget: int = 2 << 30, **options: object) -> Scoring:
+    def run(self, name: str, image: np.ndarray = IMAGE, *, budget: int = 2 << 30, **options: Any) -> Scoring:
         """Plan an image; `budget` is that of a tile's activations."""
         request = scoring_pb2.ScoreRequest(model=name, options=scoring_pb2.ScoreOptions(**{"grid": True} | options))
         scorer = Scorer(self.folder, tuning=Tuning(tile_bytes=budget))
         return plan_image(scorer, open_bytes(png(image), name="i"), request)
 
-    def grid(self, name: str, image: np.ndarray = IMAGE, **options: object) -> np.ndarray:
+    def grid(self, name: str, image: np.ndarray = IMAGE, **options: Any) -> np.ndarray:
         """The grid (rows, cols, classes)."""
         return stitched(self.run(name, image, **options))
 
     def plain(self, name: str, image: np.ndarray) -> np.ndarray:
         """What one run of the native file says of pixels: (rows, cols, classes)."""
-        return Session(Scorer(self.folder).model(name)).score([image])[0]
+        scores: np.ndarray = Session(Scorer(self.folder).model(name)).score([image])[0]
+        return scores
 
     def crops(self, name: str, tops: list[int], lefts: list[int], image: np.ndarray = IMAGE) -> np.ndarray:
         """What one run of the native file says of every window by itself: (rows, cols, classes)."""
@@ -223,7 +225,12 @@ def test_masked_tiles_are_not_run(models: Models, monkeypatch: pytest.MonkeyPatc
     mask[:40, :40] = 1
     run = models.run("unpadded", budget=1, mask_image=scoring_pb2.Image(encoded=png(mask)))
     tiles, compute = [], run.session.score
-    monkeypatch.setattr(run.session, "score", lambda pixels: tiles.extend(pixels) or compute(pixels))
+
+    def score(pixels: list[np.ndarray]) -> np.ndarray:
+        tiles.extend(pixels)
+        return compute(pixels)
+
+    monkeypatch.setattr(run.session, "score", score)
     grid = stitched(run)
     assert len(tiles) == np.isfinite(grid[..., 0]).sum() == 5 * 4
 
@@ -249,7 +256,7 @@ def test_otsu_leaves_out_background(models: Models) -> None:
 )  # fmt: skip
 def test_flips(models: Models, name: str, stride: int, border: str, budget: int) -> None:
     """The grid is the mean of the image's and of the mirrored one's, mirrored back; so are averages."""
-    options = {"stride": stride, "mode": MODES["dense"], "border": border}
+    options: dict[str, Any] = {"stride": stride, "mode": MODES["dense"], "border": border}
     plain = models.run(name, **options)
     grid, info = stitched(plain), plain.response.grid
     left_out = 147 - (info.stride.width * ((147 - info.window.width) // info.stride.width) + info.window.width)
@@ -302,7 +309,8 @@ def test_masks_regions_and_flips_at_a_scale(models: Models) -> None:
     mask = np.zeros((121, 147), np.uint8)
     mask[:, :80] = 1
     scale = scoring_pb2.Scale(factor=2)
-    options = {"scales": [scale], "flip": True, "region": scoring_pb2.Region(x=0, y=20, width=147, height=101)}
+    region = scoring_pb2.Region(x=0, y=20, width=147, height=101)
+    options: dict[str, Any] = {"scales": [scale], "flip": True, "region": region}
     whole = models.run("unpadded", **options)
     plain = stitched(whole)
     run = models.run("unpadded", mask_image=scoring_pb2.Image(encoded=png(mask)), **options)
@@ -376,7 +384,7 @@ def test_the_cheaper_mode_is_taken_where_both_are_exact(models: Models) -> None:
         ),
     ],
 )
-def test_options_that_cannot_be(models: Models, options: dict, error: type[Exception], said: str) -> None:
+def test_options_that_cannot_be(models: Models, options: dict[str, Any], error: type[Exception], said: str) -> None:
     """Each is refused before a pixel is decoded, with one line that names the field."""
     with pytest.raises(error, match=said):
         models.run("padded", **options)
@@ -395,7 +403,7 @@ def test_masks_without_a_window_are_refused(models: Models) -> None:
 def test_scores_that_are_no_numbers_are_reported(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     """One cell that is NaN is named, and not averaged away; one that a mask leaves out does not matter."""
 
-    def spoilt(compute: Callable[..., np.ndarray]) -> Iterator[np.ndarray]:
+    def spoilt(compute: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
         def run(tiles: list[np.ndarray]) -> np.ndarray:
             scores = compute(tiles).copy()
             scores[0, 3, 5, 1] = np.nan

@@ -1,4 +1,4 @@
-"""Engines for runs without a server."""
+"""Engines for scoring without a server."""
 
 from collections.abc import Callable
 
@@ -6,12 +6,12 @@ from service.engine.engine import InlineEngine
 
 
 class Leaving(InlineEngine):
-    """Runs tiles until `gone` says that nobody waits for them any longer."""
+    """Runs tiles at once, until `gone` returns true: then the caller has left, and the run is cancelled."""
 
     def __init__(self, gone: Callable[[], bool]) -> None:
         self._gone = gone
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits."""
+        """Whether the caller has left."""
         return self._gone()

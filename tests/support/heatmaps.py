@@ -1,4 +1,4 @@
-"""Heatmaps of made-up answers: 10-pixel windows, 10 pixels apart, over a white image."""
+"""Heatmaps of invented answers, with windows of 10 pixels at a stride of 10 pixels, over a white image."""
 
 from pathlib import Path
 
@@ -7,57 +7,68 @@ import pyvips
 from numpy.typing import NDArray
 from support.pictures import png
 
+from fullconv.decode import description_of
+from fullconv.grid import ClassLabel, GridHeader, ImageInfo, WindowAxis
 from fullconv.heatmap import heatmap_file
+from fullconv.images import FileSource, Region, ScoredPixels
 from fullconv.protos import model_pb2, scoring_pb2
-from fullconv.subject import Subject, subject_of
+from fullconv.shown import ShownClasses, class_indices, shown_classes
 
 CELL = 10
 
 
-def subject(
-    labels: list[str], kind: str = "logits-softmax", *, shown: str | None = None, average: int = 0, classes: tuple = ()
-) -> Subject:
-    """What is shown of a model with these labels."""
-    spec = model_pb2.ModelSpec(output=model_pb2.Output(kind=kind, classes=len(labels)))
-    options = scoring_pb2.ScoreOptions(average=average, classes=classes)
-    request = scoring_pb2.ScoreRequest(model="m", options=options)
-    return subject_of(scoring_pb2.GetModelResponse(spec=spec, labels=labels), request, shown)
+def shown(
+    labels: list[str],
+    kind: str = "logits-softmax",
+    *,
+    single: str | None = None,
+    average: str = "scores",
+    classes: tuple[str, ...] = (),
+) -> ShownClasses:
+    """What a heatmap shows of a model with these labels."""
+    spec = model_pb2.ModelSpec(name="m", output=model_pb2.Output(kind=kind, classes=len(labels)))
+    model = description_of(scoring_pb2.GetModelResponse(spec=spec, labels=labels))
+    return shown_classes(model, class_indices(model, classes, "classes"), average, single)
 
 
-def answer(rows: int, cols: int, labels: list[str], **grid: int) -> scoring_pb2.ScoreResponse:
-    """What is known of an image that these cells fill; `grid` are fields of GridInfo that differ."""
-    size = model_pb2.Size(height=CELL, width=CELL)
-    fields = {"last_y": CELL * (rows - 1), "last_x": CELL * (cols - 1)} | grid
-    return scoring_pb2.ScoreResponse(
-        image=scoring_pb2.ImageInfo(name="i", width=fields["last_x"] + CELL, height=fields["last_y"] + CELL),
-        grid=scoring_pb2.GridInfo(rows=rows, cols=cols, stride=size, window=size, **fields),
-        classes=[scoring_pb2.Class(index=index, label=label) for index, label in enumerate(labels)],
-    )
+def axis(count: int, origin: int = 0, last: int | None = None, scale: float = 1.0) -> WindowAxis:
+    """Windows of CELL pixels along an axis, CELL pixels apart."""
+    return WindowAxis(count, origin, CELL * (count - 1) if last is None else last, CELL, CELL, scale=scale)
+
+
+def header(vertical: WindowAxis, horizontal: WindowAxis, labels: list[str]) -> GridHeader:
+    """The header of a grid of an image that ends with the last windows."""
+    image = ImageInfo("i", width=horizontal.last + CELL, height=vertical.last + CELL)
+    classes = tuple(ClassLabel(index, label) for index, label in enumerate(labels))
+    return GridHeader(image, vertical, horizontal, classes, len(labels))
 
 
 def draw(
     folder: Path,
     scores: np.ndarray,
-    shown: Subject,
-    labels: list[str],
+    shown: ShownClasses,
+    grid: GridHeader | list[str],
     *,
     name: str = "heat.png",
-    options: scoring_pb2.ScoreOptions | None = None,
+    region: Region | None = None,
     pixels: NDArray[np.uint8] | None = None,
-    **grid: int,
 ) -> NDArray[np.uint8]:
-    """Draw scores (rows, cols, classes) over a white image, or over pixels; the picture's RGB."""
-    response = answer(*scores.shape[:2], labels, **grid)
+    """Draw scores (rows, cols, classes) over a white image, or over pixels; returns the picture's RGB.
+
+    `grid` is the grid's header, or the labels of a grid that fills the image.
+    """
+    rows, cols = scores.shape[:2]
+    known = grid if isinstance(grid, GridHeader) else header(axis(rows), axis(cols), grid)
     image = folder / "image.png"
-    white = np.full((response.image.height, response.image.width), 255, np.uint8)
+    white = np.full((known.image.height, known.image.width), 255, np.uint8)
     image.write_bytes(png(white if pixels is None else pixels))
-    with heatmap_file(folder / name, image, response, shown, options or scoring_pb2.ScoreOptions()) as take:
+    with heatmap_file(folder / name, known, shown, ScoredPixels(FileSource(image), region)) as take:
         for row in range(0, len(scores), 3):
             take(row, scores[row : row + 3].astype(np.float32))
     return picture(folder / name)
 
 
 def picture(path: Path) -> NDArray[np.uint8]:
-    """The pixels of a picture's file as it is now: libvips remembers those of a file that it has opened by name."""
+    """Return the pixels of a picture file; read from memory, since libvips caches files that it opens by name."""
     pixels: NDArray[np.uint8] = pyvips.Image.new_from_buffer(path.read_bytes(), "").numpy()
     return pixels

@@ -1,0 +1,254 @@
+"""The command line of `fullconv-score`: every option with its help, and what its text means."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from inspect import signature
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from fullconv.common.model_files import VERSION
+from fullconv.common.names import AverageName, BorderName, ModeName
+from fullconv.encode import scale_message
+from fullconv.errors import RequestError
+from fullconv.options import DEFAULTS, Options
+
+BAND = re.compile("[1-9][0-9]{0,3}")
+ROI = re.compile(",".join(f" *(?P<{name}>[0-9]{{1,9}}) *" for name in ("x", "y", "width", "height")))
+Fields = TypeVar("Fields")
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The arguments and options, as Typer parses them."""
+
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="JPEG, PNG, WebP or TIFF files, or arrays: .npy, Zarr.")
+    ]
+    model: Annotated[str, typer.Option(metavar="NAME[/VERSION]", help="The model to score with.")]
+    version: Annotated[
+        str,
+        typer.Option(
+            "--model-version",
+            "--version",
+            metavar="V",
+            help="The model's version, also as --model NAME/V. Default: the highest. `fullconv-score --version` alone "
+            "prints the program's version.",
+        ),
+    ] = ""
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Score on this server, fullconv-serve, or on several, separated by commas. Default: score in this "
+            "process.",
+        ),
+    ] = None
+    models: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Directory of the models to score with in this process. Default: models."),
+    ] = None
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX", min=1, max=1 << 20, help="Pixels between windows. Default: the model's native stride."
+        ),
+    ] = None
+    mode: Annotated[
+        ModeName,
+        typer.Option(
+            help="dense: one pass over the image. crops: window by window. auto: where both give the same scores, the "
+            "cheaper of the two; else dense, if the model can slide."
+        ),
+    ] = DEFAULTS["mode"]
+    border: Annotated[
+        BorderName,
+        typer.Option(
+            help="lattice: leave out the pixels beyond the last window. anchor: add windows flush with the edge."
+        ),
+    ] = DEFAULTS["border"]
+    roi: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,W,H",
+            help="Score only the windows inside this region, in pixels. Default: the whole image.",
+        ),
+    ] = None
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|otsu",
+            help="Score only the windows all of whose pixels are not 0 in this image, which has the same size or the "
+            "same aspect ratio. otsu: score only the windows that are not wholly background. Default: all windows.",
+        ),
+    ] = None
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1,2,3",
+            help="The image's bands to score, in this order, counted from 1. Default: all; alpha is laid over white.",
+        ),
+    ] = None
+    page: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=1_000_000,
+            help="The page of a multi-page file, counted from 1. Default: the first page of full resolution.",
+        ),
+    ] = None
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = DEFAULTS["flip"]
+    scales: Annotated[
+        str | None,
+        typer.Option(
+            metavar="256,384,0.5x",
+            help="Average over these sizes: pixels of the shorter side, or factors. Default: the image's own size.",
+        ),
+    ] = None
+    average: Annotated[AverageName, typer.Option(help="What is averaged over the windows.")] = DEFAULTS["average"]
+    top: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, max=1_000_000, help="How many classes to name, those with the highest averages."
+        ),
+    ] = DEFAULTS["top"]
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,C", help="Answer with these classes only, labels or indices. Default: all."),
+    ] = None
+    grid: Annotated[str | None, typer.Option(metavar="OUT.npz", help="Write every window's scores.")] = None
+    heatmap: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OUT.png|OUT.jpg|OUT.webp",
+            help="Write the image with the scores over it: the probability of one class, or the winning classes.",
+        ),
+    ] = None
+    heatmap_class: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The class that the heatmap shows, a label or an index. Default: the only class of the model or of "
+            "--classes; of a model with two classes the second; else the winning class of each window.",
+        ),
+    ] = None
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what would run and what it costs; score and write nothing.")
+    ] = False
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Use TLS with a server whose certificate a public authority has signed.")
+    ] = False
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-ca", metavar="FILE", help="Use TLS with a server that these certificates have signed, PEM."
+        ),
+    ] = None
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", metavar="FILE", help="This client's own certificate, PEM.")
+    ] = None
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", metavar="FILE", help="The private key of --tls-cert, PEM.")
+    ] = None
+    token: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A file that holds a token, which the server accepts.")
+    ] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False
+
+    def __post_init__(self) -> None:
+        """Exit with status 2 for options that do not go together."""
+        if self.heatmap_class is not None and self.heatmap is None:
+            raise typer.BadParameter("expected --heatmap with it, got none", param_hint="--heatmap-class")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise typer.BadParameter("expected both or neither, got one", param_hint="--tls-cert and --tls-key")
+
+    def options(self) -> Options:
+        """Return the options of a request, without the mask; exit status 2 for text that is no value."""
+        options = Options(
+            mode=self.mode,
+            border=self.border,
+            flip=self.flip,
+            scales=_scales(self.scales),
+            average=self.average,
+            top=self.top,
+            classes=_names(self.classes),
+            grid=bool(self.grid or self.heatmap),
+        )
+        if self.stride is not None:
+            options["stride"] = self.stride
+        if self.bands is not None:
+            options["bands"] = _bands(self.bands)
+        if self.page is not None:
+            options["page"] = self.page
+        if self.roi is not None:
+            options["roi"] = _region(self.roi)
+        return options
+
+    def named_version(self) -> tuple[str, str]:
+        """Return the model's name and version, of which --model NAME/VERSION gives both."""
+        name, _, number = self.model.rpartition("/")
+        if not VERSION.fullmatch(number) or not name:
+            return self.model, self.version
+        if self.version not in ("", number):
+            raise typer.BadParameter(
+                f"expected one version, got '{self.model}' and '{self.version}'", param_hint="--model"
+            )
+        return name, number
+
+
+def takes(fields: type[Fields]) -> Callable[[Callable[[Fields], None]], Callable[..., None]]:
+    """Make a function of a dataclass a command whose options are the dataclass's fields, as Typer reads them."""
+
+    def decorate(run: Callable[[Fields], None]) -> Callable[..., None]:
+        @wraps(run)
+        def command(**values: Any) -> None:
+            run(fields(**values))
+
+        command.__signature__ = signature(fields)  # type: ignore[attr-defined]
+        command.__annotations__ = get_type_hints(fields, include_extras=True)
+        return command
+
+    return decorate
+
+
+def _names(classes: str | None) -> list[str]:
+    """Parse --classes."""
+    if classes is None:
+        return []
+    names = [name.strip() for name in classes.split(",")]
+    if "" in names:
+        raise typer.BadParameter(f"expected labels or indices between commas, got '{classes}'", param_hint="--classes")
+    return names
+
+
+def _bands(bands: str) -> list[int]:
+    """Parse --bands."""
+    numbers = [number.strip() for number in bands.split(",")]
+    if not all(BAND.fullmatch(number) for number in numbers):
+        raise typer.BadParameter(
+            f"expected numbers from 1 between commas, as 1,2,3; got '{bands}'", param_hint="--bands"
+        )
+    return [int(number) for number in numbers]
+
+
+def _region(roi: str) -> tuple[int, int, int, int]:
+    """Parse --roi."""
+    match = ROI.fullmatch(roi)
+    if not match or not int(match["width"]) or not int(match["height"]):
+        raise typer.BadParameter(f"expected x,y,width,height in pixels, got '{roi}'", param_hint="--roi")
+    return int(match["x"]), int(match["y"]), int(match["width"]), int(match["height"])
+
+
+def _scales(scales: str | None) -> list[str]:
+    """Parse --scales."""
+    names = [] if scales is None else [name.strip() for name in scales.split(",")]
+    try:
+        for name in names:
+            scale_message(name)
+    except RequestError as error:
+        raise typer.BadParameter(str(error).removeprefix("scales: "), param_hint="--scales") from None
+    return names

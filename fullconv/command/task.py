@@ -1,0 +1,209 @@
+"""What `fullconv-score` does once its options are read: images in, answers and files out."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fullconv.answer import Answer, failure_document
+from fullconv.base import BaseScorer
+from fullconv.command.console import print_error
+from fullconv.command.progress import ShowProgress, progress
+from fullconv.command.sending import fits_message, goes_in_parts
+from fullconv.command.table import answer_table, plan_table
+from fullconv.common.files import OutputError
+from fullconv.common.text import encodable
+from fullconv.description import ModelDescription
+from fullconv.errors import ImageError, RequestError, ScoringError, UnavailableError
+from fullconv.grid import RowSink, Scores
+from fullconv.grid_file import grid_file
+from fullconv.options import Options
+from fullconv.remote.client import Client
+from fullconv.shown import ShownClasses, class_indices, shown_classes
+
+STEM = "{stem}"
+"""Stands for an image's name without its suffix in the names of outputs and masks."""
+
+Result = Answer | ScoringError | OutputError
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """How images are scored, and where their grids and heatmaps are written."""
+
+    scorer: BaseScorer
+    model: str
+    version: str
+    options: Options
+    """The options of every image, without the mask."""
+    mask: str | None = None
+    """A file's name, which may contain STEM, or "otsu"."""
+    grid: str | None = None
+    """Name of the grid's file, which contains STEM if there are several images."""
+    heatmap: str | None = None
+    """Name of the heatmap's file, likewise."""
+    heatmap_class: str | None = None
+    """The class that heatmaps show. Default: as `shown_classes` chooses."""
+    plan_only: bool = False
+    check: Callable[[], None] = lambda: None
+    """Ends the process if a signal has requested it."""
+    _shown: dict[str, ShownClasses] = field(init=False, default_factory=dict)
+    """What heatmaps show, by the model's version."""
+
+    def run(self, images: list[Path], *, quiet: bool) -> list[dict[str, Any]]:
+        """Score images, and return their JSON documents in the order of the images.
+
+        The document of an image that cannot be scored has its error. Unless `quiet`, a table is printed for each image
+        when it is done. Raises RequestError, and for a single image UnavailableError.
+        """
+        documents: dict[int, dict[str, Any]] = {}
+        console = Console(highlight=False)
+        with progress() as show:
+            for position, result in self._results(images, show):
+                if isinstance(result, Answer):
+                    documents[position] = result.document()
+                    if not quiet:
+                        console.print(plan_table(result) if self.plan_only else answer_table(result), "")
+                    continue
+                if isinstance(result, RequestError) or (isinstance(result, UnavailableError) and len(images) == 1):
+                    raise result
+                print_error(result)
+                documents[position] = failure_document(encodable(images[position].name), result)
+        return [documents[position] for position in sorted(documents)]
+
+    def outputs(self, images: list[Path]) -> list[Path]:
+        """Return every file that will be written."""
+        return [_for_image(name, image) for name in (self.grid, self.heatmap) if name is not None for image in images]
+
+    def _results(self, images: list[Path], show: ShowProgress) -> Iterator[tuple[int, Result]]:
+        """Every image's answer or error: first the images that a server takes in one call, then one after the other."""
+        done: set[int] = set()
+        alone = self.grid or self.heatmap or self.plan_only or len(images) == 1
+        if isinstance(self.scorer, Client) and not alone:
+            for number, result in self._score_together(images, show):
+                done.add(number)
+                yield number, result
+        for number, image in enumerate(images):
+            if number not in done:
+                try:
+                    yield number, self._score(image, show)
+                except (ImageError, OutputError, UnavailableError) as error:
+                    yield number, error
+
+    def _score_together(self, images: list[Path], show: ShowProgress) -> Iterator[tuple[int, Answer | ScoringError]]:
+        """Score images that are not large in one call; if no server is left, the error stands for each missing one."""
+        numbers = [number for number, image in enumerate(images) if fits_message(image, self.options, self._describe)]
+        items = ((str(number), images[number], self._mask_of(images[number])) for number in numbers)
+        missing = dict.fromkeys(numbers)
+        try:
+            for name, result in self.scorer.score_many(items, model=self.model, version=self.version, **self.options):
+                self.check()
+                del missing[int(name)]
+                show(f"{len(numbers)} images", "scoring", len(numbers) - len(missing), len(numbers))
+                yield int(name), result
+        except UnavailableError as error:
+            yield from ((number, error) for number in missing)
+
+    def _score(self, image: Path, show: ShowProgress) -> Answer:
+        """Score one image and write its outputs; raises ScoringError or OutputError."""
+        options = self._options_of(image)
+        if self.plan_only:
+            return self.scorer.plan(image, model=self.model, version=self.version, **options)
+        with self._scored(image, options, show) as (planned, bands, result):
+            shown = self._shown_by(planned.version) if self.heatmap else None
+            with ExitStack() as stack:
+                sinks = [stack.enter_context(sink) for sink in self._sinks(image, planned, shown)]
+                for first, scores in bands:
+                    for sink in sinks:
+                        sink(first, scores)
+                    self.check()
+                answer = result()
+            return answer if shown is None else answer.with_classes(shown.chosen)
+
+    @contextmanager
+    def _scored(
+        self, image: Path, options: Options, show: ShowProgress
+    ) -> Iterator[tuple[Answer, Iterable[tuple[int, Scores]], Callable[[], Answer]]]:
+        """What is known before the scores, the rows of the grid, and what returns the averages afterwards."""
+
+        def report(what: str, done: int, of: int) -> None:
+            show(image.name, what, done, of)
+            if what == "scoring":  # in this thread; a file is sent by another thread
+                self.check()
+
+        if self._goes_in_one_message(image, options):
+            answer = self.scorer.score(image, model=self.model, version=self.version, **options)
+            yield answer, () if answer.grid is None else [(0, answer.grid)], lambda: answer
+            return
+        with self.scorer.score_large(
+            image, model=self.model, version=self.version, progress=report, **options
+        ) as stream:
+            yield stream.planned, stream.bands(), stream.result
+
+    def _goes_in_one_message(self, image: Path, options: Options) -> bool:
+        if not isinstance(self.scorer, Client):
+            return False
+        return not goes_in_parts(image, options, self._describe)
+
+    def _describe(self) -> ModelDescription:
+        """The model's description, which is asked for once."""
+        return self._description
+
+    @cached_property
+    def _description(self) -> ModelDescription:
+        return self.scorer.model(self.model, self.version)
+
+    def _mask_of(self, image: Path) -> Options:
+        """The option of an image's own mask."""
+        if self.mask is None:
+            return {}
+        return {"mask": "otsu" if self.mask == "otsu" else _for_image(self.mask, image)}
+
+    def _options_of(self, image: Path) -> Options:
+        """The options of one image: with its own mask, and with all classes if its heatmap needs their scores."""
+        options: Options = {**self.options, **self._mask_of(image)}
+        if self.heatmap is not None and self._shown_by(self.version).needs_all:
+            options["classes"] = ()
+        return options
+
+    def _shown_by(self, version: str) -> ShownClasses:
+        """What heatmaps show of a version of the model."""
+        if version not in self._shown:
+            model = self.scorer.model(self.model, version)
+            names = [str(name) for name in self.options.get("classes", ())]
+            chosen = class_indices(model, names, "classes")
+            average_of = self.options.get("average", "scores")
+            self._shown[version] = shown_classes(model, chosen, average_of, self.heatmap_class)
+            self._shown[model.version] = self._shown[version]
+        return self._shown[version]
+
+    def _sinks(
+        self, image: Path, planned: Answer, shown: ShownClasses | None
+    ) -> Iterator[AbstractContextManager[RowSink]]:
+        """What takes the rows of an image's grid."""
+        if self.grid:
+            yield _grid_sink(_for_image(self.grid, image), planned, shown)
+        if self.heatmap and shown and planned.pixels:
+            from fullconv.heatmap import heatmap_file  # noqa: PLC0415 (matplotlib takes a second to load)
+
+            yield heatmap_file(_for_image(self.heatmap, image), planned.header, shown, planned.pixels)
+
+
+@contextmanager
+def _grid_sink(path: Path, planned: Answer, shown: ShownClasses | None) -> Iterator[RowSink]:
+    """A grid's file, with the requested classes alone if the answer has more."""
+    if shown is None:
+        with grid_file(path, planned.header) as write:
+            yield write
+    else:
+        with grid_file(path, planned.with_classes(shown.chosen).header) as write:
+            yield lambda first, scores: write(first, shown.select_columns(planned.header, scores))
+
+
+def _for_image(name: str, image: Path) -> Path:
+    """The name of an image's output or mask."""
+    return Path(name.replace(STEM, image.stem))

@@ -1,0 +1,31 @@
+"""libvips, which reads and writes JPEG, PNG, WebP and TIFF files here: imported and set up in this module alone.
+
+    from fullconv.common.libvips import pyvips
+
+The set-up is of the whole process. It happens before any file is opened:
+
+- Loaders. Only those of JPEG, PNG, WebP and TIFF are allowed; all others, which are many and rarely tested against
+  damaged files, are blocked.
+- Cache. libvips keeps no result of an operation, so that a file is read again when it has changed.
+- Messages. libvips and pyvips log nothing. pyvips would pass each warning to Python's log, where the garbage collector
+  may free a damaged image; libvips then warns inside of a warning, and ends the process. Errors are exceptions, which
+  the caller reports.
+"""
+
+import os
+
+os.environ.setdefault("VIPS_WARNING", "0")  # libvips reads it as it is loaded; any value silences it
+
+import pyvips
+
+__all__ = ["FORMATS", "pyvips"]
+
+FORMATS = ("Jpeg", "Png", "Webp", "Tiff")
+"""Formats that may be read, as libvips names its loaders."""
+
+pyvips._remove_log_handler()  # noqa: SLF001 (there is no public way)
+pyvips.block_untrusted_set(True)
+pyvips.operation_block_set("VipsForeignLoad", True)
+for _format in FORMATS:
+    pyvips.operation_block_set(f"VipsForeignLoad{_format}", False)
+pyvips.cache_set_max(0)

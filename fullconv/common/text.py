@@ -1,0 +1,25 @@
+"""Text that can be sent and printed safely: names of files, and messages that quote what a caller gave.
+
+A file's name may hold bytes that are not UTF-8, and control characters that would steer a terminal.
+"""
+
+MAX_MESSAGE_LETTERS, MAX_MESSAGE_BYTES = 1000, 1500
+"""Length of an error message. A gRPC status holds the message twice, once with three bytes for every letter that is not
+ASCII, and gRPC refuses trailers of more than 8 KiB."""
+
+
+def encodable(text: str) -> str:
+    """Replace what UTF-8 cannot encode, such as the undecodable bytes of a file's name, by question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def printable(text: str) -> str:
+    """Replace control characters and all else that is not printable by question marks; the result is one line."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def shortened_message(text: str) -> str:
+    """Make an error message printable, and cut it to the length that a gRPC status can carry."""
+    line = printable(text)
+    short = line[:MAX_MESSAGE_LETTERS].encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
+    return line if short == line else f"{short}…"

@@ -1,0 +1,219 @@
+"""Messages of a server, or of the service in this process, as plain values. All messages that come in are read here."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullconv.answer import Answer, Entry, Timing
+from fullconv.common.certificate import overall
+from fullconv.common.names import AVERAGES, name_of
+from fullconv.description import ModelDescription, ModelInput, ModelLimits, ModelOutput, Parity
+from fullconv.grid import ClassLabel, GridHeader, GridRows, ImageInfo, Scores, WindowAxis
+from fullconv.images import ImageSource, Region, ScoredPixels
+from fullconv.plan import Plan, PlannedView
+from fullconv.protos import model_pb2, scoring_pb2
+from fullconv.transport import ProgressCallback
+
+DEFAULT_PRECISION, PIXEL_DTYPE = "fp32", "uint8"
+"""What a model has whose spec does not say: its precision, and the element type of the pixels that it takes."""
+
+
+def answer_of(
+    response: scoring_pb2.ScoreResponse,
+    rows: Sequence[GridRows] = (),
+    *,
+    pixels: ScoredPixels | None = None,
+    describe: Callable[[], ModelDescription] | None = None,
+) -> Answer:
+    """Return the answer of a response, whose grid is in the message itself or in `rows`."""
+    header = header_of(response)
+    grid = join_rows(rows) if rows else _grid_of(response, header)
+    classes, average = header.classes, response.average
+    return Answer(
+        header=header,
+        model=response.model,
+        version=response.version,
+        mode=response.mode,
+        mode_reason=response.mode_reason,
+        average_of=name_of(AVERAGES, average.of or scoring_pb2.AVERAGE_OF_SCORES),
+        average=np.array(average.values, np.float64),
+        top=tuple(Entry(classes[at].index, classes[at].label, average.values[at]) for at in average.top),
+        parity=_parity_of(response.parity),
+        warnings=tuple(response.warnings),
+        timing=_timing_of(response.timing),
+        plan=_plan_of(response.plan),
+        scored=response.scored_cells,
+        grid=None if grid is None else grid.scores,
+        winners=None if grid is None else grid.positions,
+        pixels=pixels,
+        describe=describe,
+    )
+
+
+def header_of(response: scoring_pb2.ScoreResponse) -> GridHeader:
+    """Return what a response says of its grid beside the scores."""
+    image, grid = response.image, response.grid
+    scaled = grid.scaled if grid.HasField("scaled") else model_pb2.Size(height=image.height, width=image.width)
+    return GridHeader(
+        image=ImageInfo(image.name, image.width, image.height),
+        vertical=WindowAxis(
+            count=grid.rows,
+            origin=grid.origin_y,
+            last=grid.last_y,
+            stride=grid.stride.height,
+            window=grid.window.height,
+            left_out=grid.left_out.height,
+            scale=_ratio(image.height, scaled.height),
+        ),
+        horizontal=WindowAxis(
+            count=grid.cols,
+            origin=grid.origin_x,
+            last=grid.last_x,
+            stride=grid.stride.width,
+            window=grid.window.width,
+            left_out=grid.left_out.width,
+            scale=_ratio(image.width, scaled.width),
+        ),
+        classes=tuple(ClassLabel(entry.index, entry.label) for entry in response.classes),
+        depth=grid.depth,
+    )
+
+
+def description_of(response: scoring_pb2.GetModelResponse) -> ModelDescription:
+    """Return a model's description."""
+    spec, limits = response.spec, response.limits
+    return ModelDescription(
+        name=spec.name,
+        version=response.version,
+        labels=tuple(response.labels),
+        window=_pair(spec.window),
+        stride=(spec.vertical.stride, spec.horizontal.stride),
+        strides=tuple(_pair(file.stride) for file in spec.strides),
+        modes=tuple(spec.modes),
+        precision=spec.precision or DEFAULT_PRECISION,
+        input=ModelInput(spec.input.preprocessing.dtype or PIXEL_DTYPE, spec.input.channels, spec.input.order),
+        output=ModelOutput(spec.output.kind, spec.output.classes),
+        parity={
+            _pair(parity.stride): _parity(parity.exact, overall(spec, position))
+            for position, parity in enumerate(spec.parity)
+        },
+        limits=ModelLimits(limits.image_pixels, limits.message_bytes, limits.large_image_pixels),
+    )
+
+
+def models_of(response: scoring_pb2.ListModelsResponse) -> list[tuple[str, str]]:
+    """Return the name and the version of every model."""
+    return [(entry.name, entry.version) for entry in response.models]
+
+
+def scored_pixels(source: ImageSource, options: scoring_pb2.ScoreOptions) -> ScoredPixels | None:
+    """Return which pixels of an image a request scores, for a heatmap; None if the request asks for no grid."""
+    if not options.grid:
+        return None
+    asked = options.region
+    region = Region(asked.x, asked.y, asked.width, asked.height) if options.HasField("region") else None
+    return ScoredPixels(source, region, options.page, tuple(options.bands))
+
+
+def join_rows(rows: Sequence[GridRows]) -> GridRows:
+    """Return the whole grid, of rows that follow one another."""
+    if len(rows) == 1:
+        return rows[0]
+    positions = [part.positions for part in rows if part.positions is not None]
+    scores: Any = np.concatenate([part.scores for part in rows])
+    return GridRows(rows[0].first, scores, np.concatenate(positions) if positions else None)
+
+
+class LargeResponseReader:
+    """Reads the parts of an answer of ScoreLarge, one after the other."""
+
+    def __init__(self, progress: ProgressCallback) -> None:
+        """Take a callback for the server's progress."""
+        self._progress = progress
+        self._header: GridHeader | None = None
+        self._holds = scoring_pb2.GRID_AS_FLOAT32
+        self.start = scoring_pb2.ScoreResponse()
+        """What is known from the beginning."""
+        self.summary: scoring_pb2.ScoreResponse | None = None
+        """The whole answer but the grid, at the end."""
+
+    def read(self, part: scoring_pb2.ScoreLargeResponse) -> GridRows | None:
+        """Read the next part, and return its rows of the grid if it has some."""
+        match part.WhichOneof("part"):
+            case "start":
+                self.start = part.start
+            case "progress":
+                self._progress("scoring", part.progress.tiles, part.progress.of)
+            case "summary":
+                self.summary = part.summary
+            case "rows":
+                return self._rows(part.rows)
+        return None
+
+    def _rows(self, rows: scoring_pb2.GridRows) -> GridRows:
+        grid = self.start.grid
+        shape = (rows.count, grid.cols, grid.depth)
+        return GridRows(rows.first, _scores(rows.scores, grid, shape), _positions(rows.positions, shape))
+
+
+def _grid_of(response: scoring_pb2.ScoreResponse, header: GridHeader) -> GridRows | None:
+    """The grid in a response's own message; None if there is no grid."""
+    if not response.scores:
+        return None
+    return GridRows(
+        0, _scores(response.scores, response.grid, header.shape), _positions(response.positions, header.shape)
+    )
+
+
+def _scores(data: bytes, grid: scoring_pb2.GridInfo, shape: tuple[int, int, int]) -> Scores:
+    if grid.holds == scoring_pb2.GRID_AS_FLOAT16:
+        return np.frombuffer(data, "<f2").astype(np.float16, copy=False).reshape(shape)
+    return np.frombuffer(data, "<f4").astype(np.float32, copy=False).reshape(shape)
+
+
+def _positions(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint32] | None:
+    """Positions in the answer's classes; None for a grid of all classes."""
+    return np.frombuffer(data, "<u4").astype(np.uint32, copy=False).reshape(shape) if data else None
+
+
+def _parity_of(info: scoring_pb2.ParityInfo) -> Parity:
+    limits = (info.agreement_low, info.agreement_high) if info.agreement_high else None
+    return Parity(info.exact, info.max_abs_diff, info.windows, info.top_class_agreement if limits else None, limits)
+
+
+def _parity(exact: bool, seen: model_pb2.Difference) -> Parity:  # noqa: FBT001 (a field)
+    limits = (seen.agreement_low, seen.agreement_high) if seen.agreement_high else None
+    return Parity(exact, seen.max_abs, seen.windows, seen.top_class_agreement if limits else None, limits)
+
+
+def _timing_of(timing: scoring_pb2.Timing) -> Timing:
+    return Timing(timing.decode_ms, timing.queue_ms, timing.compute_ms, timing.reduce_ms, timing.total_ms)
+
+
+def _plan_of(plan: scoring_pb2.Plan) -> Plan:
+    return Plan(plan.file, plan.multiply_adds, plan.bytes, tuple(_view_of(view) for view in plan.views))
+
+
+def _view_of(view: scoring_pb2.View) -> PlannedView:
+    return PlannedView(
+        image=_pair(view.image),
+        cells=_pair(view.cells),
+        tiles=view.tiles,
+        tile=_pair(view.tile),
+        halo=tuple(view.halo),
+        phases=view.phases,
+        flip=view.flip,
+        multiply_adds=view.multiply_adds,
+        strip_rows=view.strip_rows,
+    )
+
+
+def _pair(size: model_pb2.Size) -> tuple[int, int]:
+    return size.height, size.width
+
+
+def _ratio(length: int, scaled: int) -> float:
+    """Pixels of the image for each pixel that was scored."""
+    return length / scaled if scaled else 1.0

@@ -1,0 +1,85 @@
+"""What is known of a model before an image is scored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Pair = tuple[int, int]
+"""Vertical, then horizontal."""
+
+SOFTMAX, SIGMOID, RAW = "logits-softmax", "logits-sigmoid", "raw"
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far dense scores agreed with those of crops when the converter compared them. It is not a bound."""
+
+    exact: bool
+    """Whether dense equals crops to rounding."""
+    max_abs_diff: float
+    """Largest absolute difference of a score."""
+    windows: int
+    """Number of windows compared. 0: the agreement is not known."""
+    top_class_agreement: float | None
+    """Share of these windows, 0 to 1, with the same top class. None: not known, or the scores name no top class."""
+    agreement_interval: tuple[float, float] | None
+    """Limits of the 95 % confidence interval of this share."""
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """What the network takes."""
+
+    dtype: str
+    """Element type of the values that it takes: "uint8", pixels from 0 to 255; "uint16" or "float32", an image's own
+    values."""
+    channels: int
+    order: str
+    """"RGB" or "GRAY"; empty for another number of bands."""
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What the scores are."""
+
+    kind: str
+    """"logits-softmax" or "logits-sigmoid" (the named function turns them into probabilities), "probabilities" or
+    "raw"."""
+    classes: int
+    """Number of classes."""
+
+
+@dataclass(frozen=True)
+class ModelLimits:
+    """What is accepted."""
+
+    image_pixels: int
+    """Pixels of one image that is sent in one message, or that can only be decoded as a whole."""
+    message_bytes: int
+    """Bytes of one message, in either direction."""
+    large_image_pixels: int
+    """Pixels of one image that is scored in parts."""
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A model: its geometry in pixels, its classes, and what its certificate says."""
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    """One label for each class; empty if the model has none."""
+    window: Pair
+    """Height and width of the windows that the classifier was trained on."""
+    stride: Pair
+    """The native stride."""
+    strides: tuple[Pair, ...]
+    """Strides for which the model has a file, the native stride first."""
+    modes: tuple[str, ...]
+    """"dense", "crops" or both."""
+    precision: str
+    """"fp32", "fp16" or "int8"."""
+    input: ModelInput
+    output: ModelOutput
+    parity: Mapping[Pair, Parity]
+    """By the stride."""
+    limits: ModelLimits

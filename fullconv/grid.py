@@ -1,0 +1,132 @@
+"""Where the windows of a grid lie in an image, and the rows of scores that fill it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float32] | NDArray[np.float16]
+"""(rows, cols, classes)."""
+RowSink = Callable[[int, Scores], None]
+"""Takes the index of the first row and scores (rows, cols, classes), top to bottom."""
+
+
+class GridRows(NamedTuple):
+    """Consecutive rows of a grid."""
+
+    first: int
+    """Index of the first row."""
+    scores: Scores
+    """(rows, cols, depth), NaN for windows that were not scored."""
+    positions: NDArray[np.uint32] | None = None
+    """In a grid of the highest scores: the position of each score in the answer's classes, (rows, cols, depth)."""
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """An image that was scored: its name and its size in pixels, after EXIF rotation."""
+
+    name: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class ClassLabel:
+    """A class: its index in the network's output, and its label, or the index as text if the model has no labels."""
+
+    index: int
+    label: str
+
+
+@dataclass(frozen=True)
+class WindowAxis:
+    """The windows along one axis of an image.
+
+    Lengths are in pixels of the image as it was scored; `scale` converts them to pixels of the image itself.
+    """
+
+    count: int
+    """Number of windows."""
+    origin: int
+    """Start of the first window."""
+    last: int
+    """Start of the last window, on the lattice or flush with the image's edge."""
+    stride: int
+    """Distance between neighbouring windows."""
+    window: int
+    """Length of a window."""
+    left_out: int = 0
+    """Length of the part at the end that belongs to no window."""
+    scale: float = 1.0
+    """Pixels of the image for each pixel that was scored."""
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Start of every window, (count,), in pixels of the image."""
+        return self._in_image(self._positions())
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Length of every window, (count,), in pixels of the image; of a scaled image they differ by rounding."""
+        positions = self._positions()
+        return self._in_image(positions + self.window) - self._in_image(positions)
+
+    def pixels(self, length: int) -> int:
+        """Convert a length to pixels of the image, rounded."""
+        return round(length * self.scale)
+
+    def _positions(self) -> NDArray[np.int64]:
+        positions = self.origin + self.stride * np.arange(self.count, dtype=np.int64)
+        positions[-1:] = self.last
+        return positions
+
+    def _in_image(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.asarray(np.rint(positions * self.scale), np.int64)
+
+
+@dataclass(frozen=True)
+class GridHeader:
+    """What is known of a grid before its rows are scored: the image, the windows and the classes."""
+
+    image: ImageInfo
+    vertical: WindowAxis
+    """The rows, from top to bottom."""
+    horizontal: WindowAxis
+    """The columns, from left to right."""
+    classes: tuple[ClassLabel, ...]
+    """The classes of the answer, in the order of every list of scores."""
+    depth: int
+    """Numbers in each cell of the grid: one for each class, or fewer in a grid of the highest scores."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows, columns and depth of the grid."""
+        return self.vertical.count, self.horizontal.count, self.depth
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Height and width of a window, in pixels of the image."""
+        return self.vertical.pixels(self.vertical.window), self.horizontal.pixels(self.horizontal.window)
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Distance between neighbouring windows, vertical and horizontal, in pixels of the image."""
+        return self.vertical.pixels(self.vertical.stride), self.horizontal.pixels(self.horizontal.stride)
+
+    @property
+    def left_out(self) -> tuple[int, int]:
+        """Rows and columns of pixels, at the bottom and right of the image, that belong to no window."""
+        return self.vertical.pixels(self.vertical.left_out), self.horizontal.pixels(self.horizontal.left_out)
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Index of each class in the network's output."""
+        return tuple(entry.index for entry in self.classes)
+
+    @property
+    def labels(self) -> list[str]:
+        """Label of each class."""
+        return [entry.label for entry in self.classes]

@@ -1,0 +1,66 @@
+"""The plan of a request: what runs and what it costs, in counts and not in times."""
+
+from dataclasses import dataclass
+from typing import Any
+
+Pair = tuple[int, int]
+"""Vertical, then horizontal."""
+
+
+@dataclass(frozen=True)
+class PlannedView:
+    """The image at one of the sizes at which it is scored."""
+
+    image: Pair
+    """Height and width in pixels."""
+    cells: Pair
+    """Rows and columns of windows."""
+    tiles: int
+    """Number of tiles that run, for all phases and mirrored tiles too."""
+    tile: Pair
+    """Height and width of the largest tile, in pixels."""
+    halo: tuple[int, ...]
+    """Cells at the edges of a tile that may be dropped: top, left, bottom, right."""
+    phases: int
+    """Number of passes whose grids interleave: 1, unless the stride is finer than that of the model's file."""
+    flip: bool
+    """Whether the mirrored image is scored too."""
+    multiply_adds: float
+    strip_rows: int
+    """Rows of pixels in memory at once, twice: those that are scored, and those that are read meanwhile."""
+
+    def document(self) -> dict[str, Any]:
+        """Return the view as `--plan --json` prints it."""
+        return {
+            "image": list(self.image),
+            "cells": list(self.cells),
+            "tiles": self.tiles,
+            "tile": list(self.tile),
+            "halo": list(self.halo),
+            "phases": self.phases,
+            "flip": self.flip,
+            "multiply_adds": self.multiply_adds,
+            "strip_rows": self.strip_rows,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What runs for one image."""
+
+    file: str
+    """Name of the ONNX file."""
+    multiply_adds: float
+    bytes: float
+    """Memory in bytes at the most, beside the model."""
+    views: tuple[PlannedView, ...]
+    """One for each size at which the image is scored."""
+
+    def document(self) -> dict[str, Any]:
+        """Return the plan as `--plan --json` prints it."""
+        return {
+            "file": self.file,
+            "multiply_adds": self.multiply_adds,
+            "bytes": self.bytes,
+            "views": [view.document() for view in self.views],
+        }

@@ -1,0 +1,83 @@
+"""Which classes a heatmap shows, and which scores it needs for that.
+
+One class is shown by its probability; several classes are shown by the class that wins in each cell. Softmax needs the
+scores of all classes, even where the answer names only some of them. The command then requests the grid of all classes,
+and reduces the answer and the grid to the requested classes afterwards.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fullconv.description import RAW, SOFTMAX, ModelDescription, ModelOutput
+from fullconv.errors import RequestError
+from fullconv.grid import GridHeader, Scores
+
+FEW = 2
+"""A heatmap of a model with this number of classes or fewer shows the last class, unless a class is named."""
+
+
+@dataclass(frozen=True)
+class ShownClasses:
+    """Which classes a heatmap shows; classes are indices in the network's output."""
+
+    output: ModelOutput
+    single: int | None
+    """The class whose scores are shown. None: in each cell the class that wins, among `chosen`."""
+    chosen: tuple[int, ...]
+    """The classes of the answer and of the grid, in this order."""
+    probabilities: bool
+    """Whether the colour is a probability; else it is the network's own score."""
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether the picture needs scores of classes that the answer does not have."""
+        if set(self.chosen) == set(range(self.output.classes)):
+            return False
+        missing = self.single is not None and self.single not in self.chosen
+        return missing or (self.probabilities and self.output.kind == SOFTMAX)
+
+    def columns(self, header: GridHeader) -> list[int]:
+        """Positions of `chosen` in the classes of a grid."""
+        return [header.indices.index(index) for index in self.chosen]
+
+    def select_columns(self, header: GridHeader, scores: Scores) -> Scores:
+        """Reduce rows of a grid (rows, cols, classes) to the classes of `chosen`."""
+        columns = self.columns(header)
+        return scores if columns == list(range(len(header.classes))) else scores[..., columns]
+
+
+def shown_classes(
+    model: ModelDescription, chosen: Sequence[int], average_of: str, heatmap_class: str | None = None
+) -> ShownClasses:
+    """Choose what a heatmap shows.
+
+    The named class; or the only class that the model has or that is `chosen`; or the second of two classes; else the
+    winning classes. `chosen` are the classes of the answer, empty for all; `average_of` says what is averaged.
+
+    Raises RequestError if `heatmap_class` is neither a label nor an index.
+    """
+    output, chosen = model.output, tuple(chosen)
+    single = None
+    if heatmap_class is not None:
+        (single,) = class_indices(model, [heatmap_class], "heatmap-class")
+    elif len(chosen) == 1:
+        single = chosen[0]
+    elif output.classes <= FEW:
+        single = output.classes - 1
+    wanted = single is not None or average_of == "probabilities"
+    return ShownClasses(output, single, chosen or tuple(range(output.classes)), wanted and output.kind != RAW)
+
+
+def class_indices(model: ModelDescription, names: Sequence[str], field: str) -> tuple[int, ...]:
+    """Return the indices of classes, each once; a name is a label or else an index.
+
+    Raises RequestError, which names the field, for a name that is neither.
+    """
+    indices = {str(index): index for index in range(model.output.classes)}
+    indices |= {label: index for index, label in reversed(list(enumerate(model.labels)))}
+    for name in names:
+        if name not in indices:
+            raise RequestError(
+                f"{field}: expected labels of model {model.name!r} or 0 to {model.output.classes - 1}, got {name!r}"
+            )
+    return tuple(dict.fromkeys(indices[name] for name in names))

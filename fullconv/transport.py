@@ -1,0 +1,96 @@
+"""What carries requests to a scoring service: over gRPC to servers, or by calls within this process.
+
+Transports speak messages (protos/scoring.proto). They raise the errors of `fullconv.errors` alone.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from fullconv.errors import ScoringError
+from fullconv.grid import GridRows
+from fullconv.images import ImageSource
+from fullconv.protos import scoring_pb2
+
+ProgressCallback = Callable[[str, int, int], None]
+"""Takes what is going on ("sending" or "scoring"), how much of it is done, and how much there is."""
+
+
+def ignore_progress(_what: str, _done: int, _of: int) -> None:
+    """Take a report of progress, and do nothing."""
+
+
+class Scored(NamedTuple):
+    """A whole answer."""
+
+    response: scoring_pb2.ScoreResponse
+    rows: Sequence[GridRows] = ()
+    """The grid, if it was requested and is not in the message."""
+
+
+@dataclass
+class ManyItem:
+    """One image of a call that scores many: its id, and what makes its request when there is room for it."""
+
+    name: str
+    make: Callable[[], tuple[scoring_pb2.ScoreRequest, ImageSource]]
+    """Returns the request without the image, and the image; raises ScoringError if the image cannot be used."""
+    asked: tuple[scoring_pb2.ScoreRequest, ImageSource] = field(init=False)
+    """What `make` returned, after `request` was called."""
+
+    def request(self) -> tuple[scoring_pb2.ScoreRequest, ImageSource]:
+        """Make the request, and remember it."""
+        self.asked = self.make()
+        return self.asked
+
+
+class ResponseStream(Protocol):
+    """The answer for one image, as it comes."""
+
+    @property
+    def start(self) -> scoring_pb2.ScoreResponse:
+        """What is known before a pixel is decoded: the image, the grid's geometry, the mode and the plan."""
+
+    def rows(self) -> Iterator[GridRows]:
+        """Score; yields the rows of the grid from top to bottom, if a grid was requested."""
+
+    def summary(self) -> scoring_pb2.ScoreResponse:
+        """The answer without the grid, after the last rows."""
+
+    def close(self) -> None:
+        """Stop scoring."""
+
+
+class Transport(Protocol):
+    """What `BaseScorer` needs. `timeout` is in seconds; None stands for the transport's own."""
+
+    def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> Scored:
+        """Score one image, whose answer comes as a whole."""
+
+    def stream(
+        self,
+        request: scoring_pb2.ScoreRequest,
+        source: ImageSource,
+        timeout: float | None,
+        progress: ProgressCallback,
+    ) -> ResponseStream:
+        """Begin to score one image, whose answer comes row by row."""
+
+    def plan(
+        self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None
+    ) -> scoring_pb2.ScoreResponse:
+        """Plan how to score one image, for a request with `plan_only`."""
+
+    def score_many(
+        self, items: Iterable[ManyItem], timeout: float | None
+    ) -> Iterator[tuple[ManyItem, Scored | ScoringError]]:
+        """Score images; yields answers and errors as they come, in any order."""
+
+    def models(self) -> scoring_pb2.ListModelsResponse:
+        """List the models."""
+
+    def model(self, request: scoring_pb2.GetModelRequest) -> scoring_pb2.GetModelResponse:
+        """Describe a model."""
+
+    def close(self) -> None:
+        """Release everything."""
