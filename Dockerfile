@@ -1,4 +1,5 @@
-# The server alone: no converter, no heatmap, no build tools, no PyTorch. Models are mounted at /models.
+# An image of the server alone, without the converter, the libraries for heatmaps, build tools and PyTorch. Mount the
+# models at /models.
 FROM python:3.11-slim-bookworm AS packages
 COPY requirements/image.txt .
 RUN python -m pip install --no-cache-dir --no-compile --require-hashes --target /opt/site -r image.txt
@@ -12,6 +13,6 @@ ENV PYTHONPATH=/opt/fullconv:/opt/site PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERE
     GRPC_VERBOSITY=NONE
 USER 10001
 EXPOSE 8500 8501
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["python", "-m", "service.rpc.probe", "127.0.0.1:8501"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["python", "-m", "service.server.probe", "127.0.0.1:8501"]
 ENTRYPOINT ["python", "-m", "service"]
 CMD ["--models", "/models", "--listen", "0.0.0.0:8500", "--insecure", "--metrics", "0.0.0.0:8501", "--spool", "/spool"]

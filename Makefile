@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := $(CURDIR)/$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
-LOCKS := base build clients dev image perf
+LOCKS := base build clients dev docs image perf
 STUBS := fullconv/protos
 PROTOS := $(addprefix $(STUBS)/,caffe.proto model.proto open_inference.proto scoring.proto)
 MODELS := build/models
-CHECKED := converter service fullconv protos tests benchmarks models
+WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+CHECKED := converter service fullconv protos tests benchmarks models docs
 
-.PHONY: demo test check serve lock proto clean
+.PHONY: demo test test-slow check check-code check-stubs check-locks docs serve lock proto clean
 .DELETE_ON_ERROR:
 
 demo: .venv/base  ## convert the shipped checkpoint, score the shipped page, draw the heatmap
@@ -20,26 +21,40 @@ demo: .venv/base  ## convert the shipped checkpoint, score the shipped page, dra
 	$(BIN)/python models/digits/count_found.py build/page.npz
 	@echo "the heatmap: build/page-heatmap.png"
 
-test: .venv/dev  ## everything that needs no PyTorch, containers, other servers' clients or extras
-	$(BIN)/pytest -m "not torch and not compose and not clients and not extras"
+test: .venv/dev  ## the quick tests that need no PyTorch, containers, other servers' clients or extras
+	$(BIN)/pytest $(WORKERS) -m "not slow and not torch and not compose and not clients and not extras"
 
-check: .venv/dev  ## format, lint, types, stubs, proto contract, locks
+test-slow: .venv/dev  ## the slow tests that need nothing else
+	$(BIN)/pytest $(WORKERS) -m "slow and not torch and not compose and not clients and not extras"
+
+check: check-code check-stubs check-locks  ## format, lint, types, stubs, proto contract, locks
+
+check-code: .venv/dev .venv/docs
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/mypy
-	@rm -rf build/check && mkdir -p build/check/requirements
-	$(call generate,build/check)
+
+check-stubs: .venv/dev
+	@rm -rf build/check/stubs && mkdir -p build/check/stubs
+	$(call generate,build/check/stubs)
 	$(BIN)/python protos/contract.py --check
-	@for stub in $(STUBS)/*_pb2*.py*; do cmp $$stub build/check/$$stub || { echo "$$stub is stale: make proto"; exit 1; }; done
-	@cp pyproject.toml build/check/ && cp requirements/*.txt build/check/requirements/
-	$(call compile,build/check)
-	@for lock in $(LOCKS); do cmp requirements/$$lock.txt build/check/requirements/$$lock.txt || \
+	@for stub in $(STUBS)/*_pb2*.py*; do cmp $$stub build/check/stubs/$$stub || { echo "$$stub is stale: make proto"; exit 1; }; done
+
+check-locks: .venv/dev
+	@rm -rf build/check/locks && mkdir -p build/check/locks/requirements
+	@cp pyproject.toml build/check/locks/ && cp requirements/*.txt build/check/locks/requirements/
+	$(call compile,build/check/locks)
+	@for lock in $(LOCKS); do cmp requirements/$$lock.txt build/check/locks/requirements/$$lock.txt || \
 		{ echo "requirements/$$lock.txt is stale: make lock"; exit 1; }; done
+
+docs: .venv/docs  ## build the documentation site and check its links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "the site: build/site/index.html"
 
 serve: .venv/base  ## serve the repository's models on 127.0.0.1:8500
 	$(BIN)/fullconv-serve --models models
 
-lock: .venv/dev  ## bring requirements/ in line with pyproject.toml; UPGRADE=1 takes new releases
+lock: .venv/dev  ## update requirements/ after a change of pyproject.toml; UPGRADE=1 takes new releases
 	$(call compile,.)
 
 proto: .venv/dev  ## generate the stubs, and add new fields to the contract
@@ -61,6 +76,7 @@ cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group image -c requirements/base
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group clients -o requirements/clients.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --no-deps --group perf -o requirements/perf.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -c requirements/base.txt -o requirements/dev.txt
+cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group docs -c requirements/dev.txt -o requirements/docs.txt
 endef
 
 .venv/bin/python:
@@ -76,7 +92,11 @@ endef
 	$(PIP) install --require-hashes -r requirements/dev.txt
 	@touch $@
 
-build/clients: requirements/clients.txt | .venv/bin/python  ## a Python with the clients of other servers
+.venv/docs: requirements/docs.txt | .venv/bin/python
+	$(PIP) install --require-hashes -r requirements/docs.txt
+	@touch $@
+
+build/clients: requirements/clients.txt | .venv/bin/python  ## an environment with the clients of other servers
 	$(PYTHON) -m venv build/clients
 	build/clients/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/clients.txt
 	@touch $@

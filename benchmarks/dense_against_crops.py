@@ -1,9 +1,10 @@
-"""How much faster one dense pass is than its windows as one batch, paired in one process.
+"""Measures how much faster one dense pass is than one batch of all crops of the same image.
 
-    python benchmarks/dense_against_crops.py --arch vgg16 --size 384
+python benchmarks/dense_against_crops.py --arch vgg16 --size 384
 
-A network of the named architecture with random weights is converted into a temporary folder. The image is scored in
-one pass and as one batch of all its crops, by the same session, in turn; the ratio of every pair is what counts.
+Converts a network of the architecture with random weights into a temporary folder. The same session then scores an
+image alternately in one dense pass and as one batch of all its crops. The result is the median of the ratios of
+such pairs.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from service.engine.repository import ModelRepository, StoredModel
 
 
 def random_checkpoint(architecture: Architecture, path: Path, classes: int = 1000) -> None:
-    """Write weights of the right shapes that keep activations near 1; no batch normalisation."""
+    """Write random weights that keep activations near 1, for an architecture without batch normalisation."""
     rng = np.random.default_rng(0)
     tensors: dict[str, NDArray[np.float32]] = {}
     shape: tuple[int, ...] = (architecture.channels, *architecture.window)
@@ -56,18 +57,18 @@ def random_checkpoint(architecture: Architecture, path: Path, classes: int = 100
 def random_layer(
     keys: tuple[str, ...], shape: tuple[int, ...], rng: np.random.Generator
 ) -> dict[str, NDArray[np.float32]]:
-    """A weight of that shape and a bias of zeros."""
+    """Return a random weight of this shape, and a bias of zeros."""
     weight = rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / np.prod(shape[1:])))
     return dict(zip(keys, (weight, np.zeros(shape[0], np.float32)), strict=True))
 
 
 def sizes(layer: Conv | MaxPool, shape: tuple[int, ...]) -> Iterator[int]:
-    """Height and width behind a convolution or pool."""
+    """Return height and width of the output of a convolution or pool."""
     return ((size + 2 * layer.pad - layer.kernel) // layer.stride + 1 for size in shape[1:])
 
 
 def convert(arch: str, folder: Path, *, strides: tuple[int, ...] = (), classes: int = 1000) -> StoredModel:
-    """Convert a random network of a shipped architecture, or of a TOML file."""
+    """Convert a network with random weights, of a shipped architecture or of a TOML file; returns the model."""
     architecture = load_architecture(arch)
     random_checkpoint(architecture, folder / "weights.safetensors", classes)
     classifier = read_source(folder / "weights.safetensors", arch=arch, window=None)
@@ -79,7 +80,7 @@ def convert(arch: str, folder: Path, *, strides: tuple[int, ...] = (), classes: 
 
 
 def crops_of(image: NDArray[np.uint8], spec: model_pb2.ModelSpec) -> NDArray[np.uint8]:
-    """Every window of the lattice: (windows, height, width, channels)."""
+    """Return every window of the lattice as (windows, height, width, channels)."""
     size = (spec.window.height, spec.window.width)
     windows = np.lib.stride_tricks.sliding_window_view(image, size, axis=(0, 1))
     windows = windows[:: spec.vertical.stride, :: spec.horizontal.stride].transpose(0, 1, 3, 4, 2)
@@ -87,7 +88,7 @@ def crops_of(image: NDArray[np.uint8], spec: model_pb2.ModelSpec) -> NDArray[np.
 
 
 def seconds(session: ort.InferenceSession, images: NDArray[np.uint8]) -> float:
-    """How long one run takes."""
+    """Return the seconds of one run."""
     start = time.monotonic()
     session.run(None, {"image": images})
     return time.monotonic() - start
@@ -96,7 +97,7 @@ def seconds(session: ort.InferenceSession, images: NDArray[np.uint8]) -> float:
 def pair(
     session: ort.InferenceSession, image: NDArray[np.uint8], crops: NDArray[np.uint8], *, dense_first: bool
 ) -> tuple[float, float]:
-    """Seconds of one dense pass and of the crops, measured one after the other."""
+    """Return the seconds of one dense pass and of the batch of crops, measured directly after each other."""
     if dense_first:
         return seconds(session, image), seconds(session, crops)
     batch = seconds(session, crops)
@@ -104,11 +105,13 @@ def pair(
 
 
 def main() -> None:
-    """Convert, warm up, measure in turn, print."""
+    """Convert the network, run each once to warm up, measure the pairs, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", default="vgg16", help="a shipped architecture without batch normalisation")
-    parser.add_argument("--size", type=int, default=384, help="the image's height and width in pixels")
-    parser.add_argument("--pairs", type=int, default=6, help="how many times either is run")
+    parser.add_argument(
+        "--arch", default="vgg16", help="a shipped architecture without batch normalisation (default: vgg16)"
+    )
+    parser.add_argument("--size", type=int, default=384, help="height and width of the image in pixels (default: 384)")
+    parser.add_argument("--pairs", type=int, default=6, help="number of pairs (default: 6)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = convert(arguments.arch, Path(folder))
@@ -120,8 +123,8 @@ def main() -> None:
     ratios = [batch / dense for dense, batch in pairs]
     dense, batch = (statistics.median(times) for times in zip(*pairs, strict=True))
     print(f"{arguments.size}×{arguments.size}, {len(crops)} windows, {len(pairs)} pairs")
-    print(f"one dense pass  {dense:.3f} s (median)\nas one batch    {batch:.3f} s (median)")
-    print(f"ratio           {statistics.median(ratios):.1f} (median), {min(ratios):.1f} to {max(ratios):.1f}")
+    print(f"one dense pass    {dense:.3f} s (median)\none batch of crops {batch:.3f} s (median)")
+    print(f"ratio crops/dense  {statistics.median(ratios):.1f} (median), {min(ratios):.1f} to {max(ratios):.1f}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""A server whose newest version of a model fails its check: does it let go of what it has answered.
+"""Checks that a server whose newest version of a model fails its check does not accumulate memory.
 
     python benchmarks/failing_version.py [--requests 500]
 
-Version 1 is the shipped model, and version 2 the same with damaged weights, so that version 1 answers every request.
-Each request is an array of 4 MiB of which one window is scored. Prints the server's memory after a tenth of the
-requests and after all, at once and when the server has given back what its allocator keeps. Exits with 1 if the memory
-given back so is more than 10 MiB larger after all requests than after a tenth of them.
+Version 1 is the shipped model; version 2 has damaged weights, so that version 1 answers every request. Each request is
+an array of 4 MiB, in which one window is scored. Prints the server's memory after a tenth of the requests and after all
+requests, each time immediately and after the server has returned free memory to the system. Exits with 1 if the memory
+after this return is more than 10 MiB larger after all requests than after a tenth of them.
 """
 
 import argparse
@@ -20,17 +20,17 @@ from latency import MODELS, served
 from soak import usage
 
 from fullconv import Client
-from service.rpc.server import REST_SECONDS
+from service.server.memory import TRIM_SECONDS
 
 SIDE, WINDOW = 2048, 70
 MOST = 10 * (1 << 20) / 1e6
-"""Megabytes that the server may have grown by."""
-REST = 2 * REST_SECONDS + 3
-"""Seconds after the last request in which a server gives memory back: it looks twice."""
+"""Megabytes by which the server's memory may grow."""
+REST = 2 * TRIM_SECONDS + 3
+"""Seconds within which an idle server returns free memory: two rounds of its memory trimmer."""
 
 
 def damaged(folder: Path) -> Path:
-    """A repository of a model whose version 2 fails."""
+    """Make a model repository whose version 2 is damaged; returns its folder."""
     for version in ("1", "2"):
         shutil.copytree(MODELS / "digits" / "1", folder / "digits" / version)
     weights = folder / "digits" / "2" / "weights.data"
@@ -39,9 +39,9 @@ def damaged(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Run it."""
+    """Start the server, send the requests, and compare the server's memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=500)
+    parser.add_argument("--requests", type=int, default=500, help="number of requests (default: 500)")
     options = parser.parse_args()
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE), np.uint8)
     measured: list[tuple[float, float]] = []
@@ -56,14 +56,16 @@ def main() -> None:
                 sys.exit(f"expected version 1 to answer, got {answer.version}")
             if number in (options.requests // 10, options.requests):
                 measured.append(memory(server.process))
-                print(f"after {number} requests: {measured[-1][0]:.0f} MB, at rest {measured[-1][1]:.0f}", flush=True)
+                print(
+                    f"after {number} requests: {measured[-1][0]:.0f} MB, when idle {measured[-1][1]:.0f} MB", flush=True
+                )
     grown = [after - before for before, after in zip(*measured, strict=True)]
-    print(f"grown by {grown[0]:.1f} MB, at rest {grown[1]:.1f}")
+    print(f"growth: {grown[0]:.1f} MB, when idle {grown[1]:.1f} MB")
     sys.exit(1 if grown[1] > MOST else 0)
 
 
 def memory(process: int) -> tuple[float, float]:
-    """A process's memory in MB, at once and at rest."""
+    """Return a process's memory in MB, now and after REST seconds without requests."""
     now = usage(process)[0]
     time.sleep(REST)
     return now, usage(process)[0]

@@ -1,11 +1,11 @@
-"""Throw damaged checkpoints and networks at the readers, and count what becomes of them.
+"""Gives damaged checkpoints and networks to the converter's readers, and counts the outcomes.
 
     python benchmarks/fuzz_readers.py --inputs 100000
 
-Every input must be read or refused with a ConversionError, within LIMIT seconds and MEMORY bytes, without a word on
-standard error. Inputs are made from
-the files in tests/data by `mutations`, each from its number and --seed alone, and tried in processes of their own.
-Those that misbehave are kept in --keep. To add a format, add its seeds and mutations to `formats`.
+A reader must read every input or refuse it with a ConversionError, within LIMIT seconds and MEMORY bytes, and without
+output on standard error. `mutations` makes the inputs from files in tests/data; each input depends only on its number
+and on --seed. Worker processes try the inputs. Inputs with another outcome are kept in the folder --keep; then the exit
+status is 1. To add a format, add its files and mutations to `formats`.
 """
 
 import argparse
@@ -44,7 +44,9 @@ ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
 CAFFE = DATA / "caffe" / "alexnet.caffemodel"
 LIMIT = 10.0
+"""Seconds in which an input must be read or refused."""
 MEMORY = 1 << 30
+"""Bytes of memory that reading an input may take."""
 GOOD = ("read", "refused")
 BAD = ("crash", "hang", "memory", "other")
 ARCHITECTURE = """
@@ -66,7 +68,7 @@ Reader = Callable[[Path], object]
 
 @dataclass(frozen=True)
 class Format:
-    """Whole files of one kind, and how to damage them; a mutation that stands there twice comes twice as often."""
+    """Valid files of one format, and the mutations that damage them. A mutation listed twice is used twice as often."""
 
     suffix: str
     seeds: Sequence[bytes]
@@ -74,7 +76,7 @@ class Format:
 
 
 def formats() -> dict[str, Format]:
-    """What is tried, by name."""
+    """Return the formats that are tried, by name."""
     pth = [path for path in sorted((DATA / "checkpoints").glob("*.pth")) if path.name != "legacy.pth"]
     exports = [path.read_bytes() for path in sorted((DATA / "exports").glob("*.onnx"))]
     oldest = [path.read_bytes() for path in sorted((DATA / "built").glob("*.opset[1-6].onnx"))]
@@ -103,7 +105,7 @@ def formats() -> dict[str, Format]:
 
 
 def older(exports: Sequence[bytes]) -> Iterator[bytes]:
-    """Those networks that are valid as well in older operator sets, which must be converted."""
+    """Yield the networks that are valid in older operator sets too, declared as such."""
     for export, opset in itertools.product(exports, (7, 9, 11, 13, 17)):
         model = onnx.ModelProto.FromString(export)
         model.opset_import[0].version = opset
@@ -114,38 +116,38 @@ def older(exports: Sequence[bytes]) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All inputs, each made from its number."""
+    """All inputs, each computed from its number and the seed."""
 
     kinds: dict[str, Format]
     seed: int
 
     def kind(self, number: int) -> str:
-        """The formats take turns."""
+        """Return the format of an input; the formats alternate."""
         return list(self.kinds)[number % len(self.kinds)]
 
     def __getitem__(self, number: int) -> bytes:
-        """A damaged file."""
-        chance, kind = Random(f"{self.seed}:{number}"), self.kinds[self.kind(number)]  # noqa: S311 (to be repeatable)
+        """Return the bytes of a damaged file."""
+        chance, kind = Random(f"{self.seed}:{number}"), self.kinds[self.kind(number)]  # noqa: S311 (must be repeatable)
         return chance.choice(kind.mutations)(chance.choice(kind.seeds), chance.choice(kind.seeds), chance)
 
 
 @dataclass
 class Tally:
-    """What became of the inputs of one format."""
+    """The outcomes of the inputs of one format, and their total and longest time in seconds."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     slowest: float = 0.0
 
     def add(self, outcome: str, seconds: float) -> None:
-        """Count one."""
+        """Count an input."""
         self.outcomes[outcome] += 1
         self.seconds += seconds
         self.slowest = max(self.slowest, seconds)
 
 
 def attempt(reader: Reader, path: Path) -> tuple[str, str]:
-    """What becomes of one input, and why."""
+    """Read one input; returns the outcome, and the reason or traceback."""
     try:
         reader(path)
     except ConversionError as error:
@@ -158,7 +160,7 @@ def attempt(reader: Reader, path: Path) -> tuple[str, str]:
 
 
 def work(reader: Reader, inputs: Inputs, numbers: range, folder: Path, pipe: connection.Connection) -> None:
-    """Try some inputs one after the other and send what became of each; in a process of its own."""
+    """Try inputs one after the other, in a worker process, and send (outcome, reason, seconds) of each."""
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(log, 2)
     faulthandler.enable(2)
@@ -166,7 +168,7 @@ def work(reader: Reader, inputs: Inputs, numbers: range, folder: Path, pipe: con
     for kind in inputs.kinds.values():
         whole = folder / f"input{kind.suffix}"
         whole.write_bytes(kind.seeds[0])
-        attempt(reader, whole)  # what is loaded once is no input's fault
+        attempt(reader, whole)  # imports and caches must not count for an input
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -177,14 +179,17 @@ def work(reader: Reader, inputs: Inputs, numbers: range, folder: Path, pipe: con
         start = time.monotonic()
         outcome, reason = attempt(reader, path)
         if os.fstat(log).st_size:
-            outcome, reason = "other", f"{outcome}, and wrote: {(folder / 'log').read_text('utf-8', 'replace')}"
+            outcome, reason = (
+                "other",
+                f"{outcome}, with output on standard error: {(folder / 'log').read_text('utf-8', 'replace')}",
+            )
             os.ftruncate(log, 0)
         pipe.send((outcome, reason, time.monotonic() - start))
 
 
 @dataclass
 class Worker:
-    """A process, and the input that it is at."""
+    """A worker process, the inputs that it has left, and when it began the first of them."""
 
     process: multiprocessing.process.BaseProcess
     pipe: connection.Connection
@@ -194,14 +199,14 @@ class Worker:
 
 
 class Run:
-    """All workers until all inputs were tried, or the time is up."""
+    """Runs the workers, replaces those that crash or hang, and counts the outcomes."""
 
     def __init__(self, reader: Reader, inputs: Inputs, keep: Path, *, limit: float = LIMIT) -> None:
         self.tallies = {kind: Tally() for kind in inputs.kinds}
         self._reader, self._inputs, self._keep, self._limit = reader, inputs, keep, limit
 
     def __call__(self, count: int, workers: int, seconds: float) -> None:
-        """Try inputs 0 to `count`."""
+        """Try inputs 0 to `count` - 1, for at most some seconds."""
         end = time.monotonic() + seconds
         with tempfile.TemporaryDirectory() as folder:
             active = [self._start(range(at, count, workers), Path(folder) / str(at)) for at in range(workers)]
@@ -222,7 +227,7 @@ class Run:
         return Worker(process, pipe, numbers, folder, time.monotonic())
 
     def _follow(self, worker: Worker) -> Iterator[Worker]:
-        """Take what a worker sent; if it died or hangs, put another in its place behind the input that it was at."""
+        """Count the outcomes that a worker sent; yields the worker, or a new one if it crashed or hangs."""
         try:
             while worker.numbers and worker.pipe.poll():
                 self._count(worker, *worker.pipe.recv())
@@ -252,19 +257,19 @@ class Run:
 
 
 def table(tallies: dict[str, Tally], seconds: float) -> str:
-    """The counts, a line for each format."""
+    """Return the counts as a table with one line for each format."""
     columns = (*GOOD, *BAD)
-    lines = [f"{'':14}{'inputs':>9}{''.join(f'{column:>9}' for column in columns)}{'mean ms':>9}{'worst s':>9}"]
+    lines = [f"{'':14}{'inputs':>9}{''.join(f'{column:>9}' for column in columns)}{'mean ms':>9}{'max s':>9}"]
     for kind, tally in tallies.items():
         counts = "".join(f"{tally.outcomes[column]:9}" for column in columns)
         total = tally.outcomes.total()
         lines.append(f"{kind:14}{total:9}{counts}{1000 * tally.seconds / max(1, total):9.1f}{tally.slowest:9.2f}")
     total = sum(tally.outcomes.total() for tally in tallies.values())
-    return "\n".join([*lines, f"{total} inputs in {seconds:.0f} s, {total / max(seconds, 1e-9):.0f} a second"])
+    return "\n".join([*lines, f"{total} inputs in {seconds:.0f} s, {total / max(seconds, 1e-9):.0f} per second"])
 
 
 def reader(architecture: Path, *, convert: bool) -> Reader:
-    """What reads one input and, if asked, converts what was read."""
+    """Return the function that reads one input and, if `convert`, also converts it."""
     known = {".onnx": None, ".caffemodel": str(CAFFE.with_suffix(".prototxt"))}
 
     def read(path: Path) -> None:
@@ -282,14 +287,19 @@ def reader(architecture: Path, *, convert: bool) -> Reader:
 
 
 def main() -> None:
-    """Try, print, and fail if anything misbehaved."""
+    """Try the inputs, print the table; exit status 1 if an outcome was neither "read" nor "refused"."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=100_000, help="how many files to try")
-    parser.add_argument("--seed", type=int, default=0, help="other files for other seeds")
-    parser.add_argument("--seconds", type=float, default=86_400.0, help="stop after that long")
-    parser.add_argument("--workers", type=int, default=2, help="how many processes try them")
-    parser.add_argument("--keep", type=Path, default=ROOT / "build" / "fuzz", help="where to keep what misbehaves")
-    parser.add_argument("--convert", action="store_true", help="convert what was read, too")
+    parser.add_argument("--inputs", type=int, default=100_000, help="number of inputs (default: 100000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: 0)")
+    parser.add_argument("--seconds", type=float, default=86_400.0, help="stop after this time (default: 86400)")
+    parser.add_argument("--workers", type=int, default=2, help="number of worker processes (default: 2)")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        default=ROOT / "build" / "fuzz",
+        help="folder for inputs with a bad outcome (default: build/fuzz)",
+    )
+    parser.add_argument("--convert", action="store_true", help="also convert the inputs that can be read")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         architecture = Path(folder) / "net.toml"

@@ -1,10 +1,11 @@
-"""Malformed messages by the hundred thousand, over a real connection: no crash, no INTERNAL, no memory that grows.
+"""Sends malformed messages to a server, and checks its statuses, its log and its scores afterwards.
 
     python benchmarks/fuzz_requests.py [--messages 1000000] [--seed 0]
 
-Requests of every method, with images of every kind and options of every sort, are changed: their bytes blindly, their
-fields knowing what they are, and the files in them. A server answers them; every answer must have a status that a
-client can do something with. Afterwards the server must score as before. Exits with 1 otherwise.
+Takes valid requests of every method that scores or describes a model, with images in every format and many options, and
+damages each at random: its bytes, its fields, or the file in it. No answer may have the status INTERNAL, UNKNOWN,
+DATA_LOSS or UNAVAILABLE; the server's log must have no bug, no warning and no line that is not JSON; and afterwards the
+server must give the same scores as before. Otherwise the exit status is 1. Also prints the server's memory.
 """
 
 import argparse
@@ -39,18 +40,20 @@ BLIND = [flip_bits, set_bytes, set_number, truncate, splice, move, set_varint]
 BAD = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNAVAILABLE}
 SERVERS_BAD = {code.name for code in BAD}
 TOGETHER = 64
+"""Number of concurrent calls."""
 SECONDS = 60
+"""Deadline of each call in seconds."""
 PIXELS = np.random.default_rng(0).integers(0, 256, (72, 75), np.uint8)
 
 
 def files() -> list[bytes]:
-    """One picture in every format that is read."""
+    """Return the same picture in every format that the server reads."""
     image = pyvips.Image.new_from_array(PIXELS)
     return [image.write_to_buffer(suffix) for suffix in (".png", ".jpg", ".webp", ".tif", ".tif[tile,compression=lzw]")]
 
 
 def requests() -> list[tuple[str, type[Message], list[bytes]]]:
-    """Methods, and messages that each takes: one for a call of its own, or several for a stream."""
+    """Return (method, type of its messages, messages of one valid call)."""
     ways: list[Options] = [
         {},
         {"grid": True, "stride": 4, "border": "anchor"},
@@ -101,7 +104,7 @@ def requests() -> list[tuple[str, type[Message], list[bytes]]]:
 
 
 def infers() -> Iterator[oip.ModelInferRequest]:
-    """Requests of the Open Inference Protocol: tensors and files, raw and not, with parameters."""
+    """Yield requests of the Open Inference Protocol with pixels and with files, in both forms of contents."""
     for shape in ([72, 75], [72, 75, 1], [1, 72, 75, 1]):
         request = oip.ModelInferRequest(model_name="digits", raw_input_contents=[PIXELS.tobytes()])
         request.inputs.add(name="image", datatype="UINT8", shape=shape)
@@ -123,36 +126,38 @@ def infers() -> Iterator[oip.ModelInferRequest]:
 
 
 def changed(data: bytes, kind: type[Message], donor: bytes, chance: Random) -> bytes:
-    """A message with one or two mistakes."""
+    """Return a message with one or two mutations."""
     for _ in range(chance.choice([1, 1, 2])):
         way = chance.choice([*BLIND, fields_of(kind), fields_of(kind), fields_of(kind)])
         try:
             data = way(data, donor, chance)
-        except (DecodeError, ValueError, IndexError, TypeError, AttributeError):  # it is too broken to be read again
+        except (DecodeError, ValueError, IndexError, TypeError, AttributeError):  # the message can no longer be parsed
             data = flip_bits(data, donor, chance) if data else donor
     return data
 
 
 async def send(channel: grpc.aio.Channel, method: str, parts: list[bytes]) -> str:
-    """What a call ends with."""
+    """Make one call; returns the name of its status."""
     call = channel.stream_stream(method)(timeout=SECONDS)
     try:
         for part in parts:
             await call.write(part)
         await call.done_writing()
     except (grpc.RpcError, asyncio.InvalidStateError):
-        pass  # it is over
+        pass  # the call has ended already
     try:
         async for _ in call:
             pass
     except (grpc.RpcError, asyncio.CancelledError):
-        pass  # the status says so
+        pass  # the status is read below
     code: grpc.StatusCode = await call.code()
-    return STATUS_LOST if STATUS_LOST in (await call.details() or "") else str(code.name)  # the server's log has it
+    return (
+        STATUS_LOST if STATUS_LOST in (await call.details() or "") else str(code.name)
+    )  # then the server's log has the status
 
 
 async def storm(address: str, messages: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """Send so many; returns how they ended, and those that ended badly."""
+    """Send damaged messages; returns the number of calls for each status, and the calls with a bad status."""
     chance, every = Random(seed), requests()  # noqa: S311 (no secret)
     ended: Counter[str] = Counter()
     bad: list[str] = []
@@ -177,10 +182,10 @@ async def storm(address: str, messages: int, seed: int) -> tuple[Counter[str], l
 
 
 def main() -> None:
-    """Run it."""
+    """Start the server, send the messages, check the results, and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--messages", type=int, default=1_000_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--messages", type=int, default=1_000_000, help="number of calls (default: 1000000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the messages (default: 0)")
     options = parser.parse_args()
     limits = ["--max-megapixels", "0.05", "--max-idle", "5", "--client-share", "1", "--max-streams", "128"]
     with served(MODELS, *limits) as server, Client(server.address) as client:
@@ -197,11 +202,11 @@ def main() -> None:
             for line in server.lines()
             if line["event"] in ("bug", "stray") or "logger" in line or line.get("code") in SERVERS_BAD
         ]
-    print(f"{options.messages} messages, {rate:.0f} a second: {dict(ended)}")
-    print(f"at rest: {first[0]:.0f} MB after a twentieth as many before, {last[0]:.0f} MB at the end")
-    print(f"bad: {len(bad)}", *bad[:5], sep="\n  ")
+    print(f"{options.messages} calls, {rate:.0f} per second: {dict(ended)}")
+    print(f"memory when idle: {first[0]:.0f} MB after {options.messages // 20} calls, {last[0]:.0f} MB at the end")
+    print(f"bad statuses and log lines: {len(bad)}", *bad[:5], sep="\n  ")
     same = np.allclose(np.asarray(before), np.asarray(after), rtol=0, atol=1e-6)
-    print(f"scores as before: {same}")
+    print(f"the same scores as before: {same}")
     sys.exit(1 if bad or not same else 0)
 
 

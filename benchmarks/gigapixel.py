@@ -1,11 +1,12 @@
-"""Memory and time for images of 1 to 1024 megapixels, in this process's place and through a server.
+"""Measures memory and time for images of 1 to 1074 megapixels, without and with a server.
 
-    python benchmarks/gigapixel.py [--folder DIR] [--sides 1024,2048,4096,8192,16384,32768]
+python benchmarks/gigapixel.py [--folder DIR] [--sides 1024,2048,4096,8192,16384,32768]
 
-The shipped page is repeated into tiled, pyramidal TIFF files, which are kept in the folder. Each is scored by the
-digits model at its native stride with the whole grid written, in a process of its own and through a server of its own;
-small ones several times. Memory is the peak above the process that has scored one window; seconds are the median of
-the runs, also against the same of 2048×2048 pixels.
+Writes copies of the shipped page, side by side, into tiled pyramidal TIFF files, which are kept in the folder. The
+digits model scores each file at its native stride and writes the whole grid: once in a new process, and once
+through a new server. Small images are scored several times. The memory is the peak beyond that of the process after
+it has scored one window. The seconds are the median of the runs; the table also gives the seconds per megapixel
+relative to those of 2048×2048 pixels.
 """
 
 import argparse
@@ -28,20 +29,20 @@ from fullconv.grid_file import grid_file
 
 DIGITS = Path(__file__).parents[1] / "models" / "digits"
 PIXELS_A_RUN = 1 << 26
-"""Smaller images are scored as often as gives so many."""
+"""Pixels that are scored at each size: smaller images are scored several times."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What one image took."""
+    """Seconds and memory of one image."""
 
     seconds: float
     above_idle: float
-    """Megabytes."""
+    """Peak memory beyond that of the idle process, in megabytes."""
 
 
 def page_of(side: int, folder: Path) -> Path:
-    """A square image of so many pixels a side, as a tiled pyramidal TIFF file."""
+    """Write a square image of `side` pixels as a tiled pyramidal TIFF file, unless it exists; returns its path."""
     path = folder / f"page-{side}.tif"
     if not path.exists():
         page = pyvips.Image.new_from_file(str(DIGITS / "page.png"))
@@ -63,13 +64,13 @@ def score(scorer: Scorer | Client, image: Path, grid: Path) -> None:
 
 
 def memory(process: int | str, field: str) -> float:
-    """A process's resident memory, now ("VmRSS") or at its peak ("VmHWM"), in megabytes."""
+    """Return a process's resident memory in megabytes, current ("VmRSS") or peak ("VmHWM")."""
     status = Path(f"/proc/{process}/status").read_text("utf-8")
     return int(next(line for line in status.splitlines() if line.startswith(field)).split()[1]) / 1e3
 
 
 def measured(run: Callable[[], None], times: int, process: int | str = "self") -> Figures:
-    """The median of some runs, and the peak of a process above what it was before them."""
+    """Return the median seconds of some runs, and the peak memory of a process beyond that before the runs."""
     idle, seconds = memory(process, "VmRSS"), []
     Path(f"/proc/{process}/clear_refs").write_text("5", "ascii")
     for _ in range(times):
@@ -80,7 +81,7 @@ def measured(run: Callable[[], None], times: int, process: int | str = "self") -
 
 
 def here(image: Path, window: Path, grid: Path, times: int) -> Figures:
-    """Scored by this process."""
+    """Measure an image that this process scores."""
     scorer = Scorer(DIGITS.parent)
     score(scorer, window, grid)
     return measured(lambda: score(scorer, image, grid), times)
@@ -88,9 +89,9 @@ def here(image: Path, window: Path, grid: Path, times: int) -> Figures:
 
 @contextmanager
 def server() -> Iterator[tuple[int, str]]:
-    """A server of the shipped models: its process and its address."""
+    """Run a server of the shipped models for the block; yields its process id and its address."""
     command = [sys.executable, "-m", "service", "--models", str(DIGITS.parent), "--listen", "127.0.0.1:0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=DIGITS.parents[1]) as process:  # noqa: S603 (our own)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=DIGITS.parents[1]) as process:  # noqa: S603 (this repository's command)
         try:
             assert process.stderr is not None  # noqa: S101 (a pipe)
             yield process.pid, process.stderr.readline().split('"address": "')[1].split('"')[0]
@@ -99,14 +100,14 @@ def server() -> Iterator[tuple[int, str]]:
 
 
 def there(image: Path, window: Path, grid: Path, times: int) -> Figures:
-    """Scored by a server, its file sent in parts and its rows taken as they come; the server's memory."""
+    """Measure an image that a server scores, sent in parts; the memory is the server's."""
     with server() as (process, address), Client(address) as client:
         score(client, window, grid)
         return measured(lambda: score(client, image, grid), times, process)
 
 
 def table(sides: list[int], folder: Path) -> Iterator[str]:
-    """Measure each, each in processes of its own; a line for each."""
+    """Measure each size in new processes; yields the lines of the table."""
     yield "megapixels  in this process: s   s/MP  of 2048²     MB  through a server: s   s/MP  of 2048²     MB"
     window, reference = page_of(128, folder), dict[int, float]()
     for side in sorted(sides, key=lambda side: side != 2048):
@@ -125,10 +126,14 @@ def table(sides: list[int], folder: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    """Make the images, measure, print."""
+    """Write the images, measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where the images are kept; a temporary folder unless told")
-    parser.add_argument("--sides", default="1024,2048,4096,8192,16384,32768", help="pixels; 2048 is needed")
+    parser.add_argument("--folder", type=Path, help="folder where the images are kept (default: a temporary folder)")
+    parser.add_argument(
+        "--sides",
+        default="1024,2048,4096,8192,16384,32768",
+        help="sides of the images in pixels; 2048 must be among them",
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)

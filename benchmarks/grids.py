@@ -1,12 +1,13 @@
-"""How much a grid or a heatmap adds to the time of scoring a large image, in turn in one process.
+"""Measures how much a grid or a heatmap adds to the time of scoring a large image.
 
     python benchmarks/grids.py [--size 4096] [--stride 8] [--classes 1000] [--strides 16,8] [--rounds 5]
     python benchmarks/grids.py --models DIR --model NAME [--size 4096] [--stride 8] [--rounds 5]
 
-Unless a converted model is named, a padded network with random weights is converted: window 224, native stride 32,
-receptive field 959 pixels and 390 million multiply-adds for a window, about those of EfficientNet-Lite0. A stride
-without a file of its own takes shifted passes; --strides converts files. In every round an image is scored with nothing
-written, with --grid and with --heatmap. The result is the median of each one's ratio to the first of its round.
+Without --models and --model, a padded network with random weights is converted: window 224, native stride 32, receptive
+field 959 pixels, and 390 million multiply-adds for a window, about as many as EfficientNet-Lite0. A stride without a
+file is computed by shifted passes; --strides converts files for further strides. In every round, one process scores an
+image three times: without output, with --grid, and with --heatmap. The results are the medians of the ratios to the
+time without output of the same round.
 """
 
 import argparse
@@ -47,13 +48,13 @@ layers = [
 ]
 """
 SHADES = {4: 45.0, 32: 30.0, 256: 12.0}
-"""Cells along the side of a random pattern, and its standard deviation in grey levels: finer ones are fainter."""
+"""For the number of cells along the side of a random pattern, its standard deviation in grey levels."""
 GRAIN = 2.0
-"""Standard deviation of every pixel."""
+"""Standard deviation of the noise of every pixel in grey levels."""
 
 
 def photograph(side: int, path: Path) -> None:
-    """Write a square JPEG file with structures of every size, the finer the fainter, as photographs have them."""
+    """Write a square JPEG file with structures of all sizes; as in photographs, fine structures are fainter."""
     rng = np.random.default_rng(1)
     picture = rng.normal(128, GRAIN, (side, side, 3)).astype(np.float32)
     for cells, deviation in SHADES.items():
@@ -63,7 +64,7 @@ def photograph(side: int, path: Path) -> None:
 
 
 def task(scorer: Scorer, model: str, stride: int, output: Path | None, *, plan_only: bool = False) -> ScoreTask:
-    """Return what the command runs for one output; the suffix says whether it is a heatmap."""
+    """Return the task of the command for one output: a heatmap if the suffix is .png, a grid for other suffixes."""
     options = Options(mode="dense", stride=stride, grid=output is not None)
     is_heatmap = output is not None and output.suffix == ".png"
     grid, heatmap = (None, str(output)) if is_heatmap else (str(output) if output else None, None)
@@ -71,7 +72,7 @@ def task(scorer: Scorer, model: str, stride: int, output: Path | None, *, plan_o
 
 
 def seconds_of(task: ScoreTask, image: Path) -> float:
-    """Run the task; returns how long it took."""
+    """Run the task; returns its seconds."""
     start = time.monotonic()
     (document,) = task.run([image], quiet=True)
     if "error" in document:
@@ -80,29 +81,31 @@ def seconds_of(task: ScoreTask, image: Path) -> float:
 
 
 def made(folder: Path, strides: str, classes: int) -> str:
-    """Convert the network into a folder; returns its name."""
+    """Convert the network with random weights into a folder; returns its name."""
     (folder / "wide.toml").write_text(WIDE, "utf-8")
     files = tuple(map(int, strides.split(","))) if strides else ()
     return convert(str(folder / "wide.toml"), folder, strides=files, classes=classes).name
 
 
 def main() -> None:
-    """Convert, warm up, measure in turn, print."""
+    """Convert the network, run each job once to warm up, measure the rounds, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=4096, help="the image's height and width in pixels")
-    parser.add_argument("--stride", type=int, default=8, help="pixels between windows")
-    parser.add_argument("--classes", type=int, default=1000)
-    parser.add_argument("--strides", default="", help="strides that the network has a file for, beside 32")
-    parser.add_argument("--models", type=Path, help="a folder of converted models, for --model")
-    parser.add_argument("--model", help="a model in it, in place of the network with random weights")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--size", type=int, default=4096, help="height and width of the image in pixels (default: 4096)"
+    )
+    parser.add_argument("--stride", type=int, default=8, help="pixels between windows (default: 8)")
+    parser.add_argument("--classes", type=int, default=1000, help="classes of the network (default: 1000)")
+    parser.add_argument("--strides", default="", help="further strides to convert files for (default: none)")
+    parser.add_argument("--models", type=Path, help="folder of the converted model that --model names")
+    parser.add_argument("--model", help="converted model to use in place of the network with random weights")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: 5)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         model = arguments.model or made(folder, arguments.strides, arguments.classes)
         scorer, image = Scorer(arguments.models if arguments.model else folder), folder / "image.jpg"
         photograph(arguments.size, image)
-        outputs = {"nothing": None, "--grid": folder / "grid.npz", "--heatmap": folder / "heatmap.png"}
+        outputs = {"no output": None, "--grid": folder / "grid.npz", "--heatmap": folder / "heatmap.png"}
         for name, output in outputs.items():
             (document,) = task(scorer, model, arguments.stride, output, plan_only=True).run([image], quiet=True)
             plan = document["plan"]
@@ -114,9 +117,9 @@ def main() -> None:
                 seconds[name].append(seconds_of(task(scorer, model, arguments.stride, output), image))
                 print(f"{name:>10} {seconds[name][-1]:7.2f} s", flush=True)
         for name, times in seconds.items():
-            ratios = [one / none for one, none in zip(times, seconds["nothing"], strict=True)]
+            ratios = [one / none for one, none in zip(times, seconds["no output"], strict=True)]
             print(
-                f"{name:>10} {statistics.median(times):7.2f} s (median), {statistics.median(ratios):.3f} of nothing "
+                f"{name:>10} {statistics.median(times):7.2f} s (median), {statistics.median(ratios):.3f} of no output "
                 f"({min(ratios):.3f} to {max(ratios):.3f})"
             )
 

@@ -1,11 +1,10 @@
-"""What small requests and health checks wait for while a huge image is scored, and while large messages arrive.
+"""Measures the latency of small requests and health checks while a server scores a huge image and gets large messages.
 
     python benchmarks/latency.py [--model digits | vgg16] [--side 32768] [--seconds 30]
 
-Starts a server, and asks it for images as large as a window, one after the other, and for its health: first with
-nothing beside them, then while an image of `side`² pixels is scored by ScoreLarge, then while messages of 62 MiB arrive
-as well. VGG-16 has random weights. Prints the median, the 95th and 99th percentile and the longest wait of each, in
-milliseconds.
+Starts a server, and sends it images of the window's size and health checks, one after the other: first without other
+load, then while ScoreLarge scores an image of side × side pixels, then while messages of 62 MiB arrive as well. VGG-16
+has random weights. Prints the median, the 95th and 99th percentile and the maximum of each latency in milliseconds.
 """
 
 import argparse
@@ -34,12 +33,15 @@ from fullconv.protos import scoring_pb2
 
 MODELS = Path(__file__).parent.parent / "models"
 MESSAGE = 62 << 20
+"""Bytes of a large message."""
 PAUSE = 0.02
+"""Seconds between two small requests."""
 NICE = 19
+"""Lowest priority of a process, for the one that sends large messages."""
 
 
 def repository(model: str, folder: Path) -> Path:
-    """The models that are shipped, or one that is made."""
+    """Return the folder of the shipped models, or convert VGG-16 with random weights into `folder` and return that."""
     if model == "digits":
         return MODELS
     convert(model, folder)
@@ -48,27 +50,27 @@ def repository(model: str, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Served:
-    """A server that runs."""
+    """A running server: its address, its process id and the file of its log."""
 
     address: str
     process: int
     log: Path
 
     def lines(self) -> list[dict[str, Any]]:
-        """Its log so far; a line that is no JSON, as it is."""
+        """Return the records of its log so far. A line that is not JSON becomes the event "stray"."""
         lines = self.log.read_text().splitlines()
         return [json.loads(line) if line.startswith("{") else {"event": "stray", "text": line} for line in lines]
 
 
 @contextmanager
 def served(models: Path, *settings: str) -> Iterator[Served]:
-    """A server, as long as the block; one that ended before says how."""
+    """Run a server for the block. If it ends earlier, print its exit status and the end of its log."""
     command = [sys.executable, "-m", "service", "--models", str(models), "--listen", "127.0.0.1:0", *settings]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
         with (
             log.open("w") as file,
-            subprocess.Popen(  # noqa: S603 (its own server)
+            subprocess.Popen(  # noqa: S603 (this repository's server)
                 [*command, "--metrics", "127.0.0.1:0"], stderr=file, env=os.environ | {"PYTHONFAULTHANDLER": "1"}
             ) as server,
         ):
@@ -84,7 +86,7 @@ def served(models: Path, *settings: str) -> Iterator[Served]:
 
 
 def waits(ask: Callable[[], object], seconds: float) -> list[float]:
-    """How long each of many calls takes, one after the other, in milliseconds."""
+    """Call `ask` repeatedly for some seconds; returns the duration of each call in milliseconds."""
     took, until = [], time.monotonic() + seconds
     while time.monotonic() < until:
         began = time.perf_counter()
@@ -95,20 +97,20 @@ def waits(ask: Callable[[], object], seconds: float) -> list[float]:
 
 
 def small(address: str, model: str, window: np.ndarray, seconds: float) -> list[float]:
-    """The waits of small requests."""
+    """Return the latencies of small requests in milliseconds."""
     with Client(address) as client:
         return waits(lambda: client.score(window, model=model), seconds)
 
 
 def health(address: str, seconds: float) -> list[float]:
-    """The waits of health checks."""
+    """Return the latencies of health checks in milliseconds."""
     with grpc.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         return waits(lambda: stub.Check(health_pb2.HealthCheckRequest()), seconds)
 
 
 def both(address: str, model: str, window: np.ndarray, seconds: float) -> dict[str, list[float]]:
-    """The waits of both side by side, each from a process of its own: nothing waits for this one."""
+    """Measure both at the same time, each from a process of its own, so that they do not delay each other."""
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         small_ones, checks = pool.submit(small, address, model, window, seconds), pool.submit(health, address, seconds)
         return {"small requests": small_ones.result(), "health": checks.result()}
@@ -116,7 +118,7 @@ def both(address: str, model: str, window: np.ndarray, seconds: float) -> dict[s
 
 @contextmanager
 def scoring(address: str, model: str, side: int, channels: int) -> Iterator[None]:
-    """Score a huge image as long as the block."""
+    """Score a huge image for the duration of the block."""
     row = np.random.default_rng(0).integers(0, 256, (1, side, channels), np.uint8)
     tiles: list[int] = []
     with (
@@ -129,7 +131,7 @@ def scoring(address: str, model: str, side: int, channels: int) -> Iterator[None
     ):
 
         def take() -> None:
-            with suppress(ScoringError):  # it is left in the middle
+            with suppress(ScoringError):  # the block ends before the image is finished
                 run.result()
 
         taker = Thread(target=take)
@@ -145,8 +147,8 @@ def scoring(address: str, model: str, side: int, channels: int) -> Iterator[None
 
 
 def send(address: str, sent: Any) -> None:  # noqa: ANN401 (a number in shared memory)
-    """Send large messages, which are refused when they are there; a client elsewhere would take no CPU from here."""
-    os.nice(NICE)
+    """Send large messages without an end; the server refuses each one after it has arrived."""
+    os.nice(NICE)  # a client on another machine would use no CPU of this one
     request = scoring_pb2.ScoreRequest(model="none", image=scoring_pb2.Image(encoded=bytes(MESSAGE)))
     data = request.SerializeToString()
     with grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)]) as channel:
@@ -159,7 +161,7 @@ def send(address: str, sent: Any) -> None:  # noqa: ANN401 (a number in shared m
 
 @contextmanager
 def sending(address: str) -> Iterator[None]:
-    """Send large messages from a process of its own as long as the block."""
+    """Send large messages from a process of its own for the duration of the block."""
     spawn = get_context("spawn")
     sent = spawn.Value("i", 0)
     sender = spawn.Process(target=send, args=(address, sent), daemon=True)
@@ -175,7 +177,7 @@ def sending(address: str) -> Iterator[None]:
 
 
 def report(name: str, found: dict[str, list[float]]) -> None:
-    """Print what was measured."""
+    """Print a line of the table for each kind of call."""
     for kind, took in found.items():
         median, most, nearly_all = np.percentile(took, [50, 95, 99])
         print(
@@ -185,11 +187,11 @@ def report(name: str, found: dict[str, list[float]]) -> None:
 
 
 def main() -> None:
-    """Run it."""
+    """Start the server, measure the three situations, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=("digits", "vgg16"), default="digits")
-    parser.add_argument("--side", type=int, default=32768)
-    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--model", choices=("digits", "vgg16"), default="digits", help="model (default: digits)")
+    parser.add_argument("--side", type=int, default=32768, help="side of the huge image in pixels (default: 32768)")
+    parser.add_argument("--seconds", type=float, default=30, help="seconds of each measurement (default: 30)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, served(repository(options.model, Path(folder))) as server:
         address = server.address
@@ -200,13 +202,13 @@ def main() -> None:
             window = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
             for _ in range(20):
                 client.score(window, model=options.model)
-        print(f"{'ms':58} {'median':>9} {'95 %':>9} {'99 %':>9} {'most':>9} {'calls':>7}")
-        report("nothing beside", both(address, options.model, window, options.seconds))
-        large = f"{options.side}² pixels beside"
+        print(f"{'ms':58} {'median':>9} {'95 %':>9} {'99 %':>9} {'maximum':>9} {'calls':>7}")
+        report("no other load", both(address, options.model, window, options.seconds))
+        large = f"while {options.side}² pixels are scored"
         with scoring(address, options.model, options.side, channels):
             report(large, both(address, options.model, window, options.seconds))
             with sending(address):
-                report(f"{large}, and large messages", both(address, options.model, window, options.seconds))
+                report("... and large messages arrive", both(address, options.model, window, options.seconds))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Ways to damage a file, for fuzz_readers: blindly, or knowing its format so that what is damaged lies deeper.
+"""Mutations of files and messages for fuzz_readers and fuzz_requests.
 
-A mutation takes a file's bytes, another file's to borrow from, and a source of chance.
+Some mutations change arbitrary bytes. Others know the format, so that the result can be parsed further before it turns
+out to be damaged. A mutation takes the bytes of a file, the bytes of another file of the same format from which it may
+take parts, and a random generator; it returns the damaged bytes.
 """
 
 import io
@@ -40,7 +42,7 @@ DTYPES = ["F32", "F64", "F16", "BF16", "I64", "U64", "BOOL", "F8_E4M3", "F4", "C
 
 
 def place(data: bytes, chance: Random) -> int:
-    """A position in the file, more often near its beginning, where its structure is said."""
+    """Return a random position, more often near the beginning, where files describe their structure."""
     reach = chance.choice([64, 1024, len(data), len(data)])
     return chance.randrange(max(1, min(reach, len(data))))
 
@@ -60,24 +62,24 @@ def set_bytes(data: bytes, _: bytes, chance: Random) -> bytes:
 
 
 def set_number(data: bytes, _: bytes, chance: Random) -> bytes:
-    """Overwrite a whole number with an extreme one."""
+    """Overwrite an integer with an extreme value."""
     at, size = place(data, chance), chance.choice([1, 2, 4, 8])
     number = chance.choice(EXTREMES) % (1 << 8 * size)
     return data[:at] + number.to_bytes(size, chance.choice(["little", "little", "big"])) + data[at + size :]
 
 
 def truncate(data: bytes, _: bytes, chance: Random) -> bytes:
-    """End early."""
+    """Cut the file off."""
     return data[: place(data, chance)]
 
 
 def splice(data: bytes, other: bytes, chance: Random) -> bytes:
-    """Begin as one file and go on as another."""
+    """Append the end of another file to the beginning of this one."""
     return data[: place(data, chance)] + other[place(other, chance) :]
 
 
 def move(data: bytes, other: bytes, chance: Random) -> bytes:
-    """Leave a piece out, repeat it, or take it from another file."""
+    """Delete or repeat a piece, or replace it by a piece of another file."""
     start, size = place(data, chance), chance.choice([1, 4, 30, 300])
     piece = chance.choice(
         [b"", data[start : start + size] * chance.randint(2, 5), other[place(other, chance) :][:size]]
@@ -86,7 +88,7 @@ def move(data: bytes, other: bytes, chance: Random) -> bytes:
 
 
 def set_varint(data: bytes, _: bytes, chance: Random) -> bytes:
-    """Put a varint in, over one or before it: a huge length, a huge number, or one without end."""
+    """Insert a varint, or overwrite bytes with it: a huge length, a huge number, or a varint without an end."""
     at = place(data, chance)
     varint = chance.choice(
         [b"\xff" * 9 + b"\x01", b"\xff\xff\xff\xff\x07", b"\x80" * 11, b"\x80\x80\x01", b"\x00", b"\x7f"]
@@ -95,7 +97,7 @@ def set_varint(data: bytes, _: bytes, chance: Random) -> bytes:
 
 
 def safetensors_header(data: bytes, _: bytes, chance: Random) -> bytes:
-    """Say something else of one tensor, in a header of the right length."""
+    """Change the description of one tensor; the stated length of the header remains correct."""
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
     key = chance.choice(list(header))
@@ -115,13 +117,13 @@ def safetensors_header(data: bytes, _: bytes, chance: Random) -> bytes:
 
 
 def instructions(pickled: bytes) -> list[bytes]:
-    """A pickle's instructions, one by one."""
+    """Return the instructions of a pickle."""
     starts = [position for _, _, position in pickletools.genops(pickled) if position is not None]
     return [pickled[start:stop] for start, stop in zip(starts, [*starts[1:], starts[-1] + 1], strict=True)]
 
 
 def change_pickle(pickled: bytes, chance: Random) -> bytes:
-    """Change a few of a pickle's instructions: other numbers and texts, one more, one less, two exchanged."""
+    """Change one to four instructions of a pickle: replace, insert, delete, repeat or exchange them."""
     codes = instructions(pickled)
     for _ in range(chance.randint(1, 4)):
         at, other = chance.randrange(1, len(codes)), chance.randrange(1, len(codes))
@@ -144,7 +146,7 @@ def change_pickle(pickled: bytes, chance: Random) -> bytes:
 
 
 def torch_stream(data: bytes, _other: bytes, chance: Random) -> bytes:
-    """Change one of the pickles of the format before 1.6."""
+    """Change one of the pickles in a file of PyTorch's format before 1.6."""
     file, ends = io.BytesIO(data), [0]
     for _ in range(5):
         list(pickletools.genops(file))
@@ -155,7 +157,7 @@ def torch_stream(data: bytes, _other: bytes, chance: Random) -> bytes:
 
 
 def torch_zip(data: bytes, other: bytes, chance: Random) -> bytes:
-    """Change the archive's pickle or entries, and pack it anew so that every checksum is right."""
+    """Change the pickle or the entries of the archive, and write it again with correct checksums."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     name = chance.choice(list(entries))
@@ -175,7 +177,7 @@ def torch_zip(data: bytes, other: bytes, chance: Random) -> bytes:
 
 
 def messages(message: Message) -> list[Message]:
-    """A message and all that are in it."""
+    """Return a message and all messages inside it."""
     found = [message]
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_MESSAGE:
@@ -185,7 +187,7 @@ def messages(message: Message) -> list[Message]:
 
 
 def scalar(field: FieldDescriptor, old: object, chance: Random) -> object:
-    """Another value for a field that is no message."""
+    """Return another value for a field that is not a message."""
     match field.type:
         case FieldDescriptor.TYPE_STRING:
             return chance.choice([text for text in TEXTS if text.isprintable()])
@@ -202,7 +204,7 @@ def scalar(field: FieldDescriptor, old: object, chance: Random) -> object:
 
 
 def change_repeated(field: FieldDescriptor, values: Any, donors: Sequence[Message], chance: Random) -> None:  # noqa: ANN401 (protobuf's containers have no common type)
-    """Leave out, repeat, exchange or change the entries of a repeated field."""
+    """Delete, repeat, replace or change entries of a repeated field."""
     match chance.randrange(4):
         case 0 if values:
             del values[chance.randrange(len(values))]
@@ -220,7 +222,7 @@ def change_repeated(field: FieldDescriptor, values: Any, donors: Sequence[Messag
 
 
 def change_message(message: Message, donors: Sequence[Message], chance: Random) -> None:
-    """Change one field: most often one that is set."""
+    """Change one field, in most cases a field that is set."""
     present = [described for described, _ in message.ListFields()]
     everything: Sequence[Any] = message.DESCRIPTOR.fields
     field = chance.choice(present if present and chance.random() < 0.8 else everything)
@@ -238,7 +240,7 @@ def change_message(message: Message, donors: Sequence[Message], chance: Random) 
 
 
 def fields_of(kind: type[Message]) -> Mutation:
-    """Change a few fields anywhere in a message of that kind, perhaps to another's."""
+    """Return a mutation that changes one to four fields anywhere in a message of this type."""
 
     def change(data: bytes, other: bytes, chance: Random) -> bytes:
         message, donors = kind.FromString(data), messages(kind.FromString(other))
@@ -250,7 +252,7 @@ def fields_of(kind: type[Message]) -> Mutation:
 
 
 def onnx_outside(data: bytes, _: bytes, chance: Random) -> bytes:
-    """Say that some weights lie in another file: the model itself, or one that it must not read."""
+    """Declare that weights are stored in another file: the model itself, or a file that must not be read."""
     model = onnx.ModelProto.FromString(data)
     for tensor in chance.sample(list(model.graph.initializer), k=min(2, len(model.graph.initializer))):
         tensor.ClearField("raw_data")

@@ -1,9 +1,9 @@
-"""The same network by two of ONNX Runtime's providers: how far their scores differ, and how much faster one is.
+"""Compares another provider of ONNX Runtime with the CPU: difference of the scores, and speed.
 
     python benchmarks/providers.py [--provider cuda] [--model digits | vgg16] [--side 1024] [--rounds 5]
 
-Tiles of `side`² pixels, one and several in a batch, by the CPU and by the other provider in turn, in one process; the
-ratio of every pair counts. VGG-16 has random weights.
+One process scores tiles of side × side pixels, in batches of one and of four, alternately on the CPU and with the other
+provider. The result is the median of the ratios of such pairs. VGG-16 has random weights.
 """
 
 import argparse
@@ -15,24 +15,25 @@ from pathlib import Path
 import numpy as np
 from latency import repository
 
+from service.dense.arrays import Pixels
 from service.engine.repository import ModelRepository
-from service.engine.session import PROVIDERS, Pixels, Session
+from service.engine.session import PROVIDERS, Session
 
 
 def seconds(session: Session, tiles: list[Pixels]) -> float:
-    """How long a batch takes."""
+    """Return the seconds of one batch."""
     started = time.perf_counter()
-    session.dense(tiles)
+    session.score(tiles)
     return time.perf_counter() - started
 
 
 def main() -> None:
-    """Run it."""
+    """Measure both batch sizes, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--provider", choices=sorted(set(PROVIDERS) - {"cpu"}), default="cuda")
-    parser.add_argument("--model", choices=("digits", "vgg16"), default="digits")
-    parser.add_argument("--side", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--provider", choices=sorted(set(PROVIDERS) - {"cpu"}), default="cuda", help="(default: cuda)")
+    parser.add_argument("--model", choices=("digits", "vgg16"), default="digits", help="model (default: digits)")
+    parser.add_argument("--side", type=int, default=1024, help="side of a tile in pixels (default: 1024)")
+    parser.add_argument("--rounds", type=int, default=5, help="number of pairs (default: 5)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = ModelRepository(repository(options.model, Path(folder))).open(options.model, "1")
@@ -40,14 +41,15 @@ def main() -> None:
         shape = (options.side, options.side, model.spec.input.channels)
         for count in (1, 4):
             tiles: list[Pixels] = list(np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8))
-            expected, got = cpu.dense(tiles), other.dense(tiles)
+            expected, got = cpu.score(tiles), other.score(tiles)
             same = np.mean(expected.argmax(-1) == got.argmax(-1))
             difference = np.abs(expected - got).max() / np.abs(expected).max()
             ratios = [seconds(cpu, tiles) / seconds(other, tiles) for _ in range(options.rounds)]
             print(
-                f"{options.model}, {count} of {options.side}²: scores differ by {difference:.1e} of the largest, the "
-                f"highest class agrees in {same:.2%} of the cells; {options.provider} is "
-                f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f}) times faster than the CPU"
+                f"{options.model}, batch of {count} tiles of {options.side}² pixels: scores differ by at most "
+                f"{difference:.1e} of the largest score, the top class is the same in {same:.2%} of the cells; "
+                f"{options.provider} is {statistics.median(ratios):.1f} times as fast as the CPU "
+                f"({min(ratios):.1f} to {max(ratios):.1f})"
             )
 
 

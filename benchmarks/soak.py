@@ -1,11 +1,12 @@
-"""A server under many clients for a while: is every answer right, and does it hold no more at the end than at first.
+"""Checks the answers and the resources of a server under the load of many clients.
 
     python benchmarks/soak.py [--minutes 10] [--clients 64]
 
-Images of 64² to 4096² pixels, encoded and raw, dense and crops, several strides, grids, masks, flips and scales, by
-Score, ScoreMany, ScoreLarge and the Open Inference Protocol, in random order; every answer is compared with that of
-this process. A busy server may say so, and is asked again. Exits with 1 if anything else goes wrong. Prints the
-server's memory, threads and open files after the first minute and at the end, when the clients have paused.
+The clients send images of 64² to 4096² pixels in random order: encoded and raw, dense and crops, with several strides,
+grids, masks, flips and scales, by Score, ScoreMany, ScoreLarge and the Open Inference Protocol. Except for the last of
+these, every answer is compared with that of this process. The server may refuse a request because it is busy. For any
+other difference or error the exit status is 1. Prints the server's memory, threads and open files after the first
+minute and at the end, each time after all clients have paused.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -32,22 +34,25 @@ from fullconv.images import source_of
 from fullconv.options import Options
 from fullconv.protos import open_inference_pb2 as oip
 from fullconv.protos import scoring_pb2
+from service import decode
 from service.errors import ServiceError
-from service.scoring import Scorer, whole
+from service.scoring.execution import score
+from service.scoring.scorer import Scorer
 
 MODELS = Path(__file__).parent.parent / "models"
 MODEL = "digits"
 SIDES = (64, 70, 96, 200, 333, 512, 1000, 2048, 4096)
 TOLERANCE = 1e-4
-"""Of averages: batches of other sizes add up in another order."""
+"""Tolerance of averages: batches of other sizes add their values in another order."""
 QUIET_SECONDS, QUIET_TICKS = 12.0, 10
-"""That a server does nothing that has answered all, until it has given memory back; and what that takes at once."""
+"""Seconds without work after which an idle server has returned free memory; and the largest CPU time, in hundredths of
+a second for each half second, that counts as no work."""
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
 @dataclass(frozen=True)
 class Case:
-    """An image, how it is asked for, and the average that this process gives; None: it is refused."""
+    """An image, its options, and the averages that this process computes; None: this process refuses it."""
 
     image: bytes | np.ndarray
     path: Path
@@ -56,7 +61,7 @@ class Case:
 
 
 def cases(folder: Path) -> list[Case]:
-    """Images of all sizes, each with a few ways to ask; large ones with those that are quick."""
+    """Return images of all sizes, each with several options; large images only with options that are fast."""
     scorer, source = Scorer(MODELS), np.random.default_rng(0)
     made: list[Case] = []
     for side in SIDES:
@@ -79,20 +84,27 @@ def cases(folder: Path) -> list[Case]:
                 model=MODEL, options=options_message(options), image=image_message(source_of(image))
             )
             try:
-                expected = np.array(whole(scorer.prepare(request)).average.values)
+                expected = score_message(scorer, request)
             except ServiceError:
                 expected = None
             made.append(Case(image, path, options, expected))
     return made
 
 
+def score_message(scorer: Scorer, message: scoring_pb2.ScoreRequest) -> np.ndarray:
+    """Score the image of a message in this process; returns its averages."""
+    request = decode.scoring_request(message)
+    open_picture = partial(decode.open_image, message.image, request.options.selection)
+    return score(scorer.plan_whole(open_picture, request)).result.average
+
+
 def by_score(client: Client, case: Case) -> np.ndarray:
-    """One image in one message."""
+    """Score the image with Score."""
     return np.asarray(client.score(case.image, model=MODEL, **case.options).average)
 
 
 def by_many(client: Client, case: Case) -> np.ndarray:
-    """The image twice in a stream."""
+    """Score the image twice with ScoreMany."""
     answers = [
         answer for _, answer in client.score_many([("a", case.image), ("b", case.image)], model=MODEL, **case.options)
     ]
@@ -103,23 +115,23 @@ def by_many(client: Client, case: Case) -> np.ndarray:
 
 
 def by_large(client: Client, case: Case) -> np.ndarray:
-    """The image in parts; now and then the client leaves early."""
+    """Score the image with ScoreLarge; in one of ten cases end the call early."""
     with client.score_large(case.path, model=MODEL, **case.options) as run:
         if random.random() < 0.1:  # noqa: S311 (no secret)
-            next(run.bands(), None)
+            next(run.rows(), None)
             return np.asarray(case.expected)
         return np.asarray(run.result().average)
 
 
 class Tally:
-    """What happened."""
+    """Counts of answers, and descriptions of wrong ones."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
 
     def ask(self, client: Client, way: Callable[[Client, Case], np.ndarray], case: Case) -> None:
-        """Ask once, and compare."""
+        """Send one request, and compare its answer with the expected one."""
         name = f"{way.__name__[3:]} {case.path.stem}² {dict(case.options)}"
         try:
             got = way(client, case)
@@ -133,23 +145,23 @@ class Tally:
                 self.wrong.append(f"{name}: {error}")
             self.counts["busy"] += 1
             return
-        except Exception as error:  # whatever it is, it is wrong
+        except Exception as error:  # every other exception is wrong
             self.wrong.append(f"{name}: {type(error).__name__}: {error}")
             return
         if case.expected is None or not np.allclose(got, case.expected, rtol=0, atol=TOLERANCE):
-            self.wrong.append(f"{name}: another answer")
+            self.wrong.append(f"{name}: the answer differs")
         self.counts[way.__name__[3:]] += 1
 
 
 def usage(process: int) -> tuple[float, int, int]:
-    """A process's memory in MB, its threads and its open files."""
+    """Return a process's memory in MB, its number of threads and its number of open files."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
     files = len(list(Path(f"/proc/{process}/fd").iterdir()))
     return int(status["VmRSS"].split()[0]) / 1e3, int(status["Threads"]), files
 
 
 def infer(channel: grpc.Channel, case: Case) -> None:
-    """One image by the Open Inference Protocol, whose answer need only be there."""
+    """Score the image by the Open Inference Protocol. Raises grpc.RpcError; the answer is not compared."""
     tensor = oip.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
     tensor.contents.bytes_contents.append(case.path.read_bytes())
     request = oip.ModelInferRequest(model_name=MODEL, inputs=[tensor])
@@ -158,14 +170,14 @@ def infer(channel: grpc.Channel, case: Case) -> None:
 
 
 def at_rest(process: int) -> tuple[float, int, int]:
-    """A process's usage when it has done nothing for a while."""
+    """Wait until a process has done no work for QUIET_SECONDS; returns its usage."""
     while idle(process) < QUIET_SECONDS:
         pass
     return usage(process)
 
 
 def idle(process: int) -> float:
-    """For how long a process does nothing, as far as it is watched."""
+    """Return for how many seconds a process does no work, at most QUIET_SECONDS."""
     began, before = time.monotonic(), ticks(process)
     while time.monotonic() - began < QUIET_SECONDS:
         time.sleep(0.5)
@@ -177,12 +189,12 @@ def idle(process: int) -> float:
 
 
 def ticks(process: int) -> int:
-    """A process's CPU time, in hundredths of a second."""
+    """Return a process's CPU time in hundredths of a second."""
     return sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]))
 
 
 def work(address: str, every: list[Case], tally: Tally, end: Event, go_on: Event, seed: int) -> None:
-    """One client's loop."""
+    """Send random cases as one client, until `end` is set; pause while `go_on` is not set."""
     chance = random.Random(seed)  # noqa: S311 (no secret)
     with Client(address, security=Security()) as client, grpc.insecure_channel(address) as channel:
         while go_on.wait() and not end.is_set():
@@ -200,17 +212,17 @@ def work(address: str, every: list[Case], tally: Tally, end: Event, go_on: Event
 
 
 def main() -> None:
-    """Run it."""
+    """Start the server, run the clients, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--minutes", type=float, default=10, help="minutes of load (default: 10)")
+    parser.add_argument("--clients", type=int, default=64, help="number of concurrent clients (default: 64)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         every = cases(Path(folder))
         command = [sys.executable, "-m", "service", "--models", str(MODELS), "--listen", "127.0.0.1:0"]
         with (
             Path(folder, "log").open("w+") as log,
-            subprocess.Popen(  # noqa: S603 (this program's own server)
+            subprocess.Popen(  # noqa: S603 (this repository's server)
                 [*command, "--metrics", "127.0.0.1:0", "--spool", folder], stderr=log
             ) as server,
         ):
@@ -228,7 +240,7 @@ def main() -> None:
 def soak(
     address: str, server: int, every: list[Case], arguments: argparse.Namespace
 ) -> tuple[Tally, list[tuple[float, int, int]]]:
-    """Have all clients ask for so many minutes; returns what happened and the server's usage, twice."""
+    """Run all clients; returns the counts, and the server's usage after a minute and at the end."""
     tally, end, go_on, samples = Tally(), Event(), Event(), []
     go_on.set()
     with ThreadPoolExecutor(arguments.clients) as pool:
@@ -245,11 +257,11 @@ def soak(
 
 
 def report(tally: Tally, samples: list[tuple[float, int, int]], codes: Counter[str]) -> None:
-    """Print what happened."""
+    """Print the counts, the server's usage and the wrong answers."""
     print(f"answers: {dict(tally.counts)}; statuses in the log: {dict(codes)}")
     for name, (memory, threads, files) in zip(("after the first minute", "at the end"), samples, strict=True):
         print(f"{name}: {memory:.0f} MB, {threads} threads, {files} open files")
-    print(f"memory: {samples[1][0] / samples[0][0]:.3f} of that after the first minute")
+    print(f"memory at the end: {samples[1][0] / samples[0][0]:.3f} times that after the first minute")
     print(f"wrong: {len(tally.wrong)}")
     for line in tally.wrong[:20]:
         print(f"  {line}")

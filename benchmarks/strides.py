@@ -1,10 +1,10 @@
-"""How much faster a finer grid is in one pass than by shifted passes of the native network, paired in one process.
+"""Measures how much faster a finer grid is in one pass of its own file than by shifted passes of the native file.
 
     python benchmarks/strides.py [--network padded | unpadded] [--size 512] [--pairs 5]
 
-VGG-16 with random weights, or the same without padding and a window of 404 pixels, is converted for strides 16 and 8
-too. An image is scored at these strides by their files, and by shift and stitch of the native one, in turn; the ratio
-of every pair counts, beside that of the multiply-adds that the two plans say.
+Converts VGG-16 with random weights, or the same network without padding and with a window of 404 pixels, for strides 16
+and 8. One process scores an image alternately with the file of the stride and by shift and stitch of the native file.
+The table has the median of the ratios of such pairs, and the ratio of the multiply-adds in the two plans.
 """
 
 import argparse
@@ -18,22 +18,22 @@ import numpy as np
 from dense_against_crops import convert
 from numpy.typing import NDArray
 
-from fullconv.protos import model_pb2, scoring_pb2
-from service.answer import describe
+from fullconv.protos import model_pb2
 from service.engine.repository import StoredModel
 from service.images.arrays import ArrayInMemory, open_array
-from service.limits import Limits
-from service.options import resolve
-from service.plan import Plan, make_plan
-from service.run import Run
-from service.scoring import Scorer
+from service.limits import Limits, Tuning
+from service.scoring.execution import Execution
+from service.scoring.options import ModeChoice, Options, resolve
+from service.scoring.plan import Bounds, Plan, make_plan
+from service.scoring.planned import PlannedImage
+from service.scoring.scorer import Scorer
 
 ARCHITECTURES = Path(__file__).parents[1] / "converter" / "architectures"
 STRIDES = (16, 8)
 
 
 def unpadded(folder: Path) -> str:
-    """VGG-16's layers without padding, as a TOML file; its cells read 404 pixels, which is its window."""
+    """Write VGG-16 without padding as a TOML file, with its receptive field of 404 pixels as the window."""
     text = (ARCHITECTURES / "vgg16.toml").read_text("utf-8")
     text = text.replace(", pad = 1", "").replace("224", "404").replace('name = "vgg16"', 'name = "unpadded16"')
     path = folder / "unpadded16.toml"
@@ -42,7 +42,7 @@ def unpadded(folder: Path) -> str:
 
 
 def native_only(model: StoredModel) -> StoredModel:
-    """The same model without its other files, so that finer strides take shifted passes."""
+    """Return the model without its other files, so that finer strides are computed by shifted passes."""
     spec = model_pb2.ModelSpec()
     spec.CopyFrom(model.spec)
     for entries in (spec.strides, spec.cost, spec.parity):
@@ -53,26 +53,23 @@ def native_only(model: StoredModel) -> StoredModel:
 def score(
     scorer: Scorer, model: StoredModel, image: NDArray[np.uint8], stride: int
 ) -> tuple[float, Plan, NDArray[np.float32]]:
-    """Seconds, plan and grid of one run."""
-    options = scoring_pb2.ScoreOptions(stride=stride, mode=scoring_pb2.MODE_DENSE, grid=True)
-    resolved = resolve(model, options)
-    size = image.shape[:2]
-    plan = make_plan(model, resolved, size, Limits(), pixels=1 << 40)
+    """Score an image; returns seconds, plan and grid."""
+    options = resolve(model, Options(stride=stride, mode=ModeChoice.DENSE, grid=True))
+    plan = make_plan(model, options, image.shape[:2], Bounds(1 << 40, Limits().plan_bytes, Tuning()))
     picture = open_array("noise", image.shape, "uint8", lambda: ArrayInMemory(image))
-    run = Run(
-        picture, model, scorer.session(model, plan.mode.position), plan, resolved, describe(size, model, resolved, plan)
-    )
+    session = scorer.session(model, plan.mode.position)
+    execution = Execution(PlannedImage(picture, model, session, plan, options))
     start = time.monotonic()
-    grid = np.concatenate([rows.scores for rows in run.bands()], dtype=np.float32)
+    grid = np.concatenate([rows.scores for rows in execution.rows()], dtype=np.float32)
     return time.monotonic() - start, plan, grid
 
 
 def main() -> None:
-    """Convert, warm up, measure in turn, print."""
+    """Convert the network, run each once to warm up, measure the pairs, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=["padded", "unpadded"], default="padded")
-    parser.add_argument("--size", type=int, default=512, help="the image's height and width in pixels")
-    parser.add_argument("--pairs", type=int, default=5, help="how many times either is run")
+    parser.add_argument("--network", choices=["padded", "unpadded"], default="padded", help="(default: padded)")
+    parser.add_argument("--size", type=int, default=512, help="height and width of the image in pixels (default: 512)")
+    parser.add_argument("--pairs", type=int, default=5, help="number of pairs (default: 5)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -1,9 +1,10 @@
-"""Window-sized images a second, by a server to its clients and by ONNX Runtime alone at its best batch size, in turn.
+"""Compares the throughput of a server with that of ONNX Runtime alone, in images of the window's size per second.
 
     python benchmarks/throughput.py [--model digits | vgg16] [--clients 64] [--rounds 3] [--png]
 
-ONNX Runtime alone runs batches of 1, 2, 4, ... windows in a process of its own, with nothing around it. The server gets
-the same windows from a client in another process on the same CPUs, so many at once. The ratio of every pair counts.
+ONNX Runtime alone runs batches of 1 to 32 windows in a process of its own; its best batch size counts. The server gets
+the same windows from another process on the same CPUs, which makes --clients concurrent calls. Both are measured
+alternately; the result is the median of the ratios. VGG-16 has random weights.
 """
 
 import argparse
@@ -23,14 +24,14 @@ from latency import repository, served
 from fullconv.encode import image_message
 from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
-from service.scoring import Scorer
+from service.scoring.scorer import Scorer
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 METHOD = "/fullconv.v1.Scoring/Score"
 
 
 def alone(models: Path, model: str, seconds: float) -> tuple[float, int]:
-    """Windows a second of ONNX Runtime at its best batch size, and that size."""
+    """Return the windows per second of ONNX Runtime at its best batch size, and this size."""
     scorer = Scorer(models)
     stored = scorer.model(model)
     session = scorer.session(stored, 0)
@@ -38,10 +39,10 @@ def alone(models: Path, model: str, seconds: float) -> tuple[float, int]:
     window = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     rates = {}
     for size in BATCHES:
-        session.dense([window] * size)
+        session.score([window] * size)
         began, runs = time.perf_counter(), 0
         while time.perf_counter() - began < seconds / len(BATCHES):
-            session.dense([window] * size)
+            session.score([window] * size)
             runs += 1
         rates[size] = runs * size / (time.perf_counter() - began)
     best = max(rates, key=lambda size: rates[size])
@@ -49,7 +50,7 @@ def alone(models: Path, model: str, seconds: float) -> tuple[float, int]:
 
 
 async def asked(address: str, request: bytes, clients: int, seconds: float) -> tuple[float, float]:
-    """Images a second that a server answers to so many callers, and the 95th percentile of their waits in ms."""
+    """Return the images per second that a server answers, and the 95th percentile of the latency in milliseconds."""
     took: list[float] = []
     async with grpc.aio.insecure_channel(address) as channel:
         score = channel.unary_unary(METHOD, response_deserializer=scoring_pb2.ScoreResponse.FromString)
@@ -67,7 +68,7 @@ async def asked(address: str, request: bytes, clients: int, seconds: float) -> t
 
 
 def request_of(models: Path, model: str, *, png: bool) -> bytes:
-    """A window as a request: raw, or as a PNG file."""
+    """Return a serialized request with one window, as raw pixels or as a PNG file."""
     spec = Scorer(models).model(model).spec
     shape = (spec.window.height, spec.window.width, spec.input.channels)
     window = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -76,19 +77,19 @@ def request_of(models: Path, model: str, *, png: bool) -> bytes:
 
 
 def in_a_process(*arguments: str) -> list[float]:
-    """What this program prints when it is run for one measurement."""
+    """Run this program for one measurement; returns the numbers that it prints."""
     command = [sys.executable, __file__, *arguments]
     return [float(word) for word in subprocess.run(command, check=True, capture_output=True).stdout.split()]  # noqa: S603
 
 
 def main() -> None:
-    """Run it; --measure is for the processes that it starts."""
+    """Measure the rounds, and print the ratios. --measure is for the processes that this program starts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=("digits", "vgg16"), default="digits")
-    parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=12)
-    parser.add_argument("--png", action="store_true")
+    parser.add_argument("--model", choices=("digits", "vgg16"), default="digits", help="model (default: digits)")
+    parser.add_argument("--clients", type=int, default=64, help="number of concurrent calls (default: 64)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default: 3)")
+    parser.add_argument("--seconds", type=float, default=12, help="seconds of each measurement (default: 12)")
+    parser.add_argument("--png", action="store_true", help="send PNG files instead of raw pixels")
     parser.add_argument("--measure", nargs=2, metavar=("WHAT", "WHERE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -111,8 +112,8 @@ def main() -> None:
                 rate, wait = in_a_process(*flags, "--measure", "served", f"{models}@{server.address}")
                 ratios.append(rate / best)
                 print(
-                    f"alone {best:8.1f}/s in batches of {size:.0f}; served {rate:8.1f}/s to {options.clients} callers, "
-                    f"95 % within {wait:.0f} ms; ratio {ratios[-1]:.3f}",
+                    f"ONNX Runtime {best:8.1f}/s in batches of {size:.0f}; server {rate:8.1f}/s with {options.clients} "
+                    f"clients, 95th percentile {wait:.0f} ms; ratio {ratios[-1]:.3f}",
                     flush=True,
                 )
         print(f"median ratio {statistics.median(ratios):.3f}")

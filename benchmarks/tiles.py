@@ -1,10 +1,12 @@
-"""Whether large images take what their plan says: VGG-16 with random weights, or the digits model, in one process.
+"""Checks the cost of tiles: whether a large image takes the time that its plan predicts, and which tile size is best.
 
-    python benchmarks/tiles.py [--model vgg16 | digits] [--size 4096] [--whole 1024]
+python benchmarks/tiles.py [--model vgg16 | digits] [--size 4096] [--whole 1024]
 
-One tile of the size that is planned for is run alone: so many multiply-adds a second. A whole image is planned and
-scored; the ratio of its time to that of the plan's multiply-adds at that rate counts. A smaller image, scored in many
-tiles and in one, shows that the grids are the same. Then every size of tile: what one cell costs with it.
+VGG-16 has random weights. All measurements are in one process. First, one tile of the planned size is run, which
+gives a rate in multiply-adds per second. A large image is planned and scored; the result is the ratio of its time
+to that of the plan's multiply-adds at this rate. A smaller image is scored in many tiles and in few, and both grids
+are compared. Last, tiles of several sizes are run; the table has the time for each cell that remains without the
+halo.
 """
 
 import argparse
@@ -18,97 +20,99 @@ import numpy as np
 from dense_against_crops import convert
 from numpy.typing import NDArray
 
-from fullconv.protos import scoring_pb2
-from service.answer import describe
 from service.engine.repository import StoredModel
 from service.images.arrays import ArrayInMemory, open_array
-from service.limits import Limits
-from service.options import resolve
-from service.plan import Plan, make_plan
-from service.run import Run
-from service.scoring import Scorer
+from service.limits import Limits, Tuning
+from service.scoring.execution import Execution
+from service.scoring.options import ModeChoice, Options, ResolvedOptions, resolve
+from service.scoring.plan import Bounds, Plan, make_plan
+from service.scoring.planned import PlannedImage
+from service.scoring.scorer import Scorer
 
 MODELS = Path(__file__).parents[1] / "models"
-SMALL_TILES = Limits(tile_bytes=1)
+SMALL_TILES = Tuning(tile_bytes=1)
 RUNS = 3
 
 
-def planned(
-    model: StoredModel, side: int, limits: Limits, *, grid: bool = False
-) -> tuple[scoring_pb2.ScoreOptions, Plan]:
-    """Options and plan of a square image at the native stride."""
-    options = scoring_pb2.ScoreOptions(mode=scoring_pb2.MODE_DENSE, grid=grid)
-    return options, make_plan(model, resolve(model, options), (side, side), limits, pixels=1 << 40)
+def planned(model: StoredModel, side: int, tuning: Tuning, *, grid: bool = False) -> tuple[ResolvedOptions, Plan]:
+    """Return the options and the plan of a square image at the native stride."""
+    options = resolve(model, Options(mode=ModeChoice.DENSE, grid=grid))
+    return options, make_plan(model, options, (side, side), Bounds(1 << 40, Limits().plan_bytes, tuning))
 
 
 def score(
-    scorer: Scorer, model: StoredModel, side: int, limits: Limits, *, grid: bool
+    scorer: Scorer, model: StoredModel, side: int, tuning: Tuning, *, grid: bool
 ) -> tuple[float, Plan, NDArray[np.float32]]:
-    """Seconds, plan and grid of one image."""
-    options, plan = planned(model, side, limits, grid=grid)
+    """Score an image; returns seconds, plan and grid."""
+    options, plan = planned(model, side, tuning, grid=grid)
     channels = model.spec.input.channels
     image = np.random.default_rng(1).integers(0, 256, (side, side, channels), np.uint8)
     picture = open_array("noise", image.shape, "uint8", lambda: ArrayInMemory(image))
-    resolved = resolve(model, options)
-    described = describe((side, side), model, resolved, plan)
-    run = Run(picture, model, scorer.session(model, 0), plan, resolved, described)
+    execution = Execution(PlannedImage(picture, model, scorer.session(model, 0), plan, options))
     start = time.monotonic()
-    rows = [rows.scores for rows in run.bands()]
+    rows = [rows.scores for rows in execution.rows()]
     seconds = time.monotonic() - start
     return seconds, plan, np.concatenate(rows, dtype=np.float32) if rows else np.zeros(0, np.float32)
 
 
 def seconds_of(scorer: Scorer, model: StoredModel, height: int, width: int, runs: int = RUNS) -> float:
-    """The median of some runs of one tile."""
+    """Return the median seconds of some runs of one tile."""
     session, channels = scorer.session(model, 0), model.spec.input.channels
     tile = np.random.default_rng(2).integers(0, 256, (height, width, channels), np.uint8)
     times = []
     for _ in range(runs):
         start = time.monotonic()
-        session.dense([tile])
+        session.score([tile])
         times.append(time.monotonic() - start)
     return statistics.median(times)
 
 
 def sameness(scorer: Scorer, model: StoredModel, side: int) -> str:
-    """Compare an image in many tiles with the same in as few as can be."""
-    ample = Limits(tile_bytes=1 << 36)
+    """Compare an image in the smallest tiles with the same image in the largest; returns a line of text."""
+    ample = Tuning(tile_bytes=1 << 36)
     (_, many, tiled), (_, few, whole) = (
-        score(scorer, model, side, limits, grid=True) for limits in (SMALL_TILES, ample)
+        score(scorer, model, side, tuning, grid=True) for tuning in (SMALL_TILES, ample)
     )
     difference = np.abs(tiled - whole).max() / np.abs(whole).max()
-    return f"{side}×{side} in {many.tiles} tiles and in {few.tiles}: differs by {difference:.1e} of the largest score"
+    tiles = f"in {many.tile_count} tiles and in {few.tile_count}"
+    return f"{side}×{side} {tiles}: differs by {difference:.1e} of the largest score"
 
 
 def main() -> None:
-    """Convert, measure, print."""
+    """Convert the network, measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=["vgg16", "digits"], default="vgg16")
-    parser.add_argument("--size", type=int, default=4096, help="the large image's height and width in pixels")
-    parser.add_argument("--whole", type=int, default=1024, help="those of one that is scored in one tile, too")
-    parser.add_argument("--sides", default="512,768,1024,1536", help="sizes of tiles to try, in pixels")
+    parser.add_argument("--model", choices=["vgg16", "digits"], default="vgg16", help="model (default: vgg16)")
+    parser.add_argument(
+        "--size", type=int, default=4096, help="height and width of the large image in pixels (default: 4096)"
+    )
+    parser.add_argument(
+        "--whole", type=int, default=1024, help="height and width of the smaller image in pixels (default: 1024)"
+    )
+    parser.add_argument(
+        "--sides", default="512,768,1024,1536", help="sides of tiles to measure in pixels (default: 512,768,1024,1536)"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if arguments.model == "vgg16" else MODELS
         scorer = Scorer(folder)
         model = convert("vgg16", folder) if arguments.model == "vgg16" else scorer.model("digits")
-        _, plan = planned(model, arguments.size, Limits())
-        height, width = plan.views[0].tiles.tile
+        _, plan = planned(model, arguments.size, Tuning())
+        height, width = plan.views[0].tile_plan.max_tile_shape
         network = plan.mode.network
         seconds_of(scorer, model, height, width, 1)
         before = seconds_of(scorer, model, height, width)
-        took, plan, _ = score(scorer, model, arguments.size, Limits(), grid=False)
+        took, plan, _ = score(scorer, model, arguments.size, Tuning(), grid=False)
         alone = statistics.mean([before, seconds_of(scorer, model, height, width)])
-        one = plan.multiply_adds / len(plan.views[0].tiles)
+        one = plan.multiply_adds / len(plan.views[0].tile_plan)
         expected = plan.multiply_adds / (one / alone)
-        print(f"one tile of {height}×{width}: {alone:.2f} s, {one / alone:.3g} multiply-adds a second")
+        print(f"one tile of {height}×{width}: {alone:.2f} s, {one / alone:.3g} multiply-adds per second")
         print(
-            f"{arguments.size}×{arguments.size} in {plan.tiles} tiles, {plan.multiply_adds:.3g} multiply-adds: "
-            f"{took:.1f} s, {took / expected:.3f} of what that rate says",
+            f"{arguments.size}×{arguments.size} in {plan.tile_count} tiles, {plan.multiply_adds:.3g} multiply-adds: "
+            f"{took:.1f} s, {took / expected:.3f} times the prediction of this rate",
             flush=True,
         )
         print(sameness(scorer, model, arguments.whole), flush=True)
-        print("tile    s   of its pixels kept   µs for each kept cell")
+        print("side    s   share of pixels kept   µs for each kept cell")
         for side in map(int, arguments.sides.split(",")):
             spent = seconds_of(scorer, model, side, side)
             kept = math.prod(
@@ -117,7 +121,9 @@ def main() -> None:
             )
             share = kept * math.prod(network.strides) / side**2
             print(
-                f"{side:5} {spent:6.3f} {share:15.2f} {spent / kept * 1e6:18.1f}" if kept > 0 else f"{side:5}  all halo"
+                f"{side:5} {spent:6.3f} {share:15.2f} {spent / kept * 1e6:20.1f}"
+                if kept > 0
+                else f"{side:5}  only halo"
             )
 
 

@@ -1,12 +1,13 @@
-"""What becomes of torchvision's classification architectures: converted and verified, or refused, and why.
+"""Converts torchvision's classification architectures, and prints a table of the results.
 
-    pip install torch torchvision onnxscript
-    python benchmarks/torchvision_architectures.py --out table.md
+pip install torch torchvision onnxscript
+python benchmarks/torchvision_architectures.py --out table.md
 
-Every architecture gets random weights, and batch normalisation the statistics of a few images, is exported by
-both of PyTorch's exporters and converted, each in a process of its own. Differences are in relative L2 norm: native,
-of the converted network against the source on single windows; then of dense against crops. What cannot slide is
-converted for crops, with the reason.
+Every architecture gets random weights, and its batch normalisation the statistics of a few images. It is exported
+by both of PyTorch's exporters, and converted, each time in a new process. Differences are relative in the Euclidean
+norm: the native difference is that of the converted network from the source on single windows; the other is that of
+dense scores from crops. An architecture that cannot run dense is converted for crops only; the table has the
+reason.
 """
 
 import argparse
@@ -26,19 +27,21 @@ import numpy as np
 SIZES = {"inception_v3": 299}
 WINDOW = 224
 IMAGES = 32
-"""That batch normalisation takes its statistics of."""
+"""Number of images from which batch normalisation gets its statistics."""
 EXPORTERS = ("torchscript", "dynamo")
 
 
 def main() -> None:
-    """Run the table, or with --one a single line of it as JSON."""
+    """Print the table, or with --one the cells of a single line as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--out", type=Path, help="where to write the table, besides printing it; goes on with one that is there"
+        "--out", type=Path, help="file to which the table is also written; the lines that it has already are kept"
     )
-    parser.add_argument("--only", nargs="*", help="architectures, all unless told")
-    parser.add_argument("--windows", type=int, default=64, help="windows to compare dense and crops on")
-    parser.add_argument("--preload", help="a module to import before torchvision, if that needs one")
+    parser.add_argument("--only", nargs="*", help="names of architectures (default: all)")
+    parser.add_argument(
+        "--windows", type=int, default=64, help="windows for the comparison of dense with crops (default: 64)"
+    )
+    parser.add_argument("--preload", help="module to import before torchvision, if torchvision needs it")
     parser.add_argument("--one", nargs=2, metavar=("NAME", "EXPORTER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.preload:
@@ -62,15 +65,15 @@ def main() -> None:
 
 
 def architectures() -> list[str]:
-    """The names of torchvision's classifiers."""
-    import torchvision  # noqa: PLC0415 (after the path has been set)
+    """Return the names of torchvision's classifiers."""
+    import torchvision  # noqa: PLC0415 (after --preload)
 
     names: list[str] = torchvision.models.list_models(module=torchvision.models)
     return names
 
 
 def header(windows: int) -> str:
-    """The table's head."""
+    """Return the head of the table."""
     return (
         "| architecture | exporter | verdict | stride | native difference | "
         f"dense against crops, {windows} windows | seconds |\n|---|---|---|--:|--:|---|--:|"
@@ -78,19 +81,19 @@ def header(windows: int) -> str:
 
 
 def row(name: str, exporter: str, options: argparse.Namespace) -> str:
-    """One line of the table, from a process of its own."""
+    """Return one line of the table, computed in a new process."""
     command = [sys.executable, __file__, "--one", name, exporter, "--windows", str(options.windows)]
     command += ["--preload", options.preload] if options.preload else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (this program)
     if done.returncode:
-        *_, said = ["", *done.stderr.strip().splitlines()]
-        return f"| {name} | {exporter} | FAILED with status {done.returncode}: {said} | | | | |"
+        *_, error = ["", *done.stderr.strip().splitlines()]
+        return f"| {name} | {exporter} | FAILED with status {done.returncode}: {error} | | | | |"
     got = json.loads(done.stdout.splitlines()[-1])
     return f"| {name} | {exporter} | " + " | ".join(got) + " |"
 
 
 def line(name: str, exporter: str, windows: int) -> list[str]:
-    """Export and convert one architecture."""
+    """Export and convert one architecture; returns the cells of its line."""
     from converter import convert as conversion  # noqa: PLC0415 (in the process that needs it)
     from converter.errors import UnsupportedError  # noqa: PLC0415
     from converter.sources.read import read_source  # noqa: PLC0415
@@ -121,28 +124,28 @@ def line(name: str, exporter: str, windows: int) -> list[str]:
 
 
 def export(name: str, exporter: str, file: Path) -> None:
-    """Write an architecture with random weights and statistics that mean something."""
+    """Write an architecture with random weights, and with batch normalisation that fits their activations."""
     import torch  # noqa: PLC0415 (optional)
     import torchvision  # noqa: PLC0415
 
     from converter.preprocessing import PRESETS  # noqa: PLC0415 (in the process that needs it)
-    from converter.verify.images import Wanted, sample_images  # noqa: PLC0415
+    from converter.verify.images import PixelFormat, sample_images  # noqa: PLC0415
 
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     net = torchvision.models.get_model(name, weights=None, **options).eval()
     size = SIZES.get(name, WINDOW)
-    pixels = np.stack(list(islice(sample_images((size, size), Wanted(3), None, np.random.default_rng(0)), IMAGES)))
+    pixels = np.stack(list(islice(sample_images((size, size), PixelFormat(3), None, np.random.default_rng(0)), IMAGES)))
     images = torch.from_numpy(np.moveaxis(PRESETS["imagenet"].apply(pixels), -1, 1).copy())
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.train().momentum = 1.0
-        elif type(module).__name__ == "CNBlock":  # ConvNeXt begins with layers that hardly count
+        elif type(module).__name__ == "CNBlock":  # initially its layers have hardly any effect
             torch.nn.init.uniform_(module.layer_scale, 0.1, 1)
-        elif type(module).__name__ == "Bottleneck":  # and deep ResNets with ones that count so much that rounding grows
+        elif type(module).__name__ == "Bottleneck":  # initially rounding errors grow in deep ResNets
             torch.nn.init.uniform_(module.bn3.weight, 0.1, 1)
-    for module in net.modules():  # vision transformers begin with a head of zeros
+    for module in net.modules():  # initially the head of vision transformers is zero
         if isinstance(module, torch.nn.Linear) and not module.weight.any():
             torch.nn.init.normal_(module.weight, std=0.02)
     with torch.no_grad():

@@ -1,1 +1,1 @@
-"""Rewrites trained classifiers as fully-convolutional ONNX models. Never imports `service` or `client`."""
+"""Converts trained classifiers to fully-convolutional ONNX models. Never imports `service`."""

@@ -1,14 +1,12 @@
-"""The command, and `python -m converter`: a signal ends it in one line, also while it imports what it needs."""
+"""The command, and `python -m converter`: a signal ends it in one line, also while it imports its libraries."""
 
-import signal
-import sys
+from fullconv.common.interruption import Interruption
 
 
 def main() -> None:
     """Run the command."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit("fullconv-convert: interrupted"))
-    from converter.cli import main as run  # noqa: PLC0415 (takes a second)
+    Interruption("fullconv-convert").install()
+    from converter.cli import main as run  # noqa: PLC0415 (takes a second, in which a signal may come)
 
     run()
 

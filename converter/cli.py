@@ -2,97 +2,106 @@
 
 import json
 import re
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBar
 
-from converter import convert as conversion
-from converter.errors import ConversionError
+from converter.convert import convert_checkpoint
+from converter.errors import ConversionError, OptionError
+from converter.progress import Progress
 from converter.report import Report
-from converter.sources.read import read_source
-from converter.writer import check_outside, check_target
+from converter.request import MAX_WINDOWS, MIN_AGREEMENT, Activation, Precision, Request
 from fullconv import __version__
-from fullconv.common.model_files import NAME, VERSION
+from fullconv.common.interruption import Interruption
 
-STRIDE = re.compile(r"[1-9][0-9]{0,4}")
 WINDOW = re.compile(r"([0-9]{1,4})(?:x([0-9]{1,4}))?")
+STRIDE = re.compile(r"[1-9][0-9]{0,4}")
+FLAGS = {"target": "-o"}
+"""Options whose flag is not the parameter's name with dashes."""
 
-Source = Annotated[
+SourceFile = Annotated[
     Path,
     typer.Argument(
         metavar="SOURCE",
-        help="A state_dict (.safetensors, .pth), ONNX classifier or Caffe network (.caffemodel); with PyTorch or Keras "
-        "installed, an exported program (.pt2) or a saved model (.keras, .h5). No code from a file is run.",
+        help="The trained classifier: a state_dict (.safetensors, .pth), an ONNX file or a Caffe network "
+        "(.caffemodel). With PyTorch or Keras installed also an exported program (.pt2) or a saved Keras model "
+        "(.keras, .h5). No code from the file is run.",
     ),
 ]
 Output = Annotated[
-    Path, typer.Option("-o", "--output", metavar="models/NAME/1", help="The model's version directory to make.")
+    Path, typer.Option("-o", "--output", metavar="models/NAME/1", help="Directory of the model version to create.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace the version if it exists and holds nothing else.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace the version if it exists. Its directory must hold nothing else.")
+]
 Arch = Annotated[
     str | None,
     typer.Option(
         metavar="NAME | FILE.toml | FILE.prototxt | torchvision:NAME | MODULE:FACTORY",
-        help="The checkpoint's network: a shipped one (alexnet, vgg11 to vgg19_bn, alexnet2012, cifar10_80sec, "
-        "cifar10_18pct, allcnn_c) or a list of its layers; recognised by the checkpoint's keys unless told. "
-        "A caffemodel's prototxt; the one beside it unless told. With PyTorch installed, one of torchvision's "
-        "classifiers (torchvision:resnet50), or what a function makes (mypackage.nets:build, which may lie in the "
-        "current directory): that runs the module's code, but nothing of the checkpoint.",
+        help="The checkpoint's network. For a state_dict: a shipped architecture (alexnet, vgg11 to vgg19_bn, "
+        "alexnet2012, cifar10_80sec, cifar10_18pct, allcnn_c) or a file that lists the layers. Default: the shipped "
+        "architecture with the checkpoint's keys. For a caffemodel: its prototxt. Default: the prototxt beside it. "
+        "With PyTorch installed: one of torchvision's classifiers (torchvision:resnet50), or the module that a "
+        "function returns (mypackage.nets:build, also from the current directory), whose code is run.",
     ),
 ]
 Window = Annotated[
     str | None,
     typer.Option(
         metavar="224 | HxW",
-        help="Pixels that the network was trained on; what the network or file, torchvision or the module's attribute "
-        "`window` says unless told.",
+        help="Height and width in pixels of the images that the network was trained on. Default: what the "
+        "architecture, the file, torchvision or the module's attribute `window` says.",
     ),
 ]
 Preprocess = Annotated[
     str | None,
     typer.Option(
         metavar="imagenet | caffe | unit | none | FILE.json",
-        help="What turns pixels 0 to 255 into the network's input; goes into the graph. The network's own or "
-        "torchvision's unless told, none for other modules and files that hold their network.",
+        help="How pixel values from 0 to 255 become the network's input. It becomes part of the model. Default: what "
+        "the architecture or torchvision says; none for other modules and for files that hold their network.",
     ),
 ]
-Activation = Annotated[
-    Literal["softmax", "sigmoid", "none"] | None,
-    typer.Option(help="What turns scores into probabilities, if the network does not; softmax unless told."),
+ActivationChoice = Annotated[
+    Activation | None,
+    typer.Option(
+        help="How scores become probabilities, if the network does not end in an activation. Default: softmax."
+    ),
 ]
-Labels = Annotated[Path | None, typer.Option(metavar="FILE", help="The classes' names, UTF-8, one a line.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Names of the classes, in UTF-8, one per line. Default: the architecture's."),
+]
 Verify = Annotated[
     int,
     typer.Option(
         metavar="N",
         min=1,
-        max=10_000,
-        help="Windows to compare dense and crops on, chosen at random; all windows of the images where that takes "
-        "little more.",
+        max=MAX_WINDOWS,
+        help="Number of windows on which the result is compared with the source, chosen at random. All windows of "
+        "the images are compared if that takes little longer.",
     ),
 ]
 Images = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Images to take the windows from, at their own size; without them noise like photographs, and "
-        "scikit-learn's photographs where it is installed.",
+        help="Folder of images to compare on, at their own size. Default: noise with the spectrum of photographs, and "
+        "scikit-learn's two photographs if it is installed.",
     ),
 ]
 Strides = Annotated[
     str | None,
     typer.Option(
         metavar="32,16,8",
-        help="Pixels between windows: files for other strides than the network's own, its divisors or multiples, all "
-        "with the same weights. With --crops-only: one, how far windows lie apart.",
+        help="Pixels between windows: divisors or multiples of the network's own stride, one model file each, which "
+        "share the weights. Default: the network's own stride. With --crops-only: one stride. Default: half a window.",
     ),
 ]
 CropsOnly = Annotated[
@@ -102,30 +111,30 @@ CropsOnly = Annotated[
         help="Keep a network that cannot slide (attention, squeeze-and-excite) as it is, to be run window by window.",
     ),
 ]
-Precision = Annotated[
-    Literal["fp32", "fp16", "int8"],
+PrecisionChoice = Annotated[
+    Precision,
     typer.Option(
-        help="Of weights and computation: fp16 halves the files; int8 makes them a quarter and runs faster, its ranges "
-        "measured on --images. What it changes is measured too."
+        help="Precision of weights and computation. fp16 halves the files. int8 makes them a quarter as large and runs "
+        "faster; it is calibrated on --images. The difference from fp32 is measured.",
     ),
 ]
 MinAgreement = Annotated[
     float | None,
     typer.Option(
         metavar="SHARE",
-        help="Of the windows, on how many reduced precision must name the same top class, 0 to 1; "
-        f"{conversion.MIN_AGREEMENT} unless told.",
+        help="Least share of windows, from 0 to 1, on which fp16 or int8 must name the same top class as fp32. "
+        f"Default: {MIN_AGREEMENT}.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print report.json instead of tables.")]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+interruption = Interruption("fullconv-convert")
 
 
 def main() -> None:
     """Run the command; Ctrl-C or a termination signal ends it with status 1 and nothing half-written."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    interruption.install()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     if sys.argv[1:] == ["--version"]:
@@ -137,75 +146,51 @@ def main() -> None:
         sys.exit(f"fullconv-convert: {error or 'out of memory'}")
 
 
-_interrupted = threading.Event()
-
-
-def _interrupt(*_: object) -> None:
-    """End the command; a call back out of libvips may swallow that, so that the next window asks again."""
-    _interrupted.set()
-    sys.exit("fullconv-convert: interrupted")
-
-
-def _check_interrupted() -> None:
-    if _interrupted.is_set():
-        _interrupt()
-
-
 @app.command()
 def convert(
-    source: Source,
+    source: SourceFile,
     output: Output,
     *,
-    force: Force = False,
+    force: Force = Request.force,
     arch: Arch = None,
     window: Window = None,
-    preprocess: Preprocess = None,
-    activation: Activation = None,
-    labels: Labels = None,
-    verify: Verify = conversion.Request.windows,
-    images: Images = None,
+    preprocess: Preprocess = Request.preprocess,
+    activation: ActivationChoice = Request.activation,
+    labels: Labels = Request.labels,
+    verify: Verify = Request.windows,
+    images: Images = Request.images,
     strides: Strides = None,
-    crops_only: CropsOnly = False,
-    precision: Precision = "fp32",
-    min_agreement: MinAgreement = None,
+    crops_only: CropsOnly = Request.crops_only,
+    precision: PrecisionChoice = Request.precision,
+    min_agreement: MinAgreement = Request.min_agreement,
     as_json: AsJson = False,
 ) -> None:
-    """Rewrite a trained classifier so that it slides over images of any size.
+    """Convert a trained classifier to a network that slides over images of any size.
 
-    The first fully connected layer becomes a convolution as large as the map it sees, the later ones 1×1. The result
-    is compared with the source before it is written: model.onnx, weights.data, labels.txt and report.json.
+    The first fully connected layer becomes a convolution as large as the map it sees, the later ones become 1×1
+    convolutions. The result is compared with the source, then written: model.onnx, weights.data, labels.txt and
+    report.json.
 
     fullconv-convert vgg16.pth -o models/vgg16/1
     """
-    _check_output(output)
-    pixels = _pixels(strides, single=crops_only)
-    least = _agreement(precision, images, min_agreement)
-    request = conversion.Request(
-        target=output,
-        force=force,
-        preprocess=preprocess,
-        activation=activation,
-        labels=labels,
-        windows=verify,
-        images=images,
-        strides=pixels,
-        crops_only=crops_only,
-        precision=precision,
-        min_agreement=least,
-    )
     with _refusals(), _progress() as progress:
-        check_target(output, force=force)
-        inputs = {
-            "the source": source,
-            "--arch": arch,
-            "--labels": labels,
-            "--images": images,
-            "--preprocess": preprocess,
-        }
-        check_outside(output, inputs)
-        progress.step("reading the source", 0)
-        classifier = read_source(source, arch=arch, window=_size(window))
-        report = conversion.convert(classifier, request, progress)
+        report = convert_checkpoint(
+            source,
+            output,
+            arch=arch,
+            window=_parse_window(window),
+            preprocess=preprocess,
+            activation=activation,
+            labels=labels,
+            verify=verify,
+            images=images,
+            strides=_parse_strides(strides),
+            crops_only=crops_only,
+            precision=precision,
+            min_agreement=min_agreement,
+            force=force,
+            progress=progress,
+        )
     if as_json:
         typer.echo(json.dumps(report.document(), indent=2))
     else:
@@ -214,9 +199,12 @@ def convert(
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Say in one line why there is no conversion: status 3."""
+    """Print in one line why there is no conversion; exit status 2 for a wrong option, else 3."""
     try:
         yield
+    except OptionError as error:
+        flag = FLAGS.get(error.option, f"--{error.option.replace('_', '-')}")
+        raise typer.BadParameter(error.problem, param_hint=flag) from None
     except ConversionError as error:
         text = "".join(letter if letter.isprintable() else "?" for letter in f"fullconv-convert: {error}")
         typer.echo(text, err=True)
@@ -224,6 +212,7 @@ def _refusals() -> Iterator[None]:
 
 
 def _show(report: Report, output: Path) -> None:
+    """Print the report as tables."""
     console = Console(highlight=False)
     if report.rewrites:
         console.print(report.layers(), "")
@@ -231,58 +220,32 @@ def _show(report: Report, output: Path) -> None:
     console.print(f"written to {output}", "", report.closing(), sep="\n", markup=False)
 
 
-def _check_output(output: Path) -> None:
-    resolved = output.absolute()
-    if not NAME.fullmatch(resolved.parent.name) or not VERSION.fullmatch(resolved.name):
-        raise typer.BadParameter(
-            "expected a path that ends in NAME/VERSION, NAME of letters a to z, digits, '.', '_' and '-', VERSION a "
-            f"number from 1, got '{output}'",
-            param_hint="-o",
-        )
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    """Parse --window: height and width in pixels."""
+def _parse_window(text: str | None) -> tuple[int, int] | None:
+    """Returns --window as (height, width) in pixels."""
     if text is None:
         return None
     match = WINDOW.fullmatch(text)
-    if not match or 0 in (int(match[1]), int(match[2] or match[1])):
+    if not match:
         raise typer.BadParameter(
             f"expected pixels from 1 to 9999, 224 or HEIGHTxWIDTH, got '{text}'", param_hint="--window"
         )
     return int(match[1]), int(match[2] or match[1])
 
 
-def _pixels(text: str | None, *, single: bool) -> tuple[int, ...]:
-    """Parse --strides: pixels, separated by commas."""
+def _parse_strides(text: str | None) -> tuple[int, ...]:
+    """Returns --strides, which are separated by commas, in pixels."""
     parts = text.split(",") if text is not None else []
     if not all(STRIDE.fullmatch(part) for part in parts):
         raise typer.BadParameter(f"expected pixels from 1 to 99999, like 32,16,8, got '{text}'", param_hint="--strides")
-    if single and len(parts) > 1:
-        raise typer.BadParameter(f"expected one with --crops-only, got '{text}'", param_hint="--strides")
     return tuple(int(part) for part in parts)
 
 
-def _agreement(precision: str, images: Path | None, least: float | None) -> float:
-    """Check what --precision needs; returns the least agreement with fp32."""
-    if precision == "int8" and images is None:
-        raise typer.BadParameter(
-            "int8 is calibrated on images like those to be scored: name their folder with --images",
-            param_hint="--precision",
-        )
-    if least is not None and precision == "fp32":
-        raise typer.BadParameter("expected with --precision fp16 or int8 only", param_hint="--min-agreement")
-    if least is not None and not 0 <= least <= 1:
-        raise typer.BadParameter(f"expected a share from 0 to 1, got {least}", param_hint="--min-agreement")
-    return conversion.MIN_AGREEMENT if least is None else least
-
-
 @contextmanager
-def _progress() -> Iterator[conversion.Progress]:
-    """A bar on a terminal; elsewhere a line for each step. On standard error, for --json's sake."""
+def _progress() -> Iterator[Progress]:
+    """Show progress on standard error, a bar on a terminal and else a line per step; --json owns standard output."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield conversion.Progress(lambda name, _: typer.echo(f"{name} …", err=True), _check_interrupted)
+        yield Progress(lambda name, _: typer.echo(f"{name} …", err=True), interruption.check)
         return
     columns = (
         SpinnerColumn(),
@@ -291,13 +254,11 @@ def _progress() -> Iterator[conversion.Progress]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with ProgressBar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("")
 
         def advance() -> None:
-            _check_interrupted()
+            interruption.check()
             bar.advance(task)
 
-        yield conversion.Progress(
-            lambda name, windows: bar.reset(task, description=name, total=windows or None), advance
-        )
+        yield Progress(lambda name, windows: bar.reset(task, description=name, total=windows or None), advance)

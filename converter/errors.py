@@ -1,8 +1,9 @@
 """Why a conversion stops.
 
     ConversionError
+    ├── OptionError         an option is wrong, whatever the source
     ├── SourceError         the source cannot be read, or is not what it must be
-    ├── UnsupportedError    the network has no fully-convolutional form that we know
+    ├── UnsupportedError    the network has no known fully-convolutional form
     ├── VerificationError   the converted network does not agree with its source
     └── OutputError         the result cannot be written
 
@@ -14,16 +15,24 @@ class ConversionError(Exception):
     """Base of everything below."""
 
 
+class OptionError(ConversionError):
+    """An option is wrong; `option` names the parameter, `problem` says what is wrong with it."""
+
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(f"{option}: {problem}")
+        self.option, self.problem = option, problem
+
+
 class SourceError(ConversionError):
     """The source, or a file that describes it, cannot be used."""
 
 
 class UnsupportedError(ConversionError):
-    """The network, or a node in it, has no fully-convolutional form that we know."""
+    """The network, or a node in it, has no known fully-convolutional form."""
 
 
 class VerificationError(ConversionError):
-    """The converted network's scores are not those of its source."""
+    """The converted network's scores differ from its source's."""
 
 
 class OutputError(ConversionError):

@@ -1,4 +1,4 @@
-"""Labels: one line a class."""
+"""The names of the classes: one line per class."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from converter.errors import SourceError
 
 
 def load_labels(file: Path | None, default: tuple[str, ...], classes: int) -> tuple[str, ...]:
-    """Read a UTF-8 file with a label on each line, or take the default; () if there is neither.
+    """Returns the labels in a UTF-8 file, one per line; without a file the default, which may be empty.
 
-    Raises SourceError unless there are as many as classes, each on one line and not empty.
+    Raises SourceError unless there are as many labels as classes, each printable and not empty.
     """
     labels, origin = (_lines(file), str(file)) if file else (default, "the architecture's")
     if labels and len(labels) != classes:

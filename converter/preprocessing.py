@@ -1,8 +1,8 @@
-"""From an image's values to what a network was trained on: (x * scale - mean) / std for each channel.
+"""From an image's values to the input that a network was trained on: (x · scale − mean) / std for each channel.
 
-`--preprocess` names a preset or a JSON file {"scale", "mean", "std", "order", "dtype"}; `mean` and `std` hold one
-number per channel, in `order` ("RGB", "BGR" or "GRAY"). `dtype` says what x is: "uint8" (the default), pixels from 0 to
-255; "uint16" or "float32", the image's own values, unscaled. "none" means that the network gets pixels as they are.
+`--preprocess` names a preset or a JSON file {"scale", "mean", "std", "order", "dtype"}. `mean` and `std` hold one
+number per channel, in `order` ("RGB", "BGR" or "GRAY"). `dtype` says what x is: "uint8" (the default) stands for pixels
+from 0 to 255, "uint16" and "float32" stand for the image's own values, unscaled. "none" leaves pixels unchanged.
 """
 
 from pathlib import Path
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from converter.errors import SourceError
-from converter.validation import first_problem
+from converter.messages import first_problem
 from fullconv.protos import model_pb2
 
 LARGEST = {"uint8": 255, "uint16": 65535, "float32": 1}
-"""The largest value that preprocessing must be able to take."""
+"""The largest value of each type for which preprocessing must stay finite."""
 
 
 class Preprocessing(BaseModel):
-    """(x * scale - mean) / std; an empty `mean` means zeros, an empty `std` ones."""
+    """(x · scale − mean) / std; an empty `mean` stands for zeros, an empty `std` for ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -38,11 +38,11 @@ class Preprocessing(BaseModel):
         with np.errstate(all="ignore"):
             reach = [part * LARGEST[self.dtype] for part in self.affine(max(len(self.mean), len(self.std), 1))]
         if not np.isfinite(reach).all():
-            raise ValueError("expected numbers that float32 holds, got ones that make infinities")
+            raise ValueError("expected numbers that float32 holds, got infinities")
         return self
 
     def check_channels(self, channels: int) -> None:
-        """Raise SourceError unless this fits a network of so many input channels."""
+        """Raises SourceError unless the numbers and the order fit a network of so many input channels."""
         ordered = {None: 0, "GRAY": 1}.get(self.order, 3)
         for field, got in (("mean", len(self.mean)), ("std", len(self.std)), ("order", ordered)):
             if got not in (0, channels):
@@ -52,19 +52,19 @@ class Preprocessing(BaseModel):
                 )
 
     def message(self) -> model_pb2.Preprocessing:
-        """As the ModelSpec says it."""
+        """Returns the preprocessing as the message of a ModelSpec."""
         return model_pb2.Preprocessing(
             scale=self.scale, mean=self.mean, std=self.std, order=self.order or "", dtype=self.dtype
         )
 
     def affine(self, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Factor and offset, each (channels,) float32, such that x * factor + offset is the network's input."""
+        """Returns factor and offset, each (channels,) float32; x · factor + offset is the network's input."""
         mean = np.asarray(self.mean or [0.0] * channels)
         std = np.asarray(self.std or [1.0] * channels)
         return (self.scale / std).astype(np.float32), (-mean / std).astype(np.float32)
 
     def apply(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Prepare (N, height, width, channels) of `dtype`, RGB or grey: float32 of the same shape."""
+        """Returns an RGB or grey image (N, height, width, channels) of `dtype` as the network's float32 input."""
         ordered = pixels[..., ::-1] if self.order == "BGR" else pixels
         mean, std = np.asarray(self.mean or 0.0), np.asarray(self.std or 1.0)
         prepared: NDArray[np.float32] = ((ordered.astype(np.float64) * self.scale - mean) / std).astype(np.float32)
@@ -80,7 +80,7 @@ NONE = "none"
 
 
 def load_preprocessing(choice: str | Preprocessing) -> Preprocessing | None:
-    """Resolve a preset's name, "none", or the path of a JSON file; what is resolved already stays."""
+    """Returns the preprocessing of a preset or a JSON file, None for "none"; raises SourceError."""
     if isinstance(choice, Preprocessing):
         return choice
     if choice == NONE:

@@ -1,6 +1,6 @@
-"""The record of a conversion: report.json, and the same for eyes."""
+"""The record of a conversion: report.json, and the same as tables for the terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any
 
@@ -8,26 +8,26 @@ from google.protobuf import json_format
 from rich.table import Table
 from rich.text import Text
 
-from converter.graph.lift import Rewrite
+from converter.graph.rewrites import Rewrite
 from converter.verdict import precision_verdict, recommendation, verdict
 from fullconv.protos import model_pb2
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was converted, what was rewritten, and how far the result agrees with its source.
+    """What was converted, which layers were rewritten, and how far the result agrees with its source.
 
     `given` says whether it was measured on the user's images, `skipped` how many of them are smaller than a window.
     """
 
     spec: model_pb2.ModelSpec
-    rewrites: list[Rewrite]
+    rewrites: Sequence[Rewrite]
     _: KW_ONLY
     given: bool = True
     skipped: int = 0
 
     def document(self) -> dict[str, Any]:
-        """report.json: the ModelSpec, the rewritten layers, and the certificate in words."""
+        """Returns report.json: the ModelSpec, the rewritten layers, and the certificate in words."""
         return {
             "verdict": f"{self.verdicts()[0]}. {self.closing()}",
             "rewritten": [asdict(rewrite) for rewrite in self.rewrites],
@@ -35,43 +35,43 @@ class Report:
         }
 
     def layers(self) -> Table:
-        """The rewritten layers, "Gemm 25088→4096 → Conv 7×7, 512→4096"."""
+        """Returns a table of the rewritten layers, "Gemm 25088→4096 → Conv 7×7, 512→4096"."""
         table = Table("node", "rewritten", box=None, pad_edge=False)
         for rewrite in self.rewrites:
             table.add_row(Text(rewrite.node), Text(f"{rewrite.was} → {rewrite.now}"))
         return table
 
     def facts(self) -> Table:
-        """Geometry, cost and certificate, a line each."""
+        """Returns a table of geometry, cost and certificate."""
         table = Table.grid(padding=(0, 2))
-        for name, fact in (*self._ends(), *(self._crops() if self.spec.modes[0] == "crops" else self._dense())):
+        for name, fact in (*self._interface(), *(self._crops() if self.spec.modes[0] == "crops" else self._dense())):
             table.add_row(Text(name, style="bold"), Text(fact))
         return table
 
     def verdicts(self) -> list[str]:
-        """The certificate of every stride in words."""
+        """Returns the certificate of every stride in words."""
         if self.spec.modes[0] == "crops":
-            return ["crops only: every window is run by itself, which is what the classifier means"]
+            return ["crops only: every window is scored by itself, which gives the classifier's own answers"]
         return [verdict(self.spec, position) for position in range(len(self.spec.parity))]
 
     def closing(self) -> str:
-        """What dense means at the native stride, which mode is recommended, and what was not measured."""
+        """Returns what dense means at the native stride, the recommended mode, and what was not measured."""
         parts = [recommendation(self.spec)]
         if not self.given and not self.spec.parity[0].exact:
-            parts.append("Measured without images of yours: give them with --images DIR.")
+            parts.append("It was measured without images of yours; name their folder with --images DIR.")
         if self.skipped == 1:
             parts.append("1 image is smaller than a window and was not measured.")
         elif self.skipped:
             parts.append(f"{self.skipped} images are smaller than a window and were not measured.")
         return " ".join(parts)
 
-    def _ends(self) -> Iterator[tuple[str, str]]:
+    def _interface(self) -> Iterator[tuple[str, str]]:
         spec = self.spec
         yield "window", f"{spec.window.height}×{spec.window.width} pixels"
         yield "input", f"{spec.input.name}: {spec.input.dtype} {spec.input.layout}, {spec.input.channels} channels"
         yield "preprocessing", _preprocessing(spec.input)
         yield "output", f"{spec.output.name}: {spec.output.classes} classes, {spec.output.kind}"
-        yield "a crop costs", f"{_count(spec.cost[0].multiply_adds_per_crop)} multiply-adds"
+        yield "cost of a crop", f"{_count(spec.cost[0].multiply_adds_per_crop)} multiply-adds"
         if spec.parity[0].precision.windows:
             yield "precision", spec.precision
         else:
@@ -79,26 +79,26 @@ class Report:
 
     def _dense(self) -> Iterator[tuple[str, str]]:
         spec = self.spec
-        yield "receptive field", _both(spec.vertical.receptive_field, spec.horizontal.receptive_field)
-        yield "padding", _both(spec.vertical.padding_before, spec.horizontal.padding_before)
+        yield "receptive field", _pixels(spec.vertical.receptive_field, spec.horizontal.receptive_field)
+        yield "padding", _pixels(spec.vertical.padding_before, spec.horizontal.padding_before)
         for position, (file, cost) in enumerate(zip(spec.strides, spec.cost, strict=True)):
             yield "", ""
-            yield "stride", f"{_both(file.stride.height, file.stride.width)}, {file.file}"
-            yield "costs", f"{_count(cost.multiply_adds_per_cell)} multiply-adds for every cell of the native stride"
-            yield from self._proof(position)
+            yield "stride", f"{_pixels(file.stride.height, file.stride.width)}, {file.file}"
+            yield "cost", f"{_count(cost.multiply_adds_per_cell)} multiply-adds per cell of the native stride"
+            yield from self._certificate(position)
 
     def _crops(self) -> Iterator[tuple[str, str]]:
-        yield "windows lie", f"{_both(self.spec.vertical.stride, self.spec.horizontal.stride)} apart"
-        yield from self._proof(0)
+        yield "stride", f"{_pixels(self.spec.vertical.stride, self.spec.horizontal.stride)} between windows"
+        yield from self._certificate(0)
 
-    def _proof(self, position: int) -> Iterator[tuple[str, str]]:
+    def _certificate(self, position: int) -> Iterator[tuple[str, str]]:
         yield "parity", self.verdicts()[position]
         if self.spec.parity[position].precision.windows:
             yield self.spec.precision, precision_verdict(self.spec, position)
 
 
 def spec_document(spec: model_pb2.ModelSpec) -> dict[str, Any]:
-    """A ModelSpec as JSON: the names of the proto file, and every field, set or not."""
+    """Returns a ModelSpec as JSON, with the field names of the proto file, and every field whether set or not."""
     document: dict[str, Any] = json_format.MessageToDict(
         spec, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
@@ -106,22 +106,21 @@ def spec_document(spec: model_pb2.ModelSpec) -> dict[str, Any]:
 
 
 def _preprocessing(image: model_pb2.Input) -> str:
-    """What the graph does with pixels, in words."""
+    """Returns what the graph does with pixels, in words."""
     if not image.HasField("preprocessing"):
-        return "none: the network gets pixels 0 to 255 as they are; if it was trained on others, say --preprocess"
-    it = image.preprocessing
-    numbers = [
-        f"{name} {', '.join(f'{x:.4g}' for x in part)}" for name, part in (("mean", it.mean), ("std", it.std)) if part
-    ]
-    own = "" if it.dtype in ("", "uint8") else f"the image's own values as {it.dtype}, "
-    return "; ".join([f"{own}{it.order or 'channels'} times {it.scale:.4g}", *numbers])
+        return "none: the network gets pixels 0 to 255 as they are; choose other preprocessing with --preprocess"
+    chosen = image.preprocessing
+    given = (("mean", chosen.mean), ("std", chosen.std))
+    numbers = [f"{name} {', '.join(f'{number:.4g}' for number in part)}" for name, part in given if part]
+    own = "" if chosen.dtype in ("", "uint8") else f"the image's own values as {chosen.dtype}, "
+    return "; ".join([f"{own}{chosen.order or 'channels'} times {chosen.scale:.4g}", *numbers])
 
 
-def _both(vertical: int, horizontal: int) -> str:
+def _pixels(vertical: int, horizontal: int) -> str:
     return f"{vertical} pixels" if vertical == horizontal else f"{vertical}×{horizontal} pixels"
 
 
 def _count(count: float) -> str:
-    """Write a large number as 15.5 G or 8.4 M."""
+    """Returns a large number in words, such as 15.5 G or 8.4 M."""
     scale, unit = (1e9, "G") if count >= 1e9 else (1e6, "M") if count >= 1e6 else (1e3, "k")
     return f"{count / scale:.3g} {unit}"

@@ -1,11 +1,10 @@
-"""ONNX Runtime on graphs under construction.
+"""Runs graphs under construction with ONNX Runtime, and keeps their weights in files.
 
-Weights lie in files and are mapped from there, by this process and by ONNX Runtime alike: a message with the weights
-inside could not exceed 2 GB, and there would be a copy for every session.
+This process and ONNX Runtime memory-map the weights: a message with the weights inside could not exceed 2 GB, and every
+session would copy them.
 """
 
 import functools
-import re
 import subprocess
 import sys
 import tempfile
@@ -18,20 +17,22 @@ import onnxruntime as ort
 from onnx_ir.external_data import convert_tensors_to_external
 
 from converter.errors import UnsupportedError
+from converter.messages import one_line
 
 INLINE_BYTES = 256
-"""Smaller constants stay in the graph, where shape inference finds them."""
+"""Constants of up to so many bytes stay in the graph, where shape inference finds them."""
 IN_FLIGHT_BYTES = 64 << 20
+"""Limit on the bytes that are copied at a time while weights are written."""
 WRONG_OPTIMISERS = ["Pad_Fusion"]
-"""Makes a MaxPool pad with −∞ where a Pad has put zeros. A source may have both; what is delivered keeps them apart."""
-STEERING = re.compile(r"\x1b\[[\d;]*m|[\x00-\x08\x0e-\x1b\x7f-\x9f]")
-"""Colours, which some packages put into messages, and other control characters, which a file may."""
+"""Optimisers that change results: this one makes a MaxPool pad with −∞ where a Pad has put zeros.
+
+A source may have both operators; in converted models SeparatePadsPass keeps them apart."""
 
 
 def move_weights(models: Sequence[ir.Model], folder: Path, name: str) -> None:
-    """Write the models' weights into one file, and map them from there, in place; what they share, they share on.
+    """Write the weights of some models into one file and memory-map them there, in place.
 
-    Nothing of the models refers to where the weights were before.
+    Models that share weights still share them. No model refers to the previous place of its weights any more.
     """
     values = [value for model in models for value in model.graph.initializers.values()]
     tensors = {id(tensor): tensor for value in values if (tensor := value.const_value) is not None}
@@ -45,12 +46,12 @@ def move_weights(models: Sequence[ir.Model], folder: Path, name: str) -> None:
 
 
 def _copy(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    """A small constant by itself, where it was a view of a mapped file."""
+    """Returns a small constant in memory of its own; it may have been a view of a memory-mapped file."""
     return tensor if tensor.dtype == ir.DataType.STRING else ir.tensor(tensor.numpy().copy(), name=tensor.name)
 
 
-def unmap(model: ir.Model) -> None:
-    """Let go of a model's weights until they are looked at again; nothing else may refer to them."""
+def release_weights(model: ir.Model) -> None:
+    """Unmap a model's weights until they are read again; nothing else may refer to them."""
     for value in model.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
             value.const_value.release()
@@ -59,8 +60,8 @@ def unmap(model: ir.Model) -> None:
 def session(model: ir.Model, folder: Path, *, optimise: bool = True) -> ort.InferenceSession:
     """Load a graph whose weights lie in a file of the folder; `optimise=False` keeps every intermediate value.
 
-    Without the layouts that ONNX Runtime would copy the weights into, they stay mapped: a third slower, and a third of
-    the memory. Raises UnsupportedError if ONNX Runtime refuses the graph.
+    ONNX Runtime does not copy the weights into other layouts: it is a third slower, and needs a third of the memory.
+    Raises UnsupportedError if ONNX Runtime cannot load the graph.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -85,9 +86,9 @@ for file in sys.argv[1:]:
 
 
 def loading_problem(files: Sequence[Path]) -> str | None:
-    """Why one of some files does not load as servers load it, all optimisations on; None if all do.
+    """Returns why a file cannot be loaded as servers load it, with all optimisations; None if all files can be.
 
-    In a process of its own: some graphs crash ONNX Runtime.
+    The files are loaded in another process, because some graphs crash ONNX Runtime.
     """
     done = subprocess.run([sys.executable, "-c", LOAD, *files], capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode < 0:
@@ -97,14 +98,14 @@ def loading_problem(files: Sequence[Path]) -> str | None:
 
 @functools.cache
 def newest_known() -> tuple[int, int]:
-    """The newest ir_version and default operator set that both onnx and ONNX Runtime know, found by trying."""
+    """Returns the newest ir_version and default operator set that both onnx and ONNX Runtime can load."""
     ir_versions, opsets = range(onnx.IR_VERSION, 0, -1), range(onnx.defs.onnx_opset_version(), 0, -1)
     ir_version = next(version for version in ir_versions if _loads(version, opset=1))
     return ir_version, next(opset for opset in opsets if _loads(ir_version, opset))
 
 
 def _loads(ir_version: int, opset: int) -> bool:
-    """Whether ONNX Runtime takes an empty graph of these versions."""
+    """Whether ONNX Runtime loads an empty graph of these versions."""
     ends = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     graph = onnx.helper.make_graph([], "empty", [ends], [ends])
     opsets = [onnx.helper.make_opsetid("", opset)]
@@ -116,8 +117,3 @@ def _loads(ir_version: int, opset: int) -> bool:
     except Exception:  # ONNX Runtime raises its own kinds
         return False
     return True
-
-
-def one_line(error: Exception) -> str:
-    """An error's message without its line breaks, nor what steers a terminal."""
-    return " ".join(STEERING.sub("", str(error)).split())[:300]

@@ -1,4 +1,4 @@
-"""The ModelSpec: what the service needs to know, as a message and as metadata of the ONNX file."""
+"""The ModelSpec: what the service needs to know of a model, as a message and as metadata of an ONNX file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,22 +8,26 @@ from google.protobuf import json_format
 
 from converter.errors import SourceError, VerificationError
 from converter.graph.converted import ConvertedGraph
-from converter.graph.geometry import Axis
+from converter.graph.geometry import AxisGeometry
 from converter.graph.strides import Variant
-from converter.runtime import one_line
+from converter.messages import one_line
 from converter.sources.classifier import Classifier
 from fullconv.common.model_files import SPEC_KEY, SPEC_VERSION
 from fullconv.protos import model_pb2
 
 KINDS = {"softmax": "logits-softmax", "sigmoid": "logits-sigmoid", "none": "raw"}
-"""What `--activation` makes of scores whose network ends in no activation."""
+"""The kind of scores that --activation declares, for a network that ends in no activation."""
 ORDERS = {1: "GRAY", 3: "RGB"}
 
 
 def describe(
     name: str, classifier: Classifier, network: ConvertedGraph, files: Sequence[Variant], activation: str | None
 ) -> model_pb2.ModelSpec:
-    """Everything but labels, weights and parity; `activation` is the user's choice, None for the default."""
+    """Returns the ModelSpec without labels, weights and parity.
+
+    `activation` is the user's choice; None stands for the classifier's default. Raises SourceError if it contradicts
+    the network.
+    """
     height, width = classifier.window
     image = network.model.graph.inputs[0]
     assert image.dtype is not None  # noqa: S101 (readers check it)
@@ -31,8 +35,8 @@ def describe(
         spec_version=SPEC_VERSION,
         name=name,
         window=model_pb2.Size(height=height, width=width),
-        vertical=_axis(network.plane[0]),
-        horizontal=_axis(network.plane[1]),
+        vertical=_axis(network.geometry.vertical),
+        horizontal=_axis(network.geometry.horizontal),
         input=model_pb2.Input(
             name=str(image.name),
             dtype=image.dtype.numpy().name,
@@ -50,7 +54,7 @@ def describe(
     )
 
 
-def _axis(axis: Axis) -> model_pb2.AxisGeometry:
+def _axis(axis: AxisGeometry) -> model_pb2.AxisGeometry:
     return model_pb2.AxisGeometry(
         stride=axis.stride,
         receptive_field=axis.receptive_field,
@@ -74,7 +78,7 @@ def _kind(network: ConvertedGraph, asked: str | None, default: str) -> str:
 
 
 def embed(spec: model_pb2.ModelSpec, file: Path) -> None:
-    """Write the spec into an ONNX file's metadata and check the file strictly."""
+    """Write the spec into an ONNX file's metadata, and check the file; raises VerificationError if it is not valid."""
     proto = onnx.load(file, load_external_data=False)
     onnx.helper.set_model_props(proto, {SPEC_KEY: json_format.MessageToJson(spec, indent=None)})
     file.write_bytes(proto.SerializeToString(deterministic=True))

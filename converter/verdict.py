@@ -1,17 +1,18 @@
-"""A certificate in words: what was seen, on how many windows, and why dense and crops differ."""
+"""A certificate in words: what was seen on how many windows, and why dense and crops differ."""
 
 from fullconv.common.certificate import agreement, is_warning, overall, sentence
+from fullconv.common.geometry import reach_after
 from fullconv.protos import model_pb2
 
 
 def verdict(spec: model_pb2.ModelSpec, position: int) -> str:
-    """Returns the certificate of one stride in words; the figures are those of the windows that were compared."""
+    """Returns the certificate of one stride in words, with the figures of the windows that were compared."""
     parity, seen = spec.parity[position], overall(spec, position)
     windows = f"{seen.windows} windows of {_images(parity.images)}"
     if parity.exact:
         return f"exact: dense equals crops to rounding (largest difference seen {seen.max_abs:.1e}, {windows})"
     said = "dense differs from the source network's crops" if parity.precision.windows else "dense differs from crops"
-    reason = beyond(spec)
+    reason = reads_beyond(spec)
     parts = [f"{said}, since {reason}" if reason else said]
     if seen.agreement_high:
         parts[0] += f": the top class agrees on {agreement(seen)}"
@@ -33,7 +34,7 @@ def precision_verdict(spec: model_pb2.ModelSpec, position: int) -> str:
 
 
 def recommendation(spec: model_pb2.ModelSpec) -> str:
-    """Returns what dense means at the native stride, and which mode to use."""
+    """Returns what dense means at the native stride, and the recommended mode."""
     if spec.modes[0] == "crops":
         return "Recommended: --mode auto, which runs every window by itself."
     if spec.parity[0].exact:
@@ -48,16 +49,16 @@ def recommendation(spec: model_pb2.ModelSpec) -> str:
         return (
             f"{said}. Recommended: --mode auto, which is dense, if such differences do not matter, else --mode crops."
         )
-    if is_warning(seen) and beyond(spec):
+    if is_warning(seen) and reads_beyond(spec):
         return f"{said}. Recommended: --mode crops."
     return f"{said}. Recommended: --mode auto, which is dense."
 
 
-def beyond(spec: model_pb2.ModelSpec) -> str:
-    """Returns what a cell reads beyond its window, and why, as the geometry has it; empty if it reads nothing there."""
+def reads_beyond(spec: model_pb2.ModelSpec) -> str:
+    """Returns what a cell reads beyond its window by the geometry; an empty text if it reads nothing there."""
     axes = ((spec.vertical, spec.window.height), (spec.horizontal, spec.window.width))
     before = max(axis.padding_before for axis, _ in axes)
-    after = max(0, *(axis.receptive_field - axis.padding_before - window for axis, window in axes))
+    after = max(reach_after(window, axis.receptive_field, axis.padding_before) for axis, window in axes)
     if before:
         return f"the network is padded (a cell reads {before} pixels before its window and {after} behind it)"
     return f"a cell reads {after} pixels beyond the end of its window" if after else ""

@@ -1,8 +1,8 @@
-"""Writing a version: all of it or nothing.
+"""Writes a version: all of it or nothing.
 
-Files are made in a hidden folder beside the target, which then takes the target's name. With `force` the old version
-stands until the new one is whole, and is put back if the exchange fails. Only what the converter writes is replaced: a
-target that holds anything else is refused.
+Files are written into a hidden folder beside the target, which then takes the target's name. With `force` the old
+version stays until the new one is complete, and is restored if the exchange fails. Refused: a target that holds other
+files than the converter writes.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 
 from converter.errors import OutputError
@@ -18,14 +19,14 @@ from fullconv.common.model_files import LABELS, MODEL, REPORT, STRIDE_MODEL, WEI
 WRITTEN = re.compile(
     "|".join(map(re.escape, (MODEL, STRIDE_MODEL, WEIGHTS, LABELS, REPORT))).replace(re.escape("{}"), "[0-9]+")
 )
-"""Names of the files of a version."""
+"""Matches the names of the files of a version."""
 
 
 @contextlib.contextmanager
 def staging(target: Path, *, force: bool) -> Iterator[Path]:
-    """Give a folder to write into, and make it `target` at the end; on any error nothing is left but what was there.
+    """Yield a folder to write into, which becomes `target` at the end; after an error nothing is changed.
 
-    Raises OutputError if the target exists, or cannot be written.
+    Raises OutputError if the target exists and must not be replaced, or if it cannot be written.
     """
     target = target.resolve()
     check_target(target, force=force)
@@ -37,7 +38,7 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
         _replace(folder, target, force=force)
     except OSError as error:
         if error.filename is not None and not Path(error.filename).is_relative_to(folder.parent):
-            raise  # of something else that was read or written
+            raise  # of another file that was read or written
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}; choose another -o") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -47,7 +48,7 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
 
 
 def check_target(target: Path, *, force: bool) -> None:
-    """Raise OutputError if something is there that must not be replaced."""
+    """Raises OutputError if a target exists that must not be replaced."""
     if target.exists() and not force:
         raise OutputError(f"{target}: exists already; choose the next version, or replace it with --force")
     if not target.exists():
@@ -57,15 +58,15 @@ def check_target(target: Path, *, force: bool) -> None:
     _check_written(target, target)
 
 
-def check_outside(target: Path, inputs: Mapping[str, str | Path | None]) -> None:
-    """Raise OutputError if a file or folder that is read, by what it is, lies where it would be replaced."""
+def check_outside(target: Path, inputs: Mapping[str, str | PathLike[str] | None]) -> None:
+    """Raises OutputError if an input lies in the folder that would be replaced; `inputs` says what each path is."""
     for what, path in inputs.items():
         if path is not None and Path(path).exists() and Path(path).resolve().is_relative_to(target.resolve()):
             raise OutputError(f"{target}: {what} {path} lies in it and would be lost; choose another -o")
 
 
 def _check_written(folder: Path, target: Path) -> None:
-    """Raise OutputError if the folder of a version, named as the target, holds what the converter does not write."""
+    """Raises OutputError, naming the target, if a version's folder holds a file that the converter does not write."""
     for path in sorted(folder.iterdir()):
         if not WRITTEN.fullmatch(path.name) or not path.is_file():
             raise OutputError(
@@ -75,6 +76,7 @@ def _check_written(folder: Path, target: Path) -> None:
 
 
 def _replace(folder: Path, target: Path, *, force: bool) -> None:
+    """Give a folder the target's name; an old version is restored if that fails."""
     check_target(target, force=force)
     if not target.exists():
         folder.rename(target)
@@ -82,7 +84,7 @@ def _replace(folder: Path, target: Path, *, force: bool) -> None:
     old = folder.with_name(f"{folder.name}.old")
     target.rename(old)
     try:
-        _check_written(old, target)  # what came since the check
+        _check_written(old, target)  # a file may have been added since the check
         folder.rename(target)
     except BaseException:
         old.rename(target)

@@ -1,7 +1,8 @@
-"""The proto files' contract: fields are only ever added.
+"""Checks that new releases of the proto files only add fields, and never remove or change one.
 
-`protos/contract.txt` lists every field, its number and its type. `python protos/contract.py` adds the new ones and
-refuses if one that is listed has gone or changed; `--check` also refuses if one is not listed yet.
+`protos/contract.txt` lists every field with its number and type, every enum value and every method. `python
+protos/contract.py` adds new entries to the list, and fails if a listed entry is missing or has changed. With `--check`
+it writes nothing, and also fails if an entry is not listed yet.
 """
 
 import sys
@@ -18,7 +19,7 @@ FILES = (model_pb2.DESCRIPTOR, open_inference_pb2.DESCRIPTOR, scoring_pb2.DESCRI
 
 
 def fields(file: FileDescriptor) -> Iterator[str]:
-    """Name every field, enum value and method of a proto file, a line each."""
+    """Yield one line for each field, enum value and method of a proto file."""
     proto = FileDescriptorProto()
     file.CopyToProto(proto)
     for message in proto.message_type:
@@ -36,16 +37,18 @@ def _field(message: DescriptorProto, field: FieldDescriptorProto) -> str:
 
 
 def main(*, check: bool) -> int:
-    """Compare the stubs with the contract; returns the exit status."""
+    """Compare the generated stubs with the contract. Returns the exit status: 0 if they agree, else 1."""
     now = [line for file in FILES for line in fields(file)]
     then = CONTRACT.read_text("utf-8").splitlines() if CONTRACT.exists() else []
     gone = sorted(set(then) - set(now))
     new = [line for line in now if line not in then]
     if gone:
-        sys.stderr.write("protos: gone or changed, but fields are only ever added:\n  " + "\n  ".join(gone) + "\n")
+        sys.stderr.write(
+            "protos: expected all entries of contract.txt; removed or changed:\n  " + "\n  ".join(gone) + "\n"
+        )
         return 1
     if check and new:
-        sys.stderr.write("protos: not in contract.txt yet, run make proto:\n  " + "\n  ".join(new) + "\n")
+        sys.stderr.write("protos: entries missing in contract.txt; run make proto:\n  " + "\n  ".join(new) + "\n")
         return 1
     if not check:
         CONTRACT.write_text("\n".join(now) + "\n", "utf-8")

@@ -1,32 +1,33 @@
-"""What can go wrong while scoring.
+"""The errors of scoring.
 
     ServiceError
-    ├── NotFoundError      no such model, version or class
+    ├── NotFoundError      there is no such model, version, class or file
     ├── ModelError         a model's files cannot be served
     │   └── UnreadableModelError  they cannot be read now
-    ├── CapabilityError    the model does not have this stride or mode
-    ├── OptionError        an option's value cannot be used
+    ├── CapabilityError    the model does not have the requested stride or mode
+    ├── OptionError        the value of an option is invalid
     ├── ImageError         the image cannot be used
-    │   └── LimitError     it, or the answer about it, is over a configured limit
-    ├── UnsupportedError   this server does not do that
-    ├── LateError          the time that the request gives is over
-    ├── IdleError          the client does not go on
+    │   └── LimitError     the image, or its answer, exceeds a configured limit
+    ├── UnsupportedError   this server does not support the call or parameter
+    ├── LateError          the request's deadline has passed
+    ├── IdleError          the client has stopped sending or receiving
     ├── BusyError          too many requests are waiting
-    ├── AccessError        no credentials, or wrong ones
-    ├── DrainingError      shutting down
-    ├── CancelledRunError  nobody waits for the answer any longer
-    └── BugError           nobody foresaw this
+    ├── AccessError        the credentials are missing or wrong
+    ├── DrainingError      the server is shutting down
+    ├── CancelledRunError  the request was cancelled
+    └── BugError           an unexpected error
 
-Each message is one line: the field, what was expected, what was got, and the way out. None knows of gRPC.
+Each message is one line that names the field, the expected value, the actual value and the way out. The errors do not
+depend on gRPC.
 """
 
 
 class ServiceError(Exception):
-    """Base of everything below."""
+    """Base class of all errors of the service."""
 
 
 class NotFoundError(ServiceError):
-    """No such model, version or class."""
+    """There is no such model, version, class or file."""
 
 
 class ModelError(ServiceError):
@@ -34,15 +35,15 @@ class ModelError(ServiceError):
 
 
 class UnreadableModelError(ModelError):
-    """A model's files cannot be read now, and may be later."""
+    """A model's files cannot be read now; a later attempt may succeed."""
 
 
 class CapabilityError(ServiceError):
-    """The model does not have the stride or mode that was asked for."""
+    """The model does not have the requested stride or mode."""
 
 
 class OptionError(ServiceError):
-    """An option's value cannot be used, at all or with this model."""
+    """The value of an option is invalid, in general or for this model."""
 
 
 class ImageError(ServiceError):
@@ -50,23 +51,23 @@ class ImageError(ServiceError):
 
 
 class LimitError(ImageError):
-    """The image, or the answer about it, is over a configured limit."""
+    """The image, or its answer, exceeds a configured limit."""
 
 
 class UnsupportedError(ServiceError):
-    """This server does not do that, at all or here."""
+    """This server does not support the call or parameter, in general or on this port."""
 
 
 class LateError(ServiceError):
-    """The time that the request gives is over."""
+    """The request's deadline has passed."""
 
 
 class IdleError(ServiceError):
-    """The client neither sends nor takes."""
+    """The client has stopped sending or receiving."""
 
 
 class BusyError(ServiceError):
-    """Too many requests are waiting; worth another try after some seconds."""
+    """Too many requests are waiting; another attempt in `seconds` seconds may succeed."""
 
     def __init__(self, message: str, seconds: float = 1.0) -> None:
         super().__init__(message)
@@ -74,16 +75,16 @@ class BusyError(ServiceError):
 
 
 class AccessError(ServiceError):
-    """There are no credentials, or they are wrong."""
+    """The credentials are missing or wrong."""
 
 
 class CancelledRunError(ServiceError):
-    """Nobody waits for the answer any longer."""
+    """The request was cancelled, so that nothing waits for its scores."""
 
 
 class DrainingError(ServiceError):
-    """The server is shutting down and takes no more requests."""
+    """The server is shutting down and accepts no more requests."""
 
 
 class BugError(ServiceError):
-    """Nobody foresaw this; the details are in the log alone."""
+    """An unexpected error; the details are in the log only."""

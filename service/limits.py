@@ -1,40 +1,49 @@
-"""What a request may ask for, and how much memory it may take."""
+"""What a server refuses, and how it cuts the work that it accepts."""
 
 from dataclasses import dataclass
+
+MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a server, or of scoring in this process."""
+    """What is refused when it is exceeded, by a server or by scoring in this process."""
 
     image_pixels: int = 256_000_000
-    """Of one image, in one message, or of a file that can only be decoded whole."""
+    """Pixels of an image in one message, or of a file that can only be decoded whole."""
     large_pixels: int = 1 << 40
-    """Of one image that is read from top to bottom, as a tiled file or a stream."""
-    message_bytes: int = 64 << 20
-    idle_seconds: float = 60.0
-    """That a client may take to send the next part of its image, or to take the next answer of a stream."""
-    waiting: int = 256
-    """Requests that are admitted and not finished."""
-    waiting_bytes: int = 1 << 30
-    """Their messages together."""
-    waiting_seconds: float = 900.0
-    """Their compute together, as predicted, but that of large images in parts."""
-    held_bytes: int = 4 << 30
-    """Their pixels and scores together, as planned, while they are scored."""
-    client_share: float = 0.5
-    """Of each of these that one client may have."""
-    streams: int = 64
-    """Calls of ScoreMany and ScoreLarge at once."""
-    large: int = 2
-    """Images that come in parts and are scored at once; others wait."""
-    spool_bytes: int = 16 << 30
-    """Encoded files that come in parts, together, on disk."""
-    tile_bytes: int = 2 << 30
-    """Activations of one tile. A larger tile computes less halo twice; a smaller one fits a smaller machine."""
-    tile_seconds: float | None = None
-    """That one tile may take, as measured, if its halo is not most of it; None: however long."""
+    """Pixels of an image that is read from top to bottom: a tiled file or a stream of rows."""
+    message_bytes: int = 64 * MIB
+    """Bytes of one message in either direction."""
     plan_bytes: int = 8 << 30
-    """Memory that one image may take beside the model, as its plan says."""
-    strip_bytes: int = 128 << 20
-    """Pixels of one strip of the image, and scores of the rows of the grid that it gives: either."""
+    """Bytes of memory for one image beside the model, as planned."""
+    waiting: int = 256
+    """Number of requests that are admitted and not answered."""
+    waiting_bytes: int = 1 << 30
+    """Bytes of the messages of these requests together."""
+    waiting_seconds: float = 900.0
+    """Predicted compute of these requests together in seconds, without that of ScoreLarge."""
+    held_bytes: int = 4 << 30
+    """Bytes of pixels and scores of these requests together while they are scored, as planned."""
+    client_share: float = 0.5
+    """Share of each of these four limits that one client may use, 0 to 1."""
+    streams: int = 64
+    """Number of open calls of ScoreMany, ScoreLarge and ModelStreamInfer together."""
+    large: int = 2
+    """Number of images of ScoreLarge that are scored concurrently; further images wait."""
+    spool_bytes: int = 16 << 30
+    """Bytes on disk of encoded files that arrive in parts, together."""
+    idle_seconds: float = 60.0
+    """Seconds that a client may take to send the next part of its image, or to take the next answer of a stream."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How images are cut into tiles and strips: memory and latency against repeated work at their edges."""
+
+    tile_bytes: int = 2 << 30
+    """Bytes of activations of one tile. Larger tiles repeat less work in their halos."""
+    tile_seconds: float | None = None
+    """Seconds that one tile may run, as measured, unless more than half of it would be halo. None: no limit."""
+    strip_bytes: int = 128 * MIB
+    """Bytes of one strip of the image, and bytes of the scores of the rows of the grid that it gives."""

@@ -6,23 +6,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fullconv.common.text import shortened_message
 from fullconv.errors import KINDS, RequestError, ScoringError, UnavailableError
 from fullconv.grid import GridRows
 from fullconv.images import ArraySource, EncodedSource, FileSource, ImageSource
 from fullconv.options import check_timeout
 from fullconv.protos import scoring_pb2
 from fullconv.transport import ManyItem, ProgressCallback, Scored, ignore_progress
-from service import errors
+from service import decode, encode, errors
 from service.images.arrays import open_array
 from service.images.encoded import open_bytes
 from service.images.files import open_path
-from service.images.picture import Picture, Selection
-from service.images.pixels import Array
-from service.options import check_names, resolve, selection
-from service.rpc.status import reason_of
-from service.run import Run
-from service.scoring import Scorer
+from service.images.picture import PageSelection, Picture
+from service.images.pixels import SampleArray
+from service.reasons import message_of, reason_of
+from service.scoring import outcome
+from service.scoring.execution import Execution
+from service.scoring.masking import count_inside_mask
+from service.scoring.options import check_names
+from service.scoring.planned import PlannedImage
+from service.scoring.scorer import Scorer
 
 
 class LocalTransport:
@@ -51,16 +53,15 @@ class LocalTransport:
         check_timeout(timeout)
         deadline = _Deadline(self._timeout if timeout is None else timeout)
         with _translated():
-            check_names([request.model, request.version], request.options.classes)
-            resolve(self._scorer.model(request.model, request.version), request.options)
-            run = self._scorer.plan(_picture(source, selection(request.options)), request)
+            asked = decode.scoring_request(request)
+            self._scorer.check(asked)
+            planned = self._scorer.plan(_picture(source, asked.options.selection), asked)
 
-        def report(done: int) -> None:
+        def report(done: int, total: int) -> None:
             deadline.check()
-            progress("scoring", done, run.plan.tiles)
+            progress("scoring", done, total)
 
-        run.progress = report
-        return LocalStream(run)
+        return LocalStream(planned, Execution(planned, progress=report))
 
     def plan(
         self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None
@@ -90,7 +91,7 @@ class LocalTransport:
         """Describe a model; raises RequestError."""
         with _translated():
             check_names([request.model, request.version])
-            return self._scorer.describe(request.model, request.version)
+            return encode.model_response(self._scorer.model(request.model, request.version), self._scorer.limits)
 
     def close(self) -> None:
         """Do nothing: the models are released with this object."""
@@ -99,25 +100,26 @@ class LocalTransport:
 class LocalStream:
     """One image being scored in the calling thread, while its rows are taken."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self.start = run.response
+    def __init__(self, planned: PlannedImage, execution: Execution) -> None:
+        self._planned, self._execution = planned, execution
+        self.start = encode.planned_response(planned)
 
     def rows(self) -> Iterator[GridRows]:
         """Score; yields the rows of the grid, top to bottom, if a grid was requested. Raises ScoringError."""
         with _translated():
-            for rows in self._run.bands():
+            for rows in self._execution.rows():
                 yield GridRows(rows.first, rows.scores, rows.positions)
 
     def summary(self) -> scoring_pb2.ScoreResponse:
         """The averages, after the last rows; raises ImageError if no window was scored."""
         with _translated():
-            return self._run.answer()
+            return encode.summary(outcome.Scored(self._planned, (), self._execution.result()))
 
     def planned(self) -> scoring_pb2.ScoreResponse:
         """The response for a request of the plan alone; raises ImageError."""
         with _translated():
-            return self._run.planned()
+            counts = tuple(count_inside_mask(self._planned, self._execution.check_cancelled))
+            return encode.plan_response(outcome.Counted(self._planned, counts))
 
     def close(self) -> None:
         """Do nothing: scoring stops when no rows are taken."""
@@ -149,17 +151,17 @@ class _ArrayRows:
     source: ArraySource
 
     @property
-    def together(self) -> int:
+    def block_rows(self) -> int:
         """Rows that are best read together."""
         return self.source.chunk_rows
 
-    def read(self, first: int, stop: int) -> Array:
+    def read(self, first: int, stop: int) -> SampleArray:
         """Rows [first, stop) as (rows, width, channels)."""
         rows = self.source.read(first, stop)
         return rows.reshape(*rows.shape[:2], -1)
 
 
-def _picture(source: ImageSource, chosen: Selection) -> Picture:
+def _picture(source: ImageSource, chosen: PageSelection) -> Picture:
     match source:
         case FileSource():
             return open_path(source.path, chosen)
@@ -176,4 +178,4 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except errors.ServiceError as error:
-        raise KINDS.get(reason_of(error), RequestError)(shortened_message(str(error))) from None
+        raise KINDS.get(reason_of(error), RequestError)(message_of(error)) from None

@@ -1,4 +1,4 @@
-"""JSON lines on standard error, one for each request and for what happens to the server."""
+"""The log: JSON lines on standard error, for each request and for each event of the server."""
 
 import json
 import logging
@@ -8,10 +8,13 @@ log = logging.getLogger("fullconv")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, event, and what the event's record holds; who speaks, if it is a library."""
+    """Formats a record as one JSON object on one line: time, level, event, and the fields of `record.record`.
+
+    Records of libraries have their logger's name instead of these fields.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write one line; a traceback becomes a field."""
+        """Return the line; a traceback becomes the field "traceback"."""
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line = {"time": f"{when}.{int(record.msecs):03}Z", "level": record.levelname, "event": record.getMessage()}
         line |= getattr(record, "record", {}) if record.name == log.name else {"logger": record.name}
@@ -20,14 +23,14 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def _is_heard(record: logging.LogRecord) -> bool:
-    """Leave out that gRPC could not tell a client that has gone how its call ended: the request's line has it."""
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Drop gRPC's error that a status could not be sent to a client that has gone: the request's line says so."""
     return "ExecuteBatchError" not in record.getMessage()
 
 
 def log_to_stderr() -> None:
-    """Send this program's log to standard error, and what libraries warn of."""
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_heard)
+    """Send this program's log, and the warnings and errors of libraries, to standard error."""
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_wanted)
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(handlers=[handler])

@@ -1,4 +1,7 @@
-"""What this machine, or the container on it, lets a process use: Linux's control groups first, then the system."""
+"""The CPUs and the memory that this process may use, its priority, and the settings of the C library's allocator.
+
+The limits of Linux control groups, which containers have, take precedence over those of the machine.
+"""
 
 import ctypes
 import gc
@@ -8,53 +11,57 @@ import threading
 from pathlib import Path
 
 NICE = 10
+"""Nice value of threads that compute."""
 CGROUP = Path("/sys/fs/cgroup")
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX, MOST = -1, -3, -8, (1 << 31) - 1
-"""Of mallopt(3)."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX, MAX_VALUE = -1, -3, -8, (1 << 31) - 1
+"""Parameters of mallopt(3), and the largest value of a parameter."""
 ARENAS = 2
-"""That threads take memory from: of eight a CPU, each would keep what only it can use again."""
+"""Number of malloc arenas. glibc's default is eight for each CPU, and each arena keeps freed memory that threads of
+another arena cannot use."""
 
 
 def cpus() -> int:
-    """CPUs to use: those of the quota, rounded up, of those that this process may run on."""
+    """Return the number of CPUs that this process may use: those of its affinity mask, at most its quota rounded up."""
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, period = (*_words("cpu.max"), "max", "100000")[:2]
     return mine if not quota.isdecimal() else max(1, min(mine, -(-int(quota) // int(period))))
 
 
 def memory_bytes() -> int:
-    """Bytes of memory to use."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    most = (*_words("memory.max"), "max")[0]
-    return whole if not most.isdecimal() else min(whole, int(most))
+    """Return the bytes of memory that this process may use."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = (*_words("memory.max"), "max")[0]
+    return physical if not limit.isdecimal() else min(physical, int(limit))
 
 
-def stand_back() -> None:
-    """Let this thread, and those that it starts, have the CPU after others: who answers comes before who computes."""
+def lower_priority() -> None:
+    """Lower the priority of this thread and of the threads that it starts, so that answering comes before computing."""
     if sys.platform == "linux":
         thread = threading.get_native_id()
         nice = os.getpriority(os.PRIO_PROCESS, thread)
         os.setpriority(os.PRIO_PROCESS, thread, max(nice, NICE))
 
 
-def keep_memory(block_bytes: int) -> None:
-    """Have the allocator keep what is freed, for the next of its kind, and blocks of so many bytes too; before threads.
+def configure_malloc(block_bytes: int) -> None:
+    """Let the allocator keep freed blocks of up to `block_bytes` bytes for reuse. To be called before threads start.
 
-    Else each large one comes from the system page by page, which is most of the time that a message of 62 MiB takes.
+    By default each large block comes from the system page by page, which is most of the time that a message of 62 MiB
+    takes.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's alone
-    if mallopt is not None and mallopt(M_MMAP_THRESHOLD, min(block_bytes, MOST)):  # old releases refuse large blocks
-        mallopt(M_TRIM_THRESHOLD, MOST)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # only glibc has it
+    # old releases of glibc refuse large values
+    if mallopt is not None and mallopt(M_MMAP_THRESHOLD, min(block_bytes, MAX_VALUE)):
+        mallopt(M_TRIM_THRESHOLD, MAX_VALUE)
         mallopt(M_ARENA_MAX, ARENAS)
 
 
-def give_back_memory() -> None:
-    """Return what the allocator keeps of memory that is free: large images leave gigabytes of it in every thread.
+def trim_heap() -> None:
+    """Return the allocator's free memory to the system: large images leave gigabytes of it in every thread.
 
-    What only refers to itself is freed first: a call that was left in the middle leaves its strip so, with its error.
+    The garbage collector runs first: the error of an aborted call may be part of a reference cycle that holds a strip.
     """
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
     if trim is not None:
         trim(0)
 

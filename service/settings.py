@@ -1,7 +1,8 @@
-"""What the server is started with: flags, over environment variables, over a YAML file, over defaults.
+"""The settings of the server, from four sources: flags, environment variables, a YAML file, defaults.
 
-A setting `max_waiting` is `--max-waiting` as a flag, `FULLCONV_MAX_WAITING` in the environment, and `max_waiting:` in
-the file that `--config` names.
+Each source takes precedence over the following ones. The setting `max_waiting`, for example, is the flag
+`--max-waiting`, the environment variable `FULLCONV_MAX_WAITING`, and the key `max_waiting` in the file that `--config`
+names.
 """
 
 import ipaddress
@@ -21,18 +22,17 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from service import machine
 from service.engine.scheduler import Batching
 from service.engine.session import Provider
-from service.limits import Limits
+from service.limits import MIB, Limits, Tuning
 
 ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):(?P<port>[0-9]{1,5})")
 PREFIX = "FULLCONV_"
-OTHERS = re.compile(r"FULLCONV_(SERVICE_.*|PORT(_.*)?)")
-"""What Kubernetes says of a service of our name, and the compose file of its port."""
-DEFAULTS, BATCHING = Limits(), Batching()
-MIB = 1 << 20
+FOREIGN = re.compile(r"FULLCONV_(SERVICE_.*|PORT(_.*)?)")
+"""Environment variables that are not settings: of Kubernetes for a service named fullconv, and of the compose file."""
+DEFAULTS, TUNING, BATCHING = Limits(), Tuning(), Batching()
 
 
 class ConfigurationError(Exception):
-    """A setting cannot be used; the message names it, what was expected, and what was got."""
+    """A setting cannot be used. The message says which setting, what was expected and what was got."""
 
 
 def _address(value: str) -> str:
@@ -42,22 +42,22 @@ def _address(value: str) -> str:
     return value
 
 
-def _place(value: object) -> object:
-    """Refuse what pathlib would take for this directory: a variable that is there and empty."""
+def _check_path(value: object) -> object:
+    """Return a path; raises ValueError for an empty one, which pathlib would interpret as the current directory."""
     if not isinstance(value, (str, Path)) or not str(value):
         raise ValueError("expected a path")
     return value
 
 
 Address = Annotated[str, AfterValidator(_address)]
-Place = Annotated[Path, BeforeValidator(_place)]
+NonemptyPath = Annotated[Path, BeforeValidator(_check_path)]
 Count = Annotated[int, Field(ge=1)]
 Mib = Annotated[int, Field(ge=1, le=1 << 30)]
 Seconds = Annotated[float, Field(gt=0, le=1e6)]
 
 
 def is_loopback(address: str) -> bool:
-    """Whether HOST:PORT is reached from this machine alone."""
+    """Return whether HOST:PORT is a loopback address, which only this machine reaches."""
     host = address.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -66,10 +66,11 @@ def is_loopback(address: str) -> bool:
 
 
 class Settings(BaseSettings):
-    """Serve converted models over gRPC: images in, grids of class scores and averages out.
+    """Serve converted models over gRPC: clients send images and get averages and grids of class scores.
 
-    SIGTERM answers what was admitted and ends; another one, a second later, ends at once. The log goes to standard
-    error, one JSON object a line. --version alone prints the version.
+    SIGTERM, SIGINT or SIGHUP stops the server after it has answered all admitted requests; a further signal, more than
+    a second later, stops it at once. The log goes to standard error, one JSON object per line. `--version`, as the only
+    argument, prints the version.
     """
 
     model_config = SettingsConfigDict(
@@ -84,72 +85,169 @@ class Settings(BaseSettings):
         cli_exit_on_error=False,
     )
 
-    config: Place | None = Field(None, description="A YAML file of these settings, with _ for -.")
-    print_config: bool = Field(False, description="Print every setting as it is in force, as YAML, and end.")
+    config: NonemptyPath | None = Field(
+        None, description="YAML file with settings. Its keys are the names of the flags with _ in place of -."
+    )
+    print_config: bool = Field(False, description="Print all settings in force as YAML, and exit.")
 
-    models: Place = Field(description="The model repository: DIR/NAME/VERSION/model.onnx.")
-    poll: float = Field(10.0, ge=0, le=86400, description="Seconds between looks at the repository; 0: never again.")
+    models: NonemptyPath = Field(
+        description="Directory of the models: DIR/NAME/VERSION/model.onnx, as fullconv-convert writes it."
+    )
+    poll: float = Field(
+        10.0,
+        ge=0,
+        le=86400,
+        description="Seconds between two checks of the directory for new, changed and removed versions. "
+        "0: no regular checks.",
+    )
     weights_mib: Mib | None = Field(
-        None, description="Weights in memory together, as on disk: the idlest models are forgotten; null keeps all."
+        None,
+        description="Largest total size of the model files in memory, in MiB. The least recently used files are "
+        "dropped, and loaded again when they are requested. null: no limit.",
     )
 
-    listen: Address = Field("127.0.0.1:8500", description="HOST:PORT to serve on; port 0 takes a free one.")
+    listen: Address = Field("127.0.0.1:8500", description="HOST:PORT of the gRPC server. Port 0: any free port.")
     metrics: Address | None = Field(
         "127.0.0.1:8501",
-        description="HOST:PORT of Prometheus metrics and of /health, over HTTP; none if this default is taken.",
+        description="HOST:PORT of the HTTP server with /metrics for Prometheus and /health for probes. "
+        "null: no metrics. If the default port is in use, the server starts without metrics.",
     )
     traces: bool = Field(
-        False, description="Send OpenTelemetry traces where OTEL_EXPORTER_OTLP_ENDPOINT says; needs the extra 'traces'."
+        False,
+        description="Send an OpenTelemetry span for each request to the collector that OTEL_EXPORTER_OTLP_ENDPOINT "
+        "names. Requires the extra 'traces'.",
     )
-    admin: Address | None = Field(None, description="HOST:PORT of this machine where models are loaded and unloaded.")
-    insecure: bool = Field(False, description="Listen beyond this machine in the clear, where others can read along.")
-    tls_cert: Place | None = Field(None, description="The server's certificate and those that sign it, PEM.")
-    tls_key: Place | None = Field(None, description="Its private key, PEM.")
-    tls_client_ca: Place | None = Field(None, description="Certificates that sign those of clients, PEM; asks for one.")
-    tokens: Place | None = Field(None, description="Lines NAME SHA256 of tokens; a call needs one. Read if changed.")
+    admin: Address | None = Field(
+        None,
+        description="Loopback HOST:PORT of a second gRPC server that loads and unloads models. null: no such server.",
+    )
+    insecure: bool = Field(
+        False, description="Allow unencrypted connections from other machines. Anyone on the network can read them."
+    )
+    tls_cert: NonemptyPath | None = Field(None, description="PEM file with the server's certificate chain.")
+    tls_key: NonemptyPath | None = Field(None, description="PEM file with the private key of the certificate.")
+    tls_client_ca: NonemptyPath | None = Field(
+        None,
+        description="PEM file with the certificate authorities of clients. If set, each client needs a certificate "
+        "that one of them has signed.",
+    )
+    tokens: NonemptyPath | None = Field(
+        None,
+        description="File with a line NAME SHA256 for each token. If set, each call needs a token. The file is read "
+        "again when it changes.",
+    )
     max_age: float = Field(
         300.0,
         ge=0,
         le=1e6,
-        description="Seconds after which a connection is renewed, so that clients see "
-        "new servers behind the same name; 0: never.",
+        description="Age in seconds at which the server closes a connection, so that the client connects again and "
+        "finds new servers of the same name. 0: never.",
     )
 
-    provider: Provider = Field("cpu", description="Where networks run; cuda needs onnxruntime-gpu.")
+    provider: Provider = Field("cpu", description="Where networks run. cuda requires onnxruntime-gpu.")
     slots: int = Field(
-        2, ge=1, le=64, description="Batches that run at once: one less of small images at the most, and of large ones."
+        2,
+        ge=1,
+        le=64,
+        description="Number of batches that run concurrently. With N >= 2, at most N - 1 of them belong to ScoreLarge, "
+        "and at most N - 1 to other requests.",
     )
     threads: int = Field(
-        0, ge=0, le=1024, description="Threads of the network's operators; 0: as many as there are CPUs to use."
+        0,
+        ge=0,
+        le=1024,
+        description="Number of threads that compute the network's operators. 0: the number of CPUs that this process "
+        "may use.",
     )
-    batch: int = Field(BATCHING.tiles, ge=1, le=1024, description="Tiles of one shape that run together.")
-    batch_delay_ms: float = Field(0.0, ge=0, le=10_000, description="That a tile waits for others like it.")
-    tile_ms: float = Field(500.0, ge=1, le=1e6, description="A tile's run, unless more than half of it would be halo.")
-    tile_mib: Mib = Field(DEFAULTS.tile_bytes // MIB, description="Activations of a batch, in each slot.")
+    batch: int = Field(
+        BATCHING.max_tiles, ge=1, le=1024, description="Largest number of tiles of the same shape in one batch."
+    )
+    batch_delay_ms: float = Field(
+        0.0,
+        ge=0,
+        le=10_000,
+        description="Longest time in milliseconds that a tile waits, while a slot is free, for tiles that can join its "
+        "batch.",
+    )
+    tile_ms: float = Field(
+        500.0,
+        ge=1,
+        le=1e6,
+        description="Largest predicted duration of a batch, in milliseconds. Tiles are made smaller to keep it, unless "
+        "more than half of a tile would be halo.",
+    )
+    tile_mib: Mib = Field(
+        TUNING.tile_bytes // MIB, description="Largest memory for the activations of one batch, in MiB, in each slot."
+    )
 
-    max_waiting: int = Field(DEFAULTS.waiting, ge=1, le=4096, description="Requests admitted and not answered.")
-    max_waiting_mib: Mib = Field(DEFAULTS.waiting_bytes // MIB, description="The messages of those together.")
-    max_waiting_seconds: Seconds = Field(DEFAULTS.waiting_seconds, description="Their compute together, as predicted.")
+    max_waiting: int = Field(
+        DEFAULTS.waiting,
+        ge=1,
+        le=4096,
+        description="Largest number of requests that are admitted and not yet answered.",
+    )
+    max_waiting_mib: Mib = Field(
+        DEFAULTS.waiting_bytes // MIB, description="Largest total size of the messages of these requests, in MiB."
+    )
+    max_waiting_seconds: Seconds = Field(
+        DEFAULTS.waiting_seconds,
+        description="Largest total of the predicted compute of these requests, without ScoreLarge, in seconds.",
+    )
     max_held_mib: Mib | None = Field(
-        None, description="Their pixels and scores together; null is a quarter of the memory."
+        None,
+        description="Largest total memory for pixels and scores of these requests, as planned, in MiB. null: a quarter "
+        "of the memory of the machine or container.",
     )
-    client_share: float = Field(DEFAULTS.client_share, gt=0, le=1, description="Of each of these for one client.")
+    client_share: float = Field(
+        DEFAULTS.client_share,
+        gt=0,
+        le=1,
+        description="Share of each of these four limits, and of max-streams, that one client may use, 0 to 1.",
+    )
     max_streams: Count = Field(
-        DEFAULTS.streams, description="Calls of ScoreLarge, ScoreMany and ModelStreamInfer at once, of all clients."
+        DEFAULTS.streams,
+        description="Largest number of open calls of ScoreLarge, ScoreMany and ModelStreamInfer together.",
     )
-    max_large: int = Field(DEFAULTS.large, ge=1, le=64, description="Images of ScoreLarge scored at once; others wait.")
+    max_large: int = Field(
+        DEFAULTS.large,
+        ge=1,
+        le=64,
+        description="Number of images of ScoreLarge that are scored concurrently. Further images wait.",
+    )
     max_idle: float = Field(
         DEFAULTS.idle_seconds,
         ge=0.1,
         le=1e6,
-        description="Seconds that a client of ScoreLarge may not send, and one of any stream not take what is sent.",
+        description="Longest time in seconds that a client of ScoreLarge may take to send the next part, and that a "
+        "client of any stream may take to receive an answer.",
     )
-    max_plan_mib: Mib = Field(DEFAULTS.plan_bytes // MIB, description="Memory of one image, as planned.")
-    max_megapixels: float = Field(DEFAULTS.image_pixels / 1e6, ge=0.001, le=4294, description="Pixels of one image.")
-    max_message_mib: int = Field(DEFAULTS.message_bytes // MIB, ge=1, le=2047, description="One message, either way.")
-    images: Place | None = Field(None, description="A directory whose files requests may name by their paths.")
-    spool: Place = Field(Path(tempfile.gettempdir()), description="Where large files lie while they are scored.")
-    spool_mib: Mib = Field(DEFAULTS.spool_bytes // MIB, description="Those files together.")
+    max_plan_mib: Mib = Field(
+        DEFAULTS.plan_bytes // MIB,
+        description="Largest memory for one image, as planned, in MiB. Larger plans are refused.",
+    )
+    max_megapixels: float = Field(
+        DEFAULTS.image_pixels / 1e6,
+        ge=0.001,
+        le=4294,
+        description="Largest size in megapixels of an image that is sent in one message, and of a file that can only "
+        "be decoded as a whole, such as JPEG.",
+    )
+    max_message_mib: int = Field(
+        DEFAULTS.message_bytes // MIB,
+        ge=1,
+        le=2047,
+        description="Largest size of one message in either direction, in MiB.",
+    )
+    images: NonemptyPath | None = Field(
+        None, description="Directory whose image files requests may name by path. null: requests may not name files."
+    )
+    spool: NonemptyPath = Field(
+        Path(tempfile.gettempdir()),
+        description="Directory for encoded files of ScoreLarge while they are received and scored.",
+    )
+    spool_mib: Mib = Field(
+        DEFAULTS.spool_bytes // MIB, description="Largest total size of the files in this directory, in MiB."
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -160,43 +258,43 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings names them)
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags come first, by pydantic-settings itself; the file, which a flag or a variable names, last."""
+        """Return the sources after the flags, which pydantic-settings reads first; the YAML file is the last one."""
         return init_settings, env_settings, _File(settings_cls)
 
     @model_validator(mode="before")
     @classmethod
-    def _no_truths_for_numbers(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Refuse YAML's yes and no, which pydantic takes for 1 and 0."""
+    def _refuse_booleans(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Raise ValueError for true and false (in YAML also yes and no) where pydantic would read them as 1 and 0."""
         for name, value in values.items():
             if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
                 raise ValueError(f"{name}: expected a value, got {str(value).lower()}")
         return values
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Self:
-        """Refuse what is wrong together."""
+    def _check_combinations(self) -> Self:
+        """Raise ValueError for settings that contradict each other."""
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert, tls_key: expected both or neither, got one")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca: expected tls_cert and tls_key with it")
         if not self.insecure and self.tls_cert is None and not is_loopback(self.listen):
             raise ValueError(
-                f"listen: expected an address of this machine alone, --tls-cert and --tls-key, or --insecure; got "
-                f"{self.listen}"
+                "listen: expected a loopback address, or --tls-cert and --tls-key, or --insecure; "
+                f"got {self.listen} without them"
             )
         addresses = {"listen": self.listen, "admin": self.admin}
-        if "metrics" in self.model_fields_set:  # the default one gives way
+        if "metrics" in self.model_fields_set:  # without metrics if the default address is in use
             addresses["metrics"] = self.metrics
         for one, other in combinations([name for name, address in addresses.items() if address], 2):
             if addresses[one] == addresses[other] and not str(addresses[one]).endswith(":0"):
                 raise ValueError(f"{one}, {other}: expected different addresses, got {addresses[one]} twice")
         if self.admin is not None and not is_loopback(self.admin):
-            raise ValueError(f"admin: expected an address of this machine alone, got {self.admin}")
+            raise ValueError(f"admin: expected a loopback address, got {self.admin}")
         return self
 
     @property
     def limits(self) -> Limits:
-        """What a request may ask for."""
+        """The limits that a request must not exceed."""
         held = machine.memory_bytes() // 4 if self.max_held_mib is None else self.max_held_mib * MIB
         return Limits(
             image_pixels=int(self.max_megapixels * 1e6),
@@ -210,33 +308,36 @@ class Settings(BaseSettings):
             streams=self.max_streams,
             large=self.max_large,
             spool_bytes=self.spool_mib * MIB,
-            tile_bytes=self.tile_mib * MIB,
-            tile_seconds=self.tile_ms / 1e3,
             plan_bytes=self.max_plan_mib * MIB,
         )
 
     @property
+    def tuning(self) -> Tuning:
+        """How images are cut into tiles and strips."""
+        return Tuning(tile_bytes=self.tile_mib * MIB, tile_seconds=self.tile_ms / 1e3)
+
+    @property
     def weights_bytes(self) -> int | None:
-        """Of the sessions in memory; None: all."""
+        """Largest total size of the model files in memory, in bytes; None: no limit."""
         return None if self.weights_mib is None else self.weights_mib * MIB
 
     @property
     def batching(self) -> Batching:
-        """How tiles are put together."""
+        """How tiles are combined to batches."""
         return Batching(self.batch, self.batch_delay_ms / 1e3, self.tile_ms / 1e3, self.tile_mib * MIB)
 
     def text(self) -> str:
-        """Every setting in force, as YAML."""
+        """Return all settings in force as YAML."""
         values = self.model_dump(mode="json", exclude={"config", "print_config"})
         values |= {"threads": self.threads or machine.cpus(), "max_held_mib": self.limits.held_bytes // MIB}
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 class _File(PydanticBaseSettingsSource):
-    """The YAML file that a flag or a variable names, if any."""
+    """The YAML file that the setting `config` names, as a source of settings; empty if it names none."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 (abstract)
-        """Nothing: all fields come together."""
+        """Return no value: `__call__` returns the values of all fields."""
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
@@ -250,7 +351,7 @@ class _File(PydanticBaseSettingsSource):
             values, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
         except OSError as error:
             raise ConfigurationError(f"config: {path}: cannot be read: {error.strerror}") from None
-        except (ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date that is none
+        except (ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or an invalid date
             raise ConfigurationError(f"config: {path}: expected YAML: {' '.join(str(error).split())}") from None
         if values is None or node is None:
             return {}
@@ -265,24 +366,25 @@ class _File(PydanticBaseSettingsSource):
 
 
 def read_settings(arguments: list[str]) -> Settings:
-    """Read flags, environment and file; raises ConfigurationError."""
+    """Return the settings from the flags in `arguments`, the environment and the file; raises ConfigurationError."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     for name in os.environ:
-        if name.upper().startswith(PREFIX) and name.upper() not in known and not OTHERS.fullmatch(name.upper()):
-            raise ConfigurationError(f"{name}: no such setting in the environment; --help names all")
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not FOREIGN.fullmatch(name.upper()):
+            raise ConfigurationError(f"{name}: no such setting in the environment; --help lists all settings")
     try:
         return Settings(_cli_parse_args=arguments)  # type: ignore[call-arg]
     except ValidationError as error:
-        raise ConfigurationError("; ".join(_said(dict(one)) for one in error.errors())) from None
+        raise ConfigurationError("; ".join(_message(dict(each)) for each in error.errors())) from None
     except SettingsError as error:
         raise ConfigurationError(str(error.__cause__ or error)) from None
 
 
-def _said(error: dict[str, Any]) -> str:
+def _message(error: dict[str, Any]) -> str:
+    """Return one of pydantic's errors as a message that names the setting."""
     name = ".".join(map(str, error["loc"]))
     match error["type"]:
         case "extra_forbidden":
-            return f"{name}: no such setting; --help names all"
+            return f"{name}: no such setting; --help lists all settings"
         case "missing":
             return f"{name}: expected a value, got none"
     message = error["msg"].removeprefix("Value error, ")

@@ -1,6 +1,7 @@
-"""Fixtures for every test."""
+"""Fixtures for every test, and the threads of a process among several."""
 
 import importlib
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,11 +10,15 @@ from types import ModuleType
 import pytest
 from support.conversion import convert_into
 from support.paths import ROOT
+from support.threads import use_one_thread
+
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    use_one_thread()
 
 
 @pytest.fixture
 def keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Keras on PyTorch, whatever the user's settings are; with the networks of `data/` beside it."""
+    """Return Keras with its PyTorch backend, independent of the user's settings; `keras_nets` becomes importable."""
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.syspath_prepend(ROOT / "tests" / "data")
@@ -22,5 +27,5 @@ def keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def convert(tmp_path: Path) -> Callable[..., Path]:
-    """Convert a network into a model repository of its own, and return the repository."""
+    """Return a function that converts a network into the test's own model repository and returns the repository."""
     return partial(convert_into, tmp_path / "models")

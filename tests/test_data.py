@@ -1,6 +1,7 @@
 """The exported networks in `data/` are valid, and answer what the framework that wrote them answered."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,20 +19,21 @@ BFLOAT16 = [path for path in EXPORTS if path.name.startswith("bfloat16")]
 TOLERANCE = {np.dtype(np.float16): 2e-3, np.dtype(np.float32): 1e-5, np.dtype(np.int64): 0}
 
 
-def stored(path: Path) -> tuple[list[NDArray[np.generic]], NDArray[np.generic]]:
+def stored(path: Path) -> tuple[list[NDArray[Any]], NDArray[Any]]:
     """An export's inputs, and the scores that its framework answers to them."""
     with np.load(path.with_name(f"{path.name.split('.')[0]}.npz")) as arrays:
         windows = [arrays[key] for key in sorted(arrays) if key.startswith("window")]
         return [w.transpose(0, 3, 1, 2) for w in windows] if "_nchw" in path.name else windows, arrays["scores"]
 
 
-def answer(model: onnx.ModelProto | Path, windows: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+def answer(model: onnx.ModelProto | Path, windows: list[NDArray[Any]]) -> NDArray[Any]:
     """ONNX Runtime's first output."""
     options = ort.SessionOptions()
     options.log_severity_level = 3  # old files name their initializers as inputs, which it warns of
     session = ort.InferenceSession(model if isinstance(model, Path) else model.SerializeToString(), options)
     names = [value.name for value in session.get_inputs()]
-    return session.run(None, dict(zip(names, windows, strict=True)))[0]
+    scores: NDArray[Any] = session.run(None, dict(zip(names, windows, strict=True)))[0]
+    return scores
 
 
 @pytest.mark.parametrize(

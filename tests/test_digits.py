@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from support import reference
 from support.conversion import SILENT
 from support.paths import ROOT
+from support.scoring import plan_image
 
 from converter import convert as conversion
 from converter.preprocessing import load_preprocessing
@@ -22,7 +23,7 @@ from converter.sources.checkpoint import sha256
 from converter.sources.read import read_source
 from fullconv.protos import model_pb2, scoring_pb2
 from service.images.encoded import open_file
-from service.scoring import Scorer
+from service.scoring.scorer import Scorer
 
 DIGITS = ROOT / "models" / "digits"
 CHECKPOINT = DIGITS / "digits.safetensors"
@@ -33,15 +34,17 @@ ARCHITECTURE = load_architecture(str(DIGITS / "digits.toml"))
 def page() -> NDArray[np.uint8]:
     """The page's pixels, (768, 1024, 1)."""
     picture = open_file(DIGITS / "page.png")
-    return picture.rows(Scorer(ROOT / "models").model("digits").spec.input).read(0, picture.height)
+    pixels = picture.rows(Scorer(ROOT / "models").model("digits").spec.input).read(0, picture.height)
+    assert pixels.dtype == np.uint8
+    return pixels.view(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def grid() -> NDArray[np.float32]:
     """The committed model's dense scores of the page, (88, 120, 11)."""
     request = scoring_pb2.ScoreRequest(model="digits", options=scoring_pb2.ScoreOptions(grid=True))
-    run = Scorer(ROOT / "models").plan(open_file(DIGITS / "page.png"), request)
-    return np.concatenate([rows.scores for rows in run.bands()])
+    run = plan_image(Scorer(ROOT / "models"), open_file(DIGITS / "page.png"), request)
+    return np.concatenate([rows.scores for rows in run.rows()])
 
 
 @pytest.fixture
@@ -56,6 +59,7 @@ def test_every_cell_of_the_page(
 ) -> None:
     """Each of the 10,560 cells equals the original classifier on that crop, to 1e-4 in the scores."""
     preprocessing = load_preprocessing("unit")
+    assert preprocessing is not None
     assert grid.shape == (88, 120, 11)
     for row in range(88):
         crops = np.stack([page[8 * row : 8 * row + 70, 8 * col : 8 * col + 70] for col in range(120)])

@@ -61,6 +61,23 @@ def allowed(module: str, target: str) -> bool:
     return other in (own, "fullconv")
 
 
+LAYERS = ("dense", "engine", "scoring", "dispatch", "rpc", "server")
+"""The packages of the service from the lowest layer to the highest; `images` is beside `engine`."""
+
+
+def layer(module: str) -> int | None:
+    """Return the layer of a module of the service; None for a module in no package."""
+    package = [*module.split("."), ""][1]
+    name = "engine" if package == "images" else package
+    return LAYERS.index(name) if module.startswith("service.") and name in LAYERS else None
+
+
+def test_no_layer_of_the_service_imports_a_higher_one() -> None:
+    """A package of the service imports only packages of its own layer or of lower layers."""
+    layers = [(arrow, layer(arrow[0]), layer(arrow[1])) for arrow in arrows()]
+    assert [arrow for arrow, own, other in layers if own is not None and other is not None and other > own] == []
+
+
 def test_no_arrow_points_to_a_higher_layer() -> None:
     """The library imports no program, programs import only its common rooms, and no program imports the other."""
     assert [arrow for arrow in arrows() if not allowed(*arrow)] == []

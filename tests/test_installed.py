@@ -5,6 +5,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support.paths import ROOT
@@ -22,12 +23,23 @@ ALONE = {name: value for name, value in os.environ.items() if name != "PYTHONPAT
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of a fresh environment with the wheel; only the dependencies come from the running environment."""
     folder = tmp_path_factory.mktemp("installed")
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder]
+    build: list[str | Path] = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = folder.glob("fullconv-*.whl")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True)
     python = folder / "env" / "bin" / "python"
-    install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel]
+    install: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        wheel,
+    ]
     subprocess.run(install, check=True, env=ALONE)
     script = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
     packages = Path(subprocess.run([python, "-c", script], check=True, capture_output=True, text=True).stdout.strip())
@@ -86,7 +98,16 @@ def test_a_program_that_is_hidden_is_named(python: Path, foreign: Path, call: st
 
 def test_the_command_works_beside_packages_of_our_names(python: Path, foreign: Path) -> None:
     """The installed command scores in its own process, since Python looks beside the command and not in the folder."""
-    command = [python.with_name("fullconv-score"), PAGE, "--models", MODELS, "--model", "digits", "--top", "1"]
+    command: list[str | Path] = [
+        python.with_name("fullconv-score"),
+        PAGE,
+        "--models",
+        MODELS,
+        "--model",
+        "digits",
+        "--top",
+        "1",
+    ]
     result = subprocess.run(command, cwd=foreign, env=ALONE, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert "background" in result.stdout
@@ -104,7 +125,7 @@ def test_the_scorer_works_in_a_clean_directory(python: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("stub", [caffe_pb2, model_pb2, open_inference_pb2, scoring_pb2])
-def test_names_in_the_descriptor_pool_are_ours(stub: object) -> None:
+def test_names_in_the_descriptor_pool_are_ours(stub: ModuleType) -> None:
     """No other library's file of the same name collides with ours in protobuf's pool, which a process has once."""
     descriptor = stub.DESCRIPTOR
     assert descriptor.name.startswith("fullconv/")

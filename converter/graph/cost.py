@@ -1,7 +1,7 @@
-"""What a network costs: counts, not times.
+"""Counts what a network costs: multiply-adds and bytes, not time.
 
 A value with stride s along an axis has as many elements as one window gives, and S/s more for every S pixels that the
-image is larger, where S is the native stride; 1/s for each pixel of a large image.
+image is larger, where S is the native stride; per pixel of a large image that is 1/s.
 """
 
 import math
@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from converter.graph.geometry import Plane, ints, planes, weights_of
+from converter.graph.geometry import Geometry2D, geometries
+from converter.graph.nodes import conv_weights, ints
 from fullconv.protos import model_pb2
 
 FLOAT_BYTES = 4
@@ -17,26 +18,27 @@ FLOAT_BYTES = 4
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def dense_cost(graph: ir.Graph, native: Plane, shapes: Shapes, window: tuple[int, int]) -> model_pb2.Cost:
-    """Multiply-adds for a window and for what an image is larger, and the activations alive at the worst node.
+def dense_cost(graph: ir.Graph, native: Geometry2D, shapes: Shapes, window: tuple[int, int]) -> model_pb2.Cost:
+    """Returns the multiply-adds for one window and for each stride that an image is larger, and the peak activations.
 
-    `shapes` are those for one window at the native stride, by name; the activations of what has none are not counted.
+    `native` is the geometry at the native stride. `shapes` are the values' shapes for one window at that stride, by
+    name; values without a shape do not count as activations.
     """
-    known = planes(graph)
-    vertical, horizontal = known[graph.outputs[0]]
+    known = geometries(graph)
+    scores = known[graph.outputs[0]]
     per_window = per_row = per_column = per_cell = alive = 0.0
     for node in graph:
         alive = max(alive, sum(_bytes_per_pixel(value, known, shapes) for value in [*node.inputs, *node.outputs]))
         if node.op_type == "Conv" and node.outputs[0] in known:
-            each, plane = _multiply_adds_per_position(node), known[node.outputs[0]]
-            rows, cols = (axis.elements(size) for axis, size in zip(plane, window, strict=True))
-            more_rows, more_cols = (whole.stride / axis.stride for whole, axis in zip(native, plane, strict=True))
+            each, own = math.prod(conv_weights(node).shape.numpy()), known[node.outputs[0]]
+            rows, cols = own.output_size(window)
+            more_rows, more_cols = (whole.stride / axis.stride for whole, axis in zip(native, own, strict=True))
             per_window += each * rows * cols
             per_row += each * more_rows * cols
             per_column += each * rows * more_cols
             per_cell += each * more_rows * more_cols
     return model_pb2.Cost(
-        stride=model_pb2.Size(height=vertical.stride, width=horizontal.stride),
+        stride=model_pb2.Size(height=scores.vertical.stride, width=scores.horizontal.stride),
         multiply_adds_per_cell=per_cell,
         multiply_adds_per_crop=per_window,
         activation_bytes_per_pixel=alive,
@@ -46,8 +48,8 @@ def dense_cost(graph: ir.Graph, native: Plane, shapes: Shapes, window: tuple[int
     )
 
 
-def crop_cost(graph: ir.Graph, plane: Plane, shapes: Shapes, window: tuple[int, int]) -> model_pb2.Cost:
-    """The same for a network that runs window by window: a cell costs a crop."""
+def crop_cost(graph: ir.Graph, geometry: Geometry2D, shapes: Shapes, window: tuple[int, int]) -> model_pb2.Cost:
+    """Returns the cost of a network that runs window by window, of which each cell costs a whole window."""
     per_crop = alive = 0.0
     for node in graph:
         taken = [shapes.get(str(value.name), ()) for value in (*node.inputs, *node.outputs) if value is not None]
@@ -55,7 +57,7 @@ def crop_cost(graph: ir.Graph, plane: Plane, shapes: Shapes, window: tuple[int, 
         per_crop += _multiply_adds(node, shapes)
     batch = shapes[str(graph.inputs[0].name)][0]
     return model_pb2.Cost(
-        stride=model_pb2.Size(height=plane[0].stride, width=plane[1].stride),
+        stride=model_pb2.Size(height=geometry.vertical.stride, width=geometry.horizontal.stride),
         multiply_adds_per_cell=per_crop / batch,
         multiply_adds_per_crop=per_crop / batch,
         activation_bytes_per_pixel=alive / batch / math.prod(window),
@@ -63,41 +65,33 @@ def crop_cost(graph: ir.Graph, plane: Plane, shapes: Shapes, window: tuple[int, 
 
 
 def _multiply_adds(node: ir.Node, shapes: Shapes) -> float:
-    """Of a node on one batch of windows."""
+    """Returns the multiply-adds of a node for one batch of windows."""
     if node.op_type not in ("Conv", "Gemm", "MatMul") or str(node.outputs[0].name) not in shapes:
         return 0.0
-    made = shapes[str(node.outputs[0].name)]
+    output = shapes[str(node.outputs[0].name)]
     if node.op_type == "Conv":
         weights = node.inputs[1].const_value if node.inputs[1] is not None else None
-        return 0.0 if weights is None else math.prod(made) * math.prod(weights.shape.numpy()[1:])
+        return 0.0 if weights is None else math.prod(output) * math.prod(weights.shape.numpy()[1:])
     source = node.inputs[0]
     taken = source.const_value.shape.numpy() if source is not None and source.const_value is not None else None
     taken = shapes.get(str(source.name), ()) if taken is None and source is not None else taken
-    return float(math.prod(made)) * (taken[-1] if taken else 1)
+    return float(math.prod(output)) * (taken[-1] if taken else 1)
 
 
-def _multiply_adds_per_position(conv: ir.Node) -> int:
-    return math.prod(weights_of(conv).shape.numpy())
-
-
-def _density(plane: Plane) -> float:
-    """Elements for each pixel of the image."""
-    return 1 / (plane[0].stride * plane[1].stride)
-
-
-def _bytes_per_pixel(value: ir.Value | None, known: Mapping[ir.Value, Plane], shapes: Shapes) -> float:
+def _bytes_per_pixel(value: ir.Value | None, known: Mapping[ir.Value, Geometry2D], shapes: Shapes) -> float:
+    """Returns the bytes of a value for each pixel of a large image; 0 if it does not grow with the image."""
     if value is None or value not in known or str(value.name) not in shapes:
         return 0.0
     channels = shapes[str(value.name)][-1 if _is_channels_last(value) else 1]
-    return channels * FLOAT_BYTES * _density(known[value])
+    return channels * FLOAT_BYTES * (1 / (known[value].vertical.stride * known[value].horizontal.stride))
 
 
 def _is_channels_last(value: ir.Value) -> bool:
-    """Whether a Transpose has put the channels there, or brings them back."""
+    """Whether a Transpose makes a value (N, h, w, C), or one of its users transposes it back."""
     producer = value.producer()
-    made = producer is not None and _order(producer) == [0, 2, 3, 1]
-    return made or any(_order(use.node) == [0, 3, 1, 2] for use in value.uses())
+    is_transposed = producer is not None and _permutation(producer) == [0, 2, 3, 1]
+    return is_transposed or any(_permutation(use.node) == [0, 3, 1, 2] for use in value.uses())
 
 
-def _order(node: ir.Node) -> list[int]:
+def _permutation(node: ir.Node) -> list[int]:
     return ints(node, "perm", []) if node.op_type == "Transpose" else []

@@ -1,19 +1,22 @@
-"""From a classifier's graph to a network for any image."""
+"""From a classifier's graph to a network for any image: the passes, in order."""
 
 from pathlib import Path
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from converter.graph.branches import take_branches
-from converter.graph.canonical import canonicalise, canonicalise_nodes
-from converter.graph.converted import ConvertedGraph, finish, row_of_scores
+from converter.graph.converted import ConvertedGraph
 from converter.graph.cost import dense_cost
-from converter.graph.geometry import check_window, planes
-from converter.graph.handlers import HANDLERS
-from converter.graph.lift import lift
-from converter.graph.padding import keep_pads_apart, write_out_padding
-from converter.graph.trace import fold, trace
+from converter.graph.geometry import check_window, geometries
+from converter.graph.passes.canonicalize import CanonicalizePass
+from converter.graph.passes.convolutionalize import convolutionalize
+from converter.graph.passes.declare_interface import DeclareInterfacePass
+from converter.graph.passes.fold_constants import FoldConstantsPass
+from converter.graph.passes.inline_branches import InlineBranchesPass
+from converter.graph.passes.separate_pads import SeparatePadsPass
+from converter.graph.passes.write_out_padding import write_out_padding
+from converter.graph.scores import count_classes
+from converter.graph.trace import trace
 
 
 def to_dense(model: ir.Model, window: tuple[int, int], layout: str, scratch: Path) -> ConvertedGraph:
@@ -21,34 +24,39 @@ def to_dense(model: ir.Model, window: tuple[int, int], layout: str, scratch: Pat
 
     The scores are its only output; `layout` is that of its input, "NCHW" or "NHWC".
     """
-    canonicalise(model)
+    CanonicalizePass()(model)
     traced = trace(model, window, layout, scratch)
-    while take_branches(model, traced.constants):
-        canonicalise_nodes(model.graph)
+    while InlineBranchesPass(traced.constants)(model).modified:
+        CanonicalizePass()(model)
         traced = trace(model, window, layout, scratch)
     image, scores = model.graph.inputs[0], model.graph.outputs[0]
-    row_of_scores(scores, traced.shapes[str(scores.name)], traced.shapes[str(image.name)][0])
-    fold(model.graph, traced)
-    ir.passes.Sequential(common.IdentityEliminationPass(), common.RemoveUnusedNodesPass())(model)
-    padded = write_out_padding(model.graph, traced.shapes)
-    lifting = lift(model.graph, traced.shapes, layout, HANDLERS)
-    keep_pads_apart(model.graph)
-    tidy = (common.RemoveUnusedNodesPass(), common.TopologicalSortPass(), common.NameFixPass())
-    ir.passes.Sequential(*tidy)(model)
+    classes = count_classes(scores, traced.shapes[str(scores.name)], traced.shapes[str(image.name)][0])
+
+    FoldConstantsPass(traced)(model)
+    common.IdentityEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    padded = write_out_padding(model, traced.shapes)
+    convolutional = convolutionalize(model, traced.shapes, layout)
+    SeparatePadsPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    common.TopologicalSortPass()(model)
+    common.NameFixPass()(model)
+
     image, scores = model.graph.inputs[0], model.graph.outputs[0]
-    plane = planes(model.graph)[scores]
-    check_window(plane, window)
-    channels, classes = lifting.shapes[image][layout.index("C")], lifting.shapes[scores][1]
-    finish(model, [channels if axis == "C" else axis for axis in layout], ["N", classes, "rows", "cols"])
-    sizes = {str(value.name): shape for value, shape in lifting.shapes.items()}
+    geometry = geometries(model.graph)[scores]
+    check_window(geometry, window)
+    channels = convolutional.shapes[image][layout.index("C")]
+    axes = [channels if axis == "C" else axis for axis in layout]
+    DeclareInterfacePass(axes, ["N", classes, "rows", "cols"])(model)
+    sizes = {str(value.name): shape for value, shape in convolutional.shapes.items()}
     return ConvertedGraph(
         model=model,
         mode="dense",
         layout=layout,
         channels=channels,
         classes=classes,
-        plane=plane,
-        cost=dense_cost(model.graph, plane, sizes, window),
+        geometry=geometry,
+        cost=dense_cost(model.graph, geometry, sizes, window),
         sizes=sizes,
-        rewrites=padded + lifting.rewrites,
+        rewrites=[*padded.rewrites, *convolutional.rewrites],
     )

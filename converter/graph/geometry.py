@@ -7,21 +7,23 @@ reaches k' = (k − 1)d + 1 elements:
     R ← R + (k' − 1)S,    P ← P + pS,    Q ← Q + qS,    S ← sS
 
 Branches that meet must agree on S; then P ← max Pᵢ, R ← P + max(Rᵢ − Pᵢ), and Q so that the number of elements stays.
-What has no rule here is refused by name.
+Operators that have no rule here are refused by name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import onnx_ir as ir
 
 from converter.errors import UnsupportedError
-from converter.graph.lift import refusal
+from converter.graph.nodes import constant_input, ints, kernel_shape
 from converter.graph.operators import ARITHMETIC, ELEMENTWISE, REDUCTIONS, WINDOWED
+from converter.graph.refusals import position_constant, refusal
 
 
 @dataclass(frozen=True)
-class Axis:
+class AxisGeometry:
     """One value's geometry along one axis; lengths in pixels of the image."""
 
     stride: int = 1
@@ -29,64 +31,92 @@ class Axis:
     padding_before: int = 0
     padding_after: int = 0
 
-    def through(self, *, kernel: int, stride: int, dilation: int, before: int, after: int) -> "Axis":
-        """The geometry behind a convolution or pool."""
-        return Axis(
+    def after_layer(self, *, kernel: int, stride: int, dilation: int, before: int, after: int) -> "AxisGeometry":
+        """Returns the geometry after a convolution or pool, whose lengths are in elements of this value."""
+        return AxisGeometry(
             stride=self.stride * stride,
             receptive_field=self.receptive_field + (kernel - 1) * dilation * self.stride,
             padding_before=self.padding_before + before * self.stride,
             padding_after=self.padding_after + after * self.stride,
         )
 
-    def joined(self, other: "Axis") -> "Axis":
-        """The geometry of two branches that meet; ValueError if they are not aligned."""
+    def merge(self, other: "AxisGeometry") -> "AxisGeometry":
+        """Returns the geometry where two branches meet; raises ValueError if their strides differ."""
         if self.stride != other.stride:
             raise ValueError(f"expected branches of one stride, got {self.stride} and {other.stride}")
         before = max(self.padding_before, other.padding_before)
         reaches = [axis.receptive_field - axis.padding_before for axis in (self, other)]
         missing = [axis.padding_after - reach for axis, reach in zip((self, other), reaches, strict=True)]
-        return Axis(self.stride, before + max(reaches), before, max(reaches) + max(missing))
+        return AxisGeometry(self.stride, before + max(reaches), before, max(reaches) + max(missing))
 
     def slack(self, window: int) -> int:
-        """Pixels of a window's far edge that the network does not read; one cell means 0 <= slack < stride."""
+        """Returns the pixels at a window's far edge that are not read; a window of one cell has 0 <= slack < stride."""
         return window + self.padding_before + self.padding_after - self.receptive_field
 
-    def elements(self, window: int) -> int:
-        """Elements that a window gives."""
+    def output_size(self, window: int) -> int:
+        """Returns the number of elements that the value has for a window of so many pixels."""
         return self.slack(window) // self.stride + 1
 
-    def exact(self, window: int) -> bool:
-        """Whether a cell reads its own window and nothing else."""
+    def is_exact(self, window: int) -> bool:
+        """Whether an element reads its own window and nothing else."""
         return self.padding_before == 0 and self.receptive_field <= window
 
 
-Plane = tuple[Axis, Axis]
-"""Vertical and horizontal geometry."""
+class Geometry2D(NamedTuple):
+    """One value's geometry along both axes."""
+
+    vertical: AxisGeometry
+    horizontal: AxisGeometry
+
+    def after_layer(
+        self,
+        *,
+        kernel: Sequence[int] = (1, 1),
+        strides: Sequence[int] = (1, 1),
+        dilations: Sequence[int] = (1, 1),
+        pads: Sequence[int] = (0, 0, 0, 0),
+    ) -> "Geometry2D":
+        """Returns the geometry after a convolution or pool; `pads` are top, left, bottom and right."""
+        vertical, horizontal = (
+            self[axis].after_layer(
+                kernel=kernel[axis],
+                stride=strides[axis],
+                dilation=dilations[axis],
+                before=pads[axis],
+                after=pads[axis + 2],
+            )
+            for axis in (0, 1)
+        )
+        return Geometry2D(vertical, horizontal)
+
+    def output_size(self, window: tuple[int, int]) -> list[int]:
+        """Returns the rows and columns that the value has for one window (height, width)."""
+        return [axis.output_size(size) for axis, size in zip(self, window, strict=True)]
 
 
-def planes(graph: ir.Graph) -> Mapping[ir.Value, Plane]:
-    """The geometry of every value that depends on the image; raises UnsupportedError."""
-    known = of_image(graph)
+def geometries(graph: ir.Graph) -> Mapping[ir.Value, Geometry2D]:
+    """Returns the geometry of every value that depends on the image; raises UnsupportedError."""
+    known = image_geometry(graph)
     for node in graph:
-        extend(known, node)
+        propagate(known, node)
     return known
 
 
-def of_image(graph: ir.Graph) -> dict[ir.Value, Plane]:
-    """The geometry of the image itself, to be extended node by node."""
-    return {graph.inputs[0]: (Axis(), Axis())}
+def image_geometry(graph: ir.Graph) -> dict[ir.Value, Geometry2D]:
+    """Returns the geometry of the image alone, for `propagate` to extend node by node."""
+    return {graph.inputs[0]: Geometry2D(AxisGeometry(), AxisGeometry())}
 
 
-def extend(known: dict[ir.Value, Plane], node: ir.Node) -> None:
-    """Add the geometry of what a node makes, if it depends on the image; raises UnsupportedError."""
+def propagate(known: dict[ir.Value, Geometry2D], node: ir.Node) -> None:
+    """Add the geometry of a node's outputs, if they depend on the image; raises UnsupportedError."""
     sources = [known[value] for value in node.inputs if value in known]
     if sources:
         known.update(dict.fromkeys(node.outputs, RULES.get(node.op_type, _no_rule)(node, sources)))
 
 
-def check_window(plane: Plane, window: tuple[int, int]) -> None:
-    """Raise UnsupportedError unless one window gives one cell."""
-    for name, axis, size in zip(("height", "width"), plane, window, strict=True):
+def check_window(geometry: Geometry2D, window: tuple[int, int]) -> None:
+    """Raises UnsupportedError unless one window gives one cell."""
+    for name, axis, size in zip(("height", "width"), geometry, window, strict=True):
         if not 0 <= axis.slack(size) < axis.stride:
             raise UnsupportedError(
                 f"window: a {name} of {size} does not give one cell (stride {axis.stride}, receptive field "
@@ -94,25 +124,26 @@ def check_window(plane: Plane, window: tuple[int, int]) -> None:
             )
 
 
-Rule = Callable[[ir.Node, list[Plane]], Plane]
+Rule = Callable[[ir.Node, Sequence[Geometry2D]], Geometry2D]
+"""Returns the geometry of a node's outputs, given that of its inputs."""
 
 
-def _no_rule(node: ir.Node, _: list[Plane]) -> Plane:
+def _no_rule(node: ir.Node, _: Sequence[Geometry2D]) -> Geometry2D:
     raise refusal(node, "it is not known how this operator behaves on larger images")
 
 
-def _join(node: ir.Node, sources: list[Plane]) -> Plane:
-    """Pointwise operators, of one value or of several."""
+def _pointwise(node: ir.Node, sources: Sequence[Geometry2D]) -> Geometry2D:
+    """The rule of operators of one value, or of several values at the same position."""
     for value in node.inputs:
         if value is not None and value.const_value is not None and _varies_in_space(value.const_value):
-            raise refusal(node, f"the constant {value.name!r} depends on the position in the map")
+            raise position_constant(node, value.name)
     (vertical, horizontal), *others = sources
     try:
         for other in others:
-            vertical, horizontal = vertical.joined(other[0]), horizontal.joined(other[1])
+            vertical, horizontal = vertical.merge(other.vertical), horizontal.merge(other.horizontal)
     except ValueError as error:
         raise refusal(node, f"not aligned: {error}") from None
-    return vertical, horizontal
+    return Geometry2D(vertical, horizontal)
 
 
 def _varies_in_space(constant: ir.TensorProtocol) -> bool:
@@ -121,93 +152,44 @@ def _varies_in_space(constant: ir.TensorProtocol) -> bool:
     return len(shape) > 2 and any(size > 1 for size in shape[-2:])
 
 
-def _window(node: ir.Node, sources: list[Plane]) -> Plane:
-    """Convolutions and pools."""
-    kernel = kernel_of(node)
-    pads = ints(node, "pads", [0, 0, 0, 0])
-    strides, dilations = ints(node, "strides", [1, 1]), ints(node, "dilations", [1, 1])
-    vertical, horizontal = (
-        sources[0][axis].through(
-            kernel=kernel[axis],
-            stride=strides[axis],
-            dilation=dilations[axis],
-            before=pads[axis],
-            after=pads[axis + 2],
-        )
-        for axis in (0, 1)
+def _windowed(node: ir.Node, sources: Sequence[Geometry2D]) -> Geometry2D:
+    """The rule of convolutions and pools."""
+    return sources[0].after_layer(
+        kernel=kernel_shape(node),
+        strides=ints(node, "strides", [1, 1]),
+        dilations=ints(node, "dilations", [1, 1]),
+        pads=ints(node, "pads", [0, 0, 0, 0]),
     )
-    return vertical, horizontal
 
 
-def kernel_of(node: ir.Node) -> list[int]:
-    """Rows and columns of a convolution's or pool's kernel."""
-    return list(weights_of(node).shape.numpy())[2:] if node.op_type == "Conv" else ints(node, "kernel_shape", [])
-
-
-def weights_of(conv: ir.Node) -> ir.TensorProtocol:
-    """A convolution's weights (outputs, channels of a group, rows, columns), as they are or in integers."""
-    weights = conv.inputs[1]
-    producer = weights.producer() if weights is not None else None
-    if producer is not None and producer.op_type == "DequantizeLinear":
-        weights = producer.inputs[0]
-    if weights is None or weights.const_value is None:
-        raise refusal(conv, "expected constant weights, got computed ones")
-    return weights.const_value
-
-
-def constant_of(node: ir.Node, position: int) -> list[int]:
-    """The numbers at one of a node's inputs."""
-    value = node.inputs[position]
-    if value is None or value.const_value is None:
-        raise refusal(node, f"expected constants at input {position}, got computed ones")
-    numbers: list[int] = value.const_value.numpy().tolist()
-    return numbers
-
-
-def _over_channels(node: ir.Node, sources: list[Plane]) -> Plane:
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
+def _over_channels(node: ir.Node, sources: Sequence[Geometry2D]) -> Geometry2D:
+    axis = node.attributes.get_int("axis", -1)
     if axis % 4 != 1:
         raise refusal(node, f"expected axis 1 (channels), got {axis}, which looks along the map")
-    return _join(node, sources)
+    return _pointwise(node, sources)
 
 
-def ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
-    """An attribute of integers, one or several, or its default."""
-    if name not in node.attributes:
-        return default
-    value = node.attributes[name].value
-    return [value] if isinstance(value, int) else list(value)
-
-
-def _slice(node: ir.Node, sources: list[Plane]) -> Plane:
-    """Channels of a map; or a map without some rows and columns at its edges: a kernel of one weight."""
-    starts, stops, axes = (constant_of(node, position) for position in (1, 2, 3))
+def _slice(node: ir.Node, sources: Sequence[Geometry2D]) -> Geometry2D:
+    """The rule of a Slice of channels; or of rows and columns at the edges, which is a kernel with one weight."""
+    starts, stops, axes = (constant_input(node, position).tolist() for position in (1, 2, 3))
     if axes != [2, 3]:
-        return _join(node, sources)
-    vertical, horizontal = (
-        sources[0][axis].through(kernel=1 + starts[axis] - min(stops[axis], 0), stride=1, dilation=1, before=0, after=0)
-        for axis in (0, 1)
-    )
-    return vertical, horizontal
+        return _pointwise(node, sources)
+    kernel = [1 + start - min(stop, 0) for start, stop in zip(starts, stops, strict=True)]
+    return sources[0].after_layer(kernel=kernel)
 
 
-def _pad(node: ir.Node, sources: list[Plane]) -> Plane:
-    """A map that grows at its borders; a kernel of one element with that padding."""
-    pads = constant_of(node, 1)
-    before, after = pads[2:4], pads[6:8]
-    vertical, horizontal = (
-        sources[0][axis].through(kernel=1, stride=1, dilation=1, before=before[axis], after=after[axis])
-        for axis in (0, 1)
-    )
-    return vertical, horizontal
+def _pad(node: ir.Node, sources: Sequence[Geometry2D]) -> Geometry2D:
+    """The rule of a Pad of a map, which is a kernel of one element with that padding."""
+    pads = constant_input(node, 1).tolist()
+    return sources[0].after_layer(pads=[*pads[2:4], *pads[6:8]])
 
 
 POINTWISE = ELEMENTWISE | ARITHMETIC | {"BatchNormalization", "DequantizeLinear", "LRN", "QuantizeLinear", "Where"}
-OF_CHANNELS = REDUCTIONS | {"Gather", "LayerNormalization", "Split", "Transpose"}
-"""What lifting leaves of these is along the channels alone."""
+ALONG_CHANNELS = REDUCTIONS | {"Gather", "LayerNormalization", "Split", "Transpose"}
+"""Operators that convolutionalization leaves in a graph only where they work along the channels."""
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(POINTWISE | OF_CHANNELS, _join),
-    **dict.fromkeys(WINDOWED, _window),
+    **dict.fromkeys(POINTWISE | ALONG_CHANNELS, _pointwise),
+    **dict.fromkeys(WINDOWED, _windowed),
     **dict.fromkeys(["Concat", "LogSoftmax", "Softmax"], _over_channels),
     "Pad": _pad,
     "Slice": _slice,

@@ -1,4 +1,4 @@
-"""Operators that more than one pass must know, by their names in the ONNX specification."""
+"""Families of operators that several passes distinguish, by their names in the ONNX specification."""
 
 ELEMENTWISE = frozenset(
     (
@@ -7,7 +7,7 @@ ELEMENTWISE = frozenset(
         "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu",
     )
 )  # fmt: skip
-"""One number in, one number out; what further inputs there are (Clip's bounds) are single numbers."""
+"""Operators of one element; further inputs, such as the bounds of Clip, are single numbers."""
 
 ARITHMETIC = frozenset(
     (
@@ -15,7 +15,7 @@ ARITHMETIC = frozenset(
         "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Xor",
     )
 )  # fmt: skip
-"""Values of one shape, or of shapes that broadcast."""
+"""Operators of the elements at one place of several values, which have one shape or broadcast."""
 
 MOVEMENT = frozenset(
     (
@@ -23,25 +23,12 @@ MOVEMENT = frozenset(
         "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
     )
 )  # fmt: skip
-"""Elements put elsewhere, repeated or left out, zeros put between; the numbers stay what they are."""
+"""Operators that move, repeat or leave out elements, or put zeros between them; the numbers do not change."""
 
 REDUCTIONS = frozenset(
     ("ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare")
 )
-"""One number of all along some axes."""
-
-NOT_LOCAL = {
-    **dict.fromkeys(("Attention", "MultiHeadAttention"), "attention: every position looks at all others"),
-    **dict.fromkeys(("GRU", "LSTM", "RNN"), "it runs along a sequence"),
-    **dict.fromkeys(
-        ("GroupNormalization", "InstanceNormalization", "MeanVarianceNormalization"), "it normalises over the whole map"
-    ),
-    **dict.fromkeys(("Resize", "Upsample"), "it brings the map to a size; grids have none of their own"),
-}
-"""What cannot be computed window by window in one pass, and why."""
-
-OF_DECISIONS = frozenset(("ArgMax", "ArgMin", "TopK"))
-"""They give the numbers of classes."""
+"""Operators that make one number of all elements along some axes."""
 
 WINDOWED = frozenset(("AveragePool", "Conv", "LpPool", "MaxPool"))
-"""A kernel that slides over the map."""
+"""Operators whose kernel slides over the map."""

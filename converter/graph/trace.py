@@ -1,7 +1,7 @@
-"""What one run on a window says of a graph: every value's shape, and what does not depend on the pixels.
+"""Runs a graph on one window to find every value's shape and type, and the values that do not depend on the pixels.
 
 A head's reshapes are often computed (Shape, Gather, Concat), so that no shape can be read off the graph, and in old
-files the weights come out of a Reshape. One run, with every intermediate value as an output, says it all.
+files the weights come out of a Reshape. A run whose outputs are all intermediate values shows both.
 """
 
 from collections.abc import Mapping
@@ -13,58 +13,63 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from converter.errors import SourceError, UnsupportedError
-from converter.graph.constants import constant
-from converter.runtime import one_line, session
+from converter.messages import one_line
+from converter.runtime import session
 
 SHAPE_OPERATORS = ("Shape", "Size")
+"""Operators whose output depends on an image's size, but not on its pixels."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """By name: every value's shape and type for one window, and the values that the pixels do not change."""
+    """By name: every value's shape and type for one window, and the values that do not depend on the pixels."""
 
     shapes: Mapping[str, tuple[int, ...]]
     types: Mapping[str, np.dtype[np.generic]]
     constants: Mapping[str, NDArray[np.generic]]
 
 
-class EveryValue:
-    """A graph whose every value is an output."""
+class IntermediateValues:
+    """Runs a graph and returns the value of every node's outputs."""
 
     def __init__(self, model: ir.Model, scratch: Path) -> None:
         outputs = list(model.graph.outputs)
-        self._computed = [
+        self._values = [
             value
             for node in model.graph
             for value in node.outputs
-            if value.name and (value in outputs or not value.is_graph_output())  # a branch may hand out what is outside
+            if value.name and (value in outputs or not value.is_graph_output())  # a branch may return an outer value
         ]
-        model.graph.outputs[:] = self._computed
+        model.graph.outputs[:] = self._values
         try:
             self._session = session(model, scratch, optimise=False)
         finally:
             model.graph.outputs[:] = outputs
 
     def __call__(self, feed: Mapping[str, NDArray[np.generic]]) -> dict[ir.Value, NDArray[np.generic]]:
-        """Run it; raises ONNX Runtime's own errors."""
-        return dict(zip(self._computed, self._session.run(None, feed), strict=True))
+        """Run the graph; raises ONNX Runtime's own errors."""
+        return dict(zip(self._values, self._session.run(None, feed), strict=True))
 
 
 def trace(model: ir.Model, window: tuple[int, int], layout: str, scratch: Path) -> Trace:
-    """Run the model on one window (height, width) of zeros in its layout, "NCHW" or "NHWC"."""
+    """Run a model on one window (height, width) of zeros; `layout` is that of its input, "NCHW" or "NHWC".
+
+    Raises SourceError if the network does not run on that window, UnsupportedError if it has values other than
+    tensors.
+    """
     _check_padding(model.graph, max(window))
     image = model.graph.inputs[0]
-    every, pixels = EveryValue(model, scratch), _zeros(image, window, layout)
+    intermediate, pixels = IntermediateValues(model, scratch), _zeros(image, window, layout)
     try:
-        values = every({str(image.name): pixels})
+        values = intermediate({str(image.name): pixels})
     except Exception as error:  # ONNX Runtime raises its own kinds
         raise SourceError(
             f"window: the network does not run on {window[0]}×{window[1]} pixels; check --window: {one_line(error)}"
         ) from None
     for value, array in values.items():
         if not hasattr(array, "shape"):
-            raise UnsupportedError(f"value {value.name!r}: expected a tensor, got a sequence; export it traced")
-    of_pixels = depending(model.graph)
+            raise UnsupportedError(f"value {value.name!r}: expected a tensor, got a sequence; export it by tracing")
+    of_pixels = values_of_pixels(model.graph)
     named = {str(image.name): pixels, **{str(value.name): array for value, array in values.items()}}
     return Trace(
         shapes={name: array.shape for name, array in named.items()},
@@ -73,8 +78,17 @@ def trace(model: ir.Model, window: tuple[int, int], layout: str, scratch: Path) 
     )
 
 
+def values_of_pixels(graph: ir.Graph) -> set[ir.Value]:
+    """Returns the values that depend on the pixels, and not on the image's size alone."""
+    found = {graph.inputs[0]}
+    for node in graph:
+        if node.op_type == "If" or (node.op_type not in SHAPE_OPERATORS and found.intersection(node.inputs)):
+            found.update(node.outputs)
+    return found
+
+
 def _check_padding(graph: ir.Graph, most: int) -> None:
-    """More padding than window makes maps larger than any memory, and is no classifier's."""
+    """Raises UnsupportedError for more padding than window: the maps would not fit into memory."""
     for node in graph:
         pads = node.attributes.get("pads")
         if pads is not None and max(map(abs, pads.as_ints()), default=0) > most:
@@ -84,31 +98,8 @@ def _check_padding(graph: ir.Graph, most: int) -> None:
             )
 
 
-def depending(graph: ir.Graph) -> set[ir.Value]:
-    """The values that depend on the pixels, not on the image's size alone."""
-    found = {graph.inputs[0]}
-    for node in graph:
-        if node.op_type == "If" or (node.op_type not in SHAPE_OPERATORS and found.intersection(node.inputs)):
-            found.update(node.outputs)
-    return found
-
-
-def fold(graph: ir.Graph, traced: Trace) -> None:
-    """Make initializers of the values that do not depend on the pixels, and drop casts to the same type, in place."""
-    for node in list(graph):
-        source = node.inputs[0] if node.op_type == "Cast" else None
-        if source is not None and traced.types.get(str(source.name)) == traced.types[str(node.outputs[0].name)]:
-            node.outputs[0].replace_all_uses_with(source, replace_graph_outputs=True)
-            continue
-        for value in list(node.outputs):
-            array = traced.constants.get(str(value.name))
-            if array is not None and any(value.uses()):
-                folded = constant(graph, f"{value.name}.folded", array)
-                value.replace_all_uses_with(folded, replace_graph_outputs=True)
-
-
 def _zeros(image: ir.Value, window: tuple[int, int], layout: str) -> NDArray[np.generic]:
-    """A batch for the graph's input, of its own batch size and channels."""
+    """Returns a batch of zeros for a graph's input, with the batch size and channels that the input states."""
     assert image.shape is not None  # noqa: S101 (readers check it)
     assert image.dtype is not None  # noqa: S101
     sizes = {axis: size if isinstance(size, int) else 1 for axis, size in zip(layout, image.shape, strict=True)}

@@ -1,1 +1,1 @@
-"""Readers: what people bring, as a classifier in ONNX. Reading never runs code from a file."""
+"""Readers: each turns a source into a classifier in ONNX. No reader runs code from a file."""

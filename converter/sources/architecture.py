@@ -1,14 +1,14 @@
-"""Architectures as data: what a state_dict does not say, in a TOML file.
+"""Architectures as data: a TOML file with the facts that a state_dict does not hold.
 
     name = "digits"
     channels = 1
     window = [70, 70]         # height, width in pixels
     preprocess = "unit"       # a preset's name, or a table of what --preprocess takes from a JSON file
     activation = "softmax"    # what turns the outputs into probabilities
-    labels = ["0", "1"]       # may be left out
+    labels = ["0", "1"]       # optional
     layers = [
       { op = "conv", key = "features.0", out = 16, kernel = 3, stride = 1, pad = 0 },
-      { op = "linear", key = "classifier.4" },    # no `out`: as wide as the checkpoint has it
+      { op = "linear", key = "classifier.4" },    # without `out`: as many outputs as the checkpoint has
     ]
 
 `key` is the layer's name in the state_dict: its tensors are key.weight, key.bias and so on.
@@ -23,8 +23,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from converter.errors import SourceError
+from converter.messages import first_problem
 from converter.preprocessing import Preprocessing
-from converter.validation import first_problem
 
 Positive = Annotated[int, Field(gt=0, le=1 << 20)]
 NonNegative = Annotated[int, Field(ge=0, le=1 << 20)]
@@ -40,7 +40,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class _Weighted(_Table):
+class _WithTensors(_Table):
     tensors: ClassVar[tuple[str, ...]] = ("weight", "bias")
     key: str
 
@@ -49,7 +49,7 @@ class _Weighted(_Table):
         return tuple(f"{self.key}.{tensor}" for tensor in self.tensors)
 
 
-class _Sums(_Weighted):
+class _WithBias(_WithTensors):
     out: Positive | None = None
     bias: bool = True
 
@@ -58,8 +58,8 @@ class _Sums(_Weighted):
         return super().tensor_keys[: 1 + self.bias]
 
 
-class Conv(_Sums):
-    """A square convolution, `groups` of them side by side; without `out`, as wide as the checkpoint has it."""
+class Conv(_WithBias):
+    """A square convolution in `groups` groups; without `out` it has as many outputs as the checkpoint."""
 
     op: Literal["conv"]
     kernel: Positive
@@ -68,7 +68,7 @@ class Conv(_Sums):
     groups: Positive = 1
 
 
-class BatchNorm(_Weighted):
+class BatchNorm(_WithTensors):
     """Batch normalisation with its running statistics."""
 
     tensors: ClassVar[tuple[str, ...]] = ("weight", "bias", "running_mean", "running_var")
@@ -82,9 +82,9 @@ class Relu(_Table):
 
 
 class Lrn(_Table):
-    """x / (bias + alpha · s)^beta: s is the mean of x² over neighbours, beyond the edge 0.
+    """x / (bias + alpha · s)^beta, where s is the mean of x² over the neighbours of x; beyond the edge x is 0.
 
-    They are `size` channels at one position, or size × size positions of the one map.
+    The neighbours are `size` channels at one position, or size × size positions of one channel.
     """
 
     op: Literal["lrn"]
@@ -102,20 +102,20 @@ class _Pool(_Table):
 
 
 class MaxPool(_Pool):
-    """A square maximum; with `ceil`, of windows that reach over the far edge too, but begin before it."""
+    """A square maximum; `ceil` adds windows that begin before the far edge and reach over it."""
 
     op: Literal["maxpool"]
     pad: NonNegative = 0
 
 
 class AvgPool(_Pool):
-    """A square average; with `ceil`, of windows that reach over the far edge too, of what is inside."""
+    """A square average; `ceil` adds windows that reach over the far edge, which average the elements inside."""
 
     op: Literal["avgpool"]
 
 
 class GlobalAvgPool(_Table):
-    """The average of every whole map, as a map of 1×1."""
+    """The average of each channel over the whole map, as a map of 1×1."""
 
     op: Literal["globalavgpool"]
 
@@ -133,8 +133,8 @@ class Flatten(_Table):
     op: Literal["flatten"]
 
 
-class Linear(_Sums):
-    """A fully connected layer; without `out`, as wide as the checkpoint has it."""
+class Linear(_WithBias):
+    """A fully connected layer; without `out` it has as many outputs as the checkpoint."""
 
     op: Literal["linear"]
 
@@ -146,7 +146,7 @@ Layer = Annotated[
 
 
 class Architecture(_Table):
-    """A sequential network and what is known about its training."""
+    """A sequential network, and what is known about its training."""
 
     name: str
     channels: Positive
@@ -157,14 +157,14 @@ class Architecture(_Table):
     layers: Annotated[tuple[Layer, ...], Field(strict=False, min_length=1)]
 
     def keys(self) -> Iterator[str]:
-        """Every tensor that a checkpoint of this architecture has."""
+        """Yield the key of every tensor that a checkpoint of this architecture has."""
         for layer in self.layers:
-            if isinstance(layer, _Weighted):
+            if isinstance(layer, _WithTensors):
                 yield from layer.tensor_keys
 
 
 def load_architecture(choice: str) -> Architecture:
-    """Resolve the name of a shipped architecture or the path of a TOML file."""
+    """Returns a shipped architecture by its name, or the one in a TOML file; raises SourceError."""
     shipped = {path.stem: path for path in _shipped()}
     if choice in shipped:
         return _parse(shipped[choice].read_bytes(), choice)
@@ -176,7 +176,7 @@ def load_architecture(choice: str) -> Architecture:
 
 
 def recognise(keys: set[str]) -> Architecture:
-    """Find the shipped architecture whose tensors these are; the nearest one, if it is near enough to name a fault."""
+    """Returns the shipped architecture whose keys are most like these; raises SourceError if less than half agree."""
     known = [load_architecture(path.stem) for path in _shipped()]
     nearest = max(known, key=lambda architecture: _likeness(set(architecture.keys()), keys))
     if _likeness(set(nearest.keys()), keys) <= 0.5:

@@ -1,8 +1,8 @@
-"""Checkpoints: a state_dict as named numpy arrays.
+"""Checkpoints: a state_dict as named numpy arrays, from safetensors and PyTorch's formats.
 
-safetensors and PyTorch's formats, told apart by content. No reader runs code from the file. Floating-point tensors come
-back as float32, which is what the network runs in; anything else keeps its type. Tensors that need no conversion stay
-where they are in the file, which must not change meanwhile.
+The content tells the formats apart. No reader runs code from the file. Floating-point tensors are returned as float32,
+the type that the network computes in; other tensors keep their type. Tensors that need no conversion are views of the
+memory-mapped file, which must not change meanwhile.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from converter.errors import SourceError
-from converter.sources.mapped import SHARING, mapped
+from converter.sources.mmap_file import MAX_EXPANSION, mmap_file
 from converter.sources.torch_pickle import Tensor
 from converter.sources.torch_stream import read_torch_stream
 from converter.sources.torch_zip import read_torch_zip
 from fullconv.protos import model_pb2
 
 WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)+")
-"""Prefixes of parallel training and of torch.compile."""
+"""Prefixes that parallel training and torch.compile put before keys."""
 TAR_MAGIC = slice(257, 262)
 SAFETENSORS = {
     "F64": np.float64,
@@ -40,19 +40,19 @@ SAFETENSORS = {
     "BOOL": np.bool_,
 }
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
-"""Where training scripts put the state_dict when they save more than that."""
+"""Keys under which training scripts save the state_dict beside other things."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Named tensors, and where they came from."""
+    """Named tensors, and the file that they are from."""
 
     tensors: Mapping[str, NDArray[np.generic]]
     source: model_pb2.Source
 
 
 def sha256(*paths: Path) -> str:
-    """Digest of a file, or of several one after the other, lower-case hexadecimal."""
+    """Returns the SHA-256 of a file, or of several files in order, in lower-case hexadecimal."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -62,12 +62,12 @@ def sha256(*paths: Path) -> str:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; raises SourceError for anything but a state_dict."""
+    """Read a checkpoint; raises SourceError unless it holds a state_dict."""
     with path.open("rb") as file:
         head = file.read(512)
     if head.startswith(b"PK"):
         name, producer, tensors = "torch-zip", "pytorch", _state_dict(read_torch_zip(path), path)
-    elif head[:1] == b"\x80" and head[8:9] != b"{":  # which a safetensors header's length may begin with too
+    elif head[:1] == b"\x80" and head[8:9] != b"{":  # a safetensors header's length may begin with it too
         name, producer, tensors = "torch-stream", "pytorch", _state_dict(read_torch_stream(path), path)
     elif head[TAR_MAGIC] == b"ustar":
         raise SourceError(
@@ -80,31 +80,32 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise SourceError(f"{path}: expected safetensors, a PyTorch state_dict or ONNX, got bytes {head[:8].hex(' ')}")
     if not tensors:
         raise SourceError(f"{path}: expected tensors, got an empty checkpoint")
-    size, allowed = sum(tensor.nbytes for tensor in tensors.values()), SHARING * path.stat().st_size
+    size, allowed = sum(tensor.nbytes for tensor in tensors.values()), MAX_EXPANSION * path.stat().st_size
     if size > allowed:
         raise SourceError(
             f"{path}: expected tensors of at most {allowed >> 20} MiB in a file of that size, got {size >> 20}"
         )
     return Checkpoint(
-        {WRAPPERS.sub("", key): _plain(path, key, tensor) for key, tensor in tensors.items()},
+        {WRAPPERS.sub("", key): _as_float32(path, key, tensor) for key, tensor in tensors.items()},
         model_pb2.Source(format=name, sha256=sha256(path), producer=producer),
     )
 
 
 def _read_safetensors(path: Path) -> dict[str, NDArray[np.generic]]:
-    """Views of the file: the library checks its header, and that the tensors lie behind it one after the other."""
+    """Returns views of the file; the library checks its header, and that the tensors follow it without gaps."""
     try:
         with safe_open(path, framework="numpy") as file:
             slices = {key: file.get_slice(key) for key in file.offset_keys()}
             shapes = {key: (view.get_dtype(), tuple(view.get_shape())) for key, view in slices.items()}
-        return dict(_views(shapes, mapped(path)))
+        return dict(_tensor_views(shapes, mmap_file(path)))
     except (SafetensorError, ValueError) as error:
         raise SourceError(f"{path}: damaged safetensors file: {error}") from None
 
 
-def _views(
+def _tensor_views(
     shapes: Mapping[str, tuple[str, tuple[int, ...]]], data: NDArray[np.uint8]
 ) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """Yield each tensor as a view of the file's bytes."""
     start = 8 + int.from_bytes(data[:8], "little")
     for key, (kind, shape) in shapes.items():
         if kind not in SAFETENSORS:
@@ -116,7 +117,7 @@ def _views(
 
 
 def _state_dict(loaded: object, path: Path) -> dict[str, NDArray[np.generic]]:
-    """Find the state_dict in what a training script saved: the whole, or one level down."""
+    """Returns the tensors of the state_dict in what a training script saved, at the top or one level down."""
     candidates = [*(loaded.get(key) for key in STATE_KEYS), loaded] if isinstance(loaded, dict) else []
     for candidate in candidates:
         if isinstance(candidate, dict):
@@ -126,11 +127,12 @@ def _state_dict(loaded: object, path: Path) -> dict[str, NDArray[np.generic]]:
     raise SourceError(f"{path}: expected a state_dict, got {type(loaded).__name__} without tensors")
 
 
-def _plain(path: Path, key: str, tensor: NDArray[np.generic]) -> NDArray[np.generic]:
+def _as_float32(path: Path, key: str, tensor: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Returns a floating-point tensor as float32, other tensors as they are; raises SourceError for NaN or infinity."""
     if tensor.dtype.kind not in "fV":
         return tensor
     with np.errstate(over="ignore"):  # the infinity is refused
-        plain = tensor.astype(np.float32, copy=False)
-    if plain.size and not np.isfinite([plain.min(), plain.max()]).all():
+        converted = tensor.astype(np.float32, copy=False)
+    if converted.size and not np.isfinite([converted.min(), converted.max()]).all():
         raise SourceError(f"{path}: {key}: expected finite numbers, got NaN or infinity; the training diverged")
-    return plain
+    return converted

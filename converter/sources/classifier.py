@@ -1,4 +1,4 @@
-"""What every reader returns."""
+"""The result of every reader: a trained classifier in ONNX."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ from fullconv.protos import model_pb2
 class Classifier:
     """A trained classifier as an ONNX graph that takes single windows.
 
-    `original` is the network as it came, the reference for everything; `model` is the same to be rewritten. Both take
-    float32 or uint8 in `layout`, "NCHW" or "NHWC", and give (N, classes). `window` is (height, width) in pixels;
-    `preprocess`, `activation` and `labels` are defaults that the command line may override.
+    `original` is the network as it was read, the reference for all comparisons; `model` is a copy to be rewritten. Both
+    take float32 or uint8 in `layout`, "NCHW" or "NHWC", and return (N, classes). `window` is (height, width) in pixels;
+    `preprocess`, `activation` and `labels` are defaults, which options override.
     """
 
     original: ir.Model
@@ -28,6 +28,6 @@ class Classifier:
 
     @property
     def image(self) -> ir.Value:
-        """The original's input; old files list their weights among the inputs too."""
+        """The input of the original that is the image; old files list their weights among the inputs too."""
         graph = self.original.graph
         return next(value for value in graph.inputs if value.name not in graph.initializers)

@@ -1,11 +1,10 @@
-"""Keras's saved models, `.keras`, `.h5` and `.hdf5`, through Keras's own ONNX export, whatever it runs on.
+"""Reads Keras's saved models, `.keras`, `.h5` and `.hdf5`, through Keras's own ONNX export, on any backend.
 
-Keras makes the classes that a file names, with what the file says, before it reads weights. So the file may name only
-layers of images, and what they are made of; with safe_mode on, Keras refuses Python code besides. A first reading makes
-no variables, but holds their claimed shapes against the weights that there are. Refused are Lambda and all other
-layers that run code or open files, custom classes, files of weights alone, compressed archives, weights of more bytes
-than the file, and Keras before 3.14, whose safe_mode can be got around. What is left to trust is Keras's own work, and
-the HDF5 library's, which is C.
+Keras creates the classes that a file names, with arguments from the file, before it reads weights. So a file may name
+only layers that compute, and their parts; safe_mode makes Keras refuse Python code too. A first loading creates no
+variables, but compares their claimed shapes with the weights in the file. Refused: Lambda and all other layers that run
+code or open files, custom classes, files of weights alone, compressed archives, weights of more bytes than the file,
+and Keras before 3.14, whose safe_mode can be circumvented. Keras itself is trusted, and the HDF5 library, which is C.
 """
 
 import importlib.util
@@ -23,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import SourceError, UnsupportedError
+from converter.messages import first_cause, quiet
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
-from converter.sources.frameworks import framework, quiet, reason
-from converter.sources.mapped import SHARING, mapped
-from converter.sources.onnx_file import check_input, read_classifier
-from converter.sources.torch_zip import content
+from converter.sources.frameworks import framework
+from converter.sources.mmap_file import MAX_EXPANSION, mmap_file
+from converter.sources.onnx_file import check_input, read_onnx
+from converter.sources.torch_zip import stored_bytes
 from fullconv.protos import model_pb2
 
 if TYPE_CHECKING:
@@ -39,17 +39,17 @@ KERAS = "pip install keras torch onnxscript"
 OLDEST = (3, 14)
 BACKEND = "KERAS_BACKEND"
 BACKENDS = {"torch": "onnxscript", "tensorflow": "tf2onnx", "jax": "jax2onnx"}
-"""What Keras runs on, the first that is installed unless the user chose, and what it exports with."""
+"""Keras's backends, and the package that each exports with. Default: the first backend that is installed."""
 ARCHIVE_SUFFIX = ".keras"
 CONFIG = "config.json"
 METADATA = "metadata.json"
 NUMBERS = "model.weights.h5"
 MAX_CONFIG_BYTES = 1 << 26
 CONTAINER = "Sequential"
-"""Stands for what names no class."""
+"""The class of a dictionary that does not name a class."""
 
 PARTS = ("initializers", "regularizers", "constraints")
-"""Modules of what layers have."""
+"""Modules of the parts of layers."""
 LAYERS = tuple(
     f"keras.src.layers.{module}"
     for module in (
@@ -58,9 +58,9 @@ LAYERS = tuple(
         *("preprocessing.image_preprocessing.", "preprocessing.normalization", "preprocessing.rescaling"),
     )
 )
-"""Modules of layers that compute, whatever they are told; those in `core` and `preprocessing` may do more."""
+"""Modules of layers that only compute, whatever their arguments; of `core` and `preprocessing` only some modules."""
 OPERATIONS = ("keras.src.ops.numpy", "keras.src.ops.nn")
-"""x + y and the like between layers."""
+"""Modules of operations between layers, such as x + y."""
 OTHERS = {
     "DTypePolicy",
     "Functional",
@@ -74,24 +74,24 @@ OTHERS = {
 
 
 def read_keras(path: Path, window: tuple[int, int] | None) -> Classifier:
-    """Read a saved model; `window` (height, width) is needed where it leaves the size open.
+    """Read a saved model; `window` (height, width) in pixels is needed if the file leaves the size open.
 
     Raises ConversionError, and OSError.
     """
     with quiet(), tempfile.TemporaryDirectory() as folder:
         keras = _keras(path)
-        config, version = _described(path)
+        config, version = _read_config(path)
         _check_classes(config, keras, path)
         file = Path(folder) / "network.onnx"
-        _export(_loaded(path, keras), window, file, path)
-        classifier = read_classifier(file, window)
+        _export(_load(path, keras), window, file, path)
+        classifier = read_onnx(file, window)
     kind = "keras" if path.suffix.lower() == ARCHIVE_SUFFIX else "keras-h5"
     source = model_pb2.Source(format=kind, sha256=sha256(path), producer=f"keras {version}")
     return replace(classifier, source=source)
 
 
 def _keras(path: Path) -> ModuleType:
-    """Keras, on what the user chose or else has."""
+    """Import Keras on the backend that the user chose, else on the first that is installed; raises SourceError."""
     installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
     if installed:
         os.environ.setdefault(BACKEND, installed[0])
@@ -103,28 +103,28 @@ def _keras(path: Path) -> ModuleType:
     return keras
 
 
-def _described(path: Path) -> tuple[object, str]:
-    """What a file says of its network, and the version of Keras that saved it; raises SourceError."""
+def _read_config(path: Path) -> tuple[object, str]:
+    """Returns the configuration of a file's network, and the version of Keras that saved it; raises SourceError."""
     try:
-        return _in_archive(path) if path.suffix.lower() == ARCHIVE_SUFFIX else _in_h5(path)
+        return _config_in_archive(path) if path.suffix.lower() == ARCHIVE_SUFFIX else _config_in_h5(path)
     except Exception as error:  # HDF5 raises every kind, and so does JSON of another form
-        raise SourceError(f"{path}: damaged, or not a model that Keras saved: {reason(error)}") from None
+        raise SourceError(f"{path}: damaged, or not a model that Keras saved: {first_cause(error)}") from None
 
 
-def _in_archive(path: Path) -> tuple[object, str]:
+def _config_in_archive(path: Path) -> tuple[object, str]:
     import h5py  # noqa: PLC0415 (comes with Keras)
 
-    data = mapped(path)
+    data = mmap_file(path)
     with zipfile.ZipFile(path) as archive:
         names = dict.fromkeys((CONFIG, METADATA, NUMBERS, *archive.namelist()))
-        entries = {name: content(archive, data, name) for name in names}
+        entries = {name: stored_bytes(archive, data, name) for name in names}
     config, about = _json(entries[CONFIG]), _json(entries[METADATA])
     with h5py.File(io.BytesIO(entries[NUMBERS].data)) as file:
         _check_weights(file, len(data))
     return {**config, "compile_config": None}, str(about["keras_version"])[:30]
 
 
-def _in_h5(path: Path) -> tuple[object, str]:
+def _config_in_h5(path: Path) -> tuple[object, str]:
     import h5py  # noqa: PLC0415 (comes with Keras)
 
     with h5py.File(path) as file:
@@ -135,22 +135,22 @@ def _in_h5(path: Path) -> tuple[object, str]:
 
 
 def _check_weights(file: "h5py.File", size: int) -> None:
-    """Raise ValueError if arrays claim many more bytes than there are: Keras reads them before it looks at shapes."""
+    """Raises ValueError if arrays claim many more bytes than the file has: Keras reads them before it checks shapes."""
     claimed: list[int] = []
     file.visititems(lambda _, item: claimed.append(getattr(item, "nbytes", 0)))
-    if sum(claimed) > SHARING * size:
+    if sum(claimed) > MAX_EXPANSION * size:
         raise ValueError(f"its weights claim {sum(claimed)} bytes, more than the file's {size}")
 
 
-def _json(text: NDArray[np.uint8]) -> Any:  # noqa: ANN401 (whatever JSON says)
+def _json(text: NDArray[np.uint8]) -> Any:  # noqa: ANN401 (whatever the JSON holds)
     if len(text) > MAX_CONFIG_BYTES:
         raise ValueError(f"expected a description of at most {MAX_CONFIG_BYTES >> 20} MiB")
     return json.loads(bytes(text))
 
 
 def _check_classes(config: object, keras: ModuleType, path: Path) -> None:
-    """Raise UnsupportedError if a file names anything but layers that compute, and what they are made of."""
-    known, pending = _known(keras), [config]
+    """Raises UnsupportedError if a file names a class other than layers that compute and their parts."""
+    known, pending = _known_classes(keras), [config]
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
@@ -166,8 +166,8 @@ def _check_classes(config: object, keras: ModuleType, path: Path) -> None:
             pending += value
 
 
-def _known(keras: ModuleType) -> set[str]:
-    """The names of classes that a file may have."""
+def _known_classes(keras: ModuleType) -> set[str]:
+    """Returns the names of the classes that a file may have."""
     layers = {name for name, kind in vars(keras.layers).items() if _module(kind).startswith(LAYERS)}
     parts = {name for module in PARTS for name, kind in vars(getattr(keras, module)).items() if isinstance(kind, type)}
     operations = {
@@ -183,8 +183,8 @@ def _module(kind: object) -> str:
     return str(getattr(kind, "__module__", ""))
 
 
-def _loaded(path: Path, keras: ModuleType) -> "keras.Model":
-    """The network with its weights; first without making variables, to see that the weights are as large as claimed."""
+def _load(path: Path, keras: ModuleType) -> "keras.Model":
+    """Load the network with its weights, after a first loading without variables that checks the claimed sizes."""
     try:
         with keras.StatelessScope(initialize_variables=False):
             keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -192,21 +192,21 @@ def _loaded(path: Path, keras: ModuleType) -> "keras.Model":
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises every kind
         running = f"Keras {keras.__version__} on {keras.backend.backend()}"
-        raise SourceError(f"{path}: {running} cannot load it: {reason(_unwrapped(error))}") from None
+        raise SourceError(f"{path}: {running} cannot load it: {first_cause(_original_error(error))}") from None
 
 
-def _unwrapped(error: Exception) -> Exception:
-    """What went wrong, which Keras puts behind the configuration of every layer that it is in."""
+def _original_error(error: Exception) -> Exception:
+    """Returns the error that Keras wraps once for every layer that contains the fault."""
     while isinstance(error, TypeError) and isinstance(error.__context__, Exception):
         error = error.__context__
     return error
 
 
 def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, path: Path) -> None:
-    """Write the network for one window, of the size that it was saved with or else of the user's."""
+    """Write the network as ONNX for one window, of the size that it was saved with or else of the size asked for."""
     import keras  # noqa: PLC0415 (optional)
 
-    images = getattr(network, "inputs", [])  # a layer has none, nor has a network that was never built
+    images = getattr(network, "inputs", [])  # neither layers nor networks that were never built have inputs
     if len(images) != 1 or len(images[0].shape) != 4:
         shapes = ", ".join(str(image.shape) for image in images)
         raise UnsupportedError(f"inputs: expected one image, got {len(images)}: {shapes or 'none'}")
@@ -219,7 +219,9 @@ def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, 
     image = keras.Input(batch_shape=(1, *sizes), dtype=images[0].dtype, name="image")
     signature = [keras.InputSpec(shape=image.shape, dtype=image.dtype, name=image.name)]
     try:
-        trained = keras.Model(image, network(image, training=False))  # or else layers that augment images do so
+        trained = keras.Model(
+            image, network(image, training=False)
+        )  # training=False: layers that augment images do nothing
         trained.export(str(file), format="onnx", verbose=False, input_signature=signature)
-    except Exception as error:  # and so does every exporter
-        raise UnsupportedError(f"{path}: Keras cannot export it to ONNX: {reason(error)}") from None
+    except Exception as error:  # exporters raise every kind
+        raise UnsupportedError(f"{path}: Keras cannot export it to ONNX: {first_cause(error)}") from None

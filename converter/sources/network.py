@@ -1,7 +1,7 @@
-"""A classifier in ONNX from an architecture and the tensors of a checkpoint.
+"""Builds a classifier in ONNX from an architecture and the tensors of a checkpoint.
 
-The layers become the operators of the same name, the fully connected ones Gemm, so that what follows treats a
-checkpoint like any exporter's file.
+Each layer becomes the operator of the same name, a fully connected layer a Gemm. So later steps treat a checkpoint like
+a file of any exporter.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ OPSET = 19
 IR_VERSION = 9
 EPSILON = 1e-5  # PyTorch's default for batch normalisation
 BATCHES = ".num_batches_tracked"
-"""Ends the keys of what PyTorch's batch normalisation counts beside its statistics; older checkpoints lack it."""
+"""Suffix of the keys of counters that PyTorch's batch normalisation keeps, and that older checkpoints lack."""
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
@@ -58,7 +58,7 @@ def build_classifier(checkpoint: Checkpoint, architecture: Architecture, window:
 
 
 def check_keys(name: str, expected: int, missing: Sequence[str], unknown: Sequence[str]) -> None:
-    """Raise SourceError if a checkpoint lacks any of the network's tensors, or has others."""
+    """Raises SourceError if a checkpoint lacks some of the network's tensors, or has other tensors."""
     if missing or unknown:
         faults = [f"lacks {', '.join(missing[:3])}"] if missing else []
         faults += [f"has besides {', '.join(unknown[:3])}"] if unknown else []
@@ -70,7 +70,7 @@ def check_keys(name: str, expected: int, missing: Sequence[str], unknown: Sequen
 
 @dataclass
 class _Network:
-    """A graph that grows layer by layer; `shape` is the end's: (channels, height, width) or (features,)."""
+    """A graph that grows layer by layer; `shape` is (channels, height, width) or (features,) of its last value."""
 
     tensors: Tensors
     shape: tuple[int, ...]
@@ -82,14 +82,14 @@ class _Network:
         self.end = self.input
 
     def add(self, layer: Layer) -> None:
-        """Append one layer; raises SourceError if it does not fit what comes before or its tensors."""
+        """Append one layer; raises SourceError if it does not fit the layers before it or its tensors."""
         rank = 1 if isinstance(layer, Linear) else len(self.shape) if isinstance(layer, Relu) else 3
         if len(self.shape) != rank:
             raise SourceError(f"arch: {layer.op} cannot follow a shape of {self.shape}; check the order of the layers")
         self._append(layer)
 
     def model(self, name: str) -> ir.Model:
-        """The finished network: float32 (N, channels, height, width) in, (N, classes) out."""
+        """Returns the finished network: input float32 (N, channels, height, width), output (N, classes)."""
         if len(self.shape) != 1:
             raise SourceError(f"arch: {name} ends in a shape of {self.shape}, expected (classes,); end it in linear")
         self.end.name, self.end.shape, self.end.dtype = "output", ir.Shape(["N", *self.shape]), ir.DataType.FLOAT
@@ -108,36 +108,36 @@ class _Network:
             case Conv():
                 self._conv(layer)
             case BatchNorm():
-                weights = [self._tensor(key, self.shape[:1]) for key in layer.tensor_keys]
-                self._node("BatchNormalization", weights, self.shape, epsilon=EPSILON)
+                weights = [self._add_tensor(key, self.shape[:1]) for key in layer.tensor_keys]
+                self._add_node("BatchNormalization", weights, self.shape, epsilon=EPSILON)
             case Relu():
-                self._node("Relu", [], self.shape)
+                self._add_node("Relu", [], self.shape)
             case Lrn():
                 self._lrn(layer)
             case MaxPool() | AvgPool():
-                self._window("MaxPool" if layer.op == "maxpool" else "AveragePool", [], layer, self.shape[0])
+                self._add_windowed("MaxPool" if layer.op == "maxpool" else "AveragePool", [], layer, self.shape[0])
             case GlobalAvgPool():
-                self._node("GlobalAveragePool", [], (self.shape[0], 1, 1))
+                self._add_node("GlobalAveragePool", [], (self.shape[0], 1, 1))
             case AdaptiveAvgPool():
                 self._adaptive_pool(layer)
             case Flatten():
-                self._node("Flatten", [], (int(np.prod(self.shape)),), axis=1)
+                self._add_node("Flatten", [], (int(np.prod(self.shape)),), axis=1)
             case Linear():
                 self._linear(layer)
 
     def _conv(self, layer: Conv) -> None:
-        channels, out = self.shape[0], self._out(layer)
+        channels, out = self.shape[0], self._output_count(layer)
         if channels % layer.groups or out % layer.groups:
             raise SourceError(f"arch: conv of {layer.groups} groups cannot divide {channels} channels into {out}")
         shape = (out, channels // layer.groups, layer.kernel, layer.kernel)
-        self._window("Conv", self._sums(layer, shape), layer, out, group=layer.groups)
+        self._add_windowed("Conv", self._weights_and_bias(layer, shape), layer, out, group=layer.groups)
 
-    def _window(
+    def _add_windowed(
         self, op: str, weights: list[ir.Value], layer: Conv | MaxPool | AvgPool, channels: int, **attributes: int
     ) -> None:
-        """What slides over the map: (size + pads − kernel) / stride + 1 positions, rounded down, or up with `ceil`.
+        """Append a layer of (size + pads − kernel) / stride + 1 windows per axis, rounded down, or up with `ceil`.
 
-        ONNX rounds down, and gets padding on the far side for those that reach over the edge.
+        ONNX rounds down; with `ceil` it gets padding on the far side, for windows that reach over the edge.
         """
         pad, ceil = 0 if isinstance(layer, AvgPool) else layer.pad, not isinstance(layer, Conv) and layer.ceil
         sizes, after = [], []
@@ -151,7 +151,7 @@ class _Network:
             raise SourceError(
                 f"arch: {layer.op} of {layer.kernel}×{layer.kernel} does not fit a map of {self.shape[1:]}"
             )
-        self._node(
+        self._add_node(
             op,
             weights,
             (channels, *sizes),
@@ -163,18 +163,20 @@ class _Network:
 
     def _lrn(self, layer: Lrn) -> None:
         if layer.region == "channels":
-            self._node("LRN", [], self.shape, size=layer.size, alpha=layer.alpha, beta=layer.beta, bias=layer.bias)
+            self._add_node("LRN", [], self.shape, size=layer.size, alpha=layer.alpha, beta=layer.beta, bias=layer.bias)
             return
         image = self.end
-        self._node("Mul", [image], self.shape)
+        self._add_node("Mul", [image], self.shape)
         kernel, pads = [layer.size] * 2, [layer.size // 2] * 4
-        self._node("AveragePool", [], self.shape, kernel_shape=kernel, pads=pads, count_include_pad=1)
+        self._add_node("AveragePool", [], self.shape, kernel_shape=kernel, pads=pads, count_include_pad=1)
         for op, number in (("Mul", layer.alpha), ("Add", layer.bias), ("Pow", -layer.beta)):
-            self._node(op, [self._value(f"number_{len(self.nodes)}", np.array([number], np.float32))], self.shape)
-        self._node("Mul", [image], self.shape)
+            self._add_node(
+                op, [self._add_constant(f"number_{len(self.nodes)}", np.array([number], np.float32))], self.shape
+            )
+        self._add_node("Mul", [image], self.shape)
 
     def _adaptive_pool(self, layer: AdaptiveAvgPool) -> None:
-        """An AveragePool where the map divides evenly; nothing where it has the size already."""
+        """Append an AveragePool if the map divides evenly; nothing if it has the size already."""
         channels, height, width = self.shape
         if height % layer.size or width % layer.size:
             raise SourceError(
@@ -183,20 +185,20 @@ class _Network:
             )
         steps = [height // layer.size, width // layer.size]
         if steps != [1, 1]:
-            self._node("AveragePool", [], (channels, layer.size, layer.size), kernel_shape=steps, strides=steps)
+            self._add_node("AveragePool", [], (channels, layer.size, layer.size), kernel_shape=steps, strides=steps)
 
     def _linear(self, layer: Linear) -> None:
-        features = self._out(layer)
-        self._node("Gemm", self._sums(layer, (features, *self.shape)), (features,), transB=1)
+        features = self._output_count(layer)
+        self._add_node("Gemm", self._weights_and_bias(layer, (features, *self.shape)), (features,), transB=1)
 
-    def _out(self, layer: Conv | Linear) -> int:
+    def _output_count(self, layer: Conv | Linear) -> int:
         return layer.out or max((1, *self.tensors[layer.tensor_keys[0]].shape[:1]))
 
-    def _sums(self, layer: Conv | Linear, shape: tuple[int, ...]) -> list[ir.Value]:
-        """The weights, which have this shape, and the bias."""
-        return [self._tensor(key, kind) for key, kind in zip(layer.tensor_keys, (shape, shape[:1]), strict=False)]
+    def _weights_and_bias(self, layer: Conv | Linear, shape: tuple[int, ...]) -> list[ir.Value]:
+        """Returns the layer's weights, which have this shape, and its bias if it has one."""
+        return [self._add_tensor(key, kind) for key, kind in zip(layer.tensor_keys, (shape, shape[:1]), strict=False)]
 
-    def _tensor(self, key: str, shape: tuple[int, ...]) -> ir.Value:
+    def _add_tensor(self, key: str, shape: tuple[int, ...]) -> ir.Value:
         tensor = self.tensors[key]
         if tensor.shape != shape:
             raise SourceError(
@@ -204,14 +206,16 @@ class _Network:
             )
         if tensor.dtype != np.float32:
             raise SourceError(f"checkpoint: {key}: expected floating-point numbers, got {tensor.dtype}")
-        return self._value(key, np.ascontiguousarray(tensor))
+        return self._add_constant(key, np.ascontiguousarray(tensor))
 
-    def _value(self, name: str, array: NDArray[np.generic]) -> ir.Value:
+    def _add_constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
         value = ir.val(name, ir.DataType.FLOAT, array.shape, const_value=ir.tensor(array, name=name))
         self.initializers.append(value)
         return value
 
-    def _node(self, op: str, weights: list[ir.Value], shape: tuple[int, ...], **attributes: float | list[int]) -> None:
+    def _add_node(
+        self, op: str, weights: list[ir.Value], shape: tuple[int, ...], **attributes: float | list[int]
+    ) -> None:
         node = ir.node(op, [self.end, *weights], attributes, name=f"{op}_{len(self.nodes)}")
         node.outputs[0].name = f"value_{len(self.nodes)}"
         self.nodes.append(node)

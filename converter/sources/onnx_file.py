@@ -1,7 +1,8 @@
-"""ONNX files, as exporters write them: one float image in, one row of scores out.
+"""Reads ONNX files as exporters write them, with an image as input and one row of scores as output.
 
-Refused: files of 2 GB or more, which no protobuf has (their weights belong beside them), versions newer than the
-installed ONNX Runtime, more nodes than any network has, windows too large to try, and what `onnx_weights` refuses.
+Refused: files of 2 GB or more, which protobuf cannot hold (their weights belong into external files), versions newer
+than the installed ONNX Runtime, more nodes than networks have, windows too large to try, and what `onnx_weights`
+refuses.
 """
 
 import logging
@@ -17,39 +18,41 @@ from onnx_ir.passes.common import CheckerPass
 
 from converter.errors import SourceError, UnsupportedError
 from converter.graph.operators import ARITHMETIC, ELEMENTWISE, WINDOWED
-from converter.runtime import newest_known, one_line
+from converter.graph.passes.stop_dropout import StopDropoutPass
+from converter.graph.passes.upgrade_operators import UpgradeOperatorsPass, opset
+from converter.graph.passes.widen_floats import WidenFloatsPass
+from converter.messages import one_line
+from converter.runtime import newest_known
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
-from converter.sources.onnx_old import OLDEST, modernise
-from converter.sources.onnx_weights import Weights
-from converter.sources.onnx_widen import widen
+from converter.sources.onnx_weights import ExternalWeights
 from fullconv.protos import model_pb2
 
 OPSET = 19
-"""The oldest operator set that is delivered; what is older is converted to it."""
-MAX_FILE_BYTES = (2 << 30) - 1  # protobuf's
+"""The oldest operator set of converted models; older ones are converted to it."""
+MAX_FILE_BYTES = (2 << 30) - 1  # the limit of protobuf
 MAX_NODES = 200_000
-"""And their inputs, outputs and attributes; each takes about 1 kB of memory, however few bytes of the file."""
+"""Limit on nodes and their inputs, outputs and attributes; each takes about 1 kB of memory, and few bytes of a file."""
 MAX_INPUT = 1 << 26
-"""Numbers in one batch of windows, 256 MiB; a window of 4096×4096 pixels in colour is within it."""
+"""Limit on the numbers in one batch of windows: 256 MiB, which hold a window of 4096×4096 pixels in colour."""
 SMALL = 1 << 10
-"""Bytes of a constant that says how (axes, shapes), rather than what; larger ones need no conversion."""
+"""Bytes up to which a constant may be a parameter (axes, a shape), which version conversion must see."""
 
 Name = tuple[str, str, str]
 Functions = Mapping[Name, onnx.FunctionProto]
 
-logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # it describes damage at length before refusing it
+logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # its records describe damage at length
 
 
-def read_classifier(path: Path, window: tuple[int, int] | None) -> Classifier:
-    """Read a classifier; `window` (height, width) is needed where the file leaves the size open."""
-    weights = Weights(path.absolute().parent)
+def read_onnx(path: Path, window: tuple[int, int] | None) -> Classifier:
+    """Read a classifier; `window` (height, width) in pixels is needed if the file leaves the size open."""
+    weights = ExternalWeights(path.absolute().parent)
     model = _load(path, weights)
     image = _only_input(model)
     layout = _layout(image)
     return Classifier(
         original=model,
-        model=_modern(model, path),
+        model=_upgraded_copy(model, path),
         window=_window(image, layout, window),
         preprocess="none",
         activation="softmax",
@@ -63,41 +66,33 @@ def read_classifier(path: Path, window: tuple[int, int] | None) -> Classifier:
     )
 
 
-def _load(path: Path, weights: Weights) -> ir.Model:
+def _load(path: Path, weights: ExternalWeights) -> ir.Model:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise SourceError(f"{path}: expected less than 2 GB, as protobuf has it; export the weights as external data")
     try:
         proto = onnx.load(path, format="protobuf", load_external_data=False)
         _check_versions(proto, path)
-        _check_extent(proto, path)
-        with warnings.catch_warnings(action="ignore"):  # onnx tells of keys that it does not know
+        _check_node_count(proto, path)
+        with warnings.catch_warnings(action="ignore"):  # about keys that onnx does not know
             model = ir.from_proto(proto)
         weights.load(model)
-        if _opset(model) < OLDEST:
-            modernise(model)
-        widen(model)
-        _stop_dropping(model)
+        UpgradeOperatorsPass()(model)
+        WidenFloatsPass()(model)
+        StopDropoutPass()(model)
         CheckerPass()(model)
     except (SourceError, MemoryError):
         raise
     except Exception as error:  # protobuf, onnx-ir and the checker each raise their own, unrelated kinds
         cause = error
-        while isinstance(cause.__context__, Exception):  # onnx-ir tells the way to the fault, and the fault last
+        while isinstance(cause.__context__, Exception):  # onnx-ir chains the way to the fault, the fault last
             cause = cause.__context__
         reason = one_line(cause) or type(cause).__name__
         raise SourceError(f"{path}: not a whole, valid ONNX model: {reason}") from None
     return model
 
 
-def _stop_dropping(model: ir.Model) -> None:
-    """Dropout of a network exported while training does nothing, as in the network that was trained."""
-    for node in model.graph:
-        if node.op_type == "Dropout" and len(node.inputs) > 2:
-            node.resize_inputs(2)
-
-
 def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
-    """Newer versions than the runtime's could mean anything."""
+    """Raises SourceError for versions that the installed ONNX Runtime does not know."""
     ir_version, opset = newest_known()
     if proto.ir_version > ir_version:
         raise SourceError(
@@ -112,8 +107,8 @@ def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
         )
 
 
-def _check_extent(proto: onnx.ModelProto, path: Path) -> None:
-    """Nodes and values take far more memory than bytes in the file, and functions multiply them."""
+def _check_node_count(proto: onnx.ModelProto, path: Path) -> None:
+    """Raises SourceError for too many nodes and values: they take far more memory than bytes of the file."""
     graph = proto.graph
     functions = {(function.domain, function.name, function.overload): function for function in proto.functions}
     values = len(graph.initializer) + len(graph.input) + len(graph.output) + len(graph.value_info) + len(functions)
@@ -124,7 +119,10 @@ def _check_extent(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _count(nodes: Sequence[onnx.NodeProto], functions: Functions, known: dict[Name, int]) -> int:
-    """How many there are once functions are inlined, or any number too large; RecursionError if that never ends."""
+    """Returns the number of nodes and values once functions are inlined, or a number above the limit.
+
+    Raises RecursionError for functions that call themselves.
+    """
     total = 0
     for node in nodes:
         name = (node.domain, node.op_type, node.overload)
@@ -138,26 +136,24 @@ def _count(nodes: Sequence[onnx.NodeProto], functions: Functions, known: dict[Na
     return total
 
 
-def _modern(model: ir.Model, path: Path) -> ir.Model:
-    """A model of its own to rewrite, of an operator set that can be delivered; it shares the weights."""
-    opset, modern = _opset(model), model.clone()
-    if opset >= OPSET:
-        return modern
+def _upgraded_copy(model: ir.Model, path: Path) -> ir.Model:
+    """Returns a copy to rewrite, of operator set OPSET or later; it shares the weights."""
+    copy = model.clone()
+    if opset(model) >= OPSET:
+        return copy
     try:
-        return _converted(modern)
+        return _convert_version(copy)
     except MemoryError:
         raise
     except Exception as error:  # the C++ converter raises RuntimeError, ConvertError and more
         reason = one_line(error)
-        raise UnsupportedError(f"{path}: opset {opset} does not convert to {OPSET}: {reason}; export it anew") from None
+        raise UnsupportedError(
+            f"{path}: opset {opset(model)} does not convert to {OPSET}: {reason}; export it anew"
+        ) from None
 
 
-def _opset(model: ir.Model) -> int:
-    return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
-
-
-def _converted(model: ir.Model) -> ir.Model:
-    """Convert with inputs in place of the weights, which need not fit into one message then."""
+def _convert_version(model: ir.Model) -> ir.Model:
+    """Convert to operator set OPSET; weights are replaced by inputs meanwhile, as they may not fit into one message."""
     weights = {name: value for name, value in model.graph.initializers.items() if _is_large(value)}
     inputs = {value.name for value in model.graph.inputs}
     for name, value in weights.items():
@@ -194,17 +190,20 @@ def _only_input(model: ir.Model) -> ir.Value:
 
 
 def _layout(image: ir.Value) -> str:
-    """As the graph reads it; else channels last if there are as few as images have at that end alone."""
+    """Returns "NCHW" or "NHWC": as the graph reads the image, else "NHWC" if only the last axis has 1 or 3 elements."""
     assert image.shape is not None  # noqa: S101 (checked when the input was chosen)
     last = image.shape[1] not in (1, 3) and image.shape[3] in (1, 3)
-    layout = _read_as(image) or ("NHWC" if last or not isinstance(image.shape[1], int) else "NCHW")
+    layout = _layout_in_graph(image) or ("NHWC" if last or not isinstance(image.shape[1], int) else "NCHW")
     if not isinstance(image.shape[layout.index("C")], int):
         raise UnsupportedError(f"input {image.name!r}: expected a fixed number of channels, got {image.shape}")
     return layout
 
 
-def _read_as(image: ir.Value) -> str | None:
-    """What the graph takes an image for: convolutions want channels first, and a Transpose may bring them there."""
+def _layout_in_graph(image: ir.Value) -> str | None:
+    """Returns the layout that the graph reads: convolutions take channels first, a Transpose may put them there.
+
+    None if neither is found.
+    """
     pending, seen = [image], {image}
     while pending:
         for node in [use.node for use in pending.pop().uses()]:
@@ -233,6 +232,6 @@ def _window(image: ir.Value, layout: str, asked: tuple[int, int] | None) -> tupl
 
 
 def check_input(name: str | None, sizes: Sequence[int]) -> None:
-    """Raise SourceError if an input of those sizes is empty, or too large to try."""
+    """Raises SourceError if an input of these sizes is empty or too large to try."""
     if min(sizes) < 1 or math.prod(sizes) > MAX_INPUT:
         raise SourceError(f"input {name!r}: expected 1 to {MAX_INPUT} numbers, got {'×'.join(map(str, sizes))}")

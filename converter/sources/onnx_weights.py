@@ -1,8 +1,8 @@
-"""The tensors of an ONNX model: what each claims, held against what there is, before anything is taken for it.
+"""The tensors of an ONNX model: each claimed size is compared with the data before memory is taken for it.
 
-Weights outside the file are views of the files beside it. Refused: locations that leave the model's folder, by
-whatever path, links of either kind, and anything but plain files; offsets, lengths and shapes that the data does not
-have; numbers of less than a byte.
+Weights in external files are views of these files. Refused: locations outside the model's folder, symbolic and hard
+links, and anything but plain files; offsets, lengths and shapes that the data does not have; numbers of less than a
+byte.
 """
 
 import os
@@ -16,14 +16,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir import serde
 
-from converter.sources.mapped import SHARING, mapped
+from converter.sources.mmap_file import MAX_EXPANSION, mmap_file
 
 UNREADABLE = (ir.AttributeType.TENSORS, ir.AttributeType.SPARSE_TENSOR, ir.AttributeType.SPARSE_TENSORS)
 DATA_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 
 
-class Weights:
-    """The files beside a model that hold its weights, by the locations that the model gives."""
+class ExternalWeights:
+    """The external files that hold a model's weights, by the locations that the model states."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
@@ -32,31 +32,31 @@ class Weights:
 
     @property
     def paths(self) -> list[Path]:
-        """The files that were used, in the order of their names."""
+        """The files that were used, sorted by location."""
         return [self._folder / location for location in sorted(self._files)]
 
     def load(self, model: ir.Model) -> None:
-        """Give every tensor of the model its numbers; raises ValueError for what is not as it claims, and OSError."""
+        """Load the numbers of every tensor, in place; raises ValueError if a tensor's claims are wrong, and OSError."""
         for holder, key, tensor in _tensors(model):
-            loaded = self._loaded(tensor)
+            loaded = self._load_tensor(tensor)
             if isinstance(holder, ir.Value):
                 holder.const_value = loaded
             else:
                 holder.attributes[key] = ir.AttrTensor(key, loaded)
-        if self._claimed > SHARING * sum(file.size for file in self._files.values()):
+        if self._claimed > MAX_EXPANSION * sum(file.size for file in self._files.values()):
             raise ValueError(f"external weights of {self._claimed >> 20} MiB in files that have not as much")
 
-    def _loaded(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    def _load_tensor(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
         if isinstance(tensor, ir.StringTensor):
             if len(tensor.string_data()) != tensor.size:
                 raise ValueError(f"tensor {tensor.name!r}: expected {tensor.size} texts, got another number")
             return tensor
         if tensor.dtype.bitwidth % 8 or min(tensor.shape.numpy(), default=0) < 0:
             raise ValueError(f"tensor {tensor.name!r}: expected whole bytes, got {tensor.dtype} {tensor.shape}")
-        array = self._outside(tensor) if isinstance(tensor, ir.ExternalTensor) else _inside(tensor)
+        array = self._external(tensor) if isinstance(tensor, ir.ExternalTensor) else _inline(tensor)
         return ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
 
-    def _outside(self, tensor: ir.ExternalTensor) -> NDArray[np.generic]:
+    def _external(self, tensor: ir.ExternalTensor) -> NDArray[np.generic]:
         shape = tensor.shape.numpy()
         if tensor.length not in (None, tensor.nbytes):
             raise ValueError(f"tensor {tensor.name!r}: expected {tensor.nbytes} bytes, got a length of {tensor.length}")
@@ -64,7 +64,7 @@ class Weights:
             return np.empty(shape, tensor.dtype.numpy())
         location = str(tensor.location)
         if location not in self._files:
-            self._files[location] = mapped(self._checked(location))
+            self._files[location] = mmap_file(self._checked_path(location))
         self._claimed += tensor.nbytes
         file, start = self._files[location], tensor.offset or 0
         if start + tensor.nbytes > file.size:
@@ -73,7 +73,7 @@ class Weights:
             )
         return np.ndarray(shape, tensor.dtype.numpy().newbyteorder("<"), file, start)
 
-    def _checked(self, location: str) -> Path:
+    def _checked_path(self, location: str) -> Path:
         path = self._folder / location
         if not os.path.lexists(path):
             raise ValueError(f"its weights {location!r} are missing; copy that file beside it")
@@ -84,8 +84,8 @@ class Weights:
         return path
 
 
-def _inside(tensor: ir.TensorProtocol) -> NDArray[np.generic]:
-    """The numbers of a tensor in the file itself; without data, onnx-ir would make them up."""
+def _inline(tensor: ir.TensorProtocol) -> NDArray[np.generic]:
+    """Returns the numbers of a tensor inside the model file; onnx-ir would invent numbers for a tensor without data."""
     proto = tensor.raw if isinstance(tensor, serde.TensorProtoTensor) else onnx.TensorProto()
     if tensor.size and not (proto.HasField("raw_data") or any(len(getattr(proto, field)) for field in DATA_FIELDS)):
         raise ValueError(f"tensor {tensor.name!r}: expected {tensor.size} numbers, got none")
@@ -94,7 +94,7 @@ def _inside(tensor: ir.TensorProtocol) -> NDArray[np.generic]:
 
 
 def _tensors(model: ir.Model) -> Iterator[tuple[ir.Value | ir.Node, str, ir.TensorProtocol]]:
-    """Every tensor, and the initializer or the node and attribute that it belongs to."""
+    """Yield every tensor with its owner: an initializer and "", or a node and the name of an attribute."""
     functions = model.functions.values()
     for graph in (*model.graphs(), *(inner for function in functions for inner in function.subgraphs())):
         for value in graph.initializers.values():

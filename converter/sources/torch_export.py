@@ -1,7 +1,7 @@
-"""From PyTorch to ONNX and on through the ONNX reader.
+"""Exports PyTorch networks to ONNX, for the ONNX reader.
 
-The exporter is the newer one, on torch.export: where a network's path depends on its pixels it fails. The older one,
-which PyTorch is giving up, writes down whatever path the sample took.
+The exporter is the one on torch.export, which fails if the path through a network depends on the pixels. PyTorch's
+older exporter, which is deprecated, would write the path that the sample took.
 """
 
 import tempfile
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converter.errors import UnsupportedError
+from converter.messages import first_cause
 from converter.sources.classifier import Classifier
-from converter.sources.frameworks import PYTORCH, framework, reason
-from converter.sources.onnx_file import read_classifier
+from converter.sources.frameworks import PYTORCH, framework
+from converter.sources.onnx_file import read_onnx
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +26,8 @@ def export(
 ) -> Classifier:
     """Export a module in eval() with a sample (1, channels, height, width), or an ExportedProgram without one.
 
-    `name` says in errors what it is; `window` (height, width) is needed where a program leaves the size open. Raises
-    ConversionError. Call it within `quiet`.
+    `name` names the network in errors; `window` (height, width) in pixels is needed if a program leaves the size open.
+    Raises ConversionError. Call it within `quiet`.
     """
     framework("onnxscript", PYTORCH, name)
     import torch  # noqa: PLC0415 (optional)
@@ -36,5 +37,5 @@ def export(
         try:
             torch.onnx.export(network, images, file, dynamo=True, verbose=False)
         except Exception as error:  # whatever the exporter, or the network's own code, raises
-            raise UnsupportedError(f"{name}: PyTorch cannot export it to ONNX: {reason(error)}") from None
-        return read_classifier(file, window)
+            raise UnsupportedError(f"{name}: PyTorch cannot export it to ONNX: {first_cause(error)}") from None
+        return read_onnx(file, window)

@@ -1,19 +1,21 @@
-"""A state_dict and the module that it belongs to: one of torchvision's classifiers, or what a factory makes.
+"""Modules of PyTorch, and state_dicts with the module that they belong to: torchvision's, or what a factory makes.
 
     --arch torchvision:resnet50        get_model("resnet50"), as many classes as the checkpoint has
     --arch mypackage.nets:build        build(), from a module on the path or in the current directory
 
-The state_dict is read as every checkpoint is, without PyTorch and without running anything of it, and must have the
-module's tensors, all of them and no others. A factory's module is the user's own code, and is run.
+The state_dict is read as every checkpoint is, without PyTorch and without running code from it. It must have all
+tensors of the module, and no others. A factory is the user's own code, and is run.
 """
 
 import difflib
+import hashlib
 import importlib
 import re
 import sys
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import SourceError
+from converter.messages import first_cause, quiet
 from converter.preprocessing import NONE, Preprocessing
 from converter.sources.checkpoint import Checkpoint, read_checkpoint
 from converter.sources.classifier import Classifier
-from converter.sources.frameworks import PYTORCH, framework, quiet, reason
+from converter.sources.frameworks import PYTORCH, framework
 from converter.sources.network import BATCHES, check_keys
 from converter.sources.torch_export import export
 from fullconv.protos import model_pb2
@@ -37,30 +40,30 @@ TORCHVISION = "torchvision"
 MODULE = re.compile(r"(?!\d)[\w.]+:(?!\d)\w+")
 INCEPTIONS = ("googlenet", "inception_v3")
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
-"""norm.1 of torchvision's first DenseNets, whose checkpoints it still hands out, is norm1 now."""
+"""Keys of torchvision's first DenseNets, whose checkpoints it still offers: norm.1 is norm1 today."""
 
 
 @dataclass(frozen=True)
-class Module:
-    """A network in PyTorch, and what is known about its training; `window` is (height, width) in pixels."""
+class TrainedModule:
+    """A module, and what is known about its training; `window` is (height, width) in pixels."""
 
     network: "torch.nn.Module"
     window: tuple[int, int]
     preprocess: str | Preprocessing
 
 
-def is_module(arch: str) -> bool:
-    """Whether --arch names a module rather than a file."""
+def names_module(arch: str) -> bool:
+    """Whether --arch names a module and not a file."""
     return MODULE.fullmatch(arch) is not None and not Path(arch).exists()
 
 
 def read_module(path: Path, arch: str, window: tuple[int, int] | None) -> Classifier:
-    """Read a checkpoint, load it into the module that `arch` names, and export that; raises ConversionError."""
+    """Read a checkpoint, load it into the module that `arch` names, and export the module; raises ConversionError."""
     checkpoint = read_checkpoint(path)
     with quiet(), _current_directory():
         torch = framework("torch", PYTORCH, f"--arch {arch}")
         package, name = arch.split(":")
-        module = _torchvision(name, checkpoint, window) if package == TORCHVISION else _made(package, name, window)
+        module = _torchvision(name, checkpoint, window) if package == TORCHVISION else _factory(package, name, window)
         network = module.network.float().eval()
         _load(network, checkpoint.tensors, arch)
         image = torch.zeros(1, _channels(network), *module.window)
@@ -69,9 +72,35 @@ def read_module(path: Path, arch: str, window: tuple[int, int] | None) -> Classi
     return replace(classifier, preprocess=module.preprocess, source=source)
 
 
+def export_module(network: object, window: tuple[int, int] | None) -> Classifier:
+    """Export a module that the caller has in memory, with its weights; the module itself stays as it is.
+
+    `window` is (height, width) in pixels; None stands for the module's attribute `window`. Raises ConversionError.
+    """
+    torch = sys.modules.get("torch")  # the caller has imported it to make a module
+    if torch is None or not isinstance(network, torch.nn.Module):
+        raise SourceError(f"source: expected a path or a torch.nn.Module, got {type(network).__name__}")
+    name = type(network).__name__
+    with quiet():
+        copy = deepcopy(network).cpu().float().eval()
+        size = _window(copy, window, f"the module {name}")
+        classifier = export(copy, (torch.zeros(1, _channels(copy), *size),), f"the module {name}")
+    source = model_pb2.Source(format="torch-module", sha256=_digest(copy), producer=f"pytorch {torch.__version__}")
+    return replace(classifier, source=source)
+
+
+def _digest(network: "torch.nn.Module") -> str:
+    """Returns the SHA-256 of a module's state_dict: each tensor's name and bytes, in order."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 @contextmanager
 def _current_directory() -> Iterator[None]:
-    """Modules there can be imported, as with `python -m`."""
+    """Let modules in the current directory be imported, as `python -m` does."""
     before = sys.path[:]
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -80,8 +109,8 @@ def _current_directory() -> Iterator[None]:
         sys.path[:] = before
 
 
-def _torchvision(name: str, checkpoint: Checkpoint, window: tuple[int, int] | None) -> Module:
-    """One of torchvision's classifiers; the window and preprocessing are those that its own weights were trained on."""
+def _torchvision(name: str, checkpoint: Checkpoint, window: tuple[int, int] | None) -> TrainedModule:
+    """Returns one of torchvision's classifiers, with the window and preprocessing of torchvision's own weights."""
     models = framework(TORCHVISION, PYTORCH, f"--arch {TORCHVISION}:{name}").models
     known = models.list_models(module=models)
     if name not in known:
@@ -96,45 +125,49 @@ def _torchvision(name: str, checkpoint: Checkpoint, window: tuple[int, int] | No
     if classes != weight.shape and classes[:1] > (0,) and classes[1:] == weight.shape[1:]:
         network = models.get_model(name, weights=None, num_classes=classes[0], **options)
     mean, std = (tuple(float(number) for number in numbers) for numbers in (training.mean, training.std))
-    return Module(network, window, Preprocessing(scale=1 / 255, mean=mean, std=std, order="RGB"))
+    return TrainedModule(network, window, Preprocessing(scale=1 / 255, mean=mean, std=std, order="RGB"))
 
 
 def _options(name: str, keys: Collection[str], window: tuple[int, int]) -> dict[str, Any]:
-    """What a checkpoint's keys do not show; the two Inceptions as they are with torchvision's own weights."""
+    """Returns a network's options that its keys do not show; the Inceptions as with torchvision's own weights."""
     if name in INCEPTIONS:
         auxiliary = any(key.startswith(("aux", "Aux")) for key in keys)
         return {"aux_logits": auxiliary, "transform_input": True, "init_weights": False}
     return {"image_size": window[0]} if name.startswith("vit_") else {}
 
 
-def _made(package: str, name: str, window: tuple[int, int] | None) -> Module:
-    """What a factory makes; its window is the user's choice or its own attribute `window`, (height, width)."""
+def _factory(package: str, name: str, window: tuple[int, int] | None) -> TrainedModule:
+    """Returns the module that a factory makes."""
     import torch  # noqa: PLC0415 (optional)
 
     try:
         network = getattr(importlib.import_module(package), name)()
     except (Exception, SystemExit) as error:  # whatever the user's code raises
-        raise SourceError(f"arch: {package}:{name} fails: {type(error).__name__}: {reason(error)}") from None
+        raise SourceError(f"arch: {package}:{name} fails: {type(error).__name__}: {first_cause(error)}") from None
     if not isinstance(network, torch.nn.Module):
         raise SourceError(f"arch: {package}:{name}: expected a torch.nn.Module, got {type(network).__name__}")
-    window = window or getattr(network, "window", None)
+    return TrainedModule(network, _window(network, window, f"what {package}:{name} makes"), NONE)
+
+
+def _window(network: "torch.nn.Module", asked: tuple[int, int] | None, what: str) -> tuple[int, int]:
+    """Returns the window (height, width) that the user asked for, or the module's attribute `window`."""
+    window = asked or getattr(network, "window", None)
     if not isinstance(window, tuple) or [type(size) for size in window] != [int, int] or min(window) < 1:
         raise SourceError(
-            f"window: what {package}:{name} makes has no attribute `window` of (height, width), got {window!r}; "
-            "say --window HEIGHTxWIDTH"
+            f"window: {what} has no attribute `window` of (height, width), got {window!r}; say --window HEIGHTxWIDTH"
         )
-    return Module(network, window, NONE)
+    return window
 
 
 def _channels(network: "torch.nn.Module") -> int:
-    """What the first convolution takes."""
+    """Returns the channels that the first convolution takes; 3 if there is no convolution."""
     import torch  # noqa: PLC0415 (optional)
 
     return next((part.in_channels for part in network.modules() if isinstance(part, torch.nn.Conv2d)), 3)
 
 
 def _load(network: "torch.nn.Module", tensors: Mapping[str, NDArray[np.generic]], arch: str) -> None:
-    """Copy the checkpoint's tensors into the module; raises SourceError unless they are the module's own."""
+    """Copy a checkpoint's tensors into a module; raises SourceError unless they are the tensors of the module."""
     import torch  # noqa: PLC0415 (optional)
 
     own = network.state_dict()
@@ -145,11 +178,11 @@ def _load(network: "torch.nn.Module", tensors: Mapping[str, NDArray[np.generic]]
             raise SourceError(f"checkpoint: {key}: expected floating-point numbers, got {named[key].dtype}")
     try:
         state: Any = OrderedDict((key, torch.from_numpy(named[key])) for key in named if key not in misshapen)
-        # the whole is of this version, and the parts of none: they bring old names up to date then
+        # with the version of the whole module and none of its parts, the parts bring old names up to date
         state._metadata = {"": {"version": network._version}}  # noqa: SLF001 (where load_state_dict looks)
         missing, unknown = network.load_state_dict(state, strict=False)
     except Exception as error:  # modules have hooks of their own
-        raise SourceError(f"checkpoint: it does not load into {arch}: {reason(error)}") from None
+        raise SourceError(f"checkpoint: it does not load into {arch}: {first_cause(error)}") from None
     check_keys(arch, len(own), [key for key in missing if key not in misshapen and not key.endswith(BATCHES)], unknown)
     for key in misshapen:
         shapes = f"expected shape {tuple(own[key].shape)}, got {named[key].shape}"

@@ -1,14 +1,14 @@
-"""The pickles inside PyTorch's checkpoints, read without PyTorch and without running code.
+"""Reads the pickles inside PyTorch's checkpoints, without PyTorch and without running code.
 
 A pickle is a program for a small machine. The machine below has only the instructions that checkpoints use, and knows
 only the functions that rebuild tensors and containers. Tensors refer to storages, whose bytes lie elsewhere in the
-file: `Tensor` and `Storage` say what is claimed, and a reader fills in the bytes.
+file: `Tensor` and `Storage` hold the claims of the pickle, and a reader adds the bytes.
 
-What training scripts save beside tensors (options, counters, paths, numpy's numbers: INERT) becomes placeholders,
-whose contents are dropped. Whatever else a pickle names is refused before it is called. So are tensors made of other
-tensors or outside their storage, negative strides, and pickles of more than MAX_PICKLE_BYTES. Entries of dictionaries
-whose key is no string are dropped, and so is every state that an object would be given (BUILD): hashing what a file
-built could take for ever, and a state could undo what was checked.
+Objects that training scripts save beside tensors (options, counters, paths, numpy's numbers: INERT) become
+placeholders, whose contents are dropped. Every other name in a pickle is refused before it is called. Refused too:
+tensors made of other tensors or outside their storage, negative strides, and pickles of more than MAX_PICKLE_BYTES.
+Dictionary entries whose key is not a string are dropped, because hashing objects of a file could take for ever; so is
+every state for an object (BUILD), because a state could undo what was checked.
 """
 
 import math
@@ -37,13 +37,13 @@ STORAGES = {
     "BoolStorage": np.bool_,
 }
 MAX_PICKLE_BYTES = 4 << 20
-"""A state_dict's pickle holds names and shapes: 30 kB for a ResNet-50. Of that many opcodes each may take 100 bytes."""
+"""Limit on a pickle. A state_dict's holds names and shapes, 30 kB for a ResNet-50; each opcode may take 100 bytes."""
 MAX_RANK = 8
-"""A convolution over volumes has weights of rank 5."""
+"""Limit on a tensor's rank; a convolution over volumes has weights of rank 5."""
 MAX_COUNT = 1 << 48
-"""Of elements, in any sense: products of two such numbers, or with a size in bytes, are far from any limit."""
+"""Limit on any number of elements: the product of two such numbers overflows nothing."""
 MAX_ARGUMENTS = 16
-"""No class of INERT, and no function of REBUILD, has more."""
+"""Limit on the arguments of a call; no class of INERT and no function of REBUILD takes more."""
 
 _PYTHON_TYPES = "set frozenset bytearray complex slice range object list dict tuple int float bool str bytes"
 _TORCH_TYPES = "float16 float32 float64 bfloat16 uint8 int8 int16 int32 int64 bool complex64 complex128"
@@ -67,7 +67,7 @@ INERT = frozenset(
     for module in modules.split()
     for name in names.split()
 )
-"""Harmless things that real checkpoints hold beside tensors, as (module, name); never looked up, never called."""
+"""Harmless classes that checkpoints hold beside tensors, as (module, name); they are never looked up or called."""
 
 _OPCODES = frozenset(
     b"".join(
@@ -87,7 +87,7 @@ _OPCODES = frozenset(
 
 @dataclass(eq=False)
 class Storage:
-    """A storage that a pickle refers to: so many elements, and their bytes once a reader has found them."""
+    """A storage that a pickle refers to: its type, its number of elements, and their bytes once a reader adds them."""
 
     dtype: np.dtype[np.generic]
     count: int
@@ -95,13 +95,13 @@ class Storage:
 
     @property
     def nbytes(self) -> int:
-        """The bytes that it must have in the file."""
+        """The number of bytes that it must have in the file."""
         return self.count * self.dtype.itemsize
 
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """Consecutive elements of a storage: all of it or, in old checkpoints, a view of another one."""
+    """Consecutive elements of a storage: all of them or, in old checkpoints, a view of some."""
 
     storage: Storage
     start: int
@@ -114,7 +114,7 @@ class Span:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A strided view of a span; offset and strides in elements. Not an array, so that no tensor is made of another."""
+    """A strided view of a span; offset and strides in elements. It is no array: no tensor can be made of another."""
 
     span: Span
     offset: int
@@ -137,7 +137,7 @@ class Tensor:
             raise ValueError(f"a tensor of shape {self.shape} is outside its storage of {self.span.count} elements")
 
     def array(self) -> NDArray[np.generic]:
-        """The numbers, where they lie in the file; read-only."""
+        """Returns the numbers as a read-only view of the file."""
         storage, size = self.span.storage, self.span.storage.dtype.itemsize
         assert storage.content is not None  # noqa: S101 (readers fill every storage)
         start = (self.span.start + self.offset) * size if math.prod(self.shape) else 0
@@ -146,7 +146,7 @@ class Tensor:
 
 
 def unpickle(file: BinaryIO, path: Path) -> tuple[Any, dict[str, Storage]]:
-    """Read one pickle and the storages that it refers to, by their keys; raises SourceError, naming `path`."""
+    """Returns the object of one pickle, and the storages that it refers to, by key; raises SourceError."""
     unpickler = _TensorUnpickler(file, encoding="utf-8", errors="replace")
     unpickler.storages = {}
     try:
@@ -167,29 +167,29 @@ def unpickle(file: BinaryIO, path: Path) -> tuple[Any, dict[str, Storage]]:
 
 
 class _ForbiddenGlobalError(pickle.UnpicklingError):
-    """The pickle names something outside the allow-list."""
+    """The pickle names a class or function outside the allow-list."""
 
 
 class _Placeholder:
-    """Stands for something that needs no reading: made, filled and forgotten."""
+    """Stands for an object that is not needed; its contents are dropped."""
 
     def __init__(self, *_: object) -> None: ...
 
     def extend(self, _: object) -> None:
-        """Take what APPENDS gives."""
+        """Ignore the items of APPENDS."""
 
     append = extend
 
 
 @dataclass(frozen=True, eq=False)
 class _StorageType:
-    """Stands for torch.FloatStorage and its kind: a name in the pickle, never called."""
+    """Stands for a storage class such as torch.FloatStorage, which the pickle names and which is never called."""
 
     dtype: np.dtype[np.generic]
 
 
 class _TensorUnpickler(pickle._Unpickler):  # noqa: SLF001
-    """In Python, since the one in C takes memory for as many entries as a memo's index says."""
+    """Based on Python's unpickler in Python: the one in C allocates as many memo entries as an index claims."""
 
     storages: dict[str, Storage]
     stack: list[Any]
@@ -197,7 +197,7 @@ class _TensorUnpickler(pickle._Unpickler):  # noqa: SLF001
     _pairs = 0
 
     def find_class(self, module: str, name: str) -> object:
-        """Resolve the few names that checkpoints hold; refuse the rest."""
+        """Resolve the few names that checkpoints hold; refuse all others."""
         if module == "torch" and name in STORAGES:
             return _StorageType(np.dtype(STORAGES[name]).newbyteorder("<"))
         if (module, name) in INERT:
@@ -225,7 +225,10 @@ class _TensorUnpickler(pickle._Unpickler):  # noqa: SLF001
         raise pickle.UnpicklingError("expected a view of a storage")
 
     def _mapping(self, pairs: Sequence[Sequence[Any]] = ()) -> dict[str, Any]:
-        """An ordered dictionary; Python 2 pickled it with its items. They count, since one list may serve often."""
+        """Returns an ordered dictionary, which Python 2 pickled with its items.
+
+        The items of all dictionaries count towards a limit, because one list may serve many of them.
+        """
         self._pairs += len(pairs)
         if self._pairs > MAX_PICKLE_BYTES:
             raise pickle.UnpicklingError("more entries than the file has bytes for")
@@ -238,7 +241,7 @@ class _TensorUnpickler(pickle._Unpickler):  # noqa: SLF001
         self.stack[-1] = self.stack[-1](*arguments)
 
     def _fill(self, items: Iterable[Any]) -> None:
-        """Put keys and values, in turn, into the dictionary on the stack's top."""
+        """Put keys and values, which alternate, into the dictionary on top of the stack."""
         target, values = self.stack[-1], iter(items)
         pairs = zip(values, values, strict=True)
         if type(target) is dict:
@@ -277,7 +280,7 @@ class _TensorUnpickler(pickle._Unpickler):  # noqa: SLF001
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         **dict.fromkeys(range(256), _refuse),
         **{code: handler for code, handler in pickle._Unpickler.dispatch.items() if code in _OPCODES},  # noqa: SLF001
-        pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],  # noqa: SLF001 (takes what it claims)
+        pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],  # noqa: SLF001 (allocates what it claims)
         pickle.REDUCE[0]: _call,
         pickle.NEWOBJ[0]: _call,
         pickle.BUILD[0]: _drop,
@@ -323,4 +326,4 @@ REBUILD: dict[tuple[str, str], Callable[..., object]] = {
     ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
     ("torch", "Size"): _rebuild_size,
 }
-"""What makes tensors of storages."""
+"""The functions that a pickle may call, by (module, name): they rebuild tensors from storages."""

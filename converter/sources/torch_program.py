@@ -1,11 +1,11 @@
-"""PyTorch's exported programs: `.pt2`, as torch.export.save writes them.
+"""Reads PyTorch's exported programs: `.pt2`, as torch.export.save writes them.
 
-torch.export.load is not for files of others: it unpickles what a file asks it to, evaluates sizes and guards as Python,
-takes any name within torch for an operator, and writes the graph's names into code that it compiles. So a copy is
-loaded, made of nothing but what was looked at: calls of aten's operators with tensors and numbers, names of letters,
-digits, dots and underscores, sums and products of sizes, and the tensors' bytes. Left out are sample inputs, guards,
-metadata and devices. Refused are pickled tensors, custom objects, inner graphs, operators of other libraries and those
-that name files, and compiled code. What is left to trust is PyTorch's own work with tensors and numbers of any size.
+torch.export.load must not be used on files from others: it unpickles what a file asks for, evaluates sizes and guards
+as Python, takes any name within torch for an operator, and compiles code that contains the graph's names. So it loads a
+sanitized copy, which holds only parts that were checked: calls of aten's operators with tensors and numbers, names of
+letters, digits, dots and underscores, sums and products of sizes, and the tensors' bytes. Sample inputs, guards,
+metadata and devices are left out. Refused: pickled tensors, custom objects, inner graphs, operators of other libraries,
+operators that take file names, and compiled code. PyTorch's own handling of tensors and numbers of any size is trusted.
 """
 
 import ast
@@ -18,19 +18,20 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import SourceError
-from converter.runtime import one_line
+from converter.messages import first_cause, one_line, quiet
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
-from converter.sources.frameworks import PYTORCH, framework, quiet, reason
-from converter.sources.mapped import SHARING, mapped
+from converter.sources.frameworks import PYTORCH, framework
+from converter.sources.mmap_file import MAX_EXPANSION, mmap_file
 from converter.sources.torch_export import export
-from converter.sources.torch_zip import content
+from converter.sources.torch_zip import stored_bytes
 from fullconv.protos import model_pb2
 
 GRAPH = "models/model.json"
@@ -60,49 +61,54 @@ REPLACED = {
     "torch_version": "",
     "treespec_namedtuple_fields": {},
 }
-"""What the copy has in these fields."""
+"""Fields whose contents the copy replaces by these."""
 REFUSED = {"as_custom_obj", "as_graph", "as_operator", "class_fqn", "custom_obj"}
 
 DAMAGE = (
     zipfile.BadZipFile, struct.error, EOFError, RuntimeError, SyntaxError, ValueError,
     AttributeError, LookupError, TypeError,
 )  # fmt: skip
-"""What a damaged archive raises, and JSON of another form than the graph's."""
+"""Errors of a damaged archive, and of JSON that does not have the form of a graph."""
 
 Parts = dict[str, bytes | NDArray[np.uint8]]
-"""Entries of an archive, by name."""
+"""The entries of an archive, by name."""
 
 
 def read_program(path: Path, window: tuple[int, int] | None) -> Classifier:
-    """Read an exported program; `window` (height, width) is needed where it leaves the size open.
+    """Read an exported program; `window` (height, width) in pixels is needed if the program leaves the size open.
 
     Raises ConversionError, and OSError.
     """
     with quiet(), tempfile.TemporaryDirectory() as folder:
         torch = framework("torch", PYTORCH, f"{path}")
         archives = framework("torch.export.pt2_archive", PYTORCH, f"{path}")
-        saved, parts = _checked(path)
+        saved, parts = _read_archive(path)
         copy = Path(folder) / "network.pt2"
         try:
-            with archives.PT2ArchiveWriter(str(copy)) as writer:
-                for name, part in parts.items():
-                    writer.write_bytes(name, bytes(part))
+            _write_archive(archives, copy, parts)
             program = torch.export.load(copy)
         except Exception as error:  # PyTorch raises every kind
             raise SourceError(
-                f"{path}: saved by PyTorch {saved}, and PyTorch {torch.__version__} cannot load it: {reason(error)}; "
-                "export it anew"
+                f"{path}: saved by PyTorch {saved}, and PyTorch {torch.__version__} cannot load it: "
+                f"{first_cause(error)}; export it anew"
             ) from None
         classifier = export(program, (), f"{path}", window)
     source = model_pb2.Source(format="pt2", sha256=sha256(path), producer=f"pytorch {saved}")
     return replace(classifier, source=source)
 
 
-def _checked(path: Path) -> tuple[str, Parts]:
-    """The version that saved a program, and all that its copy is made of; raises SourceError."""
+def _write_archive(archives: ModuleType, copy: Path, parts: Parts) -> None:
+    """Write the entries of a sanitized copy."""
+    with archives.PT2ArchiveWriter(str(copy)) as writer:
+        for name, part in parts.items():
+            writer.write_bytes(name, bytes(part))
+
+
+def _read_archive(path: Path) -> tuple[str, Parts]:
+    """Returns the PyTorch version that saved a program, and the entries of its sanitized copy; raises SourceError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return _parts(archive, mapped(path))
+            return _parts(archive, mmap_file(path))
     except DAMAGE as error:
         raise SourceError(f"{path}: damaged, or not a program that can be trusted: {one_line(error)}") from None
 
@@ -112,45 +118,38 @@ def _parts(archive: zipfile.ZipFile, data: NDArray[np.uint8]) -> tuple[str, Part
     if len(roots) != 1:
         raise ValueError(f"expected one {GRAPH} in the archive, as torch.export.save writes it, got {len(roots)}")
     (root,) = roots
-    graph = _json(content(archive, data, root + GRAPH))
+    graph = _json(stored_bytes(archive, data, root + GRAPH))
     saved = str(graph["torch_version"])[:30]
-    parts: Parts = {GRAPH: _trusted(graph), SAMPLES: b""}
+    parts: Parts = {GRAPH: _sanitized(graph), SAMPLES: b""}
     claimed = 0
     for folder, name in TENSORS.items():
         if f"{root}{folder}{name}" not in archive.namelist():
             raise ValueError(f"expected {name} in the archive; save it with a newer PyTorch than {saved}")
-        tensors = _json(content(archive, data, f"{root}{folder}{name}"))
+        tensors = _json(stored_bytes(archive, data, f"{root}{folder}{name}"))
         for entry in tensors["config"].values():
             if entry["use_pickle"] is not False or not PAYLOAD.fullmatch(entry["path_name"]):
                 raise ValueError(f"expected tensors as plain bytes, got {entry['path_name'][:80]!r}, which is pickled")
-            parts[folder + entry["path_name"]] = content(archive, data, f"{root}{folder}{entry['path_name']}")
+            parts[folder + entry["path_name"]] = stored_bytes(archive, data, f"{root}{folder}{entry['path_name']}")
             claimed += math.prod(max(0, size["as_int"]) for size in entry["tensor_meta"]["sizes"])
-        parts[folder + name] = _trusted(tensors)
-    if claimed > SHARING * len(data):
+        parts[folder + name] = _sanitized(tensors)
+    if claimed > MAX_EXPANSION * len(data):
         raise ValueError(f"its tensors have {claimed} numbers, more than fit into the file")
     return saved, parts
 
 
-def _json(text: NDArray[np.uint8]) -> Any:  # noqa: ANN401 (whatever JSON says)
+def _json(text: NDArray[np.uint8]) -> Any:  # noqa: ANN401 (whatever the JSON holds)
     if len(text) > MAX_JSON_BYTES:
         raise ValueError(f"expected a graph of at most {MAX_JSON_BYTES >> 20} MiB")
     return json.loads(bytes(text))
 
 
-def _trusted(document: object) -> bytes:
-    """A JSON document without what the copy leaves out; raises ValueError for names and values that may be code."""
+def _sanitized(document: object) -> bytes:
+    """Returns a JSON document with REPLACED fields; raises ValueError for names and values that may be code."""
     pending = [document]
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
-            if refused := REFUSED & value.keys():
-                raise ValueError(f"expected operators on tensors and numbers, got {min(refused)}")
-            value.update({key: REPLACED[key] for key in REPLACED.keys() & value.keys()})
-            for key, item in value.items():
-                if key not in CHECKS:
-                    pending += [key, item]
-                elif not CHECKS[key](item):
-                    raise ValueError(f"expected {EXPECTED[key]}, got {str(item)[:80]!r}")
+            pending += _sanitize_fields(value)
         elif isinstance(value, list):
             pending += value
         elif isinstance(value, str) and not NAME.fullmatch(value):
@@ -158,8 +157,22 @@ def _trusted(document: object) -> bytes:
     return json.dumps(document).encode()
 
 
+def _sanitize_fields(fields: dict[str, Any]) -> list[object]:
+    """Replace and check the fields of an object, in place; returns the keys and values that remain to be checked."""
+    if refused := REFUSED & fields.keys():
+        raise ValueError(f"expected operators on tensors and numbers, got {min(refused)}")
+    fields.update({key: REPLACED[key] for key in REPLACED.keys() & fields.keys()})
+    pending = list[object]()
+    for key, item in fields.items():
+        if key not in CHECKS:
+            pending += [key, item]
+        elif not CHECKS[key](item):
+            raise ValueError(f"expected {EXPECTED[key]}, got {str(item)[:80]!r}")
+    return pending
+
+
 def _is_operator(target: object) -> bool:
-    """Whether this is arithmetic of sizes, or one of aten's operators that names no file."""
+    """Whether a target is arithmetic of sizes, or one of aten's operators that takes no file name."""
     import torch  # noqa: PLC0415 (optional)
 
     if target in ARITHMETIC:
@@ -172,7 +185,7 @@ def _is_operator(target: object) -> bool:
 
 
 def _is_size(text: object) -> bool:
-    """Whether this is made of symbols and whole numbers: "Mul(Integer(2), Symbol('s0', integer=True))"."""
+    """Whether a text combines symbols and whole numbers only: "Mul(Integer(2), Symbol('s0', integer=True))"."""
     if not isinstance(text, str) or len(text) > MAX_SIZE_LENGTH:
         return False
     for node in ast.walk(ast.parse(text, mode="eval")):
@@ -189,7 +202,7 @@ def _is_size(text: object) -> bool:
 
 
 def _is_tree(text: object) -> bool:
-    """Whether this says how arguments or results nest, in tuples, lists and dictionaries."""
+    """Whether a text describes arguments or results nested in tuples, lists and dictionaries."""
     _, *pending = json.loads(str(text))
     while pending:
         node = pending.pop()

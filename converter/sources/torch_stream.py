@@ -1,17 +1,17 @@
-"""PyTorch's format before 1.6, read without PyTorch and without running code.
+"""Reads PyTorch's format before 1.6, without PyTorch and without running code.
 
     magic number · protocol version · facts about the machine · the object · the storages' keys · the storages
 
-All but the last are pickles, one after the other. A storage is its number of elements (int64) and the elements.
-Numbers are little-endian whatever the machine was, which is why its facts do not matter. Refused: storages that the
-object does not refer to, or with other sizes; what lies beyond the last one is not looked at.
+All but the storages are pickles, one after the other. A storage is its number of elements (int64) and the elements.
+Numbers are little-endian on every machine, so that the facts about it do not matter. Refused: storages that the object
+does not refer to, or of other sizes than it states. Bytes after the last storage are not read.
 """
 
 import io
 from pathlib import Path
 
 from converter.errors import SourceError
-from converter.sources.mapped import mapped
+from converter.sources.mmap_file import mmap_file
 from converter.sources.torch_pickle import MAX_PICKLE_BYTES, unpickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -19,8 +19,8 @@ PROTOCOL = 1001
 
 
 def read_torch_stream(path: Path) -> object:
-    """Unpickle a checkpoint, its tensors as `torch_pickle.Tensor`; raises SourceError."""
-    data = mapped(path)
+    """Returns the unpickled checkpoint, its tensors as `torch_pickle.Tensor`; raises SourceError."""
+    data = mmap_file(path)
     file = io.BytesIO(data[:MAX_PICKLE_BYTES].data)
     magic, _ = unpickle(file, path)
     if magic != MAGIC:

@@ -1,8 +1,8 @@
-"""PyTorch's zip format (since 1.6), read without PyTorch and without running code.
+"""Reads PyTorch's zip format (since 1.6), without PyTorch and without running code.
 
-The archive holds `NAME/data.pkl`, a pickle of the object with tensors as references to storages, and one file
-`NAME/data/KEY` for each storage, stored plainly, so that its numbers are used where they lie. Refused: compressed or
-encrypted entries, wrong sizes and checksums, storages of more bytes than the file, big-endian machines' numbers.
+The archive holds `NAME/data.pkl`, a pickle of the object with tensors as references to storages, and one entry
+`NAME/data/KEY` per storage, uncompressed, so that its numbers are used in place. Refused: compressed or encrypted
+entries, wrong sizes and checksums, storages of more bytes than the file, big-endian numbers.
 """
 
 import io
@@ -15,18 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import SourceError
-from converter.sources.mapped import mapped
+from converter.sources.mmap_file import mmap_file
 from converter.sources.torch_pickle import MAX_PICKLE_BYTES, unpickle
 
 LOCAL_HEADER = 30
-"""Bytes before an entry's name; the last four say how long the name is, and what comes between it and the content."""
+"""Bytes before an entry's name. The last four are the lengths of the name and of the extra field that follows it."""
 
 
 def read_torch_zip(path: Path) -> object:
-    """Unpickle a checkpoint, its tensors as `torch_pickle.Tensor`; raises SourceError."""
+    """Returns the unpickled checkpoint, its tensors as `torch_pickle.Tensor`; raises SourceError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return _read(archive, mapped(path), path)
+            return _read(archive, mmap_file(path), path)
     except (zipfile.BadZipFile, struct.error, EOFError, LookupError, OSError, RuntimeError, ValueError) as error:
         raise SourceError(f"{path}: damaged or truncated checkpoint: {str(error)[:300]}") from None
 
@@ -37,32 +37,32 @@ def _read(archive: zipfile.ZipFile, data: NDArray[np.uint8], path: Path) -> obje
         raise SourceError(f"{path}: expected one data.pkl in the archive, got {len(names)}; not a PyTorch checkpoint")
     prefix = names[0].removesuffix("data.pkl")
     if f"{prefix}byteorder" in archive.namelist():
-        order = content(archive, data, f"{prefix}byteorder")[:10].tobytes()
+        order = stored_bytes(archive, data, f"{prefix}byteorder")[:10].tobytes()
         if order != b"little":
             raise SourceError(f"{path}: expected little-endian tensors, got {order!r}; save it on such a machine")
-    pickled = content(archive, data, names[0])
+    pickled = stored_bytes(archive, data, names[0])
     if len(pickled) > MAX_PICKLE_BYTES:
         raise SourceError(f"{path}: expected data.pkl of at most {MAX_PICKLE_BYTES >> 20} MiB")
     loaded, storages = unpickle(io.BytesIO(pickled.data), path)
     if sum(storage.nbytes for storage in storages.values()) > len(data):
         raise ValueError("its storages have more bytes than the file")
     for key, storage in storages.items():
-        storage.content = content(archive, data, f"{prefix}data/{key}")
+        storage.content = stored_bytes(archive, data, f"{prefix}data/{key}")
         if len(storage.content) != storage.nbytes:
             raise ValueError(f"storage {key[:40]!r}: expected {storage.nbytes} bytes, got {len(storage.content)}")
     return loaded
 
 
-def content(archive: zipfile.ZipFile, data: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
-    """An entry's content, where it lies in the file; raises BadZipFile if it is not stored plainly and whole."""
+def stored_bytes(archive: zipfile.ZipFile, data: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    """Returns an entry's bytes as a view of the file; raises BadZipFile unless it is stored uncompressed and whole."""
     entry = archive.getinfo(name)
-    archive.open(entry).close()  # compares the entry's own header with the directory
+    archive.open(entry).close()  # compares the entry's header with the archive's directory
     lengths = data[entry.header_offset + LOCAL_HEADER - 4 :][:4]
     start = entry.header_offset + LOCAL_HEADER + sum(struct.unpack("<HH", lengths.tobytes()))
     content = data[start:][: entry.file_size]
     if entry.compress_type != zipfile.ZIP_STORED or len(content) != entry.file_size:
         raise zipfile.BadZipFile(f"{name[:100]!r} is not stored plainly and whole")
-    unchecked = entry.CRC == 0  # as torch.serialization.set_crc32_options(False) leaves it
+    unchecked = entry.CRC == 0  # as written after torch.serialization.set_crc32_options(False)
     if not unchecked and zlib.crc32(content.data) != entry.CRC:
         raise zipfile.BadZipFile(f"{name[:100]!r} does not have the content of its checksum")
     return content

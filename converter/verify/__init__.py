@@ -1,1 +1,1 @@
-"""Proof: the converted network against its source, on real-looking images."""
+"""Proof of a conversion: the converted network is compared with its source on images."""

@@ -1,114 +1,116 @@
-"""Images to measure on: the user's own, or noise with the spectrum of natural images and what photographs there are.
+"""Images to measure on: the user's, or noise with the spectrum of photographs, and scikit-learn's two photographs.
 
-The user's images are measured at their own size: none is ever enlarged. What needs images of a certain size, as a check
-that a network was converted rightly does, gets cuttings, mirrored at their edges where an image is smaller.
+The user's images are measured at their own size; no image is enlarged. Checks and calibration need images of a given
+size: they get random crops, continued by their mirror image where an image is smaller.
 """
 
 import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import pyvips
 import tifffile
 from numpy.typing import NDArray
 
 from converter.errors import SourceError
+from converter.messages import one_line
 from converter.preprocessing import Preprocessing
-from converter.runtime import one_line
-
-pyvips.block_untrusted_set(True)
+from fullconv.common.libvips import pyvips
 
 LUMA = [[0.299, 0.587, 0.114]]
-"""ITU-R BT.601, as models of one channel are served."""
+"""Weights of red, green and blue by ITU-R BT.601, as the service computes grey for models of one channel."""
 YCBCR = 6
+"""The value of PhotometricInterpretation in a TIFF file of luma and chroma."""
 TYPES = {"uchar": "uint8", "ushort": "uint16"}
-"""libvips's names of element types."""
+"""libvips's names of element types, and numpy's."""
 SUFFIXES = {".jpg", ".jpeg", ".npy", ".png", ".webp", ".tif", ".tiff"}
 
+Result = TypeVar("Result")
 Pixels = NDArray[Any]
-"""(height, width, channels), as a network takes them before preprocessing."""
+"""Pixels (height, width, channels), as a network takes them before preprocessing."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a network takes: its channels, and what its preprocessing starts from; None: pixels from 0 to 255."""
+class PixelFormat:
+    """The pixels that a network takes: their channels, and the preprocessing; None stands for pixels from 0 to 255."""
 
     channels: int
     preprocessing: Preprocessing | None = None
 
     @property
     def dtype(self) -> str:
-        """Element type of the pixels, "uint8", or of an image's own values, "uint16" or "float32"."""
+        """The element type: "uint8" for pixels, "uint16" or "float32" for an image's own values."""
         return self.preprocessing.dtype if self.preprocessing else "uint8"
 
     @property
     def photographic(self) -> bool:
-        """Whether a photograph is an image for it."""
+        """Whether photographs have such pixels."""
         return self.channels in (1, 3) and self.dtype == "uint8"
 
 
 @dataclass(frozen=True)
 class SampleImage:
-    """An image to measure on: its (height, width) in pixels, and what reads some rows and columns of it."""
+    """An image to measure on: its `size` (height, width) in pixels, and the function that reads rows and columns."""
 
     size: tuple[int, int]
     read: Callable[[slice, slice], Pixels]
 
 
-def given_images(folder: Path, wanted: Wanted, window: tuple[int, int]) -> tuple[list[SampleImage], int]:
-    """Returns the images of a folder that hold a window (height, width), and how many are smaller.
+def given_images(folder: Path, pixel_format: PixelFormat, window: tuple[int, int]) -> tuple[list[SampleImage], int]:
+    """Returns the images of a folder that hold a window (height, width), and the number of smaller images.
 
-    Raises SourceError if an image cannot be read or none holds a window.
+    Raises SourceError if an image cannot be read or if no image holds a window.
     """
     files = image_files(folder)
-    images = [_sample_image(file, wanted) for file in files]
-    usable = [image for image in images if holds(image, window)]
+    images = [_sample_image(file, pixel_format) for file in files]
+    usable = [image for image in images if holds_window(image, window)]
     if not usable:
         raise SourceError(
             f"images: {folder}: expected an image of at least {window[1]}×{window[0]} pixels, the window's size, got "
-            f"{len(images)} smaller ones; none is enlarged: give larger images, or leave --images out"
+            f"{len(images)} smaller images, which are not enlarged; give larger images, or leave --images out"
         )
     return usable, len(images) - len(usable)
 
 
 def synthetic_images(
-    size: tuple[int, int], wanted: Wanted, window: tuple[int, int], count: int, rng: np.random.Generator
+    size: tuple[int, int], pixel_format: PixelFormat, window: tuple[int, int], count: int, rng: np.random.Generator
 ) -> Iterator[SampleImage]:
-    """Yield scikit-learn's photographs that hold a window, if it is installed, and noise of a size, `count` images."""
-    if wanted.photographic:
-        yield from (image for file in photographs() if holds(image := _sample_image(file, wanted), window))
+    """Yield scikit-learn's photographs that hold a window, if it is installed, then `count` images of noise."""
+    if pixel_format.photographic:
+        images = (_sample_image(file, pixel_format) for file in photographs())
+        yield from (image for image in images if holds_window(image, window))
     for _ in range(count):
-        pixels = _noise(size, wanted, rng)
+        pixels = _noise(size, pixel_format, rng)
         yield SampleImage(size, lambda rows, cols, pixels=pixels: pixels[rows, cols])  # type: ignore[misc]
 
 
-def holds(image: SampleImage, window: tuple[int, int]) -> bool:
+def holds_window(image: SampleImage, window: tuple[int, int]) -> bool:
     """Whether an image is at least as large as a window (height, width)."""
     return all(own >= needed for own, needed in zip(image.size, window, strict=True))
 
 
 def sample_images(
-    size: tuple[int, int], wanted: Wanted, folder: Path | None, rng: np.random.Generator
+    size: tuple[int, int], pixel_format: PixelFormat, folder: Path | None, rng: np.random.Generator
 ) -> Iterator[Pixels]:
     """Yield images of one size without end, each (height, width, channels).
 
-    Cuttings of a folder's images; without one, noise and, where scikit-learn is installed, its two photographs in turn.
+    They are random crops of a folder's images; without a folder noise, in turn with crops of scikit-learn's two
+    photographs if it is installed.
     """
-    files = image_files(folder) if folder else photographs() if wanted.photographic else []
+    files = image_files(folder) if folder else photographs() if pixel_format.photographic else []
     while True:
         for file in rng.permutation(np.array(files, object)) if folder else files:
-            yield _cutting(_sample_image(file, wanted), size, rng)
+            yield _random_crop(_sample_image(file, pixel_format), size, rng)
             if not folder:
-                yield _noise(size, wanted, rng)
+                yield _noise(size, pixel_format, rng)
         if not files:
-            yield _noise(size, wanted, rng)
+            yield _noise(size, pixel_format, rng)
 
 
 def photographs() -> list[Path]:
-    """The two that scikit-learn carries, if it is installed; it need not be."""
+    """Returns the two photographs that scikit-learn contains; an empty list if it is not installed."""
     found = importlib.util.find_spec("sklearn")
     if found is None or found.origin is None:
         return []
@@ -116,7 +118,7 @@ def photographs() -> list[Path]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images of a folder, sorted; raises SourceError if there are none."""
+    """Returns the image files of a folder, sorted; raises SourceError if there are none."""
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     except OSError as error:
@@ -126,22 +128,23 @@ def image_files(folder: Path) -> list[Path]:
     return files
 
 
-def _sample_image(file: Path, wanted: Wanted) -> SampleImage:
-    """An image file, of which no pixel is decoded before it is read; raises SourceError."""
+def _sample_image(file: Path, pixel_format: PixelFormat) -> SampleImage:
+    """Returns an image file, whose pixels are decoded when they are read; raises SourceError."""
     if file.suffix.lower() == ".npy":
-        return _array_image(file, wanted)
-    size: tuple[int, int] = _read(file, wanted, lambda image: (image.height, image.width))
+        return _array_image(file, pixel_format)
+    size = _read(file, pixel_format, lambda image: (image.height, image.width))
 
     def read(rows: slice, cols: slice) -> Pixels:
         height, width = rows.stop - rows.start, cols.stop - cols.start
-        pixels: Pixels = _read(file, wanted, lambda image: image.crop(cols.start, rows.start, width, height).numpy())
-        return pixels.reshape(height, width, -1)[..., : wanted.channels].astype(wanted.dtype, copy=False)
+        box = cols.start, rows.start, width, height
+        pixels: Pixels = _read(file, pixel_format, lambda image: image.crop(*box).numpy())
+        return pixels.reshape(height, width, -1)[..., : pixel_format.channels].astype(pixel_format.dtype, copy=False)
 
     return SampleImage(size, read)
 
 
-def _array_image(file: Path, wanted: Wanted) -> SampleImage:
-    """An array (height, width[, channels]) in a file, which is mapped; raises SourceError."""
+def _array_image(file: Path, pixel_format: PixelFormat) -> SampleImage:
+    """Returns an array (height, width[, channels]) in a file, which is memory-mapped; raises SourceError."""
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -149,37 +152,37 @@ def _array_image(file: Path, wanted: Wanted) -> SampleImage:
     pixels = array[..., None] if array.ndim == 2 else array
     if pixels.ndim != 3 or 0 in pixels.shape:
         raise SourceError(f"images: {file}: expected (height, width[, channels]), got {array.shape}")
-    _check_values(file, wanted, pixels.shape[2], pixels.dtype.name)
-    return SampleImage(pixels.shape[:2], lambda rows, cols: np.asarray(pixels[rows, cols], wanted.dtype))
+    _check_values(file, pixel_format, pixels.shape[2], pixels.dtype.name)
+    return SampleImage(pixels.shape[:2], lambda rows, cols: np.asarray(pixels[rows, cols], pixel_format.dtype))
 
 
-def _check_values(file: Path, wanted: Wanted, bands: int, dtype: str) -> None:
-    """Raise SourceError unless bands of a type are values that the network takes, without a change."""
-    types = {"uint8": ("uint8",), "uint16": ("uint8", "uint16")}.get(wanted.dtype)
-    if bands != wanted.channels or (types and dtype not in types):
-        expected = f"{wanted.channels} bands of {' or '.join(types) if types else 'numbers'}"
+def _check_values(file: Path, pixel_format: PixelFormat, bands: int, dtype: str) -> None:
+    """Raises SourceError unless the network takes so many bands of that type without a conversion."""
+    types = {"uint8": ("uint8",), "uint16": ("uint8", "uint16")}.get(pixel_format.dtype)
+    if bands != pixel_format.channels or (types and dtype not in types):
+        expected = f"{pixel_format.channels} bands of {' or '.join(types) if types else 'numbers'}"
         raise SourceError(f"images: {file}: expected {expected}, which the network takes, got {bands} of {dtype}")
 
 
-def _read(file: Path, wanted: Wanted, take: Callable[[pyvips.Image], Any]) -> Any:  # noqa: ANN401 (what `take` returns)
-    """What is wanted of an image file; raises SourceError."""
+def _read(file: Path, pixel_format: PixelFormat, take: Callable[[pyvips.Image], Result]) -> Result:
+    """Returns what `take` returns for an image file; raises SourceError."""
     try:
         with file.open("rb") as opened:
             source = pyvips.Source.new_from_descriptor(opened.fileno())
         tiff = file.suffix.lower() in (".tif", ".tiff")
         image = pyvips.Image.new_from_source(source, "", fail_on="warning" if tiff else "error").autorot()
-        if wanted.photographic:
+        if pixel_format.photographic:
             if tiff:
                 _check_tiff(file, image)
-            return take(_photograph(file, image, wanted.channels))
-        _check_values(file, wanted, image.bands, TYPES.get(image.format, image.format))
+            return take(_photograph(file, image, pixel_format.channels))
+        _check_values(file, pixel_format, image.bands, TYPES.get(image.format, image.format))
         return take(image)
     except (OSError, pyvips.Error) as error:
         raise SourceError(f"images: {file}: cannot be read: {one_line(error)}") from None
 
 
 def _check_tiff(file: Path, image: pyvips.Image) -> None:
-    """Raise SourceError for a TIFF file whose first page libvips gives other colours or another alpha than it has."""
+    """Raises SourceError for a TIFF file whose colours or alpha libvips would give wrongly."""
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
         jpeg, alpha = (
@@ -195,7 +198,7 @@ def _check_tiff(file: Path, image: pyvips.Image) -> None:
 
 
 def _photograph(file: Path, image: pyvips.Image, channels: int) -> pyvips.Image:
-    """An image as 8-bit grey, by its luma, or RGB, over white where it is transparent."""
+    """Returns an image as 8-bit grey, by its luma, or RGB; transparent parts are laid over white."""
     if image.format not in TYPES:
         raise SourceError(f"images: {file}: expected 8 or 16 bits unsigned per channel, got {image.format}")
     image = image.colourspace("srgb")
@@ -205,33 +208,35 @@ def _photograph(file: Path, image: pyvips.Image, channels: int) -> pyvips.Image:
     return image.cast("uchar")
 
 
-def _cutting(image: SampleImage, size: tuple[int, int], rng: np.random.Generator) -> Pixels:
-    """A random part of an image; what an image is smaller, the part goes on as its mirror image."""
-    taken = [min(own, wanted) for own, wanted in zip(image.size, size, strict=True)]
+def _random_crop(image: SampleImage, size: tuple[int, int], rng: np.random.Generator) -> Pixels:
+    """Returns a random part of an image, continued by its mirror image where the image is smaller."""
+    taken = [min(own, needed) for own, needed in zip(image.size, size, strict=True)]
     starts = [int(rng.integers(own - part + 1)) for own, part in zip(image.size, taken, strict=True)]
     rows, cols = (slice(start, start + part) for start, part in zip(starts, taken, strict=True))
-    missing = [(0, wanted - part) for wanted, part in zip(size, taken, strict=True)]
+    missing = [(0, needed - part) for needed, part in zip(size, taken, strict=True)]
     return np.pad(image.read(rows, cols), [*missing, (0, 0)], mode="symmetric")
 
 
-def _noise(size: tuple[int, int], wanted: Wanted, rng: np.random.Generator) -> Pixels:
-    """Noise whose amplitude falls with the frequency, as in photographs; the channels mostly agree, as there.
+def _noise(size: tuple[int, int], pixel_format: PixelFormat, rng: np.random.Generator) -> Pixels:
+    """Returns noise whose amplitude falls with the frequency and whose channels mostly agree, as in photographs.
 
-    Of an image's own values it has those that preprocessing brings to where networks are trained: mean 0 and deviation
-    1, or without a mean 0 to 1.
+    For an image's own values, the noise is what preprocessing brings to mean 0 and standard deviation 1, or, if the
+    preprocessing has no mean, to the range from 0 to 1.
     """
     common = _pink(size, rng)[..., None]
-    own = np.stack([_pink(size, rng) for _ in range(wanted.channels)], axis=-1)
+    own = np.stack([_pink(size, rng) for _ in range(pixel_format.channels)], axis=-1)
     deviations, pixels = common + 0.3 * own, np.clip(np.rint(128 + 55 * (common + 0.3 * own)), 0, 255)
-    if wanted.preprocessing is None or wanted.dtype == "uint8":
+    if pixel_format.preprocessing is None or pixel_format.dtype == "uint8":
         return pixels.astype(np.uint8)
-    factor, offset = wanted.preprocessing.affine(wanted.channels)
-    values = ((deviations if wanted.preprocessing.mean else pixels / 255) - offset) / factor
-    return (np.clip(np.rint(values), 0, 65535) if wanted.dtype == "uint16" else values).astype(wanted.dtype)
+    factor, offset = pixel_format.preprocessing.affine(pixel_format.channels)
+    prepared = deviations if pixel_format.preprocessing.mean else pixels / 255
+    values = (prepared - offset) / factor
+    values = np.clip(np.rint(values), 0, 65535) if pixel_format.dtype == "uint16" else values
+    return values.astype(pixel_format.dtype)
 
 
 def _pink(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
-    """1/f noise with mean 0 and standard deviation 1."""
+    """Returns 1/f noise with mean 0 and standard deviation 1."""
     frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None, :])
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.standard_normal(size)) / frequency

@@ -1,9 +1,9 @@
 """The parity certificate: how far the converted network agrees with its source, measured.
 
-`checks` says what must hold, or the conversion is wrong. What remains is a measurement: dense passes over images at
-their own size against the source network on single windows of them, interior cells and those at the border apart, as
-the geometry tells them. It says what was seen on these windows. Of a network in reduced precision, the difference from
-the same network in float32 is measured besides.
+`checks` holds what must be true, or the conversion is wrong. The certificate is a measurement beyond that: dense passes
+over images at their own size are compared with the source network on single windows of the images; interior cells and
+border cells apart, as the geometry distinguishes them. It says what was seen on these windows. For a network of reduced
+precision, the difference from the same network in float32 is measured too.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,60 +12,64 @@ from dataclasses import dataclass
 import numpy as np
 
 from converter.errors import VerificationError
-from converter.verify.checks import CELLS, check, check_alike, check_grid, check_telling
+from converter.verify.checks import CELLS, check_conversion, check_equal, check_grid, check_varies
 from converter.verify.comparison import Comparison
 from converter.verify.difference import difference
 from converter.verify.images import Pixels, SampleImage
-from converter.verify.networks import Scored
-from converter.verify.sampling import Sample, sampled, synthetic
+from converter.verify.networks import NetworkOutput
+from converter.verify.sampling import Sample, choose_cells, synthetic_images_for
 from fullconv.protos import model_pb2
 
 SEED = 1  # the same source gives the same certificate
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What the source says of a window, what the dense pass says of it, and whether the pass reads within the image."""
+class ComparedCell:
+    """One cell: the source's output for its window, that of the dense pass, and whether it is an interior cell."""
 
-    crop: Scored
-    dense: Scored
-    interior: bool
+    crop: NetworkOutput
+    dense: NetworkOutput
+    is_interior: bool
 
 
-def measure(comparison: Comparison, announce: Callable[[int], None], advance: Callable[[], None]) -> model_pb2.Parity:
-    """Measure the certificate of one stride; `announce` is told the number of windows, `advance` called after each.
+def measure_parity(
+    comparison: Comparison, announce: Callable[[int], None], advance: Callable[[], None]
+) -> model_pb2.Parity:
+    """Returns the certificate of one stride; calls `announce` with the number of windows, `advance` after each window.
 
     Raises VerificationError if the networks differ where they must not, or if the comparison shows nothing.
     """
     rng = np.random.default_rng(SEED)
-    samples = sampled(_images(comparison, rng), comparison.plane, comparison.window, comparison.budget, rng)
+    samples = choose_cells(_images(comparison, rng), comparison.geometry, comparison.window, comparison.budget, rng)
     announce(CELLS**2 + sum(len(sample.cells) for sample in samples))
-    reference, native = check(comparison, rng, advance)
-    grids = list[tuple[Scored, Scored]]()
-    cells = [cell for sample in samples for cell in _cells(comparison, sample, grids, advance)]
+    reference, native = check_conversion(comparison, rng, advance)
+    grids = list[tuple[NetworkOutput, NetworkOutput]]()
+    cells = [cell for sample in samples for cell in _compare(comparison, sample, grids, advance)]
     crops, dense = [cell.crop for cell in cells], [cell.dense for cell in cells]
-    check_telling(reference + crops)
-    if comparison.exact:
-        check_alike("of dense against crops of an unpadded network", crops, dense)
+    check_varies(reference + crops)
+    if comparison.is_exact:
+        check_equal("of dense against crops of an unpadded network", crops, dense)
 
-    def seen(chosen: list[Cell]) -> model_pb2.Difference:
-        return difference([cell.crop for cell in chosen], [cell.dense for cell in chosen], ranked=comparison.ranked)
+    def seen(chosen: list[ComparedCell]) -> model_pb2.Difference:
+        crops, dense = [cell.crop for cell in chosen], [cell.dense for cell in chosen]
+        return difference(crops, dense, has_top_class=comparison.has_top_class)
 
+    in_float, reduced = [full for full, _ in grids], [own for _, own in grids]
     return model_pb2.Parity(
-        stride=model_pb2.Size(height=comparison.plane[0].stride, width=comparison.plane[1].stride),
-        native=difference(reference, native, ranked=comparison.ranked),
-        interior=seen([cell for cell in cells if cell.interior]),
-        border=seen([cell for cell in cells if not cell.interior]),
+        stride=model_pb2.Size(height=comparison.geometry.vertical.stride, width=comparison.geometry.horizontal.stride),
+        native=difference(reference, native, has_top_class=comparison.has_top_class),
+        interior=seen([cell for cell in cells if cell.is_interior]),
+        border=seen([cell for cell in cells if not cell.is_interior]),
         overall=seen(cells),
         images=len(samples),
         small_images=sum(not sample.has_interior for sample in samples),
-        exact=comparison.exact,
-        precision=difference([full for full, _ in grids], [own for _, own in grids], ranked=comparison.decides),
+        exact=comparison.is_exact,
+        precision=difference(in_float, reduced, has_top_class=comparison.makes_decisions),
     )
 
 
 def check_agreement(parity: model_pb2.Parity, precision: str, least: float) -> None:
-    """Raise VerificationError if a network of reduced precision names too often another class than in float32."""
+    """Raises VerificationError if a network of reduced precision agrees too rarely with the network in float32."""
     measured = parity.precision
     if measured.agreement_high and not measured.top_class_agreement >= least:
         raise VerificationError(
@@ -76,32 +80,39 @@ def check_agreement(parity: model_pb2.Parity, precision: str, least: float) -> N
 
 
 def _images(comparison: Comparison, rng: np.random.Generator) -> Iterator[SampleImage]:
-    """The images to measure on, in random order."""
+    """Yield the images to measure on, in random order."""
     given = comparison.images
     if given is None:
-        yield from synthetic(comparison.plane, comparison.window, comparison.wanted, comparison.budget, rng)
+        yield from synthetic_images_for(
+            comparison.geometry, comparison.window, comparison.pixel_format, comparison.budget, rng
+        )
     else:
         yield from (given[number] for number in rng.permutation(len(given)))
 
 
-def _cells(
-    comparison: Comparison, sample: Sample, grids: list[tuple[Scored, Scored]], advance: Callable[[], None]
-) -> Iterator[Cell]:
-    """The cells of one image; what the networks of either precision say of all of them goes into `grids`."""
+def _compare(
+    comparison: Comparison,
+    sample: Sample,
+    grids: list[tuple[NetworkOutput, NetworkOutput]],
+    advance: Callable[[], None],
+) -> Iterator[ComparedCell]:
+    """Yield the cells of one sample; for reduced precision, add the grids in float32 and in it to `grids`."""
     pixels = sample.pixels
-    dense = _pass(comparison.converted(pixels), sample, pixels)
-    if comparison.full is not None:
-        grids.append((_pass(comparison.full(pixels), sample, pixels), dense))
+    dense = _kept_cells(comparison.converted(pixels), sample, pixels)
+    if comparison.float_network is not None:
+        grids.append((_kept_cells(comparison.float_network(pixels), sample, pixels), dense))
     for row, col in sample.cells:
-        crop = comparison.source(np.ascontiguousarray(pixels[sample.rows.crop(row), sample.cols.crop(col)]))
+        window = sample.rows.window_of(row), sample.cols.window_of(col)
+        crop = comparison.source(np.ascontiguousarray(pixels[window]))
         own = row - sample.rows.first, col - sample.cols.first
-        cell = Scored(dense.scores[own].copy(), dense.evidence[own].copy())  # the rest of the grid can go
-        yield Cell(crop, cell, sample.is_interior((row, col)))
+        cell = NetworkOutput(dense.scores[own].copy(), dense.logits[own].copy())  # the rest of the grid can go
+        yield ComparedCell(crop, cell, sample.is_interior((row, col)))
         advance()
 
 
-def _pass(dense: Scored, sample: Sample, pixels: Pixels) -> Scored:
-    """The cells of a pass that are as in a pass over the whole image."""
+def _kept_cells(output: NetworkOutput, sample: Sample, pixels: Pixels) -> NetworkOutput:
+    """Returns the cells of a pass that are as in a pass over the whole image."""
     rows, cols = sample.rows, sample.cols
-    check_grid(dense, rows.passed, cols.passed, pixels)
-    return Scored(dense.scores[rows.kept, cols.kept], dense.evidence[rows.kept, cols.kept])
+    check_grid(output, rows.cells_scored, cols.cells_scored, pixels)
+    kept = rows.cells_kept, cols.cells_kept
+    return NetworkOutput(output.scores[kept], output.logits[kept])

@@ -1,6 +1,6 @@
 """Which windows a certificate is measured on: cells of images at their own size, chosen at random from whole grids.
 
-images, in random order → of each the whole grid, or the part of it that one pass may score → cells of all of them
+images, in random order → of each the whole grid, or the part of it that one pass may score → cells of all grids
 """
 
 import math
@@ -9,34 +9,35 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from converter.graph.geometry import Plane
-from converter.verify.extent import Extent, Part
-from converter.verify.images import Pixels, SampleImage, Wanted, synthetic_images
+from converter.graph.geometry import Geometry2D
+from converter.verify.grid_axis import GridAxis, GridPart
+from converter.verify.images import PixelFormat, Pixels, SampleImage, synthetic_images
 
 FEW_IMAGES = 8
-"""Images that are looked at, if there are as many, whatever they cost."""
+"""Number of images that are always looked at, if there are as many, whatever they cost."""
 INTERIOR_CELLS = 4
-"""Interior cells of a synthetic image along either axis, at the least."""
+"""Least number of interior cells of a synthetic image along either axis."""
 NOISE_IMAGES = 2
-"""Synthetic images, at the least."""
+"""Least number of synthetic images."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is measured: windows, and the pixels that one pass may take.
+    """How much is measured: the number of windows, and the largest number of pixels that one pass may take.
 
-    If the images have no more than `affordable` windows, each is measured. `separate`: every cell costs a window.
+    If the images have no more than `affordable_windows`, all windows are measured. `is_per_window` says that a pass
+    costs one window per cell, as crops do.
     """
 
     windows: int
     pass_pixels: int
-    affordable: int = 0
-    separate: bool = False
+    affordable_windows: int = 0
+    is_per_window: bool = False
 
     @property
-    def wanted(self) -> int:
-        """Cells from which the windows are chosen, at the least."""
-        return max(self.windows, self.affordable)
+    def cells(self) -> int:
+        """Least number of cells from which the windows are chosen."""
+        return max(self.windows, self.affordable_windows)
 
 
 @dataclass(frozen=True)
@@ -44,37 +45,41 @@ class Sample:
     """An image, the part of its grid that is scored in one pass, and the cells (row, col) of the grid to compare."""
 
     image: SampleImage
-    rows: Part
-    cols: Part
+    rows: GridPart
+    cols: GridPart
     cells: Sequence[tuple[int, int]]
 
     @property
     def pixels(self) -> Pixels:
-        """What the pass reads of the image."""
-        return self.image.read(self.rows.read, self.cols.read)
+        """The part of the image that the pass reads."""
+        return self.image.read(self.rows.pixels_read, self.cols.pixels_read)
 
     @property
     def has_interior(self) -> bool:
         """Whether the image holds a cell that reads nothing beyond it."""
-        return bool(self.rows.extent.interior) and bool(self.cols.extent.interior)
+        return bool(self.rows.axis.interior) and bool(self.cols.axis.interior)
 
     def is_interior(self, cell: tuple[int, int]) -> bool:
         """Whether a cell reads nothing beyond the image."""
-        return cell[0] in self.rows.extent.interior and cell[1] in self.cols.extent.interior
+        return cell[0] in self.rows.axis.interior and cell[1] in self.cols.axis.interior
 
 
-def sampled(
-    images: Iterable[SampleImage], plane: Plane, window: tuple[int, int], budget: Budget, rng: np.random.Generator
+def choose_cells(
+    images: Iterable[SampleImage],
+    geometry: Geometry2D,
+    window: tuple[int, int],
+    budget: Budget,
+    rng: np.random.Generator,
 ) -> list[Sample]:
-    """Choose cells of the images: all if that is affordable, else `budget.windows`, each as likely as any other.
+    """Returns samples with all cells if that is affordable, else with `budget.windows` cells, all equally likely.
 
-    Images are taken in their order until there are cells enough and the passes cost as much as the windows will.
+    Images are taken in their order until there are enough cells and the passes cost as much as the windows will.
     """
-    parts = list(_parts(images, plane, window, budget, rng))
+    parts = list(_parts(images, geometry, window, budget, rng))
     counts = [rows.cells * cols.cells for _, rows, cols in parts]
     total = sum(counts)
-    whole = all(part.is_whole for _, *both in parts for part in both)
-    count = min(total, budget.wanted if whole and total <= budget.wanted else budget.windows)
+    is_whole = all(part.is_whole for _, *both in parts for part in both)
+    count = min(total, budget.cells if is_whole and total <= budget.cells else budget.windows)
     chosen = np.sort(rng.choice(total, count, replace=False))
     ends = np.cumsum(counts)
     samples = []
@@ -86,38 +91,48 @@ def sampled(
     return samples
 
 
-def synthetic(
-    plane: Plane, window: tuple[int, int], wanted: Wanted, budget: Budget, rng: np.random.Generator
+def synthetic_images_for(
+    geometry: Geometry2D,
+    window: tuple[int, int],
+    pixel_format: PixelFormat,
+    budget: Budget,
+    rng: np.random.Generator,
 ) -> Iterator[SampleImage]:
-    """Yield images for who has none, large enough that a quarter of their cells is interior, if a pass may be so."""
+    """Yield synthetic images, so large that a quarter of their cells is interior if a pass may take so many pixels."""
     side = math.isqrt(budget.pass_pixels)
-    extents = []
-    for axis, size in zip(plane, window, strict=True):
-        halo = Extent.around(axis, size, 0).cells
+    axes = []
+    for axis, size in zip(geometry, window, strict=True):
+        halo = GridAxis.with_interior(axis, size, 0).cells
         room = (side - size) // axis.stride + 1 - halo
-        extents.append(Extent.around(axis, size, max(INTERIOR_CELLS, min(halo, room))))
-    cells = math.prod(extent.cells for extent in extents)
+        axes.append(GridAxis.with_interior(axis, size, max(INTERIOR_CELLS, min(halo, room))))
+    cells = math.prod(axis.cells for axis in axes)
     count = max(NOISE_IMAGES, -(-budget.windows // cells))
-    yield from synthetic_images((extents[0].pixels, extents[1].pixels), wanted, window, count, rng)
+    yield from synthetic_images((axes[0].pixels, axes[1].pixels), pixel_format, window, count, rng)
 
 
 def _parts(
-    images: Iterable[SampleImage], plane: Plane, window: tuple[int, int], budget: Budget, rng: np.random.Generator
-) -> Iterator[tuple[SampleImage, Part, Part]]:
-    """Images until there are enough, and what one pass scores of each."""
+    images: Iterable[SampleImage],
+    geometry: Geometry2D,
+    window: tuple[int, int],
+    budget: Budget,
+    rng: np.random.Generator,
+) -> Iterator[tuple[SampleImage, GridPart, GridPart]]:
+    """Yield images until there are enough, each with the part that one pass scores."""
     area, cells, pixels = math.prod(window), 0, 0
     for number, image in enumerate(images):
-        if number >= FEW_IMAGES and cells >= budget.wanted and pixels >= budget.windows * area:
+        if number >= FEW_IMAGES and cells >= budget.cells and pixels >= budget.windows * area:
             return
-        extents = [Extent.of(*each) for each in zip(plane, window, image.size, strict=True)]
-        rows, cols = _part(extents[0], extents[1], budget.pass_pixels, rng)
+        vertical, horizontal = (GridAxis.of_image(*each) for each in zip(geometry, window, image.size, strict=True))
+        rows, cols = _random_part(vertical, horizontal, budget.pass_pixels, rng)
         cells += rows.cells * cols.cells
-        read = math.prod(part.read.stop - part.read.start for part in (rows, cols))
-        pixels += rows.cells * cols.cells * area if budget.separate else read
+        read = math.prod(part.pixels_read.stop - part.pixels_read.start for part in (rows, cols))
+        pixels += rows.cells * cols.cells * area if budget.is_per_window else read
         yield image, rows, cols
 
 
-def _part(vertical: Extent, horizontal: Extent, most: int, rng: np.random.Generator) -> tuple[Part, Part]:
-    """The part of an image that a pass over so many pixels scores: as square as the image allows."""
-    rows = vertical.part(max(math.isqrt(most), most // horizontal.pixels), rng)
-    return rows, horizontal.part(most // (rows.read.stop - rows.read.start), rng)
+def _random_part(
+    vertical: GridAxis, horizontal: GridAxis, most: int, rng: np.random.Generator
+) -> tuple[GridPart, GridPart]:
+    """Returns the part of an image that a pass over at most so many pixels scores, as square as the image allows."""
+    rows = vertical.random_part(max(math.isqrt(most), most // horizontal.pixels), rng)
+    return rows, horizontal.random_part(most // (rows.pixels_read.stop - rows.pixels_read.start), rng)

@@ -205,7 +205,7 @@ def takes(fields: type[Fields]) -> Callable[[Callable[[Fields], None]], Callable
 
     def decorate(run: Callable[[Fields], None]) -> Callable[..., None]:
         @wraps(run)
-        def command(**values: Any) -> None:  # noqa: ANN401 (the fields' own types)
+        def command(**values: Any) -> None:
             run(fields(**values))
 
         command.__signature__ = signature(fields)  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ bound, so no sentence says "up to".
 
 import math
 
+from fullconv.common.geometry import reach_after
 from fullconv.protos import model_pb2
 
 LEAST_AGREEMENT = 0.9
@@ -93,7 +94,10 @@ def share_of_windows(share: float, limits: tuple[float, float]) -> str:
 def _reads_beyond(spec: model_pb2.ModelSpec) -> bool:
     """Return whether a cell reads anything beyond its window."""
     axes = ((spec.vertical, spec.window.height), (spec.horizontal, spec.window.width))
-    return any(axis.padding_before > 0 or axis.receptive_field > window for axis, window in axes)
+    return any(
+        axis.padding_before > 0 or reach_after(window, axis.receptive_field, axis.padding_before) > 0
+        for axis, window in axes
+    )
 
 
 def _percent(share: float) -> str:

@@ -26,7 +26,21 @@ if _version_not_supported:
 
 
 class ScoringStub:
-    """Scores images of any size with classifiers trained on small windows.
+    """Scores images of any size with classifiers that were trained on small windows.
+
+    Every error status that the server makes (rather than the gRPC library) carries a google.rpc.ErrorInfo with the
+    domain "fullconv" and a reason; Failure.reason lists the reasons. Every method may end with these statuses:
+    NOT_FOUND: the server has no such model, version, class or path.
+    INVALID_ARGUMENT: the message, the image or an option cannot be used, or exceeds a limit. The message says the
+    field, what was expected and what was got.
+    FAILED_PRECONDITION: the model does not have the requested stride or mode, or its files are damaged.
+    RESOURCE_EXHAUSTED with google.rpc.RetryInfo: the server is busy; retry after the delay that RetryInfo says.
+    RESOURCE_EXHAUSTED without RetryInfo: the message is larger than the transport allows; do not retry.
+    DEADLINE_EXCEEDED: the deadline has passed, or the client of a stream has sent or received nothing for too long.
+    CANCELLED: the client has cancelled the call.
+    UNAUTHENTICATED: the call has no valid token.
+    UNAVAILABLE: the server is shutting down.
+    INTERNAL: a bug. The message has an id; the server's log has the details under this id.
     """
 
     def __init__(self, channel):
@@ -63,43 +77,51 @@ class ScoringStub:
 
 
 class ScoringServicer:
-    """Scores images of any size with classifiers trained on small windows.
+    """Scores images of any size with classifiers that were trained on small windows.
+
+    Every error status that the server makes (rather than the gRPC library) carries a google.rpc.ErrorInfo with the
+    domain "fullconv" and a reason; Failure.reason lists the reasons. Every method may end with these statuses:
+    NOT_FOUND: the server has no such model, version, class or path.
+    INVALID_ARGUMENT: the message, the image or an option cannot be used, or exceeds a limit. The message says the
+    field, what was expected and what was got.
+    FAILED_PRECONDITION: the model does not have the requested stride or mode, or its files are damaged.
+    RESOURCE_EXHAUSTED with google.rpc.RetryInfo: the server is busy; retry after the delay that RetryInfo says.
+    RESOURCE_EXHAUSTED without RetryInfo: the message is larger than the transport allows; do not retry.
+    DEADLINE_EXCEEDED: the deadline has passed, or the client of a stream has sent or received nothing for too long.
+    CANCELLED: the client has cancelled the call.
+    UNAUTHENTICATED: the call has no valid token.
+    UNAVAILABLE: the server is shutting down.
+    INTERNAL: a bug. The message has an id; the server's log has the details under this id.
     """
 
     def Score(self, request, context):
-        """Scores one image.
-
-        NOT_FOUND: no such model, version or class. INVALID_ARGUMENT: the image, an option or the message cannot be used, or
-        is over a limit; says field, expected and got. FAILED_PRECONDITION: the model's files are damaged, or it does not
-        have the stride or mode asked for; names those it has. RESOURCE_EXHAUSTED: busy, with RetryInfo; or the message is
-        over the transport's limit, without it, and not worth another try. UNAVAILABLE: shutting down. INTERNAL: a bug, with
-        an id that the server's log has too. Every status that the server itself gives carries a google.rpc.ErrorInfo
-        with domain "fullconv" and a reason, one of those of Failure.reason.
+        """Scores one image that fits in one message.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ScoreLarge(self, request_iterator, context):
-        """Scores one image however large: its pixels or its file come in parts, and the plan, progress, the grid's rows as
-        they are done and the summary go out. The server reads on as it needs more, and waits for a client that does not.
-        The statuses are those of Score; INVALID_ARGUMENT also for parts that do not add up.
+        """Scores one image of any size. The client sends the pixels, or the file, in parts. The server answers with the plan,
+        then with progress and with rows of the grid as they are finished, then with a summary. The server reads further
+        parts when it needs them, and stops scoring while the client does not read its answers. Parts that do not fit
+        together (more or fewer rows than were announced, for example) are INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ScoreMany(self, request_iterator, context):
-        """Scores many images; each answer comes when it is done, in whatever order, with the id of its request. An image that
-        cannot be scored has the status and message that Score would end with, and the others go on. The server takes as
-        many images at once as it has room for.
+        """Scores many images. Each answer is sent when it is finished, in any order, and has the id of its request. An image
+        that cannot be scored is answered with the status and message that Score would end with, and the other images go
+        on. The server reads the next image when it has room for it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Names the models and versions that can be scored with.
+        """Lists the models and versions of the server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,7 +171,21 @@ def add_ScoringServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Scoring:
-    """Scores images of any size with classifiers trained on small windows.
+    """Scores images of any size with classifiers that were trained on small windows.
+
+    Every error status that the server makes (rather than the gRPC library) carries a google.rpc.ErrorInfo with the
+    domain "fullconv" and a reason; Failure.reason lists the reasons. Every method may end with these statuses:
+    NOT_FOUND: the server has no such model, version, class or path.
+    INVALID_ARGUMENT: the message, the image or an option cannot be used, or exceeds a limit. The message says the
+    field, what was expected and what was got.
+    FAILED_PRECONDITION: the model does not have the requested stride or mode, or its files are damaged.
+    RESOURCE_EXHAUSTED with google.rpc.RetryInfo: the server is busy; retry after the delay that RetryInfo says.
+    RESOURCE_EXHAUSTED without RetryInfo: the message is larger than the transport allows; do not retry.
+    DEADLINE_EXCEEDED: the deadline has passed, or the client of a stream has sent or received nothing for too long.
+    CANCELLED: the client has cancelled the call.
+    UNAUTHENTICATED: the call has no valid token.
+    UNAVAILABLE: the server is shutting down.
+    INTERNAL: a bug. The message has an id; the server's log has the details under this id.
     """
 
     @staticmethod

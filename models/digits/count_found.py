@@ -1,6 +1,7 @@
-"""Counts the page's digits that a grid finds: `python models/digits/count_found.py page.npz`.
+"""Counts the digits of the page that a grid finds: `python models/digits/count_found.py page.npz`.
 
-A digit is found if, in the cell whose window's centre is nearest to its box's centre, its class has the highest score.
+For each digit, the cell whose window's centre is nearest to the centre of the digit's box counts. The digit is found if
+its class has the highest score in this cell.
 """
 
 import json
@@ -14,7 +15,7 @@ PAGE = Path(__file__).with_name("page.json")
 
 
 def count_found(grid: Path, page: Path = PAGE) -> tuple[int, int]:
-    """Digits found and digits there are; `grid` is an .npz as `fullconv-score --grid` writes it."""
+    """Return the number of digits found and of all digits; `grid` is an .npz file of `fullconv-score --grid`."""
     digits = json.loads(page.read_text("utf-8"))["digits"]
     with np.load(grid) as cells:
         height, width = cells["window"]
@@ -29,7 +30,7 @@ def count_found(grid: Path, page: Path = PAGE) -> tuple[int, int]:
 
 
 def nearest(centres: NDArray[np.float64], wanted: float) -> int:
-    """Position of the value nearest to the wanted one."""
+    """Return the position of the value that is nearest to the wanted value."""
     return int(np.abs(centres - wanted).argmin())
 
 

@@ -1,6 +1,6 @@
-"""The digits behind the example model: the seeded split and the rendering of handwritten sheets.
+"""Data of the example model: a seeded split of scikit-learn's digits, and the rendering of sheets with digits on them.
 
-Training windows, held-out windows and the example page are all cut from sheets drawn here.
+Training windows, held-out windows and the example page are all cut from sheets that this module draws.
 """
 
 from collections.abc import Sequence
@@ -20,19 +20,28 @@ Ints = NDArray[np.int64]
 SPLIT_SEED = 20
 HELD_OUT_SHARE = 0.2
 WINDOW = 70
+"""Side of a window in pixels."""
 BACKGROUND = 10
+"""Index of the class "background"."""
 CENTRED = 6
+"""Largest distance in pixels, along either axis, between the centre of a digit's window and that of the digit."""
 OFF_CENTRE = 22
+"""Distance in pixels, along at least one axis, that a background window's centre keeps from that of every digit."""
 HEIGHTS = (36.0, 58.0)
+"""Smallest and largest height of a digit in pixels."""
 EDGE_ALPHA = 0.1
+"""Opacity above which a pixel belongs to a digit's box."""
 PRESSURE_SHARE = 0.35
+"""Share of the opacity that depends on the pressure of the pen."""
 INK_SPREAD = 0.6
+"""Cells of the 8×8 image by which the strokes exceed the cells that carry ink."""
 PLACING_TRIES = 100
+"""Attempts to find a free position for a digit on a sheet."""
 
 
 @dataclass(frozen=True)
 class Digits:
-    """8×8 digits with ink from 0 to 1, and the class of each."""
+    """Images (digits, 8, 8) of ink from 0 to 1, and the class of each."""
 
     images: Floats
     labels: Ints
@@ -43,7 +52,7 @@ class Digits:
 
 @dataclass(frozen=True)
 class Style:
-    """How one sheet looks: brightness from 0 (black) to 1 (white), textures as standard deviations."""
+    """Appearance of a sheet: brightness from 0 (black) to 1 (white), textures as standard deviations of it."""
 
     paper: float
     ink: float
@@ -56,7 +65,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Layout:
-    """A sheet before anything is written on it: (height, width), look, and how near two centres may come."""
+    """An empty sheet: (height, width) in pixels, its appearance, and the least distance of two digits' centres."""
 
     shape: tuple[int, int]
     style: Style
@@ -65,7 +74,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Placed:
-    """A digit on a sheet: its class and its tight box in pixels."""
+    """A digit on a sheet: its class, and the smallest box around its ink in pixels."""
 
     label: int
     x: int
@@ -79,7 +88,7 @@ class Placed:
         return self.x + self.width / 2, self.y + self.height / 2
 
     def overlaps(self, other: "Placed", gap: int) -> bool:
-        """Whether the two boxes come closer than the gap on both axes."""
+        """Return whether the two boxes are closer than `gap` pixels along both axes."""
         across = abs(self.centre[0] - other.centre[0]) < (self.width + other.width) / 2 + gap
         down = abs(self.centre[1] - other.centre[1]) < (self.height + other.height) / 2 + gap
         return across and down
@@ -87,26 +96,26 @@ class Placed:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A drawn sheet, 8-bit grey, and the digits on it."""
+    """A drawn sheet of 8-bit grey pixels, and the digits on it."""
 
     pixels: Bytes
     digits: list[Placed]
 
     def window(self, x: float, y: float) -> Bytes:
-        """The window centred on a point, moved inside the sheet where it would stick out."""
+        """Return the window centred on a point, shifted to lie inside the sheet."""
         height, width = self.pixels.shape
         left = min(max(round(x - WINDOW / 2), 0), width - WINDOW)
         top = min(max(round(y - WINDOW / 2), 0), height - WINDOW)
         return self.pixels[top : top + WINDOW, left : left + WINDOW]
 
     def distance(self, x: float, y: float) -> float:
-        """How far the nearest digit's centre is, the larger of across and down."""
+        """Return the distance of the nearest digit's centre: the larger of the distances along the two axes."""
         offsets = (max(abs(x - d.centre[0]), abs(y - d.centre[1])) for d in self.digits)
         return min(offsets, default=float("inf"))
 
 
 def load_split() -> tuple[Digits, Digits]:
-    """The training digits and the held-out digits, the same on every run."""
+    """Return the training digits and the held-out digits, the same in every run."""
     bunch: Any = load_digits()
     images = np.asarray(bunch.images, dtype=np.float64) / 16
     labels = np.asarray(bunch.target, dtype=np.int64)
@@ -116,7 +125,7 @@ def load_split() -> tuple[Digits, Digits]:
 
 
 def random_style(rng: np.random.Generator) -> Style:
-    """A sheet's look, drawn widely enough to cover clean scans and poor ones."""
+    """Return a random appearance, from that of clean scans to that of poor ones."""
     paper = rng.uniform(0.55, 0.98)
     return Style(
         paper=paper,
@@ -130,7 +139,7 @@ def random_style(rng: np.random.Generator) -> Style:
 
 
 def texture(rng: np.random.Generator, height: int, width: int, style: Style) -> Floats:
-    """Paper: a tone with 1/f mottling, a sloping light, ruled lines and grain."""
+    """Return paper (height, width): a uniform tone with 1/f mottling, uneven light, ruled lines and grain."""
     down, across = np.mgrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j]
     angle = rng.uniform(0, 2 * np.pi)
     light = style.slope * (np.cos(angle) * across + np.sin(angle) * down)
@@ -141,7 +150,7 @@ def texture(rng: np.random.Generator, height: int, width: int, style: Style) -> 
 
 
 def pink_noise(rng: np.random.Generator, height: int, width: int) -> Floats:
-    """Noise whose amplitude falls as 1/f, with unit deviation."""
+    """Return noise whose amplitude is proportional to 1/f, with standard deviation 1."""
     down = np.fft.fftfreq(height)[:, None]
     across = np.fft.rfftfreq(width)[None, :]
     frequency = np.hypot(down, across)
@@ -153,7 +162,7 @@ def pink_noise(rng: np.random.Generator, height: int, width: int) -> Floats:
 
 
 def ruled_lines(rng: np.random.Generator, height: int, width: int, style: Style) -> Floats:
-    """Evenly spaced faint lines, slightly out of level, across the sheet."""
+    """Return the darkness of faint, evenly spaced, slightly inclined lines: mostly horizontal, sometimes vertical."""
     down, across = np.mgrid[0:height, 0:width].astype(np.float64)
     if rng.random() < 0.2:
         down, across = across, down
@@ -164,7 +173,7 @@ def ruled_lines(rng: np.random.Generator, height: int, width: int, style: Style)
 
 
 def glyph(rng: np.random.Generator, image: Floats, height: float) -> Floats:
-    """One digit enlarged into smooth pen strokes: opacity from 0 to 1, cropped to its ink."""
+    """Return a digit enlarged to smooth pen strokes, as opacity from 0 to 1, cropped to its ink."""
     rows = np.flatnonzero(image.max(axis=1) > 0.25)
     columns = np.flatnonzero(image.max(axis=0) > 0.25)
     cell = height / (rows[-1] - rows[0] + 1 + INK_SPREAD)
@@ -179,7 +188,7 @@ def glyph(rng: np.random.Generator, image: Floats, height: float) -> Floats:
 
 
 def random_affine(rng: np.random.Generator, cell: float) -> Floats:
-    """Cells to pixels, both as (down, across): scale, a little shear, a little rotation."""
+    """Return the matrix from cells to pixels, both as (down, across): scaling, slight shear, slight rotation."""
     angle = np.deg2rad(rng.uniform(-9, 9))
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     slant = np.array([[1.0, 0.0], [rng.uniform(-0.15, 0.15), 1.0]])
@@ -188,7 +197,7 @@ def random_affine(rng: np.random.Generator, cell: float) -> Floats:
 
 
 def ink_edges(rng: np.random.Generator, smooth: Floats) -> Floats:
-    """Sharpens blurred strokes into ink, with a random pen width and softness, darker where the pen pressed."""
+    """Return blurred strokes sharpened to ink, with random pen width and softness, darker under pressure of the pen."""
     level = rng.uniform(0.33, 0.45)
     softness = rng.uniform(0.15, 0.3)
     pressure = 1 - PRESSURE_SHARE * (1 - np.clip(smooth, 0, 1))
@@ -198,14 +207,14 @@ def ink_edges(rng: np.random.Generator, smooth: Floats) -> Floats:
 
 
 def crop(opacity: Floats) -> Floats:
-    """The part that carries ink."""
+    """Return the smallest part that contains all ink."""
     rows = np.flatnonzero(opacity.max(axis=1) > EDGE_ALPHA)
     columns = np.flatnonzero(opacity.max(axis=0) > EDGE_ALPHA)
     return opacity[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def place(rng: np.random.Generator, label: int, ink: Floats, others: Sequence[Placed], layout: Layout) -> Placed | None:
-    """A free place for a digit, its window inside the sheet; none where the sheet is full."""
+    """Return a free position whose window lies inside the sheet, or None if PLACING_TRIES attempts fail."""
     margin = WINDOW / 2 + CENTRED
     height, width = ink.shape
     for _ in range(PLACING_TRIES):
@@ -218,13 +227,13 @@ def place(rng: np.random.Generator, label: int, ink: Floats, others: Sequence[Pl
 
 
 def far_apart(one: Placed, other: Placed, gap: float) -> bool:
-    """Whether two digits have clear paper between them and centres at least the gap apart."""
+    """Return whether two digits do not touch and their centres are at least `gap` pixels apart."""
     across, down = (a - b for a, b in zip(one.centre, other.centre, strict=True))
     return bool(np.hypot(across, down) >= gap) and not one.overlaps(other, 3)
 
 
 def draw_sheet(rng: np.random.Generator, digits: Digits, rows: Ints, layout: Layout) -> Sheet:
-    """A sheet with the chosen digits scattered over it; a digit that finds no room is left out."""
+    """Return a sheet with the digits of `rows` at random positions. Digits without a free position are left out."""
     paper = texture(rng, *layout.shape, layout.style)
     placed: list[Placed] = []
     for row in rows:
@@ -238,7 +247,7 @@ def draw_sheet(rng: np.random.Generator, digits: Digits, rows: Ints, layout: Lay
 
 
 def write(rng: np.random.Generator, paper: Floats, ink: Floats, spot: Placed, style: Style) -> None:
-    """Lays one digit's ink on the paper, letting a little of the paper's texture through."""
+    """Draw the ink of one digit on the paper, through which some of the paper's texture remains visible."""
     area = paper[spot.y : spot.y + spot.height, spot.x : spot.x + spot.width]
     tone = style.ink + rng.uniform(-0.04, 0.04) + 0.5 * (area - style.paper)
     area += ink * (tone - area)

@@ -1,4 +1,4 @@
-"""Draws the example page: held-out digits scattered over a scanned sheet, and a list of where they are."""
+"""Draws the example page: held-out digits at random positions on a sheet, and a list of their boxes."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ STYLE = Style(paper=0.89, ink=0.2, mottle=0.012, slope=0.07, grain=0.007, rule_g
 
 
 def choose(rng: np.random.Generator, digits: Digits) -> Ints:
-    """Rows for the page, every class about as often as the others, in random order."""
+    """Return the rows of the digits for the page, all classes equally often (to within one), in random order."""
     shuffled = rng.permutation(len(digits))
     rank = np.empty(len(digits), dtype=np.int64)
     for label in range(10):
@@ -27,7 +27,7 @@ def choose(rng: np.random.Generator, digits: Digits) -> Ints:
 
 
 def describe(page: Sheet) -> str:
-    """The page's digits as JSON, one to a line."""
+    """Return the list of the page's digits as JSON, one digit per line."""
     height, width = page.pixels.shape
     lines = [json.dumps({"label": str(d.label), "box": [d.x, d.y, d.width, d.height]}) for d in page.digits]
     head = f'{{\n  "image": "page.png",\n  "width": {width},\n  "height": {height},\n  "digits": [\n    '
@@ -35,7 +35,7 @@ def describe(page: Sheet) -> str:
 
 
 def main() -> None:
-    """Writes page.png and page.json beside this script."""
+    """Write page.png and page.json into the directory of this program."""
     rng = np.random.default_rng(SEED)
     _, held_out = load_split()
     page = draw_sheet(rng, held_out, choose(rng, held_out), Layout(SHAPE, STYLE, CENTRE_GAP))

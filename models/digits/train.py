@@ -1,4 +1,4 @@
-"""Trains the example model on rendered digits and prints how it does on held-out ones."""
+"""Trains the example model on rendered digits, and prints its accuracy on held-out digits."""
 
 import tomllib
 from pathlib import Path
@@ -46,7 +46,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Model(nn.Module):
-    """The network of digits.toml, its parameters named as that file names them."""
+    """The network of digits.toml. Its parameters have the names that the file gives them."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         super().__init__()
@@ -58,14 +58,14 @@ class Model(nn.Module):
         see_contrast(self.features[0])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits for windows given as 0 to 1; values are dropped only in training."""
+        """Return the logits of windows (windows, 1, height, width) of values 0 to 1; with dropout only in training."""
         values = functional.dropout(self.features(pixels).flatten(1), DROPOUT, self.training)
         logits: Tensor = self.classifier(values)
         return logits
 
 
 class Sheets(Dataset[Batch]):
-    """Training sheets, each drawn from its own number so that the order of work does not matter."""
+    """Training sheets. Each is drawn with a seed of its own, so that the result does not depend on the order."""
 
     def __init__(self, digits: Digits, count: int) -> None:
         self.digits = digits
@@ -83,7 +83,7 @@ class Sheets(Dataset[Batch]):
 
 
 def build_features(layers: list[dict[str, Any]], channels: int, side: int) -> tuple[nn.Sequential, int]:
-    """The layers before the flattening, and how many values they put out for one window."""
+    """Return the layers before the flatten layer, and the number of values that they output for one window."""
     modules: list[nn.Module] = []
     for layer in layers:
         if layer["op"] == "conv":
@@ -98,7 +98,7 @@ def build_features(layers: list[dict[str, Any]], channels: int, side: int) -> tu
 
 
 def build_classifier(layers: list[dict[str, Any]], inputs: int, labels: int) -> nn.Sequential:
-    """The fully connected layers; the last one has an output for each label."""
+    """Return the fully connected layers. The last one has one output for each label."""
     modules: list[nn.Module] = []
     for layer in layers:
         if layer["op"] == "linear":
@@ -111,7 +111,7 @@ def build_classifier(layers: list[dict[str, Any]], inputs: int, labels: int) -> 
 
 
 def see_contrast(first: nn.Module) -> None:
-    """Starts the first filters without a response to plain paper, whose brightness would drown the ink."""
+    """Subtract the mean from the first filters, so that they respond to contrast and not to the paper's brightness."""
     with torch.no_grad():
         for name, value in first.named_parameters():
             if name == "weight":
@@ -119,7 +119,7 @@ def see_contrast(first: nn.Module) -> None:
 
 
 def digit_windows(rng: np.random.Generator, sheet: Sheet) -> list[Sample]:
-    """One window for each digit, nearly centred on it."""
+    """Return one window for each digit, approximately centred on it."""
     samples = []
     for digit in sheet.digits:
         x, y = digit.centre + rng.uniform(-CENTRED, CENTRED, 2)
@@ -128,7 +128,7 @@ def digit_windows(rng: np.random.Generator, sheet: Sheet) -> list[Sample]:
 
 
 def near_windows(rng: np.random.Generator, sheet: Sheet, count: int) -> list[Sample]:
-    """Background that shows parts of digits: beside one, or between two."""
+    """Return background windows near digits, which show parts of a digit or the gap between two digits."""
     samples: list[Sample] = []
     for _ in range(count if sheet.digits else 0):
         digit = sheet.digits[rng.integers(len(sheet.digits))]
@@ -141,37 +141,37 @@ def near_windows(rng: np.random.Generator, sheet: Sheet, count: int) -> list[Sam
 
 
 def plain_windows(rng: np.random.Generator, sheet: Sheet, count: int) -> list[Sample]:
-    """Background wherever it falls, most often bare paper where the sheet has few digits."""
+    """Return background windows at random positions. On a sheet with few digits most of them show only paper."""
     height, width = sheet.pixels.shape
     points = rng.uniform(WINDOW / 2, (width - WINDOW / 2, height - WINDOW / 2), (count, 2))
     return [(sheet.window(x, y), BACKGROUND) for x, y in points if sheet.distance(x, y) > OFF_CENTRE]
 
 
 def inside(sheet: Sheet, x: float, y: float) -> bool:
-    """Whether the whole window about a point lies on the sheet."""
+    """Return whether the window centred on a point lies inside the sheet."""
     height, width = sheet.pixels.shape
     half = WINDOW / 2
     return bool(half <= x <= width - half and half <= y <= height - half)
 
 
 def stack(samples: list[Sample]) -> Batch:
-    """Windows as bytes and their classes."""
+    """Return windows as a tensor of bytes, and their classes."""
     pixels = torch.from_numpy(np.stack([window for window, _ in samples])[:, None])
     return pixels, torch.tensor([label for _, label in samples])
 
 
 def join(batches: list[Batch]) -> Batch:
-    """Several sheets' windows as one batch."""
+    """Return the windows of several sheets as one batch."""
     return torch.cat([pixels for pixels, _ in batches]), torch.cat([labels for _, labels in batches])
 
 
 def unit(pixels: Tensor) -> Tensor:
-    """Bytes as numbers from 0 to 1."""
+    """Return bytes as numbers from 0 to 1."""
     return (pixels.float() / 255).contiguous(memory_format=FAST_ON_CPU)
 
 
 def train(model: Model, digits: Digits) -> None:
-    """Runs the fixed schedule, one pass over freshly drawn sheets."""
+    """Train for STEPS steps, each on newly drawn sheets."""
     loader = DataLoader(Sheets(digits, STEPS * SHEETS_PER_STEP), SHEETS_PER_STEP, collate_fn=join, num_workers=2)
     optimiser = torch.optim.AdamW(model.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=STEPS, pct_start=0.15)
@@ -187,7 +187,7 @@ def train(model: Model, digits: Digits) -> None:
 
 
 def held_out_windows(digits: Digits) -> Batch:
-    """Every held-out digit in several renderings, and background from the same sheets."""
+    """Return windows of every held-out digit in several renderings, and background windows of the same sheets."""
     rng = np.random.default_rng([SEED + 1, 0])
     samples: list[Sample] = []
     for _ in range(RENDERINGS):
@@ -197,15 +197,15 @@ def held_out_windows(digits: Digits) -> Batch:
 
 
 def held_out_sheet(rng: np.random.Generator, digits: Digits, rows: Ints) -> list[Sample]:
-    """One window for each digit of a sheet, and a few of its background."""
+    """Draw a sheet; return one window for each digit, and a few background windows."""
     sheet = draw_sheet(rng, digits, rows, Layout(SHEET_SHAPE, random_style(rng), 62))
     if len(sheet.digits) < len(rows):
-        raise ValueError("a held-out digit found no room on its sheet")
+        raise ValueError(f"expected a free position for each of {len(rows)} held-out digits, got {len(sheet.digits)}")
     return digit_windows(rng, sheet) + near_windows(rng, sheet, 2) + plain_windows(rng, sheet, 1)
 
 
 def report(model: Model, pixels: Tensor, labels: Tensor, names: list[str]) -> None:
-    """Prints the share of held-out windows that are right, class by class and overall."""
+    """Print the share of held-out windows that are classified correctly, for each class and in total."""
     model.eval()
     with torch.no_grad():
         right = model(unit(pixels)).argmax(1) == labels
@@ -216,7 +216,7 @@ def report(model: Model, pixels: Tensor, labels: Tensor, names: list[str]) -> No
 
 
 def main() -> None:
-    """Trains, writes digits.safetensors beside this script, and prints the held-out figures."""
+    """Train, write digits.safetensors into the directory of this program, and print the accuracy on held-out digits."""
     torch.manual_seed(SEED)
     torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(True)

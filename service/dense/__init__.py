@@ -1,1 +1,1 @@
-"""The pure core: lattice, tiles, reducers. Only numpy: no gRPC, no ONNX Runtime, no input or output."""
+"""The pure core: lattices, tile plans, costs and reductions, in numpy alone."""

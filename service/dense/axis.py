@@ -1,11 +1,12 @@
-"""One axis of a fully-convolutional network, and of an image laid out for it.
+"""One axis of a fully convolutional network, and the windows of an image along that axis.
 
-With native stride S, receptive field R, effective paddings P (before) and Q (after) and a training window W:
-cell y reads pixels [yS - P, yS - P + R) and stands for the window [yS, yS + W). A network that has one cell at its
-own window satisfies 0 <= W + P + Q - R < S; anything else is refused.
+With native stride S, receptive field R, effective paddings P (before) and Q (after) and training window W:
+cell y reads pixels [yS - P, yS - P + R) and stands for the window [yS, yS + W). A network that returns exactly one cell
+for one window satisfies 0 <= W + P + Q - R < S; every other geometry is refused.
 
-At a stride t the windows of an image of H pixels start at 0, t, 2t ... and end within H. The (H - W) mod t pixels
-behind the last one lie in no window: the image is cropped to the others, or gets one more window, flush with its end.
+At stride t the windows of an image of H pixels start at 0, t, 2t ... and end inside the image. The (H - W) mod t pixels
+behind the last window belong to no window: either the image is cropped before them, or the lattice has one more
+window, the anchored window, which ends where the image ends.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fullconv.common.geometry import border_after, border_before
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class AxisGeometry:
     padding_after: int
 
     def __post_init__(self) -> None:
-        """Refuse a geometry that does not give one cell for one window."""
+        """Raise ValueError for a geometry that does not return exactly one cell for one window."""
         if min(self.window, self.stride, self.receptive_field) < 1 or min(self.padding_before, self.padding_after) < 0:
             raise ValueError(f"expected positive window, stride and receptive field and paddings >= 0, got {self}")
         slack = self.window + self.padding_before + self.padding_after - self.receptive_field
@@ -34,27 +37,29 @@ class AxisGeometry:
             raise ValueError(f"expected 0 <= window + paddings - receptive field < stride, got {self}")
 
     def halo_before(self, stride: int) -> int:
-        """Leading cells of a tile, `stride` pixels apart, that see its padding instead of the image."""
-        return -(-self.padding_before // stride)
+        """Return the number of leading cells, `stride` pixels apart, that read a tile's padding, not the image."""
+        return border_before(self.padding_before, stride)
 
     def halo_after(self, stride: int) -> int:
-        """Trailing cells of a tile, `stride` pixels apart, that see its padding instead of the image."""
-        return -(-max(0, self.receptive_field - self.padding_before - self.window) // stride)
+        """Return the number of trailing cells, `stride` pixels apart, that read a tile's padding, not the image."""
+        return border_after(self.window, self.receptive_field, self.padding_before, stride)
 
-    def shortest(self, stride: int) -> int:
-        """Pixels of the shortest tile inside an image that keeps a cell, for cells `stride` pixels apart."""
+    def min_tile_length(self, stride: int) -> int:
+        """Return the pixels of the shortest tile inside an image that keeps a cell; cells are `stride` pixels apart."""
         return self.window + (self.halo_before(stride) + self.halo_after(stride)) * stride
 
-    def cropping(self) -> "AxisGeometry":
-        """The same window run by itself: no stride of its own, no padding, nothing read beyond it."""
+    def crop_geometry(self) -> "AxisGeometry":
+        """Return the geometry of single windows: stride 1, no padding, a receptive field as long as the window."""
         return AxisGeometry(self.window, 1, self.window, 0, 0)
 
 
 @dataclass(frozen=True)
 class AxisLattice:
-    """The windows of an image along one axis that are to be scored; lengths in pixels.
+    """The windows to be scored along one axis of an image; every length in pixels.
 
-    Of all windows `stride` pixels apart, and one flush with the end if `anchored`, those inside [start, stop).
+    The candidates are the regular windows, which start every `stride` pixels, and if `anchored` the window that ends
+    where the image ends. The cells are the candidates that lie wholly inside [start, stop). Default of `stop`: the end
+    of the image.
     """
 
     extent: int
@@ -65,7 +70,7 @@ class AxisLattice:
     stop: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an axis on which no window lies."""
+        """Raise ValueError for an axis that has no window."""
         if self.stride < 1:
             raise ValueError(f"expected a stride of at least 1 pixel, got {self.stride}")
         if self.extent < self.window:
@@ -76,55 +81,57 @@ class AxisLattice:
             )
 
     @property
-    def regular(self) -> int:
-        """Windows of the whole axis, `stride` pixels apart."""
+    def regular_windows(self) -> int:
+        """Number of regular windows of the whole axis, inside the region or not."""
         return (self.extent - self.window) // self.stride + 1
 
     @property
-    def cropped(self) -> int:
-        """Pixels from the first of those windows to the end of the last."""
-        return self.pixels(self.regular)
+    def cropped_extent(self) -> int:
+        """Pixels from the start of the image to the end of its last regular window."""
+        return self.pixels(self.regular_windows)
 
     @property
     def left_out(self) -> int:
-        """Trailing pixels of the region that lie in no window."""
+        """Pixels at the end of the region that belong to no window."""
         return self._stop - self.position(self.cells - 1) - self.window
 
     @cached_property
-    def chosen(self) -> range:
-        """Which of the regular windows lie inside the region."""
+    def region_windows(self) -> range:
+        """Indices of the regular windows that lie wholly inside the region."""
         first = -(-self.start // self.stride)
-        return range(first, max(first, min(self.regular, (self._stop - self.window) // self.stride + 1)))
+        return range(first, max(first, min(self.regular_windows, (self._stop - self.window) // self.stride + 1)))
 
     @cached_property
     def anchor(self) -> int | None:
-        """Where the window flush with the end starts, if there is one, off the lattice and inside the region."""
+        """First pixel of the anchored window; None if it is no cell, or if it is the last regular window."""
         start = self.extent - self.window
-        wanted = self.anchored and self.cropped < self.extent and self.start <= start and self._stop >= self.extent
-        return start if wanted else None
+        is_cell = (
+            self.anchored and self.cropped_extent < self.extent and self.start <= start and self._stop >= self.extent
+        )
+        return start if is_cell else None
 
     @property
     def cells(self) -> int:
-        """Windows to be scored."""
-        return len(self.chosen) + (self.anchor is not None)
+        """Number of windows to be scored."""
+        return len(self.region_windows) + (self.anchor is not None)
 
     @property
     def origin(self) -> int:
-        """Where the first of them starts."""
-        return self.chosen.start * self.stride if self.chosen or self.anchor is None else self.anchor
+        """First pixel of the first cell's window."""
+        return self.region_windows.start * self.stride if self.region_windows or self.anchor is None else self.anchor
 
     def pixels(self, windows: int) -> int:
-        """Pixels that so many neighbouring windows cover together; at least one window's."""
+        """Return the pixels that `windows` neighbouring windows cover, at least those of one window."""
         return self.window + (max(1, windows) - 1) * self.stride
 
     def position(self, cell: int) -> int:
-        """Where one of them starts."""
+        """Return the first pixel of a cell's window."""
         return int(self.positions[cell])
 
     @property
     def positions(self) -> NDArray[np.int64]:
-        """Where each of them starts, (cells,)."""
-        regular = np.arange(self.chosen.start, self.chosen.stop, dtype=np.int64) * self.stride
+        """First pixel of each cell's window, (cells,)."""
+        regular = np.arange(self.region_windows.start, self.region_windows.stop, dtype=np.int64) * self.stride
         return regular if self.anchor is None else np.append(regular, self.anchor)
 
     @property

@@ -1,7 +1,7 @@
-"""What tiles cost, counted and not timed, and how large they should be.
+"""The cost of tiles in multiply-adds, counted and not timed, and the tile size that follows from it.
 
-A network's multiply-adds are bilinear in the size of what it runs on: with u and v native strides more than a window
-along either axis, window + row · u + column · v + cell · u · v, exactly, for sizes on the lattice.
+The number of multiply-adds is bilinear in the size of the input. For an input that is u native strides higher and v
+native strides wider than a window it is exactly: window + row · u + column · v + cell · u · v.
 """
 
 import math
@@ -11,58 +11,63 @@ from functools import lru_cache
 
 from service.dense.tiles import Network, TilePlan
 
-OVERHEAD = 1.05
-"""Tiles that compute this much more than one large pass would are large enough: larger ones need memory for little."""
-HURRIED = 2.0
-"""The same where tiles have to be short."""
-SPAN = 1 << 14
-"""Pixels of the largest tile that is looked at."""
+MAX_OVERHEAD = 1.05
+"""Multiply-adds of tiles, relative to one large pass, at which tiles are large enough. Larger tiles would need more
+memory for little."""
+MAX_OVERHEAD_IN_LIMITED_TIME = 2.0
+"""The same ratio for tiles that would take longer than a tile may."""
+MAX_SIDE = 1 << 14
+"""Upper limit, in pixels, of the side of a square tile while the tile size is searched."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Multiply-adds of one ONNX file, and the bytes of activations that it needs."""
+    """Multiply-adds of one ONNX file, and the bytes of its activations."""
 
     window: float
-    """Of one window."""
+    """Multiply-adds of one window."""
     row: float
-    """Of one native stride more from top to bottom, in an image as wide as a window."""
+    """Additional multiply-adds for each native stride of height, in an image as wide as a window."""
     column: float
-    """Of one native stride more from left to right, in an image as high as a window."""
+    """Additional multiply-adds for each native stride of width, in an image as high as a window."""
     cell: float
-    """Of one native stride more along both axes of a large image."""
+    """Additional multiply-adds for each cell in the interior of a large image."""
     bytes_per_pixel: float
+    """Bytes of activations for each pixel of the input."""
     network: Network
 
     def multiply_adds(self, height: int, width: int) -> float:
-        """Multiply-adds of a tile of so many pixels."""
+        """Return the multiply-adds of one tile of height × width pixels."""
         return self._sum([height], [width])
 
     def total(self, tiles: TilePlan) -> float:
-        """Multiply-adds of all tiles of a plan."""
+        """Return the multiply-adds of all tiles of a plan."""
         return self._sum(
-            [tile.length for band in tiles.rows for tile in band.tiles],
+            [tile.length for band in tiles.bands for tile in band.tiles],
             [tile.length for tile in tiles.columns],
         )
 
     @lru_cache(maxsize=256)  # noqa: B019 (costs are values, few and small)
-    def tile_pixels(self, budget: int, most: float = math.inf) -> int:
-        """Pixels of the tiles of an image however large.
+    def tile_pixels(self, max_bytes: int, max_multiply_adds: float = math.inf) -> int:
+        """Return the number of pixels of one tile in an image of any size.
 
-        Few enough for a budget of bytes, no more than worthwhile, and no more multiply-adds than `most` unless the halo
-        would be most of them.
+        Tiles grow until their multiply-adds are at most `MAX_OVERHEAD` times those of one large pass. From
+        `max_multiply_adds` on, `MAX_OVERHEAD_IN_LIMITED_TIME` times is enough. The activations of a tile need at most
+        `max_bytes` bytes.
         """
-        allowed = max(1, int(budget / self.bytes_per_pixel))
+        allowed = max(1, int(max_bytes / self.bytes_per_pixel))
         side = max(axis.window for axis, _ in self.network.axes)
-        while side < SPAN and side * side < allowed and self._overhead(side) > self._worthwhile(side, most):
+        while side < MAX_SIDE and side * side < allowed:
+            if self._overhead(side) <= self._max_overhead(side, max_multiply_adds):
+                break
             side += max(16, side // 8)
         return min(allowed, side * side)
 
-    def _worthwhile(self, side: int, most: float) -> float:
-        return OVERHEAD if self.multiply_adds(side, side) < most else HURRIED
+    def _max_overhead(self, side: int, max_multiply_adds: float) -> float:
+        return MAX_OVERHEAD if self.multiply_adds(side, side) < max_multiply_adds else MAX_OVERHEAD_IN_LIMITED_TIME
 
     def _sum(self, heights: Sequence[int], widths: Sequence[int]) -> float:
-        """Of tiles of all heights by all widths."""
+        """Return the multiply-adds of the tiles of every combination of height and width."""
         u, v = (
             sum(length - axis.window for length in lengths) / axis.stride
             for lengths, (axis, _) in zip((heights, widths), self.network.axes, strict=True)
@@ -71,7 +76,7 @@ class Cost:
         return self.window * rows * cols + self.row * u * cols + self.column * v * rows + self.cell * u * v
 
     def _overhead(self, side: int) -> float:
-        """What a tile in the middle of an image computes, over what its kept cells would cost in one large pass."""
+        """Return the multiply-adds of a square interior tile, relative to those of its kept cells in one large pass."""
         kept = 1.0
         for axis, base in self.network.axes:
             cells = (side - axis.window) // base + 1 - axis.halo_before(base) - axis.halo_after(base)

@@ -1,4 +1,4 @@
-"""What becomes of the cells' scores as they come: averages, and the step from scores to probabilities."""
+"""Reductions of cells' scores: the mean of each class, probabilities, and the classes with the highest scores."""
 
 from dataclasses import dataclass, field
 
@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 @dataclass
 class Mean:
-    """The mean over all cells, summed in float64."""
+    """The mean over all added cells, summed in float64."""
 
     classes: int
     _sum: NDArray[np.float64] = field(init=False)
     cells: int = field(init=False, default=0)
-    """How many there were."""
+    """Number of cells that were added."""
 
     def __post_init__(self) -> None:
-        """Start from nothing."""
+        """Start with no cells."""
         self._sum = np.zeros(self.classes)
 
     def add(self, values: NDArray[np.floating]) -> None:
@@ -32,7 +32,7 @@ class Mean:
 
 
 def probabilities(scores: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
-    """Turn scores (..., classes) of an output kind (ModelSpec.output.kind) into probabilities of the same shape."""
+    """Convert scores (..., classes) into probabilities of the same shape; `kind` is ModelSpec.output.kind."""
     match kind:
         case "probabilities":
             return scores
@@ -47,8 +47,11 @@ def probabilities(scores: NDArray[np.float32], kind: str) -> NDArray[np.float32]
             raise ValueError(f"expected an output kind that has probabilities, got {kind!r}")
 
 
-def top(scores: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
-    """The highest scores (..., count) of (..., classes) and their positions, the highest first, ties in order."""
+def top_k(scores: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+    """Return the highest scores (..., count) of scores (..., classes), in descending order, and their classes.
+
+    Of equal scores the class with the lower index comes first.
+    """
     if count == 1:
         positions = scores.argmax(axis=-1)[..., None]
     else:
@@ -56,6 +59,9 @@ def top(scores: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], N
     return np.take_along_axis(scores, positions, axis=-1), positions.astype(np.uint32)
 
 
-def highest(values: NDArray[np.float64], count: int) -> list[int]:
-    """Positions of the highest values of (classes,), the highest first, ties in order."""
+def argsort_descending(values: NDArray[np.float64], count: int) -> list[int]:
+    """Return the positions of the `count` highest of values (n,), in descending order of the values.
+
+    Of equal values the one with the lower position comes first.
+    """
     return [int(position) for position in np.argsort(-values, kind="stable")[:count]]

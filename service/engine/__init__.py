@@ -1,1 +1,1 @@
-"""Models on disk, and the ONNX Runtime sessions that run them."""
+"""The model repository, the ONNX Runtime sessions, and the scheduler that runs tiles in them."""

@@ -1,4 +1,7 @@
-"""What runs tiles: in this thread, as they come; or a scheduler, beside those of others."""
+"""The interface through which a request runs its tiles, and the engine that runs them in the calling thread.
+
+The server's engine is a `Flow` of the scheduler, which shares batches and CPU time with other requests.
+"""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,15 +9,13 @@ from concurrent.futures import Future
 from itertools import islice
 from typing import Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from service.dense.arrays import Pixels, Scores
+from service.engine.session import Session
 
-from service.engine.session import Pixels, Session
+PREFETCH_BATCHES = 2
+"""Batches of one image that are submitted before the first result is taken. While one batch runs, the next one is cut
+from the image and the previous one is reduced."""
 
-AHEAD = 2
-"""Batches of one image on their way at once: one is cut and another one reduced while a third is computed."""
-
-Scores = NDArray[np.float32]
 Result = TypeVar("Result")
 
 
@@ -23,41 +24,46 @@ class Engine(Protocol):
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits for the scores any longer."""
+        """Whether the request was cancelled."""
 
     def submit(self, session: Session, tiles: Sequence[Pixels], multiply_adds: float) -> Future[Sequence[Scores]]:
-        """Run tiles of one shape, (height, width, channels), that cost so much each: (rows, cols, classes) of each.
+        """Run tiles of equal shape, (rows, cols, channels), each of which costs `multiply_adds` multiply-adds.
 
-        Raises CancelledRunError, at once or from the future, when nobody waits for them any longer.
+        The future holds the scores of each tile, (rows, cols, classes) float32, in the order of the tiles. If the
+        request was cancelled, this call or the future raises CancelledRunError.
         """
 
 
-class Inline:
+class InlineEngine:
     """Runs tiles in the thread that submits them."""
 
     @property
     def cancelled(self) -> bool:
-        """Never: whoever waits is here."""
+        """Always False: the caller waits in this thread and cannot cancel."""
         return False
 
     def submit(self, session: Session, tiles: Sequence[Pixels], _: float) -> Future[Sequence[Scores]]:
-        """Run them now."""
+        """Run the tiles before returning."""
         done: Future[Sequence[Scores]] = Future()
-        done.set_result(list(session.dense(tiles)))
+        done.set_result(list(session.score(tiles)))
         return done
 
 
-class Ahead(Iterator[Result]):
-    """Results in their order, while the next ones are on their way: the first of them from now on."""
+class Prefetcher(Iterator[Result]):
+    """Yields the results of futures in order and keeps the next `PREFETCH_BATCHES` submitted.
 
-    def __init__(self, coming: Iterable[Future[Result]]) -> None:
-        self._coming = iter(coming)
-        self._waiting = deque(islice(self._coming, AHEAD))
+    `futures` submits a batch whenever its next item is taken. The first batches are submitted when the prefetcher is
+    made.
+    """
+
+    def __init__(self, futures: Iterable[Future[Result]]) -> None:
+        self._futures = iter(futures)
+        self._submitted = deque(islice(self._futures, PREFETCH_BATCHES))
 
     def __next__(self) -> Result:
-        """The next result."""
-        if not self._waiting:
+        """Wait for the next result and submit one more batch."""
+        if not self._submitted:
             raise StopIteration
-        result = self._waiting.popleft().result()
-        self._waiting.extend(islice(self._coming, 1))
+        result = self._submitted.popleft().result()
+        self._submitted.extend(islice(self._futures, 1))
         return result

@@ -1,71 +1,33 @@
-"""The models that can be scored with, as last seen on disk.
+"""The models that can be requested, as they were found on disk.
 
-    on disk → asked for → checked: hashes, geometry, a window's scores → sessions, of which the idlest are forgotten
+    found on disk → requested → checked: hashes, geometry, scores of a window → sessions in memory
 
-A version that fails leaves those before it serving: whoever asks for no version gets the highest that loads. What is
-new or has changed after the start is checked before anybody gets it; a changed folder that fails goes on as it was.
+If a version fails, lower versions go on serving: a request that names no version gets the highest version that can be
+loaded. After the start new and changed versions are checked before they serve. If the changed files of a version fail,
+the version serves on as it was loaded before.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from threading import Lock, RLock
+from threading import Lock
 from typing import Literal
 
-from service.engine.repository import ModelRepository, Stamp, StoredModel
+from service.engine.repository import Fingerprint, ModelRepository, StoredModel
 from service.engine.session import Provider, Session
+from service.engine.session_cache import SessionCache
+from service.engine.version import ServedVersion
 from service.errors import ModelError, NotFoundError, UnreadableModelError
 
 Event = Literal["loaded", "not loaded", "kept", "unloaded"]
-"""What becomes of a version; one that is kept goes on as it was loaded, although its folder fails now."""
+"""A change of a version. "kept": its files on disk now fail, and it serves on as it was loaded before."""
 Report = Callable[[Event, str, str, str], None]
-"""Told of it: the event, name, version, and why, or nothing."""
+"""Called for each event with the event, the name, the version and the error, which is empty if there is none."""
 
 
-def unreported(_event: Event, _name: str, _version: str, _error: str) -> None:
-    """Nobody is told."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a version cannot serve: kind and text of a ModelError.
-
-    The error itself is not kept. Each time that an error is raised its traceback gets the frames of the callers, which
-    hold a request and its image.
-    """
-
-    kind: type[ModelError]
-    text: str
-
-    def error(self) -> ModelError:
-        """Make a new error to raise."""
-        return self.kind(self.text)
-
-
-@dataclass(eq=False)
-class Served:
-    """One version of one model, and what is known of it."""
-
-    name: str
-    version: str
-    stamp: Stamp
-    """Of its files, when they were checked."""
-    seen: Stamp
-    """Of its files, when they were looked at last."""
-    files: StoredModel | None = None
-    """When they were checked."""
-    model: StoredModel | None = None
-    """When it was checked as a whole."""
-    failure: Failure | None = None
-    """When it failed."""
-    said: str = ""
-    """What was reported of the same files, which is not said again each time that they are tried."""
-    dropped: bool = False
-    """Whether it is served no longer."""
-    lock: RLock = field(default_factory=RLock)
+def ignore_event(_event: Event, _name: str, _version: str, _error: str) -> None:
+    """Do nothing."""
 
 
 class Registry:
@@ -79,141 +41,117 @@ class Registry:
         warm: bool = False,
         pooled: bool = False,
         provider: Provider = "cpu",
-        report: Report = unreported,
+        report: Report = ignore_event,
     ) -> None:
-        """Look at a directory; keep sessions of so many bytes of weights together, all if None.
+        """Look at the directory `root`; raises OSError if it cannot be listed.
 
-        A warm registry runs a window through each session that it loads, to see that it can, and how fast; sessions of
-        a pooled one share the threads of this process's global pool.
+        `weights_bytes` limits the weights of the sessions in memory. Default: no limit. With `warm` each session scores
+        a window when it is loaded, as a test and to measure its rate. Pooled sessions share the threads of the
+        process's global pool.
         """
         self._repository = ModelRepository(root)
-        self._budget, self._warm, self._report = weights_bytes, warm, report
+        self._warm, self._report = warm, report
         self._load = partial(Session, pooled=pooled, provider=provider)
-        self._served: dict[tuple[str, str], Served] = {}
+        self._versions: dict[tuple[str, str], ServedVersion] = {}
         self._unloaded: set[str] = set()
-        self._sessions: OrderedDict[tuple[Served, int], Session] = OrderedDict()
-        self._lock, self._refreshing = Lock(), Lock()
+        self._sessions = SessionCache(weights_bytes)
+        self._refreshing = Lock()
         self._started = False
         self.refresh()
         self._started = True
 
     def models(self) -> list[tuple[str, str]]:
-        """Every (name, version), by name, then by number."""
-        return sorted(self._served, key=lambda key: (key[0], int(key[1])))
+        """Return every (name, version), sorted by name and then by number."""
+        return sorted(self._versions, key=lambda key: (key[0], int(key[1])))
 
-    def get(self, name: str, version: str = "") -> tuple[Served, StoredModel]:
-        """A version, checked; an empty one is the highest that can serve.
+    def get(self, name: str, version: str = "") -> tuple[ServedVersion, StoredModel]:
+        """Return a version that was checked. Default of `version`: the highest version that can be loaded.
 
-        Raises NotFoundError if there is none, ModelError if it cannot serve.
+        Raises NotFoundError if there is no such version, and ModelError if it cannot be loaded.
         """
-        choice = self._choice(name, version)
-        if not choice:
-            self.refresh(wait=self._repository.has(name))
-            choice = self._choice(name, version)
-        if not choice:
-            raise self._unknown(name, version)
-        for served in choice[:-1]:
+        candidates = self._candidates(name, version)
+        if not candidates:
+            self.refresh(wait=self._repository.has_folder(name))
+            candidates = self._candidates(name, version)
+        if not candidates:
+            raise self._not_found(name, version)
+        for served in candidates[:-1]:
             try:
                 return served, self._checked(served)
             except ModelError:
                 continue
         try:
-            return choice[-1], self._checked(choice[-1])
+            return candidates[-1], self._checked(candidates[-1])
         except ModelError as error:
-            raise (choice[0].failure.error() if choice[0].failure else error) from None
+            raise (candidates[0].failure.error() if candidates[0].failure else error) from None
 
-    def check(self, name: str, version: str) -> None:
-        """Check a version's files before anybody asks for it, so that what is wrong with them is known."""
-        served = self._served.get((name, version))
-        if served is not None:
-            with served.lock, self._noted(served):
-                if served.failure is None:
-                    self._opened(served)
-
-    def known(self, name: str, version: str) -> tuple[Served, StoredModel] | None:
-        """The version that `get` returns, if its files have been checked; None if `get` must read files first."""
-        for served in self._choice(name, version):
-            model = served.model  # another thread may take it away
+    def get_if_checked(self, name: str, version: str) -> tuple[ServedVersion, StoredModel] | None:
+        """Return what `get` returns, or None if `get` would have to read files first."""
+        for served in self._candidates(name, version):
+            model = served.model  # another thread may set it to None
             if model is not None:
                 return served, model
             if served.failure is None:
                 return None
         return None
 
+    def check(self, name: str, version: str) -> None:
+        """Check a version's files before the first request, so that damage is reported early."""
+        served = self._versions.get((name, version))
+        if served is not None:
+            with served.lock, self._recording_failure(served):
+                if served.failure is None:
+                    self._check_files(served)
+
     def is_loaded(self, name: str, version: str, *, all_strides: bool) -> bool:
-        """Whether a version can be asked without anything being read: its native stride's file, or those of all."""
-        known = self.known(name, version)
-        if known is None:
+        """Return whether a version's session for the native stride is in memory, or its sessions for all strides."""
+        checked = self.get_if_checked(name, version)
+        if checked is None:
             return False
-        served, model = known
+        served, model = checked
         positions = range(len(model.strides) if all_strides else 1)
         return all((served, position) in self._sessions for position in positions)
 
-    def session(self, served: Served, model: StoredModel, position: int) -> Session:
-        """The session that runs one of a version's files, shared by all its runs; raises ModelError."""
-        session = self._held(served, position)
+    def session(self, served: ServedVersion, model: StoredModel, position: int) -> Session:
+        """Return the session for the file at `position` of `spec.strides`; loads it if needed. Raises ModelError."""
+        session = self._sessions.get(served, position)
         if session is not None:
             return session
         with served.lock:
-            session = self._held(served, position)
-            if session is not None:
-                return session
-            self._check_unchanged(served, position)
-            session = self._load(model, position)
-            if self._warm:
-                session.warm()
-            with self._lock:
-                if not served.dropped:
-                    self._sessions[served, position] = session
-                    self._forget()
+            session = self._sessions.get(served, position)
+            if session is None:
+                session = self._load_session(served, model, position)
         return session
 
-    def rest(self) -> None:
-        """Give back what sessions hold beside their weights, if it is much."""
-        with self._lock:
-            sessions = list(self._sessions.values())
-        for session in sessions:
-            session.rest()
+    def shrink_arena(self) -> None:
+        """Free the activations that sessions keep from earlier runs."""
+        self._sessions.shrink_arena()
 
     def refresh(self, *, at_once: bool = False, wait: bool = True) -> dict[tuple[str, str], ModelError]:
-        """Look at the disk again; at files that are still being copied only if it is to be at once.
+        """Look at the disk again; returns the errors of new and changed versions by (name, version).
 
-        Returns what was new or had changed and failed. Who does not wait leaves it to whoever is looking already.
+        Files that are still being copied are left for a later call, unless `at_once`. If another thread refreshes
+        already, `wait` waits for it first; otherwise this call does nothing.
         """
-        failed: dict[tuple[str, str], ModelError] = {}
         if not self._refreshing.acquire(blocking=wait):
-            return failed
+            return {}
         try:
-            try:
-                seen = dict(self._repository.stamps(list(self._served)))
-            except OSError:
-                if not self._started:
-                    raise
-                return failed  # a volume that is away for a while: what is served goes on
-            seen = {key: stamp for key, stamp in seen.items() if key[0] not in self._unloaded}
-            for key in set(self._served) - set(seen):
-                self._drop(self._served.pop(key))
-                self._report("unloaded", *key, "")
-            for key, stamp in seen.items():
-                known = self._served.get(key)
-                if (known is None or known.seen != stamp) and (at_once or self._is_settled(*key)):
-                    said = known.said if known is not None and not known.seen else ""
-                    error = self._take(Served(*key, stamp, stamp, said=said), known)
-                    if error is not None:
-                        failed[key] = error
+            found = self._find()
+            return {} if found is None else self._update(found, at_once=at_once)
         finally:
             self._refreshing.release()
-        return failed
 
     def load(self, name: str) -> None:
-        """Serve a model again, and look at its files anew; raises NotFoundError, or ModelError if a version fails.
+        """Serve a model (again), and check its failing and changed versions now.
 
-        Whatever served before one that fails goes on.
+        Raises NotFoundError if there is no such model, and ModelError if a new or changed version fails; lower
+        versions, and the version as it was loaded before, serve on.
         """
         self._unloaded.discard(name)
-        for served in self._choice(name, ""):
-            if served.failure is not None or served.seen != served.stamp:
-                served.seen, served.said = (), ""  # why it failed may have passed
+        for served in self._candidates(name, ""):
+            if served.failure is not None or served.last_fingerprint != served.fingerprint:
+                served.check_again()
+                served.reported_error = ""
         failed = self.refresh(at_once=True)
         self.get(name)
         for key, error in failed.items():
@@ -221,39 +159,39 @@ class Registry:
                 raise error
 
     def unload(self, name: str) -> None:
-        """Serve a model no longer, until it is loaded; what runs goes on. Raises NotFoundError."""
-        if not self._choice(name, ""):
-            raise self._unknown(name, "")
+        """Stop serving a model until `load` is called; running requests finish. Raises NotFoundError."""
+        if not self._candidates(name, ""):
+            raise self._not_found(name, "")
         self._unloaded.add(name)
         self.refresh()
 
     @property
     def unloaded(self) -> list[str]:
-        """Models that are not served until they are loaded."""
+        """Names of the models that were unloaded."""
         return sorted(self._unloaded - {name for name, _ in self.models()})
 
     @property
     def failing(self) -> int:
-        """Versions whose files cannot be served, as far as is known; those that go on as they were loaded too."""
-        return sum(served.failure is not None or served.said != "" for served in list(self._served.values()))
+        """Number of versions whose files on disk are known to fail, whether an earlier state of them serves or not."""
+        return sum(served.fails for served in list(self._versions.values()))
 
-    def misnamed(self) -> list[str]:
-        """Folders of models that nobody can ask for, since their names are none."""
-        return self._repository.misnamed()
+    def invalid_names(self) -> list[str]:
+        """Return model folders whose names are invalid and which therefore cannot be requested."""
+        return self._repository.invalid_names()
 
     def state(self, name: str, version: str) -> tuple[bool, str]:
-        """Whether a version can serve, as far as is known, and why not."""
-        served = self._served.get((name, version))
+        """Return whether a version is served and not known to fail, and the text of its failure."""
+        served = self._versions.get((name, version))
         failure = served.failure if served is not None else None
         return served is not None and failure is None, failure.text if failure else ""
 
-    def _choice(self, name: str, version: str) -> list[Served]:
-        """What answers for a version, the first one if it can."""
-        served = dict(self._served)
-        numbers = sorted((key[1] for key in served if key[0] == name and version in ("", key[1])), key=int)
-        return [served[name, number] for number in reversed(numbers)]
+    def _candidates(self, name: str, version: str) -> list[ServedVersion]:
+        """Return the versions that may answer a request, the highest first."""
+        versions = dict(self._versions)
+        numbers = sorted((key[1] for key in versions if key[0] == name and version in ("", key[1])), key=int)
+        return [versions[name, number] for number in reversed(numbers)]
 
-    def _unknown(self, name: str, version: str) -> NotFoundError:
+    def _not_found(self, name: str, version: str) -> NotFoundError:
         versions = [known for key, known in self.models() if key == name]
         if versions:
             ready = [known for known in versions if self.state(name, known)[0]] or versions
@@ -263,95 +201,55 @@ class Registry:
         names = ", ".join(dict.fromkeys(known for known, _ in self.models())) or "none"
         return NotFoundError(f"model: no {name!r}; there: {names}")
 
-    def _checked(self, served: Served) -> StoredModel:
-        """Check a version, once."""
+    def _checked(self, served: ServedVersion) -> StoredModel:
+        """Return a version's model; checks and loads it at the first call. Raises ModelError."""
         if served.model is not None:
             return served.model
         if served.failure is not None:
             raise served.failure.error()
         with served.lock:
             if served.model is None and served.failure is None:
-                with self._noted(served):
-                    model = self._opened(served)
-                    if self._warm:
-                        self.session(served, model, 0)
-                    served.model, served.said = model, ""
+                with self._recording_failure(served):
+                    served.model = self._load_version(served)
+                    served.reported_error = ""
                     self._report("loaded", served.name, served.version, "")
             if served.model is None:
                 raise served.failure.error() if served.failure else AssertionError
             return served.model
 
-    def _opened(self, served: Served) -> StoredModel:
-        """Check a version's files, once; raises ModelError. Its lock is held."""
-        if served.files is None:
-            served.files = self._repository.open(served.name, served.version)
-        return served.files
+    def _load_version(self, served: ServedVersion) -> StoredModel:
+        """Check a version's files and, in a warm registry, load its first session; raises ModelError."""
+        model = self._check_files(served)
+        if self._warm:
+            self.session(served, model, 0)
+        return model
 
-    @contextmanager
-    def _noted(self, served: Served) -> Iterator[None]:
-        """Note what makes a version fail."""
-        try:
-            yield
-        except ModelError as error:
-            self._note(served, error)
+    def _check_files(self, served: ServedVersion) -> StoredModel:
+        """Check a version's files at the first call; raises ModelError. The version's lock must be held."""
+        if served.checked_files is None:
+            served.checked_files = self._repository.open(served.name, served.version)
+        return served.checked_files
 
-    def _note(self, served: Served, error: ModelError) -> None:
-        """Note and report that a version cannot serve."""
-        served.model, served.failure = None, Failure(type(error), str(error))
-        if isinstance(error, UnreadableModelError):
-            served.seen = ()  # the next look tries again
-        if str(error) != served.said:
-            served.said = str(error)
-            self._report("not loaded", served.name, served.version, served.said)
-
-    def _take(self, served: Served, known: Served | None) -> ModelError | None:
-        """Take what was seen; after the start only when it is checked, and not in place of what serves if it fails."""
-        if self._checks:
-            try:
-                self._checked(served)
-            except ModelError:
-                if known is not None and known.model is not None:
-                    known.seen = served.seen
-                    if known.said != served.said:
-                        known.said = served.said
-                        self._report("kept", known.name, known.version, "")
-                    return served.failure.error() if served.failure else None
-        self._served[served.name, served.version] = served
-        if known is not None:
-            self._drop(known)
-        return served.failure.error() if served.failure else None
-
-    @property
-    def _checks(self) -> bool:
-        """Whether what is new is checked before anybody gets it."""
-        return self._started and self._warm
-
-    def _is_settled(self, name: str, version: str) -> bool:
-        """Whether a version can be looked at: after the start not while it is being copied."""
-        try:
-            return not self._checks or self._repository.is_settled(name, version)
-        except OSError:
-            return False  # it is being removed
-
-    def _held(self, served: Served, position: int) -> Session | None:
-        """A session that is there, which is now the one that was asked for last."""
-        with self._lock:
-            session = self._sessions.get((served, position))
-            if session is not None:
-                self._sessions.move_to_end((served, position))
+    def _load_session(self, served: ServedVersion, model: StoredModel, position: int) -> Session:
+        """Load a session; raises ModelError. The version's lock must be held."""
+        self._check_unchanged(served, position)
+        session = self._load(model, position)
+        if self._warm:
+            session.warm()
+        self._sessions.add(served, position, session)
         return session
 
-    def _check_unchanged(self, served: Served, position: int) -> None:
-        """Raise ModelError if a version's files are not those that were checked, or are to be.
+    def _check_unchanged(self, served: ServedVersion, position: int) -> None:
+        """Raise ModelError if the files on disk are not those with which the version was found.
 
-        A version that has lost its native stride's session so can serve no longer; those before it may.
+        If the session for the native stride cannot be loaded again, the version has failed and lower versions answer.
         """
         try:
-            if self._repository.stamp(served.name, served.version) == served.stamp:
+            if self._repository.fingerprint(served.name, served.version) == served.fingerprint:
                 return
-        except OSError as away:
+        except OSError as inaccessible:
             error: ModelError = UnreadableModelError(
-                f"{served.name}/{served.version}: its files cannot be looked at: {away.strerror}"
+                f"{served.name}/{served.version}: its files cannot be looked at: {inaccessible.strerror}"
             )
         else:
             error = ModelError(
@@ -359,18 +257,81 @@ class Registry:
                 "or put a new version beside this one"
             )
         if position == 0 and served.model is not None:
-            self._note(served, error)
+            self._record_failure(served, error)
         raise error
 
-    def _drop(self, served: Served) -> None:
-        with self._lock:
-            served.dropped = True
-            for key in [key for key in self._sessions if key[0] is served]:
-                del self._sessions[key]
+    @contextmanager
+    def _recording_failure(self, served: ServedVersion) -> Iterator[None]:
+        """Catch a ModelError of the block and record it as the version's failure."""
+        try:
+            yield
+        except ModelError as error:
+            self._record_failure(served, error)
 
-    def _forget(self) -> None:
-        """Forget the sessions that were asked for the longest ago, but the last one, until the budget is kept."""
-        while self._budget is not None and len(self._sessions) > 1:
-            if sum(session.weights_bytes for session in self._sessions.values()) <= self._budget:
-                return
-            self._sessions.popitem(last=False)
+    def _record_failure(self, served: ServedVersion, error: ModelError) -> None:
+        """Mark a version as failed, and report the error unless it was reported already."""
+        if served.record_failure(error):
+            self._report("not loaded", served.name, served.version, served.reported_error)
+
+    def _find(self) -> dict[tuple[str, str], Fingerprint] | None:
+        """Return the versions on disk, without the unloaded models; None if the disk cannot be read after the start."""
+        try:
+            found = dict(self._repository.fingerprints(list(self._versions)))
+        except OSError:
+            if not self._started:
+                raise
+            return None  # a volume may be away for a while; its models serve on
+        return {key: fingerprint for key, fingerprint in found.items() if key[0] not in self._unloaded}
+
+    def _update(self, found: dict[tuple[str, str], Fingerprint], *, at_once: bool) -> dict[tuple[str, str], ModelError]:
+        """Drop the versions that are gone, and take new and changed versions; returns the errors of these."""
+        failed = {}
+        for key in set(self._versions) - set(found):
+            self._sessions.drop(self._versions.pop(key))
+            self._report("unloaded", *key, "")
+        for key, fingerprint in found.items():
+            known = self._versions.get(key)
+            is_new = known is None or known.last_fingerprint != fingerprint
+            if is_new and (at_once or self._is_settled(*key)):
+                error = self._take(key, fingerprint, known)
+                if error is not None:
+                    failed[key] = error
+        return failed
+
+    def _take(self, key: tuple[str, str], fingerprint: Fingerprint, known: ServedVersion | None) -> ModelError | None:
+        """Take a new or changed version; returns its error.
+
+        After the start a warm registry checks it first. If the check fails, a version that is loaded stays.
+        """
+        served = ServedVersion(*key, fingerprint, fingerprint)
+        if known is not None and not known.last_fingerprint:  # the same files are checked again
+            served.reported_error = known.reported_error
+        if self._checks_first and not self._can_be_loaded(served) and known is not None and known.model is not None:
+            known.last_fingerprint = served.last_fingerprint
+            if known.record_report(served.reported_error):
+                self._report("kept", *key, "")
+        else:
+            self._versions[key] = served
+            if known is not None:
+                self._sessions.drop(known)
+        return served.failure.error() if served.failure else None
+
+    @property
+    def _checks_first(self) -> bool:
+        """Whether new versions are checked before they serve."""
+        return self._started and self._warm
+
+    def _can_be_loaded(self, served: ServedVersion) -> bool:
+        """Check and load a version; returns whether that succeeded."""
+        try:
+            self._checked(served)
+        except ModelError:
+            return False
+        return True
+
+    def _is_settled(self, name: str, version: str) -> bool:
+        """Return whether a version may be taken: after the start not while its files are being copied."""
+        try:
+            return not self._checks_first or self._repository.is_settled(name, version)
+        except OSError:
+            return False  # the folder is being removed

@@ -1,7 +1,7 @@
-"""The model repository: ROOT/NAME/VERSION/model.onnx, weights.data, labels.txt.
+"""The model repository on disk: ROOT/NAME/VERSION/ with model.onnx, weights.data and labels.txt.
 
-What a version is, its ModelSpec says, which the converter writes into model.onnx. Files that do not match the hashes
-in it are refused.
+The ModelSpec of a version, which the converter writes into model.onnx, describes the version and holds the SHA-256
+hashes of its files. A version with other hashes is refused.
 """
 
 import hashlib
@@ -20,22 +20,26 @@ from service.errors import ModelError, UnreadableModelError
 
 MODES = {"crops", "dense"}
 MODEL_SUFFIX = Path(MODEL).suffix
-Stamp = tuple[tuple[str, tuple[int, int, int]], ...]
-"""Names of files, their sizes, times and inodes: another one where what is in them is another."""
 SETTLED_NS = 2_000_000_000
-"""After a file's last change."""
+"""Nanoseconds after the last change of a file, after which the file counts as completely copied."""
 NAMES = (
     "expected NAME/VERSION: letters A to Z and a to z, digits, '.', '_' and '-', a letter or digit first; and a number "
     "without zeros before it; rename the folders"
 )
-REPLACE = "copy the version here once more, or convert the model again"
-OUT_OF_REACH: Stamp = (("", (0, 0, 0)),)
-"""Of a version that is there, and cannot be looked at now."""
+"""Message for folders whose names are invalid."""
+WAY_OUT = "copy the version here once more, or convert the model again"
+"""What to do about damaged files."""
+
+Fingerprint = tuple[tuple[str, tuple[int, int, int]], ...]
+"""Name, size in bytes, modification time in nanoseconds and inode of each file of a version. If a file changes, so does
+the fingerprint."""
+OUT_OF_REACH: Fingerprint = (("", (0, 0, 0)),)
+"""Fingerprint of a version that exists and whose files cannot be listed now."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredModel:
-    """One version of one model, its files checked against their hashes."""
+    """One version of one model, whose files have the hashes in its spec."""
 
     name: str
     version: str
@@ -46,17 +50,17 @@ class StoredModel:
     horizontal: AxisGeometry
 
     @property
-    def slides(self) -> bool:
-        """Whether the model runs over images of any size in one pass, and not only window by window."""
+    def supports_dense(self) -> bool:
+        """Whether the model can run over a whole image in one pass. Every model can run window by window."""
         return "dense" in self.spec.modes
 
     @property
     def strides(self) -> list[tuple[int, int]]:
-        """Pixels between the windows of each of its files, vertical before horizontal, the native stride first."""
+        """Stride in pixels of each ONNX file, vertical before horizontal; the native stride is first."""
         return [(entry.stride.height, entry.stride.width) for entry in self.spec.strides]
 
     def label(self, index: int) -> str:
-        """The class's label, or its index in decimal where the model has none."""
+        """Return the label of a class, or its index in decimal if the model has no labels."""
         return self.labels[index] if self.labels else str(index)
 
 
@@ -66,80 +70,111 @@ class ModelRepository:
 
     root: Path
 
-    def stamps(self, known: Iterable[tuple[str, str]] = ()) -> Iterator[tuple[tuple[str, str], Stamp]]:
-        """Every (name, version), and what changes when its files do; raises OSError where nothing can be looked at.
+    def fingerprints(self, known: Iterable[tuple[str, str]] = ()) -> Iterator[tuple[tuple[str, str], Fingerprint]]:
+        """Yield every (name, version) with its fingerprint; raises OSError if the root cannot be listed.
 
-        Of a model whose folder cannot be looked at now, those that are known are there.
+        If a model's folder cannot be listed now, its versions among `known` are yielded.
         """
         for name in sorted(folder.name for folder in self.root.iterdir() if NAME.fullmatch(folder.name)):
             try:
                 versions = self._versions(name)
             except (FileNotFoundError, NotADirectoryError):
-                continue  # it is being removed, or is no model
+                continue  # the folder is being removed, or this is a file
             except OSError:
                 versions = [version for model, version in known if model == name]
             for version in versions:
-                stamp = self._stamp_if_there(name, version)
-                if stamp is not None:
-                    yield (name, version), stamp
+                fingerprint = self._fingerprint_if_exists(name, version)
+                if fingerprint is not None:
+                    yield (name, version), fingerprint
 
-    def misnamed(self) -> list[str]:
-        """Folders of models that nobody can ask for, as "my model/1" or "digits/v1": their names are none."""
-        found = []
+    def invalid_names(self) -> list[str]:
+        """Return model folders with invalid names, as "my model/1" or "digits/v1", which cannot be requested."""
+        invalid = []
         try:
             paths = list(self.root.glob(f"*/*/{MODEL}"))
         except OSError:
-            return []  # a folder is out of reach: another look finds them
+            return []  # a folder cannot be listed now; the next call finds its models
         for path in paths:
             name, version = path.relative_to(self.root).parts[:2]
-            hidden = name.startswith(".") or version.startswith(".")  # as what is being written is
+            hidden = name.startswith(".") or version.startswith(".")  # the converter writes into hidden folders first
             if not hidden and not (NAME.fullmatch(name) and VERSION.fullmatch(version)):
-                found.append(f"{name}/{version}")
-        return sorted(found)
+                invalid.append(f"{name}/{version}")
+        return sorted(invalid)
 
-    def stamp(self, name: str, version: str) -> Stamp:
-        """What changes when a version's files do; raises OSError where one is being removed."""
+    def fingerprint(self, name: str, version: str) -> Fingerprint:
+        """Return the fingerprint of a version; raises OSError if its folder or a file in it cannot be accessed."""
         return tuple((file.name, _stat(file)) for file in self._files(name, version))
 
-    def _stamp_if_there(self, name: str, version: str) -> Stamp | None:
+    def _fingerprint_if_exists(self, name: str, version: str) -> Fingerprint | None:
         try:
-            stamp = self.stamp(name, version)
+            fingerprint = self.fingerprint(name, version)
         except (FileNotFoundError, NotADirectoryError):
-            return None  # it is being removed
+            return None  # the folder is being removed
         except OSError:
             return OUT_OF_REACH
-        return stamp if MODEL in dict(stamp) else None
+        return fingerprint if MODEL in dict(fingerprint) else None
 
     def is_settled(self, name: str, version: str) -> bool:
-        """Whether files are all there and have been as they are for a while: none is still being copied, it seems."""
+        """Return whether a version looks completely copied: it has weights, and no file changed in `SETTLED_NS`."""
         now, files = time.time_ns(), self._files(name, version)
-        changed = [file.stat().st_ctime_ns for file in files]  # a copy may bring its modification time along
+        changed = [file.stat().st_ctime_ns for file in files]  # st_mtime may be that of the copied file
         return any(file.name == WEIGHTS for file in files) and not any(0 <= now - at < SETTLED_NS for at in changed)
 
-    def has(self, name: str) -> bool:
-        """Whether there is anything of that name, within reach."""
+    def has_folder(self, name: str) -> bool:
+        """Return whether there is a folder for a model, and it can be accessed."""
         try:
             return NAME.fullmatch(name) is not None and (self.root / name).is_dir()
         except OSError:
             return False
 
+    def open(self, name: str, version: str) -> StoredModel:
+        """Read a version's spec and labels and check the hashes of its files; raises ModelError."""
+        return _open(name, version, self.root / name / version)
+
     def _files(self, name: str, version: str) -> list[Path]:
-        """What a version consists of."""
+        """Return the paths of the files that belong to a version, by name."""
         files = sorted((self.root / name / version).iterdir())
         return [file for file in files if file.suffix == MODEL_SUFFIX or file.name in (WEIGHTS, LABELS)]
 
-    def open(self, name: str, version: str) -> StoredModel:
-        """Read a version that is there, and check its files; raises ModelError."""
-        return _open(name, version, self.root / name / version)
-
     def _versions(self, name: str) -> list[str]:
-        found = (folder.name for folder in (self.root / name).iterdir())
-        return sorted((version for version in found if VERSION.fullmatch(version)), key=int)
+        folders = (folder.name for folder in (self.root / name).iterdir())
+        return sorted((version for version in folders if VERSION.fullmatch(version)), key=int)
 
 
-def _stat(file: Path) -> tuple[int, int, int]:
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ino
+def model_path(path: Path) -> str:
+    """Return the last three parts of a path, for messages: "digits/1/model.onnx"."""
+    return "/".join(path.parts[-3:])
+
+
+def read_spec(path: Path) -> model_pb2.ModelSpec:
+    """Read the ModelSpec from an ONNX file's metadata, without its weights; raises ModelError."""
+    file = model_path(path)
+    try:
+        model = onnx.load(path, load_external_data=False)
+        text = next(entry.value for entry in model.metadata_props if entry.key == SPEC_KEY)
+        spec = json_format.Parse(text, model_pb2.ModelSpec(), ignore_unknown_fields=True)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except StopIteration:
+        raise ModelError(f"{file}: expected metadata {SPEC_KEY!r}; convert the model with fullconv-convert") from None
+    except Exception as error:  # protobuf and json_format raise errors of unrelated classes
+        raise ModelError(f"{file}: not a readable ONNX model: {error}; {WAY_OUT}") from None
+    _check_spec(file, spec)
+    return spec
+
+
+def _check_spec(file: str, spec: model_pb2.ModelSpec) -> None:
+    """Raise ModelError for a spec that this release cannot serve."""
+    if not set(spec.modes) <= MODES or not spec.modes:
+        raise ModelError(f"{file}: expected modes among {', '.join(MODES)}, got {list(spec.modes)}; update fullconv")
+    if not (spec.strides and len(spec.strides) == len(spec.cost) == len(spec.parity)) or not all(
+        cost.activation_bytes_per_pixel > 0 for cost in spec.cost
+    ):
+        raise ModelError(
+            f"{file}: expected strides, and cost and parity of each, in {SPEC_KEY!r}; convert the model again"
+        )
+    if spec.spec_version != SPEC_VERSION:
+        raise ModelError(f"{file}: expected spec_version {SPEC_VERSION}, got {spec.spec_version}; update fullconv")
 
 
 def _open(name: str, version: str, folder: Path) -> StoredModel:
@@ -155,46 +190,10 @@ def _open(name: str, version: str, folder: Path) -> StoredModel:
     except OSError as error:
         raise _unreadable(folder / LABELS, error) from None
     except ValueError as error:
-        raise ModelError(f"{name}/{version}: {error}; {REPLACE}") from None
+        raise ModelError(f"{name}/{version}: {error}; {WAY_OUT}") from None
     if labels and len(labels) != spec.output.classes:
         raise ModelError(f"{name}/{version}/labels.txt: expected {spec.output.classes} labels, got {len(labels)}")
     return StoredModel(name, version, folder, spec, tuple(labels), vertical, horizontal)
-
-
-def short(file: Path) -> str:
-    """A model's file for messages, from the repository on: "digits/1/model.onnx"."""
-    return "/".join(file.parts[-3:])
-
-
-def read_spec(path: Path) -> model_pb2.ModelSpec:
-    """Read the ModelSpec out of an ONNX file's metadata, without touching its weights."""
-    try:
-        model = onnx.load(path, load_external_data=False)
-        text = next(entry.value for entry in model.metadata_props if entry.key == SPEC_KEY)
-        spec = json_format.Parse(text, model_pb2.ModelSpec(), ignore_unknown_fields=True)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    except StopIteration:
-        raise ModelError(
-            f"{short(path)}: expected metadata {SPEC_KEY!r}; convert the model with fullconv-convert"
-        ) from None
-    except Exception as error:  # protobuf and json_format raise their own, unrelated kinds
-        raise ModelError(f"{short(path)}: not a readable ONNX model: {error}; {REPLACE}") from None
-    if not set(spec.modes) <= MODES or not spec.modes:
-        raise ModelError(
-            f"{short(path)}: expected modes among {', '.join(MODES)}, got {list(spec.modes)}; update fullconv"
-        )
-    if not (spec.strides and len(spec.strides) == len(spec.cost) == len(spec.parity)) or not all(
-        cost.activation_bytes_per_pixel > 0 for cost in spec.cost
-    ):
-        raise ModelError(
-            f"{short(path)}: expected strides, and cost and parity of each, in {SPEC_KEY!r}; convert the model again"
-        )
-    if spec.spec_version != SPEC_VERSION:
-        raise ModelError(
-            f"{short(path)}: expected spec_version {SPEC_VERSION}, got {spec.spec_version}; update fullconv"
-        )
-    return spec
 
 
 def _hashed_files(spec: model_pb2.ModelSpec) -> Iterator[tuple[str, str]]:
@@ -210,11 +209,16 @@ def _check_hash(path: Path, expected: str) -> None:
     except OSError as error:
         raise _unreadable(path, error) from None
     if got != expected:
-        raise ModelError(f"{short(path)}: expected sha256 {expected}, got {got}; {REPLACE}")
+        raise ModelError(f"{model_path(path)}: expected sha256 {expected}, got {got}; {WAY_OUT}")
 
 
 def _unreadable(path: Path, error: OSError) -> ModelError:
-    """What is wrong with a file that is not there, or that cannot be read now and may be later."""
+    """Return a ModelError for a missing file, or an UnreadableModelError for a file that cannot be read now."""
     if isinstance(error, FileNotFoundError):
-        return ModelError(f"{short(path)}: there is no such file; {REPLACE}")
-    return UnreadableModelError(f"{short(path)}: cannot be read: {error.strerror}")
+        return ModelError(f"{model_path(path)}: there is no such file; {WAY_OUT}")
+    return UnreadableModelError(f"{model_path(path)}: cannot be read: {error.strerror}")
+
+
+def _stat(file: Path) -> tuple[int, int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino

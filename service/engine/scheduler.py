@@ -1,12 +1,15 @@
-"""Runs the tiles of all requests: those of one model, stride and shape together, whoever they belong to.
+"""Runs the tiles of all requests. Tiles of one model file and shape share a batch, whichever requests they belong to.
 
-    submitted → turns, by seconds of compute → a batch of tiles alike → a slot → each request its own scores
+    submitted → selected by virtual time → a batch of tiles with equal keys → a free slot → each request's own scores
 
-A request's turn is the compute that it has had, in seconds over its weight, and the lowest turn is next; who comes
-later starts where the others are. So a small request waits for what runs, and never for all that a large one still has
-to come. Of two slots one is for tiles of large images, and one for all others: two batches at once share the CPU, and
-take longer together than one after the other. Tiles of a request that nobody waits for, or that has failed, are dropped
-before they run, and a run all of whose requests are such is stopped.
+The order is that of weighted fair queueing. The virtual time of a flow is the compute that it has received, in seconds,
+divided by its weight; the flow with the lowest virtual time is next. A flow that arrives later starts at the virtual
+time of the flows that are already there. A small request therefore waits for running batches, and never for all the
+remaining tiles of a large image.
+
+With N >= 2 slots at most N - 1 run tiles of large images, and at most N - 1 run other tiles: batches that run at the
+same time share the CPU and take longer together than one after the other. Tiles of a request that was cancelled or has
+failed are dropped before they run. A running batch is stopped when all of its requests are cancelled.
 """
 
 import time
@@ -17,127 +20,152 @@ from threading import Condition, Thread
 
 import onnxruntime as ort
 
-from service.engine.engine import Scores
-from service.engine.session import Pixels, Session
+from service.dense.arrays import Pixels, Scores
+from service.engine.session import Session
 from service.errors import CancelledRunError, ModelError
 
 
 @dataclass(frozen=True)
 class Batching:
-    """How tiles are put together."""
+    """Limits of a batch. A batch of one tile may exceed all of them."""
 
-    tiles: int = 32
-    """In one batch, at the most."""
+    max_tiles: int = 32
     delay_seconds: float = 0.0
-    """That a tile waits for others like it while a slot is free."""
-    run_seconds: float = 0.5
-    """That a batch may run, as predicted, unless a tile by itself takes longer."""
-    tile_bytes: int = 2 << 30
-    """Activations of a batch, unless a tile by itself has more."""
+    """Time for which a tile waits for further tiles of its key although a slot is free."""
+    max_run_seconds: float = 0.5
+    """Predicted run time of a batch."""
+    max_activation_bytes: int = 2 << 30
 
 
 @dataclass(eq=False)
-class Job:
-    """The tiles of one request, and its place in the turns: an `Engine`."""
+class Flow:
+    """The tiles of one request, and the request's place in the fair queueing; an `Engine`."""
 
     scheduler: "Scheduler"
     large: bool = False
-    """Whether one slot is kept free of it, and another one for it."""
+    """Whether the request is a large image. If there are two slots or more, large images never take all of them."""
     weight: float = 1.0
-    """Its share of the compute, beside others of weight 1."""
+    """Share of the compute, relative to flows of weight 1."""
     cancelled: bool = False
-    turn: float = 0.0
-    """Seconds of compute that it has had, over its weight, counted from where others were when it came."""
-    since: float = field(default_factory=time.monotonic)
-    """When it was asked for."""
+    virtual_time: float = 0.0
+    """Compute received, in seconds, divided by the weight, plus the virtual time at which the flow started."""
+    queued_at: float = field(default_factory=time.monotonic)
+    """Monotonic time in seconds at which the request was queued."""
     waited: float = 0.0
-    """Seconds before it began."""
-    first_turn: float | None = None
-    """Seconds that its first tile waited; None before."""
+    """Seconds between `queued_at` and the start of the request's work."""
+    first_tile_wait: float | None = None
+    """Seconds for which the first tile waited for a slot; None before that."""
 
     submitted: list[Future[Sequence[Scores]]] | None = None
-    """Every future that was handed out, if somebody wants them."""
+    """All futures that `submit` has returned. Default: None, they are not recorded."""
 
     def submit(self, session: Session, tiles: Sequence[Pixels], multiply_adds: float) -> Future[Sequence[Scores]]:
-        """Wait for a turn of tiles of one shape, that cost so much each."""
-        future = self.scheduler.submit(_Work(self, session, tiles, multiply_adds))
+        """Queue tiles of equal shape, each of which costs `multiply_adds`; see `Engine.submit`."""
+        future = self.scheduler.submit(_Submission(self, session, tiles, multiply_adds))
         if self.submitted is not None:
             self.submitted.append(future)
         return future
 
     def begin(self) -> None:
-        """Note how long it waited; raises CancelledRunError if nobody waits for the answer any longer."""
-        self.waited = time.monotonic() - self.since
+        """Record how long the request waited; raises CancelledRunError if it was cancelled."""
+        self.waited = time.monotonic() - self.queued_at
         self.check()
 
     def check(self) -> None:
-        """Raise CancelledRunError if nobody waits for the answer any longer."""
+        """Raise CancelledRunError if the request was cancelled."""
         if self.cancelled:
-            raise CancelledRunError("nobody waits for the answer any longer")
+            raise _cancelled()
 
     def cancel(self) -> None:
-        """Drop what waits, and stop what runs if it runs for nobody else."""
+        """Drop the waiting tiles, and stop batches that run for no other request."""
         self.scheduler.cancel(self)
 
 
-@dataclass(eq=False)
-class _Work:
-    """Tiles that were submitted together."""
+def _cancelled() -> CancelledRunError:
+    return CancelledRunError("the request was cancelled")
 
-    job: Job
+
+@dataclass(eq=False)
+class _Submission:
+    """Tiles that were submitted by one call."""
+
+    flow: Flow
     session: Session
     tiles: Sequence[Pixels]
     multiply_adds: float
-    since: float = field(default_factory=time.monotonic)
+    """Multiply-adds of each tile."""
+    submitted_at: float = field(default_factory=time.monotonic)
     taken: int = 0
+    """Number of tiles, from the first on, that are in batches already."""
     future: Future[Sequence[Scores]] = field(default_factory=Future)
     scores: dict[int, Scores] = field(default_factory=dict)
+    """Scores so far, by the position of the tile."""
 
     @property
-    def alike(self) -> tuple[Session, tuple[int, ...]]:
-        """What tiles have in common that can run together."""
+    def batch_key(self) -> tuple[Session, tuple[int, ...]]:
+        """Session and tile shape: tiles with equal keys may share a batch."""
         return self.session, self.tiles[0].shape
 
     @property
-    def left(self) -> int:
-        """Tiles that are in no batch yet."""
+    def remaining(self) -> int:
+        """Number of tiles that are in no batch yet."""
         return len(self.tiles) - self.taken
 
+    @property
+    def seconds_per_tile(self) -> float:
+        """Predicted run time of one tile in seconds."""
+        return self.session.predict_seconds(self.multiply_adds)
+
+    def add(self, scores: dict[int, Scores]) -> None:
+        """Add scores by the position of the tile; the scheduler's lock must be held."""
+        self.scores.update(scores)
+        if len(self.scores) == len(self.tiles) and not self.future.done():
+            self.future.set_result([self.scores[position] for position in range(len(self.tiles))])
+
     def fail(self, error: Exception) -> None:
-        """Hand an error to whoever waits, unless there is a result or an error already; only under the lock."""
+        """Set an error unless the future is done; the scheduler's lock must be held."""
         if not self.future.done():
             self.future.set_exception(error)
 
 
 @dataclass(eq=False)
 class _Batch:
-    """Tiles that run together: of each work those of a range."""
+    """Tiles that run together: of each submission the tiles at a range of positions."""
 
-    parts: list[tuple[_Work, range]]
+    parts: list[tuple[_Submission, range]]
     large: bool
     run: ort.RunOptions = field(default_factory=ort.RunOptions)
 
     @property
     def session(self) -> Session:
-        """What runs them."""
+        """The session of all tiles."""
         return self.parts[0][0].session
 
     @property
     def tiles(self) -> list[Pixels]:
-        """All of them."""
-        return [work.tiles[position] for work, positions in self.parts for position in positions]
+        """All tiles in the order of the parts."""
+        return [submission.tiles[position] for submission, positions in self.parts for position in positions]
 
-    def scores(self) -> Sequence[Scores]:
-        """Run them; raises whatever goes wrong, and where another thread sets `run.terminate`."""
+    @property
+    def multiply_adds(self) -> float:
+        """Multiply-adds of all tiles."""
+        return sum(len(positions) * submission.multiply_adds for submission, positions in self.parts)
+
+    def scores(self) -> list[dict[int, Scores]]:
+        """Run the tiles; returns the scores of each part by the position of the tile.
+
+        Raises every error of the run, and an error when another thread has set `run.terminate`.
+        """
         tiles = self.tiles
-        scores = self.session.dense(tiles, self.run)
+        scores = list(self.session.score(tiles, self.run))
         if len(scores) != len(tiles):
             raise ModelError(f"model: expected scores of {len(tiles)} tiles, got {len(scores)}: convert it again")
-        return list(scores)
+        remaining = iter(scores)
+        return [{position: next(remaining) for position in positions} for _, positions in self.parts]
 
 
 class Scheduler:
-    """Runs at most `slots` batches at once, in threads of its own."""
+    """Runs at most `slots` batches at the same time, each in a thread of its own."""
 
     def __init__(
         self,
@@ -147,16 +175,18 @@ class Scheduler:
         observe: Callable[[Session, int, float], None] = lambda _session, _tiles, _seconds: None,
         prepare: Callable[[], None] = lambda: None,
     ) -> None:
-        """Start the threads, each of which is prepared first.
+        """Start the threads; each thread calls `prepare` first.
 
-        `observe` is told of every batch that ran, its tiles and seconds.
+        After every batch `observe` gets its session, its number of tiles and its run time in seconds.
         """
         self._batching, self._observe, self._prepare = batching or Batching(), observe, prepare
-        self._each = max(1, slots - 1)
+        self._max_running = max(1, slots - 1)
+        """Largest number of batches of large images, and of other batches, that run at the same time."""
         self._changed = Condition()
-        self._waiting: list[_Work] = []
+        self._waiting: list[_Submission] = []
         self._running: list[_Batch] = []
-        self._now = {True: 0.0, False: 0.0}
+        self._virtual_time = {True: 0.0, False: 0.0}
+        """The highest virtual time at which a flow was selected, of large images and of others."""
         self._closed = False
         self._threads = [Thread(target=self._serve, name=f"run-{slot}", daemon=True) for slot in range(slots)]
         for thread in self._threads:
@@ -164,138 +194,144 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """Tiles that wait for a slot."""
+        """Number of tiles that wait for a slot."""
         with self._changed:
-            return sum(work.left for work in self._waiting)
+            return sum(submission.remaining for submission in self._waiting)
 
-    def submit(self, work: _Work) -> Future[Sequence[Scores]]:
-        """Put tiles in line."""
+    def submit(self, submission: _Submission) -> Future[Sequence[Scores]]:
+        """Queue tiles; raises CancelledRunError if their flow was cancelled or the scheduler is closed."""
+        flow = submission.flow
         with self._changed:
-            if work.job.cancelled or self._closed:
-                raise CancelledRunError("nobody waits for the answer any longer")
-            work.job.turn = max(work.job.turn, self._now[work.job.large])
-            self._waiting.append(work)
+            if flow.cancelled or self._closed:
+                raise _cancelled()
+            flow.virtual_time = max(flow.virtual_time, self._virtual_time[flow.large])
+            self._waiting.append(submission)
             self._changed.notify()
-        return work.future
+        return submission.future
 
-    def cancel(self, job: Job) -> None:
-        """Drop a job's tiles."""
+    def cancel(self, flow: Flow) -> None:
+        """Cancel a flow: drop its tiles, and stop batches that run for no other flow."""
         with self._changed:
-            job.cancelled = True
-            dropped = [work for work in self._waiting if work.job is job]
-            self._waiting = [work for work in self._waiting if work.job is not job]
+            flow.cancelled = True
+            dropped = [submission for submission in self._waiting if submission.flow is flow]
+            self._waiting = [submission for submission in self._waiting if submission.flow is not flow]
             for batch in self._running:
-                dropped += [work for work, _ in batch.parts if work.job is job]
-                batch.run.terminate = all(work.job.cancelled for work, _ in batch.parts)
-            for work in dropped:
-                work.fail(CancelledRunError("nobody waits for the answer any longer"))
+                dropped += [submission for submission, _ in batch.parts if submission.flow is flow]
+                batch.run.terminate = all(submission.flow.cancelled for submission, _ in batch.parts)
+            for submission in dropped:
+                submission.fail(_cancelled())
 
     def close(self) -> None:
-        """End the threads; what waits is dropped, what runs ends."""
+        """Drop the waiting tiles, finish the running batches and end the threads."""
         with self._changed:
             self._closed = True
             dropped, self._waiting = self._waiting, []
             self._changed.notify_all()
-            for work in dropped:
-                work.fail(CancelledRunError("the server has stopped"))
+            for submission in dropped:
+                submission.fail(CancelledRunError("the server has stopped"))
         for thread in self._threads:
             thread.join()
 
     def _serve(self) -> None:
         self._prepare()
-        while self._turn():
+        while self._run_next():
             pass
 
-    def _turn(self) -> bool:
-        """Run the next batch, none of which is kept while there is no other; whether there was one."""
-        batch = self._next()
+    def _run_next(self) -> bool:
+        """Run the next batch; returns False once the scheduler is closed.
+
+        The batch is a local variable of this method, so that a thread that waits keeps no tiles in memory.
+        """
+        batch = self._next_batch()
         if batch is not None:
             self._run(batch)
         return batch is not None
 
-    def _next(self) -> _Batch | None:
-        """Wait for the next batch; None at the end."""
+    def _next_batch(self) -> _Batch | None:
+        """Wait for tiles that may run and put them into a batch; returns None once the scheduler is closed."""
         with self._changed:
             while not self._closed:
-                full = {large for large in (True, False) if self._running_of(large=large) >= self._each}
-                works = [work for work in self._waiting if work.job.large not in full]
-                if not works:
-                    self._changed.wait()
-                    continue
-                ready = [work for work in works if self._delay(work, works) <= 0]
+                allowed = self._allowed()
+                delays = [self._delay(submission, allowed) for submission in allowed]
+                ready = [submission for submission, delay in zip(allowed, delays, strict=True) if delay <= 0]
                 if ready:
-                    first = min(ready, key=lambda work: work.job.turn)
-                    return self._take([work for work in works if work.alike == first.alike], self._room(first))
-                self._changed.wait(min(self._delay(work, works) for work in works))
+                    first = min(ready, key=lambda submission: submission.flow.virtual_time)
+                    return self._make_batch(first, allowed)
+                self._changed.wait(min(delays, default=None))
         return None
 
-    def _delay(self, work: _Work, works: list[_Work]) -> float:
-        """Seconds that tiles still wait for others like them: none where there are as many as run together."""
+    def _allowed(self) -> list[_Submission]:
+        """Return the submissions, of large images or others, for which a slot is free."""
+        running = {large: sum(batch.large is large for batch in self._running) for large in (True, False)}
+        return [submission for submission in self._waiting if running[submission.flow.large] < self._max_running]
+
+    def _delay(self, submission: _Submission, allowed: list[_Submission]) -> float:
+        """Return the seconds for which tiles still wait for others of their key; 0 if these already fill a batch."""
         if not self._batching.delay_seconds:
             return 0.0
-        if sum(other.left for other in works if other.alike == work.alike) >= self._room(work):
+        key = submission.batch_key
+        if sum(other.remaining for other in allowed if other.batch_key == key) >= self._max_tiles(submission):
             return 0.0
-        return work.since + self._batching.delay_seconds - time.monotonic()
+        return submission.submitted_at + self._batching.delay_seconds - time.monotonic()
 
-    def _running_of(self, *, large: bool) -> int:
-        return sum(batch.large is large for batch in self._running)
+    def _max_tiles(self, submission: _Submission) -> int:
+        """Return how many tiles of a submission's key fit into a batch."""
+        session, (height, width, _) = submission.batch_key
+        if session.fixed_batch is not None:
+            return session.fixed_batch
+        by_bytes = self._batching.max_activation_bytes / (height * width * session.bytes_per_pixel)
+        by_seconds = self._batching.max_run_seconds / submission.seconds_per_tile
+        return max(1, int(min(self._batching.max_tiles, by_bytes, by_seconds)))
 
-    def _room(self, work: _Work) -> int:
-        """How many tiles like these a batch takes."""
-        session, (height, width, _) = work.alike
-        if session.batch is not None:
-            return session.batch
-        by_bytes = self._batching.tile_bytes / (height * width * session.bytes_per_pixel)
-        by_seconds = self._batching.run_seconds / session.seconds(work.multiply_adds)
-        return max(1, int(min(self._batching.tiles, by_bytes, by_seconds)))
-
-    def _take(self, alike: list[_Work], room: int) -> _Batch:
-        """Take tiles in the order of turns, the lowest first."""
-        parts = []
-        for work in sorted(alike, key=lambda work: work.job.turn):
-            positions = range(work.taken, work.taken + min(room, work.left))
-            room -= len(positions)
-            work.taken = positions.stop
-            if work.job.first_turn is None:
-                work.job.first_turn = time.monotonic() - work.since
-            self._now[work.job.large] = max(self._now[work.job.large], work.job.turn)
-            work.job.turn += len(positions) * work.session.seconds(work.multiply_adds) / work.job.weight
-            parts.append((work, positions))
-            if not room:
+    def _make_batch(self, first: _Submission, allowed: list[_Submission]) -> _Batch:
+        """Take the tiles with the key of `first` out of the queue, lowest virtual time first, until a batch is full."""
+        free, parts = self._max_tiles(first), []
+        same_key = [submission for submission in allowed if submission.batch_key == first.batch_key]
+        for submission in sorted(same_key, key=lambda submission: submission.flow.virtual_time):
+            positions = range(submission.taken, submission.taken + min(free, submission.remaining))
+            self._take(submission, positions)
+            parts.append((submission, positions))
+            free -= len(positions)
+            if not free:
                 break
-        self._waiting = [work for work in self._waiting if work.left]
+        self._waiting = [submission for submission in self._waiting if submission.remaining]
         if self._waiting:
-            self._changed.notify()  # there may be room beside this one
-        batch = _Batch(parts, any(work.job.large for work, _ in parts))
+            self._changed.notify()  # another slot may be free
+        batch = _Batch(parts, any(submission.flow.large for submission, _ in parts))
         self._running.append(batch)
         return batch
+
+    def _take(self, submission: _Submission, positions: range) -> None:
+        """Take tiles of a submission, and advance the virtual times."""
+        flow = submission.flow
+        submission.taken = positions.stop
+        if flow.first_tile_wait is None:
+            flow.first_tile_wait = time.monotonic() - submission.submitted_at
+        self._virtual_time[flow.large] = max(self._virtual_time[flow.large], flow.virtual_time)
+        flow.virtual_time += len(positions) * submission.seconds_per_tile / flow.weight
 
     def _run(self, batch: _Batch) -> None:
         started = time.monotonic()
         try:
             scores = batch.scores()
             seconds = time.monotonic() - started
-            batch.session.observe(sum(len(tiles) * work.multiply_adds for work, tiles in batch.parts), seconds)
-            self._observe(batch.session, len(scores), seconds)
-            following = iter(scores)
-            parts = [(work, [(position, next(following)) for position in positions]) for work, positions in batch.parts]
-        except Exception as error:  # whoever waits gets it, whatever it is
+            batch.session.observe(batch.multiply_adds, seconds)
+            self._observe(batch.session, sum(map(len, scores)), seconds)
+        except Exception as error:  # every error belongs to the requests of the batch
             self._fail(batch, error)
             return
         with self._changed:
             self._running.remove(batch)
-            for work, found in parts:
-                work.scores.update(found)
-                if len(work.scores) == len(work.tiles) and not work.future.done():
-                    work.future.set_result([work.scores[position] for position in range(len(work.tiles))])
+            for (submission, _), found in zip(batch.parts, scores, strict=True):
+                submission.add(found)
 
     def _fail(self, batch: _Batch, error: Exception) -> None:
-        """Hand an error to all whose tiles ran, and drop what else waits of their jobs, which can only fail so too."""
+        """Set the error of all submissions in a batch and of all waiting submissions of the same flows."""
         with self._changed:
             self._running.remove(batch)
-            failed = [work for work, _ in batch.parts]
-            jobs = {work.job for work in failed}
-            failed += [work for work in self._waiting if work.job in jobs]
-            self._waiting = [work for work in self._waiting if work.job not in jobs]
-            for work in failed:
-                work.fail(error)
+            failed = [submission for submission, _ in batch.parts]
+            flows = {submission.flow for submission in failed}
+            failed += [submission for submission in self._waiting if submission.flow in flows]
+            self._waiting = [submission for submission in self._waiting if submission.flow not in flows]
+            for submission in failed:
+                submission.fail(error)

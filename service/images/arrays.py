@@ -1,27 +1,27 @@
-"""Images that come as arrays of pixels: in memory, a memory map, a chunked store, a stream of rows."""
+"""Images from arrays of pixels: in memory, in a memory-mapped file, in a chunked store, or from a stream of rows."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from fullconv.protos import scoring_pb2
 from service.errors import ImageError
-from service.images.picture import EVERYTHING, MAX_BANDS, MAX_SIDE, Picture, SampleRows, Selection
-from service.images.pixels import Array, samples_of_array
+from service.images.picture import FIRST_PAGE, MAX_BANDS, MAX_SIDE, PageSelection, Picture, SampleReader
+from service.images.pixels import SampleArray, layout_of_array
 
 DTYPES = ("uint8", "uint16", "int16", "float32")
 
 
 @dataclass(frozen=True)
 class ArrayInMemory:
-    """Rows of an array (height, width, channels) that is there already."""
+    """Reads the rows of an array (height, width, channels) in memory; a `SampleReader`."""
 
-    pixels: Array
-    together: int = 1
+    pixels: SampleArray
+    block_rows: int = 1
 
-    def read(self, first: int, stop: int) -> Array:
-        """Rows [first, stop)."""
+    def read(self, first: int, stop: int) -> SampleArray:
+        """Return rows [first, stop) as a view of the array."""
         return self.pixels[first:stop]
 
 
@@ -29,35 +29,35 @@ def open_array(
     name: str,
     shape: tuple[int, ...],
     dtype: str,
-    begin: Callable[[], SampleRows],
-    selection: Selection = EVERYTHING,
+    open_samples: Callable[[], SampleReader],
+    selection: PageSelection = FIRST_PAGE,
     *,
-    message: str = "",
+    field_prefix: str = "",
 ) -> Picture:
-    """An image of (height, width, channels) pixels, of which none is alpha; raises ImageError if it cannot be one.
+    """Return an image of (height, width, channels) pixels without alpha; raises ImageError for an invalid shape.
 
-    `message` is the message of a request that has these fields, for errors.
+    `field_prefix` precedes the names of the fields in errors.
     """
     if dtype not in DTYPES:
-        raise ImageError(f"{name}: {message}dtype: expected {', '.join(DTYPES)}, got {dtype!r}")
+        raise ImageError(f"{name}: {field_prefix}dtype: expected {', '.join(DTYPES)}, got {dtype!r}")
     for field, value in zip(("height", "width", "channels"), shape, strict=True):
-        most = MAX_BANDS if field == "channels" else MAX_SIDE
-        if not 0 < value <= most:
-            raise ImageError(f"{name}: {message}{field}: expected 1 to {most}, got {value}")
+        largest = MAX_BANDS if field == "channels" else MAX_SIDE
+        if not 0 < value <= largest:
+            raise ImageError(f"{name}: {field_prefix}{field}: expected 1 to {largest}, got {value}")
     if selection.page > 1:
         raise ImageError(f"{name}: page: expected 1, since an array has no further pages, got {selection.page}")
     height, width, channels = shape
-    samples = samples_of_array(channels, dtype)
-    return Picture(name, height, width, samples, begin, selection.bands)
+    return Picture(name, height, width, layout_of_array(channels, dtype), open_samples, selection.bands)
 
 
-def open_raw(raw: scoring_pb2.RawImage, selection: Selection = EVERYTHING, *, name: str) -> Picture:
-    """Take uncompressed pixels, after checking that they are as many as they say."""
-    shape = (raw.height, raw.width, raw.channels)
-    picture = open_array(name, shape, raw.dtype, lambda: ArrayInMemory(pixels), selection, message="image.raw.")
-    dtype, data = np.dtype(raw.dtype).newbyteorder("<"), raw.data
-    expected = raw.height * raw.width * raw.channels * dtype.itemsize
+def open_raw(
+    shape: tuple[int, int, int], dtype: str, data: bytes, selection: PageSelection = FIRST_PAGE, *, name: str
+) -> Picture:
+    """Return an image of (height, width, channels) pixels, little-endian; raises ImageError for a wrong size."""
+    picture = open_array(name, shape, dtype, lambda: ArrayInMemory(pixels), selection, field_prefix="image.raw.")
+    element = np.dtype(dtype).newbyteorder("<")
+    expected = math.prod(shape) * element.itemsize
     if len(data) != expected:
         raise ImageError(f"{name}: image.raw.data: expected {expected} bytes, got {len(data)}")
-    pixels = np.frombuffer(data, dtype).reshape(shape)
+    pixels = np.frombuffer(data, element).reshape(shape)
     return picture

@@ -1,4 +1,4 @@
-"""Encoded images, as files or in memory: JPEG, PNG, WebP and TIFF, told apart by their first bytes."""
+"""Encoded images, in files or in memory: JPEG, PNG, WebP and TIFF, recognised by their first bytes."""
 
 import os
 import stat
@@ -7,16 +7,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-import pyvips
-
-from fullconv.protos import scoring_pb2
+from fullconv.common.libvips import pyvips
+from fullconv.common.text import encodable
 from service.errors import ImageError
-from service.images.arrays import open_raw
-from service.images.picture import EVERYTHING, Picture, Selection
+from service.images.picture import FIRST_PAGE, PageSelection, Picture
 from service.images.vips import open_vips
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-OTHERS = {
+"""First bytes of TIFF and BigTIFF files in either byte order."""
+UNSUPPORTED = {
     b"GIF8": "a GIF image",
     b"BM": "a BMP image",
     b"8BPS": "a Photoshop document",
@@ -29,70 +28,56 @@ OTHERS = {
     b"\0\0\0\x0cJXL ": "a JPEG XL image",
     b"FUJIFILM": "a camera's raw file",
 }
-"""First bytes of kinds that are not read, and what they are."""
-BRANDS = {b"heic", b"heix", b"mif1", b"msf1", b"avif"}
-HEADER = 16
-"""Bytes that tell the kinds apart."""
+"""Names, for errors, of formats that are not read, by their first bytes."""
+HEIF_BRANDS = {b"heic", b"heix", b"mif1", b"msf1", b"avif"}
+HEADER_BYTES = 16
+"""Number of first bytes that are enough to recognise the formats."""
 
 
-def open_file(path: Path, selection: Selection = EVERYTHING, *, name: str = "") -> Picture:
-    """Open an image file, or a pipe, which is read to its end at once; named by its file name unless `name` is given.
+def open_file(path: Path, selection: PageSelection = FIRST_PAGE, *, name: str = "") -> Picture:
+    """Open an image file; raises ImageError. Default of `name`: the file's name.
 
-    Raises ImageError.
+    A file that is not regular, such as a pipe, is read to its end at once.
     """
-    name = name or readable(path.name)
+    name = name or encodable(path.name)
     try:
         with path.open("rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return open_bytes(file.read(), selection, name=name)
-            header = file.read(HEADER)
+            header = file.read(HEADER_BYTES)
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
 
     def load(**options: str) -> pyvips.Image:
-        with path.open("rb") as file:  # libvips would take [...] at the end of a name for its own options
+        with path.open("rb") as file:  # from a path libvips would cut [...] at its end and take that for options
             return pyvips.Image.new_from_source(pyvips.Source.new_from_descriptor(file.fileno()), "", **options)
 
-    return _opened(name, header, load, lambda: path.open("rb"), selection)
+    return _open(name, header, load, lambda: path.open("rb"), selection)
 
 
-def open_bytes(data: bytes, selection: Selection = EVERYTHING, *, name: str) -> Picture:
-    """Open an encoded image that is already in memory; raises ImageError."""
+def open_bytes(data: bytes, selection: PageSelection = FIRST_PAGE, *, name: str) -> Picture:
+    """Open an encoded image in memory; raises ImageError."""
 
     def load(**options: str) -> pyvips.Image:
         return pyvips.Image.new_from_buffer(data, "", **options)
 
-    return _opened(name, data[:HEADER], load, lambda: BytesIO(data), selection)
+    return _open(name, data[:HEADER_BYTES], load, lambda: BytesIO(data), selection)
 
 
-def open_image(image: scoring_pb2.Image, selection: Selection = EVERYTHING) -> Picture:
-    """Open the image of a request; raises ImageError."""
-    name = image.name or "image"
-    match image.WhichOneof("pixels"):
-        case "encoded":
-            return open_bytes(image.encoded, selection, name=name)
-        case "raw":
-            return open_raw(image.raw, selection, name=name)
-        case "path":
-            raise ImageError(f"{name}: path: expected encoded or raw pixels, got a path")
-        case _:
-            raise ImageError(f"{name}: image: expected encoded or raw pixels, or a path, got none")
-
-
-def readable(name: str) -> str:
-    """A file's name as text: bytes that are not UTF-8, which a name may hold, become question marks."""
-    return name.encode("utf-8", "replace").decode("utf-8")
-
-
-def _opened(
-    name: str, header: bytes, load: Callable[..., pyvips.Image], read: Callable[[], BinaryIO], selection: Selection
+def _open(
+    name: str,
+    header: bytes,
+    load: Callable[..., pyvips.Image],
+    open_stream: Callable[[], BinaryIO],
+    selection: PageSelection,
 ) -> Picture:
+    """Open an image with the reader of its format: `load` opens it in libvips, `open_stream` as a stream of bytes."""
     if header.startswith(TIFF):
-        from service.images.tiff import open_tiff  # noqa: PLC0415 (loads its decoders, which other files do not need)
+        from service.images.tiff import open_tiff  # noqa: PLC0415 (loads decoders that other files do not need)
 
-        return open_tiff(name, read, selection)
-    kind = next((kind for start, kind in OTHERS.items() if header.startswith(start)), "")
-    if header[4:8] == b"ftyp" and header[8:12] in BRANDS:
+        return open_tiff(name, open_stream, selection)
+    kind = next((kind for start, kind in UNSUPPORTED.items() if header.startswith(start)), "")
+    if header[4:8] == b"ftyp" and header[8:12] in HEIF_BRANDS:
         kind = "an image of HEIF or AVIF"
     if kind:
         raise ImageError(f"{name}: expected a JPEG, PNG, WebP or TIFF image, got {kind}: save it as one of these")

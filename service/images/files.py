@@ -1,24 +1,25 @@
-"""Image files of this machine, by whichever library reads them: libvips, or for slides and rasters an extra's.
+"""Image files on this machine, read by libvips and tifffile, or with an extra by OpenSlide or rasterio.
 
-What comes from others is never opened here, but by `encoded`, whose loaders are few.
+Files that come with requests are opened by `encoded` alone, whose few decoders are hardened against hostile data.
 """
 
 from importlib.util import find_spec
 from pathlib import Path
 
+from fullconv.common.text import encodable
 from service.errors import ImageError
-from service.images.encoded import open_file, readable
-from service.images.picture import EVERYTHING, Picture, Selection
+from service.images.encoded import open_file
+from service.images.picture import FIRST_PAGE, PageSelection, Picture
 
 SLIDES = {".bif", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".vms", ".vmu"}
 RASTERS = {".img", ".jp2", ".ntf"}
-WAYS_OUT = {"openslide": (SLIDES, "openslide-bin openslide-python"), "rasterio": (RASTERS, "rasterio")}
-"""By the module that reads files of some suffixes: the packages to install."""
+PACKAGES = {"openslide": (SLIDES, "openslide-bin openslide-python"), "rasterio": (RASTERS, "rasterio")}
+"""For each module that reads further formats: their suffixes, and the packages to install."""
 
 
-def open_path(path: Path, selection: Selection = EVERYTHING) -> Picture:
-    """Open an image file; raises ImageError, which says what to install where that would help."""
-    name = readable(path.name)
+def open_path(path: Path, selection: PageSelection = FIRST_PAGE) -> Picture:
+    """Open an image file; raises ImageError, which names the packages to install where these would help."""
+    name = encodable(path.name)
     if path.is_file() and find_spec("openslide"):
         from service.images.slides import open_slide  # noqa: PLC0415 (an extra)
 
@@ -34,7 +35,7 @@ def open_path(path: Path, selection: Selection = EVERYTHING) -> Picture:
     try:
         return open_file(path, selection)
     except ImageError as error:
-        for module, (suffixes, packages) in WAYS_OUT.items():
+        for module, (suffixes, packages) in PACKAGES.items():
             if path.suffix.lower() in suffixes and not find_spec(module):
                 raise ImageError(f"{error}; {path.suffix} files need pip install {packages}") from None
         raise

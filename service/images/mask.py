@@ -1,9 +1,11 @@
-"""Which windows of an image are to be scored: those inside a mask, or those that are not background.
+"""Masks: which windows of an image are scored.
 
-A mask is read from top to bottom, like the image; a window counts if all its pixels are there. A mask of another size
-and the image's aspect ratio, as tissue segmenters make them, is scaled: of its pixels all count that a window touches.
-Background is found on a thumbnail: Otsu's threshold parts its tones in two, and the side that most of the image's edge
-is on is background. A window counts unless it is background all over.
+A mask image is read from top to bottom, like the image. A window is scored if all its pixels are inside the mask. A
+mask of another size and the same aspect ratio, as tissue segmentation tools write it, is scaled: then all mask pixels
+that the window touches must be inside.
+
+The foreground is found on a thumbnail of the image. Otsu's threshold divides its tones into two groups; the group that
+contains most of the thumbnail's edge is the background. A window is scored if any of its pixels is foreground.
 """
 
 from collections.abc import Callable
@@ -16,130 +18,132 @@ from numpy.typing import NDArray
 from fullconv.protos import model_pb2
 from service.errors import ImageError
 from service.images.picture import Picture
-from service.images.rows import Held, Rows, Scaled
+from service.images.rows import RowBuffer, RowReader, ScaledRows
 
-THUMBNAIL = 2048
-"""Pixels of its longer side."""
-CHUNK = 64
-"""Rows that are counted at once."""
+THUMBNAIL_SIDE = 2048
+"""Pixels of the thumbnail's longer side."""
+BLOCK_ROWS = 64
+"""Rows that are counted or scaled together."""
 
 Spans = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""First pixels of some windows along an axis, and those behind their last."""
+"""First pixels (windows,) of windows along an axis, and the pixels after their last pixels (windows,)."""
 
 
 class Mask(Protocol):
-    """Says which windows are to be scored."""
+    """Selects the windows to be scored."""
 
-    def windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
-        """(rows, cols), for windows from top to bottom; later calls ask for later rows."""
+    def select_windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
+        """Return which windows, (rows, cols), are scored. Later calls are for windows further down."""
 
 
 @dataclass
-class Drawn:
-    """A mask (height, width) of an image of a `size`, as rows, every pixel of which that is not 0 counts."""
+class MaskImage:
+    """A mask image: it selects windows in which all pixels of the mask are not 0."""
 
-    rows: Rows
+    rows: RowReader
+    """The mask's pixels (rows, cols, channels), of which the first channel counts."""
     shape: tuple[int, int]
+    """Height and width of the mask in pixels."""
     size: tuple[int, int]
-    _held: Held = field(init=False)
+    """Height and width of the image in pixels."""
+    _buffer: RowBuffer = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start at the top."""
-        self._held = Held(self.rows)
+        """Start at the top of the mask."""
+        self._buffer = RowBuffer(self.rows)
 
-    def windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
-        """Windows that lie wholly inside."""
-        rows, cols = (_scaled(spans, *sizes) for spans, sizes in zip((rows, cols), self._sizes, strict=True))
+    def select_windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
+        """Return which windows lie wholly inside the mask."""
+        rows = _scale_spans(rows, self.shape[0], self.size[0])
+        cols = _scale_spans(cols, self.shape[1], self.size[1])
         first = int(rows[0].min())
-        inside = self._held.take(first, int(rows[1].max()))[..., 0] != 0
-        counted = counts(inside, (rows[0] - first, rows[1] - first), cols)
+        inside = self._buffer.read(first, int(rows[1].max()))[..., 0] != 0
+        counted = count_pixels(inside, (rows[0] - first, rows[1] - first), cols)
         areas = np.outer(rows[1] - rows[0], cols[1] - cols[0])
         return np.asarray(counted == areas)
-
-    @property
-    def _sizes(self) -> list[tuple[int, int]]:
-        return list(zip(self.shape, self.size, strict=True))
 
 
 @dataclass(frozen=True)
 class Foreground:
-    """What is not background, on a thumbnail (height, width) of an image of a `size`."""
+    """The foreground of an image: it selects windows that contain foreground."""
 
     thumbnail: NDArray[np.bool_]
+    """Whether each pixel (rows, cols) of the thumbnail is foreground."""
     size: tuple[int, int]
+    """Height and width of the image in pixels."""
 
-    def windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
-        """Windows that hold some of it."""
+    def select_windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
+        """Return which windows contain foreground."""
         (down, across), (height, width) = self.thumbnail.shape, self.size
-        return counts(self.thumbnail, _scaled(rows, down, height), _scaled(cols, across, width)) > 0
+        return count_pixels(self.thumbnail, _scale_spans(rows, down, height), _scale_spans(cols, across, width)) > 0
 
 
 @dataclass(frozen=True)
-class Both:
-    """What two masks let through."""
+class Intersection:
+    """Two masks: it selects windows that both masks select."""
 
-    one: Mask
-    other: Mask
+    first: Mask
+    second: Mask
 
-    def windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
-        """Returns the windows that both masks let through."""
-        return self.one.windows(rows, cols) & self.other.windows(rows, cols)
+    def select_windows(self, rows: Spans, cols: Spans) -> NDArray[np.bool_]:
+        """Return which windows both masks select."""
+        return self.first.select_windows(rows, cols) & self.second.select_windows(rows, cols)
 
 
-def _scaled(spans: Spans, scaled: int, size: int) -> Spans:
-    """Spans of an axis of `size` pixels on one of `scaled` pixels: everything that they touch."""
+def _scale_spans(spans: Spans, scaled: int, size: int) -> Spans:
+    """Convert spans of an axis of `size` pixels to one of `scaled` pixels; they cover all pixels that they touch."""
     return spans[0] * scaled // size, -(-spans[1] * scaled // size)
 
 
-def counts(mask: NDArray[np.bool_], rows: Spans, cols: Spans) -> NDArray[np.int32]:
-    """How many pixels of each window (rows, cols) are set."""
+def count_pixels(mask: NDArray[np.bool_], rows: Spans, cols: Spans) -> NDArray[np.int32]:
+    """Return how many pixels of each window, (rows, cols), are set in a mask (height, width)."""
     down = np.zeros((len(mask) + 1, len(cols[0])), np.int32)
-    sums = np.zeros((CHUNK, mask.shape[1] + 1), np.int32)
-    for first in range(0, len(mask), CHUNK):
-        part = mask[first : first + CHUNK]
-        np.cumsum(part, axis=1, out=sums[: len(part), 1:])
-        down[first + 1 : first + 1 + len(part)] = sums[: len(part), cols[1]] - sums[: len(part), cols[0]]
+    sums = np.zeros((BLOCK_ROWS, mask.shape[1] + 1), np.int32)
+    for first in range(0, len(mask), BLOCK_ROWS):
+        block = mask[first : first + BLOCK_ROWS]
+        np.cumsum(block, axis=1, out=sums[: len(block), 1:])
+        down[first + 1 : first + 1 + len(block)] = sums[: len(block), cols[1]] - sums[: len(block), cols[0]]
     np.cumsum(down, axis=0, out=down)
     return np.asarray(down[rows[1]] - down[rows[0]])
 
 
-def drawn(mask: Picture, picture: Picture) -> Drawn:
-    """Take an image as the mask of another; raises ImageError if it is of another aspect ratio."""
-    if not _is_scaled(mask, picture):
+def mask_image(mask: Picture, picture: Picture) -> MaskImage:
+    """Open an image as the mask of another image; raises ImageError if their aspect ratios differ."""
+    if not _has_same_aspect_ratio(mask, picture):
         raise ImageError(
             f"mask: expected the image's {picture.height}×{picture.width} pixels (height×width), or fewer or more of "
             f"the same aspect ratio, got {mask.height}×{mask.width}"
         )
-    return Drawn(mask.nonzero(), (mask.height, mask.width), (picture.height, picture.width))
+    return MaskImage(mask.nonzero_mask(), (mask.height, mask.width), (picture.height, picture.width))
 
 
-def _is_scaled(mask: Picture, picture: Picture) -> bool:
-    """Whether one factor, each side rounded either way, makes the mask's size of the image's."""
-    least, most = (
+def _has_same_aspect_ratio(mask: Picture, picture: Picture) -> bool:
+    """Return whether one factor scales the image to the mask's size, each side rounded up or down."""
+    lower_bounds, upper_bounds = (
         [(side + rounding) / size for side, size in ((mask.height, picture.height), (mask.width, picture.width))]
         for rounding in (-1, 1)
     )
-    return max(least) < min(most)
+    return max(lower_bounds) < min(upper_bounds)
 
 
-def foreground(picture: Picture, wanted: model_pb2.Input, check: Callable[[], None]) -> Foreground:
-    """Find what is not background in the pixels that a model is given; raises ImageError if nothing differs.
+def find_foreground(picture: Picture, model_input: model_pb2.Input, check: Callable[[], None]) -> Foreground:
+    """Find the foreground in an image's pixels as a model takes them; raises ImageError if they have one tone only.
 
-    `check` is called now and then, and may raise to stop here.
+    `check` is called while the image is read, and may raise an error to stop it.
     """
     from skimage.filters import threshold_otsu  # noqa: PLC0415 (loads SciPy, which nothing else needs)
 
     size = picture.height, picture.width
-    scale = min(1.0, THUMBNAIL / max(size))
+    scale = min(1.0, THUMBNAIL_SIDE / max(size))
     scaled = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    rows, bands = Scaled(picture.rows(wanted), size, scaled), []
-    for first in range(0, scaled[0], CHUNK):
+    rows, blocks = ScaledRows(picture.rows(model_input), size, scaled), []
+    for first in range(0, scaled[0], BLOCK_ROWS):
         check()
-        bands.append(rows.read(first, min(first + CHUNK, scaled[0])).mean(axis=-1, dtype=np.float32))
-    grey = np.concatenate(bands)
+        blocks.append(rows.read(first, min(first + BLOCK_ROWS, scaled[0])).mean(axis=-1, dtype=np.float32))
+    grey = np.concatenate(blocks)
     light = grey > threshold_otsu(grey)
     edge = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
-    found = light != (edge.mean() > 0.5)
-    if not found.any():
+    foreground = light != (edge.mean() > 0.5)
+    if not foreground.any():
         raise ImageError(f"{picture.name}: mask: expected a foreground by Otsu's threshold, got one tone: leave it out")
-    return Foreground(found, size)
+    return Foreground(foreground, size)

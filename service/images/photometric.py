@@ -1,8 +1,8 @@
-"""What the numbers in a TIFF file mean: PhotometricInterpretation (tag 262), ExtraSamples (338) and their companions.
+"""The meaning of the numbers in a TIFF file: PhotometricInterpretation (tag 262), ExtraSamples (338) and related tags.
 
-Stored numbers become samples: palettes become their colours, MinIsWhite its inverse, YCbCr red, green and blue. A band
-is alpha where ExtraSamples says 1 (alpha is multiplied into the other bands) or 2, and nowhere else. What has no rule
-here is refused by its name.
+Stored numbers become samples: a palette's indices become its colours, MinIsWhite is inverted, YCbCr becomes red, green
+and blue. A band is alpha if ExtraSamples is 1 (alpha is multiplied into the other bands) or 2, and in no other case.
+Kinds that are not handled here are refused by their names.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from tifffile import TiffPage
 
-from service.images.pixels import Array, Colour, Samples
+from service.images.pixels import BandLayout, Colour, SampleArray
 
 PHOTOMETRIC, MIN_IS_WHITE, PALETTE, YCBCR = 262, 0, 3, 6
-REFUSED = {
+"""The tag PhotometricInterpretation and some of its values."""
+UNSUPPORTED = {
     4: "a transparency mask, which belongs to another page",
     8: "CIELAB colours",
     9: "ICCLAB colours",
@@ -25,43 +26,51 @@ REFUSED = {
     32845: "LogLuv colours",
     34892: "linear raw data of a camera (LinearRaw)",
 }
-"""Other values of PhotometricInterpretation."""
+"""Names, for errors, of values of PhotometricInterpretation that are not handled."""
 INK_SET, CMYK, ICC_PROFILE = 332, 1, 34675
-TAG_BYTES = 4 << 20
-"""Of the longest profile or tables that are taken."""
+YCBCR_COEFFICIENTS, REFERENCE_BLACK_WHITE = 529, 532
+MAX_TAG_BYTES = 4 << 20
+"""Largest size of an ICC profile or of JPEG tables."""
 SEPARATE = 2
-"""PlanarConfiguration of bands that lie one behind the other."""
-GIVES_RGB = (7, 50001)
-"""Compressions, JPEG and WebP, whose decoders give red, green and blue for YCbCr."""
+"""PlanarConfiguration of files that store each band in tiles or strips of its own."""
+DECODED_TO_RGB = (7, 50001)
+"""Compressions, JPEG and WebP, whose decoders convert YCbCr to red, green and blue."""
 ASSOCIATED, UNASSOCIATED = 1, 2
-"""ExtraSamples that are alpha."""
-BYTES = 8
-"""Bits of a band that libvips and models know."""
+"""Values of ExtraSamples that mean alpha."""
 
 
 @dataclass(frozen=True)
 class Interpretation:
-    """What a page's numbers mean: the samples that they become, and how."""
+    """The meaning of a page's numbers: the layout of the samples, and how the numbers become samples."""
 
-    samples: Samples
-    apply: Callable[[Array], Array]
-    """Stored numbers (rows, width, bands) to samples."""
+    layout: BandLayout
+    apply: Callable[[SampleArray], SampleArray]
+    """Converts stored numbers (rows, cols, bands) to samples."""
 
 
 def interpretation(page: TiffPage) -> Interpretation:
-    """What a page's numbers mean; raises ValueError, by name, for a kind that has no rule."""
+    """Return the meaning of a page's numbers; raises ValueError that names a kind that is not handled."""
     if PHOTOMETRIC not in page.tags:
         raise ValueError("no PhotometricInterpretation, so that it is not known what its numbers mean")
     photometric = int(page.photometric)
-    if photometric in REFUSED:
-        raise ValueError(REFUSED[photometric])
+    if photometric in UNSUPPORTED:
+        raise ValueError(UNSUPPORTED[photometric])
     if photometric == PALETTE:
         return _palette(page)
-    dtype = _dtype(page)
+    dtype = _sample_dtype(page)
+    layout = _layout(page, dtype)
+    if photometric == MIN_IS_WHITE and layout.colour == "grey":
+        return Interpretation(layout, _inverted(layout))
+    if photometric == YCBCR and _stores_ycbcr(page):
+        return Interpretation(layout, _ycbcr_to_rgb(page))
+    return Interpretation(layout, lambda stored: stored.astype(dtype, copy=False))
+
+
+def _layout(page: TiffPage, dtype: np.dtype[Any]) -> BandLayout:
     white = (1 << page.bitspersample) - 1 if dtype.kind == "u" else None
     alpha, premultiplied = _alpha(page)
     colour = _colour(page, page.samplesperpixel - (alpha is not None), white)
-    samples = Samples(
+    return BandLayout(
         page.samplesperpixel,
         dtype.name,
         colour,
@@ -69,58 +78,53 @@ def interpretation(page: TiffPage) -> Interpretation:
         premultiplied,
         white,
         profile=bytes_of(page.tags.valueof(ICC_PROFILE, default=b"")) if colour == "cmyk" else b"",
-        stored=str(page.dtype) if page.dtype != dtype else "",
+        stored_dtype=str(page.dtype) if page.dtype != dtype else "",
     )
-    if photometric == MIN_IS_WHITE and colour == "grey":
-        return Interpretation(samples, _inverted(samples))
-    if photometric == YCBCR and _stores_ycbcr(page):
-        return Interpretation(samples, _ycbcr(page))
-    return Interpretation(samples, lambda stored: stored.astype(dtype, copy=False))
 
 
 def bytes_of(value: object) -> bytes:
-    """The value of a tag of bytes; raises ValueError for another type, and for more than a profile or table is."""
-    if not isinstance(value, bytes) or len(value) > TAG_BYTES:
+    """Return the value of a tag of bytes; raises ValueError for another type or more than `MAX_TAG_BYTES` bytes."""
+    if not isinstance(value, bytes) or len(value) > MAX_TAG_BYTES:
         raise ValueError("a profile or JPEG tables of another type or size")
     return value
 
 
-def _colour(page: TiffPage, colours: int, white: int | None) -> Colour:
-    """What so many bands beside alpha are; raises ValueError for a kind that has no rule."""
+def _colour(page: TiffPage, colour_bands: int, white: int | None) -> Colour:
+    """Return the colour of the bands beside alpha; raises ValueError that names a kind that is not handled."""
     match int(page.photometric):
-        case 0 if colours == 1:
+        case 0 if colour_bands == 1:
             return "grey"
         case 1:
-            return "grey" if colours == 1 else ""
+            return "grey" if colour_bands == 1 else ""
         case 2:
-            return "rgb" if colours == 3 else ""
-        case 5 if colours == 4 and white in (255, 65535) and page.tags.valueof(INK_SET, default=CMYK) == CMYK:
+            return "rgb" if colour_bands == 3 else ""
+        case 5 if colour_bands == 4 and white in (255, 65535) and page.tags.valueof(INK_SET, default=CMYK) == CMYK:
             return "cmyk"
         case 5:
             raise ValueError(f"inks other than CMYK of 8 or 16 bits, in {page.samplesperpixel} bands")
-        case 6 if colours == 3:
+        case 6 if colour_bands == 3:
             return "rgb"
     raise ValueError(f"PhotometricInterpretation {page.photometric} with {page.samplesperpixel} bands")
 
 
 def stored_dtype(page: TiffPage) -> np.dtype[Any]:
-    """The type of a page's numbers; raises ValueError for numbers that have none."""
+    """Return the element type of a page's stored numbers; raises ValueError for numbers that numpy has no type for."""
     dtype: np.dtype[Any] | None = page.dtype
     if dtype is None or dtype.kind == "c" or not isinstance(page.bitspersample, int):
         raise ValueError(f"numbers of {page.bitspersample} bits, SampleFormat {page.sampleformat}")
     return np.dtype(np.uint8) if dtype.kind == "b" else dtype
 
 
-def _dtype(page: TiffPage) -> np.dtype[Any]:
-    """The type that a page's samples have: its own, or float32 for one that models do not take."""
+def _sample_dtype(page: TiffPage) -> np.dtype[Any]:
+    """Return the element type of a page's samples: the stored type, or float32 if models do not take that type."""
     stored = stored_dtype(page)
     if stored.kind == "u" and stored.itemsize <= 2:
-        return np.dtype(np.uint8 if page.bitspersample <= BYTES else np.uint16)
+        return np.dtype(np.uint8 if page.bitspersample <= 8 else np.uint16)
     return np.dtype(np.int16 if stored.kind == "i" and stored.itemsize <= 2 else np.float32)
 
 
 def _alpha(page: TiffPage) -> tuple[int | None, bool]:
-    """Which band is alpha, counted from 0, and whether the others are multiplied by it."""
+    """Return the index of the alpha band, and whether alpha is multiplied into the other bands; None: no alpha."""
     extras = [int(extra) for extra in page.extrasamples]
     first = page.samplesperpixel - len(extras)
     for position, extra in enumerate(extras):
@@ -129,18 +133,18 @@ def _alpha(page: TiffPage) -> tuple[int | None, bool]:
     return None, False
 
 
-def _inverted(samples: Samples) -> Callable[[Array], Array]:
-    """Let white, which is 0, be the greatest number, or alpha where that is multiplied in; alpha stays."""
-    white, alpha, dtype = samples.white, samples.alpha, np.dtype(samples.dtype)
+def _inverted(layout: BandLayout) -> Callable[[SampleArray], SampleArray]:
+    """Return a function that turns 0 into white, or into alpha where alpha is premultiplied; alpha is kept."""
+    white, alpha, dtype = layout.white, layout.alpha, np.dtype(layout.dtype)
     if white is None:
         raise ValueError("MinIsWhite with numbers of a sign or fraction, whose black is not known")
 
-    def invert(stored: Array) -> Array:
+    def invert(stored: SampleArray) -> SampleArray:
         numbers = stored.astype(dtype, copy=False)
         if alpha is None:
-            inverted: Array = dtype.type(white) - numbers
+            inverted: SampleArray = dtype.type(white) - numbers
             return inverted
-        opaque = numbers[..., [alpha]] if samples.premultiplied else dtype.type(white)
+        opaque = numbers[..., [alpha]] if layout.premultiplied else dtype.type(white)
         inverted = opaque - np.minimum(numbers, opaque)
         inverted[..., alpha] = numbers[..., alpha]
         return inverted
@@ -153,39 +157,40 @@ def _palette(page: TiffPage) -> Interpretation:
     if table is None or page.samplesperpixel != 1:
         raise ValueError(f"a palette with {page.samplesperpixel} bands")
     table = np.ascontiguousarray(np.asarray(table).T)
-    if table.max(initial=0) > 255:  # 16 bits, as the specification wants it; some writers store 8
+    if table.max(initial=0) > 255:  # TIFF 6.0 requires 16 bits; some programs write 8
         table = table >> 8
     entries = np.zeros((1 << page.bitspersample, 3), np.uint8)
     if len(table) < len(entries):
         raise ValueError(f"a palette of {len(table)} colours for numbers of {page.bitspersample} bits")
     entries[:] = table[: len(entries)]
 
-    def look_up(stored: Array) -> Array:
-        colours: Array = entries[stored[..., 0]]
+    def look_up(stored: SampleArray) -> SampleArray:
+        colours: SampleArray = entries[stored[..., 0]]
         return colours
 
-    return Interpretation(Samples(3, "uint8", "rgb", white=255), look_up)
+    return Interpretation(BandLayout(3, "uint8", "rgb", white=255), look_up)
 
 
 def _stores_ycbcr(page: TiffPage) -> bool:
-    """Whether decoding leaves YCbCr as it is; raises ValueError for kinds of it that have no rule."""
-    if page.is_subsampled and (int(page.compression) not in GIVES_RGB or page.planarconfig == SEPARATE):
+    """Return whether decoded numbers are YCbCr; raises ValueError for kinds of YCbCr that are not handled."""
+    if page.is_subsampled and (int(page.compression) not in DECODED_TO_RGB or page.planarconfig == SEPARATE):
         raise ValueError("YCbCr whose colours are stored at a lower resolution, without JPEG")
-    if page.bitspersample != BYTES:
+    if page.bitspersample != 8:
         raise ValueError(f"YCbCr of {page.bitspersample} bits")
-    return int(page.compression) not in GIVES_RGB or page.planarconfig == SEPARATE
+    return int(page.compression) not in DECODED_TO_RGB or page.planarconfig == SEPARATE
 
 
-def _ycbcr(page: TiffPage) -> Callable[[Array], Array]:
-    """TIFF 6.0, section 21: the reference range first, then luma's coefficients."""
-    red, green, blue = _rationals(page, 529, (0.299, 0.587, 0.114))
-    black_white = np.array(_rationals(page, 532, (0.0, 255.0, 128.0, 255.0, 128.0, 255.0))).reshape(3, 2)
+def _ycbcr_to_rgb(page: TiffPage) -> Callable[[SampleArray], SampleArray]:
+    """Return the conversion of TIFF 6.0, section 21: first the reference range, then the coefficients of luma."""
+    red, green, blue = _rationals(page, YCBCR_COEFFICIENTS, (0.299, 0.587, 0.114))
+    default = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
+    black_white = np.array(_rationals(page, REFERENCE_BLACK_WHITE, default)).reshape(3, 2)
     black, spread = black_white[:, 0], np.diff(black_white)[:, 0]
     if not (spread.all() and green):
         raise ValueError("YCbCr with ReferenceBlackWhite or YCbCrCoefficients that cannot be inverted")
     factors = np.array([255, 127, 127]) / spread
 
-    def convert(stored: Array) -> Array:
+    def convert(stored: SampleArray) -> SampleArray:
         scaled = (stored[..., :3] - black) * factors
         luma, cb, cr = scaled[..., 0], scaled[..., 1], scaled[..., 2]
         r, b = cr * (2 - 2 * red) + luma, cb * (2 - 2 * blue) + luma
@@ -197,7 +202,7 @@ def _ycbcr(page: TiffPage) -> Callable[[Array], Array]:
 
 
 def _rationals(page: TiffPage, code: int, default: tuple[float, ...]) -> tuple[float, ...]:
-    """The values of a tag of fractions, each stored as two integers."""
+    """Return the values of a tag of fractions, each of which is stored as two integers."""
     stored = page.tags.valueof(code, default=None)
     if stored is None:
         return default

@@ -1,4 +1,4 @@
-"""An image whose size and samples are known and whose pixels are not decoded yet."""
+"""An image whose size and bands are known and whose pixels are not decoded yet."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,36 +8,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.protos import model_pb2
+from service.dense.arrays import Pixels
 from service.errors import ImageError, LimitError
-from service.images.pixels import Array, Conversion, Pixels, Samples, blockwise, conversion
-from service.images.rows import Rows
+from service.images.pixels import BandLayout, Conversion, SampleArray, apply_blockwise, make_conversion
+from service.images.rows import RowReader
 
-MAX_SIDE = 10_000_000  # libvips's own bound
+MAX_SIDE = 10_000_000
+"""Largest height and width in pixels, which is libvips's limit."""
 MAX_BANDS = 4096
 
 
-class SampleRows(Protocol):
-    """The samples of an image, read forward."""
+class SampleReader(Protocol):
+    """Reads the samples of an image forward."""
 
     @property
-    def together(self) -> int:
-        """Rows that are best read together: as many as a tile or chunk has."""
+    def block_rows(self) -> int:
+        """Number of rows to read in one call: the height of the file's tiles or chunks."""
 
-    def read(self, first: int, stop: int) -> Array:
-        """Rows [first, stop) as (rows, width, bands); `first` is at or behind the last `stop`."""
+    def read(self, first: int, stop: int) -> SampleArray:
+        """Return rows [first, stop) as (rows, cols, bands); `first` is not before the last call's `stop`."""
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Page and bands of a file to score. Default: the first page of full resolution, all bands."""
+class PageSelection:
+    """The page of a file, and the bands of it, to score."""
 
     page: int = 0
-    """Of a file of several pages, counted from 1; 0: the first page of full resolution."""
+    """Counted from 1. Default: 0, the first page of full resolution."""
     bands: tuple[int, ...] = ()
-    """Counted from 1; empty: all, alpha laid over white."""
+    """Counted from 1. Default: empty, all bands, with alpha laid over white."""
 
 
-EVERYTHING = Selection()
+FIRST_PAGE = PageSelection()
+"""The first page of full resolution, with all its bands."""
 
 
 @dataclass(frozen=True)
@@ -45,82 +48,82 @@ class Picture:
     """An image; `width` and `height` are pixels after EXIF rotation."""
 
     name: str
-    """Named in the answer and in errors."""
+    """Name in answers and errors."""
     height: int
     width: int
-    samples: Samples
-    begin: Callable[[], SampleRows]
-    """The samples from the top; may be asked for again, except for those of a stream."""
+    layout: BandLayout
+    open_samples: Callable[[], SampleReader]
+    """Opens the samples at the top. May be called several times, except for the rows of a stream."""
     bands: tuple[int, ...] = ()
-    """The bands that are scored, counted from 1; empty: all, alpha laid over white."""
-    begin_valid: Callable[[], Rows] | None = None
-    """Opens the data mask from the top, (rows, width, 1) uint8: 255 where the file has data, else 0. None if every
+    """The bands that are scored, counted from 1. Default: empty, all bands, with alpha laid over white."""
+    open_data_mask: Callable[[], RowReader] | None = None
+    """Opens the data mask at the top: (rows, cols, 1) uint8, 255 where the file has data, else 0. Default: None, every
     pixel has data."""
-    whole: bool = False
-    """Whether the limit for files that may have to be decoded all at once binds it."""
+    decoded_whole: bool = False
+    """Whether the file may have to be decoded as a whole, so that the limit for such files applies."""
     notes: tuple[str, ...] = ()
-    """What the caller should know of how the file was read."""
+    """What the caller should know about how the file was read."""
 
-    def check_bands(self, wanted: model_pb2.Input) -> None:
-        """Raise ImageError if the bands cannot become what a model takes."""
-        self._conversion(wanted)
+    def check_bands(self, model_input: model_pb2.Input) -> None:
+        """Raise ImageError if the bands cannot be converted for a model."""
+        self._conversion(model_input)
 
-    def warnings(self, wanted: model_pb2.Input) -> list[str]:
-        """What the caller should know before using a model's scores of it."""
-        note = self._conversion(wanted).note
+    def warnings(self, model_input: model_pb2.Input) -> list[str]:
+        """Return what the caller should know before using a model's scores of this image."""
+        note = self._conversion(model_input).note
         return [*self.notes, *([note] if note else [])]
 
-    def valid(self) -> Rows | None:
-        """The data mask from the top, 255 where the file has data, else 0; None if every pixel has data."""
-        return self.begin_valid() if self.begin_valid is not None else None
+    def rows(self, model_input: model_pb2.Input) -> "ConvertedRows":
+        """Open the pixels at the top, as a model takes them. This call and reading may raise ImageError."""
+        return ConvertedRows(self.open_samples(), self._conversion(model_input))
 
-    def rows(self, wanted: model_pb2.Input) -> "ConvertedRows":
-        """The pixels as a model takes them, from the top. Raises ImageError, here or while reading."""
-        return ConvertedRows(self.begin(), self._conversion(wanted))
+    def data_mask(self) -> RowReader | None:
+        """Open the data mask at the top; None if every pixel has data. See `open_data_mask`."""
+        return self.open_data_mask() if self.open_data_mask is not None else None
 
-    def nonzero(self) -> "NonzeroRows":
-        """255 where a band beside alpha is not 0, and alpha is not either; else 0. One channel, from the top."""
-        return NonzeroRows(self.begin(), self.samples.alpha)
+    def nonzero_mask(self) -> "NonzeroRows":
+        """Open the image as a mask at the top: 255 where any band is not 0 and alpha is not 0, else 0."""
+        return NonzeroRows(self.open_samples(), self.layout.alpha)
 
-    def _conversion(self, wanted: model_pb2.Input) -> Conversion:
+    def _conversion(self, model_input: model_pb2.Input) -> Conversion:
         try:
-            return conversion(self.samples, self.bands, wanted)
+            return make_conversion(self.layout, self.bands, model_input)
         except ValueError as error:
             raise ImageError(f"{self.name}: {error}") from None
 
 
 @dataclass(frozen=True)
 class ConvertedRows:
-    """An image's rows as a model takes them."""
+    """Reads an image's pixels as a model takes them; a `RowReader`."""
 
-    source: SampleRows
+    source: SampleReader
     conversion: Conversion
 
     @property
-    def together(self) -> int:
-        """Rows that are best read together."""
-        return self.source.together
+    def block_rows(self) -> int:
+        """Number of rows to read in one call."""
+        return self.source.block_rows
 
     def read(self, first: int, stop: int) -> Pixels:
-        """Rows [first, stop) as (rows, width, channels)."""
-        return blockwise(self.conversion.apply, self.source.read(first, stop))
+        """Return rows [first, stop) as (rows, cols, channels)."""
+        return apply_blockwise(self.conversion.apply, self.source.read(first, stop))
 
 
 @dataclass(frozen=True)
 class NonzeroRows:
-    """Where an image is not 0."""
+    """Reads an image as a mask; a `RowReader`."""
 
-    source: SampleRows
+    source: SampleReader
     alpha: int | None
 
     @property
-    def together(self) -> int:
-        """Rows that are best read together."""
-        return self.source.together
+    def block_rows(self) -> int:
+        """Number of rows to read in one call."""
+        return self.source.block_rows
 
     def read(self, first: int, stop: int) -> NDArray[np.uint8]:
-        """Rows [first, stop) as (rows, width, 1), 255 or 0."""
-        rows = np.nan_to_num(self.source.read(first, stop))  # NaN is no data
+        """Return rows [first, stop) as (rows, cols, 1): 255 where a band is not 0 and alpha is not 0, else 0."""
+        rows = np.nan_to_num(self.source.read(first, stop))  # NaN means no data
         if self.alpha is None:
             nonzero = np.any(rows, axis=-1)
         else:
@@ -128,20 +131,22 @@ class NonzeroRows:
         return np.where(nonzero[..., None], np.uint8(255), np.uint8(0))
 
 
-def check_size(picture: Picture, *, pixels: int, whole_pixels: int, window: model_pb2.Size) -> None:
-    """Refuse, before a pixel is decoded, an image that is too large or too small to be scored."""
+def check_size(picture: Picture, *, max_pixels: int, max_whole_pixels: int, window: model_pb2.Size) -> None:
+    """Raise LimitError or ImageError for an image that is too large or too small; no pixel is decoded.
+
+    `max_whole_pixels` is the limit for files that may have to be decoded as a whole.
+    """
     size = picture.width * picture.height
-    megapixels = size / 1e6
-    whole = min(pixels, whole_pixels) < size <= pixels and picture.whole
-    allowed = min(pixels, whole_pixels) if whole else pixels
+    is_large_whole = min(max_pixels, max_whole_pixels) < size <= max_pixels and picture.decoded_whole
+    allowed = min(max_pixels, max_whole_pixels) if is_large_whole else max_pixels
     if size > allowed:
         way_out = "scale or cut the image"
-        if whole:
+        if is_large_whole:
             way_out = "scale or cut it, or save it as a tiled TIFF, which may be larger"
-        elif pixels <= whole_pixels:
+        elif max_pixels <= max_whole_pixels:
             way_out += ", or send it to ScoreLarge in parts"
         raise LimitError(
-            f"{picture.name}: {picture.height}×{picture.width} pixels (height×width) are {megapixels:.0f} megapixels, "
+            f"{picture.name}: {picture.height}×{picture.width} pixels (height×width) are {size / 1e6:.0f} megapixels, "
             f"expected at most {allowed / 1e6:.0f}: {way_out}"
         )
     if picture.width < window.width or picture.height < window.height:

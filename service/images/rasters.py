@@ -1,6 +1,6 @@
-"""Rasters that are no TIFF files, through rasterio, with their nodata as a mask; the extra `rasters`.
+"""Rasters in formats other than TIFF, read by rasterio, with nodata as the data mask; needs the extra `rasters`.
 
-Formats that name other files or servers (VRT and the like) are not opened.
+Formats whose files refer to other files or to servers, such as VRT, are not opened.
 """
 
 import warnings
@@ -18,46 +18,47 @@ from rasterio.windows import Window
 
 from service.errors import ImageError
 from service.images.arrays import open_array
-from service.images.picture import Picture, Selection
-from service.images.pixels import Array
+from service.images.picture import PageSelection, Picture
+from service.images.pixels import BandLayout, SampleArray
 
 DRIVERS = {".img": "HFA", ".jp2": "JP2OpenJPEG", ".ntf": "NITF"}
+"""GDAL's drivers by the suffix of the file."""
 
 
 @dataclass(frozen=True)
 class RasterRows:
-    """The rows of a raster's bands."""
+    """Reads the rows of a raster's bands; a `SampleReader`."""
 
     name: str
     raster: rasterio.DatasetReader
 
     @property
-    def together(self) -> int:
-        """Those of a block."""
+    def block_rows(self) -> int:
+        """Height of a block."""
         return int(self.raster.block_shapes[0][0])
 
-    def read(self, first: int, stop: int) -> Array:
-        """Rows [first, stop) as (rows, width, bands); raises ImageError where they cannot be decoded."""
-        with _said_as(self.name):
-            bands: Array = self.raster.read(window=_window(self.raster, first, stop))
+    def read(self, first: int, stop: int) -> SampleArray:
+        """Return rows [first, stop) as (rows, cols, bands); raises ImageError if they cannot be decoded."""
+        with _as_image_error(self.name):
+            bands: SampleArray = self.raster.read(window=_window(self.raster, first, stop))
         return np.moveaxis(bands, 0, -1)
 
 
 @dataclass(frozen=True)
-class ValidRows:
-    """Where a raster has data."""
+class RasterDataMask:
+    """Reads where a raster has data; a `RowReader`."""
 
     name: str
     raster: rasterio.DatasetReader
 
     @property
-    def together(self) -> int:
-        """Those of a block."""
+    def block_rows(self) -> int:
+        """Height of a block."""
         return int(self.raster.block_shapes[0][0])
 
     def read(self, first: int, stop: int) -> NDArray[np.uint8]:
-        """Rows [first, stop) as (rows, width, 1), 255 where no band is nodata or NaN, else 0."""
-        with _said_as(self.name):
+        """Return rows [first, stop) as (rows, cols, 1): 255 where no band is nodata or NaN, else 0."""
+        with _as_image_error(self.name):
             masks: NDArray[np.uint8] = self.raster.read_masks(window=_window(self.raster, first, stop))
             if self.raster.dtypes[0].startswith("float"):
                 masks[np.isnan(self.raster.read(window=_window(self.raster, first, stop)))] = 0
@@ -65,34 +66,43 @@ class ValidRows:
         return rows
 
 
-def open_raster(path: Path, name: str, selection: Selection) -> Picture | None:
-    """A raster of a format that is read in no other way; None for any other file."""
+def open_raster(path: Path, name: str, selection: PageSelection) -> Picture | None:
+    """Open a raster in a format that only rasterio reads; returns None for other files. Raises ImageError."""
     driver = DRIVERS.get(path.suffix.lower())
     if driver is None:
         return None
 
-    def begin() -> rasterio.DatasetReader:
-        """Open it anew: pixels and mask are read by two threads, and GDAL's data sets are for one."""
+    def open_dataset() -> rasterio.DatasetReader:
+        """Open the file again: pixels and mask are read in two threads, and a GDAL dataset is not thread-safe."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where pixels lie on Earth does not matter
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # scoring does not need coordinates on Earth
             return rasterio.open(path, driver=driver)
 
     try:
-        raster = begin()
+        raster = open_dataset()
     except RasterioIOError:
         return None
-    partly = raster.dtypes[0].startswith("float") or any(
-        MaskFlags.all_valid not in flags and MaskFlags.alpha not in flags for flags in raster.mask_flag_enums
-    )
     if ColorInterp.palette in raster.colorinterp:
         raise ImageError(f"{name}: expected bands of colours or values, got a palette: save the image as RGB")
     shape = (raster.height, raster.width, raster.count)
-    valid = (lambda: ValidRows(name, begin())) if partly else None
-    picture = open_array(name, shape, raster.dtypes[0], lambda: RasterRows(name, begin()), selection)
+    picture = open_array(name, shape, raster.dtypes[0], lambda: RasterRows(name, open_dataset()), selection)
+    open_data_mask = (lambda: RasterDataMask(name, open_dataset())) if _may_lack_data(raster) else None
+    return replace(picture, open_data_mask=open_data_mask, layout=_layout(raster, picture.layout))
+
+
+def _may_lack_data(raster: rasterio.DatasetReader) -> bool:
+    """Return whether pixels may be NaN, or masked by something else than alpha."""
+    return raster.dtypes[0].startswith("float") or any(
+        MaskFlags.all_valid not in flags and MaskFlags.alpha not in flags for flags in raster.mask_flag_enums
+    )
+
+
+def _layout(raster: rasterio.DatasetReader, layout: BandLayout) -> BandLayout:
+    """Return the layout with the number of bits and the alpha band that the raster names."""
     bits = raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
-    white = picture.samples.white if bits is None or picture.samples.white is None else (1 << int(bits)) - 1
+    white = layout.white if bits is None or layout.white is None else (1 << int(bits)) - 1
     alpha = raster.colorinterp.index(ColorInterp.alpha) if ColorInterp.alpha in raster.colorinterp else None
-    return replace(picture, begin_valid=valid, samples=replace(picture.samples, white=white, alpha=alpha))
+    return replace(layout, white=white, alpha=alpha)
 
 
 def _window(raster: rasterio.DatasetReader, first: int, stop: int) -> Window:
@@ -100,7 +110,8 @@ def _window(raster: rasterio.DatasetReader, first: int, stop: int) -> Window:
 
 
 @contextmanager
-def _said_as(name: str) -> Iterator[None]:
+def _as_image_error(name: str) -> Iterator[None]:
+    """Raise errors of rasterio as ImageError."""
     try:
         yield
     except RasterioError as error:

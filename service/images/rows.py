@@ -1,7 +1,7 @@
-"""Pixels from top to bottom: what every kind of image is read through, however large it is.
+"""Reading an image's pixels from top to bottom, in strips of rows, however large the image is.
 
-Rows are (rows, width, channels), in a model's element type. Reading goes forward only, and may leave rows out.
-The next strip is read while the caller works on the one before; what two strips share is read once.
+Pixels are (rows, cols, channels), in the element type that the model takes. Reading goes forward only and may skip
+rows. The next strip is read while the caller works on the current one; rows that two strips share are read once.
 """
 
 from collections import deque
@@ -14,131 +14,132 @@ from typing import Protocol, cast
 import numpy as np
 from PIL import Image
 
-from service.images.pixels import Pixels
+from service.dense.arrays import Pixels
 
 SOURCE_ROWS = 64
-"""That are scaled at once, beside those on which the first and the last of them depend too."""
-
+"""Rows of the image that are scaled together. Neighbouring rows on which they depend are read in addition."""
+READ_PIXELS = 1 << 18
+"""Pixels that are read together, or a row of the file's tiles if that is more. Each step of the conversion holds as
+many pixels."""
 END = (-1, -1)
-READ = 1 << 18
-"""Pixels that are read at once, unless the rows of a file's tiles are more: every step on their way holds as many."""
+"""Stands for the end of the spans."""
 
 
-class Rows(Protocol):
-    """An image's pixels, read forward."""
+class RowReader(Protocol):
+    """Reads an image's pixels forward."""
 
     @property
-    def together(self) -> int:
-        """Rows that are best read together: as many as a file's tiles have."""
+    def block_rows(self) -> int:
+        """Number of rows to read in one call: the height of the file's tiles or chunks."""
 
     def read(self, first: int, stop: int) -> Pixels:
-        """Rows [first, stop) as (rows, width, channels); `first` is at or behind the last `stop`."""
+        """Return rows [first, stop) as (rows, cols, channels); `first` is not before the last call's `stop`."""
 
 
 @dataclass
-class Held:
-    """Reads rows again that were read last: spans may overlap those before, but begin no sooner."""
+class RowBuffer:
+    """Reads overlapping spans of rows: it keeps the rows of the last span, from which the next span may start."""
 
-    rows: Rows
+    rows: RowReader
     _first: int = field(init=False, default=0)
-    _held: Pixels | None = field(init=False, default=None)
+    _buffer: Pixels | None = field(init=False, default=None)
 
-    def take(self, first: int, stop: int) -> Pixels:
-        """Rows [first, stop), those that are held and those that are new; rows before `first` are forgotten."""
+    def read(self, first: int, stop: int) -> Pixels:
+        """Return rows [first, stop) and forget the rows before `first`, which must not decrease from call to call."""
         if first < self._first:
             raise ValueError(f"expected rows from {self._first} on, got {first}")
-        held = self._held[first - self._first :] if self._held is not None else None
-        if held is None or len(held) < stop - first:
-            held = self._read(first, stop, held)
-        self._first, self._held = first, held
-        return held[: stop - first]
+        kept = self._buffer[first - self._first :] if self._buffer is not None else None
+        if kept is None or len(kept) < stop - first:
+            kept = self._extend(first, stop, kept)
+        self._first, self._buffer = first, kept
+        return kept[: stop - first]
 
-    def _read(self, first: int, stop: int, held: Pixels | None) -> Pixels:
-        """Copy what is held, and read the rest bit by bit, so that no strip is in memory twice."""
-        at = first + (len(held) if held is not None else 0)
-        part = self.rows.read(at, self._end(at, 1, stop))
-        strip = cast("Pixels", np.empty((stop - first, *part.shape[1:]), part.dtype))
-        if held is not None:
-            strip[: len(held)] = held
+    def _extend(self, first: int, stop: int, kept: Pixels | None) -> Pixels:
+        """Copy the kept rows and read the others block by block, so that no strip is in memory twice."""
+        at = first + (len(kept) if kept is not None else 0)
+        block = self.rows.read(at, self._block_stop(at, 1, stop))
+        strip = cast("Pixels", np.empty((stop - first, *block.shape[1:]), block.dtype))
+        if kept is not None:
+            strip[: len(kept)] = kept
         while True:
-            strip[at - first : at - first + len(part)] = part
-            at += len(part)
+            strip[at - first : at - first + len(block)] = block
+            at += len(block)
             if at == stop:
                 return strip
-            part = self.rows.read(at, self._end(at, READ // part.shape[1], stop))
+            block = self.rows.read(at, self._block_stop(at, READ_PIXELS // block.shape[1], stop))
 
-    def _end(self, at: int, rows: int, stop: int) -> int:
-        """Where to stop reading: about so many rows on, where a row of the file's tiles ends."""
-        together = self.rows.together
-        return min(stop, (at // together + max(1, rows // together)) * together)
+    def _block_stop(self, at: int, rows: int, stop: int) -> int:
+        """Return where to stop reading: about `rows` rows after `at`, at the end of a row of the file's tiles."""
+        block_rows = self.rows.block_rows
+        return min(stop, (at // block_rows + max(1, rows // block_rows)) * block_rows)
 
 
-def strips(rows: Rows, spans: Iterable[tuple[int, int] | None]) -> Iterator[Pixels | None]:
-    """Rows [first, stop) for every span, in order of `first`; None for None.
+def read_strips(rows: RowReader, spans: Iterable[tuple[int, int] | None]) -> Iterator[Pixels | None]:
+    """Yield rows [first, stop) for every span, in ascending order of `first`, and None for every None.
 
-    The next span is asked for, and its rows are read, while the caller has those of the one before.
+    The next span is taken from `spans`, and its rows are read in another thread, while the caller works on a strip.
     """
-    held, following = Held(rows), iter(spans)
-    first, second = next(following, END), next(following, END)
-    if second is END:  # nothing to read meanwhile
+    buffer, remaining = RowBuffer(rows), iter(spans)
+    first, second = next(remaining, END), next(remaining, END)
+    if second is END:  # there is nothing to read ahead
         if first is not END:
-            yield held.take(*first) if first else None
+            yield buffer.read(*first) if first else None
         return
-    waiting = deque[Future[Pixels] | None]()
+    submitted = deque[Future[Pixels] | None]()
     reader = ThreadPoolExecutor(1, thread_name_prefix="read")
     try:
-        for span in chain((first, second), following):
-            waiting.append(reader.submit(held.take, *span) if span else None)
-            if len(waiting) > 1:
-                yield _result(waiting.popleft())
-        yield _result(waiting.popleft())
+        for span in chain((first, second), remaining):
+            submitted.append(reader.submit(buffer.read, *span) if span else None)
+            if len(submitted) > 1:
+                yield _result(submitted.popleft())
+        yield _result(submitted.popleft())
     finally:
-        reader.shutdown(wait=False, cancel_futures=True)  # rows that are still to come may never
+        reader.shutdown(wait=False, cancel_futures=True)  # rows of a stream may never arrive
 
 
-def _result(coming: Future[Pixels] | None) -> Pixels | None:
-    return coming.result() if coming else None
+def _result(strip: Future[Pixels] | None) -> Pixels | None:
+    return strip.result() if strip else None
 
 
 @dataclass
-class Scaled:
-    """An image at another size: bilinear, antialiased where it gets smaller, as Pillow does it; sizes in pixels."""
+class ScaledRows:
+    """Reads an image at another size: bilinear, antialiased when the image gets smaller, as Pillow scales."""
 
-    rows: Rows
+    rows: RowReader
     size: tuple[int, int]
-    """Height and width of the image."""
+    """Height and width of the image in pixels."""
     scaled: tuple[int, int]
-    """Height and width that it gets."""
-    together: int = 16
-    _held: Held = field(init=False)
+    """Height and width of the scaled image in pixels."""
+    block_rows: int = 16
+    _buffer: RowBuffer = field(init=False)
 
     def __post_init__(self) -> None:
-        """Hold what neighbouring rows share."""
-        self._held = Held(self.rows)
+        """Make a buffer for the rows that neighbouring blocks share."""
+        self._buffer = RowBuffer(self.rows)
 
     def read(self, first: int, stop: int) -> Pixels:
-        """Rows [first, stop) of the scaled image."""
-        each = max(1, SOURCE_ROWS * self.scaled[0] // self.size[0])
-        parts = [self._part(start, min(start + each, stop)) for start in range(first, stop, each)]
-        return cast("Pixels", np.concatenate(parts))
+        """Return rows [first, stop) of the scaled image."""
+        block_rows = max(1, SOURCE_ROWS * self.scaled[0] // self.size[0])
+        blocks = [self._block(start, min(start + block_rows, stop)) for start in range(first, stop, block_rows)]
+        return cast("Pixels", np.concatenate(blocks))
 
-    def _part(self, first: int, stop: int) -> Pixels:
+    def _block(self, first: int, stop: int) -> Pixels:
         step = self.size[0] / self.scaled[0]
         reach = max(1.0, step) + 1
         begin, end = max(0, int(first * step - reach)), min(self.size[0], int(stop * step + reach) + 1)
-        strip = self._held.take(begin, end)
+        strip = self._buffer.read(begin, end)
         box = (0, first * step - begin, self.size[1], stop * step - begin)
-        bands = [_resized(strip[..., band], (self.scaled[1], stop - first), box) for band in range(strip.shape[-1])]
+        bands = [_resize(strip[..., band], (self.scaled[1], stop - first), box) for band in range(strip.shape[-1])]
         return cast("Pixels", np.stack(bands, axis=-1))
 
     @staticmethod
     def source_rows(height: int, scaled: int) -> int:
-        """Rows of the image that are in memory at once, at the most, while it is scaled to another height."""
+        """Return the largest number of the image's rows in memory while `height` rows are scaled to `scaled` rows."""
         return min(height, SOURCE_ROWS + 4 * (height // scaled + 2))
 
 
-def _resized(band: Pixels, size: tuple[int, int], box: tuple[float, float, float, float]) -> Pixels:
-    deep = band.dtype == np.uint16  # Pillow scales these with the rounding of 8 bits
-    image = Image.fromarray(np.ascontiguousarray(band, np.float32 if deep else None))
+def _resize(band: Pixels, size: tuple[int, int], box: tuple[float, float, float, float]) -> Pixels:
+    is_16_bit = band.dtype == np.uint16  # Pillow scales 16-bit values with the precision of 8 bits
+    image = Image.fromarray(np.ascontiguousarray(band, np.float32 if is_16_bit else None))
     scaled = np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
-    return cast("Pixels", np.rint(scaled).astype(np.uint16) if deep else scaled)
+    return cast("Pixels", np.rint(scaled).astype(np.uint16) if is_16_bit else scaled)

@@ -1,4 +1,4 @@
-"""Whole-slide images in the scanners' own formats, through OpenSlide at full resolution; the extra `slides`."""
+"""Whole-slide images in scanners' own formats, read by OpenSlide at full resolution; needs the extra `slides`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,28 +10,28 @@ from PIL import Image
 
 from service.errors import ImageError
 from service.images.arrays import open_array
-from service.images.picture import Picture, Selection
+from service.images.picture import PageSelection, Picture
 
-BLOCK = 1024
-"""Columns that are read at once: OpenSlide gives four bytes a pixel, and decodes whole tiles."""
-OTHERS = (None, "generic-tiff")
-"""Not a scanner's own format."""
+BLOCK_COLUMNS = 1024
+"""Columns that are read together: OpenSlide returns four bytes per pixel and decodes whole tiles."""
+NOT_SCANNERS = (None, "generic-tiff")
+"""Results of OpenSlide's format detection that are not a scanner's own format."""
 
 
 @dataclass(frozen=True)
 class SlideRows:
-    """The rows of a slide, as RGB; what no tile covers is white."""
+    """Reads the rows of a slide as RGB, white where the slide has no tile; a `SampleReader`."""
 
     name: str
     slide: openslide.OpenSlide
-    together: int = 256
+    block_rows: int = 256
 
     def read(self, first: int, stop: int) -> NDArray[np.uint8]:
-        """Rows [first, stop) as (rows, width, 3); raises ImageError where a tile cannot be decoded."""
+        """Return rows [first, stop) as (rows, cols, 3); raises ImageError if a tile cannot be decoded."""
         width = self.slide.dimensions[0]
         rows = np.empty((stop - first, width, 3), np.uint8)
-        for left in range(0, width, BLOCK):
-            size = (min(BLOCK, width - left), stop - first)
+        for left in range(0, width, BLOCK_COLUMNS):
+            size = (min(BLOCK_COLUMNS, width - left), stop - first)
             try:
                 region = self.slide.read_region((left, first), 0, size)
             except openslide.OpenSlideError as error:
@@ -41,9 +41,9 @@ class SlideRows:
         return rows
 
 
-def open_slide(path: Path, name: str, selection: Selection) -> Picture | None:
-    """A slide in one of the scanners' formats; None for any other file. Raises ImageError if it cannot be opened."""
-    if openslide.OpenSlide.detect_format(path) in OTHERS:
+def open_slide(path: Path, name: str, selection: PageSelection) -> Picture | None:
+    """Open a slide in a scanner's own format; returns None for other files. Raises ImageError for a damaged slide."""
+    if openslide.OpenSlide.detect_format(path) in NOT_SCANNERS:
         return None
     try:
         slide = openslide.OpenSlide(path)

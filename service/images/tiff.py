@@ -1,8 +1,8 @@
-"""TIFF files: which page is the image, what its numbers mean, where it has data.
+"""TIFF files: which page is scored, what its numbers mean, and where it has data.
 
-Of the pages that are not marked as reduced copies or masks, the largest one is scored, the first of several; where the
-file's own pages are reduced copies, those in their SubIFDs count, as in a camera's DNG. Kinds that have no decoder here
-are refused by name. The directory is read by tifffile, which runs nothing that a file says.
+The largest page that is not marked as a reduced copy or a mask is scored; of several such pages, the first. If all
+pages of the file are reduced copies, as in a camera's DNG, the pages in their SubIFDs count. Kinds that have no decoder
+here are refused by their names. tifffile reads the directory and runs no code from the file.
 """
 
 import math
@@ -16,49 +16,50 @@ import numpy as np
 from tifffile import TiffFile, TiffPage
 
 from service.errors import ImageError, LimitError
-from service.images.photometric import SEPARATE, YCBCR, bytes_of, interpretation, stored_dtype
-from service.images.picture import MAX_BANDS, MAX_SIDE, Picture, SampleRows, Selection
-from service.images.tiff_codecs import NAMES, WITH_PREDICTOR, Coding
-from service.images.tiff_rows import Page, StoredRows, TiffRows, TurnedRows, ValidRows
+from service.images.photometric import SEPARATE, YCBCR, Interpretation, bytes_of, interpretation, stored_dtype
+from service.images.picture import MAX_BANDS, MAX_SIDE, PageSelection, Picture, SampleReader
+from service.images.tiff_codecs import NAMES, WITH_PREDICTOR, BlockCodec
+from service.images.tiff_rows import OrientedRows, StoredPage, StoredRows, TiffDataMask, TiffRows
 
 REDUCED, MASK = 1, 4
 """Bits of NewSubfileType."""
-PAGES = 1000
-"""Pages of a file that are looked at."""
-PART_BYTES = 256 << 20
-"""Bytes of the largest tile. A file with a larger row of tiles, or a larger strip, counts as decoded whole."""
-WHOLE_BYTES = 1 << 30
-"""Bytes of the numbers of the largest file that is decoded whole."""
-TAGS_BYTES = 256 << 20
+MAX_PAGES = 1000
+"""Number of pages of a file that are looked at."""
+MAX_BLOCK_BYTES = 256 << 20
+"""Bytes of the largest tile, decoded. A file with a larger row of tiles, or a larger strip, counts as decoded whole."""
+MAX_WHOLE_BYTES = 1 << 30
+"""Bytes of the largest page that is decoded whole."""
+MAX_TAGS_BYTES = 256 << 20
 """Bytes of the tags of all pages that are looked at."""
 ORIENTATION, T4_OPTIONS, GDAL_NODATA = 274, 292, 42113
 LOWEST_FIRST = 2
 """FillOrder of bytes whose first bit is the lowest."""
 
 
-def open_tiff(name: str, read: Callable[[], BinaryIO], selection: Selection) -> Picture:
-    """Open a TIFF file; `read` gives its bytes from the start. Raises ImageError."""
+def open_tiff(name: str, open_stream: Callable[[], BinaryIO], selection: PageSelection) -> Picture:
+    """Open a TIFF file; `open_stream` returns its bytes from the start. Raises ImageError."""
     try:
-        with read() as file, TiffFile(file, name="image") as tiff:  # a name's suffix would change what it expects
-            chosen, notes = _chosen(name, tiff, selection.page)
-            return _picture(name, chosen, read, selection, notes)
+        # tifffile changes its expectations with the suffix of a file's name
+        with open_stream() as stream, TiffFile(stream, name="image") as tiff:
+            selected, notes = _select_page(name, tiff, selection.page)
+            return _tiff_image(name, selected, open_stream, selection.bands).picture(selection.bands, notes)
     except (ImageError, MemoryError):
         raise
-    except Exception:  # whatever a damaged directory leads to
+    except Exception:  # a damaged directory may raise any error
         raise ImageError(f"{name}: not a whole TIFF image: its directory is damaged or cut short") from None
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The page that is scored, and the one that says where it has data."""
+class PageWithMask:
+    """The page that is scored, and the page that is its mask. Default: no mask."""
 
     page: TiffPage
     mask: TiffPage | None
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One page of a file, or one in a SubIFD of a page, of which no more is kept: tags may be long."""
+class PageEntry:
+    """One page of a file, or of a page's SubIFDs, without its tags, which may be long."""
 
     size: tuple[int, int]
     """Height and width in pixels."""
@@ -68,12 +69,12 @@ class Entry:
 
     @property
     def is_image(self) -> bool:
-        """Whether it is neither a reduced copy nor a mask."""
+        """Whether the page is neither a reduced copy nor a mask."""
         return not self.kind & (REDUCED | MASK)
 
 
-def _chosen(name: str, tiff: TiffFile, number: int) -> tuple[Chosen, tuple[str, ...]]:
-    """The page asked for by its number from 1, or the image of the file; and what there is to say of the others."""
+def _select_page(name: str, tiff: TiffFile, number: int) -> tuple[PageWithMask, tuple[str, ...]]:
+    """Return the page with a number, counted from 1, or for 0 the file's image, and the notes for the caller."""
     pages = list(_entries(tiff.pages))
     if not pages:
         raise ValueError("no pages")
@@ -84,7 +85,7 @@ def _chosen(name: str, tiff: TiffFile, number: int) -> tuple[Chosen, tuple[str, 
     images = [page for page in pages if page.is_image]
     if not images:
         inner = chain.from_iterable(_entries(page.load().pages or ()) for page in pages)
-        images = [page for page in islice(inner, PAGES) if page.is_image]
+        images = [page for page in islice(inner, MAX_PAGES) if page.is_image]
     if not images:
         raise ImageError(
             f"{name}: expected an image of full resolution, got {len(pages)} pages that are marked as reduced copies "
@@ -97,27 +98,96 @@ def _chosen(name: str, tiff: TiffFile, number: int) -> tuple[Chosen, tuple[str, 
     return _with_mask(image, pages[place:] if place else []), (note,) if place and equal > 1 else ()
 
 
-def _entries(pages: Sequence[TiffPage]) -> Iterator[Entry]:
-    """The first pages of a sequence that reads each anew; raises ValueError if their tags are too long."""
-    read = 0
-    for number, page in enumerate(islice(pages, PAGES)):
-        read += sum(tag.valuebytecount for tag in page.tags)
-        if read > TAGS_BYTES:
+def _entries(pages: Sequence[TiffPage]) -> Iterator[PageEntry]:
+    """Yield the first pages of a sequence, whose items are read anew; raises ValueError if their tags are too long."""
+    tags_bytes = 0
+    for number, page in enumerate(islice(pages, MAX_PAGES)):
+        tags_bytes += sum(tag.valuebytecount for tag in page.tags)
+        if tags_bytes > MAX_TAGS_BYTES:
             raise ValueError("tags of more than can be kept")
-        yield Entry(
-            (int(page.imagelength), int(page.imagewidth)), int(page.subfiletype), partial(pages.__getitem__, number)
-        )
+        size = (int(page.imagelength), int(page.imagewidth))
+        yield PageEntry(size, int(page.subfiletype), partial(pages.__getitem__, number))
 
 
-def _with_mask(page: Entry, others: list[Entry]) -> Chosen:
-    """A page and its mask, which GDAL writes behind it, before the next image, as a page of the same size."""
-    own = takewhile(lambda other: not other.is_image, others)
-    masks = (other.load() for other in own if other.kind & (MASK | REDUCED) == MASK and other.size == page.size)
-    return Chosen(page.load(), next(masks, None))
+def _with_mask(page: PageEntry, later: list[PageEntry]) -> PageWithMask:
+    """Load a page and its mask, which GDAL writes after it and before the next image, with the same size."""
+    until_next_image = takewhile(lambda other: not other.is_image, later)
+    masks = (
+        other.load() for other in until_next_image if other.kind & (MASK | REDUCED) == MASK and other.size == page.size
+    )
+    return PageWithMask(page.load(), next(masks, None))
 
 
-def _page(name: str, page: TiffPage, nodata: float) -> Page:
-    """Where a page's tiles lie, and how they are stored; raises ImageError, by name, for what has no decoder here."""
+@dataclass(frozen=True)
+class TiffImage:
+    """The scored page, its mask, and the meaning of their numbers."""
+
+    page: StoredPage
+    mask: StoredPage | None
+    interpretation: Interpretation
+    nodata: float | None
+    orientation: int
+    tested_bands: tuple[int, ...]
+    """The stored bands, counted from 0, in which nodata and NaN mean that a pixel has no data."""
+    open_stream: Callable[[], BinaryIO]
+
+    def picture(self, bands: tuple[int, ...], notes: tuple[str, ...]) -> Picture:
+        """Return the image of some bands, counted from 1; raises LimitError if it is too large to be decoded whole."""
+        page = self.page
+        decoded_whole = self._is_reoriented or page.block_row_bytes > MAX_BLOCK_BYTES
+        if decoded_whole and page.decoded_bytes > MAX_WHOLE_BYTES:
+            raise LimitError(
+                f"{page.name}: expected at most {MAX_WHOLE_BYTES >> 20} MiB in one strip, or in a file that its "
+                f"Orientation turns, got {page.decoded_bytes >> 20}: save it as a tiled TIFF, upright"
+            )
+        is_transposed = self._is_reoriented and self.orientation > 4
+        height, width = (page.width, page.height) if is_transposed else (page.height, page.width)
+        may_lack_data = self.nodata is not None or self.mask is not None or page.codec.dtype.kind == "f"
+        open_data_mask = self._open_data_mask if may_lack_data else None
+        layout = self.interpretation.layout
+        return Picture(
+            page.name, height, width, layout, self._open_samples, bands, open_data_mask,
+            decoded_whole=decoded_whole, notes=notes,
+        )  # fmt: skip
+
+    @property
+    def _is_reoriented(self) -> bool:
+        return self.orientation in range(2, 9)
+
+    def _open_samples(self) -> SampleReader:
+        return self._reorient(TiffRows(self.page.name, StoredRows(self.page, self.open_stream), self.interpretation))
+
+    def _open_data_mask(self) -> SampleReader:
+        mask = StoredRows(self.mask, self.open_stream) if self.mask is not None else None
+        stored = StoredRows(self.page, self.open_stream)
+        return self._reorient(TiffDataMask(stored, self.tested_bands, self.nodata, mask))
+
+    def _reorient(self, rows: SampleReader) -> SampleReader:
+        return OrientedRows(rows, self.page.height, self.orientation) if self._is_reoriented else rows
+
+
+def _tiff_image(
+    name: str, selected: PageWithMask, open_stream: Callable[[], BinaryIO], bands: tuple[int, ...]
+) -> TiffImage:
+    """Return the meaning of a page and its mask; raises ImageError that names a kind without a decoder."""
+    try:
+        nodata = _nodata(selected.page)
+        page, meaning = _stored_page(name, selected.page, nodata or 0), interpretation(selected.page)
+        mask = _stored_page(name, selected.mask, 0) if selected.mask is not None else None
+    except ValueError as error:
+        raise ImageError(
+            f"{name}: TIFF that holds {error}, which is not read: save it as RGB or grey of 8 or 16 bits"
+        ) from None
+    orientation = int(selected.page.tags.valueof(ORIENTATION, default=1))
+    tested_bands = _tested_bands(page.bands, meaning.layout.alpha, bands)
+    return TiffImage(page, mask, meaning, nodata, orientation, tested_bands, open_stream)
+
+
+def _stored_page(name: str, page: TiffPage, nodata: float) -> StoredPage:
+    """Return where a page's blocks lie and how they are stored.
+
+    Raises ImageError or ValueError, which name a kind without a decoder.
+    """
     compression = int(page.compression)
     if compression not in NAMES:
         kind = getattr(page.compression, "name", f"number {compression}")
@@ -127,11 +197,14 @@ def _page(name: str, page: TiffPage, nodata: float) -> Page:
     if page.imagedepth != 1 or (page.is_tiled and page.tiledepth != 1):
         raise ImageError(f"{name}: a TIFF volume of depth {page.imagedepth}: save one of its planes")
     height, width, bands = int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel)
-    part = (page.tilelength, page.tilewidth) if page.is_tiled else (max(1, min(page.rowsperstrip, height)), width)
+    if page.is_tiled:
+        block_shape = (page.tilelength, page.tilewidth)
+    else:
+        block_shape = (max(1, min(page.rowsperstrip, height)), width)
     dtype = stored_dtype(page).newbyteorder(page.parent.byteorder)
-    _check_sizes(name, (height, width, bands), part if page.is_tiled else (1, 1), dtype.itemsize)
+    _check_sizes(name, (height, width, bands), block_shape if page.is_tiled else (1, 1), dtype.itemsize)
     separate = page.planarconfig == SEPARATE and bands > 1
-    coding = Coding(
+    codec = BlockCodec(
         compression,
         dtype,
         page.bitspersample,
@@ -142,83 +215,44 @@ def _page(name: str, page: TiffPage, nodata: float) -> Page:
         t4_options=int(page.tags.valueof(T4_OPTIONS, default=0)),
         tables=bytes_of(page.jpegtables or b""),
     )
-    return Page(
-        name, height, width, bands, part, page.is_tiled, separate,
-        tuple(page.dataoffsets), tuple(page.databytecounts), coding, nodata,
+    return StoredPage(
+        name, height, width, bands, block_shape, page.is_tiled, separate,
+        tuple(page.dataoffsets), tuple(page.databytecounts), codec, nodata,
     )  # fmt: skip
 
 
 def _check_sizes(name: str, shape: tuple[int, int, int], tile: tuple[int, int], itemsize: int) -> None:
-    """Raise ImageError for sides and tiles that are empty or too large."""
+    """Raise ImageError for sizes of a page or its tiles that are 0 or too large."""
     bands = shape[2]
     fields = ("height", "width", "bands", "tile's height", "tile's width")
     for field, value in zip(fields, (*shape, *tile), strict=True):
-        most = MAX_BANDS if field == "bands" else MAX_SIDE
-        if not 0 < value <= most:
-            raise ImageError(f"{name}: {field}: expected 1 to {most}, got {value}")
-    if math.prod(tile) * bands * itemsize > PART_BYTES:
+        largest = MAX_BANDS if field == "bands" else MAX_SIDE
+        if not 0 < value <= largest:
+            raise ImageError(f"{name}: {field}: expected 1 to {largest}, got {value}")
+    if math.prod(tile) * bands * itemsize > MAX_BLOCK_BYTES:
         raise LimitError(
-            f"{name}: tile: expected at most {PART_BYTES >> 20} MiB, got {tile[0]}×{tile[1]} pixels of {bands} bands "
-            f"of {itemsize} bytes: save it with smaller tiles"
+            f"{name}: tile: expected at most {MAX_BLOCK_BYTES >> 20} MiB, got {tile[0]}×{tile[1]} pixels of {bands} "
+            f"bands of {itemsize} bytes: save it with smaller tiles"
         )
 
 
-def _picture(
-    name: str, chosen: Chosen, read: Callable[[], BinaryIO], selection: Selection, notes: tuple[str, ...]
-) -> Picture:
-    try:
-        nodata = _nodata(chosen.page)
-        page, meaning = _page(name, chosen.page, nodata or 0), interpretation(chosen.page)
-        mask = _page(name, chosen.mask, 0) if chosen.mask is not None else None
-    except ValueError as error:
-        raise ImageError(
-            f"{name}: TIFF that holds {error}, which is not read: save it as RGB or grey of 8 or 16 bits"
-        ) from None
-    orientation = int(chosen.page.tags.valueof(ORIENTATION, default=1))
-    turns = orientation in range(2, 9)
-
-    def turned(rows: SampleRows) -> SampleRows:
-        return TurnedRows(rows, page.height, orientation) if turns else rows
-
-    def begin() -> SampleRows:
-        return turned(TiffRows(name, StoredRows(page, read), meaning))
-
-    def begin_valid() -> SampleRows:
-        masked = StoredRows(mask, read) if mask is not None else None
-        return turned(ValidRows(StoredRows(page, read), tested, nodata, masked))
-
-    tested = _tested(page.bands, meaning.samples.alpha, selection.bands)
-    partly = nodata is not None or mask is not None or page.coding.dtype.kind == "f"
-    height, width = (page.width, page.height) if turns and orientation > 4 else (page.height, page.width)
-    whole = turns or page.part_bytes > PART_BYTES
-    if whole and page.bytes > WHOLE_BYTES:
-        raise LimitError(
-            f"{name}: expected at most {WHOLE_BYTES >> 20} MiB in one strip, or in a file that its Orientation turns, "
-            f"got {page.bytes >> 20}: save it as a tiled TIFF, upright"
-        )
-    return Picture(
-        name, height, width, meaning.samples, begin, selection.bands, begin_valid if partly else None,
-        whole=whole, notes=notes,
-    )  # fmt: skip
-
-
-def _tested(stored: int, alpha: int | None, chosen: tuple[int, ...]) -> tuple[int, ...]:
-    """The stored bands, counted from 0, in which the nodata value is looked for: those that are scored."""
-    if chosen and stored > 1:
-        return tuple(band - 1 for band in chosen if band <= stored)
+def _tested_bands(stored: int, alpha: int | None, selected: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the stored bands, counted from 0, that are tested for nodata: those that are scored, without alpha."""
+    if selected and stored > 1:
+        return tuple(band - 1 for band in selected if band <= stored)
     return tuple(band for band in range(stored) if band != alpha)
 
 
 def _nodata(page: TiffPage) -> float | int | None:
-    """The number that stands for no data, if the page can hold it."""
+    """Return the number that stands for no data; None if there is none, or if the page cannot hold it."""
     text, dtype = str(page.tags.valueof(GDAL_NODATA, default="")).strip("\0 "), stored_dtype(page)
     try:
         value = float(text)
         if dtype.kind == "f":
             return value
         number = int(text) if text.lstrip("+-").isdecimal() else int(value)
-    except (OverflowError, ValueError):  # no number, or NaN or infinity, which integers cannot be
+    except (OverflowError, ValueError):  # no number; or NaN or infinity, which integers cannot be
         return None
     limits = np.iinfo(dtype)
-    most = limits.max if dtype.kind == "i" else (1 << page.bitspersample) - 1
-    return number if value.is_integer() and limits.min <= number <= most else None
+    largest = limits.max if dtype.kind == "i" else (1 << page.bitspersample) - 1
+    return number if value.is_integer() and limits.min <= number <= largest else None

@@ -1,8 +1,8 @@
-"""The tiles and strips of TIFF files, from bytes to numbers.
+"""The decoding of the tiles and strips of TIFF files, from bytes to numbers. A block is a tile or a strip.
 
-A tile is decoded to the size in its page's tags; data that claim more are refused. LZW, PackBits and CCITT go
-through libtiff, JPEG and WebP through their own libraries, all by way of libvips: these are hardened against hostile
-data. The rest is numpy's: byte order, predictors, and numbers of fewer bits than a byte, or of 12.
+A block is decoded to the size that the tags of its page give; data that claim a larger size are refused. libtiff
+decodes LZW, PackBits and CCITT, and libjpeg and libwebp decode JPEG and WebP, all through libvips: these libraries are
+hardened against hostile data. numpy does the rest: byte order, predictors, and numbers of 1, 2, 4 or 12 bits.
 """
 
 import lzma
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyvips
 import zstandard
 
-from service.images.pixels import Array, array_of
+from fullconv.common.libvips import pyvips
+from service.images.pixels import SampleArray, samples_of
 
 JPEG, WEBP = 7, 50001
 LZW, PACKBITS = 5, 32773
@@ -34,44 +34,51 @@ NAMES = {
     ZSTANDARD: "Zstandard",
     WEBP: "WebP",
 }
-"""By their numbers, the compressions that are read."""
+"""Names of the compressions that are decoded, by the value of the tag Compression."""
 WITH_PREDICTOR = (LZW, *DEFLATE, LZMA, ZSTANDARD)
-"""Compressions before which numbers may have been differenced; with others the tag means nothing."""
-LZMA_BYTES = 128 << 20
-"""Memory that LZMA's dictionary may take."""
+"""Compressions to which the tag Predictor applies."""
+MAX_LZMA_BYTES = 128 << 20
+"""Largest memory of LZMA's dictionary."""
 HORIZONTAL, FLOATING_POINT = 2, 3
-"""Predictors: differences of neighbours; differences of the bytes of floating-point numbers, sorted by their weight."""
+"""Predictors: differences of neighbours; differences of the bytes of floating-point numbers, sorted by significance."""
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+"""Each byte with its bits in reverse order."""
 INKS = 4
+"""Number of bands of CMYK."""
 END_OF_JPEG = b"\xff\xd9"
 ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00%c"
-"""JPEG's segment that says whether three bands are YCbCr, 1, or red, green and blue, 0."""
+"""Segment of JPEG that says whether three bands are YCbCr, 1, or red, green and blue, 0."""
 
 
 class DamagedError(Exception):
-    """Data that end early, or do not decode."""
+    """The data end early or cannot be decoded."""
 
 
 @dataclass(frozen=True)
-class Coding:
-    """How the tiles or strips of a page are stored."""
+class BlockCodec:
+    """How the blocks of a page are stored."""
 
     compression: int
+    """Value of the tag Compression."""
     dtype: np.dtype[Any]
-    """Of the numbers, in the file's byte order."""
+    """Element type of the numbers, in the file's byte order."""
     bits: int
+    """Bits of each number."""
     bands: int
-    """Of each pixel in one tile."""
+    """Numbers of each pixel of a block."""
     predictor: int = 1
+    """Value of the tag Predictor. Default: 1, no predictor."""
     reversed: bool = False
     """Whether the first bit of a byte is the lowest (FillOrder 2)."""
     ycbcr: bool = False
+    """Whether JPEG data of three bands are YCbCr. Default: red, green and blue."""
     t4_options: int = 0
+    """Value of the tag T4Options, for CCITT."""
     tables: bytes = b""
-    """JPEGTables (tag 347): quantisation and Huffman tables of all tiles. Default: empty."""
+    """JPEGTables (tag 347): quantisation and Huffman tables of all blocks. Default: empty."""
 
     def __post_init__(self) -> None:
-        """Refuse what has no decoder; raises ValueError that names it."""
+        """Raise ValueError that names a combination for which there is no decoder."""
         packed = self.bits in (1, 2, 4, 12) and self.predictor == 1
         if self.bits != self.dtype.itemsize * 8 and not packed:
             raise ValueError(f"numbers of {self.bits} bits with predictor {self.predictor}")
@@ -82,78 +89,86 @@ class Coding:
         if self.compression in CCITT and (self.bits, self.bands) != (1, 1):
             raise ValueError(f"CCITT of {self.bands} bands of {self.bits} bits")
 
-    def decode(self, data: bytes, rows: int, width: int, most: int) -> Array:
-        """Decode a tile or strip (rows, width, bands), whose data may hold up to `most` rows; raises DamagedError."""
+    def decode(self, data: bytes, rows: int, width: int, max_rows: int) -> SampleArray:
+        """Decode a block (rows, cols, bands) of `width` columns; raises DamagedError.
+
+        The data hold at least `rows` rows and may hold up to `max_rows`; the result may have these further rows.
+        """
         try:
             if self.compression in (JPEG, WEBP):
-                return self._picture(data, most, width)
+                return self._decode_image(data, max_rows, width)
             row_bytes = self.size(1, width)
             data = data.translate(REVERSED) if self.reversed else data
             if self.compression in DEFLATE:
-                stored = _inflated(data, most * row_bytes)
+                stored = _inflate(data, max_rows * row_bytes)
             else:
-                stored = self._decompressed(data, rows, width, row_bytes)
+                stored = self._decompress(data, rows, width, row_bytes)
             if len(stored) < rows * row_bytes:
                 raise DamagedError
-            return self._predicted(self._numbers(stored[: rows * row_bytes], rows, width))
+            return self._undo_horizontal(self._numbers(stored[: rows * row_bytes], rows, width))
         except (pyvips.Error, zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError):
             raise DamagedError from None
 
     def size(self, rows: int, width: int) -> int:
-        """Bytes of so many pixels, uncompressed."""
+        """Return the bytes of rows × width pixels, uncompressed."""
         return rows * -(-width * self.bands * self.bits // 8)
 
-    def _picture(self, data: bytes, rows: int, width: int) -> Array:
-        """JPEG and WebP, which say by themselves how many pixels they have: no more than a tile has."""
+    def _decode_image(self, data: bytes, max_rows: int, width: int) -> SampleArray:
+        """Decode JPEG or WebP data, which have a size of their own; a size above that of a block is refused."""
         if self.compression == JPEG:
-            if not data.rstrip(b"\0").endswith(END_OF_JPEG):  # the rest would be grey
+            if not data.rstrip(b"\0").endswith(END_OF_JPEG):  # libjpeg would fill the rest with grey
                 raise DamagedError
             colours = ADOBE % self.ycbcr if self.bands == 3 else b""
             data = b"".join((data[:2], colours, self.tables[2:-2], data[2:]))
-        image = _loaded(data)
-        if image.height > rows or image.width > width or image.bands != self.bands or image.format != "uchar":
+        image = _load(data)
+        if image.height > max_rows or image.width > width or image.bands != self.bands or image.format != "uchar":
             raise DamagedError
-        pixels = array_of(image)
-        return 255 - pixels if self.compression == JPEG and self.bands == INKS else pixels  # libvips has inverted them
+        pixels = samples_of(image)
+        # libvips has inverted CMYK
+        return 255 - pixels if self.compression == JPEG and self.bands == INKS else pixels
 
-    def _decompressed(self, data: bytes, rows: int, width: int, row_bytes: int) -> bytes:
+    def _decompress(self, data: bytes, rows: int, width: int, row_bytes: int) -> bytes:
         if self.compression in CCITT:
             file = one_strip(data, self.compression, rows, width, bits=1, t4_options=self.t4_options)
-            return np.packbits(array_of(_loaded(file))[..., 0] != 0, axis=1).tobytes()
+            return np.packbits(samples_of(_load(file))[..., 0] != 0, axis=1).tobytes()
         if self.compression in (LZW, PACKBITS):
-            return array_of(_loaded(one_strip(data, self.compression, rows, row_bytes))).tobytes()
+            return samples_of(_load(one_strip(data, self.compression, rows, row_bytes))).tobytes()
         if self.compression == LZMA:
-            return lzma.LZMADecompressor(memlimit=LZMA_BYTES).decompress(data, rows * row_bytes)
+            return lzma.LZMADecompressor(memlimit=MAX_LZMA_BYTES).decompress(data, rows * row_bytes)
         if self.compression == ZSTANDARD:
             return bytes(zstandard.ZstdDecompressor().stream_reader(data).read(rows * row_bytes))
         return data
 
-    def _numbers(self, stored: bytes, rows: int, width: int) -> Array:
-        """Numbers in the machine's byte order out of bytes, each row of which begins a new byte."""
+    def _numbers(self, stored: bytes, rows: int, width: int) -> SampleArray:
+        """Convert bytes, each row of which starts a new byte, to numbers in the machine's byte order."""
         count = width * self.bands
-        if self.bits == self.dtype.itemsize * 8 and self.predictor != FLOATING_POINT:
+        if self.predictor == FLOATING_POINT:
+            numbers = self._sum_sorted_bytes(stored, rows, count)
+        elif self.bits == self.dtype.itemsize * 8:
             numbers = np.frombuffer(stored, self.dtype).astype(self.dtype.newbyteorder("="), copy=False)
-        elif self.predictor == FLOATING_POINT:
-            sorted_bytes = np.frombuffer(stored, np.uint8).reshape(rows, -1, self.bands)
-            summed = np.cumsum(sorted_bytes, axis=1, dtype=np.uint8).reshape(rows, self.dtype.itemsize, count)
-            numbers = np.ascontiguousarray(summed.swapaxes(1, 2)).view(self.dtype.newbyteorder(">"))
-            numbers = numbers.astype(self.dtype.newbyteorder("="))
         else:
             bits = np.unpackbits(np.frombuffer(stored, np.uint8).reshape(rows, -1), axis=1)[:, : count * self.bits]
             weights = (1 << np.arange(self.bits)[::-1]).astype(np.uint16)
             numbers = (bits.reshape(rows, count, self.bits) @ weights).astype(self.dtype)
         return numbers.reshape(rows, width, self.bands)
 
-    def _predicted(self, numbers: Array) -> Array:
-        """Sum up the differences of neighbours; those of floating-point numbers are summed already."""
+    def _sum_sorted_bytes(self, stored: bytes, rows: int, count: int) -> SampleArray:
+        """Undo the floating-point predictor: sum up the bytes, then put the bytes of each number together."""
+        sorted_bytes = np.frombuffer(stored, np.uint8).reshape(rows, -1, self.bands)
+        summed = np.cumsum(sorted_bytes, axis=1, dtype=np.uint8).reshape(rows, self.dtype.itemsize, count)
+        numbers = np.ascontiguousarray(summed.swapaxes(1, 2)).view(self.dtype.newbyteorder(">"))
+        return numbers.astype(self.dtype.newbyteorder("="))
+
+    def _undo_horizontal(self, numbers: SampleArray) -> SampleArray:
+        """Sum up the differences of neighbours, if the predictor is horizontal."""
         if self.predictor != HORIZONTAL:
             return numbers
-        whole = numbers.view(f"u{numbers.dtype.itemsize}")
-        return np.cumsum(whole, axis=1, dtype=whole.dtype).view(numbers.dtype)
+        integers = numbers.view(f"u{numbers.dtype.itemsize}")
+        return np.cumsum(integers, axis=1, dtype=integers.dtype).view(numbers.dtype)
 
 
 def one_strip(data: bytes, compression: int, rows: int, width: int, *, bits: int = 8, t4_options: int = 0) -> bytes:
-    """A TIFF file of one grey strip around compressed data, for libtiff to decode."""
+    """Return a TIFF file with one grey strip of compressed data, for libtiff to decode."""
     tags = {
         256: width,
         257: rows,
@@ -172,14 +187,14 @@ def one_strip(data: bytes, compression: int, rows: int, width: int, *, bits: int
     return struct.pack("<4sI", b"II*\0", 8 + len(data) + len(padding)) + data + padding + directory
 
 
-def _inflated(data: bytes, most: int) -> bytes:
-    """Deflate's data to their end, where their checksum is; raises DamagedError if that is not within `most` bytes."""
+def _inflate(data: bytes, max_bytes: int) -> bytes:
+    """Decompress Deflate to its end, where the checksum is; raises DamagedError for more than `max_bytes` bytes."""
     inflater = zlib.decompressobj()
-    inflated = inflater.decompress(data, most + 1)  # one more, so that it goes on to the end
+    inflated = inflater.decompress(data, max_bytes + 1)  # one byte more, so that zlib reads on to the checksum
     if not inflater.eof:
         raise DamagedError
     return inflated
 
 
-def _loaded(data: bytes) -> pyvips.Image:
+def _load(data: bytes) -> pyvips.Image:
     return pyvips.Image.new_from_buffer(data, "", access="sequential", fail_on="warning")

@@ -1,7 +1,7 @@
-"""The rows of one page of a TIFF file, tile by tile or strip by strip.
+"""Reading the rows of one page of a TIFF file, block by block. A block is a tile or a strip.
 
-A tile that is damaged or cut short is an error; a tile that the file leaves out, as GDAL does with empty ones, holds
-the file's nodata value, or 0.
+A block that is damaged or cut short is an error. A block that the file leaves out, as GDAL leaves out empty blocks,
+holds the file's nodata value, or 0.
 """
 
 import os
@@ -16,188 +16,198 @@ from numpy.typing import NDArray
 
 from service.errors import ImageError
 from service.images.photometric import Interpretation
-from service.images.picture import SampleRows
-from service.images.pixels import Array, blockwise
-from service.images.tiff_codecs import NAMES, UNCOMPRESSED, Coding, DamagedError
+from service.images.picture import SampleReader
+from service.images.pixels import SampleArray, apply_blockwise
+from service.images.tiff_codecs import NAMES, UNCOMPRESSED, BlockCodec, DamagedError
 
-MOST_TIMES, LEAST_BYTES = 2, 1 << 16
-"""Compressed data may be larger than what they hold, but not much."""
+MAX_EXPANSION, EXPANSION_BYTES = 2, 1 << 16
+"""Compressed data of a block may be larger than the block: at most by this factor, and this number of bytes."""
 
 
 @dataclass(frozen=True)
-class Page:
-    """One page: where its tiles or strips lie in the file, and how they are stored. Sizes are before rotation."""
+class StoredPage:
+    """One page: where its blocks lie in the file, and how they are stored. Sizes are before rotation."""
 
     name: str
     height: int
     width: int
     bands: int
-    part: tuple[int, int]
-    """Height and width of a tile or strip; of a strip the last one may have fewer rows."""
+    block_shape: tuple[int, int]
+    """Height and width of a block. The last strip may have fewer rows."""
     tiled: bool
     separate: bool
-    """Whether each band has tiles of its own."""
+    """Whether each band has blocks of its own."""
     offsets: tuple[int, ...]
-    counts: tuple[int, ...]
-    coding: Coding
+    """Position of each block in the file."""
+    byte_counts: tuple[int, ...]
+    """Size of each block in the file."""
+    codec: BlockCodec
     nodata: float
-    """What tiles hold that the file leaves out."""
+    """Value of all numbers in blocks that the file leaves out."""
 
     @property
-    def bytes(self) -> int:
-        """Bytes of all numbers, once they are decoded."""
-        return self.height * self.width * self.bands * self.coding.dtype.itemsize
+    def decoded_bytes(self) -> int:
+        """Bytes of the whole page, decoded."""
+        return self.height * self.width * self.bands * self.codec.dtype.itemsize
 
     @property
-    def part_bytes(self) -> int:
-        """Bytes of one row of tiles, or of one strip, once it is decoded."""
-        return self.part[0] * self.width * self.bands * self.coding.dtype.itemsize
+    def block_row_bytes(self) -> int:
+        """Bytes of one row of tiles, or of one strip, decoded."""
+        return self.block_shape[0] * self.width * self.bands * self.codec.dtype.itemsize
 
-    def decode(self, file: BinaryIO, row: int) -> Array:
-        """Decode one row of tiles, or a strip: (rows, width, bands) of stored numbers; raises ImageError."""
-        (height, width), first = self.part, row * self.part[0]
+    def decode(self, file: BinaryIO, block_row: int) -> SampleArray:
+        """Decode one row of tiles, or one strip: (rows, cols, bands) stored numbers; raises ImageError."""
+        (height, width), first = self.block_shape, block_row * self.block_shape[0]
         rows = min(height, self.height - first)
-        block = np.empty((rows, self.width, self.bands), self.coding.dtype.newbyteorder("="))
+        result = np.empty((rows, self.width, self.bands), self.codec.dtype.newbyteorder("="))
         across, down = -(-self.width // width), -(-self.height // height)
         for plane in range(self.bands if self.separate else 1):
             bands = slice(plane, plane + 1) if self.separate else slice(None)
             for column in range(across):
-                room = block[:, column * width : (column + 1) * width, bands]
+                target = result[:, column * width : (column + 1) * width, bands]
                 try:
-                    self._decode_into(room, file, (plane * down + row) * across + column)
+                    self._decode_into(target, file, (plane * down + block_row) * across + column)
                 except (DamagedError, IndexError, OSError, OverflowError, TypeError, ValueError, struct.error):
                     raise ImageError(
                         f"{self.name}: rows {first} to {first + rows - 1} of the TIFF file "
-                        f"({NAMES[self.coding.compression]} compression) cannot be decoded: damaged or cut short"
+                        f"({NAMES[self.codec.compression]} compression) cannot be decoded: damaged or cut short"
                     ) from None
-        return block
+        return result
 
-    def _decode_into(self, room: Array, file: BinaryIO, index: int) -> None:
-        """Decode one tile or strip, of which the image may hold a part alone; raises what damage leads to."""
-        offset, count = int(self.offsets[index]), int(self.counts[index])
+    def _decode_into(self, target: SampleArray, file: BinaryIO, index: int) -> None:
+        """Decode one block, of which the image may contain only a part; damage raises one of several errors."""
+        offset, count = int(self.offsets[index]), int(self.byte_counts[index])
         if not (offset or count):
-            room[:] = self.nodata
+            target[:] = self.nodata
             return
-        rows = self.part[0] if self.tiled else len(room)
-        size = self.coding.size(rows, self.part[1])
-        if self.coding.compression == UNCOMPRESSED:
-            count = size  # some writers leave it out, or say how large a whole strip would be
-        if not 0 < count <= MOST_TIMES * self.coding.size(*self.part) + LEAST_BYTES:
+        rows = self.block_shape[0] if self.tiled else len(target)
+        size = self.codec.size(rows, self.block_shape[1])
+        if self.codec.compression == UNCOMPRESSED:
+            count = size  # some programs write no count, or that of a whole strip for the last one
+        if not 0 < count <= MAX_EXPANSION * self.codec.size(*self.block_shape) + EXPANSION_BYTES:
             raise DamagedError
         if offset + count > file.seek(0, os.SEEK_END):
             raise DamagedError
         file.seek(offset)
-        part = self.coding.decode(file.read(count), rows, self.part[1], self.part[0])
-        if part.shape[0] < room.shape[0] or part.shape[1] < room.shape[1]:
+        block = self.codec.decode(file.read(count), rows, self.block_shape[1], self.block_shape[0])
+        if block.shape[0] < target.shape[0] or block.shape[1] < target.shape[1]:
             raise DamagedError
-        room[:] = part[: room.shape[0], : room.shape[1]]
+        target[:] = block[: target.shape[0], : target.shape[1]]
 
 
 @dataclass(eq=False)
 class StoredRows:
-    """A page's numbers as they are stored, read forward; the file is closed with them."""
+    """Reads a page's stored numbers forward; a `SampleReader`, which closes its file when it is freed."""
 
-    page: Page
-    read_file: Callable[[], BinaryIO]
+    page: StoredPage
+    open_stream: Callable[[], BinaryIO]
     _file: BinaryIO = field(init=False)
-    _row: int = field(init=False, default=-1)
-    _block: Array | None = field(init=False, default=None)
-    """The row of tiles that was decoded last."""
+    _block_row: int = field(init=False, default=-1)
+    _decoded: SampleArray | None = field(init=False, default=None)
+    """The row of tiles, or the strip, that was decoded last."""
 
     def __post_init__(self) -> None:
-        """Open the file anew: another thread may read the same page."""
-        self._file = self.read_file()
+        """Open the file again, because another thread may read the same page."""
+        self._file = self.open_stream()
         finalize(self, self._file.close)
 
     @property
-    def together(self) -> int:
-        """Rows of a tile or strip."""
-        return self.page.part[0]
+    def block_rows(self) -> int:
+        """Height of a block."""
+        return self.page.block_shape[0]
 
-    def read(self, first: int, stop: int) -> Array:
-        """Rows [first, stop) as (rows, width, bands); raises ImageError where they cannot be decoded."""
-        height = self.together
+    def read(self, first: int, stop: int) -> SampleArray:
+        """Return rows [first, stop) as (rows, cols, bands); raises ImageError if they cannot be decoded."""
+        height = self.block_rows
         parts = []
-        for row in range(first // height, -(-stop // height)):
-            block = self._decoded(row)
-            parts.append(block[max(0, first - row * height) : stop - row * height])
+        for block_row in range(first // height, -(-stop // height)):
+            rows = self._decode(block_row)
+            parts.append(rows[max(0, first - block_row * height) : stop - block_row * height])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _decoded(self, row: int) -> Array:
-        if row != self._row or self._block is None:
-            self._block = self.page.decode(self._file, row)
-            self._row = row
-        return self._block
+    def _decode(self, block_row: int) -> SampleArray:
+        if block_row != self._block_row or self._decoded is None:
+            self._decoded = self.page.decode(self._file, block_row)
+            self._block_row = block_row
+        return self._decoded
 
 
 @dataclass(frozen=True)
 class TiffRows:
-    """A page's samples."""
+    """Reads a page's samples; a `SampleReader`."""
 
     name: str
-    stored: SampleRows
+    stored: SampleReader
     interpretation: Interpretation
 
     @property
-    def together(self) -> int:
-        """Rows of a tile or strip."""
-        return self.stored.together
+    def block_rows(self) -> int:
+        """Height of a block."""
+        return self.stored.block_rows
 
-    def read(self, first: int, stop: int) -> Array:
-        """Rows [first, stop) as (rows, width, bands); raises ImageError for numbers that have no meaning."""
+    def read(self, first: int, stop: int) -> SampleArray:
+        """Return rows [first, stop) as (rows, cols, bands); raises ImageError for numbers without a meaning."""
         try:
-            return blockwise(self.interpretation.apply, self.stored.read(first, stop))
+            return apply_blockwise(self.interpretation.apply, self.stored.read(first, stop))
         except IndexError:
             raise ImageError(f"{self.name}: expected numbers that its palette has, got larger ones") from None
 
 
 @dataclass(frozen=True)
-class ValidRows:
-    """Where a page has data: none of the bands that are scored is nodata or NaN, and its mask, if any, is not 0."""
+class TiffDataMask:
+    """Reads where a page has data; a `SampleReader`.
 
-    stored: SampleRows
+    A pixel has data if no scored band is nodata or NaN, and the page's mask, if there is one, is not 0.
+    """
+
+    stored: SampleReader
     bands: tuple[int, ...]
-    """Counted from 0."""
+    """The scored bands, counted from 0."""
     nodata: float | None
-    mask: SampleRows | None
+    """The nodata value. Default: None, the file has no such value."""
+    mask: SampleReader | None
+    """The page's mask. Default: None, the page has no mask."""
 
     @property
-    def together(self) -> int:
-        """Rows of a tile or strip."""
-        return self.stored.together
+    def block_rows(self) -> int:
+        """Height of a block."""
+        return self.stored.block_rows
 
     def read(self, first: int, stop: int) -> NDArray[np.uint8]:
-        """Rows [first, stop) as (rows, width, 1), 255 or 0."""
+        """Return rows [first, stop) as (rows, cols, 1): 255 where there is data, else 0."""
         numbers = self.stored.read(first, stop)[..., list(self.bands)]
-        valid = ~np.isnan(numbers) if numbers.dtype.kind == "f" else np.ones(numbers.shape, np.bool_)
+        band_has_data = ~np.isnan(numbers) if numbers.dtype.kind == "f" else np.ones(numbers.shape, np.bool_)
         if self.nodata is not None:
-            valid &= numbers != numbers.dtype.type(self.nodata)
-        there = valid.all(axis=-1, keepdims=True)
+            band_has_data &= numbers != numbers.dtype.type(self.nodata)
+        has_data = band_has_data.all(axis=-1, keepdims=True)
         if self.mask is not None:
-            there &= self.mask.read(first, stop)[..., :1] != 0
-        return np.where(there, np.uint8(255), np.uint8(0))
+            has_data &= self.mask.read(first, stop)[..., :1] != 0
+        return np.where(has_data, np.uint8(255), np.uint8(0))
 
 
-class TurnedRows:
-    """Rows of an image that its Orientation turns or mirrors: read whole, then turned."""
+class OrientedRows:
+    """Reads the rows of an image that its Orientation rotates or mirrors; a `SampleReader`.
 
-    together = 1
+    The image is read as a whole at the first call.
+    """
 
-    def __init__(self, rows: SampleRows, height: int, orientation: int) -> None:
+    block_rows = 1
+
+    def __init__(self, rows: SampleReader, height: int, orientation: int) -> None:
         self._rows, self._height, self._orientation = rows, height, orientation
-        self._turned: Array | None = None
+        self._image: SampleArray | None = None
 
-    def read(self, first: int, stop: int) -> Array:
-        """Rows [first, stop) of the turned image."""
-        if self._turned is None:
-            self._turned = turned(self._rows.read(0, self._height), self._orientation)
-        return self._turned[first:stop]
+    def read(self, first: int, stop: int) -> SampleArray:
+        """Return rows [first, stop) of the image as it is looked at."""
+        if self._image is None:
+            self._image = apply_orientation(self._rows.read(0, self._height), self._orientation)
+        return self._image[first:stop]
 
 
-def turned(rows: Array, orientation: int) -> Array:
-    """An image (rows, width, bands) as EXIF's Orientation, 1 to 8, says that it is looked at."""
+def apply_orientation(image: SampleArray, orientation: int) -> SampleArray:
+    """Return an image (rows, cols, bands) as it is looked at, by the tag Orientation, 1 to 8."""
     if orientation > 4:
-        rows = rows.swapaxes(0, 1)
+        image = image.swapaxes(0, 1)
     down = orientation in (3, 4, 7, 8)
     across = orientation in (2, 3, 6, 7)
-    return rows[:: -1 if down else 1, :: -1 if across else 1]
+    return image[:: -1 if down else 1, :: -1 if across else 1]

@@ -1,10 +1,10 @@
-"""Who may call: everybody; whoever has a certificate that the server trusts; or whoever has a token.
+"""Authentication of callers: by token, by TLS client certificate, or by their address alone.
 
-Tokens are kept as their SHA-256, in a file of lines `NAME HASH`, which is read again when it changes:
+The file of tokens has a line `NAME HASH` for each token, where HASH is the token's SHA-256 in hexadecimal:
 
     printf %s "$TOKEN" | sha256sum
 
-A call carries `authorization: Bearer TOKEN`.
+The file is read again when it changes. A call sends its token as the metadata `authorization: Bearer TOKEN`.
 """
 
 import hashlib
@@ -20,49 +20,52 @@ from service.log import log
 
 LINE = re.compile(r"(?P<name>[A-Za-z0-9_.@-]{1,64})\s+(?P<hash>[0-9a-fA-F]{64})")
 SCHEME = "Bearer "
-NOTHING = hashlib.sha256().hexdigest()
+EMPTY_HASH = hashlib.sha256().hexdigest()
+"""SHA-256 of no bytes at all: the result of hashing an unset variable."""
 
 
 class TokenFileError(ValueError):
-    """A file of tokens cannot be read."""
+    """A file of tokens cannot be read, or a line of it is invalid."""
 
 
 @dataclass
 class Tokens:
-    """The tokens of a file; raises TokenFileError if there is a line that is none."""
+    """The tokens of a file, as last read. Raises TokenFileError if the file cannot be used when this object is made."""
 
     path: Path
     _names: dict[str, str] = field(init=False, default_factory=dict)
+    """The name for each hash."""
     _seen: tuple[int, int] = field(init=False, default=(0, 0))
+    """Modification time and size of the file when it was read."""
     _failed: str = field(init=False, default="")
-    """Why they could not be read the last time."""
+    """Why the last attempt to read the file failed. Empty: it did not fail."""
 
     def __post_init__(self) -> None:
-        """Read them."""
+        """Read the file."""
         self._names, self._seen = _read(self.path)
 
     @property
     def stale(self) -> bool:
-        """Whether the file has changed, and cannot be used."""
+        """Whether the file has changed since it was read and cannot be used now."""
         return self._failed != ""
 
     def refresh(self) -> None:
-        """Read the file again if it has changed; one that cannot be read changes nothing, and the log says so once."""
+        """Read the file again if it has changed. If it cannot be used, keep the old tokens and log the error once."""
         try:
             status = self.path.stat()
             if (status.st_mtime_ns, status.st_size) == self._seen:
-                self._failed = ""  # what was read before is back
+                self._failed = ""  # the file is again the one that was read
                 return
             self._names, self._seen = _read(self.path)
             self._failed = ""
             log.info("tokens", extra={"record": {"tokens": len(self._names)}})
         except (OSError, TokenFileError) as error:
-            said, self._failed = self._failed, str(error)
-            if said != self._failed:
-                log.error("tokens", extra={"record": {"error": f"the tokens before stay: {error}"}})
+            previous, self._failed = self._failed, str(error)
+            if previous != self._failed:
+                log.error("tokens", extra={"record": {"error": f"the previous tokens remain valid: {error}"}})
 
     def name(self, token: str) -> str | None:
-        """Whose a token is, compared in constant time."""
+        """Return the name of a token, None if it is unknown. Compares in constant time."""
         got = hashlib.sha256(token.encode()).hexdigest()
         found = None
         for expected, name in self._names.items():
@@ -73,12 +76,15 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Access:
-    """Says who calls."""
+    """Identifies callers. `tokens`: None if calls need no token."""
 
     tokens: Tokens | None = None
 
     def client(self, context: grpc.aio.ServicerContext, metadata: dict[str, str]) -> str:
-        """The name of the token or certificate, else the address without its port; raises AccessError."""
+        """Return the name of the caller's token or certificate, or else its address without the port.
+
+        Raises AccessError if calls need a token and this one has no valid token.
+        """
         if self.tokens is not None:
             return self._by_token(metadata)
         names = context.auth_context().get("x509_common_name")
@@ -86,21 +92,21 @@ class Access:
 
     @staticmethod
     def address(context: grpc.aio.ServicerContext) -> str:
-        """Where a call comes from, without the port."""
+        """Return the address of a caller, without the port."""
         return str(context.peer()).rpartition(":")[0]
 
     def _by_token(self, metadata: dict[str, str]) -> str:
-        assert self.tokens is not None  # noqa: S101 (asked for only where there are tokens)
+        assert self.tokens is not None  # noqa: S101 (called only if there are tokens)
         header = metadata.get("authorization", "")
         name = self.tokens.name(header.removeprefix(SCHEME)) if header.startswith(SCHEME) else None
         if name is None:
-            got = "another token" if header.startswith(SCHEME) else "another scheme" if header else "none"
-            raise AccessError(f"authorization: expected 'Bearer TOKEN' with a token of this server's, got {got}")
+            got = "an unknown token" if header.startswith(SCHEME) else "another scheme" if header else "no token"
+            raise AccessError(f"authorization: expected 'Bearer TOKEN' with a token that this server knows, got {got}")
         return name
 
 
 def _read(path: Path) -> tuple[dict[str, str], tuple[int, int]]:
-    """The name of every hash; and what changes when the file does."""
+    """Return the name for each hash, and the file's modification time and size; raises TokenFileError."""
     names: dict[str, str] = {}
     try:
         status, text = path.stat(), path.read_text("utf-8")
@@ -117,8 +123,10 @@ def _read(path: Path) -> tuple[dict[str, str], tuple[int, int]]:
             raise TokenFileError(
                 f"tokens: {path}: line {number}: expected NAME and the SHA-256 of a token in hexadecimal"
             )
-        if match["hash"].lower() == NOTHING:
-            raise TokenFileError(f"tokens: {path}: line {number}: expected the SHA-256 of a token, got that of nothing")
+        if match["hash"].lower() == EMPTY_HASH:
+            raise TokenFileError(
+                f"tokens: {path}: line {number}: expected the SHA-256 of a token, got the SHA-256 of an empty text"
+            )
         names[match["hash"].lower()] = match["name"]
     if not names:
         raise TokenFileError(f"tokens: {path}: expected at least one line of NAME and SHA-256, got none")

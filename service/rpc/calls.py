@@ -1,72 +1,59 @@
-"""What every call goes through, whatever it asks for: who calls, draining, one line of the log, statuses, metrics.
+"""The common part of all calls: authentication, draining, one line of the log, the status, metrics.
 
-Handlers take raw bytes and parse inside, so that a message that does not parse is INVALID_ARGUMENT and not gRPC's own
-INTERNAL.
+The gRPC handlers made here get raw bytes and parse them themselves, so that a message that cannot be parsed ends in
+INVALID_ARGUMENT; if gRPC parsed it, the status would be INTERNAL.
 """
 
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from service import metrics
+from service.dispatch.call import Call
 from service.errors import BugError, CancelledRunError, DrainingError, IdleError, OptionError, ServiceError
 from service.log import log
+from service.metrics import Metrics
 from service.rpc.access import Access
-from service.rpc.feed import within
 from service.rpc.status import status_of
+from service.rpc.streams import Send, idle_timeout
 from service.rpc.traces import Traced
 
 LINGER_SECONDS, LINGER_TIMES = 0.5, 20
+"""Length of a period that must pass without a new call before draining ends, and the largest number of periods."""
 LARGE_BYTES = 1 << 20
-"""Of a message that takes a while to parse."""
+"""Bytes of a message that is parsed in another thread, since parsing it would delay other calls."""
 
 Request = TypeVar("Request", bound=Message)
 Result = TypeVar("Result")
-Send = Callable[[Message], Coroutine[Any, Any, None]]
-
-
-@dataclass
-class Call:
-    """One call on its way."""
-
-    method: str
-    client: str
-    """Who asks: by name where they have one, or else by address."""
-    size: int = 0
-    """Bytes of the last message that came."""
-    deadline: float | None = None
-    """When nobody waits any longer, on the monotonic clock."""
-    metadata: dict[str, str] = field(default_factory=dict)
-    """What came with it."""
-    record: dict[str, Any] = field(default_factory=dict)
-    """Its line of the log."""
 
 
 class Calls:
-    """Makes gRPC handlers of methods, and counts the calls that are under way."""
+    """Makes gRPC handlers from methods, and keeps track of the calls that are not answered yet.
 
-    def __init__(self, access: Access, traces: Traced | None = None, *, idle: float) -> None:
-        """Count calls; clients of streams may not take what is sent to them for so many seconds."""
-        self._access, self._traces, self._idle = access, traces, idle
+    `idle` is the number of seconds that the client of a stream may take to receive a message.
+    """
+
+    def __init__(self, access: Access, metrics: Metrics, traces: Traced | None = None, *, idle: float) -> None:
+        self._access, self._metrics, self._traces, self._idle = access, metrics, traces, idle
         self._asked = 0
         self._unanswered: set[object] = set()
         self._answered = asyncio.Event()
         self.received_bytes = 0
-        """Of all messages so far."""
+        """Bytes of all messages that were received so far."""
         self.draining = asyncio.Event()
+        """Set when the server begins to shut down."""
 
     async def drain(self) -> None:
-        """Refuse what comes from now on, and wait for what was admitted.
+        """Refuse new calls from now on, and wait until all earlier calls are answered.
 
-        Then linger until nobody asks any longer: a request that arrives while gRPC closes would be CANCELLED, which
-        tells a client less than UNAVAILABLE does.
+        Then wait until no new call has arrived for LINGER_SECONDS, at most LINGER_TIMES times. Calls that arrive in
+        this time end in UNAVAILABLE, so that their clients ask another server. A call that arrives while gRPC closes
+        would end in CANCELLED, which does not tell its client to do so.
         """
         self.draining.set()
         while self._unanswered:
@@ -81,7 +68,7 @@ class Calls:
     def unary(
         self, name: str, kind: type[Request], method: Callable[[Request, Call], Awaitable[Message]]
     ) -> grpc.RpcMethodHandler:
-        """A method that takes one message and returns one."""
+        """Return the handler of a method that takes one message and returns one."""
 
         async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
             self.received_bytes += len(data)
@@ -96,19 +83,21 @@ class Calls:
     def stream(
         self, name: str, kind: type[Request], method: Callable[[AsyncIterator[Request], Send, Call], Awaitable[None]]
     ) -> grpc.RpcMethodHandler:
-        """A method that takes a stream of messages, and sends others."""
+        """Return the handler of a method that takes a stream of messages and sends messages."""
 
         async def handle(stream: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
             async def send(message: Message) -> None:
                 data = message.SerializeToString()
                 try:
-                    await within(self._idle, context.write(data), "to take the answer")
+                    await idle_timeout(self._idle, context.write(data), "to take the answer")
                 except IdleError:
                     raise
-                except Exception:  # gRPC raises different kinds where the call has ended, as its only way to fail
-                    raise CancelledRunError("the client has gone") from None
+                except Exception:  # the call has ended, for which gRPC raises different exceptions
+                    raise CancelledRunError("the client has closed the call") from None
 
-            async def requests(call: Call) -> AsyncIterator[Request]:  # an expression would begin to read unasked
+            async def requests(
+                call: Call,
+            ) -> AsyncIterator[Request]:  # a generator expression would start reading early
                 async for data in stream:
                     self.received_bytes += len(data)
                     yield await received(kind, data, call)
@@ -118,7 +107,10 @@ class Calls:
         return grpc.stream_stream_rpc_method_handler(handle)
 
     async def logged(self, call: Call, work: Callable[[Call], Awaitable[Result]]) -> Result:
-        """Do some work that ends in one line of the log; raises a ServiceError, also for what nobody foresaw."""
+        """Do the work of a request and write its line of the log. Unexpected exceptions become BugError.
+
+        Raises ServiceError.
+        """
         call.record |= {"method": call.method, "id": uuid.uuid4().hex[:12], "client": call.client, "code": "CANCELLED"}
         started = time.monotonic()
         try:
@@ -127,11 +119,11 @@ class Calls:
         finally:
             seconds = time.monotonic() - started
             call.record["ms"] = round(seconds * 1e3, 3)
-            metrics.answered(call.record, seconds)
+            self._metrics.observe_request(call.record, seconds)
             log.info("request", extra={"record": call.record})
 
     async def _coded(self, call: Call, work: Callable[[Call], Awaitable[Result]]) -> Result:
-        """Do some work, and note the status that it ends with."""
+        """Do the work of a request, and record the status with which it ends."""
         try:
             result = await work(call)
         except ServiceError as error:
@@ -141,14 +133,14 @@ class Calls:
         except Exception as error:
             call.record["code"] = grpc.StatusCode.INTERNAL.name
             log.exception("bug", extra={"record": {"id": call.record["id"]}})
-            raise BugError(f"a bug; the server's log has it as {call.record['id']}") from error
+            raise BugError(f"a bug in the server; its log has the details under id {call.record['id']}") from error
         call.record["code"] = "OK"
         return result
 
     async def _call(
         self, name: str, context: grpc.aio.ServicerContext, work: Callable[[Call], Awaitable[Result]]
     ) -> Result:
-        """Do the work of one call, and count it; whatever goes wrong becomes its status."""
+        """Do the work of one call, which counts as unanswered meanwhile; an error becomes the status of the call."""
         self._asked += 1
         left = context.time_remaining()
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
@@ -160,21 +152,21 @@ class Calls:
         )
         draining = self.draining.is_set()
         this = object()
-        if not draining:  # who is refused is not waited for, or who goes on asking would hold the end up
+        if not draining:  # refused calls are not waited for: clients that retry would delay the shutdown
             self._unanswered.add(this)
-            context.add_done_callback(lambda _: self._end(this))  # not before the answer has left
+            context.add_done_callback(lambda _: self._end(this))  # called when the answer is sent
 
         async def let_in(call: Call) -> Result:
             call.client = call.record["client"] = self._access.client(context, metadata)
             if draining:
-                raise DrainingError("the server is shutting down: try another one, or this one later")
+                raise DrainingError("the server is shutting down: ask another server, or retry later")
             return await work(call)
 
         try:
             return await self.logged(call, let_in)
         except ServiceError as error:
             status = status_of(error)
-            if isinstance(error, IdleError):  # who takes no answer may take no status either
+            if isinstance(error, IdleError):  # a client that does not read answers may not read a status either
                 self._end(this)
         await context.abort(*status)
         raise AssertionError("abort raises")
@@ -185,13 +177,13 @@ class Calls:
 
 
 async def received(kind: type[Request], data: bytes, call: Call) -> Request:
-    """Parse a message; a large one in a thread, so that others are answered meanwhile."""
+    """Parse a message, a large one in another thread, so that the event loop can serve other calls meanwhile."""
     call.size = len(data)
     return parsed(kind, data) if len(data) < LARGE_BYTES else await asyncio.to_thread(parsed, kind, data)
 
 
 def parsed(kind: type[Request], data: bytes) -> Request:
-    """Parse a message; raises OptionError if it is none of that kind."""
+    """Parse a message; raises OptionError if the bytes are no message of that kind."""
     request = kind()
     try:
         request.ParseFromString(data)

@@ -1,9 +1,9 @@
-"""The service `inference.GRPCInferenceService`, the Open Inference Protocol: the same scoring for others' clients."""
+"""The service `inference.GRPCInferenceService`, the Open Inference Protocol: the same scoring for other clients."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,45 +13,48 @@ from google.protobuf.message import Message
 
 from fullconv import __version__
 from fullconv.protos import open_inference_pb2 as oip
-from fullconv.protos import scoring_pb2
-from service import metrics
-from service.engine.registry import Registry
+from service.dispatch.call import Call
+from service.dispatch.dispatcher import Dispatcher
 from service.engine.repository import StoredModel
-from service.errors import DrainingError, LateError, ServiceError, UnsupportedError
-from service.options import check_names
-from service.rpc.calls import LARGE_BYTES, Call, Calls, Send
-from service.rpc.many import TOGETHER, before, patiently
-from service.rpc.servicer import ScoringServicer
+from service.errors import LateError, ServiceError, UnsupportedError
+from service.images.picture import Picture
+from service.metrics import Metrics, ModelTimes
+from service.rpc.calls import LARGE_BYTES, Calls
+from service.rpc.parameters import timeout_seconds
 from service.rpc.status import status_of
-from service.rpc.tensors import AVERAGE, SCORES, infer_response, input_type, score_requests, timeout_seconds
+from service.rpc.streams import RequestStream, Send, retry_while_busy
+from service.rpc.tensors import AVERAGE, SCORES, ImageAnswer, infer_response, input_type, scoring_requests
+from service.scoring.options import check_names
+from service.scoring.scorer import ScoringRequest
 
 SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 PLATFORM = "onnxruntime_onnx"
-LOADING = 16
-"""Threads for requests whose model must be looked up or loaded first."""
 EXTENSIONS = ["classification", "model_configuration", "model_repository", "statistics"]
 NO_MEMORY = "shared memory is not supported: send tensors in messages"
 NO_UPLOAD = "models come from the repository, never with a request: put the version's directory there"
-ELSEWHERE = "models are loaded and unloaded on the admin port alone, which --admin opens"
+NO_CHANGES = "models are loaded and unloaded on the admin port alone, which --admin opens"
 
 
 class InferenceServicer:
-    """Answers with the same scoring."""
+    """Answers the messages of the service by a dispatcher.
+
+    Models may be loaded and unloaded only if `models_changed` is given, which is awaited after each change.
+    """
 
     def __init__(
         self,
-        scoring: ScoringServicer,
-        registry: Registry,
+        dispatcher: Dispatcher,
         calls: Calls,
+        metrics: Metrics,
         *,
-        changed: Callable[[], Awaitable[None]] | None = None,
+        models_changed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Answer; models may be loaded and unloaded only where somebody is to be told."""
-        self._scoring, self._registry, self._calls, self._told_of_changes = scoring, registry, calls, changed
-        self._loading = ThreadPoolExecutor(LOADING, thread_name_prefix="model")
+        self._dispatcher, self._calls, self._metrics = dispatcher, calls, metrics
+        self._registry = dispatcher.scorer.registry
+        self._models_changed = models_changed
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """What a gRPC server needs to call this."""
+        """Return the handlers of the service's methods."""
         methods: dict[str, Any] = {
             "ServerLive": (oip.ServerLiveRequest, self._live),
             "ServerReady": (oip.ServerReadyRequest, self._ready),
@@ -117,69 +120,62 @@ class InferenceServicer:
         seconds = timeout_seconds(request)
         if seconds is not None:
             call.deadline = min(time.monotonic() + seconds, call.deadline or float("inf"))
-        convert = partial(score_requests, request, model)
-        asked = convert() if call.size < LARGE_BYTES else await asyncio.to_thread(convert)
+        read = partial(scoring_requests, request, model)
+        images = read() if call.size < LARGE_BYTES else await asyncio.to_thread(read)
         try:
             async with asyncio.timeout(seconds):
-                return infer_response(request, await self._all(asked, call))
+                return infer_response(request, await self._score_all(images, call))
         except TimeoutError:
             raise LateError(f"timeout: expected an answer within {seconds:g} seconds, got none yet") from None
 
-    async def _all(self, asked: list[scoring_pb2.ScoreRequest], call: Call) -> list[scoring_pb2.ScoreResponse]:
-        """Score some images; the first error is everybody's. Those after the first wait where the server is busy."""
-        if len(asked) == 1:
-            return [await self._scoring.score(asked[0], call)]
+    async def _score_all(
+        self, images: list[tuple[ScoringRequest, Callable[[], Picture]]], call: Call
+    ) -> list[ImageAnswer]:
+        """Score all images of a message, or raise the first error. Images after the first wait for a busy server."""
+        score = partial(self._score, call=call, share=len(images))
+        if len(images) == 1:
+            return [await score(*images[0])]
         try:
             async with asyncio.TaskGroup() as group:
-                score = partial(self._scoring.score, call=call, share=len(asked))
-                tasks = [group.create_task(score(asked[0]))]
-                tasks += [group.create_task(patiently(partial(score, one))) for one in asked[1:]]
+                tasks = [group.create_task(score(*images[0]))]
+                tasks += [group.create_task(retry_while_busy(partial(score, *image))) for image in images[1:]]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _stream(self, requests: AsyncIterator[oip.ModelInferRequest], send: Send, call: Call) -> None:
-        """Answer every request of a stream as it finishes, some at once."""
-        room, sending = asyncio.Semaphore(TOGETHER), asyncio.Lock()
+    async def _score(
+        self, request: ScoringRequest, open_picture: Callable[[], Picture], call: Call, *, share: int
+    ) -> ImageAnswer:
+        with self._dispatcher.admitted(call, share=share) as claim:
+            return await self._dispatcher.score(request, open_picture, ImageAnswer.of, call, claim, share=share)
 
-        async def one(request: oip.ModelInferRequest) -> None:
-            answer = await self._told(request, call)
-            async with sending:
-                await send(answer)
-            room.release()
+    async def _stream(self, messages: AsyncIterator[oip.ModelInferRequest], send: Send, call: Call) -> None:
+        """Answer a stream of requests."""
 
-        end = asyncio.create_task(self._calls.draining.wait())
-        try:
-            with self._scoring.stream(call):
-                async with asyncio.TaskGroup() as group:
-                    while (request := await before(end, requests)) is not None:
-                        await room.acquire()
-                        group.create_task(one(request))
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        finally:
-            end.cancel()
-        if self._calls.draining.is_set():
-            raise DrainingError("the server is shutting down: send what has no answer to another one")
+        async def answer(message: oip.ModelInferRequest, _: None) -> oip.ModelStreamInferResponse:
+            return await self._answer_in_stream(message, call)
 
-    async def _told(self, request: oip.ModelInferRequest, call: Call) -> oip.ModelStreamInferResponse:
-        """A request's answer, or its error, in the form of a stream."""
+        with self._dispatcher.stream(call):
+            await RequestStream(answer, send, nullcontext).answer_all(messages, self._calls.draining)
+
+    async def _answer_in_stream(self, request: oip.ModelInferRequest, call: Call) -> oip.ModelStreamInferResponse:
+        """Return a request's answer, or its error, in the form of a stream."""
         one = replace(call, record={})
         try:
             response = await self._calls.logged(one, lambda one: self._infer(request, one))
         except ServiceError as error:
-            told = oip.ModelStreamInferResponse(error_message=status_of(error)[1])
-            told.infer_response.id = request.id
-            return told
+            failed = oip.ModelStreamInferResponse(error_message=status_of(error)[1])
+            failed.infer_response.id = request.id
+            return failed
         return oip.ModelStreamInferResponse(infer_response=response)
 
     async def _statistics(self, request: oip.ModelStatisticsRequest, call: Call) -> oip.ModelStatisticsResponse:
         response = oip.ModelStatisticsResponse()
         for name, number in self._registry.models():
             if request.name in ("", name) and request.version in ("", number):
-                response.model_stats.append(_statistics_of(name, number))
+                response.model_stats.append(_statistics_of(self._metrics.times(name, number), name, number))
         if request.name and not response.model_stats:
-            await self._model(request.name, request.version, call)  # says what there is
+            await self._model(request.name, request.version, call)  # raises NotFoundError, which lists the models
         return response
 
     async def _index(self, request: oip.RepositoryIndexRequest, _: Call) -> oip.RepositoryIndexResponse:
@@ -197,31 +193,25 @@ class InferenceServicer:
     async def _load(self, request: oip.RepositoryModelLoadRequest, call: Call) -> oip.RepositoryModelLoadResponse:
         if request.parameters:
             raise UnsupportedError(f"parameters: {NO_UPLOAD}")
-        await self._changed(request.model_name, self._registry.load, call)
+        await self._change(request.model_name, self._registry.load, call)
         return oip.RepositoryModelLoadResponse()
 
     async def _unload(self, request: oip.RepositoryModelUnloadRequest, call: Call) -> oip.RepositoryModelUnloadResponse:
-        await self._changed(request.model_name, self._registry.unload, call)
+        await self._change(request.model_name, self._registry.unload, call)
         return oip.RepositoryModelUnloadResponse()
 
-    async def _changed(self, name: str, change: Callable[[str], None], call: Call) -> None:
-        if self._told_of_changes is None:
-            raise UnsupportedError(ELSEWHERE)
+    async def _change(self, name: str, change: Callable[[str], None], call: Call) -> None:
+        if self._models_changed is None:
+            raise UnsupportedError(NO_CHANGES)
         check_names([name])
         call.record["model"] = name
-        await asyncio.get_running_loop().run_in_executor(self._loading, change, name)
-        await self._told_of_changes()
+        await self._dispatcher.in_thread(partial(change, name))
+        await self._models_changed()
 
     async def _model(self, name: str, number: str, call: Call) -> StoredModel:
-        """A model, which may have to be loaded first."""
+        """Return a model, loaded first if need be."""
         check_names([name, number])
-        call.record["model"] = name
-        known = self._registry.known(name, number)
-        if known is not None:
-            return known[1]
-        get = partial(self._registry.get, name, number)
-        _, model = await asyncio.get_running_loop().run_in_executor(self._loading, get)
-        return model
+        return await self._dispatcher.model(name, number, call)
 
 
 def _refusing(reason: str) -> Callable[[Message, Call], Awaitable[Message]]:
@@ -238,8 +228,7 @@ def _answering(kind: type[Message]) -> Callable[[Message, Call], Awaitable[Messa
     return answer
 
 
-def _statistics_of(name: str, number: str) -> oip.ModelStatistics:
-    times = metrics.times(name, number)
+def _statistics_of(times: ModelTimes, name: str, number: str) -> oip.ModelStatistics:
     statistics = oip.ModelStatistics(
         name=name,
         version=number,

@@ -1,4 +1,4 @@
-"""Encoded files on their way in: written to a directory with a quota, gone when their answer has left."""
+"""The spool: a directory with a quota for encoded files, from their arrival until their answer is sent."""
 
 import asyncio
 import tempfile
@@ -15,7 +15,7 @@ PROC = Path("/proc/self/fd")
 
 
 class Spool:
-    """A directory that holds at most so many bytes."""
+    """A directory that holds files of at most `quota` bytes together."""
 
     def __init__(self, folder: Path, quota: int) -> None:
         self._folder, self._quota = folder, quota
@@ -23,9 +23,10 @@ class Spool:
 
     @asynccontextmanager
     async def file(self, parts: AsyncIterator[bytes]) -> AsyncIterator[Path]:
-        """Write parts into a file that is there as long as the block.
+        """Write the parts into a file, and yield its path. The file is deleted at the end of the block.
 
-        Raises LimitError if it alone is more than the quota, BusyError if there is no room beside others.
+        Raises LimitError if this file alone exceeds the quota, and BusyError if it does not fit beside other files, or
+        cannot be written.
         """
         size = 0
         try:
@@ -34,9 +35,9 @@ class Spool:
                     size += len(part)
                     self._used += len(part)
                     self._check(size)
-                    with _said():
+                    with _as_busy_error():
                         await asyncio.to_thread(file.write, part)
-                with _said():
+                with _as_busy_error():
                     file.flush()
                 yield _path(file)
         finally:
@@ -44,8 +45,11 @@ class Spool:
 
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
-        """A file without a name, which is gone with the process, where there is /proc; elsewhere one with a name."""
-        with _said():
+        """Open a new file, which is deleted at the end of the block.
+
+        If there is /proc, the file has no name, so that it also disappears if the process is killed.
+        """
+        with _as_busy_error():
             named = partial(tempfile.NamedTemporaryFile, prefix="fullconv-")
             file = (tempfile.TemporaryFile if PROC.exists() else named)(dir=self._folder)
         with file:
@@ -54,10 +58,12 @@ class Spool:
     def _check(self, size: int) -> None:
         if size > self._quota:
             raise LimitError(
-                f"data: expected a file of at most {self._quota / MIB:.0f} MiB, the server's spool, got more"
+                f"data: expected a file of at most {self._quota / MIB:.0f} MiB, the size of the spool, got more"
             )
         if self._used > self._quota:
-            raise BusyError(f"spool: expected at most {self._quota / MIB:.0f} MiB of files on their way, got more")
+            raise BusyError(
+                f"spool: expected at most {self._quota / MIB:.0f} MiB of files at the same time, got more: retry later"
+            )
 
 
 def _path(file: BinaryIO) -> Path:
@@ -65,9 +71,9 @@ def _path(file: BinaryIO) -> Path:
 
 
 @contextmanager
-def _said() -> Iterator[None]:
-    """What the file system says, as an error of ours."""
+def _as_busy_error() -> Iterator[None]:
+    """Raise BusyError in place of an OSError of the block."""
     try:
         yield
     except OSError as error:
-        raise BusyError(f"spool: the file cannot be kept: {error.strerror}") from None
+        raise BusyError(f"spool: the file cannot be written: {error.strerror}: retry later") from None

@@ -5,16 +5,24 @@ images uint8, uint16, int16 or float32 (images, height, width, channels), or enc
 """
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from fullconv.protos import open_inference_pb2 as oip
-from fullconv.protos import scoring_pb2
+from service.dense.reducers import argsort_descending
 from service.engine.repository import StoredModel
 from service.errors import ImageError, OptionError
+from service.images.arrays import open_raw
+from service.images.encoded import open_bytes
+from service.images.picture import PageSelection, Picture
+from service.rpc.parameters import count_of, options_of, value_of
+from service.scoring.outcome import Outcome, Scored
+from service.scoring.scorer import ScoringRequest
 
 SCORES, AVERAGE = "scores", "average"
 PIXELS = {"UINT8": "uint8", "UINT16": "uint16", "INT16": "int16", "FP32": "float32"}
@@ -30,51 +38,66 @@ MOST_IMAGES = 256
 MOST_NUMBERS = 1 << 20
 """Largest number of elements in typed contents, which are slow to read. Larger tensors must be raw."""
 CLASSIFICATION = "classification"
-IGNORED = {"triton_enable_empty_final_response", "binary_data_output", "sequence_id", "sequence_start", "sequence_end"}
-"""Parameters that clients send and that have no effect: each request has one answer, and there are no sequences."""
+NAME = "image"
+"""The name of every image in errors: tensors have no names of images."""
 
-MODES = {"auto": scoring_pb2.MODE_AUTO, "dense": scoring_pb2.MODE_DENSE, "crops": scoring_pb2.MODE_CROPS}
-BORDERS = {"lattice": scoring_pb2.BORDER_LATTICE, "anchor": scoring_pb2.BORDER_ANCHOR}
-AVERAGES = {
-    "scores": scoring_pb2.AVERAGE_OF_SCORES,
-    "probabilities": scoring_pb2.AVERAGE_OF_PROBABILITIES,
-}
+OpenPicture = Callable[[PageSelection], Picture]
 
 
-def score_requests(request: oip.ModelInferRequest, model: StoredModel) -> list[scoring_pb2.ScoreRequest]:
-    """One request for each image; raises OptionError or ImageError for what a model does not take."""
-    wanted = _outputs(request)
-    options = scoring_pb2.ScoreOptions(grid=SCORES in wanted)
-    for name, parameter in request.parameters.items():
-        if name not in IGNORED and name != "timeout":
-            _set_option(options, name, _value(parameter))
-    return [
-        scoring_pb2.ScoreRequest(model=model.name, version=model.version, image=image, options=options)
-        for image in _images(request, model)
-    ]
+def scoring_requests(
+    request: oip.ModelInferRequest, model: StoredModel
+) -> list[tuple[ScoringRequest, Callable[[], Picture]]]:
+    """Return a request for each image, and what opens the image.
+
+    Raises OptionError or ImageError for tensors and parameters that a model does not take.
+    """
+    options = options_of(request, grid=SCORES in _outputs(request))
+    asked = ScoringRequest(model.name, model.version, options)
+    return [(asked, partial(open_picture, options.selection)) for open_picture in _images(request, model)]
 
 
-def timeout_seconds(request: oip.ModelInferRequest) -> float | None:
-    """What the request says it may take, in Triton's microseconds; None: nothing. Raises OptionError."""
-    if "timeout" not in request.parameters:
-        return None
-    return _count("timeout", _value(request.parameters["timeout"]), bits=64) / 1e6 or None
+@dataclass(frozen=True, eq=False)
+class ImageAnswer:
+    """The answer for one image: its grid (classes, rows, cols) float32, None unless asked for, and its averages."""
+
+    scored: Scored
+    grid: np.ndarray | None
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> "ImageAnswer":
+        """Gather the grid of an image that was scored."""
+        assert isinstance(outcome, Scored)  # noqa: S101 (this protocol has no request for the plan alone)
+        rows = [part.scores for part in outcome.rows]
+        return cls(outcome, np.moveaxis(np.concatenate(rows), -1, 0) if rows else None)
+
+    @property
+    def averages(self) -> np.ndarray:
+        """(classes,) float64."""
+        return self.scored.result.average
+
+    def top(self, count: int) -> list[bytes]:
+        """Return the highest averages as Triton writes them: "score:class:label"."""
+        model, classes = self.scored.planned.model, self.scored.planned.options.classes
+        return [
+            f"{self.averages[place]:f}:{classes[place]}:{model.label(classes[place])}".encode()
+            for place in argsort_descending(self.averages, count)
+        ]
 
 
-def infer_response(request: oip.ModelInferRequest, answers: list[scoring_pb2.ScoreResponse]) -> oip.ModelInferResponse:
-    """The answers of all images as tensors; raises ImageError if their grids are not of one size."""
-    first = answers[0]
-    response = oip.ModelInferResponse(model_name=first.model, model_version=first.version, id=request.id)
+def infer_response(request: oip.ModelInferRequest, answers: list[ImageAnswer]) -> oip.ModelInferResponse:
+    """Return the answers of all images as tensors; raises ImageError if their grids are not of one size."""
+    model = answers[0].scored.planned.model
+    response = oip.ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
     if request.parameters["triton_enable_empty_final_response"].bool_param:
         response.parameters["triton_final_response"].bool_param = True
     for name in _outputs(request):
-        highest = next((_classes(output) for output in request.outputs if output.name == name), 0)
+        count = next((_classes(output) for output in request.outputs if output.name == name), 0)
         if name == SCORES:
-            _add(response, SCORES, np.stack([_grid(answer, first) for answer in answers]))
-        elif highest:
-            _add(response, AVERAGE, np.array([_named(answer, highest) for answer in answers], object))
+            _add(response, SCORES, _stacked([answer.grid for answer in answers if answer.grid is not None]))
+        elif count:
+            _add(response, AVERAGE, np.array([answer.top(count) for answer in answers], object))
         else:
-            _add(response, AVERAGE, np.array([answer.average.values for answer in answers], np.float32))
+            _add(response, AVERAGE, np.array([answer.averages for answer in answers], np.float32))
     return response
 
 
@@ -93,7 +116,7 @@ def _outputs(request: oip.ModelInferRequest) -> list[str]:
     return names
 
 
-def _images(request: oip.ModelInferRequest, model: StoredModel) -> Iterator[scoring_pb2.Image]:
+def _images(request: oip.ModelInferRequest, model: StoredModel) -> Iterator[OpenPicture]:
     expected = model.spec.input.name
     if [tensor.name for tensor in request.inputs] != [expected]:
         raise OptionError(f"inputs: expected {expected!r}, got {[tensor.name for tensor in request.inputs][:4]}")
@@ -110,7 +133,7 @@ def _images(request: oip.ModelInferRequest, model: StoredModel) -> Iterator[scor
     yield from _encoded(tensor, raw) if tensor.datatype == "BYTES" else _pixels(tensor, raw)
 
 
-def _encoded(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Iterator[scoring_pb2.Image]:
+def _encoded(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Iterator[OpenPicture]:
     elements = tensor.contents.bytes_contents if raw is None else _elements(tensor.name, raw)
     files = list(islice(elements, MOST_IMAGES + 1))
     count = int(np.prod(tensor.shape, dtype=object))
@@ -119,7 +142,7 @@ def _encoded(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) 
             f"inputs: {tensor.name}: expected as many files as the shape says, 1 to {MOST_IMAGES}, got {len(files)} of "
             f"shape {list(tensor.shape)}"
         )
-    return (scoring_pb2.Image(encoded=file) for file in files)
+    return (partial(open_bytes, file, name=NAME) for file in files)
 
 
 def _elements(name: str, raw: bytes) -> Iterator[bytes]:
@@ -134,7 +157,7 @@ def _elements(name: str, raw: bytes) -> Iterator[bytes]:
         at += 4 + length
 
 
-def _pixels(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Iterator[scoring_pb2.Image]:
+def _pixels(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Iterator[OpenPicture]:
     dtype = np.dtype(PIXELS[tensor.datatype]).newbyteorder("<")
     if raw is None:
         raw = _numbers(tensor, dtype).tobytes()
@@ -149,15 +172,8 @@ def _pixels(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) -
     if len(raw) != images * size:
         raise ImageError(f"inputs: {tensor.name}: expected {images * size} bytes for {list(shape)}, got {len(raw)}")
     for first in range(0, len(raw), size):
-        yield scoring_pb2.Image(
-            raw=scoring_pb2.RawImage(
-                height=height,
-                width=width,
-                channels=channels,
-                dtype=PIXELS[tensor.datatype],
-                data=raw[first : first + size],
-            )
-        )
+        data = raw[first : first + size]
+        yield partial(open_raw, (height, width, channels), PIXELS[tensor.datatype], data, name=NAME)
 
 
 def _numbers(tensor: oip.ModelInferRequest.InferInputTensor, dtype: np.dtype[Any]) -> np.ndarray:
@@ -182,108 +198,22 @@ def input_type(model: StoredModel) -> str:
     return TYPES[model.spec.input.preprocessing.dtype or "uint8"]
 
 
-def _value(parameter: oip.InferParameter) -> Any:  # noqa: ANN401 (one of several)
-    choice = parameter.WhichOneof("parameter_choice")
-    return getattr(parameter, choice) if choice else None
-
-
-def _set_option(options: scoring_pb2.ScoreOptions, name: str, value: Any) -> None:  # noqa: ANN401 (of a parameter)
-    setters: dict[str, Callable[[], Any]] = {
-        "stride": lambda: setattr(options, "stride", _count(name, value)),
-        "mode": lambda: setattr(options, "mode", _choice(name, value, MODES)),
-        "border": lambda: setattr(options, "border", _choice(name, value, BORDERS)),
-        "average": lambda: setattr(options, "average", _choice(name, value, AVERAGES)),
-        "flip": lambda: setattr(options, "flip", _flag(name, value)),
-        "classes": lambda: options.classes.extend(_words(name, value)),
-        "scales": lambda: options.scales.extend(_scale(word) for word in _words(name, value)),
-        "bands": lambda: options.bands.extend(_band(word) for word in _words(name, value)),
-        "page": lambda: setattr(options, "page", _count(name, value)),
-        "region": lambda: options.region.CopyFrom(_region(value)),
-        "priority": lambda: setattr(options, "priority", _priority(value)),
-    }
-    if name not in setters:
-        raise OptionError(f"parameters: expected {', '.join(setters)} or timeout, got {name[:40]!r}")
-    setters[name]()
-
-
-def _count(name: str, value: Any, bits: int = 32) -> int:  # noqa: ANN401
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << bits:
-        raise OptionError(f"parameters: {name}: expected an integer from 0 to {(1 << bits) - 1}, got {value!r}")
-    return value
-
-
-def _flag(name: str, value: Any) -> bool:  # noqa: ANN401
-    if not isinstance(value, bool):
-        raise OptionError(f"parameters: {name}: expected true or false, got {value!r}")
-    return value
-
-
-def _choice(name: str, value: Any, choices: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    if value not in choices:
-        raise OptionError(f"parameters: {name}: expected {' or '.join(choices)}, got {str(value)[:40]!r}")
-    return choices[value]
-
-
-def _words(name: str, value: Any) -> list[str]:  # noqa: ANN401
-    if not isinstance(value, str) or not value:
-        raise OptionError(f"parameters: {name}: expected words with commas between, got {value!r}")
-    return [word.strip() for word in value.split(",")]
-
-
-def _scale(word: str) -> scoring_pb2.Scale:
-    try:
-        if word.endswith("x"):
-            return scoring_pb2.Scale(factor=float(word[:-1]))
-        return scoring_pb2.Scale(shorter_side=int(word))
-    except ValueError:
-        raise OptionError(f"parameters: scales: expected pixels, 384, or a factor, 0.5x; got {word[:40]!r}") from None
-
-
-def _band(word: str) -> int:
-    if not (word.isascii() and word.isdecimal() and len(word) <= 9):
-        raise OptionError(f"parameters: bands: expected numbers from 1, as 1,2,3; got {word[:40]!r}")
-    return int(word)
-
-
-def _region(value: Any) -> scoring_pb2.Region:  # noqa: ANN401
-    words = _words("region", value)
-    if len(words) != 4 or not all(
-        word.isascii() and word.isdecimal() and len(word) <= 10 and int(word) < 1 << 32 for word in words
-    ):
-        raise OptionError(f"parameters: region: expected x,y,width,height in pixels, got {value[:40]!r}")
-    x, y, width, height = map(int, words)
-    return scoring_pb2.Region(x=x, y=y, width=width, height=height)
-
-
-def _priority(value: Any) -> "scoring_pb2.Priority":  # noqa: ANN401
-    """Triton's: 0 is the model's own, 1 the highest."""
-    number = _count("priority", value)
-    return {0: scoring_pb2.PRIORITY_NORMAL, 1: scoring_pb2.PRIORITY_HIGH}.get(number, scoring_pb2.PRIORITY_LOW)
-
-
 def _classes(output: oip.ModelInferRequest.InferRequestedOutputTensor) -> int:
     if CLASSIFICATION not in output.parameters:
         return 0
-    return _count(CLASSIFICATION, _value(output.parameters[CLASSIFICATION]))
+    return count_of(CLASSIFICATION, value_of(output.parameters[CLASSIFICATION]))
 
 
-def _grid(answer: scoring_pb2.ScoreResponse, first: scoring_pb2.ScoreResponse) -> np.ndarray:
-    grid = answer.grid
-    if (grid.rows, grid.cols) != (first.grid.rows, first.grid.cols):
-        raise ImageError(
-            f"inputs: expected images whose grids are of one size to ask for scores, got {first.grid.rows}×"
-            f"{first.grid.cols} and {grid.rows}×{grid.cols}: ask for the average, or for each image by itself"
-        )
-    return np.moveaxis(np.frombuffer(answer.scores, "<f4").reshape(grid.rows, grid.cols, -1), -1, 0)
-
-
-def _named(answer: scoring_pb2.ScoreResponse, count: int) -> list[bytes]:
-    """The highest averages as Triton writes them: "score:class:label"."""
-    values = np.array(answer.average.values)
-    order = np.argsort(-values, kind="stable")[:count]
-    return [
-        f"{values[place]:f}:{answer.classes[place].index}:{answer.classes[place].label}".encode() for place in order
-    ]
+def _stacked(grids: list[np.ndarray]) -> np.ndarray:
+    """Return grids (classes, rows, cols) as (images, classes, rows, cols); raises ImageError for other sizes."""
+    (rows, cols) = grids[0].shape[1:]
+    for grid in grids:
+        if grid.shape[1:] != (rows, cols):
+            raise ImageError(
+                f"inputs: expected images whose grids are of one size to ask for scores, got {rows}×{cols} and "
+                f"{grid.shape[1]}×{grid.shape[2]}: ask for the average, or for each image by itself"
+            )
+    return np.stack(grids)
 
 
 def _add(response: oip.ModelInferResponse, name: str, values: np.ndarray) -> None:

@@ -1,6 +1,6 @@
-"""OpenTelemetry traces, an extra: a span for every request, the child of its caller's.
+"""OpenTelemetry traces, an optional extra: one span for each request, a child of the caller's span if it sends one.
 
-Where they go, the standard variables say, as OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_SERVICE_NAME.
+OpenTelemetry's own environment variables configure it: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME and others.
 """
 
 import os
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Traced:
-    """Sends spans to a collector."""
+    """Sends a span for each request to an OpenTelemetry collector."""
 
     def __init__(self) -> None:
-        """Begin; raises ImportError without the extra."""
+        """Connect to the collector; raises ImportError if the extra 'traces' is not installed."""
         try:
             from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 (extra)
             from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
@@ -34,7 +34,7 @@ class Traced:
 
     @contextmanager
     def span(self, record: dict[str, Any], metadata: dict[str, str]) -> Iterator[None]:
-        """A span as long as the block, with the line of the log as its attributes."""
+        """Record a span for the duration of the block, with the fields of the request's log line as attributes."""
         from opentelemetry.propagate import extract  # noqa: PLC0415
         from opentelemetry.trace import SpanKind, StatusCode  # noqa: PLC0415
 
@@ -49,5 +49,5 @@ class Traced:
                 span.set_status(StatusCode.OK if record["code"] == "OK" else StatusCode.ERROR)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans, and disconnect."""
         self._provider.shutdown()

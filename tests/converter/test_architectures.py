@@ -1,6 +1,7 @@
 """Networks described in TOML: the shipped ones, and every kind of layer, against the reference and PyTorch."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -15,7 +16,7 @@ from support.networks import make_network
 from converter import convert as conversion
 from converter.errors import SourceError
 from converter.preprocessing import load_preprocessing
-from converter.sources.architecture import load_architecture, recognise
+from converter.sources.architecture import AvgPool, Conv, MaxPool, load_architecture, recognise
 from converter.sources.classifier import Classifier
 from converter.sources.read import read_source
 
@@ -62,7 +63,10 @@ LAYERS = {
 
 def windows(classifier: Classifier, count: int = 2) -> np.ndarray:
     """Random windows (N, height, width, channels) uint8."""
-    channels = classifier.original.graph.inputs[0].shape[1]
+    shape = classifier.original.graph.inputs[0].shape
+    assert shape is not None
+    channels = shape[1]
+    assert isinstance(channels, int)
     return np.random.default_rng(1).integers(0, 256, (count, *classifier.window, channels), dtype=np.uint8)
 
 
@@ -72,12 +76,13 @@ def answer(classifier: Classifier, pixels: np.ndarray, folder: Path) -> np.ndarr
     session = ort.InferenceSession(folder / "read.onnx")
     preprocessing = load_preprocessing(classifier.preprocess)
     image = preprocessing.apply(pixels) if preprocessing else pixels.astype(np.float32) / 255
-    return session.run(None, {"input": np.moveaxis(image, -1, 1)})[0]
+    scores: np.ndarray = session.run(None, {"input": np.moveaxis(image, -1, 1)})[0]
+    return scores
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_layers_are_the_references(layer: str, tmp_path: Path) -> None:
-    """Every kind of layer, at sizes that do not fit evenly, gives what numpy gives."""
+    """Every kind of layer gives the reference's values, at sizes that do not fit evenly."""
     network = make_network(tmp_path, TOML % (layer if FLATTEN in layer else layer + FLATTEN))
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
     pixels = windows(classifier)
@@ -145,7 +150,7 @@ def test_layers_that_cannot_be(tmp_path: Path, layer: str, said: str) -> None:
 
 
 def test_tables_of_preprocessing_are_checked(tmp_path: Path) -> None:
-    """Instead of a preset's name there may be a table, of what a JSON file may hold."""
+    """`preprocess` may be a table with the fields of a JSON file."""
     network = make_network(tmp_path, UNPADDED)
     network.toml.write_text(UNPADDED.replace('"unit"', '{ mean = [1, 2, 3], std = [1, 0, 1], order = "RGB" }'), "utf-8")
     with pytest.raises(SourceError, match=r"preprocess\..*expected a scale and std other than 0"):
@@ -158,7 +163,8 @@ def test_the_lecture_notes_networks(name: str) -> None:
     architecture = load_architecture(name)
     size, slides = LECTURED[name]
     assert architecture.window == (size, size)
-    assert [(layer.kernel, layer.stride) for layer in architecture.layers if hasattr(layer, "kernel")] == slides
+    sliding = [layer for layer in architecture.layers if isinstance(layer, Conv | MaxPool | AvgPool)]
+    assert [(layer.kernel, layer.stride) for layer in sliding] == slides
     assert recognise(set(architecture.keys())) == architecture
 
 
@@ -186,18 +192,18 @@ def test_recognised_networks_convert(
     report = conversion.convert(classifier, conversion.Request(target, windows=2), SILENT)
     assert report.spec.vertical.stride == stride
     (pixels,) = windows(classifier, 1)
-    expected = reference.run(
-        architecture, tensors, load_preprocessing(architecture.preprocess).apply(pixels).transpose(2, 0, 1)
-    )
+    preprocessing = load_preprocessing(architecture.preprocess)
+    assert preprocessing is not None
+    expected = reference.run(architecture, tensors, preprocessing.apply(pixels).transpose(2, 0, 1))
     (scores,) = ort.InferenceSession(target / "model.onnx").run(None, {"image": pixels[None]})
     assert_allclose(scores[0, :, 0, 0], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def torch_layers(name: str) -> list:
+def torch_layers(name: str) -> list[Any]:
     """The published networks, written down once more in PyTorch's layers; named as in the TOML."""
     from torch import nn
 
-    def conv(*sizes: int, **options: int) -> list:
+    def conv(*sizes: int, **options: int) -> list[Any]:
         return [nn.Conv2d(*sizes, **options), nn.ReLU()]
 
     if name == "alexnet2012":
@@ -225,7 +231,7 @@ def torch_layers(name: str) -> list:
 @pytest.mark.torch
 @pytest.mark.parametrize("name", ["alexnet2012", "cifar10_80sec", "allcnn_c"])
 def test_the_lecture_notes_networks_are_pytorchs(name: str, tmp_path: Path) -> None:
-    """PyTorch's own layers, put together from the papers, give the same scores with the same weights."""
+    """Networks built from the papers with PyTorch's own layers give the same scores with the same weights."""
     import torch
 
     torch.manual_seed(0)
@@ -240,7 +246,9 @@ def test_the_lecture_notes_networks_are_pytorchs(name: str, tmp_path: Path) -> N
     torch.save(state, tmp_path / "net.pth")
     classifier = read_source(tmp_path / "net.pth", arch=None, window=None)
     pixels = windows(classifier)
-    image = np.moveaxis(load_preprocessing(classifier.preprocess).apply(pixels), -1, 1)
+    preprocessing = load_preprocessing(classifier.preprocess)
+    assert preprocessing is not None
+    image = np.moveaxis(preprocessing.apply(pixels), -1, 1)
     with torch.no_grad():
         expected = net.double()(torch.from_numpy(image.astype(np.float64))).numpy()
     assert_allclose(answer(classifier, pixels, tmp_path), expected, rtol=0, atol=1e-5 * np.abs(expected).max())

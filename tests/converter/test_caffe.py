@@ -64,7 +64,7 @@ def test_unpadded_networks_score_every_window(tmp_path: Path) -> None:
     layer { name: "r" type: "ReLU" bottom: "p" top: "p" relu_param { negative_slope: 0.1 } }
     layer { name: "f" type: "InnerProduct" bottom: "p" top: "f" inner_product_param { num_output: 3 } }
     """
-    shapes = {"a": [(4, 2, 3, 3), (4,)], "s": [(4,), (4,)], "f": [(3, 48), (3,)]}
+    shapes: dict[str, list[tuple[int, ...]]] = {"a": [(4, 2, 3, 3), (4,)], "s": [(4,), (4,)], "f": [(3, 48), (3,)]}
     weights = {name: [RNG.normal(size=shape) for shape in each] for name, each in shapes.items()}
     path = write(tmp_path, layers, weights, (2, 10, 8))
     request = conversion.Request(tmp_path / "net" / "1", windows=4)
@@ -87,7 +87,7 @@ VECTORS: dict[str, tuple[str, list[Array]]] = {
 
 @pytest.mark.parametrize(("layer", "weights"), VECTORS.values(), ids=VECTORS)
 def test_layers_between_fully_connected_ones_convert(layer: str, weights: list[Array], tmp_path: Path) -> None:
-    """On vectors too, and behind an average whose padding counts and whose last windows reach further."""
+    """Layers work on vectors too, and after an average with counted padding whose last windows reach over the edge."""
     layers = f"""
     layer {{
       name: "p" type: "Pooling" bottom: "data" top: "p" pooling_param {{ pool: AVE kernel_size: 3 stride: 2 pad: 1 }}
@@ -109,7 +109,7 @@ def test_layers_between_fully_connected_ones_convert(layer: str, weights: list[A
 @pytest.mark.parametrize("method", ["MAX", "AVE"])
 @pytest.mark.parametrize("rounding", ["CEIL", "FLOOR"])
 def test_pools_are_caffes(method: str, rounding: str, tmp_path: Path) -> None:
-    """Sizes and divisors are those of Caffe's loops, whatever reaches over an edge; windows of nothing are refused."""
+    """Sizes and divisors are those of Caffe's loops even over the edges; windows that hold nothing are refused."""
     image, refused = RNG.normal(size=(2, 8, 8)) - 1, 0
     for size, kernel, stride, pad in product((1, 4, 5, 6), (1, 2, 3, 4), (1, 2, 3), (0, 1, 2)):
         if pad >= kernel:
@@ -181,7 +181,7 @@ LAYERS: dict[str, tuple[str, list[Array], Array]] = {
 
 @pytest.mark.parametrize(("layer", "weights", "expected"), LAYERS.values(), ids=LAYERS)
 def test_layers_compute_what_caffe_documents(layer: str, weights: list[Array], expected: Array, tmp_path: Path) -> None:
-    """What OpenCV does not know of these layers, against numpy."""
+    """Layers that OpenCV does not implement agree with numpy."""
     assert_allclose(answer(tmp_path, layer, MAP, *weights), expected.ravel(), rtol=1e-5, atol=1e-6)
 
 
@@ -211,7 +211,7 @@ def doubled(net: caffe_pb2.NetParameter) -> None:
 
 @pytest.mark.parametrize("rewrite", [today, shaped, doubled])
 def test_formats_of_weights_are_one(rewrite: Callable[[caffe_pb2.NetParameter], None], tmp_path: Path) -> None:
-    """The same weights in another format of layer, shape or number give the same scores, to the bit."""
+    """The same weights in another format of layers, shapes or numbers give the same scores to the bit."""
     path = copied("alexnet", tmp_path)
     net = caffe_pb2.NetParameter.FromString(path.read_bytes())
     rewrite(net)
@@ -240,7 +240,7 @@ layer { name: "deploy" type: "Softmax" bottom: "f" top: "p" include { stage: "de
 
 
 def test_a_training_network_is_read_as_it_is_used(tmp_path: Path) -> None:
-    """Of a train_val.prototxt what TEST does not have is left out; its data layer gives size and preprocessing."""
+    """Layers of a train_val.prototxt outside phase TEST are left out; its data layer gives size and preprocessing."""
     kernel = RNG.normal(size=(2, 3, 6, 6))
     classifier = read_source(write(tmp_path, TRAINING, {"c": [kernel, np.ones(2)]}, ()), arch=None, window=None)
     assert (classifier.window, classifier.activation) == ((6, 6), "sigmoid")
@@ -268,7 +268,7 @@ DATA_LAYER = 'layer {{ name: "t" type: "Data" top: "data" include {{ phase: TRAI
 def test_preprocessing_is_the_networks_own(
     transform: str | None, channels: int, expected: Preprocessing | None, tmp_path: Path
 ) -> None:
-    """What a data layer says, the mean image as a number for each channel; or Caffe's usual mean for colour."""
+    """Preprocessing is the data layer's, with one mean per channel, or Caffe's usual mean for colour images."""
     image = np.stack([np.full((4, 4), mean) + np.linspace(-1, 1, 4) for mean in (2, 3, 4)])
     mean = caffe_pb2.BlobProto(num=1, channels=3, height=4, width=4, data=image.ravel().tolist())
     (tmp_path / "mean.binaryproto").write_bytes(mean.SerializeToString())
@@ -279,7 +279,7 @@ def test_preprocessing_is_the_networks_own(
 
 @pytest.mark.parametrize("place", ["deploy.prototxt", "named.txt"])
 def test_prototxt_is_found_or_named(place: str, tmp_path: Path) -> None:
-    """A deploy.prototxt beside the caffemodel is taken, any other with --arch; --window overrules its size."""
+    """The deploy.prototxt beside the caffemodel is used, or the file of --arch; --window replaces its size."""
     path = copied("inception", tmp_path)
     (tmp_path / "inception.prototxt").rename(tmp_path / place)
     classifier = read_source(path, arch=str(tmp_path / place) if place == "named.txt" else None, window=(40, 50))

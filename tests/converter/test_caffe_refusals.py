@@ -1,10 +1,11 @@
 """Caffe networks that are refused: what no layer of ours computes, and damaged, hostile and mismatched files."""
 
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from shutil import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ FLAT = 'layer { name: "flat" type: "Flatten" bottom: "it" top: "flat" }\n'
 CONV = "num_output: 2 kernel_size: 3"
 
 
-def refusal(path: Path, **options: object) -> str:
+def refusal(path: Path, **options: Any) -> str:
     """The message of a refusal, which is one line."""
     with pytest.raises(ConversionError) as caught:
         read_source(path, **{"arch": None, "window": None, **options})
@@ -120,7 +121,7 @@ UNSUPPORTED = {
 
 @pytest.mark.parametrize(("layers", "said"), UNSUPPORTED.values(), ids=UNSUPPORTED)
 def test_what_has_no_form_here_is_named(layers: str, said: str, tmp_path: Path) -> None:
-    """The layer, its type and the parameter are named; nothing that may change the result is passed over."""
+    """A parameter that may change the result is refused, with the names of layer, type and parameter."""
     path = write(tmp_path, layers, {"it": [np.zeros((2, 2, 3, 3)), np.zeros(2)]})
     with pytest.raises(UnsupportedError) as caught:
         read_source(path, arch=None, window=None)
@@ -176,27 +177,27 @@ MALFORMED = {
 
 @pytest.mark.parametrize(("layers", "said"), MALFORMED.values(), ids=MALFORMED)
 def test_prototxts_that_fit_nothing(layers: str, said: str, tmp_path: Path) -> None:
-    """What is no prototxt, does not hang together, or does not fit its caffemodel, is said in one line."""
+    """Invalid or inconsistent prototxts, and prototxts that do not fit the caffemodel, are refused in one line."""
     path = write(tmp_path, layers, {"it": [np.zeros((2, 2, 3, 3)), np.zeros(2)]})
     (tmp_path / "vector").write_bytes(caffe_pb2.BlobProto(data=[1, 2], shape={"dim": [2]}).SerializeToString())
     assert said in refusal(path)
 
 
 def test_types_of_the_first_format_are_named(tmp_path: Path) -> None:
-    """A type that was a number is refused by the name that it had."""
+    """A layer of an unknown type of the old format is refused by the name of its number."""
     layer = 'layers { name: "x" type: BNLL bottom: "data" top: "x" }'
     path = write(tmp_path, f'input: "data" input_dim: [1, 3, 4, 4] {layer}', {}, ())
     assert "layer 'x' (BNLL): expected a type out of" in refusal(path)
 
 
 def test_channels_that_nothing_says(tmp_path: Path) -> None:
-    """A data layer does not say how many channels it makes, nor does a pool."""
+    """If no layer states the image's channels, the prototxt is refused."""
     path = write(tmp_path, data("crop_size: 4").replace("TRAIN", "TEST") + pool("kernel_size: 4"), {}, ())
     assert "the prototxt leaves its channels open; give it a layer of type Input" in refusal(path)
 
 
 def test_prototxts_that_are_not_there(tmp_path: Path) -> None:
-    """None beside the caffemodel, two of them, or a wrong name: --arch is the way out."""
+    """If there is no prototxt beside the caffemodel, or two, or a wrong one is named, --arch is the way out."""
     path = Path(copy(DATA / "varied.caffemodel", tmp_path))
     expected = "arch: expected varied.prototxt or deploy.prototxt beside"
     assert f"{expected} {path}, got 0 of them; say --arch FILE.prototxt" in refusal(path)
@@ -206,7 +207,7 @@ def test_prototxts_that_are_not_there(tmp_path: Path) -> None:
     assert "arch: expected a prototxt, got 'vgg16': No such file" in refusal(path, arch="vgg16")
 
 
-def blob(**fields: object) -> Callable[[caffe_pb2.BlobProto], None]:
+def blob(**fields: Any) -> Callable[[caffe_pb2.BlobProto], None]:
     """A change of fields of an array."""
 
     def change(array: caffe_pb2.BlobProto) -> None:
@@ -230,7 +231,7 @@ BLOBS = {
 
 @pytest.mark.parametrize(("change", "said"), BLOBS.values(), ids=BLOBS)
 def test_arrays_that_are_not_what_they_claim(change: Callable[..., object], said: str, tmp_path: Path) -> None:
-    """A weight's shape is held against the numbers that there are, before anything of that size is made."""
+    """A weight's claimed shape is compared with its numbers before memory of that size is allocated."""
     copy(DATA / "varied.prototxt", tmp_path)
     net = caffe_pb2.NetParameter.FromString((DATA / "varied.caffemodel").read_bytes())
     change(net.layer[-1].blobs[0])
@@ -261,7 +262,7 @@ FILES = {
 def test_files_that_are_no_caffemodels(
     content: bytes, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lengths beyond the file, what protobuf does not have, and more records than any network: little memory taken."""
+    """Lengths beyond the file, invalid records and too many records are refused without taking much memory."""
     copy(DATA / "varied.prototxt", tmp_path)
     path = tmp_path / "varied.caffemodel"
     path.write_bytes(content)
@@ -276,7 +277,7 @@ def test_files_that_are_no_caffemodels(
 
 @pytest.mark.parametrize("name", ["alexnet", "residual"])
 def test_truncated_caffemodels_are_refused(name: str, tmp_path: Path) -> None:
-    """Wherever a file ends too early: in a number, in an array, or between two layers."""
+    """A caffemodel that is truncated in a number, in an array or between two layers is refused."""
     copy(DATA / f"{name}.prototxt", tmp_path)
     path, content = tmp_path / f"{name}.caffemodel", (DATA / f"{name}.caffemodel").read_bytes()
     for end in [*range(1, len(content), 211), len(content) - 1]:
@@ -289,8 +290,8 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
     """The content with a few bytes changed, taken out, put in twice or made large numbers."""
     changed = bytearray(content)
     for at in rng.integers(0, len(content), rng.integers(1, 4)).tolist():
-        replacements = (
-            [rng.integers(0, 256)],
+        replacements: tuple[Sequence[int], ...] = (
+            [int(rng.integers(0, 256))],
             [],
             changed[at : at + 1] * 2,
             [0xFF] * int(rng.integers(1, 9)),
@@ -303,7 +304,7 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
 @pytest.mark.parametrize("suffix", ["prototxt", "caffemodel"])
 @pytest.mark.parametrize("name", ["alexnet", "varied"])
 def test_mutated_files_are_read_or_refused(name: str, suffix: str, tmp_path: Path) -> None:
-    """A thousand damaged files: each is a network all the same, or refused in one line."""
+    """Each of a thousand damaged files is read as a network, or refused in one line."""
     for kind in ("prototxt", "caffemodel"):
         copy(DATA / f"{name}.{kind}", tmp_path)
     path, rng, messages = tmp_path / f"{name}.{suffix}", np.random.default_rng(1), []

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -17,16 +18,17 @@ from support.pictures import noise, png
 
 from converter import convert as conversion
 from converter.errors import SourceError, VerificationError
-from converter.graph.geometry import Axis
+from converter.graph.geometry import AxisGeometry, Geometry2D
 from converter.preprocessing import PRESETS
 from converter.report import Report
+from converter.request import Activation
 from converter.runtime import session
 from converter.sources.read import read_source
-from converter.verify import parity
-from converter.verify.extent import Extent
-from converter.verify.images import SampleImage, Wanted, sample_images
-from converter.verify.networks import ConvertedNetwork, Scored
-from converter.verify.sampling import Budget, sampled
+from converter.verify import certificates, parity
+from converter.verify.grid_axis import GridAxis
+from converter.verify.images import PixelFormat, SampleImage, sample_images
+from converter.verify.networks import ConvertedNetwork, NetworkOutput
+from converter.verify.sampling import Budget, choose_cells
 from fullconv.common.certificate import interval, overall, sentence
 from fullconv.protos import model_pb2
 
@@ -44,7 +46,7 @@ class Case:
     images: Path
     original: ort.InferenceSession
 
-    def convert(self, target: Path, **options: object) -> Report:
+    def convert(self, target: Path, **options: Any) -> Report:
         """Convert as TARGET/net/1."""
         classifier = read_source(self.network.checkpoint, arch=str(self.network.toml), window=None)
         request = conversion.Request(target / "net" / "1", **{"images": self.images} | options)
@@ -52,8 +54,11 @@ class Case:
 
     def crop(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the classifier says of one window (height, width, 3)."""
-        preprocessing = PRESETS[self.network.architecture.preprocess]
-        return self.original.run(None, {"input": np.moveaxis(preprocessing.apply(window[None]), -1, 1)})[0][0]
+        preprocessing = PRESETS[str(self.network.architecture.preprocess)]
+        scores: NDArray[np.float32] = self.original.run(
+            None, {"input": np.moveaxis(preprocessing.apply(window[None]), -1, 1)}
+        )[0][0]
+        return scores
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +110,7 @@ def assert_counted(got: model_pb2.Difference, dense: NDArray[np.float32], crops:
 
 
 def test_the_padded_networks_geometry(case: Case, tmp_path: Path) -> None:
-    """What these tests reckon with is the network's geometry."""
+    """The padded network has the geometry that the other tests assume."""
     spec = case.convert(tmp_path, windows=1).spec
     axis = model_pb2.AxisGeometry(stride=STRIDE, receptive_field=FIELD, padding_before=PADDING)
     for own in (spec.vertical, spec.horizontal):
@@ -114,7 +119,7 @@ def test_the_padded_networks_geometry(case: Case, tmp_path: Path) -> None:
 
 
 def test_whole_grids_are_counted(case: Case, tmp_path: Path) -> None:
-    """Where there are few windows, each is compared: overall, interior and border are counts over whole grids.
+    """If there are few windows, all are compared: overall, interior and border are counts over whole grids.
 
     An image of one window counts as one that holds no interior cell; one that is smaller is left out, and said so.
     """
@@ -133,7 +138,7 @@ def test_whole_grids_are_counted(case: Case, tmp_path: Path) -> None:
 
 
 def test_windows_are_chosen_at_random(case: Case, tmp_path: Path) -> None:
-    """--verify N compares N windows where there are many more, the same ones every time; they are like all."""
+    """--verify N compares N of many windows, the same N every time, and their agreement is like that of all windows."""
     parity = [case.convert(tmp_path / name, windows=60).spec.parity[0] for name in ("one", "two")]
     assert parity[0] == parity[1]
     whole = case.convert(tmp_path / "whole").spec.parity[0].overall
@@ -147,12 +152,17 @@ def test_windows_are_chosen_at_random(case: Case, tmp_path: Path) -> None:
 def test_parts_of_large_images_are_scored_like_the_whole(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where an image is too large for one pass, a part of it is scored: each of its cells as in the whole image."""
-    monkeypatch.setattr(conversion, "PASS_BYTES", 1)
+    """Of an image too large for one pass a part is scored, whose cells are those of the whole image."""
+    monkeypatch.setattr(certificates, "PASS_BYTES", 1)
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "large.png").write_bytes(png(noise(260, 310, 3)))
     samples = []
-    monkeypatch.setattr(parity, "sampled", lambda *given: samples.append(sampled(*given)) or samples[-1])
+
+    def remembered(*given: Any) -> Any:  # noqa: ANN401 (what is wrapped says)
+        samples.append(choose_cells(*given))
+        return samples[-1]
+
+    monkeypatch.setattr(parity, "choose_cells", remembered)
     measured = case.convert(tmp_path, images=tmp_path / "one").spec.parity[0]
     ((sample,),) = samples
     rows, cols = range(sample.rows.first, sample.rows.stop), range(sample.cols.first, sample.cols.stop)
@@ -168,7 +178,7 @@ def test_parts_of_large_images_are_scored_like_the_whole(
 
 @pytest.mark.parametrize("toml", [UNPADDED, PADDED], ids=["unpadded", "padded"])
 def test_checks_do_not_depend_on_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toml: str) -> None:
-    """Images of one window show nothing of a larger pass; a network that is wrong there is refused all the same."""
+    """A network that is wrong on larger images is refused even if all given images have the size of a window."""
     network = make_network(tmp_path, toml)
     height, width = network.architecture.window
     (tmp_path / "images").mkdir()
@@ -176,12 +186,12 @@ def test_checks_do_not_depend_on_the_images(tmp_path: Path, monkeypatch: pytest.
         (tmp_path / "images" / f"{seed}.png").write_bytes(png(noise(height, width, 3, seed=seed)))
     right = ConvertedNetwork.__call__
 
-    def wrong(network: ConvertedNetwork, pixels: NDArray[np.uint8]) -> Scored:
+    def wrong(network: ConvertedNetwork, pixels: NDArray[np.uint8]) -> NetworkOutput:
         scored = right(network, pixels)
         if scored.scores.shape[:2] == (1, 1):
             return scored
         ramp = np.arange(scored.scores[..., 0].size, dtype=np.float32).reshape(*scored.scores.shape[:2], 1)
-        return Scored(scored.scores + ramp, scored.evidence + ramp)
+        return NetworkOutput(scored.scores + ramp, scored.logits + ramp)
 
     monkeypatch.setattr(ConvertedNetwork, "__call__", wrong)
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
@@ -192,22 +202,22 @@ def test_checks_do_not_depend_on_the_images(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_images_are_never_enlarged(case: Case, tmp_path: Path) -> None:
-    """A folder of nothing but images smaller than a window is refused, before anything is compared."""
+    """A folder whose images are all smaller than a window is refused before anything is compared."""
     (tmp_path / "small").mkdir()
     for number in range(3):
         (tmp_path / "small" / f"{number}.png").write_bytes(png(noise(31, 400, 3)))
     with pytest.raises(SourceError) as caught:
         case.convert(tmp_path, images=tmp_path / "small")
-    said = "expected an image of at least 32×32 pixels, the window's size, got 3 smaller ones; none is enlarged"
+    said = "expected an image of at least 32×32 pixels, the window's size, got 3 smaller images, which are not enlarged"
     assert said in str(caught.value)
     assert not (tmp_path / "net").exists()
 
 
 def test_cuttings_go_on_as_mirror_images(tmp_path: Path) -> None:
-    """What needs images of a size, as checks and calibration, gets an image's own pixels, mirrored where it ends."""
+    """Crops for checks and calibration hold the image's own pixels, continued by their mirror image."""
     pixels = noise(20, 90, 3)
     (tmp_path / "image.png").write_bytes(png(pixels))
-    cutting = next(sample_images((50, 64), Wanted(3), tmp_path, np.random.default_rng(0)))
+    cutting = next(sample_images((50, 64), PixelFormat(3), tmp_path, np.random.default_rng(0)))
     left = next(left for left in range(27) if np.array_equal(pixels[:, left : left + 64], cutting[:20]))
     rows = [*range(20), *reversed(range(20)), *range(10)]
     assert_array_equal(pixels[rows, left : left + 64], cutting)
@@ -216,8 +226,8 @@ def test_cuttings_go_on_as_mirror_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("classes", "activation", "kind"), [(5, "none", "raw"), (1, None, "logits-sigmoid"), (1, "none", "raw")]
 )
-def test_scores_that_name_no_class(tmp_path: Path, classes: int, activation: str | None, kind: str) -> None:
-    """For regression and single outputs no top class is counted or spoken of; the differences seen are."""
+def test_scores_that_name_no_class(tmp_path: Path, classes: int, activation: Activation | None, kind: str) -> None:
+    """Certificates of regression and single outputs hold differences, but no agreement of a top class."""
     network = make_network(tmp_path, PADDED, classes=classes)
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
     request = conversion.Request(tmp_path / "net" / "1", windows=32, activation=activation)
@@ -234,7 +244,7 @@ def test_scores_that_name_no_class(tmp_path: Path, classes: int, activation: str
 
 
 def test_regression_is_not_held_to_an_agreement(tmp_path: Path) -> None:
-    """Reduced precision of raw scores names no class that could agree: what it changes is said in figures."""
+    """For raw scores the effect of reduced precision is reported in figures, without an agreement of the top class."""
     network = make_network(tmp_path, PADDED, classes=2)
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
     request = conversion.Request(
@@ -261,44 +271,46 @@ def test_intervals(agreement: float, windows: int, expected: tuple[float, float]
 
 @pytest.mark.parametrize("seed", range(20))
 def test_parts_of_an_axis(seed: int) -> None:
-    """A part reads what its cells and nothing beyond the image need, fits the pass, and cells are where they are."""
+    """A part of an axis reads the pixels that its cells need, fits the pass, and locates each window."""
     rng = np.random.default_rng(seed)
     stride, padding = int(rng.integers(1, 9)), int(rng.integers(0, 30))
     window = int(rng.integers(1, 40))
     field = max(1, window + padding + int(rng.integers(0, 30)))
-    extent = Extent.of(Axis(stride, field, padding), window, window + int(rng.integers(0, 400)))
-    least = Extent.around(extent.axis, window, 1).pixels
+    grid = GridAxis.of_image(AxisGeometry(stride, field, padding), window, window + int(rng.integers(0, 400)))
+    least = GridAxis.with_interior(grid.geometry, window, 1).pixels
     most = least + int(rng.integers(0, 200))
-    part = extent.part(most, rng)
-    read = part.read
-    assert 0 <= part.first < part.stop <= extent.cells
-    assert 0 <= read.start < read.stop <= extent.pixels
-    assert read.stop - read.start <= max(most, extent.pixels if extent.pixels <= most else 0)
+    part = grid.random_part(most, rng)
+    read = part.pixels_read
+    assert 0 <= part.first < part.stop <= grid.cells
+    assert 0 <= read.start < read.stop <= grid.pixels
+    assert read.stop - read.start <= max(most, grid.pixels if grid.pixels <= most else 0)
     assert read.start % stride == 0
     for cell in range(part.first, part.stop):
-        reach = range(max(0, cell * stride - padding), min(extent.pixels, cell * stride - padding + field))
+        reach = range(max(0, cell * stride - padding), min(grid.pixels, cell * stride - padding + field))
         assert read.start <= reach.start
         assert reach.stop <= read.stop
-        start = read.start + part.crop(cell).start
-        assert (start, part.crop(cell).stop - part.crop(cell).start) == (cell * stride, window)
-        inside = cell * stride - padding >= 0 and cell * stride - padding + field <= extent.pixels
-        assert (cell in extent.interior) == inside
-    assert part.passed == (read.stop - read.start - window) // stride + 1
-    assert range(part.passed)[part.kept] == range(part.first - read.start // stride, part.stop - read.start // stride)
+        start = read.start + part.window_of(cell).start
+        assert (start, part.window_of(cell).stop - part.window_of(cell).start) == (cell * stride, window)
+        inside = cell * stride - padding >= 0 and cell * stride - padding + field <= grid.pixels
+        assert (cell in grid.interior) == inside
+    assert part.cells_scored == (read.stop - read.start - window) // stride + 1
+    assert range(part.cells_scored)[part.cells_kept] == range(
+        part.first - read.start // stride, part.stop - read.start // stride
+    )
 
 
 def test_every_cell_is_as_likely() -> None:
-    """Cells are drawn from all grids together, none twice, and images without a chosen cell are not read."""
+    """Cells are drawn from all grids together, without repetition, and images without a chosen cell are not read."""
 
     def refuse(_: slice, __: slice) -> NDArray[np.uint8]:
         raise AssertionError("read before it was asked for")
 
     images = [SampleImage((WINDOW + 8 * rows, WINDOW + 8 * cols), refuse) for rows, cols in ((0, 0), (9, 4), (4, 19))]
-    axis = Axis(STRIDE, WINDOW)
+    axis = AxisGeometry(STRIDE, WINDOW)
     counts = np.zeros(151)
     for seed in range(400):
         budget = Budget(windows=30, pass_pixels=1 << 20)
-        samples = sampled(images, (axis, axis), (WINDOW, WINDOW), budget, np.random.default_rng(seed))
+        samples = choose_cells(images, Geometry2D(axis, axis), (WINDOW, WINDOW), budget, np.random.default_rng(seed))
         cells = [(images.index(sample.image), *cell) for sample in samples for cell in sample.cells]
         assert len(set(cells)) == 30
         starts, widths = (0, 1, 51), (1, 5, 20)
@@ -307,13 +319,13 @@ def test_every_cell_is_as_likely() -> None:
 
 
 def old(parts: Sequence[model_pb2.Difference], kind: str = "logits-softmax") -> model_pb2.ModelSpec:
-    """A model whose certificate has interior and border alone."""
+    """Returns the ModelSpec of a model whose certificate records interior and border only."""
     parity = model_pb2.Parity(interior=parts[0], border=parts[1])
     return model_pb2.ModelSpec(output=model_pb2.Output(kind=kind, classes=3), parity=[parity])
 
 
 def test_certificates_of_earlier_releases() -> None:
-    """Their two parts are put together, each window weighing the same; a regression's agreement is left out."""
+    """Interior and border are combined with equal weight per window; the agreement of a regression is left out."""
     parts = [
         model_pb2.Difference(windows=32, max_abs=0.5, median_abs=0.1, top_class_agreement=0.75),
         model_pb2.Difference(windows=96, max_abs=0.4, median_abs=0.2, top_class_agreement=0.25),
@@ -326,7 +338,7 @@ def test_certificates_of_earlier_releases() -> None:
 
 
 def test_words(case: Case, tmp_path: Path) -> None:
-    """The report says what was seen, of how many windows and images, why, and which mode to use."""
+    """The report states what was seen on how many windows and images, why, and the recommended mode."""
     report = case.convert(tmp_path, windows=100)
     seen = report.spec.parity[0].overall
     low, share, high = (
@@ -349,6 +361,6 @@ def test_words(case: Case, tmp_path: Path) -> None:
 
 
 def test_networks_of_pools_alone() -> None:
-    """A network that multiplies nothing costs the same either way, and the sentence can still be said."""
+    """The cost factor of a network without multiplications is 1."""
     spec = old([model_pb2.Difference(windows=8, top_class_agreement=0.5), model_pb2.Difference()])
     assert sentence(spec, 0, 0.0, 0.0).endswith("gives the classifier's own answers for 1 times the compute")

@@ -32,7 +32,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_conversion_writes_the_version(tmp_path: Path) -> None:
-    """The four files appear, the table shows the rewritten layers, and the certificate is in words."""
+    """The command writes the four files, and prints the rewritten layers and the certificate in words."""
     target = tmp_path / "models" / "net" / "1"
     labels = tmp_path / "labels.txt"
     labels.write_text("a\nb\nç d\n小\ne\n", "utf-8")
@@ -46,7 +46,7 @@ def test_conversion_writes_the_version(tmp_path: Path) -> None:
 
 
 def test_json_is_the_report_and_the_metadata(tmp_path: Path) -> None:
-    """--json prints report.json and nothing else; the same ModelSpec is in the ONNX file."""
+    """--json prints report.json and nothing else; the ONNX file holds the same ModelSpec."""
     target = tmp_path / "models" / "net" / "1"
     result = convert(make_network(tmp_path, PADDED), target, "--json")
     document = json.loads(result.stdout)
@@ -57,7 +57,7 @@ def test_json_is_the_report_and_the_metadata(tmp_path: Path) -> None:
     assert spec == json_format.ParseDict(
         {key: value for key, value in document.items() if key not in ("verdict", "rewritten")}, model_pb2.ModelSpec()
     )
-    assert (spec.spec_version, spec.name, spec.output.kind, spec.modes) == (
+    assert (spec.spec_version, spec.name, spec.output.kind, list(spec.modes)) == (
         1,
         "net",
         "logits-softmax",
@@ -68,7 +68,7 @@ def test_json_is_the_report_and_the_metadata(tmp_path: Path) -> None:
 
 
 def test_same_source_gives_same_bytes(tmp_path: Path) -> None:
-    """Converting twice gives the same files, at every stride, and there are no others than the documented ones."""
+    """Converting twice gives the same files at every stride, and no files beside the documented ones."""
     network = make_network(tmp_path, PADDED)
     targets = [tmp_path / name / "net" / "1" for name in ("first", "second")]
     for target in targets:
@@ -102,7 +102,7 @@ def test_model_files_contract(tmp_path: Path, preprocess: str) -> None:
 
 
 def test_existing_versions_are_kept_unless_forced(tmp_path: Path) -> None:
-    """An existing version is exit 3 and untouched; --force replaces it; what is no model is never replaced."""
+    """An existing version is kept with exit status 3; --force replaces it, but never a folder that is not a model."""
     network, target = make_network(tmp_path, UNPADDED), tmp_path / "models" / "net" / "1"
     assert convert(network, target).returncode == 0
     before = contents(target)
@@ -139,7 +139,7 @@ def test_existing_versions_are_kept_unless_forced(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_cannot_be_used(tmp_path: Path, options: list[str], status: int, said: str) -> None:
-    """Each is one line with the field, the expected and the got; exit 2 or 3; nothing is written."""
+    """A refusal is one line with the field and the expected value, and exit status 2 or 3; nothing is written."""
     (tmp_path / "three.txt").write_text("a\nb\nc\n")
     (tmp_path / "bad.json").write_text('{"mean": [1, "x", 3]}')
     (tmp_path / "two.json").write_text('{"mean": [1, 2]}')
@@ -155,7 +155,7 @@ def test_options_that_cannot_be_used(tmp_path: Path, options: list[str], status:
 
 
 def test_full_disks_leave_nothing(tmp_path: Path) -> None:
-    """Weights that do not fit on the disk are exit 3 on one line, and what did fit is gone."""
+    """A full disk ends the command with one line and exit status 3, and no file is left."""
     network, target = make_network(tmp_path, PADDED), tmp_path / "models" / "net" / "1"
     limited = "ulimit -f 4; trap '' XFSZ; exec \"$@\""
     result = subprocess.run(
@@ -170,7 +170,7 @@ def test_full_disks_leave_nothing(tmp_path: Path) -> None:
 
 
 def test_one_class_means_sigmoid(tmp_path: Path) -> None:
-    """Softmax over one class would always be 1, so a network with one output is taken for a sigmoid's."""
+    """A network with one output is declared sigmoid; softmax is refused, because it would always be 1."""
     network = make_network(tmp_path, UNPADDED, classes=1)
     result = convert(network, tmp_path / "models" / "net" / "1", "--json")
     assert json.loads(result.stdout)["output"]["kind"] == "logits-sigmoid"
@@ -180,14 +180,14 @@ def test_one_class_means_sigmoid(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["net", "net/one", "n e t/1", "net/0"])
 def test_targets_that_are_no_version(tmp_path: Path, target: str) -> None:
-    """-o must end in NAME/VERSION, so that the service will find it: exit 2."""
+    """A target that does not end in NAME/VERSION, where the service finds models, is refused with exit status 2."""
     result = convert(make_network(tmp_path, UNPADDED), tmp_path / target)
     assert result.returncode == 2
     assert "NAME/VERSION" in result.stderr
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
-    """A target below a file is exit 3, said before the work begins."""
+    """A target below a file is refused with exit status 3 before the work begins."""
     (tmp_path / "file").write_text("")
     result = convert(make_network(tmp_path, UNPADDED), tmp_path / "file" / "net" / "1")
     assert result.returncode == 3
@@ -196,9 +196,18 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interruption_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C in the middle ends with status 1 and no file."""
+    """Ctrl-C or a termination signal ends a conversion with status 1, and no file is left."""
     network, target = make_network(tmp_path, PADDED), tmp_path / "models" / "net" / "1"
-    command = [*COMMAND, network.checkpoint, "--arch", network.toml, "-o", target, "--verify", "10000"]
+    command: list[str | Path] = [
+        *COMMAND,
+        network.checkpoint,
+        "--arch",
+        network.toml,
+        "-o",
+        target,
+        "--verify",
+        "10000",
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr or ():
             if "comparing" in line:
@@ -213,7 +222,7 @@ def test_interruption_leaves_nothing(tmp_path: Path, number: signal.Signals) -> 
 
 
 def test_sources_are_not_replaced(tmp_path: Path) -> None:
-    """A source in the target is kept, --force or not, and so is a folder that holds an ONNX file of somebody else."""
+    """With or without --force, a target that holds the source, or a file that is not the converter's, is kept."""
     network, target = make_network(tmp_path, UNPADDED), tmp_path / "models" / "net" / "1"
     assert convert(network, target).returncode == 0
     before = contents(target)
@@ -233,7 +242,7 @@ def test_sources_are_not_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["--arch", "--labels", "--images", "--preprocess"])
 def test_files_that_the_command_reads_are_not_replaced(tmp_path: Path, option: str) -> None:
-    """A file or folder that an option names is kept when it lies in the version that --force replaces."""
+    """A file or folder that an option names is kept if it lies in the version that --force would replace."""
     network, target = make_network(tmp_path, UNPADDED), tmp_path / "models" / "net" / "1"
     assert convert(network, target).returncode == 0
     before = contents(target)
@@ -249,7 +258,7 @@ def test_files_that_the_command_reads_are_not_replaced(tmp_path: Path, option: s
 
 
 def test_interruption_while_importing() -> None:
-    """Ctrl-C in the first moments is one line and status 1 like any other."""
+    """Ctrl-C while libraries are imported ends the command with one line and status 1."""
     script = "import signal, sys; from converter.__main__ import main; sys.modules['converter.cli'] = None; main()"
     started = "import os; os.kill(os.getpid(), 2)"
     code = f"import builtins; own = builtins.__import__\n{HOOK.format(started)}\n{script}"
@@ -267,7 +276,7 @@ builtins.__import__ = signalling
 
 
 def test_preprocessing_is_said(tmp_path: Path) -> None:
-    """What the graph does with pixels is in the report and on the terminal; so is that it does nothing."""
+    """The report and the terminal state the preprocessing in the graph, also if there is none."""
     network = make_network(tmp_path, UNPADDED)
     result = convert(network, tmp_path / "imagenet" / "1", "--preprocess", "imagenet")
     assert "RGB times 0.003922; mean 0.485, 0.456, 0.406; std 0.229, 0.224, 0.225" in " ".join(result.stdout.split())
@@ -278,7 +287,7 @@ def test_preprocessing_is_said(tmp_path: Path) -> None:
 
 
 def test_help_teaches() -> None:
-    """--help names every option of the contract that is built."""
+    """--help names every option of the command."""
     text = run("--help").stdout
     options = {
         "-o",

@@ -25,7 +25,7 @@ COARSE = {"half": 2e-3, "bfloat16": 2e-2, "half_inside": 2e-3}
 """Networks that computed with 16 bits: what their answers are good for, relative to the largest."""
 
 
-def verdicts() -> Iterator[tuple[Path, tuple[int, int], str]]:
+def verdicts() -> Iterator[tuple[Path, tuple[int, ...], str]]:
     """Every file, its window and what is said of its network."""
     for folder in FOLDERS:
         _, section = (DATA / "README.md").read_text("utf-8").split(f"## {folder}/")
@@ -54,7 +54,7 @@ def convert(path: Path, window: tuple[int, int], folder: Path) -> model_pb2.Mode
     ("path", "window", "verdict"), CONVERTED, ids=[f"{p.parent.name}-{p.stem}" for p, _, _ in CONVERTED]
 )
 def test_exports_convert(tmp_path: Path, path: Path, window: tuple[int, int], verdict: str) -> None:
-    """The framework's own scores come back; an exact network's cells are the original's scores of their windows."""
+    """The framework's own scores are reproduced; a cell of an exact network is the original's score of the window."""
     spec = convert(path, window, tmp_path)
     assert spec.parity[0].exact == verdict.startswith("exact")
     dense = session(tmp_path / "net" / "1" / "model.onnx")
@@ -80,7 +80,7 @@ def check_every_cell(
     for number, row, col in np.ndindex(2, 3, 2):
         top, left = row * spec.vertical.stride, col * spec.horizontal.stride
         crop = pixels[number, top : top + spec.window.height, left : left + spec.window.width]
-        expected = run_original(original, crop / np.float32(scale))
+        expected = run_original(original, np.divide(crop, scale, dtype=np.float32))
         cell = grid[number, :, row, col]
         assert_allclose(cell, expected.reshape(-1, cell.size)[0], rtol=0, atol=tolerance * np.abs(expected).max())
 
@@ -91,7 +91,8 @@ def run_original(original: ort.InferenceSession, window: NDArray[np.float32]) ->
     laid_out = window if image.shape[3] == window.shape[-1] else np.moveaxis(window, -1, 0)
     count = image.shape[0] if isinstance(image.shape[0], int) else 1
     feed = np.repeat(laid_out[None], count, 0).astype(TYPES[image.type])
-    return original.run(None, {image.name: feed})[0]
+    scores: NDArray[np.float32] = original.run(None, {image.name: feed})[0]
+    return scores
 
 
 def as_pixels(stored: NDArray[np.generic], spec: model_pb2.ModelSpec, path: Path) -> NDArray[np.uint8]:
@@ -106,7 +107,9 @@ def as_pixels(stored: NDArray[np.generic], spec: model_pb2.ModelSpec, path: Path
 def run(network: ort.InferenceSession, spec: model_pb2.ModelSpec, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Scores (N, classes, rows, cols) of pixels N,H,W,C."""
     image = pixels if spec.input.layout == "NHWC" else np.moveaxis(pixels, -1, 1)
-    return network.run(None, {spec.input.name: np.ascontiguousarray(image.astype(spec.input.dtype))})[0]
+    feed = np.ascontiguousarray(image.astype(spec.input.dtype))
+    scores: NDArray[np.float32] = network.run(None, {spec.input.name: feed})[0]
+    return scores
 
 
 def session(path: Path) -> ort.InferenceSession:
@@ -117,7 +120,7 @@ def session(path: Path) -> ort.InferenceSession:
 
 @pytest.mark.parametrize(("path", "said"), REFUSED, ids=[f"{p.parent.name}-{p.stem}" for p, _ in REFUSED])
 def test_exports_are_refused(tmp_path: Path, path: Path, said: str) -> None:
-    """One line says why, and nothing is written."""
+    """The network is refused in one line with the reason, and nothing is written."""
     with pytest.raises(ConversionError) as caught:
         convert(path, (0, 0), tmp_path)
     assert said in str(caught.value)

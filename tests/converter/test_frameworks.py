@@ -25,7 +25,7 @@ NEEDS = {
 def test_missing_packages_are_named(
     name: str, arch: str | None, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line says what is missing, for what, and what to install."""
+    """A missing package is reported in one line with its use and what to install."""
     monkeypatch.setitem(sys.modules, package, None)
     source = tmp_path / name
     source.write_bytes(make_network(tmp_path, UNPADDED).checkpoint.read_bytes())
@@ -36,7 +36,7 @@ def test_missing_packages_are_named(
 
 
 def test_packages_that_do_not_load_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two packages that do not belong together fail in their own words, on one line."""
+    """The error of incompatible packages is reported on one line."""
 
     def fail(_: str) -> None:
         raise RuntimeError("operator torchvision::nms\ndoes not exist")
@@ -49,7 +49,7 @@ def test_packages_that_do_not_load_are_named(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("name", ["net.pt2", "net.keras", "net.h5"])
 def test_complete_networks_take_no_architecture(name: str, tmp_path: Path) -> None:
-    """What holds its network needs none."""
+    """--arch with a file that holds its network is refused."""
     (tmp_path / name).write_bytes(b"content")
     with pytest.raises(SourceError, match="holds its own network, got --arch vgg16; leave it out"):
         read_source(tmp_path / name, arch="vgg16", window=None)

@@ -39,7 +39,7 @@ def run(*arguments: str) -> str:
 
 
 def test_what_misbehaves_is_noticed_and_kept(tmp_path: Path) -> None:
-    """A crash, a hang, too much memory, another exception and a word on standard error are each counted and kept."""
+    """A crash, a hang, too much memory, an unexpected exception and output on standard error are counted and kept."""
     counted, deeds = json.loads(run("-c", MISBEHAVING, str(tmp_path)))
     outcomes = ["read", "refused", "crash", "hang", "memory", "other", "other"]
     expected = [outcomes[deed] for deed in deeds]

@@ -3,6 +3,8 @@
 Weights are 1 and images are 0, so that nothing cancels: what a cell reads moves it.
 """
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from converter.errors import UnsupportedError
-from converter.graph.geometry import Axis, Plane, planes
+from converter.graph.geometry import AxisGeometry, Geometry2D, geometries
 
 CHANNELS = 2
 Layer = tuple[str, int, int, int, int, int]
@@ -36,7 +38,7 @@ def network(chains: list[list[Layer]], axis: int) -> onnx.ModelProto:
         value = "image"
         for position, (op, kernel, stride, dilation, before, after) in enumerate(chain):
             name, inputs = f"v{number}_{position}", [value]
-            attributes = {
+            attributes: dict[str, Any] = {
                 "kernel_shape": [kernel, 1][:: 1 - 2 * axis],
                 "strides": [stride, 1][:: 1 - 2 * axis],
                 "dilations": [dilation, 1][:: 1 - 2 * axis],
@@ -66,10 +68,10 @@ def allowed(chain: list[Layer]) -> bool:
     return all(op == "Conv" or max(pads) < kernel for op, kernel, _, _, *pads in chain)
 
 
-def plane(proto: onnx.ModelProto) -> Plane:
+def geometry(proto: onnx.ModelProto) -> Geometry2D:
     """What the converter says of a network."""
     model = ir.from_proto(proto)
-    return planes(model.graph)[model.graph.outputs[0]]
+    return geometries(model.graph)[model.graph.outputs[0]]
 
 
 def moved(proto: onnx.ModelProto, size: int, axis: int) -> np.ndarray:
@@ -79,8 +81,9 @@ def moved(proto: onnx.ModelProto, size: int, axis: int) -> np.ndarray:
     session = ort.InferenceSession(proto.SerializeToString(), options)
     lines = np.eye(size, dtype=np.float32)[:, None, :, None]
     images = np.broadcast_to(lines if axis == 0 else lines.swapaxes(2, 3), shape_of(size, axis))
-    scores = session.run(None, {"image": np.ascontiguousarray(images)})[0]
-    return (scores != 0).any(axis=(1, 3 - axis))
+    scores: np.ndarray = session.run(None, {"image": np.ascontiguousarray(images)})[0]
+    moves: np.ndarray = (scores != 0).any(axis=(1, 3 - axis))
+    return moves
 
 
 def shape_of(size: int, axis: int) -> tuple[int, ...]:
@@ -91,13 +94,13 @@ def shape_of(size: int, axis: int) -> tuple[int, ...]:
 @settings(deadline=None, max_examples=200)
 @given(st.lists(layers, min_size=1, max_size=4), st.integers(1, 50), st.integers(0, 1))
 def test_a_cell_reads_its_receptive_field_and_nothing_else(chain: list[Layer], size: int, axis: int) -> None:
-    """The lines that move a cell lie between the first and the last it reads, and these two do if none is padding."""
+    """Only lines within a cell's receptive field change it, and the first and last line do unless they are padding."""
     assume(allowed(chain))
     proto = network([chain], axis)
-    own = plane(proto)[axis]
-    assume(all(behind.elements(size) > 0 for behind in along(chain, axis)))
+    own = geometry(proto)[axis]
+    assume(all(behind.output_size(size) > 0 for behind in along(chain, axis)))
     found = moved(proto, size, axis)
-    assert found.shape[1] == own.elements(size)
+    assert found.shape[1] == own.output_size(size)
     for cell, got in enumerate(found.T):
         first = cell * own.stride - own.padding_before
         last = first + own.receptive_field - 1
@@ -108,26 +111,26 @@ def test_a_cell_reads_its_receptive_field_and_nothing_else(chain: list[Layer], s
             assert got[last]
 
 
-def along(chain: list[Layer], axis: int) -> list[Axis]:
+def along(chain: list[Layer], axis: int) -> list[AxisGeometry]:
     """The geometry behind every layer."""
-    return [plane(network([chain[:count]], axis))[axis] for count in range(1, len(chain) + 1)]
+    return [geometry(network([chain[:count]], axis))[axis] for count in range(1, len(chain) + 1)]
 
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(layers, min_size=1, max_size=3), st.lists(layers, min_size=1, max_size=3), st.integers(0, 1))
 def test_branches_that_meet(one: list[Layer], other: list[Layer], axis: int) -> None:
-    """Of two branches with one stride the sum reads what either reads; with several strides they are refused."""
+    """The sum of two branches of one stride reads what either branch reads; branches of two strides are refused."""
     assume(allowed(one) and allowed(other))
-    alone = [plane(network([chain], axis))[axis] for chain in (one, other)]
+    alone = [geometry(network([chain], axis))[axis] for chain in (one, other)]
     proto = network([one, other], axis)
     if alone[0].stride != alone[1].stride:
         with pytest.raises(UnsupportedError, match="not aligned: expected branches of one stride"):
-            plane(proto)
+            geometry(proto)
         return
-    joined = plane(proto)[axis]
+    joined = geometry(proto)[axis]
     assert -joined.padding_before == min(-own.padding_before for own in alone)
     reach = max(own.receptive_field - own.padding_before for own in alone)
     assert joined.receptive_field - joined.padding_before == reach
     for size in range(1, 60):
-        counts = {own.elements(size) for own in alone}
-        assert len(counts) > 1 or joined.elements(size) in counts
+        counts = {own.output_size(size) for own in alone}
+        assert len(counts) > 1 or joined.output_size(size) in counts

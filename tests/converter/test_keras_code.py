@@ -63,7 +63,7 @@ PLACES: dict[str, Callable[[Document, Document], object]] = {
 def test_what_is_no_layer_of_images_is_refused(
     name: str, place: Callable[[Document, Document], object], suffix: str, tmp_path: Path
 ) -> None:
-    """Functions, others' classes, layers that run code or open files: named, wherever they are."""
+    """Functions, foreign classes, and layers that run code or open files are refused by name at any depth."""
     path = changed(suffix, tmp_path, lambda document: place(document, EVIL[name]))
     assert refused(path).startswith(f"{path}: {name!r}: {TRUSTED}")
 
@@ -74,7 +74,7 @@ class Pickle:
     def __init__(self, marker: Path) -> None:
         self.marker = marker
 
-    def __reduce__(self) -> tuple[Callable, tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
         return os.mkdir, (str(self.marker),)
 
 
@@ -125,7 +125,7 @@ def registered(_: ModuleType, folder: Path, marker: Path) -> Path:
 def _custom(keras: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A class that makes a folder, registered as the user's own; and a folder of packages."""
 
-    class Custom(keras.layers.Layer):
+    class Custom(keras.layers.Layer):  # type: ignore[name-defined,misc,unused-ignore]
         def __init__(self, marker: str) -> None:
             Path(marker).mkdir()
 
@@ -146,7 +146,7 @@ BOMBS: dict[str, tuple[Bomb, str]] = {
 @pytest.mark.usefixtures("_custom")
 @pytest.mark.parametrize(("bomb", "name"), BOMBS.values(), ids=BOMBS)
 def test_code_is_refused(keras: ModuleType, bomb: Bomb, name: str, tmp_path: Path) -> None:
-    """Python, pickles, packages and the user's own classes are named, and never run."""
+    """Python code, pickles, packages and custom classes are refused by name, and never run."""
     path = bomb(keras, tmp_path, tmp_path / "marker")
     assert refused(path).startswith(f"{path}: {name!r}: {TRUSTED}")
     assert not (tmp_path / "marker").exists()
@@ -155,7 +155,7 @@ def test_code_is_refused(keras: ModuleType, bomb: Bomb, name: str, tmp_path: Pat
 @pytest.mark.usefixtures("_custom")
 @pytest.mark.parametrize("bomb", [bomb for bomb, _ in BOMBS.values()], ids=BOMBS)
 def test_the_bombs_are_live(keras: ModuleType, bomb: Bomb, tmp_path: Path) -> None:
-    """Keras itself runs what the test above plants, where it is told to trust the file."""
+    """Keras itself runs the code that the test above plants, if safe_mode is off."""
     path = bomb(keras, tmp_path, tmp_path / "marker")
     assert not (tmp_path / "marker").exists()
     with contextlib.suppress(Exception):

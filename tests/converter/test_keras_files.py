@@ -49,7 +49,8 @@ def convert(
 def run(dense: ort.InferenceSession, spec: model_pb2.ModelSpec, pixels: np.ndarray) -> np.ndarray:
     """Scores (N, classes, rows, cols) of pixels N,H,W,C."""
     assert spec.input.layout == "NHWC"
-    return dense.run(None, {spec.input.name: pixels.astype(spec.input.dtype)})[0]
+    scores: np.ndarray = dense.run(None, {spec.input.name: pixels.astype(spec.input.dtype)})[0]
+    return scores
 
 
 def check_every_cell(keras: ModuleType, path: Path, dense: ort.InferenceSession, spec: model_pb2.ModelSpec) -> None:
@@ -122,7 +123,7 @@ def test_models_convert(keras: ModuleType, network: str, name: str, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["net.keras", "net.h5"])
 def test_layers_that_augment_images_rest(keras: ModuleType, name: str, tmp_path: Path) -> None:
-    """What turns images about while training leaves them alone, as where Keras predicts."""
+    """Layers that augment images during training do nothing in the converted network."""
     layers = keras.layers
     augmented = [keras.Input((22, 26, 3)), layers.RandomFlip(), layers.RandomContrast(0.9), layers.GaussianNoise(0.9)]
     network = [layers.Conv2D(4, 3, activation="relu"), layers.Dropout(0.5), layers.Flatten(), layers.Dense(5)]
@@ -134,7 +135,7 @@ def test_layers_that_augment_images_rest(keras: ModuleType, name: str, tmp_path:
 
 @pytest.mark.parametrize("name", ["net.keras", "net.h5"])
 def test_open_windows_must_be_given(keras: ModuleType, name: str, tmp_path: Path) -> None:
-    """A model that leaves the size open asks for it, and converts with it."""
+    """A model of open size is refused without --window, and converts with it."""
     path = save(made("open_size"), tmp_path / name)
     assert "say --window HEIGHTxWIDTH" in refused(path)
     spec, dense = convert(path, tmp_path / "net" / "1", window=(22, 26))
@@ -144,7 +145,7 @@ def test_open_windows_must_be_given(keras: ModuleType, name: str, tmp_path: Path
 
 
 def test_wrong_windows_are_refused() -> None:
-    """A model of a fixed size says which."""
+    """--window that contradicts a model of fixed size is refused, and the fixed size is named."""
     assert "the file's height is 22, got 30" in refused(DATA / "flatten.keras", (30, 30))
 
 
@@ -169,7 +170,7 @@ def test_other_inputs_are_refused(
 
 
 def test_weights_alone_are_refused(keras: ModuleType, tmp_path: Path) -> None:
-    """They hold no network; the way out is named."""
+    """Files of weights alone are refused with a way out."""
     keras.saving.load_model(DATA / "flatten.keras").save_weights(tmp_path / "net.weights.h5")
     shutil.copy(tmp_path / "net.weights.h5", tmp_path / "net.h5")
     for name in ("net.weights.h5", "net.h5"):
@@ -208,7 +209,7 @@ DAMAGES: dict[str, tuple[Callable[[Entries], object], str]] = {
 
 @pytest.mark.parametrize(("damage", "said"), DAMAGES.values(), ids=DAMAGES)
 def test_damaged_archives_are_refused(damage: Callable[[Entries], object], said: str, tmp_path: Path) -> None:
-    """What is missing or no description is named."""
+    """Damaged archives are refused with the name of the file and the damage."""
     message = refused(rewrite(DATA / "flatten.keras", tmp_path / "net.keras", damage))
     assert message.startswith(f"{tmp_path / 'net.keras'}: ")
     assert said in message
@@ -219,7 +220,7 @@ DESCRIPTIONS = {"no-json": "{", "deep": "[" * 9999, "number": 5, "list": "[]", "
 
 @pytest.mark.parametrize("description", DESCRIPTIONS.values(), ids=DESCRIPTIONS)
 def test_damaged_descriptions_are_refused(description: object, tmp_path: Path) -> None:
-    """HDF5 files without a description of a network."""
+    """HDF5 files without a valid description of a network are refused."""
     import h5py
 
     shutil.copy(DATA / "flatten.h5", tmp_path / "net.h5")
@@ -234,7 +235,7 @@ OPTIONS = {"newer": ({"colour": 1}, "{'colour': 1}"), "steering": ({"activation"
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
 @pytest.mark.parametrize(("options", "said"), OPTIONS.values(), ids=OPTIONS)
 def test_unknown_options_are_refused(options: Document, said: str, suffix: str, tmp_path: Path) -> None:
-    """What a newer Keras may have saved is named, though Keras puts much before it, and steers no terminal."""
+    """An unknown option, as a newer Keras may save, is reported by its cause alone, without control characters."""
     path = changed(suffix, tmp_path, lambda document: layer(document, "dense")["config"].update(options))
     message = refused(path)
     assert "cannot load it: " in message
@@ -266,7 +267,7 @@ def test_networks_without_an_input_are_refused(network: Callable[[Document], Doc
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
 def test_truncated_files_are_refused(suffix: str, share: float, tmp_path: Path) -> None:
-    """A file that ends early is none of Keras's."""
+    """A truncated Keras file is refused."""
     content = (DATA / f"flatten.{suffix}").read_bytes()
     (tmp_path / f"net.{suffix}").write_bytes(content[: int(share * len(content))])
     assert "damaged, or not a model that Keras saved" in refused(tmp_path / f"net.{suffix}")
@@ -274,7 +275,7 @@ def test_truncated_files_are_refused(suffix: str, share: float, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", [CONFIG, METADATA, WEIGHTS, "assets/words.txt"])
 def test_compressed_archives_are_refused(name: str, tmp_path: Path) -> None:
-    """Keras stores plainly; what is compressed may be of any size."""
+    """Compressed archives are refused, because an entry may expand to any size; Keras does not compress."""
     path = tmp_path / "net.keras"
     with zipfile.ZipFile(DATA / "flatten.keras") as archive:
         entries = {"assets/words.txt": b"words", **{entry: archive.read(entry) for entry in archive.namelist()}}
@@ -286,7 +287,7 @@ def test_compressed_archives_are_refused(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [CONFIG, METADATA, WEIGHTS])
 def test_archives_that_lie_about_sizes_are_refused(name: str, tmp_path: Path) -> None:
-    """An entry is as large as the directory says, or there is no reading it."""
+    """An archive entry whose size differs from the directory's is refused."""
     content = bytearray((DATA / "flatten.keras").read_bytes())
     directory = content.rindex(name.encode()) - 46
     assert content[directory:][:4] == b"PK\x01\x02"
@@ -298,7 +299,7 @@ def test_archives_that_lie_about_sizes_are_refused(name: str, tmp_path: Path) ->
 
 @contextlib.contextmanager
 def little_memory() -> Iterator[None]:
-    """With so much memory to spare, and no more."""
+    """Limits the memory of this process to what it uses now and so much more."""
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + SPARE, before[1]))
@@ -309,13 +310,13 @@ def little_memory() -> Iterator[None]:
 
 
 def units(document: Document) -> None:
-    """Numbers of the last layer of which there are none."""
+    """Claims 2^27 units for the last layer."""
     layer(document, "dense_1")["config"].update(units=1 << 27)
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
 def test_claimed_weights_take_no_memory(suffix: str, tmp_path: Path) -> None:
-    """Layers are held against the weights that there are before any are made."""
+    """The claimed shapes of layers are compared with the stored weights before variables are made."""
     path = changed(suffix, tmp_path, units)
     with little_memory():
         assert "(4, 134217728)" in refused(path)
@@ -323,7 +324,7 @@ def test_claimed_weights_take_no_memory(suffix: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
 def test_weights_that_are_not_there_take_no_memory(suffix: str, tmp_path: Path) -> None:
-    """HDF5 holds arrays of any size without a number of them."""
+    """HDF5 arrays that claim a size without holding numbers are refused."""
     path = with_kernel(suffix, tmp_path, shape=(1 << 29,), dtype="f4", chunks=(1 << 20,), compression="gzip")
     with little_memory():
         assert "more than the file's" in refused(path)
@@ -331,7 +332,7 @@ def test_weights_that_are_not_there_take_no_memory(suffix: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
 def test_weights_elsewhere_are_refused(suffix: str, tmp_path: Path) -> None:
-    """HDF5 may name another file, which Keras is not to open."""
+    """An HDF5 link to another file is refused, so that Keras does not open it."""
     (tmp_path / "numbers").write_bytes(bytes(432))
     elsewhere = [(str(tmp_path / "numbers"), 0, 432)]
     assert "external" in refused(with_kernel(suffix, tmp_path, shape=(3, 3, 3, 4), dtype="f4", external=elsewhere))
@@ -363,7 +364,7 @@ def with_kernel(suffix: str, folder: Path, **dataset: object) -> Path:
 
 @pytest.mark.parametrize("window", [(1 << 13, 1 << 13), (0, 26)])
 def test_windows_are_tried_within_limits(window: tuple[int, int], tmp_path: Path) -> None:
-    """A window that nobody has is refused before there is an image of it."""
+    """A window too large for memory is refused before an image of that size is made."""
     path = save(made("open_size"), tmp_path / "net.keras")
     with little_memory():
         assert "expected 1 to 67108864 numbers, got 1×" in refused(path, window)

@@ -1,6 +1,7 @@
 """The examples of the CS231n lecture note that the trick is known from."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from onnx import TensorProto, helper
 from onnxruntime import InferenceSession
 from support import reference
-from support.networks import LECTURE, make_network
+from support.networks import LECTURE, Network, make_network
 from support.pictures import png
+from support.scoring import plan_image
 
 from fullconv.protos import scoring_pb2
 from service.images.encoded import open_bytes
-from service.scoring import Scorer
+from service.scoring.scorer import Scorer
 
 WORKED = json.loads((Path(__file__).parents[1] / "data" / "worked_convolution.json").read_text())
 
@@ -25,12 +27,12 @@ WORKED = json.loads((Path(__file__).parents[1] / "data" / "worked_convolution.js
     ids=["alexnet", "384-image", "worked", "stride-1", "stride-2"],
 )
 def test_output_size(size: int, field: int, padding: int, stride: int, expected: int) -> None:
-    """(W - F + 2P)/S + 1 gives the note's sizes."""
+    """The formula (W - F + 2P)/S + 1 gives the sizes in the note."""
     assert expected == reference.output_size(size, field, padding, stride)
 
 
 def test_uneven_fit_is_refused() -> None:
-    """10 pixels, a field of 3 and a stride of 2 do not fit."""
+    """10 pixels with a receptive field of 3 and a stride of 2 are refused, because they do not fit."""
     with pytest.raises(ValueError, match="does not fit"):
         reference.output_size(10, 3, 0, 2)
 
@@ -43,8 +45,10 @@ def test_alexnet_as_im2col() -> None:
 
 def worked_arrays() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The worked example's padded input, filters, biases and output, channels first."""
-    first = lambda name: np.moveaxis(np.array(WORKED[name], np.float32), -1, -3)  # noqa: E731
-    return first("padded_input"), first("filters"), np.array(WORKED["biases"], np.float32), first("output")
+    image, filters, output = (
+        np.moveaxis(np.array(WORKED[name], np.float32), -1, -3) for name in ("padded_input", "filters", "output")
+    )
+    return image, filters, np.array(WORKED["biases"], np.float32), output
 
 
 def test_worked_convolution_by_reference() -> None:
@@ -88,15 +92,15 @@ def test_fully_connected_layer_as_convolution() -> None:
     assert_allclose(expected, reference.convolve(image, matrix.reshape(10, 5, 7, 7), bias)[:, 0, 0])
 
 
-def test_36_crops_in_one_pass(tmp_path: Path, convert) -> None:  # noqa: ANN001 (a fixture)
+def test_36_crops_in_one_pass(tmp_path: Path, convert: Callable[[Network], Path]) -> None:
     """A 384×384 image gives a 6×6 grid in one pass, equal to the original network on its 36 crops."""
     network = make_network(tmp_path, LECTURE)
     models = convert(network)
     image = np.random.default_rng(3).integers(0, 256, (384, 384, 3), dtype=np.uint8)
     request = scoring_pb2.ScoreRequest(model="lecture", options=scoring_pb2.ScoreOptions(grid=True))
-    run = Scorer(models).plan(open_bytes(png(image), name="image"), request)
-    assert run.plan.tiles == 1
-    (rows,) = run.bands()
+    run = plan_image(Scorer(models), open_bytes(png(image), name="image"), request)
+    assert run.plan.tile_count == 1
+    (rows,) = run.rows()
     grid = rows.scores
     assert grid.shape == (6, 6, 5)
     for row, col in np.ndindex(6, 6):

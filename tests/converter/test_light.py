@@ -24,11 +24,13 @@ GEOMETRY = {
     "zfnet512": (32, 315, 48),
 }
 """Stride, receptive field and padding, in pixels."""
+QUICK = {"shufflenet", "squeezenet"}
+CASES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in light.NAMES]
 
 
-@pytest.mark.parametrize("name", light.NAMES)
+@pytest.mark.parametrize("name", CASES)
 def test_full_size_classifiers_convert(tmp_path: Path, name: str) -> None:
-    """The converted network says of windows what the file says of them; geometry is as the architecture has it."""
+    """The converted network gives the file's scores of windows, and has the geometry of the architecture."""
     source = light.make_light(name, tmp_path)
     request = conversion.Request(tmp_path / "net" / "1", windows=2)
     spec = conversion.convert(read_source(source, arch=None, window=None), request, SILENT).spec

@@ -1,6 +1,8 @@
 """Legal graphs that exporters write seldom: each converts exactly, or is refused in one line, node by node."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -39,15 +41,15 @@ HEAD = ["Flatten: x -> f", "MatMul: f w -> y"]
 POOLED = ["GlobalAveragePool: x -> g", "Flatten: g -> f", "MatMul: f w4 -> y"]
 
 
-def node(line: str, **attributes: object) -> onnx.NodeProto:
+def node(line: str, **attributes: Any) -> onnx.NodeProto:
     """Make a node, named like its first output, from a line like "Conv: image k -> x"; _ is an input left out."""
     op, rest = line.split(": ")
     inputs, outputs = (part.split() for part in rest.split("->"))
     return helper.make_node(op, [name.strip("_") for name in inputs], outputs, outputs[0], **attributes)
 
 
-def graph(nodes: list[str | onnx.NodeProto], *shape: int) -> onnx.ModelProto:
-    """A classifier of 3×10×10 windows, unless told otherwise."""
+def graph(nodes: Sequence[str | onnx.NodeProto], *shape: int) -> onnx.ModelProto:
+    """A classifier; default window: 3×10×10."""
     constants = [
         numpy_helper.from_array(array.astype(np.float32 if array.dtype.kind == "f" else np.int64), name)
         for name, array in CONSTANTS.items()
@@ -63,7 +65,7 @@ def graph(nodes: list[str | onnx.NodeProto], *shape: int) -> onnx.ModelProto:
     return helper.make_model(proto, opset_imports=opsets, ir_version=9)
 
 
-def convert(proto: onnx.ModelProto, folder: Path, **options: object) -> Report:
+def convert(proto: onnx.ModelProto, folder: Path, **options: Any) -> Report:
     onnx.save(proto, folder / "net.onnx")
     request = conversion.Request(folder / "net" / "1", windows=4, preprocess="unit", **options)
     return conversion.convert(read_source(folder / "net.onnx", arch=None, window=None), request, SILENT)
@@ -106,7 +108,7 @@ EXACT = {
 
 
 @pytest.mark.parametrize("nodes", EXACT.values(), ids=EXACT)
-def test_heads_that_look_odd(tmp_path: Path, nodes: list) -> None:
+def test_heads_that_look_odd(tmp_path: Path, nodes: list[str]) -> None:
     """Every cell of a larger image is the source's own score of that window."""
     proto = graph(nodes)
     proto.graph.initializer.append(numpy_helper.from_array(np.array([0]), "zero"))
@@ -142,7 +144,7 @@ PADDED = [
 
 
 @pytest.mark.parametrize("nodes", [TWO_STRIDES, COUNTED, PADDED], ids=["resnet-d", "counted-padding", "pad-and-pool"])
-def test_finer_strides_of_padded_networks(tmp_path: Path, nodes: list) -> None:
+def test_finer_strides_of_padded_networks(tmp_path: Path, nodes: list[str]) -> None:
     """Branches of unequal size, wide pads and a Pad before a pool: phase (0, 0) is the native grid."""
     report = convert(graph(nodes, 1, 3, 32, 32), tmp_path, strides=(2, 1))
     files = [entry.file for entry in report.spec.strides]
@@ -191,8 +193,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("nodes", "said"), REFUSED.values(), ids=REFUSED)
-def test_what_has_no_form_is_refused(tmp_path: Path, nodes: list, said: str) -> None:
-    """One line that names the node, and nothing on disk."""
+def test_what_has_no_form_is_refused(tmp_path: Path, nodes: list[str], said: str) -> None:
+    """The network is refused in one line that names the node, and nothing is written."""
     proto = graph([each if each != "Cast: m -> n" else node(each, to=1) for each in nodes])
     proto.graph.initializer.append(numpy_helper.from_array(np.array(0), "at"))
     with pytest.raises(ConversionError) as caught:
@@ -203,8 +205,8 @@ def test_what_has_no_form_is_refused(tmp_path: Path, nodes: list, said: str) -> 
 
 
 @pytest.mark.parametrize("nodes", [["Conv: image k -> y"], ["ReduceMean: image -> y"]], ids=["map", "number"])
-def test_only_classifiers_are_kept_for_crops(tmp_path: Path, nodes: list) -> None:
-    """Several rows of scores, or none, are no classifier's."""
+def test_only_classifiers_are_kept_for_crops(tmp_path: Path, nodes: list[str]) -> None:
+    """With --crops-only, networks with several rows of scores or none are refused."""
     with pytest.raises(ConversionError, match="expected one row of scores per window, got shape"):
         convert(
             graph([node(each, keepdims=0) if "Reduce" in each else each for each in nodes]), tmp_path, crops_only=True
@@ -212,13 +214,13 @@ def test_only_classifiers_are_kept_for_crops(tmp_path: Path, nodes: list) -> Non
 
 
 def test_a_part_may_be_padded(tmp_path: Path) -> None:
-    """A Pad of what a Slice leaves is padding like any other: it slides, and is not exact."""
+    """A network with a Pad after a Slice converts, and is not exact."""
     nodes = ["Slice: image one nine space -> p", "Conv: p k -> c", "Pad: c border -> x", *HEAD]
     assert not convert(graph(nodes), tmp_path).spec.parity[0].exact
 
 
 def test_coarser_strides_need_a_layer(tmp_path: Path) -> None:
-    """Where a Slice makes the one cell there is nothing to stride."""
+    """A coarser stride is refused if no layer sees the whole window, as when a Slice makes the only cell."""
     nodes = ["Conv: image k -> x", "Slice: x middle behind space -> c", "Flatten: c -> y"]
     with pytest.raises(ConversionError, match=r"expected a layer that sees the whole window.*leave 4 out of --strides"):
         convert(graph(nodes), tmp_path, strides=(4,))
@@ -226,14 +228,14 @@ def test_coarser_strides_need_a_layer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("crops_only", [False, True], ids=["dense", "crops"])
 def test_bands_may_be_last(tmp_path: Path, crops_only: bool) -> None:  # noqa: FBT001 (a parameter of the test)
-    """The graph says where the channels are, however many there are."""
+    """The layout is read off the graph, whatever the number of channels."""
     proto = graph([node("Transpose: image -> t", perm=[0, 3, 1, 2]), "Conv: t k4 -> x", *POOLED], 1, 10, 12, 4)
     spec = convert(proto, tmp_path, crops_only=crops_only).spec
     assert (spec.window.height, spec.window.width, spec.input.channels) == (10, 12, 4)
 
 
 def test_diamonds_behind_the_last_layer(tmp_path: Path) -> None:
-    """What is walked once does not double with every operator that reads a value twice."""
+    """A chain of operators that each read a value twice is walked in linear time."""
     doubled = [f"Max: m{number} m{number} -> m{number + 1}" for number in range(40)]
     nodes = ["Conv: image k -> x", "Flatten: x -> f", "MatMul: f w -> m0", *doubled, "Relu: m40 -> y"]
     (tmp_path / "images").mkdir()

@@ -3,10 +3,12 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -59,11 +61,19 @@ def outside(location: str, proto: onnx.ModelProto | None = None, **entries: int)
     return proto
 
 
+def constant(model: ir.Model, name: str) -> ir.TensorProtocol:
+    """A tensor of the graph."""
+    tensor = model.graph.initializers[name].const_value
+    assert tensor is not None
+    return tensor
+
+
 def kernel(classifier: Classifier) -> np.ndarray:
     """The layer's weights, which the two graphs share."""
-    arrays = [model.graph.initializers["w"].const_value.numpy() for model in (classifier.original, classifier.model)]
-    assert np.shares_memory(*arrays)
-    return arrays[0]
+    original: np.ndarray
+    original, given = (constant(model, "w").numpy() for model in (classifier.original, classifier.model))
+    assert np.shares_memory(original, given)
+    return original
 
 
 @pytest.mark.parametrize("opset", [13, 19])
@@ -102,7 +112,7 @@ def test_weights_elsewhere_are_not_read(tmp_path: Path, location: str) -> None:
 
 
 def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
-    """A file that was copied without what lies beside it says what is missing."""
+    """If external weights are missing, the refusal names their file."""
     assert "its weights 'net.onnx.data' are missing; copy that file beside it" in refusal(
         tmp_path, outside("net.onnx.data")
     )
@@ -120,20 +130,30 @@ def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
     ],
     ids=["end", "far", "overflow", "short", "long", "negative"],
 )
-def test_offsets_and_lengths_are_held_against_the_file(tmp_path: Path, entries: dict[str, int], said: str) -> None:
-    """What lies outside the file of weights is no weight."""
+def test_offsets_and_lengths_are_held_against_the_file(tmp_path: Path, entries: dict[str, Any], said: str) -> None:
+    """External weights beyond the end of their file are refused."""
     (tmp_path / "weights.data").write_bytes(KERNEL.tobytes())
     assert said in refusal(tmp_path, outside("weights.data", **entries))
 
 
 def dims(*sizes: int) -> Damage:
     """Claim another shape."""
-    return lambda tensor: (tensor.ClearField("dims"), tensor.dims.extend(sizes))
+
+    def claim(tensor: TensorProto) -> None:
+        tensor.ClearField("dims")
+        tensor.dims.extend(sizes)
+
+    return claim
 
 
 def set_field(**fields: int | bytes) -> Damage:
     """Claim something else."""
-    return lambda tensor: [setattr(tensor, field, value) for field, value in fields.items()]
+
+    def claim(tensor: TensorProto) -> None:
+        for field, value in fields.items():
+            setattr(tensor, field, value)
+
+    return claim
 
 
 def both(*damages: Damage) -> Damage:
@@ -165,7 +185,7 @@ def no_data(tensor: TensorProto) -> None:
     ],
 )
 def test_tensors_are_held_against_their_data(tmp_path: Path, damage: Damage, said: str) -> None:
-    """A tiny file that claims a huge tensor, or one with less or other data than its shape needs, is refused."""
+    """A tensor whose claimed shape is larger than its data, or does not fit it, is refused."""
     proto = network()
     damage(proto.graph.initializer[0])
     assert said in refusal(tmp_path, proto)
@@ -181,7 +201,7 @@ def test_constants_are_held_against_their_data(tmp_path: Path) -> None:
 
 
 def test_weights_are_not_multiplied(tmp_path: Path) -> None:
-    """Many tensors in the same bytes would fill the disk when they are written."""
+    """Tensors that share the same bytes too many times are refused, because they would fill the disk when written."""
     (tmp_path / "weights.data").write_bytes(KERNEL.tobytes())
     proto = outside("weights.data")
     for number in range(5):
@@ -196,19 +216,18 @@ def test_half_precision_weights(tmp_path: Path, dtype: np.dtype, packing: str) -
     """float16 and bfloat16 weights that the network itself casts, in each way that a file may hold them."""
     half, proto = KERNEL.astype(dtype), network()
     kind = TensorProto.FLOAT16 if dtype == np.float16 else TensorProto.BFLOAT16
-    values = half.tobytes() if packing == "raw" else half.view(np.uint16).ravel().tolist()
     tensor = TensorProto(name="h", dims=KERNEL.shape, data_type=kind)
     if packing == "raw":
-        tensor.raw_data = values
+        tensor.raw_data = half.tobytes()
     elif packing == "int32":
-        tensor.int32_data.extend(values)
+        tensor.int32_data.extend(half.view(np.uint16).ravel().tolist())
     proto.graph.initializer[0].CopyFrom(tensor)
     if packing == "external":
         (tmp_path / "weights.data").write_bytes(half.tobytes())
         outside("weights.data", proto)
     proto.graph.node.insert(0, helper.make_node("Cast", ["h"], ["w"], to=TensorProto.FLOAT))
     classifier = read(tmp_path, proto)
-    got = classifier.original.graph.initializers["h"].const_value.numpy()
+    got = constant(classifier.original, "h").numpy()
     np.testing.assert_array_equal(got.astype(np.float32), half.astype(np.float32))
     image = np.random.default_rng(1).standard_normal((2, 3, 10, 10)).astype(np.float32)
     (scores,) = ort.InferenceSession(tmp_path / "net.onnx").run(None, {"image": image})
@@ -216,7 +235,7 @@ def test_half_precision_weights(tmp_path: Path, dtype: np.dtype, packing: str) -
 
 
 def test_weights_of_more_than_2_gb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights that no protobuf could hold are mapped, also where the operator set is converted."""
+    """Weights larger than a protobuf are memory-mapped, also when the operator set is converted."""
     monkeypatch.setattr(onnx_file, "sha256", lambda *_: "")  # which would read all of them
     size = (1 << 31) + (1 << 20)
     with (tmp_path / "weights.data").open("wb") as file:
@@ -231,11 +250,11 @@ def test_weights_of_more_than_2_gb(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     classifier = read(tmp_path, proto)
     (tmp_path / "weights.data").unlink()
     np.testing.assert_array_equal(kernel(classifier), KERNEL)
-    assert classifier.model.graph.initializers["large"].const_value.nbytes == size
+    assert constant(classifier.model, "large").nbytes == size
 
 
 def test_files_of_more_than_2_gb_are_refused(tmp_path: Path) -> None:
-    """No protobuf is that large; nothing is read of it."""
+    """A file of 2 GB or more is refused without being read, because protobuf cannot hold it."""
     with (tmp_path / "net.onnx").open("wb") as file:
         file.truncate(1 << 31)
     with pytest.raises(ConversionError, match="expected less than 2 GB, as protobuf has it; export the weights"):
@@ -259,12 +278,12 @@ def test_files_of_more_than_2_gb_are_refused(tmp_path: Path) -> None:
     ids=["ir_version", "opset", "no-ir_version", "no-opset"],
 )
 def test_versions_that_the_runtime_does_not_know(tmp_path: Path, versions: dict[str, int], said: str) -> None:
-    """A newer format or operator set is named, with the newest that is known and the way out."""
+    """A newer file format or operator set is refused with the newest known one and a way out."""
     assert said in refusal(tmp_path, network(**versions))
 
 
 def test_the_newest_versions_are_read(tmp_path: Path) -> None:
-    """What the installed ONNX Runtime knows is converted."""
+    """Files of the newest versions that the installed ONNX Runtime knows convert."""
     assert read(tmp_path, network(opset=OPSET, ir_version=IR_VERSION)).window == (10, 10)
 
 
@@ -293,13 +312,13 @@ def calls(depth: int) -> onnx.ModelProto:
 
 
 def test_functions_that_multiply_are_refused(tmp_path: Path) -> None:
-    """Forty functions that call each other twice would be a million million nodes."""
+    """Forty functions that each call the next one twice are refused before they are inlined."""
     assert read(tmp_path, calls(5)).window == (10, 10)
     assert "expected at most 200000 nodes and values" in refusal(tmp_path, calls(40))
 
 
 def test_more_nodes_than_any_network_has(tmp_path: Path) -> None:
-    """A node of two bytes would take a thousand times as much."""
+    """A file with too many nodes, each of two bytes, is refused before memory is taken for them."""
     proto = network()
     for _ in range(200_000):
         proto.graph.node.add()
@@ -307,7 +326,7 @@ def test_more_nodes_than_any_network_has(tmp_path: Path) -> None:
 
 
 def test_functions_that_call_themselves_are_refused(tmp_path: Path) -> None:
-    """A cycle of functions never ends."""
+    """Functions that call each other in a cycle are refused."""
     assert "not a whole, valid ONNX model" in refusal(tmp_path, calls(-2))
 
 
@@ -315,7 +334,7 @@ def test_functions_that_call_themselves_are_refused(tmp_path: Path) -> None:
     "shape", [[1, 3, 1 << 20, 1 << 20], [1 << 40, 3, 10, 10], [1, 3, 0, 10], [1, 3, -1, 10], [0, 3, 10, 10]], ids=str
 )
 def test_windows_that_cannot_be_tried_are_refused(tmp_path: Path, shape: list[int]) -> None:
-    """An image of no pixels, or of more than fit into memory, is no window."""
+    """An input without pixels, or with more pixels than fit into memory, is refused."""
     proto = network()
     proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, shape))
     assert "input 'image': expected 1 to 67108864 numbers" in refusal(tmp_path, proto)

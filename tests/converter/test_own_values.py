@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from support.paths import ROOT
 from support.pictures import noise
 
 from converter.errors import SourceError
-from converter.verify.images import Wanted, given_images
+from converter.verify.images import PixelFormat, given_images
 
 TOML = """
 name = "reflectance"
@@ -35,7 +36,7 @@ def network(tmp_path: Path) -> Network:
     return make_network(tmp_path, TOML)
 
 
-def certificate(network: Network, folder: Path, dtype: str, images: Path | None) -> dict[str, object]:
+def certificate(network: Network, folder: Path, dtype: str, images: Path | None) -> dict[str, Any]:
     """The parity at the native stride, as report.json has it."""
     preprocess = folder / "preprocess.json"
     preprocess.write_text(json.dumps({"scale": 1e-4, "mean": [0.3] * 4, "std": [0.2] * 4, "dtype": dtype}))
@@ -71,7 +72,7 @@ def test_images_are_read_unscaled(network: Network, tmp_path: Path, dtype: str) 
 def test_without_images_noise_is_of_the_range_that_networks_are_trained_on(
     network: Network, tmp_path: Path, dtype: str
 ) -> None:
-    """Scores differ between windows, so that the comparison shows something."""
+    """The scores of two windows differ, so that comparisons are meaningful."""
     assert certificate(network, tmp_path, dtype, None)["overall"]["windows"] > 0
 
 
@@ -85,7 +86,7 @@ def test_without_images_noise_is_of_the_range_that_networks_are_trained_on(
     ids=["bands", "type", "axes"],
 )
 def test_other_values_are_refused(network: Network, tmp_path: Path, pixels: np.ndarray, got: str) -> None:
-    """Images that hold something else are refused by what they hold, and nothing is written."""
+    """Images with other bands or types than the network takes are refused by what they hold; nothing is written."""
     (tmp_path / "images").mkdir()
     np.save(tmp_path / "images/scene.npy", pixels)
     with pytest.raises(SourceError, match=got):
@@ -95,7 +96,7 @@ def test_other_values_are_refused(network: Network, tmp_path: Path, pixels: np.n
 
 @pytest.mark.parametrize("name", ["ycbcr_444_raw", "rgb_nir_unspecified", "reduced_first", "rgb_zstd", "cielab_8bit"])
 def test_photographs_that_would_be_misread_are_refused(name: str, tmp_path: Path) -> None:
-    """A certificate is not measured on colours that a TIFF file does not have."""
+    """TIFF files whose colours would be read wrongly are refused."""
     shutil.copy(ROOT / "tests/data/images" / f"{name}.tif", tmp_path)
     with pytest.raises(SourceError, match=f"{name}.tif: "):
-        given_images(tmp_path, Wanted(3), (8, 8))[0][0].read(slice(0, 8), slice(0, 8))
+        given_images(tmp_path, PixelFormat(3), (8, 8))[0][0].read(slice(0, 8), slice(0, 8))

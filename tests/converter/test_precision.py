@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -16,18 +17,20 @@ from support.conversion import SILENT
 from support.networks import PADDED, make_network
 from support.paths import ROOT
 from support.pictures import noise, png
+from support.scoring import plan_image
 from typer.testing import CliRunner
 
 from converter import convert as conversion
 from converter.cli import app
 from converter.errors import UnsupportedError, VerificationError
+from converter.request import Precision
 from converter.sources.read import read_source
 from converter.verify.difference import difference
-from converter.verify.networks import Scored
+from converter.verify.networks import NetworkOutput
 from fullconv.protos import model_pb2, scoring_pb2
 from service.images.encoded import open_bytes
-from service.limits import Limits
-from service.scoring import Scorer
+from service.limits import Tuning
+from service.scoring.scorer import Scorer
 
 DIGITS = ROOT / "models" / "digits"
 DATA = ROOT / "tests" / "data"
@@ -47,19 +50,21 @@ TRUNKS = [
 ]
 
 
-def convert(source: Path, folder: Path, precision: str, *strides: int, **options: object) -> model_pb2.ModelSpec:
+def convert(source: Path, folder: Path, precision: Precision, *strides: int, **options: Any) -> model_pb2.ModelSpec:
     """Convert a file as FOLDER/PRECISION/net/1."""
+    least = None if precision == "fp32" else 0.0
+    usual: dict[str, Any] = {"preprocess": "unit", "min_agreement": least, "images": pages(folder)}
     request = conversion.Request(
         folder / precision / "net" / "1",
         windows=8,
         strides=strides,
         precision=precision,
-        **{"preprocess": "unit", "min_agreement": 0.0, "images": pages(folder)} | options,
+        **(usual | options),
     )
     return conversion.convert(read_source(source, arch=None, window=None), request, SILENT).spec
 
 
-def convert_digits(folder: Path, precision: str, *strides: int, **options: object) -> model_pb2.ModelSpec:
+def convert_digits(folder: Path, precision: Precision, *strides: int, **options: Any) -> model_pb2.ModelSpec:
     """The shipped model, calibrated and compared on its page."""
     classifier = read_source(DIGITS / "digits.safetensors", arch=str(DIGITS / "digits.toml"), window=None)
     request = conversion.Request(
@@ -77,7 +82,7 @@ def pages(folder: Path) -> Path:
     return images
 
 
-def scores(folder: Path, precision: str, spec: model_pb2.ModelSpec, pixels: np.ndarray) -> list[np.ndarray]:
+def scores(folder: Path, precision: Precision, spec: model_pb2.ModelSpec, pixels: np.ndarray) -> list[np.ndarray]:
     """What each file says of an image: (rows, cols, classes)."""
     sessions = [ort.InferenceSession(folder / precision / "net" / "1" / entry.file) for entry in spec.strides]
     return [np.moveaxis(each.run(None, {"image": pixels[None]})[0][0], 0, -1) for each in sessions]
@@ -89,8 +94,8 @@ def relative(got: np.ndarray, expected: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("precision", "smaller"), [("fp16", 1.99), ("int8", 3.9)])
-def test_the_shipped_model(tmp_path: Path, precision: str, smaller: float) -> None:
-    """Half or a quarter of the weights; the ends stay; the top class is that of fp32 on 99 % of the page's windows."""
+def test_the_shipped_model(tmp_path: Path, precision: Precision, smaller: float) -> None:
+    """Weights are half or a quarter as large, input and output stay, and 99 % of the page's top classes are fp32's."""
     full, spec = (convert_digits(tmp_path, kind, 4, 16) for kind in ("fp32", precision))
     assert (full.precision, spec.precision) == ("fp32", precision)
     sizes = [(tmp_path / kind / "net" / "1" / "weights.data").stat().st_size for kind in ("fp32", precision)]
@@ -110,8 +115,8 @@ def test_the_shipped_model(tmp_path: Path, precision: str, smaller: float) -> No
 
 
 @pytest.mark.parametrize("precision", REDUCED)
-def test_certificates_hold_the_difference_from_float32(tmp_path: Path, precision: str) -> None:
-    """Every stride says what fewer bits change, apart from what the source's crops differ by; none is exact."""
+def test_certificates_hold_the_difference_from_float32(tmp_path: Path, precision: Precision) -> None:
+    """At every stride the certificate measures the effect of reduced precision separately, and is not exact."""
     spec = convert_digits(tmp_path, precision, 4)
     assert len(spec.parity) == 2
     for parity in spec.parity:
@@ -129,8 +134,8 @@ def test_certificates_hold_the_difference_from_float32(tmp_path: Path, precision
 
 @pytest.mark.parametrize("precision", REDUCED)
 @pytest.mark.parametrize("name", TRUNKS)
-def test_every_stride_in_fewer_bits(tmp_path: Path, name: str, precision: str) -> None:
-    """Grids are near those of float32 at every stride, and cells that are the same window say the same to the bit."""
+def test_every_stride_in_fewer_bits(tmp_path: Path, name: str, precision: Precision) -> None:
+    """Grids are close to float32's at every stride, and cells of the same window are equal to the bit."""
     strides = (1, 2, 4, 8, 16)
     full, spec = (convert(DATA / f"{name}.onnx", tmp_path, kind, *strides) for kind in ("fp32", precision))
     native = (spec.vertical.stride, spec.horizontal.stride)
@@ -148,18 +153,18 @@ def test_every_stride_in_fewer_bits(tmp_path: Path, name: str, precision: str) -
 @pytest.mark.parametrize(
     ("name", "precision"), [("squeeze_excite_linear.torchscript", "fp16"), ("vit.dynamo_batch", "int8")]
 )
-def test_networks_of_crops(tmp_path: Path, name: str, precision: str) -> None:
-    """What cannot slide is reduced too, and its certificate compares windows."""
+def test_networks_of_crops(tmp_path: Path, name: str, precision: Precision) -> None:
+    """Networks of crops convert to reduced precision, and their certificate compares windows."""
     source = DATA / "pytorch" / f"{name}.onnx"
     full, spec = (convert(source, tmp_path, kind, crops_only=True) for kind in ("fp32", precision))
     pixels = noise(spec.window.height, spec.window.width, 3)
-    (own,), (expected,) = (scores(tmp_path, each.precision, each, pixels) for each in (spec, full))
+    (own,), (expected,) = (scores(tmp_path, cast("Precision", each.precision), each, pixels) for each in (spec, full))
     assert 0 < relative(own, expected) < 0.06
     assert spec.parity[0].precision.windows >= 16
 
 
 @pytest.mark.parametrize("precision", REDUCED)
-def test_what_goes_in_unprepared(tmp_path: Path, precision: str) -> None:
+def test_what_goes_in_unprepared(tmp_path: Path, precision: Precision) -> None:
     """Without preprocessing in the graph the input stays float32 in the source's own layout."""
     convert(DATA / "pytorch" / "basic_block.torchscript_batch.onnx", tmp_path, precision, preprocess="none")
     session = ort.InferenceSession(tmp_path / precision / "net" / "1" / "model.onnx")
@@ -168,15 +173,18 @@ def test_what_goes_in_unprepared(tmp_path: Path, precision: str) -> None:
 
 
 def test_one_class_agrees_on_whether_it_is_there(tmp_path: Path) -> None:
-    """Of a single class the agreement counts on which side of one half both are, not that it is always the top one."""
+    """The agreement of a single class counts whether both networks are on the same side of one half."""
     spec = convert(DATA / "pytorch" / "sigmoid_one.torchscript_batch.onnx", tmp_path, "int8")
     assert spec.output.classes == 1
-    one, other = (Scored(np.zeros((2, 2, 1)), np.array(cells).reshape(2, 2, 1)) for cells in ([1, 1, -1, -1], [1] * 4))
-    assert difference([one], [other], ranked=True).top_class_agreement == 0.5
+    one, other = (
+        NetworkOutput(np.zeros((2, 2, 1), np.float32), np.array(cells, np.float32).reshape(2, 2, 1))
+        for cells in ([1, 1, -1, -1], [1] * 4)
+    )
+    assert difference([one], [other], has_top_class=True).top_class_agreement == 0.5
 
 
 def test_same_source_gives_same_bytes(tmp_path: Path) -> None:
-    """Calibration draws the same images again."""
+    """Converting twice to int8 gives the same files, because calibration draws the same images."""
     for folder in ("one", "other"):
         (tmp_path / folder).mkdir()
         convert_digits(tmp_path / folder, "int8", 4)
@@ -187,7 +195,7 @@ def test_same_source_gives_same_bytes(tmp_path: Path) -> None:
 
 
 def test_too_little_agreement_is_refused(tmp_path: Path) -> None:
-    """Below --min-agreement one line says how much there was and what can be done, and nothing is written."""
+    """An agreement below --min-agreement is refused in one line with the figure and a way out; nothing is written."""
     network = make_network(tmp_path, PADDED, classes=200)  # so many that some are close together
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
     request = conversion.Request(tmp_path / "net" / "1", precision="int8", images=pages(tmp_path))
@@ -202,7 +210,7 @@ def test_too_little_agreement_is_refused(tmp_path: Path) -> None:
     "factors", [{"a.weight": 1e6, "n.weight": 1e6}, {"n.running_var": 1e6, "n.weight": 1e3}], ids=["maps", "weights"]
 )
 def test_numbers_that_are_too_large_are_refused(tmp_path: Path, factors: dict[str, float]) -> None:
-    """Half precision ends at 65,504: a network with larger numbers, weights or maps, keeps float32."""
+    """fp16 is refused for a network whose weights or maps exceed 65,504, the largest number of half precision."""
     network = make_network(tmp_path, PADDED)
     path = network.checkpoint
     changed = {name: network.tensors[name] * np.float32(factor) for name, factor in factors.items()}
@@ -227,7 +235,7 @@ def test_numbers_that_are_too_large_are_refused(tmp_path: Path, factors: dict[st
 def test_what_the_runtime_cannot_load_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
 ) -> None:
-    """A file that would bring a server down is tried in a process of its own, and not written."""
+    """A file that crashes ONNX Runtime is loaded in another process first, and is not written."""
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
     python.chmod(0o755)
@@ -238,14 +246,14 @@ def test_what_the_runtime_cannot_load_is_refused(
 
 
 def test_the_service_scores_them(tmp_path: Path) -> None:
-    """Tile by tile the grid of one pass, and the answer does not call it exact."""
+    """The service gives the grid of one pass tile by tile, and its answer is not exact."""
     spec = convert_digits(tmp_path, "int8")
     page = (DIGITS / "page.png").read_bytes()
-    scorer = Scorer(tmp_path / "int8", Limits(tile_bytes=1 << 22))
+    scorer = Scorer(tmp_path / "int8", tuning=Tuning(tile_bytes=1 << 22))
     request = scoring_pb2.ScoreRequest(model="net", options=scoring_pb2.ScoreOptions(grid=True))
-    run = scorer.plan(open_bytes(page, name="page"), request)
-    assert run.plan.tiles > 4
-    grid = np.concatenate([rows.scores for rows in run.bands()])
+    run = plan_image(scorer, open_bytes(page, name="page"), request)
+    assert run.plan.tile_count > 4
+    grid = np.concatenate([rows.scores for rows in run.rows()])
     pixels = pyvips.Image.new_from_buffer(page, "").numpy().reshape(768, 1024, -1)[..., :1]
     (whole,) = scores(tmp_path, "int8", spec, pixels)
     assert_allclose(grid, whole[:88, :120], rtol=0, atol=1e-4)
@@ -263,7 +271,7 @@ BAD = {
 
 @pytest.mark.parametrize(("options", "said"), BAD.values(), ids=BAD)
 def test_command_lines_that_are_wrong(tmp_path: Path, options: list[str], said: str) -> None:
-    """Exit status 2, before anything is read."""
+    """A wrong command line ends with exit status 2 before anything is read."""
     result = CliRunner().invoke(app, [str(tmp_path / "no.onnx"), "-o", str(tmp_path / "net" / "1"), *options])
     assert result.exit_code == 2
     assert said in " ".join(result.stderr.split())

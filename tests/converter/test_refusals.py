@@ -1,6 +1,8 @@
 """Networks that cannot slide, or cannot yet: each is refused by node and reason, and nothing is written."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,13 +12,15 @@ from support.conversion import SILENT
 
 from converter import convert as conversion
 from converter.errors import ConversionError
-from converter.graph.form import Stencil
+from converter.graph.affine import Stencil
 from converter.sources.read import read_source
 
 HEAD = ["Flatten: x -> f", "Gemm: f w -> y"]
 
 
-def graph(nodes: list[str | onnx.NodeProto], *, features: int = 400, rank: int = 2, opset: int = 19) -> onnx.ModelProto:
+def graph(
+    nodes: Sequence[str | onnx.NodeProto], *, features: int = 400, rank: int = 2, opset: int = 19
+) -> onnx.ModelProto:
     """A classifier of 3×10×10 windows from lines like "Conv: image k -> x"; w, k and s are constants."""
     rng = np.random.default_rng(0)
     constants = {
@@ -40,7 +44,7 @@ def graph(nodes: list[str | onnx.NodeProto], *, features: int = 400, rank: int =
     return helper.make_model(proto, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
 
 
-def parse(line: str, **attributes: object) -> onnx.NodeProto:
+def parse(line: str, **attributes: Any) -> onnx.NodeProto:
     """Make a node, named like its output, from a line like "Conv: image k -> x"."""
     op, rest = line.split(": ")
     inputs, output = rest.split(" -> ")
@@ -63,32 +67,23 @@ TRAINING = [
     ),
     *HEAD,
 ]
-BRANCH = [
-    "Conv: image k -> c",
-    helper.make_node(
-        "If",
-        ["flag"],
-        ["x"],
-        "x",
-        **{
-            f"{branch}_branch": helper.make_graph(
-                [helper.make_node("GlobalAveragePool", ["c"], ["g"]), helper.make_node("Mul", ["c", "g"], ["o"])],
-                branch,
-                [],
-                [helper.make_tensor_value_info("o", TensorProto.FLOAT, None)],
-            )
-            for branch in ("then", "else")
-        },
-    ),
-    *HEAD,
-]
+BRANCHES: dict[str, Any] = {
+    f"{branch}_branch": helper.make_graph(
+        [helper.make_node("GlobalAveragePool", ["c"], ["g"]), helper.make_node("Mul", ["c", "g"], ["o"])],
+        branch,
+        [],
+        [helper.make_tensor_value_info("o", TensorProto.FLOAT, None)],
+    )
+    for branch in ("then", "else")
+}
+BRANCH = ["Conv: image k -> c", helper.make_node("If", ["flag"], ["x"], "x", **BRANCHES), *HEAD]
 POSITION = ["Conv: image k -> c", "Add: c position -> x", *HEAD]
 CHOICE = [
     "ReduceMax: image -> largest",
     "Greater: largest flagged -> bright",
     "Squeeze: bright -> light",
     *BRANCH[:1],
-    helper.make_node("If", ["light"], ["x"], "x", **{part.name: part.g for part in BRANCH[1].attribute}),
+    helper.make_node("If", ["light"], ["x"], "x", **BRANCHES),
     *HEAD,
 ]
 LOCAL = [
@@ -119,7 +114,7 @@ LOCAL = [
         (
             LOCAL,
             {"features": 100},
-            "node 'x' (Einsum): it is no sum of products with the same weights everywhere; locally",
+            "node 'x' (Einsum): expected a sum of products with the same weights at every position, got other weights",
         ),
         (POSITION, {}, "node 'x' (Add): the constant 'position' depends on the position"),
         (["Conv: image k -> y"], {"rank": 4}, "output 'y': expected one row of scores per window"),
@@ -137,7 +132,9 @@ LOCAL = [
         "no-classifier",
     ],
 )
-def test_networks_that_cannot_slide(tmp_path: Path, nodes: list, options: dict[str, int], said: str) -> None:
+def test_networks_that_cannot_slide(
+    tmp_path: Path, nodes: list[str | onnx.NodeProto], options: dict[str, int], said: str
+) -> None:
     """The node, its operator and the reason are named, on one line; nothing is left on disk."""
     assert said in refusal(graph(nodes, **options), tmp_path)
     assert not (tmp_path / "models").exists()
@@ -155,7 +152,7 @@ def refusal(proto: onnx.ModelProto, folder: Path) -> str:
 
 
 def test_two_images_are_refused(tmp_path: Path) -> None:
-    """A network of two inputs is no image classifier."""
+    """A network with two inputs is refused."""
     proto = graph(["Add: image other -> x", "Flatten: x -> f", "Gemm: f w -> y"], features=300)
     proto.graph.input.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, [1, 3, 10, 10]))
     assert "inputs: expected one image, got 2: image, other" in refusal(proto, tmp_path)
@@ -163,7 +160,7 @@ def test_two_images_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [[1, 3, 10], [1, 3, 10, 10, 10]], ids=["1-d", "3-d"])
 def test_other_ranks_are_refused(tmp_path: Path, shape: list[int]) -> None:
-    """Sequences and volumes are not images."""
+    """Networks for sequences and volumes are refused."""
     proto = graph(["Flatten: image -> f", "Gemm: f w -> y"], features=int(np.prod(shape)))
     proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, shape))
     assert "input 'image': expected float32 or uint8 N,C,H,W" in refusal(proto, tmp_path)
@@ -190,7 +187,7 @@ def test_networks_without_a_trunk_convert(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opset", [11, 13, 17, 19, 21])
 def test_operator_sets(tmp_path: Path, opset: int) -> None:
-    """Older operator sets are brought up to date, newer ones kept; the reference is the file as it was."""
+    """Older operator sets are upgraded and newer ones kept; the result agrees with the original file."""
     path = tmp_path / "net.onnx"
     onnx.save(graph(["Conv: image k -> x", *HEAD], opset=opset), path)
     request = conversion.Request(tmp_path / "models" / "net" / "1", windows=4)
@@ -201,14 +198,14 @@ def test_operator_sets(tmp_path: Path, opset: int) -> None:
 
 
 def test_dead_networks_are_noticed(tmp_path: Path) -> None:
-    """A network that says the same of every window cannot be compared with anything."""
+    """A network with the same scores for every window is refused, because a comparison would show nothing."""
     dead = ["Conv: image k -> c", "Neg: c -> n", "Abs: n -> a", "Neg: a -> m", "Relu: m -> x", *HEAD]
     assert "gives the same scores for every window" in refusal(graph(dead), tmp_path)
 
 
 @pytest.mark.parametrize("ending", [[], ["Softmax: l -> y"]], ids=["logits", "softmax"])
 def test_wrong_weights_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: list[str]) -> None:
-    """If a rewrite were wrong, the comparison would stop it, also where a saturated softmax hides the difference."""
+    """A wrong rewrite is refused by the comparison, even if a saturated softmax hides the difference in scores."""
     path = tmp_path / "net.onnx"
     head = ["Flatten: x -> f", "Gemm: f w -> l", *ending] if ending else HEAD
     onnx.save(graph(["Conv: image k -> x", *head]), path)

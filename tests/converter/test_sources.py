@@ -1,13 +1,15 @@
 """What people bring: checkpoints and exported networks, as PyTorch wrote them."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 from numpy.testing import assert_allclose
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from support import reference
 from support.conversion import SILENT
@@ -24,7 +26,7 @@ EXPECTED = np.load(DATA / "expected.npz")
 EXPORTS = sorted((DATA / "exports").glob("*.onnx"))
 
 
-def converted(source: Path, target: Path, **options: object) -> ort.InferenceSession:
+def converted(source: Path, target: Path, **options: Any) -> ort.InferenceSession:
     """Convert an ONNX file to TARGET/net/1 and load it."""
     classifier = read_source(source, arch=None, window=None)
     conversion.convert(classifier, conversion.Request(target / "net" / "1", windows=8, **options), SILENT)
@@ -33,7 +35,7 @@ def converted(source: Path, target: Path, **options: object) -> ort.InferenceSes
 
 @pytest.mark.parametrize("export", EXPORTS, ids=lambda path: path.stem)
 def test_exports_keep_their_scores(export: Path, tmp_path: Path) -> None:
-    """At the native size every export answers what PyTorch answered, as a 1×1 grid."""
+    """At the native size every export gives the scores that PyTorch gave, as a grid of 1×1."""
     session = converted(export, tmp_path)
     (scores,) = session.run(["scores"], {session.get_inputs()[0].name: EXPECTED["window"]})
     assert scores.shape == (1, 5, 1, 1)
@@ -60,7 +62,7 @@ def test_unpadded_exports_score_every_window(export: Path, tmp_path: Path) -> No
     "name", ["plain", "parallel", "training", "parameters", "strided", "legacy"], ids=lambda name: f"{name}.pth"
 )
 def test_pth_checkpoints_are_read_without_pytorch(name: str) -> None:
-    """The ways of saving a state_dict all give the same tensors."""
+    """Every way of saving a state_dict gives the same tensors."""
     plain = read_checkpoint(DATA / "checkpoints" / "plain.pth").tensors
     got = read_checkpoint(DATA / "checkpoints" / f"{name}.pth").tensors
     assert plain.keys() == got.keys()
@@ -70,20 +72,21 @@ def test_pth_checkpoints_are_read_without_pytorch(name: str) -> None:
 
 
 def test_bfloat16_checkpoints_become_float32() -> None:
-    """bfloat16 weights are read as float32, to bfloat16's precision."""
-    plain = read_checkpoint(DATA / "checkpoints" / "plain.pth").tensors
-    for key, tensor in read_checkpoint(DATA / "checkpoints" / "bfloat16.pth").tensors.items():
+    """bfloat16 weights are read as float32 with the same numbers."""
+    plain: Mapping[str, NDArray[Any]] = read_checkpoint(DATA / "checkpoints" / "plain.pth").tensors
+    rounded: Mapping[str, NDArray[Any]] = read_checkpoint(DATA / "checkpoints" / "bfloat16.pth").tensors
+    for key, tensor in rounded.items():
         assert tensor.dtype == np.float32
         assert_allclose(tensor, plain[key], rtol=2**-8)
 
 
 def test_checkpoint_is_the_network_it_was(tmp_path: Path) -> None:
-    """A .pth and the TOML of its layers answer what PyTorch answered."""
+    """A .pth with the TOML of its layers gives the scores that PyTorch gave."""
     toml = tmp_path / "net.toml"
     toml.write_text(UNPADDED)
     classifier = read_source(DATA / "checkpoints" / "plain.pth", arch=str(toml), window=None)
     architecture = load_architecture(str(toml))
-    tensors = dict(read_checkpoint(DATA / "checkpoints" / "plain.pth").tensors)
+    tensors: dict[str, Any] = dict(read_checkpoint(DATA / "checkpoints" / "plain.pth").tensors)
     assert classifier.window == (22, 26)
     assert_allclose(
         reference.run(architecture, tensors, EXPECTED["window"][0]), EXPECTED["flatten"][0], rtol=1e-4, atol=1e-6
@@ -126,7 +129,7 @@ def mutilations() -> Iterator[tuple[str, Callable[[dict[str, np.ndarray]], objec
 
 @pytest.mark.parametrize(("damage", "said"), [entry[1:] for entry in mutilations()], ids=[e[0] for e in mutilations()])
 def test_checkpoints_that_do_not_fit(tmp_path: Path, damage: Callable[..., object], said: str) -> None:
-    """A missing, unknown, misshapen or ruined tensor is named, with what was expected."""
+    """A missing, unknown, misshapen or non-finite tensor is refused by name, with the expected value."""
     network = make_network(tmp_path, UNPADDED)
     tensors = dict(network.tensors)
     damage(tensors)
@@ -144,7 +147,7 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path, damage: Callable[..., objec
     ids=["huge", "rank", "type"],
 )
 def test_safetensors_that_numpy_cannot_have(tmp_path: Path, kind: str, shape: list[int], said: str) -> None:
-    """A valid header may still say what no array can be."""
+    """An array whose valid header claims an impossible shape is refused."""
     header = json.dumps({"a": {"dtype": kind, "shape": shape, "data_offsets": [0, 0]}}).encode()
     (tmp_path / "net.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     assert said in refused(lambda: read_checkpoint(tmp_path / "net.safetensors"))
@@ -170,16 +173,19 @@ def test_checkpoints_share_nothing_out_twice(tmp_path: Path) -> None:
     network = make_network(tmp_path, UNPADDED)
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
     for name, value in classifier.original.graph.initializers.items():
+        shared = classifier.model.graph.initializers[name].const_value
+        assert value.const_value is not None
+        assert shared is not None
         array = value.const_value.numpy()
         np.testing.assert_array_equal(array, network.tensors[name])
-        assert np.shares_memory(array, classifier.model.graph.initializers[name].const_value.numpy())
+        assert np.shares_memory(array, shared.numpy())
         assert not array.flags.owndata
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize("kind", ["pth", "safetensors", "onnx"])
 def test_truncated_sources_are_refused(tmp_path: Path, kind: str, share: float) -> None:
-    """A source that ends early is refused whatever it is."""
+    """A truncated source is refused in every format."""
     network = make_network(tmp_path, UNPADDED)
     whole = {
         "pth": DATA / "checkpoints" / "plain.pth",
@@ -195,19 +201,19 @@ def test_truncated_sources_are_refused(tmp_path: Path, kind: str, share: float) 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"PK\x03\x04nonsense", b"\x80\x02nonsense"])
 def test_nonsense_is_refused(tmp_path: Path, content: bytes) -> None:
-    """What is no checkpoint at all is refused."""
+    """A file that is not a checkpoint is refused."""
     path = tmp_path / "nonsense.bin"
     path.write_bytes(content)
     assert str(path) in refused(lambda: read_source(path, arch=None, window=None))
 
 
 def test_missing_source_is_refused(tmp_path: Path) -> None:
-    """A path that is not there says so."""
+    """A missing source file is refused by its path."""
     assert "No such file" in refused(lambda: read_source(tmp_path / "none.pth", arch=None, window=None))
 
 
 def test_unknown_checkpoints_ask_for_an_architecture(tmp_path: Path) -> None:
-    """Keys of no known family: the way out is --arch."""
+    """A checkpoint whose keys fit no shipped architecture is refused, with --arch as the way out."""
     network = make_network(tmp_path, UNPADDED)
     assert "--arch FILE.toml" in refused(lambda: read_source(network.checkpoint, arch=None, window=None))
 
@@ -226,19 +232,19 @@ def test_unknown_checkpoints_ask_for_an_architecture(tmp_path: Path) -> None:
     ids=["value", "operator", "key", "missing", "syntax", "order", "too-large"],
 )
 def test_architectures_that_do_not_fit(tmp_path: Path, old: str, new: str, said: str) -> None:
-    """A mistake in the TOML is named by its place."""
+    """A mistake in the TOML is reported with its place in the file."""
     network = make_network(tmp_path, UNPADDED)
     network.toml.write_text(UNPADDED.replace(old, new, 1), "utf-8")
     assert said in refused(lambda: read_source(network.checkpoint, arch=str(network.toml), window=None))
 
 
 def test_wrong_window_is_refused() -> None:
-    """A window that contradicts the file says which the file has."""
+    """--window that contradicts the file is refused, and the file's size is named."""
     message = refused(lambda: read_source(DATA / "exports" / "flatten.dynamo.onnx", arch=None, window=(64, 64)))
     assert "the file's height is 22, got 64" in message
 
 
 def test_arch_with_onnx_is_refused() -> None:
-    """An ONNX file needs no architecture."""
+    """--arch with an ONNX file is refused."""
     with pytest.raises(SourceError, match="leave it out"):
         read_source(EXPORTS[0], arch="vgg16", window=None)

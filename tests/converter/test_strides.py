@@ -52,7 +52,7 @@ def grids(folder: Path, spec: model_pb2.ModelSpec, pixels: NDArray[np.uint8]) ->
 
 @pytest.mark.parametrize("name", TRUNKS)
 def test_cells_that_are_the_same_window_say_the_same(tmp_path: Path, name: str) -> None:
-    """Phase (0, 0) of every finer stride is the native grid of the same pixels, and it is every coarser one's."""
+    """Phase (0, 0) of every finer stride is the native grid, and every coarser grid is a part of it."""
     spec = convert(DATA / f"{name}.onnx", tmp_path, *STRIDES)
     native = (spec.vertical.stride, spec.horizontal.stride)
     assert len(spec.strides) == len({(stride, stride) for stride in STRIDES} | {native})
@@ -136,7 +136,7 @@ def tensors(file: Path) -> dict[str, tuple[str, ...]]:
 
 
 def test_averages_that_leave_their_padding_out_have_no_wide_variant(tmp_path: Path) -> None:
-    """The stride that would need one is refused, by node, and nothing is written."""
+    """A stride that would need such a pool is refused by node, and nothing is written."""
     source = DATA / "keras" / "same_pool.tf2onnx.onnx"
     with pytest.raises(ConversionError, match=r"\(AveragePool\): an average that leaves its padding out of the count"):
         convert(source, tmp_path, 1)
@@ -145,7 +145,7 @@ def test_averages_that_leave_their_padding_out_have_no_wide_variant(tmp_path: Pa
 
 
 def test_the_native_stride_is_always_there_once(tmp_path: Path) -> None:
-    """Asking for it, or for something twice, changes nothing."""
+    """Naming the native stride, or a stride twice, adds no file."""
     network = make_network(tmp_path, UNPADDED)
     spec = convert(network.checkpoint, tmp_path, 4, 2, 2, arch=network.toml)
     assert_array_equal([entry.stride.height for entry in spec.strides], [4, 2])

@@ -2,6 +2,7 @@
 
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -63,7 +64,7 @@ def network(way: list[str], pixels: int) -> onnx.ModelProto:
         if op == "ReduceSum":
             constants["axes"] = np.array(list(map(int, axes)))
             own.append("axes")
-        attributes = {"axes": list(map(int, axes))} if op == "ReduceMean" else {}
+        attributes: dict[str, Any] = {"axes": list(map(int, axes))} if op == "ReduceMean" else {}
         attributes |= {"strides": [2, 2]} if op == "Conv" else {}
         nodes.append(helper.make_node(op, own, [output], name=output, **attributes))
     graph = helper.make_graph(
@@ -89,7 +90,7 @@ def refusal(proto: onnx.ModelProto, folder: Path) -> str:
 @pytest.mark.parametrize("pixels", [32, 161])
 @pytest.mark.parametrize("way", WAYS)
 def test_sums_over_the_map_are_refused(tmp_path: Path, way: str, pixels: int) -> None:
-    """However normalisation over groups is written, a map of 51,200 elements takes a few times its own memory."""
+    """Group normalisation over a map of 51,200 elements is refused within a few times the map's memory."""
     tracemalloc.start()
     try:
         said = refusal(network(WAYS[way], pixels), tmp_path)

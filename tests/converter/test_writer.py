@@ -11,7 +11,7 @@ from converter.writer import staging
 
 
 def version(folder: Path, content: str) -> Path:
-    """A version that stands already."""
+    """Writes an old version; returns its folder."""
     target = folder / "net" / "1"
     target.mkdir(parents=True)
     (target / "model.onnx").write_text(content)
@@ -27,7 +27,7 @@ def write(target: Path, content: str, *, force: bool = False, meanwhile: Callabl
 
 
 def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
-    """Whoever is second finds the version there; both wrote into folders of their own, whatever their process ids."""
+    """Of two conversions to one target the second is refused; each writes into a folder of its own."""
     target = tmp_path / "net" / "1"
     with pytest.raises(OutputError, match="exists already"):
         write(target, "second", meanwhile=lambda: write(target, "first"))
@@ -36,7 +36,7 @@ def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_errors_of_other_files_are_not_the_targets(tmp_path: Path) -> None:
-    """A file that is read in the middle and is not there is named as itself."""
+    """An error about an input file is not reported as an error of the target."""
     with pytest.raises(FileNotFoundError, match=r"elsewhere\.bin"):
         write(tmp_path / "net" / "1", "half", meanwhile=Path("elsewhere.bin").read_bytes)
     assert not (tmp_path / "net").exists()
@@ -47,7 +47,7 @@ def interrupt() -> None:
 
 
 def test_failures_leave_what_was_there(tmp_path: Path) -> None:
-    """An error in the middle leaves the old version, or nothing, not even the folders on the way."""
+    """After an error the old version is unchanged; without an old version no folder is left behind."""
     target = version(tmp_path, "old")
     for place in (target, tmp_path / "new" / "net" / "1"):
         with pytest.raises(KeyboardInterrupt):
@@ -74,7 +74,7 @@ def test_a_failed_exchange_puts_the_old_version_back(tmp_path: Path, monkeypatch
 
 
 def test_a_version_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
-    """Without force, a version that another conversion wrote in the meantime is not replaced."""
+    """Without --force a version that another conversion wrote in the meantime is not replaced."""
     target = tmp_path / "net" / "1"
     with pytest.raises(OutputError, match="exists already"):
         write(target, "second", meanwhile=lambda: version(tmp_path, "first"))
@@ -83,7 +83,7 @@ def test_a_version_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
 
 
 def test_symbolic_links_are_followed(tmp_path: Path) -> None:
-    """A version that is a link to a folder elsewhere is replaced there."""
+    """If the version is a link to another folder, that folder is replaced."""
     real = version(tmp_path / "real", "old")
     link = tmp_path / "models" / "net" / "1"
     link.parent.mkdir(parents=True)
@@ -97,7 +97,7 @@ def test_symbolic_links_are_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["notes.txt", "model_best.onnx", "model.stride8b.onnx", "labels.txt.bak", "runs"])
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_files_of_others_are_not_deleted(tmp_path: Path, name: str, when: str) -> None:
-    """With force, a version that holds anything else stays as it is, and the first such file or folder is named."""
+    """With --force a version that holds another file is kept, and the first such file or folder is named."""
     target = version(tmp_path, "old")
 
     def add() -> None:
@@ -114,7 +114,7 @@ def test_files_of_others_are_not_deleted(tmp_path: Path, name: str, when: str) -
 
 
 def test_everything_that_the_converter_writes_is_replaced(tmp_path: Path) -> None:
-    """With force, the files of every stride, weights, labels and the report make way."""
+    """With --force a version with files of all strides, weights, labels and report is replaced."""
     target = version(tmp_path, "old")
     for name in ("model.stride8.onnx", "model.stride16.onnx", "weights.data", "labels.txt"):
         (target / name).write_text("old")

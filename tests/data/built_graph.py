@@ -1,5 +1,7 @@
 """Builds ONNX graphs node by node, in the form that each operator had in the operator sets that exporters wrote."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -20,7 +22,7 @@ class Graph:
         self.weights: list[TensorProto] = []
         self.nodes: list[onnx.NodeProto] = []
 
-    def add(self, kind: str, *inputs: str, outputs: int = 1, **attributes: object) -> str:
+    def add(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
         """A node; its first output."""
         names = [f"{kind.lower()}{len(self.nodes)}_{number}" for number in range(outputs)]
         self.nodes.append(helper.make_node(kind, inputs, names, **attributes))
@@ -50,14 +52,14 @@ class Graph:
         name = f"v_{len(self.weights) + len(self.nodes)}"
         return self.constant(self.random.uniform(low, high, shape).astype(np.float32), name)
 
-    def conv(self, value: str, shape: tuple[int, ...], *, bias: bool = True, **attributes: object) -> str:
+    def conv(self, value: str, shape: tuple[int, ...], *, bias: bool = True, **attributes: Any) -> str:
         """A convolution, weights (outputs, inputs of a group, height, width)."""
         inputs = [value, self.weight(*shape), *([self.uniform(-0.2, 0.3, shape[0])] if bias else [])]
         return self.add("Conv", *inputs, kernel_shape=shape[2:], **attributes)
 
     def relu(self, value: str) -> str:
-        """Caffe2 noted at every operator what it overwrote, up to operator set 5."""
-        return self.add("Relu", value, **({"consumed_inputs": [0]} if self.opset < 6 else {}))
+        """A rectifier."""
+        return self.add("Relu", value, **self._consumed(1))
 
     def pool(self, value: str, size: int, stride: int, pads: tuple[int, ...] = (0, 0, 0, 0), kind: str = "Max") -> str:
         """A pool, with Caffe's pads below and to the right where it rounded up."""
@@ -70,7 +72,7 @@ class Graph:
     def batch_norm(self, value: str, channels: int) -> str:
         """Batch normalisation: consumed inputs, test mode and the spatial flag went away one after the other."""
         inputs = [self.uniform(low, high, channels) for low, high in ((0.5, 1.5), (-0.5, 0.5), (-0.5, 0.5), (0.5, 2))]
-        attributes: dict[str, object] = {"epsilon": 1e-5}
+        attributes: dict[str, Any] = {"epsilon": 1e-5}
         if self.opset < 6:
             attributes["consumed_inputs"] = [0, 0, 0, 1, 1]
         if self.opset < 7:
@@ -102,7 +104,11 @@ class Graph:
 
     def total(self, *values: str) -> str:
         """A sum of values of one shape."""
-        return self.add("Sum", *values, **({"consumed_inputs": [0] * len(values)} if self.opset < 6 else {}))
+        return self.add("Sum", *values, **self._consumed(len(values)))
+
+    def _consumed(self, inputs: int) -> dict[str, Any]:
+        """The attribute with which Caffe2 noted what an operator overwrote, up to operator set 5."""
+        return {"consumed_inputs": [0] * inputs} if self.opset < 6 else {}
 
     def model(self, output: str, shape: tuple[int, ...], producer: str) -> onnx.ModelProto:
         """The whole file."""

@@ -1,6 +1,7 @@
 """The networks that `make_built.py` builds, as functions of the operator set."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -140,7 +141,8 @@ def cntk_times(graph: Graph, value: str, shape: tuple[int, ...]) -> str:
 def pytorch04(opset: int) -> onnx.ModelProto:
     """PyTorch 0.4: an explicit Pad before the average, batch normalisation of vectors between two more axes."""
     graph = Graph(opset, (1, 3, 22, 26))
-    ones, zeros = {"dilations": [1, 1], "strides": [1, 1]}, [0, 0, 0, 0]
+    ones: dict[str, Any] = {"dilations": [1, 1], "strides": [1, 1]}
+    zeros = [0, 0, 0, 0]
     value = graph.relu(graph.conv("data_0", (4, 3, 3, 3), pads=zeros, group=1, **ones))
     value = graph.pool(value, 2, 2)
     value = graph.relu(graph.conv(value, (6, 4, 3, 3), pads=zeros, group=1, **ones))

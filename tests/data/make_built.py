@@ -29,7 +29,8 @@ def run(model: onnx.ModelProto, window: np.ndarray) -> np.ndarray:
     """ONNX Runtime's scores."""
     options = ort.SessionOptions()
     options.log_severity_level = 3  # it warns of initializers that are inputs
-    return ort.InferenceSession(model.SerializeToString(), options).run(None, {"data_0": window})[0]
+    scores: np.ndarray = ort.InferenceSession(model.SerializeToString(), options).run(None, {"data_0": window})[0]
+    return scores
 
 
 def main() -> None:

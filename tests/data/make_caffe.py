@@ -7,7 +7,9 @@ The weights are random. `expected.npz` holds windows, as the networks take them,
 Caffe's layers, which shares nothing with this project's, answers to them.
 """
 
+import math
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -72,9 +74,10 @@ def weights(name: str, shapes: list[tuple[int, ...]], rng: np.random.Generator) 
     if name.startswith("bn"):
         count = 7.5
         mean, variance = rng.normal(0, 1, shapes[0]), rng.uniform(0.5, 2, shapes[1])
-        return [np.float32(mean * count), np.float32(variance * count), np.array([count], np.float32)]
-    fans = [max(1, np.prod(shape[1:])) if max(shape[0], 1) != np.prod(shape) else 1 for shape in shapes]
-    return [np.float32(rng.normal(0, 1.5, shape) / fan**0.5) for shape, fan in zip(shapes, fans, strict=True)]
+        return [array.astype(np.float32) for array in (mean * count, variance * count, np.array([count]))]
+    fans = [max(1, math.prod(shape[1:])) if max(shape[0], 1) != math.prod(shape) else 1 for shape in shapes]
+    pairs = zip(shapes, fans, strict=True)
+    return [(rng.normal(0, 1.5, shape) / fan**0.5).astype(np.float32) for shape, fan in pairs]
 
 
 def caffemodel(name: str, shapes: Shapes, rng: np.random.Generator) -> caffe_pb2.NetParameter:
@@ -94,12 +97,13 @@ def caffemodel(name: str, shapes: Shapes, rng: np.random.Generator) -> caffe_pb2
 
 def main() -> None:
     """Make everything."""
-    expected = {}
+    expected: dict[str, Any] = {}
     for seed, (name, (window, shapes)) in enumerate(NETWORKS.items()):
         rng = np.random.default_rng(seed)
         prototxt, model = HERE / f"{name}.prototxt", HERE / f"{name}.caffemodel"
         model.write_bytes(caffemodel(name, shapes, rng).SerializeToString())
-        windows = np.float32(rng.integers(-1, 2, (3, *window)) + rng.integers(-2, 3, (3, window[0], 1, 1)))
+        pixels = rng.integers(-1, 2, (3, *window)) + rng.integers(-2, 3, (3, window[0], 1, 1))
+        windows = pixels.astype(np.float32)
         net = cv2.dnn.readNetFromCaffe(str(prototxt), str(model))
         scores = []
         for image in windows:

@@ -10,6 +10,7 @@ to the window in it.
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -67,7 +68,7 @@ def mlp(net: Net, vector: Tensor) -> Tensor:
     return net.d(torch.relu(net.c(vector)))
 
 
-HEADS: dict[str, tuple[Head, dict[str, object]]] = {
+HEADS: dict[str, tuple[Head, dict[str, Any]]] = {
     "flatten": (lambda net, x: mlp(net, torch.flatten(x, 1)), {}),
     "view_size": (lambda net, x: mlp(net, x.view(x.size(0), -1)), {}),
     "view_features": (lambda net, x: mlp(net, x.view(-1, 160)), {}),
@@ -88,7 +89,7 @@ def make(name: str) -> Net:
     """A network with random weights and batch normalisation that does something."""
     torch.manual_seed(len(name))
     head, options = HEADS[name]
-    net = Net(head, **options).eval()
+    net: Net = Net(head, **options).eval()
     net.n.running_mean.uniform_(-1, 1)
     net.n.running_var.uniform_(0.5, 2)
     return net
@@ -106,7 +107,7 @@ def export(name: str, net: Net, window: Tensor) -> None:
         dynamo(folder / f"{name}.dynamo_batch.onnx", net, window.repeat(2, 1, 1, 1), dynamic_shapes=shapes)
 
 
-def dynamo(path: Path, net: nn.Module, window: Tensor | tuple[Tensor, ...], **options: object) -> None:
+def dynamo(path: Path, net: nn.Module, window: Tensor | tuple[Tensor, ...], **options: Any) -> None:
     """Write with the newer exporter, without the source locations that it notes at every node."""
     inputs = window if isinstance(window, tuple) else (window,)
     program = torch.onnx.export(net, inputs, dynamo=True, verbose=False, **options)

@@ -42,12 +42,13 @@ def make(name: str) -> tuple[keras.Model, np.ndarray, np.ndarray]:
 
 def weights(variable: keras.Variable, random: np.random.Generator) -> np.ndarray:
     """Kernels that keep what is in the window alive, and normalisation that does something."""
+    shape: tuple[int, ...] = variable.shape
     if variable.name in ("gamma", "moving_variance"):
-        return random.uniform(0.5, 1.5, variable.shape)
-    if len(variable.shape) > 1:
-        fan_in = np.prod(variable.shape[:-1]) if "depthwise" not in variable.path else 9
-        return random.normal(0, np.sqrt(2 / fan_in), variable.shape)
-    return random.uniform(-0.2, 0.4, variable.shape)
+        return random.uniform(0.5, 1.5, shape)
+    if len(shape) > 1:
+        fan_in = np.prod(shape[:-1]) if "depthwise" not in variable.path else 9
+        return random.normal(0, np.sqrt(2 / fan_in), shape)
+    return random.uniform(-0.2, 0.4, shape)
 
 
 def window_of(model: keras.Model, name: str) -> np.ndarray:

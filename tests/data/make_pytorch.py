@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +25,10 @@ FOLDER = Path(__file__).parent / "pytorch"
 CASES: dict[str, Case] = HEADS | TRUNKS | WAYS
 
 OPEN = {0: "batch", 2: "height", 3: "width"}
-BATCH = {"dynamic_axes": {"image": {0: "batch"}}, "input_names": ["image"]}
+BATCH: dict[str, Any] = {"dynamic_axes": {"image": {0: "batch"}}, "input_names": ["image"]}
 NORMS = nn.BatchNorm1d | nn.BatchNorm2d
 
-VARIANTS: dict[str, dict[str, object]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "torchscript": {},
     "torchscript_batch": BATCH,
     "torchscript_open": {"dynamic_axes": {"image": OPEN}, "input_names": ["image"]},

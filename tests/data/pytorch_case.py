@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from make_exports import WINDOW, Head, Net
@@ -24,9 +25,7 @@ class Case:
     images: int = 1
 
 
-def head(
-    function: Head, *, window: tuple[int, int] = WINDOW, variants: tuple[str, ...] = BOTH, **options: object
-) -> Case:
+def head(function: Head, *, window: tuple[int, int] = WINDOW, variants: tuple[str, ...] = BOTH, **options: Any) -> Case:
     """A head on the two convolutions of `Net`; windows of 22×26 give it a map of 6×4×5."""
     return Case(lambda: Net(function, channels=(4, 6), hidden=4, window=window, **options), (1, 3, *window), variants)
 

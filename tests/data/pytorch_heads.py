@@ -1,5 +1,7 @@
 """The heads that `make_pytorch.py` exports: ways to get from the last map to the scores."""
 
+from typing import Any
+
 import torch
 from make_exports import Net, mlp
 from pytorch_case import BOTH, ONE, Case, head
@@ -54,8 +56,8 @@ def layer_norm_2d(net: Net, image: Tensor) -> Tensor:
     return mlp(net, torch.flatten(net.part(pooled).permute(0, 3, 1, 2), 1))
 
 
-MEAN = {"features": 6}
-PYRAMID = {"window": (22, 30), "features": 6 * 7}
+MEAN: dict[str, Any] = {"features": 6}
+PYRAMID: dict[str, Any] = {"window": (22, 30), "features": 6 * 7}
 
 HEADS: dict[str, Case] = {
     "open_size": head(flat, pool=nn.AdaptiveAvgPool2d((4, 5)), variants=("dynamo_open",)),

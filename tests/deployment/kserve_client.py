@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from typing import Any
 
 import numpy as np
 from kserve import InferenceGRPCClient, InferInput, InferRequest
@@ -11,7 +12,7 @@ address, model = sys.argv[1:3]
 windows = np.random.default_rng(0).integers(0, 256, (3, 90, 110, 1), np.uint8)
 
 
-async def ask() -> dict:
+async def ask() -> dict[str, Any]:
     """Health, and some images."""
     client = InferenceGRPCClient(address)
     assert await client.is_server_live()

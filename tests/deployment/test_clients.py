@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from support.paths import ROOT
+from support.scoring import plan_message
 from support.servers import Server, running
 
 from fullconv.encode import image_message, options_message
 from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
-from service.scoring import Scorer, whole
+from service.scoring.scorer import Scorer
 
 pytestmark = pytest.mark.clients
 
@@ -28,10 +29,11 @@ WINDOWS = np.random.default_rng(0).integers(0, 256, (3, 90, 110, 1), np.uint8)
 
 def run(script: str, *arguments: str) -> dict[str, Any]:
     """What a script of the clients' own Python prints."""
-    command = [PYTHON, ROOT / "tests" / "deployment" / script, *arguments]
+    command: list[str | Path] = [PYTHON, ROOT / "tests" / "deployment" / script, *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
+    printed: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return printed
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +49,13 @@ def triton(server: Server) -> dict[str, Any]:
     return run("triton_client.py", server.address, "digits", str(PAGE))
 
 
-def expected(image: np.ndarray | Path, **options: int) -> tuple[np.ndarray, np.ndarray]:
+def expected(image: np.ndarray | Path, **options: Any) -> tuple[np.ndarray, np.ndarray]:
     """Scores (classes, rows, cols) and average (classes) of this process."""
+    asked: Any = {"grid": True, **options}
     request = scoring_pb2.ScoreRequest(
-        model="digits", options=options_message({"grid": True, **options}), image=image_message(source_of(image))
+        model="digits", options=options_message(asked), image=image_message(source_of(image))
     )
-    answer = whole(Scorer(MODELS).prepare(request))
+    answer = plan_message(Scorer(MODELS), request).complete()
     scores = np.frombuffer(answer.scores, "<f4").reshape(answer.grid.rows, answer.grid.cols, -1)
     return np.moveaxis(scores, -1, 0), np.array(answer.average.values)
 
@@ -78,7 +81,8 @@ def test_parameters_and_classification(triton: dict[str, Any]) -> None:
         _, average = expected(window, stride=16)
         for position, word in zip(np.argsort(-average)[:2], triton["sync"]["named"][2 * place :], strict=False):
             score, index, label = word.split(":")
-            assert (float(score), int(index)) == (pytest.approx(average[position], abs=1e-5), position)
+            assert float(score) == pytest.approx(average[position], abs=1e-5)
+            assert int(index) == position
             assert label in ("background", str(position))
 
 
@@ -122,7 +126,8 @@ def test_perf_analyzer(server: Server, options: list[str]) -> None:
     environment = {"LD_LIBRARY_PATH": str(PERF / "nvidia" / "cuda_runtime" / "lib")}
     load = ["--shape", "image:1,256,200,1", "--concurrency-range", "2", *options]
     once = ["--measurement-mode", "count_windows", "--measurement-request-count", "50", "--stability-percentage", "999"]
-    command = [PERF / "bin" / "perf_analyzer", "-m", "digits", "-i", "grpc", "-u", server.address, *load, *once]
+    program: list[str | Path] = [PERF / "bin" / "perf_analyzer"]
+    command = [*program, "-m", "digits", "-i", "grpc", "-u", server.address, *load, *once]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
     assert result.returncode == 0, result.stdout + result.stderr
     times = re.search(r"Successful request count: (\d+).*compute infer (\d+) usec", result.stdout, re.DOTALL)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -46,11 +47,12 @@ def address() -> Iterator[str]:
         compose("down", "--volumes", address=address)
 
 
-def inspect() -> dict:
+def inspect() -> dict[str, Any]:
     """What the engine says of the container."""
     container = compose("ps", "--quiet", "server").strip()
     output = subprocess.run(["docker", "inspect", container], capture_output=True, check=True).stdout
-    return json.loads(output)[0]
+    container_state: dict[str, Any] = json.loads(output)[0]
+    return container_state
 
 
 def test_the_page_is_scored(address: str) -> None:
@@ -82,7 +84,7 @@ def test_health_and_models(address: str) -> None:
 def test_triton_clients_are_answered(address: str) -> None:
     """Triton's stock client, unchanged, gets from the container what it gets from this process."""
     script = ROOT / "tests" / "deployment" / "triton_client.py"
-    command = [ROOT / "build" / "clients" / "bin" / "python", script, address, "digits", PAGE]
+    command: list[str | Path] = [ROOT / "build" / "clients" / "bin" / "python", script, address, "digits", PAGE]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stderr
     got = json.loads(result.stdout.splitlines()[-1])["sync"]["encoded"]

@@ -2,12 +2,19 @@
 
 import json
 import re
+from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 from support.paths import ROOT
 
+from service.dispatch.admission import Admission
+from service.engine.registry import Registry
+from service.engine.scheduler import Scheduler
+from service.limits import Limits
+from service.metrics import Metrics
+from service.server.gauges import add_gauges
 from service.settings import read_settings
 
 DEPLOY = ROOT / "deploy"
@@ -15,7 +22,7 @@ MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "fullconv.yaml").re
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=[manifest["kind"] for manifest in MANIFESTS])
-def test_manifests_are_what_kubernetes_takes(manifest: dict) -> None:
+def test_manifests_are_what_kubernetes_takes(manifest: dict[str, Any]) -> None:
     """Each is valid by Kubernetes's own schema, which knows all of its fields."""
     kubernetes_validate.validate(manifest, "1.33", strict=True)
 
@@ -53,17 +60,11 @@ def test_the_image_starts_with_settings_that_there_are() -> None:
 
 def exported() -> set[str]:
     """The names of all metrics but the process's, as Prometheus sees them."""
-    from service import metrics  # noqa: PLC0415 (its registry fills as it is imported)
-    from service.admission import Admission  # noqa: PLC0415
-    from service.engine.registry import Registry  # noqa: PLC0415
-    from service.engine.scheduler import Scheduler  # noqa: PLC0415
-    from service.limits import Limits  # noqa: PLC0415
-
-    scheduler = Scheduler(slots=1)
-    metrics.watch(Admission(Limits()), scheduler, Registry(ROOT / "models"), lambda: 0)
+    metrics, scheduler = Metrics(), Scheduler(slots=1)
+    add_gauges(metrics.registry, Admission(Limits()), scheduler, Registry(ROOT / "models"), lambda: 0)
     scheduler.close()
     ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""], "info": ["_info"]}
-    ours = [family for family in metrics.REGISTRY.collect() if family.name.startswith("fullconv_")]
+    ours = [family for family in metrics.registry.collect() if family.name.startswith("fullconv_")]
     return {family.name + end for family in ours for end in ends[family.type]}
 
 

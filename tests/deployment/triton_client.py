@@ -6,13 +6,17 @@ It registers messages of the same names as ours, and so needs a process of its o
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+Answer = dict[str, Any]
 
 address, model, page = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 encoded = np.array([page.read_bytes()], object)
@@ -26,13 +30,13 @@ def tensor(values: np.ndarray, kind: type = triton.InferInput) -> triton.InferIn
     return given
 
 
-def read(result: triton.InferResult) -> dict:
+def read(result: triton.InferResult) -> Answer:
     """What an answer holds."""
     scores, average = result.as_numpy("scores"), result.as_numpy("average")
     return {"shape": list(scores.shape), "sum": float(scores.sum(dtype=np.float64)), "average": average.tolist()}
 
 
-def sync() -> dict:
+def sync() -> Answer:
     """The calls of the plain client."""
     with triton.InferenceServerClient(address) as client:
         assert client.is_server_live()
@@ -66,7 +70,7 @@ def sync() -> dict:
     return answers
 
 
-def refusal(call: object) -> str:
+def refusal(call: Callable[[], object]) -> str:
     """What a call is told that is refused."""
     try:
         call()
@@ -75,7 +79,7 @@ def refusal(call: object) -> str:
     raise AssertionError("expected an error")
 
 
-async def asynchronous() -> dict:
+async def asynchronous() -> Answer:
     """Many calls at once, of the asyncio client."""
     async with triton_aio.InferenceServerClient(address) as client:
         assert await client.is_model_ready(model)
@@ -87,9 +91,9 @@ async def asynchronous() -> dict:
     return read_ones[0]
 
 
-def stream() -> list:
+def stream() -> list[list[Any]]:
     """A stream of requests, one of which fails."""
-    answers: Queue = Queue()
+    answers: Queue[tuple[Any, Any]] = Queue()
     with triton.InferenceServerClient(address) as client:
         client.start_stream(callback=lambda result, error: answers.put((result, error)))
         for number in range(8):

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import pyvips
 from numpy.testing import assert_allclose, assert_array_equal
 from support.paths import ROOT
-from support.pictures import encode, noise, png
+from support.pictures import bomb, encode, noise, png
 
 COMMAND = [sys.executable, "-c", "from fullconv.command.cli import main; main()"]
 MODELS = ["--models", str(ROOT / "models"), "--model", "digits"]
@@ -189,7 +190,7 @@ def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
             "expected at least the model's window of 70×70 pixels (height×width), got 69×300",
         ),
         "bomb": (
-            pyvips.Image.black(60_000, 60_000).write_to_buffer(".png", compression=9, bitdepth=1),
+            bomb(),
             "60000×60000 pixels (height×width) are 3600 megapixels, expected at most 256",
         ),
         "svg": (b"<svg xmlns='http://www.w3.org/2000/svg' width='99' height='99'/>", "not a whole"),
@@ -319,7 +320,7 @@ def test_options_choose_windows(tmp_path: Path) -> None:
     image.write_bytes(png(pixels))
     mask.write_bytes(png(np.pad(np.full((100, 120, 1), 7, np.uint8), ((20, 31), (10, 73), (0, 0)))))
 
-    def grid(*options: object) -> tuple[np.ndarray, dict[str, np.ndarray], dict]:
+    def grid(*options: object) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
         result = score(image, "--json", "--grid", tmp_path / "grid.npz", *options)
         assert result.returncode == 0, result.stderr
         return *scores_of(tmp_path / "grid.npz"), json.loads(result.stdout)

@@ -57,7 +57,7 @@ def serving(servicer: Hasty) -> Iterator[str]:
         server.stop(None).wait()
 
 
-def score_many(address: str, **settings: Any) -> dict[str, Answer | ScoringError]:  # noqa: ANN401 (the client's)
+def score_many(address: str, **settings: Any) -> dict[str, Answer | ScoringError]:
     """All images by the client; the names of the answers are told apart."""
     with Client(address, **settings) as client:
         answers = list(client.score_many(IMAGES, model="m"))
@@ -65,7 +65,7 @@ def score_many(address: str, **settings: Any) -> dict[str, Answer | ScoringError
     return dict(answers)
 
 
-def score_many_asynchronously(address: str, **settings: Any) -> dict[str, Answer | ScoringError]:  # noqa: ANN401
+def score_many_asynchronously(address: str, **settings: Any) -> dict[str, Answer | ScoringError]:
     """The same by its asyncio twin."""
 
     async def ask() -> list[tuple[str, Answer | ScoringError]]:

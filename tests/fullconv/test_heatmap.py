@@ -1,5 +1,6 @@
 """Heatmaps, as pictures, from answers that are made up."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from fullconv.images import Region
 def middle(heat: np.ndarray, row: int, col: int, cols: int) -> np.ndarray:
     """The pixel in the middle of a cell, of an image that is wider than high."""
     cell = 1200 / cols
-    return heat[int((row + 0.5) * cell), int((col + 0.5) * cell)].astype(int)
+    pixel: np.ndarray = heat[int((row + 0.5) * cell), int((col + 0.5) * cell)]
+    return pixel.astype(int)
 
 
 def bar(heat: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -55,7 +57,9 @@ def test_winners_are_where_they_belong(tmp_path: Path) -> None:
     ],
     ids=["two", "one", "probabilities", "named"],
 )
-def test_one_class_is_its_probability(tmp_path: Path, kind: str, labels: list[str], logits: object) -> None:
+def test_one_class_is_its_probability(
+    tmp_path: Path, kind: str, labels: list[str], logits: Callable[[np.ndarray], np.ndarray]
+) -> None:
     """Where it is low the image is seen; from there on it is the redder the higher, with the bar's own colours."""
     p = np.linspace(0.02, 0.98, 25)[None].repeat(18, 0)
     tumour = shown(labels, kind, single="tumour" if len(labels) == 3 else None)

@@ -63,8 +63,9 @@ def image(tmp_path: Path) -> Path:
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
-    powers = np.exp(scores.astype(np.float64) - scores.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
+    powers: np.ndarray = np.exp(scores.astype(np.float64) - scores.max(-1, keepdims=True))
+    probabilities: np.ndarray = powers / powers.sum(-1, keepdims=True)
+    return probabilities
 
 
 def at_cells(heat: np.ndarray, grid: Path, width: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from support.heatmaps import axis, header, shown
-from support.pictures import encode, noise, png
+from support.pictures import encode, noise
 
 from fullconv.errors import RequestError
 from fullconv.grid import ImageInfo
@@ -40,13 +40,15 @@ WHOLE = ImageInfo("", 0, 0)
         (["2", "b", "c"], (), "2", 0),
     ],
 )
-def test_which_class_is_shown(labels: list[str], classes: tuple, named: str | None, single: int | None) -> None:
+def test_which_class_is_shown(
+    labels: list[str], classes: tuple[str, ...], named: str | None, single: int | None
+) -> None:
     """The class named, the only one, the second of two, or the winners; labels before indices."""
     assert shown(labels, single=named, classes=classes).single == single
 
 
 @pytest.mark.parametrize(("classes", "named", "field"), [(("d",), None, "classes"), ((), "d", "heatmap-class")])
-def test_unknown_classes_are_refused(classes: tuple, named: str | None, field: str) -> None:
+def test_unknown_classes_are_refused(classes: tuple[str, ...], named: str | None, field: str) -> None:
     """The message names the option, what there is and what was given."""
     with pytest.raises(RequestError, match=f"{field}: expected labels of model 'm' or 0 to 2, got 'd'"):
         shown(["a", "b", "c"], single=named, classes=classes)
@@ -67,7 +69,7 @@ def test_unknown_classes_are_refused(classes: tuple, named: str | None, field: s
     ],
 )
 def test_only_what_needs_all_classes_asks_for_them(
-    kind: str, classes: tuple, named: str | None, average: str, *, needs: bool
+    kind: str, classes: tuple[str, ...], named: str | None, average: str, *, needs: bool
 ) -> None:
     """Softmax of a part of the classes needs all scores, and so does a class that the answer does not have."""
     assert shown(["a", "b", "c"], kind, single=named, average=average, classes=classes).needs_all is needs
@@ -194,7 +196,7 @@ def test_backdrops(tmp_path: Path, kind: str) -> None:
     if kind == "npy":
         np.save(path, np.stack([pixels] * 3, -1))
     else:
-        path.write_bytes({"png": png, "turned": turned, "tif": lambda one: encode(one, ".tif")}[kind](pixels))
+        path.write_bytes(turned(pixels) if kind == "turned" else encode(pixels, f".{kind}"))
     whole = grey_picture(ScoredPixels(source_of(path)), WHOLE, (400, 240))
     assert_allclose(whole[:, 8:-8], (np.arange(8, 392) / 2)[None].repeat(240, 0), atol=2)
     part = grey_picture(ScoredPixels(source_of(path), Region(50, 20, 100, 50)), WHOLE, (100, 50))

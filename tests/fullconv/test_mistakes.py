@@ -66,15 +66,15 @@ def server(folder: Path) -> Iterator[Server]:
         yield server
 
 
-def of_model(**request: Any) -> Case:  # noqa: ANN401 (as ScoreRequest has them)
+def of_model(**request: Any) -> Case:
     return ("good.png", request, RequestError, request.pop("said"))
 
 
-def of_option(said: str, model: str = "digits", **options: Any) -> Case:  # noqa: ANN401 (as ScoreOptions has them)
+def of_option(said: str, model: str = "digits", **options: Any) -> Case:
     return ("good.png", {"model": model, "options": Options(**options)}, RequestError, said)
 
 
-def of_image(image: str, said: str, **options: Any) -> Case:  # noqa: ANN401
+def of_image(image: str, said: str, **options: Any) -> Case:
     return (image, {"model": "digits", "options": Options(**options)}, ImageError, said)
 
 

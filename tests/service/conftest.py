@@ -35,5 +35,5 @@ def server(models: Path) -> Iterator[Server]:
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:
     """A client of that server."""
-    with Client(server.address, timeout=60) as client:
+    with Client(server.address, timeout=240) as client:
         yield client

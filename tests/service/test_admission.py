@@ -2,17 +2,24 @@
 
 import time
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
-from service.admission import Admission
+from service.dispatch.admission import Admission
 from service.errors import BusyError
 from service.limits import Limits
 
-WIDE = {"waiting": 100, "waiting_bytes": 1000, "held_bytes": 1000, "waiting_seconds": 100.0, "client_share": 1.0}
+WIDE: dict[str, Any] = {
+    "waiting": 100,
+    "waiting_bytes": 1000,
+    "held_bytes": 1000,
+    "waiting_seconds": 100.0,
+    "client_share": 1.0,
+}
 
 
-def admission(**limits: float) -> Admission:
+def admission(**limits: Any) -> Admission:
     """With wide limits, but for some."""
     return Admission(Limits(**WIDE | limits))
 

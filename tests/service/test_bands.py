@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from fullconv.protos import model_pb2, scoring_pb2
+from service import decode
 from service.dense.axis import AxisGeometry
-from service.dense.reducers import top
+from service.dense.reducers import top_k
 from service.engine.repository import StoredModel
 from service.errors import LimitError
-from service.grid import PART_BYTES, BandGrid
-from service.limits import Limits
-from service.options import resolve
-from service.plan import WORTHWHILE, Plan, make_plan
+from service.limits import Limits, Tuning
+from service.scoring.grid import PART_BYTES, BandGrid
+from service.scoring.options import resolve
+from service.scoring.plan import WORTHWHILE, Bounds, Plan, make_plan
 
 SMALL = AxisGeometry(window=16, stride=8, receptive_field=16, padding_before=0, padding_after=0)
 NO_HALO = AxisGeometry(window=70, stride=8, receptive_field=70, padding_before=0, padding_after=0)
@@ -26,6 +27,7 @@ RESNET50 = AxisGeometry(window=224, stride=32, receptive_field=619, padding_befo
 LITE0 = AxisGeometry(window=224, stride=32, receptive_field=1043, padding_before=425, padding_after=425)
 KNOWN = [NO_HALO, VGG16, RESNET50, LITE0]
 MIB = 1 << 20
+DEFAULTS = Bounds(1 << 40, Limits().plan_bytes, Tuning())
 
 
 def model_of(
@@ -65,12 +67,12 @@ def model_of(
 
 
 def planned(
-    model: StoredModel, size: tuple[int, int], limits: Limits, options: scoring_pb2.ScoreOptions, *, grid: bool
+    model: StoredModel, size: tuple[int, int], bounds: Bounds, options: scoring_pb2.ScoreOptions, *, grid: bool
 ) -> Plan:
     asked = scoring_pb2.ScoreOptions()
     asked.CopyFrom(options)
     asked.grid = grid
-    return make_plan(model, resolve(model, asked), size, limits, pixels=1 << 40)
+    return make_plan(model, resolve(model, decode.options(asked)), size, bounds)
 
 
 @st.composite
@@ -85,7 +87,7 @@ def geometries(draw: st.DrawFn) -> AxisGeometry:
 
 
 @st.composite
-def requests(draw: st.DrawFn) -> tuple[StoredModel, tuple[int, int], Limits, scoring_pb2.ScoreOptions]:
+def requests(draw: st.DrawFn) -> tuple[StoredModel, tuple[int, int], Bounds, scoring_pb2.ScoreOptions]:
     """A model, an image's size, limits, and options at strides finer and coarser than the native one."""
     vertical = draw(geometries())
     horizontal = draw(geometries().filter(lambda axis: axis.stride == vertical.stride))
@@ -102,10 +104,9 @@ def requests(draw: st.DrawFn) -> tuple[StoredModel, tuple[int, int], Limits, sco
         vertical.window + draw(st.integers(0, 300) | st.integers(0, 9000)),
         horizontal.window + draw(st.integers(0, 300) | st.integers(0, 9000)),
     )
-    limits = Limits(
+    tuning = Tuning(
         strip_bytes=draw(st.sampled_from([MIB, 16 * MIB, 128 * MIB])),
         tile_bytes=draw(st.sampled_from([1, 64 * MIB, 2048 * MIB])),
-        plan_bytes=1 << 60,
     )
     options = scoring_pb2.ScoreOptions(
         mode=draw(st.sampled_from([scoring_pb2.MODE_DENSE, scoring_pb2.MODE_CROPS, scoring_pb2.MODE_AUTO])),
@@ -115,27 +116,27 @@ def requests(draw: st.DrawFn) -> tuple[StoredModel, tuple[int, int], Limits, sco
         flip=draw(st.booleans()),
         scales=draw(st.sampled_from([[], [scoring_pb2.Scale(factor=1.5), scoring_pb2.Scale(factor=1)]])),
     )
-    return model, size, limits, options
+    return model, size, Bounds(1 << 40, 1 << 60, tuning), options
 
 
 @settings(deadline=None, max_examples=100)
 @given(requests())
 def test_a_grid_costs_hardly_more(
-    request: tuple[StoredModel, tuple[int, int], Limits, scoring_pb2.ScoreOptions],
+    request: tuple[StoredModel, tuple[int, int], Bounds, scoring_pb2.ScoreOptions],
 ) -> None:
     """With a grid a plan has at most 1.1 times the multiply-adds, and it counts what its highest band holds."""
     without, plan = (planned(*request, grid=grid) for grid in (False, True))
     assert plan.multiply_adds <= 1.1 * without.multiply_adds
-    model, _, limits, options = request
-    asked, view = resolve(model, options), plan.views[0]
-    numbers = 2 * asked.depth if options.grid_as == scoring_pb2.GRID_AS_TOP and not options.flip else len(asked.chosen)
-    rows = max(band.stop - band.first for band in view.tiles.rows)
-    strips = 2 * view.tiles.strip * view.width * 3
-    assert view.held_bytes >= strips + rows * view.tiles.horizontal.cells * numbers * 4
-    fitting = replace(limits, plan_bytes=plan.bytes)
-    assert planned(model, request[1], fitting, options, grid=True) == plan
+    model, _, bounds, options = request
+    asked, view = resolve(model, decode.options(options)), plan.views[0]
+    numbers = 2 * asked.depth if options.grid_as == scoring_pb2.GRID_AS_TOP and not options.flip else len(asked.classes)
+    rows = max(band.stop - band.first for band in view.tile_plan.bands)
+    strips = 2 * view.tile_plan.max_strip_rows * view.width * 3
+    assert view.held_bytes >= strips + rows * view.tile_plan.horizontal.cells * numbers * 4
+    fitting = planned(model, request[1], replace(bounds, memory_bytes=plan.bytes), options, grid=True)
+    assert (fitting.mode, fitting.reason, fitting.views) == (plan.mode, plan.reason, plan.views)
     with pytest.raises(LimitError, match="memory: expected a plan of at most"):
-        planned(model, request[1], replace(limits, plan_bytes=plan.bytes - 1), options, grid=True)
+        planned(model, request[1], replace(bounds, memory_bytes=plan.bytes - 1), options, grid=True)
 
 
 @pytest.mark.parametrize("finer", [1, 4], ids=["shifted", "file"])
@@ -145,31 +146,31 @@ def test_grids_of_photographs_take_the_same_tiles(geometry: AxisGeometry, stride
     """At 4096 pixels and 1000 classes the rows of a band are those without a grid, if lower bands would cost more."""
     model = model_of(geometry, geometry, classes=1000, finer=finer)
     options = scoring_pb2.ScoreOptions(stride=stride, mode=scoring_pb2.MODE_DENSE)
-    without, plan = (planned(model, (4096, 4096), Limits(), options, grid=grid) for grid in (False, True))
+    without, plan = (planned(model, (4096, 4096), DEFAULTS, options, grid=grid) for grid in (False, True))
     assert plan.multiply_adds <= WORTHWHILE * without.multiply_adds
-    assert plan.views[0].tiles.tile[0] <= without.views[0].tiles.tile[0]
-    assert plan.bytes <= Limits().plan_bytes
+    assert plan.views[0].tile_plan.max_tile_shape[0] <= without.views[0].tile_plan.max_tile_shape[0]
+    assert plan.bytes <= DEFAULTS.memory_bytes
 
 
 def test_bands_are_as_low_as_is_worthwhile() -> None:
     """Where lower bands cost next to nothing, they hold no more of the grid than a strip may be."""
     model = model_of(SMALL, SMALL, classes=1000, pixel_bytes=30.0)
-    plan = planned(model, (40_000, 9000), Limits(), scoring_pb2.ScoreOptions(), grid=True)
-    tiles = plan.views[0].tiles
-    assert tiles.band * tiles.horizontal.cells * 4000 <= 128 * MIB
-    whole = planned(model, (40_000, 9000), Limits(), scoring_pb2.ScoreOptions(), grid=False).views[0].tiles
-    assert whole.band > 2 * tiles.band
+    plan = planned(model, (40_000, 9000), DEFAULTS, scoring_pb2.ScoreOptions(), grid=True)
+    tiles = plan.views[0].tile_plan
+    assert tiles.max_band_rows * tiles.horizontal.cells * 4000 <= 128 * MIB
+    whole = planned(model, (40_000, 9000), DEFAULTS, scoring_pb2.ScoreOptions(), grid=False).views[0].tile_plan
+    assert whole.max_band_rows > 2 * tiles.max_band_rows
 
 
 @pytest.mark.parametrize("grid_as", [scoring_pb2.GRID_AS_TOP, scoring_pb2.GRID_AS_ARGMAX])
-def test_grids_too_large_have_ways_out(grid_as: int) -> None:
+def test_grids_too_large_have_ways_out(grid_as: scoring_pb2.GridAs) -> None:
     """A slide's whole grid of 1000 classes is refused with the ways out, and the highest scores alone are not."""
     model, size = model_of(RESNET50, RESNET50, classes=1000), (90_000, 120_000)
     options = scoring_pb2.ScoreOptions(stride=1, mode=scoring_pb2.MODE_DENSE)
     with pytest.raises(LimitError, match=r"fewer classes, a coarser stride, only the highest scores \(grid_as\) or no"):
-        planned(model, size, Limits(), options, grid=True)
+        planned(model, size, DEFAULTS, options, grid=True)
     options.grid_as = grid_as
-    plan, without = (planned(model, size, Limits(), options, grid=grid) for grid in (True, False))
+    plan, without = (planned(model, size, DEFAULTS, options, grid=grid) for grid in (True, False))
     assert plan.multiply_adds <= 1.1 * without.multiply_adds
 
 
@@ -179,7 +180,7 @@ def test_a_band_is_handed_out_in_parts(grid_as: str, *, flip: bool) -> None:
     """Parts follow one another and are what the whole band would be, with NaN where nothing is wanted."""
     model, rng = model_of(NO_HALO, NO_HALO, classes=40), np.random.default_rng(0)
     asked = scoring_pb2.ScoreOptions(grid_as=f"GRID_AS_{grid_as}", grid_top=3, classes=["7", "3", "39", "1"], flip=flip)
-    options, shape = resolve(model, asked), (700, 900)
+    options, shape = resolve(model, decode.options(asked)), (700, 900)
     scores, mirrored = rng.standard_normal((2, *shape, 4), np.float32)
     wanted = rng.random(shape) < 0.9
     grid = BandGrid(options, shape, "i")
@@ -195,7 +196,7 @@ def test_a_band_is_handed_out_in_parts(grid_as: str, *, flip: bool) -> None:
     expected = (scores + mirrored) / 2 if flip else scores
     found = np.concatenate([part.scores for part in parts])
     if grid_as in ("TOP", "ARGMAX"):
-        expected, positions = top(expected, options.depth)
+        expected, positions = top_k(expected, options.depth)
         assert_array_equal(np.concatenate([part.positions for part in parts])[wanted], positions[wanted])
     assert_array_equal(found[wanted], expected.astype(found.dtype)[wanted])
     assert np.isnan(found[~wanted]).all()

@@ -1,6 +1,7 @@
 """Networks that cannot slide: kept by --crops-only, and scored window by window."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -9,16 +10,16 @@ from numpy.testing import assert_allclose
 from support.conversion import SILENT
 from support.engines import Leaving
 from support.pictures import noise, png
+from support.scoring import Scoring, plan_image
 
 from converter import convert as conversion
 from converter.sources.read import read_source
 from fullconv.protos import scoring_pb2
-from service import modes
 from service.errors import CancelledRunError
 from service.images.encoded import open_bytes
-from service.limits import Limits
-from service.run import Run
-from service.scoring import Scorer
+from service.limits import Tuning
+from service.scoring import modes
+from service.scoring.scorer import Scorer
 
 DATA = Path(__file__).parent.parent / "data"
 NETWORKS = {
@@ -39,9 +40,9 @@ def convert(name: str, folder: Path, *strides: int) -> Scorer:
     return Scorer(folder)
 
 
-def plan(scorer: Scorer, image: np.ndarray, **options: object) -> Run:
+def plan(scorer: Scorer, image: np.ndarray, **options: Any) -> Scoring:
     request = scoring_pb2.ScoreRequest(model="net", options=scoring_pb2.ScoreOptions(grid=True, **options))
-    return scorer.plan(open_bytes(png(image), name="i"), request)
+    return plan_image(scorer, open_bytes(png(image), name="i"), request)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -49,7 +50,7 @@ def test_every_cell_is_the_original_networks_score(tmp_path: Path, name: str) ->
     """Half a window apart unless told otherwise, each window's scores are the source's, to 1e-5."""
     window, image = NETWORKS[name], noise(71, 83, 3)
     run = plan(convert(name, tmp_path), image)
-    grid = np.concatenate([rows.scores for rows in run.bands()])
+    grid = np.concatenate([rows.scores for rows in run.rows()])
     response = run.answer()
     assert response.mode == "crops"
     assert (response.grid.stride.height, response.grid.stride.width) == (window[0] // 2, window[1] // 2)
@@ -69,7 +70,7 @@ def test_windows_lie_as_far_apart_as_the_converter_was_told(tmp_path: Path) -> N
     """A stride that does not divide the window, and one beyond it."""
     for stride in (7, 40):
         run = plan(convert("pytorch/vit.dynamo_batch", tmp_path / str(stride), stride), noise(71, 83, 3))
-        grid = np.concatenate([rows.scores for rows in run.bands()])
+        grid = np.concatenate([rows.scores for rows in run.rows()])
         assert grid.shape[:2] == ((71 - 16) // stride + 1, (83 - 16) // stride + 1)
 
 
@@ -78,32 +79,33 @@ def test_tiles_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     scorer, image = convert("pytorch/vit.dynamo_batch", tmp_path), noise(120, 99, 3)
     monkeypatch.setattr(modes, "CROPS", 1000)
     whole = plan(scorer, image)
-    assert whole.plan.tiles == 1
-    expected = np.concatenate([rows.scores for rows in whole.bands()])
+    assert whole.plan.tile_count == 1
+    expected = np.concatenate([rows.scores for rows in whole.rows()])
     monkeypatch.setattr(modes, "CROPS", 2)
     monkeypatch.setattr(modes, "CROPPED", 1)
     tiled = plan(Scorer(scorer.registry), image)  # the other one has kept its plan
-    assert tiled.plan.tiles > 10
-    assert_allclose(np.concatenate([rows.scores for rows in tiled.bands()]), expected, rtol=0, atol=1e-5)
+    assert tiled.plan.tile_count > 10
+    assert_allclose(np.concatenate([rows.scores for rows in tiled.rows()]), expected, rtol=0, atol=1e-5)
 
 
 def test_a_cancelled_run_stops_between_batches(tmp_path: Path) -> None:
     """Nobody waits for the other windows of the same tile."""
     scorer, asked = convert("pytorch/vit.dynamo_batch", tmp_path), iter([False] * 5)
     request = scoring_pb2.ScoreRequest(model="net")
-    run = scorer.plan(open_bytes(png(noise(200, 200, 3)), name="i"), request, Leaving(lambda: next(asked, True)))
-    assert run.plan.tiles == 1
+    run = plan_image(scorer, open_bytes(png(noise(200, 200, 3)), name="i"), request, Leaving(lambda: next(asked, True)))
+    assert run.plan.tile_count == 1
     with pytest.raises(CancelledRunError):
-        list(run.bands())
+        list(run.rows())
 
 
 def test_a_cancelled_run_stops_between_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for the windows of the other tiles."""
     monkeypatch.setattr(modes, "CROPPED", 1)
-    scorer, gone = convert("pytorch/vit.dynamo_batch", tmp_path), []
+    scorer = convert("pytorch/vit.dynamo_batch", tmp_path)
+    gone: list[bool] = []
     request = scoring_pb2.ScoreRequest(model="net", options=scoring_pb2.ScoreOptions(grid=True))
-    run = scorer.plan(open_bytes(png(noise(200, 200, 3)), name="i"), request, Leaving(lambda: bool(gone)))
-    bands = run.bands()
+    run = plan_image(scorer, open_bytes(png(noise(200, 200, 3)), name="i"), request, Leaving(lambda: bool(gone)))
+    bands = run.rows()
     next(bands)
     gone.append(True)
     with pytest.raises(CancelledRunError):
@@ -113,5 +115,5 @@ def test_a_cancelled_run_stops_between_tiles(tmp_path: Path, monkeypatch: pytest
 def test_limits_are_those_of_other_models(tmp_path: Path) -> None:
     """The budget for activations does not matter to crops; the plan is there before a pixel is decoded."""
     scorer = convert("pytorch/vit.dynamo_batch", tmp_path)
-    small = Scorer(tmp_path, Limits(tile_bytes=1))
-    assert plan(small, noise(71, 83, 3)).plan.tiles == plan(scorer, noise(71, 83, 3)).plan.tiles
+    small = Scorer(tmp_path, tuning=Tuning(tile_bytes=1))
+    assert plan(small, noise(71, 83, 3)).plan.tile_count == plan(scorer, noise(71, 83, 3)).plan.tile_count

@@ -11,16 +11,22 @@ import onnxruntime as ort
 import pytest
 from support.paths import ROOT
 from support.pictures import noise
+from support.scoring import plan_message
 
 from fullconv.encode import image_message
 from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
-from service.engine.scheduler import Batching, Job, Scheduler
+from service.dispatch.workers import Workers
+from service.engine.scheduler import Batching, Flow, Scheduler
 from service.engine.session import Session
 from service.errors import ImageError
-from service.limits import Limits
-from service.rpc.workers import Workers
-from service.scoring import Scorer, whole
+from service.limits import Tuning
+from service.scoring.scorer import Scorer
+
+
+async def ask(scorer: Scorer, request: scoring_pb2.ScoreRequest, flow: Flow) -> scoring_pb2.ScoreResponse:
+    """Score an image in a worker thread."""
+    return await Workers(1, "score").run(lambda: plan_message(scorer, request, flow).complete(), flow)
 
 
 def test_tiles_after_scores_that_are_no_numbers_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +34,7 @@ def test_tiles_after_scores_that_are_no_numbers_do_not_run(monkeypatch: pytest.M
     ran: list[int] = []
     stopped = Event()
 
-    def dense(_: Session, tiles: Sequence[np.ndarray], run: ort.RunOptions) -> Any:  # noqa: ANN401 (an array, or never)
+    def score(_: Session, tiles: Sequence[np.ndarray], run: ort.RunOptions) -> Any:  # noqa: ANN401 (an array, or never)
         ran.append(len(tiles))
         if len(ran) == 1:
             return np.full((len(tiles), 99, 99, 11), np.nan, np.float32)
@@ -39,14 +45,14 @@ def test_tiles_after_scores_that_are_no_numbers_do_not_run(monkeypatch: pytest.M
             stopped.set()
         raise RuntimeError("terminated")
 
-    scorer = Scorer(ROOT / "models", Limits(tile_bytes=1 << 20))
+    scorer = Scorer(ROOT / "models", tuning=Tuning(tile_bytes=1 << 20))
     request = scoring_pb2.ScoreRequest(model="digits", image=image_message(source_of(noise(300, 300, 1))))
-    assert scorer.prepare(request).plan.tiles > 9
-    monkeypatch.setattr(Session, "dense", dense)
-    scheduler = Scheduler(slots=1, batching=Batching(tiles=1))
+    assert plan_message(scorer, request).plan.tile_count > 9
+    monkeypatch.setattr(Session, "score", score)
+    scheduler = Scheduler(slots=1, batching=Batching(max_tiles=1))
     try:
         with pytest.raises(ImageError, match="gives scores that are NaN or infinite"):
-            asyncio.run(Workers(1, "score").run(lambda job: whole(scorer.prepare(request, job)), Job(scheduler)))
+            asyncio.run(ask(scorer, request, Flow(scheduler)))
         assert stopped.wait(20)
         assert scheduler.waiting == 0
     finally:

@@ -1,4 +1,4 @@
-"""A model whose highest version fails, so that the one before it answers."""
+"""A model whose highest versions fail, so that a lower version answers."""
 
 import gc
 import shutil
@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 from support.pictures import noise
+from support.scoring import plan_message
 
 from fullconv.encode import image_message
 from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
 from service.engine.registry import Registry
 from service.errors import ModelError
-from service.run import Run
-from service.scoring import Scorer, whole
+from service.images.picture import Picture
+from service.scoring.scorer import Scorer
 
 DIGITS = ROOT / "models" / "digits" / "1"
 
@@ -32,11 +33,11 @@ def models(tmp_path: Path) -> Path:
 
 
 class Held:
-    """What a request holds: something that can be watched."""
+    """An object in the frame of a request that a weak reference can watch."""
 
 
 def test_answered_requests_are_let_go(models: Path) -> None:
-    """What the callers of a registry hold is gone when they have their model, without the garbage collector."""
+    """The registry keeps no object of its callers alive, even without the garbage collector."""
     registry = Registry(models, warm=True)
 
     def ask(version: str) -> weakref.ref[Held]:
@@ -57,13 +58,15 @@ def test_answered_requests_are_let_go(models: Path) -> None:
 
 
 def test_pixels_of_answered_requests_are_let_go(models: Path) -> None:
-    """A run that a scorer has answered is gone, image and all, however often the version above fails."""
+    """The scorer keeps no answered request or its image alive, even though the higher version fails each time."""
     scorer = Scorer(Registry(models, warm=True))
 
-    def ask() -> weakref.ref[Run]:
-        run = scorer.prepare(scoring_pb2.ScoreRequest(model="digits", image=image_message(source_of(noise(80, 80, 1)))))
-        assert whole(run).version == "1"
-        return weakref.ref(run)
+    def ask() -> weakref.ref[Picture]:
+        run = plan_message(
+            scorer, scoring_pb2.ScoreRequest(model="digits", image=image_message(source_of(noise(80, 80, 1))))
+        )
+        assert run.complete().version == "1"
+        return weakref.ref(run.planned.picture)
 
     kept = [ask() for _ in range(3)]
     gc.collect()
@@ -71,7 +74,7 @@ def test_pixels_of_answered_requests_are_let_go(models: Path) -> None:
 
 
 def test_every_caller_gets_an_error_of_its_own(models: Path) -> None:
-    """The same kind and text each time, and never the same object, which would collect the frames of all callers."""
+    """Each caller gets a new error of the same class and text; one object would collect the callers' frames."""
     registry = Registry(models, warm=True)
     errors = []
     for _ in range(3):
@@ -83,12 +86,12 @@ def test_every_caller_gets_an_error_of_its_own(models: Path) -> None:
 
 
 def test_the_version_that_answers_is_the_one_that_is_loaded(models: Path) -> None:
-    """Small requests take their short way when what answers is in memory, whatever fails above it."""
+    """The version that answers counts as loaded when its sessions are in memory, although higher versions fail."""
     registry = Registry(models, warm=True)
-    assert registry.known("digits", "") is None
+    assert registry.get_if_checked("digits", "") is None
     assert not registry.is_loaded("digits", "", all_strides=False)
     served, model = registry.get("digits")
-    assert registry.known("digits", "") == (served, model)
+    assert registry.get_if_checked("digits", "") == (served, model)
     assert registry.is_loaded("digits", "", all_strides=True)
     assert not registry.is_loaded("digits", "3", all_strides=False)
     assert not registry.is_loaded("none", "", all_strides=False)

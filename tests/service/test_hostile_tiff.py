@@ -1,4 +1,4 @@
-"""TIFF files that are odd, damaged or hostile: a picture is right, or it is refused, at little cost."""
+"""Unusual, damaged and hostile TIFF files are read correctly, or refused with little time and memory."""
 
 import struct
 import tracemalloc
@@ -21,7 +21,7 @@ GREY = model_pb2.Input(channels=1, dtype="uint8")
 
 
 def tiff(tags: dict[int, int | tuple[int, ...]], data: bytes = b"") -> bytes:
-    """A file of one page: tags of 32-bit integers, and the data of its strip, which begin at byte 8."""
+    """A file of one page with tags of 32-bit integers; the data of its strip start at byte 8."""
     directory, extra, at = b"", b"", 8 + len(data) + 2 + 12 * len(tags) + 4
     for tag, value in sorted(tags.items()):
         values = value if isinstance(value, tuple) else (value,)
@@ -35,7 +35,7 @@ def tiff(tags: dict[int, int | tuple[int, ...]], data: bytes = b"") -> bytes:
 
 
 def page(height: int, width: int, bands: int = 1, **tags: object) -> dict[int, int | tuple[int, ...]]:
-    """The tags of an uncompressed page of bytes in one strip; names stand for some of them."""
+    """The tags of an uncompressed page of bytes in one strip; keyword arguments change them, by name or number."""
     names = {"photometric": 262, "offset": 273, "count": 279, "bits": 258, "compression": 259, "extras": 338}
     made: dict[int, int | tuple[int, ...]] = {256: width, 257: height, 258: (8,) * bands if bands > 1 else 8, 259: 1}
     made |= {262: 1, 273: 8, 277: bands, 278: height, 279: height * width * bands}
@@ -53,7 +53,7 @@ def pixels_of(data: bytes, wanted: model_pb2.Input = GREY) -> np.ndarray:
 
 
 def test_counts_that_are_left_out_are_computed() -> None:
-    """An uncompressed strip whose byte count is 0 or missing is read: the file has not left it out."""
+    """An uncompressed strip is read even if its byte count is 0 or missing."""
     pixels = noise(16, 16, 1)
     tags = page(16, 16, count=0)
     assert_array_equal(pixels, pixels_of(tiff(tags, pixels.tobytes())))
@@ -62,7 +62,7 @@ def test_counts_that_are_left_out_are_computed() -> None:
 
 
 def test_a_compressed_strip_without_bytes_is_damaged() -> None:
-    """A count of 0 with a place in the file is no strip that was left out."""
+    """A compressed strip with a position in the file and a byte count of 0 is damaged, not left out."""
     with pytest.raises(ImageError, match="damaged or cut short"):
         pixels_of(tiff(page(16, 16, compression=8, count=0), bytes(20)))
 
@@ -78,13 +78,13 @@ def test_a_compressed_strip_without_bytes_is_damaged() -> None:
     ids=["three inks", "other inks", "inverse of three bands", "profile"],
 )
 def test_odd_kinds_are_named(tags: dict[str, object], said: str) -> None:
-    """Inks, inverses and profiles that have no rule are refused by what they are."""
+    """Inks, inverted values and profiles that are not supported are refused by their names."""
     with pytest.raises(ImageError, match=said):
         opened(tiff(page(16, 16, 3, **tags), bytes(1024)))
 
 
 def test_a_file_without_photometric_interpretation_is_refused() -> None:
-    """It is not known whether its 0 is black."""
+    """A page without PhotometricInterpretation is refused, because its 0 may be black or white."""
     tags = page(16, 16)
     del tags[262]
     with pytest.raises(ImageError, match="no PhotometricInterpretation"):
@@ -92,14 +92,14 @@ def test_a_file_without_photometric_interpretation_is_refused() -> None:
 
 
 def test_numbers_beyond_the_palette_are_damage() -> None:
-    """A palette has a colour for every number of its bits."""
+    """A palette with fewer colours than its numbers can name is refused."""
     tags = page(16, 16, photometric=3) | {320: tuple(range(3 * 16))}
     with pytest.raises(ImageError, match="a palette of 16 colours for numbers of 8 bits"):
         opened(tiff(tags, bytes(256)))
 
 
 def with_mask(images: int, mask: np.ndarray) -> bytes:
-    """Some images, and behind them a page that is marked as a mask."""
+    """A file with some images, followed by a page that is marked as a mask."""
     file = BytesIO()
     with tifffile.TiffWriter(file) as writer:
         for _ in range(images):
@@ -112,21 +112,21 @@ def with_mask(images: int, mask: np.ndarray) -> bytes:
 
 
 def test_the_mask_of_another_page_is_not_used() -> None:
-    """A mask belongs to the page before it."""
-    assert opened(with_mask(2, np.zeros((16, 16), np.uint8))).valid() is None
+    """A mask applies to the image before it, not to an earlier image."""
+    assert opened(with_mask(2, np.zeros((16, 16), np.uint8))).data_mask() is None
 
 
 def test_the_own_mask_says_where_there_are_data() -> None:
-    """GDAL's internal mask is a page behind the image."""
+    """A mask page after the image, as GDAL writes it, becomes the data mask."""
     mask = np.zeros((16, 16), np.uint8)
     mask[4:, 2:] = 255
-    valid = opened(with_mask(1, mask)).valid()
+    valid = opened(with_mask(1, mask)).data_mask()
     assert valid is not None
     assert_array_equal(mask[..., None], valid.read(0, 16))
 
 
 def test_a_tile_that_holds_less_than_its_part_is_damaged() -> None:
-    """One JPEG pixel is not repeated over a tile."""
+    """A JPEG tile with fewer pixels than the tile is damaged; its pixels are not repeated."""
     data = bytearray(tifffile_of(noise(32, 32, 3), compression="jpeg", tile=(32, 32)))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = (8).to_bytes(2, "big") * 2
@@ -142,7 +142,7 @@ def tifffile_of(pixels: np.ndarray, **options: object) -> bytes:
 
 @pytest.mark.parametrize("sampling", [(1, 1), None], ids=["whole", "default"])
 def test_planes_of_jpeg_ycbcr_are_not_taken_for_rgb(sampling: tuple[int, int] | None) -> None:
-    """JPEG whose bands lie apart holds Y, Cb and Cr: they are converted, or refused where TIFF's default subsamples."""
+    """JPEG with separate bands of Y, Cb and Cr is converted, or refused if TIFF's default makes it subsampled."""
     ycbcr = np.tile(np.array([87, 129, 208], np.uint8), (16, 16, 1))
     file = BytesIO()
     tags = [(530, 3, 2, sampling, True)] if sampling else []
@@ -160,7 +160,7 @@ def test_planes_of_jpeg_ycbcr_are_not_taken_for_rgb(sampling: tuple[int, int] | 
 
 
 def peak(work: object) -> int:
-    """Bytes of Python's and numpy's memory at the most while an error of the image comes."""
+    """Peak bytes of Python's and numpy's memory until `work` raises an ImageError."""
     tracemalloc.start()
     try:
         with pytest.raises(ImageError):
@@ -181,12 +181,12 @@ def peak(work: object) -> int:
     ids=["bands", "turned", "tile", "strip"],
 )
 def test_files_that_leave_out_their_data_cost_little(data: bytes) -> None:
-    """A file of some hundred bytes does not make a picture of gigabytes."""
+    """A file of some hundred bytes that claims gigabytes of pixels is refused without much memory."""
     wanted = model_pb2.Input(channels=4, dtype="float32", preprocessing=model_pb2.Preprocessing(dtype="float32"))
 
     def read() -> None:
         picture = opened(data)
-        if picture.whole and picture.height * picture.width > 256_000_000:
+        if picture.decoded_whole and picture.height * picture.width > 256_000_000:
             raise LimitError("as check_size does")
         picture.rows(wanted).read(0, picture.height)
 
@@ -194,7 +194,7 @@ def test_files_that_leave_out_their_data_cost_little(data: bytes) -> None:
 
 
 def test_long_tags_are_not_kept_for_every_page() -> None:
-    """A thousand pages that share a description of a megabyte are refused before they fill memory."""
+    """Hundreds of pages that share a description of one megabyte are refused without much memory."""
     file = BytesIO()
     with tifffile.TiffWriter(file) as writer:
         for _ in range(400):
@@ -209,7 +209,7 @@ def test_long_tags_are_not_kept_for_every_page() -> None:
 
 
 def test_counts_beyond_the_file_are_damage(tmp_path: Path) -> None:
-    """Offsets and counts of 64 bits that no file has are an error of the image, in a file as in memory."""
+    """Offsets and byte counts that exceed every file are an ImageError, for a file and for bytes in memory."""
     file = BytesIO()
     tifffile.imwrite(file, noise(16, 16, 1)[..., 0], bigtiff=True, metadata=None, compression="zlib")
     for tag, value in ((273, (1 << 63) - 1), (279, 1 << 62)):
@@ -224,7 +224,7 @@ def test_counts_beyond_the_file_are_damage(tmp_path: Path) -> None:
 
 
 def test_the_name_does_not_matter(tmp_path: Path) -> None:
-    """A plain TIFF file whose name ends like a scanner's is read."""
+    """A plain TIFF file with the suffix of a scanner's format is read."""
     path = tmp_path / "image.ndpi"
     path.write_bytes(tifffile_of(noise(16, 16, 3)))
     assert_array_equal(noise(16, 16, 3), open_file(path).rows(RGB).read(0, 16))

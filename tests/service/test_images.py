@@ -1,4 +1,4 @@
-"""Pixels as a model wants them, from files as people have them."""
+"""Images in all supported formats become the pixels that a model takes."""
 
 import gc
 import subprocess
@@ -15,14 +15,14 @@ import pyvips
 import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
-from support.pictures import encode, noise, png
+from support.pictures import bomb, encode, noise, png
 
 from fullconv.protos import model_pb2
 from service.errors import ImageError, LimitError
 from service.images.arrays import ArrayInMemory, open_array
 from service.images.encoded import open_bytes, open_file
 from service.images.picture import Picture, check_size
-from service.images.rows import Scaled, strips
+from service.images.rows import ScaledRows, read_strips
 
 RGB = model_pb2.Input(channels=3, dtype="uint8")
 GREY = model_pb2.Input(channels=1, dtype="uint8")
@@ -36,7 +36,7 @@ def opened(data: bytes) -> Picture:
 
 
 def pixels_of(picture: Picture, wanted: model_pb2.Input) -> np.ndarray:
-    """All of them."""
+    """All pixels of an image."""
     return picture.rows(wanted).read(0, picture.height)
 
 
@@ -74,7 +74,7 @@ def test_colour_becomes_luma() -> None:
 
 @pytest.mark.parametrize("channels", [2, 4], ids=["grey-alpha", "rgb-alpha"])
 def test_alpha_is_laid_over_white(channels: int) -> None:
-    """Transparent pixels are white, half transparent ones half as far from it."""
+    """A transparent pixel becomes white, and a half-transparent black pixel becomes medium grey."""
     pixels = np.zeros((10, 10, channels), np.uint8)
     pixels[:5, :, -1] = 255
     pixels[5, :, -1] = 128
@@ -97,7 +97,7 @@ def test_16_bits_for_float_models_keep_their_fraction() -> None:
 
 
 def test_cmyk_goes_through_its_profile() -> None:
-    """Pure black ink on a CMYK image is dark, none of any is white."""
+    """Pixels with only black ink become dark, and pixels without ink become white."""
     pixels = np.zeros((16, 16, 4), np.uint8)
     pixels[:8, :, 3] = 255
     image = pyvips.Image.new_from_array(pixels).copy(interpretation="cmyk")
@@ -107,7 +107,7 @@ def test_cmyk_goes_through_its_profile() -> None:
 
 
 def test_exif_rotation() -> None:
-    """An image that EXIF turns by 90° is scored as it is looked at."""
+    """An image that EXIF rotates by 90° is scored after the rotation."""
     pixels = noise(20, 30, 3)
     image = pyvips.Image.new_from_array(pixels)
     image.set_type(pyvips.GValue.gint_type, "orientation", 6)
@@ -125,14 +125,14 @@ def test_names_beyond_ascii(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"not an image", bytes(100)], ids=["empty", "text", "zeros"])
 def test_other_files_are_refused(data: bytes) -> None:
-    """What is none of the four formats is named as such."""
+    """Data in none of the four formats are refused, and the error names the formats."""
     with pytest.raises(ImageError, match="image: not a whole JPEG, PNG, WebP or TIFF image"):
         opened(data)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
 def test_truncated_files_are_refused(suffix: str) -> None:
-    """A file that ends early is refused, not filled up."""
+    """A file that ends early is refused; the missing pixels are not filled in."""
     data = encode(noise(200, 200, 3), suffix)
     with pytest.raises(ImageError, match="not a whole"):
         pixels_of(opened(data[: len(data) * 2 // 3]), RGB)
@@ -163,45 +163,45 @@ gc.enable()
 gc.set_threshold(1)
 del last
 """
-"""Frees a damaged image while another one waits for the garbage collector."""
+"""A program that frees a damaged image while another damaged image waits for the garbage collector."""
 
 
 def test_warnings_within_warnings() -> None:
-    """Damaged images that are freed together, whenever, neither end the process nor say anything."""
+    """Damaged images that are freed at the same time neither end the process nor print anything."""
     file = bytearray(pyvips.Image.black(64, 64).jpegsave_buffer())
     file[-20:] = b"\xff\xd9" * 10
     ended = subprocess.run([sys.executable, "-c", DAMAGED], input=bytes(file), capture_output=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
 
 
-def test_nothing_is_said_beside_the_error(caplog: pytest.LogCaptureFixture) -> None:
-    """A TIFF that is longer than its strips, whose parts are looked at since it is over the limit for whole files."""
+def test_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A TIFF file whose header announces more rows than it has is opened without a log message."""
     file = bytearray(pyvips.Image.black(75, 72).write_to_buffer(".tif"))
     with tifffile.TiffFile(BytesIO(file)) as tiff:
         length = tiff.pages.first.tags["ImageLength"].valueoffset
     file[length : length + 2] = (20_000).to_bytes(2, "little")
     picture = opened(bytes(file))
-    assert (picture.height, picture.whole) == (20_000, False)
+    assert (picture.height, picture.decoded_whole) == (20_000, False)
     assert not caplog.records
 
 
 @pytest.mark.parametrize(("format_", "name"), [("float", "float32"), ("short", "int16"), ("int", "int32")])
 def test_other_element_types_are_refused(format_: str, name: str) -> None:
-    """Only 8 and 16 bits unsigned have a meaning as 0 to white."""
+    """Element types without a value of white are refused for a model of pixels from 0 to 255."""
     data = pyvips.Image.new_from_array(noise(20, 20, 1)).cast(format_).write_to_buffer(".tif")
     with pytest.raises(ImageError, match=f"expected 8 or 16 bits unsigned per channel, got 1 band of {name}"):
         opened(data).check_bands(RGB)
 
 
 def test_too_many_bands_are_refused() -> None:
-    """A seven-band image does not become RGB by itself."""
+    """An image of seven bands is refused for an RGB model, and the error says to choose bands."""
     data = pyvips.Image.new_from_array(noise(20, 20, 7)).copy(interpretation="multiband").write_to_buffer(".tif")
     with pytest.raises(ImageError, match="expected the model's 3 bands, got 7 bands of uint8: choose"):
         opened(data).check_bands(RGB)
 
 
 def test_models_of_other_channels_take_as_many_bands() -> None:
-    """A four-channel model takes four bands as they are, and nothing else."""
+    """A model of four channels takes four bands unchanged and refuses other numbers of bands."""
     four = model_pb2.Input(channels=4, dtype="uint8")
     pixels = noise(20, 20, 4)
     assert_array_equal(pixels, pixels_of(opened(encode(pixels, ".tif")), four))
@@ -211,52 +211,53 @@ def test_models_of_other_channels_take_as_many_bands() -> None:
 
 
 def test_small_images_are_refused() -> None:
-    """An image below the window says both sizes."""
+    """An image smaller than the window is refused, and the error names both sizes."""
     with pytest.raises(
         ImageError, match=r"expected at least the model's window of 8×8 pixels \(height×width\), got 7×30"
     ):
-        check_size(opened(png(noise(7, 30, 3))), pixels=10**6, whole_pixels=10**6, window=WINDOW)
+        check_size(opened(png(noise(7, 30, 3))), max_pixels=10**6, max_whole_pixels=10**6, window=WINDOW)
 
 
 def test_bombs_are_refused_undecoded() -> None:
-    """A tiny PNG that says 60000×60000 is refused on its header."""
-    bomb = pyvips.Image.black(60_000, 60_000).write_to_buffer(".png", compression=9, bitdepth=1)
-    assert len(bomb) < 1 << 20
+    """A small PNG file whose header says 60000×60000 pixels is refused before it is decoded."""
+    assert len(bomb()) < 1 << 20
     with pytest.raises(
         LimitError, match=r"60000×60000 pixels \(height×width\) are 3600 megapixels, expected at most 256"
     ):
-        check_size(opened(bomb), pixels=1 << 40, whole_pixels=256_000_000, window=WINDOW)
+        check_size(opened(bomb()), max_pixels=1 << 40, max_whole_pixels=256_000_000, window=WINDOW)
 
 
 def test_tiffs_may_be_larger() -> None:
-    """What is read part by part has a limit of its own, unless EXIF turns it or it is one large part."""
+    """A tiled TIFF has a higher limit of pixels than other files, unless EXIF rotates it."""
     image = pyvips.Image.black(40_000, 10_000)
-    check_size(opened(image.write_to_buffer(".tif", tile=True)), pixels=1 << 40, whole_pixels=10**8, window=WINDOW)
+    check_size(
+        opened(image.write_to_buffer(".tif", tile=True)), max_pixels=1 << 40, max_whole_pixels=10**8, window=WINDOW
+    )
     image.set_type(pyvips.GValue.gint_type, "orientation", 6)
     turned = opened(image.write_to_buffer(".tif", compression="deflate"))
     with pytest.raises(
         LimitError, match=r"40000×10000 pixels \(height×width\) are 400 megapixels, expected at most 100"
     ):
-        check_size(turned, pixels=1 << 40, whole_pixels=10**8, window=WINDOW)
+        check_size(turned, max_pixels=1 << 40, max_whole_pixels=10**8, window=WINDOW)
 
 
 def test_tiffs_of_one_strip_are_bound_as_other_files_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file whose strips are large is decoded whole; one of small strips is not."""
-    monkeypatch.setattr("service.images.tiff.PART_BYTES", 1 << 20)
+    """A TIFF with one large strip has the limit of files that are decoded whole; small strips do not."""
+    monkeypatch.setattr("service.images.tiff.MAX_BLOCK_BYTES", 1 << 20)
     for rows, refused in ((10, False), (1200, True)):
         file = BytesIO()
         tifffile.imwrite(file, noise(1200, 1500, 1)[..., 0], rowsperstrip=rows, metadata=None)
         picture = opened(file.getvalue())
         with pytest.raises(LimitError, match="save it as a tiled TIFF") if refused else nullcontext():
-            check_size(picture, pixels=1 << 40, whole_pixels=10**6, window=WINDOW)
+            check_size(picture, max_pixels=1 << 40, max_whole_pixels=10**6, window=WINDOW)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
 def test_rows_are_read_in_spans(suffix: str) -> None:
-    """Spans of rows that overlap, and that leave some out, hold what the whole image has there; some are None."""
+    """Spans of rows that overlap or skip rows have the image's pixels, and a span of None gives None."""
     picture = opened(encode(noise(700, 90, 3), suffix, **({"Q": 90} if suffix in (".jpg", ".webp") else {})))
     whole, spans = pixels_of(picture, RGB), [(0, 100), (40, 300), None, (200, 300), (450, 451), (450, 700)]
-    for span, strip in zip(spans, strips(picture.rows(RGB), spans), strict=True):
+    for span, strip in zip(spans, read_strips(picture.rows(RGB), spans), strict=True):
         assert (strip is None) == (span is None)
         if span:
             assert_array_equal(whole[slice(*span)], strip)
@@ -264,28 +265,28 @@ def test_rows_are_read_in_spans(suffix: str) -> None:
 
 @pytest.mark.parametrize("size", [(350, 45), (233, 30), (1000, 130), (700, 41), (33, 90)])
 def test_scaling_is_pillows(size: tuple[int, int]) -> None:
-    """Read strip by strip, a scaled image is Pillow's antialiased bilinear one of the whole."""
+    """An image that is scaled strip by strip equals Pillow's antialiased bilinear scaling of the whole image."""
     picture = opened(png(noise(700, 90, 3)))
     expected = np.asarray(Image.fromarray(pixels_of(picture, RGB)).resize(size[::-1], Image.Resampling.BILINEAR))
     spans = [(first, min(first + 60, size[0])) for first in range(0, size[0], 50)]
-    for span, strip in zip(spans, strips(Scaled(picture.rows(RGB), (700, 90), size), spans), strict=True):
+    for span, strip in zip(spans, read_strips(ScaledRows(picture.rows(RGB), (700, 90), size), spans), strict=True):
         assert strip is not None
         assert_allclose(expected[slice(*span)].astype(int), strip.astype(int), rtol=0, atol=1)
 
 
 def test_scaling_floats() -> None:
-    """A model that takes float32 gets what is between two values, not rounded."""
+    """For a model of float32 pixels, interpolated values are not rounded."""
     pixels = np.array([[0, 10], [20, 30]], np.uint8)
     picture = opened(png(pixels))
-    scaled = Scaled(picture.rows(model_pb2.Input(channels=1, dtype="float32")), (2, 2), (1, 1))
+    scaled = ScaledRows(picture.rows(model_pb2.Input(channels=1, dtype="float32")), (2, 2), (1, 1))
     assert_allclose(scaled.read(0, 1), 15)
 
 
 def test_arrays_follow_the_same_rules() -> None:
-    """Rows of an array become what a file of the same pixels becomes."""
+    """An array is converted like a file with the same pixels."""
     deep = noise(40, 30, 3).astype(np.uint16) * 257
     for pixels, wanted in ((noise(40, 30, 1), RGB), (noise(40, 30, 3), GREY), (deep, FLOAT)):
-        array = open_array("image", pixels.shape, pixels.dtype.name, lambda pixels=pixels: ArrayInMemory(pixels))
+        array = open_array("image", pixels.shape, pixels.dtype.name, partial(ArrayInMemory, pixels))
         array.check_bands(wanted)
         assert_array_equal(pixels_of(opened(encode(pixels, ".tif")), wanted), pixels_of(array, wanted))
     with pytest.raises(ImageError, match="dtype: expected uint8, uint16, int16, float32, got 'float64'"):
@@ -293,7 +294,7 @@ def test_arrays_follow_the_same_rules() -> None:
 
 
 def test_rows_hold_what_they_read() -> None:
-    """Pixels in memory are there as long as their rows, which a thread may still read when the picture is gone."""
+    """Rows keep the pixels of their array alive, because a thread may read them after the picture is freed."""
     pixels = noise(90, 100, 3)
     held = weakref.ref(pixels)
     expected = np.round(pixels @ [0.299, 0.587, 0.114])[:40, :, None]
@@ -306,7 +307,7 @@ def test_rows_hold_what_they_read() -> None:
 
 @pytest.mark.parametrize("stop", [16, 300], ids=["rows", "damage"])
 def test_regions_end_where_they_were_used(stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A region ends with each read, whoever holds its error: libvips keeps it in a cache of the thread that reads."""
+    """Each read releases its region of libvips in the reading thread, even if an error of the read is kept."""
     ended: list[object] = []
     new = pyvips.Region.new
 
@@ -319,7 +320,7 @@ def test_regions_end_where_they_were_used(stop: int, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(pyvips.Region, "new", watched)
     data = png(noise(300, 300, 3))
     rows = open_bytes(data[: len(data) // 2], name="i").rows(model_pb2.Input(channels=3, dtype="uint8"))
-    kept = []
+    kept: list[object] = []
     try:
         kept.append(rows.read(0, stop))
     except ImageError as error:

@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -48,7 +49,8 @@ def infer(server: Server, asked: oip.ModelInferRequest) -> oip.ModelInferRespons
             oip.ModelInferRequest.SerializeToString,
             oip.ModelInferResponse.FromString,
         )
-        return call(asked, timeout=60)
+        answer: oip.ModelInferResponse = call(asked, timeout=60)
+        return answer
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def infer(server: Server, asked: oip.ModelInferRequest) -> oip.ModelInferRespons
     ],
     ids=lambda parameters: str(parameters)[:30],
 )
-def test_odd_parameters(server: Server, parameters: dict[str, str | int]) -> None:
+def test_odd_parameters(server: Server, parameters: dict[str, Any]) -> None:
     """Whatever a parameter says, it is INVALID_ARGUMENT and named."""
     with pytest.raises(grpc.RpcError) as refused:
         infer(server, request(**parameters))

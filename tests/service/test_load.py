@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import grpc
 import numpy as np
@@ -111,7 +112,7 @@ def test_many_clients_of_every_kind(server: Server) -> None:
     ]
     with Client(server.address) as client, ThreadPoolExecutor(16) as pool:
 
-        def ask(case: tuple) -> np.ndarray:
+        def ask(case: tuple[np.ndarray, Any]) -> np.ndarray:
             return np.asarray(client.score(case[0], model="digits", **case[1]).average)
 
         alone = [ask(case) for case in cases]

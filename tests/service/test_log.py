@@ -1,4 +1,4 @@
-"""The log is JSON, whoever speaks."""
+"""Every line of the log is JSON, also for messages of libraries."""
 
 import json
 import subprocess
@@ -19,9 +19,9 @@ warnings.warn("old", DeprecationWarning)
 
 
 def test_what_libraries_warn_of_is_json_too() -> None:
-    """Their warnings and errors are one line each, with their logger; what they say beside that is left out.
+    """Warnings and errors of libraries are one JSON line each, with the logger's name; other messages are dropped.
 
-    So is that gRPC could not send a status to a client that has gone.
+    gRPC's error about a status for a client that has gone is dropped too.
     """
     command = [sys.executable, "-W", "always", "-c", SPEAKERS]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()

@@ -1,15 +1,16 @@
-"""Masks of another size than their image, as tissue segmenters make them."""
+"""Masks whose size differs from the image's, as tissue segmentation tools write them."""
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from support.paths import ROOT
 from support.pictures import noise, png
+from support.scoring import plan_image
 
 from fullconv.protos import scoring_pb2
 from service.errors import ImageError
 from service.images.encoded import open_bytes
-from service.scoring import Scorer
+from service.scoring.scorer import Scorer
 
 IMAGE = png(noise(240, 320, 1))
 
@@ -20,15 +21,16 @@ def scorer() -> Scorer:
 
 
 def grid(scorer: Scorer, mask: np.ndarray) -> np.ndarray:
-    """Which windows of the image are scored."""
+    """Whether each window of the image is scored."""
     options = scoring_pb2.ScoreOptions(grid=True, stride=16, mask_image=scoring_pb2.Image(encoded=png(mask)))
-    run = scorer.plan(open_bytes(IMAGE, name="i"), scoring_pb2.ScoreRequest(model="digits", options=options))
-    return np.isfinite(np.concatenate([rows.scores for rows in run.bands()])[..., 0])
+    run = plan_image(scorer, open_bytes(IMAGE, name="i"), scoring_pb2.ScoreRequest(model="digits", options=options))
+    scored: np.ndarray = np.isfinite(np.concatenate([rows.scores for rows in run.rows()])[..., 0])
+    return scored
 
 
 @pytest.mark.parametrize("factor", [2, 8, 20])
 def test_a_smaller_mask_is_as_its_pixels_repeated(scorer: Scorer, factor: int) -> None:
-    """Each pixel of a mask stands for a block of the image's pixels."""
+    """Each pixel of a smaller mask stands for a block of the image's pixels."""
     small = np.full((240 // factor, 320 // factor), 255, np.uint8)
     small[: len(small) // 4] = small[:, small.shape[1] // 2] = 0
     scored = grid(scorer, small)
@@ -37,7 +39,7 @@ def test_a_smaller_mask_is_as_its_pixels_repeated(scorer: Scorer, factor: int) -
 
 
 def test_a_larger_mask_counts_by_all_its_pixels(scorer: Scorer) -> None:
-    """Of a mask three times the size, one pixel that is 0 leaves out the windows around it."""
+    """In a mask three times the image's size, a single pixel of 0 excludes the windows that contain it."""
     large = np.full((720, 960), 255, np.uint8)
     large[300, 450] = 0
     single = np.full((240, 320), 255, np.uint8)
@@ -47,13 +49,13 @@ def test_a_larger_mask_counts_by_all_its_pixels(scorer: Scorer) -> None:
 
 @pytest.mark.parametrize("size", [(79, 107), (80, 107), (27, 35), (241, 320)], ids=str)
 def test_rounding_is_no_other_ratio(scorer: Scorer, size: tuple[int, int]) -> None:
-    """A side that was rounded either way, by less than a pixel, is taken."""
+    """A mask is accepted if each side is the scaled side of the image, rounded up or down."""
     assert grid(scorer, np.full(size, 255, np.uint8)).all()
 
 
 @pytest.mark.parametrize("size", [(320, 240), (240, 300), (80, 100), (60, 90)], ids=str)
 def test_other_ratios_are_refused(scorer: Scorer, size: tuple[int, int]) -> None:
-    """A mask of another aspect ratio belongs to another image."""
+    """A mask of another aspect ratio is refused."""
     with pytest.raises(
         ImageError, match=r"mask: expected the image's 240×320 pixels \(height×width\), or fewer or more"
     ):

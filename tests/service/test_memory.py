@@ -1,4 +1,4 @@
-"""What the server keeps of the memory that it is done with, and what it gives back."""
+"""Freed memory that the server keeps for reuse, and freed memory that it returns to the system."""
 
 import asyncio
 import subprocess
@@ -10,14 +10,14 @@ import pytest
 from support.paths import ROOT
 
 from service import machine
-from service.rpc.server import REST_BYTES, Rest
+from service.server.memory import BUSY_BYTES, MemoryTrimmer
 
 FAULTS = """
 import resource, sys
 from service import machine
 
 if sys.argv[1] == "kept":
-    machine.keep_memory(128 << 20)
+    machine.configure_malloc(128 << 20)
 for _ in range(3):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     block = b"x" * (60 << 20)
@@ -29,7 +29,7 @@ import ctypes, sys, tempfile, threading
 from service import machine
 
 if sys.argv[1] == "few":
-    machine.keep_memory(128 << 20)
+    machine.configure_malloc(128 << 20)
 libc, all_there, done = ctypes.CDLL(None), threading.Barrier(17), threading.Event()
 
 def take():
@@ -57,40 +57,40 @@ from service.engine.repository import ModelRepository
 from service.engine.session import Session
 
 def held():
-    machine.give_back_memory()
+    machine.trim_heap()
     return int(Path("/proc/self/statm").read_text().split()[1])
 
 session = Session(ModelRepository(Path("models")).open("digits", "1"))
 tile = np.random.default_rng(0).integers(0, 256, (2048, 2048, 1), np.uint8)
-session.rest()
+session.shrink_arena()
 first = held()
-scores = session.dense([tile])
+scores = session.score([tile])
 ran = held()
-session.rest()
+session.shrink_arena()
 rested = held()
-score = session._scores
+score = session._score_batch
 
 def scored_and_rested(*arguments):
     scores = score(*arguments)
-    session.rest()
+    session.shrink_arena()
     return scores
 
-session._scores = scored_and_rested
-assert np.array_equal(session.dense([tile]), scores)
-session._scores = score
-session.rest()
+session._score_batch = scored_and_rested
+assert np.array_equal(session.score([tile]), scores)
+session._score_batch = score
+session.shrink_arena()
 print(ran - first, rested - first, held() - first)
 """
 
 
 def numbers(program: str, *arguments: str) -> list[int]:
-    """What a program prints, in a process of its own."""
+    """The numbers that a program prints in a new process."""
     command = [sys.executable, "-c", program, *arguments]
     return [int(word) for word in subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.split()]
 
 
 def test_blocks_are_kept() -> None:
-    """A block as large as a message comes page by page but once; without being told, the allocator gives each back."""
+    """With the allocator configured, a block of a message's size is reused; by default its pages are returned."""
     (kept,) = numbers(FAULTS, "kept")
     (given_back,) = numbers(FAULTS, "as it is")
     assert kept < 100
@@ -98,29 +98,27 @@ def test_blocks_are_kept() -> None:
 
 
 def test_threads_share_their_memory() -> None:
-    """Many threads take it from few arenas; without being told, the allocator has many."""
+    """With the allocator configured, many threads share few arenas; by default there are more."""
     (few,) = numbers(THREADS, "few")
     (many,) = numbers(THREADS, "as it is")
     assert few == machine.ARENAS < many
 
 
-def test_a_session_that_rests_gives_back_its_activations() -> None:
-    """What a large tile took is free again, also of one that ran meanwhile; the next one is scored as before."""
+def test_shrinking_the_arena_frees_activations() -> None:
+    """Shrinking the arena frees the activations of a large tile, also of a tile that ran at the same time."""
     ran, rested, rested_again = numbers(ARENA)
     assert max(rested, rested_again) < ran / 4
 
 
-@pytest.mark.parametrize(("came", "rests"), [([0, 1], 2), ([REST_BYTES, 0], 1), ([REST_BYTES] * 2, 0)])
-def test_a_server_rests_when_hardly_anything_comes(
-    came: list[int], rests: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A busy one keeps what it would only ask for again."""
+@pytest.mark.parametrize(("received", "trims"), [([0, 1], 2), ([BUSY_BYTES, 0], 1), ([BUSY_BYTES] * 2, 0)])
+def test_an_idle_server_returns_memory(received: list[int], trims: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server trims its memory in rounds with few received bytes, and keeps it in busy rounds."""
     done: list[str] = []
-    monkeypatch.setattr(machine, "give_back_memory", lambda: done.append("allocator"))
-    registry: Any = SimpleNamespace(rest=lambda: done.append("sessions"))
+    monkeypatch.setattr(machine, "trim_heap", lambda: done.append("allocator"))
+    registry: Any = SimpleNamespace(shrink_arena=lambda: done.append("sessions"))
     calls: Any = SimpleNamespace(received_bytes=0)
-    rest = Rest(registry, calls)
-    for count in came:
+    trimmer = MemoryTrimmer(registry, calls)
+    for count in received:
         calls.received_bytes += count
-        asyncio.run(rest.look())
-    assert done == ["sessions", "allocator"] * rests
+        asyncio.run(trimmer.trim_if_idle())
+    assert done == ["sessions", "allocator"] * trims

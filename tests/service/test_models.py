@@ -1,10 +1,10 @@
-"""The models of a server as they come, change and go."""
+"""Models that are added, changed and removed while the registry or a server is running."""
 
 import errno
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.conversion import convert_into
 from support.networks import UNPADDED, make_network
 from support.paths import ROOT
 from support.pictures import noise
-from support.servers import Server, running
+from support.servers import Server, running, until
 
 from fullconv import Client, RequestError
 from fullconv.protos import open_inference_pb2 as oip
@@ -32,22 +33,14 @@ IMAGE = noise(80, 80, 1)
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A repository of the shipped model, twice."""
+    """A repository with the shipped model as versions 1 and 2."""
     for version in ("1", "2"):
         shutil.copytree(DIGITS, tmp_path / "models" / "digits" / version)
     return tmp_path / "models"
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, for a while."""
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def ask(address: str, method: str, request: object, kind: type) -> object:
-    """One call of the Open Inference Protocol."""
+def ask(address: str, method: str, request: Message, kind: type[Message]) -> Any:  # noqa: ANN401 (a `kind`)
+    """Call a method of the Open Inference Protocol."""
     with grpc.insecure_channel(address) as channel:
         call = channel.unary_unary(
             f"/inference.GRPCInferenceService/{method}", type(request).SerializeToString, kind.FromString
@@ -56,7 +49,7 @@ def ask(address: str, method: str, request: object, kind: type) -> object:
 
 
 def damage(folder: Path) -> None:
-    """Change the weights, so that their hash is another one."""
+    """Change the weights, so that their hash is wrong."""
     weights = bytearray((folder / "weights.data").read_bytes())
     weights[100] ^= 1
     (folder / "weights.data").write_bytes(weights)
@@ -64,7 +57,7 @@ def damage(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["weights", "labels", "graph"])
 def test_damaged_versions_leave_those_before_serving(models: Path, kind: str) -> None:
-    """The highest version that loads answers for no version; who asks for the damaged one is told why."""
+    """The highest version that loads is the default; a request for the damaged version gets the error."""
     folder = models / "digits" / "2"
     match kind:
         case "weights":
@@ -82,7 +75,7 @@ def test_damaged_versions_leave_those_before_serving(models: Path, kind: str) ->
 
 
 def test_a_model_none_of_whose_versions_load(models: Path) -> None:
-    """It is refused with the reason of the highest."""
+    """If all versions of a model are damaged, a request gets the error of the highest version."""
     for version in ("1", "2"):
         damage(models / "digits" / version)
     with pytest.raises(ModelError, match=r"digits/2/weights\.data: expected sha256"):
@@ -90,7 +83,7 @@ def test_a_model_none_of_whose_versions_load(models: Path) -> None:
 
 
 def test_versions_come_and_go(models: Path) -> None:
-    """New versions are found, removed ones are not there any longer; what was taken of them goes on."""
+    """New versions are found and removed versions are dropped; a session of a dropped version still runs."""
     registry = Registry(models, warm=True)
     served, model = registry.get("digits")
     assert model.version == "2"
@@ -103,7 +96,7 @@ def test_versions_come_and_go(models: Path) -> None:
     registry.refresh(at_once=True)
     assert registry.models() == [("digits", "1")]
     assert registry.get("digits")[1].version == "1"
-    assert np.isfinite(session.dense([noise(80, 80, 1)])).all()
+    assert np.isfinite(session.score([noise(80, 80, 1)])).all()
     shutil.rmtree(models / "digits")
     registry.refresh(at_once=True)
     with pytest.raises(NotFoundError, match="there: none"):
@@ -111,7 +104,7 @@ def test_versions_come_and_go(models: Path) -> None:
 
 
 def test_changed_files_are_taken_if_they_are_right(models: Path, tmp_path: Path) -> None:
-    """A folder that changes into another model is that one; one that is damaged goes on as it was."""
+    """A folder with a new model serves the new model; a folder with damaged files serves its old model."""
     registry = Registry(models, warm=True)
     before = registry.get("digits")[1]
     damage(models / "digits" / "2")
@@ -125,7 +118,7 @@ def test_changed_files_are_taken_if_they_are_right(models: Path, tmp_path: Path)
 
 
 def test_files_that_are_still_being_copied_are_left_alone(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version is looked at when its files have been as they are for a while: half of one is no failure."""
+    """A version is checked only when its files have not changed for a while; a partial copy is no failure."""
     told: list[tuple[str, str, str, str]] = []
     registry = Registry(models, warm=True, report=lambda *one: told.append(one))
     monkeypatch.setattr(repository, "SETTLED_NS", 1 << 60)
@@ -146,7 +139,7 @@ def test_files_that_are_still_being_copied_are_left_alone(models: Path, monkeypa
 
 
 def test_no_session_is_made_of_files_that_were_not_checked(models: Path) -> None:
-    """A folder that was damaged goes on as long as it is in memory; when it is not, the version before it answers."""
+    """A version with damaged files serves while its session is in memory; afterwards a lower version serves."""
     told: list[tuple[str, str, str, str]] = []
     registry = Registry(models, weights_bytes=1, warm=True, report=lambda *one: told.append(one))
     served, model = registry.get("digits")
@@ -169,7 +162,7 @@ def test_no_session_is_made_of_files_that_were_not_checked(models: Path) -> None
 
 
 def test_files_that_are_as_they_were_can_be_loaded_again(models: Path, tmp_path: Path) -> None:
-    """Whoever may read them, and whatever else they are called."""
+    """Sessions are loaded again although permissions, hard links and unrelated files have changed."""
     registry = Registry(models, weights_bytes=1, warm=True)
     for file in (models / "digits" / "2").iterdir():
         file.chmod(0o640)
@@ -181,7 +174,7 @@ def test_files_that_are_as_they_were_can_be_loaded_again(models: Path, tmp_path:
 
 @contextmanager
 def failing(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, of: str) -> Iterator[None]:
-    """Have a disk fail, as long as the block, where a function is called with a path that ends so."""
+    """Let a function raise an I/O error during the block for paths that end with `of`."""
     real = getattr(owner, name)
 
     def call(path: Any, *rest: Any, **named: Any) -> Any:  # noqa: ANN401 (whatever it takes)
@@ -195,7 +188,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, of: str) 
 
 
 def test_what_cannot_be_read_is_tried_again(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that fails for a while: said once each time, and served when it is over, although no file has changed."""
+    """A read error is reported once and goes away with the next refresh, although no file has changed."""
     told: list[str] = []
     registry = Registry(models, warm=True, report=lambda event, _name, version, _error: told.append(event + version))
     with failing(monkeypatch, hashlib, "file_digest", "weights.data"):
@@ -221,7 +214,7 @@ def test_what_cannot_be_read_is_tried_again(models: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("of", ["digits", "2", "model.onnx"])
 def test_what_cannot_be_looked_at_goes_on(models: Path, of: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is out of reach for a while takes no version away, and keeps no other from coming."""
+    """A folder or file that cannot be accessed for a while removes no version and blocks no other model."""
     shutil.copytree(DIGITS, models / "other" / "1")
     registry = Registry(models, warm=True)
     registry.get("digits")
@@ -229,14 +222,14 @@ def test_what_cannot_be_looked_at_goes_on(models: Path, of: str, monkeypatch: py
         shutil.copytree(DIGITS, models / "new" / "1")
         registry.refresh(at_once=True)
         assert registry.get("digits")[1].version == "2"
-        assert not registry.misnamed()
+        assert not registry.invalid_names()
         assert ("new", "1") in registry.models() or of == "model.onnx"
     registry.refresh(at_once=True)
     assert registry.get("digits")[1].version == "2"
 
 
 def test_a_name_that_cannot_be_looked_for_is_not_found(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unknown model is unknown, although the disk fails."""
+    """A request for an unknown model is not found, even if its folder cannot be accessed."""
     registry = Registry(models)
     absent = pytest.raises(NotFoundError, match="no 'absent'; there: digits")
     with failing(monkeypatch, Path, "is_dir", "absent"), absent:
@@ -244,7 +237,7 @@ def test_a_name_that_cannot_be_looked_for_is_not_found(models: Path, monkeypatch
 
 
 def test_a_session_that_cannot_be_made_now_is_made_later(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files of a version whose session was forgotten are out of reach: those before it serve meanwhile."""
+    """If a forgotten session cannot be loaded again now, a lower version serves until it can."""
     registry = Registry(models, weights_bytes=1, warm=True)
     served, model = registry.get("digits")
     registry.session(*registry.get("digits", "1"), 0)
@@ -257,7 +250,7 @@ def test_a_session_that_cannot_be_made_now_is_made_later(models: Path, monkeypat
 
 
 def test_sessions_are_forgotten_under_a_budget(models: Path) -> None:
-    """No more weights than the budget are in memory; what was forgotten is loaded again when it is asked for."""
+    """Weights in memory stay within the limit, and a forgotten session is loaded again on request."""
     size = sum(file.stat().st_size for file in DIGITS.iterdir() if file.name in ("model.onnx", "weights.data"))
     registry = Registry(models, weights_bytes=int(size * 1.5))
     sessions = {}
@@ -273,7 +266,7 @@ def test_sessions_are_forgotten_under_a_budget(models: Path) -> None:
     "name", ["..", "../models/digits", "digits/1", "/digits", "", ".hidden", "a b", "digits\0", "%2e%2e"]
 )
 def test_names_cannot_leave_the_repository(models: Path, name: str) -> None:
-    """A name that is none is not looked for, whatever it would lead to."""
+    """An invalid name is not found, wherever its path would lead."""
     with pytest.raises(NotFoundError):
         Registry(models / "digits").get(name)
     with pytest.raises(NotFoundError):
@@ -282,13 +275,13 @@ def test_names_cannot_leave_the_repository(models: Path, name: str) -> None:
 
 @pytest.fixture
 def server(models: Path) -> Iterator[Server]:
-    """A server that looks often, and may be told to load and unload."""
+    """A server that looks at the repository often, with an admin port."""
     with running(models, "--poll", "0.2", "--admin", "127.0.0.1:0") as server:
         yield server
 
 
 def test_a_server_takes_new_versions_while_it_serves(server: Server, models: Path) -> None:
-    """A version that is copied in answers when it is whole and right, and every request meanwhile is answered."""
+    """A version serves once it is copied completely, and requests are answered all the time."""
     target = models / "digits" / "3"
     with Client(server.address) as client:
         assert client.score(IMAGE, model="digits").version == "2"
@@ -309,7 +302,7 @@ def test_a_server_takes_new_versions_while_it_serves(server: Server, models: Pat
 
 
 def test_damaged_versions_are_known_before_anybody_asks(models: Path) -> None:
-    """The log, the health and the list say which cannot serve, without a request for any; nothing is loaded for it."""
+    """Log, health and list name damaged versions before any request, and no model is loaded for that."""
     shutil.copytree(models / "digits", models / "other")
     damage(models / "digits" / "2")
     for version in ("1", "2"):
@@ -327,8 +320,8 @@ def test_damaged_versions_are_known_before_anybody_asks(models: Path) -> None:
         assert not server.events("loaded")
 
 
-def test_folders_whose_names_are_none_are_told(models: Path) -> None:
-    """The log names each once, and how it must be called; the others are served."""
+def test_folders_with_invalid_names_are_logged(models: Path) -> None:
+    """The log names each folder with an invalid name once, with the rule for names; other models serve."""
     for name in ("my digits/1", "digits/v3", "digits/notes"):
         (models / name).mkdir(parents=True)
     for name in ("my digits/1", "digits/v3", "digits/.4.part"):
@@ -343,7 +336,7 @@ def test_folders_whose_names_are_none_are_told(models: Path) -> None:
 
 
 def test_a_damaged_model_that_comes_later_has_a_health(server: Server, models: Path) -> None:
-    """It is NOT_SERVING, not unknown."""
+    """The health of a damaged model that is added later is NOT_SERVING, not unknown."""
     shutil.copytree(DIGITS, models / "late" / "1")
     damage(models / "late" / "1")
     with grpc.insecure_channel(server.address) as channel:
@@ -355,7 +348,7 @@ def test_a_damaged_model_that_comes_later_has_a_health(server: Server, models: P
 
 
 def test_models_are_loaded_and_unloaded_on_the_admin_port(server: Server) -> None:
-    """There alone; an unloaded model is not there, its health says so, and it comes back when it is loaded."""
+    """Only the admin port unloads and loads models; an unloaded model is not found until it is loaded."""
     admin = server.log[0]["admin"]
     index = ask(admin, "RepositoryIndex", oip.RepositoryIndexRequest(), oip.RepositoryIndexResponse)
     assert [(model.name, model.version, model.state) for model in index.models] == [

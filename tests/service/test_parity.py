@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 from support.networks import PADDED, UNPADDED, make_network
 from support.pictures import noise, png
+from support.scoring import Scoring, plan_image
 from support.servers import running
 
 from converter.spec import embed
@@ -23,8 +25,7 @@ from fullconv.decode import answer_of
 from fullconv.protos import model_pb2, scoring_pb2
 from service.engine.repository import read_spec
 from service.images.encoded import open_bytes
-from service.run import Run
-from service.scoring import Scorer, whole
+from service.scoring.scorer import Scorer
 
 IMAGE = noise(150, 214, 3)
 CROPS = "--mode crops gives the classifier's own answers for"
@@ -69,16 +70,17 @@ def unranked(kind: str, classes: int) -> Callable[[model_pb2.ModelSpec], object]
     return change
 
 
-def plan(models: Path, name: str, **options: object) -> Run:
+def plan(models: Path, name: str, **options: Any) -> Scoring:
     request = scoring_pb2.ScoreRequest(model=name, options=scoring_pb2.ScoreOptions(**options))
-    return Scorer(models).plan(open_bytes(png(IMAGE), name="i"), request)
+    return plan_image(Scorer(models), open_bytes(png(IMAGE), name="i"), request)
 
 
 def shown(renderable: object) -> str:
     """What a terminal shows, without its line breaks."""
-    console = Console(width=300, file=StringIO())
+    text = StringIO()
+    console = Console(width=300, file=text)
     console.print(renderable)
-    return " ".join(console.file.getvalue().split())
+    return " ".join(text.getvalue().split())
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_little_agreement_is_a_warning(padded: Path) -> None:
     times = plan(padded, "padded", mode=scoring_pb2.MODE_CROPS).plan.multiply_adds / run.plan.multiply_adds
     own = "dense names the classifier's own top class on 49 % of windows (45 to 53 %)"
     said = f"{own}; {CROPS} {times:.2g} times the compute"
-    response = whole(run)
+    response = run.complete()
     assert (response.mode, response.mode_reason, list(response.warnings)) == (
         "dense",
         "dense unless asked otherwise",
@@ -120,13 +122,13 @@ def test_little_agreement_is_a_warning(padded: Path) -> None:
 def test_enough_agreement_is_a_remark(padded: Path, share: float, words: str) -> None:
     """From nine tenths on the same sentence is in the reason of the mode, and the table; nothing is warned of."""
     rewrite(padded, "padded", agreeing(share))
-    response = whole(plan(padded, "padded"))
+    response = plan(padded, "padded").complete()
     said = f"dense names the classifier's own top class on {words}; {CROPS}"
     assert response.mode_reason.startswith(f"dense unless asked otherwise; {said}")
     assert not response.warnings
     assert answer_of(response).document()["warnings"] == []
     assert f"dense, the classifier's own top class on {words}" in shown(answer_table(answer_of(response)))
-    asked = whole(plan(padded, "padded", mode=scoring_pb2.MODE_DENSE))
+    asked = plan(padded, "padded", mode=scoring_pb2.MODE_DENSE).complete()
     assert asked.mode_reason.startswith(f"as asked for; {said}")
 
 
@@ -135,7 +137,7 @@ def test_scores_without_a_top_class(convert: Callable[..., Path], tmp_path: Path
     """Regression and single outputs are warned of in figures; there is no agreement, and the JSON says null."""
     models = convert(make_network(tmp_path, PADDED, classes=classes))
     rewrite(models, "padded", unranked(kind, classes))
-    response = whole(plan(models, "padded"))
+    response = plan(models, "padded").complete()
     (said,) = response.warnings
     start = "dense scores differ from the classifier's own by 0.0056 (median) and 0.24 (largest seen on 256 windows)"
     assert said.startswith(f"{start}; {CROPS}")
@@ -152,7 +154,7 @@ def test_factors_count_strides_and_flips(padded: Path) -> None:
     found = []
     for options in ({}, {"stride": 32}, {"stride": 2}, {"flip": True}):
         (said,) = plan(padded, "padded", **options).response.warnings
-        factor = float(re.search(r"for ([0-9.]+) times", said)[1])
+        (factor,) = map(float, re.findall(r"for ([0-9.]+) times", said))
         crops = plan(padded, "padded", mode=scoring_pb2.MODE_CROPS, **options).plan.multiply_adds
         expected = crops / plan(padded, "padded", **options).plan.multiply_adds
         np.testing.assert_allclose(factor, expected, rtol=0.05)
@@ -163,10 +165,10 @@ def test_factors_count_strides_and_flips(padded: Path) -> None:
 def test_nothing_is_said_of_what_is_exact(convert: Callable[..., Path], tmp_path: Path, padded: Path) -> None:
     """Neither a model that is exact nor crops are warned of, and the certificate of an exact model agrees."""
     convert(make_network(tmp_path, UNPADDED))
-    response = whole(plan(padded, "unpadded"))
+    response = plan(padded, "unpadded").complete()
     assert (response.parity.exact, response.parity.top_class_agreement, list(response.warnings)) == (True, 1, [])
     assert "dense, exact" in shown(answer_table(answer_of(response)))
-    crops = whole(plan(padded, "padded", mode=scoring_pb2.MODE_CROPS))
+    crops = plan(padded, "padded", mode=scoring_pb2.MODE_CROPS).complete()
     assert (crops.mode, crops.mode_reason, list(crops.warnings)) == ("crops", "as asked for", [])
 
 
@@ -197,7 +199,7 @@ def test_certificates_of_earlier_releases(padded: Path) -> None:
         parity.border.CopyFrom(model_pb2.Difference(windows=32, max_abs=3, median_abs=0.1, top_class_agreement=0.75))
 
     rewrite(padded, "padded", change)
-    response = whole(plan(padded, "padded"))
+    response = plan(padded, "padded").complete()
     assert (response.parity.windows, response.parity.max_abs_diff) == (64, 3)
     assert response.warnings[0].startswith("dense names the classifier's own top class on 62 % of windows (50 to 73 %)")
 
@@ -210,7 +212,7 @@ def test_the_first_request_is_logged(padded: Path, share: float, level: str, fie
         answers = [client.score(png(IMAGE), model="padded") for _ in range(3)]
         answers.append(client.score_large(IMAGE, model="padded").planned)
         crops = client.score(png(IMAGE), model="padded", mode="crops")
-    expected = whole(plan(padded, "padded")).warnings
+    expected = plan(padded, "padded").complete().warnings
     assert all(answer.warnings == tuple(expected) for answer in answers)
     assert not crops.warnings
     (line,) = server.events("not exact")

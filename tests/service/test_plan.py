@@ -4,8 +4,10 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,15 +17,15 @@ from support.conversion import convert_into
 from support.networks import PADDED, UNPADDED, make_network
 from support.paths import ROOT
 from support.pictures import noise, png
+from support.scoring import Scoring, plan_image
 
 from fullconv.protos import scoring_pb2
 from service.errors import ImageError
 from service.images.arrays import ArrayInMemory, open_array
 from service.images.encoded import open_bytes
 from service.images.picture import Picture
-from service.limits import Limits
-from service.run import Run
-from service.scoring import Scorer, whole
+from service.limits import Tuning
+from service.scoring.scorer import Scorer
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +37,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "models"
 
 
-def planned(models: Path, name: str, *, budget: int = 2 << 30, image: Picture | None = None, **options: object) -> Run:
+def planned(models: Path, name: str, *, budget: int = 2 << 30, image: Picture | None = None, **options: Any) -> Scoring:
     image = image or open_bytes(png(noise(211, 307, 3)), name="i")
     options = {"mode": "MODE_DENSE"} | options
     request = scoring_pb2.ScoreRequest(model=name, options=scoring_pb2.ScoreOptions(**options))
-    return Scorer(models, Limits(tile_bytes=budget)).plan(image, request)
+    return plan_image(Scorer(models, tuning=Tuning(tile_bytes=budget)), image, request)
 
 
 def counted(file: Path, tile: np.ndarray) -> float:
@@ -53,9 +55,8 @@ def counted(file: Path, tile: np.ndarray) -> float:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model.SerializeToString(), options)
     maps = session.run([node.output[0] for node in convolutions], {"image": tile[None]})
-    return sum(
-        found.size * math.prod(weights[node.input[1]][1:]) for node, found in zip(convolutions, maps, strict=True)
-    )
+    pairs = zip(convolutions, maps, strict=True)
+    return sum(float(found.size) * math.prod(weights[node.input[1]][1:]) for node, found in pairs)
 
 
 @pytest.mark.parametrize("budget", [1, 1_000_000, 2 << 30], ids=["smallest", "small", "ample"])
@@ -69,25 +70,25 @@ def test_multiply_adds_are_those_that_run(
     """The plan's figure is the sum over every tile that is handed to the network, to the last one."""
     run = planned(models, name, stride=stride, budget=budget)
     tiles, multiply_adds = what_runs(run, monkeypatch)
-    assert tiles == run.plan.tiles
+    assert tiles == run.plan.tile_count
     assert run.plan.multiply_adds == pytest.approx(multiply_adds, rel=1e-12)
-    plan = run.planned().plan
+    plan = run.counted().plan
     assert (plan.multiply_adds, plan.views[0].tiles) == (run.plan.multiply_adds, tiles)
 
 
-def what_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[int, float]:
+def what_runs(run: Scoring, monkeypatch: pytest.MonkeyPatch) -> tuple[int, float]:
     """Score an image; returns the tiles that the network is given, and their multiply-adds as its graph has them."""
     file = run.model.folder / run.response.plan.file
     shapes: dict[tuple[int, ...], int] = {}
-    compute = run.session.dense
+    compute = run.session.score
 
-    def dense(tiles: list[np.ndarray]) -> np.ndarray:
+    def score(tiles: list[np.ndarray]) -> np.ndarray:
         for tile in tiles:
             shapes[tile.shape] = shapes.get(tile.shape, 0) + 1
         return compute(tiles)
 
-    monkeypatch.setattr(run.session, "dense", dense)
-    list(run.bands())
+    monkeypatch.setattr(run.session, "score", score)
+    list(run.rows())
     ran = sum(count * counted(file, np.zeros(shape, np.uint8)) for shape, count in shapes.items())
     return sum(shapes.values()), ran
 
@@ -99,7 +100,7 @@ def inside(rows: slice, cols: slice) -> np.ndarray:
     return mask
 
 
-def drawn(mask: np.ndarray) -> dict[str, object]:
+def drawn(mask: np.ndarray) -> dict[str, Any]:
     """The option for a mask image."""
     return {"mask_image": scoring_pb2.Image(encoded=png(mask))}
 
@@ -108,7 +109,7 @@ def with_nodata() -> Picture:
     """An image that has data at its lower right alone."""
     pixels = noise(211, 307, 3)
     rows, valid = ArrayInMemory(pixels), ArrayInMemory(inside(slice(90, 211), slice(160, 307))[..., None])
-    return replace(open_array("i", pixels.shape, "uint8", lambda: rows), begin_valid=lambda: valid)
+    return replace(open_array("i", pixels.shape, "uint8", lambda: rows), open_data_mask=lambda: valid)
 
 
 def in_front() -> np.ndarray:
@@ -118,7 +119,7 @@ def in_front() -> np.ndarray:
     return pixels
 
 
-MASKED = {
+MASKED: dict[str, Callable[[], dict[str, Any]]] = {
     "corner": lambda: drawn(inside(slice(0, 80), slice(0, 90))),
     "band": lambda: drawn(inside(slice(100, 160), slice(0, 307))),
     "otsu": lambda: {"mask_otsu": True, "image": open_bytes(png(in_front()), name="i")},
@@ -135,7 +136,7 @@ def test_a_masks_plan_is_what_runs(
     models: Path, monkeypatch: pytest.MonkeyPatch, name: str, stride: int, budget: int, mask: str
 ) -> None:
     """A plan alone counts the tiles that have a window inside the mask, and these windows, as the run has them."""
-    plan = whole(planned(models, name, stride=stride, budget=budget, plan_only=True, grid=True, **MASKED[mask]()))
+    plan = planned(models, name, stride=stride, budget=budget, plan_only=True, grid=True, **MASKED[mask]()).complete()
     run = planned(models, name, stride=stride, budget=budget, grid=True, **MASKED[mask]())
     tiles, multiply_adds = what_runs(run, monkeypatch)
     assert plan.plan.views[0].tiles == tiles
@@ -148,12 +149,16 @@ def test_a_masks_plan_is_what_runs(
 @pytest.mark.parametrize("mode", ["MODE_DENSE", "MODE_CROPS"])
 def test_masks_of_everything_leave_plans_as_they_are(models: Path, mode: str) -> None:
     """A mask that leaves out nothing has the plan without one, at every scale."""
-    options = {"mode": mode, "scales": [scoring_pb2.Scale(factor=1), scoring_pb2.Scale(factor=0.5)], "stride": 8}
-    plain = planned(models, "padded", budget=400_000, plan_only=True, **options).planned()
+    options: dict[str, Any] = {
+        "mode": mode,
+        "scales": [scoring_pb2.Scale(factor=1), scoring_pb2.Scale(factor=0.5)],
+        "stride": 8,
+    }
+    plain = planned(models, "padded", budget=400_000, plan_only=True, **options).counted()
     masked = planned(
         models, "padded", budget=400_000, plan_only=True, **options, **drawn(np.ones((211, 307), np.uint8))
     )
-    response = masked.planned()
+    response = masked.counted()
     assert response.scored_cells == plain.scored_cells == plain.grid.rows * plain.grid.cols
     for one, other in zip(plain.plan.views, response.plan.views, strict=True):
         assert one.tiles == other.tiles
@@ -167,7 +172,7 @@ def test_plans_of_crops_count_the_windows_of_tiles_inside(models: Path) -> None:
     mask[:80, :90] = 1
     run = planned(models, "padded", image=image, mode="MODE_CROPS", stride=8, plan_only=True, **drawn(mask))
     each, whole = run.model.spec.cost[0].multiply_adds_per_crop, run.plan.multiply_adds
-    response = run.planned()
+    response = run.counted()
     assert response.scored_cells == 7 * 8
     assert response.scored_cells * each <= response.plan.multiply_adds < 0.3 * whole
 
@@ -176,7 +181,7 @@ def test_plans_of_nothing_are_refused(models: Path) -> None:
     """A mask without a window inside is the same error as it is when the image is scored."""
     run = planned(models, "padded", plan_only=True, **drawn(np.zeros((211, 307), np.uint8)))
     with pytest.raises(ImageError, match="mask: expected a window to be scored, got none inside"):
-        run.planned()
+        run.counted()
 
 
 def test_plans_do_not_depend_on_pixels(models: Path) -> None:
@@ -189,13 +194,14 @@ MEASURE = """
 import sys
 from pathlib import Path
 import numpy as np
-from fullconv.protos import scoring_pb2
 from service.images.arrays import open_array
-from service.limits import Limits
-from service.scoring import Scorer
+from service.limits import Tuning
+from service.scoring.execution import Execution
+from service.scoring.options import ORIGINAL_SIZE, GridAs, ModeChoice, Options, Scale
+from service.scoring.scorer import Scorer, ScoringRequest
 
 class Zeros:
-    together = 1
+    block_rows = 1
     def __init__(self, width): self.width = width
     def read(self, first, stop): return np.zeros((stop - first, self.width, channels), np.uint8)
 
@@ -206,16 +212,14 @@ def status(field):
 name, grid_as = sys.argv[2:4]
 height, width, grid, tile, scale = (int(argument) for argument in sys.argv[4:])
 channels = 1 if name == "digits" else 3
-scorer = Scorer(Path(sys.argv[1]), Limits(tile_bytes=tile))
+scorer = Scorer(Path(sys.argv[1]), tuning=Tuning(tile_bytes=tile))
 def run(height, width):
-    options = scoring_pb2.ScoreOptions(grid=bool(grid), grid_as=grid_as, mode="MODE_DENSE")
-    if scale and height > 70:
-        options.scales.append(scoring_pb2.Scale(factor=1 / scale))
-    request = scoring_pb2.ScoreRequest(model=name, options=options)
+    scales = (Scale(factor=1 / scale),) if scale and height > 70 else (ORIGINAL_SIZE,)
+    options = Options(grid=bool(grid), grid_as=GridAs(grid_as), mode=ModeChoice.DENSE, scales=scales)
     picture = open_array("zeros", (height, width, channels), "uint8", lambda: Zeros(width))
-    run = scorer.plan(picture, request)
-    for rows in run.bands(): pass
-    return run.plan.bytes
+    planned = scorer.plan(picture, ScoringRequest(name, options=options))
+    for rows in Execution(planned).rows(): pass
+    return planned.plan.bytes
 run(70, 70)
 idle = status("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
@@ -226,17 +230,16 @@ print([run(height, width), status("VmHWM") - idle])
 @pytest.mark.parametrize(
     ("height", "width", "grid", "tile", "scale"),
     [
-        (6000, 6000, 1, 2 << 30, 0),
-        (3000, 30_000, 1, 2 << 30, 0),
-        (6000, 6000, 0, 40 << 20, 0),
-        (20_000, 3000, 1, 200 << 20, 0),
-        (20_000, 20_000, 1, 2 << 30, 50),
+        pytest.param(6000, 6000, 1, 2 << 30, 0, id="square", marks=pytest.mark.slow),
+        pytest.param(3000, 30_000, 1, 2 << 30, 0, id="wide", marks=pytest.mark.slow),
+        pytest.param(6000, 6000, 0, 40 << 20, 0, id="small-tiles", marks=pytest.mark.slow),
+        pytest.param(20_000, 3000, 1, 200 << 20, 0, id="long", marks=pytest.mark.slow),
+        pytest.param(20_000, 20_000, 1, 2 << 30, 50, id="scaled"),
     ],
-    ids=["square", "wide", "small-tiles", "long", "scaled"],
 )
 def test_memory_is_what_is_planned(height: int, width: int, grid: int, tile: int, scale: int) -> None:
     """The peak above the idle process is the plan's, within half of it: the allocator and the runtime keep a little."""
-    says, took = measured(ROOT / "models", "digits", "GRID_AS_FLOAT32", height, width, grid, tile, scale)
+    says, took = measured(ROOT / "models", "digits", "float32", height, width, grid, tile, scale)
     assert 0.5 * says < took < 1.5 * says + (32 << 20)
 
 
@@ -248,7 +251,7 @@ def measured(models: Path, name: str, *arguments: object) -> tuple[int, int]:
     return says, took
 
 
-@pytest.mark.parametrize("grid_as", ["GRID_AS_FLOAT32", "GRID_AS_FLOAT16", "GRID_AS_TOP"])
+@pytest.mark.parametrize("grid_as", ["float32", "float16", "top"])
 def test_memory_of_many_classes_is_what_is_planned(tmp_path: Path, grid_as: str) -> None:
     """Of a grid of many classes no more than one band is in memory, though the caller holds the rows before it."""
     convert_into(tmp_path / "models", make_network(tmp_path, UNPADDED, classes=1000))

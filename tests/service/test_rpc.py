@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 import pyvips
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 from support.paths import ROOT
@@ -23,8 +24,11 @@ from support.pictures import encode, noise, png
 from support.servers import Server, occupied, running
 
 from fullconv import Answer, Client, ImageError, RequestError, Scorer, UnavailableError
-from service.rpc import server as server_module
-from service.rpc.probe import is_serving
+from service.engine.registry import Registry
+from service.server import health as health_module
+from service.server.health import Health
+from service.server.probe import is_serving
+from service.server.shutdown import GRACE_SECONDS
 
 
 def fifty_images() -> Iterator[tuple[str, bytes]]:
@@ -42,7 +46,7 @@ def fifty_images() -> Iterator[tuple[str, bytes]]:
         yield f"image {number}{suffix}", encode(pixels.astype(np.uint16) * 257 if deep else pixels, suffix)
 
 
-def without_times(answer: Answer) -> dict:
+def without_times(answer: Answer) -> dict[str, Any]:
     document = answer.document()
     assert document.pop("timing_ms")["total"] > 0
     return document
@@ -80,7 +84,7 @@ def test_commands_answer_alike(server: Server, models: Path, tmp_path: Path) -> 
     assert (tmp_path / "there" / "h.png").read_bytes() == (tmp_path / "here" / "h.png").read_bytes()
 
 
-def command(*arguments: object) -> list | dict:
+def command(*arguments: object) -> Any:  # noqa: ANN401 (a JSON document)
     """What `fullconv-score --json` prints, without times."""
     line = [sys.executable, "-m", "fullconv", *map(str, arguments), "--json"]
     result = subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -197,13 +201,13 @@ def test_many_clients_at_once(server: Server) -> None:
     """32 clients, 1,000 requests, each with an image of its own: every answer is right, none is lost."""
     images = [noise(70 + 8 * (number % 5), 70 + 8 * (number % 7), 1, seed=number) for number in range(40)]
     with Client(server.address) as client:
-        expected = [client.score(image, model="digits", grid=True).grid for image in images]
+        expected = [np.asarray(client.score(image, model="digits", grid=True).grid) for image in images]
 
     def work(worker: int) -> int:
         with Client(server.address) as client:
             right = 0
             for number in range(worker, 1000, 32):
-                grid = client.score(images[number % 40], model="digits", grid=True).grid
+                grid = np.asarray(client.score(images[number % 40], model="digits", grid=True).grid)
                 right += bool(np.array_equal(grid, expected[number % 40]))
             return right
 
@@ -298,9 +302,9 @@ def test_a_server_whose_loop_hangs_does_not_serve(monkeypatch: pytest.MonkeyPatc
     """What a probe is told comes from the loop that answers calls."""
 
     async def hang() -> tuple[bool, bool]:
-        asks = server_module.health_of(health.aio.HealthServicer())
+        asks = Health(Registry(ROOT / "models")).is_serving
         with ThreadPoolExecutor(1) as pool, monkeypatch.context() as hurried:
-            hurried.setattr(server_module, "HEALTH_SECONDS", 0.05)
+            hurried.setattr(health_module, "LOOP_SECONDS", 0.05)
             asked = pool.submit(asks).result(10)  # and not the loop, meanwhile
         return asked, await asyncio.to_thread(asks)
 
@@ -352,7 +356,7 @@ def test_a_second_signal_ends_the_server_at_once(models: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         while not server.events("draining"):
             time.sleep(0.01)
-        time.sleep(1.5 * server_module.GRACE_SECONDS)
+        time.sleep(1.5 * GRACE_SECONDS)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 1
         with pytest.raises(UnavailableError):

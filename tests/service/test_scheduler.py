@@ -1,4 +1,4 @@
-"""Turns, batches and cancellation, without a server: what runs is a session that says what it was given."""
+"""Fair queueing, batches and cancellation, with a session that records its tiles instead of a network."""
 
 import asyncio
 import threading
@@ -8,25 +8,28 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
+from numpy.typing import NDArray
 
-from service.engine.scheduler import Batching, Job, Scheduler
+from service.dispatch.small_requests import SmallRequestWorker
+from service.dispatch.workers import Workers
+from service.engine.scheduler import Batching, Flow, Scheduler
+from service.engine.session import Session
 from service.errors import CancelledRunError, ImageError, ModelError
-from service.rpc.together import Together
-from service.rpc.workers import Workers
 
 SECOND = 1.0
-"""What a tile costs, as multiply-adds, at one a second."""
+"""Multiply-adds of a tile that runs for one second."""
 
 
-class Spoken:
-    """A session at one multiply-add a second; each tile's score is its first pixel. Waits until it may go on."""
+class Spoken(Session):
+    """A session with a rate of one multiply-add per second, whose scores are first pixels; runs wait for `go_on`."""
 
-    batch: int | None = None
+    fixed_batch: int | None = None
     bytes_per_pixel = 1.0
 
     def __init__(self) -> None:
@@ -35,15 +38,16 @@ class Spoken:
         self.running, self.go_on = Event(), Event()
         self.go_on.set()
 
-    def seconds(self, multiply_adds: float) -> float:
-        """As many as there are."""
+    def predict_seconds(self, multiply_adds: float) -> float:
+        """One second per multiply-add."""
         return multiply_adds
 
     def observe(self, multiply_adds: float, seconds: float) -> None:
-        """Learn nothing."""
+        """Keep the rate."""
 
-    def dense(self, tiles: Sequence[np.ndarray], run: ort.RunOptions) -> np.ndarray:
-        """The first pixel of each; raises if it is stopped meanwhile."""
+    def score(self, tiles: Sequence[np.ndarray], run: ort.RunOptions | None = None) -> NDArray[np.float32]:
+        """The first pixel of each tile; raises an error if the run is terminated."""
+        assert run is not None
         self.ran.append([int(tile.flat[0]) for tile in tiles])
         self.running.set()
         while not self.go_on.wait(0.001):
@@ -54,9 +58,9 @@ class Spoken:
 
 
 @contextmanager
-def scheduled(slots: int = 1, **batching: float) -> Iterator[Scheduler]:
-    """A scheduler that ends well."""
-    scheduler = Scheduler(slots=slots, batching=Batching(**{"run_seconds": 100.0} | batching))
+def scheduled(slots: int = 1, **batching: Any) -> Iterator[Scheduler]:
+    """A scheduler that is closed at the end of the block."""
+    scheduler = Scheduler(slots=slots, batching=Batching(**({"max_run_seconds": 100.0} | batching)))
     try:
         yield scheduler
     finally:
@@ -64,21 +68,21 @@ def scheduled(slots: int = 1, **batching: float) -> Iterator[Scheduler]:
 
 
 def tiles(*values: int, side: int = 4) -> list[np.ndarray]:
-    """Tiles of one value each."""
+    """Tiles, each of which has one value."""
     return [np.full((side, side, 1), value, np.uint8) for value in values]
 
 
-def got(future: Future) -> list[int]:
-    """The first pixels, as they came back."""
+def got(future: Future[Any]) -> list[int]:
+    """The scores of a future, which are the first pixels of its tiles."""
     return [int(scores.item()) for scores in future.result(10)]
 
 
 @contextmanager
 def held(scheduler: Scheduler, session: Spoken) -> Iterator[None]:
-    """Let everything else pile up behind a tile that runs as long as the block."""
+    """Run a tile until the end of the block, so that all other tiles wait."""
     session.go_on.clear()
     session.running.clear()
-    first = Job(scheduler).submit(session, tiles(0), SECOND)
+    first = Flow(scheduler).submit(session, tiles(0), SECOND)
     assert session.running.wait(10)
     try:
         yield
@@ -88,11 +92,11 @@ def held(scheduler: Scheduler, session: Spoken) -> Iterator[None]:
 
 
 def test_nothing_of_a_batch_is_kept() -> None:
-    """When its scores are there, and nothing else is to run, its tiles are gone, which may be views of whole strips."""
+    """An idle scheduler keeps no tile of a finished batch, because a tile may be a view of a whole strip."""
     with scheduled() as scheduler:
         (tile,) = tiles(7)
         kept = weakref.ref(tile)
-        future = Job(scheduler).submit(Spoken(), [tile], SECOND)  # type: ignore[arg-type]
+        future = Flow(scheduler).submit(Spoken(), [tile], SECOND)
         assert got(future) == [7]
         del tile, future
         end = time.monotonic() + 10
@@ -102,22 +106,22 @@ def test_nothing_of_a_batch_is_kept() -> None:
 
 
 def test_results_come_back_in_order() -> None:
-    """Every job gets the scores of its own tiles, in their order, whatever was put together."""
+    """Every flow gets the scores of its own tiles in their order, however tiles are batched."""
     session = Spoken()
-    with scheduled(slots=3, tiles=3) as scheduler:
-        futures = [Job(scheduler).submit(session, tiles(*range(first, first + 7)), 0.1) for first in range(0, 70, 7)]
+    with scheduled(slots=3, max_tiles=3) as scheduler:
+        futures = [Flow(scheduler).submit(session, tiles(*range(first, first + 7)), 0.1) for first in range(0, 70, 7)]
         for first, future in zip(range(0, 70, 7), futures, strict=True):
             assert got(future) == list(range(first, first + 7))
     assert sum(map(len, session.ran)) == 70
 
 
-def test_tiles_alike_run_together() -> None:
-    """Tiles of one shape share batches, whoever they belong to; those of another shape do not."""
+def test_tiles_of_one_shape_share_batches() -> None:
+    """Tiles of the same shape share batches across flows; tiles of another shape do not."""
     session = Spoken()
-    with scheduled(tiles=4) as scheduler:
+    with scheduled(max_tiles=4) as scheduler:
         with held(scheduler, session):
-            small = [Job(scheduler).submit(session, tiles(value), SECOND) for value in (1, 2, 3, 4, 5)]
-            other = Job(scheduler).submit(session, tiles(9, side=5), SECOND)
+            small = [Flow(scheduler).submit(session, tiles(value), SECOND) for value in (1, 2, 3, 4, 5)]
+            other = Flow(scheduler).submit(session, tiles(9, side=5), SECOND)
         assert [got(future) for future in (*small, other)] == [[1], [2], [3], [4], [5], [9]]
     assert session.ran[0] == [0]
     assert sorted(session.ran[1:]) == [[1, 2, 3, 4], [5], [9]]
@@ -125,37 +129,42 @@ def test_tiles_alike_run_together() -> None:
 
 @pytest.mark.parametrize(
     ("batching", "most"),
-    [({"tile_bytes": 16 * 3}, 3), ({"run_seconds": 2.5}, 2), ({"tile_bytes": 1}, 1), ({"tiles": 5}, 5)],
+    [
+        ({"max_activation_bytes": 48}, 3),
+        ({"max_run_seconds": 2.5}, 2),
+        ({"max_activation_bytes": 1}, 1),
+        ({"max_tiles": 5}, 5),
+    ],
     ids=["memory", "time", "one at the least", "number"],
 )
 def test_batches_are_bounded(batching: dict[str, Any], most: int) -> None:
-    """By number, by the memory of their activations, by how long they are going to run."""
+    """A batch is limited by the number of tiles, by their activations and by the predicted run time."""
     session = Spoken()
     with scheduled(**batching) as scheduler:
         with held(scheduler, session):
-            future = Job(scheduler).submit(session, tiles(*range(20)), SECOND)
+            future = Flow(scheduler).submit(session, tiles(*range(20)), SECOND)
         assert got(future) == list(range(20))
     assert max(map(len, session.ran)) == most
 
 
 def test_models_of_a_fixed_batch_get_just_that() -> None:
-    """Where the file takes four tiles, batches are of four."""
+    """A model with a fixed batch of four tiles gets four tiles at a time."""
     session = Spoken()
-    session.batch = 4
+    session.fixed_batch = 4
     with scheduled() as scheduler:
         with held(scheduler, session):
-            future = Job(scheduler).submit(session, tiles(*range(10)), SECOND)
+            future = Flow(scheduler).submit(session, tiles(*range(10)), SECOND)
         assert got(future) == list(range(10))
     assert list(map(len, session.ran)) == [1, 4, 4, 2]
 
 
-def test_turns_go_round_by_compute() -> None:
-    """Who has had less compute is next: a costly job's tiles alternate with as much of a cheap one's."""
+def test_flows_get_equal_compute() -> None:
+    """The flow that has received less compute is next, so that costly and cheap tiles get equal compute."""
     session = Spoken()
-    with scheduled(tiles=1) as scheduler:
+    with scheduled(max_tiles=1) as scheduler:
         with held(scheduler, session):
-            costly = Job(scheduler).submit(session, tiles(1, 1, 1), 4 * SECOND)
-            cheap = Job(scheduler).submit(session, tiles(*[2] * 12, side=5), SECOND)
+            costly = Flow(scheduler).submit(session, tiles(1, 1, 1), 4 * SECOND)
+            cheap = Flow(scheduler).submit(session, tiles(*[2] * 12, side=5), SECOND)
         got(costly), got(cheap)
     order = [value for (value,) in session.ran[1:]]
     for place in range(1, 16):
@@ -164,50 +173,50 @@ def test_turns_go_round_by_compute() -> None:
 
 
 def test_weights_share_the_compute() -> None:
-    """A job of weight 4 has four tiles to one of a job of weight 1."""
+    """A flow of weight 4 runs four tiles for each tile of a flow of weight 1."""
     session = Spoken()
-    with scheduled(tiles=1) as scheduler:
+    with scheduled(max_tiles=1) as scheduler:
         with held(scheduler, session):
-            heavy = Job(scheduler, weight=4.0).submit(session, tiles(*[1] * 16), SECOND)
-            light = Job(scheduler, weight=1.0).submit(session, tiles(*[2] * 16, side=5), SECOND)
+            heavy = Flow(scheduler, weight=4.0).submit(session, tiles(*[1] * 16), SECOND)
+            light = Flow(scheduler, weight=1.0).submit(session, tiles(*[2] * 16, side=5), SECOND)
         got(heavy), got(light)
     order = [value for (value,) in session.ran[1:]]
     assert 14 <= order[:20].count(1) <= 16
 
 
-def test_who_comes_later_starts_where_others_are() -> None:
-    """A new job does not make up for the time before it came, and does not wait for what an old one still has."""
+def test_new_flows_start_at_the_current_virtual_time() -> None:
+    """A new flow is neither compensated for the time before it nor delayed by an old flow's remaining tiles."""
     session = Spoken()
-    with scheduled(tiles=1) as scheduler:
-        old = Job(scheduler)
+    with scheduled(max_tiles=1) as scheduler:
+        old = Flow(scheduler)
         assert got(old.submit(session, tiles(*[1] * 10), SECOND)) == [1] * 10
         with held(scheduler, session):
             more = old.submit(session, tiles(*[1] * 10), SECOND)
-            new = Job(scheduler).submit(session, tiles(*[2] * 4, side=5), SECOND)
+            new = Flow(scheduler).submit(session, tiles(*[2] * 4, side=5), SECOND)
         got(more), got(new)
     order = [value for (value,) in session.ran[11:]]
     assert order[:9].count(2) == 4
 
 
 def test_one_slot_is_free_of_large_images() -> None:
-    """While tiles of large images fill the slot that takes them, small ones run in the other."""
+    """While large images use their slot, tiles of other requests run in the other slot."""
     large, small = Spoken(), Spoken()
-    with scheduled(slots=2, tiles=1) as scheduler:
+    with scheduled(slots=2, max_tiles=1) as scheduler:
         large.go_on.clear()
-        futures = [Job(scheduler, large=True).submit(large, tiles(1), SECOND) for _ in range(5)]
+        futures = [Flow(scheduler, large=True).submit(large, tiles(1), SECOND) for _ in range(5)]
         assert large.running.wait(10)
-        assert got(Job(scheduler).submit(small, tiles(7), SECOND)) == [7]
+        assert got(Flow(scheduler).submit(small, tiles(7), SECOND)) == [7]
         assert large.ran == [[1]]
         large.go_on.set()
         assert [got(future) for future in futures] == [[1]] * 5
 
 
-def test_what_nobody_waits_for_is_dropped() -> None:
-    """Tiles of a cancelled job never run, and it may submit no more; others are not touched."""
+def test_tiles_of_cancelled_flows_are_dropped() -> None:
+    """Waiting tiles of a cancelled flow never run, and it cannot submit more; other flows are not affected."""
     session = Spoken()
     with scheduled() as scheduler:
         with held(scheduler, session):
-            gone, there = Job(scheduler), Job(scheduler)
+            gone, there = Flow(scheduler), Flow(scheduler)
             dropped, kept = gone.submit(session, tiles(1), SECOND), there.submit(session, tiles(2), SECOND)
             gone.cancel()
             with pytest.raises(CancelledRunError):
@@ -218,28 +227,28 @@ def test_what_nobody_waits_for_is_dropped() -> None:
     assert session.ran == [[0], [2]]
 
 
-def test_a_run_for_nobody_is_stopped() -> None:
-    """A batch that runs is stopped when all of its jobs are cancelled, and not before."""
+def test_batches_of_cancelled_flows_are_stopped() -> None:
+    """A running batch is stopped as soon as all of its flows are cancelled, and not before."""
     session = Spoken()
     with scheduled() as scheduler:
         with held(scheduler, session):
-            first, second = Job(scheduler), Job(scheduler)
-            futures = [job.submit(session, tiles(1), SECOND) for job in (first, second)]
+            first, second = Flow(scheduler), Flow(scheduler)
+            futures = [flow.submit(session, tiles(1), SECOND) for flow in (first, second)]
         session.go_on.clear()
         del session.ran[:]
         session.running.clear()
-        [future.cancel() for future in futures]  # whatever became of them
-        jobs = [Job(scheduler), Job(scheduler)]
+        [future.cancel() for future in futures]  # their results do not matter
+        flows = [Flow(scheduler), Flow(scheduler)]
         with held(scheduler, Spoken()):
-            futures = [job.submit(session, tiles(5), SECOND) for job in jobs]
+            futures = [flow.submit(session, tiles(5), SECOND) for flow in flows]
         assert session.running.wait(10)
         assert session.ran == [[5, 5]]
-        jobs[0].cancel()
+        flows[0].cancel()
         with pytest.raises(CancelledRunError):
             futures[0].result(10)
         time.sleep(0.05)
         assert not session.terminated
-        jobs[1].cancel()
+        flows[1].cancel()
         with pytest.raises(CancelledRunError):
             futures[1].result(10)
         deadline = time.monotonic() + 10
@@ -249,25 +258,27 @@ def test_a_run_for_nobody_is_stopped() -> None:
 
 
 def test_errors_come_back() -> None:
-    """What goes wrong in a run is everybody's who shares it, and the slot goes on."""
+    """An error of a run reaches all flows in the batch, and the slot runs further batches."""
     session = Spoken()
     with scheduled() as scheduler:
         with held(scheduler, session):
-            futures = [Job(scheduler).submit(session, [tile], SECOND) for tile in (*tiles(1), np.full((4, 4, 1), None))]
+            futures = [
+                Flow(scheduler).submit(session, [tile], SECOND) for tile in (*tiles(1), np.full((4, 4, 1), None))
+            ]
         for future in futures:
             with pytest.raises(TypeError):
                 future.result(10)
-        assert got(Job(scheduler).submit(session, tiles(3), SECOND)) == [3]
+        assert got(Flow(scheduler).submit(session, tiles(3), SECOND)) == [3]
 
 
-def test_one_failure_drops_what_else_waits_of_its_job() -> None:
-    """When a run fails, all other tiles of those who shared it get its error and never run; those of others do."""
+def test_a_failed_run_drops_the_waiting_tiles_of_its_flows() -> None:
+    """When a run fails, all waiting tiles of its flows get the error and never run; other flows go on."""
     session = Spoken()
-    with scheduled(tiles=2) as scheduler:
-        job, other = Job(scheduler), Job(scheduler)
+    with scheduled(max_tiles=2) as scheduler:
+        flow, other = Flow(scheduler), Flow(scheduler)
         with held(scheduler, session):
-            unreadable = job.submit(session, [np.full((4, 4, 1), None)] * 5, SECOND)
-            later = job.submit(session, tiles(8, side=5), 9 * SECOND)
+            unreadable = flow.submit(session, [np.full((4, 4, 1), None)] * 5, SECOND)
+            later = flow.submit(session, tiles(8, side=5), 9 * SECOND)
             kept = other.submit(session, tiles(7, side=6), 99 * SECOND)
         for future in (unreadable, later):
             with pytest.raises(TypeError):
@@ -277,26 +288,26 @@ def test_one_failure_drops_what_else_waits_of_its_job() -> None:
     assert session.ran == [[0], [7]]
 
 
-@pytest.mark.parametrize("way", ["workers", "together"])
+@pytest.mark.parametrize("way", ["workers", "small requests"])
 def test_work_that_fails_drops_its_tiles(way: str) -> None:
-    """Whatever ends a request's work, its tiles that wait never run; those of others do."""
+    """If a request's work fails, its waiting tiles never run; other requests go on."""
     session = Spoken()
     with scheduled() as scheduler:
-        job = Job(scheduler)
+        flow = Flow(scheduler)
 
-        def fail(job: Job) -> Any:  # noqa: ANN401 (never)
-            dropped.append(job.submit(session, tiles(1), SECOND))
+        def fail() -> Any:  # noqa: ANN401 (never)
+            dropped.append(flow.submit(session, tiles(1), SECOND))
             raise ImageError("the second tile is no picture")
 
         async def ask() -> None:
             if way == "workers":
-                await Workers(1, "score").run(fail, job)
+                await Workers(1, "score").run(fail, flow)
             else:
-                await Together("small").run(lambda: fail(job), job)
+                await SmallRequestWorker("small").run(SimpleNamespace(begin=fail), flow)
 
-        dropped: list[Future] = []
+        dropped: list[Future[Any]] = []
         with held(scheduler, session):
-            kept = Job(scheduler).submit(session, tiles(2), SECOND)
+            kept = Flow(scheduler).submit(session, tiles(2), SECOND)
             with pytest.raises(ImageError, match="the second tile"):
                 asyncio.run(ask())
             with pytest.raises(CancelledRunError):
@@ -306,38 +317,38 @@ def test_work_that_fails_drops_its_tiles(way: str) -> None:
 
 
 def test_delay_gathers_tiles() -> None:
-    """With a delay, a tile waits for others like it, until they are as many as run together."""
+    """With a delay, a tile waits until a batch is full."""
     session = Spoken()
-    with scheduled(tiles=3, delay_seconds=30.0) as scheduler:
-        futures = [Job(scheduler).submit(session, tiles(value), SECOND) for value in (1, 2, 3)]
+    with scheduled(max_tiles=3, delay_seconds=30.0) as scheduler:
+        futures = [Flow(scheduler).submit(session, tiles(value), SECOND) for value in (1, 2, 3)]
         assert [got(future) for future in futures] == [[1], [2], [3]]
     assert session.ran == [[1, 2, 3]]
 
 
 def test_cancelling_races_with_results() -> None:
-    """Jobs that are cancelled just as their tiles end leave every slot at work."""
+    """Flows that are cancelled while their tiles finish do not stop any slot."""
     session = Spoken()
-    with scheduled(slots=2, tiles=4) as scheduler:
+    with scheduled(slots=2, max_tiles=4) as scheduler:
         for _ in range(300):
-            jobs = [Job(scheduler) for _ in range(4)]
-            futures = [job.submit(session, tiles(1), SECOND) for job in jobs]
-            for job in jobs[::2]:
-                job.cancel()
+            flows = [Flow(scheduler) for _ in range(4)]
+            futures = [flow.submit(session, tiles(1), SECOND) for flow in flows]
+            for flow in flows[::2]:
+                flow.cancel()
             for future in futures[1::2]:
                 assert got(future) == [1]
-        assert got(Job(scheduler).submit(session, tiles(3), SECOND)) == [3]
+        assert got(Flow(scheduler).submit(session, tiles(3), SECOND)) == [3]
         assert all(thread.is_alive() for thread in threading.enumerate() if thread.name.startswith("run-"))
 
 
 def test_models_that_give_too_few_scores_end_no_slot() -> None:
-    """Whoever waits is told, and the next request is answered."""
+    """A session that returns too few scores is an error of the request, and the next request is answered."""
 
     class Short(Spoken):
-        def dense(self, tiles: Sequence[np.ndarray], run: ort.RunOptions) -> np.ndarray:
-            """None at all."""
-            return super().dense(tiles, run)[:0]
+        def score(self, tiles: Sequence[np.ndarray], run: ort.RunOptions | None = None) -> NDArray[np.float32]:
+            """No scores."""
+            return super().score(tiles, run)[:0]
 
     with scheduled() as scheduler:
         with pytest.raises(ModelError, match="scores of 1 tiles, got 0"):
-            Job(scheduler).submit(Short(), tiles(1), SECOND).result(10)
-        assert got(Job(scheduler).submit(Spoken(), tiles(3), SECOND)) == [3]
+            Flow(scheduler).submit(Short(), tiles(1), SECOND).result(10)
+        assert got(Flow(scheduler).submit(Spoken(), tiles(3), SECOND)) == [3]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,31 +10,31 @@ from numpy.testing import assert_allclose
 from support.engines import Leaving
 from support.networks import PADDED, UNPADDED, make_network
 from support.pictures import noise, png
+from support.scoring import Scoring, plan_image
 
 from fullconv.protos import scoring_pb2
 from service.errors import CancelledRunError, ImageError, ModelError, NotFoundError, OptionError
 from service.images.encoded import open_bytes
-from service.limits import Limits
-from service.run import Run
-from service.scoring import Scorer
+from service.limits import Tuning
+from service.scoring.scorer import Scorer
 
 Convert = Callable[..., Path]
 
 
-def request(model: str, **options: object) -> scoring_pb2.ScoreRequest:
+def request(model: str, **options: Any) -> scoring_pb2.ScoreRequest:
     return scoring_pb2.ScoreRequest(model=model, options=scoring_pb2.ScoreOptions(**{"grid": True} | options))
 
 
-def scored(run: Run) -> np.ndarray:
+def scored(run: Scoring) -> np.ndarray:
     """The whole grid (rows, cols, classes); `run.answer()` may follow."""
-    return np.concatenate([rows.scores for rows in run.bands()])
+    return np.concatenate([rows.scores for rows in run.rows()])
 
 
 def test_every_cell_is_the_networks_score_of_its_window(tmp_path: Path, convert: Convert) -> None:
     """For an unpadded network every cell of an odd-sized image equals the numpy network on that window."""
     network = make_network(tmp_path, UNPADDED)
     image = noise(61, 83, 3)
-    grid = scored(Scorer(convert(network)).plan(open_bytes(png(image), name="i"), request("unpadded")))
+    grid = scored(plan_image(Scorer(convert(network)), open_bytes(png(image), name="i"), request("unpadded")))
     assert grid.shape == (10, 15, 5)
     for row, col in np.ndindex(10, 15):
         crop = image[4 * row : 4 * row + 22, 4 * col : 4 * col + 26]
@@ -46,10 +47,10 @@ def test_tiles_are_the_whole_image(tmp_path: Path, convert: Convert, toml: str, 
     """Tiled and in one pass, padded or not, the grid is the same to rounding, at all four borders too."""
     network = make_network(tmp_path, toml)
     models, data, asked = convert(network), png(noise(237, 301, 3)), request(network.architecture.name)
-    whole = Scorer(models).plan(open_bytes(data, name="i"), asked)
-    tiled = Scorer(models, Limits(tile_bytes=budget)).plan(open_bytes(data, name="i"), asked)
-    assert whole.plan.tiles == 1
-    assert tiled.plan.tiles > 3
+    whole = plan_image(Scorer(models), open_bytes(data, name="i"), asked)
+    tiled = plan_image(Scorer(models, tuning=Tuning(tile_bytes=budget)), open_bytes(data, name="i"), asked)
+    assert whole.plan.tile_count == 1
+    assert tiled.plan.tile_count > 3
     assert_allclose(scored(tiled), scored(whole), rtol=1e-4, atol=1e-5)
 
 
@@ -58,14 +59,14 @@ def test_images_of_one_plan_have_answers_of_their_own(tmp_path: Path, convert: C
     models = convert(make_network(tmp_path, UNPADDED))
     images = [open_bytes(png(noise(40, 50, 3, seed=seed)), name=f"image {seed}") for seed in range(2)]
     shared = Scorer(models)
-    runs = [shared.plan(image, request("unpadded")) for image in images]
+    runs = [plan_image(shared, image, request("unpadded")) for image in images]
     answers = []
     for run in runs:
-        list(run.bands())
+        list(run.rows())
         answers.append(run.answer())
     for image, answer in zip(images, answers, strict=True):
-        run = Scorer(models).plan(image, request("unpadded"))
-        list(run.bands())
+        run = plan_image(Scorer(models), image, request("unpadded"))
+        list(run.rows())
         expected = run.answer()
         expected.timing.CopyFrom(answer.timing)
         assert answer == expected
@@ -76,11 +77,11 @@ def test_averages(tmp_path: Path, convert: Convert) -> None:
     """Averages are the means over the grid, of the scores or of their softmax, the highest first."""
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED)))
     data = png(noise(90, 100, 3))
-    plain = scorer.plan(open_bytes(data, name="i"), request("unpadded", top=5))
+    plain = plan_image(scorer, open_bytes(data, name="i"), request("unpadded", top=5))
     grid = scored(plain).astype(np.float64)
     powers = np.exp(grid - grid.max(-1, keepdims=True))
     softmax = powers / powers.sum(-1, keepdims=True)
-    probable = scorer.plan(open_bytes(data, name="i"), request("unpadded", average="AVERAGE_OF_PROBABILITIES"))
+    probable = plan_image(scorer, open_bytes(data, name="i"), request("unpadded", average="AVERAGE_OF_PROBABILITIES"))
     scored(probable)
     assert_allclose(plain.answer().average.values, grid.mean((0, 1)), rtol=1e-6)
     assert_allclose(probable.answer().average.values, softmax.mean((0, 1)), rtol=1e-5)
@@ -93,8 +94,8 @@ def test_chosen_classes(tmp_path: Path, convert: Convert) -> None:
     labels.write_text("cat\ndog\n0\nbird\nçedilla\n", "utf-8")
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED), labels=labels))
     data = png(noise(40, 40, 3))
-    everything = scored(scorer.plan(open_bytes(data, name="i"), request("unpadded")))
-    run = scorer.plan(open_bytes(data, name="i"), request("unpadded", classes=["çedilla", "0", "1", "dog"]))
+    everything = scored(plan_image(scorer, open_bytes(data, name="i"), request("unpadded")))
+    run = plan_image(scorer, open_bytes(data, name="i"), request("unpadded", classes=["çedilla", "0", "1", "dog"]))
     assert [entry.index for entry in run.response.classes] == [4, 2, 1]
     assert_allclose(scored(run), everything[..., [4, 2, 1]])
 
@@ -104,11 +105,11 @@ def test_unknown_names(tmp_path: Path, convert: Convert) -> None:
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED)))
     picture = open_bytes(png(noise(40, 40, 3)), name="i")
     with pytest.raises(NotFoundError, match=r"no 'other'; there: unpadded"):
-        scorer.plan(picture, request("other"))
+        plan_image(scorer, picture, request("other"))
     with pytest.raises(NotFoundError, match="no '7' of model 'unpadded'; there: 1"):
-        scorer.plan(picture, scoring_pb2.ScoreRequest(model="unpadded", version="7"))
+        plan_image(scorer, picture, scoring_pb2.ScoreRequest(model="unpadded", version="7"))
     with pytest.raises(NotFoundError, match="expected labels of model 'unpadded' or 0 to 4, got 'cow'"):
-        scorer.plan(picture, request("unpadded", classes=["cow"]))
+        plan_image(scorer, picture, request("unpadded", classes=["cow"]))
 
 
 @pytest.mark.parametrize("name", ["../unpadded", "", ".", "unpadded/1", "ünpadded"])
@@ -122,8 +123,8 @@ def test_raw_scores_have_no_probabilities(tmp_path: Path, convert: Convert) -> N
     """A model converted with --activation none refuses to average probabilities."""
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED), activation="none"))
     with pytest.raises(OptionError, match="raw scores"):
-        scorer.plan(
-            open_bytes(png(noise(40, 40, 3)), name="i"), request("unpadded", average="AVERAGE_OF_PROBABILITIES")
+        plan_image(
+            scorer, open_bytes(png(noise(40, 40, 3)), name="i"), request("unpadded", average="AVERAGE_OF_PROBABILITIES")
         )
 
 
@@ -151,15 +152,21 @@ def test_damaged_models_are_refused(tmp_path: Path, convert: Convert, content: b
 def test_window_sized_image(tmp_path: Path, convert: Convert) -> None:
     """An image of exactly one window has one cell; one pixel less is refused."""
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED)))
-    assert scored(scorer.plan(open_bytes(png(noise(22, 26, 3)), name="i"), request("unpadded"))).shape == (1, 1, 5)
+    assert scored(plan_image(scorer, open_bytes(png(noise(22, 26, 3)), name="i"), request("unpadded"))).shape == (
+        1,
+        1,
+        5,
+    )
     with pytest.raises(ImageError, match=r"22×26 pixels \(height×width\), got 22×25"):
-        scorer.plan(open_bytes(png(noise(22, 25, 3)), name="i"), request("unpadded"))
+        plan_image(scorer, open_bytes(png(noise(22, 25, 3)), name="i"), request("unpadded"))
 
 
 def test_left_out_pixels_are_reported(tmp_path: Path, convert: Convert) -> None:
     """The answer says how many pixels lie in no window."""
-    run = Scorer(convert(make_network(tmp_path, UNPADDED))).plan(
-        open_bytes(png(noise(25, 33, 3)), name="i"), request("unpadded")
+    run = plan_image(
+        Scorer(convert(make_network(tmp_path, UNPADDED))),
+        open_bytes(png(noise(25, 33, 3)), name="i"),
+        request("unpadded"),
     )
     assert (run.response.grid.left_out.height, run.response.grid.left_out.width) == (3, 3)
 
@@ -169,13 +176,18 @@ def test_runs_stop_when_nobody_waits(
     tmp_path: Path, convert: Convert, monkeypatch: pytest.MonkeyPatch, asked: int
 ) -> None:
     """A run asks before it decodes and before every tile, and computes no tile after the first yes."""
-    scorer = Scorer(convert(make_network(tmp_path, UNPADDED)), Limits(tile_bytes=100_000))
+    scorer = Scorer(convert(make_network(tmp_path, UNPADDED)), tuning=Tuning(tile_bytes=100_000))
     answers = iter([False] * asked)
-    run = scorer.plan(
-        open_bytes(png(noise(200, 200, 3)), name="i"), request("unpadded"), Leaving(lambda: next(answers, True))
+    run = plan_image(
+        scorer, open_bytes(png(noise(200, 200, 3)), name="i"), request("unpadded"), Leaving(lambda: next(answers, True))
     )
-    tiles, compute = [], run.session.dense
-    monkeypatch.setattr(run.session, "dense", lambda pixels: tiles.append(pixels) or compute(pixels))
+    tiles, compute = [], run.session.score
+
+    def score(pixels: list[np.ndarray]) -> np.ndarray:
+        tiles.append(pixels)
+        return compute(pixels)
+
+    monkeypatch.setattr(run.session, "score", score)
     with pytest.raises((CancelledRunError, ImageError)):
         scored(run)
-    assert len(tiles) <= asked < run.plan.tiles
+    assert len(tiles) <= asked < run.plan.tile_count

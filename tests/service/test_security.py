@@ -20,7 +20,7 @@ from support.servers import COMMAND, Server, running
 
 from fullconv import Client, RequestError, Security, UnavailableError
 from service.rpc.access import TokenFileError, Tokens
-from service.rpc.probe import is_serving
+from service.server.probe import is_serving
 
 MODELS = ROOT / "models"
 IMAGE = noise(80, 80, 1)
@@ -126,8 +126,9 @@ def test_security_that_is_none(wrong: dict[str, Any], said: str) -> None:
 )
 def test_files_of_a_client_that_are_none(folder: Path, files: dict[str, str], said: str) -> None:
     """They are named before anything is sent."""
+    paths: dict[str, Any] = {name: folder / file for name, file in files.items()}
     with pytest.raises(RequestError, match=said):
-        Client("localhost:1", security=Security(**{name: folder / file for name, file in files.items()}))
+        Client("localhost:1", security=Security(**paths))
 
 
 def test_client_certificates(folder: Path) -> None:
@@ -195,7 +196,7 @@ def test_certificates_that_are_renewed(authority: trustme.CA, folder: Path, tmp_
         cert.rename(tmp_path / "kept.pem")
         new.cert_chain_pems[0].write_to_path(cert)
         told(1)
-        assert "those before stay: tls_cert, tls_key" in server.events("certificates")[0]["error"]
+        assert "the previous certificates remain in use: tls_cert, tls_key" in server.events("certificates")[0]["error"]
         assert shown() == before
         assert stale()
         (tmp_path / "kept.pem").replace(cert)

@@ -1,8 +1,8 @@
-"""Models that take long to load, beside those that are loaded."""
+"""Requests for loaded models are answered while other models are loading."""
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Event
@@ -12,32 +12,37 @@ from support.paths import ROOT
 from support.pictures import noise
 
 from fullconv.protos import scoring_pb2
-from service.admission import Admission
-from service.engine.registry import Registry, Served
+from service.dispatch.admission import Admission
+from service.dispatch.call import Call
+from service.dispatch.dispatcher import QUICK_THREADS, Dispatcher
+from service.engine.registry import Registry
 from service.engine.repository import StoredModel
 from service.engine.scheduler import Scheduler
 from service.engine.session import Session
+from service.engine.version import ServedVersion
+from service.images.allowed_directory import AllowedDirectory
 from service.limits import Limits
+from service.metrics import Metrics
 from service.rpc.access import Access
-from service.rpc.calls import Call, Calls
-from service.rpc.servicer import QUICK, ScoringServicer
+from service.rpc.calls import Calls
+from service.rpc.servicer import ScoringServicer
 from service.rpc.spool import Spool
-from service.scoring import Scorer
+from service.scoring.scorer import Scorer
 
 PIXELS = noise(80, 80, 1)
-SLOW = [f"slow{number}" for number in range(QUICK + 1)]
+SLOW = [f"slow{number}" for number in range(QUICK_THREADS + 1)]
 
 
 class Slow(Registry):
-    """Models whose sessions take until `go_on` to be made, if they are slow; `all_asked` when each is asked for."""
+    """A registry that loads sessions of slow models only after `go_on`; `all_asked` is set once all are requested."""
 
     def __init__(self, root: Path, weights_bytes: int | None) -> None:
         self.asked: list[str] = []
         self.all_asked, self.go_on = Event(), Event()
         super().__init__(root, weights_bytes=weights_bytes, warm=True)
 
-    def session(self, served: Served, model: StoredModel, position: int) -> Session:
-        """A session that is there, or after a while."""
+    def session(self, served: ServedVersion, model: StoredModel, position: int) -> Session:
+        """Return a session, of a slow model only after `go_on`."""
         if served.name in SLOW and (served, position) not in self._sessions:
             self.asked.append(served.name)
             if len(self.asked) == len(SLOW):
@@ -48,7 +53,7 @@ class Slow(Registry):
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """The shipped model under its own name, and under slow ones."""
+    """A repository with the shipped model under its own name and under the names of slow models."""
     for name in ("digits", *SLOW):
         shutil.copytree(ROOT / "models" / "digits" / "1", tmp_path / "models" / name / "1")
     return tmp_path / "models"
@@ -56,24 +61,25 @@ def models(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def served(registry: Slow, folder: Path) -> AsyncIterator[ScoringServicer]:
-    """A servicer, whose slow loads end with the block."""
-    limits, scheduler = Limits(large=2), Scheduler(slots=2)
-    calls = Calls(Access(None), idle=60)
+    """A servicer; at the end of the block slow loads go on."""
+    limits, scheduler, metrics = Limits(large=2), Scheduler(slots=2), Metrics()
+    dispatcher = Dispatcher(Scorer(registry, limits), scheduler, Admission(limits), metrics)
+    calls = Calls(Access(None), metrics, idle=60)
     try:
-        yield ScoringServicer(Scorer(registry, limits), scheduler, Admission(limits), Spool(folder, 1 << 20), calls)
+        yield ScoringServicer(dispatcher, calls, Spool(folder, 1 << 20), AllowedDirectory())
     finally:
         registry.go_on.set()
         scheduler.close()
 
 
 async def described(servicer: ScoringServicer, model: str) -> str:
-    """GetModel: the name that is described."""
+    """Call GetModel and return the name of the described model."""
     response = await servicer.get_model(scoring_pb2.GetModelRequest(model=model), Call("GetModel", model))
     return response.spec.name
 
 
 async def scored(servicer: ScoringServicer, model: str) -> str:
-    """ScoreLarge of raw rows: the model that answers."""
+    """Call ScoreLarge with raw rows and return the name of the model that answers."""
     answers: list[scoring_pb2.ScoreLargeResponse] = []
 
     async def parts() -> AsyncIterator[scoring_pb2.ScoreLargeRequest]:
@@ -89,14 +95,16 @@ async def scored(servicer: ScoringServicer, model: str) -> str:
 
 
 @pytest.mark.parametrize("asking", [described, scored], ids=["GetModel", "ScoreLarge"])
-def test_slow_loads_hold_up_no_loaded_model(models: Path, tmp_path: Path, asking: object) -> None:
-    """While more models are loaded than there are quick threads, one that is loaded is described and scored."""
+def test_slow_loads_hold_up_no_loaded_model(
+    models: Path, tmp_path: Path, asking: Callable[..., Awaitable[str]]
+) -> None:
+    """While more models are loading than there are quick threads, a loaded model is described and scored."""
 
     async def ask() -> list[str]:
         registry = Slow(models, None)
         async with served(registry, tmp_path) as servicer:
             assert await described(servicer, "digits") == "digits"
-            slow = [asyncio.create_task(asking(servicer, name)) for name in SLOW]  # type: ignore[operator]
+            slow = [asyncio.ensure_future(asking(servicer, name)) for name in SLOW]
             assert await asyncio.to_thread(registry.all_asked.wait, 30)
             async with asyncio.timeout(30):
                 assert await described(servicer, "digits") == "digits"
@@ -109,7 +117,7 @@ def test_slow_loads_hold_up_no_loaded_model(models: Path, tmp_path: Path, asking
 
 
 def test_sessions_that_were_forgotten_hold_up_no_loaded_model(models: Path, tmp_path: Path) -> None:
-    """Models that are known, and whose weights must be read again, are described, and keep no place of large images."""
+    """A checked model whose session was forgotten is described at once, and its loading blocks no large image."""
 
     async def ask() -> list[str]:
         registry = Slow(models, weights_bytes=1)

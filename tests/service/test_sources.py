@@ -1,4 +1,4 @@
-"""Files of many kinds, region by region: what the extras read, and what is read of tiled and large TIFFs."""
+"""Tiled and large TIFF files, and files that need an extra, are read strip by strip."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from support.pictures import noise, png
 from fullconv.protos import model_pb2
 from service.errors import ImageError
 from service.images.files import open_path
-from service.images.picture import EVERYTHING
+from service.images.picture import FIRST_PAGE
 
 RGB = model_pb2.Input(channels=3, dtype="uint8")
 extras = pytest.mark.extras
@@ -39,7 +39,7 @@ def pixels_of(path: Path, wanted: model_pb2.Input = RGB) -> np.ndarray:
     ids=["pyramid", "bigtiff-subifd", "deflate", "strips", "jpeg"],
 )
 def test_tiffs(tmp_path: Path, options: dict[str, object]) -> None:
-    """Tiled, pyramidal, big, compressed in any way: the first page at full resolution."""
+    """Of tiled, pyramidal, BigTIFF and compressed files the page of full resolution is read."""
     pixels = noise(700, 900, 3)
     path = tmp_path / "image.tif"
     pyvips.Image.new_from_array(pixels).tiffsave(str(path), **options)
@@ -47,7 +47,7 @@ def test_tiffs(tmp_path: Path, options: dict[str, object]) -> None:
 
 
 def test_ome_tiffs(tmp_path: Path) -> None:
-    """An OME-TIFF of colour pixels is scored as a picture of them."""
+    """An OME-TIFF file of RGB pixels is read as an RGB image."""
     import tifffile  # noqa: PLC0415 (comes with scikit-image)
 
     pixels = noise(300, 400, 3)
@@ -57,7 +57,7 @@ def test_ome_tiffs(tmp_path: Path) -> None:
 
 
 def test_truncated_tiles_are_refused(tmp_path: Path) -> None:
-    """A tiled file that lacks the end of its last tile is refused when that is read, and no earlier."""
+    """A tiled file without the end of its last tile is refused when that tile is read, and not earlier."""
     import tifffile  # noqa: PLC0415 (comes with scikit-image; writes its directory first)
 
     path = tmp_path / "image.tif"
@@ -71,7 +71,7 @@ def test_truncated_tiles_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compression", ["deflate", "lzw", "jpeg", "webp"])
 def test_damaged_tiles_are_refused(tmp_path: Path, compression: str) -> None:
-    """A tile that cannot be decoded is never filled up with black."""
+    """A tile that cannot be decoded is an error; it is not filled with black."""
     import tifffile  # noqa: PLC0415 (comes with scikit-image)
 
     path = tmp_path / "image.tif"
@@ -85,7 +85,7 @@ def test_damaged_tiles_are_refused(tmp_path: Path, compression: str) -> None:
 
 
 def test_missing_extras_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that only an extra reads says which."""
+    """The error for a file that needs an extra names the packages to install."""
     monkeypatch.setattr("service.images.files.find_spec", lambda _: None)
     for suffix, packages in ((".mrxs", "openslide-bin openslide-python"), (".jp2", "rasterio")):
         path = tmp_path / f"image{suffix}"
@@ -102,7 +102,7 @@ def score(*arguments: object) -> subprocess.CompletedProcess[str]:
 @extras
 @pytest.mark.parametrize("version", [2, 3])
 def test_zarr_arrays(tmp_path: Path, version: int) -> None:
-    """A chunked Zarr array is scored as a picture of its pixels; a group says what it is."""
+    """A chunked Zarr array is scored as an image of its pixels; a Zarr group is refused as a group."""
     import zarr  # noqa: PLC0415 (an extra)
 
     pixels = noise(150, 200, 1)[..., 0]
@@ -121,7 +121,7 @@ def test_zarr_arrays(tmp_path: Path, version: int) -> None:
 @extras
 @pytest.mark.parametrize("kind", ["uint8", "uint16"])
 def test_rasters_nodata_is_a_mask(tmp_path: Path, kind: str) -> None:
-    """Windows with a pixel of the nodata value are not scored, whatever other mask there is."""
+    """Windows with a nodata pixel are not scored, with and without another mask."""
     import rasterio  # noqa: PLC0415 (an extra)
 
     pixels = np.maximum(noise(200, 260, 1)[..., 0], 1).astype(kind)
@@ -144,7 +144,7 @@ def test_rasters_nodata_is_a_mask(tmp_path: Path, kind: str) -> None:
 
 @extras
 def test_jpeg_2000(tmp_path: Path) -> None:
-    """A format that libvips is not asked for comes through rasterio."""
+    """A raster format whose libvips loader is blocked is read by rasterio."""
     import rasterio  # noqa: PLC0415 (an extra)
 
     pixels = noise(300, 400, 3)
@@ -158,7 +158,7 @@ def test_jpeg_2000(tmp_path: Path) -> None:
 
 @extras
 def test_rasters_do_not_lead_elsewhere(tmp_path: Path) -> None:
-    """A file that only names others is not opened."""
+    """A VRT file, which refers to other files, is not opened."""
     path = tmp_path / "scene.vrt"
     path.write_text(
         '<VRTDataset rasterXSize="99" rasterYSize="99"><VRTRasterBand dataType="Byte" band="1"/></VRTDataset>'
@@ -168,7 +168,7 @@ def test_rasters_do_not_lead_elsewhere(tmp_path: Path) -> None:
 
 
 def aperio(path: Path, pixels: np.ndarray) -> None:
-    """A file as Aperio's scanners write them: a TIFF with their description, tiled and compressed as JPEG."""
+    """A file as Aperio's scanners write it: a tiled TIFF with JPEG compression and Aperio's description."""
     import tifffile  # noqa: PLC0415 (comes with scikit-image)
 
     description = "Aperio Image Library v11.2.1\r\n900x700 [0,0 900x700] (256x256) JPEG/RGB Q=100|AppMag = 20|MPP = 0.5"
@@ -178,13 +178,13 @@ def aperio(path: Path, pixels: np.ndarray) -> None:
 
 @extras
 def test_slides(tmp_path: Path) -> None:
-    """A scanner's format is read by OpenSlide, strip by strip, as the pixels that it holds."""
+    """A file in a scanner's format is read by OpenSlide, strip by strip, with the pixels that were written."""
     from service.images.slides import open_slide  # noqa: PLC0415 (an extra)
 
     pixels = noise(700, 1300, 3)
     path = tmp_path / "slide.svs"
     aperio(path, pixels)
-    picture = open_slide(path, "slide.svs", EVERYTHING)
+    picture = open_slide(path, "slide.svs", FIRST_PAGE)
     assert picture is not None
     rows = picture.rows(RGB)
     assert_array_equal(pixels, np.concatenate([rows.read(0, 300), rows.read(300, 700)]))

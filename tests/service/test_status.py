@@ -17,7 +17,8 @@ from fullconv.remote.connection import error_of
 from fullconv.remote.details import reason_of as reason_in
 from fullconv.remote.retries import Retries
 from service import errors
-from service.rpc.status import STATUSES, reason_of, status_of
+from service.reasons import REASONS, reason_of
+from service.rpc.status import CODES, status_of
 
 TRAILERS = 8 << 10
 """Bytes that gRPC lets a peer send after a call."""
@@ -33,13 +34,13 @@ def test_every_error_has_a_reason_of_its_own(kind: type[errors.ServiceError]) ->
     """The client reads from the status what the server meant, whatever the code."""
     error = kind("field: expected more, got less")
     assert reason_in(Failed(*status_of(error))) == reason_of(error)
-    assert [reason for _, reason in STATUSES.values()].count(reason_of(error)) == 1
+    assert list(REASONS.values()).count(reason_of(error)) == 1
     assert re.fullmatch("[A-Z][A-Z0-9_]+[A-Z0-9]", reason_of(error))  # as google.rpc.ErrorInfo wants it
 
 
 def test_no_reason_is_without_an_error() -> None:
     """Each is given by one kind of error, and the proto file names it."""
-    assert {reason for _, reason in STATUSES.values()} == set(Reason)
+    assert set(REASONS.values()) == set(CODES) == set(Reason)
     assert scoring_pb2.Failure(reason=Reason.OPTION_INVALID).reason == "OPTION_INVALID"
 
 

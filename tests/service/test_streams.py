@@ -1,9 +1,10 @@
 """ScoreLarge and ScoreMany over a real socket: parts in, rows and answers out, and what goes wrong on the way."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import pyvips
 from numpy.testing import assert_array_equal
 from support.pictures import encode, noise, png
-from support.servers import Server, running
+from support.servers import Server, running, until
 
 from fullconv import Answer, Client, ImageError, RequestError, ScoreStream, UnavailableError
 from fullconv.protos import scoring_pb2, scoring_pb2_grpc
@@ -34,7 +35,7 @@ def taken(run: ScoreStream) -> tuple[np.ndarray, Answer]:
     return np.concatenate([scores for _, scores in rows]), run.result()
 
 
-def start(**fields: object) -> scoring_pb2.ScoreLargeRequest:
+def start(**fields: Any) -> scoring_pb2.ScoreLargeRequest:
     return scoring_pb2.ScoreLargeRequest(start=scoring_pb2.LargeImage(**{"model": "digits", "name": "i"} | fields))
 
 
@@ -61,7 +62,7 @@ def test_files_in_parts(client: Client, tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_rows_in_parts(client: Client, dtype: type, channels: int) -> None:
     """Rows of pixels are answered as the whole array is; regions, borders and masks too."""
-    pixels = noise(3000, 900, channels).astype(dtype) * (257 if dtype is np.uint16 else 1)
+    pixels: np.ndarray = noise(3000, 900, channels).astype(dtype) * (257 if dtype is np.uint16 else 1)
     mask = np.zeros((3000, 900), np.uint8)
     mask[500:2500] = 1
     for options in ({}, {"border": "anchor", "stride": 2}, {"roi": (100, 2000, 400, 900)}, {"mask": mask}):
@@ -167,12 +168,6 @@ def test_bad_streams(server: Server, client: Client, kind: str) -> None:
         assert taken(run)[0].shape == (2, 2, 11)
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait for what must come; pytest ends a test that waits for ever."""
-    while not condition():
-        time.sleep(0.02)
-
-
 def test_clients_that_vanish_free_the_server(models: Path) -> None:
     """Half-way, while it sends or while it does not take rows: the next large image is scored, and nothing is left."""
     raw = scoring_pb2.RawImage(height=100_000, width=2000, channels=1, dtype="uint8")
@@ -195,6 +190,7 @@ def test_clients_that_vanish_free_the_server(models: Path) -> None:
         assert sorted(line["code"] for line in server.events("request")) == ["CANCELLED", "CANCELLED", "OK"]
 
 
+@pytest.mark.slow
 def test_slow_takers_hold_the_server_up(models: Path) -> None:
     """Who does not take rows is waited for: the server scores and holds no more than gRPC does."""
     with running(models) as server, Client(server.address) as client:
@@ -254,11 +250,13 @@ def test_small_requests_pass_large_ones(server: Server, client: Client) -> None:
         call.cancel()
 
 
+@pytest.mark.slow
 def test_streams_that_are_left_are_no_bugs(models: Path) -> None:
     """Calls that are closed while the server writes end as CANCELLED; the server's log has no bug."""
     with running(models) as server, Client(server.address) as client:
         for _ in range(5):
             answers = client.score_many(((str(n), noise(300, 300, 1)) for n in range(50)), model="digits", grid=True)
+            assert isinstance(answers, Generator)
             next(answers)
             answers.close()
             with client.score_large(np.zeros((3000, 3000), np.uint8), model="digits", grid=True, stride=2) as run:
@@ -274,7 +272,7 @@ def test_rows_of_every_region_and_phase(models: Path) -> None:
     with running(models, "--tile-mib", "1") as server, Client(server.address) as client:
         for stride in (1, 2, 4):
             for top in range(0, 80, 19):
-                options = {"stride": stride, "mode": "dense", "roi": (0, top, 96, 40), "flip": True}
+                options: Any = {"stride": stride, "mode": "dense", "roi": (0, top, 96, 40), "flip": True}
                 expected = client.score(pixels, model="padded", grid=True, **options)
                 with client.score_large(pixels, model="padded", grid=True, **options) as run:
                     assert_array_equal(expected.grid, taken(run)[0])
@@ -298,7 +296,7 @@ def test_many_images(client: Client, tmp_path: Path) -> None:
     images = {f"n{number}": noise(70 + 9 * number, 300 - 7 * number, 1, seed=number) for number in range(30)}
     text = tmp_path / "text.png"
     text.write_text("no image")
-    bad = {"text": text, "small": noise(20, 20, 1), "gone": tmp_path / "gone.png"}
+    bad: dict[str, Path | np.ndarray] = {"text": text, "small": noise(20, 20, 1), "gone": tmp_path / "gone.png"}
     expected = {name: client.score(image, model="digits", grid=True) for name, image in images.items()}
     answers = dict(client.score_many([*images.items(), *bad.items()], model="digits", grid=True))
     assert set(answers) == {*images, *bad}
@@ -320,6 +318,7 @@ def test_errors_of_every_image(client: Client) -> None:
     assert len(answers) == 2
 
 
+@pytest.mark.slow
 def test_images_are_read_as_there_is_room(client: Client) -> None:
     """The server does not take images by the hundred before it has answered the first."""
     sent = 0

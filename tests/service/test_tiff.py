@@ -1,4 +1,4 @@
-"""TIFF files as people have them: one file means one thing, in this process, with each extra, and on a server.
+"""TIFF files have the same meaning in this process, with each extra, and on a server.
 
 `data/images/` holds small files of kinds that are easily misread, and a classifier of one pixel whose three scores are
 red, green and blue, so that the grid is the image as it was read. Others are made here.
@@ -24,6 +24,7 @@ from support.servers import running
 from converter import convert as conversion
 from converter.sources.read import read_source
 from fullconv import Client, ImageError, Scorer
+from fullconv.options import Options
 from fullconv.protos import model_pb2
 from service import errors
 from service.images.encoded import open_bytes
@@ -36,7 +37,7 @@ RGB = model_pb2.Input(channels=3, dtype="uint8")
 
 @dataclass(frozen=True)
 class Case:
-    """A file, and its pixels (x, y) → (red, green, blue), or what it is refused with; `bands` are asked for."""
+    """A file with its pixels, (x, y) → (red, green, blue), or the error; `bands` is the request's option."""
 
     file: str
     pixels: dict[tuple[int, int], list[int]] | None = None
@@ -72,7 +73,7 @@ IDS = [f"{case.file}{'-bands' if case.bands else ''}" for case in CASES]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with the classifier of one pixel."""
+    """A repository with the classifier of a single pixel."""
     folder = tmp_path_factory.mktemp("models")
     request = conversion.Request(folder / "identity/1", preprocess=str(IMAGES / "rgb.json"))
     conversion.convert(read_source(IMAGES / "identity.onnx", arch=None, window=None), request, SILENT)
@@ -81,7 +82,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(models: Path) -> Iterator[Client]:
-    """A client of a server on these models, which requests may ask for the files of the cases."""
+    """A client of a server with these models, in whose allowed directory the files of the cases are."""
     with running(models, "--images", str(IMAGES)) as server, Client(server.address) as client:
         yield client
 
@@ -94,20 +95,20 @@ def local(models: Path, case: Case) -> tuple[np.ndarray, list[str]]:
 
 
 def whole(client: Client, case: Case) -> tuple[np.ndarray, list[str]]:
-    """Sent to a server in one message."""
+    """The grid and the warnings of a server that gets the file in one message."""
     answer = client.score(IMAGES / f"{case.file}.tif", model="identity", grid=True, bands=case.bands)
     assert answer.grid is not None
     return answer.grid, list(answer.warnings)
 
 
 def parts(client: Client, case: Case) -> tuple[np.ndarray, list[str]]:
-    """Sent to a server in parts."""
+    """The grid and the warnings of a server that gets the file in parts."""
     with client.score_large(IMAGES / f"{case.file}.tif", model="identity", grid=True, bands=case.bands) as run:
         return np.concatenate([scores for _, scores in run.bands()]), list(run.planned.warnings)
 
 
 def check(case: Case, score: Callable[[], tuple[np.ndarray, list[str]]]) -> None:
-    """The pixels are those of the case, or it is refused with its reason."""
+    """Check that the pixels, the warnings or the error are those of the case."""
     if case.pixels is None:
         with pytest.raises(ImageError) as refused:
             score()
@@ -121,7 +122,7 @@ def check(case: Case, score: Callable[[], tuple[np.ndarray, list[str]]]) -> None
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_one_file_means_one_thing(case: Case, models: Path, client: Client) -> None:
-    """A file has the same pixels, or is refused for the same reason, in this process and on a server, either way."""
+    """A file has the same pixels, or the same error, in this process and on a server, in one message or in parts."""
     check(case, lambda: local(models, case))
     check(case, lambda: whole(client, case))
     check(case, lambda: parts(client, case))
@@ -131,14 +132,14 @@ def test_one_file_means_one_thing(case: Case, models: Path, client: Client) -> N
 @pytest.mark.parametrize("extra", ["rasterio", "openslide"])
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_extras_change_no_meaning(case: Case, extra: str, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With either extra alone a file has the pixels, or the refusal, that it has without."""
+    """With one extra installed a file has the same pixels, or the same error, as without extras."""
     monkeypatch.setattr("service.images.files.find_spec", lambda name: find_spec(name) if name == extra else None)
     assert find_spec(extra) is not None
     check(case, lambda: local(models, case))
 
 
 def written(pixels: np.ndarray, **options: object) -> bytes:
-    """A TIFF file of tifffile's."""
+    """A TIFF file written by tifffile."""
     file = BytesIO()
     tifffile.imwrite(file, pixels, metadata=None, **options)
     return file.getvalue()
@@ -153,7 +154,7 @@ def pixels_of(data: bytes, wanted: model_pb2.Input = RGB) -> np.ndarray:
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 @pytest.mark.parametrize("compression", [None, "zlib", "lzw", "packbits", "zstd", "lzma"])
 def test_compressions(compression: str | None, planar: str, tile: tuple[int, int] | None) -> None:
-    """Tiles and strips of every lossless compression decode to what was written, bands together or apart."""
+    """Tiles and strips of every lossless compression decode to the written pixels, for both planar configurations."""
     pixels = noise(101, 90, 3)
     stored = np.moveaxis(pixels, -1, 0) if planar == "separate" else pixels
     data = written(stored, photometric="rgb", planarconfig=planar, compression=compression, tile=tile, rowsperstrip=13)
@@ -167,7 +168,7 @@ def test_compressions(compression: str | None, planar: str, tile: tuple[int, int
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize("compression", ["zlib", "lzw"])
 def test_predictors(dtype: str, predictor: int, byteorder: str, compression: str) -> None:
-    """Differences of neighbouring numbers are summed up, for every type in either byte order."""
+    """Predictors are undone for every element type in either byte order."""
     pixels = (noise(61, 50, 4) * 1.5).astype(dtype)
     options = {"photometric": "minisblack", "planarconfig": "contig", "tile": (32, 32), "predictor": predictor}
     data = written(pixels, byteorder=byteorder, compression=compression, **options)
@@ -177,14 +178,14 @@ def test_predictors(dtype: str, predictor: int, byteorder: str, compression: str
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_few_bits(bits: int) -> None:
-    """Grey of 1, 2 and 4 bits reaches from black to white."""
+    """Grey of 1, 2 and 4 bits is scaled to the range from black to white."""
     levels = np.arange(1 << bits).repeat(7)[None].repeat(9, axis=0) * (255 // ((1 << bits) - 1))
     image = pyvips.Image.new_from_array(levels.astype(np.uint8))
     assert_array_equal(levels, pixels_of(image.write_to_buffer(".tif", bitdepth=bits))[..., 0])
 
 
 def test_fax() -> None:
-    """A page as fax machines compress it is black and white, strip by strip."""
+    """A page in CCITT group 4 compression decodes to its black and white pixels, strip by strip."""
     pixels = np.where(noise(90, 131, 1) > 100, 255, 0).astype(np.uint8)
     image = pyvips.Image.new_from_array(pixels)
     data = image.write_to_buffer(".tif", compression="ccittfax4", bitdepth=1, tile=False)
@@ -193,7 +194,7 @@ def test_fax() -> None:
 
 @pytest.mark.parametrize("quality", [60, 95], ids=["ycbcr", "rgb"])
 def test_jpeg_in_tiff_is_rgb(quality: int) -> None:
-    """JPEG tiles of either colour space come out as red, green and blue."""
+    """JPEG tiles stored as YCbCr or as RGB decode to red, green and blue."""
     pixels = np.tile(np.array([200, 30, 90], np.uint8), (64, 64, 1))
     data = pyvips.Image.new_from_array(pixels).write_to_buffer(
         ".tif", compression="jpeg", Q=quality, tile=True, tile_width=64, tile_height=64
@@ -203,7 +204,7 @@ def test_jpeg_in_tiff_is_rgb(quality: int) -> None:
 
 @pytest.mark.parametrize("compression", ["raw", "jpeg"])
 def test_ink_is_ink(compression: str) -> None:
-    """CMYK in TIFF is dark where there is black ink, whether it is compressed as JPEG or not."""
+    """CMYK pixels with black ink become dark, both uncompressed and with JPEG compression."""
     inks = np.zeros((32, 32, 4), np.uint8)
     inks[:16, :, 3] = 255
     file = BytesIO()
@@ -216,9 +217,9 @@ def test_ink_is_ink(compression: str) -> None:
 @pytest.mark.parametrize("compression", ["zlib", "lzw", "packbits", "zstd", "lzma", "jpeg", "webp"])
 @pytest.mark.parametrize("tile", [None, (64, 64)], ids=["strips", "tiles"])
 def test_damage_is_an_error(compression: str, tile: tuple[int, int] | None) -> None:
-    """A strip or tile whose second half is lost is never filled up with black.
+    """A strip or tile whose second half is lost is an error; it is not filled with black.
 
-    In data of Zstandard and WebP zeros may stand for pixels; of these the beginning is lost.
+    In Zstandard and WebP data zeros may be valid pixels, so these lose their beginning instead.
     """
     data = bytearray(
         written(noise(200, 200, 3), photometric="rgb", compression=compression, tile=tile, rowsperstrip=64)
@@ -245,7 +246,7 @@ def test_damage_is_an_error(compression: str, tile: tuple[int, int] | None) -> N
     ],
 )
 def test_kinds_without_a_rule_are_named(photometric: int, compression: int, kind: str) -> None:
-    """What has no decoder or no meaning here is refused by its name, and not as damaged."""
+    """Kinds of TIFF that are not supported are refused by their names, and are not called damaged."""
     data = bytearray(written(noise(32, 32, 3), photometric="rgb"))
     with tifffile.TiffFile(BytesIO(data)) as file:
         for tag, value in ((262, photometric), (259, compression)):
@@ -260,7 +261,7 @@ def test_kinds_without_a_rule_are_named(photometric: int, compression: int, kind
     ("extra", "premultiplied"), [("unassalpha", False), ("assocalpha", True)], ids=["unassociated", "associated"]
 )
 def test_alpha_is_what_the_file_calls_alpha(extra: str, premultiplied: bool) -> None:  # noqa: FBT001
-    """Red of half opacity is laid over white once, whether alpha is multiplied into it already or not."""
+    """Red of half opacity is laid over white exactly once, with premultiplied alpha and without."""
     colour = [128, 0, 0] if premultiplied else RED
     pixels = np.tile(np.array([*colour, 128], np.uint8), (16, 16, 1))
     got = pixels_of(written(pixels, photometric="rgb", extrasamples=[extra]))[0, 0]
@@ -270,7 +271,7 @@ def test_alpha_is_what_the_file_calls_alpha(extra: str, premultiplied: bool) -> 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("nodata", [False, True], ids=["data", "nodata"])
 def test_orientation_turns_pixels_and_mask(orientation: int, nodata: bool) -> None:  # noqa: FBT001
-    """EXIF's eight orientations turn the pixels, and with them where there are data, as libvips turns a PNG."""
+    """Each of the eight orientations moves the pixels and the data mask as libvips's autorot does."""
     pixels = np.maximum(noise(20, 30, 1), 1)
     pixels[:4, :6] = 0
     tags = [(274, 3, 1, orientation, False)] + ([(42113, "s", 0, "0", False)] if nodata else [])
@@ -281,14 +282,14 @@ def test_orientation_turns_pixels_and_mask(orientation: int, nodata: bool) -> No
     picture = open_bytes(written(pixels[..., 0], photometric="minisblack", extratags=tags), name="i")
     assert (picture.height, picture.width) == expected.shape[:2]
     assert_array_equal(expected, picture.rows(model_pb2.Input(channels=1, dtype="uint8")).read(0, picture.height))
-    valid = picture.valid()
+    valid = picture.data_mask()
     assert (valid is not None) == nodata
     if valid is not None:
         assert_array_equal((expected != 0) * 255, valid.read(0, picture.height))
 
 
 def pages(*images: np.ndarray, **options: object) -> bytes:
-    """A file of several pages, of which each may be marked."""
+    """A file with several pages."""
     file = BytesIO()
     with tifffile.TiffWriter(file) as writer:
         for image in images:
@@ -297,7 +298,7 @@ def pages(*images: np.ndarray, **options: object) -> bytes:
 
 
 def test_the_largest_page_is_the_image() -> None:
-    """A smaller page before it, as a slide's label, is not; nothing is said of it."""
+    """The largest page is scored, without a warning, even if a smaller page, as a slide's label, precedes it."""
     label, image = noise(16, 16, 3, seed=1), noise(40, 50, 3)
     picture = open_bytes(pages(label, image, label), name="i")
     assert_array_equal(image, picture.rows(RGB).read(0, 40))
@@ -305,11 +306,11 @@ def test_the_largest_page_is_the_image() -> None:
 
 
 def test_the_first_of_several_pages_is_scored_and_the_others_are_named(models: Path, tmp_path: Path) -> None:
-    """A file of three pages says that there are three; `page` chooses one, and another one is refused."""
+    """Of three equal pages the first is scored with a warning; `page` selects a page, and page 4 is refused."""
     images = [np.full((20, 20, 3), value, np.uint8) for value in (10, 20, 30)]
     (tmp_path / "pages.tif").write_bytes(pages(*images))
     for page, value in ((0, 10), (1, 10), (3, 30)):
-        options = {"page": page} if page else {}
+        options: Options = {"page": page} if page else {}
         answer = Scorer(models).score(tmp_path / "pages.tif", model="identity", **options)
         assert answer.average[0] == value
         assert [warning.startswith("page 1 of 3 was scored") for warning in answer.warnings] == [True] * (not page)
@@ -318,7 +319,7 @@ def test_the_first_of_several_pages_is_scored_and_the_others_are_named(models: P
 
 
 def test_previews_of_a_camera_are_not_the_image() -> None:
-    """Where the pages are reduced copies, as in a DNG, the image is in a SubIFD, and refused there by its kind."""
+    """If all pages are reduced copies, as in a DNG, the image in a SubIFD is scored; without one, it is an error."""
     file = BytesIO()
     with tifffile.TiffWriter(file) as writer:
         writer.write(noise(16, 16, 3), photometric="rgb", subfiletype=1, subifds=1, metadata=None)
@@ -330,7 +331,7 @@ def test_previews_of_a_camera_are_not_the_image() -> None:
 
 
 def test_a_tile_that_says_it_is_larger_is_refused() -> None:
-    """A JPEG tile whose own header claims more pixels than the tile has is not decoded."""
+    """A JPEG tile whose own header claims more pixels than the tile has is refused."""
     data = bytearray(written(noise(64, 64, 3), photometric="rgb", compression="jpeg", tile=(64, 64)))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = (60_000).to_bytes(2, "big") * 2
@@ -339,7 +340,7 @@ def test_a_tile_that_says_it_is_larger_is_refused() -> None:
 
 
 def test_tiles_that_a_file_leaves_out_have_no_data() -> None:
-    """A sparse file, as GDAL writes it, holds its nodata value there."""
+    """Tiles that a sparse file of GDAL leaves out hold the nodata value and have no data."""
     pixels = np.full((64, 64), 9, np.uint8)
     data = bytearray(written(pixels, photometric="minisblack", tile=(32, 32), extratags=[(42113, "s", 0, "7", False)]))
     with tifffile.TiffFile(BytesIO(data)) as file:
@@ -350,7 +351,7 @@ def test_tiles_that_a_file_leaves_out_have_no_data() -> None:
                 2 if "SHORT" in str(width).upper() else 4
             )
     picture = open_bytes(bytes(data), name="i")
-    valid = picture.valid()
+    valid = picture.data_mask()
     assert valid is not None
     assert valid.read(0, 64)[..., 0].tolist()[0] == [0] * 32 + [255] * 32
     assert pixels_of(bytes(data))[0, 0].tolist() == [7, 7, 7]

@@ -9,15 +9,16 @@ import onnxruntime as ort
 import pytest
 from support.paths import ROOT
 from support.pictures import noise
+from support.scoring import plan_message
 
 from fullconv.encode import image_message
 from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
-from service import run
 from service.engine.session import Session
-from service.images.rows import Held
-from service.limits import Limits
-from service.scoring import Scorer, whole
+from service.images.rows import RowBuffer
+from service.limits import Tuning
+from service.scoring import band, execution
+from service.scoring.scorer import Scorer
 
 MODELS = ROOT / "models"
 BATCH_SECONDS, READ_SECONDS = 2.0, 1000.0
@@ -30,23 +31,24 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, reading: float) -> None:
         self.now, self.batches = 0.0, 0
-        dense, take = Session.dense, Held.take
+        score, read_rows = Session.score, RowBuffer.read
 
         def computing(session: Session, tiles: Sequence[Any], options: ort.RunOptions | None = None) -> Any:  # noqa: ANN401 (as it is)
             self.now += BATCH_SECONDS
             self.batches += 1
-            return dense(session, tiles, options)
+            return score(session, tiles, options)
 
-        def read(held: Held, first: int, stop: int) -> Any:  # noqa: ANN401
+        def read(held: RowBuffer, first: int, stop: int) -> Any:  # noqa: ANN401
             self.now += reading
-            return take(held, first, stop)
+            return read_rows(held, first, stop)
 
-        monkeypatch.setattr(Session, "dense", computing)
-        monkeypatch.setattr(Held, "take", read)
-        monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(Session, "score", computing)
+        monkeypatch.setattr(RowBuffer, "read", read)
+        for module in (band, execution):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
 
 
-def request(height: int, width: int, **options: Any) -> scoring_pb2.ScoreRequest:  # noqa: ANN401 (as ScoreOptions has them)
+def request(height: int, width: int, **options: Any) -> scoring_pb2.ScoreRequest:
     """A request for noise."""
     asked = scoring_pb2.ScoreOptions(**options)
     return scoring_pb2.ScoreRequest(
@@ -69,9 +71,9 @@ def test_compute_is_the_time_that_the_network_ran(
     options: dict[str, Any], tile_bytes: int, batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every batch of every band counts, the first ones too, which run when they are submitted."""
-    scorer, asked = Scorer(MODELS, Limits(tile_bytes=tile_bytes)), request(300, 300, **options)
+    scorer, asked = Scorer(MODELS, tuning=Tuning(tile_bytes=tile_bytes)), request(300, 300, **options)
     clock = Clock(monkeypatch, reading=0.0)
-    timing = whole(scorer.prepare(asked)).timing
+    timing = plan_message(scorer, asked).complete().timing
     assert clock.batches >= batches
     np.testing.assert_allclose(timing.compute_ms, clock.batches * BATCH_SECONDS * 1e3, rtol=1e-9)
     assert (timing.decode_ms, timing.reduce_ms) == (0.0, 0.0)
@@ -80,8 +82,8 @@ def test_compute_is_the_time_that_the_network_ran(
 @pytest.mark.parametrize("tile_bytes", [WHOLE, TILED], ids=["one-tile", "tiles"])
 def test_reading_pixels_is_no_compute(tile_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time in which the one strip of an image is read is decoding, and that alone."""
-    scorer, asked = Scorer(MODELS, Limits(tile_bytes=tile_bytes)), request(70, 600)
+    scorer, asked = Scorer(MODELS, tuning=Tuning(tile_bytes=tile_bytes)), request(70, 600)
     clock = Clock(monkeypatch, reading=READ_SECONDS)
-    timing = whole(scorer.prepare(asked)).timing
+    timing = plan_message(scorer, asked).complete().timing
     np.testing.assert_allclose(timing.decode_ms, READ_SECONDS * 1e3, rtol=1e-9)
     np.testing.assert_allclose(timing.compute_ms, clock.batches * BATCH_SECONDS * 1e3, rtol=1e-9)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 import grpc
 import pytest
@@ -19,7 +20,7 @@ from fullconv import Client
 from fullconv.encode import image_message
 from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
-from service.rpc.server import GRACE_SECONDS
+from service.server.shutdown import GRACE_SECONDS
 
 pytestmark = pytest.mark.extras
 
@@ -28,11 +29,11 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 @pytest.fixture
-def collector() -> Iterator[tuple[str, Queue]]:
+def collector() -> Iterator[tuple[str, Queue[Any]]]:
     """Something that takes traces: its address, and what came."""
     from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service  # noqa: PLC0415 (an extra)
 
-    came: Queue = Queue()
+    came: Queue[Any] = Queue()
 
     def export(request: object, _: object) -> object:
         came.put(request)
@@ -51,7 +52,7 @@ def collector() -> Iterator[tuple[str, Queue]]:
     server.stop(None)
 
 
-def test_requests_are_traced(collector: tuple[str, Queue], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_are_traced(collector: tuple[str, Queue[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request is a span with its model and status, the child of its caller's."""
     address, came = collector
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)

@@ -1,21 +1,23 @@
-"""Networks that were trained on an image's own values, 16 bits or floating-point, and not on pixels from 0 to 255."""
+"""Networks that take an image's own values, 16-bit or floating-point, instead of pixels from 0 to 255."""
 
 import json
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 import tifffile
+from google.protobuf.message import Message
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from support import reference
 from support.conversion import convert_into
 from support.networks import Network, make_network
 from support.pictures import noise
-from support.servers import running
+from support.servers import Server, running
 
 from fullconv import Answer, Client, ImageError, Scorer
 from fullconv.protos import open_inference_pb2 as oip
@@ -34,7 +36,7 @@ layers = [
 ]
 """
 EMPTY = 30
-"""Columns at the left without data."""
+"""Number of columns without data at the left of the scene."""
 GEOTIFF = [
     (33550, "d", 3, (10.0, 10.0, 0.0), True),  # ModelPixelScale
     (33922, "d", 6, (0.0, 0.0, 0.0, 600000.0, 5300000.0, 0.0), True),  # ModelTiepoint
@@ -45,13 +47,13 @@ GEOTIFF = [
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
-    """A network of four bands, trained on reflectance: x / 10000."""
+    """A network of four bands that takes reflectance, x / 10000."""
     return make_network(tmp_path_factory.mktemp("network"), REFLECTANCE)
 
 
 @pytest.fixture(scope="module", params=["uint16", "float32"])
 def models(network: Network, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with the network, whose preprocessing takes values of either type."""
+    """A repository with the network, converted for uint16 and for float32 values."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "reflectance.json").write_text(json.dumps({"scale": 1e-4, "dtype": request.param}))
     return convert_into(folder / "models", network, preprocess=str(folder / "reflectance.json"))
@@ -59,7 +61,7 @@ def models(network: Network, request: pytest.FixtureRequest, tmp_path_factory: p
 
 @pytest.fixture(scope="module")
 def values() -> np.ndarray:
-    """Reflectance times 10000, in four bands; nothing at the left."""
+    """Reflectance times 10000 in four bands, 0 in the columns without data."""
     pixels = noise(60, 90, 4).astype(np.uint16) * 39 + 1
     pixels[:, :EMPTY] = 0
     return pixels
@@ -67,15 +69,15 @@ def values() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def scene(values: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The values as a GeoTIFF with a coordinate reference system and nodata."""
+    """The scene as a GeoTIFF with a coordinate reference system and a nodata value."""
     path = tmp_path_factory.mktemp("scene") / "scene.tif"
-    options = {"photometric": "minisblack", "planarconfig": "contig", "compression": "zlib", "tile": (32, 32)}
+    options: Any = {"photometric": "minisblack", "planarconfig": "contig", "compression": "zlib", "tile": (32, 32)}
     tifffile.imwrite(path, values, extratags=GEOTIFF, metadata=None, **options)
     return path
 
 
 def truth(network: Network, values: np.ndarray) -> np.ndarray:
-    """The network's own scores of every window of raw values, NaN where one lacks data."""
+    """The network's own scores of every window, NaN for windows with a pixel without data."""
     rows, cols = (values.shape[0] - 22) // 4 + 1, (values.shape[1] - 26) // 4 + 1
     cells = np.full((rows, cols, 5), np.nan)
     for row, col in np.ndindex(rows, cols):
@@ -87,16 +89,15 @@ def truth(network: Network, values: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def expected(network: Network, values: np.ndarray) -> np.ndarray:
-    """The truth about the scene."""
+    """The network's own scores of the scene."""
     return truth(network, values)
 
 
 @pytest.fixture(scope="module")
-def client(models: Path, scene: Path) -> Iterator[Client]:
-    """A client of a server on these models, which requests may ask for the scene."""
-    with running(models, "--images", str(scene.parent)) as server, Client(server.address) as client:
-        client.address = server.address
-        yield client
+def server(models: Path, scene: Path) -> Iterator[Server]:
+    """A server on these models, which requests may ask for the scene."""
+    with running(models, "--images", str(scene.parent)) as server:
+        yield server
 
 
 def local(models: Path, image: Path) -> tuple[np.ndarray, Answer]:
@@ -107,7 +108,7 @@ def local(models: Path, image: Path) -> tuple[np.ndarray, Answer]:
 
 
 def test_scenes_are_scored_by_their_own_values(models: Path, scene: Path, expected: np.ndarray, client: Client) -> None:
-    """A GeoTIFF of four 16-bit bands gets the network's scores of its raw values, nodata left out, wherever scored."""
+    """A GeoTIFF of four 16-bit bands has the network's scores of its raw values, locally and on a server."""
     grid, answer = local(models, scene)
     assert_allclose(grid, expected, atol=1e-5)
     assert answer.scored == np.isfinite(expected[..., 0]).sum() > 0
@@ -125,17 +126,17 @@ def test_scenes_are_scored_by_their_own_values(models: Path, scene: Path, expect
 def test_extras_change_no_value(
     models: Path, scene: Path, expected: np.ndarray, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With either extra alone the scene has the same scores."""
+    """With one extra installed the scene has the same scores as without extras."""
     monkeypatch.setattr("service.images.files.find_spec", lambda name: find_spec(name) if name == extra else None)
     assert find_spec(extra) is not None
     assert_allclose(local(models, scene)[0], expected, atol=1e-5)
 
 
 def inferred(address: str, pixels: np.ndarray) -> np.ndarray:
-    """Scored through the Open Inference Protocol, as the model's metadata says: (rows, cols, classes)."""
+    """The grid (rows, cols, classes) from the Open Inference Protocol, with the inputs that the metadata name."""
     with grpc.insecure_channel(address) as channel:
 
-        def call(method: str, request: object, answer: type) -> object:
+        def call(method: str, request: Message, answer: type[Message]) -> Any:  # noqa: ANN401 (one of `answer`)
             path = f"/inference.GRPCInferenceService/{method}"
             return answer.FromString(channel.unary_unary(path)(request.SerializeToString(), timeout=60))
 
@@ -151,10 +152,10 @@ def inferred(address: str, pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["npy", "raw", "strips", "oip"])
-def test_arrays_are_scored_by_their_own_values(
-    kind: str, network: Network, models: Path, values: np.ndarray, client: Client, tmp_path: Path
+def test_arrays_are_scored_by_their_own_values(  # noqa: PLR0917 (fixtures)
+    kind: str, network: Network, models: Path, values: np.ndarray, server: Server, client: Client, tmp_path: Path
 ) -> None:
-    """An array gets the network's scores of its values as a file, in a message, as rows of a stream, as a tensor."""
+    """An array has the network's scores as a file, in a message, as a stream of rows, and as a tensor."""
     pixels = np.ascontiguousarray(values[:, EMPTY:])
     grid: np.ndarray | None = None
     match kind:
@@ -167,7 +168,7 @@ def test_arrays_are_scored_by_their_own_values(
             with client.score_large(pixels, model="reflectance", grid=True) as run:
                 grid = np.concatenate([scores for _, scores in run.bands()])
         case "oip":
-            grid = inferred(client.address, pixels)
+            grid = inferred(server.address, pixels)
     assert grid is not None
     assert_allclose(grid, truth(network, pixels), atol=1e-5)
 
@@ -176,13 +177,13 @@ def test_arrays_are_scored_by_their_own_values(
 def test_values_of_a_sign_or_fraction(
     kind: str, network: Network, values: np.ndarray, models: Path, tmp_path: Path
 ) -> None:
-    """A model of float32 takes files of these types, NaN being no data; a model of uint16 refuses them by name."""
+    """A float32 model takes files of these types, with NaN as no data; a uint16 model refuses them by name."""
     pixels = values.astype(kind)
     if kind != "int16":
         pixels[:, :EMPTY] = np.nan
     tags = [(42113, "s", 0, "0", True)] if kind == "int16" else []
     path = tmp_path / "scene.tif"
-    options = {"photometric": "minisblack", "planarconfig": "contig"}
+    options: Any = {"photometric": "minisblack", "planarconfig": "contig"}
     tifffile.imwrite(path, pixels, extratags=tags, metadata=None, **options)
     dtype = Scorer(models).model("reflectance").input.dtype
     if dtype == "uint16":
@@ -193,22 +194,24 @@ def test_values_of_a_sign_or_fraction(
 
 
 def test_chosen_bands_decide_what_has_data(network: Network, values: np.ndarray, models: Path, tmp_path: Path) -> None:
-    """Bands are taken in the order asked for, and nodata in another band leaves a pixel in."""
+    """Bands are taken in the requested order, and nodata in an unused band does not mask a pixel."""
     five = np.dstack([np.zeros_like(values[..., :1]), values[..., ::-1]])
     path = tmp_path / "scene.tif"
-    options = {"photometric": "minisblack", "planarconfig": "separate"}
-    tifffile.imwrite(path, np.moveaxis(five, -1, 0), extratags=[(42113, "s", 0, "0", True)], metadata=None, **options)
+    layout: Any = {"photometric": "minisblack", "planarconfig": "separate"}
+    tifffile.imwrite(path, np.moveaxis(five, -1, 0), extratags=[(42113, "s", 0, "0", True)], metadata=None, **layout)
     with pytest.raises(ImageError, match=r"expected the model's 4 bands, got 5 bands .*--bands 1,2,3,4"):
         local(models, path)
     answer = Scorer(models).score(path, model="reflectance", grid=True, bands=[5, 4, 3, 2])
+    assert answer.grid is not None
     assert_allclose(answer.grid, truth(network, values), atol=1e-5)
 
 
 def test_scaled_images_keep_16_bits(network: Network, models: Path, tmp_path: Path) -> None:
-    """At half the size, values are between their neighbours' and not cut to 8 bits."""
+    """At half the size, 16-bit values are interpolated without being cut to 8 bits."""
     pixels = noise(120, 120, 4).astype(np.uint16) * 39 + 1
     np.save(tmp_path / "scene.npy", pixels)
     grid = Scorer(models).score(tmp_path / "scene.npy", model="reflectance", grid=True, scales=["0.5x"]).grid
     bands = [Image.fromarray(band.astype(np.float32)) for band in np.moveaxis(pixels, -1, 0)]
     halved = np.stack([np.asarray(band.resize((60, 60), Image.Resampling.BILINEAR)) for band in bands], axis=-1)
+    assert grid is not None
     assert_allclose(grid, truth(network, halved), atol=1e-3)

@@ -1,9 +1,10 @@
 """Strides, modes, borders, regions, masks, flips and scales: each against the plain grid, or the network itself."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,16 +14,17 @@ from PIL import Image
 from support.conversion import convert_into
 from support.networks import PADDED, UNPADDED, Network, make_network
 from support.pictures import noise, png
+from support.scoring import Scoring, plan_image
 
 from fullconv.protos import scoring_pb2
 from service.engine.session import Session
 from service.errors import CapabilityError, ImageError, LimitError, OptionError
 from service.images.encoded import open_bytes
-from service.limits import Limits
-from service.run import GridRows, Run
-from service.scoring import Scorer
+from service.limits import Limits, Tuning
+from service.scoring.execution import Execution
+from service.scoring.scorer import Scorer
 
-ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
+ROUNDING: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 IMAGE = noise(121, 147, 3)
 MODES = {"dense": scoring_pb2.MODE_DENSE, "crops": scoring_pb2.MODE_CROPS, "auto": scoring_pb2.MODE_AUTO}
 BOMB = pyvips.Image.black(30_000, 30_000).write_to_buffer(".png", compression=9, bitdepth=1, interlace=True)
@@ -35,26 +37,27 @@ class Models:
     folder: Path
     networks: dict[str, Network]
 
-    def run(self, name: str, image: np.ndarray = IMAGE, *, budget: int = 2 << 30, **options: object) -> Run:
+    def run(self, name: str, image: np.ndarray = IMAGE, *, budget: int = 2 << 30, **options: Any) -> Scoring:
         """Plan an image; `budget` is that of a tile's activations."""
         request = scoring_pb2.ScoreRequest(model=name, options=scoring_pb2.ScoreOptions(**{"grid": True} | options))
-        scorer = Scorer(self.folder, Limits(tile_bytes=budget))
-        return scorer.plan(open_bytes(png(image), name="i"), request)
+        scorer = Scorer(self.folder, tuning=Tuning(tile_bytes=budget))
+        return plan_image(scorer, open_bytes(png(image), name="i"), request)
 
-    def grid(self, name: str, image: np.ndarray = IMAGE, **options: object) -> np.ndarray:
+    def grid(self, name: str, image: np.ndarray = IMAGE, **options: Any) -> np.ndarray:
         """The grid (rows, cols, classes)."""
         return stitched(self.run(name, image, **options))
 
     def plain(self, name: str, image: np.ndarray) -> np.ndarray:
         """What one run of the native file says of pixels: (rows, cols, classes)."""
-        return Session(Scorer(self.folder).model(name)).dense([image])[0]
+        scores: np.ndarray = Session(Scorer(self.folder).model(name)).score([image])[0]
+        return scores
 
     def crops(self, name: str, tops: list[int], lefts: list[int], image: np.ndarray = IMAGE) -> np.ndarray:
         """What one run of the native file says of every window by itself: (rows, cols, classes)."""
         model = Scorer(self.folder).model(name)
         height, width, session = model.vertical.window, model.horizontal.window, Session(model)
         windows = [image[top : top + height, left : left + width] for top, left in product(tops, lefts)]
-        return np.stack([session.dense([window])[0, 0, 0] for window in windows]).reshape(len(tops), len(lefts), -1)
+        return np.stack([session.score([window])[0, 0, 0] for window in windows]).reshape(len(tops), len(lefts), -1)
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +72,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(folder / "models", networks)
 
 
-def stitched(run: Run) -> np.ndarray:
+def stitched(run: Scoring) -> np.ndarray:
     """All rows; they follow one another."""
-    bands: list[GridRows] = list(run.bands())
+    bands = list(run.rows())
     assert [band.first for band in bands] == [0, *np.cumsum([len(band.scores) for band in bands])[:-1]]
     return np.concatenate([band.scores for band in bands])
 
@@ -135,8 +138,8 @@ def test_tiles_of_a_padded_network(models: Models, stride: int, budget: int) -> 
     image = noise(301, 357, 3)
     whole = models.run("padded", image, stride=stride, mode=MODES["dense"])
     tiled = models.run("padded", image, stride=stride, mode=MODES["dense"], budget=budget)
-    assert whole.plan.tiles == 1
-    assert tiled.plan.tiles > 3
+    assert whole.plan.tile_count == 1
+    assert tiled.plan.tile_count > 3
     assert_allclose(stitched(tiled), stitched(whole), **ROUNDING)
 
 
@@ -202,7 +205,7 @@ def test_masks_choose_the_windows_inside(models: Models, name: str, border: str,
     whole = models.grid(name, border=border)
     run = models.run(name, border=border, budget=budget, mask_image=scoring_pb2.Image(encoded=png(mask)))
     ran: list[int] = []
-    run.progress = ran.append
+    run.execution = Execution(run.planned, progress=lambda done, _: ran.append(done))
     grid, info = stitched(run), run.response.grid
     tops = [*range(0, info.last_y, info.stride.height), info.last_y]
     lefts = [*range(0, info.last_x, info.stride.width), info.last_x]
@@ -213,7 +216,7 @@ def test_masks_choose_the_windows_inside(models: Models, name: str, border: str,
     response = run.answer()
     assert response.scored_cells == wanted.sum()
     assert_allclose(response.average.values, whole[wanted].mean(0), rtol=1e-4, atol=1e-6)
-    assert ran[-1] == run.plan.tiles
+    assert ran[-1] == run.plan.tile_count
 
 
 def test_masked_tiles_are_not_run(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,8 +224,13 @@ def test_masked_tiles_are_not_run(models: Models, monkeypatch: pytest.MonkeyPatc
     mask = np.zeros((121, 147), np.uint8)
     mask[:40, :40] = 1
     run = models.run("unpadded", budget=1, mask_image=scoring_pb2.Image(encoded=png(mask)))
-    tiles, compute = [], run.session.dense
-    monkeypatch.setattr(run.session, "dense", lambda pixels: tiles.extend(pixels) or compute(pixels))
+    tiles, compute = [], run.session.score
+
+    def score(pixels: list[np.ndarray]) -> np.ndarray:
+        tiles.extend(pixels)
+        return compute(pixels)
+
+    monkeypatch.setattr(run.session, "score", score)
     grid = stitched(run)
     assert len(tiles) == np.isfinite(grid[..., 0]).sum() == 5 * 4
 
@@ -248,7 +256,7 @@ def test_otsu_leaves_out_background(models: Models) -> None:
 )  # fmt: skip
 def test_flips(models: Models, name: str, stride: int, border: str, budget: int) -> None:
     """The grid is the mean of the image's and of the mirrored one's, mirrored back; so are averages."""
-    options = {"stride": stride, "mode": MODES["dense"], "border": border}
+    options: dict[str, Any] = {"stride": stride, "mode": MODES["dense"], "border": border}
     plain = models.run(name, **options)
     grid, info = stitched(plain), plain.response.grid
     left_out = 147 - (info.stride.width * ((147 - info.window.width) // info.stride.width) + info.window.width)
@@ -301,7 +309,8 @@ def test_masks_regions_and_flips_at_a_scale(models: Models) -> None:
     mask = np.zeros((121, 147), np.uint8)
     mask[:, :80] = 1
     scale = scoring_pb2.Scale(factor=2)
-    options = {"scales": [scale], "flip": True, "region": scoring_pb2.Region(x=0, y=20, width=147, height=101)}
+    region = scoring_pb2.Region(x=0, y=20, width=147, height=101)
+    options: dict[str, Any] = {"scales": [scale], "flip": True, "region": region}
     whole = models.run("unpadded", **options)
     plain = stitched(whole)
     run = models.run("unpadded", mask_image=scoring_pb2.Image(encoded=png(mask)), **options)
@@ -316,14 +325,14 @@ def test_masks_regions_and_flips_at_a_scale(models: Models) -> None:
 def test_grids_in_fewer_bytes(models: Models) -> None:
     """float16, the highest few and the winner alone are those of the full grid; chosen classes keep their order."""
     full = models.grid("unpadded")
-    (half,) = models.run("unpadded", grid_as="GRID_AS_FLOAT16").bands()
+    (half,) = models.run("unpadded", grid_as="GRID_AS_FLOAT16").rows()
     assert half.scores.dtype == np.float16
     assert_allclose(half.scores, full, rtol=1e-3)
-    (highest,) = models.run("unpadded", grid_as="GRID_AS_TOP", grid_top=3).bands()
+    (highest,) = models.run("unpadded", grid_as="GRID_AS_TOP", grid_top=3).rows()
     order = np.argsort(-full, axis=-1, kind="stable")[..., :3]
     assert_allclose(highest.scores, np.take_along_axis(full, order, -1), **ROUNDING)
     assert_array_equal(order, highest.positions)
-    (winner,) = models.run("unpadded", grid_as="GRID_AS_ARGMAX", classes=["3", "1"]).bands()
+    (winner,) = models.run("unpadded", grid_as="GRID_AS_ARGMAX", classes=["3", "1"]).rows()
     assert_array_equal(full[..., [3, 1]].argmax(-1)[..., None], winner.positions)
 
 
@@ -375,7 +384,7 @@ def test_the_cheaper_mode_is_taken_where_both_are_exact(models: Models) -> None:
         ),
     ],
 )
-def test_options_that_cannot_be(models: Models, options: dict, error: type[Exception], said: str) -> None:
+def test_options_that_cannot_be(models: Models, options: dict[str, Any], error: type[Exception], said: str) -> None:
     """Each is refused before a pixel is decoded, with one line that names the field."""
     with pytest.raises(error, match=said):
         models.run("padded", **options)
@@ -394,7 +403,7 @@ def test_masks_without_a_window_are_refused(models: Models) -> None:
 def test_scores_that_are_no_numbers_are_reported(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     """One cell that is NaN is named, and not averaged away; one that a mask leaves out does not matter."""
 
-    def spoilt(compute: Callable[..., np.ndarray]) -> Iterator[np.ndarray]:
+    def spoilt(compute: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
         def run(tiles: list[np.ndarray]) -> np.ndarray:
             scores = compute(tiles).copy()
             scores[0, 3, 5, 1] = np.nan
@@ -403,13 +412,13 @@ def test_scores_that_are_no_numbers_are_reported(models: Models, monkeypatch: py
         return run
 
     run = models.run("unpadded")
-    monkeypatch.setattr(run.session, "dense", spoilt(run.session.dense))
+    monkeypatch.setattr(run.session, "score", spoilt(run.session.score))
     with pytest.raises(ImageError, match="NaN or infinite, among rows 0 to 24, columns 0 to 30"):
         stitched(run)
     mask = np.ones((121, 147), np.uint8)
     mask[:40] = 0
     run = models.run("unpadded", mask_image=scoring_pb2.Image(encoded=png(mask)))
-    monkeypatch.setattr(run.session, "dense", spoilt(run.session.dense))
+    monkeypatch.setattr(run.session, "score", spoilt(run.session.score))
     assert np.isfinite(stitched(run)[10:]).all()
     assert np.isfinite(run.answer().average.values).all()
 
@@ -418,7 +427,9 @@ def test_memory_has_a_limit(models: Models) -> None:
     """A plan that takes more than allowed is refused before anything is read."""
     request = scoring_pb2.ScoreRequest(model="padded", options=scoring_pb2.ScoreOptions(grid=True))
     with pytest.raises(LimitError, match="memory: expected a plan of at most 1 MiB, got one of"):
-        Scorer(models.folder, Limits(plan_bytes=1 << 20)).plan(open_bytes(png(noise(900, 900, 3)), name="i"), request)
+        plan_image(
+            Scorer(models.folder, Limits(plan_bytes=1 << 20)), open_bytes(png(noise(900, 900, 3)), name="i"), request
+        )
 
 
 def test_tiny_windows_of_a_scaled_image_are_masked(models: Models) -> None:

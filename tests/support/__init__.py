@@ -1,0 +1,1 @@
+"""Helpers that several test modules share: networks, images, files of other frameworks, engines and servers."""

@@ -1,4 +1,4 @@
-"""Zip archives of checkpoints and networks, taken apart and put together with changes."""
+"""Changes to zip archives that hold checkpoints and networks."""
 
 import json
 import zipfile
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def rewrite(source: Path, target: Path, change: Callable[[dict[str, bytes]], object]) -> Path:
-    """Copy an archive after changing its entries, by name."""
+    """Copy an archive, and let `change` modify its entries, a mapping of name to content; returns the target."""
     with zipfile.ZipFile(source) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     change(entries)
@@ -19,7 +19,7 @@ def rewrite(source: Path, target: Path, change: Callable[[dict[str, bytes]], obj
 
 
 def edit(entries: dict[str, bytes], ending: str, change: Callable[[Any], object]) -> None:
-    """Change the JSON of the entry whose name ends so."""
+    """Modify the JSON document in the only entry whose name has this ending."""
     (name,) = [name for name in entries if name.endswith(ending)]
     document = json.loads(entries[name])
     change(document)

@@ -1,4 +1,4 @@
-"""Small Caffe networks that the tests write, and what Caffe's own loops make of a pool."""
+"""Small Caffe networks for the tests, and an independent implementation of Caffe's pools."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ INPUT = 'layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{
 def write(
     folder: Path, layers: str, weights: Mapping[str, Sequence[Array]], shape: tuple[int, ...] = (2, 7, 6)
 ) -> Path:
-    """Write net.prototxt, layers on an image of this shape, and net.caffemodel; returns the path of the latter."""
+    """Write net.prototxt, with layers for an image of this shape, and net.caffemodel; returns the caffemodel's path."""
     dims = " ".join(f"dim: {size}" for size in shape)
     (folder / "net.prototxt").write_text((INPUT.format(dims) if shape else "") + layers, "utf-8")
     net = caffe_pb2.NetParameter()
@@ -32,22 +32,23 @@ def write(
 
 
 def run(path: Path, images: Array) -> Array:
-    """The classifier's scores of a batch of images (N, channels, height, width), as it came from the reader."""
+    """Return the scores (N, classes) of images (N, channels, height, width), by the classifier from the reader."""
     classifier = read_source(path, arch=None, window=None)
     session = ort.InferenceSession(ir.to_proto(classifier.original).SerializeToString())
-    (scores,) = session.run(None, {"input": images.astype(np.float32)})
+    scores: Array = session.run(None, {"input": images.astype(np.float32)})[0]
     return scores
 
 
 def answer(folder: Path, layer: str, image: Array, *weights: Array) -> Array:
-    """What one layer, named "it", makes of an image (channels, height, width), flattened."""
+    """Return the output of one layer, named "it", for an image (channels, height, width), flattened."""
     flat = 'layer { name: "flat" type: "Flatten" bottom: "it" top: "flat" }'
     text = f'layer {{ name: "it" bottom: "data" top: "it" {layer} }}\n'
-    return run(write(folder, text + flat, {"it": weights}, image.shape), image[None])[0]
+    (scores,) = run(write(folder, text + flat, {"it": weights}, image.shape), image[None])
+    return np.asarray(scores)
 
 
 def pool(image: Array, kernel: int, stride: int, pad: int, *, average: bool, floor: bool = False) -> Array | None:
-    """A pool, window by window as Caffe's loops do it; None where Caffe has a window of nothing."""
+    """Return a pool's output, computed as by Caffe's loops; None if Caffe would have an empty window."""
     counts = [_count(size, kernel, stride, pad, floor=floor) for size in image.shape[1:]]
     if min(counts) < 1:
         return None

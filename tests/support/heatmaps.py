@@ -1,4 +1,4 @@
-"""Heatmaps of made-up answers: 10-pixel windows, 10 pixels apart, over a white image."""
+"""Heatmaps of invented answers, with windows of 10 pixels at a stride of 10 pixels, over a white image."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def shown(
     *,
     single: str | None = None,
     average: str = "scores",
-    classes: tuple = (),
+    classes: tuple[str, ...] = (),
 ) -> ShownClasses:
     """What a heatmap shows of a model with these labels."""
     spec = model_pb2.ModelSpec(name="m", output=model_pb2.Output(kind=kind, classes=len(labels)))
@@ -69,6 +69,6 @@ def draw(
 
 
 def picture(path: Path) -> NDArray[np.uint8]:
-    """The pixels of a picture's file as it is now: libvips remembers those of a file that it has opened by name."""
+    """Return the pixels of a picture file; read from memory, since libvips caches files that it opens by name."""
     pixels: NDArray[np.uint8] = pyvips.Image.new_from_buffer(path.read_bytes(), "").numpy()
     return pixels

@@ -1,4 +1,4 @@
-"""Keras's saved models, made and changed."""
+"""Saved models of Keras: made with Keras, or changed without it."""
 
 import json
 import shutil
@@ -22,17 +22,17 @@ Document = dict[str, Any]
 
 
 def made(name: str) -> "keras.Model":
-    """A network of `data/keras_nets.py`."""
+    """Return a network of `data/keras_nets.py` by its name."""
     from keras_nets import NETWORKS
 
     return NETWORKS[name]()
 
 
 def save(model: "keras.Model", path: Path) -> Path:
-    """Save a network with random weights."""
+    """Save a network with random weights; returns the path."""
     random = np.random.default_rng(0)
     for variable in model.weights:
-        if not np.issubdtype(variable.dtype, np.floating):  # what layers that augment draw from
+        if not np.issubdtype(variable.dtype, np.floating):  # the random state of layers for augmentation
             continue
         fan_in = np.prod(variable.shape[:-1]) if len(variable.shape) > 1 else 4
         value = random.normal(0, np.sqrt(2 / fan_in), variable.shape)
@@ -42,7 +42,7 @@ def save(model: "keras.Model", path: Path) -> Path:
 
 
 def changed(suffix: str, folder: Path, change: Callable[[Document], object]) -> Path:
-    """`flatten` in one of its forms, with changes to what it says of its layers."""
+    """Copy the saved model `flatten`, in the format of the suffix, with changes to the description of its layers."""
     import h5py
 
     source, path = DATA / f"flatten.{suffix}", folder / f"net.{suffix}"
@@ -57,19 +57,19 @@ def changed(suffix: str, folder: Path, change: Callable[[Document], object]) -> 
 
 
 def layer(document: Document, name: str) -> Document:
-    """What a file says of a layer."""
+    """Return the description of a layer by its name."""
     return next(layer for layer in document["config"]["layers"] if layer["config"]["name"] == name)
 
 
 def become(document: Document, other: Document) -> None:
-    """Put another description in place of one."""
+    """Replace a description by another one, in place."""
     copied = dict(other)
     document.clear()
     document.update(copied)
 
 
 def refused(path: Path, window: tuple[int, int] | None = None) -> str:
-    """The message of a refusal, which is one line."""
+    """Return the message with which a file is refused; asserts that it is one line."""
     with pytest.raises((SourceError, UnsupportedError)) as caught:
         read_source(path, arch=None, window=window)
     assert str(caught.value).isprintable()

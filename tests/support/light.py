@@ -1,8 +1,8 @@
-"""The nine ImageNet classifiers inside the `onnx` wheel, as Caffe2 exported them, with weights that can tell errors.
+"""The nine ImageNet classifiers inside the `onnx` wheel, as Caffe2 exported them, with weights that reveal errors.
 
-In the wheel nearly all weights are one constant each, so that a wrong order of features would not show. Here they are
-random, and their sizes and everything else about the files stay: operator set 9, IR version 3, windows of 224×224,
-every initializer also an input.
+In the wheel nearly every weight tensor is one constant, so that a wrong order of features would not change the scores.
+Here the weights are random. Their sizes and everything else in the files stay: operator set 9, IR version 3, windows of
+224×224 pixels, every initializer also an input.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ NAMES = sorted(path.stem.removeprefix("light_") for path in WHEEL.glob("*.onnx")
 WINDOW = (1, 3, 224, 224)
 
 Role = tuple[str, int]
-"""An operator, and which of its inputs."""
+"""An operator, and the position of one of its inputs."""
 
 RANGES: dict[Role, tuple[float, float]] = {
     ("BatchNormalization", 1): (0.5, 1.5),
@@ -31,11 +31,11 @@ RANGES: dict[Role, tuple[float, float]] = {
     ("Mul", 1): (0.5, 1.5),
     ("Add", 1): (-0.3, 0.3),
 }
-"""What is not weights; Caffe's Scale layers are a Mul and an Add."""
+"""Ranges of the parameters that are no weights. A Scale layer of Caffe is a Mul and an Add."""
 
 
 def make_light(name: str, folder: Path, *, seed: int = 0) -> Path:
-    """One of NAMES with random weights, as FOLDER/NAME.onnx; VGG-19's are 575 MB."""
+    """Write a network of NAMES with random weights as FOLDER/NAME.onnx; returns the path. VGG-19 has 575 MB."""
     model = onnx.load(WHEEL / f"light_{name}.onnx")
     random = np.random.default_rng(seed)
     roles = dict(uses(model.graph))
@@ -50,7 +50,7 @@ def make_light(name: str, folder: Path, *, seed: int = 0) -> Path:
 
 
 def uses(graph: onnx.GraphProto) -> Iterator[tuple[str, Role]]:
-    """What every value is for; a weight that is reshaped first is for what follows."""
+    """Yield each input of a node with its role; a weight that is first reshaped has the role of the result."""
     following: dict[str, Role] = {}
     for node in reversed(graph.node):
         for position, name in enumerate(node.input):
@@ -62,13 +62,14 @@ def uses(graph: onnx.GraphProto) -> Iterator[tuple[str, Role]]:
 
 
 def materialised(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every initializer, after those that ConstantOfShape stood for have become initializers."""
+    """Replace every ConstantOfShape by an initializer, and yield all initializers."""
     shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     fills = [node for node in graph.node if node.op_type == "ConstantOfShape"]
     gone = {node.input[0] for node in fills}
-    for values in (graph.input, graph.initializer):
-        for value in [value for value in values if value.name in gone]:
-            values.remove(value)
+    for shape_input in [value for value in graph.input if value.name in gone]:
+        graph.input.remove(shape_input)
+    for shape_tensor in [tensor for tensor in graph.initializer if tensor.name in gone]:
+        graph.initializer.remove(shape_tensor)
     for node in fills:
         graph.node.remove(node)
         shape = shapes[node.input[0]].tolist()
@@ -78,7 +79,7 @@ def materialised(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def values(role: Role, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.float32]:
-    """Weights by He's rule, (outputs, inputs, ...) or (..., outputs, inputs); everything else from its range."""
+    """Return random weights by He's rule, (outputs, inputs, ...) or (..., outputs, inputs), or values from RANGES."""
     if role in RANGES:
         return random.uniform(*RANGES[role], shape).astype(np.float32)
     fan_in = shape[-1] if shape[:2] == (1, 1) else np.prod(shape[1:])
@@ -86,13 +87,13 @@ def values(role: Role, shape: tuple[int, ...], random: np.random.Generator) -> N
 
 
 def standardise(model: onnx.ModelProto) -> None:
-    """Let the last layer's outputs be about 0 ± 1 over some windows: else all windows score alike, or one class wins.
+    """Scale the last layer so that its outputs have mean 0 and standard deviation 1 over four windows.
 
-    Random networks see little of their window in the end, and lose or gain scale on the way.
+    Without this, all windows of a random network have nearly the same scores, or one class always wins.
     """
     last = next(node for node in reversed(model.graph.node) if node.op_type in ("Conv", "Gemm"))
     outputs = [one[0].reshape(one.shape[1], -1) for one in run(model, last.output[0], windows(4))]
-    centre = np.mean(outputs, axis=(0, 2), dtype=np.float32)
+    centre: NDArray[np.float32] = np.asarray(outputs).mean(axis=(0, 2), dtype=np.float32)
     spread = np.std(outputs - centre[:, None], dtype=np.float32)
     sources = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Reshape"}
     weights, bias = (sources.get(name, name) for name in last.input[1:])
@@ -103,17 +104,17 @@ def standardise(model: onnx.ModelProto) -> None:
 
 
 def windows(count: int, *, seed: int = 0) -> NDArray[np.float32]:
-    """Random windows (count, 3, 224, 224) of patches, which a network tells apart better than noise."""
+    """Return random windows (count, 3, 224, 224) of 16-pixel squares; networks distinguish them better than noise."""
     patches = np.random.default_rng(seed).uniform(-1, 1, (count, 3, 14, 14)).astype(np.float32)
     return patches.repeat(16, 2).repeat(16, 3)
 
 
 def run(model: onnx.ModelProto, output: str, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """A value of the graph for each image: the networks take one at a time."""
+    """Return a value of the graph for each image; the networks accept one image at a time."""
     observed = model.graph.output.add()
     observed.CopyFrom(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # it warns of initializers that are inputs
+    options.log_severity_level = 3  # it warns about initializers that are also inputs
     session = ort.InferenceSession(model.SerializeToString(), options)
     model.graph.output.remove(observed)
     (image,) = session.get_inputs()

@@ -1,4 +1,4 @@
-"""Small networks that the tests convert: an architecture's TOML and random weights, as files."""
+"""Small networks that the tests convert: files with an architecture in TOML and with random weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +60,12 @@ layers = [
   { op = "linear", key = "g" },
 ]
 """
-"""Unpadded, and 224 pixels wide with a native stride of 32, as the lecture note has it."""
+"""The network of the lecture note: unpadded, windows of 224×224 pixels, native stride 32."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network as files, and what is in them."""
+    """A network: its two files and their contents."""
 
     architecture: Architecture
     tensors: dict[str, NDArray[np.float32]]
@@ -73,13 +73,13 @@ class Network:
     checkpoint: Path
 
     def scores(self, window: NDArray[np.uint8]) -> NDArray[np.floating]:
-        """The reference's scores of one window (height, width, channels) uint8; "unit" preprocessing only."""
+        """Return the reference scores of one window (height, width, channels) uint8; only for preprocessing "unit"."""
         assert self.architecture.preprocess == "unit"
         return reference.run(self.architecture, self.tensors, window.transpose(2, 0, 1) / 255)
 
 
 def make_network(folder: Path, toml: str, *, classes: int = 5, seed: int = 0) -> Network:
-    """Write a network's TOML and random checkpoint."""
+    """Write a network as FOLDER/network.toml and, with random weights, FOLDER/network.safetensors."""
     path, checkpoint = folder / "network.toml", folder / "network.safetensors"
     path.write_text(toml, "utf-8")
     architecture = load_architecture(str(path))

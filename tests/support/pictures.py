@@ -1,4 +1,6 @@
-"""Encoded images for the tests."""
+"""Random pixels and encoded images for the tests."""
+
+from functools import cache
 
 import numpy as np
 import pyvips
@@ -6,12 +8,12 @@ from numpy.typing import NDArray
 
 
 def png(pixels: NDArray[np.generic]) -> bytes:
-    """(height, width, channels) or (height, width) as a PNG file."""
+    """Encode pixels (height, width, channels) or (height, width) as a PNG file."""
     return encode(pixels, ".png")
 
 
 def encode(pixels: NDArray[np.generic], suffix: str, **options: object) -> bytes:
-    """Encode pixels as the file format of that suffix."""
+    """Encode pixels in the format of a suffix such as ".tif"; `options` are those of libvips."""
     image = pyvips.Image.new_from_array(pixels)
     if pixels.dtype == np.uint16:
         image = image.copy(interpretation="grey16" if image.bands < 3 else "rgb16")
@@ -19,8 +21,15 @@ def encode(pixels: NDArray[np.generic], suffix: str, **options: object) -> bytes
     return data
 
 
+@cache
+def bomb() -> bytes:
+    """Return a PNG file of 3,600 megapixels that is smaller than 1 MiB."""
+    data: bytes = pyvips.Image.black(60_000, 60_000).write_to_buffer(".png", compression=9, bitdepth=1)
+    return data
+
+
 def noise(height: int, width: int, channels: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Random pixels, smooth enough that filters respond differently from place to place."""
+    """Return random pixels (height, width, channels), smooth enough that filters respond differently at each place."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 4 + 1, width // 4 + 1, channels), dtype=np.uint8)
     fine = rng.integers(0, 64, (height, width, channels), dtype=np.uint8)

@@ -1,9 +1,7 @@
-"""Convolutional networks in numpy, written once and independently of ONNX Runtime: what the tests hold as true.
+"""Convolutional networks in numpy, independent of ONNX Runtime: the reference for the tests.
 
 Images are (channels, height, width); weights (filters, channels, kernel, kernel).
 """
-
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +25,7 @@ Array = NDArray[np.floating]
 
 
 def output_size(size: int, field: int, padding: int, stride: int) -> int:
-    """(W - F + 2P)/S + 1; ValueError where the filter does not fit evenly."""
+    """Return (W - F + 2P)/S + 1; raises ValueError if the filter does not fit evenly."""
     steps, rest = divmod(size - field + 2 * padding, stride)
     if rest:
         raise ValueError(f"a field of {field} at stride {stride} does not fit {size} pixels padded by {padding}")
@@ -35,14 +33,14 @@ def output_size(size: int, field: int, padding: int, stride: int) -> int:
 
 
 def im2col(image: Array, kernel: int, stride: int) -> Array:
-    """Every kernel×kernel window as a column: (channels * kernel², positions)."""
+    """Return every kernel×kernel window as a column: (channels * kernel², positions)."""
     windows = np.lib.stride_tricks.sliding_window_view(image, (kernel, kernel), axis=(1, 2))[:, ::stride, ::stride]
     channels, rows, cols = windows.shape[:3]
     return windows.transpose(0, 3, 4, 1, 2).reshape(channels * kernel * kernel, rows * cols)
 
 
 def convolve(image: Array, weights: Array, bias: Array, stride: int = 1, padding: int = 0) -> Array:
-    """Convolution as im2col and one matrix product."""
+    """Return a convolution, computed with im2col and one matrix product."""
     padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
     filters, _, kernel, _ = weights.shape
     rows, cols = ((size - kernel) // stride + 1 for size in padded.shape[1:])
@@ -51,39 +49,43 @@ def convolve(image: Array, weights: Array, bias: Array, stride: int = 1, padding
 
 
 def grouped(image: Array, layer: Conv, tensors: dict[str, Array]) -> Array:
-    """A layer's convolutions side by side, each of its own channels."""
-    parts = zip(*(np.split(array, layer.groups) for array in (image, *sums(layer, tensors))), strict=True)
-    return np.concatenate([convolve(*part, layer.stride, layer.pad) for part in parts])
+    """Return a grouped convolution: one convolution for each group of channels, concatenated."""
+    weights, bias = sums(layer, tensors)
+    parts = zip(*(np.split(array, layer.groups) for array in (image, weights, bias)), strict=True)
+    convolved = [convolve(channels, kernels, offset, layer.stride, layer.pad) for channels, kernels, offset in parts]
+    return np.concatenate(convolved)
 
 
 def positions(size: int, kernel: int, stride: int, padding: int, *, ceil: bool) -> int:
-    """How many windows a pool has along an axis: those that fit, and with `ceil` one more that begins on the map."""
+    """Return the number of windows of a pool along an axis; with `ceil`, a window may end beyond the padded map."""
     end = min(size - 1, size + padding - kernel + stride - 1) if ceil else size + padding - kernel
     return len(range(-padding, end + 1, stride))
 
 
 def pool(image: Array, layer: MaxPool | AvgPool) -> Array:
-    """The maximum or average of every window's part that is inside; outside is NaN."""
+    """Return the maximum or average over the part of each window that lies inside the map; outside is NaN."""
     before, reduce = (layer.pad, np.nanmax) if isinstance(layer, MaxPool) else (0, np.nanmean)
     counts = [positions(size, layer.kernel, layer.stride, before, ceil=layer.ceil) for size in image.shape[1:]]
     pads = [(before, before + layer.kernel)] * 2
     padded = np.pad(image.astype(float), ((0, 0), *pads), constant_values=np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (layer.kernel, layer.kernel), axis=(1, 2))
-    return reduce(windows[:, :: layer.stride, :: layer.stride][:, : counts[0], : counts[1]], axis=(3, 4))
+    pooled: Array = reduce(windows[:, :: layer.stride, :: layer.stride][:, : counts[0], : counts[1]], axis=(3, 4))
+    return pooled
 
 
 def normalise(image: Array, layer: Lrn) -> Array:
-    """Local response normalisation, x / (bias + alpha / n · Σx²)^beta over n neighbours, zeros beyond the edges."""
+    """Return x / (bias + alpha / n · Σx²)^beta, the sum over n neighbours; values beyond the edges are 0."""
     half = layer.size // 2
     axes, pads = ((0,), [half, 0, 0]) if layer.region == "channels" else ((1, 2), [0, half, half])
     squares = np.pad(image**2, [(pad, pad) for pad in pads])
     around = np.lib.stride_tricks.sliding_window_view(squares, [layer.size] * len(axes), axis=axes)
     mean = around.mean(axis=tuple(range(3, 3 + len(axes))))
-    return image / (layer.bias + layer.alpha * mean) ** layer.beta
+    normalised: Array = image / (layer.bias + layer.alpha * mean) ** layer.beta
+    return normalised
 
 
 def as_matrix(weights: Array, bias: Array, height: int, width: int) -> tuple[Array, Array]:
-    """A stride-1 convolution of a height×width image as a fully connected layer: a mostly zero matrix, and its bias."""
+    """Return a stride-1 convolution of a height×width image as a fully connected layer: a sparse matrix and a bias."""
     filters, channels, kernel, _ = weights.shape
     rows, cols = height - kernel + 1, width - kernel + 1
     matrix = np.zeros((filters, rows, cols, channels, height, width))
@@ -94,7 +96,7 @@ def as_matrix(weights: Array, bias: Array, height: int, width: int) -> tuple[Arr
 
 
 def run(architecture: Architecture, tensors: dict[str, Array], image: Array) -> Array:
-    """Run a whole network on one window, in float64."""
+    """Return the scores of one window, computed in float64."""
     value: Array = image.astype(np.float64)
     for layer in architecture.layers:
         value = apply(layer, value, tensors)
@@ -102,7 +104,7 @@ def run(architecture: Architecture, tensors: dict[str, Array], image: Array) -> 
 
 
 def apply(layer: Layer, value: Array, tensors: dict[str, Array]) -> Array:
-    """Run one layer on a map or a vector."""
+    """Return the output of one layer for a map or a vector."""
     match layer:
         case Conv():
             value = grouped(value, layer, tensors)
@@ -128,15 +130,16 @@ def apply(layer: Layer, value: Array, tensors: dict[str, Array]) -> Array:
 
 
 def sums(layer: Conv | Linear, tensors: dict[str, Array]) -> list[Array]:
-    """A layer's weights and its bias, zeros if it has none."""
+    """Return the weights and the bias of a layer; the bias is 0 if the layer has none."""
     arrays = [tensors[key] for key in layer.tensor_keys]
     return arrays if layer.bias else [*arrays, np.zeros(len(arrays[0]))]
 
 
 def random_tensors(architecture: Architecture, classes: int, rng: np.random.Generator) -> dict[str, Array]:
-    """Weights for an architecture that keep its activations near 1."""
-    tensors, shape = {}, (architecture.channels, *architecture.window)
-    for layer, following in pairwise([*architecture.layers, None]):
+    """Return random weights for an architecture that keep its activations near 1."""
+    tensors: dict[str, Array] = {}
+    shape: tuple[int, ...] = (architecture.channels, *architecture.window)
+    for layer in architecture.layers:
         match layer:
             case Conv():
                 weights = (layer.out or classes, shape[0] // layer.groups, layer.kernel, layer.kernel)
@@ -145,19 +148,21 @@ def random_tensors(architecture: Architecture, classes: int, rng: np.random.Gene
                 values = (*rng.standard_normal((3, shape[0])), rng.uniform(0.5, 2, shape[0]))
                 tensors |= dict(zip(layer.tensor_keys, values, strict=True))
             case Linear():
-                tensors |= random_sums(layer, (layer.out or classes, *shape), 1 if following is None else 2, rng)
+                tensors |= random_sums(
+                    layer, (layer.out or classes, *shape), 1 if layer is architecture.layers[-1] else 2, rng
+                )
         shape = following_shape(layer, shape, classes)
     return {key: value.astype(np.float32) for key, value in tensors.items()}
 
 
 def random_sums(layer: Conv | Linear, shape: tuple[int, ...], gain: int, rng: np.random.Generator) -> dict[str, Array]:
-    """Weights by He's rule and, where there is one, a small bias."""
+    """Return random weights by He's rule and, if the layer has one, a small bias."""
     values = rng.standard_normal(shape) * np.sqrt(gain / np.prod(shape[1:])), 0.1 * rng.standard_normal(shape[0])
     return dict(zip(layer.tensor_keys, values, strict=False))
 
 
 def following_shape(layer: Layer, shape: tuple[int, ...], classes: int) -> tuple[int, ...]:
-    """What a layer makes of a map's or a vector's shape."""
+    """Return the shape of a layer's output for the shape of its input, a map or a vector."""
     match layer:
         case Conv():
             sizes = ((size + 2 * layer.pad - layer.kernel) // layer.stride + 1 for size in shape[1:])

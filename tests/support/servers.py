@@ -1,11 +1,11 @@
-"""Real servers, as processes, for the tests."""
+"""Servers for the tests, each a process of its own, and calls that speak to them without the client library."""
 
 import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,42 +23,42 @@ COMMAND = [sys.executable, "-c", "from service.cli import main; main()"]
 
 @dataclass
 class Server:
-    """A `fullconv-serve` that listens; `log` fills as it speaks."""
+    """A running `fullconv-serve`. `log` grows with every line that the server logs."""
 
     process: subprocess.Popen[str]
     address: str
     log: list[dict[str, Any]] = field(default_factory=list)
 
     def follow(self) -> None:
-        """Read the log until the process ends."""
+        """Append to the log until the process ends."""
         for line in self.process.stderr or ():
             self.log.append(json.loads(line) if line.startswith("{") else {"event": "stray", "text": line})
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The log's lines of one kind."""
+        """Return the lines of the log with one event name."""
         return [line for line in self.log if line["event"] == name]
 
 
 class Failed(grpc.RpcError, grpc.Call):
-    """A call that has ended with a status."""
+    """A fake gRPC call that has ended with an error status."""
 
     def __init__(self, code: grpc.StatusCode, message: str = "m", trailers: tuple[tuple[str, bytes], ...] = ()) -> None:
         self._code, self._message, self._trailers = code, message, trailers
 
     def code(self) -> grpc.StatusCode:
-        """The status."""
+        """Return the status code."""
         return self._code
 
     def details(self) -> str:
-        """The message."""
+        """Return the message of the status."""
         return self._message
 
     def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
-        """What came with it."""
+        """Return the metadata that came with the status."""
         return self._trailers
 
     def initial_metadata(self) -> tuple[()]:
-        """Nothing."""
+        """Return no metadata."""
         return ()
 
     cancel = is_active = time_remaining = add_callback = lambda *_: None
@@ -66,7 +66,7 @@ class Failed(grpc.RpcError, grpc.Call):
 
 @contextmanager
 def running(models: Path, *options: str, status: int = 0) -> Iterator[Server]:
-    """Start a server on a free port; stop it at the end, and see that it ended with a status."""
+    """Start a server on a free port; afterwards stop it, and assert its exit status and a log without errors."""
     command = [*COMMAND, "--models", str(models), "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -87,7 +87,7 @@ def running(models: Path, *options: str, status: int = 0) -> Iterator[Server]:
 
 
 def call(address: str, method: str, data: bytes) -> grpc.RpcError:
-    """Send raw bytes to a method that cannot answer them; returns the error."""
+    """Send bytes that a method must refuse; returns the error."""
     with grpc.insecure_channel(address) as channel:
         try:
             channel.unary_unary(method)(data, timeout=30)
@@ -96,9 +96,17 @@ def call(address: str, method: str, data: bytes) -> grpc.RpcError:
     raise AssertionError(f"expected {method} to fail")
 
 
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until a condition holds; fails after some seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "expected the condition to hold in time"
+        time.sleep(0.02)
+
+
 @contextmanager
 def occupied(address: str, image: bytes) -> Iterator[tuple[Future[Answer], grpc.RpcError]]:
-    """Keep a server that admits one request busy with a large image: its answer, and what another one is told."""
+    """Keep a server that admits one request busy; yields its future answer, and the error that a second call gets."""
     with Client(address) as client, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(client.score, image, model="digits")
         while not answer.done():
@@ -106,5 +114,5 @@ def occupied(address: str, image: bytes) -> Iterator[tuple[Future[Answer], grpc.
             if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 yield answer, error
                 return
-            time.sleep(0.05)  # this call takes the one place too, and the client tries a few times only
+            time.sleep(0.05)  # this call occupies the only place too, and the client retries only a few times
         raise AssertionError(f"expected a busy server, got {answer.result()}")

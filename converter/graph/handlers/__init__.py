@@ -1,7 +1,7 @@
-"""What each operator becomes when it is lifted: a file a family."""
+"""What each operator becomes when a network is convolutionalized: one file per family of operators."""
 
+from converter.graph.convolutionalizer import Handler
 from converter.graph.handlers import joining, linear, movement, normalisation, pointwise, pooling
-from converter.graph.lift import Handler
 
 HANDLERS: dict[str, Handler] = {
     **joining.HANDLERS,

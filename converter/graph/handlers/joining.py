@@ -1,4 +1,4 @@
-"""Concat: channels of one map after those of another."""
+"""Concat: the channels of several maps as the channels of one map."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,39 +6,47 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.form import Form, whole
-from converter.graph.lift import Handler, Lifting, refusal, stays
+from converter.graph.affine import AffineView, identity_view
+from converter.graph.convolutionalizer import Convolutionalizer, Handler, keep_node
+from converter.graph.refusals import refusal
 
 
-def concat(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
-    """Maps along the channels stay; other forms become forms of their maps' concatenation."""
+def concat(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
+    """A Concat of maps along the channels stays; one of other views becomes a view of the maps' concatenation."""
     axis = node.attributes["axis"].as_int()
-    forms = [_form(lifting, node, position) for position in range(len(node.inputs))]
-    if len(forms[0].shape) == 4 and axis % 4 == 1:
-        return stays(lifting, node)
-    sizes = [form.map.size for form in forms]
+    views = [_computed_view(state, node, position) for position in range(len(node.inputs))]
+    if len(views[0].shape) == 4 and axis % 4 == 1:
+        return keep_node(state, node)
+    sizes = [view.map.size for view in views]
     if len({(size[0], *size[2:]) for size in sizes}) > 1:
-        if axis % len(forms[0].shape) == 3 and (maps := lifting.settled_last(node, forms)):
-            made = (*maps[0].size[:1], sum(each.size[1] for each in maps), *maps[0].size[2:])
-            return [whole(lifting.emit(node, "Concat", [each.value for each in maps], made, axis=1)).channels_last]
+        if axis % len(views[0].shape) == 3 and (maps := state.materialize_channels_last(node, views)):
+            joined_size = (*maps[0].size[:1], sum(each.size[1] for each in maps), *maps[0].size[2:])
+            joined = state.emit(node, "Concat", [each.value for each in maps], joined_size, axis=1)
+            return [identity_view(joined).channels_last]
         raise refusal(node, f"expected maps of one size, got {', '.join(str(size[2:]) for size in sizes)}")
-    if not all(form.pure for form in forms):
-        raise refusal(node, "expected elements of maps as they are")
+    if not all(view.is_selection for view in views):
+        raise refusal(node, "expected unchanged elements of maps")
+    return [_concatenate_maps(state, node, views, axis % len(views[0].shape))]
+
+
+def _concatenate_maps(state: Convolutionalizer, node: ir.Node, views: Sequence[AffineView], axis: int) -> AffineView:
+    """Returns the concatenation of selections as a selection of the concatenation of their maps' channels."""
+    sizes = [view.map.size for view in views]
     size = (sizes[0][0], sum(size[1] for size in sizes), *sizes[0][2:])
-    joined = lifting.emit(node, "Concat", [form.map.value for form in forms], size, axis=1)
-    indices, channels = [], 0
-    for form in forms:
-        image, channel, row, col = form.map.coordinates(form.index)
-        indices.append(joined.flat(image, channel + channels, row, col))
-        channels += form.map.size[1]
-    return [replace(forms[0], map=joined, index=np.concatenate(indices, axis % len(forms[0].shape)))]
+    joined = state.emit(node, "Concat", [view.map.value for view in views], size, axis=1)
+    indices, first_channel = [], 0
+    for view in views:
+        image, channel, row, col = view.map.coordinates(view.index)
+        indices.append(joined.flat_index(image, channel + first_channel, row, col))
+        first_channel += view.map.size[1]
+    return replace(views[0], map=joined, index=np.concatenate(indices, axis))
 
 
-def _form(lifting: Lifting, node: ir.Node, position: int) -> Form:
-    form = lifting.form(node, position)
-    if form is None:
-        raise refusal(node, "it adds a constant beside the map (as a class token is), which belongs to no position")
-    return form
+def _computed_view(state: Convolutionalizer, node: ir.Node, position: int) -> AffineView:
+    view = state.view(node, position)
+    if view is None:
+        raise refusal(node, "it joins a constant to the map, such as a class token, which belongs to no position")
+    return view
 
 
 HANDLERS: dict[str, Handler] = {"Concat": concat}

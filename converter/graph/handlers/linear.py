@@ -1,4 +1,4 @@
-"""Fully connected layers: Gemm, MatMul and Einsum, the constant weights on either side."""
+"""Fully connected layers: Gemm, MatMul and Einsum, with the constant weights on either side."""
 
 import math
 from collections.abc import Sequence
@@ -6,107 +6,107 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.form import Floats, Form, channels_at
-from converter.graph.geometry import ints
-from converter.graph.lift import Handler, Layer, Lifting, refusal
+from converter.graph.affine import AffineView, Floats, channels_at
+from converter.graph.convolutionalizer import Convolutionalizer, FullyConnected, Handler
+from converter.graph.nodes import constant_input, ints
+from converter.graph.refusals import NOT_THE_SAME_EVERYWHERE, refusal
 
 
-def gemm(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
+def gemm(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     """Gemm(A, B, C): alpha · A B + beta · C."""
-    form, weights, position = _operands(lifting, node)
-    turned, weights_turned = (
-        bool(_attribute(node, name, 0)) for name in ("transA", "transB")[:: 1 if position else -1]
+    view, weights, position = _operands(state, node)
+    view_transposed, weights_transposed = (
+        bool(node.attributes.get_int(name, 0)) for name in ("transA", "transB")[:: 1 if position else -1]
     )
-    if turned:
-        form = form.moved(np.arange(form.index[..., 0].size).reshape(form.shape).T)
-    if weights_turned != bool(position):
+    if view_transposed:
+        view = view.gather(np.arange(view.index[..., 0].size).reshape(view.shape).T)
+    if weights_transposed != bool(position):
         weights = weights.T
     bias = None
     if len(node.inputs) > 2 and node.inputs[2] is not None:
-        bias = _scaled(lifting.constant(node, 2), _attribute(node, "beta", 1.0)).reshape(-1)
+        bias = _scaled(constant_input(node, 2), node.attributes.get_float("beta", 1.0)).reshape(-1)
         if bias.size not in (1, len(weights)):
             raise refusal(node, f"expected a bias for {len(weights)} outputs, got {bias.size} numbers")
-    layer = Layer(_name_of_weights(node), _scaled(weights, _attribute(node, "alpha", 1.0)), bias)
-    return [_contracted(lifting, node, form, position, layer)]
+    alpha = node.attributes.get_float("alpha", 1.0)
+    return [_apply(state, node, view, position, FullyConnected(_weights_name(node), _scaled(weights, alpha), bias))]
 
 
-def matmul(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
-    """MatMul of matrices, the computed one perhaps many."""
-    form, weights, position = _operands(lifting, node)
+def matmul(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
+    """MatMul of one matrix of weights and a computed matrix, or a stack of computed matrices."""
+    view, weights, position = _operands(state, node)
     if weights.ndim < 2 or weights.size != weights.shape[-1] * weights.shape[-2]:
         raise refusal(node, f"expected one matrix of weights, got shape {weights.shape}")
     matrix = weights.reshape(weights.shape[-2:])
-    form = form.reshaped((*[1] * (weights.ndim - len(form.shape)), *form.shape))
-    axis = len(form.shape) - (1 if position else 2)
-    return [_contracted(lifting, node, form, axis, Layer(_name_of_weights(node), matrix.T if position else matrix))]
+    view = view.reshape((*[1] * (weights.ndim - len(view.shape)), *view.shape))
+    axis = len(view.shape) - (1 if position else 2)
+    layer = FullyConnected(_weights_name(node), matrix.T if position else matrix)
+    return [_apply(state, node, view, axis, layer)]
 
 
-def einsum(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
-    """Einsum of a computed value and weights, summed over what both have and the output has not."""
+def einsum(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
+    """Einsum of a computed value and weights, summed over the axes that both have and the output lacks."""
     if len(node.inputs) != 2:
         raise refusal(node, f"expected a computed value and weights, got {len(node.inputs)} values")
-    form, weights, position = _operands(lifting, node)
-    terms, _, made = node.attributes["equation"].as_string().replace(" ", "").partition("->")
-    own, others = terms.split(",")[:: 1 if position else -1]
+    view, weights, position = _operands(state, node)
+    inputs, _, output = node.attributes["equation"].as_string().replace(" ", "").partition("->")
+    own, others = inputs.split(",")[:: 1 if position else -1]
     summed, new = ([letter for letter in others if (letter in own) is shared] for shared in (True, False))
     kept = [letter for letter in own if letter not in summed]
-    if sorted(made) != sorted([*kept, *new]) or len(set(own)) != len(form.shape) or len(set(others)) != weights.ndim:
+    if sorted(output) != sorted([*kept, *new]) or len(set(own)) != len(view.shape) or len(set(others)) != weights.ndim:
         raise refusal(
-            node, "it is no sum of products with the same weights everywhere; locally connected layers are none"
+            node,
+            "expected a sum of products with the same weights at every position, got other weights at each, as in "
+            "locally connected layers",
         )
     axes = [own.index(letter) for letter in summed]
     matrix = weights.transpose([others.index(letter) for letter in [*new, *summed]])
-    features = math.prod(form.shape[axis] for axis in axes)
-    layer = Layer(_name_of_weights(node), np.ascontiguousarray(matrix).reshape(-1, features))
-    rows = _contracted(lifting, node, form.with_last(axes), 1, layer)
-    sizes = dict(zip(own, form.shape, strict=True)) | dict(zip(others, weights.shape, strict=True))
-    found = np.arange(math.prod(rows.shape)).reshape([sizes[letter] for letter in [*kept, *new]])
-    return [rows.moved(found.transpose([[*kept, *new].index(letter) for letter in made]))]
+    features = math.prod(view.shape[axis] for axis in axes)
+    layer = FullyConnected(_weights_name(node), np.ascontiguousarray(matrix).reshape(-1, features))
+    rows = _apply(state, node, view.as_rows(axes), 1, layer)
+    sizes = dict(zip(own, view.shape, strict=True)) | dict(zip(others, weights.shape, strict=True))
+    numbers = np.arange(math.prod(rows.shape)).reshape([sizes[letter] for letter in [*kept, *new]])
+    return [rows.gather(numbers.transpose([[*kept, *new].index(letter) for letter in output]))]
 
 
-def _operands(lifting: Lifting, node: ir.Node) -> tuple[Form, Floats, int]:
-    """A computed value, the weights, and which of the node's inputs these are."""
-    left, right = lifting.form(node, 0), lifting.form(node, 1)
-    form, position = (left, 1) if left is not None else (right, 0)
-    if form is None:
+def _operands(state: Convolutionalizer, node: ir.Node) -> tuple[AffineView, Floats, int]:
+    """Returns the computed operand, the weights, and which of the node's inputs the weights are."""
+    left, right = state.view(node, 0), state.view(node, 1)
+    view, position = (left, 1) if left is not None else (right, 0)
+    if view is None:
         raise refusal(node, "expected a computed value and weights, got two constants")
-    return form, lifting.constant(node, position), position
+    return view, constant_input(node, position), position
 
 
-def _contracted(lifting: Lifting, node: ir.Node, form: Form, axis: int, layer: Layer) -> Form:
-    """The layer, along one axis of a form, as a convolution of its map."""
+def _apply(state: Convolutionalizer, node: ir.Node, view: AffineView, axis: int, layer: FullyConnected) -> AffineView:
+    """Returns what a layer makes of a view along one of its axes, by a convolution of the map."""
     outputs, features = layer.weights.shape
-    if form.shape[axis] != features:
-        raise refusal(node, f"expected weights for {form.shape[axis]} features, got {features}")
-    stencil = form.stencil([axis])
+    if view.shape[axis] != features:
+        raise refusal(node, f"expected weights for {view.shape[axis]} features, got {features}")
+    stencil = view.stencil([axis])
     if stencil is None:
-        raise refusal(node, "it does not do the same at every position of the map")
-    of = lifting.convolve(node, form.map, stencil, layer)
-    lifting.report(node, f"{node.op_type} {features}→{outputs}", f"{_named(of.value)}, {form.map.size[1]}→{outputs}")
-    shape = tuple(outputs if position == axis else size for position, size in enumerate(form.shape))
-    return channels_at(of, stencil.anchors).along(axis, shape)
+        raise refusal(node, NOT_THE_SAME_EVERYWHERE)
+    convolved = state.convolve(node, view.map, stencil, layer)
+    now = f"{_describe_conv(convolved.value)}, {view.map.size[1]}→{outputs}"
+    state.record(node, f"{node.op_type} {features}→{outputs}", now)
+    shape = tuple(outputs if position == axis else size for position, size in enumerate(view.shape))
+    return channels_at(convolved, stencil.anchors).from_rows(axis, shape)
 
 
-def _named(made: ir.Value) -> str:
-    """The convolution that a value comes out of, "Conv 7×7", with its dilations if there are any."""
-    conv = made.producer()
+def _describe_conv(output: ir.Value) -> str:
+    """Returns the convolution that makes a value in words, "Conv 7×7", with its dilations if it is dilated."""
+    conv = output.producer()
     kernel, dilations = (ints(conv, name, [1, 1]) for name in ("kernel_shape", "dilations")) if conv else ([], [])
     dilated = f" dilated by {'×'.join(map(str, dilations))}" if set(dilations) != {1} else ""
     return f"Conv {'×'.join(map(str, kernel))}{dilated}"
 
 
-def _name_of_weights(node: ir.Node) -> str:
+def _weights_name(node: ir.Node) -> str:
     return next(str(value.name) for value in node.inputs if value is not None and value.const_value is not None)
 
 
 def _scaled(array: Floats, factor: float) -> Floats:
-    """Without a copy where there is nothing to do: these can be hundreds of megabytes."""
+    """Returns the array times the factor; the array itself if the factor is 1, since it may be very large."""
     return array if factor == 1 else array * np.float32(factor)
-
-
-def _attribute(node: ir.Node, name: str, default: float) -> float:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.value
 
 
 HANDLERS: dict[str, Handler] = {"Einsum": einsum, "Gemm": gemm, "MatMul": matmul}

@@ -1,133 +1,149 @@
-"""Operators of one number, or of numbers at one place: the same on a map as on whatever its elements were put into."""
+"""Operators of one element, or of elements at the same position: done to the map instead of to a view of it.
+
+    op(view of x) = view of op(x),    if the view is a selection of the elements of x
+
+An operator that is linear in the view changes the view's weights and offsets, without a node of its own.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.form import Floats, Form, channels_at, whole
-from converter.graph.lift import MIXED_SUMMARY, Handler, Lifting, refusal, stays
+from converter.graph.affine import AffineView, Floats, channels_at, identity_view
+from converter.graph.convolutionalizer import Convolutionalizer, Handler, keep_node
+from converter.graph.nodes import add_constant, constant_input
 from converter.graph.operators import ARITHMETIC, ELEMENTWISE, MOVEMENT
+from converter.graph.refusals import MIXED_SUMMARY, position_constant, refusal
 
-NUMBERS = (ir.DataType.BOOL, ir.DataType.BFLOAT16, ir.DataType.DOUBLE, ir.DataType.FLOAT, ir.DataType.FLOAT16)
+REAL_TYPES = (ir.DataType.BOOL, ir.DataType.BFLOAT16, ir.DataType.DOUBLE, ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
-def elementwise(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
-    """One number in, one number out: done to the map."""
-    form = lifting.source(node)
-    if node.op_type == "Cast" and ir.DataType(node.attributes["to"].as_int()) not in NUMBERS:
+def elementwise(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
+    """An operator of one element, such as Relu."""
+    view = state.input_view(node)
+    if node.op_type == "Cast" and ir.DataType(node.attributes["to"].as_int()) not in REAL_TYPES:
         raise refusal(node, "it rounds the values; expected floating-point numbers to the end")
-    if form.whole or not form.pure:
-        return stays(lifting, node)
-    of = lifting.emit(node, node.op_type, [form.map.value, *node.inputs[1:]], form.map.size, **node.attributes)
-    return [Form(of, form.index)]
+    if view.is_identity or not view.is_selection:
+        return keep_node(state, node)
+    inputs = [view.map.value, *node.inputs[1:]]
+    made = state.emit(node, node.op_type, inputs, view.map.size, **node.attributes)
+    return [AffineView(made, view.index)]
 
 
-def arithmetic(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
-    """Several numbers in, one out: values of the same places, or one value and constants."""
-    forms = [lifting.form(node, position) for position in range(len(node.inputs))]
-    computed = [form for form in forms if form is not None]
-    if len(forms) == 1:
+def arithmetic(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
+    """An operator of several elements, such as Add: of computed values, or of one computed value and constants."""
+    views = [state.view(node, position) for position in range(len(node.inputs))]
+    computed = [view for view in views if view is not None]
+    if len(views) == 1:
         return computed
-    if len(forms) == 2 and len(computed) == 1:
-        return with_constant(lifting, node, computed[0], 0 if forms[0] is None else 1)
-    if len(forms) == 2:
-        return two(lifting, node, *computed)
-    if len(computed) < len(forms) or len({form.shape for form in computed}) > 1:
-        raise refusal(node, f"expected computed values of one shape, got {len(forms)} of several")
-    return stays(lifting, node)
+    if len(views) == 2 and len(computed) == 1:
+        return with_constant(state, node, computed[0], 0 if views[0] is None else 1)
+    if len(views) == 2:
+        return two_computed(state, node, *computed)
+    if len(computed) < len(views) or len({view.shape for view in computed}) > 1:
+        raise refusal(node, f"expected computed values of one shape, got {len(views)} values of several shapes")
+    return keep_node(state, node)
 
 
-def two(lifting: Lifting, node: ir.Node, one: Form, other: Form) -> Sequence[Form]:
-    """Two computed values."""
-    sizes = [form.map.size for form in (one, other)]
-    alike = sizes[0][2:] == sizes[1][2:]
-    if alike and one.whole and other.whole:
-        return stays(lifting, node)
+def two_computed(state: Convolutionalizer, node: ir.Node, one: AffineView, other: AffineView) -> Sequence[AffineView]:
+    """An operator of two computed values."""
+    sizes = [view.map.size for view in (one, other)]
+    is_one_size = sizes[0][2:] == sizes[1][2:]
+    if is_one_size and one.is_identity and other.is_identity:
+        return keep_node(state, node)
     shape = np.broadcast_shapes(one.shape, other.shape)
-    wide = [form.broadcast(shape) for form in (one, other)]
-    if alike and one.pure and other.pure and _same_places(*wide):
-        most = wide[0] if sizes[0][1] >= sizes[1][1] else wide[1]
-        of = lifting.emit(node, node.op_type, [one.map.value, other.map.value], most.map.size)
-        return [Form(of, most.index)]
-    if len(shape) == 4 and shape[2:] != (1, 1) and lifting.settles(one) and lifting.settles(other):
+    wide = [view.broadcast_to(shape) for view in (one, other)]
+    if is_one_size and one.is_selection and other.is_selection and _select_same_elements(*wide):
+        wider = wide[0] if sizes[0][1] >= sizes[1][1] else wide[1]
+        made = state.emit(node, node.op_type, [one.map.value, other.map.value], wider.map.size)
+        return [AffineView(made, wider.index)]
+    is_map = len(shape) == 4 and shape[2:] != (1, 1)
+    if is_map and state.can_materialize(one) and state.can_materialize(other):
         if one.shape == other.shape:
-            return stays(lifting, node)
+            return keep_node(state, node)
     elif one.map == other.map and node.op_type in ("Add", "Sub"):
-        return [wide[0].plus(wide[1], 1 if node.op_type == "Add" else -1)]
-    if alike and len(shape) > 1:
-        return [_on_features(lifting, node, *wide)]
-    if one.shape == other.shape and (maps := lifting.settled_last(node, [one, other])):
-        of = lifting.emit(node, node.op_type, [each.value for each in maps], maps[0].size)
-        return [whole(of).channels_last]
+        return [wide[0].add(wide[1], 1 if node.op_type == "Add" else -1)]
+    if is_one_size and len(shape) > 1:
+        return [_on_features(state, node, *wide)]
+    if one.shape == other.shape and (maps := state.materialize_channels_last(node, [one, other])):
+        made = state.emit(node, node.op_type, [each.value for each in maps], maps[0].size)
+        return [identity_view(made).channels_last]
     if (1, 1) in (sizes[0][2:], sizes[1][2:]):
         raise refusal(node, MIXED_SUMMARY)
-    raise refusal(node, f"expected values of the same places, got maps of {sizes[0][2:]} and {sizes[1][2:]}")
+    raise refusal(node, f"expected values of the same positions, got maps of {sizes[0][2:]} and {sizes[1][2:]}")
 
 
-def _on_features(lifting: Lifting, node: ir.Node, one: Form, other: Form) -> Form:
-    """The node done to features that are several channels of a position, as in a gated unit."""
-    if one.sums_map or other.sums_map:
+def _on_features(state: Convolutionalizer, node: ir.Node, one: AffineView, other: AffineView) -> AffineView:
+    """Returns the operator's result for features that are several channels of a position, as in a gated unit."""
+    if one.sums_whole_map or other.sums_whole_map:
         raise refusal(node, MIXED_SUMMARY)
-    (left, anchors), (right, others) = (lifting.mixed(node, form, [1]) for form in (one, other))
-    if not np.array_equal(anchors, others):
-        raise refusal(node, "expected values of the same places of the map")
-    of = lifting.emit(node, node.op_type, [left.value, right.value], left.size)
-    return channels_at(of, anchors).along(1, one.shape)
+    (left, anchors), (right, other_anchors) = (state.channels_of(node, view, [1]) for view in (one, other))
+    if not np.array_equal(anchors, other_anchors):
+        raise refusal(node, "expected values of the same positions of the map")
+    made = state.emit(node, node.op_type, [left.value, right.value], left.size)
+    return channels_at(made, anchors).from_rows(1, one.shape)
 
 
-def _same_places(one: Form, other: Form) -> bool:
-    if not np.array_equal(one.positions(), other.positions()):
+def _select_same_elements(one: AffineView, other: AffineView) -> bool:
+    """Whether two selections agree on positions, and on channels unless one map has a single channel."""
+    if not np.array_equal(one.position_indices(), other.position_indices()):
         return False
-    return 1 in (one.map.size[1], other.map.size[1]) or np.array_equal(one.channels(), other.channels())
+    has_single = 1 in (one.map.size[1], other.map.size[1])
+    return has_single or np.array_equal(one.channel_indices(), other.channel_indices())
 
 
-def with_constant(lifting: Lifting, node: ir.Node, form: Form, position: int) -> Sequence[Form]:
-    """A computed value and, at an input of the node, a constant."""
-    constant = lifting.constant(node, position)
-    form = _widened(lifting, node, form, np.broadcast_shapes(form.shape, constant.shape))
-    values = per_channel(form, constant) if form.pure else None
+def with_constant(state: Convolutionalizer, node: ir.Node, view: AffineView, position: int) -> Sequence[AffineView]:
+    """An operator of a computed value and a constant, which is the node's input at `position`."""
+    constant = constant_input(node, position)
+    view = _broadcast(state, node, view, np.broadcast_shapes(view.shape, constant.shape))
+    values = per_channel(view, constant) if view.is_selection else None
     if values is not None:
-        return _on_map(lifting, node, form, values, position)
-    if form.shape[2:] == form.map.size[2:] != (1, 1) and constant.size > 1 and form.pure:
+        return _on_map(state, node, view, values, position)
+    if view.shape[2:] == view.map.size[2:] != (1, 1) and constant.size > 1 and view.is_selection:
         name = node.inputs[position].name  # type: ignore[union-attr]
-        raise refusal(node, f"the constant {name!r} depends on the position in the map")
-    scaled = _linear(node.op_type, form, constant, position)
-    if scaled is not None:
-        return [scaled]
-    return with_constant(lifting, node, whole(lifting.settled(node, form)), position)
+        raise position_constant(node, name)
+    changed = _linear(node.op_type, view, constant, position)
+    if changed is not None:
+        return [changed]
+    return with_constant(state, node, identity_view(state.materialize(node, view)), position)
 
 
-def _widened(lifting: Lifting, node: ir.Node, form: Form, shape: tuple[int, ...]) -> Form:
-    """A form broadcast to a shape; one channel that becomes several is several channels of a map."""
-    wide = form.broadcast(shape)
-    grown = [axis for axis in range(-len(form.shape), 0) if form.shape[axis] != shape[axis]]
-    if len(grown) == 1 and form.pure and form.map.size[1] == 1:
-        of, anchors = lifting.mixed(node, wide, [grown[0] % len(shape)])
-        return channels_at(of, anchors).along(grown[0] % len(shape), shape)
+def _broadcast(state: Convolutionalizer, node: ir.Node, view: AffineView, shape: tuple[int, ...]) -> AffineView:
+    """Returns a view broadcast to a shape; a single channel that becomes several is made several channels of a map."""
+    wide = view.broadcast_to(shape)
+    grown = [axis for axis in range(-len(view.shape), 0) if view.shape[axis] != shape[axis]]
+    if len(grown) == 1 and view.is_selection and view.map.size[1] == 1:
+        axis = grown[0] % len(shape)
+        channels, anchors = state.channels_of(node, wide, [axis])
+        return channels_at(channels, anchors).from_rows(axis, shape)
     return wide
 
 
-def _on_map(lifting: Lifting, node: ir.Node, form: Form, values: Floats, position: int) -> Sequence[Form]:
-    """The node done to the map; the Add behind a MatMul is the bias of its convolution."""
-    conv = form.map.value.producer()
-    if node.op_type == "Add" and conv is not None and _lacks_bias(conv, form) and _is_alone(node.inputs[1 - position]):
+def _on_map(
+    state: Convolutionalizer, node: ir.Node, view: AffineView, values: Floats, position: int
+) -> Sequence[AffineView]:
+    """Returns the operator done to the map; an Add after a MatMul becomes the bias of its convolution."""
+    conv = view.map.value.producer()
+    is_bias = node.op_type == "Add" and conv is not None and _can_take_bias(conv, view)
+    if conv is not None and is_bias and _has_no_other_use(node.inputs[1 - position]):
         conv.resize_inputs(3)
-        bias = np.broadcast_to(values.reshape(-1), form.map.size[1])
-        conv.replace_input_with(2, lifting.initializer(f"{node.name}.bias", bias))
-        return [form]
-    inputs = [form.map.value, lifting.initializer(f"{node.name}.constant", values)]
-    of = lifting.emit(node, node.op_type, inputs if position else inputs[::-1], form.map.size)
-    return [Form(of, form.index)]
+        bias = np.broadcast_to(values.reshape(-1), view.map.size[1])
+        conv.replace_input_with(2, add_constant(state.graph, f"{node.name}.bias", bias))
+        return [view]
+    inputs = [view.map.value, add_constant(state.graph, f"{node.name}.constant", values)]
+    made = state.emit(node, node.op_type, inputs if position else inputs[::-1], view.map.size)
+    return [AffineView(made, view.index)]
 
 
-def _lacks_bias(conv: ir.Node, form: Form) -> bool:
-    """Whether this is the convolution that a MatMul has become, and nothing else has used it."""
-    return conv.op_type == "Conv" and len(conv.inputs) == 2 and not form.whole and not any(conv.outputs[0].uses())
+def _can_take_bias(conv: ir.Node, view: AffineView) -> bool:
+    """Whether a node is the convolution that a MatMul has become, without a bias and not used by another node yet."""
+    is_unused = not view.is_identity and not any(conv.outputs[0].uses())
+    return conv.op_type == "Conv" and len(conv.inputs) == 2 and is_unused
 
 
-def _is_alone(value: ir.Value | None) -> bool:
-    """Whether a layer's sums go this way only, moved about perhaps."""
+def _has_no_other_use(value: ir.Value | None) -> bool:
+    """Whether a layer's output has one user only, at each step past operators that move elements."""
     while value is not None and len(value.uses()) == 1 and not value.is_graph_output():
         producer = value.producer()
         if producer is None or producer.op_type not in MOVEMENT:
@@ -136,55 +152,58 @@ def _is_alone(value: ir.Value | None) -> bool:
     return False
 
 
-def per_channel(form: Form, constant: Floats) -> Floats | None:
-    """A constant as (1, channels, 1, 1), or (1, 1, 1, 1) if all are alike; None if it varies within a channel."""
+def per_channel(view: AffineView, constant: Floats) -> Floats | None:
+    """Returns a constant as (1, channels, 1, 1), or (1, 1, 1, 1) if all its numbers are equal.
+
+    None if it has several numbers for one channel of the view.
+    """
     if constant.size == 1 or (constant == constant.flat[0]).all():
         return constant.reshape(-1)[:1].reshape(1, 1, 1, 1)
-    values = np.broadcast_to(constant, form.shape)
-    channels = form.channels()
-    table = np.full(form.map.size[1], constant.flat[0])
+    values = np.broadcast_to(constant, view.shape)
+    channels = view.channel_indices()
+    table = np.full(view.map.size[1], constant.flat[0])
     table[channels] = values
     return table.reshape(1, -1, 1, 1) if np.array_equal(table[channels], values) else None
 
 
-def _linear(op_type: str, form: Form, constant: Floats, position: int) -> Form | None:
-    """The form after an operator that is linear in it; None for the others."""
+def _linear(op_type: str, view: AffineView, constant: Floats, position: int) -> AffineView | None:
+    """Returns the view after an operator that is linear in it; None for other operators."""
     match op_type, position:
         case "Add", _:
-            return form.scaled(1.0, constant)
+            return view.scale_and_shift(1.0, constant)
         case "Sub", 1:
-            return form.scaled(1.0, -constant)
+            return view.scale_and_shift(1.0, -constant)
         case "Sub", 0:
-            return form.scaled(-1.0, constant)
+            return view.scale_and_shift(-1.0, constant)
         case "Mul", _:
-            return form.scaled(constant, 0.0)
+            return view.scale_and_shift(constant, 0.0)
         case "Div", 1:
-            return form.scaled(1 / constant, 0.0)
+            return view.scale_and_shift(1 / constant, 0.0)
     return None
 
 
-def where(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
-    """A choice between a computed value and a constant, by a constant."""
-    if lifting.form(node, 0) is not None:
-        return _chosen(lifting, node)
-    mask = lifting.constant(node, 0)
-    form, position = lifting.form(node, 1), 2
-    if form is None:
-        form, position, mask = lifting.form(node, 2), 1, ~mask
-    if form is None:
+def where(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
+    """A choice between a computed value and a constant: by a constant it is linear, by a computed value it stays."""
+    if state.view(node, 0) is not None:
+        return _where_computed(state, node)
+    mask = constant_input(node, 0)
+    view, position = state.view(node, 1), 2
+    if view is None:
+        view, position, mask = state.view(node, 2), 1, ~mask
+    if view is None:
         raise refusal(node, "expected a computed value and a constant")
-    constant = lifting.constant(node, position)
-    form = form.broadcast(np.broadcast_shapes(form.shape, mask.shape, constant.shape))
-    return [form.scaled(mask.astype(np.float32), np.where(mask, 0.0, constant))]
+    constant = constant_input(node, position)
+    view = view.broadcast_to(np.broadcast_shapes(view.shape, mask.shape, constant.shape))
+    return [view.scale_and_shift(mask.astype(np.float32), np.where(mask, 0.0, constant))]
 
 
-def _chosen(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
-    """A choice by a computed value: maps, and constants that are the same at every position."""
+def _where_computed(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
+    """Keep a choice by a computed value between maps and constants that are the same at every position."""
     for position in range(3):
-        form = lifting.form(node, position)
-        if form is None and lifting.constant(node, position).size > 1:
+        view = state.view(node, position)
+        if view is None and constant_input(node, position).size > 1:
             raise refusal(node, "expected a choice between computed values and single constants")
-    return stays(lifting, node)
+    return keep_node(state, node)
 
 
 HANDLERS: dict[str, Handler] = {

@@ -1,4 +1,8 @@
-"""Pools and reductions: over the whole map they are taken at every position, over channels they stay."""
+"""Pools and reductions: over the whole map they slide like any pool, over channels they stay.
+
+A pool that sees the whole map (N, C, h, w) of a window, or partitions it before a head, becomes a pool with the same
+kernel at every position (stride 1). The view of its output holds the positions that the source had.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,168 +11,175 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.form import Form, Ints, Map, channels_at, whole
-from converter.graph.geometry import ints
-from converter.graph.lift import Handler, Lifting, refusal, stays
+from converter.graph.affine import AffineView, FeatureMap, Ints, channels_at, identity_view
+from converter.graph.convolutionalizer import Convolutionalizer, Handler, keep_node
+from converter.graph.nodes import add_constant, constant_input, ints
 from converter.graph.operators import ELEMENTWISE, MOVEMENT, REDUCTIONS
+from converter.graph.refusals import refusal
 
 POOLS = {"ReduceMean": "AveragePool", "ReduceMax": "MaxPool", "ReduceSum": "AveragePool"}
-OF_GLOBAL = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
+"""The pool that computes a reduction over a rectangle; a sum is an average times the number of elements."""
+GLOBAL_POOLS = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
+"""The reduction over rows and columns that a global pool is."""
 
 
 @dataclass(frozen=True)
 class _Reduction:
-    """One number of all of a form's elements along some axes."""
+    """A reduction of a view along some axes by the operator `op_type`, written as `node` in the source."""
 
     node: ir.Node
     op_type: str
-    form: Form
+    view: AffineView
     axes: Sequence[int]
 
 
-def global_pool(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
+def global_pool(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     """GlobalAveragePool and GlobalMaxPool."""
-    form = lifting.source(node)
-    axes = range(2, len(form.shape))
-    return [_reduced(lifting, _Reduction(node, OF_GLOBAL[node.op_type], form, axes), keep=True)]
+    view = state.input_view(node)
+    axes = range(2, len(view.shape))
+    return [_reduce(state, _Reduction(node, GLOBAL_POOLS[node.op_type], view, axes), keep_axes=True)]
 
 
-def reduction(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
-    """ReduceMean and its kind."""
-    form = lifting.source(node)
-    rank = len(form.shape)
-    given = lifting.constant(node, 1).tolist() if len(node.inputs) > 1 and node.inputs[1] is not None else []
+def reduction(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
+    """ReduceMean, ReduceSum, ReduceMax and so on."""
+    view = state.input_view(node)
+    rank = len(view.shape)
+    given = constant_input(node, 1).tolist() if len(node.inputs) > 1 and node.inputs[1] is not None else []
     axes = sorted(axis % rank for axis in given) or list(range(rank))
-    keep = node.attributes["keepdims"].as_int() if "keepdims" in node.attributes else 1
-    return [_reduced(lifting, _Reduction(node, node.op_type, form, axes), keep=bool(keep))]
+    keep_axes = bool(node.attributes.get_int("keepdims", 1))
+    return [_reduce(state, _Reduction(node, node.op_type, view, axes), keep_axes=keep_axes)]
 
 
-def _reduced(lifting: Lifting, it: _Reduction, *, keep: bool) -> Form:
-    rows = _of_positions(lifting, it) or _of_channels(lifting, it)
-    if rows is None and it.op_type in ("ReduceMean", "ReduceSum"):
-        count = math.prod(it.form.shape[axis] for axis in it.axes) if it.op_type == "ReduceMean" else 1
-        rows = it.form.summed(it.axes).scaled(1 / count, 0.0)
+def _reduce(state: Convolutionalizer, reduced: _Reduction, *, keep_axes: bool) -> AffineView:
+    """Returns a reduction as a view; raises UnsupportedError if it is neither a pool, along channels, nor linear."""
+    view, axes = reduced.view, reduced.axes
+    rows = _reduce_positions(state, reduced) or _reduce_channels(state, reduced)
+    if rows is None and reduced.op_type in ("ReduceMean", "ReduceSum"):
+        count = math.prod(view.shape[axis] for axis in axes) if reduced.op_type == "ReduceMean" else 1
+        rows = view.sum_along(axes).scale_and_shift(1 / count, 0.0)
     if rows is None:
-        raise refusal(it.node, "it looks at the whole map, and not as a pool does")
-    shape = [1 if axis in it.axes else size for axis, size in enumerate(it.form.shape) if keep or axis not in it.axes]
-    return rows.reshaped(tuple(shape))
+        raise refusal(reduced.node, "it looks at the whole map, and not as a pool does")
+    shape = [1 if axis in axes else size for axis, size in enumerate(view.shape) if keep_axes or axis not in axes]
+    return rows.reshape(tuple(shape))
 
 
-def _of_positions(lifting: Lifting, it: _Reduction) -> Form | None:
-    """A reduction of one channel over a rectangle of the map, the same for every row: a pool."""
-    if it.op_type not in POOLS or not it.form.pure:
+def _reduce_positions(state: Convolutionalizer, reduced: _Reduction) -> AffineView | None:
+    """Returns a reduction of each channel over one rectangle of the map as a pool; None if it is another one."""
+    if reduced.op_type not in POOLS or not reduced.view.is_selection:
         return None
-    rows, of = it.form.with_last(it.axes), it.form.map
-    channel = rows.channels()
+    rows, source = reduced.view.as_rows(reduced.axes), reduced.view.map
+    channel = rows.channel_indices()
     if not (channel == channel[:, :1]).all():
         return None
-    flat = Map(of.value, (of.size[0], 1, *of.size[2:]))
-    stencil = Form(flat, rows.positions()[..., None]).stencil([1])
+    single_channel = FeatureMap(source.value, (source.size[0], 1, *source.size[2:]))
+    stencil = AffineView(single_channel, rows.position_indices()[..., None]).stencil([1])
     if stencil is None or not stencil.is_rectangle:
         return None
     (height, width), count = stencil.extent, len(stencil.channel)
     if count > 1:
-        op_type, kernel = POOLS[it.op_type], f"{height}×{width}"
-        size = (*of.size[:2], of.size[2] - height + 1, of.size[3] - width + 1)
-        of = lifting.emit(it.node, op_type, [of.value], size, kernel_shape=[height, width])
-        lifting.report(it.node, f"{it.node.op_type} of {kernel}", f"{op_type} {kernel}, stride 1")
+        op_type, kernel = POOLS[reduced.op_type], f"{height}×{width}"
+        size = (*source.size[:2], source.size[2] - height + 1, source.size[3] - width + 1)
+        source = state.emit(reduced.node, op_type, [source.value], size, kernel_shape=[height, width])
+        state.record(reduced.node, f"{reduced.node.op_type} of {kernel}", f"{op_type} {kernel}, stride 1")
     image, row, col = stencil.anchors.T
-    pooled = Form(of, of.flat(image, channel[:, 0], row, col)[:, None])
-    return pooled.scaled(float(count), 0.0) if it.op_type == "ReduceSum" and count > 1 else pooled
+    pooled = AffineView(source, source.flat_index(image, channel[:, 0], row, col)[:, None])
+    return pooled.scale_and_shift(float(count), 0.0) if reduced.op_type == "ReduceSum" and count > 1 else pooled
 
 
-def _of_channels(lifting: Lifting, it: _Reduction) -> Form | None:
-    """A reduction over the channels of each position."""
-    stencil = it.form.stencil(it.axes)
-    if stencil is None or not stencil.pointwise:
+def _reduce_channels(state: Convolutionalizer, reduced: _Reduction) -> AffineView | None:
+    """Returns a reduction over the channels of each position; None if it is another one."""
+    stencil = reduced.view.stencil(reduced.axes)
+    if stencil is None or not stencil.is_pointwise:
         return None
-    of, anchors = lifting.mixed(it.node, it.form, it.axes)
-    axes = lifting.initializer(f"{it.node.name}.axes", np.array([1]))
-    reduced = lifting.emit(it.node, it.op_type, [of.value, axes], (of.size[0], 1, *of.size[2:]), keepdims=1)
-    return channels_at(reduced, anchors).reshaped((len(anchors),))
+    node = reduced.node
+    features, anchors = state.channels_of(node, reduced.view, reduced.axes)
+    axes = add_constant(state.graph, f"{node.name}.axes", np.array([1]))
+    size = (features.size[0], 1, *features.size[2:])
+    made = state.emit(node, reduced.op_type, [features.value, axes], size, keepdims=1)
+    return channels_at(made, anchors).reshape((len(anchors),))
 
 
-def pool(lifting: Lifting, node: ir.Node) -> Sequence[Form]:
-    """Pools of the trunk stay; what sees the whole map, or comes last before a head, is taken at every position."""
-    form = lifting.source(node)
+def pool(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
+    """AveragePool, LpPool and MaxPool: a pool before the head slides to every position, other pools stay."""
+    view = state.input_view(node)
     kernel = ints(node, "kernel_shape", [])
-    if len(form.shape) == 5 and kernel[1:] == [1, 1]:
-        return [_over_depth(node, form, kernel[0])]
-    stays(lifting, node)
-    extent, output = lifting.source(node).map.size[2:], lifting.shapes[node.outputs[0]]
-    if _covers(node, extent):
+    if len(view.shape) == 5 and kernel[1:] == [1, 1]:
+        return [_average_channels(node, view, kernel[0])]
+    keep_node(state, node)
+    extent, output = state.input_view(node).map.size[2:], state.shapes[node.outputs[0]]
+    if _covers_map(node, extent):
         kernel = list(extent)
-    elif any(ints(node, "pads", [])) or not _divides(node, extent) or not _feeds_head(node):
+    elif any(ints(node, "pads", [])) or not _partitions_map(node, extent) or not _feeds_head(node):
         return ()
-    return [_everywhere(lifting, node, kernel, output)] if _restrided(node, kernel) else ()
+    return [_slide(state, node, kernel, output)] if _is_changed(node, kernel) else ()
 
 
-def _covers(node: ir.Node, extent: Sequence[int]) -> bool:
-    """Whether the pool's only window holds the whole map, and its padding, if there is any, counts for nothing."""
+def _covers_map(node: ir.Node, extent: Sequence[int]) -> bool:
+    """Whether the pool's only window holds the whole map, and its padding, if there is any, is not counted."""
     kernel, pads = ints(node, "kernel_shape", []), ints(node, "pads", [0] * 4)
     strides, dilations = ints(node, "strides", [1, 1]), ints(node, "dilations", [1, 1])
-    single = all(
+    is_single = all(
         size + pads[axis] + pads[axis + 2] - kernel[axis] < strides[axis] and kernel[axis] - pads[axis] >= size
         for axis, size in enumerate(extent)
     )
-    counted = node.op_type != "MaxPool" and any(pads) and ints(node, "count_include_pad", [0]) != [0]
-    return single and dilations == [1, 1] and not counted
+    counts_pads = node.op_type != "MaxPool" and any(pads) and bool(node.attributes.get_int("count_include_pad", 0))
+    return is_single and dilations == [1, 1] and not counts_pads
 
 
-def _divides(node: ir.Node, extent: Sequence[int]) -> bool:
-    """Whether these are averages over a partition of the map."""
+def _partitions_map(node: ir.Node, extent: Sequence[int]) -> bool:
+    """Whether the node computes averages over a partition of the map into equal rectangles."""
     kernel = ints(node, "kernel_shape", [])
-    whole_blocks = not any(size % own for size, own in zip(extent, kernel, strict=True))
-    return node.op_type == "AveragePool" and ints(node, "strides", [1, 1]) == kernel and whole_blocks
+    fits = not any(size % side for size, side in zip(extent, kernel, strict=True))
+    return node.op_type == "AveragePool" and ints(node, "strides", [1, 1]) == kernel and fits
 
 
-def _restrided(node: ir.Node, kernel: Sequence[int]) -> bool:
-    """Whether taking the pool with this kernel at every position changes anything."""
-    same = ints(node, "kernel_shape", []) == list(kernel) and not any(ints(node, "pads", []))
-    return not same or ints(node, "strides", [1, 1]) != [1, 1]
+def _is_changed(node: ir.Node, kernel: Sequence[int]) -> bool:
+    """Whether the pool with this kernel at every position is another one than the node."""
+    is_same = ints(node, "kernel_shape", []) == list(kernel) and not any(ints(node, "pads", []))
+    return not is_same or ints(node, "strides", [1, 1]) != [1, 1]
 
 
-def _everywhere(lifting: Lifting, node: ir.Node, kernel: Sequence[int], output: Sequence[int]) -> Form:
-    """The pool at every position, and those of them that there were."""
-    strides, extent = ints(node, "strides", [1, 1]), lifting.source(node).map.size[2:]
+def _slide(state: Convolutionalizer, node: ir.Node, kernel: Sequence[int], output: Sequence[int]) -> AffineView:
+    """Make the node a pool at every position; returns the positions that the source had, of the shape `output`."""
+    strides, extent = ints(node, "strides", [1, 1]), state.input_view(node).map.size[2:]
     was = f"{node.op_type} {'×'.join(map(str, ints(node, 'kernel_shape', [])))}, stride {'×'.join(map(str, strides))}"
-    lifting.report(node, was, f"{node.op_type} {'×'.join(map(str, kernel))}, stride 1")
+    state.record(node, was, f"{node.op_type} {'×'.join(map(str, kernel))}, stride 1")
     for name in ("strides", "pads"):
         node.attributes.pop(name, None)
     node.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", kernel)
-    height, width = (total - own + 1 for total, own in zip(extent, kernel, strict=True))
-    of = Map(node.outputs[0], (output[0], output[1], height, width))
-    lifting.shapes[node.outputs[0]] = of.size
-    every = whole(of)
-    return Form(of, every.index[:, :, :: strides[0], :: strides[1]][:, :, : output[2], : output[3]])
+    height, width = (total - side + 1 for total, side in zip(extent, kernel, strict=True))
+    pooled = FeatureMap(node.outputs[0], (output[0], output[1], height, width))
+    state.shapes[node.outputs[0]] = pooled.size
+    index = identity_view(pooled).index
+    return AffineView(pooled, index[:, :, :: strides[0], :: strides[1]][:, :, : output[2], : output[3]])
 
 
 def _feeds_head(node: ir.Node) -> bool:
-    """Whether a fully connected layer is all that comes of a map, by way of what moves elements about."""
+    """Whether a node feeds fully connected layers only, past operators that move elements or are pointwise."""
     pending, seen = [node], {node}
     while pending:
         users = {use.node for use in pending.pop().outputs[0].uses()}
-        between = {user for user in users if user.op_type in MOVEMENT | ELEMENTWISE}
-        if not users or any(user.op_type not in ("Gemm", "MatMul") for user in users - between):
+        passed = {user for user in users if user.op_type in MOVEMENT | ELEMENTWISE}
+        if not users or any(user.op_type not in ("Gemm", "MatMul") for user in users - passed):
             return False
-        pending += between - seen
-        seen |= between
+        pending += passed - seen
+        seen |= passed
     return True
 
 
-def _over_depth(node: ir.Node, form: Form, kernel: int) -> Form:
-    """An average over the first of three dimensions, as local response normalisation comes out of PyTorch."""
-    strided = ints(node, "strides", [1, 1, 1]) != [1, 1, 1]
-    if node.op_type != "AveragePool" or strided or any(ints(node, "pads", [])):
+def _average_channels(node: ir.Node, view: AffineView, kernel: int) -> AffineView:
+    """Returns a 3-D average over channels alone, as PyTorch exports local response normalisation."""
+    is_strided = ints(node, "strides", [1, 1, 1]) != [1, 1, 1]
+    if node.op_type != "AveragePool" or is_strided or any(ints(node, "pads", [])):
         raise refusal(node, "expected a plain average over channels")
-    order: Ints = np.arange(form.index[..., 0].size).reshape(form.shape)
-    windows = form.moved(np.lib.stride_tricks.sliding_window_view(order, kernel, axis=2))
+    numbers: Ints = np.arange(view.index[..., 0].size).reshape(view.shape)
+    windows = view.gather(np.lib.stride_tricks.sliding_window_view(numbers, kernel, axis=2))
     shape = windows.shape[:-1]
-    return windows.summed([5]).scaled(1 / kernel, 0.0).reshaped(shape)
+    return windows.sum_along([5]).scale_and_shift(1 / kernel, 0.0).reshape(shape)
 
 
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys(OF_GLOBAL, global_pool),
+    **dict.fromkeys(GLOBAL_POOLS, global_pool),
     **dict.fromkeys(REDUCTIONS, reduction),
     **dict.fromkeys(["AveragePool", "LpPool", "MaxPool"], pool),
 }

@@ -1,1 +1,1 @@
-"""Caffe networks: a .caffemodel, which holds the weights, with the prototxt that says what the layers do."""
+"""Reads Caffe networks: a .caffemodel with the weights, and the prototxt that describes the layers."""

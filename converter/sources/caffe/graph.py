@@ -1,4 +1,4 @@
-"""A network in ONNX that grows node by node, and one layer's place in it."""
+"""A network in ONNX that is built node by node, and the context in which one layer is added to it."""
 
 import math
 from collections import Counter
@@ -11,24 +11,24 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from converter.errors import SourceError, UnsupportedError
-from converter.sources.caffe.prototxt import Layer
+from converter.sources.caffe.prototxt import CaffeLayer
 from converter.sources.network import IR_VERSION, OPSET
 
 Array = NDArray[np.float32]
 MAX_NUMBERS = 1 << 30
-"""In all values of one window together: 4 GiB. VGG-16 has 30 million at 224×224."""
+"""Limit on the numbers in all values of one window together: 4 GiB. VGG-16 has 30 million at 224×224."""
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A value, and its shape without the batch: (channels, height, width) or (features,)."""
+    """A value and its shape without the batch: (channels, height, width) or (features,)."""
 
     value: ir.Value
     shape: tuple[int, ...]
 
 
-class Graph:
-    """Nodes and constants; `image` is the input, of a shape (channels, height, width)."""
+class GraphBuilder:
+    """Collects nodes and constants; `image` is the input, of shape (channels, height, width)."""
 
     def __init__(self, image: tuple[int, int, int]) -> None:
         self._nodes: list[ir.Node] = []
@@ -45,7 +45,7 @@ class Graph:
         shape: tuple[int, ...],
         **attributes: float | Sequence[int],
     ) -> Blob:
-        """Append a node of one output of a known shape; raises SourceError if that asks for too much memory."""
+        """Append a node with one output of a known shape; raises SourceError if the values take too much memory."""
         name = self._unique(name)
         node = ir.node(op, inputs, attributes, name=name)
         node.outputs[0].name = f"{name}.output"
@@ -53,7 +53,7 @@ class Graph:
         return self._blob(node.outputs[0], shape)
 
     def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
-        """Add weights, or numbers of a layer's own."""
+        """Add weights or parameters of a layer as a constant."""
         name = self._unique(name)
         tensor = ir.tensor(np.ascontiguousarray(array), name=name)
         value = ir.val(name, tensor.dtype, array.shape, const_value=tensor)
@@ -61,7 +61,7 @@ class Graph:
         return value
 
     def model(self, name: str, end: Blob) -> ir.Model:
-        """The finished network: float32 (N, channels, height, width) in, (N, classes) out."""
+        """Returns the finished network: input float32 (N, channels, height, width), output (N, classes)."""
         if len(end.shape) == 3 and end.shape[1:] == (1, 1):
             end = self.node("flatten", "Flatten", [end.value], end.shape[:1], axis=1)
         if len(end.shape) != 1:
@@ -86,45 +86,45 @@ class Graph:
         return Blob(value, shape)
 
     def _unique(self, name: str) -> str:
-        """A name of its own: layers may share one, and a layer may need several nodes."""
+        """Returns an unused name: layers may share a name, and one layer may need several nodes."""
         self._names[name] += 1
         return name if self._names[name] == 1 else self._unique(f"{name}_{self._names[name]}")
 
 
 @dataclass(frozen=True)
-class Step:
-    """One layer in its place: what it reads, its weights, and the graph that it is added to."""
+class LayerContext:
+    """One layer that is added to a graph: the layer, the blobs that it reads, its weights, and the graph."""
 
-    layer: Layer
+    layer: CaffeLayer
     inputs: list[Blob]
     weights: list[Array]
-    graph: Graph
+    graph: GraphBuilder
 
     @property
     def source(self) -> Blob:
-        """The one thing that the layer reads; raises UnsupportedError if it reads several."""
+        """The only blob that the layer reads; raises UnsupportedError if it reads several."""
         if len(self.inputs) != 1:
             raise self.refusal(f"expected one bottom, got {len(self.inputs)}")
         return self.inputs[0]
 
     @property
     def map(self) -> tuple[int, int, int]:
-        """Channels, height and width of what the layer reads; raises UnsupportedError if it is a vector."""
+        """Channels, height and width of the blob that the layer reads; raises UnsupportedError if it is a vector."""
         if len(self.source.shape) != 3:
             raise self.refusal(f"expected a map of channels, height and width, got a shape of {self.source.shape}")
         channels, height, width = self.source.shape
         return channels, height, width
 
     def take(self, *shapes: tuple[int, ...]) -> list[Array]:
-        """The layer's weights in these shapes; raises SourceError unless there are as many, and of such shapes.
+        """Returns the layer's weights in these shapes; raises SourceError unless the weights have them.
 
-        Axes of 1 in front count for nothing, since there were four axes always once.
+        Leading axes of 1 are ignored: old versions of Caffe always wrote four axes.
         """
         got = [array.shape for array in self.weights]
-        if [_bare(shape) for shape in got] != [_bare(shape) for shape in shapes]:
+        if [_without_leading_ones(shape) for shape in got] != [_without_leading_ones(shape) for shape in shapes]:
             raise SourceError(
-                f"{self.layer}: expected weights of shape {listed(shapes)}, got {listed(got)} in the caffemodel; is "
-                "it of this prototxt, and the window of the right size?"
+                f"{self.layer}: expected weights of shape {list_shapes(shapes)}, got {list_shapes(got)} in the "
+                "caffemodel; is it of this prototxt, and the window of the right size?"
             )
         return [array.reshape(shape) for array, shape in zip(self.weights, shapes, strict=True)]
 
@@ -135,7 +135,7 @@ class Step:
         shape: tuple[int, ...] | None = None,
         **attributes: float | list[int],
     ) -> Blob:
-        """Append a node; it keeps the shape of the first operand unless told."""
+        """Append a node for the layer. Default shape: that of the first operand."""
         name, first = self.layer.parameters.name, operands[0]
         values = [
             operand.value if isinstance(operand, Blob) else self.graph.constant(f"{name}.{position}", operand)
@@ -144,15 +144,15 @@ class Step:
         return self.graph.node(name, op, values, first.shape if shape is None else shape, **attributes)
 
     def refusal(self, reason: str) -> UnsupportedError:
-        """An error that names the layer."""
+        """Returns an error that names the layer."""
         return UnsupportedError(f"{self.layer}: {reason}")
 
 
-def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without its axes of 1 in front."""
+def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns a shape without its leading axes of 1."""
     return tuple(dropwhile(lambda size: size == 1, shape))
 
 
-def listed(shapes: Sequence[tuple[int, ...]]) -> str:
-    """Shapes in words."""
+def list_shapes(shapes: Sequence[tuple[int, ...]]) -> str:
+    """Returns shapes as a list in words."""
     return ", ".join(map(str, shapes)) or "none"

@@ -1,6 +1,6 @@
-"""What each type of layer becomes in ONNX: one function a type, listed in `BUILDERS`.
+"""Builds each type of layer in ONNX: one function per type, listed in `BUILDERS`.
 
-Refused, by name: layers of other types, parameters that caffe.proto does not know, axes other than the channels'.
+Refused, by name: layers of other types, parameters that caffe.proto does not know, and axes other than the channels.
 """
 
 import math
@@ -9,191 +9,193 @@ from functools import partial, reduce
 
 import numpy as np
 
-from converter.sources.caffe.graph import Array, Blob, Step, listed
-from converter.sources.caffe.windows import MAX_LENGTH, convolution, pooling
+from converter.sources.caffe.graph import Array, Blob, LayerContext, list_shapes
+from converter.sources.caffe.sliding import MAX_LENGTH, convolution, pooling
 from fullconv.protos.caffe_pb2 import TRAIN, BiasParameter, EltwiseParameter, LRNParameter, ScaleParameter
 
 
-def build(step: Step) -> Blob:
+def build_layer(context: LayerContext) -> Blob:
     """Add one layer to its graph; raises ConversionError."""
-    layer = step.layer
+    layer = context.layer
     if layer.type not in BUILDERS:
-        raise step.refusal(
+        raise context.refusal(
             f"expected a type out of {', '.join(BUILDERS)}; if the scores come before it, take it out of the prototxt"
         )
     if layer.unknown:
-        raise step.refusal(f"{layer.unknown[0]} is not known and may change the result; take it out if it does not")
+        raise context.refusal(f"{layer.unknown[0]} is not known and may change the result; take it out if it does not")
     if layer.parameters.HasField("phase") and layer.parameters.phase == TRAIN:
-        raise step.refusal("expected phase TEST, got TRAIN")
-    return BUILDERS[layer.type](step)
+        raise context.refusal("expected phase TEST, got TRAIN")
+    return BUILDERS[layer.type](context)
 
 
-def _inner_product(step: Step) -> Blob:
-    parameters = step.layer.parameters.inner_product_param
-    _check_channels(step, parameters.axis)
-    features, outputs = math.prod(step.source.shape), parameters.num_output
+def _inner_product(context: LayerContext) -> Blob:
+    parameters = context.layer.parameters.inner_product_param
+    _check_channels(context, parameters.axis)
+    features, outputs = math.prod(context.source.shape), parameters.num_output
     matrix = (features, outputs) if parameters.transpose else (outputs, features)
-    weights = step.take(matrix, *[(outputs,)] * parameters.bias_term)
-    vector = _flattened(step)
-    return step.add("Gemm", vector, *weights, shape=(outputs,), transB=int(not parameters.transpose))
+    weights = context.take(matrix, *[(outputs,)] * parameters.bias_term)
+    vector = _flattened(context)
+    return context.add("Gemm", vector, *weights, shape=(outputs,), transB=int(not parameters.transpose))
 
 
-def _batch_norm(step: Step) -> Blob:
-    """Mean and variance are kept as sums, with the number to divide them by."""
-    parameters = step.layer.parameters.batch_norm_param
+def _batch_norm(context: LayerContext) -> Blob:
+    """Caffe keeps mean and variance as sums, and beside them the number to divide the sums by."""
+    parameters = context.layer.parameters.batch_norm_param
     if parameters.HasField("use_global_stats") and not parameters.use_global_stats:
-        raise step.refusal("expected use_global_stats, since it normalises over the batch without")
-    channels = step.source.shape[0]
-    mean, variance, count = step.take((channels,), (channels,), (1,))
+        raise context.refusal("expected use_global_stats, since it normalises over the batch without")
+    channels = context.source.shape[0]
+    mean, variance, count = context.take((channels,), (channels,), (1,))
     ones, zeros = np.ones(channels, np.float32), np.zeros(channels, np.float32)
     with np.errstate(all="ignore"):
         statistics = [total / count if count else zeros for total in (mean, variance)]
-    return step.add("BatchNormalization", step.source, ones, zeros, *statistics, epsilon=parameters.eps)
+    return context.add("BatchNormalization", context.source, ones, zeros, *statistics, epsilon=parameters.eps)
 
 
-def _scale(step: Step) -> Blob:
-    parameters = step.layer.parameters.scale_param
-    shape = _channels(step, parameters)
-    factor, *bias = step.take(shape, *[shape] * parameters.bias_term)
-    scaled = step.add("Mul", step.source, _spread(step, factor))
-    return step.add("Add", scaled, _spread(step, bias[0])) if bias else scaled
+def _scale(context: LayerContext) -> Blob:
+    parameters = context.layer.parameters.scale_param
+    shape = _channels(context, parameters)
+    factor, *bias = context.take(shape, *[shape] * parameters.bias_term)
+    scaled = context.add("Mul", context.source, _broadcast_channels(context, factor))
+    return context.add("Add", scaled, _broadcast_channels(context, bias[0])) if bias else scaled
 
 
-def _bias(step: Step) -> Blob:
-    (bias,) = step.take(_channels(step, step.layer.parameters.bias_param))
-    return step.add("Add", step.source, _spread(step, bias))
+def _bias(context: LayerContext) -> Blob:
+    (bias,) = context.take(_channels(context, context.layer.parameters.bias_param))
+    return context.add("Add", context.source, _broadcast_channels(context, bias))
 
 
-def _channels(step: Step, parameters: ScaleParameter | BiasParameter) -> tuple[int, ...]:
-    """The shape of weights of which each channel has one, or all have the same."""
-    shape = step.source.shape
-    _check_channels(step, parameters.axis)
+def _channels(context: LayerContext, parameters: ScaleParameter | BiasParameter) -> tuple[int, ...]:
+    """Returns the shape of weights with one number per channel, or one number for all channels."""
+    shape = context.source.shape
+    _check_channels(context, parameters.axis)
     if parameters.num_axes not in (0, 1) and (parameters.num_axes, len(shape)) != (-1, 1):
-        raise step.refusal(f"expected num_axes 1, a number for each channel, got {parameters.num_axes}")
+        raise context.refusal(f"expected num_axes 1, a number for each channel, got {parameters.num_axes}")
     return shape[:1] if parameters.num_axes else ()
 
 
-def _spread(step: Step, weights: Array) -> Array:
-    """Weights of channels such that they broadcast to the map."""
-    return weights.reshape(-1, *[1] * (len(step.source.shape) - 1))
+def _broadcast_channels(context: LayerContext, weights: Array) -> Array:
+    """Returns weights per channel in a shape that broadcasts to the map."""
+    return weights.reshape(-1, *[1] * (len(context.source.shape) - 1))
 
 
-def _prelu(step: Step) -> Blob:
-    shared = step.layer.parameters.prelu_param.channel_shared
-    (slope,) = step.take(() if shared else step.source.shape[:1])
-    return step.add("PRelu", step.source, _spread(step, slope))
+def _prelu(context: LayerContext) -> Blob:
+    shared = context.layer.parameters.prelu_param.channel_shared
+    (slope,) = context.take(() if shared else context.source.shape[:1])
+    return context.add("PRelu", context.source, _broadcast_channels(context, slope))
 
 
-def _relu(step: Step) -> Blob:
-    slope = step.layer.parameters.relu_param.negative_slope
-    return step.add("LeakyRelu", step.source, alpha=slope) if slope else step.add("Relu", step.source)
+def _relu(context: LayerContext) -> Blob:
+    slope = context.layer.parameters.relu_param.negative_slope
+    return context.add("LeakyRelu", context.source, alpha=slope) if slope else context.add("Relu", context.source)
 
 
-def _elu(step: Step) -> Blob:
-    return step.add("Elu", step.source, alpha=step.layer.parameters.elu_param.alpha)
+def _elu(context: LayerContext) -> Blob:
+    return context.add("Elu", context.source, alpha=context.layer.parameters.elu_param.alpha)
 
 
-def _elementwise(op: str, step: Step) -> Blob:
-    return step.add(op, step.source)
+def _elementwise(op: str, context: LayerContext) -> Blob:
+    return context.add(op, context.source)
 
 
-def _power(step: Step) -> Blob:
-    """(shift + scale * x) ^ power, without what does nothing."""
-    parameters, blob = step.layer.parameters.power_param, step.source
+def _power(context: LayerContext) -> Blob:
+    """(shift + scale · x)^power, without the steps that change nothing."""
+    parameters, blob = context.layer.parameters.power_param, context.source
     for op, number, idle in (("Mul", parameters.scale, 1), ("Add", parameters.shift, 0), ("Pow", parameters.power, 1)):
         if number != idle:
-            blob = step.add(op, blob, np.array([number], np.float32))
+            blob = context.add(op, blob, np.array([number], np.float32))
     return blob
 
 
-def _lrn(step: Step) -> Blob:
-    parameters = step.layer.parameters.lrn_param
-    size, _ = parameters.local_size, step.map
+def _lrn(context: LayerContext) -> Blob:
+    parameters = context.layer.parameters.lrn_param
+    size, _ = parameters.local_size, context.map
     if not size % 2 or size > MAX_LENGTH:
-        raise step.refusal(f"expected an odd local_size of at most {MAX_LENGTH}, got {size}")
+        raise context.refusal(f"expected an odd local_size of at most {MAX_LENGTH}, got {size}")
     if parameters.norm_region == LRNParameter.ACROSS_CHANNELS:
-        return step.add("LRN", step.source, size=size, alpha=parameters.alpha, beta=parameters.beta, bias=parameters.k)
-    # x * (1 + alpha * mean of x² around)^-beta; `k` has no part in it, as in Caffe
-    squares = step.add("Mul", step.source, step.source)
-    mean = step.add(
+        return context.add(
+            "LRN", context.source, size=size, alpha=parameters.alpha, beta=parameters.beta, bias=parameters.k
+        )
+    # x · (1 + alpha · mean of x² over the neighbours)^−beta; like Caffe it ignores `k`
+    squares = context.add("Mul", context.source, context.source)
+    mean = context.add(
         "AveragePool", squares, kernel_shape=[size] * 2, pads=[size // 2] * 4, strides=[1, 1], count_include_pad=1
     )
-    scaled = step.add("Mul", mean, np.array([parameters.alpha], np.float32))
-    shifted = step.add("Add", scaled, np.ones(1, np.float32))
-    return step.add("Mul", step.source, step.add("Pow", shifted, np.array([-parameters.beta], np.float32)))
+    scaled = context.add("Mul", mean, np.array([parameters.alpha], np.float32))
+    shifted = context.add("Add", scaled, np.ones(1, np.float32))
+    return context.add("Mul", context.source, context.add("Pow", shifted, np.array([-parameters.beta], np.float32)))
 
 
-def _eltwise(step: Step) -> Blob:
-    parameters = step.layer.parameters.eltwise_param
-    coefficients = list(parameters.coeff) or [1.0] * len(step.inputs)
-    if len({blob.shape for blob in step.inputs}) != 1 or len(coefficients) != len(step.inputs):
-        shapes = [blob.shape for blob in step.inputs]
-        raise step.refusal(f"expected bottoms of one shape, and coeff for each or none, got {listed(shapes)}")
+def _eltwise(context: LayerContext) -> Blob:
+    parameters = context.layer.parameters.eltwise_param
+    coefficients = list(parameters.coeff) or [1.0] * len(context.inputs)
+    if len({blob.shape for blob in context.inputs}) != 1 or len(coefficients) != len(context.inputs):
+        shapes = [blob.shape for blob in context.inputs]
+        raise context.refusal(f"expected bottoms of one shape, and coeff for each or none, got {list_shapes(shapes)}")
     if parameters.coeff and parameters.operation != EltwiseParameter.SUM:
-        raise step.refusal("expected coeff in sums alone")
+        raise context.refusal("expected coeff in sums alone")
     terms = [
-        blob if coefficient == 1 else step.add("Mul", blob, np.array([coefficient], np.float32))
-        for blob, coefficient in zip(step.inputs, coefficients, strict=True)
+        blob if coefficient == 1 else context.add("Mul", blob, np.array([coefficient], np.float32))
+        for blob, coefficient in zip(context.inputs, coefficients, strict=True)
     ]
     op = {EltwiseParameter.SUM: "Add", EltwiseParameter.PROD: "Mul", EltwiseParameter.MAX: "Max"}[parameters.operation]
-    return reduce(partial(step.add, op), terms)
+    return reduce(partial(context.add, op), terms)
 
 
-def _concat(step: Step) -> Blob:
-    parameters = step.layer.parameters.concat_param
+def _concat(context: LayerContext) -> Blob:
+    parameters = context.layer.parameters.concat_param
     axis = parameters.concat_dim if parameters.HasField("concat_dim") else parameters.axis
-    shapes = [blob.shape for blob in step.inputs]
+    shapes = [blob.shape for blob in context.inputs]
     if len({shape[1:] for shape in shapes}) != 1:
-        raise step.refusal(f"expected bottoms alike but for their channels, got {listed(shapes)}")
-    _check_channels(step, axis)
-    return step.add("Concat", *step.inputs, shape=(sum(shape[0] for shape in shapes), *shapes[0][1:]), axis=1)
+        raise context.refusal(f"expected bottoms alike but for their channels, got {list_shapes(shapes)}")
+    _check_channels(context, axis)
+    return context.add("Concat", *context.inputs, shape=(sum(shape[0] for shape in shapes), *shapes[0][1:]), axis=1)
 
 
-def _softmax(step: Step) -> Blob:
-    _check_channels(step, step.layer.parameters.softmax_param.axis)
-    return step.add("Softmax", step.source, axis=1)
+def _softmax(context: LayerContext) -> Blob:
+    _check_channels(context, context.layer.parameters.softmax_param.axis)
+    return context.add("Softmax", context.source, axis=1)
 
 
-def _flatten(step: Step) -> Blob:
-    parameters = step.layer.parameters.flatten_param
-    _check_channels(step, parameters.axis)
-    if parameters.end_axis not in (-1, len(step.source.shape)):
-        raise step.refusal(f"expected end_axis -1, got {parameters.end_axis}")
-    return _flattened(step)
+def _flatten(context: LayerContext) -> Blob:
+    parameters = context.layer.parameters.flatten_param
+    _check_channels(context, parameters.axis)
+    if parameters.end_axis not in (-1, len(context.source.shape)):
+        raise context.refusal(f"expected end_axis -1, got {parameters.end_axis}")
+    return _flattened(context)
 
 
-def _reshape(step: Step) -> Blob:
-    """A flattening of the map, or nothing."""
-    parameters, shape = step.layer.parameters.reshape_param, step.source.shape
+def _reshape(context: LayerContext) -> Blob:
+    """A Reshape that flattens the map, or leaves its shape as it is."""
+    parameters, shape = context.layer.parameters.reshape_param, context.source.shape
     batch, *sizes = parameters.shape.dim or [1]
     kept = [shape[at] if size == 0 and at < len(shape) else size for at, size in enumerate(sizes)]
     if not parameters.axis and parameters.num_axes == -1 and batch in (0, -1, 1):
         if kept in ([-1], [math.prod(shape)]):
-            return _flattened(step)
+            return _flattened(context)
         if kept == list(shape):
-            return step.source
-    raise step.refusal(f"expected a flattening of the map, dim: 0 and dim: -1, got {[batch, *sizes]}")
+            return context.source
+    raise context.refusal(f"expected a flattening of the map, dim: 0 and dim: -1, got {[batch, *sizes]}")
 
 
-def _flattened(step: Step) -> Blob:
-    """What the layer reads as a vector, in the order of channels, rows and columns."""
-    source = step.source
+def _flattened(context: LayerContext) -> Blob:
+    """Returns the blob that the layer reads as a vector, in the order of channels, rows and columns."""
+    source = context.source
     if len(source.shape) == 1:
         return source
-    name = f"{step.layer.parameters.name}.flatten"
-    return step.graph.node(name, "Flatten", [source.value], (math.prod(source.shape),), axis=1)
+    name = f"{context.layer.parameters.name}.flatten"
+    return context.graph.node(name, "Flatten", [source.value], (math.prod(source.shape),), axis=1)
 
 
-def _identity(step: Step) -> Blob:
-    return step.source
+def _identity(context: LayerContext) -> Blob:
+    return context.source
 
 
-def _check_channels(step: Step, axis: int) -> None:
-    if axis not in (1, -len(step.inputs[0].shape)):
-        raise step.refusal(f"expected axis 1, the channels, got {axis}")
+def _check_channels(context: LayerContext, axis: int) -> None:
+    if axis not in (1, -len(context.inputs[0].shape)):
+        raise context.refusal(f"expected axis 1, the channels, got {axis}")
 
 
-BUILDERS: Mapping[str, Callable[[Step], Blob]] = {
+BUILDERS: Mapping[str, Callable[[LayerContext], Blob]] = {
     "BatchNorm": _batch_norm,
     "Bias": _bias,
     "Concat": _concat,

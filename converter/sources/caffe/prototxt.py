@@ -1,8 +1,9 @@
-"""Prototxts: the layers that a network has when it is used, and its image.
+"""Reads prototxts: the layers that a network has at inference, and its image.
 
-What belongs to training alone is left out: layers of phase TRAIN, losses, accuracies. A data layer that is left stands
-for the network's image. Fields that Caffe's many versions have besides are tolerated; but what caffe.proto does not
-know inside a layer may change its result, and is kept in `Layer.unknown` to be refused if the layer is built.
+Layers that serve training alone are left out: layers of phase TRAIN, losses, accuracies. A data layer that remains
+stands for the network's image. Unknown fields of Caffe's many versions are ignored outside layers. Inside a layer a
+field that caffe.proto does not know may change the result: `CaffeLayer.unknown` holds it, and building the layer is
+refused.
 """
 
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from converter.errors import SourceError, UnsupportedError
-from converter.runtime import one_line
+from converter.messages import one_line
 from fullconv.protos.caffe_pb2 import (
     TEST,
     BlobShape,
@@ -28,12 +29,12 @@ from fullconv.protos.caffe_pb2 import (
 )
 
 MAX_BYTES = 2 << 20
-"""Networks of hundreds of layers have a few hundred kB."""
+"""Limit on a prototxt; networks of hundreds of layers have a few hundred kB."""
 MAX_LINE = 1 << 14
-"""Characters. The parser copies the line into a message whenever it tries what a value may be."""
+"""Limit on the characters of a line, which the parser copies into a message whenever it tries the type of a value."""
 TOKEN = re.compile(
     r"""
-    [#][^\n]*+ | "(?:[^"\\\n]|\\.)*+" | '(?:[^'\\\n]|\\.)*+'    # comments and strings, to be passed over
+    [#][^\n]*+ | "(?:[^"\\\n]|\\.)*+" | '(?:[^'\\\n]|\\.)*+'    # comments and strings, which are skipped
     | (\w++)(?=\s*+[:{<])\s*+:?\s*+([{<]?)                      # a field's name, and whether it is a message
     | \w++
     | ([{<}>])
@@ -41,7 +42,7 @@ TOKEN = re.compile(
     re.VERBOSE,
 )
 UNREAD = V0LayerParameter.DESCRIPTOR
-"""Stands for every message of which nothing is read."""
+"""Stands for every message that is not read."""
 HARMLESS = frozenset(
     (
         "accuracy_param", "bias_filler", "blob_share_mode", "blobs_lr", "engine", "filler", "force_color",
@@ -49,7 +50,7 @@ HARMLESS = frozenset(
         "propagate_down", "sigmoid_param", "stable_prod_grad", "tanh_param", "weight_decay", "weight_filler",
     )
 )  # fmt: skip
-"""Fields that guide training, or choose between implementations of the same."""
+"""Fields that control training, or choose between implementations of the same computation."""
 V1_TYPES = {
     "CONCAT": "Concat",
     "CONVOLUTION": "Convolution",
@@ -68,21 +69,21 @@ V1_TYPES = {
     "SPLIT": "Split",
     "TANH": "TanH",
 }
-"""Today's names of types that used to be numbers; the others keep the name that they had."""
+"""Today's names of types that used to be numbers. Other types keep the name of their number."""
 ACTIVATIONS = {"SigmoidCrossEntropyLoss": "sigmoid", "SoftmaxWithLoss": "softmax"}
-"""What losses make of the scores that they are given."""
+"""The activation that each loss applies to scores."""
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One layer, and the names of its fields that caffe.proto lacks."""
+class CaffeLayer:
+    """One layer, and the names of its fields that caffe.proto does not know."""
 
     parameters: LayerParameter
     unknown: tuple[str, ...]
 
     @property
     def type(self) -> str:
-        """What it computes, in today's names."""
+        """The layer's type, by today's name."""
         return str(self.parameters.type)
 
     def __str__(self) -> str:
@@ -90,18 +91,18 @@ class Layer:
 
     @property
     def is_data(self) -> bool:
-        """Whether it reads images, or what else a network is fed with, from somewhere."""
+        """Whether the layer loads images or other data."""
         return self.type.upper().endswith("DATA")
 
     @property
     def for_training(self) -> bool:
-        """Whether it only says how well the network does."""
+        """Whether the layer only measures how well the network does."""
         return self.type.upper().endswith(("LOSS", "ACCURACY"))
 
 
 @dataclass(frozen=True)
-class Image:
-    """The network's input: its blob's name, and (channels, height, width) as far as the prototxt says."""
+class NetImage:
+    """The network's input: the name of its blob, and its size as far as the prototxt states it."""
 
     name: str
     channels: int | None = None
@@ -110,25 +111,25 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Net:
-    """A network in use; `transform` is what a data layer does to pixels, `activation` what its loss does to scores."""
+class CaffeNet:
+    """A network at inference; `transform` is the data layer's preprocessing, `activation` that of the loss."""
 
     name: str
-    image: Image
-    layers: tuple[Layer, ...]
+    image: NetImage
+    layers: tuple[CaffeLayer, ...]
     transform: TransformationParameter | None
     activation: str
 
 
-def read_prototxt(path: Path) -> Net:
-    """Read a prototxt of either format; raises ConversionError."""
+def read_prototxt(path: Path) -> CaffeNet:
+    """Read a prototxt of either format of layers; raises ConversionError."""
     net, unknown = _parse(path)
     layers = [*map(_modern, net.layers), *net.layer]
-    every = [Layer(layer, names) for layer, names in zip(layers, unknown, strict=True)]
+    every = [CaffeLayer(layer, names) for layer, names in zip(layers, unknown, strict=True)]
     used = [layer for layer in every if _is_used(layer.parameters)]
     built = [layer for layer in used if layer.type != "Input" and not layer.is_data and not layer.for_training]
     activations = [ACTIVATIONS[layer.type] for layer in used if layer.type in ACTIVATIONS]
-    return Net(
+    return CaffeNet(
         name=net.name or path.stem,
         image=_image(net, used, {blob for layer in built for blob in layer.parameters.bottom}),
         layers=tuple(built),
@@ -138,7 +139,7 @@ def read_prototxt(path: Path) -> Net:
 
 
 def _parse(path: Path) -> tuple[NetParameter, list[tuple[str, ...]]]:
-    """The message, and for each of its layers the fields that are not in it."""
+    """Returns the message, and for each layer the names of its unknown fields."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -151,7 +152,9 @@ def _parse(path: Path) -> tuple[NetParameter, list[tuple[str, ...]]]:
             "is it the caffemodel?"
         )
     try:
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # a Windows path's backslashes
+        with warnings.catch_warnings(
+            action="ignore", category=DeprecationWarning
+        ):  # about the backslashes of Windows paths
             text_format.Parse(text, net, allow_unknown_field=True)
     except (text_format.ParseError, RecursionError, ValueError) as error:
         raise SourceError(f"{path}: not a valid prototxt: {one_line(error)}") from None
@@ -168,7 +171,7 @@ def _parse(path: Path) -> tuple[NetParameter, list[tuple[str, ...]]]:
 
 
 def _unknown_fields(text: str) -> list[tuple[str, ...]]:
-    """For each layer of a valid prototxt, the dotted names of the fields that caffe.proto lacks."""
+    """Returns, for each layer of a valid prototxt, the dotted names of the fields that caffe.proto does not know."""
     layers: list[list[str]] = []
     inside = [("", NetParameter.DESCRIPTOR)]
     for name, opening, bracket in TOKEN.findall(text):
@@ -191,7 +194,7 @@ def _unknown_fields(text: str) -> list[tuple[str, ...]]:
 
 
 def _modern(layer: V1LayerParameter) -> LayerParameter:
-    """A layer as it has been written since 2014."""
+    """Returns a layer of the old format in the format of 2014."""
     number = V1LayerParameter.LayerType.Name(layer.type)
     modern = LayerParameter(name=layer.name, type=V1_TYPES.get(number, number), bottom=layer.bottom, top=layer.top)
     modern.include.extend(layer.include)
@@ -203,19 +206,19 @@ def _modern(layer: V1LayerParameter) -> LayerParameter:
 
 
 def _is_used(layer: LayerParameter) -> bool:
-    """Whether the layer is there in the phase TEST, at level 0 and without stages, as Caffe decides it."""
+    """Whether Caffe uses the layer in phase TEST, at level 0 and without stages."""
     if layer.include:
-        return any(_holds(rule) for rule in layer.include)
-    return not any(_holds(rule) for rule in layer.exclude)
+        return any(_rule_holds(rule) for rule in layer.include)
+    return not any(_rule_holds(rule) for rule in layer.exclude)
 
 
-def _holds(rule: NetStateRule) -> bool:
+def _rule_holds(rule: NetStateRule) -> bool:
     phase = not rule.HasField("phase") or rule.phase == TEST
     return phase and rule.min_level <= 0 <= (rule.max_level if rule.HasField("max_level") else 0) and not rule.stage
 
 
-def _image(net: NetParameter, layers: Sequence[Layer], read: set[str]) -> Image:
-    """The only image that a layer reads."""
+def _image(net: NetParameter, layers: Sequence[CaffeLayer], read: set[str]) -> NetImage:
+    """Returns the only image that a layer reads; raises UnsupportedError if there is none, or several."""
     images = {image.name: image for image in _images(net, layers) if image.name in read}
     if len(images) != 1:
         names = ", ".join(images) or "none"
@@ -225,31 +228,31 @@ def _image(net: NetParameter, layers: Sequence[Layer], read: set[str]) -> Image:
     return next(iter(images.values()))
 
 
-def _images(net: NetParameter, layers: Sequence[Layer]) -> Iterator[Image]:
+def _images(net: NetParameter, layers: Sequence[CaffeLayer]) -> Iterator[NetImage]:
     for position, name in enumerate(net.input):
         dims = net.input_dim[4 * position : 4 * position + 4]
-        yield _sized(name, net.input_shape[position].dim if position < len(net.input_shape) else dims)
+        yield _image_of(name, net.input_shape[position].dim if position < len(net.input_shape) else dims)
     for layer in layers:
         parameters = layer.parameters
         if layer.type == "Input":
             shapes = [*parameters.input_param.shape] or [BlobShape()]
             for top, shape in zip(parameters.top, cycle(shapes), strict=False):
-                yield _sized(top, shape.dim)
+                yield _image_of(top, shape.dim)
         elif layer.is_data and parameters.top:
             side = parameters.transform_param.crop_size or None
-            yield Image(parameters.top[0], None, side, side)
+            yield NetImage(parameters.top[0], None, side, side)
 
 
-def _sized(name: str, dims: Sequence[int]) -> Image:
+def _image_of(name: str, dims: Sequence[int]) -> NetImage:
     if not dims:
-        return Image(name)
+        return NetImage(name)
     if len(dims) != 4 or min(dims) < 1:
         raise SourceError(f"input {name!r}: expected a shape of number, channels, height and width, got {list(dims)}")
-    return Image(name, *dims[1:])
+    return NetImage(name, *dims[1:])
 
 
-def _transform(layers: Sequence[Layer]) -> TransformationParameter | None:
-    """What the first layer that says so does to pixels."""
+def _transform(layers: Sequence[CaffeLayer]) -> TransformationParameter | None:
+    """Returns the preprocessing of the first layer that states one; raises UnsupportedError for unknown fields."""
     for layer in layers:
         doubtful = [
             name

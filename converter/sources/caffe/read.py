@@ -1,7 +1,8 @@
-"""Reads a Caffe network: finds its prototxt, builds its layers in ONNX, and says how its pixels are prepared.
+"""Reads a Caffe network: finds its prototxt, builds its layers in ONNX, and determines its preprocessing.
 
-Refused: networks of several images or several rows of scores, and whatever `layers` does not know. A mean image is
-taken as one number for each channel, as scripts for deployed networks do: windows of any place have no mean of theirs.
+Refused: networks of several images or several rows of scores, and layers that `layers` does not know. A mean image is
+reduced to one number per channel, as scripts for deployed networks do, because a window of a large image has no place
+in a mean image.
 """
 
 from collections.abc import Mapping
@@ -11,14 +12,14 @@ import onnx_ir as ir
 from pydantic import ValidationError
 
 from converter.errors import SourceError, UnsupportedError
+from converter.messages import first_problem
 from converter.preprocessing import NONE, Preprocessing
-from converter.sources.caffe.graph import Blob, Graph, Step
-from converter.sources.caffe.layers import build
-from converter.sources.caffe.prototxt import Layer, Net, read_prototxt
-from converter.sources.caffe.weights import Weights, read_mean, read_weights
+from converter.sources.caffe.graph import Blob, GraphBuilder, LayerContext
+from converter.sources.caffe.layers import build_layer
+from converter.sources.caffe.prototxt import CaffeLayer, CaffeNet, read_prototxt
+from converter.sources.caffe.weights import CaffeWeights, read_mean, read_weights
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
-from converter.validation import first_problem
 from fullconv.protos import model_pb2
 
 DEPLOY = "deploy.prototxt"
@@ -27,9 +28,9 @@ DEPLOY = "deploy.prototxt"
 def read_caffe(path: Path, arch: str | None, window: tuple[int, int] | None) -> Classifier:
     """Read a .caffemodel with the prototxt `arch`, or the only one beside it; raises ConversionError, and OSError.
 
-    `window` is (height, width) in pixels; None: what the prototxt says.
+    `window` is (height, width) in pixels; None stands for the size in the prototxt.
     """
-    prototxt = Path(arch) if arch else _beside(path)
+    prototxt = Path(arch) if arch else _prototxt_beside(path)
     net, weights = read_prototxt(prototxt), read_weights(path)
     shape = _image_shape(net, weights, window)
     model = _model(net, weights, shape)
@@ -44,7 +45,7 @@ def read_caffe(path: Path, arch: str | None, window: tuple[int, int] | None) -> 
     )
 
 
-def _beside(path: Path) -> Path:
+def _prototxt_beside(path: Path) -> Path:
     candidates = [path.with_suffix(".prototxt"), path.with_name(DEPLOY)]
     found = [candidate for candidate in candidates if candidate.is_file()]
     if len(found) != 1:
@@ -53,8 +54,8 @@ def _beside(path: Path) -> Path:
     return found[0]
 
 
-def _image_shape(net: Net, weights: Weights, window: tuple[int, int] | None) -> tuple[int, int, int]:
-    """Channels, height and width of one window."""
+def _image_shape(net: CaffeNet, weights: CaffeWeights, window: tuple[int, int] | None) -> tuple[int, int, int]:
+    """Returns channels, height and width of one window."""
     image = net.image
     height, width = window or (image.height, image.width)
     if height is None or width is None:
@@ -62,8 +63,8 @@ def _image_shape(net: Net, weights: Weights, window: tuple[int, int] | None) -> 
     return image.channels or _channels(net, weights), height, width
 
 
-def _channels(net: Net, weights: Weights) -> int:
-    """What the first convolution of the image was trained on, since data layers do not say."""
+def _channels(net: CaffeNet, weights: CaffeWeights) -> int:
+    """Returns the channels that the first convolution takes; a data layer does not state them."""
     for layer in net.layers:
         if layer.type == "Convolution" and net.image.name in layer.parameters.bottom:
             kernel = next(iter(weights.of(layer.parameters.name)), None)
@@ -72,21 +73,21 @@ def _channels(net: Net, weights: Weights) -> int:
     raise SourceError(f"input {net.image.name!r}: the prototxt leaves its channels open; give it a layer of type Input")
 
 
-def _model(net: Net, weights: Weights, image: tuple[int, int, int]) -> ir.Model:
-    """Layer by layer; what no other layer reads is the output."""
-    graph = Graph(image)
+def _model(net: CaffeNet, weights: CaffeWeights, image: tuple[int, int, int]) -> ir.Model:
+    """Build the network layer by layer; its output is the blob that no layer reads."""
+    graph = GraphBuilder(image)
     blobs, ends, names = {net.image.name: graph.image}, dict[str, Blob](), set[str]()
     for layer in net.layers:
         for bottom in layer.parameters.bottom:
             ends.pop(bottom, None)
         if layer.type == "Silence":
             continue
-        _check_ties(layer, blobs)
+        _check_connections(layer, blobs)
         arrays = weights.of(layer.parameters.name)
         if arrays and layer.parameters.name in names:
             raise SourceError(f"{layer}: expected a name of its own, since weights go by names")
         names.add(layer.parameters.name)
-        made = build(Step(layer, [blobs[bottom] for bottom in layer.parameters.bottom], arrays, graph))
+        made = build_layer(LayerContext(layer, [blobs[bottom] for bottom in layer.parameters.bottom], arrays, graph))
         blobs.update(dict.fromkeys(layer.parameters.top, made))
         ends.update(dict.fromkeys(layer.parameters.top, made))
     if len(ends) != 1:
@@ -97,8 +98,8 @@ def _model(net: Net, weights: Weights, image: tuple[int, int, int]) -> ir.Model:
     return graph.model(net.name, *ends.values())
 
 
-def _check_ties(layer: Layer, blobs: Mapping[str, Blob]) -> None:
-    """What a layer reads is there, and what it makes is new, or what it reads."""
+def _check_connections(layer: CaffeLayer, blobs: Mapping[str, Blob]) -> None:
+    """Raises SourceError unless a layer's bottoms exist, and its tops are new or are its bottoms."""
     bottoms, tops = list(layer.parameters.bottom), list(layer.parameters.top)
     missing = [bottom for bottom in bottoms if bottom not in blobs]
     if missing or not bottoms:
@@ -107,8 +108,8 @@ def _check_ties(layer: Layer, blobs: Mapping[str, Blob]) -> None:
         raise SourceError(f"{layer}: expected tops of its own, got {tops}")
 
 
-def _preprocess(net: Net, channels: int, folder: Path) -> str | Preprocessing:
-    """What the data layer says; Caffe's usual mean for colour images that none is said of."""
+def _preprocess(net: CaffeNet, channels: int, folder: Path) -> str | Preprocessing:
+    """Returns the data layer's preprocessing; without a data layer Caffe's usual mean for colour images."""
     transform = net.transform
     if transform is None:
         return "caffe" if channels == 3 else NONE

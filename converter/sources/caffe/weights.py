@@ -1,8 +1,8 @@
-"""Caffe's binary files: the weights of a .caffemodel by the names of their layers, and mean images.
+"""Reads Caffe's binary files: the weights of a .caffemodel by the names of their layers, and mean images.
 
-The records of the messages are walked one by one here instead of being parsed as a whole. Weights stay views of the
-file's bytes, where parsing copies them twice, and a hostile file of empty messages, which parsing would blow up fifty
-times, takes no more than its own size.
+The records of the messages are walked one by one, instead of being parsed as a whole. So weights are views of the
+file's bytes, which parsing would copy twice, and a malicious file of empty messages takes no more memory than its own
+size, where parsing would take fifty times as much.
 """
 
 import math
@@ -18,11 +18,11 @@ from converter.errors import SourceError
 from fullconv.protos.caffe_pb2 import BlobProto, BlobShape, LayerParameter, NetParameter, V1LayerParameter
 
 MAX_RECORDS = 1 << 18
-"""Of one file. A network of a thousand layers has some 20,000."""
+"""Limit on the records of one file. A network of a thousand layers has some 20,000."""
 MAX_MEAN_BYTES = 64 << 20
-"""Of a mean image: 2,000×2,000 pixels in colour, and more."""
+"""Limit on the bytes of a mean image, which hold 2,000×2,000 pixels in colour and more."""
 MAX_SHAPE_BYTES = 320
-"""A shape of 32 axes, the most that Caffe has, of ten bytes each."""
+"""Limit on the bytes of a shape: 32 axes, the most that Caffe has, of ten bytes each."""
 
 LAYERS = {
     NetParameter.LAYER_FIELD_NUMBER: (LayerParameter.NAME_FIELD_NUMBER, LayerParameter.BLOBS_FIELD_NUMBER),
@@ -40,22 +40,22 @@ Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Weights:
-    """A .caffemodel: the layers that have weights, each with its arrays as they are in the file."""
+class CaffeWeights:
+    """The weights in a .caffemodel: the encoded arrays of each layer that has weights."""
 
     path: Path
     blobs: dict[str, list[memoryview]]
     records: Iterator[int]
 
     def of(self, layer: str) -> list[Array]:
-        """A layer's arrays, none if it has no weights; raises SourceError if they are damaged."""
+        """Returns the arrays of a layer, an empty list if it has no weights; raises SourceError if they are damaged."""
         try:
             return [_array(blob, self.records) for blob in self.blobs.get(layer, [])]
         except (ValueError, DecodeError) as error:
             raise SourceError(f"{self.path}: layer {layer!r:.100}: {error}") from None
 
 
-def read_weights(path: Path) -> Weights:
+def read_weights(path: Path) -> CaffeWeights:
     """Read a .caffemodel of either format; raises SourceError, and OSError."""
     records, found = iter(range(MAX_RECORDS)), dict[str, list[memoryview]]()
     try:
@@ -69,7 +69,7 @@ def read_weights(path: Path) -> Weights:
         raise SourceError(f"{path}: damaged or truncated caffemodel: {error}") from None
     if not found:
         raise SourceError(f"{path}: expected a caffemodel, got a file without weights")
-    return Weights(path, found, records)
+    return CaffeWeights(path, found, records)
 
 
 def read_mean(path: Path) -> Array:
@@ -129,7 +129,10 @@ def _array(blob: memoryview, records: Iterator[int]) -> Array:
 
 
 def _records(message: memoryview, records: Iterator[int]) -> Iterator[tuple[int, int | memoryview]]:
-    """Field numbers and values of a message; raises ValueError where one leaves it, or when `records` is used up."""
+    """Yield the field numbers and values of a message.
+
+    Raises ValueError for a record that reaches beyond the message, and when `records` is exhausted.
+    """
     at = 0
     while at < len(message):
         if next(records, None) is None:
@@ -155,7 +158,7 @@ def _records(message: memoryview, records: Iterator[int]) -> Iterator[tuple[int,
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, the lowest first, and where it ends."""
+    """Returns a number of seven bits per byte, the lowest first, and the position of its end."""
     number = 0
     for position, byte in enumerate(message[at : at + 10]):
         number |= (byte & 0x7F) << 7 * position

@@ -1,0 +1,192 @@
+"""The state of convolutionalization, and what it can do for the operators' handlers.
+
+The graph is rewritten while it is walked. Of each value the state knows either that it is a feature map, or the affine
+view of a feature map that it is. Views are followed without a node of their own until one of them must become a map
+again; then it is materialized: by a Slice, a Gather of channels, or a convolution.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from converter.graph.affine import AffineView, FeatureMap, Lattice, Size, Stencil, identity_view
+from converter.graph.nodes import END, add_constant
+from converter.graph.refusals import MIXED_SUMMARY, NOT_THE_SAME_EVERYWHERE, refusal
+from converter.graph.rewrites import Rewrite
+
+Attribute = int | float | str | Sequence[int] | ir.Attr
+
+
+@dataclass(frozen=True)
+class FullyConnected:
+    """A fully connected layer: `weights` (outputs, features) called `name`, and `bias` (outputs,) or (1,)."""
+
+    name: str
+    weights: NDArray[Any]
+    bias: NDArray[Any] | None = None
+
+
+@dataclass
+class Convolutionalizer:
+    """A graph that is being convolutionalized.
+
+    `shapes` holds the shapes of all values for one window; `views` holds every value that is not itself a feature map;
+    `rewrites` holds the layers rewritten so far.
+    """
+
+    graph: ir.Graph
+    shapes: dict[ir.Value, tuple[int, ...]]
+    views: dict[ir.Value, AffineView] = field(default_factory=dict)
+    rewrites: list[Rewrite] = field(default_factory=list)
+
+    def view(self, node: ir.Node, position: int = 0) -> AffineView | None:
+        """Returns one of a node's inputs as a view of a map; None for a constant or an input left out."""
+        value = node.inputs[position]
+        return None if value is None or value.const_value is not None else self.view_of(value, node)
+
+    def view_of(self, value: ir.Value, node: ir.Node) -> AffineView:
+        """Returns a value that depends on the pixels as a view of a map; raises UnsupportedError, naming the node."""
+        if value not in self.views:
+            shape = self.shapes[value]
+            if len(shape) != 4:
+                raise refusal(node, f"expected a map (N, C, height, width), got shape {shape}")
+            return identity_view(FeatureMap(value, (shape[0], shape[1], shape[2], shape[3])))
+        return self.views[value]
+
+    def input_view(self, node: ir.Node) -> AffineView:
+        """Returns a node's first input as a view of a map; raises UnsupportedError if it is a constant."""
+        view = self.view(node)
+        if view is None:
+            raise refusal(node, "expected a computed value as its first input, got a constant")
+        return view
+
+    def emit(
+        self, after: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], size: Size, **attributes: Attribute
+    ) -> FeatureMap:
+        """Insert a new node after a node of the source, named after it; returns its output, a map of a given size."""
+        new = ir.node(op_type, inputs, attributes, name=f"{after.name}_cells")
+        new.outputs[0].name = f"{after.outputs[0].name}_cells"
+        self.shapes[new.outputs[0]] = size
+        self.graph.insert_after(after, new)
+        return FeatureMap(new.outputs[0], size)
+
+    def convolve(
+        self,
+        node: ir.Node,
+        source: FeatureMap,
+        stencil: Stencil,
+        layer: FullyConnected,
+        strides: tuple[int, int] = (1, 1),
+    ) -> FeatureMap:
+        """Emit a fully connected layer of a stencil's features as a convolution of the map; returns its output."""
+        kernel, dilations = stencil.kernel(layer.weights, source.size[1])
+        bias = layer.bias
+        if stencil.offset is not None and stencil.offset.any():
+            bias = layer.weights @ stencil.offset + (0 if bias is None else bias)
+        inputs = [source.value, add_constant(self.graph, f"{layer.name}.conv", kernel.astype(np.float32, copy=False))]
+        if bias is not None:
+            biases = np.broadcast_to(bias.astype(np.float32), len(kernel))
+            inputs.append(add_constant(self.graph, f"{node.name}.bias", biases))
+        reach = [(extent - 1) * dilation for extent, dilation in zip(kernel.shape[2:], dilations, strict=True)]
+        height, width = (
+            (extent - far - 1) // stride + 1
+            for extent, far, stride in zip(source.size[2:], reach, strides, strict=True)
+        )
+        optional = {"dilations": dilations, "strides": list(strides)}
+        attributes = {name: numbers for name, numbers in optional.items() if numbers != [1, 1]}
+        size = (source.size[0], len(kernel), height, width)
+        return self.emit(node, "Conv", inputs, size, kernel_shape=list(kernel.shape[2:]), **attributes)
+
+    def channels_of(self, node: ir.Node, view: AffineView, axes: Sequence[int]) -> tuple[FeatureMap, NDArray[np.int64]]:
+        """Returns a map whose channels are the features along some axes of a view, and the anchor of each row.
+
+        Raises UnsupportedError, naming the node, if the features are not the same channels at every position.
+        """
+        stencil = view.stencil(axes)
+        if stencil is None or not stencil.is_pointwise:
+            raise refusal(node, NOT_THE_SAME_EVERYWHERE)
+        return self._apply(node, view.map, stencil, (1, 1)), stencil.anchors
+
+    def materialize(self, node: ir.Node, view: AffineView) -> FeatureMap:
+        """Returns a view (N, C, h, w) as a map.
+
+        It may select channels, a part of the map, every nth row or column, or take blocks of the map as channels.
+        Raises UnsupportedError, naming the node, for any other view.
+        """
+        if view.is_identity:
+            return view.map
+        stencil, lattice = _pattern(view)
+        if (stencil is None or lattice is None) and view.sums_whole_map:
+            raise refusal(node, MIXED_SUMMARY)
+        if stencil is None or lattice is None:
+            is_map = len(view.shape) == 4
+            what = "positions in another order" if is_map else "values combined from several positions"
+            raise refusal(node, f"expected a map (N, C, height, width), got {what}: {view.shape}")
+        ends = [
+            start + (count - 1) * stride + extent - size
+            for start, count, stride, extent, size in zip(
+                lattice.first, view.shape[2:], lattice.strides, stencil.extent, view.map.size[2:], strict=True
+            )
+        ]
+        return self._apply(node, self._crop(node, view.map, lattice.first, ends), stencil, lattice.strides)
+
+    def materialize_channels_last(self, node: ir.Node, views: Sequence[AffineView]) -> list[FeatureMap] | None:
+        """Returns views (N, h, w, C) as maps (N, C, h, w); None if one of them cannot be materialized."""
+        if any(len(view.shape) != 4 for view in views):
+            return None
+        transposed = [view.channels_first for view in views]
+        if not all(map(self.can_materialize, transposed)):
+            return None
+        return [self.materialize(node, view) for view in transposed]
+
+    def can_materialize(self, view: AffineView) -> bool:
+        """Whether a view can be materialized."""
+        return view.is_identity or _pattern(view)[1] is not None
+
+    def _crop(self, node: ir.Node, source: FeatureMap, starts: Sequence[int], ends: Sequence[int]) -> FeatureMap:
+        """Take rows and columns off a map; `starts` are counted from its beginning, `ends`, 0 or less, from its end."""
+        if not any(starts) and not any(ends):
+            return source
+        stops = [end or END for end in ends]
+        bounds = [add_constant(self.graph, f"{node.name}.crop", np.array(part)) for part in (starts, stops, [2, 3])]
+        height, width = (size - start + end for size, start, end in zip(source.size[2:], starts, ends, strict=True))
+        return self.emit(node, "Slice", [source.value, *bounds], (*source.size[:2], height, width))
+
+    def _apply(self, node: ir.Node, source: FeatureMap, stencil: Stencil, strides: tuple[int, int]) -> FeatureMap:
+        """Returns a map whose channels are a stencil's features, at every position or with strides."""
+        count, is_dense = len(stencil.channel), strides == (1, 1)
+        if is_dense and stencil.is_all_channels(source.size[1]):
+            return source
+        if not is_dense or not stencil.selects_channels:
+            identity = FullyConnected(f"{node.name}.mix", np.eye(count, dtype=np.float32))
+            return self.convolve(node, source, stencil, identity, strides)
+        channels = add_constant(self.graph, f"{node.name}.channels", stencil.channel[:, 0])
+        size = (source.size[0], count, *source.size[2:])
+        return self.emit(node, "Gather", [source.value, channels], size, axis=1)
+
+    def record(self, node: ir.Node, was: str, now: str) -> None:
+        """Add a rewritten layer to the report."""
+        self.rewrites.append(Rewrite(str(node.name), was, now))
+
+
+Handler = Callable[[Convolutionalizer, ir.Node], Sequence[AffineView]]
+"""Rewrites a node; returns its outputs as views, or an empty sequence if the node stays and its outputs are maps."""
+
+
+def keep_node(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
+    """Keep a node that makes maps of maps; its inputs are materialized. It is a handler."""
+    for position in range(len(node.inputs)):
+        view = state.view(node, position)
+        if view is not None:
+            node.replace_input_with(position, state.materialize(node, view).value)
+    return ()
+
+
+def _pattern(view: AffineView) -> tuple[Stencil | None, Lattice | None]:
+    """Returns the stencil of a view (N, C, h, w) and the lattice of its anchors; None for what it has not."""
+    stencil = view.stencil([1]) if len(view.shape) == 4 else None
+    return stencil, stencil.lattice((view.shape[0], *view.shape[2:])) if stencil else None

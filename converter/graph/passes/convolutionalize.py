@@ -1,0 +1,130 @@
+"""Makes one row of scores per window into one row per position of the window: the head becomes convolutions.
+
+A dataflow pass. What a node computes from a map window by window (convolutions, pools, pointwise operators) grows with
+the image, and such a node stays. Everything else, the head above all, is followed as an affine view (`graph.affine`):
+what each of its elements is in terms of a map. Where the head looks at the whole map, the view says which weight meets
+which element, and the layer becomes a convolution with a kernel as large as the map, since both are the same sum over
+the same numbers:
+
+    y[k] = sum over c, i, j of W[k, (c·h + i)·w + j] · x[c, i, j]
+
+Every later fully connected layer sees a map of 1×1 and becomes a 1×1 convolution. `graph.handlers` has one handler per
+operator. Refused, by node: operators that are not the same at every position, or whose result no convolution computes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from converter.errors import UnsupportedError
+from converter.graph.affine import AffineView, FeatureMap, TooManyTermsError, identity_view
+from converter.graph.convolutionalizer import Convolutionalizer, keep_node
+from converter.graph.handlers import HANDLERS
+from converter.graph.nodes import signature
+from converter.graph.passes.inline_branches import SUBGRAPHS
+from converter.graph.refusals import ATTENTION, CLASS_NUMBERS, MIXED_SUMMARY, NOT_LOCAL, not_a_classifier, refusal
+from converter.graph.rewrites import RewriteResult
+from converter.messages import one_line
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass
+class ConvolutionalizeResult(RewriteResult):
+    """The result of ConvolutionalizePass; `shapes` holds the shapes of all values for one window."""
+
+    shapes: Mapping[ir.Value, tuple[int, ...]]
+
+
+def convolutionalize(model: ir.Model, shapes: Shapes, layout: str) -> ConvolutionalizeResult:
+    """Apply ConvolutionalizePass; returns its result, with the rewritten layers and the shapes of all values."""
+    result = ConvolutionalizePass(shapes, layout)(model)
+    assert isinstance(result, ConvolutionalizeResult)  # noqa: S101 (`call` returns one)
+    return result
+
+
+class ConvolutionalizePass(ir.passes.InPlacePass):
+    """Convolutionalize a classifier, whose output becomes scores (N, classes, rows, cols).
+
+    `shapes` holds the values' shapes for one window, by name; `layout` is that of the input, "NCHW" or "NHWC".
+    """
+
+    def __init__(self, shapes: Shapes, layout: str) -> None:
+        super().__init__()
+        self._shapes, self._layout = shapes, layout
+
+    def requires(self, model: ir.Model) -> None:
+        """Raises PreconditionError unless there is one input and one output, and no subgraph."""
+        ends = len(model.graph.inputs), len(model.graph.outputs)
+        subgraphs = [node for node in model.graph for part in node.attributes.values() if part.type in SUBGRAPHS]
+        if ends != (1, 1) or subgraphs:
+            raise ir.passes.PreconditionError(
+                f"expected one input, one output and no subgraphs, got {ends[0]}, {ends[1]} and {len(subgraphs)}"
+            )
+
+    def call(self, model: ir.Model) -> ConvolutionalizeResult:
+        """Raises UnsupportedError, naming the node, if something has no fully-convolutional form."""
+        graph, before = model.graph, signature(model.graph)
+        values = [graph.inputs[0], *(value for node in graph for value in node.outputs)]
+        shapes = {value: self._shapes[str(value.name)] for value in values if value.name in self._shapes}
+        state, nodes = Convolutionalizer(graph, shapes), list(graph)
+        if self._layout == "NHWC":
+            _transpose_image(state, graph.inputs[0])
+        _check_local(nodes)
+        for node in nodes:
+            for value, view in zip(node.outputs, _rewrite(state, node), strict=False):
+                state.views[value] = view
+        graph.outputs[:] = [_scores(state, graph.outputs[0])]
+        return ConvolutionalizeResult(model, signature(graph) != before, state.rewrites, state.shapes)
+
+
+def _rewrite(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
+    """Returns the views that a node's outputs become; refuses a use of the operator that its handler cannot take."""
+    if node.domain not in ("", "ai.onnx"):
+        raise refusal(node, f"it is not known what the operators of {node.domain!r} do")
+    try:
+        return HANDLERS.get(node.op_type, keep_node)(state, node)
+    except TooManyTermsError:
+        raise refusal(node, MIXED_SUMMARY) from None
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise refusal(node, f"it is used in a way that is not supported: {one_line(error)}") from None
+
+
+def _check_local(nodes: Sequence[ir.Node]) -> None:
+    """Raises UnsupportedError for an operator that looks at the whole map.
+
+    It is called before anything is rewritten, so that the error names the operator itself and not a node around it.
+    """
+    for node in nodes:
+        if node.op_type in CLASS_NUMBERS:
+            raise UnsupportedError(
+                f"node {node.name!r} ({node.op_type}): it gives the number of a class, not its score; export without it"
+            )
+        if node.op_type in NOT_LOCAL:
+            raise refusal(node, NOT_LOCAL[node.op_type])
+        computed = [value for value in node.inputs if value is not None and value.const_value is None]
+        if node.op_type in ("Einsum", "MatMul") and len(computed) > 1:
+            raise refusal(node, ATTENTION)
+
+
+def _transpose_image(state: Convolutionalizer, image: ir.Value) -> None:
+    """Transpose an image (N, H, W, C) to a map (N, C, H, W), of which the image is a view from then on."""
+    batch, height, width, channels = state.shapes[image]
+    node = ir.node("Transpose", [image], {"perm": [0, 3, 1, 2]}, name="channels_first")
+    size = (batch, channels, height, width)
+    state.graph.insert_before(state.graph[0], node)
+    first = identity_view(FeatureMap(node.outputs[0], size))
+    state.shapes[first.map.value] = size
+    state.views[image] = first.channels_last
+
+
+def _scores(state: Convolutionalizer, output: ir.Value) -> ir.Value:
+    """Returns the value (N, classes, rows, cols) that takes the place of one row of scores per window."""
+    shape, node = state.shapes[output], output.producer()
+    view = state.views.get(output) if len(shape) != 4 else state.view_of(output, node) if node else None
+    stencil = view.stencil(range(1, len(shape))) if view is not None else None
+    if view is None or node is None or stencil is None or not stencil.is_pointwise:
+        raise not_a_classifier(output, shape)
+    return state.materialize(node, view.reshape((shape[0], math.prod(shape[1:]), 1, 1))).value

@@ -1,0 +1,50 @@
+"""Takes the last rows and columns off the grid of scores.
+
+A network's strides may leave out pixels at the far edge of a window. At a finer stride there are cells for these
+pixels, and such a cell stands for no window. A Softmax or Sigmoid that ends the network is applied after the crop.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.graph.nodes import END, set_constant_input
+from converter.graph.scores import final_activation
+
+
+class CropGridPass(ir.passes.InPlacePass):
+    """Remove a number of rows and of columns at the far edges of the output."""
+
+    def __init__(self, surplus: Sequence[int]) -> None:
+        super().__init__()
+        self._surplus = surplus
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Keeps the output's name and shape."""
+        graph = model.graph
+        if not any(self._surplus):
+            return ir.passes.PassResult(model, modified=False)
+        activation = final_activation(graph.outputs[0])
+        grid = activation.inputs[0] if activation else graph.outputs[0]
+        assert grid is not None  # noqa: S101 (an activation has an input)
+        (cropped,) = crop(graph, grid, self._surplus).outputs
+        if activation:
+            activation.replace_input_with(0, cropped)
+        else:
+            cropped.name, grid.name = grid.name, f"{grid.name}.all"
+            cropped.shape, grid.shape = grid.shape, None
+            graph.outputs[:] = [cropped]
+        return ir.passes.PassResult(model, modified=True)
+
+
+def crop(graph: ir.Graph, value: ir.Value, surplus: Sequence[int]) -> ir.Node:
+    """Add a Slice that takes numbers of rows and columns off the far edges of a map; returns it."""
+    producer = value.producer()
+    assert producer is not None  # noqa: S101 (maps are computed)
+    node = ir.node("Slice", [value, None, None, None], name=f"{value.name}.crop")
+    node.outputs[0].name, node.outputs[0].type = f"{value.name}.cropped", value.type
+    graph.insert_after(producer, node)
+    for position, numbers in ((1, [0, 0]), (2, [-count or END for count in surplus]), (3, [2, 3])):
+        set_constant_input(graph, node, position, np.array(numbers))
+    return node

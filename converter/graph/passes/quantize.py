@@ -1,0 +1,122 @@
+"""Makes a copy of a converted network with fewer bits, by ONNX Runtime's own tools.
+
+"fp16": weights, and what is computed from them, in half precision; image and scores as before. "int8": maps in bytes,
+their ranges calibrated on images, and weights in 7 bits, with a scale for every output channel:
+
+    weight ≈ scale[channel] · integer,    map ≈ scale · (byte − zero point)
+
+Seven bits, because processors without 8-bit dot products saturate at eight; so all processors give the same scores.
+Preprocessing and the last layer stay in float32: scores of 256 levels would tie.
+
+Refused: numbers that half precision cannot hold, and networks that ONNX Runtime's tools cannot convert.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from converter.errors import ConversionError, UnsupportedError
+from converter.graph.passes.infer_types import InferTypesPass
+from converter.graph.passes.prepend_preprocessing import PREFIX
+from converter.graph.trace import IntermediateValues
+from converter.messages import first_cause, quiet
+
+Feed = Mapping[str, NDArray[Any]]
+"""Inputs of a graph, by name."""
+
+LAYERS = ("Conv", "Gemm", "MatMul")
+IN_BYTES = (*LAYERS, "Add", "Clip", "Concat", "MaxPool", "Relu")
+"""Operators that ONNX Runtime computes in bytes; all others get float32, converted before and after."""
+LARGEST_HALF = float(np.finfo(np.float16).max)
+
+
+class QuantizePass(ir.passes.FunctionalPass):
+    """Quantize a network to "fp16" or "int8", calibrated on `feeds`; its weights lie in files of `scratch`."""
+
+    def __init__(self, precision: str, feeds: Iterable[Feed], scratch: Path) -> None:
+        super().__init__()
+        self._precision, self._feeds, self._scratch = precision, feeds, scratch
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Raises UnsupportedError if numbers are too large for fp16, or if ONNX Runtime's tools fail."""
+        source = self._scratch / "fp32.onnx"
+        ir.save(model, source)
+        if self._precision == "fp16":
+            _check_range(model, IntermediateValues(model, self._scratch), self._feeds)
+        try:
+            with quiet():  # the tools print advice that has been followed
+                network = _to_fp16(source) if self._precision == "fp16" else self._to_int8(source, model.graph)
+        except (ConversionError, OSError):  # of an image to calibrate on; of a full disk
+            raise
+        except Exception as error:  # the tools raise many unrelated kinds
+            raise UnsupportedError(
+                f"precision: ONNX Runtime cannot make {self._precision} of it: {first_cause(error)}"
+            ) from None
+        InferTypesPass()(network)
+        return ir.passes.PassResult(network, modified=True)
+
+    def _to_int8(self, source: Path, graph: ir.Graph) -> ir.Model:
+        from onnxruntime import quantization  # noqa: PLC0415 (much to import, for this alone)
+
+        feeds: Iterator[Feed] = iter(self._feeds)
+
+        class Feeds(quantization.CalibrationDataReader):  # type: ignore[misc]
+            def get_next(self) -> Feed | None:
+                return next(feeds, None)
+
+        target = source.with_name("int8.onnx")
+        quantization.quantize_static(
+            source,
+            target,
+            Feeds(),
+            op_types_to_quantize=list(IN_BYTES),
+            nodes_to_exclude=_kept_in_float(graph),
+            per_channel=True,
+            reduce_range=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            use_external_data_format=True,
+            extra_options={"MatMulConstBOnly": True},
+        )
+        return ir.load(target)
+
+
+def _check_range(model: ir.Model, every: IntermediateValues, feeds: Iterable[Feed]) -> None:
+    """Raises UnsupportedError if half precision cannot hold a weight or a value of a map.
+
+    The tool would clamp weights. A map would be infinite where processors compute in half precision, but not where
+    they compute in float32 and round.
+    """
+    weights = ((value, value.const_value.numpy()) for value in model.graph.initializers.values() if value.const_value)
+    computed = (pair for feed in feeds for pair in every(feed).items())
+    for value, array in chain(weights, computed):
+        largest = float(np.abs(array).max(initial=0)) if array.dtype == np.float32 else 0.0
+        if largest > LARGEST_HALF:
+            raise UnsupportedError(
+                f"precision: expected numbers of at most {LARGEST_HALF:.0f} for fp16, got {largest:.3g} in "
+                f"{str(value.name)!r}; choose another --precision"
+            )
+
+
+def _to_fp16(source: Path) -> ir.Model:
+    from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415 (changes sys.path)
+
+    network: ir.Model = ir.from_proto(convert_float_to_float16(str(source), keep_io_types=True))
+    return network
+
+
+def _kept_in_float(graph: ir.Graph) -> list[str]:
+    """Returns the names of the nodes that stay in float32: preprocessing, and all from the last layer on."""
+    kept = {node for node in graph if str(node.name).startswith(PREFIX)}
+    pending = [graph.outputs[0].producer()]
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in kept:
+            kept.add(node)
+            pending += [value.producer() for value in node.inputs if value is not None and node.op_type not in LAYERS]
+    return [str(node.name) for node in graph if node in kept]

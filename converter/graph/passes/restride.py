@@ -1,0 +1,107 @@
+"""Brings a converted network to another stride, with the same weights; each axis by itself.
+
+Finer, t = S/k, à trous: a value of native stride s gets stride gcd(s, t). So a layer between values of strides s and s'
+strides by gcd(s', t) / gcd(s, t), and since its input is denser by s / gcd(s, t), its dilation and pads grow by that.
+Coarser, t = mS: the layer that sees a whole window, and makes one element of it, strides by m more.
+
+Refused: an average pool that leaves its padding out of the count and whose pads would be as wide as its kernel.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.errors import UnsupportedError
+from converter.graph.geometry import AxisGeometry, geometries
+from converter.graph.nodes import (
+    END,
+    constant_input,
+    first_input,
+    float_type,
+    ints,
+    kernel_shape,
+    set_constant_input,
+    signature,
+)
+from converter.graph.operators import WINDOWED
+from converter.graph.passes.separate_pads import separate
+
+
+class RestridePass(ir.passes.InPlacePass):
+    """Change a network for windows (height, width) to another stride; all in pixels."""
+
+    def __init__(self, stride: int, window: tuple[int, int]) -> None:
+        super().__init__()
+        self._stride, self._window = stride, window
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Raises UnsupportedError for a pool that has no form at the stride."""
+        graph = model.graph
+        known = geometries(graph)
+        native = known[graph.outputs[0]]
+        if {axis.stride for axis in native} == {self._stride}:
+            return ir.passes.PassResult(model, modified=False)
+        before = signature(graph)
+        for node in list(graph):
+            source = node.inputs[0] if node.inputs else None
+            if node.op_type in (*WINDOWED, "Pad", "Slice") and source in known and source is not None:
+                own, made = known[source], known[node.outputs[0]]
+                changes = [self._change(own[axis], made[axis], native[axis], axis) for axis in (0, 1)]
+                _apply(graph, node, [rate for rate, _ in changes], [stride for _, stride in changes])
+        return ir.passes.PassResult(model, signature(graph) != before)
+
+    def _change(self, own: AxisGeometry, made: AxisGeometry, native: AxisGeometry, axis: int) -> tuple[int, int]:
+        """Returns how much denser a layer's input becomes than at the native stride, and the layer's new stride."""
+        before, after = (math.gcd(value.stride, self._stride) for value in (own, made))
+        sees_window = made.output_size(self._window[axis]) == 1 < own.output_size(self._window[axis])
+        coarser = max(1, self._stride // native.stride) if sees_window else 1
+        return own.stride // before, after // before * coarser
+
+
+def _apply(graph: ir.Graph, node: ir.Node, rates: Sequence[int], strides: Sequence[int]) -> None:
+    """Give a node new strides, and the borders that it has on an input `rates` times as dense."""
+    if node.op_type in WINDOWED:
+        node.attributes["strides"] = ir.AttrInt64s("strides", strides)
+    if set(rates) == {1}:
+        return
+    if node.op_type in WINDOWED:
+        _dilate(graph, node, rates)
+    elif node.op_type == "Pad":
+        set_constant_input(graph, node, 1, constant_input(node, 1) * np.array([1, 1, *rates] * 2))
+    elif constant_input(node, 3).tolist() == [2, 3]:
+        for position in (1, 2):
+            borders = zip(constant_input(node, position).tolist(), rates, strict=True)
+            moved = [border if border == END else border * rate for border, rate in borders]
+            set_constant_input(graph, node, position, np.array(moved))
+
+
+def _dilate(graph: ir.Graph, node: ir.Node, rates: Sequence[int]) -> None:
+    """Multiply a layer's dilations and pads."""
+    dilations = [size * rate for size, rate in zip(ints(node, "dilations", [1, 1]), rates, strict=True)]
+    pads = [size * rate for size, rate in zip(ints(node, "pads", [0] * 4), [*rates, *rates], strict=True)]
+    if node.op_type != "Conv" and any(pad >= size for pad, size in zip(pads, kernel_shape(node) * 2, strict=True)):
+        _pad_before(graph, node, pads)
+        pads = [0] * 4
+    if node.op_type != "Conv":
+        separate(graph, node)
+    node.attributes["dilations"] = ir.AttrInt64s("dilations", dilations)
+    node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+
+
+def _pad_before(graph: ir.Graph, pool: ir.Node, pads: Sequence[int]) -> None:
+    """Put a Pad before a pool, since ONNX Runtime's pools take no pads as large as their kernels."""
+    if pool.op_type == "AveragePool" and not pool.attributes.get_int("count_include_pad", 0):
+        raise UnsupportedError(
+            f"node {pool.name!r} (AveragePool): an average that leaves its padding out of the count has no form "
+            "at this stride; leave it out of --strides"
+        )
+    source = first_input(pool)
+    filling = np.array(-np.inf if pool.op_type == "MaxPool" else 0.0, float_type(source))
+    pad = ir.node("Pad", [source, None, None], name=f"{pool.name}.pad")
+    pad.outputs[0].name, pad.outputs[0].type = f"{pool.name}.padded", source.type
+    graph.insert_before(pool, pad)
+    set_constant_input(graph, pad, 1, np.array([0, 0, *pads[:2], 0, 0, *pads[2:]]))
+    set_constant_input(graph, pad, 2, filling)
+    pool.replace_input_with(0, pad.outputs[0])

@@ -1,0 +1,167 @@
+"""Admission: limits the load of admitted requests that are not yet answered, in total and for each client.
+
+A request is admitted in two steps: when it arrives, by the size of its message; and before a pixel is decoded, by its
+plan, which says the memory that it will hold and the seconds of compute that it will take. A request that is alone is
+admitted even if it exceeds a limit. A refusal says after how many seconds to retry.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
+
+from service.errors import BusyError
+from service.limits import Limits
+
+RETRY_SECONDS = (0.1, 10.0)
+"""Shortest and longest delay in seconds after which a refused request may be sent again."""
+STREAM_SECONDS = 1.0
+"""This delay in seconds if there are too many streams, whose end cannot be predicted."""
+TOLERANCE = 1e-6
+"""Tolerance for the floating-point residue that remains after claims are added and subtracted."""
+MIB = 1 << 20
+
+
+@dataclass
+class Load:
+    """The sum of the claims of several requests."""
+
+    requests: int = 0
+    streams: int = 0
+    message_bytes: int = 0
+    held_bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(eq=False)
+class Claim:
+    """The load of one request or stream. `done` returns the fraction of its compute that is finished, 0 to 1."""
+
+    client: str
+    message_bytes: int = 0
+    requests: int = 1
+    streams: int = 0
+    held_bytes: int = 0
+    seconds: float = 0.0
+    done: Callable[[], float] = lambda: 0.0
+
+    @property
+    def left(self) -> float:
+        """Predicted seconds of compute that remain."""
+        return self.seconds * (1 - self.done())
+
+
+@dataclass(eq=False)
+class Admission:
+    """Counts the load of all admitted requests; may be used by several threads."""
+
+    limits: Limits
+    _all: Load = field(init=False, default_factory=Load)
+    _clients: defaultdict[str, Load] = field(init=False, default_factory=lambda: defaultdict(Load))
+    _claims: set[Claim] = field(init=False, default_factory=set)
+    _lock: Lock = field(init=False, default_factory=Lock)
+
+    @property
+    def load(self) -> Load:
+        """The load of all admitted requests and streams together."""
+        return self._all
+
+    @contextmanager
+    def admitted(self, client: str, message_bytes: int) -> Iterator[Claim]:
+        """Admit a request of a client for the duration of the block; raises BusyError."""
+        claim = Claim(client, message_bytes)
+        with self._lock:
+            self._check(claim, "requests", 1, self.limits.waiting)
+            self._check(claim, "message_bytes", message_bytes, self.limits.waiting_bytes)
+            self._count(claim, 1)
+        try:
+            yield claim
+        finally:
+            with self._lock:
+                self._count(claim, -1)
+
+    @contextmanager
+    def stream(self, client: str) -> Iterator[None]:
+        """Admit a stream of a client for the duration of the block; raises BusyError."""
+        claim = Claim(client, requests=0, streams=1)
+        with self._lock:
+            self._check(claim, "streams", 1, self.limits.streams)
+            self._count(claim, 1)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._count(claim, -1)
+
+    def plan(
+        self, claim: Claim, held_bytes: int, seconds: float, *, deadline: float | None, done: Callable[[], float]
+    ) -> None:
+        """Admit a request by its plan: the bytes and seconds that it needs.
+
+        Raises BusyError if they exceed a limit, or if the answer is predicted after `deadline` on the monotonic clock.
+        """
+        with self._lock:
+            self._check(claim, "held_bytes", held_bytes, self.limits.held_bytes)
+            self._check(claim, "seconds", seconds, self.limits.waiting_seconds)
+            end = time.monotonic() + self._predicted(claim, seconds)
+            if deadline is not None and end > deadline:
+                late = end - deadline
+                raise BusyError(
+                    f"deadline: expected time for the requests that are waiting too, got {late:.1f} seconds too few: "
+                    "allow more time, or retry later",
+                    self._retry(),
+                )
+            self._count(claim, -1)
+            claim.held_bytes, claim.seconds, claim.done = held_bytes, seconds, done
+            self._count(claim, 1)
+
+    def _predicted(self, claim: Claim, seconds: float) -> float:
+        """Return in how many seconds a request is predicted to finish.
+
+        Requests share the compute equally, so that it waits for each other request at most as long as it takes itself.
+        """
+        return seconds + sum(min(seconds, other.left) for other in self._claims if other is not claim)
+
+    def _check(self, claim: Claim, what: str, more: float, limit: float) -> None:
+        """Raise BusyError if `more` of an attribute of Load exceeds the limit for all requests or for one client."""
+        share = limit * self.limits.client_share
+        for load, most, whose in ((self._all, limit, "all"), (self._clients.get(claim.client, Load()), share, "your")):
+            have = getattr(load, what)
+            if have > TOLERANCE and have + more > most:
+                raise BusyError(
+                    f"busy: expected {whose} requests together to be at most {_quantity(what, most)}, got "
+                    f"{_quantity(what, have + more)}: retry later",
+                    self._retry() if what != "streams" else STREAM_SECONDS,
+                )
+
+    def _retry(self) -> float:
+        """Return the seconds until the first of the planned requests is predicted to finish, within RETRY_SECONDS."""
+        least, most = RETRY_SECONDS
+        planned = [claim.left for claim in self._claims if claim.seconds > 0]
+        return min(most, max(least, min(planned, default=least)))
+
+    def _count(self, claim: Claim, sign: int) -> None:
+        """Add a claim (`sign` 1) or subtract it (`sign` -1)."""
+        for load in (self._all, self._clients[claim.client]):
+            load.requests += sign * claim.requests
+            load.streams += sign * claim.streams
+            load.message_bytes += sign * claim.message_bytes
+            load.held_bytes += sign * claim.held_bytes
+            load.seconds += sign * claim.seconds
+        (self._claims.add if sign > 0 else self._claims.discard)(claim)
+        if not (self._clients[claim.client].requests or self._clients[claim.client].streams):
+            del self._clients[claim.client]
+
+
+def _quantity(what: str, value: float) -> str:
+    """Return a value of an attribute of Load with its unit."""
+    match what:
+        case "requests":
+            return f"{value:.0f}"
+        case "streams":
+            return f"{value:.0f} streams"
+        case "seconds":
+            return f"{value:.0f} seconds of compute"
+    return f"{value / MIB:.0f} MiB of {'messages' if what == 'message_bytes' else 'pixels and scores'}"

@@ -1,0 +1,21 @@
+"""One call of a client."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Call:
+    """What is known of a call, and its line of the log, which grows while the call is answered."""
+
+    method: str
+    client: str
+    """The client's name, from its token or certificate; else its address without the port."""
+    size: int = 0
+    """Bytes of the last message that arrived."""
+    deadline: float | None = None
+    """When the client stops waiting, on the monotonic clock. None: never."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """The call's gRPC metadata."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """The fields of its line of the log."""

@@ -1,0 +1,260 @@
+"""Where every request goes, whichever service it came by: admitted, given to a thread that suits it, answered.
+
+    admitted → small, its model loaded: the thread for small requests
+             → otherwise: a worker thread → planned → admitted by its plan → executed → encoded
+
+Callers hand over values and get what their `encode` makes of the outcome, in the thread that scored.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from service.dispatch.admission import Admission, Claim
+from service.dispatch.call import Call
+from service.dispatch.notices import Notices
+from service.dispatch.small_requests import SmallRequestWorker
+from service.dispatch.workers import Workers
+from service.engine.repository import StoredModel
+from service.engine.scheduler import Flow, Scheduler
+from service.errors import BusyError
+from service.images.picture import Picture
+from service.metrics import Metrics
+from service.scoring.execution import Execution
+from service.scoring.masking import count_inside_mask
+from service.scoring.options import Priority
+from service.scoring.outcome import Counted, Event, Outcome, Progress, Result, Scored, Started
+from service.scoring.planned import PlannedImage
+from service.scoring.scorer import Scorer, ScoringRequest, check_row
+
+SMALL_BYTES = 1 << 18
+"""Bytes of the largest message that may hold a small image."""
+QUICK_THREADS = 2
+"""Threads for work that neither reads a model's files nor runs a network."""
+PLAN_THREADS = 2
+"""Threads for plans of large images, which may have to read a whole mask."""
+MEMORY_SECONDS = 0.1
+"""Seconds between two attempts of a large image to get the memory that its plan needs."""
+WEIGHTS = {Priority.LOW: 0.25, Priority.NORMAL: 1.0, Priority.HIGH: 4.0}
+"""Share of the compute of each priority, relative to a normal request."""
+
+Answer = TypeVar("Answer")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class LargePicture:
+    """A picture whose pixels may still be arriving; `finish` checks that no more come than were announced."""
+
+    picture: Picture
+    finish: Callable[[], None] = lambda: None
+
+
+OpenLarge = AbstractAsyncContextManager[Callable[[], LargePicture]]
+"""Receives what must be there before a large image can be opened, and yields what opens it in a worker thread."""
+
+
+class Dispatcher:
+    """Answers the requests of all services with one scorer, one scheduler and one admission."""
+
+    def __init__(self, scorer: Scorer, scheduler: Scheduler, admission: Admission, metrics: Metrics) -> None:
+        self.scorer, self.limits = scorer, scorer.limits
+        self._scheduler, self._admission, self._metrics, self._notices = scheduler, admission, metrics, Notices()
+        self._workers = Workers(self.limits.waiting, "score")
+        """One thread for every admitted request, so that slow work, such as loading, delays no other request."""
+        self._large, self._planners = Workers(self.limits.large, "large"), Workers(PLAN_THREADS, "plan")
+        self._quick, self._small = Workers(QUICK_THREADS, "quick"), SmallRequestWorker("small")
+
+    def admitted(self, call: Call, *, share: int = 1) -> AbstractContextManager[Claim]:
+        """Admit one of `share` requests of a message for as long as the block; raises BusyError."""
+        return self._admission.admitted(call.client, call.size // share)
+
+    def stream(self, call: Call) -> AbstractContextManager[None]:
+        """Admit a stream for as long as the block; raises BusyError."""
+        return self._admission.stream(call.client)
+
+    async def score(
+        self,
+        request: ScoringRequest,
+        open_picture: Callable[[], Picture],
+        encode: Callable[[Outcome], Answer],
+        call: Call,
+        claim: Claim,
+        *,
+        share: int = 1,
+    ) -> Answer:
+        """Score one image of an admitted request, one of `share` whose answers are in one message."""
+        call.record |= {"model": request.model, "bytes": claim.message_bytes}
+        flow = self._flow(request)
+        limit = self.limits.message_bytes // share
+        plan = partial(self.scorer.plan_whole, open_picture, request, answer_bytes=limit)
+        work = _Scoring(plan, encode, flow, partial(self._admit, call, claim), partial(self._observe, call))
+        if claim.message_bytes <= SMALL_BYTES and self.scorer.is_loaded(request):
+            await self._small.run(work, flow)
+        if not work.is_answered:
+            await self._workers.run(work.complete, flow)
+        return work.answer
+
+    async def score_large(
+        self, request: ScoringRequest, opened: OpenLarge, deliver: Callable[[Event], None], call: Call, claim: Claim
+    ) -> None:
+        """Score one image of an admitted request, however large; `deliver` gets each event in the thread that scores.
+
+        Few images are scored at once; others wait, first come, first served. A model that must be loaded first is
+        loaded in another thread, so that a slow load keeps no image of another model waiting.
+        """
+        call.record |= {"model": request.model, "bytes": claim.message_bytes}
+        flow = self._flow(request, large=True)
+        loaded = self.scorer.is_loaded(request)
+        await (self._quick if loaded else self._workers).run(partial(self.scorer.load, request), flow)
+        workers = self._planners if request.options.plan_only else self._large
+        async with opened as open_large:
+            flow.queued_at = time.monotonic()  # it was not waiting for a thread while its file arrived
+            await workers.run(partial(self._score_large, request, open_large, deliver, call, claim, flow), flow)
+
+    async def model(self, name: str, version: str, call: Call) -> StoredModel:
+        """Return a model, loaded first if need be; raises NotFoundError or ModelError."""
+        call.record["model"] = name
+        known = self.scorer.registry.get_if_checked(name, version)
+        model = known[1] if known else await self.in_thread(partial(self.scorer.model, name, version))
+        call.record["version"] = model.version
+        return model
+
+    async def in_thread(self, work: Callable[[], Value]) -> Value:
+        """Do blocking work of a request in a worker thread."""
+        return await self._workers.run(work, Flow(self._scheduler))
+
+    def _flow(self, request: ScoringRequest, *, large: bool = False) -> Flow:
+        return Flow(self._scheduler, large=large, weight=WEIGHTS[request.options.priority])
+
+    def _admit(self, call: Call, claim: Claim, planned: PlannedImage, execution: Execution) -> None:
+        """Admit a request by its plan; raises BusyError."""
+        call.record["version"] = planned.model.version
+        self._notices.note(planned, call)
+        seconds = planned.session.predict_seconds(planned.plan.multiply_adds)
+        self._admission.plan(
+            claim, planned.plan.held_bytes, seconds, deadline=call.deadline, done=execution.fraction_done
+        )
+
+    def _observe(self, call: Call, planned: PlannedImage, result: Result) -> None:
+        """Count an image that was scored, and add it to the call's line of the log."""
+        call.record |= {"width": planned.picture.width, "height": planned.picture.height}
+        call.record["queue_ms"] = round(result.timing.queue * 1e3, 3)
+        self._metrics.observe_image(planned, result)
+
+    def _score_large(
+        self,
+        request: ScoringRequest,
+        open_large: Callable[[], LargePicture],
+        deliver: Callable[[Event], None],
+        call: Call,
+        claim: Claim,
+        flow: Flow,
+    ) -> None:
+        large = open_large()
+        planned = self.scorer.plan(large.picture, request)
+        call.record["version"] = planned.model.version
+        if request.options.grid:
+            check_row(planned, self.limits.message_bytes)
+        if request.options.plan_only:
+            deliver(_counted(planned, flow))
+            return
+        self._notices.note(planned, call)
+        execution = Execution(planned, flow, lambda tiles, total: deliver(Progress(tiles, total)))
+        self._await_memory(claim, planned, execution)
+        deliver(Started(planned, flow.waited))
+        for rows in execution.rows():
+            deliver(rows)
+        result = _with_queue(execution.result(), flow)
+        large.finish()
+        self._observe(call, planned, result)
+        deliver(Scored(planned, (), result))
+
+    def _await_memory(self, claim: Claim, planned: PlannedImage, execution: Execution) -> None:
+        """Wait, in the thread that scores, until other requests leave the memory that the plan needs.
+
+        A refusal would only make the client send its file again.
+        """
+        while True:
+            try:
+                held = planned.plan.held_bytes
+                return self._admission.plan(claim, held, 0.0, deadline=None, done=execution.fraction_done)
+            except BusyError:
+                execution.check_cancelled()
+                time.sleep(MEMORY_SECONDS)
+
+
+@dataclass(eq=False)
+class _Scoring(Generic[Answer]):
+    """The work of one request, in one step (`complete`) or, for small images, in two that do not wait.
+
+    `begin` and `finish` leave an image that is not small to `complete`, planned.
+    """
+
+    plan: Callable[[], PlannedImage]
+    encode: Callable[[Outcome], Answer]
+    flow: Flow
+    admit: Callable[[PlannedImage, Execution], None]
+    observe: Callable[[PlannedImage, Result], None]
+    answer: Answer = field(init=False)
+    """Set once `is_answered` is true."""
+    is_answered: bool = field(init=False, default=False)
+    _planned: PlannedImage | None = field(init=False, default=None)
+    _execution: Execution | None = field(init=False, default=None)
+
+    def begin(self) -> Sequence[Future[Any]]:
+        """Plan, and submit the tiles of a small image; returns what they wait for."""
+        planned, execution = self._admitted()
+        if not planned.is_small:
+            return ()
+        self.flow.submitted = []
+        execution.begin()
+        return self.flow.submitted
+
+    def finish(self) -> None:
+        """Answer, if the image is small."""
+        if self._planned is not None and self._planned.is_small:
+            self.complete()
+
+    def complete(self) -> None:
+        """Answer."""
+        planned, execution = self._admitted()
+        self.answer = self.encode(self._outcome(planned, execution))
+        self.is_answered = True
+
+    def _outcome(self, planned: PlannedImage, execution: Execution) -> Outcome:
+        if planned.options.asked.plan_only:
+            return _counted(planned, self.flow)
+        rows = tuple(execution.rows())
+        result = _with_queue(execution.result(), self.flow)
+        self.observe(planned, result)
+        return Scored(planned, rows, result)
+
+    def _admitted(self) -> tuple[PlannedImage, Execution]:
+        """Plan and admit the request, once."""
+        if self._planned is None or self._execution is None:
+            self._planned = self.plan()
+            self._execution = Execution(self._planned, self.flow)
+            if not self._planned.options.asked.plan_only:
+                self.admit(self._planned, self._execution)
+        return self._planned, self._execution
+
+
+def _counted(planned: PlannedImage, flow: Flow) -> Counted:
+    return Counted(planned, tuple(count_inside_mask(planned, flow.check)), flow.waited)
+
+
+def _with_queue(result: Result, flow: Flow) -> Result:
+    """Add the time that a request waited for a thread and for its first turn, which was counted as compute."""
+    first_turn = flow.first_tile_wait or 0.0
+    timing = replace(
+        result.timing,
+        queue=flow.waited + first_turn,
+        compute=max(0.0, result.timing.compute - first_turn),
+        total=time.monotonic() - flow.queued_at,
+    )
+    return replace(result, timing=timing)

@@ -1,0 +1,235 @@
+"""Planned images and results as messages: the only module that makes a ScoreResponse.
+
+Scored → response | Started → GridRows → Scored: large_parts | Counted → the plan alone
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from fullconv.common.certificate import overall
+from fullconv.common.names import AVERAGES, GRIDS
+from fullconv.protos import model_pb2, scoring_pb2
+from service.engine.repository import StoredModel
+from service.limits import Limits
+from service.scoring.exactness import remarks_on_dense
+from service.scoring.grid import GridRows
+from service.scoring.options import ResolvedOptions
+from service.scoring.outcome import Counted, Event, Outcome, Progress, Scored, Started, Timing
+from service.scoring.plan import Plan, View
+from service.scoring.planned import PlannedImage
+
+KEPT_MODELS = 16
+"""Number of models whose classes are kept as a message."""
+ROWS_BYTES = 1 << 20
+"""Bytes of the rows of the grid in one message, unless one row is larger: within every gRPC client's default limit."""
+
+_described: WeakKeyDictionary[Plan, scoring_pb2.ScoreResponse] = WeakKeyDictionary()
+"""What is known of every image with the same plan."""
+
+
+def response(outcome: Outcome) -> scoring_pb2.ScoreResponse:
+    """Return the answer to a request: averages and the grid, or the plan alone."""
+    if isinstance(outcome, Counted):
+        return plan_response(outcome)
+    return complete_response(outcome)
+
+
+def large_parts(event: Event) -> Iterator[scoring_pb2.ScoreLargeResponse]:
+    """Yield an event of ScoreLarge as messages."""
+    match event:
+        case Started():
+            start = planned_response(event.planned)
+            start.timing.queue_ms = event.queue_seconds * 1e3
+            yield scoring_pb2.ScoreLargeResponse(start=start)
+        case Progress():
+            progress = scoring_pb2.Progress(tiles=event.tiles, of=event.total)
+            yield scoring_pb2.ScoreLargeResponse(progress=progress)
+        case GridRows():
+            for rows in grid_rows(event):
+                yield scoring_pb2.ScoreLargeResponse(rows=rows)
+        case Counted():
+            yield scoring_pb2.ScoreLargeResponse(start=plan_response(event))
+        case Scored():
+            yield scoring_pb2.ScoreLargeResponse(summary=summary(event))
+
+
+def planned_response(planned: PlannedImage) -> scoring_pb2.ScoreResponse:
+    """Return what is known before a pixel is decoded: image, model, grid, classes, plan, warnings."""
+    response = scoring_pb2.ScoreResponse()
+    described = _described.get(planned.plan)
+    if described is None:
+        described = _described[planned.plan] = _describe(planned)
+    response.CopyFrom(described)
+    response.MergeFrom(_classes(planned.model, planned.options))
+    response.image.name = planned.picture.name
+    response.warnings.extend(planned.picture.warnings(planned.model.spec.input))
+    return response
+
+
+def plan_response(counted: Counted) -> scoring_pb2.ScoreResponse:
+    """Return the answer to a request for the plan alone."""
+    response = planned_response(counted.planned)
+    for view, count in zip(response.plan.views, counted.counts, strict=True):
+        view.tiles, view.multiply_adds = count.tiles, count.multiply_adds
+    response.plan.multiply_adds = sum(count.multiply_adds for count in counted.counts)
+    response.scored_cells = counted.counts[0].cells
+    response.timing.queue_ms = counted.queue_seconds * 1e3
+    return response
+
+
+def summary(scored: Scored) -> scoring_pb2.ScoreResponse:
+    """Return the whole answer but the grid's scores."""
+    response, result = planned_response(scored.planned), scored.result
+    response.average.values[:] = result.average.tolist()
+    response.average.top[:] = result.top
+    response.scored_cells = result.scored_cells
+    response.timing.CopyFrom(_timing(result.timing))
+    return response
+
+
+def complete_response(scored: Scored) -> scoring_pb2.ScoreResponse:
+    """Return the whole answer, with the scores of every cell if the request asked for them."""
+    response = summary(scored)
+    response.scores = b"".join(to_little_endian(part.scores) for part in scored.rows)
+    response.positions = b"".join(
+        to_little_endian(part.positions) for part in scored.rows if part.positions is not None
+    )
+    return response
+
+
+def grid_rows(rows: GridRows) -> Iterator[scoring_pb2.GridRows]:
+    """Yield rows of the grid as messages of at most ROWS_BYTES bytes, or of one row each."""
+    each = max(1, ROWS_BYTES // max(1, rows.scores[0].nbytes))
+    for first in range(0, len(rows.scores), each):
+        scores = rows.scores[first : first + each]
+        message = scoring_pb2.GridRows(first=rows.first + first, count=len(scores), scores=to_little_endian(scores))
+        if rows.positions is not None:
+            message.positions = to_little_endian(rows.positions[first : first + each])
+        yield message
+
+
+def model_response(model: StoredModel, limits: Limits) -> scoring_pb2.GetModelResponse:
+    """Return what is known of a model, and what may be asked of it."""
+    return scoring_pb2.GetModelResponse(
+        spec=model.spec,
+        version=model.version,
+        labels=model.labels,
+        limits=scoring_pb2.Limits(
+            image_pixels=limits.image_pixels,
+            message_bytes=limits.message_bytes,
+            large_image_pixels=limits.large_pixels,
+        ),
+    )
+
+
+def to_little_endian(numbers: np.ndarray) -> bytes:
+    """Return an array as an answer holds it: little-endian, the last index fastest."""
+    return np.ascontiguousarray(numbers, numbers.dtype.newbyteorder("<")).tobytes()
+
+
+def _timing(timing: Timing) -> scoring_pb2.Timing:
+    return scoring_pb2.Timing(
+        queue_ms=timing.queue * 1e3,
+        decode_ms=timing.decode * 1e3,
+        compute_ms=timing.compute * 1e3,
+        reduce_ms=timing.reduce * 1e3,
+        total_ms=timing.total * 1e3,
+    )
+
+
+def _describe(planned: PlannedImage) -> scoring_pb2.ScoreResponse:
+    """Return what is the same for every image with this plan: everything but name, classes and the file's warnings."""
+    model, plan, options = planned.model, planned.plan, planned.options
+    size, position = (planned.picture.height, planned.picture.width), plan.mode.position
+    remarks, warnings = remarks_on_dense(model, plan)
+    return scoring_pb2.ScoreResponse(
+        image=scoring_pb2.ImageInfo(width=size[1], height=size[0]),
+        model=model.name,
+        version=model.version,
+        mode=plan.mode.name,
+        mode_reason="; ".join([plan.reason, *remarks]),
+        grid=_grid(size, options, plan.views[0], model.spec.window),
+        average=scoring_pb2.Average(of=AVERAGES[options.asked.average]),
+        parity=_parity(model.spec, position),
+        plan=scoring_pb2.Plan(
+            file=model.spec.strides[position].file,
+            multiply_adds=plan.multiply_adds,
+            bytes=plan.bytes,
+            views=[_view(view, plan) for view in plan.views],
+        ),
+        warnings=warnings,
+    )
+
+
+def _classes(model: StoredModel, options: ResolvedOptions) -> scoring_pb2.ScoreResponse:
+    """Return a response with the classes alone."""
+    return _all_classes(model) if options.has_all_classes else _named_classes(model, options.classes)
+
+
+@lru_cache(KEPT_MODELS)
+def _all_classes(model: StoredModel) -> scoring_pb2.ScoreResponse:
+    return _named_classes(model, tuple(range(model.spec.output.classes)))
+
+
+def _named_classes(model: StoredModel, classes: tuple[int, ...]) -> scoring_pb2.ScoreResponse:
+    response = scoring_pb2.ScoreResponse()
+    for index in classes:
+        response.classes.add(index=index, label=model.label(index))
+    return response
+
+
+def _grid(size: tuple[int, int], options: ResolvedOptions, view: View, window: model_pb2.Size) -> scoring_pb2.GridInfo:
+    vertical, horizontal = view.tile_plan.vertical, view.tile_plan.horizontal
+    grid = scoring_pb2.GridInfo(
+        rows=vertical.cells,
+        cols=horizontal.cells,
+        stride=model_pb2.Size(height=vertical.stride, width=horizontal.stride),
+        window=window,
+        origin_x=horizontal.origin,
+        origin_y=vertical.origin,
+        left_out=model_pb2.Size(height=vertical.left_out, width=horizontal.left_out),
+        last_x=horizontal.position(horizontal.cells - 1),
+        last_y=vertical.position(vertical.cells - 1),
+        depth=options.depth,
+        holds=GRIDS[options.asked.grid_as],
+    )
+    if (view.height, view.width) != size:
+        grid.scaled.CopyFrom(model_pb2.Size(height=view.height, width=view.width))
+    return grid
+
+
+def _view(view: View, plan: Plan) -> scoring_pb2.View:
+    tiles, network = view.tile_plan, plan.mode.network
+    height, width = tiles.max_tile_shape
+    halo = [(axis.halo_before(stride), axis.halo_after(stride)) for axis, stride in network.axes]
+    phases = [
+        max(1, stride // lattice.stride)
+        for (_, stride), lattice in zip(network.axes, (tiles.vertical, tiles.horizontal), strict=True)
+    ]
+    return scoring_pb2.View(
+        image=model_pb2.Size(height=view.height, width=view.width),
+        cells=model_pb2.Size(height=tiles.vertical.cells, width=tiles.horizontal.cells),
+        tiles=len(tiles),
+        tile=model_pb2.Size(height=height, width=width),
+        halo=[halo[0][0], halo[1][0], halo[0][1], halo[1][1]],
+        phases=phases[0] * phases[1],
+        flip=bool(tiles.mirrored),
+        multiply_adds=view.multiply_adds,
+        strip_rows=tiles.max_strip_rows,
+    )
+
+
+def _parity(spec: model_pb2.ModelSpec, position: int) -> scoring_pb2.ParityInfo:
+    """Return the certificate of one of the strides in short."""
+    seen = overall(spec, position)
+    return scoring_pb2.ParityInfo(
+        exact=spec.parity[position].exact,
+        max_abs_diff=seen.max_abs,
+        windows=seen.windows,
+        top_class_agreement=seen.top_class_agreement,
+        agreement_low=seen.agreement_low,
+        agreement_high=seen.agreement_high,
+    )

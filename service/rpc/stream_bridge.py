@@ -1,0 +1,132 @@
+"""A bridge between the client of ScoreLarge, on the event loop, and the thread that scores: each waits for the other.
+
+The thread asks for the next part when it needs it, and waits while the client does not take what it sends. So neither
+side is ahead of the other by more than gRPC's own buffers.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import CancelledError
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fullconv.protos import scoring_pb2
+from service.dispatch.dispatcher import LargePicture
+from service.errors import CancelledRunError, ImageError, OptionError
+from service.images.arrays import open_array
+from service.images.picture import PageSelection
+from service.images.pixels import SampleArray
+from service.rpc.streams import Send, idle_timeout
+
+Result = TypeVar("Result")
+SKIPPED_ROWS = 256
+"""Rows that are skipped at once."""
+Requests = AsyncIterator[scoring_pb2.ScoreLargeRequest]
+
+
+class StreamBridge:
+    """One call of ScoreLarge, from the thread's side: `receive` and `send` block.
+
+    `receive` raises IdleError after `idle` seconds without a part.
+    """
+
+    def __init__(self, requests: Requests, send: Send, idle: float) -> None:
+        self._requests, self._send, self._idle = requests, send, idle
+        self._loop = asyncio.get_running_loop()
+
+    def receive(self) -> bytes | None:
+        """Return the next part; None when the client has sent everything."""
+        return self._wait(self._next_part())
+
+    def send(self, part: scoring_pb2.ScoreLargeResponse) -> None:
+        """Send a part of the answer; returns when there is room for the next part."""
+        self._wait(self._send(part))
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Yield every part, on the event loop."""
+        while (part := await self._next_part()) is not None:
+            yield part
+
+    async def _next_part(self) -> bytes | None:
+        """Return the data of the next part; None at the end. Raises OptionError for a part without data."""
+        request = await idle_timeout(self._idle, anext(self._requests, None), "to send the next part")
+        if request is None:
+            return None
+        if request.WhichOneof("part") != "data":
+            raise OptionError(f"part: expected data after start, got {request.WhichOneof('part') or 'nothing'}")
+        return bytes(request.data)
+
+    def _wait(self, work: Coroutine[Any, Any, Result]) -> Result:
+        if self._loop.is_closed():
+            work.close()
+            raise CancelledRunError("the server has stopped")
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        except CancelledError:  # the call has ended
+            raise CancelledRunError("the client has gone") from None
+
+
+class StreamedRows:
+    """Raw rows as they arrive, in parts of whole rows; checks that their number is the announced one."""
+
+    block_rows = 1
+
+    def __init__(self, name: str, raw: scoring_pb2.RawImage, bridge: StreamBridge) -> None:
+        self._name, self._bridge, self._height = name, bridge, raw.height
+        self._shape, self._dtype = (raw.width, raw.channels), np.dtype(raw.dtype).newbyteorder("<")
+        self._row_bytes = raw.width * raw.channels * self._dtype.itemsize
+        self._waiting = memoryview(b"")
+        """Bytes that have arrived and are not handed on yet."""
+        self._passed = 0
+
+    def read(self, first: int, stop: int) -> SampleArray:
+        """Return rows [first, stop) as (rows, width, channels); raises ImageError if the stream ends before them."""
+        self._pass_over(first)
+        return np.frombuffer(self._take(stop - first), self._dtype).reshape(-1, *self._shape)
+
+    def finish(self) -> None:
+        """Read to the end; raises ImageError unless the stream has exactly the announced number of rows."""
+        self._pass_over(self._height)
+        if self._waiting or self._bridge.receive() is not None:
+            raise ImageError(f"{self._name}: data: expected {self._height} rows, got more")
+
+    def _pass_over(self, row: int) -> None:
+        while self._passed < row:
+            self._take(min(SKIPPED_ROWS, row - self._passed))
+
+    def _take(self, rows: int) -> bytes | memoryview:
+        """Return the next rows: a view of the part that they arrived in, or a copy if they arrived in several parts."""
+        wanted, size, taken = rows * self._row_bytes, 0, []
+        while size < wanted:
+            if not self._waiting:
+                self._waiting = memoryview(self._receive(size))
+            taken.append(self._waiting[: wanted - size])
+            self._waiting = self._waiting[wanted - size :]
+            size += len(taken[-1])
+        self._passed += rows
+        return taken[0] if len(taken) == 1 else b"".join(taken)
+
+    def _receive(self, size: int) -> bytes:
+        """Return the next part; `size` bytes before it are not handed on yet."""
+        part = self._bridge.receive()
+        if part is None:
+            got = self._passed + size // self._row_bytes
+            raise ImageError(f"{self._name}: data: expected {self._height} rows, got {got}: the stream ended")
+        if not part or len(part) % self._row_bytes:
+            raise ImageError(
+                f"{self._name}: data: expected whole rows of {self._row_bytes} bytes (width × channels × bytes of the "
+                f"dtype), got {len(part)} bytes"
+            )
+        return part
+
+
+def streamed_picture(
+    name: str, raw: scoring_pb2.RawImage, bridge: StreamBridge, selection: PageSelection
+) -> LargePicture:
+    """Return an image whose rows arrive over a bridge; raises ImageError if the announced pixels are no image."""
+    if raw.data:
+        raise ImageError(f"{name}: raw.data: expected none, since the rows follow, got {len(raw.data)} bytes")
+    picture = open_array(name, (raw.height, raw.width, raw.channels), raw.dtype, lambda: rows, selection)
+    rows = StreamedRows(name, raw, bridge)
+    return LargePicture(picture, rows.finish)

@@ -1,0 +1,168 @@
+"""Scoring one band of tiles: pixels in; the means and the band's rows of the grid out."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.dense.arrays import Pixels
+from service.dense.reducers import Mean, probabilities
+from service.dense.tiles import AxisBand, AxisTile
+from service.errors import ImageError, ModelError
+from service.scoring.grid import BandGrid, GridRows
+from service.scoring.modes import Submit
+from service.scoring.options import AverageOf
+from service.scoring.plan import View
+from service.scoring.planned import PlannedImage
+
+Tile = tuple[AxisTile, AxisTile]
+"""A tile's rows and its columns."""
+Wanted = NDArray[np.bool_] | None
+"""Which cells of a band are scored, (rows, cols); None: all."""
+Scores = NDArray[np.float32]
+"""(rows, cols, classes) float32."""
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent in each stage of scoring an image so far."""
+
+    decode: float = 0.0
+    compute: float = 0.0
+    reduce: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """A band of tiles of a view, and which of its cells are scored."""
+
+    view: View
+    axis: AxisBand
+    wanted: Wanted
+    has_grid: bool
+    """Whether its scores belong to the grid of the answer."""
+
+    def rows_of(self, row: AxisTile) -> slice:
+        """Return where a tile's rows lie in the band."""
+        return slice(row.cells.start - self.axis.first, row.cells.stop - self.axis.first, row.cells.step)
+
+    def tiles(self) -> list[Tile]:
+        """Return the tiles that have a cell to score."""
+        tiles = [(row, col) for row in self.axis.tiles for col in self.view.tile_plan.columns]
+        wanted = self.wanted
+        return (
+            tiles if wanted is None else [each for each in tiles if wanted[self.rows_of(each[0]), each[1].cells].any()]
+        )
+
+    @property
+    def tile_count(self) -> int:
+        """Number of tiles, with those that have no cell to score."""
+        return len(self.axis.tiles) * len(self.view.tile_plan.columns)
+
+    def cut(self, tile: Tile, strip: Pixels) -> Pixels:
+        """Return a tile's pixels from the strip that the band reads."""
+        row, col = tile
+        start = row.start - self.axis.pixels[0]
+        pixels = strip[start : start + row.length, col.start : col.start + col.length]
+        return pixels[:, ::-1] if col.mirrored else pixels
+
+
+class BandScoring:
+    """One band that is being scored: its first tiles are submitted when it is made.
+
+    `strip` holds the pixels that the band reads, None if it has no cell to score. `means` are those of the view and, if
+    the mirrored image is scored too, of the mirrored view.
+    """
+
+    def __init__(
+        self,
+        planned: PlannedImage,
+        band: Band,
+        strip: Pixels | None,
+        means: Sequence[Mean],
+        submit: Submit,
+        stopwatch: Stopwatch,
+    ) -> None:
+        self._planned, self._band, self._means, self._stopwatch = planned, band, means, stopwatch
+        tiles = band.tiles()
+        self.skipped = band.tile_count - len(tiles)
+        """Number of tiles without a cell to score."""
+        self._batches = list(_batches(tiles, band.view.batch))
+        before = time.monotonic()
+        self._results = planned.plan.mode.run(submit, (_cut(band, batch, strip) for batch in self._batches))
+        stopwatch.compute += time.monotonic() - before  # an engine in this thread runs tiles as they are submitted
+
+    def rows(self, advance: Callable[[int], None]) -> Iterator[GridRows]:
+        """Add every cell to the means; yields the band's rows of the grid if it belongs to the answer.
+
+        `advance` is called with the number of tiles of each batch that is done.
+        """
+        grid = None
+        if self._band.has_grid:
+            shape = self._band.axis.stop - self._band.axis.first, self._band.view.tile_plan.horizontal.cells
+            grid = BandGrid(self._planned.options, shape, self._planned.picture.name)
+        for batch in self._batches:
+            self._reduce(batch, self._await_scores(), grid)
+            advance(len(batch))
+        if grid is not None:
+            yield from grid.parts(self._band.axis.first, self._band.wanted)
+
+    def _await_scores(self) -> Iterable[Scores]:
+        """Return the scores of the next batch, and count the time until they are there as compute."""
+        before = time.monotonic()
+        scores = next(self._results)
+        self._stopwatch.compute += time.monotonic() - before
+        return scores
+
+    def _reduce(self, batch: Sequence[Tile], scores: Iterable[Scores], grid: BandGrid | None) -> None:
+        """Add the cells of a batch to the means and to the grid. Nothing holds their scores while the next one runs."""
+        options = self._planned.options
+        for (row, col), tile_scores in zip(batch, scores, strict=True):
+            kept = self._kept(row, col, tile_scores)
+            self._average(row, col, kept)
+            if grid is not None:
+                chosen = kept if options.has_all_classes else kept[..., list(options.classes)]
+                grid.add(self._band.rows_of(row), col.cells, chosen)
+
+    def _kept(self, row: AxisTile, col: AxisTile, scores: Scores) -> Scores:
+        """Return the cells that a tile keeps, from left to right. Raises ModelError for a grid that is too small."""
+        model = self._planned.model
+        classes = model.spec.output.classes
+        if scores.shape[0] < row.count or scores.shape[1] < col.count or scores.shape[2] != classes:
+            raise ModelError(
+                f"model {model.name!r}: expected a tile's grid of {(row.count, col.count, classes)}, got "
+                f"{scores.shape}: its files do not fit its geometry; convert it again"
+            )
+        return scores[row.kept, col.kept][:, :: -1 if col.mirrored else 1]
+
+    def _average(self, row: AxisTile, col: AxisTile, kept: Scores) -> None:
+        """Add the cells of a tile that are scored to the mean. Raises ImageError for scores that are not finite."""
+        planned, wanted = self._planned, self._band.wanted
+        scored = kept if wanted is None else kept[wanted[self._band.rows_of(row), col.cells]]
+        if not np.isfinite(scored).all():
+            raise ImageError(
+                f"{planned.picture.name}: model {planned.model.name!r} gives scores that are NaN or infinite, among "
+                f"rows {row.cells.start} to {row.cells.stop - 1}, columns {col.cells.start} to {col.cells.stop - 1}"
+            )
+        if planned.options.asked.average is AverageOf.PROBABILITIES:
+            scored = probabilities(scored, planned.model.spec.output.kind)
+        self._means[col.mirrored].add(scored)
+
+
+def _cut(band: Band, batch: Sequence[Tile], strip: Pixels | None) -> list[Pixels]:
+    assert strip is not None  # noqa: S101 (a band with a tile to run has pixels)
+    return [band.cut(tile, strip) for tile in batch]
+
+
+def _batches(tiles: Sequence[Tile], size: int) -> Iterator[list[Tile]]:
+    """Yield tiles of one shape, at most `size` together."""
+    shapes: dict[tuple[int, int], list[Tile]] = {}
+    for row, col in tiles:
+        shapes.setdefault((row.length, col.length), []).append((row, col))
+    for alike in shapes.values():
+        following = iter(alike)
+        while batch := list(islice(following, size)):
+            yield batch

@@ -1,0 +1,16 @@
+"""What dense scores mean for a model whose dense scores differ from the classifier's own."""
+
+from fullconv.common.certificate import is_warning, overall, sentence
+from service.engine.repository import StoredModel
+from service.scoring.modes import crops_multiply_adds
+from service.scoring.plan import Plan
+
+
+def remarks_on_dense(model: StoredModel, plan: Plan) -> tuple[list[str], list[str]]:
+    """Return remarks and warnings for answers by this plan: at most one of either, none unless dense is not exact."""
+    spec, position = model.spec, plan.mode.position
+    if plan.mode.name != "dense" or spec.parity[position].exact:
+        return [], []
+    crops = sum(crops_multiply_adds(model, view.tile_plan) for view in plan.views)
+    text = [sentence(spec, position, crops, plan.multiply_adds)]
+    return ([], text) if is_warning(overall(spec, position)) else (text, [])

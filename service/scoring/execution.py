@@ -1,0 +1,164 @@
+"""Scoring a planned image: strips of pixels in; rows of the grid and the averages out.
+
+    strip by strip → band of tiles by band → rows of the grid, and the means
+
+Nothing larger than a strip, a tile and the rows of one band is kept, however large the image.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from itertools import chain, islice
+
+import numpy as np
+
+from service.dense.arrays import Pixels
+from service.dense.reducers import Mean, argsort_descending
+from service.dense.tiles import AxisBand
+from service.engine.engine import Engine, InlineEngine
+from service.errors import CancelledRunError
+from service.images.rows import RowReader, ScaledRows, read_strips
+from service.scoring.band import Band, BandScoring, Scores, Stopwatch, Wanted
+from service.scoring.grid import GridRows
+from service.scoring.masking import check_any_scored, wanted_cells
+from service.scoring.outcome import Result, Scored, Timing
+from service.scoring.plan import View
+from service.scoring.planned import PlannedImage
+
+
+def ignore_progress(_done: int, _total: int) -> None:
+    """Do nothing."""
+
+
+class Execution:
+    """Scores a planned image once: iterate `rows`, then take `result`.
+
+    `engine` runs the tiles. Default: the calling thread. `progress` is called with the tiles that are done and their
+    total.
+    """
+
+    def __init__(
+        self,
+        planned: PlannedImage,
+        engine: Engine | None = None,
+        progress: Callable[[int, int], None] = ignore_progress,
+    ) -> None:
+        self._planned, self._engine, self._progress = planned, engine or InlineEngine(), progress
+        self._started = time.monotonic()
+        self._stopwatch = Stopwatch()
+        self._means: list[Mean] = []
+        self._tiles_done = 0
+        self._bands: Iterator[BandScoring] | None = None
+        self._begun: Sequence[BandScoring] = ()
+        self._submitted = 0.0
+
+    def begin(self) -> None:
+        """Read the first strip and submit its first tiles, without waiting for their scores."""
+        self._bands = self._start_bands()
+        self._begun = list(islice(self._bands, 1))
+        self._submitted = time.monotonic()
+
+    def rows(self) -> Iterator[GridRows]:
+        """Score every view; yields the rows of the first view's grid from top to bottom, if the options ask for it.
+
+        Raises an error of `service.errors`; CancelledRunError once the request is cancelled.
+        """
+        bands = self._start_bands()
+        if self._bands is not None:
+            bands = chain(self._begun, self._bands)
+            self._stopwatch.compute += time.monotonic() - self._submitted
+        self._bands, self._begun = (
+            None,
+            (),
+        )  # they refer to this object: without them it is freed at once, with its pixels
+        for band in bands:
+            yield from self._timed(band.rows(self._advance))
+
+    def result(self) -> Result:
+        """Return the averages, after the last row. Raises ImageError if no window was scored."""
+        check_any_scored(self._planned, [mean.cells for mean in self._means])
+        options, clock = self._planned.options, self._stopwatch
+        average = np.mean([mean.value for mean in self._means], axis=0)[list(options.classes)]
+        timing = Timing(
+            decode=clock.decode,
+            compute=clock.compute,
+            reduce=clock.reduce,
+            total=time.monotonic() - self._started,
+        )
+        return Result(average, tuple(argsort_descending(average, options.asked.top)), self._means[0].cells, timing)
+
+    def fraction_done(self) -> float:
+        """Return the share of the tiles that are done, 0 to 1."""
+        return self._tiles_done / self._planned.plan.tile_count
+
+    def check_cancelled(self) -> None:
+        """Raise CancelledRunError if the request was cancelled."""
+        if self._engine.cancelled:
+            raise CancelledRunError(f"{self._planned.picture.name}: the request was cancelled")
+
+    def _start_bands(self) -> Iterator[BandScoring]:
+        """Yield every band of every view once its first tiles are submitted."""
+        planned = self._planned
+        for number, view in enumerate(planned.plan.views):
+            means = [Mean(planned.model.spec.output.classes) for _ in range(2 if view.tile_plan.mirrored else 1)]
+            self._means += means
+            has_grid = planned.options.asked.grid and number == 0
+            for axis, wanted, strip in self._strips(view):
+                band = Band(view, axis, wanted, has_grid)
+                scoring = BandScoring(planned, band, strip, means, self._submit, self._stopwatch)
+                self._advance(scoring.skipped)
+                yield scoring
+
+    def _submit(self, tiles: Sequence[Pixels], multiply_adds: float) -> Future[Sequence[Scores]]:
+        self.check_cancelled()
+        return self._engine.submit(self._planned.session, tiles, multiply_adds)
+
+    def _advance(self, tiles: int) -> None:
+        self._tiles_done += tiles
+        self._progress(self._tiles_done, self._planned.plan.tile_count)
+
+    def _timed(self, rows: Iterator[GridRows]) -> Iterator[GridRows]:
+        """Yield the same rows, and count the time that they take beside compute as reducing."""
+        clock = self._stopwatch
+        while True:
+            before, computed = time.monotonic(), clock.compute
+            part = next(rows, None)
+            clock.reduce += time.monotonic() - before - (clock.compute - computed)
+            if part is None:
+                return
+            yield part
+
+    def _strips(self, view: View) -> Iterator[tuple[AxisBand, Wanted, Pixels | None]]:
+        """Yield every band with its pixels, None if no cell of it is scored. The next strip is read meanwhile."""
+        self.check_cancelled()
+        planned = self._planned
+        mask = planned.open_mask(self.check_cancelled)
+        bands: deque[tuple[AxisBand, Wanted]] = deque()
+
+        def spans() -> Iterator[tuple[int, int] | None]:
+            for band in view.tile_plan.bands:
+                self.check_cancelled()
+                wanted = None if mask is None else wanted_cells(planned, mask, view, band)
+                bands.append((band, wanted))
+                yield band.pixels if wanted is None or wanted.any() else None
+
+        before = time.monotonic()
+        for strip in read_strips(_pixel_rows(planned, view), spans()):
+            self._stopwatch.decode += time.monotonic() - before
+            yield *bands.popleft(), strip
+            before = time.monotonic()
+
+
+def _pixel_rows(planned: PlannedImage, view: View) -> RowReader:
+    """Return the rows of the image, scaled to the size of the view."""
+    rows = planned.picture.rows(planned.model.spec.input)
+    size, scaled = (planned.picture.height, planned.picture.width), (view.height, view.width)
+    return rows if size == scaled else ScaledRows(rows, size, scaled)
+
+
+def score(planned: PlannedImage, engine: Engine | None = None) -> Scored:
+    """Score a planned image to its end."""
+    execution = Execution(planned, engine)
+    rows = tuple(execution.rows())
+    return Scored(planned, rows, execution.result())

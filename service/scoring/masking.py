@@ -1,0 +1,72 @@
+"""Which cells a mask leaves to score, and what a plan costs inside a mask."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.dense.tiles import AxisBand
+from service.errors import ImageError
+from service.images.mask import Mask, Spans
+from service.scoring.band import Band
+from service.scoring.plan import View
+from service.scoring.planned import Check, PlannedImage
+
+
+@dataclass(frozen=True)
+class ViewCount:
+    """The part of a view's plan that lies inside the mask."""
+
+    tiles: int
+    multiply_adds: float
+    cells: int
+
+
+def count_inside_mask(planned: PlannedImage, check: Check) -> list[ViewCount]:
+    """Return what each view costs inside the mask, which is read to its end.
+
+    Raises ImageError if a view has no cell to score; `check` may raise to stop.
+    """
+    counts = []
+    for view in planned.plan.views:
+        mask = planned.open_mask(check)
+        if mask is None:
+            counts.append(ViewCount(len(view.tile_plan), view.multiply_adds, view.tile_plan.cells))
+        else:
+            counts.append(_count(planned, mask, view, check))
+    check_any_scored(planned, [count.cells for count in counts])
+    return counts
+
+
+def _count(planned: PlannedImage, mask: Mask, view: View, check: Check) -> ViewCount:
+    tiles, multiply_adds, cells = 0, 0.0, 0
+    for axis in view.tile_plan.bands:
+        check()
+        wanted = wanted_cells(planned, mask, view, axis)
+        to_run = Band(view, axis, wanted, has_grid=False).tiles()
+        tiles += len(to_run)
+        multiply_adds += sum(planned.plan.mode.multiply_adds_of(*tile) for tile in to_run)
+        cells += int(wanted.sum())
+    return ViewCount(tiles, multiply_adds, cells)
+
+
+def check_any_scored(planned: PlannedImage, cells: Iterable[int]) -> None:
+    """Raise ImageError if a view has no cell to score; `cells` are the numbers of scored cells of the views."""
+    if not all(cells):
+        raise ImageError(f"{planned.picture.name}: mask: expected a window to be scored, got none inside")
+
+
+def wanted_cells(planned: PlannedImage, mask: Mask, view: View, band: AxisBand) -> NDArray[np.bool_]:
+    """Return which cells of a band are scored, (rows, cols)."""
+    vertical, horizontal = view.tile_plan.vertical, view.tile_plan.horizontal
+    window, picture = planned.model.spec.window, planned.picture
+    rows = _spans(vertical.positions[band.first : band.stop], window.height, view.height, picture.height)
+    return mask.select_windows(rows, _spans(horizontal.positions, window.width, view.width, picture.width))
+
+
+def _spans(starts: NDArray[np.int64], window: int, scaled: int, extent: int) -> Spans:
+    """Return where windows of a scaled image begin and end, in pixels of the image itself: at least one pixel each."""
+    first, stop = (np.rint(edges * (extent / scaled)).astype(np.int64) for edges in (starts, starts + window))
+    first = np.minimum(first, extent - 1)
+    return first, np.clip(stop, first + 1, extent)

@@ -1,0 +1,79 @@
+"""What scoring an image ends in."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.scoring.grid import GridRows
+from service.scoring.masking import ViewCount
+from service.scoring.planned import PlannedImage
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where the time of a request went, in seconds."""
+
+    queue: float = 0.0
+    """Waiting for a thread, and for the first turn of its tiles."""
+    decode: float = 0.0
+    """Waiting for pixels. The next strip is decoded while one is scored."""
+    compute: float = 0.0
+    """Waiting for scores."""
+    reduce: float = 0.0
+    """Averaging, and gathering the rows of the grid."""
+    total: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What is known once every window is scored."""
+
+    average: NDArray[np.float64]
+    """(classes,), in the order of `ResolvedOptions.classes`: over all scored cells, then over all views."""
+    top: tuple[int, ...]
+    """Positions in `average` of the highest averages, the highest first."""
+    scored_cells: int
+    """Number of cells of the first view that were scored."""
+    timing: Timing
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """An image that was scored. `rows` are all rows of the grid, unless they were handed over one by one."""
+
+    planned: PlannedImage
+    rows: tuple[GridRows, ...]
+    result: Result
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """An image whose plan alone was asked for: what each view costs inside the mask."""
+
+    planned: PlannedImage
+    counts: tuple[ViewCount, ...]
+    queue_seconds: float = 0.0
+
+
+Outcome = Scored | Counted
+
+
+@dataclass(frozen=True)
+class Started:
+    """A large image is planned and admitted, and is about to be scored."""
+
+    planned: PlannedImage
+    queue_seconds: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A large image is scored up to some of its tiles."""
+
+    tiles: int
+    total: int
+
+
+Event = Started | Progress | GridRows | Outcome
+"""What is delivered of a large image: `Started`, rows and progress, then `Scored`; or `Counted` alone."""

@@ -1,0 +1,198 @@
+"""From a request and an image to a planned image: the model, its options, the plan, the mask.
+
+    model → options → plan → mask → PlannedImage (service/planned.py) → Execution (service/execution.py)
+
+Whatever can be refused is refused here, before a pixel is decoded.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from fullconv.protos import model_pb2
+from service.engine.registry import Registry
+from service.engine.repository import StoredModel
+from service.engine.session import Session
+from service.engine.version import ServedVersion
+from service.errors import LimitError
+from service.images.mask import Intersection, Mask, MaskImage, find_foreground, mask_image
+from service.images.picture import Picture, check_size
+from service.limits import MIB, Limits, Tuning
+from service.scoring.modes import choose
+from service.scoring.options import OTSU, Options, ResolvedOptions, resolve
+from service.scoring.plan import Bounds, Plan, make_plan
+from service.scoring.planned import Check, OpenMask, PlannedImage
+
+KEPT_PLANS = 256
+"""Number of plans that are kept for images of the same size and options."""
+KEPT_PIXELS, KEPT_CLASSES = 1 << 22, 16
+"""Pixels of the largest image whose plan is kept, and the largest number of classes that its options name."""
+CLASS_BYTES, RESPONSE_BYTES = 300, 4096
+"""Bytes of an answer beside its grid: for each class, and for everything else."""
+
+
+@dataclass(frozen=True)
+class ScoringRequest:
+    """What is asked of a model; an empty version means the highest version that can serve."""
+
+    model: str
+    version: str = ""
+    options: Options = field(default_factory=Options)
+
+
+class Scorer:
+    """Plans how to score images with the models of a repository; loads each model once. Safe to share between threads.
+
+    `models` is the repository's directory, or a registry of one.
+    """
+
+    def __init__(self, models: Path | Registry, limits: Limits | None = None, tuning: Tuning | None = None) -> None:
+        self.registry = models if isinstance(models, Registry) else Registry(models)
+        self.limits = limits or Limits()
+        self._tuning = tuning or Tuning()
+        self._plans: OrderedDict[tuple[StoredModel, Options, tuple[int, int], int], Plan] = OrderedDict()
+
+    def model(self, name: str, version: str = "") -> StoredModel:
+        """Return a model; raises NotFoundError or ModelError."""
+        return self.registry.get(name, version)[1]
+
+    def session(self, model: StoredModel, position: int) -> Session:
+        """Return the session that runs one of a model's files, loaded on first use and shared by all requests."""
+        return self.registry.session(self.registry.get(model.name, model.version)[0], model, position)
+
+    def check(self, request: ScoringRequest) -> None:
+        """Raise NotFoundError, ModelError or OptionError for a request that no image makes possible."""
+        self._resolved(request)
+
+    def load(self, request: ScoringRequest) -> None:
+        """Load everything that planning a request reads from the repository.
+
+        Raises NotFoundError, ModelError, OptionError or CapabilityError.
+        """
+        served, model, options = self._resolved(request)
+        for mode in choose(model, options)[0]:
+            self.registry.session(served, model, mode.position)
+
+    def is_loaded(self, request: ScoringRequest) -> bool:
+        """Return whether a request can be planned without reading the model's files."""
+        all_strides = request.options.stride is not None
+        return self.registry.is_loaded(request.model, request.version, all_strides=all_strides)
+
+    def plan(self, picture: Picture, request: ScoringRequest, *, pixels: int | None = None) -> PlannedImage:
+        """Plan how to score a picture of at most `pixels` pixels. Default: the limit for images read row by row.
+
+        Raises an error of `service.errors` if the picture or an option cannot be used.
+        """
+        return self._planned(picture, self._resolved(request), self.limits.large_pixels if pixels is None else pixels)
+
+    def plan_whole(
+        self, open_picture: Callable[[], Picture], request: ScoringRequest, *, answer_bytes: int | None = None
+    ) -> PlannedImage:
+        """Open an image that is in memory as a whole, and plan how to score it.
+
+        Raises LimitError if its grid does not fit an answer of `answer_bytes` bytes. Default: the limit for messages.
+        """
+        resolved = self._resolved(request)
+        planned = self._planned(open_picture(), resolved, self.limits.image_pixels)
+        if request.options.grid:
+            check_answer(planned, self.limits.message_bytes if answer_bytes is None else answer_bytes)
+        return planned
+
+    def _resolved(self, request: ScoringRequest) -> tuple[ServedVersion, StoredModel, ResolvedOptions]:
+        served, model = self.registry.get(request.model, request.version)
+        return served, model, resolve(model, request.options)
+
+    def _planned(
+        self, picture: Picture, resolved: tuple[ServedVersion, StoredModel, ResolvedOptions], pixels: int
+    ) -> PlannedImage:
+        served, model, options = resolved
+        check_size(picture, max_pixels=pixels, max_whole_pixels=self.limits.image_pixels, window=model.spec.window)
+        picture.check_bands(model.spec.input)
+
+        def rate(position: int) -> float:
+            return self.registry.session(served, model, position).measured_rate
+
+        plan = self._plan(model, options, (picture.height, picture.width), pixels, rate)
+        open_mask = _mask(picture, model, options, self.limits)
+        session = self.registry.session(served, model, plan.mode.position)
+        return PlannedImage(picture, model, session, plan, options, open_mask)
+
+    def _plan(
+        self,
+        model: StoredModel,
+        options: ResolvedOptions,
+        size: tuple[int, int],
+        pixels: int,
+        rate: Callable[[int], float],
+    ) -> Plan:
+        """Make a plan. Plans of small images without a mask are kept, since many requests are likely to share them."""
+        asked = options.asked
+
+        def make() -> Plan:
+            bounds = Bounds(pixels, self.limits.plan_bytes, self._tuning)
+            return make_plan(model, options, size, bounds, rate=rate)
+
+        if math.prod(size) > KEPT_PIXELS or asked.mask is not None or len(asked.classes) > KEPT_CLASSES:
+            return make()
+        key = (model, asked, size, pixels)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = make()
+            while len(self._plans) > KEPT_PLANS:
+                self._plans.popitem(last=False)
+        return plan
+
+
+def check_answer(planned: PlannedImage, limit: int) -> None:
+    """Raise LimitError if the grid does not fit a message of `limit` bytes, with room for the rest of the answer."""
+    tiles, classes = planned.plan.views[0].tile_plan, len(planned.options.classes)
+    size = tiles.cells * planned.options.cell_bytes + classes * CLASS_BYTES + RESPONSE_BYTES
+    if size > limit:
+        raise LimitError(
+            f"{planned.picture.name}: grid: {tiles.vertical.cells}×{tiles.horizontal.cells} cells of {classes} classes "
+            f"are {size / MIB:.1f} MiB, expected at most {limit / MIB:.1f}: name fewer classes, ask for a coarser "
+            "stride, grid_as or a region, leave the grid out, or call ScoreLarge, which sends it row by row"
+        )
+
+
+def check_row(planned: PlannedImage, limit: int) -> None:
+    """Raise LimitError if one row of the grid does not fit a message of `limit` bytes."""
+    size = planned.plan.views[0].tile_plan.horizontal.cells * planned.options.cell_bytes
+    if size > limit:
+        raise LimitError(
+            f"{planned.picture.name}: grid: one row of it is {size / MIB:.1f} MiB, expected at most "
+            f"{limit / MIB:.1f}: name fewer classes, or ask for a coarser stride, grid_as or a region"
+        )
+
+
+def _mask(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
+    """Return what opens the mask: pixels with data, and the windows that the options choose.
+
+    Raises ImageError, before anything is scored, for a mask whose size does not fit.
+    """
+    open_chosen, size = _chosen(picture, model, options, limits), (picture.height, picture.width)
+
+    def open_mask(check: Check) -> Mask | None:
+        data, chosen = picture.data_mask(), open_chosen(check)
+        if data is None or chosen is None:
+            return chosen if data is None else MaskImage(data, size, size)
+        return Intersection(MaskImage(data, size, size), chosen)
+
+    return open_mask
+
+
+def _chosen(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
+    """Return what opens the mask that the options name."""
+    asked = options.asked.mask
+    if asked is None:
+        return lambda _: None
+    if asked == OTSU:
+        return cache(lambda check: find_foreground(picture, model.spec.input, check))
+    mask = asked()
+    one_pixel = model_pb2.Size(height=1, width=1)
+    check_size(mask, max_pixels=limits.large_pixels, max_whole_pixels=limits.image_pixels, window=one_pixel)
+    mask_image(mask, picture)
+    return lambda _: mask_image(mask, picture)

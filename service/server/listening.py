@@ -1,0 +1,39 @@
+"""What the gRPC server listens on: its options, addresses and services."""
+
+import grpc
+
+from service.settings import Settings
+
+CALLS_BESIDE = 16
+"""Calls on one connection beside requests and streams: health checks."""
+KEEPALIVE_MS = 60_000
+MAX_FRAME_BYTES = (1 << 24) - 1
+
+
+def server_options(settings: Settings) -> list[tuple[str, int]]:
+    """Return the channel arguments of the gRPC server."""
+    message_bytes = settings.limits.message_bytes
+    options = [
+        ("grpc.max_receive_message_length", message_bytes),
+        ("grpc.max_send_message_length", message_bytes),
+        ("grpc.max_concurrent_streams", settings.max_waiting + settings.max_streams + CALLS_BESIDE),
+        ("grpc.http2.max_frame_size", MAX_FRAME_BYTES),  # fewer frames a message: no other call is served between them
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),  # notices clients whose machine is gone
+        ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS // 3),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.so_reuseport", 0),  # a second server on the port is an error
+    ]
+    if settings.max_age:
+        options.append(("grpc.max_connection_age_ms", int(settings.max_age * 1e3)))  # its calls may end
+    return options
+
+
+def bind(server: grpc.aio.Server, setting: str, address: str, credentials: grpc.ServerCredentials | None = None) -> str:
+    """Listen on HOST:PORT; returns the address with the port that was assigned. Raises OSError, naming the setting."""
+    try:
+        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    except RuntimeError as error:
+        reason = str(error).partition(";")[0]  # the rest explains how to see gRPC's own log
+        way_out = "is the port taken, or the host another machine's?"
+        raise OSError(f"{setting}: cannot listen on {address}: {reason}; {way_out}") from None
+    return f"{address.rpartition(':')[0]}:{port}"

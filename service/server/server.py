@@ -1,0 +1,174 @@
+"""The composition root: makes the parts of the server, connects them, runs them until a signal."""
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from threading import Thread
+
+import grpc
+import onnxruntime as ort
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from fullconv import __version__
+from service import machine
+from service.dispatch.admission import Admission
+from service.dispatch.dispatcher import Dispatcher
+from service.engine.registry import Event, Registry
+from service.engine.scheduler import Scheduler
+from service.images.allowed_directory import AllowedDirectory
+from service.log import log
+from service.metrics import Metrics
+from service.rpc import inference, servicer
+from service.rpc.access import Access, Tokens
+from service.rpc.calls import Calls
+from service.rpc.inference import InferenceServicer
+from service.rpc.servicer import ScoringServicer
+from service.rpc.spool import Spool
+from service.rpc.traces import Traced
+from service.scoring.scorer import Scorer
+from service.server.admin import administered
+from service.server.certificates import Certificates
+from service.server.exporter import exported
+from service.server.gauges import add_gauges
+from service.server.health import Health
+from service.server.listening import bind, server_options
+from service.server.memory import TRIM_SECONDS, MemoryTrimmer
+from service.server.periodic import repeated
+from service.server.shutdown import Signals
+from service.settings import Settings
+
+GOODBYE_SECONDS = 0.5
+"""Seconds that clients that still watch the health have after every request is answered."""
+FATAL = 4
+"""ONNX Runtime's log level for fatal errors alone."""
+FILES_SECONDS = 5.0
+"""Seconds between two looks at the files of tokens and certificates."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a server that outlive its calls."""
+
+    registry: Registry
+    scheduler: Scheduler
+    metrics: Metrics
+    calls: Calls
+    dispatcher: Dispatcher
+    traces: Traced | None
+    certificates: Certificates | None
+    renewed: tuple[Tokens | Certificates, ...]
+    """What is read again when its files change."""
+
+
+async def serve(settings: Settings, signals: Signals) -> None:
+    """Serve until a signal, answer what was admitted, and stop.
+
+    Raises OSError if an address cannot be bound or a file cannot be used.
+    """
+    parts = _parts(settings)
+    state = Health(parts.registry)
+    await state.set_starting()
+    server = grpc.aio.server(options=server_options(settings))
+    names = _add_services(server, parts, state, settings)
+    async with AsyncExitStack() as running:
+        credentials = parts.certificates.credentials() if parts.certificates else None
+        addresses = {"address": bind(server, "listen", settings.listen, credentials)}
+        optional = "metrics" not in settings.model_fields_set
+        export = exported(settings.metrics, parts.metrics.registry, state.is_serving, optional=optional)
+        addresses |= await running.enter_async_context(export)
+        if settings.admin:
+            admin = InferenceServicer(parts.dispatcher, parts.calls, parts.metrics, models_changed=state.show_models)
+            addresses["admin"] = await running.enter_async_context(administered(settings.admin, admin))
+        for files in parts.renewed:
+            await running.enter_async_context(repeated(partial(asyncio.to_thread, files.refresh), FILES_SECONDS))
+        trimmer = MemoryTrimmer(parts.registry, parts.calls)
+        await running.enter_async_context(repeated(trimmer.trim_if_idle, TRIM_SECONDS))
+        await server.start()
+        await state.set_serving(names)
+        log.info(
+            "listening",
+            extra={"record": addresses | {"models": str(settings.models), "version": __version__}},
+        )
+        await running.enter_async_context(repeated(state.look, settings.poll))
+        await signals.first()
+        log.info("draining")
+        await state.drain()
+        await parts.calls.drain()
+        await server.stop(GOODBYE_SECONDS)
+        if parts.traces:
+            await asyncio.to_thread(parts.traces.close)
+    parts.scheduler.close()
+    log.info("stopped")
+
+
+def _parts(settings: Settings) -> Parts:
+    """Make the parts, the process-wide settings first; raises OSError for files that cannot be used."""
+    limits, metrics = settings.limits, Metrics()
+    machine.configure_malloc(2 * limits.message_bytes)
+    start_compute_threads(settings.threads or machine.cpus())
+    registry = Registry(
+        settings.models,
+        weights_bytes=settings.weights_bytes,
+        warm=True,
+        pooled=True,
+        provider=settings.provider,
+        report=partial(_report, metrics),
+    )
+    tokens = Tokens(settings.tokens) if settings.tokens else None
+    certificates = None
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    scheduler = Scheduler(
+        slots=settings.slots,
+        batching=settings.batching,
+        observe=metrics.observe_batch,
+        prepare=machine.lower_priority,
+    )
+    traces, admission = Traced() if settings.traces else None, Admission(limits)
+    renewed = tuple(files for files in (tokens, certificates) if files)
+    add_gauges(metrics.registry, admission, scheduler, registry, lambda: sum(files.stale for files in renewed))
+    return Parts(
+        registry=registry,
+        scheduler=scheduler,
+        metrics=metrics,
+        calls=Calls(Access(tokens), metrics, traces, idle=limits.idle_seconds),
+        dispatcher=Dispatcher(Scorer(registry, limits, settings.tuning), scheduler, admission, metrics),
+        traces=traces,
+        certificates=certificates,
+        renewed=renewed,
+    )
+
+
+def _add_services(server: grpc.aio.Server, parts: Parts, state: Health, settings: Settings) -> tuple[str, ...]:
+    """Add the services and their reflection; returns the names of the services that have a health."""
+    spool, allowed = Spool(settings.spool, settings.limits.spool_bytes), AllowedDirectory(settings.images)
+    scoring = ScoringServicer(parts.dispatcher, parts.calls, spool, allowed)
+    other_clients = InferenceServicer(parts.dispatcher, parts.calls, parts.metrics)
+    server.add_generic_rpc_handlers([scoring.handlers(), other_clients.handlers()])
+    health_pb2_grpc.add_HealthServicer_to_server(state.servicer, server)
+    names = (servicer.SERVICE.full_name, inference.SERVICE.full_name, health.SERVICE_NAME)
+    reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+    return names
+
+
+def start_compute_threads(count: int) -> None:
+    """Start the threads that all sessions share, at a lower priority than the threads that answer."""
+
+    def start() -> None:
+        machine.lower_priority()
+        ort.set_global_thread_pool_sizes(count, 1)
+        ort.set_default_logger_severity(FATAL)  # its log lines are not JSON
+
+    starter = Thread(target=start)  # the pool's threads inherit the priority of the thread that starts them
+    starter.start()
+    starter.join()
+
+
+def _report(metrics: Metrics, event: Event, model: str, version: str, error: str) -> None:
+    """Log and count what happened to a version."""
+    metrics.observe_load(event, model, version)
+    record = {"model": model, "version": version} | ({"error": error} if error else {})
+    log.log(logging.ERROR if error else logging.INFO, event, extra={"record": record})

@@ -1,0 +1,96 @@
+"""`convert_checkpoint`, the command as a function of Python: the same options, defaults, files and refusals."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.networks import UNPADDED, make_network
+from support.pictures import noise, png
+
+from converter import cli
+from converter.convert import Progress, convert_checkpoint
+from converter.errors import ConversionError, OptionError, SourceError
+
+TEXT_OPTIONS = {"window", "strides"}
+"""Options that the command line gives as text, and Python as numbers."""
+
+
+def test_options_are_those_of_the_command() -> None:
+    """Each option has the same name, and the same default unless the command line writes it as text."""
+    command, function = (inspect.signature(each).parameters for each in (cli.convert, convert_checkpoint))
+    options = {name: each.default for name, each in command.items() if name not in ("source", "output", "as_json")}
+    own = {name: each.default for name, each in function.items() if name not in ("source", "target", "progress")}
+    assert own.keys() == options.keys()
+    for name in own.keys() - TEXT_OPTIONS:
+        assert own[name] == options[name], name
+    assert (own["window"], own["strides"]) == (None, ())
+
+
+def test_the_function_writes_what_the_command_writes(tmp_path: Path) -> None:
+    """Names of files may be texts; every file is the same to the byte, and the report is that of report.json."""
+    network = make_network(tmp_path, UNPADDED)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "0.png").write_bytes(png(noise(40, 50, 3)))
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\ne\n")
+    targets = [tmp_path / name / "net" / "1" for name in ("command", "function")]
+    options: dict[str, Any] = {
+        "arch": str(network.toml),
+        "images": str(tmp_path / "images"),
+        "labels": str(tmp_path / "labels.txt"),
+        "preprocess": "imagenet",
+    }
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+    flags += ["--window", "22x26", "--strides", "2,8", "--verify", "8"]
+    cli.app([str(network.checkpoint), "-o", str(targets[0]), *flags], standalone_mode=False)
+    report = convert_checkpoint(
+        str(network.checkpoint), str(targets[1]), window=(22, 26), strides=[2, 8], verify=8, **options
+    )
+    files = [{path.name: path.read_bytes() for path in target.iterdir()} for target in targets]
+    assert files[0] == files[1]
+    assert [entry.stride.height for entry in report.spec.strides] == [4, 2, 8]
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    """Every step is announced with its number of windows, and every window counts."""
+    network, steps, windows = make_network(tmp_path, UNPADDED), [], []
+    progress = Progress(step=lambda name, count: steps.append((name, count)), advance=lambda: windows.append(1))
+    convert_checkpoint(network.checkpoint, tmp_path / "net" / "1", arch=network.toml, verify=8, progress=progress)
+    assert [name for name, _ in steps] == [
+        "reading the source",
+        "rewriting the network",
+        "comparing stride 4 with the source",
+        "writing",
+    ]
+    assert sum(count for _, count in steps) == len(windows)
+
+
+WRONG = {
+    "target": ({"target": "net"}, "target: expected a path that ends in NAME/VERSION"),
+    "window": ({"window": 0}, "window: expected pixels from 1 to 9999"),
+    "windows": ({"verify": 0}, "verify: expected from 1 to 10000 windows, got 0"),
+    "strides": ({"strides": [8, 0]}, "strides: expected pixels from 1 to 99999, like 32,16,8, got '8,0'"),
+    "crops": ({"strides": [8, 4], "crops_only": True}, "strides: expected one with --crops-only, got '8,4'"),
+    "precision": ({"precision": "int4"}, "precision: expected fp32, fp16, int8, got 'int4'"),
+    "activation": ({"activation": "relu"}, "activation: expected softmax, sigmoid, none, got 'relu'"),
+    "calibration": ({"precision": "int8"}, "precision: int8 is calibrated on images"),
+    "agreement": ({"min_agreement": 0.5}, "min_agreement: expected with --precision fp16 or int8 only"),
+    "share": ({"min_agreement": 99.0, "precision": "fp16"}, "min_agreement: expected a share from 0 to 1, got 99.0"),
+}
+
+
+@pytest.mark.parametrize(("options", "said"), WRONG.values(), ids=WRONG)
+def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    """The error names the option, before anything is read; nothing is written."""
+    given = {"target": tmp_path / "net" / "1"} | options
+    with pytest.raises(OptionError) as caught:
+        convert_checkpoint(tmp_path / "missing.onnx", **given)
+    assert said in str(caught.value)
+    assert isinstance(caught.value, ConversionError)
+    assert not (tmp_path / "net").exists()
+
+
+def test_other_sources_are_refused(tmp_path: Path) -> None:
+    """A source is a path or a module; an object that is neither is refused by its type."""
+    with pytest.raises(SourceError, match=r"source: expected a path or a torch\.nn\.Module, got dict"):
+        convert_checkpoint({"weight": [1.0]}, tmp_path / "net" / "1")
