@@ -237,7 +237,9 @@ class Answer:
             raise RequestError(f"save: expected a file name that ends in {expected}, got {str(path)!r}")
 
     def to_xarray(self) -> "xarray.DataArray":
-        """Return the grid as an xarray.DataArray with the dimensions row, col and class, and coordinates x, y, label.
+        """Return the grid as an xarray.DataArray with the dimensions row, col and class.
+
+        Its coordinates, by which it can be indexed, are x and y, the windows' left and top edges, and label.
 
         Raises ImportError where xarray is not installed, and RequestError without a grid of all classes.
         """
@@ -245,13 +247,14 @@ class Answer:
             import xarray  # noqa: PLC0415 (an extra)
         except ImportError:
             raise ImportError("to_xarray: expected the package xarray, got none: pip install xarray") from None
-        return xarray.DataArray(
+        array = xarray.DataArray(
             self._all_scores("to_xarray"),
             dims=("row", "col", "class"),
             coords={"x": ("col", self.x), "y": ("row", self.y), "label": ("class", self.labels)},
             name="scores",
             attrs={"model": self.model, "version": self.version, "window": self.window, "stride": self.stride},
         )
+        return array.set_xindex("x").set_xindex("y").set_xindex("label")
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the client, which cannot be pickled: a copy cannot ask it for the model's description."""

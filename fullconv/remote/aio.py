@@ -31,9 +31,10 @@ from fullconv.protos import scoring_pb2
 from fullconv.remote.connection import Security
 from fullconv.remote.large import UploadParts, summary_missing
 from fullconv.remote.outstanding import Outstanding
+from fullconv.remote.retries import Retries
 from fullconv.remote.servers import RETRIES, Servers
 from fullconv.remote.transport import reads_once
-from fullconv.transport import ProgressCallback, ignore_progress
+from fullconv.transport import ManyItem, ProgressCallback, ignore_progress
 
 Result = TypeVar("Result")
 
@@ -99,14 +100,7 @@ class AsyncClient:
             call = self._servers.stub().ScoreMany(timeout=retries.remaining, metadata=self._servers.metadata)
             sender = send_messages(call, outstanding.requests())
             try:
-                async for part in call:
-                    retries.renew()
-                    self._servers.mark_reachable()
-                    while outstanding.unusable:
-                        item, error = outstanding.unusable.popleft()
-                        yield item.name, error
-                    result = self._servers.result(part)
-                    item = outstanding.answered(part.id)
+                async for item, result in self._results(call, outstanding, retries):
                     yield item.name, result if isinstance(result, ScoringError) else _answer(*item.asked, result)
                 outstanding.check_complete()
                 break
@@ -121,6 +115,21 @@ class AsyncClient:
                 sender.cancel()
         for item, unusable in outstanding.unusable:
             yield item.name, unusable
+
+    async def _results(
+        self,
+        call: Any,  # noqa: ANN401 (generated)
+        outstanding: Outstanding,
+        retries: Retries,
+    ) -> AsyncIterator[tuple[ManyItem, scoring_pb2.ScoreResponse | ScoringError]]:
+        """The responses of one call, and meanwhile the errors of images that could not be sent."""
+        async for part in call:
+            retries.renew()
+            self._servers.mark_reachable()
+            while outstanding.unusable:
+                yield outstanding.unusable.popleft()
+            result = self._servers.result(part)
+            yield outstanding.answered(part.id), result
 
     async def plan(
         self,

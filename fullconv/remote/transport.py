@@ -13,6 +13,7 @@ from fullconv.images import ArraySource, ImageSource
 from fullconv.protos import scoring_pb2, scoring_pb2_grpc
 from fullconv.remote.large import RemoteStream, UploadParts, summary_missing
 from fullconv.remote.outstanding import Outstanding
+from fullconv.remote.retries import Retries
 from fullconv.remote.servers import Servers
 from fullconv.transport import ManyItem, ProgressCallback, Scored, ignore_progress
 
@@ -73,14 +74,7 @@ class RemoteTransport:
                 outstanding.requests(), timeout=retries.remaining, metadata=self._servers.metadata
             )
             try:
-                for part in call:
-                    retries.renew()
-                    self._servers.mark_reachable()
-                    while outstanding.unusable:
-                        yield outstanding.unusable.popleft()
-                    result = self._servers.result(part)
-                    item = outstanding.answered(part.id)
-                    yield item, result if isinstance(result, ScoringError) else Scored(result)
+                yield from self._results(call, outstanding, retries)
                 outstanding.check_complete()
                 break
             except grpc.RpcError as error:
@@ -90,6 +84,19 @@ class RemoteTransport:
             finally:
                 call.cancel()
         yield from outstanding.unusable
+
+    def _results(
+        self, call: Iterable[scoring_pb2.ScoreManyResponse], outstanding: Outstanding, retries: Retries
+    ) -> Iterator[tuple[ManyItem, Scored | ScoringError]]:
+        """The answers of one call, and meanwhile the errors of images that could not be sent."""
+        for part in call:
+            retries.renew()
+            self._servers.mark_reachable()
+            while outstanding.unusable:
+                yield outstanding.unusable.popleft()
+            result = self._servers.result(part)
+            item = outstanding.answered(part.id)
+            yield item, result if isinstance(result, ScoringError) else Scored(result)
 
     def models(self) -> scoring_pb2.ListModelsResponse:
         """List the models of a server."""

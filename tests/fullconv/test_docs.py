@@ -1,0 +1,78 @@
+"""The examples of docs/python.md run, one after the other, and print what the page says."""
+
+import contextlib
+import io
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from support.paths import ROOT
+from support.servers import Server, running
+
+MODELS = ROOT / "models"
+BLOCK = re.compile(
+    r"(<!-- needs (?P<needs>[a-z]+) -->\n)?```python\n(?P<code>.*?)```\n(\n```text\n(?P<printed>.*?)```\n)?", re.DOTALL
+)
+
+
+class Example(NamedTuple):
+    """A block of code."""
+
+    code: str
+    printed: str | None
+    """What the page says that it prints."""
+    needs: str | None
+    """An extra that must be installed."""
+
+
+def examples() -> list[Example]:
+    """All blocks of the page."""
+    page = (ROOT / "docs" / "python.md").read_text("utf-8")
+    return [Example(*match.group("code", "printed", "needs")) for match in BLOCK.finditer(page)]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server of the shipped model."""
+    with running(MODELS) as server:
+        yield server
+
+
+def run(example: Example, server: Server, names: dict[str, Any]) -> None:
+    """Run an example with the names of those before it, and compare what it prints."""
+    code = example.code.replace("127.0.0.1:8500", server.address)
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        exec(compile(code, "docs/python.md", "exec"), names)  # noqa: S102 (our own page)
+    if example.printed is not None:
+        assert output.getvalue() == example.printed, example.code
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the shipped model and its page."""
+    (tmp_path / "models").symlink_to(MODELS)
+    shutil.copy(MODELS / "digits" / "page.png", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_examples_run(server: Server, folder: Path) -> None:
+    """Every example that needs no extra, in the order of the page."""
+    names: dict[str, Any] = {"__name__": "docs"}
+    blocks = [example for example in examples() if example.needs is None]
+    assert len(blocks) >= 10
+    for example in blocks:
+        run(example, server, names)
+    assert {"three.png", "page.npz", "page-heatmap.webp"} <= {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.extras
+@pytest.mark.usefixtures("folder")
+def test_the_examples_that_need_an_extra_run(server: Server) -> None:
+    """The others, after those before them."""
+    names: dict[str, Any] = {"__name__": "docs"}
+    for example in examples():
+        run(example, server, names)

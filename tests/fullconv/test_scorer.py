@@ -1,0 +1,270 @@
+"""Scoring in this process with the calls of the client, and images in every form that may be given."""
+
+import asyncio
+import io
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+from support.conversion import convert_into
+from support.networks import UNPADDED, make_network
+from support.paths import ROOT
+from support.pictures import noise, png
+from support.servers import Server, running
+
+from fullconv import Answer, AsyncClient, Client, ImageError, RequestError, Scorer, ScoringError, UnavailableError
+
+MODELS = ROOT / "models"
+PIXELS = noise(90, 111, 1)[..., 0]
+ALPHA = np.dstack([noise(90, 111, 3), noise(90, 111, 1, seed=1)])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server of the shipped model."""
+    with running(MODELS) as server:
+        yield server
+
+
+@pytest.fixture
+def files() -> Iterator[ExitStack]:
+    """Files that are closed after the test."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def document(answer: Answer) -> dict[str, Any]:
+    """The answer's JSON but for the image's name, which not every form has, and times."""
+    shown = answer.document()
+    del shown["image"]["name"], shown["timing_ms"]
+    return shown
+
+
+def file_of(folder: Path) -> Path:
+    path = folder / "page.png"
+    path.write_bytes(png(PIXELS))
+    return path
+
+
+def array_file_of(folder: Path) -> Path:
+    np.save(folder / "page.npy", PIXELS)
+    return folder / "page.npy"
+
+
+def zarr_of(folder: Path) -> Any:  # noqa: ANN401 (zarr's)
+    import zarr  # noqa: PLC0415 (an extra)
+
+    array = zarr.create_array(folder / "page.zarr", shape=PIXELS.shape, chunks=(64, 64), dtype="uint8")
+    array[:] = PIXELS
+    return array
+
+
+FORMS: dict[str, Callable[[Path], Any]] = {
+    "path": file_of,
+    "text": lambda folder: str(file_of(folder)),
+    "bytes": lambda folder: file_of(folder).read_bytes(),
+    "array": lambda _: PIXELS,
+    "array's file": array_file_of,
+    "PIL": lambda _: Image.fromarray(PIXELS),
+    "PIL's file": lambda folder: Image.open(file_of(folder)),
+    "PIL with a palette": lambda _: Image.fromarray(PIXELS).convert("P"),
+    "PIL with alpha": lambda _: Image.fromarray(PIXELS).convert("RGBA"),
+    "binary file": lambda folder: file_of(folder).open("rb"),
+    "bytes in memory": lambda folder: io.BytesIO(file_of(folder).read_bytes()),
+}
+
+
+@pytest.mark.parametrize("form", [*FORMS, pytest.param("Zarr", marks=pytest.mark.extras)])
+def test_one_image_in_every_form(server: Server, tmp_path: Path, files: ExitStack, form: str) -> None:
+    """Scorer, Client and AsyncClient take it, in one piece and in parts, and give one answer."""
+    expected = Scorer(MODELS).score(PIXELS, model="digits", grid=True)
+    make = (FORMS | {"Zarr": zarr_of})[form]
+
+    def made() -> Any:  # noqa: ANN401 (a form)
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        image = make(folder)
+        return files.enter_context(image) if isinstance(image, io.IOBase) else image
+
+    async def ask() -> list[Answer]:
+        async with AsyncClient(server.address) as client:
+            whole = await client.score(made(), model="digits", grid=True)
+            async with await client.score_large(made(), model="digits") as stream:
+                return [whole, await stream.result()]
+
+    answers = asyncio.run(ask())
+    with Client(server.address) as client:
+        for scorer in (client, Scorer(MODELS)):
+            answers.append(scorer.score(made(), model="digits", grid=True))
+            with scorer.score_large(made(), model="digits") as stream:
+                answers.append(stream.result())
+            ((name, answer),) = scorer.score_many([("a", made())], model="digits")
+            assert name == "a"
+            assert isinstance(answer, Answer)
+            answers.append(answer)
+            plan = scorer.plan(made(), model="digits", grid=True)
+            assert (plan.header.shape, plan.plan) == (expected.header.shape, expected.plan)
+    for answer in answers:
+        assert document(answer) == document(expected)
+        assert_array_equal(expected.average, answer.average)
+        if answer.grid is not None:
+            assert_array_equal(expected.grid, answer.grid)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "I;16", "RGB"])
+def test_pil_images_are_their_files(tmp_path: Path, mode: str) -> None:
+    """Transparency, palettes, single bits and 16 bits mean for a PIL image what they mean in its file."""
+    models = convert_into(tmp_path / "models", make_network(tmp_path, UNPADDED))
+    image = Image.fromarray(ALPHA)
+    if mode == "I;16":
+        image = Image.fromarray(PIXELS.astype(np.uint16) * 257)
+    else:
+        image = image.quantize(16) if mode == "P" else image.convert(mode)
+    image.save(tmp_path / "image.png")
+    scorer = Scorer(models)
+    expected, answer = (scorer.score(one, model="unpadded") for one in (tmp_path / "image.png", image))
+    assert document(answer) == document(expected)
+    assert_array_equal(expected.average, answer.average)
+
+
+def test_pil_images_are_turned_as_exif_says(tmp_path: Path) -> None:
+    """A photograph that a camera held upright is scored upright, whether PIL opened it or not."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "photo.png"
+    Image.fromarray(PIXELS).save(path, exif=exif)
+    scorer = Scorer(MODELS)
+    answers = [scorer.score(image, model="digits") for image in (path, Image.open(path))]
+    assert [(answer.image.width, answer.image.height, answer.image.name) for answer in answers] == [
+        (90, 111, "photo.png")
+    ] * 2
+    assert_array_equal(answers[0].average, answers[1].average)
+
+
+def test_pil_images_of_floats_are_own_values() -> None:
+    """They are for models of such values, and refused by others."""
+    with pytest.raises(ImageError, match="expected 8 or 16 bits unsigned per channel, got 1 band of float32"):
+        Scorer(MODELS).score(Image.new("F", (99, 99)), model="digits")
+
+
+class Tensor:
+    """What another library's array looks like."""
+
+    shape, dtype = (90, 111), "float7"
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (None, "image: expected a path, bytes, an array, a PIL image or an open binary file, got NoneType"),
+        (Image.new("CMYK", (99, 99)), 'got CMYK; convert it with .convert("RGB")'),
+        (io.StringIO("text"), "image: expected a file that is open in binary mode, got one that reads str"),
+        (Tensor(), "image: expected an array of numpy or Zarr, got Tensor"),
+        (np.zeros((9, 9), complex), "image: expected (height, width[, channels]) of uint8"),
+    ],
+    ids=["none", "CMYK", "text file", "tensor", "complex"],
+)
+def test_what_is_no_image(image: Any, said: str) -> None:  # noqa: ANN401 (anything)
+    """It is refused by what it is, and what is expected; as a mask too."""
+    scorer = Scorer(MODELS)
+    with pytest.raises(ImageError) as caught:
+        scorer.score(image, model="digits")
+    assert said in str(caught.value)
+    with pytest.raises(ImageError) as caught:
+        scorer.score(PIXELS, model="digits", mask=image)
+    assert said.replace("image: ", "mask: ") in str(caught.value)
+
+
+def test_many_images_have_masks_of_their_own(server: Server) -> None:
+    """A third element holds options of that image alone, in this process and on a server."""
+    mask = np.zeros(PIXELS.shape, np.bool_)
+    mask[:80] = True
+    items = [("all", PIXELS), ("part", PIXELS, {"mask": mask}), ("bad", PIXELS, {"stride": 0}), ("no", b"x")]
+    with Client(server.address) as client:
+        for scorer in (client, Scorer(MODELS)):
+            found = dict(scorer.score_many(iter(items), model="digits"))
+            assert sorted(found) == ["all", "bad", "no", "part"]
+            assert (found["all"].scored, found["part"].scored) == (3 * 6, 2 * 6)
+            assert (type(found["bad"]), type(found["no"])) == (RequestError, ImageError)
+
+
+def test_large_images_are_scored_row_by_row() -> None:
+    """Rows come from top to bottom, progress reaches all tiles, and the result is the answer of `score`."""
+    scorer, pixels, told = Scorer(MODELS), noise(1500, 900, 1), []
+    expected = scorer.score(pixels, model="digits", grid="top", grid_top=2)
+    with scorer.score_large(
+        pixels, model="digits", grid="top", grid_top=2, progress=lambda *what: told.append(what)
+    ) as stream:
+        assert stream.planned.header == expected.header
+        rows = list(stream.rows())
+        answer = stream.result()
+    assert [first for first, _, _ in rows] == [0, *np.cumsum([len(scores) for _, scores, _ in rows])[:-1]]
+    assert_array_equal(expected.grid, np.concatenate([scores for _, scores, _ in rows]))
+    assert_array_equal(expected.winners, np.concatenate([found for _, _, found in rows]))
+    assert_array_equal(expected.average, answer.average)
+    tiles = sum(view.tiles for view in expected.plan.views)
+    assert told[-1] == ("scoring", tiles, tiles)
+
+
+def test_results_without_taking_rows() -> None:
+    """`result` alone scores the image; after some rows it scores the others."""
+    scorer, pixels = Scorer(MODELS), noise(700, 700, 1)
+    expected = scorer.score(pixels, model="digits").average
+    stream = scorer.score_large(pixels, model="digits", grid=True)
+    next(stream.bands())
+    for one in (stream, scorer.score_large(pixels, model="digits")):
+        assert_array_equal(expected, one.result().average)
+
+
+def test_errors_while_rows_are_taken_stay(tmp_path: Path) -> None:
+    """A file that turns out to be damaged is an error of the rows, and again of the result."""
+    path = tmp_path / "cut.png"
+    whole = png(noise(800, 800, 1))
+    path.write_bytes(whole[: len(whole) // 2])
+    stream = Scorer(MODELS).score_large(path, model="digits", grid=True)
+    with pytest.raises(ImageError, match=r"cut\.png: not a whole"):
+        list(stream.bands())
+    with pytest.raises(ImageError, match=r"cut\.png: not a whole"):
+        stream.result()
+
+
+def test_a_timeout_ends_the_work() -> None:
+    """After a batch of tiles it is an UnavailableError; what is no time is refused."""
+    for scorer, options in ((Scorer(MODELS, timeout=1e-3), {}), (Scorer(MODELS), {"timeout": 1e-3})):
+        with pytest.raises(UnavailableError, match=r"timeout: expected an answer within 0\.001 seconds"):
+            scorer.score(noise(900, 900, 1), model="digits", **options)
+        ((_, error),) = scorer.score_many([("a", noise(900, 900, 1))], model="digits", **options)
+        assert isinstance(error, ScoringError)
+    with pytest.raises(RequestError, match="timeout: expected seconds"):
+        Scorer(MODELS, timeout=0)
+    with pytest.raises(RequestError, match="timeout: expected seconds"):
+        Scorer(MODELS).score(PIXELS, model="digits", timeout=-1)
+
+
+def test_models_are_described_alike(server: Server) -> None:
+    """Everything that is known of a model is plain values, the same here and on a server."""
+    with Client(server.address) as client, Scorer(MODELS) as scorer:
+        assert client.models() == scorer.models() == [("digits", "1")]
+        described = scorer.model("digits")
+        assert described == client.model("digits")
+    assert (described.name, described.version, described.window) == ("digits", "1", (70, 70))
+    assert (described.stride, described.strides, described.modes) == ((8, 8), ((8, 8),), ("dense", "crops"))
+    assert (described.output.kind, described.output.classes) == ("logits-softmax", 11)
+    assert (described.input.dtype, described.input.channels, described.input.order) == ("uint8", 1, "GRAY")
+    assert described.parity[8, 8].exact
+    assert described.limits.image_pixels == 256_000_000
+    with pytest.raises(RequestError, match="model: no 'cats'"):
+        Scorer(MODELS).model("cats")
+    with pytest.raises(RequestError, match="name: expected text, got 3"):
+        Scorer(MODELS).model(3)  # type: ignore[arg-type]
+
+
+def test_without_a_directory_of_models(tmp_path: Path) -> None:
+    """It is refused by its name."""
+    with pytest.raises(RequestError, match=r"models: expected a directory of models, got .*none"):
+        Scorer(tmp_path / "none")
