@@ -1,18 +1,34 @@
 """Conversion from Python: what `fullconv-convert` does, as a function."""
 
 from os import PathLike
-from typing import Any
+from typing import Any, Protocol
 
 from fullconv.common.programs import load_program
 
 
-def convert(source: Any, target: str | PathLike[str], **options: Any) -> Any:  # noqa: ANN401 (the converter's own types)
-    """Convert a classifier into a version of a model, and return the report (`converter.report.Report`).
+class Report(Protocol):
+    """The record of a conversion."""
+
+    def document(self) -> dict[str, Any]:
+        """Return what report.json holds: the model's specification, the rewritten layers, and the certificate."""
+
+    def verdicts(self) -> list[str]:
+        """Return one sentence for each stride: how far dense scores agree with those of crops."""
+
+    def closing(self) -> str:
+        """Return which mode is recommended, and what was not measured."""
+
+
+def convert(source: Any, target: str | PathLike[str], **options: Any) -> Report:  # noqa: ANN401 (a path or a module)
+    """Convert a classifier into a version of a model, and return the report.
 
     source   path of a checkpoint, an ONNX file or another file that `fullconv-convert` reads; or a PyTorch module
-    target   models/NAME/VERSION
-    options  those of `fullconv-convert`; see `converter.convert.convert_checkpoint`
+    target   directory of the version, which ends in NAME/VERSION
+    options  those of `fullconv-convert`, with the same defaults: arch, window, preprocess, activation, labels, verify,
+             images, strides, crops_only, precision, min_agreement, force
 
-    Raises `converter.errors.ConversionError` if the source cannot be converted; then nothing is written.
+    Raises `converter.errors.ConversionError` if the source cannot be converted; then nothing is written. Raises
+    MisplacedProgramError if Python finds another package called `converter` before that of fullconv.
     """
-    return load_program("converter.convert").convert_checkpoint(source, target, **options)
+    report: Report = load_program("converter.convert").convert_checkpoint(source, target, **options)
+    return report

@@ -18,8 +18,9 @@ from support.pictures import noise, png
 from support.servers import running
 from typer.testing import CliRunner
 
-from fullconv import Answer, AsyncClient, Client, RequestError, Scorer
+from fullconv import Answer, AsyncClient, Client, ModelDescription, RequestError, Scorer
 from fullconv.command.cli import app
+from fullconv.options import Options
 
 MODELS = ROOT / "models"
 PAGE = MODELS / "digits" / "page.png"
@@ -37,6 +38,12 @@ def answer(scorer: Scorer) -> Answer:
     return scorer.score(PAGE, model="digits", grid=True)
 
 
+def grid_of(answer: Answer) -> np.ndarray:
+    """The scores of every window, which were requested."""
+    assert answer.grid is not None
+    return answer.grid
+
+
 def command(*arguments: object) -> None:
     """Run the command on the shipped page."""
     result = CliRunner().invoke(app, [str(PAGE), "--model", "digits", "--models", str(MODELS), *map(str, arguments)])
@@ -45,30 +52,32 @@ def command(*arguments: object) -> None:
 
 def test_values_of_an_answer(answer: Answer) -> None:
     """All are plain: numbers, text, tuples and arrays of numpy, of sizes that agree."""
-    rows, cols, classes = answer.grid.shape
+    rows, cols, classes = grid_of(answer).shape
     assert (rows, cols, classes) == (len(answer.y), len(answer.x), len(answer.labels)) == (88, 120, 11)
     assert (answer.classes, answer.labels[10]) == (tuple(range(11)), "background")
     assert (answer.window, answer.stride, answer.left_out) == ((70, 70), (8, 8), (2, 2))
     assert (answer.image.name, answer.image.width, answer.image.height) == ("page.png", 1024, 768)
     assert (answer.model, answer.version, answer.mode, answer.warnings) == ("digits", "1", "dense", ())
     assert answer.timing.total_ms >= answer.timing.compute_ms > 0
-    assert_allclose(answer.average, answer.grid.mean((0, 1), dtype=np.float64), rtol=1e-5, atol=1e-6)
+    assert_allclose(answer.average, grid_of(answer).mean((0, 1), dtype=np.float64), rtol=1e-5, atol=1e-6)
     assert [entry.index for entry in answer.top] == list(np.argsort(-answer.average)[:5])
     values = [value for value in vars(answer).values() if value is not answer.describe]
     assert {type(value).__module__.partition(".")[0] for value in values} <= {"builtins", "numpy", "fullconv"}
 
 
 @pytest.mark.parametrize("options", [{}, {"roi": (100, 50, 300, 200)}, {"border": "anchor"}, {"stride": 4}], ids=str)
-def test_boxes_are_the_windows(scorer: Scorer, options: dict) -> None:
+def test_boxes_are_the_windows(scorer: Scorer, options: Options) -> None:
     """Every box is a window; cut out and scored by itself, it has the scores of its cell."""
-    answer = scorer.score(PAGE, model="digits", grid=True, **options)
-    boxes, pixels = answer.boxes, np.asarray(Image.open(PAGE).convert("L"))
-    assert (boxes.shape, boxes.dtype) == ((*answer.grid.shape[:2], 4), np.int64)
+    asked: Options = {**options, "grid": True}
+    answer = scorer.score(PAGE, model="digits", **asked)
+    boxes, grid, pixels = answer.boxes, grid_of(answer), np.asarray(Image.open(PAGE).convert("L"))
+    assert boxes.shape == (*grid.shape[:2], 4)
+    assert np.issubdtype(boxes.dtype, np.int64)
     for row, col in ((0, 0), (5, 7), (-1, -1)):
         x, y, width, height = boxes[row, col]
         assert (x, y, width, height) == (answer.x[col], answer.y[row], 70, 70)
         alone = scorer.score(pixels[y : y + height, x : x + width].copy(), model="digits")
-        assert_allclose(alone.average, answer.grid[row, col], rtol=1e-4, atol=1e-4)
+        assert_allclose(alone.average, grid[row, col], rtol=1e-4, atol=1e-4)
 
 
 def test_boxes_of_scaled_images_end_inside(scorer: Scorer) -> None:
@@ -103,7 +112,8 @@ def test_heatmaps_are_pil_images(answer: Answer, tmp_path: Path) -> None:
 def test_heatmaps_show_what_was_scored(scorer: Scorer, form: str) -> None:
     """The background is the region of the image that was scored, in whatever form it was given."""
     pixels = np.asarray(Image.open(PAGE).convert("L"))
-    image = {"path": PAGE, "bytes": PAGE.read_bytes(), "array": pixels}[form]
+    forms: dict[str, Path | bytes | np.ndarray] = {"path": PAGE, "bytes": PAGE.read_bytes(), "array": pixels}
+    image = forms[form]
     answer = scorer.score(image, model="digits", grid=True, roi=(256, 128, 512, 384))
     heat = np.asarray(answer.heatmap())[:900, :1200].astype(float)
     expected = np.asarray(Image.fromarray(pixels[128:512, 256:768]).resize((1200, 900))).astype(float)
@@ -123,7 +133,7 @@ def test_grids_are_those_of_the_command(answer: Answer, tmp_path: Path) -> None:
 def test_heatmaps_of_half_precision(scorer: Scorer, answer: Answer) -> None:
     """A grid of float16 gives the picture of one of float32, but for rounding."""
     half = scorer.score(PAGE, model="digits", grid="float16")
-    assert half.grid.dtype == np.float16
+    assert grid_of(half).dtype == np.float16
     one, other = (np.asarray(each.heatmap("3")).astype(int) for each in (answer, half))
     assert np.mean(np.abs(one - other)) < 0.1
 
@@ -136,7 +146,7 @@ def test_heatmaps_of_half_precision(scorer: Scorer, answer: Answer) -> None:
     ],
     ids=["none", "top"],
 )
-def test_what_needs_the_grid(scorer: Scorer, tmp_path: Path, options: dict, said: str) -> None:
+def test_what_needs_the_grid(scorer: Scorer, tmp_path: Path, options: Options, said: str) -> None:
     """A heatmap, a file and an array with names are refused without it, and nothing is written."""
     answer = scorer.score(noise(90, 90, 1), model="digits", **options)
     for name in ("heat.png", "grid.npz"):
@@ -172,7 +182,7 @@ def test_images_that_cannot_be_read_again(scorer: Scorer, tmp_path: Path) -> Non
 def test_heatmaps_need_the_models_description(tmp_path: Path) -> None:
     """Answers of a client ask it while it is open; others are given the description."""
 
-    async def ask(address: str) -> tuple[Answer, object]:
+    async def ask(address: str) -> tuple[Answer, ModelDescription]:
         async with AsyncClient(address) as client:
             return await client.score(PAGE, model="digits", grid=True), await client.model("digits")
 
@@ -196,7 +206,7 @@ def test_notebooks_show_a_table_and_the_heatmap(scorer: Scorer, answer: Answer) 
     """HTML that needs nothing else, with the averages and a small picture; without a grid there is no picture."""
     html = answer._repr_html_()
     assert re.search(r"<td>10</td><td>background</td><td>3\.6\d+</td>", html)
-    data = re.search(r'src="data:image/png;base64,([^"]+)"', html)[1]
+    (data,) = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
     assert max(Image.open(BytesIO(b64decode(data))).size) == 480
     plain = scorer.score(noise(90, 90, 1), model="digits")._repr_html_()
     assert "<img" not in plain
@@ -238,7 +248,7 @@ def test_named_arrays(answer: Answer) -> None:
     for name, expected in (("x", answer.x), ("y", answer.y), ("label", answer.labels)):
         assert_array_equal(array[name], expected)
     assert array.attrs["model"] == "digits"
-    assert array.sel(label="3", x=80, y=160) == answer.grid[20, 10, 3]
+    assert array.sel(label="3", x=80, y=160) == grid_of(answer)[20, 10, 3]
 
 
 def test_narrowed_answers(answer: Answer) -> None:
