@@ -1,4 +1,4 @@
-"""The answer for one image: averages, the grid, and what can be made of them."""
+"""The answer for one image: its averages and its grid, and the heatmap, the files and the arrays made from them."""
 
 import warnings
 from collections.abc import Callable
@@ -30,7 +30,7 @@ REPR_CLASSES, REPR_WARNINGS, REPR_LETTERS = 5, 3, 60
 
 @dataclass(frozen=True)
 class Entry:
-    """A class and its average over all windows."""
+    """A class, and its average over all windows."""
 
     index: int
     label: str
@@ -141,7 +141,7 @@ class Answer:
         return boxes
 
     def document(self) -> dict[str, Any]:
-        """Return the document that `--json` prints; of an answer to `plan` the one that `--plan --json` prints."""
+        """Return the document that `--json` prints, or for an answer to `plan` the document of `--plan --json`."""
         known = {
             "image": {"name": self.image.name, "width": self.image.width, "height": self.image.height},
             "model": self.model,
@@ -178,7 +178,10 @@ class Answer:
         }
 
     def with_classes(self, indices: tuple[int, ...]) -> "Answer":
-        """Return the same answer with these classes alone, in this order; without the grid, if that had others too."""
+        """Return the same answer with these classes only, in this order.
+
+        If the answer has other classes too, the result has no grid.
+        """
         if indices == self.classes:
             return self
         columns = [self.classes.index(index) for index in indices]
@@ -261,7 +264,7 @@ class Answer:
         return {**self.__dict__, "describe": None}
 
     def __repr__(self) -> str:
-        """The image and the model, the grid, the highest averages and the first warnings, one line each."""
+        """Return the image and the model, the grid, the highest averages and the first warnings, one line each."""
         rows, cols, _ = self.header.shape
         averages = ", ".join(f"{_short(entry.label)} {entry.score:.4g}" for entry in self.top[:REPR_CLASSES])
         size, window = f"{self.image.width}×{self.image.height}", f"{self.window[0]}×{self.window[1]}"
@@ -275,7 +278,7 @@ class Answer:
         return "\n".join(lines) + ">"
 
     def _repr_html_(self) -> str:
-        """The answer for a notebook: a table of the highest averages, and the heatmap if there is a grid."""
+        """Return the answer for a notebook: a table of the highest averages, and the heatmap if there is a grid."""
         first, *facts = repr(self)[1:-1].split("\n")
         picture = None
         if self.grid is not None:
@@ -289,7 +292,7 @@ class Answer:
         return html_of(first, facts, rows, picture)
 
     def _drawing(self, class_: str | int | None, model: ModelDescription | None) -> "Heatmap":
-        """A heatmap that has taken the whole grid."""
+        """The heatmap of the whole grid, not drawn yet."""
         from fullconv.heatmap import Heatmap  # noqa: PLC0415 (matplotlib takes a second to load)
         from fullconv.shown import shown_classes  # noqa: PLC0415 (only here)
 
@@ -299,8 +302,8 @@ class Answer:
         shown = shown_classes(model, chosen, self.average_of, None if class_ is None else str(class_))
         if shown.needs_all:
             raise RequestError(
-                f"heatmap: expected the scores of all {model.output.classes} classes, got those of "
-                f"{len(self.classes)}: score without classes, or name one of them that needs no other"
+                f"heatmap: expected the scores of all {model.output.classes} classes, got the scores of "
+                f"{len(self.classes)}: score without the option classes"
             )
         assert self.pixels is not None  # noqa: S101 (an answer with a grid has them)
         drawing = Heatmap(self.header, shown, self.pixels.region)
@@ -324,7 +327,7 @@ class Answer:
 
 
 def _short(text: str) -> str:
-    """A name that is printable and not long."""
+    """A name without control characters, cut if it is long."""
     line = printable(text)
     return line if len(line) <= REPR_LETTERS else f"{line[: REPR_LETTERS - 1]}…"
 

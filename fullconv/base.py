@@ -56,11 +56,11 @@ class BaseScorer:
         progress: ProgressCallback = ignore_progress,
         **options: Unpack[Options],
     ) -> ScoreStream:
-        """Begin to score one image of any size; its rows are taken from the stream that is returned, as they are done.
+        """Begin to score one image of any size, and return the stream from which the rows of its grid are taken.
 
-        A file or an array is read part by part, and neither the image nor the grid is held as a whole. `progress` is
-        called with what is going on ("sending" or "scoring"), how much of it is done, and how much there is. The
-        other parameters and the errors are those of `score`; the stream raises the same errors.
+        A file or an array is read part by part, and neither the image nor the grid is held in memory as a whole.
+        `progress` is called with the current activity ("sending" or "scoring"), the amount that is done, and the total
+        amount. The other parameters and the errors are the same as for `score`; the stream raises the same errors.
         """
         request, source = score_request(model, version, options), source_of(image)
         responses = self._transport.stream(request, source, timeout, progress)
@@ -75,12 +75,11 @@ class BaseScorer:
         timeout: float | None = None,
         **options: Unpack[Options],
     ) -> Iterator[tuple[str, Answer | ScoringError]]:
-        """Score images, each with an id; yields (id, answer or error) as they finish.
+        """Score images, each with an id; yields (id, answer or error) in the order in which they are finished.
 
         `images` are pairs of an id and an image; a third element holds options of that image alone, such as its mask.
-        They are taken from the iterable when there is room for them. An image that cannot be scored does not stop the
-        others. Raises RequestError if the model, the version or an option is invalid, and UnavailableError if no
-        server answers.
+        An image is taken from the iterable when the server has room for it. An image that cannot be scored does not
+        stop the others. Raises RequestError if an option is invalid, and UnavailableError if no server answers.
         """
         items = many_items(images, score_request(model, version, options), options)
         for item, result in self._transport.score_many(items, timeout):
@@ -95,10 +94,10 @@ class BaseScorer:
         timeout: float | None = None,
         **options: Unpack[Options],
     ) -> Answer:
-        """Plan how to score one image, and what that costs; no pixel is scored.
+        """Plan how one image is scored and what that costs, without scoring it.
 
-        Returns an answer with the plan and the windows, without averages. The parameters and errors are those of
-        `score`. With a mask the image, or the mask image, is read to count the windows inside.
+        Returns an answer with the plan and the windows, without averages. The parameters and the errors are the same as
+        for `score`. To count the windows inside a mask, the mask image is read; for "otsu", the image itself is read.
         """
         request, source = score_request(model, version, options), source_of(image)
         request.options.plan_only = True
@@ -157,7 +156,7 @@ def _asked(
     options: Options,
     own: Options | None = None,
 ) -> tuple[scoring_pb2.ScoreRequest, ImageSource]:
-    """The request for one image, with options of its own if it has any, and the image."""
+    """The request for one image, which includes the options of this image alone, and the image."""
     if own is not None:
         merged: Options = {**options, **own}
         request = score_request(request.model, request.version, merged)

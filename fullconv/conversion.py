@@ -24,8 +24,8 @@ def convert(source: Any, target: str | PathLike[str], **options: Any) -> Report:
 
     source   path of a checkpoint, an ONNX file or another file that `fullconv-convert` reads; or a PyTorch module
     target   directory of the version, which ends in NAME/VERSION
-    options  those of `fullconv-convert`, with the same defaults: arch, window, preprocess, activation, labels, verify,
-             images, strides, crops_only, precision, min_agreement, force
+    options  the options of `fullconv-convert`, with the same defaults: arch, window, preprocess, activation, labels,
+             verify, images, strides, crops_only, precision, min_agreement, force
 
     Raises `converter.errors.ConversionError` if the source cannot be converted; then nothing is written. Raises
     MisplacedProgramError if Python finds another package called `converter` before that of fullconv.

@@ -1,4 +1,4 @@
-"""Messages of a server, or of the service in this process, as plain values. All messages that come in are read here."""
+"""Messages of a server, or of the service in this process, as plain values. All incoming messages are read here."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -118,7 +118,7 @@ def scored_pixels(source: ImageSource, options: scoring_pb2.ScoreOptions) -> Sco
 
 
 def join_rows(rows: Sequence[GridRows]) -> GridRows:
-    """Return the whole grid, of rows that follow one another."""
+    """Return the whole grid, from rows in their order."""
     if len(rows) == 1:
         return rows[0]
     positions = [part.positions for part in rows if part.positions is not None]
@@ -127,7 +127,7 @@ def join_rows(rows: Sequence[GridRows]) -> GridRows:
 
 
 class LargeResponseReader:
-    """Reads the parts of an answer of ScoreLarge, one after the other."""
+    """Reads the parts of an answer of ScoreLarge in their order."""
 
     def __init__(self, progress: ProgressCallback) -> None:
         """Take a callback for the server's progress."""

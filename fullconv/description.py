@@ -50,14 +50,14 @@ class ModelOutput:
 
 @dataclass(frozen=True)
 class ModelLimits:
-    """What is accepted."""
+    """The largest images and messages that are accepted."""
 
     image_pixels: int
-    """Pixels of one image that is sent in one message, or that can only be decoded as a whole."""
+    """Pixels of an image that is sent in one message, or that can only be decoded as a whole."""
     message_bytes: int
-    """Bytes of one message, in either direction."""
+    """Bytes of a message to or from the server."""
     large_image_pixels: int
-    """Pixels of one image that is scored in parts."""
+    """Pixels of an image that is sent in parts."""
 
 
 @dataclass(frozen=True)

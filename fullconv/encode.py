@@ -1,4 +1,4 @@
-"""Options and images as messages (protos/scoring.proto). All messages that go out are made here."""
+"""Options and images as messages (protos/scoring.proto). All outgoing messages are made here."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -155,7 +155,7 @@ def _number_of(field: str, name: str, numbers: Mapping[str, Value]) -> Value:
 
 
 def _several(values: Any) -> list[Any]:  # noqa: ANN401
-    """Return a list of values; a single value becomes a list of one."""
+    """Return a list of values; a single value becomes a list with this value."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         return [values]
     return list(values)

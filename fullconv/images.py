@@ -29,8 +29,8 @@ DTYPES = ("uint8", "uint16", "int16", "float32")
 """Element types of pixels. For uint8 and uint16, white is 255 or 65535; int16 and float32 are for models that take an
 image's own values."""
 PIL_ARRAYS, PIL_FILES = ("L", "RGB", "I;16", "F"), ("1", "LA", "P", "RGBA")
-"""Modes of PIL images whose pixels are taken as they are, and modes of those that become PNG files, whose alpha and
-palette the reader of files then treats as in any other file."""
+"""Modes of PIL images whose pixels are taken as they are; and modes of PIL images that are first encoded as PNG files,
+so that their alpha and palette are treated as in any other file."""
 EXPECTED = "a path, bytes, an array, a PIL image or an open binary file"
 
 
@@ -50,7 +50,7 @@ class PixelArray(Protocol):
 
 
 Image: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | PixelArray | PIL.Image.Image"
-"""What may be given as an image, or as a mask; see the module."""
+"""Every form of an image or a mask; the docstring of this module describes them."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class EncodedSource:
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
-    """Pixels (height, width) or (height, width, channels) of one of DTYPES, which may not be in memory yet."""
+    """Pixels (height, width) or (height, width, channels) of one of DTYPES, in memory or not."""
 
     pixels: PixelArray = field(repr=False)
     name: str = ""
@@ -148,7 +148,7 @@ class Region(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoredPixels:
-    """Which pixels of an image were scored; the heatmap shows them."""
+    """An image, and which of its pixels were scored; the heatmap shows these."""
 
     source: ImageSource
     region: Region | None = None
@@ -211,7 +211,7 @@ def _is_pil(image: object) -> bool:
 
 def _pil_source(image: "PIL.Image.Image", label: str) -> ImageSource:
     """The pixels of a PIL image, turned as its EXIF orientation says; raises ImageError for other modes."""
-    from PIL import ImageOps  # noqa: PLC0415 (whoever has a PIL image has imported it)
+    from PIL import ImageOps  # noqa: PLC0415 (PIL is imported already)
 
     name = encodable(Path(str(getattr(image, "filename", ""))).name)
     try:
@@ -235,7 +235,7 @@ def _open_file_source(file: Any, label: str) -> EncodedSource:  # noqa: ANN401 (
     data, name = file.read(), getattr(file, "name", "")
     if not isinstance(data, bytes):
         raise ImageError(
-            f"{label}: expected a file that is open in binary mode, got one that reads {type(data).__name__}"
+            f"{label}: expected a file that is open in binary mode, got a file that reads {type(data).__name__}"
         )
     return EncodedSource(data, encodable(Path(name).name) if isinstance(name, str) else "")
 

@@ -38,7 +38,7 @@ class Options(TypedDict, total=False):
     average: AverageName
     """What is averaged over the windows. Default: "scores", the network's own output."""
     top: int
-    """Number of classes to name, those with the highest averages. Default: 5."""
+    """Number of classes to name, in the order of their averages. Default: 5."""
     classes: Sequence[str | int]
     """Labels or indices of the classes to answer with. Default: all."""
     grid: bool | GridName

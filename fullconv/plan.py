@@ -9,7 +9,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class PlannedView:
-    """The image at one of the sizes at which it is scored."""
+    """The plan for one of the sizes at which the image is scored."""
 
     image: Pair
     """Height and width in pixels."""
@@ -27,7 +27,7 @@ class PlannedView:
     """Whether the mirrored image is scored too."""
     multiply_adds: float
     strip_rows: int
-    """Rows of pixels in memory at once, twice: those that are scored, and those that are read meanwhile."""
+    """Rows of pixels in a strip. Two strips are in memory: one is scored while the next is read."""
 
     def document(self) -> dict[str, Any]:
         """Return the view as `--plan --json` prints it."""
@@ -52,7 +52,7 @@ class Plan:
     """Name of the ONNX file."""
     multiply_adds: float
     bytes: float
-    """Memory in bytes at the most, beside the model."""
+    """Bytes of memory at the most, without the model."""
     views: tuple[PlannedView, ...]
     """One for each size at which the image is scored."""
 

@@ -13,7 +13,7 @@ from fullconv.options import check_timeout
 
 
 class Scorer(BaseScorer):
-    """Scores images in this process, with the models of a repository; the calls are those of `Client`."""
+    """Scores images in this process, with the models of a repository. Its calls are the same as those of `Client`."""
 
     def __init__(self, models: str | PathLike[str] = "models", *, timeout: float | None = None) -> None:
         """Take the directory of a model repository, models/NAME/VERSION/.

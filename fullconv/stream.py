@@ -1,4 +1,4 @@
-"""One image being scored, whose rows are taken as they come."""
+"""The stream of one image: the rows of its grid are taken while it is scored."""
 
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -34,7 +34,7 @@ class ScoreStream:
             yield rows.first, rows.scores
 
     def rows(self) -> Iterator[GridRows]:
-        """Score; yields the same rows as `bands`, with the positions of the classes in a grid of the highest scores."""
+        """Score; yields the same rows as `bands`, and for a grid of the highest scores the positions of the classes."""
         try:
             for rows in self._rows:  # noqa: UP028 (`yield from` would end the shared iterator with this one)
                 yield rows

@@ -1,4 +1,4 @@
-"""What carries requests to a scoring service: over gRPC to servers, or by calls within this process.
+"""Transports carry requests to a scoring service: over gRPC to servers, or by calls within this process.
 
 Transports speak messages (protos/scoring.proto). They raise the errors of `fullconv.errors` alone.
 """
@@ -30,7 +30,7 @@ class Scored(NamedTuple):
 
 @dataclass
 class ManyItem:
-    """One image of a call that scores many: its id, and what makes its request when there is room for it."""
+    """One of the images that `score_many` scores: its id, and a function that makes its request when it is sent."""
 
     name: str
     make: Callable[[], tuple[scoring_pb2.ScoreRequest, ImageSource]]
@@ -45,7 +45,7 @@ class ManyItem:
 
 
 class ResponseStream(Protocol):
-    """The answer for one image, as it comes."""
+    """The answer for one image, which arrives in parts."""
 
     @property
     def start(self) -> scoring_pb2.ScoreResponse:
@@ -62,10 +62,10 @@ class ResponseStream(Protocol):
 
 
 class Transport(Protocol):
-    """What `BaseScorer` needs. `timeout` is in seconds; None stands for the transport's own."""
+    """Carries the requests of a `BaseScorer`. `timeout` is in seconds. Default: the transport's own timeout."""
 
     def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> Scored:
-        """Score one image, whose answer comes as a whole."""
+        """Score one image, and return the whole answer."""
 
     def stream(
         self,
@@ -74,7 +74,7 @@ class Transport(Protocol):
         timeout: float | None,
         progress: ProgressCallback,
     ) -> ResponseStream:
-        """Begin to score one image, whose answer comes row by row."""
+        """Begin to score one image, and return the stream of its answer."""
 
     def plan(
         self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None
@@ -84,7 +84,7 @@ class Transport(Protocol):
     def score_many(
         self, items: Iterable[ManyItem], timeout: float | None
     ) -> Iterator[tuple[ManyItem, Scored | ScoringError]]:
-        """Score images; yields answers and errors as they come, in any order."""
+        """Score images; yields answers and errors in the order in which they are finished."""
 
     def models(self) -> scoring_pb2.ListModelsResponse:
         """List the models."""

@@ -1,4 +1,4 @@
-"""Which modules import which: no circles, and no arrow from a lower layer to a higher one."""
+"""Imports between modules: no circles, and none from a lower layer to a higher layer."""
 
 import ast
 from collections.abc import Iterator
@@ -10,8 +10,7 @@ from support.paths import ROOT
 
 PACKAGES = ("converter", "fullconv", "service")
 Arrow = tuple[str, str]
-"""The module that imports, and the module that is imported; a name in a package that is no module counts as the
-package."""
+"""The importing module, and the imported module, or the package if the imported name is not a module."""
 
 
 def module_of(path: Path) -> str:
@@ -79,12 +78,12 @@ def test_no_layer_of_the_service_imports_a_higher_one() -> None:
 
 
 def test_no_arrow_points_to_a_higher_layer() -> None:
-    """The library imports no program, programs import only its common rooms, and no program imports the other."""
+    """`fullconv` imports no program, programs import only its common modules, and not each other."""
     assert [arrow for arrow in arrows() if not allowed(*arrow)] == []
 
 
 def test_programs_take_only_the_version_from_the_package_itself() -> None:
-    """`fullconv` itself is imported by the programs for `__version__` alone."""
+    """The programs import nothing but `__version__` from the package `fullconv` itself."""
     for module, path in modules().items():
         if module.partition(".")[0] in ("converter", "service"):
             names = [name for name in imported(path) if name.rpartition(".")[0] == "fullconv"]
@@ -93,7 +92,7 @@ def test_programs_take_only_the_version_from_the_package_itself() -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_import_circle(package: str) -> None:
-    """No module imports itself by way of others, neither when it is loaded nor in a function nor for type checkers."""
+    """No module imports itself through other modules, also inside of functions and for type checkers."""
     targets: dict[str, set[str]] = {}
     for module, target in arrows():
         if module.partition(".")[0] == target.partition(".")[0] == package:
@@ -102,7 +101,7 @@ def test_no_import_circle(package: str) -> None:
 
 
 def circles(targets: dict[str, set[str]]) -> list[list[str]]:
-    """Paths of modules whose last imports the first, found by depth-first search."""
+    """Return circles as lists of modules in which the first module stands at the end again."""
     found: list[list[str]] = []
     finished: set[str] = set()
 
@@ -120,6 +119,6 @@ def circles(targets: dict[str, set[str]]) -> list[list[str]]:
 
 
 def test_circles_are_found() -> None:
-    """The search of the test above finds a circle of two modules and one of three."""
+    """`circles` finds a circle of two modules and a circle of three."""
     graph = {"a": {"b"}, "b": {"a", "c"}, "c": {"d"}, "d": {"e"}, "e": {"c"}}
     assert circles(graph) == [["a", "b", "a"], ["c", "d", "e", "c"]]

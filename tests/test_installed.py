@@ -1,4 +1,4 @@
-"""The distribution as users install it: a wheel in an environment of its own, beside other packages of our names."""
+"""The installed wheel, used from a directory that has other packages with the names of our packages."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ ALONE = {name: value for name, value in os.environ.items() if name != "PYTHONPAT
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a fresh environment with the wheel; only the dependencies come from the running environment."""
+    """The Python of a new environment with the wheel; the dependencies come from the running environment."""
     folder = tmp_path_factory.mktemp("installed")
     build: list[str | Path] = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
@@ -50,7 +50,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
-    """A directory with somebody else's packages and a module of our names, none of which must be imported."""
+    """A directory with packages and a module with our names; importing any of them fails."""
     for name in FOREIGN:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(f"raise RuntimeError('{name} of somebody else was imported')")
@@ -59,12 +59,12 @@ def foreign(tmp_path: Path) -> Path:
 
 
 def run(python: Path, folder: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script in a folder, whose modules Python finds first."""
+    """Run a script in a directory, whose modules Python finds first."""
     return subprocess.run([python, "-c", script], cwd=folder, env=ALONE, capture_output=True, text=True, check=False)
 
 
 def test_the_client_works_beside_packages_of_our_names(python: Path, foreign: Path) -> None:
-    """Importing the library and scoring on a server import none of these packages."""
+    """`import fullconv` and scoring on a server import none of these packages."""
     with running(MODELS) as server:
         script = (
             "import fullconv, pathlib\n"
@@ -82,7 +82,7 @@ def test_the_client_works_beside_packages_of_our_names(python: Path, foreign: Pa
     ids=["Scorer", "convert"],
 )
 def test_a_program_that_is_hidden_is_named(python: Path, foreign: Path, call: str, program: str) -> None:
-    """The error says which package was expected where, which one Python finds first, and the ways out."""
+    """The error names the expected package, the package that Python finds first, and the remedies."""
     script = (
         "import fullconv\n"
         "try:\n"
@@ -97,7 +97,7 @@ def test_a_program_that_is_hidden_is_named(python: Path, foreign: Path, call: st
 
 
 def test_the_command_works_beside_packages_of_our_names(python: Path, foreign: Path) -> None:
-    """The installed command scores in its own process, since Python looks beside the command and not in the folder."""
+    """The installed command scores, because Python does not search the working directory for a command."""
     command: list[str | Path] = [
         python.with_name("fullconv-score"),
         PAGE,
@@ -114,7 +114,7 @@ def test_the_command_works_beside_packages_of_our_names(python: Path, foreign: P
 
 
 def test_the_scorer_works_in_a_clean_directory(python: Path, tmp_path: Path) -> None:
-    """The wheel has everything that scoring in one process needs."""
+    """The wheel has everything that scoring in this process needs."""
     script = (
         "import fullconv\n"
         f"answer = fullconv.Scorer({str(MODELS)!r}).score({str(PAGE)!r}, model='digits', grid=True)\n"
@@ -126,7 +126,7 @@ def test_the_scorer_works_in_a_clean_directory(python: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("stub", [caffe_pb2, model_pb2, open_inference_pb2, scoring_pb2])
 def test_names_in_the_descriptor_pool_are_ours(stub: ModuleType) -> None:
-    """No other library's file of the same name collides with ours in protobuf's pool, which a process has once."""
+    """The names of our files in protobuf's pool, which all libraries share, begin with fullconv/."""
     descriptor = stub.DESCRIPTOR
     assert descriptor.name.startswith("fullconv/")
     assert all(other.name.startswith(("fullconv/", "google/")) for other in descriptor.dependencies)

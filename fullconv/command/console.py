@@ -6,7 +6,7 @@ from fullconv.common.text import printable
 
 
 def print_error(error: object) -> None:
-    """Print one line on standard error, without control characters, which a file's name may hold."""
+    """Print one line on standard error. Control characters, which a file's name may hold, are replaced."""
     print(printable(f"fullconv-score: {error}"), file=sys.stderr)  # noqa: T201 (this is where it is printed)
 
 

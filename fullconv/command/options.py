@@ -113,7 +113,7 @@ class CommandLine:
     top: Annotated[
         int,
         typer.Option(
-            metavar="N", min=1, max=1_000_000, help="How many classes to name, those with the highest averages."
+            metavar="N", min=1, max=1_000_000, help="Number of classes to name, in the order of their averages."
         ),
     ] = DEFAULTS["top"]
     classes: Annotated[

@@ -11,7 +11,7 @@ from fullconv.description import Parity
 
 
 def answer_table(answer: Answer) -> Group:
-    """Lay out one image's answer."""
+    """Lay out the answer for an image."""
     head = Text.assemble(_title(answer), f"; {answer.timing.total_ms / 1e3:.2f} s", _masked(answer))
     rows = Table("class", "label", f"average of {answer.average_of}", box=None, pad_edge=False)
     rows.columns[2].justify = "right"
@@ -21,7 +21,7 @@ def answer_table(answer: Answer) -> Group:
 
 
 def plan_table(answer: Answer) -> Group:
-    """Lay out one image's plan."""
+    """Lay out the plan for an image."""
     plan = answer.plan
     head = Text.assemble(
         _title(answer),

@@ -80,7 +80,7 @@ class ScoreTask:
         return [_for_image(name, image) for name in (self.grid, self.heatmap) if name is not None for image in images]
 
     def _results(self, images: list[Path], show: ShowProgress) -> Iterator[tuple[int, Result]]:
-        """Every image's answer or error: first the images that a server takes in one call, then one after the other."""
+        """Every image's answer or error: first of the images that a server scores in one call, then of the others."""
         done: set[int] = set()
         alone = self.grid or self.heatmap or self.plan_only or len(images) == 1
         if isinstance(self.scorer, Client) and not alone:
@@ -95,7 +95,7 @@ class ScoreTask:
                     yield number, error
 
     def _score_together(self, images: list[Path], show: ShowProgress) -> Iterator[tuple[int, Answer | ScoringError]]:
-        """Score images that are not large in one call; if no server is left, the error stands for each missing one."""
+        """Score images that are not large in one call; if no server is left, each missing image gets the error."""
         numbers = [number for number, image in enumerate(images) if fits_message(image, self.options, self._describe)]
         items = ((str(number), images[number], self._mask_of(images[number])) for number in numbers)
         missing = dict.fromkeys(numbers)
@@ -128,7 +128,7 @@ class ScoreTask:
     def _scored(
         self, image: Path, options: Options, show: ShowProgress
     ) -> Iterator[tuple[Answer, Iterable[tuple[int, Scores]], Callable[[], Answer]]]:
-        """What is known before the scores, the rows of the grid, and what returns the averages afterwards."""
+        """The planned answer, the rows of the grid, and a function that returns the whole answer after the last row."""
 
         def report(what: str, done: int, of: int) -> None:
             show(image.name, what, done, of)
@@ -150,7 +150,7 @@ class ScoreTask:
         return not goes_in_parts(image, options, self._describe)
 
     def _describe(self) -> ModelDescription:
-        """The model's description, which is asked for once."""
+        """The model's description, which is requested once."""
         return self._description
 
     @cached_property

@@ -4,8 +4,8 @@
 
 The set-up is of the whole process. It happens before any file is opened:
 
-- Loaders. Only those of JPEG, PNG, WebP and TIFF are allowed; all others, which are many and rarely tested against
-  damaged files, are blocked.
+- Loaders. Only the loaders of JPEG, PNG, WebP and TIFF are allowed. All others are blocked, because many of them are
+  rarely tested with damaged files.
 - Cache. libvips keeps no result of an operation, so that a file is read again when it has changed.
 - Messages. libvips and pyvips log nothing. pyvips would pass each warning to Python's log, where the garbage collector
   may free a damaged image; libvips then warns inside of a warning, and ends the process. Errors are exceptions, which

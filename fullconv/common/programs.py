@@ -14,7 +14,7 @@ HOME = Path(__file__).resolve().parents[2]
 
 
 class MisplacedProgramError(ImportError):
-    """Python finds another package with the name of one of the programs, or no such package."""
+    """Python finds another package called `service` or `converter`, or no such package."""
 
 
 def load_program(module: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""What every cell of the grid shows, taken row by row as the scores come: one class's scores, or the winning class.
+"""What every cell of the grid shows, the score of one class or the winning class; the scores are taken row by row.
 
 Each cell is drawn as a block of one stride around its window's centre. Where blocks would be smaller than a pixel of
 the picture, several cells share a block, so that the picture bounds the memory. A block of one class shows the highest
@@ -15,7 +15,7 @@ from fullconv.description import SIGMOID, SOFTMAX
 from fullconv.grid import Scores, WindowAxis
 
 NOBODY = -1
-"""In place of a class or a block: none."""
+"""Stands for no class, or no block."""
 CHUNK = 1 << 22
 """Number of scores that are turned into probabilities at once."""
 THRESHOLD = 0.5

@@ -70,7 +70,7 @@ def _moved(start: int, length: int, low: int, high: int) -> int:
 
 
 def _free(box: Box, taken: NDArray[np.int64], gap: int) -> bool:
-    """Whether the box, with a gap around it, overlaps none of the boxes (boxes, 4)."""
+    """Whether the box, with a gap around it, overlaps no other box; `taken` is (boxes, 4)."""
     left, top, right, bottom = taken.T
     across = (left < box.right + gap) & (box.left < right + gap)
     return not bool((across & (top < box.bottom + gap) & (box.top < bottom + gap)).any())

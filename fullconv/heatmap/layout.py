@@ -23,7 +23,7 @@ for labels."""
 
 @dataclass(frozen=True)
 class Box:
-    """Pixels [left, right) and [top, bottom) of the picture."""
+    """A rectangle of the picture: pixels [left, right) and [top, bottom)."""
 
     left: int
     top: int
@@ -32,17 +32,17 @@ class Box:
 
     @property
     def width(self) -> int:
-        """Pixels."""
+        """Width in pixels."""
         return self.right - self.left
 
     @property
     def height(self) -> int:
-        """Pixels."""
+        """Height in pixels."""
         return self.bottom - self.top
 
     @property
     def area(self) -> int:
-        """Square pixels."""
+        """Area in square pixels."""
         return self.width * self.height
 
     def holds(self, other: "Box") -> bool:
@@ -77,7 +77,7 @@ class Layout:
 
     @property
     def line(self) -> float:
-        """Width of an outline."""
+        """Width of an outline in pixels."""
         return min(LINE * self.unit, STRIP_LINE * min(self.image.width, self.image.height))
 
     @property

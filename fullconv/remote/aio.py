@@ -122,7 +122,7 @@ class AsyncClient:
         outstanding: Outstanding,
         retries: Retries,
     ) -> AsyncIterator[tuple[ManyItem, scoring_pb2.ScoreResponse | ScoringError]]:
-        """The responses of one call, and meanwhile the errors of images that could not be sent."""
+        """The responses of one call, and the errors of images that could not be sent meanwhile."""
         async for part in call:
             retries.renew()
             self._servers.mark_reachable()
@@ -200,7 +200,7 @@ class AsyncClient:
         return await self._retried(ask, timeout)
 
     async def _retried(self, ask: Callable[[Any, float | None], Awaitable[Result]], timeout: float | None) -> Result:
-        """Ask one server after the other, until there is an answer or no further try."""
+        """Ask one server after another, until there is an answer or no further try is allowed."""
         retries = self._servers.retries(timeout)
         while True:
             try:

@@ -22,15 +22,15 @@ OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 5000),
 ]
 UNTRUSTED = {
-    "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by those that are trusted, or has expired",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by a trusted authority, or has expired",
     "Hostname Verification Check failed": "its certificate is for another name",
     "WRONG_VERSION_NUMBER": "it does not speak TLS",
 }
 """Words of gRPC about a server that will refuse in the same way again, and what they mean."""
 HINTS = {
     **UNTRUSTED,
-    "backends failing; last error: UNAVAILABLE": "a server that speaks TLS closes connections in the clear, and "
-    "one that asks for certificates those with none that it trusts, or with one that has expired",
+    "backends failing; last error: UNAVAILABLE": "a server with TLS closes connections without TLS; a server that "
+    "requires client certificates closes connections whose certificate is missing, has expired or is not trusted",
 }
 """Words of gRPC, and what they may mean."""
 CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -107,7 +107,7 @@ def addresses(server: str) -> list[str]:
 def open_channels(
     server: str, security: Security, insecure: Callable[..., Any], secure: Callable[..., Any]
 ) -> list[Any]:
-    """Open a channel to each server, with one of two functions of gRPC.
+    """Open a channel to each server, by `secure` if TLS is used and else by `insecure`.
 
     Raises RequestError for an invalid address, and for a token that would be sent to another machine without TLS.
     """
@@ -119,7 +119,9 @@ def open_channels(
             opened.append(secure(address, security.credentials(), options=options))
             continue
         if security.token is not None and not local:
-            raise RequestError(f"token: expected TLS with it, since anybody between here and {address} could read it")
+            raise RequestError(
+                f"token: expected TLS, got a connection to {address} on which others can read the token: use TLS"
+            )
         opened.append(insecure(address, options=options))
     return opened
 
@@ -137,8 +139,8 @@ def error_of(server: str, code: grpc.StatusCode, details: str, reason: str = "")
         return RequestError(details)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger" in details:
         return ImageError(
-            f"image and mask: larger than one message to {server} may be: {details}; use score_large, scale or cut it; "
-            "masks are small as PNG"
+            f"image and mask: larger than one message to {server} may be: {details}; use score_large, scale or cut "
+            "the image; save a mask as PNG"
         )
     hints = [f" ({hint})" for words, hint in HINTS.items() if words in details]
     return UnavailableError(f"{server}: {code.name}: {details}{''.join(hints)}")

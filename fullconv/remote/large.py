@@ -1,4 +1,4 @@
-"""One large image that is sent in parts, while the plan, progress, the rows of the grid and the summary come back."""
+"""One large image: it is sent in parts, and the plan, progress, the rows of the grid and the summary come back."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ PART_BYTES = 1 << 20
 
 @dataclass
 class UploadParts:
-    """The messages of one ScoreLarge call, which are made as the server takes them."""
+    """The messages of one ScoreLarge call. Each is made when the server has room for it."""
 
     request: scoring_pb2.ScoreRequest
     source: ImageSource
@@ -82,7 +82,7 @@ class RemoteStream:
         parts: UploadParts,
         error_of: Callable[[grpc.RpcError], ScoringError],
     ) -> None:
-        """Take the call, its first message, and what turns the call's errors into those of `fullconv`."""
+        """Take the call, its first message, and a function that translates the call's errors."""
         self._call, self._parts, self._error_of = call, parts, error_of
         self._reader = LargeResponseReader(parts.progress)
         self._reader.read(first)

@@ -1,4 +1,4 @@
-"""The images of one ScoreMany that have no answer yet, over as many calls as it takes."""
+"""The images of one `score_many` that have no answer yet, over all the calls that it makes."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ Sent = tuple[ManyItem, scoring_pb2.ScoreManyRequest]
 
 
 class Outstanding:
-    """Requests that are made one by one as they are sent, and sent again to another server if one goes away."""
+    """Requests without an answer. Each is made when it is sent, and sent again if its server goes away."""
 
     def __init__(self, items: Iterable[ManyItem]) -> None:
         """Take the items; a ScoringError that is raised while a request is made belongs to that item alone."""

@@ -1,4 +1,4 @@
-"""When a call is made again: a busy server says when, and instead of a server that is gone another one is called.
+"""When a call is repeated: after the delay that a busy server states, or with another server if a server is gone.
 
 Scoring changes nothing on a server, so any call may be repeated. The waits grow, and are spread randomly, so that
 clients that were refused together do not come back together.
@@ -24,7 +24,7 @@ STATUS_LOST = "Internal error from Core"
 
 
 class StreamEndedError(grpc.RpcError):  # type: ignore[misc] # grpc has no types
-    """A server has ended a stream with OK before it had answered every request; the missing ones are sent again."""
+    """A server has ended a stream with OK before it had answered every request. The other requests are sent again."""
 
     def code(self) -> grpc.StatusCode:
         """Return the status of a server that is gone."""
@@ -40,7 +40,7 @@ class StreamEndedError(grpc.RpcError):  # type: ignore[misc] # grpc has no types
 
 
 class Retries:
-    """The tries of one call: `more` beside the first one, and none after the timeout."""
+    """The tries of one call: the first one and at most `more` others, all before the timeout."""
 
     def __init__(self, more: Any, timeout: Any) -> None:  # noqa: ANN401 (whatever the caller gives)
         """Raise RequestError unless the number of tries is 0 or more, and the timeout is None or seconds."""

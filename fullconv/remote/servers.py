@@ -13,7 +13,7 @@ from fullconv.remote.details import reason_of
 from fullconv.remote.retries import Retries
 
 RETRIES = 8
-"""Tries beside the first one, when servers are busy or gone."""
+"""Number of times that a call is repeated when servers are busy or gone."""
 
 
 class Servers:
@@ -31,7 +31,7 @@ class Servers:
     ) -> None:
         """Take HOST:PORT, or several separated by commas; raises RequestError for an invalid argument.
 
-        `insecure` and `secure` open channels: those of gRPC, or of its asyncio module.
+        `insecure` and `secure` are the functions of gRPC, or of its asyncio module, that open a channel.
         """
         security = Security() if security is None else security
         if not isinstance(security, Security):
@@ -50,7 +50,7 @@ class Servers:
         """Return the methods of the next server; raises RequestError after `close`."""
         stubs = self._stubs
         if not stubs:
-            raise RequestError("client: expected one that is open, got one that was closed")
+            raise RequestError("client: expected an open client, got one that was closed: make a new one")
         return stubs[next(self._turns) % len(stubs)]
 
     def close(self) -> list[Any]:
@@ -59,7 +59,7 @@ class Servers:
         return self.channels
 
     def retries(self, timeout: float | None) -> Retries:
-        """Return the tries of a new call: each server once, as long as no server was found by the last call."""
+        """Return the tries of a new call. If the last call found no server, each server is tried only once."""
         more = min(self._retries, len(self.channels) - 1) if self._unreachable else self._retries
         return Retries(more, self._timeout if timeout is None else timeout)
 

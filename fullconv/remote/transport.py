@@ -57,7 +57,7 @@ class RemoteTransport:
     def plan(
         self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None
     ) -> scoring_pb2.ScoreResponse:
-        """Ask for the plan; an array whose pixels are needed twice is sent in one message, since rows pass by once."""
+        """Ask for the plan. An array whose pixels are needed twice goes in one message, since rows are sent once."""
         if isinstance(source, ArraySource) and not reads_once(request.options):
             return self.score(request, source, timeout).response
         stream = self.stream(request, source, timeout, ignore_progress)
@@ -67,7 +67,7 @@ class RemoteTransport:
     def score_many(
         self, items: Iterable[ManyItem], timeout: float | None
     ) -> Iterator[tuple[ManyItem, Scored | ScoringError]]:
-        """Send images in one call; those without an answer are sent to another server if one goes away."""
+        """Send images in one call; if the server goes away, images without an answer are sent to another server."""
         outstanding, retries = Outstanding(items), self._servers.retries(timeout)
         while True:
             call = self._servers.stub().ScoreMany(
@@ -88,7 +88,7 @@ class RemoteTransport:
     def _results(
         self, call: Iterable[scoring_pb2.ScoreManyResponse], outstanding: Outstanding, retries: Retries
     ) -> Iterator[tuple[ManyItem, Scored | ScoringError]]:
-        """The answers of one call, and meanwhile the errors of images that could not be sent."""
+        """The answers of one call, and the errors of images that could not be sent meanwhile."""
         for part in call:
             retries.renew()
             self._servers.mark_reachable()
@@ -122,7 +122,7 @@ class RemoteTransport:
     def _retried(
         self, ask: Callable[[scoring_pb2_grpc.ScoringStub, float | None], Result], timeout: float | None
     ) -> Result:
-        """Ask one server after the other, until there is an answer or no further try."""
+        """Ask one server after another, until there is an answer or no further try is allowed."""
         retries = self._servers.retries(timeout)
         while True:
             try:
@@ -135,5 +135,5 @@ class RemoteTransport:
 
 
 def reads_once(options: scoring_pb2.ScoreOptions) -> bool:
-    """Return whether scoring needs an image only once from top to bottom, as rows of pixels in parts come."""
+    """Return whether scoring reads the pixels of an image only once, from top to bottom."""
     return len(options.scales) <= 1 and not options.mask_otsu

@@ -1,4 +1,4 @@
-"""What is printed of an answer."""
+"""The text that an answer prints."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def answered(labels: list[str], name: str = "page.png") -> Answer:
 
 
 def test_an_answer_in_a_few_lines() -> None:
-    """The image and the model, the windows, the highest averages, and the warnings."""
+    """`repr` names the image, the model, the windows, the highest averages and the warnings."""
     answer = replace(answered(["cat", "dog", "hen"]), warnings=("dense is not exact",))
     assert repr(answer).splitlines() == [
         "<Answer page.png (200×100): net/3, dense",
@@ -39,7 +39,7 @@ def test_an_answer_in_a_few_lines() -> None:
 
 @pytest.mark.parametrize("label", ["class", "c" * 10_000, "a\nb\x1b[2J"], ids=["short", "long", "control"])
 def test_an_answer_is_short_however_large(label: str) -> None:
-    """A thousand classes, long names and control characters make no long line, and no further one."""
+    """`repr` stays short and printable with a thousand classes, long names and control characters."""
     answer = answered([f"{label}{index}" for index in range(1000)], name=label * 20)
     lines = repr(replace(answer, warnings=(label,) * 20)).split("\n")
     assert len(lines) == 6
@@ -48,7 +48,7 @@ def test_an_answer_is_short_however_large(label: str) -> None:
 
 
 def test_an_answer_without_averages() -> None:
-    """The answer to a plan names neither averages nor scores."""
+    """`repr` of the answer to a plan says that nothing was scored."""
     response = scoring_pb2.ScoreResponse(mode="crops")
     assert repr(answer_of(response)).splitlines() == [
         "<Answer  (0×0): /, crops",

@@ -1,4 +1,4 @@
-"""Arrays by their paths and in memory, to either client and in this process."""
+"""Arrays in memory and in files, with both clients and in this process."""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def server() -> Iterator[Server]:
 
 
 def large(server: Server, image: str | Path | np.ndarray) -> list[Answer]:
-    """What either client's `score_large` answers."""
+    """The answers of `score_large` of both clients."""
 
     async def ask() -> Answer:
         async with AsyncClient(server.address) as client, await client.score_large(image, model="digits") as run:
@@ -35,7 +35,7 @@ def large(server: Server, image: str | Path | np.ndarray) -> list[Answer]:
 
 @pytest.mark.parametrize("kind", [Path, str])
 def test_large_arrays_by_path(server: Server, tmp_path: Path, kind: type) -> None:
-    """The path of a .npy file stands for its pixels, sent row by row, and names the answer."""
+    """The pixels of a .npy file are sent row by row, and the answer has the file's name."""
     pixels = noise(300, 200, 1)
     np.save(tmp_path / "scan.npy", pixels)
     expected = large(server, pixels)[0].average
@@ -46,7 +46,7 @@ def test_large_arrays_by_path(server: Server, tmp_path: Path, kind: type) -> Non
 
 @pytest.mark.extras
 def test_large_zarr_arrays_by_path(server: Server, tmp_path: Path) -> None:
-    """So does the folder of a Zarr array."""
+    """The pixels of a Zarr array are sent row by row."""
     import zarr  # noqa: PLC0415 (an extra)
 
     pixels = noise(300, 200, 1)[..., 0]
@@ -59,7 +59,7 @@ def test_large_zarr_arrays_by_path(server: Server, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(5, 0, 3), (0, 5, 3), (5, 5, 0), (0, 5)], ids=str)
 def test_arrays_without_pixels(server: Server, tmp_path: Path, shape: tuple[int, ...]) -> None:
-    """They are no images, in whatever way they are asked for."""
+    """An array without pixels is an ImageError in every call."""
     empty, path = np.zeros(shape, np.uint8), tmp_path / "empty.npy"
     np.save(path, empty)
     with Client(server.address) as client:
@@ -80,7 +80,7 @@ def test_arrays_without_pixels(server: Server, tmp_path: Path, shape: tuple[int,
 
 
 def test_array_files_that_cannot_be_opened(server: Server, tmp_path: Path) -> None:
-    """A .npy file that is none is an error of the image before anything is sent."""
+    """A .npy file that holds no array is an ImageError before anything is sent."""
     (tmp_path / "text.npy").write_text("no array")
     with pytest.raises(ImageError, match="cannot be read as an array"):
         large(server, tmp_path / "text.npy")

@@ -39,7 +39,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def test_json_document() -> None:
-    """--json prints the contract's document for the page, and nothing else."""
+    """--json prints the documented JSON for the page and nothing else."""
     result = score(PAGE, "--json", "--top", 3)
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
@@ -72,7 +72,7 @@ def test_json_document() -> None:
 
 
 def test_grid_file(image: Path, tmp_path: Path) -> None:
-    """The .npz has the contract's arrays, and the averages are its means."""
+    """The .npz file has the documented arrays, and the averages are the means of its scores."""
     result = score(image, "--json", "--grid", tmp_path / "grid.npz", "--top", 11)
     document = json.loads(result.stdout)
     with np.load(tmp_path / "grid.npz") as grid:
@@ -90,7 +90,7 @@ def test_grid_file(image: Path, tmp_path: Path) -> None:
 
 
 def test_chosen_classes(image: Path, tmp_path: Path) -> None:
-    """--classes narrows the answer and the grid, labels or indices, in the order given."""
+    """--classes reduces the answer and the grid to classes named by label or index, in this order."""
     result = score(image, "--json", "--classes", "background, 3", "--grid", tmp_path / "grid.npz")
     assert {10, 3} == {entry["class"] for entry in json.loads(result.stdout)["average"]["top"]}
     with np.load(tmp_path / "grid.npz") as grid:
@@ -99,7 +99,7 @@ def test_chosen_classes(image: Path, tmp_path: Path) -> None:
 
 
 def test_probabilities(image: Path) -> None:
-    """--average probabilities gives shares that add up to one."""
+    """The averages of --average probabilities add up to 1."""
     document = json.loads(score(image, "--json", "--average", "probabilities", "--top", 11).stdout)
     assert document["average"]["of"] == "probabilities"
     assert_allclose(sum(entry["score"] for entry in document["average"]["top"]), 1, rtol=1e-5)
@@ -107,7 +107,7 @@ def test_probabilities(image: Path) -> None:
 
 @pytest.mark.parametrize("size", [(70, 70), (300, 90), (4200, 100)], ids=["window", "wide", "long"])
 def test_heatmap(tmp_path: Path, size: tuple[int, int]) -> None:
-    """The heatmap is a PNG of at most 4096 pixels on its long side, large enough to read."""
+    """The longer side of the heatmap has 1200 to 4096 pixels."""
     path = tmp_path / "image.png"
     path.write_bytes(png(noise(size[1], size[0], 3)))
     result = score(path, "--heatmap", tmp_path / "heat.png")
@@ -118,7 +118,7 @@ def test_heatmap(tmp_path: Path, size: tuple[int, int]) -> None:
 
 
 def test_table(image: Path) -> None:
-    """Without --json a table shows the highest averages."""
+    """Without --json the command prints a table of the highest averages."""
     text = score(image, "--top", 2).stdout
     assert "image.png" in text
     assert "3×6 windows (rows×columns) of 70×70 pixels (height×width), 8 apart" in text
@@ -126,7 +126,7 @@ def test_table(image: Path) -> None:
 
 
 def test_several_images(tmp_path: Path) -> None:
-    """Several images: a list in order, one that cannot be scored as an entry with its error, and status 3."""
+    """Several images give a list in their order; an image that cannot be scored has its error there, and status 3."""
     paths = [tmp_path / name for name in ("eins.png", "kaputt.jpg", "zwei 图.tif")]
     paths[0].write_bytes(png(noise(80, 80, 1)))
     paths[1].write_bytes(encode(noise(80, 80, 3), ".jpg")[:-300])
@@ -143,14 +143,14 @@ def test_several_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["--grid", "--heatmap"])
 def test_one_name_for_several_images_is_refused(image: Path, option: str) -> None:
-    """Without {stem} the second image would overwrite the first: exit 2."""
+    """Without {stem} in the output's name, several images are exit status 2."""
     result = score(image, image, option, "out")
     assert result.returncode == 2
     assert "{stem}" in result.stderr
 
 
 def test_outputs_that_would_replace_something_are_refused(image: Path, tmp_path: Path) -> None:
-    """Two images of one name, one file for grid and heatmap, the image itself, a directory: exit 2, all left alone."""
+    """Outputs that would replace an image, a directory or another output are exit status 2, and nothing changes."""
     (tmp_path / "other").mkdir()
     twin = tmp_path / "other" / image.name
     twin.write_bytes(image.read_bytes())
@@ -169,7 +169,7 @@ def test_outputs_that_would_replace_something_are_refused(image: Path, tmp_path:
 
 
 def test_odd_file_names(tmp_path: Path) -> None:
-    """Brackets are no options, line breaks and bytes that are no text do no harm."""
+    """File names may contain brackets, line breaks and bytes that are not UTF-8."""
     for name in (b"a.png[page=1]", b"line\nbreak.png", b"not \xff utf-8.png"):
         path = tmp_path / os.fsdecode(name)
         path.write_bytes(png(noise(80, 80, 1)))
@@ -181,7 +181,7 @@ def test_odd_file_names(tmp_path: Path) -> None:
 
 
 def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Files that cannot be scored, and what must be said."""
+    """Files that cannot be scored, each with a part of its error message."""
     made = {
         "text": (b"not an image", "not a whole JPEG, PNG, WebP or TIFF image"),
         "empty": (b"", "not a whole"),
@@ -206,7 +206,7 @@ def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "text", "empty", "truncated", "small", "bomb", "svg"])
 def test_bad_images(tmp_path: Path, kind: str) -> None:
-    """Each is exit 3 with one line that says why, and no output is left, whole or half."""
+    """An image that cannot be scored is exit status 3 with one line of error, and leaves no output."""
     path, said = bad_images(tmp_path)[kind]
     out = tmp_path / "out"
     out.mkdir()
@@ -251,7 +251,7 @@ def test_bad_images(tmp_path: Path, kind: str) -> None:
     ],
 )
 def test_bad_command_lines(image: Path, arguments: list[str], status: int, said: str) -> None:
-    """The status and the message say whether the command line or the input is at fault."""
+    """The exit status is 2 for a wrong command line, 3 for wrong input, and the message names the field."""
     result = run(image, *arguments, cwd=ROOT)
     assert result.returncode == status, result.stderr
     assert said in " ".join(result.stderr.split())
@@ -259,7 +259,7 @@ def test_bad_command_lines(image: Path, arguments: list[str], status: int, said:
 
 
 def test_damaged_models_are_exit_3(image: Path, tmp_path: Path) -> None:
-    """A model whose weights were cut short is refused."""
+    """A model with truncated weights is exit status 3."""
     folder = tmp_path / "models" / "digits" / "1"
     folder.mkdir(parents=True)
     for file in (ROOT / "models" / "digits" / "1").iterdir():
@@ -272,7 +272,7 @@ def test_damaged_models_are_exit_3(image: Path, tmp_path: Path) -> None:
 
 
 def test_full_disks_leave_nothing(tmp_path: Path) -> None:
-    """A grid that does not fit on the disk is exit 3, and the part that did is gone."""
+    """A grid that does not fit on the disk is exit status 3, and leaves no partial file."""
     limited = f"ulimit -f 100; trap '' XFSZ; exec {sys.executable} -m fullconv \"$@\""
     result = subprocess.run(
         ["bash", "-c", limited, "-", str(PAGE), *MODELS, "--grid", str(tmp_path / "grid.npz")],
@@ -286,7 +286,7 @@ def test_full_disks_leave_nothing(tmp_path: Path) -> None:
 
 
 def test_interruption_leaves_nothing(tmp_path: Path) -> None:
-    """A termination signal in the middle of a large image ends with status 1, and nothing half-written."""
+    """A termination signal during a large image is exit status 1, and leaves no partial file."""
     path = tmp_path / "large.png"
     pyvips.Image.new_from_array(noise(1000, 1000, 1)).replicate(12, 12).pngsave(str(path), compression=1)
     out = tmp_path / "out"
@@ -301,7 +301,7 @@ def test_interruption_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_grid_is_a_plain_npz(image: Path, tmp_path: Path) -> None:
-    """The grid file is a sound archive without pickles."""
+    """The grid file is a valid archive, and loads without pickle."""
     score(image, "--grid", tmp_path / "grid.npz")
     with zipfile.ZipFile(tmp_path / "grid.npz") as archive:
         assert archive.testzip() is None
@@ -310,13 +310,13 @@ def test_grid_is_a_plain_npz(image: Path, tmp_path: Path) -> None:
 
 
 def scores_of(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A grid's scores, and everything else in its file."""
+    """The scores of a grid's file, and its other arrays."""
     with np.load(path) as grid:
         return grid["scores"], {name: grid[name] for name in grid if name != "scores"}
 
 
 def test_options_choose_windows(tmp_path: Path) -> None:
-    """Stride, border, region, mask, flip and scales through the command line, against the plain grid."""
+    """Grids with --stride, --border, --roi, --mask, --flip, --scales and --mode agree with the plain grid."""
     pixels = noise(151, 203, 1)
     image, mask = tmp_path / "image.png", tmp_path / "mask-image.png"
     image.write_bytes(png(pixels))
@@ -349,7 +349,7 @@ def test_options_choose_windows(tmp_path: Path) -> None:
 
 
 def test_plans_score_nothing(image: Path) -> None:
-    """--plan says what would run and what it costs, as JSON or for people."""
+    """--plan prints what would run and what it costs, as JSON or as a table."""
     document = json.loads(score(image, "--plan", "--json", "--stride", 4, "--flip").stdout)
     (view,) = document["plan"]["views"]
     assert (view["phases"], view["cells"], view["tiles"], view["flip"]) == (4, [6, 11], 8, True)
@@ -362,7 +362,7 @@ def test_plans_score_nothing(image: Path) -> None:
 
 
 def test_plans_count_grids_and_masks_and_write_nothing(image: Path, tmp_path: Path) -> None:
-    """With --grid or --heatmap a plan holds the rows of the grid too; with a mask it has only what is inside."""
+    """A plan counts the memory of the grid's rows with --grid or --heatmap, and only the windows inside a mask."""
     mask, out = tmp_path / "mask.png", tmp_path / "out"
     mask.write_bytes(png(np.pad(np.ones((90, 78), np.uint8), ((0, 0), (0, 33)))))
     out.mkdir()
@@ -377,7 +377,7 @@ def test_plans_count_grids_and_masks_and_write_nothing(image: Path, tmp_path: Pa
 
 
 def test_arrays_are_scored(tmp_path: Path) -> None:
-    """A .npy file is scored as a picture of its pixels; one of floats, or cut short, is refused."""
+    """A .npy file is scored like a picture of its pixels; floats and truncated files are refused."""
     pixels = noise(90, 111, 1)[..., 0]
     path, picture = tmp_path / "pixels.npy", tmp_path / "pixels.png"
     np.save(path, pixels)

@@ -15,7 +15,7 @@ DIGITS = ROOT / "models" / "digits"
 
 
 def test_a_converted_checkpoint_is_scored_with(tmp_path: Path) -> None:
-    """The version that `convert` writes scores as the shipped version does, and its report is the one in the folder."""
+    """The version that `convert` writes scores like the shipped version, and the report equals its report.json."""
     target = tmp_path / "digits" / "1"
     report = convert(DIGITS / "digits.safetensors", target, arch=DIGITS / "digits.toml", verify=16)
     assert report.document() == json.loads((target / "report.json").read_text("utf-8"))
@@ -26,7 +26,7 @@ def test_a_converted_checkpoint_is_scored_with(tmp_path: Path) -> None:
 
 
 def test_conversion_errors_are_those_of_the_converter(tmp_path: Path) -> None:
-    """A source that cannot be read and an option that does not exist raise, and nothing is written."""
+    """A missing source and an unknown option raise an error, and nothing is written."""
     with pytest.raises(ConversionError):
         convert(tmp_path / "missing.safetensors", tmp_path / "net" / "1")
     with pytest.raises(TypeError, match="stride"):

@@ -23,7 +23,7 @@ class Example(NamedTuple):
 
     code: str
     printed: str | None
-    """What the page says that it prints."""
+    """The output that the page states."""
     needs: str | None
     """An extra that must be installed."""
 
@@ -42,7 +42,7 @@ def server() -> Iterator[Server]:
 
 
 def run(example: Example, server: Server, names: dict[str, Any]) -> None:
-    """Run an example with the names of those before it, and compare what it prints."""
+    """Run an example with the names of the earlier examples, and compare its output."""
     code = example.code.replace("127.0.0.1:8500", server.address)
     with contextlib.redirect_stdout(io.StringIO()) as output:
         exec(compile(code, "docs/python.md", "exec"), names)  # noqa: S102 (our own page)
@@ -60,7 +60,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_examples_run(server: Server, folder: Path) -> None:
-    """Every example that needs no extra, in the order of the page."""
+    """The examples that need no extra run in the order of the page, and print the stated output."""
     names: dict[str, Any] = {"__name__": "docs"}
     blocks = [example for example in examples() if example.needs is None]
     assert len(blocks) >= 10
@@ -72,7 +72,7 @@ def test_the_examples_run(server: Server, folder: Path) -> None:
 @pytest.mark.extras
 @pytest.mark.usefixtures("folder")
 def test_the_examples_that_need_an_extra_run(server: Server) -> None:
-    """The others, after those before them."""
+    """All examples run in the order of the page, and print the stated output."""
     names: dict[str, Any] = {"__name__": "docs"}
     for example in examples():
         run(example, server, names)

@@ -1,4 +1,4 @@
-"""Servers that end a stream with OK before they have answered it, as a proxy in between may do."""
+"""Streams that a server, or a proxy before it, ends with OK before all requests are answered."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ Many = Callable[..., dict[str, Answer | ScoringError]]
 
 
 class Hasty(scoring_pb2_grpc.ScoringServicer):
-    """Answers so many images of each call, of which it reads all or no more than it answers; then it ends the call."""
+    """Answers a given number of images in each call, then ends the call; it reads all images, or only those."""
 
     def __init__(self, answers: Iterator[int], *, reads_all: bool) -> None:
         self.answers, self.reads_all, self.calls = answers, reads_all, 0
@@ -46,7 +46,7 @@ class Hasty(scoring_pb2_grpc.ScoringServicer):
 
 @contextmanager
 def serving(servicer: Hasty) -> Iterator[str]:
-    """A server of it, as long as the block: its address."""
+    """Run a server with this servicer; yields its address."""
     server = grpc.server(ThreadPoolExecutor(4))
     scoring_pb2_grpc.add_ScoringServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -58,7 +58,7 @@ def serving(servicer: Hasty) -> Iterator[str]:
 
 
 def score_many(address: str, **settings: Any) -> dict[str, Answer | ScoringError]:
-    """All images by the client; the names of the answers are told apart."""
+    """Score all images with the client; fails if an image has two answers."""
     with Client(address, **settings) as client:
         answers = list(client.score_many(IMAGES, model="m"))
     assert len(dict(answers)) == len(answers)
@@ -66,7 +66,7 @@ def score_many(address: str, **settings: Any) -> dict[str, Answer | ScoringError
 
 
 def score_many_asynchronously(address: str, **settings: Any) -> dict[str, Answer | ScoringError]:
-    """The same by its asyncio twin."""
+    """Score all images with the asyncio client; fails if an image has two answers."""
 
     async def ask() -> list[tuple[str, Answer | ScoringError]]:
         async with AsyncClient(address, **settings) as client:
@@ -79,14 +79,14 @@ def score_many_asynchronously(address: str, **settings: Any) -> dict[str, Answer
 
 @pytest.fixture(params=[score_many, score_many_asynchronously], ids=["client", "asyncio"])
 def many(request: pytest.FixtureRequest) -> Many:
-    """Either client."""
+    """`score_many` of both clients."""
     ask: Many = request.param
     return ask
 
 
 @pytest.mark.parametrize("reads_all", [False, True], ids=["stops-reading", "reads-all"])
 def test_images_without_an_answer_are_sent_again(many: Many, *, reads_all: bool) -> None:
-    """However often a stream ends with OK too early, every image gets its own answer, once."""
+    """If streams end with OK too early, every image still gets its own answer once."""
     servicer = Hasty(iter([3, 0, 5, 99]), reads_all=reads_all)
     with serving(servicer) as address:
         answers = many(address)
@@ -97,7 +97,7 @@ def test_images_without_an_answer_are_sent_again(many: Many, *, reads_all: bool)
 
 @pytest.mark.parametrize("reads_all", [False, True], ids=["stops-reading", "reads-all"])
 def test_images_that_are_never_answered_are_no_silence(many: Many, *, reads_all: bool) -> None:
-    """When the retries are over the loop ends with an error, and not as if all were answered."""
+    """After the last retry the loop raises an error instead of ending silently."""
     servicer = Hasty(iter([4, 0, 0]), reads_all=reads_all)
     said = f"UNAVAILABLE: the stream ended with OK before every image had an answer|{STATUS_LOST}"
     with serving(servicer) as address, pytest.raises(UnavailableError, match=said):
@@ -106,7 +106,7 @@ def test_images_that_are_never_answered_are_no_silence(many: Many, *, reads_all:
 
 
 def test_streams_that_are_answered_are_not_asked_again(many: Many) -> None:
-    """A stream that ends with OK after the last answer is over."""
+    """A stream that ends with OK after the last answer is not repeated."""
     servicer = Hasty(iter([12]), reads_all=True)
     with serving(servicer) as address:
         assert len(many(address)) == 12
@@ -114,7 +114,7 @@ def test_streams_that_are_answered_are_not_asked_again(many: Many) -> None:
 
 
 def test_grids_that_end_early_are_an_error() -> None:
-    """Whoever takes the rows of a large image alone is told that some are missing, by either client."""
+    """Both clients raise an error if the rows of a large image end before the summary."""
     said = "ended the answer before its summary"
 
     async def take(address: str) -> None:

@@ -1,4 +1,4 @@
-"""Outputs that appear whole or not at all."""
+"""Output files that appear complete or not at all."""
 
 import os
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 from fullconv.common.files import OutputError, atomic_write
 
 
-def test_a_atomic_write_takes_its_name_at_the_end(tmp_path: Path) -> None:
-    """Until the block has ended there is no file of that name, afterwards nothing else."""
+def test_a_file_takes_its_name_at_the_end(tmp_path: Path) -> None:
+    """The file appears under its name when the block ends, and no other file is left."""
     path = tmp_path / "out.bin"
     with atomic_write(path) as file:
         file.write(b"12")
@@ -21,7 +21,7 @@ def test_a_atomic_write_takes_its_name_at_the_end(tmp_path: Path) -> None:
 
 
 def fill(path: Path, data: bytes, error: Exception | None = None) -> None:
-    """Write an output, and fail in the middle of it."""
+    """Write an output, and raise an error before it is complete."""
     with atomic_write(path) as file:
         file.write(data)
         if error is not None:
@@ -32,7 +32,7 @@ def fill(path: Path, data: bytes, error: Exception | None = None) -> None:
     "error", [FileNotFoundError(2, "No such file", "image.png"), OSError("odd"), ValueError("odd")], ids=repr
 )
 def test_errors_of_the_block_stay_what_they_are(tmp_path: Path, error: Exception) -> None:
-    """An image that cannot be read is not said to be an output that cannot be written; no file is left."""
+    """An exception of the block passes unchanged, and no file is left."""
     with pytest.raises(type(error)) as caught:
         fill(tmp_path / "out.bin", b"12", error)
     assert caught.value is error
@@ -41,7 +41,7 @@ def test_errors_of_the_block_stay_what_they_are(tmp_path: Path, error: Exception
 
 @pytest.mark.parametrize("size", [10, 100_000], ids=["as it is closed", "as it is written"])
 def test_a_full_device_is_the_outputs_error(tmp_path: Path, size: int) -> None:
-    """It says which output and why, and nothing is left."""
+    """A full device is an OutputError that names the output and the reason, and no file is left."""
     (tmp_path / f".out.bin.{os.getpid()}.partial").symlink_to("/dev/full")
     with pytest.raises(OutputError, match=r"out\.bin: cannot be written: No space left on device"):
         fill(tmp_path / "out.bin", b"x" * size)
@@ -50,7 +50,7 @@ def test_a_full_device_is_the_outputs_error(tmp_path: Path, size: int) -> None:
 
 @pytest.mark.parametrize(("name", "why"), [("none/out.bin", "No such file"), ("folder", "Is a directory")])
 def test_places_that_cannot_hold_a_file(tmp_path: Path, name: str, why: str) -> None:
-    """They are the output's error too."""
+    """An output in a missing directory, or in place of a directory, is an OutputError."""
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match=f"{name}: cannot be written: {why}"):
         fill(tmp_path / name, b"12")

@@ -1,4 +1,4 @@
-"""Heatmaps, as pictures, from answers that are made up."""
+"""Pictures of heatmaps, drawn from invented answers."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,14 +16,14 @@ from fullconv.images import Region
 
 
 def middle(heat: np.ndarray, row: int, col: int, cols: int) -> np.ndarray:
-    """The pixel in the middle of a cell, of an image that is wider than high."""
+    """The pixel in the middle of a cell, for an image that is wider than high."""
     cell = 1200 / cols
     pixel: np.ndarray = heat[int((row + 0.5) * cell), int((col + 0.5) * cell)]
     return pixel.astype(int)
 
 
 def bar(heat: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The colour bar beside one class's image, one colour a pixel, from its low end to its high end."""
+    """The pixels along the colour bar of a single class, from its low end to its high end."""
     layout = layout_of(width, height, labels=False)
     length = min(BAR_LONGEST, layout.panel.height / layout.unit - CAPTION - LEGEND)
     x = round(layout.panel.left + (EDGE + BAR / 2) * layout.unit)
@@ -32,7 +32,7 @@ def bar(heat: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def test_winners_are_where_they_belong(tmp_path: Path) -> None:
-    """The highest score is yellow, the lowest dark blue, each at its own cell; the most common winner is unpainted."""
+    """The cell with the highest score is yellow, the lowest is dark blue, and the most common winner is not painted."""
     scores = np.full((20, 30, 3), -9.0)
     scores[..., 0] = 1
     scores[3:8, 20:26, 1] = 2
@@ -60,7 +60,7 @@ def test_winners_are_where_they_belong(tmp_path: Path) -> None:
 def test_one_class_is_its_probability(
     tmp_path: Path, kind: str, labels: list[str], logits: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    """Where it is low the image is seen; from there on it is the redder the higher, with the bar's own colours."""
+    """Low probabilities leave the image unchanged; higher ones are redder, in the colours of the colour bar."""
     p = np.linspace(0.02, 0.98, 25)[None].repeat(18, 0)
     tumour = shown(labels, kind, single="tumour" if len(labels) == 3 else None)
     heat = draw(tmp_path, logits(p), tumour, labels)
@@ -78,7 +78,7 @@ def test_one_class_is_its_probability(
 
 
 def test_a_probability_of_one_is_never_less_than_another(tmp_path: Path) -> None:
-    """The scale is fixed: an image without the class stays an image, whatever its highest probability is."""
+    """The colour scale does not depend on the image: low probabilities are not painted even if they are the highest."""
     scores = np.zeros((6, 9, 2))
     scores[..., 1] = -4
     scores[2, 3, 1] = -3
@@ -87,7 +87,7 @@ def test_a_probability_of_one_is_never_less_than_another(tmp_path: Path) -> None
 
 
 def test_raw_scores_are_drawn_from_the_lowest_to_the_highest(tmp_path: Path) -> None:
-    """Without probabilities there is no threshold; the lowest score is not painted, the highest is."""
+    """For raw scores the lowest is not painted, the highest is, and the colour bar has no threshold."""
     scores = np.linspace(-700, 900, 54).reshape(6, 9, 1)
     heat = draw(tmp_path, scores, shown(["cells"], "raw"), ["cells"])
     assert_array_equal([255] * 3, middle(heat, 0, 0, 9))
@@ -97,7 +97,7 @@ def test_raw_scores_are_drawn_from_the_lowest_to_the_highest(tmp_path: Path) -> 
 
 
 def test_winners_may_be_probabilities(tmp_path: Path) -> None:
-    """With averages of probabilities the winner's colour is its probability from 0 to 1, not its score."""
+    """If probabilities are averaged, the colour of a winner is its probability instead of its score."""
     labels = ["ground", "low", "high"]
     scores = np.full((6, 9, 3), (5.0, 0, 0))
     scores[1:3, 1:3] = (90, 91, 90)  # a high score, and a probability of 0.58
@@ -114,7 +114,7 @@ def test_winners_may_be_probabilities(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", ["$\\frac{a$", "US$ and x$", "x" * 300, "naïve ✓", "图", ""], ids=range(6))
 @pytest.mark.parametrize("single", ["b", None], ids=["one", "winners"])
 def test_any_label_can_be_drawn(tmp_path: Path, label: str, single: str | None) -> None:
-    """Labels are text, whatever they look like."""
+    """Labels with formulas, underscores and unknown scripts are drawn as text."""
     labels = ["a", label, "_hidden", "b"]
     scores = np.random.default_rng(0).standard_normal((9, 9, 4))
     one = shown(labels, single=label if single and label else single)
@@ -122,7 +122,7 @@ def test_any_label_can_be_drawn(tmp_path: Path, label: str, single: str | None) 
 
 
 def test_cells_that_were_not_scored_show_the_image(tmp_path: Path) -> None:
-    """Where a mask leaves cells out there is no colour, of one class and of winners."""
+    """Cells outside of a mask are not painted, for a single class and for winners."""
     scores = np.zeros((20, 30, 3))
     scores[..., 1] = 9
     scores[:, :5] = (10, 0, 0)
@@ -136,7 +136,7 @@ def test_cells_that_were_not_scored_show_the_image(tmp_path: Path) -> None:
 
 
 def test_nothing_needs_to_be_painted(tmp_path: Path) -> None:
-    """Where one class wins everywhere, or no cell was scored, the picture is the image and its legend."""
+    """If one class wins everywhere, or no cell was scored, only the image and the legend are drawn."""
     labels = ["ground", "thing", "nothing"]
     for scores in (np.full((6, 9, 3), (1.0, 0, 0)), np.full((6, 9, 3), np.nan)):
         for one in (shown(labels), shown(labels, "raw", single="thing")):
@@ -145,7 +145,7 @@ def test_nothing_needs_to_be_painted(tmp_path: Path) -> None:
 
 
 def test_windows_flush_with_the_edge_are_drawn_there(tmp_path: Path) -> None:
-    """An anchored row and column fill what is left between the last block of the lattice and the edge."""
+    """The last row and column, flush with the edge, are drawn between the lattice and the edge."""
     scores = np.zeros((4, 4, 1))
     scores[-1] = 1
     grid = header(axis(4, last=26), axis(4, last=26), ["a"])
@@ -157,7 +157,7 @@ def test_windows_flush_with_the_edge_are_drawn_there(tmp_path: Path) -> None:
 
 
 def test_a_region_is_what_is_drawn(tmp_path: Path) -> None:
-    """With a region the picture shows the region alone, its cells in their places."""
+    """The heatmap of a region shows only the region, with its cells in their places."""
     pixels = np.zeros((300, 400), np.uint8)
     pixels[100:220, 50:290] = np.arange(16, 256, 1)
     scores = np.zeros((12, 24, 1))
@@ -176,7 +176,7 @@ def test_a_region_is_what_is_drawn(tmp_path: Path) -> None:
     [("h.png", b"\x89PNG"), ("h.JPG", b"\xff\xd8\xff"), ("h.jpeg", b"\xff\xd8\xff"), ("h.webp", b"RIFF")],
 )
 def test_formats_follow_the_suffix(tmp_path: Path, name: str, magic: bytes) -> None:
-    """The file is of the format that its suffix names, and says the same."""
+    """The suffix decides the format of the file, which shows the same picture."""
     scores = np.linspace(0, 1, 54).reshape(6, 9, 1)
     one = shown(["a"], "probabilities")
     heat = draw(tmp_path, scores, one, ["a"], name=name)

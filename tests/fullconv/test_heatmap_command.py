@@ -1,4 +1,4 @@
-"""`fullconv-score --heatmap` with real models: what is drawn, and that the answer stays what it is."""
+"""`fullconv-score --heatmap` with real models: the picture, and that the answer does not change."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ def score(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def decided(folder: Path, classes: int, name: str) -> Network:
-    """A random network whose logits over windows of IMAGE are around 0, and far enough apart."""
+    """A random network whose logits over the windows of IMAGE have mean 0 and standard deviation SPREAD."""
     network = make_network(folder, UNPADDED.replace('"unpadded"', f'"{name}"'), classes=classes)
     logits = np.array(
         [network.scores(IMAGE[y : y + 22, x : x + 26]) for y in range(0, 54, 9) for x in range(0, 92, 13)]
@@ -89,7 +89,7 @@ def at_cells(heat: np.ndarray, grid: Path, width: int) -> np.ndarray:
 def test_one_class_is_painted_by_its_probability(
     models: Path, image: Path, tmp_path: Path, model: str, options: list[str], shown: int
 ) -> None:
-    """Grey where softmax over all classes is low, redder with every step up, also where the grid has one class."""
+    """The picture is grey where softmax over all classes is low, and redder where it is higher."""
     base = [image, "--models", models, "--model", model, "--stride", 4]
     whole, heat, part = tmp_path / "whole.npz", tmp_path / "heat.png", tmp_path / "part.npz"
     assert score(*base, "--grid", whole).returncode == 0
@@ -119,7 +119,7 @@ def test_one_class_is_painted_by_its_probability(
 def test_the_answer_is_the_same_with_a_heatmap(
     models: Path, image: Path, tmp_path: Path, where: str, options: list[str], shown: list[str]
 ) -> None:
-    """JSON but for times, table and grid: as without --heatmap, in this process and on a server."""
+    """The JSON, the table and the grid are the same with and without --heatmap, here and on a server."""
     with running(models) as server:
         place = ["--models", models] if where == "here" else ["--server", server.address]
         base = [image, "--model", "five", *place, *options, "--stride", 4]
@@ -137,7 +137,7 @@ def test_the_answer_is_the_same_with_a_heatmap(
 
 
 def test_heatmaps_are_the_same_on_a_server(models: Path, image: Path, tmp_path: Path) -> None:
-    """Of one class of many, in one message and in parts."""
+    """A server and this process draw the same heatmap, for an image in one message and in parts."""
     large = tmp_path / "large.png"
     large.write_bytes(png(noise(1500, 1500, 3)))
     with running(models) as server:
@@ -151,7 +151,7 @@ def test_heatmaps_are_the_same_on_a_server(models: Path, image: Path, tmp_path: 
 
 
 def test_narrowed_answers_equal_narrow_ones(models: Path, image: Path) -> None:
-    """Everything but times, the plan and the grid's scores is equal."""
+    """An answer reduced to some classes equals the answer to a request for these classes."""
     scorer = Scorer(models)
     options = Options(classes=["4", "2"], grid=True, top=2)
     narrow = scorer.score(image, model="five", **options)
@@ -194,7 +194,7 @@ def test_narrowed_answers_equal_narrow_ones(models: Path, image: Path) -> None:
     ],
 )
 def test_what_is_not_offered(image: Path, tmp_path: Path, options: list[str], status: int, said: str) -> None:
-    """Other formats are refused as the command line's fault, unknown classes as the request's; nothing is written."""
+    """Unknown formats are exit status 2, unknown classes exit status 3, and nothing is written."""
     placed = [str(tmp_path / "out" / option) if "out" in option or "{" in option else option for option in options]
     (tmp_path / "out").mkdir()
     result = score(image, *DIGITS, *placed)
@@ -205,7 +205,7 @@ def test_what_is_not_offered(image: Path, tmp_path: Path, options: list[str], st
 
 @pytest.mark.parametrize("suffix", [".NPZ", ".Png", ".JPEG", ".WebP"])
 def test_suffixes_may_be_of_any_case(tmp_path: Path, suffix: str) -> None:
-    """The format is that of the lower-case suffix."""
+    """A suffix in upper case stands for the same format."""
     path = tmp_path / "window.png"
     path.write_bytes(png(noise(80, 80, 1)))
     out = tmp_path / f"out{suffix}"

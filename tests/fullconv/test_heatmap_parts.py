@@ -1,4 +1,4 @@
-"""The parts of a heatmap: what is shown, cells, layout, labels, and the image behind."""
+"""The parts of a heatmap: the shown classes, cells, layout, labels, and the background."""
 
 import os
 from pathlib import Path
@@ -43,13 +43,13 @@ WHOLE = ImageInfo("", 0, 0)
 def test_which_class_is_shown(
     labels: list[str], classes: tuple[str, ...], named: str | None, single: int | None
 ) -> None:
-    """The class named, the only one, the second of two, or the winners; labels before indices."""
+    """A heatmap shows the named class, the only class, the second of two, or the winners; labels precede indices."""
     assert shown(labels, single=named, classes=classes).single == single
 
 
 @pytest.mark.parametrize(("classes", "named", "field"), [(("d",), None, "classes"), ((), "d", "heatmap-class")])
 def test_unknown_classes_are_refused(classes: tuple[str, ...], named: str | None, field: str) -> None:
-    """The message names the option, what there is and what was given."""
+    """An unknown class is refused with the option, the known classes and the given name."""
     with pytest.raises(RequestError, match=f"{field}: expected labels of model 'm' or 0 to 2, got 'd'"):
         shown(["a", "b", "c"], single=named, classes=classes)
 
@@ -71,13 +71,13 @@ def test_unknown_classes_are_refused(classes: tuple[str, ...], named: str | None
 def test_only_what_needs_all_classes_asks_for_them(
     kind: str, classes: tuple[str, ...], named: str | None, average: str, *, needs: bool
 ) -> None:
-    """Softmax of a part of the classes needs all scores, and so does a class that the answer does not have."""
+    """The scores of all classes are requested for softmax, and for a class that the answer does not have."""
     assert shown(["a", "b", "c"], kind, single=named, average=average, classes=classes).needs_all is needs
 
 
 @pytest.mark.parametrize("kind", ["logits-softmax", "logits-sigmoid", "probabilities", "raw"])
 def test_probabilities(kind: str) -> None:
-    """Of one column or of one a cell, as softmax or sigmoid of float64 has it, also of large scores."""
+    """Probabilities in float32 agree with softmax and sigmoid in float64, also for large scores."""
     scores = np.random.default_rng(0).normal(0, 200, (4, 5, 6)).astype(np.float32)
     exact = scores.astype(np.float64)
     match kind:
@@ -92,7 +92,7 @@ def test_probabilities(kind: str) -> None:
 
 
 def test_blocks_hold_the_cells_around_their_centres() -> None:
-    """Each pixel belongs to the window whose centre is nearest; a flush row begins where the lattice ends."""
+    """Each pixel belongs to the window with the nearest centre; a flush row begins where the lattice ends."""
     rows, cols = blocks_of(axis(4, last=26), 1.0), blocks_of(axis(3, 5, 25), 1.0)
     assert_array_equal([0, 10, 20, 30, 36], rows.edges)
     assert_array_equal([5, 15, 25, 35], cols.edges)
@@ -100,13 +100,13 @@ def test_blocks_hold_the_cells_around_their_centres() -> None:
 
 
 def test_blocks_of_scaled_images_lie_in_the_image() -> None:
-    """Strides of a fraction of a pixel, of an image that was enlarged, are not rounded away."""
+    """Strides of less than a pixel, as enlarged images have, are not rounded."""
     assert_allclose(blocks_of(axis(9, scale=3 / 90), 400).edges, np.linspace(0, 3, 10), rtol=1e-12)
 
 
 @pytest.mark.parametrize("band", [1, 3, 7, 50])
 def test_no_high_cell_is_lost_where_cells_share_a_pixel(band: int) -> None:
-    """A block shows the highest of its cells, whatever bands they come in, and counts are of all cells."""
+    """A block shows the highest of its cells and counts all of them, however the rows are divided."""
     scores = np.random.default_rng(0).random((50, 101, 2)).astype(np.float32) * 0.4
     scores[33, 77, 1], scores[2, 100, 1] = 0.9, 0.8
     scores[40:, :20] = np.nan
@@ -127,7 +127,7 @@ def test_no_high_cell_is_lost_where_cells_share_a_pixel(band: int) -> None:
 @settings(deadline=None)
 @given(width=st.integers(1, 200_000), height=st.integers(1, 200_000), labels=st.booleans())
 def test_layouts(width: int, height: int, *, labels: bool) -> None:
-    """At most 4096 pixels, small images enlarged, parts apart, letters a fixed share of the longer side."""
+    """A layout has at most 4096 pixels, enlarges small images, keeps its parts apart, and its letters large enough."""
     layout = layout_of(width, height, labels=labels)
     assert SHORTEST <= max(layout.size) <= LONGEST
     assert max(layout.size) >= min(LONGEST, max(width, height)) - 2
@@ -143,7 +143,7 @@ def test_layouts(width: int, height: int, *, labels: bool) -> None:
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(*[st.integers(0, 900)] * 2, *[st.integers(1, 200)] * 4), max_size=80))
 def test_labels_cover_no_label(rectangles: list[tuple[int, ...]]) -> None:
-    """Labels lie within the picture, apart from each other, and beside the region that they name."""
+    """Labels lie in the picture, beside the region that they name, and do not overlap."""
     image = Box(0, 0, 1000, 1000)
     regions = [LabelledRegion(Box(x, y, x + w, y + h), text, high, 3) for x, y, w, h, text, high in rectangles]
     found = place_labels(regions, image, image)
@@ -159,7 +159,7 @@ def test_labels_cover_no_label(rectangles: list[tuple[int, ...]]) -> None:
 
 
 def test_labels_of_strips_lie_beside_them() -> None:
-    """A label that is higher than the strip lies in its margin."""
+    """A label that is higher than a strip lies in the margin of the strip."""
     image, room = Box(0, 50, 4000, 80), Box(0, 0, 4000, 130)
     regions = [LabelledRegion(Box(left, 55, left + 30, 75), 600, 40, 3) for left in (500, 550)]
     found = place_labels(regions, image, room)
@@ -168,7 +168,7 @@ def test_labels_of_strips_lie_beside_them() -> None:
 
 
 def test_outlines_surround_regions_and_holes() -> None:
-    """Along the edges of blocks, in pixels of the image; holes are told apart, specks left out."""
+    """Outlines follow the edges of blocks, distinguish holes from regions, and leave out small regions."""
     blocks = blocks_of(axis(20), 1.0)
     mask = np.zeros((20, 20), bool)
     mask[3:15, 2:15] = True
@@ -182,7 +182,7 @@ def test_outlines_surround_regions_and_holes() -> None:
 
 
 def turned(pixels: np.ndarray) -> bytes:
-    """A JPEG that its EXIF orientation turns by 90°, so that it looks like the pixels."""
+    """A JPEG file of the pixels that is stored rotated by 90°, with the EXIF orientation that rotates it back."""
     image = pyvips.Image.new_from_array(np.rot90(pixels).copy()).copy()
     image.set_type(pyvips.GValue.gint_type, "orientation", 6)
     return bytes(image.write_to_buffer(".jpg", Q=95))
@@ -190,7 +190,7 @@ def turned(pixels: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize("kind", ["png", "npy", "turned", "tif"])
 def test_backdrops(tmp_path: Path, kind: str) -> None:
-    """The image, or a region of it, in grey, at the size asked for, whatever its format."""
+    """The background is the image or a region of it, in grey, at the requested size, for every format."""
     pixels = np.arange(200, dtype=np.uint8)[None].repeat(120, 0)
     path = tmp_path / f"image.{kind}"
     if kind == "npy":
@@ -204,7 +204,7 @@ def test_backdrops(tmp_path: Path, kind: str) -> None:
 
 
 def test_backdrops_of_other_widths_are_stretched(tmp_path: Path) -> None:
-    """Reflectances of a few thousand in 16 bits are no black image."""
+    """The background of 16-bit values that use a part of their range is stretched from black to white."""
     path = tmp_path / "image.tif"
     path.write_bytes(encode((noise(60, 80, 1)[..., 0].astype(np.uint16) * 20), ".tif"))
     grey = grey_picture(ScoredPixels(source_of(path)), WHOLE, (160, 120))
@@ -214,7 +214,7 @@ def test_backdrops_of_other_widths_are_stretched(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["none.png", "text.png", "folder", "pipe"])
 def test_backdrops_of_what_cannot_be_read_are_white(tmp_path: Path, name: str) -> None:
-    """The heatmap is drawn over white, and says why."""
+    """If the image cannot be read again, the heatmap is drawn over white and states the reason."""
     path = tmp_path / name
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "folder").mkdir()

@@ -1,4 +1,4 @@
-"""One mistake, one error: the same class, message, JSON and exit status in this process and on a server."""
+"""A mistake gives the same error, message, JSON and exit status in this process and on a server."""
 
 import asyncio
 import json
@@ -29,12 +29,12 @@ from service.local import LocalTransport
 
 Image, Options, Scale = scoring_pb2.Image, scoring_pb2.ScoreOptions, scoring_pb2.Scale
 Case = tuple[str, dict[str, Any], type[ScoringError], str]
-"""An image, the fields of a request, the error, and what it says; a mask is named as Image.path, and is read here."""
+"""An image, the fields of a request, the error, and a part of its message. Image.path names a mask's file."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of models, good and bad, and images, good and bad."""
+    """A repository with valid and damaged models, and valid and damaged images."""
     folder = tmp_path_factory.mktemp("mistakes")
     models, network = folder / "models", make_network(folder, UNPADDED)
     shutil.move(convert_into(folder / "raw", network, activation="none") / "unpadded", models / "raw")
@@ -128,7 +128,7 @@ def here(folder: Path, image: Path, request: scoring_pb2.ScoreRequest) -> None:
 
 
 def ways(server: Server, image: Path, request: scoring_pb2.ScoreRequest) -> Iterator[Callable[[], object]]:
-    """Every way to score on a server, with options that no keyword makes too."""
+    """Yield every way to score on a server; the request may have options that no keyword makes."""
 
     def in_one_message(transport: RemoteTransport) -> object:
         return transport.score(request, source_of(image), None)
@@ -161,7 +161,7 @@ def ways(server: Server, image: Path, request: scoring_pb2.ScoreRequest) -> Iter
 
 @pytest.mark.parametrize("kind", MISTAKES)
 def test_mistakes_are_the_same_errors_everywhere(folder: Path, server: Server, kind: str) -> None:
-    """In this process and in every call of a server, whoever is asked: class and message."""
+    """The error has the same class and message in this process and in every call of a server."""
     _, _, error, said = MISTAKES[kind]
     image, request = made(folder, MISTAKES[kind])
     with pytest.raises(error) as local:
@@ -196,7 +196,7 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
 def test_mistakes_are_the_same_to_the_command(
     folder: Path, server: Server, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With and without --server: the exit status, the JSON, and what is said, of many images in whatever order."""
+    """The exit status, the JSON and the error messages are the same with and without --server."""
     monkeypatch.chdir(folder)
     arguments, status = COMMANDS[kind]
     told = []
@@ -208,7 +208,7 @@ def test_mistakes_are_the_same_to_the_command(
 
 
 def without_times(printed: str) -> object:
-    """The JSON, if there is some, but for its times."""
+    """The printed JSON without times, if there is any."""
     document = json.loads(printed) if printed else None
     for one in document if isinstance(document, list) else [document or {}]:
         one.pop("timing_ms", None)
@@ -219,7 +219,7 @@ def without_times(printed: str) -> object:
 def test_arrays_that_are_read_twice(
     folder: Path, server: Server, options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An array that rows in parts cannot be scored of goes to a server in one message, and is answered as here."""
+    """An array whose pixels are needed twice is sent in one message, and gets the same answer as in this process."""
     monkeypatch.chdir(folder)
     np.save("array.npy", noise(100, 120, 1))
     told = []

@@ -1,4 +1,4 @@
-"""What ScoreMany has sent and has no answer to, over several calls, without a server."""
+"""The requests of one `score_many` that have no answer yet, without a server."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +11,12 @@ from fullconv.transport import ManyItem
 
 
 def make() -> tuple[scoring_pb2.ScoreRequest, ImageSource]:
-    """Any request and image."""
+    """Make a request and an image."""
     return scoring_pb2.ScoreRequest(model="m"), EncodedSource(b"")
 
 
 def test_answers_do_not_wait_for_the_next_image() -> None:
-    """An iterator that waits for the answer to its last image gets it."""
+    """An iterator that waits for the answer to its last image before it yields the next one gets the answer."""
     answered = Event()
 
     def items() -> Iterator[ManyItem]:
@@ -35,7 +35,7 @@ def test_answers_do_not_wait_for_the_next_image() -> None:
 
 
 def test_what_was_being_made_for_a_call_that_ended_is_sent_by_the_next() -> None:
-    """Once, and with what had no answer."""
+    """A request that is made for a call that has ended meanwhile is sent once, by the next call."""
     made, go_on = Event(), Event()
 
     def slowly() -> tuple[scoring_pb2.ScoreRequest, ImageSource]:

@@ -1,4 +1,4 @@
-"""The client and its asyncio twin: retries, several servers, deadlines, and the same answers."""
+"""Both clients: retries, several servers, deadlines, and the same answers."""
 
 import asyncio
 import os
@@ -72,8 +72,8 @@ def same(one: Answer, other: Answer) -> None:
     ],
     ids=str,
 )
-def test_options_that_cannot_be(server: Server, options: Any, said: str) -> None:  # noqa: ANN401
-    """They are refused here, by their name."""
+def test_invalid_options_are_refused(server: Server, options: Any, said: str) -> None:  # noqa: ANN401
+    """An invalid option is a RequestError that names it, before anything is sent."""
     with Client(server.address) as client, pytest.raises(RequestError, match=said):
         client.score(noise(80, 80, 1), **{"model": "digits", **options})
 
@@ -87,14 +87,14 @@ def test_options_that_cannot_be(server: Server, options: Any, said: str) -> None
     ],
     ids=["none", "null", "huge"],
 )
-def test_images_that_cannot_be(server: Server, image: Any, said: str) -> None:  # noqa: ANN401
-    """They are refused here."""
+def test_invalid_images_are_refused(server: Server, image: Any, said: str) -> None:  # noqa: ANN401
+    """An invalid image is an ImageError before anything is sent."""
     with Client(server.address) as client, pytest.raises(ImageError, match=said):
         client.score(image, model="digits")
 
 
 def test_arrays_and_masks_by_path_or_not(server: Server, tmp_path: Path) -> None:
-    """A .npy file is its array, as an image and as a mask; a mask of truths is one of numbers."""
+    """A .npy file stands for its array, as an image and as a mask; a boolean mask equals a mask of numbers."""
     image, mask = noise(90, 100, 1), np.zeros((90, 100), np.bool_)
     mask[:80] = True
     np.save(tmp_path / "image.npy", image)
@@ -113,14 +113,14 @@ def test_arrays_and_masks_by_path_or_not(server: Server, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("image", [None, 3], ids=["none", "number"])
-def test_large_images_that_cannot_be(server: Server, image: Any) -> None:  # noqa: ANN401
-    """They are refused here too."""
+def test_invalid_large_images_are_refused(server: Server, image: Any) -> None:  # noqa: ANN401
+    """An invalid image is an ImageError of `score_large` too."""
     with Client(server.address) as client, pytest.raises(ImageError, match="image: expected a path, bytes, an array"):
         client.score_large(image, model="digits")
 
 
 def test_many_images_without_ids(server: Server) -> None:
-    """A list of paths is no list of pairs, for either client."""
+    """Both clients refuse images without ids."""
     with Client(server.address) as client, pytest.raises(RequestError, match="expected pairs of an id and an image"):
         list(client.score_many(["ab", "page.png"], model="digits"))  # type: ignore[list-item]
     with Client(server.address) as client, pytest.raises(RequestError, match="an id and an image, got NoneType"):
@@ -136,7 +136,7 @@ def test_many_images_without_ids(server: Server) -> None:
 
 
 def test_asyncio_answers_alike(server: Server) -> None:
-    """Every call of the asyncio client gives what that of the other one gives, many at once."""
+    """The asyncio client gives the same answers as the other client, also for concurrent calls."""
     images = [noise(90 + side, 100, 1) for side in range(20)]
 
     async def ask() -> tuple[list[Answer], dict[str, Answer | ScoringError], list[tuple[str, str]]]:
@@ -159,7 +159,7 @@ def test_asyncio_answers_alike(server: Server) -> None:
 
 
 def test_asyncio_scores_large_images(server: Server) -> None:
-    """Parts go out and rows come in, with progress; errors are the same as those of the other client."""
+    """The asyncio client gives the rows, progress, result and errors of a large image as the other client does."""
     told: list[tuple[str, int, int]] = []
 
     async def ask() -> tuple[np.ndarray, Answer]:
@@ -184,17 +184,18 @@ def test_asyncio_scores_large_images(server: Server) -> None:
 
 
 def test_the_client_loads_no_runtime() -> None:
-    """Importing the client and asking a server needs neither ONNX Runtime nor the service."""
+    """Creating a client imports neither ONNX Runtime, libvips and matplotlib nor the service and the converter."""
     script = (
         "import sys, fullconv; fullconv.Client('127.0.0.1:1', retries=0); "
-        "print([name for name in ('onnxruntime', 'onnx', 'service', 'matplotlib') if name in sys.modules])"
+        "heavy = {'converter', 'matplotlib', 'onnx', 'onnxruntime', 'pyvips', 'service'}; "
+        "print(sorted(heavy & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 @pytest.mark.parametrize("name", ["x", "a:1,b", "127.0.0.1:99999", "", "a:1,,b:2", None])
-def test_addresses_that_are_none(name: Any) -> None:  # noqa: ANN401
-    """They are refused before anything is sent."""
+def test_invalid_addresses_are_refused(name: Any) -> None:  # noqa: ANN401
+    """An invalid address is a RequestError when the client is made."""
     with pytest.raises(RequestError, match="server: expected HOST:PORT"):
         Client(name)
 
@@ -214,21 +215,21 @@ def test_addresses_that_are_none(name: Any) -> None:  # noqa: ANN401
     ids=str,
 )
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_numbers_that_are_none(kind: Any, wrong: dict[str, Any], said: str) -> None:  # noqa: ANN401
-    """They are refused before anything is sent."""
+def test_invalid_settings_are_refused(kind: Any, wrong: dict[str, Any], said: str) -> None:  # noqa: ANN401
+    """An invalid timeout, number of retries or security is a RequestError when a client is made."""
     with pytest.raises(RequestError, match=re.escape(said)):
         kind("127.0.0.1:1", **wrong)
 
 
 def test_priorities_travel() -> None:
-    """What is asked for by name is what the server reads."""
+    """The names of priorities become the numbers that the server reads."""
     names: tuple[Literal["low", "normal", "high"], ...] = ("low", "normal", "high")
     assert [options_message({"priority": name}).priority for name in names] == [1, 2, 3]
     assert not options_message({}).priority
 
 
 def test_clients_that_were_closed_say_so(server: Server) -> None:
-    """Each call is refused, of either client."""
+    """Every call of a closed client is a RequestError, for both clients."""
     client = Client(server.address)
     client.close()
     for ask in (
@@ -237,7 +238,7 @@ def test_clients_that_were_closed_say_so(server: Server) -> None:
         lambda: client.score_large(noise(80, 80, 1), model="digits"),
         client.models,
     ):
-        with pytest.raises(RequestError, match="client: expected one that is open"):
+        with pytest.raises(RequestError, match="client: expected an open client"):
             ask()
 
     async def ask_asynchronously() -> None:
@@ -245,18 +246,18 @@ def test_clients_that_were_closed_say_so(server: Server) -> None:
         await twin.close()
         await twin.models()
 
-    with pytest.raises(RequestError, match="client: expected one that is open"):
+    with pytest.raises(RequestError, match="client: expected an open client"):
         asyncio.run(ask_asynchronously())
 
 
-def test_times_that_are_none() -> None:
-    """So are those of one call."""
+def test_invalid_timeouts_of_calls_are_refused() -> None:
+    """An invalid timeout of a call is a RequestError."""
     with Client("127.0.0.1:1") as client, pytest.raises(RequestError, match="timeout: expected seconds, above 0"):
         client.score(noise(80, 80, 1), model="digits", timeout=-1)
 
 
 def test_retries_are_bounded_and_grow() -> None:
-    """A busy server is asked again when it says, then later and later, so often and no longer than there is time."""
+    """Waits begin with the delay that a busy server states, double each time, and end with the tries or the time."""
     error = busy(seconds=0.2)
     retries, waits = Retries(4, None), []
     waits += [retries.after(error) for _ in range(4)]
@@ -273,7 +274,7 @@ def test_retries_are_bounded_and_grow() -> None:
 
 
 def busy(seconds: float) -> Failed:
-    """What a busy server answers."""
+    """The error of a busy server."""
     from service.errors import BusyError  # noqa: PLC0415 (the client does without)
     from service.rpc.status import status_of  # noqa: PLC0415
 
@@ -281,7 +282,7 @@ def busy(seconds: float) -> Failed:
 
 
 def test_servers_are_asked_in_turn() -> None:
-    """Of two servers with commas between, each gets half of the requests."""
+    """Two servers get half of the requests each."""
     with running(MODELS) as one, running(MODELS) as other:
         with Client(f"{one.address},{other.address}") as client:
             for _ in range(10):
@@ -293,7 +294,7 @@ def test_servers_are_asked_in_turn() -> None:
 
 @pytest.mark.slow
 def test_killed_servers_lose_no_request() -> None:
-    """Of three servers under load one is killed: every call of a client with retries is answered, and right."""
+    """If one of three servers is killed under load, every call of a client still gets the right answer."""
     image, count = noise(300, 300, 1), 400
     with ExitStack() as stack:
         servers = [stack.enter_context(running(MODELS)) for _ in range(2)]
@@ -311,7 +312,7 @@ def test_killed_servers_lose_no_request() -> None:
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
 def test_streams_go_on_with_another_server(ending: signal.Signals) -> None:
-    """A ScoreMany whose server goes away sends what has no answer to another one: one answer for every image."""
+    """If the server of a ScoreMany goes away, another server answers the other images, each once."""
     images = [(str(number), noise(200 + number % 7, 200, 1)) for number in range(200)]
     with running(MODELS) as stays, running(MODELS, status=-ending if ending is signal.SIGKILL else 0) as goes:
         with Client(f"{goes.address},{stays.address}", timeout=60) as client:
@@ -328,7 +329,7 @@ def test_streams_go_on_with_another_server(ending: signal.Signals) -> None:
 
 
 def test_servers_that_end_well_without_an_answer() -> None:
-    """A ScoreLarge that ends before its plan is an error of the server's, for both clients."""
+    """A ScoreLarge that ends before its plan is an UnavailableError, for both clients."""
     nothing = grpc.stream_stream_rpc_method_handler(lambda _requests, _context: iter(()))
     server = grpc.server(ThreadPoolExecutor(2))
     server.add_registered_method_handlers("fullconv.v1.Scoring", {"ScoreLarge": nothing})
@@ -347,7 +348,7 @@ def test_servers_that_end_well_without_an_answer() -> None:
 
 
 def test_deadlines_end_retries() -> None:
-    """Where no server answers, a call with a deadline ends by then, and says what there was."""
+    """If no server answers, a call ends with its deadline, with the last status in the message."""
     with Client("127.0.0.1:1", timeout=1.0, retries=100) as client:
         started = time.monotonic()
         with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1: UNAVAILABLE"):
@@ -356,7 +357,7 @@ def test_deadlines_end_retries() -> None:
 
 
 def test_tokens_do_not_travel_in_the_clear() -> None:
-    """A token is sent with TLS, or to this machine; anything else is refused before it is sent."""
+    """A token is refused for a connection to another machine without TLS."""
     with pytest.raises(RequestError, match="expected TLS"):
         Client("192.0.2.1:8500", security=Security(token="secret"))  # noqa: S106 (a test)
     with pytest.raises(RequestError, match="printable"):
@@ -366,7 +367,7 @@ def test_tokens_do_not_travel_in_the_clear() -> None:
 
 
 def test_encoded_images_of_every_kind(server: Server, tmp_path: Path) -> None:
-    """A path, its text, bytes and an array are the same image."""
+    """A path, a string, bytes and an array of one image get the same answer."""
     pixels = noise(90, 100, 1)
     path = tmp_path / "ünï.png"
     path.write_bytes(png(pixels))

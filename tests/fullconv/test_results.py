@@ -1,4 +1,4 @@
-"""What can be made of an answer: boxes, heatmaps, files, arrays with names, and what a notebook shows."""
+"""What an answer offers: plain values, boxes, heatmaps, files, xarray, and its display in notebooks."""
 
 import asyncio
 import pickle
@@ -51,7 +51,7 @@ def command(*arguments: object) -> None:
 
 
 def test_values_of_an_answer(answer: Answer) -> None:
-    """All are plain: numbers, text, tuples and arrays of numpy, of sizes that agree."""
+    """The values are plain numbers, text, tuples and numpy arrays, and their sizes agree."""
     rows, cols, classes = grid_of(answer).shape
     assert (rows, cols, classes) == (len(answer.y), len(answer.x), len(answer.labels)) == (88, 120, 11)
     assert (answer.classes, answer.labels[10]) == (tuple(range(11)), "background")
@@ -67,7 +67,7 @@ def test_values_of_an_answer(answer: Answer) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"roi": (100, 50, 300, 200)}, {"border": "anchor"}, {"stride": 4}], ids=str)
 def test_boxes_are_the_windows(scorer: Scorer, options: Options) -> None:
-    """Every box is a window; cut out and scored by itself, it has the scores of its cell."""
+    """The pixels of a box, cut out and scored by themselves, have the scores of its cell."""
     asked: Options = {**options, "grid": True}
     answer = scorer.score(PAGE, model="digits", **asked)
     boxes, grid, pixels = answer.boxes, grid_of(answer), np.asarray(Image.open(PAGE).convert("L"))
@@ -81,7 +81,7 @@ def test_boxes_are_the_windows(scorer: Scorer, options: Options) -> None:
 
 
 def test_boxes_of_scaled_images_end_inside(scorer: Scorer) -> None:
-    """Boxes are in pixels of the image itself, and none is cut off."""
+    """The boxes of a scaled image are in pixels of the image itself, and lie inside it."""
     boxes = scorer.score(noise(151, 203, 1), model="digits", scales=["1.5x"], border="anchor").boxes
     assert_array_equal(boxes[..., :2] + boxes[..., 2:] <= (203, 151), np.True_)
     assert_array_equal((boxes[-1, -1, :2] + boxes[-1, -1, 2:]), (203, 151))
@@ -96,21 +96,21 @@ def test_boxes_of_scaled_images_end_inside(scorer: Scorer) -> None:
 def test_heatmaps_are_those_of_the_command(
     answer: Answer, tmp_path: Path, suffix: str, class_: str | int | None, option: list[str]
 ) -> None:
-    """The file that is saved has the same bytes, in the format of its suffix."""
+    """`save` writes the same bytes as the command, in the format of the suffix."""
     command("--heatmap", tmp_path / f"expected{suffix}", *option)
     answer.save(tmp_path / f"saved{suffix}", class_)
     assert (tmp_path / f"saved{suffix}").read_bytes() == (tmp_path / f"expected{suffix}").read_bytes()
 
 
 def test_heatmaps_are_pil_images(answer: Answer, tmp_path: Path) -> None:
-    """With the pixels of the file."""
+    """`heatmap` returns a PIL image with the pixels of the saved file."""
     answer.save(tmp_path / "heat.png")
     assert_array_equal(picture(tmp_path / "heat.png"), np.asarray(answer.heatmap()))
 
 
 @pytest.mark.parametrize("form", ["path", "bytes", "array"])
 def test_heatmaps_show_what_was_scored(scorer: Scorer, form: str) -> None:
-    """The background is the region of the image that was scored, in whatever form it was given."""
+    """The background is the region that was scored, for images in every form."""
     pixels = np.asarray(Image.open(PAGE).convert("L"))
     forms: dict[str, Path | bytes | np.ndarray] = {"path": PAGE, "bytes": PAGE.read_bytes(), "array": pixels}
     image = forms[form]
@@ -121,7 +121,7 @@ def test_heatmaps_show_what_was_scored(scorer: Scorer, form: str) -> None:
 
 
 def test_grids_are_those_of_the_command(answer: Answer, tmp_path: Path) -> None:
-    """The .npz file has the same arrays."""
+    """`save` writes the same arrays as the command."""
     command("--grid", tmp_path / "expected.npz")
     answer.save(tmp_path / "saved.npz")
     with np.load(tmp_path / "expected.npz") as expected, np.load(tmp_path / "saved.npz") as saved:
@@ -131,7 +131,7 @@ def test_grids_are_those_of_the_command(answer: Answer, tmp_path: Path) -> None:
 
 
 def test_heatmaps_of_half_precision(scorer: Scorer, answer: Answer) -> None:
-    """A grid of float16 gives the picture of one of float32, but for rounding."""
+    """The heatmaps of a float16 grid and of a float32 grid are equal to rounding."""
     half = scorer.score(PAGE, model="digits", grid="float16")
     assert grid_of(half).dtype == np.float16
     one, other = (np.asarray(each.heatmap("3")).astype(int) for each in (answer, half))
@@ -147,7 +147,7 @@ def test_heatmaps_of_half_precision(scorer: Scorer, answer: Answer) -> None:
     ids=["none", "top"],
 )
 def test_what_needs_the_grid(scorer: Scorer, tmp_path: Path, options: Options, said: str) -> None:
-    """A heatmap, a file and an array with names are refused without it, and nothing is written."""
+    """Without every window's scores, `heatmap` and `save` are refused, and nothing is written."""
     answer = scorer.score(noise(90, 90, 1), model="digits", **options)
     for name in ("heat.png", "grid.npz"):
         with pytest.raises(RequestError, match=said):
@@ -158,18 +158,18 @@ def test_what_needs_the_grid(scorer: Scorer, tmp_path: Path, options: Options, s
 
 
 def test_what_a_heatmap_cannot_show(scorer: Scorer, answer: Answer, tmp_path: Path) -> None:
-    """An unknown class, a class of which softmax needs more scores, and a suffix that is no format."""
+    """Unknown classes, missing scores of other classes, and unknown suffixes are refused."""
     with pytest.raises(RequestError, match="expected labels of model 'digits' or 0 to 10, got 'cat'"):
         answer.heatmap("cat")
     part = scorer.score(noise(90, 90, 1), model="digits", grid=True, classes=["3"])
-    with pytest.raises(RequestError, match="expected the scores of all 11 classes, got those of 1: score without"):
+    with pytest.raises(RequestError, match="expected the scores of all 11 classes, got the scores of 1: score without"):
         part.heatmap()
     with pytest.raises(RequestError, match=r"expected a file name that ends in \.npz or \.png or .*, got '.*a\.csv'"):
         answer.save(tmp_path / "a.csv")
 
 
 def test_images_that_cannot_be_read_again(scorer: Scorer, tmp_path: Path) -> None:
-    """A warning says so, and the heatmap is drawn over white."""
+    """If the image cannot be read again, a warning says so and the background is white."""
     path = tmp_path / "gone.png"
     path.write_bytes(png(noise(140, 140, 1)))
     answer = scorer.score(path, model="digits", grid=True)
@@ -180,7 +180,7 @@ def test_images_that_cannot_be_read_again(scorer: Scorer, tmp_path: Path) -> Non
 
 
 def test_heatmaps_need_the_models_description(tmp_path: Path) -> None:
-    """Answers of a client ask it while it is open; others are given the description."""
+    """An answer asks its client for the description of the model, or takes it as an argument."""
 
     async def ask(address: str) -> tuple[Answer, ModelDescription]:
         async with AsyncClient(address) as client:
@@ -203,7 +203,7 @@ def test_heatmaps_need_the_models_description(tmp_path: Path) -> None:
 
 
 def test_notebooks_show_a_table_and_the_heatmap(scorer: Scorer, answer: Answer) -> None:
-    """HTML that needs nothing else, with the averages and a small picture; without a grid there is no picture."""
+    """The HTML has a table of the averages, and with a grid a small picture of the heatmap."""
     html = answer._repr_html_()
     assert re.search(r"<td>10</td><td>background</td><td>3\.6\d+</td>", html)
     (data,) = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
@@ -214,7 +214,7 @@ def test_notebooks_show_a_table_and_the_heatmap(scorer: Scorer, answer: Answer) 
 
 
 def test_notebooks_show_no_markup_of_others(answer: Answer) -> None:
-    """Names, labels and warnings are text, whatever they hold."""
+    """Names, labels and warnings are escaped in the HTML."""
     bad = "<script>alert('x')</script>&\"><img src=x>"
     labels = tuple(replace(entry, label=bad) for entry in answer.header.classes)
     header = replace(answer.header, image=replace(answer.image, name=bad), classes=labels)
@@ -226,14 +226,14 @@ def test_notebooks_show_no_markup_of_others(answer: Answer) -> None:
 
 
 def test_notebooks_say_why_there_is_no_picture(answer: Answer) -> None:
-    """An answer that cannot ask for the model's description shows the rest, and the reason."""
+    """The HTML of an answer that cannot ask for the model's description has the reason in place of the picture."""
     html = replace(answer, describe=None)._repr_html_()
     assert "<img" not in html
     assert "heatmap: expected the model&#x27;s description" in html
 
 
 def test_named_arrays_need_xarray(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it is not installed, the error says how to get it."""
+    """Without xarray, `to_xarray` raises an ImportError that says what to install."""
     monkeypatch.setitem(__import__("sys").modules, "xarray", None)
     with pytest.raises(ImportError, match="to_xarray: expected the package xarray, got none: pip install xarray"):
         answer.to_xarray()
@@ -241,7 +241,7 @@ def test_named_arrays_need_xarray(answer: Answer, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.extras
 def test_named_arrays(answer: Answer) -> None:
-    """The grid with dimensions row, col and class, and the windows' edges and labels as coordinates."""
+    """`to_xarray` returns the grid, which can be indexed by the windows' edges and by label."""
     array = answer.to_xarray()
     assert (array.dims, array.name) == (("row", "col", "class"), "scores")
     assert_array_equal(answer.grid, array)
@@ -252,7 +252,7 @@ def test_named_arrays(answer: Answer) -> None:
 
 
 def test_narrowed_answers(answer: Answer) -> None:
-    """Fewer classes, in another order, with the averages of these classes and no grid."""
+    """`with_classes` returns the averages of some classes in a given order, without a grid."""
     part = answer.with_classes((3, 10))
     assert (part.classes, part.labels, part.grid) == ((3, 10), ["3", "background"], None)
     assert_array_equal(part.average, answer.average[[3, 10]])

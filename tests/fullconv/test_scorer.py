@@ -1,4 +1,4 @@
-"""Scoring in this process with the calls of the client, and images in every form that may be given."""
+"""`Scorer`, which has the calls of the client, and the forms of images that all calls take."""
 
 import asyncio
 import io
@@ -39,7 +39,7 @@ def files() -> Iterator[ExitStack]:
 
 
 def document(answer: Answer) -> dict[str, Any]:
-    """The answer's JSON but for the image's name, which not every form has, and times."""
+    """The answer's JSON without times and the image's name, which depends on the form."""
     shown = answer.document()
     del shown["image"]["name"], shown["timing_ms"]
     return shown
@@ -81,7 +81,7 @@ FORMS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("form", [*FORMS, pytest.param("Zarr", marks=pytest.mark.extras)])
 def test_one_image_in_every_form(server: Server, tmp_path: Path, files: ExitStack, form: str) -> None:
-    """Scorer, Client and AsyncClient take it, in one piece and in parts, and give one answer."""
+    """Scorer, Client and AsyncClient give the same answer for an image in every form, whole and in parts."""
     expected = Scorer(MODELS).score(PIXELS, model="digits", grid=True)
     make = (FORMS | {"Zarr": zarr_of})[form]
 
@@ -118,7 +118,7 @@ def test_one_image_in_every_form(server: Server, tmp_path: Path, files: ExitStac
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "I;16", "RGB"])
 def test_pil_images_are_their_files(tmp_path: Path, mode: str) -> None:
-    """Transparency, palettes, single bits and 16 bits mean for a PIL image what they mean in its file."""
+    """PIL images with transparency, palettes, single bits and 16 bits score like their PNG files."""
     models = convert_into(tmp_path / "models", make_network(tmp_path, UNPADDED))
     image = Image.fromarray(ALPHA)
     if mode == "I;16":
@@ -133,7 +133,7 @@ def test_pil_images_are_their_files(tmp_path: Path, mode: str) -> None:
 
 
 def test_pil_images_are_turned_as_exif_says(tmp_path: Path) -> None:
-    """A photograph that a camera held upright is scored upright, whether PIL opened it or not."""
+    """A PIL image is rotated as its EXIF orientation says, like its file."""
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / "photo.png"
@@ -147,13 +147,13 @@ def test_pil_images_are_turned_as_exif_says(tmp_path: Path) -> None:
 
 
 def test_pil_images_of_floats_are_own_values() -> None:
-    """They are for models of such values, and refused by others."""
+    """A PIL image of floats is refused by a model of 8-bit pixels."""
     with pytest.raises(ImageError, match="expected 8 or 16 bits unsigned per channel, got 1 band of float32"):
         Scorer(MODELS).score(Image.new("F", (99, 99)), model="digits")
 
 
 class Tensor:
-    """What another library's array looks like."""
+    """An array of another library."""
 
     shape, dtype = (90, 111), "float7"
 
@@ -163,14 +163,14 @@ class Tensor:
     [
         (None, "image: expected a path, bytes, an array, a PIL image or an open binary file, got NoneType"),
         (Image.new("CMYK", (99, 99)), 'got CMYK; convert it with .convert("RGB")'),
-        (io.StringIO("text"), "image: expected a file that is open in binary mode, got one that reads str"),
+        (io.StringIO("text"), "image: expected a file that is open in binary mode, got a file that reads str"),
         (Tensor(), "image: expected an array of numpy or Zarr, got Tensor"),
         (np.zeros((9, 9), complex), "image: expected (height, width[, channels]) of uint8"),
     ],
     ids=["none", "CMYK", "text file", "tensor", "complex"],
 )
 def test_what_is_no_image(image: Any, said: str) -> None:  # noqa: ANN401 (anything)
-    """It is refused by what it is, and what is expected; as a mask too."""
+    """Objects that are no images are refused with what was expected and what was given, also as masks."""
     scorer = Scorer(MODELS)
     with pytest.raises(ImageError) as caught:
         scorer.score(image, model="digits")
@@ -181,7 +181,7 @@ def test_what_is_no_image(image: Any, said: str) -> None:  # noqa: ANN401 (anyth
 
 
 def test_many_images_have_masks_of_their_own(server: Server) -> None:
-    """A third element holds options of that image alone, in this process and on a server."""
+    """The options in the third element apply to that image only, in this process and on a server."""
     mask = np.zeros(PIXELS.shape, np.bool_)
     mask[:80] = True
     items: list[Any] = [("all", PIXELS), ("part", PIXELS, {"mask": mask}), ("bad", PIXELS, {"stride": 0}), ("no", b"x")]
@@ -195,7 +195,7 @@ def test_many_images_have_masks_of_their_own(server: Server) -> None:
 
 
 def test_large_images_are_scored_row_by_row() -> None:
-    """Rows come from top to bottom, progress reaches all tiles, and the result is the answer of `score`."""
+    """`score_large` gives the rows from top to bottom, reports all tiles, and ends with the answer of `score`."""
     scorer, pixels, told = Scorer(MODELS), noise(1500, 900, 1), []
     expected = scorer.score(pixels, model="digits", grid="top", grid_top=2)
     with scorer.score_large(
@@ -213,7 +213,7 @@ def test_large_images_are_scored_row_by_row() -> None:
 
 
 def test_results_without_taking_rows() -> None:
-    """`result` alone scores the image; after some rows it scores the others."""
+    """`result` scores the rows that were not taken."""
     scorer, pixels = Scorer(MODELS), noise(700, 700, 1)
     expected = scorer.score(pixels, model="digits").average
     stream = scorer.score_large(pixels, model="digits", grid=True)
@@ -223,7 +223,7 @@ def test_results_without_taking_rows() -> None:
 
 
 def test_errors_while_rows_are_taken_stay(tmp_path: Path) -> None:
-    """A file that turns out to be damaged is an error of the rows, and again of the result."""
+    """A damaged file is an error when its rows are taken, and again when the result is taken."""
     path = tmp_path / "cut.png"
     whole = png(noise(800, 800, 1))
     path.write_bytes(whole[: len(whole) // 2])
@@ -235,7 +235,7 @@ def test_errors_while_rows_are_taken_stay(tmp_path: Path) -> None:
 
 
 def test_a_timeout_ends_the_work() -> None:
-    """After a batch of tiles it is an UnavailableError; what is no time is refused."""
+    """A call that takes longer than its timeout is an UnavailableError; an invalid timeout is refused."""
     for scorer, timeout in ((Scorer(MODELS, timeout=1e-3), None), (Scorer(MODELS), 1e-3)):
         with pytest.raises(UnavailableError, match=r"timeout: expected an answer within 0\.001 seconds"):
             scorer.score(noise(900, 900, 1), model="digits", timeout=timeout)
@@ -248,7 +248,7 @@ def test_a_timeout_ends_the_work() -> None:
 
 
 def test_models_are_described_alike(server: Server) -> None:
-    """Everything that is known of a model is plain values, the same here and on a server."""
+    """Scorer and Client describe a model with the same plain values."""
     with Client(server.address) as client, Scorer(MODELS) as scorer:
         assert client.models() == scorer.models() == [("digits", "1")]
         described = scorer.model("digits")
@@ -266,6 +266,6 @@ def test_models_are_described_alike(server: Server) -> None:
 
 
 def test_without_a_directory_of_models(tmp_path: Path) -> None:
-    """It is refused by its name."""
+    """A missing directory of models is a RequestError that names it."""
     with pytest.raises(RequestError, match=r"models: expected a directory of models, got .*none"):
         Scorer(tmp_path / "none")

@@ -1,4 +1,4 @@
-"""Which version is meant: the program's own, or the model's."""
+"""The options for the version of the program and for the version of the model."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def test_versions(image: Path) -> None:
-    """`--version` alone prints the program's version; with a value, or behind the model's name, it is the model's."""
+    """`--version` alone prints the program's version; with a value it chooses the version of the model."""
     assert run("--version").stdout == f"fullconv-score {__version__}\n"
     ways = (
         ["digits/1"],

@@ -77,12 +77,15 @@ def test_what_keeps_a_client_from_a_server_is_said(
     """
     options = ["--tls-cert", str(folder / "elsewhere.pem"), "--tls-key", str(folder / "elsewhere-key.pem")]
     trustme.CA().cert_pem.write_to_path(folder / "other.pem")
-    with Client(encrypted.address, retries=0) as client, pytest.raises(UnavailableError, match="speaks TLS closes"):
+    with (
+        Client(encrypted.address, retries=0) as client,
+        pytest.raises(UnavailableError, match="a server with TLS closes connections"),
+    ):
         client.models()
     with running(MODELS) as clear, running(MODELS, *options) as elsewhere:
         for address, ca, said in (
             (elsewhere.address, "ca.pem", "is for another name"),
-            (encrypted.address, "other.pem", "not signed by those that are trusted"),
+            (encrypted.address, "other.pem", "not signed by a trusted authority"),
             (clear.address, "ca.pem", "does not speak TLS"),
         ):
             with monkeypatch.context() as hurried, Client(address, security=Security(ca=folder / ca)) as client:
