@@ -176,12 +176,17 @@ def torch_zip(data: bytes, other: bytes, chance: Random) -> bytes:
     return packed.getvalue()
 
 
+def is_map(field: FieldDescriptor) -> bool:
+    """Return whether a field is a map. A message may also have a field named `values`, as SparseTensorProto has."""
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
 def messages(message: Message) -> list[Message]:
     """Return a message and all messages inside it."""
     found = [message]
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_MESSAGE:
-            inner = value.values() if hasattr(value, "values") else value if field.is_repeated else [value]
+            inner = value.values() if is_map(field) else value if field.is_repeated else [value]
             found += [deeper for part in inner for deeper in messages(part)]
     return found
 
@@ -226,9 +231,9 @@ def change_message(message: Message, donors: Sequence[Message], chance: Random) 
     present = [described for described, _ in message.ListFields()]
     everything: Sequence[Any] = message.DESCRIPTOR.fields
     field = chance.choice(present if present and chance.random() < 0.8 else everything)
-    if hasattr(value := getattr(message, field.name), "values") and value:
+    if is_map(field) and (value := getattr(message, field.name)):
         del value[chance.choice(list(value))]
-    elif field.is_repeated and not hasattr(value, "values"):
+    elif field.is_repeated and not is_map(field):
         change_repeated(field, getattr(message, field.name), donors, chance)
     elif chance.random() < 0.1:
         message.ClearField(field.name)

@@ -70,18 +70,24 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
     precision: Precision = Request.precision,
     min_agreement: float | None = Request.min_agreement,
     force: bool = Request.force,
-    progress: Progress = SILENT,
+    progress: Progress | None = None,
 ) -> Report:
     """Convert a trained classifier to a network that scores images of any size, and write it as a model version.
 
         report = convert_checkpoint("vgg16.pth", "models/vgg16/1", images="photographs", strides=[16, 8])
 
-    `source` is a checkpoint, an ONNX file, another file that the command reads, or a module of PyTorch; `target` is the
-    version's directory, which ends in NAME/VERSION. The other parameters are the options of `fullconv-convert`, with
-    the same names and defaults; `window` is one side or (height, width) in pixels. Returns the report: what was
-    rewritten, and how far the result agrees with the source.
+    `source` is the path of a file that the command `fullconv-convert` reads, or a module of PyTorch; `target` is the
+    version's directory, which ends in NAME/VERSION. The other parameters are the command's options:
 
-    Raises ConversionError, and then leaves nothing behind; OptionError is the kind for a wrong parameter.
+    arch, window: the architecture, and its side or (height, width) in pixels, if the source does not state them.
+    preprocess, activation, labels: how pixels and scores are to be understood. Default: what the source states.
+    verify, images: how many windows to compare, and the folder of images that they are from. Default: synthetic images.
+    strides, crops_only: pixels between windows; or keep a network that cannot slide, to be run window by window.
+    precision, min_agreement: bits of the weights, and on which share of windows the top class must stay that of fp32.
+    force: replace an existing version. progress: called during the conversion.
+
+    Returns the report: what was rewritten, and how far the result agrees with the source. Raises ConversionError, and
+    then leaves nothing behind; a wrong parameter is an OptionError.
     """
     request = Request(
         Path(target),
@@ -96,13 +102,28 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
         precision=precision,
         min_agreement=min_agreement,
     )
-    size = check_window(window)
-    check_target(request.target, force=force)
-    path = Path(source) if isinstance(source, str | PathLike) else None
-    inputs = {"the source": path, "--arch": arch, "--labels": labels, "--images": images, "--preprocess": preprocess}
+    return _convert_source(source, arch, check_window(window), request, progress or SILENT)
+
+
+def _convert_source(
+    source: "str | PathLike[str] | torch.nn.Module",
+    arch: str | PathLike[str] | None,
+    window: tuple[int, int] | None,
+    request: Request,
+    progress: Progress,
+) -> Report:
+    """Check that no file is lost, then read the source and convert it."""
+    check_target(request.target, force=request.force)
+    inputs = {
+        "the source": source if isinstance(source, str | PathLike) else None,
+        "--arch": arch,
+        "--labels": request.labels,
+        "--images": request.images,
+        "--preprocess": request.preprocess,
+    }
     check_outside(request.target, inputs)
     progress.step("reading the source", 0)
-    classifier = read_source(source, arch=None if arch is None else str(arch), window=size)
+    classifier = read_source(source, arch=None if arch is None else str(arch), window=window)
     return convert(classifier, request, progress)
 
 

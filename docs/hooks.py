@@ -20,6 +20,7 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "models/digits/README.md": "digits.md",
+    "tests/data/README.md": "test-data.md",
 }
 """File in the repository → page of the site."""
 SOURCES = {page: source for source, page in PAGES.items()}

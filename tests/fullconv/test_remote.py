@@ -292,6 +292,7 @@ def test_servers_are_asked_in_turn() -> None:
         assert len(one.events("request")) == 5
 
 
+@pytest.mark.slow
 def test_killed_servers_lose_no_request() -> None:
     """If one of three servers is killed under load, every call of a client still gets the right answer."""
     image, count = noise(300, 300, 1), 400

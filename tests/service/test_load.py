@@ -141,6 +141,7 @@ def test_health_answers_while_large_images_are_scored(server: Server) -> None:
     assert "fullconv_memory_bytes 0.0" in lines
 
 
+@pytest.mark.slow
 def test_clients_that_neither_send_nor_take_hold_no_end_up() -> None:
     """A call that says nothing, and one that takes no answer, end after --max-idle seconds: so can the server."""
     left = Event()

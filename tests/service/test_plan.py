@@ -251,7 +251,7 @@ def measured(models: Path, name: str, *arguments: object) -> tuple[int, int]:
     return says, took
 
 
-@pytest.mark.parametrize("grid_as", ["float32", "float16", "top"])
+@pytest.mark.parametrize("grid_as", ["float32", "float16", pytest.param("top", marks=pytest.mark.slow)])
 def test_memory_of_many_classes_is_what_is_planned(tmp_path: Path, grid_as: str) -> None:
     """Of a grid of many classes no more than one band is in memory, though the caller holds the rows before it."""
     convert_into(tmp_path / "models", make_network(tmp_path, UNPADDED, classes=1000))

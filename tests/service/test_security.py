@@ -171,6 +171,7 @@ def test_certificates_that_are_none(folder: Path, wrong: dict[str, str], said: s
     assert said in ended.stderr
 
 
+@pytest.mark.slow
 def test_certificates_that_are_renewed(authority: trustme.CA, folder: Path, tmp_path: Path) -> None:
     """The next connection gets them; a pair that does not fit changes nothing, as the log says and the metrics.
 
@@ -221,6 +222,7 @@ def line(name: str, token: str) -> str:
     return f"{name} {hashlib.sha256(token.encode()).hexdigest()}\n"
 
 
+@pytest.mark.slow
 def test_tokens(tmp_path: Path) -> None:
     """Calls need a token of the file, as it is now; health needs none; the log knows whose it was, and no token."""
     file = tmp_path / "tokens"

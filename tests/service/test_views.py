@@ -1,9 +1,7 @@
 """Strides, modes, borders, regions, masks, flips and scales: each against the plain grid, or the network itself."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,76 +9,23 @@ import pytest
 import pyvips
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
-from support.conversion import convert_into
-from support.networks import PADDED, UNPADDED, Network, make_network
 from support.pictures import noise, png
-from support.scoring import Scoring, plan_image
+from support.scoring import plan_image
+from support.views import IMAGE, MODES, ROUNDING, Models, make_models, starts, stitched
 
 from fullconv.protos import scoring_pb2
-from service.engine.session import Session
 from service.errors import CapabilityError, ImageError, LimitError, OptionError
 from service.images.encoded import open_bytes
-from service.limits import Limits, Tuning
-from service.scoring.execution import Execution
+from service.limits import Limits
 from service.scoring.scorer import Scorer
 
-ROUNDING: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
-IMAGE = noise(121, 147, 3)
-MODES = {"dense": scoring_pb2.MODE_DENSE, "crops": scoring_pb2.MODE_CROPS, "auto": scoring_pb2.MODE_AUTO}
 BOMB = pyvips.Image.black(30_000, 30_000).write_to_buffer(".png", compression=9, bitdepth=1, interlace=True)
-
-
-@dataclass(frozen=True)
-class Models:
-    """Converted networks, with the originals."""
-
-    folder: Path
-    networks: dict[str, Network]
-
-    def run(self, name: str, image: np.ndarray = IMAGE, *, budget: int = 2 << 30, **options: Any) -> Scoring:
-        """Plan an image; `budget` is that of a tile's activations."""
-        request = scoring_pb2.ScoreRequest(model=name, options=scoring_pb2.ScoreOptions(**{"grid": True} | options))
-        scorer = Scorer(self.folder, tuning=Tuning(tile_bytes=budget))
-        return plan_image(scorer, open_bytes(png(image), name="i"), request)
-
-    def grid(self, name: str, image: np.ndarray = IMAGE, **options: Any) -> np.ndarray:
-        """The grid (rows, cols, classes)."""
-        return stitched(self.run(name, image, **options))
-
-    def plain(self, name: str, image: np.ndarray) -> np.ndarray:
-        """What one run of the native file says of pixels: (rows, cols, classes)."""
-        scores: np.ndarray = Session(Scorer(self.folder).model(name)).score([image])[0]
-        return scores
-
-    def crops(self, name: str, tops: list[int], lefts: list[int], image: np.ndarray = IMAGE) -> np.ndarray:
-        """What one run of the native file says of every window by itself: (rows, cols, classes)."""
-        model = Scorer(self.folder).model(name)
-        height, width, session = model.vertical.window, model.horizontal.window, Session(model)
-        windows = [image[top : top + height, left : left + width] for top, left in product(tops, lefts)]
-        return np.stack([session.score([window])[0, 0, 0] for window in windows]).reshape(len(tops), len(lefts), -1)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    """An unpadded and a padded network, each with a file of half its native stride beside the native one."""
-    folder = tmp_path_factory.mktemp("views")
-    networks = {}
-    for toml, stride in ((UNPADDED, 2), (PADDED, 4)):
-        network = make_network(folder, toml)
-        convert_into(folder / "models", network, strides=(stride,))
-        networks[network.architecture.name] = network
-    return Models(folder / "models", networks)
-
-
-def stitched(run: Scoring) -> np.ndarray:
-    """All rows; they follow one another."""
-    bands = list(run.rows())
-    assert [band.first for band in bands] == [0, *np.cumsum([len(band.scores) for band in bands])[:-1]]
-    return np.concatenate([band.scores for band in bands])
-
-
-def starts(extent: int, window: int, stride: int) -> list[int]:
-    return list(range(0, extent - window + 1, stride))
+    """An unpadded and a padded network."""
+    return make_models(tmp_path_factory.mktemp("views"))
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4, 8, 12])
@@ -189,65 +134,6 @@ def test_regions_have_the_whole_images_values(models: Models, name: str, stride:
     assert_allclose(run.answer().average.values, whole[np.ix_(rows, cols)].mean((0, 1)), rtol=1e-4, atol=1e-6)
 
 
-def inside(mask: np.ndarray, tops: list[int], lefts: list[int], window: tuple[int, int]) -> np.ndarray:
-    """Which windows lie wholly inside a mask, one by one."""
-    there = [mask[top : top + window[0], left : left + window[1]].all() for top, left in product(tops, lefts)]
-    return np.array(there).reshape(len(tops), len(lefts))
-
-
-@pytest.mark.parametrize("budget", [1, 2 << 30], ids=["smallest", "ample"])
-@pytest.mark.parametrize("border", ["BORDER_LATTICE", "BORDER_ANCHOR"])
-@pytest.mark.parametrize("name", ["unpadded", "padded"])
-def test_masks_choose_the_windows_inside(models: Models, name: str, border: str, budget: int) -> None:
-    """The others are NaN, do not count in the average, and tiles that hold none of the wanted are not run."""
-    mask = np.zeros((121, 147), np.uint8)
-    mask[3:60, 5:70], mask[70:, 90:] = 1, 255
-    whole = models.grid(name, border=border)
-    run = models.run(name, border=border, budget=budget, mask_image=scoring_pb2.Image(encoded=png(mask)))
-    ran: list[int] = []
-    run.execution = Execution(run.planned, progress=lambda done, _: ran.append(done))
-    grid, info = stitched(run), run.response.grid
-    tops = [*range(0, info.last_y, info.stride.height), info.last_y]
-    lefts = [*range(0, info.last_x, info.stride.width), info.last_x]
-    wanted = inside(mask, tops, lefts, (info.window.height, info.window.width))
-    assert 0 < wanted.sum() < wanted.size
-    assert_array_equal(~wanted, np.isnan(grid).all(-1))
-    assert_allclose(grid[wanted], whole[wanted], **ROUNDING)
-    response = run.answer()
-    assert response.scored_cells == wanted.sum()
-    assert_allclose(response.average.values, whole[wanted].mean(0), rtol=1e-4, atol=1e-6)
-    assert ran[-1] == run.plan.tile_count
-
-
-def test_masked_tiles_are_not_run(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mask over a corner leaves out the tiles of all other corners."""
-    mask = np.zeros((121, 147), np.uint8)
-    mask[:40, :40] = 1
-    run = models.run("unpadded", budget=1, mask_image=scoring_pb2.Image(encoded=png(mask)))
-    tiles, compute = [], run.session.score
-
-    def score(pixels: list[np.ndarray]) -> np.ndarray:
-        tiles.extend(pixels)
-        return compute(pixels)
-
-    monkeypatch.setattr(run.session, "score", score)
-    grid = stitched(run)
-    assert len(tiles) == np.isfinite(grid[..., 0]).sum() == 5 * 4
-
-
-def test_otsu_leaves_out_background(models: Models) -> None:
-    """What is background all over is not scored, be the background light or dark; the rest is."""
-    for background, foreground in ((250, 60), (5, 200)):
-        image = np.full((400, 400, 3), background, np.uint8)
-        image[100:180, 200:300] = foreground
-        run = models.run("unpadded", image, mask_otsu=True)
-        scored = np.isfinite(stitched(run)).all(-1)
-        touching = np.zeros_like(scored)
-        for row, col in np.ndindex(*touching.shape):
-            touching[row, col] = (image[4 * row : 4 * row + 22, 4 * col : 4 * col + 26] == foreground).any()
-        assert_array_equal(touching, scored)
-
-
 @pytest.mark.parametrize("budget", [1, 2 << 30], ids=["smallest", "ample"])
 @pytest.mark.parametrize(
     ("name", "stride", "border"),
@@ -302,24 +188,6 @@ def test_scales(models: Models, name: str, average: str) -> None:
     assert_allclose(response.average.values, np.mean(averages, axis=0), rtol=0.02, atol=2e-3)
     assert (response.grid.scaled.height, response.grid.scaled.width) == (80, 97)
     assert [(view.image.height, view.image.width) for view in response.plan.views] == list(sizes.values())
-
-
-def test_masks_regions_and_flips_at_a_scale(models: Models) -> None:
-    """Windows of a scaled image are inside a mask where their pixels of the image itself are."""
-    mask = np.zeros((121, 147), np.uint8)
-    mask[:, :80] = 1
-    scale = scoring_pb2.Scale(factor=2)
-    region = scoring_pb2.Region(x=0, y=20, width=147, height=101)
-    options: dict[str, Any] = {"scales": [scale], "flip": True, "region": region}
-    whole = models.run("unpadded", **options)
-    plain = stitched(whole)
-    run = models.run("unpadded", mask_image=scoring_pb2.Image(encoded=png(mask)), **options)
-    grid, info = stitched(run), run.response.grid
-    assert (info.origin_y, info.origin_x) == (40, 0)
-    wanted = [np.rint((4 * col + 26) / 2) <= 80 for col in range(info.cols)]
-    assert_array_equal(np.isfinite(grid[..., 0]), np.broadcast_to(wanted, grid.shape[:2]))
-    assert_allclose(grid[:, wanted], plain[:, wanted], **ROUNDING)
-    assert_allclose(run.answer().average.values, plain[:, wanted].mean((0, 1)), rtol=1e-4, atol=1e-6)
 
 
 def test_grids_in_fewer_bytes(models: Models) -> None:
@@ -390,16 +258,6 @@ def test_options_that_cannot_be(models: Models, options: dict[str, Any], error: 
         models.run("padded", **options)
 
 
-def test_masks_without_a_window_are_refused(models: Models) -> None:
-    """An average of nothing is no number."""
-    run = models.run("padded", mask_image=scoring_pb2.Image(encoded=png(np.zeros((121, 147), np.uint8))))
-    assert np.isnan(stitched(run)).all()
-    with pytest.raises(ImageError, match="mask: expected a window to be scored, got none inside"):
-        run.answer()
-    with pytest.raises(ImageError, match="expected a foreground by Otsu's threshold, got one tone"):
-        stitched(models.run("padded", np.full((121, 147, 3), 9, np.uint8), mask_otsu=True))
-
-
 def test_scores_that_are_no_numbers_are_reported(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     """One cell that is NaN is named, and not averaged away; one that a mask leaves out does not matter."""
 
@@ -430,14 +288,3 @@ def test_memory_has_a_limit(models: Models) -> None:
         plan_image(
             Scorer(models.folder, Limits(plan_bytes=1 << 20)), open_bytes(png(noise(900, 900, 3)), name="i"), request
         )
-
-
-def test_tiny_windows_of_a_scaled_image_are_masked(models: Models) -> None:
-    """A window of less than a pixel of the image itself is inside where that pixel is."""
-    image, mask = noise(40, 40, 3), np.zeros((40, 40), np.uint8)
-    mask[:, 20:] = 1
-    scales = [scoring_pb2.Scale(factor=60)]
-    options = {"scales": scales, "stride": 48, "region": scoring_pb2.Region(x=18, y=0, width=4, height=2)}
-    grid = models.grid("padded", image, mask_image=scoring_pb2.Image(encoded=png(mask)), **options)
-    assert np.isnan(grid[:, 0]).all()
-    assert np.isfinite(grid[:, -1]).all()
