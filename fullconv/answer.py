@@ -99,7 +99,7 @@ class Answer:
     @property
     def labels(self) -> list[str]:
         """Labels of the classes, in the order of `average` and of the grid's last axis."""
-        return self.header.labels
+        return list(self.header.labels)
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -184,15 +184,15 @@ class Answer:
         """
         if indices == self.classes:
             return self
-        columns = [self.classes.index(index) for index in indices]
-        classes = tuple(self.header.classes[column] for column in columns)
+        columns = self.header.columns(indices)
+        labels = tuple(self.header.labels[column] for column in columns)
         average = self.average[columns] if self.average.size else self.average
         order = np.argsort(-average, kind="stable")[: len(self.top)]
         return replace(
             self,
-            header=replace(self.header, classes=classes, depth=len(classes)),
+            header=replace(self.header, indices=indices, labels=labels, depth=len(indices)),
             average=average,
-            top=tuple(Entry(classes[at].index, classes[at].label, float(average[at])) for at in order),
+            top=tuple(Entry(indices[at], labels[at], float(average[at])) for at in order),
             grid=None,
             winners=None,
         )

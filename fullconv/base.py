@@ -83,7 +83,7 @@ class BaseScorer:
         """
         items = many_items(images, score_request(model, version, options), options)
         for item, result in self._transport.score_many(items, timeout):
-            yield item.name, result if isinstance(result, ScoringError) else self._answer(*item.asked, result)
+            yield item.name, result if isinstance(result, ScoringError) else self._answer(*item.made, result)
 
     def plan(
         self,
@@ -147,10 +147,10 @@ def many_items(
         if not (isinstance(element, (tuple, list)) and len(element) in (2, 3)):
             raise RequestError(f"{expected}, got {str(element)[:80]!r}")
         name, image, *own = element
-        yield ManyItem(name, partial(_asked, image, request, options, *own))
+        yield ManyItem(name, partial(_prepare, image, request, options, *own))
 
 
-def _asked(
+def _prepare(
     image: Any,  # noqa: ANN401 (whatever the caller gives)
     request: scoring_pb2.ScoreRequest,
     options: Options,

@@ -10,7 +10,7 @@ from fullconv.answer import Answer, Entry, Timing
 from fullconv.common.certificate import overall
 from fullconv.common.names import AVERAGES, name_of
 from fullconv.description import ModelDescription, ModelInput, ModelLimits, ModelOutput, Parity
-from fullconv.grid import ClassLabel, GridHeader, GridRows, ImageInfo, Scores, WindowAxis
+from fullconv.grid import GridHeader, GridRows, ImageInfo, Scores, WindowAxis
 from fullconv.images import ImageSource, Region, ScoredPixels
 from fullconv.plan import Plan, PlannedView
 from fullconv.protos import model_pb2, scoring_pb2
@@ -30,7 +30,7 @@ def answer_of(
     """Return the answer of a response, whose grid is in the message itself or in `rows`."""
     header = header_of(response)
     grid = join_rows(rows) if rows else _grid_of(response, header)
-    classes, average = header.classes, response.average
+    indices, labels, average = header.indices, header.labels, response.average
     return Answer(
         header=header,
         model=response.model,
@@ -39,7 +39,7 @@ def answer_of(
         mode_reason=response.mode_reason,
         average_of=name_of(AVERAGES, average.of or scoring_pb2.AVERAGE_OF_SCORES),
         average=np.array(average.values, np.float64),
-        top=tuple(Entry(classes[at].index, classes[at].label, average.values[at]) for at in average.top),
+        top=tuple(Entry(indices[at], labels[at], average.values[at]) for at in average.top),
         parity=_parity_of(response.parity),
         warnings=tuple(response.warnings),
         timing=_timing_of(response.timing),
@@ -76,7 +76,8 @@ def header_of(response: scoring_pb2.ScoreResponse) -> GridHeader:
             left_out=grid.left_out.width,
             scale=_ratio(image.width, scaled.width),
         ),
-        classes=tuple(ClassLabel(entry.index, entry.label) for entry in response.classes),
+        indices=tuple([entry.index for entry in response.classes]),
+        labels=tuple([entry.label for entry in response.classes]),
         depth=grid.depth,
     )
 
@@ -112,8 +113,8 @@ def scored_pixels(source: ImageSource, options: scoring_pb2.ScoreOptions) -> Sco
     """Return which pixels of an image a request scores, for a heatmap; None if the request asks for no grid."""
     if not options.grid:
         return None
-    asked = options.region
-    region = Region(asked.x, asked.y, asked.width, asked.height) if options.HasField("region") else None
+    box = options.region
+    region = Region(box.x, box.y, box.width, box.height) if options.HasField("region") else None
     return ScoredPixels(source, region, options.page, tuple(options.bands))
 
 

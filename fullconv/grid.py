@@ -1,6 +1,6 @@
 """Where the windows of a grid lie in an image, and the rows of scores that fill it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,14 +31,6 @@ class ImageInfo:
     name: str
     width: int
     height: int
-
-
-@dataclass(frozen=True)
-class ClassLabel:
-    """A class: its index in the network's output, and its label, or the index as text if the model has no labels."""
-
-    index: int
-    label: str
 
 
 @dataclass(frozen=True)
@@ -96,8 +88,10 @@ class GridHeader:
     """The rows, from top to bottom."""
     horizontal: WindowAxis
     """The columns, from left to right."""
-    classes: tuple[ClassLabel, ...]
-    """The classes of the answer, in the order of every list of scores."""
+    indices: tuple[int, ...]
+    """The classes of the answer, as indices in the network's output; every list of scores has this order."""
+    labels: tuple[str, ...]
+    """The label of each class, or its index as text if the model has no labels."""
     depth: int
     """Numbers in each cell of the grid: one for each class, or fewer in a grid of the highest scores."""
 
@@ -105,6 +99,11 @@ class GridHeader:
     def shape(self) -> tuple[int, int, int]:
         """Rows, columns and depth of the grid."""
         return self.vertical.count, self.horizontal.count, self.depth
+
+    def columns(self, indices: Iterable[int]) -> list[int]:
+        """Return the positions of classes, given as indices in the network's output, on the last axis of the grid."""
+        positions = {index: column for column, index in enumerate(self.indices)}
+        return [positions[index] for index in indices]
 
     @property
     def window(self) -> tuple[int, int]:
@@ -120,13 +119,3 @@ class GridHeader:
     def left_out(self) -> tuple[int, int]:
         """Rows and columns of pixels, at the bottom and right of the image, that belong to no window."""
         return self.vertical.pixels(self.vertical.left_out), self.horizontal.pixels(self.horizontal.left_out)
-
-    @property
-    def indices(self) -> tuple[int, ...]:
-        """Index of each class in the network's output."""
-        return tuple(entry.index for entry in self.classes)
-
-    @property
-    def labels(self) -> list[str]:
-        """Label of each class."""
-        return [entry.label for entry in self.classes]

@@ -34,7 +34,7 @@ def grid_file(path: Path, header: GridHeader) -> Iterator[RowSink]:
             with archive.open(f"{name}.npy", "w") as member:
                 npy.write_array(member, array, allow_pickle=False)
         with archive.open("scores.npy", "w", force_zip64=True) as member:
-            shape = (header.vertical.count, header.horizontal.count, len(header.classes))
+            shape = (header.vertical.count, header.horizontal.count, len(header.indices))
             npy.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
             yield lambda _, scores: _write(member, scores)
 

@@ -36,14 +36,9 @@ class ShownClasses:
         missing = self.single is not None and self.single not in self.chosen
         return missing or (self.probabilities and self.output.kind == SOFTMAX)
 
-    def columns(self, header: GridHeader) -> list[int]:
-        """Positions of `chosen` in the classes of a grid."""
-        return [header.indices.index(index) for index in self.chosen]
-
     def select_columns(self, header: GridHeader, scores: Scores) -> Scores:
         """Reduce rows of a grid (rows, cols, classes) to the classes of `chosen`."""
-        columns = self.columns(header)
-        return scores if columns == list(range(len(header.classes))) else scores[..., columns]
+        return scores if self.chosen == header.indices else scores[..., header.columns(self.chosen)]
 
 
 def shown_classes(

@@ -35,13 +35,13 @@ class ManyItem:
     name: str
     make: Callable[[], tuple[scoring_pb2.ScoreRequest, ImageSource]]
     """Returns the request without the image, and the image; raises ScoringError if the image cannot be used."""
-    asked: tuple[scoring_pb2.ScoreRequest, ImageSource] = field(init=False)
+    made: tuple[scoring_pb2.ScoreRequest, ImageSource] = field(init=False)
     """What `make` returned, after `request` was called."""
 
     def request(self) -> tuple[scoring_pb2.ScoreRequest, ImageSource]:
         """Make the request, and remember it."""
-        self.asked = self.make()
-        return self.asked
+        self.made = self.make()
+        return self.made
 
 
 class ResponseStream(Protocol):

@@ -68,11 +68,11 @@ class Heatmap:
         self._scale = self.layout.image.width / self.region.width, self.layout.image.height / self.region.height
         down, across = blocks_of(header.vertical, self._scale[1]), blocks_of(header.horizontal, self._scale[0])
         if shown.single is not None:
-            column = header.indices.index(shown.single)
+            (column,) = header.columns([shown.single])
             self.cells: SingleClass | Winners = SingleClass(down, across, column, shown.output.kind)
         else:
             kind = shown.output.kind if shown.probabilities else None
-            self.cells = Winners(down, across, shown.columns(header), kind)
+            self.cells = Winners(down, across, header.columns(shown.chosen), kind)
         self.unread = ""
         """Why the image could not be read again, after `picture`; empty if it could."""
 

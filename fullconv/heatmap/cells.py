@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fullconv.description import SIGMOID, SOFTMAX
 from fullconv.grid import Scores, WindowAxis
 
-NOBODY = -1
+NO_INDEX = -1
 """Stands for no class, or no block."""
 CHUNK = 1 << 22
 """Number of scores that are turned into probabilities at once."""
@@ -41,9 +41,9 @@ class Blocks:
         return (self.edges[1:] + self.edges[:-1]) / 2
 
     def at(self, positions: NDArray[np.floating]) -> NDArray[np.intp]:
-        """Return the block that holds each position, in pixels of the image; NOBODY outside."""
+        """Return the block that holds each position, in pixels of the image; NO_INDEX outside."""
         found = np.searchsorted(self.edges, positions, side="right") - 1
-        return np.where(found < self.count, found, NOBODY)
+        return np.where(found < self.count, found, NO_INDEX)
 
     def thinned(self, step: int) -> "Blocks":
         """Return blocks that hold `step` of these blocks each."""
@@ -89,14 +89,14 @@ class SingleClass:
             self.present += int(np.count_nonzero(values >= THRESHOLD))
             highest = np.fmax.reduceat(values, np.arange(0, values.shape[1], self.cols_of.step), axis=1)
             numbers = (start + np.arange(len(part))) // self.rows_of.step
-            begins = np.flatnonzero(np.diff(numbers, prepend=NOBODY))
+            begins = np.flatnonzero(np.diff(numbers, prepend=NO_INDEX))
             band = slice(numbers[0], numbers[-1] + 1)
             self.value[band] = np.fmax(self.value[band], np.fmax.reduceat(highest, begins, axis=0))
 
 
 @dataclass
 class Winners:
-    """The class that wins the first cell of every block, and its value; NOBODY and NaN if the cell was not scored."""
+    """The class that wins the first cell of every block, and its value; NO_INDEX and NaN if the cell was not scored."""
 
     rows_of: Blocks
     cols_of: Blocks
@@ -112,7 +112,7 @@ class Winners:
     def __post_init__(self) -> None:
         """Allocate one class and one number for each block."""
         shape = (self.rows_of.count, self.cols_of.count)
-        self.winner, self.value = np.full(shape, NOBODY, np.int32), np.full(shape, np.nan, np.float32)
+        self.winner, self.value = np.full(shape, NO_INDEX, np.int32), np.full(shape, np.nan, np.float32)
         self.counts = np.zeros(len(self.columns), np.intp)
 
     def add_rows(self, first: int, scores: Scores) -> None:
@@ -120,8 +120,8 @@ class Winners:
         every = self.columns == list(range(scores.shape[-1]))
         for start, part in _chunks(first, scores):
             among = part if every else part[..., self.columns]
-            winner = np.where(np.isnan(among[..., 0]), NOBODY, among.argmax(axis=-1))
-            self.counts += np.bincount(winner[winner != NOBODY], minlength=len(self.columns))
+            winner = np.where(np.isnan(among[..., 0]), NO_INDEX, among.argmax(axis=-1))
+            self.counts += np.bincount(winner[winner != NO_INDEX], minlength=len(self.columns))
             value = among.max(axis=-1) if self.kind is None else self._probability(part, winner)
             kept = slice(-start % self.rows_of.step, None, self.rows_of.step), slice(None, None, self.cols_of.step)
             above = -(-start // self.rows_of.step)

@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 
 from fullconv.description import RAW
-from fullconv.heatmap.cells import NOBODY, THRESHOLD, SingleClass, Winners
+from fullconv.heatmap.cells import NO_INDEX, THRESHOLD, SingleClass, Winners
 from fullconv.heatmap.paint import Scale, even_scale, rising_scale
 
 LABEL_LETTERS = 24
@@ -59,7 +59,7 @@ def winners_content(cells: Winners, labels: list[str]) -> Content:
     """
     counts = cells.counts
     order = [int(position) for position in np.argsort(-counts, kind="stable") if counts[position]]
-    common = order[0] if order else NOBODY
+    common = order[0] if order else NO_INDEX
     values = np.where(cells.winner == common, np.float32(np.nan), cells.value)
     shown, others = order[1 : len(OUTLINES) + 1], order[len(OUTLINES) + 1 :]
     legend = [(INVISIBLE, f"{shortened(labels[common])}  ({counts[common]}),\nnot painted")] if order else []

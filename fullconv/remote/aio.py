@@ -101,7 +101,7 @@ class AsyncClient:
             sender = send_messages(call, outstanding.requests())
             try:
                 async for item, result in self._results(call, outstanding, retries):
-                    yield item.name, result if isinstance(result, ScoringError) else _answer(*item.asked, result)
+                    yield item.name, result if isinstance(result, ScoringError) else _answer(*item.made, result)
                 outstanding.check_complete()
                 break
             except (grpc.RpcError, asyncio.CancelledError) as error:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from support.pictures import png
 
 from fullconv.decode import description_of
-from fullconv.grid import ClassLabel, GridHeader, ImageInfo, WindowAxis
+from fullconv.grid import GridHeader, ImageInfo, WindowAxis
 from fullconv.heatmap import heatmap_file
 from fullconv.images import FileSource, Region, ScoredPixels
 from fullconv.protos import model_pb2, scoring_pb2
@@ -39,8 +39,7 @@ def axis(count: int, origin: int = 0, last: int | None = None, scale: float = 1.
 def header(vertical: WindowAxis, horizontal: WindowAxis, labels: list[str]) -> GridHeader:
     """The header of a grid of an image that ends with the last windows."""
     image = ImageInfo("i", width=horizontal.last + CELL, height=vertical.last + CELL)
-    classes = tuple(ClassLabel(index, label) for index, label in enumerate(labels))
-    return GridHeader(image, vertical, horizontal, classes, len(labels))
+    return GridHeader(image, vertical, horizontal, tuple(range(len(labels))), tuple(labels), len(labels))
 
 
 def draw(
