@@ -36,7 +36,7 @@ KINDS = {"mode": "Mode", "border": "Border", "average": "AverageOf", "grid_as": 
 def scoring_request(message: scoring_pb2.ScoreRequest | scoring_pb2.LargeImage) -> ScoringRequest:
     """Return what a request asks for; raises OptionError."""
     image_name = message.name if isinstance(message, scoring_pb2.LargeImage) else message.image.name
-    check_names([message.model, message.version, image_name], message.options.classes)
+    check_names([message.model, message.version, image_name])
     return ScoringRequest(message.model, message.version, options(message.options))
 
 
@@ -67,7 +67,7 @@ def open_image(
 ) -> Picture:
     """Open the image of a message; raises ImageError, or NotFoundError for a path that `allowed` does not have.
 
-    Without a allowed, a path raises ImageError.
+    If `allowed` is None, a path raises ImageError.
     """
     name = message.name or "image"
     match message.WhichOneof("pixels"):

@@ -1,6 +1,7 @@
 """Planned images and results as messages: the only module that makes a ScoreResponse.
 
-Scored → response | Started → GridRows → Scored: large_parts | Counted → the plan alone
+Score: a Scored or a Counted becomes one response. ScoreLarge: Started, Progress, GridRows and Scored become messages of
+a stream; Counted becomes one message.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import numpy as np
 from fullconv.common.certificate import overall
 from fullconv.common.names import AVERAGES, GRIDS
 from fullconv.protos import model_pb2, scoring_pb2
+from service.engine.registry import Registry
 from service.engine.repository import StoredModel
 from service.limits import Limits
 from service.scoring.exactness import remarks_on_dense
@@ -27,10 +29,10 @@ ROWS_BYTES = 1 << 20
 """Bytes of the rows of the grid in one message, unless one row is larger: within every gRPC client's default limit."""
 
 _described: WeakKeyDictionary[Plan, scoring_pb2.ScoreResponse] = WeakKeyDictionary()
-"""What is known of every image with the same plan."""
+"""For each plan, the part of the answer that is equal for all images with this plan."""
 
 
-def response(outcome: Outcome) -> scoring_pb2.ScoreResponse:
+def outcome_response(outcome: Outcome) -> scoring_pb2.ScoreResponse:
     """Return the answer to a request: averages and the grid, or the plan alone."""
     if isinstance(outcome, Counted):
         return plan_response(outcome)
@@ -81,7 +83,7 @@ def plan_response(counted: Counted) -> scoring_pb2.ScoreResponse:
 
 
 def summary(scored: Scored) -> scoring_pb2.ScoreResponse:
-    """Return the whole answer but the grid's scores."""
+    """Return the answer without the scores of the grid."""
     response, result = planned_response(scored.planned), scored.result
     response.average.values[:] = result.average.tolist()
     response.average.top[:] = result.top
@@ -122,6 +124,16 @@ def model_response(model: StoredModel, limits: Limits) -> scoring_pb2.GetModelRe
             message_bytes=limits.message_bytes,
             large_image_pixels=limits.large_pixels,
         ),
+    )
+
+
+def models_response(registry: Registry) -> scoring_pb2.ListModelsResponse:
+    """List all versions of all models, with the error of each version that cannot serve."""
+    return scoring_pb2.ListModelsResponse(
+        models=[
+            scoring_pb2.ModelVersion(name=name, version=version, error=registry.state(name, version)[1])
+            for name, version in registry.models()
+        ]
     )
 
 

@@ -7,7 +7,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """What is refused when it is exceeded, by a server or by scoring in this process."""
+    """Limits of a server, or of scoring in this process. A request beyond a limit is refused unless it says so."""
 
     image_pixels: int = 256_000_000
     """Pixels of an image in one message, or of a file that can only be decoded whole."""
@@ -26,7 +26,7 @@ class Limits:
     held_bytes: int = 4 << 30
     """Bytes of pixels and scores of these requests together while they are scored, as planned."""
     client_share: float = 0.5
-    """Share of each of these four limits that one client may use, 0 to 1."""
+    """Share of each of these four limits, and of `streams`, that one client may use, 0 to 1."""
     streams: int = 64
     """Number of open calls of ScoreMany, ScoreLarge and ModelStreamInfer together."""
     large: int = 2

@@ -38,9 +38,16 @@ class LocalTransport:
 
     def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> Scored:
         """Score one image; raises ScoringError."""
-        stream = self.stream(request, source, timeout, ignore_progress)
+        return self._score(request, source, self._deadline(timeout))
+
+    def _score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, deadline: "_Deadline") -> Scored:
+        stream = self._stream(request, source, deadline, ignore_progress)
         rows = list(stream.rows())
         return Scored(stream.summary(), rows)
+
+    def _deadline(self, timeout: float | None) -> "_Deadline":
+        check_timeout(timeout)
+        return _Deadline(self._timeout if timeout is None else timeout)
 
     def stream(
         self,
@@ -50,8 +57,15 @@ class LocalTransport:
         progress: ProgressCallback,
     ) -> "LocalStream":
         """Plan one image; raises ScoringError."""
-        check_timeout(timeout)
-        deadline = _Deadline(self._timeout if timeout is None else timeout)
+        return self._stream(request, source, self._deadline(timeout), progress)
+
+    def _stream(
+        self,
+        request: scoring_pb2.ScoreRequest,
+        source: ImageSource,
+        deadline: "_Deadline",
+        progress: ProgressCallback,
+    ) -> "LocalStream":
         with _translated():
             asked = decode.scoring_request(request)
             self._scorer.check(asked)
@@ -61,7 +75,7 @@ class LocalTransport:
             deadline.check()
             progress("scoring", done, total)
 
-        return LocalStream(planned, Execution(planned, progress=report))
+        return LocalStream(planned, Execution(planned, progress=report), deadline)
 
     def plan(
         self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None
@@ -73,19 +87,17 @@ class LocalTransport:
         self, items: Iterable[ManyItem], timeout: float | None
     ) -> Iterator[tuple[ManyItem, Scored | ScoringError]]:
         """Score images one after the other."""
-        deadline = _Deadline(self._timeout if timeout is None else timeout)
+        deadline = self._deadline(timeout)
         for item in items:
             try:
-                result: Scored | ScoringError = self.score(*item.request(), deadline.remaining())
+                result: Scored | ScoringError = self._score(*item.request(), deadline)
             except ScoringError as error:
                 result = error
             yield item, result
 
     def models(self) -> scoring_pb2.ListModelsResponse:
         """List the models."""
-        found = self._scorer.registry.models()
-        models = [scoring_pb2.ModelVersion(name=name, version=version) for name, version in found]
-        return scoring_pb2.ListModelsResponse(models=models)
+        return encode.models_response(self._scorer.registry)
 
     def model(self, request: scoring_pb2.GetModelRequest) -> scoring_pb2.GetModelResponse:
         """Describe a model; raises RequestError."""
@@ -100,8 +112,8 @@ class LocalTransport:
 class LocalStream:
     """One image being scored in the calling thread, while its rows are taken."""
 
-    def __init__(self, planned: PlannedImage, execution: Execution) -> None:
-        self._planned, self._execution = planned, execution
+    def __init__(self, planned: PlannedImage, execution: Execution, deadline: "_Deadline") -> None:
+        self._planned, self._execution, self._deadline = planned, execution, deadline
         self.start = encode.planned_response(planned)
 
     def rows(self) -> Iterator[GridRows]:
@@ -111,14 +123,14 @@ class LocalStream:
                 yield GridRows(rows.first, rows.scores, rows.positions)
 
     def summary(self) -> scoring_pb2.ScoreResponse:
-        """The averages, after the last rows; raises ImageError if no window was scored."""
+        """Return the averages, after the last rows; raises ImageError if no window was scored."""
         with _translated():
             return encode.summary(outcome.Scored(self._planned, (), self._execution.result()))
 
     def planned(self) -> scoring_pb2.ScoreResponse:
-        """The response for a request of the plan alone; raises ImageError."""
+        """Return the response for a request of the plan alone; raises ImageError."""
         with _translated():
-            counts = tuple(count_inside_mask(self._planned, self._execution.check_cancelled))
+            counts = tuple(count_inside_mask(self._planned, self._deadline.check))
             return encode.plan_response(outcome.Counted(self._planned, counts))
 
     def close(self) -> None:
@@ -132,15 +144,12 @@ class _Deadline:
         self._timeout = timeout
         self._end = None if timeout is None else time.monotonic() + timeout
 
-    def remaining(self) -> float | None:
-        """Seconds that are left, at least a little; None: no limit."""
-        return None if self._end is None else max(1e-9, self._end - time.monotonic())
-
     def check(self) -> None:
         """Raise UnavailableError after the end."""
         if self._end is not None and time.monotonic() > self._end:
             raise UnavailableError(
-                f"timeout: expected an answer within {self._timeout:g} seconds, got none: allow more, or score a part"
+                f"timeout: expected an answer within {self._timeout:g} seconds, got none: allow more time, or score a "
+                "region"
             )
 
 
@@ -156,7 +165,7 @@ class _ArrayRows:
         return self.source.chunk_rows
 
     def read(self, first: int, stop: int) -> SampleArray:
-        """Rows [first, stop) as (rows, width, channels)."""
+        """Return rows [first, stop) as (rows, width, channels)."""
         rows = self.source.read(first, stop)
         return rows.reshape(*rows.shape[:2], -1)
 
@@ -178,4 +187,4 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except errors.ServiceError as error:
-        raise KINDS.get(reason_of(error), RequestError)(message_of(error)) from None
+        raise KINDS.get(reason_of(error), UnavailableError)(message_of(error)) from None

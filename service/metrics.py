@@ -2,6 +2,7 @@
 
 import time
 from collections import defaultdict
+from copy import deepcopy
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -21,7 +22,7 @@ LOADED, FAILED = "loaded", "failed"
 
 @dataclass
 class ModelTimes:
-    """What was asked of one version of a model, as the Open Inference Protocol counts it."""
+    """Counts and times of the requests for one version of a model, as the Open Inference Protocol counts them."""
 
     images: int = 0
     batches: int = 0
@@ -40,7 +41,7 @@ class Metrics:
     """Counters and histograms of one server, in a registry of their own; may be used by several threads."""
 
     def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
+        registry = self.collectors = CollectorRegistry()
         ProcessCollector(registry=registry)
         Info("fullconv_build", "The version that runs.", registry=registry).info({"version": __version__})
         self._requests = Counter(
@@ -55,7 +56,7 @@ class Metrics:
         )
         self._stage_seconds = Histogram(
             "fullconv_stage_seconds",
-            "Seconds of each image in each stage: queue, decode, compute (later turns included), reduce.",
+            "Seconds of each image in each stage: queue, decode, compute (with the waits between batches), reduce.",
             ["model", "stage"],
             buckets=SECONDS,
             registry=registry,
@@ -81,8 +82,9 @@ class Metrics:
         self._lock = Lock()
 
     def times(self, model: str, version: str) -> ModelTimes:
-        """Return what was asked of a version so far."""
-        return self._times[model, version]
+        """Return a copy of what was counted of a version so far."""
+        with self._lock:
+            return deepcopy(self._times.get((model, version), ModelTimes()))
 
     def observe_request(self, record: dict[str, Any], seconds: float) -> None:
         """Count a request by its line of the log. A model without a version may not exist, and becomes no label."""

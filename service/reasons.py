@@ -1,4 +1,4 @@
-"""The reason of each error, which is the same here and on a server, and its message as others get it."""
+"""The reason of each error, for gRPC and for scoring in this process, and its message in a form that can be sent."""
 
 from fullconv.common.reasons import Reason
 from fullconv.common.text import shortened_message
@@ -29,5 +29,5 @@ def reason_of(error: errors.ServiceError) -> Reason:
 
 
 def message_of(error: errors.ServiceError) -> str:
-    """Return an error's message as one printable line of bounded length, since it may quote what a request holds."""
+    """Return an error's message as one printable line of bounded length; it may quote text from the request."""
     return shortened_message(str(error))

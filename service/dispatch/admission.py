@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from service.errors import BusyError
-from service.limits import Limits
+from service.limits import MIB, Limits
 
 RETRY_SECONDS = (0.1, 10.0)
 """Shortest and longest delay in seconds after which a refused request may be sent again."""
@@ -21,7 +21,6 @@ STREAM_SECONDS = 1.0
 """This delay in seconds if there are too many streams, whose end cannot be predicted."""
 TOLERANCE = 1e-6
 """Tolerance for the floating-point residue that remains after claims are added and subtracted."""
-MIB = 1 << 20
 
 
 @dataclass

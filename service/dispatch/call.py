@@ -16,6 +16,6 @@ class Call:
     deadline: float | None = None
     """When the client stops waiting, on the monotonic clock. None: never."""
     metadata: dict[str, str] = field(default_factory=dict)
-    """The call's gRPC metadata."""
+    """Key-value pairs that the client sent with the call."""
     record: dict[str, Any] = field(default_factory=dict)
     """The fields of its line of the log."""

@@ -1,14 +1,15 @@
-"""Where every request goes, whichever service it came by: admitted, given to a thread that suits it, answered.
+"""Answers the requests of both gRPC services: admits them, chooses a thread, plans and scores.
 
     admitted → small, its model loaded: the thread for small requests
              → otherwise: a worker thread → planned → admitted by its plan → executed → encoded
 
-Callers hand over values and get what their `encode` makes of the outcome, in the thread that scored.
+Callers pass a request and a function `encode`, and get its result. `encode` runs in the thread that scored the image.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,6 +20,7 @@ from service.dispatch.call import Call
 from service.dispatch.notices import Notices
 from service.dispatch.small_requests import SmallRequestWorker
 from service.dispatch.workers import Workers
+from service.engine.engine import PREFETCH_BATCHES
 from service.engine.repository import StoredModel
 from service.engine.scheduler import Flow, Scheduler
 from service.errors import BusyError
@@ -33,8 +35,12 @@ from service.scoring.scorer import Scorer, ScoringRequest, check_row
 
 SMALL_BYTES = 1 << 18
 """Bytes of the largest message that may hold a small image."""
+SMALL_PIXELS = 1 << 16
+"""Pixels of the largest image that the thread for small requests scores."""
 QUICK_THREADS = 2
 """Threads for work that neither reads a model's files nor runs a network."""
+LOOKUP_THREADS = 16
+"""Threads that look up or load models for requests that are not admitted."""
 PLAN_THREADS = 2
 """Threads for plans of large images, which may have to read a whole mask."""
 MEMORY_SECONDS = 0.1
@@ -55,23 +61,30 @@ class LargePicture:
 
 
 OpenLarge = AbstractAsyncContextManager[Callable[[], LargePicture]]
-"""Receives what must be there before a large image can be opened, and yields what opens it in a worker thread."""
+"""A context manager. On entry it receives the part of a large image that opening needs; it yields a function that opens
+the image in a worker thread."""
 
 
 class Dispatcher:
     """Answers the requests of all services with one scorer, one scheduler and one admission."""
 
     def __init__(self, scorer: Scorer, scheduler: Scheduler, admission: Admission, metrics: Metrics) -> None:
-        self.scorer, self.limits = scorer, scorer.limits
+        self.registry, self.limits, self._scorer = scorer.registry, scorer.limits, scorer
         self._scheduler, self._admission, self._metrics, self._notices = scheduler, admission, metrics, Notices()
         self._workers = Workers(self.limits.waiting, "score")
         """One thread for every admitted request, so that slow work, such as loading, delays no other request."""
+        self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="model")
         self._large, self._planners = Workers(self.limits.large, "large"), Workers(PLAN_THREADS, "plan")
         self._quick, self._small = Workers(QUICK_THREADS, "quick"), SmallRequestWorker("small")
 
     def admitted(self, call: Call, *, share: int = 1) -> AbstractContextManager[Claim]:
         """Admit one of `share` requests of a message for as long as the block; raises BusyError."""
         return self._admission.admitted(call.client, call.size // share)
+
+    @staticmethod
+    def identify(call: Call, claim: Claim, model: str) -> None:
+        """Add the model and the size of an admitted request to the call's line of the log, whatever follows."""
+        call.record |= {"model": model, "bytes": claim.message_bytes}
 
     def stream(self, call: Call) -> AbstractContextManager[None]:
         """Admit a stream for as long as the block; raises BusyError."""
@@ -88,12 +101,11 @@ class Dispatcher:
         share: int = 1,
     ) -> Answer:
         """Score one image of an admitted request, one of `share` whose answers are in one message."""
-        call.record |= {"model": request.model, "bytes": claim.message_bytes}
         flow = self._flow(request)
         limit = self.limits.message_bytes // share
-        plan = partial(self.scorer.plan_whole, open_picture, request, answer_bytes=limit)
+        plan = partial(self._scorer.plan_whole, open_picture, request, answer_bytes=limit)
         work = _Scoring(plan, encode, flow, partial(self._admit, call, claim), partial(self._observe, call))
-        if claim.message_bytes <= SMALL_BYTES and self.scorer.is_loaded(request):
+        if claim.message_bytes <= SMALL_BYTES and self._scorer.is_loaded(request):
             await self._small.run(work, flow)
         if not work.is_answered:
             await self._workers.run(work.complete, flow)
@@ -107,26 +119,24 @@ class Dispatcher:
         Few images are scored at once; others wait, first come, first served. A model that must be loaded first is
         loaded in another thread, so that a slow load keeps no image of another model waiting.
         """
-        call.record |= {"model": request.model, "bytes": claim.message_bytes}
         flow = self._flow(request, large=True)
-        loaded = self.scorer.is_loaded(request)
-        await (self._quick if loaded else self._workers).run(partial(self.scorer.load, request), flow)
+        loaded = self._scorer.is_loaded(request)
+        await (self._quick if loaded else self._workers).run(partial(self._scorer.load, request), flow)
         workers = self._planners if request.options.plan_only else self._large
+        before = time.monotonic()
         async with opened as open_large:
-            flow.queued_at = time.monotonic()  # it was not waiting for a thread while its file arrived
+            flow.queued_at += time.monotonic() - before  # its file arrived meanwhile: it did not wait for a thread
             await workers.run(partial(self._score_large, request, open_large, deliver, call, claim, flow), flow)
 
     async def model(self, name: str, version: str, call: Call) -> StoredModel:
         """Return a model, loaded first if need be; raises NotFoundError or ModelError."""
         call.record["model"] = name
-        known = self.scorer.registry.get_if_checked(name, version)
-        model = known[1] if known else await self.in_thread(partial(self.scorer.model, name, version))
-        call.record["version"] = model.version
-        return model
+        known = self.registry.get_if_checked(name, version)
+        return known[1] if known else await self.in_thread(partial(self._scorer.model, name, version))
 
     async def in_thread(self, work: Callable[[], Value]) -> Value:
-        """Do blocking work of a request in a worker thread."""
-        return await self._workers.run(work, Flow(self._scheduler))
+        """Do blocking work with models in a thread. A caller that is cancelled does not wait for its end."""
+        return await asyncio.get_running_loop().run_in_executor(self._lookups, work)
 
     def _flow(self, request: ScoringRequest, *, large: bool = False) -> Flow:
         return Flow(self._scheduler, large=large, weight=WEIGHTS[request.options.priority])
@@ -156,7 +166,7 @@ class Dispatcher:
         flow: Flow,
     ) -> None:
         large = open_large()
-        planned = self.scorer.plan(large.picture, request)
+        planned = self._scorer.plan(large.picture, request)
         call.record["version"] = planned.model.version
         if request.options.grid:
             check_row(planned, self.limits.message_bytes)
@@ -169,8 +179,9 @@ class Dispatcher:
         deliver(Started(planned, flow.waited))
         for rows in execution.rows():
             deliver(rows)
-        result = _with_queue(execution.result(), flow)
+        result = execution.result()
         large.finish()
+        result = _with_queue(result, flow)
         self._observe(call, planned, result)
         deliver(Scored(planned, (), result))
 
@@ -190,9 +201,10 @@ class Dispatcher:
 
 @dataclass(eq=False)
 class _Scoring(Generic[Answer]):
-    """The work of one request, in one step (`complete`) or, for small images, in two that do not wait.
+    """The work of one request.
 
-    `begin` and `finish` leave an image that is not small to `complete`, planned.
+    `begin` plans the request, and starts it if the image is small; then `finish` answers. Otherwise `complete` does the
+    rest.
     """
 
     plan: Callable[[], PlannedImage]
@@ -209,7 +221,7 @@ class _Scoring(Generic[Answer]):
     def begin(self) -> Sequence[Future[Any]]:
         """Plan, and submit the tiles of a small image; returns what they wait for."""
         planned, execution = self._admitted()
-        if not planned.is_small:
+        if not is_small(planned):
             return ()
         self.flow.submitted = []
         execution.begin()
@@ -217,7 +229,7 @@ class _Scoring(Generic[Answer]):
 
     def finish(self) -> None:
         """Answer, if the image is small."""
-        if self._planned is not None and self._planned.is_small:
+        if self._planned is not None and is_small(self._planned):
             self.complete()
 
     def complete(self) -> None:
@@ -237,11 +249,23 @@ class _Scoring(Generic[Answer]):
     def _admitted(self) -> tuple[PlannedImage, Execution]:
         """Plan and admit the request, once."""
         if self._planned is None or self._execution is None:
-            self._planned = self.plan()
-            self._execution = Execution(self._planned, self.flow)
-            if not self._planned.options.asked.plan_only:
-                self.admit(self._planned, self._execution)
+            planned = self.plan()
+            execution = Execution(planned, self.flow)
+            if not planned.options.asked.plan_only:
+                self.admit(planned, execution)
+            self._planned, self._execution = planned, execution
         return self._planned, self._execution
+
+
+def is_small(planned: PlannedImage) -> bool:
+    """Return whether an image is decoded and submitted in less time than another thread would take to begin with it."""
+    views, asked, picture = planned.plan.views, planned.options.asked, planned.picture
+    if len(views) > 1 or asked.mask is not None or asked.plan_only:
+        return False
+    pixels = max(picture.width * picture.height, views[0].width * views[0].height)
+    if pixels > SMALL_PIXELS or len(views[0].tile_plan.bands) > 1:
+        return False
+    return planned.plan.mode.submits(views[0].tile_plan, views[0].batch) <= PREFETCH_BATCHES
 
 
 def _counted(planned: PlannedImage, flow: Flow) -> Counted:

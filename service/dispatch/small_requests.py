@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from service.dispatch.workers import wait_after_cancel
 from service.engine.scheduler import Flow
 
-BATCH = 32
+REQUESTS_PER_ROUND = 32
 """Largest number of requests that are advanced before finished answers are handed over."""
 
 
@@ -94,7 +94,7 @@ class SmallRequestWorker:
     def _take(self) -> Iterator[_Request]:
         """Wait for a request, then yield those that are in the queue."""
         yield self._queue.get()
-        for _ in range(BATCH - 1):
+        for _ in range(REQUESTS_PER_ROUND - 1):
             try:
                 yield self._queue.get_nowait()
             except Empty:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from service.engine.scheduler import Flow
 
-Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 
 def do_nothing() -> None:
@@ -21,14 +21,14 @@ class Workers:
     def __init__(self, count: int, name: str) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
 
-    async def run(self, work: Callable[[], Result], flow: Flow) -> Result:
+    async def run(self, work: Callable[[], Value], flow: Flow) -> Value:
         """Do a request's work in a thread, and return its result.
 
         If the caller is cancelled, the flow is cancelled too; the call returns only after the work has ended and
         released what it holds. If the work fails, the flow is cancelled, so that its waiting tiles do not run.
         """
 
-        def begin() -> Result:
+        def begin() -> Value:
             try:
                 flow.begin()
                 return work()
@@ -41,8 +41,8 @@ class Workers:
 
 
 async def wait_after_cancel(
-    answer: "asyncio.Future[Result]", flow: Flow, drop: Callable[[], object] = do_nothing
-) -> Result:
+    answer: "asyncio.Future[Value]", flow: Flow, drop: Callable[[], object] = do_nothing
+) -> Value:
     """Wait for an answer. If the caller is cancelled meanwhile, cancel the flow and wait until its work has ended.
 
     `drop` withdraws work that has not begun.

@@ -29,7 +29,7 @@ LARGE_BYTES = 1 << 20
 """Bytes of a message that is parsed in another thread, since parsing it would delay other calls."""
 
 Request = TypeVar("Request", bound=Message)
-Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 
 class Calls:
@@ -106,7 +106,7 @@ class Calls:
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
-    async def logged(self, call: Call, work: Callable[[Call], Awaitable[Result]]) -> Result:
+    async def logged(self, call: Call, work: Callable[[Call], Awaitable[Value]]) -> Value:
         """Do the work of a request and write its line of the log. Unexpected exceptions become BugError.
 
         Raises ServiceError.
@@ -122,7 +122,7 @@ class Calls:
             self._metrics.observe_request(call.record, seconds)
             log.info("request", extra={"record": call.record})
 
-    async def _coded(self, call: Call, work: Callable[[Call], Awaitable[Result]]) -> Result:
+    async def _coded(self, call: Call, work: Callable[[Call], Awaitable[Value]]) -> Value:
         """Do the work of a request, and record the status with which it ends."""
         try:
             result = await work(call)
@@ -138,8 +138,8 @@ class Calls:
         return result
 
     async def _call(
-        self, name: str, context: grpc.aio.ServicerContext, work: Callable[[Call], Awaitable[Result]]
-    ) -> Result:
+        self, name: str, context: grpc.aio.ServicerContext, work: Callable[[Call], Awaitable[Value]]
+    ) -> Value:
         """Do the work of one call, which counts as unanswered meanwhile; an error becomes the status of the call."""
         self._asked += 1
         left = context.time_remaining()
@@ -156,7 +156,7 @@ class Calls:
             self._unanswered.add(this)
             context.add_done_callback(lambda _: self._end(this))  # called when the answer is sent
 
-        async def let_in(call: Call) -> Result:
+        async def let_in(call: Call) -> Value:
             call.client = call.record["client"] = self._access.client(context, metadata)
             if draining:
                 raise DrainingError("the server is shutting down: ask another server, or retry later")

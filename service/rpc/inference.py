@@ -50,7 +50,7 @@ class InferenceServicer:
         models_changed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._dispatcher, self._calls, self._metrics = dispatcher, calls, metrics
-        self._registry = dispatcher.scorer.registry
+        self._registry = dispatcher.registry
         self._models_changed = models_changed
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -147,6 +147,7 @@ class InferenceServicer:
         self, request: ScoringRequest, open_picture: Callable[[], Picture], call: Call, *, share: int
     ) -> ImageAnswer:
         with self._dispatcher.admitted(call, share=share) as claim:
+            self._dispatcher.identify(call, claim, request.model)
             return await self._dispatcher.score(request, open_picture, ImageAnswer.of, call, claim, share=share)
 
     async def _stream(self, messages: AsyncIterator[oip.ModelInferRequest], send: Send, call: Call) -> None:

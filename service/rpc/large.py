@@ -1,4 +1,4 @@
-"""ScoreLarge: one image in parts, of which the server holds no more than it scores.
+"""ScoreLarge: one image that arrives in parts. Memory does not grow with the number of its rows.
 
 start → the plan → rows in, rows out → the summary
 """

@@ -1,5 +1,6 @@
 """The service `fullconv.v1.Scoring`: decode, await, encode."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -19,16 +20,19 @@ from service.rpc.spool import Spool
 from service.rpc.status import status_of
 from service.rpc.stream_bridge import StreamBridge
 from service.rpc.streams import RequestStream, Send, idle_timeout, retry_while_busy
-from service.scoring.options import check_names
+from service.scoring.options import MAX_NAME_LETTERS, check_names
 
 SERVICE = scoring_pb2.DESCRIPTOR.services_by_name["Scoring"]
 
 
 class ScoringServicer:
-    """Answers the service's messages. `allowed` has files that requests name by path, `spool` files that arrive."""
+    """Answers the service's messages.
+
+    `allowed` has the files that requests may name by path; `spool` keeps encoded files of ScoreLarge.
+    """
 
     def __init__(self, dispatcher: Dispatcher, calls: Calls, spool: Spool, allowed: AllowedDirectory) -> None:
-        self._dispatcher, self._calls, self._spool, self._shelf = dispatcher, calls, spool, allowed
+        self._dispatcher, self._calls, self._spool, self._allowed = dispatcher, calls, spool, allowed
 
     async def score(self, message: scoring_pb2.ScoreRequest, call: Call) -> scoring_pb2.ScoreResponse:
         """Score one image."""
@@ -36,9 +40,10 @@ class ScoringServicer:
             return await self._score(message, call, claim)
 
     async def _score(self, message: scoring_pb2.ScoreRequest, call: Call, claim: Claim) -> scoring_pb2.ScoreResponse:
+        self._dispatcher.identify(call, claim, message.model[:MAX_NAME_LETTERS])
         request = decode.scoring_request(message)
-        open_picture = partial(decode.open_image, message.image, request.options.selection, self._shelf)
-        return await self._dispatcher.score(request, open_picture, encode.response, call, claim)
+        open_picture = partial(decode.open_image, message.image, request.options.selection, self._allowed)
+        return await self._dispatcher.score(request, open_picture, encode.outcome_response, call, claim)
 
     async def score_many(self, messages: AsyncIterator[scoring_pb2.ScoreManyRequest], send: Send, call: Call) -> None:
         """Score a stream of images; an image that cannot be scored becomes a Failure, and the others go on."""
@@ -66,26 +71,24 @@ class ScoringServicer:
             first = await idle_timeout(idle, anext(messages, scoring_pb2.ScoreLargeRequest()), "to send start")
             if first.WhichOneof("part") != "start":
                 raise OptionError(f"part: expected start first, got {first.WhichOneof('part') or 'nothing'}")
-            request, bridge = decode.scoring_request(first.start), StreamBridge(messages, send, idle)
-            opened = open_large(first.start, request.options, bridge, self._spool, self._shelf)
+            bridge = StreamBridge(messages, send, idle)
             with self._dispatcher.admitted(call) as claim:
+                self._dispatcher.identify(call, claim, first.start.model[:MAX_NAME_LETTERS])
+                request = decode.scoring_request(first.start)
+                opened = open_large(first.start, request.options, bridge, self._spool, self._allowed)
                 await self._dispatcher.score_large(request, opened, Delivery(bridge).deliver, call, claim)
 
     async def list_models(self, _: scoring_pb2.ListModelsRequest, __: Call) -> scoring_pb2.ListModelsResponse:
-        """List the models that can be asked for, and why some of them cannot serve."""
-        registry = self._dispatcher.scorer.registry
-        models = [
-            scoring_pb2.ModelVersion(name=name, version=version, error=registry.state(name, version)[1])
-            for name, version in registry.models()
-        ]
-        return scoring_pb2.ListModelsResponse(models=models)
+        """List all versions of all models, with the error of each version that cannot serve."""
+        return encode.models_response(self._dispatcher.registry)
 
     async def get_model(self, message: scoring_pb2.GetModelRequest, call: Call) -> scoring_pb2.GetModelResponse:
         """Describe one model."""
         check_names([message.model, message.version])
         with self._dispatcher.admitted(call):
             model = await self._dispatcher.model(message.model, message.version, call)
-        return encode.model_response(model, self._dispatcher.limits)
+            call.record["version"] = model.version
+            return await asyncio.to_thread(encode.model_response, model, self._dispatcher.limits)
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return the handlers of the service's methods."""

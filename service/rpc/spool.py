@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from service.errors import BusyError, LimitError
+from service.limits import MIB
 
-MIB = 1 << 20
 PROC = Path("/proc/self/fd")
 
 

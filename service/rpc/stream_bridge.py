@@ -19,7 +19,7 @@ from service.images.picture import PageSelection
 from service.images.pixels import SampleArray
 from service.rpc.streams import Send, idle_timeout
 
-Result = TypeVar("Result")
+Value = TypeVar("Value")
 SKIPPED_ROWS = 256
 """Rows that are skipped at once."""
 Requests = AsyncIterator[scoring_pb2.ScoreLargeRequest]
@@ -57,7 +57,7 @@ class StreamBridge:
             raise OptionError(f"part: expected data after start, got {request.WhichOneof('part') or 'nothing'}")
         return bytes(request.data)
 
-    def _wait(self, work: Coroutine[Any, Any, Result]) -> Result:
+    def _wait(self, work: Coroutine[Any, Any, Value]) -> Value:
         if self._loop.is_closed():
             work.close()
             raise CancelledRunError("the server has stopped")

@@ -15,7 +15,7 @@ CONCURRENT = 32
 
 Request = TypeVar("Request", bound=Message)
 Admitted = TypeVar("Admitted")
-Result = TypeVar("Result")
+Value = TypeVar("Value")
 Send = Callable[[Message], Coroutine[Any, Any, None]]
 """Sends a message to the client of a stream; waits until the client has room for it."""
 
@@ -37,7 +37,7 @@ class RequestStream(Generic[Request, Admitted]):
         self._room, self._sending = asyncio.Semaphore(CONCURRENT), asyncio.Lock()
 
     async def answer_all(self, requests: AsyncIterator[Request], draining: asyncio.Event) -> int:
-        """Answer every request; returns their number. Raises DrainingError if the server stops before the client."""
+        """Answer every request; returns their number. Raises DrainingError if the server shuts down first."""
         count, end = 0, asyncio.create_task(draining.wait())
         try:
             async with asyncio.TaskGroup() as answers:
@@ -78,8 +78,8 @@ def _close(admitted: ExitStack, _: "asyncio.Task[None]") -> None:
     admitted.close()
 
 
-async def retry_while_busy(work: Callable[[], Awaitable[Result]]) -> Result:
-    """Do some work; if the server is too busy for it, again after the time that the refusal says."""
+async def retry_while_busy(work: Callable[[], Awaitable[Value]]) -> Value:
+    """Do some work. If the server is too busy, repeat it after the delay that BusyError states."""
     while True:
         try:
             return await work()
@@ -87,11 +87,11 @@ async def retry_while_busy(work: Callable[[], Awaitable[Result]]) -> Result:
             await asyncio.sleep(error.seconds)
 
 
-async def idle_timeout(seconds: float, work: Awaitable[Result], action: str) -> Result:
-    """Wait for the client's next step at most so many seconds; raises IdleError, which names the action."""
+async def idle_timeout(seconds: float, work: Awaitable[Value], action: str) -> Value:
+    """Wait at most `seconds` seconds for the client's next step; raises IdleError, which names the action."""
     try:
         return await asyncio.wait_for(work, seconds)
     except TimeoutError:
         raise IdleError(
-            f"client: expected it {action} within {seconds:g} seconds; send and take without a stop"
+            f"client: expected it {action} within {seconds:g} seconds, got nothing; send and read without pausing"
         ) from None

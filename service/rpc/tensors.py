@@ -58,35 +58,34 @@ def scoring_requests(
 
 @dataclass(frozen=True, eq=False)
 class ImageAnswer:
-    """The answer for one image: its grid (classes, rows, cols) float32, None unless asked for, and its averages."""
+    """The answer for one image. It refers neither to the image nor to its rows."""
 
-    scored: Scored
+    model: StoredModel
+    classes: tuple[int, ...]
+    averages: np.ndarray
+    """(classes,) float64."""
     grid: np.ndarray | None
+    """(classes, rows, cols) float32; None unless the request asks for it."""
 
     @classmethod
     def of(cls, outcome: Outcome) -> "ImageAnswer":
-        """Gather the grid of an image that was scored."""
+        """Keep the averages and gather the grid of an image that was scored."""
         assert isinstance(outcome, Scored)  # noqa: S101 (this protocol has no request for the plan alone)
         rows = [part.scores for part in outcome.rows]
-        return cls(outcome, np.moveaxis(np.concatenate(rows), -1, 0) if rows else None)
-
-    @property
-    def averages(self) -> np.ndarray:
-        """(classes,) float64."""
-        return self.scored.result.average
+        grid = np.moveaxis(np.concatenate(rows), -1, 0) if rows else None
+        return cls(outcome.planned.model, outcome.planned.options.classes, outcome.result.average, grid)
 
     def top(self, count: int) -> list[bytes]:
         """Return the highest averages as Triton writes them: "score:class:label"."""
-        model, classes = self.scored.planned.model, self.scored.planned.options.classes
         return [
-            f"{self.averages[place]:f}:{classes[place]}:{model.label(classes[place])}".encode()
+            f"{self.averages[place]:f}:{self.classes[place]}:{self.model.label(self.classes[place])}".encode()
             for place in argsort_descending(self.averages, count)
         ]
 
 
 def infer_response(request: oip.ModelInferRequest, answers: list[ImageAnswer]) -> oip.ModelInferResponse:
     """Return the answers of all images as tensors; raises ImageError if their grids are not of one size."""
-    model = answers[0].scored.planned.model
+    model = answers[0].model
     response = oip.ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
     if request.parameters["triton_enable_empty_final_response"].bool_param:
         response.parameters["triton_final_response"].bool_param = True
@@ -105,7 +104,7 @@ def _outputs(request: oip.ModelInferRequest) -> list[str]:
     names = [output.name for output in request.outputs] or [SCORES, AVERAGE]
     for name in names:
         if name not in (SCORES, AVERAGE) or names.count(name) > 1:
-            raise OptionError(f"outputs: expected {SCORES} and {AVERAGE}, each once at the most, got {name!r}")
+            raise OptionError(f"outputs: expected {SCORES} and {AVERAGE}, each at most once, got {name!r}")
     for output in request.outputs:
         for name in output.parameters:
             if name.startswith("shared_memory"):
@@ -146,7 +145,7 @@ def _encoded(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) 
 
 
 def _elements(name: str, raw: bytes) -> Iterator[bytes]:
-    """BYTES as they are written raw: each after its length, four bytes little-endian."""
+    """Yield the elements of a raw BYTES tensor: before each, its length in four bytes, little-endian."""
     at = 0
     while at < len(raw):
         if at + 4 > len(raw) or at + 4 + (length := struct.unpack_from("<I", raw, at)[0]) > len(raw):

@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from service.dense.arrays import Pixels
+from service.dense.arrays import Pixels, Scores
 from service.dense.reducers import Mean, probabilities
 from service.dense.tiles import AxisBand, AxisTile
 from service.errors import ImageError, ModelError
@@ -22,8 +22,6 @@ Tile = tuple[AxisTile, AxisTile]
 """A tile's rows and its columns."""
 Wanted = NDArray[np.bool_] | None
 """Which cells of a band are scored, (rows, cols); None: all."""
-Scores = NDArray[np.float32]
-"""(rows, cols, classes) float32."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What dense scores mean for a model whose dense scores differ from the classifier's own."""
+"""Remarks on answers whose dense scores differ from the scores of the original classifier."""
 
 from fullconv.common.certificate import is_warning, overall, sentence
 from service.engine.repository import StoredModel
@@ -7,7 +7,10 @@ from service.scoring.plan import Plan
 
 
 def remarks_on_dense(model: StoredModel, plan: Plan) -> tuple[list[str], list[str]]:
-    """Return remarks and warnings for answers by this plan: at most one of either, none unless dense is not exact."""
+    """Return (remarks, warnings) for answers by this plan.
+
+    One of the lists has one sentence if the plan is dense and not exact; otherwise both are empty.
+    """
     spec, position = model.spec, plan.mode.position
     if plan.mode.name != "dense" or spec.parity[position].exact:
         return [], []

@@ -13,13 +13,13 @@ from itertools import chain, islice
 
 import numpy as np
 
-from service.dense.arrays import Pixels
+from service.dense.arrays import Pixels, Scores
 from service.dense.reducers import Mean, argsort_descending
 from service.dense.tiles import AxisBand
 from service.engine.engine import Engine, InlineEngine
 from service.errors import CancelledRunError
 from service.images.rows import RowReader, ScaledRows, read_strips
-from service.scoring.band import Band, BandScoring, Scores, Stopwatch, Wanted
+from service.scoring.band import Band, BandScoring, Stopwatch, Wanted
 from service.scoring.grid import GridRows
 from service.scoring.masking import check_any_scored, wanted_cells
 from service.scoring.outcome import Result, Scored, Timing
@@ -68,10 +68,8 @@ class Execution:
         if self._bands is not None:
             bands = chain(self._begun, self._bands)
             self._stopwatch.compute += time.monotonic() - self._submitted
-        self._bands, self._begun = (
-            None,
-            (),
-        )  # they refer to this object: without them it is freed at once, with its pixels
+        # The bands refer to this object. Without the cycle it is freed at once, with its pixels.
+        self._bands, self._begun = None, ()
         for band in bands:
             yield from self._timed(band.rows(self._advance))
 

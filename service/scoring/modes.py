@@ -32,9 +32,9 @@ Submit = Callable[[Sequence[Pixels], float], Future[Sequence[Scores]]]
 Rate = Callable[[int], float]
 """Returns the multiply-adds per second of one of a model's files, by its position."""
 
-BATCH = 8
+WINDOWS_PER_SUBMISSION = 8
 """Number of windows of one tile that are submitted together."""
-CROPS, CROPPED = 8, 256
+MIN_TILE_WINDOWS, MIN_TILE_PIXELS = 8, 256
 """Least number of windows, and least number of pixels, of a tile along each axis in mode crops."""
 
 
@@ -123,7 +123,7 @@ class Crops:
 
     def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], _: Tuning, __: Rate) -> int:
         """Return the pixels of a tile that holds several windows along each axis."""
-        return math.prod(max(lattice.pixels(CROPS), CROPPED) for lattice in lattices)
+        return math.prod(max(lattice.pixels(MIN_TILE_WINDOWS), MIN_TILE_PIXELS) for lattice in lattices)
 
     def multiply_adds(self, view: TilePlan) -> float:
         """Return the multiply-adds of all windows, with those of the mirrored image."""
@@ -135,27 +135,27 @@ class Crops:
         return windows * self.cost.multiply_adds_per_crop
 
     def submits(self, view: TilePlan, _: int) -> int:
-        """Return an upper bound for the number of submissions of BATCH windows each."""
-        return -(-view.cells * (2 if view.mirrored else 1) // BATCH) + len(view) - 1
+        """Return an upper bound for the number of submissions of WINDOWS_PER_SUBMISSION windows each."""
+        return -(-view.cells * (2 if view.mirrored else 1) // WINDOWS_PER_SUBMISSION) + len(view) - 1
 
     def activations(self, _: TilePlan, __: int) -> float:
-        """Return the bytes of activations of BATCH windows: tiles are run one after another."""
+        """Return the bytes of activations of WINDOWS_PER_SUBMISSION windows: tiles are run one after another."""
         pixels = self.network.vertical.window * self.network.horizontal.window
-        return BATCH * pixels * self.cost.activation_bytes_per_pixel
+        return WINDOWS_PER_SUBMISSION * pixels * self.cost.activation_bytes_per_pixel
 
     def run(self, submit: Submit, batches: Iterable[Sequence[Pixels]]) -> Iterator[Iterable[Scores]]:
-        """Run one tile after another, BATCH windows in a submission."""
+        """Run one tile after another, WINDOWS_PER_SUBMISSION windows in a submission."""
         begun = ([self._begin(submit, tile) for tile in batch] for batch in batches)
         first = list(islice(begun, 1))
         return ([_grid(*tile) for tile in batch] for batch in chain(first, begun))
 
     def _begin(self, submit: Submit, tile: Pixels) -> tuple[tuple[int, ...], Iterator[Sequence[Scores]]]:
-        """Return the (rows, cols) of a tile's grid, and the scores of its windows, BATCH at a time."""
+        """Return the (rows, cols) of a tile's grid, and the scores of its windows, WINDOWS_PER_SUBMISSION at a time."""
         window, (down, right) = tuple(axis.window for axis, _ in self.network.axes), self.network.strides
         windows = np.lib.stride_tricks.sliding_window_view(tile, window, (0, 1))[::down, ::right]
         grid = cast("Pixels", np.moveaxis(windows, 2, -1))
         following = (grid[cell] for cell in np.ndindex(*grid.shape[:2]))
-        batches = iter(lambda: list(islice(following, BATCH)), [])
+        batches = iter(lambda: list(islice(following, WINDOWS_PER_SUBMISSION)), [])
         return grid.shape[:2], Prefetcher(submit(batch, self.cost.multiply_adds_per_crop) for batch in batches)
 
 
@@ -167,7 +167,7 @@ def choose(model: StoredModel, options: ResolvedOptions) -> tuple[list[Mode], st
     """Return the possible modes, and the reason why there are no others; raises CapabilityError if there is none."""
     dense, crops, asked = _dense(model, options.stride), _crops(model, options.stride), options.asked.mode
     if asked is ModeChoice.CROPS:
-        return [crops], "as asked for"
+        return [crops], "requested"
     if not model.supports_dense:
         if asked is ModeChoice.DENSE:
             raise CapabilityError(f"mode: model {model.name!r} looks at whole windows and cannot slide; it has crops")
@@ -181,10 +181,10 @@ def choose(model: StoredModel, options: ResolvedOptions) -> tuple[list[Mode], st
             "mode crops takes any"
         )
     if asked is ModeChoice.DENSE:
-        return [dense], "as asked for"
+        return [dense], "requested"
     if model.spec.parity[dense.position].exact:
         return [dense, crops], "crops would give the same scores for no fewer multiply-adds"
-    return [dense], "dense unless asked otherwise"
+    return [dense], "default for a model whose dense scores are not exact"
 
 
 def crops_multiply_adds(model: StoredModel, view: TilePlan) -> float:

@@ -5,10 +5,9 @@
 `Options` holds every default. Neither class knows protobuf, and `resolve` needs the model but no image.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain
 from typing import Literal
 
 from fullconv.common.names import DEFAULT_TOP
@@ -36,7 +35,7 @@ class ModeChoice(StrEnum):
 
 
 class Border(StrEnum):
-    """What becomes of pixels that lie in no window of the lattice."""
+    """What happens to pixels at the bottom and right that no window of the lattice covers."""
 
     LATTICE = "lattice"
     """They are left out."""
@@ -108,7 +107,8 @@ ORIGINAL_SIZE = Scale(factor=1.0)
 
 OTSU: Literal["otsu"] = "otsu"
 MaskOption = Callable[[], Picture] | Literal["otsu"] | None
-"""Opens an image whose nonzero pixels are scored; or everything that is not background; or no mask."""
+"""A function that opens a mask image: windows inside its nonzero pixels are scored. OTSU: windows with foreground are
+scored. None: all windows."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,11 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raise OptionError for values that no model accepts."""
+        if len(self.classes) > MAX_CLASSES:
+            raise OptionError(
+                f"classes: expected at most {MAX_CLASSES} names, got {len(self.classes)}: name none to get all"
+            )
+        check_names(self.classes)
         if self.stride is not None and self.stride > MAX_STRIDE:
             raise OptionError(f"stride: expected at most {MAX_STRIDE} pixels, got {self.stride}")
         if len(self.scales) > MAX_SCALES:
@@ -183,11 +188,9 @@ class ResolvedOptions:
         return self.depth * each[self.asked.grid_as]
 
 
-def check_names(names: Iterable[str], classes: Sequence[str] = ()) -> None:
-    """Raise OptionError for names that are too long and for too many classes, before they are looked up or quoted."""
-    if len(classes) > MAX_CLASSES:
-        raise OptionError(f"classes: expected at most {MAX_CLASSES} names, got {len(classes)}: name none to get all")
-    for name in chain(names, classes):
+def check_names(names: Iterable[str]) -> None:
+    """Raise OptionError for names that are too long, before they are looked up or quoted."""
+    for name in names:
         if len(name) > MAX_NAME_LETTERS:
             raise OptionError(f"names: expected at most {MAX_NAME_LETTERS} letters, got {len(name)}: {name[:20]}…")
 

@@ -23,6 +23,7 @@ class Timing:
     reduce: float = 0.0
     """Averaging, and gathering the rows of the grid."""
     total: float = 0.0
+    """From the arrival of the request until its image is scored, without encoding the answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class Counted:
-    """An image whose plan alone was asked for: what each view costs inside the mask."""
+    """A request for the plan alone, with the cost of each view inside the mask."""
 
     planned: PlannedImage
     counts: tuple[ViewCount, ...]
@@ -76,4 +77,4 @@ class Progress:
 
 
 Event = Started | Progress | GridRows | Outcome
-"""What is delivered of a large image: `Started`, rows and progress, then `Scored`; or `Counted` alone."""
+"""For a large image, in this order: Started; GridRows and Progress; Scored. For a plan alone: only Counted."""

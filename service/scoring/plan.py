@@ -7,7 +7,7 @@ Planning reads no pixels and runs no network.
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -21,7 +21,7 @@ from service.errors import ImageError, LimitError
 from service.images.rows import ScaledRows
 from service.limits import Tuning
 from service.scoring.grid import cell_bytes, part_rows
-from service.scoring.modes import Mode, choose
+from service.scoring.modes import Mode, Rate, choose
 from service.scoring.options import Border, Region, ResolvedOptions, Scale
 
 STRIPS = 2
@@ -100,7 +100,7 @@ def make_plan(
     size: tuple[int, int],
     bounds: Bounds,
     *,
-    rate: Callable[[int], float] = lambda _: math.inf,
+    rate: Rate = lambda _: math.inf,
 ) -> Plan:
     """Plan an image of (height, width) pixels.
 
@@ -125,7 +125,7 @@ class _Planner:
     options: ResolvedOptions
     size: tuple[int, int]
     bounds: Bounds
-    rate: Callable[[int], float]
+    rate: Rate
 
     def views(self, mode: Mode) -> Iterator[View]:
         """Yield the plan at each scale. Only the first view has a grid."""

@@ -1,6 +1,6 @@
 """From a request and an image to a planned image: the model, its options, the plan, the mask.
 
-    model → options → plan → mask → PlannedImage (service/planned.py) → Execution (service/execution.py)
+    model → options → plan → mask → PlannedImage (planned.py) → Execution (execution.py)
 
 Whatever can be refused is refused here, before a pixel is decoded.
 """
@@ -21,7 +21,7 @@ from service.errors import LimitError
 from service.images.mask import Intersection, Mask, MaskImage, find_foreground, mask_image
 from service.images.picture import Picture, check_size
 from service.limits import MIB, Limits, Tuning
-from service.scoring.modes import choose
+from service.scoring.modes import Rate, choose
 from service.scoring.options import OTSU, Options, ResolvedOptions, resolve
 from service.scoring.plan import Bounds, Plan, make_plan
 from service.scoring.planned import Check, OpenMask, PlannedImage
@@ -36,7 +36,7 @@ CLASS_BYTES, RESPONSE_BYTES = 300, 4096
 
 @dataclass(frozen=True)
 class ScoringRequest:
-    """What is asked of a model; an empty version means the highest version that can serve."""
+    """A model, and how to score with it. An empty version means the highest version that can serve."""
 
     model: str
     version: str = ""
@@ -64,7 +64,7 @@ class Scorer:
         return self.registry.session(self.registry.get(model.name, model.version)[0], model, position)
 
     def check(self, request: ScoringRequest) -> None:
-        """Raise NotFoundError, ModelError or OptionError for a request that no image makes possible."""
+        """Raise NotFoundError, ModelError or OptionError if the request would fail for every image."""
         self._resolved(request)
 
     def load(self, request: ScoringRequest) -> None:
@@ -126,7 +126,7 @@ class Scorer:
         options: ResolvedOptions,
         size: tuple[int, int],
         pixels: int,
-        rate: Callable[[int], float],
+        rate: Rate,
     ) -> Plan:
         """Make a plan. Plans of small images without a mask are kept, since many requests are likely to share them."""
         asked = options.asked

@@ -1,4 +1,4 @@
-"""What the gRPC server listens on: its options, addresses and services."""
+"""The options of the gRPC server, and binding it to an address."""
 
 import grpc
 

@@ -5,10 +5,8 @@ import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from threading import Thread
 
 import grpc
-import onnxruntime as ort
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -18,6 +16,7 @@ from service.dispatch.admission import Admission
 from service.dispatch.dispatcher import Dispatcher
 from service.engine.registry import Event, Registry
 from service.engine.scheduler import Scheduler
+from service.engine.threads import start_compute_threads
 from service.images.allowed_directory import AllowedDirectory
 from service.log import log
 from service.metrics import Metrics
@@ -42,8 +41,6 @@ from service.settings import Settings
 
 GOODBYE_SECONDS = 0.5
 """Seconds that clients that still watch the health have after every request is answered."""
-FATAL = 4
-"""ONNX Runtime's log level for fatal errors alone."""
 FILES_SECONDS = 5.0
 """Seconds between two looks at the files of tokens and certificates."""
 
@@ -76,8 +73,9 @@ async def serve(settings: Settings, signals: Signals) -> None:
     async with AsyncExitStack() as running:
         credentials = parts.certificates.credentials() if parts.certificates else None
         addresses = {"address": bind(server, "listen", settings.listen, credentials)}
+        signals.install()
         optional = "metrics" not in settings.model_fields_set
-        export = exported(settings.metrics, parts.metrics.registry, state.is_serving, optional=optional)
+        export = exported(settings.metrics, parts.metrics.collectors, state.is_serving, optional=optional)
         addresses |= await running.enter_async_context(export)
         if settings.admin:
             admin = InferenceServicer(parts.dispatcher, parts.calls, parts.metrics, models_changed=state.show_models)
@@ -129,7 +127,7 @@ def _parts(settings: Settings) -> Parts:
     )
     traces, admission = Traced() if settings.traces else None, Admission(limits)
     renewed = tuple(files for files in (tokens, certificates) if files)
-    add_gauges(metrics.registry, admission, scheduler, registry, lambda: sum(files.stale for files in renewed))
+    add_gauges(metrics.collectors, admission, scheduler, registry, lambda: sum(files.stale for files in renewed))
     return Parts(
         registry=registry,
         scheduler=scheduler,
@@ -152,19 +150,6 @@ def _add_services(server: grpc.aio.Server, parts: Parts, state: Health, settings
     names = (servicer.SERVICE.full_name, inference.SERVICE.full_name, health.SERVICE_NAME)
     reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
     return names
-
-
-def start_compute_threads(count: int) -> None:
-    """Start the threads that all sessions share, at a lower priority than the threads that answer."""
-
-    def start() -> None:
-        machine.lower_priority()
-        ort.set_global_thread_pool_sizes(count, 1)
-        ort.set_default_logger_severity(FATAL)  # its log lines are not JSON
-
-    starter = Thread(target=start)  # the pool's threads inherit the priority of the thread that starts them
-    starter.start()
-    starter.join()
 
 
 def _report(metrics: Metrics, event: Event, model: str, version: str, error: str) -> None:

@@ -1,4 +1,4 @@
-"""How the server is told to stop: by a signal, and again by another.
+"""Termination signals: the first starts the shutdown, a later one ends the process at once.
 
 The first SIGTERM, SIGINT or SIGHUP starts draining: health says NOT_SERVING, new requests are refused with UNAVAILABLE,
 admitted requests are answered, then the process ends. A signal more than GRACE_SECONDS later ends it at once.
@@ -13,11 +13,14 @@ GRACE_SECONDS = 1.0
 
 
 class Signals:
-    """The termination signals of this process, handled by the running event loop from now on."""
+    """The termination signals of this process. Before `install` they end it, as they do by default."""
 
     def __init__(self) -> None:
         self._first, self._again = asyncio.Event(), asyncio.Event()
         self._arrived = 0.0
+
+    def install(self) -> None:
+        """Handle the signals in the running event loop from now on."""
         numbers = [signal.SIGTERM, signal.SIGINT]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
             numbers.append(signal.SIGHUP)

@@ -61,10 +61,10 @@ def test_the_image_starts_with_settings_that_there_are() -> None:
 def exported() -> set[str]:
     """The names of all metrics but the process's, as Prometheus sees them."""
     metrics, scheduler = Metrics(), Scheduler(slots=1)
-    add_gauges(metrics.registry, Admission(Limits()), scheduler, Registry(ROOT / "models"), lambda: 0)
+    add_gauges(metrics.collectors, Admission(Limits()), scheduler, Registry(ROOT / "models"), lambda: 0)
     scheduler.close()
     ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""], "info": ["_info"]}
-    ours = [family for family in metrics.registry.collect() if family.name.startswith("fullconv_")]
+    ours = [family for family in metrics.collectors.collect() if family.name.startswith("fullconv_")]
     return {family.name + end for family in ours for end in ends[family.type]}
 
 

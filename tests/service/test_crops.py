@@ -77,12 +77,12 @@ def test_windows_lie_as_far_apart_as_the_converter_was_told(tmp_path: Path) -> N
 def test_tiles_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the tiles are, each window is scored once and alike."""
     scorer, image = convert("pytorch/vit.dynamo_batch", tmp_path), noise(120, 99, 3)
-    monkeypatch.setattr(modes, "CROPS", 1000)
+    monkeypatch.setattr(modes, "MIN_TILE_WINDOWS", 1000)
     whole = plan(scorer, image)
     assert whole.plan.tile_count == 1
     expected = np.concatenate([rows.scores for rows in whole.rows()])
-    monkeypatch.setattr(modes, "CROPS", 2)
-    monkeypatch.setattr(modes, "CROPPED", 1)
+    monkeypatch.setattr(modes, "MIN_TILE_WINDOWS", 2)
+    monkeypatch.setattr(modes, "MIN_TILE_PIXELS", 1)
     tiled = plan(Scorer(scorer.registry), image)  # the other one has kept its plan
     assert tiled.plan.tile_count > 10
     assert_allclose(np.concatenate([rows.scores for rows in tiled.rows()]), expected, rtol=0, atol=1e-5)
@@ -100,7 +100,7 @@ def test_a_cancelled_run_stops_between_batches(tmp_path: Path) -> None:
 
 def test_a_cancelled_run_stops_between_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for the windows of the other tiles."""
-    monkeypatch.setattr(modes, "CROPPED", 1)
+    monkeypatch.setattr(modes, "MIN_TILE_PIXELS", 1)
     scorer = convert("pytorch/vit.dynamo_batch", tmp_path)
     gone: list[bool] = []
     request = scoring_pb2.ScoreRequest(model="net", options=scoring_pb2.ScoreOptions(grid=True))

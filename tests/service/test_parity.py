@@ -99,7 +99,7 @@ def test_little_agreement_is_a_warning(padded: Path) -> None:
     response = run.complete()
     assert (response.mode, response.mode_reason, list(response.warnings)) == (
         "dense",
-        "dense unless asked otherwise",
+        "default for a model whose dense scores are not exact",
         [said],
     )
     assert (response.parity.exact, response.parity.windows, response.parity.max_abs_diff) == (False, 643, 8.6)
@@ -124,12 +124,12 @@ def test_enough_agreement_is_a_remark(padded: Path, share: float, words: str) ->
     rewrite(padded, "padded", agreeing(share))
     response = plan(padded, "padded").complete()
     said = f"dense names the classifier's own top class on {words}; {CROPS}"
-    assert response.mode_reason.startswith(f"dense unless asked otherwise; {said}")
+    assert response.mode_reason.startswith(f"default for a model whose dense scores are not exact; {said}")
     assert not response.warnings
     assert answer_of(response).document()["warnings"] == []
     assert f"dense, the classifier's own top class on {words}" in shown(answer_table(answer_of(response)))
     asked = plan(padded, "padded", mode=scoring_pb2.MODE_DENSE).complete()
-    assert asked.mode_reason.startswith(f"as asked for; {said}")
+    assert asked.mode_reason.startswith(f"requested; {said}")
 
 
 @pytest.mark.parametrize(("kind", "classes"), [("raw", 5), ("logits-sigmoid", 1)])
@@ -169,7 +169,7 @@ def test_nothing_is_said_of_what_is_exact(convert: Callable[..., Path], tmp_path
     assert (response.parity.exact, response.parity.top_class_agreement, list(response.warnings)) == (True, 1, [])
     assert "dense, exact" in shown(answer_table(answer_of(response)))
     crops = plan(padded, "padded", mode=scoring_pb2.MODE_CROPS).complete()
-    assert (crops.mode, crops.mode_reason, list(crops.warnings)) == ("crops", "as asked for", [])
+    assert (crops.mode, crops.mode_reason, list(crops.warnings)) == ("crops", "requested", [])
 
 
 def test_reduced_precision_of_an_unpadded_network(convert: Callable[..., Path], tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_tiles_of_a_padded_network(models: Models, stride: int, budget: int) -> 
 def test_crops_are_the_windows_by_themselves(models: Models, name: str, stride: int) -> None:
     """Any stride, padded or not: each cell is what the classifier says of its window alone, to 1e-5."""
     run = models.run(name, stride=stride, mode=MODES["crops"])
-    assert (run.response.mode, run.response.mode_reason) == ("crops", "as asked for")
+    assert (run.response.mode, run.response.mode_reason) == ("crops", "requested")
     window = run.model.spec.window
     tops, lefts = starts(121, window.height, stride), starts(147, window.width, stride)
     assert_allclose(stitched(run), models.crops(name, tops, lefts), rtol=1e-5, atol=1e-5)

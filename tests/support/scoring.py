@@ -60,14 +60,14 @@ class Scoring:
 
     def counted(self) -> scoring_pb2.ScoreResponse:
         """The answer to a request for the plan alone."""
-        return encode.response(Counted(self.planned, tuple(count_inside_mask(self.planned, lambda: None))))
+        return encode.outcome_response(Counted(self.planned, tuple(count_inside_mask(self.planned, lambda: None))))
 
     def complete(self) -> scoring_pb2.ScoreResponse:
         """The whole answer at once."""
         if self.planned.options.asked.plan_only:
             return self.counted()
         rows = tuple(self.rows())
-        return encode.response(Scored(self.planned, rows, self.execution.result()))
+        return encode.outcome_response(Scored(self.planned, rows, self.execution.result()))
 
 
 def plan_image(
