@@ -63,7 +63,9 @@ class Answer:
     header: GridHeader
     """The image, the windows and the classes."""
     model: str
+    """Name of the model."""
     version: str
+    """Version of the model."""
     mode: str
     """"dense" or "crops"."""
     mode_reason: str
@@ -75,10 +77,13 @@ class Answer:
     top: tuple[Entry, ...]
     """The classes with the highest averages, the highest first."""
     parity: Parity
+    """How far dense scores of this model agree with those of crops, at this stride."""
     warnings: tuple[str, ...]
     """What to know before using the scores."""
     timing: Timing
+    """Where the time went."""
     plan: Plan
+    """What ran, and what it cost."""
     scored: int
     """Number of windows that were scored; a mask leaves out some."""
     grid: Scores | None = None
@@ -200,13 +205,17 @@ class Answer:
     def heatmap(self, class_: str | int | None = None, *, model: ModelDescription | None = None) -> "PIL.Image.Image":
         """Draw the scores over the image, as `fullconv-score --heatmap` does.
 
-        class_  the class to show, a label or an index. Default: the only class of the answer or of the model; of a
-                model with two classes the second; else the class that wins in each window.
-        model   the description of the model. Default: asked of the client that gave the answer, while it is open;
-                an answer of AsyncClient needs it.
-
         Needs a grid of all classes (grid=True). The image is read again; if that fails, a warning says so and the
-        background is white. Raises RequestError.
+        background is white.
+
+        Args:
+            class_: The class to show, a label or an index. Default: the only class of the answer or of the model; of a
+                model with two classes the second; else the class that wins in each window.
+            model: The description of the model. Default: the client that gave the answer asks for it, while the client
+                is open. An answer of AsyncClient needs this argument.
+
+        Raises:
+            RequestError: There is no such grid or class, or no description of the model.
         """
         from PIL import Image  # noqa: PLC0415 (only pictures need it)
 
@@ -218,10 +227,14 @@ class Answer:
         return Image.fromarray(picture)
 
     def save(self, path: str | Path, class_: str | int | None = None, *, model: ModelDescription | None = None) -> None:
-        """Write the grid (.npz) or the heatmap (.png, .jpg, .jpeg, .webp), as the suffix says.
+        """Write the grid (.npz) or the heatmap (.png, .jpg, .jpeg, .webp); the suffix of the path decides.
 
-        The files are those of `fullconv-score --grid` and `--heatmap`; `class_` and `model` are those of `heatmap`.
-        Raises RequestError, or OutputError if the file cannot be written.
+        The files are the same as those of `fullconv-score --grid` and `--heatmap`. `class_` and `model` are the
+        arguments of `heatmap`.
+
+        Raises:
+            RequestError: The suffix is unknown, or the answer does not have what the file needs.
+            OutputError: The file cannot be written.
         """
         path = Path(path)
         suffix = path.suffix.lower()
@@ -244,7 +257,9 @@ class Answer:
 
         Its coordinates, by which it can be indexed, are x and y, the windows' left and top edges, and label.
 
-        Raises ImportError where xarray is not installed, and RequestError without a grid of all classes.
+        Raises:
+            ImportError: xarray is not installed.
+            RequestError: There is no grid of all classes.
         """
         try:
             import xarray  # noqa: PLC0415 (an extra)

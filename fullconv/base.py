@@ -35,13 +35,17 @@ class BaseScorer:
     ) -> Answer:
         """Score one image.
 
-        image    a path, bytes, a numpy or Zarr array, a PIL image or an open binary file
-        model    name of the model
-        version  Default: the highest version.
-        timeout  seconds. Default: that of the constructor.
-        options  see `Options`
+        Args:
+            image: A path, bytes, a numpy or Zarr array, a PIL image or an open binary file.
+            model: Name of the model.
+            version: Version of the model. Default: the highest.
+            timeout: Seconds that the call may take. Default: the timeout of the constructor.
+            options: See `fullconv.options.Options`.
 
-        Raises ImageError, RequestError or UnavailableError; all are ScoringError.
+        Raises:
+            ImageError: This image cannot be used.
+            RequestError: The model, the version or an option is invalid.
+            UnavailableError: There is no answer; for example, no server can be reached.
         """
         request, source = score_request(model, version, options), source_of(image)
         return self._answer(request, source, self._transport.score(request, source, timeout))
@@ -58,9 +62,12 @@ class BaseScorer:
     ) -> ScoreStream:
         """Begin to score one image of any size, and return the stream from which the rows of its grid are taken.
 
-        A file or an array is read part by part, and neither the image nor the grid is held in memory as a whole.
-        `progress` is called with the current activity ("sending" or "scoring"), the amount that is done, and the total
-        amount. The other parameters and the errors are the same as for `score`; the stream raises the same errors.
+        A file or an array is read part by part, and neither the image nor the grid is held in memory as a whole. The
+        other parameters and the errors are the same as for `score`; the stream raises the same errors.
+
+        Args:
+            progress: A function that is called with the current activity ("sending" or "scoring"), the amount that is
+                done, and the total amount.
         """
         request, source = score_request(model, version, options), source_of(image)
         responses = self._transport.stream(request, source, timeout, progress)
@@ -77,9 +84,15 @@ class BaseScorer:
     ) -> Iterator[tuple[str, Answer | ScoringError]]:
         """Score images, each with an id; yields (id, answer or error) in the order in which they are finished.
 
-        `images` are pairs of an id and an image; a third element holds options of that image alone, such as its mask.
-        An image is taken from the iterable when the server has room for it. An image that cannot be scored does not
-        stop the others. Raises RequestError if an option is invalid, and UnavailableError if no server answers.
+        An image that cannot be scored does not stop the others. The other parameters are the same as for `score`.
+
+        Args:
+            images: Pairs of an id and an image; a third element holds options of that image alone, such as its mask.
+                An image is taken from the iterable when the server has room for it.
+
+        Raises:
+            RequestError: An option is invalid, or an element of `images` is not a pair.
+            UnavailableError: No server answers.
         """
         items = many_items(images, score_request(model, version, options), options)
         for item, result in self._transport.score_many(items, timeout):
@@ -104,11 +117,16 @@ class BaseScorer:
         return self._answer(request, source, Scored(self._transport.plan(request, source, timeout)))
 
     def models(self) -> list[tuple[str, str]]:
-        """Return the name and version of every model, sorted."""
+        """Return the name and the version of every model, sorted."""
         return models_of(self._transport.models())
 
     def model(self, name: str, version: str = "") -> ModelDescription:
-        """Describe a model: geometry, labels, parity, limits. Raises RequestError or UnavailableError."""
+        """Describe a model: geometry, labels, parity, limits.
+
+        Raises:
+            RequestError: There is no such model or version.
+            UnavailableError: No server answers.
+        """
         return description_of(self._transport.model(model_request(name, version)))
 
     def close(self) -> None:

@@ -22,13 +22,15 @@ class Report(Protocol):
 def convert(source: Any, target: str | PathLike[str], **options: Any) -> Report:  # noqa: ANN401 (a path or a module)
     """Convert a classifier into a version of a model, and return the report.
 
-    source   path of a checkpoint, an ONNX file or another file that `fullconv-convert` reads; or a PyTorch module
-    target   directory of the version, which ends in NAME/VERSION
-    options  the options of `fullconv-convert`, with the same defaults: arch, window, preprocess, activation, labels,
-             verify, images, strides, crops_only, precision, min_agreement, force
+    Args:
+        source: Path of a checkpoint, an ONNX file or another file that `fullconv-convert` reads; or a PyTorch module.
+        target: Directory of the version, which ends in NAME/VERSION.
+        options: The options of `fullconv-convert`, with the same defaults: arch, window, preprocess, activation,
+            labels, verify, images, strides, crops_only, precision, min_agreement, force.
 
-    Raises `converter.errors.ConversionError` if the source cannot be converted; then nothing is written. Raises
-    MisplacedProgramError if Python finds another package called `converter` before that of fullconv.
+    Raises:
+        converter.errors.ConversionError: The source cannot be converted; nothing is written.
+        MisplacedProgramError: Python finds another package called `converter` before that of fullconv.
     """
     report: Report = load_program("converter.convert").convert_checkpoint(source, target, **options)
     return report

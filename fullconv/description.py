@@ -65,7 +65,9 @@ class ModelDescription:
     """A model: its geometry in pixels, its classes, and what its certificate says."""
 
     name: str
+    """Name of the model."""
     version: str
+    """Version of the model."""
     labels: tuple[str, ...]
     """One label for each class; empty if the model has none."""
     window: Pair
@@ -79,7 +81,10 @@ class ModelDescription:
     precision: str
     """"fp32", "fp16" or "int8"."""
     input: ModelInput
+    """What the network takes."""
     output: ModelOutput
+    """What the network gives."""
     parity: Mapping[Pair, Parity]
-    """By the stride."""
+    """How far dense scores agree with those of crops, for each of `strides`."""
     limits: ModelLimits
+    """The largest images and messages that are accepted."""

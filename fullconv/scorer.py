@@ -16,13 +16,15 @@ class Scorer(BaseScorer):
     """Scores images in this process, with the models of a repository. Its calls are the same as those of `Client`."""
 
     def __init__(self, models: str | PathLike[str] = "models", *, timeout: float | None = None) -> None:
-        """Take the directory of a model repository, models/NAME/VERSION/.
+        """Open a model repository. Each model is loaded when it is first used.
 
-        models   Default: the directory `models` of the working directory.
-        timeout  seconds that a call may take. Default: no limit. It is checked after every batch of tiles.
+        Args:
+            models: Directory of the repository, which holds NAME/VERSION/. Default: `models` in the working directory.
+            timeout: Seconds that a call may take; checked after every batch of tiles. Default: no limit.
 
-        Each model is loaded when it is first used. Raises RequestError if there is no such directory, and
-        MisplacedProgramError if Python finds another package called `service` before that of fullconv.
+        Raises:
+            RequestError: There is no such directory, or the timeout is invalid.
+            MisplacedProgramError: Python finds another package called `service` before that of fullconv.
         """
         check_timeout(timeout)
         super().__init__(load_program("service.local").LocalTransport(Path(models), timeout))

@@ -45,7 +45,7 @@ class AsyncClient:
     def __init__(
         self, server: str, *, timeout: float | None = None, retries: int = RETRIES, security: Security | None = None
     ) -> None:
-        """Connect as `Client` does; only while an event loop runs."""
+        """Prepare connections to servers, as `Client` does; only while an event loop runs."""
         self._servers = Servers(
             server,
             security,
@@ -150,7 +150,7 @@ class AsyncClient:
             return stream.planned
 
     async def models(self) -> list[tuple[str, str]]:
-        """Return the name and version of every model, sorted."""
+        """Return the name and the version of every model, sorted."""
         return models_of(await self._call("ListModels", scoring_pb2.ListModelsRequest(), None))
 
     async def model(self, name: str, version: str = "") -> ModelDescription:

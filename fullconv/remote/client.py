@@ -17,14 +17,16 @@ class Client(BaseScorer):
     def __init__(
         self, server: str, *, timeout: float | None = None, retries: int = RETRIES, security: Security | None = None
     ) -> None:
-        """Connect to servers.
+        """Prepare connections to servers, which are opened at the first call.
 
-        server    HOST:PORT, or several separated by commas, which are called in turn. A name with several addresses
-                  stands for as many servers.
-        timeout   seconds that a call may take, including all tries and waits. Default: no limit.
-        retries   number of times that a call is made again when servers are busy or gone. Default: 8.
-        security  Default: a connection without encryption.
+        Args:
+            server: HOST:PORT, or several separated by commas, which are called in turn. A name with several addresses
+                stands for as many servers.
+            timeout: Seconds that a call may take, including all tries and waits. Default: no limit.
+            retries: Number of times that a call is repeated when servers are busy or gone. Default: 8.
+            security: TLS and tokens. Default: a connection without encryption.
 
-        Connecting itself happens at the first call. Raises RequestError if an argument is invalid.
+        Raises:
+            RequestError: An argument is invalid.
         """
         super().__init__(RemoteTransport(Servers(server, security, timeout=timeout, retries=retries)))
