@@ -33,7 +33,9 @@ class LocalTransport:
     def __init__(self, models: Path, timeout: float | None = None) -> None:
         """Take the directory, and the seconds that a call may take; raises RequestError if there is no directory."""
         if not models.is_dir():
-            raise RequestError(f"models: expected a directory of models, got {models}: name one, in the command with --models")
+            raise RequestError(
+                f"models: expected a directory of models, got {models}: name one, in the command with --models"
+            )
         self._scorer, self._timeout = Scorer(models), timeout
 
     def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> Scored:
