@@ -20,7 +20,7 @@ from fullconv.plan import Plan
 
 if TYPE_CHECKING:
     import PIL.Image
-    import xarray  # type: ignore[import-not-found] # an extra
+    import xarray
 
     from fullconv.heatmap import Heatmap
 
