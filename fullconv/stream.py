@@ -12,7 +12,7 @@ from fullconv.transport import ResponseStream
 
 
 class ScoreStream:
-    """What `score_large` returns: take `bands` or `rows`, then `result`.
+    """The answer of `score_large`, part by part: iterate `bands` or `rows`, then call `result`.
 
     To stop earlier, leave the `with` block or call `close`.
     """

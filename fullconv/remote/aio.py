@@ -213,7 +213,7 @@ class AsyncClient:
 
 
 class AsyncScoreStream:
-    """What `AsyncClient.score_large` returns: take `bands` or `rows`, then `result`.
+    """The answer of `AsyncClient.score_large`, part by part: iterate `bands` or `rows`, then await `result`.
 
     To stop earlier, leave the `async with` block or call `close`.
     """
