@@ -20,7 +20,7 @@ from converter.errors import UnsupportedError
 from converter.messages import one_line
 
 INLINE_BYTES = 256
-"""Constants of up to so many bytes stay in the graph, where shape inference finds them."""
+"""Largest size in bytes of constants that stay in the graph, where shape inference finds them."""
 IN_FLIGHT_BYTES = 64 << 20
 """Limit on the bytes that are copied at a time while weights are written."""
 WRONG_OPTIMISERS = ["Pad_Fusion"]

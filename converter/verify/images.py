@@ -118,7 +118,7 @@ def photographs() -> list[Path]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Returns the image files of a folder, sorted; raises SourceError if there are none."""
+    """Returns the image files of a folder, sorted; raises SourceError for a folder without images."""
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     except OSError as error:

@@ -164,7 +164,7 @@ def _grid(shape: tuple[int, ...], windows: Iterable[Sequence[Scores]]) -> Scores
 
 
 def choose(model: StoredModel, options: ResolvedOptions) -> tuple[list[Mode], str]:
-    """Return the possible modes, and the reason why there are no others; raises CapabilityError if there is none."""
+    """Return the possible modes and the reason for them; raises CapabilityError if no mode is possible."""
     dense, crops, asked = _dense(model, options.stride), _crops(model, options.stride), options.asked.mode
     if asked is ModeChoice.CROPS:
         return [crops], "requested"

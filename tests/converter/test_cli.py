@@ -276,7 +276,7 @@ builtins.__import__ = signalling
 
 
 def test_preprocessing_is_said(tmp_path: Path) -> None:
-    """The report and the terminal state the preprocessing in the graph, also if there is none."""
+    """The report and the terminal state the preprocessing inside the graph, or that the graph has no preprocessing."""
     network = make_network(tmp_path, UNPADDED)
     result = convert(network, tmp_path / "imagenet" / "1", "--preprocess", "imagenet")
     assert "RGB times 0.003922; mean 0.485, 0.456, 0.406; std 0.229, 0.224, 0.225" in " ".join(result.stdout.split())

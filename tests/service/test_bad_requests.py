@@ -18,71 +18,82 @@ from support.servers import COMMAND, SCORE, Server, call
 from fullconv import Client, ImageError
 from fullconv.protos import scoring_pb2, scoring_pb2_grpc
 
+INVALID, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+Refused = dict[str, tuple[scoring_pb2.ScoreRequest, grpc.StatusCode, str]]
+"""Requests that are refused, with their status and a part of its message."""
 
-@cache
-def bad_requests() -> dict[str, tuple[scoring_pb2.ScoreRequest, grpc.StatusCode, str]]:
-    """Requests that cannot be answered, the status they get, and what must be said."""
-    invalid, missing = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
-    jpeg = encode(noise(200, 200, 3), ".jpg")
 
-    def encoded(data: bytes, **options: Any) -> scoring_pb2.ScoreRequest:
-        return scoring_pb2.ScoreRequest(
-            model="digits",
-            image=scoring_pb2.Image(name="i", encoded=data),
-            options=scoring_pb2.ScoreOptions(**options),
-        )
+def encoded(data: bytes, **options: Any) -> scoring_pb2.ScoreRequest:
+    """Return a request for an encoded image."""
+    return scoring_pb2.ScoreRequest(
+        model="digits",
+        image=scoring_pb2.Image(name="i", encoded=data),
+        options=scoring_pb2.ScoreOptions(**options),
+    )
 
-    def raw(**fields: Any) -> scoring_pb2.ScoreRequest:
-        whole: dict[str, Any] = {
-            "height": 80,
-            "width": 80,
-            "channels": 1,
-            "dtype": "uint8",
-            "data": bytes(6400),
-        } | fields
-        image = scoring_pb2.Image(name="i", raw=scoring_pb2.RawImage(**whole))
-        return scoring_pb2.ScoreRequest(model="digits", image=image)
 
+def raw(**fields: Any) -> scoring_pb2.ScoreRequest:
+    """Return a request for 80×80 raw pixels, with some fields changed."""
+    usual: dict[str, Any] = {"height": 80, "width": 80, "channels": 1, "dtype": "uint8", "data": bytes(6400)}
+    image = scoring_pb2.Image(name="i", raw=scoring_pb2.RawImage(**(usual | fields)))
+    return scoring_pb2.ScoreRequest(model="digits", image=image)
+
+
+def bad_names() -> Refused:
+    """Requests with wrong names, and with a value that is in no enum."""
     good = png(noise(80, 80, 1))
     return {
-        "no-model": (scoring_pb2.ScoreRequest(), missing, "model: no ''"),
-        "unknown-model": (scoring_pb2.ScoreRequest(model="../digits"), missing, "there: digits, padded, unpadded"),
-        "unknown-version": (scoring_pb2.ScoreRequest(model="digits", version="9"), missing, "there: 1"),
-        "unknown-class": (encoded(good, classes=["cat"]), missing, "got 'cat'"),
-        "long-model": (scoring_pb2.ScoreRequest(model="m" * 200), missing, "model: no 'mmm"),
-        "longer-model": (scoring_pb2.ScoreRequest(model="m" * 9000), invalid, "expected at most 255 letters, got 9000"),
-        "long-class": (encoded(good, classes=["é" * 4000]), invalid, "expected at most 255 letters, got 4000"),
-        "many-classes": (encoded(good, classes=["0"] * 70_000), invalid, "at most 65536 names, got 70000"),
-        "odd-average": (encoded(good, average=7), invalid, "average: expected a value of AverageOf, got 7"),
+        "no-model": (scoring_pb2.ScoreRequest(), MISSING, "model: no ''"),
+        "unknown-model": (scoring_pb2.ScoreRequest(model="../digits"), MISSING, "there: digits, padded, unpadded"),
+        "unknown-version": (scoring_pb2.ScoreRequest(model="digits", version="9"), MISSING, "there: 1"),
+        "unknown-class": (encoded(good, classes=["cat"]), MISSING, "got 'cat'"),
+        "long-model": (scoring_pb2.ScoreRequest(model="m" * 200), MISSING, "model: no 'mmm"),
+        "longer-model": (scoring_pb2.ScoreRequest(model="m" * 9000), INVALID, "expected at most 255 letters, got 9000"),
+        "long-class": (encoded(good, classes=["é" * 4000]), INVALID, "expected at most 255 letters, got 4000"),
+        "many-classes": (encoded(good, classes=["0"] * 70_000), INVALID, "at most 65536 names, got 70000"),
+        "odd-average": (encoded(good, average=7), INVALID, "average: expected a value of AverageOf, got 7"),
+    }
+
+
+def bad_images() -> Refused:
+    """Requests with wrong images."""
+    jpeg = encode(noise(200, 200, 3), ".jpg")
+    return {
         "no-image": (
             scoring_pb2.ScoreRequest(model="digits"),
-            invalid,
+            INVALID,
             "expected encoded or raw pixels, or a path, got none",
         ),
-        "empty": (encoded(b""), invalid, "i: not a whole JPEG, PNG, WebP or TIFF image"),
-        "text": (encoded(b"not an image"), invalid, "i: not a whole"),
-        "truncated": (encoded(jpeg[:-2000]), invalid, "i: not a whole"),
-        "small": (encoded(png(noise(69, 80, 1))), invalid, "window of 70×70 pixels (height×width), got 69×80"),
+        "empty": (encoded(b""), INVALID, "i: not a whole JPEG, PNG, WebP or TIFF image"),
+        "text": (encoded(b"not an image"), INVALID, "i: not a whole"),
+        "truncated": (encoded(jpeg[:-2000]), INVALID, "i: not a whole"),
+        "small": (encoded(png(noise(69, 80, 1))), INVALID, "window of 70×70 pixels (height×width), got 69×80"),
         "bomb": (
             encoded(bomb()),
-            invalid,
+            INVALID,
             "60000×60000 pixels (height×width) are 3600 megapixels, expected at most 256",
         ),
         "large-answer": (
             encoded(pyvips.Image.black(12_000, 12_000).write_to_buffer(".png"), grid=True),
-            invalid,
+            INVALID,
             "grid: 1492×1492 cells of 11 classes are 93.4 MiB, expected at most 64.0",
         ),
         "raw-dtype": (
             raw(dtype="float64"),
-            invalid,
+            INVALID,
             "image.raw.dtype: expected uint8, uint16, int16, float32, got 'float64'",
         ),
-        "raw-data": (raw(data=bytes(6399)), invalid, "image.raw.data: expected 6400 bytes, got 6399"),
-        "raw-nothing": (raw(height=0, data=b""), invalid, "image.raw.height: expected 1 to"),
-        "raw-huge": (raw(height=4_000_000_000, width=4_000_000_000), invalid, "image.raw.height: expected 1 to"),
-        "raw-bands": (raw(channels=7, data=bytes(44800)), invalid, "expected the model's 1 band, got 7 bands of uint8"),
+        "raw-data": (raw(data=bytes(6399)), INVALID, "image.raw.data: expected 6400 bytes, got 6399"),
+        "raw-nothing": (raw(height=0, data=b""), INVALID, "image.raw.height: expected 1 to"),
+        "raw-huge": (raw(height=4_000_000_000, width=4_000_000_000), INVALID, "image.raw.height: expected 1 to"),
+        "raw-bands": (raw(channels=7, data=bytes(44800)), INVALID, "expected the model's 1 band, got 7 bands of uint8"),
     }
+
+
+@cache
+def bad_requests() -> Refused:
+    """All requests that are refused."""
+    return bad_names() | bad_images()
 
 
 @pytest.mark.parametrize("kind", bad_requests())

@@ -47,7 +47,7 @@ def plan(scorer: Scorer, image: np.ndarray, **options: Any) -> Scoring:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_cell_is_the_original_networks_score(tmp_path: Path, name: str) -> None:
-    """Half a window apart unless told otherwise, each window's scores are the source's, to 1e-5."""
+    """At a stride of half a window, each window's scores equal the source's, to 1e-5."""
     window, image = NETWORKS[name], noise(71, 83, 3)
     run = plan(convert(name, tmp_path), image)
     grid = np.concatenate([rows.scores for rows in run.rows()])

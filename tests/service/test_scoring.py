@@ -142,7 +142,7 @@ def test_files_that_do_not_match_their_hash_are_refused(tmp_path: Path, convert:
 
 @pytest.mark.parametrize("content", [b"", b"\x08\x09", b"nonsense" * 9], ids=["empty", "no-metadata", "garbage"])
 def test_damaged_models_are_refused(tmp_path: Path, convert: Convert, content: bytes) -> None:
-    """A model.onnx that is none is refused with its path."""
+    """A model.onnx that is no ONNX model is refused with its path."""
     models = convert(make_network(tmp_path, UNPADDED))
     (models / "unpadded" / "1" / "model.onnx").write_bytes(content)
     with pytest.raises(ModelError, match=r"model\.onnx"):

@@ -102,10 +102,9 @@ def test_progress_and_plan(server: Server, client: Client) -> None:
     assert planned.start.grid.rows == ((1 << 20) - 70) // 8 + 1
 
 
-def bad_streams() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
-    """Calls that cannot be answered, the status they get, and what must be said."""
+def bad_rows() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
+    """Calls of raw rows that are refused, with their status and a part of its message."""
     raw = scoring_pb2.RawImage(height=200, width=100, channels=1, dtype="uint8")
-    tiled = pyvips.Image.new_from_array(noise(900, 900, 1)).write_to_buffer(".tif", tile=True)
     rows = data(bytes(100 * 100))
     options = scoring_pb2.ScoreOptions
     return {
@@ -148,11 +147,23 @@ def bad_streams() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
             INVALID,
             "mask: expected the image's 200×100 pixels (height×width), or fewer or more",
         ),
+    }
+
+
+def bad_files() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
+    """Calls of encoded files that are refused, with their status and a part of its message."""
+    tiled = pyvips.Image.new_from_array(noise(900, 900, 1)).write_to_buffer(".tif", tile=True)
+    return {
         "no-file": ([start()], INVALID, "i: not a whole"),
         "text": ([start(), data(b"not an image")], INVALID, "i: not a whole"),
         "truncated": ([start(), data(tiled[: len(tiled) // 2])], INVALID, "i: not a whole"),
         "last-tile": ([start(), data(tiled[: len(tiled) - 70_000])], INVALID, "damaged or cut short"),
     }
+
+
+def bad_streams() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
+    """All calls that are refused."""
+    return bad_rows() | bad_files()
 
 
 @pytest.mark.parametrize("kind", bad_streams())

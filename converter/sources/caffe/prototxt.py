@@ -218,7 +218,7 @@ def _rule_holds(rule: NetStateRule) -> bool:
 
 
 def _image(net: NetParameter, layers: Sequence[CaffeLayer], read: set[str]) -> NetImage:
-    """Returns the only image that a layer reads; raises UnsupportedError if there is none, or several."""
+    """Returns the only image that a layer reads; raises UnsupportedError if it reads no image, or several."""
     images = {image.name: image for image in _images(net, layers) if image.name in read}
     if len(images) != 1:
         names = ", ".join(images) or "none"
