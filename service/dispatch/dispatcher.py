@@ -217,11 +217,14 @@ class _Scoring(Generic[Answer]):
     is_answered: bool = field(init=False, default=False)
     _planned: PlannedImage | None = field(init=False, default=None)
     _execution: Execution | None = field(init=False, default=None)
+    _has_begun: bool = field(init=False, default=False)
+    """Whether `begin` has submitted the tiles of a small image."""
 
     def begin(self) -> Sequence[Future[Any]]:
         """Plan, and submit the tiles of a small image; returns what they wait for."""
         planned, execution = self._admitted()
-        if not is_small(planned):
+        self._has_begun = is_small(planned)
+        if not self._has_begun:
             return ()
         self.flow.submitted = []
         execution.begin()
@@ -229,7 +232,7 @@ class _Scoring(Generic[Answer]):
 
     def finish(self) -> None:
         """Answer, if the image is small."""
-        if self._planned is not None and is_small(self._planned):
+        if self._has_begun:
             self.complete()
 
     def complete(self) -> None:

@@ -9,7 +9,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -62,22 +62,22 @@ class Plan:
     reason: str
     views: tuple[View, ...]
 
-    @property
+    @cached_property
     def multiply_adds(self) -> float:
         """Multiply-adds of all views."""
         return sum(view.multiply_adds for view in self.views)
 
-    @property
+    @cached_property
     def tile_count(self) -> int:
         """Number of tiles of all views."""
         return sum(len(view.tile_plan) for view in self.views)
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """Peak bytes beside the model. Views are scored one after another."""
         return max(view.bytes for view in self.views)
 
-    @property
+    @cached_property
     def held_bytes(self) -> int:
         """Peak bytes beside the model and a running batch."""
         return max(view.held_bytes for view in self.views)
