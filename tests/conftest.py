@@ -16,6 +16,11 @@ if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
     use_one_thread()
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one process more than there are CPUs, since tests of servers often wait."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 @pytest.fixture
 def keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return Keras with its PyTorch backend, independent of the user's settings; `keras_nets` becomes importable."""
