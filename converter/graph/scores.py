@@ -42,7 +42,7 @@ def count_classes(output: ir.Value, shape: tuple[int, ...], batch: int) -> int:
 
 
 def final_activation(output: ir.Value) -> ir.Node | None:
-    """Returns the Softmax or Sigmoid that makes a value, past casts and changes of shape; None if there is none."""
+    """Returns the Softmax or Sigmoid that makes a value, past casts and reshapes; None if another operator makes it."""
     node = output.producer()
     while node is not None and node.op_type in PASSED_THROUGH and node.inputs[0] is not None:
         node = node.inputs[0].producer()

@@ -23,7 +23,7 @@ from service.errors import ModelError, NotFoundError, UnreadableModelError
 Event = Literal["loaded", "not loaded", "kept", "unloaded"]
 """A change of a version. "kept": its files on disk now fail, and it serves on as it was loaded before."""
 Report = Callable[[Event, str, str, str], None]
-"""Called for each event with the event, the name, the version and the error, which is empty if there is none."""
+"""Called with an event, the name and version of the model, and the text of the error; empty: no error."""
 
 
 def ignore_event(_event: Event, _name: str, _version: str, _error: str) -> None:

@@ -244,7 +244,7 @@ def _tested_bands(stored: int, alpha: int | None, selected: tuple[int, ...]) -> 
 
 
 def _nodata(page: TiffPage) -> float | int | None:
-    """Return the number that stands for no data; None if there is none, or if the page cannot hold it."""
+    """Return the number that marks pixels without data; None if the file states no number that the page can hold."""
     text, dtype = str(page.tags.valueof(GDAL_NODATA, default="")).strip("\0 "), stored_dtype(page)
     try:
         value = float(text)
