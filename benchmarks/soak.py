@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ from fullconv.protos import open_inference_pb2 as oip
 from fullconv.protos import scoring_pb2
 from service import decode
 from service.errors import ServiceError
-from service.scoring.execution import score
+from service.scoring.execution import Execution
 from service.scoring.scorer import Scorer
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -95,7 +95,9 @@ def score_message(scorer: Scorer, message: scoring_pb2.ScoreRequest) -> np.ndarr
     """Score the image of a message in this process; returns its averages."""
     request = decode.scoring_request(message)
     open_picture = partial(decode.open_image, message.image, request.options.selection)
-    return score(scorer.plan_whole(open_picture, request)).result.average
+    execution = Execution(scorer.plan_whole(open_picture, request))
+    deque(execution.rows(), maxlen=0)
+    return execution.result().average
 
 
 def by_score(client: Client, case: Case) -> np.ndarray:

@@ -23,7 +23,7 @@ from service.engine.repository import StoredModel
 from service.images.arrays import ArrayInMemory, open_array
 from service.limits import Limits, Tuning
 from service.scoring.execution import Execution
-from service.scoring.options import ModeChoice, Options, resolve
+from service.scoring.options import ModeChoice, RequestedOptions, resolve
 from service.scoring.plan import Bounds, Plan, make_plan
 from service.scoring.planned import PlannedImage
 from service.scoring.scorer import Scorer
@@ -54,10 +54,11 @@ def score(
     scorer: Scorer, model: StoredModel, image: NDArray[np.uint8], stride: int
 ) -> tuple[float, Plan, NDArray[np.float32]]:
     """Score an image; returns seconds, plan and grid."""
-    options = resolve(model, Options(stride=stride, mode=ModeChoice.DENSE, grid=True))
+    options = resolve(model, RequestedOptions(stride=stride, mode=ModeChoice.DENSE, grid=True))
     plan = make_plan(model, options, image.shape[:2], Bounds(1 << 40, Limits().plan_bytes, Tuning()))
     picture = open_array("noise", image.shape, "uint8", lambda: ArrayInMemory(image))
-    session = scorer.session(model, plan.mode.position)
+    served, _ = scorer.registry.get(model.name, model.version)
+    session = scorer.registry.session(served, model, plan.mode.position)
     execution = Execution(PlannedImage(picture, model, session, plan, options))
     start = time.monotonic()
     grid = np.concatenate([rows.scores for rows in execution.rows()], dtype=np.float32)

@@ -32,9 +32,9 @@ METHOD = "/fullconv.v1.Scoring/Score"
 
 def alone(models: Path, model: str, seconds: float) -> tuple[float, int]:
     """Return the windows per second of ONNX Runtime at its best batch size, and this size."""
-    scorer = Scorer(models)
-    stored = scorer.model(model)
-    session = scorer.session(stored, 0)
+    registry = Scorer(models).registry
+    served, stored = registry.get(model, "")
+    session = registry.session(served, stored, 0)
     shape = (stored.spec.window.height, stored.spec.window.width, stored.spec.input.channels)
     window = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     rates = {}
@@ -49,7 +49,7 @@ def alone(models: Path, model: str, seconds: float) -> tuple[float, int]:
     return rates[best], best
 
 
-async def asked(address: str, request: bytes, clients: int, seconds: float) -> tuple[float, float]:
+async def served_rate(address: str, request: bytes, clients: int, seconds: float) -> tuple[float, float]:
     """Return the images per second that a server answers, and the 95th percentile of the latency in milliseconds."""
     took: list[float] = []
     async with grpc.aio.insecure_channel(address) as channel:
@@ -99,7 +99,7 @@ def main() -> None:
         else:
             models, _, address = where.rpartition("@")
             request = request_of(Path(models), options.model, png=options.png)
-            print(*asyncio.run(asked(address, request, options.clients, options.seconds)))
+            print(*asyncio.run(served_rate(address, request, options.clients, options.seconds)))
         return
     with tempfile.TemporaryDirectory() as folder:
         models = repository(options.model, Path(folder))

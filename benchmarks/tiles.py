@@ -21,10 +21,11 @@ from dense_against_crops import convert
 from numpy.typing import NDArray
 
 from service.engine.repository import StoredModel
+from service.engine.session import Session
 from service.images.arrays import ArrayInMemory, open_array
 from service.limits import Limits, Tuning
 from service.scoring.execution import Execution
-from service.scoring.options import ModeChoice, Options, ResolvedOptions, resolve
+from service.scoring.options import ModeChoice, RequestedOptions, ResolvedOptions, resolve
 from service.scoring.plan import Bounds, Plan, make_plan
 from service.scoring.planned import PlannedImage
 from service.scoring.scorer import Scorer
@@ -36,8 +37,14 @@ RUNS = 3
 
 def planned(model: StoredModel, side: int, tuning: Tuning, *, grid: bool = False) -> tuple[ResolvedOptions, Plan]:
     """Return the options and the plan of a square image at the native stride."""
-    options = resolve(model, Options(mode=ModeChoice.DENSE, grid=grid))
+    options = resolve(model, RequestedOptions(mode=ModeChoice.DENSE, grid=grid))
     return options, make_plan(model, options, (side, side), Bounds(1 << 40, Limits().plan_bytes, tuning))
+
+
+def native_session(scorer: Scorer, model: StoredModel) -> Session:
+    """Return the session for the native stride."""
+    served, _ = scorer.registry.get(model.name, model.version)
+    return scorer.registry.session(served, model, 0)
 
 
 def score(
@@ -48,7 +55,7 @@ def score(
     channels = model.spec.input.channels
     image = np.random.default_rng(1).integers(0, 256, (side, side, channels), np.uint8)
     picture = open_array("noise", image.shape, "uint8", lambda: ArrayInMemory(image))
-    execution = Execution(PlannedImage(picture, model, scorer.session(model, 0), plan, options))
+    execution = Execution(PlannedImage(picture, model, native_session(scorer, model), plan, options))
     start = time.monotonic()
     rows = [rows.scores for rows in execution.rows()]
     seconds = time.monotonic() - start
@@ -57,7 +64,7 @@ def score(
 
 def seconds_of(scorer: Scorer, model: StoredModel, height: int, width: int, runs: int = RUNS) -> float:
     """Return the median seconds of some runs of one tile."""
-    session, channels = scorer.session(model, 0), model.spec.input.channels
+    session, channels = native_session(scorer, model), model.spec.input.channels
     tile = np.random.default_rng(2).integers(0, 256, (height, width, channels), np.uint8)
     times = []
     for _ in range(runs):

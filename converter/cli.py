@@ -20,6 +20,7 @@ from converter.report import Report
 from converter.request import MAX_WINDOWS, MIN_AGREEMENT, Activation, Precision, Request
 from fullconv import __version__
 from fullconv.common.interruption import Interruption
+from fullconv.common.text import printable
 
 WINDOW = re.compile(r"([0-9]{1,4})(?:x([0-9]{1,4}))?")
 STRIDE = re.compile(r"[1-9][0-9]{0,4}")
@@ -206,8 +207,7 @@ def _refusals() -> Iterator[None]:
         flag = FLAGS.get(error.option, f"--{error.option.replace('_', '-')}")
         raise typer.BadParameter(error.problem, param_hint=flag) from None
     except ConversionError as error:
-        text = "".join(letter if letter.isprintable() else "?" for letter in f"fullconv-convert: {error}")
-        typer.echo(text, err=True)
+        typer.echo(printable(f"fullconv-convert: {error}"), err=True)
         raise typer.Exit(3) from None
 
 

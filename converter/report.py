@@ -13,7 +13,7 @@ from converter.verdict import precision_verdict, recommendation, verdict
 from fullconv.protos import model_pb2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What was converted, which layers were rewritten, and how far the result agrees with its source.
 
@@ -25,6 +25,10 @@ class Report:
     _: KW_ONLY
     given: bool = True
     skipped: int = 0
+
+    def __repr__(self) -> str:
+        """Returns the certificate in words and the recommendation, one sentence a line."""
+        return "\n".join([*self.verdicts(), self.closing()])
 
     def document(self) -> dict[str, Any]:
         """Returns report.json: the ModelSpec, the rewritten layers, and the certificate in words."""

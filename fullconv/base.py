@@ -14,7 +14,7 @@ from fullconv.images import Image, ImageSource, source_of
 from fullconv.options import Options
 from fullconv.protos import scoring_pb2
 from fullconv.stream import ScoreStream
-from fullconv.transport import ManyItem, ProgressCallback, Scored, Transport, ignore_progress
+from fullconv.transport import ManyItem, ProgressCallback, Transport, WholeAnswer, ignore_progress
 
 
 class BaseScorer:
@@ -71,7 +71,7 @@ class BaseScorer:
         """
         request, source = score_request(model, version, options), source_of(image)
         responses = self._transport.stream(request, source, timeout, progress)
-        return ScoreStream(responses, lambda response: self._answer(request, source, Scored(response)))
+        return ScoreStream(responses, lambda response: self._answer(request, source, WholeAnswer(response)))
 
     def score_many(
         self,
@@ -114,7 +114,7 @@ class BaseScorer:
         """
         request, source = score_request(model, version, options), source_of(image)
         request.options.plan_only = True
-        return self._answer(request, source, Scored(self._transport.plan(request, source, timeout)))
+        return self._answer(request, source, WholeAnswer(self._transport.plan(request, source, timeout)))
 
     def models(self) -> list[tuple[str, str]]:
         """Return the name and the version of every model, sorted."""
@@ -141,7 +141,7 @@ class BaseScorer:
     ) -> None:
         self.close()
 
-    def _answer(self, request: scoring_pb2.ScoreRequest, source: ImageSource, scored: Scored) -> Answer:
+    def _answer(self, request: scoring_pb2.ScoreRequest, source: ImageSource, scored: WholeAnswer) -> Answer:
         return answer_of(
             scored.response,
             scored.rows,

@@ -20,7 +20,7 @@ def ignore_progress(_what: str, _done: int, _of: int) -> None:
     """Take a report of progress, and do nothing."""
 
 
-class Scored(NamedTuple):
+class WholeAnswer(NamedTuple):
     """A whole answer."""
 
     response: scoring_pb2.ScoreResponse
@@ -64,7 +64,7 @@ class ResponseStream(Protocol):
 class Transport(Protocol):
     """Carries the requests of a `BaseScorer`. `timeout` is in seconds. Default: the transport's own timeout."""
 
-    def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> Scored:
+    def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> WholeAnswer:
         """Score one image, and return the whole answer."""
 
     def stream(
@@ -83,7 +83,7 @@ class Transport(Protocol):
 
     def score_many(
         self, items: Iterable[ManyItem], timeout: float | None
-    ) -> Iterator[tuple[ManyItem, Scored | ScoringError]]:
+    ) -> Iterator[tuple[ManyItem, WholeAnswer | ScoringError]]:
         """Score images; yields answers and errors in the order in which they are finished."""
 
     def models(self) -> scoring_pb2.ListModelsResponse:

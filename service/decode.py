@@ -1,6 +1,7 @@
 """Messages as values: the only module that reads a ScoreRequest, its options and its image.
 
-An option that is absent, 0 or UNSPECIFIED in the message keeps the default of `service.scoring.options.Options`.
+An option that is absent, 0 or UNSPECIFIED in the message keeps the default of
+`service.scoring.options.RequestedOptions`.
 """
 
 from collections.abc import Mapping
@@ -20,15 +21,15 @@ from service.scoring.options import (
     GridAs,
     MaskOption,
     ModeChoice,
-    Options,
     Priority,
     Region,
+    RequestedOptions,
     Scale,
     check_names,
 )
 from service.scoring.scorer import ScoringRequest
 
-DEFAULTS = Options()
+DEFAULTS = RequestedOptions()
 KINDS = {"mode": "Mode", "border": "Border", "average": "AverageOf", "grid_as": "GridAs", "priority": "Priority"}
 """For each field, the name of its enum in scoring.proto."""
 
@@ -40,9 +41,9 @@ def scoring_request(message: scoring_pb2.ScoreRequest | scoring_pb2.LargeImage) 
     return ScoringRequest(message.model, message.version, options(message.options))
 
 
-def options(message: scoring_pb2.ScoreOptions) -> Options:
+def options(message: scoring_pb2.ScoreOptions) -> RequestedOptions:
     """Return the options of a message; raises OptionError for values that no model accepts."""
-    return Options(
+    return RequestedOptions(
         stride=message.stride or DEFAULTS.stride,
         mode=ModeChoice(_name("mode", message.mode, MODES, DEFAULTS.mode)),
         border=Border(_name("border", message.border, BORDERS, DEFAULTS.border)),

@@ -164,7 +164,7 @@ def _describe(planned: PlannedImage) -> scoring_pb2.ScoreResponse:
         mode=plan.mode.name,
         mode_reason="; ".join([plan.reason, *remarks]),
         grid=_grid(size, options, plan.views[0], model.spec.window),
-        average=scoring_pb2.Average(of=AVERAGES[options.asked.average]),
+        average=scoring_pb2.Average(of=AVERAGES[options.requested.average]),
         parity=_parity(model.spec, position),
         plan=scoring_pb2.Plan(
             file=model.spec.strides[position].file,
@@ -206,7 +206,7 @@ def _grid(size: tuple[int, int], options: ResolvedOptions, view: View, window: m
         last_x=horizontal.position(horizontal.cells - 1),
         last_y=vertical.position(vertical.cells - 1),
         depth=options.depth,
-        holds=GRIDS[options.asked.grid_as],
+        holds=GRIDS[options.requested.grid_as],
     )
     if (view.height, view.width) != size:
         grid.scaled.CopyFrom(model_pb2.Size(height=view.height, width=view.width))

@@ -11,7 +11,7 @@ from fullconv.grid import GridRows
 from fullconv.images import ArraySource, EncodedSource, FileSource, ImageSource
 from fullconv.options import check_timeout
 from fullconv.protos import scoring_pb2
-from fullconv.transport import ManyItem, ProgressCallback, Scored, ignore_progress
+from fullconv.transport import ManyItem, ProgressCallback, WholeAnswer, ignore_progress
 from service import decode, encode, errors
 from service.images.arrays import open_array
 from service.images.encoded import open_bytes
@@ -38,14 +38,14 @@ class LocalTransport:
             )
         self._scorer, self._timeout = Scorer(models), timeout
 
-    def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> Scored:
+    def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> WholeAnswer:
         """Score one image; raises ScoringError."""
         return self._score(request, source, self._deadline(timeout))
 
-    def _score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, deadline: "_Deadline") -> Scored:
+    def _score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, deadline: "_Deadline") -> WholeAnswer:
         stream = self._stream(request, source, deadline, ignore_progress)
         rows = list(stream.rows())
-        return Scored(stream.summary(), rows)
+        return WholeAnswer(stream.summary(), rows)
 
     def _deadline(self, timeout: float | None) -> "_Deadline":
         check_timeout(timeout)
@@ -69,9 +69,9 @@ class LocalTransport:
         progress: ProgressCallback,
     ) -> "LocalStream":
         with _translated():
-            asked = decode.scoring_request(request)
-            self._scorer.check(asked)
-            planned = self._scorer.plan(_picture(source, asked.options.selection), asked)
+            requested = decode.scoring_request(request)
+            self._scorer.check(requested)
+            planned = self._scorer.plan(_picture(source, requested.options.selection), requested)
 
         def report(done: int, total: int) -> None:
             deadline.check()
@@ -87,12 +87,12 @@ class LocalTransport:
 
     def score_many(
         self, items: Iterable[ManyItem], timeout: float | None
-    ) -> Iterator[tuple[ManyItem, Scored | ScoringError]]:
+    ) -> Iterator[tuple[ManyItem, WholeAnswer | ScoringError]]:
         """Score images one after the other."""
         deadline = self._deadline(timeout)
         for item in items:
             try:
-                result: Scored | ScoringError = self._score(*item.request(), deadline)
+                result: WholeAnswer | ScoringError = self._score(*item.request(), deadline)
             except ScoringError as error:
                 result = error
             yield item, result

@@ -15,7 +15,7 @@ from fullconv.remote.large import RemoteStream, UploadParts, summary_missing
 from fullconv.remote.outstanding import Outstanding
 from fullconv.remote.retries import Retries
 from fullconv.remote.servers import Servers
-from fullconv.transport import ManyItem, ProgressCallback, Scored, ignore_progress
+from fullconv.transport import ManyItem, ProgressCallback, WholeAnswer, ignore_progress
 
 Result = TypeVar("Result")
 
@@ -26,9 +26,9 @@ class RemoteTransport:
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
 
-    def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> Scored:
+    def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> WholeAnswer:
         """Send one image in one message."""
-        return Scored(self._call("Score", with_image(request, source), timeout))
+        return WholeAnswer(self._call("Score", with_image(request, source), timeout))
 
     def stream(
         self,
@@ -66,7 +66,7 @@ class RemoteTransport:
 
     def score_many(
         self, items: Iterable[ManyItem], timeout: float | None
-    ) -> Iterator[tuple[ManyItem, Scored | ScoringError]]:
+    ) -> Iterator[tuple[ManyItem, WholeAnswer | ScoringError]]:
         """Send images in one call; if the server goes away, images without an answer are sent to another server."""
         outstanding, retries = Outstanding(items), self._servers.retries(timeout)
         while True:
@@ -87,7 +87,7 @@ class RemoteTransport:
 
     def _results(
         self, call: Iterable[scoring_pb2.ScoreManyResponse], outstanding: Outstanding, retries: Retries
-    ) -> Iterator[tuple[ManyItem, Scored | ScoringError]]:
+    ) -> Iterator[tuple[ManyItem, WholeAnswer | ScoringError]]:
         """The answers of one call, and the errors of images that could not be sent meanwhile."""
         for part in call:
             retries.renew()
@@ -96,7 +96,7 @@ class RemoteTransport:
                 yield outstanding.unusable.popleft()
             result = self._servers.result(part)
             item = outstanding.answered(part.id)
-            yield item, result if isinstance(result, ScoringError) else Scored(result)
+            yield item, result if isinstance(result, ScoringError) else WholeAnswer(result)
 
     def models(self) -> scoring_pb2.ListModelsResponse:
         """List the models of a server."""

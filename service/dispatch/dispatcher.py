@@ -242,7 +242,7 @@ class _Scoring(Generic[Answer]):
         self.is_answered = True
 
     def _outcome(self, planned: PlannedImage, execution: Execution) -> Outcome:
-        if planned.options.asked.plan_only:
+        if planned.options.requested.plan_only:
             return _counted(planned, self.flow)
         rows = tuple(execution.rows())
         result = _with_queue(execution.result(), self.flow)
@@ -254,7 +254,7 @@ class _Scoring(Generic[Answer]):
         if self._planned is None or self._execution is None:
             planned = self.plan()
             execution = Execution(planned, self.flow)
-            if not planned.options.asked.plan_only:
+            if not planned.options.requested.plan_only:
                 self.admit(planned, execution)
             self._planned, self._execution = planned, execution
         return self._planned, self._execution
@@ -262,8 +262,8 @@ class _Scoring(Generic[Answer]):
 
 def is_small(planned: PlannedImage) -> bool:
     """Return whether an image is decoded and submitted in less time than another thread would take to begin with it."""
-    views, asked, picture = planned.plan.views, planned.options.asked, planned.picture
-    if len(views) > 1 or asked.mask is not None or asked.plan_only:
+    views, requested, picture = planned.plan.views, planned.options.requested, planned.picture
+    if len(views) > 1 or requested.mask is not None or requested.plan_only:
         return False
     pixels = max(picture.width * picture.height, views[0].width * views[0].height)
     if pixels > SMALL_PIXELS or len(views[0].tile_plan.bands) > 1:

@@ -40,7 +40,7 @@ class Calls:
 
     def __init__(self, access: Access, metrics: Metrics, traces: Traced | None = None, *, idle: float) -> None:
         self._access, self._metrics, self._traces, self._idle = access, metrics, traces, idle
-        self._asked = 0
+        self._arrivals = 0
         self._unanswered: set[object] = set()
         self._answered = asyncio.Event()
         self.received_bytes = 0
@@ -60,9 +60,9 @@ class Calls:
             self._answered.clear()
             await self._answered.wait()
         for _ in range(LINGER_TIMES):
-            asked = self._asked
+            arrivals = self._arrivals
             await asyncio.sleep(LINGER_SECONDS)
-            if self._asked == asked:
+            if self._arrivals == arrivals:
                 return
 
     def unary(
@@ -141,7 +141,7 @@ class Calls:
         self, name: str, context: grpc.aio.ServicerContext, work: Callable[[Call], Awaitable[Value]]
     ) -> Value:
         """Do the work of one call, which counts as unanswered meanwhile; an error becomes the status of the call."""
-        self._asked += 1
+        self._arrivals += 1
         left = context.time_remaining()
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         call = Call(

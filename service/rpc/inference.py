@@ -70,8 +70,8 @@ class InferenceServicer:
         }
         for kind in ("SystemSharedMemory", "CudaSharedMemory"):
             for verb, refuse in (("Status", False), ("Unregister", False), ("Register", True)):
-                asked, answer = getattr(oip, f"{kind}{verb}Request"), getattr(oip, f"{kind}{verb}Response")
-                methods[f"{kind}{verb}"] = (asked, _refusing(NO_MEMORY) if refuse else _answering(answer))
+                message, answer = getattr(oip, f"{kind}{verb}Request"), getattr(oip, f"{kind}{verb}Response")
+                methods[f"{kind}{verb}"] = (message, _refusing(NO_MEMORY) if refuse else _answering(answer))
         handlers = {name: self._calls.unary(name, *each) for name, each in methods.items()}
         handlers["ModelStreamInfer"] = self._calls.stream("ModelStreamInfer", oip.ModelInferRequest, self._stream)
         return grpc.method_handlers_generic_handler(SERVICE.full_name, handlers)

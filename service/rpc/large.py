@@ -15,7 +15,7 @@ from service.images.allowed_directory import AllowedDirectory
 from service.images.encoded import open_file
 from service.rpc.spool import Spool
 from service.rpc.stream_bridge import StreamBridge, streamed_picture
-from service.scoring.options import OTSU, Options
+from service.scoring.options import OTSU, RequestedOptions
 from service.scoring.outcome import Event, Progress
 
 PROGRESS_SECONDS = 0.2
@@ -23,7 +23,11 @@ PROGRESS_SECONDS = 0.2
 
 
 def open_large(
-    start: scoring_pb2.LargeImage, options: Options, bridge: StreamBridge, spool: Spool, allowed: AllowedDirectory
+    start: scoring_pb2.LargeImage,
+    options: RequestedOptions,
+    bridge: StreamBridge,
+    spool: Spool,
+    allowed: AllowedDirectory,
 ) -> OpenLarge:
     """Return what opens the image of a call: by its path, as raw rows, or as an encoded file in the spool.
 
@@ -40,20 +44,22 @@ def open_large(
 
 
 @asynccontextmanager
-async def _by_path(path: str, options: Options, allowed: AllowedDirectory) -> AsyncIterator[Callable[[], LargePicture]]:
+async def _by_path(
+    path: str, options: RequestedOptions, allowed: AllowedDirectory
+) -> AsyncIterator[Callable[[], LargePicture]]:
     yield lambda: LargePicture(allowed.picture(path, options.selection))
 
 
 @asynccontextmanager
 async def _rows(
-    start: scoring_pb2.LargeImage, options: Options, bridge: StreamBridge
+    start: scoring_pb2.LargeImage, options: RequestedOptions, bridge: StreamBridge
 ) -> AsyncIterator[Callable[[], LargePicture]]:
     yield lambda: streamed_picture(start.name or "image", start.raw, bridge, options.selection)
 
 
 @asynccontextmanager
 async def _spooled(
-    name: str, options: Options, bridge: StreamBridge, spool: Spool
+    name: str, options: RequestedOptions, bridge: StreamBridge, spool: Spool
 ) -> AsyncIterator[Callable[[], LargePicture]]:
     """Receive the whole file first."""
     async with spool.file(bridge.parts()) as path:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from fullconv.protos import open_inference_pb2 as oip
 from service.errors import OptionError
 from service.images.picture import PageSelection
-from service.scoring.options import AverageOf, Border, ModeChoice, Options, Priority, Region, Scale
+from service.scoring.options import AverageOf, Border, ModeChoice, Priority, Region, RequestedOptions, Scale
 
 IGNORED = {"triton_enable_empty_final_response", "binary_data_output", "sequence_id", "sequence_start", "sequence_end"}
 """Parameters that clients send and that have no effect: each request has one answer, and there are no sequences."""
@@ -16,18 +16,18 @@ TIMEOUT = "timeout"
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
-def options_of(request: oip.ModelInferRequest, *, grid: bool) -> Options:
+def options_of(request: oip.ModelInferRequest, *, grid: bool) -> RequestedOptions:
     """Return the options that a request's parameters ask for; raises OptionError."""
-    asked: dict[str, Any] = {"grid": grid}
+    values: dict[str, Any] = {"grid": grid}
     selection: dict[str, Any] = {}
     for name, parameter in request.parameters.items():
         if name in IGNORED or name == TIMEOUT:
             continue
         if name not in READERS:
             raise OptionError(f"parameters: expected {', '.join(READERS)} or {TIMEOUT}, got {name[:40]!r}")
-        (selection if name in SELECTION else asked)[name] = READERS[name](value_of(parameter))
-    given = {name: value for name, value in asked.items() if value is not None}
-    return Options(**given, selection=PageSelection(**selection))
+        (selection if name in SELECTION else values)[name] = READERS[name](value_of(parameter))
+    given = {name: value for name, value in values.items() if value is not None}
+    return RequestedOptions(**given, selection=PageSelection(**selection))
 
 
 def timeout_seconds(request: oip.ModelInferRequest) -> float | None:

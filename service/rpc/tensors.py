@@ -52,8 +52,8 @@ def scoring_requests(
     Raises OptionError or ImageError for tensors and parameters that a model does not take.
     """
     options = options_of(request, grid=SCORES in _outputs(request))
-    asked = ScoringRequest(model.name, model.version, options)
-    return [(asked, partial(open_picture, options.selection)) for open_picture in _images(request, model)]
+    scoring = ScoringRequest(model.name, model.version, options)
+    return [(scoring, partial(open_picture, options.selection)) for open_picture in _images(request, model)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -145,7 +145,7 @@ class BandScoring:
                 f"{planned.picture.name}: model {planned.model.name!r} gives scores that are NaN or infinite, among "
                 f"rows {row.cells.start} to {row.cells.stop - 1}, columns {col.cells.start} to {col.cells.stop - 1}"
             )
-        if planned.options.asked.average is AverageOf.PROBABILITIES:
+        if planned.options.requested.average is AverageOf.PROBABILITIES:
             scored = probabilities(scored, planned.model.spec.output.kind)
         self._means[col.mirrored].add(scored)
 

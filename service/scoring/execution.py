@@ -22,7 +22,7 @@ from service.images.rows import RowReader, ScaledRows, read_strips
 from service.scoring.band import Band, BandScoring, Stopwatch, Wanted
 from service.scoring.grid import GridRows
 from service.scoring.masking import check_any_scored, wanted_cells
-from service.scoring.outcome import Result, Scored, Timing
+from service.scoring.outcome import Result, Timing
 from service.scoring.plan import View
 from service.scoring.planned import PlannedImage
 
@@ -84,7 +84,7 @@ class Execution:
             reduce=clock.reduce,
             total=time.monotonic() - self._started,
         )
-        return Result(average, tuple(argsort_descending(average, options.asked.top)), self._means[0].cells, timing)
+        return Result(average, tuple(argsort_descending(average, options.requested.top)), self._means[0].cells, timing)
 
     def fraction_done(self) -> float:
         """Return the share of the tiles that are done, 0 to 1."""
@@ -101,7 +101,7 @@ class Execution:
         for number, view in enumerate(planned.plan.views):
             means = [Mean(planned.model.spec.output.classes) for _ in range(2 if view.tile_plan.mirrored else 1)]
             self._means += means
-            has_grid = planned.options.asked.grid and number == 0
+            has_grid = planned.options.requested.grid and number == 0
             for axis, wanted, strip in self._strips(view):
                 band = Band(view, axis, wanted, has_grid)
                 scoring = BandScoring(planned, band, strip, means, self._submit, self._stopwatch)
@@ -153,10 +153,3 @@ def _pixel_rows(planned: PlannedImage, view: View) -> RowReader:
     rows = planned.picture.rows(planned.model.spec.input)
     size, scaled = (planned.picture.height, planned.picture.width), (view.height, view.width)
     return rows if size == scaled else ScaledRows(rows, size, scaled)
-
-
-def score(planned: PlannedImage, engine: Engine | None = None) -> Scored:
-    """Score a planned image to its end."""
-    execution = Execution(planned, engine)
-    rows = tuple(execution.rows())
-    return Scored(planned, rows, execution.result())

@@ -31,7 +31,7 @@ class GridRows:
 
 def picks_by_tile(options: ResolvedOptions) -> bool:
     """Return whether the highest scores of a cell are picked as soon as its tile is scored."""
-    return options.asked.grid_as in (GridAs.TOP, GridAs.ARGMAX) and not options.asked.flip
+    return options.requested.grid_as in (GridAs.TOP, GridAs.ARGMAX) and not options.requested.flip
 
 
 def cell_bytes(options: ResolvedOptions) -> int:
@@ -60,7 +60,7 @@ class BandGrid:
         """Allocate the band, filled with zeros if scores are added to it."""
         picks = picks_by_tile(self.options)
         shape = (*self.shape, self.options.depth if picks else len(self.options.classes))
-        self._scores = np.zeros(shape, np.float32) if self.options.asked.flip else np.empty(shape, np.float32)
+        self._scores = np.zeros(shape, np.float32) if self.options.requested.flip else np.empty(shape, np.float32)
         if picks:
             self._positions = np.empty(shape, np.uint32)
 
@@ -68,7 +68,7 @@ class BandGrid:
         """Add the scores (rows, cols, classes of the answer) of one tile. A mirrored tile is summed with its twin."""
         if self._positions is not None:
             self._scores[rows, cols], self._positions[rows, cols] = top_k(scores, self.options.depth)
-        elif self.options.asked.flip:
+        elif self.options.requested.flip:
             self._scores[rows, cols] += scores
         else:
             self._scores[rows, cols] = scores
@@ -79,7 +79,7 @@ class BandGrid:
         `first` is the index of the band's first row in the image's grid. The last part is a copy, so that a caller that
         still holds it does not hold the whole band while the next band is scored.
         """
-        if self.options.asked.flip:
+        if self.options.requested.flip:
             self._scores /= 2
         if wanted is not None:
             self._scores[~wanted] = np.nan
@@ -95,9 +95,9 @@ class BandGrid:
 
     def _reduced(self, first: int, scores: NDArray[np.float32], positions: NDArray[np.uint32] | None) -> GridRows:
         """Return rows as the options ask for them; raises ImageError for scores beyond the range of float16."""
-        if positions is not None or self.options.asked.grid_as is GridAs.FLOAT32:
+        if positions is not None or self.options.requested.grid_as is GridAs.FLOAT32:
             return GridRows(first, scores, positions)
-        if self.options.asked.grid_as is not GridAs.FLOAT16:
+        if self.options.requested.grid_as is not GridAs.FLOAT16:
             return GridRows(first, *top_k(scores, self.options.depth))
         if np.nanmax(np.abs(scores), initial=0) > np.finfo(np.float16).max:
             raise ImageError(f"{self.name}: grid_as: expected scores that float16 can hold, got larger ones")

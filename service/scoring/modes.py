@@ -165,14 +165,14 @@ def _grid(shape: tuple[int, ...], windows: Iterable[Sequence[Scores]]) -> Scores
 
 def choose(model: StoredModel, options: ResolvedOptions) -> tuple[list[Mode], str]:
     """Return the possible modes and the reason for them; raises CapabilityError if no mode is possible."""
-    dense, crops, asked = _dense(model, options.stride), _crops(model, options.stride), options.asked.mode
-    if asked is ModeChoice.CROPS:
+    dense, crops, requested = _dense(model, options.stride), _crops(model, options.stride), options.requested.mode
+    if requested is ModeChoice.CROPS:
         return [crops], "requested"
     if not model.supports_dense:
-        if asked is ModeChoice.DENSE:
+        if requested is ModeChoice.DENSE:
             raise CapabilityError(f"mode: model {model.name!r} looks at whole windows and cannot slide; it has crops")
         return [crops], "the model looks at whole windows and cannot slide"
-    if dense is None and asked is ModeChoice.AUTO and model.spec.parity[0].exact:
+    if dense is None and requested is ModeChoice.AUTO and model.spec.parity[0].exact:
         return [crops], f"there is no dense stride of {_text(options.stride)} pixels, and crops give the same scores"
     if dense is None:
         raise CapabilityError(
@@ -180,7 +180,7 @@ def choose(model: StoredModel, options: ResolvedOptions) -> tuple[list[Mode], st
             f"{model.name!r} ({', '.join(map(_text, model.strides))}), got {_text(options.stride)}; "
             "mode crops takes any"
         )
-    if asked is ModeChoice.DENSE:
+    if requested is ModeChoice.DENSE:
         return [dense], "requested"
     if model.spec.parity[dense.position].exact:
         return [dense, crops], "crops would give the same scores for no fewer multiply-adds"

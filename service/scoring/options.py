@@ -1,8 +1,8 @@
-"""The options of a request: what is asked, and what it means for one model.
+"""The options of a request: what is requested, and what it means for one model.
 
-    message → Options (service/decode.py) → resolve → ResolvedOptions → the plan
+    message → RequestedOptions (service/decode.py) → resolve → ResolvedOptions → the plan
 
-`Options` holds every default. Neither class knows protobuf, and `resolve` needs the model but no image.
+`RequestedOptions` holds every default. Neither class knows protobuf, and `resolve` needs the model but no image.
 """
 
 from collections.abc import Callable, Iterable
@@ -112,7 +112,7 @@ scored. None: all windows."""
 
 
 @dataclass(frozen=True)
-class Options:
+class RequestedOptions:
     """What a request asks for, whatever the model; lengths in pixels of the image."""
 
     stride: int | None = None
@@ -161,9 +161,9 @@ class Options:
 
 @dataclass(frozen=True)
 class ResolvedOptions:
-    """Options checked against a model; pairs are vertical before horizontal."""
+    """RequestedOptions checked against a model; pairs are vertical before horizontal."""
 
-    asked: Options
+    requested: RequestedOptions
     classes: tuple[int, ...]
     """Classes in the answer, as positions in the network's output."""
     stride: tuple[int, int]
@@ -174,9 +174,9 @@ class ResolvedOptions:
     @property
     def depth(self) -> int:
         """Number of scores in each cell of the grid."""
-        match self.asked.grid_as:
+        match self.requested.grid_as:
             case GridAs.TOP:
-                return min(self.asked.grid_top, len(self.classes))
+                return min(self.requested.grid_top, len(self.classes))
             case GridAs.ARGMAX:
                 return 1
         return len(self.classes)
@@ -185,7 +185,7 @@ class ResolvedOptions:
     def cell_bytes(self) -> int:
         """Bytes of each cell of the grid in an answer."""
         each = {GridAs.FLOAT32: 4, GridAs.FLOAT16: 2, GridAs.TOP: 4 + 4, GridAs.ARGMAX: 4 + 4}
-        return self.depth * each[self.asked.grid_as]
+        return self.depth * each[self.requested.grid_as]
 
 
 def check_names(names: Iterable[str]) -> None:
@@ -195,13 +195,13 @@ def check_names(names: Iterable[str]) -> None:
             raise OptionError(f"names: expected at most {MAX_NAME_LETTERS} letters, got {len(name)}: {name[:20]}…")
 
 
-def resolve(model: StoredModel, asked: Options) -> ResolvedOptions:
+def resolve(model: StoredModel, requested: RequestedOptions) -> ResolvedOptions:
     """Resolve options for a model; raises OptionError, or NotFoundError for a class that it does not have."""
-    if asked.average is AverageOf.PROBABILITIES and model.spec.output.kind == RAW:
+    if requested.average is AverageOf.PROBABILITIES and model.spec.output.kind == RAW:
         raise OptionError(f"average: model {model.name!r} has raw scores, no probabilities; average the scores")
-    stride = (model.vertical.stride, model.horizontal.stride) if asked.stride is None else (asked.stride,) * 2
-    classes, everything = _positions(model, asked.classes), tuple(range(model.spec.output.classes))
-    return ResolvedOptions(asked, classes, stride, has_all_classes=classes == everything)
+    stride = (model.vertical.stride, model.horizontal.stride) if requested.stride is None else (requested.stride,) * 2
+    classes, everything = _positions(model, requested.classes), tuple(range(model.spec.output.classes))
+    return ResolvedOptions(requested, classes, stride, has_all_classes=classes == everything)
 
 
 def _positions(model: StoredModel, names: tuple[str, ...]) -> tuple[int, ...]:

@@ -129,10 +129,10 @@ class _Planner:
 
     def views(self, mode: Mode) -> Iterator[View]:
         """Yield the plan at each scale. Only the first view has a grid."""
-        for number, scale in enumerate(self.options.asked.scales):
+        for number, scale in enumerate(self.options.requested.scales):
             scaled = scale.size(*self.size)
             self._check_size(scaled, scale)
-            yield self._view(mode, scaled, grid=self.options.asked.grid and number == 0)
+            yield self._view(mode, scaled, grid=self.options.requested.grid and number == 0)
 
     def _check_size(self, scaled: tuple[int, int], scale: Scale) -> None:
         window = self.model.spec.window
@@ -163,7 +163,7 @@ class _Planner:
             needed += (tiles.max_band_rows + min(tiles.max_band_rows, part_rows(grid_bytes))) * grid_bytes
         if size != self.size:
             needed += ScaledRows.source_rows(self.size[0], height) * self.size[1] * (row_bytes // width)
-        if self.options.asked.mask is not None:
+        if self.options.requested.mask is not None:
             needed += tiles.max_strip_rows * (width + COUNT_BYTES * lattices[1].cells)
         running = int(mode.activations(tiles, batch)) + self._scores_bytes(mode, tiles, batch)
         view = View(height, width, tiles, batch, mode.multiply_adds(tiles), needed, running)
@@ -182,7 +182,7 @@ class _Planner:
 
         @cache
         def planned(rows: int) -> TilePlan:
-            flip = self.options.asked.flip
+            flip = self.options.requested.flip
             return plan_tiles(*lattices, mode.network, pixels=pixels, rows=rows, flip=flip)
 
         def is_worthwhile(rows: int) -> bool:
@@ -228,14 +228,14 @@ class _Planner:
     def _lattice(self, axis: int, scaled: int, window: int, part: tuple[int, int]) -> AxisLattice:
         extent, (start, length) = self.size[axis], part
         first, stop = -(-start * scaled // extent), (start + length) * scaled // extent
-        is_anchored = self.options.asked.border is Border.ANCHOR
+        is_anchored = self.options.requested.border is Border.ANCHOR
         try:
             return AxisLattice(scaled, window, self.options.stride[axis], is_anchored, first, stop)
         except ValueError as error:
             raise ImageError(f"region: {('vertically', 'horizontally')[axis]}, {error}") from None
 
     def _region(self) -> Region:
-        (height, width), region = self.size, self.options.asked.region
+        (height, width), region = self.size, self.options.requested.region
         if region is None:
             return Region(0, 0, width, height)
         if region.x + region.width > width or region.y + region.height > height:

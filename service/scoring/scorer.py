@@ -15,14 +15,13 @@ from pathlib import Path
 from fullconv.protos import model_pb2
 from service.engine.registry import Registry
 from service.engine.repository import StoredModel
-from service.engine.session import Session
 from service.engine.version import ServedVersion
 from service.errors import LimitError
 from service.images.mask import Intersection, Mask, MaskImage, find_foreground, mask_image
 from service.images.picture import Picture, check_size
 from service.limits import MIB, Limits, Tuning
 from service.scoring.modes import Rate, choose
-from service.scoring.options import OTSU, Options, ResolvedOptions, resolve
+from service.scoring.options import OTSU, RequestedOptions, ResolvedOptions, resolve
 from service.scoring.plan import Bounds, Plan, make_plan
 from service.scoring.planned import Check, OpenMask, PlannedImage
 
@@ -40,7 +39,7 @@ class ScoringRequest:
 
     model: str
     version: str = ""
-    options: Options = field(default_factory=Options)
+    options: RequestedOptions = field(default_factory=RequestedOptions)
 
 
 class Scorer:
@@ -53,15 +52,11 @@ class Scorer:
         self.registry = models if isinstance(models, Registry) else Registry(models)
         self.limits = limits or Limits()
         self._tuning = tuning or Tuning()
-        self._plans: OrderedDict[tuple[StoredModel, Options, tuple[int, int], int], Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[StoredModel, RequestedOptions, tuple[int, int], int], Plan] = OrderedDict()
 
     def model(self, name: str, version: str = "") -> StoredModel:
         """Return a model; raises NotFoundError or ModelError."""
         return self.registry.get(name, version)[1]
-
-    def session(self, model: StoredModel, position: int) -> Session:
-        """Return the session that runs one of a model's files, loaded on first use and shared by all requests."""
-        return self.registry.session(self.registry.get(model.name, model.version)[0], model, position)
 
     def check(self, request: ScoringRequest) -> None:
         """Raise NotFoundError, ModelError or OptionError if the request would fail for every image."""
@@ -129,15 +124,15 @@ class Scorer:
         rate: Rate,
     ) -> Plan:
         """Make a plan. Plans of small images without a mask are kept, since many requests are likely to share them."""
-        asked = options.asked
+        requested = options.requested
 
         def make() -> Plan:
             bounds = Bounds(pixels, self.limits.plan_bytes, self._tuning)
             return make_plan(model, options, size, bounds, rate=rate)
 
-        if math.prod(size) > KEPT_PIXELS or asked.mask is not None or len(asked.classes) > KEPT_CLASSES:
+        if math.prod(size) > KEPT_PIXELS or requested.mask is not None or len(requested.classes) > KEPT_CLASSES:
             return make()
-        key = (model, asked, size, pixels)
+        key = (model, requested, size, pixels)
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = make()
@@ -186,12 +181,12 @@ def _mask(picture: Picture, model: StoredModel, options: ResolvedOptions, limits
 
 def _chosen(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
     """Return what opens the mask that the options name."""
-    asked = options.asked.mask
-    if asked is None:
+    requested = options.requested.mask
+    if requested is None:
         return lambda _: None
-    if asked == OTSU:
+    if requested == OTSU:
         return cache(lambda check: find_foreground(picture, model.spec.input, check))
-    mask = asked()
+    mask = requested()
     one_pixel = model_pb2.Size(height=1, width=1)
     check_size(mask, max_pixels=limits.large_pixels, max_whole_pixels=limits.image_pixels, window=one_pixel)
     mask_image(mask, picture)

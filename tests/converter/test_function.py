@@ -49,6 +49,7 @@ def test_the_function_writes_what_the_command_writes(tmp_path: Path) -> None:
     files = [{path.name: path.read_bytes() for path in target.iterdir()} for target in targets]
     assert files[0] == files[1]
     assert [entry.stride.height for entry in report.spec.strides] == [4, 2, 8]
+    assert repr(report).splitlines() == [*report.verdicts(), report.closing()]
 
 
 def test_progress_is_told(tmp_path: Path) -> None:

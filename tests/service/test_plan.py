@@ -197,7 +197,7 @@ import numpy as np
 from service.images.arrays import open_array
 from service.limits import Tuning
 from service.scoring.execution import Execution
-from service.scoring.options import ORIGINAL_SIZE, GridAs, ModeChoice, Options, Scale
+from service.scoring.options import ORIGINAL_SIZE, GridAs, ModeChoice, RequestedOptions, Scale
 from service.scoring.scorer import Scorer, ScoringRequest
 
 class Zeros:
@@ -215,7 +215,7 @@ channels = 1 if name == "digits" else 3
 scorer = Scorer(Path(sys.argv[1]), tuning=Tuning(tile_bytes=tile))
 def run(height, width):
     scales = (Scale(factor=1 / scale),) if scale and height > 70 else (ORIGINAL_SIZE,)
-    options = Options(grid=bool(grid), grid_as=GridAs(grid_as), mode=ModeChoice.DENSE, scales=scales)
+    options = RequestedOptions(grid=bool(grid), grid_as=GridAs(grid_as), mode=ModeChoice.DENSE, scales=scales)
     picture = open_array("zeros", (height, width, channels), "uint8", lambda: Zeros(width))
     planned = scorer.plan(picture, ScoringRequest(name, options=options))
     for rows in Execution(planned).rows(): pass

@@ -37,15 +37,15 @@ class Slow(Registry):
     """A registry that loads sessions of slow models only after `go_on`; `all_asked` is set once all are requested."""
 
     def __init__(self, root: Path, weights_bytes: int | None) -> None:
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.all_asked, self.go_on = Event(), Event()
         super().__init__(root, weights_bytes=weights_bytes, warm=True)
 
     def session(self, served: ServedVersion, model: StoredModel, position: int) -> Session:
         """Return a session, of a slow model only after `go_on`."""
         if served.name in SLOW and (served, position) not in self._sessions:
-            self.asked.append(served.name)
-            if len(self.asked) == len(SLOW):
+            self.requested.append(served.name)
+            if len(self.requested) == len(SLOW):
                 self.all_asked.set()
             assert self.go_on.wait(60)
         return super().session(served, model, position)
@@ -126,7 +126,7 @@ def test_sessions_that_were_forgotten_hold_up_no_loaded_model(models: Path, tmp_
             for name in (*SLOW, "digits"):
                 await described(servicer, name)
             registry.go_on.clear()
-            registry.asked.clear()
+            registry.requested.clear()
             registry.all_asked.clear()
             slow = [asyncio.create_task(scored(servicer, name)) for name in SLOW]
             assert await asyncio.to_thread(registry.all_asked.wait, 30)

@@ -64,7 +64,7 @@ class Scoring:
 
     def complete(self) -> scoring_pb2.ScoreResponse:
         """The whole answer at once."""
-        if self.planned.options.asked.plan_only:
+        if self.planned.options.requested.plan_only:
             return self.counted()
         rows = tuple(self.rows())
         return encode.outcome_response(Scored(self.planned, rows, self.execution.result()))
