@@ -194,7 +194,8 @@ def _timing_of(timing: scoring_pb2.Timing) -> Timing:
 
 
 def _plan_of(plan: scoring_pb2.Plan) -> Plan:
-    return Plan(plan.file, plan.multiply_adds, plan.bytes, tuple(_view_of(view) for view in plan.views))
+    views = tuple(_view_of(view) for view in plan.views)
+    return Plan(plan.file, plan.multiply_adds, plan.bytes, views, plan.decode_bytes, plan.decode_seconds)
 
 
 def _view_of(view: scoring_pb2.View) -> PlannedView:

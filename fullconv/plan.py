@@ -1,4 +1,4 @@
-"""The plan of a request: what runs and what it costs, in counts and not in times."""
+"""The plan of a request: what runs and what it costs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +55,10 @@ class Plan:
     """Bytes of memory at the most, without the model."""
     views: tuple[PlannedView, ...]
     """One for each size at which the image is scored."""
+    decode_bytes: float = 0.0
+    """The part of `bytes` that decoders hold, and the pixels of an image that is decoded once for several sizes."""
+    decode_seconds: float = 0.0
+    """Predicted seconds of one CPU for decoding the image and its mask."""
 
     def document(self) -> dict[str, Any]:
         """Return the plan as `--plan --json` prints it."""
@@ -62,5 +66,7 @@ class Plan:
             "file": self.file,
             "multiply_adds": self.multiply_adds,
             "bytes": self.bytes,
+            "decode_bytes": self.decode_bytes,
+            "decode_seconds": self.decode_seconds,
             "views": [view.document() for view in self.views],
         }

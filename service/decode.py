@@ -13,7 +13,8 @@ from service.errors import ImageError, OptionError
 from service.images.allowed_directory import AllowedDirectory
 from service.images.arrays import open_raw
 from service.images.encoded import open_bytes
-from service.images.picture import FIRST_PAGE, PageSelection, Picture
+from service.images.headers import opens_quickly
+from service.images.picture import FIRST_PAGE, PageSelection, Picture, UnopenedPicture
 from service.scoring.options import (
     OTSU,
     AverageOf,
@@ -61,6 +62,15 @@ def options(message: scoring_pb2.ScoreOptions) -> RequestedOptions:
         priority=Priority(_name("priority", message.priority, PRIORITIES, DEFAULTS.priority)),
         plan_only=message.plan_only,
     )
+
+
+def unopened_image(
+    message: scoring_pb2.Image, selection: PageSelection, allowed: AllowedDirectory | None
+) -> UnopenedPicture:
+    """Return the image of a message, which is not opened yet; see `open_image`."""
+    kind = message.WhichOneof("pixels")
+    is_quick = kind == "raw" or (kind == "encoded" and opens_quickly(message.encoded))
+    return UnopenedPicture(partial(open_image, message, selection, allowed), is_quick)
 
 
 def open_image(

@@ -67,6 +67,9 @@ def planned_response(planned: PlannedImage) -> scoring_pb2.ScoreResponse:
     response.CopyFrom(described)
     response.MergeFrom(_classes(planned.model, planned.options))
     response.image.name = planned.picture.name
+    response.plan.bytes = planned.bytes
+    response.plan.decode_bytes = planned.decoding.held_bytes
+    response.plan.decode_seconds = planned.decoding.seconds
     response.warnings.extend(planned.picture.warnings(planned.model.spec.input))
     return response
 
@@ -169,7 +172,6 @@ def _describe(planned: PlannedImage) -> scoring_pb2.ScoreResponse:
         plan=scoring_pb2.Plan(
             file=model.spec.strides[position].file,
             multiply_adds=plan.multiply_adds,
-            bytes=plan.bytes,
             views=[_view(view, plan) for view in plan.views],
         ),
         warnings=warnings,

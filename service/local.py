@@ -14,6 +14,7 @@ from fullconv.protos import scoring_pb2
 from fullconv.transport import ManyItem, ProgressCallback, WholeAnswer, ignore_progress
 from service import decode, encode, errors
 from service.images.arrays import open_array
+from service.images.decoding import UnsharedDecoding
 from service.images.encoded import open_bytes
 from service.images.files import open_path
 from service.images.picture import PageSelection, Picture
@@ -77,7 +78,8 @@ class LocalTransport:
             deadline.check()
             progress("scoring", done, total)
 
-        return LocalStream(planned, Execution(planned, progress=report), deadline)
+        decoding = UnsharedDecoding(deadline.check)
+        return LocalStream(planned, Execution(planned, progress=report, decoding=decoding), deadline)
 
     def plan(
         self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None
@@ -132,7 +134,7 @@ class LocalStream:
     def planned(self) -> scoring_pb2.ScoreResponse:
         """Return the response for a request of the plan alone; raises ImageError."""
         with _translated():
-            counts = tuple(count_inside_mask(self._planned, self._deadline.check))
+            counts = tuple(count_inside_mask(self._planned, UnsharedDecoding(self._deadline.check)))
             return encode.plan_response(outcome.Counted(self._planned, counts))
 
     def close(self) -> None:

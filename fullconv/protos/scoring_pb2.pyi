@@ -194,16 +194,20 @@ class ScoreResponse(_message.Message):
     def __init__(self, image: _Optional[_Union[ImageInfo, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., mode: _Optional[str] = ..., grid: _Optional[_Union[GridInfo, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., average: _Optional[_Union[Average, _Mapping]] = ..., parity: _Optional[_Union[ParityInfo, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., scores: _Optional[bytes] = ..., positions: _Optional[bytes] = ..., mode_reason: _Optional[str] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., scored_cells: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("file", "multiply_adds", "bytes", "views")
+    __slots__ = ("file", "multiply_adds", "bytes", "views", "decode_bytes", "decode_seconds")
     FILE_FIELD_NUMBER: _ClassVar[int]
     MULTIPLY_ADDS_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DECODE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     file: str
     multiply_adds: float
     bytes: float
     views: _containers.RepeatedCompositeFieldContainer[View]
-    def __init__(self, file: _Optional[str] = ..., multiply_adds: _Optional[float] = ..., bytes: _Optional[float] = ..., views: _Optional[_Iterable[_Union[View, _Mapping]]] = ...) -> None: ...
+    decode_bytes: float
+    decode_seconds: float
+    def __init__(self, file: _Optional[str] = ..., multiply_adds: _Optional[float] = ..., bytes: _Optional[float] = ..., views: _Optional[_Iterable[_Union[View, _Mapping]]] = ..., decode_bytes: _Optional[float] = ..., decode_seconds: _Optional[float] = ...) -> None: ...
 
 class View(_message.Message):
     __slots__ = ("image", "cells", "tiles", "tile", "halo", "phases", "flip", "multiply_adds", "strip_rows")

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from service import machine
 from service.dispatch.admission import Admission, Claim
 from service.dispatch.call import Call
+from service.dispatch.decoding_turns import DecodingTurns, RequestDecoding
 from service.dispatch.notices import Notices
 from service.dispatch.small_requests import SmallRequestWorker
 from service.dispatch.workers import Workers
@@ -24,7 +26,8 @@ from service.engine.engine import PREFETCH_BATCHES
 from service.engine.repository import StoredModel
 from service.engine.scheduler import Flow, Scheduler
 from service.errors import BusyError
-from service.images.picture import Picture
+from service.images.decoding import UNSHARED
+from service.images.picture import Picture, UnopenedPicture
 from service.metrics import Metrics
 from service.scoring.execution import Execution
 from service.scoring.masking import count_inside_mask
@@ -37,6 +40,8 @@ SMALL_BYTES = 1 << 18
 """Bytes of the largest message that may hold a small image."""
 SMALL_PIXELS = 1 << 16
 """Pixels of the largest image that the thread for small requests scores."""
+SMALL_SECONDS = 0.003
+"""Predicted seconds of decoding of the largest such image."""
 QUICK_THREADS = 2
 """Threads for work that neither reads a model's files nor runs a network."""
 LOOKUP_THREADS = 16
@@ -75,6 +80,7 @@ class Dispatcher:
         """One thread for every admitted request, so that slow work, such as loading, delays no other request."""
         self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="model")
         self._large, self._planners = Workers(self.limits.large, "large"), Workers(PLAN_THREADS, "plan")
+        self._turns = DecodingTurns(machine.cpus())
         self._quick, self._small = Workers(QUICK_THREADS, "quick"), SmallRequestWorker("small")
 
     def admitted(self, call: Call, *, share: int = 1) -> AbstractContextManager[Claim]:
@@ -93,7 +99,7 @@ class Dispatcher:
     async def score(
         self,
         request: ScoringRequest,
-        open_picture: Callable[[], Picture],
+        image: UnopenedPicture,
         encode: Callable[[Outcome], Answer],
         call: Call,
         claim: Claim,
@@ -102,10 +108,12 @@ class Dispatcher:
     ) -> Answer:
         """Score one image of an admitted request, one of `share` whose answers are in one message."""
         flow = self._flow(request)
+        decoding = RequestDecoding(self._turns, flow, call.client)
         limit = self.limits.message_bytes // share
-        plan = partial(self._scorer.plan_whole, open_picture, request, answer_bytes=limit)
-        work = _Scoring(plan, encode, flow, partial(self._admit, call, claim), partial(self._observe, call))
-        if claim.message_bytes <= SMALL_BYTES and self._scorer.is_loaded(request):
+        plan = partial(self._scorer.plan_whole, image.open, request, answer_bytes=limit)
+        work = _Scoring(plan, encode, flow, decoding, partial(self._admit, call, claim), partial(self._observe, call))
+        is_quick = image.is_quick and request.options.mask is None
+        if is_quick and claim.message_bytes <= SMALL_BYTES and self._scorer.is_loaded(request):
             await self._small.run(work, flow)
         if not work.is_answered:
             await self._workers.run(work.complete, flow)
@@ -145,13 +153,13 @@ class Dispatcher:
         """Admit a request by its plan; raises BusyError."""
         call.record["version"] = planned.model.version
         self._notices.note(planned, call)
-        seconds = planned.session.predict_seconds(planned.plan.multiply_adds)
         self._admission.plan(
-            claim, planned.plan.held_bytes, seconds, deadline=call.deadline, done=execution.fraction_done
+            claim, planned.held_bytes, planned.seconds, deadline=call.deadline, done=execution.fraction_done
         )
 
-    def _observe(self, call: Call, planned: PlannedImage, result: Result) -> None:
+    def _observe(self, call: Call, planned: PlannedImage, result: Result, decoding: RequestDecoding) -> None:
         """Count an image that was scored, and add it to the call's line of the log."""
+        self._scorer.rates.observe(planned.picture.cost, planned.decoding.passes, decoding.seconds)
         call.record |= {"width": planned.picture.width, "height": planned.picture.height}
         call.record["queue_ms"] = round(result.timing.queue * 1e3, 3)
         self._metrics.observe_image(planned, result)
@@ -170,11 +178,12 @@ class Dispatcher:
         call.record["version"] = planned.model.version
         if request.options.grid:
             check_row(planned, self.limits.message_bytes)
+        decoding = RequestDecoding(self._turns, flow, call.client)
         if request.options.plan_only:
-            deliver(_counted(planned, flow))
+            deliver(_counted(planned, flow, decoding))
             return
         self._notices.note(planned, call)
-        execution = Execution(planned, flow, lambda tiles, total: deliver(Progress(tiles, total)))
+        execution = Execution(planned, flow, lambda tiles, total: deliver(Progress(tiles, total)), decoding=decoding)
         self._await_memory(claim, planned, execution)
         deliver(Started(planned, flow.waited))
         for rows in execution.rows():
@@ -182,7 +191,7 @@ class Dispatcher:
         result = execution.result()
         large.finish()
         result = _with_queue(result, flow)
-        self._observe(call, planned, result)
+        self._observe(call, planned, result, decoding)
         deliver(Scored(planned, (), result))
 
     def _await_memory(self, claim: Claim, planned: PlannedImage, execution: Execution) -> None:
@@ -192,7 +201,7 @@ class Dispatcher:
         """
         while True:
             try:
-                held = planned.plan.held_bytes
+                held = planned.held_bytes
                 return self._admission.plan(claim, held, 0.0, deadline=None, done=execution.fraction_done)
             except BusyError:
                 execution.check_cancelled()
@@ -210,8 +219,9 @@ class _Scoring(Generic[Answer]):
     plan: Callable[[], PlannedImage]
     encode: Callable[[Outcome], Answer]
     flow: Flow
+    decoding: RequestDecoding
     admit: Callable[[PlannedImage, Execution], None]
-    observe: Callable[[PlannedImage, Result], None]
+    observe: Callable[[PlannedImage, Result, RequestDecoding], None]
     answer: Answer = field(init=False)
     """Set once `is_answered` is true."""
     is_answered: bool = field(init=False, default=False)
@@ -243,17 +253,18 @@ class _Scoring(Generic[Answer]):
 
     def _outcome(self, planned: PlannedImage, execution: Execution) -> Outcome:
         if planned.options.requested.plan_only:
-            return _counted(planned, self.flow)
+            return _counted(planned, self.flow, self.decoding)
         rows = tuple(execution.rows())
         result = _with_queue(execution.result(), self.flow)
-        self.observe(planned, result)
+        self.observe(planned, result, self.decoding)
         return Scored(planned, rows, result)
 
     def _admitted(self) -> tuple[PlannedImage, Execution]:
         """Plan and admit the request, once."""
         if self._planned is None or self._execution is None:
             planned = self.plan()
-            execution = Execution(planned, self.flow)
+            decoding = UNSHARED if is_small(planned) else self.decoding
+            execution = Execution(planned, self.flow, decoding=decoding)
             if not planned.options.requested.plan_only:
                 self.admit(planned, execution)
             self._planned, self._execution = planned, execution
@@ -263,7 +274,7 @@ class _Scoring(Generic[Answer]):
 def is_small(planned: PlannedImage) -> bool:
     """Return whether an image is decoded and submitted in less time than another thread would take to begin with it."""
     views, requested, picture = planned.plan.views, planned.options.requested, planned.picture
-    if len(views) > 1 or requested.mask is not None or requested.plan_only:
+    if planned.decoding.seconds > SMALL_SECONDS or len(views) > 1 or requested.mask is not None or requested.plan_only:
         return False
     pixels = max(picture.width * picture.height, views[0].width * views[0].height)
     if pixels > SMALL_PIXELS or len(views[0].tile_plan.bands) > 1:
@@ -271,8 +282,8 @@ def is_small(planned: PlannedImage) -> bool:
     return planned.plan.mode.submits(views[0].tile_plan, views[0].batch) <= PREFETCH_BATCHES
 
 
-def _counted(planned: PlannedImage, flow: Flow) -> Counted:
-    return Counted(planned, tuple(count_inside_mask(planned, flow.check)), flow.waited)
+def _counted(planned: PlannedImage, flow: Flow, decoding: RequestDecoding) -> Counted:
+    return Counted(planned, tuple(count_inside_mask(planned, decoding)), flow.waited)
 
 
 def _with_queue(result: Result, flow: Flow) -> Result:

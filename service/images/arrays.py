@@ -47,7 +47,8 @@ def open_array(
     if selection.page > 1:
         raise ImageError(f"{name}: page: expected 1, since an array has no further pages, got {selection.page}")
     height, width, channels = shape
-    return Picture(name, height, width, layout_of_array(channels, dtype), open_samples, selection.bands)
+    layout = layout_of_array(channels, dtype)
+    return Picture(name, height, width, layout, lambda _: open_samples(), selection.bands)
 
 
 def open_raw(

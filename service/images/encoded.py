@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -10,6 +11,8 @@ from typing import BinaryIO
 from fullconv.common.libvips import pyvips
 from fullconv.common.text import encodable
 from service.errors import ImageError
+from service.images.decoding import EncodedFile
+from service.images.headers import JPEG, PNG, check_png_chunks, count_scans
 from service.images.picture import FIRST_PAGE, PageSelection, Picture
 from service.images.vips import open_vips
 
@@ -52,7 +55,8 @@ def open_file(path: Path, selection: PageSelection = FIRST_PAGE, *, name: str = 
         with path.open("rb") as file:  # from a path libvips would cut [...] at its end and take that for options
             return pyvips.Image.new_from_source(pyvips.Source.new_from_descriptor(file.fileno()), "", **options)
 
-    return _open(name, header, load, lambda: path.open("rb"), selection)
+    picture = _open(name, header, load, lambda: path.open("rb"), selection)
+    return replace(picture, file=EncodedFile(path, selection.page))
 
 
 def open_bytes(data: bytes, selection: PageSelection = FIRST_PAGE, *, name: str) -> Picture:
@@ -61,7 +65,8 @@ def open_bytes(data: bytes, selection: PageSelection = FIRST_PAGE, *, name: str)
     def load(**options: str) -> pyvips.Image:
         return pyvips.Image.new_from_buffer(data, "", **options)
 
-    return _open(name, data[:HEADER_BYTES], load, lambda: BytesIO(data), selection)
+    picture = _open(name, data[:HEADER_BYTES], load, lambda: BytesIO(data), selection)
+    return replace(picture, file=EncodedFile(data, selection.page))
 
 
 def _open(
@@ -81,4 +86,8 @@ def _open(
         kind = "an image of HEIF or AVIF"
     if kind:
         raise ImageError(f"{name}: expected a JPEG, PNG, WebP or TIFF image, got {kind}: save it as one of these")
-    return open_vips(name, load, selection)
+    with open_stream() as stream:
+        scans = count_scans(name, stream) if header.startswith(JPEG) else 1
+        if header.startswith(PNG):
+            check_png_chunks(name, stream)
+        return open_vips(name, load, selection, stored_bytes=stream.seek(0, os.SEEK_END), scans=scans)

@@ -8,7 +8,6 @@ The foreground is found on a thumbnail of the image. Otsu's threshold divides it
 contains most of the thumbnail's edge is the background. A window is scored if any of its pixels is foreground.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 
 from fullconv.protos import model_pb2
 from service.errors import ImageError
-from service.images.picture import Picture
+from service.images.decoding import Decoding
+from service.images.picture import Picture, TurnRows
 from service.images.rows import RowBuffer, RowReader, ScaledRows
 
 THUMBNAIL_SIDE = 2048
@@ -107,14 +107,19 @@ def count_pixels(mask: NDArray[np.bool_], rows: Spans, cols: Spans) -> NDArray[n
     return np.asarray(down[rows[1]] - down[rows[0]])
 
 
-def mask_image(mask: Picture, picture: Picture) -> MaskImage:
-    """Open an image as the mask of another image; raises ImageError if their aspect ratios differ."""
+def check_mask(mask: Picture, picture: Picture) -> None:
+    """Raise ImageError if the aspect ratios of a mask and its image differ."""
     if not _has_same_aspect_ratio(mask, picture):
         raise ImageError(
             f"mask: expected the image's {picture.height}×{picture.width} pixels (height×width), or fewer or more of "
             f"the same aspect ratio, got {mask.height}×{mask.width}"
         )
-    return MaskImage(mask.nonzero_mask(), (mask.height, mask.width), (picture.height, picture.width))
+
+
+def mask_image(mask: Picture, picture: Picture, decoding: Decoding) -> MaskImage:
+    """Open an image as the mask of another image."""
+    rows = TurnRows(mask.nonzero_mask(decoding), mask.cost, decoding)
+    return MaskImage(rows, (mask.height, mask.width), (picture.height, picture.width))
 
 
 def _has_same_aspect_ratio(mask: Picture, picture: Picture) -> bool:
@@ -126,19 +131,17 @@ def _has_same_aspect_ratio(mask: Picture, picture: Picture) -> bool:
     return max(lower_bounds) < min(upper_bounds)
 
 
-def find_foreground(picture: Picture, model_input: model_pb2.Input, check: Callable[[], None]) -> Foreground:
-    """Find the foreground in an image's pixels as a model takes them; raises ImageError if they have one tone only.
-
-    `check` is called while the image is read, and may raise an error to stop it.
-    """
+def find_foreground(picture: Picture, model_input: model_pb2.Input, decoding: Decoding) -> Foreground:
+    """Find the foreground in an image's pixels as a model takes them; raises ImageError if they have one tone only."""
     from skimage.filters import threshold_otsu  # noqa: PLC0415 (loads SciPy, which nothing else needs)
 
     size = picture.height, picture.width
     scale = min(1.0, THUMBNAIL_SIDE / max(size))
     scaled = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    rows, blocks = ScaledRows(picture.rows(model_input), size, scaled), []
+    rows = TurnRows(ScaledRows(picture.rows(model_input, decoding), size, scaled), picture.cost, decoding)
+    blocks = []
     for first in range(0, scaled[0], BLOCK_ROWS):
-        check()
+        decoding.pause()
         blocks.append(rows.read(first, min(first + BLOCK_ROWS, scaled[0])).mean(axis=-1, dtype=np.float32))
     grey = np.concatenate(blocks)
     light = grey > threshold_otsu(grey)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from fullconv.protos import model_pb2
 from service.dense.arrays import Pixels
 from service.errors import ImageError, LimitError
+from service.images.decoder_process import DecoderProcess
+from service.images.decoding import FREE, UNSHARED, Decoding, DecodingCost, EncodedFile, Pause
 from service.images.pixels import BandLayout, Conversion, SampleArray, apply_blockwise, make_conversion
 from service.images.rows import RowReader
 
@@ -52,17 +54,21 @@ class Picture:
     height: int
     width: int
     layout: BandLayout
-    open_samples: Callable[[], SampleReader]
+    open_samples: Callable[[Pause], SampleReader]
     """Opens the samples at the top. May be called several times, except for the rows of a stream."""
     bands: tuple[int, ...] = ()
     """The bands that are scored, counted from 1. Default: empty, all bands, with alpha laid over white."""
-    open_data_mask: Callable[[], RowReader] | None = None
+    open_data_mask: Callable[[Pause], RowReader] | None = None
     """Opens the data mask at the top: (rows, cols, 1) uint8, 255 where the file has data, else 0. Default: None, every
     pixel has data."""
     decoded_whole: bool = False
     """Whether the file may have to be decoded as a whole, so that the limit for such files applies."""
     notes: tuple[str, ...] = ()
     """What the caller should know about how the file was read."""
+    cost: DecodingCost = FREE
+    """What decoding it once costs. Default: nothing, it is not encoded."""
+    file: EncodedFile | None = None
+    """Default: None, the pixels are not in a file."""
 
     def check_bands(self, model_input: model_pb2.Input) -> None:
         """Raise ImageError if the bands cannot be converted for a model."""
@@ -73,23 +79,59 @@ class Picture:
         note = self._conversion(model_input).note
         return [*self.notes, *([note] if note else [])]
 
-    def rows(self, model_input: model_pb2.Input) -> "ConvertedRows":
+    def rows(self, model_input: model_pb2.Input, decoding: Decoding = UNSHARED) -> RowReader:
         """Open the pixels at the top, as a model takes them. This call and reading may raise ImageError."""
-        return ConvertedRows(self.open_samples(), self._conversion(model_input))
+        return ConvertedRows(self._samples(decoding), self._conversion(model_input))
 
-    def data_mask(self) -> RowReader | None:
+    def data_mask(self, decoding: Decoding = UNSHARED) -> RowReader | None:
         """Open the data mask at the top; None if every pixel has data. See `open_data_mask`."""
-        return self.open_data_mask() if self.open_data_mask is not None else None
+        return self.open_data_mask(decoding.pause) if self.open_data_mask is not None else None
 
-    def nonzero_mask(self) -> "NonzeroRows":
+    def nonzero_mask(self, decoding: Decoding = UNSHARED) -> RowReader:
         """Open the image as a mask at the top: 255 where any band is not 0 and alpha is not 0, else 0."""
-        return NonzeroRows(self.open_samples(), self.layout.alpha)
+        return NonzeroRows(self._samples(decoding), self.layout.alpha)
+
+    def _samples(self, decoding: Decoding) -> SampleReader:
+        """Open the samples at the top, in this process or in a process of their own."""
+        if self.file is not None and decoding.is_apart(self.cost):
+            shape = (self.height, self.width)
+            return DecoderProcess(self.name, self.file, shape, self.layout, self.cost, decoding.pause)
+        return self.open_samples(decoding.pause)
 
     def _conversion(self, model_input: model_pb2.Input) -> Conversion:
         try:
             return make_conversion(self.layout, self.bands, model_input)
         except ValueError as error:
             raise ImageError(f"{self.name}: {error}") from None
+
+
+@dataclass(frozen=True)
+class UnopenedPicture:
+    """An image of a request, before its header is read."""
+
+    open: Callable[[], Picture]
+    """Opens the image; raises ImageError or NotFoundError."""
+    is_quick: bool
+    """Whether opening takes at most a few milliseconds."""
+
+
+@dataclass(frozen=True)
+class TurnRows:
+    """Reads rows in the turns of a request to decode; a `RowReader`."""
+
+    rows: RowReader
+    cost: DecodingCost
+    decoding: Decoding
+
+    @property
+    def block_rows(self) -> int:
+        """Number of rows to read in one call."""
+        return self.rows.block_rows
+
+    def read(self, first: int, stop: int) -> Pixels:
+        """Return rows [first, stop), decoded in a turn."""
+        with self.decoding.turn(self.cost):
+            return self.rows.read(first, stop)
 
 
 @dataclass(frozen=True)

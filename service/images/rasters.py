@@ -86,7 +86,7 @@ def open_raster(path: Path, name: str, selection: PageSelection) -> Picture | No
         raise ImageError(f"{name}: expected bands of colours or values, got a palette: save the image as RGB")
     shape = (raster.height, raster.width, raster.count)
     picture = open_array(name, shape, raster.dtypes[0], lambda: RasterRows(name, open_dataset()), selection)
-    open_data_mask = (lambda: RasterDataMask(name, open_dataset())) if _may_lack_data(raster) else None
+    open_data_mask = (lambda _: RasterDataMask(name, open_dataset())) if _may_lack_data(raster) else None
     return replace(picture, open_data_mask=open_data_mask, layout=_layout(raster, picture.layout))
 
 

@@ -102,6 +102,31 @@ def _result(strip: Future[Pixels] | None) -> Pixels | None:
 
 
 @dataclass
+class KeptRows:
+    """Reads an image's pixels once and keeps them, so that its rows may be read again."""
+
+    rows: RowReader
+    height: int
+    """Rows of the image."""
+    block_rows: int = 1
+    _pixels: Pixels | None = field(init=False, default=None)
+    _known: int = field(init=False, default=0)
+    """Rows that are read so far."""
+
+    def read(self, first: int, stop: int) -> Pixels:
+        """Return rows [first, stop) as a view of the kept pixels."""
+        while self._pixels is None or self._known < stop:
+            step = READ_PIXELS // self._pixels.shape[1] if self._pixels is not None else 1
+            end = min(self.height, self._known + max(self.rows.block_rows, step))
+            block = self.rows.read(self._known, end)
+            if self._pixels is None:
+                self._pixels = cast("Pixels", np.empty((self.height, *block.shape[1:]), block.dtype))
+            self._pixels[self._known : end] = block
+            self._known = end
+        return self._pixels[first:stop]
+
+
+@dataclass
 class ScaledRows:
     """Reads an image at another size: bilinear, antialiased when the image gets smaller, as Pillow scales."""
 

@@ -16,10 +16,12 @@ import numpy as np
 from tifffile import TiffFile, TiffPage
 
 from service.errors import ImageError, LimitError
+from service.images.decoding import DecodingCost, Pause
+from service.images.orientation import OrientedRows
 from service.images.photometric import SEPARATE, YCBCR, Interpretation, bytes_of, interpretation, stored_dtype
 from service.images.picture import MAX_BANDS, MAX_SIDE, PageSelection, Picture, SampleReader
-from service.images.tiff_codecs import NAMES, WITH_PREDICTOR, BlockCodec
-from service.images.tiff_rows import OrientedRows, StoredPage, StoredRows, TiffDataMask, TiffRows
+from service.images.tiff_codecs import JPEG, NAMES, PACKBITS, UNCOMPRESSED, WITH_PREDICTOR, BlockCodec
+from service.images.tiff_rows import StoredPage, StoredRows, TiffDataMask, TiffRows
 
 REDUCED, MASK = 1, 4
 """Bits of NewSubfileType."""
@@ -32,6 +34,9 @@ MAX_WHOLE_BYTES = 1 << 30
 MAX_TAGS_BYTES = 256 << 20
 """Bytes of the tags of all pages that are looked at."""
 ORIENTATION, T4_OPTIONS, GDAL_NODATA = 274, 292, 42113
+SECONDS_PER_BYTE = {UNCOMPRESSED: 1e-9, JPEG: 5e-9, PACKBITS: 3e-9}
+SLOWEST = 10e-9
+"""Seconds for each decoded byte, by compression, and of all other compressions."""
 LOWEST_FIRST = 2
 """FillOrder of bytes whose first bit is the lowest."""
 
@@ -147,23 +152,35 @@ class TiffImage:
         layout = self.interpretation.layout
         return Picture(
             page.name, height, width, layout, self._open_samples, bands, open_data_mask,
-            decoded_whole=decoded_whole, notes=notes,
+            decoded_whole=decoded_whole, notes=notes, cost=self._cost,
         )  # fmt: skip
 
     @property
     def _is_reoriented(self) -> bool:
         return self.orientation in range(2, 9)
 
-    def _open_samples(self) -> SampleReader:
-        return self._reorient(TiffRows(self.page.name, StoredRows(self.page, self.open_stream), self.interpretation))
+    def _open_samples(self, pause: Pause) -> SampleReader:
+        stored = StoredRows(self.page, self.open_stream, pause)
+        return self._reorient(TiffRows(self.page.name, stored, self.interpretation), pause)
 
-    def _open_data_mask(self) -> SampleReader:
-        mask = StoredRows(self.mask, self.open_stream) if self.mask is not None else None
-        stored = StoredRows(self.page, self.open_stream)
-        return self._reorient(TiffDataMask(stored, self.tested_bands, self.nodata, mask))
+    def _open_data_mask(self, pause: Pause) -> SampleReader:
+        mask = StoredRows(self.mask, self.open_stream, pause) if self.mask is not None else None
+        stored = StoredRows(self.page, self.open_stream, pause)
+        return self._reorient(TiffDataMask(stored, self.tested_bands, self.nodata, mask), pause)
 
-    def _reorient(self, rows: SampleReader) -> SampleReader:
-        return OrientedRows(rows, self.page.height, self.orientation) if self._is_reoriented else rows
+    def _reorient(self, rows: SampleReader, pause: Pause) -> SampleReader:
+        return OrientedRows(rows, self.page.height, self.orientation, pause) if self._is_reoriented else rows
+
+    @property
+    def _cost(self) -> DecodingCost:
+        """What decoding the page once costs. A row of blocks is held as numbers, and a block as bytes as well."""
+        page = self.page
+        held = 2 * page.block_row_bytes + 3 * page.block_bytes + page.decoded_bytes * self._is_reoriented
+        rate = SECONDS_PER_BYTE.get(page.codec.compression, SLOWEST)
+        return DecodingCost(
+            f"TIFF with {NAMES[page.codec.compression]} compression", held, page.decoded_bytes * rate,
+            page.block_bytes * rate,
+        )  # fmt: skip
 
 
 def _tiff_image(

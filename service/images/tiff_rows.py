@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ImageError
+from service.images.decoding import Pause
 from service.images.photometric import Interpretation
 from service.images.picture import SampleReader
 from service.images.pixels import SampleArray, apply_blockwise
@@ -55,8 +56,16 @@ class StoredPage:
         """Bytes of one row of tiles, or of one strip, decoded."""
         return self.block_shape[0] * self.width * self.bands * self.codec.dtype.itemsize
 
-    def decode(self, file: BinaryIO, block_row: int) -> SampleArray:
-        """Decode one row of tiles, or one strip: (rows, cols, bands) stored numbers; raises ImageError."""
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block, decoded."""
+        return self.codec.size(*self.block_shape)
+
+    def decode(self, file: BinaryIO, block_row: int, pause: Pause) -> SampleArray:
+        """Decode one row of tiles, or one strip: (rows, cols, bands) stored numbers; raises ImageError.
+
+        `pause` is called before each block.
+        """
         (height, width), first = self.block_shape, block_row * self.block_shape[0]
         rows = min(height, self.height - first)
         result = np.empty((rows, self.width, self.bands), self.codec.dtype.newbyteorder("="))
@@ -64,6 +73,7 @@ class StoredPage:
         for plane in range(self.bands if self.separate else 1):
             bands = slice(plane, plane + 1) if self.separate else slice(None)
             for column in range(across):
+                pause()
                 target = result[:, column * width : (column + 1) * width, bands]
                 try:
                     self._decode_into(target, file, (plane * down + block_row) * across + column)
@@ -101,6 +111,7 @@ class StoredRows:
 
     page: StoredPage
     open_stream: Callable[[], BinaryIO]
+    pause: Pause
     _file: BinaryIO = field(init=False)
     _block_row: int = field(init=False, default=-1)
     _decoded: SampleArray | None = field(init=False, default=None)
@@ -127,7 +138,7 @@ class StoredRows:
 
     def _decode(self, block_row: int) -> SampleArray:
         if block_row != self._block_row or self._decoded is None:
-            self._decoded = self.page.decode(self._file, block_row)
+            self._decoded = self.page.decode(self._file, block_row, self.pause)
             self._block_row = block_row
         return self._decoded
 
@@ -183,31 +194,3 @@ class TiffDataMask:
         if self.mask is not None:
             has_data &= self.mask.read(first, stop)[..., :1] != 0
         return np.where(has_data, np.uint8(255), np.uint8(0))
-
-
-class OrientedRows:
-    """Reads the rows of an image that its Orientation rotates or mirrors; a `SampleReader`.
-
-    The image is read as a whole at the first call.
-    """
-
-    block_rows = 1
-
-    def __init__(self, rows: SampleReader, height: int, orientation: int) -> None:
-        self._rows, self._height, self._orientation = rows, height, orientation
-        self._image: SampleArray | None = None
-
-    def read(self, first: int, stop: int) -> SampleArray:
-        """Return rows [first, stop) of the image as it is looked at."""
-        if self._image is None:
-            self._image = apply_orientation(self._rows.read(0, self._height), self._orientation)
-        return self._image[first:stop]
-
-
-def apply_orientation(image: SampleArray, orientation: int) -> SampleArray:
-    """Return an image (rows, cols, bands) as it is looked at, by the tag Orientation, 1 to 8."""
-    if orientation > 4:
-        image = image.swapaxes(0, 1)
-    down = orientation in (3, 4, 7, 8)
-    across = orientation in (2, 3, 6, 7)
-    return image[:: -1 if down else 1, :: -1 if across else 1]

@@ -12,7 +12,9 @@ import numpy as np
 
 from fullconv.common.libvips import pyvips
 from service.errors import ImageError
-from service.images.picture import FIRST_PAGE, PageSelection, Picture
+from service.images.decoding import STEP_PIXELS, DecodingCost, Pause
+from service.images.orientation import OrientedRows
+from service.images.picture import FIRST_PAGE, PageSelection, Picture, SampleReader
 from service.images.pixels import WHITE, BandLayout, Colour, SampleArray
 
 COLOURS: dict[int, Colour] = {1: "grey", 2: "grey", 3: "rgb", 4: "rgb"}
@@ -20,33 +22,56 @@ COLOURS: dict[int, Colour] = {1: "grey", 2: "grey", 3: "rgb", 4: "rgb"}
 DTYPES = {"uchar": "uint8", "ushort": "uint16"}
 
 
+RGB = 3
+KEPT_ROWS = 1700
+"""Rows that libvips keeps while it decodes from top to bottom."""
+
+
 class VipsRows:
     """Reads the samples of an image of libvips, which keeps some rows in memory; a `SampleReader`."""
 
     block_rows = 16
 
-    def __init__(self, name: str, image: pyvips.Image) -> None:
-        self._name, self._image = name, image
+    def __init__(self, name: str, image: pyvips.Image, pause: Pause) -> None:
+        self._name, self._image, self._pause = name, image, pause
         self._width, self._bands = image.width, image.bands
         self._dtype = np.uint16 if image.format == "ushort" else np.uint8
+        self._next = 0
 
     def read(self, first: int, stop: int) -> SampleArray:
         """Return rows [first, stop) as (rows, cols, bands); raises ImageError if they cannot be decoded."""
+        self._pause()
+        step = max(1, STEP_PIXELS // self._width)
+        for row in range(self._next + step, first, step):  # libvips would decode all skipped rows in one call
+            self._fetch(row, row + 1)
+            self._pause()
+        self._next = stop
+        return np.frombuffer(self._fetch(first, stop), self._dtype).reshape(stop - first, self._width, self._bands)
+
+    def _fetch(self, first: int, stop: int) -> memoryview:
         with _as_image_error(self._name):
             region = pyvips.Region.new(self._image)
             try:
-                data = region.fetch(0, first, self._width, stop - first)
+                samples: memoryview = region.fetch(0, first, self._width, stop - first)
+                return samples
             finally:
                 # The region's pixels are in a cache of this thread. An error may keep the region alive until another
                 # thread frees it, so it is released here.
                 pyvips.ffi.release(region.pointer)
-        return np.frombuffer(data, self._dtype).reshape(stop - first, self._width, self._bands)
 
 
-def open_vips(name: str, load: Callable[..., pyvips.Image], selection: PageSelection = FIRST_PAGE) -> Picture:
+def open_vips(
+    name: str,
+    load: Callable[..., pyvips.Image],
+    selection: PageSelection = FIRST_PAGE,
+    *,
+    stored_bytes: int = 0,
+    scans: int = 1,
+) -> Picture:
     """Open an image that `load` loads with options of libvips; raises ImageError.
 
-    Pixels are decoded from top to bottom as they are read, unless EXIF rotates the image: then it is decoded whole.
+    Pixels are decoded from top to bottom as they are read, unless EXIF rotates the image: then they are decoded and
+    kept at the first call. `stored_bytes` are the bytes of the file, and `scans` the scans of a JPEG file.
     """
     with _as_image_error(name):
         image = load(access="sequential", fail_on="error")
@@ -54,26 +79,54 @@ def open_vips(name: str, load: Callable[..., pyvips.Image], selection: PageSelec
         if page:
             load = partial(load, page=page)
             image = load(access="sequential", fail_on="error")
-        is_rotated = bool(image.get_typeof("orientation")) and image.get("orientation") > 1
-        access = {"access": "random" if is_rotated else "sequential", "fail_on": "error"}
+        layout = _layout(image)
 
-        def images() -> Iterator[pyvips.Image]:
-            if not is_rotated:
-                yield image  # no pixel of it was read
-            while True:
-                yield load(**access).autorot() if is_rotated else load(**access)
+    def images() -> Iterator[pyvips.Image]:
+        yield image  # no pixel of it was read
+        while True:
+            yield load(access="sequential", fail_on="error")
 
-        next_image = partial(next, images())
-        header = load(**access).autorot() if is_rotated else image
-        layout = _layout(header)
+    next_image = partial(next, images())
+    orientation = image.get("orientation") if image.get_typeof("orientation") else 1
 
-    def open_samples() -> VipsRows:
+    def open_samples(pause: Pause) -> SampleReader:
         with _as_image_error(name):
-            return VipsRows(name, next_image())
+            rows = VipsRows(name, next_image(), pause)
+        return OrientedRows(rows, image.height, orientation, pause) if orientation > 1 else rows
 
+    height, width = (image.width, image.height) if orientation > 4 else (image.height, image.width)
+    cost = decoding_cost(image, stored_bytes, scans, is_turned=orientation > 1)
     return Picture(
-        name, header.height, header.width, layout, open_samples, selection.bands, decoded_whole=True, notes=notes
+        name, height, width, layout, open_samples, selection.bands, decoded_whole=True, notes=notes, cost=cost
     )
+
+
+def decoding_cost(image: pyvips.Image, stored_bytes: int, scans: int, *, is_turned: bool) -> DecodingCost:
+    """Return what decoding an image of libvips costs; see `open_vips`."""
+    pixels = image.width * image.height
+    row_bytes = image.width * image.bands * (2 if image.format == "ushort" else 1)
+    sample_bytes = row_bytes * image.height
+    held = min(image.height, KEPT_ROWS) * row_bytes + sample_bytes * is_turned
+    loader = str(image.get("vips-loader"))
+    if loader.startswith("webp"):
+        seconds = pixels * 30e-9 + stored_bytes * 20e-9
+        return DecodingCost("WebP", held + 8 * pixels + stored_bytes, seconds, seconds)
+    if loader.startswith("png"):
+        seconds = sample_bytes * 3e-9 + stored_bytes * 5e-9
+        if _is_set(image, "interlaced"):
+            return DecodingCost("interlaced PNG", held + sample_bytes + stored_bytes, seconds * 1.7, seconds * 1.7)
+        return DecodingCost("PNG", held + stored_bytes, seconds)
+    seconds = sample_bytes * 1.5e-9 + stored_bytes * 8e-9
+    if not _is_set(image, "jpeg-multiscan"):
+        return DecodingCost("baseline JPEG", held, seconds)
+    is_subsampled = image.bands == RGB and image.get("jpeg-chroma-subsample") == "4:2:0"
+    coefficients = pixels * (1.5 if is_subsampled else image.bands)
+    whole = coefficients * (1.5e-9 + scans * 0.07e-9 / image.bands) + stored_bytes * 15e-9
+    return DecodingCost("progressive JPEG", held + int(2 * coefficients), seconds + whole, whole)
+
+
+def _is_set(image: pyvips.Image, field: str) -> bool:
+    return bool(image.get_typeof(field)) and bool(image.get(field))
 
 
 def _layout(image: pyvips.Image) -> BandLayout:

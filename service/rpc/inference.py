@@ -17,7 +17,7 @@ from service.dispatch.call import Call
 from service.dispatch.dispatcher import Dispatcher
 from service.engine.repository import StoredModel
 from service.errors import LateError, ServiceError, UnsupportedError
-from service.images.picture import Picture
+from service.images.picture import UnopenedPicture
 from service.metrics import Metrics, ModelTimes
 from service.rpc.calls import LARGE_BYTES, Calls
 from service.rpc.parameters import timeout_seconds
@@ -128,9 +128,7 @@ class InferenceServicer:
         except TimeoutError:
             raise LateError(f"timeout: expected an answer within {seconds:g} seconds, got none yet") from None
 
-    async def _score_all(
-        self, images: list[tuple[ScoringRequest, Callable[[], Picture]]], call: Call
-    ) -> list[ImageAnswer]:
+    async def _score_all(self, images: list[tuple[ScoringRequest, UnopenedPicture]], call: Call) -> list[ImageAnswer]:
         """Score all images of a message, or raise the first error. Images after the first wait for a busy server."""
         score = partial(self._score, call=call, share=len(images))
         if len(images) == 1:
@@ -143,12 +141,10 @@ class InferenceServicer:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _score(
-        self, request: ScoringRequest, open_picture: Callable[[], Picture], call: Call, *, share: int
-    ) -> ImageAnswer:
+    async def _score(self, request: ScoringRequest, image: UnopenedPicture, call: Call, *, share: int) -> ImageAnswer:
         with self._dispatcher.admitted(call, share=share) as claim:
             self._dispatcher.identify(call, claim, request.model)
-            return await self._dispatcher.score(request, open_picture, ImageAnswer.of, call, claim, share=share)
+            return await self._dispatcher.score(request, image, ImageAnswer.of, call, claim, share=share)
 
     async def _stream(self, messages: AsyncIterator[oip.ModelInferRequest], send: Send, call: Call) -> None:
         """Answer a stream of requests."""

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 
 import grpc
 
@@ -42,8 +41,8 @@ class ScoringServicer:
     async def _score(self, message: scoring_pb2.ScoreRequest, call: Call, claim: Claim) -> scoring_pb2.ScoreResponse:
         self._dispatcher.identify(call, claim, message.model[:MAX_NAME_LETTERS])
         request = decode.scoring_request(message)
-        open_picture = partial(decode.open_image, message.image, request.options.selection, self._allowed)
-        return await self._dispatcher.score(request, open_picture, encode.outcome_response, call, claim)
+        image = decode.unopened_image(message.image, request.options.selection, self._allowed)
+        return await self._dispatcher.score(request, image, encode.outcome_response, call, claim)
 
     async def score_many(self, messages: AsyncIterator[scoring_pb2.ScoreManyRequest], send: Send, call: Call) -> None:
         """Score a stream of images; an image that cannot be scored becomes a Failure, and the others go on."""

@@ -19,7 +19,8 @@ from service.engine.repository import StoredModel
 from service.errors import ImageError, OptionError
 from service.images.arrays import open_raw
 from service.images.encoded import open_bytes
-from service.images.picture import PageSelection, Picture
+from service.images.headers import opens_quickly
+from service.images.picture import PageSelection, Picture, UnopenedPicture
 from service.rpc.parameters import count_of, options_of, value_of
 from service.scoring.outcome import Outcome, Scored
 from service.scoring.scorer import ScoringRequest
@@ -41,19 +42,23 @@ CLASSIFICATION = "classification"
 NAME = "image"
 """The name of every image in errors: tensors have no names of images."""
 
-OpenPicture = Callable[[PageSelection], Picture]
+OpenPicture = tuple[Callable[[PageSelection], Picture], bool]
+"""What opens an image, and whether that takes at most a few milliseconds."""
 
 
 def scoring_requests(
     request: oip.ModelInferRequest, model: StoredModel
-) -> list[tuple[ScoringRequest, Callable[[], Picture]]]:
-    """Return a request for each image, and what opens the image.
+) -> list[tuple[ScoringRequest, UnopenedPicture]]:
+    """Return a request for each image, and the image.
 
     Raises OptionError or ImageError for tensors and parameters that a model does not take.
     """
     options = options_of(request, grid=SCORES in _outputs(request))
     scoring = ScoringRequest(model.name, model.version, options)
-    return [(scoring, partial(open_picture, options.selection)) for open_picture in _images(request, model)]
+    return [
+        (scoring, UnopenedPicture(partial(open_picture, options.selection), is_quick))
+        for open_picture, is_quick in _images(request, model)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +146,7 @@ def _encoded(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) 
             f"inputs: {tensor.name}: expected as many files as the shape says, 1 to {MOST_IMAGES}, got {len(files)} of "
             f"shape {list(tensor.shape)}"
         )
-    return (partial(open_bytes, file, name=NAME) for file in files)
+    return ((partial(open_bytes, file, name=NAME), opens_quickly(file)) for file in files)
 
 
 def _elements(name: str, raw: bytes) -> Iterator[bytes]:
@@ -172,7 +177,7 @@ def _pixels(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) -
         raise ImageError(f"inputs: {tensor.name}: expected {images * size} bytes for {list(shape)}, got {len(raw)}")
     for first in range(0, len(raw), size):
         data = raw[first : first + size]
-        yield partial(open_raw, (height, width, channels), PIXELS[tensor.datatype], data, name=NAME)
+        yield partial(open_raw, (height, width, channels), PIXELS[tensor.datatype], data, name=NAME), True
 
 
 def _numbers(tensor: oip.ModelInferRequest.InferInputTensor, dtype: np.dtype[Any]) -> np.ndarray:

@@ -18,7 +18,9 @@ from service.dense.reducers import Mean, argsort_descending
 from service.dense.tiles import AxisBand
 from service.engine.engine import Engine, InlineEngine
 from service.errors import CancelledRunError
-from service.images.rows import RowReader, ScaledRows, read_strips
+from service.images.decoding import UNSHARED, Decoding
+from service.images.picture import TurnRows
+from service.images.rows import KeptRows, RowReader, ScaledRows, read_strips
 from service.scoring.band import Band, BandScoring, Stopwatch, Wanted
 from service.scoring.grid import GridRows
 from service.scoring.masking import check_any_scored, wanted_cells
@@ -34,8 +36,8 @@ def ignore_progress(_done: int, _total: int) -> None:
 class Execution:
     """Scores a planned image once: iterate `rows`, then take `result`.
 
-    `engine` runs the tiles. Default: the calling thread. `progress` is called with the tiles that are done and their
-    total.
+    `engine` runs the tiles. Default: the calling thread. `decoding` says when pixels are decoded. Default: as soon as
+    they are needed. `progress` is called with the tiles that are done and their total.
     """
 
     def __init__(
@@ -43,8 +45,12 @@ class Execution:
         planned: PlannedImage,
         engine: Engine | None = None,
         progress: Callable[[int, int], None] = ignore_progress,
+        *,
+        decoding: Decoding = UNSHARED,
     ) -> None:
         self._planned, self._engine, self._progress = planned, engine or InlineEngine(), progress
+        self._decoding = decoding
+        self._kept: KeptRows | None = None
         self._started = time.monotonic()
         self._stopwatch = Stopwatch()
         self._means: list[Mean] = []
@@ -131,7 +137,7 @@ class Execution:
         """Yield every band with its pixels, None if no cell of it is scored. The next strip is read meanwhile."""
         self.check_cancelled()
         planned = self._planned
-        mask = planned.open_mask(self.check_cancelled)
+        mask = planned.open_mask(self._decoding)
         bands: deque[tuple[AxisBand, Wanted]] = deque()
 
         def spans() -> Iterator[tuple[int, int] | None]:
@@ -142,14 +148,24 @@ class Execution:
                 yield band.pixels if wanted is None or wanted.any() else None
 
         before = time.monotonic()
-        for strip in read_strips(_pixel_rows(planned, view), spans()):
+        for strip in read_strips(self._pixel_rows(view), spans()):
             self._stopwatch.decode += time.monotonic() - before
             yield *bands.popleft(), strip
             before = time.monotonic()
 
+    def _pixel_rows(self, view: View) -> RowReader:
+        """Return the rows of the image, scaled to the size of the view."""
+        picture, rows = self._planned.picture, self._source_rows()
+        size, scaled = (picture.height, picture.width), (view.height, view.width)
+        return TurnRows(rows if size == scaled else ScaledRows(rows, size, scaled), picture.cost, self._decoding)
 
-def _pixel_rows(planned: PlannedImage, view: View) -> RowReader:
-    """Return the rows of the image, scaled to the size of the view."""
-    rows = planned.picture.rows(planned.model.spec.input)
-    size, scaled = (planned.picture.height, planned.picture.width), (view.height, view.width)
-    return rows if size == scaled else ScaledRows(rows, size, scaled)
+    def _source_rows(self) -> RowReader:
+        """Return the rows of the image: decoded again for each view, or kept after the first."""
+        planned = self._planned
+        if self._kept is not None:
+            return self._kept
+        rows = planned.picture.rows(planned.model.spec.input, self._decoding)
+        if not planned.decoding.keeps_pixels:
+            return rows
+        self._kept = KeptRows(rows, planned.picture.height)
+        return self._kept

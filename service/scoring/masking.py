@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from service.dense.tiles import AxisBand
 from service.errors import ImageError
+from service.images.decoding import Decoding
 from service.images.mask import Mask, Spans
 from service.scoring.band import Band
 from service.scoring.plan import View
-from service.scoring.planned import Check, PlannedImage
+from service.scoring.planned import PlannedImage
 
 
 @dataclass(frozen=True)
@@ -23,26 +24,26 @@ class ViewCount:
     cells: int
 
 
-def count_inside_mask(planned: PlannedImage, check: Check) -> list[ViewCount]:
+def count_inside_mask(planned: PlannedImage, decoding: Decoding) -> list[ViewCount]:
     """Return what each view costs inside the mask, which is read to its end.
 
-    Raises ImageError if a view has no cell to score; `check` may raise to stop.
+    Raises ImageError if a view has no cell to score; `decoding.pause` may raise an error to stop.
     """
     counts = []
     for view in planned.plan.views:
-        mask = planned.open_mask(check)
+        mask = planned.open_mask(decoding)
         if mask is None:
             counts.append(ViewCount(len(view.tile_plan), view.multiply_adds, view.tile_plan.cells))
         else:
-            counts.append(_count(planned, mask, view, check))
+            counts.append(_count(planned, mask, view, decoding))
     check_any_scored(planned, [count.cells for count in counts])
     return counts
 
 
-def _count(planned: PlannedImage, mask: Mask, view: View, check: Check) -> ViewCount:
+def _count(planned: PlannedImage, mask: Mask, view: View, decoding: Decoding) -> ViewCount:
     tiles, multiply_adds, cells = 0, 0.0, 0
     for axis in view.tile_plan.bands:
-        check()
+        decoding.pause()
         wanted = wanted_cells(planned, mask, view, axis)
         to_run = Band(view, axis, wanted, has_grid=False).tiles()
         tiles += len(to_run)

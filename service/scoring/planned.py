@@ -5,15 +5,28 @@ from dataclasses import dataclass
 
 from service.engine.repository import StoredModel
 from service.engine.session import Session
+from service.images.decoding import Decoding
 from service.images.mask import Mask
 from service.images.picture import Picture
 from service.scoring.options import ResolvedOptions
 from service.scoring.plan import Plan
 
-Check = Callable[[], None]
-"""Called now and then during long work; raises to stop it."""
-OpenMask = Callable[[Check], Mask | None]
+OpenMask = Callable[[Decoding], Mask | None]
 """Opens the mask from the top; None if every window is scored."""
+
+
+@dataclass(frozen=True)
+class PlannedDecoding:
+    """What decoding the image, and its mask, costs a request."""
+
+    held_bytes: int = 0
+    """Peak bytes that the decoders hold, and the pixels that are kept for further views."""
+    seconds: float = 0.0
+    """Predicted seconds of one CPU."""
+    passes: float = 0.0
+    """How often the image is decoded."""
+    keeps_pixels: bool = False
+    """Whether the image is decoded once, and its pixels kept for all views."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,3 +40,19 @@ class PlannedImage:
     plan: Plan
     options: ResolvedOptions
     open_mask: OpenMask = lambda _: None
+    decoding: PlannedDecoding = PlannedDecoding()
+
+    @property
+    def held_bytes(self) -> int:
+        """Peak bytes beside the model and a running batch."""
+        return self.plan.held_bytes + self.decoding.held_bytes
+
+    @property
+    def bytes(self) -> int:
+        """Peak bytes beside the model."""
+        return self.plan.bytes + self.decoding.held_bytes
+
+    @property
+    def seconds(self) -> float:
+        """Predicted seconds of decoding and compute."""
+        return self.decoding.seconds + self.session.predict_seconds(self.plan.multiply_adds)

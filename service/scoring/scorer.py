@@ -9,7 +9,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from fullconv.protos import model_pb2
@@ -17,13 +16,15 @@ from service.engine.registry import Registry
 from service.engine.repository import StoredModel
 from service.engine.version import ServedVersion
 from service.errors import LimitError
-from service.images.mask import Intersection, Mask, MaskImage, find_foreground, mask_image
-from service.images.picture import Picture, check_size
+from service.images.decoding import Decoding, DecodingRates
+from service.images.mask import Foreground, Intersection, Mask, MaskImage, check_mask, find_foreground, mask_image
+from service.images.picture import Picture, TurnRows, check_size
 from service.limits import MIB, Limits, Tuning
+from service.scoring.decoding import plan_decoding
 from service.scoring.modes import Rate, choose
 from service.scoring.options import OTSU, RequestedOptions, ResolvedOptions, resolve
 from service.scoring.plan import Bounds, Plan, make_plan
-from service.scoring.planned import Check, OpenMask, PlannedImage
+from service.scoring.planned import OpenMask, PlannedImage
 
 KEPT_PLANS = 256
 """Number of plans that are kept for images of the same size and options."""
@@ -52,6 +53,7 @@ class Scorer:
         self.registry = models if isinstance(models, Registry) else Registry(models)
         self.limits = limits or Limits()
         self._tuning = tuning or Tuning()
+        self.rates = DecodingRates()
         self._plans: OrderedDict[tuple[StoredModel, RequestedOptions, tuple[int, int], int], Plan] = OrderedDict()
 
     def model(self, name: str, version: str = "") -> StoredModel:
@@ -111,9 +113,13 @@ class Scorer:
             return self.registry.session(served, model, position).measured_rate
 
         plan = self._plan(model, options, (picture.height, picture.width), pixels, rate)
-        open_mask = _mask(picture, model, options, self.limits)
+        mask = _mask_picture(options, self.limits)
+        open_mask = _open_mask(picture, model, options, mask)
+        decoding = plan_decoding(picture, mask, plan, options, model.spec.input, self.rates)
         session = self.registry.session(served, model, plan.mode.position)
-        return PlannedImage(picture, model, session, plan, options, open_mask)
+        planned = PlannedImage(picture, model, session, plan, options, open_mask, decoding)
+        _check_memory(planned, self.limits.plan_bytes)
+        return planned
 
     def _plan(
         self,
@@ -163,31 +169,61 @@ def check_row(planned: PlannedImage, limit: int) -> None:
         )
 
 
-def _mask(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
+def _check_memory(planned: PlannedImage, limit: int) -> None:
+    """Raise LimitError if decoding and scoring together need more memory than one image may have."""
+    if planned.bytes > limit:
+        raise LimitError(
+            f"{planned.picture.name}: memory: expected a plan of at most {limit >> 20} MiB, got one of "
+            f"{planned.bytes >> 20}, of which decoding a {planned.picture.cost.kind} file holds "
+            f"{planned.decoding.held_bytes >> 20}: save it as a baseline JPEG, or as a tiled TIFF"
+        )
+
+
+def _mask_picture(options: ResolvedOptions, limits: Limits) -> Picture | None:
+    """Open the mask image of a request; None if it has none. Raises ImageError if it is too large."""
+    requested = options.requested.mask
+    if requested is None or requested == OTSU:
+        return None
+    mask = requested()
+    one_pixel = model_pb2.Size(height=1, width=1)
+    check_size(mask, max_pixels=limits.large_pixels, max_whole_pixels=limits.image_pixels, window=one_pixel)
+    return mask
+
+
+def _open_mask(picture: Picture, model: StoredModel, options: ResolvedOptions, mask: Picture | None) -> OpenMask:
     """Return what opens the mask: pixels with data, and the windows that the options choose.
 
     Raises ImageError, before anything is scored, for a mask whose size does not fit.
     """
-    open_chosen, size = _chosen(picture, model, options, limits), (picture.height, picture.width)
+    open_chosen, size = _chosen(picture, model, options, mask), (picture.height, picture.width)
 
-    def open_mask(check: Check) -> Mask | None:
-        data, chosen = picture.data_mask(), open_chosen(check)
-        if data is None or chosen is None:
-            return chosen if data is None else MaskImage(data, size, size)
-        return Intersection(MaskImage(data, size, size), chosen)
+    def open_mask(decoding: Decoding) -> Mask | None:
+        rows, chosen = picture.data_mask(decoding), open_chosen(decoding)
+        if rows is None:
+            return chosen
+        data = MaskImage(TurnRows(rows, picture.cost, decoding), size, size)
+        return data if chosen is None else Intersection(data, chosen)
 
     return open_mask
 
 
-def _chosen(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
+def _chosen(picture: Picture, model: StoredModel, options: ResolvedOptions, mask: Picture | None) -> OpenMask:
     """Return what opens the mask that the options name."""
-    requested = options.requested.mask
-    if requested is None:
-        return lambda _: None
-    if requested == OTSU:
-        return cache(lambda check: find_foreground(picture, model.spec.input, check))
-    mask = requested()
-    one_pixel = model_pb2.Size(height=1, width=1)
-    check_size(mask, max_pixels=limits.large_pixels, max_whole_pixels=limits.image_pixels, window=one_pixel)
-    mask_image(mask, picture)
-    return lambda _: mask_image(mask, picture)
+    if mask is not None:
+        check_mask(mask, picture)
+        return lambda decoding: mask_image(mask, picture, decoding)
+    if options.requested.mask == OTSU:
+        return _kept_foreground(picture, model.spec.input)
+    return lambda _: None
+
+
+def _kept_foreground(picture: Picture, model_input: model_pb2.Input) -> OpenMask:
+    """Return what finds the foreground of an image at the first call, and returns it."""
+    found: list[Foreground] = []
+
+    def foreground(decoding: Decoding) -> Foreground:
+        if not found:
+            found.append(find_foreground(picture, model_input, decoding))
+        return found[0]
+
+    return foreground

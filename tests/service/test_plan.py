@@ -109,7 +109,7 @@ def with_nodata() -> Picture:
     """An image that has data at its lower right alone."""
     pixels = noise(211, 307, 3)
     rows, valid = ArrayInMemory(pixels), ArrayInMemory(inside(slice(90, 211), slice(160, 307))[..., None])
-    return replace(open_array("i", pixels.shape, "uint8", lambda: rows), open_data_mask=lambda: valid)
+    return replace(open_array("i", pixels.shape, "uint8", lambda: rows), open_data_mask=lambda _: valid)
 
 
 def in_front() -> np.ndarray:

@@ -9,6 +9,7 @@ from service import decode, encode
 from service.engine.engine import Engine
 from service.engine.repository import StoredModel
 from service.engine.session import Session
+from service.images.decoding import UNSHARED
 from service.images.picture import Picture
 from service.scoring.execution import Execution
 from service.scoring.grid import GridRows
@@ -60,7 +61,7 @@ class Scoring:
 
     def counted(self) -> scoring_pb2.ScoreResponse:
         """The answer to a request for the plan alone."""
-        return encode.outcome_response(Counted(self.planned, tuple(count_inside_mask(self.planned, lambda: None))))
+        return encode.outcome_response(Counted(self.planned, tuple(count_inside_mask(self.planned, UNSHARED))))
 
     def complete(self) -> scoring_pb2.ScoreResponse:
         """The whole answer at once."""

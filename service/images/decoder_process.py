@@ -1,0 +1,112 @@
+"""Decoding in a process of its own, for files that a library decodes whole in one call that cannot be interrupted.
+
+The process is ended as soon as nobody waits for the pixels. It may use little more memory than was planned, and is the
+first that Linux ends when memory is short. It writes all samples of the image, from top to bottom, into a pipe.
+"""
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from weakref import finalize
+
+import numpy as np
+
+from service.errors import BusyError, ImageError
+from service.images.decoding import DecodingCost, EncodedFile, Pause
+from service.images.pixels import BandLayout, SampleArray
+
+CHECK_SECONDS = 0.1
+"""Time between two pauses while the process decodes."""
+PIPE_BYTES = 1 << 20
+MEMORY_BYTES = 1 << 30
+"""Bytes of address space of the process beside those of the decoder: its program, libraries and rows."""
+UNREADABLE = 3
+"""Exit status of the process for an image that cannot be decoded; its standard error has the message."""
+
+
+class DecoderProcess:
+    """Reads the samples of a file from a process; a `SampleReader`. The process starts with the first call."""
+
+    block_rows = 16
+
+    def __init__(
+        self, name: str, file: EncodedFile, shape: tuple[int, int], layout: BandLayout, cost: DecodingCost, pause: Pause
+    ) -> None:
+        self._name, self._file, self._cost, self._pause = name, file, cost, pause
+        self._row = (shape[1], layout.bands)
+        self._dtype = np.dtype(layout.dtype)
+        self._next = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def read(self, first: int, stop: int) -> SampleArray:
+        """Return rows [first, stop) as (rows, cols, bands); raises ImageError if they cannot be decoded."""
+        if self._process is None:
+            self._next = first
+            self._process = self._start(first)
+        samples = np.empty((stop - self._next, *self._row), self._dtype)
+        self._fill(self._process, samples.data.cast("B"))
+        skipped, self._next = first - self._next, stop
+        return samples[skipped:]
+
+    def _start(self, first: int) -> "subprocess.Popen[bytes]":
+        descriptor = _descriptor(self._file.content)
+        limit = self._cost.held_bytes + MEMORY_BYTES
+        numbers = [descriptor, self._file.page, first, limit]
+        try:
+            process = subprocess.Popen(  # noqa: S603 (this program)
+                [sys.executable, "-m", "service.images.decode_file", self._name, *map(str, numbers)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=(descriptor,),
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        finally:
+            os.close(descriptor)
+        finalize(self, _end, process)
+        return process
+
+    def _fill(self, process: "subprocess.Popen[bytes]", buffer: memoryview) -> None:
+        """Read from the pipe until the buffer is full; calls `pause` often meanwhile."""
+        assert process.stdout is not None  # noqa: S101 (it is a pipe)
+        filled = 0
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while filled < len(buffer):
+                self._pause()
+                if not selector.select(CHECK_SECONDS):
+                    continue
+                count = os.readv(process.stdout.fileno(), [buffer[filled : filled + PIPE_BYTES]])
+                if not count:
+                    raise self._error(process)
+                filled += count
+
+    def _error(self, process: "subprocess.Popen[bytes]") -> Exception:
+        """Return why the process has ended early."""
+        _, message = process.communicate()
+        if process.returncode == UNREADABLE:
+            return ImageError(message.decode())
+        if process.returncode == -signal.SIGKILL:
+            return BusyError(f"{self._name}: expected memory to decode the image, got too little: retry later")
+        return ImageError(
+            f"{self._name}: its decoder ended with status {process.returncode}: the file is damaged, or takes more "
+            "memory than its size explains"
+        )
+
+
+def _descriptor(content: bytes | Path) -> int:
+    """Return a descriptor of the file, for the process to inherit."""
+    if isinstance(content, Path):
+        return os.open(content, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.memfd_create("image")
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(content)
+    return descriptor
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.communicate()

@@ -1,0 +1,42 @@
+"""What decoding costs a request: how often its image is decoded, and what the decoders hold."""
+
+import numpy as np
+
+from fullconv.protos import model_pb2
+from service.images.decoding import DecodingRates
+from service.images.picture import Picture
+from service.scoring.options import OTSU, ResolvedOptions
+from service.scoring.plan import Plan
+from service.scoring.planned import PlannedDecoding
+
+KEPT_BYTES = 1 << 30
+"""Bytes of the pixels of the largest image that is kept, if it is scored at several sizes."""
+
+
+def plan_decoding(
+    picture: Picture,
+    mask: Picture | None,
+    plan: Plan,
+    options: ResolvedOptions,
+    model_input: model_pb2.Input,
+    rates: DecodingRates,
+) -> PlannedDecoding:
+    """Return what decoding an image, and its mask image, costs.
+
+    An image that is scored at several sizes is decoded once, if its pixels fit KEPT_BYTES and all of it is scored.
+    Otherwise it is decoded for each size. Masks are.
+    """
+    views, requested = len(plan.views), options.requested
+    pixel_bytes = picture.height * picture.width * model_input.channels * np.dtype(model_input.dtype).itemsize
+    keeps = views > 1 and picture.cost.seconds > 0 and pixel_bytes <= KEPT_BYTES and requested.region is None
+    region = requested.region
+    share = 1.0 if region is None else min(1.0, (region.y + region.height) / picture.height)
+    passes = share * (1 if keeps else views) + (requested.mask == OTSU)
+    data_masks = share * views * (picture.open_data_mask is not None)
+    decoders = 1 + (picture.open_data_mask is not None)
+    held = decoders * picture.cost.held_bytes + pixel_bytes * keeps
+    seconds = (passes + data_masks) * rates.seconds(picture.cost)
+    if mask is not None:
+        held += mask.cost.held_bytes
+        seconds += views * rates.seconds(mask.cost)
+    return PlannedDecoding(held, seconds, passes + data_masks, keeps)
