@@ -186,8 +186,10 @@ class Settings(BaseSettings):
         le=4096,
         description="Largest number of requests that are admitted and not yet answered.",
     )
-    max_waiting_mib: Mib = Field(
-        DEFAULTS.waiting_bytes // MIB, description="Largest total size of the messages of these requests, in MiB."
+    max_waiting_mib: Mib | None = Field(
+        None,
+        description="Largest total size of the messages of these requests, in MiB. null: a quarter of the memory of "
+        f"the machine or container, at most {DEFAULTS.waiting_bytes // MIB}.",
     )
     max_waiting_seconds: Seconds = Field(
         DEFAULTS.waiting_seconds,
@@ -295,13 +297,15 @@ class Settings(BaseSettings):
     @property
     def limits(self) -> Limits:
         """The limits that a request must not exceed."""
-        held = machine.memory_bytes() // 4 if self.max_held_mib is None else self.max_held_mib * MIB
+        quarter = machine.memory_bytes() // 4
+        waiting = min(quarter, DEFAULTS.waiting_bytes) if self.max_waiting_mib is None else self.max_waiting_mib * MIB
+        held = quarter if self.max_held_mib is None else self.max_held_mib * MIB
         return Limits(
             image_pixels=int(self.max_megapixels * 1e6),
             message_bytes=self.max_message_mib * MIB,
             idle_seconds=self.max_idle,
             waiting=self.max_waiting,
-            waiting_bytes=self.max_waiting_mib * MIB,
+            waiting_bytes=waiting,
             waiting_seconds=self.max_waiting_seconds,
             held_bytes=held,
             client_share=self.client_share,
@@ -329,7 +333,11 @@ class Settings(BaseSettings):
     def text(self) -> str:
         """Return all settings in force as YAML."""
         values = self.model_dump(mode="json", exclude={"config", "print_config"})
-        values |= {"threads": self.threads or machine.cpus(), "max_held_mib": self.limits.held_bytes // MIB}
+        values |= {
+            "threads": self.threads or machine.cpus(),
+            "max_held_mib": self.limits.held_bytes // MIB,
+            "max_waiting_mib": self.limits.waiting_bytes // MIB,
+        }
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 

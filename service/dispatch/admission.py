@@ -2,7 +2,8 @@
 
 A request is admitted in two steps: when it arrives, by the size of its message; and before a pixel is decoded, by its
 plan, which says the memory that it will hold and the seconds of compute that it will take. A request that is alone is
-admitted even if it exceeds a limit. A refusal says after how many seconds to retry.
+admitted even if it exceeds a client's share, or a limit of time or messages; memory beyond the limit is refused. A
+refusal says after how many seconds to retry.
 """
 
 import time
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 
-from service.errors import BusyError
+from service.errors import BusyError, LimitError
 from service.limits import MIB, Limits
 
 RETRY_SECONDS = (0.1, 10.0)
@@ -99,8 +100,15 @@ class Admission:
     ) -> None:
         """Admit a request by its plan: the bytes and seconds that it needs.
 
-        Raises BusyError if they exceed a limit, or if the answer is predicted after `deadline` on the monotonic clock.
+        Raises LimitError for more memory than all requests together may hold, and BusyError if a limit is exceeded
+        now, or if the answer is predicted after `deadline` on the monotonic clock.
         """
+        if held_bytes > self.limits.held_bytes:
+            raise LimitError(
+                f"memory: expected pixels and scores of at most {self.limits.held_bytes / MIB:.0f} MiB, got "
+                f"{held_bytes / MIB:.0f} as planned: ask for a region or fewer scales, or save the image as a baseline "
+                "JPEG or a tiled TIFF"
+            )
         with self._lock:
             self._check(claim, "held_bytes", held_bytes, self.limits.held_bytes)
             self._check(claim, "seconds", seconds, self.limits.waiting_seconds)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
+from service import machine
 from service.engine.scheduler import Flow
 
 Value = TypeVar("Value")
@@ -16,10 +17,13 @@ def do_nothing() -> None:
 
 
 class Workers:
-    """At most `count` threads, started on demand. Work that finds no free thread waits, first come, first served."""
+    """At most `count` threads, started on demand, at a lower priority than the threads that answer.
+
+    Work that finds no free thread waits, first come, first served.
+    """
 
     def __init__(self, count: int, name: str) -> None:
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name, initializer=machine.lower_priority)
 
     async def run(self, work: Callable[[], Value], flow: Flow) -> Value:
         """Do a request's work in a thread, and return its result.

@@ -6,6 +6,9 @@ from service.images.decoding import STEP_PIXELS, Pause
 from service.images.picture import SampleReader
 from service.images.pixels import SampleArray
 
+TURN_SECONDS = 8e-9
+"""Seconds of one CPU for each pixel that is turned."""
+
 
 class OrientedRows:
     """Reads the rows of an image that its Orientation rotates or mirrors; a `SampleReader`.

@@ -17,7 +17,7 @@ from tifffile import TiffFile, TiffPage
 
 from service.errors import ImageError, LimitError
 from service.images.decoding import DecodingCost, Pause
-from service.images.orientation import OrientedRows
+from service.images.orientation import TURN_SECONDS, OrientedRows
 from service.images.photometric import SEPARATE, YCBCR, Interpretation, bytes_of, interpretation, stored_dtype
 from service.images.picture import MAX_BANDS, MAX_SIDE, PageSelection, Picture, SampleReader
 from service.images.tiff_codecs import JPEG, NAMES, PACKBITS, UNCOMPRESSED, WITH_PREDICTOR, BlockCodec
@@ -37,6 +37,8 @@ ORIENTATION, T4_OPTIONS, GDAL_NODATA = 274, 292, 42113
 SECONDS_PER_BYTE = {UNCOMPRESSED: 1e-9, JPEG: 5e-9, PACKBITS: 3e-9}
 SLOWEST = 10e-9
 """Seconds for each decoded byte, by compression, and of all other compressions."""
+BLOCK_COPIES = 8
+"""How often a block is in memory while it is decoded: as bytes, as numbers, and in libtiff and libvips."""
 LOWEST_FIRST = 2
 """FillOrder of bytes whose first bit is the lowest."""
 
@@ -175,10 +177,11 @@ class TiffImage:
     def _cost(self) -> DecodingCost:
         """What decoding the page once costs. A row of blocks is held as numbers, and a block as bytes as well."""
         page = self.page
-        held = 2 * page.block_row_bytes + 3 * page.block_bytes + page.decoded_bytes * self._is_reoriented
+        held = 2 * page.block_row_bytes + BLOCK_COPIES * page.block_bytes + page.decoded_bytes * self._is_reoriented
+        turning = page.height * page.width * TURN_SECONDS * self._is_reoriented
         rate = SECONDS_PER_BYTE.get(page.codec.compression, SLOWEST)
         return DecodingCost(
-            f"TIFF with {NAMES[page.codec.compression]} compression", held, page.decoded_bytes * rate,
+            f"TIFF with {NAMES[page.codec.compression]} compression", held, page.decoded_bytes * rate + turning,
             page.block_bytes * rate,
         )  # fmt: skip
 

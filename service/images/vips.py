@@ -13,7 +13,7 @@ import numpy as np
 from fullconv.common.libvips import pyvips
 from service.errors import ImageError
 from service.images.decoding import STEP_PIXELS, DecodingCost, Pause
-from service.images.orientation import OrientedRows
+from service.images.orientation import TURN_SECONDS, OrientedRows
 from service.images.picture import FIRST_PAGE, PageSelection, Picture, SampleReader
 from service.images.pixels import WHITE, BandLayout, Colour, SampleArray
 
@@ -116,7 +116,8 @@ def decoding_cost(image: pyvips.Image, stored_bytes: int, scans: int, *, is_turn
         if _is_set(image, "interlaced"):
             return DecodingCost("interlaced PNG", held + sample_bytes + stored_bytes, seconds * 1.7, seconds * 1.7)
         return DecodingCost("PNG", held + stored_bytes, seconds)
-    seconds = sample_bytes * 1.5e-9 + stored_bytes * 8e-9
+    turning = pixels * TURN_SECONDS * is_turned
+    seconds = sample_bytes * 1.5e-9 + stored_bytes * 8e-9 + turning
     if not _is_set(image, "jpeg-multiscan"):
         return DecodingCost("baseline JPEG", held, seconds)
     is_subsampled = image.bands == RGB and image.get("jpeg-chroma-subsample") == "4:2:0"

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fullconv.protos import model_pb2
-from service.images.decoding import DecodingRates
+from service.images.decoding import STEP_PIXELS, DecodingRates
 from service.images.picture import Picture
 from service.scoring.options import OTSU, ResolvedOptions
 from service.scoring.plan import Plan
@@ -11,6 +11,8 @@ from service.scoring.planned import PlannedDecoding
 
 KEPT_BYTES = 1 << 30
 """Bytes of the pixels of the largest image that is kept, if it is scored at several sizes."""
+CONVERSION_BYTES = 12
+"""Bytes for each sample of the rows that are converted together."""
 
 
 def plan_decoding(
@@ -35,6 +37,7 @@ def plan_decoding(
     data_masks = share * views * (picture.open_data_mask is not None)
     decoders = 1 + (picture.open_data_mask is not None)
     held = decoders * picture.cost.held_bytes + pixel_bytes * keeps
+    held += min(STEP_PIXELS, picture.height * picture.width) * picture.layout.bands * CONVERSION_BYTES
     seconds = (passes + data_masks) * rates.seconds(picture.cost)
     if mask is not None:
         held += mask.cost.held_bytes
