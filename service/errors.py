@@ -12,6 +12,7 @@
     ├── LateError          the request's deadline has passed
     ├── IdleError          the client has stopped sending or receiving
     ├── BusyError          too many requests are waiting
+    │   └── ShortageError  the server lacks memory, disk space, file descriptors or threads
     ├── AccessError        the credentials are missing or wrong
     ├── DrainingError      the server is shutting down
     ├── CancelledRunError  the request was cancelled
@@ -20,6 +21,9 @@
 Each message is one line that names the field, the expected value, the actual value and the way out. The errors do not
 depend on gRPC.
 """
+
+RETRY_SECONDS = 1.0
+"""Seconds after which a request is sent again that met a shortage."""
 
 
 class ServiceError(Exception):
@@ -72,6 +76,14 @@ class BusyError(ServiceError):
     def __init__(self, message: str, seconds: float = 1.0) -> None:
         super().__init__(message)
         self.seconds = seconds
+
+
+class ShortageError(BusyError):
+    """The server lacks `resource`, such as "memory" or "disk space"; another attempt may succeed."""
+
+    def __init__(self, resource: str) -> None:
+        super().__init__(f"server: expected {resource} for this request, got too little: retry later", RETRY_SECONDS)
+        self.resource = resource
 
 
 class AccessError(ServiceError):

@@ -78,6 +78,12 @@ class Metrics:
             [*per_model, "result"],
             registry=registry,
         )
+        self._shortages = Counter(
+            "fullconv_shortages",
+            "Requests that met a shortage of the server: memory, disk space, file descriptors or threads.",
+            ["resource"],
+            registry=registry,
+        )
         self._times: defaultdict[tuple[str, str], ModelTimes] = defaultdict(ModelTimes)
         self._lock = Lock()
 
@@ -95,6 +101,10 @@ class Metrics:
         if version and record["code"] != "OK":
             with self._lock:
                 self._times[model, version].add("fail", seconds)
+
+    def observe_shortage(self, resource: str) -> None:
+        """Count a request that met a shortage."""
+        self._shortages.labels(resource).inc()
 
     def observe_batch(self, session: Session, tiles: int, seconds: float) -> None:
         """Count a batch that ran."""

@@ -14,7 +14,7 @@ from weakref import finalize
 
 import numpy as np
 
-from service.errors import BusyError, ImageError
+from service.errors import ImageError, ShortageError
 from service.images.decoding import DecodingCost, EncodedFile, Pause
 from service.images.pixels import BandLayout, SampleArray
 
@@ -90,7 +90,7 @@ class DecoderProcess:
         if process.returncode == UNREADABLE:
             return ImageError(message.decode())
         if process.returncode == -signal.SIGKILL:
-            return BusyError(f"{self._name}: expected memory to decode the image, got too little: retry later")
+            return ShortageError("memory")
         return ImageError(
             f"{self._name}: its decoder ended with status {process.returncode}: the file is damaged, or takes more "
             "memory than its size explains"

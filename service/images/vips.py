@@ -16,6 +16,7 @@ from service.images.decoding import STEP_PIXELS, DecodingCost, Pause
 from service.images.orientation import TURN_SECONDS, OrientedRows
 from service.images.picture import FIRST_PAGE, PageSelection, Picture, SampleReader
 from service.images.pixels import WHITE, BandLayout, Colour, SampleArray
+from service.shortage import check_resources
 
 COLOURS: dict[int, Colour] = {1: "grey", 2: "grey", 3: "rgb", 4: "rgb"}
 """Colours by the number of bands."""
@@ -159,6 +160,7 @@ def _as_image_error(name: str) -> Iterator[None]:
     try:
         yield
     except pyvips.Error:
+        check_resources()
         raise ImageError(
             f"{name}: not a whole JPEG, PNG, WebP or TIFF image: damaged, cut short, or something else"
         ) from None

@@ -22,6 +22,7 @@ from service.rpc.access import Access
 from service.rpc.status import status_of
 from service.rpc.streams import Send, idle_timeout
 from service.rpc.traces import Traced
+from service.shortage import shortage_of
 
 LINGER_SECONDS, LINGER_TIMES = 0.5, 20
 """Length of a period that must pass without a new call before draining ends, and the largest number of periods."""
@@ -125,7 +126,7 @@ class Calls:
     async def _coded(self, call: Call, work: Callable[[Call], Awaitable[Value]]) -> Value:
         """Do the work of a request, and record the status with which it ends."""
         try:
-            result = await work(call)
+            result = await self._checked(work(call))
         except ServiceError as error:
             code, message, _ = status_of(error)
             call.record |= {"code": code.name, "error": message}
@@ -136,6 +137,17 @@ class Calls:
             raise BugError(f"a bug in the server; its log has the details under id {call.record['id']}") from error
         call.record["code"] = "OK"
         return result
+
+    async def _checked(self, work: Awaitable[Value]) -> Value:
+        """Await the work of a request; raises ShortageError for an error whose cause is a shortage of the server."""
+        try:
+            return await work
+        except Exception as error:
+            shortage = shortage_of(error)
+            if shortage is None:
+                raise
+            self._metrics.observe_shortage(shortage.resource)
+            raise shortage from error
 
     async def _call(
         self, name: str, context: grpc.aio.ServicerContext, work: Callable[[Call], Awaitable[Value]]
