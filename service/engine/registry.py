@@ -195,11 +195,11 @@ class Registry:
         versions = [known for key, known in self.models() if key == name]
         if versions:
             ready = [known for known in versions if self.state(name, known)[0]] or versions
-            return NotFoundError(f"version: no {version!r} of model {name!r}; there: {', '.join(ready)}")
+            return NotFoundError(f"version: no version {version!r} of model {name!r}; available: {', '.join(ready)}")
         if name in self._unloaded:
             return NotFoundError(f"model: {name!r} was unloaded; load it again")
         names = ", ".join(dict.fromkeys(known for known, _ in self.models())) or "none"
-        return NotFoundError(f"model: no {name!r}; there: {names}")
+        return NotFoundError(f"model: no model {name!r}; available: {names}")
 
     def _checked(self, served: ServedVersion) -> StoredModel:
         """Return a version's model; checks and loads it at the first call. Raises ModelError."""

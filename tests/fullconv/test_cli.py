@@ -220,9 +220,9 @@ def test_bad_images(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["--model", "cats"], 3, "model: no 'cats'"),
-        (["--model", "../digits"], 3, "model: no '../digits'"),
-        (["--model", "digits", "--version", "99"], 3, "version: no '99' of model 'digits'; there: 1"),
+        (["--model", "cats"], 3, "model: no model 'cats'"),
+        (["--model", "../digits"], 3, "model: no model '../digits'"),
+        (["--model", "digits", "--version", "99"], 3, "version: no version '99' of model 'digits'; available: 1"),
         (["--model", "digits", "--models", "/nowhere"], 3, "expected a directory of models, got /nowhere"),
         (["--model", "digits", "--classes", "cat"], 3, "got 'cat'"),
         (["--model", "digits", "--top", "0"], 2, "--top"),

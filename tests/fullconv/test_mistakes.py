@@ -80,8 +80,8 @@ def of_image(image: str, said: str, **options: Any) -> Case:
 
 REGION = scoring_pb2.Region(x=0, y=0, width=500, height=500)
 MISTAKES: dict[str, Case] = {
-    "model": of_model(model="none", said="model: no 'none'; there: broken, crops, digits, padded, raw"),
-    "version": of_model(model="digits", version="9", said="version: no '9' of model 'digits'"),
+    "model": of_model(model="none", said="model: no model 'none'; available: broken, crops, digits, padded, raw"),
+    "version": of_model(model="digits", version="9", said="version: no version '9' of model 'digits'"),
     "long name": of_model(model="m" * 256, said="names: expected at most 255 letters, got 256: mmm"),
     "damaged model": of_model(model="broken", said="broken/1/labels.txt: expected sha256"),
     "class": of_option("classes: expected labels of model 'digits' or 0 to 10, got 'cat'", classes=["cat"]),

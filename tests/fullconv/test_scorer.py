@@ -259,7 +259,7 @@ def test_models_are_described_alike(server: Server) -> None:
     assert (described.input.dtype, described.input.channels, described.input.order) == ("uint8", 1, "GRAY")
     assert described.parity[8, 8].exact
     assert described.limits.image_pixels == 256_000_000
-    with pytest.raises(RequestError, match="model: no 'cats'"):
+    with pytest.raises(RequestError, match="model: no model 'cats'"):
         Scorer(MODELS).model("cats")
     with pytest.raises(RequestError, match="name: expected text, got 3"):
         Scorer(MODELS).model(3)  # type: ignore[arg-type]

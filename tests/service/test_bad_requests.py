@@ -43,11 +43,11 @@ def bad_names() -> Refused:
     """Requests with wrong names, and with a value that is in no enum."""
     good = png(noise(80, 80, 1))
     return {
-        "no-model": (scoring_pb2.ScoreRequest(), MISSING, "model: no ''"),
-        "unknown-model": (scoring_pb2.ScoreRequest(model="../digits"), MISSING, "there: digits, padded, unpadded"),
-        "unknown-version": (scoring_pb2.ScoreRequest(model="digits", version="9"), MISSING, "there: 1"),
+        "no-model": (scoring_pb2.ScoreRequest(), MISSING, "model: no model ''"),
+        "unknown-model": (scoring_pb2.ScoreRequest(model="../digits"), MISSING, "available: digits, padded, unpadded"),
+        "unknown-version": (scoring_pb2.ScoreRequest(model="digits", version="9"), MISSING, "available: 1"),
         "unknown-class": (encoded(good, classes=["cat"]), MISSING, "got 'cat'"),
-        "long-model": (scoring_pb2.ScoreRequest(model="m" * 200), MISSING, "model: no 'mmm"),
+        "long-model": (scoring_pb2.ScoreRequest(model="m" * 200), MISSING, "model: no model 'mmm"),
         "longer-model": (scoring_pb2.ScoreRequest(model="m" * 9000), INVALID, "expected at most 255 letters, got 9000"),
         "long-class": (encoded(good, classes=["é" * 4000]), INVALID, "expected at most 255 letters, got 4000"),
         "many-classes": (encoded(good, classes=["0"] * 70_000), INVALID, "at most 65536 names, got 70000"),

@@ -112,7 +112,7 @@ def bad_rows() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
         "no-start": ([rows], INVALID, "part: expected start first, got data"),
         "two-starts": ([start(raw=raw), start(raw=raw)], INVALID, "part: expected data after start, got start"),
         "empty-part": ([start(raw=raw), scoring_pb2.ScoreLargeRequest()], INVALID, "expected data after start"),
-        "no-model": ([start(model="none", raw=raw)], grpc.StatusCode.NOT_FOUND, "model: no 'none'"),
+        "no-model": ([start(model="none", raw=raw)], grpc.StatusCode.NOT_FOUND, "model: no model 'none'"),
         "no-stride": (
             [start(model="padded", raw=raw, options=options(stride=3))],
             grpc.StatusCode.FAILED_PRECONDITION,
