@@ -131,7 +131,9 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
     """Convert, verify and write a classifier; raises ConversionError, and then leaves nothing behind."""
     preprocessing = load_preprocessing(request.preprocess or classifier.preprocess)
     if preprocessing is not None and classifier.image.dtype == ir.DataType.UINT8:
-        raise SourceError("preprocess: the file takes pixels as uint8 and prepares them itself; leave --preprocess out")
+        raise SourceError(
+            "preprocess: expected none for a network that takes and preprocesses uint8 pixels; leave --preprocess out"
+        )
     with staging(request.target, force=request.force) as folder, tempfile.TemporaryDirectory(dir=folder) as name:
         progress.step("rewriting the network", 0)
         scratch, output = Path(name), scores_position(classifier.model.graph)

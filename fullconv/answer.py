@@ -328,15 +328,15 @@ class Answer:
     def _description(self) -> ModelDescription:
         if self.describe is None:
             raise RequestError(
-                "heatmap: expected the model's description, which this answer cannot ask for: "
-                "heatmap(model=await client.model(name))"
+                "heatmap: expected the model's description, which this answer cannot request by itself: "
+                "use heatmap(model=await client.model(name))"
             )
         return self.describe()
 
     def _all_scores(self, what: str) -> Scores:
         """The grid; raises RequestError unless it has the scores of all classes of the answer."""
         if self.grid is None or self.winners is not None:
-            got = "none" if self.grid is None else "the highest of each window"
+            got = "none" if self.grid is None else "the highest scores of each window"
             raise RequestError(f"{what}: expected every window's scores, got {got}: score with grid=True")
         return self.grid
 

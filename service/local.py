@@ -34,7 +34,7 @@ class LocalTransport:
         """Take the directory, and the seconds that a call may take; raises RequestError if there is no directory."""
         if not models.is_dir():
             raise RequestError(
-                f"models: expected a directory of models, got {models}: name one, in the command with --models"
+                f"models: expected a directory of models, got {models}: name the directory (in the command --models)"
             )
         self._scorer, self._timeout = Scorer(models), timeout
 

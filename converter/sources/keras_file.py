@@ -129,7 +129,7 @@ def _config_in_h5(path: Path) -> tuple[object, str]:
 
     with h5py.File(path) as file:
         if "model_config" not in file.attrs:
-            raise ValueError("it holds weights alone; save the whole network with model.save('model.keras')")
+            raise ValueError("it holds only weights; save the whole network with model.save('model.keras')")
         _check_weights(file, path.stat().st_size)
         return json.loads(file.attrs["model_config"]), str(file.attrs.get("keras_version", ""))[:30]
 
@@ -158,8 +158,8 @@ def _check_classes(config: object, keras: ModuleType, path: Path) -> None:
             registered = value.get("registered_name") or name
             if str(name) not in known or str(module).split(".")[0] != "keras" or registered != name:
                 raise UnsupportedError(
-                    f"{path}: {f'{module}.{registered}'[:80]!r}: expected layers of Keras's own that neither run code "
-                    "nor open files; export the network to ONNX where you trust it"
+                    f"{path}: {f'{module}.{registered}'[:80]!r}: expected Keras's own layers that neither run code nor "
+                    "open files; if you trust the file, export the network to ONNX"
                 )
             pending += value.values()
         elif isinstance(value, list):
@@ -212,7 +212,9 @@ def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, 
         raise UnsupportedError(f"inputs: expected one image, got {len(images)}: {shapes or 'none'}")
     sizes = images[0].shape[1:]
     if None in sizes and window is None:
-        raise SourceError(f"window: the file leaves its input's size open ({sizes}); say --window HEIGHTxWIDTH")
+        raise SourceError(
+            f"window: expected an input size, which the file leaves open ({sizes}); give --window HEIGHTxWIDTH"
+        )
     if window is not None and None in sizes:
         sizes = (sizes[0], *window) if sizes[2] is None else (*window, sizes[2])
     check_input("image", [1 if size is None else size for size in (1, *sizes)])

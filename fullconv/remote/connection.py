@@ -32,23 +32,23 @@ HINTS = {
     "backends failing; last error: UNAVAILABLE": "a server with TLS closes connections without TLS; a server that "
     "requires client certificates closes connections whose certificate is missing, has expired or is not trusted",
 }
-"""Words of gRPC, and what they may mean."""
+"""Words of gRPC's errors, and their possible causes."""
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 """Statuses by their numbers."""
 
 
 @dataclass(frozen=True)
 class Security:
-    """How a client proves that it may call, and checks which server it calls. Default: no encryption."""
+    """The credentials of a client, and the certificates by which it checks a server. Default: no encryption."""
 
     tls: bool = False
     """Whether to use TLS. Each of the files below turns TLS on too."""
     ca: Path | None = None
-    """File of the certificates that sign the server's, PEM. Default: the public authorities that gRPC comes with."""
+    """PEM file with the authorities that sign the server's certificate. Default: gRPC's list of public authorities."""
     cert: Path | None = None
-    """File of the client's own certificate, PEM, for servers that require one."""
+    """PEM file with the client's certificate, for servers that require a client certificate."""
     key: Path | None = None
-    """File of the certificate's private key, PEM."""
+    """PEM file with the private key of `cert`."""
     token: str | None = None
     """A token that the server accepts."""
 
@@ -70,7 +70,7 @@ class Security:
         return self.tls or self.ca is not None or self.cert is not None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Return the credentials for TLS; raises RequestError for a file without what it must hold."""
+        """Return the credentials for TLS; raises RequestError for a file with other contents."""
         ca, cert, key = (_read(path) for path in (self.ca, self.cert, self.key))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the files, since gRPC reports no reason
         try:
@@ -84,7 +84,7 @@ class Security:
         except ssl.SSLError as error:
             raise RequestError(
                 "cert, key: expected a certificate and its own key, PEM and not encrypted, got "
-                f"{error.reason or 'something else'}"
+                f"{error.reason or 'other contents'}"
             ) from None
         return grpc.ssl_channel_credentials(ca, key, cert)
 
@@ -100,7 +100,7 @@ def addresses(server: str) -> list[str]:
     for name in names:
         match = ADDRESS.fullmatch(name)
         if not match or int(match["port"]) > 65535:
-            raise RequestError(f"server: expected HOST:PORT, or several with commas between, got {server!r}")
+            raise RequestError(f"server: expected HOST:PORT, or several separated by commas, got {server!r}")
     return names
 
 
@@ -139,8 +139,8 @@ def error_of(server: str, code: grpc.StatusCode, details: str, reason: str = "")
         return RequestError(details)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger" in details:
         return ImageError(
-            f"image and mask: larger than one message to {server} may be: {details}; use score_large, scale or cut "
-            "the image; save a mask as PNG"
+            f"image and mask: expected a message that {server} accepts, got a larger message: {details}; use "
+            "score_large, or scale or cut the image; save a mask as PNG"
         )
     hints = [f" ({hint})" for words, hint in HINTS.items() if words in details]
     return UnavailableError(f"{server}: {code.name}: {details}{''.join(hints)}")

@@ -249,12 +249,12 @@ class Registry:
                 return
         except OSError as inaccessible:
             error: ModelError = UnreadableModelError(
-                f"{served.name}/{served.version}: its files cannot be looked at: {inaccessible.strerror}"
+                f"{served.name}/{served.version}: its files cannot be accessed: {inaccessible.strerror}"
             )
         else:
             error = ModelError(
-                f"{served.name}/{served.version}: its files have changed since they were found: load the model again, "
-                "or put a new version beside this one"
+                f"{served.name}/{served.version}: its files have changed since the server found them: load the model "
+                "again, or put a new version beside this one"
             )
         if position == 0 and served.model is not None:
             self._record_failure(served, error)

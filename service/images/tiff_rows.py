@@ -1,6 +1,6 @@
 """Reading the rows of one page of a TIFF file, block by block. A block is a tile or a strip.
 
-A block that is damaged or cut short is an error. A block that the file leaves out, as GDAL leaves out empty blocks,
+A block that is damaged or truncated is an error. A block that the file leaves out, as GDAL leaves out empty blocks,
 holds the file's nodata value, or 0.
 """
 
@@ -70,7 +70,7 @@ class StoredPage:
                 except (DamagedError, IndexError, OSError, OverflowError, TypeError, ValueError, struct.error):
                     raise ImageError(
                         f"{self.name}: rows {first} to {first + rows - 1} of the TIFF file "
-                        f"({NAMES[self.codec.compression]} compression) cannot be decoded: damaged or cut short"
+                        f"({NAMES[self.codec.compression]} compression) cannot be decoded: damaged or truncated"
                     ) from None
         return result
 
@@ -150,7 +150,7 @@ class TiffRows:
         try:
             return apply_blockwise(self.interpretation.apply, self.stored.read(first, stop))
         except IndexError:
-            raise ImageError(f"{self.name}: expected numbers that its palette has, got larger ones") from None
+            raise ImageError(f"{self.name}: expected numbers within its palette, got larger numbers") from None
 
 
 @dataclass(frozen=True)

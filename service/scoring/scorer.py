@@ -148,8 +148,8 @@ def check_answer(planned: PlannedImage, limit: int) -> None:
     if size > limit:
         raise LimitError(
             f"{planned.picture.name}: grid: {tiles.vertical.cells}×{tiles.horizontal.cells} cells of {classes} classes "
-            f"are {size / MIB:.1f} MiB, expected at most {limit / MIB:.1f}: name fewer classes, ask for a coarser "
-            "stride, grid_as or a region, leave the grid out, or call ScoreLarge, which sends it row by row"
+            f"are {size / MIB:.1f} MiB, expected at most {limit / MIB:.1f}: name fewer classes, use a coarser "
+            "stride, grid_as or a region, leave the grid out, or call ScoreLarge, which sends the grid row by row"
         )
 
 
@@ -158,8 +158,8 @@ def check_row(planned: PlannedImage, limit: int) -> None:
     size = planned.plan.views[0].tile_plan.horizontal.cells * planned.options.cell_bytes
     if size > limit:
         raise LimitError(
-            f"{planned.picture.name}: grid: one row of it is {size / MIB:.1f} MiB, expected at most "
-            f"{limit / MIB:.1f}: name fewer classes, or ask for a coarser stride, grid_as or a region"
+            f"{planned.picture.name}: grid: one row is {size / MIB:.1f} MiB, expected at most "
+            f"{limit / MIB:.1f}: name fewer classes, or use a coarser stride, grid_as or a region"
         )
 
 

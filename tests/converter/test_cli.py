@@ -108,7 +108,7 @@ def test_existing_versions_are_kept_unless_forced(tmp_path: Path) -> None:
     before = contents(target)
     again = convert(network, target, "--preprocess", "none")
     assert (again.returncode, contents(target)) == (3, before)
-    assert "exists already" in again.stderr
+    assert "got an existing version" in again.stderr
     assert convert(network, target, "--preprocess", "none", "--force").returncode == 0
     assert contents(target) != before
     other = tmp_path / "models" / "net" / "2"

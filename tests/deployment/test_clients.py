@@ -115,7 +115,7 @@ def test_refusals_have_reasons(triton: dict[str, Any]) -> None:
     assert "UNIMPLEMENTED" in load
     assert "models come from the repository" in upload
     assert "NOT_FOUND" in unknown
-    assert "image: expected 8 or 16 bits unsigned per channel, got 1 band of float32" in wrong_type
+    assert "image: expected unsigned values of 8 or 16 bits, got 1 band of float32" in wrong_type
     assert "expected at least the model's window of 70×70 pixels (height×width), got 20×110" in small
     assert "parameters: expected stride" in parameter
 

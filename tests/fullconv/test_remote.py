@@ -340,9 +340,9 @@ def test_servers_that_end_well_without_an_answer() -> None:
         async with AsyncClient(address) as client:
             await client.score_large(noise(80, 80, 1), model="digits")
 
-    with Client(address) as client, pytest.raises(UnavailableError, match="before its summary"):
+    with Client(address) as client, pytest.raises(UnavailableError, match="before it sent the summary"):
         client.score_large(noise(80, 80, 1), model="digits")
-    with pytest.raises(UnavailableError, match="before its summary"):
+    with pytest.raises(UnavailableError, match="before it sent the summary"):
         asyncio.run(asynchronously())
     server.stop(None)
 

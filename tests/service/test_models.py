@@ -242,7 +242,7 @@ def test_a_session_that_cannot_be_made_now_is_made_later(models: Path, monkeypat
     served, model = registry.get("digits")
     registry.session(*registry.get("digits", "1"), 0)
     with failing(monkeypatch, Path, "iterdir", "2"):
-        with pytest.raises(ModelError, match="digits/2: its files cannot be looked at: Input/output error"):
+        with pytest.raises(ModelError, match="digits/2: its files cannot be accessed: Input/output error"):
             registry.session(served, model, 0)
         assert registry.get("digits")[1].version == "1"
     registry.refresh(at_once=True)

@@ -55,8 +55,8 @@ def einsum(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     if sorted(output) != sorted([*kept, *new]) or len(set(own)) != len(view.shape) or len(set(others)) != weights.ndim:
         raise refusal(
             node,
-            "expected a sum of products with the same weights at every position, got other weights at each, as in "
-            "locally connected layers",
+            "expected a sum of products with the same weights at every position, got different "
+            "weights at each position, as in locally connected layers",
         )
     axes = [own.index(letter) for letter in summed]
     matrix = weights.transpose([others.index(letter) for letter in [*new, *summed]])
