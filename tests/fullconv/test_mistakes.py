@@ -106,7 +106,7 @@ MISTAKES: dict[str, Case] = {
     "region": of_image("good.png", "region: expected pixels inside the image of 100×120 (height×width)", region=REGION),
     "small scale": of_image("good.png", "scales: expected at least the model's window", scales=[Scale(factor=0.1)]),
     "mask's size": of_image(
-        "good.png", "mask: expected the image's 100×120 pixels (height×width)", mask_image=Image(path="other.png")
+        "good.png", "mask: expected the image's size, 100×120 pixels (height×width)", mask_image=Image(path="other.png")
     ),
     "empty mask": of_image(
         "good.png", "mask: expected at least one window to score", mask_image=Image(path="black.png")

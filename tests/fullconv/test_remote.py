@@ -164,7 +164,7 @@ def test_asyncio_scores_large_images(server: Server) -> None:
 
     async def ask() -> tuple[np.ndarray, Answer]:
         async with AsyncClient(server.address, timeout=60) as client:
-            with pytest.raises(RequestError, match="no 'none'"):
+            with pytest.raises(RequestError, match="no model 'none'"):
                 await client.score_large(PAGE, model="none")
             with pytest.raises(ImageError, match="cannot be read"):
                 await (await client.score_large("missing.png", model="digits")).result()

@@ -122,7 +122,7 @@ def test_names_cannot_leave_the_repository(tmp_path: Path, convert: Convert, nam
 def test_raw_scores_have_no_probabilities(tmp_path: Path, convert: Convert) -> None:
     """A model converted with --activation none refuses to average probabilities."""
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED), activation="none"))
-    with pytest.raises(OptionError, match="raw scores"):
+    with pytest.raises(OptionError, match="got probabilities, which model"):
         plan_image(
             scorer, open_bytes(png(noise(40, 40, 3)), name="i"), request("unpadded", average="AVERAGE_OF_PROBABILITIES")
         )

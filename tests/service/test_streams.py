@@ -145,7 +145,7 @@ def bad_rows() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
         "mask": (
             [start(raw=raw, options=options(mask_image=scoring_pb2.Image(encoded=png(noise(200, 90, 1)))))],
             INVALID,
-            "mask: expected the image's 200×100 pixels (height×width), or fewer or more",
+            "mask: expected the image's size, 200×100 pixels (height×width), or another size",
         ),
     }
 
@@ -325,7 +325,7 @@ def test_many_images(client: Client, tmp_path: Path) -> None:
 def test_errors_of_every_image(client: Client) -> None:
     """What is wrong with the request is wrong for each image, and said for each."""
     answers = dict(client.score_many([("a", noise(80, 80, 1)), ("b", noise(80, 80, 1))], model="none"))
-    assert all(isinstance(answer, RequestError) and "no 'none'" in str(answer) for answer in answers.values())
+    assert all(isinstance(answer, RequestError) and "no model 'none'" in str(answer) for answer in answers.values())
     assert len(answers) == 2
 
 

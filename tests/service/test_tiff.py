@@ -240,9 +240,9 @@ def test_damage_is_an_error(compression: str, tile: tuple[int, int] | None) -> N
         (34892, 1, "LinearRaw"),
         (32845, 1, "LogLuv colours"),
         (77, 1, "PhotometricInterpretation 77"),
-        (2, 6, "OJPEG compression"),
-        (2, 34887, "LERC compression"),
-        (2, 65123, "number 65123 compression"),
+        (2, 6, "compression, got OJPEG"),
+        (2, 34887, "compression, got LERC"),
+        (2, 65123, "compression, got number 65123"),
     ],
 )
 def test_kinds_without_a_rule_are_named(photometric: int, compression: int, kind: str) -> None:
