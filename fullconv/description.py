@@ -14,7 +14,7 @@ class Parity:
     """How far dense scores agreed with those of crops when the converter compared them. It is not a bound."""
 
     exact: bool
-    """Whether dense equals crops to rounding."""
+    """Whether dense equals crops up to rounding."""
     max_abs_diff: float
     """Largest absolute difference of a score."""
     windows: int

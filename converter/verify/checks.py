@@ -1,14 +1,14 @@
-"""What must be true of a converted network whatever the images, else nothing is written.
+"""Checks that every converted network must pass. If a check fails, nothing is written.
 
-It is checked on one image with some interior cells and the border around them, made to that size:
+The checks use one image that is just large enough for some interior cells and the border around them:
 
-- single windows: the converted network's scores are the source's;
-- the grid has a cell for every window;
-- tiles: an interior cell is the same from its tile alone;
-- another stride: its cells are the native cells where they are the same windows;
-- a network that reads nothing beyond its window: every cell is its crop.
+- single windows: the converted network and the source give the same scores;
+- grid: there is a cell for every window;
+- tiles: an interior cell has the same scores if only its tile is scored;
+- other strides: cells of the same window have the same scores at both strides;
+- networks that read nothing beyond the window: every cell has the scores of its crop.
 
-Each difference must be rounding of logits, which are compared instead of probabilities.
+Scores are the same if the logits differ only by rounding. Logits are compared instead of probabilities.
 """
 
 import math
@@ -126,7 +126,7 @@ def _check_stride(comparison: Comparison, image: CheckImage, dense: NetworkOutpu
 
 
 def check_equal(what: str, reference: Sequence[NetworkOutput], got: Sequence[NetworkOutput]) -> None:
-    """Raises VerificationError unless the logits are equal to rounding."""
+    """Raises VerificationError unless the logits are equal up to rounding."""
     expected, found = (np.stack([output.logits.ravel() for output in outputs]) for outputs in (reference, got))
     if expected.shape != found.shape:
         raise VerificationError(f"verification: expected {expected.shape[1]} scores for {what}, got {found.shape[1]}")

@@ -114,7 +114,7 @@ LOCAL = [
         (
             LOCAL,
             {"features": 100},
-            "node 'x' (Einsum): expected a sum of products with the same weights at every position, got different weights",
+            "node 'x' (Einsum): expected a sum of products with the same weights at every position, got different",
         ),
         (POSITION, {}, "node 'x' (Add): the constant 'position' depends on the position"),
         (["Conv: image k -> y"], {"rank": 4}, "output 'y': expected one row of scores per window"),
