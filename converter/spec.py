@@ -1,4 +1,4 @@
-"""The ModelSpec: what the service needs to know of a model, as a message and as metadata of an ONNX file."""
+"""The ModelSpec: the information that the service needs about a model, as a message and as metadata of ONNX files."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -39,18 +39,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Timing:
-    """Where the time of a request went, in milliseconds."""
+    """Times of a request in milliseconds."""
 
     decode_ms: float
-    """Reading and converting pixels."""
+    """Time to read and convert pixels."""
     queue_ms: float
-    """Waiting for the first turn."""
+    """Time until the first tile runs."""
     compute_ms: float
-    """Running the network, and waiting for further turns."""
+    """Time in which the network runs, including waits between its runs."""
     reduce_ms: float
-    """Averaging, and selecting what is answered."""
+    """Time to compute averages and to select the scores to return."""
     total_ms: float
-    """From the arrival of the request to its answer."""
+    """Time from the arrival of the request until the image is scored."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

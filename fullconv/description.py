@@ -62,7 +62,7 @@ class ModelLimits:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """A model: its geometry in pixels, its classes, and what its certificate says."""
+    """A model: its geometry in pixels, its classes, and its certificate."""
 
     name: str
     """Name of the model."""

@@ -185,7 +185,7 @@ def _picture(source: ImageSource, chosen: PageSelection) -> Picture:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Raise the service's errors as those of `fullconv`, so that a server and this process fail alike."""
+    """Raise the service's errors as errors of `fullconv`, so that a server and this process raise the same errors."""
     try:
         yield
     except errors.ServiceError as error:

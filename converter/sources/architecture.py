@@ -146,7 +146,7 @@ Layer = Annotated[
 
 
 class Architecture(_Table):
-    """A sequential network, and what is known about its training."""
+    """A sequential network, and the known facts about its training."""
 
     name: str
     channels: Positive

@@ -128,7 +128,7 @@ def _state_dict(loaded: object, path: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def _as_float32(path: Path, key: str, tensor: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Returns a floating-point tensor as float32, other tensors as they are; raises SourceError for NaN or infinity."""
+    """Returns a floating-point tensor as float32, other tensors unchanged; raises SourceError for NaN or infinity."""
     if tensor.dtype.kind not in "fV":
         return tensor
     with np.errstate(over="ignore"):  # the infinity is refused

@@ -58,7 +58,7 @@ LAYERS = tuple(
         *("preprocessing.image_preprocessing.", "preprocessing.normalization", "preprocessing.rescaling"),
     )
 )
-"""Modules of layers that only compute, whatever their arguments; of `core` and `preprocessing` only some modules."""
+"""Modules whose layers only compute, with any arguments. Only some modules of `core` and `preprocessing`."""
 OPERATIONS = ("keras.src.ops.numpy", "keras.src.ops.nn")
 """Modules of operations between layers, such as x + y."""
 OTHERS = {
@@ -91,7 +91,7 @@ def read_keras(path: Path, window: tuple[int, int] | None) -> Classifier:
 
 
 def _keras(path: Path) -> ModuleType:
-    """Import Keras on the backend that the user chose, else on the first that is installed; raises SourceError."""
+    """Import Keras on the backend that the user chose, or on the first installed backend; raises SourceError."""
     installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
     if installed:
         os.environ.setdefault(BACKEND, installed[0])
@@ -203,7 +203,7 @@ def _original_error(error: Exception) -> Exception:
 
 
 def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, path: Path) -> None:
-    """Write the network as ONNX for one window, of the size that it was saved with or else of the size asked for."""
+    """Write the network as ONNX for one window, of the size that the file states, or else of the requested size."""
     import keras  # noqa: PLC0415 (optional)
 
     images = getattr(network, "inputs", [])  # neither layers nor networks that were never built have inputs

@@ -45,7 +45,7 @@ OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 @dataclass(frozen=True)
 class TrainedModule:
-    """A module, and what is known about its training; `window` is (height, width) in pixels."""
+    """A module, and the known facts about its training; `window` is (height, width) in pixels."""
 
     network: "torch.nn.Module"
     window: tuple[int, int]
@@ -73,7 +73,7 @@ def read_module(path: Path, arch: str, window: tuple[int, int] | None) -> Classi
 
 
 def export_module(network: object, window: tuple[int, int] | None) -> Classifier:
-    """Export a module that the caller has in memory, with its weights; the module itself stays as it is.
+    """Export a module that the caller has in memory, with its weights; the module itself is not changed.
 
     `window` is (height, width) in pixels; None stands for the module's attribute `window`. Raises ConversionError.
     """

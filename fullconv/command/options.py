@@ -1,4 +1,4 @@
-"""The command line of `fullconv-score`: every option with its help, and what its text means."""
+"""The command line of `fullconv-score`: every option with its help, and the parsing of its value."""
 
 import re
 from collections.abc import Callable

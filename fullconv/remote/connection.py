@@ -1,4 +1,4 @@
-"""Addresses of servers, how connections to them are secured, and what their statuses mean."""
+"""Addresses of servers, security of connections, and the errors that statuses stand for."""
 
 import re
 import ssl
@@ -13,7 +13,7 @@ from fullconv.errors import KINDS, ImageError, RequestError, ScoringError, Unava
 
 ADDRESS = re.compile(r"(dns:///)?(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]/,]+):(?P<port>[0-9]{1,5})")
 LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|\[::1\]")
-"""Hosts that are this machine: no HTTP proxy reaches them, and nobody else can read what is sent."""
+"""Names of this machine. No HTTP proxy is used for them, and nobody else can read the messages."""
 OPTIONS = [
     ("grpc.max_receive_message_length", -1),  # the server's limits apply
     ("grpc.max_send_message_length", -1),
@@ -26,7 +26,7 @@ UNTRUSTED = {
     "Hostname Verification Check failed": "its certificate is for another name",
     "WRONG_VERSION_NUMBER": "it does not speak TLS",
 }
-"""Words of gRPC about a server that will refuse in the same way again, and what they mean."""
+"""Words of gRPC's errors from servers that will refuse every further call too, and their causes."""
 HINTS = {
     **UNTRUSTED,
     "backends failing; last error: UNAVAILABLE": "a server with TLS closes connections without TLS; a server that "

@@ -1,4 +1,4 @@
-"""The servers of a client: called in turn, and again where a server is busy or gone."""
+"""The servers of a client. They are called in turn, and called again if a server is busy or unreachable."""
 
 from collections.abc import Callable
 from itertools import count

@@ -86,7 +86,7 @@ class SmallRequestWorker:
             self._advance_batch()
 
     def _advance_batch(self) -> None:
-        """Advance the requests in the queue. In a method of its own, so that none of them is kept while it waits."""
+        """Advance the requests in the queue; a separate method, so that a waiting thread refers to no request."""
         ended = [request for request in self._take() if request.step()]
         if ended and self._loop is not None:
             self._loop.call_soon_threadsafe(_hand_over, ended)

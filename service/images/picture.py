@@ -69,7 +69,7 @@ class Picture:
         self._conversion(model_input)
 
     def warnings(self, model_input: model_pb2.Input) -> list[str]:
-        """Return what the caller should know before using a model's scores of this image."""
+        """Return remarks that the caller should read before using a model's scores of this image."""
         note = self._conversion(model_input).note
         return [*self.notes, *([note] if note else [])]
 

@@ -202,7 +202,7 @@ def _cached_conversion(
 
 
 def _fits(layout: BandLayout, channels: int) -> bool:
-    """Return whether the bands are taken as they are, alpha included."""
+    """Return whether the bands, alpha included, are used unchanged."""
     return layout.bands == channels
 
 
@@ -222,7 +222,7 @@ def _counted(bands: int) -> str:
 
 
 def _mismatch(layout: BandLayout, bands: tuple[int, ...], channels: int, got: str) -> str:
-    """Return what an image has instead of the model's channels, and the way out."""
+    """Return the bands that an image has instead of the model's channels, and how to proceed."""
     if bands:
         return f"bands {', '.join(map(str, bands))}: choose as many bands as the model takes"
     if layout.bands < channels:

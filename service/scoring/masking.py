@@ -1,4 +1,4 @@
-"""Which cells a mask leaves to score, and what a plan costs inside a mask."""
+"""The cells that a mask selects, and the cost of a plan inside a mask."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

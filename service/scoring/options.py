@@ -1,4 +1,4 @@
-"""The options of a request: what is requested, and what it means for one model.
+"""The options of a request: as requested, and as resolved for one model.
 
     message → RequestedOptions (service/decode.py) → resolve → ResolvedOptions → the plan
 
@@ -113,7 +113,7 @@ scored. None: all windows."""
 
 @dataclass(frozen=True)
 class RequestedOptions:
-    """What a request asks for, whatever the model; lengths in pixels of the image."""
+    """The requested options, independent of the model; lengths are in pixels of the image."""
 
     stride: int | None = None
     """Between neighbouring windows. None: the model's native stride."""
@@ -130,7 +130,7 @@ class RequestedOptions:
     top: int = DEFAULT_TOP
     """Number of classes with the highest averages that the answer names."""
     classes: tuple[str, ...] = ()
-    """Labels, or else indices, of the classes in the answer. Empty: all classes."""
+    """Labels or indices of the classes in the answer; labels are looked up first. Empty: all classes."""
     grid: bool = False
     """Whether the answer holds the scores of every cell."""
     grid_as: GridAs = GridAs.FLOAT32

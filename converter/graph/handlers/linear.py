@@ -78,7 +78,7 @@ def _operands(state: Convolutionalizer, node: ir.Node) -> tuple[AffineView, Floa
 
 
 def _apply(state: Convolutionalizer, node: ir.Node, view: AffineView, axis: int, layer: FullyConnected) -> AffineView:
-    """Returns what a layer makes of a view along one of its axes, by a convolution of the map."""
+    """Returns the output of a layer along one axis of a view, computed by a convolution of the map."""
     outputs, features = layer.weights.shape
     if view.shape[axis] != features:
         raise refusal(node, f"expected weights for {view.shape[axis]} features, got {features}")

@@ -167,7 +167,7 @@ def _flatten(context: LayerContext) -> Blob:
 
 
 def _reshape(context: LayerContext) -> Blob:
-    """A Reshape that flattens the map, or leaves its shape as it is."""
+    """A Reshape that flattens the map or keeps its shape."""
     parameters, shape = context.layer.parameters.reshape_param, context.source.shape
     batch, *sizes = parameters.shape.dim or [1]
     kept = [shape[at] if size == 0 and at < len(shape) else size for at, size in enumerate(sizes)]
