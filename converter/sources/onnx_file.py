@@ -192,7 +192,7 @@ def _only_input(model: ir.Model) -> ir.Value:
 
 
 def _layout(image: ir.Value) -> str:
-    """Returns "NCHW" or "NHWC": the graph's layout, or by the only axis with 1 or 3 elements."""
+    """Returns the graph's layout; if it is unknown, "NHWC" if only the last axis has 1 or 3 elements, else "NCHW"."""
     assert image.shape is not None  # noqa: S101 (checked when the input was chosen)
     last = image.shape[1] not in (1, 3) and image.shape[3] in (1, 3)
     layout = _layout_in_graph(image) or ("NHWC" if last or not isinstance(image.shape[1], int) else "NCHW")

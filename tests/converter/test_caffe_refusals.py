@@ -99,7 +99,7 @@ UNSUPPORTED = {
     ),
     "flatten-end": (one('type: "Flatten" flatten_param { end_axis: 2 }'), "expected end_axis -1, got 2"),
     "reshape": (one('type: "Reshape" reshape_param { shape { dim: 0 dim: 12 dim: -1 } }'), "got [0, 12, -1]"),
-    "reshape-batch": (one('type: "Reshape" reshape_param { shape { dim: 2 dim: 42 } }'), "expected a flattening"),
+    "reshape-batch": (one('type: "Reshape" reshape_param { shape { dim: 2 dim: 42 } }'), "which flatten the map"),
     "scale-axes": (one('type: "Scale" scale_param { num_axes: -1 }'), "expected num_axes 1"),
     "excitation": (one(f'{TWO_BOTTOMS} type: "Scale" scale_param {{ axis: 0 }}'), "expected one bottom, got 2"),
     "batch": (one('type: "BatchNorm" batch_norm_param { use_global_stats: false }'), "expected use_global_stats"),
