@@ -1,6 +1,6 @@
-"""Small requests for loaded models, all handled in one thread.
+"""Handles small requests for loaded models in one thread.
 
-Several requests are then served per acquisition of the interpreter lock.
+In this way, several requests are served per acquisition of the interpreter lock.
 
     queue → begin: planned, decoded, tiles submitted → scores arrive → finish → answers handed over together
 
@@ -23,18 +23,18 @@ REQUESTS_PER_ROUND = 32
 
 
 class SmallTask(Protocol):
-    """The work of one request, in two steps of which neither waits."""
+    """The work of one request, in two steps. Neither step waits."""
 
     def begin(self) -> Sequence[Future[Any]]:
         """Begin; returns what `finish` depends on."""
 
     def finish(self) -> None:
-        """Finish, once everything that `begin` returned is done."""
+        """Finish, after everything that `begin` returned is done."""
 
 
 @dataclass(eq=False)
 class _Request:
-    """A task in the queue, and how far it is."""
+    """A task in the queue, and its progress."""
 
     task: SmallTask
     flow: Flow
