@@ -21,7 +21,7 @@ from service.engine.version import ServedVersion
 from service.errors import ModelError, NotFoundError, UnreadableModelError
 
 Event = Literal["loaded", "not loaded", "kept", "unloaded"]
-"""A change of a version. "kept": its files on disk now fail, and it serves on as it was loaded before."""
+"""A change of a version. "kept": its files on disk now fail, and the server continues with the loaded files."""
 Report = Callable[[Event, str, str, str], None]
 """Called with an event, the name and version of the model, and the text of the error; empty: no error."""
 
@@ -144,8 +144,8 @@ class Registry:
     def load(self, name: str) -> None:
         """Serve a model (again), and check its failing and changed versions now.
 
-        Raises NotFoundError if there is no such model, and ModelError if a new or changed version fails; lower
-        versions, and the version as it was loaded before, serve on.
+        Raises NotFoundError if there is no such model, and ModelError if a new or changed version fails. Then
+        lower versions, and the files that were loaded before, are still served.
         """
         self._unloaded.discard(name)
         for served in self._candidates(name, ""):
@@ -172,7 +172,7 @@ class Registry:
 
     @property
     def failing(self) -> int:
-        """Number of versions whose files on disk are known to fail, whether an earlier state of them serves or not."""
+        """Number of versions whose files on disk are known to fail, even if their earlier files are still served."""
         return sum(served.fails for served in list(self._versions.values()))
 
     def invalid_names(self) -> list[str]:

@@ -47,7 +47,7 @@ OpenPicture = Callable[[PageSelection], Picture]
 def scoring_requests(
     request: oip.ModelInferRequest, model: StoredModel
 ) -> list[tuple[ScoringRequest, Callable[[], Picture]]]:
-    """Return a request for each image, and what opens the image.
+    """Return a request for each image, and a function that opens the image.
 
     Raises OptionError or ImageError for tensors and parameters that a model does not take.
     """

@@ -30,7 +30,7 @@ KEPT_PLANS = 256
 KEPT_PIXELS, KEPT_CLASSES = 1 << 22, 16
 """Pixels of the largest image whose plan is kept, and the largest number of classes that its options name."""
 CLASS_BYTES, RESPONSE_BYTES = 300, 4096
-"""Bytes of an answer beside its grid: for each class, and for everything else."""
+"""Bytes of an answer in addition to its grid: for each class, and for all other fields."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def check_row(planned: PlannedImage, limit: int) -> None:
 
 
 def _mask(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
-    """Return what opens the mask: pixels with data, and the windows that the options choose.
+    """Return a function that opens the mask: pixels with data, and the windows that the options choose.
 
     Raises ImageError, before anything is scored, for a mask whose size does not fit.
     """
@@ -180,7 +180,7 @@ def _mask(picture: Picture, model: StoredModel, options: ResolvedOptions, limits
 
 
 def _chosen(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
-    """Return what opens the mask that the options name."""
+    """Return a function that opens the mask that the options name."""
     requested = options.requested.mask
     if requested is None:
         return lambda _: None
