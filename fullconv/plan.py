@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """The plan of a request: what runs and what it costs."""
+=======
+"""The plan of a request: the tiles that run and their cost, in counts and not in times."""
+>>>>>>> main
 
 from dataclasses import dataclass
 from typing import Any

@@ -111,8 +111,8 @@ def check_mask(mask: Picture, picture: Picture) -> None:
     """Raise ImageError if the aspect ratios of a mask and its image differ."""
     if not _has_same_aspect_ratio(mask, picture):
         raise ImageError(
-            f"mask: expected the image's {picture.height}×{picture.width} pixels (height×width), or fewer or more of "
-            f"the same aspect ratio, got {mask.height}×{mask.width}"
+            f"mask: expected the image's size, {picture.height}×{picture.width} pixels (height×width), or another size "
+            f"with the same aspect ratio, got {mask.height}×{mask.width}"
         )
 
 
@@ -148,5 +148,8 @@ def find_foreground(picture: Picture, model_input: model_pb2.Input, decoding: De
     edge = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
     foreground = light != (edge.mean() > 0.5)
     if not foreground.any():
-        raise ImageError(f"{picture.name}: mask: expected a foreground by Otsu's threshold, got one tone: leave it out")
+        raise ImageError(
+            f"{picture.name}: mask: expected a foreground by Otsu's threshold, got an image of uniform brightness: "
+            "leave the mask out"
+        )
     return Foreground(foreground, size)

@@ -1,6 +1,6 @@
 """Reading the rows of one page of a TIFF file, block by block. A block is a tile or a strip.
 
-A block that is damaged or cut short is an error. A block that the file leaves out, as GDAL leaves out empty blocks,
+A block that is damaged or truncated is an error. A block that the file leaves out, as GDAL leaves out empty blocks,
 holds the file's nodata value, or 0.
 """
 
@@ -80,7 +80,7 @@ class StoredPage:
                 except (DamagedError, IndexError, OSError, OverflowError, TypeError, ValueError, struct.error):
                     raise ImageError(
                         f"{self.name}: rows {first} to {first + rows - 1} of the TIFF file "
-                        f"({NAMES[self.codec.compression]} compression) cannot be decoded: damaged or cut short"
+                        f"({NAMES[self.codec.compression]} compression) cannot be decoded: damaged or truncated"
                     ) from None
         return result
 
@@ -161,7 +161,7 @@ class TiffRows:
         try:
             return apply_blockwise(self.interpretation.apply, self.stored.read(first, stop))
         except IndexError:
-            raise ImageError(f"{self.name}: expected numbers that its palette has, got larger ones") from None
+            raise ImageError(f"{self.name}: expected numbers within its palette, got larger numbers") from None
 
 
 @dataclass(frozen=True)
@@ -194,3 +194,34 @@ class TiffDataMask:
         if self.mask is not None:
             has_data &= self.mask.read(first, stop)[..., :1] != 0
         return np.where(has_data, np.uint8(255), np.uint8(0))
+<<<<<<< HEAD
+=======
+
+
+class OrientedRows:
+    """Reads the rows of an image that its Orientation rotates or mirrors; a `SampleReader`.
+
+    The image is read as a whole at the first call.
+    """
+
+    block_rows = 1
+
+    def __init__(self, rows: SampleReader, height: int, orientation: int) -> None:
+        self._rows, self._height, self._orientation = rows, height, orientation
+        self._image: SampleArray | None = None
+
+    def read(self, first: int, stop: int) -> SampleArray:
+        """Return rows [first, stop) of the oriented image."""
+        if self._image is None:
+            self._image = apply_orientation(self._rows.read(0, self._height), self._orientation)
+        return self._image[first:stop]
+
+
+def apply_orientation(image: SampleArray, orientation: int) -> SampleArray:
+    """Return an image (rows, cols, bands) turned and mirrored as the tag Orientation, 1 to 8, requires."""
+    if orientation > 4:
+        image = image.swapaxes(0, 1)
+    down = orientation in (3, 4, 7, 8)
+    across = orientation in (2, 3, 6, 7)
+    return image[:: -1 if down else 1, :: -1 if across else 1]
+>>>>>>> main

@@ -162,5 +162,5 @@ def _as_image_error(name: str) -> Iterator[None]:
     except pyvips.Error:
         check_resources()
         raise ImageError(
-            f"{name}: not a whole JPEG, PNG, WebP or TIFF image: damaged, cut short, or something else"
+            f"{name}: expected a complete JPEG, PNG, WebP or TIFF file, got a damaged, truncated or other file"
         ) from None
