@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The plan of a request: what runs and what it costs."""
-=======
-"""The plan of a request: the tiles that run and their cost, in counts and not in times."""
->>>>>>> main
+"""The plan of a request: the tiles that run and their cost."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -57,13 +57,8 @@ class Picture:
     open_samples: Callable[[Pause], SampleReader]
     """Opens the samples at the top. May be called several times, except for the rows of a stream."""
     bands: tuple[int, ...] = ()
-<<<<<<< HEAD
-    """The bands that are scored, counted from 1. Default: empty, all bands, with alpha laid over white."""
-    open_data_mask: Callable[[Pause], RowReader] | None = None
-=======
     """The bands that are scored, counted from 1. Default: empty, all bands, with alpha composited over white."""
-    open_data_mask: Callable[[], RowReader] | None = None
->>>>>>> main
+    open_data_mask: Callable[[Pause], RowReader] | None = None
     """Opens the data mask at the top: (rows, cols, 1) uint8, 255 where the file has data, else 0. Default: None, every
     pixel has data."""
     decoded_whole: bool = False

@@ -194,34 +194,3 @@ class TiffDataMask:
         if self.mask is not None:
             has_data &= self.mask.read(first, stop)[..., :1] != 0
         return np.where(has_data, np.uint8(255), np.uint8(0))
-<<<<<<< HEAD
-=======
-
-
-class OrientedRows:
-    """Reads the rows of an image that its Orientation rotates or mirrors; a `SampleReader`.
-
-    The image is read as a whole at the first call.
-    """
-
-    block_rows = 1
-
-    def __init__(self, rows: SampleReader, height: int, orientation: int) -> None:
-        self._rows, self._height, self._orientation = rows, height, orientation
-        self._image: SampleArray | None = None
-
-    def read(self, first: int, stop: int) -> SampleArray:
-        """Return rows [first, stop) of the oriented image."""
-        if self._image is None:
-            self._image = apply_orientation(self._rows.read(0, self._height), self._orientation)
-        return self._image[first:stop]
-
-
-def apply_orientation(image: SampleArray, orientation: int) -> SampleArray:
-    """Return an image (rows, cols, bands) turned and mirrored as the tag Orientation, 1 to 8, requires."""
-    if orientation > 4:
-        image = image.swapaxes(0, 1)
-    down = orientation in (3, 4, 7, 8)
-    across = orientation in (2, 3, 6, 7)
-    return image[:: -1 if down else 1, :: -1 if across else 1]
->>>>>>> main

@@ -48,13 +48,8 @@ OpenPicture = tuple[Callable[[PageSelection], Picture], bool]
 
 def scoring_requests(
     request: oip.ModelInferRequest, model: StoredModel
-<<<<<<< HEAD
 ) -> list[tuple[ScoringRequest, UnopenedPicture]]:
     """Return a request for each image, and the image.
-=======
-) -> list[tuple[ScoringRequest, Callable[[], Picture]]]:
-    """Return a request for each image, and a function that opens the image.
->>>>>>> main
 
     Raises OptionError or ImageError for tensors and parameters that a model does not take.
     """
