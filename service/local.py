@@ -31,7 +31,7 @@ class LocalTransport:
     """Carries requests to the models of a directory, in the calling thread."""
 
     def __init__(self, models: Path, timeout: float | None = None) -> None:
-        """Take the directory, and the seconds that a call may take; raises RequestError if there is no directory."""
+        """Open a directory of models. Calls may take `timeout` seconds. Raises RequestError if it does not exist."""
         if not models.is_dir():
             raise RequestError(
                 f"models: expected a directory of models, got {models}: name one, in the command with --models"
@@ -147,7 +147,7 @@ class _Deadline:
         self._end = None if timeout is None else time.monotonic() + timeout
 
     def check(self) -> None:
-        """Raise UnavailableError after the end."""
+        """Raise UnavailableError if the deadline has passed."""
         if self._end is not None and time.monotonic() > self._end:
             raise UnavailableError(
                 f"timeout: expected an answer within {self._timeout:g} seconds, got none: allow more time, or score a "
@@ -185,7 +185,7 @@ def _picture(source: ImageSource, chosen: PageSelection) -> Picture:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Raise the service's errors as those of `fullconv`, so that a server and this process fail alike."""
+    """Raise the service's errors as the errors of `fullconv` that a client of a server would raise."""
     try:
         yield
     except errors.ServiceError as error:

@@ -1,7 +1,7 @@
 """A bridge between the client of ScoreLarge, on the event loop, and the thread that scores: each waits for the other.
 
-The thread asks for the next part when it needs it, and waits while the client does not take what it sends. So neither
-side is ahead of the other by more than gRPC's own buffers.
+The thread requests the next part when it needs it, and waits while the client does not read the messages that it sends.
+Therefore neither side gets ahead of the other by more than gRPC's own buffers.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ class StreamedRows:
         self._shape, self._dtype = (raw.width, raw.channels), np.dtype(raw.dtype).newbyteorder("<")
         self._row_bytes = raw.width * raw.channels * self._dtype.itemsize
         self._waiting = memoryview(b"")
-        """Bytes that have arrived and are not handed on yet."""
+        """Bytes that have arrived and that `_take` has not returned yet."""
         self._passed = 0
 
     def read(self, first: int, stop: int) -> SampleArray:
@@ -108,7 +108,7 @@ class StreamedRows:
         return taken[0] if len(taken) == 1 else b"".join(taken)
 
     def _receive(self, size: int) -> bytes:
-        """Return the next part; `size` bytes before it are not handed on yet."""
+        """Return the next part; `size` bytes before it have not been returned by `_take` yet."""
         part = self._bridge.receive()
         if part is None:
             got = self._passed + size // self._row_bytes

@@ -2,7 +2,7 @@
 
     model → options → plan → mask → PlannedImage (planned.py) → Execution (execution.py)
 
-Whatever can be refused is refused here, before a pixel is decoded.
+Requests are refused here if possible, before a pixel is decoded.
 """
 
 import math
@@ -164,7 +164,7 @@ def check_row(planned: PlannedImage, limit: int) -> None:
 
 
 def _mask(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
-    """Return what opens the mask: pixels with data, and the windows that the options choose.
+    """Return the function that opens the mask: it selects windows with data that the options' own mask selects too.
 
     Raises ImageError, before anything is scored, for a mask whose size does not fit.
     """
@@ -180,7 +180,7 @@ def _mask(picture: Picture, model: StoredModel, options: ResolvedOptions, limits
 
 
 def _chosen(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
-    """Return what opens the mask that the options name."""
+    """Return the function that opens the mask of the options."""
     requested = options.requested.mask
     if requested is None:
         return lambda _: None

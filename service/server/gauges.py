@@ -1,4 +1,4 @@
-"""Gauges of what is waiting in the server now, of its limits, and of what cannot be served."""
+"""Gauges of waiting requests and tiles, of limits, and of models and files that cannot be used."""
 
 from collections.abc import Callable
 

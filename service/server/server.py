@@ -40,7 +40,7 @@ from service.server.shutdown import Signals
 from service.settings import Settings
 
 GOODBYE_SECONDS = 0.5
-"""Seconds that clients that still watch the health have after every request is answered."""
+"""Seconds for which open health watches may continue after the last request is answered."""
 FILES_SECONDS = 5.0
 """Seconds between two looks at the files of tokens and certificates."""
 
@@ -57,7 +57,7 @@ class Parts:
     traces: Traced | None
     certificates: Certificates | None
     renewed: tuple[Tokens | Certificates, ...]
-    """What is read again when its files change."""
+    """Objects whose files are read again when they change."""
 
 
 async def serve(settings: Settings, signals: Signals) -> None:
