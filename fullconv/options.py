@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from fullconv.images import Image
 
 LONGEST_TIMEOUT = 1e9
-"""Seconds. gRPC takes much longer timeouts for no timeout."""
+"""Largest timeout in seconds. gRPC interprets much longer timeouts as no timeout."""
 
 
 class Options(TypedDict, total=False):
     """Options of a request; lengths in pixels of the image. `DEFAULTS` has the values of options that are not given."""
 
     stride: int
-    """Pixels between neighbouring windows, of the image as it is scaled. Default: the model's native stride."""
+    """Pixels of the scaled image between neighbouring windows. Default: the model's native stride."""
     mode: ModeName
-    """"dense": one pass over the image; "crops": window by window; "auto": where both give the same scores, the one
-    of fewer multiply-adds, else "dense". Default: "auto"."""
+    """"dense": one pass over the image; "crops": window by window; "auto": the mode with fewer multiply-adds if both
+    modes give the same scores, else "dense". Default: "auto"."""
     border: BorderName
     """"lattice": pixels at the bottom and right that belong to no window are left out; "anchor": one more row and
     column of windows, flush with the image's edge. Default: "lattice"."""

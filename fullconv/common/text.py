@@ -4,8 +4,8 @@ A file's name may hold bytes that are not UTF-8, and control characters that wou
 """
 
 MAX_MESSAGE_LETTERS, MAX_MESSAGE_BYTES = 1000, 1500
-"""Length of an error message. A gRPC status holds the message twice, once with three bytes for every letter that is not
-ASCII, and gRPC refuses trailers of more than 8 KiB."""
+"""Largest length of an error message. A gRPC status holds the message twice, once with three bytes for every byte that
+is not ASCII, and gRPC refuses trailers of more than 8 KiB."""
 
 
 def encodable(text: str) -> str:
@@ -14,7 +14,7 @@ def encodable(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace control characters and all else that is not printable by question marks; the result is one line."""
+    """Replace all characters that are not printable by question marks; the result is one line."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
