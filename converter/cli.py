@@ -134,7 +134,7 @@ interruption = Interruption("fullconv-convert")
 
 
 def main() -> None:
-    """Run the command; Ctrl-C or a termination signal ends it with status 1 and nothing half-written."""
+    """Run the command; Ctrl-C or a termination signal ends it with status 1, and no incomplete output is left."""
     interruption.install()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -200,7 +200,7 @@ def convert(
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Print in one line why there is no conversion; exit status 2 for a wrong option, else 3."""
+    """Print the reason of a failed conversion on one line; exit status 2 for a wrong option, else 3."""
     try:
         yield
     except OptionError as error:
@@ -221,7 +221,7 @@ def _show(report: Report, output: Path) -> None:
 
 
 def _parse_window(text: str | None) -> tuple[int, int] | None:
-    """Returns --window as (height, width) in pixels."""
+    """Return --window as (height, width) in pixels."""
     if text is None:
         return None
     match = WINDOW.fullmatch(text)
@@ -233,7 +233,7 @@ def _parse_window(text: str | None) -> tuple[int, int] | None:
 
 
 def _parse_strides(text: str | None) -> tuple[int, ...]:
-    """Returns --strides, which are separated by commas, in pixels."""
+    """Return --strides, which are separated by commas, in pixels."""
     parts = text.split(",") if text is not None else []
     if not all(STRIDE.fullmatch(part) for part in parts):
         raise typer.BadParameter(f"expected pixels from 1 to 99999, like 32,16,8, got '{text}'", param_hint="--strides")
@@ -242,7 +242,7 @@ def _parse_strides(text: str | None) -> tuple[int, ...]:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """Show progress on standard error, a bar on a terminal and else a line per step; --json owns standard output."""
+    """Show progress on standard error: a bar on a terminal, else one line per step. Standard output is for --json."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Progress(lambda name, _: typer.echo(f"{name} …", err=True), interruption.check)

@@ -319,7 +319,7 @@ def test_every_cell_is_as_likely() -> None:
 
 
 def old(parts: Sequence[model_pb2.Difference], kind: str = "logits-softmax") -> model_pb2.ModelSpec:
-    """Returns the ModelSpec of a model whose certificate records interior and border only."""
+    """Return the ModelSpec of a model whose certificate records interior and border only."""
     parity = model_pb2.Parity(interior=parts[0], border=parts[1])
     return model_pb2.ModelSpec(output=model_pb2.Output(kind=kind, classes=3), parity=[parity])
 

@@ -299,7 +299,7 @@ def test_archives_that_lie_about_sizes_are_refused(name: str, tmp_path: Path) ->
 
 @contextlib.contextmanager
 def little_memory() -> Iterator[None]:
-    """Limits the memory of this process to what it uses now and so much more."""
+    """Limit the memory of this process to what it uses now and so much more."""
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + SPARE, before[1]))

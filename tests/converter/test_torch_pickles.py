@@ -68,7 +68,7 @@ def write_stream(path: Path, pickled: bytes) -> None:
 
 @pytest.fixture(params=[write_zip, write_stream], ids=["zip", "stream"])
 def write(request: pytest.FixtureRequest) -> Writer:
-    """Saves a state_dict in one of PyTorch's formats."""
+    """Save a state_dict in one of PyTorch's formats."""
     way: Writer = request.param
     return way
 

@@ -138,7 +138,7 @@ class Bomb:
 
 
 def saved(bomb: Bomb) -> bytes:
-    """Returns an object that runs code when it is unpickled, as torch.save writes it."""
+    """Return an object that runs code when it is unpickled, as torch.save writes it."""
     import torch
 
     buffer = io.BytesIO()

@@ -11,7 +11,7 @@ from converter.writer import staging
 
 
 def version(folder: Path, content: str) -> Path:
-    """Writes an old version; returns its folder."""
+    """Write an old version; returns its folder."""
     target = folder / "net" / "1"
     target.mkdir(parents=True)
     (target / "model.onnx").write_text(content)

@@ -21,7 +21,7 @@ def scorer() -> Scorer:
 
 
 def grid(scorer: Scorer, mask: np.ndarray) -> np.ndarray:
-    """Whether each window of the image is scored."""
+    """Return whether each window of the image is scored."""
     options = scoring_pb2.ScoreOptions(grid=True, stride=16, mask_image=scoring_pb2.Image(encoded=png(mask)))
     run = plan_image(scorer, open_bytes(IMAGE, name="i"), scoring_pb2.ScoreRequest(model="digits", options=options))
     scored: np.ndarray = np.isfinite(np.concatenate([rows.scores for rows in run.rows()])[..., 0])
