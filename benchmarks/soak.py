@@ -132,7 +132,7 @@ class Tally:
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
 
-    def ask(self, client: Client, way: Callable[[Client, Case], np.ndarray], case: Case) -> None:
+    def send_and_compare(self, client: Client, way: Callable[[Client, Case], np.ndarray], case: Case) -> None:
         """Send one request, and compare its answer with the expected one."""
         name = f"{way.__name__[3:]} {case.path.stem}² {dict(case.options)}"
         try:
@@ -203,7 +203,7 @@ def work(address: str, every: list[Case], tally: Tally, end: Event, proceed: Eve
             case = chance.choice(every)
             way = chance.choice([by_score, by_score, by_many, by_large, None])
             if way is not None:
-                tally.ask(client, way, case)
+                tally.send_and_compare(client, way, case)
             elif case.expected is not None:
                 try:
                     infer(channel, case)

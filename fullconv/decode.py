@@ -110,7 +110,7 @@ def models_of(response: scoring_pb2.ListModelsResponse) -> list[tuple[str, str]]
 
 
 def scored_pixels(source: ImageSource, options: scoring_pb2.ScoreOptions) -> ScoredPixels | None:
-    """Return which pixels of an image a request scores, for a heatmap; None if the request asks for no grid."""
+    """Return the pixels of an image that a request scores, for a heatmap; None if the request has no grid."""
     if not options.grid:
         return None
     box = options.region

@@ -45,7 +45,7 @@ def heatmap_file(path: Path, header: GridHeader, shown: ShownClasses, pixels: Sc
 
 
 def write_picture(path: Path, picture: RGB) -> None:
-    """Write a picture (height, width, 3) as the path's suffix says; raises OutputError."""
+    """Write a picture (height, width, 3) in the format of the path's suffix; raises OutputError."""
     with atomic_write(path) as file:
         file.write(encode_picture(picture, path.suffix))
 

@@ -1,4 +1,4 @@
-"""One large image: it is sent in parts, and the plan, progress, the rows of the grid and the summary come back."""
+"""Sends one large image in parts, and receives its plan, progress, rows of the grid and summary."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

@@ -21,7 +21,7 @@ INITIAL_RATE = 1e10
 RATE_WEIGHT = 0.2
 """Weight of the latest run in the running mean of the rate."""
 MIN_SHRINK_BYTES = 4 << 20
-"""Bytes of activations up to which the arena is kept as it is."""
+"""Bytes of activations up to which the arena is not shrunk."""
 
 Provider = Literal["cpu", "cuda"]
 """The hardware that runs networks."""

@@ -237,7 +237,7 @@ def _check_sizes(name: str, shape: tuple[int, int, int], tile: tuple[int, int], 
 
 
 def _tested_bands(stored: int, alpha: int | None, selected: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the stored bands, counted from 0, that are tested for nodata: those that are scored, without alpha."""
+    """Return the stored bands, counted from 0, that are tested for nodata: the scored bands without alpha."""
     if selected and stored > 1:
         return tuple(band - 1 for band in selected if band <= stored)
     return tuple(band for band in range(stored) if band != alpha)

@@ -189,7 +189,7 @@ def test_crop_grid(ending: str) -> None:
 
 
 def test_whole_grids_are_not_cropped() -> None:
-    """Without a surplus the grid stays as it is."""
+    """Without a surplus the grid is not changed."""
     assert_untouched(CropGridPass([0, 0]), grid())
 
 

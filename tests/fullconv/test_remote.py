@@ -312,7 +312,7 @@ def test_killed_servers_lose_no_request() -> None:
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
 def test_streams_go_on_with_another_server(ending: signal.Signals) -> None:
-    """If the server of a ScoreMany goes away, another server answers the other images, each once."""
+    """If the server of a ScoreMany stops, another server answers the remaining images, each once."""
     images = [(str(number), noise(200 + number % 7, 200, 1)) for number in range(200)]
     with running(MODELS) as stays, running(MODELS, status=-ending if ending is signal.SIGKILL else 0) as goes:
         with Client(f"{goes.address},{stays.address}", timeout=60) as client:

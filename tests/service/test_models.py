@@ -188,7 +188,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, of: str) 
 
 
 def test_read_errors_are_retried(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A read error is reported once and goes away with the next refresh, although no file has changed."""
+    """A read error is reported once, and the next refresh reads the files again, although no file has changed."""
     reports: list[str] = []
     registry = Registry(models, warm=True, report=lambda event, _name, version, _error: reports.append(event + version))
     with failing(monkeypatch, hashlib, "file_digest", "weights.data"):
