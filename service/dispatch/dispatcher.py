@@ -114,7 +114,7 @@ class Dispatcher:
     async def score_large(
         self, request: ScoringRequest, opened: OpenLarge, deliver: Callable[[Event], None], call: Call, claim: Claim
     ) -> None:
-        """Score one image of any size of an admitted request; `deliver` gets each event in the thread that scores.
+        """Score the image of an admitted request, of any size; `deliver` gets each event in the thread that scores.
 
         Few images are scored at once; others wait, first come, first served. A model that must be loaded first is
         loaded in another thread, so that a slow load does not delay images of other models.

@@ -116,7 +116,7 @@ class BandScoring:
         return scores
 
     def _reduce(self, batch: Sequence[Tile], scores: Iterable[Scores], grid: BandGrid | None) -> None:
-        """Add the cells of a batch to the means and the grid; their scores are freed before the next batch runs."""
+        """Add the cells of a batch to the means and the grid. No variable holds their scores during the next batch."""
         options = self._planned.options
         for (row, col), tile_scores in zip(batch, scores, strict=True):
             kept = self._kept(row, col, tile_scores)

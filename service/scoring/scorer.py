@@ -164,7 +164,7 @@ def check_row(planned: PlannedImage, limit: int) -> None:
 
 
 def _mask(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
-    """Return the function that opens the mask: it selects windows full of data that the requested mask selects too.
+    """Return the function that opens the mask: windows with data in all pixels that the requested mask selects too.
 
     Raises ImageError, before anything is scored, for a mask whose size does not fit.
     """
