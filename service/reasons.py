@@ -16,7 +16,7 @@ REASONS: dict[type[errors.ServiceError], Reason] = {
     errors.LateError: Reason.DEADLINE_EXCEEDED,
     errors.IdleError: Reason.CLIENT_IDLE,
     errors.BusyError: Reason.BUSY,
-    errors.ShortageError: Reason.BUSY,
+    errors.ShortageError: Reason.SHORTAGE,
     errors.AccessError: Reason.ACCESS_DENIED,
     errors.DrainingError: Reason.DRAINING,
     errors.CancelledRunError: Reason.CANCELLED,

@@ -29,6 +29,7 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
     Reason.CLIENT_IDLE: grpc.StatusCode.DEADLINE_EXCEEDED,
     Reason.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.SHORTAGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.ACCESS_DENIED: grpc.StatusCode.UNAUTHENTICATED,
     Reason.DRAINING: grpc.StatusCode.UNAVAILABLE,
     Reason.CANCELLED: grpc.StatusCode.CANCELLED,

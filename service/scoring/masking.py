@@ -25,7 +25,7 @@ class ViewCount:
 
 
 def count_inside_mask(planned: PlannedImage, decoding: Decoding) -> list[ViewCount]:
-    """Return what each view costs inside the mask, which is read to its end.
+    """Return the cost of each view inside the mask, after reading the whole mask.
 
     Raises ImageError if a view has no cell to score; `decoding.pause` may raise an error to stop.
     """

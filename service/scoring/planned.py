@@ -31,7 +31,7 @@ class PlannedDecoding:
 
 @dataclass(frozen=True, eq=False)
 class PlannedImage:
-    """One image, the model that scores it, and how."""
+    """One image, the model that scores it, its plan and its mask."""
 
     picture: Picture
     model: StoredModel

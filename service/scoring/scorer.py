@@ -2,7 +2,7 @@
 
     model → options → plan → mask → PlannedImage (planned.py) → Execution (execution.py)
 
-Whatever can be refused is refused here, before a pixel is decoded.
+Requests are refused here if possible, before a pixel is decoded.
 """
 
 import math
@@ -191,24 +191,24 @@ def _mask_picture(options: ResolvedOptions, limits: Limits) -> Picture | None:
 
 
 def _open_mask(picture: Picture, model: StoredModel, options: ResolvedOptions, mask: Picture | None) -> OpenMask:
-    """Return a function that opens the mask: pixels with data, and the windows that the options choose.
+    """Return the function that opens the mask: windows with data in all pixels that the requested mask selects too.
 
     Raises ImageError, before anything is scored, for a mask whose size does not fit.
     """
-    open_chosen, size = _chosen(picture, model, options, mask), (picture.height, picture.width)
+    open_requested, size = _requested_mask(picture, model, options, mask), (picture.height, picture.width)
 
     def open_mask(decoding: Decoding) -> Mask | None:
-        rows, chosen = picture.data_mask(decoding), open_chosen(decoding)
+        rows, requested = picture.data_mask(decoding), open_requested(decoding)
         if rows is None:
-            return chosen
+            return requested
         data = MaskImage(TurnRows(rows, picture.cost, decoding), size, size)
-        return data if chosen is None else Intersection(data, chosen)
+        return data if requested is None else Intersection(data, requested)
 
     return open_mask
 
 
-def _chosen(picture: Picture, model: StoredModel, options: ResolvedOptions, mask: Picture | None) -> OpenMask:
-    """Return a function that opens the mask that the options name."""
+def _requested_mask(picture: Picture, model: StoredModel, options: ResolvedOptions, mask: Picture | None) -> OpenMask:
+    """Return the function that opens the requested mask."""
     if mask is not None:
         check_mask(mask, picture)
         return lambda decoding: mask_image(mask, picture, decoding)
