@@ -58,7 +58,7 @@ class Plan:
     decode_bytes: float = 0.0
     """The part of `bytes` that decoders hold, and the pixels of an image that is decoded once for several sizes."""
     decode_seconds: float = 0.0
-    """Predicted seconds of one CPU for decoding the image and its mask."""
+    """Seconds of one CPU for decoding the image and its mask, predicted from the kind and the size of the files."""
 
     def document(self) -> dict[str, Any]:
         """Return the plan as `--plan --json` prints it."""

@@ -69,7 +69,7 @@ def planned_response(planned: PlannedImage) -> scoring_pb2.ScoreResponse:
     response.image.name = planned.picture.name
     response.plan.bytes = planned.bytes
     response.plan.decode_bytes = planned.decoding.held_bytes
-    response.plan.decode_seconds = planned.decoding.seconds
+    response.plan.decode_seconds = planned.decoding.nominal_seconds
     response.warnings.extend(planned.picture.warnings(planned.model.spec.input))
     return response
 

@@ -26,7 +26,8 @@ def plan_table(answer: Answer) -> Group:
     head = Text.assemble(
         _title(answer),
         f"\n{answer.mode}: {answer.mode_reason}; {plan.file}\n"
-        f"{plan.multiply_adds:.3g} multiply-adds, at most {plan.bytes / 1e6:.0f} MB beside the model",
+        f"{plan.multiply_adds:.3g} multiply-adds, at most {plan.bytes / 1e6:.0f} MB beside the model, "
+        f"about {plan.decode_seconds:.2g} s of decoding",
         _masked(answer),
     )
     rows = Table(

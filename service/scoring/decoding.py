@@ -38,8 +38,10 @@ def plan_decoding(
     decoders = 1 + (picture.open_data_mask is not None)
     held = decoders * picture.cost.held_bytes + pixel_bytes * keeps
     held += min(STEP_PIXELS, picture.height * picture.width) * picture.layout.bands * CONVERSION_BYTES
-    seconds = (passes + data_masks) * rates.seconds(picture.cost)
+    costs = [(picture.cost, passes + data_masks)]
     if mask is not None:
         held += mask.cost.held_bytes
-        seconds += views * rates.seconds(mask.cost)
-    return PlannedDecoding(held, seconds, passes + data_masks, keeps)
+        costs.append((mask.cost, views))
+    seconds = sum(times * rates.seconds(cost) for cost, times in costs)
+    nominal = sum(times * cost.seconds for cost, times in costs)
+    return PlannedDecoding(held, seconds, nominal, passes + data_masks, keeps)

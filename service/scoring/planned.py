@@ -22,7 +22,9 @@ class PlannedDecoding:
     held_bytes: int = 0
     """Peak bytes that the decoders hold, and the pixels that are kept for further views."""
     seconds: float = 0.0
-    """Predicted seconds of one CPU."""
+    """Predicted seconds of one CPU, by the rates that were observed on this machine."""
+    nominal_seconds: float = 0.0
+    """The same by the rates of `DecodingCost`, which depend on the file alone."""
     passes: float = 0.0
     """How often the image is decoded."""
     keeps_pixels: bool = False
