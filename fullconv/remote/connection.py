@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from fullconv.common.text import shortened_message
 from fullconv.errors import KINDS, ImageError, RequestError, ScoringError, UnavailableError
 
 ADDRESS = re.compile(r"(dns:///)?(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]/,]+):(?P<port>[0-9]{1,5})")
@@ -127,10 +128,12 @@ def open_channels(
 
 
 def error_of(server: str, code: grpc.StatusCode, details: str, reason: str = "") -> ScoringError:
-    """Return the error that a status stands for, with the server's message.
+    """Return the error that a status stands for, with the server's message, printable and of bounded length.
 
     The reason decides the kind of error. A status without a reason, from an older server, is judged by its code.
     """
+    hints = [f" ({hint})" for words, hint in HINTS.items() if words in details]
+    details = shortened_message(details)
     if reason in KINDS:
         return KINDS[reason](details)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
@@ -142,7 +145,6 @@ def error_of(server: str, code: grpc.StatusCode, details: str, reason: str = "")
             f"image and mask: larger than one message to {server} may be: {details}; use score_large, scale or cut "
             "the image; save a mask as PNG"
         )
-    hints = [f" ({hint})" for words, hint in HINTS.items() if words in details]
     return UnavailableError(f"{server}: {code.name}: {details}{''.join(hints)}")
 
 
