@@ -2,15 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 from support.answers import averaged, described
+from support.hostile_servers import serving
 from support.pictures import noise
 
 from fullconv import Answer, AsyncClient, Client, ScoringError, UnavailableError
@@ -42,19 +40,6 @@ class Hasty(scoring_pb2_grpc.ScoringServicer):
         yield scoring_pb2.ScoreLargeResponse(start=described("m", raw.height, raw.width, rows=2))
         rows = scoring_pb2.GridRows(first=0, count=1, scores=np.zeros(1, "<f4").tobytes())
         yield scoring_pb2.ScoreLargeResponse(rows=rows)
-
-
-@contextmanager
-def serving(servicer: Hasty) -> Iterator[str]:
-    """Run a server with this servicer; yields its address."""
-    server = grpc.server(ThreadPoolExecutor(4))
-    scoring_pb2_grpc.add_ScoringServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(None).wait()
 
 
 def score_many(address: str, **settings: Any) -> dict[str, Answer | ScoringError]:
