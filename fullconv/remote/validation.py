@@ -9,9 +9,9 @@ A server may be faulty, hostile, or of another release. The rest of the client r
     numbers     averages and times are finite; a window has finite scores, or NaN alone if it was not scored
     order       `remote/large.py` takes the parts of ScoreLarge in their order, each row of the grid once
 
-Nothing is allocated in proportion to a number that a server states. Not checked: whether scores are right, and the size
-of an image that is sent as a file, because the client does not decode files. A server that does not answer is ended by
-the timeout of the call.
+Nothing is allocated in proportion to a number that a server states. What is not checked: whether the scores are right,
+and the size of an image that is sent as a file, which this library does not open (`command/sending.py` does). The
+timeout of a call ends the wait for a server that sends nothing, or progress without end.
 """
 
 import math
@@ -231,11 +231,11 @@ def _check_averages(response: scoring_pb2.ScoreResponse, request: scoring_pb2.Sc
     values, top, classes = response.average.values, response.average.top, len(response.classes)
     _equal("average.values", len(values), classes)
     _equal("average.top", len(top), min(request.options.top or DEFAULT_TOP, classes))
-    averages = np.fromiter(values, np.float64, len(values))
-    if not np.isfinite(averages).all():
+    if not all(map(math.isfinite, values)):
         _refuse("average.values", "finite numbers", "NaN or infinity")
     _between("average.top", max(top), 0, classes - 1)
-    if len(set(top)) < len(top) or (np.diff(averages[list(top)]) > 0).any():
+    highest = [values[position] for position in top]
+    if len(set(top)) < len(top) or highest != sorted(highest, reverse=True):
         _refuse("average.top", "the classes with the highest averages, in descending order", "another order")
     _between("scored_cells", response.scored_cells, 1, response.grid.rows * response.grid.cols)
 

@@ -19,10 +19,11 @@ from support.malformed_answers import (
     doubled_class,
     setting,
 )
-from support.pictures import png
+from support.pictures import noise, png
 from typer.testing import CliRunner, Result
 
 from fullconv import Answer, AsyncClient, Client, ScoringError, UnavailableError
+from fullconv.command import sending
 from fullconv.command.cli import app
 from fullconv.protos import scoring_pb2
 
@@ -274,6 +275,20 @@ def test_a_description_of_more_classes_than_the_answer(
     servicer.changes["GetModel"] = more_classes
     result = command(address, image, "--heatmap", out / "heat.png", "--heatmap-class", "more")
     assert_refused(result, "classes: expected class 11 of the model's description in the answer, got 11 other", out)
+
+
+def test_the_grid_of_another_image(
+    servicer: ChangedServicer, address: str, image: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consistent answer for a larger image than the file that was sent is refused before a row is written."""
+    monkeypatch.setattr(sending, "LARGE_PIXELS", 0)  # the file is sent in parts
+    assert command(address, image, "--grid", out / "grid.npz").exit_code == 0
+    (out / "grid.npz").unlink()
+    larger = scoring_pb2.Image(name=image.name, encoded=png(noise(900, 111, 1)))
+    message = scoring_pb2.ScoreRequest(model="digits", options=scoring_pb2.ScoreOptions(grid=True), image=larger)
+    servicer.changes["ScoreLarge"] = lambda _: servicer.parts(message)
+    result = command(address, image, "--grid", out / "grid.npz")
+    assert_refused(result, "expected an answer for 111×90 pixels (width×height), got an answer for 111×900", out)
 
 
 def test_bytes_that_are_no_message(image: Path, array: Path, out: Path) -> None:

@@ -47,7 +47,7 @@ class ChangedServicer(scoring_pb2_grpc.ScoringServicer):
             image.raw.CopyFrom(start.raw)
             image.raw.data = data
         message = scoring_pb2.ScoreRequest(model=start.model, version=start.version, options=start.options, image=image)
-        yield from self._several("ScoreLarge", self._parts(message))
+        yield from self._several("ScoreLarge", self.parts(message))
 
     def GetModel(self, request: scoring_pb2.GetModelRequest, _: grpc.ServicerContext) -> Message:  # noqa: N802
         """Describe the model."""
@@ -61,7 +61,8 @@ class ChangedServicer(scoring_pb2_grpc.ScoringServicer):
     def _answer(self, message: scoring_pb2.ScoreRequest) -> scoring_pb2.ScoreResponse:
         return plan_message(self._scorer, message).complete()
 
-    def _parts(self, message: scoring_pb2.ScoreRequest) -> Parts:
+    def parts(self, message: scoring_pb2.ScoreRequest) -> Parts:
+        """The honest answer of ScoreLarge."""
         part, scoring = scoring_pb2.ScoreLargeResponse, plan_message(self._scorer, message)
         if message.options.plan_only:
             return [part(start=scoring.counted())]
