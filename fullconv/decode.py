@@ -1,6 +1,6 @@
-"""Messages of a server, or of the service in this process, as plain values. All incoming messages are read here.
+"""Converts the messages of a server, or of the service in this process, to plain values. No other module reads them.
 
-Messages of a server are validated before (`fullconv/remote/validation.py`).
+`fullconv/remote/validation.py` has checked the messages of a server before.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from fullconv.plan import Plan, PlannedView
 from fullconv.protos import model_pb2, scoring_pb2
 
 DEFAULT_PRECISION, PIXEL_DTYPE = "fp32", "uint8"
-"""What a model has whose spec does not say: its precision, and the element type of the pixels that it takes."""
+"""Defaults for specs that do not state them: a model's precision, and the element type of the pixels that it takes."""
 
 
 def answer_of(
@@ -55,7 +55,7 @@ def answer_of(
 
 
 def header_of(response: scoring_pb2.ScoreResponse) -> GridHeader:
-    """Return what a response says of its grid beside the scores."""
+    """Return a response's description of its grid: everything but the scores."""
     image, grid = response.image, response.grid
     scaled = grid.scaled if grid.HasField("scaled") else model_pb2.Size(height=image.height, width=image.width)
     return GridHeader(
@@ -112,7 +112,7 @@ def models_of(response: scoring_pb2.ListModelsResponse) -> list[tuple[str, str]]
 
 
 def scored_pixels(source: ImageSource, options: scoring_pb2.ScoreOptions) -> ScoredPixels | None:
-    """Return which pixels of an image a request scores, for a heatmap; None if the request asks for no grid."""
+    """Return the pixels of an image that a request scores, for a heatmap; None if the request has no grid."""
     if not options.grid:
         return None
     box = options.region
@@ -136,7 +136,7 @@ def rows_of(rows: scoring_pb2.GridRows, grid: scoring_pb2.GridInfo) -> GridRows:
 
 
 def _grid_of(response: scoring_pb2.ScoreResponse, header: GridHeader) -> GridRows | None:
-    """The grid in a response's own message; None if there is no grid."""
+    """Return the grid in a response's own message; None if there is no grid."""
     if not response.scores:
         return None
     return GridRows(
@@ -151,7 +151,7 @@ def _scores(data: bytes, grid: scoring_pb2.GridInfo, shape: tuple[int, int, int]
 
 
 def _positions(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint32] | None:
-    """Positions in the answer's classes; None for a grid of all classes."""
+    """Return the positions of the scores in the answer's classes; None for a grid of all classes."""
     return np.frombuffer(data, "<u4").astype(np.uint32, copy=False).reshape(shape) if data else None
 
 
@@ -192,5 +192,5 @@ def _pair(size: model_pb2.Size) -> tuple[int, int]:
 
 
 def _ratio(length: int, scaled: int) -> float:
-    """Pixels of the image for each pixel that was scored."""
+    """Return the number of pixels of the image for each pixel that was scored."""
     return length / scaled if scaled else 1.0

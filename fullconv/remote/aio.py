@@ -24,6 +24,7 @@ from fullconv.options import Options
 from fullconv.protos import scoring_pb2
 from fullconv.remote import validation
 from fullconv.remote.connection import Security
+from fullconv.remote.expectations import parsed
 from fullconv.remote.large import LargeAnswerReader, UploadParts, summary_missing
 from fullconv.remote.outstanding import Outstanding
 from fullconv.remote.retries import Retries
@@ -117,13 +118,13 @@ class AsyncClient:
         outstanding: Outstanding,
         retries: Retries,
     ) -> AsyncIterator[tuple[ManyItem, scoring_pb2.ScoreResponse | ScoringError]]:
-        """The responses of one call, and the errors of images that could not be sent meanwhile."""
+        """Yield the responses of one call, and the errors of images that could not be sent during the call."""
         async for part in call:
             retries.renew()
             self._servers.mark_reachable()
             while outstanding.unusable:
                 yield outstanding.unusable.popleft()
-            answer: scoring_pb2.ScoreManyResponse = validation.parsed(part)
+            answer: scoring_pb2.ScoreManyResponse = parsed(part)
             item = outstanding.answered(answer.id)
             yield item, self._servers.result(answer, item)
 
@@ -217,7 +218,7 @@ class AsyncClient:
         return await self._retried(ask, timeout)
 
     async def _retried(self, ask: Callable[[Any, float | None], Awaitable[Result]], timeout: float | None) -> Result:
-        """Ask one server after another, until there is an answer or no further try is allowed."""
+        """Call one server after another, until there is an answer or no further try is allowed."""
         retries = self._servers.retries(timeout)
         while True:
             try:
@@ -243,13 +244,16 @@ class AsyncScoreStream:
         reader: LargeAnswerReader,
         error_of: Callable[[grpc.RpcError], ScoringError],
     ) -> None:
-        """Take the call, what sends its messages, its answers, the reader that has read the first, and a translator."""
+        """Take the call, the task that sends its messages, its responses, and the reader that has read the first.
+
+        `error_of` translates the call's errors.
+        """
         self._call, self._sender, self._responses, self._error_of = call, sender, responses, error_of
         self._reader, self._parts = reader, reader.parts
 
     @property
     def planned(self) -> Answer:
-        """What is known before a pixel is decoded: the image, the windows, the mode and the plan. No averages."""
+        """The image, the windows, the mode and the plan, known before a pixel is decoded. It has no averages."""
         return _answer(self._parts.request, self._parts.source, self._reader.start)
 
     async def rows(self) -> AsyncIterator[GridRows]:
@@ -314,8 +318,8 @@ def send_messages(call: Any, messages: Iterator[Message]) -> asyncio.Task[None]:
                 await call.write(message)
             await call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):
-            pass  # reading the answers raises the same
-        except Exception:  # what failed is reported by whatever makes the messages
+            pass  # reading the answers raises the same error
+        except Exception:  # the iterator of messages has recorded its own error
             call.cancel()
 
     return asyncio.create_task(send())

@@ -1,4 +1,4 @@
-"""One large image: it is sent in parts, and the plan, progress, the rows of the grid and the summary come back."""
+"""Sends one large image in parts, and receives its plan, progress, rows of the grid and summary."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from fullconv.grid import GridRows
 from fullconv.images import ArraySource, EncodedSource, FileSource, ImageSource
 from fullconv.protos import scoring_pb2
 from fullconv.remote import validation
-from fullconv.remote.validation import MalformedAnswerError
+from fullconv.remote.expectations import MalformedAnswerError, parsed
 from fullconv.transport import ProgressCallback
 
 PART_BYTES = 1 << 20
@@ -64,7 +64,7 @@ def _size(path: Path) -> int:
 
 
 def _row_parts(source: ArraySource) -> Iterator[bytes]:
-    """Whole rows; of an array in chunks each chunk is read once."""
+    """Yield the bytes of whole rows; each chunk of a chunked array is read once."""
     height, width, channels = source.shape
     each = max(1, PART_BYTES // (width * channels * source.dtype.itemsize))
     block = max(each, source.chunk_rows)
@@ -106,7 +106,7 @@ class LargeAnswerReader:
         return None
 
     def _content(self, part: scoring_pb2.ScoreLargeResponse | None, *expected: str) -> scoring_pb2.ScoreLargeResponse:
-        part = validation.parsed(part)
+        part = parsed(part)
         kind = part.WhichOneof("part")
         if kind not in expected:
             raise MalformedAnswerError("part", " or ".join(expected), kind)
@@ -167,4 +167,4 @@ class RemoteStream:
 
 def summary_missing() -> UnavailableError:
     """Make the error for a server that ends a stream with OK before it has sent the summary."""
-    return UnavailableError("the server ended the answer before its summary")
+    return UnavailableError("the server ended the stream before it sent the summary")

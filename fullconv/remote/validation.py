@@ -16,53 +16,35 @@ timeout of a call ends the wait for a server that sends nothing, or progress wit
 
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple
 
-import grpc
 import numpy as np
-from google.protobuf.message import Message
 
 from fullconv.common.model_files import NAME, VERSION
 from fullconv.common.names import DEFAULT_TOP
 from fullconv.description import OUTPUT_KINDS
 from fullconv.images import ArraySource, ImageSource
 from fullconv.protos import model_pb2, scoring_pb2
+from fullconv.remote.expectations import (
+    expect_among,
+    expect_between,
+    expect_equal,
+    expect_finite,
+    expect_text,
+    parsed,
+    quoted,
+    refuse,
+)
 
 MAX_WINDOWS = 1 << 24
 """Number of windows along one axis: 16.8 million. The library holds the edges of the windows of an axis in memory."""
 MAX_CLASSES = 1 << 20
 MAX_LABEL_LETTERS = 1000
-QUOTED_LETTERS = 80
-"""Letters of a server's text in an error."""
 MODES = ("dense", "crops")
 SCORE_BYTES = POSITION_BYTES = 4
 HALF_BYTES = 2
 """Bytes of a float16."""
 HALO_SIDES = 4
-Parsed = TypeVar("Parsed", bound=Message)
-
-
-class MalformedAnswerError(grpc.RpcError):  # type: ignore[misc] # grpc has no types
-    """A server has answered with OK and a message that does not fit the request. The call is not repeated."""
-
-    def __init__(self, field: str, expected: object, got: object) -> None:
-        self._details = (
-            f"answer: {field}: expected {expected}, got {got}; the server is faulty, or of another release than this "
-            "client"
-        )
-        super().__init__(self._details)
-
-    def code(self) -> grpc.StatusCode:
-        """Return the status of a server that has failed."""
-        return grpc.StatusCode.INTERNAL
-
-    def details(self) -> str:
-        """Return the field, what was expected and what was got."""
-        return self._details
-
-    def trailing_metadata(self) -> tuple[()]:
-        """Return no metadata."""
-        return ()
 
 
 class _Axis(NamedTuple):
@@ -106,9 +88,9 @@ def check_start(start: scoring_pb2.ScoreResponse, request: scoring_pb2.ScoreRequ
 
 def check_progress(progress: scoring_pb2.Progress, start: scoring_pb2.ScoreResponse, done: int) -> None:
     """Raise MalformedAnswerError for fewer finished tiles than before, or for other tiles than those of the plan."""
-    _equal("progress.of", progress.of, sum(view.tiles for view in start.plan.views))
-    _between("progress.of", progress.of, 1)
-    _between("progress.tiles", progress.tiles, done, progress.of)
+    expect_equal("progress.of", progress.of, sum(view.tiles for view in start.plan.views))
+    expect_between("progress.of", progress.of, 1)
+    expect_between("progress.tiles", progress.tiles, done, progress.of)
 
 
 def check_rows(
@@ -119,10 +101,10 @@ def check_rows(
     Raises MalformedAnswerError for rows that were not requested, or are not the next ones, or are beyond the grid.
     """
     if not request.options.grid:
-        _refuse("rows", "none, because no grid was requested", rows.count)
-    _equal("rows.first", rows.first, first)
-    _between("rows.first", first, 0, start.grid.rows - 1)
-    _between("rows.count", rows.count, 1, start.grid.rows - first)
+        refuse("rows", "none, because no grid was requested", rows.count)
+    expect_equal("rows.first", rows.first, first)
+    expect_between("rows.first", first, 0, start.grid.rows - 1)
+    expect_between("rows.count", rows.count, 1, start.grid.rows - first)
     return _check_cells(start, rows.count, rows.scores, rows.positions)
 
 
@@ -132,9 +114,9 @@ def check_summary(
     """Raise MalformedAnswerError unless a summary has averages, and describes the same as the start of its stream."""
     for field in ("model", "version", "mode", "image", "grid"):
         if getattr(summary, field) != getattr(start, field):
-            _refuse(f"summary.{field}", "the same as at the start of the stream", "another one")
+            refuse(f"summary.{field}", "the same as at the start of the stream", "another one")
     if summary.classes != start.classes:
-        _refuse("summary.classes", "the same as at the start of the stream", "others")
+        refuse("summary.classes", "the same as at the start of the stream", "others")
     _check_figures(summary, request.options)
     _check_averages(summary, request)
     _check_no_scores(summary)
@@ -142,21 +124,21 @@ def check_summary(
 
 def check_complete(summary: scoring_pb2.ScoreResponse, rows: int, unscored: int) -> None:
     """Raise MalformedAnswerError unless a stream has had all rows, and as many windows with scores as it says."""
-    _equal("rows", rows, summary.grid.rows)
+    expect_equal("rows", rows, summary.grid.rows)
     _check_unscored(summary, unscored)
 
 
 def check_failure(failure: scoring_pb2.Failure, codes: Iterable[int]) -> None:
     """Raise MalformedAnswerError unless a failure has the number of a status of gRPC other than OK."""
     if not failure.code or failure.code not in codes:
-        _refuse("failure.code", "the number of a status other than OK", failure.code)
+        refuse("failure.code", "the number of a status other than OK", failure.code)
 
 
 def check_models(response: scoring_pb2.ListModelsResponse | None) -> None:
     """Raise MalformedAnswerError unless a response lists names and versions of models."""
     for model in parsed(response).models:
         if not (NAME.fullmatch(model.name) and VERSION.fullmatch(model.version)):
-            _refuse("models", "names and versions of models", quoted(f"{model.name}/{model.version}"))
+            refuse("models", "names and versions of models", quoted(f"{model.name}/{model.version}"))
 
 
 def check_model(response: scoring_pb2.GetModelResponse | None, request: scoring_pb2.GetModelRequest) -> None:
@@ -166,30 +148,18 @@ def check_model(response: scoring_pb2.GetModelResponse | None, request: scoring_
     _check_version(response.version, request.version)
     _check_size("spec.window", spec.window)
     _check_size("spec.stride", model_pb2.Size(height=spec.vertical.stride, width=spec.horizontal.stride))
-    _among("spec.output.kind", spec.output.kind, OUTPUT_KINDS)
-    _between("spec.output.classes", spec.output.classes, 1, MAX_CLASSES)
+    expect_among("spec.output.kind", spec.output.kind, OUTPUT_KINDS)
+    expect_between("spec.output.classes", spec.output.classes, 1, MAX_CLASSES)
     if response.labels:
-        _equal("labels", len(response.labels), spec.output.classes)
+        expect_equal("labels", len(response.labels), spec.output.classes)
         _check_labels(response.labels)
     for mode in spec.modes:
-        _among("spec.modes", mode, MODES)
-    _equal("spec.parity", len(spec.parity), len(spec.strides))
+        expect_among("spec.modes", mode, MODES)
+    expect_equal("spec.parity", len(spec.parity), len(spec.strides))
     for stride, parity in zip(spec.strides, spec.parity, strict=True):
         _check_size("spec.strides.stride", stride.stride)
         for part in ("interior", "border", "overall"):
             _check_difference(f"spec.parity.{part}", getattr(parity, part))
-
-
-def parsed(message: Parsed | None) -> Parsed:
-    """Return a message; raises MalformedAnswerError for None, which gRPC gives to asyncio for bytes that are none."""
-    if message is None:
-        _refuse("message", "a message of the protocol", "bytes that cannot be parsed")
-    return message
-
-
-def quoted(text: str) -> str:
-    """Return a server's text as it is quoted in an error: printable, and cut if it is long."""
-    return repr(text if len(text) <= QUOTED_LETTERS else f"{text[: QUOTED_LETTERS - 1]}…")
 
 
 def _check_described(
@@ -197,14 +167,14 @@ def _check_described(
 ) -> None:
     """Raise MalformedAnswerError unless a response describes the request's image, windows, classes and plan."""
     options, image = request.options, response.image
-    _same_text("model", response.model, request.model)
+    expect_text("model", response.model, request.model)
     _check_version(response.version, request.version)
-    _same_text("image.name", image.name, source.name or "image")
+    expect_text("image.name", image.name, source.name or "image")
     if isinstance(source, ArraySource):
-        _equal("image.height", image.height, source.shape[0])
-        _equal("image.width", image.width, source.shape[1])
-    _among("mode", response.mode, _modes(options.mode))
-    _equal("average.of", response.average.of, options.average or scoring_pb2.AVERAGE_OF_SCORES)
+        expect_equal("image.height", image.height, source.shape[0])
+        expect_equal("image.width", image.width, source.shape[1])
+    expect_among("mode", response.mode, _modes(options.mode))
+    expect_equal("average.of", response.average.of, options.average or scoring_pb2.AVERAGE_OF_SCORES)
     _check_classes(response.classes, options.classes)
     _check_grid(response, options)
     _check_figures(response, options)
@@ -215,29 +185,29 @@ def _check_figures(response: scoring_pb2.ScoreResponse, options: scoring_pb2.Sco
     _check_views(response, options)
     _check_parity(response.parity)
     for field in ("decode_ms", "queue_ms", "compute_ms", "reduce_ms", "total_ms"):
-        _finite(f"timing.{field}", getattr(response.timing, field))
+        expect_finite(f"timing.{field}", getattr(response.timing, field))
 
 
 def _check_plan(response: scoring_pb2.ScoreResponse) -> None:
     """Raise MalformedAnswerError unless a response that describes an image has neither averages nor scores."""
-    _equal("average.values", len(response.average.values), 0)
-    _equal("average.top", len(response.average.top), 0)
+    expect_equal("average.values", len(response.average.values), 0)
+    expect_equal("average.top", len(response.average.top), 0)
     _check_no_scores(response)
-    _between("scored_cells", response.scored_cells, 0, response.grid.rows * response.grid.cols)
+    expect_between("scored_cells", response.scored_cells, 0, response.grid.rows * response.grid.cols)
 
 
 def _check_averages(response: scoring_pb2.ScoreResponse, request: scoring_pb2.ScoreRequest) -> None:
     """Raise MalformedAnswerError unless every class has an average, and the highest averages are named in order."""
     values, top, classes = response.average.values, response.average.top, len(response.classes)
-    _equal("average.values", len(values), classes)
-    _equal("average.top", len(top), min(request.options.top or DEFAULT_TOP, classes))
+    expect_equal("average.values", len(values), classes)
+    expect_equal("average.top", len(top), min(request.options.top or DEFAULT_TOP, classes))
     if not all(map(math.isfinite, values)):
-        _refuse("average.values", "finite numbers", "NaN or infinity")
-    _between("average.top", max(top), 0, classes - 1)
+        refuse("average.values", "finite numbers", "NaN or infinity")
+    expect_between("average.top", max(top), 0, classes - 1)
     highest = [values[position] for position in top]
     if len(set(top)) < len(top) or highest != sorted(highest, reverse=True):
-        _refuse("average.top", "the classes with the highest averages, in descending order", "another order")
-    _between("scored_cells", response.scored_cells, 1, response.grid.rows * response.grid.cols)
+        refuse("average.top", "the classes with the highest averages, in descending order", "another order")
+    expect_between("scored_cells", response.scored_cells, 1, response.grid.rows * response.grid.cols)
 
 
 def _check_cells(response: scoring_pb2.ScoreResponse, rows: int, scores: bytes, positions: bytes) -> int:
@@ -245,29 +215,29 @@ def _check_cells(response: scoring_pb2.ScoreResponse, rows: int, scores: bytes, 
     grid, is_half = response.grid, response.grid.holds == scoring_pb2.GRID_AS_FLOAT16
     elements = rows * grid.cols * grid.depth
     picks = grid.holds in (scoring_pb2.GRID_AS_TOP, scoring_pb2.GRID_AS_ARGMAX)
-    _equal("scores", f"{len(scores)} bytes", f"{elements * (HALF_BYTES if is_half else SCORE_BYTES)} bytes")
-    _equal("positions", f"{len(positions)} bytes", f"{elements * POSITION_BYTES if picks else 0} bytes")
+    expect_equal("scores", f"{len(scores)} bytes", f"{elements * (HALF_BYTES if is_half else SCORE_BYTES)} bytes")
+    expect_equal("positions", f"{len(positions)} bytes", f"{elements * POSITION_BYTES if picks else 0} bytes")
     if picks:
-        _between("positions", int(np.frombuffer(positions, "<u4").max()), 0, len(response.classes) - 1)
+        expect_between("positions", int(np.frombuffer(positions, "<u4").max()), 0, len(response.classes) - 1)
     values = np.frombuffer(scores, "<f2" if is_half else "<f4")
     finite = np.isfinite(values)
     if finite.all():
         return 0
     unscored = int(np.count_nonzero(np.isnan(values.reshape(-1, grid.depth)).all(axis=1)))
     if unscored * grid.depth != np.count_nonzero(~finite):
-        _refuse("scores", "finite numbers, or NaN for all classes of a window", "NaN or infinity among numbers")
+        refuse("scores", "finite numbers, or NaN for all classes of a window", "NaN or infinity among numbers")
     return unscored
 
 
 def _check_unscored(response: scoring_pb2.ScoreResponse, unscored: int) -> None:
     """Raise MalformedAnswerError unless a grid has as many windows without scores as a response says."""
     windows = response.grid.rows * response.grid.cols
-    _equal("scored_cells", response.scored_cells, windows - unscored)
+    expect_equal("scored_cells", response.scored_cells, windows - unscored)
 
 
 def _check_no_scores(response: scoring_pb2.ScoreResponse) -> None:
-    _equal("scores", f"{len(response.scores)} bytes", "0 bytes")
-    _equal("positions", f"{len(response.positions)} bytes", "0 bytes")
+    expect_equal("scores", f"{len(response.scores)} bytes", "0 bytes")
+    expect_equal("positions", f"{len(response.positions)} bytes", "0 bytes")
 
 
 def _modes(mode: scoring_pb2.Mode) -> tuple[str, ...]:
@@ -283,32 +253,32 @@ def _modes(mode: scoring_pb2.Mode) -> tuple[str, ...]:
 def _check_version(version: str, requested: str) -> None:
     """Raise MalformedAnswerError unless a version is the requested one, or any version if none was requested."""
     if requested:
-        _same_text("version", version, requested)
+        expect_text("version", version, requested)
     elif not VERSION.fullmatch(version):
-        _refuse("version", "a decimal number from 1", quoted(version))
+        refuse("version", "a decimal number from 1", quoted(version))
 
 
 def _check_classes(classes: Any, requested: Any) -> None:  # noqa: ANN401 (repeated fields)
     """All classes in the order of the network's output; or some of the requested classes, each once."""
     labels, indices = [entry.label for entry in classes], [entry.index for entry in classes]
-    _between("classes", len(classes), 1, len(requested) or MAX_CLASSES)
+    expect_between("classes", len(classes), 1, len(requested) or MAX_CLASSES)
     _check_labels(labels)
     if not requested:
         if indices != list(range(len(indices))):
-            _refuse("classes.index", "0, 1, 2 and so on", "others")
+            refuse("classes.index", "0, 1, 2 and so on", "others")
         return
     names = set(requested)
     if len(set(indices)) < len(indices):
-        _refuse("classes.index", "each class once", "a class twice")
+        refuse("classes.index", "each class once", "a class twice")
     for label, index in zip(labels, indices, strict=True):
         if label not in names and str(index) not in names:
-            _refuse("classes", "the requested classes", quoted(label))
+            refuse("classes", "the requested classes", quoted(label))
 
 
 def _check_labels(labels: Iterable[str]) -> None:
     longest = max(map(len, labels))
     if longest > MAX_LABEL_LETTERS:
-        _refuse("labels", f"at most {MAX_LABEL_LETTERS} letters in each", longest)
+        refuse("labels", f"at most {MAX_LABEL_LETTERS} letters in each", longest)
 
 
 def _check_grid(response: scoring_pb2.ScoreResponse, options: scoring_pb2.ScoreOptions) -> None:
@@ -316,19 +286,19 @@ def _check_grid(response: scoring_pb2.ScoreResponse, options: scoring_pb2.ScoreO
     grid, classes = response.grid, len(response.classes)
     _check_size("image", response.image)
     if not options.scales:
-        _equal("grid.scaled", grid.HasField("scaled"), expected=False)
+        expect_equal("grid.scaled", grid.HasField("scaled"), expected=False)
     _check_size("grid.scaled", _scaled(response))
     if options.stride:
-        _equal("grid.stride", (grid.stride.height, grid.stride.width), (options.stride, options.stride))
+        expect_equal("grid.stride", (grid.stride.height, grid.stride.width), (options.stride, options.stride))
     for axis in _axes(response, options):
         _check_axis(axis)
     holds = options.grid_as or scoring_pb2.GRID_AS_FLOAT32
-    _equal("grid.holds", grid.holds, holds)
+    expect_equal("grid.holds", grid.holds, holds)
     depths = {
         scoring_pb2.GRID_AS_TOP: min(options.grid_top or DEFAULT_TOP, classes),
         scoring_pb2.GRID_AS_ARGMAX: 1,
     }
-    _equal("grid.depth", grid.depth, depths.get(holds, classes))
+    expect_equal("grid.depth", grid.depth, depths.get(holds, classes))
 
 
 def _scaled(response: scoring_pb2.ScoreResponse) -> Any:  # noqa: ANN401 (a message with height and width)
@@ -349,81 +319,51 @@ def _axes(response: scoring_pb2.ScoreResponse, options: scoring_pb2.ScoreOptions
 
 def _part(side: str, start: int, length: int, extent: int, scaled: int) -> tuple[int, int]:
     """Start and end of the requested region along an axis, in pixels of the scored image."""
-    _between(f"image.{side}", extent, start + length)
+    expect_between(f"image.{side}", extent, start + length)
     return -(-start * scaled // extent), (start + length) * scaled // extent
 
 
 def _check_axis(axis: _Axis) -> None:
     """Windows from `origin` to `last`, `stride` apart but for the last, inside [start, stop)."""
     count, side, letter = axis.names
-    _between(f"grid.{count}", axis.windows, 1, MAX_WINDOWS)
-    _between(f"grid.stride.{side}", axis.stride, 1)
-    _between(f"grid.window.{side}", axis.window, 1)
-    _between(f"grid.origin_{letter}", axis.origin, axis.start)
+    expect_between(f"grid.{count}", axis.windows, 1, MAX_WINDOWS)
+    expect_between(f"grid.stride.{side}", axis.stride, 1)
+    expect_between(f"grid.window.{side}", axis.window, 1)
+    expect_between(f"grid.origin_{letter}", axis.origin, axis.start)
     regular = axis.origin + (axis.windows - 1) * axis.stride
-    _between(f"grid.last_{letter}", axis.last, max(axis.origin, regular - axis.stride + 1), regular)
-    _equal(f"grid.left_out.{side}", axis.left_out, axis.stop - axis.last - axis.window)
+    expect_between(f"grid.last_{letter}", axis.last, max(axis.origin, regular - axis.stride + 1), regular)
+    expect_equal(f"grid.left_out.{side}", axis.left_out, axis.stop - axis.last - axis.window)
 
 
 def _check_views(response: scoring_pb2.ScoreResponse, options: scoring_pb2.ScoreOptions) -> None:
     """The plan: a view for each scale, the first with the grid of the answer."""
     plan, grid, scaled = response.plan, response.grid, _scaled(response)
-    _finite("plan.multiply_adds", plan.multiply_adds, least=0)
-    _finite("plan.bytes", plan.bytes, least=0)
-    _equal("plan.views", len(plan.views), max(1, len(options.scales)))
+    expect_finite("plan.multiply_adds", plan.multiply_adds, least=0)
+    expect_finite("plan.bytes", plan.bytes, least=0)
+    expect_equal("plan.views", len(plan.views), max(1, len(options.scales)))
     for view in plan.views:
         _check_size("plan.views.image", view.image)
         _check_size("plan.views.cells", view.cells)
         _check_size("plan.views.tile", view.tile)
-        _equal("plan.views.halo", len(view.halo), HALO_SIDES)
-        _finite("plan.views.multiply_adds", view.multiply_adds, least=0)
+        expect_equal("plan.views.halo", len(view.halo), HALO_SIDES)
+        expect_finite("plan.views.multiply_adds", view.multiply_adds, least=0)
     first = plan.views[0]
-    _equal("plan.views.image", (first.image.height, first.image.width), (scaled.height, scaled.width))
-    _equal("plan.views.cells", (first.cells.height, first.cells.width), (grid.rows, grid.cols))
+    expect_equal("plan.views.image", (first.image.height, first.image.width), (scaled.height, scaled.width))
+    expect_equal("plan.views.cells", (first.cells.height, first.cells.width), (grid.rows, grid.cols))
 
 
 def _check_parity(parity: scoring_pb2.ParityInfo) -> None:
-    _finite("parity.max_abs_diff", parity.max_abs_diff, least=0)
+    expect_finite("parity.max_abs_diff", parity.max_abs_diff, least=0)
     for field in ("top_class_agreement", "agreement_low", "agreement_high"):
-        _finite(f"parity.{field}", getattr(parity, field), least=0, most=1)
+        expect_finite(f"parity.{field}", getattr(parity, field), least=0, most=1)
 
 
 def _check_difference(field: str, difference: model_pb2.Difference) -> None:
-    _finite(f"{field}.max_abs", difference.max_abs, least=0)
+    expect_finite(f"{field}.max_abs", difference.max_abs, least=0)
     for name in ("top_class_agreement", "agreement_low", "agreement_high"):
-        _finite(f"{field}.{name}", getattr(difference, name), least=0, most=1)
+        expect_finite(f"{field}.{name}", getattr(difference, name), least=0, most=1)
 
 
 def _check_size(field: str, size: Any) -> None:  # noqa: ANN401 (a message with height and width)
-    _between(f"{field}.height", size.height, 1)
-    _between(f"{field}.width", size.width, 1)
-
-
-def _equal(field: str, got: object, expected: object) -> None:
-    if got != expected:
-        _refuse(field, expected, got)
-
-
-def _same_text(field: str, got: str, expected: str) -> None:
-    if got != expected:
-        _refuse(field, quoted(expected), quoted(got))
-
-
-def _among(field: str, got: str, expected: tuple[str, ...]) -> None:
-    if got not in expected:
-        _refuse(field, " or ".join(expected), quoted(got))
-
-
-def _between(field: str, got: int, least: int, most: float = math.inf) -> None:
-    if not least <= got <= most:
-        _refuse(field, f"at least {least}" if most == math.inf else f"{least} to {most}", got)
-
-
-def _finite(field: str, got: float, least: float = -math.inf, most: float = math.inf) -> None:
-    if not (math.isfinite(got) and least <= got <= most):
-        ends = "" if least == -math.inf else f" from {least}{'' if most == math.inf else f' to {most}'}"
-        _refuse(field, f"a finite number{ends}", got)
-
-
-def _refuse(field: str, expected: object, got: object) -> NoReturn:
-    raise MalformedAnswerError(field, expected, got)
+    expect_between(f"{field}.height", size.height, 1)
+    expect_between(f"{field}.width", size.width, 1)

@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 from support.hostile_servers import ChangedServicer, serving
 from support.malformed_answers import PIXELS
 from support.pictures import png
-from support.servers import Failed
+from support.servers import FailedCall
 from typer.testing import CliRunner
 
 from fullconv import Client, UnavailableError
@@ -60,7 +60,7 @@ def test_delays_are_bounded(kind: str) -> None:
     """A delay is taken within the bounds; the wait is the delay and at most 30 % more."""
     delay, expected = DELAYS[kind]
     trailers = rpc_status.to_status(busy(delay)).trailing_metadata
-    error = Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy", trailers)
+    error = FailedCall(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy", trailers)
     assert retry_seconds(error) == expected
     assert expected <= Retries(1, None).after(error) <= 1.3 * expected
 

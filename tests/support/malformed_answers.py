@@ -131,7 +131,7 @@ def in_part(position: int, path: str, value: object) -> Callable[[Parts], None]:
 
 
 STREAMS: dict[str, tuple[Callable[[Parts], object], str]] = {
-    "nothing": (lambda _: [], "the server ended the answer before its summary"),
+    "nothing": (lambda _: [], "the server ended the stream before it sent the summary"),
     "no start": (lambda parts: parts[1:], "part: expected start, got progress"),
     "an empty part": (lambda parts: [parts[0], part(), *parts[1:]], "part: expected progress or rows or summary, got"),
     "two starts": (lambda parts: [parts[0], *parts], "part: expected progress or rows or summary, got start"),
@@ -157,7 +157,7 @@ STREAMS: dict[str, tuple[Callable[[Parts], object], str]] = {
         in_part(2, "rows.scores", np.full(COLS * CLASSES, NAN, "<f4").tobytes()),
         "scored_cells: expected 12, got 18",
     ),
-    "no summary": (lambda parts: parts[:-1], "the server ended the answer before its summary"),
+    "no summary": (lambda parts: parts[:-1], "the server ended the stream before it sent the summary"),
     "two summaries": (lambda parts: [*parts, parts[-1]], "part: expected the end of the stream after the summary"),
     "the summary of another image": (
         in_part(6, "summary.image.width", 112),
