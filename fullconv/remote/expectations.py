@@ -35,7 +35,7 @@ class MalformedAnswerError(grpc.RpcError):  # type: ignore[misc] # grpc has no t
 
 
 def parsed(message: Parsed | None) -> Parsed:
-    """Return a message; raises MalformedAnswerError for None, which gRPC's asyncio calls return for unparsable bytes."""
+    """Return a message; raises MalformedAnswerError for None, which asyncio's calls return for unparsable bytes."""
     if message is None:
         refuse("message", "a message of the protocol", "bytes that cannot be parsed")
     return message
