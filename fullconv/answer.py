@@ -224,7 +224,7 @@ class Answer:
         assert self.pixels is not None  # noqa: S101 (an answer with a grid has them)
         picture = drawing.picture(self.pixels)
         if drawing.unread:
-            warnings.warn(f"heatmap: {drawing.unread}; the background is white", stacklevel=2)
+            warnings.warn(f"heatmap: {printable(drawing.unread)}; the background is white", stacklevel=2)
         return Image.fromarray(picture)
 
     def save(self, path: str | Path, class_: str | int | None = None, *, model: ModelDescription | None = None) -> None:

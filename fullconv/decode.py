@@ -1,4 +1,7 @@
-"""Converts the messages of a server, or of the service in this process, to plain values. No other module reads them."""
+"""Converts the messages of a server, or of the service in this process, to plain values. No other module reads them.
+
+`fullconv/remote/validation.py` has checked the messages of a server before.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +17,6 @@ from fullconv.grid import GridHeader, GridRows, ImageInfo, Scores, WindowAxis
 from fullconv.images import ImageSource, Region, ScoredPixels
 from fullconv.plan import Plan, PlannedView
 from fullconv.protos import model_pb2, scoring_pb2
-from fullconv.transport import ProgressCallback
 
 DEFAULT_PRECISION, PIXEL_DTYPE = "fp32", "uint8"
 """Defaults for specs that do not state them: a model's precision, and the element type of the pixels that it takes."""
@@ -127,36 +129,10 @@ def join_rows(rows: Sequence[GridRows]) -> GridRows:
     return GridRows(rows[0].first, scores, np.concatenate(positions) if positions else None)
 
 
-class LargeResponseReader:
-    """Reads the parts of an answer of ScoreLarge in their order."""
-
-    def __init__(self, progress: ProgressCallback) -> None:
-        """Take a callback for the server's progress."""
-        self._progress = progress
-        self._header: GridHeader | None = None
-        self._holds = scoring_pb2.GRID_AS_FLOAT32
-        self.start = scoring_pb2.ScoreResponse()
-        """The first response: everything that is known before the image is scored."""
-        self.summary: scoring_pb2.ScoreResponse | None = None
-        """The whole answer but the grid, at the end."""
-
-    def read(self, part: scoring_pb2.ScoreLargeResponse) -> GridRows | None:
-        """Read the next part, and return its rows of the grid if it has some."""
-        match part.WhichOneof("part"):
-            case "start":
-                self.start = part.start
-            case "progress":
-                self._progress("scoring", part.progress.tiles, part.progress.of)
-            case "summary":
-                self.summary = part.summary
-            case "rows":
-                return self._rows(part.rows)
-        return None
-
-    def _rows(self, rows: scoring_pb2.GridRows) -> GridRows:
-        grid = self.start.grid
-        shape = (rows.count, grid.cols, grid.depth)
-        return GridRows(rows.first, _scores(rows.scores, grid, shape), _positions(rows.positions, shape))
+def rows_of(rows: scoring_pb2.GridRows, grid: scoring_pb2.GridInfo) -> GridRows:
+    """Return rows of a grid, which are a part of an answer of ScoreLarge."""
+    shape = (rows.count, grid.cols, grid.depth)
+    return GridRows(rows.first, _scores(rows.scores, grid, shape), _positions(rows.positions, shape))
 
 
 def _grid_of(response: scoring_pb2.ScoreResponse, header: GridHeader) -> GridRows | None:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 Pair = tuple[int, int]
 """Vertical, then horizontal."""
 
-SOFTMAX, SIGMOID, RAW = "logits-softmax", "logits-sigmoid", "raw"
+SOFTMAX, SIGMOID, PROBABILITIES, RAW = "logits-softmax", "logits-sigmoid", "probabilities", "raw"
+OUTPUT_KINDS = (SOFTMAX, SIGMOID, PROBABILITIES, RAW)
+"""Every value of `ModelOutput.kind`."""
 
 
 @dataclass(frozen=True)

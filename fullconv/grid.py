@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fullconv.errors import UnavailableError
+
 Scores = NDArray[np.float32] | NDArray[np.float16]
 """(rows, cols, classes)."""
 RowSink = Callable[[int, Scores], None]
@@ -101,9 +103,19 @@ class GridHeader:
         return self.vertical.count, self.horizontal.count, self.depth
 
     def columns(self, indices: Iterable[int]) -> list[int]:
-        """Return the positions of classes, given as indices in the network's output, on the last axis of the grid."""
+        """Return the positions of classes, given as indices in the network's output, on the last axis of the grid.
+
+        Raises UnavailableError for a class that the grid lacks, because a server has described another model.
+        """
         positions = {index: column for column, index in enumerate(self.indices)}
-        return [positions[index] for index in indices]
+        wanted = list(indices)
+        missing = [index for index in wanted if index not in positions]
+        if missing:
+            raise UnavailableError(
+                f"classes: expected class {missing[0]} of the model's description in the answer, got "
+                f"{len(positions)} other classes; the model was replaced meanwhile, or the server is faulty"
+            )
+        return [positions[index] for index in wanted]
 
     @property
     def window(self) -> tuple[int, int]:

@@ -6,6 +6,8 @@ from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+from fullconv.common.text import printable
+
 if TYPE_CHECKING:
     import PIL.Image
 
@@ -19,13 +21,20 @@ def html_of(
     averages: Sequence[tuple[int, str, float]],
     picture: "PIL.Image.Image | None",
 ) -> str:
-    """Return a title, lines of text, a table of (index, label, average) and a picture. All text is escaped."""
+    """Return a title, lines of text, a table of (index, label, average) and a picture.
+
+    All text is made printable, so that no label changes the direction of the text after it, and escaped.
+    """
     rows = "".join(
-        f"<tr><td>{index}</td><td>{escape(label)}</td><td>{score:.4f}</td></tr>" for index, label, score in averages
+        f"<tr><td>{index}</td><td>{_escaped(label)}</td><td>{score:.4f}</td></tr>" for index, label, score in averages
     )
     table = f"<table><tr><th>class</th><th>label</th><th>average</th></tr>{rows}</table>" if rows else ""
-    lines = "".join(f"<br>{escape(fact)}" for fact in facts)
-    return f"<div><b>{escape(title)}</b>{lines}{table}{_image_of(picture) if picture else ''}</div>"
+    lines = "".join(f"<br>{_escaped(fact)}" for fact in facts)
+    return f"<div><b>{_escaped(title)}</b>{lines}{table}{_image_of(picture) if picture else ''}</div>"
+
+
+def _escaped(text: str) -> str:
+    return escape(printable(text))
 
 
 def _image_of(picture: "PIL.Image.Image") -> str:

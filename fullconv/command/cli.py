@@ -1,6 +1,7 @@
 """The command `fullconv-score`."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from fullconv.command.task import STEM, ScoreTask
 from fullconv.common.files import GRID_SUFFIXES, PICTURE_SUFFIXES
 from fullconv.common.interruption import Interruption
 from fullconv.common.programs import MisplacedProgramError
+from fullconv.common.text import printable
 from fullconv.description import RAW
 from fullconv.encode import score_request
 from fullconv.errors import RequestError, UnavailableError
@@ -30,6 +32,7 @@ interruption = Interruption("fullconv-score")
 def main() -> None:
     """Run the command; Ctrl-C or a termination signal ends it with status 1, and no incomplete output is left."""
     interruption.install()
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)  # it logs a traceback for an answer that cannot be parsed
     tolerate_encodings()
     if sys.argv[1:] == ["--version"]:
         typer.echo(f"fullconv-score {__version__}")
@@ -64,7 +67,8 @@ def score(line: CommandLine) -> None:
         _check_average(task)
         documents = task.run(line.images, quiet=line.as_json)
     if line.as_json:
-        typer.echo(json.dumps(documents if len(line.images) > 1 else documents[0], indent=2))
+        text = json.dumps(documents if len(line.images) > 1 else documents[0], indent=2)
+        typer.echo(text.replace("\x7f", "\\u007f"))  # the only control character that json does not escape
     if any("error" in document for document in documents):
         raise typer.Exit(3)
 
@@ -92,8 +96,8 @@ def _check_outputs(task: ScoreTask, images: list[Path]) -> None:
     outputs = task.outputs(images)
     if len({output.absolute() for output in outputs}) < len(outputs):
         raise typer.BadParameter(
-            f"expected a different file for every image and output, got {outputs[-1]} twice; put {STEM} into "
-            "the names, and score images of the same name in separate commands",
+            f"expected a different file for every image and output, got {printable(str(outputs[-1]))} twice; put "
+            f"{STEM} into the names, and score images of the same name in separate commands",
             param_hint="--grid and --heatmap",
         )
     _check_suffix("--grid", task.grid, GRID_SUFFIXES)
@@ -101,8 +105,8 @@ def _check_outputs(task: ScoreTask, images: list[Path]) -> None:
     for output in outputs:
         if output.exists() and (not output.is_file() or any(_same(output, image) for image in images)):
             raise typer.BadParameter(
-                f"expected a new file or an output to replace, got {output}, which is an image to score or no "
-                "regular file",
+                f"expected a new file or an output to replace, got {printable(str(output))}, which is an image to "
+                "score or no regular file",
                 param_hint="--grid and --heatmap",
             )
 

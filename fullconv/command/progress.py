@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import rich.progress
 from rich.console import Console
 
+from fullconv.common.text import printable
+
 LINE_SECONDS = 10.0
 """Shortest time between two lines where there is no terminal."""
 
@@ -32,8 +34,9 @@ def progress() -> Iterator[ShowProgress]:
 
         def show(name: str, what: str, done: int, of: int) -> None:
             nonlocal shown
-            if shown != f"{name}: {what}":
-                shown = f"{name}: {what}"
+            line = printable(f"{name}: {what}")
+            if shown != line:
+                shown = line
                 bar.reset(task, description=shown, total=of)
             bar.update(task, completed=done, total=of)
 
@@ -47,8 +50,9 @@ def _lines(console: Console) -> ShowProgress:
     def show(name: str, what: str, done: int, of: int) -> None:
         nonlocal last, began, shown
         now = time.monotonic()
-        if shown != f"{name}: {what}":
-            shown, began = f"{name}: {what}", now
+        line = printable(f"{name}: {what}")
+        if shown != line:
+            shown, began = line, now
         if now - last > LINE_SECONDS and done:
             last = now
             left = (now - began) / done * (of - done)

@@ -3,9 +3,12 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from fullconv.common.text import printable
 from fullconv.description import ModelDescription
-from fullconv.errors import ImageError
+from fullconv.errors import ImageError, UnavailableError
+from fullconv.grid import ImageInfo
 from fullconv.images import ArraySource, ImageSource, source_of
 from fullconv.options import Options
 
@@ -60,13 +63,34 @@ def _largest_factor(options: Options) -> float:
     return max([1.0, *(float(factor[:-1]) for factor in factors if factor.endswith("x"))])
 
 
+def check_size(image: Path, scored: ImageInfo) -> None:
+    """Raise UnavailableError if a server scores another size than a JPEG, PNG or WebP file has.
+
+    Such files hold one image. Without the check a server could fill the disk with the grid of an image that was never
+    sent. Raises OSError.
+    """
+    header = _header_of(image) if image.is_file() else None
+    if header is None or header.get("vips-loader").removesuffix("load_source") not in ("jpeg", "png", "webp"):
+        return
+    if {header.width, header.height} != {scored.width, scored.height}:  # EXIF may turn the image
+        raise UnavailableError(
+            f"{printable(image.name)}: expected an answer for {header.width}×{header.height} pixels (width×height), "
+            f"got an answer for {scored.width}×{scored.height}; the server is faulty"
+        )
+
+
 def _pixels_of(path: Path) -> int:
     """Return the number of pixels in an image's header; 0 if libvips does not know the file. Raises OSError."""
+    header = _header_of(path)
+    return 0 if header is None else int(header.width * header.height)
+
+
+def _header_of(path: Path) -> Any:  # noqa: ANN401 (an image of libvips, which has no types)
+    """Open an image with libvips without reading pixels; None if libvips does not know the file. Raises OSError."""
     from fullconv.common.libvips import pyvips  # noqa: PLC0415 (only this choice needs libvips)
 
     with path.open("rb") as file:
         try:
-            image = pyvips.Image.new_from_source(pyvips.Source.new_from_descriptor(file.fileno()), "")
+            return pyvips.Image.new_from_source(pyvips.Source.new_from_descriptor(file.fileno()), "")
         except pyvips.Error:
-            return 0
-    return int(image.width * image.height)
+            return None

@@ -16,7 +16,7 @@ def answer_table(answer: Answer) -> Group:
     rows = Table("class", "label", f"average of {answer.average_of}", box=None, pad_edge=False)
     rows.columns[2].justify = "right"
     for entry in answer.top:
-        rows.add_row(str(entry.index), Text(entry.label), f"{entry.score:.4f}")
+        rows.add_row(str(entry.index), Text(printable(entry.label)), f"{entry.score:.4f}")
     return Group(head, *_warnings(answer), "", rows)
 
 
@@ -25,7 +25,7 @@ def plan_table(answer: Answer) -> Group:
     plan = answer.plan
     head = Text.assemble(
         _title(answer),
-        f"\n{answer.mode}: {answer.mode_reason}; {plan.file}\n"
+        f"\n{answer.mode}: {printable(answer.mode_reason)}; {printable(plan.file)}\n"
         f"{plan.multiply_adds:.3g} multiply-adds, at most {plan.bytes / 1e6:.0f} MB beside the model, "
         f"about {plan.decode_seconds:.2g} s of decoding",
         _masked(answer),
@@ -55,7 +55,7 @@ def _title(answer: Answer) -> Text:
     left_out = f"; {down} rows and {across} columns of pixels at the bottom and right belong to no window"
     return Text.assemble(
         (printable(image.name), "bold"),
-        f"  {image.width}×{image.height} (width×height)  {answer.model}/{answer.version}\n",
+        f"  {image.width}×{image.height} (width×height)  {printable(answer.model)}/{answer.version}\n",
         f"{len(answer.y)}×{len(answer.x)} windows (rows×columns) of {_size(answer.window)} pixels "
         f"(height×width), {answer.stride[0]} apart{left_out if any(answer.left_out) else ''}; "
         f"{answer.mode}{', ' + _parity(answer.parity) if answer.mode == 'dense' else ''}",

@@ -13,7 +13,7 @@ from fullconv.answer import Answer, failure_document
 from fullconv.base import BaseScorer
 from fullconv.command.console import print_error
 from fullconv.command.progress import ShowProgress, progress
-from fullconv.command.sending import fits_message, goes_in_parts
+from fullconv.command.sending import check_size, fits_message, goes_in_parts
 from fullconv.command.table import answer_table, plan_table
 from fullconv.common.files import OutputError
 from fullconv.common.text import encodable
@@ -142,6 +142,8 @@ class ScoreTask:
         with self.scorer.score_large(
             image, model=self.model, version=self.version, progress=report, **options
         ) as stream:
+            if isinstance(self.scorer, Client):
+                check_size(image, stream.planned.image)
             yield stream.planned, stream.bands(), stream.result
 
     def _goes_in_one_message(self, image: Path, options: Options) -> bool:

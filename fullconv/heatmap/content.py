@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
+from fullconv.common.text import printable
 from fullconv.description import RAW
 from fullconv.heatmap.cells import NO_INDEX, THRESHOLD, SingleClass, Winners
 from fullconv.heatmap.paint import Scale, even_scale, rising_scale
@@ -94,6 +95,6 @@ def _ends(values: NDArray[np.float32]) -> tuple[float, float] | None:
 
 
 def shortened(label: str) -> str:
-    """Return a label on one line, cut if it is long."""
-    line = " ".join(label.split())
+    """Return a label on one printable line, cut if it is long."""
+    line = printable(" ".join(label.split()))
     return line if len(line) <= LABEL_LETTERS else f"{line[: LABEL_LETTERS - 1].rstrip()}…"

@@ -14,13 +14,7 @@ from google.protobuf.message import Message
 
 from fullconv.answer import Answer
 from fullconv.base import many_items
-from fullconv.decode import (
-    LargeResponseReader,
-    answer_of,
-    description_of,
-    models_of,
-    scored_pixels,
-)
+from fullconv.decode import answer_of, description_of, models_of, scored_pixels
 from fullconv.description import ModelDescription
 from fullconv.encode import model_request, score_request, with_image
 from fullconv.errors import ScoringError
@@ -28,8 +22,10 @@ from fullconv.grid import GridRows, Scores
 from fullconv.images import ArraySource, Image, ImageSource, source_of
 from fullconv.options import Options
 from fullconv.protos import scoring_pb2
+from fullconv.remote import validation
 from fullconv.remote.connection import Security
-from fullconv.remote.large import UploadParts, summary_missing
+from fullconv.remote.expectations import parsed
+from fullconv.remote.large import LargeAnswerReader, UploadParts, summary_missing
 from fullconv.remote.outstanding import Outstanding
 from fullconv.remote.retries import Retries
 from fullconv.remote.servers import RETRIES, Servers
@@ -128,8 +124,9 @@ class AsyncClient:
             self._servers.mark_reachable()
             while outstanding.unusable:
                 yield outstanding.unusable.popleft()
-            result = self._servers.result(part)
-            yield outstanding.answered(part.id), result
+            answer: scoring_pb2.ScoreManyResponse = parsed(part)
+            item = outstanding.answered(answer.id)
+            yield item, self._servers.result(answer, item)
 
     async def plan(
         self,
@@ -151,11 +148,17 @@ class AsyncClient:
 
     async def models(self) -> list[tuple[str, str]]:
         """Return the name and the version of every model, sorted."""
-        return models_of(await self._call("ListModels", scoring_pb2.ListModelsRequest(), None))
+        request = scoring_pb2.ListModelsRequest()
+        return models_of(await self._call("ListModels", request, None, validation.check_models))
 
     async def model(self, name: str, version: str = "") -> ModelDescription:
         """Describe a model, as `Client.model` does."""
-        return description_of(await self._call("GetModel", model_request(name, version), None))
+        request = model_request(name, version)
+
+        def check(response: scoring_pb2.GetModelResponse | None) -> None:
+            validation.check_model(response, request)
+
+        return description_of(await self._call("GetModel", request, None, check))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -174,7 +177,11 @@ class AsyncClient:
         self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None
     ) -> scoring_pb2.ScoreResponse:
         message = await asyncio.to_thread(with_image, request, source)
-        response: scoring_pb2.ScoreResponse = await self._call("Score", message, timeout)
+
+        def check(response: scoring_pb2.ScoreResponse | None) -> None:
+            validation.check_response(response, request, source)
+
+        response: scoring_pb2.ScoreResponse = await self._call("Score", message, timeout, check)
         return response
 
     async def _stream(
@@ -187,15 +194,26 @@ class AsyncClient:
         async def begin(stub: Any, seconds: float | None) -> AsyncScoreStream:  # noqa: ANN401 (generated)
             parts = UploadParts(request, source, progress)
             call = stub.ScoreLarge(timeout=seconds, metadata=self._servers.metadata)
-            stream = AsyncScoreStream(call, send_messages(call, iter(parts)), parts, self._servers.error)
-            await stream.begin()
-            return stream
+            sender, responses, end = send_messages(call, iter(parts)), aiter(call), object()
+            try:
+                first: Any = await anext(responses, end)
+                if first is end:
+                    raise summary_missing()
+                reader = LargeAnswerReader(first, parts)
+            except (grpc.RpcError, asyncio.CancelledError):
+                call.cancel()
+                if parts.error is not None:
+                    raise parts.error from None
+                raise
+            return AsyncScoreStream(call, sender, responses, reader, self._servers.error)
 
         return await self._retried(begin, timeout)
 
-    async def _call(self, method: str, request: Message, timeout: float | None) -> Any:  # noqa: ANN401 (as the method says)
+    async def _call(self, method: str, request: Message, timeout: float | None, check: Callable[[Any], None]) -> Any:  # noqa: ANN401 (as the method says)
         async def ask(stub: Any, seconds: float | None) -> Any:  # noqa: ANN401
-            return await getattr(stub, method)(request, timeout=seconds, metadata=self._servers.metadata)
+            response = await getattr(stub, method)(request, timeout=seconds, metadata=self._servers.metadata)
+            check(response)
+            return response
 
         return await self._retried(ask, timeout)
 
@@ -222,24 +240,16 @@ class AsyncScoreStream:
         self,
         call: Any,  # noqa: ANN401 (generated)
         sender: asyncio.Task[None],
-        parts: UploadParts,
+        responses: AsyncIterator[scoring_pb2.ScoreLargeResponse],
+        reader: LargeAnswerReader,
         error_of: Callable[[grpc.RpcError], ScoringError],
     ) -> None:
-        self._call, self._sender, self._parts, self._error_of = call, sender, parts, error_of
-        self._responses = aiter(call)
-        self._reader = LargeResponseReader(parts.progress)
+        """Take the call, the task that sends its messages, its responses, and the reader that has read the first.
 
-    async def begin(self) -> None:
-        """Wait for the plan; raises gRPC's errors, so that the call can be repeated."""
-        try:
-            first = await anext(self._responses, None)
-        except (grpc.RpcError, asyncio.CancelledError):
-            if self._parts.error is not None:
-                raise self._parts.error from None
-            raise
-        if first is None:
-            raise summary_missing()
-        self._reader.read(first)
+        `error_of` translates the call's errors.
+        """
+        self._call, self._sender, self._responses, self._error_of = call, sender, responses, error_of
+        self._reader, self._parts = reader, reader.parts
 
     @property
     def planned(self) -> Answer:
@@ -254,6 +264,7 @@ class AsyncScoreStream:
                 if rows is not None:
                     yield rows
         except (grpc.RpcError, asyncio.CancelledError) as error:
+            self._call.cancel()
             if self._parts.error is not None:
                 raise self._parts.error from None
             raise (self._error_of(error) if isinstance(error, grpc.RpcError) else error) from None

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from fullconv.common.text import shortened_message
 from fullconv.errors import KINDS, ImageError, RequestError, ScoringError, UnavailableError
 
 ADDRESS = re.compile(r"(dns:///)?(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]/,]+):(?P<port>[0-9]{1,5})")
@@ -127,11 +128,13 @@ def open_channels(
 
 
 def error_of(server: str, code: grpc.StatusCode, details: str, reason: str = "") -> ScoringError:
-    """Return the error for a status, with the server's message.
+    """Return the error for a status, with the server's message, made printable and cut if it is long.
 
     The reason determines the class of the error. For a status without a reason, from an older server, the code
     determines it.
     """
+    hints = [f" ({hint})" for words, hint in HINTS.items() if words in details]
+    details = shortened_message(details)
     if reason in KINDS:
         return KINDS[reason](details)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
@@ -143,7 +146,6 @@ def error_of(server: str, code: grpc.StatusCode, details: str, reason: str = "")
             f"image and mask: expected a message that {server} accepts, got a larger message: {details}; use "
             "score_large, or scale or cut the image; save a mask as PNG"
         )
-    hints = [f" ({hint})" for words, hint in HINTS.items() if words in details]
     return UnavailableError(f"{server}: {code.name}: {details}{''.join(hints)}")
 
 

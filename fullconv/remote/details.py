@@ -10,13 +10,18 @@ from grpc_status import rpc_status
 
 from fullconv.common.reasons import DOMAIN
 
+RETRY_SECONDS = (0.1, 60.0)
+"""The shortest and the longest delay that a client takes from a server; fullconv-serve states 0.1 to 10 seconds."""
+
 
 def retry_seconds(error: grpc.RpcError) -> float | None:
-    """Return the seconds after which the server is to be called again; None if the status does not say."""
+    """Return the seconds, within RETRY_SECONDS, after which a server wants the next call; None if it does not say."""
     retry = RetryInfo()
     if not _unpack(error, retry):
         return None
-    return float(retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
+    shortest, longest = RETRY_SECONDS
+    seconds = float(retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
+    return min(longest, max(shortest, seconds))
 
 
 def reason_of(error: grpc.RpcError) -> str:

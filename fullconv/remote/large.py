@@ -8,12 +8,14 @@ from typing import BinaryIO
 
 import grpc
 
-from fullconv.decode import LargeResponseReader
+from fullconv.decode import rows_of
 from fullconv.encode import large_image, little_endian
 from fullconv.errors import ScoringError, UnavailableError
 from fullconv.grid import GridRows
 from fullconv.images import ArraySource, EncodedSource, FileSource, ImageSource
 from fullconv.protos import scoring_pb2
+from fullconv.remote import validation
+from fullconv.remote.expectations import MalformedAnswerError, parsed
 from fullconv.transport import ProgressCallback
 
 PART_BYTES = 1 << 20
@@ -72,21 +74,73 @@ def _row_parts(source: ArraySource) -> Iterator[bytes]:
             yield little_endian(rows[start : start + each])
 
 
+class LargeAnswerReader:
+    """Reads the parts of an answer of ScoreLarge in their order: the start, then progress and rows, then the summary.
+
+    Raises MalformedAnswerError for a part that does not fit the request or the parts before it.
+    """
+
+    def __init__(self, first: scoring_pb2.ScoreLargeResponse | None, parts: UploadParts) -> None:
+        """Read the first part, the start, of the answer to what `parts` sends."""
+        self.parts = parts
+        """What is sent; it has the request, and takes the server's progress."""
+        self._next_row = self._unscored = self._tiles = 0
+        self.start = self._content(first, "start").start
+        """What is known from the beginning."""
+        self.summary: scoring_pb2.ScoreResponse | None = None
+        """The whole answer but the grid, at the end."""
+        validation.check_start(self.start, parts.request, parts.source)
+
+    def read(self, part: scoring_pb2.ScoreLargeResponse | None) -> GridRows | None:
+        """Read the next part, and return its rows of the grid if it has some."""
+        if self.summary is not None:
+            raise MalformedAnswerError("part", "the end of the stream after the summary", "another part")
+        part = self._content(part, "progress", "rows", "summary")
+        match part.WhichOneof("part"):
+            case "progress":
+                self._read_progress(part.progress)
+            case "rows":
+                return self._read_rows(part.rows)
+            case "summary":
+                self._read_summary(part.summary)
+        return None
+
+    def _content(self, part: scoring_pb2.ScoreLargeResponse | None, *expected: str) -> scoring_pb2.ScoreLargeResponse:
+        part = parsed(part)
+        kind = part.WhichOneof("part")
+        if kind not in expected:
+            raise MalformedAnswerError("part", " or ".join(expected), kind)
+        return part
+
+    def _read_progress(self, progress: scoring_pb2.Progress) -> None:
+        validation.check_progress(progress, self.start, self._tiles)
+        self._tiles = progress.tiles
+        self.parts.progress("scoring", progress.tiles, progress.of)
+
+    def _read_rows(self, rows: scoring_pb2.GridRows) -> GridRows:
+        self._unscored += validation.check_rows(rows, self.start, self._next_row, self.parts.request)
+        self._next_row += rows.count
+        return rows_of(rows, self.start.grid)
+
+    def _read_summary(self, summary: scoring_pb2.ScoreResponse) -> None:
+        validation.check_summary(summary, self.start, self.parts.request)
+        if self.parts.request.options.grid:
+            validation.check_complete(summary, self._next_row, self._unscored)
+        self.summary = summary
+
+
 class RemoteStream:
     """One large image that a server scores."""
 
     def __init__(
         self,
         call: grpc.Call,
-        first: scoring_pb2.ScoreLargeResponse,
-        parts: UploadParts,
+        reader: LargeAnswerReader,
         error_of: Callable[[grpc.RpcError], ScoringError],
     ) -> None:
-        """Take the call, its first message, and a function that translates the call's errors."""
-        self._call, self._parts, self._error_of = call, parts, error_of
-        self._reader = LargeResponseReader(parts.progress)
-        self._reader.read(first)
-        self.start = self._reader.start
+        """Take the call, the reader of its answer, and a function that translates the call's errors."""
+        self._call, self._reader, self._error_of = call, reader, error_of
+        self.start = reader.start
 
     def rows(self) -> Iterator[GridRows]:
         """Take the rows of the grid from top to bottom, if a grid was requested; raises ScoringError."""
@@ -96,7 +150,8 @@ class RemoteStream:
                 if rows is not None:
                     yield rows
         except grpc.RpcError as error:
-            raise self._parts.error or self._error_of(error) from None
+            self._call.cancel()
+            raise self._reader.parts.error or self._error_of(error) from None
         self.summary()
 
     def summary(self) -> scoring_pb2.ScoreResponse:

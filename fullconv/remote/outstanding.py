@@ -8,6 +8,7 @@ from threading import Lock
 from fullconv.encode import with_image
 from fullconv.errors import ScoringError
 from fullconv.protos import scoring_pb2
+from fullconv.remote.expectations import MalformedAnswerError, quoted
 from fullconv.remote.retries import StreamEndedError
 from fullconv.transport import ManyItem
 
@@ -51,9 +52,15 @@ class Outstanding:
             yield made[1]
 
     def answered(self, number: str) -> ManyItem:
-        """Forget the request with a number, and return its item."""
+        """Forget the request with a number, and return its item.
+
+        Raises MalformedAnswerError if no request has the number, or the request already has an answer.
+        """
         with self._sent_lock:
-            return self._sent.pop(number)[0]
+            sent = self._sent.pop(number, None)
+        if sent is None:
+            raise MalformedAnswerError("id", "the id of a request without an answer", quoted(number))
+        return sent[0]
 
     def check_complete(self) -> None:
         """Raise StreamEndedError unless every item was taken and has its answer."""

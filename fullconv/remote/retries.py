@@ -18,7 +18,7 @@ from fullconv.remote.details import retry_seconds
 GONE_SECONDS = (0.1, 1.0)
 """The first and the longest wait when a server is gone."""
 BUSY_SECONDS = 10.0
-"""The longest wait when a server is busy, unless the server itself states a longer delay."""
+"""The longest wait when a server is busy, unless the server itself states a longer delay, within RETRY_SECONDS."""
 STATUS_LOST = "Internal error from Core"
 """Message that gRPC's asyncio calls report instead of the status, if a server ends a stream while messages are sent."""
 

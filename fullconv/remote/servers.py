@@ -8,9 +8,12 @@ import grpc
 
 from fullconv.errors import RequestError, ScoringError
 from fullconv.protos import scoring_pb2, scoring_pb2_grpc
+from fullconv.remote import validation
 from fullconv.remote.connection import CODES, UNTRUSTED, Security, error_of, open_channels
 from fullconv.remote.details import reason_of
+from fullconv.remote.expectations import MalformedAnswerError
 from fullconv.remote.retries import Retries
+from fullconv.transport import ManyItem
 
 RETRIES = 8
 """Number of times that a call is repeated when servers are busy or gone."""
@@ -80,9 +83,14 @@ class Servers:
         """Return the error for a status."""
         return error_of(self._addresses, error.code(), error.details() or "", reason_of(error))
 
-    def result(self, part: scoring_pb2.ScoreManyResponse) -> scoring_pb2.ScoreResponse | ScoringError:
-        """Return the response of one image of ScoreMany, or the error for its failure."""
-        if part.WhichOneof("result") == "response":
-            return part.response
+    def result(self, part: scoring_pb2.ScoreManyResponse, item: ManyItem) -> scoring_pb2.ScoreResponse | ScoringError:
+        """Return the response of one image of ScoreMany, or the error for its failure or for a malformed answer."""
+        try:
+            if part.WhichOneof("result") == "response":
+                validation.check_response(part.response, *item.made)
+                return part.response
+            validation.check_failure(part.failure, CODES)
+        except MalformedAnswerError as error:
+            return self.error(error)
         failure = part.failure
         return error_of(self._addresses, CODES[failure.code], failure.message, failure.reason)

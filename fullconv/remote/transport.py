@@ -11,7 +11,8 @@ from fullconv.encode import with_image
 from fullconv.errors import ScoringError
 from fullconv.images import ArraySource, ImageSource
 from fullconv.protos import scoring_pb2, scoring_pb2_grpc
-from fullconv.remote.large import RemoteStream, UploadParts, summary_missing
+from fullconv.remote import validation
+from fullconv.remote.large import LargeAnswerReader, RemoteStream, UploadParts, summary_missing
 from fullconv.remote.outstanding import Outstanding
 from fullconv.remote.retries import Retries
 from fullconv.remote.servers import Servers
@@ -28,7 +29,12 @@ class RemoteTransport:
 
     def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> WholeAnswer:
         """Send one image in one message."""
-        return WholeAnswer(self._call("Score", with_image(request, source), timeout))
+        message = with_image(request, source)
+
+        def check(response: scoring_pb2.ScoreResponse) -> None:
+            validation.check_response(response, request, source)
+
+        return WholeAnswer(self._call("Score", message, timeout, check))
 
     def stream(
         self,
@@ -44,13 +50,14 @@ class RemoteTransport:
             call = stub.ScoreLarge(iter(parts), timeout=seconds, metadata=self._servers.metadata)
             try:
                 first = next(call, None)
+                if first is None:
+                    raise summary_missing()
+                return RemoteStream(call, LargeAnswerReader(first, parts), self._servers.error)
             except grpc.RpcError:
+                call.cancel()
                 if parts.error is not None:
                     raise parts.error from None
                 raise
-            if first is None:
-                raise summary_missing()
-            return RemoteStream(call, first, parts, self._servers.error)
 
         return self._retried(begin, timeout)
 
@@ -94,18 +101,24 @@ class RemoteTransport:
             self._servers.mark_reachable()
             while outstanding.unusable:
                 yield outstanding.unusable.popleft()
-            result = self._servers.result(part)
             item = outstanding.answered(part.id)
+            result = self._servers.result(part, item)
             yield item, result if isinstance(result, ScoringError) else WholeAnswer(result)
 
     def models(self) -> scoring_pb2.ListModelsResponse:
         """List the models of a server."""
-        response: scoring_pb2.ListModelsResponse = self._call("ListModels", scoring_pb2.ListModelsRequest(), None)
+        response: scoring_pb2.ListModelsResponse = self._call(
+            "ListModels", scoring_pb2.ListModelsRequest(), None, validation.check_models
+        )
         return response
 
     def model(self, request: scoring_pb2.GetModelRequest) -> scoring_pb2.GetModelResponse:
         """Describe a model of a server."""
-        response: scoring_pb2.GetModelResponse = self._call("GetModel", request, None)
+
+        def check(response: scoring_pb2.GetModelResponse) -> None:
+            validation.check_model(response, request)
+
+        response: scoring_pb2.GetModelResponse = self._call("GetModel", request, None, check)
         return response
 
     def close(self) -> None:
@@ -113,9 +126,11 @@ class RemoteTransport:
         for channel in self._servers.close():
             channel.close()
 
-    def _call(self, method: str, request: Message, timeout: float | None) -> Any:  # noqa: ANN401 (as the method says)
+    def _call(self, method: str, request: Message, timeout: float | None, check: Callable[[Any], None]) -> Any:  # noqa: ANN401 (as the method says)
         def ask(stub: scoring_pb2_grpc.ScoringStub, seconds: float | None) -> Any:  # noqa: ANN401
-            return getattr(stub, method)(request, timeout=seconds, metadata=self._servers.metadata)
+            response = getattr(stub, method)(request, timeout=seconds, metadata=self._servers.metadata)
+            check(response)
+            return response
 
         return self._retried(ask, timeout)
 

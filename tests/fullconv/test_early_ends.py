@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
+from support.answers import averaged, described
+from support.hostile_servers import serving
 from support.pictures import noise
 
 from fullconv import Answer, AsyncClient, Client, ScoringError, UnavailableError
@@ -30,31 +29,17 @@ class Hasty(scoring_pb2_grpc.ScoringServicer):
         """Answer some images."""
         self.calls += 1
         for request in islice(requests, next(self.answers)):
-            image = scoring_pb2.ImageInfo(width=request.request.image.raw.width)
-            yield scoring_pb2.ScoreManyResponse(id=request.id, response=scoring_pb2.ScoreResponse(image=image))
+            raw = request.request.image.raw
+            yield scoring_pb2.ScoreManyResponse(id=request.id, response=averaged("m", raw.height, raw.width))
         if self.reads_all:
             list(requests)
 
     def ScoreLarge(self, requests: Iterator[scoring_pb2.ScoreLargeRequest], _: Any) -> Iterator[Any]:  # noqa: ANN401, N802
         """Send the plan and one row of the grid, but no summary."""
-        next(requests)
-        grid = scoring_pb2.GridInfo(rows=2, cols=1, depth=1)
-        yield scoring_pb2.ScoreLargeResponse(start=scoring_pb2.ScoreResponse(grid=grid))
+        raw = next(requests).start.raw
+        yield scoring_pb2.ScoreLargeResponse(start=described("m", raw.height, raw.width, rows=2))
         rows = scoring_pb2.GridRows(first=0, count=1, scores=np.zeros(1, "<f4").tobytes())
         yield scoring_pb2.ScoreLargeResponse(rows=rows)
-
-
-@contextmanager
-def serving(servicer: Hasty) -> Iterator[str]:
-    """Run a server with this servicer; yields its address."""
-    server = grpc.server(ThreadPoolExecutor(4))
-    scoring_pb2_grpc.add_ScoringServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(None).wait()
 
 
 def score_many(address: str, **settings: Any) -> dict[str, Answer | ScoringError]:
@@ -118,12 +103,12 @@ def test_grids_that_end_early_are_an_error() -> None:
     expected_message = "ended the stream before it sent the summary"
 
     async def take(address: str) -> None:
-        async with AsyncClient(address) as client, await client.score_large(IMAGES[0][1], model="m") as run:
+        async with AsyncClient(address) as client, await client.score_large(IMAGES[0][1], model="m", grid=True) as run:
             async for _ in run.bands():
                 pass
 
     with serving(Hasty(iter(()), reads_all=False)) as address:
-        with Client(address) as client, client.score_large(IMAGES[0][1], model="m") as run:
+        with Client(address) as client, client.score_large(IMAGES[0][1], model="m", grid=True) as run:
             rows = run.bands()
             assert next(rows)[0] == 0
             with pytest.raises(UnavailableError, match=expected_message):
