@@ -340,6 +340,8 @@ def _check_views(response: scoring_pb2.ScoreResponse, options: scoring_pb2.Score
     plan, grid, scaled = response.plan, response.grid, _scaled(response)
     expect_finite("plan.multiply_adds", plan.multiply_adds, least=0)
     expect_finite("plan.bytes", plan.bytes, least=0)
+    expect_finite("plan.decode_bytes", plan.decode_bytes, least=0)
+    expect_finite("plan.decode_seconds", plan.decode_seconds, least=0)
     expect_equal("plan.views", len(plan.views), max(1, len(options.scales)))
     for view in plan.views:
         _check_size("plan.views.image", view.image)

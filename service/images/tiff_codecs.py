@@ -15,6 +15,7 @@ import numpy as np
 import zstandard
 
 from fullconv.common.libvips import pyvips
+from service.images.headers import MAX_SCANS, START_OF_SCAN
 from service.images.pixels import SampleArray, samples_of
 
 JPEG, WEBP = 7, 50001
@@ -116,7 +117,8 @@ class BlockCodec:
     def _decode_image(self, data: bytes, max_rows: int, width: int) -> SampleArray:
         """Decode JPEG or WebP data, which have a size of their own; a size above that of a block is refused."""
         if self.compression == JPEG:
-            if not data.rstrip(b"\0").endswith(END_OF_JPEG):  # libjpeg would fill the rest with grey
+            is_complete = data.rstrip(b"\0").endswith(END_OF_JPEG)  # libjpeg would fill the rest with grey
+            if not is_complete or data.count(START_OF_SCAN) > MAX_SCANS:
                 raise DamagedError
             colours = ADOBE % self.ycbcr if self.bands == 3 else b""
             data = b"".join((data[:2], colours, self.tables[2:-2], data[2:]))

@@ -1,5 +1,8 @@
 """What decoding is planned to cost, limits on files before they are parsed, and decoding in a process of its own."""
 
+import os
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -194,6 +197,25 @@ def test_a_cancelled_process_ends() -> None:
     assert process.poll() is None
     del rows
     assert process.returncode == -9
+
+
+TURNED = """
+import os, sys
+from service.images.encoded import open_bytes
+rows = open_bytes(sys.stdin.buffer.read(), name="i").open_samples(lambda: None)
+rows.read(0, 16)
+print(os.listdir(os.environ["TMPDIR"]), [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")[:-1]])
+"""
+
+
+def test_turned_images_write_no_files(tmp_path: Path) -> None:
+    """A file that EXIF turns is decoded in memory, even if libvips would keep so large an image in a file."""
+    environment = os.environ | {"TMPDIR": str(tmp_path), "VIPS_DISC_THRESHOLD": "1000"}
+    found = subprocess.run(
+        [sys.executable, "-c", TURNED], input=turned(6), env=environment, check=True, capture_output=True
+    )
+    assert found.stdout.startswith(b"[] ")
+    assert str(tmp_path).encode() not in found.stdout
 
 
 def test_damaged_files_are_refused_by_a_process() -> None:

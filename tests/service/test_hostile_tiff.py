@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.testing import assert_array_equal
+from support.hostile import progressive
 from support.pictures import noise
 
 from fullconv.protos import model_pb2
@@ -132,6 +133,18 @@ def test_a_tile_that_holds_less_than_its_part_is_damaged() -> None:
     data[at : at + 4] = (8).to_bytes(2, "big") * 2
     with pytest.raises(ImageError, match="damaged or truncated"):
         pixels_of(bytes(data), RGB)
+
+
+@pytest.mark.parametrize(("scans", "is_read"), [(90, True), (110, False)])
+def test_scans_of_a_jpeg_strip_are_limited(*, scans: int, is_read: bool) -> None:
+    """A strip of JPEG data with more scans than any encoder writes is refused before it is decoded."""
+    data = progressive(16, 16, scans)
+    file = tiff(page(16, 16, bands=3, compression=7, photometric=6, count=len(data)), data + bytes(len(data) % 2))
+    if is_read:
+        assert pixels_of(file).shape == (16, 16, 1)
+        return
+    with pytest.raises(ImageError, match=r"JPEG compression.*damaged"):
+        pixels_of(file)
 
 
 def tifffile_of(pixels: np.ndarray, **options: object) -> bytes:
