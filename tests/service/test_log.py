@@ -48,7 +48,7 @@ def test_what_is_not_printable_is_escaped(letter: str) -> None:
 
     Printable letters of any language stay as they are.
     """
-    text = f"é小\"{letter}\\.png"
+    text = f'é小"{letter}\\.png'
     record = logging.LogRecord(log.name, logging.INFO, "", 0, text, None, None)
     record.record = {"error": text, text: [text]}
     line = JsonFormatter().format(record)
