@@ -6,10 +6,10 @@ here are refused by their names. tifffile reads the directory and runs no code f
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice, takewhile
+from itertools import islice, takewhile
 from typing import BinaryIO
 
 import numpy as np
@@ -24,7 +24,9 @@ from service.images.tiff_rows import OrientedRows, StoredPage, StoredRows, TiffD
 REDUCED, MASK = 1, 4
 """Bits of NewSubfileType."""
 MAX_PAGES = 1000
-"""Number of pages of a file that are looked at."""
+"""Number of pages among which the image to score is sought, and number of pages after it among which its mask is."""
+MAX_PAGE = 10_000
+"""Largest number of a page that can be chosen: the directories of all pages before it are read."""
 MAX_BLOCK_BYTES = 256 << 20
 """Bytes of the largest tile, decoded. A file with a larger row of tiles, or a larger strip, counts as decoded whole."""
 MAX_WHOLE_BYTES = 1 << 30
@@ -75,16 +77,15 @@ class PageEntry:
 
 def _select_page(name: str, tiff: TiffFile, number: int) -> tuple[PageWithMask, tuple[str, ...]]:
     """Return the page with a number, counted from 1, or for 0 the file's image, and the notes for the caller."""
-    pages = list(_entries(tiff.pages))
+    entries = _entries(name, [tiff.pages])
+    if number:
+        return _numbered_page(name, entries, number), ()
+    pages = list(islice(entries, MAX_PAGES))
     if not pages:
         raise ValueError("no pages")
-    if number > len(pages):
-        raise ImageError(f"{name}: page: expected 1 to {len(pages)}, got {number}")
-    if number:
-        return _with_mask(pages[number - 1], pages[number:]), ()
     images = [page for page in pages if page.is_image]
     if not images:
-        inner = chain.from_iterable(_entries(page.load().pages or ()) for page in pages)
+        inner = _entries(name, (page.load().pages or () for page in pages))
         images = [page for page in islice(inner, MAX_PAGES) if page.is_image]
     if not images:
         raise ImageError(
@@ -94,22 +95,45 @@ def _select_page(name: str, tiff: TiffFile, number: int) -> tuple[PageWithMask, 
     image = max(images, key=lambda page: math.prod(page.size))
     place = pages.index(image) + 1 if image in pages else 0
     equal = sum(page.size == image.size for page in images)
-    note = f"page {place} of {len(pages)} was scored; page (in the command --page N) chooses another"
+    count = f"the first {MAX_PAGES}" if next(entries, None) else len(pages)
+    note = f"page {place} of {count} was scored; page (in the command --page N) chooses another"
     return _with_mask(image, pages[place:] if place else []), (note,) if place and equal > 1 else ()
 
 
-def _entries(pages: Sequence[TiffPage]) -> Iterator[PageEntry]:
-    """Yield the first pages of a sequence, whose items are read anew; raises ValueError if their tags are too long."""
-    tags_bytes = 0
-    for number, page in enumerate(islice(pages, MAX_PAGES)):
-        tags_bytes += sum(tag.valuebytecount for tag in page.tags)
-        if tags_bytes > MAX_TAGS_BYTES:
-            raise ValueError("tags of more than can be kept")
-        size = (int(page.imagelength), int(page.imagewidth))
-        yield PageEntry(size, int(page.subfiletype), partial(pages.__getitem__, number))
+def _numbered_page(name: str, entries: Iterator[PageEntry], number: int) -> PageWithMask:
+    """Return the page with a number, counted from 1; raises ImageError if there is no such page."""
+    if number > MAX_PAGE:
+        raise LimitError(
+            f"{name}: page: expected at most {MAX_PAGE}, got {number}: save that page as a file of its own"
+        )
+    pages = list(islice(entries, number))
+    if number > len(pages):
+        raise ImageError(f"{name}: page: expected 1 to {len(pages)}, got {number}")
+    return _with_mask(pages[-1], islice(entries, MAX_PAGES))
 
 
-def _with_mask(page: PageEntry, later: list[PageEntry]) -> PageWithMask:
+def _entries(name: str, sequences: Iterable[Sequence[TiffPage]]) -> Iterator[PageEntry]:
+    """Yield the pages of some sequences, whose items are read anew. A sequence ends at a page that was read before.
+
+    Raises LimitError if a page has too many SubIFDs, or if the tags of all pages together are too long.
+    """
+    tags_bytes, offsets = 0, set[int]()
+    for pages in sequences:
+        for number, page in enumerate(pages):
+            tags_bytes += sum(tag.valuebytecount for tag in page.tags)
+            if tags_bytes > MAX_TAGS_BYTES or len(page.subifds or ()) > MAX_PAGES:
+                raise LimitError(
+                    f"{name}: expected at most {MAX_TAGS_BYTES >> 20} MiB of tags in all pages and {MAX_PAGES} SubIFDs "
+                    "in a page, got more: save the page to be scored as a file of its own"
+                )
+            if page.offset in offsets:
+                break
+            offsets.add(page.offset)
+            size = (int(page.imagelength), int(page.imagewidth))
+            yield PageEntry(size, int(page.subfiletype), partial(pages.__getitem__, number))
+
+
+def _with_mask(page: PageEntry, later: Iterable[PageEntry]) -> PageWithMask:
     """Load a page and its mask, which GDAL writes after it and before the next image, with the same size."""
     until_next_image = takewhile(lambda other: not other.is_image, later)
     masks = (
