@@ -80,14 +80,14 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
     version's directory, which ends in NAME/VERSION. The other parameters are the command's options:
 
     arch, window: the architecture, and its side or (height, width) in pixels, if the source does not state them.
-    preprocess, activation, labels: how pixels and scores are to be understood. Default: what the source states.
-    verify, images: how many windows to compare, and the folder of images that they are from. Default: synthetic images.
-    strides, crops_only: pixels between windows; or keep a network that cannot slide, to be run window by window.
-    precision, min_agreement: bits of the weights, and on which share of windows the top class must stay that of fp32.
+    preprocess, activation, labels: the meaning of pixels and scores. Default: the meaning that the source states.
+    verify, images: the number of windows to compare, and the folder of their images. Default: 256, synthetic images.
+    strides, crops_only: pixels between windows; whether to keep a network that cannot slide and run it on windows.
+    precision, min_agreement: precision of the weights, and the least share of windows with the top class of fp32.
     force: replace an existing version. progress: called during the conversion.
 
-    Returns the report: what was rewritten, and how far the result agrees with the source. Raises ConversionError, and
-    then leaves nothing behind; a wrong parameter is an OptionError.
+    Returns the report: which layers were rewritten, and how far the result agrees with the source. Raises
+    ConversionError if nothing was written; for a wrong parameter, this is an OptionError.
     """
     request = Request(
         Path(target),
@@ -131,7 +131,9 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
     """Convert, verify and write a classifier; raises ConversionError, and then leaves nothing behind."""
     preprocessing = load_preprocessing(request.preprocess or classifier.preprocess)
     if preprocessing is not None and classifier.image.dtype == ir.DataType.UINT8:
-        raise SourceError("preprocess: the file takes pixels as uint8 and prepares them itself; leave --preprocess out")
+        raise SourceError(
+            "preprocess: expected none for a network that takes and preprocesses uint8 pixels; leave --preprocess out"
+        )
     with staging(request.target, force=request.force) as folder, tempfile.TemporaryDirectory(dir=folder) as name:
         progress.step("rewriting the network", 0)
         scratch, output = Path(name), scores_position(classifier.model.graph)

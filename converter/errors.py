@@ -16,7 +16,7 @@ class ConversionError(Exception):
 
 
 class OptionError(ConversionError):
-    """An option is wrong; `option` names the parameter, `problem` says what is wrong with it."""
+    """An option is invalid; `option` is the name of the parameter, `problem` describes the error."""
 
     def __init__(self, option: str, problem: str) -> None:
         super().__init__(f"{option}: {problem}")

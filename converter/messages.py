@@ -28,7 +28,7 @@ def first_cause(error: BaseException) -> str:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Returns the first problem that pydantic found on one line: the field, what is wrong, and what was got."""
+    """Returns the first problem that pydantic found on one line: the field, the error, and what was got."""
     problem = error.errors()[0]
     where = ".".join(str(step) for step in problem["loc"]) or "file"
     return f"{where}: {problem['msg']}, got {str(problem['input'])[:60]!r}"

@@ -1,8 +1,8 @@
 """From an image's values to the input that a network was trained on: (x · scale − mean) / std for each channel.
 
 `--preprocess` names a preset or a JSON file {"scale", "mean", "std", "order", "dtype"}. `mean` and `std` hold one
-number per channel, in `order` ("RGB", "BGR" or "GRAY"). `dtype` says what x is: "uint8" (the default) stands for pixels
-from 0 to 255, "uint16" and "float32" stand for the image's own values, unscaled. "none" leaves pixels unchanged.
+number per channel, in `order` ("RGB", "BGR" or "GRAY"). `dtype` states what x is: "uint8" (the default) stands for
+pixels from 0 to 255, "uint16" and "float32" stand for the image's own values, unscaled. "none" leaves pixels unchanged.
 """
 
 from pathlib import Path

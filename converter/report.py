@@ -62,7 +62,7 @@ class Report:
         """Returns what dense means at the native stride, the recommended mode, and what was not measured."""
         parts = [recommendation(self.spec)]
         if not self.given and not self.spec.parity[0].exact:
-            parts.append("It was measured without images of yours; name their folder with --images DIR.")
+            parts.append("The measurement did not use your images; name their folder with --images DIR.")
         if self.skipped == 1:
             parts.append("1 image is smaller than a window and was not measured.")
         elif self.skipped:
@@ -79,7 +79,7 @@ class Report:
         if spec.parity[0].precision.windows:
             yield "precision", spec.precision
         else:
-            yield "single windows", f"equal to rounding (largest difference {spec.parity[0].native.max_abs:.1e})"
+            yield "single windows", f"equal up to rounding (largest difference {spec.parity[0].native.max_abs:.1e})"
 
     def _dense(self) -> Iterator[tuple[str, str]]:
         spec = self.spec
@@ -112,7 +112,7 @@ def spec_document(spec: model_pb2.ModelSpec) -> dict[str, Any]:
 def _preprocessing(image: model_pb2.Input) -> str:
     """Returns what the graph does with pixels, in words."""
     if not image.HasField("preprocessing"):
-        return "none: the network gets pixels 0 to 255 as they are; choose other preprocessing with --preprocess"
+        return "none: the network gets pixel values 0 to 255; choose other preprocessing with --preprocess"
     chosen = image.preprocessing
     given = (("mean", chosen.mean), ("std", chosen.std))
     numbers = [f"{name} {', '.join(f'{number:.4g}' for number in part)}" for name, part in given if part]

@@ -1,4 +1,4 @@
-"""The ModelSpec: what the service needs to know of a model, as a message and as metadata of an ONNX file."""
+"""The ModelSpec: the information that the service needs about a model, as a message and as metadata of ONNX files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,7 +66,7 @@ def _axis(axis: AxisGeometry) -> model_pb2.AxisGeometry:
 def _kind(network: ConvertedGraph, asked: str | None, default: str) -> str:
     if network.activation is None and network.classes == 1 and default == "softmax":
         if asked == "softmax":
-            raise SourceError("activation: softmax over one class is always 1; expected sigmoid or none")
+            raise SourceError("activation: expected sigmoid or none, since softmax over one class is always 1")
         return KINDS[asked or "sigmoid"]
     if network.activation is None:
         return KINDS[asked or default]

@@ -10,7 +10,7 @@ def verdict(spec: model_pb2.ModelSpec, position: int) -> str:
     parity, seen = spec.parity[position], overall(spec, position)
     windows = f"{seen.windows} windows of {_images(parity.images)}"
     if parity.exact:
-        return f"exact: dense equals crops to rounding (largest difference seen {seen.max_abs:.1e}, {windows})"
+        return f"exact: dense equals crops up to rounding (largest difference seen {seen.max_abs:.1e}, {windows})"
     said = "dense differs from the source network's crops" if parity.precision.windows else "dense differs from crops"
     reason = reads_beyond(spec)
     parts = [f"{said}, since {reason}" if reason else said]
@@ -38,16 +38,15 @@ def recommendation(spec: model_pb2.ModelSpec) -> str:
     if spec.modes[0] == "crops":
         return "Recommended: --mode auto, which runs every window by itself."
     if spec.parity[0].exact:
-        return (
-            "Dense gives the classifier's own answers. Recommended: --mode auto, which takes the cheaper of both modes."
-        )
+        return "Dense gives the classifier's own answers. Recommended: --mode auto, which chooses the cheaper mode."
     cost = spec.cost[0]
     said = sentence(spec, 0, cost.multiply_adds_per_crop, cost.multiply_adds_per_cell, " on a large image")
     said = said[0].upper() + said[1:]
     seen = overall(spec, 0)
     if not seen.agreement_high:
         return (
-            f"{said}. Recommended: --mode auto, which is dense, if such differences do not matter, else --mode crops."
+            f"{said}. Recommended: --mode auto, which is dense, if such differences do not matter; otherwise --mode "
+            "crops."
         )
     if is_warning(seen) and reads_beyond(spec):
         return f"{said}. Recommended: --mode crops."
@@ -60,7 +59,7 @@ def reads_beyond(spec: model_pb2.ModelSpec) -> str:
     before = max(axis.padding_before for axis, _ in axes)
     after = max(reach_after(window, axis.receptive_field, axis.padding_before) for axis, window in axes)
     if before:
-        return f"the network is padded (a cell reads {before} pixels before its window and {after} behind it)"
+        return f"the network is padded (a cell reads {before} pixels before its window and {after} after it)"
     return f"a cell reads {after} pixels beyond the end of its window" if after else ""
 
 

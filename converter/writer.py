@@ -52,7 +52,9 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
 def check_target(target: Path, *, force: bool) -> None:
     """Raises OutputError if a target exists that must not be replaced."""
     if target.exists() and not force:
-        raise OutputError(f"{target}: exists already; choose the next version, or replace it with --force")
+        raise OutputError(
+            f"{target}: expected a new version, got an existing version; choose the next version, or give --force"
+        )
     if not target.exists():
         return
     if not all((target / name).is_file() for name in (MODEL, REPORT)):

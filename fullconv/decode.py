@@ -53,7 +53,7 @@ def answer_of(
 
 
 def header_of(response: scoring_pb2.ScoreResponse) -> GridHeader:
-    """Return what a response says of its grid beside the scores."""
+    """Return the header of a response's grid: all of the grid except the scores."""
     image, grid = response.image, response.grid
     scaled = grid.scaled if grid.HasField("scaled") else model_pb2.Size(height=image.height, width=image.width)
     return GridHeader(

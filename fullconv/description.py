@@ -14,7 +14,7 @@ class Parity:
     """How far dense scores agreed with those of crops when the converter compared them. It is not a bound."""
 
     exact: bool
-    """Whether dense equals crops to rounding."""
+    """Whether dense equals crops up to rounding."""
     max_abs_diff: float
     """Largest absolute difference of a score."""
     windows: int
@@ -62,7 +62,7 @@ class ModelLimits:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """A model: its geometry in pixels, its classes, and what its certificate says."""
+    """A model: its geometry in pixels, its classes, and its certificate."""
 
     name: str
     """Name of the model."""

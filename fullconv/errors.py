@@ -24,7 +24,7 @@ class RequestError(ScoringError):
 
 
 class UnavailableError(ScoringError):
-    """There is no answer, for a reason that lies neither in the image nor in the request."""
+    """There is no answer; the cause is neither the image nor the request."""
 
 
 KINDS: Mapping[str, type[ScoringError]] = {

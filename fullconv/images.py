@@ -122,7 +122,7 @@ class ArraySource:
 
     @property
     def chunk_rows(self) -> int:
-        """Number of rows that are best read together: those of a chunk, or 1."""
+        """Number of rows that are best read together: the rows of a chunk, or 1."""
         return int(getattr(self.pixels, "chunks", (1,))[0])
 
     def read(self, first: int, stop: int) -> NDArray[np.generic]:

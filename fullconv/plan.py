@@ -1,4 +1,4 @@
-"""The plan of a request: what runs and what it costs, in counts and not in times."""
+"""The plan of a request: the tiles that run and their cost, in counts and not in times."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -26,7 +26,7 @@ class ShownClasses:
     chosen: tuple[int, ...]
     """The classes of the answer and of the grid, in this order."""
     probabilities: bool
-    """Whether the colour is a probability; else it is the network's own score."""
+    """Whether the colour is a probability. If not, it is the network's score."""
 
     @property
     def needs_all(self) -> bool:

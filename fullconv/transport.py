@@ -13,7 +13,7 @@ from fullconv.images import ImageSource
 from fullconv.protos import scoring_pb2
 
 ProgressCallback = Callable[[str, int, int], None]
-"""Takes what is going on ("sending" or "scoring"), how much of it is done, and how much there is."""
+"""A function of the current activity ("sending" or "scoring"), the amount that is done, and the total amount."""
 
 
 def ignore_progress(_what: str, _done: int, _of: int) -> None:

@@ -35,7 +35,7 @@ KINDS = {"mode": "Mode", "border": "Border", "average": "AverageOf", "grid_as": 
 
 
 def scoring_request(message: scoring_pb2.ScoreRequest | scoring_pb2.LargeImage) -> ScoringRequest:
-    """Return what a request asks for; raises OptionError."""
+    """Return the model, the version and the options of a request; raises OptionError."""
     image_name = message.name if isinstance(message, scoring_pb2.LargeImage) else message.image.name
     check_names([message.model, message.version, image_name])
     return ScoringRequest(message.model, message.version, options(message.options))

@@ -34,7 +34,7 @@ class LocalTransport:
         """Take the directory, and the seconds that a call may take; raises RequestError if there is no directory."""
         if not models.is_dir():
             raise RequestError(
-                f"models: expected a directory of models, got {models}: name one, in the command with --models"
+                f"models: expected a directory of models, got {models}: name the directory (in the command --models)"
             )
         self._scorer, self._timeout = Scorer(models), timeout
 
@@ -185,7 +185,7 @@ def _picture(source: ImageSource, chosen: PageSelection) -> Picture:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Raise the service's errors as those of `fullconv`, so that a server and this process fail alike."""
+    """Raise the service's errors as errors of `fullconv`, so that a server and this process raise the same errors."""
     try:
         yield
     except errors.ServiceError as error:

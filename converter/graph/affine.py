@@ -183,7 +183,7 @@ class AffineView:
         return self.map.coordinates(self.index[..., 0])[1]
 
     def position_indices(self) -> Ints:
-        """Returns the number of each element's position in its map, whatever its channel, of a selection: (*shape)."""
+        """Returns the number of each element's position in its map, for a selection, (*shape)."""
         image, _, row, col = self.map.coordinates(self.index[..., 0])
         return (image * self.map.size[2] + row) * self.map.size[3] + col
 

@@ -187,6 +187,6 @@ def keep_node(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
 
 
 def _pattern(view: AffineView) -> tuple[Stencil | None, Lattice | None]:
-    """Returns the stencil of a view (N, C, h, w) and the lattice of its anchors; None for what it has not."""
+    """Returns the stencil of a view (N, C, h, w) and the lattice of its anchors; None for each that does not exist."""
     stencil = view.stencil([1]) if len(view.shape) == 4 else None
     return stencil, stencil.lattice((view.shape[0], *view.shape[2:])) if stencil else None

@@ -7,7 +7,7 @@ reaches k' = (k − 1)d + 1 elements:
     R ← R + (k' − 1)S,    P ← P + pS,    Q ← Q + qS,    S ← sS
 
 Branches that meet must agree on S; then P ← max Pᵢ, R ← P + max(Rᵢ − Pᵢ), and Q so that the number of elements stays.
-Operators that have no rule here are refused by name.
+Operators without a rule here are refused, and the error names them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -129,7 +129,7 @@ Rule = Callable[[ir.Node, Sequence[Geometry2D]], Geometry2D]
 
 
 def _no_rule(node: ir.Node, _: Sequence[Geometry2D]) -> Geometry2D:
-    raise refusal(node, "it is not known how this operator behaves on larger images")
+    raise refusal(node, "its behaviour on larger images is not known")
 
 
 def _pointwise(node: ir.Node, sources: Sequence[Geometry2D]) -> Geometry2D:

@@ -9,7 +9,7 @@ from converter.errors import UnsupportedError
 WHOLE_MAP_NORMALISATION = "it normalises over the whole map"
 MIXED_SUMMARY = "mixes a summary of the whole map back into the map (as squeeze-and-excite and group normalisation do)"
 ATTENTION = "multiplies two computed values, as attention does: every position looks at all others"
-NOT_THE_SAME_EVERYWHERE = "it does not do the same at every position of the map"
+NOT_THE_SAME_EVERYWHERE = "it does not compute the same function at every position of the map"
 
 NOT_LOCAL = {
     **dict.fromkeys(("Attention", "MultiHeadAttention"), "attention: every position looks at all others"),
@@ -26,8 +26,10 @@ CLASS_NUMBERS = frozenset(("ArgMax", "ArgMin", "TopK"))
 
 
 def refusal(node: ir.Node, reason: str) -> UnsupportedError:
-    """Returns the error that names a node: "node 'fc' (Gemm): REASON; not dense, but --crops-only keeps it"."""
-    return UnsupportedError(f"node {node.name!r} ({node.op_type}): {reason}; not dense, but --crops-only keeps it")
+    """Returns the error that names a node: "node 'fc' (Gemm): REASON; use --crops-only to score window by window"."""
+    return UnsupportedError(
+        f"node {node.name!r} ({node.op_type}): {reason}; use --crops-only to score window by window"
+    )
 
 
 def position_constant(node: ir.Node, name: str | None) -> UnsupportedError:
@@ -38,5 +40,5 @@ def position_constant(node: ir.Node, name: str | None) -> UnsupportedError:
 def not_a_classifier(output: ir.Value, shape: Sequence[int]) -> UnsupportedError:
     """Returns the error for an output that is not one row of scores per window."""
     return UnsupportedError(
-        f"output {output.name!r}: expected one row of scores per window, got shape {shape}; is it a classifier?"
+        f"output {output.name!r}: expected one row of scores per window, got shape {shape}; convert a classifier"
     )

@@ -56,8 +56,8 @@ def with_stride(model: ir.Model, stride: int, window: tuple[int, int]) -> tuple[
     geometry = geometries(copy.graph)[copy.graph.outputs[0]]
     if any(axis.stride != stride for axis in geometry):
         raise UnsupportedError(
-            f"strides: expected a layer that sees the whole window, to stride it, for a stride of {stride} pixels, got "
-            f"a network without one; leave {stride} out of --strides"
+            f"strides: expected a layer that sees the whole window and can get a stride of {stride} pixels, got a "
+            f"network without such a layer; leave {stride} out of --strides"
         )
     CropGridPass([count - 1 for count in geometry.output_size(window)])(copy)
     common.RemoveUnusedNodesPass()(copy)  # also constants that others have replaced

@@ -32,7 +32,7 @@ NonNegative = Annotated[int, Field(ge=0, le=1 << 20)]
 
 def _check_odd(size: int) -> int:
     if not size % 2:
-        raise ValueError("expected an odd size, with as many neighbours on either side")
+        raise ValueError("expected an odd size, with the same number of neighbours on both sides")
     return size
 
 
@@ -146,7 +146,7 @@ Layer = Annotated[
 
 
 class Architecture(_Table):
-    """A sequential network, and what is known about its training."""
+    """A sequential network, and the known facts about its training."""
 
     name: str
     channels: Positive
@@ -182,9 +182,9 @@ def recognise(keys: set[str]) -> Architecture:
     if _likeness(set(nearest.keys()), keys) <= 0.5:
         names = ", ".join(architecture.name for architecture in known)
         raise SourceError(
-            f"arch: the checkpoint's {len(keys)} tensors fit no known architecture ({names}); list the network's "
-            "layers with --arch FILE.toml; or with PyTorch installed name its module, --arch torchvision:resnet50, or "
-            "the function that makes it, --arch mypackage.nets:build; or export it to ONNX and convert that"
+            f"arch: the checkpoint's {len(keys)} tensors match no known architecture ({names}); list the network's "
+            "layers with --arch FILE.toml; or, if PyTorch is installed, name its module, --arch torchvision:resnet50, "
+            "or the function that makes it, --arch mypackage.nets:build; or export it to ONNX and convert the result"
         )
     return nearest
 

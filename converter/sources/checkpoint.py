@@ -71,8 +71,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         name, producer, tensors = "torch-stream", "pytorch", _state_dict(read_torch_stream(path), path)
     elif head[TAR_MAGIC] == b"ustar":
         raise SourceError(
-            f"{path}: a tar archive; if it is a checkpoint of PyTorch's first releases, load it with PyTorch where "
-            "you trust it and save it again: torch.save(model.state_dict(), 'new.pth')"
+            f"{path}: expected a checkpoint, got a tar archive; if it is a checkpoint of PyTorch's first releases and "
+            "you trust it, load it with PyTorch and save it with torch.save(model.state_dict(), 'new.pth')"
         )
     elif head[8:9] == b"{":
         name, producer, tensors = "safetensors", "", _read_safetensors(path)
@@ -83,7 +83,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     size, allowed = sum(tensor.nbytes for tensor in tensors.values()), MAX_EXPANSION * path.stat().st_size
     if size > allowed:
         raise SourceError(
-            f"{path}: expected tensors of at most {allowed >> 20} MiB in a file of that size, got {size >> 20}"
+            f"{path}: expected tensors of at most {allowed >> 20} MiB in a file of this size, got {size >> 20}"
         )
     return Checkpoint(
         {WRAPPERS.sub("", key): _as_float32(path, key, tensor) for key, tensor in tensors.items()},
@@ -128,11 +128,13 @@ def _state_dict(loaded: object, path: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def _as_float32(path: Path, key: str, tensor: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Returns a floating-point tensor as float32, other tensors as they are; raises SourceError for NaN or infinity."""
+    """Returns a floating-point tensor as float32, other tensors unchanged; raises SourceError for NaN or infinity."""
     if tensor.dtype.kind not in "fV":
         return tensor
     with np.errstate(over="ignore"):  # the infinity is refused
         converted = tensor.astype(np.float32, copy=False)
     if converted.size and not np.isfinite([converted.min(), converted.max()]).all():
-        raise SourceError(f"{path}: {key}: expected finite numbers, got NaN or infinity; the training diverged")
+        raise SourceError(
+            f"{path}: {key}: expected finite numbers, got NaN or infinity; the training has probably diverged"
+        )
     return converted

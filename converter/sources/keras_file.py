@@ -58,7 +58,7 @@ LAYERS = tuple(
         *("preprocessing.image_preprocessing.", "preprocessing.normalization", "preprocessing.rescaling"),
     )
 )
-"""Modules of layers that only compute, whatever their arguments; of `core` and `preprocessing` only some modules."""
+"""Modules whose layers only compute, with any arguments. Only some modules of `core` and `preprocessing`."""
 OPERATIONS = ("keras.src.ops.numpy", "keras.src.ops.nn")
 """Modules of operations between layers, such as x + y."""
 OTHERS = {
@@ -91,7 +91,7 @@ def read_keras(path: Path, window: tuple[int, int] | None) -> Classifier:
 
 
 def _keras(path: Path) -> ModuleType:
-    """Import Keras on the backend that the user chose, else on the first that is installed; raises SourceError."""
+    """Import Keras on the backend that the user chose, or on the first installed backend; raises SourceError."""
     installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
     if installed:
         os.environ.setdefault(BACKEND, installed[0])
@@ -129,7 +129,7 @@ def _config_in_h5(path: Path) -> tuple[object, str]:
 
     with h5py.File(path) as file:
         if "model_config" not in file.attrs:
-            raise ValueError("it holds weights alone; save the whole network with model.save('model.keras')")
+            raise ValueError("it holds only weights; save the whole network with model.save('model.keras')")
         _check_weights(file, path.stat().st_size)
         return json.loads(file.attrs["model_config"]), str(file.attrs.get("keras_version", ""))[:30]
 
@@ -158,8 +158,8 @@ def _check_classes(config: object, keras: ModuleType, path: Path) -> None:
             registered = value.get("registered_name") or name
             if str(name) not in known or str(module).split(".")[0] != "keras" or registered != name:
                 raise UnsupportedError(
-                    f"{path}: {f'{module}.{registered}'[:80]!r}: expected layers of Keras's own that neither run code "
-                    "nor open files; export the network to ONNX where you trust it"
+                    f"{path}: {f'{module}.{registered}'[:80]!r}: expected Keras's own layers that neither run code nor "
+                    "open files; if you trust the file, export the network to ONNX"
                 )
             pending += value.values()
         elif isinstance(value, list):
@@ -203,7 +203,7 @@ def _original_error(error: Exception) -> Exception:
 
 
 def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, path: Path) -> None:
-    """Write the network as ONNX for one window, of the size that it was saved with or else of the size asked for."""
+    """Write the network as ONNX for one window, of the size that the file states, or else of the requested size."""
     import keras  # noqa: PLC0415 (optional)
 
     images = getattr(network, "inputs", [])  # neither layers nor networks that were never built have inputs
@@ -212,7 +212,9 @@ def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, 
         raise UnsupportedError(f"inputs: expected one image, got {len(images)}: {shapes or 'none'}")
     sizes = images[0].shape[1:]
     if None in sizes and window is None:
-        raise SourceError(f"window: the file leaves its input's size open ({sizes}); say --window HEIGHTxWIDTH")
+        raise SourceError(
+            f"window: expected an input size, which the file leaves open ({sizes}); give --window HEIGHTxWIDTH"
+        )
     if window is not None and None in sizes:
         sizes = (sizes[0], *window) if sizes[2] is None else (*window, sizes[2])
     check_input("image", [1 if size is None else size for size in (1, *sizes)])

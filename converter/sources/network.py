@@ -61,10 +61,10 @@ def check_keys(name: str, expected: int, missing: Sequence[str], unknown: Sequen
     """Raises SourceError if a checkpoint lacks some of the network's tensors, or has other tensors."""
     if missing or unknown:
         faults = [f"lacks {', '.join(missing[:3])}"] if missing else []
-        faults += [f"has besides {', '.join(unknown[:3])}"] if unknown else []
+        faults += [f"also has {', '.join(unknown[:3])}"] if unknown else []
         raise SourceError(
             f"checkpoint: expected the {expected} tensors of {name}, but it {' and '.join(faults)}"
-            f"{' …' if max(len(missing), len(unknown)) > 3 else ''}; name the right network with --arch"
+            f"{' …' if max(len(missing), len(unknown)) > 3 else ''}; name the checkpoint's network with --arch"
         )
 
 
@@ -181,7 +181,7 @@ class _Network:
         if height % layer.size or width % layer.size:
             raise SourceError(
                 f"window: the map before adaptiveavgpool is {height}×{width}, expected a multiple of {layer.size} on "
-                "either side; leave --window at the size the network was trained on"
+                "each side; leave --window at the size that the network was trained on"
             )
         steps = [height // layer.size, width // layer.size]
         if steps != [1, 1]:
@@ -202,7 +202,7 @@ class _Network:
         tensor = self.tensors[key]
         if tensor.shape != shape:
             raise SourceError(
-                f"checkpoint: {key}: expected shape {shape}, got {tensor.shape}; another --arch or --window was meant"
+                f"checkpoint: {key}: expected shape {shape}, got {tensor.shape}; check --arch and --window"
             )
         if tensor.dtype != np.float32:
             raise SourceError(f"checkpoint: {key}: expected floating-point numbers, got {tensor.dtype}")

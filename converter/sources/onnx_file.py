@@ -68,7 +68,9 @@ def read_onnx(path: Path, window: tuple[int, int] | None) -> Classifier:
 
 def _load(path: Path, weights: ExternalWeights) -> ir.Model:
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise SourceError(f"{path}: expected less than 2 GB, as protobuf has it; export the weights as external data")
+        raise SourceError(
+            f"{path}: expected less than 2 GB, the limit of protobuf; export the weights as external data"
+        )
     try:
         proto = onnx.load(path, format="protobuf", load_external_data=False)
         _check_versions(proto, path)
@@ -87,7 +89,7 @@ def _load(path: Path, weights: ExternalWeights) -> ir.Model:
         while isinstance(cause.__context__, Exception):  # onnx-ir chains the way to the fault, the fault last
             cause = cause.__context__
         reason = one_line(cause) or type(cause).__name__
-        raise SourceError(f"{path}: not a whole, valid ONNX model: {reason}") from None
+        raise SourceError(f"{path}: expected a complete, valid ONNX model: {reason}") from None
     return model
 
 
@@ -148,7 +150,7 @@ def _upgraded_copy(model: ir.Model, path: Path) -> ir.Model:
     except Exception as error:  # the C++ converter raises RuntimeError, ConvertError and more
         reason = one_line(error)
         raise UnsupportedError(
-            f"{path}: opset {opset(model)} does not convert to {OPSET}: {reason}; export it anew"
+            f"{path}: opset {opset(model)} does not convert to {OPSET}: {reason}; export it again"
         ) from None
 
 
@@ -184,13 +186,13 @@ def _only_input(model: ir.Model) -> ir.Value:
     if image.dtype not in (ir.DataType.FLOAT, ir.DataType.UINT8) or image.shape is None or image.shape.rank() != 4:
         raise UnsupportedError(
             f"input {image.name!r}: expected float32 or uint8 N,C,H,W or N,H,W,C, got {image.dtype} {image.shape}; "
-            "is it a 2-D net?"
+            "convert a network for 2-D images"
         )
     return image
 
 
 def _layout(image: ir.Value) -> str:
-    """Returns "NCHW" or "NHWC": as the graph reads the image, else "NHWC" if only the last axis has 1 or 3 elements."""
+    """Returns the graph's layout; if it is unknown, "NHWC" if only the last axis has 1 or 3 elements, else "NCHW"."""
     assert image.shape is not None  # noqa: S101 (checked when the input was chosen)
     last = image.shape[1] not in (1, 3) and image.shape[3] in (1, 3)
     layout = _layout_in_graph(image) or ("NHWC" if last or not isinstance(image.shape[1], int) else "NCHW")
@@ -222,11 +224,13 @@ def _window(image: ir.Value, layout: str, asked: tuple[int, int] | None) -> tupl
     sizes = [image.shape[layout.index(axis)] for axis in "NCHW"]
     batch, channels, height, width = (size if isinstance(size, int) else None for size in sizes)
     if asked is None and (height is None or width is None):
-        raise SourceError(f"window: the file leaves its input's size open ({image.shape}); say --window HEIGHTxWIDTH")
+        raise SourceError(
+            f"window: expected an input size, which the file leaves open ({image.shape}); give --window HEIGHTxWIDTH"
+        )
     window = asked or (height or 0, width or 0)
     for name, got, fixed in (("height", window[0], height), ("width", window[1], width)):
         if fixed not in (None, got):
-            raise SourceError(f"window: the file's {name} is {fixed}, got {got}; leave --window out or export anew")
+            raise SourceError(f"window: the file's {name} is {fixed}, got {got}; leave --window out, or export again")
     check_input(image.name, (1 if batch is None else batch, channels or 0, *window))
     return window
 

@@ -44,12 +44,12 @@ class ExternalWeights:
             else:
                 holder.attributes[key] = ir.AttrTensor(key, loaded)
         if self._claimed > MAX_EXPANSION * sum(file.size for file in self._files.values()):
-            raise ValueError(f"external weights of {self._claimed >> 20} MiB in files that have not as much")
+            raise ValueError(f"external weights of {self._claimed >> 20} MiB in smaller files")
 
     def _load_tensor(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
         if isinstance(tensor, ir.StringTensor):
             if len(tensor.string_data()) != tensor.size:
-                raise ValueError(f"tensor {tensor.name!r}: expected {tensor.size} texts, got another number")
+                raise ValueError(f"tensor {tensor.name!r}: expected {tensor.size} strings, got another number")
             return tensor
         if tensor.dtype.bitwidth % 8 or min(tensor.shape.numpy(), default=0) < 0:
             raise ValueError(f"tensor {tensor.name!r}: expected whole bytes, got {tensor.dtype} {tensor.shape}")
@@ -76,11 +76,15 @@ class ExternalWeights:
     def _checked_path(self, location: str) -> Path:
         path = self._folder / location
         if not os.path.lexists(path):
-            raise ValueError(f"its weights {location!r} are missing; copy that file beside it")
+            raise ValueError(f"its weights {location!r} are missing; copy this file into its directory")
         if path.resolve() != path or not path.is_relative_to(self._folder) or not path.is_file():
-            raise ValueError(f"weights in {location!r}: expected a plain file in the model's folder, and no link")
+            raise ValueError(
+                f"weights in {location!r}: expected a regular file in the model's folder, got a link or another kind"
+            )
         if path.stat().st_nlink > 1:
-            raise ValueError(f"weights in {location!r}: expected a file of one name, got a hard link; copy it")
+            raise ValueError(
+                f"weights in {location!r}: expected a file with a single name, got a hard link; copy the file"
+            )
         return path
 
 

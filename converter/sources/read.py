@@ -44,7 +44,7 @@ def read_source(
     if isinstance(source, str | PathLike):
         return _read_file(Path(source), arch, window)
     if arch is not None:
-        raise SourceError(f"arch: a module is its own network, got --arch {arch}; leave it out")
+        raise SourceError(f"arch: expected none for a module, which is a network, got --arch {arch}; leave it out")
     return export_module(source, window)
 
 
@@ -56,7 +56,9 @@ def _read_file(path: Path, arch: str | None, window: tuple[int, int] | None) -> 
             return read_caffe(path, arch, window)
         if read_network := _network_reader(path):
             if arch is not None:
-                raise SourceError(f"arch: {path} holds its own network, got --arch {arch}; leave it out")
+                raise SourceError(
+                    f"arch: expected none for {path}, which contains its network, got --arch {arch}; leave it out"
+                )
             return read_network(path, window)
         if arch is not None and names_module(arch):
             return read_module(path, arch, window)

@@ -45,7 +45,7 @@ OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 @dataclass(frozen=True)
 class TrainedModule:
-    """A module, and what is known about its training; `window` is (height, width) in pixels."""
+    """A module, and the known facts about its training; `window` is (height, width) in pixels."""
 
     network: "torch.nn.Module"
     window: tuple[int, int]
@@ -73,7 +73,7 @@ def read_module(path: Path, arch: str, window: tuple[int, int] | None) -> Classi
 
 
 def export_module(network: object, window: tuple[int, int] | None) -> Classifier:
-    """Export a module that the caller has in memory, with its weights; the module itself stays as it is.
+    """Export a module that the caller has in memory, with its weights; the module itself is not changed.
 
     `window` is (height, width) in pixels; None stands for the module's attribute `window`. Raises ConversionError.
     """
@@ -146,7 +146,7 @@ def _factory(package: str, name: str, window: tuple[int, int] | None) -> Trained
         raise SourceError(f"arch: {package}:{name} fails: {type(error).__name__}: {first_cause(error)}") from None
     if not isinstance(network, torch.nn.Module):
         raise SourceError(f"arch: {package}:{name}: expected a torch.nn.Module, got {type(network).__name__}")
-    return TrainedModule(network, _window(network, window, f"what {package}:{name} makes"), NONE)
+    return TrainedModule(network, _window(network, window, f"the module that {package}:{name} returns"), NONE)
 
 
 def _window(network: "torch.nn.Module", asked: tuple[int, int] | None, what: str) -> tuple[int, int]:
@@ -154,7 +154,8 @@ def _window(network: "torch.nn.Module", asked: tuple[int, int] | None, what: str
     window = asked or getattr(network, "window", None)
     if not isinstance(window, tuple) or [type(size) for size in window] != [int, int] or min(window) < 1:
         raise SourceError(
-            f"window: {what} has no attribute `window` of (height, width), got {window!r}; say --window HEIGHTxWIDTH"
+            f"window: expected the attribute `window`, (height, width), of {what}, got {window!r}; give --window "
+            "HEIGHTxWIDTH"
         )
     return window
 
@@ -186,4 +187,4 @@ def _load(network: "torch.nn.Module", tensors: Mapping[str, NDArray[np.generic]]
     check_keys(arch, len(own), [key for key in missing if key not in misshapen and not key.endswith(BATCHES)], unknown)
     for key in misshapen:
         shapes = f"expected shape {tuple(own[key].shape)}, got {named[key].shape}"
-        raise SourceError(f"checkpoint: {key}: {shapes}; name the right network with --arch")
+        raise SourceError(f"checkpoint: {key}: {shapes}; name the checkpoint's network with --arch")

@@ -153,8 +153,8 @@ def unpickle(file: BinaryIO, path: Path) -> tuple[Any, dict[str, Storage]]:
         return unpickler.load(), unpickler.storages
     except _ForbiddenGlobalError as error:
         raise SourceError(
-            f"{path}: expected tensors alone, got {error}, which only running code could load; load it with "
-            "PyTorch where you trust it and save torch.save(model.state_dict(), 'new.pth')"
+            f"{path}: expected only tensors, got {error}, which requires running code; if you trust the file, load it "
+            "with PyTorch and save it with torch.save(model.state_dict(), 'new.pth')"
         ) from None
     except MemoryError:
         raise
@@ -231,7 +231,7 @@ class _TensorUnpickler(pickle._Unpickler):  # noqa: SLF001
         """
         self._pairs += len(pairs)
         if self._pairs > MAX_PICKLE_BYTES:
-            raise pickle.UnpicklingError("more entries than the file has bytes for")
+            raise pickle.UnpicklingError("more entries than fit into the file")
         return {key: value for key, value in pairs if type(key) is str}
 
     def _call(self) -> None:

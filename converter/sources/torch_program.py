@@ -90,7 +90,7 @@ def read_program(path: Path, window: tuple[int, int] | None) -> Classifier:
         except Exception as error:  # PyTorch raises every kind
             raise SourceError(
                 f"{path}: saved by PyTorch {saved}, and PyTorch {torch.__version__} cannot load it: "
-                f"{first_cause(error)}; export it anew"
+                f"{first_cause(error)}; export it again"
             ) from None
         classifier = export(program, (), f"{path}", window)
     source = model_pb2.Source(format="pt2", sha256=sha256(path), producer=f"pytorch {saved}")
@@ -225,7 +225,7 @@ CHECKS: Mapping[str, Callable[[object], bool]] = {
 }
 EXPECTED = {
     "as_float": "a number",
-    "expr_str": "a size made of symbols by sums and products",
+    "expr_str": "a size computed from symbols by sums and products",
     "in_spec": "arguments in tuples, lists and dictionaries",
     "out_spec": "results in tuples, lists and dictionaries",
     "target": "an operator of aten that opens no file",

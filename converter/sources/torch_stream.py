@@ -24,7 +24,7 @@ def read_torch_stream(path: Path) -> object:
     file = io.BytesIO(data[:MAX_PICKLE_BYTES].data)
     magic, _ = unpickle(file, path)
     if magic != MAGIC:
-        raise SourceError(f"{path}: expected a checkpoint of torch.save, got another pickle; save tensors alone")
+        raise SourceError(f"{path}: expected a checkpoint of torch.save, got another pickle; save only tensors")
     protocol, _ = unpickle(file, path)
     if protocol != PROTOCOL:
         raise SourceError(f"{path}: damaged checkpoint: expected protocol {PROTOCOL}, got another one")
@@ -32,7 +32,7 @@ def read_torch_stream(path: Path) -> object:
     loaded, storages = unpickle(file, path)
     keys, _ = unpickle(file, path)
     if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(storages):
-        raise SourceError(f"{path}: damaged checkpoint: its storages are not those that its tensors need")
+        raise SourceError(f"{path}: damaged checkpoint: its storages do not match its tensors")
     position = file.tell()
     for key in keys:
         storage, start = storages[key], position + 8

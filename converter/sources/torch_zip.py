@@ -39,7 +39,9 @@ def _read(archive: zipfile.ZipFile, data: NDArray[np.uint8], path: Path) -> obje
     if f"{prefix}byteorder" in archive.namelist():
         order = stored_bytes(archive, data, f"{prefix}byteorder")[:10].tobytes()
         if order != b"little":
-            raise SourceError(f"{path}: expected little-endian tensors, got {order!r}; save it on such a machine")
+            raise SourceError(
+                f"{path}: expected little-endian tensors, got {order!r}; save it on a little-endian machine"
+            )
     pickled = stored_bytes(archive, data, names[0])
     if len(pickled) > MAX_PICKLE_BYTES:
         raise SourceError(f"{path}: expected data.pkl of at most {MAX_PICKLE_BYTES >> 20} MiB")
@@ -61,8 +63,8 @@ def stored_bytes(archive: zipfile.ZipFile, data: NDArray[np.uint8], name: str) -
     start = entry.header_offset + LOCAL_HEADER + sum(struct.unpack("<HH", lengths.tobytes()))
     content = data[start:][: entry.file_size]
     if entry.compress_type != zipfile.ZIP_STORED or len(content) != entry.file_size:
-        raise zipfile.BadZipFile(f"{name[:100]!r} is not stored plainly and whole")
+        raise zipfile.BadZipFile(f"{name[:100]!r} is compressed or incomplete")
     unchecked = entry.CRC == 0  # as written after torch.serialization.set_crc32_options(False)
     if not unchecked and zlib.crc32(content.data) != entry.CRC:
-        raise zipfile.BadZipFile(f"{name[:100]!r} does not have the content of its checksum")
+        raise zipfile.BadZipFile(f"{name[:100]!r} does not match its checksum")
     return content

@@ -1,14 +1,14 @@
-"""What must be true of a converted network whatever the images, else nothing is written.
+"""Checks that every converted network must pass. If a check fails, nothing is written.
 
-It is checked on one image with some interior cells and the border around them, made to that size:
+The checks use one image that is just large enough for some interior cells and the border around them:
 
-- single windows: the converted network's scores are the source's;
-- the grid has a cell for every window;
-- tiles: an interior cell is the same from its tile alone;
-- another stride: its cells are the native cells where they are the same windows;
-- a network that reads nothing beyond its window: every cell is its crop.
+- single windows: the converted network and the source give the same scores;
+- grid: there is a cell for every window;
+- tiles: an interior cell has the same scores if only its tile is scored;
+- other strides: cells of the same window have the same scores at both strides;
+- networks that read nothing beyond the window: every cell has the scores of its crop.
 
-Each difference must be rounding of logits, which are compared instead of probabilities.
+Scores are the same if the logits differ only by rounding. Logits are compared instead of probabilities.
 """
 
 import math
@@ -48,14 +48,14 @@ def check_conversion(comparison: Comparison, rng: np.random.Generator, advance: 
         advance()
     if comparison.float_network is not None:
         return reference, native
-    check_equal("on single windows", reference, native)
+    check_equal("the source and converted networks on single windows", reference, native)
     dense = comparison.converted(image.pixels)
     check_grid(dense, image.rows.cells, image.cols.cells, image.pixels)
     _check_tile(comparison, image, dense)
     _check_stride(comparison, image, dense)
     if comparison.is_exact:
         cells = [NetworkOutput(dense.scores[cell], dense.logits[cell]) for cell in image.interior]
-        check_equal("of dense against crops of an unpadded network", reference, cells)
+        check_equal("crops and dense cells of an unpadded network", reference, cells)
     return reference, native
 
 
@@ -103,7 +103,7 @@ def _check_tile(comparison: Comparison, image: CheckImage, dense: NetworkOutput)
     place = image.rows.before, image.cols.before
     alone = NetworkOutput(tile.scores[place], tile.logits[place])
     whole = NetworkOutput(dense.scores[row, col], dense.logits[row, col])
-    check_equal("of a cell from its tile alone against the whole image", [whole], [alone])
+    check_equal("a cell of the whole image and the same cell of its tile alone", [whole], [alone])
 
 
 def _check_stride(comparison: Comparison, image: CheckImage, dense: NetworkOutput) -> None:
@@ -122,21 +122,21 @@ def _check_stride(comparison: Comparison, image: CheckImage, dense: NetworkOutpu
     one, other = dense.logits[tuple(own)], network(pixels).logits[tuple(theirs)]
     rows, cols = (min(sizes) for sizes in zip(one.shape[:2], other.shape[:2], strict=True))
     pair = [NetworkOutput(part[:rows, :cols], part[:rows, :cols]) for part in (other, one)]
-    check_equal("of a stride's cells against the native ones", pair[:1], pair[1:])
+    check_equal("the cells of two strides for the same windows", pair[:1], pair[1:])
 
 
 def check_equal(what: str, reference: Sequence[NetworkOutput], got: Sequence[NetworkOutput]) -> None:
-    """Raises VerificationError unless the logits are equal to rounding."""
+    """Raises VerificationError unless the logits are equal up to rounding."""
     expected, found = (np.stack([output.logits.ravel() for output in outputs]) for outputs in (reference, got))
     if expected.shape != found.shape:
-        raise VerificationError(f"verification: expected {expected.shape[1]} scores {what}, got {found.shape[1]}")
+        raise VerificationError(f"verification: expected {expected.shape[1]} scores for {what}, got {found.shape[1]}")
     if not np.isfinite(expected).all():
         raise VerificationError("verification: the source network gives NaN or infinite scores; check its weights")
     allowed = TOLERANCE * float(np.abs(expected).max())
     largest = float(np.abs(expected - found).max())
     if not largest <= allowed:
         raise VerificationError(
-            f"verification: {what} expected a difference of at most {allowed:.1e}, got {largest:.1e}; "
+            f"verification: expected a difference of at most {allowed:.1e} between {what}, got {largest:.1e}; "
             "nothing was written"
         )
 
@@ -147,6 +147,6 @@ def check_varies(reference: Sequence[NetworkOutput]) -> None:
     varies = np.ptp(logits, axis=0).max() > TOLERANCE * np.abs(logits).max()
     if len(reference) > 1 and not varies:
         raise VerificationError(
-            "verification: the source network gives the same scores for every window, so that comparing with it shows "
-            "nothing; check --preprocess, or give real images with --images"
+            "verification: expected scores that differ between windows, got the same scores for every window, so that "
+            "the comparison shows nothing; check --preprocess, or give real images with --images"
         )

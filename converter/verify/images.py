@@ -69,7 +69,7 @@ def given_images(folder: Path, pixel_format: PixelFormat, window: tuple[int, int
     if not usable:
         raise SourceError(
             f"images: {folder}: expected an image of at least {window[1]}×{window[0]} pixels, the window's size, got "
-            f"{len(images)} smaller images, which are not enlarged; give larger images, or leave --images out"
+            f"{len(images)} smaller images, which are not enlarged; use larger images, or leave --images out"
         )
     return usable, len(images) - len(usable)
 
@@ -192,15 +192,15 @@ def _check_tiff(file: Path, image: pyvips.Image) -> None:
         known = int(page.photometric) in (0, 1, 2, 3, 5) or (int(page.photometric) == YCBCR and jpeg)
     if page.subfiletype or not known or (image.bands in (2, 4) and image.interpretation != "cmyk" and not any(alpha)):
         raise SourceError(
-            f"images: {file}: expected grey, RGB, CMYK or a palette, and alpha only where ExtraSamples says so, got "
-            f"another kind: save it as RGB or grey"
+            f"images: {file}: expected grey, RGB, CMYK or a palette, with alpha declared by ExtraSamples, got "
+            f"another kind; save it as RGB or grey"
         )
 
 
 def _photograph(file: Path, image: pyvips.Image, channels: int) -> pyvips.Image:
-    """Returns an image as 8-bit grey, by its luma, or RGB; transparent parts are laid over white."""
+    """Returns an image as 8-bit grey, by its luma, or RGB; transparent images are composited over white."""
     if image.format not in TYPES:
-        raise SourceError(f"images: {file}: expected 8 or 16 bits unsigned per channel, got {image.format}")
+        raise SourceError(f"images: {file}: expected unsigned values of 8 or 16 bits, got {image.format}")
     image = image.colourspace("srgb")
     image = image.flatten(background=255) if image.hasalpha() else image
     if channels == 1 and image.bands == 3:

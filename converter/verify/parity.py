@@ -48,7 +48,7 @@ def measure_parity(
     crops, dense = [cell.crop for cell in cells], [cell.dense for cell in cells]
     check_varies(reference + crops)
     if comparison.is_exact:
-        check_equal("of dense against crops of an unpadded network", crops, dense)
+        check_equal("crops and dense cells of an unpadded network", crops, dense)
 
     def seen(chosen: list[ComparedCell]) -> model_pb2.Difference:
         crops, dense = [cell.crop for cell in chosen], [cell.dense for cell in chosen]

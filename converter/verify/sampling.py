@@ -14,7 +14,7 @@ from converter.verify.grid_axis import GridAxis, GridPart
 from converter.verify.images import PixelFormat, Pixels, SampleImage, synthetic_images
 
 FEW_IMAGES = 8
-"""Number of images that are always looked at, if there are as many, whatever they cost."""
+"""Number of images that are always used, regardless of their cost, if there are as many."""
 INTERIOR_CELLS = 4
 """Least number of interior cells of a synthetic image along either axis."""
 NOISE_IMAGES = 2

@@ -1,1 +1,1 @@
-"""What the client, the service and the converter share. It imports nothing else of theirs but the generated stubs."""
+"""Modules that the client, the service and the converter share. Of their code, they import only the generated stubs."""

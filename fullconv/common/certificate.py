@@ -75,7 +75,7 @@ def sentence(spec: model_pb2.ModelSpec, position: int, crops: float, dense: floa
         )
     reduced = spec.precision not in ("", "fp32")
     if reduced and not _reads_beyond(spec):
-        return f"{said}; {spec.precision} makes the difference, in --mode crops too"
+        return f"{said}; the cause is {spec.precision}, and --mode crops has the same difference"
     own = f"the classifier's own answers in {spec.precision}" if reduced else "the classifier's own answers"
     return f"{said}; --mode crops gives {own} for {_times(crops, dense)} the compute{on}"
 

@@ -14,7 +14,7 @@ def encodable(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace control characters and all else that is not printable by question marks; the result is one line."""
+    """Replace control characters and other unprintable characters by question marks; the result is one line."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 

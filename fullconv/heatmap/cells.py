@@ -70,7 +70,7 @@ class SingleClass:
     cols_of: Blocks
     column: int
     kind: str
-    """What the scores are (`ModelOutput.kind`); "probabilities" and "raw" are shown as they are."""
+    """The kind of the scores (`ModelOutput.kind`); "probabilities" and "raw" are shown unchanged."""
     value: NDArray[np.float32] = field(init=False)
     scored: int = field(init=False, default=0)
     """Number of cells that were scored."""

@@ -11,7 +11,7 @@ from fullconv.heatmap.cells import NO_INDEX, THRESHOLD, SingleClass, Winners
 from fullconv.heatmap.paint import Scale, even_scale, rising_scale
 
 LABEL_LETTERS = 24
-"""Letters of a label at the most."""
+"""Largest number of letters in a label."""
 Colour = tuple[float, float, float, float]
 OUTLINES: list[Colour] = [colormaps["tab10"](index) for index in range(10)]
 BLACK: Colour = (0.0, 0.0, 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""Addresses of servers, how connections to them are secured, and what their statuses mean."""
+"""Addresses of servers, security of connections, and the errors that statuses stand for."""
 
 import re
 import ssl
@@ -13,7 +13,7 @@ from fullconv.errors import KINDS, ImageError, RequestError, ScoringError, Unava
 
 ADDRESS = re.compile(r"(dns:///)?(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]/,]+):(?P<port>[0-9]{1,5})")
 LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|\[::1\]")
-"""Hosts that are this machine: no HTTP proxy reaches them, and nobody else can read what is sent."""
+"""Names of this machine. No HTTP proxy is used for them, and nobody else can read the messages."""
 OPTIONS = [
     ("grpc.max_receive_message_length", -1),  # the server's limits apply
     ("grpc.max_send_message_length", -1),
@@ -26,29 +26,29 @@ UNTRUSTED = {
     "Hostname Verification Check failed": "its certificate is for another name",
     "WRONG_VERSION_NUMBER": "it does not speak TLS",
 }
-"""Words of gRPC about a server that will refuse in the same way again, and what they mean."""
+"""Words of gRPC's errors from servers that will refuse every further call too, and their causes."""
 HINTS = {
     **UNTRUSTED,
     "backends failing; last error: UNAVAILABLE": "a server with TLS closes connections without TLS; a server that "
     "requires client certificates closes connections whose certificate is missing, has expired or is not trusted",
 }
-"""Words of gRPC, and what they may mean."""
+"""Words of gRPC's errors, and their possible causes."""
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 """Statuses by their numbers."""
 
 
 @dataclass(frozen=True)
 class Security:
-    """How a client proves that it may call, and checks which server it calls. Default: no encryption."""
+    """The credentials of a client, and the certificates by which it checks a server. Default: no encryption."""
 
     tls: bool = False
     """Whether to use TLS. Each of the files below turns TLS on too."""
     ca: Path | None = None
-    """File of the certificates that sign the server's, PEM. Default: the public authorities that gRPC comes with."""
+    """PEM file with the authorities that sign the server's certificate. Default: gRPC's list of public authorities."""
     cert: Path | None = None
-    """File of the client's own certificate, PEM, for servers that require one."""
+    """PEM file with the client's certificate, for servers that require a client certificate."""
     key: Path | None = None
-    """File of the certificate's private key, PEM."""
+    """PEM file with the private key of `cert`."""
     token: str | None = None
     """A token that the server accepts."""
 
@@ -70,7 +70,7 @@ class Security:
         return self.tls or self.ca is not None or self.cert is not None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Return the credentials for TLS; raises RequestError for a file without what it must hold."""
+        """Return the credentials for TLS; raises RequestError for a file with other contents."""
         ca, cert, key = (_read(path) for path in (self.ca, self.cert, self.key))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the files, since gRPC reports no reason
         try:
@@ -84,7 +84,7 @@ class Security:
         except ssl.SSLError as error:
             raise RequestError(
                 "cert, key: expected a certificate and its own key, PEM and not encrypted, got "
-                f"{error.reason or 'something else'}"
+                f"{error.reason or 'other contents'}"
             ) from None
         return grpc.ssl_channel_credentials(ca, key, cert)
 
@@ -100,7 +100,7 @@ def addresses(server: str) -> list[str]:
     for name in names:
         match = ADDRESS.fullmatch(name)
         if not match or int(match["port"]) > 65535:
-            raise RequestError(f"server: expected HOST:PORT, or several with commas between, got {server!r}")
+            raise RequestError(f"server: expected HOST:PORT, or several separated by commas, got {server!r}")
     return names
 
 
@@ -139,8 +139,8 @@ def error_of(server: str, code: grpc.StatusCode, details: str, reason: str = "")
         return RequestError(details)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger" in details:
         return ImageError(
-            f"image and mask: larger than one message to {server} may be: {details}; use score_large, scale or cut "
-            "the image; save a mask as PNG"
+            f"image and mask: expected a message that {server} accepts, got a larger message: {details}; use "
+            "score_large, or scale or cut the image; save a mask as PNG"
         )
     hints = [f" ({hint})" for words, hint in HINTS.items() if words in details]
     return UnavailableError(f"{server}: {code.name}: {details}{''.join(hints)}")

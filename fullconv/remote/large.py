@@ -112,4 +112,4 @@ class RemoteStream:
 
 def summary_missing() -> UnavailableError:
     """Make the error for a server that ends a stream with OK before it has sent the summary."""
-    return UnavailableError("the server ended the answer before its summary")
+    return UnavailableError("the server ended the stream before it sent the summary")

@@ -27,11 +27,11 @@ class StreamEndedError(grpc.RpcError):  # type: ignore[misc] # grpc has no types
     """A server has ended a stream with OK before it had answered every request. The other requests are sent again."""
 
     def code(self) -> grpc.StatusCode:
-        """Return the status of a server that is gone."""
+        """Return the status of an unreachable server."""
         return grpc.StatusCode.UNAVAILABLE
 
     def details(self) -> str:
-        """Return what the server did."""
+        """Return a description of the server's behaviour."""
         return "the stream ended with OK before every image had an answer"
 
     def trailing_metadata(self) -> tuple[()]:

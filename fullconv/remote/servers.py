@@ -1,4 +1,4 @@
-"""The servers of a client: called in turn, and again where a server is busy or gone."""
+"""The servers of a client. They are called in turn, and called again if a server is busy or unreachable."""
 
 from collections.abc import Callable
 from itertools import count
@@ -50,7 +50,7 @@ class Servers:
         """Return the methods of the next server; raises RequestError after `close`."""
         stubs = self._stubs
         if not stubs:
-            raise RequestError("client: expected an open client, got one that was closed: make a new one")
+            raise RequestError("client: expected an open client, got a closed client: make a new client")
         return stubs[next(self._turns) % len(stubs)]
 
     def close(self) -> list[Any]:

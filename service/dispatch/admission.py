@@ -108,7 +108,7 @@ class Admission:
             if deadline is not None and end > deadline:
                 late = end - deadline
                 raise BusyError(
-                    f"deadline: expected time for the requests that are waiting too, got {late:.1f} seconds too few: "
+                    f"deadline: expected time for this and all waiting requests, got {late:.1f} seconds too few: "
                     "allow more time, or retry later",
                     self._retry(),
                 )

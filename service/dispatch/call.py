@@ -6,11 +6,11 @@ from typing import Any
 
 @dataclass
 class Call:
-    """What is known of a call, and its line of the log, which grows while the call is answered."""
+    """What is known of a call, and its line of the log, to which fields are added while the call is answered."""
 
     method: str
     client: str
-    """The client's name, from its token or certificate; else its address without the port."""
+    """The client's name, from its token or certificate, or else its address without the port."""
     size: int = 0
     """Bytes of the last message that arrived."""
     deadline: float | None = None

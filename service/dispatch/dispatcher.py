@@ -83,7 +83,7 @@ class Dispatcher:
 
     @staticmethod
     def identify(call: Call, claim: Claim, model: str) -> None:
-        """Add the model and the size of an admitted request to the call's line of the log, whatever follows."""
+        """Add the model and the size of an admitted request to the call's line of the log, before anything can fail."""
         call.record |= {"model": model, "bytes": claim.message_bytes}
 
     def stream(self, call: Call) -> AbstractContextManager[None]:

@@ -1,6 +1,6 @@
-"""Small requests for loaded models, all handled in one thread.
+"""Handles small requests for loaded models in one thread.
 
-Several requests are then served per acquisition of the interpreter lock.
+In this way, several requests are served per acquisition of the interpreter lock.
 
     queue → begin: planned, decoded, tiles submitted → scores arrive → finish → answers handed over together
 
@@ -23,18 +23,18 @@ REQUESTS_PER_ROUND = 32
 
 
 class SmallTask(Protocol):
-    """The work of one request, in two steps of which neither waits."""
+    """The work of one request, in two steps. Neither step waits."""
 
     def begin(self) -> Sequence[Future[Any]]:
         """Begin; returns what `finish` depends on."""
 
     def finish(self) -> None:
-        """Finish, once everything that `begin` returned is done."""
+        """Finish, after everything that `begin` returned is done."""
 
 
 @dataclass(eq=False)
 class _Request:
-    """A task in the queue, and how far it is."""
+    """A task in the queue, and its progress."""
 
     task: SmallTask
     flow: Flow
@@ -86,7 +86,7 @@ class SmallRequestWorker:
             self._advance_batch()
 
     def _advance_batch(self) -> None:
-        """Advance the requests in the queue. In a method of its own, so that none of them is kept while it waits."""
+        """Advance the requests in the queue; a separate method, so that a waiting thread refers to no request."""
         ended = [request for request in self._take() if request.step()]
         if ended and self._loop is not None:
             self._loop.call_soon_threadsafe(_hand_over, ended)

@@ -22,7 +22,7 @@ from service.engine.version import ServedVersion
 from service.errors import ModelError, NotFoundError, UnreadableModelError
 
 Event = Literal["loaded", "not loaded", "kept", "unloaded"]
-"""A change of a version. "kept": its files on disk now fail, and it serves on as it was loaded before."""
+"""A change of a version. "kept": its files on disk now fail, and the server continues with the loaded files."""
 Report = Callable[[Event, str, str, str], None]
 """Called with an event, the name and version of the model, and the text of the error; empty: no error."""
 
@@ -145,8 +145,8 @@ class Registry:
     def load(self, name: str) -> None:
         """Serve a model (again), and check its failing and changed versions now.
 
-        Raises NotFoundError if there is no such model, and ModelError if a new or changed version fails; lower
-        versions, and the version as it was loaded before, serve on.
+        Raises NotFoundError if there is no such model, and ModelError if a new or changed version fails. Then
+        lower versions, and the files that were loaded before, are still served.
         """
         self._unloaded.discard(name)
         for served in self._candidates(name, ""):
@@ -173,7 +173,7 @@ class Registry:
 
     @property
     def failing(self) -> int:
-        """Number of versions whose files on disk are known to fail, whether an earlier state of them serves or not."""
+        """Number of versions whose files on disk are known to fail, even if their earlier files are still served."""
         return sum(served.fails for served in list(self._versions.values()))
 
     def invalid_names(self) -> list[str]:
@@ -196,11 +196,11 @@ class Registry:
         versions = [known for key, known in self.models() if key == name]
         if versions:
             ready = [known for known in versions if self.state(name, known)[0]] or versions
-            return NotFoundError(f"version: no {version!r} of model {name!r}; there: {', '.join(ready)}")
+            return NotFoundError(f"version: no version {version!r} of model {name!r}; available: {', '.join(ready)}")
         if name in self._unloaded:
             return NotFoundError(f"model: {name!r} was unloaded; load it again")
         names = ", ".join(dict.fromkeys(known for known, _ in self.models())) or "none"
-        return NotFoundError(f"model: no {name!r}; there: {names}")
+        return NotFoundError(f"model: no model {name!r}; available: {names}")
 
     def _checked(self, served: ServedVersion) -> StoredModel:
         """Return a version's model; checks and loads it at the first call. Raises ModelError."""
@@ -250,12 +250,12 @@ class Registry:
                 return
         except OSError as inaccessible:
             error: ModelError = UnreadableModelError(
-                f"{served.name}/{served.version}: its files cannot be looked at: {inaccessible.strerror}"
+                f"{served.name}/{served.version}: its files cannot be accessed: {inaccessible.strerror}"
             )
         else:
             error = ModelError(
-                f"{served.name}/{served.version}: its files have changed since they were found: load the model again, "
-                "or put a new version beside this one"
+                f"{served.name}/{served.version}: its files have changed since the server found them: load the model "
+                "again, or put a new version beside this one"
             )
         if position == 0 and served.model is not None:
             self._record_failure(served, error)

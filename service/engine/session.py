@@ -21,7 +21,7 @@ INITIAL_RATE = 1e10
 RATE_WEIGHT = 0.2
 """Weight of the latest run in the running mean of the rate."""
 MIN_SHRINK_BYTES = 4 << 20
-"""Bytes of activations up to which the arena is kept as it is."""
+"""Bytes of activations up to which the arena is not shrunk."""
 
 Provider = Literal["cpu", "cuda"]
 """The hardware that runs networks."""
@@ -62,7 +62,7 @@ class Session:
             raise ModelError(f"{model_path(file)}: ONNX Runtime cannot load it; convert the model again") from None
         if self._session.get_providers()[0] != name:  # ONNX Runtime has fallen back to the CPU
             raise ModelError(
-                f"{model_path(file)}: ONNX Runtime cannot run it with {name}: are its libraries installed?"
+                f"{model_path(file)}: ONNX Runtime cannot run it with {name}; install the libraries of {name}"
             )
         batch = self._session.get_inputs()[0].shape[0]
         self.fixed_batch: int | None = batch if isinstance(batch, int) else None
@@ -94,8 +94,8 @@ class Session:
             raise ModelError(f"{path}: ONNX Runtime cannot run it; convert it again") from None
         if scores.shape != expected or not np.isfinite(scores).all():
             raise ModelError(
-                f"{path}: expected finite scores {expected} of a grey window, got {scores.shape}: its files do not fit "
-                "its geometry; convert it again"
+                f"{path}: expected finite scores of shape {expected} for a grey window, got {scores.shape}: the files "
+                "do not match the model's geometry; convert it again"
             )
 
     def shrink_arena(self) -> None:

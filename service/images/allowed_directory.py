@@ -1,7 +1,7 @@
 """The directory whose image files requests may name by their paths.
 
 A path is relative, with "/" between its parts, and nothing in it is decoded. The directories are opened part by part.
-No part may be "..", a symbolic link, or anything but a directory or, at the end, a regular file. So no path leads out
+No part may be "..", a symbolic link, or anything but a directory or, at the end, a regular file. Thus no path leads out
 of the directory, even if the directory tree changes at the same time.
 """
 

@@ -48,7 +48,7 @@ def open_tiff(name: str, open_stream: Callable[[], BinaryIO], selection: PageSel
     except (ImageError, MemoryError):
         raise
     except Exception:  # a damaged directory may raise any error
-        raise ImageError(f"{name}: not a whole TIFF image: its directory is damaged or cut short") from None
+        raise ImageError(f"{name}: expected a complete TIFF file, got a damaged or truncated directory") from None
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _select_page(name: str, tiff: TiffFile, number: int) -> tuple[PageWithMask, 
     if not images:
         raise ImageError(
             f"{name}: expected an image of full resolution, got {len(pages)} pages that are marked as reduced copies "
-            "or masks: choose one with page, in the command --page 1"
+            "or masks: choose one of them with page (in the command --page 1)"
         )
     image = max(images, key=lambda page: math.prod(page.size))
     place = pages.index(image) + 1 if image in pages else 0
@@ -161,8 +161,8 @@ class TiffImage:
         decoded_whole = self._is_reoriented or page.block_row_bytes > MAX_BLOCK_BYTES
         if decoded_whole and page.decoded_bytes > MAX_WHOLE_BYTES:
             raise LimitError(
-                f"{page.name}: expected at most {MAX_WHOLE_BYTES >> 20} MiB in one strip, or in a file that its "
-                f"Orientation turns, got {page.decoded_bytes >> 20}: save it as a tiled TIFF, upright"
+                f"{page.name}: expected at most {MAX_WHOLE_BYTES >> 20} MiB in one strip, or in a file with the tag "
+                f"Orientation, got {page.decoded_bytes >> 20}: save it as a tiled TIFF file without rotation"
             )
         is_transposed = self._is_reoriented and self.orientation > 4
         height, width = (page.width, page.height) if is_transposed else (page.height, page.width)
@@ -200,7 +200,7 @@ def _tiff_image(
         mask = _stored_page(name, selected.mask, 0) if selected.mask is not None else None
     except ValueError as error:
         raise ImageError(
-            f"{name}: TIFF that holds {error}, which is not read: save it as RGB or grey of 8 or 16 bits"
+            f"{name}: expected a TIFF file of a supported kind, got {error}: save it as RGB or grey of 8 or 16 bits"
         ) from None
     orientation = int(selected.page.tags.valueof(ORIENTATION, default=1))
     tested_bands = _tested_bands(page.bands, meaning.layout.alpha, bands)
@@ -216,10 +216,12 @@ def _stored_page(name: str, page: TiffPage, nodata: float) -> StoredPage:
     if compression not in NAMES:
         kind = getattr(page.compression, "name", f"number {compression}")
         raise ImageError(
-            f"{name}: TIFF with {kind} compression, which is not read: save it with Deflate or LZW instead"
+            f"{name}: expected a TIFF file with a supported compression, got {kind}: save it with Deflate or LZW"
         )
     if page.imagedepth != 1 or (page.is_tiled and page.tiledepth != 1):
-        raise ImageError(f"{name}: a TIFF volume of depth {page.imagedepth}: save one of its planes")
+        raise ImageError(
+            f"{name}: expected a plane, got a TIFF volume of depth {page.imagedepth}: save one of its planes"
+        )
     height, width, bands = int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel)
     if page.is_tiled:
         block_shape = (page.tilelength, page.tilewidth)

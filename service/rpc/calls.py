@@ -188,5 +188,7 @@ def parsed(kind: type[Request], data: bytes) -> Request:
     try:
         request.ParseFromString(data)
     except DecodeError:
-        raise OptionError(f"message: expected {request.DESCRIPTOR.full_name}, got {len(data)} other bytes") from None
+        raise OptionError(
+            f"message: expected {request.DESCRIPTOR.full_name}, got {len(data)} bytes of another kind"
+        ) from None
     return request

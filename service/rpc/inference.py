@@ -31,8 +31,8 @@ SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 PLATFORM = "onnxruntime_onnx"
 EXTENSIONS = ["classification", "model_configuration", "model_repository", "statistics"]
 NO_MEMORY = "shared memory is not supported: send tensors in messages"
-NO_UPLOAD = "models come from the repository, never with a request: put the version's directory there"
-NO_CHANGES = "models are loaded and unloaded on the admin port alone, which --admin opens"
+NO_UPLOAD = "models cannot be sent with a request: put the version's directory into the model repository"
+NO_CHANGES = "models can be loaded and unloaded only on the admin port, which --admin opens"
 
 
 class InferenceServicer:

@@ -29,7 +29,7 @@ def open_large(
     spool: Spool,
     allowed: AllowedDirectory,
 ) -> OpenLarge:
-    """Return what opens the image of a call: by its path, as raw rows, or as an encoded file in the spool.
+    """Return a function that opens the image of a call: by its path, as raw rows, or as an encoded file in the spool.
 
     Raises OptionError for options that raw rows do not allow.
     """
@@ -67,7 +67,7 @@ async def _spooled(
 
 
 class Delivery:
-    """Sends the events of one call to its client, progress only now and then."""
+    """Sends the events of one call to its client. Progress is sent at intervals."""
 
     def __init__(self, bridge: StreamBridge) -> None:
         self._bridge = bridge

@@ -68,7 +68,7 @@ class StreamBridge:
 
 
 class StreamedRows:
-    """Raw rows as they arrive, in parts of whole rows; checks that their number is the announced one."""
+    """Raw rows as they arrive, in parts of whole rows; checks that their number equals the announced number."""
 
     block_rows = 1
 
@@ -77,7 +77,7 @@ class StreamedRows:
         self._shape, self._dtype = (raw.width, raw.channels), np.dtype(raw.dtype).newbyteorder("<")
         self._row_bytes = raw.width * raw.channels * self._dtype.itemsize
         self._waiting = memoryview(b"")
-        """Bytes that have arrived and are not handed on yet."""
+        """Bytes that have arrived and were not returned yet."""
         self._passed = 0
 
     def read(self, first: int, stop: int) -> SampleArray:
@@ -108,7 +108,7 @@ class StreamedRows:
         return taken[0] if len(taken) == 1 else b"".join(taken)
 
     def _receive(self, size: int) -> bytes:
-        """Return the next part; `size` bytes before it are not handed on yet."""
+        """Return the next part; `size` bytes before it were not returned yet."""
         part = self._bridge.receive()
         if part is None:
             got = self._passed + size // self._row_bytes

@@ -47,7 +47,7 @@ OpenPicture = Callable[[PageSelection], Picture]
 def scoring_requests(
     request: oip.ModelInferRequest, model: StoredModel
 ) -> list[tuple[ScoringRequest, Callable[[], Picture]]]:
-    """Return a request for each image, and what opens the image.
+    """Return a request for each image, and a function that opens the image.
 
     Raises OptionError or ImageError for tensors and parameters that a model does not take.
     """
@@ -108,7 +108,7 @@ def _outputs(request: oip.ModelInferRequest) -> list[str]:
     for output in request.outputs:
         for name in output.parameters:
             if name.startswith("shared_memory"):
-                raise OptionError("outputs: shared memory is not supported: take tensors in messages")
+                raise OptionError("outputs: shared memory is not supported: receive tensors in messages")
             if name not in (CLASSIFICATION, "binary_data") or (name == CLASSIFICATION and output.name == SCORES):
                 raise OptionError(f"outputs: {output.name}: expected no parameter but {CLASSIFICATION} of {AVERAGE}")
         _classes(output)
@@ -127,7 +127,7 @@ def _images(request: oip.ModelInferRequest, model: StoredModel) -> Iterator[Open
     if any(length < 1 for length in tensor.shape):
         raise OptionError(f"inputs: {tensor.name}: expected a shape of positive lengths, got {list(tensor.shape)}")
     if len(request.raw_input_contents) > 1 or (request.raw_input_contents and tensor.HasField("contents")):
-        raise OptionError("inputs: expected one tensor's contents, raw or not, got more")
+        raise OptionError("inputs: expected the contents of one tensor, got more")
     raw = request.raw_input_contents[0] if request.raw_input_contents else None
     yield from _encoded(tensor, raw) if tensor.datatype == "BYTES" else _pixels(tensor, raw)
 
@@ -138,8 +138,8 @@ def _encoded(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) 
     count = int(np.prod(tensor.shape, dtype=object))
     if not 0 < len(files) == count <= MOST_IMAGES:
         raise ImageError(
-            f"inputs: {tensor.name}: expected as many files as the shape says, 1 to {MOST_IMAGES}, got {len(files)} of "
-            f"shape {list(tensor.shape)}"
+            f"inputs: {tensor.name}: expected as many files as the shape states, 1 to {MOST_IMAGES}, got {len(files)} "
+            f"of shape {list(tensor.shape)}"
         )
     return (partial(open_bytes, file, name=NAME) for file in files)
 
@@ -209,8 +209,8 @@ def _stacked(grids: list[np.ndarray]) -> np.ndarray:
     for grid in grids:
         if grid.shape[1:] != (rows, cols):
             raise ImageError(
-                f"inputs: expected images whose grids are of one size to ask for scores, got {rows}×{cols} and "
-                f"{grid.shape[1]}×{grid.shape[2]}: ask for the average, or for each image by itself"
+                f"inputs: expected images whose grids have the same size, as scores requires, got {rows}×{cols} and "
+                f"{grid.shape[1]}×{grid.shape[2]}: request only the average, or send each image in its own request"
             )
     return np.stack(grids)
 

@@ -132,7 +132,7 @@ class BandScoring:
         if scores.shape[0] < row.count or scores.shape[1] < col.count or scores.shape[2] != classes:
             raise ModelError(
                 f"model {model.name!r}: expected a tile's grid of {(row.count, col.count, classes)}, got "
-                f"{scores.shape}: its files do not fit its geometry; convert it again"
+                f"{scores.shape}: its files do not match its geometry; convert it again"
             )
         return scores[row.kept, col.kept][:, :: -1 if col.mirrored else 1]
 

@@ -100,5 +100,5 @@ class BandGrid:
         if self.options.requested.grid_as is not GridAs.FLOAT16:
             return GridRows(first, *top_k(scores, self.options.depth))
         if np.nanmax(np.abs(scores), initial=0) > np.finfo(np.float16).max:
-            raise ImageError(f"{self.name}: grid_as: expected scores that float16 can hold, got larger ones")
+            raise ImageError(f"{self.name}: grid_as: expected scores that float16 can hold, got larger scores")
         return GridRows(first, scores.astype(np.float16))

@@ -1,4 +1,4 @@
-"""Which cells a mask leaves to score, and what a plan costs inside a mask."""
+"""The cells that a mask selects, and the cost of a plan inside a mask."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def _count(planned: PlannedImage, mask: Mask, view: View, check: Check) -> ViewC
 def check_any_scored(planned: PlannedImage, cells: Iterable[int]) -> None:
     """Raise ImageError if a view has no cell to score; `cells` are the numbers of scored cells of the views."""
     if not all(cells):
-        raise ImageError(f"{planned.picture.name}: mask: expected a window to be scored, got none inside")
+        raise ImageError(f"{planned.picture.name}: mask: expected at least one window to score, got none")
 
 
 def wanted_cells(planned: PlannedImage, mask: Mask, view: View, band: AxisBand) -> NDArray[np.bool_]:

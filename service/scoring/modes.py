@@ -170,7 +170,9 @@ def choose(model: StoredModel, options: ResolvedOptions) -> tuple[list[Mode], st
         return [crops], "requested"
     if not model.supports_dense:
         if requested is ModeChoice.DENSE:
-            raise CapabilityError(f"mode: model {model.name!r} looks at whole windows and cannot slide; it has crops")
+            raise CapabilityError(
+                f"mode: expected crops, since model {model.name!r} looks at whole windows and cannot slide"
+            )
         return [crops], "the model looks at whole windows and cannot slide"
     if dense is None and requested is ModeChoice.AUTO and model.spec.parity[0].exact:
         return [crops], f"there is no dense stride of {_text(options.stride)} pixels, and crops give the same scores"

@@ -30,7 +30,7 @@ KEPT_PLANS = 256
 KEPT_PIXELS, KEPT_CLASSES = 1 << 22, 16
 """Pixels of the largest image whose plan is kept, and the largest number of classes that its options name."""
 CLASS_BYTES, RESPONSE_BYTES = 300, 4096
-"""Bytes of an answer beside its grid: for each class, and for everything else."""
+"""Bytes of an answer in addition to its grid: for each class, and for all other fields."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def check_answer(planned: PlannedImage, limit: int) -> None:
     if size > limit:
         raise LimitError(
             f"{planned.picture.name}: grid: {tiles.vertical.cells}×{tiles.horizontal.cells} cells of {classes} classes "
-            f"are {size / MIB:.1f} MiB, expected at most {limit / MIB:.1f}: name fewer classes, ask for a coarser "
-            "stride, grid_as or a region, leave the grid out, or call ScoreLarge, which sends it row by row"
+            f"are {size / MIB:.1f} MiB, expected at most {limit / MIB:.1f}: name fewer classes, use a coarser "
+            "stride, grid_as or a region, leave the grid out, or call ScoreLarge, which sends the grid row by row"
         )
 
 
@@ -158,13 +158,13 @@ def check_row(planned: PlannedImage, limit: int) -> None:
     size = planned.plan.views[0].tile_plan.horizontal.cells * planned.options.cell_bytes
     if size > limit:
         raise LimitError(
-            f"{planned.picture.name}: grid: one row of it is {size / MIB:.1f} MiB, expected at most "
-            f"{limit / MIB:.1f}: name fewer classes, or ask for a coarser stride, grid_as or a region"
+            f"{planned.picture.name}: grid: one row is {size / MIB:.1f} MiB, expected at most "
+            f"{limit / MIB:.1f}: name fewer classes, or use a coarser stride, grid_as or a region"
         )
 
 
 def _mask(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
-    """Return what opens the mask: pixels with data, and the windows that the options choose.
+    """Return a function that opens the mask: pixels with data, and the windows that the options choose.
 
     Raises ImageError, before anything is scored, for a mask whose size does not fit.
     """
@@ -180,7 +180,7 @@ def _mask(picture: Picture, model: StoredModel, options: ResolvedOptions, limits
 
 
 def _chosen(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
-    """Return what opens the mask that the options name."""
+    """Return a function that opens the mask that the options name."""
     requested = options.requested.mask
     if requested is None:
         return lambda _: None

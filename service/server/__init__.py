@@ -1,1 +1,1 @@
-"""The server as a whole: what it listens on, and how it starts, reports and stops."""
+"""The server: its ports, start, reports and shutdown."""

@@ -25,7 +25,7 @@ class Health:
         self._shown: set[str] = set()
         self._warned: set[str] = set()
         self._checking = ThreadPoolExecutor(1, "check", machine.lower_priority)
-        """Hashes large files when nothing else has to be done."""
+        """Hashes large files when the server has no other work."""
 
     async def set_starting(self) -> None:
         """Answer NOT_SERVING until `set_serving`."""
@@ -52,7 +52,7 @@ class Health:
             await self.show_models()
 
     async def show_models(self) -> None:
-        """Answer SERVING for the models that can be asked for, NOT_SERVING for those that no longer can."""
+        """Answer SERVING for models that can serve, and NOT_SERVING for models that can no longer serve."""
         ready = {name for name, version in self._registry.models() if self._registry.state(name, version)[0]}
         self._shown |= {name for name, _ in self._registry.models()}
         for name in self._shown:

@@ -65,8 +65,11 @@ def doubling(times: int) -> str:
 
 TWO_BOTTOMS = 'bottom: "data"'
 UNSUPPORTED = {
-    "crop": (one('type: "Crop"'), "layer 'it' (Crop): expected a type out of BatchNorm, Bias, Concat"),
-    "deconvolution": (one('type: "Deconvolution"'), "if the scores come before it, take it out of the prototxt"),
+    "crop": (one('type: "Crop"'), "layer 'it' (Crop): expected a type among BatchNorm, Bias, Concat"),
+    "deconvolution": (
+        one('type: "Deconvolution"'),
+        "if the scores come before this layer, remove it from the prototxt",
+    ),
     "typeless": (one(""), "layer 'it' (): expected a type"),
     "fork": (pool("kernel_size: 2 ceil_mode: false"), "(Pooling): pooling_param.ceil_mode is not known and may change"),
     "fork-layer": (one('type: "ReLU" relu6_param { }'), "relu6_param is not known"),
@@ -96,7 +99,7 @@ UNSUPPORTED = {
     ),
     "flatten-end": (one('type: "Flatten" flatten_param { end_axis: 2 }'), "expected end_axis -1, got 2"),
     "reshape": (one('type: "Reshape" reshape_param { shape { dim: 0 dim: 12 dim: -1 } }'), "got [0, 12, -1]"),
-    "reshape-batch": (one('type: "Reshape" reshape_param { shape { dim: 2 dim: 42 } }'), "expected a flattening"),
+    "reshape-batch": (one('type: "Reshape" reshape_param { shape { dim: 2 dim: 42 } }'), "which flatten the map"),
     "scale-axes": (one('type: "Scale" scale_param { num_axes: -1 }'), "expected num_axes 1"),
     "excitation": (one(f'{TWO_BOTTOMS} type: "Scale" scale_param {{ axis: 0 }}'), "expected one bottom, got 2"),
     "batch": (one('type: "BatchNorm" batch_norm_param { use_global_stats: false }'), "expected use_global_stats"),
@@ -104,7 +107,7 @@ UNSUPPORTED = {
     "coefficients": (one(f'{TWO_BOTTOMS} type: "Eltwise" eltwise_param {{ coeff: 1 }}'), "coeff for each or none"),
     "product": (
         one(f'{TWO_BOTTOMS} type: "Eltwise" eltwise_param {{ operation: PROD coeff: 1 coeff: 2 }}'),
-        "expected coeff in sums alone",
+        "expected coeff only in sums",
     ),
     "vector": (FLAT.replace("it", "data") + one('type: "LRN"').replace('"data"', '"flat"', 1), "expected a map"),
     "no-image": ('layer { name: "it" type: "ReLU" bottom: "x" top: "x" }', "inputs: expected one image, got none"),
@@ -114,7 +117,7 @@ UNSUPPORTED = {
     "resized": (
         'layer { name: "t" type: "Data" top: "data" transform_param { resize_param { } } include { phase: TRAIN } }'
         + one('type: "ReLU"'),
-        "layer 't' (Data): it is not known what transform_param.resize_param does to an image",
+        "layer 't' (Data): the effect of transform_param.resize_param on an image is not known",
     ),
 }
 
@@ -139,9 +142,15 @@ MALFORMED = {
     "v0": ('layers { layer { name: "conv" type: "conv" } }', "run Caffe's upgrade_net_proto_text"),
     "formats": ('layers { name: "r" type: RELU bottom: "data" top: "r" }', "run Caffe's upgrade_net_proto_text"),
     "list": ('layer: [{ name: "r" type: "ReLU" }, { name: "s" type: "ReLU" }]', "every layer written as layer { ... }"),
-    "bottom": (one('type: "Eltwise" bottom: "later"'), "layers before it make, got ['later']"),
-    "top": (one('type: "ReLU"') + one('type: "ReLU"'), "layer 'it' (ReLU): expected tops of its own, got ['it']"),
-    "no-top": ('layer { name: "x" type: "ReLU" bottom: "data" }', "layer 'x' (ReLU): expected tops of its own, got []"),
+    "bottom": (one('type: "Eltwise" bottom: "later"'), "earlier layers compute, got ['later']"),
+    "top": (
+        one('type: "ReLU"') + one('type: "ReLU"'),
+        "layer 'it' (ReLU): expected tops that no other layer has, got ['it']",
+    ),
+    "no-top": (
+        'layer { name: "x" type: "ReLU" bottom: "data" }',
+        "layer 'x' (ReLU): expected tops that no other layer has, got []",
+    ),
     "no-row": (
         'layer { name: "x" type: "ReLU" bottom: "data" top: "x" }',
         "expected one row of scores at the end, got",
@@ -158,13 +167,13 @@ MALFORMED = {
     "doubling": (doubling(40), "x22.output: expected at most 1073741824 numbers in all values"),
     "open-image": (
         one('type: "ReLU"').replace("data", "b") + 'input: "b"',
-        "leaves the size of 'b' open; say --window",
+        "expected the size of 'b', which the prototxt leaves open; give --window",
     ),
     "flat-image": (one('type: "ReLU"').replace("data", "b") + image("1 84"), "height and width, got [1, 84]"),
     "no-image": (one('type: "ReLU"').replace("data", "b") + image("1 3 0 4"), "height and width, got [1, 3, 0, 4]"),
     "same-name": (
         conv(CONV).removesuffix(FLAT) + conv(f"{CONV} pad: 1").replace('"data"', '"it"'),
-        "expected a name of its own, since weights go by names",
+        "expected a unique name, since weights are assigned by name",
     ),
     "scale": (data("scale: 0") + one('type: "ReLU"'), "transform_param: "),
     "mean": (data('mean_file: "away/mean"') + one('type: "ReLU"'), "mean: the prototxt's mean_file cannot be read: No"),
@@ -187,20 +196,20 @@ def test_types_of_the_first_format_are_named(tmp_path: Path) -> None:
     """A layer of an unknown type of the old format is refused by the name of its number."""
     layer = 'layers { name: "x" type: BNLL bottom: "data" top: "x" }'
     path = write(tmp_path, f'input: "data" input_dim: [1, 3, 4, 4] {layer}', {}, ())
-    assert "layer 'x' (BNLL): expected a type out of" in refusal(path)
+    assert "layer 'x' (BNLL): expected a type among" in refusal(path)
 
 
 def test_channels_that_nothing_says(tmp_path: Path) -> None:
     """If no layer states the image's channels, the prototxt is refused."""
     path = write(tmp_path, data("crop_size: 4").replace("TRAIN", "TEST") + pool("kernel_size: 4"), {}, ())
-    assert "the prototxt leaves its channels open; give it a layer of type Input" in refusal(path)
+    assert "the prototxt leaves its channels open; add a layer of type Input" in refusal(path)
 
 
 def test_prototxts_that_are_not_there(tmp_path: Path) -> None:
     """If there is no prototxt beside the caffemodel, or two, or a wrong one is named, --arch is the way out."""
     path = Path(copy(DATA / "varied.caffemodel", tmp_path))
     expected = "arch: expected varied.prototxt or deploy.prototxt beside"
-    assert f"{expected} {path}, got 0 of them; say --arch FILE.prototxt" in refusal(path)
+    assert f"{expected} {path}, got 0 of them; give --arch FILE.prototxt" in refusal(path)
     for name in ("varied", "deploy"):
         copy(DATA / "varied.prototxt", tmp_path / f"{name}.prototxt")
     assert "got 2 of them" in refusal(path)

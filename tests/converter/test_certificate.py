@@ -345,7 +345,7 @@ def test_words(case: Case, tmp_path: Path) -> None:
         f"{100 * part:.0f}" for part in (seen.agreement_low, seen.top_class_agreement, seen.agreement_high)
     )
     verdict, closing = report.verdicts()[0], report.closing()
-    reason = "since the network is padded (a cell reads 9 pixels before its window and 3 behind it)"
+    reason = "since the network is padded (a cell reads 9 pixels before its window and 3 after it)"
     assert verdict.startswith(
         f"dense differs from crops, {reason}: the top class agrees on {share} % of windows ({low} to"
     )

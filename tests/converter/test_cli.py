@@ -40,7 +40,7 @@ def test_conversion_writes_the_version(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert list(contents(target)) == ["labels.txt", "model.onnx", "report.json", "weights.data"]
     assert "Gemm 160→16 → Conv 4×5, 8→16" in result.stdout
-    assert "exact: dense equals crops to rounding" in result.stdout.replace("\n", " ")
+    assert "exact: dense equals crops up to rounding" in result.stdout.replace("\n", " ")
     assert labels.read_bytes() == (target / "labels.txt").read_bytes()
     assert [path.name for path in target.parent.iterdir()] == ["1"]
 
@@ -108,7 +108,7 @@ def test_existing_versions_are_kept_unless_forced(tmp_path: Path) -> None:
     before = contents(target)
     again = convert(network, target, "--preprocess", "none")
     assert (again.returncode, contents(target)) == (3, before)
-    assert "exists already" in again.stderr
+    assert "got an existing version" in again.stderr
     assert convert(network, target, "--preprocess", "none", "--force").returncode == 0
     assert contents(target) != before
     other = tmp_path / "models" / "net" / "2"
@@ -283,7 +283,7 @@ def test_preprocessing_is_said(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "imagenet" / "1" / "report.json").read_text("utf-8"))
     assert document["input"]["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
     result = convert(network, tmp_path / "none" / "1", "--preprocess", "none")
-    assert "none: the network gets pixels 0 to 255 as they are" in " ".join(result.stdout.split())
+    assert "none: the network gets pixel values 0 to 255" in " ".join(result.stdout.split())
 
 
 def test_help_teaches() -> None:

@@ -14,7 +14,7 @@ from support.keras_files import Document, become, changed, layer, refused
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("keras")]
 
-TRUSTED = "expected layers of Keras's own that neither run code nor open files"
+TRUSTED = "expected Keras's own layers that neither run code nor open files"
 Bomb = Callable[[ModuleType, Path, Path], Path]
 
 

@@ -162,7 +162,7 @@ BRANCH = helper.make_graph([node("Dropout: x -> d")], "then", [], [helper.make_e
 REFUSED = {
     "far side": (
         [node("Pad: image border -> p", mode="wrap"), "Conv: p k3 -> x", *HEAD],
-        "pads with the map's far side",
+        "pads with the opposite side of the map",
     ),
     "one operand": (["Conv: image k -> x", node("Einsum: x -> y", equation="nchw->nc")], "got 1 values"),
     "mask": (["Conv: image k -> c", "Dropout: c -> d m", "Cast: m -> n", "Mul: d n -> x", *HEAD], "its mask is used"),
@@ -184,7 +184,7 @@ REFUSED = {
             helper.make_node("Gelu", ["f"], ["g"], "g", domain="com.microsoft"),
             "MatMul: g w -> y",
         ],
-        "node 'g' (Gelu): it is not known what the operators of 'com.microsoft' do",
+        "node 'g' (Gelu): operators of the domain 'com.microsoft' are not known",
     ),
     "sequence": (["Conv: image k -> c", "SplitToSequence: c -> s", "SequenceAt: s at -> x", *HEAD], "got a sequence"),
     "map": (["Conv: image k -> y"], "expected one row of scores per window"),

@@ -143,7 +143,7 @@ def test_averages_that_leave_wide_padding_out_are_refused() -> None:
         a = AveragePool <kernel_shape = [3, 3], pads = [2, 2, 2, 2]> (p)
         y = MaxPool <kernel_shape = [7, 7]> (a)"""
     )
-    with pytest.raises(UnsupportedError, match=r"node 'a' \(AveragePool\): an average that leaves its padding out"):
+    with pytest.raises(UnsupportedError, match=r"node 'a' \(AveragePool\): an average that does not count its padding"):
         RestridePass(1, WINDOW)(network)
 
 

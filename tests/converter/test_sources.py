@@ -114,7 +114,7 @@ def refused(run: Callable[[], object]) -> str:
 def mutilations() -> Iterator[tuple[str, Callable[[dict[str, np.ndarray]], object], str]]:
     """Ways to damage a checkpoint's tensors, and what must be said of them."""
     yield "missing", lambda tensors: tensors.pop("b.bias"), "lacks b.bias"
-    yield "unknown", lambda tensors: tensors.update(e=np.zeros(3, np.float32)), "has besides e"
+    yield "unknown", lambda tensors: tensors.update(e=np.zeros(3, np.float32)), "also has e"
     yield "misshapen", lambda t: t.update({"b.bias": np.zeros(9, np.float32)}), r"b.bias: expected shape (8,), got (9,)"
     yield "window", lambda t: t.update({"c.weight": np.zeros((16, 8), np.float32)}), "expected shape (16, 160)"
     yield "classes", lambda t: t.update({"d.weight": np.zeros((0, 16), np.float32)}), "expected shape (1, 16)"

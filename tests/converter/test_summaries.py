@@ -98,5 +98,5 @@ def test_sums_over_the_map_are_refused(tmp_path: Path, way: str, pixels: int) ->
     finally:
         tracemalloc.stop()
     assert said.startswith("node '")
-    assert f"): {REASON}; not dense, but --crops-only keeps it" in said
+    assert f"): {REASON}; use --crops-only to score window by window" in said
     assert peak < 64 * MIB

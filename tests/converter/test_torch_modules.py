@@ -194,7 +194,7 @@ MUTILATIONS: dict[str, tuple[Callable[[dict[str, np.ndarray]], object], str]] = 
         lambda tensors: tensors.pop("fc.bias"),
         "the 122 tensors of torchvision:resnet18, but it lacks fc.bias;",
     ),
-    "unknown": (lambda tensors: tensors.update(e=np.zeros(3, np.float32)), "but it has besides e;"),
+    "unknown": (lambda tensors: tensors.update(e=np.zeros(3, np.float32)), "but it also has e;"),
     "head": (lambda tensors: tensors.pop("fc.weight"), "but it lacks fc.weight;"),
     "shape": (lambda t: t.update({"bn1.bias": np.zeros(9, np.float32)}), "bn1.bias: expected shape (64,), got (9,)"),
     "flat": (
@@ -269,7 +269,10 @@ def test_factories_convert(factory: "nn.Module", window: tuple[int, int] | None,
     ("arch", "said"),
     [
         ("some.nets:Fickle", "--arch some.nets:Fickle: PyTorch cannot export it to ONNX: "),
-        ("some.nets:Large", "window: what some.nets:Large makes has no attribute `window` of (height, width), got 224"),
+        (
+            "some.nets:Large",
+            "window: expected the attribute `window`, (height, width), of the module that some.nets:Large returns",
+        ),
         ("some.nets:fail", "arch: some.nets:fail fails: RuntimeError: no such configuration"),
         ("some.nets:sizes", "arch: some.nets:sizes: expected a torch.nn.Module, got list"),
         ("some.nets:absent", "AttributeError: module 'some.nets' has no attribute 'absent'"),
@@ -330,10 +333,14 @@ def test_modules_in_memory_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_modules_in_memory_need_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an attribute `window` and without the option there is no size to export; --arch has no meaning."""
     net = factory_net(tmp_path, monkeypatch)
-    with pytest.raises(ConversionError, match=r"arch: a module is its own network, got --arch vgg16; leave it out"):
+    with pytest.raises(
+        ConversionError, match=r"arch: expected none for a module, which is a network, got --arch vgg16; leave it out"
+    ):
         convert_checkpoint(net, tmp_path / "net" / "1", arch="vgg16")
     type(net).window = None
-    with pytest.raises(ConversionError, match=r"window: the module Net has no attribute `window` of \(height, width\)"):
+    with pytest.raises(
+        ConversionError, match=r"window: expected the attribute `window`, \(height, width\), of the module Net"
+    ):
         convert_checkpoint(net, tmp_path / "net" / "1")
     assert convert_checkpoint(net, tmp_path / "net" / "1", window=(24, 28), verify=4).spec.window.width == 28
 

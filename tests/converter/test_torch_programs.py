@@ -240,7 +240,7 @@ def compiled(entries: Entries, _: Path) -> None:
 REFUSED = {
     "pickled-weight": (pickled_weight, "expected tensors as plain bytes, got 'weight_0', which is pickled"),
     "pickled-constant": (pickled_constant, "expected tensors as plain bytes, got 'opaque_obj_0', which is pickled"),
-    "size": (size, "expected a size made of symbols by sums and products, got \"__import__('os')"),
+    "size": (size, "expected a size computed from symbols by sums and products, got \"__import__('os')"),
     "name": (name, 'expected names of letters, digits, dots and underscores, got "image=__import__'),
     "function": (
         operator("torch.os.mkdir", Path),
@@ -372,4 +372,4 @@ def test_wrong_windows_are_refused(fixed: Path) -> None:
 
 def test_open_windows_must_be_given(tmp_path: Path) -> None:
     """A program of open size is refused without --window."""
-    assert "say --window HEIGHTxWIDTH" in refused(export(tmp_path, "open"))
+    assert "give --window HEIGHTxWIDTH" in refused(export(tmp_path, "open"))

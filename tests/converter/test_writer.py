@@ -29,7 +29,7 @@ def write(target: Path, content: str, *, force: bool = False, meanwhile: Callabl
 def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
     """Of two conversions to one target the second is refused; each writes into a folder of its own."""
     target = tmp_path / "net" / "1"
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="got an existing version"):
         write(target, "second", meanwhile=lambda: write(target, "first"))
     assert (target / "model.onnx").read_text() == "first"
     assert [target] == list(target.parent.iterdir())
@@ -76,7 +76,7 @@ def test_a_failed_exchange_puts_the_old_version_back(tmp_path: Path, monkeypatch
 def test_a_version_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     """Without --force a version that another conversion wrote in the meantime is not replaced."""
     target = tmp_path / "net" / "1"
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="got an existing version"):
         write(target, "second", meanwhile=lambda: version(tmp_path, "first"))
     assert (target / "model.onnx").read_text() == "first"
     assert [target] == list(target.parent.iterdir())

@@ -113,9 +113,9 @@ def test_refusals_have_reasons(triton: dict[str, Any]) -> None:
     memory, load, upload, unknown, wrong_type, small, parameter = triton["sync"]["refused"]
     assert "shared memory is not supported" in memory
     assert "UNIMPLEMENTED" in load
-    assert "models come from the repository" in upload
+    assert "models cannot be sent with a request" in upload
     assert "NOT_FOUND" in unknown
-    assert "image: expected 8 or 16 bits unsigned per channel, got 1 band of float32" in wrong_type
+    assert "image: expected unsigned values of 8 or 16 bits, got 1 band of float32" in wrong_type
     assert "expected at least the model's window of 70×70 pixels (height×width), got 20×110" in small
     assert "parameters: expected stride" in parameter
 

@@ -136,7 +136,7 @@ def test_several_images(tmp_path: Path) -> None:
     first, second, third = json.loads(result.stdout)
     assert (first["grid"]["rows"], third["grid"]["rows"]) == (2, 3)
     assert second["image"] == {"name": "kaputt.jpg"}
-    assert "not a whole JPEG" in second["error"]
+    assert "expected a complete JPEG" in second["error"]
     assert "kaputt.jpg" in result.stderr
     assert {"eins.npz", "zwei 图.npz"} == {path.name for path in tmp_path.glob("*.npz")}
 
@@ -183,9 +183,9 @@ def test_odd_file_names(tmp_path: Path) -> None:
 def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
     """Files that cannot be scored, each with a part of its error message."""
     made = {
-        "text": (b"not an image", "not a whole JPEG, PNG, WebP or TIFF image"),
-        "empty": (b"", "not a whole"),
-        "truncated": (encode(noise(200, 200, 3), ".jpg")[:-2000], "not a whole"),
+        "text": (b"not an image", "expected a complete JPEG, PNG, WebP or TIFF file"),
+        "empty": (b"", "expected a complete"),
+        "truncated": (encode(noise(200, 200, 3), ".jpg")[:-2000], "expected a complete"),
         "small": (
             png(noise(69, 300, 1)),
             "expected at least the model's window of 70×70 pixels (height×width), got 69×300",
@@ -194,7 +194,7 @@ def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
             bomb(),
             "60000×60000 pixels (height×width) are 3600 megapixels, expected at most 256",
         ),
-        "svg": (b"<svg xmlns='http://www.w3.org/2000/svg' width='99' height='99'/>", "not a whole"),
+        "svg": (b"<svg xmlns='http://www.w3.org/2000/svg' width='99' height='99'/>", "expected a complete"),
     }
     result = {"missing": (folder / "none.png", "No such file"), "folder": (folder, "Is a directory")}
     for name, (data, said) in made.items():
@@ -220,9 +220,9 @@ def test_bad_images(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["--model", "cats"], 3, "model: no 'cats'"),
-        (["--model", "../digits"], 3, "model: no '../digits'"),
-        (["--model", "digits", "--version", "99"], 3, "version: no '99' of model 'digits'; there: 1"),
+        (["--model", "cats"], 3, "model: no model 'cats'"),
+        (["--model", "../digits"], 3, "model: no model '../digits'"),
+        (["--model", "digits", "--version", "99"], 3, "version: no version '99' of model 'digits'; available: 1"),
         (["--model", "digits", "--models", "/nowhere"], 3, "expected a directory of models, got /nowhere"),
         (["--model", "digits", "--classes", "cat"], 3, "got 'cat'"),
         (["--model", "digits", "--top", "0"], 2, "--top"),

@@ -115,7 +115,7 @@ def test_streams_that_are_answered_are_not_asked_again(many: Many) -> None:
 
 def test_grids_that_end_early_are_an_error() -> None:
     """Both clients raise an error if the rows of a large image end before the summary."""
-    said = "ended the answer before its summary"
+    said = "ended the stream before it sent the summary"
 
     async def take(address: str) -> None:
         async with AsyncClient(address) as client, await client.score_large(IMAGES[0][1], model="m") as run:

@@ -80,23 +80,23 @@ def of_image(image: str, said: str, **options: Any) -> Case:
 
 REGION = scoring_pb2.Region(x=0, y=0, width=500, height=500)
 MISTAKES: dict[str, Case] = {
-    "model": of_model(model="none", said="model: no 'none'; there: broken, crops, digits, padded, raw"),
-    "version": of_model(model="digits", version="9", said="version: no '9' of model 'digits'"),
+    "model": of_model(model="none", said="model: no model 'none'; available: broken, crops, digits, padded, raw"),
+    "version": of_model(model="digits", version="9", said="version: no version '9' of model 'digits'"),
     "long name": of_model(model="m" * 256, said="names: expected at most 255 letters, got 256: mmm"),
     "damaged model": of_model(model="broken", said="broken/1/labels.txt: expected sha256"),
     "class": of_option("classes: expected labels of model 'digits' or 0 to 10, got 'cat'", classes=["cat"]),
     "long class": of_option("names: expected at most 255 letters, got 300", classes=["c" * 300]),
     "odd class": of_option(r"got 'a\nb'", classes=["a\nb"]),
     "stride of dense": of_option("stride: expected a divisor or a multiple of 8 pixels", "padded", stride=3),
-    "mode": of_option("cannot slide; it has crops", "crops", mode=scoring_pb2.MODE_DENSE),
+    "mode": of_option("looks at whole windows and cannot slide", "crops", mode=scoring_pb2.MODE_DENSE),
     "huge stride": of_option("stride: expected at most 1048576 pixels, got 1048577", stride=(1 << 20) + 1),
     "odd average": of_option("average: expected a value of AverageOf, got 7", average=7),
-    "raw scores": of_option("has raw scores, no probabilities", "raw", average=scoring_pb2.AVERAGE_OF_PROBABILITIES),
+    "raw scores": of_option("expected scores, got probabilities", "raw", average=scoring_pb2.AVERAGE_OF_PROBABILITIES),
     "many scales": of_option("scales: expected at most 16, got 17", scales=[Scale(factor=1)] * 17),
     "no scale": of_option("scales: expected a positive number of pixels", scales=[Scale()]),
-    "text": of_image("text.png", "text.png: not a whole JPEG, PNG, WebP or TIFF image"),
-    "odd name": of_image("a\nb.png", "a?b.png: not a whole JPEG, PNG, WebP or TIFF image"),
-    "cut short": of_image("cut.jpg", "cut.jpg: not a whole"),
+    "text": of_image("text.png", "text.png: expected a complete JPEG, PNG, WebP or TIFF file"),
+    "odd name": of_image("a\nb.png", "a?b.png: expected a complete JPEG, PNG, WebP or TIFF file"),
+    "cut short": of_image("cut.jpg", "cut.jpg: expected a complete"),
     "missing": of_image("gone.png", "gone.png: cannot be read: No such file or directory"),
     "small": of_image(
         "small.png", "small.png: expected at least the model's window of 70×70 pixels (height×width), got 50×120"
@@ -106,10 +106,12 @@ MISTAKES: dict[str, Case] = {
     "region": of_image("good.png", "region: expected pixels inside the image of 100×120 (height×width)", region=REGION),
     "small scale": of_image("good.png", "scales: expected at least the model's window", scales=[Scale(factor=0.1)]),
     "mask's size": of_image(
-        "good.png", "mask: expected the image's 100×120 pixels (height×width)", mask_image=Image(path="other.png")
+        "good.png", "mask: expected the image's size, 100×120 pixels (height×width)", mask_image=Image(path="other.png")
     ),
-    "empty mask": of_image("good.png", "mask: expected a window to be scored", mask_image=Image(path="black.png")),
-    "no mask": of_image("good.png", "text.png: not a whole", mask_image=Image(path="text.png")),
+    "empty mask": of_image(
+        "good.png", "mask: expected at least one window to score", mask_image=Image(path="black.png")
+    ),
+    "no mask": of_image("good.png", "text.png: expected a complete", mask_image=Image(path="text.png")),
 }
 
 

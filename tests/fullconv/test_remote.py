@@ -164,7 +164,7 @@ def test_asyncio_scores_large_images(server: Server) -> None:
 
     async def ask() -> tuple[np.ndarray, Answer]:
         async with AsyncClient(server.address, timeout=60) as client:
-            with pytest.raises(RequestError, match="no 'none'"):
+            with pytest.raises(RequestError, match="no model 'none'"):
                 await client.score_large(PAGE, model="none")
             with pytest.raises(ImageError, match="cannot be read"):
                 await (await client.score_large("missing.png", model="digits")).result()
@@ -340,9 +340,9 @@ def test_servers_that_end_well_without_an_answer() -> None:
         async with AsyncClient(address) as client:
             await client.score_large(noise(80, 80, 1), model="digits")
 
-    with Client(address) as client, pytest.raises(UnavailableError, match="before its summary"):
+    with Client(address) as client, pytest.raises(UnavailableError, match="before it sent the summary"):
         client.score_large(noise(80, 80, 1), model="digits")
-    with pytest.raises(UnavailableError, match="before its summary"):
+    with pytest.raises(UnavailableError, match="before it sent the summary"):
         asyncio.run(asynchronously())
     server.stop(None)
 

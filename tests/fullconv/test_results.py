@@ -142,7 +142,10 @@ def test_heatmaps_of_half_precision(scorer: Scorer, answer: Answer) -> None:
     ("options", "said"),
     [
         ({}, "expected every window's scores, got none: score with grid=True"),
-        ({"grid": "top"}, "expected every window's scores, got the highest of each window: score with grid=True"),
+        (
+            {"grid": "top"},
+            "expected every window's scores, got the highest scores of each window: score with grid=True",
+        ),
     ],
     ids=["none", "top"],
 )
@@ -193,7 +196,9 @@ def test_heatmaps_need_the_models_description(tmp_path: Path) -> None:
             later = client.score(PAGE, model="digits", grid=True)
         asynchronous, model = asyncio.run(ask(server.address))
     assert_array_equal(expected, np.asarray(later.heatmap()))  # the client remembers
-    with pytest.raises(RequestError, match=r"this answer cannot ask for: heatmap\(model=await client\.model\(name\)\)"):
+    with pytest.raises(
+        RequestError, match=r"this answer cannot request by itself: use heatmap\(model=await client\.model\(name\)\)"
+    ):
         asynchronous.heatmap()
     copied = pickle.loads(pickle.dumps(later))  # noqa: S301 (our own)
     for one in (asynchronous, copied):

@@ -148,7 +148,7 @@ def test_pil_images_are_turned_as_exif_says(tmp_path: Path) -> None:
 
 def test_pil_images_of_floats_are_own_values() -> None:
     """A PIL image of floats is refused by a model of 8-bit pixels."""
-    with pytest.raises(ImageError, match="expected 8 or 16 bits unsigned per channel, got 1 band of float32"):
+    with pytest.raises(ImageError, match="expected unsigned values of 8 or 16 bits, got 1 band of float32"):
         Scorer(MODELS).score(Image.new("F", (99, 99)), model="digits")
 
 
@@ -228,9 +228,9 @@ def test_errors_while_rows_are_taken_stay(tmp_path: Path) -> None:
     whole = png(noise(800, 800, 1))
     path.write_bytes(whole[: len(whole) // 2])
     stream = Scorer(MODELS).score_large(path, model="digits", grid=True)
-    with pytest.raises(ImageError, match=r"cut\.png: not a whole"):
+    with pytest.raises(ImageError, match=r"cut\.png: expected a complete"):
         list(stream.bands())
-    with pytest.raises(ImageError, match=r"cut\.png: not a whole"):
+    with pytest.raises(ImageError, match=r"cut\.png: expected a complete"):
         stream.result()
 
 
@@ -259,7 +259,7 @@ def test_models_are_described_alike(server: Server) -> None:
     assert (described.input.dtype, described.input.channels, described.input.order) == ("uint8", 1, "GRAY")
     assert described.parity[8, 8].exact
     assert described.limits.image_pixels == 256_000_000
-    with pytest.raises(RequestError, match="model: no 'cats'"):
+    with pytest.raises(RequestError, match="model: no model 'cats'"):
         Scorer(MODELS).model("cats")
     with pytest.raises(RequestError, match="name: expected text, got 3"):
         Scorer(MODELS).model(3)  # type: ignore[arg-type]

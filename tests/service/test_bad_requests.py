@@ -44,11 +44,11 @@ def bad_names() -> Refused:
     """Requests with wrong names, and with a value that is in no enum."""
     good = png(noise(80, 80, 1))
     return {
-        "no-model": (scoring_pb2.ScoreRequest(), MISSING, "model: no ''"),
-        "unknown-model": (scoring_pb2.ScoreRequest(model="../digits"), MISSING, "there: digits, padded, unpadded"),
-        "unknown-version": (scoring_pb2.ScoreRequest(model="digits", version="9"), MISSING, "there: 1"),
+        "no-model": (scoring_pb2.ScoreRequest(), MISSING, "model: no model ''"),
+        "unknown-model": (scoring_pb2.ScoreRequest(model="../digits"), MISSING, "available: digits, padded, unpadded"),
+        "unknown-version": (scoring_pb2.ScoreRequest(model="digits", version="9"), MISSING, "available: 1"),
         "unknown-class": (encoded(good, classes=["cat"]), MISSING, "got 'cat'"),
-        "long-model": (scoring_pb2.ScoreRequest(model="m" * 200), MISSING, "model: no 'mmm"),
+        "long-model": (scoring_pb2.ScoreRequest(model="m" * 200), MISSING, "model: no model 'mmm"),
         "longer-model": (scoring_pb2.ScoreRequest(model="m" * 9000), INVALID, "expected at most 255 letters, got 9000"),
         "long-class": (encoded(good, classes=["é" * 4000]), INVALID, "expected at most 255 letters, got 4000"),
         "many-classes": (encoded(good, classes=["0"] * 70_000), INVALID, "at most 65536 names, got 70000"),
@@ -65,9 +65,9 @@ def bad_images() -> Refused:
             INVALID,
             "expected encoded or raw pixels, or a path, got none",
         ),
-        "empty": (encoded(b""), INVALID, "i: not a whole JPEG, PNG, WebP or TIFF image"),
-        "text": (encoded(b"not an image"), INVALID, "i: not a whole"),
-        "truncated": (encoded(jpeg[:-2000]), INVALID, "i: not a whole"),
+        "empty": (encoded(b""), INVALID, "i: expected a complete JPEG, PNG, WebP or TIFF file"),
+        "text": (encoded(b"not an image"), INVALID, "i: expected a complete"),
+        "truncated": (encoded(jpeg[:-2000]), INVALID, "i: expected a complete"),
         "small": (encoded(png(noise(69, 80, 1))), INVALID, "window of 70×70 pixels (height×width), got 69×80"),
         "bomb": (
             encoded(bomb()),
@@ -115,7 +115,7 @@ def test_malformed_messages(server: Server) -> None:
     for method in ("Score", "GetModel", "ListModels"):
         error = call(server.address, f"/fullconv.v1.Scoring/{method}", b"\xff" * 9)
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert f"message: expected fullconv.v1.{method}Request, got 9 other bytes" == error.details()
+        assert f"message: expected fullconv.v1.{method}Request, got 9 bytes of another kind" == error.details()
 
 
 def test_unknown_methods(server: Server) -> None:
@@ -128,7 +128,7 @@ def test_messages_over_the_limit(server: Server, client: Client) -> None:
     error = call(server.address, SCORE, bytes((64 << 20) + 1))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert rpc_status.from_call(error) is None
-    with pytest.raises(ImageError, match="larger than one message"):
+    with pytest.raises(ImageError, match="got a larger message"):
         client.score(bytes(65 << 20), model="digits")
 
 
@@ -151,12 +151,12 @@ def test_messages_do_not_mix(server: Server) -> None:
     with ThreadPoolExecutor(12) as pool:
         got = set(pool.map(work, range(200)))
     assert {
-        (name, f"{name}: not a whole {kind}")
+        (name, f"{name}: expected a complete {kind}")
         for name in files
         for kind in [
-            "TIFF image: its directory is damaged or cut short"
+            "TIFF file, got a damaged or truncated directory"
             if name == "tiff"
-            else "JPEG, PNG, WebP or TIFF image: damaged, cut short, or something else"
+            else "JPEG, PNG, WebP or TIFF file, got a damaged, truncated or other file"
         ]
     } == got
 

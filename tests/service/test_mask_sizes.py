@@ -57,6 +57,6 @@ def test_rounding_is_no_other_ratio(scorer: Scorer, size: tuple[int, int]) -> No
 def test_other_ratios_are_refused(scorer: Scorer, size: tuple[int, int]) -> None:
     """A mask of another aspect ratio is refused."""
     with pytest.raises(
-        ImageError, match=r"mask: expected the image's 240×320 pixels \(height×width\), or fewer or more"
+        ImageError, match=r"mask: expected the image's size, 240×320 pixels \(height×width\), or another size"
     ):
         grid(scorer, np.full(size, 255, np.uint8))

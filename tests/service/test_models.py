@@ -99,7 +99,7 @@ def test_versions_come_and_go(models: Path) -> None:
     assert np.isfinite(session.score([noise(80, 80, 1)])).all()
     shutil.rmtree(models / "digits")
     registry.refresh(at_once=True)
-    with pytest.raises(NotFoundError, match="there: none"):
+    with pytest.raises(NotFoundError, match="available: none"):
         registry.get("digits")
 
 
@@ -197,7 +197,7 @@ def test_what_cannot_be_read_is_tried_again(models: Path, monkeypatch: pytest.Mo
             registry.refresh(at_once=True)
         with pytest.raises(ModelError, match=r"digits/2/weights\.data: cannot be read: Input/output error"):
             registry.get("digits", "2")
-        with pytest.raises(NotFoundError, match=r"version: no '9' of model 'digits'; there: 1$"):
+        with pytest.raises(NotFoundError, match=r"version: no version '9' of model 'digits'; available: 1$"):
             registry.get("digits", "9")
     registry.refresh(at_once=True)
     for _ in range(2):
@@ -231,7 +231,7 @@ def test_what_cannot_be_looked_at_goes_on(models: Path, of: str, monkeypatch: py
 def test_a_name_that_cannot_be_looked_for_is_not_found(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request for an unknown model is not found, even if its folder cannot be accessed."""
     registry = Registry(models)
-    absent = pytest.raises(NotFoundError, match="no 'absent'; there: digits")
+    absent = pytest.raises(NotFoundError, match="no model 'absent'; available: digits")
     with failing(monkeypatch, Path, "is_dir", "absent"), absent:
         registry.get("absent")
 
@@ -242,7 +242,7 @@ def test_a_session_that_cannot_be_made_now_is_made_later(models: Path, monkeypat
     served, model = registry.get("digits")
     registry.session(*registry.get("digits", "1"), 0)
     with failing(monkeypatch, Path, "iterdir", "2"):
-        with pytest.raises(ModelError, match="digits/2: its files cannot be looked at: Input/output error"):
+        with pytest.raises(ModelError, match="digits/2: its files cannot be accessed: Input/output error"):
             registry.session(served, model, 0)
         assert registry.get("digits")[1].version == "1"
     registry.refresh(at_once=True)

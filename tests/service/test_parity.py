@@ -177,7 +177,7 @@ def test_reduced_precision_of_an_unpadded_network(convert: Callable[..., Path], 
     models = convert(make_network(tmp_path, UNPADDED), precision="fp16")
     rewrite(models, "unpadded", agreeing(0.5))
     (said,) = plan(models, "unpadded").response.warnings
-    assert said.endswith("(46 to 54 %); fp16 makes the difference, in --mode crops too")
+    assert said.endswith("(46 to 54 %); the cause is fp16, and --mode crops has the same difference")
 
 
 def test_older_servers_are_shown_as_they_answer() -> None:

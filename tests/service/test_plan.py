@@ -180,7 +180,7 @@ def test_plans_of_crops_count_the_windows_of_tiles_inside(models: Path) -> None:
 def test_plans_of_nothing_are_refused(models: Path) -> None:
     """A mask without a window inside is the same error as it is when the image is scored."""
     run = planned(models, "padded", plan_only=True, **drawn(np.zeros((211, 307), np.uint8)))
-    with pytest.raises(ImageError, match="mask: expected a window to be scored, got none inside"):
+    with pytest.raises(ImageError, match="mask: expected at least one window to score, got none"):
         run.counted()
 
 

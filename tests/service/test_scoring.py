@@ -104,9 +104,9 @@ def test_unknown_names(tmp_path: Path, convert: Convert) -> None:
     """An unknown model, version or class says what there is."""
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED)))
     picture = open_bytes(png(noise(40, 40, 3)), name="i")
-    with pytest.raises(NotFoundError, match=r"no 'other'; there: unpadded"):
+    with pytest.raises(NotFoundError, match=r"no model 'other'; available: unpadded"):
         plan_image(scorer, picture, request("other"))
-    with pytest.raises(NotFoundError, match="no '7' of model 'unpadded'; there: 1"):
+    with pytest.raises(NotFoundError, match="no version '7' of model 'unpadded'; available: 1"):
         plan_image(scorer, picture, scoring_pb2.ScoreRequest(model="unpadded", version="7"))
     with pytest.raises(NotFoundError, match="expected labels of model 'unpadded' or 0 to 4, got 'cow'"):
         plan_image(scorer, picture, request("unpadded", classes=["cow"]))
@@ -122,7 +122,7 @@ def test_names_cannot_leave_the_repository(tmp_path: Path, convert: Convert, nam
 def test_raw_scores_have_no_probabilities(tmp_path: Path, convert: Convert) -> None:
     """A model converted with --activation none refuses to average probabilities."""
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED), activation="none"))
-    with pytest.raises(OptionError, match="raw scores"):
+    with pytest.raises(OptionError, match="got probabilities, which model"):
         plan_image(
             scorer, open_bytes(png(noise(40, 40, 3)), name="i"), request("unpadded", average="AVERAGE_OF_PROBABILITIES")
         )

@@ -41,7 +41,7 @@ def test_the_environment_may_name_the_file(file: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("modles: x\n", "modles: no such setting"),
+        ("modles: x\n", "modles: expected the name of a setting"),
         ("models: x\nslots: many\n", "slots: .*got 'many'"),
         ("models: x\nslots: 0\n", "slots: .*greater than or equal to 1, got 0"),
         ("models: x\nlisten: 8500\n", "listen: "),
@@ -88,7 +88,7 @@ def test_unknown_variables_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FULLCONV_PORT_8500_TCP_PORT", "8500")
     assert read_settings(["--models", "x"]).models == Path("x")
     monkeypatch.setenv("FULLCONV_SLOST", "2")
-    with pytest.raises(ConfigurationError, match="FULLCONV_SLOST: no such setting"):
+    with pytest.raises(ConfigurationError, match="FULLCONV_SLOST: expected the name of a setting"):
         read_settings(["--models", "x"])
 
 

@@ -112,7 +112,7 @@ def bad_rows() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
         "no-start": ([rows], INVALID, "part: expected start first, got data"),
         "two-starts": ([start(raw=raw), start(raw=raw)], INVALID, "part: expected data after start, got start"),
         "empty-part": ([start(raw=raw), scoring_pb2.ScoreLargeRequest()], INVALID, "expected data after start"),
-        "no-model": ([start(model="none", raw=raw)], grpc.StatusCode.NOT_FOUND, "model: no 'none'"),
+        "no-model": ([start(model="none", raw=raw)], grpc.StatusCode.NOT_FOUND, "model: no model 'none'"),
         "no-stride": (
             [start(model="padded", raw=raw, options=options(stride=3))],
             grpc.StatusCode.FAILED_PRECONDITION,
@@ -145,7 +145,7 @@ def bad_rows() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
         "mask": (
             [start(raw=raw, options=options(mask_image=scoring_pb2.Image(encoded=png(noise(200, 90, 1)))))],
             INVALID,
-            "mask: expected the image's 200×100 pixels (height×width), or fewer or more",
+            "mask: expected the image's size, 200×100 pixels (height×width), or another size",
         ),
     }
 
@@ -154,10 +154,10 @@ def bad_files() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
     """Calls of encoded files that are refused, with their status and a part of its message."""
     tiled = pyvips.Image.new_from_array(noise(900, 900, 1)).write_to_buffer(".tif", tile=True)
     return {
-        "no-file": ([start()], INVALID, "i: not a whole"),
-        "text": ([start(), data(b"not an image")], INVALID, "i: not a whole"),
-        "truncated": ([start(), data(tiled[: len(tiled) // 2])], INVALID, "i: not a whole"),
-        "last-tile": ([start(), data(tiled[: len(tiled) - 70_000])], INVALID, "damaged or cut short"),
+        "no-file": ([start()], INVALID, "i: expected a complete"),
+        "text": ([start(), data(b"not an image")], INVALID, "i: expected a complete"),
+        "truncated": ([start(), data(tiled[: len(tiled) // 2])], INVALID, "i: expected a complete"),
+        "last-tile": ([start(), data(tiled[: len(tiled) - 70_000])], INVALID, "damaged or truncated"),
     }
 
 
@@ -241,7 +241,7 @@ def test_rows_larger_than_a_message_are_refused(models: Path) -> None:
     """A grid of which not even one row fits a message is refused before anything is computed."""
     with running(models, "--max-message-mib", "1") as server, Client(server.address) as client:
         pixels = np.broadcast_to(np.zeros((1, 120_000), np.uint8), (100, 120_000))
-        with pytest.raises(ImageError, match=r"grid: one row of it is 1\.3 MiB, expected at most 1\.0"):
+        with pytest.raises(ImageError, match=r"grid: one row is 1\.3 MiB, expected at most 1\.0"):
             client.score_large(pixels, model="digits", grid=True, stride=4)
 
 
@@ -316,7 +316,7 @@ def test_many_images(client: Client, tmp_path: Path) -> None:
         assert isinstance(got, Answer)
         assert_array_equal(answer.grid, got.grid)
         assert_array_equal(answer.average, got.average)
-    said = {"text": "not a whole", "small": "window of 70×70", "gone": "cannot be read"}
+    said = {"text": "expected a complete", "small": "window of 70×70", "gone": "cannot be read"}
     for name, message in said.items():
         assert isinstance(answers[name], ImageError)
         assert message in str(answers[name])
@@ -325,7 +325,7 @@ def test_many_images(client: Client, tmp_path: Path) -> None:
 def test_errors_of_every_image(client: Client) -> None:
     """What is wrong with the request is wrong for each image, and said for each."""
     answers = dict(client.score_many([("a", noise(80, 80, 1)), ("b", noise(80, 80, 1))], model="none"))
-    assert all(isinstance(answer, RequestError) and "no 'none'" in str(answer) for answer in answers.values())
+    assert all(isinstance(answer, RequestError) and "no model 'none'" in str(answer) for answer in answers.values())
     assert len(answers) == 2
 
 
@@ -375,6 +375,6 @@ def test_malformed_parts(server: Server) -> None:
         with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
             list(channel.stream_stream(f"/fullconv.v1.Scoring/{method}")(iter([b"\xff" * 9]), timeout=30))
         assert caught.value.code() is INVALID
-        assert f"expected fullconv.v1.{method}Request, got 9 other bytes" in caught.value.details()
+        assert f"expected fullconv.v1.{method}Request, got 9 bytes of another kind" in caught.value.details()
     with suppress(grpc.RpcError), grpc.insecure_channel(server.address) as channel:
         list(channel.stream_stream("/fullconv.v1.Scoring/ScoreMany")(iter([]), timeout=30))

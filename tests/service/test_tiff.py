@@ -31,7 +31,7 @@ from service.images.encoded import open_bytes
 
 IMAGES = ROOT / "tests/data/images"
 RED, GREEN, BLUE, BLACK, WHITE = [255, 0, 0], [0, 255, 0], [0, 0, 255], [0, 0, 0], [255, 255, 255]
-BANDS = "choose those to score with bands, in the command --bands 1,2,3"
+BANDS = "choose the bands to score with bands (in the command --bands 1,2,3)"
 RGB = model_pb2.Input(channels=3, dtype="uint8")
 
 
@@ -49,7 +49,7 @@ class Case:
 CASES = [
     Case("ycbcr_444_raw", {(0, 0): [254, 0, 0], (31, 0): [0, 255, 1], (0, 31): [0, 0, 254], (31, 31): [200, 200, 40]}),
     Case("ycbcr_444_deflate", {(0, 0): [254, 0, 0], (31, 0): [0, 255, 1], (31, 31): [200, 200, 40]}),
-    Case("cielab_8bit", refused="TIFF that holds CIELAB colours"),
+    Case("cielab_8bit", refused="supported kind, got CIELAB colours"),
     Case("nodata_palette", {(0, 0): RED, (15, 0): GREEN}),
     Case("nodata_bit", {(0, 0): BLACK, (15, 0): WHITE}),
     Case("nodata_miniswhite", {(0, 0): [225] * 3, (15, 15): [225] * 3}),
@@ -228,7 +228,7 @@ def test_damage_is_an_error(compression: str, tile: tuple[int, int] | None) -> N
         offset, size = file.pages[0].dataoffsets[1], file.pages[0].databytecounts[1]
     lost = slice(0, 16) if compression in ("zstd", "webp") else slice(size // 2, size)
     data[offset + lost.start : offset + lost.stop] = bytes(lost.stop - lost.start)
-    with pytest.raises(errors.ImageError, match="damaged or cut short"):
+    with pytest.raises(errors.ImageError, match="damaged or truncated"):
         pixels_of(bytes(data))
 
 
@@ -240,9 +240,9 @@ def test_damage_is_an_error(compression: str, tile: tuple[int, int] | None) -> N
         (34892, 1, "LinearRaw"),
         (32845, 1, "LogLuv colours"),
         (77, 1, "PhotometricInterpretation 77"),
-        (2, 6, "OJPEG compression"),
-        (2, 34887, "LERC compression"),
-        (2, 65123, "number 65123 compression"),
+        (2, 6, "compression, got OJPEG"),
+        (2, 34887, "compression, got LERC"),
+        (2, 65123, "compression, got number 65123"),
     ],
 )
 def test_kinds_without_a_rule_are_named(photometric: int, compression: int, kind: str) -> None:
@@ -335,7 +335,7 @@ def test_a_tile_that_says_it_is_larger_is_refused() -> None:
     data = bytearray(written(noise(64, 64, 3), photometric="rgb", compression="jpeg", tile=(64, 64)))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = (60_000).to_bytes(2, "big") * 2
-    with pytest.raises(errors.ImageError, match="damaged or cut short"):
+    with pytest.raises(errors.ImageError, match="damaged or truncated"):
         pixels_of(bytes(data))
 
 

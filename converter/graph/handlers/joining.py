@@ -25,7 +25,7 @@ def concat(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
             return [identity_view(joined).channels_last]
         raise refusal(node, f"expected maps of one size, got {', '.join(str(size[2:]) for size in sizes)}")
     if not all(view.is_selection for view in views):
-        raise refusal(node, "expected unchanged elements of maps")
+        raise refusal(node, "expected to join unchanged elements of maps, got computed ones")
     return [_concatenate_maps(state, node, views, axis % len(views[0].shape))]
 
 

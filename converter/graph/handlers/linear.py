@@ -55,8 +55,8 @@ def einsum(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     if sorted(output) != sorted([*kept, *new]) or len(set(own)) != len(view.shape) or len(set(others)) != weights.ndim:
         raise refusal(
             node,
-            "expected a sum of products with the same weights at every position, got other weights at each, as in "
-            "locally connected layers",
+            "expected a sum of products with the same weights at every position, got different "
+            "weights at each position, as in locally connected layers",
         )
     axes = [own.index(letter) for letter in summed]
     matrix = weights.transpose([others.index(letter) for letter in [*new, *summed]])
@@ -78,7 +78,7 @@ def _operands(state: Convolutionalizer, node: ir.Node) -> tuple[AffineView, Floa
 
 
 def _apply(state: Convolutionalizer, node: ir.Node, view: AffineView, axis: int, layer: FullyConnected) -> AffineView:
-    """Returns what a layer makes of a view along one of its axes, by a convolution of the map."""
+    """Returns the output of a layer along one axis of a view, computed by a convolution of the map."""
     outputs, features = layer.weights.shape
     if view.shape[axis] != features:
         raise refusal(node, f"expected weights for {view.shape[axis]} features, got {features}")

@@ -19,7 +19,9 @@ def move(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     """Keep a node that moves whole channels or pads a map; return the gathered elements of any other node."""
     view = state.input_view(node)
     if node.op_type == "Pad" and node.attributes.get_string("mode", "constant") == "wrap":
-        raise refusal(node, "it pads with the map's far side, so that every border looks at the other one")
+        raise refusal(
+            node, "it pads with the opposite side of the map, so that every border depends on the opposite border"
+        )
     if view.is_identity and _selects_channels(state, node):
         return keep_node(state, node)
     if state.can_materialize(view) and _is_spatial_padding(node):

@@ -58,7 +58,7 @@ def _reduce(state: Convolutionalizer, reduced: _Reduction, *, keep_axes: bool) -
         count = math.prod(view.shape[axis] for axis in axes) if reduced.op_type == "ReduceMean" else 1
         rows = view.sum_along(axes).scale_and_shift(1 / count, 0.0)
     if rows is None:
-        raise refusal(reduced.node, "it looks at the whole map, and not as a pool does")
+        raise refusal(reduced.node, "it reads the whole map in a way that no pool does")
     shape = [1 if axis in axes else size for axis, size in enumerate(view.shape) if keep_axes or axis not in axes]
     return rows.reshape(tuple(shape))
 

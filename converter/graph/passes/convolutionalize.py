@@ -83,7 +83,7 @@ class ConvolutionalizePass(ir.passes.InPlacePass):
 def _rewrite(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     """Returns the views that a node's outputs become; refuses a use of the operator that its handler cannot take."""
     if node.domain not in ("", "ai.onnx"):
-        raise refusal(node, f"it is not known what the operators of {node.domain!r} do")
+        raise refusal(node, f"operators of the domain {node.domain!r} are not known")
     try:
         return HANDLERS.get(node.op_type, keep_node)(state, node)
     except TooManyTermsError:
@@ -100,7 +100,8 @@ def _check_local(nodes: Sequence[ir.Node]) -> None:
     for node in nodes:
         if node.op_type in CLASS_NUMBERS:
             raise UnsupportedError(
-                f"node {node.name!r} ({node.op_type}): it gives the number of a class, not its score; export without it"
+                f"node {node.name!r} ({node.op_type}): it returns the number of a class instead of "
+                "scores; export the network without it"
             )
         if node.op_type in NOT_LOCAL:
             raise refusal(node, NOT_LOCAL[node.op_type])

@@ -11,7 +11,7 @@ from converter.graph.trace import Trace
 
 
 class FoldConstantsPass(ir.passes.InPlacePass):
-    """Fold what a trace of the same model says is constant."""
+    """Replace the values that a trace of the same model found to be constant."""
 
     def __init__(self, traced: Trace) -> None:
         super().__init__()

@@ -55,7 +55,7 @@ class QuantizePass(ir.passes.FunctionalPass):
             raise
         except Exception as error:  # the tools raise many unrelated kinds
             raise UnsupportedError(
-                f"precision: ONNX Runtime cannot make {self._precision} of it: {first_cause(error)}"
+                f"precision: ONNX Runtime cannot convert the network to {self._precision}: {first_cause(error)}"
             ) from None
         InferTypesPass()(network)
         return ir.passes.PassResult(network, modified=True)

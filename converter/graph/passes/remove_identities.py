@@ -22,7 +22,7 @@ class RemoveIdentitiesPass(ir.passes.InPlacePass):
         for node in identities:
             if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
                 raise UnsupportedError(
-                    f"node {node.name!r} ({node.op_type}): its mask is used; export the network in eval()"
+                    f"node {node.name!r} ({node.op_type}): its mask is used; call eval() and export again"
                 )
             bypass(model.graph, node)
         return ir.passes.PassResult(model, bool(identities))
@@ -32,7 +32,7 @@ def _check_inference(graph: ir.Graph) -> None:
     for node in graph:
         if node.op_type == "BatchNormalization" and node.attributes.get_int("training_mode"):
             raise UnsupportedError(
-                f"node {node.name!r} ({node.op_type}): exported in training mode; call eval() and export anew"
+                f"node {node.name!r} ({node.op_type}): it was exported in training mode; call eval() and export again"
             )
 
 

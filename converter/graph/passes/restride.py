@@ -94,8 +94,8 @@ def _pad_before(graph: ir.Graph, pool: ir.Node, pads: Sequence[int]) -> None:
     """Put a Pad before a pool, since ONNX Runtime's pools take no pads as large as their kernels."""
     if pool.op_type == "AveragePool" and not pool.attributes.get_int("count_include_pad", 0):
         raise UnsupportedError(
-            f"node {pool.name!r} (AveragePool): an average that leaves its padding out of the count has no form "
-            "at this stride; leave it out of --strides"
+            f"node {pool.name!r} (AveragePool): an average that does not count its padding cannot be computed at this "
+            "stride; leave this stride out of --strides"
         )
     source = first_input(pool)
     filling = np.array(-np.inf if pool.op_type == "MaxPool" else 0.0, float_type(source))

@@ -90,6 +90,6 @@ def _exclude_padding(pool: ir.Node, given: Sequence[int]) -> None:
     """Exclude the added padding from an average, as ceil_mode does; raises UnsupportedError if it cannot be."""
     counts = bool(pool.attributes.get_int("count_include_pad", 0))
     if pool.op_type != "MaxPool" and counts and any(given):
-        raise refusal(pool, "expected ceil_mode = 0 where an average counts its padding")
+        raise refusal(pool, "expected ceil_mode = 0, because the average counts its padding")
     if pool.op_type == "AveragePool":
         pool.attributes.pop("count_include_pad", None)

@@ -124,7 +124,7 @@ class LayerContext:
         if [_without_leading_ones(shape) for shape in got] != [_without_leading_ones(shape) for shape in shapes]:
             raise SourceError(
                 f"{self.layer}: expected weights of shape {list_shapes(shapes)}, got {list_shapes(got)} in the "
-                "caffemodel; is it of this prototxt, and the window of the right size?"
+                "caffemodel; check that it belongs to this prototxt, and that --window is right"
             )
         return [array.reshape(shape) for array, shape in zip(self.weights, shapes, strict=True)]
 

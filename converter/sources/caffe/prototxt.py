@@ -160,7 +160,8 @@ def _parse(path: Path) -> tuple[NetParameter, list[tuple[str, ...]]]:
         raise SourceError(f"{path}: not a valid prototxt: {one_line(error)}") from None
     if any(layer.HasField("layer") for layer in net.layers) or (net.layers and net.layer):
         raise SourceError(
-            f"{path}: layers of a Caffe before 2014, or of two formats; run Caffe's upgrade_net_proto_text"
+            f"{path}: expected layers in one format from 2014 or later, got older layers or two formats; run Caffe's "
+            "upgrade_net_proto_text"
         )
     unknown = _unknown_fields(text)
     if len(unknown) != len(net.layers) + len(net.layer):
@@ -261,8 +262,8 @@ def _transform(layers: Sequence[CaffeLayer]) -> TransformationParameter | None:
         ]
         if layer.is_data and doubtful:
             raise UnsupportedError(
-                f"{layer}: it is not known what {doubtful[0]} does to an image; write the layer "
-                "as type Input, and say --preprocess"
+                f"{layer}: the effect of {doubtful[0]} on an image is not known; write the layer "
+                "as type Input, and give --preprocess"
             )
         if layer.parameters.HasField("transform_param"):
             return layer.parameters.transform_param

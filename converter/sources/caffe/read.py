@@ -50,7 +50,7 @@ def _prototxt_beside(path: Path) -> Path:
     found = [candidate for candidate in candidates if candidate.is_file()]
     if len(found) != 1:
         names = " or ".join(candidate.name for candidate in candidates)
-        raise SourceError(f"arch: expected {names} beside {path}, got {len(found)} of them; say --arch FILE.prototxt")
+        raise SourceError(f"arch: expected {names} beside {path}, got {len(found)} of them; give --arch FILE.prototxt")
     return found[0]
 
 
@@ -59,7 +59,9 @@ def _image_shape(net: CaffeNet, weights: CaffeWeights, window: tuple[int, int] |
     image = net.image
     height, width = window or (image.height, image.width)
     if height is None or width is None:
-        raise SourceError(f"window: the prototxt leaves the size of {image.name!r} open; say --window HEIGHTxWIDTH")
+        raise SourceError(
+            f"window: expected the size of {image.name!r}, which the prototxt leaves open; give --window HEIGHTxWIDTH"
+        )
     return image.channels or _channels(net, weights), height, width
 
 
@@ -70,7 +72,7 @@ def _channels(net: CaffeNet, weights: CaffeWeights) -> int:
             kernel = next(iter(weights.of(layer.parameters.name)), None)
             if kernel is not None and kernel.ndim == 4:
                 return int(kernel.shape[1] * layer.parameters.convolution_param.group)
-    raise SourceError(f"input {net.image.name!r}: the prototxt leaves its channels open; give it a layer of type Input")
+    raise SourceError(f"input {net.image.name!r}: the prototxt leaves its channels open; add a layer of type Input")
 
 
 def _model(net: CaffeNet, weights: CaffeWeights, image: tuple[int, int, int]) -> ir.Model:
@@ -85,15 +87,15 @@ def _model(net: CaffeNet, weights: CaffeWeights, image: tuple[int, int, int]) ->
         _check_connections(layer, blobs)
         arrays = weights.of(layer.parameters.name)
         if arrays and layer.parameters.name in names:
-            raise SourceError(f"{layer}: expected a name of its own, since weights go by names")
+            raise SourceError(f"{layer}: expected a unique name, since weights are assigned by name")
         names.add(layer.parameters.name)
         made = build_layer(LayerContext(layer, [blobs[bottom] for bottom in layer.parameters.bottom], arrays, graph))
         blobs.update(dict.fromkeys(layer.parameters.top, made))
         ends.update(dict.fromkeys(layer.parameters.top, made))
     if len(ends) != 1:
         raise UnsupportedError(
-            f"outputs: expected one row of scores, got {', '.join(ends) or 'none'}; take what makes the others out of "
-            "the prototxt"
+            f"outputs: expected one row of scores, got {', '.join(ends) or 'none'}; remove the layers of the "
+            "other outputs from the prototxt"
         )
     return graph.model(net.name, *ends.values())
 
@@ -103,9 +105,9 @@ def _check_connections(layer: CaffeLayer, blobs: Mapping[str, Blob]) -> None:
     bottoms, tops = list(layer.parameters.bottom), list(layer.parameters.top)
     missing = [bottom for bottom in bottoms if bottom not in blobs]
     if missing or not bottoms:
-        raise SourceError(f"{layer}: expected bottoms that layers before it make, got {missing or bottoms}")
+        raise SourceError(f"{layer}: expected bottoms that earlier layers compute, got {missing or bottoms}")
     if not tops or any(top in blobs and top not in bottoms for top in tops):
-        raise SourceError(f"{layer}: expected tops of its own, got {tops}")
+        raise SourceError(f"{layer}: expected tops that no other layer has, got {tops}")
 
 
 def _preprocess(net: CaffeNet, channels: int, folder: Path) -> str | Preprocessing:

@@ -79,8 +79,8 @@ def read_mean(path: Path) -> Array:
             image = _array(memoryview(file.read(MAX_MEAN_BYTES)), iter(range(MAX_RECORDS)))
     except OSError as error:
         raise SourceError(
-            f"{path}: the prototxt's mean_file cannot be read: {error.strerror}; put it beside the prototxt, or take "
-            "it out of there and say --preprocess"
+            f"{path}: the prototxt's mean_file cannot be read: {error.strerror}; put it beside the prototxt, or remove "
+            "mean_file from the prototxt and give --preprocess"
         ) from None
     except (ValueError, DecodeError) as error:
         raise SourceError(f"{path}: damaged mean image: {error}") from None
