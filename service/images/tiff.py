@@ -6,11 +6,13 @@ here are refused by their names. tifffile reads the directory and runs no code f
 """
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from io import RawIOBase
 from itertools import islice, takewhile
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from tifffile import TiffFile, TiffPage
@@ -31,8 +33,9 @@ MAX_BLOCK_BYTES = 256 << 20
 """Bytes of the largest tile, decoded. A file with a larger row of tiles, or a larger strip, counts as decoded whole."""
 MAX_WHOLE_BYTES = 1 << 30
 """Bytes of the largest page that is decoded whole."""
-MAX_TAGS_BYTES = 256 << 20
-"""Bytes of the tags of all pages that are looked at."""
+MAX_TAGS_BYTES = 64 << 20
+"""Bytes of the directories and tags that are read of a file, enough for 250 gigapixels in tiles of 256×256 pixels. As
+numbers of Python they take ten times as much memory."""
 ORIENTATION, T4_OPTIONS, GDAL_NODATA = 274, 292, 42113
 LOWEST_FIRST = 2
 """FillOrder of bytes whose first bit is the lowest."""
@@ -42,13 +45,45 @@ def open_tiff(name: str, open_stream: Callable[[], BinaryIO], selection: PageSel
     """Open a TIFF file; `open_stream` returns its bytes from the start. Raises ImageError."""
     try:
         # tifffile changes its expectations with the suffix of a file's name
-        with open_stream() as stream, TiffFile(stream, name="image") as tiff:
+        with open_stream() as stream, TiffFile(_Directories(name, stream), name="image") as tiff:
             selected, notes = _select_page(name, tiff, selection.page)
             return _tiff_image(name, selected, open_stream, selection.bands).picture(selection.bands, notes)
     except (ImageError, MemoryError):
         raise
     except Exception:  # a damaged directory may raise any error
         raise ImageError(f"{name}: expected a complete TIFF file, got a damaged or truncated directory") from None
+
+
+class _Directories(RawIOBase):
+    """The bytes of a file, of which a limited number may be read: tags may claim to be as long as the file."""
+
+    def __init__(self, name: str, stream: BinaryIO) -> None:
+        self._name, self._stream, self._left = name, stream, MAX_TAGS_BYTES
+
+    def read(self, size: int = -1) -> bytes:
+        """Read bytes; raises LimitError if they are more than are left."""
+        self._left -= size
+        if size < 0 or self._left < 0:
+            raise LimitError(
+                f"{self._name}: expected at most {MAX_TAGS_BYTES >> 20} MiB of directories and tags, got more: save "
+                "the page to be scored as a file of its own, with larger tiles"
+            )
+        return self._stream.read(size)
+
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 (a buffer)
+        """Read bytes into a buffer; returns their number. Raises LimitError."""
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Set the position, and return it."""
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._stream.tell()
 
 
 @dataclass(frozen=True)
@@ -115,16 +150,15 @@ def _numbered_page(name: str, entries: Iterator[PageEntry], number: int) -> Page
 def _entries(name: str, sequences: Iterable[Sequence[TiffPage]]) -> Iterator[PageEntry]:
     """Yield the pages of some sequences, whose items are read anew. A sequence ends at a page that was read before.
 
-    Raises LimitError if a page has too many SubIFDs, or if the tags of all pages together are too long.
+    Raises LimitError if a page has too many SubIFDs.
     """
-    tags_bytes, offsets = 0, set[int]()
+    offsets = set[int]()
     for pages in sequences:
         for number, page in enumerate(pages):
-            tags_bytes += sum(tag.valuebytecount for tag in page.tags)
-            if tags_bytes > MAX_TAGS_BYTES or len(page.subifds or ()) > MAX_PAGES:
+            if len(page.subifds or ()) > MAX_PAGES:
                 raise LimitError(
-                    f"{name}: expected at most {MAX_TAGS_BYTES >> 20} MiB of tags in all pages and {MAX_PAGES} SubIFDs "
-                    "in a page, got more: save the page to be scored as a file of its own"
+                    f"{name}: expected at most {MAX_PAGES} SubIFDs in a page, got {len(page.subifds)}: save the page "
+                    "to be scored as a file of its own"
                 )
             if page.offset in offsets:
                 break

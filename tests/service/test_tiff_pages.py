@@ -1,12 +1,14 @@
 """Files with very many pages, and with chains of pages that have no end, cost little to open."""
 
 import struct
+import tracemalloc
 from collections.abc import Mapping
 from io import BytesIO
 
 import pytest
 
 from service.errors import ImageError, LimitError
+from service.images import tiff
 from service.images.encoded import open_bytes
 from service.images.picture import PageSelection, Picture
 from service.images.tiff import MAX_PAGE, MAX_PAGES, open_tiff
@@ -90,5 +92,25 @@ def test_many_inner_pages_are_refused(count: int) -> None:
     tags = TAGS | REDUCED | {330: (count, first + len(directory(TAGS | REDUCED | {330: 0}, 0)))}
     head = struct.pack("<4sI", b"II*\0", first) + bytes(SIDE * SIDE)
     data = head + inner + directory(tags, 0) + struct.pack("<I", START) * count
-    with pytest.raises(LimitError, match=f"{MAX_PAGES} SubIFDs in a page, got more: save the page to be scored"):
+    with pytest.raises(LimitError, match=f"at most {MAX_PAGES} SubIFDs in a page, got {count}: save the page to be"):
         opened(data)
+
+
+@pytest.mark.parametrize("tag", [258, 273, 279, 330, 339], ids=str)
+def test_long_tags_are_not_read(tag: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file with a tag of more numbers than may be read is refused before they become objects in memory."""
+    monkeypatch.setattr(tiff, "MAX_TAGS_BYTES", 1 << 20)
+    count = 1 << 22
+    data = head_of(TAGS | {tag: (count, START + len(directory(TAGS | {tag: 0}, 0)))}) + bytes(4 * count)
+    tracemalloc.start()
+    try:
+        with pytest.raises(LimitError, match="expected at most 1 MiB of directories and tags, got more: save"):
+            opened(data)
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
+def head_of(tags: Mapping[int, int | tuple[int, int]]) -> bytes:
+    """The start of a file of one page: its header, pixels and directory."""
+    return struct.pack("<4sI", b"II*\0", START) + bytes(SIDE * SIDE) + directory(tags, 0)
