@@ -38,12 +38,12 @@ def supervise(command: str) -> None:
         os.close(writer)
         _Supervisor(command, child, reader).wait(mask)
     os.close(reader)
-    end_with_parent(parent)
+    _end_with_parent(parent)
     announced.append(lambda path: os.write(writer, os.fsencode(path.absolute()) + b"\0"))
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def end_with_parent(parent: int) -> None:
+def _end_with_parent(parent: int) -> None:
     """Let the system kill this process when its parent, whose process id is given, ends. Only Linux can do that."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:

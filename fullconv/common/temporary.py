@@ -1,8 +1,9 @@
 """Temporary files and folders, which disappear also after their process was killed.
 
-Each has a hidden name beside the output that it becomes, and its process holds a lock on it. The system releases the
-lock when the process ends, however it ends. What has such a name and no lock is therefore a leftover, which the next
-process that writes into the same directory removes. File systems without locks keep leftovers.
+Each has a hidden name beside its output, and its process holds a lock on it. The system releases the lock when the
+process ends, even if the process is killed. A file or folder with such a name and without a lock is therefore a
+leftover, and the next process that writes into the same directory removes it. File systems without locks keep
+leftovers.
 """
 
 import fcntl
@@ -22,21 +23,21 @@ announced: list[Callable[[Path], object]] = []
 
 
 def announce(path: Path) -> None:
-    """Announce a path that is to be removed if this process is killed: something temporary, or an empty folder."""
+    """Announce a path that is to be removed if this process is killed: a temporary one, or an empty folder."""
     for take in announced:
         take(path)
 
 
 def hidden_path(target: Path, kind: str) -> Path:
-    """Return a new path beside `target`, for something that becomes it (`new`), or for what it was before (`old`)."""
+    """Return a new hidden path beside `target`, of the kind `new` (the next output) or `old` (the previous output)."""
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.fullconv.{kind}")
 
 
 @contextmanager
 def temporary(target: Path, make: Callable[[Path], object]) -> Iterator[Path]:
-    """Let `make` create a file or folder beside `target`, and yield its path. It is removed at the end of the block.
+    """Let `make` create a file or folder beside `target`, and yield its path. The path is removed at the block's end.
 
-    It may be renamed in the block. Raises OSError if it cannot be created.
+    The block may rename it. Raises OSError if the file or folder cannot be created.
     """
     with ExitStack() as held:
         yield _made(target, make, held)
@@ -63,7 +64,7 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove what processes that have ended left in a directory.
+    """Remove the temporary files and folders of ended processes from a directory.
 
     An old output gets its name back if its process ended before a new output had taken the name.
     """
@@ -80,7 +81,7 @@ def remove_leftovers(directory: Path) -> None:
 
 
 def _made(target: Path, make: Callable[[Path], object], held: ExitStack) -> Path:
-    """Create something temporary, which is locked until `held` is closed, and then removed; returns its path."""
+    """Create a temporary file or folder, which is locked until `held` is closed, and then removed; returns its path."""
     while True:
         path = hidden_path(target, "new")
         announce(path)

@@ -1,7 +1,7 @@
-"""A small HTTP server for probes and for Prometheus, in a thread of its own, which bounds what a connection may use.
+"""A small HTTP server for probes and for Prometheus, in a thread of its own, with limits for its connections.
 
-asyncio reads and writes with these limits, and waits a second before it accepts again when the process has no file
-descriptors left. http.server parses requests and forms answers.
+asyncio keeps the limits. If the process has no file descriptors left, asyncio accepts no connection for a second and
+then tries again. http.server parses requests and forms answers.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ class _Server:
         self.listening = await asyncio.start_server(self._serve, sock=listener, limit=HEAD_BYTES)
 
     async def stop(self) -> None:
-        """Accept no more connections, and end all."""
+        """Accept no more connections, and end the open ones."""
         if self.listening is not None:
             self.listening.close()
         while serving := asyncio.all_tasks() - {asyncio.current_task()}:
@@ -125,7 +125,7 @@ class _Server:
 
 
 async def _read_head(reader: asyncio.StreamReader) -> bytes:
-    """Return the first line and the headers of a request, or its first HEAD_BYTES bytes if they are longer."""
+    """Return the first line and the headers of a request; if they are too long, at least HEAD_BYTES bytes of them."""
     head = b""
     while len(head) < HEAD_BYTES:
         try:
