@@ -1,4 +1,4 @@
-"""The command, and `python -m converter`: a signal ends it in one line, also while it imports or runs its libraries."""
+"""The entry point of the command and of `python -m converter`. It handles signals even during imports and in C++."""
 
 import tempfile
 from collections.abc import Iterator

@@ -205,7 +205,7 @@ def convert(
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Print the reason for a refusal in one line, and exit with status 2 for a wrong option, otherwise with 3."""
+    """Print the reason of a failed conversion on one line; exit status 2 for a wrong option, else 3."""
     try:
         yield
     except OptionError as error:
@@ -226,7 +226,7 @@ def _show(report: Report, output: Path) -> None:
 
 
 def _parse_window(text: str | None) -> tuple[int, int] | None:
-    """Returns --window as (height, width) in pixels."""
+    """Return --window as (height, width) in pixels."""
     if text is None:
         return None
     match = WINDOW.fullmatch(text)
@@ -238,7 +238,7 @@ def _parse_window(text: str | None) -> tuple[int, int] | None:
 
 
 def _parse_strides(text: str | None) -> tuple[int, ...]:
-    """Returns --strides, which are separated by commas, in pixels."""
+    """Return --strides, which are separated by commas, in pixels."""
     parts = text.split(",") if text is not None else []
     if not all(STRIDE.fullmatch(part) for part in parts):
         raise typer.BadParameter(f"expected pixels from 1 to 99999, like 32,16,8, got '{text}'", param_hint="--strides")
@@ -247,7 +247,7 @@ def _parse_strides(text: str | None) -> tuple[int, ...]:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """Show progress on standard error: a bar on a terminal, otherwise a line for each step."""
+    """Show progress on standard error: a bar on a terminal, else one line per step. Standard output is for --json."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Progress(lambda name, _: typer.echo(f"{name} …", err=True), interruption.check)

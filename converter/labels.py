@@ -6,7 +6,7 @@ from converter.errors import SourceError
 
 
 def load_labels(file: Path | None, default: tuple[str, ...], classes: int) -> tuple[str, ...]:
-    """Returns the labels in a UTF-8 file, one per line; without a file the default, which may be empty.
+    """Return the labels in a UTF-8 file, one per line; without a file the default, which may be empty.
 
     Raises SourceError unless there are as many labels as classes, each printable and not empty.
     """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fullconv.heatmap import Heatmap
 
 REPR_CLASSES, REPR_WARNINGS, REPR_LETTERS = 5, 3, 60
-"""Classes and warnings in an answer's `repr`, and letters of each name in it."""
+"""Largest numbers of classes and warnings in an answer's `repr`, and of characters of each name in it."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of a request in milliseconds."""
+    """The time of a request, in milliseconds for each stage."""
 
     decode_ms: float
     """Time to read and convert pixels."""
     queue_ms: float
-    """Time until the first tile runs."""
+    """Waiting for a thread and for the first batch."""
     compute_ms: float
-    """Time in which the network runs, including waits between its runs."""
+    """Running the network, and waiting for further batches."""
     reduce_ms: float
-    """Time to compute averages and to select the scores to return."""
+    """Averaging, and selecting the scores of the answer."""
     total_ms: float
     """Time from the arrival of the request until the image is scored."""
 
@@ -69,7 +69,7 @@ class Answer:
     mode: str
     """"dense" or "crops"."""
     mode_reason: str
-    """The reason for the mode."""
+    """The reason for the choice of the mode."""
     average_of: str
     """What was averaged: "scores" or "probabilities"."""
     average: NDArray[np.float64]
@@ -79,9 +79,9 @@ class Answer:
     parity: Parity
     """How far dense scores of this model agree with those of crops, at this stride."""
     warnings: tuple[str, ...]
-    """Remarks that the caller should read before using the scores."""
+    """Facts to know before the scores are used."""
     timing: Timing
-    """Times of the request in milliseconds."""
+    """The time of the request, by stage."""
     plan: Plan
     """The tiles that ran, and their cost."""
     scored: int
@@ -94,7 +94,7 @@ class Answer:
     pixels: ScoredPixels | None = None
     """The image, to draw a heatmap over; None if no grid was requested."""
     describe: Callable[[], ModelDescription] | None = field(default=None, repr=False)
-    """Returns the model's description; None if this answer cannot request the description."""
+    """Returns the model's description; None if this answer has no connection to request it."""
 
     @property
     def image(self) -> ImageInfo:
@@ -276,7 +276,7 @@ class Answer:
         return array.set_xindex("x").set_xindex("y").set_xindex("label")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the client, which cannot be pickled: a copy cannot ask it for the model's description."""
+        """Leave out the client, which cannot be pickled: a copy cannot request the model's description."""
         return {**self.__dict__, "describe": None}
 
     def __repr__(self) -> str:
@@ -308,7 +308,7 @@ class Answer:
         return html_of(first, facts, rows, picture)
 
     def _drawing(self, class_: str | int | None, model: ModelDescription | None) -> "Heatmap":
-        """The heatmap of the whole grid, not drawn yet."""
+        """Return the heatmap of the whole grid, not drawn yet."""
         from fullconv.heatmap import Heatmap  # noqa: PLC0415 (matplotlib takes a second to load)
         from fullconv.shown import shown_classes  # noqa: PLC0415 (only here)
 
@@ -335,7 +335,7 @@ class Answer:
         return self.describe()
 
     def _all_scores(self, what: str) -> Scores:
-        """The grid; raises RequestError unless it has the scores of all classes of the answer."""
+        """Return the grid; raises RequestError unless it has the scores of all classes of the answer."""
         if self.grid is None or self.winners is not None:
             got = "none" if self.grid is None else "the highest scores of each window"
             raise RequestError(f"{what}: expected every window's scores, got {got}: score with grid=True")
@@ -343,7 +343,7 @@ class Answer:
 
 
 def _short(text: str) -> str:
-    """A name without control characters, cut if it is long."""
+    """Return a name without control characters, cut if it is long."""
     line = printable(text)
     return line if len(line) <= REPR_LETTERS else f"{line[: REPR_LETTERS - 1]}…"
 

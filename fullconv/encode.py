@@ -1,4 +1,4 @@
-"""Options and images as messages (protos/scoring.proto). All outgoing messages are made here."""
+"""Converts options and images to messages (protos/scoring.proto). Only this module makes outgoing messages."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from fullconv.options import DEFAULTS, Options
 from fullconv.protos import scoring_pb2
 
 MAX_MESSAGE_BYTES = 1 << 31
-"""The most that a protobuf message can hold; servers accept less."""
+"""Largest size in bytes of a protobuf message; servers accept less."""
 SCALE = re.compile(r"(?P<side>[1-9][0-9]{0,8})|(?P<factor>[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9})x")
 
 Value = TypeVar("Value")
@@ -103,7 +103,7 @@ def large_image(request: scoring_pb2.ScoreRequest, source: ImageSource) -> scori
 
 
 def little_endian(rows: NDArray[np.generic]) -> bytes:
-    """Return the bytes of an array as messages hold it: little-endian, the last index fastest."""
+    """Return the bytes of an array as messages hold them: little-endian, the last index fastest."""
     return np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).tobytes()
 
 

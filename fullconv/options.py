@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fullconv.images import Image
 
 LONGEST_TIMEOUT = 1e9
-"""Seconds. gRPC interprets much longer timeouts as no timeout."""
+"""Largest timeout in seconds. gRPC interprets much longer timeouts as no timeout."""
 
 
 class Options(TypedDict, total=False):
@@ -22,7 +22,7 @@ class Options(TypedDict, total=False):
     """Pixels of the scaled image between neighbouring windows. Default: the model's native stride."""
     mode: ModeName
     """"dense": one pass over the image; "crops": window by window; "auto": the mode with fewer multiply-adds if both
-    give the same scores, otherwise "dense"; "crops" if the model has no other mode. Default: "auto"."""
+    modes give the same scores, else "dense". Default: "auto"."""
     border: BorderName
     """"lattice": pixels at the bottom and right that belong to no window are left out; "anchor": one more row and
     column of windows, flush with the image's edge. Default: "lattice"."""

@@ -1,4 +1,4 @@
-"""Planned images and results as messages: the only module that makes a ScoreResponse.
+"""Converts planned images and results to messages. Only this module makes a ScoreResponse.
 
 Score: a Scored or a Counted becomes one response. ScoreLarge: Started, Progress, GridRows and Scored become messages of
 a stream; Counted becomes one message.
@@ -114,7 +114,7 @@ def grid_rows(rows: GridRows) -> Iterator[scoring_pb2.GridRows]:
 
 
 def model_response(model: StoredModel, limits: Limits) -> scoring_pb2.GetModelResponse:
-    """Return the description of a model, and the limits of requests for it."""
+    """Return the description of a model, and the limits of requests."""
     return scoring_pb2.GetModelResponse(
         spec=model.spec,
         version=model.version,
@@ -235,7 +235,7 @@ def _view(view: View, plan: Plan) -> scoring_pb2.View:
 
 
 def _parity(spec: model_pb2.ModelSpec, position: int) -> scoring_pb2.ParityInfo:
-    """Return the certificate of one of the strides in short."""
+    """Return a summary of the certificate of one of the strides."""
     seen = overall(spec, position)
     return scoring_pb2.ParityInfo(
         exact=spec.parity[position].exact,

@@ -32,7 +32,7 @@ DEFAULTS, TUNING, BATCHING = Limits(), Tuning(), Batching()
 
 
 class ConfigurationError(Exception):
-    """A setting cannot be used. The message says which setting, what was expected and what was got."""
+    """A setting cannot be used. The message names the setting, the expected value and the actual value."""
 
 
 def _address(value: str) -> str:

@@ -1,4 +1,4 @@
-"""Architectures as data: a TOML file with the facts that a state_dict does not hold.
+"""Architectures in TOML files, which state the facts that a state_dict does not hold.
 
     name = "digits"
     channels = 1
@@ -102,14 +102,14 @@ class _Pool(_Table):
 
 
 class MaxPool(_Pool):
-    """A square maximum; `ceil` adds windows that begin before the far edge and reach over it."""
+    """The maximum over a square; `ceil` adds windows that begin before the far edge and reach over it."""
 
     op: Literal["maxpool"]
     pad: NonNegative = 0
 
 
 class AvgPool(_Pool):
-    """A square average; `ceil` adds windows that reach over the far edge, which average the elements inside."""
+    """The average over a square; `ceil` adds windows that reach over the far edge and average the elements inside."""
 
     op: Literal["avgpool"]
 
@@ -146,7 +146,7 @@ Layer = Annotated[
 
 
 class Architecture(_Table):
-    """A sequential network, and the known facts about its training."""
+    """A sequential network, its window, its preprocessing, and the meaning of its scores."""
 
     name: str
     channels: Positive
@@ -164,7 +164,7 @@ class Architecture(_Table):
 
 
 def load_architecture(choice: str) -> Architecture:
-    """Returns a shipped architecture by its name, or the one in a TOML file; raises SourceError."""
+    """Return a shipped architecture by its name, or the architecture in a TOML file; raises SourceError."""
     shipped = {path.stem: path for path in _shipped()}
     if choice in shipped:
         return _parse(shipped[choice].read_bytes(), choice)
@@ -176,7 +176,7 @@ def load_architecture(choice: str) -> Architecture:
 
 
 def recognise(keys: set[str]) -> Architecture:
-    """Returns the shipped architecture whose keys are most like these; raises SourceError if less than half agree."""
+    """Return the shipped architecture that shares most keys with these; raises SourceError if less than half agree."""
     known = [load_architecture(path.stem) for path in _shipped()]
     nearest = max(known, key=lambda architecture: _likeness(set(architecture.keys()), keys))
     if _likeness(set(nearest.keys()), keys) <= 0.5:

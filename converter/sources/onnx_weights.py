@@ -1,8 +1,8 @@
-"""The tensors of an ONNX model: each claimed size is compared with the data before memory is taken for it.
+"""Loads the tensors of an ONNX model: each claimed size is compared with the data before memory is allocated for it.
 
 Weights in external files are views of these files. Refused: locations outside the model's folder, symbolic and hard
-links, and anything but plain files; offsets, lengths and shapes that the data does not have; numbers of less than a
-byte.
+links, and all files but regular files; offsets, lengths and shapes that do not fit the data; element types of less than
+a byte.
 """
 
 import os
@@ -32,7 +32,7 @@ class ExternalWeights:
 
     @property
     def paths(self) -> list[Path]:
-        """The files that were used, sorted by location."""
+        """The external files that were read, sorted by location."""
         return [self._folder / location for location in sorted(self._files)]
 
     def load(self, model: ir.Model) -> None:
@@ -89,7 +89,7 @@ class ExternalWeights:
 
 
 def _inline(tensor: ir.TensorProtocol) -> NDArray[np.generic]:
-    """Returns the numbers of a tensor inside the model file; onnx-ir would invent numbers for a tensor without data."""
+    """Return the numbers of a tensor in the model file. This does not use onnx-ir, which would invent missing data."""
     proto = tensor.raw if isinstance(tensor, serde.TensorProtoTensor) else onnx.TensorProto()
     if tensor.size and not (proto.HasField("raw_data") or any(len(getattr(proto, field)) for field in DATA_FIELDS)):
         raise ValueError(f"tensor {tensor.name!r}: expected {tensor.size} numbers, got none")

@@ -2,9 +2,10 @@
 
     magic number · protocol version · facts about the machine · the object · the storages' keys · the storages
 
-All but the storages are pickles, one after the other. A storage is its number of elements (int64) and the elements.
-Numbers are little-endian on every machine, so that the facts about it do not matter. Refused: storages that the object
-does not refer to, or of other sizes than it states. Bytes after the last storage are not read.
+All parts but the storages are pickles, one after the other. A storage is its number of elements (int64) and the
+elements. Numbers are little-endian on every machine, so that the facts about the machine are ignored. Refused: storages
+to which the object does not refer, or whose sizes differ from those that it states. Bytes after the last storage are
+not read.
 """
 
 import io
@@ -19,7 +20,7 @@ PROTOCOL = 1001
 
 
 def read_torch_stream(path: Path) -> object:
-    """Returns the unpickled checkpoint, its tensors as `torch_pickle.Tensor`; raises SourceError."""
+    """Return the unpickled checkpoint, its tensors as `torch_pickle.Tensor`; raises SourceError."""
     data = mmap_file(path)
     file = io.BytesIO(data[:MAX_PICKLE_BYTES].data)
     magic, _ = unpickle(file, path)

@@ -108,7 +108,7 @@ def _check_outputs(task: ScoreTask, images: list[Path]) -> None:
 
 
 def _check_suffix(option: str, name: str | None, suffixes: tuple[str, ...]) -> None:
-    """Refuse a file name whose suffix stands for none of the formats."""
+    """Refuse a file name whose suffix is not that of an offered format."""
     if name is not None and Path(name).suffix.lower() not in suffixes:
         raise typer.BadParameter(
             f"expected a file name that ends in {' or '.join(suffixes)}, got {name!r}", param_hint=option
@@ -120,7 +120,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _scorer(line: CommandLine) -> BaseScorer:
-    """Return a client of servers, or a scorer in this process. Exit with status 2 if the options contradict."""
+    """Return a client of servers, or a scorer in this process; exit status 2 if the options do not say which."""
     security = Security(line.tls, line.tls_ca, line.tls_cert, line.tls_key, _token(line.token))
     if line.server is not None:
         try:

@@ -1,4 +1,4 @@
-"""The command line of `fullconv-score`: every option with its help, and the parsing of its value."""
+"""The command line of `fullconv-score`: every option with its help, and the parsing of its text."""
 
 import re
 from collections.abc import Callable
@@ -178,7 +178,7 @@ class CommandLine:
             raise typer.BadParameter("expected both or neither, got one", param_hint="--tls-cert and --tls-key")
 
     def options(self) -> Options:
-        """Return the options of a request, without the mask. Exit with status 2 for an invalid value."""
+        """Return the options of a request, without the mask; exit status 2 for text that cannot be parsed."""
         options = Options(
             mode=self.mode,
             border=self.border,
@@ -212,7 +212,7 @@ class CommandLine:
 
 
 def takes(fields: type[Fields]) -> Callable[[Callable[[Fields], None]], Callable[..., None]]:
-    """Make a function of a dataclass a command whose options are the dataclass's fields, as Typer reads them."""
+    """Turn a function of a dataclass into a command, whose options Typer takes from the dataclass's fields."""
 
     def decorate(run: Callable[[Fields], None]) -> Callable[..., None]:
         @wraps(run)

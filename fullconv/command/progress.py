@@ -11,7 +11,7 @@ LINE_SECONDS = 10.0
 """Shortest time between two lines where there is no terminal."""
 
 ShowProgress = Callable[[str, str, int, int], None]
-"""A function of the image's name, the current activity, the amount that is done, and the total amount."""
+"""Takes the image's name, the current activity, the amount that is done, and the total amount."""
 
 
 @contextmanager

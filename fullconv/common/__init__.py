@@ -1,1 +1,1 @@
-"""Modules that the client, the service and the converter share. Of their code, they import only the generated stubs."""
+"""Code that the client, the service and the converter share. It imports only the generated stubs of this project."""

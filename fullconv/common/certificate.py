@@ -108,5 +108,5 @@ def _percent(share: float) -> str:
 
 
 def _times(crops: float, dense: float) -> str:
-    factor = crops / dense if dense else 1.0  # pools alone multiply nothing
+    factor = crops / dense if dense else 1.0  # a network of pools alone has no multiply-adds
     return f"{factor:.0f} times" if factor >= 9.5 else f"{factor:.2g} times"

@@ -1,4 +1,4 @@
-"""Addresses of servers, security of connections, and the errors that statuses stand for."""
+"""Addresses of servers, the security of connections, and the errors for gRPC statuses."""
 
 import re
 import ssl
@@ -13,7 +13,7 @@ from fullconv.errors import KINDS, ImageError, RequestError, ScoringError, Unava
 
 ADDRESS = re.compile(r"(dns:///)?(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]/,]+):(?P<port>[0-9]{1,5})")
 LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|\[::1\]")
-"""Names of this machine. No HTTP proxy is used for them, and nobody else can read the messages."""
+"""Names of this machine: no HTTP proxy reaches it, and no other machine can read the data that is sent."""
 OPTIONS = [
     ("grpc.max_receive_message_length", -1),  # the server's limits apply
     ("grpc.max_send_message_length", -1),
@@ -26,29 +26,29 @@ UNTRUSTED = {
     "Hostname Verification Check failed": "its certificate is for another name",
     "WRONG_VERSION_NUMBER": "it does not speak TLS",
 }
-"""Words of gRPC's errors from servers that will refuse every further call too, and their causes."""
+"""Phrases in gRPC's messages for failures that a retry would only repeat, and their explanations."""
 HINTS = {
     **UNTRUSTED,
     "backends failing; last error: UNAVAILABLE": "a server with TLS closes connections without TLS; a server that "
     "requires client certificates closes connections whose certificate is missing, has expired or is not trusted",
 }
-"""Words of gRPC's errors, and their possible causes."""
+"""Phrases in gRPC's messages, and their possible explanations."""
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 """Statuses by their numbers."""
 
 
 @dataclass(frozen=True)
 class Security:
-    """The credentials of a client, and the certificates by which it checks a server. Default: no encryption."""
+    """The credentials of a client, and the certificates by which it checks servers. Default: no encryption."""
 
     tls: bool = False
-    """Whether to use TLS. Each of the files below turns TLS on too."""
+    """Whether to use TLS. Each of the following files turns TLS on too."""
     ca: Path | None = None
-    """PEM file with the authorities that sign the server's certificate. Default: gRPC's list of public authorities."""
+    """PEM file of the authorities that sign the server's certificate. Default: the public authorities of gRPC."""
     cert: Path | None = None
-    """PEM file with the client's certificate, for servers that require a client certificate."""
+    """PEM file of the client's own certificate, for servers that require client certificates."""
     key: Path | None = None
-    """PEM file with the private key of `cert`."""
+    """PEM file of the certificate's private key."""
     token: str | None = None
     """A token that the server accepts."""
 
@@ -127,9 +127,10 @@ def open_channels(
 
 
 def error_of(server: str, code: grpc.StatusCode, details: str, reason: str = "") -> ScoringError:
-    """Return the error that a status stands for, with the server's message.
+    """Return the error for a status, with the server's message.
 
-    The reason decides the kind of error. A status without a reason, from an older server, is judged by its code.
+    The reason determines the class of the error. For a status without a reason, from an older server, the code
+    determines it.
     """
     if reason in KINDS:
         return KINDS[reason](details)

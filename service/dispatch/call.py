@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass
 class Call:
-    """What is known of a call, and its line of the log, to which fields are added while the call is answered."""
+    """The caller, deadline and metadata of a call, and the fields of its log line, which are added during the call."""
 
     method: str
     client: str
@@ -14,8 +14,8 @@ class Call:
     size: int = 0
     """Bytes of the last message that arrived."""
     deadline: float | None = None
-    """When the client stops waiting, on the monotonic clock. None: never."""
+    """Time at which the client stops waiting, on the monotonic clock. None: no deadline."""
     metadata: dict[str, str] = field(default_factory=dict)
     """Key-value pairs that the client sent with the call."""
     record: dict[str, Any] = field(default_factory=dict)
-    """The fields of its line of the log."""
+    """The fields of the call's log line."""

@@ -2,9 +2,9 @@
 
     found on disk → requested → checked: hashes, geometry, scores of a window → sessions in memory
 
-If a version fails, lower versions go on serving: a request that names no version gets the highest version that can be
-loaded. After the start new and changed versions are checked before they serve. If the changed files of a version fail,
-the version serves on as it was loaded before.
+If a version fails, lower versions continue to serve: a request that names no version gets the highest version that can
+be loaded. After the start new and changed versions are checked before they serve. If the changed files of a version
+fail, the version that was loaded before continues to serve.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from service.engine.version import ServedVersion
 from service.errors import ModelError, NotFoundError, UnreadableModelError
 
 Event = Literal["loaded", "not loaded", "kept", "unloaded"]
-"""A change of a version. "kept": its files on disk now fail, and the server continues with the loaded files."""
+"""A change of a version. "kept": its files on disk now fail, and the version loaded before continues to serve."""
 Report = Callable[[Event, str, str, str], None]
 """Called with an event, the name and version of the model, and the text of the error; empty: no error."""
 
@@ -281,11 +281,11 @@ class Registry:
         except OSError:
             if not self._started:
                 raise
-            return None  # a volume may be away for a while; its models serve on
+            return None  # a volume may be unmounted for a while; its models stay
         return {key: fingerprint for key, fingerprint in found.items() if key[0] not in self._unloaded}
 
     def _update(self, found: dict[tuple[str, str], Fingerprint], *, at_once: bool) -> dict[tuple[str, str], ModelError]:
-        """Drop the versions that are gone, and take new and changed versions; returns the errors of these."""
+        """Drop the versions that are gone, and add new and changed versions; returns the errors of added versions."""
         failed = {}
         for key in set(self._versions) - set(found):
             self._sessions.drop(self._versions.pop(key))
@@ -300,7 +300,7 @@ class Registry:
         return failed
 
     def _take(self, key: tuple[str, str], fingerprint: Fingerprint, known: ServedVersion | None) -> ModelError | None:
-        """Take a new or changed version; returns its error.
+        """Add a new or changed version; returns its error.
 
         After the start a warm registry checks it first. If the check fails, a version that is loaded stays.
         """
@@ -331,7 +331,7 @@ class Registry:
         return True
 
     def _is_settled(self, name: str, version: str) -> bool:
-        """Return whether a version may be taken: after the start not while its files are being copied."""
+        """Return whether a version may be added; after the start, not while its files are being copied."""
         try:
             return not self._checks_first or self._repository.is_settled(name, version)
         except OSError:

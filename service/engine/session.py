@@ -17,7 +17,7 @@ from service.log import log
 GREY = 128
 """Value of all pixels of the window that tests a session."""
 INITIAL_RATE = 1e10
-"""Multiply-adds per second that are assumed before a run was timed."""
+"""Multiply-adds per second that are assumed before the first run is timed."""
 RATE_WEIGHT = 0.2
 """Weight of the latest run in the running mean of the rate."""
 MIN_SHRINK_BYTES = 4 << 20
@@ -70,7 +70,7 @@ class Session:
         self.bytes_per_pixel = model.spec.cost[position].activation_bytes_per_pixel
         """Bytes of activations for each pixel of a tile."""
         self.weights_bytes = sum(part.stat().st_size for part in (file, model.folder / WEIGHTS) if part.exists())
-        """Bytes of the weights on disk; in memory they take about as many."""
+        """Bytes of the weights on disk, which is also about their size in memory."""
         self.measured_rate: float
         """Multiply-adds per second of one window, as `warm` has measured it."""
         self._multiply_adds = model.spec.cost[position].multiply_adds_per_crop

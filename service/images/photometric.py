@@ -2,7 +2,7 @@
 
 Stored numbers become samples: a palette's indices become its colours, MinIsWhite is inverted, YCbCr becomes red, green
 and blue. A band is alpha if ExtraSamples is 1 (alpha is multiplied into the other bands) or 2, and in no other case.
-Kinds that are not handled here are refused by their names.
+Other kinds are refused; the error names the kind.
 """
 
 from collections.abc import Callable

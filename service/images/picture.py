@@ -48,7 +48,7 @@ class Picture:
     """An image; `width` and `height` are pixels after EXIF rotation."""
 
     name: str
-    """Name in answers and errors."""
+    """The image's name in answers and errors."""
     height: int
     width: int
     layout: BandLayout

@@ -2,7 +2,7 @@
 
 The largest page that is not marked as a reduced copy or a mask is scored; of several such pages, the first. If all
 pages of the file are reduced copies, as in a camera's DNG, the pages in their SubIFDs count. Kinds that have no decoder
-here are refused by their names. tifffile reads the directory and runs no code from the file.
+here are refused; the error names the kind. tifffile reads the directory and runs no code from the file.
 """
 
 import math
@@ -26,16 +26,16 @@ from service.images.tiff_rows import OrientedRows, StoredPage, StoredRows, TiffD
 REDUCED, MASK = 1, 4
 """Bits of NewSubfileType."""
 MAX_PAGES = 1000
-"""Number of pages among which the image to score is sought, and number of pages after it among which its mask is."""
+"""Largest number of pages of which the largest is scored, and of later pages among which its mask is sought."""
 MAX_PAGE = 10_000
-"""Largest number of a page that can be chosen: the directories of all pages before it are read."""
+"""Largest number of a page that can be chosen. The tags of all pages before it are read."""
 MAX_BLOCK_BYTES = 256 << 20
 """Bytes of the largest tile, decoded. A file with a larger row of tiles, or a larger strip, counts as decoded whole."""
 MAX_WHOLE_BYTES = 1 << 30
 """Bytes of the largest page that is decoded whole."""
 MAX_TAGS_BYTES = 64 << 20
-"""Bytes of the directories and tags that are read of a file, enough for 250 gigapixels in tiles of 256×256 pixels. As
-numbers of Python they take ten times as much memory."""
+"""Largest size in bytes of the directories and tags that are read, enough for 250 gigapixels in tiles of 256×256
+pixels. As numbers of Python they take ten times as much memory."""
 ORIENTATION, T4_OPTIONS, GDAL_NODATA = 274, 292, 42113
 LOWEST_FIRST = 2
 """FillOrder of bytes whose first bit is the lowest."""
@@ -44,7 +44,7 @@ LOWEST_FIRST = 2
 def open_tiff(name: str, open_stream: Callable[[], BinaryIO], selection: PageSelection) -> Picture:
     """Open a TIFF file; `open_stream` returns its bytes from the start. Raises ImageError."""
     try:
-        # tifffile changes its expectations with the suffix of a file's name
+        # the name is constant because tifffile treats some suffixes of file names differently
         with open_stream() as stream, TiffFile(_Directories(name, stream), name="image") as tiff:
             selected, notes = _select_page(name, tiff, selection.page)
             return _tiff_image(name, selected, open_stream, selection.bands).picture(selection.bands, notes)
@@ -297,7 +297,7 @@ def _check_sizes(name: str, shape: tuple[int, int, int], tile: tuple[int, int], 
 
 
 def _tested_bands(stored: int, alpha: int | None, selected: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the stored bands, counted from 0, that are tested for nodata: those that are scored, without alpha."""
+    """Return the stored bands, counted from 0, that are tested for nodata: the scored bands without alpha."""
     if selected and stored > 1:
         return tuple(band - 1 for band in selected if band <= stored)
     return tuple(band for band in range(stored) if band != alpha)

@@ -198,14 +198,14 @@ class OrientedRows:
         self._image: SampleArray | None = None
 
     def read(self, first: int, stop: int) -> SampleArray:
-        """Return rows [first, stop) of the oriented image."""
+        """Return rows [first, stop) of the upright image."""
         if self._image is None:
             self._image = apply_orientation(self._rows.read(0, self._height), self._orientation)
         return self._image[first:stop]
 
 
 def apply_orientation(image: SampleArray, orientation: int) -> SampleArray:
-    """Return an image (rows, cols, bands) turned and mirrored as the tag Orientation, 1 to 8, requires."""
+    """Return an image (rows, cols, bands) rotated and mirrored to be upright, by the tag Orientation, 1 to 8."""
     if orientation > 4:
         image = image.swapaxes(0, 1)
     down = orientation in (3, 4, 7, 8)

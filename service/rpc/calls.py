@@ -156,14 +156,14 @@ class Calls:
             self._unanswered.add(this)
             context.add_done_callback(lambda _: self._end(this))  # called when the answer is sent
 
-        async def let_in(call: Call) -> Value:
+        async def authenticated(call: Call) -> Value:
             call.client = call.record["client"] = self._access.client(context, metadata)
             if draining:
                 raise DrainingError("the server is shutting down: ask another server, or retry later")
             return await work(call)
 
         try:
-            return await self.logged(call, let_in)
+            return await self.logged(call, authenticated)
         except ServiceError as error:
             status = status_of(error)
             if isinstance(error, IdleError):  # a client that does not read answers may not read a status either

@@ -109,6 +109,6 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "region": _region,
     "priority": _priority,
 }
-"""For each parameter that has a meaning: what reads its value."""
+"""For each parameter that has an effect: the function that reads its value."""
 SELECTION = {"bands", "page"}
 """Parameters that select parts of the file."""

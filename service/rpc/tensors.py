@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's tensors and parameters as requests of ours, and our answers as its tensors.
+"""Converts tensors and parameters of the Open Inference Protocol to scoring requests, and answers to its tensors.
 
 images uint8, uint16, int16 or float32 (images, height, width, channels), or encoded (images)
     → scores float32 (images, classes, rows, cols), average float32 (images, classes)
@@ -39,7 +39,7 @@ MOST_NUMBERS = 1 << 20
 """Largest number of elements in typed contents, which are slow to read. Larger tensors must be raw."""
 CLASSIFICATION = "classification"
 NAME = "image"
-"""The name of every image in errors: tensors have no names of images."""
+"""The name of every image in errors, since tensors hold no names of images."""
 
 OpenPicture = Callable[[PageSelection], Picture]
 
@@ -47,9 +47,9 @@ OpenPicture = Callable[[PageSelection], Picture]
 def scoring_requests(
     request: oip.ModelInferRequest, model: StoredModel
 ) -> list[tuple[ScoringRequest, Callable[[], Picture]]]:
-    """Return a request for each image, and a function that opens the image.
+    """Return a request for each image, and the function that opens the image.
 
-    Raises OptionError or ImageError for tensors and parameters that a model does not take.
+    Raises OptionError or ImageError for tensors and parameters that the model does not accept.
     """
     options = options_of(request, grid=SCORES in _outputs(request))
     scoring = ScoringRequest(model.name, model.version, options)
@@ -84,7 +84,7 @@ class ImageAnswer:
 
 
 def infer_response(request: oip.ModelInferRequest, answers: list[ImageAnswer]) -> oip.ModelInferResponse:
-    """Return the answers of all images as tensors; raises ImageError if their grids are not of one size."""
+    """Return the answers of all images as tensors; raises ImageError if their grids differ in size."""
     model = answers[0].model
     response = oip.ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
     if request.parameters["triton_enable_empty_final_response"].bool_param:
@@ -176,7 +176,7 @@ def _pixels(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) -
 
 
 def _numbers(tensor: oip.ModelInferRequest.InferInputTensor, dtype: np.dtype[Any]) -> np.ndarray:
-    """The numbers of a tensor that is not raw, in its own type; raises ImageError for those that it cannot hold."""
+    """Return the typed contents of a tensor in its datatype; raises ImageError for numbers outside its range."""
     contents = getattr(tensor.contents, CONTENTS[tensor.datatype])
     if len(contents) > MOST_NUMBERS:
         raise ImageError(
@@ -193,7 +193,7 @@ def _numbers(tensor: oip.ModelInferRequest.InferInputTensor, dtype: np.dtype[Any
 
 
 def input_type(model: StoredModel) -> str:
-    """The type of pixels that a model is said to take: that of its own values, or bytes."""
+    """Return the datatype of a model's input for its metadata: that of the image's own values, or UINT8."""
     return TYPES[model.spec.input.preprocessing.dtype or "uint8"]
 
 

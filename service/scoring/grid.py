@@ -65,7 +65,7 @@ class BandGrid:
             self._positions = np.empty(shape, np.uint32)
 
     def add(self, rows: slice, cols: slice, scores: NDArray[np.float32]) -> None:
-        """Add the scores (rows, cols, classes of the answer) of one tile. A mirrored tile is summed with its twin."""
+        """Add the scores (rows, cols, classes of the answer) of one tile; with flip, mirrored tiles are added to it."""
         if self._positions is not None:
             self._scores[rows, cols], self._positions[rows, cols] = top_k(scores, self.options.depth)
         elif self.options.requested.flip:

@@ -24,9 +24,9 @@ class ViewCount:
 
 
 def count_inside_mask(planned: PlannedImage, check: Check) -> list[ViewCount]:
-    """Return what each view costs inside the mask, which is read to its end.
+    """Return the cost of each view inside the mask, after reading the whole mask.
 
-    Raises ImageError if a view has no cell to score; `check` may raise to stop.
+    Raises ImageError if a view has no cell to score; `check` may raise an error to stop the count.
     """
     counts = []
     for view in planned.plan.views:

@@ -1,4 +1,4 @@
-"""The options of a request: as requested, and as resolved for one model.
+"""The options of a request: as they are requested, and as they are resolved for one model.
 
     message → RequestedOptions (service/decode.py) → resolve → ResolvedOptions → the plan
 
@@ -113,7 +113,7 @@ scored. None: all windows."""
 
 @dataclass(frozen=True)
 class RequestedOptions:
-    """The requested options, independent of the model; lengths are in pixels of the image."""
+    """The options that a request states, before a model is known; lengths in pixels of the image."""
 
     stride: int | None = None
     """Between neighbouring windows. None: the model's native stride."""
@@ -135,7 +135,7 @@ class RequestedOptions:
     """Whether the answer holds the scores of every cell."""
     grid_as: GridAs = GridAs.FLOAT32
     grid_top: int = DEFAULT_TOP
-    """Number of classes in each cell of a grid as TOP."""
+    """Number of classes in each cell of the grid if `grid_as` is TOP."""
     selection: PageSelection = FIRST_PAGE
     """Page and bands of the file."""
     priority: Priority = Priority.NORMAL

@@ -105,7 +105,7 @@ def make_plan(
     """Plan an image of (height, width) pixels.
 
     `rate` returns the multiply-adds per second of one of the model's files, by its position, for tiles of a limited
-    duration. Raises CapabilityError, ImageError or LimitError if the image cannot be scored so.
+    duration. Raises CapabilityError, ImageError or LimitError if the image cannot be scored with these options.
     """
     modes, reason = choose(model, options)
     planner = _Planner(model, options, size, bounds, rate)
@@ -188,7 +188,7 @@ class _Planner:
         def is_worthwhile(rows: int) -> bool:
             try:
                 return mode.multiply_adds(planned(rows)) <= most
-            except ValueError:  # so low that they are too many
+            except ValueError:  # such low bands would be too many
                 return False
 
         strip_bytes = self.bounds.tuning.strip_bytes

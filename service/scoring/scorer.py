@@ -2,7 +2,7 @@
 
     model → options → plan → mask → PlannedImage (planned.py) → Execution (execution.py)
 
-Whatever can be refused is refused here, before a pixel is decoded.
+Requests are refused here if possible, before a pixel is decoded.
 """
 
 import math
@@ -164,23 +164,23 @@ def check_row(planned: PlannedImage, limit: int) -> None:
 
 
 def _mask(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
-    """Return a function that opens the mask: pixels with data, and the windows that the options choose.
+    """Return the function that opens the mask: windows with data in all pixels that the requested mask selects too.
 
     Raises ImageError, before anything is scored, for a mask whose size does not fit.
     """
-    open_chosen, size = _chosen(picture, model, options, limits), (picture.height, picture.width)
+    open_requested, size = _requested_mask(picture, model, options, limits), (picture.height, picture.width)
 
     def open_mask(check: Check) -> Mask | None:
-        data, chosen = picture.data_mask(), open_chosen(check)
-        if data is None or chosen is None:
-            return chosen if data is None else MaskImage(data, size, size)
-        return Intersection(MaskImage(data, size, size), chosen)
+        data, requested = picture.data_mask(), open_requested(check)
+        if data is None or requested is None:
+            return requested if data is None else MaskImage(data, size, size)
+        return Intersection(MaskImage(data, size, size), requested)
 
     return open_mask
 
 
-def _chosen(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
-    """Return a function that opens the mask that the options name."""
+def _requested_mask(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
+    """Return the function that opens the mask that the options request."""
     requested = options.requested.mask
     if requested is None:
         return lambda _: None

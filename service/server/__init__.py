@@ -1,1 +1,1 @@
-"""The server: its ports, start, reports and shutdown."""
+"""The server as a whole: its ports, start, health, metrics and shutdown."""

@@ -1,4 +1,4 @@
-"""Gauges of the requests that wait in the server, of its limits, and of models and files that cannot be used."""
+"""Gauges of waiting requests and tiles, of limits, and of models and files that cannot be used."""
 
 from collections.abc import Callable
 

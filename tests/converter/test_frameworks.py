@@ -1,4 +1,4 @@
-"""Sources that need PyTorch or Keras, where those are not there."""
+"""Sources that need PyTorch or Keras, if the package is not installed."""
 
 import importlib
 import sys

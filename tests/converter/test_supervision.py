@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from support.servers import until
+from support.servers import wait_until
 
 BOOL, FLOAT, INT64 = TensorProto.BOOL, TensorProto.FLOAT, TensorProto.INT64
 MAIN = [sys.executable, "-m", "converter"]
@@ -49,7 +49,7 @@ def working(target: Path, kind: str) -> Iterator[tuple["subprocess.Popen[str]", 
         child = int(process.stdout.readline())
         before = _cpu_ticks(child)
         try:
-            until(lambda: kind == "waiting" or _cpu_ticks(child) > before + 10)
+            wait_until(lambda: kind == "waiting" or _cpu_ticks(child) > before + 10)
             yield process, child
         finally:
             process.kill()
@@ -95,7 +95,7 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
     target = tmp_path / "models" / "net" / "1"
     with working(target, "stuck") as (process, child):
         os.kill(process.pid, signal.SIGKILL)
-        until(lambda: _state(child)[0] == "Z")
+        wait_until(lambda: _state(child)[0] == "Z")
     assert len(files(tmp_path)) == 2
     (tmp_path / "temporary").rename(tmp_path / "old")
     with working(target.with_name("2"), "waiting") as (process, _):
@@ -124,7 +124,7 @@ def test_a_signal_ends_onnx_runtime(tmp_path: Path, number: signal.Signals) -> N
     onnx.save(endless(), source)
     command = [*MAIN, str(source), "-o", str(target), "--crops-only", "--window", "8"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        until(lambda: files(tmp_path / "models"))
+        wait_until(lambda: files(tmp_path / "models"))
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 1

@@ -32,7 +32,7 @@ def score(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """A small image of odd size."""
+    """Return a small image of odd size."""
     path = tmp_path / "image.png"
     path.write_bytes(png(noise(90, 111, 1)))
     return path
@@ -181,7 +181,7 @@ def test_odd_file_names(tmp_path: Path) -> None:
 
 
 def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Files that cannot be scored, each with a part of its error message."""
+    """Return files that cannot be scored, each with a part of its error message."""
     made = {
         "text": (b"not an image", "expected a complete JPEG, PNG, WebP or TIFF file"),
         "empty": (b"", "expected a complete"),
@@ -197,28 +197,28 @@ def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
         "svg": (b"<svg xmlns='http://www.w3.org/2000/svg' width='99' height='99'/>", "expected a complete"),
     }
     result = {"missing": (folder / "none.png", "No such file"), "folder": (folder, "Is a directory")}
-    for name, (data, said) in made.items():
+    for name, (data, expected_message) in made.items():
         path = folder / f"{name}.png"
         path.write_bytes(data)
-        result[name] = (path, said)
+        result[name] = (path, expected_message)
     return result
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "text", "empty", "truncated", "small", "bomb", "svg"])
 def test_bad_images(tmp_path: Path, kind: str) -> None:
     """An image that cannot be scored is exit status 3 with one line of error, and leaves no output."""
-    path, said = bad_images(tmp_path)[kind]
+    path, expected_message = bad_images(tmp_path)[kind]
     out = tmp_path / "out"
     out.mkdir()
     result = score(path, "--grid", out / "grid.npz", "--heatmap", out / "heat.png")
     assert result.returncode == 3
-    assert said in result.stderr
+    assert expected_message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not list(out.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "expected_message"),
     [
         (["--model", "cats"], 3, "model: no model 'cats'"),
         (["--model", "../digits"], 3, "model: no model '../digits'"),
@@ -250,11 +250,11 @@ def test_bad_images(tmp_path: Path, kind: str) -> None:
         ([], 2, "--model"),
     ],
 )
-def test_bad_command_lines(image: Path, arguments: list[str], status: int, said: str) -> None:
+def test_bad_command_lines(image: Path, arguments: list[str], status: int, expected_message: str) -> None:
     """The exit status is 2 for a wrong command line, 3 for wrong input, and the message names the field."""
     result = run(image, *arguments, cwd=ROOT)
     assert result.returncode == status, result.stderr
-    assert said in " ".join(result.stderr.split())
+    assert expected_message in " ".join(result.stderr.split())
     assert result.stdout == ""
 
 
@@ -310,7 +310,7 @@ def test_grid_is_a_plain_npz(image: Path, tmp_path: Path) -> None:
 
 
 def scores_of(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The scores of a grid's file, and its other arrays."""
+    """Return the scores of a grid's file, and its other arrays."""
     with np.load(path) as grid:
         return grid["scores"], {name: grid[name] for name in grid if name != "scores"}
 

@@ -13,7 +13,7 @@ from threading import Event, Thread
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 from support.paths import ROOT
-from support.servers import running, until
+from support.servers import running, wait_until
 
 from service.server import http
 from service.server.exporter import exported
@@ -158,7 +158,7 @@ def test_slow_requests_end(address: tuple[str, int], monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(http, "REQUEST_SECONDS", 0.5)
     with connect(address) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nA: ")
-        until(lambda: _is_reset(connection))
+        wait_until(lambda: _is_reset(connection))
 
 
 def test_clients_that_do_not_read_end(address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_clients_that_do_not_read_end(address: tuple[str, int], monkeypatch: pyt
     monkeypatch.setattr(http, "REQUEST_SECONDS", 0.2)
     with connect(address) as connection:
         connection.sendall(HEALTH)
-        until(lambda: _is_reset(connection))
+        wait_until(lambda: _is_reset(connection))
 
 
 def _is_reset(connection: socket.socket) -> bool:
@@ -205,7 +205,7 @@ def test_a_shortage_of_descriptors_does_not_spin(address: tuple[str, int], monke
     monkeypatch.setattr(socket.socket, "accept", fail)
     with connect(address) as connection:
         connection.sendall(HEALTH)
-        until(lambda: failed and failed[-1] - failed[0] > 0.9)
+        wait_until(lambda: failed and failed[-1] - failed[0] > 0.9)
         short.clear()
         assert received(connection).endswith(b"SERVING\n")
     assert len(failed) <= 2 * 100  # asyncio tries as often as its backlog in each round
@@ -221,7 +221,7 @@ def test_a_process_without_descriptors() -> None:
         host, _, port = metrics.rpartition(":")
         with connect((host, int(port))) as connection:
             connection.sendall(HEALTH)
-            until(lambda: server.events("metrics"))
+            wait_until(lambda: server.events("metrics"))
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
             assert received(connection).endswith(b"SERVING\n")
         assert [line["error"] for line in server.events("metrics")] == [

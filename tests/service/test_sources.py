@@ -22,9 +22,9 @@ RGB = model_pb2.Input(channels=3, dtype="uint8")
 extras = pytest.mark.extras
 
 
-def pixels_of(path: Path, wanted: model_pb2.Input = RGB) -> np.ndarray:
+def pixels_of(path: Path, model_input: model_pb2.Input = RGB) -> np.ndarray:
     picture = open_path(path)
-    return picture.rows(wanted).read(0, picture.height)
+    return picture.rows(model_input).read(0, picture.height)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def pixels_of(path: Path, wanted: model_pb2.Input = RGB) -> np.ndarray:
     ids=["pyramid", "bigtiff-subifd", "deflate", "strips", "jpeg"],
 )
 def test_tiffs(tmp_path: Path, options: dict[str, object]) -> None:
-    """Of tiled, pyramidal, BigTIFF and compressed files the page of full resolution is read."""
+    """The page of full resolution is read from tiled, pyramidal, BigTIFF and compressed files."""
     pixels = noise(700, 900, 3)
     path = tmp_path / "image.tif"
     pyvips.Image.new_from_array(pixels).tiffsave(str(path), **options)

@@ -8,7 +8,7 @@ from threading import Event
 import grpc
 import pytest
 from support.paths import ROOT
-from support.servers import running, until
+from support.servers import running, wait_until
 
 from fullconv.protos import scoring_pb2, scoring_pb2_grpc
 
@@ -29,7 +29,7 @@ def test_a_killed_server_leaves_no_spooled_file(tmp_path: Path) -> None:
     ):
         answers = scoring_pb2_grpc.ScoringStub(channel).ScoreLarge(parts())
         descriptors = Path(f"/proc/{server.process.pid}/fd")
-        until(lambda: _spooled_bytes(descriptors, tmp_path) >= 1 << 20)
+        wait_until(lambda: _spooled_bytes(descriptors, tmp_path) >= 1 << 20)
         server.process.kill()
         server.process.wait()
         ended.set()

@@ -16,7 +16,7 @@ class RemoveIdentitiesPass(ir.passes.InPlacePass):
     """Remove Dropout and pools of one element."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Raises UnsupportedError if the network was exported in training mode."""
+        """Apply the pass; raises UnsupportedError if the network was exported in training mode."""
         _check_inference(model.graph)
         identities = [node for node in model.graph if node.op_type == "Dropout" or _is_identity_pool(node)]
         for node in identities:

@@ -41,7 +41,7 @@ def _inner_product(context: LayerContext) -> Blob:
 
 
 def _batch_norm(context: LayerContext) -> Blob:
-    """Caffe keeps mean and variance as sums, and beside them the number to divide the sums by."""
+    """Add batch normalisation. Caffe stores mean and variance as sums, and the number by which to divide the sums."""
     parameters = context.layer.parameters.batch_norm_param
     if parameters.HasField("use_global_stats") and not parameters.use_global_stats:
         raise context.refusal("expected use_global_stats, since without it the layer normalises over the batch")
@@ -67,7 +67,7 @@ def _bias(context: LayerContext) -> Blob:
 
 
 def _channels(context: LayerContext, parameters: ScaleParameter | BiasParameter) -> tuple[int, ...]:
-    """Returns the shape of weights with one number per channel, or one number for all channels."""
+    """Return the shape of weights with one number per channel, or one number for all channels."""
     shape = context.source.shape
     _check_channels(context, parameters.axis)
     if parameters.num_axes not in (0, 1) and (parameters.num_axes, len(shape)) != (-1, 1):
@@ -76,7 +76,7 @@ def _channels(context: LayerContext, parameters: ScaleParameter | BiasParameter)
 
 
 def _broadcast_channels(context: LayerContext, weights: Array) -> Array:
-    """Returns weights per channel in a shape that broadcasts to the map."""
+    """Return weights per channel in a shape that broadcasts to the map."""
     return weights.reshape(-1, *[1] * (len(context.source.shape) - 1))
 
 
@@ -100,7 +100,7 @@ def _elementwise(op: str, context: LayerContext) -> Blob:
 
 
 def _power(context: LayerContext) -> Blob:
-    """(shift + scale · x)^power, without the steps that change nothing."""
+    """Add (shift + scale · x)^power, without the steps that change nothing."""
     parameters, blob = context.layer.parameters.power_param, context.source
     for op, number, idle in (("Mul", parameters.scale, 1), ("Add", parameters.shift, 0), ("Pow", parameters.power, 1)):
         if number != idle:
@@ -167,7 +167,7 @@ def _flatten(context: LayerContext) -> Blob:
 
 
 def _reshape(context: LayerContext) -> Blob:
-    """A Reshape that flattens the map or keeps its shape."""
+    """Add a Reshape that flattens the map, or keeps its shape."""
     parameters, shape = context.layer.parameters.reshape_param, context.source.shape
     batch, *sizes = parameters.shape.dim or [1]
     kept = [shape[at] if size == 0 and at < len(shape) else size for at, size in enumerate(sizes)]
@@ -180,7 +180,7 @@ def _reshape(context: LayerContext) -> Blob:
 
 
 def _flattened(context: LayerContext) -> Blob:
-    """Returns the blob that the layer reads as a vector, in the order of channels, rows and columns."""
+    """Return the layer's input, flattened to a vector in the order of channels, rows and columns."""
     source = context.source
     if len(source.shape) == 1:
         return source

@@ -1,8 +1,8 @@
 """Reads a Caffe network: finds its prototxt, builds its layers in ONNX, and determines its preprocessing.
 
 Refused: networks of several images or several rows of scores, and layers that `layers` does not know. A mean image is
-reduced to one number per channel, as scripts for deployed networks do, because a window of a large image has no place
-in a mean image.
+reduced to one number per channel, as scripts for deployed networks do, because a window of a large image has no
+position in a mean image.
 """
 
 from collections.abc import Mapping
@@ -26,9 +26,9 @@ DEPLOY = "deploy.prototxt"
 
 
 def read_caffe(path: Path, arch: str | None, window: tuple[int, int] | None) -> Classifier:
-    """Read a .caffemodel with the prototxt `arch`, or the only one beside it; raises ConversionError, and OSError.
+    """Read a .caffemodel with the prototxt `arch`. Default: the only prototxt in its folder.
 
-    `window` is (height, width) in pixels; None stands for the size in the prototxt.
+    `window` is (height, width) in pixels; None stands for the size in the prototxt. Raises ConversionError and OSError.
     """
     prototxt = Path(arch) if arch else _prototxt_beside(path)
     net, weights = read_prototxt(prototxt), read_weights(path)
@@ -55,7 +55,7 @@ def _prototxt_beside(path: Path) -> Path:
 
 
 def _image_shape(net: CaffeNet, weights: CaffeWeights, window: tuple[int, int] | None) -> tuple[int, int, int]:
-    """Returns channels, height and width of one window."""
+    """Return channels, height and width of one window."""
     image = net.image
     height, width = window or (image.height, image.width)
     if height is None or width is None:
@@ -66,7 +66,7 @@ def _image_shape(net: CaffeNet, weights: CaffeWeights, window: tuple[int, int] |
 
 
 def _channels(net: CaffeNet, weights: CaffeWeights) -> int:
-    """Returns the channels that the first convolution takes; a data layer does not state them."""
+    """Return the channels that the first convolution takes; a data layer does not state them."""
     for layer in net.layers:
         if layer.type == "Convolution" and net.image.name in layer.parameters.bottom:
             kernel = next(iter(weights.of(layer.parameters.name)), None)
@@ -101,7 +101,7 @@ def _model(net: CaffeNet, weights: CaffeWeights, image: tuple[int, int, int]) ->
 
 
 def _check_connections(layer: CaffeLayer, blobs: Mapping[str, Blob]) -> None:
-    """Raises SourceError unless a layer's bottoms exist, and its tops are new or are its bottoms."""
+    """Raise SourceError unless a layer's bottoms exist, and its tops are new or are its bottoms."""
     bottoms, tops = list(layer.parameters.bottom), list(layer.parameters.top)
     missing = [bottom for bottom in bottoms if bottom not in blobs]
     if missing or not bottoms:
@@ -111,7 +111,7 @@ def _check_connections(layer: CaffeLayer, blobs: Mapping[str, Blob]) -> None:
 
 
 def _preprocess(net: CaffeNet, channels: int, folder: Path) -> str | Preprocessing:
-    """Returns the data layer's preprocessing; without a data layer Caffe's usual mean for colour images."""
+    """Return the data layer's preprocessing; without a data layer Caffe's usual mean for colour images."""
     transform = net.transform
     if transform is None:
         return "caffe" if channels == 3 else NONE
