@@ -80,10 +80,13 @@ def session(model: ir.Model, folder: Path, *, optimise: bool = True) -> ort.Infe
 
 
 LOAD = """
-import onnxruntime, sys
+import ctypes, signal, sys
+getattr(ctypes.CDLL(None), "prctl", lambda *_: None)(1, signal.SIGKILL)
+import onnxruntime
 for file in sys.argv[1:]:
     onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 """
+"""Program that loads files. On Linux the system kills it if this process ends (PR_SET_PDEATHSIG of prctl)."""
 
 
 def loading_problem(files: Sequence[Path]) -> str | None:

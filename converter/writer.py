@@ -1,20 +1,20 @@
 """Writes all files of a version, or none.
 
 Files are written into a hidden folder beside the target, which is then renamed to the target. With `force` the old
-version stays until the new version is complete, and is restored if the exchange fails. Refused: a target that holds
+version stays until the new version is complete, and is restored if the exchange fails. After a process was killed, the
+next conversion into the same directory restores the old version and removes the folder. Refused: a target that holds
 other files than those of the converter.
 """
 
 import contextlib
 import re
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 
 from converter.errors import OutputError
 from fullconv.common.model_files import LABELS, MODEL, REPORT, STRIDE_MODEL, WEIGHTS
+from fullconv.common.temporary import announce, hidden_path, locked, remove, remove_leftovers, temporary
 
 WRITTEN = re.compile(
     "|".join(map(re.escape, (MODEL, STRIDE_MODEL, WEIGHTS, LABELS, REPORT))).replace(re.escape("{}"), "[0-9]+")
@@ -29,19 +29,21 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
     Raises OutputError if the target exists and must not be replaced, or if it cannot be written.
     """
     target = target.resolve()
+    remove_leftovers(target.parent)
     check_target(target, force=force)
-    folder = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     missing = [parent for parent in target.parents if not parent.exists()]
+    for parent in reversed(missing):
+        announce(parent)
     try:
-        folder.mkdir(parents=True)
-        yield folder
-        _replace(folder, target, force=force)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary(target, Path.mkdir) as folder:
+            yield folder
+            _replace(folder, target, force=force)
     except OSError as error:
-        if error.filename is not None and not Path(error.filename).is_relative_to(folder.parent):
+        if error.filename is not None and not Path(error.filename).is_relative_to(target.parent):
             raise  # an error of another file that was read or written
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}; choose another -o") from None
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         for parent in missing:
             with contextlib.suppress(OSError):
                 parent.rmdir()
@@ -83,12 +85,15 @@ def _replace(folder: Path, target: Path, *, force: bool) -> None:
     if not target.exists():
         folder.rename(target)
         return
-    old = folder.with_name(f"{folder.name}.old")
-    target.rename(old)
-    try:
-        _check_written(old, target)  # a file may have been added since the check
-        folder.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    old = hidden_path(target, "old")
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # of a file system without locks
+            held.enter_context(locked(target))
+        target.rename(old)
+        try:
+            _check_written(old, target)  # a file may have been added since the check
+            folder.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+        remove(old)

@@ -20,7 +20,16 @@ class JsonFormatter(logging.Formatter):
         line |= getattr(record, "record", {}) if record.name == log.name else {"logger": record.name}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return _escape(json.dumps(line, ensure_ascii=False))
+
+
+def _escape(text: str) -> str:
+    """Return JSON of the same value in which each character that is not printable is an escape sequence.
+
+    Text from clients and names of files may hold control characters, marks that change the direction of writing, and
+    characters without width, which would make a line look different from what it holds. JSON itself allows them.
+    """
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:

@@ -1,6 +1,7 @@
 """The CPUs and the memory that this process may use, its priority, and the settings of the C library's allocator.
 
-The limits of Linux control groups, which containers have, take precedence over those of the machine.
+The limits of Linux control groups, which containers have, take precedence over those of the machine. Version 2 of
+control groups has all files in one directory, version 1 a directory for each resource.
 """
 
 import ctypes
@@ -13,6 +14,9 @@ from pathlib import Path
 NICE = 10
 """Nice value of threads that compute."""
 CGROUP = Path("/sys/fs/cgroup")
+"""Directory of the control group of this process, as a container sees it."""
+NO_LIMIT = "max"
+"""What version 2 of control groups has in place of a number if there is no limit. Version 1 has -1 or a huge number."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX, MAX_VALUE = -1, -3, -8, (1 << 31) - 1
 """Parameters of mallopt(3), and the largest value of a parameter."""
 ARENAS = 2
@@ -20,17 +24,19 @@ ARENAS = 2
 another arena cannot use."""
 
 
-def cpus() -> int:
+def cpus(cgroup: Path = CGROUP) -> int:
     """Return the number of CPUs that this process may use: those of its affinity mask, at most its quota rounded up."""
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, period = (*_words("cpu.max"), "max", "100000")[:2]
+    version_1 = _words(cgroup / "cpu" / "cpu.cfs_quota_us") + _words(cgroup / "cpu" / "cpu.cfs_period_us")
+    quota, period = (*(_words(cgroup / "cpu.max") or version_1), NO_LIMIT, "100000")[:2]
     return mine if not quota.isdecimal() else max(1, min(mine, -(-int(quota) // int(period))))
 
 
-def memory_bytes() -> int:
+def memory_bytes(cgroup: Path = CGROUP) -> int:
     """Return the bytes of memory that this process may use."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = (*_words("memory.max"), "max")[0]
+    version_1 = _words(cgroup / "memory" / "memory.limit_in_bytes")
+    limit = (*(_words(cgroup / "memory.max") or version_1), NO_LIMIT)[0]
     return physical if not limit.isdecimal() else min(physical, int(limit))
 
 
@@ -66,8 +72,9 @@ def trim_heap() -> None:
         trim(0)
 
 
-def _words(file: str) -> list[str]:
+def _words(file: Path) -> list[str]:
+    """Return the words in a file; an empty list if the file cannot be read."""
     try:
-        return (CGROUP / file).read_text("ascii").split()
+        return file.read_text("ascii").split()
     except OSError:
         return []

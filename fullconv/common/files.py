@@ -1,14 +1,19 @@
 """Writing of files that appear complete or not at all, and the suffixes of the formats of results."""
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fullconv.common.temporary import remove_leftovers, temporary
+
 GRID_SUFFIXES = (".npz",)
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+_remove_leftovers_once = cache(remove_leftovers)
+"""Removes the leftovers in a directory, once in this process: a directory may hold very many files."""
 
 
 class OutputError(Exception):
@@ -20,24 +25,17 @@ class _OutputFile(FileIO):
 
     def __init__(self, path: Path, name: Path) -> None:
         self._name = name
-        with self._errors_by_name():
+        with _errors_of(name):
             super().__init__(path, "wb")
-
-    @contextmanager
-    def _errors_by_name(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OutputError(f"{self._name}: cannot be written: {error.strerror or error}") from None
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401 (a buffer)
         """Write; raises OutputError."""
-        with self._errors_by_name():
+        with _errors_of(self._name):
             return super().write(data)
 
     def close(self) -> None:
         """Close; raises OutputError."""
-        with self._errors_by_name():
+        with _errors_of(self._name):
             super().close()
 
 
@@ -47,15 +45,20 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     Raises OutputError if the file cannot be written. Exceptions of the block pass unchanged.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    output = _OutputFile(partial, path)
-    try:
-        with BufferedWriter(output) as file:
+    _remove_leftovers_once(path.parent)
+    with ExitStack() as opened:
+        with _errors_of(path):
+            partial = opened.enter_context(temporary(path, lambda partial: partial.touch(exist_ok=False)))
+        with BufferedWriter(_OutputFile(partial, path)) as file:
             yield file
-        try:
+        with _errors_of(path):
             partial.replace(path)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _errors_of(name: Path) -> Iterator[None]:
+    """Raise OutputError, which names an output, in place of an OSError of the block."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{name}: cannot be written: {error.strerror or error}") from None

@@ -1,8 +1,14 @@
 """Ctrl-C and termination signals: the process ends with status 1 and leaves no incomplete output."""
 
+import math
 import signal
 import sys
+import time
 from dataclasses import dataclass
+
+GRACE_SECONDS = 1.0
+"""Seconds in which further signals raise no exception, which would interrupt the deletion of temporary files. Some
+senders signal a process and also its group."""
 
 
 @dataclass
@@ -16,6 +22,8 @@ class Interruption:
     command: str
     """Name of the command, for the message."""
     requested: bool = False
+    _arrived: float = -math.inf
+    """When a signal last raised the exception, in seconds of the monotonic clock."""
 
     def install(self) -> None:
         """Handle SIGINT and SIGTERM from now on."""
@@ -29,4 +37,7 @@ class Interruption:
 
     def _request(self, *_: object) -> None:
         self.requested = True
-        self.check()
+        now = time.monotonic()
+        if now - self._arrived > GRACE_SECONDS:
+            self._arrived = now
+            self.check()

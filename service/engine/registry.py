@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Literal
 
+from fullconv.common.text import shortened_message
 from service.engine.repository import Fingerprint, ModelRepository, StoredModel
 from service.engine.session import Provider, Session
 from service.engine.session_cache import SessionCache
@@ -180,10 +181,10 @@ class Registry:
         return self._repository.invalid_names()
 
     def state(self, name: str, version: str) -> tuple[bool, str]:
-        """Return whether a version is served and not known to fail, and the text of its failure."""
+        """Return whether a version is served and not known to fail, and its failure as one printable line."""
         served = self._versions.get((name, version))
         failure = served.failure if served is not None else None
-        return served is not None and failure is None, failure.text if failure else ""
+        return served is not None and failure is None, shortened_message(failure.text) if failure else ""
 
     def _candidates(self, name: str, version: str) -> list[ServedVersion]:
         """Return the versions that may answer a request, the highest first."""

@@ -6,11 +6,13 @@ here are refused; the error names the kind. tifffile reads the directory and run
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice, takewhile
-from typing import BinaryIO
+from io import RawIOBase
+from itertools import islice, takewhile
+from typing import Any, BinaryIO
 
 import numpy as np
 from tifffile import TiffFile, TiffPage
@@ -26,13 +28,16 @@ from service.images.tiff_rows import StoredPage, StoredRows, TiffDataMask, TiffR
 REDUCED, MASK = 1, 4
 """Bits of NewSubfileType."""
 MAX_PAGES = 1000
-"""Largest number of pages of a file whose tags are read."""
+"""Largest number of pages of which the largest is scored, and of later pages among which its mask is sought."""
+MAX_PAGE = 10_000
+"""Largest number of a page that can be chosen. The tags of all pages before it are read."""
 MAX_BLOCK_BYTES = 256 << 20
 """Bytes of the largest tile, decoded. A file with a larger row of tiles, or a larger strip, counts as decoded whole."""
 MAX_WHOLE_BYTES = 1 << 30
 """Bytes of the largest page that is decoded whole."""
-MAX_TAGS_BYTES = 256 << 20
-"""Largest size in bytes of the tags of all these pages."""
+MAX_TAGS_BYTES = 64 << 20
+"""Largest size in bytes of the directories and tags that are read, enough for 250 gigapixels in tiles of 256×256
+pixels. As numbers of Python they take ten times as much memory."""
 ORIENTATION, T4_OPTIONS, GDAL_NODATA = 274, 292, 42113
 SECONDS_PER_BYTE = {UNCOMPRESSED: 1e-9, JPEG: 5e-9, PACKBITS: 3e-9}
 SLOWEST = 10e-9
@@ -47,13 +52,45 @@ def open_tiff(name: str, open_stream: Callable[[], BinaryIO], selection: PageSel
     """Open a TIFF file; `open_stream` returns its bytes from the start. Raises ImageError."""
     try:
         # the name is constant because tifffile treats some suffixes of file names differently
-        with open_stream() as stream, TiffFile(stream, name="image") as tiff:
+        with open_stream() as stream, TiffFile(_Directories(name, stream), name="image") as tiff:
             selected, notes = _select_page(name, tiff, selection.page)
             return _tiff_image(name, selected, open_stream, selection.bands).picture(selection.bands, notes)
     except (ImageError, MemoryError):
         raise
     except Exception:  # a damaged directory may raise any error
         raise ImageError(f"{name}: expected a complete TIFF file, got a damaged or truncated directory") from None
+
+
+class _Directories(RawIOBase):
+    """The bytes of a file, of which a limited number may be read: tags may claim to be as long as the file."""
+
+    def __init__(self, name: str, stream: BinaryIO) -> None:
+        self._name, self._stream, self._left = name, stream, MAX_TAGS_BYTES
+
+    def read(self, size: int = -1) -> bytes:
+        """Read bytes; raises LimitError if they are more than are left."""
+        self._left -= size
+        if size < 0 or self._left < 0:
+            raise LimitError(
+                f"{self._name}: expected at most {MAX_TAGS_BYTES >> 20} MiB of directories and tags, got more: save "
+                "the page to be scored as a file of its own, with larger tiles"
+            )
+        return self._stream.read(size)
+
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 (a buffer)
+        """Read bytes into a buffer; returns their number. Raises LimitError."""
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Set the position, and return it."""
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._stream.tell()
 
 
 @dataclass(frozen=True)
@@ -82,16 +119,15 @@ class PageEntry:
 
 def _select_page(name: str, tiff: TiffFile, number: int) -> tuple[PageWithMask, tuple[str, ...]]:
     """Return the page with a number, counted from 1, or for 0 the file's image, and the notes for the caller."""
-    pages = list(_entries(tiff.pages))
+    entries = _entries(name, [tiff.pages])
+    if number:
+        return _numbered_page(name, entries, number), ()
+    pages = list(islice(entries, MAX_PAGES))
     if not pages:
         raise ValueError("no pages")
-    if number > len(pages):
-        raise ImageError(f"{name}: page: expected 1 to {len(pages)}, got {number}")
-    if number:
-        return _with_mask(pages[number - 1], pages[number:]), ()
     images = [page for page in pages if page.is_image]
     if not images:
-        inner = chain.from_iterable(_entries(page.load().pages or ()) for page in pages)
+        inner = _entries(name, (page.load().pages or () for page in pages))
         images = [page for page in islice(inner, MAX_PAGES) if page.is_image]
     if not images:
         raise ImageError(
@@ -101,22 +137,44 @@ def _select_page(name: str, tiff: TiffFile, number: int) -> tuple[PageWithMask, 
     image = max(images, key=lambda page: math.prod(page.size))
     place = pages.index(image) + 1 if image in pages else 0
     equal = sum(page.size == image.size for page in images)
-    note = f"page {place} of {len(pages)} was scored; page (in the command --page N) chooses another"
+    count = f"the first {MAX_PAGES}" if next(entries, None) else len(pages)
+    note = f"page {place} of {count} was scored; page (in the command --page N) chooses another"
     return _with_mask(image, pages[place:] if place else []), (note,) if place and equal > 1 else ()
 
 
-def _entries(pages: Sequence[TiffPage]) -> Iterator[PageEntry]:
-    """Yield the first pages of a sequence, whose items are read anew; raises ValueError if their tags are too long."""
-    tags_bytes = 0
-    for number, page in enumerate(islice(pages, MAX_PAGES)):
-        tags_bytes += sum(tag.valuebytecount for tag in page.tags)
-        if tags_bytes > MAX_TAGS_BYTES:
-            raise ValueError("tags that are too large")
-        size = (int(page.imagelength), int(page.imagewidth))
-        yield PageEntry(size, int(page.subfiletype), partial(pages.__getitem__, number))
+def _numbered_page(name: str, entries: Iterator[PageEntry], number: int) -> PageWithMask:
+    """Return the page with a number, counted from 1; raises ImageError if there is no such page."""
+    if number > MAX_PAGE:
+        raise LimitError(
+            f"{name}: page: expected at most {MAX_PAGE}, got {number}: save that page as a file of its own"
+        )
+    pages = list(islice(entries, number))
+    if number > len(pages):
+        raise ImageError(f"{name}: page: expected 1 to {len(pages)}, got {number}")
+    return _with_mask(pages[-1], islice(entries, MAX_PAGES))
 
 
-def _with_mask(page: PageEntry, later: list[PageEntry]) -> PageWithMask:
+def _entries(name: str, sequences: Iterable[Sequence[TiffPage]]) -> Iterator[PageEntry]:
+    """Yield the pages of some sequences, whose items are read anew. A sequence ends at a page that was read before.
+
+    Raises LimitError if a page has too many SubIFDs.
+    """
+    offsets = set[int]()
+    for pages in sequences:
+        for number, page in enumerate(pages):
+            if len(page.subifds or ()) > MAX_PAGES:
+                raise LimitError(
+                    f"{name}: expected at most {MAX_PAGES} SubIFDs in a page, got {len(page.subifds)}: save the page "
+                    "to be scored as a file of its own"
+                )
+            if page.offset in offsets:
+                break
+            offsets.add(page.offset)
+            size = (int(page.imagelength), int(page.imagewidth))
+            yield PageEntry(size, int(page.subfiletype), partial(pages.__getitem__, number))
+
+
+def _with_mask(page: PageEntry, later: Iterable[PageEntry]) -> PageWithMask:
     """Load a page and its mask, which GDAL writes after it and before the next image, with the same size."""
     until_next_image = takewhile(lambda other: not other.is_image, later)
     masks = (

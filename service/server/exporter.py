@@ -1,19 +1,19 @@
-"""The HTTP server, in its own threads: /metrics for Prometheus, and /health for probes.
+"""What the HTTP server answers: /metrics for Prometheus, and /health for probes.
 
 /health answers 200 SERVING or 503 NOT_SERVING, for probes that cannot use gRPC or TLS.
 """
 
-import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from threading import Thread
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+from contextlib import AsyncExitStack, asynccontextmanager
+from email.message import Message
+from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
-from prometheus_client.exposition import ThreadingWSGIServer
 
 from service.log import log
+from service.server.http import Respond, Response, http_server
+
+TEXT = ("Content-Type", "text/plain")
 
 
 @asynccontextmanager
@@ -28,51 +28,52 @@ async def exported(
     if address is None:
         yield {}
         return
-    try:
-        server = _listening(address, _application(registry, is_serving))
-    except OSError as error:
-        if optional:
-            log.warning("no metrics", extra={"record": {"error": f"cannot listen on {address}: {error.strerror}"}})
+    host, _, port = address.rpartition(":")
+    async with AsyncExitStack() as running:
+        try:
+            bound = await running.enter_async_context(
+                http_server(host.strip("[]"), int(port), _respond(registry, is_serving))
+            )
+        except OSError as error:
+            message = f"cannot listen on {address}: {error.strerror}"
+            if not optional:
+                raise OSError(f"metrics: {message}") from None
+            log.warning("no metrics", extra={"record": {"error": message}})
             yield {}
             return
-        raise OSError(f"metrics: cannot listen on {address}: {error.strerror}") from None
-    thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
-    thread.start()
-    try:
-        yield {"metrics": f"{address.rpartition(':')[0]}:{server.server_port}"}
-    finally:
-        server.shutdown()
-        thread.join()
+        yield {"metrics": f"{host}:{bound}"}
 
 
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Do not log requests."""
+def _respond(registry: CollectorRegistry, is_serving: Callable[[], bool]) -> Respond:
+    """Return the function that answers requests."""
 
-
-def _listening(address: str, application: WSGIApplication) -> WSGIServer:
-    """Return a server that listens on HOST:PORT and answers each request in a new thread; raises OSError."""
-    host, _, port = address.rpartition(":")
-    family, *_, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-
-    class Server(ThreadingWSGIServer):
-        address_family = family
-
-    return make_server(str(place[0]), int(place[1]), application, Server, _Quiet)
-
-
-def _application(registry: CollectorRegistry, is_serving: Callable[[], bool]) -> WSGIApplication:
-    export = make_wsgi_app(registry)
-
-    def application(environ: WSGIEnvironment, start: StartResponse) -> list[bytes]:
-        match environ["PATH_INFO"]:
+    def respond(path: str, query: str, headers: Message) -> Response:
+        match path:
             case "/metrics":
-                return list(export(environ, start))
+                return _metrics(registry, query, headers)
+            case "/health" if is_serving():
+                return Response(HTTPStatus.OK, [TEXT], b"SERVING\n")
             case "/health":
-                status, text = ("200 OK", "SERVING") if is_serving() else ("503 Service Unavailable", "NOT_SERVING")
-            case _:
-                status, text = "404 Not Found", "not found; available paths: /metrics, /health"
-        start(status, [("Content-Type", "text/plain")])
-        return [f"{text}\n".encode()]
+                return Response(HTTPStatus.SERVICE_UNAVAILABLE, [TEXT], b"NOT_SERVING\n")
+        return Response(HTTPStatus.NOT_FOUND, [TEXT], b"not found; available paths: /metrics, /health\n")
 
-    return application
+    return respond
+
+
+def _metrics(registry: CollectorRegistry, query: str, headers: Message) -> Response:
+    """Return the metrics in the format that the Accept header names, or as text if the header cannot be understood."""
+    request = {"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics", "QUERY_STRING": query}
+    for name in ("Accept", "Accept-Encoding"):
+        values = ",".join(headers.get_all(name, []))
+        request[f"HTTP_{name.upper().replace('-', '_')}"] = " ".join(values.split())
+    try:
+        return _exported(registry, request)
+    except (TypeError, ValueError):  # prometheus_client raises them for versions that are not numbers
+        return _exported(registry, request | {"HTTP_ACCEPT": ""})
+
+
+def _exported(registry: CollectorRegistry, request: dict[str, str]) -> Response:
+    """Return prometheus_client's answer to a request, which is given as an environment of WSGI."""
+    sent: list[tuple[str, str]] = []
+    body = make_wsgi_app(registry)(request, lambda _, headers: sent.extend(headers))
+    return Response(HTTPStatus.OK, sent, b"".join(body))

@@ -1,6 +1,5 @@
 """Output files that appear complete or not at all."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -40,9 +39,9 @@ def test_errors_of_the_block_pass_unchanged(tmp_path: Path, error: Exception) ->
 
 
 @pytest.mark.parametrize("size", [10, 100_000], ids=["as it is closed", "as it is written"])
-def test_a_full_device_is_an_output_error(tmp_path: Path, size: int) -> None:
+def test_a_full_device_is_an_output_error(tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full device is an OutputError that names the output and the reason, and no file is left."""
-    (tmp_path / f".out.bin.{os.getpid()}.partial").symlink_to("/dev/full")
+    monkeypatch.setattr(Path, "touch", lambda path, **_: path.symlink_to("/dev/full"))
     with pytest.raises(OutputError, match=r"out\.bin: cannot be written: No space left on device"):
         fill(tmp_path / "out.bin", b"x" * size)
     assert not list(tmp_path.iterdir())

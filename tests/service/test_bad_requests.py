@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -203,3 +204,17 @@ def test_unreachable_servers_are_exit_1() -> None:
     assert result.returncode == 1
     assert "127.0.0.1:1: UNAVAILABLE" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_unknown_names_become_no_labels(server: Server) -> None:
+    """Names of models that do not exist, odd characters included, appear in no metric."""
+    names = [f"\u202eno-such-{number}" for number in range(20)]
+    for name in names:
+        request = scoring_pb2.GetModelRequest(model=name)
+        error = call(server.address, "/fullconv.v1.Scoring/GetModel", request.SerializeToString())
+        assert error.code() is MISSING
+        assert str(error.details()).isprintable()
+    with urllib.request.urlopen(f"http://{server.log[0]['metrics']}/metrics", timeout=10) as response:
+        text = response.read().decode()
+    assert "no-such" not in text
+    assert 'fullconv_requests_total{code="NOT_FOUND",method="GetModel",model="",version=""}' in text

@@ -5,6 +5,7 @@ import shutil
 import weakref
 from pathlib import Path
 
+import onnx
 import pytest
 from support.paths import ROOT
 from support.pictures import noise
@@ -99,3 +100,20 @@ def test_the_version_that_answers_is_the_one_that_is_loaded(models: Path) -> Non
     registry.refresh(at_once=True)
     assert registry.get("digits")[1].version == "4"
     assert registry.is_loaded("digits", "", all_strides=False)
+
+
+def test_the_reason_is_one_printable_line(tmp_path: Path) -> None:
+    """What a client reads about a version that cannot serve is printable, whatever the model's file holds."""
+    folder = tmp_path / "models" / "digits" / "1"
+    shutil.copytree(DIGITS, folder)
+    network = onnx.load(folder / "model.onnx", load_external_data=False)
+    (entry,) = network.metadata_props
+    entry.value = '{"modes": "\u202e\x9b\u200b"}'
+    onnx.save(network, folder / "model.onnx")
+    registry = Registry(tmp_path / "models", warm=True)
+    with pytest.raises(ModelError):
+        registry.get("digits")
+    ready, reason = registry.state("digits", "1")
+    assert not ready
+    assert "not a readable ONNX model" in reason
+    assert reason.isprintable()

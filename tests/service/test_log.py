@@ -1,8 +1,13 @@
 """Every line of the log is JSON, also for messages of libraries."""
 
 import json
+import logging
 import subprocess
 import sys
+
+import pytest
+
+from service.log import JsonFormatter, log
 
 SPEAKERS = """
 import logging, warnings
@@ -31,3 +36,23 @@ def test_warnings_of_libraries_are_json() -> None:
     assert grpc["event"] == "ValueError raised in core by servicer method [/Score]"
     assert (warning["level"], warning["logger"]) == ("WARNING", "py.warnings")
     assert "DeprecationWarning: old" in warning["event"]
+
+
+@pytest.mark.parametrize(
+    "letter",
+    ["\n", "\x1b", "\x7f", "\x9b", "\u202e", "\u2066", "\u200b", "\ufeff", "\u2028", "\U000e0041", "\udcff"],
+    ids=ascii,
+)
+def test_what_is_not_printable_is_escaped(letter: str) -> None:
+    """Control, bidirectional, zero-width and undecodable characters are escaped in one line that holds the same text.
+
+    Printable letters of any language stay as they are.
+    """
+    text = f'é小"{letter}\\.png'
+    record = logging.LogRecord(log.name, logging.INFO, "", 0, text, None, None)
+    record.record = {"error": text, text: [text]}
+    line = JsonFormatter().format(record)
+    assert line.isprintable()
+    assert "é小" in line
+    document = json.loads(line)
+    assert (document["event"], document["error"], document[text]) == (text, text, [text])
