@@ -1,10 +1,12 @@
 """The model repository on disk: ROOT/NAME/VERSION/ with model.onnx, weights.data and labels.txt.
 
 The ModelSpec of a version, which the converter writes into model.onnx, describes the version and holds the SHA-256
-hashes of its files. A version with other hashes is refused.
+hashes of its files. A version is refused if the hashes differ, if a file is not a regular file, if a path leads out of
+the version's folder, or if the spec or the labels are larger than any model needs.
 """
 
 import hashlib
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +18,9 @@ from google.protobuf import json_format
 from fullconv.common.model_files import LABELS, MODEL, NAME, SPEC_KEY, SPEC_VERSION, VERSION, WEIGHTS
 from fullconv.protos import model_pb2
 from service.dense.axis import AxisGeometry
-from service.errors import ModelError, UnreadableModelError
+from service.engine.external_data import check_external_data
+from service.engine.version_files import WAY_OUT, is_plain_name, model_path, opened, read_file
+from service.errors import ModelError
 
 MODES = {"crops", "dense"}
 MODEL_SUFFIX = Path(MODEL).suffix
@@ -27,8 +31,11 @@ NAMES = (
     "digit, VERSION a number without leading zeros; rename the folders"
 )
 """Message for folders whose names are invalid."""
-WAY_OUT = "copy the version into this directory again, or convert the model again"
-"""What to do about damaged files."""
+MAX_GRAPH_BYTES, MAX_SPEC_LETTERS = 512 << 20, 1 << 20
+"""Largest size of an ONNX file without its weights, and largest number of characters of the spec in it."""
+MAX_LABELS_BYTES, MAX_LABELS, MAX_LABEL_LETTERS = 64 << 20, 1_000_000, 1000
+"""Largest size of the file of labels, largest number of labels, and largest number of characters of a label."""
+SHA256 = re.compile("[0-9a-f]{64}")
 
 Fingerprint = tuple[tuple[str, tuple[int, int, int]], ...]
 """Name, size in bytes, modification time in nanoseconds and inode of each file of a version. If a file changes, so does
@@ -141,26 +148,38 @@ class ModelRepository:
         return sorted((version for version in folders if VERSION.fullmatch(version)), key=int)
 
 
-def model_path(path: Path) -> str:
-    """Return the last three parts of a path, for messages: "digits/1/model.onnx"."""
-    return "/".join(path.parts[-3:])
-
-
 def read_spec(path: Path) -> model_pb2.ModelSpec:
     """Read the ModelSpec from an ONNX file's metadata, without its weights; raises ModelError."""
-    file = model_path(path)
+    file, model = model_path(path), _read_graph(path)
+    text = next((entry.value for entry in model.metadata_props if entry.key == SPEC_KEY), None)
+    if text is None:
+        raise ModelError(f"{file}: expected metadata {SPEC_KEY!r}; convert the model with fullconv-convert")
+    if len(text) > MAX_SPEC_LETTERS:
+        raise ModelError(
+            f"{file}: {SPEC_KEY}: expected at most {MAX_SPEC_LETTERS} letters, got {len(text)}; convert the model again"
+        )
     try:
-        model = onnx.load(path, load_external_data=False)
-        text = next(entry.value for entry in model.metadata_props if entry.key == SPEC_KEY)
-        spec = json_format.Parse(text, model_pb2.ModelSpec(), ignore_unknown_fields=True)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    except StopIteration:
-        raise ModelError(f"{file}: expected metadata {SPEC_KEY!r}; convert the model with fullconv-convert") from None
+        spec = parse_spec(text)
     except Exception as error:  # protobuf and json_format raise errors of unrelated classes
         raise ModelError(f"{file}: not a readable ONNX model: {error}; {WAY_OUT}") from None
     _check_spec(file, spec)
     return spec
+
+
+def parse_spec(text: str) -> model_pb2.ModelSpec:
+    """Return a ModelSpec from its JSON; raises errors of unrelated classes."""
+    return json_format.Parse(text, model_pb2.ModelSpec(), ignore_unknown_fields=True)
+
+
+def _read_graph(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file without its weights; raises ModelError, also if its weights are not in the version."""
+    data = read_file(path, MAX_GRAPH_BYTES)
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf raises errors of unrelated classes
+        raise ModelError(f"{model_path(path)}: not a readable ONNX model: {error}; {WAY_OUT}") from None
+    check_external_data(model_path(path), model)
+    return model
 
 
 def _check_spec(file: str, spec: model_pb2.ModelSpec) -> None:
@@ -176,48 +195,70 @@ def _check_spec(file: str, spec: model_pb2.ModelSpec) -> None:
         )
     if spec.spec_version != SPEC_VERSION:
         raise ModelError(f"{file}: expected spec_version {SPEC_VERSION}, got {spec.spec_version}; update fullconv")
+    for number, entry in enumerate(spec.strides):
+        if not is_plain_name(entry.file) or not entry.file.endswith(MODEL_SUFFIX):
+            raise ModelError(
+                f"{file}: strides[{number}].file: expected the name of an {MODEL_SUFFIX} file in the version's folder, "
+                f"got {entry.file[:100]!r}; convert the model again"
+            )
+    for name, digest in (("weights_sha256", spec.weights_sha256), ("labels_sha256", spec.labels_sha256 or "0" * 64)):
+        if not SHA256.fullmatch(digest):
+            raise ModelError(
+                f"{file}: {name}: expected 64 hexadecimal digits, got {digest[:100]!r}; convert the model again"
+            )
 
 
 def _open(name: str, version: str, folder: Path) -> StoredModel:
     spec = read_spec(folder / MODEL)
-    for file, digest in _hashed_files(spec):
-        _check_hash(folder / file, digest)
+    for file in {entry.file for entry in spec.strides} - {MODEL}:
+        _read_graph(folder / file)
+    _check_hash(folder / WEIGHTS, spec.weights_sha256)
+    labels = _read_labels(folder / LABELS, spec) if spec.labels_sha256 else ()
+    return stored_model(name, version, folder, spec, labels)
+
+
+def stored_model(
+    name: str, version: str, folder: Path, spec: model_pb2.ModelSpec, labels: Iterable[str]
+) -> StoredModel:
+    """Return a version from its spec and labels; raises ModelError for an invalid geometry."""
     try:
-        labels = (folder / LABELS).read_text("utf-8").removesuffix("\n").split("\n") if spec.labels_sha256 else []
         vertical, horizontal = (
             AxisGeometry(window, axis.stride, axis.receptive_field, axis.padding_before, axis.padding_after)
             for window, axis in ((spec.window.height, spec.vertical), (spec.window.width, spec.horizontal))
         )
-    except OSError as error:
-        raise _unreadable(folder / LABELS, error) from None
     except ValueError as error:
         raise ModelError(f"{name}/{version}: {error}; {WAY_OUT}") from None
-    if labels and len(labels) != spec.output.classes:
-        raise ModelError(f"{name}/{version}/labels.txt: expected {spec.output.classes} labels, got {len(labels)}")
     return StoredModel(name, version, folder, spec, tuple(labels), vertical, horizontal)
 
 
-def _hashed_files(spec: model_pb2.ModelSpec) -> Iterator[tuple[str, str]]:
-    yield WEIGHTS, spec.weights_sha256
-    if spec.labels_sha256:
-        yield LABELS, spec.labels_sha256
-
-
 def _check_hash(path: Path, expected: str) -> None:
-    try:
-        with path.open("rb") as file:
-            got = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise _unreadable(path, error) from None
+    with opened(path) as file:
+        _check_digest(path, hashlib.file_digest(file, "sha256").hexdigest(), expected)
+
+
+def _check_digest(path: Path, got: str, expected: str) -> None:
     if got != expected:
         raise ModelError(f"{model_path(path)}: expected sha256 {expected}, got {got}; {WAY_OUT}")
 
 
-def _unreadable(path: Path, error: OSError) -> ModelError:
-    """Return a ModelError for a missing file, or an UnreadableModelError for a file that cannot be read now."""
-    if isinstance(error, FileNotFoundError):
-        return ModelError(f"{model_path(path)}: expected a file, got none; {WAY_OUT}")
-    return UnreadableModelError(f"{model_path(path)}: cannot be read: {error.strerror}")
+def _read_labels(path: Path, spec: model_pb2.ModelSpec) -> tuple[str, ...]:
+    """Read the labels; raises ModelError. They are counted before they are split."""
+    data = read_file(path, MAX_LABELS_BYTES)
+    _check_digest(path, hashlib.sha256(data).hexdigest(), spec.labels_sha256)
+    lines, file = data.removesuffix(b"\n"), model_path(path)
+    count = lines.count(b"\n") + 1
+    if count != spec.output.classes or count > MAX_LABELS:
+        raise ModelError(f"{file}: expected {min(spec.output.classes, MAX_LABELS)} labels, got {count}")
+    try:
+        labels = lines.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{file}: {error}; {WAY_OUT}") from None
+    longest = max(map(len, labels))
+    if longest > MAX_LABEL_LETTERS:
+        raise ModelError(
+            f"{file}: expected labels of at most {MAX_LABEL_LETTERS} letters, got {longest}; convert the model again"
+        )
+    return tuple(labels)
 
 
 def _stat(file: Path) -> tuple[int, int, int]:
