@@ -8,8 +8,9 @@ the version's folder, or if the spec or the labels are larger than any model nee
 import hashlib
 import re
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -19,6 +20,7 @@ from fullconv.common.model_files import LABELS, MODEL, NAME, SPEC_KEY, SPEC_VERS
 from fullconv.protos import model_pb2
 from service.dense.axis import AxisGeometry
 from service.engine.external_data import check_external_data
+from service.engine.time_limit import TimeLimit
 from service.engine.version_files import WAY_OUT, is_plain_name, model_path, opened, read_file
 from service.errors import ModelError
 
@@ -35,6 +37,8 @@ MAX_GRAPH_BYTES, MAX_SPEC_LETTERS = 512 << 20, 1 << 20
 """Largest size of an ONNX file without its weights, and largest number of characters of the spec in it."""
 MAX_LABELS_BYTES, MAX_LABELS, MAX_LABEL_LETTERS = 64 << 20, 1_000_000, 1000
 """Largest size of the file of labels, largest number of labels, and largest number of characters of a label."""
+LOOK_SECONDS = 5.0
+"""Seconds within which the file system must answer when the server looks at the repository."""
 SHA256 = re.compile("[0-9a-f]{64}")
 
 Fingerprint = tuple[tuple[str, tuple[int, int, int]], ...]
@@ -72,35 +76,47 @@ class StoredModel:
 
 
 @dataclass(frozen=True)
+class Contents:
+    """The versions in a repository, as they were found by one look at it."""
+
+    fingerprints: dict[tuple[str, str], Fingerprint]
+    """Of each (name, version); OUT_OF_REACH for a version that cannot be accessed now."""
+    unlisted: dict[str, str]
+    """The reason for each model's folder that cannot be listed now."""
+
+
+@dataclass(frozen=True)
 class ModelRepository:
-    """A directory of models."""
+    """A directory of models. A volume that does not answer causes an OSError and blocks nothing else."""
 
     root: Path
+    reads: TimeLimit = field(default_factory=lambda: TimeLimit(LOOK_SECONDS), repr=False, compare=False)
+    """Limits the time of each look at the file system, but not of `open`, which reads the files of a version."""
 
-    def fingerprints(self, known: Iterable[tuple[str, str]] = ()) -> Iterator[tuple[tuple[str, str], Fingerprint]]:
-        """Yield every (name, version) with its fingerprint; raises OSError if the root cannot be listed.
+    def look(self, known: Iterable[tuple[str, str]] = ()) -> Contents:
+        """Look at all models; raises OSError if the root cannot be listed.
 
-        If a model's folder cannot be listed now, its versions among `known` are yielded.
+        `known` are the versions to look at if the folder of their model cannot be listed now.
         """
-        for name in sorted(folder.name for folder in self.root.iterdir() if NAME.fullmatch(folder.name)):
-            try:
-                versions = self._versions(name)
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # the folder is being removed, or this is a file
-            except OSError:
-                versions = [version for model, version in known if model == name]
-            for version in versions:
-                fingerprint = self._fingerprint_if_exists(name, version)
-                if fingerprint is not None:
-                    yield (name, version), fingerprint
+        listed = self.reads.run_all({name: partial(self._versions, name) for name in self.reads.run("", self._names)})
+        keys, unlisted = list[tuple[str, str]](), dict[str, str]()
+        for name, versions in listed.items():
+            if isinstance(versions, list):
+                keys += [(name, version) for version in versions]
+            elif isinstance(versions, OSError) and not isinstance(versions, FileNotFoundError | NotADirectoryError):
+                keys += [key for key in known if key[0] == name]
+                unlisted[name] = str(versions.strerror)
+        looks = self.reads.run_all({key: partial(self._fingerprint_if_exists, *key) for key in keys})
+        found = {key: OUT_OF_REACH if isinstance(look, Exception) else look for key, look in looks.items() if look}
+        return Contents(found, unlisted)
 
     def invalid_names(self) -> list[str]:
         """Return model folders with invalid names, as "my model/1" or "digits/v1", which cannot be requested."""
-        invalid = []
         try:
-            paths = list(self.root.glob(f"*/*/{MODEL}"))
+            paths = self.reads.run("invalid names", lambda: list(self.root.glob(f"*/*/{MODEL}")))
         except OSError:
             return []  # a folder cannot be listed now; the next call finds its models
+        invalid = []
         for path in paths:
             name, version = path.relative_to(self.root).parts[:2]
             hidden = name.startswith(".") or version.startswith(".")  # the converter writes into hidden folders first
@@ -110,33 +126,43 @@ class ModelRepository:
 
     def fingerprint(self, name: str, version: str) -> Fingerprint:
         """Return the fingerprint of a version; raises OSError if its folder or a file in it cannot be accessed."""
-        return tuple((file.name, _stat(file)) for file in self._files(name, version))
-
-    def _fingerprint_if_exists(self, name: str, version: str) -> Fingerprint | None:
-        try:
-            fingerprint = self.fingerprint(name, version)
-        except (FileNotFoundError, NotADirectoryError):
-            return None  # the folder is being removed
-        except OSError:
-            return OUT_OF_REACH
-        return fingerprint if MODEL in dict(fingerprint) else None
+        return self.reads.run((name, version), partial(self._fingerprint, name, version))
 
     def is_settled(self, name: str, version: str) -> bool:
-        """Return whether a version looks completely copied: it has weights, and no file changed in `SETTLED_NS`."""
-        now, files = time.time_ns(), self._files(name, version)
-        changed = [file.stat().st_ctime_ns for file in files]  # st_mtime may be that of the copied file
-        return any(file.name == WEIGHTS for file in files) and not any(0 <= now - at < SETTLED_NS for at in changed)
+        """Return whether a version looks completely copied: it has weights, and no file changed in `SETTLED_NS`.
+
+        Raises OSError if its folder or a file in it cannot be accessed.
+        """
+
+        def changes() -> dict[str, int]:  # st_mtime may be that of the copied file
+            return {file.name: file.stat().st_ctime_ns for file in self._files(name, version)}
+
+        changed, now = self.reads.run((name, version), changes), time.time_ns()
+        return WEIGHTS in changed and not any(0 <= now - at < SETTLED_NS for at in changed.values())
 
     def has_folder(self, name: str) -> bool:
         """Return whether there is a folder for a model, and it can be accessed."""
         try:
-            return NAME.fullmatch(name) is not None and (self.root / name).is_dir()
+            return NAME.fullmatch(name) is not None and self.reads.run(name, (self.root / name).is_dir)
         except OSError:
             return False
 
     def open(self, name: str, version: str) -> StoredModel:
         """Read a version's spec and labels and check the hashes of its files; raises ModelError."""
         return _open(name, version, self.root / name / version)
+
+    def _names(self) -> list[str]:
+        return sorted(folder.name for folder in self.root.iterdir() if NAME.fullmatch(folder.name))
+
+    def _fingerprint(self, name: str, version: str) -> Fingerprint:
+        return tuple((file.name, _stat(file)) for file in self._files(name, version))
+
+    def _fingerprint_if_exists(self, name: str, version: str) -> Fingerprint | None:
+        try:
+            fingerprint = self._fingerprint(name, version)
+        except (FileNotFoundError, NotADirectoryError):
+            return None  # the folder is being removed
+        return fingerprint if MODEL in dict(fingerprint) else None
 
     def _files(self, name: str, version: str) -> list[Path]:
         """Return the paths of the files that belong to a version, by name."""
