@@ -7,8 +7,10 @@ control groups has all files in one directory, version 1 a directory for each re
 import ctypes
 import gc
 import os
+import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 NICE = 10
@@ -19,6 +21,8 @@ NO_LIMIT = "max"
 """What version 2 of control groups has in place of a number if there is no limit. Version 1 has -1 or a huge number."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX, MAX_VALUE = -1, -3, -8, (1 << 31) - 1
 """Parameters of mallopt(3), and the largest value of a parameter."""
+PR_SET_PDEATHSIG = 1
+"""Option of prctl(2): the signal that this process gets when its parent ends."""
 ARENAS = 2
 """Number of malloc arenas. glibc's default is eight for each CPU, and each arena keeps freed memory that threads of
 another arena cannot use."""
@@ -46,6 +50,19 @@ def lower_priority() -> None:
         thread = threading.get_native_id()
         nice = os.getpriority(os.PRIO_PROCESS, thread)
         os.setpriority(os.PRIO_PROCESS, thread, max(nice, NICE))
+
+
+def end_with_parent(parent: int) -> None:
+    """Let the system end this process when its parent ends, and before other processes when memory is short.
+
+    `parent` is the number of the parent. If the parent has ended already, this process ends now.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        with suppress(OSError):  # not every sandbox has it
+            Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def configure_malloc(block_bytes: int) -> None:

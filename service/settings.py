@@ -105,6 +105,18 @@ class Settings(BaseSettings):
         description="Largest total size of the model files in memory, in MiB. The least recently used files are "
         "dropped, and loaded again when they are requested. null: no limit.",
     )
+    check_seconds: float = Field(
+        60.0,
+        ge=1,
+        le=86400,
+        description="Longest time in seconds for the check of a version, and for loading it afterwards. A version that "
+        "takes longer is not served.",
+    )
+    check_mib: Mib | None = Field(
+        None,
+        description="Largest memory for the check of a version, in addition to the program's own, in MiB. null: half "
+        "of the memory of the machine or container.",
+    )
 
     listen: Address = Field("127.0.0.1:8500", description="HOST:PORT of the gRPC server. Port 0: any free port.")
     metrics: Address | None = Field(
@@ -326,6 +338,11 @@ class Settings(BaseSettings):
         return None if self.weights_mib is None else self.weights_mib * MIB
 
     @property
+    def check_bytes(self) -> int:
+        """Largest memory for the check of a version, in addition to the program's own, in bytes."""
+        return machine.memory_bytes() // 2 if self.check_mib is None else self.check_mib * MIB
+
+    @property
     def batching(self) -> Batching:
         """How tiles are combined to batches."""
         return Batching(self.batch, self.batch_delay_ms / 1e3, self.tile_ms / 1e3, self.tile_mib * MIB)
@@ -336,6 +353,7 @@ class Settings(BaseSettings):
         values |= {
             "threads": self.threads or machine.cpus(),
             "max_held_mib": self.limits.held_bytes // MIB,
+            "check_mib": self.check_bytes // MIB,
             "max_waiting_mib": self.limits.waiting_bytes // MIB,
         }
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))

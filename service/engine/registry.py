@@ -7,19 +7,19 @@ be loaded. After the start new and changed versions are checked before they serv
 fail, the version that was loaded before continues to serve.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Literal
 
 from fullconv.common.text import shortened_message
-from service.engine.repository import Fingerprint, ModelRepository, StoredModel
-from service.engine.session import Provider, Session
+from service.engine.loader import Loader, LoadOptions
+from service.engine.repository import OUT_OF_REACH, Fingerprint, ModelRepository, StoredModel
+from service.engine.session import Session
 from service.engine.session_cache import SessionCache
 from service.engine.version import ServedVersion
-from service.errors import ModelError, NotFoundError, UnreadableModelError
+from service.errors import ModelError, NotFoundError
 
 Event = Literal["loaded", "not loaded", "kept", "unloaded"]
 """A change of a version. "kept": its files on disk now fail, and the version loaded before continues to serve."""
@@ -40,30 +40,32 @@ class Registry:
         *,
         weights_bytes: int | None = None,
         warm: bool = False,
-        pooled: bool = False,
-        provider: Provider = "cpu",
+        options: LoadOptions | None = None,
         report: Report = ignore_event,
     ) -> None:
         """Look at the directory `root`; raises OSError if it cannot be listed.
 
         `weights_bytes` limits the weights of the sessions in memory. Default: no limit. With `warm` each session scores
-        a window when it is loaded, as a test and to measure its rate. Pooled sessions share the threads of the
-        process's global pool.
+        a window when it is loaded, as a test and to measure its rate. Default of `options`: `LoadOptions()`.
         """
         self._repository = ModelRepository(root)
         self._warm, self._report = warm, report
-        self._load = partial(Session, pooled=pooled, provider=provider)
+        self._loader = Loader(self._repository, options or LoadOptions(), warm=warm)
         self._versions: dict[tuple[str, str], ServedVersion] = {}
+        self._found: dict[tuple[str, str], ServedVersion] = {}
+        """New and changed versions that are not checked yet."""
         self._unloaded: set[str] = set()
+        self.unlisted: dict[str, str] = {}
+        """The reason for each model's folder that cannot be listed now; "" is the repository itself."""
         self._sessions = SessionCache(weights_bytes)
-        self._refreshing = Lock()
+        self._refreshing, self._changing = Lock(), Lock()
         self._started = False
         self.refresh()
         self._started = True
 
     def models(self) -> list[tuple[str, str]]:
         """Return every (name, version), sorted by name and then by number."""
-        return sorted(self._versions, key=lambda key: (key[0], int(key[1])))
+        return _sorted(self._versions)
 
     def get(self, name: str, version: str = "") -> tuple[ServedVersion, StoredModel]:
         """Return a version that was checked. Default of `version`: the highest version that can be loaded.
@@ -72,7 +74,7 @@ class Registry:
         """
         candidates = self._candidates(name, version)
         if not candidates:
-            self.refresh(wait=self._repository.has_folder(name))
+            self.refresh(wait=self._repository.has_folder(name), only=name)
             candidates = self._candidates(name, version)
         if not candidates:
             raise self._not_found(name, version)
@@ -96,13 +98,24 @@ class Registry:
                 return None
         return None
 
-    def check(self, name: str, version: str) -> None:
-        """Check a version's files before the first request, so that damage is reported early."""
-        served = self._versions.get((name, version))
+    def check(self, name: str, version: str) -> ModelError | None:
+        """Check a version's files before the first request, so that damage is reported early; returns its error.
+
+        A new or changed version is also loaded, and serves from now on.
+        """
+        found, served = self._found.get((name, version)), self._versions.get((name, version))
+        if found is not None:
+            return self._take(found)
         if served is not None:
             with served.lock, self._recording_failure(served):
                 if served.failure is None:
                     self._check_files(served)
+        return served.failure.error() if served and served.failure else None
+
+    def unchecked(self) -> list[tuple[str, str]]:
+        """Return the versions for which `check` has something to do, sorted by name and then by number."""
+        served = {key for key, each in list(self._versions.items()) if not (each.checked_files or each.failure)}
+        return _sorted(served | set(self._found))
 
     def is_loaded(self, name: str, version: str, *, all_strides: bool) -> bool:
         """Return whether a version's session for the native stride is in memory, or its sessions for all strides."""
@@ -128,17 +141,29 @@ class Registry:
         """Free the activations that sessions keep from earlier runs."""
         self._sessions.shrink_arena()
 
-    def refresh(self, *, at_once: bool = False, wait: bool = True) -> dict[tuple[str, str], ModelError]:
-        """Look at the disk again; returns the errors of new and changed versions by (name, version).
+    def refresh(self, *, at_once: bool = False, wait: bool = True, only: str = "") -> dict[tuple[str, str], ModelError]:
+        """Look at the disk and check the new and changed versions of the model `only`; returns their errors.
 
-        Files that are still being copied are left for a later call, unless `at_once`. If another thread refreshes
-        already, `wait` waits for it first; otherwise this call does nothing.
+        Default of `only`: of all models. The other parameters are those of `look`.
+        """
+        self.look(at_once=at_once, wait=wait)
+        errors = {key: self.check(*key) for key in _sorted(self._found) if only in ("", key[0])}
+        return {key: error for key, error in errors.items() if error is not None}
+
+    def look(self, *, at_once: bool = False, wait: bool = True) -> None:
+        """Look at the disk: drop versions that are gone, and note new and changed versions for `check`.
+
+        Files that are still being copied are left for a later call, unless `at_once`. If another thread looks already,
+        `wait` waits for it first; otherwise this call does nothing.
         """
         if not self._refreshing.acquire(blocking=wait):
-            return {}
+            return
         try:
             found = self._find()
-            return {} if found is None else self._update(found, at_once=at_once)
+            if found is not None:
+                settled = {key for key in self._new(found) if at_once or self._is_settled(key, found[key])}
+                with self._changing:
+                    self._update(found, settled)
         finally:
             self._refreshing.release()
 
@@ -149,22 +174,22 @@ class Registry:
         lower versions, and the files that were loaded before, are still served.
         """
         self._unloaded.discard(name)
+        self._loader.check_again(name)
         for served in self._candidates(name, ""):
             if served.failure is not None or served.last_fingerprint != served.fingerprint:
                 served.check_again()
                 served.reported_error = ""
-        failed = self.refresh(at_once=True)
+        failed = self.refresh(at_once=True, only=name)
         self.get(name)
-        for key, error in failed.items():
-            if key[0] == name:
-                raise error
+        for error in failed.values():
+            raise error
 
     def unload(self, name: str) -> None:
         """Stop serving a model until `load` is called; running requests finish. Raises NotFoundError."""
         if not self._candidates(name, ""):
             raise self._not_found(name, "")
         self._unloaded.add(name)
-        self.refresh()
+        self.look()
 
     @property
     def unloaded(self) -> list[str]:
@@ -173,8 +198,11 @@ class Registry:
 
     @property
     def failing(self) -> int:
-        """Number of versions whose files on disk are known to fail, even if their earlier files are still served."""
-        return sum(served.fails for served in list(self._versions.values()))
+        """Number of versions whose files on disk are known to fail, even if their earlier files are still served.
+
+        A model's folder that cannot be listed counts as a version.
+        """
+        return sum(served.fails for served in list(self._versions.values())) + len(self.unlisted)
 
     def invalid_names(self) -> list[str]:
         """Return model folders whose names are invalid and which therefore cannot be requested."""
@@ -228,38 +256,23 @@ class Registry:
     def _check_files(self, served: ServedVersion) -> StoredModel:
         """Check a version's files at the first call; raises ModelError. The version's lock must be held."""
         if served.checked_files is None:
-            served.checked_files = self._repository.open(served.name, served.version)
+            served.checked_files = self._loader.check(served)
         return served.checked_files
 
     def _load_session(self, served: ServedVersion, model: StoredModel, position: int) -> Session:
-        """Load a session; raises ModelError. The version's lock must be held."""
-        self._check_unchanged(served, position)
-        session = self._load(model, position)
-        if self._warm:
-            session.warm()
-        self._sessions.add(served, position, session)
-        return session
-
-    def _check_unchanged(self, served: ServedVersion, position: int) -> None:
-        """Raise ModelError if the files on disk are not those with which the version was found.
+        """Load a session; raises ModelError. The version's lock must be held.
 
         If the session for the native stride cannot be loaded again, the version has failed and lower versions answer.
         """
         try:
-            if self._repository.fingerprint(served.name, served.version) == served.fingerprint:
-                return
-        except OSError as inaccessible:
-            error: ModelError = UnreadableModelError(
-                f"{served.name}/{served.version}: its files cannot be accessed: {inaccessible.strerror}"
-            )
-        else:
-            error = ModelError(
-                f"{served.name}/{served.version}: its files have changed since the server found them: load the model "
-                "again, or put a new version beside this one"
-            )
-        if position == 0 and served.model is not None:
-            self._record_failure(served, error)
-        raise error
+            self._loader.check_unchanged(served)
+        except ModelError as error:
+            if position == 0 and served.model is not None:
+                self._record_failure(served, error)
+            raise
+        session = self._loader.session(model, position)
+        self._sessions.add(served, position, session)
+        return session
 
     @contextmanager
     def _recording_failure(self, served: ServedVersion) -> Iterator[None]:
@@ -277,45 +290,77 @@ class Registry:
     def _find(self) -> dict[tuple[str, str], Fingerprint] | None:
         """Return the versions on disk, without the unloaded models; None if the disk cannot be read after the start."""
         try:
-            found = dict(self._repository.fingerprints(list(self._versions)))
-        except OSError:
+            found = self._repository.look(list(self._versions))
+        except OSError as error:
             if not self._started:
                 raise
+            self.unlisted = {"": str(error.strerror)}
             return None  # a volume may be unmounted for a while; its models stay
-        return {key: fingerprint for key, fingerprint in found.items() if key[0] not in self._unloaded}
+        self.unlisted = found.unlisted
+        return {key: fingerprint for key, fingerprint in found.fingerprints.items() if key[0] not in self._unloaded}
 
-    def _update(self, found: dict[tuple[str, str], Fingerprint], *, at_once: bool) -> dict[tuple[str, str], ModelError]:
-        """Drop the versions that are gone, and add new and changed versions; returns the errors of added versions."""
-        failed = {}
+    def _new(self, found: dict[tuple[str, str], Fingerprint]) -> Iterator[tuple[str, str]]:
+        """Yield the versions that are new or have changed since they were noted for a check."""
+        for key, fingerprint in found.items():
+            known = self._found.get(key) or self._versions.get(key)
+            if known is None or known.last_fingerprint != fingerprint:
+                yield key
+
+    def _update(self, found: dict[tuple[str, str], Fingerprint], settled: set[tuple[str, str]]) -> None:
+        """Drop the versions that are gone, and note the new and changed versions in `settled` for a check."""
         for key in set(self._versions) - set(found):
             self._sessions.drop(self._versions.pop(key))
             self._report("unloaded", *key, "")
-        for key, fingerprint in found.items():
-            known = self._versions.get(key)
-            is_new = known is None or known.last_fingerprint != fingerprint
-            if is_new and (at_once or self._is_settled(*key)):
-                error = self._take(key, fingerprint, known)
-                if error is not None:
-                    failed[key] = error
-        return failed
+        for key in set(self._found) - set(found):
+            del self._found[key]
+        for key in settled:
+            served, known = ServedVersion(*key, found[key], found[key]), self._versions.get(key)
+            if known is not None and not known.last_fingerprint:  # the same files are checked again
+                served.reported_error = known.reported_error
+            self._found[key] = served
+            if not self._checks_first:
+                self._replace(served)
 
-    def _take(self, key: tuple[str, str], fingerprint: Fingerprint, known: ServedVersion | None) -> ModelError | None:
-        """Add a new or changed version; returns its error.
+    def _take(self, served: ServedVersion) -> ModelError | None:
+        """Check and add a new or changed version; returns its error.
 
-        After the start a warm registry checks it first. If the check fails, a version that is loaded stays.
+        If the check fails, a version that is loaded stays. A version that was removed, or has changed again meanwhile,
+        is dropped.
         """
-        served = ServedVersion(*key, fingerprint, fingerprint)
-        if known is not None and not known.last_fingerprint:  # the same files are checked again
-            served.reported_error = known.reported_error
-        if self._checks_first and not self._can_be_loaded(served) and known is not None and known.model is not None:
-            known.last_fingerprint = served.last_fingerprint
-            if known.record_report(served.reported_error):
-                self._report("kept", *key, "")
-        else:
-            self._versions[key] = served
-            if known is not None:
-                self._sessions.drop(known)
+        with served.lock:
+            if served.model is None and served.failure is None:  # no other thread has checked it
+                succeeded = self._can_be_loaded(served)
+                with self._changing:
+                    if self._found.get((served.name, served.version)) is not served:
+                        self._sessions.drop(served)
+                    elif not succeeded and self._is_loaded(served.name, served.version):
+                        self._keep(served)
+                    else:
+                        self._replace(served)
         return served.failure.error() if served.failure else None
+
+    def _is_loaded(self, name: str, version: str) -> bool:
+        """Return whether an earlier state of a version's files serves."""
+        known = self._versions.get((name, version))
+        return known is not None and known.model is not None
+
+    def _keep(self, failed: ServedVersion) -> None:
+        """Serve a version as it was loaded before, because its files on disk have failed."""
+        key = failed.name, failed.version
+        known = self._versions[key]
+        del self._found[key]
+        known.last_fingerprint = failed.last_fingerprint
+        if known.record_report(failed.reported_error):
+            self._report("kept", *key, "")
+
+    def _replace(self, served: ServedVersion) -> None:
+        """Serve a version in place of an earlier state of its files."""
+        key = served.name, served.version
+        known = self._versions.get(key)
+        del self._found[key]
+        self._versions[key] = served
+        if known is not None:
+            self._sessions.drop(known)
 
     @property
     def _checks_first(self) -> bool:
@@ -330,9 +375,16 @@ class Registry:
             return False
         return True
 
-    def _is_settled(self, name: str, version: str) -> bool:
+    def _is_settled(self, key: tuple[str, str], fingerprint: Fingerprint) -> bool:
         """Return whether a version may be added; after the start, not while its files are being copied."""
+        if not self._checks_first or fingerprint == OUT_OF_REACH:
+            return True
         try:
-            return not self._checks_first or self._repository.is_settled(name, version)
+            return self._repository.is_settled(*key)
         except OSError:
             return False  # the folder is being removed
+
+
+def _sorted(keys: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return (name, version) sorted by name and then by number."""
+    return sorted(keys, key=lambda key: (key[0], int(key[1])))

@@ -1,13 +1,16 @@
 """The model repository on disk: ROOT/NAME/VERSION/ with model.onnx, weights.data and labels.txt.
 
 The ModelSpec of a version, which the converter writes into model.onnx, describes the version and holds the SHA-256
-hashes of its files. A version with other hashes is refused.
+hashes of its files. A version is refused if the hashes differ, if a file is not a regular file, if a path leads out of
+the version's folder, or if the spec or the labels are larger than any model needs.
 """
 
 import hashlib
+import re
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -16,7 +19,10 @@ from google.protobuf import json_format
 from fullconv.common.model_files import LABELS, MODEL, NAME, SPEC_KEY, SPEC_VERSION, VERSION, WEIGHTS
 from fullconv.protos import model_pb2
 from service.dense.axis import AxisGeometry
-from service.errors import ModelError, UnreadableModelError
+from service.engine.external_data import check_external_data
+from service.engine.time_limit import TimeLimit
+from service.engine.version_files import WAY_OUT, is_plain_name, model_path, opened, read_file
+from service.errors import ModelError
 
 MODES = {"crops", "dense"}
 MODEL_SUFFIX = Path(MODEL).suffix
@@ -27,8 +33,13 @@ NAMES = (
     "digit, VERSION a number without leading zeros; rename the folders"
 )
 """Message for folders whose names are invalid."""
-WAY_OUT = "copy the version into this directory again, or convert the model again"
-"""What to do about damaged files."""
+MAX_GRAPH_BYTES, MAX_SPEC_LETTERS = 512 << 20, 1 << 20
+"""Largest size of an ONNX file without its weights, and largest number of characters of the spec in it."""
+MAX_LABELS_BYTES, MAX_LABELS, MAX_LABEL_LETTERS = 64 << 20, 1_000_000, 1000
+"""Largest size of the file of labels, largest number of labels, and largest number of characters of a label."""
+LOOK_SECONDS = 5.0
+"""Seconds within which the file system must answer when the server looks at the repository."""
+SHA256 = re.compile("[0-9a-f]{64}")
 
 Fingerprint = tuple[tuple[str, tuple[int, int, int]], ...]
 """Name, size in bytes, modification time in nanoseconds and inode of each file of a version. If a file changes, so does
@@ -65,35 +76,47 @@ class StoredModel:
 
 
 @dataclass(frozen=True)
+class Contents:
+    """The versions in a repository, as they were found by one look at it."""
+
+    fingerprints: dict[tuple[str, str], Fingerprint]
+    """Of each (name, version); OUT_OF_REACH for a version that cannot be accessed now."""
+    unlisted: dict[str, str]
+    """The reason for each model's folder that cannot be listed now."""
+
+
+@dataclass(frozen=True)
 class ModelRepository:
-    """A directory of models."""
+    """A directory of models. A volume that does not answer causes an OSError and blocks nothing else."""
 
     root: Path
+    reads: TimeLimit = field(default_factory=lambda: TimeLimit(LOOK_SECONDS), repr=False, compare=False)
+    """Limits the time of each look at the file system, but not of `open`, which reads the files of a version."""
 
-    def fingerprints(self, known: Iterable[tuple[str, str]] = ()) -> Iterator[tuple[tuple[str, str], Fingerprint]]:
-        """Yield every (name, version) with its fingerprint; raises OSError if the root cannot be listed.
+    def look(self, known: Iterable[tuple[str, str]] = ()) -> Contents:
+        """Look at all models; raises OSError if the root cannot be listed.
 
-        If a model's folder cannot be listed now, its versions among `known` are yielded.
+        `known` are the versions to look at if the folder of their model cannot be listed now.
         """
-        for name in sorted(folder.name for folder in self.root.iterdir() if NAME.fullmatch(folder.name)):
-            try:
-                versions = self._versions(name)
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # the folder is being removed, or this is a file
-            except OSError:
-                versions = [version for model, version in known if model == name]
-            for version in versions:
-                fingerprint = self._fingerprint_if_exists(name, version)
-                if fingerprint is not None:
-                    yield (name, version), fingerprint
+        listed = self.reads.run_all({name: partial(self._versions, name) for name in self.reads.run("", self._names)})
+        keys, unlisted = list[tuple[str, str]](), dict[str, str]()
+        for name, versions in listed.items():
+            if isinstance(versions, list):
+                keys += [(name, version) for version in versions]
+            elif isinstance(versions, OSError) and not isinstance(versions, FileNotFoundError | NotADirectoryError):
+                keys += [key for key in known if key[0] == name]
+                unlisted[name] = str(versions.strerror)
+        looks = self.reads.run_all({key: partial(self._fingerprint_if_exists, *key) for key in keys})
+        found = {key: OUT_OF_REACH if isinstance(look, Exception) else look for key, look in looks.items() if look}
+        return Contents(found, unlisted)
 
     def invalid_names(self) -> list[str]:
         """Return model folders with invalid names, as "my model/1" or "digits/v1", which cannot be requested."""
-        invalid = []
         try:
-            paths = list(self.root.glob(f"*/*/{MODEL}"))
+            paths = self.reads.run("invalid names", lambda: list(self.root.glob(f"*/*/{MODEL}")))
         except OSError:
             return []  # a folder cannot be listed now; the next call finds its models
+        invalid = []
         for path in paths:
             name, version = path.relative_to(self.root).parts[:2]
             hidden = name.startswith(".") or version.startswith(".")  # the converter writes into hidden folders first
@@ -103,33 +126,43 @@ class ModelRepository:
 
     def fingerprint(self, name: str, version: str) -> Fingerprint:
         """Return the fingerprint of a version; raises OSError if its folder or a file in it cannot be accessed."""
-        return tuple((file.name, _stat(file)) for file in self._files(name, version))
-
-    def _fingerprint_if_exists(self, name: str, version: str) -> Fingerprint | None:
-        try:
-            fingerprint = self.fingerprint(name, version)
-        except (FileNotFoundError, NotADirectoryError):
-            return None  # the folder is being removed
-        except OSError:
-            return OUT_OF_REACH
-        return fingerprint if MODEL in dict(fingerprint) else None
+        return self.reads.run((name, version), partial(self._fingerprint, name, version))
 
     def is_settled(self, name: str, version: str) -> bool:
-        """Return whether a version looks completely copied: it has weights, and no file changed in `SETTLED_NS`."""
-        now, files = time.time_ns(), self._files(name, version)
-        changed = [file.stat().st_ctime_ns for file in files]  # st_mtime may be that of the copied file
-        return any(file.name == WEIGHTS for file in files) and not any(0 <= now - at < SETTLED_NS for at in changed)
+        """Return whether a version looks completely copied: it has weights, and no file changed in `SETTLED_NS`.
+
+        Raises OSError if its folder or a file in it cannot be accessed.
+        """
+
+        def changes() -> dict[str, int]:  # st_mtime may be that of the copied file
+            return {file.name: file.stat().st_ctime_ns for file in self._files(name, version)}
+
+        changed, now = self.reads.run((name, version), changes), time.time_ns()
+        return WEIGHTS in changed and not any(0 <= now - at < SETTLED_NS for at in changed.values())
 
     def has_folder(self, name: str) -> bool:
         """Return whether there is a folder for a model, and it can be accessed."""
         try:
-            return NAME.fullmatch(name) is not None and (self.root / name).is_dir()
+            return NAME.fullmatch(name) is not None and self.reads.run(name, (self.root / name).is_dir)
         except OSError:
             return False
 
     def open(self, name: str, version: str) -> StoredModel:
         """Read a version's spec and labels and check the hashes of its files; raises ModelError."""
         return _open(name, version, self.root / name / version)
+
+    def _names(self) -> list[str]:
+        return sorted(folder.name for folder in self.root.iterdir() if NAME.fullmatch(folder.name))
+
+    def _fingerprint(self, name: str, version: str) -> Fingerprint:
+        return tuple((file.name, _stat(file)) for file in self._files(name, version))
+
+    def _fingerprint_if_exists(self, name: str, version: str) -> Fingerprint | None:
+        try:
+            fingerprint = self._fingerprint(name, version)
+        except (FileNotFoundError, NotADirectoryError):
+            return None  # the folder is being removed
+        return fingerprint if MODEL in dict(fingerprint) else None
 
     def _files(self, name: str, version: str) -> list[Path]:
         """Return the paths of the files that belong to a version, by name."""
@@ -141,26 +174,38 @@ class ModelRepository:
         return sorted((version for version in folders if VERSION.fullmatch(version)), key=int)
 
 
-def model_path(path: Path) -> str:
-    """Return the last three parts of a path, for messages: "digits/1/model.onnx"."""
-    return "/".join(path.parts[-3:])
-
-
 def read_spec(path: Path) -> model_pb2.ModelSpec:
     """Read the ModelSpec from an ONNX file's metadata, without its weights; raises ModelError."""
-    file = model_path(path)
+    file, model = model_path(path), _read_graph(path)
+    text = next((entry.value for entry in model.metadata_props if entry.key == SPEC_KEY), None)
+    if text is None:
+        raise ModelError(f"{file}: expected metadata {SPEC_KEY!r}; convert the model with fullconv-convert")
+    if len(text) > MAX_SPEC_LETTERS:
+        raise ModelError(
+            f"{file}: {SPEC_KEY}: expected at most {MAX_SPEC_LETTERS} letters, got {len(text)}; convert the model again"
+        )
     try:
-        model = onnx.load(path, load_external_data=False)
-        text = next(entry.value for entry in model.metadata_props if entry.key == SPEC_KEY)
-        spec = json_format.Parse(text, model_pb2.ModelSpec(), ignore_unknown_fields=True)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    except StopIteration:
-        raise ModelError(f"{file}: expected metadata {SPEC_KEY!r}; convert the model with fullconv-convert") from None
+        spec = parse_spec(text)
     except Exception as error:  # protobuf and json_format raise errors of unrelated classes
         raise ModelError(f"{file}: not a readable ONNX model: {error}; {WAY_OUT}") from None
     _check_spec(file, spec)
     return spec
+
+
+def parse_spec(text: str) -> model_pb2.ModelSpec:
+    """Return a ModelSpec from its JSON; raises errors of unrelated classes."""
+    return json_format.Parse(text, model_pb2.ModelSpec(), ignore_unknown_fields=True)
+
+
+def _read_graph(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file without its weights; raises ModelError, also if its weights are not in the version."""
+    data = read_file(path, MAX_GRAPH_BYTES)
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf raises errors of unrelated classes
+        raise ModelError(f"{model_path(path)}: not a readable ONNX model: {error}; {WAY_OUT}") from None
+    check_external_data(model_path(path), model)
+    return model
 
 
 def _check_spec(file: str, spec: model_pb2.ModelSpec) -> None:
@@ -176,48 +221,70 @@ def _check_spec(file: str, spec: model_pb2.ModelSpec) -> None:
         )
     if spec.spec_version != SPEC_VERSION:
         raise ModelError(f"{file}: expected spec_version {SPEC_VERSION}, got {spec.spec_version}; update fullconv")
+    for number, entry in enumerate(spec.strides):
+        if not is_plain_name(entry.file) or not entry.file.endswith(MODEL_SUFFIX):
+            raise ModelError(
+                f"{file}: strides[{number}].file: expected the name of an {MODEL_SUFFIX} file in the version's folder, "
+                f"got {entry.file[:100]!r}; convert the model again"
+            )
+    for name, digest in (("weights_sha256", spec.weights_sha256), ("labels_sha256", spec.labels_sha256 or "0" * 64)):
+        if not SHA256.fullmatch(digest):
+            raise ModelError(
+                f"{file}: {name}: expected 64 hexadecimal digits, got {digest[:100]!r}; convert the model again"
+            )
 
 
 def _open(name: str, version: str, folder: Path) -> StoredModel:
     spec = read_spec(folder / MODEL)
-    for file, digest in _hashed_files(spec):
-        _check_hash(folder / file, digest)
+    for file in {entry.file for entry in spec.strides} - {MODEL}:
+        _read_graph(folder / file)
+    _check_hash(folder / WEIGHTS, spec.weights_sha256)
+    labels = _read_labels(folder / LABELS, spec) if spec.labels_sha256 else ()
+    return stored_model(name, version, folder, spec, labels)
+
+
+def stored_model(
+    name: str, version: str, folder: Path, spec: model_pb2.ModelSpec, labels: Iterable[str]
+) -> StoredModel:
+    """Return a version from its spec and labels; raises ModelError for an invalid geometry."""
     try:
-        labels = (folder / LABELS).read_text("utf-8").removesuffix("\n").split("\n") if spec.labels_sha256 else []
         vertical, horizontal = (
             AxisGeometry(window, axis.stride, axis.receptive_field, axis.padding_before, axis.padding_after)
             for window, axis in ((spec.window.height, spec.vertical), (spec.window.width, spec.horizontal))
         )
-    except OSError as error:
-        raise _unreadable(folder / LABELS, error) from None
     except ValueError as error:
         raise ModelError(f"{name}/{version}: {error}; {WAY_OUT}") from None
-    if labels and len(labels) != spec.output.classes:
-        raise ModelError(f"{name}/{version}/labels.txt: expected {spec.output.classes} labels, got {len(labels)}")
     return StoredModel(name, version, folder, spec, tuple(labels), vertical, horizontal)
 
 
-def _hashed_files(spec: model_pb2.ModelSpec) -> Iterator[tuple[str, str]]:
-    yield WEIGHTS, spec.weights_sha256
-    if spec.labels_sha256:
-        yield LABELS, spec.labels_sha256
-
-
 def _check_hash(path: Path, expected: str) -> None:
-    try:
-        with path.open("rb") as file:
-            got = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise _unreadable(path, error) from None
+    with opened(path) as file:
+        _check_digest(path, hashlib.file_digest(file, "sha256").hexdigest(), expected)
+
+
+def _check_digest(path: Path, got: str, expected: str) -> None:
     if got != expected:
         raise ModelError(f"{model_path(path)}: expected sha256 {expected}, got {got}; {WAY_OUT}")
 
 
-def _unreadable(path: Path, error: OSError) -> ModelError:
-    """Return a ModelError for a missing file, or an UnreadableModelError for a file that cannot be read now."""
-    if isinstance(error, FileNotFoundError):
-        return ModelError(f"{model_path(path)}: expected a file, got none; {WAY_OUT}")
-    return UnreadableModelError(f"{model_path(path)}: cannot be read: {error.strerror}")
+def _read_labels(path: Path, spec: model_pb2.ModelSpec) -> tuple[str, ...]:
+    """Read the labels; raises ModelError. They are counted before they are split."""
+    data = read_file(path, MAX_LABELS_BYTES)
+    _check_digest(path, hashlib.sha256(data).hexdigest(), spec.labels_sha256)
+    lines, file = data.removesuffix(b"\n"), model_path(path)
+    count = lines.count(b"\n") + 1
+    if count != spec.output.classes or count > MAX_LABELS:
+        raise ModelError(f"{file}: expected {min(spec.output.classes, MAX_LABELS)} labels, got {count}")
+    try:
+        labels = lines.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{file}: {error}; {WAY_OUT}") from None
+    longest = max(map(len, labels))
+    if longest > MAX_LABEL_LETTERS:
+        raise ModelError(
+            f"{file}: expected labels of at most {MAX_LABEL_LETTERS} letters, got {longest}; convert the model again"
+        )
+    return tuple(labels)
 
 
 def _stat(file: Path) -> tuple[int, int, int]:

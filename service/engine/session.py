@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from fullconv.common.model_files import WEIGHTS
 from service.dense.arrays import Pixels
-from service.engine.repository import StoredModel, model_path
+from service.engine.repository import StoredModel
+from service.engine.version_files import model_path
 from service.errors import ModelError
 from service.log import log
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from threading import RLock
 
+from fullconv.common.text import shortened_message
 from service.engine.repository import Fingerprint, StoredModel
 from service.errors import ModelError, UnreadableModelError
 
@@ -55,10 +56,11 @@ class ServedVersion:
 
     def record_failure(self, error: ModelError) -> bool:
         """Mark the version as failed; returns whether this error was not reported yet."""
-        self.model, self.failure = None, LoadFailure(type(error), str(error))
+        text = shortened_message(str(error))  # it may quote what a hostile file says
+        self.model, self.failure = None, LoadFailure(type(error), text)
         if isinstance(error, UnreadableModelError):
             self.check_again()
-        return self.record_report(str(error))
+        return self.record_report(text)
 
     def record_report(self, text: str) -> bool:
         """Record the text of an error that is reported; returns whether it was not reported yet."""

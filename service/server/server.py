@@ -14,6 +14,8 @@ from fullconv import __version__
 from service import machine
 from service.dispatch.admission import Admission
 from service.dispatch.dispatcher import Dispatcher
+from service.engine.checks import Checks
+from service.engine.loader import LoadOptions
 from service.engine.registry import Event, Registry
 from service.engine.scheduler import Scheduler
 from service.engine.threads import start_compute_threads
@@ -107,12 +109,12 @@ def _parts(settings: Settings) -> Parts:
     limits, metrics = settings.limits, Metrics()
     machine.configure_malloc(2 * limits.message_bytes)
     start_compute_threads(settings.threads or machine.cpus())
+    checks = Checks(settings.models, seconds=settings.check_seconds, memory_bytes=settings.check_bytes)
     registry = Registry(
         settings.models,
         weights_bytes=settings.weights_bytes,
         warm=True,
-        pooled=True,
-        provider=settings.provider,
+        options=LoadOptions(pooled=True, provider=settings.provider, checks=checks),
         report=partial(_report, metrics),
     )
     tokens = Tokens(settings.tokens) if settings.tokens else None

@@ -1,0 +1,77 @@
+"""Checks the files of versions and loads their sessions.
+
+A server checks versions in processes of their own, with limits of time and memory, and gives the same time to loading.
+In-process scoring does both in its own process, without limits: its user has chosen the models, can interrupt the
+process, and does not have to wait for another process to start.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+from service.engine.checks import Checks
+from service.engine.repository import ModelRepository, StoredModel
+from service.engine.session import Provider, Session
+from service.engine.time_limit import TimeLimit
+from service.engine.version import ServedVersion
+from service.errors import ModelError, UnreadableModelError
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How versions are checked and loaded."""
+
+    pooled: bool = False
+    """Whether sessions share the threads of the process's global pool."""
+    provider: Provider = "cpu"
+    """The hardware that runs the networks."""
+    checks: Checks | None = None
+    """Checks versions in other processes. None: versions are checked in this process."""
+
+
+class Loader:
+    """Checks and loads the versions of a repository. A warm loader scores a window with each new session."""
+
+    def __init__(self, repository: ModelRepository, options: LoadOptions, *, warm: bool) -> None:
+        self._repository, self._warm, self._checks = repository, warm, options.checks
+        self._make = partial(Session, pooled=options.pooled, provider=options.provider)
+        self._limit = TimeLimit(options.checks.seconds) if options.checks else None
+
+    def check(self, served: ServedVersion) -> StoredModel:
+        """Check a version's files; raises ModelError."""
+        self.check_unchanged(served)
+        check = self._checks.check if self._checks else self._repository.open
+        return check(served.name, served.version)
+
+    def check_unchanged(self, served: ServedVersion) -> None:
+        """Raise ModelError if the files on disk are not those with which the version was found."""
+        path = f"{served.name}/{served.version}"
+        try:
+            fingerprint = self._repository.fingerprint(served.name, served.version)
+        except OSError as inaccessible:
+            raise UnreadableModelError(f"{path}: its files cannot be accessed: {inaccessible.strerror}") from None
+        if fingerprint != served.fingerprint:
+            raise ModelError(
+                f"{path}: its files have changed since the server found them: load the model again, or put a new "
+                "version beside this one"
+            )
+
+    def session(self, model: StoredModel, position: int) -> Session:
+        """Load the session for the file at `position` of `spec.strides`; raises ModelError."""
+        make = partial(self._make_session, model, position)
+        if self._limit is None:
+            return make()
+        try:
+            return self._limit.run((model.name, model.version, position), make)
+        except TimeoutError as late:
+            raise UnreadableModelError(f"{model.name}/{model.version}: cannot be loaded: {late.strerror}") from None
+
+    def check_again(self, name: str) -> None:
+        """Let the next check of a model start at once, even if its volume did not answer before."""
+        if self._checks:
+            self._checks.check_again(name)
+
+    def _make_session(self, model: StoredModel, position: int) -> Session:
+        session = self._make(model, position)
+        if self._warm:
+            session.warm()
+        return session
