@@ -42,6 +42,8 @@ SMALL_PIXELS = 1 << 16
 """Pixels of the largest image that the thread for small requests scores."""
 SMALL_SECONDS = 0.003
 """Predicted seconds of decoding of the largest such image."""
+LARGE_SECONDS = 0.1
+"""Predicted compute of an image in one message from which on it never takes all slots, like those of ScoreLarge."""
 QUICK_THREADS = 2
 """Threads for work that neither reads a model's files nor runs a network."""
 LOOKUP_THREADS = 16
@@ -267,6 +269,7 @@ class _Scoring(Generic[Answer]):
             execution = Execution(planned, self.flow, decoding=decoding)
             if not planned.options.requested.plan_only:
                 self.admit(planned, execution)
+            self.flow.large = planned.session.predict_seconds(planned.plan.multiply_adds) > LARGE_SECONDS
             self._planned, self._execution = planned, execution
         return self._planned, self._execution
 

@@ -43,7 +43,7 @@ class Flow:
 
     scheduler: "Scheduler"
     large: bool = False
-    """Whether the request is a large image. If there are two slots or more, large images never take all of them."""
+    """Whether the request is a large image, which computes for long. Large images never take all of several slots."""
     weight: float = 1.0
     """Share of the compute, relative to flows of weight 1."""
     cancelled: bool = False
