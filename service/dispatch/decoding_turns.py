@@ -1,4 +1,4 @@
-"""Turns of requests to decode: at most as many images are decoded at the same time as there are CPUs.
+"""Turns of requests to open, plan and decode images: at most as many at the same time as there are CPUs.
 
 Clients take turns, whatever the number of their requests: the client that has decoded for the shortest time, relative
 to the weight of its requests, is next. Decoding is interrupted after some ten milliseconds if another request waits.

@@ -26,12 +26,12 @@ from service.engine.engine import PREFETCH_BATCHES
 from service.engine.repository import StoredModel
 from service.engine.scheduler import Flow, Scheduler
 from service.errors import BusyError
-from service.images.decoding import UNSHARED
+from service.images.decoding import HEADER, UNSHARED
 from service.images.picture import Picture, UnopenedPicture
 from service.metrics import Metrics
 from service.scoring.execution import Execution
 from service.scoring.masking import count_inside_mask
-from service.scoring.options import Priority
+from service.scoring.options import Priority, RequestedOptions
 from service.scoring.outcome import Counted, Event, Outcome, Progress, Result, Scored, Started
 from service.scoring.planned import PlannedImage
 from service.scoring.scorer import Scorer, ScoringRequest, check_row
@@ -112,10 +112,15 @@ class Dispatcher:
         flow = self._flow(request)
         decoding = RequestDecoding(self._turns, flow, call.client)
         limit = self.limits.message_bytes // share
-        plan = partial(self._scorer.plan_whole, image.open, request, answer_bytes=limit)
-        work = _Scoring(plan, encode, flow, decoding, partial(self._admit, call, claim), partial(self._observe, call))
-        is_quick = image.is_quick and request.options.mask is None
-        if is_quick and claim.message_bytes <= SMALL_BYTES and self._scorer.is_loaded(request):
+        plan = partial(self._scorer.plan_whole, request=request, answer_bytes=limit)
+        load, admit = partial(self._scorer.load, request), partial(self._admit, call, claim)
+        work = _Scoring(image.open, load, plan, encode, flow, decoding, admit, partial(self._observe, call))
+        if (
+            image.is_quick
+            and may_be_small(request.options)
+            and claim.message_bytes <= SMALL_BYTES
+            and self._scorer.is_loaded(request)
+        ):
             await self._small.run(work, flow)
         if not work.is_answered:
             await self._workers.run(work.complete, flow)
@@ -175,12 +180,13 @@ class Dispatcher:
         claim: Claim,
         flow: Flow,
     ) -> None:
-        large = open_large()
-        planned = self._scorer.plan(large.picture, request)
+        decoding = RequestDecoding(self._turns, flow, call.client)
+        with decoding.turn(HEADER):
+            large = open_large()
+            planned = self._scorer.plan(large.picture, request)
         call.record["version"] = planned.model.version
         if request.options.grid:
             check_row(planned, self.limits.message_bytes)
-        decoding = RequestDecoding(self._turns, flow, call.client)
         if request.options.plan_only:
             deliver(_counted(planned, flow, decoding))
             return
@@ -214,11 +220,14 @@ class Dispatcher:
 class _Scoring(Generic[Answer]):
     """The work of one request.
 
-    `begin` plans the request, and starts it if the image is small; then `finish` answers. Otherwise `complete` does the
-    rest.
+    `begin` opens the image, and plans and starts it if it is small; then `finish` answers. Otherwise `complete` does
+    the rest.
     """
 
-    plan: Callable[[], PlannedImage]
+    open: Callable[[], Picture]
+    load: Callable[[], None]
+    """Loads the model, so that no turn to decode is held meanwhile."""
+    plan: Callable[[Callable[[], Picture]], PlannedImage]
     encode: Callable[[Outcome], Answer]
     flow: Flow
     decoding: RequestDecoding
@@ -227,6 +236,7 @@ class _Scoring(Generic[Answer]):
     answer: Answer = field(init=False)
     """Set once `is_answered` is true."""
     is_answered: bool = field(init=False, default=False)
+    _picture: Picture | None = field(init=False, default=None)
     _planned: PlannedImage | None = field(init=False, default=None)
     _execution: Execution | None = field(init=False, default=None)
     _has_begun: bool = field(init=False, default=False)
@@ -234,7 +244,10 @@ class _Scoring(Generic[Answer]):
 
     def begin(self) -> Sequence[Future[Any]]:
         """Plan, and submit the tiles of a small image; returns the futures of their scores."""
-        planned, execution = self._admitted()
+        try:
+            planned, execution = self._admitted(self._open_small)
+        except _NotSmallError:
+            return ()
         self._has_begun = is_small(planned)
         if not self._has_begun:
             return ()
@@ -249,7 +262,11 @@ class _Scoring(Generic[Answer]):
 
     def complete(self) -> None:
         """Answer."""
-        planned, execution = self._admitted()
+        if self._planned is None:
+            self.load()
+            with self.decoding.turn(HEADER):
+                self._admitted(self._open)
+        planned, execution = self._admitted(self._open)
         self.answer = self.encode(self._outcome(planned, execution))
         self.is_answered = True
 
@@ -261,10 +278,23 @@ class _Scoring(Generic[Answer]):
         self.observe(planned, result, self.decoding)
         return Scored(planned, rows, result)
 
-    def _admitted(self) -> tuple[PlannedImage, Execution]:
+    def _open(self) -> Picture:
+        """Open the image, once."""
+        if self._picture is None:
+            self._picture = self.open()
+        return self._picture
+
+    def _open_small(self) -> Picture:
+        """Open the image; raises _NotSmallError for a large image, whose plan takes longer."""
+        picture = self._open()
+        if picture.width * picture.height > SMALL_PIXELS:
+            raise _NotSmallError
+        return picture
+
+    def _admitted(self, open_picture: Callable[[], Picture]) -> tuple[PlannedImage, Execution]:
         """Plan and admit the request, once."""
         if self._planned is None or self._execution is None:
-            planned = self.plan()
+            planned = self.plan(open_picture)
             decoding = UNSHARED if is_small(planned) else self.decoding
             execution = Execution(planned, self.flow, decoding=decoding)
             if not planned.options.requested.plan_only:
@@ -274,10 +304,19 @@ class _Scoring(Generic[Answer]):
         return self._planned, self._execution
 
 
+class _NotSmallError(Exception):
+    """The image is not small."""
+
+
+def may_be_small(options: RequestedOptions) -> bool:
+    """Return whether a small image with these options is planned and submitted in a few milliseconds."""
+    return options.mask is None and len(options.scales) == 1 and not options.plan_only
+
+
 def is_small(planned: PlannedImage) -> bool:
     """Return whether an image is decoded and submitted in less time than another thread would take to begin with it."""
-    views, requested, picture = planned.plan.views, planned.options.requested, planned.picture
-    if planned.decoding.seconds > SMALL_SECONDS or len(views) > 1 or requested.mask is not None or requested.plan_only:
+    views, picture = planned.plan.views, planned.picture
+    if planned.decoding.seconds > SMALL_SECONDS or not may_be_small(planned.options.requested):
         return False
     pixels = max(picture.width * picture.height, views[0].width * views[0].height)
     if pixels > SMALL_PIXELS or len(views[0].tile_plan.bands) > 1:

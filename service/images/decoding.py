@@ -39,6 +39,8 @@ class DecodingCost:
 
 FREE = DecodingCost()
 """The cost of pixels that are not encoded."""
+HEADER = DecodingCost("header")
+"""The cost of opening a file and planning its image, which needs a turn too."""
 
 
 @dataclass(frozen=True)
