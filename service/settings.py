@@ -202,7 +202,12 @@ class Settings(BaseSettings):
         DEFAULTS.client_share,
         gt=0,
         le=1,
-        description="Share of each of these four limits, and of max-streams, that one client may use, 0 to 1.",
+        description="Share of each of these four limits, and of max-streams, max-large and spool-mib, that one client "
+        "may use, 0 to 1.",
+    )
+    max_receive: Seconds = Field(
+        DEFAULTS.receive_seconds,
+        description="Longest time in seconds that one message may take to arrive.",
     )
     max_streams: Count = Field(
         DEFAULTS.streams,
@@ -220,6 +225,18 @@ class Settings(BaseSettings):
         le=1e6,
         description="Longest time in seconds that a client of ScoreLarge may take to send the next part, and that a "
         "client of any stream may take to receive an answer.",
+    )
+    max_upload: Seconds = Field(
+        DEFAULTS.upload_seconds,
+        description="Longest total time in seconds for which the server waits for the parts of one image of "
+        "ScoreLarge.",
+    )
+    min_upload_kib: float = Field(
+        DEFAULTS.upload_rate / 1024,
+        ge=0,
+        le=1e6,
+        description="Least rate in KiB per second at which the parts of an image of ScoreLarge must arrive, after "
+        "max-idle seconds of waiting for them. 0: any rate.",
     )
     max_plan_mib: Mib = Field(
         DEFAULTS.plan_bytes // MIB,
@@ -299,7 +316,10 @@ class Settings(BaseSettings):
         return Limits(
             image_pixels=int(self.max_megapixels * 1e6),
             message_bytes=self.max_message_mib * MIB,
+            receive_seconds=self.max_receive,
             idle_seconds=self.max_idle,
+            upload_seconds=self.max_upload,
+            upload_rate=self.min_upload_kib * 1024,
             waiting=self.max_waiting,
             waiting_bytes=self.max_waiting_mib * MIB,
             waiting_seconds=self.max_waiting_seconds,

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 from service.dispatch.admission import Admission, Claim
 from service.dispatch.call import Call
 from service.dispatch.notices import Notices
+from service.dispatch.places import Place, Places, owner_of
 from service.dispatch.small_requests import SmallRequestWorker
 from service.dispatch.workers import Workers
 from service.engine.engine import PREFETCH_BATCHES
@@ -74,7 +75,9 @@ class Dispatcher:
         self._workers = Workers(self.limits.waiting, "score")
         """One thread for every admitted request, so that slow work, such as loading, delays no other request."""
         self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="model")
-        self._large, self._planners = Workers(self.limits.large, "large"), Workers(PLAN_THREADS, "plan")
+        self._large, self._planners = Workers(self.limits.streams, "large"), Workers(PLAN_THREADS, "plan")
+        """A thread that scores a large image also needs a place, which it gives back while it waits for the client."""
+        self._large_places = Places(self.limits.large, self.limits.client_share, self.limits.streams)
         self._quick, self._small = Workers(QUICK_THREADS, "quick"), SmallRequestWorker("small")
 
     def admitted(self, call: Call, *, share: int = 1) -> AbstractContextManager[Claim]:
@@ -89,6 +92,10 @@ class Dispatcher:
     def stream(self, call: Call) -> AbstractContextManager[None]:
         """Admit a stream for as long as the block; raises BusyError."""
         return self._admission.stream(call.client)
+
+    def large_place(self, call: Call) -> Place:
+        """Return a place among the images of ScoreLarge that are scored concurrently; it is not held yet."""
+        return Place(self._large_places, owner_of(call.client))
 
     async def score(
         self,
@@ -112,21 +119,31 @@ class Dispatcher:
         return work.answer
 
     async def score_large(
-        self, request: ScoringRequest, opened: OpenLarge, deliver: Callable[[Event], None], call: Call, claim: Claim
+        self,
+        request: ScoringRequest,
+        opened: OpenLarge,
+        deliver: Callable[[Event], None],
+        call: Call,
+        claim: Claim,
+        place: Place,
     ) -> None:
         """Score one image of an admitted request, however large; `deliver` gets each event in the thread that scores.
 
-        Few images are scored at once; others wait, first come, first served. A model that must be loaded first is
-        loaded in another thread, so that a slow load keeps no image of another model waiting.
+        Few images are scored at once; others wait for their `place`, of which each client has a share. A model that
+        must be loaded first is loaded in another thread, so that a slow load keeps no image of another model waiting.
         """
         flow = self._flow(request, large=True)
         loaded = self._scorer.is_loaded(request)
         await (self._quick if loaded else self._workers).run(partial(self._scorer.load, request), flow)
-        workers = self._planners if request.options.plan_only else self._large
         before = time.monotonic()
         async with opened as open_large:
             flow.queued_at += time.monotonic() - before  # its file arrived meanwhile: it did not wait for a thread
-            await workers.run(partial(self._score_large, request, open_large, deliver, call, claim, flow), flow)
+            work = partial(self._score_large, request, open_large, deliver, call, claim, flow)
+            if request.options.plan_only:
+                await self._planners.run(work, flow)
+                return
+            async with place:
+                await self._large.run(work, flow)
 
     async def model(self, name: str, version: str, call: Call) -> StoredModel:
         """Return a model, loaded first if need be; raises NotFoundError or ModelError."""

@@ -10,6 +10,7 @@ import yaml
 from support.paths import ROOT
 
 from service.dispatch.admission import Admission
+from service.dispatch.places import Places
 from service.engine.registry import Registry
 from service.engine.scheduler import Scheduler
 from service.limits import Limits
@@ -60,8 +61,8 @@ def test_the_image_starts_with_settings_that_there_are() -> None:
 
 def exported() -> set[str]:
     """The names of all metrics but the process's, as Prometheus sees them."""
-    metrics, scheduler = Metrics(), Scheduler(slots=1)
-    add_gauges(metrics.collectors, Admission(Limits()), scheduler, Registry(ROOT / "models"), lambda: 0)
+    metrics, scheduler, places = Metrics(), Scheduler(slots=1), Places(1, 1.0, 1)
+    add_gauges(metrics.collectors, Admission(Limits()), scheduler, Registry(ROOT / "models"), lambda: 0, places)
     scheduler.close()
     ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""], "info": ["_info"]}
     ours = [family for family in metrics.collectors.collect() if family.name.startswith("fullconv_")]
