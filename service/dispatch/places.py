@@ -78,13 +78,18 @@ class Places:
         _count(self._held, owner, -1)
         if not self._waiting:
             return
-        candidates = [each for each in self._waiting if self._has_room(each)]
+        candidates = [each for each in self._waiting if self._has_room(each) and self._next_turn(each)]
         if candidates:
             chosen = min(candidates, key=lambda each: [self._held.get(part, 0) for part in each])
-            turn = self._waiting[chosen][0]
+            turn = self._next_turn(chosen)
+            assert turn is not None  # noqa: S101 (that made it a candidate)
             self._leave(chosen, turn)
             _count(self._held, chosen, 1)
             turn.set_result(None)
+
+    def _next_turn(self, owner: Owner) -> "asyncio.Future[None] | None":
+        """Return the first turn of a waiting owner. A cancelled call leaves the queue a moment after its turn."""
+        return next((turn for turn in self._waiting[owner] if not turn.done()), None)
 
     def _has_room(self, owner: Owner) -> bool:
         held = self._held.get
