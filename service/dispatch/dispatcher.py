@@ -9,7 +9,7 @@ Callers pass a request and a function `encode`, and get its result. `encode` run
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -138,7 +138,8 @@ class Dispatcher:
         before = time.monotonic()
         async with opened as open_large:
             flow.queued_at += time.monotonic() - before  # its file arrived meanwhile: it did not wait for a thread
-            work = partial(self._score_large, request, open_large, deliver, call, claim, flow)
+            await_memory = partial(self._await_memory, claim, place, asyncio.get_running_loop())
+            work = partial(self._score_large, request, open_large, deliver, call, await_memory, flow)
             if request.options.plan_only:
                 await self._planners.run(work, flow)
                 return
@@ -179,7 +180,7 @@ class Dispatcher:
         open_large: Callable[[], LargePicture],
         deliver: Callable[[Event], None],
         call: Call,
-        claim: Claim,
+        await_memory: Callable[[PlannedImage, Execution], None],
         flow: Flow,
     ) -> None:
         large = open_large()
@@ -192,7 +193,7 @@ class Dispatcher:
             return
         self._notices.note(planned, call)
         execution = Execution(planned, flow, lambda tiles, total: deliver(Progress(tiles, total)))
-        self._await_memory(claim, planned, execution)
+        await_memory(planned, execution)
         deliver(Started(planned, flow.waited))
         for rows in execution.rows():
             deliver(rows)
@@ -202,18 +203,29 @@ class Dispatcher:
         self._observe(call, planned, result)
         deliver(Scored(planned, (), result))
 
-    def _await_memory(self, claim: Claim, planned: PlannedImage, execution: Execution) -> None:
+    def _await_memory(
+        self, claim: Claim, place: Place, loop: asyncio.AbstractEventLoop, planned: PlannedImage, execution: Execution
+    ) -> None:
         """Wait, in the thread that scores, until other requests leave the memory that the plan needs.
 
-        A refusal would only make the client send its file again.
+        A refusal would only make the client send its file again. The place is left meanwhile: an image that has its
+        memory may need it.
         """
+        held = planned.plan.held_bytes
         while True:
             try:
-                held = planned.plan.held_bytes
-                return self._admission.plan(claim, held, 0.0, deadline=None, done=execution.fraction_done)
+                self._admission.plan(claim, held, 0.0, deadline=None, done=execution.fraction_done)
+                break
             except BusyError:
+                loop.call_soon_threadsafe(place.free)
                 execution.check_cancelled()
                 time.sleep(MEMORY_SECONDS)
+        taking = asyncio.run_coroutine_threadsafe(place.take(), loop)
+        try:
+            while not wait([taking], MEMORY_SECONDS).done:
+                execution.check_cancelled()
+        finally:
+            taking.cancel()
 
 
 @dataclass(eq=False)

@@ -23,6 +23,8 @@ from service.rpc.streams import Send
 from service.rpc.upload import Upload
 
 Value = TypeVar("Value")
+FIRST_PAUSE_SECONDS, PAUSE_SECONDS = 0.02, 0.25
+"""Seconds of waiting after which an image gives up its place for scoring, and between two checks after that."""
 SKIPPED_ROWS = 256
 """Rows that are skipped at once."""
 Requests = AsyncIterator[scoring_pb2.ScoreLargeRequest]
@@ -86,8 +88,10 @@ class StreamBridge:
         """Wait for some work, and call `on_pause` regularly until then. If that raises, the work is cancelled."""
         doing = asyncio.ensure_future(work)
         try:
-            while not (await asyncio.wait({doing}, timeout=self._upload.patience))[0]:
+            seconds = FIRST_PAUSE_SECONDS
+            while not (await asyncio.wait({doing}, timeout=seconds))[0]:
                 on_pause()
+                seconds = PAUSE_SECONDS
         finally:
             doing.cancel()
         return doing.result()

@@ -26,15 +26,11 @@ class Upload:
     waited: float = 0.0
     """Seconds of waiting for them."""
 
-    @property
-    def patience(self) -> float:
-        """Seconds of waiting without a look at the limits, and without giving up the place for scoring."""
-        return min(1.0, self.limits.idle_seconds)
-
     def add(self, size: int, waited: float) -> None:
-        """Count a part of `size` bytes that arrived after `waited` seconds."""
+        """Count a part of `size` bytes that arrived after `waited` seconds; raises as `check` does."""
         self.received += size
         self.waited += waited
+        self.check(0.0)
 
     def check(self, pause: float) -> None:
         """Raise IdleError if the client is too slow; it has sent nothing for `pause` seconds.
@@ -46,7 +42,7 @@ class Upload:
             raise error
 
     def _error(self, waited: float, pause: float) -> ServiceError | None:
-        limits, rate = self.limits, self.received / waited
+        limits = self.limits
         got = f"{self.received / MIB:.3g} MiB in {waited:.3g} seconds"
         if pause >= limits.idle_seconds:
             return IdleError(
@@ -58,7 +54,7 @@ class Upload:
                 f"upload: expected the whole image within {limits.upload_seconds:g} seconds (max_upload), got {got}; "
                 f"{WAY_OUT}"
             )
-        slow = rate < limits.upload_rate
+        slow = self.received < limits.upload_rate * waited
         if self.draining.is_set() and (slow or pause >= DRAINING_SECONDS):
             return DrainingError("the server is shutting down: send the image to another server")
         if slow and waited >= limits.idle_seconds:
