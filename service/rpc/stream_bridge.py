@@ -14,7 +14,6 @@ import numpy as np
 from fullconv.protos import scoring_pb2
 from service.dispatch.dispatcher import LargePicture
 from service.dispatch.places import Place
-from service.dispatch.workers import do_nothing
 from service.errors import CancelledRunError, ImageError, OptionError
 from service.images.arrays import open_array
 from service.images.picture import PageSelection
@@ -44,11 +43,11 @@ class StreamBridge:
 
     def receive(self) -> bytes | None:
         """Return the next part; None when the client has sent everything. Raises IdleError if it is too slow."""
-        return self._wait(self._next_part())
+        return self._wait(self._resumed(self._next_part()))
 
     def send(self, part: scoring_pb2.ScoreLargeResponse) -> None:
         """Send a part of the answer; returns when there is room for the next part."""
-        self._wait(self._for_client(self._send(part)))
+        self._wait(self._resumed(self._until_done(self._send(part), self._pause)))
 
     async def parts(self) -> AsyncIterator[bytes]:
         """Yield every part, on the event loop."""
@@ -58,10 +57,10 @@ class StreamBridge:
     async def _next_part(self) -> bytes | None:
         """Return the data of the next part; None at the end. Raises OptionError for a part without data."""
         try:
-            await self._until_done(self._receiving.take(), self._check_call)
+            await self._until_done(self._receiving.take(), self._pause)
             began = self._loop.time()
             next_request = anext(self._requests, None)
-            request = await self._for_client(next_request, lambda: self._upload.check(self._loop.time() - began))
+            request = await self._until_done(next_request, lambda: self._pause(self._loop.time() - began))
         finally:
             self._receiving.free()
         if request is None:
@@ -71,18 +70,23 @@ class StreamBridge:
         self._upload.add(len(request.data), self._loop.time() - began)
         return bytes(request.data)
 
-    async def _for_client(self, work: Awaitable[Value], check: Callable[[], None] = do_nothing) -> Value:
-        """Wait for the client. If that takes long, other images may be scored until then; `check` raises then."""
+    async def _resumed(self, work: Awaitable[Value]) -> Value:
+        """Do some work, and then take the place for scoring again if the image held it before."""
         was_held = self._scoring.is_held
-
-        def on_pause() -> None:
-            self._scoring.free()
-            check()
-
-        value = await self._until_done(work, on_pause)
-        if was_held and not self._scoring.is_held:
+        value = await work
+        if was_held:
             await self._until_done(self._scoring.take(), self._check_call)
         return value
+
+    def _pause(self, seconds: float | None = None) -> None:
+        """Leave the place for scoring to other images. Raises IdleError if the client is too slow.
+
+        `seconds`: how long it has sent nothing. Default: None, the client is not waited for.
+        """
+        self._scoring.free()
+        self._check_call()
+        if seconds is not None:
+            self._upload.check(seconds)
 
     async def _until_done(self, work: Awaitable[Value], on_pause: Callable[[], None]) -> Value:
         """Wait for some work, and call `on_pause` regularly until then. If that raises, the work is cancelled."""
