@@ -5,17 +5,16 @@ Each source takes precedence over the following ones. The setting `max_waiting`,
 names.
 """
 
-import ipaddress
 import os
 import re
 import tempfile
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -23,8 +22,8 @@ from service import machine
 from service.engine.scheduler import Batching
 from service.engine.session import Provider
 from service.limits import MIB, Limits, Tuning
+from service.setting_types import Address, Count, Mib, NonemptyPath, Seconds, is_loopback
 
-ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):(?P<port>[0-9]{1,5})")
 PREFIX = "FULLCONV_"
 FOREIGN = re.compile(r"FULLCONV_(SERVICE_.*|PORT(_.*)?)")
 """Environment variables that are not settings: of Kubernetes for a service named fullconv, and of the compose file."""
@@ -33,36 +32,6 @@ DEFAULTS, TUNING, BATCHING = Limits(), Tuning(), Batching()
 
 class ConfigurationError(Exception):
     """A setting cannot be used. The message says which setting, what was expected and what was got."""
-
-
-def _address(value: str) -> str:
-    match = ADDRESS.fullmatch(value)
-    if not match or int(match["port"]) > 65535:
-        raise ValueError("expected HOST:PORT or [IPV6]:PORT")
-    return value
-
-
-def _check_path(value: object) -> object:
-    """Return a path; raises ValueError for an empty one, which pathlib would interpret as the current directory."""
-    if not isinstance(value, (str, Path)) or not str(value):
-        raise ValueError("expected a path")
-    return value
-
-
-Address = Annotated[str, AfterValidator(_address)]
-NonemptyPath = Annotated[Path, BeforeValidator(_check_path)]
-Count = Annotated[int, Field(ge=1)]
-Mib = Annotated[int, Field(ge=1, le=1 << 30)]
-Seconds = Annotated[float, Field(gt=0, le=1e6)]
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether HOST:PORT is a loopback address, which only this machine reaches."""
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Settings(BaseSettings):
