@@ -34,7 +34,7 @@ class Limits:
     """Seconds in which one message of a call must arrive."""
     streams: int = 64
     """Number of open calls of ScoreMany, ScoreLarge and ModelStreamInfer together."""
-    large: int = 2
+    large: int = 4
     """Number of images of ScoreLarge that are scored concurrently; further images wait."""
     spool_bytes: int = 16 << 30
     """Bytes on disk of encoded files that arrive in parts, together."""
