@@ -80,7 +80,7 @@ def measured(run: Callable[[], None], times: int, process: int | str = "self") -
     return Figures(statistics.median(seconds), memory(process, "VmHWM") - idle)
 
 
-def here(image: Path, window: Path, grid: Path, times: int) -> Figures:
+def measure_process(image: Path, window: Path, grid: Path, times: int) -> Figures:
     """Measure an image that this process scores."""
     scorer = Scorer(DIGITS.parent)
     score(scorer, window, grid)
@@ -99,7 +99,7 @@ def server() -> Iterator[tuple[int, str]]:
             process.terminate()
 
 
-def there(image: Path, window: Path, grid: Path, times: int) -> Figures:
+def measure_server(image: Path, window: Path, grid: Path, times: int) -> Figures:
     """Measure an image that a server scores, sent in parts; the memory is the server's."""
     with server() as (process, address), Client(address) as client:
         score(client, window, grid)
@@ -113,7 +113,7 @@ def table(sides: list[int], folder: Path) -> Iterator[str]:
     for side in sorted(sides, key=lambda side: side != 2048):
         megapixels, columns = side * side / 1e6, []
         times = max(1, PIXELS_A_RUN // side**2)
-        for place, work in enumerate((here, there)):
+        for place, work in enumerate((measure_process, measure_server)):
             spawn = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(1, mp_context=spawn) as pool:
                 figures = pool.submit(work, page_of(side, folder), window, folder / "grid.npz", times).result()

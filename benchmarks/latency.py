@@ -85,12 +85,12 @@ def served(models: Path, *settings: str) -> Iterator[Served]:
                 server.kill()
 
 
-def waits(ask: Callable[[], object], seconds: float) -> list[float]:
-    """Call `ask` repeatedly for some seconds; returns the duration of each call in milliseconds."""
+def latencies(call: Callable[[], object], seconds: float) -> list[float]:
+    """Call `call` repeatedly for some seconds; returns the duration of each call in milliseconds."""
     took, until = [], time.monotonic() + seconds
     while time.monotonic() < until:
         began = time.perf_counter()
-        ask()
+        call()
         took.append((time.perf_counter() - began) * 1e3)
         time.sleep(PAUSE)
     return took
@@ -99,14 +99,14 @@ def waits(ask: Callable[[], object], seconds: float) -> list[float]:
 def small(address: str, model: str, window: np.ndarray, seconds: float) -> list[float]:
     """Return the latencies of small requests in milliseconds."""
     with Client(address) as client:
-        return waits(lambda: client.score(window, model=model), seconds)
+        return latencies(lambda: client.score(window, model=model), seconds)
 
 
 def health(address: str, seconds: float) -> list[float]:
     """Return the latencies of health checks in milliseconds."""
     with grpc.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        return waits(lambda: stub.Check(health_pb2.HealthCheckRequest()), seconds)
+        return latencies(lambda: stub.Check(health_pb2.HealthCheckRequest()), seconds)
 
 
 def both(address: str, model: str, window: np.ndarray, seconds: float) -> dict[str, list[float]]:

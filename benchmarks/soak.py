@@ -132,7 +132,7 @@ class Tally:
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
 
-    def ask(self, client: Client, way: Callable[[Client, Case], np.ndarray], case: Case) -> None:
+    def send_and_compare(self, client: Client, way: Callable[[Client, Case], np.ndarray], case: Case) -> None:
         """Send one request, and compare its answer with the expected one."""
         name = f"{way.__name__[3:]} {case.path.stem}² {dict(case.options)}"
         try:
@@ -195,15 +195,15 @@ def ticks(process: int) -> int:
     return sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]))
 
 
-def work(address: str, every: list[Case], tally: Tally, end: Event, go_on: Event, seed: int) -> None:
-    """Send random cases as one client, until `end` is set; pause while `go_on` is not set."""
+def work(address: str, every: list[Case], tally: Tally, end: Event, proceed: Event, seed: int) -> None:
+    """Send random cases as one client, until `end` is set; pause while `proceed` is not set."""
     chance = random.Random(seed)  # noqa: S311 (no secret)
     with Client(address, security=Security()) as client, grpc.insecure_channel(address) as channel:
-        while go_on.wait() and not end.is_set():
+        while proceed.wait() and not end.is_set():
             case = chance.choice(every)
             way = chance.choice([by_score, by_score, by_many, by_large, None])
             if way is not None:
-                tally.ask(client, way, case)
+                tally.send_and_compare(client, way, case)
             elif case.expected is not None:
                 try:
                     infer(channel, case)
@@ -243,17 +243,17 @@ def soak(
     address: str, server: int, every: list[Case], arguments: argparse.Namespace
 ) -> tuple[Tally, list[tuple[float, int, int]]]:
     """Run all clients; returns the counts, and the server's usage after a minute and at the end."""
-    tally, end, go_on, samples = Tally(), Event(), Event(), []
-    go_on.set()
+    tally, end, proceed, samples = Tally(), Event(), Event(), []
+    proceed.set()
     with ThreadPoolExecutor(arguments.clients) as pool:
         for seed in range(arguments.clients):
-            pool.submit(work, address, every, tally, end, go_on, seed)
+            pool.submit(work, address, every, tally, end, proceed, seed)
         for seconds in (60.0, max(1.0, arguments.minutes * 60 - 60)):
             time.sleep(seconds)
             print(f"under load: {dict(tally.counts)}, {usage(server)}, {len(tally.wrong)} wrong", flush=True)
-            go_on.clear()
+            proceed.clear()
             samples.append(at_rest(server))
-            go_on.set()
+            proceed.set()
         end.set()
     return tally, samples
 

@@ -74,7 +74,7 @@ def seconds_of(scorer: Scorer, model: StoredModel, height: int, width: int, runs
     return statistics.median(times)
 
 
-def sameness(scorer: Scorer, model: StoredModel, side: int) -> str:
+def compare_tilings(scorer: Scorer, model: StoredModel, side: int) -> str:
     """Compare an image in the smallest tiles with the same image in the largest; returns a line of text."""
     ample = Tuning(tile_bytes=1 << 36)
     (_, many, tiled), (_, few, whole) = (
@@ -118,7 +118,7 @@ def main() -> None:
             f"{took:.1f} s, {took / expected:.3f} times the prediction of this rate",
             flush=True,
         )
-        print(sameness(scorer, model, arguments.whole), flush=True)
+        print(compare_tilings(scorer, model, arguments.whole), flush=True)
         print("side    s   share of pixels kept   µs for each kept cell")
         for side in map(int, arguments.sides.split(",")):
             spent = seconds_of(scorer, model, side, side)

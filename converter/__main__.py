@@ -1,4 +1,4 @@
-"""The command, and `python -m converter`: a signal ends it in one line, also while it imports its libraries."""
+"""The entry point of the command and of `python -m converter`. It handles signals even during imports."""
 
 from fullconv.common.interruption import Interruption
 

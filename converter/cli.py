@@ -32,7 +32,7 @@ SourceFile = Annotated[
     typer.Argument(
         metavar="SOURCE",
         help="The trained classifier: a state_dict (.safetensors, .pth), an ONNX file or a Caffe network "
-        "(.caffemodel). With PyTorch or Keras installed also an exported program (.pt2) or a saved Keras model "
+        "(.caffemodel); if PyTorch or Keras is installed, also an exported program (.pt2) or a saved Keras model "
         "(.keras, .h5). No code from the file is run.",
     ),
 ]
@@ -40,44 +40,47 @@ Output = Annotated[
     Path, typer.Option("-o", "--output", metavar="models/NAME/1", help="Directory of the model version to create.")
 ]
 Force = Annotated[
-    bool, typer.Option("--force", help="Replace the version if it exists. Its directory must hold nothing else.")
+    bool, typer.Option("--force", help="Replace an existing version. Its directory must hold only converted files.")
 ]
 Arch = Annotated[
     str | None,
     typer.Option(
         metavar="NAME | FILE.toml | FILE.prototxt | torchvision:NAME | MODULE:FACTORY",
         help="The checkpoint's network. For a state_dict: a shipped architecture (alexnet, vgg11 to vgg19_bn, "
-        "alexnet2012, cifar10_80sec, cifar10_18pct, allcnn_c) or a file that lists the layers. Default: the shipped "
-        "architecture with the checkpoint's keys. For a caffemodel: its prototxt. Default: the prototxt beside it. "
-        "With PyTorch installed: one of torchvision's classifiers (torchvision:resnet50), or the module that a "
-        "function returns (mypackage.nets:build, also from the current directory), whose code is run.",
+        "alexnet2012, cifar10_80sec, cifar10_18pct, allcnn_c) or a TOML file that lists the layers. Default: the "
+        "shipped architecture with the checkpoint's keys. For a caffemodel: its prototxt. Default: the prototxt "
+        "beside it. If PyTorch is installed: one of torchvision's classifiers (torchvision:resnet50), or a function "
+        "that returns a module (mypackage.nets:build, also from the current directory). The function is run.",
     ),
 ]
 Window = Annotated[
     str | None,
     typer.Option(
         metavar="224 | HxW",
-        help="Height and width in pixels of the images that the network was trained on. Default: what the "
-        "architecture, the file, torchvision or the module's attribute `window` says.",
+        help="Height and width in pixels of the images that the network was trained on. Default: the size "
+        "that the architecture, the file, torchvision or the module's attribute `window` gives.",
     ),
 ]
 Preprocess = Annotated[
     str | None,
     typer.Option(
         metavar="imagenet | caffe | unit | none | FILE.json",
-        help="How pixel values from 0 to 255 become the network's input. It becomes part of the model. Default: what "
-        "the architecture or torchvision says; none for other modules and for files that hold their network.",
+        help="Preprocessing that turns pixel values from 0 to 255 into the network's input. It becomes part of the "
+        "model. Default: the preprocessing of the architecture or of torchvision; none for other modules and for "
+        "files that contain their network.",
     ),
 ]
 ActivationChoice = Annotated[
     Activation | None,
     typer.Option(
-        help="How scores become probabilities, if the network does not end in an activation. Default: softmax."
+        help="Function that turns scores into probabilities, if the network does not end in one. Default: softmax."
     ),
 ]
 Labels = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Names of the classes, in UTF-8, one per line. Default: the architecture's."),
+    typer.Option(
+        metavar="FILE", help="Names of the classes, in UTF-8, one per line. Default: the architecture's labels."
+    ),
 ]
 Verify = Annotated[
     int,
@@ -85,45 +88,47 @@ Verify = Annotated[
         metavar="N",
         min=1,
         max=MAX_WINDOWS,
-        help="Number of windows on which the result is compared with the source, chosen at random. All windows of "
-        "the images are compared if that takes little longer.",
+        help="Number of windows, chosen at random, on which the result is compared with the source. All windows of "
+        "the images are compared if this takes little longer.",
     ),
 ]
 Images = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Folder of images to compare on, at their own size. Default: noise with the spectrum of photographs, and "
-        "scikit-learn's two photographs if it is installed.",
+        help="Folder of images on which the result is compared with the source, at their own size. Default: noise "
+        "with the spectrum of photographs, and scikit-learn's two photographs if it is installed.",
     ),
 ]
 Strides = Annotated[
     str | None,
     typer.Option(
         metavar="32,16,8",
-        help="Pixels between windows: divisors or multiples of the network's own stride, one model file each, which "
-        "share the weights. Default: the network's own stride. With --crops-only: one stride. Default: half a window.",
+        help="Pixels between windows: divisors or multiples of the network's own stride. Each stride gets a model "
+        "file; the files share the weights. Default: the network's own stride. With --crops-only: one stride. "
+        "Default: half a window.",
     ),
 ]
 CropsOnly = Annotated[
     bool,
     typer.Option(
         "--crops-only",
-        help="Keep a network that cannot slide (attention, squeeze-and-excite) as it is, to be run window by window.",
+        help="Do not rewrite the network, and score images window by window. For networks that cannot slide "
+        "(attention, squeeze-and-excite).",
     ),
 ]
 PrecisionChoice = Annotated[
     Precision,
     typer.Option(
-        help="Precision of weights and computation. fp16 halves the files. int8 makes them a quarter as large and runs "
-        "faster; it is calibrated on --images. The difference from fp32 is measured.",
+        help="Precision of weights and computation. fp16 halves the size of the files. int8 reduces it to a quarter "
+        "and runs faster; it is calibrated on --images. The difference from fp32 is measured.",
     ),
 ]
 MinAgreement = Annotated[
     float | None,
     typer.Option(
         metavar="SHARE",
-        help="Least share of windows, from 0 to 1, on which fp16 or int8 must name the same top class as fp32. "
+        help="Smallest share of windows, from 0 to 1, on which fp16 or int8 must name the same top class as fp32. "
         f"Default: {MIN_AGREEMENT}.",
     ),
 ]
@@ -134,7 +139,7 @@ interruption = Interruption("fullconv-convert")
 
 
 def main() -> None:
-    """Run the command; Ctrl-C or a termination signal ends it with status 1 and nothing half-written."""
+    """Run the command; Ctrl-C or a termination signal ends it with status 1, and no incomplete output is left."""
     interruption.install()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -168,9 +173,9 @@ def convert(
 ) -> None:
     """Convert a trained classifier to a network that slides over images of any size.
 
-    The first fully connected layer becomes a convolution as large as the map it sees, the later ones become 1×1
-    convolutions. The result is compared with the source, then written: model.onnx, weights.data, labels.txt and
-    report.json.
+    The first fully connected layer becomes a convolution as large as the feature map, and the later fully connected
+    layers become 1×1 convolutions. The result is compared with the source and then written to the files model.onnx,
+    weights.data, labels.txt and report.json.
 
     fullconv-convert vgg16.pth -o models/vgg16/1
     """
@@ -200,7 +205,7 @@ def convert(
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Print in one line why there is no conversion; exit status 2 for a wrong option, else 3."""
+    """Print the reason of a failed conversion on one line; exit status 2 for a wrong option, else 3."""
     try:
         yield
     except OptionError as error:
@@ -221,7 +226,7 @@ def _show(report: Report, output: Path) -> None:
 
 
 def _parse_window(text: str | None) -> tuple[int, int] | None:
-    """Returns --window as (height, width) in pixels."""
+    """Return --window as (height, width) in pixels."""
     if text is None:
         return None
     match = WINDOW.fullmatch(text)
@@ -233,7 +238,7 @@ def _parse_window(text: str | None) -> tuple[int, int] | None:
 
 
 def _parse_strides(text: str | None) -> tuple[int, ...]:
-    """Returns --strides, which are separated by commas, in pixels."""
+    """Return --strides, which are separated by commas, in pixels."""
     parts = text.split(",") if text is not None else []
     if not all(STRIDE.fullmatch(part) for part in parts):
         raise typer.BadParameter(f"expected pixels from 1 to 99999, like 32,16,8, got '{text}'", param_hint="--strides")
@@ -242,7 +247,7 @@ def _parse_strides(text: str | None) -> tuple[int, ...]:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """Show progress on standard error, a bar on a terminal and else a line per step; --json owns standard output."""
+    """Show progress on standard error: a bar on a terminal, else one line per step. Standard output is for --json."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Progress(lambda name, _: typer.echo(f"{name} …", err=True), interruption.check)

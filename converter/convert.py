@@ -1,7 +1,7 @@
-"""The main path: a source in, a model version out.
+"""The main path from a source to a model version.
 
-source → classifier (ONNX) → dense network (`graph.dense`), or kept as it is (`graph.crops`) → preprocessing → strides
-       → compared with the source → quantized, if wanted, and compared again → written
+source → classifier (ONNX) → dense network (`graph.dense`), or unchanged network (`graph.crops`) → preprocessing
+       → strides → comparison with the source → quantization and another comparison, if requested → written version
 """
 
 import json
@@ -51,7 +51,7 @@ __all__ = ["Progress", "Report", "Request", "convert", "convert_checkpoint"]
 
 SOURCE_WEIGHTS = "source.data"
 CALIBRATION_IMAGES = 32
-CALIBRATION_SEED = 2  # other crops than the certificate's
+CALIBRATION_SEED = 2  # the certificate uses another seed, and so other crops
 
 
 def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the command)
@@ -80,14 +80,14 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
     version's directory, which ends in NAME/VERSION. The other parameters are the command's options:
 
     arch, window: the architecture, and its side or (height, width) in pixels, if the source does not state them.
-    preprocess, activation, labels: how pixels and scores are to be understood. Default: what the source states.
-    verify, images: how many windows to compare, and the folder of images that they are from. Default: synthetic images.
-    strides, crops_only: pixels between windows; or keep a network that cannot slide, to be run window by window.
-    precision, min_agreement: bits of the weights, and on which share of windows the top class must stay that of fp32.
+    preprocess, activation, labels: the meaning of pixels and scores. Default: the meaning that the source states.
+    verify, images: the number of windows to compare, and the folder of their images. Default: 256, synthetic images.
+    strides, crops_only: pixels between windows; whether to keep a network that cannot slide and run it on windows.
+    precision, min_agreement: precision of the weights, and the least share of windows with the top class of fp32.
     force: replace an existing version. progress: called during the conversion.
 
-    Returns the report: what was rewritten, and how far the result agrees with the source. Raises ConversionError, and
-    then leaves nothing behind; a wrong parameter is an OptionError.
+    Returns the report: which layers were rewritten, and how far the result agrees with the source. Raises
+    ConversionError if nothing was written; for a wrong parameter, this is an OptionError.
     """
     request = Request(
         Path(target),
@@ -112,7 +112,7 @@ def _convert_source(
     request: Request,
     progress: Progress,
 ) -> Report:
-    """Check that no file is lost, then read the source and convert it."""
+    """Check that no input file would be replaced, then read the source and convert it."""
     check_target(request.target, force=request.force)
     inputs = {
         "the source": source if isinstance(source, str | PathLike) else None,
@@ -128,10 +128,12 @@ def _convert_source(
 
 
 def convert(classifier: Classifier, request: Request, progress: Progress) -> Report:
-    """Convert, verify and write a classifier; raises ConversionError, and then leaves nothing behind."""
+    """Convert, verify and write a classifier; raises ConversionError, and then leaves no file."""
     preprocessing = load_preprocessing(request.preprocess or classifier.preprocess)
     if preprocessing is not None and classifier.image.dtype == ir.DataType.UINT8:
-        raise SourceError("preprocess: the file takes pixels as uint8 and prepares them itself; leave --preprocess out")
+        raise SourceError(
+            "preprocess: expected none for a network that takes and preprocesses uint8 pixels; leave --preprocess out"
+        )
     with staging(request.target, force=request.force) as folder, tempfile.TemporaryDirectory(dir=folder) as name:
         progress.step("rewriting the network", 0)
         scratch, output = Path(name), scores_position(classifier.model.graph)
@@ -168,7 +170,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
 def _rewrite(
     classifier: Classifier, output: int, preprocessing: Preprocessing | None, request: Request, scratch: Path
 ) -> ConvertedGraph:
-    """Returns the network as it will be served at its native stride, preprocessing included."""
+    """Return the network as it will be served at its native stride, preprocessing included."""
     model, window, layout = classifier.model, classifier.window, classifier.layout
     model.graph.outputs[:] = [model.graph.outputs[output]]
     if request.crops_only:
@@ -191,14 +193,14 @@ def _write_labels(spec: model_pb2.ModelSpec, request: Request, classifier: Class
 
 
 def _load_images(request: Request, files: ModelFiles) -> tuple[list[SampleImage] | None, int]:
-    """Returns the user's images that hold a window, None without --images, and the number of smaller images."""
+    """Return the user's images that hold a window, None without --images, and the number of smaller images."""
     if request.images is None:
         return None, 0
     return given_images(request.images, files.pixel_format, files.window)
 
 
 def _quantize(in_float: ModelFiles, request: Request, progress: Progress, folder: Path) -> ModelFiles:
-    """Returns the same files in the precision asked for, with their weights in a folder."""
+    """Return the same files in the requested precision, with their weights in a folder."""
     progress.step(f"reducing the precision to {request.precision}", 0)
     native, *others = in_float.variants
     quantize = QuantizePass(request.precision, _calibration_feeds(in_float, request, progress), in_float.folder)
@@ -212,7 +214,7 @@ def _quantize(in_float: ModelFiles, request: Request, progress: Progress, folder
 def _calibration_feeds(
     in_float: ModelFiles, request: Request, progress: Progress
 ) -> Iterator[dict[str, NDArray[np.generic]]]:
-    """Yield the inputs that a network is calibrated on: windows, for int8 with the pixels around them."""
+    """Yield the inputs for the calibration of a network: windows, for int8 with the pixels around them."""
     native, rng = in_float.variants[0], np.random.default_rng(CALIBRATION_SEED)
     height, width = in_float.window
     if in_float.graph.mode == "dense" and request.precision == "int8":

@@ -1,22 +1,22 @@
-"""Why a conversion stops.
+"""The errors of a conversion.
 
     ConversionError
-    ├── OptionError         an option is wrong, whatever the source
-    ├── SourceError         the source cannot be read, or is not what it must be
+    ├── OptionError         an option is wrong for every source
+    ├── SourceError         the source cannot be read, or is not a valid classifier
     ├── UnsupportedError    the network has no known fully-convolutional form
     ├── VerificationError   the converted network does not agree with its source
     └── OutputError         the result cannot be written
 
-Each message is one line: what and where, expected, got, and the way out.
+Each message is one line that names the field or node, the expected value, the actual value and the way out.
 """
 
 
 class ConversionError(Exception):
-    """Base of everything below."""
+    """Base class of all errors of a conversion."""
 
 
 class OptionError(ConversionError):
-    """An option is wrong; `option` names the parameter, `problem` says what is wrong with it."""
+    """An option is wrong; `option` names the parameter, `problem` describes the mistake."""
 
     def __init__(self, option: str, problem: str) -> None:
         super().__init__(f"{option}: {problem}")
@@ -32,8 +32,8 @@ class UnsupportedError(ConversionError):
 
 
 class VerificationError(ConversionError):
-    """The converted network's scores differ from its source's."""
+    """The converted network's scores differ from the scores of its source."""
 
 
 class OutputError(ConversionError):
-    """The result cannot be written where it should be."""
+    """The result cannot be written to the target."""

@@ -1,4 +1,4 @@
-"""Messages of other libraries: on one line for our errors, or kept off the terminal."""
+"""Messages of other libraries: shortened to one line for errors of this package, or suppressed."""
 
 import logging
 import re
@@ -10,25 +10,25 @@ from contextlib import contextmanager, redirect_stdout
 from pydantic import ValidationError
 
 CONTROL = re.compile(r"\x1b\[[\d;]*m|[\x00-\x08\x0e-\x1b\x7f-\x9f]")
-"""Colours, which some packages put into messages, and other control characters, which a file may hold."""
+"""Matches colour codes, which some packages put into messages, and other control characters, which a file may hold."""
 MAX_LENGTH = 300
-"""Characters of a message that are kept."""
+"""Largest number of characters of a message."""
 
 
 def one_line(error: Exception) -> str:
-    """Returns an error's message without line breaks and without control characters."""
+    """Return an error's message without line breaks and without control characters."""
     return " ".join(CONTROL.sub("", str(error)).split())[:MAX_LENGTH]
 
 
 def first_cause(error: BaseException) -> str:
-    """Returns the message of an error's first cause on one line; exporters wrap it in pages of advice."""
+    """Return the message of an error's first cause on one line; exporters wrap it in pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     return one_line(error) if isinstance(error, Exception) and str(error) else type(error).__name__
 
 
 def first_problem(error: ValidationError) -> str:
-    """Returns the first problem that pydantic found on one line: the field, what is wrong, and what was got."""
+    """Return the first problem that pydantic found, on one line: the field, the mistake and the actual value."""
     problem = error.errors()[0]
     where = ".".join(str(step) for step in problem["loc"]) or "file"
     return f"{where}: {problem['msg']}, got {str(problem['input'])[:60]!r}"

@@ -1,8 +1,8 @@
 """From an image's values to the input that a network was trained on: (x · scale − mean) / std for each channel.
 
 `--preprocess` names a preset or a JSON file {"scale", "mean", "std", "order", "dtype"}. `mean` and `std` hold one
-number per channel, in `order` ("RGB", "BGR" or "GRAY"). `dtype` says what x is: "uint8" (the default) stands for pixels
-from 0 to 255, "uint16" and "float32" stand for the image's own values, unscaled. "none" leaves pixels unchanged.
+number per channel, in `order` ("RGB", "BGR" or "GRAY"). `dtype` states what x is: "uint8" (the default) stands for
+pixels from 0 to 255, "uint16" and "float32" stand for the image's own values, unscaled. "none" leaves pixels unchanged.
 """
 
 from pathlib import Path
@@ -42,7 +42,7 @@ class Preprocessing(BaseModel):
         return self
 
     def check_channels(self, channels: int) -> None:
-        """Raises SourceError unless the numbers and the order fit a network of so many input channels."""
+        """Raise SourceError unless the numbers and the order fit a network of `channels` input channels."""
         ordered = {None: 0, "GRAY": 1}.get(self.order, 3)
         for field, got in (("mean", len(self.mean)), ("std", len(self.std)), ("order", ordered)):
             if got not in (0, channels):
@@ -52,19 +52,19 @@ class Preprocessing(BaseModel):
                 )
 
     def message(self) -> model_pb2.Preprocessing:
-        """Returns the preprocessing as the message of a ModelSpec."""
+        """Return the preprocessing as the message of a ModelSpec."""
         return model_pb2.Preprocessing(
             scale=self.scale, mean=self.mean, std=self.std, order=self.order or "", dtype=self.dtype
         )
 
     def affine(self, channels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Returns factor and offset, each (channels,) float32; x · factor + offset is the network's input."""
+        """Return factor and offset, each (channels,) float32; x · factor + offset is the network's input."""
         mean = np.asarray(self.mean or [0.0] * channels)
         std = np.asarray(self.std or [1.0] * channels)
         return (self.scale / std).astype(np.float32), (-mean / std).astype(np.float32)
 
     def apply(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Returns an RGB or grey image (N, height, width, channels) of `dtype` as the network's float32 input."""
+        """Return an RGB or grey image (N, height, width, channels) of `dtype` as the network's float32 input."""
         ordered = pixels[..., ::-1] if self.order == "BGR" else pixels
         mean, std = np.asarray(self.mean or 0.0), np.asarray(self.std or 1.0)
         prepared: NDArray[np.float32] = ((ordered.astype(np.float64) * self.scale - mean) / std).astype(np.float32)
@@ -80,7 +80,7 @@ NONE = "none"
 
 
 def load_preprocessing(choice: str | Preprocessing) -> Preprocessing | None:
-    """Returns the preprocessing of a preset or a JSON file, None for "none"; raises SourceError."""
+    """Return the preprocessing of a preset or a JSON file, None for "none"; raises SourceError."""
     if isinstance(choice, Preprocessing):
         return choice
     if choice == NONE:

@@ -1,4 +1,4 @@
-"""How a conversion reports its progress."""
+"""The interface through which a conversion reports its progress."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """Called during a conversion: `step` with a name and the number of windows ahead, `advance` after each window."""
+    """Called during a conversion: `step` with the name and number of windows of a step, `advance` after each window."""
 
     step: Callable[[str, int], None]
     advance: Callable[[], None]

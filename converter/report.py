@@ -15,9 +15,10 @@ from fullconv.protos import model_pb2
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What was converted, which layers were rewritten, and how far the result agrees with its source.
+    """The ModelSpec of a converted network, the rewritten layers, and the agreement of the result with its source.
 
-    `given` says whether it was measured on the user's images, `skipped` how many of them are smaller than a window.
+    `given` says whether the agreement was measured on the user's images; `skipped` is the number of these images that
+    are smaller than a window.
     """
 
     spec: model_pb2.ModelSpec
@@ -27,11 +28,11 @@ class Report:
     skipped: int = 0
 
     def __repr__(self) -> str:
-        """Returns the certificate in words and the recommendation, one sentence a line."""
+        """Return the certificate in words and the recommendation, one sentence per line."""
         return "\n".join([*self.verdicts(), self.closing()])
 
     def document(self) -> dict[str, Any]:
-        """Returns report.json: the ModelSpec, the rewritten layers, and the certificate in words."""
+        """Return report.json: the ModelSpec, the rewritten layers, and the certificate in words."""
         return {
             "verdict": f"{self.verdicts()[0]}. {self.closing()}",
             "rewritten": [asdict(rewrite) for rewrite in self.rewrites],
@@ -39,30 +40,30 @@ class Report:
         }
 
     def layers(self) -> Table:
-        """Returns a table of the rewritten layers, "Gemm 25088→4096 → Conv 7×7, 512→4096"."""
+        """Return a table of the rewritten layers, "Gemm 25088→4096 → Conv 7×7, 512→4096"."""
         table = Table("node", "rewritten", box=None, pad_edge=False)
         for rewrite in self.rewrites:
             table.add_row(Text(rewrite.node), Text(f"{rewrite.was} → {rewrite.now}"))
         return table
 
     def facts(self) -> Table:
-        """Returns a table of geometry, cost and certificate."""
+        """Return a table of geometry, cost and certificate."""
         table = Table.grid(padding=(0, 2))
         for name, fact in (*self._interface(), *(self._crops() if self.spec.modes[0] == "crops" else self._dense())):
             table.add_row(Text(name, style="bold"), Text(fact))
         return table
 
     def verdicts(self) -> list[str]:
-        """Returns the certificate of every stride in words."""
+        """Return the certificate of every stride in words."""
         if self.spec.modes[0] == "crops":
             return ["crops only: every window is scored by itself, which gives the classifier's own answers"]
         return [verdict(self.spec, position) for position in range(len(self.spec.parity))]
 
     def closing(self) -> str:
-        """Returns what dense means at the native stride, the recommended mode, and what was not measured."""
+        """Return how exact dense is at the native stride, the recommended mode, and what was not measured."""
         parts = [recommendation(self.spec)]
         if not self.given and not self.spec.parity[0].exact:
-            parts.append("It was measured without images of yours; name their folder with --images DIR.")
+            parts.append("The measurement did not use your images; name their folder with --images DIR.")
         if self.skipped == 1:
             parts.append("1 image is smaller than a window and was not measured.")
         elif self.skipped:
@@ -79,7 +80,7 @@ class Report:
         if spec.parity[0].precision.windows:
             yield "precision", spec.precision
         else:
-            yield "single windows", f"equal to rounding (largest difference {spec.parity[0].native.max_abs:.1e})"
+            yield "single windows", f"equal up to rounding (largest difference {spec.parity[0].native.max_abs:.1e})"
 
     def _dense(self) -> Iterator[tuple[str, str]]:
         spec = self.spec
@@ -102,7 +103,7 @@ class Report:
 
 
 def spec_document(spec: model_pb2.ModelSpec) -> dict[str, Any]:
-    """Returns a ModelSpec as JSON, with the field names of the proto file, and every field whether set or not."""
+    """Return a ModelSpec as JSON, with the field names of the proto file, and every field whether set or not."""
     document: dict[str, Any] = json_format.MessageToDict(
         spec, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
@@ -110,9 +111,9 @@ def spec_document(spec: model_pb2.ModelSpec) -> dict[str, Any]:
 
 
 def _preprocessing(image: model_pb2.Input) -> str:
-    """Returns what the graph does with pixels, in words."""
+    """Return a description of the preprocessing in the graph."""
     if not image.HasField("preprocessing"):
-        return "none: the network gets pixels 0 to 255 as they are; choose other preprocessing with --preprocess"
+        return "none: the network gets pixel values 0 to 255; choose other preprocessing with --preprocess"
     chosen = image.preprocessing
     given = (("mean", chosen.mean), ("std", chosen.std))
     numbers = [f"{name} {', '.join(f'{number:.4g}' for number in part)}" for name, part in given if part]
@@ -125,6 +126,6 @@ def _pixels(vertical: int, horizontal: int) -> str:
 
 
 def _count(count: float) -> str:
-    """Returns a large number in words, such as 15.5 G or 8.4 M."""
+    """Return a large number in words, such as 15.5 G or 8.4 M."""
     scale, unit = (1e9, "G") if count >= 1e9 else (1e6, "M") if count >= 1e6 else (1e3, "k")
     return f"{count / scale:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""What a conversion is asked to do: the options of the command and the Python function, with defaults and limits."""
+"""The request for a conversion: the options of the command and of the Python function, with defaults and limits."""
 
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -20,11 +20,11 @@ MAX_STRIDE = 99_999
 
 @dataclass(frozen=True)
 class Request:
-    """What to convert to and how; None stands for the classifier's own default.
+    """The options of a conversion; None stands for the classifier's own default.
 
     `target` is the version's directory. `windows` is the number of windows to compare with the source. `strides` are in
-    pixels; with `crops_only` there is one at most, the distance of windows. `min_agreement` is a share from 0 to 1, for
-    reduced precision only; None stands for MIN_AGREEMENT. Raises OptionError if an option is wrong.
+    pixels; with `crops_only` there is at most one stride, the distance of windows. `min_agreement` is a share from 0 to
+    1, for reduced precision only; None stands for MIN_AGREEMENT. Raises OptionError if an option is wrong.
     """
 
     target: Path
@@ -59,7 +59,7 @@ class Request:
 
     @property
     def least_agreement(self) -> float:
-        """The least share of windows on which reduced precision must name the same top class as float32."""
+        """The smallest share of windows on which reduced precision must name the same top class as float32."""
         return MIN_AGREEMENT if self.min_agreement is None else self.min_agreement
 
     def _check_target(self) -> None:
@@ -89,7 +89,7 @@ class Request:
 
 
 def check_window(window: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """Returns a window as (height, width) in pixels; raises OptionError unless both are from 1 to 9999."""
+    """Return a window as (height, width) in pixels; raises OptionError unless both are from 1 to 9999."""
     if window is None:
         return None
     height, width = (window, window) if isinstance(window, int) else window

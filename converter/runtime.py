@@ -32,7 +32,7 @@ A source may have both operators; in converted models SeparatePadsPass keeps the
 def move_weights(models: Sequence[ir.Model], folder: Path, name: str) -> None:
     """Write the weights of some models into one file and memory-map them there, in place.
 
-    Models that share weights still share them. No model refers to the previous place of its weights any more.
+    Models that share weights still share them afterwards. No model refers to the previous place of its weights.
     """
     values = [value for model in models for value in model.graph.initializers.values()]
     tensors = {id(tensor): tensor for value in values if (tensor := value.const_value) is not None}
@@ -46,7 +46,7 @@ def move_weights(models: Sequence[ir.Model], folder: Path, name: str) -> None:
 
 
 def _copy(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    """Returns a small constant in memory of its own; it may have been a view of a memory-mapped file."""
+    """Return a small constant in memory of its own; it may have been a view of a memory-mapped file."""
     return tensor if tensor.dtype == ir.DataType.STRING else ir.tensor(tensor.numpy().copy(), name=tensor.name)
 
 
@@ -60,7 +60,8 @@ def release_weights(model: ir.Model) -> None:
 def session(model: ir.Model, folder: Path, *, optimise: bool = True) -> ort.InferenceSession:
     """Load a graph whose weights lie in a file of the folder; `optimise=False` keeps every intermediate value.
 
-    ONNX Runtime does not copy the weights into other layouts: it is a third slower, and needs a third of the memory.
+    ONNX Runtime is set not to copy the weights into other layouts: it is a third slower, and needs a third of the
+    memory.
     Raises UnsupportedError if ONNX Runtime cannot load the graph.
     """
     options = ort.SessionOptions()
@@ -74,7 +75,7 @@ def session(model: ir.Model, folder: Path, *, optimise: bool = True) -> ort.Infe
             return ort.InferenceSession(
                 file.name, options, providers=["CPUExecutionProvider"], disabled_optimizers=WRONG_OPTIMISERS
             )
-        except Exception as error:  # ONNX Runtime raises a different kind for every stage of loading
+        except Exception as error:  # each stage of loading raises errors of another class
             raise UnsupportedError(f"ONNX Runtime cannot load the network: {one_line(error)}") from None
 
 
@@ -86,7 +87,7 @@ for file in sys.argv[1:]:
 
 
 def loading_problem(files: Sequence[Path]) -> str | None:
-    """Returns why a file cannot be loaded as servers load it, with all optimisations; None if all files can be.
+    """Return the reason why a server could not load one of the files with all optimisations; None if it can load all.
 
     The files are loaded in another process, because some graphs crash ONNX Runtime.
     """
@@ -98,14 +99,14 @@ def loading_problem(files: Sequence[Path]) -> str | None:
 
 @functools.cache
 def newest_known() -> tuple[int, int]:
-    """Returns the newest ir_version and default operator set that both onnx and ONNX Runtime can load."""
+    """Return the newest ir_version and default operator set that both onnx and ONNX Runtime can load."""
     ir_versions, opsets = range(onnx.IR_VERSION, 0, -1), range(onnx.defs.onnx_opset_version(), 0, -1)
     ir_version = next(version for version in ir_versions if _loads(version, opset=1))
     return ir_version, next(opset for opset in opsets if _loads(ir_version, opset))
 
 
 def _loads(ir_version: int, opset: int) -> bool:
-    """Whether ONNX Runtime loads an empty graph of these versions."""
+    """Return whether ONNX Runtime loads an empty graph of these versions."""
     ends = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     graph = onnx.helper.make_graph([], "empty", [ends], [ends])
     opsets = [onnx.helper.make_opsetid("", opset)]
@@ -114,6 +115,6 @@ def _loads(ir_version: int, opset: int) -> bool:
     options.log_severity_level = 4
     try:
         ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception:  # ONNX Runtime raises its own kinds
+    except Exception:  # ONNX Runtime raises errors of its own classes
         return False
     return True

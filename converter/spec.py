@@ -1,4 +1,4 @@
-"""The ModelSpec: what the service needs to know of a model, as a message and as metadata of an ONNX file."""
+"""The ModelSpec: the description of a model for the service, as a message and as metadata of an ONNX file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +16,14 @@ from fullconv.common.model_files import SPEC_KEY, SPEC_VERSION
 from fullconv.protos import model_pb2
 
 KINDS = {"softmax": "logits-softmax", "sigmoid": "logits-sigmoid", "none": "raw"}
-"""The kind of scores that --activation declares, for a network that ends in no activation."""
+"""The kind of scores that --activation declares for a network without a final activation."""
 ORDERS = {1: "GRAY", 3: "RGB"}
 
 
 def describe(
     name: str, classifier: Classifier, network: ConvertedGraph, files: Sequence[Variant], activation: str | None
 ) -> model_pb2.ModelSpec:
-    """Returns the ModelSpec without labels, weights and parity.
+    """Return the ModelSpec without labels, weights and parity.
 
     `activation` is the user's choice; None stands for the classifier's default. Raises SourceError if it contradicts
     the network.
@@ -66,7 +66,7 @@ def _axis(axis: AxisGeometry) -> model_pb2.AxisGeometry:
 def _kind(network: ConvertedGraph, asked: str | None, default: str) -> str:
     if network.activation is None and network.classes == 1 and default == "softmax":
         if asked == "softmax":
-            raise SourceError("activation: softmax over one class is always 1; expected sigmoid or none")
+            raise SourceError("activation: expected sigmoid or none, since softmax over one class is always 1")
         return KINDS[asked or "sigmoid"]
     if network.activation is None:
         return KINDS[asked or default]
@@ -84,5 +84,5 @@ def embed(spec: model_pb2.ModelSpec, file: Path) -> None:
     file.write_bytes(proto.SerializeToString(deterministic=True))
     try:
         onnx.checker.check_model(str(file), full_check=True)
-    except Exception as error:  # the checker and shape inference raise their own kinds
+    except Exception as error:  # the checker and shape inference raise errors of their own classes
         raise VerificationError(f"verification: the ONNX checker refuses the result: {one_line(error)}") from None

@@ -1,4 +1,4 @@
-"""A certificate in words: what was seen on how many windows, and why dense and crops differ."""
+"""A certificate in words: the figures of the compared windows, and the reasons why dense and crops differ."""
 
 from fullconv.common.certificate import agreement, is_warning, overall, sentence
 from fullconv.common.geometry import reach_after
@@ -6,11 +6,11 @@ from fullconv.protos import model_pb2
 
 
 def verdict(spec: model_pb2.ModelSpec, position: int) -> str:
-    """Returns the certificate of one stride in words, with the figures of the windows that were compared."""
+    """Return the certificate of one stride in words, with the figures of the windows that were compared."""
     parity, seen = spec.parity[position], overall(spec, position)
     windows = f"{seen.windows} windows of {_images(parity.images)}"
     if parity.exact:
-        return f"exact: dense equals crops to rounding (largest difference seen {seen.max_abs:.1e}, {windows})"
+        return f"exact: dense equals crops up to rounding (largest difference seen {seen.max_abs:.1e}, {windows})"
     said = "dense differs from the source network's crops" if parity.precision.windows else "dense differs from crops"
     reason = reads_beyond(spec)
     parts = [f"{said}, since {reason}" if reason else said]
@@ -24,7 +24,7 @@ def verdict(spec: model_pb2.ModelSpec, position: int) -> str:
 
 
 def precision_verdict(spec: model_pb2.ModelSpec, position: int) -> str:
-    """Returns what reduced precision changes, in words."""
+    """Return the effect of reduced precision, in words."""
     measured = spec.parity[position].precision
     figures = f"{_differences(measured)}, on {measured.windows} windows"
     if not measured.agreement_high:
@@ -34,20 +34,19 @@ def precision_verdict(spec: model_pb2.ModelSpec, position: int) -> str:
 
 
 def recommendation(spec: model_pb2.ModelSpec) -> str:
-    """Returns what dense means at the native stride, and the recommended mode."""
+    """Return how exact dense is at the native stride, and the recommended mode."""
     if spec.modes[0] == "crops":
         return "Recommended: --mode auto, which runs every window by itself."
     if spec.parity[0].exact:
-        return (
-            "Dense gives the classifier's own answers. Recommended: --mode auto, which takes the cheaper of both modes."
-        )
+        return "Dense gives the classifier's own answers. Recommended: --mode auto, which chooses the cheaper mode."
     cost = spec.cost[0]
     said = sentence(spec, 0, cost.multiply_adds_per_crop, cost.multiply_adds_per_cell, " on a large image")
     said = said[0].upper() + said[1:]
     seen = overall(spec, 0)
     if not seen.agreement_high:
         return (
-            f"{said}. Recommended: --mode auto, which is dense, if such differences do not matter, else --mode crops."
+            f"{said}. Recommended: --mode auto, which is dense, if such differences do not matter; otherwise --mode "
+            "crops."
         )
     if is_warning(seen) and reads_beyond(spec):
         return f"{said}. Recommended: --mode crops."
@@ -55,12 +54,12 @@ def recommendation(spec: model_pb2.ModelSpec) -> str:
 
 
 def reads_beyond(spec: model_pb2.ModelSpec) -> str:
-    """Returns what a cell reads beyond its window by the geometry; an empty text if it reads nothing there."""
+    """Return a phrase on the pixels beyond its window that a cell reads by the geometry; empty if it reads none."""
     axes = ((spec.vertical, spec.window.height), (spec.horizontal, spec.window.width))
     before = max(axis.padding_before for axis, _ in axes)
     after = max(reach_after(window, axis.receptive_field, axis.padding_before) for axis, window in axes)
     if before:
-        return f"the network is padded (a cell reads {before} pixels before its window and {after} behind it)"
+        return f"the network is padded (a cell reads {before} pixels before its window and {after} after it)"
     return f"a cell reads {after} pixels beyond the end of its window" if after else ""
 
 

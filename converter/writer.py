@@ -1,8 +1,8 @@
-"""Writes a version: all of it or nothing.
+"""Writes all files of a version, or none.
 
-Files are written into a hidden folder beside the target, which then takes the target's name. With `force` the old
-version stays until the new one is complete, and is restored if the exchange fails. Refused: a target that holds other
-files than the converter writes.
+Files are written into a hidden folder beside the target, which is then renamed to the target. With `force` the old
+version stays until the new version is complete, and is restored if the exchange fails. Refused: a target that holds
+other files than those of the converter.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ WRITTEN = re.compile(
 
 @contextlib.contextmanager
 def staging(target: Path, *, force: bool) -> Iterator[Path]:
-    """Yield a folder to write into, which becomes `target` at the end; after an error nothing is changed.
+    """Yield a folder for the files, which becomes `target` at the end; after an error nothing is changed.
 
     Raises OutputError if the target exists and must not be replaced, or if it cannot be written.
     """
@@ -38,7 +38,7 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
         _replace(folder, target, force=force)
     except OSError as error:
         if error.filename is not None and not Path(error.filename).is_relative_to(folder.parent):
-            raise  # of another file that was read or written
+            raise  # an error of another file that was read or written
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}; choose another -o") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -48,9 +48,11 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
 
 
 def check_target(target: Path, *, force: bool) -> None:
-    """Raises OutputError if a target exists that must not be replaced."""
+    """Raise OutputError if a target exists that must not be replaced."""
     if target.exists() and not force:
-        raise OutputError(f"{target}: exists already; choose the next version, or replace it with --force")
+        raise OutputError(
+            f"{target}: expected a new version, got an existing version; choose the next version, or give --force"
+        )
     if not target.exists():
         return
     if not all((target / name).is_file() for name in (MODEL, REPORT)):
@@ -59,14 +61,14 @@ def check_target(target: Path, *, force: bool) -> None:
 
 
 def check_outside(target: Path, inputs: Mapping[str, str | PathLike[str] | None]) -> None:
-    """Raises OutputError if an input lies in the folder that would be replaced; `inputs` says what each path is."""
+    """Raise OutputError if an input lies in the folder that would be replaced; `inputs` names the role of each path."""
     for what, path in inputs.items():
         if path is not None and Path(path).exists() and Path(path).resolve().is_relative_to(target.resolve()):
             raise OutputError(f"{target}: {what} {path} lies in it and would be lost; choose another -o")
 
 
 def _check_written(folder: Path, target: Path) -> None:
-    """Raises OutputError, naming the target, if a version's folder holds a file that the converter does not write."""
+    """Raise OutputError, naming the target, if a version's folder holds a file that the converter does not write."""
     for path in sorted(folder.iterdir()):
         if not WRITTEN.fullmatch(path.name) or not path.is_file():
             raise OutputError(
@@ -76,7 +78,7 @@ def _check_written(folder: Path, target: Path) -> None:
 
 
 def _replace(folder: Path, target: Path, *, force: bool) -> None:
-    """Give a folder the target's name; an old version is restored if that fails."""
+    """Rename a folder to the target; an old version is restored if that fails."""
     check_target(target, force=force)
     if not target.exists():
         folder.rename(target)

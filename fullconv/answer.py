@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fullconv.heatmap import Heatmap
 
 REPR_CLASSES, REPR_WARNINGS, REPR_LETTERS = 5, 3, 60
-"""Classes and warnings in an answer's `repr`, and letters of each name in it."""
+"""Largest numbers of classes and warnings in an answer's `repr`, and of characters of each name in it."""
 
 
 @dataclass(frozen=True)
@@ -39,25 +39,25 @@ class Entry:
 
 @dataclass(frozen=True)
 class Timing:
-    """Where the time of a request went, in milliseconds."""
+    """The time of a request, in milliseconds for each stage."""
 
     decode_ms: float
-    """Reading and converting pixels."""
+    """Time to read and convert pixels."""
     queue_ms: float
-    """Waiting for the first turn."""
+    """Waiting for a thread and for the first batch."""
     compute_ms: float
-    """Running the network, and waiting for further turns."""
+    """Running the network, and waiting for further batches."""
     reduce_ms: float
-    """Averaging, and selecting what is answered."""
+    """Averaging, and selecting the scores of the answer."""
     total_ms: float
-    """From the arrival of the request to its answer."""
+    """Time from the arrival of the request until the image is scored."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Answer:
     """The scores of one image. Pairs are vertical before horizontal; lengths are in pixels of the image.
 
-    An answer to `plan` has the plan and the place of the windows, but neither averages nor a grid.
+    An answer to `plan` has the plan and the positions of the windows, but neither averages nor a grid.
     """
 
     header: GridHeader
@@ -69,7 +69,7 @@ class Answer:
     mode: str
     """"dense" or "crops"."""
     mode_reason: str
-    """Why the mode is what it is."""
+    """The reason for the choice of the mode."""
     average_of: str
     """What was averaged: "scores" or "probabilities"."""
     average: NDArray[np.float64]
@@ -79,22 +79,22 @@ class Answer:
     parity: Parity
     """How far dense scores of this model agree with those of crops, at this stride."""
     warnings: tuple[str, ...]
-    """What to know before using the scores."""
+    """Facts to know before the scores are used."""
     timing: Timing
-    """Where the time went."""
+    """The time of the request, by stage."""
     plan: Plan
-    """What ran, and what it cost."""
+    """The tiles that ran, and their cost."""
     scored: int
-    """Number of windows that were scored; a mask leaves out some."""
+    """Number of windows that were scored: all windows that no mask excludes."""
     grid: Scores | None = None
-    """Every window's scores, (rows, cols, classes), NaN for windows that were not scored; None if no grid was
-    requested. A grid of the highest scores has as many scores on its last axis as were requested, the highest first."""
+    """Scores of every window, (rows, cols, classes), NaN for windows that were not scored; None if no grid was
+    requested. In a grid of the highest scores, the last axis has the requested number of scores, the highest first."""
     winners: NDArray[np.uint32] | None = None
-    """For a grid of the highest scores: their positions in `labels`, (rows, cols, depth); else None."""
+    """For a grid of the highest scores: their positions in `labels`, (rows, cols, depth); otherwise None."""
     pixels: ScoredPixels | None = None
     """The image, to draw a heatmap over; None if no grid was requested."""
     describe: Callable[[], ModelDescription] | None = field(default=None, repr=False)
-    """Describes the model; None if this answer cannot ask."""
+    """Returns the model's description; None if this answer has no connection to request it."""
 
     @property
     def image(self) -> ImageInfo:
@@ -209,10 +209,11 @@ class Answer:
         background is white.
 
         Args:
-            class_: The class to show, a label or an index. Default: the only class of the answer or of the model; of a
-                model with two classes the second; else the class that wins in each window.
-            model: The description of the model. Default: the client that gave the answer asks for it, while the client
-                is open. An answer of AsyncClient needs this argument.
+            class_: The class to show, given as a label or an index. Default: the only class of the answer or of the
+                model; for a model with two classes, the second; for other models, the class with the highest score in
+                each window.
+            model: The description of the model. Default: the client that returned the answer requests the description,
+                while the client is open. An answer of AsyncClient needs this argument.
 
         Raises:
             RequestError: There is no such grid or class, or no description of the model.
@@ -227,7 +228,7 @@ class Answer:
         return Image.fromarray(picture)
 
     def save(self, path: str | Path, class_: str | int | None = None, *, model: ModelDescription | None = None) -> None:
-        """Write the grid (.npz) or the heatmap (.png, .jpg, .jpeg, .webp); the suffix of the path decides.
+        """Write the grid (.npz) or the heatmap (.png, .jpg, .jpeg, .webp), according to the suffix of the path.
 
         The files are the same as those of `fullconv-score --grid` and `--heatmap`. `class_` and `model` are the
         arguments of `heatmap`.
@@ -275,7 +276,7 @@ class Answer:
         return array.set_xindex("x").set_xindex("y").set_xindex("label")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the client, which cannot be pickled: a copy cannot ask it for the model's description."""
+        """Leave out the client, which cannot be pickled: a copy cannot request the model's description."""
         return {**self.__dict__, "describe": None}
 
     def __repr__(self) -> str:
@@ -307,7 +308,7 @@ class Answer:
         return html_of(first, facts, rows, picture)
 
     def _drawing(self, class_: str | int | None, model: ModelDescription | None) -> "Heatmap":
-        """The heatmap of the whole grid, not drawn yet."""
+        """Return the heatmap of the whole grid, not drawn yet."""
         from fullconv.heatmap import Heatmap  # noqa: PLC0415 (matplotlib takes a second to load)
         from fullconv.shown import shown_classes  # noqa: PLC0415 (only here)
 
@@ -328,21 +329,21 @@ class Answer:
     def _description(self) -> ModelDescription:
         if self.describe is None:
             raise RequestError(
-                "heatmap: expected the model's description, which this answer cannot ask for: "
-                "heatmap(model=await client.model(name))"
+                "heatmap: expected the model's description, which this answer cannot request by itself: "
+                "use heatmap(model=await client.model(name))"
             )
         return self.describe()
 
     def _all_scores(self, what: str) -> Scores:
-        """The grid; raises RequestError unless it has the scores of all classes of the answer."""
+        """Return the grid; raises RequestError unless it has the scores of all classes of the answer."""
         if self.grid is None or self.winners is not None:
-            got = "none" if self.grid is None else "the highest of each window"
+            got = "none" if self.grid is None else "the highest scores of each window"
             raise RequestError(f"{what}: expected every window's scores, got {got}: score with grid=True")
         return self.grid
 
 
 def _short(text: str) -> str:
-    """A name without control characters, cut if it is long."""
+    """Return a name without control characters, cut if it is long."""
     line = printable(text)
     return line if len(line) <= REPR_LETTERS else f"{line[: REPR_LETTERS - 1]}…"
 

@@ -174,7 +174,7 @@ def _prepare(
     options: Options,
     own: Options | None = None,
 ) -> tuple[scoring_pb2.ScoreRequest, ImageSource]:
-    """The request for one image, which includes the options of this image alone, and the image."""
+    """Return the request for one image, which includes the options of this image alone, and the image."""
     if own is not None:
         merged: Options = {**options, **own}
         request = score_request(request.model, request.version, merged)

@@ -1,4 +1,4 @@
-"""Conversion from Python: what `fullconv-convert` does, as a function."""
+"""Conversion from Python: the function that does the same as `fullconv-convert`."""
 
 from os import PathLike
 from typing import Any, Protocol

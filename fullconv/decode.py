@@ -1,4 +1,4 @@
-"""Messages of a server, or of the service in this process, as plain values. All incoming messages are read here."""
+"""Converts the messages of a server, or of the service in this process, to plain values. No other module reads them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from fullconv.protos import model_pb2, scoring_pb2
 from fullconv.transport import ProgressCallback
 
 DEFAULT_PRECISION, PIXEL_DTYPE = "fp32", "uint8"
-"""What a model has whose spec does not say: its precision, and the element type of the pixels that it takes."""
+"""Defaults for specs that do not state them: a model's precision, and the element type of the pixels that it takes."""
 
 
 def answer_of(
@@ -53,7 +53,7 @@ def answer_of(
 
 
 def header_of(response: scoring_pb2.ScoreResponse) -> GridHeader:
-    """Return what a response says of its grid beside the scores."""
+    """Return a response's description of its grid: everything but the scores."""
     image, grid = response.image, response.grid
     scaled = grid.scaled if grid.HasField("scaled") else model_pb2.Size(height=image.height, width=image.width)
     return GridHeader(
@@ -110,7 +110,7 @@ def models_of(response: scoring_pb2.ListModelsResponse) -> list[tuple[str, str]]
 
 
 def scored_pixels(source: ImageSource, options: scoring_pb2.ScoreOptions) -> ScoredPixels | None:
-    """Return which pixels of an image a request scores, for a heatmap; None if the request asks for no grid."""
+    """Return the pixels of an image that a request scores, for a heatmap; None if the request has no grid."""
     if not options.grid:
         return None
     box = options.region
@@ -136,7 +136,7 @@ class LargeResponseReader:
         self._header: GridHeader | None = None
         self._holds = scoring_pb2.GRID_AS_FLOAT32
         self.start = scoring_pb2.ScoreResponse()
-        """What is known from the beginning."""
+        """The first response: everything that is known before the image is scored."""
         self.summary: scoring_pb2.ScoreResponse | None = None
         """The whole answer but the grid, at the end."""
 
@@ -160,7 +160,7 @@ class LargeResponseReader:
 
 
 def _grid_of(response: scoring_pb2.ScoreResponse, header: GridHeader) -> GridRows | None:
-    """The grid in a response's own message; None if there is no grid."""
+    """Return the grid in a response's own message; None if there is no grid."""
     if not response.scores:
         return None
     return GridRows(
@@ -175,7 +175,7 @@ def _scores(data: bytes, grid: scoring_pb2.GridInfo, shape: tuple[int, int, int]
 
 
 def _positions(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint32] | None:
-    """Positions in the answer's classes; None for a grid of all classes."""
+    """Return the positions of the scores in the answer's classes; None for a grid of all classes."""
     return np.frombuffer(data, "<u4").astype(np.uint32, copy=False).reshape(shape) if data else None
 
 
@@ -216,5 +216,5 @@ def _pair(size: model_pb2.Size) -> tuple[int, int]:
 
 
 def _ratio(length: int, scaled: int) -> float:
-    """Pixels of the image for each pixel that was scored."""
+    """Return the number of pixels of the image for each pixel that was scored."""
     return length / scaled if scaled else 1.0

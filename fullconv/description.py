@@ -1,4 +1,4 @@
-"""What is known of a model before an image is scored."""
+"""The description of a model: geometry, classes, certificate and limits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ SOFTMAX, SIGMOID, RAW = "logits-softmax", "logits-sigmoid", "raw"
 
 @dataclass(frozen=True)
 class Parity:
-    """How far dense scores agreed with those of crops when the converter compared them. It is not a bound."""
+    """The agreement of dense scores with those of crops, as the converter has measured it. It is not a bound."""
 
     exact: bool
-    """Whether dense equals crops to rounding."""
+    """Whether dense equals crops up to rounding."""
     max_abs_diff: float
     """Largest absolute difference of a score."""
     windows: int
@@ -27,7 +27,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What the network takes."""
+    """The pixels that the network takes."""
 
     dtype: str
     """Element type of the values that it takes: "uint8", pixels from 0 to 255; "uint16" or "float32", an image's own
@@ -39,7 +39,7 @@ class ModelInput:
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What the scores are."""
+    """The kind and the number of the scores."""
 
     kind: str
     """"logits-softmax" or "logits-sigmoid" (the named function turns them into probabilities), "probabilities" or
@@ -62,7 +62,7 @@ class ModelLimits:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """A model: its geometry in pixels, its classes, and what its certificate says."""
+    """A model: its geometry in pixels, its classes, and the figures of its certificate."""
 
     name: str
     """Name of the model."""
@@ -81,10 +81,10 @@ class ModelDescription:
     precision: str
     """"fp32", "fp16" or "int8"."""
     input: ModelInput
-    """What the network takes."""
+    """The pixels that the network takes."""
     output: ModelOutput
-    """What the network gives."""
+    """The kind and the number of the scores."""
     parity: Mapping[Pair, Parity]
-    """How far dense scores agree with those of crops, for each of `strides`."""
+    """The agreement of dense scores with those of crops, for each of `strides`."""
     limits: ModelLimits
     """The largest images and messages that are accepted."""

@@ -1,4 +1,4 @@
-"""Options and images as messages (protos/scoring.proto). All outgoing messages are made here."""
+"""Converts options and images to messages (protos/scoring.proto). Only this module makes outgoing messages."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from fullconv.options import DEFAULTS, Options
 from fullconv.protos import scoring_pb2
 
 MAX_MESSAGE_BYTES = 1 << 31
-"""The most that a protobuf message can hold; servers accept less."""
+"""Largest size in bytes of a protobuf message; servers accept less."""
 SCALE = re.compile(r"(?P<side>[1-9][0-9]{0,8})|(?P<factor>[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9})x")
 
 Value = TypeVar("Value")
@@ -103,7 +103,7 @@ def large_image(request: scoring_pb2.ScoreRequest, source: ImageSource) -> scori
 
 
 def little_endian(rows: NDArray[np.generic]) -> bytes:
-    """Return the bytes of an array as messages hold it: little-endian, the last index fastest."""
+    """Return the bytes of an array as messages hold them: little-endian, the last index fastest."""
     return np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).tobytes()
 
 
@@ -115,8 +115,8 @@ def _raw_header(source: ArraySource) -> scoring_pb2.RawImage:
 def _raw_message(source: ArraySource) -> scoring_pb2.RawImage:
     if source.size >= MAX_MESSAGE_BYTES:  # before it is read
         raise ImageError(
-            f"{source.label}: expected less than {MAX_MESSAGE_BYTES} bytes, which is the most that one message holds, "
-            f"got {source.size}: use score_large"
+            f"{source.label}: expected less than {MAX_MESSAGE_BYTES} bytes, the limit of one message, got "
+            f"{source.size}: use score_large"
         )
     message = _raw_header(source)
     message.data = little_endian(source.read(0, source.shape[0]))

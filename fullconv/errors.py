@@ -12,7 +12,7 @@ from fullconv.common.reasons import Reason
 
 
 class ScoringError(Exception):
-    """Base of the errors below."""
+    """Base class of all errors of scoring."""
 
 
 class ImageError(ScoringError):
@@ -24,7 +24,7 @@ class RequestError(ScoringError):
 
 
 class UnavailableError(ScoringError):
-    """There is no answer, for a reason that lies neither in the image nor in the request."""
+    """There is no answer, for a reason that is neither in the image nor in the request."""
 
 
 KINDS: Mapping[str, type[ScoringError]] = {

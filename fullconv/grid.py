@@ -1,4 +1,4 @@
-"""Where the windows of a grid lie in an image, and the rows of scores that fill it."""
+"""The positions of a grid's windows in an image, and rows of the grid's scores."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ class WindowAxis:
 
 @dataclass(frozen=True)
 class GridHeader:
-    """What is known of a grid before its rows are scored: the image, the windows and the classes."""
+    """The description of a grid, known before its rows are scored: the image, the windows and the classes."""
 
     image: ImageInfo
     vertical: WindowAxis

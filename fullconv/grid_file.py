@@ -22,7 +22,7 @@ from fullconv.grid import GridHeader, RowSink, Scores
 
 @contextmanager
 def grid_file(path: Path, header: GridHeader) -> Iterator[RowSink]:
-    """Write the file row by row; gives the function that takes the rows. Raises OutputError."""
+    """Write the file row by row; yields the function that takes the rows. Raises OutputError."""
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in (
             ("x", header.horizontal.starts),

@@ -46,7 +46,7 @@ class PixelArray(Protocol):
         """One of DTYPES."""
 
     def __getitem__(self, rows: slice, /) -> Any:  # noqa: ANN401 (whatever numpy takes)
-        """Some rows."""
+        """Return some rows."""
 
 
 Image: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | PixelArray | PIL.Image.Image"
@@ -90,7 +90,7 @@ class ArraySource:
 
     pixels: PixelArray = field(repr=False)
     name: str = ""
-    """The file's name; empty for an array that is no file."""
+    """The file's name; empty for an array that is not from a file."""
     label: str = "image"
     """Names the array in errors."""
 
@@ -117,16 +117,16 @@ class ArraySource:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return math.prod(self.pixels.shape) * self.dtype.itemsize
 
     @property
     def chunk_rows(self) -> int:
-        """Number of rows that are best read together: those of a chunk, or 1."""
+        """Number of rows that are best read together: the rows of a chunk, or 1."""
         return int(getattr(self.pixels, "chunks", (1,))[0])
 
     def read(self, first: int, stop: int) -> NDArray[np.generic]:
-        """Rows [first, stop), as the array has them; raises ImageError if they cannot be read."""
+        """Return rows [first, stop), as the array has them; raises ImageError if they cannot be read."""
         try:
             rows: NDArray[np.generic] = np.asarray(self.pixels[first:stop])
         except Exception as error:  # Zarr's codecs raise exceptions of many kinds
@@ -148,7 +148,7 @@ class Region(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoredPixels:
-    """An image, and which of its pixels were scored; the heatmap shows these."""
+    """An image, and the selection of its pixels that were scored, which a heatmap shows."""
 
     source: ImageSource
     region: Region | None = None
@@ -162,7 +162,7 @@ class ScoredPixels:
 def source_of(image: Any, label: str = "image") -> ImageSource:  # noqa: ANN401 (whatever the caller gives)
     """Turn an image, as a caller gives it, into a source; `label` names it in errors.
 
-    Files are not read, but for the header of an array's file. Raises ImageError if the image is of no known kind.
+    Files are not read, except for the header of a file of an array. Raises ImageError for an unknown kind of image.
     """
     if isinstance(image, (str, os.PathLike)):
         return _file_source(Path(image))
@@ -178,7 +178,7 @@ def source_of(image: Any, label: str = "image") -> ImageSource:  # noqa: ANN401 
 
 
 def _file_source(path: Path) -> ImageSource:
-    """The pixels of a .npy file or of a Zarr array, which are not read yet; or any other file."""
+    """Return the pixels of a .npy file or of a Zarr array, which are not read yet; or any other file."""
     try:
         if path.suffix == ".npy":
             pixels: PixelArray = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -210,7 +210,7 @@ def _is_pil(image: object) -> bool:
 
 
 def _pil_source(image: "PIL.Image.Image", label: str) -> ImageSource:
-    """The pixels of a PIL image, turned as its EXIF orientation says; raises ImageError for other modes."""
+    """Return the pixels of a PIL image, rotated by its EXIF orientation; raises ImageError for unsupported modes."""
     from PIL import ImageOps  # noqa: PLC0415 (PIL is imported already)
 
     name = encodable(Path(str(getattr(image, "filename", ""))).name)
@@ -231,7 +231,7 @@ def _pil_source(image: "PIL.Image.Image", label: str) -> ImageSource:
 
 
 def _open_file_source(file: Any, label: str) -> EncodedSource:  # noqa: ANN401 (a file, or something with its method)
-    """The rest of an open binary file, read now."""
+    """Read an open binary file from its position to its end."""
     data, name = file.read(), getattr(file, "name", "")
     if not isinstance(data, bytes):
         raise ImageError(

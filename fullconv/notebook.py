@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 THUMBNAIL = 480
-"""Pixels of the picture's longer side at the most."""
+"""Largest length of the picture's longer side in pixels."""
 
 
 def html_of(
@@ -29,7 +29,7 @@ def html_of(
 
 
 def _image_of(picture: "PIL.Image.Image") -> str:
-    """A thumbnail as an element that holds its own data."""
+    """Return a thumbnail as an HTML element that holds its own data."""
     small, buffer = picture.copy(), BytesIO()
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     small.save(buffer, "PNG")

@@ -12,42 +12,42 @@ if TYPE_CHECKING:
     from fullconv.images import Image
 
 LONGEST_TIMEOUT = 1e9
-"""Seconds. gRPC takes much longer timeouts for no timeout."""
+"""Largest timeout in seconds. gRPC interprets much longer timeouts as no timeout."""
 
 
 class Options(TypedDict, total=False):
-    """Options of a request; lengths in pixels of the image. `DEFAULTS` has the values of options that are not given."""
+    """Options of a request; lengths are in pixels of the image. `DEFAULTS` has the values of absent options."""
 
     stride: int
-    """Pixels between neighbouring windows, of the image as it is scaled. Default: the model's native stride."""
+    """Pixels of the scaled image between neighbouring windows. Default: the model's native stride."""
     mode: ModeName
-    """"dense": one pass over the image; "crops": window by window; "auto": where both give the same scores, the one
-    of fewer multiply-adds, else "dense". Default: "auto"."""
+    """"dense": one pass over the image; "crops": window by window; "auto": the mode with fewer multiply-adds if both
+    modes give the same scores, else "dense". Default: "auto"."""
     border: BorderName
     """"lattice": pixels at the bottom and right that belong to no window are left out; "anchor": one more row and
     column of windows, flush with the image's edge. Default: "lattice"."""
     roi: tuple[int, int, int, int]
     """x, y, width, height: only windows inside this region are scored. Default: the whole image."""
     mask: "Image | Literal['otsu']"
-    """Only windows all of whose pixels are not 0 in this image, which has the same aspect ratio, are scored; or, for
-    "otsu", only windows that are not wholly background. Default: all windows."""
+    """Only windows in which every pixel of this mask image is nonzero are scored; the mask has the image's aspect
+    ratio. "otsu": only windows that contain some foreground are scored. Default: all windows."""
     flip: bool
-    """Whether to average with the mirrored image. Default: False."""
+    """Whether to score the horizontally mirrored image too, and average both. Default: False."""
     scales: Sequence[int | str]
     """Sizes to average over: pixels of the shorter side, or factors such as "0.5x". Default: the image's own size."""
     average: AverageName
     """What is averaged over the windows. Default: "scores", the network's own output."""
     top: int
-    """Number of classes to name, in the order of their averages. Default: 5."""
+    """Number of classes to list, the highest average first. Default: 5."""
     classes: Sequence[str | int]
-    """Labels or indices of the classes to answer with. Default: all."""
+    """Labels or indices of the classes to return. Default: all classes."""
     grid: bool | GridName
-    """Whether to answer with every window's scores; "float16" halves their size; "top" and "argmax" are the highest
-    scores of every window and the single highest. Default: False. True means "float32"."""
+    """Whether to return the scores of every window. "float16" halves their size; "top" returns the highest scores of
+    every window, "argmax" only the highest. Default: False. True means "float32"."""
     grid_top: int
-    """Number of the highest scores for grid="top". Default: 5."""
+    """Number of scores in each window for grid="top". Default: 5."""
     bands: Sequence[int]
-    """Bands of the image to score, in this order, counted from 1. Default: all; alpha is laid over white."""
+    """Bands of the image to score, in this order, counted from 1. Default: all; alpha is composited over white."""
     page: int
     """Page of a multi-page file, counted from 1. Default: the first page of full resolution."""
     priority: PriorityName

@@ -1,4 +1,4 @@
-"""The plan of a request: what runs and what it costs, in counts and not in times."""
+"""The plan of a request: the tiles that run, and their cost in multiply-adds and bytes, without times."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ class PlannedView:
     cells: Pair
     """Rows and columns of windows."""
     tiles: int
-    """Number of tiles that run, for all phases and mirrored tiles too."""
+    """Number of tiles that run, over all phases and including mirrored tiles."""
     tile: Pair
     """Height and width of the largest tile, in pixels."""
     halo: tuple[int, ...]
@@ -46,15 +46,15 @@ class PlannedView:
 
 @dataclass(frozen=True)
 class Plan:
-    """What runs for one image."""
+    """The work for one image, and its cost."""
 
     file: str
     """Name of the ONNX file."""
     multiply_adds: float
     bytes: float
-    """Bytes of memory at the most, without the model."""
+    """Peak bytes of memory, without the model."""
     views: tuple[PlannedView, ...]
-    """One for each size at which the image is scored."""
+    """The plan for each size at which the image is scored."""
 
     def document(self) -> dict[str, Any]:
         """Return the plan as `--plan --json` prints it."""

@@ -1,4 +1,4 @@
-"""Which classes a heatmap shows, and which scores it needs for that.
+"""The choice of the classes that a heatmap shows, and of the scores that it needs for them.
 
 One class is shown by its probability; several classes are shown by the class that wins in each cell. Softmax needs the
 scores of all classes, even where the answer names only some of them. The command then requests the grid of all classes,
@@ -18,7 +18,7 @@ FEW = 2
 
 @dataclass(frozen=True)
 class ShownClasses:
-    """Which classes a heatmap shows; classes are indices in the network's output."""
+    """The classes that a heatmap shows, as indices in the network's output."""
 
     output: ModelOutput
     single: int | None
@@ -26,7 +26,7 @@ class ShownClasses:
     chosen: tuple[int, ...]
     """The classes of the answer and of the grid, in this order."""
     probabilities: bool
-    """Whether the colour is a probability; else it is the network's own score."""
+    """Whether the colour is a probability. If not, it is the network's score."""
 
     @property
     def needs_all(self) -> bool:
@@ -44,10 +44,11 @@ class ShownClasses:
 def shown_classes(
     model: ModelDescription, chosen: Sequence[int], average_of: str, heatmap_class: str | None = None
 ) -> ShownClasses:
-    """Choose what a heatmap shows.
+    """Choose the classes that a heatmap shows.
 
-    The named class; or the only class that the model has or that is `chosen`; or the second of two classes; else the
-    winning classes. `chosen` are the classes of the answer, empty for all; `average_of` says what is averaged.
+    The heatmap shows the class `heatmap_class`, if it is given; else the only class that the model has or that is
+    `chosen`; else the second of two classes; else the winning classes. `chosen` are the classes of the answer, empty
+    for all; `average_of` says what is averaged.
 
     Raises RequestError if `heatmap_class` is neither a label nor an index.
     """

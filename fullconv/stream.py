@@ -22,12 +22,12 @@ class ScoreStream:
         self._rows = responses.rows()
         self._error: ScoringError | None = None
         self.planned = answer_of(responses.start)
-        """What is known before a pixel is decoded: the image, the windows, the mode and the plan. No averages."""
+        """The image, the windows, the mode and the plan, known before a pixel is decoded. It has no averages."""
 
     def bands(self) -> Iterator[tuple[int, Scores]]:
         """Score; yields the rows of the grid from top to bottom, if a grid was requested.
 
-        They come as (index of the first row, scores (rows, cols, depth)). Raises ImageError, RequestError or
+        Each item is (index of the first row, scores (rows, cols, depth)). Raises ImageError, RequestError or
         UnavailableError.
         """
         for rows in self.rows():

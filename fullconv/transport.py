@@ -1,6 +1,6 @@
 """Transports carry requests to a scoring service: over gRPC to servers, or by calls within this process.
 
-Transports speak messages (protos/scoring.proto). They raise the errors of `fullconv.errors` alone.
+Requests and answers are messages (protos/scoring.proto). Transports raise only the errors of `fullconv.errors`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,15 +13,15 @@ from fullconv.images import ImageSource
 from fullconv.protos import scoring_pb2
 
 ProgressCallback = Callable[[str, int, int], None]
-"""Takes what is going on ("sending" or "scoring"), how much of it is done, and how much there is."""
+"""Takes the current activity ("sending" or "scoring"), the amount that is done, and the total amount."""
 
 
 def ignore_progress(_what: str, _done: int, _of: int) -> None:
-    """Take a report of progress, and do nothing."""
+    """Ignore a report of progress."""
 
 
 class WholeAnswer(NamedTuple):
-    """A whole answer."""
+    """A whole answer: its message, and its grid if that is not in the message."""
 
     response: scoring_pb2.ScoreResponse
     rows: Sequence[GridRows] = ()
@@ -49,13 +49,13 @@ class ResponseStream(Protocol):
 
     @property
     def start(self) -> scoring_pb2.ScoreResponse:
-        """What is known before a pixel is decoded: the image, the grid's geometry, the mode and the plan."""
+        """The image, the grid's geometry, the mode and the plan, known before a pixel is decoded."""
 
     def rows(self) -> Iterator[GridRows]:
         """Score; yields the rows of the grid from top to bottom, if a grid was requested."""
 
     def summary(self) -> scoring_pb2.ScoreResponse:
-        """The answer without the grid, after the last rows."""
+        """Return the answer without the grid, after the last rows."""
 
     def close(self) -> None:
         """Stop scoring."""

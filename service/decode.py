@@ -1,4 +1,4 @@
-"""Messages as values: the only module that reads a ScoreRequest, its options and its image.
+"""Converts messages to plain values. Only this module reads a ScoreRequest, its options and its image.
 
 An option that is absent, 0 or UNSPECIFIED in the message keeps the default of
 `service.scoring.options.RequestedOptions`.
@@ -35,7 +35,7 @@ KINDS = {"mode": "Mode", "border": "Border", "average": "AverageOf", "grid_as": 
 
 
 def scoring_request(message: scoring_pb2.ScoreRequest | scoring_pb2.LargeImage) -> ScoringRequest:
-    """Return what a request asks for; raises OptionError."""
+    """Return the model, the version and the options of a request; raises OptionError."""
     image_name = message.name if isinstance(message, scoring_pb2.LargeImage) else message.image.name
     check_names([message.model, message.version, image_name])
     return ScoringRequest(message.model, message.version, options(message.options))
@@ -66,7 +66,7 @@ def options(message: scoring_pb2.ScoreOptions) -> RequestedOptions:
 def open_image(
     message: scoring_pb2.Image, selection: PageSelection = FIRST_PAGE, allowed: AllowedDirectory | None = None
 ) -> Picture:
-    """Open the image of a message; raises ImageError, or NotFoundError for a path that `allowed` does not have.
+    """Open the image of a message; raises ImageError, or NotFoundError for a path that is not in `allowed`.
 
     If `allowed` is None, a path raises ImageError.
     """

@@ -1,4 +1,4 @@
-"""Planned images and results as messages: the only module that makes a ScoreResponse.
+"""Converts planned images and results to messages. Only this module makes a ScoreResponse.
 
 Score: a Scored or a Counted becomes one response. ScoreLarge: Started, Progress, GridRows and Scored become messages of
 a stream; Counted becomes one message.
@@ -114,7 +114,7 @@ def grid_rows(rows: GridRows) -> Iterator[scoring_pb2.GridRows]:
 
 
 def model_response(model: StoredModel, limits: Limits) -> scoring_pb2.GetModelResponse:
-    """Return what is known of a model, and what may be asked of it."""
+    """Return the description of a model, and the limits of requests."""
     return scoring_pb2.GetModelResponse(
         spec=model.spec,
         version=model.version,
@@ -153,7 +153,7 @@ def _timing(timing: Timing) -> scoring_pb2.Timing:
 
 
 def _describe(planned: PlannedImage) -> scoring_pb2.ScoreResponse:
-    """Return what is the same for every image with this plan: everything but name, classes and the file's warnings."""
+    """Return the parts that are the same for every image with this plan: all except name, classes and file warnings."""
     model, plan, options = planned.model, planned.plan, planned.options
     size, position = (planned.picture.height, planned.picture.width), plan.mode.position
     remarks, warnings = remarks_on_dense(model, plan)
@@ -235,7 +235,7 @@ def _view(view: View, plan: Plan) -> scoring_pb2.View:
 
 
 def _parity(spec: model_pb2.ModelSpec, position: int) -> scoring_pb2.ParityInfo:
-    """Return the certificate of one of the strides in short."""
+    """Return a summary of the certificate of one of the strides."""
     seen = overall(spec, position)
     return scoring_pb2.ParityInfo(
         exact=spec.parity[position].exact,

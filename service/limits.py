@@ -1,4 +1,4 @@
-"""What a server refuses, and how it cuts the work that it accepts."""
+"""The limits of requests, and the sizes of the parts into which admitted work is cut."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a server, or of scoring in this process. A request beyond a limit is refused unless it says so."""
+    """Limits of a server, or of scoring in this process. A request beyond a limit is refused, except where noted."""
 
     image_pixels: int = 256_000_000
     """Pixels of an image in one message, or of a file that can only be decoded whole."""
@@ -48,7 +48,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How images are cut into tiles and strips: memory and latency against repeated work at their edges."""
+    """Sizes of tiles and strips. Smaller parts need less memory and time each, and repeat more work at their edges."""
 
     tile_bytes: int = 2 << 30
     """Bytes of activations of one tile. Larger tiles repeat less work in their halos."""

@@ -31,10 +31,10 @@ class LocalTransport:
     """Carries requests to the models of a directory, in the calling thread."""
 
     def __init__(self, models: Path, timeout: float | None = None) -> None:
-        """Take the directory, and the seconds that a call may take; raises RequestError if there is no directory."""
+        """Open a directory of models. Calls may take `timeout` seconds. Raises RequestError if it does not exist."""
         if not models.is_dir():
             raise RequestError(
-                f"models: expected a directory of models, got {models}: name one, in the command with --models"
+                f"models: expected a directory of models, got {models}: name the directory (in the command --models)"
             )
         self._scorer, self._timeout = Scorer(models), timeout
 
@@ -68,7 +68,7 @@ class LocalTransport:
         deadline: "_Deadline",
         progress: ProgressCallback,
     ) -> "LocalStream":
-        with _translated():
+        with _as_client_errors():
             requested = decode.scoring_request(request)
             self._scorer.check(requested)
             planned = self._scorer.plan(_picture(source, requested.options.selection), requested)
@@ -103,7 +103,7 @@ class LocalTransport:
 
     def model(self, request: scoring_pb2.GetModelRequest) -> scoring_pb2.GetModelResponse:
         """Describe a model; raises RequestError."""
-        with _translated():
+        with _as_client_errors():
             check_names([request.model, request.version])
             return encode.model_response(self._scorer.model(request.model, request.version), self._scorer.limits)
 
@@ -120,18 +120,18 @@ class LocalStream:
 
     def rows(self) -> Iterator[GridRows]:
         """Score; yields the rows of the grid, top to bottom, if a grid was requested. Raises ScoringError."""
-        with _translated():
+        with _as_client_errors():
             for rows in self._execution.rows():
                 yield GridRows(rows.first, rows.scores, rows.positions)
 
     def summary(self) -> scoring_pb2.ScoreResponse:
         """Return the averages, after the last rows; raises ImageError if no window was scored."""
-        with _translated():
+        with _as_client_errors():
             return encode.summary(outcome.Scored(self._planned, (), self._execution.result()))
 
     def planned(self) -> scoring_pb2.ScoreResponse:
         """Return the response for a request of the plan alone; raises ImageError."""
-        with _translated():
+        with _as_client_errors():
             counts = tuple(count_inside_mask(self._planned, self._deadline.check))
             return encode.plan_response(outcome.Counted(self._planned, counts))
 
@@ -147,7 +147,7 @@ class _Deadline:
         self._end = None if timeout is None else time.monotonic() + timeout
 
     def check(self) -> None:
-        """Raise UnavailableError after the end."""
+        """Raise UnavailableError if the deadline has passed."""
         if self._end is not None and time.monotonic() > self._end:
             raise UnavailableError(
                 f"timeout: expected an answer within {self._timeout:g} seconds, got none: allow more time, or score a "
@@ -184,8 +184,8 @@ def _picture(source: ImageSource, chosen: PageSelection) -> Picture:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """Raise the service's errors as those of `fullconv`, so that a server and this process fail alike."""
+def _as_client_errors() -> Iterator[None]:
+    """Raise the service's errors as errors of `fullconv`, so that a server and this process raise the same errors."""
     try:
         yield
     except errors.ServiceError as error:

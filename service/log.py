@@ -24,7 +24,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    """Drop gRPC's error that a status could not be sent to a client that has gone: the request's line says so."""
+    """Drop gRPC's error that a status could not be sent to a disconnected client: the request's line records it."""
     return "ExecuteBatchError" not in record.getMessage()
 
 

@@ -38,14 +38,14 @@ class ModelTimes:
 
 
 class Metrics:
-    """Counters and histograms of one server, in a registry of their own; may be used by several threads."""
+    """Counters and histograms of one server, in their own registry. Several threads may use them."""
 
     def __init__(self) -> None:
         registry = self.collectors = CollectorRegistry()
         ProcessCollector(registry=registry)
-        Info("fullconv_build", "The version that runs.", registry=registry).info({"version": __version__})
+        Info("fullconv_build", "The version of the server.", registry=registry).info({"version": __version__})
         self._requests = Counter(
-            "fullconv_requests", "Requests answered.", ["method", "model", "version", "code"], registry=registry
+            "fullconv_requests", "Answered requests.", ["method", "model", "version", "code"], registry=registry
         )
         self._request_seconds = Histogram(
             "fullconv_request_seconds",
@@ -67,10 +67,10 @@ class Metrics:
         )
         self._tiles = Counter("fullconv_tiles", "Tiles that were run or skipped.", per_model, registry=registry)
         self._batch_tiles = Histogram(
-            "fullconv_batch_tiles", "Tiles that ran together.", buckets=TILES, registry=registry
+            "fullconv_batch_tiles", "Number of tiles in a batch.", buckets=TILES, registry=registry
         )
         self._batch_seconds = Histogram(
-            "fullconv_batch_seconds", "Seconds that a batch ran.", buckets=SECONDS, registry=registry
+            "fullconv_batch_seconds", "Seconds for which a batch ran.", buckets=SECONDS, registry=registry
         )
         self._model_loads = Counter(
             "fullconv_model_loads",
@@ -82,12 +82,12 @@ class Metrics:
         self._lock = Lock()
 
     def times(self, model: str, version: str) -> ModelTimes:
-        """Return a copy of what was counted of a version so far."""
+        """Return a copy of the counts of a version so far."""
         with self._lock:
             return deepcopy(self._times.get((model, version), ModelTimes()))
 
     def observe_request(self, record: dict[str, Any], seconds: float) -> None:
-        """Count a request by its line of the log. A model without a version may not exist, and becomes no label."""
+        """Count a request by its line of the log. A model without a version may not exist, and is no label."""
         version = record.get("version", "")
         model = record["model"] if version else ""
         self._requests.labels(record["method"], model, version, record["code"]).inc()

@@ -31,7 +31,7 @@ DEFAULTS, TUNING, BATCHING = Limits(), Tuning(), Batching()
 
 
 class ConfigurationError(Exception):
-    """A setting cannot be used. The message says which setting, what was expected and what was got."""
+    """A setting cannot be used. The message names the setting, the expected value and the actual value."""
 
 
 class Settings(BaseSettings):
@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     )
     tokens: NonemptyPath | None = Field(
         None,
-        description="File with a line NAME SHA256 for each token. If set, each call needs a token. The file is read "
+        description="File with a line 'NAME SHA256' for each token. If set, each call needs a token. The file is read "
         "again when it changes.",
     )
     max_age: float = Field(
@@ -113,7 +113,7 @@ class Settings(BaseSettings):
         "finds new servers of the same name. 0: never.",
     )
 
-    provider: Provider = Field("cpu", description="Where networks run. cuda requires onnxruntime-gpu.")
+    provider: Provider = Field("cpu", description="Processor that runs the networks. cuda requires onnxruntime-gpu.")
     slots: int = Field(
         2,
         ge=1,
@@ -262,7 +262,7 @@ class Settings(BaseSettings):
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert, tls_key: expected both or neither, got one")
         if self.tls_client_ca is not None and self.tls_cert is None:
-            raise ValueError("tls_client_ca: expected tls_cert and tls_key with it")
+            raise ValueError("tls_client_ca: expected tls_cert and tls_key too, got neither")
         if not self.insecure and self.tls_cert is None and not is_loopback(self.listen):
             raise ValueError(
                 "listen: expected a loopback address, or --tls-cert and --tls-key, or --insecure; "
@@ -359,7 +359,9 @@ def read_settings(arguments: list[str]) -> Settings:
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     for name in os.environ:
         if name.upper().startswith(PREFIX) and name.upper() not in known and not FOREIGN.fullmatch(name.upper()):
-            raise ConfigurationError(f"{name}: no such setting in the environment; --help lists all settings")
+            raise ConfigurationError(
+                f"{name}: expected the name of a setting in the environment; --help lists all settings"
+            )
     try:
         return Settings(_cli_parse_args=arguments)  # type: ignore[call-arg]
     except ValidationError as error:
@@ -373,7 +375,7 @@ def _message(error: dict[str, Any]) -> str:
     name = ".".join(map(str, error["loc"]))
     match error["type"]:
         case "extra_forbidden":
-            return f"{name}: no such setting; --help lists all settings"
+            return f"{name}: expected the name of a setting; --help lists all settings"
         case "missing":
             return f"{name}: expected a value, got none"
     message = error["msg"].removeprefix("Value error, ")

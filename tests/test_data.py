@@ -1,4 +1,4 @@
-"""The exported networks in `data/` are valid, and answer what the framework that wrote them answered."""
+"""The exported networks in `data/` are valid, and have the scores of the framework that wrote them."""
 
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,16 @@ TOLERANCE = {np.dtype(np.float16): 2e-3, np.dtype(np.float32): 1e-5, np.dtype(np
 
 
 def stored(path: Path) -> tuple[list[NDArray[Any]], NDArray[Any]]:
-    """An export's inputs, and the scores that its framework answers to them."""
+    """Return an export's inputs, and their scores by its framework."""
     with np.load(path.with_name(f"{path.name.split('.')[0]}.npz")) as arrays:
         windows = [arrays[key] for key in sorted(arrays) if key.startswith("window")]
         return [w.transpose(0, 3, 1, 2) for w in windows] if "_nchw" in path.name else windows, arrays["scores"]
 
 
 def answer(model: onnx.ModelProto | Path, windows: list[NDArray[Any]]) -> NDArray[Any]:
-    """ONNX Runtime's first output."""
+    """Return ONNX Runtime's first output."""
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # old files name their initializers as inputs, which it warns of
+    options.log_severity_level = 3  # it warns about initializers that are inputs, as in old files
     session = ort.InferenceSession(model if isinstance(model, Path) else model.SerializeToString(), options)
     names = [value.name for value in session.get_inputs()]
     scores: NDArray[Any] = session.run(None, dict(zip(names, windows, strict=True)))[0]
@@ -39,8 +39,8 @@ def answer(model: onnx.ModelProto | Path, windows: list[NDArray[Any]]) -> NDArra
 @pytest.mark.parametrize(
     "path", [path for path in EXPORTS if path not in (*BFLOAT16, *BROKEN, *OLD)], ids=lambda path: path.stem
 )
-def test_exports_answer_what_their_framework_answered(path: Path) -> None:
-    """ONNX Runtime's scores of the stored window are the stored ones, to rounding."""
+def test_exports_agree_with_their_framework(path: Path) -> None:
+    """ONNX Runtime's scores of the stored window equal the stored scores, to rounding."""
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     stop_training(model)
@@ -52,8 +52,8 @@ def test_exports_answer_what_their_framework_answered(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", BFLOAT16, ids=lambda path: path.stem)
-def test_bfloat16_exports_answer_what_their_framework_answered(path: Path) -> None:
-    """No engine runs them on a CPU; with the same weights as float32 the scores are the stored ones, to bfloat16's."""
+def test_bfloat16_exports_agree_with_their_framework(path: Path) -> None:
+    """No engine runs bfloat16 on a CPU; with the weights as float32 the scores agree within bfloat16's precision."""
     model = onnx.load(path)
     for tensor in model.graph.initializer:
         tensor.CopyFrom(onnx.numpy_helper.from_array(as_single(onnx.numpy_helper.to_array(tensor)), tensor.name))
@@ -66,14 +66,14 @@ def test_bfloat16_exports_answer_what_their_framework_answered(path: Path) -> No
 
 @pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
 def test_what_an_exporter_could_not_convert_is_invalid(path: Path) -> None:
-    """It says so, and writes the file nonetheless."""
+    """The exporter reports that it cannot convert the network, and still writes a file, which is invalid."""
     with pytest.raises(onnx.checker.ValidationError, match="StatefulPartitionedCall"):
         onnx.checker.check_model(onnx.load(path))
 
 
 @pytest.mark.parametrize("path", OLD, ids=lambda path: path.stem)
 def test_older_files_are_the_network_whose_scores_are_stored(path: Path) -> None:
-    """No engine runs operator sets below 7: same operators, same weights as the newest, which is run above."""
+    """Files of operator sets below 7, which no engine runs, have the operators and weights of the newest file."""
     old, new = (onnx.load(file) for file in (path, max(path.parent.glob(f"{path.name.split('.')[0]}.*.onnx"))))
     onnx.checker.check_model(old, full_check=True)
     assert operators(old) == operators(new)
@@ -82,20 +82,20 @@ def test_older_files_are_the_network_whose_scores_are_stored(path: Path) -> None
 
 
 def operators(model: onnx.ModelProto) -> list[str]:
-    """What there is, in order, without constants."""
+    """Return the operators in order, without constants."""
     return [node.op_type for node in model.graph.node if node.op_type != "Constant"]
 
 
 def weights(model: onnx.ModelProto) -> list[NDArray[np.generic]]:
-    """All that is not a shape, by initializer or by node."""
+    """Return all constants that are not shapes, in initializers or nodes."""
     constants = [node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"]
     arrays = map(onnx.numpy_helper.to_array, (*constants, *model.graph.initializer))
     return [array for array in arrays if array.dtype == np.float32]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_the_list_of_networks_names_all_that_there_are(folder: str) -> None:
-    """In the order of the README's sections, once each."""
+def test_the_readme_lists_all_networks(folder: str) -> None:
+    """The README names each network once, in the order of its sections."""
     _, section = (DATA / "README.md").read_text("utf-8").split(f"## {folder}/")
     rows = [line.split(" | ") for line in section.split("\n## ")[0].splitlines() if line.startswith("| ")][1:]
     assert sorted(row[0].removeprefix("| ") for row in rows) == sorted(
@@ -104,12 +104,12 @@ def test_the_list_of_networks_names_all_that_there_are(folder: str) -> None:
 
 
 def as_single(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Integers, which are shapes here, stay."""
+    """Return floats as float32; integers, which are shapes, are returned unchanged."""
     return array if array.dtype == np.int64 else array.astype(np.float32)
 
 
 def stop_training(model: onnx.ModelProto) -> None:
-    """Let batch normalisation use its statistics: the stored scores do."""
+    """Make batch normalisation use its statistics, as for the stored scores."""
     for node in model.graph.node:
         training = [attribute for attribute in node.attribute if attribute.name == "training_mode"]
         for attribute in training:

@@ -1,4 +1,4 @@
-"""The shipped model, on the shipped page."""
+"""The shipped model scores the shipped page correctly."""
 
 import json
 import tomllib
@@ -32,7 +32,7 @@ ARCHITECTURE = load_architecture(str(DIGITS / "digits.toml"))
 
 @pytest.fixture(scope="module")
 def page() -> NDArray[np.uint8]:
-    """The page's pixels, (768, 1024, 1)."""
+    """Return the page's pixels, (768, 1024, 1)."""
     picture = open_file(DIGITS / "page.png")
     pixels = picture.rows(Scorer(ROOT / "models").model("digits").spec.input).read(0, picture.height)
     assert pixels.dtype == np.uint8
@@ -41,7 +41,7 @@ def page() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def grid() -> NDArray[np.float32]:
-    """The committed model's dense scores of the page, (88, 120, 11)."""
+    """Return the committed model's dense scores of the page, (88, 120, 11)."""
     request = scoring_pb2.ScoreRequest(model="digits", options=scoring_pb2.ScoreOptions(grid=True))
     run = plan_image(Scorer(ROOT / "models"), open_file(DIGITS / "page.png"), request)
     return np.concatenate([rows.scores for rows in run.rows()])
@@ -49,7 +49,7 @@ def grid() -> NDArray[np.float32]:
 
 @pytest.fixture
 def original(tmp_path: Path) -> ort.InferenceSession:
-    """The classifier as it was trained: fully connected, one 70-pixel window at a time."""
+    """Return the source classifier: fully connected, for one window of 70 pixels at a time."""
     classifier = read_source(DIGITS / "digits.safetensors", arch=str(DIGITS / "digits.toml"), window=None)
     return session(classifier.model, tmp_path)
 
@@ -68,7 +68,7 @@ def test_every_cell_of_the_page(
 
 
 def test_numpy_agrees(page: NDArray[np.uint8], grid: NDArray[np.float32]) -> None:
-    """The same, for some cells, with a reference that knows neither ONNX nor the converter."""
+    """Some cells equal the scores of a reference in numpy, which uses neither ONNX nor the converter."""
     tensors = load_file(DIGITS / "digits.safetensors")
     for row, col in [(0, 0), (87, 119), (40, 60), (13, 99)]:
         crop = page[8 * row : 8 * row + 70, 8 * col : 8 * col + 70].transpose(2, 0, 1) / 255
@@ -76,7 +76,7 @@ def test_numpy_agrees(page: NDArray[np.uint8], grid: NDArray[np.float32]) -> Non
 
 
 def test_digits_of_the_page_are_found(grid: NDArray[np.float32]) -> None:
-    """For at least 95 % of the true boxes the winner in the nearest cell is the right class."""
+    """For at least 95 % of the true boxes the top class of the nearest cell is the right class."""
     digits = json.loads((DIGITS / "page.json").read_text())["digits"]
     found = 0
     for digit in digits:
@@ -102,7 +102,7 @@ def test_committed_model_is_the_checkpoints(tmp_path: Path) -> None:
 
 
 def test_shipped_checkpoint_is_small() -> None:
-    """The checkpoint is under 3 MB, and its digest is the committed model's."""
+    """The checkpoint has less than 3 MB, and its digest equals that in the committed model."""
     spec = Scorer(ROOT / "models").model("digits").spec
     checkpoint = DIGITS / "digits.safetensors"
     assert checkpoint.stat().st_size < 3_000_000
@@ -113,7 +113,7 @@ def test_shipped_checkpoint_is_small() -> None:
 
 @pytest.mark.torch
 def test_held_out_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The committed checkpoint is right on at least 98 % of the held-out windows, and the card says the figure seen."""
+    """The committed checkpoint is right on at least 98 % of the held-out windows, and the card states the figure."""
     monkeypatch.syspath_prepend(DIGITS)
     import data
     import torch

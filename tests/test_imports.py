@@ -20,12 +20,12 @@ def module_of(path: Path) -> str:
 
 @cache
 def modules() -> dict[str, Path]:
-    """All modules, and their files."""
+    """Return all modules, and their files."""
     return {module_of(path): path for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Names that a file imports, wherever the statement stands, also for type checkers alone."""
+    """Yield the names that a file imports, at any place in the file, including imports for type checkers."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -36,7 +36,7 @@ def imported(path: Path) -> Iterator[str]:
 
 @cache
 def arrows() -> list[Arrow]:
-    """Every import of one of our modules by another."""
+    """Return every import of a module of this project by another."""
     found = set()
     for module, path in modules().items():
         for name in imported(path):

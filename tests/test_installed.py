@@ -21,7 +21,7 @@ ALONE = {name: value for name, value in os.environ.items() if name != "PYTHONPAT
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a new environment with the wheel; the dependencies come from the running environment."""
+    """Return the Python of a new environment with the wheel; the dependencies come from the running environment."""
     folder = tmp_path_factory.mktemp("installed")
     build: list[str | Path] = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
@@ -50,7 +50,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
-    """A directory with packages and a module with our names; importing any of them fails."""
+    """Return a directory with packages and a module with our names; importing any of them fails."""
     for name in FOREIGN:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(f"raise RuntimeError('{name} of somebody else was imported')")

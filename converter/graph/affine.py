@@ -4,9 +4,9 @@ A *feature map* (N, C, h, w) grows with the image. An *affine view* describes an
 
     element[e] = offset[e] + sum over t of weight[e, t] · map.flat[index[e, t]]
 
-Reshapes, transposes, slices and paddings gather elements; averages and constant factors are linear. So a chain of such
-operators is one affine view, whichever of them an exporter wrote. If all rows of a view are the same pattern of
-elements at several positions of the map, a *stencil*, then a fully connected layer of these rows is a convolution of
+Reshapes, transposes, slices and paddings gather elements; averages and constant factors are linear. Therefore a chain
+of such operators is one affine view, whichever operators an exporter wrote. If all rows of a view have the same pattern
+of elements at several positions of the map, a *stencil*, then a fully connected layer of these rows is a convolution of
 the map.
 """
 
@@ -24,13 +24,14 @@ Floats = NDArray[Any]
 Size = tuple[int, int, int, int]
 
 MAX_TERMS, MAX_TERMS_PER_ELEMENT = 1 << 20, 64
-"""Limits on the terms of a view whose elements are sums: in all, and per element of its map. The larger one holds."""
+"""Limits on the terms of a view whose elements are sums: in total, and per element of its map. The larger limit
+applies."""
 
 
 class TooManyTermsError(Exception):
-    """A view has too many terms, because sums over the whole map stand at every position of the map.
+    """A view has too many terms, because it has sums over the whole map at every position of the map.
 
-    Their number grows with the square of the map's size, and no convolution computes them.
+    The number of terms grows with the square of the map's size, and no convolution computes such sums.
     """
 
 
@@ -42,14 +43,14 @@ class FeatureMap:
     size: Size
 
     def flat_index(self, image: Ints, channel: Ints, row: Ints, col: Ints) -> Ints:
-        """Returns indices into the flattened map; the arguments broadcast."""
+        """Return indices into the flattened map; the arguments broadcast."""
         _, channels, height, width = self.size
         return ((image * channels + channel) * height + row) * width + col
 
     def coordinates(self, index: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-        """Returns image, channel, row and column of indices into the flattened map.
+        """Return image, channel, row and column of indices into the flattened map.
 
-        Not by numpy's unravel_index, which gives wrong results for some arrays in numpy 2.4.
+        This does not use numpy's unravel_index, which gives wrong results for some arrays in numpy 2.4.
         """
         _, channels, height, width = self.size
         rest, col = np.divmod(index, width)
@@ -105,7 +106,7 @@ class AffineView:
         return self.gather(self._element_numbers.transpose(0, 3, 1, 2))
 
     def gather(self, order: Ints) -> "AffineView":
-        """Returns the tensor of the shape of `order`, which holds indices into this flattened tensor, or -1 for a zero.
+        """Return the tensor of the shape of `order`, which holds indices into this flattened tensor, or -1 for a zero.
 
         Raises TooManyTermsError if the elements are sums and the result would have too many terms.
         """
@@ -122,7 +123,7 @@ class AffineView:
         return replace(self, index=index, weight=weight, offset=offset)
 
     def reshape(self, shape: tuple[int, ...]) -> "AffineView":
-        """Returns the same elements in another shape."""
+        """Return the same elements in another shape."""
         return replace(
             self,
             index=self.index.reshape(*shape, self.index.shape[-1]),
@@ -131,30 +132,30 @@ class AffineView:
         )
 
     def broadcast_to(self, shape: tuple[int, ...]) -> "AffineView":
-        """Returns the tensor broadcast to a shape, as numpy broadcasts."""
+        """Return the tensor broadcast to a shape, as numpy broadcasts."""
         return self if shape == self.shape else self.gather(np.broadcast_to(self._element_numbers, shape))
 
     def as_rows(self, axes: Sequence[int]) -> "AffineView":
-        """Returns the elements as (rows, features): `axes` are flattened into features, the others into rows."""
+        """Return the elements as (rows, features): `axes` are flattened into features, the others into rows."""
         rest = [axis for axis in range(len(self.shape)) if axis not in axes]
         order = self._element_numbers.transpose(*rest, *axes)
         return self.gather(order.reshape(-1, math.prod(self.shape[axis] for axis in axes)))
 
     def from_rows(self, axis: int, shape: tuple[int, ...]) -> "AffineView":
-        """Returns this tensor (rows, features) in a shape of which `axis` holds the features."""
+        """Return this tensor (rows, features) in a shape of which `axis` holds the features."""
         rest = [size for position, size in enumerate(shape) if position != axis]
         order = np.arange(math.prod(shape)).reshape(*rest, shape[axis])
         return self.gather(np.moveaxis(order, -1, axis))
 
     def scale_and_shift(self, factor: Floats | float, shift: Floats | float) -> "AffineView":
-        """Returns element · factor + shift; both broadcast to the tensor's shape."""
+        """Return element · factor + shift; both broadcast to the tensor's shape."""
         weight = np.broadcast_to(factor, self.shape)[..., None] * (1.0 if self.weight is None else self.weight)
         offset = np.broadcast_to(factor, self.shape) * (0.0 if self.offset is None else self.offset) + shift
         weight = np.broadcast_to(weight, self.index.shape)
         return replace(self, weight=weight, offset=np.broadcast_to(offset, self.shape))
 
     def sum_along(self, axes: Sequence[int]) -> "AffineView":
-        """Returns the sums along some axes as (rows,): the summed elements become terms."""
+        """Return the sums along some axes as (rows,): the summed elements become terms."""
         rows = self.as_rows(axes)
         count = rows.shape[0]
         return AffineView(
@@ -165,7 +166,7 @@ class AffineView:
         )
 
     def add(self, other: "AffineView", sign: int) -> "AffineView":
-        """Returns the sum, or with sign -1 the difference, of two tensors of one shape that view the same map."""
+        """Return the sum, or with sign -1 the difference, of two tensors of one shape that view the same map."""
         weights = [
             factor * (np.ones(view.index.shape) if view.weight is None else view.weight)
             for view, factor in ((self, 1), (other, sign))
@@ -179,31 +180,31 @@ class AffineView:
         )
 
     def channel_indices(self) -> Ints:
-        """Returns the channel of each element of a selection, (*shape)."""
+        """Return the channel of each element of a selection, (*shape)."""
         return self.map.coordinates(self.index[..., 0])[1]
 
     def position_indices(self) -> Ints:
-        """Returns the number of each element's position in its map, whatever its channel, of a selection: (*shape)."""
+        """Return the index of each element's position in its map, ignoring the channel, of a selection: (*shape)."""
         image, _, row, col = self.map.coordinates(self.index[..., 0])
         return (image * self.map.size[2] + row) * self.map.size[3] + col
 
     def stencil(self, axes: Sequence[int]) -> "Stencil | None":
-        """Returns the pattern that all rows have, the features lying along `axes`; None if rows differ."""
+        """Return the pattern that all rows have, where the features lie along `axes`; None if rows differ."""
         return _stencil(self.as_rows(axes))
 
     @property
     def _element_numbers(self) -> Ints:
-        """0, 1, 2 ... in the shape of the tensor."""
+        """The numbers 0, 1, 2 ... in the shape of the tensor."""
         return np.arange(math.prod(self.shape)).reshape(self.shape)
 
 
 def identity_view(source: FeatureMap) -> AffineView:
-    """Returns a map as a view of itself."""
+    """Return a map as a view of itself."""
     return AffineView(source, np.arange(math.prod(source.size)).reshape(*source.size, 1))
 
 
 def channels_at(source: FeatureMap, anchors: Ints) -> AffineView:
-    """Returns all channels of a map at `anchors` (rows, 3), image, row and column each: a view (rows, channels)."""
+    """Return all channels of a map at `anchors` (rows, 3), each (image, row, column), as a view (rows, channels)."""
     image, row, col = (part[:, None] for part in anchors.T)
     return AffineView(source, source.flat_index(image, np.arange(source.size[1]), row, col)[..., None])
 
@@ -254,7 +255,7 @@ class Stencil:
         return is_selection and self.is_pointwise
 
     def lattice(self, shape: tuple[int, ...]) -> Lattice | None:
-        """Returns the lattice that the anchors form if they are (images, rows, cols); None if they form no lattice."""
+        """Return the lattice that the anchors form if they are (images, rows, cols); None if they form no lattice."""
         anchors = self.anchors.reshape(*shape, 3)
         first = anchors[0, 0, 0]
         second = anchors[0, min(1, shape[1] - 1), min(1, shape[2] - 1)]
@@ -265,11 +266,11 @@ class Stencil:
         return Lattice((int(first[1]), int(first[2])), (int(strides[0]), int(strides[1])))
 
     def is_all_channels(self, count: int) -> bool:
-        """Whether the features are all channels of the map, unchanged and in order."""
+        """Return whether the features are all channels of the map, unchanged and in order."""
         return self.selects_channels and np.array_equal(self.channel, np.arange(count)[:, None])
 
     def kernel(self, weights: Floats, channels: int) -> tuple[Floats, list[int]]:
-        """Returns weights (outputs, features) as a kernel (outputs, channels, height, width), and its dilations."""
+        """Return weights (outputs, features) as a kernel (outputs, channels, height, width), and its dilations."""
         dilations = [int(np.gcd.reduce(along.ravel())) or 1 for along in (self.row, self.col)]
         rows, cols = self.row // dilations[0], self.col // dilations[1]
         shape = (channels, int(rows.max()) + 1, int(cols.max()) + 1)
@@ -288,7 +289,7 @@ class Stencil:
 
 
 def _stencil(rows: AffineView) -> Stencil | None:
-    """Returns the pattern that all rows of a view (rows, features) have; None if they differ."""
+    """Return the pattern that all rows of a view (rows, features) have; None if they differ."""
     image, channel, row, col = rows.map.coordinates(rows.index)
     is_used = np.ones(rows.index.shape, np.bool_) if rows.weight is None else rows.weight != 0
     if not is_used.any((1, 2)).all():

@@ -13,10 +13,10 @@ from fullconv.protos import model_pb2
 
 @dataclass(frozen=True)
 class ConvertedGraph:
-    """A graph that takes an image in `layout` and gives "scores" (N, classes, rows, cols).
+    """A graph that takes an image in `layout` and returns "scores" (N, classes, rows, cols).
 
-    `mode` is "dense" if it takes images of any size, "crops" if it takes single windows, one cell each. `sizes` holds
-    the shapes of its values for one window, by name.
+    `mode` is "dense" if it takes images of any size, and "crops" if it takes single windows and returns one cell for
+    each. `sizes` holds the shapes of its values for one window, by name.
     """
 
     model: ir.Model

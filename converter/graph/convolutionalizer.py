@@ -1,8 +1,8 @@
-"""The state of convolutionalization, and what it can do for the operators' handlers.
+"""The state of convolutionalization, and its methods for the operators' handlers.
 
-The graph is rewritten while it is walked. Of each value the state knows either that it is a feature map, or the affine
-view of a feature map that it is. Views are followed without a node of their own until one of them must become a map
-again; then it is materialized: by a Slice, a Gather of channels, or a convolution.
+The graph is rewritten while it is traversed. The state records whether each value is a feature map; otherwise it holds
+the value's affine view of a feature map. A view has no node in the graph until it must become a map again; then it is
+materialized: by a Slice, a Gather of channels, or a convolution.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,12 +44,12 @@ class Convolutionalizer:
     rewrites: list[Rewrite] = field(default_factory=list)
 
     def view(self, node: ir.Node, position: int = 0) -> AffineView | None:
-        """Returns one of a node's inputs as a view of a map; None for a constant or an input left out."""
+        """Return one of a node's inputs as a view of a map; None for a constant or an omitted input."""
         value = node.inputs[position]
         return None if value is None or value.const_value is not None else self.view_of(value, node)
 
     def view_of(self, value: ir.Value, node: ir.Node) -> AffineView:
-        """Returns a value that depends on the pixels as a view of a map; raises UnsupportedError, naming the node."""
+        """Return a value that depends on the pixels as a view of a map; raises UnsupportedError, naming the node."""
         if value not in self.views:
             shape = self.shapes[value]
             if len(shape) != 4:
@@ -58,7 +58,7 @@ class Convolutionalizer:
         return self.views[value]
 
     def input_view(self, node: ir.Node) -> AffineView:
-        """Returns a node's first input as a view of a map; raises UnsupportedError if it is a constant."""
+        """Return a node's first input as a view of a map; raises UnsupportedError if it is a constant."""
         view = self.view(node)
         if view is None:
             raise refusal(node, "expected a computed value as its first input, got a constant")
@@ -102,7 +102,7 @@ class Convolutionalizer:
         return self.emit(node, "Conv", inputs, size, kernel_shape=list(kernel.shape[2:]), **attributes)
 
     def channels_of(self, node: ir.Node, view: AffineView, axes: Sequence[int]) -> tuple[FeatureMap, NDArray[np.int64]]:
-        """Returns a map whose channels are the features along some axes of a view, and the anchor of each row.
+        """Return a map whose channels are the features along some axes of a view, and the anchor of each row.
 
         Raises UnsupportedError, naming the node, if the features are not the same channels at every position.
         """
@@ -112,7 +112,7 @@ class Convolutionalizer:
         return self._apply(node, view.map, stencil, (1, 1)), stencil.anchors
 
     def materialize(self, node: ir.Node, view: AffineView) -> FeatureMap:
-        """Returns a view (N, C, h, w) as a map.
+        """Return a view (N, C, h, w) as a map.
 
         It may select channels, a part of the map, every nth row or column, or take blocks of the map as channels.
         Raises UnsupportedError, naming the node, for any other view.
@@ -135,7 +135,7 @@ class Convolutionalizer:
         return self._apply(node, self._crop(node, view.map, lattice.first, ends), stencil, lattice.strides)
 
     def materialize_channels_last(self, node: ir.Node, views: Sequence[AffineView]) -> list[FeatureMap] | None:
-        """Returns views (N, h, w, C) as maps (N, C, h, w); None if one of them cannot be materialized."""
+        """Return views (N, h, w, C) as maps (N, C, h, w); None if one of them cannot be materialized."""
         if any(len(view.shape) != 4 for view in views):
             return None
         transposed = [view.channels_first for view in views]
@@ -144,11 +144,11 @@ class Convolutionalizer:
         return [self.materialize(node, view) for view in transposed]
 
     def can_materialize(self, view: AffineView) -> bool:
-        """Whether a view can be materialized."""
+        """Return whether a view can be materialized."""
         return view.is_identity or _pattern(view)[1] is not None
 
     def _crop(self, node: ir.Node, source: FeatureMap, starts: Sequence[int], ends: Sequence[int]) -> FeatureMap:
-        """Take rows and columns off a map; `starts` are counted from its beginning, `ends`, 0 or less, from its end."""
+        """Crop a map to rows and columns; `starts` count from its beginning, `ends` (0 or less) from its end."""
         if not any(starts) and not any(ends):
             return source
         stops = [end or END for end in ends]
@@ -157,7 +157,7 @@ class Convolutionalizer:
         return self.emit(node, "Slice", [source.value, *bounds], (*source.size[:2], height, width))
 
     def _apply(self, node: ir.Node, source: FeatureMap, stencil: Stencil, strides: tuple[int, int]) -> FeatureMap:
-        """Returns a map whose channels are a stencil's features, at every position or with strides."""
+        """Return a map whose channels are a stencil's features, at every position or with strides."""
         count, is_dense = len(stencil.channel), strides == (1, 1)
         if is_dense and stencil.is_all_channels(source.size[1]):
             return source
@@ -174,11 +174,11 @@ class Convolutionalizer:
 
 
 Handler = Callable[[Convolutionalizer, ir.Node], Sequence[AffineView]]
-"""Rewrites a node; returns its outputs as views, or an empty sequence if the node stays and its outputs are maps."""
+"""Rewrites a node; returns its outputs as views, or an empty sequence if the node remains and its outputs are maps."""
 
 
 def keep_node(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """Keep a node that makes maps of maps; its inputs are materialized. It is a handler."""
+    """Keep a node whose inputs and outputs are maps, after materializing its inputs. This function is a handler."""
     for position in range(len(node.inputs)):
         view = state.view(node, position)
         if view is not None:
@@ -187,6 +187,6 @@ def keep_node(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
 
 
 def _pattern(view: AffineView) -> tuple[Stencil | None, Lattice | None]:
-    """Returns the stencil of a view (N, C, h, w) and the lattice of its anchors; None for what it has not."""
+    """Return the stencil of a view (N, C, h, w) and the lattice of its anchors, each None if the view has none."""
     stencil = view.stencil([1]) if len(view.shape) == 4 else None
     return stencil, stencil.lattice((view.shape[0], *view.shape[2:])) if stencil else None

@@ -1,7 +1,7 @@
-"""Counts what a network costs: multiply-adds and bytes, not time.
+"""Counts the cost of a network in multiply-adds and bytes, not in time.
 
-A value with stride s along an axis has as many elements as one window gives, and S/s more for every S pixels that the
-image is larger, where S is the native stride; per pixel of a large image that is 1/s.
+A value with stride s along an axis has a number of elements for one window, and S/s more elements for every S pixels by
+which the image is larger, where S is the native stride; per pixel of a large image these are 1/s elements.
 """
 
 import math
@@ -19,7 +19,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def dense_cost(graph: ir.Graph, native: Geometry2D, shapes: Shapes, window: tuple[int, int]) -> model_pb2.Cost:
-    """Returns the multiply-adds for one window and for each stride that an image is larger, and the peak activations.
+    """Return the multiply-adds for one window, those for each additional native stride, and the peak activations.
 
     `native` is the geometry at the native stride. `shapes` are the values' shapes for one window at that stride, by
     name; values without a shape do not count as activations.
@@ -49,7 +49,7 @@ def dense_cost(graph: ir.Graph, native: Geometry2D, shapes: Shapes, window: tupl
 
 
 def crop_cost(graph: ir.Graph, geometry: Geometry2D, shapes: Shapes, window: tuple[int, int]) -> model_pb2.Cost:
-    """Returns the cost of a network that runs window by window, of which each cell costs a whole window."""
+    """Return the cost of a network that runs window by window, so that each cell costs a whole window."""
     per_crop = alive = 0.0
     for node in graph:
         taken = [shapes.get(str(value.name), ()) for value in (*node.inputs, *node.outputs) if value is not None]
@@ -65,7 +65,7 @@ def crop_cost(graph: ir.Graph, geometry: Geometry2D, shapes: Shapes, window: tup
 
 
 def _multiply_adds(node: ir.Node, shapes: Shapes) -> float:
-    """Returns the multiply-adds of a node for one batch of windows."""
+    """Return the multiply-adds of a node for one batch of windows."""
     if node.op_type not in ("Conv", "Gemm", "MatMul") or str(node.outputs[0].name) not in shapes:
         return 0.0
     output = shapes[str(node.outputs[0].name)]
@@ -79,7 +79,7 @@ def _multiply_adds(node: ir.Node, shapes: Shapes) -> float:
 
 
 def _bytes_per_pixel(value: ir.Value | None, known: Mapping[ir.Value, Geometry2D], shapes: Shapes) -> float:
-    """Returns the bytes of a value for each pixel of a large image; 0 if it does not grow with the image."""
+    """Return the bytes of a value for each pixel of a large image; 0 if it does not grow with the image."""
     if value is None or value not in known or str(value.name) not in shapes:
         return 0.0
     channels = shapes[str(value.name)][-1 if _is_channels_last(value) else 1]
@@ -87,7 +87,7 @@ def _bytes_per_pixel(value: ir.Value | None, known: Mapping[ir.Value, Geometry2D
 
 
 def _is_channels_last(value: ir.Value) -> bool:
-    """Whether a Transpose makes a value (N, h, w, C), or one of its users transposes it back."""
+    """Return whether a Transpose makes a value (N, h, w, C), or one of its users transposes it back."""
     producer = value.producer()
     is_transposed = producer is not None and _permutation(producer) == [0, 2, 3, 1]
     return is_transposed or any(_permutation(use.node) == [0, 3, 1, 2] for use in value.uses())

@@ -1,4 +1,4 @@
-"""Keeps a classifier that cannot slide, to be run window by window, with the input and output of a dense network."""
+"""Prepares a classifier that cannot slide for mode crops, with the same input and output as a dense network."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from converter.graph.scores import count_classes
 from converter.graph.trace import trace
 
 OVERLAP = 2
-"""Windows that cover a pixel along each axis: the default stride is a window's side divided by it."""
+"""Number of windows that cover a pixel along each axis: the default stride is a window's side divided by this."""
 
 
 def to_crops(

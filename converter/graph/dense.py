@@ -1,4 +1,4 @@
-"""From a classifier's graph to a network for any image: the passes, in order."""
+"""Converts a classifier's graph to a network for images of any size: the passes, in their order."""
 
 from pathlib import Path
 

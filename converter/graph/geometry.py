@@ -7,7 +7,7 @@ reaches k' = (k − 1)d + 1 elements:
     R ← R + (k' − 1)S,    P ← P + pS,    Q ← Q + qS,    S ← sS
 
 Branches that meet must agree on S; then P ← max Pᵢ, R ← P + max(Rᵢ − Pᵢ), and Q so that the number of elements stays.
-Operators that have no rule here are refused by name.
+Operators without a rule here are refused, and the error names them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ class AxisGeometry:
     padding_after: int = 0
 
     def after_layer(self, *, kernel: int, stride: int, dilation: int, before: int, after: int) -> "AxisGeometry":
-        """Returns the geometry after a convolution or pool, whose lengths are in elements of this value."""
+        """Return the geometry after a convolution or pool, whose lengths are in elements of this value."""
         return AxisGeometry(
             stride=self.stride * stride,
             receptive_field=self.receptive_field + (kernel - 1) * dilation * self.stride,
@@ -41,7 +41,7 @@ class AxisGeometry:
         )
 
     def merge(self, other: "AxisGeometry") -> "AxisGeometry":
-        """Returns the geometry where two branches meet; raises ValueError if their strides differ."""
+        """Return the geometry where two branches meet; raises ValueError if their strides differ."""
         if self.stride != other.stride:
             raise ValueError(f"expected branches of one stride, got {self.stride} and {other.stride}")
         before = max(self.padding_before, other.padding_before)
@@ -50,15 +50,15 @@ class AxisGeometry:
         return AxisGeometry(self.stride, before + max(reaches), before, max(reaches) + max(missing))
 
     def slack(self, window: int) -> int:
-        """Returns the pixels at a window's far edge that are not read; a window of one cell has 0 <= slack < stride."""
+        """Return the unread pixels at a window's far edge; if a window gives one cell, 0 <= slack < stride."""
         return window + self.padding_before + self.padding_after - self.receptive_field
 
     def output_size(self, window: int) -> int:
-        """Returns the number of elements that the value has for a window of so many pixels."""
+        """Return the number of elements that the value has for a window of `window` pixels."""
         return self.slack(window) // self.stride + 1
 
     def is_exact(self, window: int) -> bool:
-        """Whether an element reads its own window and nothing else."""
+        """Return whether an element reads its own window and nothing else."""
         return self.padding_before == 0 and self.receptive_field <= window
 
 
@@ -76,7 +76,7 @@ class Geometry2D(NamedTuple):
         dilations: Sequence[int] = (1, 1),
         pads: Sequence[int] = (0, 0, 0, 0),
     ) -> "Geometry2D":
-        """Returns the geometry after a convolution or pool; `pads` are top, left, bottom and right."""
+        """Return the geometry after a convolution or pool; `pads` are top, left, bottom and right."""
         vertical, horizontal = (
             self[axis].after_layer(
                 kernel=kernel[axis],
@@ -90,12 +90,12 @@ class Geometry2D(NamedTuple):
         return Geometry2D(vertical, horizontal)
 
     def output_size(self, window: tuple[int, int]) -> list[int]:
-        """Returns the rows and columns that the value has for one window (height, width)."""
+        """Return the rows and columns that the value has for one window (height, width)."""
         return [axis.output_size(size) for axis, size in zip(self, window, strict=True)]
 
 
 def geometries(graph: ir.Graph) -> Mapping[ir.Value, Geometry2D]:
-    """Returns the geometry of every value that depends on the image; raises UnsupportedError."""
+    """Return the geometry of every value that depends on the image; raises UnsupportedError."""
     known = image_geometry(graph)
     for node in graph:
         propagate(known, node)
@@ -103,7 +103,7 @@ def geometries(graph: ir.Graph) -> Mapping[ir.Value, Geometry2D]:
 
 
 def image_geometry(graph: ir.Graph) -> dict[ir.Value, Geometry2D]:
-    """Returns the geometry of the image alone, for `propagate` to extend node by node."""
+    """Return the geometry of the image alone, for `propagate` to extend node by node."""
     return {graph.inputs[0]: Geometry2D(AxisGeometry(), AxisGeometry())}
 
 
@@ -115,7 +115,7 @@ def propagate(known: dict[ir.Value, Geometry2D], node: ir.Node) -> None:
 
 
 def check_window(geometry: Geometry2D, window: tuple[int, int]) -> None:
-    """Raises UnsupportedError unless one window gives one cell."""
+    """Raise UnsupportedError unless one window gives one cell."""
     for name, axis, size in zip(("height", "width"), geometry, window, strict=True):
         if not 0 <= axis.slack(size) < axis.stride:
             raise UnsupportedError(
@@ -129,11 +129,11 @@ Rule = Callable[[ir.Node, Sequence[Geometry2D]], Geometry2D]
 
 
 def _no_rule(node: ir.Node, _: Sequence[Geometry2D]) -> Geometry2D:
-    raise refusal(node, "it is not known how this operator behaves on larger images")
+    raise refusal(node, "its behaviour on larger images is not known")
 
 
 def _pointwise(node: ir.Node, sources: Sequence[Geometry2D]) -> Geometry2D:
-    """The rule of operators of one value, or of several values at the same position."""
+    """Return the geometry of operators on one value, or on several values at the same position."""
     for value in node.inputs:
         if value is not None and value.const_value is not None and _varies_in_space(value.const_value):
             raise position_constant(node, value.name)
@@ -147,13 +147,13 @@ def _pointwise(node: ir.Node, sources: Sequence[Geometry2D]) -> Geometry2D:
 
 
 def _varies_in_space(constant: ir.TensorProtocol) -> bool:
-    """Whether a constant broadcasts to a map with values of its own for some rows or columns."""
+    """Return whether a constant, broadcast to a map, has different values at different rows or columns."""
     shape = constant.shape.numpy()
     return len(shape) > 2 and any(size > 1 for size in shape[-2:])
 
 
 def _windowed(node: ir.Node, sources: Sequence[Geometry2D]) -> Geometry2D:
-    """The rule of convolutions and pools."""
+    """Return the geometry of convolutions and pools."""
     return sources[0].after_layer(
         kernel=kernel_shape(node),
         strides=ints(node, "strides", [1, 1]),
@@ -170,7 +170,7 @@ def _over_channels(node: ir.Node, sources: Sequence[Geometry2D]) -> Geometry2D:
 
 
 def _slice(node: ir.Node, sources: Sequence[Geometry2D]) -> Geometry2D:
-    """The rule of a Slice of channels; or of rows and columns at the edges, which is a kernel with one weight."""
+    """Return the geometry of a Slice of channels, or of rows and columns, which equals a kernel with one weight."""
     starts, stops, axes = (constant_input(node, position).tolist() for position in (1, 2, 3))
     if axes != [2, 3]:
         return _pointwise(node, sources)
@@ -179,7 +179,7 @@ def _slice(node: ir.Node, sources: Sequence[Geometry2D]) -> Geometry2D:
 
 
 def _pad(node: ir.Node, sources: Sequence[Geometry2D]) -> Geometry2D:
-    """The rule of a Pad of a map, which is a kernel of one element with that padding."""
+    """Return the geometry of a Pad of a map, which equals a kernel of one element with that padding."""
     pads = constant_input(node, 1).tolist()
     return sources[0].after_layer(pads=[*pads[2:4], *pads[6:8]])
 

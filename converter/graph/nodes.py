@@ -1,6 +1,6 @@
 """Access to a graph's nodes: their attributes and inputs, their constants, and the names of values.
 
-Attributes with one type and a default need nothing from here: `node.attributes.get_int("axis", -1)`.
+Attributes with one type and a default need no function of this module: `node.attributes.get_int("axis", -1)`.
 """
 
 from collections.abc import Sequence
@@ -14,23 +14,23 @@ from converter.graph.refusals import refusal
 
 Signature = tuple[object, ...]
 END = np.iinfo(np.int64).max
-"""The end of an axis, in the stops of a Slice."""
+"""The value that means the end of an axis in the stops of a Slice."""
 
 
 def ints(node: ir.Node, name: str, default: Sequence[int]) -> list[int]:
-    """Returns an attribute of several integers, or its default, as a new list."""
+    """Return an attribute of several integers, or its default, as a new list."""
     return list(node.attributes.get_ints(name, default))
 
 
 def first_input(node: ir.Node) -> ir.Value:
-    """Returns the first input of a node whose operator does not make it optional."""
+    """Return the first input of a node whose operator does not make it optional."""
     value = node.inputs[0]
     assert value is not None  # noqa: S101 (the checker has refused such a graph)
     return value
 
 
 def constant_input(node: ir.Node, position: int) -> NDArray[Any]:
-    """Returns the constant at one of a node's inputs; raises UnsupportedError if there is no constant."""
+    """Return the constant at one of a node's inputs; raises UnsupportedError if there is no constant."""
     value = node.inputs[position] if position < len(node.inputs) else None
     if value is None or value.const_value is None:
         got = "none" if value is None else "a computed value"
@@ -39,12 +39,12 @@ def constant_input(node: ir.Node, position: int) -> NDArray[Any]:
 
 
 def set_constant_input(graph: ir.Graph, node: ir.Node, position: int, array: NDArray[Any]) -> None:
-    """Replace one of a node's inputs by a constant of its own, in place."""
+    """Replace one of a node's inputs by a new constant, in place."""
     node.replace_input_with(position, add_constant(graph, f"{node.name}.{position}", array))
 
 
 def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-    """Add an initializer to a graph, with underscores behind the name if it is taken; returns its value."""
+    """Add an initializer to a graph, with underscores after the name if the name is taken; returns its value."""
     while name in graph.initializers:
         name += "_"
     tensor = ir.tensor(np.asarray(array, order="C"), name=name)
@@ -54,12 +54,12 @@ def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
 
 
 def kernel_shape(node: ir.Node) -> list[int]:
-    """Returns the rows and columns of the kernel of a convolution or pool."""
+    """Return the rows and columns of the kernel of a convolution or pool."""
     return list(conv_weights(node).shape.numpy())[2:] if node.op_type == "Conv" else ints(node, "kernel_shape", [])
 
 
 def conv_weights(conv: ir.Node) -> ir.TensorProtocol:
-    """Returns a convolution's weights (outputs, channels per group, rows, columns), quantized or not.
+    """Return a convolution's weights (outputs, channels per group, rows, columns), quantized or not.
 
     Raises UnsupportedError if they are computed.
     """
@@ -73,12 +73,12 @@ def conv_weights(conv: ir.Node) -> ir.TensorProtocol:
 
 
 def float_type(value: ir.Value) -> type[np.floating[Any]]:
-    """Returns the element type of a floating-point map: float16 or float32."""
+    """Return the element type of a floating-point map: float16 or float32."""
     return np.float16 if value.dtype == ir.DataType.FLOAT16 else np.float32
 
 
 def rename(graph: ir.Graph, value: ir.Value, name: str) -> None:
-    """Give a value a name, and another name to every other value that has it, in place."""
+    """Give a value a name, and rename every other value that has this name, in place."""
     others = [*graph.inputs, *graph.initializers.values(), *(output for node in graph for output in node.outputs)]
     for other in others:
         if other is not value and other.name == name:
@@ -93,7 +93,7 @@ def bypass(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def signature(graph: ir.Graph) -> Signature:
-    """Returns a value that is equal before and after a change in place only if the graph computes the same.
+    """Return a value that is equal before and after a change in place only if the graph computes the same.
 
     It holds the graph's inputs, outputs and initializers, and each node with its operator, inputs and attributes.
     """

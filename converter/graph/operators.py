@@ -15,7 +15,7 @@ ARITHMETIC = frozenset(
         "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Xor",
     )
 )  # fmt: skip
-"""Operators of the elements at one place of several values, which have one shape or broadcast."""
+"""Operators on the elements at the same position of several values, which have one shape or broadcast."""
 
 MOVEMENT = frozenset(
     (
@@ -28,7 +28,7 @@ MOVEMENT = frozenset(
 REDUCTIONS = frozenset(
     ("ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare")
 )
-"""Operators that make one number of all elements along some axes."""
+"""Operators that reduce all elements along some axes to one number."""
 
 WINDOWED = frozenset(("AveragePool", "Conv", "LpPool", "MaxPool"))
 """Operators whose kernel slides over the map."""

@@ -1,4 +1,4 @@
-"""Why a network has no fully-convolutional form: the reasons, and the error that names a node with one of them."""
+"""The reasons for which a network has no fully-convolutional form, and the errors that name a node and a reason."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from converter.errors import UnsupportedError
 WHOLE_MAP_NORMALISATION = "it normalises over the whole map"
 MIXED_SUMMARY = "mixes a summary of the whole map back into the map (as squeeze-and-excite and group normalisation do)"
 ATTENTION = "multiplies two computed values, as attention does: every position looks at all others"
-NOT_THE_SAME_EVERYWHERE = "it does not do the same at every position of the map"
+NOT_THE_SAME_EVERYWHERE = "it does not compute the same function at every position of the map"
 
 NOT_LOCAL = {
     **dict.fromkeys(("Attention", "MultiHeadAttention"), "attention: every position looks at all others"),
@@ -19,24 +19,26 @@ NOT_LOCAL = {
     ),
     **dict.fromkeys(("Resize", "Upsample"), "it resizes the map to a fixed size, but grids have no fixed size"),
 }
-"""Operators that one pass cannot compute window by window, and why."""
+"""Operators that one pass cannot compute for every window, with the reasons."""
 
 CLASS_NUMBERS = frozenset(("ArgMax", "ArgMin", "TopK"))
-"""Operators whose output is the number of a class instead of scores."""
+"""Operators whose output is the index of a class instead of scores."""
 
 
 def refusal(node: ir.Node, reason: str) -> UnsupportedError:
-    """Returns the error that names a node: "node 'fc' (Gemm): REASON; not dense, but --crops-only keeps it"."""
-    return UnsupportedError(f"node {node.name!r} ({node.op_type}): {reason}; not dense, but --crops-only keeps it")
+    """Return the error that names a node: "node 'fc' (Gemm): REASON; use --crops-only to score window by window"."""
+    return UnsupportedError(
+        f"node {node.name!r} ({node.op_type}): {reason}; use --crops-only to score window by window"
+    )
 
 
 def position_constant(node: ir.Node, name: str | None) -> UnsupportedError:
-    """Returns the error for a constant that has values of its own for some positions of the map."""
+    """Return the error for a constant that has different values at different positions of the map."""
     return refusal(node, f"the constant {name!r} depends on the position in the map")
 
 
 def not_a_classifier(output: ir.Value, shape: Sequence[int]) -> UnsupportedError:
-    """Returns the error for an output that is not one row of scores per window."""
+    """Return the error for an output that is not one row of scores per window."""
     return UnsupportedError(
-        f"output {output.name!r}: expected one row of scores per window, got shape {shape}; is it a classifier?"
+        f"output {output.name!r}: expected one row of scores per window, got shape {shape}; convert a classifier"
     )

@@ -1,4 +1,4 @@
-"""A classifier's output: which of a graph's outputs it is, how many classes it has, and which activation ends it."""
+"""A classifier's output: its position among a graph's outputs, its number of classes, and its final activation."""
 
 import math
 
@@ -15,7 +15,7 @@ PASSED_THROUGH = MOVEMENT | {"Cast", "Clip"}
 
 
 def scores_position(graph: ir.Graph) -> int:
-    """Returns the position of the only output or, of several, of the only output of rank 2.
+    """Return the position of the only output or, of several, of the only output of rank 2.
 
     Raises UnsupportedError if there is no such output, or more than one.
     """
@@ -31,7 +31,7 @@ def scores_position(graph: ir.Graph) -> int:
 
 
 def count_classes(output: ir.Value, shape: tuple[int, ...], batch: int) -> int:
-    """Returns how many classes an output has, given its shape for a batch of windows.
+    """Return the number of classes of an output, given its shape for a batch of windows.
 
     Raises UnsupportedError unless it is one row of scores per window.
     """
@@ -42,7 +42,7 @@ def count_classes(output: ir.Value, shape: tuple[int, ...], batch: int) -> int:
 
 
 def final_activation(output: ir.Value) -> ir.Node | None:
-    """Returns the Softmax or Sigmoid that makes a value, past casts and reshapes; None if another operator makes it."""
+    """Return the Softmax or Sigmoid that computes a value, apart from casts and reshapes; None for other operators."""
     node = output.producer()
     while node is not None and node.op_type in PASSED_THROUGH and node.inputs[0] is not None:
         node = node.inputs[0].producer()

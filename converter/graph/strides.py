@@ -19,7 +19,7 @@ from fullconv.protos import model_pb2
 
 @dataclass(frozen=True)
 class Variant:
-    """A network at one stride, whose weights all variants share; `name` is that of its ONNX file."""
+    """A network at one stride, whose weights all variants share; `name` is the name of its ONNX file."""
 
     name: str
     model: ir.Model
@@ -28,7 +28,7 @@ class Variant:
 
 
 def variants(network: ConvertedGraph, wanted: Sequence[int], window: tuple[int, int]) -> list[Variant]:
-    """Returns the network itself, then its variants at the wanted strides in pixels.
+    """Return the network itself, then its variants at the wanted strides in pixels.
 
     A network of crops has no variants. Raises UnsupportedError for a stride that the network cannot have.
     """
@@ -46,7 +46,7 @@ def variants(network: ConvertedGraph, wanted: Sequence[int], window: tuple[int, 
 
 
 def with_stride(model: ir.Model, stride: int, window: tuple[int, int]) -> tuple[ir.Model, Geometry2D]:
-    """Returns a copy of a converted network at another stride in pixels, with the same weights, and its geometry.
+    """Return a copy of a converted network at another stride in pixels, with the same weights, and its geometry.
 
     Raises UnsupportedError if the network has no layer that can make the stride.
     """
@@ -56,17 +56,17 @@ def with_stride(model: ir.Model, stride: int, window: tuple[int, int]) -> tuple[
     geometry = geometries(copy.graph)[copy.graph.outputs[0]]
     if any(axis.stride != stride for axis in geometry):
         raise UnsupportedError(
-            f"strides: expected a layer that sees the whole window, to stride it, for a stride of {stride} pixels, got "
-            f"a network without one; leave {stride} out of --strides"
+            f"strides: expected a layer that sees the whole window and can get a stride of {stride} pixels, got a "
+            f"network without such a layer; leave {stride} out of --strides"
         )
     CropGridPass([count - 1 for count in geometry.output_size(window)])(copy)
-    common.RemoveUnusedNodesPass()(copy)  # also constants that others have replaced
+    common.RemoveUnusedNodesPass()(copy)  # including constants that were replaced
     common.NameFixPass()(copy)
     return copy, geometry
 
 
 def check_strides(wanted: Sequence[int], geometry: Geometry2D) -> None:
-    """Raises UnsupportedError unless each stride, in pixels, is a divisor or multiple of both native strides."""
+    """Raise UnsupportedError unless each stride, in pixels, is a divisor or multiple of both native strides."""
     for stride in wanted:
         for axis in geometry:
             if axis.stride % stride and stride % axis.stride:

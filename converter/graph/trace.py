@@ -1,7 +1,7 @@
 """Runs a graph on one window to find every value's shape and type, and the values that do not depend on the pixels.
 
-A head's reshapes are often computed (Shape, Gather, Concat), so that no shape can be read off the graph, and in old
-files the weights come out of a Reshape. A run whose outputs are all intermediate values shows both.
+A head's reshapes are often computed (Shape, Gather, Concat), so that the graph does not state the shapes, and in old
+files the weights are the output of a Reshape. A run whose outputs are all intermediate values shows both.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ SHAPE_OPERATORS = ("Shape", "Size")
 
 @dataclass(frozen=True)
 class Trace:
-    """By name: every value's shape and type for one window, and the values that do not depend on the pixels."""
+    """Every value's shape and type for one window, and the values that do not depend on the pixels, by name."""
 
     shapes: Mapping[str, tuple[int, ...]]
     types: Mapping[str, np.dtype[np.generic]]
@@ -79,7 +79,7 @@ def trace(model: ir.Model, window: tuple[int, int], layout: str, scratch: Path) 
 
 
 def values_of_pixels(graph: ir.Graph) -> set[ir.Value]:
-    """Returns the values that depend on the pixels, and not on the image's size alone."""
+    """Return the values that depend on the pixels, and not on the image's size alone."""
     found = {graph.inputs[0]}
     for node in graph:
         if node.op_type == "If" or (node.op_type not in SHAPE_OPERATORS and found.intersection(node.inputs)):
@@ -88,7 +88,7 @@ def values_of_pixels(graph: ir.Graph) -> set[ir.Value]:
 
 
 def _check_padding(graph: ir.Graph, most: int) -> None:
-    """Raises UnsupportedError for more padding than window: the maps would not fit into memory."""
+    """Raise UnsupportedError if padding exceeds the window: the maps might not fit into memory."""
     for node in graph:
         pads = node.attributes.get("pads")
         if pads is not None and max(map(abs, pads.as_ints()), default=0) > most:
@@ -99,7 +99,7 @@ def _check_padding(graph: ir.Graph, most: int) -> None:
 
 
 def _zeros(image: ir.Value, window: tuple[int, int], layout: str) -> NDArray[np.generic]:
-    """Returns a batch of zeros for a graph's input, with the batch size and channels that the input states."""
+    """Return a batch of zeros for a graph's input, with the batch size and channels that the input states."""
     assert image.shape is not None  # noqa: S101 (readers check it)
     assert image.dtype is not None  # noqa: S101
     sizes = {axis: size if isinstance(size, int) else 1 for axis, size in zip(layout, image.shape, strict=True)}

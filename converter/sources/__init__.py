@@ -1,1 +1,1 @@
-"""Readers: each turns a source into a classifier in ONNX. No reader runs code from a file."""
+"""Readers: each converts a source to a classifier in ONNX. No reader runs code from a file."""

@@ -1,4 +1,4 @@
-"""Architectures as data: a TOML file with the facts that a state_dict does not hold.
+"""Architectures in TOML files, which state the facts that a state_dict does not hold.
 
     name = "digits"
     channels = 1
@@ -32,7 +32,7 @@ NonNegative = Annotated[int, Field(ge=0, le=1 << 20)]
 
 def _check_odd(size: int) -> int:
     if not size % 2:
-        raise ValueError("expected an odd size, with as many neighbours on either side")
+        raise ValueError("expected an odd size, with the same number of neighbours on both sides")
     return size
 
 
@@ -102,14 +102,14 @@ class _Pool(_Table):
 
 
 class MaxPool(_Pool):
-    """A square maximum; `ceil` adds windows that begin before the far edge and reach over it."""
+    """The maximum over a square; `ceil` adds windows that begin before the far edge and reach over it."""
 
     op: Literal["maxpool"]
     pad: NonNegative = 0
 
 
 class AvgPool(_Pool):
-    """A square average; `ceil` adds windows that reach over the far edge, which average the elements inside."""
+    """The average over a square; `ceil` adds windows that reach over the far edge and average the elements inside."""
 
     op: Literal["avgpool"]
 
@@ -146,7 +146,7 @@ Layer = Annotated[
 
 
 class Architecture(_Table):
-    """A sequential network, and what is known about its training."""
+    """A sequential network, its window, its preprocessing, and the meaning of its scores."""
 
     name: str
     channels: Positive
@@ -164,7 +164,7 @@ class Architecture(_Table):
 
 
 def load_architecture(choice: str) -> Architecture:
-    """Returns a shipped architecture by its name, or the one in a TOML file; raises SourceError."""
+    """Return a shipped architecture by its name, or the architecture in a TOML file; raises SourceError."""
     shipped = {path.stem: path for path in _shipped()}
     if choice in shipped:
         return _parse(shipped[choice].read_bytes(), choice)
@@ -176,15 +176,15 @@ def load_architecture(choice: str) -> Architecture:
 
 
 def recognise(keys: set[str]) -> Architecture:
-    """Returns the shipped architecture whose keys are most like these; raises SourceError if less than half agree."""
+    """Return the shipped architecture that shares most keys with these; raises SourceError if less than half agree."""
     known = [load_architecture(path.stem) for path in _shipped()]
     nearest = max(known, key=lambda architecture: _likeness(set(architecture.keys()), keys))
     if _likeness(set(nearest.keys()), keys) <= 0.5:
         names = ", ".join(architecture.name for architecture in known)
         raise SourceError(
-            f"arch: the checkpoint's {len(keys)} tensors fit no known architecture ({names}); list the network's "
-            "layers with --arch FILE.toml; or with PyTorch installed name its module, --arch torchvision:resnet50, or "
-            "the function that makes it, --arch mypackage.nets:build; or export it to ONNX and convert that"
+            f"arch: the checkpoint's {len(keys)} tensors match no known architecture ({names}); list the network's "
+            "layers with --arch FILE.toml; or, if PyTorch is installed, name its module, --arch torchvision:resnet50, "
+            "or the function that makes it, --arch mypackage.nets:build; or export it to ONNX and convert the result"
         )
     return nearest
 

@@ -1,8 +1,8 @@
 """Checkpoints: a state_dict as named numpy arrays, from safetensors and PyTorch's formats.
 
-The content tells the formats apart. No reader runs code from the file. Floating-point tensors are returned as float32,
-the type that the network computes in; other tensors keep their type. Tensors that need no conversion are views of the
-memory-mapped file, which must not change meanwhile.
+The format is recognised by the content. No reader runs code from the file. Floating-point tensors are returned as
+float32, the type in which the network computes; other tensors keep their type. Tensors that need no conversion are
+views of the memory-mapped file, which must not change while they are used.
 """
 
 import hashlib
@@ -40,19 +40,19 @@ SAFETENSORS = {
     "BOOL": np.bool_,
 }
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts save the state_dict beside other things."""
+"""Keys under which training scripts save the state_dict beside other objects."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Named tensors, and the file that they are from."""
+    """Named tensors, and the file from which they were read."""
 
     tensors: Mapping[str, NDArray[np.generic]]
     source: model_pb2.Source
 
 
 def sha256(*paths: Path) -> str:
-    """Returns the SHA-256 of a file, or of several files in order, in lower-case hexadecimal."""
+    """Return the SHA-256 of a file, or of several files in order, in lower-case hexadecimal."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -67,12 +67,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         head = file.read(512)
     if head.startswith(b"PK"):
         name, producer, tensors = "torch-zip", "pytorch", _state_dict(read_torch_zip(path), path)
-    elif head[:1] == b"\x80" and head[8:9] != b"{":  # a safetensors header's length may begin with it too
+    elif head[:1] == b"\x80" and head[8:9] != b"{":  # the header length of safetensors may begin with 0x80
         name, producer, tensors = "torch-stream", "pytorch", _state_dict(read_torch_stream(path), path)
     elif head[TAR_MAGIC] == b"ustar":
         raise SourceError(
-            f"{path}: a tar archive; if it is a checkpoint of PyTorch's first releases, load it with PyTorch where "
-            "you trust it and save it again: torch.save(model.state_dict(), 'new.pth')"
+            f"{path}: expected a checkpoint, got a tar archive; if it is a checkpoint of PyTorch's first releases and "
+            "you trust it, load it with PyTorch and save it with torch.save(model.state_dict(), 'new.pth')"
         )
     elif head[8:9] == b"{":
         name, producer, tensors = "safetensors", "", _read_safetensors(path)
@@ -83,7 +83,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     size, allowed = sum(tensor.nbytes for tensor in tensors.values()), MAX_EXPANSION * path.stat().st_size
     if size > allowed:
         raise SourceError(
-            f"{path}: expected tensors of at most {allowed >> 20} MiB in a file of that size, got {size >> 20}"
+            f"{path}: expected tensors of at most {allowed >> 20} MiB in a file of this size, got {size >> 20}"
         )
     return Checkpoint(
         {WRAPPERS.sub("", key): _as_float32(path, key, tensor) for key, tensor in tensors.items()},
@@ -92,7 +92,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _read_safetensors(path: Path) -> dict[str, NDArray[np.generic]]:
-    """Returns views of the file; the library checks its header, and that the tensors follow it without gaps."""
+    """Return views of the file; the library checks its header, and that the tensors follow it without gaps."""
     try:
         with safe_open(path, framework="numpy") as file:
             slices = {key: file.get_slice(key) for key in file.offset_keys()}
@@ -117,7 +117,7 @@ def _tensor_views(
 
 
 def _state_dict(loaded: object, path: Path) -> dict[str, NDArray[np.generic]]:
-    """Returns the tensors of the state_dict in what a training script saved, at the top or one level down."""
+    """Return the tensors of the state_dict in the object of a training script, at its top level or one level below."""
     candidates = [*(loaded.get(key) for key in STATE_KEYS), loaded] if isinstance(loaded, dict) else []
     for candidate in candidates:
         if isinstance(candidate, dict):
@@ -128,11 +128,13 @@ def _state_dict(loaded: object, path: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def _as_float32(path: Path, key: str, tensor: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Returns a floating-point tensor as float32, other tensors as they are; raises SourceError for NaN or infinity."""
+    """Return a floating-point tensor as float32, other tensors unchanged; raises SourceError for NaN or infinity."""
     if tensor.dtype.kind not in "fV":
         return tensor
-    with np.errstate(over="ignore"):  # the infinity is refused
+    with np.errstate(over="ignore"):  # an infinity is refused below
         converted = tensor.astype(np.float32, copy=False)
     if converted.size and not np.isfinite([converted.min(), converted.max()]).all():
-        raise SourceError(f"{path}: {key}: expected finite numbers, got NaN or infinity; the training diverged")
+        raise SourceError(
+            f"{path}: {key}: expected finite numbers, got NaN or infinity; the training has probably diverged"
+        )
     return converted

@@ -1,4 +1,4 @@
-"""PyTorch and Keras, which are not part of the base installation: they are imported when a source needs them."""
+"""Imports PyTorch and Keras when a source needs them: they are not part of the base installation."""
 
 import importlib
 from types import ModuleType
@@ -10,10 +10,10 @@ PYTORCH = "pip install torch torchvision onnxscript"
 
 
 def framework(name: str, packages: str, reader: str) -> ModuleType:
-    """Import a package that a reader needs; raises SourceError, with what to install, if it cannot be imported."""
+    """Import a package that a reader needs; raises SourceError that says what to install if the import fails."""
     try:
         return importlib.import_module(name)
-    except Exception as error:  # a broken installation fails in any way
+    except Exception as error:  # a broken installation may raise any error
         reason = "which is not installed" if _is_missing(error, name) else f"which fails: {one_line(error)}"
         raise SourceError(f"{reader} needs {name}, {reason}: {packages}") from None
 

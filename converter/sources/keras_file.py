@@ -1,10 +1,10 @@
 """Reads Keras's saved models, `.keras`, `.h5` and `.hdf5`, through Keras's own ONNX export, on any backend.
 
-Keras creates the classes that a file names, with arguments from the file, before it reads weights. So a file may name
-only layers that compute, and their parts; safe_mode makes Keras refuse Python code too. A first loading creates no
+Keras creates the classes that a file names, with arguments from the file, before it reads weights. Therefore a file may
+name only layers that compute, and their parts; safe_mode makes Keras refuse Python code too. A first loading creates no
 variables, but compares their claimed shapes with the weights in the file. Refused: Lambda and all other layers that run
 code or open files, custom classes, files of weights alone, compressed archives, weights of more bytes than the file,
-and Keras before 3.14, whose safe_mode can be circumvented. Keras itself is trusted, and the HDF5 library, which is C.
+and Keras before 3.14, whose safe_mode can be circumvented. Keras itself is trusted, and so is the HDF5 library, in C.
 """
 
 import importlib.util
@@ -39,7 +39,7 @@ KERAS = "pip install keras torch onnxscript"
 OLDEST = (3, 14)
 BACKEND = "KERAS_BACKEND"
 BACKENDS = {"torch": "onnxscript", "tensorflow": "tf2onnx", "jax": "jax2onnx"}
-"""Keras's backends, and the package that each exports with. Default: the first backend that is installed."""
+"""For each backend of Keras, the package with which it exports. Default: the first backend that is installed."""
 ARCHIVE_SUFFIX = ".keras"
 CONFIG = "config.json"
 METADATA = "metadata.json"
@@ -58,7 +58,7 @@ LAYERS = tuple(
         *("preprocessing.image_preprocessing.", "preprocessing.normalization", "preprocessing.rescaling"),
     )
 )
-"""Modules of layers that only compute, whatever their arguments; of `core` and `preprocessing` only some modules."""
+"""Modules of layers that only compute, for all arguments; of `core` and `preprocessing` only some modules."""
 OPERATIONS = ("keras.src.ops.numpy", "keras.src.ops.nn")
 """Modules of operations between layers, such as x + y."""
 OTHERS = {
@@ -76,7 +76,7 @@ OTHERS = {
 def read_keras(path: Path, window: tuple[int, int] | None) -> Classifier:
     """Read a saved model; `window` (height, width) in pixels is needed if the file leaves the size open.
 
-    Raises ConversionError, and OSError.
+    Raises ConversionError and OSError.
     """
     with quiet(), tempfile.TemporaryDirectory() as folder:
         keras = _keras(path)
@@ -91,7 +91,7 @@ def read_keras(path: Path, window: tuple[int, int] | None) -> Classifier:
 
 
 def _keras(path: Path) -> ModuleType:
-    """Import Keras on the backend that the user chose, else on the first that is installed; raises SourceError."""
+    """Import Keras on the backend that the user chose, or on the first installed backend; raises SourceError."""
     installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
     if installed:
         os.environ.setdefault(BACKEND, installed[0])
@@ -104,10 +104,10 @@ def _keras(path: Path) -> ModuleType:
 
 
 def _read_config(path: Path) -> tuple[object, str]:
-    """Returns the configuration of a file's network, and the version of Keras that saved it; raises SourceError."""
+    """Return the configuration of a file's network, and the version of Keras that saved it; raises SourceError."""
     try:
         return _config_in_archive(path) if path.suffix.lower() == ARCHIVE_SUFFIX else _config_in_h5(path)
-    except Exception as error:  # HDF5 raises every kind, and so does JSON of another form
+    except Exception as error:  # HDF5, and JSON of an unexpected form, may raise any error
         raise SourceError(f"{path}: damaged, or not a model that Keras saved: {first_cause(error)}") from None
 
 
@@ -129,13 +129,13 @@ def _config_in_h5(path: Path) -> tuple[object, str]:
 
     with h5py.File(path) as file:
         if "model_config" not in file.attrs:
-            raise ValueError("it holds weights alone; save the whole network with model.save('model.keras')")
+            raise ValueError("it holds only weights; save the whole network with model.save('model.keras')")
         _check_weights(file, path.stat().st_size)
         return json.loads(file.attrs["model_config"]), str(file.attrs.get("keras_version", ""))[:30]
 
 
 def _check_weights(file: "h5py.File", size: int) -> None:
-    """Raises ValueError if arrays claim many more bytes than the file has: Keras reads them before it checks shapes."""
+    """Raise ValueError if arrays claim many more bytes than the file has: Keras reads them before it checks shapes."""
     claimed: list[int] = []
     file.visititems(lambda _, item: claimed.append(getattr(item, "nbytes", 0)))
     if sum(claimed) > MAX_EXPANSION * size:
@@ -149,7 +149,7 @@ def _json(text: NDArray[np.uint8]) -> Any:  # noqa: ANN401 (whatever the JSON ho
 
 
 def _check_classes(config: object, keras: ModuleType, path: Path) -> None:
-    """Raises UnsupportedError if a file names a class other than layers that compute and their parts."""
+    """Raise UnsupportedError if a file names a class that is neither a layer that computes nor a part of a layer."""
     known, pending = _known_classes(keras), [config]
     while pending:
         value = pending.pop()
@@ -158,8 +158,8 @@ def _check_classes(config: object, keras: ModuleType, path: Path) -> None:
             registered = value.get("registered_name") or name
             if str(name) not in known or str(module).split(".")[0] != "keras" or registered != name:
                 raise UnsupportedError(
-                    f"{path}: {f'{module}.{registered}'[:80]!r}: expected layers of Keras's own that neither run code "
-                    "nor open files; export the network to ONNX where you trust it"
+                    f"{path}: {f'{module}.{registered}'[:80]!r}: expected Keras's own layers that neither run code nor "
+                    "open files; if you trust the file, export the network to ONNX"
                 )
             pending += value.values()
         elif isinstance(value, list):
@@ -167,7 +167,7 @@ def _check_classes(config: object, keras: ModuleType, path: Path) -> None:
 
 
 def _known_classes(keras: ModuleType) -> set[str]:
-    """Returns the names of the classes that a file may have."""
+    """Return the names of the classes that a file may have."""
     layers = {name for name, kind in vars(keras.layers).items() if _module(kind).startswith(LAYERS)}
     parts = {name for module in PARTS for name, kind in vars(getattr(keras, module)).items() if isinstance(kind, type)}
     operations = {
@@ -190,20 +190,20 @@ def _load(path: Path, keras: ModuleType) -> "keras.Model":
             keras.saving.load_model(path, compile=False, safe_mode=True)
         keras.utils.clear_session()
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises every kind
+    except Exception as error:  # Keras may raise any error
         running = f"Keras {keras.__version__} on {keras.backend.backend()}"
         raise SourceError(f"{path}: {running} cannot load it: {first_cause(_original_error(error))}") from None
 
 
 def _original_error(error: Exception) -> Exception:
-    """Returns the error that Keras wraps once for every layer that contains the fault."""
+    """Return the error that Keras wraps once for every layer that contains the fault."""
     while isinstance(error, TypeError) and isinstance(error.__context__, Exception):
         error = error.__context__
     return error
 
 
 def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, path: Path) -> None:
-    """Write the network as ONNX for one window, of the size that it was saved with or else of the size asked for."""
+    """Write the network as ONNX for one window, of the size in the file or else of the requested size."""
     import keras  # noqa: PLC0415 (optional)
 
     images = getattr(network, "inputs", [])  # neither layers nor networks that were never built have inputs
@@ -212,7 +212,9 @@ def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, 
         raise UnsupportedError(f"inputs: expected one image, got {len(images)}: {shapes or 'none'}")
     sizes = images[0].shape[1:]
     if None in sizes and window is None:
-        raise SourceError(f"window: the file leaves its input's size open ({sizes}); say --window HEIGHTxWIDTH")
+        raise SourceError(
+            f"window: expected an input size, which the file leaves open ({sizes}); give --window HEIGHTxWIDTH"
+        )
     if window is not None and None in sizes:
         sizes = (sizes[0], *window) if sizes[2] is None else (*window, sizes[2])
     check_input("image", [1 if size is None else size for size in (1, *sizes)])
@@ -223,5 +225,5 @@ def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, 
             image, network(image, training=False)
         )  # training=False: layers that augment images do nothing
         trained.export(str(file), format="onnx", verbose=False, input_signature=signature)
-    except Exception as error:  # exporters raise every kind
+    except Exception as error:  # exporters may raise any error
         raise UnsupportedError(f"{path}: Keras cannot export it to ONNX: {first_cause(error)}") from None

@@ -1,7 +1,7 @@
 """Builds a classifier in ONNX from an architecture and the tensors of a checkpoint.
 
-Each layer becomes the operator of the same name, a fully connected layer a Gemm. So later steps treat a checkpoint like
-a file of any exporter.
+Each layer becomes the operator of the same name, and a fully connected layer becomes a Gemm. Therefore later steps
+treat a checkpoint like a file of any exporter.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ OPSET = 19
 IR_VERSION = 9
 EPSILON = 1e-5  # PyTorch's default for batch normalisation
 BATCHES = ".num_batches_tracked"
-"""Suffix of the keys of counters that PyTorch's batch normalisation keeps, and that older checkpoints lack."""
+"""Suffix of the keys of the counters of PyTorch's batch normalisation, which older checkpoints lack."""
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
@@ -58,19 +58,19 @@ def build_classifier(checkpoint: Checkpoint, architecture: Architecture, window:
 
 
 def check_keys(name: str, expected: int, missing: Sequence[str], unknown: Sequence[str]) -> None:
-    """Raises SourceError if a checkpoint lacks some of the network's tensors, or has other tensors."""
+    """Raise SourceError if a checkpoint lacks some of the network's tensors, or has other tensors."""
     if missing or unknown:
         faults = [f"lacks {', '.join(missing[:3])}"] if missing else []
-        faults += [f"has besides {', '.join(unknown[:3])}"] if unknown else []
+        faults += [f"also has {', '.join(unknown[:3])}"] if unknown else []
         raise SourceError(
             f"checkpoint: expected the {expected} tensors of {name}, but it {' and '.join(faults)}"
-            f"{' …' if max(len(missing), len(unknown)) > 3 else ''}; name the right network with --arch"
+            f"{' …' if max(len(missing), len(unknown)) > 3 else ''}; name the checkpoint's network with --arch"
         )
 
 
 @dataclass
 class _Network:
-    """A graph that grows layer by layer; `shape` is (channels, height, width) or (features,) of its last value."""
+    """A graph that is built layer by layer; `shape` of its last value is (channels, height, width) or (features,)."""
 
     tensors: Tensors
     shape: tuple[int, ...]
@@ -89,7 +89,7 @@ class _Network:
         self._append(layer)
 
     def model(self, name: str) -> ir.Model:
-        """Returns the finished network: input float32 (N, channels, height, width), output (N, classes)."""
+        """Return the finished network: input float32 (N, channels, height, width), output (N, classes)."""
         if len(self.shape) != 1:
             raise SourceError(f"arch: {name} ends in a shape of {self.shape}, expected (classes,); end it in linear")
         self.end.name, self.end.shape, self.end.dtype = "output", ir.Shape(["N", *self.shape]), ir.DataType.FLOAT
@@ -176,12 +176,12 @@ class _Network:
         self._add_node("Mul", [image], self.shape)
 
     def _adaptive_pool(self, layer: AdaptiveAvgPool) -> None:
-        """Append an AveragePool if the map divides evenly; nothing if it has the size already."""
+        """Append an AveragePool if the map divides evenly, and nothing if the map has the size already."""
         channels, height, width = self.shape
         if height % layer.size or width % layer.size:
             raise SourceError(
                 f"window: the map before adaptiveavgpool is {height}×{width}, expected a multiple of {layer.size} on "
-                "either side; leave --window at the size the network was trained on"
+                "each side; leave --window at the size that the network was trained on"
             )
         steps = [height // layer.size, width // layer.size]
         if steps != [1, 1]:
@@ -195,14 +195,14 @@ class _Network:
         return layer.out or max((1, *self.tensors[layer.tensor_keys[0]].shape[:1]))
 
     def _weights_and_bias(self, layer: Conv | Linear, shape: tuple[int, ...]) -> list[ir.Value]:
-        """Returns the layer's weights, which have this shape, and its bias if it has one."""
+        """Return the layer's weights, which have this shape, and its bias if it has one."""
         return [self._add_tensor(key, kind) for key, kind in zip(layer.tensor_keys, (shape, shape[:1]), strict=False)]
 
     def _add_tensor(self, key: str, shape: tuple[int, ...]) -> ir.Value:
         tensor = self.tensors[key]
         if tensor.shape != shape:
             raise SourceError(
-                f"checkpoint: {key}: expected shape {shape}, got {tensor.shape}; another --arch or --window was meant"
+                f"checkpoint: {key}: expected shape {shape}, got {tensor.shape}; check --arch and --window"
             )
         if tensor.dtype != np.float32:
             raise SourceError(f"checkpoint: {key}: expected floating-point numbers, got {tensor.dtype}")

@@ -1,8 +1,8 @@
-"""Reads ONNX files as exporters write them, with an image as input and one row of scores as output.
+"""Reads ONNX files of exporters, with an image as input and one row of scores as output.
 
-Refused: files of 2 GB or more, which protobuf cannot hold (their weights belong into external files), versions newer
-than the installed ONNX Runtime, more nodes than networks have, windows too large to try, and what `onnx_weights`
-refuses.
+Refused: files of 2 GB or more, which protobuf cannot hold (their weights belong in external files), versions newer than
+the installed ONNX Runtime, more nodes than networks have, windows too large for a test run, and the weights that
+`onnx_weights` refuses.
 """
 
 import logging
@@ -29,19 +29,19 @@ from converter.sources.onnx_weights import ExternalWeights
 from fullconv.protos import model_pb2
 
 OPSET = 19
-"""The oldest operator set of converted models; older ones are converted to it."""
+"""The oldest operator set of converted models; older operator sets are converted to it."""
 MAX_FILE_BYTES = (2 << 30) - 1  # the limit of protobuf
 MAX_NODES = 200_000
-"""Limit on nodes and their inputs, outputs and attributes; each takes about 1 kB of memory, and few bytes of a file."""
+"""Limit on nodes and their inputs, outputs and attributes; each needs about 1 kB of memory, and few bytes of a file."""
 MAX_INPUT = 1 << 26
-"""Limit on the numbers in one batch of windows: 256 MiB, which hold a window of 4096×4096 pixels in colour."""
+"""Limit on the numbers in one batch of windows: 256 MiB, enough for a window of 4096×4096 pixels in colour."""
 SMALL = 1 << 10
-"""Bytes up to which a constant may be a parameter (axes, a shape), which version conversion must see."""
+"""Largest size in bytes of constants that may be parameters (axes, a shape), which version conversion needs."""
 
 Name = tuple[str, str, str]
 Functions = Mapping[Name, onnx.FunctionProto]
 
-logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # its records describe damage at length
+logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # its log records about damaged files are long
 
 
 def read_onnx(path: Path, window: tuple[int, int] | None) -> Classifier:
@@ -68,12 +68,14 @@ def read_onnx(path: Path, window: tuple[int, int] | None) -> Classifier:
 
 def _load(path: Path, weights: ExternalWeights) -> ir.Model:
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise SourceError(f"{path}: expected less than 2 GB, as protobuf has it; export the weights as external data")
+        raise SourceError(
+            f"{path}: expected less than 2 GB, the limit of protobuf; export the weights as external data"
+        )
     try:
         proto = onnx.load(path, format="protobuf", load_external_data=False)
         _check_versions(proto, path)
         _check_node_count(proto, path)
-        with warnings.catch_warnings(action="ignore"):  # about keys that onnx does not know
+        with warnings.catch_warnings(action="ignore"):  # warnings about keys that onnx does not know
             model = ir.from_proto(proto)
         weights.load(model)
         UpgradeOperatorsPass()(model)
@@ -82,17 +84,17 @@ def _load(path: Path, weights: ExternalWeights) -> ir.Model:
         CheckerPass()(model)
     except (SourceError, MemoryError):
         raise
-    except Exception as error:  # protobuf, onnx-ir and the checker each raise their own, unrelated kinds
+    except Exception as error:  # protobuf, onnx-ir and the checker raise errors of unrelated classes
         cause = error
-        while isinstance(cause.__context__, Exception):  # onnx-ir chains the way to the fault, the fault last
+        while isinstance(cause.__context__, Exception):  # in onnx-ir's chain of errors the cause is last
             cause = cause.__context__
         reason = one_line(cause) or type(cause).__name__
-        raise SourceError(f"{path}: not a whole, valid ONNX model: {reason}") from None
+        raise SourceError(f"{path}: expected a complete, valid ONNX model: {reason}") from None
     return model
 
 
 def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
-    """Raises SourceError for versions that the installed ONNX Runtime does not know."""
+    """Raise SourceError for versions that the installed ONNX Runtime does not know."""
     ir_version, opset = newest_known()
     if proto.ir_version > ir_version:
         raise SourceError(
@@ -108,7 +110,7 @@ def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _check_node_count(proto: onnx.ModelProto, path: Path) -> None:
-    """Raises SourceError for too many nodes and values: they take far more memory than bytes of the file."""
+    """Raise SourceError for too many nodes and values: they need far more memory than their bytes in the file."""
     graph = proto.graph
     functions = {(function.domain, function.name, function.overload): function for function in proto.functions}
     values = len(graph.initializer) + len(graph.input) + len(graph.output) + len(graph.value_info) + len(functions)
@@ -119,7 +121,7 @@ def _check_node_count(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _count(nodes: Sequence[onnx.NodeProto], functions: Functions, known: dict[Name, int]) -> int:
-    """Returns the number of nodes and values once functions are inlined, or a number above the limit.
+    """Return the number of nodes and values once functions are inlined, or a number above the limit.
 
     Raises RecursionError for functions that call themselves.
     """
@@ -137,7 +139,7 @@ def _count(nodes: Sequence[onnx.NodeProto], functions: Functions, known: dict[Na
 
 
 def _upgraded_copy(model: ir.Model, path: Path) -> ir.Model:
-    """Returns a copy to rewrite, of operator set OPSET or later; it shares the weights."""
+    """Return a copy with operator set OPSET or later, to be rewritten; it shares the weights."""
     copy = model.clone()
     if opset(model) >= OPSET:
         return copy
@@ -148,12 +150,12 @@ def _upgraded_copy(model: ir.Model, path: Path) -> ir.Model:
     except Exception as error:  # the C++ converter raises RuntimeError, ConvertError and more
         reason = one_line(error)
         raise UnsupportedError(
-            f"{path}: opset {opset(model)} does not convert to {OPSET}: {reason}; export it anew"
+            f"{path}: opset {opset(model)} does not convert to {OPSET}: {reason}; export it again"
         ) from None
 
 
 def _convert_version(model: ir.Model) -> ir.Model:
-    """Convert to operator set OPSET; weights are replaced by inputs meanwhile, as they may not fit into one message."""
+    """Convert to operator set OPSET. Inputs replace the weights temporarily, since these may not fit one message."""
     weights = {name: value for name, value in model.graph.initializers.items() if _is_large(value)}
     inputs = {value.name for value in model.graph.inputs}
     for name, value in weights.items():
@@ -184,13 +186,13 @@ def _only_input(model: ir.Model) -> ir.Value:
     if image.dtype not in (ir.DataType.FLOAT, ir.DataType.UINT8) or image.shape is None or image.shape.rank() != 4:
         raise UnsupportedError(
             f"input {image.name!r}: expected float32 or uint8 N,C,H,W or N,H,W,C, got {image.dtype} {image.shape}; "
-            "is it a 2-D net?"
+            "convert a network for 2-D images"
         )
     return image
 
 
 def _layout(image: ir.Value) -> str:
-    """Returns "NCHW" or "NHWC": as the graph reads the image, else "NHWC" if only the last axis has 1 or 3 elements."""
+    """Return "NCHW" or "NHWC": the layout in the graph, else "NHWC" if only the last axis has 1 or 3 elements."""
     assert image.shape is not None  # noqa: S101 (checked when the input was chosen)
     last = image.shape[1] not in (1, 3) and image.shape[3] in (1, 3)
     layout = _layout_in_graph(image) or ("NHWC" if last or not isinstance(image.shape[1], int) else "NCHW")
@@ -200,9 +202,9 @@ def _layout(image: ir.Value) -> str:
 
 
 def _layout_in_graph(image: ir.Value) -> str | None:
-    """Returns the layout that the graph reads: convolutions take channels first, a Transpose may put them there.
+    """Return the layout that the graph reads: convolutions take channels first, a Transpose may move them there.
 
-    None if neither is found.
+    Return None if the graph has neither.
     """
     pending, seen = [image], {image}
     while pending:
@@ -222,16 +224,18 @@ def _window(image: ir.Value, layout: str, asked: tuple[int, int] | None) -> tupl
     sizes = [image.shape[layout.index(axis)] for axis in "NCHW"]
     batch, channels, height, width = (size if isinstance(size, int) else None for size in sizes)
     if asked is None and (height is None or width is None):
-        raise SourceError(f"window: the file leaves its input's size open ({image.shape}); say --window HEIGHTxWIDTH")
+        raise SourceError(
+            f"window: expected an input size, which the file leaves open ({image.shape}); give --window HEIGHTxWIDTH"
+        )
     window = asked or (height or 0, width or 0)
     for name, got, fixed in (("height", window[0], height), ("width", window[1], width)):
         if fixed not in (None, got):
-            raise SourceError(f"window: the file's {name} is {fixed}, got {got}; leave --window out or export anew")
+            raise SourceError(f"window: the file's {name} is {fixed}, got {got}; leave --window out, or export again")
     check_input(image.name, (1 if batch is None else batch, channels or 0, *window))
     return window
 
 
 def check_input(name: str | None, sizes: Sequence[int]) -> None:
-    """Raises SourceError if an input of these sizes is empty or too large to try."""
+    """Raise SourceError if an input of these sizes is empty or too large for a test run."""
     if min(sizes) < 1 or math.prod(sizes) > MAX_INPUT:
         raise SourceError(f"input {name!r}: expected 1 to {MAX_INPUT} numbers, got {'×'.join(map(str, sizes))}")

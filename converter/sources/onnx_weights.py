@@ -1,8 +1,8 @@
-"""The tensors of an ONNX model: each claimed size is compared with the data before memory is taken for it.
+"""Loads the tensors of an ONNX model: each claimed size is compared with the data before memory is allocated for it.
 
 Weights in external files are views of these files. Refused: locations outside the model's folder, symbolic and hard
-links, and anything but plain files; offsets, lengths and shapes that the data does not have; numbers of less than a
-byte.
+links, and all files but regular files; offsets, lengths and shapes that do not fit the data; element types of less than
+a byte.
 """
 
 import os
@@ -32,7 +32,7 @@ class ExternalWeights:
 
     @property
     def paths(self) -> list[Path]:
-        """The files that were used, sorted by location."""
+        """The external files that were read, sorted by location."""
         return [self._folder / location for location in sorted(self._files)]
 
     def load(self, model: ir.Model) -> None:
@@ -44,12 +44,12 @@ class ExternalWeights:
             else:
                 holder.attributes[key] = ir.AttrTensor(key, loaded)
         if self._claimed > MAX_EXPANSION * sum(file.size for file in self._files.values()):
-            raise ValueError(f"external weights of {self._claimed >> 20} MiB in files that have not as much")
+            raise ValueError(f"external weights of {self._claimed >> 20} MiB in smaller files")
 
     def _load_tensor(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
         if isinstance(tensor, ir.StringTensor):
             if len(tensor.string_data()) != tensor.size:
-                raise ValueError(f"tensor {tensor.name!r}: expected {tensor.size} texts, got another number")
+                raise ValueError(f"tensor {tensor.name!r}: expected {tensor.size} strings, got another number")
             return tensor
         if tensor.dtype.bitwidth % 8 or min(tensor.shape.numpy(), default=0) < 0:
             raise ValueError(f"tensor {tensor.name!r}: expected whole bytes, got {tensor.dtype} {tensor.shape}")
@@ -76,16 +76,20 @@ class ExternalWeights:
     def _checked_path(self, location: str) -> Path:
         path = self._folder / location
         if not os.path.lexists(path):
-            raise ValueError(f"its weights {location!r} are missing; copy that file beside it")
+            raise ValueError(f"its weights {location!r} are missing; copy this file into its directory")
         if path.resolve() != path or not path.is_relative_to(self._folder) or not path.is_file():
-            raise ValueError(f"weights in {location!r}: expected a plain file in the model's folder, and no link")
+            raise ValueError(
+                f"weights in {location!r}: expected a regular file in the model's folder, got a link or another kind"
+            )
         if path.stat().st_nlink > 1:
-            raise ValueError(f"weights in {location!r}: expected a file of one name, got a hard link; copy it")
+            raise ValueError(
+                f"weights in {location!r}: expected a file with a single name, got a hard link; copy the file"
+            )
         return path
 
 
 def _inline(tensor: ir.TensorProtocol) -> NDArray[np.generic]:
-    """Returns the numbers of a tensor inside the model file; onnx-ir would invent numbers for a tensor without data."""
+    """Return the numbers of a tensor in the model file. This does not use onnx-ir, which would invent missing data."""
     proto = tensor.raw if isinstance(tensor, serde.TensorProtoTensor) else onnx.TensorProto()
     if tensor.size and not (proto.HasField("raw_data") or any(len(getattr(proto, field)) for field in DATA_FIELDS)):
         raise ValueError(f"tensor {tensor.name!r}: expected {tensor.size} numbers, got none")

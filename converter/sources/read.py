@@ -39,12 +39,12 @@ def read_source(
 
     `arch` names a checkpoint's architecture or module, as --arch does; None stands for the shipped architecture with
     the checkpoint's tensors. For Caffe networks it names the prototxt; None stands for the prototxt beside the
-    caffemodel. `window` is (height, width) in pixels; None stands for what the architecture, file or module says.
+    caffemodel. `window` is (height, width) in pixels; None stands for the window of the architecture, file or module.
     """
     if isinstance(source, str | PathLike):
         return _read_file(Path(source), arch, window)
     if arch is not None:
-        raise SourceError(f"arch: a module is its own network, got --arch {arch}; leave it out")
+        raise SourceError(f"arch: expected none for a module, which is a network, got --arch {arch}; leave it out")
     return export_module(source, window)
 
 
@@ -56,7 +56,9 @@ def _read_file(path: Path, arch: str | None, window: tuple[int, int] | None) -> 
             return read_caffe(path, arch, window)
         if read_network := _network_reader(path):
             if arch is not None:
-                raise SourceError(f"arch: {path} holds its own network, got --arch {arch}; leave it out")
+                raise SourceError(
+                    f"arch: expected none for {path}, which contains its network, got --arch {arch}; leave it out"
+                )
             return read_network(path, window)
         if arch is not None and names_module(arch):
             return read_module(path, arch, window)
@@ -68,12 +70,15 @@ def _read_file(path: Path, arch: str | None, window: tuple[int, int] | None) -> 
 
 
 def _network_reader(path: Path) -> Reader | None:
-    """Returns the reader of a file that holds the network with its weights; None for other files."""
+    """Return the reader of a file that holds the network with its weights; None for other files."""
     return READERS.get(path.suffix.lower()) or (read_onnx if _begins_like_onnx(path) else None)
 
 
 def _begins_like_onnx(path: Path) -> bool:
-    """Whether a file begins with the field ir_version, number 1, a varint; safetensors has a length, and then JSON."""
+    """Return whether a file begins with ONNX's field ir_version: number 1, a varint.
+
+    A safetensors file begins with a length, which JSON follows.
+    """
     with path.open("rb") as file:
         head = file.read(9)
     return head[:1] == b"\x08" and head[8:] != b"{"

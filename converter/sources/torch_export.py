@@ -1,6 +1,6 @@
 """Exports PyTorch networks to ONNX, for the ONNX reader.
 
-The exporter is the one on torch.export, which fails if the path through a network depends on the pixels. PyTorch's
+The exporter is based on torch.export, which fails if the path through a network depends on the pixels. PyTorch's
 older exporter, which is deprecated, would write the path that the sample took.
 """
 
@@ -36,6 +36,6 @@ def export(
         file = Path(folder) / "network.onnx"
         try:
             torch.onnx.export(network, images, file, dynamo=True, verbose=False)
-        except Exception as error:  # whatever the exporter, or the network's own code, raises
+        except Exception as error:  # the exporter, and the network's own code, may raise any error
             raise UnsupportedError(f"{name}: PyTorch cannot export it to ONNX: {first_cause(error)}") from None
         return read_onnx(file, window)

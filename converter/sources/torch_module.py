@@ -1,10 +1,10 @@
-"""Modules of PyTorch, and state_dicts with the module that they belong to: torchvision's, or what a factory makes.
+"""Reads modules of PyTorch, and state_dicts with their module, from torchvision or from a factory function.
 
-    --arch torchvision:resnet50        get_model("resnet50"), as many classes as the checkpoint has
-    --arch mypackage.nets:build        build(), from a module on the path or in the current directory
+    --arch torchvision:resnet50        get_model("resnet50"), with the number of classes of the checkpoint
+    --arch mypackage.nets:build        build(), from a Python module on the path or in the current directory
 
-The state_dict is read as every checkpoint is, without PyTorch and without running code from it. It must have all
-tensors of the module, and no others. A factory is the user's own code, and is run.
+The state_dict is read like every checkpoint, without PyTorch and without running code from it. It must have all tensors
+of the module, and no other tensors. A factory is the user's own code, and is run.
 """
 
 import difflib
@@ -40,12 +40,12 @@ TORCHVISION = "torchvision"
 MODULE = re.compile(r"(?!\d)[\w.]+:(?!\d)\w+")
 INCEPTIONS = ("googlenet", "inception_v3")
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
-"""Keys of torchvision's first DenseNets, whose checkpoints it still offers: norm.1 is norm1 today."""
+"""Matches keys of torchvision's first DenseNets, whose checkpoints it still offers: their norm.1 is now norm1."""
 
 
 @dataclass(frozen=True)
 class TrainedModule:
-    """A module, and what is known about its training; `window` is (height, width) in pixels."""
+    """A module, its window (height, width) in pixels, and its preprocessing."""
 
     network: "torch.nn.Module"
     window: tuple[int, int]
@@ -53,7 +53,7 @@ class TrainedModule:
 
 
 def names_module(arch: str) -> bool:
-    """Whether --arch names a module and not a file."""
+    """Return whether --arch names a module instead of a file."""
     return MODULE.fullmatch(arch) is not None and not Path(arch).exists()
 
 
@@ -73,11 +73,11 @@ def read_module(path: Path, arch: str, window: tuple[int, int] | None) -> Classi
 
 
 def export_module(network: object, window: tuple[int, int] | None) -> Classifier:
-    """Export a module that the caller has in memory, with its weights; the module itself stays as it is.
+    """Export a module that the caller has in memory, with its weights; the module itself is not changed.
 
     `window` is (height, width) in pixels; None stands for the module's attribute `window`. Raises ConversionError.
     """
-    torch = sys.modules.get("torch")  # the caller has imported it to make a module
+    torch = sys.modules.get("torch")  # the caller has imported it if `network` is a module
     if torch is None or not isinstance(network, torch.nn.Module):
         raise SourceError(f"source: expected a path or a torch.nn.Module, got {type(network).__name__}")
     name = type(network).__name__
@@ -90,7 +90,7 @@ def export_module(network: object, window: tuple[int, int] | None) -> Classifier
 
 
 def _digest(network: "torch.nn.Module") -> str:
-    """Returns the SHA-256 of a module's state_dict: each tensor's name and bytes, in order."""
+    """Return the SHA-256 of a module's state_dict: each tensor's name and bytes, in order."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())
@@ -110,7 +110,7 @@ def _current_directory() -> Iterator[None]:
 
 
 def _torchvision(name: str, checkpoint: Checkpoint, window: tuple[int, int] | None) -> TrainedModule:
-    """Returns one of torchvision's classifiers, with the window and preprocessing of torchvision's own weights."""
+    """Return one of torchvision's classifiers, with the window and preprocessing of torchvision's own weights."""
     models = framework(TORCHVISION, PYTORCH, f"--arch {TORCHVISION}:{name}").models
     known = models.list_models(module=models)
     if name not in known:
@@ -129,7 +129,7 @@ def _torchvision(name: str, checkpoint: Checkpoint, window: tuple[int, int] | No
 
 
 def _options(name: str, keys: Collection[str], window: tuple[int, int]) -> dict[str, Any]:
-    """Returns a network's options that its keys do not show; the Inceptions as with torchvision's own weights."""
+    """Return the options of a network that its keys do not show; for Inception those of torchvision's own weights."""
     if name in INCEPTIONS:
         auxiliary = any(key.startswith(("aux", "Aux")) for key in keys)
         return {"aux_logits": auxiliary, "transform_input": True, "init_weights": False}
@@ -137,30 +137,31 @@ def _options(name: str, keys: Collection[str], window: tuple[int, int]) -> dict[
 
 
 def _factory(package: str, name: str, window: tuple[int, int] | None) -> TrainedModule:
-    """Returns the module that a factory makes."""
+    """Return the module that a factory makes."""
     import torch  # noqa: PLC0415 (optional)
 
     try:
         network = getattr(importlib.import_module(package), name)()
-    except (Exception, SystemExit) as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # the user's code may raise any error
         raise SourceError(f"arch: {package}:{name} fails: {type(error).__name__}: {first_cause(error)}") from None
     if not isinstance(network, torch.nn.Module):
         raise SourceError(f"arch: {package}:{name}: expected a torch.nn.Module, got {type(network).__name__}")
-    return TrainedModule(network, _window(network, window, f"what {package}:{name} makes"), NONE)
+    return TrainedModule(network, _window(network, window, f"the module that {package}:{name} returns"), NONE)
 
 
 def _window(network: "torch.nn.Module", asked: tuple[int, int] | None, what: str) -> tuple[int, int]:
-    """Returns the window (height, width) that the user asked for, or the module's attribute `window`."""
+    """Return the window (height, width) that the user requested, or the module's attribute `window`."""
     window = asked or getattr(network, "window", None)
     if not isinstance(window, tuple) or [type(size) for size in window] != [int, int] or min(window) < 1:
         raise SourceError(
-            f"window: {what} has no attribute `window` of (height, width), got {window!r}; say --window HEIGHTxWIDTH"
+            f"window: expected the attribute `window`, (height, width), of {what}, got {window!r}; give --window "
+            "HEIGHTxWIDTH"
         )
     return window
 
 
 def _channels(network: "torch.nn.Module") -> int:
-    """Returns the channels that the first convolution takes; 3 if there is no convolution."""
+    """Return the channels that the first convolution takes; 3 if there is no convolution."""
     import torch  # noqa: PLC0415 (optional)
 
     return next((part.in_channels for part in network.modules() if isinstance(part, torch.nn.Conv2d)), 3)
@@ -178,12 +179,12 @@ def _load(network: "torch.nn.Module", tensors: Mapping[str, NDArray[np.generic]]
             raise SourceError(f"checkpoint: {key}: expected floating-point numbers, got {named[key].dtype}")
     try:
         state: Any = OrderedDict((key, torch.from_numpy(named[key])) for key in named if key not in misshapen)
-        # with the version of the whole module and none of its parts, the parts bring old names up to date
+        # the version is stated for the whole module only, so that its parts convert keys of older releases
         state._metadata = {"": {"version": network._version}}  # noqa: SLF001 (where load_state_dict looks)
         missing, unknown = network.load_state_dict(state, strict=False)
-    except Exception as error:  # modules have hooks of their own
+    except Exception as error:  # hooks of modules may raise any error
         raise SourceError(f"checkpoint: it does not load into {arch}: {first_cause(error)}") from None
     check_keys(arch, len(own), [key for key in missing if key not in misshapen and not key.endswith(BATCHES)], unknown)
     for key in misshapen:
         shapes = f"expected shape {tuple(own[key].shape)}, got {named[key].shape}"
-        raise SourceError(f"checkpoint: {key}: {shapes}; name the right network with --arch")
+        raise SourceError(f"checkpoint: {key}: {shapes}; name the checkpoint's network with --arch")

@@ -1,14 +1,14 @@
 """Reads the pickles inside PyTorch's checkpoints, without PyTorch and without running code.
 
-A pickle is a program for a small machine. The machine below has only the instructions that checkpoints use, and knows
-only the functions that rebuild tensors and containers. Tensors refer to storages, whose bytes lie elsewhere in the
-file: `Tensor` and `Storage` hold the claims of the pickle, and a reader adds the bytes.
+A pickle is a program for a stack machine. The machine in this module has only the instructions that checkpoints use,
+and knows only the functions that rebuild tensors and containers. Tensors refer to storages, whose bytes lie elsewhere
+in the file: `Tensor` and `Storage` hold the claims of the pickle, and a reader adds the bytes.
 
 Objects that training scripts save beside tensors (options, counters, paths, numpy's numbers: INERT) become
-placeholders, whose contents are dropped. Every other name in a pickle is refused before it is called. Refused too:
+placeholders, whose contents are dropped. Every other name in a pickle is refused before it is called. Also refused are
 tensors made of other tensors or outside their storage, negative strides, and pickles of more than MAX_PICKLE_BYTES.
-Dictionary entries whose key is not a string are dropped, because hashing objects of a file could take for ever; so is
-every state for an object (BUILD), because a state could undo what was checked.
+Dictionary entries whose key is not a string are dropped, because hashing objects of a file might never end. Every state
+for an object (BUILD) is dropped too, because a state could change an object that was already checked.
 """
 
 import math
@@ -37,11 +37,12 @@ STORAGES = {
     "BoolStorage": np.bool_,
 }
 MAX_PICKLE_BYTES = 4 << 20
-"""Limit on a pickle. A state_dict's holds names and shapes, 30 kB for a ResNet-50; each opcode may take 100 bytes."""
+"""Limit on the bytes of a pickle. The pickle of a state_dict holds names and shapes, 30 kB for a ResNet-50; each opcode
+may need 100 bytes of memory."""
 MAX_RANK = 8
-"""Limit on a tensor's rank; a convolution over volumes has weights of rank 5."""
+"""Limit on the rank of a tensor; a convolution over volumes has weights of rank 5."""
 MAX_COUNT = 1 << 48
-"""Limit on any number of elements: the product of two such numbers overflows nothing."""
+"""Limit on any number of elements, so that the product of two such numbers cannot overflow."""
 MAX_ARGUMENTS = 16
 """Limit on the arguments of a call; no class of INERT and no function of REBUILD takes more."""
 
@@ -101,7 +102,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """Consecutive elements of a storage: all of them or, in old checkpoints, a view of some."""
+    """Consecutive elements of a storage: all elements or, in old checkpoints, a view of some elements."""
 
     storage: Storage
     start: int
@@ -114,7 +115,7 @@ class Span:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A strided view of a span; offset and strides in elements. It is no array: no tensor can be made of another."""
+    """A strided view of a span; offset and strides are in elements. No tensor can be made from another tensor."""
 
     span: Span
     offset: int
@@ -137,7 +138,7 @@ class Tensor:
             raise ValueError(f"a tensor of shape {self.shape} is outside its storage of {self.span.count} elements")
 
     def array(self) -> NDArray[np.generic]:
-        """Returns the numbers as a read-only view of the file."""
+        """Return the numbers as a read-only view of the file."""
         storage, size = self.span.storage, self.span.storage.dtype.itemsize
         assert storage.content is not None  # noqa: S101 (readers fill every storage)
         start = (self.span.start + self.offset) * size if math.prod(self.shape) else 0
@@ -146,22 +147,22 @@ class Tensor:
 
 
 def unpickle(file: BinaryIO, path: Path) -> tuple[Any, dict[str, Storage]]:
-    """Returns the object of one pickle, and the storages that it refers to, by key; raises SourceError."""
+    """Return the object of one pickle, and the storages that it refers to, by key; raises SourceError."""
     unpickler = _TensorUnpickler(file, encoding="utf-8", errors="replace")
     unpickler.storages = {}
     try:
         return unpickler.load(), unpickler.storages
     except _ForbiddenGlobalError as error:
         raise SourceError(
-            f"{path}: expected tensors alone, got {error}, which only running code could load; load it with "
-            "PyTorch where you trust it and save torch.save(model.state_dict(), 'new.pth')"
+            f"{path}: expected only tensors, got {error}, which requires running code; if you trust the file, load it "
+            "with PyTorch and save it with torch.save(model.state_dict(), 'new.pth')"
         ) from None
     except MemoryError:
         raise
     except EOFError:
         size = f"{MAX_PICKLE_BYTES >> 20} MiB"
         raise SourceError(f"{path}: truncated checkpoint, or one with a pickle of more than {size}") from None
-    except Exception as error:  # a damaged pickle fails in as many ways as there are opcodes
+    except Exception as error:  # the opcodes of a damaged pickle may raise any error
         reason = " ".join(f"{type(error).__name__}: {error}"[:300].split())
         raise SourceError(f"{path}: damaged checkpoint: {reason}") from None
 
@@ -171,7 +172,7 @@ class _ForbiddenGlobalError(pickle.UnpicklingError):
 
 
 class _Placeholder:
-    """Stands for an object that is not needed; its contents are dropped."""
+    """Replaces an object that is not needed; its contents are dropped."""
 
     def __init__(self, *_: object) -> None: ...
 
@@ -183,13 +184,13 @@ class _Placeholder:
 
 @dataclass(frozen=True, eq=False)
 class _StorageType:
-    """Stands for a storage class such as torch.FloatStorage, which the pickle names and which is never called."""
+    """Represents a storage class such as torch.FloatStorage, which the pickle names and which is never called."""
 
     dtype: np.dtype[np.generic]
 
 
 class _TensorUnpickler(pickle._Unpickler):  # noqa: SLF001
-    """Based on Python's unpickler in Python: the one in C allocates as many memo entries as an index claims."""
+    """Based on the unpickler in Python, since the unpickler in C allocates as many memo entries as an index claims."""
 
     storages: dict[str, Storage]
     stack: list[Any]
@@ -225,13 +226,13 @@ class _TensorUnpickler(pickle._Unpickler):  # noqa: SLF001
         raise pickle.UnpicklingError("expected a view of a storage")
 
     def _mapping(self, pairs: Sequence[Sequence[Any]] = ()) -> dict[str, Any]:
-        """Returns an ordered dictionary, which Python 2 pickled with its items.
+        """Return an ordered dictionary, which Python 2 pickled with its items.
 
-        The items of all dictionaries count towards a limit, because one list may serve many of them.
+        A limit applies to the items of all dictionaries together, because many dictionaries may use the same list.
         """
         self._pairs += len(pairs)
         if self._pairs > MAX_PICKLE_BYTES:
-            raise pickle.UnpicklingError("more entries than the file has bytes for")
+            raise pickle.UnpicklingError("more entries than fit into the file")
         return {key: value for key, value in pairs if type(key) is str}
 
     def _call(self) -> None:

@@ -1,11 +1,11 @@
 """Reads PyTorch's exported programs: `.pt2`, as torch.export.save writes them.
 
-torch.export.load must not be used on files from others: it unpickles what a file asks for, evaluates sizes and guards
-as Python, takes any name within torch for an operator, and compiles code that contains the graph's names. So it loads a
-sanitized copy, which holds only parts that were checked: calls of aten's operators with tensors and numbers, names of
-letters, digits, dots and underscores, sums and products of sizes, and the tensors' bytes. Sample inputs, guards,
-metadata and devices are left out. Refused: pickled tensors, custom objects, inner graphs, operators of other libraries,
-operators that take file names, and compiled code. PyTorch's own handling of tensors and numbers of any size is trusted.
+torch.export.load is not safe for untrusted files: it unpickles objects, evaluates sizes and guards as Python, accepts
+any name within torch as an operator, and compiles code that contains the graph's names. Therefore it loads a sanitized
+copy, which holds only parts that were checked: calls of aten's operators with tensors and numbers, names of letters,
+digits, dots and underscores, sums and products of sizes, and the tensors' bytes. Sample inputs, guards, metadata and
+devices are left out. Refused: pickled tensors, custom objects, inner graphs, operators of other libraries, operators
+that take file names, and compiled code. PyTorch's own handling of tensors and numbers of any size is trusted.
 """
 
 import ast
@@ -61,14 +61,14 @@ REPLACED = {
     "torch_version": "",
     "treespec_namedtuple_fields": {},
 }
-"""Fields whose contents the copy replaces by these."""
+"""Fields of the graph, and the contents by which the copy replaces their own."""
 REFUSED = {"as_custom_obj", "as_graph", "as_operator", "class_fqn", "custom_obj"}
 
 DAMAGE = (
     zipfile.BadZipFile, struct.error, EOFError, RuntimeError, SyntaxError, ValueError,
     AttributeError, LookupError, TypeError,
 )  # fmt: skip
-"""Errors of a damaged archive, and of JSON that does not have the form of a graph."""
+"""The classes of errors for a damaged archive, and for JSON that does not have the form of a graph."""
 
 Parts = dict[str, bytes | NDArray[np.uint8]]
 """The entries of an archive, by name."""
@@ -77,7 +77,7 @@ Parts = dict[str, bytes | NDArray[np.uint8]]
 def read_program(path: Path, window: tuple[int, int] | None) -> Classifier:
     """Read an exported program; `window` (height, width) in pixels is needed if the program leaves the size open.
 
-    Raises ConversionError, and OSError.
+    Raises ConversionError and OSError.
     """
     with quiet(), tempfile.TemporaryDirectory() as folder:
         torch = framework("torch", PYTORCH, f"{path}")
@@ -87,10 +87,10 @@ def read_program(path: Path, window: tuple[int, int] | None) -> Classifier:
         try:
             _write_archive(archives, copy, parts)
             program = torch.export.load(copy)
-        except Exception as error:  # PyTorch raises every kind
+        except Exception as error:  # PyTorch may raise any error
             raise SourceError(
                 f"{path}: saved by PyTorch {saved}, and PyTorch {torch.__version__} cannot load it: "
-                f"{first_cause(error)}; export it anew"
+                f"{first_cause(error)}; export it again"
             ) from None
         classifier = export(program, (), f"{path}", window)
     source = model_pb2.Source(format="pt2", sha256=sha256(path), producer=f"pytorch {saved}")
@@ -105,7 +105,7 @@ def _write_archive(archives: ModuleType, copy: Path, parts: Parts) -> None:
 
 
 def _read_archive(path: Path) -> tuple[str, Parts]:
-    """Returns the PyTorch version that saved a program, and the entries of its sanitized copy; raises SourceError."""
+    """Return the PyTorch version that saved a program, and the entries of its sanitized copy; raises SourceError."""
     try:
         with zipfile.ZipFile(path) as archive:
             return _parts(archive, mmap_file(path))
@@ -144,7 +144,7 @@ def _json(text: NDArray[np.uint8]) -> Any:  # noqa: ANN401 (whatever the JSON ho
 
 
 def _sanitized(document: object) -> bytes:
-    """Returns a JSON document with REPLACED fields; raises ValueError for names and values that may be code."""
+    """Return a JSON document whose fields in REPLACED are replaced; raises ValueError for text that may be code."""
     pending = [document]
     while pending:
         value = pending.pop()
@@ -172,7 +172,7 @@ def _sanitize_fields(fields: dict[str, Any]) -> list[object]:
 
 
 def _is_operator(target: object) -> bool:
-    """Whether a target is arithmetic of sizes, or one of aten's operators that takes no file name."""
+    """Return whether a target is arithmetic on sizes, or an operator of aten that takes no file name."""
     import torch  # noqa: PLC0415 (optional)
 
     if target in ARITHMETIC:
@@ -185,7 +185,7 @@ def _is_operator(target: object) -> bool:
 
 
 def _is_size(text: object) -> bool:
-    """Whether a text combines symbols and whole numbers only: "Mul(Integer(2), Symbol('s0', integer=True))"."""
+    """Return whether a text combines only symbols and integers: "Mul(Integer(2), Symbol('s0', integer=True))"."""
     if not isinstance(text, str) or len(text) > MAX_SIZE_LENGTH:
         return False
     for node in ast.walk(ast.parse(text, mode="eval")):
@@ -202,7 +202,7 @@ def _is_size(text: object) -> bool:
 
 
 def _is_tree(text: object) -> bool:
-    """Whether a text describes arguments or results nested in tuples, lists and dictionaries."""
+    """Return whether a text describes arguments or results nested in tuples, lists and dictionaries."""
     _, *pending = json.loads(str(text))
     while pending:
         node = pending.pop()
@@ -225,7 +225,7 @@ CHECKS: Mapping[str, Callable[[object], bool]] = {
 }
 EXPECTED = {
     "as_float": "a number",
-    "expr_str": "a size made of symbols by sums and products",
+    "expr_str": "a size computed from symbols by sums and products",
     "in_spec": "arguments in tuples, lists and dictionaries",
     "out_spec": "results in tuples, lists and dictionaries",
     "target": "an operator of aten that opens no file",

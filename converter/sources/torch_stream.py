@@ -2,9 +2,10 @@
 
     magic number · protocol version · facts about the machine · the object · the storages' keys · the storages
 
-All but the storages are pickles, one after the other. A storage is its number of elements (int64) and the elements.
-Numbers are little-endian on every machine, so that the facts about it do not matter. Refused: storages that the object
-does not refer to, or of other sizes than it states. Bytes after the last storage are not read.
+All parts but the storages are pickles, one after the other. A storage is its number of elements (int64) and the
+elements. Numbers are little-endian on every machine, so that the facts about the machine are ignored. Refused: storages
+to which the object does not refer, or whose sizes differ from those that it states. Bytes after the last storage are
+not read.
 """
 
 import io
@@ -19,12 +20,12 @@ PROTOCOL = 1001
 
 
 def read_torch_stream(path: Path) -> object:
-    """Returns the unpickled checkpoint, its tensors as `torch_pickle.Tensor`; raises SourceError."""
+    """Return the unpickled checkpoint, its tensors as `torch_pickle.Tensor`; raises SourceError."""
     data = mmap_file(path)
     file = io.BytesIO(data[:MAX_PICKLE_BYTES].data)
     magic, _ = unpickle(file, path)
     if magic != MAGIC:
-        raise SourceError(f"{path}: expected a checkpoint of torch.save, got another pickle; save tensors alone")
+        raise SourceError(f"{path}: expected a checkpoint of torch.save, got another pickle; save only tensors")
     protocol, _ = unpickle(file, path)
     if protocol != PROTOCOL:
         raise SourceError(f"{path}: damaged checkpoint: expected protocol {PROTOCOL}, got another one")
@@ -32,7 +33,7 @@ def read_torch_stream(path: Path) -> object:
     loaded, storages = unpickle(file, path)
     keys, _ = unpickle(file, path)
     if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(storages):
-        raise SourceError(f"{path}: damaged checkpoint: its storages are not those that its tensors need")
+        raise SourceError(f"{path}: damaged checkpoint: its storages do not match its tensors")
     position = file.tell()
     for key in keys:
         storage, start = storages[key], position + 8

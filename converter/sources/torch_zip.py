@@ -1,8 +1,8 @@
 """Reads PyTorch's zip format (since 1.6), without PyTorch and without running code.
 
 The archive holds `NAME/data.pkl`, a pickle of the object with tensors as references to storages, and one entry
-`NAME/data/KEY` per storage, uncompressed, so that its numbers are used in place. Refused: compressed or encrypted
-entries, wrong sizes and checksums, storages of more bytes than the file, big-endian numbers.
+`NAME/data/KEY` per storage, uncompressed, so that its numbers can be used without a copy. Refused: compressed or
+encrypted entries, wrong sizes and checksums, storages of more bytes than the file, big-endian numbers.
 """
 
 import io
@@ -23,7 +23,7 @@ LOCAL_HEADER = 30
 
 
 def read_torch_zip(path: Path) -> object:
-    """Returns the unpickled checkpoint, its tensors as `torch_pickle.Tensor`; raises SourceError."""
+    """Return the unpickled checkpoint, its tensors as `torch_pickle.Tensor`; raises SourceError."""
     try:
         with zipfile.ZipFile(path) as archive:
             return _read(archive, mmap_file(path), path)
@@ -39,7 +39,9 @@ def _read(archive: zipfile.ZipFile, data: NDArray[np.uint8], path: Path) -> obje
     if f"{prefix}byteorder" in archive.namelist():
         order = stored_bytes(archive, data, f"{prefix}byteorder")[:10].tobytes()
         if order != b"little":
-            raise SourceError(f"{path}: expected little-endian tensors, got {order!r}; save it on such a machine")
+            raise SourceError(
+                f"{path}: expected little-endian tensors, got {order!r}; save it on a little-endian machine"
+            )
     pickled = stored_bytes(archive, data, names[0])
     if len(pickled) > MAX_PICKLE_BYTES:
         raise SourceError(f"{path}: expected data.pkl of at most {MAX_PICKLE_BYTES >> 20} MiB")
@@ -54,15 +56,15 @@ def _read(archive: zipfile.ZipFile, data: NDArray[np.uint8], path: Path) -> obje
 
 
 def stored_bytes(archive: zipfile.ZipFile, data: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
-    """Returns an entry's bytes as a view of the file; raises BadZipFile unless it is stored uncompressed and whole."""
+    """Return an entry's bytes as a view of the file; raises BadZipFile unless it is stored uncompressed and whole."""
     entry = archive.getinfo(name)
     archive.open(entry).close()  # compares the entry's header with the archive's directory
     lengths = data[entry.header_offset + LOCAL_HEADER - 4 :][:4]
     start = entry.header_offset + LOCAL_HEADER + sum(struct.unpack("<HH", lengths.tobytes()))
     content = data[start:][: entry.file_size]
     if entry.compress_type != zipfile.ZIP_STORED or len(content) != entry.file_size:
-        raise zipfile.BadZipFile(f"{name[:100]!r} is not stored plainly and whole")
-    unchecked = entry.CRC == 0  # as written after torch.serialization.set_crc32_options(False)
+        raise zipfile.BadZipFile(f"{name[:100]!r} is compressed or incomplete")
+    unchecked = entry.CRC == 0  # written after torch.serialization.set_crc32_options(False)
     if not unchecked and zlib.crc32(content.data) != entry.CRC:
-        raise zipfile.BadZipFile(f"{name[:100]!r} does not have the content of its checksum")
+        raise zipfile.BadZipFile(f"{name[:100]!r} does not match its checksum")
     return content

@@ -1,1 +1,1 @@
-"""Proof of a conversion: the converted network is compared with its source on images."""
+"""Verification of a conversion: the converted network is compared with its source on images."""

@@ -23,10 +23,10 @@ from converter.verify.sampling import Budget
 from fullconv.protos import model_pb2
 
 PASS_BYTES = 1 << 29
-"""Limit on the bytes of activations of a pass over an image, or a part of it, that windows are compared with."""
+"""Limit on the bytes of activations of a dense pass over an image, or a part of it, in a comparison."""
 MORE_WINDOWS, CHEAP_CROPS = 4, 5e11
-"""All windows of the images are compared if there are at most MORE_WINDOWS times as many as asked for, and if their
-crops take at most CHEAP_CROPS multiply-adds."""
+"""All windows of the images are compared if their number is at most MORE_WINDOWS times the requested number, and if
+their crops need at most CHEAP_CROPS multiply-adds."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ModelFiles:
     pixel_format: PixelFormat
 
     def network(self, variant: Variant) -> Network:
-        """Returns a file as a function of an image of any size."""
+        """Return a file as a function of an image of any size."""
         network = ConvertedNetwork(variant.model, self.graph.layout, self.folder)
         is_dense = self.graph.mode == "dense"
         return network if is_dense else CropsNetwork(network, variant.geometry, self.window)
@@ -48,10 +48,10 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class Reference:
-    """What certificates are measured against: the source network, and images.
+    """The reference of certificates: the source network, and images.
 
-    `images` are the user's, which lie in `folder`; None stands for synthetic images. `windows` is the number of windows
-    to compare. `output` says what the scores are.
+    `images` are the user's images in `folder`; None stands for synthetic images. `windows` is the number of windows to
+    compare. `output` describes the scores.
     """
 
     source: SourceNetwork
@@ -64,7 +64,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Reduction:
-    """A reduction of precision: the name, the same files in float32, and the least share of windows that must agree."""
+    """A reduction of precision: its name, the same files in float32, and the smallest share of agreeing windows."""
 
     precision: str
     in_float: ModelFiles
@@ -109,13 +109,13 @@ def certify(
 
 
 def _check_loading(files: ModelFiles, precision: str) -> None:
-    """Raises UnsupportedError if ONNX Runtime cannot load a file as servers load it."""
+    """Raise UnsupportedError if ONNX Runtime cannot load a file as servers load it."""
     if problem := loading_problem([files.folder / variant.name for variant in files.variants]):
         raise UnsupportedError(f"precision: cannot be {precision}: {problem}; choose another --precision")
 
 
 def _budget(files: ModelFiles, variant: Variant, reference: Reference) -> Budget:
-    """Returns how many windows are compared, and how large a pass over an image may be."""
+    """Return the number of windows to compare, and the largest size of a pass over an image."""
     axes = [GridAxis.with_interior(*each, CELLS) for each in zip(variant.geometry, files.window, strict=True)]
     least = math.prod(axis.pixels for axis in axes)
     if files.graph.mode == "crops":

@@ -1,14 +1,14 @@
-"""What must be true of a converted network whatever the images, else nothing is written.
+"""Checks that every converted network must pass before it is written, independent of the user's images.
 
-It is checked on one image with some interior cells and the border around them, made to that size:
+The checks use one image that is just large enough for some interior cells and the border around them:
 
-- single windows: the converted network's scores are the source's;
-- the grid has a cell for every window;
-- tiles: an interior cell is the same from its tile alone;
-- another stride: its cells are the native cells where they are the same windows;
-- a network that reads nothing beyond its window: every cell is its crop.
+- single windows: the converted network and the source give the same scores;
+- grid: there is a cell for every window;
+- tiles: an interior cell has the same scores if only its tile is scored;
+- other strides: cells of the same window have the same scores at both strides;
+- networks that read nothing beyond the window: every cell has the scores of its crop.
 
-Each difference must be rounding of logits, which are compared instead of probabilities.
+Scores are the same if the logits differ only by rounding. Logits are compared instead of probabilities.
 """
 
 import math
@@ -25,7 +25,7 @@ from converter.verify.networks import NetworkOutput
 TOLERANCE = 1e-4
 """Largest difference that counts as rounding, relative to the largest logit."""
 CELLS = 4
-"""Number of interior cells of the image along either axis; as many windows squared are compared."""
+"""Number of interior cells of the image along either axis; the square of this number of windows is compared."""
 MAX_NUMBERS = 1 << 27
 """Limit on the image's height × width × channels; ImageNet's networks need up to 15 million."""
 
@@ -34,10 +34,10 @@ Pair = tuple[list[NetworkOutput], list[NetworkOutput]]
 
 
 def check_conversion(comparison: Comparison, rng: np.random.Generator, advance: Callable[[], None]) -> Pair:
-    """Check a converted network; returns its outputs and its source's for single windows.
+    """Check a converted network; returns its outputs and its source's outputs for single windows.
 
-    Calls `advance` after each window. Raises VerificationError if something is wrong; for a network of reduced
-    precision the windows are compared, but differences are no errors.
+    Calls `advance` after each window. Raises VerificationError if a check fails; for a network of reduced precision the
+    windows are compared, but differences are not errors.
     """
     image = CheckImage(comparison, rng)
     reference, native = list[NetworkOutput](), list[NetworkOutput]()
@@ -48,22 +48,22 @@ def check_conversion(comparison: Comparison, rng: np.random.Generator, advance: 
         advance()
     if comparison.float_network is not None:
         return reference, native
-    check_equal("on single windows", reference, native)
+    check_equal("the source and converted networks on single windows", reference, native)
     dense = comparison.converted(image.pixels)
     check_grid(dense, image.rows.cells, image.cols.cells, image.pixels)
     _check_tile(comparison, image, dense)
     _check_stride(comparison, image, dense)
     if comparison.is_exact:
         cells = [NetworkOutput(dense.scores[cell], dense.logits[cell]) for cell in image.interior]
-        check_equal("of dense against crops of an unpadded network", reference, cells)
+        check_equal("crops and dense cells of an unpadded network", reference, cells)
     return reference, native
 
 
 class CheckImage:
-    """The image that a network is checked on; `interior` lists its interior cells (row, col)."""
+    """The image on which a network is checked; `interior` lists its interior cells (row, col)."""
 
     def __init__(self, comparison: Comparison, rng: np.random.Generator) -> None:
-        """Raises VerificationError if the image would be too large."""
+        """Raise VerificationError if the image would be too large."""
         self.rows, self.cols = (
             GridAxis.with_interior(axis, size, CELLS)
             for axis, size in zip(comparison.geometry, comparison.window, strict=True)
@@ -81,12 +81,12 @@ class CheckImage:
         self.interior = [(row, col) for row in self.rows.interior for col in self.cols.interior]
 
     def pixels_of(self, rows: tuple[int, int], cols: tuple[int, int]) -> Pixels:
-        """Returns what the windows of a range of rows and a range of columns cover."""
+        """Return the pixels that the windows of a range of rows and a range of columns cover."""
         return self.pixels[self.rows.pixels_of(*rows), self.cols.pixels_of(*cols)]
 
 
 def check_grid(dense: NetworkOutput, rows: int, cols: int, pixels: Pixels) -> None:
-    """Raises VerificationError unless a pass over an image gave a cell for every window."""
+    """Raise VerificationError unless a pass over an image gave a cell for every window."""
     if dense.scores.shape[:2] != (rows, cols):
         raise VerificationError(
             f"verification: expected a grid of {rows}×{cols} for {pixels.shape[:2]} pixels, "
@@ -95,7 +95,7 @@ def check_grid(dense: NetworkOutput, rows: int, cols: int, pixels: Pixels) -> No
 
 
 def _check_tile(comparison: Comparison, image: CheckImage, dense: NetworkOutput) -> None:
-    """Raises VerificationError unless an interior cell is the same from its tile alone."""
+    """Raise VerificationError unless an interior cell has the same scores if only its tile is scored."""
     row, col = image.rows.interior[1], image.cols.interior[1]
     rows = (row - image.rows.before, row + image.rows.after + 1)
     cols = (col - image.cols.before, col + image.cols.after + 1)
@@ -103,11 +103,11 @@ def _check_tile(comparison: Comparison, image: CheckImage, dense: NetworkOutput)
     place = image.rows.before, image.cols.before
     alone = NetworkOutput(tile.scores[place], tile.logits[place])
     whole = NetworkOutput(dense.scores[row, col], dense.logits[row, col])
-    check_equal("of a cell from its tile alone against the whole image", [whole], [alone])
+    check_equal("a cell of the whole image and the same cell of its tile alone", [whole], [alone])
 
 
 def _check_stride(comparison: Comparison, image: CheckImage, dense: NetworkOutput) -> None:
-    """Raises VerificationError unless cells of another stride equal the native cells of the same windows."""
+    """Raise VerificationError unless cells of another stride equal the native cells of the same windows."""
     if comparison.native is None:
         return
     network, geometry = comparison.native
@@ -117,36 +117,36 @@ def _check_stride(comparison: Comparison, image: CheckImage, dense: NetworkOutpu
         own.append(slice(None, None, common // grid.geometry.stride))
         theirs.append(slice(None, None, common // axis.stride))
         sizes.append(grid.pixels - (grid.pixels - grid.window) % axis.stride)
-    pixels = image.pixels[: sizes[0], : sizes[1]]  # beyond the native lattice the networks see other borders
+    pixels = image.pixels[: sizes[0], : sizes[1]]  # beyond the native lattice the networks read different borders
     dense = dense if pixels.shape == image.pixels.shape else comparison.converted(pixels)
     one, other = dense.logits[tuple(own)], network(pixels).logits[tuple(theirs)]
     rows, cols = (min(sizes) for sizes in zip(one.shape[:2], other.shape[:2], strict=True))
     pair = [NetworkOutput(part[:rows, :cols], part[:rows, :cols]) for part in (other, one)]
-    check_equal("of a stride's cells against the native ones", pair[:1], pair[1:])
+    check_equal("the cells of two strides for the same windows", pair[:1], pair[1:])
 
 
 def check_equal(what: str, reference: Sequence[NetworkOutput], got: Sequence[NetworkOutput]) -> None:
-    """Raises VerificationError unless the logits are equal to rounding."""
+    """Raise VerificationError unless the logits are equal within rounding."""
     expected, found = (np.stack([output.logits.ravel() for output in outputs]) for outputs in (reference, got))
     if expected.shape != found.shape:
-        raise VerificationError(f"verification: expected {expected.shape[1]} scores {what}, got {found.shape[1]}")
+        raise VerificationError(f"verification: expected {expected.shape[1]} scores for {what}, got {found.shape[1]}")
     if not np.isfinite(expected).all():
         raise VerificationError("verification: the source network gives NaN or infinite scores; check its weights")
     allowed = TOLERANCE * float(np.abs(expected).max())
     largest = float(np.abs(expected - found).max())
     if not largest <= allowed:
         raise VerificationError(
-            f"verification: {what} expected a difference of at most {allowed:.1e}, got {largest:.1e}; "
+            f"verification: expected a difference of at most {allowed:.1e} between {what}, got {largest:.1e}; "
             "nothing was written"
         )
 
 
 def check_varies(reference: Sequence[NetworkOutput]) -> None:
-    """Raises VerificationError if the source gives the same scores for every window: agreement would show nothing."""
+    """Raise VerificationError if the source scores every window alike, so that agreement would be meaningless."""
     logits = np.stack([output.logits.ravel() for output in reference])
     varies = np.ptp(logits, axis=0).max() > TOLERANCE * np.abs(logits).max()
     if len(reference) > 1 and not varies:
         raise VerificationError(
-            "verification: the source network gives the same scores for every window, so that comparing with it shows "
-            "nothing; check --preprocess, or give real images with --images"
+            "verification: expected scores that differ between windows, got the same scores for every window, so that "
+            "the comparison shows nothing; check --preprocess, or give real images with --images"
         )

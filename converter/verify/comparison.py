@@ -1,4 +1,4 @@
-"""What a certificate compares."""
+"""The networks and images that a certificate compares."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from fullconv.protos import model_pb2
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two networks, what is known of the converted one, and what they are compared on.
+    """Two networks, the geometry of the converted network, and the images on which they are compared.
 
     `window` is (height, width) in pixels. `native` is the converted network at its native stride, with its geometry;
     None if `converted` has that stride itself. `float_network` is the converted network in float32; None if `converted`
-    is in float32 itself, so that differences must be rounding where the geometry says so. `images` are the user's,
-    which lie in `folder`; None stands for synthetic images. `output` says what the scores are.
+    is in float32 itself, so that differences must be rounding where the geometry says so. `images` are the user's
+    images in `folder`; None stands for synthetic images. `output` describes the scores.
     """
 
     source: SourceNetwork
@@ -36,17 +36,17 @@ class Comparison:
 
     @property
     def has_top_class(self) -> bool:
-        """Whether the highest score names a class."""
+        """Whether the highest score determines a class."""
         return has_top_class(self.output)
 
     @property
     def makes_decisions(self) -> bool:
-        """Whether the scores decide on a class: on the top class or, of a single class, on whether it is present."""
+        """Whether the scores determine a class: the top class or, for a single class, whether it is present."""
         return self.output.kind != "raw"
 
     @property
     def is_exact(self) -> bool:
-        """Whether each cell must equal its crop: it reads its own window and nothing else, and is in float32."""
+        """Whether each cell must equal its crop: it reads only its own window, and is computed in float32."""
         if self.float_network is not None:
             return False
         return all(axis.is_exact(size) for axis, size in zip(self.geometry, self.window, strict=True))

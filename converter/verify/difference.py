@@ -1,4 +1,4 @@
-"""How far two networks' scores of the same windows differ, in figures of what was seen."""
+"""Figures of the difference between two networks' scores of the same windows."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from fullconv.common.certificate import interval
 from fullconv.protos import model_pb2
 
 HIGH_PERCENTILE = 99
-"""Percentile of the differences that is reported beside the median and the largest."""
+"""Percentile of the differences that is reported beside the median and the maximum."""
 
 
 def difference(
     reference: Sequence[NetworkOutput], got: Sequence[NetworkOutput], *, has_top_class: bool
 ) -> model_pb2.Difference:
-    """Returns the differences of `got` from `reference`, the outputs of two networks for the same windows.
+    """Return the differences of `got` from `reference`, the outputs of two networks for the same windows.
 
     Without `has_top_class` the agreement of the top class is left out, because the scores name no class.
     """
@@ -43,6 +43,6 @@ def difference(
 
 
 def _decisions(output: NetworkOutput) -> NDArray[np.int64]:
-    """Returns each cell's top class; of a single class whether it is present, which means a positive logit."""
+    """Return each cell's top class; for a single class whether it is present, which means a positive logit."""
     logits = output.logits.reshape(-1, output.logits.shape[-1])
     return logits.argmax(-1) if logits.shape[-1] > 1 else (logits[:, 0] > 0).astype(np.int64)

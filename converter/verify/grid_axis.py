@@ -1,4 +1,4 @@
-"""The grid of an image along one axis: which cells read beyond the image, and how to score some of the cells only.
+"""The grid of an image along one axis: the cells that read beyond the image, and parts of the grid.
 
 With native stride S, receptive field R, padding P and window W, cell y of n reads pixels [yS − P, yS − P + R) of an
 image that is cropped to its lattice, W + (n − 1)S pixels. The first ⌈P/S⌉ cells and the last ⌈max(0, R − P − W)/S⌉ read
@@ -23,12 +23,12 @@ class GridAxis:
 
     @classmethod
     def of_image(cls, geometry: AxisGeometry, window: int, pixels: int) -> "GridAxis":
-        """Returns the cells of an image of so many pixels, at least a window's."""
+        """Return the cells of an image of `pixels` pixels, at least those of a window."""
         return cls(geometry, window, (pixels - window) // geometry.stride + 1)
 
     @classmethod
     def with_interior(cls, geometry: AxisGeometry, window: int, interior: int) -> "GridAxis":
-        """Returns the smallest grid with so many interior cells."""
+        """Return the smallest grid with `interior` interior cells."""
         empty = cls(geometry, window, 0)
         return cls(geometry, window, empty.before + interior + empty.after)
 
@@ -54,11 +54,11 @@ class GridAxis:
         return self.window + (self.cells - 1) * self.geometry.stride
 
     def pixels_of(self, first: int, stop: int) -> slice:
-        """Returns the pixels that the windows of cells [first, stop) cover."""
+        """Return the pixels that the windows of cells [first, stop) cover."""
         return slice(first * self.geometry.stride, (stop - 1) * self.geometry.stride + self.window)
 
     def random_part(self, pixels: int, rng: np.random.Generator) -> "GridPart":
-        """Returns all cells, or as many neighbouring cells as a pass over so many pixels scores, placed at random."""
+        """Return all cells, or as many neighbouring cells as a pass over `pixels` pixels scores, placed at random."""
         if self.pixels <= pixels:
             return GridPart(self, 0, self.cells)
         scored = (pixels - self.window) // self.geometry.stride + 1 - self.before - self.after
@@ -87,21 +87,21 @@ class GridPart:
 
     @property
     def pixels_read(self) -> slice:
-        """The pixels of the image that a pass must read: of these cells, and of neighbours that they see."""
+        """The pixels of the image that a pass must read for these cells and for the neighbours on which they depend."""
         return self.axis.pixels_of(self._first_scored, self._stop_scored)
 
     @property
     def cells_kept(self) -> slice:
-        """The cells of that pass's grid that are these cells."""
+        """The positions of these cells in that pass's grid."""
         return slice(self.first - self._first_scored, self.stop - self._first_scored)
 
     @property
     def cells_scored(self) -> int:
-        """Number of cells that the pass gives."""
+        """Number of cells that the pass computes."""
         return self._stop_scored - self._first_scored
 
     def window_of(self, cell: int) -> slice:
-        """Returns the pixels of a cell's window, counted from the first pixel that the pass reads."""
+        """Return the pixels of a cell's window, counted from the first pixel that the pass reads."""
         window = self.axis.pixels_of(cell, cell + 1)
         return slice(window.start - self.pixels_read.start, window.stop - self.pixels_read.start)
 

@@ -1,7 +1,7 @@
-"""Images to measure on: the user's, or noise with the spectrum of photographs, and scikit-learn's two photographs.
+"""Images for measurements: the user's, or noise with the spectrum of photographs and scikit-learn's two photographs.
 
 The user's images are measured at their own size; no image is enlarged. Checks and calibration need images of a given
-size: they get random crops, continued by their mirror image where an image is smaller.
+size: they get random crops, which their mirror image continues where an image is smaller.
 """
 
 import importlib.util
@@ -52,14 +52,14 @@ class PixelFormat:
 
 @dataclass(frozen=True)
 class SampleImage:
-    """An image to measure on: its `size` (height, width) in pixels, and the function that reads rows and columns."""
+    """An image for measurements: its `size` (height, width) in pixels, and the function that reads its pixels."""
 
     size: tuple[int, int]
     read: Callable[[slice, slice], Pixels]
 
 
 def given_images(folder: Path, pixel_format: PixelFormat, window: tuple[int, int]) -> tuple[list[SampleImage], int]:
-    """Returns the images of a folder that hold a window (height, width), and the number of smaller images.
+    """Return the images of a folder that hold a window (height, width), and the number of smaller images.
 
     Raises SourceError if an image cannot be read or if no image holds a window.
     """
@@ -69,7 +69,7 @@ def given_images(folder: Path, pixel_format: PixelFormat, window: tuple[int, int
     if not usable:
         raise SourceError(
             f"images: {folder}: expected an image of at least {window[1]}×{window[0]} pixels, the window's size, got "
-            f"{len(images)} smaller images, which are not enlarged; give larger images, or leave --images out"
+            f"{len(images)} smaller images, which are not enlarged; use larger images, or leave --images out"
         )
     return usable, len(images) - len(usable)
 
@@ -87,7 +87,7 @@ def synthetic_images(
 
 
 def holds_window(image: SampleImage, window: tuple[int, int]) -> bool:
-    """Whether an image is at least as large as a window (height, width)."""
+    """Return whether an image is at least as large as a window (height, width)."""
     return all(own >= needed for own, needed in zip(image.size, window, strict=True))
 
 
@@ -96,8 +96,8 @@ def sample_images(
 ) -> Iterator[Pixels]:
     """Yield images of one size without end, each (height, width, channels).
 
-    They are random crops of a folder's images; without a folder noise, in turn with crops of scikit-learn's two
-    photographs if it is installed.
+    They are random crops of a folder's images; without a folder they are noise, alternating with crops of
+    scikit-learn's two photographs if it is installed.
     """
     files = image_files(folder) if folder else photographs() if pixel_format.photographic else []
     while True:
@@ -110,7 +110,7 @@ def sample_images(
 
 
 def photographs() -> list[Path]:
-    """Returns the two photographs that scikit-learn contains; an empty list if it is not installed."""
+    """Return the two photographs that scikit-learn contains; an empty list if it is not installed."""
     found = importlib.util.find_spec("sklearn")
     if found is None or found.origin is None:
         return []
@@ -118,7 +118,7 @@ def photographs() -> list[Path]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Returns the image files of a folder, sorted; raises SourceError for a folder without images."""
+    """Return the image files of a folder, sorted; raises SourceError for a folder without images."""
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     except OSError as error:
@@ -129,7 +129,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def _sample_image(file: Path, pixel_format: PixelFormat) -> SampleImage:
-    """Returns an image file, whose pixels are decoded when they are read; raises SourceError."""
+    """Return an image file, whose pixels are decoded when they are read; raises SourceError."""
     if file.suffix.lower() == ".npy":
         return _array_image(file, pixel_format)
     size = _read(file, pixel_format, lambda image: (image.height, image.width))
@@ -144,7 +144,7 @@ def _sample_image(file: Path, pixel_format: PixelFormat) -> SampleImage:
 
 
 def _array_image(file: Path, pixel_format: PixelFormat) -> SampleImage:
-    """Returns an array (height, width[, channels]) in a file, which is memory-mapped; raises SourceError."""
+    """Return an array (height, width[, channels]) in a file, which is memory-mapped; raises SourceError."""
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -157,7 +157,7 @@ def _array_image(file: Path, pixel_format: PixelFormat) -> SampleImage:
 
 
 def _check_values(file: Path, pixel_format: PixelFormat, bands: int, dtype: str) -> None:
-    """Raises SourceError unless the network takes so many bands of that type without a conversion."""
+    """Raise SourceError unless the network takes `bands` bands of that type without a conversion."""
     types = {"uint8": ("uint8",), "uint16": ("uint8", "uint16")}.get(pixel_format.dtype)
     if bands != pixel_format.channels or (types and dtype not in types):
         expected = f"{pixel_format.channels} bands of {' or '.join(types) if types else 'numbers'}"
@@ -165,7 +165,7 @@ def _check_values(file: Path, pixel_format: PixelFormat, bands: int, dtype: str)
 
 
 def _read(file: Path, pixel_format: PixelFormat, take: Callable[[pyvips.Image], Result]) -> Result:
-    """Returns what `take` returns for an image file; raises SourceError."""
+    """Open an image file and return the result of `take`; raises SourceError."""
     try:
         with file.open("rb") as opened:
             source = pyvips.Source.new_from_descriptor(opened.fileno())
@@ -182,7 +182,7 @@ def _read(file: Path, pixel_format: PixelFormat, take: Callable[[pyvips.Image], 
 
 
 def _check_tiff(file: Path, image: pyvips.Image) -> None:
-    """Raises SourceError for a TIFF file whose colours or alpha libvips would give wrongly."""
+    """Raise SourceError for a TIFF file whose colours or alpha libvips would misread."""
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
         jpeg, alpha = (
@@ -192,15 +192,15 @@ def _check_tiff(file: Path, image: pyvips.Image) -> None:
         known = int(page.photometric) in (0, 1, 2, 3, 5) or (int(page.photometric) == YCBCR and jpeg)
     if page.subfiletype or not known or (image.bands in (2, 4) and image.interpretation != "cmyk" and not any(alpha)):
         raise SourceError(
-            f"images: {file}: expected grey, RGB, CMYK or a palette, and alpha only where ExtraSamples says so, got "
-            f"another kind: save it as RGB or grey"
+            f"images: {file}: expected grey, RGB, CMYK or a palette, with alpha declared by ExtraSamples, got "
+            f"another kind; save it as RGB or grey"
         )
 
 
 def _photograph(file: Path, image: pyvips.Image, channels: int) -> pyvips.Image:
-    """Returns an image as 8-bit grey, by its luma, or RGB; transparent parts are laid over white."""
+    """Return an image as 8-bit luma or RGB; transparent parts are laid over white."""
     if image.format not in TYPES:
-        raise SourceError(f"images: {file}: expected 8 or 16 bits unsigned per channel, got {image.format}")
+        raise SourceError(f"images: {file}: expected unsigned values of 8 or 16 bits, got {image.format}")
     image = image.colourspace("srgb")
     image = image.flatten(background=255) if image.hasalpha() else image
     if channels == 1 and image.bands == 3:
@@ -209,7 +209,7 @@ def _photograph(file: Path, image: pyvips.Image, channels: int) -> pyvips.Image:
 
 
 def _random_crop(image: SampleImage, size: tuple[int, int], rng: np.random.Generator) -> Pixels:
-    """Returns a random part of an image, continued by its mirror image where the image is smaller."""
+    """Return a random part of an image, which its mirror image continues where the image is smaller."""
     taken = [min(own, needed) for own, needed in zip(image.size, size, strict=True)]
     starts = [int(rng.integers(own - part + 1)) for own, part in zip(image.size, taken, strict=True)]
     rows, cols = (slice(start, start + part) for start, part in zip(starts, taken, strict=True))
@@ -218,10 +218,10 @@ def _random_crop(image: SampleImage, size: tuple[int, int], rng: np.random.Gener
 
 
 def _noise(size: tuple[int, int], pixel_format: PixelFormat, rng: np.random.Generator) -> Pixels:
-    """Returns noise whose amplitude falls with the frequency and whose channels mostly agree, as in photographs.
+    """Return noise whose amplitude falls with the frequency and whose channels mostly agree, as in photographs.
 
-    For an image's own values, the noise is what preprocessing brings to mean 0 and standard deviation 1, or, if the
-    preprocessing has no mean, to the range from 0 to 1.
+    For an image's own values, the noise has mean 0 and standard deviation 1 after preprocessing or, if the
+    preprocessing has no mean, the range from 0 to 1.
     """
     common = _pink(size, rng)[..., None]
     own = np.stack([_pink(size, rng) for _ in range(pixel_format.channels)], axis=-1)
@@ -236,7 +236,7 @@ def _noise(size: tuple[int, int], pixel_format: PixelFormat, rng: np.random.Gene
 
 
 def _pink(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Returns 1/f noise with mean 0 and standard deviation 1."""
+    """Return 1/f noise with mean 0 and standard deviation 1."""
     frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None, :])
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.standard_normal(size)) / frequency

@@ -26,8 +26,8 @@ class NetworkOutput:
     """A network's output for an image, (rows, cols, classes) float32 each.
 
     `logits` are the input of the softmax or sigmoid that ends the network; without such an activation they are the
-    scores. Differences are judged on logits: two networks that are sure of the same class give the same probabilities,
-    however much their logits differ.
+    scores. Differences are measured on logits: two networks whose softmax is saturated give the same probabilities even
+    if their logits differ much.
     """
 
     scores: NDArray[np.float32]
@@ -39,7 +39,7 @@ Network = Callable[[Pixels], NetworkOutput]
 
 
 class SourceNetwork:
-    """The network as it was read, on single windows; numpy prepares the pixels, instead of nodes of the graph."""
+    """The network as it was read, for single windows; numpy does the preprocessing instead of nodes of the graph."""
 
     def __init__(self, classifier: Classifier, output: int, preprocessing: Preprocessing | None, scratch: Path) -> None:
         model = classifier.original
@@ -48,13 +48,13 @@ class SourceNetwork:
         self._preprocessing = preprocessing or IDENTITY
 
     def __call__(self, pixels: Pixels) -> NetworkOutput:
-        """Score one window (height, width, channels): a grid of one cell."""
+        """Score one window (height, width, channels); returns a grid of one cell."""
         outputs = _run(self._session, graph_input(self._image, pixels, self._layout, self._preprocessing))
         return NetworkOutput(*(array.reshape(1, 1, -1) for array in (outputs[0], outputs[-1])))
 
 
 class ConvertedNetwork:
-    """The network as it will be served, on images of any size."""
+    """The network as it will be served, for images of any size."""
 
     def __init__(self, model: ir.Model, layout: str, folder: Path) -> None:
         self._session = _session_with_logits(model, model.graph.outputs[0], folder)
@@ -68,7 +68,7 @@ class ConvertedNetwork:
 
 
 class CropsNetwork:
-    """A network of single windows on images of any size: one window after the other, at the strides of `geometry`."""
+    """A network of single windows, for images of any size: one window after the other, at the strides of `geometry`."""
 
     def __init__(self, network: ConvertedNetwork, geometry: Geometry2D, window: tuple[int, int]) -> None:
         self._network, self._geometry, self._window = network, geometry, window
@@ -89,7 +89,7 @@ class CropsNetwork:
 def graph_input(
     image: ir.Value, pixels: Pixels, layout: str, preprocessing: Preprocessing = IDENTITY
 ) -> dict[str, NDArray[np.generic]]:
-    """Returns the input of a graph for one image (height, width, channels), repeated if the batch size is fixed."""
+    """Return the input of a graph for one image (height, width, channels), repeated if the batch size is fixed."""
     assert image.shape is not None  # noqa: S101 (readers check it)
     is_prepared = image.dtype in (ir.DataType.UINT8, ir.DataType.UINT16)
     batch = pixels[None] if is_prepared else preprocessing.apply(pixels[None])
@@ -99,7 +99,7 @@ def graph_input(
 
 
 def _session_with_logits(model: ir.Model, scores: ir.Value, scratch: Path) -> ort.InferenceSession:
-    """Returns a session whose outputs are the scores and, if an activation makes them, the logits."""
+    """Return a session whose outputs are the scores and, if an activation makes them, the logits."""
     activation, outputs = final_activation(scores), list(model.graph.outputs)
     logits = activation.inputs[0] if activation else None
     model.graph.outputs[:] = [scores, logits] if logits is not None else [scores]
@@ -110,10 +110,10 @@ def _session_with_logits(model: ir.Model, scores: ir.Value, scratch: Path) -> or
 
 
 def _run(session: ort.InferenceSession, images: dict[str, NDArray[np.generic]]) -> list[NDArray[np.float32]]:
-    """Returns the outputs for the first image of a batch."""
+    """Return the outputs for the first image of a batch."""
     (batch,) = images.values()
     try:
         outputs: list[NDArray[np.float32]] = session.run(None, images)
-    except Exception as error:  # ONNX Runtime raises its own kinds
+    except Exception as error:  # ONNX Runtime raises errors of its own classes
         raise VerificationError(f"verification: the network does not run on {batch.shape}: {one_line(error)}") from None
     return [array[: len(array) // len(batch)] for array in outputs]

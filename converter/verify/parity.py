@@ -1,9 +1,9 @@
-"""The parity certificate: how far the converted network agrees with its source, measured.
+"""The parity certificate: the measured agreement of the converted network with its source.
 
-`checks` holds what must be true, or the conversion is wrong. The certificate is a measurement beyond that: dense passes
-over images at their own size are compared with the source network on single windows of the images; interior cells and
-border cells apart, as the geometry distinguishes them. It says what was seen on these windows. For a network of reduced
-precision, the difference from the same network in float32 is measured too.
+`checks` has the conditions that every correct conversion meets. The certificate is an additional measurement: dense
+passes over images at their own size are compared with the source network on single windows of the images, separately
+for interior cells and border cells, which the geometry distinguishes. It reports the figures of these windows. For a
+network of reduced precision, the difference from the same network in float32 is measured too.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ SEED = 1  # the same source gives the same certificate
 
 @dataclass(frozen=True)
 class ComparedCell:
-    """One cell: the source's output for its window, that of the dense pass, and whether it is an interior cell."""
+    """One cell: the outputs of the source and of the dense pass for its window, and whether the cell is interior."""
 
     crop: NetworkOutput
     dense: NetworkOutput
@@ -35,9 +35,9 @@ class ComparedCell:
 def measure_parity(
     comparison: Comparison, announce: Callable[[int], None], advance: Callable[[], None]
 ) -> model_pb2.Parity:
-    """Returns the certificate of one stride; calls `announce` with the number of windows, `advance` after each window.
+    """Return the certificate of one stride; calls `announce` with the number of windows, `advance` after each window.
 
-    Raises VerificationError if the networks differ where they must not, or if the comparison shows nothing.
+    Raises VerificationError if the networks differ where they must not, or if the comparison is meaningless.
     """
     rng = np.random.default_rng(SEED)
     samples = choose_cells(_images(comparison, rng), comparison.geometry, comparison.window, comparison.budget, rng)
@@ -48,7 +48,7 @@ def measure_parity(
     crops, dense = [cell.crop for cell in cells], [cell.dense for cell in cells]
     check_varies(reference + crops)
     if comparison.is_exact:
-        check_equal("of dense against crops of an unpadded network", crops, dense)
+        check_equal("crops and dense cells of an unpadded network", crops, dense)
 
     def seen(chosen: list[ComparedCell]) -> model_pb2.Difference:
         crops, dense = [cell.crop for cell in chosen], [cell.dense for cell in chosen]
@@ -69,7 +69,7 @@ def measure_parity(
 
 
 def check_agreement(parity: model_pb2.Parity, precision: str, least: float) -> None:
-    """Raises VerificationError if a network of reduced precision agrees too rarely with the network in float32."""
+    """Raise VerificationError if a network of reduced precision agrees on too few windows with its float32 version."""
     measured = parity.precision
     if measured.agreement_high and not measured.top_class_agreement >= least:
         raise VerificationError(
@@ -96,7 +96,7 @@ def _compare(
     grids: list[tuple[NetworkOutput, NetworkOutput]],
     advance: Callable[[], None],
 ) -> Iterator[ComparedCell]:
-    """Yield the cells of one sample; for reduced precision, add the grids in float32 and in it to `grids`."""
+    """Yield the cells of one sample; for reduced precision, add the grids in both precisions to `grids`."""
     pixels = sample.pixels
     dense = _kept_cells(comparison.converted(pixels), sample, pixels)
     if comparison.float_network is not None:
@@ -105,13 +105,15 @@ def _compare(
         window = sample.rows.window_of(row), sample.cols.window_of(col)
         crop = comparison.source(np.ascontiguousarray(pixels[window]))
         own = row - sample.rows.first, col - sample.cols.first
-        cell = NetworkOutput(dense.scores[own].copy(), dense.logits[own].copy())  # the rest of the grid can go
+        cell = NetworkOutput(
+            dense.scores[own].copy(), dense.logits[own].copy()
+        )  # so that the rest of the grid can be freed
         yield ComparedCell(crop, cell, sample.is_interior((row, col)))
         advance()
 
 
 def _kept_cells(output: NetworkOutput, sample: Sample, pixels: Pixels) -> NetworkOutput:
-    """Returns the cells of a pass that are as in a pass over the whole image."""
+    """Return the cells of a pass that equal those of a pass over the whole image."""
     rows, cols = sample.rows, sample.cols
     check_grid(output, rows.cells_scored, cols.cells_scored, pixels)
     kept = rows.cells_kept, cols.cells_kept

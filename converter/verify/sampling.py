@@ -1,6 +1,6 @@
-"""Which windows a certificate is measured on: cells of images at their own size, chosen at random from whole grids.
+"""The choice of the windows of a certificate: cells of images at their own size, chosen at random from whole grids.
 
-images, in random order → of each the whole grid, or the part of it that one pass may score → cells of all grids
+images, in random order → the whole grid of each, or the part of it that one pass may score → cells of all grids
 """
 
 import math
@@ -14,19 +14,19 @@ from converter.verify.grid_axis import GridAxis, GridPart
 from converter.verify.images import PixelFormat, Pixels, SampleImage, synthetic_images
 
 FEW_IMAGES = 8
-"""Number of images that are always looked at, if there are as many, whatever they cost."""
+"""Number of images that are always used, independent of their cost, if there are that many."""
 INTERIOR_CELLS = 4
-"""Least number of interior cells of a synthetic image along either axis."""
+"""Smallest number of interior cells of a synthetic image along either axis."""
 NOISE_IMAGES = 2
-"""Least number of synthetic images."""
+"""Smallest number of synthetic images."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is measured: the number of windows, and the largest number of pixels that one pass may take.
+    """The extent of a measurement: the number of windows, and the largest number of pixels of one pass.
 
-    If the images have no more than `affordable_windows`, all windows are measured. `is_per_window` says that a pass
-    costs one window per cell, as crops do.
+    If the images have at most `affordable_windows` windows, all windows are measured. `is_per_window` says that a pass
+    costs one window per cell, as in mode crops.
     """
 
     windows: int
@@ -36,7 +36,7 @@ class Budget:
 
     @property
     def cells(self) -> int:
-        """Least number of cells from which the windows are chosen."""
+        """Smallest number of cells from which the windows are chosen."""
         return max(self.windows, self.affordable_windows)
 
 
@@ -56,11 +56,11 @@ class Sample:
 
     @property
     def has_interior(self) -> bool:
-        """Whether the image holds a cell that reads nothing beyond it."""
+        """Whether the image has a cell that reads nothing beyond the image."""
         return bool(self.rows.axis.interior) and bool(self.cols.axis.interior)
 
     def is_interior(self, cell: tuple[int, int]) -> bool:
-        """Whether a cell reads nothing beyond the image."""
+        """Return whether a cell reads nothing beyond the image."""
         return cell[0] in self.rows.axis.interior and cell[1] in self.cols.axis.interior
 
 
@@ -71,9 +71,10 @@ def choose_cells(
     budget: Budget,
     rng: np.random.Generator,
 ) -> list[Sample]:
-    """Returns samples with all cells if that is affordable, else with `budget.windows` cells, all equally likely.
+    """Return samples with all cells if that is affordable, else with `budget.windows` cells, all equally likely.
 
-    Images are taken in their order until there are enough cells and the passes cost as much as the windows will.
+    Images are taken in their order until there are enough cells, and the dense passes cost as much as the comparison
+    of the windows will cost.
     """
     parts = list(_parts(images, geometry, window, budget, rng))
     counts = [rows.cells * cols.cells for _, rows, cols in parts]
@@ -98,7 +99,7 @@ def synthetic_images_for(
     budget: Budget,
     rng: np.random.Generator,
 ) -> Iterator[SampleImage]:
-    """Yield synthetic images, so large that a quarter of their cells is interior if a pass may take so many pixels."""
+    """Yield synthetic images, of which a quarter of the cells is interior if one pass may be that large."""
     side = math.isqrt(budget.pass_pixels)
     axes = []
     for axis, size in zip(geometry, window, strict=True):
@@ -133,6 +134,6 @@ def _parts(
 def _random_part(
     vertical: GridAxis, horizontal: GridAxis, most: int, rng: np.random.Generator
 ) -> tuple[GridPart, GridPart]:
-    """Returns the part of an image that a pass over at most so many pixels scores, as square as the image allows."""
+    """Return the part of an image that a pass over at most `most` pixels scores, as square as the image allows."""
     rows = vertical.random_part(max(math.isqrt(most), most // horizontal.pixels), rng)
     return rows, horizontal.random_part(most // (rows.pixels_read.stop - rows.pixels_read.start), rng)

@@ -1,1 +1,1 @@
-"""The command `fullconv-score`: its options, what it does with each image, tables and progress."""
+"""The command `fullconv-score`: its options, the scoring of each image, tables and progress."""

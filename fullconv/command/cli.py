@@ -82,7 +82,9 @@ def _exit_statuses() -> Iterator[None]:
 def _check_average(task: ScoreTask) -> None:
     """Refuse to average probabilities of a model without probabilities."""
     if task.options["average"] == "probabilities" and task.scorer.model(task.model, task.version).output.kind == RAW:
-        raise typer.BadParameter(f"model {task.model!r} has raw scores, no probabilities", param_hint="--average")
+        raise typer.BadParameter(
+            f"expected scores, got probabilities, which model {task.model!r} does not have", param_hint="--average"
+        )
 
 
 def _check_outputs(task: ScoreTask, images: list[Path]) -> None:
@@ -90,19 +92,23 @@ def _check_outputs(task: ScoreTask, images: list[Path]) -> None:
     outputs = task.outputs(images)
     if len({output.absolute() for output in outputs}) < len(outputs):
         raise typer.BadParameter(
-            f"expected a file of its own for every image and output, got {outputs[-1]} twice; put {STEM} into "
-            "the names, and score images of one name apart",
+            f"expected a different file for every image and output, got {outputs[-1]} twice; put {STEM} into "
+            "the names, and score images of the same name in separate commands",
             param_hint="--grid and --heatmap",
         )
     _check_suffix("--grid", task.grid, GRID_SUFFIXES)
     _check_suffix("--heatmap", task.heatmap, PICTURE_SUFFIXES)
     for output in outputs:
         if output.exists() and (not output.is_file() or any(_same(output, image) for image in images)):
-            raise typer.BadParameter(f"{output} is an image to score, or no file", param_hint="--grid and --heatmap")
+            raise typer.BadParameter(
+                f"expected a new file or an output to replace, got {output}, which is an image to score or no "
+                "regular file",
+                param_hint="--grid and --heatmap",
+            )
 
 
 def _check_suffix(option: str, name: str | None, suffixes: tuple[str, ...]) -> None:
-    """Refuse a file name whose suffix stands for no format that is offered."""
+    """Refuse a file name whose suffix is not that of an offered format."""
     if name is not None and Path(name).suffix.lower() not in suffixes:
         raise typer.BadParameter(
             f"expected a file name that ends in {' or '.join(suffixes)}, got {name!r}", param_hint=option
@@ -114,7 +120,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _scorer(line: CommandLine) -> BaseScorer:
-    """What scores: servers, or this process; exit status 2 if the options do not say which."""
+    """Return a client of servers, or a scorer in this process; exit status 2 if the options do not say which."""
     security = Security(line.tls, line.tls_ca, line.tls_cert, line.tls_key, _token(line.token))
     if line.server is not None:
         try:

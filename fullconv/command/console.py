@@ -1,4 +1,4 @@
-"""What `fullconv-score` prints on a terminal besides its answer."""
+"""Printing of errors, and of characters that the terminal's encoding lacks."""
 
 import sys
 
@@ -11,7 +11,7 @@ def print_error(error: object) -> None:
 
 
 def tolerate_encodings() -> None:
-    """Print a question mark for a letter that the terminal's encoding lacks, instead of failing."""
+    """Print a question mark for a character that the terminal's encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # it may be closed
+        if stream is not None:  # None if the stream is closed
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]

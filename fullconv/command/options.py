@@ -1,4 +1,4 @@
-"""The command line of `fullconv-score`: every option with its help, and what its text means."""
+"""The command line of `fullconv-score`: every option with its help, and the parsing of its text."""
 
 import re
 from collections.abc import Callable
@@ -35,16 +35,16 @@ class CommandLine:
             "--model-version",
             "--version",
             metavar="V",
-            help="The model's version, also as --model NAME/V. Default: the highest. `fullconv-score --version` alone "
-            "prints the program's version.",
+            help="The model's version; --model NAME/V is another way to give it. Default: the highest version. "
+            "`fullconv-score --version` alone prints the program's version.",
         ),
     ] = ""
     server: Annotated[
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="Score on this server, fullconv-serve, or on several, separated by commas. Default: score in this "
-            "process.",
+            help="Score on this fullconv-serve server. Several servers are separated by commas. Default: score in this "
+            "process, without a server.",
         ),
     ] = None
     models: Annotated[
@@ -60,8 +60,8 @@ class CommandLine:
     mode: Annotated[
         ModeName,
         typer.Option(
-            help="dense: one pass over the image. crops: window by window. auto: where both give the same scores, the "
-            "cheaper of the two; else dense, if the model can slide."
+            help="dense: one pass over the image. crops: window by window. auto: the cheaper of the two if both give "
+            "the same scores, otherwise dense; crops if the model has no other mode."
         ),
     ] = DEFAULTS["mode"]
     border: Annotated[
@@ -81,15 +81,17 @@ class CommandLine:
         str | None,
         typer.Option(
             metavar="FILE|otsu",
-            help="Score only the windows all of whose pixels are not 0 in this image, which has the same size or the "
-            "same aspect ratio. otsu: score only the windows that are not wholly background. Default: all windows.",
+            help="Score only the windows in which every pixel of this mask image is nonzero. The mask has the size of "
+            "the image, or another size with the same aspect ratio. otsu: score only the windows that contain some "
+            "foreground. Default: all windows.",
         ),
     ] = None
     bands: Annotated[
         str | None,
         typer.Option(
             metavar="1,2,3",
-            help="The image's bands to score, in this order, counted from 1. Default: all; alpha is laid over white.",
+            help="The image's bands to score, in this order, counted from 1. Default: all bands; an image with alpha "
+            "is composited over white.",
         ),
     ] = None
     page: Annotated[
@@ -101,73 +103,82 @@ class CommandLine:
             help="The page of a multi-page file, counted from 1. Default: the first page of full resolution.",
         ),
     ] = None
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = DEFAULTS["flip"]
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Score the horizontally mirrored image too, and average both.")
+    ] = DEFAULTS["flip"]
     scales: Annotated[
         str | None,
         typer.Option(
             metavar="256,384,0.5x",
-            help="Average over these sizes: pixels of the shorter side, or factors. Default: the image's own size.",
+            help="Score the image at each of these sizes, and average. Sizes are pixels of the shorter side, or "
+            "factors. Default: the image's own size.",
         ),
     ] = None
     average: Annotated[AverageName, typer.Option(help="What is averaged over the windows.")] = DEFAULTS["average"]
     top: Annotated[
         int,
-        typer.Option(
-            metavar="N", min=1, max=1_000_000, help="Number of classes to name, in the order of their averages."
-        ),
+        typer.Option(metavar="N", min=1, max=1_000_000, help="Number of classes to list, the highest average first."),
     ] = DEFAULTS["top"]
     classes: Annotated[
         str | None,
-        typer.Option(metavar="A,B,C", help="Answer with these classes only, labels or indices. Default: all."),
+        typer.Option(
+            metavar="A,B,C", help="Return only these classes, given as labels or indices. Default: all classes."
+        ),
     ] = None
-    grid: Annotated[str | None, typer.Option(metavar="OUT.npz", help="Write every window's scores.")] = None
+    grid: Annotated[
+        str | None, typer.Option(metavar="OUT.npz", help="Write the scores of every window to this file.")
+    ] = None
     heatmap: Annotated[
         str | None,
         typer.Option(
             metavar="OUT.png|OUT.jpg|OUT.webp",
-            help="Write the image with the scores over it: the probability of one class, or the winning classes.",
+            help="Draw the scores over the image, and write this picture. It shows the probability of one class, or "
+            "the class with the highest score in each window.",
         ),
     ] = None
     heatmap_class: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The class that the heatmap shows, a label or an index. Default: the only class of the model or of "
-            "--classes; of a model with two classes the second; else the winning class of each window.",
+            help="The class that the heatmap shows, given as a label or an index. Default: the only class of the model "
+            "or of --classes; for a model with two classes, the second; for other models, the class with the highest "
+            "score in each window.",
         ),
     ] = None
     plan: Annotated[
-        bool, typer.Option("--plan", help="Print what would run and what it costs; score and write nothing.")
+        bool, typer.Option("--plan", help="Print the plan (mode, tiles, cost). Nothing is scored or written.")
     ] = False
     tls: Annotated[
-        bool, typer.Option("--tls", help="Use TLS with a server whose certificate a public authority has signed.")
+        bool, typer.Option("--tls", help="Use TLS. A public authority must have signed the server's certificate.")
     ] = False
     tls_ca: Annotated[
         Path | None,
         typer.Option(
-            "--tls-ca", metavar="FILE", help="Use TLS with a server that these certificates have signed, PEM."
+            "--tls-ca",
+            metavar="FILE",
+            help="Use TLS. An authority in this PEM file must have signed the server's certificate.",
         ),
     ] = None
     tls_cert: Annotated[
-        Path | None, typer.Option("--tls-cert", metavar="FILE", help="This client's own certificate, PEM.")
+        Path | None, typer.Option("--tls-cert", metavar="FILE", help="PEM file with this client's certificate.")
     ] = None
     tls_key: Annotated[
-        Path | None, typer.Option("--tls-key", metavar="FILE", help="The private key of --tls-cert, PEM.")
+        Path | None, typer.Option("--tls-key", metavar="FILE", help="PEM file with the private key of --tls-cert.")
     ] = None
-    token: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A file that holds a token, which the server accepts.")
-    ] = None
+    token: Annotated[Path | None, typer.Option(metavar="FILE", help="File with the token to send to the server.")] = (
+        None
+    )
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False
 
     def __post_init__(self) -> None:
-        """Exit with status 2 for options that do not go together."""
+        """Exit with status 2 for options that contradict each other."""
         if self.heatmap_class is not None and self.heatmap is None:
             raise typer.BadParameter("expected --heatmap with it, got none", param_hint="--heatmap-class")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise typer.BadParameter("expected both or neither, got one", param_hint="--tls-cert and --tls-key")
 
     def options(self) -> Options:
-        """Return the options of a request, without the mask; exit status 2 for text that is no value."""
+        """Return the options of a request, without the mask; exit status 2 for text that cannot be parsed."""
         options = Options(
             mode=self.mode,
             border=self.border,
@@ -189,7 +200,7 @@ class CommandLine:
         return options
 
     def named_version(self) -> tuple[str, str]:
-        """Return the model's name and version, of which --model NAME/VERSION gives both."""
+        """Return the model's name and version. --model NAME/VERSION gives both."""
         name, _, number = self.model.rpartition("/")
         if not VERSION.fullmatch(number) or not name:
             return self.model, self.version
@@ -201,7 +212,7 @@ class CommandLine:
 
 
 def takes(fields: type[Fields]) -> Callable[[Callable[[Fields], None]], Callable[..., None]]:
-    """Make a function of a dataclass a command whose options are the dataclass's fields, as Typer reads them."""
+    """Turn a function of a dataclass into a command, whose options Typer takes from the dataclass's fields."""
 
     def decorate(run: Callable[[Fields], None]) -> Callable[..., None]:
         @wraps(run)
@@ -221,7 +232,9 @@ def _names(classes: str | None) -> list[str]:
         return []
     names = [name.strip() for name in classes.split(",")]
     if "" in names:
-        raise typer.BadParameter(f"expected labels or indices between commas, got '{classes}'", param_hint="--classes")
+        raise typer.BadParameter(
+            f"expected labels or indices, separated by commas, got '{classes}'", param_hint="--classes"
+        )
     return names
 
 
@@ -230,7 +243,7 @@ def _bands(bands: str) -> list[int]:
     numbers = [number.strip() for number in bands.split(",")]
     if not all(BAND.fullmatch(number) for number in numbers):
         raise typer.BadParameter(
-            f"expected numbers from 1 between commas, as 1,2,3; got '{bands}'", param_hint="--bands"
+            f"expected numbers from 1, separated by commas, such as 1,2,3; got '{bands}'", param_hint="--bands"
         )
     return [int(number) for number in numbers]
 

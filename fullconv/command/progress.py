@@ -11,7 +11,7 @@ LINE_SECONDS = 10.0
 """Shortest time between two lines where there is no terminal."""
 
 ShowProgress = Callable[[str, str, int, int], None]
-"""Takes the image's name, what is going on, how much of it is done, and how much there is."""
+"""Takes the image's name, the current activity, the amount that is done, and the total amount."""
 
 
 @contextmanager

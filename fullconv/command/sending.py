@@ -17,18 +17,18 @@ Describe = Callable[[], ModelDescription]
 
 
 def fits_message(image: Path, options: Options, describe: Describe) -> bool:
-    """Return whether an image is a file that goes in one message, beside others in one call."""
+    """Return whether an image is a file that fits one message, so that one call can carry it with other images."""
     try:
         source = source_of(image)
     except ImageError:
-        return False  # scoring it says why it cannot be used
+        return False  # the attempt to score the image reports the reason
     return not isinstance(source, ArraySource) and not _is_large(image, source, options, describe)
 
 
 def goes_in_parts(image: Path, options: Options, describe: Describe) -> bool:
     """Return whether an image is sent in parts: if it is large, or an array whose pixels are needed only once.
 
-    Raises ImageError if the image is an array's file that cannot be opened.
+    Raises ImageError if the image is a file of an array and cannot be opened.
     """
     source = source_of(image)
     once = len(options.get("scales", ())) <= 1 and options.get("mask") != "otsu"
@@ -36,7 +36,7 @@ def goes_in_parts(image: Path, options: Options, describe: Describe) -> bool:
 
 
 def _is_large(image: Path, source: ImageSource, options: Options, describe: Describe) -> bool:
-    """Whether the image, or its answer, fills half a message, or the image has many pixels."""
+    """Return whether the image, or its answer, exceeds half a message, or the image has many pixels."""
     model = describe()
     if isinstance(source, ArraySource):
         size, pixels = source.size, math.prod(source.shape[:2])
@@ -44,7 +44,7 @@ def _is_large(image: Path, source: ImageSource, options: Options, describe: Desc
         try:
             size, pixels = image.stat().st_size, _pixels_of(image)
         except OSError:
-            return False  # scoring it says why it cannot be read
+            return False  # the attempt to score the image reports the reason
     else:
         return False  # a pipe, which can be read once only
     scored = pixels * _largest_factor(options) ** 2
@@ -55,13 +55,13 @@ def _is_large(image: Path, source: ImageSource, options: Options, describe: Desc
 
 
 def _largest_factor(options: Options) -> float:
-    """The largest factor by which the image is enlarged, at least 1."""
+    """Return the largest factor by which the image is enlarged, at least 1."""
     factors = (str(scale) for scale in options.get("scales", ()))
     return max([1.0, *(float(factor[:-1]) for factor in factors if factor.endswith("x"))])
 
 
 def _pixels_of(path: Path) -> int:
-    """Pixels of an image, as its header says; 0 if libvips does not know the file. Raises OSError."""
+    """Return the number of pixels in an image's header; 0 if libvips does not know the file. Raises OSError."""
     from fullconv.common.libvips import pyvips  # noqa: PLC0415 (only this choice needs libvips)
 
     with path.open("rb") as file:

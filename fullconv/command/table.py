@@ -41,14 +41,14 @@ def plan_table(answer: Answer) -> Group:
 
 
 def _masked(answer: Answer) -> str:
-    """A line with the number of windows that are scored, if a mask leaves out some."""
+    """Return a line with the number of windows that are scored, if a mask leaves out some."""
     if 0 < answer.scored < len(answer.y) * len(answer.x):
         return f"\n{answer.scored} windows inside the mask"
     return ""
 
 
 def _title(answer: Answer) -> Text:
-    """The image, the model, the windows, and how far dense agrees with crops."""
+    """Return lines about the image, the model, the windows, and the agreement of dense with crops."""
     image = answer.image
     down, across = answer.left_out
     left_out = f"; {down} rows and {across} columns of pixels at the bottom and right belong to no window"
@@ -62,7 +62,7 @@ def _title(answer: Answer) -> Text:
 
 
 def _parity(parity: Parity) -> str:
-    """How far dense agrees with crops; details that a warning gives are left out."""
+    """Return the agreement of dense with crops in words, without details that are in a warning."""
     if parity.exact:
         return "exact"
     if not parity.windows:  # an older server

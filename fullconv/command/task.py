@@ -1,4 +1,4 @@
-"""What `fullconv-score` does once its options are read: images in, answers and files out."""
+"""The work of `fullconv-score`: scores the images, prints the answers and writes the files."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -47,12 +47,12 @@ class ScoreTask:
     heatmap: str | None = None
     """Name of the heatmap's file, likewise."""
     heatmap_class: str | None = None
-    """The class that heatmaps show. Default: as `shown_classes` chooses."""
+    """The class that heatmaps show. Default: the choice of `shown_classes`."""
     plan_only: bool = False
     check: Callable[[], None] = lambda: None
-    """Ends the process if a signal has requested it."""
+    """Called repeatedly; ends the process if a signal has requested it."""
     _shown: dict[str, ShownClasses] = field(init=False, default_factory=dict)
-    """What heatmaps show, by the model's version."""
+    """The classes that heatmaps show, by the model's version."""
 
     def run(self, images: list[Path], *, quiet: bool) -> list[dict[str, Any]]:
         """Score images, and return their JSON documents in the order of the images.
@@ -80,7 +80,7 @@ class ScoreTask:
         return [_for_image(name, image) for name in (self.grid, self.heatmap) if name is not None for image in images]
 
     def _results(self, images: list[Path], show: ShowProgress) -> Iterator[tuple[int, Result]]:
-        """Every image's answer or error: first of the images that a server scores in one call, then of the others."""
+        """Yield each image's answer or error: first of images that a server scores in one call, then of the others."""
         done: set[int] = set()
         alone = self.grid or self.heatmap or self.plan_only or len(images) == 1
         if isinstance(self.scorer, Client) and not alone:
@@ -128,7 +128,7 @@ class ScoreTask:
     def _scored(
         self, image: Path, options: Options, show: ShowProgress
     ) -> Iterator[tuple[Answer, Iterable[tuple[int, Scores]], Callable[[], Answer]]]:
-        """The planned answer, the rows of the grid, and a function that returns the whole answer after the last row."""
+        """Yield the planned answer, the rows, and a function that returns the whole answer after the last row."""
 
         def report(what: str, done: int, of: int) -> None:
             show(image.name, what, done, of)
@@ -150,7 +150,7 @@ class ScoreTask:
         return not goes_in_parts(image, options, self._describe)
 
     def _describe(self) -> ModelDescription:
-        """The model's description, which is requested once."""
+        """Return the model's description, which is requested once."""
         return self._description
 
     @cached_property
@@ -158,20 +158,20 @@ class ScoreTask:
         return self.scorer.model(self.model, self.version)
 
     def _mask_of(self, image: Path) -> Options:
-        """The option of an image's own mask."""
+        """Return the option that names an image's own mask."""
         if self.mask is None:
             return {}
         return {"mask": "otsu" if self.mask == "otsu" else _for_image(self.mask, image)}
 
     def _options_of(self, image: Path) -> Options:
-        """The options of one image: with its own mask, and with all classes if its heatmap needs their scores."""
+        """Return the options of one image: its own mask, and all classes if its heatmap needs their scores."""
         options: Options = {**self.options, **self._mask_of(image)}
         if self.heatmap is not None and self._shown_by(self.version).needs_all:
             options["classes"] = ()
         return options
 
     def _shown_by(self, version: str) -> ShownClasses:
-        """What heatmaps show of a version of the model."""
+        """Return the classes that heatmaps show for a version of the model."""
         if version not in self._shown:
             model = self.scorer.model(self.model, version)
             names = [str(name) for name in self.options.get("classes", ())]
@@ -184,7 +184,7 @@ class ScoreTask:
     def _sinks(
         self, image: Path, planned: Answer, shown: ShownClasses | None
     ) -> Iterator[AbstractContextManager[RowSink]]:
-        """What takes the rows of an image's grid."""
+        """Yield the files that take the rows of an image's grid."""
         if self.grid:
             yield _grid_sink(_for_image(self.grid, image), planned, shown)
         if self.heatmap and shown and planned.pixels:
@@ -195,7 +195,7 @@ class ScoreTask:
 
 @contextmanager
 def _grid_sink(path: Path, planned: Answer, shown: ShownClasses | None) -> Iterator[RowSink]:
-    """A grid's file, with the requested classes alone if the answer has more."""
+    """Write a grid's file, which has only the requested classes even if the answer has more."""
     if shown is None:
         with grid_file(path, planned.header) as write:
             yield write
@@ -205,5 +205,5 @@ def _grid_sink(path: Path, planned: Answer, shown: ShownClasses | None) -> Itera
 
 
 def _for_image(name: str, image: Path) -> Path:
-    """The name of an image's output or mask."""
+    """Return the path of an image's output or mask."""
     return Path(name.replace(STEM, image.stem))

@@ -1,1 +1,1 @@
-"""What the client, the service and the converter share. It imports nothing else of theirs but the generated stubs."""
+"""Code that the client, the service and the converter share. It imports only the generated stubs of this project."""

@@ -75,7 +75,7 @@ def sentence(spec: model_pb2.ModelSpec, position: int, crops: float, dense: floa
         )
     reduced = spec.precision not in ("", "fp32")
     if reduced and not _reads_beyond(spec):
-        return f"{said}; {spec.precision} makes the difference, in --mode crops too"
+        return f"{said}; the cause is {spec.precision}, and --mode crops has the same difference"
     own = f"the classifier's own answers in {spec.precision}" if reduced else "the classifier's own answers"
     return f"{said}; --mode crops gives {own} for {_times(crops, dense)} the compute{on}"
 
@@ -108,5 +108,5 @@ def _percent(share: float) -> str:
 
 
 def _times(crops: float, dense: float) -> str:
-    factor = crops / dense if dense else 1.0  # pools alone multiply nothing
+    factor = crops / dense if dense else 1.0  # a network of pools alone has no multiply-adds
     return f"{factor:.0f} times" if factor >= 9.5 else f"{factor:.2g} times"

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, and the suffixes of the formats in which results are written."""
+"""Writing of files that appear complete or not at all, and the suffixes of the formats of results."""
 
 import os
 from collections.abc import Iterator

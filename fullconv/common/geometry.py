@@ -7,7 +7,7 @@ cells and the last ⌈max(0, R − P − W) / stride⌉ cells of an image read b
 
 
 def reach_after(window: int, receptive_field: int, padding_before: int) -> int:
-    """Return the pixels behind its window that a cell reads."""
+    """Return the number of pixels after its window that a cell reads."""
     return max(0, receptive_field - padding_before - window)
 
 
@@ -17,5 +17,5 @@ def border_before(padding_before: int, stride: int) -> int:
 
 
 def border_after(window: int, receptive_field: int, padding_before: int, stride: int) -> int:
-    """Return the number of trailing cells that read pixels behind the image."""
+    """Return the number of trailing cells that read pixels after the image."""
     return -(-reach_after(window, receptive_field, padding_before) // stride)

@@ -2,7 +2,7 @@
 
     from fullconv.common.libvips import pyvips
 
-The set-up is of the whole process. It happens before any file is opened:
+The settings apply to the whole process, and are made before any file is opened:
 
 - Loaders. Only the loaders of JPEG, PNG, WebP and TIFF are allowed. All others are blocked, because many of them are
   rarely tested with damaged files.

@@ -1,4 +1,4 @@
-"""File names of a converted model, and the key of its ModelSpec: what converter and service agree on beside messages.
+"""File names of a converted model, and the key of its ModelSpec, on which converter and service must agree.
 
 ROOT/NAME/VERSION/model.onnx  model.stride16.onnx  weights.data  labels.txt  report.json
 """
@@ -11,7 +11,7 @@ SPEC_VERSION = 1
 
 MODEL, WEIGHTS, LABELS, REPORT = "model.onnx", "weights.data", "labels.txt", "report.json"
 STRIDE_MODEL = "model.stride{}.onnx"
-"""Name of the file of another stride, in pixels."""
+"""File name of the network of another stride, in pixels."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,8}")

@@ -4,17 +4,17 @@ A file's name may hold bytes that are not UTF-8, and control characters that wou
 """
 
 MAX_MESSAGE_LETTERS, MAX_MESSAGE_BYTES = 1000, 1500
-"""Length of an error message. A gRPC status holds the message twice, once with three bytes for every letter that is not
-ASCII, and gRPC refuses trailers of more than 8 KiB."""
+"""Largest length of an error message in characters, and in bytes of UTF-8. A gRPC status holds the message twice, once
+with three bytes for every byte that is not ASCII, and gRPC refuses trailers of more than 8 KiB."""
 
 
 def encodable(text: str) -> str:
-    """Replace what UTF-8 cannot encode, such as the undecodable bytes of a file's name, by question marks."""
+    """Replace characters that UTF-8 cannot encode, such as undecodable bytes of a file's name, by question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def printable(text: str) -> str:
-    """Replace control characters and all else that is not printable by question marks; the result is one line."""
+    """Replace all characters that are not printable by question marks; the result is one line."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 

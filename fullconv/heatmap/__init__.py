@@ -34,7 +34,7 @@ MIN_OUTLINE = 5
 
 @contextmanager
 def heatmap_file(path: Path, header: GridHeader, shown: ShownClasses, pixels: ScoredPixels) -> Iterator[RowSink]:
-    """Draw a heatmap into a file, after the rows of the grid; gives the function that takes the rows.
+    """Yield the function that takes the rows of the grid, then draw the heatmap into a file.
 
     The path's suffix is one of `fullconv.common.files.PICTURE_SUFFIXES`. Raises OutputError.
     """
@@ -45,7 +45,7 @@ def heatmap_file(path: Path, header: GridHeader, shown: ShownClasses, pixels: Sc
 
 
 def write_picture(path: Path, picture: RGB) -> None:
-    """Write a picture (height, width, 3) as the path's suffix says; raises OutputError."""
+    """Write a picture (height, width, 3) in the format of the path's suffix; raises OutputError."""
     with atomic_write(path) as file:
         file.write(encode_picture(picture, path.suffix))
 
@@ -58,10 +58,10 @@ def encode_picture(picture: RGB, suffix: str) -> bytes:
 
 
 class Heatmap:
-    """What is known of every cell, in the resolution of the picture."""
+    """The score or the winning class of every cell, in the resolution of the picture."""
 
     def __init__(self, header: GridHeader, shown: ShownClasses, region: Region | None) -> None:
-        """Allocate the picture's resolution; `region` is what was scored. Default: the whole image."""
+        """Allocate memory in the picture's resolution; `region` was scored. Default: the whole image."""
         self._header = header
         self.region = region or Region(0, 0, header.image.width, header.image.height)
         self.layout = layout_of(self.region.width, self.region.height, labels=shown.single is None)
@@ -74,21 +74,21 @@ class Heatmap:
             kind = shown.output.kind if shown.probabilities else None
             self.cells = Winners(down, across, header.columns(shown.chosen), kind)
         self.unread = ""
-        """Why the image could not be read again, after `picture`; empty if it could."""
+        """The reason why `picture` could not read the image again; empty if it could."""
 
     def add_rows(self, first: int, scores: Scores) -> None:
         """Take scores (rows, cols, classes) from row `first` on, top to bottom."""
         self.cells.add_rows(first, scores)
 
     def content(self) -> Content:
-        """What is drawn over the image."""
+        """Return the values, outlines and legend that are drawn over the image."""
         labels = self._header.labels
         if isinstance(self.cells, SingleClass):
             return single_class_content(self.cells, labels[self.cells.column])
         return winners_content(self.cells, [labels[column] for column in self.cells.columns])
 
     def picture(self, pixels: ScoredPixels) -> RGB:
-        """Draw over the image: (height, width, 3)."""
+        """Return the image with the heatmap drawn over it: (height, width, 3)."""
         content = self.content()
         least = (MIN_OUTLINE * self.layout.line) ** 2 / (self._scale[0] * self._scale[1])
         lines = [
@@ -101,7 +101,7 @@ class Heatmap:
             return draw_figure(self.layout, self._painted(pixels, content), lines, content)
 
     def _painted(self, pixels: ScoredPixels, content: Content) -> RGB:
-        """The image, or its region, with the colours over it."""
+        """Return the image, or its region, with the colours over it."""
         box = self.layout.image
         grey = self._backdrop(pixels, self._header.image, (box.width, box.height))
         if content.scale is None:
@@ -112,7 +112,7 @@ class Heatmap:
         return content.scale.painted(grey, levels[np.ix_(self.cells.rows_of.at(y), self.cells.cols_of.at(x))])
 
     def _backdrop(self, pixels: ScoredPixels, image: ImageInfo, size: tuple[int, int]) -> np.ndarray:
-        """The image in grey; white if it cannot be read again."""
+        """Return the image in grey; a white picture if the image cannot be read again."""
         try:
             return grey_picture(pixels, image, size)
         except ImageError as error:

@@ -12,7 +12,7 @@ from fullconv.images import ArraySource, EncodedSource, FileSource, Region, Scor
 
 WHITE = 255
 MAX_PAGES = 100
-"""Number of a file's pages among which the page that was scored is looked for."""
+"""Largest number of a file's pages that are searched for the page that was scored."""
 STRETCH = 1, 99
 """Percentiles that become black and white, for pixels that are not 8 bits wide."""
 Grey = NDArray[np.uint8]
@@ -47,7 +47,7 @@ def grey_picture(pixels: ScoredPixels, image: ImageInfo, size: tuple[int, int]) 
 
 
 def _file(pixels: ScoredPixels, image: ImageInfo, size: tuple[int, int]) -> pyvips.Image:
-    """The region of an encoded file; of the whole file a thumbnail, which may be decoded faster."""
+    """Return the region of an encoded file, or a thumbnail of the whole file, which may be decoded faster."""
     picture = _page(pixels, image)
     first = not (picture.get_typeof("page-number") and picture.get("page-number"))
     if picture.format == "uchar" and pixels.region is None and first and not pixels.bands:
@@ -59,7 +59,7 @@ def _file(pixels: ScoredPixels, image: ImageInfo, size: tuple[int, int]) -> pyvi
 
 
 def _page(pixels: ScoredPixels, image: ImageInfo) -> pyvips.Image:
-    """The page that was scored: the requested page, or the first of the image's size."""
+    """Return the page that was scored: the requested page, or the first page of the image's size."""
     first = pyvips.Image.new_from_source(_open(pixels), "", fail_on="warning")
     pages = first.get("n-pages") if first.get_typeof("n-pages") else 1
     numbers = [pixels.page - 1] if pixels.page else range(min(MAX_PAGES, pages)) if pages > 1 else []
@@ -72,7 +72,7 @@ def _page(pixels: ScoredPixels, image: ImageInfo) -> pyvips.Image:
 
 
 def _open(pixels: ScoredPixels) -> pyvips.Source:
-    """An encoded file, at its beginning."""
+    """Open an encoded file at its beginning."""
     match pixels.source:
         case FileSource(path=path):
             if path.exists() and not path.is_file():
@@ -85,7 +85,7 @@ def _open(pixels: ScoredPixels) -> pyvips.Source:
 
 
 def _array(pixels: ScoredPixels, source: ArraySource, size: tuple[int, int]) -> pyvips.Image:
-    """The region of an array, without the rows and columns that the picture has no room for."""
+    """Return the region of an array, thinned to about the picture's resolution."""
     height, width, _ = source.shape
     region = pixels.region or Region(0, 0, width, height)
     step = max(1, min(region.width // size[0], region.height // size[1]))
@@ -102,7 +102,7 @@ def _array(pixels: ScoredPixels, source: ArraySource, size: tuple[int, int]) -> 
 
 
 def _grey(picture: pyvips.Image) -> Grey:
-    """The luma of 8-bit pixels, over white where they are transparent."""
+    """Return the luma of 8-bit pixels, laid over white where they are transparent."""
     if picture.hasalpha() and picture.bands in (2, 4):
         picture = picture.flatten(background=WHITE)
     if picture.bands > 3:
@@ -113,7 +113,7 @@ def _grey(picture: pyvips.Image) -> Grey:
 
 
 def _stretched(pixels: NDArray[np.generic], size: tuple[int, int]) -> Grey:
-    """The mean of the first bands, at most three, spread from black to white; white if all pixels are equal.
+    """Return the mean of at most three bands, stretched from black to white; white if all pixels are equal.
 
     `pixels` has about the wanted size, (width, height).
     """

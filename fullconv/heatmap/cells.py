@@ -1,8 +1,8 @@
-"""What every cell of the grid shows, the score of one class or the winning class; the scores are taken row by row.
+"""The value that each cell of a heatmap shows: the score of one class, or the winning class. Scores arrive in rows.
 
 Each cell is drawn as a block of one stride around its window's centre. Where blocks would be smaller than a pixel of
 the picture, several cells share a block, so that the picture bounds the memory. A block of one class shows the highest
-of its cells, so that nothing small is lost; a block of winners shows its first cell.
+value of its cells, so that no small region is lost; a block of winners shows its first cell.
 """
 
 import math
@@ -70,7 +70,7 @@ class SingleClass:
     cols_of: Blocks
     column: int
     kind: str
-    """What the scores are (`ModelOutput.kind`); "probabilities" and "raw" are shown as they are."""
+    """The kind of the scores (`ModelOutput.kind`); "probabilities" and "raw" are shown unchanged."""
     value: NDArray[np.float32] = field(init=False)
     scored: int = field(init=False, default=0)
     """Number of cells that were scored."""
@@ -129,7 +129,7 @@ class Winners:
             self.winner[band], self.value[band] = winner[kept], value[kept]
 
     def _probability(self, scores: Scores, winner: NDArray[np.intp]) -> NDArray[np.float32]:
-        """The probability of the class that wins each cell."""
+        """Return the probability of the class that wins each cell."""
         return probability(scores, np.array(self.columns)[winner], self.kind or "")
 
 
@@ -152,6 +152,6 @@ def probability(scores: Scores, column: int | NDArray[np.intp], kind: str) -> ND
 
 
 def _chunks(first: int, scores: Scores) -> list[tuple[int, Scores]]:
-    """The same rows in parts of bounded size, each with the index of its first row."""
+    """Return the same rows in parts of bounded size, each with the index of its first row."""
     each = max(1, CHUNK // max(1, scores[0].size))
     return [(first + start, scores[start : start + each]) for start in range(0, len(scores), each)]

@@ -1,4 +1,4 @@
-"""What is drawn over the image: values and their colours, outlined regions, and the legend."""
+"""The content that is drawn over the image: values and their colours, outlined regions, and the legend."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from fullconv.heatmap.cells import NO_INDEX, THRESHOLD, SingleClass, Winners
 from fullconv.heatmap.paint import Scale, even_scale, rising_scale
 
 LABEL_LETTERS = 24
-"""Letters of a label at the most."""
+"""Largest number of characters of a label."""
 Colour = tuple[float, float, float, float]
 OUTLINES: list[Colour] = [colormaps["tab10"](index) for index in range(10)]
 BLACK: Colour = (0.0, 0.0, 0.0, 1.0)
@@ -29,7 +29,7 @@ class Outlined:
 
 @dataclass(frozen=True)
 class Content:
-    """What is drawn: NaN in `values` (blocks down, blocks across) is not painted."""
+    """The content of a heatmap: NaN in `values` (blocks down, blocks across) is not painted."""
 
     values: NDArray[np.float32]
     scale: Scale | None
@@ -76,7 +76,7 @@ def winners_content(cells: Winners, labels: list[str]) -> Content:
 
 
 def _scale(values: NDArray[np.float32], *, probabilities: bool) -> Scale | None:
-    """The scale of the winners: from 0 to 1, or from the lowest to the highest score that is painted."""
+    """Return the scale of the winners: from 0 to 1, or from the lowest to the highest score that is painted."""
     if probabilities:
         return even_scale(0, 1, "probability of the winning class")
     ends = _ends(values)
@@ -84,7 +84,7 @@ def _scale(values: NDArray[np.float32], *, probabilities: bool) -> Scale | None:
 
 
 def _ends(values: NDArray[np.float32]) -> tuple[float, float] | None:
-    """The lowest and the highest value, moved apart if they are equal; None if there is no value."""
+    """Return the lowest and the highest value, moved apart if they are equal; None if there is no value."""
     known = values[np.isfinite(values)]
     if not known.size:
         return None

@@ -24,17 +24,18 @@ POINTS = 72
 """Points in one unit of the layout."""
 LABELS = FontProperties(size=12, weight="bold")
 TEXT = 10.0
-"""Size of the panel's letters, in points."""
+"""Size of the panel's text, in points."""
 GAP = 0.05
 """Units between a region and its label."""
 LETTERS = 30
-"""Letters in a line of the colour bar's caption."""
+"""Largest number of characters in a line of the colour bar's caption."""
 EDGE, CAPTION, BAR, BAR_LONGEST = 0.3, 0.75, 0.22, 4.0
-"""Units: from the panel's edge, down to the bar, the bar's width, and its length."""
+"""In units: the distance from the panel's edge, the height of the caption above the bar, the bar's width, and its
+largest length."""
 COLUMNS = 2
 """Columns of the legend in a panel below the image."""
 LEGEND = 3.4
-"""Units of height that a legend of all outlines takes."""
+"""Height of a legend of all outlines, in units."""
 
 
 def draw_figure(layout: Layout, painted: RGB, lines: list[Outline], content: Content) -> RGB:
@@ -56,7 +57,7 @@ def draw_figure(layout: Layout, painted: RGB, lines: list[Outline], content: Con
 
 
 class Drawing:
-    """A transparent figure with everything but the painted image; positions are in pixels, from the top."""
+    """A transparent figure with the lines, labels and panel; positions are in pixels, counted from the top."""
 
     def __init__(self, layout: Layout) -> None:
         """Begin with an empty figure."""
@@ -110,14 +111,14 @@ class Drawing:
             )  # fmt: skip
 
     def _size(self, label: str) -> tuple[int, int, int]:
-        """Width, height and descent of a label's text."""
+        """Return the width, height and descent of a label's text."""
         sizes = self.canvas.get_renderer().get_text_width_height_descent(label, LABELS, ismath=False)
         width, height, descent = (int(np.ceil(size)) for size in sizes)
         return width, height, descent
 
     @property
     def _bar_length(self) -> float:
-        """Length in units; beside the image it leaves room for a legend of all outlines."""
+        """Return the bar's length in units; beside the image it leaves room for a legend of all outlines."""
         panel = self.layout.panel
         return (
             BAR_LONGEST if self.layout.below else min(BAR_LONGEST, panel.height / self.layout.unit - CAPTION - LEGEND)

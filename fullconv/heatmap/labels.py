@@ -1,4 +1,4 @@
-"""Places for labels beside the regions that they name, so that no label covers another."""
+"""Places labels beside the regions that they name, so that no label covers another label."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from fullconv.heatmap.layout import Box
 
 MAX_LABELS = 400
-"""Labels in a picture at the most: of more regions, only the largest are labelled. The legend names all colours."""
+"""Largest number of labels in a picture: if there are more regions, only the largest regions have labels. The legend
+names all colours."""
 HIDDEN = 2.0
-"""How many times larger than its region a label in the image may be."""
+"""Largest ratio of a label's area to its region's area for a label inside the image."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,12 @@ def place_labels(regions: Sequence[LabelledRegion], image: Box, within: Box) -> 
 
 
 def _moved(start: int, length: int, low: int, high: int) -> int:
-    """The start, moved so that the whole length lies in [low, high) if it fits."""
+    """Return the start, moved so that the whole length lies in [low, high) if it fits."""
     return max(min(start, high - length), low)
 
 
 def _free(box: Box, taken: NDArray[np.int64], gap: int) -> bool:
-    """Whether the box, with a gap around it, overlaps no other box; `taken` is (boxes, 4)."""
+    """Return whether the box, with a gap around it, overlaps no other box; `taken` is (boxes, 4)."""
     left, top, right, bottom = taken.T
     across = (left < box.right + gap) & (box.left < right + gap)
     return not bool((across & (top < box.bottom + gap) & (box.top < bottom + gap)).any())

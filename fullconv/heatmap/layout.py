@@ -1,19 +1,20 @@
-"""Where the parts of a heatmap lie: the drawn image, and the panel with the colour bar and the legend.
+"""The layout of a heatmap: the drawn image, and the panel with the colour bar and the legend.
 
-Letters and lines grow with the drawn image, so that they can be read when the whole picture is looked at: its longer
-side is always 12 units, and a letter's size is a number of units. The panel lies beside the image, or below an image
-that is much wider than high. Strips get a margin for the labels, which are higher than the strip itself.
+Text and lines grow with the drawn image, so that they are legible when the whole picture is shown: the longer side of
+the drawn image is always 12 units, and the size of the text is a number of units. The panel lies beside the image, or
+below an image that is much wider than high. Strips get a margin for the labels, which are higher than the strip itself.
 """
 
 from dataclasses import dataclass
 
 LONGEST, SHORTEST = 4096, 1200
-"""Pixels of the picture's longer side at the most, and of the drawn image's longer side at least, if that fits."""
+"""Largest length of the picture's longer side in pixels, and smallest length of the drawn image's longer side, if that
+fits."""
 UNITS = 12.0
-"""Length of the drawn image's longer side."""
+"""Length of the drawn image's longer side in units."""
 PANEL_WIDTH, PANEL_HEIGHT = 3.1, 2.3
 LINE, STRIP_LINE = 0.025, 0.05
-"""Width of an outline in units; in a strip at most this share of the shorter side."""
+"""Width of an outline in units, and its largest width in a strip as a share of the strip's shorter side."""
 WIDE = 2.2
 """Ratio of width to height above which the panel lies below the image."""
 STRIP, MARGIN, COLUMN = 1.2, 0.35, 2.7
@@ -62,12 +63,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the parts of a heatmap lie, in pixels of the picture."""
+    """The positions of the parts of a heatmap, in pixels of the picture."""
 
     image: Box
     panel: Box
     labels: Box
-    """Where labels may lie: the image and its margins."""
+    """The area in which labels may lie: the image and its margins."""
     unit: float
 
     @property

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from fullconv.heatmap.cells import Blocks
 
 CELLS = 1024
-"""Blocks along the longer side of the outlined mask at the most; finer masks are thinned out."""
+"""Largest number of blocks along the longer side of an outlined mask; finer masks are thinned out."""
 SHARP, INSET = 512, 0.05
-"""Blocks along the longer side up to which lines follow the blocks' edges, and the share of a block that a corner cuts
-off."""
+"""Largest number of blocks along the longer side for which lines follow the blocks' edges, and the share of a block
+that a line cuts off at a corner."""
 SPECK = 3.0, 1e-3
 """Regions smaller than both this number of blocks and this share of the mask have no line."""
 Line = NDArray[np.float64]
@@ -42,7 +42,7 @@ def outlines(mask: NDArray[np.bool_], rows: Blocks, cols: Blocks, least: float) 
 
 
 def _samples(blocks: Blocks, copies: int) -> NDArray[np.floating]:
-    """Positions at which the mask is sampled: the blocks' centres, or both of their edges; and one beyond each end."""
+    """Return the sampling positions of the mask: the blocks' centres or both their edges, and one beyond each end."""
     edges, widths = blocks.edges, np.diff(blocks.edges)
     inset = np.minimum(np.append(widths, widths[-1]), np.append(widths[0], widths)) * INSET
     both = np.column_stack([edges[:-1] + inset[:-1], edges[1:] - inset[1:]]).ravel()
@@ -51,7 +51,7 @@ def _samples(blocks: Blocks, copies: int) -> NDArray[np.floating]:
 
 
 def _areas(points: Line, offsets: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Area that each closed line encloses, by the shoelace formula; the sign says in which direction the line runs."""
+    """Return the area in each closed line, by the shoelace formula; the sign tells the direction of the line."""
     x, y = points.T
     crossed = np.append(x[:-1] * y[1:] - x[1:] * y[:-1], 0)
     crossed[offsets[1:] - 1] = 0  # from the end of a line to the beginning of the next

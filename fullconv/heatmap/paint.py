@@ -16,7 +16,7 @@ OPACITY = 0.75
 INVISIBLE = 0.1
 """Share of a rising scale, from its low end, that is transparent."""
 RED = 0.85
-"""Share of matplotlib's yellow to red that is used: the rest is too dark for dark images."""
+"""Share of matplotlib's colour map from yellow to red that is used: the rest is too dark for dark images."""
 ROWS = 256
 """Number of rows of the picture that are painted at once."""
 RGB = NDArray[np.uint8]
@@ -30,7 +30,7 @@ class Scale:
     high: float
     colours: NDArray[np.float64]
     label: str
-    """What the values are."""
+    """Name of the values."""
     threshold: float | None = None
     """The value that is marked in the colour bar; None: no value is marked."""
 
@@ -64,5 +64,5 @@ def rising_scale(low: float, high: float, label: str, threshold: float | None) -
 
 
 def _colours(name: str, opacity: NDArray[np.float64], *, to: float = 1.0) -> NDArray[np.float64]:
-    """The colours of all levels, from matplotlib's map `name` up to the share `to` of it."""
+    """Return the colours of all levels: the part of matplotlib's colour map `name` up to the share `to`."""
     return np.column_stack([colormaps[name](np.linspace(0, to, LEVELS))[:, :3], opacity])

@@ -34,13 +34,13 @@ class ScoringStub:
     INVALID_ARGUMENT: the message, the image or an option cannot be used, or exceeds a limit. The message says the
     field, what was expected and what was got.
     FAILED_PRECONDITION: the model does not have the requested stride or mode, or its files are damaged.
-    RESOURCE_EXHAUSTED with google.rpc.RetryInfo: the server is busy; retry after the delay that RetryInfo says.
+    RESOURCE_EXHAUSTED with google.rpc.RetryInfo: the server is busy; retry after the delay in RetryInfo.
     RESOURCE_EXHAUSTED without RetryInfo: the message is larger than the transport allows; do not retry.
     DEADLINE_EXCEEDED: the deadline has passed, or the client of a stream has sent or received nothing for too long.
     CANCELLED: the client has cancelled the call.
     UNAUTHENTICATED: the call has no valid token.
     UNAVAILABLE: the server is shutting down.
-    INTERNAL: a bug. The message has an id; the server's log has the details under this id.
+    INTERNAL: a bug in the server. The message has an id, under which the server's log has the details.
     """
 
     def __init__(self, channel):
@@ -85,13 +85,13 @@ class ScoringServicer:
     INVALID_ARGUMENT: the message, the image or an option cannot be used, or exceeds a limit. The message says the
     field, what was expected and what was got.
     FAILED_PRECONDITION: the model does not have the requested stride or mode, or its files are damaged.
-    RESOURCE_EXHAUSTED with google.rpc.RetryInfo: the server is busy; retry after the delay that RetryInfo says.
+    RESOURCE_EXHAUSTED with google.rpc.RetryInfo: the server is busy; retry after the delay in RetryInfo.
     RESOURCE_EXHAUSTED without RetryInfo: the message is larger than the transport allows; do not retry.
     DEADLINE_EXCEEDED: the deadline has passed, or the client of a stream has sent or received nothing for too long.
     CANCELLED: the client has cancelled the call.
     UNAUTHENTICATED: the call has no valid token.
     UNAVAILABLE: the server is shutting down.
-    INTERNAL: a bug. The message has an id; the server's log has the details under this id.
+    INTERNAL: a bug in the server. The message has an id, under which the server's log has the details.
     """
 
     def Score(self, request, context):
@@ -104,17 +104,17 @@ class ScoringServicer:
     def ScoreLarge(self, request_iterator, context):
         """Scores one image of any size. The client sends the pixels, or the file, in parts. The server answers with the plan,
         then with progress and with rows of the grid as they are finished, then with a summary. The server reads further
-        parts when it needs them, and stops scoring while the client does not read its answers. Parts that do not fit
-        together (more or fewer rows than were announced, for example) are INVALID_ARGUMENT.
+        parts when it needs them, and stops scoring while the client does not read its answers. Parts that do not match the
+        announced image, for example because there are more or fewer rows, are INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ScoreMany(self, request_iterator, context):
-        """Scores many images. Each answer is sent when it is finished, in any order, and has the id of its request. An image
-        that cannot be scored is answered with the status and message that Score would end with, and the other images go
-        on. The server reads the next image when it has room for it.
+        """Scores many images. Each answer is sent when it is finished, in any order, and has the id of its request. If an
+        image cannot be scored, its answer is a Failure with the status and message that Score would end with, and the
+        other images are still scored. The server reads the next image when it has room for it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,13 +179,13 @@ class Scoring:
     INVALID_ARGUMENT: the message, the image or an option cannot be used, or exceeds a limit. The message says the
     field, what was expected and what was got.
     FAILED_PRECONDITION: the model does not have the requested stride or mode, or its files are damaged.
-    RESOURCE_EXHAUSTED with google.rpc.RetryInfo: the server is busy; retry after the delay that RetryInfo says.
+    RESOURCE_EXHAUSTED with google.rpc.RetryInfo: the server is busy; retry after the delay in RetryInfo.
     RESOURCE_EXHAUSTED without RetryInfo: the message is larger than the transport allows; do not retry.
     DEADLINE_EXCEEDED: the deadline has passed, or the client of a stream has sent or received nothing for too long.
     CANCELLED: the client has cancelled the call.
     UNAUTHENTICATED: the call has no valid token.
     UNAVAILABLE: the server is shutting down.
-    INTERNAL: a bug. The message has an id; the server's log has the details under this id.
+    INTERNAL: a bug in the server. The message has an id, under which the server's log has the details.
     """
 
     @staticmethod

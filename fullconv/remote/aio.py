@@ -122,7 +122,7 @@ class AsyncClient:
         outstanding: Outstanding,
         retries: Retries,
     ) -> AsyncIterator[tuple[ManyItem, scoring_pb2.ScoreResponse | ScoringError]]:
-        """The responses of one call, and the errors of images that could not be sent meanwhile."""
+        """Yield the responses of one call, and the errors of images that could not be sent during the call."""
         async for part in call:
             retries.renew()
             self._servers.mark_reachable()
@@ -200,7 +200,7 @@ class AsyncClient:
         return await self._retried(ask, timeout)
 
     async def _retried(self, ask: Callable[[Any, float | None], Awaitable[Result]], timeout: float | None) -> Result:
-        """Ask one server after another, until there is an answer or no further try is allowed."""
+        """Call one server after another, until there is an answer or no further try is allowed."""
         retries = self._servers.retries(timeout)
         while True:
             try:
@@ -230,7 +230,7 @@ class AsyncScoreStream:
         self._reader = LargeResponseReader(parts.progress)
 
     async def begin(self) -> None:
-        """Wait for the plan; raises as gRPC does, so that the call can be made again."""
+        """Wait for the plan; raises gRPC's errors, so that the call can be repeated."""
         try:
             first = await anext(self._responses, None)
         except (grpc.RpcError, asyncio.CancelledError):
@@ -243,7 +243,7 @@ class AsyncScoreStream:
 
     @property
     def planned(self) -> Answer:
-        """What is known before a pixel is decoded: the image, the windows, the mode and the plan. No averages."""
+        """The image, the windows, the mode and the plan, known before a pixel is decoded. It has no averages."""
         return _answer(self._parts.request, self._parts.source, self._reader.start)
 
     async def rows(self) -> AsyncIterator[GridRows]:
@@ -307,8 +307,8 @@ def send_messages(call: Any, messages: Iterator[Message]) -> asyncio.Task[None]:
                 await call.write(message)
             await call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):
-            pass  # reading the answers raises the same
-        except Exception:  # what failed is reported by whatever makes the messages
+            pass  # reading the answers raises the same error
+        except Exception:  # the iterator of messages has recorded its own error
             call.cancel()
 
     return asyncio.create_task(send())

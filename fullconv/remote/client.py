@@ -20,8 +20,8 @@ class Client(BaseScorer):
         """Prepare connections to servers, which are opened at the first call.
 
         Args:
-            server: HOST:PORT, or several separated by commas, which are called in turn. A name with several addresses
-                stands for as many servers.
+            server: HOST:PORT, or several addresses separated by commas, which are called in turn. Each IP address of a
+                host name counts as a server.
             timeout: Seconds that a call may take, including all tries and waits. Default: no limit.
             retries: Number of times that a call is repeated when servers are busy or gone. Default: 8.
             security: TLS and tokens. Default: a connection without encryption.

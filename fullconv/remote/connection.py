@@ -1,4 +1,4 @@
-"""Addresses of servers, how connections to them are secured, and what their statuses mean."""
+"""Addresses of servers, the security of connections, and the errors for gRPC statuses."""
 
 import re
 import ssl
@@ -13,7 +13,7 @@ from fullconv.errors import KINDS, ImageError, RequestError, ScoringError, Unava
 
 ADDRESS = re.compile(r"(dns:///)?(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]/,]+):(?P<port>[0-9]{1,5})")
 LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|\[::1\]")
-"""Hosts that are this machine: no HTTP proxy reaches them, and nobody else can read what is sent."""
+"""Names of this machine: no HTTP proxy reaches it, and no other machine can read the data that is sent."""
 OPTIONS = [
     ("grpc.max_receive_message_length", -1),  # the server's limits apply
     ("grpc.max_send_message_length", -1),
@@ -26,29 +26,29 @@ UNTRUSTED = {
     "Hostname Verification Check failed": "its certificate is for another name",
     "WRONG_VERSION_NUMBER": "it does not speak TLS",
 }
-"""Words of gRPC about a server that will refuse in the same way again, and what they mean."""
+"""Phrases in gRPC's messages for failures that a retry would only repeat, and their explanations."""
 HINTS = {
     **UNTRUSTED,
     "backends failing; last error: UNAVAILABLE": "a server with TLS closes connections without TLS; a server that "
     "requires client certificates closes connections whose certificate is missing, has expired or is not trusted",
 }
-"""Words of gRPC, and what they may mean."""
+"""Phrases in gRPC's messages, and their possible explanations."""
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 """Statuses by their numbers."""
 
 
 @dataclass(frozen=True)
 class Security:
-    """How a client proves that it may call, and checks which server it calls. Default: no encryption."""
+    """The credentials of a client, and the certificates by which it checks servers. Default: no encryption."""
 
     tls: bool = False
-    """Whether to use TLS. Each of the files below turns TLS on too."""
+    """Whether to use TLS. Each of the following files turns TLS on too."""
     ca: Path | None = None
-    """File of the certificates that sign the server's, PEM. Default: the public authorities that gRPC comes with."""
+    """PEM file of the authorities that sign the server's certificate. Default: the public authorities of gRPC."""
     cert: Path | None = None
-    """File of the client's own certificate, PEM, for servers that require one."""
+    """PEM file of the client's own certificate, for servers that require client certificates."""
     key: Path | None = None
-    """File of the certificate's private key, PEM."""
+    """PEM file of the certificate's private key."""
     token: str | None = None
     """A token that the server accepts."""
 
@@ -70,7 +70,7 @@ class Security:
         return self.tls or self.ca is not None or self.cert is not None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Return the credentials for TLS; raises RequestError for a file without what it must hold."""
+        """Return the credentials for TLS; raises RequestError for a file with other contents."""
         ca, cert, key = (_read(path) for path in (self.ca, self.cert, self.key))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the files, since gRPC reports no reason
         try:
@@ -84,7 +84,7 @@ class Security:
         except ssl.SSLError as error:
             raise RequestError(
                 "cert, key: expected a certificate and its own key, PEM and not encrypted, got "
-                f"{error.reason or 'something else'}"
+                f"{error.reason or 'other contents'}"
             ) from None
         return grpc.ssl_channel_credentials(ca, key, cert)
 
@@ -100,7 +100,7 @@ def addresses(server: str) -> list[str]:
     for name in names:
         match = ADDRESS.fullmatch(name)
         if not match or int(match["port"]) > 65535:
-            raise RequestError(f"server: expected HOST:PORT, or several with commas between, got {server!r}")
+            raise RequestError(f"server: expected HOST:PORT, or several separated by commas, got {server!r}")
     return names
 
 
@@ -127,9 +127,10 @@ def open_channels(
 
 
 def error_of(server: str, code: grpc.StatusCode, details: str, reason: str = "") -> ScoringError:
-    """Return the error that a status stands for, with the server's message.
+    """Return the error for a status, with the server's message.
 
-    The reason decides the kind of error. A status without a reason, from an older server, is judged by its code.
+    The reason determines the class of the error. For a status without a reason, from an older server, the code
+    determines it.
     """
     if reason in KINDS:
         return KINDS[reason](details)
@@ -139,8 +140,8 @@ def error_of(server: str, code: grpc.StatusCode, details: str, reason: str = "")
         return RequestError(details)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger" in details:
         return ImageError(
-            f"image and mask: larger than one message to {server} may be: {details}; use score_large, scale or cut "
-            "the image; save a mask as PNG"
+            f"image and mask: expected a message that {server} accepts, got a larger message: {details}; use "
+            "score_large, or scale or cut the image; save a mask as PNG"
         )
     hints = [f" ({hint})" for words, hint in HINTS.items() if words in details]
     return UnavailableError(f"{server}: {code.name}: {details}{''.join(hints)}")

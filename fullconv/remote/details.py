@@ -1,4 +1,4 @@
-"""What the status of a failed call says beside its code and message, in google.rpc's messages."""
+"""The details of a failed call's status beside its code and message, in google.rpc's messages."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -26,7 +26,7 @@ def reason_of(error: grpc.RpcError) -> str:
 
 
 def _unpack(error: grpc.RpcError, message: Any) -> bool:  # noqa: ANN401 (generated)
-    """Fill a message from the status's detail of its type; returns whether there is such a detail."""
+    """Fill a message from the status's detail of the same type; returns whether there is such a detail."""
     try:
         return any(detail.Unpack(message) for detail in _details(error))
     except DecodeError:

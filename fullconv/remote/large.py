@@ -1,4 +1,4 @@
-"""One large image: it is sent in parts, and the plan, progress, the rows of the grid and the summary come back."""
+"""Sends one large image in parts, and receives its plan, progress, rows of the grid and summary."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -62,7 +62,7 @@ def _size(path: Path) -> int:
 
 
 def _row_parts(source: ArraySource) -> Iterator[bytes]:
-    """Whole rows; of an array in chunks each chunk is read once."""
+    """Yield the bytes of whole rows; each chunk of a chunked array is read once."""
     height, width, channels = source.shape
     each = max(1, PART_BYTES // (width * channels * source.dtype.itemsize))
     block = max(each, source.chunk_rows)
@@ -112,4 +112,4 @@ class RemoteStream:
 
 def summary_missing() -> UnavailableError:
     """Make the error for a server that ends a stream with OK before it has sent the summary."""
-    return UnavailableError("the server ended the answer before its summary")
+    return UnavailableError("the server ended the stream before it sent the summary")

@@ -1,4 +1,4 @@
-"""The images of one `score_many` that have no answer yet, over all the calls that it makes."""
+"""The images of one `score_many` that have no answer yet, across all its calls to servers."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ class Outstanding:
         """Take the items; a ScoringError that is raised while a request is made belongs to that item alone."""
         self._items = iter(items)
         self._sent: dict[str, Sent] = {}
-        """By the number that a request has in the stream."""
+        """The requests that were sent, by their numbers in the stream."""
         self._numbers = count()
         self._call = 0
         self._exhausted = False
@@ -29,16 +29,16 @@ class Outstanding:
         self._items_lock = Lock()
         """Held while an item is taken, which may block."""
         self._sent_lock = Lock()
-        """Held while the requests that were sent are looked at, which never blocks."""
+        """Held while the requests that were sent are read or changed, which never blocks."""
         self._left_over = deque[Sent]()
-        """Requests made for a call that had ended by then."""
+        """Requests that were made for a call that ended before they were sent."""
         self.unusable = deque[tuple[ManyItem, ScoringError]]()
-        """Items whose request could not be made, and why."""
+        """Items whose request could not be made, and the errors."""
         self.raised: Exception | None = None
-        """Any other exception of the items themselves, which ends everything."""
+        """Any other exception that the iterable of items has raised; it ends `score_many`."""
 
     def requests(self) -> Iterator[scoring_pb2.ScoreManyRequest]:
-        """Yield the requests of a new call: those without an answer, then new ones. Earlier calls get no more."""
+        """Yield the requests of a new call: first requests without an answer, then new requests. Earlier calls end."""
         with self._sent_lock:
             self._call += 1
             call, again = self._call, [request for _, request in self._sent.values()]
@@ -62,7 +62,7 @@ class Outstanding:
                 raise StreamEndedError
 
     def _belongs_to(self, call: int, made: Sent) -> bool:
-        """Note that a request goes out with a call; if there is a newer call, leave the request to that."""
+        """Record that a call sends a request, and return True; False if a newer call exists, which will send it."""
         with self._sent_lock:
             if call != self._call:
                 self._left_over.append(made)

@@ -18,20 +18,20 @@ from fullconv.remote.details import retry_seconds
 GONE_SECONDS = (0.1, 1.0)
 """The first and the longest wait when a server is gone."""
 BUSY_SECONDS = 10.0
-"""The longest wait when a server is busy, unless the server itself says more."""
+"""The longest wait when a server is busy, unless the server itself states a longer delay."""
 STATUS_LOST = "Internal error from Core"
-"""What gRPC's asyncio calls report instead of the status, if a server ends a stream that is being written to."""
+"""Message that gRPC's asyncio calls report instead of the status, if a server ends a stream while messages are sent."""
 
 
 class StreamEndedError(grpc.RpcError):  # type: ignore[misc] # grpc has no types
     """A server has ended a stream with OK before it had answered every request. The other requests are sent again."""
 
     def code(self) -> grpc.StatusCode:
-        """Return the status of a server that is gone."""
+        """Return the status of an unreachable server."""
         return grpc.StatusCode.UNAVAILABLE
 
     def details(self) -> str:
-        """Return what the server did."""
+        """Return a message that states what the server did."""
         return "the stream ended with OK before every image had an answer"
 
     def trailing_metadata(self) -> tuple[()]:
@@ -63,8 +63,8 @@ class Retries:
     def after(self, error: grpc.RpcError, *, of: int | None = None) -> float:
         """Return the seconds to wait before the next try; raises the error if there is no further try.
 
-        `of` is the number of servers, if this server will go on refusing in the same way: there is no further try after
-        all of them have done so in turn.
+        `of` is the number of servers if this server would refuse every retry in the same way: there is no further try
+        after that many refusals in sequence. Default: None, the failure may be temporary.
         """
         self._refused = self._refused + 1 if of else 0
         delay = _first_delay(error)
@@ -81,7 +81,7 @@ class Retries:
 
 
 def _first_delay(error: grpc.RpcError) -> float | None:
-    """Seconds to wait after the first failure; None: the call is not repeated."""
+    """Return the seconds to wait after the first failure; None: the call is not repeated."""
     if error.code() is grpc.StatusCode.UNAVAILABLE or STATUS_LOST in (error.details() or ""):
         return GONE_SECONDS[0]
     if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:

@@ -1,4 +1,4 @@
-"""The servers of a client: called in turn, and again where a server is busy or gone."""
+"""The servers of a client: each call goes to the next server, and is repeated if a server is busy or gone."""
 
 from collections.abc import Callable
 from itertools import count
@@ -29,7 +29,7 @@ class Servers:
         insecure: Callable[..., Any] = grpc.insecure_channel,
         secure: Callable[..., Any] = grpc.secure_channel,
     ) -> None:
-        """Take HOST:PORT, or several separated by commas; raises RequestError for an invalid argument.
+        """Open channels to HOST:PORT, or to several addresses separated by commas; raises RequestError.
 
         `insecure` and `secure` are the functions of gRPC, or of its asyncio module, that open a channel.
         """
@@ -44,13 +44,13 @@ class Servers:
         self._stubs = [scoring_pb2_grpc.ScoringStub(channel) for channel in self.channels]
         self._turns = count()
         self._unreachable = False
-        """Whether no server was found by the last call."""
+        """Whether the last call reached no server."""
 
     def stub(self) -> Any:  # noqa: ANN401 (generated, for blocking calls and for asyncio)
         """Return the methods of the next server; raises RequestError after `close`."""
         stubs = self._stubs
         if not stubs:
-            raise RequestError("client: expected an open client, got one that was closed: make a new one")
+            raise RequestError("client: expected an open client, got a closed client: make a new client")
         return stubs[next(self._turns) % len(stubs)]
 
     def close(self) -> list[Any]:
@@ -59,12 +59,12 @@ class Servers:
         return self.channels
 
     def retries(self, timeout: float | None) -> Retries:
-        """Return the tries of a new call. If the last call found no server, each server is tried only once."""
+        """Return the tries of a new call. If the last call reached no server, each server is tried only once."""
         more = min(self._retries, len(self.channels) - 1) if self._unreachable else self._retries
         return Retries(more, self._timeout if timeout is None else timeout)
 
     def mark_reachable(self) -> None:
-        """Note that a server has answered."""
+        """Record that a server has answered."""
         self._unreachable = False
 
     def backoff(self, error: grpc.RpcError, retries: Retries) -> float:
@@ -77,11 +77,11 @@ class Servers:
             raise self.error(error) from None
 
     def error(self, error: grpc.RpcError) -> ScoringError:
-        """Return the error that a status stands for."""
+        """Return the error for a status."""
         return error_of(self._addresses, error.code(), error.details() or "", reason_of(error))
 
     def result(self, part: scoring_pb2.ScoreManyResponse) -> scoring_pb2.ScoreResponse | ScoringError:
-        """Return the response of one image of ScoreMany, or the error that its failure stands for."""
+        """Return the response of one image of ScoreMany, or the error for its failure."""
         if part.WhichOneof("result") == "response":
             return part.response
         failure = part.failure

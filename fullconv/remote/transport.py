@@ -57,7 +57,7 @@ class RemoteTransport:
     def plan(
         self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None
     ) -> scoring_pb2.ScoreResponse:
-        """Ask for the plan. An array whose pixels are needed twice goes in one message, since rows are sent once."""
+        """Request the plan. An array whose pixels are read twice is sent in one message, since rows are sent once."""
         if isinstance(source, ArraySource) and not reads_once(request.options):
             return self.score(request, source, timeout).response
         stream = self.stream(request, source, timeout, ignore_progress)
@@ -88,7 +88,7 @@ class RemoteTransport:
     def _results(
         self, call: Iterable[scoring_pb2.ScoreManyResponse], outstanding: Outstanding, retries: Retries
     ) -> Iterator[tuple[ManyItem, WholeAnswer | ScoringError]]:
-        """The answers of one call, and the errors of images that could not be sent meanwhile."""
+        """Yield the answers of one call, and the errors of images that could not be sent during the call."""
         for part in call:
             retries.renew()
             self._servers.mark_reachable()
@@ -122,7 +122,7 @@ class RemoteTransport:
     def _retried(
         self, ask: Callable[[scoring_pb2_grpc.ScoringStub, float | None], Result], timeout: float | None
     ) -> Result:
-        """Ask one server after another, until there is an answer or no further try is allowed."""
+        """Call one server after another, until there is an answer or no further try is allowed."""
         retries = self._servers.retries(timeout)
         while True:
             try:

@@ -5,7 +5,7 @@ cell y reads pixels [yS - P, yS - P + R) and stands for the window [yS, yS + W).
 for one window satisfies 0 <= W + P + Q - R < S; every other geometry is refused.
 
 At stride t the windows of an image of H pixels start at 0, t, 2t ... and end inside the image. The (H - W) mod t pixels
-behind the last window belong to no window: either the image is cropped before them, or the lattice has one more
+after the last window belong to no window: either the image is cropped before them, or the lattice has one more
 window, the anchored window, which ends where the image ends.
 """
 

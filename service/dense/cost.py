@@ -13,9 +13,9 @@ from service.dense.tiles import Network, TilePlan
 
 MAX_OVERHEAD = 1.05
 """Multiply-adds of tiles, relative to one large pass, at which tiles are large enough. Larger tiles would need more
-memory for little."""
+memory and save little compute."""
 MAX_OVERHEAD_IN_LIMITED_TIME = 2.0
-"""The same ratio for tiles that would take longer than a tile may."""
+"""The same ratio for tiles whose predicted run time has reached the limit for one tile."""
 MAX_SIDE = 1 << 14
 """Upper limit, in pixels, of the side of a square tile while the tile size is searched."""
 
@@ -51,9 +51,9 @@ class Cost:
     def tile_pixels(self, max_bytes: int, max_multiply_adds: float = math.inf) -> int:
         """Return the number of pixels of one tile in an image of any size.
 
-        Tiles grow until their multiply-adds are at most `MAX_OVERHEAD` times those of one large pass. From
-        `max_multiply_adds` on, `MAX_OVERHEAD_IN_LIMITED_TIME` times is enough. The activations of a tile need at most
-        `max_bytes` bytes.
+        Tiles grow until their multiply-adds are at most `MAX_OVERHEAD` times those of one large pass. For tiles of
+        `max_multiply_adds` or more, the factor is `MAX_OVERHEAD_IN_LIMITED_TIME`. The activations of a tile need at
+        most `max_bytes` bytes.
         """
         allowed = max(1, int(max_bytes / self.bytes_per_pixel))
         side = max(axis.window for axis, _ in self.network.axes)

@@ -1,14 +1,14 @@
 """Plans of tiles whose grids, put together, equal the grid of the whole image.
 
 Along one axis a tile covers the windows of neighbouring cells of the network, b pixels apart. At the edge of the image
-a tile gets the network's own padding, as the whole image would. At its other ends the outermost cells read padding
-instead of their neighbours' pixels. These cells are the halo and are dropped: ceil(P/b) before and
+a tile gets the network's own padding, as the whole image would. At its other ends its outermost cells read padding
+instead of the pixels of the image next to the tile. These cells are the halo and are dropped: ceil(P/b) before and
 ceil(max(0, R - P - W)/b) after. All tiles have the same length; the last tile overlaps the tile before it.
 
 The grid may be coarser than the network's, t = mb: then every m-th cell is kept. The grid may be finer, t = b/k: then
 the network runs on k phases. Phase a, for a = 0 ... k - 1, is the image from pixel a * t on, and the grids of the
 phases interleave (shift and stitch). Along both axes that makes k² passes. A band is the part of the grid that the
-tiles of all phases at one place give.
+tiles of all phases give at one position.
 """
 
 import math
@@ -24,7 +24,7 @@ MAX_TILES = 1 << 17
 
 @dataclass(frozen=True)
 class AxisTile:
-    """One tile along one axis: it reads pixels [start, start + length) and keeps some cells of the grid of these."""
+    """One tile along one axis: it reads pixels [start, start + length) and keeps some cells of the resulting grid."""
 
     start: int
     length: int
@@ -35,8 +35,8 @@ class AxisTile:
     cells: slice
     """Indices of the kept cells in the image's grid."""
     mirrored: bool = False
-    """Whether the network gets the pixels mirrored, from right to left. `kept` counts in the mirrored tile's grid,
-    `cells` in the grid of the image as it is."""
+    """Whether the network gets the pixels mirrored, from right to left. Then `kept` holds indices in the mirrored
+    tile's grid, and `cells` indices in the grid of the unmirrored image."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class AxisBand:
     stop: int
     tiles: tuple[AxisTile, ...]
     begin: int
-    """First pixel that is read by its tiles or by those of any later band, so that pixels are read in order."""
+    """First pixel that is read by the tiles of this band or of any later band, so that pixels are read in order."""
 
     @property
     def pixels(self) -> tuple[int, int]:
@@ -63,17 +63,17 @@ class TilePlan:
     horizontal: AxisLattice
     bands: tuple[AxisBand, ...]
     forward: tuple[AxisTile, ...]
-    """The tiles of one row of tiles in the image as it is."""
+    """The tiles of one row of tiles in the unmirrored image."""
     mirrored: tuple[AxisTile, ...] = ()
     """The tiles of one row of tiles in the mirrored image; empty if the mirrored image is not run."""
 
     @property
     def columns(self) -> tuple[AxisTile, ...]:
-        """All tiles that are run for one row of tiles: in the image as it is, then in the mirrored image."""
+        """All tiles that are run for one row of tiles: first of the unmirrored image, then of the mirrored image."""
         return (*self.forward, *self.mirrored)
 
     def iter_tiles(self) -> Iterator[tuple[AxisTile, AxisTile]]:
-        """Yield every tile of the image, band by band, as (vertical tile, horizontal tile)."""
+        """Yield every tile of the image, band by band, as (vertical `AxisTile`, horizontal `AxisTile`)."""
         return ((row, col) for band in self.bands for row in band.tiles for col in self.columns)
 
     @property
@@ -135,7 +135,10 @@ def plan_axis(
 
 
 def _with_ascending_begins(bands: list[AxisBand]) -> list[AxisBand]:
-    """Let no band begin after a later band: a phase that ends sooner may reach further back."""
+    """Lower the begin of each band to the lowest begin of all later bands.
+
+    A later band may begin earlier because one of its phases ends earlier, so that this phase's tile starts earlier.
+    """
     begins = list(accumulate((band.begin for band in reversed(bands)), min))
     return [replace(band, begin=begin) for band, begin in zip(bands, reversed(begins), strict=True)]
 
@@ -146,7 +149,7 @@ def plan_mirrored(
     """Cover every cell of an axis exactly once with tiles of the mirrored image; parameters as for `plan_axis`.
 
     For the regular windows the image is cropped to the lattice before it is mirrored. The anchored window is the first
-    window of the whole image, mirrored.
+    window of the mirrored whole image.
     """
     tiles: list[AxisTile] = []
     extent = lattice.cropped_extent

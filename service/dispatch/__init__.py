@@ -1,1 +1,1 @@
-"""Requests of all clients: admitted, given to a thread that suits them, answered. Knows neither gRPC nor protobuf."""
+"""Admits the requests of all clients, chooses their threads, and answers them. Depends on neither gRPC nor protobuf."""

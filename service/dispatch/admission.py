@@ -2,7 +2,7 @@
 
 A request is admitted in two steps: when it arrives, by the size of its message; and before a pixel is decoded, by its
 plan, which says the memory that it will hold and the seconds of compute that it will take. A request that is alone is
-admitted even if it exceeds a limit. A refusal says after how many seconds to retry.
+admitted even if it exceeds a limit. A refusal states the number of seconds after which to retry.
 """
 
 import time
@@ -18,7 +18,7 @@ from service.limits import MIB, Limits
 RETRY_SECONDS = (0.1, 10.0)
 """Shortest and longest delay in seconds after which a refused request may be sent again."""
 STREAM_SECONDS = 1.0
-"""This delay in seconds if there are too many streams or files in the spool, whose end cannot be predicted."""
+"""The same delay in seconds if there are too many streams or files in the spool, since their end is unpredictable."""
 TOLERANCE = 1e-6
 """Tolerance for the floating-point residue that remains after claims are added and subtracted."""
 
@@ -110,7 +110,7 @@ class Admission:
             if deadline is not None and end > deadline:
                 late = end - deadline
                 raise BusyError(
-                    f"deadline: expected time for the requests that are waiting too, got {late:.1f} seconds too few: "
+                    f"deadline: expected time for this and all waiting requests, got {late:.1f} seconds too few: "
                     "allow more time, or retry later",
                     self._retry(),
                 )
@@ -145,14 +145,15 @@ class Admission:
             self._count(claim, 1)
 
     def _predicted(self, claim: Claim, seconds: float) -> float:
-        """Return in how many seconds a request is predicted to finish.
+        """Return the predicted number of seconds until a request finishes.
 
-        Requests share the compute equally, so that it waits for each other request at most as long as it takes itself.
+        Requests share the compute equally. Each other request therefore delays this request by at most `seconds`, the
+        compute that this request needs, or by the compute that the other request still needs, if that is less.
         """
         return seconds + sum(min(seconds, other.left) for other in self._claims if other is not claim)
 
     def _check(self, claim: Claim, what: str, more: float, limit: float) -> None:
-        """Raise BusyError if `more` of an attribute of Load exceeds the limit for all requests or for one client."""
+        """Raise BusyError if an attribute of Load plus `more` exceeds the limit of all requests or of one client."""
         share = limit * self.limits.client_share
         for load, most, whose in ((self._all, limit, "all"), (self._clients.get(claim.client, Load()), share, "your")):
             have = getattr(load, what)

@@ -6,18 +6,18 @@ from typing import Any
 
 @dataclass
 class Call:
-    """What is known of a call, and its line of the log, which grows while the call is answered."""
+    """The caller, deadline and metadata of a call, and the fields of its log line, which are added during the call."""
 
     method: str
     client: str
-    """The client's name, from its token or certificate; else its address without the port."""
+    """The client's name, from its token or certificate, or else its address without the port."""
     connection: str = ""
     """The caller's address with the port, which is different for each connection."""
     size: int = 0
     """Bytes of the last message that arrived."""
     deadline: float | None = None
-    """When the client stops waiting, on the monotonic clock. None: never."""
+    """Time at which the client stops waiting, on the monotonic clock. None: no deadline."""
     metadata: dict[str, str] = field(default_factory=dict)
     """Key-value pairs that the client sent with the call."""
     record: dict[str, Any] = field(default_factory=dict)
-    """The fields of its line of the log."""
+    """The fields of the call's log line."""

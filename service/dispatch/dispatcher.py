@@ -55,15 +55,15 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class LargePicture:
-    """A picture whose pixels may still be arriving; `finish` checks that no more come than were announced."""
+    """A picture whose pixels may still be arriving; `finish` checks that exactly the announced rows have arrived."""
 
     picture: Picture
     finish: Callable[[], None] = lambda: None
 
 
 OpenLarge = AbstractAsyncContextManager[Callable[[], LargePicture]]
-"""A context manager. On entry it receives the part of a large image that opening needs; it yields a function that opens
-the image in a worker thread."""
+"""A context manager. On entry it receives the part of a large image that is needed to open the image; it yields a
+function that opens the image in a worker thread."""
 
 
 class Dispatcher:
@@ -81,16 +81,16 @@ class Dispatcher:
         self._quick, self._small = Workers(QUICK_THREADS, "quick"), SmallRequestWorker("small")
 
     def admitted(self, call: Call, *, share: int = 1) -> AbstractContextManager[Claim]:
-        """Admit one of `share` requests of a message for as long as the block; raises BusyError."""
+        """Admit one of `share` requests of a message for the duration of the block; raises BusyError."""
         return self._admission.admitted(call.client, call.size // share)
 
     @staticmethod
     def identify(call: Call, claim: Claim, model: str) -> None:
-        """Add the model and the size of an admitted request to the call's line of the log, whatever follows."""
+        """Add the model and the size of an admitted request to the call's log line, even if the request fails later."""
         call.record |= {"model": model, "bytes": claim.message_bytes}
 
     def stream(self, call: Call) -> AbstractContextManager[None]:
-        """Admit a stream for as long as the block; raises BusyError."""
+        """Admit a stream for the duration of the block; raises BusyError."""
         return self._admission.stream(call.client)
 
     def large_place(self, call: Call) -> Place:
@@ -107,7 +107,7 @@ class Dispatcher:
         *,
         share: int = 1,
     ) -> Answer:
-        """Score one image of an admitted request, one of `share` whose answers are in one message."""
+        """Score one image of an admitted request. The answers of `share` images share one message."""
         flow = self._flow(request)
         limit = self.limits.message_bytes // share
         plan = partial(self._scorer.plan_whole, open_picture, request, answer_bytes=limit)
@@ -127,17 +127,17 @@ class Dispatcher:
         claim: Claim,
         place: Place,
     ) -> None:
-        """Score one image of an admitted request, however large; `deliver` gets each event in the thread that scores.
+        """Score the image of an admitted request, of any size; `deliver` gets each event in the thread that scores.
 
         Few images are scored at once; others wait for their `place`, of which each client has a share. A model that
-        must be loaded first is loaded in another thread, so that a slow load keeps no image of another model waiting.
+        must be loaded first is loaded in another thread, so that a slow load does not delay images of other models.
         """
         flow = self._flow(request, large=True)
         loaded = self._scorer.is_loaded(request)
         await (self._quick if loaded else self._workers).run(partial(self._scorer.load, request), flow)
         before = time.monotonic()
         async with opened as open_large:
-            flow.queued_at += time.monotonic() - before  # its file arrived meanwhile: it did not wait for a thread
+            flow.queued_at += time.monotonic() - before  # the time in which its file arrived is not queue time
             await_memory = partial(self._await_memory, claim, place, asyncio.get_running_loop())
             work = partial(self._score_large, request, open_large, deliver, call, await_memory, flow)
             if request.options.plan_only:
@@ -147,13 +147,13 @@ class Dispatcher:
                 await self._large.run(work, flow)
 
     async def model(self, name: str, version: str, call: Call) -> StoredModel:
-        """Return a model, loaded first if need be; raises NotFoundError or ModelError."""
+        """Return a model, and load it first if needed; raises NotFoundError or ModelError."""
         call.record["model"] = name
         known = self.registry.get_if_checked(name, version)
         return known[1] if known else await self.in_thread(partial(self._scorer.model, name, version))
 
     async def in_thread(self, work: Callable[[], Value]) -> Value:
-        """Do blocking work with models in a thread. A caller that is cancelled does not wait for its end."""
+        """Do blocking work with models in a thread. A cancelled caller does not wait until the work ends."""
         return await asyncio.get_running_loop().run_in_executor(self._lookups, work)
 
     def _flow(self, request: ScoringRequest, *, large: bool = False) -> Flow:
@@ -169,7 +169,7 @@ class Dispatcher:
         )
 
     def _observe(self, call: Call, planned: PlannedImage, result: Result) -> None:
-        """Count an image that was scored, and add it to the call's line of the log."""
+        """Count an image that was scored, and add it to the call's log line."""
         call.record |= {"width": planned.picture.width, "height": planned.picture.height}
         call.record["queue_ms"] = round(result.timing.queue * 1e3, 3)
         self._metrics.observe_image(planned, result)
@@ -250,7 +250,7 @@ class _Scoring(Generic[Answer]):
     """Whether `begin` has submitted the tiles of a small image."""
 
     def begin(self) -> Sequence[Future[Any]]:
-        """Plan, and submit the tiles of a small image; returns what they wait for."""
+        """Plan, and submit the tiles of a small image; returns the futures of their scores."""
         planned, execution = self._admitted()
         self._has_begun = is_small(planned)
         if not self._has_begun:
@@ -305,7 +305,7 @@ def _counted(planned: PlannedImage, flow: Flow) -> Counted:
 
 
 def _with_queue(result: Result, flow: Flow) -> Result:
-    """Add the time that a request waited for a thread and for its first turn, which was counted as compute."""
+    """Move the wait for the first batch from compute to queue time, and add the wait for a thread to queue time."""
     first_turn = flow.first_tile_wait or 0.0
     timing = replace(
         result.timing,

@@ -1,4 +1,4 @@
-"""The log's notice that dense does not give a classifier's own scores, once for each version of a model."""
+"""Logs, once for each version of a model, that mode dense does not give the classifier's own scores."""
 
 import logging
 from threading import Lock
@@ -19,7 +19,7 @@ class Notices:
         self._lock = Lock()
 
     def note(self, planned: PlannedImage, call: Call) -> None:
-        """Log what dense means for the model, unless that was logged before. A warning if callers must be warned."""
+        """Log once how far the model's dense scores are exact; as a warning if callers must be warned."""
         model = planned.model
         if model in self._noted or planned.plan.mode.name != "dense":
             return

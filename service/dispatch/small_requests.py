@@ -1,6 +1,6 @@
-"""Small requests for loaded models, all handled in one thread.
+"""Handles small requests for loaded models in one thread.
 
-Several requests are then served per acquisition of the interpreter lock.
+In this way, several requests are served per acquisition of the interpreter lock.
 
     queue → begin: planned, decoded, tiles submitted → scores arrive → finish → answers handed over together
 
@@ -23,18 +23,18 @@ REQUESTS_PER_ROUND = 32
 
 
 class SmallTask(Protocol):
-    """The work of one request, in two steps of which neither waits."""
+    """The work of one request, in two steps, neither of which waits."""
 
     def begin(self) -> Sequence[Future[Any]]:
-        """Begin; returns what `finish` depends on."""
+        """Begin; returns the futures on which `finish` depends."""
 
     def finish(self) -> None:
-        """Finish, once everything that `begin` returned is done."""
+        """Finish, once all futures that `begin` returned are done."""
 
 
 @dataclass(eq=False)
 class _Request:
-    """A task in the queue, and how far it is."""
+    """A task in the queue, and its progress."""
 
     task: SmallTask
     flow: Flow
@@ -59,7 +59,7 @@ class _Request:
             self.task.finish()
         except Exception as error:
             self.error = error
-            self.flow.cancel()  # nobody needs its waiting tiles
+            self.flow.cancel()  # the scores of its waiting tiles are not needed
         return True
 
     def _requeue(self, _: Future[Any]) -> None:
@@ -86,13 +86,16 @@ class SmallRequestWorker:
             self._advance_batch()
 
     def _advance_batch(self) -> None:
-        """Advance the requests in the queue. In a method of its own, so that none of them is kept while it waits."""
+        """Advance the requests in the queue.
+
+        This is a method of its own, so that no local variable keeps a request in memory while the thread waits.
+        """
         ended = [request for request in self._take() if request.step()]
         if ended and self._loop is not None:
             self._loop.call_soon_threadsafe(_hand_over, ended)
 
     def _take(self) -> Iterator[_Request]:
-        """Wait for a request, then yield those that are in the queue."""
+        """Wait for a request, then yield all requests that are in the queue."""
         yield self._queue.get()
         for _ in range(REQUESTS_PER_ROUND - 1):
             try:

@@ -2,9 +2,9 @@
 
     found on disk → requested → checked: hashes, geometry, scores of a window → sessions in memory
 
-If a version fails, lower versions go on serving: a request that names no version gets the highest version that can be
-loaded. After the start new and changed versions are checked before they serve. If the changed files of a version fail,
-the version serves on as it was loaded before.
+If a version fails, lower versions continue to serve: a request that names no version gets the highest version that can
+be loaded. After the start new and changed versions are checked before they serve. If the changed files of a version
+fail, the version that was loaded before continues to serve.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from service.engine.version import ServedVersion
 from service.errors import ModelError, NotFoundError, UnreadableModelError
 
 Event = Literal["loaded", "not loaded", "kept", "unloaded"]
-"""A change of a version. "kept": its files on disk now fail, and it serves on as it was loaded before."""
+"""A change of a version. "kept": its files on disk now fail, and the version loaded before continues to serve."""
 Report = Callable[[Event, str, str, str], None]
 """Called with an event, the name and version of the model, and the text of the error; empty: no error."""
 
@@ -144,8 +144,8 @@ class Registry:
     def load(self, name: str) -> None:
         """Serve a model (again), and check its failing and changed versions now.
 
-        Raises NotFoundError if there is no such model, and ModelError if a new or changed version fails; lower
-        versions, and the version as it was loaded before, serve on.
+        Raises NotFoundError if there is no such model, and ModelError if a new or changed version fails. Then
+        lower versions, and the files that were loaded before, are still served.
         """
         self._unloaded.discard(name)
         for served in self._candidates(name, ""):
@@ -172,7 +172,7 @@ class Registry:
 
     @property
     def failing(self) -> int:
-        """Number of versions whose files on disk are known to fail, whether an earlier state of them serves or not."""
+        """Number of versions whose files on disk are known to fail, even if their earlier files are still served."""
         return sum(served.fails for served in list(self._versions.values()))
 
     def invalid_names(self) -> list[str]:
@@ -195,11 +195,11 @@ class Registry:
         versions = [known for key, known in self.models() if key == name]
         if versions:
             ready = [known for known in versions if self.state(name, known)[0]] or versions
-            return NotFoundError(f"version: no {version!r} of model {name!r}; there: {', '.join(ready)}")
+            return NotFoundError(f"version: no version {version!r} of model {name!r}; available: {', '.join(ready)}")
         if name in self._unloaded:
             return NotFoundError(f"model: {name!r} was unloaded; load it again")
         names = ", ".join(dict.fromkeys(known for known, _ in self.models())) or "none"
-        return NotFoundError(f"model: no {name!r}; there: {names}")
+        return NotFoundError(f"model: no model {name!r}; available: {names}")
 
     def _checked(self, served: ServedVersion) -> StoredModel:
         """Return a version's model; checks and loads it at the first call. Raises ModelError."""
@@ -249,12 +249,12 @@ class Registry:
                 return
         except OSError as inaccessible:
             error: ModelError = UnreadableModelError(
-                f"{served.name}/{served.version}: its files cannot be looked at: {inaccessible.strerror}"
+                f"{served.name}/{served.version}: its files cannot be accessed: {inaccessible.strerror}"
             )
         else:
             error = ModelError(
-                f"{served.name}/{served.version}: its files have changed since they were found: load the model again, "
-                "or put a new version beside this one"
+                f"{served.name}/{served.version}: its files have changed since the server found them: load the model "
+                "again, or put a new version beside this one"
             )
         if position == 0 and served.model is not None:
             self._record_failure(served, error)
@@ -280,11 +280,11 @@ class Registry:
         except OSError:
             if not self._started:
                 raise
-            return None  # a volume may be away for a while; its models serve on
+            return None  # a volume may be unmounted for a while; its models stay
         return {key: fingerprint for key, fingerprint in found.items() if key[0] not in self._unloaded}
 
     def _update(self, found: dict[tuple[str, str], Fingerprint], *, at_once: bool) -> dict[tuple[str, str], ModelError]:
-        """Drop the versions that are gone, and take new and changed versions; returns the errors of these."""
+        """Drop the versions that are gone, and add new and changed versions; returns the errors of added versions."""
         failed = {}
         for key in set(self._versions) - set(found):
             self._sessions.drop(self._versions.pop(key))
@@ -299,7 +299,7 @@ class Registry:
         return failed
 
     def _take(self, key: tuple[str, str], fingerprint: Fingerprint, known: ServedVersion | None) -> ModelError | None:
-        """Take a new or changed version; returns its error.
+        """Add a new or changed version; returns its error.
 
         After the start a warm registry checks it first. If the check fails, a version that is loaded stays.
         """
@@ -330,7 +330,7 @@ class Registry:
         return True
 
     def _is_settled(self, name: str, version: str) -> bool:
-        """Return whether a version may be taken: after the start not while its files are being copied."""
+        """Return whether a version may be added; after the start, not while its files are being copied."""
         try:
             return not self._checks_first or self._repository.is_settled(name, version)
         except OSError:

@@ -23,11 +23,11 @@ MODEL_SUFFIX = Path(MODEL).suffix
 SETTLED_NS = 2_000_000_000
 """Nanoseconds after the last change of a file, after which the file counts as completely copied."""
 NAMES = (
-    "expected NAME/VERSION: letters A to Z and a to z, digits, '.', '_' and '-', a letter or digit first; and a number "
-    "without zeros before it; rename the folders"
+    "expected NAME/VERSION, NAME of letters A to Z and a to z, digits, '.', '_' and '-' that begins with a letter or "
+    "digit, VERSION a number without leading zeros; rename the folders"
 )
 """Message for folders whose names are invalid."""
-WAY_OUT = "copy the version here once more, or convert the model again"
+WAY_OUT = "copy the version into this directory again, or convert the model again"
 """What to do about damaged files."""
 
 Fingerprint = tuple[tuple[str, tuple[int, int, int]], ...]
@@ -171,7 +171,8 @@ def _check_spec(file: str, spec: model_pb2.ModelSpec) -> None:
         cost.activation_bytes_per_pixel > 0 for cost in spec.cost
     ):
         raise ModelError(
-            f"{file}: expected strides, and cost and parity of each, in {SPEC_KEY!r}; convert the model again"
+            f"{file}: expected strides, and the cost and parity of each stride, in {SPEC_KEY!r}; convert the model "
+            "again"
         )
     if spec.spec_version != SPEC_VERSION:
         raise ModelError(f"{file}: expected spec_version {SPEC_VERSION}, got {spec.spec_version}; update fullconv")
@@ -215,7 +216,7 @@ def _check_hash(path: Path, expected: str) -> None:
 def _unreadable(path: Path, error: OSError) -> ModelError:
     """Return a ModelError for a missing file, or an UnreadableModelError for a file that cannot be read now."""
     if isinstance(error, FileNotFoundError):
-        return ModelError(f"{model_path(path)}: there is no such file; {WAY_OUT}")
+        return ModelError(f"{model_path(path)}: expected a file, got none; {WAY_OUT}")
     return UnreadableModelError(f"{model_path(path)}: cannot be read: {error.strerror}")
 
 

@@ -54,7 +54,7 @@ class Flow:
     waited: float = 0.0
     """Seconds between `queued_at` and the start of the request's work."""
     first_tile_wait: float | None = None
-    """Seconds for which the first tile waited for a slot; None before that."""
+    """Seconds for which the first tile waited for a slot; None until it has a slot."""
 
     submitted: list[Future[Sequence[Scores]]] | None = None
     """All futures that `submit` has returned. Default: None, they are not recorded."""

@@ -17,11 +17,11 @@ from service.log import log
 GREY = 128
 """Value of all pixels of the window that tests a session."""
 INITIAL_RATE = 1e10
-"""Multiply-adds per second that are assumed before a run was timed."""
+"""Multiply-adds per second that are assumed before the first run is timed."""
 RATE_WEIGHT = 0.2
 """Weight of the latest run in the running mean of the rate."""
 MIN_SHRINK_BYTES = 4 << 20
-"""Bytes of activations up to which the arena is kept as it is."""
+"""Bytes of activations up to which the arena is not shrunk."""
 
 Provider = Literal["cpu", "cuda"]
 """The hardware that runs networks."""
@@ -62,7 +62,7 @@ class Session:
             raise ModelError(f"{model_path(file)}: ONNX Runtime cannot load it; convert the model again") from None
         if self._session.get_providers()[0] != name:  # ONNX Runtime has fallen back to the CPU
             raise ModelError(
-                f"{model_path(file)}: ONNX Runtime cannot run it with {name}: are its libraries installed?"
+                f"{model_path(file)}: ONNX Runtime cannot run it with {name}; install the libraries of {name}"
             )
         batch = self._session.get_inputs()[0].shape[0]
         self.fixed_batch: int | None = batch if isinstance(batch, int) else None
@@ -70,7 +70,7 @@ class Session:
         self.bytes_per_pixel = model.spec.cost[position].activation_bytes_per_pixel
         """Bytes of activations for each pixel of a tile."""
         self.weights_bytes = sum(part.stat().st_size for part in (file, model.folder / WEIGHTS) if part.exists())
-        """Bytes of the weights on disk; in memory they take about as many."""
+        """Bytes of the weights on disk, which is also about their size in memory."""
         self.measured_rate: float
         """Multiply-adds per second of one window, as `warm` has measured it."""
         self._multiply_adds = model.spec.cost[position].multiply_adds_per_crop
@@ -94,8 +94,8 @@ class Session:
             raise ModelError(f"{path}: ONNX Runtime cannot run it; convert it again") from None
         if scores.shape != expected or not np.isfinite(scores).all():
             raise ModelError(
-                f"{path}: expected finite scores {expected} of a grey window, got {scores.shape}: its files do not fit "
-                "its geometry; convert it again"
+                f"{path}: expected finite scores of shape {expected} for a grey window, got {scores.shape}: the files "
+                "do not match the model's geometry; convert it again"
             )
 
     def shrink_arena(self) -> None:

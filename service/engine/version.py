@@ -33,13 +33,13 @@ class ServedVersion:
     name: str
     version: str
     fingerprint: Fingerprint
-    """Of the files when the version was found; only files with this fingerprint are loaded."""
+    """Fingerprint of the files when the version was found; only files with this fingerprint are loaded."""
     last_fingerprint: Fingerprint
-    """Of the files at the latest look at the disk; empty if the next look shall check them again."""
+    """Fingerprint of the files when the disk was last read; empty if the next refresh must check them again."""
     checked_files: StoredModel | None = None
-    """The version's files, once their hashes were checked."""
+    """The model, once the hashes of its files were checked."""
     model: StoredModel | None = None
-    """The same, once the version was loaded."""
+    """The same model, once it was loaded."""
     failure: LoadFailure | None = None
     reported_error: str = ""
     """Text of the error that was reported for the files on disk, so that it is reported once. Default: no error."""
@@ -66,5 +66,5 @@ class ServedVersion:
         return is_new
 
     def check_again(self) -> None:
-        """Let the next look at the disk check the files even if they have not changed."""
+        """Let the next refresh check the files even if they have not changed."""
         self.last_fingerprint = ()

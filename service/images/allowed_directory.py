@@ -1,7 +1,7 @@
 """The directory whose image files requests may name by their paths.
 
 A path is relative, with "/" between its parts, and nothing in it is decoded. The directories are opened part by part.
-No part may be "..", a symbolic link, or anything but a directory or, at the end, a regular file. So no path leads out
+No part may be "..", a symbolic link, or anything but a directory or, at the end, a regular file. Thus no path leads out
 of the directory, even if the directory tree changes at the same time.
 """
 
@@ -21,9 +21,9 @@ PROC = Path("/proc/self/fd")
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 MAX_LETTERS, MAX_PART_BYTES = 4096, 255
-"""Largest length of a path in letters, and of one of its parts in bytes."""
+"""Largest length of a path in characters, and of one of its parts in bytes."""
 NOT_FOUND = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EINVAL}
-"""Errors of open(2) that mean that there is no such file. Other errors are failures of the server."""
+"""Errors of open(2) for a file that does not exist. Other errors are failures of the server."""
 
 
 @dataclass(frozen=True)

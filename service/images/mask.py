@@ -111,8 +111,8 @@ def mask_image(mask: Picture, picture: Picture) -> MaskImage:
     """Open an image as the mask of another image; raises ImageError if their aspect ratios differ."""
     if not _has_same_aspect_ratio(mask, picture):
         raise ImageError(
-            f"mask: expected the image's {picture.height}×{picture.width} pixels (height×width), or fewer or more of "
-            f"the same aspect ratio, got {mask.height}×{mask.width}"
+            f"mask: expected the image's size, {picture.height}×{picture.width} pixels (height×width), or another size "
+            f"with the same aspect ratio, got {mask.height}×{mask.width}"
         )
     return MaskImage(mask.nonzero_mask(), (mask.height, mask.width), (picture.height, picture.width))
 
@@ -145,5 +145,8 @@ def find_foreground(picture: Picture, model_input: model_pb2.Input, check: Calla
     edge = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
     foreground = light != (edge.mean() > 0.5)
     if not foreground.any():
-        raise ImageError(f"{picture.name}: mask: expected a foreground by Otsu's threshold, got one tone: leave it out")
+        raise ImageError(
+            f"{picture.name}: mask: expected a foreground by Otsu's threshold, got an image of uniform brightness: "
+            "leave the mask out"
+        )
     return Foreground(foreground, size)

@@ -2,7 +2,7 @@
 
 Stored numbers become samples: a palette's indices become its colours, MinIsWhite is inverted, YCbCr becomes red, green
 and blue. A band is alpha if ExtraSamples is 1 (alpha is multiplied into the other bands) or 2, and in no other case.
-Kinds that are not handled here are refused by their names.
+Other kinds are refused; the error names the kind.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class Interpretation:
 def interpretation(page: TiffPage) -> Interpretation:
     """Return the meaning of a page's numbers; raises ValueError that names a kind that is not handled."""
     if PHOTOMETRIC not in page.tags:
-        raise ValueError("no PhotometricInterpretation, so that it is not known what its numbers mean")
+        raise ValueError("no PhotometricInterpretation, which defines the meaning of the numbers")
     photometric = int(page.photometric)
     if photometric in UNSUPPORTED:
         raise ValueError(UNSUPPORTED[photometric])
@@ -137,7 +137,7 @@ def _inverted(layout: BandLayout) -> Callable[[SampleArray], SampleArray]:
     """Return a function that turns 0 into white, or into alpha where alpha is premultiplied; alpha is kept."""
     white, alpha, dtype = layout.white, layout.alpha, np.dtype(layout.dtype)
     if white is None:
-        raise ValueError("MinIsWhite with numbers of a sign or fraction, whose black is not known")
+        raise ValueError("MinIsWhite with signed or floating-point numbers, for which no value is defined as black")
 
     def invert(stored: SampleArray) -> SampleArray:
         numbers = stored.astype(dtype, copy=False)
@@ -174,7 +174,7 @@ def _palette(page: TiffPage) -> Interpretation:
 def _stores_ycbcr(page: TiffPage) -> bool:
     """Return whether decoded numbers are YCbCr; raises ValueError for kinds of YCbCr that are not handled."""
     if page.is_subsampled and (int(page.compression) not in DECODED_TO_RGB or page.planarconfig == SEPARATE):
-        raise ValueError("YCbCr whose colours are stored at a lower resolution, without JPEG")
+        raise ValueError("YCbCr without JPEG whose colours are stored at a lower resolution")
     if page.bitspersample != 8:
         raise ValueError(f"YCbCr of {page.bitspersample} bits")
     return int(page.compression) not in DECODED_TO_RGB or page.planarconfig == SEPARATE

@@ -36,7 +36,7 @@ class PageSelection:
     page: int = 0
     """Counted from 1. Default: 0, the first page of full resolution."""
     bands: tuple[int, ...] = ()
-    """Counted from 1. Default: empty, all bands, with alpha laid over white."""
+    """Counted from 1. Default: empty, all bands, with alpha composited over white."""
 
 
 FIRST_PAGE = PageSelection()
@@ -48,14 +48,14 @@ class Picture:
     """An image; `width` and `height` are pixels after EXIF rotation."""
 
     name: str
-    """Name in answers and errors."""
+    """The image's name in answers and errors."""
     height: int
     width: int
     layout: BandLayout
     open_samples: Callable[[], SampleReader]
     """Opens the samples at the top. May be called several times, except for the rows of a stream."""
     bands: tuple[int, ...] = ()
-    """The bands that are scored, counted from 1. Default: empty, all bands, with alpha laid over white."""
+    """The bands that are scored, counted from 1. Default: empty, all bands, with alpha composited over white."""
     open_data_mask: Callable[[], RowReader] | None = None
     """Opens the data mask at the top: (rows, cols, 1) uint8, 255 where the file has data, else 0. Default: None, every
     pixel has data."""
@@ -69,7 +69,7 @@ class Picture:
         self._conversion(model_input)
 
     def warnings(self, model_input: model_pb2.Input) -> list[str]:
-        """Return what the caller should know before using a model's scores of this image."""
+        """Return remarks that the caller should read before using a model's scores of this image."""
         note = self._conversion(model_input).note
         return [*self.notes, *([note] if note else [])]
 
@@ -142,7 +142,7 @@ def check_size(picture: Picture, *, max_pixels: int, max_whole_pixels: int, wind
     if size > allowed:
         way_out = "scale or cut the image"
         if is_large_whole:
-            way_out = "scale or cut it, or save it as a tiled TIFF, which may be larger"
+            way_out = "scale or cut it, or save it as a tiled TIFF file, for which the limit is higher"
         elif max_pixels <= max_whole_pixels:
             way_out += ", or send it to ScoreLarge in parts"
         raise LimitError(

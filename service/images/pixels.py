@@ -98,10 +98,10 @@ class Conversion:
         """What the caller should know about the conversion; empty if there is nothing to say."""
         white, alpha = self.layout.white, self.layout.alpha
         if alpha is not None and _fits(self.layout, self.channels):
-            return f"band {alpha + 1}, which the file says is alpha, was taken for band {alpha + 1} of the model"
+            return f"band {alpha + 1}, which the file declares as alpha, was used as band {alpha + 1} of the model"
         if not self.scaled or self.dtype != "uint8" or white is None or white <= 255:
             return ""
-        return f"values from 0 to {white} were scaled to 0 to 255, which the model takes"
+        return f"values from 0 to {white} were scaled to the range 0 to 255, which the model takes"
 
     def apply(self, rows: SampleArray) -> Pixels:
         """Convert samples (rows, cols, bands) to pixels (rows, cols, channels)."""
@@ -192,8 +192,8 @@ def _cached_conversion(
         raise ValueError(f"expected values of uint8 or uint16, which the model takes, got {got}")
     if not own_dtype and layout.white is None:
         raise ValueError(
-            f"expected 8 or 16 bits unsigned per channel, got {got}: save the image as such, or convert the model "
-            'with --preprocess FILE.json that says "dtype": "float32"'
+            f"expected unsigned values of 8 or 16 bits, got {got}: save the image with such values, or convert the "
+            'model with a --preprocess FILE.json that contains "dtype": "float32"'
         )
     selected = layout.select(bands) if bands else layout
     if not (_fits(selected, channels) or _is_convertible(selected, channels)):
@@ -202,7 +202,7 @@ def _cached_conversion(
 
 
 def _fits(layout: BandLayout, channels: int) -> bool:
-    """Return whether the bands are taken as they are, alpha included."""
+    """Return whether the bands, alpha included, are used unchanged."""
     return layout.bands == channels
 
 
@@ -222,17 +222,17 @@ def _counted(bands: int) -> str:
 
 
 def _mismatch(layout: BandLayout, bands: tuple[int, ...], channels: int, got: str) -> str:
-    """Return what an image has instead of the model's channels, and the way out."""
+    """Return the bands that an image has instead of the model's channels, and how to proceed."""
     if bands:
-        return f"bands {', '.join(map(str, bands))}: choose as many as the model takes"
+        return f"bands {', '.join(map(str, bands))}: choose as many bands as the model takes"
     if layout.bands < channels:
-        one = ", or choose one band to repeat, in the command --bands 1" if channels == 3 else ""
+        one = ", or choose one band, which is repeated (in the command --bands 1)" if channels == 3 else ""
         return f"{got}: score an image with as many bands{one}"
     if layout.alpha is not None and layout.white is None:
-        return f"{got}, of which band {layout.alpha + 1} is alpha: choose those to score, without it, with bands"
+        return f"{got}, of which band {layout.alpha + 1} is alpha: choose the bands to score, without alpha, with bands"
     example = ",".join(str(band + 1) for band in range(channels))
     last = "" if layout.alpha is not None else f", and the file does not say that band {layout.bands} is alpha"
-    return f"{got}{last}: choose those to score with bands, in the command --bands {example}"
+    return f"{got}{last}: choose the bands to score with bands (in the command --bands {example})"
 
 
 def vips_image(rows: SampleArray, interpretation: str) -> pyvips.Image:

@@ -91,7 +91,7 @@ def open_raster(path: Path, name: str, selection: PageSelection) -> Picture | No
 
 
 def _may_lack_data(raster: rasterio.DatasetReader) -> bool:
-    """Return whether pixels may be NaN, or masked by something else than alpha."""
+    """Return whether pixels may be NaN, or masked otherwise than by alpha."""
     return raster.dtypes[0].startswith("float") or any(
         MaskFlags.all_valid not in flags and MaskFlags.alpha not in flags for flags in raster.mask_flag_enums
     )

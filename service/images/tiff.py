@@ -2,7 +2,7 @@
 
 The largest page that is not marked as a reduced copy or a mask is scored; of several such pages, the first. If all
 pages of the file are reduced copies, as in a camera's DNG, the pages in their SubIFDs count. Kinds that have no decoder
-here are refused by their names. tifffile reads the directory and runs no code from the file.
+here are refused; the error names the kind. tifffile reads the directory and runs no code from the file.
 """
 
 import math
@@ -24,13 +24,13 @@ from service.images.tiff_rows import OrientedRows, StoredPage, StoredRows, TiffD
 REDUCED, MASK = 1, 4
 """Bits of NewSubfileType."""
 MAX_PAGES = 1000
-"""Number of pages of a file that are looked at."""
+"""Largest number of pages of a file whose tags are read."""
 MAX_BLOCK_BYTES = 256 << 20
 """Bytes of the largest tile, decoded. A file with a larger row of tiles, or a larger strip, counts as decoded whole."""
 MAX_WHOLE_BYTES = 1 << 30
 """Bytes of the largest page that is decoded whole."""
 MAX_TAGS_BYTES = 256 << 20
-"""Bytes of the tags of all pages that are looked at."""
+"""Largest size in bytes of the tags of all these pages."""
 ORIENTATION, T4_OPTIONS, GDAL_NODATA = 274, 292, 42113
 LOWEST_FIRST = 2
 """FillOrder of bytes whose first bit is the lowest."""
@@ -39,14 +39,14 @@ LOWEST_FIRST = 2
 def open_tiff(name: str, open_stream: Callable[[], BinaryIO], selection: PageSelection) -> Picture:
     """Open a TIFF file; `open_stream` returns its bytes from the start. Raises ImageError."""
     try:
-        # tifffile changes its expectations with the suffix of a file's name
+        # the name is constant because tifffile treats some suffixes of file names differently
         with open_stream() as stream, TiffFile(stream, name="image") as tiff:
             selected, notes = _select_page(name, tiff, selection.page)
             return _tiff_image(name, selected, open_stream, selection.bands).picture(selection.bands, notes)
     except (ImageError, MemoryError):
         raise
     except Exception:  # a damaged directory may raise any error
-        raise ImageError(f"{name}: not a whole TIFF image: its directory is damaged or cut short") from None
+        raise ImageError(f"{name}: expected a complete TIFF file, got a damaged or truncated directory") from None
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _select_page(name: str, tiff: TiffFile, number: int) -> tuple[PageWithMask, 
     if not images:
         raise ImageError(
             f"{name}: expected an image of full resolution, got {len(pages)} pages that are marked as reduced copies "
-            "or masks: choose one with page, in the command --page 1"
+            "or masks: choose one of them with page (in the command --page 1)"
         )
     image = max(images, key=lambda page: math.prod(page.size))
     place = pages.index(image) + 1 if image in pages else 0
@@ -104,7 +104,7 @@ def _entries(pages: Sequence[TiffPage]) -> Iterator[PageEntry]:
     for number, page in enumerate(islice(pages, MAX_PAGES)):
         tags_bytes += sum(tag.valuebytecount for tag in page.tags)
         if tags_bytes > MAX_TAGS_BYTES:
-            raise ValueError("tags of more than can be kept")
+            raise ValueError("tags that are too large")
         size = (int(page.imagelength), int(page.imagewidth))
         yield PageEntry(size, int(page.subfiletype), partial(pages.__getitem__, number))
 
@@ -137,8 +137,8 @@ class TiffImage:
         decoded_whole = self._is_reoriented or page.block_row_bytes > MAX_BLOCK_BYTES
         if decoded_whole and page.decoded_bytes > MAX_WHOLE_BYTES:
             raise LimitError(
-                f"{page.name}: expected at most {MAX_WHOLE_BYTES >> 20} MiB in one strip, or in a file that its "
-                f"Orientation turns, got {page.decoded_bytes >> 20}: save it as a tiled TIFF, upright"
+                f"{page.name}: expected at most {MAX_WHOLE_BYTES >> 20} MiB in one strip, or in a file with the tag "
+                f"Orientation, got {page.decoded_bytes >> 20}: save it as a tiled TIFF file without rotation"
             )
         is_transposed = self._is_reoriented and self.orientation > 4
         height, width = (page.width, page.height) if is_transposed else (page.height, page.width)
@@ -176,7 +176,7 @@ def _tiff_image(
         mask = _stored_page(name, selected.mask, 0) if selected.mask is not None else None
     except ValueError as error:
         raise ImageError(
-            f"{name}: TIFF that holds {error}, which is not read: save it as RGB or grey of 8 or 16 bits"
+            f"{name}: expected a TIFF file of a supported kind, got {error}: save it as RGB or grey of 8 or 16 bits"
         ) from None
     orientation = int(selected.page.tags.valueof(ORIENTATION, default=1))
     tested_bands = _tested_bands(page.bands, meaning.layout.alpha, bands)
@@ -192,10 +192,12 @@ def _stored_page(name: str, page: TiffPage, nodata: float) -> StoredPage:
     if compression not in NAMES:
         kind = getattr(page.compression, "name", f"number {compression}")
         raise ImageError(
-            f"{name}: TIFF with {kind} compression, which is not read: save it with Deflate or LZW instead"
+            f"{name}: expected a TIFF file with a supported compression, got {kind}: save it with Deflate or LZW"
         )
     if page.imagedepth != 1 or (page.is_tiled and page.tiledepth != 1):
-        raise ImageError(f"{name}: a TIFF volume of depth {page.imagedepth}: save one of its planes")
+        raise ImageError(
+            f"{name}: expected a plane, got a TIFF volume of depth {page.imagedepth}: save one of its planes"
+        )
     height, width, bands = int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel)
     if page.is_tiled:
         block_shape = (page.tilelength, page.tilewidth)
@@ -237,7 +239,7 @@ def _check_sizes(name: str, shape: tuple[int, int, int], tile: tuple[int, int], 
 
 
 def _tested_bands(stored: int, alpha: int | None, selected: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the stored bands, counted from 0, that are tested for nodata: those that are scored, without alpha."""
+    """Return the stored bands, counted from 0, that are tested for nodata: the scored bands without alpha."""
     if selected and stored > 1:
         return tuple(band - 1 for band in selected if band <= stored)
     return tuple(band for band in range(stored) if band != alpha)

@@ -47,7 +47,7 @@ INKS = 4
 """Number of bands of CMYK."""
 END_OF_JPEG = b"\xff\xd9"
 ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00%c"
-"""Segment of JPEG that says whether three bands are YCbCr, 1, or red, green and blue, 0."""
+"""Segment of JPEG that states whether three bands are YCbCr (1) or red, green and blue (0)."""
 
 
 class DamagedError(Exception):

@@ -1,6 +1,6 @@
 """Reading the rows of one page of a TIFF file, block by block. A block is a tile or a strip.
 
-A block that is damaged or cut short is an error. A block that the file leaves out, as GDAL leaves out empty blocks,
+A block that is damaged or truncated is an error. A block that the file leaves out, as GDAL leaves out empty blocks,
 holds the file's nodata value, or 0.
 """
 
@@ -70,7 +70,7 @@ class StoredPage:
                 except (DamagedError, IndexError, OSError, OverflowError, TypeError, ValueError, struct.error):
                     raise ImageError(
                         f"{self.name}: rows {first} to {first + rows - 1} of the TIFF file "
-                        f"({NAMES[self.codec.compression]} compression) cannot be decoded: damaged or cut short"
+                        f"({NAMES[self.codec.compression]} compression) cannot be decoded: damaged or truncated"
                     ) from None
         return result
 
@@ -150,7 +150,7 @@ class TiffRows:
         try:
             return apply_blockwise(self.interpretation.apply, self.stored.read(first, stop))
         except IndexError:
-            raise ImageError(f"{self.name}: expected numbers that its palette has, got larger ones") from None
+            raise ImageError(f"{self.name}: expected numbers within its palette, got larger numbers") from None
 
 
 @dataclass(frozen=True)
@@ -198,14 +198,14 @@ class OrientedRows:
         self._image: SampleArray | None = None
 
     def read(self, first: int, stop: int) -> SampleArray:
-        """Return rows [first, stop) of the image as it is looked at."""
+        """Return rows [first, stop) of the upright image."""
         if self._image is None:
             self._image = apply_orientation(self._rows.read(0, self._height), self._orientation)
         return self._image[first:stop]
 
 
 def apply_orientation(image: SampleArray, orientation: int) -> SampleArray:
-    """Return an image (rows, cols, bands) as it is looked at, by the tag Orientation, 1 to 8."""
+    """Return an image (rows, cols, bands) rotated and mirrored to be upright, by the tag Orientation, 1 to 8."""
     if orientation > 4:
         image = image.swapaxes(0, 1)
     down = orientation in (3, 4, 7, 8)

@@ -106,5 +106,5 @@ def _as_image_error(name: str) -> Iterator[None]:
         yield
     except pyvips.Error:
         raise ImageError(
-            f"{name}: not a whole JPEG, PNG, WebP or TIFF image: damaged, cut short, or something else"
+            f"{name}: expected a complete JPEG, PNG, WebP or TIFF file, got a damaged, truncated or other file"
         ) from None

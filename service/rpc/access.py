@@ -83,7 +83,7 @@ class Access:
     def client(self, context: grpc.aio.ServicerContext, metadata: dict[str, str]) -> str:
         """Return the name of the caller's token or certificate, or else its address without the port.
 
-        Raises AccessError if calls need a token and this one has no valid token.
+        Raises AccessError if calls need a token and this call has no valid token.
         """
         if self.tokens is not None:
             return self._by_token(metadata)

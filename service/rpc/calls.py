@@ -166,14 +166,14 @@ class Calls:
             self._unanswered.add(this)
             context.add_done_callback(lambda _: self._end(this))  # called when the answer is sent
 
-        async def let_in(call: Call) -> Value:
+        async def authenticated(call: Call) -> Value:
             call.client = call.record["client"] = self._access.client(context, metadata)
             if draining:
                 raise DrainingError("the server is shutting down: ask another server, or retry later")
             return await work(call)
 
         try:
-            return await self.logged(call, let_in)
+            return await self.logged(call, authenticated)
         except ServiceError as error:
             status = status_of(error)
             if isinstance(error, IdleError):  # a client that does not read answers may not read a status either
@@ -198,5 +198,7 @@ def parsed(kind: type[Request], data: bytes) -> Request:
     try:
         request.ParseFromString(data)
     except DecodeError:
-        raise OptionError(f"message: expected {request.DESCRIPTOR.full_name}, got {len(data)} other bytes") from None
+        raise OptionError(
+            f"message: expected {request.DESCRIPTOR.full_name}, got {len(data)} bytes of another kind"
+        ) from None
     return request

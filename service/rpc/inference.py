@@ -31,12 +31,12 @@ SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 PLATFORM = "onnxruntime_onnx"
 EXTENSIONS = ["classification", "model_configuration", "model_repository", "statistics"]
 NO_MEMORY = "shared memory is not supported: send tensors in messages"
-NO_UPLOAD = "models come from the repository, never with a request: put the version's directory there"
-NO_CHANGES = "models are loaded and unloaded on the admin port alone, which --admin opens"
+NO_UPLOAD = "models cannot be sent with a request: put the version's directory into the model repository"
+NO_CHANGES = "models can be loaded and unloaded only on the admin port, which --admin opens"
 
 
 class InferenceServicer:
-    """Answers the messages of the service by a dispatcher.
+    """Answers the messages of the service with a dispatcher.
 
     Models may be loaded and unloaded only if `models_changed` is given, which is awaited after each change.
     """
@@ -160,7 +160,7 @@ class InferenceServicer:
             await RequestStream(answer, send, nullcontext).answer_all(messages, self._calls.draining)
 
     async def _answer_in_stream(self, request: oip.ModelInferRequest, call: Call) -> oip.ModelStreamInferResponse:
-        """Return a request's answer, or its error, in the form of a stream."""
+        """Return a request's answer, or its error, as a message of a stream."""
         one = replace(call, record={})
         try:
             response = await self._calls.logged(one, lambda one: self._infer(request, one))
@@ -210,7 +210,7 @@ class InferenceServicer:
         await self._models_changed()
 
     async def _model(self, name: str, number: str, call: Call) -> StoredModel:
-        """Return a model, loaded first if need be."""
+        """Return a model, and load it first if needed."""
         check_names([name, number])
         return await self._dispatcher.model(name, number, call)
 

@@ -21,7 +21,7 @@ from service.scoring.options import OTSU, RequestedOptions
 from service.scoring.outcome import Event, Progress
 
 PROGRESS_SECONDS = 0.2
-"""Least number of seconds between two messages of progress."""
+"""Smallest number of seconds between two messages of progress."""
 
 
 def open_large(
@@ -32,7 +32,7 @@ def open_large(
     allowed: AllowedDirectory,
     claim: Claim,
 ) -> OpenLarge:
-    """Return what opens the image of a call: by its path, as raw rows, or as an encoded file in the spool.
+    """Return the context manager that opens the image of a call: a path, raw rows, or an encoded file in the spool.
 
     Raises OptionError for options that raw rows do not allow.
     """
@@ -72,7 +72,7 @@ async def _spooled(
 
 
 class Delivery:
-    """Sends the events of one call to its client, progress only now and then."""
+    """Sends the events of one call to its client, and limits the rate of messages of progress."""
 
     def __init__(self, bridge: StreamBridge) -> None:
         self._bridge = bridge

@@ -64,7 +64,7 @@ def _choice(name: str, value: Any, choices: type[Choice]) -> Choice:  # noqa: AN
 
 def _words(name: str, value: Any) -> list[str]:  # noqa: ANN401
     if not isinstance(value, str) or not value:
-        raise OptionError(f"parameters: {name}: expected words with commas between, got {value!r}")
+        raise OptionError(f"parameters: {name}: expected words separated by commas, got {value!r}")
     return [word.strip() for word in value.split(",")]
 
 
@@ -77,7 +77,7 @@ def _scale(word: str) -> Scale:
 
 def _band(word: str) -> int:
     if not (word.isascii() and word.isdecimal() and len(word) <= 9):
-        raise OptionError(f"parameters: bands: expected numbers from 1, as 1,2,3; got {word[:40]!r}")
+        raise OptionError(f"parameters: bands: expected numbers from 1, such as 1,2,3; got {word[:40]!r}")
     return int(word)
 
 
@@ -109,6 +109,6 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "region": _region,
     "priority": _priority,
 }
-"""For each parameter that has a meaning: what reads its value."""
+"""For each parameter that has an effect: the function that reads its value."""
 SELECTION = {"bands", "page"}
 """Parameters that select parts of the file."""

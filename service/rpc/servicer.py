@@ -47,7 +47,7 @@ class ScoringServicer:
         return await self._dispatcher.score(request, open_picture, encode.outcome_response, call, claim)
 
     async def score_many(self, messages: AsyncIterator[scoring_pb2.ScoreManyRequest], send: Send, call: Call) -> None:
-        """Score a stream of images; an image that cannot be scored becomes a Failure, and the others go on."""
+        """Score a stream of images. An image that cannot be scored gets a Failure; the others are still scored."""
 
         async def answer(message: scoring_pb2.ScoreManyRequest, claim: Claim) -> scoring_pb2.ScoreManyResponse:
             one = Call("ScoreMany", call.client, metadata=call.metadata)

@@ -1,7 +1,7 @@
 """A bridge between the client of ScoreLarge, on the event loop, and the thread that scores: each waits for the other.
 
-The thread asks for the next part when it needs it, and waits while the client does not take what it sends. So neither
-side is ahead of the other by more than gRPC's own buffers.
+The thread requests the next part when it needs it, and waits while the client does not read the messages that it sends.
+Therefore neither side gets ahead of the other by more than gRPC's own buffers.
 """
 
 import asyncio
@@ -116,7 +116,7 @@ class StreamBridge:
 
 
 class StreamedRows:
-    """Raw rows as they arrive, in parts of whole rows; checks that their number is the announced one."""
+    """Raw rows as they arrive, in parts of whole rows; checks that their number equals the announced number."""
 
     block_rows = 1
 
@@ -125,23 +125,23 @@ class StreamedRows:
         self._shape, self._dtype = (raw.width, raw.channels), np.dtype(raw.dtype).newbyteorder("<")
         self._row_bytes = raw.width * raw.channels * self._dtype.itemsize
         self._waiting = memoryview(b"")
-        """Bytes that have arrived and are not handed on yet."""
-        self._passed = 0
+        """Bytes that have arrived and that `_take` has not returned yet."""
+        self._rows_taken = 0
 
     def read(self, first: int, stop: int) -> SampleArray:
         """Return rows [first, stop) as (rows, width, channels); raises ImageError if the stream ends before them."""
-        self._pass_over(first)
+        self._skip_to(first)
         return np.frombuffer(self._take(stop - first), self._dtype).reshape(-1, *self._shape)
 
     def finish(self) -> None:
         """Read to the end; raises ImageError unless the stream has exactly the announced number of rows."""
-        self._pass_over(self._height)
+        self._skip_to(self._height)
         if self._waiting or self._bridge.receive() is not None:
             raise ImageError(f"{self._name}: data: expected {self._height} rows, got more")
 
-    def _pass_over(self, row: int) -> None:
-        while self._passed < row:
-            self._take(min(SKIPPED_ROWS, row - self._passed))
+    def _skip_to(self, row: int) -> None:
+        while self._rows_taken < row:
+            self._take(min(SKIPPED_ROWS, row - self._rows_taken))
 
     def _take(self, rows: int) -> bytes | memoryview:
         """Return the next rows: a view of the part that they arrived in, or a copy if they arrived in several parts."""
@@ -152,14 +152,14 @@ class StreamedRows:
             taken.append(self._waiting[: wanted - size])
             self._waiting = self._waiting[wanted - size :]
             size += len(taken[-1])
-        self._passed += rows
+        self._rows_taken += rows
         return taken[0] if len(taken) == 1 else b"".join(taken)
 
     def _receive(self, size: int) -> bytes:
-        """Return the next part; `size` bytes before it are not handed on yet."""
+        """Return the next part; `size` bytes before it have not been returned by `_take` yet."""
         part = self._bridge.receive()
         if part is None:
-            got = self._passed + size // self._row_bytes
+            got = self._rows_taken + size // self._row_bytes
             raise ImageError(f"{self._name}: data: expected {self._height} rows, got {got}: the stream ended")
         if not part or len(part) % self._row_bytes:
             raise ImageError(

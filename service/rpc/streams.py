@@ -23,8 +23,8 @@ Send = Callable[[Message], Coroutine[Any, Any, None]]
 class RequestStream(Generic[Request, Admitted]):
     """One call that is a stream of requests.
 
-    `admit` admits the request that was read last, for as long as its block, or raises BusyError. The next request is
-    read when it is admitted.
+    `admit` admits the request that was read last, for the duration of its block, or raises BusyError. The next request
+    is read only after that request is admitted.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's tensors and parameters as requests of ours, and our answers as its tensors.
+"""Converts tensors and parameters of the Open Inference Protocol to scoring requests, and answers to its tensors.
 
 images uint8, uint16, int16 or float32 (images, height, width, channels), or encoded (images)
     → scores float32 (images, classes, rows, cols), average float32 (images, classes)
@@ -39,7 +39,7 @@ MOST_NUMBERS = 1 << 20
 """Largest number of elements in typed contents, which are slow to read. Larger tensors must be raw."""
 CLASSIFICATION = "classification"
 NAME = "image"
-"""The name of every image in errors: tensors have no names of images."""
+"""The name of every image in errors, since tensors hold no names of images."""
 
 OpenPicture = Callable[[PageSelection], Picture]
 
@@ -47,9 +47,9 @@ OpenPicture = Callable[[PageSelection], Picture]
 def scoring_requests(
     request: oip.ModelInferRequest, model: StoredModel
 ) -> list[tuple[ScoringRequest, Callable[[], Picture]]]:
-    """Return a request for each image, and what opens the image.
+    """Return a request for each image, and the function that opens the image.
 
-    Raises OptionError or ImageError for tensors and parameters that a model does not take.
+    Raises OptionError or ImageError for tensors and parameters that the model does not accept.
     """
     options = options_of(request, grid=SCORES in _outputs(request))
     scoring = ScoringRequest(model.name, model.version, options)
@@ -84,7 +84,7 @@ class ImageAnswer:
 
 
 def infer_response(request: oip.ModelInferRequest, answers: list[ImageAnswer]) -> oip.ModelInferResponse:
-    """Return the answers of all images as tensors; raises ImageError if their grids are not of one size."""
+    """Return the answers of all images as tensors; raises ImageError if their grids differ in size."""
     model = answers[0].model
     response = oip.ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
     if request.parameters["triton_enable_empty_final_response"].bool_param:
@@ -108,7 +108,7 @@ def _outputs(request: oip.ModelInferRequest) -> list[str]:
     for output in request.outputs:
         for name in output.parameters:
             if name.startswith("shared_memory"):
-                raise OptionError("outputs: shared memory is not supported: take tensors in messages")
+                raise OptionError("outputs: shared memory is not supported: receive tensors in messages")
             if name not in (CLASSIFICATION, "binary_data") or (name == CLASSIFICATION and output.name == SCORES):
                 raise OptionError(f"outputs: {output.name}: expected no parameter but {CLASSIFICATION} of {AVERAGE}")
         _classes(output)
@@ -127,7 +127,7 @@ def _images(request: oip.ModelInferRequest, model: StoredModel) -> Iterator[Open
     if any(length < 1 for length in tensor.shape):
         raise OptionError(f"inputs: {tensor.name}: expected a shape of positive lengths, got {list(tensor.shape)}")
     if len(request.raw_input_contents) > 1 or (request.raw_input_contents and tensor.HasField("contents")):
-        raise OptionError("inputs: expected one tensor's contents, raw or not, got more")
+        raise OptionError("inputs: expected the contents of one tensor, got more")
     raw = request.raw_input_contents[0] if request.raw_input_contents else None
     yield from _encoded(tensor, raw) if tensor.datatype == "BYTES" else _pixels(tensor, raw)
 
@@ -138,8 +138,8 @@ def _encoded(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) 
     count = int(np.prod(tensor.shape, dtype=object))
     if not 0 < len(files) == count <= MOST_IMAGES:
         raise ImageError(
-            f"inputs: {tensor.name}: expected as many files as the shape says, 1 to {MOST_IMAGES}, got {len(files)} of "
-            f"shape {list(tensor.shape)}"
+            f"inputs: {tensor.name}: expected as many files as the shape states, 1 to {MOST_IMAGES}, got {len(files)} "
+            f"of shape {list(tensor.shape)}"
         )
     return (partial(open_bytes, file, name=NAME) for file in files)
 
@@ -176,7 +176,7 @@ def _pixels(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) -
 
 
 def _numbers(tensor: oip.ModelInferRequest.InferInputTensor, dtype: np.dtype[Any]) -> np.ndarray:
-    """The numbers of a tensor that is not raw, in its own type; raises ImageError for those that it cannot hold."""
+    """Return the typed contents of a tensor in its datatype; raises ImageError for numbers outside its range."""
     contents = getattr(tensor.contents, CONTENTS[tensor.datatype])
     if len(contents) > MOST_NUMBERS:
         raise ImageError(
@@ -193,7 +193,7 @@ def _numbers(tensor: oip.ModelInferRequest.InferInputTensor, dtype: np.dtype[Any
 
 
 def input_type(model: StoredModel) -> str:
-    """The type of pixels that a model is said to take: that of its own values, or bytes."""
+    """Return the datatype of a model's input for its metadata: that of the image's own values, or UINT8."""
     return TYPES[model.spec.input.preprocessing.dtype or "uint8"]
 
 
@@ -209,8 +209,8 @@ def _stacked(grids: list[np.ndarray]) -> np.ndarray:
     for grid in grids:
         if grid.shape[1:] != (rows, cols):
             raise ImageError(
-                f"inputs: expected images whose grids are of one size to ask for scores, got {rows}×{cols} and "
-                f"{grid.shape[1]}×{grid.shape[2]}: ask for the average, or for each image by itself"
+                f"inputs: expected images whose grids have the same size, as scores requires, got {rows}×{cols} and "
+                f"{grid.shape[1]}×{grid.shape[2]}: request only the average, or send each image in its own request"
             )
     return np.stack(grids)
 

@@ -1,4 +1,4 @@
-"""Scoring one band of tiles: pixels in; the means and the band's rows of the grid out."""
+"""Scores the pixels of one band of tiles: updates the means, and yields the band's rows of the grid."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -57,7 +57,7 @@ class Band:
 
     @property
     def tile_count(self) -> int:
-        """Number of tiles, with those that have no cell to score."""
+        """Number of tiles, including tiles without a cell to score."""
         return len(self.axis.tiles) * len(self.view.tile_plan.columns)
 
     def cut(self, tile: Tile, strip: Pixels) -> Pixels:
@@ -116,7 +116,7 @@ class BandScoring:
         return scores
 
     def _reduce(self, batch: Sequence[Tile], scores: Iterable[Scores], grid: BandGrid | None) -> None:
-        """Add the cells of a batch to the means and to the grid. Nothing holds their scores while the next one runs."""
+        """Add the cells of a batch to the means and the grid. No variable holds their scores during the next batch."""
         options = self._planned.options
         for (row, col), tile_scores in zip(batch, scores, strict=True):
             kept = self._kept(row, col, tile_scores)
@@ -132,7 +132,7 @@ class BandScoring:
         if scores.shape[0] < row.count or scores.shape[1] < col.count or scores.shape[2] != classes:
             raise ModelError(
                 f"model {model.name!r}: expected a tile's grid of {(row.count, col.count, classes)}, got "
-                f"{scores.shape}: its files do not fit its geometry; convert it again"
+                f"{scores.shape}: its files do not match its geometry; convert it again"
             )
         return scores[row.kept, col.kept][:, :: -1 if col.mirrored else 1]
 

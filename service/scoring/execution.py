@@ -2,7 +2,7 @@
 
     strip by strip → band of tiles by band → rows of the grid, and the means
 
-Nothing larger than a strip, a tile and the rows of one band is kept, however large the image.
+Memory holds strips, tiles and the rows of one band, so that it does not grow with the height of the image.
 """
 
 import time
@@ -68,7 +68,8 @@ class Execution:
         if self._bands is not None:
             bands = chain(self._begun, self._bands)
             self._stopwatch.compute += time.monotonic() - self._submitted
-        # The bands refer to this object. Without the cycle it is freed at once, with its pixels.
+        # The bands refer to this object. This ends the reference cycle, so that the object and its pixels are freed
+        # at once.
         self._bands, self._begun = None, ()
         for band in bands:
             yield from self._timed(band.rows(self._advance))
@@ -117,7 +118,7 @@ class Execution:
         self._progress(self._tiles_done, self._planned.plan.tile_count)
 
     def _timed(self, rows: Iterator[GridRows]) -> Iterator[GridRows]:
-        """Yield the same rows, and count the time that they take beside compute as reducing."""
+        """Yield the same rows; the time that they take, without compute, counts as reducing."""
         clock = self._stopwatch
         while True:
             before, computed = time.monotonic(), clock.compute

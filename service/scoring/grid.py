@@ -65,7 +65,7 @@ class BandGrid:
             self._positions = np.empty(shape, np.uint32)
 
     def add(self, rows: slice, cols: slice, scores: NDArray[np.float32]) -> None:
-        """Add the scores (rows, cols, classes of the answer) of one tile. A mirrored tile is summed with its twin."""
+        """Add the scores (rows, cols, classes of the answer) of one tile; with flip, mirrored tiles are added to it."""
         if self._positions is not None:
             self._scores[rows, cols], self._positions[rows, cols] = top_k(scores, self.options.depth)
         elif self.options.requested.flip:
@@ -100,5 +100,5 @@ class BandGrid:
         if self.options.requested.grid_as is not GridAs.FLOAT16:
             return GridRows(first, *top_k(scores, self.options.depth))
         if np.nanmax(np.abs(scores), initial=0) > np.finfo(np.float16).max:
-            raise ImageError(f"{self.name}: grid_as: expected scores that float16 can hold, got larger ones")
+            raise ImageError(f"{self.name}: grid_as: expected scores that float16 can hold, got larger scores")
         return GridRows(first, scores.astype(np.float16))

@@ -1,4 +1,4 @@
-"""Which cells a mask leaves to score, and what a plan costs inside a mask."""
+"""The cells that a mask selects, and the cost of a plan inside a mask."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class ViewCount:
 
 
 def count_inside_mask(planned: PlannedImage, check: Check) -> list[ViewCount]:
-    """Return what each view costs inside the mask, which is read to its end.
+    """Return the cost of each view inside the mask, after reading the whole mask.
 
-    Raises ImageError if a view has no cell to score; `check` may raise to stop.
+    Raises ImageError if a view has no cell to score; `check` may raise an error to stop the count.
     """
     counts = []
     for view in planned.plan.views:
@@ -54,7 +54,7 @@ def _count(planned: PlannedImage, mask: Mask, view: View, check: Check) -> ViewC
 def check_any_scored(planned: PlannedImage, cells: Iterable[int]) -> None:
     """Raise ImageError if a view has no cell to score; `cells` are the numbers of scored cells of the views."""
     if not all(cells):
-        raise ImageError(f"{planned.picture.name}: mask: expected a window to be scored, got none inside")
+        raise ImageError(f"{planned.picture.name}: mask: expected at least one window to score, got none")
 
 
 def wanted_cells(planned: PlannedImage, mask: Mask, view: View, band: AxisBand) -> NDArray[np.bool_]:

@@ -35,7 +35,7 @@ Rate = Callable[[int], float]
 WINDOWS_PER_SUBMISSION = 8
 """Number of windows of one tile that are submitted together."""
 MIN_TILE_WINDOWS, MIN_TILE_PIXELS = 8, 256
-"""Least number of windows, and least number of pixels, of a tile along each axis in mode crops."""
+"""Smallest number of windows, and smallest number of pixels, of a tile along each axis in mode crops."""
 
 
 class Mode(Protocol):
@@ -85,7 +85,7 @@ class Dense:
     name: str = "dense"
 
     def tile_pixels(self, _: tuple[AxisLattice, AxisLattice], tuning: Tuning, rate: Rate) -> int:
-        """Return the pixels of a tile within the bounds of memory and duration; more repeats less of the halo."""
+        """Return the pixels of a tile, limited by memory and run time; larger tiles repeat less work in their halos."""
         most = math.inf if tuning.tile_seconds is None else tuning.tile_seconds * rate(self.position)
         return self.cost.tile_pixels(tuning.tile_bytes, most)
 
@@ -114,7 +114,7 @@ class Dense:
 
 @dataclass(frozen=True)
 class Crops:
-    """Every window by itself, several windows in a submission."""
+    """Every window by itself, with several windows in a submission."""
 
     network: Network
     cost: model_pb2.Cost
@@ -126,7 +126,7 @@ class Crops:
         return math.prod(max(lattice.pixels(MIN_TILE_WINDOWS), MIN_TILE_PIXELS) for lattice in lattices)
 
     def multiply_adds(self, view: TilePlan) -> float:
-        """Return the multiply-adds of all windows, with those of the mirrored image."""
+        """Return the multiply-adds of all windows, including those of the mirrored image."""
         return view.cells * (2 if view.mirrored else 1) * self.cost.multiply_adds_per_crop
 
     def multiply_adds_of(self, row: AxisTile, col: AxisTile) -> float:
@@ -170,7 +170,9 @@ def choose(model: StoredModel, options: ResolvedOptions) -> tuple[list[Mode], st
         return [crops], "requested"
     if not model.supports_dense:
         if requested is ModeChoice.DENSE:
-            raise CapabilityError(f"mode: model {model.name!r} looks at whole windows and cannot slide; it has crops")
+            raise CapabilityError(
+                f"mode: expected crops, since model {model.name!r} looks at whole windows and cannot slide"
+            )
         return [crops], "the model looks at whole windows and cannot slide"
     if dense is None and requested is ModeChoice.AUTO and model.spec.parity[0].exact:
         return [crops], f"there is no dense stride of {_text(options.stride)} pixels, and crops give the same scores"

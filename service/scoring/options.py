@@ -1,4 +1,4 @@
-"""The options of a request: what is requested, and what it means for one model.
+"""The options of a request: as they are requested, and as they are resolved for one model.
 
     message → RequestedOptions (service/decode.py) → resolve → ResolvedOptions → the plan
 
@@ -113,7 +113,7 @@ scored. None: all windows."""
 
 @dataclass(frozen=True)
 class RequestedOptions:
-    """What a request asks for, whatever the model; lengths in pixels of the image."""
+    """The options that a request states, before a model is known; lengths in pixels of the image."""
 
     stride: int | None = None
     """Between neighbouring windows. None: the model's native stride."""
@@ -130,12 +130,12 @@ class RequestedOptions:
     top: int = DEFAULT_TOP
     """Number of classes with the highest averages that the answer names."""
     classes: tuple[str, ...] = ()
-    """Labels, or else indices, of the classes in the answer. Empty: all classes."""
+    """Labels or indices of the classes in the answer; labels are looked up first. Empty: all classes."""
     grid: bool = False
     """Whether the answer holds the scores of every cell."""
     grid_as: GridAs = GridAs.FLOAT32
     grid_top: int = DEFAULT_TOP
-    """Number of classes in each cell of a grid as TOP."""
+    """Number of classes in each cell of the grid if `grid_as` is TOP."""
     selection: PageSelection = FIRST_PAGE
     """Page and bands of the file."""
     priority: Priority = Priority.NORMAL
@@ -146,7 +146,7 @@ class RequestedOptions:
         """Raise OptionError for values that no model accepts."""
         if len(self.classes) > MAX_CLASSES:
             raise OptionError(
-                f"classes: expected at most {MAX_CLASSES} names, got {len(self.classes)}: name none to get all"
+                f"classes: expected at most {MAX_CLASSES} names, got {len(self.classes)}: leave classes out to get all"
             )
         check_names(self.classes)
         if self.stride is not None and self.stride > MAX_STRIDE:
@@ -198,7 +198,9 @@ def check_names(names: Iterable[str]) -> None:
 def resolve(model: StoredModel, requested: RequestedOptions) -> ResolvedOptions:
     """Resolve options for a model; raises OptionError, or NotFoundError for a class that it does not have."""
     if requested.average is AverageOf.PROBABILITIES and model.spec.output.kind == RAW:
-        raise OptionError(f"average: model {model.name!r} has raw scores, no probabilities; average the scores")
+        raise OptionError(
+            f"average: expected scores, got probabilities, which model {model.name!r} does not have; average the scores"
+        )
     stride = (model.vertical.stride, model.horizontal.stride) if requested.stride is None else (requested.stride,) * 2
     classes, everything = _positions(model, requested.classes), tuple(range(model.spec.output.classes))
     return ResolvedOptions(requested, classes, stride, has_all_classes=classes == everything)

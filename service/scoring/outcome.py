@@ -1,4 +1,4 @@
-"""What scoring an image ends in."""
+"""The outcomes of scoring an image: results, plans, and the events of a large image."""
 
 from dataclasses import dataclass
 
@@ -70,7 +70,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Progress:
-    """A large image is scored up to some of its tiles."""
+    """The number of tiles of a large image that are scored so far."""
 
     tiles: int
     total: int

@@ -105,7 +105,7 @@ def make_plan(
     """Plan an image of (height, width) pixels.
 
     `rate` returns the multiply-adds per second of one of the model's files, by its position, for tiles of a limited
-    duration. Raises CapabilityError, ImageError or LimitError if the image cannot be scored so.
+    duration. Raises CapabilityError, ImageError or LimitError if the image cannot be scored with these options.
     """
     modes, reason = choose(model, options)
     planner = _Planner(model, options, size, bounds, rate)
@@ -156,7 +156,7 @@ class _Planner:
         try:
             tiles = self._tiles(mode, lattices, pixels, row_bytes, grid_bytes)
         except ValueError as error:
-            raise LimitError(f"stride: {error}: ask for a coarser one, or for a region") from None
+            raise LimitError(f"stride: {error}: use a coarser stride, or a region") from None
         batch = max(1, min(pixels // math.prod(tiles.max_tile_shape), len(tiles) // len(tiles.bands)))
         needed = STRIPS * tiles.max_strip_rows * row_bytes
         if grid:
@@ -188,7 +188,7 @@ class _Planner:
         def is_worthwhile(rows: int) -> bool:
             try:
                 return mode.multiply_adds(planned(rows)) <= most
-            except ValueError:  # so low that they are too many
+            except ValueError:  # such low bands would be too many
                 return False
 
         strip_bytes = self.bounds.tuning.strip_bytes
@@ -215,8 +215,8 @@ class _Planner:
     def _check_memory(self, needed: int) -> None:
         if needed > self.bounds.memory_bytes:
             raise LimitError(
-                f"memory: expected a plan of at most {self.bounds.memory_bytes >> 20} MiB, got one of {needed >> 20}: "
-                "ask for a region, fewer classes, a coarser stride, only the highest scores (grid_as) or no grid"
+                f"memory: expected a plan of at most {self.bounds.memory_bytes >> 20} MiB, got {needed >> 20} MiB: "
+                "use a region, fewer classes, a coarser stride, only the highest scores (grid_as) or no grid"
             )
 
     def _lattices(self, scaled: tuple[int, int]) -> tuple[AxisLattice, AxisLattice]:

@@ -11,14 +11,14 @@ from service.scoring.options import ResolvedOptions
 from service.scoring.plan import Plan
 
 Check = Callable[[], None]
-"""Called now and then during long work; raises to stop it."""
+"""Called repeatedly during long work; raises an error to stop the work."""
 OpenMask = Callable[[Check], Mask | None]
 """Opens the mask from the top; None if every window is scored."""
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedImage:
-    """One image, the model that scores it, and how."""
+    """One image, the model that scores it, its plan and its mask."""
 
     picture: Picture
     model: StoredModel

@@ -2,7 +2,7 @@
 
     model → options → plan → mask → PlannedImage (planned.py) → Execution (execution.py)
 
-Whatever can be refused is refused here, before a pixel is decoded.
+Requests are refused here if possible, before a pixel is decoded.
 """
 
 import math
@@ -30,7 +30,7 @@ KEPT_PLANS = 256
 KEPT_PIXELS, KEPT_CLASSES = 1 << 22, 16
 """Pixels of the largest image whose plan is kept, and the largest number of classes that its options name."""
 CLASS_BYTES, RESPONSE_BYTES = 300, 4096
-"""Bytes of an answer beside its grid: for each class, and for everything else."""
+"""Bytes of an answer in addition to its grid: for each class, and for all other fields."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def check_answer(planned: PlannedImage, limit: int) -> None:
     if size > limit:
         raise LimitError(
             f"{planned.picture.name}: grid: {tiles.vertical.cells}×{tiles.horizontal.cells} cells of {classes} classes "
-            f"are {size / MIB:.1f} MiB, expected at most {limit / MIB:.1f}: name fewer classes, ask for a coarser "
-            "stride, grid_as or a region, leave the grid out, or call ScoreLarge, which sends it row by row"
+            f"are {size / MIB:.1f} MiB, expected at most {limit / MIB:.1f}: name fewer classes, use a coarser "
+            "stride, grid_as or a region, leave the grid out, or call ScoreLarge, which sends the grid row by row"
         )
 
 
@@ -158,29 +158,29 @@ def check_row(planned: PlannedImage, limit: int) -> None:
     size = planned.plan.views[0].tile_plan.horizontal.cells * planned.options.cell_bytes
     if size > limit:
         raise LimitError(
-            f"{planned.picture.name}: grid: one row of it is {size / MIB:.1f} MiB, expected at most "
-            f"{limit / MIB:.1f}: name fewer classes, or ask for a coarser stride, grid_as or a region"
+            f"{planned.picture.name}: grid: one row is {size / MIB:.1f} MiB, expected at most "
+            f"{limit / MIB:.1f}: name fewer classes, or use a coarser stride, grid_as or a region"
         )
 
 
 def _mask(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
-    """Return what opens the mask: pixels with data, and the windows that the options choose.
+    """Return the function that opens the mask: windows with data in all pixels that the requested mask selects too.
 
     Raises ImageError, before anything is scored, for a mask whose size does not fit.
     """
-    open_chosen, size = _chosen(picture, model, options, limits), (picture.height, picture.width)
+    open_requested, size = _requested_mask(picture, model, options, limits), (picture.height, picture.width)
 
     def open_mask(check: Check) -> Mask | None:
-        data, chosen = picture.data_mask(), open_chosen(check)
-        if data is None or chosen is None:
-            return chosen if data is None else MaskImage(data, size, size)
-        return Intersection(MaskImage(data, size, size), chosen)
+        data, requested = picture.data_mask(), open_requested(check)
+        if data is None or requested is None:
+            return requested if data is None else MaskImage(data, size, size)
+        return Intersection(MaskImage(data, size, size), requested)
 
     return open_mask
 
 
-def _chosen(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
-    """Return what opens the mask that the options name."""
+def _requested_mask(picture: Picture, model: StoredModel, options: ResolvedOptions, limits: Limits) -> OpenMask:
+    """Return the function that opens the mask that the options request."""
     requested = options.requested.mask
     if requested is None:
         return lambda _: None

@@ -1,1 +1,1 @@
-"""The server as a whole: what it listens on, and how it starts, reports and stops."""
+"""The server as a whole: its ports, start, health, metrics and shutdown."""

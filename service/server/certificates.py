@@ -70,7 +70,7 @@ class Certificates:
             return None
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
-        """Read and check the files; raises CertificateError. Checked here because gRPC does not say what is wrong."""
+        """Read and check the files; raises CertificateError. gRPC would not report the cause."""
         pair = (_contents("tls_key", self.key), _contents("tls_cert", self.cert))
         ca = _contents("tls_client_ca", self.client_ca) if self.client_ca else None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

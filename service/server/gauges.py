@@ -1,4 +1,4 @@
-"""Gauges of what is waiting in the server now, of its limits, and of what cannot be served."""
+"""Gauges of waiting requests and tiles, of limits, and of models and files that cannot be used."""
 
 from collections.abc import Callable
 
@@ -21,16 +21,16 @@ def add_gauges(
     """Add the gauges to a registry of metrics. They are read whenever the metrics are exported."""
     load, limits = admission.load, admission.limits
     for name, text, value in (
-        ("queue_requests", "Requests admitted and not answered.", lambda: load.requests),
+        ("queue_requests", "Requests that are admitted and not yet answered.", lambda: load.requests),
         ("queue_requests_limit", "Largest allowed number of these requests.", lambda: limits.waiting),
         ("streams", "Open calls of ScoreLarge, ScoreMany and ModelStreamInfer.", lambda: load.streams),
         ("streams_limit", "Largest allowed number of these calls.", lambda: limits.streams),
         ("queue_bytes", "Bytes of the messages of admitted requests.", lambda: load.message_bytes),
         ("queue_bytes_limit", "Largest allowed number of these bytes.", lambda: limits.waiting_bytes),
-        ("queue_seconds", "Seconds of compute of admitted requests, as predicted.", lambda: load.seconds),
+        ("queue_seconds", "Predicted seconds of compute of admitted requests.", lambda: load.seconds),
         ("queue_seconds_limit", "Largest allowed number of these seconds.", lambda: limits.waiting_seconds),
         ("queue_tiles", "Tiles that wait for a slot.", lambda: scheduler.waiting),
-        ("memory_bytes", "Bytes of pixels and scores of admitted requests, as planned.", lambda: load.held_bytes),
+        ("memory_bytes", "Planned bytes of pixels and scores of admitted requests.", lambda: load.held_bytes),
         ("memory_budget_bytes", "Largest allowed number of these bytes.", lambda: limits.held_bytes),
         ("receiving_messages", "Messages that are being received.", lambda: places.held),
         ("receiving_messages_limit", "Largest allowed number of these messages.", lambda: places.count),
@@ -40,7 +40,7 @@ def add_gauges(
         ("failing_versions", "Versions of models whose files cannot be served.", lambda: models.failing),
         (
             "stale_files",
-            "Files of tokens or certificates that have changed and cannot be used; the server keeps the old ones.",
+            "Files of tokens or certificates that have changed and cannot be used; the previous contents are kept.",
             stale_files,
         ),
     ):  # fmt: skip

@@ -1,4 +1,4 @@
-"""The health of the server and of every model, and the regular look at the model repository that it depends on."""
+"""The health of the server and of every model, and the periodic refresh of the model repository."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ class Health:
         self._shown: set[str] = set()
         self._warned: set[str] = set()
         self._checking = ThreadPoolExecutor(1, "check", machine.lower_priority)
-        """Hashes large files when nothing else has to be done."""
+        """Hashes model files at low priority, so that requests come first."""
 
     async def set_starting(self) -> None:
         """Answer NOT_SERVING until `set_serving`."""
@@ -42,7 +42,7 @@ class Health:
         await self.servicer.enter_graceful_shutdown()
 
     async def look(self) -> None:
-        """Refresh the registry, then check the files of every version that was not asked for yet, one after another."""
+        """Refresh the registry, then check the files of every version that is not checked yet, one after another."""
         try:
             await asyncio.to_thread(self._registry.refresh)
             self._warn(await asyncio.to_thread(self._registry.invalid_names))
@@ -52,7 +52,7 @@ class Health:
             await self.show_models()
 
     async def show_models(self) -> None:
-        """Answer SERVING for the models that can be asked for, NOT_SERVING for those that no longer can."""
+        """Answer SERVING for models that can be requested, and NOT_SERVING for models that no longer can."""
         ready = {name for name, version in self._registry.models() if self._registry.state(name, version)[0]}
         self._shown |= {name for name, _ in self._registry.models()}
         for name in self._shown:

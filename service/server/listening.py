@@ -45,6 +45,6 @@ def bind(server: grpc.aio.Server, setting: str, address: str, credentials: grpc.
         port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError as error:
         reason = str(error).partition(";")[0]  # the rest explains how to see gRPC's own log
-        way_out = "is the port taken, or the host another machine's?"
+        way_out = "check that the port is free and that the host is an address of this machine"
         raise OSError(f"{setting}: cannot listen on {address}: {reason}; {way_out}") from None
     return f"{address.rpartition(':')[0]}:{port}"

@@ -13,7 +13,7 @@ BUSY_BYTES = 64 << 20
 
 
 class MemoryTrimmer:
-    """Returns free memory to the system while few bytes arrive. A busy server would only request it again, by pages."""
+    """Returns free memory to the system while few bytes arrive. A busy server would soon allocate it again."""
 
     def __init__(self, registry: Registry, calls: Calls) -> None:
         self._registry, self._calls = registry, calls

@@ -39,8 +39,8 @@ from service.server.periodic import repeated
 from service.server.shutdown import Signals
 from service.settings import Settings
 
-GOODBYE_SECONDS = 0.5
-"""Seconds that clients that still watch the health have after every request is answered."""
+HEALTH_WATCH_SECONDS = 0.5
+"""Seconds for which open health watches may continue after the last request is answered."""
 FILES_SECONDS = 5.0
 """Seconds between two looks at the files of tokens and certificates."""
 
@@ -57,8 +57,8 @@ class Parts:
     dispatcher: Dispatcher
     traces: Traced | None
     certificates: Certificates | None
-    renewed: tuple[Tokens | Certificates, ...]
-    """What is read again when its files change."""
+    reloadable: tuple[Tokens | Certificates, ...]
+    """Objects whose files are read again when they change."""
 
 
 async def serve(settings: Settings, signals: Signals) -> None:
@@ -81,7 +81,7 @@ async def serve(settings: Settings, signals: Signals) -> None:
         if settings.admin:
             admin = InferenceServicer(parts.dispatcher, parts.calls, parts.metrics, models_changed=state.show_models)
             addresses["admin"] = await running.enter_async_context(administered(settings.admin, admin))
-        for files in parts.renewed:
+        for files in parts.reloadable:
             await running.enter_async_context(repeated(partial(asyncio.to_thread, files.refresh), FILES_SECONDS))
         trimmer = MemoryTrimmer(parts.registry, parts.calls)
         await running.enter_async_context(repeated(trimmer.trim_if_idle, TRIM_SECONDS))
@@ -96,7 +96,7 @@ async def serve(settings: Settings, signals: Signals) -> None:
         log.info("draining")
         await state.drain()
         await parts.calls.drain()
-        await server.stop(GOODBYE_SECONDS)
+        await server.stop(HEALTH_WATCH_SECONDS)
         if parts.traces:
             await asyncio.to_thread(parts.traces.close)
     parts.scheduler.close()
@@ -127,10 +127,10 @@ def _parts(settings: Settings) -> Parts:
         prepare=machine.lower_priority,
     )
     traces, admission = Traced() if settings.traces else None, Admission(limits)
-    renewed = tuple(files for files in (tokens, certificates) if files)
+    reloadable = tuple(files for files in (tokens, certificates) if files)
     calls = Calls(Access(tokens), metrics, limits, traces)
     gauges = partial(add_gauges, metrics.collectors, admission, scheduler, registry)
-    gauges(lambda: sum(files.stale for files in renewed), calls.receiver.places)
+    gauges(lambda: sum(files.stale for files in reloadable), calls.receiver.places)
     return Parts(
         registry=registry,
         scheduler=scheduler,
@@ -140,7 +140,7 @@ def _parts(settings: Settings) -> Parts:
         dispatcher=Dispatcher(Scorer(registry, limits, settings.tuning), scheduler, admission, metrics),
         traces=traces,
         certificates=certificates,
-        renewed=renewed,
+        reloadable=reloadable,
     )
 
 

@@ -1,4 +1,4 @@
-"""Networks described in TOML: the shipped ones, and every kind of layer, against the reference and PyTorch."""
+"""Networks described in TOML, the shipped networks and every kind of layer, agree with the reference and PyTorch."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ LECTURED = {
     "cifar10_18pct": (32, [(5, 1), (3, 2), (5, 1), (3, 2), (5, 1), (3, 2)]),
     "allcnn_c": (32, [(3, 1), (3, 1), (3, 2), (3, 1), (3, 1), (3, 2), (3, 1), (1, 1), (1, 1)]),
 }
-"""The lecture note's networks beside torchvision's: their window, and the kernel and stride of all that slides."""
+"""Networks of the lecture note: the window, and the kernel and stride of every convolution and pool."""
 
 TOML = """
 name = "net"
@@ -62,7 +62,7 @@ LAYERS = {
 
 
 def windows(classifier: Classifier, count: int = 2) -> np.ndarray:
-    """Random windows (N, height, width, channels) uint8."""
+    """Return random windows (N, height, width, channels) uint8."""
     shape = classifier.original.graph.inputs[0].shape
     assert shape is not None
     channels = shape[1]
@@ -71,7 +71,7 @@ def windows(classifier: Classifier, count: int = 2) -> np.ndarray:
 
 
 def answer(classifier: Classifier, pixels: np.ndarray, folder: Path) -> np.ndarray:
-    """The scores of the network as it was read, before anything is rewritten."""
+    """Return the scores of the network as it was read, before anything is rewritten."""
     ir.save(classifier.original, folder / "read.onnx")
     session = ort.InferenceSession(folder / "read.onnx")
     preprocessing = load_preprocessing(classifier.preprocess)
@@ -123,7 +123,7 @@ def test_dense_cells_are_single_windows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "said"),
+    ("layer", "expected_message"),
     [
         ('{ op = "conv", key = "b", out = 4, kernel = 3, groups = 4 },', "4 groups cannot divide 6 channels into 4"),
         ('{ op = "conv", key = "b", out = 9, kernel = 3, groups = 2 },', "2 groups cannot divide 6 channels into 9"),
@@ -137,15 +137,15 @@ def test_dense_cells_are_single_windows(tmp_path: Path) -> None:
     ],
     ids=["channels", "out", "even", "nan", "region", "padded", "pad", "large", "order"],
 )
-def test_layers_that_cannot_be(tmp_path: Path, layer: str, said: str) -> None:
-    """A layer that contradicts itself or what comes before is refused on one line."""
+def test_invalid_layers_are_refused(tmp_path: Path, layer: str, expected_message: str) -> None:
+    """A layer that contradicts itself or the layers before it is refused on one line."""
     network = make_network(tmp_path, TOML % FLATTEN)
     network.toml.write_text(TOML % (layer + FLATTEN), "utf-8")
     unused = {"b.weight": np.zeros(1, np.float32), "b.bias": np.zeros(1, np.float32)} if '"b"' in layer else {}
     save_file({**network.tensors, **unused}, network.checkpoint)
     with pytest.raises(SourceError) as caught:
         read_source(network.checkpoint, arch=str(network.toml), window=None)
-    assert said in str(caught.value)
+    assert expected_message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -159,7 +159,7 @@ def test_tables_of_preprocessing_are_checked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", LECTURED)
 def test_the_lecture_notes_networks(name: str) -> None:
-    """Window, kernels and strides are those published; the keys tell which network it is."""
+    """Window, kernels and strides are the published values; the network is recognised by the keys."""
     architecture = load_architecture(name)
     size, slides = LECTURED[name]
     assert architecture.window == (size, size)
@@ -183,7 +183,7 @@ def test_the_lecture_notes_networks(name: str) -> None:
 def test_recognised_networks_convert(
     name: str, classes: int, window: tuple[int, int], stride: int, tmp_path: Path
 ) -> None:
-    """A checkpoint of any number of classes is recognised, and its window scores what the reference gives it."""
+    """A checkpoint with any number of classes is recognised, and its scores of a window equal the reference's."""
     architecture = load_architecture(name).model_copy(update={"window": window})
     tensors = reference.random_tensors(architecture, classes, np.random.default_rng(0))
     save_file(tensors, tmp_path / "net.safetensors")
@@ -200,7 +200,7 @@ def test_recognised_networks_convert(
 
 
 def torch_layers(name: str) -> list[Any]:
-    """The published networks, written down once more in PyTorch's layers; named as in the TOML."""
+    """Return a published network as PyTorch's layers, with the names in the TOML."""
     from torch import nn
 
     def conv(*sizes: int, **options: int) -> list[Any]:
@@ -231,7 +231,7 @@ def torch_layers(name: str) -> list[Any]:
 @pytest.mark.torch
 @pytest.mark.parametrize("name", ["alexnet2012", "cifar10_80sec", "allcnn_c"])
 def test_the_lecture_notes_networks_are_pytorchs(name: str, tmp_path: Path) -> None:
-    """Networks built from the papers with PyTorch's own layers give the same scores with the same weights."""
+    """Networks that are built from the papers with PyTorch's own layers give the same scores with the same weights."""
     import torch
 
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Caffe networks: the same answers as Caffe's layers give, from either format."""
+"""Caffe networks of either format have the scores that Caffe's layers compute."""
 
 from collections.abc import Callable
 from itertools import product
@@ -29,14 +29,14 @@ MATRIX = RNG.normal(size=(84, 5))
 
 
 def copied(name: str, folder: Path) -> Path:
-    """A network of tests/data/caffe in a folder of its own, with a name that finds its prototxt."""
+    """Return a network of tests/data/caffe in a folder of its own, with a name that finds its prototxt."""
     copy(DATA / f"{name}.prototxt", folder)
     return Path(copy(DATA / f"{name}.caffemodel", folder))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_answer_what_opencv_answers(name: str) -> None:
-    """AlexNet in the first format, and three networks in today's, agree with OpenCV's implementation of the layers."""
+def test_networks_agree_with_opencv(name: str) -> None:
+    """AlexNet in the first format, and three networks in the current one, agree with OpenCV's implementation."""
     scores, expected = run(DATA / f"{name}.caffemodel", EXPECTED[f"{name}.windows"]), EXPECTED[f"{name}.scores"]
     assert scores.shape == expected.shape == (3, 5)
     assert_allclose(scores, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
@@ -44,7 +44,7 @@ def test_networks_answer_what_opencv_answers(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_convert(name: str, tmp_path: Path) -> None:
-    """The fully-convolutional network answers the same to a window: pools that round up, normalisation and all."""
+    """The converted network has the source's scores of a window, also with pools that round up and normalisation."""
     classifier = read_source(DATA / f"{name}.caffemodel", arch=None, window=None)
     request = conversion.Request(tmp_path / "net" / "1", windows=4, preprocess="none")
     report = conversion.convert(classifier, request, SILENT)
@@ -56,7 +56,7 @@ def test_networks_convert(name: str, tmp_path: Path) -> None:
 
 
 def test_unpadded_networks_score_every_window(tmp_path: Path) -> None:
-    """Without padding, and where the pools come out even, every cell of a large image is the network's own score."""
+    """Without padding, and if pools divide evenly, every cell of a large image equals the network's own score."""
     layers = """
     layer { name: "a" type: "Convolution" bottom: "data" top: "a" convolution_param { num_output: 4 kernel_size: 3 } }
     layer { name: "p" type: "Pooling" bottom: "a" top: "p" pooling_param { pool: AVE kernel_size: 2 stride: 2 } }
@@ -87,7 +87,7 @@ VECTORS: dict[str, tuple[str, list[Array]]] = {
 
 @pytest.mark.parametrize(("layer", "weights"), VECTORS.values(), ids=VECTORS)
 def test_layers_between_fully_connected_ones_convert(layer: str, weights: list[Array], tmp_path: Path) -> None:
-    """Layers work on vectors too, and after an average with counted padding whose last windows reach over the edge."""
+    """Layers convert on vectors, and after an average that counts padding and reaches over the edge."""
     layers = f"""
     layer {{
       name: "p" type: "Pooling" bottom: "data" top: "p" pooling_param {{ pool: AVE kernel_size: 3 stride: 2 pad: 1 }}
@@ -109,7 +109,7 @@ def test_layers_between_fully_connected_ones_convert(layer: str, weights: list[A
 @pytest.mark.parametrize("method", ["MAX", "AVE"])
 @pytest.mark.parametrize("rounding", ["CEIL", "FLOOR"])
 def test_pools_are_caffes(method: str, rounding: str, tmp_path: Path) -> None:
-    """Sizes and divisors are those of Caffe's loops even over the edges; windows that hold nothing are refused."""
+    """Sizes and divisors equal those of Caffe's loops even over the edges; empty windows are refused."""
     image, refused = RNG.normal(size=(2, 8, 8)) - 1, 0
     for size, kernel, stride, pad in product((1, 4, 5, 6), (1, 2, 3, 4), (1, 2, 3), (0, 1, 2)):
         if pad >= kernel:
@@ -186,14 +186,14 @@ def test_layers_compute_what_caffe_documents(layer: str, weights: list[Array], e
 
 
 def today(net: caffe_pb2.NetParameter) -> None:
-    """Layers of the first format as layers of today's."""
+    """Convert layers of the first format to the current format."""
     for old in net.layers:
         net.layer.add(name=old.name).blobs.extend(old.blobs)
     del net.layers[:]
 
 
 def shaped(net: caffe_pb2.NetParameter) -> None:
-    """Four sizes as one shape."""
+    """Convert the four sizes of each array to one shape."""
     for layer in net.layers:
         for blob in layer.blobs:
             blob.shape.dim.extend(size for size in (blob.num, blob.channels, blob.height, blob.width) if size > 1)
@@ -202,7 +202,7 @@ def shaped(net: caffe_pb2.NetParameter) -> None:
 
 
 def doubled(net: caffe_pb2.NetParameter) -> None:
-    """Weights in double precision."""
+    """Convert the weights to double precision."""
     for layer in net.layers:
         for blob in layer.blobs:
             blob.double_data.extend(blob.data)
@@ -211,7 +211,7 @@ def doubled(net: caffe_pb2.NetParameter) -> None:
 
 @pytest.mark.parametrize("rewrite", [today, shaped, doubled])
 def test_formats_of_weights_are_one(rewrite: Callable[[caffe_pb2.NetParameter], None], tmp_path: Path) -> None:
-    """The same weights in another format of layers, shapes or numbers give the same scores to the bit."""
+    """The same weights in another format of layers, shapes or numbers give bitwise equal scores."""
     path = copied("alexnet", tmp_path)
     net = caffe_pb2.NetParameter.FromString(path.read_bytes())
     rewrite(net)
@@ -239,7 +239,7 @@ layer { name: "deploy" type: "Softmax" bottom: "f" top: "p" include { stage: "de
 """
 
 
-def test_a_training_network_is_read_as_it_is_used(tmp_path: Path) -> None:
+def test_a_training_network_is_read_for_inference(tmp_path: Path) -> None:
     """Layers of a train_val.prototxt outside phase TEST are left out; its data layer gives size and preprocessing."""
     kernel = RNG.normal(size=(2, 3, 6, 6))
     classifier = read_source(write(tmp_path, TRAINING, {"c": [kernel, np.ones(2)]}, ()), arch=None, window=None)

@@ -1,4 +1,4 @@
-"""Caffe networks that are refused: what no layer of ours computes, and damaged, hostile and mismatched files."""
+"""Caffe networks that are refused: unsupported layers, and damaged, hostile and mismatched files."""
 
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ CONV = "num_output: 2 kernel_size: 3"
 
 
 def refusal(path: Path, **options: Any) -> str:
-    """The message of a refusal, which is one line."""
+    """Return the message of a refusal, which is one line."""
     with pytest.raises(ConversionError) as caught:
         read_source(path, **{"arch": None, "window": None, **options})
     assert "\n" not in str(caught.value)
@@ -30,34 +30,34 @@ def refusal(path: Path, **options: Any) -> str:
 
 
 def one(layer: str) -> str:
-    """A prototxt of one layer, "it", and a head."""
+    """Return a prototxt of one layer, "it", and a head."""
     return f'layer {{ name: "it" bottom: "data" top: "it" {layer} }}\n{FLAT}'
 
 
 def conv(parameters: str) -> str:
-    """A prototxt of one convolution."""
+    """Return a prototxt of one convolution."""
     return one(f'type: "Convolution" convolution_param {{ {parameters} }}')
 
 
 def pool(parameters: str) -> str:
-    """A prototxt of one pool."""
+    """Return a prototxt of one pool."""
     return one(f'type: "Pooling" pooling_param {{ {parameters} }}')
 
 
 def data(transform: str) -> str:
-    """A data layer of training."""
+    """Return a data layer of training."""
     return (
         f'layer {{ name: "t" type: "Data" top: "data" include {{ phase: TRAIN }} transform_param {{ {transform} }} }}\n'
     )
 
 
 def image(sizes: str) -> str:
-    """An image "b" of such a shape."""
+    """Return an image "b" of this shape."""
     return f'input: "b" input_shape {{ {" ".join(f"dim: {size}" for size in sizes.split())} }}'
 
 
 def doubling(times: int) -> str:
-    """A map that is joined to itself, again and again."""
+    """Return layers that repeatedly concatenate a map with itself."""
     blobs = ["data", *(f"x{time}" for time in range(times))]
     layer = 'layer {{ name: "{1}" type: "Concat" bottom: "{0}" bottom: "{0}" top: "{1}" }}\n'
     return "".join(layer.format(*pair) for pair in pairwise(blobs))
@@ -65,8 +65,11 @@ def doubling(times: int) -> str:
 
 TWO_BOTTOMS = 'bottom: "data"'
 UNSUPPORTED = {
-    "crop": (one('type: "Crop"'), "layer 'it' (Crop): expected a type out of BatchNorm, Bias, Concat"),
-    "deconvolution": (one('type: "Deconvolution"'), "if the scores come before it, take it out of the prototxt"),
+    "crop": (one('type: "Crop"'), "layer 'it' (Crop): expected a type among BatchNorm, Bias, Concat"),
+    "deconvolution": (
+        one('type: "Deconvolution"'),
+        "if the scores come before this layer, remove it from the prototxt",
+    ),
     "typeless": (one(""), "layer 'it' (): expected a type"),
     "fork": (pool("kernel_size: 2 ceil_mode: false"), "(Pooling): pooling_param.ceil_mode is not known and may change"),
     "fork-layer": (one('type: "ReLU" relu6_param { }'), "relu6_param is not known"),
@@ -96,7 +99,7 @@ UNSUPPORTED = {
     ),
     "flatten-end": (one('type: "Flatten" flatten_param { end_axis: 2 }'), "expected end_axis -1, got 2"),
     "reshape": (one('type: "Reshape" reshape_param { shape { dim: 0 dim: 12 dim: -1 } }'), "got [0, 12, -1]"),
-    "reshape-batch": (one('type: "Reshape" reshape_param { shape { dim: 2 dim: 42 } }'), "expected a flattening"),
+    "reshape-batch": (one('type: "Reshape" reshape_param { shape { dim: 2 dim: 42 } }'), "which flatten the map"),
     "scale-axes": (one('type: "Scale" scale_param { num_axes: -1 }'), "expected num_axes 1"),
     "excitation": (one(f'{TWO_BOTTOMS} type: "Scale" scale_param {{ axis: 0 }}'), "expected one bottom, got 2"),
     "batch": (one('type: "BatchNorm" batch_norm_param { use_global_stats: false }'), "expected use_global_stats"),
@@ -104,7 +107,7 @@ UNSUPPORTED = {
     "coefficients": (one(f'{TWO_BOTTOMS} type: "Eltwise" eltwise_param {{ coeff: 1 }}'), "coeff for each or none"),
     "product": (
         one(f'{TWO_BOTTOMS} type: "Eltwise" eltwise_param {{ operation: PROD coeff: 1 coeff: 2 }}'),
-        "expected coeff in sums alone",
+        "expected coeff only in sums",
     ),
     "vector": (FLAT.replace("it", "data") + one('type: "LRN"').replace('"data"', '"flat"', 1), "expected a map"),
     "no-image": ('layer { name: "it" type: "ReLU" bottom: "x" top: "x" }', "inputs: expected one image, got none"),
@@ -114,18 +117,18 @@ UNSUPPORTED = {
     "resized": (
         'layer { name: "t" type: "Data" top: "data" transform_param { resize_param { } } include { phase: TRAIN } }'
         + one('type: "ReLU"'),
-        "layer 't' (Data): it is not known what transform_param.resize_param does to an image",
+        "layer 't' (Data): the effect of transform_param.resize_param on an image is not known",
     ),
 }
 
 
-@pytest.mark.parametrize(("layers", "said"), UNSUPPORTED.values(), ids=UNSUPPORTED)
-def test_what_has_no_form_here_is_named(layers: str, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("layers", "expected_message"), UNSUPPORTED.values(), ids=UNSUPPORTED)
+def test_unsupported_parameters_are_named(layers: str, expected_message: str, tmp_path: Path) -> None:
     """A parameter that may change the result is refused, with the names of layer, type and parameter."""
     path = write(tmp_path, layers, {"it": [np.zeros((2, 2, 3, 3)), np.zeros(2)]})
     with pytest.raises(UnsupportedError) as caught:
         read_source(path, arch=None, window=None)
-    assert said in str(caught.value)
+    assert expected_message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -139,9 +142,15 @@ MALFORMED = {
     "v0": ('layers { layer { name: "conv" type: "conv" } }', "run Caffe's upgrade_net_proto_text"),
     "formats": ('layers { name: "r" type: RELU bottom: "data" top: "r" }', "run Caffe's upgrade_net_proto_text"),
     "list": ('layer: [{ name: "r" type: "ReLU" }, { name: "s" type: "ReLU" }]', "every layer written as layer { ... }"),
-    "bottom": (one('type: "Eltwise" bottom: "later"'), "layers before it make, got ['later']"),
-    "top": (one('type: "ReLU"') + one('type: "ReLU"'), "layer 'it' (ReLU): expected tops of its own, got ['it']"),
-    "no-top": ('layer { name: "x" type: "ReLU" bottom: "data" }', "layer 'x' (ReLU): expected tops of its own, got []"),
+    "bottom": (one('type: "Eltwise" bottom: "later"'), "earlier layers compute, got ['later']"),
+    "top": (
+        one('type: "ReLU"') + one('type: "ReLU"'),
+        "layer 'it' (ReLU): expected tops that no other layer has, got ['it']",
+    ),
+    "no-top": (
+        'layer { name: "x" type: "ReLU" bottom: "data" }',
+        "layer 'x' (ReLU): expected tops that no other layer has, got []",
+    ),
     "no-row": (
         'layer { name: "x" type: "ReLU" bottom: "data" top: "x" }',
         "expected one row of scores at the end, got",
@@ -158,13 +167,13 @@ MALFORMED = {
     "doubling": (doubling(40), "x22.output: expected at most 1073741824 numbers in all values"),
     "open-image": (
         one('type: "ReLU"').replace("data", "b") + 'input: "b"',
-        "leaves the size of 'b' open; say --window",
+        "expected the size of 'b', which the prototxt leaves open; give --window",
     ),
     "flat-image": (one('type: "ReLU"').replace("data", "b") + image("1 84"), "height and width, got [1, 84]"),
     "no-image": (one('type: "ReLU"').replace("data", "b") + image("1 3 0 4"), "height and width, got [1, 3, 0, 4]"),
     "same-name": (
         conv(CONV).removesuffix(FLAT) + conv(f"{CONV} pad: 1").replace('"data"', '"it"'),
-        "expected a name of its own, since weights go by names",
+        "expected a unique name, since weights are assigned by name",
     ),
     "scale": (data("scale: 0") + one('type: "ReLU"'), "transform_param: "),
     "mean": (data('mean_file: "away/mean"') + one('type: "ReLU"'), "mean: the prototxt's mean_file cannot be read: No"),
@@ -175,32 +184,32 @@ MALFORMED = {
 }
 
 
-@pytest.mark.parametrize(("layers", "said"), MALFORMED.values(), ids=MALFORMED)
-def test_prototxts_that_fit_nothing(layers: str, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("layers", "expected_message"), MALFORMED.values(), ids=MALFORMED)
+def test_inconsistent_prototxts_are_refused(layers: str, expected_message: str, tmp_path: Path) -> None:
     """Invalid or inconsistent prototxts, and prototxts that do not fit the caffemodel, are refused in one line."""
     path = write(tmp_path, layers, {"it": [np.zeros((2, 2, 3, 3)), np.zeros(2)]})
     (tmp_path / "vector").write_bytes(caffe_pb2.BlobProto(data=[1, 2], shape={"dim": [2]}).SerializeToString())
-    assert said in refusal(path)
+    assert expected_message in refusal(path)
 
 
 def test_types_of_the_first_format_are_named(tmp_path: Path) -> None:
     """A layer of an unknown type of the old format is refused by the name of its number."""
     layer = 'layers { name: "x" type: BNLL bottom: "data" top: "x" }'
     path = write(tmp_path, f'input: "data" input_dim: [1, 3, 4, 4] {layer}', {}, ())
-    assert "layer 'x' (BNLL): expected a type out of" in refusal(path)
+    assert "layer 'x' (BNLL): expected a type among" in refusal(path)
 
 
-def test_channels_that_nothing_says(tmp_path: Path) -> None:
+def test_unstated_channels_are_refused(tmp_path: Path) -> None:
     """If no layer states the image's channels, the prototxt is refused."""
     path = write(tmp_path, data("crop_size: 4").replace("TRAIN", "TEST") + pool("kernel_size: 4"), {}, ())
-    assert "the prototxt leaves its channels open; give it a layer of type Input" in refusal(path)
+    assert "the prototxt leaves its channels open; add a layer of type Input" in refusal(path)
 
 
-def test_prototxts_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_prototxts_are_refused(tmp_path: Path) -> None:
     """If there is no prototxt beside the caffemodel, or two, or a wrong one is named, --arch is the way out."""
     path = Path(copy(DATA / "varied.caffemodel", tmp_path))
     expected = "arch: expected varied.prototxt or deploy.prototxt beside"
-    assert f"{expected} {path}, got 0 of them; say --arch FILE.prototxt" in refusal(path)
+    assert f"{expected} {path}, got 0 of them; give --arch FILE.prototxt" in refusal(path)
     for name in ("varied", "deploy"):
         copy(DATA / "varied.prototxt", tmp_path / f"{name}.prototxt")
     assert "got 2 of them" in refusal(path)
@@ -208,7 +217,7 @@ def test_prototxts_that_are_not_there(tmp_path: Path) -> None:
 
 
 def blob(**fields: Any) -> Callable[[caffe_pb2.BlobProto], None]:
-    """A change of fields of an array."""
+    """Return a function that changes fields of an array."""
 
     def change(array: caffe_pb2.BlobProto) -> None:
         array.MergeFrom(caffe_pb2.BlobProto(**fields))
@@ -229,15 +238,17 @@ BLOBS = {
 }
 
 
-@pytest.mark.parametrize(("change", "said"), BLOBS.values(), ids=BLOBS)
-def test_arrays_that_are_not_what_they_claim(change: Callable[..., object], said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("change", "expected_message"), BLOBS.values(), ids=BLOBS)
+def test_arrays_that_contradict_their_claims_are_refused(
+    change: Callable[..., object], expected_message: str, tmp_path: Path
+) -> None:
     """A weight's claimed shape is compared with its numbers before memory of that size is allocated."""
     copy(DATA / "varied.prototxt", tmp_path)
     net = caffe_pb2.NetParameter.FromString((DATA / "varied.caffemodel").read_bytes())
     change(net.layer[-1].blobs[0])
     path = tmp_path / "varied.caffemodel"
     path.write_bytes(net.SerializeToString())
-    assert said in refusal(path)
+    assert expected_message in refusal(path)
 
 
 FILES = {
@@ -258,9 +269,9 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize(("content", "said"), FILES.values(), ids=FILES)
-def test_files_that_are_no_caffemodels(
-    content: bytes, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("content", "expected_message"), FILES.values(), ids=FILES)
+def test_files_that_are_not_caffemodels_are_refused(
+    content: bytes, expected_message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lengths beyond the file, invalid records and too many records are refused without taking much memory."""
     copy(DATA / "varied.prototxt", tmp_path)
@@ -271,7 +282,7 @@ def test_files_that_are_no_caffemodels(
     message = refusal(path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert said in message
+    assert expected_message in message
     assert peak < 8 << 20
 
 
@@ -287,7 +298,7 @@ def test_truncated_caffemodels_are_refused(name: str, tmp_path: Path) -> None:
 
 
 def mutated(content: bytes, rng: np.random.Generator) -> bytes:
-    """The content with a few bytes changed, taken out, put in twice or made large numbers."""
+    """Return the content with a few bytes changed, taken out, put in twice or made large numbers."""
     changed = bytearray(content)
     for at in rng.integers(0, len(content), rng.integers(1, 4)).tolist():
         replacements: tuple[Sequence[int], ...] = (

@@ -33,14 +33,14 @@ from fullconv.common.certificate import interval, overall, sentence
 from fullconv.protos import model_pb2
 
 STRIDE, FIELD, PADDING, WINDOW = 8, 44, 9, 32
-"""Geometry of the padded network, worked out by hand."""
+"""Geometry of the padded network, computed by hand."""
 SIZES = [(32, 32), (41, 100), (150, 90), (120, 170), (31, 200)]
-"""One window; two that hold no interior cell at all or one that does; and one that is smaller than a window."""
+"""Sizes of images: one window; without and with interior cells; and smaller than a window."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """The padded network, a folder of images of SIZES, and the network as it was trained."""
+    """The padded network, a folder of images of SIZES, and the source network."""
 
     network: Network
     images: Path
@@ -53,7 +53,7 @@ class Case:
         return conversion.convert(classifier, request, SILENT)
 
     def crop(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """What the classifier says of one window (height, width, 3)."""
+        """Return the classifier's scores of one window (height, width, 3)."""
         preprocessing = PRESETS[str(self.network.architecture.preprocess)]
         scores: NDArray[np.float32] = self.original.run(
             None, {"input": np.moveaxis(preprocessing.apply(window[None]), -1, 1)}
@@ -63,7 +63,7 @@ class Case:
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Images as files, and the network of 40 classes, of which some lie close together."""
+    """Write images to files, and make the network with 40 classes, some of which have similar scores."""
     folder = tmp_path_factory.mktemp("case")
     network = make_network(folder, PADDED, classes=40)
     (folder / "images").mkdir()
@@ -74,7 +74,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 def grids(case: Case, target: Path) -> list[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]]:
-    """For each image that holds a window: what dense and crops say of every cell, and which cells are interior."""
+    """Return for each image that holds a window: the scores of dense and of crops, and which cells are interior."""
     converted = ort.InferenceSession(target / "net" / "1" / "model.onnx")
     found = []
     for number, size in enumerate(SIZES[:-1]):
@@ -98,7 +98,7 @@ def grids(case: Case, target: Path) -> list[tuple[NDArray[np.float32], NDArray[n
 
 
 def assert_counted(got: model_pb2.Difference, dense: NDArray[np.float32], crops: NDArray[np.float32]) -> None:
-    """The figures are those of these windows, (windows, classes) each."""
+    """Check the figures of a certificate against the scores of its windows, (windows, classes) each."""
     apart = np.abs(dense.astype(np.float64) - crops)
     assert got.windows == len(dense)
     assert got.top_class_agreement == (dense.argmax(-1) == crops.argmax(-1)).mean()
@@ -121,7 +121,7 @@ def test_the_padded_networks_geometry(case: Case, tmp_path: Path) -> None:
 def test_whole_grids_are_counted(case: Case, tmp_path: Path) -> None:
     """If there are few windows, all are compared: overall, interior and border are counts over whole grids.
 
-    An image of one window counts as one that holds no interior cell; one that is smaller is left out, and said so.
+    An image of one window counts as an image without interior cells; a smaller image is left out, which is reported.
     """
     report = case.convert(tmp_path)
     parity = report.spec.parity[0]
@@ -152,21 +152,21 @@ def test_windows_are_chosen_at_random(case: Case, tmp_path: Path) -> None:
 def test_parts_of_large_images_are_scored_like_the_whole(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of an image too large for one pass a part is scored, whose cells are those of the whole image."""
+    """If an image is too large for one pass, a part of it is scored, whose cells equal those of the whole image."""
     monkeypatch.setattr(certificates, "PASS_BYTES", 1)
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "large.png").write_bytes(png(noise(260, 310, 3)))
     samples = []
 
-    def remembered(*given: Any) -> Any:  # noqa: ANN401 (what is wrapped says)
-        samples.append(choose_cells(*given))
+    def recording(*arguments: Any) -> Any:  # noqa: ANN401 (the type of the wrapped function)
+        samples.append(choose_cells(*arguments))
         return samples[-1]
 
-    monkeypatch.setattr(parity, "choose_cells", remembered)
+    monkeypatch.setattr(parity, "choose_cells", recording)
     measured = case.convert(tmp_path, images=tmp_path / "one").spec.parity[0]
     ((sample,),) = samples
     rows, cols = range(sample.rows.first, sample.rows.stop), range(sample.cols.first, sample.cols.stop)
-    assert sample.pixels.shape[:2] == (80, 80)  # what four cells and their halo need along either axis
+    assert sample.pixels.shape[:2] == (80, 80)  # the pixels of four cells and their halo along either axis
     pixels = noise(260, 310, 3)[:256, :304]
     session = ort.InferenceSession(tmp_path / "net" / "1" / "model.onnx")
     whole = session.run(None, {"image": pixels[None]})[0][0]
@@ -208,12 +208,14 @@ def test_images_are_never_enlarged(case: Case, tmp_path: Path) -> None:
         (tmp_path / "small" / f"{number}.png").write_bytes(png(noise(31, 400, 3)))
     with pytest.raises(SourceError) as caught:
         case.convert(tmp_path, images=tmp_path / "small")
-    said = "expected an image of at least 32×32 pixels, the window's size, got 3 smaller images, which are not enlarged"
-    assert said in str(caught.value)
+    expected_message = (
+        "expected an image of at least 32×32 pixels, the window's size, got 3 smaller images, which are not enlarged"
+    )
+    assert expected_message in str(caught.value)
     assert not (tmp_path / "net").exists()
 
 
-def test_cuttings_go_on_as_mirror_images(tmp_path: Path) -> None:
+def test_crops_are_continued_by_mirror_images(tmp_path: Path) -> None:
     """Crops for checks and calibration hold the image's own pixels, continued by their mirror image."""
     pixels = noise(20, 90, 3)
     (tmp_path / "image.png").write_bytes(png(pixels))
@@ -226,7 +228,9 @@ def test_cuttings_go_on_as_mirror_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("classes", "activation", "kind"), [(5, "none", "raw"), (1, None, "logits-sigmoid"), (1, "none", "raw")]
 )
-def test_scores_that_name_no_class(tmp_path: Path, classes: int, activation: Activation | None, kind: str) -> None:
+def test_certificates_of_scores_without_a_top_class(
+    tmp_path: Path, classes: int, activation: Activation | None, kind: str
+) -> None:
     """Certificates of regression and single outputs hold differences, but no agreement of a top class."""
     network = make_network(tmp_path, PADDED, classes=classes)
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
@@ -243,7 +247,7 @@ def test_scores_that_name_no_class(tmp_path: Path, classes: int, activation: Act
     assert f"{parity.overall.max_abs:.2g} (largest seen on 32 windows); --mode crops gives" in words
 
 
-def test_regression_is_not_held_to_an_agreement(tmp_path: Path) -> None:
+def test_regression_has_no_required_agreement(tmp_path: Path) -> None:
     """For raw scores the effect of reduced precision is reported in figures, without an agreement of the top class."""
     network = make_network(tmp_path, PADDED, classes=2)
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
@@ -299,7 +303,7 @@ def test_parts_of_an_axis(seed: int) -> None:
     )
 
 
-def test_every_cell_is_as_likely() -> None:
+def test_cells_are_equally_likely() -> None:
     """Cells are drawn from all grids together, without repetition, and images without a chosen cell are not read."""
 
     def refuse(_: slice, __: slice) -> NDArray[np.uint8]:
@@ -319,7 +323,7 @@ def test_every_cell_is_as_likely() -> None:
 
 
 def old(parts: Sequence[model_pb2.Difference], kind: str = "logits-softmax") -> model_pb2.ModelSpec:
-    """Returns the ModelSpec of a model whose certificate records interior and border only."""
+    """Return the ModelSpec of a model whose certificate records interior and border only."""
     parity = model_pb2.Parity(interior=parts[0], border=parts[1])
     return model_pb2.ModelSpec(output=model_pb2.Output(kind=kind, classes=3), parity=[parity])
 
@@ -338,24 +342,27 @@ def test_certificates_of_earlier_releases() -> None:
 
 
 def test_words(case: Case, tmp_path: Path) -> None:
-    """The report states what was seen on how many windows and images, why, and the recommended mode."""
+    """The report states the figures, the number of windows and images, the reasons, and the recommended mode."""
     report = case.convert(tmp_path, windows=100)
-    seen = report.spec.parity[0].overall
+    difference = report.spec.parity[0].overall
     low, share, high = (
-        f"{100 * part:.0f}" for part in (seen.agreement_low, seen.top_class_agreement, seen.agreement_high)
+        f"{100 * part:.0f}"
+        for part in (difference.agreement_low, difference.top_class_agreement, difference.agreement_high)
     )
     verdict, closing = report.verdicts()[0], report.closing()
-    reason = "since the network is padded (a cell reads 9 pixels before its window and 3 behind it)"
+    reason = "since the network is padded (a cell reads 9 pixels before its window and 3 after it)"
     assert verdict.startswith(
         f"dense differs from crops, {reason}: the top class agrees on {share} % of windows ({low} to"
     )
-    assert f"{seen.p99_abs:.2g} (99th percentile) and {seen.max_abs:.2g} (largest seen)" in verdict
+    assert f"{difference.p99_abs:.2g} (99th percentile) and {difference.max_abs:.2g} (largest seen)" in verdict
     assert verdict.endswith(
-        f"on {seen.windows} windows of 4 images; 2 of them too small to hold a window that is not at the border"
+        f"on {difference.windows} windows of 4 images; 2 of them too small to hold a window that is not at the border"
     )
     assert "up to" not in verdict + closing
-    said = f"Dense names the classifier's own top class on {share} % of windows ({low} to {high} %); --mode crops gives"
-    assert closing.startswith(said)
+    expected_message = (
+        f"Dense names the classifier's own top class on {share} % of windows ({low} to {high} %); --mode crops gives"
+    )
+    assert closing.startswith(expected_message)
     assert "Recommended: --mode " in closing
     assert json.loads((tmp_path / "net" / "1" / "report.json").read_text("utf-8"))["verdict"] == f"{verdict}. {closing}"
 

@@ -40,7 +40,7 @@ def test_conversion_writes_the_version(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert list(contents(target)) == ["labels.txt", "model.onnx", "report.json", "weights.data"]
     assert "Gemm 160→16 → Conv 4×5, 8→16" in result.stdout
-    assert "exact: dense equals crops to rounding" in result.stdout.replace("\n", " ")
+    assert "exact: dense equals crops up to rounding" in result.stdout.replace("\n", " ")
     assert labels.read_bytes() == (target / "labels.txt").read_bytes()
     assert [path.name for path in target.parent.iterdir()] == ["1"]
 
@@ -80,7 +80,7 @@ def test_same_source_gives_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preprocess", ["imagenet", "caffe", "unit", "none", "file"])
 def test_model_files_contract(tmp_path: Path, preprocess: str) -> None:
-    """uint8 N,H,W,C `image` with preprocessing inside, or the source's own input; `scores` float32 out; all open."""
+    """The input is uint8 N,H,W,C `image`, or the source's own; `scores` are float32; all image sizes are open."""
     custom = tmp_path / "custom.json"
     custom.write_text(json.dumps({"scale": 0.01, "mean": [1, 2, 3], "std": [0.5, 1, 2], "order": "BGR"}))
     target = tmp_path / "models" / "net" / "1"
@@ -108,7 +108,7 @@ def test_existing_versions_are_kept_unless_forced(tmp_path: Path) -> None:
     before = contents(target)
     again = convert(network, target, "--preprocess", "none")
     assert (again.returncode, contents(target)) == (3, before)
-    assert "exists already" in again.stderr
+    assert "got an existing version" in again.stderr
     assert convert(network, target, "--preprocess", "none", "--force").returncode == 0
     assert contents(target) != before
     other = tmp_path / "models" / "net" / "2"
@@ -119,7 +119,7 @@ def test_existing_versions_are_kept_unless_forced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "status", "said"),
+    ("options", "status", "expected_message"),
     [
         (["--labels", "{folder}/three.txt"], 3, "expected 5, one for each class, got 3"),
         (["--labels", "{folder}/none.txt"], 3, "labels: {folder}/none.txt"),
@@ -138,7 +138,7 @@ def test_existing_versions_are_kept_unless_forced(tmp_path: Path) -> None:
         (["--tile", "8"], 2, "No such option"),
     ],
 )
-def test_options_that_cannot_be_used(tmp_path: Path, options: list[str], status: int, said: str) -> None:
+def test_unusable_options_are_refused(tmp_path: Path, options: list[str], status: int, expected_message: str) -> None:
     """A refusal is one line with the field and the expected value, and exit status 2 or 3; nothing is written."""
     (tmp_path / "three.txt").write_text("a\nb\nc\n")
     (tmp_path / "bad.json").write_text('{"mean": [1, "x", 3]}')
@@ -148,7 +148,7 @@ def test_options_that_cannot_be_used(tmp_path: Path, options: list[str], status:
     filled = [option.replace("{folder}", str(tmp_path)) for option in options]
     result = convert(make_network(tmp_path, UNPADDED), target, *filled)
     assert result.returncode == status, result.stderr
-    assert said.replace("{folder}", str(tmp_path)) in " ".join(result.stderr.split())
+    assert expected_message.replace("{folder}", str(tmp_path)) in " ".join(result.stderr.split())
     assert not (tmp_path / "models").exists()
     if status == 3:
         assert len([line for line in result.stderr.splitlines() if "…" not in line]) == 1
@@ -179,14 +179,14 @@ def test_one_class_means_sigmoid(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["net", "net/one", "n e t/1", "net/0"])
-def test_targets_that_are_no_version(tmp_path: Path, target: str) -> None:
+def test_invalid_targets_are_refused(tmp_path: Path, target: str) -> None:
     """A target that does not end in NAME/VERSION, where the service finds models, is refused with exit status 2."""
     result = convert(make_network(tmp_path, UNPADDED), tmp_path / target)
     assert result.returncode == 2
     assert "NAME/VERSION" in result.stderr
 
 
-def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_targets_are_refused(tmp_path: Path) -> None:
     """A target below a file is refused with exit status 3 before the work begins."""
     (tmp_path / "file").write_text("")
     result = convert(make_network(tmp_path, UNPADDED), tmp_path / "file" / "net" / "1")
@@ -275,7 +275,7 @@ builtins.__import__ = signalling
 """
 
 
-def test_preprocessing_is_said(tmp_path: Path) -> None:
+def test_preprocessing_is_reported(tmp_path: Path) -> None:
     """The report and the terminal state the preprocessing inside the graph, or that the graph has no preprocessing."""
     network = make_network(tmp_path, UNPADDED)
     result = convert(network, tmp_path / "imagenet" / "1", "--preprocess", "imagenet")
@@ -283,10 +283,10 @@ def test_preprocessing_is_said(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "imagenet" / "1" / "report.json").read_text("utf-8"))
     assert document["input"]["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
     result = convert(network, tmp_path / "none" / "1", "--preprocess", "none")
-    assert "none: the network gets pixels 0 to 255 as they are" in " ".join(result.stdout.split())
+    assert "none: the network gets pixel values 0 to 255" in " ".join(result.stdout.split())
 
 
-def test_help_teaches() -> None:
+def test_help_names_every_option() -> None:
     """--help names every option of the command."""
     text = run("--help").stdout
     options = {

@@ -1,4 +1,4 @@
-"""What real exporters wrote becomes what `data/README.md` says: exact, padded, or refused in those words."""
+"""Files of real exporters convert as `data/README.md` states: exact, padded, or refused with the stated reason."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +22,11 @@ OLDEST = 7
 """The first operator set that ONNX Runtime runs."""
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 COARSE = {"half": 2e-3, "bfloat16": 2e-2, "half_inside": 2e-3}
-"""Networks that computed with 16 bits: what their answers are good for, relative to the largest."""
+"""For networks that computed with 16 bits, the tolerance of their scores relative to the largest score."""
 
 
 def verdicts() -> Iterator[tuple[Path, tuple[int, ...], str]]:
-    """Every file, its window and what is said of its network."""
+    """Yield every file, its window and the stated result of its conversion."""
     for folder in FOLDERS:
         _, section = (DATA / "README.md").read_text("utf-8").split(f"## {folder}/")
         for line in section.split("\n## ")[0].splitlines():
@@ -43,11 +43,11 @@ REFUSED = [(path, verdict.removeprefix("refused: ")) for path, _, verdict in ALL
 
 
 def convert(path: Path, window: tuple[int, int], folder: Path) -> model_pb2.ModelSpec:
-    """Convert, so that the result takes uint8 pixels and the network gets 0 to 1."""
-    asked = window if "open" in path.stem else None
+    """Convert a file, so that the result takes uint8 pixels and the network gets values from 0 to 1."""
+    requested_window = window if "open" in path.stem else None
     preprocess = "none" if path.stem.startswith(("bytes_input", "rescaled")) else "unit"
     request = conversion.Request(folder / "net" / "1", preprocess=preprocess, windows=8)
-    return conversion.convert(read_source(path, arch=None, window=asked), request, SILENT).spec
+    return conversion.convert(read_source(path, arch=None, window=requested_window), request, SILENT).spec
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_exports_convert(tmp_path: Path, path: Path, window: tuple[int, int], ve
 def check_every_cell(
     original: ort.InferenceSession, spec: model_pb2.ModelSpec, dense: ort.InferenceSession, tolerance: float
 ) -> None:
-    """Score a batch of two images of 3×2 cells, and hold each cell against the original network on its window."""
+    """Score a batch of two images of 3×2 cells, and compare each cell with the original network on its window."""
     size = (spec.window.height + 2 * spec.vertical.stride, spec.window.width + spec.horizontal.stride)
     pixels = np.random.default_rng(0).integers(0, 256, (2, *size, spec.input.channels), np.uint8)
     grid = run(dense, spec, pixels)
@@ -96,7 +96,7 @@ def run_original(original: ort.InferenceSession, window: NDArray[np.float32]) ->
 
 
 def as_pixels(stored: NDArray[np.generic], spec: model_pb2.ModelSpec, path: Path) -> NDArray[np.uint8]:
-    """A stored window as N,H,W,C pixels: its numbers are 255ths, or pixels already."""
+    """Return a stored window as N,H,W,C pixels; its numbers are multiples of 1/255, or pixels already."""
     scale = 1 if stored.dtype == np.uint8 or path.stem.startswith("rescaled") else 255
     pixels = np.rint(stored.astype(np.float64) * scale)
     assert_allclose(pixels / scale, stored.astype(np.float64), atol=COARSE.get(path.name.split(".")[0], 1e-6))
@@ -118,11 +118,11 @@ def session(path: Path) -> ort.InferenceSession:
     return ort.InferenceSession(path, options)
 
 
-@pytest.mark.parametrize(("path", "said"), REFUSED, ids=[f"{p.parent.name}-{p.stem}" for p, _ in REFUSED])
-def test_exports_are_refused(tmp_path: Path, path: Path, said: str) -> None:
+@pytest.mark.parametrize(("path", "expected_message"), REFUSED, ids=[f"{p.parent.name}-{p.stem}" for p, _ in REFUSED])
+def test_exports_are_refused(tmp_path: Path, path: Path, expected_message: str) -> None:
     """The network is refused in one line with the reason, and nothing is written."""
     with pytest.raises(ConversionError) as caught:
         convert(path, (0, 0), tmp_path)
-    assert said in str(caught.value)
+    assert expected_message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "net").exists()

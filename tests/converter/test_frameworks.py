@@ -1,4 +1,4 @@
-"""Sources that need PyTorch or Keras, where those are not there."""
+"""Sources that need PyTorch or Keras, if the package is not installed."""
 
 import importlib
 import sys
@@ -51,7 +51,7 @@ def test_packages_that_do_not_load_are_named(tmp_path: Path, monkeypatch: pytest
 def test_complete_networks_take_no_architecture(name: str, tmp_path: Path) -> None:
     """--arch with a file that holds its network is refused."""
     (tmp_path / name).write_bytes(b"content")
-    with pytest.raises(SourceError, match="holds its own network, got --arch vgg16; leave it out"):
+    with pytest.raises(SourceError, match="contains its network, got --arch vgg16; leave it out"):
         read_source(tmp_path / name, arch="vgg16", window=None)
 
 

@@ -1,4 +1,4 @@
-"""`convert_checkpoint`, the command as a function of Python: the same options, defaults, files and refusals."""
+"""`convert_checkpoint` has the same options, defaults, files and refusals as the command."""
 
 import inspect
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_options_are_those_of_the_command() -> None:
 
 
 def test_the_function_writes_what_the_command_writes(tmp_path: Path) -> None:
-    """Names of files may be texts; every file is the same to the byte, and the report is that of report.json."""
+    """Paths may be strings; every file is bytewise equal to the command's, and the report equals report.json."""
     network = make_network(tmp_path, UNPADDED)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "0.png").write_bytes(png(noise(40, 50, 3)))
@@ -52,8 +52,8 @@ def test_the_function_writes_what_the_command_writes(tmp_path: Path) -> None:
     assert repr(report).splitlines() == [*report.verdicts(), report.closing()]
 
 
-def test_progress_is_told(tmp_path: Path) -> None:
-    """Every step is announced with its number of windows, and every window counts."""
+def test_progress_is_reported(tmp_path: Path) -> None:
+    """Every step is announced with its number of windows, and every window advances the progress."""
     network, steps, windows = make_network(tmp_path, UNPADDED), [], []
     progress = Progress(step=lambda name, count: steps.append((name, count)), advance=lambda: windows.append(1))
     convert_checkpoint(network.checkpoint, tmp_path / "net" / "1", arch=network.toml, verify=8, progress=progress)
@@ -80,13 +80,13 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("options", "said"), WRONG.values(), ids=WRONG)
-def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("options", "expected_message"), WRONG.values(), ids=WRONG)
+def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, Any], expected_message: str) -> None:
     """The error names the option, before anything is read; nothing is written."""
-    given = {"target": tmp_path / "net" / "1"} | options
+    arguments = {"target": tmp_path / "net" / "1"} | options
     with pytest.raises(OptionError) as caught:
-        convert_checkpoint(tmp_path / "missing.onnx", **given)
-    assert said in str(caught.value)
+        convert_checkpoint(tmp_path / "missing.onnx", **arguments)
+    assert expected_message in str(caught.value)
     assert isinstance(caught.value, ConversionError)
     assert not (tmp_path / "net").exists()
 

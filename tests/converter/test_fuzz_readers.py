@@ -1,4 +1,4 @@
-"""The program that throws damaged files at the readers: that it notices what it is for, and a short run of it."""
+"""The fuzzing program for the readers: it detects every kind of failure, and a short run finds none."""
 
 import json
 import os
@@ -31,14 +31,14 @@ print(json.dumps([run.tallies["deed"].outcomes, [inputs[number][0] for number in
 
 
 def run(*arguments: str) -> str:
-    """Run a program as people do, and return what it prints."""
+    """Run a program in a new process, and return its output."""
     environment = {**os.environ, "PYTHONPATH": str(PROGRAM.parent)}
     done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_what_misbehaves_is_noticed_and_kept(tmp_path: Path) -> None:
+def test_failures_are_counted_and_kept(tmp_path: Path) -> None:
     """A crash, a hang, too much memory, an unexpected exception and output on standard error are counted and kept."""
     counted, deeds = json.loads(run("-c", MISBEHAVING, str(tmp_path)))
     outcomes = ["read", "refused", "crash", "hang", "memory", "other", "other"]
@@ -49,7 +49,7 @@ def test_what_misbehaves_is_noticed_and_kept(tmp_path: Path) -> None:
     assert kept == {f"deed-{n}-{expected[n]}.bin": deed for n, deed in enumerate(deeds) if deed > 1}
 
 
-def test_readers_stand_damaged_files(tmp_path: Path) -> None:
+def test_readers_withstand_damaged_files(tmp_path: Path) -> None:
     """Five hundred damaged checkpoints and networks: each is read or refused in one clear line."""
     printed = run(str(PROGRAM), "--inputs", "500", "--seed", "7", "--keep", str(tmp_path / "kept"))
     assert "500 inputs in" in printed

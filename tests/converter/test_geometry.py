@@ -1,6 +1,6 @@
-"""Stride, receptive field and padding against brute force: raise a row of pixels, and see which cells move.
+"""Stride, receptive field and padding agree with brute force: raise a row of pixels, and observe which cells change.
 
-Weights are 1 and images are 0, so that nothing cancels: what a cell reads moves it.
+Weights are 1 and images are 0, so that nothing cancels: every pixel that a cell reads changes the cell.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from converter.graph.geometry import AxisGeometry, Geometry2D, geometries
 
 CHANNELS = 2
 Layer = tuple[str, int, int, int, int, int]
-"""Operator, and kernel, stride, dilation and pads before and after along one axis; nothing happens along the other."""
+"""Operator, kernel, stride, dilation, and pads before and after, along one axis; the kernel is 1 along the other."""
 
 layers = st.tuples(
     st.sampled_from(["AveragePool", "Conv", "MaxPool"]),
@@ -32,7 +32,7 @@ layers = st.tuples(
 
 
 def network(chains: list[list[Layer]], axis: int) -> onnx.ModelProto:
-    """Chains of layers along an axis between the image and their sum."""
+    """Return a network that adds the outputs of chains of layers, which act along one axis of the image."""
     nodes, weights, ends = [], {}, []
     for number, chain in enumerate(chains):
         value = "image"
@@ -69,13 +69,13 @@ def allowed(chain: list[Layer]) -> bool:
 
 
 def geometry(proto: onnx.ModelProto) -> Geometry2D:
-    """What the converter says of a network."""
+    """Return the geometry that the converter computes for a network."""
     model = ir.from_proto(proto)
     return geometries(model.graph)[model.graph.outputs[0]]
 
 
 def moved(proto: onnx.ModelProto, size: int, axis: int) -> np.ndarray:
-    """For each line of pixels along the axis and each of the grid, whether raising the one moves the other."""
+    """Return for each line of pixels and each line of cells whether raising the pixels changes the cells."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     session = ort.InferenceSession(proto.SerializeToString(), options)
@@ -87,7 +87,7 @@ def moved(proto: onnx.ModelProto, size: int, axis: int) -> np.ndarray:
 
 
 def shape_of(size: int, axis: int) -> tuple[int, ...]:
-    """A batch of images, one for each line of pixels, two pixels wide across the axis."""
+    """Return the shape of a batch of images, one for each line of pixels, two pixels wide across the axis."""
     return (size, CHANNELS, size, 2) if axis == 0 else (size, CHANNELS, 2, size)
 
 
@@ -112,7 +112,7 @@ def test_a_cell_reads_its_receptive_field_and_nothing_else(chain: list[Layer], s
 
 
 def along(chain: list[Layer], axis: int) -> list[AxisGeometry]:
-    """The geometry behind every layer."""
+    """Return the geometry after every layer."""
     return [geometry(network([chain[:count]], axis))[axis] for count in range(1, len(chain) + 1)]
 
 

@@ -1,4 +1,4 @@
-"""Keras's saved models: read as what Keras computes; what is damaged, or lies, is refused before memory is taken."""
+"""Keras's saved models give Keras's scores; damaged files and false claims are refused before memory is allocated."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.testing import assert_allclose
 from support.archives import rewrite
 from support.conversion import SILENT
-from support.keras_files import DATA, Document, become, changed, layer, made, refused, save
+from support.keras_files import DATA, Document, build_network, changed, layer, refused, replace_document, save
 
 from converter import convert as conversion
 from converter.sources.checkpoint import sha256
@@ -29,18 +29,18 @@ pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore"), pytest.ma
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 KERNELS = {"keras": "layers/conv2d/vars/0", "h5": "model_weights/conv2d/conv2d/kernel"}
-"""Where the weights of the first layer of `flatten` are."""
+"""Path in the HDF5 file of the weights of the first layer of `flatten`."""
 TOLERANCE = 1e-5
-"""Of the largest score."""
+"""Tolerance relative to the largest score."""
 SPARE = 1 << 30
-"""Bytes of memory that reading may take; what lies claims twice as much."""
+"""Bytes of memory that reading may need; files with false claims claim twice as much."""
 Entries = dict[str, bytes]
 
 
 def convert(
     path: Path, target: Path, window: tuple[int, int] | None = None, preprocess: str = "unit"
 ) -> tuple[model_pb2.ModelSpec, ort.InferenceSession]:
-    """What is written about the network, and the network."""
+    """Convert a saved model; returns the ModelSpec, and a session of the converted network."""
     request = conversion.Request(target, preprocess=preprocess, windows=4)
     spec = conversion.convert(read_source(path, arch=None, window=window), request, SILENT).spec
     return spec, ort.InferenceSession(target / "model.onnx")
@@ -54,7 +54,7 @@ def run(dense: ort.InferenceSession, spec: model_pb2.ModelSpec, pixels: np.ndarr
 
 
 def check_every_cell(keras: ModuleType, path: Path, dense: ort.InferenceSession, spec: model_pb2.ModelSpec) -> None:
-    """Score two images of 3×2 cells, and hold each cell against what Keras itself says of its window."""
+    """Score two images of 3×2 cells, and compare each cell with Keras's own scores of its window."""
     window, stride = (spec.window.height, spec.window.width), (spec.vertical.stride, spec.horizontal.stride)
     size = (window[0] + 2 * stride[0], window[1] + stride[1], spec.input.channels)
     pixels = np.random.default_rng(0).integers(0, 256, (2, *size), np.uint8)
@@ -75,7 +75,7 @@ SAVED["padded"] = ("residual.keras", "keras", False)
 
 @pytest.mark.parametrize(("name", "form", "exact"), SAVED.values(), ids=SAVED)
 def test_saved_models_convert(keras: ModuleType, name: str, form: str, exact: bool, tmp_path: Path) -> None:  # noqa: FBT001 (a parameter)
-    """The scores that Keras gave come back, and where nothing is padded every cell is Keras's score of its window."""
+    """The converted network has Keras's scores, and without padding every cell equals Keras's score of its window."""
     target = tmp_path / "net" / "1"
     spec, dense = convert(DATA / name, target)
     assert spec.parity[0].exact == exact
@@ -113,8 +113,8 @@ MADE = {
 
 @pytest.mark.parametrize(("network", "name"), MADE.values(), ids=MADE)
 def test_models_convert(keras: ModuleType, network: str, name: str, tmp_path: Path) -> None:
-    """Functional or Sequential, nested, grey, with rescaling inside: every cell is Keras's score of its window."""
-    path = save(made(network), tmp_path / name)
+    """Functional, Sequential, nested, grey and rescaling models: every cell equals Keras's score of its window."""
+    path = save(build_network(network), tmp_path / name)
     spec, dense = convert(path, tmp_path / "net" / "1", preprocess="none" if network == "rescaled" else "unit")
     assert spec.parity[0].exact
     assert spec.input.channels == (1 if network == "mnist" else 3)
@@ -122,7 +122,7 @@ def test_models_convert(keras: ModuleType, network: str, name: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["net.keras", "net.h5"])
-def test_layers_that_augment_images_rest(keras: ModuleType, name: str, tmp_path: Path) -> None:
+def test_layers_that_augment_images_do_nothing(keras: ModuleType, name: str, tmp_path: Path) -> None:
     """Layers that augment images during training do nothing in the converted network."""
     layers = keras.layers
     augmented = [keras.Input((22, 26, 3)), layers.RandomFlip(), layers.RandomContrast(0.9), layers.GaussianNoise(0.9)]
@@ -136,8 +136,8 @@ def test_layers_that_augment_images_rest(keras: ModuleType, name: str, tmp_path:
 @pytest.mark.parametrize("name", ["net.keras", "net.h5"])
 def test_open_windows_must_be_given(keras: ModuleType, name: str, tmp_path: Path) -> None:
     """A model of open size is refused without --window, and converts with it."""
-    path = save(made("open_size"), tmp_path / name)
-    assert "say --window HEIGHTxWIDTH" in refused(path)
+    path = save(build_network("open_size"), tmp_path / name)
+    assert "give --window HEIGHTxWIDTH" in refused(path)
     spec, dense = convert(path, tmp_path / "net" / "1", window=(22, 26))
     assert (spec.window.height, spec.window.width) == (22, 26)
     assert spec.parity[0].exact
@@ -158,15 +158,15 @@ INPUTS = {
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
-@pytest.mark.parametrize(("shapes", "said"), INPUTS.values(), ids=INPUTS)
+@pytest.mark.parametrize(("shapes", "expected_message"), INPUTS.values(), ids=INPUTS)
 def test_other_inputs_are_refused(
-    keras: ModuleType, shapes: list[tuple[int, ...]], said: str, suffix: str, tmp_path: Path
+    keras: ModuleType, shapes: list[tuple[int, ...]], expected_message: str, suffix: str, tmp_path: Path
 ) -> None:
-    """Two images, and what is no image."""
+    """Models with two images, or with an input that is not an image, are refused."""
     images = [keras.Input(shape) for shape in shapes]
     parts = [keras.layers.Dense(5)(keras.layers.Flatten()(image)) for image in images]
     keras.Model(images, keras.layers.Add()(parts) if len(parts) > 1 else parts[0]).save(tmp_path / f"net.{suffix}")
-    assert refused(tmp_path / f"net.{suffix}") == f"inputs: expected one image, {said}"
+    assert refused(tmp_path / f"net.{suffix}") == f"inputs: expected one image, {expected_message}"
 
 
 def test_weights_alone_are_refused(keras: ModuleType, tmp_path: Path) -> None:
@@ -174,11 +174,11 @@ def test_weights_alone_are_refused(keras: ModuleType, tmp_path: Path) -> None:
     keras.saving.load_model(DATA / "flatten.keras").save_weights(tmp_path / "net.weights.h5")
     shutil.copy(tmp_path / "net.weights.h5", tmp_path / "net.h5")
     for name in ("net.weights.h5", "net.h5"):
-        assert "it holds weights alone; save the whole network with model.save(" in refused(tmp_path / name)
+        assert "it holds only weights; save the whole network with model.save(" in refused(tmp_path / name)
 
 
 def text(content: bytes, name: str = CONFIG) -> Callable[[Entries], object]:
-    """Another content in place of an entry's."""
+    """Return a function that replaces the content of an entry."""
     return lambda entries: entries.update({name: content})
 
 
@@ -207,12 +207,14 @@ DAMAGES: dict[str, tuple[Callable[[Entries], object], str]] = {
 }
 
 
-@pytest.mark.parametrize(("damage", "said"), DAMAGES.values(), ids=DAMAGES)
-def test_damaged_archives_are_refused(damage: Callable[[Entries], object], said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("damage", "expected_message"), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_archives_are_refused(
+    damage: Callable[[Entries], object], expected_message: str, tmp_path: Path
+) -> None:
     """Damaged archives are refused with the name of the file and the damage."""
     message = refused(rewrite(DATA / "flatten.keras", tmp_path / "net.keras", damage))
     assert message.startswith(f"{tmp_path / 'net.keras'}: ")
-    assert said in message
+    assert expected_message in message
 
 
 DESCRIPTIONS = {"no-json": "{", "deep": "[" * 9999, "number": 5, "list": "[]", "word": '"Sequential"', "nothing": "{}"}
@@ -233,13 +235,13 @@ OPTIONS = {"newer": ({"colour": 1}, "{'colour': 1}"), "steering": ({"activation"
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
-@pytest.mark.parametrize(("options", "said"), OPTIONS.values(), ids=OPTIONS)
-def test_unknown_options_are_refused(options: Document, said: str, suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("options", "expected_message"), OPTIONS.values(), ids=OPTIONS)
+def test_unknown_options_are_refused(options: Document, expected_message: str, suffix: str, tmp_path: Path) -> None:
     """An unknown option, as a newer Keras may save, is reported by its cause alone, without control characters."""
     path = changed(suffix, tmp_path, lambda document: layer(document, "dense")["config"].update(options))
     message = refused(path)
     assert "cannot load it: " in message
-    assert message.endswith(said)
+    assert message.endswith(expected_message)
 
 
 NETWORKS: dict[str, Callable[[Document], Document]] = {
@@ -253,14 +255,16 @@ NETWORKS: dict[str, Callable[[Document], Document]] = {
 
 
 def built_later(document: Document) -> Document:
-    """A layer that has no shapes yet."""
+    """Return the description of a layer that has no shapes yet."""
     return {**layer(document, "dropout"), "build_config": None}
 
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 def test_networks_without_an_input_are_refused(network: Callable[[Document], Document], tmp_path: Path) -> None:
-    """A layer by itself, what was never built, a class without a network."""
-    path = changed("keras", tmp_path, lambda document: become(document, {"module": "keras", **network(document)}))
+    """A single layer, a network that was never built, and a class without a network are refused."""
+    path = changed(
+        "keras", tmp_path, lambda document: replace_document(document, {"module": "keras", **network(document)})
+    )
     assert refused(path) == "inputs: expected one image, got 0: none"
 
 
@@ -282,11 +286,11 @@ def test_compressed_archives_are_refused(name: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for entry, content in entries.items():
             archive.writestr(entry, content, zipfile.ZIP_DEFLATED if entry == name else zipfile.ZIP_STORED)
-    assert f"{name!r} is not stored plainly and whole" in refused(path)
+    assert f"{name!r} is compressed or incomplete" in refused(path)
 
 
 @pytest.mark.parametrize("name", [CONFIG, METADATA, WEIGHTS])
-def test_archives_that_lie_about_sizes_are_refused(name: str, tmp_path: Path) -> None:
+def test_archives_with_false_sizes_are_refused(name: str, tmp_path: Path) -> None:
     """An archive entry whose size differs from the directory's is refused."""
     content = bytearray((DATA / "flatten.keras").read_bytes())
     directory = content.rindex(name.encode()) - 46
@@ -294,12 +298,12 @@ def test_archives_that_lie_about_sizes_are_refused(name: str, tmp_path: Path) ->
     struct.pack_into("<II", content, directory + 20, 1 << 31, 1 << 31)
     (tmp_path / "net.keras").write_bytes(content)
     with little_memory():
-        assert "is not stored plainly and whole" in refused(tmp_path / "net.keras")
+        assert "is compressed or incomplete" in refused(tmp_path / "net.keras")
 
 
 @contextlib.contextmanager
 def little_memory() -> Iterator[None]:
-    """Limits the memory of this process to what it uses now and so much more."""
+    """Limit the memory of this process to its current use and MEMORY bytes more."""
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + SPARE, before[1]))
@@ -310,7 +314,7 @@ def little_memory() -> Iterator[None]:
 
 
 def units(document: Document) -> None:
-    """Claims 2^27 units for the last layer."""
+    """Claim 2^27 units for the last layer."""
     layer(document, "dense_1")["config"].update(units=1 << 27)
 
 
@@ -323,7 +327,7 @@ def test_claimed_weights_take_no_memory(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
-def test_weights_that_are_not_there_take_no_memory(suffix: str, tmp_path: Path) -> None:
+def test_missing_weights_take_no_memory(suffix: str, tmp_path: Path) -> None:
     """HDF5 arrays that claim a size without holding numbers are refused."""
     path = with_kernel(suffix, tmp_path, shape=(1 << 29,), dtype="f4", chunks=(1 << 20,), compression="gzip")
     with little_memory():
@@ -339,7 +343,7 @@ def test_weights_elsewhere_are_refused(suffix: str, tmp_path: Path) -> None:
 
 
 def with_kernel(suffix: str, folder: Path, **dataset: object) -> Path:
-    """`flatten` with another array in place of the first layer's weights."""
+    """Return `flatten` with another array in place of the first layer's weights."""
     import h5py
 
     def replace(file: "h5py.File") -> None:
@@ -365,6 +369,6 @@ def with_kernel(suffix: str, folder: Path, **dataset: object) -> Path:
 @pytest.mark.parametrize("window", [(1 << 13, 1 << 13), (0, 26)])
 def test_windows_are_tried_within_limits(window: tuple[int, int], tmp_path: Path) -> None:
     """A window too large for memory is refused before an image of that size is made."""
-    path = save(made("open_size"), tmp_path / "net.keras")
+    path = save(build_network("open_size"), tmp_path / "net.keras")
     with little_memory():
         assert "expected 1 to 67108864 numbers, got 1×" in refused(path, window)

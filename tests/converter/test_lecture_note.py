@@ -1,4 +1,4 @@
-"""The examples of the CS231n lecture note that the trick is known from."""
+"""The examples of the CS231n lecture note that describes the conversion."""
 
 import json
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def test_alexnet_as_im2col() -> None:
 
 
 def worked_arrays() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The worked example's padded input, filters, biases and output, channels first."""
+    """Return the worked example's padded input, filters, biases and output, channels first."""
     image, filters, output = (
         np.moveaxis(np.array(WORKED[name], np.float32), -1, -3) for name in ("padded_input", "filters", "output")
     )

@@ -1,4 +1,4 @@
-"""Legal graphs that exporters write seldom: each converts exactly, or is refused in one line, node by node."""
+"""Valid graphs that exporters rarely write: each converts exactly, or is refused in one line that names the node."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,14 +42,14 @@ POOLED = ["GlobalAveragePool: x -> g", "Flatten: g -> f", "MatMul: f w4 -> y"]
 
 
 def node(line: str, **attributes: Any) -> onnx.NodeProto:
-    """Make a node, named like its first output, from a line like "Conv: image k -> x"; _ is an input left out."""
-    op, rest = line.split(": ")
-    inputs, outputs = (part.split() for part in rest.split("->"))
+    """Make a node, named like its first output, from a line like "Conv: image k -> x"; _ is an omitted input."""
+    op, operands = line.split(": ")
+    inputs, outputs = (part.split() for part in operands.split("->"))
     return helper.make_node(op, [name.strip("_") for name in inputs], outputs, outputs[0], **attributes)
 
 
 def graph(nodes: Sequence[str | onnx.NodeProto], *shape: int) -> onnx.ModelProto:
-    """A classifier; default window: 3×10×10."""
+    """Return a classifier; default window: 3×10×10."""
     constants = [
         numpy_helper.from_array(array.astype(np.float32 if array.dtype.kind == "f" else np.int64), name)
         for name, array in CONSTANTS.items()
@@ -108,8 +108,8 @@ EXACT = {
 
 
 @pytest.mark.parametrize("nodes", EXACT.values(), ids=EXACT)
-def test_heads_that_look_odd(tmp_path: Path, nodes: list[str]) -> None:
-    """Every cell of a larger image is the source's own score of that window."""
+def test_unusual_heads_convert(tmp_path: Path, nodes: list[str]) -> None:
+    """Every cell of a larger image equals the source's own score of its window."""
     proto = graph(nodes)
     proto.graph.initializer.append(numpy_helper.from_array(np.array([0]), "zero"))
     report = convert(proto, tmp_path)
@@ -162,7 +162,7 @@ BRANCH = helper.make_graph([node("Dropout: x -> d")], "then", [], [helper.make_e
 REFUSED = {
     "far side": (
         [node("Pad: image border -> p", mode="wrap"), "Conv: p k3 -> x", *HEAD],
-        "pads with the map's far side",
+        "pads with the opposite side of the map",
     ),
     "one operand": (["Conv: image k -> x", node("Einsum: x -> y", equation="nchw->nc")], "got 1 values"),
     "mask": (["Conv: image k -> c", "Dropout: c -> d m", "Cast: m -> n", "Mul: d n -> x", *HEAD], "its mask is used"),
@@ -184,7 +184,7 @@ REFUSED = {
             helper.make_node("Gelu", ["f"], ["g"], "g", domain="com.microsoft"),
             "MatMul: g w -> y",
         ],
-        "node 'g' (Gelu): it is not known what the operators of 'com.microsoft' do",
+        "node 'g' (Gelu): operators of the domain 'com.microsoft' are not known",
     ),
     "sequence": (["Conv: image k -> c", "SplitToSequence: c -> s", "SequenceAt: s at -> x", *HEAD], "got a sequence"),
     "map": (["Conv: image k -> y"], "expected one row of scores per window"),
@@ -192,14 +192,14 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("nodes", "said"), REFUSED.values(), ids=REFUSED)
-def test_what_has_no_form_is_refused(tmp_path: Path, nodes: list[str], said: str) -> None:
+@pytest.mark.parametrize(("nodes", "expected_message"), REFUSED.values(), ids=REFUSED)
+def test_graphs_without_a_form_are_refused(tmp_path: Path, nodes: list[str], expected_message: str) -> None:
     """The network is refused in one line that names the node, and nothing is written."""
     proto = graph([each if each != "Cast: m -> n" else node(each, to=1) for each in nodes])
     proto.graph.initializer.append(numpy_helper.from_array(np.array(0), "at"))
     with pytest.raises(ConversionError) as caught:
         convert(proto, tmp_path)
-    assert said in str(caught.value)
+    assert expected_message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "net").exists()
 
@@ -213,7 +213,7 @@ def test_only_classifiers_are_kept_for_crops(tmp_path: Path, nodes: list[str]) -
         )
 
 
-def test_a_part_may_be_padded(tmp_path: Path) -> None:
+def test_a_crop_may_be_padded(tmp_path: Path) -> None:
     """A network with a Pad after a Slice converts, and is not exact."""
     nodes = ["Slice: image one nine space -> p", "Conv: p k -> c", "Pad: c border -> x", *HEAD]
     assert not convert(graph(nodes), tmp_path).spec.parity[0].exact
@@ -228,14 +228,14 @@ def test_coarser_strides_need_a_layer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("crops_only", [False, True], ids=["dense", "crops"])
 def test_bands_may_be_last(tmp_path: Path, crops_only: bool) -> None:  # noqa: FBT001 (a parameter of the test)
-    """The layout is read off the graph, whatever the number of channels."""
+    """The layout is determined by the graph, for any number of channels."""
     proto = graph([node("Transpose: image -> t", perm=[0, 3, 1, 2]), "Conv: t k4 -> x", *POOLED], 1, 10, 12, 4)
     spec = convert(proto, tmp_path, crops_only=crops_only).spec
     assert (spec.window.height, spec.window.width, spec.input.channels) == (10, 12, 4)
 
 
-def test_diamonds_behind_the_last_layer(tmp_path: Path) -> None:
-    """A chain of operators that each read a value twice is walked in linear time."""
+def test_diamonds_after_the_last_layer(tmp_path: Path) -> None:
+    """A chain of operators that each read a value twice is traversed in linear time."""
     doubled = [f"Max: m{number} m{number} -> m{number + 1}" for number in range(40)]
     nodes = ["Conv: image k -> x", "Flatten: x -> f", "MatMul: f w -> m0", *doubled, "Relu: m40 -> y"]
     (tmp_path / "images").mkdir()

@@ -1,4 +1,4 @@
-"""ONNX files that claim what is not so, or that would harm: weights elsewhere, sizes, versions, functions."""
+"""ONNX files with false or harmful claims: weights outside of the folder, sizes, versions, functions."""
 
 import os
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Damage = Callable[[TensorProto], object]
 
 
 def network(*nodes: onnx.NodeProto, opset: int = 19, ir_version: int = 9, **options: object) -> onnx.ModelProto:
-    """A fully connected layer over windows of 3×10×10, with a constant `w` of 300×5 and nodes before it."""
+    """Return a fully connected layer over windows of 3×10×10, with a constant `w` of 300×5 and nodes before it."""
     graph = helper.make_graph(
         [*nodes, helper.make_node("Flatten", ["x" if nodes else "image"], ["f"]), helper.make_node("Gemm", "fw", "y")],
         "net",
@@ -43,7 +43,7 @@ def read(folder: Path, proto: onnx.ModelProto) -> Classifier:
 
 
 def refusal(folder: Path, proto: onnx.ModelProto) -> str:
-    """The message, of one line, with which a network is refused."""
+    """Return the message, of one line, with which a network is refused."""
     with pytest.raises(ConversionError) as caught:
         read(folder, proto)
     assert "\n" not in str(caught.value)
@@ -51,7 +51,7 @@ def refusal(folder: Path, proto: onnx.ModelProto) -> str:
 
 
 def outside(location: str, proto: onnx.ModelProto | None = None, **entries: int) -> onnx.ModelProto:
-    """A network whose weights are said to be in another file."""
+    """Return a network that declares its weights to be in another file."""
     proto = proto or network()
     tensor = proto.graph.initializer[0]
     tensor.ClearField("raw_data")
@@ -62,14 +62,14 @@ def outside(location: str, proto: onnx.ModelProto | None = None, **entries: int)
 
 
 def constant(model: ir.Model, name: str) -> ir.TensorProtocol:
-    """A tensor of the graph."""
+    """Return a tensor of the graph."""
     tensor = model.graph.initializers[name].const_value
     assert tensor is not None
     return tensor
 
 
 def kernel(classifier: Classifier) -> np.ndarray:
-    """The layer's weights, which the two graphs share."""
+    """Return the layer's weights, which the two graphs share."""
     original: np.ndarray
     original, given = (constant(model, "w").numpy() for model in (classifier.original, classifier.model))
     assert np.shares_memory(original, given)
@@ -81,7 +81,7 @@ def kernel(classifier: Classifier) -> np.ndarray:
 def test_weights_are_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str | None, opset: int
 ) -> None:
-    """In the file or beside it, also where a relative path names the model: both graphs have them, in one place."""
+    """Both graphs share weights in the file or beside it, also if a relative path names the model."""
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path)
     proto = network(opset=opset)
@@ -98,8 +98,8 @@ def test_weights_are_read_once(
     "location",
     ["../secret.data", "{folder}/secret.data", "link.data", "linked/secret.data", "hard.data", "pipe", "sub", ""],
 )
-def test_weights_elsewhere_are_not_read(tmp_path: Path, location: str) -> None:
-    """Weights are plain files in the model's folder; neither paths nor links nor pipes lead anywhere else."""
+def test_weights_outside_of_the_folder_are_not_read(tmp_path: Path, location: str) -> None:
+    """Weights must be regular files in the model's folder; paths, links and pipes to other places are refused."""
     folder, secret = tmp_path / "model", tmp_path / "secret.data"
     (folder / "sub").mkdir(parents=True)
     secret.write_bytes(KERNEL.tobytes())
@@ -113,13 +113,13 @@ def test_weights_elsewhere_are_not_read(tmp_path: Path, location: str) -> None:
 
 def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
     """If external weights are missing, the refusal names their file."""
-    assert "its weights 'net.onnx.data' are missing; copy that file beside it" in refusal(
+    assert "its weights 'net.onnx.data' are missing; copy this file into its directory" in refusal(
         tmp_path, outside("net.onnx.data")
     )
 
 
 @pytest.mark.parametrize(
-    ("entries", "said"),
+    ("entries", "expected_message"),
     [
         ({"offset": 1, "length": 6000}, "'weights.data' has 6000 bytes, expected 6001"),
         ({"offset": 1 << 62}, "has 6000 bytes, expected 4611686018427393904"),
@@ -130,14 +130,16 @@ def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
     ],
     ids=["end", "far", "overflow", "short", "long", "negative"],
 )
-def test_offsets_and_lengths_are_held_against_the_file(tmp_path: Path, entries: dict[str, Any], said: str) -> None:
+def test_offsets_and_lengths_are_compared_with_the_file(
+    tmp_path: Path, entries: dict[str, Any], expected_message: str
+) -> None:
     """External weights beyond the end of their file are refused."""
     (tmp_path / "weights.data").write_bytes(KERNEL.tobytes())
-    assert said in refusal(tmp_path, outside("weights.data", **entries))
+    assert expected_message in refusal(tmp_path, outside("weights.data", **entries))
 
 
 def dims(*sizes: int) -> Damage:
-    """Claim another shape."""
+    """Return a function that claims another shape."""
 
     def claim(tensor: TensorProto) -> None:
         tensor.ClearField("dims")
@@ -147,7 +149,7 @@ def dims(*sizes: int) -> Damage:
 
 
 def set_field(**fields: int | bytes) -> Damage:
-    """Claim something else."""
+    """Return a function that sets fields to other values."""
 
     def claim(tensor: TensorProto) -> None:
         for field, value in fields.items():
@@ -157,17 +159,17 @@ def set_field(**fields: int | bytes) -> Damage:
 
 
 def both(*damages: Damage) -> Damage:
-    """Claim several things."""
+    """Return a function that applies several damages."""
     return lambda tensor: [damage(tensor) for damage in damages]
 
 
 def no_data(tensor: TensorProto) -> None:
-    """Leave the numbers out."""
+    """Remove the numbers."""
     tensor.ClearField("raw_data")
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "expected_message"),
     [
         (set_field(raw_data=KERNEL.tobytes()[:-4]), "cannot reshape array of size 1499"),
         (set_field(raw_data=KERNEL.tobytes()[:-1]), "buffer size must be a multiple of element size"),
@@ -179,20 +181,23 @@ def no_data(tensor: TensorProto) -> None:
         (dims(300, -5), "expected whole bytes, got FLOAT [300,-5]"),
         (dims(-1, 5), "expected whole bytes, got FLOAT [-1,5]"),
         (set_field(data_type=TensorProto.INT4), "expected whole bytes, got INT4"),
-        (both(no_data, set_field(data_type=TensorProto.STRING)), "tensor 'w': expected 1500 texts, got another number"),
+        (
+            both(no_data, set_field(data_type=TensorProto.STRING)),
+            "tensor 'w': expected 1500 strings, got another number",
+        ),
         (set_field(data_type=99), "99 is not a valid DataType"),
         (set_field(data_type=0), "UNDEFINED"),
     ],
 )
-def test_tensors_are_held_against_their_data(tmp_path: Path, damage: Damage, said: str) -> None:
+def test_tensors_are_compared_with_their_data(tmp_path: Path, damage: Damage, expected_message: str) -> None:
     """A tensor whose claimed shape is larger than its data, or does not fit it, is refused."""
     proto = network()
     damage(proto.graph.initializer[0])
-    assert said in refusal(tmp_path, proto)
+    assert expected_message in refusal(tmp_path, proto)
 
 
-def test_constants_are_held_against_their_data(tmp_path: Path) -> None:
-    """The same for tensors among the attributes of nodes."""
+def test_constants_are_compared_with_their_data(tmp_path: Path) -> None:
+    """A tensor in an attribute of a node whose claimed shape does not fit its data is refused."""
     constant = helper.make_node("Constant", [], ["c"], value=helper.make_tensor("t", TensorProto.FLOAT, [1], [2.0]))
     proto = network(constant, helper.make_node("Mul", ["image", "c"], ["x"]))
     assert read(tmp_path, proto).window == (10, 10)
@@ -207,13 +212,13 @@ def test_weights_are_not_multiplied(tmp_path: Path) -> None:
     for number in range(5):
         proto.graph.initializer.add().CopyFrom(proto.graph.initializer[0])
         proto.graph.initializer[-1].name = f"w{number}"
-    assert "in files that have not as much" in refusal(tmp_path, proto)
+    assert "in smaller files" in refusal(tmp_path, proto)
 
 
 @pytest.mark.parametrize("dtype", [np.dtype("float16"), np.dtype(ml_dtypes.bfloat16)], ids=str)
 @pytest.mark.parametrize("packing", ["raw", "int32", "external"])
 def test_half_precision_weights(tmp_path: Path, dtype: np.dtype, packing: str) -> None:
-    """float16 and bfloat16 weights that the network itself casts, in each way that a file may hold them."""
+    """float16 and bfloat16 weights that the network itself casts are read, in every encoding that a file may have."""
     half, proto = KERNEL.astype(dtype), network()
     kind = TensorProto.FLOAT16 if dtype == np.float16 else TensorProto.BFLOAT16
     tensor = TensorProto(name="h", dims=KERNEL.shape, data_type=kind)
@@ -236,7 +241,7 @@ def test_half_precision_weights(tmp_path: Path, dtype: np.dtype, packing: str) -
 
 def test_weights_of_more_than_2_gb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights larger than a protobuf are memory-mapped, also when the operator set is converted."""
-    monkeypatch.setattr(onnx_file, "sha256", lambda *_: "")  # which would read all of them
+    monkeypatch.setattr(onnx_file, "sha256", lambda *_: "")  # the hash would read all weights
     size = (1 << 31) + (1 << 20)
     with (tmp_path / "weights.data").open("wb") as file:
         file.truncate(size + KERNEL.nbytes)
@@ -257,12 +262,12 @@ def test_files_of_more_than_2_gb_are_refused(tmp_path: Path) -> None:
     """A file of 2 GB or more is refused without being read, because protobuf cannot hold it."""
     with (tmp_path / "net.onnx").open("wb") as file:
         file.truncate(1 << 31)
-    with pytest.raises(ConversionError, match="expected less than 2 GB, as protobuf has it; export the weights"):
+    with pytest.raises(ConversionError, match="expected less than 2 GB, the limit of protobuf; export the weights"):
         read_source(tmp_path / "net.onnx", arch=None, window=None)
 
 
 @pytest.mark.parametrize(
-    ("versions", "said"),
+    ("versions", "expected_message"),
     [
         (
             {"ir_version": IR_VERSION + 1},
@@ -272,14 +277,16 @@ def test_files_of_more_than_2_gb_are_refused(tmp_path: Path) -> None:
             {"opset": OPSET + 1},
             f"got {OPSET + 1}; upgrade onnxruntime, or export with opset_version={OPSET}",
         ),
-        ({"ir_version": 0}, "not a whole, valid ONNX model"),
-        ({"opset": 0}, "not a whole, valid ONNX model"),
+        ({"ir_version": 0}, "expected a complete, valid ONNX model"),
+        ({"opset": 0}, "expected a complete, valid ONNX model"),
     ],
     ids=["ir_version", "opset", "no-ir_version", "no-opset"],
 )
-def test_versions_that_the_runtime_does_not_know(tmp_path: Path, versions: dict[str, int], said: str) -> None:
+def test_versions_that_the_runtime_does_not_know(
+    tmp_path: Path, versions: dict[str, int], expected_message: str
+) -> None:
     """A newer file format or operator set is refused with the newest known one and a way out."""
-    assert said in refusal(tmp_path, network(**versions))
+    assert expected_message in refusal(tmp_path, network(**versions))
 
 
 def test_the_newest_versions_are_read(tmp_path: Path) -> None:
@@ -288,7 +295,7 @@ def test_the_newest_versions_are_read(tmp_path: Path) -> None:
 
 
 def calls(depth: int) -> onnx.ModelProto:
-    """A network with functions that each call the next one twice, the last one the first if `depth` is negative."""
+    """Return a network with functions that each call the next one twice; with a negative depth they form a cycle."""
     count = abs(depth)
     opsets = [helper.make_opsetid("", 19), helper.make_opsetid("f", 1)]
     functions = [
@@ -317,7 +324,7 @@ def test_functions_that_multiply_are_refused(tmp_path: Path) -> None:
     assert "expected at most 200000 nodes and values" in refusal(tmp_path, calls(40))
 
 
-def test_more_nodes_than_any_network_has(tmp_path: Path) -> None:
+def test_files_with_too_many_nodes_are_refused(tmp_path: Path) -> None:
     """A file with too many nodes, each of two bytes, is refused before memory is taken for them."""
     proto = network()
     for _ in range(200_000):
@@ -327,13 +334,13 @@ def test_more_nodes_than_any_network_has(tmp_path: Path) -> None:
 
 def test_functions_that_call_themselves_are_refused(tmp_path: Path) -> None:
     """Functions that call each other in a cycle are refused."""
-    assert "not a whole, valid ONNX model" in refusal(tmp_path, calls(-2))
+    assert "expected a complete, valid ONNX model" in refusal(tmp_path, calls(-2))
 
 
 @pytest.mark.parametrize(
     "shape", [[1, 3, 1 << 20, 1 << 20], [1 << 40, 3, 10, 10], [1, 3, 0, 10], [1, 3, -1, 10], [0, 3, 10, 10]], ids=str
 )
-def test_windows_that_cannot_be_tried_are_refused(tmp_path: Path, shape: list[int]) -> None:
+def test_empty_and_huge_windows_are_refused(tmp_path: Path, shape: list[int]) -> None:
     """An input without pixels, or with more pixels than fit into memory, is refused."""
     proto = network()
     proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, shape))

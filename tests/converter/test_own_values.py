@@ -1,4 +1,4 @@
-"""Networks that take an image's own values: the certificate is measured on images that hold them."""
+"""Networks that take an image's own values: the certificate is measured on images with such values."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def network(tmp_path: Path) -> Network:
 
 
 def certificate(network: Network, folder: Path, dtype: str, images: Path | None) -> dict[str, Any]:
-    """The parity at the native stride, as report.json has it."""
+    """Return the parity at the native stride in report.json."""
     preprocess = folder / "preprocess.json"
     preprocess.write_text(json.dumps({"scale": 1e-4, "mean": [0.3] * 4, "std": [0.2] * 4, "dtype": dtype}))
     models = convert_into(folder / "models", network, preprocess=str(preprocess), images=images)
@@ -69,9 +69,7 @@ def test_images_are_read_unscaled(network: Network, tmp_path: Path, dtype: str) 
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
-def test_without_images_noise_is_of_the_range_that_networks_are_trained_on(
-    network: Network, tmp_path: Path, dtype: str
-) -> None:
+def test_noise_has_the_range_of_the_preprocessing(network: Network, tmp_path: Path, dtype: str) -> None:
     """The scores of two windows differ, so that comparisons are meaningful."""
     assert certificate(network, tmp_path, dtype, None)["overall"]["windows"] > 0
 
@@ -86,7 +84,7 @@ def test_without_images_noise_is_of_the_range_that_networks_are_trained_on(
     ids=["bands", "type", "axes"],
 )
 def test_other_values_are_refused(network: Network, tmp_path: Path, pixels: np.ndarray, got: str) -> None:
-    """Images with other bands or types than the network takes are refused by what they hold; nothing is written."""
+    """Images with other bands or types than the network takes are refused; the error names them; nothing is written."""
     (tmp_path / "images").mkdir()
     np.save(tmp_path / "images/scene.npy", pixels)
     with pytest.raises(SourceError, match=got):

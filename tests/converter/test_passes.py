@@ -1,4 +1,4 @@
-"""The passes of graph.passes by themselves: what each changes, and that it leaves alone what it does not match."""
+"""Each pass of graph.passes alone: it changes the graphs that it matches, and leaves other graphs unchanged."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ NO_TRACE = Trace(shapes={}, types={}, constants={})
 
 
 def plain() -> ir.Model:
-    """A classifier that has nothing for any of the passes."""
+    """Return a classifier that no pass matches."""
     network = model(
         """image: float[N,3,10,10] -> y: float[N,5]
         c = Conv (image, k)
@@ -65,7 +65,7 @@ UNMATCHED = {
 
 @pytest.mark.parametrize("each", UNMATCHED.values(), ids=UNMATCHED)
 def test_graphs_without_a_match_stay_as_they_are(each: ir.passes.InPlacePass) -> None:
-    """A pass says that nothing was modified, and the same object is the same to the byte."""
+    """A pass reports no modification, and returns the same object with the same bytes."""
     network = plain()
     before = serialised(network)
     result = each(network)
@@ -75,7 +75,7 @@ def test_graphs_without_a_match_stay_as_they_are(each: ir.passes.InPlacePass) ->
 
 
 def assert_rewritten(each: ir.passes.InPlacePass, network: ir.Model, *, again: bool = False) -> None:
-    """The pass modifies the model in place, scores stay the same, and a second time it finds nothing."""
+    """Check that the pass modifies the model in place, keeps the scores, and modifies nothing a second time."""
     image = np.abs(IMAGE)
     expected, before = run(network, image), serialised(network)
     result = each(network)
@@ -89,7 +89,7 @@ def assert_rewritten(each: ir.passes.InPlacePass, network: ir.Model, *, again: b
 
 
 def test_canonicalize() -> None:
-    """Constants become initializers, which are not inputs; Dropout and stated shapes are gone."""
+    """Constants become initializers, which are not inputs; Dropout and stated shapes are removed."""
     network = model(
         """image: float[N,3,10,10] -> y: float[N,5]
         c = Conv (image, k)
@@ -112,7 +112,7 @@ def test_canonicalize() -> None:
 
 
 def test_clear_shapes() -> None:
-    """The shapes of inner values and of the output go, that of the image stays."""
+    """The shapes of inner values and of the output are removed; the shape of the image stays."""
     network = plain()
     for node in network.graph:
         node.outputs[0].shape = ir.Shape([7])
@@ -123,7 +123,7 @@ def test_clear_shapes() -> None:
 
 
 def test_remove_identities() -> None:
-    """Dropout and an average pool of one element go; a pool of one element that strides stays."""
+    """Dropout and an average pool of one element are removed; a pool of one element with a stride stays."""
     network = model(
         """image: float[N,3,10,10] -> y: float[N,5]
         c = Conv (image, k)
@@ -164,7 +164,7 @@ def test_branches_of_unknown_conditions_are_refused() -> None:
 
 
 def test_fold_constants(tmp_path: Path) -> None:
-    """A computed shape becomes a constant; a cast to the type that is there has no users any more."""
+    """A computed shape becomes a constant; a cast that changes no type has no users afterwards."""
     network = model(
         """image: float[N,3,10,10] -> y: float[N,5]
         c = Conv (image, k)
@@ -205,23 +205,23 @@ PADDED = {
 }
 
 
-@pytest.mark.parametrize(("attributes", "pads", "said"), PADDED.values(), ids=PADDED)
+@pytest.mark.parametrize(("attributes", "pads", "replaced"), PADDED.values(), ids=PADDED)
 @pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
 def test_write_out_padding(
-    tmp_path: Path, operator: str, attributes: str, pads: list[int] | None, said: str | None
+    tmp_path: Path, operator: str, attributes: str, pads: list[int] | None, replaced: str | None
 ) -> None:
-    """The pads are those that make as many elements of the window, and the report names what they replace."""
+    """The explicit pads give the same number of elements for a window, and the report names the replaced attribute."""
     network = model(f"image: float[N,3,10,10] -> y: float[N,3,n,m]\ny = {operator} <{attributes}> (image)")
     shapes = trace(network, (10, 10), "NCHW", tmp_path).shapes
     copy = network.clone()
     assert_rewritten(WriteOutPaddingPass(shapes), network)
     assert ints(network.graph.node("y"), "pads", []) == (pads or [])
     rewrites = write_out_padding(copy, shapes).rewrites
-    assert [each.was for each in rewrites] == ([f"{operator} with {said}"] if said else [])
+    assert [each.was for each in rewrites] == ([f"{operator} with {replaced}"] if replaced else [])
 
 
 def test_separate_pads() -> None:
-    """A Clip comes between a Pad and the MaxPool behind it, so that the maxima are those with the Pad's zeros."""
+    """A Clip separates a Pad from the MaxPool after it, so that the maxima include the Pad's zeros."""
     network = model(
         """image: float[N,3,10,10] -> y: float[N,3,11,11]
         p = Pad (image, border)
@@ -230,14 +230,14 @@ def test_separate_pads() -> None:
     )
     assert_rewritten(SeparatePadsPass(), network)
     assert operators(network) == ["Pad", "Clip", "MaxPool"]
-    negative = -np.abs(IMAGE)  # whose maxima with zeros around are not those with −∞ around
+    negative = -np.abs(IMAGE)  # padding with zeros and with −∞ gives different maxima
     optimised = run(network, negative, optimise=True)
     assert_array_equal(optimised, run(network, negative))
     assert not optimised[:, :, 0].any()
 
 
 def test_stop_dropout() -> None:
-    """Dropout that was exported while training lets every value through."""
+    """Dropout that was exported in training mode passes every value unchanged."""
     network = model(
         "image: float[N,3,10,10] -> y: float[N,3,10,10]\ny = Dropout (image, ratio, training)",
         ratio=np.array(0.5, np.float32),
@@ -249,7 +249,7 @@ def test_stop_dropout() -> None:
 
 
 def test_upgrade_operators() -> None:
-    """Arithmetic of operator set 6 that broadcasts along an axis is that of set 7."""
+    """Arithmetic of operator set 6 that broadcasts along an axis is converted to operator set 7."""
     network = model(
         """image: float[N,3,10,10] -> y: float[N,300]
         a = Add <broadcast = 1, axis = 1> (image, b)
@@ -284,7 +284,7 @@ def test_widen_floats() -> None:
 
 
 def test_declare_interface() -> None:
-    """The output is named "scores", whatever else had that name, and both ends state their shapes."""
+    """The output is named "scores", even if another value had that name, and input and output state their shapes."""
     network = plain()
     network.graph[1].outputs[0].name = "scores"
     each = DeclareInterfacePass(["N", 3, "H", "W"], ["N", 5])

@@ -1,4 +1,4 @@
-"""The passes that make grids: the head as convolutions, other strides, fewer bits; and what they leave alone."""
+"""The passes that make grids: convolutions of the head, other strides, reduced precision; and unchanged graphs."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ WINDOW = (10, 10)
 
 
 def classifier(image: str = "float[N,3,10,10]", before: str = "", source: str = "image") -> ir.Model:
-    """A convolution of stride 2 and a fully connected layer: stride 2, a window of 10 pixels."""
+    """Return a convolution of stride 2 and a fully connected layer: stride 2, a window of 10 pixels."""
     return model(
         f"""image: {image} -> y: float[N,5]
         {before}
@@ -42,7 +42,7 @@ def classifier(image: str = "float[N,3,10,10]", before: str = "", source: str = 
 
 
 def grid() -> ir.Model:
-    """The same network as it is converted: its grid of scores is (N, 5, rows, cols)."""
+    """Return the same network as it is converted: its grid of scores is (N, 5, rows, cols)."""
     return model(
         """image: float[N,3,H,W] -> y: float[N,5,rows,cols]
         c = Conv <strides = [2, 2]> (image, k)
@@ -54,7 +54,7 @@ def grid() -> ir.Model:
 
 
 def assert_untouched(each: ir.passes.PassBase, network: ir.Model) -> None:
-    """The same object comes back, not modified, the same to the byte."""
+    """Check that a pass returns the same object with the same bytes."""
     before = serialised(network)
     result = each(network)
     assert result.model is network
@@ -85,20 +85,20 @@ def test_convolutionalize(tmp_path: Path, layout: str) -> None:
 
 
 def open_ends(network: ir.Model, layout: str) -> None:
-    """Let the graph take images of any size."""
+    """Make the graph accept images of any size."""
     network.graph.inputs[0].shape = ir.Shape([3 if axis == "C" else axis for axis in layout])
     network.graph.outputs[0].shape = None
 
 
 def test_networks_of_grids_need_no_convolutionalizing(tmp_path: Path) -> None:
-    """A network whose output is a map of one cell per window already is left alone."""
+    """A network whose output is a map with one cell per window stays unchanged."""
     network = grid()
     shapes = trace(network, WINDOW, "NCHW", tmp_path).shapes
     assert_untouched(ConvolutionalizePass(shapes, "NCHW"), network)
 
 
 def test_branches_must_be_inlined_before(tmp_path: Path) -> None:
-    """A subgraph breaks the precondition: what it reads of a map would escape the pass."""
+    """A subgraph violates the precondition, because the pass would not see the values of a map that it reads."""
     network = model(
         """image: float[N,3,10,10] -> y: float[N,3,10,10]
         y = If (z) <then_branch = then () => (float a) { a = Neg (image) },
@@ -111,7 +111,7 @@ def test_branches_must_be_inlined_before(tmp_path: Path) -> None:
 
 
 def test_a_finer_stride_dilates() -> None:
-    """Stride 1 instead of 2: the stride goes, the next layer is dilated, and every second cell is as before."""
+    """Stride 1 instead of 2: the stride is removed, the next layer is dilated, and every second cell is as before."""
     network, native = grid(), run(grid(), LARGE)
     assert RestridePass(1, WINDOW)(network).modified
     assert ints(network.graph.node("c"), "strides", []) == [1, 1]
@@ -122,7 +122,7 @@ def test_a_finer_stride_dilates() -> None:
 
 
 def test_a_coarser_stride_strides_the_layer_of_the_window() -> None:
-    """Stride 6 instead of 2: the layer that sees the whole window strides by three."""
+    """Stride 6 instead of 2: the layer that reads the whole window has stride 3."""
     network, native = grid(), run(grid(), LARGE)
     assert RestridePass(6, WINDOW)(network).modified
     assert ints(network.graph.node("y"), "strides", []) == [3, 3]
@@ -131,19 +131,19 @@ def test_a_coarser_stride_strides_the_layer_of_the_window() -> None:
 
 
 def test_the_native_stride_changes_nothing() -> None:
-    """A network that has the stride already is left alone."""
+    """A network that already has the stride stays unchanged."""
     assert_untouched(RestridePass(2, WINDOW), grid())
 
 
 def test_averages_that_leave_wide_padding_out_are_refused() -> None:
-    """At a finer stride the pads would be as wide as the kernel, which a Pad cannot leave out of the count."""
+    """At a finer stride the pads would be as wide as the kernel; a Pad instead of them would be counted."""
     network = model(
         """image: float[N,3,H,W] -> y: float[N,3,rows,cols]
         p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (image)
         a = AveragePool <kernel_shape = [3, 3], pads = [2, 2, 2, 2]> (p)
         y = MaxPool <kernel_shape = [7, 7]> (a)"""
     )
-    with pytest.raises(UnsupportedError, match=r"node 'a' \(AveragePool\): an average that leaves its padding out"):
+    with pytest.raises(UnsupportedError, match=r"node 'a' \(AveragePool\): an average that does not count its padding"):
         RestridePass(1, WINDOW)(network)
 
 
@@ -155,7 +155,7 @@ BRANCHES = """image: float[N,3,H,W] -> y: float[N,4,rows,cols]
 
 
 def test_align_branches() -> None:
-    """Where branches of unequal size meet, the larger one is cropped, as many rows as the smaller one has."""
+    """Where branches of unequal size meet, the larger branch is cropped to the size of the smaller branch."""
     network = model(BRANCHES % (1, 1, 1, 1), k=KERNEL, w=RNG.standard_normal((4, 3, 1, 1)).astype(np.float32))
     each = AlignBranchesPass(WINDOW)
     assert each(network).modified
@@ -165,7 +165,7 @@ def test_align_branches() -> None:
 
 
 def test_branches_of_one_size_are_aligned() -> None:
-    """A graph without branches, or with branches of one size, is left alone."""
+    """A graph without branches, or with branches of one size, stays unchanged."""
     assert_untouched(AlignBranchesPass(WINDOW), grid())
     kernel = KERNEL[:, :, :2, :2].copy()
     network = model(BRANCHES % (2, 2, 2, 2), k=kernel, w=RNG.standard_normal((4, 3, 1, 1)).astype(np.float32))
@@ -174,7 +174,7 @@ def test_branches_of_one_size_are_aligned() -> None:
 
 @pytest.mark.parametrize("ending", ["", "y = Softmax <axis = 1> (l)"], ids=["logits", "softmax"])
 def test_crop_grid(ending: str) -> None:
-    """The last rows and columns go, before an activation if there is one; the output keeps its name."""
+    """The last rows and columns are removed, before an activation if there is one; the output keeps its name."""
     network = model(
         f"""image: float[N,3,H,W] -> y: float[N,4,rows,cols]
         {"l" if ending else "y"} = Conv (image, k)
@@ -189,12 +189,12 @@ def test_crop_grid(ending: str) -> None:
 
 
 def test_whole_grids_are_not_cropped() -> None:
-    """Without a surplus the grid stays as it is."""
+    """Without a surplus the grid is not changed."""
     assert_untouched(CropGridPass([0, 0]), grid())
 
 
 def test_infer_types() -> None:
-    """A wrong type is corrected and a stated shape is gone; a second time there is nothing to correct."""
+    """A wrong type is corrected and a stated shape is removed; a second run modifies nothing."""
     network = grid()
     value = network.graph.node("c").outputs[0]
     value.dtype, value.shape = ir.DataType.INT8, ir.Shape([1, 4, 4, 4])
@@ -207,7 +207,7 @@ def test_infer_types() -> None:
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp16", ir.DataType.FLOAT16), ("int8", ir.DataType.INT8)])
 def test_quantize(tmp_path: Path, precision: str, dtype: ir.DataType) -> None:
-    """A new model has weights of fewer bits and nearly the scores; the model itself is the same to the byte."""
+    """The new model has smaller weights and nearly the same scores; the original model keeps its bytes."""
     network = grid()
     before, expected = serialised(network), run(network, LARGE)
     result = QuantizePass(precision, iter([{"image": LARGE}] * 4), tmp_path)(network)
@@ -222,7 +222,7 @@ def test_quantize(tmp_path: Path, precision: str, dtype: ir.DataType) -> None:
 
 
 def test_geometry_follows_the_stride() -> None:
-    """After the pass the geometry says the new stride, and the same receptive field."""
+    """After the pass the geometry has the new stride, and the same receptive field."""
     network = grid()
     native = geometries(network.graph)[network.graph.outputs[0]]
     RestridePass(1, WINDOW)(network)

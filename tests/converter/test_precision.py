@@ -1,4 +1,4 @@
-"""Networks in half precision and in bytes: what they become, what their certificates say, and what is refused."""
+"""Networks in half precision and in bytes: converted files, certificates and refusals."""
 
 import json
 import re
@@ -65,7 +65,7 @@ def convert(source: Path, folder: Path, precision: Precision, *strides: int, **o
 
 
 def convert_digits(folder: Path, precision: Precision, *strides: int, **options: Any) -> model_pb2.ModelSpec:
-    """The shipped model, calibrated and compared on its page."""
+    """Convert the shipped model, calibrated and compared on its page."""
     classifier = read_source(DIGITS / "digits.safetensors", arch=str(DIGITS / "digits.toml"), window=None)
     request = conversion.Request(
         folder / precision / "net" / "1", images=DIGITS, strides=strides, precision=precision, **options
@@ -74,7 +74,7 @@ def convert_digits(folder: Path, precision: Precision, *strides: int, **options:
 
 
 def pages(folder: Path) -> Path:
-    """Some images to calibrate on."""
+    """Write images for the calibration; returns their folder."""
     images = folder / "images"
     images.mkdir(exist_ok=True)
     for seed in range(4):
@@ -83,19 +83,19 @@ def pages(folder: Path) -> Path:
 
 
 def scores(folder: Path, precision: Precision, spec: model_pb2.ModelSpec, pixels: np.ndarray) -> list[np.ndarray]:
-    """What each file says of an image: (rows, cols, classes)."""
+    """Return each file's scores of an image, (rows, cols, classes)."""
     sessions = [ort.InferenceSession(folder / precision / "net" / "1" / entry.file) for entry in spec.strides]
     return [np.moveaxis(each.run(None, {"image": pixels[None]})[0][0], 0, -1) for each in sessions]
 
 
 def relative(got: np.ndarray, expected: np.ndarray) -> float:
-    """The difference in relative L2 norm."""
+    """Return the difference in relative L2 norm."""
     return float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
 
 
 @pytest.mark.parametrize(("precision", "smaller"), [("fp16", 1.99), ("int8", 3.9)])
 def test_the_shipped_model(tmp_path: Path, precision: Precision, smaller: float) -> None:
-    """Weights are half or a quarter as large, input and output stay, and 99 % of the page's top classes are fp32's."""
+    """Weights have a half or a quarter of the size, and 99 % of the page's top classes equal those of fp32."""
     full, spec = (convert_digits(tmp_path, kind, 4, 16) for kind in ("fp32", precision))
     assert (full.precision, spec.precision) == ("fp32", precision)
     sizes = [(tmp_path / kind / "net" / "1" / "weights.data").stat().st_size for kind in ("fp32", precision)]
@@ -134,8 +134,8 @@ def test_certificates_hold_the_difference_from_float32(tmp_path: Path, precision
 
 @pytest.mark.parametrize("precision", REDUCED)
 @pytest.mark.parametrize("name", TRUNKS)
-def test_every_stride_in_fewer_bits(tmp_path: Path, name: str, precision: Precision) -> None:
-    """Grids are close to float32's at every stride, and cells of the same window are equal to the bit."""
+def test_every_stride_in_reduced_precision(tmp_path: Path, name: str, precision: Precision) -> None:
+    """Grids are close to those of float32 at every stride, and cells of the same window are bitwise equal."""
     strides = (1, 2, 4, 8, 16)
     full, spec = (convert(DATA / f"{name}.onnx", tmp_path, kind, *strides) for kind in ("fp32", precision))
     native = (spec.vertical.stride, spec.horizontal.stride)
@@ -164,7 +164,7 @@ def test_networks_of_crops(tmp_path: Path, name: str, precision: Precision) -> N
 
 
 @pytest.mark.parametrize("precision", REDUCED)
-def test_what_goes_in_unprepared(tmp_path: Path, precision: Precision) -> None:
+def test_inputs_without_preprocessing(tmp_path: Path, precision: Precision) -> None:
     """Without preprocessing in the graph the input stays float32 in the source's own layout."""
     convert(DATA / "pytorch" / "basic_block.torchscript_batch.onnx", tmp_path, precision, preprocess="none")
     session = ort.InferenceSession(tmp_path / precision / "net" / "1" / "model.onnx")
@@ -172,7 +172,7 @@ def test_what_goes_in_unprepared(tmp_path: Path, precision: Precision) -> None:
     assert session.get_outputs()[0].type == "tensor(float)"
 
 
-def test_one_class_agrees_on_whether_it_is_there(tmp_path: Path) -> None:
+def test_the_agreement_of_a_single_class(tmp_path: Path) -> None:
     """The agreement of a single class counts whether both networks are on the same side of one half."""
     spec = convert(DATA / "pytorch" / "sigmoid_one.torchscript_batch.onnx", tmp_path, "int8")
     assert spec.output.classes == 1
@@ -196,7 +196,7 @@ def test_same_source_gives_same_bytes(tmp_path: Path) -> None:
 
 def test_too_little_agreement_is_refused(tmp_path: Path) -> None:
     """An agreement below --min-agreement is refused in one line with the figure and a way out; nothing is written."""
-    network = make_network(tmp_path, PADDED, classes=200)  # so many that some are close together
+    network = make_network(tmp_path, PADDED, classes=200)  # enough classes that some have similar scores
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
     request = conversion.Request(tmp_path / "net" / "1", precision="int8", images=pages(tmp_path))
     with pytest.raises(VerificationError) as caught:
@@ -225,22 +225,22 @@ def test_numbers_that_are_too_large_are_refused(tmp_path: Path, factors: dict[st
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "expected_message"),
     [
         ("kill -SEGV $$", "crashes on it (signal 11); choose another --precision"),
         ("echo a trace; echo NotImplemented: no kernel >&2; exit 1", ": NotImplemented: no kernel; choose another"),
     ],
     ids=["crash", "error"],
 )
-def test_what_the_runtime_cannot_load_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+def test_files_that_the_runtime_cannot_load_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected_message: str
 ) -> None:
     """A file that crashes ONNX Runtime is loaded in another process first, and is not written."""
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    with pytest.raises(UnsupportedError, match=re.escape(said)):
+    with pytest.raises(UnsupportedError, match=re.escape(expected_message)):
         convert_digits(tmp_path, "fp16")
     assert not (tmp_path / "fp16").exists()
 
@@ -269,9 +269,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("options", "said"), BAD.values(), ids=BAD)
-def test_command_lines_that_are_wrong(tmp_path: Path, options: list[str], said: str) -> None:
+@pytest.mark.parametrize(("options", "expected_message"), BAD.values(), ids=BAD)
+def test_wrong_command_lines(tmp_path: Path, options: list[str], expected_message: str) -> None:
     """A wrong command line ends with exit status 2 before anything is read."""
     result = CliRunner().invoke(app, [str(tmp_path / "no.onnx"), "-o", str(tmp_path / "net" / "1"), *options])
     assert result.exit_code == 2
-    assert said in " ".join(result.stderr.split())
+    assert expected_message in " ".join(result.stderr.split())

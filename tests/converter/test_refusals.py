@@ -1,4 +1,4 @@
-"""Networks that cannot slide, or cannot yet: each is refused by node and reason, and nothing is written."""
+"""Networks that cannot slide: the refusal names the node and the reason, and nothing is written."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ HEAD = ["Flatten: x -> f", "Gemm: f w -> y"]
 def graph(
     nodes: Sequence[str | onnx.NodeProto], *, features: int = 400, rank: int = 2, opset: int = 19
 ) -> onnx.ModelProto:
-    """A classifier of 3×10×10 windows from lines like "Conv: image k -> x"; w, k and s are constants."""
+    """Return a classifier of 3×10×10 windows from lines like "Conv: image k -> x"; w, k and s are constants."""
     rng = np.random.default_rng(0)
     constants = {
         "w": rng.standard_normal((features, 5)),
@@ -46,8 +46,8 @@ def graph(
 
 def parse(line: str, **attributes: Any) -> onnx.NodeProto:
     """Make a node, named like its output, from a line like "Conv: image k -> x"."""
-    op, rest = line.split(": ")
-    inputs, output = rest.split(" -> ")
+    op, operands = line.split(": ")
+    inputs, output = operands.split(" -> ")
     return helper.make_node(op, inputs.split(), [output], name=output, **attributes)
 
 
@@ -94,7 +94,7 @@ LOCAL = [
 
 
 @pytest.mark.parametrize(
-    ("nodes", "options", "said"),
+    ("nodes", "options", "expected_message"),
     [
         (
             SQUEEZE_EXCITE,
@@ -108,13 +108,13 @@ LOCAL = [
             "node 'x' (Softmax): expected softmax over the classes, got one that looks along the map",
         ),
         (UNALIGNED, {"features": 100}, "node 'x' (Add): not aligned: expected branches of one stride, got 2 and 1"),
-        (TRAINING, {"features": 300}, "node 'x' (BatchNormalization): exported in training mode"),
+        (TRAINING, {"features": 300}, "node 'x' (BatchNormalization): it was exported in training mode"),
         (BRANCH, {}, "(Mul): mixes a summary of the whole map back into the map"),
         (CHOICE, {}, "node 'x' (If): expected no branches or loops that depend on the pixels"),
         (
             LOCAL,
             {"features": 100},
-            "node 'x' (Einsum): expected a sum of products with the same weights at every position, got other weights",
+            "node 'x' (Einsum): expected a sum of products with the same weights at every position, got different",
         ),
         (POSITION, {}, "node 'x' (Add): the constant 'position' depends on the position"),
         (["Conv: image k -> y"], {"rank": 4}, "output 'y': expected one row of scores per window"),
@@ -133,10 +133,10 @@ LOCAL = [
     ],
 )
 def test_networks_that_cannot_slide(
-    tmp_path: Path, nodes: list[str | onnx.NodeProto], options: dict[str, int], said: str
+    tmp_path: Path, nodes: list[str | onnx.NodeProto], options: dict[str, int], expected_message: str
 ) -> None:
     """The node, its operator and the reason are named, on one line; nothing is left on disk."""
-    assert said in refusal(graph(nodes, **options), tmp_path)
+    assert expected_message in refusal(graph(nodes, **options), tmp_path)
     assert not (tmp_path / "models").exists()
 
 
@@ -197,21 +197,21 @@ def test_operator_sets(tmp_path: Path, opset: int) -> None:
     assert delivered.opset_import[0].version == max(opset, 19)
 
 
-def test_dead_networks_are_noticed(tmp_path: Path) -> None:
-    """A network with the same scores for every window is refused, because a comparison would show nothing."""
+def test_constant_networks_are_refused(tmp_path: Path) -> None:
+    """A network with the same scores for every window is refused, because a comparison would be meaningless."""
     dead = ["Conv: image k -> c", "Neg: c -> n", "Abs: n -> a", "Neg: a -> m", "Relu: m -> x", *HEAD]
-    assert "gives the same scores for every window" in refusal(graph(dead), tmp_path)
+    assert "got the same scores for every window" in refusal(graph(dead), tmp_path)
 
 
 @pytest.mark.parametrize("ending", [[], ["Softmax: l -> y"]], ids=["logits", "softmax"])
-def test_wrong_weights_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: list[str]) -> None:
+def test_wrong_rewrites_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: list[str]) -> None:
     """A wrong rewrite is refused by the comparison, even if a saturated softmax hides the difference in scores."""
     path = tmp_path / "net.onnx"
     head = ["Flatten: x -> f", "Gemm: f w -> l", *ending] if ending else HEAD
     onnx.save(graph(["Conv: image k -> x", *head]), path)
     right = Stencil.kernel
-    monkeypatch.setattr(Stencil, "kernel", lambda self, weights, *rest: right(self, weights[:, ::-1], *rest))
+    monkeypatch.setattr(Stencil, "kernel", lambda self, weights, *operands: right(self, weights[:, ::-1], *operands))
     request = conversion.Request(tmp_path / "models" / "net" / "1", windows=4)
-    with pytest.raises(ConversionError, match="on single windows expected a difference of at most"):
+    with pytest.raises(ConversionError, match=r"expected a difference of at most .* networks on single windows"):
         conversion.convert(read_source(path, arch=None, window=None), request, SILENT)
     assert not (tmp_path / "models").exists()

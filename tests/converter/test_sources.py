@@ -1,4 +1,4 @@
-"""What people bring: checkpoints and exported networks, as PyTorch wrote them."""
+"""Checkpoints and exported networks of PyTorch."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +35,7 @@ def converted(source: Path, target: Path, **options: Any) -> ort.InferenceSessio
 
 @pytest.mark.parametrize("export", EXPORTS, ids=lambda path: path.stem)
 def test_exports_keep_their_scores(export: Path, tmp_path: Path) -> None:
-    """At the native size every export gives the scores that PyTorch gave, as a grid of 1×1."""
+    """For one window every export gives PyTorch's scores, as a grid of 1×1."""
     session = converted(export, tmp_path)
     (scores,) = session.run(["scores"], {session.get_inputs()[0].name: EXPECTED["window"]})
     assert scores.shape == (1, 5, 1, 1)
@@ -80,8 +80,8 @@ def test_bfloat16_checkpoints_become_float32() -> None:
         assert_allclose(tensor, plain[key], rtol=2**-8)
 
 
-def test_checkpoint_is_the_network_it_was(tmp_path: Path) -> None:
-    """A .pth with the TOML of its layers gives the scores that PyTorch gave."""
+def test_checkpoints_keep_their_scores(tmp_path: Path) -> None:
+    """A .pth file with the TOML of its layers gives PyTorch's scores."""
     toml = tmp_path / "net.toml"
     toml.write_text(UNPADDED)
     classifier = read_source(DATA / "checkpoints" / "plain.pth", arch=str(toml), window=None)
@@ -98,12 +98,12 @@ FAMILIES = ["alexnet", *(f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_are_recognised_by_their_keys(family: str) -> None:
-    """Torchvision's key names say which network it is."""
+    """A network of torchvision is recognised by its keys."""
     assert recognise(set(load_architecture(family).keys())).name == family
 
 
 def refused(run: Callable[[], object]) -> str:
-    """The message of a refusal, which is one line."""
+    """Return the message of a refusal, which is one line."""
     with pytest.raises(ConversionError) as caught:
         run()
     message = str(caught.value)
@@ -112,9 +112,9 @@ def refused(run: Callable[[], object]) -> str:
 
 
 def mutilations() -> Iterator[tuple[str, Callable[[dict[str, np.ndarray]], object], str]]:
-    """Ways to damage a checkpoint's tensors, and what must be said of them."""
+    """Yield damages to a checkpoint's tensors, each with its name and the expected error message."""
     yield "missing", lambda tensors: tensors.pop("b.bias"), "lacks b.bias"
-    yield "unknown", lambda tensors: tensors.update(e=np.zeros(3, np.float32)), "has besides e"
+    yield "unknown", lambda tensors: tensors.update(e=np.zeros(3, np.float32)), "also has e"
     yield "misshapen", lambda t: t.update({"b.bias": np.zeros(9, np.float32)}), r"b.bias: expected shape (8,), got (9,)"
     yield "window", lambda t: t.update({"c.weight": np.zeros((16, 8), np.float32)}), "expected shape (16, 160)"
     yield "classes", lambda t: t.update({"d.weight": np.zeros((0, 16), np.float32)}), "expected shape (1, 16)"
@@ -127,18 +127,20 @@ def mutilations() -> Iterator[tuple[str, Callable[[dict[str, np.ndarray]], objec
     )
 
 
-@pytest.mark.parametrize(("damage", "said"), [entry[1:] for entry in mutilations()], ids=[e[0] for e in mutilations()])
-def test_checkpoints_that_do_not_fit(tmp_path: Path, damage: Callable[..., object], said: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "expected_message"), [entry[1:] for entry in mutilations()], ids=[e[0] for e in mutilations()]
+)
+def test_checkpoints_that_do_not_fit(tmp_path: Path, damage: Callable[..., object], expected_message: str) -> None:
     """A missing, unknown, misshapen or non-finite tensor is refused by name, with the expected value."""
     network = make_network(tmp_path, UNPADDED)
     tensors = dict(network.tensors)
     damage(tensors)
     save_file(tensors, network.checkpoint)
-    assert said in refused(lambda: read_source(network.checkpoint, arch=str(network.toml), window=None))
+    assert expected_message in refused(lambda: read_source(network.checkpoint, arch=str(network.toml), window=None))
 
 
 @pytest.mark.parametrize(
-    ("kind", "shape", "said"),
+    ("kind", "shape", "expected_message"),
     [
         ("F32", [0, 1 << 61, 1 << 61], "damaged safetensors file"),
         ("F32", [1] * 65 + [0], "damaged safetensors file"),
@@ -146,18 +148,18 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path, damage: Callable[..., objec
     ],
     ids=["huge", "rank", "type"],
 )
-def test_safetensors_that_numpy_cannot_have(tmp_path: Path, kind: str, shape: list[int], said: str) -> None:
+def test_safetensors_with_impossible_shapes(tmp_path: Path, kind: str, shape: list[int], expected_message: str) -> None:
     """An array whose valid header claims an impossible shape is refused."""
     header = json.dumps({"a": {"dtype": kind, "shape": shape, "data_offsets": [0, 0]}}).encode()
     (tmp_path / "net.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-    assert said in refused(lambda: read_checkpoint(tmp_path / "net.safetensors"))
+    assert expected_message in refused(lambda: read_checkpoint(tmp_path / "net.safetensors"))
 
 
 @pytest.mark.parametrize("byte", [0x08, 0x80], ids=["onnx", "pickle"])
 def test_safetensors_that_begin_like_another_format(tmp_path: Path, byte: int) -> None:
     """One safetensors file in 32 begins with the first byte of an ONNX file, and one in 32 with that of a pickle.
 
-    It is the length of their header. They are read nonetheless.
+    This byte belongs to the length of the header. Such files are read correctly.
     """
     network = make_network(tmp_path, UNPADDED)
     for length in range(256):
@@ -168,8 +170,8 @@ def test_safetensors_that_begin_like_another_format(tmp_path: Path, byte: int) -
     assert read_source(network.checkpoint, arch=str(network.toml), window=None).source.format == "safetensors"
 
 
-def test_checkpoints_share_nothing_out_twice(tmp_path: Path) -> None:
-    """The weights of both graphs are those of the file, in one place."""
+def test_graphs_share_the_weights_of_the_file(tmp_path: Path) -> None:
+    """The weights of both graphs are views of the file's bytes."""
     network = make_network(tmp_path, UNPADDED)
     classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
     for name, value in classifier.original.graph.initializers.items():
@@ -219,7 +221,7 @@ def test_unknown_checkpoints_ask_for_an_architecture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "expected_message"),
     [
         ("out = 6", "out = -6", "layers.0.conv.out: Input should be greater than 0, got '-6'"),
         ('op = "relu"', 'op = "swish"', "layers.1"),
@@ -231,11 +233,11 @@ def test_unknown_checkpoints_ask_for_an_architecture(tmp_path: Path) -> None:
     ],
     ids=["value", "operator", "key", "missing", "syntax", "order", "too-large"],
 )
-def test_architectures_that_do_not_fit(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_architectures_that_do_not_fit(tmp_path: Path, old: str, new: str, expected_message: str) -> None:
     """A mistake in the TOML is reported with its place in the file."""
     network = make_network(tmp_path, UNPADDED)
     network.toml.write_text(UNPADDED.replace(old, new, 1), "utf-8")
-    assert said in refused(lambda: read_source(network.checkpoint, arch=str(network.toml), window=None))
+    assert expected_message in refused(lambda: read_source(network.checkpoint, arch=str(network.toml), window=None))
 
 
 def test_wrong_window_is_refused() -> None:

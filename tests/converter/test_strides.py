@@ -1,4 +1,4 @@
-"""Variants at other strides: the same cells where they meet, the crops themselves where the network is unpadded."""
+"""Variants at other strides have equal cells for the same windows, and the scores of crops for unpadded networks."""
 
 import itertools
 import json
@@ -23,13 +23,13 @@ DATA = Path(__file__).parent.parent / "data"
 STRIDES = (1, 2, 4, 8, 16)
 TRUNKS = [
     "pytorch/basic_block.torchscript_batch",  # branches that meet
-    "pytorch/squeezenet.torchscript",  # pools written out of ceil_mode, Concat
+    "pytorch/squeezenet.torchscript",  # pools with ceil_mode, Concat
     "pytorch/convnext.torchscript",  # LayerNormalization between transposes
     "pytorch/densenet.torchscript_batch",
     "pytorch/shufflenet.dynamo_batch",
     "pytorch/average_pool_pad.torchscript_batch",
     "pytorch/cropped_residual.torchscript_batch",  # Slice
-    "pytorch/pixel_unshuffle.torchscript_batch",  # strides that lifting has written
+    "pytorch/pixel_unshuffle.torchscript_batch",  # strides that convolutionalization has added
     "pytorch/uneven_pad.torchscript",  # Pad
     "pytorch/adaptive_even.torchscript",  # a dilated layer
     "pytorch/strided.torchscript_batch",  # 8 and 4 pixels
@@ -39,19 +39,19 @@ TRUNKS = [
 
 
 def convert(source: Path, folder: Path, *strides: int, arch: Path | None = None) -> model_pb2.ModelSpec:
-    """Convert with pixels of 0 to 1."""
+    """Convert a network that takes pixels from 0 to 1."""
     request = conversion.Request(folder / "net" / "1", preprocess="unit", windows=4, strides=strides)
     return conversion.convert(read_source(source, arch=str(arch) if arch else None, window=None), request, SILENT).spec
 
 
 def grids(folder: Path, spec: model_pb2.ModelSpec, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    """What each file says of an image (height, width, channels): (rows, cols, classes)."""
+    """Return each file's scores of an image (height, width, channels) as (rows, cols, classes)."""
     sessions = [ort.InferenceSession(folder / "net" / "1" / entry.file) for entry in spec.strides]
     return [np.moveaxis(each.run(None, {"image": pixels[None]})[0][0], 0, -1) for each in sessions]
 
 
 @pytest.mark.parametrize("name", TRUNKS)
-def test_cells_that_are_the_same_window_say_the_same(tmp_path: Path, name: str) -> None:
+def test_cells_of_the_same_window_are_equal(tmp_path: Path, name: str) -> None:
     """Phase (0, 0) of every finer stride is the native grid, and every coarser grid is a part of it."""
     spec = convert(DATA / f"{name}.onnx", tmp_path, *STRIDES)
     native = (spec.vertical.stride, spec.horizontal.stride)
@@ -68,7 +68,7 @@ def test_cells_that_are_the_same_window_say_the_same(tmp_path: Path, name: str) 
 
 
 def test_every_window_of_an_unpadded_network(tmp_path: Path) -> None:
-    """At every stride, each cell is the numpy network's score of that window, and there are as many as windows."""
+    """At every stride, each cell equals the numpy network's score of its window, and every window has a cell."""
     network = make_network(tmp_path, UNPADDED.replace("[22, 26]", "[24, 27]"))
     spec = convert(network.checkpoint, tmp_path, 1, 2, 12, arch=network.toml)
     pixels = np.random.default_rng(0).integers(0, 256, (24 + 12, 27 + 12, 3), np.uint8)
@@ -80,7 +80,7 @@ def test_every_window_of_an_unpadded_network(tmp_path: Path) -> None:
 
 
 def test_shifted_passes_are_the_other_phases(tmp_path: Path) -> None:
-    """The native grids of shifted images are the phases of the finer one; of a padded network, away from the border."""
+    """Native grids of shifted images equal the phases of the finer grid; with padding, only away from the border."""
     for toml, padding in ((UNPADDED, 0), (PADDED, 3)):
         folder = tmp_path / str(padding)
         folder.mkdir()
@@ -100,7 +100,7 @@ def test_shifted_passes_are_the_other_phases(tmp_path: Path) -> None:
 
 
 def spec_stride(toml: str) -> int:
-    """The native strides of the networks in `networks`."""
+    """Return the native stride of a network in `support.networks`."""
     return 4 if toml == UNPADDED else 8
 
 
@@ -120,7 +120,7 @@ def test_files_share_their_weights(tmp_path: Path) -> None:
 
 
 def convert_alone(folder: Path) -> int:
-    """Bytes of the shipped model at its native stride only."""
+    """Convert the shipped model at its native stride only; returns the bytes of its files."""
     (folder / "alone").mkdir()
     digits = Path("models/digits")
     convert(digits / "digits.safetensors", folder / "alone", arch=digits / "digits.toml")
@@ -128,7 +128,7 @@ def convert_alone(folder: Path) -> int:
 
 
 def tensors(file: Path) -> dict[str, tuple[str, ...]]:
-    """Where each external weight of a file lies."""
+    """Return the location of each external weight of a file."""
     graph = onnx.load(file, load_external_data=False).graph
     return {
         each.name: tuple(part.value for part in each.external_data) for each in graph.initializer if each.external_data
@@ -136,15 +136,15 @@ def tensors(file: Path) -> dict[str, tuple[str, ...]]:
 
 
 def test_averages_that_leave_their_padding_out_have_no_wide_variant(tmp_path: Path) -> None:
-    """A stride that would need such a pool is refused by node, and nothing is written."""
+    """A stride that would need such a pool is refused, the error names the node, and nothing is written."""
     source = DATA / "keras" / "same_pool.tf2onnx.onnx"
-    with pytest.raises(ConversionError, match=r"\(AveragePool\): an average that leaves its padding out of the count"):
+    with pytest.raises(ConversionError, match=r"\(AveragePool\): an average that does not count its padding"):
         convert(source, tmp_path, 1)
     assert not (tmp_path / "net").exists()
     assert len(convert(source, tmp_path).strides) == 1
 
 
-def test_the_native_stride_is_always_there_once(tmp_path: Path) -> None:
+def test_the_native_stride_has_exactly_one_file(tmp_path: Path) -> None:
     """Naming the native stride, or a stride twice, adds no file."""
     network = make_network(tmp_path, UNPADDED)
     spec = convert(network.checkpoint, tmp_path, 4, 2, 2, arch=network.toml)

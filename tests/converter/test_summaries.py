@@ -1,4 +1,4 @@
-"""Networks that mix sums over the whole map into the map: refused by node and reason, in memory linear in the map."""
+"""Networks that use sums over the whole map in the map: refused with node and reason, in memory linear in the map."""
 
 import tracemalloc
 from pathlib import Path
@@ -44,7 +44,7 @@ WAYS = {
 
 
 def network(way: list[str], pixels: int) -> onnx.ModelProto:
-    """A classifier of windows of so many pixels a side, from lines like "ReduceMean: g -> mu 2 3 4"."""
+    """Return a classifier of windows of `pixels` pixels a side, from lines like "ReduceMean: g -> mu 2 3 4"."""
     rng, side = np.random.default_rng(0), (pixels - 3) // 2 + 1
     constants = {
         "k": rng.standard_normal((8, 3, 3, 3)).astype(np.float32),
@@ -57,8 +57,8 @@ def network(way: list[str], pixels: int) -> onnx.ModelProto:
     }
     nodes = []
     for line in [*CONV, *way, *HEAD]:
-        op, rest = line.split(": ")
-        inputs, outputs = rest.split(" -> ")
+        op, operands = line.split(": ")
+        inputs, outputs = operands.split(" -> ")
         output, *axes = outputs.split()
         own = inputs.split()
         if op == "ReduceSum":
@@ -90,13 +90,13 @@ def refusal(proto: onnx.ModelProto, folder: Path) -> str:
 @pytest.mark.parametrize("pixels", [32, 161])
 @pytest.mark.parametrize("way", WAYS)
 def test_sums_over_the_map_are_refused(tmp_path: Path, way: str, pixels: int) -> None:
-    """Group normalisation over a map of 51,200 elements is refused within a few times the map's memory."""
+    """Group normalisation over a map of 51,200 elements is refused with memory of a few times the map's size."""
     tracemalloc.start()
     try:
-        said = refusal(network(WAYS[way], pixels), tmp_path)
+        expected_message = refusal(network(WAYS[way], pixels), tmp_path)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert said.startswith("node '")
-    assert f"): {REASON}; not dense, but --crops-only keeps it" in said
+    assert expected_message.startswith("node '")
+    assert f"): {REASON}; use --crops-only to score window by window" in expected_message
     assert peak < 64 * MIB

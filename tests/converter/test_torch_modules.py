@@ -1,4 +1,4 @@
-"""State_dicts of networks that are modules: torchvision's, and what a factory makes; random weights."""
+"""State_dicts of modules, from torchvision and from factory functions, with random weights."""
 
 import importlib
 import json
@@ -65,7 +65,7 @@ def sizes():
 
 
 def build(name: str, classes: int, **options: bool) -> "nn.Module":
-    """A torchvision network whose batch normalisation does something."""
+    """Return a torchvision network whose batch normalisation has random statistics."""
     import torch
     import torchvision
 
@@ -88,7 +88,7 @@ def scores(net: "nn.Module", images: np.ndarray) -> np.ndarray:
 
 
 def answer(classifier: Classifier, images: np.ndarray, folder: Path) -> np.ndarray:
-    """The scores of the network as it was read, before anything is rewritten."""
+    """Return the scores of the network as it was read, before anything is rewritten."""
     ir.save(classifier.original, folder / "read.onnx")
     session = ort.InferenceSession(folder / "read.onnx")
     found: np.ndarray = session.run(None, {session.get_inputs()[0].name: images})[0]
@@ -96,7 +96,7 @@ def answer(classifier: Classifier, images: np.ndarray, folder: Path) -> np.ndarr
 
 
 def assert_same(classifier: Classifier, net: "nn.Module", folder: Path) -> None:
-    """Its scores of a window are the module's, to rounding."""
+    """Check that the classifier's scores of a window equal the module's, to rounding."""
     pixels = noise(*classifier.window, 3)[None]
     preprocessing = load_preprocessing(classifier.preprocess)
     assert preprocessing is not None
@@ -106,7 +106,7 @@ def assert_same(classifier: Classifier, net: "nn.Module", folder: Path) -> None:
 
 
 def refused(source: Path, arch: str, **options: tuple[int, int]) -> str:
-    """The message of a refusal, which is one line."""
+    """Return the message of a refusal, which is one line."""
     with pytest.raises(ConversionError) as caught:
         read_source(source, arch=arch, window=options.get("window"))
     assert "\n" not in str(caught.value)
@@ -115,7 +115,7 @@ def refused(source: Path, arch: str, **options: tuple[int, int]) -> str:
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_torchvision_networks_convert(suffix: str, tmp_path: Path) -> None:
-    """224×224 gives the module's scores; the window, pixels and classes are known; the checkpoint is the source."""
+    """The scores of 224×224 pixels equal the module's; window, preprocessing, classes and source are recorded."""
     import torch
 
     net, source = build("resnet18", 7), tmp_path / f"net.{suffix}"
@@ -150,9 +150,7 @@ def test_torchvision_networks_convert(suffix: str, tmp_path: Path) -> None:
     ],
     ids=["conv-head", "versioned", "larger", "auxiliary", "inception"],
 )
-def test_architectures_with_a_will_of_their_own(
-    name: str, options: dict[str, bool], window: int, tmp_path: Path
-) -> None:
+def test_unusual_architectures_convert(name: str, options: dict[str, bool], window: int, tmp_path: Path) -> None:
     """Heads of other names, versioned modules, auxiliary heads and other windows give the module's own scores."""
     import torch
 
@@ -163,7 +161,7 @@ def test_architectures_with_a_will_of_their_own(
     assert_same(classifier, net, tmp_path)
 
 
-def test_old_names_are_brought_up_to_date(tmp_path: Path) -> None:
+def test_keys_of_the_first_release_are_converted(tmp_path: Path) -> None:
     """DenseNets with the keys of torchvision's first release convert, also with another window."""
     import torch
 
@@ -181,7 +179,7 @@ def test_old_names_are_brought_up_to_date(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """The tensors of a ResNet-18 of seven classes."""
+    """Return the tensors of a ResNet-18 of seven classes."""
     import torch
 
     path = tmp_path_factory.mktemp("resnet") / "net.pth"
@@ -194,7 +192,7 @@ MUTILATIONS: dict[str, tuple[Callable[[dict[str, np.ndarray]], object], str]] = 
         lambda tensors: tensors.pop("fc.bias"),
         "the 122 tensors of torchvision:resnet18, but it lacks fc.bias;",
     ),
-    "unknown": (lambda tensors: tensors.update(e=np.zeros(3, np.float32)), "but it has besides e;"),
+    "unknown": (lambda tensors: tensors.update(e=np.zeros(3, np.float32)), "but it also has e;"),
     "head": (lambda tensors: tensors.pop("fc.weight"), "but it lacks fc.weight;"),
     "shape": (lambda t: t.update({"bn1.bias": np.zeros(9, np.float32)}), "bn1.bias: expected shape (64,), got (9,)"),
     "flat": (
@@ -209,31 +207,33 @@ MUTILATIONS: dict[str, tuple[Callable[[dict[str, np.ndarray]], object], str]] = 
 }
 
 
-@pytest.mark.parametrize(("damage", "said"), MUTILATIONS.values(), ids=MUTILATIONS)
+@pytest.mark.parametrize(("damage", "expected_message"), MUTILATIONS.values(), ids=MUTILATIONS)
 def test_checkpoints_of_other_networks_are_refused(
-    resnet: dict[str, np.ndarray], damage: Callable[..., object], said: str, tmp_path: Path
+    resnet: dict[str, np.ndarray], damage: Callable[..., object], expected_message: str, tmp_path: Path
 ) -> None:
     """A checkpoint with missing or additional keys is refused, and the first of them is named."""
     tensors = dict(resnet)
     damage(tensors)
     save_file(tensors, tmp_path / "net.safetensors")
-    assert said in refused(tmp_path / "net.safetensors", "torchvision:resnet18")
+    assert expected_message in refused(tmp_path / "net.safetensors", "torchvision:resnet18")
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "expected_message"),
     [("resnet49", "expected resnet"), ("fcn_resnet50", "torchvision has no classifier"), ("x", "another of 80")],
     ids=["misspelt", "segmentation", "unknown"],
 )
-def test_unknown_torchvision_names(resnet: dict[str, np.ndarray], name: str, said: str, tmp_path: Path) -> None:
+def test_unknown_torchvision_names(
+    resnet: dict[str, np.ndarray], name: str, expected_message: str, tmp_path: Path
+) -> None:
     """An unknown torchvision name is refused, and similar names are suggested."""
     save_file(resnet, tmp_path / "net.safetensors")
-    assert said in refused(tmp_path / "net.safetensors", f"torchvision:{name}")
+    assert expected_message in refused(tmp_path / "net.safetensors", f"torchvision:{name}")
 
 
 @pytest.fixture
 def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "nn.Module":
-    """Factories of the module `some.nets` in the current directory, and the checkpoint of its network in net.pth."""
+    """Write the module `some.nets` with factories into the current directory, and its checkpoint into net.pth."""
     import torch
 
     (tmp_path / "some").mkdir()
@@ -266,10 +266,13 @@ def test_factories_convert(factory: "nn.Module", window: tuple[int, int] | None,
 
 @pytest.mark.usefixtures("factory")
 @pytest.mark.parametrize(
-    ("arch", "said"),
+    ("arch", "expected_message"),
     [
         ("some.nets:Fickle", "--arch some.nets:Fickle: PyTorch cannot export it to ONNX: "),
-        ("some.nets:Large", "window: what some.nets:Large makes has no attribute `window` of (height, width), got 224"),
+        (
+            "some.nets:Large",
+            "window: expected the attribute `window`, (height, width), of the module that some.nets:Large returns",
+        ),
         ("some.nets:fail", "arch: some.nets:fail fails: RuntimeError: no such configuration"),
         ("some.nets:sizes", "arch: some.nets:sizes: expected a torch.nn.Module, got list"),
         ("some.nets:absent", "AttributeError: module 'some.nets' has no attribute 'absent'"),
@@ -277,9 +280,9 @@ def test_factories_convert(factory: "nn.Module", window: tuple[int, int] | None,
     ],
     ids=["branches", "window", "fails", "list", "attribute", "module"],
 )
-def test_factories_that_cannot_be_used(arch: str, said: str) -> None:
+def test_factories_that_cannot_be_used(arch: str, expected_message: str) -> None:
     """Errors of the user's module are reported on one line, including paths that depend on the pixels."""
-    assert said in refused(Path("net.pth"), arch)
+    assert expected_message in refused(Path("net.pth"), arch)
 
 
 @pytest.mark.usefixtures("factory")
@@ -305,7 +308,7 @@ def test_the_command_imports_from_the_current_directory() -> None:
 
 
 def test_modules_in_memory_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module is exported as it is in memory, in whatever mode, and stays so; its digest is that of its tensors."""
+    """A module in memory is exported in any mode and not changed; its digest is the hash of its tensors."""
     import torch
 
     net = factory_net(tmp_path, monkeypatch).half().train()
@@ -330,16 +333,20 @@ def test_modules_in_memory_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_modules_in_memory_need_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an attribute `window` and without the option there is no size to export; --arch has no meaning."""
     net = factory_net(tmp_path, monkeypatch)
-    with pytest.raises(ConversionError, match=r"arch: a module is its own network, got --arch vgg16; leave it out"):
+    with pytest.raises(
+        ConversionError, match=r"arch: expected none for a module, which is a network, got --arch vgg16; leave it out"
+    ):
         convert_checkpoint(net, tmp_path / "net" / "1", arch="vgg16")
     type(net).window = None
-    with pytest.raises(ConversionError, match=r"window: the module Net has no attribute `window` of \(height, width\)"):
+    with pytest.raises(
+        ConversionError, match=r"window: expected the attribute `window`, \(height, width\), of the module Net"
+    ):
         convert_checkpoint(net, tmp_path / "net" / "1")
     assert convert_checkpoint(net, tmp_path / "net" / "1", window=(24, 28), verify=4).spec.window.width == 28
 
 
 def factory_net(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401 (a module of PyTorch, which may be missing)
-    """The network of FACTORY, with random weights and statistics."""
+    """Return the network of FACTORY, with random weights and statistics."""
     import torch
 
     (folder / "notebook.py").write_text(FACTORY, "utf-8")

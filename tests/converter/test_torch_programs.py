@@ -1,4 +1,4 @@
-"""PyTorch's exported programs: read as what PyTorch computes, and without what they may bring to be run."""
+"""PyTorch's exported programs have PyTorch's scores, and code inside them is never run."""
 
 import contextlib
 import io
@@ -36,7 +36,7 @@ Document = dict[str, Any]
 
 
 def network() -> "nn.Module":
-    """A classifier of 22×26 pixels with a constant that is no weight."""
+    """Return a classifier of 22×26 pixels with a constant that is not a parameter."""
     import torch
     from torch import nn
 
@@ -62,13 +62,13 @@ SIZES = {"fixed": {}, "batch": {0: "batch"}, "open": {0: "batch", 2: "height", 3
 
 @pytest.fixture(scope="module", params=SIZES)
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program, with the sizes of its input fixed or left open."""
+    """Return the program, with the sizes of its input fixed or left open."""
     return export(tmp_path_factory.mktemp("program"), request.param)
 
 
 @pytest.fixture(scope="module")
 def fixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program of a fixed size."""
+    """Return the program of a fixed size."""
     return export(tmp_path_factory.mktemp("fixed"), "fixed")
 
 
@@ -86,7 +86,7 @@ def export(folder: Path, sizes: str) -> Path:
 
 
 def answer(classifier: Classifier, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The scores of the network as it was read, and of the module."""
+    """Return the scores of the network as it was read, and of the module."""
     import torch
 
     ir.save(classifier.original, folder / "read.onnx")
@@ -98,7 +98,7 @@ def answer(classifier: Classifier, folder: Path) -> tuple[np.ndarray, np.ndarray
 
 
 def test_programs_convert(program: Path, tmp_path: Path) -> None:
-    """Sizes fixed or open: the scores are the module's, and every window of a larger image is scored."""
+    """With fixed or open sizes the scores equal the module's, and every window of a larger image is scored."""
     window = (22, 26) if program.stem == "open" else None
     classifier = read_source(program, arch=None, window=window)
     got, expected = answer(classifier, tmp_path)
@@ -138,7 +138,7 @@ class Bomb:
 
 
 def saved(bomb: Bomb) -> bytes:
-    """Returns an object that runs code when it is unpickled, as torch.save writes it."""
+    """Return an object that runs code when it is unpickled, as torch.save writes it."""
     import torch
 
     buffer = io.BytesIO()
@@ -147,13 +147,13 @@ def saved(bomb: Bomb) -> bytes:
 
 
 def entry(entries: Entries, ending: str) -> str:
-    """The name of the only entry that ends so."""
+    """Return the name of the only entry with this ending."""
     (name,) = [name for name in entries if name.endswith(ending)]
     return name
 
 
 def code(marker: Path) -> str:
-    """Python that makes a file."""
+    """Return Python code that makes a file."""
     return f"__import__('os').mkdir('{marker}')"
 
 
@@ -202,7 +202,7 @@ def name(entries: Entries, marker: Path) -> None:
 
 
 def operator(target: str, *arguments: object) -> Callable[[Entries, Path], None]:
-    """A node of that operator, with these arguments, in place of the third."""
+    """Return a function that replaces the third node by a node of this operator with these arguments."""
 
     def change(entries: Entries, marker: Path) -> None:
         filled = [{"as_string": str(marker)} if argument is Path else argument for argument in arguments]
@@ -213,7 +213,7 @@ def operator(target: str, *arguments: object) -> Callable[[Entries, Path], None]
 
 
 def argument(kind: str, value: Document) -> Callable[[Entries, Path], None]:
-    """An argument of that kind for the first node."""
+    """Return a function that gives the first node an argument of this kind."""
     return lambda entries, _: edit(
         entries, GRAPH, lambda document: nodes(document)[0]["inputs"][0].update(arg={kind: value})
     )
@@ -240,7 +240,7 @@ def compiled(entries: Entries, _: Path) -> None:
 REFUSED = {
     "pickled-weight": (pickled_weight, "expected tensors as plain bytes, got 'weight_0', which is pickled"),
     "pickled-constant": (pickled_constant, "expected tensors as plain bytes, got 'opaque_obj_0', which is pickled"),
-    "size": (size, "expected a size made of symbols by sums and products, got \"__import__('os')"),
+    "size": (size, "expected a size computed from symbols by sums and products, got \"__import__('os')"),
     "name": (name, 'expected names of letters, digits, dots and underscores, got "image=__import__'),
     "function": (
         operator("torch.os.mkdir", Path),
@@ -262,40 +262,42 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("change", "said"), REFUSED.values(), ids=REFUSED)
-def test_what_may_be_code_is_refused(fixed: Path, change: Callable[..., None], said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("change", "expected_message"), REFUSED.values(), ids=REFUSED)
+def test_possible_code_is_refused(
+    fixed: Path, change: Callable[..., None], expected_message: str, tmp_path: Path
+) -> None:
     """Pickles, Python in sizes, names that would become code, functions and files are refused, and never run."""
     marker = tmp_path / "marker"
-    evil = rewrite(fixed, tmp_path / "net.pt2", lambda entries: change(entries, marker))
-    message = refused(evil)
+    malicious = rewrite(fixed, tmp_path / "net.pt2", lambda entries: change(entries, marker))
+    message = refused(malicious)
     assert "not a program that can be trusted: " in message
-    assert said in message
+    assert expected_message in message
     assert not marker.exists()
 
 
 @pytest.mark.parametrize("change", [pickled_samples, guard, compiled], ids=["samples", "guard", "compiled"])
-def test_what_is_not_needed_is_left_out(fixed: Path, change: Callable[..., None], tmp_path: Path) -> None:
+def test_unneeded_parts_are_left_out(fixed: Path, change: Callable[..., None], tmp_path: Path) -> None:
     """Sample inputs, guards and compiled code in the archive are not read."""
     marker = tmp_path / "marker"
-    evil = rewrite(fixed, tmp_path / "net.pt2", lambda entries: change(entries, marker))
-    assert_allclose(*answer(read_source(evil, arch=None, window=None), tmp_path), rtol=1e-5, atol=1e-6)
+    malicious = rewrite(fixed, tmp_path / "net.pt2", lambda entries: change(entries, marker))
+    assert_allclose(*answer(read_source(malicious, arch=None, window=None), tmp_path), rtol=1e-5, atol=1e-6)
     assert not marker.exists()
 
 
 @pytest.mark.parametrize("change", [pickled_samples, guard, size], ids=["samples", "guard", "size"])
 def test_the_bombs_are_live(fixed: Path, change: Callable[..., None], tmp_path: Path) -> None:
-    """PyTorch itself runs the code that the tests above plant."""
+    """PyTorch itself runs the code of the previous tests."""
     import torch
 
     marker = tmp_path / "marker"
-    evil = rewrite(fixed, tmp_path / "net.pt2", lambda entries: change(entries, marker))
+    malicious = rewrite(fixed, tmp_path / "net.pt2", lambda entries: change(entries, marker))
     with contextlib.suppress(Exception):
-        torch.export.load(evil).module()(torch.zeros(1, 3, 22, 26))
+        torch.export.load(malicious).module()(torch.zeros(1, 3, 22, 26))
     assert marker.exists()
 
 
 def refused(path: Path, window: tuple[int, int] | None = None) -> str:
-    """The message of a refusal, which is one line and names the file."""
+    """Return the message of a refusal, which is one line and names the file."""
     with pytest.raises(ConversionError) as caught:
         read_source(path, arch=None, window=window)
     assert "\n" not in str(caught.value)
@@ -308,17 +310,17 @@ def first_weight(document: Document) -> Document:
 
 
 def weight(**changes: object) -> Callable[[Entries], None]:
-    """Other claims about the first weight."""
+    """Return a function that changes claims about the first weight."""
     return lambda entries: edit(entries, WEIGHTS, lambda document: first_weight(document).update(changes))
 
 
 def graph(**changes: object) -> Callable[[Entries], None]:
-    """Other claims about the program."""
+    """Return a function that changes claims about the program."""
     return lambda entries: edit(entries, GRAPH, lambda document: document.update(changes))
 
 
 def content(text: bytes) -> Callable[[Entries], None]:
-    """Another text in place of the graph."""
+    """Return a function that replaces the graph by another text."""
     return lambda entries: entries.update({entry(entries, GRAPH): text})
 
 
@@ -346,14 +348,14 @@ DAMAGES: dict[str, tuple[Callable[[Entries], object], str]] = {
 }
 
 
-@pytest.mark.parametrize(("damage", "said"), DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize(("damage", "expected_message"), DAMAGES.values(), ids=DAMAGES)
 def test_damaged_programs_are_refused(
-    fixed: Path, damage: Callable[[Entries], object], said: str, tmp_path: Path
+    fixed: Path, damage: Callable[[Entries], object], expected_message: str, tmp_path: Path
 ) -> None:
-    """Sizes that do not fit together are refused before memory is taken for them."""
+    """Inconsistent sizes are refused before memory is allocated for them."""
     damaged = rewrite(fixed, tmp_path / "net.pt2", damage)
     message = refused(damaged)
-    assert said in message
+    assert expected_message in message
     assert message.startswith(str(damaged))
 
 
@@ -372,4 +374,4 @@ def test_wrong_windows_are_refused(fixed: Path) -> None:
 
 def test_open_windows_must_be_given(tmp_path: Path) -> None:
     """A program of open size is refused without --window."""
-    assert "say --window HEIGHTxWIDTH" in refused(export(tmp_path, "open"))
+    assert "give --window HEIGHTxWIDTH" in refused(export(tmp_path, "open"))

@@ -1,4 +1,4 @@
-"""What torch.save writes, in both of its formats and with every protocol, against what PyTorch itself reads of it."""
+"""Files of torch.save, in both of its formats and with every protocol, are read as PyTorch itself reads them."""
 
 from argparse import Namespace
 from collections import OrderedDict, defaultdict
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.torch
 TYPES = ["float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
 
 
-def random_tensor(rng: np.random.Generator, pool: list[Any]) -> Any:  # noqa: ANN401 (torch is not there to name)
-    """A tensor of any type, shape and layout, perhaps a view of an earlier one."""
+def random_tensor(rng: np.random.Generator, pool: list[Any]) -> Any:  # noqa: ANN401 (torch may not be installed)
+    """Return a tensor of any type, shape and layout, perhaps a view of an earlier one."""
     import torch
 
     if pool and rng.random() < 0.3:
@@ -38,7 +38,7 @@ def random_tensor(rng: np.random.Generator, pool: list[Any]) -> Any:  # noqa: AN
 
 
 def random_checkpoint(rng: np.random.Generator) -> tuple[dict[str, Any], object]:
-    """Some tensors, and the object to save: they alone, or one level down, with what scripts keep beside them."""
+    """Return tensors, and the object to save: the tensors alone, or one level below, beside objects of scripts."""
     import torch
 
     pool: list[Any] = []
@@ -62,7 +62,7 @@ def random_checkpoint(rng: np.random.Generator) -> tuple[dict[str, Any], object]
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "stream"])
 def test_tensors_are_those_that_torch_reads(tmp_path: Path, zipped: bool, protocol: int) -> None:  # noqa: FBT001
-    """A hundred random checkpoints: the same names, shapes and numbers, floating-point ones as float32."""
+    """A hundred random checkpoints have the same names, shapes and numbers; floating-point numbers become float32."""
     import torch
 
     path = tmp_path / "net.pth"

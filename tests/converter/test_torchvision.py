@@ -1,4 +1,4 @@
-"""The real networks, against PyTorch itself; random weights."""
+"""Torchvision's networks with random weights agree with PyTorch."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ def test_shipped_architectures_have_torchvisions_tensors(family: str) -> None:
 
 
 def build(family: str, classes: int) -> "nn.Module":
-    """A torchvision network whose batch normalisation does something, and whose head answers visibly."""
+    """Return a torchvision network with random statistics of batch normalisation and distinguishable scores."""
     import torch
     import torchvision
 
@@ -70,7 +70,7 @@ def convert(source: Path, target: Path, **options: Any) -> tuple[Report, ort.Inf
 
 
 def assert_close(got: np.ndarray, expected: np.ndarray) -> None:
-    """Equal to 1e-4 of the largest score."""
+    """Check that scores are equal to 1e-4 of the largest score."""
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
@@ -97,9 +97,9 @@ def test_state_dicts(family: str, classes: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dynamo", [False, True], ids=["torchscript", "dynamo"])
 @pytest.mark.parametrize("family", ["alexnet", "resnet18"])
-@pytest.mark.filterwarnings("ignore")  # PyTorch's exporters warn about themselves
+@pytest.mark.filterwarnings("ignore")  # PyTorch's exporters warn about their own deprecation
 def test_exports(family: str, dynamo: bool, tmp_path: Path) -> None:  # noqa: FBT001 (a parameter of the test)
-    """Both of PyTorch's exporters: 224×224 gives PyTorch's scores, larger images a grid."""
+    """Files of both of PyTorch's exporters give PyTorch's scores of 224×224 pixels, and a grid of larger images."""
     import torch
 
     net = build(family, 10)

@@ -1,4 +1,4 @@
-"""A version appears whole or not at all, and an old one is never lost."""
+"""A version appears complete or not at all, and an old version is never lost."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from converter.writer import staging
 
 
 def version(folder: Path, content: str) -> Path:
-    """Writes an old version; returns its folder."""
+    """Write an old version; returns its folder."""
     target = folder / "net" / "1"
     target.mkdir(parents=True)
     (target / "model.onnx").write_text(content)
@@ -19,18 +19,18 @@ def version(folder: Path, content: str) -> Path:
     return target
 
 
-def write(target: Path, content: str, *, force: bool = False, meanwhile: Callable[[], object] = lambda: None) -> None:
-    """Write a version; something else may happen in the middle."""
+def write(target: Path, content: str, *, force: bool = False, during: Callable[[], object] = lambda: None) -> None:
+    """Write a version; `during` is called before it is complete."""
     with staging(target, force=force) as folder:
         (folder / "model.onnx").write_text(content)
-        meanwhile()
+        during()
 
 
-def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
-    """Of two conversions to one target the second is refused; each writes into a folder of its own."""
+def test_concurrent_conversions_do_not_collide(tmp_path: Path) -> None:
+    """Of two conversions to one target the second is refused; each writes to its own folder."""
     target = tmp_path / "net" / "1"
-    with pytest.raises(OutputError, match="exists already"):
-        write(target, "second", meanwhile=lambda: write(target, "first"))
+    with pytest.raises(OutputError, match="got an existing version"):
+        write(target, "second", during=lambda: write(target, "first"))
     assert (target / "model.onnx").read_text() == "first"
     assert [target] == list(target.parent.iterdir())
 
@@ -38,7 +38,7 @@ def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
 def test_errors_of_other_files_are_not_the_targets(tmp_path: Path) -> None:
     """An error about an input file is not reported as an error of the target."""
     with pytest.raises(FileNotFoundError, match=r"elsewhere\.bin"):
-        write(tmp_path / "net" / "1", "half", meanwhile=Path("elsewhere.bin").read_bytes)
+        write(tmp_path / "net" / "1", "half", during=Path("elsewhere.bin").read_bytes)
     assert not (tmp_path / "net").exists()
 
 
@@ -46,19 +46,19 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_failures_leave_what_was_there(tmp_path: Path) -> None:
+def test_failures_change_nothing(tmp_path: Path) -> None:
     """After an error the old version is unchanged; without an old version no folder is left behind."""
     target = version(tmp_path, "old")
     for place in (target, tmp_path / "new" / "net" / "1"):
         with pytest.raises(KeyboardInterrupt):
-            write(place, "half", force=True, meanwhile=interrupt)
+            write(place, "half", force=True, during=interrupt)
     assert (target / "model.onnx").read_text() == "old"
     assert [target] == list(target.parent.iterdir())
     assert not (tmp_path / "new").exists()
 
 
 def test_a_failed_exchange_puts_the_old_version_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the new version cannot take the old one's name, the old one keeps it."""
+    """If the new version cannot be renamed to the target, the old version is restored."""
     target, rename = version(tmp_path, "old"), Path.rename
 
     def fail(path: Path, to: Path) -> Path:
@@ -76,8 +76,8 @@ def test_a_failed_exchange_puts_the_old_version_back(tmp_path: Path, monkeypatch
 def test_a_version_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     """Without --force a version that another conversion wrote in the meantime is not replaced."""
     target = tmp_path / "net" / "1"
-    with pytest.raises(OutputError, match="exists already"):
-        write(target, "second", meanwhile=lambda: version(tmp_path, "first"))
+    with pytest.raises(OutputError, match="got an existing version"):
+        write(target, "second", during=lambda: version(tmp_path, "first"))
     assert (target / "model.onnx").read_text() == "first"
     assert [target] == list(target.parent.iterdir())
 
@@ -95,7 +95,7 @@ def test_symbolic_links_are_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "model_best.onnx", "model.stride8b.onnx", "labels.txt.bak", "runs"])
-@pytest.mark.parametrize("when", ["before", "meanwhile"])
+@pytest.mark.parametrize("when", ["before", "during"])
 def test_files_of_others_are_not_deleted(tmp_path: Path, name: str, when: str) -> None:
     """With --force a version that holds another file is kept, and the first such file or folder is named."""
     target = version(tmp_path, "old")
@@ -107,7 +107,7 @@ def test_files_of_others_are_not_deleted(tmp_path: Path, name: str, when: str) -
     if when == "before":
         add()
     with pytest.raises(OutputError, match=rf"got '{re.escape(name)}', which --force would delete; move it elsewhere"):
-        write(target, "new", force=True, meanwhile=add if when == "meanwhile" else lambda: None)
+        write(target, "new", force=True, during=add if when == "during" else lambda: None)
     assert (target / "model.onnx").read_text() == "old"
     assert {path.name for path in target.iterdir()} == {"model.onnx", "report.json", name, "zebra"}
     assert [target] == list(target.parent.iterdir())

@@ -1,4 +1,4 @@
-"""Fully connected layers in all the forms that operators allow, which `make_built.py` builds; batch 1, no padding."""
+"""Fully connected layers in all forms that operators allow, for `make_built.py`; batch 1, no padding."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ FEATURES = 120
 
 
 def network(layer: Layer, opset: int = 17, *, flatten: bool = True) -> onnx.ModelProto:
-    """An unpadded trunk with a map of 6×4×5, then the layer that gives five scores."""
+    """Return an unpadded trunk with a map of 6×4×5, followed by the layer, which gives five scores."""
     graph = Graph(opset, (1, 3, 22, 26))
     value = graph.pool(graph.relu(graph.conv("data_0", (4, 3, 3, 3))), 2, 2)
     value = graph.pool(graph.relu(graph.conv(value, (6, 4, 3, 3))), 2, 2)
@@ -28,7 +28,7 @@ def matmul_left(graph: Graph, value: str) -> str:
 
 
 def matmul_column(graph: Graph, value: str) -> str:
-    """The same, by Reshape."""
+    """The weights on the left of a column that a Reshape makes."""
     column = graph.add("MatMul", graph.weight(5, FEATURES), graph.reshape(value, FEATURES, 1))
     return graph.reshape(column, 1, 5)
 
@@ -92,7 +92,7 @@ def einsum_pixels(graph: Graph, value: str) -> str:
 
 
 def cropped_last(graph: Graph, value: str) -> str:
-    """Channels last: a part of the map beside a convolution of it, then back."""
+    """Channels last: a crop of the map beside a convolution of it, then transposed back."""
     starts, ends, axes = (graph.constant(np.array(numbers)) for numbers in ((2, 1), (4, 4), (1, 2)))
     part = graph.add("Slice", graph.add("Transpose", value, perm=[0, 2, 3, 1]), starts, ends, axes)
     beside = graph.add("Transpose", graph.conv(value, (4, 6, 3, 3)), perm=[0, 2, 3, 1])
@@ -101,7 +101,7 @@ def cropped_last(graph: Graph, value: str) -> str:
 
 
 def flatten_axis0(graph: Graph, value: str) -> str:
-    """Flatten before axis 0: a row, whatever the batch is."""
+    """Flatten before axis 0: one row for any batch."""
     return graph.gemm(graph.add("Flatten", value, axis=0), FEATURES, 5)
 
 

@@ -12,7 +12,7 @@ CEIL = (0, 0, 1, 1)
 
 
 def caffenet(opset: int) -> onnx.ModelProto:
-    """Caffe's AlexNet by Caffe2: LRN, groups, pools with pads that the training size does not use, Dropout's mask."""
+    """Caffe2's AlexNet: LRN, groups, pools with pads that the training size does not need, and the mask of Dropout."""
     graph = Graph(opset, (1, 3, 27, 31))
     value = graph.relu(graph.conv("data_0", (4, 3, 3, 3), strides=[2, 2]))
     value = graph.pool(graph.norm(value), 3, 2, CEIL)
@@ -115,7 +115,7 @@ def cntk_mnist(opset: int) -> onnx.ModelProto:
 
 
 def cntk_valid(opset: int) -> onnx.ModelProto:
-    """The same without padding, as CNTK writes `pad=False`."""
+    """CNTK's MNIST network without padding, as CNTK writes `pad=False`."""
     graph = Graph(opset, (1, 1, 22, 26), constants=opset < 7)
     value = graph.relu(cntk_bias(graph, graph.conv("data_0", (4, 1, 3, 3), bias=False, auto_pad="VALID"), 4))
     value = graph.add("MaxPool", value, kernel_shape=[2, 2], strides=[2, 2], auto_pad="VALID")

@@ -1,4 +1,4 @@
-"""The networks that `make_keras.py` exports; all but a few take windows of 22×26 pixels, channels last."""
+"""The networks that `make_keras.py` exports; most take windows of 22×26 pixels, channels last."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,13 @@ Layers = Callable[[KerasTensor], KerasTensor]
 
 
 def network(body: Layers, window: tuple[int | None, ...] = WINDOW) -> keras.Model:
-    """A functional model of one image."""
+    """Return a functional model of one image."""
     image = keras.Input(window, name="image")
     return keras.Model(image, body(image))
 
 
 def chain(*parts: keras.Layer | Layers) -> Layers:
-    """One layer after the other."""
+    """Return a function that applies layers one after another."""
 
     def body(value: KerasTensor) -> KerasTensor:
         for part in parts:
@@ -46,12 +46,12 @@ def dense() -> Layers:
 
 
 def flat_head(*parts: keras.Layer) -> keras.Model:
-    """Something between the trunk and two fully connected layers."""
+    """Return a network with layers between the trunk and two fully connected layers."""
     return network(chain(trunk(), *parts, layers.Flatten(), dense()))
 
 
 def through(*parts: keras.Layer | Layers) -> keras.Model:
-    """Something in the middle of the trunk, as maps of 10×12×4, and a global average."""
+    """Return a network with layers in the middle of the trunk, on maps of 10×12×4, and a global average."""
     return network(
         chain(
             *(layers.Conv2D(4, 3, activation="relu"), layers.MaxPooling2D()),
@@ -73,7 +73,7 @@ def mnist() -> keras.Model:
 
 
 def mobilenet_head() -> keras.Model:
-    """MobileNet's: the average as a map of 1×1, a convolution, and a Reshape."""
+    """MobileNet's head: the average as a map of 1×1, a convolution, and a Reshape."""
     pool = layers.GlobalAveragePooling2D(keepdims=True)
     return network(
         chain(trunk(), pool, layers.Dropout(0.5), layers.Conv2D(5, 1), layers.Reshape((5,)), layers.Softmax())
@@ -105,7 +105,7 @@ def concatenate(image: KerasTensor) -> KerasTensor:
 
 
 def squeeze_excite(image: KerasTensor) -> KerasTensor:
-    """Channels scaled by what a summary of the whole map says."""
+    """Channels scaled by factors that are computed from the average of the whole map."""
     value = trunk()(image)
     gates = layers.Dense(6, activation="sigmoid")(layers.GlobalAveragePooling2D()(value))
     value = layers.Multiply()([value, layers.Reshape((1, 1, 6))(gates)])
@@ -113,7 +113,7 @@ def squeeze_excite(image: KerasTensor) -> KerasTensor:
 
 
 def activations(value: KerasTensor) -> KerasTensor:
-    """The sum of what each of them makes of the map."""
+    """The sum of the outputs of several activations of the map."""
     names = ("elu", "swish", "softplus", "tanh", "hard_sigmoid", "selu", "softsign", "exponential")
     parts = [layers.LeakyReLU(), layers.PReLU(shared_axes=(1, 2)), *map(layers.Activation, names)]
     return layers.Add()([part(value) for part in parts])
@@ -125,7 +125,7 @@ def nested(image: KerasTensor) -> KerasTensor:
 
 
 def rescaled() -> keras.Model:
-    """The first layer turns bytes into what the network was trained on."""
+    """A network whose first layer rescales bytes."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     channels = list(zip(mean, std, strict=True))
     first = layers.Rescaling([1 / 255 / b for _, b in channels], [-a / b for a, b in channels])

@@ -1,11 +1,11 @@
-"""Makes `built/`: networks node by node, as exporters wrote them that no longer run, and as the operators allow it.
+"""Makes `built/`: networks of exporters that no longer run, and forms of layers that the operators allow.
 
     pip install onnx onnxruntime
     python tests/data/make_built.py
 
-CNTK, Caffe2 and PyTorch 0.4 wrote operator sets 1 to 9; their networks are written down here from files that they left.
-Weights are random. NAME.npz holds a window, and the scores that ONNX Runtime answers to it, which begins at operator
-set 7: the older files are the same network with the same weights.
+CNTK, Caffe2 and PyTorch 0.4 wrote operator sets 1 to 9; their networks are built here as in surviving files. Weights
+are random. NAME.npz holds a window and ONNX Runtime's scores of it. ONNX Runtime supports operator sets from 7 on; the
+older files are the same network with the same weights.
 """
 
 from pathlib import Path
@@ -20,21 +20,21 @@ FOLDER = Path(__file__).parent / "built"
 
 
 def window_of(model: onnx.ModelProto) -> np.ndarray:
-    """Random pixels of 0 to 1 in steps that compress well."""
+    """Return random pixels from 0 to 1, in steps that compress well."""
     shape = [axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim]
     return (np.random.default_rng(0).integers(0, 6, shape) / 5).astype(np.float32)
 
 
 def run(model: onnx.ModelProto, window: np.ndarray) -> np.ndarray:
-    """ONNX Runtime's scores."""
+    """Return ONNX Runtime's scores."""
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # it warns of initializers that are inputs
+    options.log_severity_level = 3  # it warns about initializers that are inputs
     scores: np.ndarray = ort.InferenceSession(model.SerializeToString(), options).run(None, {"data_0": window})[0]
     return scores
 
 
 def main() -> None:
-    """Make everything."""
+    """Make all files."""
     for name, (build, opsets) in NETWORKS.items():
         models = {f"{name}.opset{opset}": build(opset) for opset in opsets}
         write(name, models)
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def write(name: str, models: dict[str, onnx.ModelProto]) -> None:
-    """A network's files, of which the last one can be run."""
+    """Write the files of a network, of which ONNX Runtime can run the last."""
     for stem, model in models.items():
         onnx.save(model, FOLDER / f"{stem}.onnx")
     window = window_of(model)

@@ -3,8 +3,8 @@
     pip install opencv-python-headless==4.12.0.88 protobuf
     PYTHONPATH=. python tests/data/make_caffe.py
 
-The weights are random. `expected.npz` holds windows, as the networks take them, and what OpenCV's implementation of
-Caffe's layers, which shares nothing with this project's, answers to them.
+The weights are random. `expected.npz` holds windows, as the networks take them, and their scores by OpenCV's
+implementation of Caffe's layers, which shares no code with this project.
 """
 
 import math
@@ -70,7 +70,7 @@ NETWORKS: dict[str, tuple[tuple[int, int, int], Shapes]] = {
 
 
 def weights(name: str, shapes: list[tuple[int, ...]], rng: np.random.Generator) -> list[NDArray[np.float32]]:
-    """Random weights that keep the size of what passes through; sums and their number for batch normalisation."""
+    """Return random weights that keep the magnitude of values; for batch normalisation sums and their number."""
     if name.startswith("bn"):
         count = 7.5
         mean, variance = rng.normal(0, 1, shapes[0]), rng.uniform(0.5, 2, shapes[1])
@@ -81,7 +81,7 @@ def weights(name: str, shapes: list[tuple[int, ...]], rng: np.random.Generator) 
 
 
 def caffemodel(name: str, shapes: Shapes, rng: np.random.Generator) -> caffe_pb2.NetParameter:
-    """The weights as Caffe writes them: AlexNet as the first version did, the others as it does today."""
+    """Return the weights in Caffe's format: the first format for AlexNet, the current format for the others."""
     net = caffe_pb2.NetParameter(name=name)
     for layer_name, layer_shapes in shapes.items():
         layer = net.layers.add(name=layer_name) if name == "alexnet" else net.layer.add(name=layer_name)
@@ -96,7 +96,7 @@ def caffemodel(name: str, shapes: Shapes, rng: np.random.Generator) -> caffe_pb2
 
 
 def main() -> None:
-    """Make everything."""
+    """Make all files."""
     expected: dict[str, Any] = {}
     for seed, (name, (window, shapes)) in enumerate(NETWORKS.items()):
         rng = np.random.default_rng(seed)

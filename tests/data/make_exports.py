@@ -1,10 +1,10 @@
-"""Makes the files beside it with PyTorch: checkpoints, and small classifiers as its two exporters write them.
+"""Makes files in this folder with PyTorch: checkpoints, and small classifiers in the formats of its two exporters.
 
     pip install torch onnxscript
     python tests/data/make_exports.py
 
-Every network takes windows of 22×26 pixels, and has random weights. `expected.npz` holds what PyTorch itself answers
-to the window in it.
+Every network takes windows of 22×26 pixels, and has random weights. `expected.npz` holds a window and PyTorch's own
+scores of it.
 """
 
 import warnings
@@ -54,17 +54,17 @@ class Net(nn.Module):
         self.head = head
 
     def trunk(self, image: Tensor) -> Tensor:
-        """The last spatial map."""
+        """Return the last spatial map."""
         value = torch.max_pool2d(torch.relu(self.a(image)), 2)
         return self.pool(torch.max_pool2d(torch.relu(self.b(value)), 2))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, 5), or what the head makes of them."""
+        """Return logits (N, 5), or the output of another head."""
         return self.head(self, self.trunk(image))
 
 
 def mlp(net: Net, vector: Tensor) -> Tensor:
-    """The layers that most heads end in."""
+    """Return the output of the layers with which most heads end."""
     return net.d(torch.relu(net.c(vector)))
 
 
@@ -86,7 +86,7 @@ HEADS: dict[str, tuple[Head, dict[str, Any]]] = {
 
 
 def make(name: str) -> Net:
-    """A network with random weights and batch normalisation that does something."""
+    """Return a network with random weights and random statistics of batch normalisation."""
     torch.manual_seed(len(name))
     head, options = HEADS[name]
     net: Net = Net(head, **options).eval()
@@ -102,13 +102,13 @@ def export(name: str, net: Net, window: Tensor) -> None:
     torch.onnx.export(net, (window,), folder / f"{name}.torchscript.onnx", dynamo=False)
     torch.onnx.export(net, (window,), folder / f"{name}.torchscript_batch.onnx", dynamo=False, **open_batch)
     dynamo(folder / f"{name}.dynamo.onnx", net, window)
-    if name != "view_features":  # it folds the batch into one number
+    if name != "view_features":  # this head fixes the batch size
         shapes = ({0: torch.export.Dim("batch")},)
         dynamo(folder / f"{name}.dynamo_batch.onnx", net, window.repeat(2, 1, 1, 1), dynamic_shapes=shapes)
 
 
 def dynamo(path: Path, net: nn.Module, window: Tensor | tuple[Tensor, ...], **options: Any) -> None:
-    """Write with the newer exporter, without the source locations that it notes at every node."""
+    """Write with the newer exporter, without the source locations that it records for every node."""
     inputs = window if isinstance(window, tuple) else (window,)
     program = torch.onnx.export(net, inputs, dynamo=True, verbose=False, **options)
     ClearMetadataAndDocStringPass()(program.model)
@@ -117,7 +117,7 @@ def dynamo(path: Path, net: nn.Module, window: Tensor | tuple[Tensor, ...], **op
 
 
 def checkpoints(net: Net) -> None:
-    """Write one network's weights in the ways that people save them."""
+    """Write one network's weights in all common ways of saving them."""
     folder = HERE / "checkpoints"
     state = {key: value for key, value in net.state_dict().items() if key[0] in "abcd"}
     torch.save(state, folder / "plain.pth")
@@ -132,7 +132,7 @@ def checkpoints(net: Net) -> None:
 
 
 def main() -> None:
-    """Make everything."""
+    """Make all files."""
     warnings.simplefilter("ignore")
     window = torch.rand(1, 3, *WINDOW, generator=torch.Generator().manual_seed(0))
     expected = {"window": window.numpy()}

@@ -1,12 +1,12 @@
-"""Makes `keras/`: small classifiers as Keras saves them, and as tf2onnx and Keras's own export write them.
+"""Makes `keras/`: small classifiers in Keras's formats, and as ONNX files of tf2onnx and of Keras's own export.
 
     pip install tensorflow-cpu tf2onnx
     python tests/data/make_keras.py
-    pip install keras torch onnxscript            # and, best elsewhere, what Keras exports with PyTorch below it
+    pip install keras torch onnxscript            # in another environment: Keras's exports with its PyTorch backend
     KERAS_BACKEND=torch python tests/data/make_keras.py
 
-Weights are random. NAME.npz holds a window, channels last, and the scores that Keras on TensorFlow answers to it.
-`tf2onnx.convert.from_keras` does not know Keras 3, so that this converts the function that a model computes.
+Weights are random. NAME.npz holds a window, channels last, and its scores by Keras on TensorFlow.
+`tf2onnx.convert.from_keras` does not support Keras 3, so that this program converts the function of a model.
 """
 
 import sys
@@ -26,7 +26,7 @@ EXPORTED_BY_TORCH = (*EXPORTED, "cropped_residual")
 
 
 def make(name: str) -> tuple[keras.Model, np.ndarray, np.ndarray]:
-    """A network, a window and its scores; with the first random weights that give the mirrored window other scores."""
+    """Return a network, a window and its scores, with random weights that score the mirrored window differently."""
     keras.backend.clear_session()
     model = NETWORKS[name]()
     window = window_of(model, name)
@@ -41,7 +41,7 @@ def make(name: str) -> tuple[keras.Model, np.ndarray, np.ndarray]:
 
 
 def weights(variable: keras.Variable, random: np.random.Generator) -> np.ndarray:
-    """Kernels that keep what is in the window alive, and normalisation that does something."""
+    """Return random values of a variable: kernels that keep the activations, and normalisation with an effect."""
     shape: tuple[int, ...] = variable.shape
     if variable.name in ("gamma", "moving_variance"):
         return random.uniform(0.5, 1.5, shape)
@@ -52,7 +52,7 @@ def weights(variable: keras.Variable, random: np.random.Generator) -> np.ndarray
 
 
 def window_of(model: keras.Model, name: str) -> np.ndarray:
-    """Random pixels of 0 to 255 in steps that compress well; divided by 255, but for a network that does so itself."""
+    """Return random pixels in steps that compress well, from 0 to 1; from 0 to 255 for a network that rescales them."""
     shape = [size or default for size, default in zip(model.input_shape[1:], WINDOW, strict=True)]
     pixels = np.random.default_rng(0).integers(0, 6, (1, *shape)) * 51
     return (pixels / (1 if name == "rescaled" else 255)).astype(np.float32)
@@ -60,7 +60,7 @@ def window_of(model: keras.Model, name: str) -> np.ndarray:
 
 def tf2onnx(path: Path, model: keras.Model, batch: int | None, opset: int, *, channels_first: bool = False) -> None:
     """Write with tf2onnx."""
-    import tensorflow as tf  # noqa: PLC0415 (not there with PyTorch below Keras)
+    import tensorflow as tf  # noqa: PLC0415 (not installed beside Keras with PyTorch)
     from tf2onnx.convert import from_function  # noqa: PLC0415
 
     image = tf.TensorSpec((batch, *model.input_shape[1:]), tf.float32, name="image")
@@ -81,7 +81,7 @@ def export(name: str, model: keras.Model) -> None:
 
 
 def main(names: list[str]) -> None:
-    """Make what is named, or everything."""
+    """Make the named networks. Default: all networks."""
     warnings.simplefilter("ignore")
     backend = keras.backend.backend()
     for name in names or NETWORKS:

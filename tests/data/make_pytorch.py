@@ -1,9 +1,9 @@
-"""Makes `pytorch/`: small classifiers as PyTorch's two exporters write them, of many heads, trunks and ways to export.
+"""Makes `pytorch/`: small classifiers in the formats of PyTorch's two exporters, with many heads, trunks and options.
 
     pip install torch torchvision onnx onnxscript
     python tests/data/make_pytorch.py [NAME ...]
 
-Weights are random. NAME.npz holds a window, and the scores that PyTorch itself answers to it.
+Weights are random. NAME.npz holds a window and PyTorch's own scores of it.
 """
 
 import sys
@@ -46,7 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def make(case: Case, windows: tuple[Tensor, ...]) -> nn.Module:
-    """A network with the first random weights that give the mirrored window other scores."""
+    """Return a network with random weights for which the mirrored window scores differently."""
     for seed in range(100):
         net = randomise(case.build, seed)
         with torch.no_grad():
@@ -58,12 +58,12 @@ def make(case: Case, windows: tuple[Tensor, ...]) -> nn.Module:
 
 
 def first(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """The scores, which every network here has as its first output."""
+    """Return the scores, which are the first output of every network."""
     return outputs if isinstance(outputs, Tensor) else outputs[0]
 
 
 def randomise(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """A network with random weights, and normalisation that does something."""
+    """Return a network with random weights, and normalisation that has an effect."""
     torch.manual_seed(seed)
     net = build().eval()
     for parameter in net.parameters():
@@ -81,7 +81,7 @@ def randomise(build: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 def windows_of(case: Case) -> tuple[Tensor, ...]:
-    """Random pixels of 0 to 255 in steps that compress well; divided by 255, but for a network that takes bytes."""
+    """Return random pixels in steps that compress well, from 0 to 1; from 0 to 255 for a network that takes bytes."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 6, (case.images, *case.shape), generator=generator) * 51
     return tuple((pixels / (255 if case.dtype.is_floating_point else 1)).to(case.dtype))
@@ -99,7 +99,7 @@ def export(path: Path, net: nn.Module, windows: tuple[Tensor, ...], variant: str
 
 
 def main(names: list[str]) -> None:
-    """Make what is named, or everything."""
+    """Make the named networks. Default: all networks."""
     warnings.simplefilter("ignore")
     for name in names or CASES:
         case = CASES[name]
@@ -107,7 +107,9 @@ def main(names: list[str]) -> None:
         net = make(case, windows)
         for variant in case.variants:
             export(FOLDER / f"{name}.{variant}.onnx", net, windows, variant)
-        with torch.no_grad():  # last: an export in training mode changes the statistics of batch normalisation
+        with (
+            torch.no_grad()
+        ):  # after the scores, since an export in training mode changes the statistics of batch normalisation
             scores = first(net.eval()(*windows))
         arrays = [array.float() if array.dtype == torch.bfloat16 else array for array in (*windows, scores)]
         keys = ["window", *(f"window{number}" for number in range(2, case.images + 1)), "scores"]

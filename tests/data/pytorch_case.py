@@ -1,4 +1,4 @@
-"""What a network is that PyTorch exports for the tests: how it is built, its window, and which exporters write it."""
+"""The description of a network that PyTorch exports for the tests: how it is built, its window, and the exporters."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from make_exports import WINDOW, Head, Net
 from torch import nn
 
 ONE = ("torchscript_batch",)
-"""Enough where both exporters write the same nodes."""
+"""The variant for networks for which both exporters write the same nodes."""
 BOTH = ("torchscript", "dynamo_batch")
 FIXED = ("torchscript", "dynamo")
 
@@ -26,12 +26,12 @@ class Case:
 
 
 def head(function: Head, *, window: tuple[int, int] = WINDOW, variants: tuple[str, ...] = BOTH, **options: Any) -> Case:
-    """A head on the two convolutions of `Net`; windows of 22×26 give it a map of 6×4×5."""
+    """Return a case with a head on the two convolutions of `Net`, which give a map of 6×4×5 for windows of 22×26."""
     return Case(lambda: Net(function, channels=(4, 6), hidden=4, window=window, **options), (1, 3, *window), variants)
 
 
 def through(middle: Callable[[], nn.Module], *, channels: int = 6, variants: tuple[str, ...] = ONE) -> Case:
-    """Something in the middle of an unpadded trunk, as (6, 10, 12) maps, that ends in a global average pool."""
+    """Return a case: a module in the middle of an unpadded trunk, on maps (6, 10, 12), and a global average pool."""
     return Case(
         lambda: nn.Sequential(
             *(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2)),

@@ -51,7 +51,7 @@ def cosine(net: Net, image: Tensor) -> Tensor:
 
 
 def layer_norm_2d(net: Net, image: Tensor) -> Tensor:
-    """ConvNeXt's head: normalised over channels, last for a moment."""
+    """ConvNeXt's head: normalised over the channels, which are transposed to the last axis and back."""
     pooled = F.adaptive_avg_pool2d(image, 1).permute(0, 2, 3, 1)
     return mlp(net, torch.flatten(net.part(pooled).permute(0, 3, 1, 2), 1))
 

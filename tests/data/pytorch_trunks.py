@@ -17,7 +17,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 from torchvision.ops import Conv2dNormActivation, SqueezeExcitation
 
 MAP = (6, 10, 12)
-"""What `through` gives to its middle."""
+"""Shape of the maps that `through` passes to its module in the middle."""
 
 
 class Apply(nn.Module):
@@ -42,7 +42,7 @@ class GlobalResponseNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Every channel scaled by its norm over the whole map, against that of the others."""
+        """Return the channels, each scaled by its norm over the whole map relative to the mean of all norms."""
         norm = torch.norm(image, p=2, dim=(1, 2), keepdim=True)
         return self.gamma * (image * (norm / (norm.mean(-1, keepdim=True) + 1e-6))) + self.beta + image
 
@@ -90,7 +90,7 @@ def focus(image: Tensor) -> Tensor:
 
 
 def channels_last(norm: nn.Module) -> nn.Module:
-    """A module of channels-last maps, for maps."""
+    """Wrap a module for channels-last maps, so that it takes channels-first maps."""
     return Apply(lambda x, norm: norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), norm)
 
 
@@ -111,7 +111,7 @@ def dense(image: Tensor, branch: nn.Module) -> Tensor:
 
 
 def total(image: Tensor, *parts: nn.Module) -> Tensor:
-    """The sum of what the parts make of the map."""
+    """The sum of the outputs of the parts for the map."""
     return reduce(torch.add, [part(image) for part in parts])
 
 
@@ -175,7 +175,7 @@ MIDDLES: dict[str, Case] = {
 
 
 def squeezenet() -> nn.Module:
-    """SqueezeNet in small: pools that round up, and a classifier that is a convolution before the average."""
+    """A small SqueezeNet: pools that round up, and a classifier that is a convolution before the average."""
     return nn.Sequential(
         *(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True)),
         *(Fire(6, 2, 4, 4), nn.MaxPool2d(3, 2, ceil_mode=True), Fire(8, 2, 4, 4)),

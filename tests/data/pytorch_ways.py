@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Outputs(nn.Module):
-    """A network whose answer is more than the scores."""
+    """A network that returns another output beside the scores."""
 
     def __init__(self, *, vector: bool) -> None:
         super().__init__()
@@ -32,12 +32,12 @@ class Normalised(nn.Module):
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Pixels of 0 to 1 made what the network was trained on."""
+        """Return pixels from 0 to 1, normalised."""
         return (image - self.mean) / self.std
 
 
 class Images(nn.Module):
-    """Two images at once: the difference of their maps."""
+    """A network of two images, which scores the difference of their maps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Images(nn.Module):
 
 
 class Wrapped(nn.Module):
-    """A network behind something that is done to its input first, and to its scores last."""
+    """A network with a function that is applied to its input, and a function that is applied to its scores."""
 
     def __init__(self, before: Callable[[Tensor], Tensor], net: nn.Module, after: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -61,12 +61,12 @@ class Wrapped(nn.Module):
 
 
 def plain() -> Net:
-    """The network that most of these export."""
+    """Return the network of most cases."""
     return Net(flat, channels=(4, 6), hidden=4)
 
 
 def between(before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
-    """How to build the plain network between two things."""
+    """Return a function that builds the plain network between two functions."""
     return lambda: Wrapped(before, plain(), after)
 
 

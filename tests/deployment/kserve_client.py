@@ -1,4 +1,4 @@
-"""Speaks to a server with KServe's stock client, in a Python that has it; prints what it got as JSON."""
+"""Calls a server with KServe's stock client, in a Python environment with the client; prints the answers as JSON."""
 
 import asyncio
 import json
@@ -12,8 +12,8 @@ address, model = sys.argv[1:3]
 windows = np.random.default_rng(0).integers(0, 256, (3, 90, 110, 1), np.uint8)
 
 
-async def ask() -> dict[str, Any]:
-    """Health, and some images."""
+async def main() -> dict[str, Any]:
+    """Call the health methods, and score some images."""
     client = InferenceGRPCClient(address)
     assert await client.is_server_live()
     assert await client.is_server_ready()
@@ -31,4 +31,4 @@ async def ask() -> dict[str, Any]:
     }
 
 
-print(json.dumps(asyncio.run(ask())))
+print(json.dumps(asyncio.run(main())))

@@ -1,4 +1,4 @@
-"""Triton's and KServe's stock clients and load generator, unchanged, against a server of ours."""
+"""The unchanged stock clients of Triton and KServe, and Triton's load generator, with a server of this project."""
 
 import json
 import re
@@ -28,7 +28,7 @@ WINDOWS = np.random.default_rng(0).integers(0, 256, (3, 90, 110, 1), np.uint8)
 
 
 def run(script: str, *arguments: str) -> dict[str, Any]:
-    """What a script of the clients' own Python prints."""
+    """Return the output of a script in the clients' own Python environment."""
     command: list[str | Path] = [PYTHON, ROOT / "tests" / "deployment" / script, *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stderr
@@ -38,22 +38,22 @@ def run(script: str, *arguments: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A server of the shipped model."""
+    """Yield a server of the shipped model."""
     with running(MODELS) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def triton(server: Server) -> dict[str, Any]:
-    """What Triton's client got."""
+    """Return the answers that Triton's client received."""
     return run("triton_client.py", server.address, "digits", str(PAGE))
 
 
 def expected(image: np.ndarray | Path, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (classes, rows, cols) and average (classes) of this process."""
-    asked: Any = {"grid": True, **options}
+    """Return the scores (classes, rows, cols) and the average (classes,) of this process."""
+    requested: Any = {"grid": True, **options}
     request = scoring_pb2.ScoreRequest(
-        model="digits", options=options_message(asked), image=image_message(source_of(image))
+        model="digits", options=options_message(requested), image=image_message(source_of(image))
     )
     answer = plan_message(Scorer(MODELS), request).complete()
     scores = np.frombuffer(answer.scores, "<f4").reshape(answer.grid.rows, answer.grid.cols, -1)
@@ -61,7 +61,7 @@ def expected(image: np.ndarray | Path, **options: Any) -> tuple[np.ndarray, np.n
 
 
 def check(got: dict[str, Any], images: list[np.ndarray | Path]) -> None:
-    """An answer is that of this process, image by image."""
+    """Check that an answer equals that of this process for every image."""
     scores, averages = (np.stack(each) for each in zip(*(expected(image) for image in images), strict=True))
     assert got["shape"] == list(scores.shape)
     np.testing.assert_allclose(got["average"], averages, rtol=0, atol=1e-5)
@@ -69,14 +69,14 @@ def check(got: dict[str, Any], images: list[np.ndarray | Path]) -> None:
 
 
 def test_images_are_scored_alike(triton: dict[str, Any]) -> None:
-    """Encoded images and tensors of any size, by the plain client and the asyncio one, get what this process gives."""
+    """Encoded images and tensors of any size have the scores of this process, with both of Triton's clients."""
     check(triton["sync"]["encoded"], [PAGE])
     check(triton["sync"]["windows"], list(WINDOWS))
     check(triton["aio"], [WINDOWS[0]])
 
 
 def test_parameters_and_classification(triton: dict[str, Any]) -> None:
-    """Options are parameters; the highest averages come with their labels."""
+    """Options are parameters; the answer has the highest averages with their labels."""
     for place, window in enumerate(WINDOWS):
         _, average = expected(window, stride=16)
         for position, word in zip(np.argsort(-average)[:2], triton["sync"]["named"][2 * place :], strict=False):
@@ -87,7 +87,7 @@ def test_parameters_and_classification(triton: dict[str, Any]) -> None:
 
 
 def test_streams(triton: dict[str, Any]) -> None:
-    """A stream answers every request; one that fails is an error of its own, and the answer to it is final."""
+    """A stream answers every request; a request that fails gets its own error, which is its final answer."""
     errors, numbers, final = triton["stream"]
     assert numbers == ["0", "1", "2", "3", "4", "6", "7"]
     assert len(errors) == 1
@@ -96,7 +96,7 @@ def test_streams(triton: dict[str, Any]) -> None:
 
 
 def test_metadata(triton: dict[str, Any]) -> None:
-    """Tensors, the repository and what was asked so far are what they are."""
+    """Metadata describe the tensors and the repository, and the statistics count the requests."""
     sync = triton["sync"]
     assert sync["metadata"]["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": ["-1", "-1", "-1", "1"]}]
     assert [tensor["name"] for tensor in sync["metadata"]["outputs"]] == ["scores", "average"]
@@ -109,20 +109,20 @@ def test_metadata(triton: dict[str, Any]) -> None:
 
 
 def test_refusals_have_reasons(triton: dict[str, Any]) -> None:
-    """Shared memory, loading, uploads, wrong tensors and unknown parameters are refused, and why."""
+    """Shared memory, loading, uploads, wrong tensors and unknown parameters are refused with the reason."""
     memory, load, upload, unknown, wrong_type, small, parameter = triton["sync"]["refused"]
     assert "shared memory is not supported" in memory
     assert "UNIMPLEMENTED" in load
-    assert "models come from the repository" in upload
+    assert "models cannot be sent with a request" in upload
     assert "NOT_FOUND" in unknown
-    assert "image: expected 8 or 16 bits unsigned per channel, got 1 band of float32" in wrong_type
+    assert "image: expected unsigned values of 8 or 16 bits, got 1 band of float32" in wrong_type
     assert "expected at least the model's window of 70×70 pixels (height×width), got 20×110" in small
     assert "parameters: expected stride" in parameter
 
 
 @pytest.mark.parametrize("options", [["--sync"], ["--async"], ["--async", "--streaming"]], ids=lambda words: words[-1])
 def test_perf_analyzer(server: Server, options: list[str]) -> None:
-    """Triton's load generator measures our server as it does its own, and its figures are those of the server."""
+    """Triton's load generator can measure the server, and its figures agree with the server's."""
     environment = {"LD_LIBRARY_PATH": str(PERF / "nvidia" / "cuda_runtime" / "lib")}
     load = ["--shape", "image:1,256,200,1", "--concurrency-range", "2", *options]
     once = ["--measurement-mode", "count_windows", "--measurement-request-count", "50", "--stability-percentage", "999"]
@@ -136,5 +136,5 @@ def test_perf_analyzer(server: Server, options: list[str]) -> None:
 
 
 def test_kserve(server: Server) -> None:
-    """KServe's client gets the same."""
+    """KServe's client gets the scores of this process."""
     check(run("kserve_client.py", server.address, "digits"), list(WINDOWS))

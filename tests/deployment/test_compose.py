@@ -1,4 +1,4 @@
-"""The real image, brought up by the real file with whatever `docker compose` is on the PATH."""
+"""The container image, started with the shipped compose file by the `docker compose` on the PATH."""
 
 import json
 import os
@@ -25,7 +25,7 @@ PROJECT = "fullconv-test"
 
 
 def compose(*arguments: str, address: str = "127.0.0.1:0") -> str:
-    """Run docker compose on the shipped file; returns what it printed."""
+    """Run docker compose on the shipped file; returns its output."""
     command = ["docker", "compose", "--project-name", PROJECT, *arguments]
     result = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"FULLCONV_PORT": address}, capture_output=True, text=True, check=False
@@ -36,7 +36,7 @@ def compose(*arguments: str, address: str = "127.0.0.1:0") -> str:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A server in a container, by the address of its published port."""
+    """Run a server in a container; yields the address of its published port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -48,7 +48,7 @@ def address() -> Iterator[str]:
 
 
 def inspect() -> dict[str, Any]:
-    """What the engine says of the container."""
+    """Return the container engine's description of the container."""
     container = compose("ps", "--quiet", "server").strip()
     output = subprocess.run(["docker", "inspect", container], capture_output=True, check=True).stdout
     container_state: dict[str, Any] = json.loads(output)[0]
@@ -56,7 +56,7 @@ def inspect() -> dict[str, Any]:
 
 
 def test_the_page_is_scored(address: str) -> None:
-    """Through the published port the page gets the answer of this process."""
+    """A server at the published port gives the page the same answer as this process."""
     expected = Scorer(ROOT / "models").score(PAGE, model="digits").document()
     command = [sys.executable, "-m", "fullconv", str(PAGE), "--model", "digits", "--server", address, "--json"]
     got = json.loads(subprocess.run(command, capture_output=True, check=True, cwd=ROOT).stdout)
@@ -66,7 +66,7 @@ def test_the_page_is_scored(address: str) -> None:
 
 
 def test_large_images_are_spooled(address: str) -> None:
-    """A file in parts goes to the volume, which the server can write, and is scored."""
+    """A file in parts is spooled to the volume, which the server can write, and is scored."""
     with Client(address) as client, client.score_large(PAGE, model="digits", grid=True) as run:
         assert sum(len(rows) for _, rows in run.bands()) == 88
 
@@ -82,7 +82,7 @@ def test_health_and_models(address: str) -> None:
 
 @pytest.mark.clients
 def test_triton_clients_are_answered(address: str) -> None:
-    """Triton's stock client, unchanged, gets from the container what it gets from this process."""
+    """Triton's unchanged stock client gets the same scores from the container as from this process."""
     script = ROOT / "tests" / "deployment" / "triton_client.py"
     command: list[str | Path] = [ROOT / "build" / "clients" / "bin" / "python", script, address, "digits", PAGE]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
@@ -93,14 +93,14 @@ def test_triton_clients_are_answered(address: str) -> None:
 
 
 def test_metrics_are_exported_inside(address: str) -> None:  # noqa: ARG001 (the server must be up)
-    """Prometheus, in the same network, gets the metrics; nobody outside does."""
+    """Prometheus in the same network can read the metrics; clients outside of the network cannot."""
     script = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8501/metrics').read().decode())"
     assert "fullconv_requests_total" in compose("exec", "--no-TTY", "server", "python", "-c", script)
     assert "8501/tcp" not in [name for name, ports in inspect()["NetworkSettings"]["Ports"].items() if ports]
 
 
 def test_the_monitoring_profile_is_whole(address: str) -> None:
-    """Compose takes the profile with Prometheus and Grafana, and every file that it mounts is there."""
+    """Compose accepts the profile with Prometheus and Grafana, and every file that it mounts exists."""
     config = json.loads(compose("--profile", "monitoring", "config", "--format", "json", address=address))
     assert set(config["services"]) == {"server", "prometheus", "grafana"}
     for service in config["services"].values():
@@ -109,7 +109,7 @@ def test_the_monitoring_profile_is_whole(address: str) -> None:
 
 
 def test_the_container_is_locked_down(address: str) -> None:  # noqa: ARG001 (the server must be up)
-    """Not root, a root that cannot be written, models that cannot either, no capabilities; no compiler, no torch."""
+    """The container has no root user, a read-only root and models, no capabilities, no compiler and no torch."""
     details = inspect()
     assert details["Config"]["User"] == "10001"
     assert details["HostConfig"]["ReadonlyRootfs"]
@@ -123,7 +123,7 @@ def test_the_container_is_locked_down(address: str) -> None:  # noqa: ARG001 (th
 
 
 def test_three_servers_share_the_work(address: str) -> None:
-    """With --scale server=3 there are three, which a client asks in turn; when one is killed, no request fails."""
+    """With --scale server=3 a client calls three servers in turn; when one of them is killed, no request fails."""
     with ExitStack() as free:
         ports = [free.enter_context(socket.socket()) for _ in range(3)]
         for port in ports:

@@ -1,4 +1,4 @@
-"""What is deployed beside the image: manifests of Kubernetes, rules of Prometheus, Grafana's dashboard, Envoy."""
+"""Files that are deployed beside the image: for Kubernetes, Prometheus, Grafana and Envoy."""
 
 import json
 import re
@@ -25,20 +25,20 @@ MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "fullconv.yaml").re
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=[manifest["kind"] for manifest in MANIFESTS])
-def test_manifests_are_what_kubernetes_takes(manifest: dict[str, Any]) -> None:
-    """Each is valid by Kubernetes's own schema, which knows all of its fields."""
+def test_manifests_are_valid(manifest: dict[str, Any]) -> None:
+    """Each manifest is valid by Kubernetes's own schema, which knows all of its fields."""
     kubernetes_validate.validate(manifest, "1.33", strict=True)
 
 
-def test_a_manifest_with_a_mistake_is_not() -> None:
-    """The schema finds a field that there is not."""
+def test_a_manifest_with_a_mistake_is_invalid() -> None:
+    """The schema refuses an unknown field."""
     wrong = {**MANIFESTS[0], "spec": {**MANIFESTS[0]["spec"], "replicsa": 2}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, "1.33", strict=True)
 
 
 def test_manifests_fit_together() -> None:
-    """The service, the budget and the autoscaler are about the deployment's pods, and ports are the image's."""
+    """The service, the budget and the autoscaler select the deployment's pods, and ports equal the image's."""
     kinds = {manifest["kind"]: manifest for manifest in MANIFESTS}
     labels = kinds["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert kinds["Service"]["spec"]["selector"] == labels
@@ -53,8 +53,8 @@ def test_manifests_fit_together() -> None:
     assert kinds["Deployment"]["spec"]["template"]["spec"]["securityContext"]["runAsUser"] == int(user[1])
 
 
-def test_the_image_starts_with_settings_that_there_are() -> None:
-    """The command in the Dockerfile can be read."""
+def test_the_image_starts_with_valid_settings() -> None:
+    """The settings of the command in the Dockerfile can be parsed."""
     command = re.search(r"^CMD (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert command
     settings = read_settings(json.loads(command[1]))
@@ -62,7 +62,7 @@ def test_the_image_starts_with_settings_that_there_are() -> None:
 
 
 def exported() -> set[str]:
-    """The names of all metrics but the process's, as Prometheus sees them."""
+    """Return the names of all metrics as Prometheus reads them, without those of the process."""
     metrics, scheduler, places = Metrics(), Scheduler(slots=1), Places(1, 1.0, 1)
     add_gauges(metrics.collectors, Admission(Limits()), scheduler, Registry(ROOT / "models"), lambda: 0, places)
     scheduler.close()
@@ -71,22 +71,22 @@ def exported() -> set[str]:
     return {family.name + end for family in ours for end in ends[family.type]}
 
 
-def test_dashboard_and_alerts_ask_for_metrics_that_there_are() -> None:
-    """Every name in an expression is exported, and every metric is shown somewhere."""
+def test_dashboard_and_alerts_use_existing_metrics() -> None:
+    """Every name in an expression is exported, and every metric is used in an expression."""
     dashboard = json.loads((DEPLOY / "grafana" / "fullconv.json").read_text())
     rules = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"][0]["rules"]
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    asked = {
+    queried = {
         name for text in (*expressions, *(rule["expr"] for rule in rules)) for name in re.findall(r"fullconv_\w+", text)
     }
-    there = exported()
-    assert asked <= there
-    shown = {re.sub("_(total|bucket|sum|count)$", "", name) for name in asked}
-    assert not {re.sub("_(total|bucket|sum|count)$", "", name) for name in there} - shown
+    existing = exported()
+    assert queried <= existing
+    shown = {re.sub("_(total|bucket|sum|count)$", "", name) for name in queried}
+    assert not {re.sub("_(total|bucket|sum|count)$", "", name) for name in existing} - shown
 
 
 def test_alerts_are_in_the_guide() -> None:
-    """Each alert's name is in docs/operations.md, which says what to do."""
+    """Each alert's name is in docs/operations.md, which describes the response to it."""
     guide = (ROOT / "docs" / "operations.md").read_text()
     for rule in yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"][0]["rules"]:
         assert rule["alert"] in guide

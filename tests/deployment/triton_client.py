@@ -1,6 +1,6 @@
-"""Speaks to a server with Triton's stock client, in a Python that has it; prints what it got as JSON.
+"""Calls a server with Triton's stock client, in a Python environment with the client; prints the answers as JSON.
 
-It registers messages of the same names as ours, and so needs a process of its own.
+The client registers messages with the same names as this project, and therefore needs a process of its own.
 """
 
 import asyncio
@@ -24,20 +24,20 @@ windows = np.random.default_rng(0).integers(0, 256, (3, 90, 110, 1), np.uint8)
 
 
 def tensor(values: np.ndarray, kind: type = triton.InferInput) -> triton.InferInput:
-    """An input of some values."""
+    """Return an input tensor with some values."""
     given = kind("image", list(values.shape), np_to_triton_dtype(values.dtype))
     given.set_data_from_numpy(values)
     return given
 
 
 def read(result: triton.InferResult) -> Answer:
-    """What an answer holds."""
+    """Return the contents of an answer."""
     scores, average = result.as_numpy("scores"), result.as_numpy("average")
     return {"shape": list(scores.shape), "sum": float(scores.sum(dtype=np.float64)), "average": average.tolist()}
 
 
 def sync() -> Answer:
-    """The calls of the plain client."""
+    """Make the calls of the plain client."""
     with triton.InferenceServerClient(address) as client:
         assert client.is_server_live()
         assert client.is_server_ready()
@@ -71,7 +71,7 @@ def sync() -> Answer:
 
 
 def refusal(call: Callable[[], object]) -> str:
-    """What a call is told that is refused."""
+    """Return the error message of a call that is refused."""
     try:
         call()
     except InferenceServerException as error:
@@ -80,7 +80,7 @@ def refusal(call: Callable[[], object]) -> str:
 
 
 async def asynchronous() -> Answer:
-    """Many calls at once, of the asyncio client."""
+    """Make many concurrent calls of the asyncio client."""
     async with triton_aio.InferenceServerClient(address) as client:
         assert await client.is_model_ready(model)
         results = await asyncio.gather(
@@ -92,7 +92,7 @@ async def asynchronous() -> Answer:
 
 
 def stream() -> list[list[Any]]:
-    """A stream of requests, one of which fails."""
+    """Send a stream of requests, one of which fails."""
     answers: Queue[tuple[Any, Any]] = Queue()
     with triton.InferenceServerClient(address) as client:
         client.start_stream(callback=lambda result, error: answers.put((result, error)))

@@ -11,7 +11,7 @@ from fullconv.protos import scoring_pb2
 
 
 def answered(labels: list[str], name: str = "page.png") -> Answer:
-    """An answer with a grid of 7×14 windows, whose averages rise from class to class."""
+    """Return an answer with a grid of 7×14 windows, whose averages rise from class to class."""
     response = scoring_pb2.ScoreResponse(model="net", version="3", mode="dense")
     response.image.name, response.image.width, response.image.height = name, 200, 100
     response.grid.rows, response.grid.cols, response.grid.depth = 7, 14, len(labels)
@@ -38,7 +38,7 @@ def test_an_answer_in_a_few_lines() -> None:
 
 
 @pytest.mark.parametrize("label", ["class", "c" * 10_000, "a\nb\x1b[2J"], ids=["short", "long", "control"])
-def test_an_answer_is_short_however_large(label: str) -> None:
+def test_the_text_of_a_large_answer_is_short(label: str) -> None:
     """`repr` stays short and printable with a thousand classes, long names and control characters."""
     answer = answered([f"{label}{index}" for index in range(1000)], name=label * 20)
     lines = repr(replace(answer, warnings=(label,) * 20)).split("\n")

@@ -17,20 +17,20 @@ MODELS = ROOT / "models"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A server of the shipped model."""
+    """Yield a server of the shipped model."""
     with running(MODELS) as server:
         yield server
 
 
 def large(server: Server, image: str | Path | np.ndarray) -> list[Answer]:
-    """The answers of `score_large` of both clients."""
+    """Return the answers of `score_large` of both clients."""
 
-    async def ask() -> Answer:
+    async def main() -> Answer:
         async with AsyncClient(server.address) as client, await client.score_large(image, model="digits") as run:
             return await run.result()
 
     with Client(server.address) as client, client.score_large(image, model="digits") as run:
-        return [run.result(), asyncio.run(ask())]
+        return [run.result(), asyncio.run(main())]
 
 
 @pytest.mark.parametrize("kind", [Path, str])
@@ -63,7 +63,7 @@ def test_arrays_without_pixels(server: Server, tmp_path: Path, shape: tuple[int,
     empty, path = np.zeros(shape, np.uint8), tmp_path / "empty.npy"
     np.save(path, empty)
     with Client(server.address) as client:
-        for ask in (
+        for call in (
             lambda: client.score(empty, model="digits"),
             lambda: client.score(path, model="digits"),
             lambda: client.score(noise(80, 80, 1), model="digits", mask=empty),
@@ -73,7 +73,7 @@ def test_arrays_without_pixels(server: Server, tmp_path: Path, shape: tuple[int,
             lambda: Scorer(MODELS).score_large(empty, model="digits"),
         ):
             with pytest.raises(ImageError) as caught:
-                ask()
+                call()
             assert str(caught.value).endswith(f": expected at least one row, column and channel, got {shape}")
         many = dict(client.score_many([("a", empty), ("b", path)], model="digits"))
     assert {type(answer) for answer in many.values()} == {ImageError}

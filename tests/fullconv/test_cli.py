@@ -32,7 +32,7 @@ def score(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """A small image of odd size."""
+    """Return a small image of odd size."""
     path = tmp_path / "image.png"
     path.write_bytes(png(noise(90, 111, 1)))
     return path
@@ -136,7 +136,7 @@ def test_several_images(tmp_path: Path) -> None:
     first, second, third = json.loads(result.stdout)
     assert (first["grid"]["rows"], third["grid"]["rows"]) == (2, 3)
     assert second["image"] == {"name": "kaputt.jpg"}
-    assert "not a whole JPEG" in second["error"]
+    assert "expected a complete JPEG" in second["error"]
     assert "kaputt.jpg" in result.stderr
     assert {"eins.npz", "zwei 图.npz"} == {path.name for path in tmp_path.glob("*.npz")}
 
@@ -181,11 +181,11 @@ def test_odd_file_names(tmp_path: Path) -> None:
 
 
 def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Files that cannot be scored, each with a part of its error message."""
+    """Return files that cannot be scored, each with a part of its error message."""
     made = {
-        "text": (b"not an image", "not a whole JPEG, PNG, WebP or TIFF image"),
-        "empty": (b"", "not a whole"),
-        "truncated": (encode(noise(200, 200, 3), ".jpg")[:-2000], "not a whole"),
+        "text": (b"not an image", "expected a complete JPEG, PNG, WebP or TIFF file"),
+        "empty": (b"", "expected a complete"),
+        "truncated": (encode(noise(200, 200, 3), ".jpg")[:-2000], "expected a complete"),
         "small": (
             png(noise(69, 300, 1)),
             "expected at least the model's window of 70×70 pixels (height×width), got 69×300",
@@ -194,35 +194,35 @@ def bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
             bomb(),
             "60000×60000 pixels (height×width) are 3600 megapixels, expected at most 256",
         ),
-        "svg": (b"<svg xmlns='http://www.w3.org/2000/svg' width='99' height='99'/>", "not a whole"),
+        "svg": (b"<svg xmlns='http://www.w3.org/2000/svg' width='99' height='99'/>", "expected a complete"),
     }
     result = {"missing": (folder / "none.png", "No such file"), "folder": (folder, "Is a directory")}
-    for name, (data, said) in made.items():
+    for name, (data, expected_message) in made.items():
         path = folder / f"{name}.png"
         path.write_bytes(data)
-        result[name] = (path, said)
+        result[name] = (path, expected_message)
     return result
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "text", "empty", "truncated", "small", "bomb", "svg"])
 def test_bad_images(tmp_path: Path, kind: str) -> None:
     """An image that cannot be scored is exit status 3 with one line of error, and leaves no output."""
-    path, said = bad_images(tmp_path)[kind]
+    path, expected_message = bad_images(tmp_path)[kind]
     out = tmp_path / "out"
     out.mkdir()
     result = score(path, "--grid", out / "grid.npz", "--heatmap", out / "heat.png")
     assert result.returncode == 3
-    assert said in result.stderr
+    assert expected_message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not list(out.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "expected_message"),
     [
-        (["--model", "cats"], 3, "model: no 'cats'"),
-        (["--model", "../digits"], 3, "model: no '../digits'"),
-        (["--model", "digits", "--version", "99"], 3, "version: no '99' of model 'digits'; there: 1"),
+        (["--model", "cats"], 3, "model: no model 'cats'"),
+        (["--model", "../digits"], 3, "model: no model '../digits'"),
+        (["--model", "digits", "--version", "99"], 3, "version: no version '99' of model 'digits'; available: 1"),
         (["--model", "digits", "--models", "/nowhere"], 3, "expected a directory of models, got /nowhere"),
         (["--model", "digits", "--classes", "cat"], 3, "got 'cat'"),
         (["--model", "digits", "--top", "0"], 2, "--top"),
@@ -250,11 +250,11 @@ def test_bad_images(tmp_path: Path, kind: str) -> None:
         ([], 2, "--model"),
     ],
 )
-def test_bad_command_lines(image: Path, arguments: list[str], status: int, said: str) -> None:
+def test_bad_command_lines(image: Path, arguments: list[str], status: int, expected_message: str) -> None:
     """The exit status is 2 for a wrong command line, 3 for wrong input, and the message names the field."""
     result = run(image, *arguments, cwd=ROOT)
     assert result.returncode == status, result.stderr
-    assert said in " ".join(result.stderr.split())
+    assert expected_message in " ".join(result.stderr.split())
     assert result.stdout == ""
 
 
@@ -310,7 +310,7 @@ def test_grid_is_a_plain_npz(image: Path, tmp_path: Path) -> None:
 
 
 def scores_of(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The scores of a grid's file, and its other arrays."""
+    """Return the scores of a grid's file, and its other arrays."""
     with np.load(path) as grid:
         return grid["scores"], {name: grid[name] for name in grid if name != "scores"}
 

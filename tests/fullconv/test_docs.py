@@ -1,4 +1,4 @@
-"""The examples of docs/python.md run, one after the other, and print what the page says."""
+"""The examples of docs/python.md run, one after another, and print the output on the page."""
 
 import contextlib
 import io
@@ -29,14 +29,14 @@ class Example(NamedTuple):
 
 
 def examples() -> list[Example]:
-    """All blocks of the page."""
+    """Return all blocks of the page."""
     page = (ROOT / "docs" / "python.md").read_text("utf-8")
     return [Example(*match.group("code", "printed", "needs")) for match in BLOCK.finditer(page)]
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A server of the shipped model."""
+    """Yield a server of the shipped model."""
     with running(MODELS) as server:
         yield server
 
@@ -52,7 +52,7 @@ def run(example: Example, server: Server, names: dict[str, Any]) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a copy of the shipped model and its page."""
+    """Return a working directory with a copy of the shipped model and its page."""
     shutil.copytree(MODELS / "digits", tmp_path / "models" / "digits")
     shutil.copy(MODELS / "digits" / "page.png", tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -21,13 +21,13 @@ Many = Callable[..., dict[str, Answer | ScoringError]]
 
 
 class Hasty(scoring_pb2_grpc.ScoringServicer):
-    """Answers a given number of images in each call, then ends the call; it reads all images, or only those."""
+    """Answers a given number of images in each call, then ends the call; it reads all images, or only these."""
 
     def __init__(self, answers: Iterator[int], *, reads_all: bool) -> None:
         self.answers, self.reads_all, self.calls = answers, reads_all, 0
 
     def ScoreMany(self, requests: Iterator[scoring_pb2.ScoreManyRequest], _: Any) -> Iterator[Any]:  # noqa: ANN401, N802 (gRPC's)
-        """Answer some."""
+        """Answer some images."""
         self.calls += 1
         for request in islice(requests, next(self.answers)):
             image = scoring_pb2.ImageInfo(width=request.request.image.raw.width)
@@ -36,7 +36,7 @@ class Hasty(scoring_pb2_grpc.ScoringServicer):
             list(requests)
 
     def ScoreLarge(self, requests: Iterator[scoring_pb2.ScoreLargeRequest], _: Any) -> Iterator[Any]:  # noqa: ANN401, N802
-        """Say what is planned, and a row of the grid; never a summary."""
+        """Send the plan and one row of the grid, but no summary."""
         next(requests)
         grid = scoring_pb2.GridInfo(rows=2, cols=1, depth=1)
         yield scoring_pb2.ScoreLargeResponse(start=scoring_pb2.ScoreResponse(grid=grid))
@@ -68,11 +68,11 @@ def score_many(address: str, **settings: Any) -> dict[str, Answer | ScoringError
 def score_many_asynchronously(address: str, **settings: Any) -> dict[str, Answer | ScoringError]:
     """Score all images with the asyncio client; fails if an image has two answers."""
 
-    async def ask() -> list[tuple[str, Answer | ScoringError]]:
+    async def main() -> list[tuple[str, Answer | ScoringError]]:
         async with AsyncClient(address, **settings) as client:
             return [answer async for answer in client.score_many(IMAGES, model="m")]
 
-    answers = asyncio.run(ask())
+    answers = asyncio.run(main())
     assert len(dict(answers)) == len(answers)
     return dict(answers)
 
@@ -80,8 +80,8 @@ def score_many_asynchronously(address: str, **settings: Any) -> dict[str, Answer
 @pytest.fixture(params=[score_many, score_many_asynchronously], ids=["client", "asyncio"])
 def many(request: pytest.FixtureRequest) -> Many:
     """`score_many` of both clients."""
-    ask: Many = request.param
-    return ask
+    score: Many = request.param
+    return score
 
 
 @pytest.mark.parametrize("reads_all", [False, True], ids=["stops-reading", "reads-all"])
@@ -96,16 +96,16 @@ def test_images_without_an_answer_are_sent_again(many: Many, *, reads_all: bool)
 
 
 @pytest.mark.parametrize("reads_all", [False, True], ids=["stops-reading", "reads-all"])
-def test_images_that_are_never_answered_are_no_silence(many: Many, *, reads_all: bool) -> None:
+def test_images_that_are_never_answered_are_an_error(many: Many, *, reads_all: bool) -> None:
     """After the last retry the loop raises an error instead of ending silently."""
     servicer = Hasty(iter([4, 0, 0]), reads_all=reads_all)
-    said = f"UNAVAILABLE: the stream ended with OK before every image had an answer|{STATUS_LOST}"
-    with serving(servicer) as address, pytest.raises(UnavailableError, match=said):
+    expected_message = f"UNAVAILABLE: the stream ended with OK before every image had an answer|{STATUS_LOST}"
+    with serving(servicer) as address, pytest.raises(UnavailableError, match=expected_message):
         many(address, retries=2)
     assert servicer.calls == 3
 
 
-def test_streams_that_are_answered_are_not_asked_again(many: Many) -> None:
+def test_complete_streams_are_not_repeated(many: Many) -> None:
     """A stream that ends with OK after the last answer is not repeated."""
     servicer = Hasty(iter([12]), reads_all=True)
     with serving(servicer) as address:
@@ -115,7 +115,7 @@ def test_streams_that_are_answered_are_not_asked_again(many: Many) -> None:
 
 def test_grids_that_end_early_are_an_error() -> None:
     """Both clients raise an error if the rows of a large image end before the summary."""
-    said = "ended the answer before its summary"
+    expected_message = "ended the stream before it sent the summary"
 
     async def take(address: str) -> None:
         async with AsyncClient(address) as client, await client.score_large(IMAGES[0][1], model="m") as run:
@@ -126,9 +126,9 @@ def test_grids_that_end_early_are_an_error() -> None:
         with Client(address) as client, client.score_large(IMAGES[0][1], model="m") as run:
             rows = run.bands()
             assert next(rows)[0] == 0
-            with pytest.raises(UnavailableError, match=said):
+            with pytest.raises(UnavailableError, match=expected_message):
                 next(rows)
-            with pytest.raises(UnavailableError, match=said):
+            with pytest.raises(UnavailableError, match=expected_message):
                 run.result()
-        with pytest.raises(UnavailableError, match=said):
+        with pytest.raises(UnavailableError, match=expected_message):
             asyncio.run(take(address))

@@ -31,7 +31,7 @@ def fill(path: Path, data: bytes, error: Exception | None = None) -> None:
 @pytest.mark.parametrize(
     "error", [FileNotFoundError(2, "No such file", "image.png"), OSError("odd"), ValueError("odd")], ids=repr
 )
-def test_errors_of_the_block_stay_what_they_are(tmp_path: Path, error: Exception) -> None:
+def test_errors_of_the_block_pass_unchanged(tmp_path: Path, error: Exception) -> None:
     """An exception of the block passes unchanged, and no file is left."""
     with pytest.raises(type(error)) as caught:
         fill(tmp_path / "out.bin", b"12", error)
@@ -40,7 +40,7 @@ def test_errors_of_the_block_stay_what_they_are(tmp_path: Path, error: Exception
 
 
 @pytest.mark.parametrize("size", [10, 100_000], ids=["as it is closed", "as it is written"])
-def test_a_full_device_is_the_outputs_error(tmp_path: Path, size: int) -> None:
+def test_a_full_device_is_an_output_error(tmp_path: Path, size: int) -> None:
     """A full device is an OutputError that names the output and the reason, and no file is left."""
     (tmp_path / f".out.bin.{os.getpid()}.partial").symlink_to("/dev/full")
     with pytest.raises(OutputError, match=r"out\.bin: cannot be written: No space left on device"):
@@ -49,7 +49,7 @@ def test_a_full_device_is_the_outputs_error(tmp_path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "why"), [("none/out.bin", "No such file"), ("folder", "Is a directory")])
-def test_places_that_cannot_hold_a_file(tmp_path: Path, name: str, why: str) -> None:
+def test_invalid_places_are_output_errors(tmp_path: Path, name: str, why: str) -> None:
     """An output in a missing directory, or in place of a directory, is an OutputError."""
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match=f"{name}: cannot be written: {why}"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal, assert_array_less
-from support.heatmaps import axis, draw, header, shown
+from support.heatmaps import axis, draw, header, make_shown
 
 from fullconv.grid import ImageInfo
 from fullconv.heatmap.figure import BAR, BAR_LONGEST, CAPTION, EDGE, LEGEND
@@ -16,14 +16,14 @@ from fullconv.images import Region
 
 
 def middle(heat: np.ndarray, row: int, col: int, cols: int) -> np.ndarray:
-    """The pixel in the middle of a cell, for an image that is wider than high."""
+    """Return the pixel in the middle of a cell, for an image that is wider than high."""
     cell = 1200 / cols
     pixel: np.ndarray = heat[int((row + 0.5) * cell), int((col + 0.5) * cell)]
     return pixel.astype(int)
 
 
 def bar(heat: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The pixels along the colour bar of a single class, from its low end to its high end."""
+    """Return the pixels along the colour bar of a single class, from its low end to its high end."""
     layout = layout_of(width, height, labels=False)
     length = min(BAR_LONGEST, layout.panel.height / layout.unit - CAPTION - LEGEND)
     x = round(layout.panel.left + (EDGE + BAR / 2) * layout.unit)
@@ -38,7 +38,7 @@ def test_winners_are_where_they_belong(tmp_path: Path) -> None:
     scores[3:8, 20:26, 1] = 2
     scores[12:17, 4:10] = (-1, 0, -1)
     labels = ["ground", "thing", "nothing"]
-    heat = draw(tmp_path, scores, shown(labels), labels)
+    heat = draw(tmp_path, scores, make_shown(labels), labels)
     red, green, blue = middle(heat, 5, 23, 30)
     assert min(red, green) > blue + 60
     red, green, blue = middle(heat, 14, 7, 30)
@@ -62,7 +62,7 @@ def test_one_class_is_its_probability(
 ) -> None:
     """Low probabilities leave the image unchanged; higher ones are redder, in the colours of the colour bar."""
     p = np.linspace(0.02, 0.98, 25)[None].repeat(18, 0)
-    tumour = shown(labels, kind, single="tumour" if len(labels) == 3 else None)
+    tumour = make_shown(labels, kind, single="tumour" if len(labels) == 3 else None)
     heat = draw(tmp_path, logits(p), tumour, labels)
     pixels = np.array([middle(heat, 2, col, 25) for col in range(25)])
     assert_array_equal(pixels[p[0] < 0.1], 255)
@@ -82,14 +82,14 @@ def test_a_probability_of_one_is_never_less_than_another(tmp_path: Path) -> None
     scores = np.zeros((6, 9, 2))
     scores[..., 1] = -4
     scores[2, 3, 1] = -3
-    heat = draw(tmp_path, scores, shown(["normal", "tumour"]), ["normal", "tumour"])
+    heat = draw(tmp_path, scores, make_shown(["normal", "tumour"]), ["normal", "tumour"])
     assert heat[: 6 * 133, :1190].min() == 255
 
 
 def test_raw_scores_are_drawn_from_the_lowest_to_the_highest(tmp_path: Path) -> None:
     """For raw scores the lowest is not painted, the highest is, and the colour bar has no threshold."""
     scores = np.linspace(-700, 900, 54).reshape(6, 9, 1)
-    heat = draw(tmp_path, scores, shown(["cells"], "raw"), ["cells"])
+    heat = draw(tmp_path, scores, make_shown(["cells"], "raw"), ["cells"])
     assert_array_equal([255] * 3, middle(heat, 0, 0, 9))
     assert np.ptp(middle(heat, 5, 8, 9)) > 100
     colours = bar(heat, 90, 60)
@@ -102,8 +102,8 @@ def test_winners_may_be_probabilities(tmp_path: Path) -> None:
     scores = np.full((6, 9, 3), (5.0, 0, 0))
     scores[1:3, 1:3] = (90, 91, 90)  # a high score, and a probability of 0.58
     scores[1:3, 5:7] = (0, 0, 9)  # a lower score, and a probability of 1
-    by_score = draw(tmp_path, scores, shown(labels), labels)
-    by_probability = draw(tmp_path, scores, shown(labels, average="probabilities"), labels)
+    by_score = draw(tmp_path, scores, make_shown(labels), labels)
+    by_probability = draw(tmp_path, scores, make_shown(labels, average="probabilities"), labels)
     for heat, col in ((by_score, 2), (by_probability, 6)):
         red, green, blue = middle(heat, 2, col, 9)
         assert min(red, green) > blue + 60
@@ -117,7 +117,7 @@ def test_any_label_can_be_drawn(tmp_path: Path, label: str, single: str | None) 
     """Labels with formulas, underscores and unknown scripts are drawn as text."""
     labels = ["a", label, "_hidden", "b"]
     scores = np.random.default_rng(0).standard_normal((9, 9, 4))
-    one = shown(labels, single=label if single and label else single)
+    one = make_shown(labels, single=label if single and label else single)
     assert draw(tmp_path, scores, one, labels).std() > 5
 
 
@@ -129,17 +129,17 @@ def test_cells_that_were_not_scored_show_the_image(tmp_path: Path) -> None:
     scores[:, 12:] = (10, 0, 0)
     scores[:, 8:12] = np.nan
     labels = ["ground", "thing", "nothing"]
-    for one in (shown(labels), shown(labels, single="thing")):
+    for one in (make_shown(labels), make_shown(labels, single="thing")):
         heat = draw(tmp_path, scores, one, labels)
         assert np.ptp(middle(heat, 10, 6, 30)) > 30
         assert middle(heat, 10, 10, 30).min() == 255
 
 
-def test_nothing_needs_to_be_painted(tmp_path: Path) -> None:
+def test_heatmaps_without_painted_cells(tmp_path: Path) -> None:
     """If one class wins everywhere, or no cell was scored, only the image and the legend are drawn."""
     labels = ["ground", "thing", "nothing"]
     for scores in (np.full((6, 9, 3), (1.0, 0, 0)), np.full((6, 9, 3), np.nan)):
-        for one in (shown(labels), shown(labels, "raw", single="thing")):
+        for one in (make_shown(labels), make_shown(labels, "raw", single="thing")):
             heat = draw(tmp_path, scores, one, labels)
             assert heat[:800, :1190].min() > 100
 
@@ -149,14 +149,14 @@ def test_windows_flush_with_the_edge_are_drawn_there(tmp_path: Path) -> None:
     scores = np.zeros((4, 4, 1))
     scores[-1] = 1
     grid = header(axis(4, last=26), axis(4, last=26), ["a"])
-    heat = draw(tmp_path, scores, shown(["a"], "probabilities"), grid).astype(int)
+    heat = draw(tmp_path, scores, make_shown(["a"], "probabilities"), grid).astype(int)
     pixel = 1200 / 36
     lattice, flush = (heat[round(y * pixel), round(5 * pixel)] for y in (29, 33))
     assert lattice.min() == 255
     assert flush[0] > flush[2] + 100
 
 
-def test_a_region_is_what_is_drawn(tmp_path: Path) -> None:
+def test_only_the_region_is_drawn(tmp_path: Path) -> None:
     """The heatmap of a region shows only the region, with its cells in their places."""
     pixels = np.zeros((300, 400), np.uint8)
     pixels[100:220, 50:290] = np.arange(16, 256, 1)
@@ -164,7 +164,7 @@ def test_a_region_is_what_is_drawn(tmp_path: Path) -> None:
     scores[3, 20] = 1
     grid = header(axis(12, 100, 210), axis(24, 50, 280), ["a"])
     grid = replace(grid, image=ImageInfo("i", 400, 300))
-    one, region = shown(["a"], "probabilities"), Region(50, 100, 240, 120)
+    one, region = make_shown(["a"], "probabilities"), Region(50, 100, 240, 120)
     heat = draw(tmp_path, scores, one, grid, region=region, pixels=pixels).astype(int)
     assert_allclose(heat[300, 10:1190], np.linspace(18, 252, 1180)[:, None].repeat(3, 1), atol=3)
     assert heat[int(3.5 * 50), int(20.5 * 50)][0] > heat[int(3.5 * 50), int(20.5 * 50)][2] + 50
@@ -178,7 +178,7 @@ def test_a_region_is_what_is_drawn(tmp_path: Path) -> None:
 def test_formats_follow_the_suffix(tmp_path: Path, name: str, magic: bytes) -> None:
     """The suffix decides the format of the file, which shows the same picture."""
     scores = np.linspace(0, 1, 54).reshape(6, 9, 1)
-    one = shown(["a"], "probabilities")
+    one = make_shown(["a"], "probabilities")
     heat = draw(tmp_path, scores, one, ["a"], name=name)
     assert (tmp_path / name).read_bytes().startswith(magic)
     assert_allclose(heat[..., :3].mean(), draw(tmp_path, scores, one, ["a"]).mean(), atol=1)

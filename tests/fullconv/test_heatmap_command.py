@@ -1,4 +1,4 @@
-"""`fullconv-score --heatmap` with real models: the picture, and that the answer does not change."""
+"""`fullconv-score --heatmap` with real models draws the right picture, and does not change the answer."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ def score(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def decided(folder: Path, classes: int, name: str) -> Network:
-    """A random network whose logits over the windows of IMAGE have mean 0 and standard deviation SPREAD."""
+    """Return a random network whose logits over the windows of IMAGE have mean 0 and standard deviation SPREAD."""
     network = make_network(folder, UNPADDED.replace('"unpadded"', f'"{name}"'), classes=classes)
     logits = np.array(
         [network.scores(IMAGE[y : y + 22, x : x + 26]) for y in range(0, 54, 9) for x in range(0, 92, 13)]
@@ -47,7 +47,7 @@ def decided(folder: Path, classes: int, name: str) -> Network:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of two classes and one of five."""
+    """Return a model of two classes and one of five."""
     folder = tmp_path_factory.mktemp("heatmaps")
     for name, classes in (("two", 2), ("five", 5)):
         convert_into(folder / "models", decided(folder, classes, name))
@@ -56,7 +56,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """IMAGE as a file; 14×24 windows at stride 4."""
+    """Write IMAGE to a file; it has 14×24 windows at stride 4."""
     path = tmp_path / "image.png"
     path.write_bytes(png(IMAGE))
     return path
@@ -69,7 +69,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def at_cells(heat: np.ndarray, grid: Path, width: int) -> np.ndarray:
-    """The picture's pixel (rows, cols, 3) in the middle of every window of a grid."""
+    """Return the picture's pixel (rows, cols, 3) in the middle of every window of a grid."""
     scale = 1200 / width
     with np.load(grid) as cells:
         y, x = ((cells[name] + cells["window"][axis] / 2) * scale for axis, name in enumerate("yx"))
@@ -106,7 +106,7 @@ def test_one_class_is_painted_by_its_probability(
     assert np.corrcoef(p[clear], red[clear])[0, 1] > 0.9
 
 
-@pytest.mark.parametrize("where", ["here", "there"])
+@pytest.mark.parametrize("where", ["local", "server"])
 @pytest.mark.parametrize(
     ("options", "shown"),
     [
@@ -119,9 +119,9 @@ def test_one_class_is_painted_by_its_probability(
 def test_the_answer_is_the_same_with_a_heatmap(
     models: Path, image: Path, tmp_path: Path, where: str, options: list[str], shown: list[str]
 ) -> None:
-    """The JSON, the table and the grid are the same with and without --heatmap, here and on a server."""
+    """The JSON, the table and the grid are the same with and without --heatmap, in this process and on a server."""
     with running(models) as server:
-        place = ["--models", models] if where == "here" else ["--server", server.address]
+        place = ["--models", models] if where == "local" else ["--server", server.address]
         base = [image, "--model", "five", *place, *options, "--stride", 4]
         outputs = []
         for name, more in (("without", []), ("with", ["--heatmap", tmp_path / "heat.png", *shown])):
@@ -142,12 +142,12 @@ def test_heatmaps_are_the_same_on_a_server(models: Path, image: Path, tmp_path: 
     large.write_bytes(png(noise(1500, 1500, 3)))
     with running(models) as server:
         for number, path in enumerate((image, large)):
-            for where, place in (("here", ["--models", models]), ("there", ["--server", server.address])):
+            for where, place in (("local", ["--models", models]), ("server", ["--server", server.address])):
                 result = score(
                     path, "--model", "five", *place, "--classes", 1, "--heatmap", tmp_path / f"{where}{number}.png"
                 )
                 assert result.returncode == 0, result.stderr
-            assert (tmp_path / f"here{number}.png").read_bytes() == (tmp_path / f"there{number}.png").read_bytes()
+            assert (tmp_path / f"local{number}.png").read_bytes() == (tmp_path / f"server{number}.png").read_bytes()
 
 
 def test_narrowed_answers_equal_narrow_ones(models: Path, image: Path) -> None:
@@ -169,7 +169,7 @@ def test_narrowed_answers_equal_narrow_ones(models: Path, image: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "status", "said"),
+    ("options", "status", "expected_message"),
     [
         (["--grid", "out.csv"], 2, "--grid: expected a file name that ends in .npz, got 'out.csv'"),
         (["--grid", "out"], 2, "--grid: expected a file name that ends in .npz, got 'out'"),
@@ -193,13 +193,15 @@ def test_narrowed_answers_equal_narrow_ones(models: Path, image: Path) -> None:
         ),
     ],
 )
-def test_what_is_not_offered(image: Path, tmp_path: Path, options: list[str], status: int, said: str) -> None:
+def test_unknown_formats_and_classes(
+    image: Path, tmp_path: Path, options: list[str], status: int, expected_message: str
+) -> None:
     """Unknown formats are exit status 2, unknown classes exit status 3, and nothing is written."""
     placed = [str(tmp_path / "out" / option) if "out" in option or "{" in option else option for option in options]
     (tmp_path / "out").mkdir()
     result = score(image, *DIGITS, *placed)
     assert result.returncode == status, result.stderr
-    assert said in " ".join(result.stderr.split()).replace(f"{tmp_path / 'out'}/", "")
+    assert expected_message in " ".join(result.stderr.split()).replace(f"{tmp_path / 'out'}/", "")
     assert not list((tmp_path / "out").iterdir())
 
 

@@ -9,7 +9,7 @@ import pyvips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from support.heatmaps import axis, header, shown
+from support.heatmaps import axis, header, make_shown
 from support.pictures import encode, noise
 
 from fullconv.errors import RequestError
@@ -44,14 +44,14 @@ def test_which_class_is_shown(
     labels: list[str], classes: tuple[str, ...], named: str | None, single: int | None
 ) -> None:
     """A heatmap shows the named class, the only class, the second of two, or the winners; labels precede indices."""
-    assert shown(labels, single=named, classes=classes).single == single
+    assert make_shown(labels, single=named, classes=classes).single == single
 
 
 @pytest.mark.parametrize(("classes", "named", "field"), [(("d",), None, "classes"), ((), "d", "heatmap-class")])
 def test_unknown_classes_are_refused(classes: tuple[str, ...], named: str | None, field: str) -> None:
     """An unknown class is refused with the option, the known classes and the given name."""
     with pytest.raises(RequestError, match=f"{field}: expected labels of model 'm' or 0 to 2, got 'd'"):
-        shown(["a", "b", "c"], single=named, classes=classes)
+        make_shown(["a", "b", "c"], single=named, classes=classes)
 
 
 @pytest.mark.parametrize(
@@ -68,11 +68,11 @@ def test_unknown_classes_are_refused(classes: tuple[str, ...], named: str | None
         ("raw", ("a",), None, "scores", False),
     ],
 )
-def test_only_what_needs_all_classes_asks_for_them(
+def test_all_classes_are_requested_only_if_needed(
     kind: str, classes: tuple[str, ...], named: str | None, average: str, *, needs: bool
 ) -> None:
     """The scores of all classes are requested for softmax, and for a class that the answer does not have."""
-    assert shown(["a", "b", "c"], kind, single=named, average=average, classes=classes).needs_all is needs
+    assert make_shown(["a", "b", "c"], kind, single=named, average=average, classes=classes).needs_all is needs
 
 
 @pytest.mark.parametrize("kind", ["logits-softmax", "logits-sigmoid", "probabilities", "raw"])
@@ -213,7 +213,7 @@ def test_backdrops_of_other_widths_are_stretched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["none.png", "text.png", "folder", "pipe"])
-def test_backdrops_of_what_cannot_be_read_are_white(tmp_path: Path, name: str) -> None:
+def test_backdrops_of_unreadable_images_are_white(tmp_path: Path, name: str) -> None:
     """If the image cannot be read again, the heatmap is drawn over white and states the reason."""
     path = tmp_path / name
     (tmp_path / "text.png").write_text("no image")
@@ -221,7 +221,7 @@ def test_backdrops_of_what_cannot_be_read_are_white(tmp_path: Path, name: str) -
     if name == "pipe":
         os.mkfifo(path)
     grid = header(axis(1), axis(1), ["a"])
-    heatmap = Heatmap(grid, shown(["a"], "probabilities"), None)
+    heatmap = Heatmap(grid, make_shown(["a"], "probabilities"), None)
     heatmap.add_rows(0, np.zeros((1, 1, 1), np.float32))
     assert_array_equal(heatmap.picture(ScoredPixels(source_of(path)))[:1100, :1100], 255)
     assert heatmap.unread.startswith(f"{name}: cannot be read again")

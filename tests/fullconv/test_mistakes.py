@@ -29,12 +29,12 @@ from service.local import LocalTransport
 
 Image, Options, Scale = scoring_pb2.Image, scoring_pb2.ScoreOptions, scoring_pb2.Scale
 Case = tuple[str, dict[str, Any], type[ScoringError], str]
-"""An image, the fields of a request, the error, and a part of its message. Image.path names a mask's file."""
+"""An image, the fields of a request, the error, and a part of its message. A mask is given by its path."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with valid and damaged models, and valid and damaged images."""
+    """Return a repository with valid and damaged models, and valid and damaged images."""
     folder = tmp_path_factory.mktemp("mistakes")
     models, network = folder / "models", make_network(folder, UNPADDED)
     shutil.move(convert_into(folder / "raw", network, activation="none") / "unpadded", models / "raw")
@@ -61,42 +61,44 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Server]:
-    """A server of these models."""
+    """Yield a server of these models."""
     with running(folder / "models") as server:
         yield server
 
 
 def of_model(**request: Any) -> Case:
-    return ("good.png", request, RequestError, request.pop("said"))
+    return ("good.png", request, RequestError, request.pop("expected_message"))
 
 
-def of_option(said: str, model: str = "digits", **options: Any) -> Case:
-    return ("good.png", {"model": model, "options": Options(**options)}, RequestError, said)
+def of_option(expected_message: str, model: str = "digits", **options: Any) -> Case:
+    return ("good.png", {"model": model, "options": Options(**options)}, RequestError, expected_message)
 
 
-def of_image(image: str, said: str, **options: Any) -> Case:
-    return (image, {"model": "digits", "options": Options(**options)}, ImageError, said)
+def of_image(image: str, expected_message: str, **options: Any) -> Case:
+    return (image, {"model": "digits", "options": Options(**options)}, ImageError, expected_message)
 
 
 REGION = scoring_pb2.Region(x=0, y=0, width=500, height=500)
 MISTAKES: dict[str, Case] = {
-    "model": of_model(model="none", said="model: no 'none'; there: broken, crops, digits, padded, raw"),
-    "version": of_model(model="digits", version="9", said="version: no '9' of model 'digits'"),
-    "long name": of_model(model="m" * 256, said="names: expected at most 255 letters, got 256: mmm"),
-    "damaged model": of_model(model="broken", said="broken/1/labels.txt: expected sha256"),
+    "model": of_model(
+        model="none", expected_message="model: no model 'none'; available: broken, crops, digits, padded, raw"
+    ),
+    "version": of_model(model="digits", version="9", expected_message="version: no version '9' of model 'digits'"),
+    "long name": of_model(model="m" * 256, expected_message="names: expected at most 255 letters, got 256: mmm"),
+    "damaged model": of_model(model="broken", expected_message="broken/1/labels.txt: expected sha256"),
     "class": of_option("classes: expected labels of model 'digits' or 0 to 10, got 'cat'", classes=["cat"]),
     "long class": of_option("names: expected at most 255 letters, got 300", classes=["c" * 300]),
     "odd class": of_option(r"got 'a\nb'", classes=["a\nb"]),
     "stride of dense": of_option("stride: expected a divisor or a multiple of 8 pixels", "padded", stride=3),
-    "mode": of_option("cannot slide; it has crops", "crops", mode=scoring_pb2.MODE_DENSE),
+    "mode": of_option("looks at whole windows and cannot slide", "crops", mode=scoring_pb2.MODE_DENSE),
     "huge stride": of_option("stride: expected at most 1048576 pixels, got 1048577", stride=(1 << 20) + 1),
     "odd average": of_option("average: expected a value of AverageOf, got 7", average=7),
-    "raw scores": of_option("has raw scores, no probabilities", "raw", average=scoring_pb2.AVERAGE_OF_PROBABILITIES),
+    "raw scores": of_option("expected scores, got probabilities", "raw", average=scoring_pb2.AVERAGE_OF_PROBABILITIES),
     "many scales": of_option("scales: expected at most 16, got 17", scales=[Scale(factor=1)] * 17),
     "no scale": of_option("scales: expected a positive number of pixels", scales=[Scale()]),
-    "text": of_image("text.png", "text.png: not a whole JPEG, PNG, WebP or TIFF image"),
-    "odd name": of_image("a\nb.png", "a?b.png: not a whole JPEG, PNG, WebP or TIFF image"),
-    "cut short": of_image("cut.jpg", "cut.jpg: not a whole"),
+    "text": of_image("text.png", "text.png: expected a complete JPEG, PNG, WebP or TIFF file"),
+    "odd name": of_image("a\nb.png", "a?b.png: expected a complete JPEG, PNG, WebP or TIFF file"),
+    "cut short": of_image("cut.jpg", "cut.jpg: expected a complete"),
     "missing": of_image("gone.png", "gone.png: cannot be read: No such file or directory"),
     "small": of_image(
         "small.png", "small.png: expected at least the model's window of 70×70 pixels (height×width), got 50×120"
@@ -106,15 +108,17 @@ MISTAKES: dict[str, Case] = {
     "region": of_image("good.png", "region: expected pixels inside the image of 100×120 (height×width)", region=REGION),
     "small scale": of_image("good.png", "scales: expected at least the model's window", scales=[Scale(factor=0.1)]),
     "mask's size": of_image(
-        "good.png", "mask: expected the image's 100×120 pixels (height×width)", mask_image=Image(path="other.png")
+        "good.png", "mask: expected the image's size, 100×120 pixels (height×width)", mask_image=Image(path="other.png")
     ),
-    "empty mask": of_image("good.png", "mask: expected a window to be scored", mask_image=Image(path="black.png")),
-    "no mask": of_image("good.png", "text.png: not a whole", mask_image=Image(path="text.png")),
+    "empty mask": of_image(
+        "good.png", "mask: expected at least one window to score", mask_image=Image(path="black.png")
+    ),
+    "no mask": of_image("good.png", "text.png: expected a complete", mask_image=Image(path="text.png")),
 }
 
 
-def made(folder: Path, case: Case) -> tuple[Path, scoring_pb2.ScoreRequest]:
-    """The image and the request of a case."""
+def request_of(folder: Path, case: Case) -> tuple[Path, scoring_pb2.ScoreRequest]:
+    """Return the image and the request of a case."""
     image, fields, _, _ = case
     request = scoring_pb2.ScoreRequest(**fields)
     if request.options.HasField("mask_image"):
@@ -122,8 +126,8 @@ def made(folder: Path, case: Case) -> tuple[Path, scoring_pb2.ScoreRequest]:
     return folder / image, request
 
 
-def here(folder: Path, image: Path, request: scoring_pb2.ScoreRequest) -> None:
-    """Score in this process."""
+def score_in_process(folder: Path, image: Path, request: scoring_pb2.ScoreRequest) -> None:
+    """Score an image in this process."""
     LocalTransport(folder / "models").score(request, source_of(image), None)
 
 
@@ -147,29 +151,29 @@ def ways(server: Server, image: Path, request: scoring_pb2.ScoreRequest) -> Iter
         async with AsyncClient(server.address) as client:
             return await client._score(request, source_of(image), None)  # noqa: SLF001 (options that no keyword makes)
 
-    def with_transport(ask: Callable[[RemoteTransport], object]) -> object:
+    def with_transport(score: Callable[[RemoteTransport], object]) -> object:
         transport = RemoteTransport(Servers(server.address, None, timeout=None, retries=8))
         try:
-            return ask(transport)
+            return score(transport)
         finally:
             transport.close()
 
-    for ask in (in_one_message, one_of_many, in_parts):
-        yield partial(with_transport, ask)
+    for score in (in_one_message, one_of_many, in_parts):
+        yield partial(with_transport, score)
     yield lambda: asyncio.run(asynchronously())
 
 
 @pytest.mark.parametrize("kind", MISTAKES)
 def test_mistakes_are_the_same_errors_everywhere(folder: Path, server: Server, kind: str) -> None:
     """The error has the same class and message in this process and in every call of a server."""
-    _, _, error, said = MISTAKES[kind]
-    image, request = made(folder, MISTAKES[kind])
+    _, _, error, expected_message = MISTAKES[kind]
+    image, request = request_of(folder, MISTAKES[kind])
     with pytest.raises(error) as local:
-        here(folder, image, request)
-    assert said in str(local.value)
-    for ask in ways(server, image, request):
+        score_in_process(folder, image, request)
+    assert expected_message in str(local.value)
+    for score in ways(server, image, request):
         with pytest.raises(ScoringError) as remote:
-            ask()
+            score()
         assert (type(remote.value), str(remote.value)) == (type(local.value), str(local.value))
 
 
@@ -199,16 +203,16 @@ def test_mistakes_are_the_same_to_the_command(
     """The exit status, the JSON and the error messages are the same with and without --server."""
     monkeypatch.chdir(folder)
     arguments, status = COMMANDS[kind]
-    told = []
+    results = []
     for option in (["--models", "models"], ["--server", server.address]):
         result = CliRunner().invoke(app, ["--model", "digits", *arguments, *option, "--json"])
-        told.append((result.exit_code, without_times(result.stdout), sorted(result.stderr.splitlines())))
-    assert told[0] == told[1]
-    assert told[0][0] == status
+        results.append((result.exit_code, without_times(result.stdout), sorted(result.stderr.splitlines())))
+    assert results[0] == results[1]
+    assert results[0][0] == status
 
 
 def without_times(printed: str) -> object:
-    """The printed JSON without times, if there is any."""
+    """Return the printed JSON without times, if there is any."""
     document = json.loads(printed) if printed else None
     for one in document if isinstance(document, list) else [document or {}]:
         one.pop("timing_ms", None)
@@ -222,9 +226,9 @@ def test_arrays_that_are_read_twice(
     """An array whose pixels are needed twice is sent in one message, and gets the same answer as in this process."""
     monkeypatch.chdir(folder)
     np.save("array.npy", noise(100, 120, 1))
-    told = []
+    results = []
     for option in (["--models", "models"], ["--server", server.address]):
         result = CliRunner().invoke(app, ["array.npy", "--model", "digits", *options, *option, "--json"])
         assert result.exit_code == 0, result.stderr
-        told.append(without_times(result.stdout))
-    assert told[0] == told[1]
+        results.append(without_times(result.stdout))
+    assert results[0] == results[1]

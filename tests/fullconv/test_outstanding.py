@@ -34,13 +34,13 @@ def test_answers_do_not_wait_for_the_next_image() -> None:
         assert outstanding.answered(second.result(10).id).name == "second"
 
 
-def test_what_was_being_made_for_a_call_that_ended_is_sent_by_the_next() -> None:
-    """A request that is made for a call that has ended meanwhile is sent once, by the next call."""
-    made, go_on = Event(), Event()
+def test_requests_of_ended_calls_are_sent_by_the_next_call() -> None:
+    """If a call ends while a request is made for it, the next call sends the request once."""
+    made, proceed = Event(), Event()
 
     def slowly() -> tuple[scoring_pb2.ScoreRequest, ImageSource]:
         made.set()
-        assert go_on.wait(10)
+        assert proceed.wait(10)
         return make()
 
     outstanding = Outstanding([ManyItem("first", make), ManyItem("slow", slowly), ManyItem("last", make)])
@@ -52,6 +52,6 @@ def test_what_was_being_made_for_a_call_that_ended_is_sent_by_the_next() -> None
         new = outstanding.requests()
         assert outstanding.answered(next(new).id).name == "first"
         rest = pool.submit(list, new)
-        go_on.set()
+        proceed.set()
         assert late.result(10) is None
         assert [outstanding.answered(request.id).name for request in rest.result(10)] == ["slow", "last"]

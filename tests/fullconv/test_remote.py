@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from support.paths import ROOT
 from support.pictures import noise, png
-from support.servers import Failed, Server, running
+from support.servers import FailedCall, Server, running
 
 from fullconv import Answer, AsyncClient, Client, ImageError, RequestError, ScoringError, Security, UnavailableError
 from fullconv.encode import options_message
@@ -31,13 +31,13 @@ PAGE = MODELS / "digits" / "page.png"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A server of the shipped model."""
+    """Yield a server of the shipped model."""
     with running(MODELS) as server:
         yield server
 
 
 def same(one: Answer, other: Answer) -> None:
-    """Two answers are equal but for their times."""
+    """Check that two answers are equal except for their times."""
     assert one.header == other.header
     assert one.plan == other.plan
     assert one.top == other.top
@@ -50,7 +50,7 @@ def same(one: Answer, other: Answer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected_message"),
     [
         ({"stride": 0}, "stride: expected 1 to"),
         ({"flip": "yes"}, "flip: expected True or False, got 'yes'"),
@@ -72,14 +72,14 @@ def same(one: Answer, other: Answer) -> None:
     ],
     ids=str,
 )
-def test_invalid_options_are_refused(server: Server, options: Any, said: str) -> None:  # noqa: ANN401
+def test_invalid_options_are_refused(server: Server, options: Any, expected_message: str) -> None:  # noqa: ANN401
     """An invalid option is a RequestError that names it, before anything is sent."""
-    with Client(server.address) as client, pytest.raises(RequestError, match=said):
+    with Client(server.address) as client, pytest.raises(RequestError, match=expected_message):
         client.score(noise(80, 80, 1), **{"model": "digits", **options})
 
 
 @pytest.mark.parametrize(
-    ("image", "said"),
+    ("image", "expected_message"),
     [
         (None, "got NoneType"),
         ("a\0b", "cannot be read: embedded null byte"),
@@ -87,13 +87,13 @@ def test_invalid_options_are_refused(server: Server, options: Any, said: str) ->
     ],
     ids=["none", "null", "huge"],
 )
-def test_invalid_images_are_refused(server: Server, image: Any, said: str) -> None:  # noqa: ANN401
+def test_invalid_images_are_refused(server: Server, image: Any, expected_message: str) -> None:  # noqa: ANN401
     """An invalid image is an ImageError before anything is sent."""
-    with Client(server.address) as client, pytest.raises(ImageError, match=said):
+    with Client(server.address) as client, pytest.raises(ImageError, match=expected_message):
         client.score(image, model="digits")
 
 
-def test_arrays_and_masks_by_path_or_not(server: Server, tmp_path: Path) -> None:
+def test_arrays_and_masks_by_path_and_by_value(server: Server, tmp_path: Path) -> None:
     """A .npy file stands for its array, as an image and as a mask; a boolean mask equals a mask of numbers."""
     image, mask = noise(90, 100, 1), np.zeros((90, 100), np.bool_)
     mask[:80] = True
@@ -126,20 +126,20 @@ def test_many_images_without_ids(server: Server) -> None:
     with Client(server.address) as client, pytest.raises(RequestError, match="an id and an image, got NoneType"):
         list(client.score_many(None, model="digits"))  # type: ignore[arg-type]
 
-    async def ask() -> None:
+    async def main() -> None:
         async with AsyncClient(server.address) as client:
             async for _ in client.score_many([PAGE], model="digits"):  # type: ignore[list-item]
                 pass
 
     with pytest.raises(RequestError, match="expected pairs of an id and an image"):
-        asyncio.run(ask())
+        asyncio.run(main())
 
 
-def test_asyncio_answers_alike(server: Server) -> None:
+def test_asyncio_gives_the_same_answers(server: Server) -> None:
     """The asyncio client gives the same answers as the other client, also for concurrent calls."""
     images = [noise(90 + side, 100, 1) for side in range(20)]
 
-    async def ask() -> tuple[list[Answer], dict[str, Answer | ScoringError], list[tuple[str, str]]]:
+    async def main() -> tuple[list[Answer], dict[str, Answer | ScoringError], list[tuple[str, str]]]:
         async with AsyncClient(server.address, timeout=60) as client:
             answers = await asyncio.gather(*(client.score(image, model="digits", grid=True) for image in images))
             items = ((str(number), image) for number, image in enumerate(images))
@@ -147,7 +147,7 @@ def test_asyncio_answers_alike(server: Server) -> None:
             assert (await client.model("digits")).name == "digits"
             return answers, many, await client.models()
 
-    answers, many, models = asyncio.run(ask())
+    answers, many, models = asyncio.run(main())
     with Client(server.address) as client:
         for number, image in enumerate(images):
             expected = client.score(image, model="digits", grid=True)
@@ -160,27 +160,27 @@ def test_asyncio_answers_alike(server: Server) -> None:
 
 def test_asyncio_scores_large_images(server: Server) -> None:
     """The asyncio client gives the rows, progress, result and errors of a large image as the other client does."""
-    told: list[tuple[str, int, int]] = []
+    reports: list[tuple[str, int, int]] = []
 
-    async def ask() -> tuple[np.ndarray, Answer]:
+    async def main() -> tuple[np.ndarray, Answer]:
         async with AsyncClient(server.address, timeout=60) as client:
-            with pytest.raises(RequestError, match="no 'none'"):
+            with pytest.raises(RequestError, match="no model 'none'"):
                 await client.score_large(PAGE, model="none")
             with pytest.raises(ImageError, match="cannot be read"):
                 await (await client.score_large("missing.png", model="digits")).result()
             async with await client.score_large(
-                PAGE, model="digits", grid=True, progress=lambda *what: told.append(what)
+                PAGE, model="digits", grid=True, progress=lambda *what: reports.append(what)
             ) as run:
                 assert len(run.planned.y) == 88
                 rows = [scores async for _, scores in run.bands()]
                 return np.concatenate(rows), await run.result()
 
-    rows, answer = asyncio.run(ask())
+    rows, answer = asyncio.run(main())
     with Client(server.address) as client, client.score_large(PAGE, model="digits", grid=True) as run:
         np.testing.assert_array_equal(rows, np.concatenate([scores for _, scores in run.bands()]))
         np.testing.assert_array_equal(run.result().average, answer.average)
-    assert {what for what, _, _ in told} == {"sending", "scoring"}
-    assert told[-1][1] == told[-1][2]
+    assert {what for what, _, _ in reports} == {"sending", "scoring"}
+    assert reports[-1][1] == reports[-1][2]
 
 
 def test_the_client_loads_no_runtime() -> None:
@@ -201,7 +201,7 @@ def test_invalid_addresses_are_refused(name: Any) -> None:  # noqa: ANN401
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "expected_message"),
     [
         ({"retries": -1}, "retries: expected 0 or more, got -1"),
         ({"retries": "2"}, "retries: expected 0 or more, got '2'"),
@@ -215,31 +215,31 @@ def test_invalid_addresses_are_refused(name: Any) -> None:  # noqa: ANN401
     ids=str,
 )
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_invalid_settings_are_refused(kind: Any, wrong: dict[str, Any], said: str) -> None:  # noqa: ANN401
+def test_invalid_settings_are_refused(kind: Any, wrong: dict[str, Any], expected_message: str) -> None:  # noqa: ANN401
     """An invalid timeout, number of retries or security is a RequestError when a client is made."""
-    with pytest.raises(RequestError, match=re.escape(said)):
+    with pytest.raises(RequestError, match=re.escape(expected_message)):
         kind("127.0.0.1:1", **wrong)
 
 
-def test_priorities_travel() -> None:
+def test_priorities_are_sent() -> None:
     """The names of priorities become the numbers that the server reads."""
     names: tuple[Literal["low", "normal", "high"], ...] = ("low", "normal", "high")
     assert [options_message({"priority": name}).priority for name in names] == [1, 2, 3]
     assert not options_message({}).priority
 
 
-def test_clients_that_were_closed_say_so(server: Server) -> None:
+def test_closed_clients_raise_errors(server: Server) -> None:
     """Every call of a closed client is a RequestError, for both clients."""
     client = Client(server.address)
     client.close()
-    for ask in (
+    for call in (
         lambda: client.score(noise(80, 80, 1), model="digits"),
         lambda: list(client.score_many([("a", noise(80, 80, 1))], model="digits")),
         lambda: client.score_large(noise(80, 80, 1), model="digits"),
         client.models,
     ):
         with pytest.raises(RequestError, match="client: expected an open client"):
-            ask()
+            call()
 
     async def ask_asynchronously() -> None:
         twin = AsyncClient(server.address)
@@ -269,19 +269,19 @@ def test_retries_are_bounded_and_grow() -> None:
         hasty.after(error)
     for code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL):
         with pytest.raises(grpc.RpcError):
-            Retries(4, None).after(Failed(code))
-    assert Retries(4, None).after(Failed(grpc.StatusCode.INTERNAL, STATUS_LOST)) < 1
+            Retries(4, None).after(FailedCall(code))
+    assert Retries(4, None).after(FailedCall(grpc.StatusCode.INTERNAL, STATUS_LOST)) < 1
 
 
-def busy(seconds: float) -> Failed:
-    """The error of a busy server."""
+def busy(seconds: float) -> FailedCall:
+    """Return the error of a busy server."""
     from service.errors import BusyError  # noqa: PLC0415 (the client does without)
     from service.rpc.status import status_of  # noqa: PLC0415
 
-    return Failed(*status_of(BusyError("m", seconds)))
+    return FailedCall(*status_of(BusyError("m", seconds)))
 
 
-def test_servers_are_asked_in_turn() -> None:
+def test_servers_are_called_in_turn() -> None:
     """Two servers get half of the requests each."""
     with running(MODELS) as one, running(MODELS) as other:
         with Client(f"{one.address},{other.address}") as client:
@@ -312,7 +312,7 @@ def test_killed_servers_lose_no_request() -> None:
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
 def test_streams_go_on_with_another_server(ending: signal.Signals) -> None:
-    """If the server of a ScoreMany goes away, another server answers the other images, each once."""
+    """If the server of a ScoreMany stops, another server answers the remaining images, each once."""
     images = [(str(number), noise(200 + number % 7, 200, 1)) for number in range(200)]
     with running(MODELS) as stays, running(MODELS, status=-ending if ending is signal.SIGKILL else 0) as goes:
         with Client(f"{goes.address},{stays.address}", timeout=60) as client:
@@ -328,7 +328,7 @@ def test_streams_go_on_with_another_server(ending: signal.Signals) -> None:
         assert got.keys() == {name for name, _ in images}
 
 
-def test_servers_that_end_well_without_an_answer() -> None:
+def test_streams_that_end_before_the_plan() -> None:
     """A ScoreLarge that ends before its plan is an UnavailableError, for both clients."""
     nothing = grpc.stream_stream_rpc_method_handler(lambda _requests, _context: iter(()))
     server = grpc.server(ThreadPoolExecutor(2))
@@ -340,9 +340,9 @@ def test_servers_that_end_well_without_an_answer() -> None:
         async with AsyncClient(address) as client:
             await client.score_large(noise(80, 80, 1), model="digits")
 
-    with Client(address) as client, pytest.raises(UnavailableError, match="before its summary"):
+    with Client(address) as client, pytest.raises(UnavailableError, match="before it sent the summary"):
         client.score_large(noise(80, 80, 1), model="digits")
-    with pytest.raises(UnavailableError, match="before its summary"):
+    with pytest.raises(UnavailableError, match="before it sent the summary"):
         asyncio.run(asynchronously())
     server.stop(None)
 
@@ -356,7 +356,7 @@ def test_deadlines_end_retries() -> None:
         assert time.monotonic() - started < 5
 
 
-def test_tokens_do_not_travel_in_the_clear() -> None:
+def test_tokens_are_not_sent_unencrypted() -> None:
     """A token is refused for a connection to another machine without TLS."""
     with pytest.raises(RequestError, match="expected TLS"):
         Client("192.0.2.1:8500", security=Security(token="secret"))  # noqa: S106 (a test)

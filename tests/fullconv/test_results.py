@@ -1,4 +1,4 @@
-"""What an answer offers: plain values, boxes, heatmaps, files, xarray, and its display in notebooks."""
+"""The contents and methods of an answer: values, boxes, heatmaps, files, xarray, and its display in notebooks."""
 
 import asyncio
 import pickle
@@ -28,18 +28,18 @@ PAGE = MODELS / "digits" / "page.png"
 
 @pytest.fixture(scope="module")
 def scorer() -> Scorer:
-    """The shipped model, in this process."""
+    """Return the shipped model, in this process."""
     return Scorer(MODELS)
 
 
 @pytest.fixture(scope="module")
 def answer(scorer: Scorer) -> Answer:
-    """The shipped page, with its grid."""
+    """Return the shipped page, with its grid."""
     return scorer.score(PAGE, model="digits", grid=True)
 
 
 def grid_of(answer: Answer) -> np.ndarray:
-    """The scores of every window, which were requested."""
+    """Return the scores of every window, which the fixture has requested."""
     assert answer.grid is not None
     return answer.grid
 
@@ -68,8 +68,8 @@ def test_values_of_an_answer(answer: Answer) -> None:
 @pytest.mark.parametrize("options", [{}, {"roi": (100, 50, 300, 200)}, {"border": "anchor"}, {"stride": 4}], ids=str)
 def test_boxes_are_the_windows(scorer: Scorer, options: Options) -> None:
     """The pixels of a box, cut out and scored by themselves, have the scores of its cell."""
-    asked: Options = {**options, "grid": True}
-    answer = scorer.score(PAGE, model="digits", **asked)
+    with_grid: Options = {**options, "grid": True}
+    answer = scorer.score(PAGE, model="digits", **with_grid)
     boxes, grid, pixels = answer.boxes, grid_of(answer), np.asarray(Image.open(PAGE).convert("L"))
     assert boxes.shape == (*grid.shape[:2], 4)
     assert np.issubdtype(boxes.dtype, np.int64)
@@ -139,25 +139,28 @@ def test_heatmaps_of_half_precision(scorer: Scorer, answer: Answer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected_message"),
     [
         ({}, "expected every window's scores, got none: score with grid=True"),
-        ({"grid": "top"}, "expected every window's scores, got the highest of each window: score with grid=True"),
+        (
+            {"grid": "top"},
+            "expected every window's scores, got the highest scores of each window: score with grid=True",
+        ),
     ],
     ids=["none", "top"],
 )
-def test_what_needs_the_grid(scorer: Scorer, tmp_path: Path, options: Options, said: str) -> None:
+def test_outputs_that_need_the_grid(scorer: Scorer, tmp_path: Path, options: Options, expected_message: str) -> None:
     """Without every window's scores, `heatmap` and `save` are refused, and nothing is written."""
     answer = scorer.score(noise(90, 90, 1), model="digits", **options)
     for name in ("heat.png", "grid.npz"):
-        with pytest.raises(RequestError, match=said):
+        with pytest.raises(RequestError, match=expected_message):
             answer.save(tmp_path / name)
-    with pytest.raises(RequestError, match=said):
+    with pytest.raises(RequestError, match=expected_message):
         answer.heatmap()
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_heatmap_cannot_show(scorer: Scorer, answer: Answer, tmp_path: Path) -> None:
+def test_heatmaps_of_missing_classes(scorer: Scorer, answer: Answer, tmp_path: Path) -> None:
     """Unknown classes, missing scores of other classes, and unknown suffixes are refused."""
     with pytest.raises(RequestError, match="expected labels of model 'digits' or 0 to 10, got 'cat'"):
         answer.heatmap("cat")
@@ -180,9 +183,9 @@ def test_images_that_cannot_be_read_again(scorer: Scorer, tmp_path: Path) -> Non
 
 
 def test_heatmaps_need_the_models_description(tmp_path: Path) -> None:
-    """An answer asks its client for the description of the model, or takes it as an argument."""
+    """An answer requests the model's description with its client, or takes it as an argument."""
 
-    async def ask(address: str) -> tuple[Answer, ModelDescription]:
+    async def request_both(address: str) -> tuple[Answer, ModelDescription]:
         async with AsyncClient(address) as client:
             return await client.score(PAGE, model="digits", grid=True), await client.model("digits")
 
@@ -191,9 +194,11 @@ def test_heatmaps_need_the_models_description(tmp_path: Path) -> None:
             answer = client.score(PAGE, model="digits", grid=True)
             expected = np.asarray(answer.heatmap())
             later = client.score(PAGE, model="digits", grid=True)
-        asynchronous, model = asyncio.run(ask(server.address))
-    assert_array_equal(expected, np.asarray(later.heatmap()))  # the client remembers
-    with pytest.raises(RequestError, match=r"this answer cannot ask for: heatmap\(model=await client\.model\(name\)\)"):
+        asynchronous, model = asyncio.run(request_both(server.address))
+    assert_array_equal(expected, np.asarray(later.heatmap()))  # the client has cached the description
+    with pytest.raises(
+        RequestError, match=r"this answer cannot request by itself: use heatmap\(model=await client\.model\(name\)\)"
+    ):
         asynchronous.heatmap()
     copied = pickle.loads(pickle.dumps(later))  # noqa: S301 (our own)
     for one in (asynchronous, copied):
@@ -224,8 +229,8 @@ def test_notebooks_show_no_markup_of_others(answer: Answer) -> None:
     assert set(re.findall(r"</?([a-z]+)", html)) == {"div", "b", "br", "table", "tr", "th", "td"}
 
 
-def test_notebooks_say_why_there_is_no_picture(answer: Answer) -> None:
-    """The HTML of an answer that cannot ask for the model's description has the reason in place of the picture."""
+def test_notebooks_state_why_the_picture_is_missing(answer: Answer) -> None:
+    """The HTML of an answer without access to the model's description has the reason in place of the picture."""
     html = replace(answer, describe=None)._repr_html_()
     assert "<img" not in html
     assert "heatmap: expected the model&#x27;s description" in html

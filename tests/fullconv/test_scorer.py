@@ -26,20 +26,20 @@ ALPHA = np.dstack([noise(90, 111, 3), noise(90, 111, 1, seed=1)])
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A server of the shipped model."""
+    """Yield a server of the shipped model."""
     with running(MODELS) as server:
         yield server
 
 
 @pytest.fixture
 def files() -> Iterator[ExitStack]:
-    """Files that are closed after the test."""
+    """Yield files that are closed after the test."""
     with ExitStack() as stack:
         yield stack
 
 
 def document(answer: Answer) -> dict[str, Any]:
-    """The answer's JSON without times and the image's name, which depends on the form."""
+    """Return the answer's JSON without times and the image's name, which depends on the form."""
     shown = answer.document()
     del shown["image"]["name"], shown["timing_ms"]
     return shown
@@ -85,29 +85,29 @@ def test_one_image_in_every_form(server: Server, tmp_path: Path, files: ExitStac
     expected = Scorer(MODELS).score(PIXELS, model="digits", grid=True)
     make = (FORMS | {"Zarr": zarr_of})[form]
 
-    def made() -> Any:  # noqa: ANN401 (a form)
+    def make_image() -> Any:  # noqa: ANN401 (a form)
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         image = make(folder)
         return files.enter_context(image) if isinstance(image, io.IOBase) else image
 
-    async def ask() -> list[Answer]:
+    async def main() -> list[Answer]:
         async with AsyncClient(server.address) as client:
-            whole = await client.score(made(), model="digits", grid=True)
-            async with await client.score_large(made(), model="digits") as stream:
+            whole = await client.score(make_image(), model="digits", grid=True)
+            async with await client.score_large(make_image(), model="digits") as stream:
                 return [whole, await stream.result()]
 
-    answers = asyncio.run(ask())
+    answers = asyncio.run(main())
     with Client(server.address) as client:
         for scorer in (client, Scorer(MODELS)):
-            answers.append(scorer.score(made(), model="digits", grid=True))
-            with scorer.score_large(made(), model="digits") as stream:
+            answers.append(scorer.score(make_image(), model="digits", grid=True))
+            with scorer.score_large(make_image(), model="digits") as stream:
                 answers.append(stream.result())
-            ((name, answer),) = scorer.score_many([("a", made())], model="digits")
+            ((name, answer),) = scorer.score_many([("a", make_image())], model="digits")
             assert name == "a"
             assert isinstance(answer, Answer)
             answers.append(answer)
-            plan = scorer.plan(made(), model="digits", grid=True)
+            plan = scorer.plan(make_image(), model="digits", grid=True)
             assert (plan.header.shape, plan.plan) == (expected.header.shape, expected.plan)
     for answer in answers:
         assert document(answer) == document(expected)
@@ -117,7 +117,7 @@ def test_one_image_in_every_form(server: Server, tmp_path: Path, files: ExitStac
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "I;16", "RGB"])
-def test_pil_images_are_their_files(tmp_path: Path, mode: str) -> None:
+def test_pil_images_score_like_their_files(tmp_path: Path, mode: str) -> None:
     """PIL images with transparency, palettes, single bits and 16 bits score like their PNG files."""
     models = convert_into(tmp_path / "models", make_network(tmp_path, UNPADDED))
     image = Image.fromarray(ALPHA)
@@ -132,7 +132,7 @@ def test_pil_images_are_their_files(tmp_path: Path, mode: str) -> None:
     assert_array_equal(expected.average, answer.average)
 
 
-def test_pil_images_are_turned_as_exif_says(tmp_path: Path) -> None:
+def test_pil_images_are_rotated_by_exif(tmp_path: Path) -> None:
     """A PIL image is rotated as its EXIF orientation says, like its file."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -148,7 +148,7 @@ def test_pil_images_are_turned_as_exif_says(tmp_path: Path) -> None:
 
 def test_pil_images_of_floats_are_own_values() -> None:
     """A PIL image of floats is refused by a model of 8-bit pixels."""
-    with pytest.raises(ImageError, match="expected 8 or 16 bits unsigned per channel, got 1 band of float32"):
+    with pytest.raises(ImageError, match="expected unsigned values of 8 or 16 bits, got 1 band of float32"):
         Scorer(MODELS).score(Image.new("F", (99, 99)), model="digits")
 
 
@@ -159,7 +159,7 @@ class Tensor:
 
 
 @pytest.mark.parametrize(
-    ("image", "said"),
+    ("image", "expected_message"),
     [
         (None, "image: expected a path, bytes, an array, a PIL image or an open binary file, got NoneType"),
         (Image.new("CMYK", (99, 99)), 'got CMYK; convert it with .convert("RGB")'),
@@ -169,15 +169,15 @@ class Tensor:
     ],
     ids=["none", "CMYK", "text file", "tensor", "complex"],
 )
-def test_what_is_no_image(image: Any, said: str) -> None:  # noqa: ANN401 (anything)
-    """Objects that are no images are refused with what was expected and what was given, also as masks."""
+def test_objects_that_are_not_images(image: Any, expected_message: str) -> None:  # noqa: ANN401 (anything)
+    """Objects that are not images are refused; the error names the expected and the actual type; so are masks."""
     scorer = Scorer(MODELS)
     with pytest.raises(ImageError) as caught:
         scorer.score(image, model="digits")
-    assert said in str(caught.value)
+    assert expected_message in str(caught.value)
     with pytest.raises(ImageError) as caught:
         scorer.score(PIXELS, model="digits", mask=image)
-    assert said.replace("image: ", "mask: ") in str(caught.value)
+    assert expected_message.replace("image: ", "mask: ") in str(caught.value)
 
 
 def test_many_images_have_masks_of_their_own(server: Server) -> None:
@@ -196,10 +196,10 @@ def test_many_images_have_masks_of_their_own(server: Server) -> None:
 
 def test_large_images_are_scored_row_by_row() -> None:
     """`score_large` gives the rows from top to bottom, reports all tiles, and ends with the answer of `score`."""
-    scorer, pixels, told = Scorer(MODELS), noise(1500, 900, 1), []
+    scorer, pixels, reports = Scorer(MODELS), noise(1500, 900, 1), []
     expected = scorer.score(pixels, model="digits", grid="top", grid_top=2)
     with scorer.score_large(
-        pixels, model="digits", grid="top", grid_top=2, progress=lambda *what: told.append(what)
+        pixels, model="digits", grid="top", grid_top=2, progress=lambda *what: reports.append(what)
     ) as stream:
         assert stream.planned.header == expected.header
         rows = list(stream.rows())
@@ -209,7 +209,7 @@ def test_large_images_are_scored_row_by_row() -> None:
     assert_array_equal(expected.winners, np.concatenate([found for _, _, found in rows]))
     assert_array_equal(expected.average, answer.average)
     tiles = sum(view.tiles for view in expected.plan.views)
-    assert told[-1] == ("scoring", tiles, tiles)
+    assert reports[-1] == ("scoring", tiles, tiles)
 
 
 def test_results_without_taking_rows() -> None:
@@ -228,9 +228,9 @@ def test_errors_while_rows_are_taken_stay(tmp_path: Path) -> None:
     whole = png(noise(800, 800, 1))
     path.write_bytes(whole[: len(whole) // 2])
     stream = Scorer(MODELS).score_large(path, model="digits", grid=True)
-    with pytest.raises(ImageError, match=r"cut\.png: not a whole"):
+    with pytest.raises(ImageError, match=r"cut\.png: expected a complete"):
         list(stream.bands())
-    with pytest.raises(ImageError, match=r"cut\.png: not a whole"):
+    with pytest.raises(ImageError, match=r"cut\.png: expected a complete"):
         stream.result()
 
 
@@ -259,7 +259,7 @@ def test_models_are_described_alike(server: Server) -> None:
     assert (described.input.dtype, described.input.channels, described.input.order) == ("uint8", 1, "GRAY")
     assert described.parity[8, 8].exact
     assert described.limits.image_pixels == 256_000_000
-    with pytest.raises(RequestError, match="model: no 'cats'"):
+    with pytest.raises(RequestError, match="model: no model 'cats'"):
         Scorer(MODELS).model("cats")
     with pytest.raises(RequestError, match="name: expected text, got 3"):
         Scorer(MODELS).model(3)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """A small image."""
+    """Return a small image."""
     path = tmp_path / "image.png"
     path.write_bytes(png(noise(90, 111, 1)))
     return path

@@ -14,7 +14,7 @@ from fullconv import Client
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of three models: the shipped one, an unpadded and a padded one of three channels."""
+    """Return a repository of three models: the shipped one, an unpadded and a padded one of three channels."""
     folder = tmp_path_factory.mktemp("repository")
     for toml in (UNPADDED, PADDED):
         convert_into(folder / "models", make_network(folder, toml))
@@ -34,6 +34,6 @@ def server(models: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:
-    """A client of that server."""
+    """Yield a client of that server."""
     with Client(server.address, timeout=240) as client:
         yield client

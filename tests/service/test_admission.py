@@ -1,4 +1,4 @@
-"""Who is let in, without a server."""
+"""Admission of requests, without a server."""
 
 import time
 from contextlib import ExitStack
@@ -20,13 +20,13 @@ WIDE: dict[str, Any] = {
 
 
 def admission(**limits: Any) -> Admission:
-    """With wide limits, but for some."""
+    """Return an admission with wide limits, except for the given limits."""
     return Admission(Limits(**WIDE | limits))
 
 
 @pytest.mark.parametrize("limits", [{"waiting": 2}, {"waiting_bytes": 25}], ids=["number", "bytes"])
-def test_what_waits_is_bounded(limits: dict[str, float]) -> None:
-    """A third request is refused, says when to come again, and is admitted once there is room."""
+def test_waiting_requests_are_bounded(limits: dict[str, float]) -> None:
+    """A third request is refused with the delay of a retry, and is admitted once there is room."""
     gate = admission(**limits)
     with gate.admitted("a", 10):
         with gate.admitted("b", 10):
@@ -38,8 +38,8 @@ def test_what_waits_is_bounded(limits: dict[str, float]) -> None:
     assert (gate.load.requests, gate.load.message_bytes) == (0, 0)
 
 
-def test_one_alone_may_be_larger() -> None:
-    """What is more than all may be together is admitted when nothing else is there."""
+def test_a_single_request_may_exceed_the_limits() -> None:
+    """A request that exceeds the limits is admitted if there is no other request."""
     gate = admission(waiting_bytes=5, held_bytes=5, waiting_seconds=1.0)
     with gate.admitted("a", 50) as claim:
         gate.plan(claim, 50, 50.0, deadline=None, done=lambda: 0.0)
@@ -48,21 +48,23 @@ def test_one_alone_may_be_larger() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "seconds", "said"), [(600, 1.0, "MiB of pixels"), (1, 60.0, "seconds of compute")], ids=["memory", "time"]
+    ("held", "seconds", "expected_message"),
+    [(600, 1.0, "MiB of pixels"), (1, 60.0, "seconds of compute")],
+    ids=["memory", "time"],
 )
-def test_plans_are_bounded(held: int, seconds: float, said: str) -> None:
-    """By the memory that they hold and the time that they take, together with the others'."""
+def test_plans_are_bounded(held: int, seconds: float, expected_message: str) -> None:
+    """A plan is refused if its memory or its compute, together with those of other requests, exceeds a limit."""
     gate = admission()
     with gate.admitted("a", 1) as first, gate.admitted("b", 1) as second:
         gate.plan(first, 600, 60.0, deadline=None, done=lambda: 0.0)
-        with pytest.raises(BusyError, match=said):
+        with pytest.raises(BusyError, match=expected_message):
             gate.plan(second, held, seconds, deadline=None, done=lambda: 0.0)
         assert gate.load.held_bytes == 600
     assert (gate.load.held_bytes, gate.load.seconds) == (0, 0.0)
 
 
 def test_a_client_has_its_share() -> None:
-    """One client may fill half of the places; another one still finds some."""
+    """One client may use half of the places; the other places remain for other clients."""
     gate = admission(waiting=8, client_share=0.5)
     with ExitStack() as admitted:
         for _ in range(4):
@@ -73,8 +75,8 @@ def test_a_client_has_its_share() -> None:
             admitted.enter_context(gate.admitted("modest", 1))
 
 
-def test_missed_deadlines_are_foreseen() -> None:
-    """A request that cannot be done in time beside the others is refused; it waits for none longer than it takes."""
+def test_missed_deadlines_are_predicted() -> None:
+    """A request is refused if it would miss its deadline; each other request counts at most its own compute."""
     gate = admission(waiting_seconds=1000.0)
     with gate.admitted("a", 1) as long, gate.admitted("b", 1) as short:
         gate.plan(long, 1, 50.0, deadline=None, done=lambda: 0.5)
@@ -87,7 +89,7 @@ def test_missed_deadlines_are_foreseen() -> None:
 
 
 def test_streams_are_bounded() -> None:
-    """No more streams than that at once; and of one client no more than its share."""
+    """The number of concurrent streams is limited, in total and for each client."""
     gate = admission(streams=4, client_share=0.5)
     with gate.stream("a"), gate.stream("a"):
         with pytest.raises(BusyError, match="your requests together to be at most 2 streams, got 3"), gate.stream("a"):
@@ -100,8 +102,8 @@ def test_streams_are_bounded() -> None:
         pass
 
 
-def test_requests_that_hold_nothing_block_nobody() -> None:
-    """Two requests are in, each more than there may be: the first plan is admitted, the second when that is over."""
+def test_requests_without_a_plan_do_not_block_others() -> None:
+    """Of two requests that each exceed the limits the first plan is admitted, and the second after the first ends."""
     gate = admission(held_bytes=5, waiting_seconds=1.0, client_share=0.5)
     with gate.admitted("a", 1) as second:
         with gate.admitted("a", 1) as first:

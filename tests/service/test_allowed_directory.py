@@ -21,7 +21,7 @@ PIXELS = noise(90, 100, 1)
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of images that contains links and pipes, and an image outside of the directory."""
+    """Return a directory of images that contains links and pipes, and an image outside of the directory."""
     folder = tmp_path_factory.mktemp("outside")
     root = folder / "root"
     (root / "sub dir").mkdir(parents=True)
@@ -58,7 +58,7 @@ def test_no_path_leads_out(root: Path, path: str) -> None:
 
 @pytest.fixture(scope="module")
 def server(root: Path) -> Iterator[Server]:
-    """A server with this allowed directory."""
+    """Yield a server with this allowed directory."""
     with running(ROOT / "models", "--images", str(root)) as server:
         yield server
 

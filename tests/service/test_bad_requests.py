@@ -1,4 +1,4 @@
-"""What a server and its command line refuse, and how."""
+"""Requests and command lines that a server refuses, with the status and message of each refusal."""
 
 import subprocess
 import sys
@@ -40,14 +40,14 @@ def raw(**fields: Any) -> scoring_pb2.ScoreRequest:
 
 
 def bad_names() -> Refused:
-    """Requests with wrong names, and with a value that is in no enum."""
+    """Return requests with wrong names, and with a value that is not in the enum."""
     good = png(noise(80, 80, 1))
     return {
-        "no-model": (scoring_pb2.ScoreRequest(), MISSING, "model: no ''"),
-        "unknown-model": (scoring_pb2.ScoreRequest(model="../digits"), MISSING, "there: digits, padded, unpadded"),
-        "unknown-version": (scoring_pb2.ScoreRequest(model="digits", version="9"), MISSING, "there: 1"),
+        "no-model": (scoring_pb2.ScoreRequest(), MISSING, "model: no model ''"),
+        "unknown-model": (scoring_pb2.ScoreRequest(model="../digits"), MISSING, "available: digits, padded, unpadded"),
+        "unknown-version": (scoring_pb2.ScoreRequest(model="digits", version="9"), MISSING, "available: 1"),
         "unknown-class": (encoded(good, classes=["cat"]), MISSING, "got 'cat'"),
-        "long-model": (scoring_pb2.ScoreRequest(model="m" * 200), MISSING, "model: no 'mmm"),
+        "long-model": (scoring_pb2.ScoreRequest(model="m" * 200), MISSING, "model: no model 'mmm"),
         "longer-model": (scoring_pb2.ScoreRequest(model="m" * 9000), INVALID, "expected at most 255 letters, got 9000"),
         "long-class": (encoded(good, classes=["é" * 4000]), INVALID, "expected at most 255 letters, got 4000"),
         "many-classes": (encoded(good, classes=["0"] * 70_000), INVALID, "at most 65536 names, got 70000"),
@@ -64,9 +64,9 @@ def bad_images() -> Refused:
             INVALID,
             "expected encoded or raw pixels, or a path, got none",
         ),
-        "empty": (encoded(b""), INVALID, "i: not a whole JPEG, PNG, WebP or TIFF image"),
-        "text": (encoded(b"not an image"), INVALID, "i: not a whole"),
-        "truncated": (encoded(jpeg[:-2000]), INVALID, "i: not a whole"),
+        "empty": (encoded(b""), INVALID, "i: expected a complete JPEG, PNG, WebP or TIFF file"),
+        "text": (encoded(b"not an image"), INVALID, "i: expected a complete"),
+        "truncated": (encoded(jpeg[:-2000]), INVALID, "i: expected a complete"),
         "small": (encoded(png(noise(69, 80, 1))), INVALID, "window of 70×70 pixels (height×width), got 69×80"),
         "bomb": (
             encoded(bomb()),
@@ -92,47 +92,47 @@ def bad_images() -> Refused:
 
 @cache
 def bad_requests() -> Refused:
-    """All requests that are refused."""
+    """Return all requests that are refused."""
     return bad_names() | bad_images()
 
 
 @pytest.mark.parametrize("kind", bad_requests())
 def test_bad_requests(server: Server, client: Client, kind: str) -> None:
-    """Each has note's status and one line that names field, expected and got; the server is right afterwards."""
-    request, code, said = bad_requests()[kind]
+    """Each request gets its status and one line that names the field; the server scores correctly afterwards."""
+    request, code, expected_message = bad_requests()[kind]
     with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
         scoring_pb2_grpc.ScoringStub(channel).Score(request)
     assert caught.value.code() is code
-    assert said in caught.value.details()
+    assert expected_message in caught.value.details()
     assert "\n" not in caught.value.details()
     assert "/" not in caught.value.details().replace("../digits", "")
     assert len(client.score(noise(80, 80, 1), model="digits").y) == 2
 
 
 def test_malformed_messages(server: Server) -> None:
-    """Bytes that are no message, in every method."""
+    """Bytes that are not a message are refused by every method."""
     for method in ("Score", "GetModel", "ListModels"):
         error = call(server.address, f"/fullconv.v1.Scoring/{method}", b"\xff" * 9)
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert f"message: expected fullconv.v1.{method}Request, got 9 other bytes" == error.details()
+        assert f"message: expected fullconv.v1.{method}Request, got 9 bytes of another kind" == error.details()
 
 
 def test_unknown_methods(server: Server) -> None:
-    """A method that is not there is UNIMPLEMENTED."""
+    """A call of an unknown method ends with UNIMPLEMENTED."""
     assert call(server.address, "/fullconv.v1.Scoring/Paint", b"").code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_messages_over_the_limit(server: Server, client: Client) -> None:
-    """The transport's limit is RESOURCE_EXHAUSTED without RetryInfo; the client says it is the image's size."""
+    """Beyond the transport's limit the status is RESOURCE_EXHAUSTED without RetryInfo; the client names the image."""
     error = call(server.address, SCORE, bytes((64 << 20) + 1))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert rpc_status.from_call(error) is None
-    with pytest.raises(ImageError, match="larger than one message"):
+    with pytest.raises(ImageError, match="got a larger message"):
         client.score(bytes(65 << 20), model="digits")
 
 
 def test_messages_do_not_mix(server: Server) -> None:
-    """Many clients with many kinds of bad file at once: each gets the message of its own."""
+    """With many concurrent clients and kinds of bad files, each client gets the message for its own file."""
     files = {
         "text": b"not an image",
         "jpeg": encode(noise(200, 200, 3), ".jpg")[:-2000],
@@ -150,18 +150,18 @@ def test_messages_do_not_mix(server: Server) -> None:
     with ThreadPoolExecutor(12) as pool:
         got = set(pool.map(work, range(200)))
     assert {
-        (name, f"{name}: not a whole {kind}")
+        (name, f"{name}: expected a complete {kind}")
         for name in files
         for kind in [
-            "TIFF image: its directory is damaged or cut short"
+            "TIFF file, got a damaged or truncated directory"
             if name == "tiff"
-            else "JPEG, PNG, WebP or TIFF image: damaged, cut short, or something else"
+            else "JPEG, PNG, WebP or TIFF file, got a damaged, truncated or other file"
         ]
     } == got
 
 
 @pytest.mark.parametrize(
-    ("options", "status", "said"),
+    ("options", "status", "expected_message"),
     [
         (["--listen", "0.0.0.0:0"], 2, "--insecure"),
         (["--listen", "8500"], 2, "expected HOST:PORT"),
@@ -179,16 +179,16 @@ def test_messages_do_not_mix(server: Server) -> None:
         (["--admin", "0.0.0.0:0"], 2, "admin: expected a loopback address"),
     ],
 )
-def test_command_lines_that_cannot_be(models: Path, options: list[str], status: int, said: str) -> None:
-    """A server does not start in the clear beyond this machine, nor without models."""
+def test_invalid_command_lines(models: Path, options: list[str], status: int, expected_message: str) -> None:
+    """A server does not start without encryption on a public address, nor without models."""
     command = [*COMMAND, "--models", str(models), *options]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == status
-    assert said in result.stderr
+    assert expected_message in result.stderr
 
 
-def test_taken_ports_are_said(server: Server, models: Path) -> None:
-    """A second server on the same port ends with status 1 and says why."""
+def test_ports_in_use_are_reported(server: Server, models: Path) -> None:
+    """A second server on the same port ends with status 1 and an error that names the reason."""
     command = [*COMMAND, "--models", str(models), "--listen", server.address]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 1
@@ -196,7 +196,7 @@ def test_taken_ports_are_said(server: Server, models: Path) -> None:
 
 
 def test_unreachable_servers_are_exit_1() -> None:
-    """Where nobody listens, the command says so on one line, with status 1."""
+    """If no server listens, the command reports it on one line, with status 1."""
     command = [sys.executable, "-c", "from fullconv.command.cli import main; main()"]
     arguments = [str(ROOT / "models" / "digits" / "page.png"), "--model", "digits", "--server", "127.0.0.1:1"]
     result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=60)

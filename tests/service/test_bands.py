@@ -1,4 +1,4 @@
-"""Bands of plans with a grid: what they cost, what they hold, and what they hand out."""
+"""Bands of plans with a grid: their cost, their memory, and the parts of the grid that they yield."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ DEFAULTS = Bounds(1 << 40, Limits().plan_bytes, Tuning())
 def model_of(
     vertical: AxisGeometry, horizontal: AxisGeometry, *, classes: int, finer: int = 1, pixel_bytes: float = 500.0
 ) -> StoredModel:
-    """A model without files: 1000 multiply-adds for each pixel, and a second file if `finer` is more than 1."""
+    """Return a model without files: 1000 multiply-adds for each pixel, and a second file if `finer` is more than 1."""
     window = model_pb2.Size(height=vertical.window, width=horizontal.window)
     files, costs, parities = [], [], []
     for times in sorted({1, finer}):
@@ -69,15 +69,15 @@ def model_of(
 def planned(
     model: StoredModel, size: tuple[int, int], bounds: Bounds, options: scoring_pb2.ScoreOptions, *, grid: bool
 ) -> Plan:
-    asked = scoring_pb2.ScoreOptions()
-    asked.CopyFrom(options)
-    asked.grid = grid
-    return make_plan(model, resolve(model, decode.options(asked)), size, bounds)
+    requested = scoring_pb2.ScoreOptions()
+    requested.CopyFrom(options)
+    requested.grid = grid
+    return make_plan(model, resolve(model, decode.options(requested)), size, bounds)
 
 
 @st.composite
 def geometries(draw: st.DrawFn) -> AxisGeometry:
-    """Geometries of known networks, and any that gives one cell for one window."""
+    """Return the geometry of a known network, or any geometry that gives one cell for one window."""
     stride = draw(st.sampled_from([1, 4, 8, 32]))
     window = draw(st.integers(16, 300))
     before, after = draw(st.integers(0, 500)), draw(st.integers(0, 500))
@@ -88,7 +88,7 @@ def geometries(draw: st.DrawFn) -> AxisGeometry:
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[StoredModel, tuple[int, int], Bounds, scoring_pb2.ScoreOptions]:
-    """A model, an image's size, limits, and options at strides finer and coarser than the native one."""
+    """Return a model, an image's size, limits, and options at strides finer and coarser than the native one."""
     vertical = draw(geometries())
     horizontal = draw(geometries().filter(lambda axis: axis.stride == vertical.stride))
     native = vertical.stride
@@ -124,12 +124,16 @@ def requests(draw: st.DrawFn) -> tuple[StoredModel, tuple[int, int], Bounds, sco
 def test_a_grid_costs_hardly_more(
     request: tuple[StoredModel, tuple[int, int], Bounds, scoring_pb2.ScoreOptions],
 ) -> None:
-    """With a grid a plan has at most 1.1 times the multiply-adds, and it counts what its highest band holds."""
+    """With a grid a plan has at most 1.1 times the multiply-adds, and counts the memory of its highest band."""
     without, plan = (planned(*request, grid=grid) for grid in (False, True))
     assert plan.multiply_adds <= 1.1 * without.multiply_adds
     model, _, bounds, options = request
-    asked, view = resolve(model, decode.options(options)), plan.views[0]
-    numbers = 2 * asked.depth if options.grid_as == scoring_pb2.GRID_AS_TOP and not options.flip else len(asked.classes)
+    requested, view = resolve(model, decode.options(options)), plan.views[0]
+    numbers = (
+        2 * requested.depth
+        if options.grid_as == scoring_pb2.GRID_AS_TOP and not options.flip
+        else len(requested.classes)
+    )
     rows = max(band.stop - band.first for band in view.tile_plan.bands)
     strips = 2 * view.tile_plan.max_strip_rows * view.width * 3
     assert view.held_bytes >= strips + rows * view.tile_plan.horizontal.cells * numbers * 4
@@ -143,7 +147,7 @@ def test_a_grid_costs_hardly_more(
 @pytest.mark.parametrize("stride", [32, 16, 8])
 @pytest.mark.parametrize("geometry", [VGG16, RESNET50, LITE0], ids=["vgg16", "resnet50", "lite0"])
 def test_grids_of_photographs_take_the_same_tiles(geometry: AxisGeometry, stride: int, finer: int) -> None:
-    """At 4096 pixels and 1000 classes the rows of a band are those without a grid, if lower bands would cost more."""
+    """With 4096 pixels and 1000 classes, bands are as high as without a grid if lower bands would cost more."""
     model = model_of(geometry, geometry, classes=1000, finer=finer)
     options = scoring_pb2.ScoreOptions(stride=stride, mode=scoring_pb2.MODE_DENSE)
     without, plan = (planned(model, (4096, 4096), DEFAULTS, options, grid=grid) for grid in (False, True))
@@ -153,7 +157,7 @@ def test_grids_of_photographs_take_the_same_tiles(geometry: AxisGeometry, stride
 
 
 def test_bands_are_as_low_as_is_worthwhile() -> None:
-    """Where lower bands cost next to nothing, they hold no more of the grid than a strip may be."""
+    """If lower bands cost little more, the grid's rows in a band have at most the bytes of a strip."""
     model = model_of(SMALL, SMALL, classes=1000, pixel_bytes=30.0)
     plan = planned(model, (40_000, 9000), DEFAULTS, scoring_pb2.ScoreOptions(), grid=True)
     tiles = plan.views[0].tile_plan
@@ -163,8 +167,8 @@ def test_bands_are_as_low_as_is_worthwhile() -> None:
 
 
 @pytest.mark.parametrize("grid_as", [scoring_pb2.GRID_AS_TOP, scoring_pb2.GRID_AS_ARGMAX])
-def test_grids_too_large_have_ways_out(grid_as: scoring_pb2.GridAs) -> None:
-    """A slide's whole grid of 1000 classes is refused with the ways out, and the highest scores alone are not."""
+def test_too_large_grids_are_refused_with_remedies(grid_as: scoring_pb2.GridAs) -> None:
+    """A slide's whole grid of 1000 classes is refused with the remedies; a grid of the highest scores is not."""
     model, size = model_of(RESNET50, RESNET50, classes=1000), (90_000, 120_000)
     options = scoring_pb2.ScoreOptions(stride=1, mode=scoring_pb2.MODE_DENSE)
     with pytest.raises(LimitError, match=r"fewer classes, a coarser stride, only the highest scores \(grid_as\) or no"):
@@ -176,11 +180,13 @@ def test_grids_too_large_have_ways_out(grid_as: scoring_pb2.GridAs) -> None:
 
 @pytest.mark.parametrize("flip", [False, True], ids=["plain", "flip"])
 @pytest.mark.parametrize("grid_as", ["FLOAT32", "FLOAT16", "TOP", "ARGMAX"])
-def test_a_band_is_handed_out_in_parts(grid_as: str, *, flip: bool) -> None:
-    """Parts follow one another and are what the whole band would be, with NaN where nothing is wanted."""
+def test_a_band_is_returned_in_parts(grid_as: str, *, flip: bool) -> None:
+    """Parts are consecutive and equal the whole band, with NaN for cells outside the mask."""
     model, rng = model_of(NO_HALO, NO_HALO, classes=40), np.random.default_rng(0)
-    asked = scoring_pb2.ScoreOptions(grid_as=f"GRID_AS_{grid_as}", grid_top=3, classes=["7", "3", "39", "1"], flip=flip)
-    options, shape = resolve(model, decode.options(asked)), (700, 900)
+    requested = scoring_pb2.ScoreOptions(
+        grid_as=f"GRID_AS_{grid_as}", grid_top=3, classes=["7", "3", "39", "1"], flip=flip
+    )
+    options, shape = resolve(model, decode.options(requested)), (700, 900)
     scores, mirrored = rng.standard_normal((2, *shape, 4), np.float32)
     wanted = rng.random(shape) < 0.9
     grid = BandGrid(options, shape, "i")

@@ -1,4 +1,4 @@
-"""Networks that cannot slide: kept by --crops-only, and scored window by window."""
+"""Networks that cannot slide, converted with --crops-only, are scored window by window."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from numpy.testing import assert_allclose
 from support.conversion import SILENT
-from support.engines import Leaving
+from support.engines import CancellableEngine
 from support.pictures import noise, png
 from support.scoring import Scoring, plan_image
 
@@ -26,13 +26,13 @@ NETWORKS = {
     "pytorch/vit.dynamo_batch": (16, 16),
     "pytorch/squeeze_excite.torchscript": (22, 26),
     "pytorch/group_norm.torchscript_batch": (22, 26),
-    "pytorch/batch10.dynamo": (22, 26),  # a batch of ten, always
+    "pytorch/batch10.dynamo": (22, 26),  # a fixed batch of ten
     "keras/squeeze_excite.tf2onnx": (22, 26),  # channels last
 }
 
 
 def convert(name: str, folder: Path, *strides: int) -> Scorer:
-    """Convert for crops, with pixels of 0 to 1."""
+    """Convert a network for mode crops, with pixels from 0 to 1."""
     request = conversion.Request(folder / "net" / "1", preprocess="unit", windows=4, strides=strides, crops_only=True)
     report = conversion.convert(read_source(DATA / f"{name}.onnx", arch=None, window=None), request, SILENT)
     assert report.spec.modes == ["crops"]
@@ -66,8 +66,8 @@ def test_every_cell_is_the_original_networks_score(tmp_path: Path, name: str) ->
         assert_allclose(grid[row, col], expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
 
 
-def test_windows_lie_as_far_apart_as_the_converter_was_told(tmp_path: Path) -> None:
-    """A stride that does not divide the window, and one beyond it."""
+def test_windows_have_the_stride_of_the_conversion(tmp_path: Path) -> None:
+    """The stride may be no divisor of the window, and may exceed the window."""
     for stride in (7, 40):
         run = plan(convert("pytorch/vit.dynamo_batch", tmp_path / str(stride), stride), noise(71, 83, 3))
         grid = np.concatenate([rows.scores for rows in run.rows()])
@@ -75,7 +75,7 @@ def test_windows_lie_as_far_apart_as_the_converter_was_told(tmp_path: Path) -> N
 
 
 def test_tiles_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the tiles are, each window is scored once and alike."""
+    """With any tiles, each window is scored once and has the same scores."""
     scorer, image = convert("pytorch/vit.dynamo_batch", tmp_path), noise(120, 99, 3)
     monkeypatch.setattr(modes, "MIN_TILE_WINDOWS", 1000)
     whole = plan(scorer, image)
@@ -83,37 +83,41 @@ def test_tiles_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     expected = np.concatenate([rows.scores for rows in whole.rows()])
     monkeypatch.setattr(modes, "MIN_TILE_WINDOWS", 2)
     monkeypatch.setattr(modes, "MIN_TILE_PIXELS", 1)
-    tiled = plan(Scorer(scorer.registry), image)  # the other one has kept its plan
+    tiled = plan(Scorer(scorer.registry), image)  # the first scorer has cached its plan
     assert tiled.plan.tile_count > 10
     assert_allclose(np.concatenate([rows.scores for rows in tiled.rows()]), expected, rtol=0, atol=1e-5)
 
 
 def test_a_cancelled_run_stops_between_batches(tmp_path: Path) -> None:
-    """Nobody waits for the other windows of the same tile."""
-    scorer, asked = convert("pytorch/vit.dynamo_batch", tmp_path), iter([False] * 5)
+    """The remaining windows of the same tile are not scored."""
+    scorer, answers = convert("pytorch/vit.dynamo_batch", tmp_path), iter([False] * 5)
     request = scoring_pb2.ScoreRequest(model="net")
-    run = plan_image(scorer, open_bytes(png(noise(200, 200, 3)), name="i"), request, Leaving(lambda: next(asked, True)))
+    run = plan_image(
+        scorer, open_bytes(png(noise(200, 200, 3)), name="i"), request, CancellableEngine(lambda: next(answers, True))
+    )
     assert run.plan.tile_count == 1
     with pytest.raises(CancelledRunError):
         list(run.rows())
 
 
 def test_a_cancelled_run_stops_between_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for the windows of the other tiles."""
+    """The windows of the remaining tiles are not scored."""
     monkeypatch.setattr(modes, "MIN_TILE_PIXELS", 1)
     scorer = convert("pytorch/vit.dynamo_batch", tmp_path)
-    gone: list[bool] = []
+    finished: list[bool] = []
     request = scoring_pb2.ScoreRequest(model="net", options=scoring_pb2.ScoreOptions(grid=True))
-    run = plan_image(scorer, open_bytes(png(noise(200, 200, 3)), name="i"), request, Leaving(lambda: bool(gone)))
+    run = plan_image(
+        scorer, open_bytes(png(noise(200, 200, 3)), name="i"), request, CancellableEngine(lambda: bool(finished))
+    )
     bands = run.rows()
     next(bands)
-    gone.append(True)
+    finished.append(True)
     with pytest.raises(CancelledRunError):
         next(bands)
 
 
 def test_limits_are_those_of_other_models(tmp_path: Path) -> None:
-    """The budget for activations does not matter to crops; the plan is there before a pixel is decoded."""
+    """The budget for activations does not change the plan of crops, which is made before a pixel is decoded."""
     scorer = convert("pytorch/vit.dynamo_batch", tmp_path)
     small = Scorer(tmp_path, tuning=Tuning(tile_bytes=1))
     assert plan(small, noise(71, 83, 3)).plan.tile_count == plan(scorer, noise(71, 83, 3)).plan.tile_count

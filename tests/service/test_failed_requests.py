@@ -1,4 +1,4 @@
-"""What becomes of the tiles of a request that has failed."""
+"""The remaining tiles of a request that has failed do not run."""
 
 import asyncio
 import time
@@ -24,17 +24,17 @@ from service.limits import Tuning
 from service.scoring.scorer import Scorer
 
 
-async def ask(scorer: Scorer, request: scoring_pb2.ScoreRequest, flow: Flow) -> scoring_pb2.ScoreResponse:
+async def score_in_worker(scorer: Scorer, request: scoring_pb2.ScoreRequest, flow: Flow) -> scoring_pb2.ScoreResponse:
     """Score an image in a worker thread."""
     return await Workers(1, "score").run(lambda: plan_message(scorer, request, flow).complete(), flow)
 
 
-def test_tiles_after_scores_that_are_no_numbers_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_after_nan_scores_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the first tile's scores are NaN, the run of the second is stopped, and the others never begin."""
     ran: list[int] = []
     stopped = Event()
 
-    def score(_: Session, tiles: Sequence[np.ndarray], run: ort.RunOptions) -> Any:  # noqa: ANN401 (an array, or never)
+    def score(_: Session, tiles: Sequence[np.ndarray], run: ort.RunOptions) -> Any:  # noqa: ANN401 (an array, or no return)
         ran.append(len(tiles))
         if len(ran) == 1:
             return np.full((len(tiles), 99, 99, 11), np.nan, np.float32)
@@ -52,7 +52,7 @@ def test_tiles_after_scores_that_are_no_numbers_do_not_run(monkeypatch: pytest.M
     scheduler = Scheduler(slots=1, batching=Batching(max_tiles=1))
     try:
         with pytest.raises(ImageError, match="gives scores that are NaN or infinite"):
-            asyncio.run(ask(scorer, request, Flow(scheduler)))
+            asyncio.run(score_in_worker(scorer, request, Flow(scheduler)))
         assert stopped.wait(20)
         assert scheduler.waiting == 0
     finally:

@@ -23,7 +23,7 @@ DIGITS = ROOT / "models" / "digits" / "1"
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A repository of the shipped model as versions 1, 2 and 3, of which 2 and 3 are damaged."""
+    """Return a repository of the shipped model as versions 1, 2 and 3, of which 2 and 3 are damaged."""
     folder = tmp_path / "models" / "digits"
     for version in ("1", "2", "3"):
         shutil.copytree(DIGITS, folder / version)
@@ -32,43 +32,43 @@ def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-class Held:
+class Tracked:
     """An object in the frame of a request that a weak reference can watch."""
 
 
-def test_answered_requests_are_let_go(models: Path) -> None:
+def test_answered_requests_are_released(models: Path) -> None:
     """The registry keeps no object of its callers alive, even without the garbage collector."""
     registry = Registry(models, warm=True)
 
-    def ask(version: str) -> weakref.ref[Held]:
-        held = Held()
+    def request_model(version: str) -> weakref.ref[Tracked]:
+        tracked = Tracked()
         if version:
             with pytest.raises(ModelError, match=f"digits/{version}/labels"):
                 registry.get("digits", version)
         else:
             assert registry.get("digits")[1].version == "1"
-        return weakref.ref(held)
+        return weakref.ref(tracked)
 
     gc.disable()
     try:
-        kept = [ask(version) for _ in range(3) for version in ("", "2", "3")]
-        assert [held() for held in kept] == [None] * 9
+        kept = [request_model(version) for _ in range(3) for version in ("", "2", "3")]
+        assert [tracked() for tracked in kept] == [None] * 9
     finally:
         gc.enable()
 
 
-def test_pixels_of_answered_requests_are_let_go(models: Path) -> None:
+def test_pixels_of_answered_requests_are_released(models: Path) -> None:
     """The scorer keeps no answered request or its image alive, even though the higher version fails each time."""
     scorer = Scorer(Registry(models, warm=True))
 
-    def ask() -> weakref.ref[Picture]:
+    def request_model() -> weakref.ref[Picture]:
         run = plan_message(
             scorer, scoring_pb2.ScoreRequest(model="digits", image=image_message(source_of(noise(80, 80, 1))))
         )
         assert run.complete().version == "1"
         return weakref.ref(run.planned.picture)
 
-    kept = [ask() for _ in range(3)]
+    kept = [request_model() for _ in range(3)]
     gc.collect()
     assert [run() for run in kept] == [None] * 3
 

@@ -21,7 +21,7 @@ GREY = model_pb2.Input(channels=1, dtype="uint8")
 
 
 def tiff(tags: dict[int, int | tuple[int, ...]], data: bytes = b"") -> bytes:
-    """A file of one page with tags of 32-bit integers; the data of its strip start at byte 8."""
+    """Return a file of one page with tags of 32-bit integers; the data of its strip start at byte 8."""
     directory, extra, at = b"", b"", 8 + len(data) + 2 + 12 * len(tags) + 4
     for tag, value in sorted(tags.items()):
         values = value if isinstance(value, tuple) else (value,)
@@ -47,9 +47,9 @@ def opened(data: bytes) -> Picture:
     return open_bytes(data, name="i")
 
 
-def pixels_of(data: bytes, wanted: model_pb2.Input = GREY) -> np.ndarray:
+def pixels_of(data: bytes, model_input: model_pb2.Input = GREY) -> np.ndarray:
     picture = opened(data)
-    return picture.rows(wanted).read(0, picture.height)
+    return picture.rows(model_input).read(0, picture.height)
 
 
 def test_counts_that_are_left_out_are_computed() -> None:
@@ -63,12 +63,12 @@ def test_counts_that_are_left_out_are_computed() -> None:
 
 def test_a_compressed_strip_without_bytes_is_damaged() -> None:
     """A compressed strip with a position in the file and a byte count of 0 is damaged, not left out."""
-    with pytest.raises(ImageError, match="damaged or cut short"):
+    with pytest.raises(ImageError, match="damaged or truncated"):
         pixels_of(tiff(page(16, 16, compression=8, count=0), bytes(20)))
 
 
 @pytest.mark.parametrize(
-    ("tags", "said"),
+    ("tags", "expected_message"),
     [
         ({"photometric": 5}, "inks other than CMYK"),
         ({"photometric": 5, "t332": 2}, "inks other than CMYK"),
@@ -77,9 +77,9 @@ def test_a_compressed_strip_without_bytes_is_damaged() -> None:
     ],
     ids=["three inks", "other inks", "inverse of three bands", "profile"],
 )
-def test_odd_kinds_are_named(tags: dict[str, object], said: str) -> None:
-    """Inks, inverted values and profiles that are not supported are refused by their names."""
-    with pytest.raises(ImageError, match=said):
+def test_odd_kinds_are_named(tags: dict[str, object], expected_message: str) -> None:
+    """Inks, inverted values and profiles that are not supported are refused; the error names them."""
+    with pytest.raises(ImageError, match=expected_message):
         opened(tiff(page(16, 16, 3, **tags), bytes(1024)))
 
 
@@ -99,7 +99,7 @@ def test_numbers_beyond_the_palette_are_damage() -> None:
 
 
 def with_mask(images: int, mask: np.ndarray) -> bytes:
-    """A file with some images, followed by a page that is marked as a mask."""
+    """Return a file with some images, followed by a page that is marked as a mask."""
     file = BytesIO()
     with tifffile.TiffWriter(file) as writer:
         for _ in range(images):
@@ -130,7 +130,7 @@ def test_a_tile_that_holds_less_than_its_part_is_damaged() -> None:
     data = bytearray(tifffile_of(noise(32, 32, 3), compression="jpeg", tile=(32, 32)))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = (8).to_bytes(2, "big") * 2
-    with pytest.raises(ImageError, match="damaged or cut short"):
+    with pytest.raises(ImageError, match="damaged or truncated"):
         pixels_of(bytes(data), RGB)
 
 
@@ -155,7 +155,7 @@ def test_planes_of_jpeg_ycbcr_are_not_taken_for_rgb(sampling: tuple[int, int] | 
     if sampling:
         assert np.abs(pixels_of(bytes(data), RGB).astype(int) - [199, 30, 89]).max() <= 4
         return
-    with pytest.raises(ImageError, match="YCbCr whose colours are stored at a lower resolution"):
+    with pytest.raises(ImageError, match="YCbCr without JPEG whose colours are stored at a lower resolution"):
         pixels_of(bytes(data), RGB)
 
 
@@ -182,13 +182,13 @@ def peak(work: object) -> int:
 )
 def test_files_that_leave_out_their_data_cost_little(data: bytes) -> None:
     """A file of some hundred bytes that claims gigabytes of pixels is refused without much memory."""
-    wanted = model_pb2.Input(channels=4, dtype="float32", preprocessing=model_pb2.Preprocessing(dtype="float32"))
+    model_input = model_pb2.Input(channels=4, dtype="float32", preprocessing=model_pb2.Preprocessing(dtype="float32"))
 
     def read() -> None:
         picture = opened(data)
         if picture.decoded_whole and picture.height * picture.width > 256_000_000:
             raise LimitError("as check_size does")
-        picture.rows(wanted).read(0, picture.height)
+        picture.rows(model_input).read(0, picture.height)
 
     assert peak(read) < 64 << 20
 
@@ -219,7 +219,7 @@ def test_counts_beyond_the_file_are_damage(tmp_path: Path) -> None:
         data[at + 2 : at + 20] = struct.pack("<HQQ", 16, 1, value)
         path = tmp_path / "image.tif"
         path.write_bytes(data)
-        with pytest.raises(ImageError, match="damaged or cut short"):
+        with pytest.raises(ImageError, match="damaged or truncated"):
             open_file(path).rows(GREY).read(0, 16)
 
 

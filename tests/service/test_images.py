@@ -35,9 +35,9 @@ def opened(data: bytes) -> Picture:
     return open_bytes(data, name="image")
 
 
-def pixels_of(picture: Picture, wanted: model_pb2.Input) -> np.ndarray:
-    """All pixels of an image."""
-    return picture.rows(wanted).read(0, picture.height)
+def pixels_of(picture: Picture, model_input: model_pb2.Input) -> np.ndarray:
+    """Return all pixels of an image."""
+    return picture.rows(model_input).read(0, picture.height)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_names_beyond_ascii(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"not an image", bytes(100)], ids=["empty", "text", "zeros"])
 def test_other_files_are_refused(data: bytes) -> None:
     """Data in none of the four formats are refused, and the error names the formats."""
-    with pytest.raises(ImageError, match="image: not a whole JPEG, PNG, WebP or TIFF image"):
+    with pytest.raises(ImageError, match="image: expected a complete JPEG, PNG, WebP or TIFF file"):
         opened(data)
 
 
@@ -134,7 +134,7 @@ def test_other_files_are_refused(data: bytes) -> None:
 def test_truncated_files_are_refused(suffix: str) -> None:
     """A file that ends early is refused; the missing pixels are not filled in."""
     data = encode(noise(200, 200, 3), suffix)
-    with pytest.raises(ImageError, match="not a whole"):
+    with pytest.raises(ImageError, match="expected a complete"):
         pixels_of(opened(data[: len(data) * 2 // 3]), RGB)
 
 
@@ -187,7 +187,7 @@ def test_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_other_element_types_are_refused(format_: str, name: str) -> None:
     """Element types without a value of white are refused for a model of pixels from 0 to 255."""
     data = pyvips.Image.new_from_array(noise(20, 20, 1)).cast(format_).write_to_buffer(".tif")
-    with pytest.raises(ImageError, match=f"expected 8 or 16 bits unsigned per channel, got 1 band of {name}"):
+    with pytest.raises(ImageError, match=f"expected unsigned values of 8 or 16 bits, got 1 band of {name}"):
         opened(data).check_bands(RGB)
 
 
@@ -216,7 +216,7 @@ def test_small_images_are_refused() -> None:
         check_size(opened(png(noise(7, 30, 3))), max_pixels=10**6, max_whole_pixels=10**6, window=WINDOW)
 
 
-def test_bombs_are_refused_undecoded() -> None:
+def test_decompression_bombs_are_not_decoded() -> None:
     """A small PNG file whose header says 60000×60000 pixels is refused before it is decoded."""
     assert len(bomb()) < 1 << 20
     with pytest.raises(
@@ -239,7 +239,7 @@ def test_tiffs_may_be_larger() -> None:
         check_size(turned, max_pixels=1 << 40, max_whole_pixels=10**8, window=WINDOW)
 
 
-def test_tiffs_of_one_strip_are_bound_as_other_files_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiffs_of_one_strip_have_the_limit_of_other_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """A TIFF with one large strip has the limit of files that are decoded whole; small strips do not."""
     monkeypatch.setattr("service.images.tiff.MAX_BLOCK_BYTES", 1 << 20)
     for rows, refused in ((10, False), (1200, True)):
@@ -262,7 +262,7 @@ def test_rows_are_read_in_spans(suffix: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(350, 45), (233, 30), (1000, 130), (700, 41), (33, 90)])
-def test_scaling_is_pillows(size: tuple[int, int]) -> None:
+def test_scaling_equals_pillow(size: tuple[int, int]) -> None:
     """An image that is scaled strip by strip equals Pillow's antialiased bilinear scaling of the whole image."""
     picture = opened(png(noise(700, 90, 3)))
     expected = np.asarray(Image.fromarray(pixels_of(picture, RGB)).resize(size[::-1], Image.Resampling.BILINEAR))
@@ -283,28 +283,28 @@ def test_scaling_floats() -> None:
 def test_arrays_follow_the_same_rules() -> None:
     """An array is converted like a file with the same pixels."""
     deep = noise(40, 30, 3).astype(np.uint16) * 257
-    for pixels, wanted in ((noise(40, 30, 1), RGB), (noise(40, 30, 3), GREY), (deep, FLOAT)):
+    for pixels, model_input in ((noise(40, 30, 1), RGB), (noise(40, 30, 3), GREY), (deep, FLOAT)):
         array = open_array("image", pixels.shape, pixels.dtype.name, partial(ArrayInMemory, pixels))
-        array.check_bands(wanted)
-        assert_array_equal(pixels_of(opened(encode(pixels, ".tif")), wanted), pixels_of(array, wanted))
+        array.check_bands(model_input)
+        assert_array_equal(pixels_of(opened(encode(pixels, ".tif")), model_input), pixels_of(array, model_input))
     with pytest.raises(ImageError, match="dtype: expected uint8, uint16, int16, float32, got 'float64'"):
         open_array("image", (4, 4, 1), "float64", lambda: ArrayInMemory(np.zeros((4, 4, 1))))
 
 
-def test_rows_hold_what_they_read() -> None:
+def test_rows_keep_their_array_alive() -> None:
     """Rows keep the pixels of their array alive, because a thread may read them after the picture is freed."""
     pixels = noise(90, 100, 3)
-    held = weakref.ref(pixels)
+    reference = weakref.ref(pixels)
     expected = np.round(pixels @ [0.299, 0.587, 0.114])[:40, :, None]
     rows = open_array("i", pixels.shape, "uint8", partial(ArrayInMemory, pixels)).rows(GREY)
     del pixels
     gc.collect()
-    assert held() is not None
+    assert reference() is not None
     assert_array_equal(rows.read(0, 40), expected)
 
 
 @pytest.mark.parametrize("stop", [16, 300], ids=["rows", "damage"])
-def test_regions_end_where_they_were_used(stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regions_are_released_after_reading(stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each read releases its region of libvips in the reading thread, even if an error of the read is kept."""
     ended: list[object] = []
     new = pyvips.Region.new

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol where its stock clients do not go: odd requests, and streams that stay open."""
+"""Cases of the Open Inference Protocol that its stock clients do not cover: odd requests, and open streams."""
 
 import signal
 import threading
@@ -23,7 +23,7 @@ WINDOW = noise(72, 72, 1)
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A server of the shipped model, which has answered once."""
+    """Yield a server of the shipped model, which has answered once."""
     with running(MODELS) as server:
         with Client(server.address) as client:
             client.score(WINDOW, model="digits")
@@ -31,25 +31,25 @@ def server() -> Iterator[Server]:
 
 
 def request(pixels: np.ndarray = WINDOW, **parameters: str | int) -> oip.ModelInferRequest:
-    """A request for the average of some images."""
-    asked = oip.ModelInferRequest(model_name="digits", raw_input_contents=[pixels.tobytes()])
-    asked.inputs.add(name="image", datatype="UINT8", shape=pixels.shape)
-    asked.outputs.add(name="average")
+    """Return a request for the average of some images."""
+    message = oip.ModelInferRequest(model_name="digits", raw_input_contents=[pixels.tobytes()])
+    message.inputs.add(name="image", datatype="UINT8", shape=pixels.shape)
+    message.outputs.add(name="average")
     for name, value in parameters.items():
         field = "string_param" if isinstance(value, str) else "int64_param"
-        setattr(asked.parameters[name], field, value)
-    return asked
+        setattr(message.parameters[name], field, value)
+    return message
 
 
-def infer(server: Server, asked: oip.ModelInferRequest) -> oip.ModelInferResponse:
-    """Ask once."""
+def infer(server: Server, message: oip.ModelInferRequest) -> oip.ModelInferResponse:
+    """Send one request over a new connection."""
     with grpc.insecure_channel(server.address) as channel:
         call = channel.unary_unary(
             f"{SERVICE}ModelInfer",
             oip.ModelInferRequest.SerializeToString,
             oip.ModelInferResponse.FromString,
         )
-        answer: oip.ModelInferResponse = call(asked, timeout=60)
+        answer: oip.ModelInferResponse = call(message, timeout=60)
         return answer
 
 
@@ -73,7 +73,7 @@ def infer(server: Server, asked: oip.ModelInferRequest) -> oip.ModelInferRespons
     ids=lambda parameters: str(parameters)[:30],
 )
 def test_odd_parameters(server: Server, parameters: dict[str, Any]) -> None:
-    """Whatever a parameter says, it is INVALID_ARGUMENT and named."""
+    """Every invalid parameter is INVALID_ARGUMENT, and the message names the parameter."""
     with pytest.raises(grpc.RpcError) as refused:
         infer(server, request(**parameters))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -82,7 +82,7 @@ def test_odd_parameters(server: Server, parameters: dict[str, Any]) -> None:
 
 
 def test_bands_are_chosen(server: Server) -> None:
-    """One of four bands is scored as if it had come alone."""
+    """One of four bands has the same scores as an image with this band alone."""
     four = np.random.default_rng(0).integers(0, 256, (1, 72, 72, 4), np.uint8)
     (chosen,) = infer(server, request(four, bands="3")).raw_output_contents
     (alone,) = infer(server, request(four[..., 2:3].copy())).raw_output_contents
@@ -92,12 +92,12 @@ def test_bands_are_chosen(server: Server) -> None:
 
 
 def test_long_timeouts_are_allowed(server: Server) -> None:
-    """Two hours, in microseconds."""
+    """A timeout of two hours, in microseconds, is accepted."""
     assert infer(server, request(timeout=7_200_000_000)).outputs[0].shape == [1, 11]
 
 
 def test_many_images_in_a_message(server: Server) -> None:
-    """More than one client may have waiting are answered, in their order."""
+    """A message with more images than the limit of waiting requests is answered, in the order of the images."""
     images = np.random.default_rng(0).integers(0, 256, (200, 72, 72, 1), np.uint8)
     (raw,) = infer(server, request(images)).raw_output_contents
     got = np.frombuffer(raw, "<f4").reshape(200, -1)
@@ -107,18 +107,18 @@ def test_many_images_in_a_message(server: Server) -> None:
 
 
 def test_tensors_that_are_not_raw_are_bounded(server: Server) -> None:
-    """A few numbers one by one are taken; a million are to be sent raw."""
-    asked = request()
-    del asked.raw_input_contents[:]
-    asked.inputs[0].contents.uint_contents.extend(WINDOW.ravel().tolist())
-    assert infer(server, asked).raw_output_contents == infer(server, request()).raw_output_contents
-    asked.inputs[0].contents.uint_contents.extend([0] * (1 << 20))
+    """Typed contents of a few numbers are accepted; a million numbers must be sent as raw contents."""
+    message = request()
+    del message.raw_input_contents[:]
+    message.inputs[0].contents.uint_contents.extend(WINDOW.ravel().tolist())
+    assert infer(server, message).raw_output_contents == infer(server, request()).raw_output_contents
+    message.inputs[0].contents.uint_contents.extend([0] * (1 << 20))
     with pytest.raises(grpc.RpcError, match="expected raw_input_contents"):
-        infer(server, asked)
+        infer(server, message)
 
 
-def test_crops_do_not_hold_up_small_requests(server: Server) -> None:
-    """Beside thousands of crops of a small image, a window is answered long before they are."""
+def test_crops_do_not_delay_small_requests(server: Server) -> None:
+    """While thousands of crops of a small image run, a request for one window is answered long before they end."""
     done: list[str] = []
     with Client(server.address) as client:
 
@@ -136,13 +136,13 @@ def test_crops_do_not_hold_up_small_requests(server: Server) -> None:
     assert done[-1] == "crops"
 
 
-def test_open_streams_do_not_hold_up_the_end() -> None:
-    """A stream on which nobody says anything ends with UNAVAILABLE when the server does."""
-    go_on = threading.Event()
+def test_open_streams_do_not_delay_the_shutdown() -> None:
+    """A stream on which the client sends nothing ends with UNAVAILABLE when the server stops."""
+    proceed = threading.Event()
 
     def silent() -> Iterator[bytes]:
         yield request().SerializeToString()
-        go_on.wait(60)
+        proceed.wait(60)
 
     with running(MODELS) as server, grpc.insecure_channel(server.address) as channel:
         answers = channel.stream_stream(f"{SERVICE}ModelStreamInfer")(silent())
@@ -152,4 +152,4 @@ def test_open_streams_do_not_hold_up_the_end() -> None:
             next(answers)
         assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
         assert server.process.wait(20) == 0
-        go_on.set()
+        proceed.set()

@@ -31,24 +31,24 @@ WINDOW = noise(72, 72, 1)
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A server of the shipped model."""
+    """Yield a server of the shipped model."""
     with running(MODELS) as server:
         yield server
 
 
 def busy_seconds(server: Server) -> float:
-    """CPU time that a server has had."""
+    """Return the CPU time of a server in seconds."""
     fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
 
 
 def request(pixels: np.ndarray) -> bytes:
-    """A request for an image."""
+    """Return a request for an image."""
     return scoring_pb2.ScoreRequest(model="digits", image=image_message(source_of(pixels))).SerializeToString()
 
 
 def test_ten_thousand_impatient_requests(server: Server) -> None:
-    """10,000 requests with a millisecond each: a second after the last one the server idles, and is right as before."""
+    """A second after 10,000 requests with deadlines of a millisecond the server is idle, and scores correctly."""
     data = request(WINDOW)
 
     async def storm() -> Counter[str]:
@@ -56,7 +56,7 @@ def test_ten_thousand_impatient_requests(server: Server) -> None:
         async with grpc.aio.insecure_channel(server.address) as channel:
             score = channel.unary_unary(SCORE)
 
-            async def ask() -> None:
+            async def send_request() -> None:
                 for _ in range(100):
                     try:
                         await score(data, timeout=0.001)
@@ -64,7 +64,7 @@ def test_ten_thousand_impatient_requests(server: Server) -> None:
                     except grpc.RpcError as error:
                         ended[error.code().name] += 1
 
-            await asyncio.gather(*(ask() for _ in range(100)))
+            await asyncio.gather(*(send_request() for _ in range(100)))
         return ended
 
     with Client(server.address) as client:
@@ -75,7 +75,7 @@ def test_ten_thousand_impatient_requests(server: Server) -> None:
             "OK",
             "DEADLINE_EXCEEDED",
             "RESOURCE_EXHAUSTED",
-            "UNAVAILABLE",  # gRPC itself refuses streams of a connection on which it has so many to cancel
+            "UNAVAILABLE",  # gRPC itself refuses streams of a connection on which many streams are being cancelled
         }
         time.sleep(1)
         before = busy_seconds(server)
@@ -85,7 +85,7 @@ def test_ten_thousand_impatient_requests(server: Server) -> None:
 
 
 def test_a_client_that_vanishes_leaves_nothing_behind(server: Server) -> None:
-    """When a call for seconds of compute is cancelled, its tiles are dropped: the server idles and has room again."""
+    """When a call that needs seconds of compute is cancelled, its tiles are dropped and its claim is released."""
     large = request(noise(4096, 4096, 1))
     with grpc.insecure_channel(server.address) as channel:
         for _ in range(3):
@@ -104,7 +104,7 @@ def test_a_client_that_vanishes_leaves_nothing_behind(server: Server) -> None:
 
 
 def test_many_clients_of_every_kind(server: Server) -> None:
-    """Sixteen clients at once, with images of all sizes and ways to ask, get just what one of them alone gets."""
+    """Sixteen concurrent clients, with images of all sizes and all methods, get the same scores as a single client."""
     cases = [
         (noise(side, side + 5, 1), options)
         for side in (70, 90, 300, 900)
@@ -112,23 +112,23 @@ def test_many_clients_of_every_kind(server: Server) -> None:
     ]
     with Client(server.address) as client, ThreadPoolExecutor(16) as pool:
 
-        def ask(case: tuple[np.ndarray, Any]) -> np.ndarray:
+        def score_case(case: tuple[np.ndarray, Any]) -> np.ndarray:
             return np.asarray(client.score(case[0], model="digits", **case[1]).average)
 
-        alone = [ask(case) for case in cases]
-        for expected, got in zip(alone * 8, pool.map(ask, cases * 8), strict=True):
+        alone = [score_case(case) for case in cases]
+        for expected, got in zip(alone * 8, pool.map(score_case, cases * 8), strict=True):
             np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
 def test_health_answers_while_large_images_are_scored(server: Server) -> None:
-    """Metrics and health are there while the server computes, and the metrics say what it does."""
+    """Metrics and health are answered while the server computes, and the metrics show its load."""
     with Client(server.address) as client, ThreadPoolExecutor(2) as pool:
         pending = [pool.submit(client.score, noise(3000, 3000, 1), model="digits") for _ in range(2)]
-        seen = ""
-        while not all(future.done() for future in pending) and "fullconv_queue_requests 2.0" not in seen:
+        exported = ""
+        while not all(future.done() for future in pending) and "fullconv_queue_requests 2.0" not in exported:
             with urllib.request.urlopen(f"http://{server.log[0]['metrics']}/metrics", timeout=10) as response:
-                seen = response.read().decode()
-        assert "fullconv_queue_requests 2.0" in seen
+                exported = response.read().decode()
+        assert "fullconv_queue_requests 2.0" in exported
         with suppress(Exception):
             [future.result() for future in pending]
         with urllib.request.urlopen(f"http://{server.log[0]['metrics']}/metrics", timeout=10) as response:
@@ -142,8 +142,8 @@ def test_health_answers_while_large_images_are_scored(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_clients_that_neither_send_nor_take_hold_no_end_up() -> None:
-    """A call that says nothing, and one that takes no answer, end after --max-idle seconds: so can the server."""
+def test_idle_clients_do_not_delay_the_shutdown() -> None:
+    """A call that sends nothing, and a call that reads no answer, end after --max-idle seconds."""
     left = Event()
     with running(MODELS, "--max-idle", "2") as server, grpc.insecure_channel(server.address) as channel:
         stub = scoring_pb2_grpc.ScoringStub(channel)
@@ -159,12 +159,12 @@ def test_clients_that_neither_send_nor_take_hold_no_end_up() -> None:
         silent = stub.ScoreLarge(nothing())
         deaf = stub.ScoreMany(scoring_pb2.ScoreManyRequest(id=str(n), request=one) for n in range(2000))
         next(deaf)
-        said: list[str] = []
-        while len(said) < 2:
+        errors: list[str] = []
+        while len(errors) < 2:
             time.sleep(0.02)
-            said = sorted(line["error"] for line in server.events("request") if line["code"] == "DEADLINE_EXCEEDED")
-        assert "to send start within 2 seconds" in said[0]
-        assert "to take the answer within 2 seconds" in said[1]
+            errors = sorted(line["error"] for line in server.events("request") if line["code"] == "DEADLINE_EXCEEDED")
+        assert "to send start within 2 seconds" in errors[0]
+        assert "to take the answer within 2 seconds" in errors[1]
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(30) == 0
         left.set()

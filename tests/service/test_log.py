@@ -18,14 +18,14 @@ warnings.warn("old", DeprecationWarning)
 """
 
 
-def test_what_libraries_warn_of_is_json_too() -> None:
+def test_warnings_of_libraries_are_json() -> None:
     """Warnings and errors of libraries are one JSON line each, with the logger's name; other messages are dropped.
 
     gRPC's error about a status for a client that has gone is dropped too.
     """
     command = [sys.executable, "-W", "always", "-c", SPEAKERS]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
-    own, error, grpc, warning = (json.loads(line) for line in said)
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
+    own, error, grpc, warning = (json.loads(line) for line in lines)
     assert (own["event"], own["address"], "logger" in own) == ("listening", "a", False)
     assert (error["event"], error["level"], error["logger"]) == ("never\nretrieved", "ERROR", "asyncio")
     assert grpc["event"] == "ValueError raised in core by servicer method [/Score]"

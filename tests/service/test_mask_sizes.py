@@ -21,7 +21,7 @@ def scorer() -> Scorer:
 
 
 def grid(scorer: Scorer, mask: np.ndarray) -> np.ndarray:
-    """Whether each window of the image is scored."""
+    """Return whether each window of the image is scored."""
     options = scoring_pb2.ScoreOptions(grid=True, stride=16, mask_image=scoring_pb2.Image(encoded=png(mask)))
     run = plan_image(scorer, open_bytes(IMAGE, name="i"), scoring_pb2.ScoreRequest(model="digits", options=options))
     scored: np.ndarray = np.isfinite(np.concatenate([rows.scores for rows in run.rows()])[..., 0])
@@ -29,7 +29,7 @@ def grid(scorer: Scorer, mask: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("factor", [2, 8, 20])
-def test_a_smaller_mask_is_as_its_pixels_repeated(scorer: Scorer, factor: int) -> None:
+def test_a_smaller_mask_is_enlarged(scorer: Scorer, factor: int) -> None:
     """Each pixel of a smaller mask stands for a block of the image's pixels."""
     small = np.full((240 // factor, 320 // factor), 255, np.uint8)
     small[: len(small) // 4] = small[:, small.shape[1] // 2] = 0
@@ -38,7 +38,7 @@ def test_a_smaller_mask_is_as_its_pixels_repeated(scorer: Scorer, factor: int) -
     assert 0 < scored.sum() < scored.size
 
 
-def test_a_larger_mask_counts_by_all_its_pixels(scorer: Scorer) -> None:
+def test_all_pixels_of_a_larger_mask_count(scorer: Scorer) -> None:
     """In a mask three times the image's size, a single pixel of 0 excludes the windows that contain it."""
     large = np.full((720, 960), 255, np.uint8)
     large[300, 450] = 0
@@ -48,7 +48,7 @@ def test_a_larger_mask_counts_by_all_its_pixels(scorer: Scorer) -> None:
 
 
 @pytest.mark.parametrize("size", [(79, 107), (80, 107), (27, 35), (241, 320)], ids=str)
-def test_rounding_is_no_other_ratio(scorer: Scorer, size: tuple[int, int]) -> None:
+def test_rounded_mask_sizes_are_accepted(scorer: Scorer, size: tuple[int, int]) -> None:
     """A mask is accepted if each side is the scaled side of the image, rounded up or down."""
     assert grid(scorer, np.full(size, 255, np.uint8)).all()
 
@@ -57,6 +57,6 @@ def test_rounding_is_no_other_ratio(scorer: Scorer, size: tuple[int, int]) -> No
 def test_other_ratios_are_refused(scorer: Scorer, size: tuple[int, int]) -> None:
     """A mask of another aspect ratio is refused."""
     with pytest.raises(
-        ImageError, match=r"mask: expected the image's 240×320 pixels \(height×width\), or fewer or more"
+        ImageError, match=r"mask: expected the image's size, 240×320 pixels \(height×width\), or another size"
     ):
         grid(scorer, np.full(size, 255, np.uint8))

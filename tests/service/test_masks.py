@@ -15,7 +15,7 @@ from service.scoring.execution import Execution
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    """An unpadded and a padded network."""
+    """Return an unpadded and a padded network."""
     return make_models(tmp_path_factory.mktemp("views"))
 
 
@@ -23,7 +23,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 @pytest.mark.parametrize("border", ["BORDER_LATTICE", "BORDER_ANCHOR"])
 @pytest.mark.parametrize("name", ["unpadded", "padded"])
 def test_masks_choose_the_windows_inside(models: Models, name: str, border: str, budget: int) -> None:
-    """The others are NaN, do not count in the average, and tiles that hold none of the wanted are not run."""
+    """Windows outside are NaN and not averaged, and tiles without a window inside the mask do not run."""
     mask = np.zeros((121, 147), np.uint8)
     mask[3:60, 5:70], mask[70:, 90:] = 1, 255
     whole = models.grid(name, border=border)
@@ -60,7 +60,7 @@ def test_masked_tiles_are_not_run(models: Models, monkeypatch: pytest.MonkeyPatc
 
 
 def test_otsu_leaves_out_background(models: Models) -> None:
-    """What is background all over is not scored, be the background light or dark; the rest is."""
+    """Windows that are wholly background are not scored, for light and dark backgrounds; all others are scored."""
     for background, foreground in ((250, 60), (5, 200)):
         image = np.full((400, 400, 3), background, np.uint8)
         image[100:180, 200:300] = foreground
@@ -73,7 +73,7 @@ def test_otsu_leaves_out_background(models: Models) -> None:
 
 
 def test_masks_regions_and_flips_at_a_scale(models: Models) -> None:
-    """Windows of a scaled image are inside a mask where their pixels of the image itself are."""
+    """Windows of a scaled image are inside a mask if their pixels in the original image are inside."""
     mask = np.zeros((121, 147), np.uint8)
     mask[:, :80] = 1
     scale = scoring_pb2.Scale(factor=2)
@@ -91,17 +91,19 @@ def test_masks_regions_and_flips_at_a_scale(models: Models) -> None:
 
 
 def test_masks_without_a_window_are_refused(models: Models) -> None:
-    """An average of nothing is no number."""
+    """A mask without a window inside is refused, because the average would be NaN."""
     run = models.run("padded", mask_image=scoring_pb2.Image(encoded=png(np.zeros((121, 147), np.uint8))))
     assert np.isnan(stitched(run)).all()
-    with pytest.raises(ImageError, match="mask: expected a window to be scored, got none inside"):
+    with pytest.raises(ImageError, match="mask: expected at least one window to score, got none"):
         run.answer()
-    with pytest.raises(ImageError, match="expected a foreground by Otsu's threshold, got one tone"):
+    with pytest.raises(
+        ImageError, match="expected a foreground by Otsu's threshold, got an image of uniform brightness"
+    ):
         stitched(models.run("padded", np.full((121, 147, 3), 9, np.uint8), mask_otsu=True))
 
 
 def test_tiny_windows_of_a_scaled_image_are_masked(models: Models) -> None:
-    """A window of less than a pixel of the image itself is inside where that pixel is."""
+    """A window that covers less than a pixel of the original image is inside if that pixel is inside."""
     image, mask = noise(40, 40, 3), np.zeros((40, 40), np.uint8)
     mask[:, 20:] = 1
     scales = [scoring_pb2.Scale(factor=60)]

@@ -84,7 +84,7 @@ print(ran - first, rested - first, held() - first)
 
 
 def numbers(program: str, *arguments: str) -> list[int]:
-    """The numbers that a program prints in a new process."""
+    """Return the numbers that a program prints in a new process."""
     command = [sys.executable, "-c", program, *arguments]
     return [int(word) for word in subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.split()]
 

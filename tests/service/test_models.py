@@ -18,7 +18,7 @@ from support.conversion import convert_into
 from support.networks import UNPADDED, make_network
 from support.paths import ROOT
 from support.pictures import noise
-from support.servers import Server, running, until
+from support.servers import Server, running, wait_until
 
 from fullconv import Client, RequestError
 from fullconv.protos import open_inference_pb2 as oip
@@ -33,13 +33,13 @@ IMAGE = noise(80, 80, 1)
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A repository with the shipped model as versions 1 and 2."""
+    """Return a repository with the shipped model as versions 1 and 2."""
     for version in ("1", "2"):
         shutil.copytree(DIGITS, tmp_path / "models" / "digits" / version)
     return tmp_path / "models"
 
 
-def ask(address: str, method: str, request: Message, kind: type[Message]) -> Any:  # noqa: ANN401 (a `kind`)
+def call_method(address: str, method: str, request: Message, kind: type[Message]) -> Any:  # noqa: ANN401 (an instance of `kind`)
     """Call a method of the Open Inference Protocol."""
     with grpc.insecure_channel(address) as channel:
         call = channel.unary_unary(
@@ -99,11 +99,11 @@ def test_versions_come_and_go(models: Path) -> None:
     assert np.isfinite(session.score([noise(80, 80, 1)])).all()
     shutil.rmtree(models / "digits")
     registry.refresh(at_once=True)
-    with pytest.raises(NotFoundError, match="there: none"):
+    with pytest.raises(NotFoundError, match="available: none"):
         registry.get("digits")
 
 
-def test_changed_files_are_taken_if_they_are_right(models: Path, tmp_path: Path) -> None:
+def test_changed_files_are_served_if_they_are_valid(models: Path, tmp_path: Path) -> None:
     """A folder with a new model serves the new model; a folder with damaged files serves its old model."""
     registry = Registry(models, warm=True)
     before = registry.get("digits")[1]
@@ -119,35 +119,35 @@ def test_changed_files_are_taken_if_they_are_right(models: Path, tmp_path: Path)
 
 def test_files_that_are_still_being_copied_are_left_alone(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version is checked only when its files have not changed for a while; a partial copy is no failure."""
-    told: list[tuple[str, str, str, str]] = []
-    registry = Registry(models, warm=True, report=lambda *one: told.append(one))
+    reports: list[tuple[str, str, str, str]] = []
+    registry = Registry(models, warm=True, report=lambda *one: reports.append(one))
     monkeypatch.setattr(repository, "SETTLED_NS", 1 << 60)
     (models / "digits" / "3").mkdir()
     shutil.copy2(DIGITS / "model.onnx", models / "digits" / "3")
     registry.refresh()
     monkeypatch.setattr(repository, "SETTLED_NS", 0)
     registry.refresh()
-    assert not told
+    assert not reports
     monkeypatch.setattr(repository, "SETTLED_NS", 1 << 60)
     shutil.copytree(DIGITS, models / "digits" / "3", dirs_exist_ok=True)
     registry.refresh()
     assert ("digits", "3") not in registry.models()
     monkeypatch.setattr(repository, "SETTLED_NS", 0)
     registry.refresh()
-    assert told == [("loaded", "digits", "3", "")]
+    assert reports == [("loaded", "digits", "3", "")]
     assert registry.get("digits")[1].version == "3"
 
 
 def test_no_session_is_made_of_files_that_were_not_checked(models: Path) -> None:
     """A version with damaged files serves while its session is in memory; afterwards a lower version serves."""
-    told: list[tuple[str, str, str, str]] = []
-    registry = Registry(models, weights_bytes=1, warm=True, report=lambda *one: told.append(one))
+    reports: list[tuple[str, str, str, str]] = []
+    registry = Registry(models, weights_bytes=1, warm=True, report=lambda *one: reports.append(one))
     served, model = registry.get("digits")
     session = registry.session(served, model, 0)
     damage(models / "digits" / "2")
     with pytest.raises(ModelError, match="digits/2/weights"):
         registry.load("digits")
-    assert [one[:3] for one in told[-2:]] == [("not loaded", "digits", "2"), ("kept", "digits", "2")]
+    assert [one[:3] for one in reports[-2:]] == [("not loaded", "digits", "2"), ("kept", "digits", "2")]
     assert registry.get("digits")[1] is model
     assert registry.session(served, model, 0) is session
     registry.session(*registry.get("digits", "1"), 0)
@@ -155,7 +155,7 @@ def test_no_session_is_made_of_files_that_were_not_checked(models: Path) -> None
         registry.session(served, model, 0)
     assert registry.get("digits")[1].version == "1"
     assert not registry.state("digits", "2")[0]
-    assert told[-1][:3] == ("not loaded", "digits", "2")
+    assert reports[-1][:3] == ("not loaded", "digits", "2")
     shutil.copytree(DIGITS, models / "digits" / "2", dirs_exist_ok=True)
     registry.load("digits")
     assert registry.get("digits")[1].version == "2"
@@ -177,7 +177,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, of: str) 
     """Let a function raise an I/O error during the block for paths that end with `of`."""
     real = getattr(owner, name)
 
-    def call(path: Any, *rest: Any, **named: Any) -> Any:  # noqa: ANN401 (whatever it takes)
+    def call(path: Any, *rest: Any, **named: Any) -> Any:  # noqa: ANN401 (the arguments of the real function)
         if str(getattr(path, "name", path)).endswith(of):
             raise OSError(errno.EIO, "Input/output error")
         return real(path, *rest, **named)
@@ -187,17 +187,17 @@ def failing(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, of: str) 
         yield
 
 
-def test_what_cannot_be_read_is_tried_again(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A read error is reported once and goes away with the next refresh, although no file has changed."""
-    told: list[str] = []
-    registry = Registry(models, warm=True, report=lambda event, _name, version, _error: told.append(event + version))
+def test_read_errors_are_retried(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read error is reported once, and the next refresh reads the files again, although no file has changed."""
+    reports: list[str] = []
+    registry = Registry(models, warm=True, report=lambda event, _name, version, _error: reports.append(event + version))
     with failing(monkeypatch, hashlib, "file_digest", "weights.data"):
         registry.check("digits", "2")
         for _ in range(3):
             registry.refresh(at_once=True)
         with pytest.raises(ModelError, match=r"digits/2/weights\.data: cannot be read: Input/output error"):
             registry.get("digits", "2")
-        with pytest.raises(NotFoundError, match=r"version: no '9' of model 'digits'; there: 1$"):
+        with pytest.raises(NotFoundError, match=r"version: no version '9' of model 'digits'; available: 1$"):
             registry.get("digits", "9")
     registry.refresh(at_once=True)
     for _ in range(2):
@@ -209,11 +209,11 @@ def test_what_cannot_be_read_is_tried_again(models: Path, monkeypatch: pytest.Mo
             assert registry.failing == 1
         registry.refresh(at_once=True)
         assert registry.failing == 0
-    assert told == ["not loaded2", "loaded2", *["not loaded2", "kept2", "loaded2"] * 2]
+    assert reports == ["not loaded2", "loaded2", *["not loaded2", "kept2", "loaded2"] * 2]
 
 
 @pytest.mark.parametrize("of", ["digits", "2", "model.onnx"])
-def test_what_cannot_be_looked_at_goes_on(models: Path, of: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inaccessible_files_change_nothing(models: Path, of: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder or file that cannot be accessed for a while removes no version and blocks no other model."""
     shutil.copytree(DIGITS, models / "other" / "1")
     registry = Registry(models, warm=True)
@@ -228,21 +228,21 @@ def test_what_cannot_be_looked_at_goes_on(models: Path, of: str, monkeypatch: py
     assert registry.get("digits")[1].version == "2"
 
 
-def test_a_name_that_cannot_be_looked_for_is_not_found(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inaccessible_name_is_not_found(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request for an unknown model is not found, even if its folder cannot be accessed."""
     registry = Registry(models)
-    absent = pytest.raises(NotFoundError, match="no 'absent'; there: digits")
+    absent = pytest.raises(NotFoundError, match="no model 'absent'; available: digits")
     with failing(monkeypatch, Path, "is_dir", "absent"), absent:
         registry.get("absent")
 
 
-def test_a_session_that_cannot_be_made_now_is_made_later(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_that_fails_to_load_is_loaded_later(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a forgotten session cannot be loaded again now, a lower version serves until it can."""
     registry = Registry(models, weights_bytes=1, warm=True)
     served, model = registry.get("digits")
     registry.session(*registry.get("digits", "1"), 0)
     with failing(monkeypatch, Path, "iterdir", "2"):
-        with pytest.raises(ModelError, match="digits/2: its files cannot be looked at: Input/output error"):
+        with pytest.raises(ModelError, match="digits/2: its files cannot be accessed: Input/output error"):
             registry.session(served, model, 0)
         assert registry.get("digits")[1].version == "1"
     registry.refresh(at_once=True)
@@ -275,7 +275,7 @@ def test_names_cannot_leave_the_repository(models: Path, name: str) -> None:
 
 @pytest.fixture
 def server(models: Path) -> Iterator[Server]:
-    """A server that looks at the repository often, with an admin port."""
+    """Yield a server that looks at the repository often, with an admin port."""
     with running(models, "--poll", "0.2", "--admin", "127.0.0.1:0") as server:
         yield server
 
@@ -291,17 +291,17 @@ def test_a_server_takes_new_versions_while_it_serves(server: Server, models: Pat
                 (target / file.name).write_bytes(part)
                 time.sleep(0.1)
                 assert client.score(IMAGE, model="digits").version in ("2", "3")
-        until(lambda: client.score(IMAGE, model="digits").version == "3")
+        wait_until(lambda: client.score(IMAGE, model="digits").version == "3")
         damage(target)
-        until(lambda: any(line.get("version") == "3" for line in server.events("not loaded")))
+        wait_until(lambda: any(line.get("version") == "3" for line in server.events("not loaded")))
         assert client.score(IMAGE, model="digits").version == "3"
         assert [line["version"] for line in server.events("kept")] == ["3"]
         shutil.rmtree(target)
-        until(lambda: client.score(IMAGE, model="digits").version == "2")
+        wait_until(lambda: client.score(IMAGE, model="digits").version == "2")
         assert [line["version"] for line in server.events("unloaded")] == ["3"]
 
 
-def test_damaged_versions_are_known_before_anybody_asks(models: Path) -> None:
+def test_damaged_versions_are_reported_before_any_request(models: Path) -> None:
     """Log, health and list name damaged versions before any request, and no model is loaded for that."""
     shutil.copytree(models / "digits", models / "other")
     damage(models / "digits" / "2")
@@ -310,7 +310,7 @@ def test_damaged_versions_are_known_before_anybody_asks(models: Path) -> None:
     with running(models) as server, grpc.insecure_channel(server.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         one = health_pb2.HealthCheckRequest(service="models/other")
-        until(lambda: health.Check(one).status == health_pb2.HealthCheckResponse.NOT_SERVING)
+        wait_until(lambda: health.Check(one).status == health_pb2.HealthCheckResponse.NOT_SERVING)
         assert health.Check(health_pb2.HealthCheckRequest(service="models/digits")).status == 1
         listed = scoring_pb2_grpc.ScoringStub(channel).ListModels(scoring_pb2.ListModelsRequest()).models
         wrong = {(entry.name, entry.version): entry.error for entry in listed if entry.error}
@@ -329,7 +329,7 @@ def test_folders_with_invalid_names_are_logged(models: Path) -> None:
         shutil.copy(DIGITS / "model.onnx", models / name)
     with running(models, "--poll", "0.05") as server:
         shutil.copytree(DIGITS, models / "digits" / "0")
-        until(lambda: len(server.events("not a model")) == 3)
+        wait_until(lambda: len(server.events("not a model")) == 3)
         with Client(server.address) as client:
             assert client.models() == [("digits", "1"), ("digits", "2")]
     assert sorted(line["folder"] for line in server.events("not a model")) == ["digits/0", "digits/v3", "my digits/1"]
@@ -350,29 +350,29 @@ def test_a_damaged_model_that_comes_later_has_a_health(server: Server, models: P
 def test_models_are_loaded_and_unloaded_on_the_admin_port(server: Server) -> None:
     """Only the admin port unloads and loads models; an unloaded model is not found until it is loaded."""
     admin = server.log[0]["admin"]
-    index = ask(admin, "RepositoryIndex", oip.RepositoryIndexRequest(), oip.RepositoryIndexResponse)
+    index = call_method(admin, "RepositoryIndex", oip.RepositoryIndexRequest(), oip.RepositoryIndexResponse)
     assert [(model.name, model.version, model.state) for model in index.models] == [
         ("digits", "1", "READY"),
         ("digits", "2", "READY"),
     ]
     unload = oip.RepositoryModelUnloadRequest(model_name="digits")
     with pytest.raises(grpc.RpcError) as refused:
-        ask(server.address, "RepositoryModelUnload", unload, oip.RepositoryModelUnloadResponse)
+        call_method(server.address, "RepositoryModelUnload", unload, oip.RepositoryModelUnloadResponse)
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
     with Client(server.address) as client, grpc.insecure_channel(server.address) as channel:
         health, one = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest(service="models/digits")
         watched = health.Watch(one)
         assert next(watched).status == 1
-        ask(admin, "RepositoryModelUnload", unload, oip.RepositoryModelUnloadResponse)
+        call_method(admin, "RepositoryModelUnload", unload, oip.RepositoryModelUnloadResponse)
         assert next(watched).status == 2
         with pytest.raises(RequestError, match="model: 'digits' was unloaded"):
             client.score(IMAGE, model="digits")
-        index = ask(admin, "RepositoryIndex", oip.RepositoryIndexRequest(), oip.RepositoryIndexResponse)
+        index = call_method(admin, "RepositoryIndex", oip.RepositoryIndexRequest(), oip.RepositoryIndexResponse)
         assert [(model.name, model.state, model.reason) for model in index.models] == [
             ("digits", "UNAVAILABLE", "unloaded")
         ]
         load = oip.RepositoryModelLoadRequest(model_name="digits")
-        ask(admin, "RepositoryModelLoad", load, oip.RepositoryModelLoadResponse)
+        call_method(admin, "RepositoryModelLoad", load, oip.RepositoryModelLoadResponse)
         assert next(watched).status == 1
         assert client.score(IMAGE, model="digits").version == "2"
         watched.cancel()

@@ -1,4 +1,4 @@
-"""What an answer says of a model that is not exact: a sentence of what dense means and what crops would cost."""
+"""Answers by a model that is not exact have a sentence on the agreement of dense with crops and the cost of crops."""
 
 import json
 import re
@@ -32,7 +32,7 @@ CROPS = "--mode crops gives the classifier's own answers for"
 
 
 def rewrite(models: Path, name: str, change: Callable[[model_pb2.ModelSpec], object]) -> None:
-    """Change what a stored model says of itself."""
+    """Change the ModelSpec of a stored model."""
     file = models / name / "1" / "model.onnx"
     spec = read_spec(file)
     change(spec)
@@ -40,11 +40,11 @@ def rewrite(models: Path, name: str, change: Callable[[model_pb2.ModelSpec], obj
 
 
 def agreeing(share: float, windows: int = 643) -> Callable[[model_pb2.ModelSpec], object]:
-    """What makes a certificate say that the top class agrees on a share of the windows."""
+    """Return a function that sets the agreement in a certificate to a share of the windows."""
 
     def change(spec: model_pb2.ModelSpec) -> None:
         low, high = interval(share, windows)
-        seen = model_pb2.Difference(
+        difference = model_pb2.Difference(
             windows=windows,
             max_abs=8.6,
             median_abs=0.43,
@@ -52,13 +52,13 @@ def agreeing(share: float, windows: int = 643) -> Callable[[model_pb2.ModelSpec]
             agreement_low=low,
             agreement_high=high,
         )
-        spec.parity[0].overall.CopyFrom(seen)
+        spec.parity[0].overall.CopyFrom(difference)
 
     return change
 
 
 def unranked(kind: str, classes: int) -> Callable[[model_pb2.ModelSpec], object]:
-    """What makes a certificate one of scores that name no top class."""
+    """Return a function that changes a certificate to scores without a top class."""
 
     def change(spec: model_pb2.ModelSpec) -> None:
         spec.output.kind = kind
@@ -75,8 +75,8 @@ def plan(models: Path, name: str, **options: Any) -> Scoring:
     return plan_image(Scorer(models), open_bytes(png(IMAGE), name="i"), request)
 
 
-def shown(renderable: object) -> str:
-    """What a terminal shows, without its line breaks."""
+def rendered(renderable: object) -> str:
+    """Return the text that a terminal shows, without line breaks."""
     text = StringIO()
     console = Console(width=300, file=text)
     console.print(renderable)
@@ -85,7 +85,7 @@ def shown(renderable: object) -> str:
 
 @pytest.fixture
 def padded(convert: Callable[..., Path], tmp_path: Path) -> Path:
-    """A repository of the padded network, which is not exact."""
+    """Return a repository of the padded network, which is not exact."""
     return convert(make_network(tmp_path, PADDED))
 
 
@@ -95,12 +95,12 @@ def test_little_agreement_is_a_warning(padded: Path) -> None:
     run = plan(padded, "padded")
     times = plan(padded, "padded", mode=scoring_pb2.MODE_CROPS).plan.multiply_adds / run.plan.multiply_adds
     own = "dense names the classifier's own top class on 49 % of windows (45 to 53 %)"
-    said = f"{own}; {CROPS} {times:.2g} times the compute"
+    sentence = f"{own}; {CROPS} {times:.2g} times the compute"
     response = run.complete()
     assert (response.mode, response.mode_reason, list(response.warnings)) == (
         "dense",
         "default for a model whose dense scores are not exact",
-        [said],
+        [sentence],
     )
     assert (response.parity.exact, response.parity.windows, response.parity.max_abs_diff) == (False, 643, 8.6)
     assert response.parity.top_class_agreement == 314 / 643
@@ -108,11 +108,11 @@ def test_little_agreement_is_a_warning(padded: Path) -> None:
     assert (response.parity.agreement_low, response.parity.agreement_high) == (low, high)
     answer = answer_of(response)
     document = answer.document()
-    assert document["warnings"] == [said]
+    assert document["warnings"] == [sentence]
     assert document["parity"] == {"exact": False, "max_abs_diff": 8.6, "top_class_agreement": 314 / 643}
-    assert answer_of(plan(padded, "padded").response).document()["warnings"] == [said]
-    for text in (shown(answer_table(answer)), shown(plan_table(answer))):
-        assert f"warning: {said}" in text
+    assert answer_of(plan(padded, "padded").response).document()["warnings"] == [sentence]
+    for text in (rendered(answer_table(answer)), rendered(plan_table(answer))):
+        assert f"warning: {sentence}" in text
         assert "not exact" in text
 
 
@@ -120,27 +120,27 @@ def test_little_agreement_is_a_warning(padded: Path) -> None:
     ("share", "words"), [(0.9, "90 % of windows (87 to 92 %)"), (642 / 643, "99.8 % of windows (99.1 to 99.9 %)")]
 )
 def test_enough_agreement_is_a_remark(padded: Path, share: float, words: str) -> None:
-    """From nine tenths on the same sentence is in the reason of the mode, and the table; nothing is warned of."""
+    """From nine tenths on the same sentence is in the reason of the mode, and in the table, without a warning."""
     rewrite(padded, "padded", agreeing(share))
     response = plan(padded, "padded").complete()
-    said = f"dense names the classifier's own top class on {words}; {CROPS}"
-    assert response.mode_reason.startswith(f"default for a model whose dense scores are not exact; {said}")
+    sentence = f"dense names the classifier's own top class on {words}; {CROPS}"
+    assert response.mode_reason.startswith(f"default for a model whose dense scores are not exact; {sentence}")
     assert not response.warnings
     assert answer_of(response).document()["warnings"] == []
-    assert f"dense, the classifier's own top class on {words}" in shown(answer_table(answer_of(response)))
-    asked = plan(padded, "padded", mode=scoring_pb2.MODE_DENSE).complete()
-    assert asked.mode_reason.startswith(f"requested; {said}")
+    assert f"dense, the classifier's own top class on {words}" in rendered(answer_table(answer_of(response)))
+    requested = plan(padded, "padded", mode=scoring_pb2.MODE_DENSE).complete()
+    assert requested.mode_reason.startswith(f"requested; {sentence}")
 
 
 @pytest.mark.parametrize(("kind", "classes"), [("raw", 5), ("logits-sigmoid", 1)])
 def test_scores_without_a_top_class(convert: Callable[..., Path], tmp_path: Path, kind: str, classes: int) -> None:
-    """Regression and single outputs are warned of in figures; there is no agreement, and the JSON says null."""
+    """For regression and single outputs the warning has the differences; the agreement in the JSON is null."""
     models = convert(make_network(tmp_path, PADDED, classes=classes))
     rewrite(models, "padded", unranked(kind, classes))
     response = plan(models, "padded").complete()
-    (said,) = response.warnings
+    (sentence,) = response.warnings
     start = "dense scores differ from the classifier's own by 0.0056 (median) and 0.24 (largest seen on 256 windows)"
-    assert said.startswith(f"{start}; {CROPS}")
+    assert sentence.startswith(f"{start}; {CROPS}")
     assert answer_of(response).document()["parity"] == {
         "exact": False,
         "max_abs_diff": 0.238,
@@ -149,12 +149,12 @@ def test_scores_without_a_top_class(convert: Callable[..., Path], tmp_path: Path
 
 
 def test_factors_count_strides_and_flips(padded: Path) -> None:
-    """The factor is that of what is asked for: another stride and a mirrored pass change it."""
+    """The factor depends on the request: another stride and a mirrored pass change it."""
     rewrite(padded, "padded", agreeing(0.5))
     found = []
     for options in ({}, {"stride": 32}, {"stride": 2}, {"flip": True}):
-        (said,) = plan(padded, "padded", **options).response.warnings
-        (factor,) = map(float, re.findall(r"for ([0-9.]+) times", said))
+        (sentence,) = plan(padded, "padded", **options).response.warnings
+        (factor,) = map(float, re.findall(r"for ([0-9.]+) times", sentence))
         crops = plan(padded, "padded", mode=scoring_pb2.MODE_CROPS, **options).plan.multiply_adds
         expected = crops / plan(padded, "padded", **options).plan.multiply_adds
         np.testing.assert_allclose(factor, expected, rtol=0.05)
@@ -162,35 +162,35 @@ def test_factors_count_strides_and_flips(padded: Path) -> None:
     assert found[1] < 1 < found[0]
 
 
-def test_nothing_is_said_of_what_is_exact(convert: Callable[..., Path], tmp_path: Path, padded: Path) -> None:
-    """Neither a model that is exact nor crops are warned of, and the certificate of an exact model agrees."""
+def test_exact_answers_have_no_warning(convert: Callable[..., Path], tmp_path: Path, padded: Path) -> None:
+    """Neither an exact model nor mode crops has a warning, and the certificate of an exact model has full agreement."""
     convert(make_network(tmp_path, UNPADDED))
     response = plan(padded, "unpadded").complete()
     assert (response.parity.exact, response.parity.top_class_agreement, list(response.warnings)) == (True, 1, [])
-    assert "dense, exact" in shown(answer_table(answer_of(response)))
+    assert "dense, exact" in rendered(answer_table(answer_of(response)))
     crops = plan(padded, "padded", mode=scoring_pb2.MODE_CROPS).complete()
     assert (crops.mode, crops.mode_reason, list(crops.warnings)) == ("crops", "requested", [])
 
 
 def test_reduced_precision_of_an_unpadded_network(convert: Callable[..., Path], tmp_path: Path) -> None:
-    """Where fewer bits alone make the difference, no crops are recommended: they have it too."""
+    """If only reduced precision makes the difference, crops are not recommended, because they differ too."""
     models = convert(make_network(tmp_path, UNPADDED), precision="fp16")
     rewrite(models, "unpadded", agreeing(0.5))
-    (said,) = plan(models, "unpadded").response.warnings
-    assert said.endswith("(46 to 54 %); fp16 makes the difference, in --mode crops too")
+    (sentence,) = plan(models, "unpadded").response.warnings
+    assert sentence.endswith("(46 to 54 %); the cause is fp16, and --mode crops has the same difference")
 
 
 def test_older_servers_are_shown_as_they_answer() -> None:
-    """A server that tells the largest difference alone is shown with it, and the agreement is null."""
+    """For a server that sends only the largest difference, this is shown, and the agreement is null."""
     response = scoring_pb2.ScoreResponse(mode="dense", parity=scoring_pb2.ParityInfo(max_abs_diff=0.31))
     response.grid.rows = response.grid.cols = 1
     response.average.of = scoring_pb2.AVERAGE_OF_SCORES
-    assert "dense, differs from crops by 0.31 (largest seen)" in shown(answer_table(answer_of(response)))
+    assert "dense, differs from crops by 0.31 (largest seen)" in rendered(answer_table(answer_of(response)))
     assert answer_of(response).document()["parity"]["top_class_agreement"] is None
 
 
 def test_certificates_of_earlier_releases(padded: Path) -> None:
-    """A model converted by 0.1 says what its interior and border say together."""
+    """For a model converted by release 0.1, interior and border are combined."""
 
     def change(spec: model_pb2.ModelSpec) -> None:
         parity = spec.parity[0]
@@ -206,7 +206,7 @@ def test_certificates_of_earlier_releases(padded: Path) -> None:
 
 @pytest.mark.parametrize(("share", "level", "field"), [(0.5, "WARNING", "warning"), (0.95, "INFO", "remark")])
 def test_the_first_request_is_logged(padded: Path, share: float, level: str, field: str) -> None:
-    """A server's answers carry the sentence, all of them; its log has it once for the model, however it is asked."""
+    """All answers of a server have the sentence; its log has it once for the model, for all kinds of requests."""
     rewrite(padded, "padded", agreeing(share))
     with running(padded) as server, Client(server.address, timeout=60) as client:
         answers = [client.score(png(IMAGE), model="padded") for _ in range(3)]
@@ -222,7 +222,7 @@ def test_the_first_request_is_logged(padded: Path, share: float, level: str, fie
 
 
 def test_the_command_prints_it(padded: Path, tmp_path: Path) -> None:
-    """`fullconv-score --json` has the warnings and the agreement; nothing of it is on standard error."""
+    """`fullconv-score --json` prints the warnings and the agreement in the JSON, and not on standard error."""
     rewrite(padded, "padded", agreeing(0.5))
     (tmp_path / "image.png").write_bytes(png(IMAGE))
     command = [

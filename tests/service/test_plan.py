@@ -1,4 +1,4 @@
-"""Plans against what runs: multiply-adds counted in the graph that ONNX Runtime runs, and memory as it is measured."""
+"""Plans agree with their execution: with multiply-adds counted in the graph, and with measured memory."""
 
 import json
 import math
@@ -30,7 +30,7 @@ from service.scoring.scorer import Scorer
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An unpadded and a padded network, each with a finer and a coarser file."""
+    """Return an unpadded and a padded network, each with a finer and a coarser file."""
     folder = tmp_path_factory.mktemp("plans")
     for toml, strides in ((UNPADDED, (2, 8)), (PADDED, (4, 16))):
         convert_into(folder / "models", make_network(folder, toml), strides=strides)
@@ -45,7 +45,7 @@ def planned(models: Path, name: str, *, budget: int = 2 << 30, image: Picture | 
 
 
 def counted(file: Path, tile: np.ndarray) -> float:
-    """Multiply-adds of all convolutions that a file's graph runs on a tile, by the shapes that they then have."""
+    """Return the multiply-adds of all convolutions of a file's graph for a tile, from the shapes at run time."""
     model = onnx.load(file)
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
@@ -67,7 +67,7 @@ def counted(file: Path, tile: np.ndarray) -> float:
 def test_multiply_adds_are_those_that_run(
     models: Path, monkeypatch: pytest.MonkeyPatch, name: str, stride: int, budget: int
 ) -> None:
-    """The plan's figure is the sum over every tile that is handed to the network, to the last one."""
+    """The plan's multiply-adds equal the sum over all tiles that the network runs."""
     run = planned(models, name, stride=stride, budget=budget)
     tiles, multiply_adds = what_runs(run, monkeypatch)
     assert tiles == run.plan.tile_count
@@ -77,7 +77,7 @@ def test_multiply_adds_are_those_that_run(
 
 
 def what_runs(run: Scoring, monkeypatch: pytest.MonkeyPatch) -> tuple[int, float]:
-    """Score an image; returns the tiles that the network is given, and their multiply-adds as its graph has them."""
+    """Score an image; returns the number of tiles that the network runs, and their multiply-adds by its graph."""
     file = run.model.folder / run.response.plan.file
     shapes: dict[tuple[int, ...], int] = {}
     compute = run.session.score
@@ -94,26 +94,26 @@ def what_runs(run: Scoring, monkeypatch: pytest.MonkeyPatch) -> tuple[int, float
 
 
 def inside(rows: slice, cols: slice) -> np.ndarray:
-    """A mask of the image's size, 255 inside and 0 elsewhere."""
+    """Return a mask of the image's size, 255 inside and 0 elsewhere."""
     mask = np.zeros((211, 307), np.uint8)
     mask[rows, cols] = 255
     return mask
 
 
 def drawn(mask: np.ndarray) -> dict[str, Any]:
-    """The option for a mask image."""
+    """Return the option for a mask image."""
     return {"mask_image": scoring_pb2.Image(encoded=png(mask))}
 
 
 def with_nodata() -> Picture:
-    """An image that has data at its lower right alone."""
+    """Return an image that has data only at its lower right."""
     pixels = noise(211, 307, 3)
     rows, valid = ArrayInMemory(pixels), ArrayInMemory(inside(slice(90, 211), slice(160, 307))[..., None])
     return replace(open_array("i", pixels.shape, "uint8", lambda: rows), open_data_mask=lambda: valid)
 
 
 def in_front() -> np.ndarray:
-    """An image of noise on a background."""
+    """Return an image of noise on a background."""
     pixels = np.full((211, 307, 3), 250, np.uint8)
     pixels[30:90, 40:120] = noise(60, 80, 3) // 4
     return pixels
@@ -135,7 +135,7 @@ MASKED: dict[str, Callable[[], dict[str, Any]]] = {
 def test_a_masks_plan_is_what_runs(
     models: Path, monkeypatch: pytest.MonkeyPatch, name: str, stride: int, budget: int, mask: str
 ) -> None:
-    """A plan alone counts the tiles that have a window inside the mask, and these windows, as the run has them."""
+    """A plan alone counts the tiles with a window inside the mask, and these windows, as the execution does."""
     plan = planned(models, name, stride=stride, budget=budget, plan_only=True, grid=True, **MASKED[mask]()).complete()
     run = planned(models, name, stride=stride, budget=budget, grid=True, **MASKED[mask]())
     tiles, multiply_adds = what_runs(run, monkeypatch)
@@ -148,7 +148,7 @@ def test_a_masks_plan_is_what_runs(
 
 @pytest.mark.parametrize("mode", ["MODE_DENSE", "MODE_CROPS"])
 def test_masks_of_everything_leave_plans_as_they_are(models: Path, mode: str) -> None:
-    """A mask that leaves out nothing has the plan without one, at every scale."""
+    """A mask that selects all windows has the same plan as no mask, at every scale."""
     options: dict[str, Any] = {
         "mode": mode,
         "scales": [scoring_pb2.Scale(factor=1), scoring_pb2.Scale(factor=0.5)],
@@ -167,7 +167,7 @@ def test_masks_of_everything_leave_plans_as_they_are(models: Path, mode: str) ->
 
 
 def test_plans_of_crops_count_the_windows_of_tiles_inside(models: Path) -> None:
-    """Window by window, tiles without a window inside a mask cost nothing."""
+    """In mode crops, tiles without a window inside a mask cost nothing."""
     image, mask = open_bytes(png(noise(700, 700, 3)), name="i"), np.zeros((700, 700), np.uint8)
     mask[:80, :90] = 1
     run = planned(models, "padded", image=image, mode="MODE_CROPS", stride=8, plan_only=True, **drawn(mask))
@@ -177,15 +177,15 @@ def test_plans_of_crops_count_the_windows_of_tiles_inside(models: Path) -> None:
     assert response.scored_cells * each <= response.plan.multiply_adds < 0.3 * whole
 
 
-def test_plans_of_nothing_are_refused(models: Path) -> None:
-    """A mask without a window inside is the same error as it is when the image is scored."""
+def test_plans_of_empty_masks_are_refused(models: Path) -> None:
+    """A mask without a window inside gives the same error for a plan as for scoring."""
     run = planned(models, "padded", plan_only=True, **drawn(np.zeros((211, 307), np.uint8)))
-    with pytest.raises(ImageError, match="mask: expected a window to be scored, got none inside"):
+    with pytest.raises(ImageError, match="mask: expected at least one window to score, got none"):
         run.counted()
 
 
 def test_plans_do_not_depend_on_pixels(models: Path) -> None:
-    """The same size and options are the same plan, whatever is in the image, and however often it is asked."""
+    """Images of the same size and options have the same plan, for any pixels and any number of requests."""
     first, second = (planned(models, "padded", flip=True, stride=4, budget=100_000).plan for _ in range(2))
     assert first.views == second.views
 
@@ -237,23 +237,23 @@ print([run(height, width), status("VmHWM") - idle])
         pytest.param(20_000, 20_000, 1, 2 << 30, 50, id="scaled"),
     ],
 )
-def test_memory_is_what_is_planned(height: int, width: int, grid: int, tile: int, scale: int) -> None:
-    """The peak above the idle process is the plan's, within half of it: the allocator and the runtime keep a little."""
-    says, took = measured(ROOT / "models", "digits", "float32", height, width, grid, tile, scale)
-    assert 0.5 * says < took < 1.5 * says + (32 << 20)
+def test_memory_agrees_with_the_plan(height: int, width: int, grid: int, tile: int, scale: int) -> None:
+    """The peak memory above that of the idle process agrees with the plan within a half."""
+    planned_bytes, peak_bytes = measured(ROOT / "models", "digits", "float32", height, width, grid, tile, scale)
+    assert 0.5 * planned_bytes < peak_bytes < 1.5 * planned_bytes + (32 << 20)
 
 
 def measured(models: Path, name: str, *arguments: object) -> tuple[int, int]:
-    """Bytes that a plan says, and the peak above the idle process that its run took."""
+    """Return the bytes of a plan, and the measured peak above the memory of the idle process."""
     command = [sys.executable, "-c", MEASURE, str(models), name, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    says, took = json.loads(result.stdout)
-    return says, took
+    planned_bytes, peak_bytes = json.loads(result.stdout)
+    return planned_bytes, peak_bytes
 
 
 @pytest.mark.parametrize("grid_as", ["float32", "float16", pytest.param("top", marks=pytest.mark.slow)])
-def test_memory_of_many_classes_is_what_is_planned(tmp_path: Path, grid_as: str) -> None:
-    """Of a grid of many classes no more than one band is in memory, though the caller holds the rows before it."""
+def test_memory_of_many_classes_agrees_with_the_plan(tmp_path: Path, grid_as: str) -> None:
+    """At most one band of a grid of many classes is in memory, even if the caller holds earlier rows."""
     convert_into(tmp_path / "models", make_network(tmp_path, UNPADDED, classes=1000))
-    says, took = measured(tmp_path / "models", "unpadded", grid_as, 3000, 2000, 1, 80 << 20, 0)
-    assert 0.5 * says < took < 1.25 * says + (32 << 20)
+    planned_bytes, peak_bytes = measured(tmp_path / "models", "unpadded", grid_as, 3000, 2000, 1, 80 << 20, 0)
+    assert 0.5 * planned_bytes < peak_bytes < 1.25 * planned_bytes + (32 << 20)

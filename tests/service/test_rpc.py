@@ -24,7 +24,7 @@ from fullconv import Answer, Client, ImageError, RequestError, Scorer, Unavailab
 
 
 def fifty_images() -> Iterator[tuple[str, bytes]]:
-    """Fifty files: every format, 1 to 4 channels, 8 and 16 bits, many sizes."""
+    """Yield fifty files: every format, 1 to 4 channels, 8 and 16 bits, many sizes."""
     suffixes = [".png", ".jpg", ".webp", ".tif"]
     for number in range(50):
         suffix = suffixes[number % 4]
@@ -45,23 +45,23 @@ def without_times(answer: Answer) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("model", ["digits", "unpadded", "padded"])
-def test_server_and_process_answer_alike(client: Client, models: Path, tmp_path: Path, model: str) -> None:
-    """For fifty images of all formats, sizes and channels the two give the same JSON but for times, and one grid."""
+def test_server_and_process_give_equal_answers(client: Client, models: Path, tmp_path: Path, model: str) -> None:
+    """For fifty images of all formats, sizes and channels both give equal grids, and equal JSON except for times."""
     local = Scorer(models)
     for name, data in fifty_images():
         path = tmp_path / name
         path.write_bytes(data)
         remote = client.score(path, model=model, grid=True)
-        here = local.score(path, model=model, grid=True)
-        assert without_times(remote) == without_times(here)
-        np.testing.assert_array_equal(remote.grid, here.grid)
+        in_process = local.score(path, model=model, grid=True)
+        assert without_times(remote) == without_times(in_process)
+        np.testing.assert_array_equal(remote.grid, in_process.grid)
 
 
-def test_commands_answer_alike(server: Server, models: Path, tmp_path: Path) -> None:
-    """`fullconv-score` with and without --server: the same JSON but for times, and the same files."""
+def test_commands_give_equal_answers(server: Server, models: Path, tmp_path: Path) -> None:
+    """`fullconv-score` with and without --server gives the same JSON except for times, and the same files."""
     page = ROOT / "models" / "digits" / "page.png"
     documents = []
-    for where, option in (("there", ["--server", server.address]), ("here", ["--models", str(models)])):
+    for where, option in (("on_server", ["--server", server.address]), ("in_process", ["--models", str(models)])):
         (tmp_path / where).mkdir()
         outputs = ["--grid", str(tmp_path / where / "g.npz"), "--heatmap", str(tmp_path / where / "h.png")]
         arguments = [str(page), "--model", "digits", "--json", "--classes", "3,background", *option, *outputs]
@@ -69,15 +69,18 @@ def test_commands_answer_alike(server: Server, models: Path, tmp_path: Path) -> 
         documents.append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
         documents[-1].pop("timing_ms")
     assert documents[0] == documents[1]
-    with np.load(tmp_path / "there" / "g.npz") as there, np.load(tmp_path / "here" / "g.npz") as here:
-        assert set(there) == set(here)
-        for name in there:
-            np.testing.assert_array_equal(there[name], here[name])
-    assert (tmp_path / "there" / "h.png").read_bytes() == (tmp_path / "here" / "h.png").read_bytes()
+    with (
+        np.load(tmp_path / "on_server" / "g.npz") as on_server,
+        np.load(tmp_path / "in_process" / "g.npz") as in_process,
+    ):
+        assert set(on_server) == set(in_process)
+        for name in on_server:
+            np.testing.assert_array_equal(on_server[name], in_process[name])
+    assert (tmp_path / "on_server" / "h.png").read_bytes() == (tmp_path / "in_process" / "h.png").read_bytes()
 
 
 def command(*arguments: object) -> Any:  # noqa: ANN401 (a JSON document)
-    """What `fullconv-score --json` prints, without times."""
+    """Return the JSON of `fullconv-score --json`, without times."""
     line = [sys.executable, "-m", "fullconv", *map(str, arguments), "--json"]
     result = subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT)
     document = json.loads(result.stdout)
@@ -86,8 +89,8 @@ def command(*arguments: object) -> Any:  # noqa: ANN401 (a JSON document)
     return document
 
 
-def test_commands_answer_alike_for_many_images(server: Server, tmp_path: Path) -> None:
-    """Many images in one call, arrays and bad ones among them: the same documents, in the order of the images."""
+def test_commands_give_equal_answers_for_many_images(server: Server, tmp_path: Path) -> None:
+    """Many images in one call, with arrays and bad images, give the same documents, in the order of the images."""
     images = [tmp_path / f"image{number}.png" for number in range(6)]
     for number, path in enumerate(images):
         path.write_bytes(png(noise(70 + 30 * number, 200 - 20 * number, 1, seed=number)))
@@ -95,15 +98,15 @@ def test_commands_answer_alike_for_many_images(server: Server, tmp_path: Path) -
     (tmp_path / "text.png").write_text("no image")
     images[3:3] = [tmp_path / "pixels.npy", tmp_path / "text.png", tmp_path / "gone.png"]
     options = [*images, "--model", "digits", "--stride", 4, "--flip"]
-    here = command(*options, "--models", ROOT / "models")
-    there = command(*options, "--server", server.address)
-    assert here == there
-    assert [document["image"]["name"] for document in there] == [path.name for path in images]
-    assert ["error" in document for document in there] == [False] * 3 + [False, True, True] + [False] * 3
+    in_process = command(*options, "--models", ROOT / "models")
+    on_server = command(*options, "--server", server.address)
+    assert in_process == on_server
+    assert [document["image"]["name"] for document in on_server] == [path.name for path in images]
+    assert ["error" in document for document in on_server] == [False] * 3 + [False, True, True] + [False] * 3
 
 
-def test_commands_plan_alike(server: Server, tmp_path: Path) -> None:
-    """--plan says the same of a file here and on a server, with masks too; so does a region with a mask and scales."""
+def test_commands_give_equal_plans(server: Server, tmp_path: Path) -> None:
+    """--plan prints the same in this process and on a server, also with masks, regions and scales."""
     path, mask = tmp_path / "image.png", tmp_path / "mask.png"
     path.write_bytes(png(noise(400, 500, 3)))
     mask.write_bytes(png(np.pad(np.ones((300, 500), np.uint8), ((50, 50), (0, 0)))))
@@ -114,29 +117,29 @@ def test_commands_plan_alike(server: Server, tmp_path: Path) -> None:
         ["--model", "padded", "--mask", mask, "--roi", "10,10,300,300", "--scales", "1x,200"],
         ["--model", "unpadded", "--mode", "crops", "--border", "anchor", "--average", "probabilities"],
     ):
-        here, there = (
+        in_process, on_server = (
             command(path, *options, *where)
             for where in (["--models", server_models(server)], ["--server", server.address])
         )
-        assert here == there
-        assert "error" not in here
+        assert in_process == on_server
+        assert "error" not in in_process
 
 
 def test_masks_that_are_missing_fail_their_own_image(server: Server, tmp_path: Path) -> None:
-    """Of many images with masks of their own, here and there alike."""
+    """Of many images with their own masks, only an image with a missing mask fails, in this process and on a server."""
     for name in "abc":
         (tmp_path / f"{name}.png").write_bytes(png(noise(90, 90, 1)))
         if name != "b":
             (tmp_path / f"{name}-mask.png").write_bytes(png(np.full((90, 90), 255, np.uint8)))
     options = [*(tmp_path / f"{name}.png" for name in "abc"), "--mask", tmp_path / "{stem}-mask.png"]
-    here = command(*options, "--model", "digits", "--models", ROOT / "models")
-    there = command(*options, "--model", "digits", "--server", server.address)
-    assert here == there
-    assert ["error" in document for document in there] == [False, True, False]
+    in_process = command(*options, "--model", "digits", "--models", ROOT / "models")
+    on_server = command(*options, "--model", "digits", "--server", server.address)
+    assert in_process == on_server
+    assert ["error" in document for document in on_server] == [False, True, False]
 
 
 def test_images_without_an_answer_have_the_servers_error(models: Path, tmp_path: Path) -> None:
-    """A server that goes away in the middle: what was answered is printed, the others say why they were not."""
+    """If a server stops in the middle, the answers so far are printed, and the other images have the error."""
     images = [tmp_path / f"image{number}.png" for number in range(400)]
     for path in images:
         path.write_bytes(png(noise(600, 600, 1)))
@@ -156,12 +159,12 @@ def test_images_without_an_answer_have_the_servers_error(models: Path, tmp_path:
 
 
 def server_models(server: Server) -> str:
-    """The repository that a server serves."""
+    """Return the repository of a server."""
     return str(server.events("listening")[0]["models"])
 
 
 def test_raw_pixels(client: Client) -> None:
-    """An array answers as the PNG of it does, 8 or 16 bits, grey or RGB; a fourth channel is not alpha."""
+    """An array has the scores of its PNG file, for 8 and 16 bits, grey and RGB; a fourth channel is not alpha."""
     for channels in (1, 3):
         pixels = noise(80, 95, channels)
         expected = client.score(png(pixels), model="unpadded").average
@@ -181,7 +184,7 @@ def test_raw_pixels(client: Client) -> None:
 
 
 def test_models_are_described(client: Client) -> None:
-    """ListModels names every version, GetModel says geometry, labels and limits."""
+    """ListModels names every version; GetModel returns geometry, labels and limits."""
     assert client.models() == [("digits", "1"), ("padded", "1"), ("unpadded", "1")]
     model = client.model("digits")
     assert (model.version, model.window, model.stride) == ("1", (70, 70), (8, 8))
@@ -190,7 +193,7 @@ def test_models_are_described(client: Client) -> None:
 
 
 def test_many_clients_at_once(server: Server) -> None:
-    """32 clients, 1,000 requests, each with an image of its own: every answer is right, none is lost."""
+    """With 32 clients and 1,000 requests, each with its own image, every answer is correct and no answer is lost."""
     images = [noise(70 + 8 * (number % 5), 70 + 8 * (number % 7), 1, seed=number) for number in range(40)]
     with Client(server.address) as client:
         expected = [np.asarray(client.score(image, model="digits", grid=True).grid) for image in images]
@@ -207,8 +210,8 @@ def test_many_clients_at_once(server: Server) -> None:
         assert sum(pool.map(work, range(32))) == 1000
 
 
-def test_busy_servers_say_when_to_come_again(models: Path) -> None:
-    """With one request allowed to wait, a second one gets RESOURCE_EXHAUSTED with RetryInfo, at once."""
+def test_busy_servers_state_the_delay_of_a_retry(models: Path) -> None:
+    """If one request may wait, a second request immediately gets RESOURCE_EXHAUSTED with RetryInfo."""
     with running(models, "--max-waiting", "1") as server, occupied(server.address, png(noise(3000, 3000, 1))) as found:
         error = found[1]
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -220,8 +223,8 @@ def test_busy_servers_say_when_to_come_again(models: Path) -> None:
     assert 0 < retry.retry_delay.ToTimedelta().total_seconds() < 10
 
 
-def test_deadlines_leave_the_server_right(server: Server, client: Client) -> None:
-    """Requests whose time is up, or is going to be, are refused, and the server answers others as before."""
+def test_servers_work_after_missed_deadlines(server: Server, client: Client) -> None:
+    """Requests that have missed or would miss their deadlines are refused; other requests are answered as before."""
     large = noise(4000, 4000, 1)
     with Client(server.address, timeout=0.3) as hasty:
         for _ in range(6):
@@ -231,7 +234,7 @@ def test_deadlines_leave_the_server_right(server: Server, client: Client) -> Non
 
 
 def test_waiting_bytes_are_bounded(models: Path) -> None:
-    """Messages that wait may be so many megabytes together; one more is refused until there is room."""
+    """If the waiting messages have the largest allowed total size, another message is refused until there is room."""
     large = noise(1200, 1200, 1)
     with (
         running(models, "--slots", "1", "--max-waiting-mib", "2") as server,
@@ -245,7 +248,7 @@ def test_waiting_bytes_are_bounded(models: Path) -> None:
 
 
 def test_reflection(server: Server) -> None:
-    """Tools that ask the server what it has get the services and their messages."""
+    """Server reflection returns the services and their messages."""
     with grpc.insecure_channel(server.address) as channel:
         database = ProtoReflectionDescriptorDatabase(channel)
         assert {"fullconv.v1.Scoring", "grpc.health.v1.Health"} <= set(database.get_services())
@@ -253,14 +256,14 @@ def test_reflection(server: Server) -> None:
 
 @pytest.mark.parametrize("side", [80, 400], ids=["small", "larger"])
 def test_times_add_up(client: Client, side: int) -> None:
-    """The stages of an image are timed, whichever thread it goes through, and are no more than it took in all."""
+    """The times of an image's stages are measured in every thread, and their sum is at most the total time."""
     timing = client.score(noise(side, side, 1), model="digits").timing
     assert timing.compute_ms > 0
     assert timing.queue_ms + timing.decode_ms + timing.compute_ms + timing.reduce_ms <= timing.total_ms
 
 
 def test_requests_are_logged(server: Server, client: Client) -> None:
-    """One JSON line a request, with its id, code, model, size and times."""
+    """Each request has one JSON line in the log, with its id, code, model, size and times."""
     client.score(noise(80, 90, 1), model="digits")
     with pytest.raises(RequestError):
         client.score(noise(80, 90, 1), model="cats")

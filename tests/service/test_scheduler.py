@@ -26,8 +26,8 @@ SECOND = 1.0
 """Multiply-adds of a tile that runs for one second."""
 
 
-class Spoken(Session):
-    """A session with a rate of one multiply-add per second, whose scores are first pixels; runs wait for `go_on`."""
+class ControlledSession(Session):
+    """A session with a rate of one multiply-add per second, whose scores are first pixels; runs wait for `proceed`."""
 
     fixed_batch: int | None = None
     bytes_per_pixel = 1.0
@@ -35,22 +35,22 @@ class Spoken(Session):
     def __init__(self) -> None:
         self.ran: list[list[int]] = []
         self.terminated: list[bool] = []
-        self.running, self.go_on = Event(), Event()
-        self.go_on.set()
+        self.running, self.proceed = Event(), Event()
+        self.proceed.set()
 
     def predict_seconds(self, multiply_adds: float) -> float:
-        """One second per multiply-add."""
+        """Return one second per multiply-add."""
         return multiply_adds
 
     def observe(self, multiply_adds: float, seconds: float) -> None:
         """Keep the rate."""
 
     def score(self, tiles: Sequence[np.ndarray], run: ort.RunOptions | None = None) -> NDArray[np.float32]:
-        """The first pixel of each tile; raises an error if the run is terminated."""
+        """Return the first pixel of each tile; raises an error if the run is terminated."""
         assert run is not None
         self.ran.append([int(tile.flat[0]) for tile in tiles])
         self.running.set()
-        while not self.go_on.wait(0.001):
+        while not self.proceed.wait(0.001):
             if run.terminate:
                 self.terminated.append(True)
                 raise RuntimeError("terminated")
@@ -59,7 +59,7 @@ class Spoken(Session):
 
 @contextmanager
 def scheduled(slots: int = 1, **batching: Any) -> Iterator[Scheduler]:
-    """A scheduler that is closed at the end of the block."""
+    """Yield a scheduler that is closed at the end of the block."""
     scheduler = Scheduler(slots=slots, batching=Batching(**({"max_run_seconds": 100.0} | batching)))
     try:
         yield scheduler
@@ -68,27 +68,27 @@ def scheduled(slots: int = 1, **batching: Any) -> Iterator[Scheduler]:
 
 
 def tiles(*values: int, side: int = 4) -> list[np.ndarray]:
-    """Tiles, each of which has one value."""
+    """Return tiles, each of which has one value."""
     return [np.full((side, side, 1), value, np.uint8) for value in values]
 
 
-def got(future: Future[Any]) -> list[int]:
-    """The scores of a future, which are the first pixels of its tiles."""
+def scores_of(future: Future[Any]) -> list[int]:
+    """Return the scores of a future, which are the first pixels of its tiles."""
     return [int(scores.item()) for scores in future.result(10)]
 
 
 @contextmanager
-def held(scheduler: Scheduler, session: Spoken) -> Iterator[None]:
+def slot_occupied(scheduler: Scheduler, session: ControlledSession) -> Iterator[None]:
     """Run a tile until the end of the block, so that all other tiles wait."""
-    session.go_on.clear()
+    session.proceed.clear()
     session.running.clear()
     first = Flow(scheduler).submit(session, tiles(0), SECOND)
     assert session.running.wait(10)
     try:
         yield
     finally:
-        session.go_on.set()
-    assert got(first) == [0]
+        session.proceed.set()
+    assert scores_of(first) == [0]
 
 
 def test_nothing_of_a_batch_is_kept() -> None:
@@ -96,8 +96,8 @@ def test_nothing_of_a_batch_is_kept() -> None:
     with scheduled() as scheduler:
         (tile,) = tiles(7)
         kept = weakref.ref(tile)
-        future = Flow(scheduler).submit(Spoken(), [tile], SECOND)
-        assert got(future) == [7]
+        future = Flow(scheduler).submit(ControlledSession(), [tile], SECOND)
+        assert scores_of(future) == [7]
         del tile, future
         end = time.monotonic() + 10
         while kept() is not None:
@@ -107,22 +107,22 @@ def test_nothing_of_a_batch_is_kept() -> None:
 
 def test_results_come_back_in_order() -> None:
     """Every flow gets the scores of its own tiles in their order, however tiles are batched."""
-    session = Spoken()
+    session = ControlledSession()
     with scheduled(slots=3, max_tiles=3) as scheduler:
         futures = [Flow(scheduler).submit(session, tiles(*range(first, first + 7)), 0.1) for first in range(0, 70, 7)]
         for first, future in zip(range(0, 70, 7), futures, strict=True):
-            assert got(future) == list(range(first, first + 7))
+            assert scores_of(future) == list(range(first, first + 7))
     assert sum(map(len, session.ran)) == 70
 
 
 def test_tiles_of_one_shape_share_batches() -> None:
     """Tiles of the same shape share batches across flows; tiles of another shape do not."""
-    session = Spoken()
+    session = ControlledSession()
     with scheduled(max_tiles=4) as scheduler:
-        with held(scheduler, session):
+        with slot_occupied(scheduler, session):
             small = [Flow(scheduler).submit(session, tiles(value), SECOND) for value in (1, 2, 3, 4, 5)]
             other = Flow(scheduler).submit(session, tiles(9, side=5), SECOND)
-        assert [got(future) for future in (*small, other)] == [[1], [2], [3], [4], [5], [9]]
+        assert [scores_of(future) for future in (*small, other)] == [[1], [2], [3], [4], [5], [9]]
     assert session.ran[0] == [0]
     assert sorted(session.ran[1:]) == [[1, 2, 3, 4], [5], [9]]
 
@@ -139,33 +139,33 @@ def test_tiles_of_one_shape_share_batches() -> None:
 )
 def test_batches_are_bounded(batching: dict[str, Any], most: int) -> None:
     """A batch is limited by the number of tiles, by their activations and by the predicted run time."""
-    session = Spoken()
+    session = ControlledSession()
     with scheduled(**batching) as scheduler:
-        with held(scheduler, session):
+        with slot_occupied(scheduler, session):
             future = Flow(scheduler).submit(session, tiles(*range(20)), SECOND)
-        assert got(future) == list(range(20))
+        assert scores_of(future) == list(range(20))
     assert max(map(len, session.ran)) == most
 
 
 def test_models_of_a_fixed_batch_get_just_that() -> None:
     """A model with a fixed batch of four tiles gets four tiles at a time."""
-    session = Spoken()
+    session = ControlledSession()
     session.fixed_batch = 4
     with scheduled() as scheduler:
-        with held(scheduler, session):
+        with slot_occupied(scheduler, session):
             future = Flow(scheduler).submit(session, tiles(*range(10)), SECOND)
-        assert got(future) == list(range(10))
+        assert scores_of(future) == list(range(10))
     assert list(map(len, session.ran)) == [1, 4, 4, 2]
 
 
 def test_flows_get_equal_compute() -> None:
     """The flow that has received less compute is next, so that costly and cheap tiles get equal compute."""
-    session = Spoken()
+    session = ControlledSession()
     with scheduled(max_tiles=1) as scheduler:
-        with held(scheduler, session):
+        with slot_occupied(scheduler, session):
             costly = Flow(scheduler).submit(session, tiles(1, 1, 1), 4 * SECOND)
             cheap = Flow(scheduler).submit(session, tiles(*[2] * 12, side=5), SECOND)
-        got(costly), got(cheap)
+        scores_of(costly), scores_of(cheap)
     order = [value for (value,) in session.ran[1:]]
     for place in range(1, 16):
         ones, twos = order[:place].count(1) * 4, order[:place].count(2)
@@ -174,72 +174,72 @@ def test_flows_get_equal_compute() -> None:
 
 def test_weights_share_the_compute() -> None:
     """A flow of weight 4 runs four tiles for each tile of a flow of weight 1."""
-    session = Spoken()
+    session = ControlledSession()
     with scheduled(max_tiles=1) as scheduler:
-        with held(scheduler, session):
+        with slot_occupied(scheduler, session):
             heavy = Flow(scheduler, weight=4.0).submit(session, tiles(*[1] * 16), SECOND)
             light = Flow(scheduler, weight=1.0).submit(session, tiles(*[2] * 16, side=5), SECOND)
-        got(heavy), got(light)
+        scores_of(heavy), scores_of(light)
     order = [value for (value,) in session.ran[1:]]
     assert 14 <= order[:20].count(1) <= 16
 
 
 def test_new_flows_start_at_the_current_virtual_time() -> None:
     """A new flow is neither compensated for the time before it nor delayed by an old flow's remaining tiles."""
-    session = Spoken()
+    session = ControlledSession()
     with scheduled(max_tiles=1) as scheduler:
         old = Flow(scheduler)
-        assert got(old.submit(session, tiles(*[1] * 10), SECOND)) == [1] * 10
-        with held(scheduler, session):
+        assert scores_of(old.submit(session, tiles(*[1] * 10), SECOND)) == [1] * 10
+        with slot_occupied(scheduler, session):
             more = old.submit(session, tiles(*[1] * 10), SECOND)
             new = Flow(scheduler).submit(session, tiles(*[2] * 4, side=5), SECOND)
-        got(more), got(new)
+        scores_of(more), scores_of(new)
     order = [value for (value,) in session.ran[11:]]
     assert order[:9].count(2) == 4
 
 
 def test_one_slot_is_free_of_large_images() -> None:
     """While large images use their slot, tiles of other requests run in the other slot."""
-    large, small = Spoken(), Spoken()
+    large, small = ControlledSession(), ControlledSession()
     with scheduled(slots=2, max_tiles=1) as scheduler:
-        large.go_on.clear()
+        large.proceed.clear()
         futures = [Flow(scheduler, large=True).submit(large, tiles(1), SECOND) for _ in range(5)]
         assert large.running.wait(10)
-        assert got(Flow(scheduler).submit(small, tiles(7), SECOND)) == [7]
+        assert scores_of(Flow(scheduler).submit(small, tiles(7), SECOND)) == [7]
         assert large.ran == [[1]]
-        large.go_on.set()
-        assert [got(future) for future in futures] == [[1]] * 5
+        large.proceed.set()
+        assert [scores_of(future) for future in futures] == [[1]] * 5
 
 
 def test_tiles_of_cancelled_flows_are_dropped() -> None:
     """Waiting tiles of a cancelled flow never run, and it cannot submit more; other flows are not affected."""
-    session = Spoken()
+    session = ControlledSession()
     with scheduled() as scheduler:
-        with held(scheduler, session):
-            gone, there = Flow(scheduler), Flow(scheduler)
-            dropped, kept = gone.submit(session, tiles(1), SECOND), there.submit(session, tiles(2), SECOND)
-            gone.cancel()
+        with slot_occupied(scheduler, session):
+            cancelled, active = Flow(scheduler), Flow(scheduler)
+            dropped, kept = cancelled.submit(session, tiles(1), SECOND), active.submit(session, tiles(2), SECOND)
+            cancelled.cancel()
             with pytest.raises(CancelledRunError):
                 dropped.result(10)
             with pytest.raises(CancelledRunError):
-                gone.submit(session, tiles(3), SECOND)
-        assert got(kept) == [2]
+                cancelled.submit(session, tiles(3), SECOND)
+        assert scores_of(kept) == [2]
     assert session.ran == [[0], [2]]
 
 
 def test_batches_of_cancelled_flows_are_stopped() -> None:
     """A running batch is stopped as soon as all of its flows are cancelled, and not before."""
-    session = Spoken()
+    session = ControlledSession()
     with scheduled() as scheduler:
-        with held(scheduler, session):
+        with slot_occupied(scheduler, session):
             first, second = Flow(scheduler), Flow(scheduler)
             futures = [flow.submit(session, tiles(1), SECOND) for flow in (first, second)]
-        session.go_on.clear()
+        session.proceed.clear()
         del session.ran[:]
         session.running.clear()
         [future.cancel() for future in futures]  # their results do not matter
         flows = [Flow(scheduler), Flow(scheduler)]
-        with held(scheduler, Spoken()):
+        with slot_occupied(scheduler, ControlledSession()):
             futures = [flow.submit(session, tiles(5), SECOND) for flow in flows]
         assert session.running.wait(10)
         assert session.ran == [[5, 5]]
@@ -259,31 +259,31 @@ def test_batches_of_cancelled_flows_are_stopped() -> None:
 
 def test_errors_come_back() -> None:
     """An error of a run reaches all flows in the batch, and the slot runs further batches."""
-    session = Spoken()
+    session = ControlledSession()
     with scheduled() as scheduler:
-        with held(scheduler, session):
+        with slot_occupied(scheduler, session):
             futures = [
                 Flow(scheduler).submit(session, [tile], SECOND) for tile in (*tiles(1), np.full((4, 4, 1), None))
             ]
         for future in futures:
             with pytest.raises(TypeError):
                 future.result(10)
-        assert got(Flow(scheduler).submit(session, tiles(3), SECOND)) == [3]
+        assert scores_of(Flow(scheduler).submit(session, tiles(3), SECOND)) == [3]
 
 
 def test_a_failed_run_drops_the_waiting_tiles_of_its_flows() -> None:
     """When a run fails, all waiting tiles of its flows get the error and never run; other flows go on."""
-    session = Spoken()
+    session = ControlledSession()
     with scheduled(max_tiles=2) as scheduler:
         flow, other = Flow(scheduler), Flow(scheduler)
-        with held(scheduler, session):
+        with slot_occupied(scheduler, session):
             unreadable = flow.submit(session, [np.full((4, 4, 1), None)] * 5, SECOND)
             later = flow.submit(session, tiles(8, side=5), 9 * SECOND)
             kept = other.submit(session, tiles(7, side=6), 99 * SECOND)
         for future in (unreadable, later):
             with pytest.raises(TypeError):
                 future.result(10)
-        assert got(kept) == [7]
+        assert scores_of(kept) == [7]
         assert scheduler.waiting == 0
     assert session.ran == [[0], [7]]
 
@@ -291,7 +291,7 @@ def test_a_failed_run_drops_the_waiting_tiles_of_its_flows() -> None:
 @pytest.mark.parametrize("way", ["workers", "small requests"])
 def test_work_that_fails_drops_its_tiles(way: str) -> None:
     """If a request's work fails, its waiting tiles never run; other requests go on."""
-    session = Spoken()
+    session = ControlledSession()
     with scheduled() as scheduler:
         flow = Flow(scheduler)
 
@@ -299,35 +299,35 @@ def test_work_that_fails_drops_its_tiles(way: str) -> None:
             dropped.append(flow.submit(session, tiles(1), SECOND))
             raise ImageError("the second tile is no picture")
 
-        async def ask() -> None:
+        async def main() -> None:
             if way == "workers":
                 await Workers(1, "score").run(fail, flow)
             else:
                 await SmallRequestWorker("small").run(SimpleNamespace(begin=fail), flow)
 
         dropped: list[Future[Any]] = []
-        with held(scheduler, session):
+        with slot_occupied(scheduler, session):
             kept = Flow(scheduler).submit(session, tiles(2), SECOND)
             with pytest.raises(ImageError, match="the second tile"):
-                asyncio.run(ask())
+                asyncio.run(main())
             with pytest.raises(CancelledRunError):
                 dropped[0].result(10)
-        assert got(kept) == [2]
+        assert scores_of(kept) == [2]
     assert session.ran == [[0], [2]]
 
 
 def test_delay_gathers_tiles() -> None:
     """With a delay, a tile waits until a batch is full."""
-    session = Spoken()
+    session = ControlledSession()
     with scheduled(max_tiles=3, delay_seconds=30.0) as scheduler:
         futures = [Flow(scheduler).submit(session, tiles(value), SECOND) for value in (1, 2, 3)]
-        assert [got(future) for future in futures] == [[1], [2], [3]]
+        assert [scores_of(future) for future in futures] == [[1], [2], [3]]
     assert session.ran == [[1, 2, 3]]
 
 
 def test_cancelling_races_with_results() -> None:
     """Flows that are cancelled while their tiles finish do not stop any slot."""
-    session = Spoken()
+    session = ControlledSession()
     with scheduled(slots=2, max_tiles=4) as scheduler:
         for _ in range(300):
             flows = [Flow(scheduler) for _ in range(4)]
@@ -335,20 +335,20 @@ def test_cancelling_races_with_results() -> None:
             for flow in flows[::2]:
                 flow.cancel()
             for future in futures[1::2]:
-                assert got(future) == [1]
-        assert got(Flow(scheduler).submit(session, tiles(3), SECOND)) == [3]
+                assert scores_of(future) == [1]
+        assert scores_of(Flow(scheduler).submit(session, tiles(3), SECOND)) == [3]
         assert all(thread.is_alive() for thread in threading.enumerate() if thread.name.startswith("run-"))
 
 
 def test_models_that_give_too_few_scores_end_no_slot() -> None:
     """A session that returns too few scores is an error of the request, and the next request is answered."""
 
-    class Short(Spoken):
+    class ShortSession(ControlledSession):
         def score(self, tiles: Sequence[np.ndarray], run: ort.RunOptions | None = None) -> NDArray[np.float32]:
-            """No scores."""
+            """Return no scores."""
             return super().score(tiles, run)[:0]
 
     with scheduled() as scheduler:
         with pytest.raises(ModelError, match="scores of 1 tiles, got 0"):
-            Flow(scheduler).submit(Short(), tiles(1), SECOND).result(10)
-        assert got(Flow(scheduler).submit(Spoken(), tiles(3), SECOND)) == [3]
+            Flow(scheduler).submit(ShortSession(), tiles(1), SECOND).result(10)
+        assert scores_of(Flow(scheduler).submit(ControlledSession(), tiles(3), SECOND)) == [3]

@@ -1,4 +1,4 @@
-"""Whole images through real models."""
+"""Scoring of whole images with real models."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from support.engines import Leaving
+from support.engines import CancellableEngine
 from support.networks import PADDED, UNPADDED, make_network
 from support.pictures import noise, png
 from support.scoring import Scoring, plan_image
@@ -26,7 +26,7 @@ def request(model: str, **options: Any) -> scoring_pb2.ScoreRequest:
 
 
 def scored(run: Scoring) -> np.ndarray:
-    """The whole grid (rows, cols, classes); `run.answer()` may follow."""
+    """Return the whole grid (rows, cols, classes); `run.answer()` may follow."""
     return np.concatenate([rows.scores for rows in run.rows()])
 
 
@@ -44,18 +44,18 @@ def test_every_cell_is_the_networks_score_of_its_window(tmp_path: Path, convert:
 @pytest.mark.parametrize("toml", [UNPADDED, PADDED], ids=["unpadded", "padded"])
 @pytest.mark.parametrize("budget", [1, 300_000, 2_000_000], ids=["smallest", "small", "middling"])
 def test_tiles_are_the_whole_image(tmp_path: Path, convert: Convert, toml: str, budget: int) -> None:
-    """Tiled and in one pass, padded or not, the grid is the same to rounding, at all four borders too."""
+    """For padded and unpadded networks the grid of tiles equals that of one pass, to rounding, also at the borders."""
     network = make_network(tmp_path, toml)
-    models, data, asked = convert(network), png(noise(237, 301, 3)), request(network.architecture.name)
-    whole = plan_image(Scorer(models), open_bytes(data, name="i"), asked)
-    tiled = plan_image(Scorer(models, tuning=Tuning(tile_bytes=budget)), open_bytes(data, name="i"), asked)
+    models, data, message = convert(network), png(noise(237, 301, 3)), request(network.architecture.name)
+    whole = plan_image(Scorer(models), open_bytes(data, name="i"), message)
+    tiled = plan_image(Scorer(models, tuning=Tuning(tile_bytes=budget)), open_bytes(data, name="i"), message)
     assert whole.plan.tile_count == 1
     assert tiled.plan.tile_count > 3
     assert_allclose(scored(tiled), scored(whole), rtol=1e-4, atol=1e-5)
 
 
 def test_images_of_one_plan_have_answers_of_their_own(tmp_path: Path, convert: Convert) -> None:
-    """What is kept of a plan is the same for every image of its size; names and scores are not, nor do they mix."""
+    """Images of one size share a cached plan, and each image keeps its own name and scores."""
     models = convert(make_network(tmp_path, UNPADDED))
     images = [open_bytes(png(noise(40, 50, 3, seed=seed)), name=f"image {seed}") for seed in range(2)]
     shared = Scorer(models)
@@ -89,7 +89,7 @@ def test_averages(tmp_path: Path, convert: Convert) -> None:
 
 
 def test_chosen_classes(tmp_path: Path, convert: Convert) -> None:
-    """Classes come in the order asked for, each once, by label before index."""
+    """Classes have the requested order, each once, and labels take precedence over indices."""
     labels = tmp_path / "labels.txt"
     labels.write_text("cat\ndog\n0\nbird\nçedilla\n", "utf-8")
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED), labels=labels))
@@ -101,12 +101,12 @@ def test_chosen_classes(tmp_path: Path, convert: Convert) -> None:
 
 
 def test_unknown_names(tmp_path: Path, convert: Convert) -> None:
-    """An unknown model, version or class says what there is."""
+    """The error for an unknown model, version or class lists the existing ones."""
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED)))
     picture = open_bytes(png(noise(40, 40, 3)), name="i")
-    with pytest.raises(NotFoundError, match=r"no 'other'; there: unpadded"):
+    with pytest.raises(NotFoundError, match=r"no model 'other'; available: unpadded"):
         plan_image(scorer, picture, request("other"))
-    with pytest.raises(NotFoundError, match="no '7' of model 'unpadded'; there: 1"):
+    with pytest.raises(NotFoundError, match="no version '7' of model 'unpadded'; available: 1"):
         plan_image(scorer, picture, scoring_pb2.ScoreRequest(model="unpadded", version="7"))
     with pytest.raises(NotFoundError, match="expected labels of model 'unpadded' or 0 to 4, got 'cow'"):
         plan_image(scorer, picture, request("unpadded", classes=["cow"]))
@@ -114,7 +114,7 @@ def test_unknown_names(tmp_path: Path, convert: Convert) -> None:
 
 @pytest.mark.parametrize("name", ["../unpadded", "", ".", "unpadded/1", "ünpadded"])
 def test_names_cannot_leave_the_repository(tmp_path: Path, convert: Convert, name: str) -> None:
-    """A model's name is a name, never a path."""
+    """A path in place of a model's name is refused."""
     with pytest.raises(NotFoundError):
         Scorer(convert(make_network(tmp_path, UNPADDED))).model(name)
 
@@ -122,7 +122,7 @@ def test_names_cannot_leave_the_repository(tmp_path: Path, convert: Convert, nam
 def test_raw_scores_have_no_probabilities(tmp_path: Path, convert: Convert) -> None:
     """A model converted with --activation none refuses to average probabilities."""
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED), activation="none"))
-    with pytest.raises(OptionError, match="raw scores"):
+    with pytest.raises(OptionError, match="got probabilities, which model"):
         plan_image(
             scorer, open_bytes(png(noise(40, 40, 3)), name="i"), request("unpadded", average="AVERAGE_OF_PROBABILITIES")
         )
@@ -130,7 +130,7 @@ def test_raw_scores_have_no_probabilities(tmp_path: Path, convert: Convert) -> N
 
 @pytest.mark.parametrize("file", ["weights.data", "labels.txt"])
 def test_files_that_do_not_match_their_hash_are_refused(tmp_path: Path, convert: Convert, file: str) -> None:
-    """A changed weight or label is noticed before anything is scored."""
+    """A changed weight or label is detected before anything is scored."""
     labels = tmp_path / "labels.txt"
     labels.write_text("a\nb\nc\nd\ne\n")
     models = convert(make_network(tmp_path, UNPADDED), labels=labels)
@@ -142,7 +142,7 @@ def test_files_that_do_not_match_their_hash_are_refused(tmp_path: Path, convert:
 
 @pytest.mark.parametrize("content", [b"", b"\x08\x09", b"nonsense" * 9], ids=["empty", "no-metadata", "garbage"])
 def test_damaged_models_are_refused(tmp_path: Path, convert: Convert, content: bytes) -> None:
-    """A model.onnx that is no ONNX model is refused with its path."""
+    """A model.onnx that is not an ONNX model is refused with its path."""
     models = convert(make_network(tmp_path, UNPADDED))
     (models / "unpadded" / "1" / "model.onnx").write_bytes(content)
     with pytest.raises(ModelError, match=r"model\.onnx"):
@@ -162,7 +162,7 @@ def test_window_sized_image(tmp_path: Path, convert: Convert) -> None:
 
 
 def test_left_out_pixels_are_reported(tmp_path: Path, convert: Convert) -> None:
-    """The answer says how many pixels lie in no window."""
+    """The answer states how many pixels belong to no window."""
     run = plan_image(
         Scorer(convert(make_network(tmp_path, UNPADDED))),
         open_bytes(png(noise(25, 33, 3)), name="i"),
@@ -171,15 +171,16 @@ def test_left_out_pixels_are_reported(tmp_path: Path, convert: Convert) -> None:
     assert (run.response.grid.left_out.height, run.response.grid.left_out.width) == (3, 3)
 
 
-@pytest.mark.parametrize("asked", [0, 1, 3])
-def test_runs_stop_when_nobody_waits(
-    tmp_path: Path, convert: Convert, monkeypatch: pytest.MonkeyPatch, asked: int
-) -> None:
-    """A run asks before it decodes and before every tile, and computes no tile after the first yes."""
+@pytest.mark.parametrize("polls", [0, 1, 3])
+def test_cancelled_runs_stop(tmp_path: Path, convert: Convert, monkeypatch: pytest.MonkeyPatch, polls: int) -> None:
+    """A run checks for cancellation before it decodes and before every tile, and then computes no further tile."""
     scorer = Scorer(convert(make_network(tmp_path, UNPADDED)), tuning=Tuning(tile_bytes=100_000))
-    answers = iter([False] * asked)
+    answers = iter([False] * polls)
     run = plan_image(
-        scorer, open_bytes(png(noise(200, 200, 3)), name="i"), request("unpadded"), Leaving(lambda: next(answers, True))
+        scorer,
+        open_bytes(png(noise(200, 200, 3)), name="i"),
+        request("unpadded"),
+        CancellableEngine(lambda: next(answers, True)),
     )
     tiles, compute = [], run.session.score
 
@@ -190,4 +191,4 @@ def test_runs_stop_when_nobody_waits(
     monkeypatch.setattr(run.session, "score", score)
     with pytest.raises((CancelledRunError, ImageError)):
         scored(run)
-    assert len(tiles) <= asked < run.plan.tile_count
+    assert len(tiles) <= polls < run.plan.tile_count

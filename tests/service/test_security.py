@@ -1,4 +1,4 @@
-"""Who may call, and who may read along."""
+"""Authentication and encryption: TLS, client certificates and tokens."""
 
 import hashlib
 import shutil
@@ -28,13 +28,13 @@ IMAGE = noise(80, 80, 1)
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Signs certificates."""
+    """Return a certificate authority."""
     return trustme.CA()
 
 
 @pytest.fixture(scope="module")
 def folder(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The authority's certificate, a server's and a client's, with their keys."""
+    """Write certificates of the authority, a server and a client, with keys; returns their folder."""
     folder = tmp_path_factory.mktemp("tls")
     authority.cert_pem.write_to_path(folder / "ca.pem")
     for name, certificate in (
@@ -49,16 +49,16 @@ def folder(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def encrypted(folder: Path) -> Iterator[Server]:
-    """A server that speaks TLS."""
+    """Yield a server that speaks TLS."""
     options = ["--tls-cert", str(folder / "server.pem"), "--tls-key", str(folder / "server-key.pem")]
     with running(MODELS, *options) as server:
         yield server
 
 
 def test_tls(encrypted: Server, folder: Path) -> None:
-    """A client that trusts the authority is answered; one in the clear, and one that does not trust it, is not.
+    """A client that trusts the authority is answered; clients without TLS or without that trust are not.
 
-    Probes, which trust nobody, have a port of their own.
+    Probes, which do not use TLS, have a port of their own.
     """
     with Client(encrypted.address, security=Security(ca=folder / "ca.pem")) as client:
         assert client.score(IMAGE, model="digits").model == "digits"
@@ -68,12 +68,10 @@ def test_tls(encrypted: Server, folder: Path) -> None:
             client.score(IMAGE, model="digits")
 
 
-def test_what_keeps_a_client_from_a_server_is_said(
-    encrypted: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the clear to one that speaks TLS, by another authority, by another name, and TLS to one in the clear.
+def test_tls_errors_are_explained(encrypted: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors name a missing encryption, a foreign authority, another name, and a server without TLS.
 
-    Nobody waits for it.
+    They are not retried.
     """
     options = ["--tls-cert", str(folder / "elsewhere.pem"), "--tls-key", str(folder / "elsewhere-key.pem")]
     trustme.CA().cert_pem.write_to_path(folder / "other.pem")
@@ -83,19 +81,19 @@ def test_what_keeps_a_client_from_a_server_is_said(
     ):
         client.models()
     with running(MODELS) as clear, running(MODELS, *options) as elsewhere:
-        for address, ca, said in (
+        for address, ca, expected_message in (
             (elsewhere.address, "ca.pem", "is for another name"),
             (encrypted.address, "other.pem", "not signed by a trusted authority"),
             (clear.address, "ca.pem", "does not speak TLS"),
         ):
-            with monkeypatch.context() as hurried, Client(address, security=Security(ca=folder / ca)) as client:
-                hurried.setattr("fullconv.remote.transport.time.sleep", None)
-                with pytest.raises(UnavailableError, match=said):
+            with monkeypatch.context() as patch, Client(address, security=Security(ca=folder / ca)) as client:
+                patch.setattr("fullconv.remote.transport.time.sleep", None)
+                with pytest.raises(UnavailableError, match=expected_message):
                     client.models()
 
 
-def test_one_wrong_server_of_several_keeps_nobody_from_the_others(encrypted: Server, folder: Path) -> None:
-    """Whoever's turn it is, the one that can be trusted answers."""
+def test_an_untrusted_server_does_not_block_the_others(encrypted: Server, folder: Path) -> None:
+    """Of two servers of which one is trusted, the trusted server answers every call."""
     with running(MODELS) as clear:
         servers = f"{clear.address},{encrypted.address}"
         with Client(servers, security=Security(ca=folder / "ca.pem")) as client:
@@ -104,7 +102,7 @@ def test_one_wrong_server_of_several_keeps_nobody_from_the_others(encrypted: Ser
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "expected_message"),
     [
         ({"ca": 5}, "ca: expected a Path, got 5"),
         ({"cert": "a", "key": "b"}, "cert: expected a Path, got 'a'"),
@@ -112,14 +110,14 @@ def test_one_wrong_server_of_several_keeps_nobody_from_the_others(encrypted: Ser
     ],
     ids=str,
 )
-def test_security_that_is_none(wrong: dict[str, Any], said: str) -> None:
-    """It is refused before anything is read."""
-    with pytest.raises(RequestError, match=said):
+def test_invalid_security_is_refused(wrong: dict[str, Any], expected_message: str) -> None:
+    """Invalid arguments of Security are refused before a file is read."""
+    with pytest.raises(RequestError, match=expected_message):
         Security(**wrong)
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "expected_message"),
     [
         ({"ca": "server-key.pem"}, "ca: expected certificates, PEM, got none in"),
         ({"cert": "client.pem", "key": "server-key.pem"}, "cert, key: expected a certificate and its own key"),
@@ -127,15 +125,15 @@ def test_security_that_is_none(wrong: dict[str, Any], said: str) -> None:
     ],
     ids=["no authority", "another key", "no file"],
 )
-def test_files_of_a_client_that_are_none(folder: Path, files: dict[str, str], said: str) -> None:
-    """They are named before anything is sent."""
+def test_invalid_files_of_a_client(folder: Path, files: dict[str, str], expected_message: str) -> None:
+    """Invalid or missing files are named in the error before anything is sent."""
     paths: dict[str, Any] = {name: folder / file for name, file in files.items()}
-    with pytest.raises(RequestError, match=said):
+    with pytest.raises(RequestError, match=expected_message):
         Client("localhost:1", security=Security(**paths))
 
 
 def test_client_certificates(folder: Path) -> None:
-    """Where they are asked for, a client without one is not answered; one with is known by its name."""
+    """If a server requires client certificates, it refuses a client without one, and logs the name in a valid one."""
     options = ["--tls-cert", str(folder / "server.pem"), "--tls-key", str(folder / "server-key.pem")]
     with running(MODELS, *options, "--tls-client-ca", str(folder / "ca.pem")) as server:
         ca = folder / "ca.pem"
@@ -150,7 +148,7 @@ def test_client_certificates(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "expected_message"),
     [
         ({"--tls-key": "client-key.pem"}, "tls_cert, tls_key: expected a certificate and its own key"),
         ({"--tls-cert": "server-key.pem"}, "tls_cert, tls_key: expected a certificate and its own key"),
@@ -160,22 +158,22 @@ def test_client_certificates(folder: Path) -> None:
     ],
     ids=["another key", "no certificate", "no authority", "broken authority", "no file"],
 )
-def test_certificates_that_are_none(folder: Path, wrong: dict[str, str], said: str) -> None:
-    """The server does not start, and says which file is not what it must be."""
+def test_invalid_certificates_of_a_server(folder: Path, wrong: dict[str, str], expected_message: str) -> None:
+    """The server does not start, and the error names the invalid file."""
     (folder / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     files = {"--tls-cert": "server.pem", "--tls-key": "server-key.pem"} | wrong
     options = [word for flag, name in files.items() for word in (flag, str(folder / name))]
     command = [*COMMAND, "--models", str(MODELS), "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", *options]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 3
-    assert said in ended.stderr
+    assert expected_message in ended.stderr
 
 
 @pytest.mark.slow
-def test_certificates_that_are_renewed(authority: trustme.CA, folder: Path, tmp_path: Path) -> None:
-    """The next connection gets them; a pair that does not fit changes nothing, as the log says and the metrics.
+def test_renewed_certificates(authority: trustme.CA, folder: Path, tmp_path: Path) -> None:
+    """The next connection gets renewed certificates; an invalid pair changes nothing, as log and metrics report.
 
-    Where the files are again what they were, all is well.
+    If the old files are restored, the metrics report no error.
     """
     cert, key = tmp_path / "server.pem", tmp_path / "server-key.pem"
     shutil.copy(folder / "server.pem", cert)
@@ -183,10 +181,10 @@ def test_certificates_that_are_renewed(authority: trustme.CA, folder: Path, tmp_
     with running(MODELS, "--tls-cert", str(cert), "--tls-key", str(key)) as server:
         host, _, port = server.address.rpartition(":")
 
-        def shown() -> str:
+        def served_certificate() -> str:
             return ssl.get_server_certificate((host, int(port)))
 
-        def told(times: int) -> None:
+        def wait_for_events(times: int) -> None:
             while len(server.events("certificates")) < times:
                 time.sleep(0.05)
 
@@ -194,23 +192,23 @@ def test_certificates_that_are_renewed(authority: trustme.CA, folder: Path, tmp_
             with urllib.request.urlopen(f"http://{server.log[0]['metrics']}/metrics", timeout=10) as response:
                 return "fullconv_stale_files 1.0" in response.read().decode()
 
-        before = shown()
+        before = served_certificate()
         assert before == cert.read_text()
         new = authority.issue_cert("localhost", "127.0.0.1")
         cert.rename(tmp_path / "kept.pem")
         new.cert_chain_pems[0].write_to_path(cert)
-        told(1)
+        wait_for_events(1)
         assert "the previous certificates remain in use: tls_cert, tls_key" in server.events("certificates")[0]["error"]
-        assert shown() == before
+        assert served_certificate() == before
         assert stale()
         (tmp_path / "kept.pem").replace(cert)
         while stale():
             time.sleep(0.05)
         new.cert_chain_pems[0].write_to_path(cert)
-        told(2)
+        wait_for_events(2)
         new.private_key_pem.write_to_path(key)
-        told(3)
-        assert shown() == cert.read_text() != before
+        wait_for_events(3)
+        assert served_certificate() == cert.read_text() != before
         assert not stale()
         with Client(server.address, security=Security(ca=folder / "ca.pem")) as client:
             assert client.score(IMAGE, model="digits").model == "digits"
@@ -218,46 +216,46 @@ def test_certificates_that_are_renewed(authority: trustme.CA, folder: Path, tmp_
 
 
 def line(name: str, token: str) -> str:
-    """A line of a token file."""
+    """Return a line of a token file."""
     return f"{name} {hashlib.sha256(token.encode()).hexdigest()}\n"
 
 
 @pytest.mark.slow
 def test_tokens(tmp_path: Path) -> None:
-    """Calls need a token of the file, as it is now; health needs none; the log knows whose it was, and no token."""
+    """Calls need a token of the current file; health checks need no token; the log has names and no tokens."""
     file = tmp_path / "tokens"
     file.write_text("# people\n" + line("anna", "first") + line("bert", "second"))
     with running(MODELS, "--tokens", str(file)) as server:
 
-        def ask(token: str | None) -> None:
+        def score_with(token: str | None) -> None:
             with Client(server.address, retries=0, security=Security(token=token)) as client:
                 client.score(IMAGE, model="digits")
 
-        ask("first")
-        ask("second")
+        score_with("first")
+        score_with("second")
         for token in (None, "third", line("anna", "first").split()[1]):
             with pytest.raises(RequestError, match="authorization: expected 'Bearer TOKEN'"):
-                ask(token)
+                score_with(token)
         with grpc.insecure_channel(server.address) as channel:
             assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status == 1
         file.write_text(line("carl", "third"))
         while not server.events("tokens"):
             time.sleep(0.05)
-        ask("third")
+        score_with("third")
         with pytest.raises(RequestError):
-            ask("first")
+            score_with("first")
         file.write_text("nonsense")
         while len(server.events("tokens")) < 2:
             time.sleep(0.05)
-        ask("third")
+        score_with("third")
     lines = server.events("request")
     assert [line["client"] for line in lines if line["code"] == "OK"] == ["anna", "bert", "carl", "carl"]
     assert {line["code"] for line in lines} == {"OK", "UNAUTHENTICATED"}
     assert not [line for line in server.log if "third" in str(line)]
 
 
-def test_tokens_that_are_back_are_not_stale(tmp_path: Path) -> None:
-    """A file that was away for a while is what it was."""
+def test_restored_tokens_are_not_stale(tmp_path: Path) -> None:
+    """A token file that was missing for a while and is restored unchanged is not stale."""
     file = tmp_path / "tokens"
     file.write_text(line("anna", "first"))
     tokens = Tokens(file)
@@ -272,7 +270,7 @@ def test_tokens_that_are_back_are_not_stale(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["Score", "ScoreLarge", "ScoreMany", "ListModels", "GetModel"])
 @pytest.mark.parametrize("header", [None, "Bearer", "Bearer ", "Basic abc", "bearer x", "Bearer \u00e4"], ids=str)
 def test_no_call_passes_without_a_token(guarded: Server, method: str, header: str | None) -> None:
-    """Each call is UNAUTHENTICATED, whatever else is wrong with it."""
+    """Each call without a valid token is UNAUTHENTICATED, even if its message is invalid too."""
     metadata = [] if header is None else [("authorization", header)]
     with grpc.insecure_channel(guarded.address) as channel:
         call = channel.stream_stream(f"/fullconv.v1.Scoring/{method}")
@@ -285,7 +283,7 @@ def test_no_call_passes_without_a_token(guarded: Server, method: str, header: st
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that wants tokens."""
+    """Run a server that requires tokens."""
     file = tmp_path_factory.mktemp("tokens") / "tokens"
     file.write_text(line("anna", "first"))
     with running(MODELS, "--tokens", str(file)) as server:
@@ -293,7 +291,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected_message"),
     [
         ("", "at least one line"),
         ("anna secret", "line 1: expected NAME"),
@@ -302,10 +300,10 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ],
     ids=["empty", "not hashed", "three words", "later line"],
 )
-def test_token_files_that_are_none(tmp_path: Path, text: str, said: str) -> None:
-    """They are refused, naming the line and not what is in it."""
+def test_invalid_token_files(tmp_path: Path, text: str, expected_message: str) -> None:
+    """An invalid token file is refused; the error names the line without its contents."""
     file = tmp_path / "tokens"
     file.write_bytes(text.encode("latin-1"))
-    with pytest.raises(TokenFileError, match=said) as refused:
+    with pytest.raises(TokenFileError, match=expected_message) as refused:
         Tokens(file)
     assert "secret" not in str(refused.value)

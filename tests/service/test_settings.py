@@ -1,4 +1,4 @@
-"""What the server is started with, from flags, environment and a file."""
+"""The settings of the server, from flags, environment variables and a file."""
 
 import subprocess
 import sys
@@ -14,12 +14,12 @@ from service.settings import ConfigurationError, Settings, read_settings
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where a configuration is written."""
+    """Return the path for a configuration file."""
     return tmp_path / "fullconv.yaml"
 
 
 def test_flags_come_before_environment_before_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is asked in turn; what none says is the default."""
+    """Flags take precedence over the environment, and the environment over the file; other settings are defaults."""
     file.write_text("models: here\nslots: 3\nbatch: 5\nmax_waiting: 7\n")
     monkeypatch.setenv("FULLCONV_BATCH", "6")
     monkeypatch.setenv("FULLCONV_MAX_WAITING", "8")
@@ -29,7 +29,7 @@ def test_flags_come_before_environment_before_file(file: Path, monkeypatch: pyte
 
 
 def test_the_environment_may_name_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Containers have no flags but those of their image."""
+    """The environment variable for --config works like the flag, as containers need it."""
     file.write_text("models: here\ninsecure: true\n")
     monkeypatch.setenv("FULLCONV_CONFIG", str(file))
     monkeypatch.setenv("FULLCONV_METRICS", "null")
@@ -39,9 +39,9 @@ def test_the_environment_may_name_the_file(file: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected_message"),
     [
-        ("modles: x\n", "modles: no such setting"),
+        ("modles: x\n", "modles: expected the name of a setting"),
         ("models: x\nslots: many\n", "slots: .*got 'many'"),
         ("models: x\nslots: 0\n", "slots: .*greater than or equal to 1, got 0"),
         ("models: x\nlisten: 8500\n", "listen: "),
@@ -62,38 +62,38 @@ def test_the_environment_may_name_the_file(file: Path, monkeypatch: pytest.Monke
         ("\xff", "models"),
     ],
 )
-def test_wrong_settings_name_themselves(file: Path, text: str, said: str) -> None:
-    """Whatever is wrong, the message says which setting, what was expected and what was got."""
+def test_wrong_settings_name_themselves(file: Path, text: str, expected_message: str) -> None:
+    """The error message names the setting, the expected value and the actual value."""
     file.write_text(text, "latin-1")
-    with pytest.raises(ConfigurationError, match=said if text != "\xff" else "expected YAML"):
+    with pytest.raises(ConfigurationError, match=expected_message if text != "\xff" else "expected YAML"):
         read_settings(["--config", str(file)])
 
 
-def test_the_default_address_of_the_metrics_gives_way() -> None:
-    """Nobody asked for it."""
+def test_the_default_address_of_the_metrics_is_optional() -> None:
+    """--listen may name the default address of the metrics, which are optional at this address."""
     assert read_settings(["--models", "x", "--listen", "127.0.0.1:8501"]).listen == "127.0.0.1:8501"
 
 
 @pytest.mark.parametrize("name", ["IMAGES", "TOKENS", "TLS_CERT", "SPOOL", "CONFIG"])
-def test_variables_that_are_empty_are_no_directory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is not where the server happens to be started."""
+def test_empty_variables_are_not_directories(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty value is refused, and is not taken for the working directory."""
     monkeypatch.setenv(f"FULLCONV_{name}", "")
     with pytest.raises(ConfigurationError, match=f"{name.lower()}: expected a path, got ''"):
         read_settings(["--models", "x"])
 
 
-def test_unknown_variables_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelt variable is no silent nothing; those that Kubernetes sets for a service of our name are let be."""
+def test_unknown_variables_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt variable is an error; the variables that Kubernetes sets for a service named fullconv are ignored."""
     monkeypatch.setenv("FULLCONV_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("FULLCONV_PORT_8500_TCP_PORT", "8500")
     assert read_settings(["--models", "x"]).models == Path("x")
     monkeypatch.setenv("FULLCONV_SLOST", "2")
-    with pytest.raises(ConfigurationError, match="FULLCONV_SLOST: no such setting"):
+    with pytest.raises(ConfigurationError, match="FULLCONV_SLOST: expected the name of a setting"):
         read_settings(["--models", "x"])
 
 
-def test_what_is_printed_can_be_read_again(file: Path) -> None:
-    """--print-config prints every setting in force as YAML, which as a file gives the same settings."""
+def test_printed_settings_can_be_read_again(file: Path) -> None:
+    """--print-config prints all settings in force as YAML; this text as a file gives the same settings."""
     command = [*COMMAND, "--models", "mödels", "--slots", "3", "--print-config"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8").stdout
     assert yaml.safe_load(printed)["slots"] == 3
@@ -104,13 +104,13 @@ def test_what_is_printed_can_be_read_again(file: Path) -> None:
 
 
 def test_the_version_needs_no_models() -> None:
-    """--version prints it and ends; it is that of what is installed."""
+    """--version prints the version of the installed distribution and ends."""
     printed = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, check=True).stdout
     assert printed == f"fullconv-serve {metadata.version('fullconv')}\n"
 
 
-def test_help_teaches() -> None:
-    """Every setting is named and described."""
+def test_help_describes_every_setting() -> None:
+    """--help names and describes every setting."""
     result = subprocess.run(
         [sys.executable, "-m", "service", "--help"], capture_output=True, text=True, check=True, cwd=Path.cwd()
     )

@@ -1,4 +1,4 @@
-"""How a server ends: by a signal, by another, and what its health says meanwhile."""
+"""The shutdown of a server: by one signal, by two signals, and its health during the shutdown."""
 
 import asyncio
 import signal
@@ -24,7 +24,7 @@ from service.server.shutdown import GRACE_SECONDS
 
 
 def test_termination_answers_what_was_admitted(models: Path) -> None:
-    """SIGTERM in the middle of 32 clients' requests: each is answered or refused with UNAVAILABLE; exit 0."""
+    """After SIGTERM each request of 32 clients is answered or refused with UNAVAILABLE; the exit status is 0."""
     image = noise(300, 300, 1)
     refused: list[str] = []
     answered: list[np.ndarray] = []
@@ -60,9 +60,9 @@ def test_termination_answers_what_was_admitted(models: Path) -> None:
 
 
 @pytest.mark.slow
-def test_clients_that_go_on_asking_do_not_hold_up_the_end(models: Path) -> None:
-    """After SIGTERM clients that never stop are refused until there is no server any more, which ends with status 0."""
-    gone = {"refused": 0, "answered": 0}
+def test_persistent_clients_do_not_delay_the_shutdown(models: Path) -> None:
+    """After SIGTERM clients that keep sending requests are refused until the server ends, with status 0."""
+    outcomes = {"refused": 0, "answered": 0}
     with running(models) as server:
 
         def work(_: int) -> None:
@@ -70,18 +70,18 @@ def test_clients_that_go_on_asking_do_not_hold_up_the_end(models: Path) -> None:
                 while server.process.poll() is None:
                     try:
                         client.score(noise(80, 80, 1), model="digits")
-                        gone["answered"] += 1
+                        outcomes["answered"] += 1
                     except UnavailableError:
-                        gone["refused"] += 1
+                        outcomes["refused"] += 1
 
         with ThreadPoolExecutor(8) as pool:
             done = pool.map(work, range(8))
-            while not gone["answered"]:
+            while not outcomes["answered"]:
                 time.sleep(0.01)
             server.process.send_signal(signal.SIGTERM)
             list(done)
         assert server.process.wait(30) == 0
-    assert gone["refused"] > 8
+    assert outcomes["refused"] > 8
     assert {"OK", "UNAVAILABLE"} == {line["code"] for line in server.events("request")}
 
 
@@ -89,7 +89,7 @@ def test_clients_that_go_on_asking_do_not_hold_up_the_end(models: Path) -> None:
 def test_health_says_not_serving_while_draining(models: Path) -> None:
     """After SIGTERM, with a request still running, health is NOT_SERVING and new requests are UNAVAILABLE.
 
-    So say the service, over gRPC, and the probe, over HTTP.
+    Both the health service, over gRPC, and the probe, over HTTP, report this.
     """
     large = pyvips.Image.gaussnoise(6000, 6000).cast("uchar").write_to_buffer(".png", compression=0)
     with running(models, "--max-waiting", "1") as server, grpc.insecure_channel(server.address) as channel:
@@ -109,20 +109,20 @@ def test_health_says_not_serving_while_draining(models: Path) -> None:
 
 
 def test_a_server_whose_loop_hangs_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a probe is told comes from the loop that answers calls."""
+    """The probe reports NOT_SERVING while the event loop that answers calls is blocked."""
 
     async def hang() -> tuple[bool, bool]:
-        asks = Health(Registry(ROOT / "models")).is_serving
-        with ThreadPoolExecutor(1) as pool, monkeypatch.context() as hurried:
-            hurried.setattr(health_module, "LOOP_SECONDS", 0.05)
-            asked = pool.submit(asks).result(10)  # and not the loop, meanwhile
-        return asked, await asyncio.to_thread(asks)
+        is_serving_now = Health(Registry(ROOT / "models")).is_serving
+        with ThreadPoolExecutor(1) as pool, monkeypatch.context() as patch:
+            patch.setattr(health_module, "LOOP_SECONDS", 0.05)
+            during_hang = pool.submit(is_serving_now).result(10)  # while the event loop is blocked
+        return during_hang, await asyncio.to_thread(is_serving_now)
 
     assert asyncio.run(hang()) == (False, True)
 
 
 def test_a_second_signal_ends_the_server_at_once(models: Path) -> None:
-    """The first signal waits for the request that runs; the second does not: status 1."""
+    """After the first signal the server waits for the running request; a second signal ends it with status 1."""
     large = pyvips.Image.black(12000, 12000).write_to_buffer(".png")
     options = ["--tile-mib", "64", "--max-waiting", "1"]
     with running(models, *options, status=1) as server, occupied(server.address, large) as (answer, _):
@@ -140,7 +140,7 @@ def test_a_second_signal_ends_the_server_at_once(models: Path) -> None:
     ("first", "second"), [(signal.SIGTERM, signal.SIGHUP), (signal.SIGHUP, signal.SIGINT)], ids=str
 )
 def test_signals_at_once_are_one(models: Path, first: signal.Signals, second: signal.Signals) -> None:
-    """Who sends a signal to the process and to its group, or closes its terminal, takes no answer away."""
+    """Two signals in quick succession, as to a process and its group, count as one: the request is answered."""
     large = pyvips.Image.gaussnoise(5000, 5000).cast("uchar").write_to_buffer(".png", compression=0)
     with running(models, "--max-waiting", "1") as server, occupied(server.address, large) as (answer, _):
         server.process.send_signal(first)

@@ -34,26 +34,26 @@ SLOW = [f"slow{number}" for number in range(QUICK_THREADS + 1)]
 
 
 class Slow(Registry):
-    """A registry that loads sessions of slow models only after `go_on`; `all_asked` is set once all are requested."""
+    """Loads sessions of slow models only after `proceed`; `all_requested` is set once all sessions are requested."""
 
     def __init__(self, root: Path, weights_bytes: int | None) -> None:
         self.requested: list[str] = []
-        self.all_asked, self.go_on = Event(), Event()
+        self.all_requested, self.proceed = Event(), Event()
         super().__init__(root, weights_bytes=weights_bytes, warm=True)
 
     def session(self, served: ServedVersion, model: StoredModel, position: int) -> Session:
-        """Return a session, of a slow model only after `go_on`."""
+        """Return a session; for a slow model only after `proceed`."""
         if served.name in SLOW and (served, position) not in self._sessions:
             self.requested.append(served.name)
             if len(self.requested) == len(SLOW):
-                self.all_asked.set()
-            assert self.go_on.wait(60)
+                self.all_requested.set()
+            assert self.proceed.wait(60)
         return super().session(served, model, position)
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A repository with the shipped model under its own name and under the names of slow models."""
+    """Return a repository with the shipped model under its own name and under the names of slow models."""
     for name in ("digits", *SLOW):
         shutil.copytree(ROOT / "models" / "digits" / "1", tmp_path / "models" / name / "1")
     return tmp_path / "models"
@@ -61,7 +61,7 @@ def models(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def served(registry: Slow, folder: Path) -> AsyncIterator[ScoringServicer]:
-    """A servicer; at the end of the block slow loads go on."""
+    """Yield a servicer; at the end of the block slow loads proceed."""
     limits, scheduler, metrics = Limits(large=2), Scheduler(slots=2), Metrics()
     admission = Admission(limits)
     dispatcher = Dispatcher(Scorer(registry, limits), scheduler, admission, metrics)
@@ -69,7 +69,7 @@ async def served(registry: Slow, folder: Path) -> AsyncIterator[ScoringServicer]
     try:
         yield ScoringServicer(dispatcher, calls, Spool(folder, admission), AllowedDirectory())
     finally:
-        registry.go_on.set()
+        registry.proceed.set()
         scheduler.close()
 
 
@@ -95,47 +95,47 @@ async def scored(servicer: ScoringServicer, model: str) -> str:
     return answers[-1].summary.model
 
 
-@pytest.mark.parametrize("asking", [described, scored], ids=["GetModel", "ScoreLarge"])
-def test_slow_loads_hold_up_no_loaded_model(
-    models: Path, tmp_path: Path, asking: Callable[..., Awaitable[str]]
+@pytest.mark.parametrize("request_model", [described, scored], ids=["GetModel", "ScoreLarge"])
+def test_slow_loads_do_not_delay_loaded_models(
+    models: Path, tmp_path: Path, request_model: Callable[..., Awaitable[str]]
 ) -> None:
     """While more models are loading than there are quick threads, a loaded model is described and scored."""
 
-    async def ask() -> list[str]:
+    async def main() -> list[str]:
         registry = Slow(models, None)
         async with served(registry, tmp_path) as servicer:
             assert await described(servicer, "digits") == "digits"
-            slow = [asyncio.ensure_future(asking(servicer, name)) for name in SLOW]
-            assert await asyncio.to_thread(registry.all_asked.wait, 30)
+            slow = [asyncio.ensure_future(request_model(servicer, name)) for name in SLOW]
+            assert await asyncio.to_thread(registry.all_requested.wait, 30)
             async with asyncio.timeout(30):
                 assert await described(servicer, "digits") == "digits"
                 assert await scored(servicer, "digits") == "digits"
             assert not any(task.done() for task in slow)
-            registry.go_on.set()
+            registry.proceed.set()
             return await asyncio.gather(*slow)
 
-    assert asyncio.run(ask()) == (SLOW if asking is scored else ["digits"] * len(SLOW))
+    assert asyncio.run(main()) == (SLOW if request_model is scored else ["digits"] * len(SLOW))
 
 
-def test_sessions_that_were_forgotten_hold_up_no_loaded_model(models: Path, tmp_path: Path) -> None:
+def test_forgotten_sessions_do_not_delay_loaded_models(models: Path, tmp_path: Path) -> None:
     """A checked model whose session was forgotten is described at once, and its loading blocks no large image."""
 
-    async def ask() -> list[str]:
+    async def main() -> list[str]:
         registry = Slow(models, weights_bytes=1)
-        registry.go_on.set()
+        registry.proceed.set()
         async with served(registry, tmp_path) as servicer:
             for name in (*SLOW, "digits"):
                 await described(servicer, name)
-            registry.go_on.clear()
+            registry.proceed.clear()
             registry.requested.clear()
-            registry.all_asked.clear()
+            registry.all_requested.clear()
             slow = [asyncio.create_task(scored(servicer, name)) for name in SLOW]
-            assert await asyncio.to_thread(registry.all_asked.wait, 30)
+            assert await asyncio.to_thread(registry.all_requested.wait, 30)
             async with asyncio.timeout(30):
                 assert await described(servicer, SLOW[0]) == "digits"
                 assert await scored(servicer, "digits") == "digits"
             assert not any(task.done() for task in slow)
-            registry.go_on.set()
+            registry.proceed.set()
             return await asyncio.gather(*slow)
 
-    assert asyncio.run(ask()) == SLOW
+    assert asyncio.run(main()) == SLOW

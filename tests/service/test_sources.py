@@ -22,9 +22,9 @@ RGB = model_pb2.Input(channels=3, dtype="uint8")
 extras = pytest.mark.extras
 
 
-def pixels_of(path: Path, wanted: model_pb2.Input = RGB) -> np.ndarray:
+def pixels_of(path: Path, model_input: model_pb2.Input = RGB) -> np.ndarray:
     picture = open_path(path)
-    return picture.rows(wanted).read(0, picture.height)
+    return picture.rows(model_input).read(0, picture.height)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def pixels_of(path: Path, wanted: model_pb2.Input = RGB) -> np.ndarray:
     ids=["pyramid", "bigtiff-subifd", "deflate", "strips", "jpeg"],
 )
 def test_tiffs(tmp_path: Path, options: dict[str, object]) -> None:
-    """Of tiled, pyramidal, BigTIFF and compressed files the page of full resolution is read."""
+    """The page of full resolution is read from tiled, pyramidal, BigTIFF and compressed files."""
     pixels = noise(700, 900, 3)
     path = tmp_path / "image.tif"
     pyvips.Image.new_from_array(pixels).tiffsave(str(path), **options)
@@ -65,7 +65,7 @@ def test_truncated_tiles_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
     rows = open_path(path).rows(RGB)
     rows.read(0, 128)
-    with pytest.raises(ImageError, match="damaged or cut short"):
+    with pytest.raises(ImageError, match="damaged or truncated"):
         rows.read(640, 900)
 
 
@@ -80,7 +80,7 @@ def test_damaged_tiles_are_refused(tmp_path: Path, compression: str) -> None:
         first, size = file.pages[0].dataoffsets[20], file.pages[0].databytecounts[20]
     data = path.read_bytes()
     path.write_bytes(data[:first] + bytes(size) + data[first + size :])
-    with pytest.raises(ImageError, match="damaged or cut short"):
+    with pytest.raises(ImageError, match="damaged or truncated"):
         pixels_of(path)
 
 
@@ -163,7 +163,7 @@ def test_rasters_do_not_lead_elsewhere(tmp_path: Path) -> None:
     path.write_text(
         '<VRTDataset rasterXSize="99" rasterYSize="99"><VRTRasterBand dataType="Byte" band="1"/></VRTDataset>'
     )
-    with pytest.raises(ImageError, match="not a whole"):
+    with pytest.raises(ImageError, match="expected a complete"):
         open_path(path)
 
 

@@ -1,4 +1,4 @@
-"""What a status carries for every error, and what a client makes of it."""
+"""The contents of the status of every error, and the errors that a client raises for them."""
 
 import re
 from urllib.parse import quote
@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
-from support.servers import Failed
+from support.servers import FailedCall
 
 from fullconv.common.reasons import Reason
 from fullconv.errors import ImageError, RequestError, ScoringError, UnavailableError
@@ -21,25 +21,25 @@ from service.reasons import REASONS, reason_of
 from service.rpc.status import CODES, status_of
 
 TRAILERS = 8 << 10
-"""Bytes that gRPC lets a peer send after a call."""
+"""Largest number of bytes that gRPC accepts in the trailers of a call."""
 
 
 def kinds(of: type[errors.ServiceError] = errors.ServiceError) -> list[type[errors.ServiceError]]:
-    """Every kind of error below another one."""
+    """Return all subclasses of a class of errors."""
     return [kind for child in of.__subclasses__() for kind in (child, *kinds(child))]
 
 
 @pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.__name__)
 def test_every_error_has_a_reason_of_its_own(kind: type[errors.ServiceError]) -> None:
-    """The client reads from the status what the server meant, whatever the code."""
+    """The client reads the reason from the status, independent of the status code."""
     error = kind("field: expected more, got less")
-    assert reason_in(Failed(*status_of(error))) == reason_of(error)
+    assert reason_in(FailedCall(*status_of(error))) == reason_of(error)
     assert list(REASONS.values()).count(reason_of(error)) == 1
-    assert re.fullmatch("[A-Z][A-Z0-9_]+[A-Z0-9]", reason_of(error))  # as google.rpc.ErrorInfo wants it
+    assert re.fullmatch("[A-Z][A-Z0-9_]+[A-Z0-9]", reason_of(error))  # the format that google.rpc.ErrorInfo requires
 
 
 def test_no_reason_is_without_an_error() -> None:
-    """Each is given by one kind of error, and the proto file names it."""
+    """Each reason belongs to one class of errors, and the proto file names it."""
     assert set(REASONS.values()) == set(CODES) == set(Reason)
     assert scoring_pb2.Failure(reason=Reason.OPTION_INVALID).reason == "OPTION_INVALID"
 
@@ -47,7 +47,7 @@ def test_no_reason_is_without_an_error() -> None:
 @pytest.mark.parametrize("letter", ["a", "é", "小", "\U0001f600"])
 @pytest.mark.parametrize("seconds", [None, 1.0], ids=["plain", "busy"])
 def test_statuses_fit_into_trailers(letter: str, seconds: float | None) -> None:
-    """However long the message, and however many bytes its letters take."""
+    """A status fits for messages of any length and for characters of several bytes."""
     error = errors.OptionError(letter * 5000) if seconds is None else errors.BusyError(letter * 5000, seconds)
     _, message, trailers = status_of(error)
     assert message.startswith(letter * 300)
@@ -69,28 +69,28 @@ def test_statuses_fit_into_trailers(letter: str, seconds: float | None) -> None:
 )
 @pytest.mark.parametrize("reason", ["", "SOMETHING_NEW"], ids=["none", "unknown"])
 def test_servers_without_reasons(code: grpc.StatusCode, kind: type[ScoringError], reason: str) -> None:
-    """An older server's status is what its code says, and so is one whose reason is not known here."""
+    """The code determines the error for a status without a reason, from an older server, or with an unknown reason."""
     assert type(error_of("a:1", code, "m", reason)) is kind
 
 
 def test_reasons_decide() -> None:
-    """An option that cannot be used is the request's fault, although its code is the image's too."""
+    """An invalid option is a RequestError, although images have the same status code."""
     code = grpc.StatusCode.INVALID_ARGUMENT
     assert type(error_of("a:1", code, "m", Reason.OPTION_INVALID)) is RequestError
     assert type(error_of("a:1", code, "m", Reason.LIMIT_EXCEEDED)) is ImageError
 
 
-def test_details_of_others_mean_nothing() -> None:
-    """Another domain's reason, a changed message, and bytes that are no details are those of an older server."""
+def test_foreign_details_are_ignored() -> None:
+    """A reason of another domain, a changed message, and invalid details are treated as if they were missing."""
     code, detail = grpc.StatusCode.INVALID_ARGUMENT, AnyMessage()
     detail.Pack(ErrorInfo(reason="OPTION_INVALID", domain="elsewhere"))
     status = Status(code=code.value[0], message="m", details=[detail]).SerializeToString()
     broken = Status(code=code.value[0], message="m", details=[AnyMessage(type_url=detail.type_url, value=b"\xff")])
     for message, value in (("m", status), ("changed", status), ("m", broken.SerializeToString()), ("m", b"\xff\xff")):
-        assert reason_in(Failed(code, message, (("grpc-status-details-bin", value),))) == ""
-    assert reason_in(Failed(code, "m")) == ""
+        assert reason_in(FailedCall(code, message, (("grpc-status-details-bin", value),))) == ""
+    assert reason_in(FailedCall(code, "m")) == ""
 
 
-def test_a_busy_server_says_when_beside_why() -> None:
-    """The delay is found, whichever detail comes first."""
-    assert 0.5 <= Retries(1, None).after(Failed(*status_of(errors.BusyError("m", 0.5)))) <= 0.65
+def test_a_busy_server_sends_a_delay_and_a_reason() -> None:
+    """The client finds the delay of a retry in any order of the details."""
+    assert 0.5 <= Retries(1, None).after(FailedCall(*status_of(errors.BusyError("m", 0.5)))) <= 0.65

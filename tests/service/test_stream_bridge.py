@@ -1,4 +1,4 @@
-"""Raw rows that come in parts of any size, without a server."""
+"""Raw rows that arrive in parts of any size, without a server."""
 
 from collections.abc import Iterator
 
@@ -15,18 +15,18 @@ WIDTH = 3
 
 
 class Parts:
-    """A feed of parts."""
+    """A source of parts, in place of a StreamBridge."""
 
     def __init__(self, parts: Iterator[bytes]) -> None:
         self._parts = parts
 
     def receive(self) -> bytes | None:
-        """The next part."""
+        """Return the next part."""
         return next(self._parts, None)
 
 
 def streamed(height: int, parts: list[bytes]) -> StreamedRows:
-    """Rows of three grey pixels of uint16, as they come."""
+    """Return rows of three grey pixels of uint16 that arrive in parts."""
     raw = scoring_pb2.RawImage(height=height, width=WIDTH, channels=1, dtype="uint16")
     return StreamedRows("i", raw, Parts(iter(parts)))  # type: ignore[arg-type]
 
@@ -36,7 +36,7 @@ def streamed(height: int, parts: list[bytes]) -> StreamedRows:
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=20),
 )
 def test_rows_are_those_that_were_sent(parts: list[int], spans: list[tuple[int, int]]) -> None:
-    """However rows are put into parts, and however many are read or passed over at once, each comes in its place."""
+    """Rows are read in order for all sizes of parts, and for all numbers of rows that are read or skipped at once."""
     height = sum(parts)
     pixels = np.arange(height * WIDTH, dtype="<u2").reshape(height, WIDTH, 1)
     stops = np.cumsum(parts)
@@ -58,7 +58,7 @@ def test_rows_of_one_part_are_not_copied() -> None:
     rows.finish()
 
 
-def test_what_is_left_of_a_part_is_too_much() -> None:
+def test_surplus_rows_are_an_error() -> None:
     """Rows after the last announced one are an error, wherever the part began."""
     rows = streamed(2, [bytes(2 * WIDTH * 2), bytes(2 * WIDTH)])
     rows.read(0, 2)
@@ -71,7 +71,7 @@ def test_what_is_left_of_a_part_is_too_much() -> None:
 
 
 def test_parts_that_end_too_early() -> None:
-    """The rows that came are counted, also those that a read has begun with."""
+    """The error states the number of rows that arrived, including the rows of an incomplete read."""
     rows = streamed(9, [bytes(2 * WIDTH * 3), bytes(2 * WIDTH)])
     rows.read(0, 2)
     with pytest.raises(ImageError, match="expected 9 rows, got 4: the stream ended"):

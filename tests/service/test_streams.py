@@ -1,4 +1,4 @@
-"""ScoreLarge and ScoreMany over a real socket: parts in, rows and answers out, and what goes wrong on the way."""
+"""ScoreLarge and ScoreMany over a real socket: parts, rows, answers and errors."""
 
 import time
 from collections.abc import Generator, Iterator
@@ -12,7 +12,7 @@ import pytest
 import pyvips
 from numpy.testing import assert_array_equal
 from support.pictures import encode, noise, png
-from support.servers import Server, running, until
+from support.servers import Server, running, wait_until
 
 from fullconv import Answer, Client, ImageError, RequestError, ScoreStream, UnavailableError
 from fullconv.protos import scoring_pb2, scoring_pb2_grpc
@@ -23,13 +23,13 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 @contextmanager
 def stub_of(server: Server) -> Iterator[scoring_pb2_grpc.ScoringStub]:
-    """The generated calls of a server, for messages that the client does not send."""
+    """Yield the generated calls of a server, for messages that the client does not send."""
     with grpc.insecure_channel(server.address) as channel:
         yield scoring_pb2_grpc.ScoringStub(channel)
 
 
 def taken(run: ScoreStream) -> tuple[np.ndarray, Answer]:
-    """All rows, which follow one another, and the answer."""
+    """Return all rows in one array, after checking that they are consecutive, and the answer."""
     rows = list(run.bands())
     assert [first for first, _ in rows] == [0, *np.cumsum([len(scores) for _, scores in rows])[:-1]]
     return np.concatenate([scores for _, scores in rows]), run.result()
@@ -45,7 +45,7 @@ def data(content: bytes) -> scoring_pb2.ScoreLargeRequest:
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
 def test_files_in_parts(client: Client, tmp_path: Path, suffix: str) -> None:
-    """A file sent in parts is answered as one in a message is, bit by bit."""
+    """A file that is sent in parts has bitwise the same scores as a file in one message."""
     path = tmp_path / f"Bild{suffix}"
     path.write_bytes(encode(noise(1000, 1100, 3), suffix))
     expected = client.score(path, model="unpadded", grid=True, flip=True, scales=["1x", 300])
@@ -61,7 +61,7 @@ def test_files_in_parts(client: Client, tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_rows_in_parts(client: Client, dtype: type, channels: int) -> None:
-    """Rows of pixels are answered as the whole array is; regions, borders and masks too."""
+    """Rows of pixels have the same scores as the whole array, also with regions, borders and masks."""
     pixels: np.ndarray = noise(3000, 900, channels).astype(dtype) * (257 if dtype is np.uint16 else 1)
     mask = np.zeros((3000, 900), np.uint8)
     mask[500:2500] = 1
@@ -74,7 +74,7 @@ def test_rows_in_parts(client: Client, dtype: type, channels: int) -> None:
 
 
 def test_grids_of_the_highest(client: Client) -> None:
-    """Rows of the highest scores come with their classes; float16 comes as such."""
+    """Rows of the highest scores have their classes; float16 scores have this type."""
     pixels = noise(400, 300, 3)
     expected = client.score(pixels, model="unpadded", grid="top", grid_top=2)
     with client.score_large(pixels, model="unpadded", grid="top", grid_top=2) as run:
@@ -112,7 +112,7 @@ def bad_rows() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
         "no-start": ([rows], INVALID, "part: expected start first, got data"),
         "two-starts": ([start(raw=raw), start(raw=raw)], INVALID, "part: expected data after start, got start"),
         "empty-part": ([start(raw=raw), scoring_pb2.ScoreLargeRequest()], INVALID, "expected data after start"),
-        "no-model": ([start(model="none", raw=raw)], grpc.StatusCode.NOT_FOUND, "model: no 'none'"),
+        "no-model": ([start(model="none", raw=raw)], grpc.StatusCode.NOT_FOUND, "model: no model 'none'"),
         "no-stride": (
             [start(model="padded", raw=raw, options=options(stride=3))],
             grpc.StatusCode.FAILED_PRECONDITION,
@@ -145,7 +145,7 @@ def bad_rows() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
         "mask": (
             [start(raw=raw, options=options(mask_image=scoring_pb2.Image(encoded=png(noise(200, 90, 1)))))],
             INVALID,
-            "mask: expected the image's 200×100 pixels (height×width), or fewer or more",
+            "mask: expected the image's size, 200×100 pixels (height×width), or another size",
         ),
     }
 
@@ -154,33 +154,33 @@ def bad_files() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
     """Calls of encoded files that are refused, with their status and a part of its message."""
     tiled = pyvips.Image.new_from_array(noise(900, 900, 1)).write_to_buffer(".tif", tile=True)
     return {
-        "no-file": ([start()], INVALID, "i: not a whole"),
-        "text": ([start(), data(b"not an image")], INVALID, "i: not a whole"),
-        "truncated": ([start(), data(tiled[: len(tiled) // 2])], INVALID, "i: not a whole"),
-        "last-tile": ([start(), data(tiled[: len(tiled) - 70_000])], INVALID, "damaged or cut short"),
+        "no-file": ([start()], INVALID, "i: expected a complete"),
+        "text": ([start(), data(b"not an image")], INVALID, "i: expected a complete"),
+        "truncated": ([start(), data(tiled[: len(tiled) // 2])], INVALID, "i: expected a complete"),
+        "last-tile": ([start(), data(tiled[: len(tiled) - 70_000])], INVALID, "damaged or truncated"),
     }
 
 
 def bad_streams() -> dict[str, tuple[Parts, grpc.StatusCode, str]]:
-    """All calls that are refused."""
+    """Return all calls that are refused."""
     return bad_rows() | bad_files()
 
 
 @pytest.mark.parametrize("kind", bad_streams())
 def test_bad_streams(server: Server, client: Client, kind: str) -> None:
-    """Each has its status and one line that names field, expected and got; the server is right afterwards."""
-    parts, code, said = bad_streams()[kind]
+    """Each call gets its status and one line that names the field; the server scores correctly afterwards."""
+    parts, code, expected_message = bad_streams()[kind]
     with stub_of(server) as stub, pytest.raises(grpc.RpcError) as caught:
         list(stub.ScoreLarge(iter(parts), timeout=60))
     assert caught.value.code() is code
-    assert said in caught.value.details()
+    assert expected_message in caught.value.details()
     assert "\n" not in caught.value.details()
     with client.score_large(noise(80, 80, 1), model="digits", grid=True) as run:
         assert taken(run)[0].shape == (2, 2, 11)
 
 
 def test_clients_that_vanish_free_the_server(models: Path) -> None:
-    """Half-way, while it sends or while it does not take rows: the next large image is scored, and nothing is left."""
+    """If a client vanishes while it sends or before it reads rows, its resources are freed for the next large image."""
     raw = scoring_pb2.RawImage(height=100_000, width=2000, channels=1, dtype="uint8")
 
     def stalling() -> Iterator[scoring_pb2.ScoreLargeRequest]:
@@ -197,13 +197,13 @@ def test_clients_that_vanish_free_the_server(models: Path) -> None:
         slow.close()
         with client.score_large(noise(80, 80, 1), model="digits", grid=True) as run:
             assert taken(run)[0].shape == (2, 2, 11)
-        until(lambda: len(server.events("request")) >= 3)
+        wait_until(lambda: len(server.events("request")) >= 3)
         assert sorted(line["code"] for line in server.events("request")) == ["CANCELLED", "CANCELLED", "OK"]
 
 
 @pytest.mark.slow
-def test_slow_takers_hold_the_server_up(models: Path) -> None:
-    """Who does not take rows is waited for: the server scores and holds no more than gRPC does."""
+def test_slow_readers_pause_the_server(models: Path) -> None:
+    """If a client does not read rows, the server pauses, and holds no more rows than gRPC's buffers."""
     with running(models) as server, Client(server.address) as client:
         process = Path(f"/proc/{server.process.pid}/statm")
 
@@ -222,7 +222,7 @@ def test_slow_takers_hold_the_server_up(models: Path) -> None:
 
 
 def test_spooled_files_have_a_quota(models: Path, tmp_path: Path) -> None:
-    """A file over the quota is refused while it comes, and nothing stays in the spool."""
+    """A file over the quota is refused while it arrives, and no part of it stays in the spool."""
     spool = tmp_path / "spool"
     spool.mkdir()
     large = tmp_path / "large.tif"
@@ -235,19 +235,19 @@ def test_spooled_files_have_a_quota(models: Path, tmp_path: Path) -> None:
         small.write_bytes(png(noise(90, 90, 1)))
         with client.score_large(small, model="digits") as run:
             assert len(run.result().y) == 3
-        until(lambda: not list(spool.iterdir()))
+        wait_until(lambda: not list(spool.iterdir()))
 
 
 def test_rows_larger_than_a_message_are_refused(models: Path) -> None:
     """A grid of which not even one row fits a message is refused before anything is computed."""
     with running(models, "--max-message-mib", "1") as server, Client(server.address) as client:
         pixels = np.broadcast_to(np.zeros((1, 120_000), np.uint8), (100, 120_000))
-        with pytest.raises(ImageError, match=r"grid: one row of it is 1\.3 MiB, expected at most 1\.0"):
+        with pytest.raises(ImageError, match=r"grid: one row is 1\.3 MiB, expected at most 1\.0"):
             client.score_large(pixels, model="digits", grid=True, stride=4)
 
 
-def test_small_requests_pass_large_ones(server: Server, client: Client) -> None:
-    """While a large image waits for its rows, others are answered."""
+def test_small_requests_overtake_large_requests(server: Server, client: Client) -> None:
+    """While a large image waits for its rows, other requests are answered."""
     raw = scoring_pb2.RawImage(height=100_000, width=2000, channels=1, dtype="uint8")
 
     def stalling() -> Iterator[scoring_pb2.ScoreLargeRequest]:
@@ -263,7 +263,7 @@ def test_small_requests_pass_large_ones(server: Server, client: Client) -> None:
 
 
 @pytest.mark.slow
-def test_streams_that_are_left_are_no_bugs(models: Path) -> None:
+def test_abandoned_streams_are_not_bugs(models: Path) -> None:
     """Calls that are closed while the server writes end as CANCELLED; the server's log has no bug."""
     with running(models) as server, Client(server.address) as client:
         for _ in range(5):
@@ -274,12 +274,12 @@ def test_streams_that_are_left_are_no_bugs(models: Path) -> None:
             with client.score_large(np.zeros((3000, 3000), np.uint8), model="digits", grid=True, stride=2) as run:
                 next(run.bands())
         assert len(client.score(noise(80, 80, 1), model="digits").y) == 2
-        until(lambda: len(server.events("request")) > 10)
+        wait_until(lambda: len(server.events("request")) > 10)
         assert {line["code"] for line in server.events("request")} <= {"OK", "CANCELLED"}
 
 
 def test_rows_of_every_region_and_phase(models: Path) -> None:
-    """Whatever the region and the stride, in the smallest tiles, rows of pixels are taken in their order."""
+    """Rows of pixels are read in order for every region and stride, with the smallest tiles."""
     pixels = noise(120, 96, 3)
     with running(models, "--tile-mib", "1") as server, Client(server.address) as client:
         for stride in (1, 2, 4):
@@ -290,8 +290,8 @@ def test_rows_of_every_region_and_phase(models: Path) -> None:
                     assert_array_equal(expected.grid, taken(run)[0])
 
 
-def test_errors_of_ones_own_are_raised(client: Client) -> None:
-    """What the caller's own iterable raises comes out of the loop, and not a broken call."""
+def test_errors_of_the_callers_iterable_are_raised(client: Client) -> None:
+    """The loop raises the error of the caller's own iterable instead of an error of the call."""
 
     def images() -> Iterator[tuple[str, np.ndarray]]:
         yield "a", noise(80, 80, 1)
@@ -304,7 +304,7 @@ def test_errors_of_ones_own_are_raised(client: Client) -> None:
 
 
 def test_many_images(client: Client, tmp_path: Path) -> None:
-    """Every image gets its own answer under its own id, whatever the order; bad ones get their error."""
+    """Every image gets its own answer under its own id, in any order; bad images get their own errors."""
     images = {f"n{number}": noise(70 + 9 * number, 300 - 7 * number, 1, seed=number) for number in range(30)}
     text = tmp_path / "text.png"
     text.write_text("no image")
@@ -317,22 +317,22 @@ def test_many_images(client: Client, tmp_path: Path) -> None:
         assert isinstance(got, Answer)
         assert_array_equal(answer.grid, got.grid)
         assert_array_equal(answer.average, got.average)
-    said = {"text": "not a whole", "small": "window of 70×70", "gone": "cannot be read"}
-    for name, message in said.items():
+    expected_message = {"text": "expected a complete", "small": "window of 70×70", "gone": "cannot be read"}
+    for name, message in expected_message.items():
         assert isinstance(answers[name], ImageError)
         assert message in str(answers[name])
 
 
 def test_errors_of_every_image(client: Client) -> None:
-    """What is wrong with the request is wrong for each image, and said for each."""
+    """An error of the request is reported for each image."""
     answers = dict(client.score_many([("a", noise(80, 80, 1)), ("b", noise(80, 80, 1))], model="none"))
-    assert all(isinstance(answer, RequestError) and "no 'none'" in str(answer) for answer in answers.values())
+    assert all(isinstance(answer, RequestError) and "no model 'none'" in str(answer) for answer in answers.values())
     assert len(answers) == 2
 
 
 @pytest.mark.slow
 def test_images_are_read_as_there_is_room(client: Client) -> None:
-    """The server does not take images by the hundred before it has answered the first."""
+    """The server does not read hundreds of images before it has answered the first image."""
     sent = 0
 
     def images() -> Iterator[tuple[str, np.ndarray]]:
@@ -348,7 +348,7 @@ def test_images_are_read_as_there_is_room(client: Client) -> None:
 
 
 def test_streams_end_with_the_server(models: Path) -> None:
-    """A server that stops answers the images that it has taken, and says that it takes no others."""
+    """A server that stops answers the images that it has read, and ends the stream with an error for the others."""
     with running(models) as server, Client(server.address, retries=0) as client:
 
         def images() -> Iterator[tuple[str, np.ndarray]]:
@@ -364,18 +364,18 @@ def test_streams_end_with_the_server(models: Path) -> None:
                 got += 1
         except UnavailableError as error:
             assert "shutting down" in str(error)  # noqa: PT017 (how many came before it counts)
-        until(lambda: server.process.poll() is not None)
+        wait_until(lambda: server.process.poll() is not None)
         scored = [line for line in server.events("request") if line["method"] == "ScoreMany" and "width" in line]
         assert all(line["code"] == "OK" for line in scored)
         assert len(scored) == got + 1 < 10_000
 
 
 def test_malformed_parts(server: Server) -> None:
-    """Bytes that are no message are INVALID_ARGUMENT, also in a stream."""
+    """Bytes that are not a message are INVALID_ARGUMENT, also in a stream."""
     for method in ("ScoreLarge", "ScoreMany"):
         with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
             list(channel.stream_stream(f"/fullconv.v1.Scoring/{method}")(iter([b"\xff" * 9]), timeout=30))
         assert caught.value.code() is INVALID
-        assert f"expected fullconv.v1.{method}Request, got 9 other bytes" in caught.value.details()
+        assert f"expected fullconv.v1.{method}Request, got 9 bytes of another kind" in caught.value.details()
     with suppress(grpc.RpcError), grpc.insecure_channel(server.address) as channel:
         list(channel.stream_stream("/fullconv.v1.Scoring/ScoreMany")(iter([]), timeout=30))

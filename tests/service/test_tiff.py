@@ -31,7 +31,7 @@ from service.images.encoded import open_bytes
 
 IMAGES = ROOT / "tests/data/images"
 RED, GREEN, BLUE, BLACK, WHITE = [255, 0, 0], [0, 255, 0], [0, 0, 255], [0, 0, 0], [255, 255, 255]
-BANDS = "choose those to score with bands, in the command --bands 1,2,3"
+BANDS = "choose the bands to score with bands (in the command --bands 1,2,3)"
 RGB = model_pb2.Input(channels=3, dtype="uint8")
 
 
@@ -49,7 +49,7 @@ class Case:
 CASES = [
     Case("ycbcr_444_raw", {(0, 0): [254, 0, 0], (31, 0): [0, 255, 1], (0, 31): [0, 0, 254], (31, 31): [200, 200, 40]}),
     Case("ycbcr_444_deflate", {(0, 0): [254, 0, 0], (31, 0): [0, 255, 1], (31, 31): [200, 200, 40]}),
-    Case("cielab_8bit", refused="TIFF that holds CIELAB colours"),
+    Case("cielab_8bit", refused="supported kind, got CIELAB colours"),
     Case("nodata_palette", {(0, 0): RED, (15, 0): GREEN}),
     Case("nodata_bit", {(0, 0): BLACK, (15, 0): WHITE}),
     Case("nodata_miniswhite", {(0, 0): [225] * 3, (15, 15): [225] * 3}),
@@ -73,7 +73,7 @@ IDS = [f"{case.file}{'-bands' if case.bands else ''}" for case in CASES]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with the classifier of a single pixel."""
+    """Return a repository with the classifier of a single pixel."""
     folder = tmp_path_factory.mktemp("models")
     request = conversion.Request(folder / "identity/1", preprocess=str(IMAGES / "rgb.json"))
     conversion.convert(read_source(IMAGES / "identity.onnx", arch=None, window=None), request, SILENT)
@@ -82,7 +82,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(models: Path) -> Iterator[Client]:
-    """A client of a server with these models, in whose allowed directory the files of the cases are."""
+    """Yield a client of a server with these models, in whose allowed directory the files of the cases are."""
     with running(models, "--images", str(IMAGES)) as server, Client(server.address) as client:
         yield client
 
@@ -95,14 +95,14 @@ def local(models: Path, case: Case) -> tuple[np.ndarray, list[str]]:
 
 
 def whole(client: Client, case: Case) -> tuple[np.ndarray, list[str]]:
-    """The grid and the warnings of a server that gets the file in one message."""
+    """Return the grid and the warnings of a server that gets the file in one message."""
     answer = client.score(IMAGES / f"{case.file}.tif", model="identity", grid=True, bands=case.bands)
     assert answer.grid is not None
     return answer.grid, list(answer.warnings)
 
 
 def parts(client: Client, case: Case) -> tuple[np.ndarray, list[str]]:
-    """The grid and the warnings of a server that gets the file in parts."""
+    """Return the grid and the warnings of a server that gets the file in parts."""
     with client.score_large(IMAGES / f"{case.file}.tif", model="identity", grid=True, bands=case.bands) as run:
         return np.concatenate([scores for _, scores in run.bands()]), list(run.planned.warnings)
 
@@ -121,7 +121,7 @@ def check(case: Case, score: Callable[[], tuple[np.ndarray, list[str]]]) -> None
 
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
-def test_one_file_means_one_thing(case: Case, models: Path, client: Client) -> None:
+def test_files_are_read_alike_everywhere(case: Case, models: Path, client: Client) -> None:
     """A file has the same pixels, or the same error, in this process and on a server, in one message or in parts."""
     check(case, lambda: local(models, case))
     check(case, lambda: whole(client, case))
@@ -139,15 +139,15 @@ def test_extras_change_no_meaning(case: Case, extra: str, models: Path, monkeypa
 
 
 def written(pixels: np.ndarray, **options: object) -> bytes:
-    """A TIFF file written by tifffile."""
+    """Return a TIFF file written by tifffile."""
     file = BytesIO()
     tifffile.imwrite(file, pixels, metadata=None, **options)
     return file.getvalue()
 
 
-def pixels_of(data: bytes, wanted: model_pb2.Input = RGB) -> np.ndarray:
+def pixels_of(data: bytes, model_input: model_pb2.Input = RGB) -> np.ndarray:
     picture = open_bytes(data, name="i")
-    return picture.rows(wanted).read(0, picture.height)
+    return picture.rows(model_input).read(0, picture.height)
 
 
 @pytest.mark.parametrize("tile", [None, (32, 48)], ids=["strips", "tiles"])
@@ -203,7 +203,7 @@ def test_jpeg_in_tiff_is_rgb(quality: int) -> None:
 
 
 @pytest.mark.parametrize("compression", ["raw", "jpeg"])
-def test_ink_is_ink(compression: str) -> None:
+def test_cmyk_is_converted(compression: str) -> None:
     """CMYK pixels with black ink become dark, both uncompressed and with JPEG compression."""
     inks = np.zeros((32, 32, 4), np.uint8)
     inks[:16, :, 3] = 255
@@ -228,7 +228,7 @@ def test_damage_is_an_error(compression: str, tile: tuple[int, int] | None) -> N
         offset, size = file.pages[0].dataoffsets[1], file.pages[0].databytecounts[1]
     lost = slice(0, 16) if compression in ("zstd", "webp") else slice(size // 2, size)
     data[offset + lost.start : offset + lost.stop] = bytes(lost.stop - lost.start)
-    with pytest.raises(errors.ImageError, match="damaged or cut short"):
+    with pytest.raises(errors.ImageError, match="damaged or truncated"):
         pixels_of(bytes(data))
 
 
@@ -240,13 +240,13 @@ def test_damage_is_an_error(compression: str, tile: tuple[int, int] | None) -> N
         (34892, 1, "LinearRaw"),
         (32845, 1, "LogLuv colours"),
         (77, 1, "PhotometricInterpretation 77"),
-        (2, 6, "OJPEG compression"),
-        (2, 34887, "LERC compression"),
-        (2, 65123, "number 65123 compression"),
+        (2, 6, "compression, got OJPEG"),
+        (2, 34887, "compression, got LERC"),
+        (2, 65123, "compression, got number 65123"),
     ],
 )
 def test_kinds_without_a_rule_are_named(photometric: int, compression: int, kind: str) -> None:
-    """Kinds of TIFF that are not supported are refused by their names, and are not called damaged."""
+    """Kinds of TIFF that are not supported are refused; the error names the kind and does not call the file damaged."""
     data = bytearray(written(noise(32, 32, 3), photometric="rgb"))
     with tifffile.TiffFile(BytesIO(data)) as file:
         for tag, value in ((262, photometric), (259, compression)):
@@ -289,7 +289,7 @@ def test_orientation_turns_pixels_and_mask(orientation: int, nodata: bool) -> No
 
 
 def pages(*images: np.ndarray, **options: object) -> bytes:
-    """A file with several pages."""
+    """Return a file with several pages."""
     file = BytesIO()
     with tifffile.TiffWriter(file) as writer:
         for image in images:
@@ -335,7 +335,7 @@ def test_a_tile_that_says_it_is_larger_is_refused() -> None:
     data = bytearray(written(noise(64, 64, 3), photometric="rgb", compression="jpeg", tile=(64, 64)))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = (60_000).to_bytes(2, "big") * 2
-    with pytest.raises(errors.ImageError, match="damaged or cut short"):
+    with pytest.raises(errors.ImageError, match="damaged or truncated"):
         pixels_of(bytes(data))
 
 

@@ -17,7 +17,7 @@ DIGITS = AxisGeometry(window=70, stride=8, receptive_field=70, padding_before=0,
 
 @st.composite
 def geometries(draw: st.DrawFn) -> AxisGeometry:
-    """Any geometry that returns exactly one cell for one window."""
+    """Return any geometry that returns exactly one cell for one window."""
     stride = draw(st.integers(1, 40))
     window = draw(st.integers(1, 300))
     before, after = draw(st.integers(0, 200)), draw(st.integers(0, 200))
@@ -27,7 +27,7 @@ def geometries(draw: st.DrawFn) -> AxisGeometry:
 
 @st.composite
 def axes(draw: st.DrawFn) -> tuple[AxisLattice, AxisGeometry, int]:
-    """A lattice of some dozens of cells, a geometry, and the stride of the network that runs.
+    """Return a lattice of some dozens of cells, a geometry, and the stride of the network that runs.
 
     The lattice's stride is that of the network, or a divisor or multiple of the native stride.
     """
@@ -48,7 +48,7 @@ def axes(draw: st.DrawFn) -> tuple[AxisLattice, AxisGeometry, int]:
     return lattice, geometry, base
 
 
-def seen(start: int, geometry: AxisGeometry, first: int, stop: int) -> list[int | None]:
+def pixels_read(start: int, geometry: AxisGeometry, first: int, stop: int) -> list[int | None]:
     """The pixels that the cell of the window at `start` reads from an image or tile [first, stop); None is padding."""
     reads = range(start - geometry.padding_before, start - geometry.padding_before + geometry.receptive_field)
     return [pixel if first <= pixel < stop else None for pixel in reads]
@@ -85,8 +85,8 @@ def test_kept_cells_read_what_the_image_would_give_them(
             stop = lattice.extent if anchored else lattice.cropped_extent
             for cell in range(lattice.cells)[tile.cells]:
                 start = lattice.position(cell)
-                expected = seen(start, geometry, start % base, stop)
-                assert expected == seen(start, geometry, tile.start, tile.start + tile.length)
+                expected = pixels_read(start, geometry, start % base, stop)
+                assert expected == pixels_read(start, geometry, tile.start, tile.start + tile.length)
 
 
 @given(axes(), st.integers(1, 4000))
@@ -126,8 +126,8 @@ def test_mirrored_tiles_are_those_of_the_mirrored_image(
             start = extent - lattice.position(cell) - geometry.window
             from_end = extent - tile.start - tile.length
             assert start == from_end + index * base
-            expected = seen(start, geometry, start % base, extent - (extent - geometry.window) % lattice.stride)
-            assert expected == seen(start, geometry, from_end, from_end + tile.length)
+            expected = pixels_read(start, geometry, start % base, extent - (extent - geometry.window) % lattice.stride)
+            assert expected == pixels_read(start, geometry, from_end, from_end + tile.length)
         kept += cells
     assert sorted(kept) == list(range(lattice.cells))
 

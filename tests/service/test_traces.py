@@ -1,4 +1,4 @@
-"""Traces, as a collector gets them."""
+"""Traces that a collector receives."""
 
 import signal
 import socket
@@ -30,7 +30,7 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 @pytest.fixture
 def collector() -> Iterator[tuple[str, Queue[Any]]]:
-    """Something that takes traces: its address, and what came."""
+    """Run a collector of traces; yields its address, and the queue of received traces."""
     from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service  # noqa: PLC0415 (an extra)
 
     came: Queue[Any] = Queue()
@@ -53,7 +53,7 @@ def collector() -> Iterator[tuple[str, Queue[Any]]]:
 
 
 def test_requests_are_traced(collector: tuple[str, Queue[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each request is a span with its model and status, the child of its caller's."""
+    """Each request is a span with its model and status, and a child of its caller's span."""
     address, came = collector
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
     request = scoring_pb2.ScoreRequest(model="digits", image=image_message(source_of(noise(80, 80, 1))))
@@ -77,8 +77,8 @@ def test_requests_are_traced(collector: tuple[str, Queue[Any]], monkeypatch: pyt
     assert bad.status.code == 2
 
 
-def test_a_collector_that_does_not_answer_can_be_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end waits for spans to leave; a second signal does not."""
+def test_a_silent_collector_can_be_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shutdown waits until spans are sent; a second signal ends the server without waiting."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://{}:{}".format(*silent.getsockname()))
         with running(Path(ROOT / "models"), "--traces", status=1) as server:

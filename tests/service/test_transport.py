@@ -10,7 +10,7 @@ import pytest
 from support.http2 import Connection, message_header
 from support.paths import ROOT
 from support.pictures import noise
-from support.servers import SCORE, Server, running, until
+from support.servers import SCORE, Server, running, wait_until
 
 from fullconv import Client
 
@@ -50,7 +50,7 @@ def test_half_sent_messages_hold_bounded_memory(connections: int) -> None:
             assert client.score(IMAGE, model="digits").model == "digits"
         for one in opened:
             one.__exit__()
-        until(lambda: len(server.events("request")) >= 24)
+        wait_until(lambda: len(server.events("request")) >= 24)
         assert client.score(IMAGE, model="digits").model == "digits"
 
 
@@ -74,7 +74,7 @@ def test_messages_have_a_time_limit() -> None:
         peer.send(stream, HALF)
         peer.wait(lambda: stream in peer.ended)
         assert b"message: expected the whole message within 0.5 seconds" in peer.received[stream]
-        until(lambda: errors(server))
+        wait_until(lambda: errors(server))
         assert server.events("request")[0]["code"] == "DEADLINE_EXCEEDED"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support.paths import ROOT
 from support.pictures import noise, png
-from support.servers import Server, running, until
+from support.servers import Server, running, wait_until
 
 from fullconv.protos import scoring_pb2, scoring_pb2_grpc
 from service.dispatch.admission import Admission
@@ -107,7 +107,7 @@ def test_slow_uploads_do_not_delay_the_end() -> None:
         stub = scoring_pb2_grpc.ScoringStub(channel)
         streams = [stub.ScoreLarge(trickle(first, bytes(SIDE), left)) for first in (rows_start(10_000), start())]
         next(streams[0])
-        until(lambda: len(server.events("loaded")) == 1)
+        wait_until(lambda: len(server.events("loaded")) == 1)
         server.process.send_signal(signal.SIGTERM)
         codes = [stream.code() for stream in streams]
         left.set()

@@ -47,13 +47,13 @@ GEOTIFF = [
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
-    """A network of four bands that takes reflectance, x / 10000."""
+    """Return a network of four bands that takes reflectance, x / 10000."""
     return make_network(tmp_path_factory.mktemp("network"), REFLECTANCE)
 
 
 @pytest.fixture(scope="module", params=["uint16", "float32"])
 def models(network: Network, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with the network, converted for uint16 and for float32 values."""
+    """Return a repository with the network, converted for uint16 and for float32 values."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "reflectance.json").write_text(json.dumps({"scale": 1e-4, "dtype": request.param}))
     return convert_into(folder / "models", network, preprocess=str(folder / "reflectance.json"))
@@ -69,7 +69,7 @@ def values() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def scene(values: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The scene as a GeoTIFF with a coordinate reference system and a nodata value."""
+    """Return the scene as a GeoTIFF with a coordinate reference system and a nodata value."""
     path = tmp_path_factory.mktemp("scene") / "scene.tif"
     options: Any = {"photometric": "minisblack", "planarconfig": "contig", "compression": "zlib", "tile": (32, 32)}
     tifffile.imwrite(path, values, extratags=GEOTIFF, metadata=None, **options)
@@ -77,7 +77,7 @@ def scene(values: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def truth(network: Network, values: np.ndarray) -> np.ndarray:
-    """The network's own scores of every window, NaN for windows with a pixel without data."""
+    """Return the network's own scores of every window, NaN for windows with a pixel without data."""
     rows, cols = (values.shape[0] - 22) // 4 + 1, (values.shape[1] - 26) // 4 + 1
     cells = np.full((rows, cols, 5), np.nan)
     for row, col in np.ndindex(rows, cols):
@@ -89,19 +89,19 @@ def truth(network: Network, values: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def expected(network: Network, values: np.ndarray) -> np.ndarray:
-    """The network's own scores of the scene."""
+    """Return the network's own scores of the scene."""
     return truth(network, values)
 
 
 @pytest.fixture(scope="module")
 def server(models: Path, scene: Path) -> Iterator[Server]:
-    """A server on these models, which requests may ask for the scene."""
+    """Run a server of these models, in whose allowed directory the scene is."""
     with running(models, "--images", str(scene.parent)) as server:
         yield server
 
 
 def local(models: Path, image: Path) -> tuple[np.ndarray, Answer]:
-    """Scored in this process."""
+    """Score an image in this process; returns its grid and answer."""
     answer = Scorer(models).score(image, model="reflectance", grid=True)
     assert answer.grid is not None
     return answer.grid, answer
@@ -174,7 +174,7 @@ def test_arrays_are_scored_by_their_own_values(  # noqa: PLR0917 (fixtures)
 
 
 @pytest.mark.parametrize("kind", ["int16", "float32", "float64"])
-def test_values_of_a_sign_or_fraction(
+def test_signed_and_fractional_values(
     kind: str, network: Network, values: np.ndarray, models: Path, tmp_path: Path
 ) -> None:
     """A float32 model takes files of these types, with NaN as no data; a uint16 model refuses them by name."""

@@ -1,4 +1,4 @@
-"""Strides, modes, borders, regions, masks, flips and scales: each against the plain grid, or the network itself."""
+"""Strides, modes, borders, regions, masks, flips and scales agree with the plain grid, or with the network itself."""
 
 from collections.abc import Callable
 from itertools import product
@@ -24,14 +24,14 @@ BOMB = pyvips.Image.black(30_000, 30_000).write_to_buffer(".png", compression=9,
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    """An unpadded and a padded network."""
+    """Return an unpadded and a padded network."""
     return make_models(tmp_path_factory.mktemp("views"))
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4, 8, 12])
 @pytest.mark.parametrize("budget", [1, 400_000, 2 << 30], ids=["smallest", "small", "ample"])
 def test_every_stride_gives_the_networks_score_of_every_window(models: Models, stride: int, budget: int) -> None:
-    """Finer by phases or by a file of its own, native, coarser: an unpadded network's cells are its windows' scores."""
+    """At finer, native and coarser strides, an unpadded network's cells equal the scores of their windows."""
     grid = models.grid("unpadded", stride=stride, mode=MODES["dense"], budget=budget)
     tops, lefts = starts(121, 22, stride), starts(147, 26, stride)
     assert grid.shape[:2] == (len(tops), len(lefts))
@@ -50,7 +50,7 @@ def test_every_stride_gives_the_networks_score_of_every_window(models: Models, s
 @pytest.mark.parametrize("budget", [1, 400_000, 2 << 30], ids=["smallest", "small", "ample"])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_phases_of_a_padded_network(models: Models, stride: int, budget: int) -> None:
-    """By shift and stitch, phase (a, b) is what one run says of the image from pixel (a, b) times the stride on."""
+    """By shift and stitch, phase (a, b) equals one run over the image from pixel (a, b) times the stride on."""
     grid = models.grid("padded", stride=stride, mode=MODES["dense"], budget=budget)
     tops, lefts = starts(121, 32, stride), starts(147, 32, stride)
     assert grid.shape[:2] == (len(tops), len(lefts))
@@ -62,7 +62,7 @@ def test_phases_of_a_padded_network(models: Models, stride: int, budget: int) ->
 
 
 def test_files_and_phases_of_a_padded_network_agree_where_they_should(models: Models) -> None:
-    """The file of half the stride is the native grid at even cells, and shift and stitch away from the first border."""
+    """The file of half the stride equals the native grid at even cells, and shift and stitch after the first border."""
     run = models.run("padded", stride=4, mode=MODES["dense"])
     assert run.response.plan.file == "model.stride4.onnx"
     grid, geometry = stitched(run), run.model.vertical
@@ -79,7 +79,7 @@ def test_files_and_phases_of_a_padded_network_agree_where_they_should(models: Mo
 @pytest.mark.parametrize("stride", [4, 8, 16])
 @pytest.mark.parametrize("budget", [1, 700_000], ids=["smallest", "small"])
 def test_tiles_of_a_padded_network(models: Models, stride: int, budget: int) -> None:
-    """Tiled, at every stride and at all four borders, the grid is that of one pass."""
+    """The grid of tiles equals that of one pass, at every stride and at all four borders."""
     image = noise(301, 357, 3)
     whole = models.run("padded", image, stride=stride, mode=MODES["dense"])
     tiled = models.run("padded", image, stride=stride, mode=MODES["dense"], budget=budget)
@@ -91,7 +91,7 @@ def test_tiles_of_a_padded_network(models: Models, stride: int, budget: int) -> 
 @pytest.mark.parametrize("name", ["unpadded", "padded"])
 @pytest.mark.parametrize("stride", [3, 8, 40])
 def test_crops_are_the_windows_by_themselves(models: Models, name: str, stride: int) -> None:
-    """Any stride, padded or not: each cell is what the classifier says of its window alone, to 1e-5."""
+    """At any stride, padded or not, each cell equals the classifier's score of its window alone, to 1e-5."""
     run = models.run(name, stride=stride, mode=MODES["crops"])
     assert (run.response.mode, run.response.mode_reason) == ("crops", "requested")
     window = run.model.spec.window
@@ -102,7 +102,7 @@ def test_crops_are_the_windows_by_themselves(models: Models, name: str, stride: 
 @pytest.mark.parametrize(("name", "mode"), [("unpadded", "dense"), ("padded", "dense"), ("padded", "crops")])
 @pytest.mark.parametrize("budget", [1, 2 << 30], ids=["smallest", "ample"])
 def test_anchored_windows_are_flush_with_the_edge(models: Models, name: str, mode: str, budget: int) -> None:
-    """One more row and column end where the image does; what lies on the lattice stays as it was."""
+    """One more row and column of windows end at the image's edge; cells on the lattice do not change."""
     run = models.run(name, border="BORDER_ANCHOR", mode=MODES[mode], budget=budget)
     grid, info, window = stitched(run), run.response.grid, run.model.spec.window
     plain = models.grid(name, mode=MODES[mode])
@@ -121,7 +121,7 @@ def test_anchored_windows_are_flush_with_the_edge(models: Models, name: str, mod
 @pytest.mark.parametrize("budget", [1, 2 << 30], ids=["smallest", "ample"])
 @pytest.mark.parametrize(("name", "stride"), [("unpadded", 4), ("unpadded", 1), ("padded", 8), ("padded", 4)])
 def test_regions_have_the_whole_images_values(models: Models, name: str, stride: int, budget: int) -> None:
-    """A region is the cells whose windows lie inside it, as the whole image has them; its origin says where."""
+    """A region has the cells of the windows inside it, with the whole image's values; its origin is their position."""
     whole = models.grid(name, stride=stride, mode=MODES["dense"])
     x, y, width, height = 13, 31, 90, 61
     region = scoring_pb2.Region(x=x, y=y, width=width, height=height)
@@ -141,7 +141,7 @@ def test_regions_have_the_whole_images_values(models: Models, name: str, stride:
      ("padded", 2, "BORDER_LATTICE"), ("unpadded", 2, "BORDER_ANCHOR")],
 )  # fmt: skip
 def test_flips(models: Models, name: str, stride: int, border: str, budget: int) -> None:
-    """The grid is the mean of the image's and of the mirrored one's, mirrored back; so are averages."""
+    """The grid is the mean of the image's grid and the mirrored image's grid, mirrored back; averages are too."""
     options: dict[str, Any] = {"stride": stride, "mode": MODES["dense"], "border": border}
     plain = models.run(name, **options)
     grid, info = stitched(plain), plain.response.grid
@@ -161,18 +161,18 @@ def test_flips(models: Models, name: str, stride: int, border: str, budget: int)
 
 
 def test_the_anchored_column_is_flipped_too(models: Models) -> None:
-    """Its mirrored window is the first of the mirrored image."""
+    """The anchored column is averaged with the first column of the mirrored image."""
     run = models.run("unpadded", flip=True, border="BORDER_ANCHOR")
     grid, left = stitched(run), run.response.grid.last_x
     tops = starts(121, 22, 4)
-    there, mirrored = models.crops("unpadded", tops, [left]), models.crops("unpadded", tops, [0], IMAGE[:, ::-1])
-    assert_allclose(grid[:-1, -1:], (there + mirrored) / 2, **ROUNDING)
+    unmirrored, mirrored = models.crops("unpadded", tops, [left]), models.crops("unpadded", tops, [0], IMAGE[:, ::-1])
+    assert_allclose(grid[:-1, -1:], (unmirrored + mirrored) / 2, **ROUNDING)
 
 
 @pytest.mark.parametrize("name", ["unpadded", "padded"])
 @pytest.mark.parametrize("average", ["AVERAGE_OF_SCORES", "AVERAGE_OF_PROBABILITIES"])
 def test_scales(models: Models, name: str, average: str) -> None:
-    """Averages over cells first, then over views that weigh the same; the grid is the first scale's."""
+    """Averages are over cells, then over views of equal weight; the grid is that of the first scale."""
     sizes = {"80": (80, 97), "0.5x": (60, 74), "1.5x": (182, 220), "1x": (121, 147)}
     scales = [scoring_pb2.Scale(shorter_side=80)] + [scoring_pb2.Scale(factor=factor) for factor in (0.5, 1.5, 1)]
     run = models.run(name, scales=scales, average=average, flip=True)
@@ -191,7 +191,7 @@ def test_scales(models: Models, name: str, average: str) -> None:
 
 
 def test_grids_in_fewer_bytes(models: Models) -> None:
-    """float16, the highest few and the winner alone are those of the full grid; chosen classes keep their order."""
+    """Grids as float16, top and argmax agree with the full grid; chosen classes keep their order."""
     full = models.grid("unpadded")
     (half,) = models.run("unpadded", grid_as="GRID_AS_FLOAT16").rows()
     assert half.scores.dtype == np.float16
@@ -205,7 +205,7 @@ def test_grids_in_fewer_bytes(models: Models) -> None:
 
 
 def test_the_cheaper_mode_is_taken_where_both_are_exact(models: Models) -> None:
-    """Windows that hardly overlap are cropped where that changes nothing, and only there."""
+    """Windows with little overlap are scored in mode crops only if both modes give the same scores."""
     for name, stride, mode in (("unpadded", 4, "dense"), ("unpadded", 40, "crops"), ("padded", 40, "dense")):
         run = models.run(name, stride=stride)
         assert run.response.mode == mode
@@ -218,7 +218,7 @@ def test_the_cheaper_mode_is_taken_where_both_are_exact(models: Models) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "said"),
+    ("options", "error", "expected_message"),
     [
         ({"stride": 3}, CapabilityError, r"expected a divisor or a multiple of 8 pixels, or .* \(8, 4\), got 3"),
         ({"stride": 1 << 21}, OptionError, "stride: expected at most"),
@@ -244,7 +244,7 @@ def test_the_cheaper_mode_is_taken_where_both_are_exact(models: Models) -> None:
             ImageError,
             "121×147 pixels .*, got 121×140",
         ),
-        ({"mask_image": scoring_pb2.Image(name="m", encoded=b"x")}, ImageError, "m: not a whole"),
+        ({"mask_image": scoring_pb2.Image(name="m", encoded=b"x")}, ImageError, "m: expected a complete"),
         (
             {"mask_image": scoring_pb2.Image(name="m", encoded=BOMB)},
             LimitError,
@@ -252,16 +252,18 @@ def test_the_cheaper_mode_is_taken_where_both_are_exact(models: Models) -> None:
         ),
     ],
 )
-def test_options_that_cannot_be(models: Models, options: dict[str, Any], error: type[Exception], said: str) -> None:
-    """Each is refused before a pixel is decoded, with one line that names the field."""
-    with pytest.raises(error, match=said):
+def test_invalid_options(
+    models: Models, options: dict[str, Any], error: type[Exception], expected_message: str
+) -> None:
+    """Each invalid option is refused before a pixel is decoded, with one line that names the field."""
+    with pytest.raises(error, match=expected_message):
         models.run("padded", **options)
 
 
-def test_scores_that_are_no_numbers_are_reported(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One cell that is NaN is named, and not averaged away; one that a mask leaves out does not matter."""
+def test_nan_scores_are_reported(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A NaN cell is an error that names its position; a NaN cell outside the mask is ignored."""
 
-    def spoilt(compute: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    def with_nan(compute: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
         def run(tiles: list[np.ndarray]) -> np.ndarray:
             scores = compute(tiles).copy()
             scores[0, 3, 5, 1] = np.nan
@@ -270,13 +272,13 @@ def test_scores_that_are_no_numbers_are_reported(models: Models, monkeypatch: py
         return run
 
     run = models.run("unpadded")
-    monkeypatch.setattr(run.session, "score", spoilt(run.session.score))
+    monkeypatch.setattr(run.session, "score", with_nan(run.session.score))
     with pytest.raises(ImageError, match="NaN or infinite, among rows 0 to 24, columns 0 to 30"):
         stitched(run)
     mask = np.ones((121, 147), np.uint8)
     mask[:40] = 0
     run = models.run("unpadded", mask_image=scoring_pb2.Image(encoded=png(mask)))
-    monkeypatch.setattr(run.session, "score", spoilt(run.session.score))
+    monkeypatch.setattr(run.session, "score", with_nan(run.session.score))
     assert np.isfinite(stitched(run)[10:]).all()
     assert np.isfinite(run.answer().average.values).all()
 
@@ -284,7 +286,7 @@ def test_scores_that_are_no_numbers_are_reported(models: Models, monkeypatch: py
 def test_memory_has_a_limit(models: Models) -> None:
     """A plan that takes more than allowed is refused before anything is read."""
     request = scoring_pb2.ScoreRequest(model="padded", options=scoring_pb2.ScoreOptions(grid=True))
-    with pytest.raises(LimitError, match="memory: expected a plan of at most 1 MiB, got one of"):
+    with pytest.raises(LimitError, match="memory: expected a plan of at most 1 MiB, got "):
         plan_image(
             Scorer(models.folder, Limits(plan_bytes=1 << 20)), open_bytes(png(noise(900, 900, 3)), name="i"), request
         )

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from service.engine.engine import InlineEngine
 
 
-class Leaving(InlineEngine):
-    """Runs tiles at once, until `gone` returns true: then the caller has left, and the run is cancelled."""
+class CancellableEngine(InlineEngine):
+    """Runs tiles when they are submitted, until `is_cancelled` returns true; then the run is cancelled."""
 
-    def __init__(self, gone: Callable[[], bool]) -> None:
-        self._gone = gone
+    def __init__(self, is_cancelled: Callable[[], bool]) -> None:
+        self._gone = is_cancelled
 
     @property
     def cancelled(self) -> bool:
-        """Whether the caller has left."""
+        """Whether the run is cancelled."""
         return self._gone()

@@ -1,4 +1,4 @@
-"""Graphs for tests of the converter's passes: models from ONNX's text form, and what they compute."""
+"""Graphs for tests of the converter's passes: models from ONNX's text form, and their outputs."""
 
 import numpy as np
 import onnx
@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 
 def model(text: str, *, opset: int = 19, ir_version: int = 9, **constants: NDArray[np.generic]) -> ir.Model:
-    """Returns a model from lines like "c = Conv (image, k)"; each node is named like its first output.
+    """Return a model from lines like "c = Conv (image, k)"; each node is named like its first output.
 
     The first line declares inputs and outputs, "image: float[N,3,8,8] -> y: float[N,5]".
     """
@@ -27,12 +27,12 @@ def model(text: str, *, opset: int = 19, ir_version: int = 9, **constants: NDArr
 
 
 def serialised(network: ir.Model) -> bytes:
-    """Returns all that a model file would hold."""
+    """Return the bytes of the model file."""
     return ir.to_proto(network).SerializeToString(deterministic=True)
 
 
 def run(network: ir.Model, image: NDArray[np.generic], *, optimise: bool = False) -> NDArray[np.float32]:
-    """Returns what ONNX Runtime computes from an image, with all its optimisations or none."""
+    """Return ONNX Runtime's output for an image, with all its optimisations or none."""
     options, levels = ort.SessionOptions(), ort.GraphOptimizationLevel
     options.log_severity_level = 4
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
@@ -42,5 +42,5 @@ def run(network: ir.Model, image: NDArray[np.generic], *, optimise: bool = False
 
 
 def operators(network: ir.Model) -> list[str]:
-    """Returns the operators of a graph's nodes, in order."""
+    """Return the operators of a graph's nodes, in order."""
     return [node.op_type for node in network.graph]

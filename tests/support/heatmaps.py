@@ -17,7 +17,7 @@ from fullconv.shown import ShownClasses, class_indices, shown_classes
 CELL = 10
 
 
-def shown(
+def make_shown(
     labels: list[str],
     kind: str = "logits-softmax",
     *,
@@ -25,19 +25,19 @@ def shown(
     average: str = "scores",
     classes: tuple[str, ...] = (),
 ) -> ShownClasses:
-    """What a heatmap shows of a model with these labels."""
+    """Return the classes that a heatmap shows for a model with these labels."""
     spec = model_pb2.ModelSpec(name="m", output=model_pb2.Output(kind=kind, classes=len(labels)))
     model = description_of(scoring_pb2.GetModelResponse(spec=spec, labels=labels))
     return shown_classes(model, class_indices(model, classes, "classes"), average, single)
 
 
 def axis(count: int, origin: int = 0, last: int | None = None, scale: float = 1.0) -> WindowAxis:
-    """Windows of CELL pixels along an axis, CELL pixels apart."""
+    """Return windows of CELL pixels along an axis, CELL pixels apart."""
     return WindowAxis(count, origin, CELL * (count - 1) if last is None else last, CELL, CELL, scale=scale)
 
 
 def header(vertical: WindowAxis, horizontal: WindowAxis, labels: list[str]) -> GridHeader:
-    """The header of a grid of an image that ends with the last windows."""
+    """Return the header of a grid of an image that ends with the last windows."""
     image = ImageInfo("i", width=horizontal.last + CELL, height=vertical.last + CELL)
     return GridHeader(image, vertical, horizontal, tuple(range(len(labels))), tuple(labels), len(labels))
 

@@ -1,4 +1,4 @@
-"""Saved models of Keras: made with Keras, or changed without it."""
+"""Saved models of Keras: made with Keras, or modified without Keras."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ DATA = ROOT / "tests" / "data" / "keras"
 Document = dict[str, Any]
 
 
-def made(name: str) -> "keras.Model":
+def build_network(name: str) -> "keras.Model":
     """Return a network of `data/keras_nets.py` by its name."""
     from keras_nets import NETWORKS
 
@@ -61,7 +61,7 @@ def layer(document: Document, name: str) -> Document:
     return next(layer for layer in document["config"]["layers"] if layer["config"]["name"] == name)
 
 
-def become(document: Document, other: Document) -> None:
+def replace_document(document: Document, other: Document) -> None:
     """Replace a description by another one, in place."""
     copied = dict(other)
     document.clear()

@@ -47,23 +47,23 @@ class Scoring:
 
     @property
     def response(self) -> scoring_pb2.ScoreResponse:
-        """What is known before a pixel is decoded."""
+        """The part of the answer that is known before a pixel is decoded."""
         return encode.planned_response(self.planned)
 
     def rows(self) -> Iterator[GridRows]:
-        """The rows of the grid, scored as they are taken."""
+        """Return the rows of the grid, which are scored while the caller iterates."""
         return self.execution.rows()
 
     def answer(self) -> scoring_pb2.ScoreResponse:
-        """The averages, after the last row."""
+        """Return the averages, after the last row."""
         return encode.summary(Scored(self.planned, (), self.execution.result()))
 
     def counted(self) -> scoring_pb2.ScoreResponse:
-        """The answer to a request for the plan alone."""
+        """Return the answer to a request for the plan alone."""
         return encode.outcome_response(Counted(self.planned, tuple(count_inside_mask(self.planned, lambda: None))))
 
     def complete(self) -> scoring_pb2.ScoreResponse:
-        """The whole answer at once."""
+        """Return the whole answer at once."""
         if self.planned.options.requested.plan_only:
             return self.counted()
         rows = tuple(self.rows())
@@ -73,7 +73,7 @@ class Scoring:
 def plan_image(
     scorer: Scorer, picture: Picture, message: scoring_pb2.ScoreRequest, engine: Engine | None = None
 ) -> Scoring:
-    """Plan a picture as a message asks, whose own image is not used."""
+    """Plan a picture by the request in a message, whose own image is not used."""
     return Scoring(scorer.plan(picture, decode.scoring_request(message)), engine)
 
 

@@ -1,4 +1,4 @@
-"""Servers for the tests, each a process of its own, and calls that speak to them without the client library."""
+"""Servers for the tests, each in a process of its own, and calls to them without the client library."""
 
 import json
 import signal
@@ -39,7 +39,7 @@ class Server:
         return [line for line in self.log if line["event"] == name]
 
 
-class Failed(grpc.RpcError, grpc.Call):
+class FailedCall(grpc.RpcError, grpc.Call):
     """A fake gRPC call that has ended with an error status."""
 
     def __init__(self, code: grpc.StatusCode, message: str = "m", trailers: tuple[tuple[str, bytes], ...] = ()) -> None:
@@ -96,7 +96,7 @@ def call(address: str, method: str, data: bytes) -> grpc.RpcError:
     raise AssertionError(f"expected {method} to fail")
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
     """Wait until a condition holds; fails after some seconds."""
     end = time.monotonic() + seconds
     while not condition():
@@ -114,5 +114,5 @@ def occupied(address: str, image: bytes) -> Iterator[tuple[Future[Answer], grpc.
             if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 yield answer, error
                 return
-            time.sleep(0.05)  # this call occupies the only place too, and the client retries only a few times
+            time.sleep(0.05)  # this call uses the only place too, and the client retries only a few times
         raise AssertionError(f"expected a busy server, got {answer.result()}")

@@ -30,22 +30,22 @@ class Models:
     networks: dict[str, Network]
 
     def run(self, name: str, image: np.ndarray = IMAGE, *, budget: int = 2 << 30, **options: Any) -> Scoring:
-        """Plan an image; `budget` is that of a tile's activations."""
+        """Plan an image; `budget` is the number of bytes for a tile's activations."""
         request = scoring_pb2.ScoreRequest(model=name, options=scoring_pb2.ScoreOptions(**{"grid": True} | options))
         scorer = Scorer(self.folder, tuning=Tuning(tile_bytes=budget))
         return plan_image(scorer, open_bytes(png(image), name="i"), request)
 
     def grid(self, name: str, image: np.ndarray = IMAGE, **options: Any) -> np.ndarray:
-        """The grid (rows, cols, classes)."""
+        """Return the grid (rows, cols, classes)."""
         return stitched(self.run(name, image, **options))
 
     def plain(self, name: str, image: np.ndarray) -> np.ndarray:
-        """What one run of the native file says of pixels: (rows, cols, classes)."""
+        """Return the scores of one run of the native file over pixels: (rows, cols, classes)."""
         scores: np.ndarray = Session(Scorer(self.folder).model(name)).score([image])[0]
         return scores
 
     def crops(self, name: str, tops: list[int], lefts: list[int], image: np.ndarray = IMAGE) -> np.ndarray:
-        """What one run of the native file says of every window by itself: (rows, cols, classes)."""
+        """Return the scores of every window by itself, by the native file: (rows, cols, classes)."""
         model = Scorer(self.folder).model(name)
         height, width, session = model.vertical.window, model.horizontal.window, Session(model)
         windows = [image[top : top + height, left : left + width] for top, left in product(tops, lefts)]
@@ -63,7 +63,7 @@ def make_models(folder: Path) -> Models:
 
 
 def stitched(run: Scoring) -> np.ndarray:
-    """All rows; they follow one another."""
+    """Return all rows in one array, after checking that they are consecutive."""
     bands = list(run.rows())
     assert [band.first for band in bands] == [0, *np.cumsum([len(band.scores) for band in bands])[:-1]]
     return np.concatenate([band.scores for band in bands])
@@ -75,6 +75,6 @@ def starts(extent: int, window: int, stride: int) -> list[int]:
 
 
 def inside(mask: np.ndarray, tops: list[int], lefts: list[int], window: tuple[int, int]) -> np.ndarray:
-    """Which windows lie wholly inside a mask, one by one."""
-    there = [mask[top : top + window[0], left : left + window[1]].all() for top, left in product(tops, lefts)]
-    return np.array(there).reshape(len(tops), len(lefts))
+    """Return which windows lie wholly inside a mask, computed window by window."""
+    inside_mask = [mask[top : top + window[0], left : left + window[1]].all() for top, left in product(tops, lefts)]
+    return np.array(inside_mask).reshape(len(tops), len(lefts))

@@ -1,4 +1,4 @@
-"""What each operator becomes when a network is convolutionalized: one file per family of operators."""
+"""Rewrites each operator when a network is convolutionalized: one file per family of operators."""
 
 from converter.graph.convolutionalizer import Handler
 from converter.graph.handlers import joining, linear, movement, normalisation, pointwise, pooling

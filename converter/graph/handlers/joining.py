@@ -1,4 +1,4 @@
-"""Concat: the channels of several maps as the channels of one map."""
+"""Concat: joins the channels of several maps to one map."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from converter.graph.refusals import refusal
 
 
 def concat(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """A Concat of maps along the channels stays; one of other views becomes a view of the maps' concatenation."""
+    """Keep a Concat of maps along the channels; a Concat of other views becomes a view of the maps' concatenation."""
     axis = node.attributes["axis"].as_int()
     views = [_computed_view(state, node, position) for position in range(len(node.inputs))]
     if len(views[0].shape) == 4 and axis % 4 == 1:
@@ -25,12 +25,12 @@ def concat(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
             return [identity_view(joined).channels_last]
         raise refusal(node, f"expected maps of one size, got {', '.join(str(size[2:]) for size in sizes)}")
     if not all(view.is_selection for view in views):
-        raise refusal(node, "expected unchanged elements of maps")
+        raise refusal(node, "expected to join unchanged elements of maps, got computed ones")
     return [_concatenate_maps(state, node, views, axis % len(views[0].shape))]
 
 
 def _concatenate_maps(state: Convolutionalizer, node: ir.Node, views: Sequence[AffineView], axis: int) -> AffineView:
-    """Returns the concatenation of selections as a selection of the concatenation of their maps' channels."""
+    """Return the concatenation of selections as a selection of the concatenation of their maps' channels."""
     sizes = [view.map.size for view in views]
     size = (sizes[0][0], sum(size[1] for size in sizes), *sizes[0][2:])
     joined = state.emit(node, "Concat", [view.map.value for view in views], size, axis=1)

@@ -13,7 +13,7 @@ from converter.graph.refusals import NOT_THE_SAME_EVERYWHERE, refusal
 
 
 def gemm(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """Gemm(A, B, C): alpha · A B + beta · C."""
+    """Convert Gemm(A, B, C): alpha · A B + beta · C."""
     view, weights, position = _operands(state, node)
     view_transposed, weights_transposed = (
         bool(node.attributes.get_int(name, 0)) for name in ("transA", "transB")[:: 1 if position else -1]
@@ -32,7 +32,7 @@ def gemm(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
 
 
 def matmul(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """MatMul of one matrix of weights and a computed matrix, or a stack of computed matrices."""
+    """Convert a MatMul of one matrix of weights and a computed matrix, or a stack of computed matrices."""
     view, weights, position = _operands(state, node)
     if weights.ndim < 2 or weights.size != weights.shape[-1] * weights.shape[-2]:
         raise refusal(node, f"expected one matrix of weights, got shape {weights.shape}")
@@ -44,7 +44,7 @@ def matmul(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
 
 
 def einsum(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """Einsum of a computed value and weights, summed over the axes that both have and the output lacks."""
+    """Convert an Einsum of a computed value and weights, summed over the axes that both have and the output lacks."""
     if len(node.inputs) != 2:
         raise refusal(node, f"expected a computed value and weights, got {len(node.inputs)} values")
     view, weights, position = _operands(state, node)
@@ -55,8 +55,8 @@ def einsum(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     if sorted(output) != sorted([*kept, *new]) or len(set(own)) != len(view.shape) or len(set(others)) != weights.ndim:
         raise refusal(
             node,
-            "expected a sum of products with the same weights at every position, got other weights at each, as in "
-            "locally connected layers",
+            "expected a sum of products with the same weights at every position, got different "
+            "weights at each position, as in locally connected layers",
         )
     axes = [own.index(letter) for letter in summed]
     matrix = weights.transpose([others.index(letter) for letter in [*new, *summed]])
@@ -69,7 +69,7 @@ def einsum(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
 
 
 def _operands(state: Convolutionalizer, node: ir.Node) -> tuple[AffineView, Floats, int]:
-    """Returns the computed operand, the weights, and which of the node's inputs the weights are."""
+    """Return the computed operand, the weights, and the position of the weights among the node's inputs."""
     left, right = state.view(node, 0), state.view(node, 1)
     view, position = (left, 1) if left is not None else (right, 0)
     if view is None:
@@ -78,7 +78,7 @@ def _operands(state: Convolutionalizer, node: ir.Node) -> tuple[AffineView, Floa
 
 
 def _apply(state: Convolutionalizer, node: ir.Node, view: AffineView, axis: int, layer: FullyConnected) -> AffineView:
-    """Returns what a layer makes of a view along one of its axes, by a convolution of the map."""
+    """Return the output of a layer that is applied to a view along one of its axes, by a convolution of the map."""
     outputs, features = layer.weights.shape
     if view.shape[axis] != features:
         raise refusal(node, f"expected weights for {view.shape[axis]} features, got {features}")
@@ -93,7 +93,7 @@ def _apply(state: Convolutionalizer, node: ir.Node, view: AffineView, axis: int,
 
 
 def _describe_conv(output: ir.Value) -> str:
-    """Returns the convolution that makes a value in words, "Conv 7×7", with its dilations if it is dilated."""
+    """Return a description of the convolution that makes a value, "Conv 7×7", with its dilations if it is dilated."""
     conv = output.producer()
     kernel, dilations = (ints(conv, name, [1, 1]) for name in ("kernel_shape", "dilations")) if conv else ([], [])
     dilated = f" dilated by {'×'.join(map(str, dilations))}" if set(dilations) != {1} else ""
@@ -105,7 +105,7 @@ def _weights_name(node: ir.Node) -> str:
 
 
 def _scaled(array: Floats, factor: float) -> Floats:
-    """Returns the array times the factor; the array itself if the factor is 1, since it may be very large."""
+    """Return the array times the factor; the array itself if the factor is 1, since it may be very large."""
     return array if factor == 1 else array * np.float32(factor)
 
 

@@ -1,4 +1,4 @@
-"""Operators that only move elements: where each element goes is read off a run of the node on the elements' numbers."""
+"""Operators that only move elements. A run of the node on the elements' indices shows where each element goes."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,9 @@ def move(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     """Keep a node that moves whole channels or pads a map; return the gathered elements of any other node."""
     view = state.input_view(node)
     if node.op_type == "Pad" and node.attributes.get_string("mode", "constant") == "wrap":
-        raise refusal(node, "it pads with the map's far side, so that every border looks at the other one")
+        raise refusal(
+            node, "it pads with the opposite side of the map, so that every border depends on the opposite border"
+        )
     if view.is_identity and _selects_channels(state, node):
         return keep_node(state, node)
     if state.can_materialize(view) and _is_spatial_padding(node):
@@ -44,7 +46,7 @@ def _run_on_numbers(node: ir.Node, view: AffineView) -> list[Ints]:
 
 
 def _selects_channels(state: Convolutionalizer, node: ir.Node) -> bool:
-    """Whether the node takes whole channels of a map, so that it can stay."""
+    """Return whether the node takes whole channels of a map, so that it can be kept."""
     if node.op_type == "Slice":
         has_axes = len(node.inputs) > 3 and node.inputs[3] is not None
         axes = constant_input(node, 3) if has_axes else range(len(constant_input(node, 1)))
@@ -54,7 +56,7 @@ def _selects_channels(state: Convolutionalizer, node: ir.Node) -> bool:
 
 
 def _is_spatial_padding(node: ir.Node) -> bool:
-    """Whether the node pads the rows and columns of a map (N, C, h, w), as a convolution's pads do."""
+    """Return whether the node pads the rows and columns of a map (N, C, h, w), as a convolution's pads do."""
     if node.op_type != "Pad" or len(node.inputs) > 3:
         return False
     pads = constant_input(node, 1)

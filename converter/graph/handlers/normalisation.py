@@ -1,4 +1,4 @@
-"""Normalisations and activations along the channels: each position of the map by itself."""
+"""Normalisations and activations along the channels, which are independent for each position of the map."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ EPSILON = 1e-5  # the specification's default
 
 
 def batch_norm(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """BatchNormalization of a map stays; of features it becomes a factor and an offset per feature."""
+    """Keep the BatchNormalization of a map; for features it becomes a factor and an offset per feature."""
     view = state.input_view(node)
     if view.is_identity:
         return keep_node(state, node)
@@ -31,7 +31,7 @@ def batch_norm(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
 
 
 def layer_norm(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """LayerNormalization over the channels of each position, between transposes to channels last and back."""
+    """Convert a LayerNormalization over the channels of each position, between transposes to channels last and back."""
     view = state.input_view(node)
     axis = node.attributes.get_int("axis", -1)
     axes = range(axis % len(view.shape), len(view.shape))
@@ -52,7 +52,7 @@ def layer_norm(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
 
 
 def softmax(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """Softmax and LogSoftmax over the channels of each position."""
+    """Convert Softmax and LogSoftmax over the channels of each position."""
     view = state.input_view(node)
     axis = node.attributes.get_int("axis", -1) % len(view.shape)
     stencil = view.stencil([axis])

@@ -1,8 +1,8 @@
-"""Operators of one element, or of elements at the same position: done to the map instead of to a view of it.
+"""Operators on one element, or on elements at the same position. They are applied to the map instead of to its view.
 
     op(view of x) = view of op(x),    if the view is a selection of the elements of x
 
-An operator that is linear in the view changes the view's weights and offsets, without a node of its own.
+An operator that is linear in the view changes only the view's weights and offsets, and needs no node.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ REAL_TYPES = (ir.DataType.BOOL, ir.DataType.BFLOAT16, ir.DataType.DOUBLE, ir.Dat
 
 
 def elementwise(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """An operator of one element, such as Relu."""
+    """Convert an operator on one element, such as Relu."""
     view = state.input_view(node)
     if node.op_type == "Cast" and ir.DataType(node.attributes["to"].as_int()) not in REAL_TYPES:
         raise refusal(node, "it rounds the values; expected floating-point numbers to the end")
@@ -32,7 +32,7 @@ def elementwise(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]
 
 
 def arithmetic(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """An operator of several elements, such as Add: of computed values, or of one computed value and constants."""
+    """Convert an operator on several elements, such as Add: on computed values, or on one value and constants."""
     views = [state.view(node, position) for position in range(len(node.inputs))]
     computed = [view for view in views if view is not None]
     if len(views) == 1:
@@ -47,7 +47,7 @@ def arithmetic(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
 
 
 def two_computed(state: Convolutionalizer, node: ir.Node, one: AffineView, other: AffineView) -> Sequence[AffineView]:
-    """An operator of two computed values."""
+    """Convert an operator on two computed values."""
     sizes = [view.map.size for view in (one, other)]
     is_one_size = sizes[0][2:] == sizes[1][2:]
     if is_one_size and one.is_identity and other.is_identity:
@@ -75,7 +75,7 @@ def two_computed(state: Convolutionalizer, node: ir.Node, one: AffineView, other
 
 
 def _on_features(state: Convolutionalizer, node: ir.Node, one: AffineView, other: AffineView) -> AffineView:
-    """Returns the operator's result for features that are several channels of a position, as in a gated unit."""
+    """Return the operator's result for features that are several channels of a position, as in a gated unit."""
     if one.sums_whole_map or other.sums_whole_map:
         raise refusal(node, MIXED_SUMMARY)
     (left, anchors), (right, other_anchors) = (state.channels_of(node, view, [1]) for view in (one, other))
@@ -86,7 +86,7 @@ def _on_features(state: Convolutionalizer, node: ir.Node, one: AffineView, other
 
 
 def _select_same_elements(one: AffineView, other: AffineView) -> bool:
-    """Whether two selections agree on positions, and on channels unless one map has a single channel."""
+    """Return whether two selections agree on positions, and on channels unless one map has a single channel."""
     if not np.array_equal(one.position_indices(), other.position_indices()):
         return False
     has_single = 1 in (one.map.size[1], other.map.size[1])
@@ -94,7 +94,7 @@ def _select_same_elements(one: AffineView, other: AffineView) -> bool:
 
 
 def with_constant(state: Convolutionalizer, node: ir.Node, view: AffineView, position: int) -> Sequence[AffineView]:
-    """An operator of a computed value and a constant, which is the node's input at `position`."""
+    """Convert an operator on a computed value and a constant, which is the node's input at `position`."""
     constant = constant_input(node, position)
     view = _broadcast(state, node, view, np.broadcast_shapes(view.shape, constant.shape))
     values = per_channel(view, constant) if view.is_selection else None
@@ -110,7 +110,7 @@ def with_constant(state: Convolutionalizer, node: ir.Node, view: AffineView, pos
 
 
 def _broadcast(state: Convolutionalizer, node: ir.Node, view: AffineView, shape: tuple[int, ...]) -> AffineView:
-    """Returns a view broadcast to a shape; a single channel that becomes several is made several channels of a map."""
+    """Return a view broadcast to a shape; if one channel becomes several, they become channels of a map."""
     wide = view.broadcast_to(shape)
     grown = [axis for axis in range(-len(view.shape), 0) if view.shape[axis] != shape[axis]]
     if len(grown) == 1 and view.is_selection and view.map.size[1] == 1:
@@ -123,7 +123,7 @@ def _broadcast(state: Convolutionalizer, node: ir.Node, view: AffineView, shape:
 def _on_map(
     state: Convolutionalizer, node: ir.Node, view: AffineView, values: Floats, position: int
 ) -> Sequence[AffineView]:
-    """Returns the operator done to the map; an Add after a MatMul becomes the bias of its convolution."""
+    """Return the result of the operator on the map; an Add after a MatMul becomes the bias of its convolution."""
     conv = view.map.value.producer()
     is_bias = node.op_type == "Add" and conv is not None and _can_take_bias(conv, view)
     if conv is not None and is_bias and _has_no_other_use(node.inputs[1 - position]):
@@ -137,13 +137,13 @@ def _on_map(
 
 
 def _can_take_bias(conv: ir.Node, view: AffineView) -> bool:
-    """Whether a node is the convolution that a MatMul has become, without a bias and not used by another node yet."""
+    """Return whether a node is the convolution of a MatMul, has no bias, and is not used by another node yet."""
     is_unused = not view.is_identity and not any(conv.outputs[0].uses())
     return conv.op_type == "Conv" and len(conv.inputs) == 2 and is_unused
 
 
 def _has_no_other_use(value: ir.Value | None) -> bool:
-    """Whether a layer's output has one user only, at each step past operators that move elements."""
+    """Return whether a layer's output has only one user, and so have the outputs of movement operators after it."""
     while value is not None and len(value.uses()) == 1 and not value.is_graph_output():
         producer = value.producer()
         if producer is None or producer.op_type not in MOVEMENT:
@@ -153,9 +153,9 @@ def _has_no_other_use(value: ir.Value | None) -> bool:
 
 
 def per_channel(view: AffineView, constant: Floats) -> Floats | None:
-    """Returns a constant as (1, channels, 1, 1), or (1, 1, 1, 1) if all its numbers are equal.
+    """Return a constant as (1, channels, 1, 1), or (1, 1, 1, 1) if all its numbers are equal.
 
-    None if it has several numbers for one channel of the view.
+    Return None if it has several numbers for one channel of the view.
     """
     if constant.size == 1 or (constant == constant.flat[0]).all():
         return constant.reshape(-1)[:1].reshape(1, 1, 1, 1)
@@ -167,7 +167,7 @@ def per_channel(view: AffineView, constant: Floats) -> Floats | None:
 
 
 def _linear(op_type: str, view: AffineView, constant: Floats, position: int) -> AffineView | None:
-    """Returns the view after an operator that is linear in it; None for other operators."""
+    """Return the view after an operator that is linear in it; None for other operators."""
     match op_type, position:
         case "Add", _:
             return view.scale_and_shift(1.0, constant)
@@ -183,7 +183,7 @@ def _linear(op_type: str, view: AffineView, constant: Floats, position: int) -> 
 
 
 def where(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """A choice between a computed value and a constant: by a constant it is linear, by a computed value it stays."""
+    """Convert a choice between a computed value and a constant; a constant condition makes it linear."""
     if state.view(node, 0) is not None:
         return _where_computed(state, node)
     mask = constant_input(node, 0)

@@ -1,7 +1,7 @@
-"""Pools and reductions: over the whole map they slide like any pool, over channels they stay.
+"""Pools and reductions: those over the whole map become sliding pools, those over channels are kept.
 
-A pool that sees the whole map (N, C, h, w) of a window, or partitions it before a head, becomes a pool with the same
-kernel at every position (stride 1). The view of its output holds the positions that the source had.
+A pool whose kernel covers the whole map (N, C, h, w) of a window, or that partitions the map before a head, becomes a
+pool with the same kernel at every position (stride 1). The view of its output holds the positions that the source had.
 """
 
 import math
@@ -18,9 +18,9 @@ from converter.graph.operators import ELEMENTWISE, MOVEMENT, REDUCTIONS
 from converter.graph.refusals import refusal
 
 POOLS = {"ReduceMean": "AveragePool", "ReduceMax": "MaxPool", "ReduceSum": "AveragePool"}
-"""The pool that computes a reduction over a rectangle; a sum is an average times the number of elements."""
+"""For each reduction, the pool that computes it over a rectangle; a sum is an average times the number of elements."""
 GLOBAL_POOLS = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
-"""The reduction over rows and columns that a global pool is."""
+"""For each global pool, the equivalent reduction over rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class _Reduction:
 
 
 def global_pool(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """GlobalAveragePool and GlobalMaxPool."""
+    """Convert GlobalAveragePool and GlobalMaxPool."""
     view = state.input_view(node)
     axes = range(2, len(view.shape))
     return [_reduce(state, _Reduction(node, GLOBAL_POOLS[node.op_type], view, axes), keep_axes=True)]
 
 
 def reduction(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """ReduceMean, ReduceSum, ReduceMax and so on."""
+    """Convert ReduceMean, ReduceSum, ReduceMax and other reductions."""
     view = state.input_view(node)
     rank = len(view.shape)
     given = constant_input(node, 1).tolist() if len(node.inputs) > 1 and node.inputs[1] is not None else []
@@ -51,20 +51,20 @@ def reduction(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
 
 
 def _reduce(state: Convolutionalizer, reduced: _Reduction, *, keep_axes: bool) -> AffineView:
-    """Returns a reduction as a view; raises UnsupportedError if it is neither a pool, along channels, nor linear."""
+    """Return a reduction as a view; raises UnsupportedError if it is neither a pool, along channels, nor linear."""
     view, axes = reduced.view, reduced.axes
     rows = _reduce_positions(state, reduced) or _reduce_channels(state, reduced)
     if rows is None and reduced.op_type in ("ReduceMean", "ReduceSum"):
         count = math.prod(view.shape[axis] for axis in axes) if reduced.op_type == "ReduceMean" else 1
         rows = view.sum_along(axes).scale_and_shift(1 / count, 0.0)
     if rows is None:
-        raise refusal(reduced.node, "it looks at the whole map, and not as a pool does")
+        raise refusal(reduced.node, "it reads the whole map in a way that no pool does")
     shape = [1 if axis in axes else size for axis, size in enumerate(view.shape) if keep_axes or axis not in axes]
     return rows.reshape(tuple(shape))
 
 
 def _reduce_positions(state: Convolutionalizer, reduced: _Reduction) -> AffineView | None:
-    """Returns a reduction of each channel over one rectangle of the map as a pool; None if it is another one."""
+    """Return a reduction of each channel over one rectangle of the map as a pool; None for other reductions."""
     if reduced.op_type not in POOLS or not reduced.view.is_selection:
         return None
     rows, source = reduced.view.as_rows(reduced.axes), reduced.view.map
@@ -87,7 +87,7 @@ def _reduce_positions(state: Convolutionalizer, reduced: _Reduction) -> AffineVi
 
 
 def _reduce_channels(state: Convolutionalizer, reduced: _Reduction) -> AffineView | None:
-    """Returns a reduction over the channels of each position; None if it is another one."""
+    """Return a reduction over the channels of each position; None for other reductions."""
     stencil = reduced.view.stencil(reduced.axes)
     if stencil is None or not stencil.is_pointwise:
         return None
@@ -100,7 +100,7 @@ def _reduce_channels(state: Convolutionalizer, reduced: _Reduction) -> AffineVie
 
 
 def pool(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """AveragePool, LpPool and MaxPool: a pool before the head slides to every position, other pools stay."""
+    """Convert AveragePool, LpPool and MaxPool: a pool before the head slides to every position, other pools remain."""
     view = state.input_view(node)
     kernel = ints(node, "kernel_shape", [])
     if len(view.shape) == 5 and kernel[1:] == [1, 1]:
@@ -115,7 +115,7 @@ def pool(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
 
 
 def _covers_map(node: ir.Node, extent: Sequence[int]) -> bool:
-    """Whether the pool's only window holds the whole map, and its padding, if there is any, is not counted."""
+    """Return whether the pool's only window holds the whole map, and padding, if there is any, is not counted."""
     kernel, pads = ints(node, "kernel_shape", []), ints(node, "pads", [0] * 4)
     strides, dilations = ints(node, "strides", [1, 1]), ints(node, "dilations", [1, 1])
     is_single = all(
@@ -127,14 +127,14 @@ def _covers_map(node: ir.Node, extent: Sequence[int]) -> bool:
 
 
 def _partitions_map(node: ir.Node, extent: Sequence[int]) -> bool:
-    """Whether the node computes averages over a partition of the map into equal rectangles."""
+    """Return whether the node computes averages over a partition of the map into equal rectangles."""
     kernel = ints(node, "kernel_shape", [])
     fits = not any(size % side for size, side in zip(extent, kernel, strict=True))
     return node.op_type == "AveragePool" and ints(node, "strides", [1, 1]) == kernel and fits
 
 
 def _is_changed(node: ir.Node, kernel: Sequence[int]) -> bool:
-    """Whether the pool with this kernel at every position is another one than the node."""
+    """Return whether the pool with this kernel at every position differs from the node."""
     is_same = ints(node, "kernel_shape", []) == list(kernel) and not any(ints(node, "pads", []))
     return not is_same or ints(node, "strides", [1, 1]) != [1, 1]
 
@@ -155,7 +155,7 @@ def _slide(state: Convolutionalizer, node: ir.Node, kernel: Sequence[int], outpu
 
 
 def _feeds_head(node: ir.Node) -> bool:
-    """Whether a node feeds fully connected layers only, past operators that move elements or are pointwise."""
+    """Return whether a node feeds only fully connected layers, apart from movement and pointwise operators between."""
     pending, seen = [node], {node}
     while pending:
         users = {use.node for use in pending.pop().outputs[0].uses()}
@@ -168,7 +168,7 @@ def _feeds_head(node: ir.Node) -> bool:
 
 
 def _average_channels(node: ir.Node, view: AffineView, kernel: int) -> AffineView:
-    """Returns a 3-D average over channels alone, as PyTorch exports local response normalisation."""
+    """Return a 3-D average over channels alone, as PyTorch exports local response normalisation."""
     is_strided = ints(node, "strides", [1, 1, 1]) != [1, 1, 1]
     if node.op_type != "AveragePool" or is_strided or any(ints(node, "pads", [])):
         raise refusal(node, "expected a plain average over channels")

@@ -1,6 +1,6 @@
-"""Cuts branches that meet to one size: at another stride a branch may have rows that its own strides threw away.
+"""Crops branches that meet to one size: at another stride a branch may have rows that its native strides left out.
 
-Where maps of m and n rows meet, each keeps its first min(m, n), and columns likewise.
+Where maps of m and n rows meet, each keeps its first min(m, n) rows; columns are cropped in the same way.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ class AlignBranchesPass(ir.passes.InPlacePass):
         self._window = window
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Adds nodes named "VALUE.crop"."""
+        """Apply the pass; adds nodes named "VALUE.crop"."""
         graph, modified = model.graph, False
         known = image_geometry(graph)
         for node in list(graph):

@@ -1,7 +1,7 @@
-"""Brings a graph into one standard form, so that later passes meet each construct in one spelling only.
+"""Brings a graph into one standard form, so that later passes find each construct in one form only.
 
 Functions are inlined; constants become initializers, which are not graph inputs; nodes that do nothing at inference are
-gone; values state no shapes, because the source's shapes hold for one image size only.
+removed; values state no shapes, because the source's shapes hold for one image size only.
 """
 
 import onnx_ir as ir
@@ -11,14 +11,14 @@ from converter.graph.passes.clear_shapes import ClearShapesPass
 from converter.graph.passes.remove_identities import RemoveIdentitiesPass
 
 IR_VERSION = 9
-"""The oldest version whose initializers need not be inputs and that allows the operator set that is delivered."""
+"""The oldest ir_version whose initializers need not be inputs, and that allows the operator set of converted models."""
 
 
 class CanonicalizePass(ir.passes.InPlacePass):
     """Canonicalize a model; its scores stay the same."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Raises UnsupportedError if the network was exported in training mode."""
+        """Apply the pass; raises UnsupportedError if the network was exported in training mode."""
         version = model.ir_version
         model.ir_version = max(version, IR_VERSION)
         passes = (
@@ -36,7 +36,7 @@ class CanonicalizePass(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, version < IR_VERSION or any(result.modified for result in results))
 
     def ensures(self, model: ir.Model) -> None:
-        """Raises PostconditionError if a function call or a constant input remains."""
+        """Raise PostconditionError if a function call or a constant input remains."""
         constant_inputs = [value.name for value in model.graph.inputs if value.name in model.graph.initializers]
         if model.functions or constant_inputs:
             raise ir.passes.PostconditionError(

@@ -1,15 +1,16 @@
-"""Makes one row of scores per window into one row per position of the window: the head becomes convolutions.
+"""Turns one row of scores per window into one row per position of the window: the head becomes convolutions.
 
-A dataflow pass. What a node computes from a map window by window (convolutions, pools, pointwise operators) grows with
-the image, and such a node stays. Everything else, the head above all, is followed as an affine view (`graph.affine`):
-what each of its elements is in terms of a map. Where the head looks at the whole map, the view says which weight meets
-which element, and the layer becomes a convolution with a kernel as large as the map, since both are the same sum over
-the same numbers:
+This is a dataflow pass. Nodes that compute the same at every position of a map (convolutions, pools, pointwise
+operators) are kept, and their outputs grow with the image. All other values, in particular those of the head, are
+described as affine views (`graph.affine`), which express each element in terms of a map. Where the head reads the whole
+map, the view says which weight multiplies which element, and the layer becomes a convolution with a kernel as large as
+the map, since both are the same sum over the same numbers:
 
     y[k] = sum over c, i, j of W[k, (c·h + i)·w + j] · x[c, i, j]
 
-Every later fully connected layer sees a map of 1×1 and becomes a 1×1 convolution. `graph.handlers` has one handler per
-operator. Refused, by node: operators that are not the same at every position, or whose result no convolution computes.
+Every later fully connected layer reads a map of 1×1 and becomes a 1×1 convolution. `graph.handlers` has one handler per
+operator. Operators are refused if they differ between positions, or if no convolution computes their result; the error
+names the node.
 """
 
 import math
@@ -56,7 +57,7 @@ class ConvolutionalizePass(ir.passes.InPlacePass):
         self._shapes, self._layout = shapes, layout
 
     def requires(self, model: ir.Model) -> None:
-        """Raises PreconditionError unless there is one input and one output, and no subgraph."""
+        """Raise PreconditionError unless there is one input and one output, and no subgraph."""
         ends = len(model.graph.inputs), len(model.graph.outputs)
         subgraphs = [node for node in model.graph for part in node.attributes.values() if part.type in SUBGRAPHS]
         if ends != (1, 1) or subgraphs:
@@ -65,7 +66,7 @@ class ConvolutionalizePass(ir.passes.InPlacePass):
             )
 
     def call(self, model: ir.Model) -> ConvolutionalizeResult:
-        """Raises UnsupportedError, naming the node, if something has no fully-convolutional form."""
+        """Apply the pass; raises UnsupportedError, naming the node, for a node without a fully-convolutional form."""
         graph, before = model.graph, signature(model.graph)
         values = [graph.inputs[0], *(value for node in graph for value in node.outputs)]
         shapes = {value: self._shapes[str(value.name)] for value in values if value.name in self._shapes}
@@ -81,9 +82,9 @@ class ConvolutionalizePass(ir.passes.InPlacePass):
 
 
 def _rewrite(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """Returns the views that a node's outputs become; refuses a use of the operator that its handler cannot take."""
+    """Return the views that a node's outputs become; refuses uses of the operator that its handler does not support."""
     if node.domain not in ("", "ai.onnx"):
-        raise refusal(node, f"it is not known what the operators of {node.domain!r} do")
+        raise refusal(node, f"operators of the domain {node.domain!r} are not known")
     try:
         return HANDLERS.get(node.op_type, keep_node)(state, node)
     except TooManyTermsError:
@@ -93,14 +94,15 @@ def _rewrite(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
 
 
 def _check_local(nodes: Sequence[ir.Node]) -> None:
-    """Raises UnsupportedError for an operator that looks at the whole map.
+    """Raise UnsupportedError for an operator that reads the whole map.
 
-    It is called before anything is rewritten, so that the error names the operator itself and not a node around it.
+    This is called before anything is rewritten, so that the error names the operator itself and not a node around it.
     """
     for node in nodes:
         if node.op_type in CLASS_NUMBERS:
             raise UnsupportedError(
-                f"node {node.name!r} ({node.op_type}): it gives the number of a class, not its score; export without it"
+                f"node {node.name!r} ({node.op_type}): it returns the number of a class instead of "
+                "scores; export the network without it"
             )
         if node.op_type in NOT_LOCAL:
             raise refusal(node, NOT_LOCAL[node.op_type])
@@ -121,7 +123,7 @@ def _transpose_image(state: Convolutionalizer, image: ir.Value) -> None:
 
 
 def _scores(state: Convolutionalizer, output: ir.Value) -> ir.Value:
-    """Returns the value (N, classes, rows, cols) that takes the place of one row of scores per window."""
+    """Return the value (N, classes, rows, cols) that takes the place of one row of scores per window."""
     shape, node = state.shapes[output], output.producer()
     view = state.views.get(output) if len(shape) != 4 else state.view_of(output, node) if node else None
     stencil = view.stencil(range(1, len(shape))) if view is not None else None

@@ -1,4 +1,4 @@
-"""Takes the last rows and columns off the grid of scores.
+"""Removes the last rows and columns of the grid of scores.
 
 A network's strides may leave out pixels at the far edge of a window. At a finer stride there are cells for these
 pixels, and such a cell stands for no window. A Softmax or Sigmoid that ends the network is applied after the crop.
@@ -21,7 +21,7 @@ class CropGridPass(ir.passes.InPlacePass):
         self._surplus = surplus
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Keeps the output's name and shape."""
+        """Apply the pass, which keeps the output's name and stated shape."""
         graph = model.graph
         if not any(self._surplus):
             return ir.passes.PassResult(model, modified=False)
@@ -39,7 +39,7 @@ class CropGridPass(ir.passes.InPlacePass):
 
 
 def crop(graph: ir.Graph, value: ir.Value, surplus: Sequence[int]) -> ir.Node:
-    """Add a Slice that takes numbers of rows and columns off the far edges of a map; returns it."""
+    """Add a Slice that removes `surplus` rows and columns at the far edges of a map; returns the Slice."""
     producer = value.producer()
     assert producer is not None  # noqa: S101 (maps are computed)
     node = ir.node("Slice", [value, None, None, None], name=f"{value.name}.crop")

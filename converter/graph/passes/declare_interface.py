@@ -1,4 +1,4 @@
-"""Names the output of a converted graph and states the shapes of its ends, as the model file's contract has them."""
+"""Names the output of a converted graph, and states the shapes of its input and output by the model file's contract."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from converter.graph.nodes import rename
 from converter.graph.scores import SCORES
 
 Axes = Sequence[int | str]
-"""Sizes along the axes of a value, a name for each axis of open size."""
+"""Sizes along the axes of a value, with a name in place of each open size."""
 
 
 class DeclareInterfacePass(ir.passes.InPlacePass):
@@ -19,13 +19,13 @@ class DeclareInterfacePass(ir.passes.InPlacePass):
         self._image, self._scores = image, scores
 
     def requires(self, model: ir.Model) -> None:
-        """Raises PreconditionError unless there is an image, the first input, and one output."""
+        """Raise PreconditionError unless there is an image, the first input, and one output."""
         ends = len(model.graph.inputs), len(model.graph.outputs)
         if not ends[0] or ends[1] != 1:
             raise ir.passes.PreconditionError(f"expected an input and one output, got {ends[0]} and {ends[1]}")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Renames other values that are called "scores"."""
+        """Apply the pass; renames other values that are called "scores"."""
         image, scores = model.graph.inputs[0], model.graph.outputs[0]
         before = image.shape, scores.name, scores.shape, scores.dtype
         image.shape = ir.Shape(self._image)

@@ -1,7 +1,7 @@
-"""Replaces computed values that do not depend on the pixels by constants, and drops casts to the type that is there.
+"""Replaces computed values that do not depend on the pixels by constants, and removes casts that change no type.
 
-The numbers come from a run on one window (`graph.trace`): a head's reshapes are often computed from the map's shape,
-and in old files the weights come out of a Reshape. The nodes that computed them stay, without users.
+The values are taken from a run on one window (`graph.trace`): a head's reshapes are often computed from the map's
+shape, and in old files the weights are the output of a Reshape. The nodes that computed them remain, without users.
 """
 
 import onnx_ir as ir
@@ -11,14 +11,14 @@ from converter.graph.trace import Trace
 
 
 class FoldConstantsPass(ir.passes.InPlacePass):
-    """Fold what a trace of the same model says is constant."""
+    """Fold the values that are constant in a trace of the same model."""
 
     def __init__(self, traced: Trace) -> None:
         super().__init__()
         self._traced = traced
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Adds initializers named "VALUE.folded"."""
+        """Apply the pass; adds initializers named "VALUE.folded"."""
         modified = False
         for node in list(model.graph):
             if self._is_idle_cast(node):

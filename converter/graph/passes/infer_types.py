@@ -11,7 +11,7 @@ class InferTypesPass(ir.passes.InPlacePass):
     """State every computed value's type anew; the graph's inputs and outputs keep theirs."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Also removes unused nodes and operator sets, and sorts the nodes, as shape inference requires."""
+        """Apply the pass; also removes unused nodes and operator sets, and sorts the nodes for shape inference."""
         graph = model.graph
         inner = [value for node in graph for value in node.outputs if not value.is_graph_output()]
         ends = (*graph.outputs, *graph.initializers.values())

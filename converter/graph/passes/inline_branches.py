@@ -2,8 +2,8 @@
 
 Exporters write such an If where a shape is open; for windows of one size it always takes the same branch.
 
-Refused: an If whose condition depends on the pixels, and loops. What their subgraphs read of the map would escape the
-later passes.
+Refused: an If whose condition depends on the pixels, and loops. The later passes would not see the values of the map
+that the subgraphs read.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 class InlineBranchesPass(ir.passes.InPlacePass):
-    """Inline the branches taken; `constants` are the values that do not depend on the pixels, by name."""
+    """Inline the branches that are taken; `constants` are the values that do not depend on the pixels, by name."""
 
     def __init__(self, constants: Mapping[str, NDArray[np.generic]]) -> None:
         super().__init__()
         self._constants = constants
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Raises UnsupportedError if a condition is not among the constants, or for a loop."""
+        """Apply the pass; raises UnsupportedError if a condition is not among the constants, or for a loop."""
         nodes = [node for node in model.graph if _has_subgraph(node)]
         for node in nodes:
             taken = self._condition(node)
@@ -43,7 +43,7 @@ class InlineBranchesPass(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, bool(nodes))
 
     def _condition(self, node: ir.Node) -> NDArray[np.generic] | None:
-        """Returns the condition of an If, None if it is not constant or the node is another one."""
+        """Return the condition of an If; None if the condition is not constant, or the node is not an If."""
         value = node.inputs[0] if node.op_type == "If" else None
         if value is None:
             return None
@@ -55,7 +55,7 @@ def _has_subgraph(node: ir.Node) -> bool:
 
 
 def _inline(graph: ir.Graph, node: ir.Node, name: str) -> None:
-    """Put a branch's nodes and initializers in the place of its If."""
+    """Replace an If by the nodes and initializers of one of its branches."""
     branch = node.attributes[name].as_graph()
     outputs = list(branch.outputs)
     branch.outputs.clear()

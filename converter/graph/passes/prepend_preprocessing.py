@@ -1,8 +1,9 @@
-"""Puts the preparation of pixels in front of the network: pixels (N, H, W, C) in, the network's own input out.
+"""Prepends the preprocessing, which converts pixels (N, H, W, C) to the network's own input.
 
     x · factor + offset, each (channels,),    factor = scale / std,    offset = −mean / std
 
-Before that a Transpose for a network that takes (N, C, H, W), a swap of the channels for BGR, and a Cast to float32.
+Before these come a Transpose for a network that takes (N, C, H, W), a swap of the channels for BGR, and a Cast to
+float32.
 """
 
 import numpy as np
@@ -15,7 +16,7 @@ IMAGE = "image"
 """Name of the new input."""
 TYPES = {"uint8": ir.DataType.UINT8, "uint16": ir.DataType.UINT16, "float32": ir.DataType.FLOAT}
 PREFIX = "preprocess."
-"""Begins the name of every node, value and constant that the pass adds."""
+"""Prefix of the name of every node, value and constant that the pass adds."""
 
 
 class PrependPreprocessingPass(ir.passes.InPlacePass):
@@ -26,13 +27,13 @@ class PrependPreprocessingPass(ir.passes.InPlacePass):
         self._preprocessing, self._channels, self._layout = preprocessing, channels, layout
 
     def requires(self, model: ir.Model) -> None:
-        """Raises PreconditionError unless the first input, the image, is float32 and states its four axes."""
+        """Raise PreconditionError unless the first input, the image, is float32 and states its four axes."""
         image = model.graph.inputs[0]
         if image.dtype != ir.DataType.FLOAT or image.shape is None or image.shape.rank() != 4:
             raise ir.passes.PreconditionError(f"expected a float32 image of rank 4, got {image}")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Replaces the graph's input by "image" of the preprocessing's type."""
+        """Apply the pass, which replaces the graph's input by "image" of the preprocessing's type."""
         graph, old = model.graph, model.graph.inputs[0]
         assert old.shape is not None  # noqa: S101 (a precondition)
         sizes = dict(zip(self._layout, old.shape, strict=True))
@@ -48,7 +49,7 @@ class PrependPreprocessingPass(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=True)
 
     def _nodes(self, graph: ir.Graph, image: ir.Value) -> list[ir.Node]:
-        """Returns the nodes of the preprocessing, in order, not yet in the graph; their constants are."""
+        """Return the nodes of the preprocessing in order; only their constants are in the graph already."""
         channel_axis = self._layout.index("C")
         factor, offset = (
             part.reshape(-1, 1, 1) if channel_axis == 1 else part for part in self._preprocessing.affine(self._channels)

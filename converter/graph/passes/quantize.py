@@ -1,12 +1,12 @@
-"""Makes a copy of a converted network with fewer bits, by ONNX Runtime's own tools.
+"""Makes a copy of a converted network in reduced precision, with ONNX Runtime's own tools.
 
-"fp16": weights, and what is computed from them, in half precision; image and scores as before. "int8": maps in bytes,
-their ranges calibrated on images, and weights in 7 bits, with a scale for every output channel:
+"fp16": weights and all values computed from them are in half precision; image and scores keep their types. "int8": maps
+are bytes, whose ranges are calibrated on images, and weights have 7 bits, with a scale for every output channel:
 
     weight ≈ scale[channel] · integer,    map ≈ scale · (byte − zero point)
 
-Seven bits, because processors without 8-bit dot products saturate at eight; so all processors give the same scores.
-Preprocessing and the last layer stay in float32: scores of 256 levels would tie.
+Weights have seven bits because processors without 8-bit dot products saturate with eight bits; with seven bits all
+processors give the same scores. Preprocessing and the last layer remain in float32: scores of 256 levels would tie.
 
 Refused: numbers that half precision cannot hold, and networks that ONNX Runtime's tools cannot convert.
 """
@@ -31,7 +31,7 @@ Feed = Mapping[str, NDArray[Any]]
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 IN_BYTES = (*LAYERS, "Add", "Clip", "Concat", "MaxPool", "Relu")
-"""Operators that ONNX Runtime computes in bytes; all others get float32, converted before and after."""
+"""Operators that ONNX Runtime computes in bytes; all others compute in float32, with conversions before and after."""
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
@@ -43,19 +43,19 @@ class QuantizePass(ir.passes.FunctionalPass):
         self._precision, self._feeds, self._scratch = precision, feeds, scratch
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Raises UnsupportedError if numbers are too large for fp16, or if ONNX Runtime's tools fail."""
+        """Apply the pass; raises UnsupportedError if numbers are too large for fp16, or ONNX Runtime's tools fail."""
         source = self._scratch / "fp32.onnx"
         ir.save(model, source)
         if self._precision == "fp16":
             _check_range(model, IntermediateValues(model, self._scratch), self._feeds)
         try:
-            with quiet():  # the tools print advice that has been followed
+            with quiet():  # the tools print advice that this code already follows
                 network = _to_fp16(source) if self._precision == "fp16" else self._to_int8(source, model.graph)
-        except (ConversionError, OSError):  # of an image to calibrate on; of a full disk
+        except (ConversionError, OSError):  # an unreadable calibration image; a full disk
             raise
         except Exception as error:  # the tools raise many unrelated kinds
             raise UnsupportedError(
-                f"precision: ONNX Runtime cannot make {self._precision} of it: {first_cause(error)}"
+                f"precision: ONNX Runtime cannot convert the network to {self._precision}: {first_cause(error)}"
             ) from None
         InferTypesPass()(network)
         return ir.passes.PassResult(network, modified=True)
@@ -87,10 +87,10 @@ class QuantizePass(ir.passes.FunctionalPass):
 
 
 def _check_range(model: ir.Model, every: IntermediateValues, feeds: Iterable[Feed]) -> None:
-    """Raises UnsupportedError if half precision cannot hold a weight or a value of a map.
+    """Raise UnsupportedError if half precision cannot hold a weight or a value of a map.
 
-    The tool would clamp weights. A map would be infinite where processors compute in half precision, but not where
-    they compute in float32 and round.
+    The tool would clamp weights. A map would be infinite on processors that compute in half precision, but not on
+    processors that compute in float32 and round.
     """
     weights = ((value, value.const_value.numpy()) for value in model.graph.initializers.values() if value.const_value)
     computed = (pair for feed in feeds for pair in every(feed).items())
@@ -111,7 +111,7 @@ def _to_fp16(source: Path) -> ir.Model:
 
 
 def _kept_in_float(graph: ir.Graph) -> list[str]:
-    """Returns the names of the nodes that stay in float32: preprocessing, and all from the last layer on."""
+    """Return the names of the nodes that remain in float32: preprocessing, the last layer and all nodes after it."""
     kept = {node for node in graph if str(node.name).startswith(PREFIX)}
     pending = [graph.outputs[0].producer()]
     while pending:

@@ -16,13 +16,13 @@ class RemoveIdentitiesPass(ir.passes.InPlacePass):
     """Remove Dropout and pools of one element."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Raises UnsupportedError if the network was exported in training mode."""
+        """Apply the pass; raises UnsupportedError if the network was exported in training mode."""
         _check_inference(model.graph)
         identities = [node for node in model.graph if node.op_type == "Dropout" or _is_identity_pool(node)]
         for node in identities:
             if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
                 raise UnsupportedError(
-                    f"node {node.name!r} ({node.op_type}): its mask is used; export the network in eval()"
+                    f"node {node.name!r} ({node.op_type}): its mask is used; call eval() and export again"
                 )
             bypass(model.graph, node)
         return ir.passes.PassResult(model, bool(identities))
@@ -32,7 +32,7 @@ def _check_inference(graph: ir.Graph) -> None:
     for node in graph:
         if node.op_type == "BatchNormalization" and node.attributes.get_int("training_mode"):
             raise UnsupportedError(
-                f"node {node.name!r} ({node.op_type}): exported in training mode; call eval() and export anew"
+                f"node {node.name!r} ({node.op_type}): it was exported in training mode; call eval() and export again"
             )
 
 

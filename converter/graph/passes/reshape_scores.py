@@ -14,12 +14,12 @@ class ReshapeScoresPass(ir.passes.InPlacePass):
         self._classes = classes
 
     def requires(self, model: ir.Model) -> None:
-        """Raises PreconditionError unless there is one output."""
+        """Raise PreconditionError unless there is one output."""
         if len(model.graph.outputs) != 1:
             raise ir.passes.PreconditionError(f"expected one output, got {len(model.graph.outputs)}")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Adds the nodes "scores.cast" and "scores.reshape"."""
+        """Apply the pass; adds the nodes "scores.cast" and "scores.reshape"."""
         graph = model.graph
         shape = add_constant(graph, "scores.shape", np.array([-1, self._classes, 1, 1]))
         cast = ir.node("Cast", graph.outputs, {"to": int(ir.DataType.FLOAT)}, name="scores.cast")

@@ -1,8 +1,9 @@
-"""Brings a converted network to another stride, with the same weights; each axis by itself.
+"""Converts a converted network to another stride, with the same weights; each axis is independent.
 
-Finer, t = S/k, à trous: a value of native stride s gets stride gcd(s, t). So a layer between values of strides s and s'
-strides by gcd(s', t) / gcd(s, t), and since its input is denser by s / gcd(s, t), its dilation and pads grow by that.
-Coarser, t = mS: the layer that sees a whole window, and makes one element of it, strides by m more.
+A finer stride, t = S/k, is made à trous: a value of native stride s gets stride gcd(s, t). A layer between values of
+strides s and s' then has stride gcd(s', t) / gcd(s, t). Since its input is denser by the factor s / gcd(s, t), its
+dilation and pads are multiplied by this factor. For a coarser stride, t = mS, the stride of the layer that reads a
+whole window, and computes one element from it, is multiplied by m.
 
 Refused: an average pool that leaves its padding out of the count and whose pads would be as wide as its kernel.
 """
@@ -37,7 +38,7 @@ class RestridePass(ir.passes.InPlacePass):
         self._stride, self._window = stride, window
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Raises UnsupportedError for a pool that has no form at the stride."""
+        """Apply the pass; raises UnsupportedError for a pool that has no form at the stride."""
         graph = model.graph
         known = geometries(graph)
         native = known[graph.outputs[0]]
@@ -53,7 +54,7 @@ class RestridePass(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, signature(graph) != before)
 
     def _change(self, own: AxisGeometry, made: AxisGeometry, native: AxisGeometry, axis: int) -> tuple[int, int]:
-        """Returns how much denser a layer's input becomes than at the native stride, and the layer's new stride."""
+        """Return the factor by which a layer's input is denser than at the native stride, and its new stride."""
         before, after = (math.gcd(value.stride, self._stride) for value in (own, made))
         sees_window = made.output_size(self._window[axis]) == 1 < own.output_size(self._window[axis])
         coarser = max(1, self._stride // native.stride) if sees_window else 1
@@ -61,7 +62,7 @@ class RestridePass(ir.passes.InPlacePass):
 
 
 def _apply(graph: ir.Graph, node: ir.Node, rates: Sequence[int], strides: Sequence[int]) -> None:
-    """Give a node new strides, and the borders that it has on an input `rates` times as dense."""
+    """Give a node new strides, and dilations, pads or crops for an input that is `rates` times as dense."""
     if node.op_type in WINDOWED:
         node.attributes["strides"] = ir.AttrInt64s("strides", strides)
     if set(rates) == {1}:
@@ -78,7 +79,7 @@ def _apply(graph: ir.Graph, node: ir.Node, rates: Sequence[int], strides: Sequen
 
 
 def _dilate(graph: ir.Graph, node: ir.Node, rates: Sequence[int]) -> None:
-    """Multiply a layer's dilations and pads."""
+    """Multiply a layer's dilations and pads by `rates`."""
     dilations = [size * rate for size, rate in zip(ints(node, "dilations", [1, 1]), rates, strict=True)]
     pads = [size * rate for size, rate in zip(ints(node, "pads", [0] * 4), [*rates, *rates], strict=True)]
     if node.op_type != "Conv" and any(pad >= size for pad, size in zip(pads, kernel_shape(node) * 2, strict=True)):
@@ -94,8 +95,8 @@ def _pad_before(graph: ir.Graph, pool: ir.Node, pads: Sequence[int]) -> None:
     """Put a Pad before a pool, since ONNX Runtime's pools take no pads as large as their kernels."""
     if pool.op_type == "AveragePool" and not pool.attributes.get_int("count_include_pad", 0):
         raise UnsupportedError(
-            f"node {pool.name!r} (AveragePool): an average that leaves its padding out of the count has no form "
-            "at this stride; leave it out of --strides"
+            f"node {pool.name!r} (AveragePool): an average that does not count its padding cannot be computed at this "
+            "stride; leave this stride out of --strides"
         )
     source = first_input(pool)
     filling = np.array(-np.inf if pool.op_type == "MaxPool" else 0.0, float_type(source))

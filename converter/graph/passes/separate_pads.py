@@ -1,7 +1,7 @@
 """Keeps ONNX Runtime from fusing a Pad with the MaxPool that follows it.
 
-A MaxPool pads with −∞, a Pad with zeros, so that the fused node would give other maxima. A Clip that clips nothing
-keeps them apart:
+A MaxPool pads with −∞, a Pad with zeros, so that the fused node would give other maxima. A Clip that changes no value
+separates them:
 
     MaxPool(Pad(x)) = MaxPool(Clip(Pad(x), lowest number))
 """
@@ -19,16 +19,17 @@ class SeparatePadsPass(ir.passes.InPlacePass):
     """Separate each MaxPool from a Pad before it."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Adds nodes named "POOL.apart"."""
+        """Apply the pass; adds nodes named "POOL.apart"."""
         pools = [node for node in model.graph if node.op_type == "MaxPool"]
         separated = [separate(model.graph, pool) for pool in pools]
         return ir.passes.PassResult(model, any(separated))
 
 
 def separate(graph: ir.Graph, pool: ir.Node) -> bool:
-    """Put a Clip that clips nothing before a pool that ONNX Runtime would fuse; returns whether it was necessary.
+    """Put a Clip that changes no value before a pool that ONNX Runtime would fuse; returns whether it was necessary.
 
-    Besides a Pad that is a DequantizeLinear: ONNX Runtime's average of integers has no dilations.
+    ONNX Runtime fuses a pool with a Pad before it, and with a DequantizeLinear: its average of integers has no
+    dilations.
     """
     source = first_input(pool)
     producer = source.producer()

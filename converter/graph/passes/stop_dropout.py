@@ -1,4 +1,4 @@
-"""Makes every Dropout do nothing: a network exported while training drops values by a third input, `training_mode`.
+"""Disables every Dropout: a network exported during training drops values by a third input, `training_mode`.
 
 Dropout(x, ratio, training_mode)  →  Dropout(x, ratio),    which is x
 """
@@ -10,7 +10,7 @@ class StopDropoutPass(ir.passes.InPlacePass):
     """Remove the input `training_mode` of every Dropout."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Leaves the nodes in place; a later pass removes them."""
+        """Apply the pass, which keeps the nodes; a later pass removes them."""
         training = [node for node in model.graph if node.op_type == "Dropout" and len(node.inputs) > 2]
         for node in training:
             node.resize_inputs(2)

@@ -5,7 +5,7 @@
     Reshape(x, shape=[...])                            Reshape(x, constant)
     Cast(x, to="FLOAT")                                Cast(x, to=1)
     Pad(x, paddings=[...])                             Pad(x, pads=[...])
-    consumed_inputs, is_test, spatial                  gone: memory hints, and flags of training
+    consumed_inputs, is_test, spatial                  removed: memory hints, and flags of training
 
 Refused: batch normalisation with statistics per element, and broadcasts of computed values along an inner axis.
 """
@@ -28,10 +28,10 @@ RENAMED = {"Pad": {"paddings": "pads"}}
 
 
 class UpgradeOperatorsPass(ir.passes.InPlacePass):
-    """Upgrade a model of an older operator set; leave other models alone."""
+    """Upgrade a model of an older operator set; other models stay unchanged."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Raises ValueError for what has no newer form."""
+        """Apply the pass; raises ValueError for an operator that has no newer form."""
         if opset(model) >= OPSET:
             return ir.passes.PassResult(model, modified=False)
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
@@ -44,7 +44,7 @@ class UpgradeOperatorsPass(ir.passes.InPlacePass):
 
 
 def opset(model: ir.Model) -> int:
-    """Returns the version of the default operator set that a model imports; 0 if it imports none."""
+    """Return the version of the default operator set that a model imports; 0 if it imports none."""
     return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
 
 
@@ -66,7 +66,7 @@ def _upgrade(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _check_statistics(node: ir.Node) -> None:
-    """Raises ValueError for batch normalisation that has statistics for every element of a map."""
+    """Raise ValueError for batch normalisation that has statistics for every element of a map."""
     if node.op_type == "BatchNormalization" and not node.attributes.get_int("spatial", 1):
         raise ValueError(f"node {node.name!r} (BatchNormalization): expected statistics per channel, got per element")
 

@@ -1,4 +1,4 @@
-"""Makes a network of 16-bit floating-point numbers a float32 network, which every machine can run; the weights stay."""
+"""Converts a network of 16-bit floats to float32, which every machine can run; the weights keep their values."""
 
 from collections.abc import Iterator
 
@@ -9,22 +9,22 @@ NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 class WidenFloatsPass(ir.passes.InPlacePass):
-    """Make float32 of every float16 and bfloat16: weights, constants, casts and the stated types."""
+    """Convert every float16 and bfloat16 to float32: weights, constants, casts and the stated types."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Widens subgraphs too."""
+        """Apply the pass, also to subgraphs."""
         widened = [_widen(graph) for graph in model.graphs()]
         return ir.passes.PassResult(model, any(widened))
 
     def ensures(self, model: ir.Model) -> None:
-        """Raises PostconditionError if a value or constant is still narrow."""
+        """Raise PostconditionError if a value or constant still has 16-bit floats."""
         narrow = [value.name for graph in model.graphs() for value in _values(graph) if value.dtype in NARROW]
         if narrow:
             raise ir.passes.PostconditionError(f"expected float32, got 16 bits in {narrow}")
 
 
 def _widen(graph: ir.Graph | ir.GraphView) -> bool:
-    """Widen one graph without its subgraphs; returns whether anything was narrow."""
+    """Widen one graph without its subgraphs; returns whether it had 16-bit floats."""
     modified = False
     for value in graph.initializers.values():
         if value.const_value is not None and value.const_value.dtype in NARROW:

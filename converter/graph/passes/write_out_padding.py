@@ -1,10 +1,10 @@
-"""Writes auto_pad and ceil_mode, whose padding depends on the image's size, as the pads that one window gets.
+"""Replaces auto_pad and ceil_mode, whose padding depends on the image's size, by the explicit pads of one window.
 
     SAME_UPPER, SAME_LOWER    the output has ⌈size / stride⌉ elements
     ceil_mode                 the output has one element more where the last stride is not complete
 
-For n elements, kernel k, dilation d, stride s and m outputs, both pad by (m − 1)s + (k − 1)d + 1 − n in all. On the
-lattice of larger images the remainder of n / s is that of the window, so that the pads are the same.
+For n elements, kernel k, dilation d, stride s and m outputs, both pad by (m − 1)s + (k − 1)d + 1 − n in total. On the
+lattice of larger images n / s has the same remainder as for the window, so that the pads are the same.
 
 Refused: ceil_mode of an average that counts its padding, since it would count the added padding too.
 """
@@ -37,7 +37,7 @@ class WriteOutPaddingPass(ir.passes.InPlacePass):
         self._shapes = shapes
 
     def call(self, model: ir.Model) -> RewriteResult:
-        """Raises UnsupportedError for what explicit pads cannot say."""
+        """Apply the pass; raises UnsupportedError for padding that explicit pads cannot express."""
         nodes = [
             node
             for node in model.graph
@@ -47,7 +47,7 @@ class WriteOutPaddingPass(ir.passes.InPlacePass):
         return RewriteResult(model, bool(nodes), rewrites)
 
     def ensures(self, model: ir.Model) -> None:
-        """Raises PostconditionError if padding still depends on the image's size."""
+        """Raise PostconditionError if padding still depends on the image's size."""
         left = [node.name for node in model.graph if node.op_type in WINDOWED and "auto_pad" in node.attributes]
         if left:
             raise ir.passes.PostconditionError(f"expected explicit pads, got auto_pad in {left}")
@@ -73,7 +73,7 @@ class WriteOutPaddingPass(ir.passes.InPlacePass):
 def _window_pads(
     node: ir.Node, sizes: Sequence[int], counts: Sequence[int], given: Sequence[int], mode: str
 ) -> list[int]:
-    """Returns the pads of a node that makes `counts` elements of `sizes` elements along each axis."""
+    """Return the pads of a node that computes `counts` elements from `sizes` elements along each axis."""
     kernel = kernel_shape(node)
     strides, dilations = (ints(node, name, [1] * len(sizes)) for name in ("strides", "dilations"))
     before, after = list(given[: len(sizes)]), list(given[len(sizes) :])
@@ -90,6 +90,6 @@ def _exclude_padding(pool: ir.Node, given: Sequence[int]) -> None:
     """Exclude the added padding from an average, as ceil_mode does; raises UnsupportedError if it cannot be."""
     counts = bool(pool.attributes.get_int("count_include_pad", 0))
     if pool.op_type != "MaxPool" and counts and any(given):
-        raise refusal(pool, "expected ceil_mode = 0 where an average counts its padding")
+        raise refusal(pool, "expected ceil_mode = 0, because the average counts its padding")
     if pool.op_type == "AveragePool":
         pool.attributes.pop("count_include_pad", None)

@@ -1,4 +1,4 @@
-"""A network in ONNX that is built node by node, and the context in which one layer is added to it."""
+"""Builds a network in ONNX node by node; each layer is added in a context of its own."""
 
 import math
 from collections import Counter
@@ -61,7 +61,7 @@ class GraphBuilder:
         return value
 
     def model(self, name: str, end: Blob) -> ir.Model:
-        """Returns the finished network: input float32 (N, channels, height, width), output (N, classes)."""
+        """Return the finished network: input float32 (N, channels, height, width), output (N, classes)."""
         if len(end.shape) == 3 and end.shape[1:] == (1, 1):
             end = self.node("flatten", "Flatten", [end.value], end.shape[:1], axis=1)
         if len(end.shape) != 1:
@@ -86,7 +86,7 @@ class GraphBuilder:
         return Blob(value, shape)
 
     def _unique(self, name: str) -> str:
-        """Returns an unused name: layers may share a name, and one layer may need several nodes."""
+        """Return an unused name: layers may share a name, and one layer may need several nodes."""
         self._names[name] += 1
         return name if self._names[name] == 1 else self._unique(f"{name}_{self._names[name]}")
 
@@ -116,7 +116,7 @@ class LayerContext:
         return channels, height, width
 
     def take(self, *shapes: tuple[int, ...]) -> list[Array]:
-        """Returns the layer's weights in these shapes; raises SourceError unless the weights have them.
+        """Return the layer's weights in these shapes; raises SourceError unless the weights have them.
 
         Leading axes of 1 are ignored: old versions of Caffe always wrote four axes.
         """
@@ -124,7 +124,7 @@ class LayerContext:
         if [_without_leading_ones(shape) for shape in got] != [_without_leading_ones(shape) for shape in shapes]:
             raise SourceError(
                 f"{self.layer}: expected weights of shape {list_shapes(shapes)}, got {list_shapes(got)} in the "
-                "caffemodel; is it of this prototxt, and the window of the right size?"
+                "caffemodel; check that it belongs to this prototxt, and that --window is right"
             )
         return [array.reshape(shape) for array, shape in zip(self.weights, shapes, strict=True)]
 
@@ -144,15 +144,15 @@ class LayerContext:
         return self.graph.node(name, op, values, first.shape if shape is None else shape, **attributes)
 
     def refusal(self, reason: str) -> UnsupportedError:
-        """Returns an error that names the layer."""
+        """Return an error that names the layer."""
         return UnsupportedError(f"{self.layer}: {reason}")
 
 
 def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns a shape without its leading axes of 1."""
+    """Return a shape without its leading axes of 1."""
     return tuple(dropwhile(lambda size: size == 1, shape))
 
 
 def list_shapes(shapes: Sequence[tuple[int, ...]]) -> str:
-    """Returns shapes as a list in words."""
+    """Return shapes as a list in words."""
     return ", ".join(map(str, shapes)) or "none"

@@ -1,6 +1,7 @@
 """Builds each type of layer in ONNX: one function per type, listed in `BUILDERS`.
 
-Refused, by name: layers of other types, parameters that caffe.proto does not know, and axes other than the channels.
+Layers of other types, parameters that caffe.proto does not know, and axes other than the channels are refused, and the
+error names them.
 """
 
 import math
@@ -19,10 +20,11 @@ def build_layer(context: LayerContext) -> Blob:
     layer = context.layer
     if layer.type not in BUILDERS:
         raise context.refusal(
-            f"expected a type out of {', '.join(BUILDERS)}; if the scores come before it, take it out of the prototxt"
+            f"expected a type among {', '.join(BUILDERS)}; if the scores come before this layer, remove it from the "
+            "prototxt"
         )
     if layer.unknown:
-        raise context.refusal(f"{layer.unknown[0]} is not known and may change the result; take it out if it does not")
+        raise context.refusal(f"{layer.unknown[0]} is not known and may change the result; remove it if it does not")
     if layer.parameters.HasField("phase") and layer.parameters.phase == TRAIN:
         raise context.refusal("expected phase TEST, got TRAIN")
     return BUILDERS[layer.type](context)
@@ -39,10 +41,10 @@ def _inner_product(context: LayerContext) -> Blob:
 
 
 def _batch_norm(context: LayerContext) -> Blob:
-    """Caffe keeps mean and variance as sums, and beside them the number to divide the sums by."""
+    """Add batch normalisation. Caffe stores mean and variance as sums, and the number by which to divide the sums."""
     parameters = context.layer.parameters.batch_norm_param
     if parameters.HasField("use_global_stats") and not parameters.use_global_stats:
-        raise context.refusal("expected use_global_stats, since it normalises over the batch without")
+        raise context.refusal("expected use_global_stats, since without it the layer normalises over the batch")
     channels = context.source.shape[0]
     mean, variance, count = context.take((channels,), (channels,), (1,))
     ones, zeros = np.ones(channels, np.float32), np.zeros(channels, np.float32)
@@ -65,16 +67,16 @@ def _bias(context: LayerContext) -> Blob:
 
 
 def _channels(context: LayerContext, parameters: ScaleParameter | BiasParameter) -> tuple[int, ...]:
-    """Returns the shape of weights with one number per channel, or one number for all channels."""
+    """Return the shape of weights with one number per channel, or one number for all channels."""
     shape = context.source.shape
     _check_channels(context, parameters.axis)
     if parameters.num_axes not in (0, 1) and (parameters.num_axes, len(shape)) != (-1, 1):
-        raise context.refusal(f"expected num_axes 1, a number for each channel, got {parameters.num_axes}")
+        raise context.refusal(f"expected num_axes 1, one number for each channel, got {parameters.num_axes}")
     return shape[:1] if parameters.num_axes else ()
 
 
 def _broadcast_channels(context: LayerContext, weights: Array) -> Array:
-    """Returns weights per channel in a shape that broadcasts to the map."""
+    """Return weights per channel in a shape that broadcasts to the map."""
     return weights.reshape(-1, *[1] * (len(context.source.shape) - 1))
 
 
@@ -98,7 +100,7 @@ def _elementwise(op: str, context: LayerContext) -> Blob:
 
 
 def _power(context: LayerContext) -> Blob:
-    """(shift + scale · x)^power, without the steps that change nothing."""
+    """Add (shift + scale · x)^power, without the steps that change nothing."""
     parameters, blob = context.layer.parameters.power_param, context.source
     for op, number, idle in (("Mul", parameters.scale, 1), ("Add", parameters.shift, 0), ("Pow", parameters.power, 1)):
         if number != idle:
@@ -132,7 +134,7 @@ def _eltwise(context: LayerContext) -> Blob:
         shapes = [blob.shape for blob in context.inputs]
         raise context.refusal(f"expected bottoms of one shape, and coeff for each or none, got {list_shapes(shapes)}")
     if parameters.coeff and parameters.operation != EltwiseParameter.SUM:
-        raise context.refusal("expected coeff in sums alone")
+        raise context.refusal("expected coeff only in sums")
     terms = [
         blob if coefficient == 1 else context.add("Mul", blob, np.array([coefficient], np.float32))
         for blob, coefficient in zip(context.inputs, coefficients, strict=True)
@@ -146,7 +148,7 @@ def _concat(context: LayerContext) -> Blob:
     axis = parameters.concat_dim if parameters.HasField("concat_dim") else parameters.axis
     shapes = [blob.shape for blob in context.inputs]
     if len({shape[1:] for shape in shapes}) != 1:
-        raise context.refusal(f"expected bottoms alike but for their channels, got {list_shapes(shapes)}")
+        raise context.refusal(f"expected bottoms that differ only in their channels, got {list_shapes(shapes)}")
     _check_channels(context, axis)
     return context.add("Concat", *context.inputs, shape=(sum(shape[0] for shape in shapes), *shapes[0][1:]), axis=1)
 
@@ -165,7 +167,7 @@ def _flatten(context: LayerContext) -> Blob:
 
 
 def _reshape(context: LayerContext) -> Blob:
-    """A Reshape that flattens the map, or leaves its shape as it is."""
+    """Add a Reshape that flattens the map, or keeps its shape."""
     parameters, shape = context.layer.parameters.reshape_param, context.source.shape
     batch, *sizes = parameters.shape.dim or [1]
     kept = [shape[at] if size == 0 and at < len(shape) else size for at, size in enumerate(sizes)]
@@ -174,11 +176,11 @@ def _reshape(context: LayerContext) -> Blob:
             return _flattened(context)
         if kept == list(shape):
             return context.source
-    raise context.refusal(f"expected a flattening of the map, dim: 0 and dim: -1, got {[batch, *sizes]}")
+    raise context.refusal(f"expected dim: 0 and dim: -1, which flatten the map, got {[batch, *sizes]}")
 
 
 def _flattened(context: LayerContext) -> Blob:
-    """Returns the blob that the layer reads as a vector, in the order of channels, rows and columns."""
+    """Return the layer's input, flattened to a vector in the order of channels, rows and columns."""
     source = context.source
     if len(source.shape) == 1:
         return source

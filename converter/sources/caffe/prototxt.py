@@ -1,9 +1,9 @@
 """Reads prototxts: the layers that a network has at inference, and its image.
 
-Layers that serve training alone are left out: layers of phase TRAIN, losses, accuracies. A data layer that remains
-stands for the network's image. Unknown fields of Caffe's many versions are ignored outside layers. Inside a layer a
-field that caffe.proto does not know may change the result: `CaffeLayer.unknown` holds it, and building the layer is
-refused.
+Layers that only serve training are left out: layers of phase TRAIN, losses, accuracies. A remaining data layer
+represents the network's image. Unknown fields of Caffe's many versions are ignored outside layers. Inside a layer a
+field that caffe.proto does not know may change the result: `CaffeLayer.unknown` holds its name, and the layer is
+refused when it is built.
 """
 
 import re
@@ -29,7 +29,7 @@ from fullconv.protos.caffe_pb2 import (
 )
 
 MAX_BYTES = 2 << 20
-"""Limit on a prototxt; networks of hundreds of layers have a few hundred kB."""
+"""Limit on the bytes of a prototxt; networks of hundreds of layers have a few hundred kB."""
 MAX_LINE = 1 << 14
 """Limit on the characters of a line, which the parser copies into a message whenever it tries the type of a value."""
 TOKEN = re.compile(
@@ -42,7 +42,7 @@ TOKEN = re.compile(
     re.VERBOSE,
 )
 UNREAD = V0LayerParameter.DESCRIPTOR
-"""Stands for every message that is not read."""
+"""Descriptor that replaces the descriptors of all messages that are not read."""
 HARMLESS = frozenset(
     (
         "accuracy_param", "bias_filler", "blob_share_mode", "blobs_lr", "engine", "filler", "force_color",
@@ -69,7 +69,8 @@ V1_TYPES = {
     "SPLIT": "Split",
     "TANH": "TanH",
 }
-"""Today's names of types that used to be numbers. Other types keep the name of their number."""
+"""Current names of layer types that the first format stores as numbers. For other types the name of the enum value is
+used."""
 ACTIVATIONS = {"SigmoidCrossEntropyLoss": "sigmoid", "SoftmaxWithLoss": "softmax"}
 """The activation that each loss applies to scores."""
 
@@ -83,7 +84,7 @@ class CaffeLayer:
 
     @property
     def type(self) -> str:
-        """The layer's type, by today's name."""
+        """The current name of the layer's type."""
         return str(self.parameters.type)
 
     def __str__(self) -> str:
@@ -96,7 +97,7 @@ class CaffeLayer:
 
     @property
     def for_training(self) -> bool:
-        """Whether the layer only measures how well the network does."""
+        """Whether the layer only measures the quality of the network, as a loss or an accuracy does."""
         return self.type.upper().endswith(("LOSS", "ACCURACY"))
 
 
@@ -139,7 +140,7 @@ def read_prototxt(path: Path) -> CaffeNet:
 
 
 def _parse(path: Path) -> tuple[NetParameter, list[tuple[str, ...]]]:
-    """Returns the message, and for each layer the names of its unknown fields."""
+    """Return the message, and for each layer the names of its unknown fields."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -154,13 +155,14 @@ def _parse(path: Path) -> tuple[NetParameter, list[tuple[str, ...]]]:
     try:
         with warnings.catch_warnings(
             action="ignore", category=DeprecationWarning
-        ):  # about the backslashes of Windows paths
+        ):  # warnings about the backslashes of Windows paths
             text_format.Parse(text, net, allow_unknown_field=True)
     except (text_format.ParseError, RecursionError, ValueError) as error:
         raise SourceError(f"{path}: not a valid prototxt: {one_line(error)}") from None
     if any(layer.HasField("layer") for layer in net.layers) or (net.layers and net.layer):
         raise SourceError(
-            f"{path}: layers of a Caffe before 2014, or of two formats; run Caffe's upgrade_net_proto_text"
+            f"{path}: expected layers in one format from 2014 or later, got older layers or two formats; run Caffe's "
+            "upgrade_net_proto_text"
         )
     unknown = _unknown_fields(text)
     if len(unknown) != len(net.layers) + len(net.layer):
@@ -171,7 +173,7 @@ def _parse(path: Path) -> tuple[NetParameter, list[tuple[str, ...]]]:
 
 
 def _unknown_fields(text: str) -> list[tuple[str, ...]]:
-    """Returns, for each layer of a valid prototxt, the dotted names of the fields that caffe.proto does not know."""
+    """Return, for each layer of a valid prototxt, the dotted names of the fields that caffe.proto does not know."""
     layers: list[list[str]] = []
     inside = [("", NetParameter.DESCRIPTOR)]
     for name, opening, bracket in TOKEN.findall(text):
@@ -194,7 +196,7 @@ def _unknown_fields(text: str) -> list[tuple[str, ...]]:
 
 
 def _modern(layer: V1LayerParameter) -> LayerParameter:
-    """Returns a layer of the old format in the format of 2014."""
+    """Convert a layer of the first format to the format of 2014."""
     number = V1LayerParameter.LayerType.Name(layer.type)
     modern = LayerParameter(name=layer.name, type=V1_TYPES.get(number, number), bottom=layer.bottom, top=layer.top)
     modern.include.extend(layer.include)
@@ -206,7 +208,7 @@ def _modern(layer: V1LayerParameter) -> LayerParameter:
 
 
 def _is_used(layer: LayerParameter) -> bool:
-    """Whether Caffe uses the layer in phase TEST, at level 0 and without stages."""
+    """Return whether Caffe uses the layer in phase TEST, at level 0 and without stages."""
     if layer.include:
         return any(_rule_holds(rule) for rule in layer.include)
     return not any(_rule_holds(rule) for rule in layer.exclude)
@@ -218,7 +220,7 @@ def _rule_holds(rule: NetStateRule) -> bool:
 
 
 def _image(net: NetParameter, layers: Sequence[CaffeLayer], read: set[str]) -> NetImage:
-    """Returns the only image that a layer reads; raises UnsupportedError if it reads no image, or several."""
+    """Return the only image that a layer reads; raises UnsupportedError if it reads no image, or several."""
     images = {image.name: image for image in _images(net, layers) if image.name in read}
     if len(images) != 1:
         names = ", ".join(images) or "none"
@@ -252,7 +254,7 @@ def _image_of(name: str, dims: Sequence[int]) -> NetImage:
 
 
 def _transform(layers: Sequence[CaffeLayer]) -> TransformationParameter | None:
-    """Returns the preprocessing of the first layer that states one; raises UnsupportedError for unknown fields."""
+    """Return the preprocessing of the first layer that states one; raises UnsupportedError for unknown fields."""
     for layer in layers:
         doubtful = [
             name
@@ -261,8 +263,8 @@ def _transform(layers: Sequence[CaffeLayer]) -> TransformationParameter | None:
         ]
         if layer.is_data and doubtful:
             raise UnsupportedError(
-                f"{layer}: it is not known what {doubtful[0]} does to an image; write the layer "
-                "as type Input, and say --preprocess"
+                f"{layer}: the effect of {doubtful[0]} on an image is not known; write the layer "
+                "as type Input, and give --preprocess"
             )
         if layer.parameters.HasField("transform_param"):
             return layer.parameters.transform_param

@@ -2,11 +2,12 @@
 
 Caffe rounds the number of a pool's windows up. Along an axis of n elements, with kernel k, stride s and padding p:
 
-    windows = ⌈(n + 2p − k) / s⌉ + 1, less one if the last window would begin after n + p
+    windows = ⌈(n + 2p − k) / s⌉ + 1, minus one if the last window would begin after n + p
 
-So the last windows may reach over the far edge. ONNX rounds down, and gets as much padding on the far side as these
-windows need: (windows − 1)s + k − n − p. A maximum ignores that padding. An average divides by the part of its window
-that lies on the map and its padding p, but not by the part beyond; if there are both, p is added to the map by a Pad.
+Therefore the last windows may reach over the far edge. ONNX rounds down, and gets as much padding on the far side as
+these windows need: (windows − 1)s + k − n − p. A maximum ignores that padding. An average divides by the number of
+elements of its window that lie on the map or its padding p, without the elements beyond; if a pool has both kinds of
+padding, a Pad adds p to the map.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ LENGTHS = {"kernel_size": ("kernel", 0, 1), "stride": ("stride", 1, 1), "pad": (
 class PoolAxis:
     """The windows of a pool along one axis.
 
-    `clipped` says that no window may begin after the map and its padding, `floor` that their number is rounded down.
+    `clipped`: no window may begin after the map and its padding. `floor`: the number of windows is rounded down.
     """
 
     size: int
@@ -45,7 +46,7 @@ class PoolAxis:
 
     @property
     def after(self) -> int:
-        """The padding on the far side that so many windows need."""
+        """The padding on the far side that the windows need."""
         return max(0, (self.count - 1) * self.stride + self.kernel - self.size - self.pad)
 
     @property
@@ -118,7 +119,7 @@ def _average(context: LayerContext, axes: list[PoolAxis]) -> Blob:
 
 
 def _padded(context: LayerContext, pads: list[int]) -> Blob:
-    """Returns the map with zeros around it; `pads` are top, left, bottom and right."""
+    """Return the map with zeros around it; `pads` are top, left, bottom and right."""
     channels, height, width = context.map
     shape = (channels, height + pads[0] + pads[2], width + pads[1] + pads[3])
     return context.add("Pad", context.source, np.array([0, 0, *pads[:2], 0, 0, *pads[2:]]), shape=shape)
@@ -145,7 +146,7 @@ def _pool(
 
 
 def _pair(context: LayerContext, parameters: ConvolutionParameter | PoolingParameter, name: str) -> list[int]:
-    """Returns a length along the height and one along the width, from one field for both or one for each."""
+    """Return the lengths along height and width, from one field for both axes or one field for each."""
     prefix, default, least = LENGTHS[name]
     lengths = list(getattr(parameters, name))
     if prefix and any(parameters.HasField(f"{prefix}_{axis}") for axis in "hw"):

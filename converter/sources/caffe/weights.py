@@ -1,8 +1,8 @@
 """Reads Caffe's binary files: the weights of a .caffemodel by the names of their layers, and mean images.
 
-The records of the messages are walked one by one, instead of being parsed as a whole. So weights are views of the
-file's bytes, which parsing would copy twice, and a malicious file of empty messages takes no more memory than its own
-size, where parsing would take fifty times as much.
+The records of the messages are read one by one, instead of being parsed as a whole. Therefore weights are views of the
+file's bytes, which parsing would copy twice, and a malicious file of empty messages needs no more memory than its own
+size; parsing would need fifty times as much.
 """
 
 import math
@@ -20,9 +20,9 @@ from fullconv.protos.caffe_pb2 import BlobProto, BlobShape, LayerParameter, NetP
 MAX_RECORDS = 1 << 18
 """Limit on the records of one file. A network of a thousand layers has some 20,000."""
 MAX_MEAN_BYTES = 64 << 20
-"""Limit on the bytes of a mean image, which hold 2,000×2,000 pixels in colour and more."""
+"""Limit on the bytes of a mean image, which is enough for more than 2,000×2,000 pixels in colour."""
 MAX_SHAPE_BYTES = 320
-"""Limit on the bytes of a shape: 32 axes, the most that Caffe has, of ten bytes each."""
+"""Limit on the bytes of a shape: 32 axes, the most that Caffe allows, of ten bytes each."""
 
 LAYERS = {
     NetParameter.LAYER_FIELD_NUMBER: (LayerParameter.NAME_FIELD_NUMBER, LayerParameter.BLOBS_FIELD_NUMBER),
@@ -48,7 +48,7 @@ class CaffeWeights:
     records: Iterator[int]
 
     def of(self, layer: str) -> list[Array]:
-        """Returns the arrays of a layer, an empty list if it has no weights; raises SourceError if they are damaged."""
+        """Return the arrays of a layer, an empty list if it has no weights; raises SourceError if they are damaged."""
         try:
             return [_array(blob, self.records) for blob in self.blobs.get(layer, [])]
         except (ValueError, DecodeError) as error:
@@ -73,14 +73,14 @@ def read_weights(path: Path) -> CaffeWeights:
 
 
 def read_mean(path: Path) -> Array:
-    """The mean of each channel of a mean image (.binaryproto): (channels,) float32; raises SourceError."""
+    """Return the mean of each channel of a mean image (.binaryproto), (channels,) float32; raises SourceError."""
     try:
         with path.open("rb") as file:
             image = _array(memoryview(file.read(MAX_MEAN_BYTES)), iter(range(MAX_RECORDS)))
     except OSError as error:
         raise SourceError(
-            f"{path}: the prototxt's mean_file cannot be read: {error.strerror}; put it beside the prototxt, or take "
-            "it out of there and say --preprocess"
+            f"{path}: the prototxt's mean_file cannot be read: {error.strerror}; put it beside the prototxt, or remove "
+            "mean_file from the prototxt and give --preprocess"
         ) from None
     except (ValueError, DecodeError) as error:
         raise SourceError(f"{path}: damaged mean image: {error}") from None
@@ -158,7 +158,7 @@ def _records(message: memoryview, records: Iterator[int]) -> Iterator[tuple[int,
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """Returns a number of seven bits per byte, the lowest first, and the position of its end."""
+    """Decode a varint, which has seven bits per byte, lowest first; returns the number and its end position."""
     number = 0
     for position, byte in enumerate(message[at : at + 10]):
         number |= (byte & 0x7F) << 7 * position
