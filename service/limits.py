@@ -26,15 +26,24 @@ class Limits:
     held_bytes: int = 4 << 30
     """Bytes of pixels and scores of these requests together while they are scored, as planned."""
     client_share: float = 0.5
-    """Share of each of these four limits, and of `streams`, that one client may use, 0 to 1."""
+    """Share of each of these four limits, and of `streams`, `large` and `spool_bytes`, that one client may use, 0 to 1.
+
+    The same share of the messages that are received at the same time, and of a client's part of them for a connection.
+    """
+    receive_seconds: float = 120.0
+    """Seconds in which one message of a call must arrive."""
     streams: int = 64
     """Number of open calls of ScoreMany, ScoreLarge and ModelStreamInfer together."""
-    large: int = 2
+    large: int = 4
     """Number of images of ScoreLarge that are scored concurrently; further images wait."""
     spool_bytes: int = 16 << 30
     """Bytes on disk of encoded files that arrive in parts, together."""
     idle_seconds: float = 60.0
     """Seconds that a client may take to send the next part of its image, or to take the next answer of a stream."""
+    upload_seconds: float = 14_400.0
+    """Seconds for which the server may wait for the parts of one image together."""
+    upload_rate: float = 16.0 * 1024
+    """Least rate in bytes per second at which the parts of an image arrive, after `idle_seconds` seconds of waiting."""
 
 
 @dataclass(frozen=True)

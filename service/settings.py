@@ -5,17 +5,16 @@ Each source takes precedence over the following ones. The setting `max_waiting`,
 names.
 """
 
-import ipaddress
 import os
 import re
 import tempfile
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -23,8 +22,8 @@ from service import machine
 from service.engine.scheduler import Batching
 from service.engine.session import Provider
 from service.limits import MIB, Limits, Tuning
+from service.setting_types import Address, Count, Mib, NonemptyPath, Seconds, is_loopback
 
-ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:]+\]|[^:\[\]]+):(?P<port>[0-9]{1,5})")
 PREFIX = "FULLCONV_"
 FOREIGN = re.compile(r"FULLCONV_(SERVICE_.*|PORT(_.*)?)")
 """Environment variables that are not settings: of Kubernetes for a service named fullconv, and of the compose file."""
@@ -33,36 +32,6 @@ DEFAULTS, TUNING, BATCHING = Limits(), Tuning(), Batching()
 
 class ConfigurationError(Exception):
     """A setting cannot be used. The message names the setting, the expected value and the actual value."""
-
-
-def _address(value: str) -> str:
-    match = ADDRESS.fullmatch(value)
-    if not match or int(match["port"]) > 65535:
-        raise ValueError("expected HOST:PORT or [IPV6]:PORT")
-    return value
-
-
-def _check_path(value: object) -> object:
-    """Return a path; raises ValueError for an empty one, which pathlib would interpret as the current directory."""
-    if not isinstance(value, (str, Path)) or not str(value):
-        raise ValueError("expected a path")
-    return value
-
-
-Address = Annotated[str, AfterValidator(_address)]
-NonemptyPath = Annotated[Path, BeforeValidator(_check_path)]
-Count = Annotated[int, Field(ge=1)]
-Mib = Annotated[int, Field(ge=1, le=1 << 30)]
-Seconds = Annotated[float, Field(gt=0, le=1e6)]
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether HOST:PORT is a loopback address, which only this machine reaches."""
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Settings(BaseSettings):
@@ -216,7 +185,12 @@ class Settings(BaseSettings):
         DEFAULTS.client_share,
         gt=0,
         le=1,
-        description="Share of each of these four limits, and of max-streams, that one client may use, 0 to 1.",
+        description="Share of each of these four limits, and of max-streams, max-large and spool-mib, that one client "
+        "may use, 0 to 1.",
+    )
+    max_receive: Seconds = Field(
+        DEFAULTS.receive_seconds,
+        description="Longest time in seconds that one message may take to arrive.",
     )
     max_streams: Count = Field(
         DEFAULTS.streams,
@@ -234,6 +208,18 @@ class Settings(BaseSettings):
         le=1e6,
         description="Longest time in seconds that a client of ScoreLarge may take to send the next part, and that a "
         "client of any stream may take to receive an answer.",
+    )
+    max_upload: Seconds = Field(
+        DEFAULTS.upload_seconds,
+        description="Longest total time in seconds for which the server waits for the parts of one image of "
+        "ScoreLarge.",
+    )
+    min_upload_kib: float = Field(
+        DEFAULTS.upload_rate / 1024,
+        ge=0,
+        le=1e6,
+        description="Least rate in KiB per second at which the parts of an image of ScoreLarge must arrive, after "
+        "max-idle seconds of waiting for them. 0: any rate.",
     )
     max_plan_mib: Mib = Field(
         DEFAULTS.plan_bytes // MIB,
@@ -315,7 +301,10 @@ class Settings(BaseSettings):
         return Limits(
             image_pixels=int(self.max_megapixels * 1e6),
             message_bytes=self.max_message_mib * MIB,
+            receive_seconds=self.max_receive,
             idle_seconds=self.max_idle,
+            upload_seconds=self.max_upload,
+            upload_rate=self.min_upload_kib * 1024,
             waiting=self.max_waiting,
             waiting_bytes=waiting,
             waiting_seconds=self.max_waiting_seconds,

@@ -19,7 +19,7 @@ from service.limits import MIB, Limits
 RETRY_SECONDS = (0.1, 10.0)
 """Shortest and longest delay in seconds after which a refused request may be sent again."""
 STREAM_SECONDS = 1.0
-"""The same delay in seconds if there are too many streams, since the end of a stream cannot be predicted."""
+"""The same delay in seconds if there are too many streams or files in the spool, since their end is unpredictable."""
 TOLERANCE = 1e-6
 """Tolerance for the floating-point residue that remains after claims are added and subtracted."""
 
@@ -33,6 +33,7 @@ class Load:
     message_bytes: int = 0
     held_bytes: int = 0
     seconds: float = 0.0
+    spool_bytes: int = 0
 
 
 @dataclass(eq=False)
@@ -45,6 +46,7 @@ class Claim:
     streams: int = 0
     held_bytes: int = 0
     seconds: float = 0.0
+    spool_bytes: int = 0
     done: Callable[[], float] = lambda: 0.0
 
     @property
@@ -124,6 +126,32 @@ class Admission:
             claim.held_bytes, claim.seconds, claim.done = held_bytes, seconds, done
             self._count(claim, 1)
 
+    def spool(self, claim: Claim, more: int) -> None:
+        """Admit `more` bytes of an admitted request's file in the spool.
+
+        Raises LimitError if the file alone exceeds the client's share of the spool, and BusyError if it does not fit
+        beside other files.
+        """
+        with self._lock:
+            share, size = int(self.limits.spool_bytes * self.limits.client_share), claim.spool_bytes + more
+            if size > share:
+                whose = "the size of the spool" if share == self.limits.spool_bytes else "your share of the spool"
+                raise LimitError(
+                    f"data: expected a file of at most {share / MIB:.3g} MiB, {whose}, got more; a file that the "
+                    "server can read by its path needs no spool"
+                )
+            client = self._clients[claim.client]
+            for load, most, whose in ((self._all, self.limits.spool_bytes, "all"), (client, share, "your")):
+                if load.spool_bytes + more > most:
+                    raise BusyError(
+                        f"spool: expected {whose} files together to be at most {most / MIB:.3g} MiB, got more: retry "
+                        "later",
+                        STREAM_SECONDS,
+                    )
+            self._count(claim, -1)
+            claim.spool_bytes = size
+            self._count(claim, 1)
+
     def _predicted(self, claim: Claim, seconds: float) -> float:
         """Return the predicted number of seconds until a request finishes.
 
@@ -158,6 +186,7 @@ class Admission:
             load.message_bytes += sign * claim.message_bytes
             load.held_bytes += sign * claim.held_bytes
             load.seconds += sign * claim.seconds
+            load.spool_bytes += sign * claim.spool_bytes
         (self._claims.add if sign > 0 else self._claims.discard)(claim)
         if not (self._clients[claim.client].requests or self._clients[claim.client].streams):
             del self._clients[claim.client]

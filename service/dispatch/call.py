@@ -11,6 +11,8 @@ class Call:
     method: str
     client: str
     """The client's name, from its token or certificate, or else its address without the port."""
+    connection: str = ""
+    """The caller's address with the port, which is different for each connection."""
     size: int = 0
     """Bytes of the last message that arrived."""
     deadline: float | None = None

@@ -9,7 +9,7 @@ Callers pass a request and a function `encode`, and get its result. `encode` run
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +20,7 @@ from service.dispatch.admission import Admission, Claim
 from service.dispatch.call import Call
 from service.dispatch.decoding_turns import DecodingTurns, RequestDecoding
 from service.dispatch.notices import Notices
+from service.dispatch.places import Place, Places, owner_of
 from service.dispatch.small_requests import SmallRequestWorker
 from service.dispatch.workers import Workers
 from service.engine.engine import PREFETCH_BATCHES
@@ -81,7 +82,9 @@ class Dispatcher:
         self._workers = Workers(self.limits.waiting, "score")
         """One thread for every admitted request, so that slow work, such as loading, delays no other request."""
         self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="model")
-        self._large, self._planners = Workers(self.limits.large, "large"), Workers(PLAN_THREADS, "plan")
+        self._large, self._planners = Workers(self.limits.streams, "large"), Workers(PLAN_THREADS, "plan")
+        """A thread that scores a large image also needs a place, which it gives back while it waits for the client."""
+        self._large_places = Places(self.limits.large, self.limits.client_share, self.limits.streams)
         self._turns = DecodingTurns(machine.cpus())
         self._quick, self._small = Workers(QUICK_THREADS, "quick"), SmallRequestWorker("small")
 
@@ -97,6 +100,10 @@ class Dispatcher:
     def stream(self, call: Call) -> AbstractContextManager[None]:
         """Admit a stream for the duration of the block; raises BusyError."""
         return self._admission.stream(call.client)
+
+    def large_place(self, call: Call) -> Place:
+        """Return a place among the images of ScoreLarge that are scored concurrently; it is not held yet."""
+        return Place(self._large_places, owner_of(call.client))
 
     async def score(
         self,
@@ -127,21 +134,32 @@ class Dispatcher:
         return work.answer
 
     async def score_large(
-        self, request: ScoringRequest, opened: OpenLarge, deliver: Callable[[Event], None], call: Call, claim: Claim
+        self,
+        request: ScoringRequest,
+        opened: OpenLarge,
+        deliver: Callable[[Event], None],
+        call: Call,
+        claim: Claim,
+        place: Place,
     ) -> None:
         """Score the image of an admitted request, of any size; `deliver` gets each event in the thread that scores.
 
-        Few images are scored at once; others wait, first come, first served. A model that must be loaded first is
-        loaded in another thread, so that a slow load does not delay images of other models.
+        Few images are scored at once; others wait for their `place`, of which each client has a share. A model that
+        must be loaded first is loaded in another thread, so that a slow load does not delay images of other models.
         """
         flow = self._flow(request, large=True)
         loaded = self._scorer.is_loaded(request)
         await (self._quick if loaded else self._workers).run(partial(self._scorer.load, request), flow)
-        workers = self._planners if request.options.plan_only else self._large
         before = time.monotonic()
         async with opened as open_large:
             flow.queued_at += time.monotonic() - before  # the time in which its file arrived is not queue time
-            await workers.run(partial(self._score_large, request, open_large, deliver, call, claim, flow), flow)
+            await_memory = partial(self._await_memory, claim, place, asyncio.get_running_loop())
+            work = partial(self._score_large, request, open_large, deliver, call, await_memory, flow)
+            if request.options.plan_only:
+                await self._planners.run(work, flow)
+                return
+            async with place:
+                await self._large.run(work, flow)
 
     async def model(self, name: str, version: str, call: Call) -> StoredModel:
         """Return a model, and load it first if needed; raises NotFoundError or ModelError."""
@@ -177,7 +195,7 @@ class Dispatcher:
         open_large: Callable[[], LargePicture],
         deliver: Callable[[Event], None],
         call: Call,
-        claim: Claim,
+        await_memory: Callable[[PlannedImage, Execution], None],
         flow: Flow,
     ) -> None:
         decoding = RequestDecoding(self._turns, flow, call.client)
@@ -192,7 +210,7 @@ class Dispatcher:
             return
         self._notices.note(planned, call)
         execution = Execution(planned, flow, lambda tiles, total: deliver(Progress(tiles, total)), decoding=decoding)
-        self._await_memory(claim, planned, execution)
+        await_memory(planned, execution)
         deliver(Started(planned, flow.waited))
         for rows in execution.rows():
             deliver(rows)
@@ -202,18 +220,29 @@ class Dispatcher:
         self._observe(call, planned, result, decoding)
         deliver(Scored(planned, (), result))
 
-    def _await_memory(self, claim: Claim, planned: PlannedImage, execution: Execution) -> None:
+    def _await_memory(
+        self, claim: Claim, place: Place, loop: asyncio.AbstractEventLoop, planned: PlannedImage, execution: Execution
+    ) -> None:
         """Wait, in the thread that scores, until other requests leave the memory that the plan needs.
 
-        A refusal would only make the client send its file again.
+        A refusal would only make the client send its file again. The place is left meanwhile: an image that has its
+        memory may need it.
         """
+        held = planned.held_bytes
         while True:
             try:
-                held = planned.held_bytes
-                return self._admission.plan(claim, held, 0.0, deadline=None, done=execution.fraction_done)
+                self._admission.plan(claim, held, 0.0, deadline=None, done=execution.fraction_done)
+                break
             except BusyError:
+                loop.call_soon_threadsafe(place.free)
                 execution.check_cancelled()
                 time.sleep(MEMORY_SECONDS)
+        taking = asyncio.run_coroutine_threadsafe(place.take(), loop)
+        try:
+            while not wait([taking], MEMORY_SECONDS).done:
+                execution.check_cancelled()
+        finally:
+            taking.cancel()
 
 
 @dataclass(eq=False)

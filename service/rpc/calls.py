@@ -16,9 +16,11 @@ from google.protobuf.message import DecodeError, Message
 
 from service.dispatch.call import Call
 from service.errors import BugError, CancelledRunError, DrainingError, IdleError, OptionError, ServiceError
+from service.limits import Limits
 from service.log import log
 from service.metrics import Metrics
 from service.rpc.access import Access
+from service.rpc.receiving import Receiver
 from service.rpc.status import status_of
 from service.rpc.streams import Send, idle_timeout
 from service.rpc.traces import Traced
@@ -36,11 +38,12 @@ Value = TypeVar("Value")
 class Calls:
     """Makes gRPC handlers from methods, and keeps track of the calls that are not answered yet.
 
-    `idle` is the number of seconds that the client of a stream may take to receive a message.
+    `limits.idle_seconds` is the number of seconds that the client of a stream may take to receive a message.
     """
 
-    def __init__(self, access: Access, metrics: Metrics, traces: Traced | None = None, *, idle: float) -> None:
-        self._access, self._metrics, self._traces, self._idle = access, metrics, traces, idle
+    def __init__(self, access: Access, metrics: Metrics, limits: Limits, traces: Traced | None = None) -> None:
+        self._access, self._metrics, self._traces, self._idle = access, metrics, traces, limits.idle_seconds
+        self.receiver = Receiver(limits)
         self._arrivals = 0
         self._unanswered: set[object] = set()
         self._answered = asyncio.Event()
@@ -50,13 +53,14 @@ class Calls:
         """Set when the server begins to shut down."""
 
     async def drain(self) -> None:
-        """Refuse new calls from now on, and wait until all earlier calls are answered.
+        """Refuse new calls and messages that are still arriving from now on, and wait until other calls are answered.
 
         Then wait until no new call has arrived for LINGER_SECONDS, at most LINGER_TIMES times. Calls that arrive in
         this time end in UNAVAILABLE, so that their clients ask another server. A call that arrives while gRPC closes
         would end in CANCELLED, which does not tell its client to do so.
         """
         self.draining.set()
+        self.receiver.close()
         while self._unanswered:
             self._answered.clear()
             await self._answered.wait()
@@ -69,17 +73,22 @@ class Calls:
     def unary(
         self, name: str, kind: type[Request], method: Callable[[Request, Call], Awaitable[Message]]
     ) -> grpc.RpcMethodHandler:
-        """Return the handler of a method that takes one message and returns one."""
+        """Return the handler of a method that takes one message and returns one.
 
-        async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
-            self.received_bytes += len(data)
+        For gRPC, the message is a stream of one message, so that it is not received before the client is identified.
+        """
 
+        async def handle(_: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
             async def work(call: Call) -> bytes:
+                data = await self.receiver.read(call, context.read)
+                if data is grpc.aio.EOF:
+                    raise OptionError(f"message: expected {kind.DESCRIPTOR.full_name}, got none")
+                self.received_bytes += len(data)
                 return (await method(await received(kind, data, call), call)).SerializeToString()
 
             return await self._call(name, context, work)
 
-        return grpc.unary_unary_rpc_method_handler(handle)
+        return grpc.stream_unary_rpc_method_handler(handle)
 
     def stream(
         self, name: str, kind: type[Request], method: Callable[[AsyncIterator[Request], Send, Call], Awaitable[None]]
@@ -159,6 +168,7 @@ class Calls:
         call = Call(
             name,
             self._access.address(context),
+            connection=context.peer(),
             deadline=None if left is None else time.monotonic() + left,
             metadata=metadata,
         )

@@ -5,10 +5,12 @@ start → the plan → rows in, rows out → the summary
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 from fullconv.protos import scoring_pb2
 from service import encode
+from service.dispatch.admission import Claim
 from service.dispatch.dispatcher import LargePicture, OpenLarge
 from service.errors import OptionError
 from service.images.allowed_directory import AllowedDirectory
@@ -28,13 +30,16 @@ def open_large(
     bridge: StreamBridge,
     spool: Spool,
     allowed: AllowedDirectory,
+    claim: Claim,
 ) -> OpenLarge:
     """Return the context manager that opens the image of a call: a path, raw rows, or an encoded file in the spool.
 
     Raises OptionError for options that raw rows do not allow.
     """
     if not start.HasField("raw"):
-        return _by_path(start.path, options, allowed) if start.path else _spooled(start.name, options, bridge, spool)
+        if start.path:
+            return _by_path(start.path, options, allowed)
+        return _spooled(start.name or "image", options, spool.file(bridge.parts(), claim))
     if start.path:
         raise OptionError("path: expected no raw pixels with it, got both")
     if len(options.scales) > 1 or options.mask == OTSU:
@@ -59,11 +64,11 @@ async def _rows(
 
 @asynccontextmanager
 async def _spooled(
-    name: str, options: RequestedOptions, bridge: StreamBridge, spool: Spool
+    name: str, options: RequestedOptions, file: AbstractAsyncContextManager[Path]
 ) -> AsyncIterator[Callable[[], LargePicture]]:
     """Receive the whole file first."""
-    async with spool.file(bridge.parts()) as path:
-        yield lambda: LargePicture(open_file(path, options.selection, name=name or "image"))
+    async with file as path:
+        yield lambda: LargePicture(open_file(path, options.selection, name=name))
 
 
 class Delivery:

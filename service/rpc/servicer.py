@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import grpc
 
@@ -19,6 +20,7 @@ from service.rpc.spool import Spool
 from service.rpc.status import status_of
 from service.rpc.stream_bridge import StreamBridge
 from service.rpc.streams import RequestStream, Send, idle_timeout, retry_while_busy
+from service.rpc.upload import Upload
 from service.scoring.options import MAX_NAME_LETTERS, check_names
 
 SERVICE = scoring_pb2.DESCRIPTOR.services_by_name["Scoring"]
@@ -66,16 +68,21 @@ class ScoringServicer:
     async def score_large(self, messages: AsyncIterator[scoring_pb2.ScoreLargeRequest], send: Send, call: Call) -> None:
         """Score one image that arrives in parts."""
         with self._dispatcher.stream(call):
-            idle = self._dispatcher.limits.idle_seconds
-            first = await idle_timeout(idle, anext(messages, scoring_pb2.ScoreLargeRequest()), "to send start")
+            limits = self._dispatcher.limits
+            next_request = partial(anext, messages, scoring_pb2.ScoreLargeRequest())
+            first = await self._calls.receiver.read(
+                call, lambda: idle_timeout(limits.idle_seconds, next_request(), "to send start")
+            )
             if first.WhichOneof("part") != "start":
                 raise OptionError(f"part: expected start first, got {first.WhichOneof('part') or 'nothing'}")
-            bridge = StreamBridge(messages, send, idle)
+            scoring = self._dispatcher.large_place(call)
+            upload = Upload(limits, self._calls.draining)
+            bridge = StreamBridge(messages, send, upload, self._calls.receiver.part_place(call), scoring)
             with self._dispatcher.admitted(call) as claim:
                 self._dispatcher.identify(call, claim, first.start.model[:MAX_NAME_LETTERS])
                 request = decode.scoring_request(first.start)
-                opened = open_large(first.start, request.options, bridge, self._spool, self._allowed)
-                await self._dispatcher.score_large(request, opened, Delivery(bridge).deliver, call, claim)
+                opened = open_large(first.start, request.options, bridge, self._spool, self._allowed, claim)
+                await self._dispatcher.score_large(request, opened, Delivery(bridge).deliver, call, claim, scoring)
 
     async def list_models(self, _: scoring_pb2.ListModelsRequest, __: Call) -> scoring_pb2.ListModelsResponse:
         """List all versions of all models, with the error of each version that cannot serve."""

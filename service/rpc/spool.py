@@ -8,40 +8,36 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from service.errors import BusyError, LimitError
-from service.limits import MIB
+from service.dispatch.admission import Admission, Claim
+from service.errors import BusyError
 
 PROC = Path("/proc/self/fd")
 
 
 class Spool:
-    """A directory that holds files of at most `quota` bytes together."""
+    """A directory that holds files; `admission` limits their bytes together, and those of each client."""
 
-    def __init__(self, folder: Path, quota: int) -> None:
-        self._folder, self._quota = folder, quota
-        self._used = 0
+    def __init__(self, folder: Path, admission: Admission) -> None:
+        self._folder, self._admission = folder, admission
 
     @asynccontextmanager
-    async def file(self, parts: AsyncIterator[bytes]) -> AsyncIterator[Path]:
+    async def file(self, parts: AsyncIterator[bytes], claim: Claim) -> AsyncIterator[Path]:
         """Write the parts into a file, and yield its path. The file is deleted at the end of the block.
 
-        Raises LimitError if this file alone exceeds the quota, and BusyError if it does not fit beside other files, or
-        cannot be written.
+        The bytes are added to the claim. Raises LimitError if this file alone exceeds the client's share, and BusyError
+        if it does not fit beside other files, or cannot be written.
         """
-        size = 0
         try:
             with self._opened() as file:
                 async for part in parts:
-                    size += len(part)
-                    self._used += len(part)
-                    self._check(size)
+                    self._admission.spool(claim, len(part))
                     with _as_busy_error():
                         await asyncio.to_thread(file.write, part)
                 with _as_busy_error():
                     file.flush()
                 yield _path(file)
         finally:
-            self._used -= size
+            self._admission.spool(claim, -claim.spool_bytes)
 
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
@@ -54,16 +50,6 @@ class Spool:
             file = (tempfile.TemporaryFile if PROC.exists() else named)(dir=self._folder)
         with file:
             yield cast("BinaryIO", file)
-
-    def _check(self, size: int) -> None:
-        if size > self._quota:
-            raise LimitError(
-                f"data: expected a file of at most {self._quota / MIB:.0f} MiB, the size of the spool, got more"
-            )
-        if self._used > self._quota:
-            raise BusyError(
-                f"spool: expected at most {self._quota / MIB:.0f} MiB of files at the same time, got more: retry later"
-            )
 
 
 def _path(file: BinaryIO) -> Path:

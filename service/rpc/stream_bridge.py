@@ -5,7 +5,7 @@ Therefore neither side gets ahead of the other by more than gRPC's own buffers.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
@@ -13,13 +13,17 @@ import numpy as np
 
 from fullconv.protos import scoring_pb2
 from service.dispatch.dispatcher import LargePicture
+from service.dispatch.places import Place
 from service.errors import CancelledRunError, ImageError, OptionError
 from service.images.arrays import open_array
 from service.images.picture import PageSelection
 from service.images.pixels import SampleArray
-from service.rpc.streams import Send, idle_timeout
+from service.rpc.streams import Send
+from service.rpc.upload import Upload
 
 Value = TypeVar("Value")
+FIRST_PAUSE_SECONDS, PAUSE_SECONDS = 0.02, 0.25
+"""Seconds of waiting after which an image gives up its place for scoring, and between two checks after that."""
 SKIPPED_ROWS = 256
 """Rows that are skipped at once."""
 Requests = AsyncIterator[scoring_pb2.ScoreLargeRequest]
@@ -28,20 +32,22 @@ Requests = AsyncIterator[scoring_pb2.ScoreLargeRequest]
 class StreamBridge:
     """One call of ScoreLarge, from the thread's side: `receive` and `send` block.
 
-    `receive` raises IdleError after `idle` seconds without a part.
+    A part is received at the place `receiving`. While the client keeps the thread waiting, the image gives its place
+    `scoring` to other images. `upload` says when the client is too slow. Made in the task of the call.
     """
 
-    def __init__(self, requests: Requests, send: Send, idle: float) -> None:
-        self._requests, self._send, self._idle = requests, send, idle
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, requests: Requests, send: Send, upload: Upload, receiving: Place, scoring: Place) -> None:
+        self._requests, self._send, self._upload = requests, send, upload
+        self._receiving, self._scoring = receiving, scoring
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
 
     def receive(self) -> bytes | None:
-        """Return the next part; None when the client has sent everything."""
-        return self._wait(self._next_part())
+        """Return the next part; None when the client has sent everything. Raises IdleError if it is too slow."""
+        return self._wait(self._resumed(self._next_part()))
 
     def send(self, part: scoring_pb2.ScoreLargeResponse) -> None:
         """Send a part of the answer; returns when there is room for the next part."""
-        self._wait(self._send(part))
+        self._wait(self._resumed(self._until_done(self._send(part), self._pause)))
 
     async def parts(self) -> AsyncIterator[bytes]:
         """Yield every part, on the event loop."""
@@ -50,12 +56,54 @@ class StreamBridge:
 
     async def _next_part(self) -> bytes | None:
         """Return the data of the next part; None at the end. Raises OptionError for a part without data."""
-        request = await idle_timeout(self._idle, anext(self._requests, None), "to send the next part")
+        try:
+            await self._until_done(self._receiving.take(), self._pause)
+            began = self._loop.time()
+            next_request = anext(self._requests, None)
+            request = await self._until_done(next_request, lambda: self._pause(self._loop.time() - began))
+        finally:
+            self._receiving.free()
         if request is None:
             return None
         if request.WhichOneof("part") != "data":
             raise OptionError(f"part: expected data after start, got {request.WhichOneof('part') or 'nothing'}")
+        self._upload.add(len(request.data), self._loop.time() - began)
         return bytes(request.data)
+
+    async def _resumed(self, work: Awaitable[Value]) -> Value:
+        """Do some work, and then take the place for scoring again if the image held it before."""
+        was_held = self._scoring.is_held
+        value = await work
+        if was_held:
+            await self._until_done(self._scoring.take(), self._check_call)
+        return value
+
+    def _pause(self, seconds: float | None = None) -> None:
+        """Leave the place for scoring to other images. Raises IdleError if the client is too slow.
+
+        `seconds`: how long it has sent nothing. Default: None, the client is not waited for.
+        """
+        self._scoring.free()
+        self._check_call()
+        if seconds is not None:
+            self._upload.check(seconds)
+
+    async def _until_done(self, work: Awaitable[Value], on_pause: Callable[[], None]) -> Value:
+        """Wait for some work, and call `on_pause` regularly until then. If that raises, the work is cancelled."""
+        doing = asyncio.ensure_future(work)
+        try:
+            seconds = FIRST_PAUSE_SECONDS
+            while not (await asyncio.wait({doing}, timeout=seconds))[0]:
+                on_pause()
+                seconds = PAUSE_SECONDS
+        finally:
+            doing.cancel()
+        return doing.result()
+
+    def _check_call(self) -> None:
+        """Raise CancelledRunError if the call has ended."""
+        if self._task is not None and self._task.cancelling():
+            raise CancelledRunError("the client has gone")
 
     def _wait(self, work: Coroutine[Any, Any, Value]) -> Value:
         if self._loop.is_closed():

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Gauge
 
 from service.dispatch.admission import Admission
+from service.dispatch.places import Places
 from service.engine.registry import Registry
 from service.engine.scheduler import Scheduler
 
@@ -15,6 +16,7 @@ def add_gauges(
     scheduler: Scheduler,
     models: Registry,
     stale_files: Callable[[], int],
+    places: Places,
 ) -> None:
     """Add the gauges to a registry of metrics. They are read whenever the metrics are exported."""
     load, limits = admission.load, admission.limits
@@ -30,6 +32,11 @@ def add_gauges(
         ("queue_tiles", "Tiles that wait for a slot.", lambda: scheduler.waiting),
         ("memory_bytes", "Planned bytes of pixels and scores of admitted requests.", lambda: load.held_bytes),
         ("memory_budget_bytes", "Largest allowed number of these bytes.", lambda: limits.held_bytes),
+        ("receiving_messages", "Messages that are being received.", lambda: places.held),
+        ("receiving_messages_limit", "Largest allowed number of these messages.", lambda: places.count),
+        ("unreceived_messages", "Messages that wait to be received.", lambda: places.waiting),
+        ("spool_bytes", "Bytes of files in the spool.", lambda: load.spool_bytes),
+        ("spool_bytes_limit", "Largest allowed number of these bytes.", lambda: limits.spool_bytes),
         ("failing_versions", "Versions of models whose files cannot be served.", lambda: models.failing),
         (
             "stale_files",

@@ -7,7 +7,14 @@ from service.settings import Settings
 CALLS_BESIDE = 16
 """Calls on one connection beside requests and streams: health checks."""
 KEEPALIVE_MS = 60_000
-MAX_FRAME_BYTES = (1 << 24) - 1
+IDLE_MS = 600_000
+"""Milliseconds after which a connection without a call is closed."""
+HANDSHAKE_MS = 10_000
+"""Milliseconds within which a new connection must have completed the handshakes of TLS and HTTP/2."""
+MAX_FRAME_BYTES = 1 << 20
+"""Largest frame: the largest window of a message. gRPC allocates memory for some frames before they arrive."""
+IDENTITY = 1
+"""Set of compression algorithms: none. A small compressed message may expand to the largest message."""
 
 
 def server_options(settings: Settings) -> list[tuple[str, int]]:
@@ -18,6 +25,10 @@ def server_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", message_bytes),
         ("grpc.max_concurrent_streams", settings.max_waiting + settings.max_streams + CALLS_BESIDE),
         ("grpc.http2.max_frame_size", MAX_FRAME_BYTES),  # fewer frames a message: no other call is served between them
+        ("grpc.http2.bdp_probe", 0),  # or the window grows to 8 MiB also for messages that nobody reads
+        ("grpc.compression_enabled_algorithms_bitset", IDENTITY),
+        ("grpc.max_connection_idle_ms", IDLE_MS),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),  # notices clients whose machine is gone
         ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS // 3),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import grpc
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health
 
 from fullconv import __version__
 from service import machine
@@ -26,6 +25,7 @@ from service.rpc import inference, servicer
 from service.rpc.access import Access, Tokens
 from service.rpc.calls import Calls
 from service.rpc.inference import InferenceServicer
+from service.rpc.public import PublicServices
 from service.rpc.servicer import ScoringServicer
 from service.rpc.spool import Spool
 from service.rpc.traces import Traced
@@ -54,6 +54,7 @@ class Parts:
     registry: Registry
     scheduler: Scheduler
     metrics: Metrics
+    admission: Admission
     calls: Calls
     dispatcher: Dispatcher
     traces: Traced | None
@@ -129,12 +130,15 @@ def _parts(settings: Settings) -> Parts:
     )
     traces, admission = Traced() if settings.traces else None, Admission(limits)
     reloadable = tuple(files for files in (tokens, certificates) if files)
-    add_gauges(metrics.collectors, admission, scheduler, registry, lambda: sum(files.stale for files in reloadable))
+    calls = Calls(Access(tokens), metrics, limits, traces)
+    gauges = partial(add_gauges, metrics.collectors, admission, scheduler, registry)
+    gauges(lambda: sum(files.stale for files in reloadable), calls.receiver.places)
     return Parts(
         registry=registry,
         scheduler=scheduler,
         metrics=metrics,
-        calls=Calls(Access(tokens), metrics, traces, idle=limits.idle_seconds),
+        admission=admission,
+        calls=calls,
         dispatcher=Dispatcher(Scorer(registry, limits, settings.tuning), scheduler, admission, metrics),
         traces=traces,
         certificates=certificates,
@@ -144,13 +148,14 @@ def _parts(settings: Settings) -> Parts:
 
 def _add_services(server: grpc.aio.Server, parts: Parts, state: Health, settings: Settings) -> tuple[str, ...]:
     """Add the services and their reflection; returns the names of the services that have a health."""
-    spool, allowed = Spool(settings.spool, settings.limits.spool_bytes), AllowedDirectory(settings.images)
+    spool, allowed = Spool(settings.spool, parts.admission), AllowedDirectory(settings.images)
     scoring = ScoringServicer(parts.dispatcher, parts.calls, spool, allowed)
     other_clients = InferenceServicer(parts.dispatcher, parts.calls, parts.metrics)
-    server.add_generic_rpc_handlers([scoring.handlers(), other_clients.handlers()])
-    health_pb2_grpc.add_HealthServicer_to_server(state.servicer, server)
     names = (servicer.SERVICE.full_name, inference.SERVICE.full_name, health.SERVICE_NAME)
-    reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+    public = PublicServices(settings.limits)
+    server.add_generic_rpc_handlers(
+        [scoring.handlers(), other_clients.handlers(), public.health(state.servicer), public.reflection(names)]
+    )
     return names
 
 

@@ -1,7 +1,8 @@
-"""Files that are deployed beside the image: Kubernetes manifests, Prometheus rules, and the Grafana dashboard."""
+"""Files that are deployed beside the image: for Kubernetes, Prometheus, Grafana and Envoy."""
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import kubernetes_validate
@@ -10,11 +11,13 @@ import yaml
 from support.paths import ROOT
 
 from service.dispatch.admission import Admission
+from service.dispatch.places import Places
 from service.engine.registry import Registry
 from service.engine.scheduler import Scheduler
 from service.limits import Limits
 from service.metrics import Metrics
 from service.server.gauges import add_gauges
+from service.server.listening import IDLE_MS
 from service.settings import read_settings
 
 DEPLOY = ROOT / "deploy"
@@ -60,8 +63,8 @@ def test_the_image_starts_with_valid_settings() -> None:
 
 def exported() -> set[str]:
     """Return the names of all metrics as Prometheus reads them, without those of the process."""
-    metrics, scheduler = Metrics(), Scheduler(slots=1)
-    add_gauges(metrics.collectors, Admission(Limits()), scheduler, Registry(ROOT / "models"), lambda: 0)
+    metrics, scheduler, places = Metrics(), Scheduler(slots=1), Places(1, 1.0, 1)
+    add_gauges(metrics.collectors, Admission(Limits()), scheduler, Registry(ROOT / "models"), lambda: 0, places)
     scheduler.close()
     ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""], "info": ["_info"]}
     ours = [family for family in metrics.collectors.collect() if family.name.startswith("fullconv_")]
@@ -88,3 +91,64 @@ def test_alerts_are_in_the_guide() -> None:
     for rule in yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"][0]["rules"]:
         assert rule["alert"] in guide
         assert rule["annotations"]["summary"]
+
+
+ENVOY = yaml.safe_load((DEPLOY / "envoy.yaml").read_text())
+FIELDS = {
+    "DownstreamTlsContext": {"common_tls_context"},
+    "ConnectionLimit": {"stat_prefix", "max_connections"},
+    "HttpConnectionManager": {
+        "stat_prefix",
+        "codec_type",
+        "http2_protocol_options",
+        "request_headers_timeout",
+        "stream_idle_timeout",
+        "max_request_headers_kb",
+        "common_http_protocol_options",
+        "route_config",
+        "http_filters",
+    },
+    "Router": set(),
+    "HttpProtocolOptions": {"explicit_http_config"},
+}
+"""The fields of Envoy's messages that the configuration uses, from Envoy's own protobuf files."""
+
+
+def typed_configs(value: object) -> Iterator[dict[str, Any]]:
+    """Every message of the configuration that names its type."""
+    if isinstance(value, dict):
+        if "@type" in value:
+            yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from typed_configs(each)
+
+
+def test_envoy_is_configured_by_fields_that_there_are() -> None:
+    """Each message has a known type and only known fields."""
+    found = {}
+    for config in typed_configs(ENVOY):
+        kind = config["@type"].rpartition(".")[2]
+        found[kind] = set(config) - {"@type"}
+        assert config["@type"].startswith("type.googleapis.com/envoy.extensions.")
+    assert found == FIELDS
+
+
+def test_envoy_has_the_limits_of_the_server() -> None:
+    """The proxy waits as long for messages as the server, closes connections as early, and finds its port."""
+    settings = read_settings(["--models", "models"])
+    (manager,) = (each for each in typed_configs(ENVOY) if each["@type"].endswith(".HttpConnectionManager"))
+    assert manager["stream_idle_timeout"] == f"{settings.max_receive:g}s"
+    assert manager["common_http_protocol_options"]["max_connection_duration"] == f"{settings.max_age:g}s"
+    assert manager["common_http_protocol_options"]["idle_timeout"] == f"{IDLE_MS // 1000}s"
+    assert manager["http2_protocol_options"]["initial_stream_window_size"] == 65535
+    (cluster,) = ENVOY["static_resources"]["clusters"]
+    (health,) = cluster["health_checks"]
+    assert "grpc_health_check" in health
+    (group,) = cluster["load_assignment"]["endpoints"]
+    (endpoint,) = group["lb_endpoints"]
+    service = next(manifest for manifest in MANIFESTS if manifest["kind"] == "Service")
+    address = endpoint["endpoint"]["address"]["socket_address"]
+    assert address["address"] == service["metadata"]["name"]
+    assert address["port_value"] == 8500

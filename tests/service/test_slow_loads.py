@@ -63,10 +63,11 @@ def models(tmp_path: Path) -> Path:
 async def served(registry: Slow, folder: Path) -> AsyncIterator[ScoringServicer]:
     """Yield a servicer; at the end of the block slow loads proceed."""
     limits, scheduler, metrics = Limits(large=2), Scheduler(slots=2), Metrics()
-    dispatcher = Dispatcher(Scorer(registry, limits), scheduler, Admission(limits), metrics)
-    calls = Calls(Access(None), metrics, idle=60)
+    admission = Admission(limits)
+    dispatcher = Dispatcher(Scorer(registry, limits), scheduler, admission, metrics)
+    calls = Calls(Access(None), metrics, limits)
     try:
-        yield ScoringServicer(dispatcher, calls, Spool(folder, 1 << 20), AllowedDirectory())
+        yield ScoringServicer(dispatcher, calls, Spool(folder, admission), AllowedDirectory())
     finally:
         registry.proceed.set()
         scheduler.close()

@@ -227,7 +227,8 @@ def test_spooled_files_have_a_quota(models: Path, tmp_path: Path) -> None:
     spool.mkdir()
     large = tmp_path / "large.tif"
     large.write_bytes(encode(noise(1200, 1200, 1), ".tif"))
-    with running(models, "--spool", str(spool), "--spool-mib", "1") as server, Client(server.address) as client:
+    options = ["--spool", str(spool), "--spool-mib", "1", "--client-share", "1"]
+    with running(models, *options) as server, Client(server.address) as client:
         with pytest.raises(ImageError, match="expected a file of at most 1 MiB, the size of the spool"):
             client.score_large(large, model="digits")
         small = tmp_path / "small.png"
