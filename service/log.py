@@ -29,6 +29,8 @@ def _escape(text: str) -> str:
     Text from clients and names of files may hold control characters, marks that change the direction of writing, and
     characters without width, which would make a line look different from what it holds. JSON itself allows them.
     """
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
 
 
