@@ -32,12 +32,12 @@ from typing import Any
 import grpc
 import numpy as np
 import pyvips
-from latency import MODELS, served
+from latency import MODELS, NICE, served
 from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
-from support.hostile import SMALL_WEBP, chunk, one_bit_png, progressive
+from support.hostile import SMALL_WEBP, chunk, many_scans, one_bit_png, progressive
 from support.http2 import Connection, message_header
 from support.servers import SCORE
 
@@ -111,8 +111,11 @@ def interlaced(side: int) -> bytes:
 
 def photograph(side: int) -> bytes:
     """Return an ordinary progressive JPEG."""
-    noise = pyvips.Image.gaussnoise(side, side, mean=128, sigma=20)
-    data: bytes = noise.bandjoin([noise, noise]).cast("uchar").write_to_buffer(".jpg", interlace=True, Q=70)
+    coarse = pyvips.Image.gaussnoise(side // 16, side // 16, mean=128, sigma=40)
+    fine = coarse.resize(16, kernel="cubic") + pyvips.Image.gaussnoise(
+        side // 16 * 16, side // 16 * 16, sigma=2, mean=0
+    )
+    data: bytes = fine.bandjoin([fine, fine]).cast("uchar").write_to_buffer(".jpg", interlace=True, Q=75)
     return data
 
 
@@ -181,7 +184,7 @@ ATTACKS: dict[str, Attack] = {
     "40 photographs": Attack(40, lambda side: scoring(photograph(side // 4))),
     "16 scales": Attack(60, lambda side: scoring(one_bit_png(side, side), sixteen_scales())),
     "bottom region": Attack(16, lambda side: scoring(one_bit_png(side, side), last_rows(side))),
-    "many scans": Attack(60, lambda _: scoring(progressive(256, 256, 10_000))),
+    "many scans": Attack(60, lambda _: scoring(many_scans(255 << 10))),
     "compressed text": Attack(16, lambda _: scoring(one_bit_png(64, 64, chunks=text_bomb()))),
     "clients that leave": Attack(16, lambda _: vanishing(SMALL_WEBP)),
     "TIFF directories": Attack(8, lambda _: scoring(many_directories(), scoring_pb2.ScoreOptions(plan_only=True))),
@@ -201,7 +204,8 @@ def text_bomb() -> bytes:
 
 
 def attack(name: str, target: Target, ready: Any, statuses: Any, seconds: float) -> None:  # noqa: ANN401
-    """Attack for some seconds, in a process of its own."""
+    """Attack for some seconds, in a process of its own. Its priority is low, as if it had other CPUs than the server."""
+    os.nice(NICE)
     kind = ATTACKS[name]
     call, counted = kind.make(target.side), Counter[str]()
     ready.set()

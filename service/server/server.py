@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +42,9 @@ from service.server.periodic import repeated
 from service.server.shutdown import Signals
 from service.settings import Settings
 
+SWITCH_SECONDS = 0.001
+"""Time for which a thread may hold the interpreter while another thread waits for it. Python's default, 5 ms, would be
+a wait at each of the several changes of threads of a small request while other threads open and plan large images."""
 HEALTH_WATCH_SECONDS = 0.5
 """Seconds for which open health watches may continue after the last request is answered."""
 FILES_SECONDS = 5.0
@@ -108,6 +112,7 @@ async def serve(settings: Settings, signals: Signals) -> None:
 def _parts(settings: Settings) -> Parts:
     """Make the parts, the process-wide settings first; raises OSError for files that cannot be used."""
     limits, metrics = settings.limits, Metrics()
+    sys.setswitchinterval(SWITCH_SECONDS)
     machine.configure_malloc(2 * limits.message_bytes)
     start_compute_threads(settings.threads or machine.cpus())
     checks = Checks(settings.models, seconds=settings.check_seconds, memory_bytes=settings.check_bytes)

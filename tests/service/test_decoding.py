@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import pyvips
 from numpy.testing import assert_array_equal
-from support.hostile import SMALL_WEBP, chunk, one_bit_png, progressive
+from support.hostile import SMALL_WEBP, chunk, many_scans, one_bit_png, progressive
 from support.paths import ROOT
 from support.pictures import encode, noise
 
@@ -116,6 +116,8 @@ def test_scans_are_limited() -> None:
     open_bytes(progressive(64, 64, MAX_SCANS - 3), name="i")
     with pytest.raises(LimitError, match=f"i: scans: expected at most {MAX_SCANS} in a JPEG file, got more"):
         open_bytes(progressive(64, 64, MAX_SCANS - 2), name="i")
+    with pytest.raises(LimitError, match="scans"):
+        open_bytes(many_scans(255 << 10), name="i")
 
 
 def test_compressed_text_is_limited(tmp_path: Path) -> None:

@@ -31,6 +31,21 @@ def progressive(width: int, height: int, scans: int) -> bytes:
     return b"".join([head, *averages, *details, b"\xff\xd9"])
 
 
+def many_scans(size: int) -> bytes:
+    """Return a progressive JPEG of 256×256 pixels with as many scans as fit `size` bytes."""
+    components = b"".join(bytes([band + 1, 0x11, 0]) for band in range(3))
+    parts = [b"\xff\xd8", _segment(0xDB, b"\0" + bytes([1] * 64))]
+    parts.append(_segment(0xC2, struct.pack(">BHHB", 8, 256, 256, 3) + components))
+    parts.append(_segment(0xC4, b"\x00" + bytes([1] + [0] * 15) + b"\x00"))
+    parts.append(_segment(0xC4, b"\x10" + bytes([1] + [0] * 15) + b"\xa0"))
+    parts += [_segment(0xDA, bytes([1, band + 1, 0, 0, 0, 0])) + bytes(128) for band in range(3)]
+    scan, left = 0, size - sum(map(len, parts))
+    while left > 0:
+        parts.append(_segment(0xDA, bytes([1, 1 + scan % 3, 0, 1 + scan % 63, 1 + scan % 63, 0])) + b"\x00\x1f")
+        scan, left = scan + 1, left - len(parts[-1])
+    return b"".join([*parts, b"\xff\xd9"])
+
+
 def one_bit_png(width: int, height: int, *, chunks: bytes = b"") -> bytes:
     """Return a black PNG of one bit; `chunks` come before its pixels."""
     compressor, row = zlib.compressobj(9), bytes(1 + -(-width // 8))
