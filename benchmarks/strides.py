@@ -47,7 +47,7 @@ def native_only(model: StoredModel) -> StoredModel:
     spec.CopyFrom(model.spec)
     for entries in (spec.strides, spec.cost, spec.parity):
         del entries[1:]
-    return replace(model, spec=spec)
+    return replace(model, serialized_spec=spec.SerializeToString())
 
 
 def score(

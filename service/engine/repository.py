@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import local
 
 import onnx
 from google.protobuf import json_format
@@ -55,10 +56,26 @@ class StoredModel:
     name: str
     version: str
     folder: Path
-    spec: model_pb2.ModelSpec
+    serialized_spec: bytes
     labels: tuple[str, ...]
     vertical: AxisGeometry
     horizontal: AxisGeometry
+    _copies: local = field(init=False, default_factory=local, repr=False)
+    """The spec of each thread, as the attribute `spec`."""
+
+    @property
+    def spec(self) -> model_pb2.ModelSpec:
+        """The model's spec. Every thread has a copy of its own.
+
+        Reading a message from several threads can end the process: protobuf 7.36 registers the Python object of a
+        submessage only after allocating it, which may run the garbage collector and, in a finalizer, another thread.
+        If that thread reads the same submessage, there are two objects of it, one of which is freed twice.
+        """
+        try:
+            copy: model_pb2.ModelSpec = self._copies.spec
+        except AttributeError:
+            copy = self._copies.spec = model_pb2.ModelSpec.FromString(self.serialized_spec)
+        return copy
 
     @property
     def supports_dense(self) -> bool:
@@ -254,7 +271,7 @@ def stored_model(
         )
     except ValueError as error:
         raise ModelError(f"{name}/{version}: {error}; {WAY_OUT}") from None
-    return StoredModel(name, version, folder, spec, tuple(labels), vertical, horizontal)
+    return StoredModel(name, version, folder, spec.SerializeToString(), tuple(labels), vertical, horizontal)
 
 
 def _check_hash(path: Path, expected: str) -> None:

@@ -117,7 +117,10 @@ class Crops:
     """Every window by itself, with several windows in a submission."""
 
     network: Network
-    cost: model_pb2.Cost
+    window_multiply_adds: float
+    """Multiply-adds of one window."""
+    bytes_per_pixel: float
+    """Bytes of activations for each pixel."""
     position: int = 0
     name: str = "crops"
 
@@ -127,12 +130,12 @@ class Crops:
 
     def multiply_adds(self, view: TilePlan) -> float:
         """Return the multiply-adds of all windows, including those of the mirrored image."""
-        return view.cells * (2 if view.mirrored else 1) * self.cost.multiply_adds_per_crop
+        return view.cells * (2 if view.mirrored else 1) * self.window_multiply_adds
 
     def multiply_adds_of(self, row: AxisTile, col: AxisTile) -> float:
         """Return the multiply-adds of the windows of one tile."""
         windows = len(range(row.cells.stop)[row.cells]) * len(range(col.cells.stop)[col.cells])
-        return windows * self.cost.multiply_adds_per_crop
+        return windows * self.window_multiply_adds
 
     def submits(self, view: TilePlan, _: int) -> int:
         """Return an upper bound for the number of submissions of WINDOWS_PER_SUBMISSION windows each."""
@@ -141,7 +144,7 @@ class Crops:
     def activations(self, _: TilePlan, __: int) -> float:
         """Return the bytes of activations of WINDOWS_PER_SUBMISSION windows: tiles are run one after another."""
         pixels = self.network.vertical.window * self.network.horizontal.window
-        return WINDOWS_PER_SUBMISSION * pixels * self.cost.activation_bytes_per_pixel
+        return WINDOWS_PER_SUBMISSION * pixels * self.bytes_per_pixel
 
     def run(self, submit: Submit, batches: Iterable[Sequence[Pixels]]) -> Iterator[Iterable[Scores]]:
         """Run one tile after another, WINDOWS_PER_SUBMISSION windows in a submission."""
@@ -156,7 +159,7 @@ class Crops:
         grid = cast("Pixels", np.moveaxis(windows, 2, -1))
         following = (grid[cell] for cell in np.ndindex(*grid.shape[:2]))
         batches = iter(lambda: list(islice(following, WINDOWS_PER_SUBMISSION)), [])
-        return grid.shape[:2], Prefetcher(submit(batch, self.cost.multiply_adds_per_crop) for batch in batches)
+        return grid.shape[:2], Prefetcher(submit(batch, self.window_multiply_adds) for batch in batches)
 
 
 def _grid(shape: tuple[int, ...], windows: Iterable[Sequence[Scores]]) -> Scores:
@@ -205,7 +208,11 @@ def _dense(model: StoredModel, stride: tuple[int, int]) -> Dense | None:
 
 
 def _crops(model: StoredModel, stride: tuple[int, int]) -> Crops:
-    return Crops(Network(model.vertical.crop_geometry(), model.horizontal.crop_geometry(), stride), model.spec.cost[0])
+    network, cost = (
+        Network(model.vertical.crop_geometry(), model.horizontal.crop_geometry(), stride),
+        model.spec.cost[0],
+    )
+    return Crops(network, cost.multiply_adds_per_crop, cost.activation_bytes_per_pixel)
 
 
 def _cost(cost: model_pb2.Cost, network: Network) -> Cost:

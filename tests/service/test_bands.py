@@ -63,7 +63,7 @@ def model_of(
         cost=costs,
         parity=parities,
     )
-    return StoredModel("made", "1", Path("made/1"), spec, (), vertical, horizontal)
+    return StoredModel("made", "1", Path("made/1"), spec.SerializeToString(), (), vertical, horizontal)
 
 
 def planned(
