@@ -204,7 +204,7 @@ def text_bomb() -> bytes:
 
 
 def attack(name: str, target: Target, ready: Any, statuses: Any, seconds: float) -> None:  # noqa: ANN401
-    """Attack for some seconds, in a process of its own. Its priority is low, as if it had other CPUs than the server."""
+    """Attack for some seconds, in a process of low priority, as if the attacker had CPUs of its own."""
     os.nice(NICE)
     kind = ATTACKS[name]
     call, counted = kind.make(target.side), Counter[str]()
