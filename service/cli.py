@@ -16,7 +16,8 @@ from service.rpc.access import TokenFileError
 from service.server.certificates import CertificateError
 from service.server.server import serve
 from service.server.shutdown import Signals
-from service.settings import ConfigurationError, Settings, read_settings
+from service.settings import Settings, read_settings
+from service.settings_file import ConfigurationError
 
 
 def main() -> None:

@@ -8,14 +8,12 @@ names.
 import os
 import re
 import tempfile
-from collections import Counter
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from service import machine
@@ -23,15 +21,12 @@ from service.engine.scheduler import Batching
 from service.engine.session import Provider
 from service.limits import MIB, Limits, Tuning
 from service.setting_types import Address, Count, Mib, NonemptyPath, Seconds, is_loopback
+from service.settings_file import ConfigurationError, SettingsFile
 
 PREFIX = "FULLCONV_"
 FOREIGN = re.compile(r"FULLCONV_(SERVICE_.*|PORT(_.*)?)")
 """Environment variables that are not settings: of Kubernetes for a service named fullconv, and of the compose file."""
 DEFAULTS, TUNING, BATCHING = Limits(), Tuning(), Batching()
-
-
-class ConfigurationError(Exception):
-    """A setting cannot be used. The message names the setting, the expected value and the actual value."""
 
 
 class Settings(BaseSettings):
@@ -259,7 +254,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources after the flags, which pydantic-settings reads first; the YAML file is the last one."""
-        return init_settings, env_settings, _File(settings_cls)
+        return init_settings, env_settings, SettingsFile(settings_cls)
 
     @model_validator(mode="before")
     @classmethod
@@ -346,38 +341,6 @@ class Settings(BaseSettings):
             "max_waiting_mib": self.limits.waiting_bytes // MIB,
         }
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-
-
-class _File(PydanticBaseSettingsSource):
-    """The YAML file that the setting `config` names, as a source of settings; empty if it names none."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 (abstract)
-        """Return no value: `__call__` returns the values of all fields."""
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        path = self.current_state.get("config")
-        if path is None:
-            return {}
-        if not str(path):
-            raise ConfigurationError("config: expected a path, got ''")
-        try:
-            text = Path(path).read_text("utf-8")
-            values, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
-        except OSError as error:
-            raise ConfigurationError(f"config: {path}: cannot be read: {error.strerror}") from None
-        except (ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or an invalid date
-            raise ConfigurationError(f"config: {path}: expected YAML: {' '.join(str(error).split())}") from None
-        if values is None or node is None:
-            return {}
-        if not isinstance(values, dict):
-            raise ConfigurationError(f"config: {path}: expected settings, 'name: value', got {type(values).__name__}")
-        for name, times in Counter(str(key.value) for key, _ in node.value).items():
-            if times > 1:
-                raise ConfigurationError(f"config: {path}: {name}: expected once, got {times} times")
-        for name in {"config", "print_config"} & set(values):
-            raise ConfigurationError(f"config: {path}: {name}: expected on the command line, or in the environment")
-        return {str(name): value for name, value in values.items()}
 
 
 def read_settings(arguments: list[str]) -> Settings:

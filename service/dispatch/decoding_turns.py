@@ -124,7 +124,7 @@ class DecodingTurns:
             self._changed.notify_all()
 
     def _next(self) -> _Waiter | None:
-        """Return the waiter whose turn is next; None if there is none, or no turn is free."""
+        """Return the waiter that gets the next turn; None if nobody waits or no turn is free."""
         if sum(self._running.values()) >= self._turns:
             return None
         allowed = [

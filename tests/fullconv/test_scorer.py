@@ -4,6 +4,7 @@ import asyncio
 import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from support.pictures import noise, png
 from support.servers import Server, running
 
 from fullconv import Answer, AsyncClient, Client, ImageError, RequestError, Scorer, ScoringError, UnavailableError
+from fullconv.plan import Plan
 
 MODELS = ROOT / "models"
 PIXELS = noise(90, 111, 1)[..., 0]
@@ -43,6 +45,11 @@ def document(answer: Answer) -> dict[str, Any]:
     shown = answer.document()
     del shown["image"]["name"], shown["timing_ms"]
     return shown
+
+
+def without_decoding(plan: Plan) -> Plan:
+    """Return a plan without the cost of decoding, which depends on the form of the image."""
+    return replace(plan, bytes=plan.bytes - plan.decode_bytes, decode_bytes=0.0, decode_seconds=0.0)
 
 
 def file_of(folder: Path) -> Path:
@@ -108,7 +115,8 @@ def test_one_image_in_every_form(server: Server, tmp_path: Path, files: ExitStac
             assert isinstance(answer, Answer)
             answers.append(answer)
             plan = scorer.plan(make_image(), model="digits", grid=True)
-            assert (plan.header.shape, plan.plan) == (expected.header.shape, expected.plan)
+            assert plan.header.shape == expected.header.shape
+            assert without_decoding(plan.plan) == without_decoding(expected.plan)
     for answer in answers:
         assert document(answer) == document(expected)
         assert_array_equal(expected.average, answer.average)

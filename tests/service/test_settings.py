@@ -9,7 +9,8 @@ import pytest
 import yaml
 from support.servers import COMMAND
 
-from service.settings import ConfigurationError, Settings, read_settings
+from service.settings import Settings, read_settings
+from service.settings_file import ConfigurationError
 
 
 @pytest.fixture
