@@ -5,6 +5,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -376,3 +377,13 @@ def test_models_are_loaded_and_unloaded_on_the_admin_port(server: Server) -> Non
         assert next(watched).status == 1
         assert client.score(IMAGE, model="digits").version == "2"
         watched.cancel()
+
+
+def test_threads_share_no_message(models: Path) -> None:
+    """Each thread reads the spec of a model from a message of its own, since protobuf's are not safe to share."""
+    model = Registry(models).get("digits", "1")[1]
+    with ThreadPoolExecutor(1) as other:
+        copies = [other.submit(lambda: model.spec).result() for _ in range(2)]
+    assert copies[0] is copies[1]
+    assert copies[0] is not model.spec
+    assert copies[0] == model.spec
