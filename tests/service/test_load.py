@@ -92,6 +92,7 @@ def test_a_client_that_vanishes_leaves_nothing_behind(server: Server) -> None:
             call = channel.unary_unary(SCORE).future(large, timeout=60)
             before = busy_seconds(server)
             while busy_seconds(server) - before < 0.3:
+                assert not call.done(), call.exception()
                 time.sleep(0.01)
             call.cancel()
         while len(server.events("request")) < 3:
