@@ -32,6 +32,7 @@ def errors(server: Server) -> list[str]:
     return [line["error"] for line in server.events("request") if "error" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connections", [1, 12], ids=["one connection", "connections"])
 def test_half_sent_messages_hold_bounded_memory(connections: int) -> None:
     """Of 24 half-sent messages of one client, few are received and the others hold a window each.
@@ -122,6 +123,7 @@ def test_compressed_messages_are_not_unpacked(method: str) -> None:
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+@pytest.mark.slow
 def test_health_and_reflection_receive_few_messages() -> None:
     """Half-sent messages of services that need no token hold bounded memory and end after two seconds."""
     with running(MODELS) as server, Connection(server.address) as peer:
