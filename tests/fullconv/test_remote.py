@@ -310,6 +310,7 @@ def test_killed_servers_lose_no_request() -> None:
                 np.testing.assert_array_equal(expected, future.result().average)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
 def test_streams_go_on_with_another_server(ending: signal.Signals) -> None:
     """If the server of a ScoreMany stops, another server answers the remaining images, each once."""

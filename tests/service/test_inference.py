@@ -117,6 +117,7 @@ def test_tensors_that_are_not_raw_are_bounded(server: Server) -> None:
         infer(server, message)
 
 
+@pytest.mark.slow
 def test_crops_do_not_delay_small_requests(server: Server) -> None:
     """While thousands of crops of a small image run, a request for one window is answered long before they end."""
     done: list[str] = []

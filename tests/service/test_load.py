@@ -104,6 +104,7 @@ def test_a_client_that_vanishes_leaves_nothing_behind(server: Server) -> None:
     assert "CANCELLED" in {line["code"] for line in server.events("request")}
 
 
+@pytest.mark.slow
 def test_many_clients_of_every_kind(server: Server) -> None:
     """Sixteen concurrent clients, with images of all sizes and all methods, get the same scores as a single client."""
     cases = [

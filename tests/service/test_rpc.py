@@ -105,6 +105,7 @@ def test_commands_give_equal_answers_for_many_images(server: Server, tmp_path: P
     assert ["error" in document for document in on_server] == [False] * 3 + [False, True, True] + [False] * 3
 
 
+@pytest.mark.slow
 def test_commands_give_equal_plans(server: Server, tmp_path: Path) -> None:
     """--plan prints the same in this process and on a server, also with masks, regions and scales."""
     path, mask = tmp_path / "image.png", tmp_path / "mask.png"
@@ -138,6 +139,7 @@ def test_masks_that_are_missing_fail_their_own_image(server: Server, tmp_path: P
     assert ["error" in document for document in on_server] == [False, True, False]
 
 
+@pytest.mark.slow
 def test_images_without_an_answer_have_the_servers_error(models: Path, tmp_path: Path) -> None:
     """If a server stops in the middle, the answers so far are printed, and the other images have the error."""
     images = [tmp_path / f"image{number}.png" for number in range(400)]

@@ -136,6 +136,7 @@ def test_a_second_signal_ends_the_server_at_once(models: Path) -> None:
             answer.result()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second"), [(signal.SIGTERM, signal.SIGHUP), (signal.SIGHUP, signal.SIGINT)], ids=str
 )

@@ -85,6 +85,7 @@ def test_grids_of_the_highest(client: Client) -> None:
         assert next(run.bands())[1].dtype == np.float16
 
 
+@pytest.mark.slow
 def test_progress_and_plan(server: Server, client: Client) -> None:
     """The plan comes first; progress reaches all tiles; a plan alone decodes nothing."""
     watched: list[tuple[str, int, int]] = []
