@@ -94,11 +94,7 @@ class DecodingTurns:
     def _forget(self, name: str) -> None:
         client = self._clients[name]
         if not client.waiting and not client.running:
-            self._virtual_time = max(self._virtual_time, min(client.virtual_time, self._lowest(client.virtual_time)))
             del self._clients[name]
-
-    def _lowest(self, default: float) -> float:
-        return min((client.virtual_time for client in self._clients.values()), default=default)
 
     def _withdraw(self, waiter: _Waiter) -> None:
         """Leave the queue, or give a turn back that came too late."""

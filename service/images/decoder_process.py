@@ -15,7 +15,7 @@ from weakref import finalize
 import numpy as np
 
 from service.errors import ImageError, ShortageError
-from service.images.decoding import DecodingCost, EncodedFile, Pause
+from service.images.decoding import STEP_PIXELS, DecodingCost, EncodedFile, Pause
 from service.images.pixels import BandLayout, SampleArray
 
 CHECK_SECONDS = 0.1
@@ -46,10 +46,17 @@ class DecoderProcess:
         if self._process is None:
             self._next = first
             self._process = self._start(first)
-        samples = np.empty((stop - self._next, *self._row), self._dtype)
-        self._fill(self._process, samples.data.cast("B"))
-        skipped, self._next = first - self._next, stop
-        return samples[skipped:]
+        step = max(1, STEP_PIXELS // self._row[0])
+        for start in range(self._next, first, step):  # the process writes skipped rows too
+            self._take(self._process, min(step, first - start))
+        self._next = stop
+        return self._take(self._process, stop - first)
+
+    def _take(self, process: "subprocess.Popen[bytes]", rows: int) -> SampleArray:
+        """Return the next rows that the process writes."""
+        samples = np.empty((rows, *self._row), self._dtype)
+        self._fill(process, samples.data.cast("B"))
+        return samples
 
     def _start(self, first: int) -> "subprocess.Popen[bytes]":
         descriptor = _descriptor(self._file.content)

@@ -176,6 +176,15 @@ def test_decoding_apart_gives_the_same_pixels(name: str, first: int, tmp_path: P
     assert_array_equal(samples(open_file(path), Apart(), 50, first), expected)
 
 
+def test_a_process_skips_rows() -> None:
+    """Rows between two calls are left out, as by the decoders of this process."""
+    picture = open_bytes(FILES["plain.png"], name="i")
+    model_input = Scorer(MODELS).model("digits").spec.input
+    inside, apart = picture.rows(model_input), picture.rows(model_input, Apart())
+    for first, stop in ((10, 20), (20, 30), (250, 300)):
+        assert_array_equal(apart.read(first, stop), inside.read(first, stop))
+
+
 def test_skipped_rows_are_read_in_steps() -> None:
     """Rows far below the last are reached with pauses, so that a request can be cancelled meanwhile."""
     pixels, pauses = noise(4096, 512, 1), [0]
