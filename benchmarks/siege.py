@@ -1,6 +1,7 @@
 """Measures how a server answers ordinary clients while an attacker sends it costly requests of many kinds.
 
     python benchmarks/siege.py [--minutes 10] [--one-address] [--only NAME] [--side 16000]
+    python benchmarks/siege.py --server HOST:PORT --metrics HOST:PORT [--untimed]
 
 Starts a server with tokens. Two ordinary clients with tokens of their own send small images all the time, first alone
 and then beside each attack in turn. Prints for each attack the statuses of the attacker's calls, the latencies and the
@@ -9,7 +10,9 @@ ten requests in a row are as fast as before. With --one-address no tokens are us
 an address. In the end, the server gets SIGTERM during an attack. The exit status is 1 if an ordinary request failed, if
 its 95th percentile was more than 100 ms (--one-address: 300 ms) above that of the idle server, if the server took
 more memory than `max_held_mib` and 700 MiB, if it recovered later than 2 s after an attack, or if it did not end
-within 6 s and with status 0.
+within 6 s and with status 0. With --untimed, it is 1 only if an ordinary request failed.
+
+With --server, a server that runs already is attacked without tokens; its memory and its end are not measured.
 """
 
 import argparse
@@ -117,15 +120,16 @@ def resident(process: int) -> int:
 
 
 class MemoryMeter:
-    """Samples the memory of a process and its children in MiB."""
+    """Samples the memory of a process and its children in MiB; 0 for None."""
 
-    def __init__(self, process: int) -> None:
-        self._process, self.peak = process, 0.0
-        Thread(target=self._run, daemon=True).start()
+    def __init__(self, process: int | None) -> None:
+        self.peak = 0.0
+        if process is not None:
+            Thread(target=self._run, args=(process,), daemon=True).start()
 
-    def _run(self) -> None:
+    def _run(self, process: int) -> None:
         while True:
-            self.peak = max(self.peak, sum(map(resident, family(self._process))) / MIB)
+            self.peak = max(self.peak, sum(map(resident, family(process))) / MIB)
             time.sleep(0.05)
 
     def take(self) -> float:
@@ -141,8 +145,16 @@ def main() -> int:
     parser.add_argument("--one-address", action="store_true", help="no tokens: all clients share one address")
     parser.add_argument("--only", choices=list(ATTACKS), help="one attack alone")
     parser.add_argument("--side", type=int, default=16000, help="side of the attacker's images (default: 16000)")
+    parser.add_argument("--server", metavar="HOST:PORT", help="attack this server (default: a new one)")
+    parser.add_argument("--metrics", metavar="HOST:PORT", help="its port of metrics; needed with --server")
+    parser.add_argument("--untimed", action="store_true", help="fail only if an ordinary request fails")
     options = parser.parse_args()
+    if (options.server is None) != (options.metrics is None):
+        parser.error("expected both --server and --metrics, or neither")
     names = [options.only] if options.only else list(ATTACKS)
+    if options.server:
+        options.one_address = True
+        return Siege(Target(options.server, options.metrics, "", options.side), None, options).run(names)
     with tempfile.TemporaryDirectory() as folder:
         settings = ["--max-held-mib", str(HELD_MIB), "--spool", folder]
         if not options.one_address:
@@ -151,20 +163,19 @@ def main() -> int:
             tokens.write_text("".join(f"{name} {each}\n" for name, each in hashes.items()))
             settings += ["--tokens", str(tokens)]
         with served(MODELS, *settings) as server:
-            return Siege(server, options).run(names)
+            token = "" if options.one_address else ATTACKER
+            target = Target(server.address, server.lines()[0]["metrics"], token, options.side)
+            return Siege(target, server.process, options).run(names)
 
 
 class Siege:
-    """One run of all attacks."""
+    """One run of all attacks. `process` is the server's, None if neither memory nor end is measured."""
 
-    def __init__(self, server: Any, options: argparse.Namespace) -> None:  # noqa: ANN401
-        self._server, self._options = server, options
+    def __init__(self, target: Target, process: int | None, options: argparse.Namespace) -> None:
+        self._target, self._process, self._options = target, process, options
         self._context = get_context("spawn")
-        token = "" if options.one_address else ATTACKER
-        metrics = server.lines()[0]["metrics"]
-        self._target = Target(server.address, metrics, token, options.side)
-        self._memory = MemoryMeter(server.process)
-        self._failed = False
+        self._memory = MemoryMeter(process)
+        self._errors = self._slow = False
 
     def run(self, names: list[str]) -> int:
         """Measure the idle server, all attacks, and the end."""
@@ -185,8 +196,9 @@ class Siege:
             self._attack(name, seconds, limit, commands, found)
         commands.put(None)
         clients.join()
-        self._end(names[0])
-        return int(self._failed)
+        if self._process is not None:
+            self._end(names[0], self._process)
+        return int(self._errors or (self._slow and not self._options.untimed))
 
     def _attack(self, name: str, seconds: float, limit: float, commands: Any, found: Any) -> None:  # noqa: ANN401
         ready, statuses = self._context.Event(), self._context.Queue()
@@ -212,22 +224,23 @@ class Siege:
             flush=True,
         )
         too_much = memory > HELD_MIB + ROOM_MIB
-        self._failed |= bool(errors) or taken[1] > limit or too_much or recovery > RECOVERY_SECONDS
+        self._errors |= bool(errors)
+        self._slow |= taken[1] > limit or too_much or recovery > RECOVERY_SECONDS
 
-    def _end(self, name: str) -> None:
+    def _end(self, name: str, process: int) -> None:
         """Send SIGTERM during an attack, and wait for the end of the server."""
         ready, statuses = self._context.Event(), self._context.Queue()
         attacker = self._context.Process(target=attack, args=(name, self._target, ready, statuses, 3.0))
         attacker.start()
         ready.wait()
         time.sleep(2)
-        os.kill(self._server.process, signal.SIGTERM)
+        os.kill(process, signal.SIGTERM)
         start = time.monotonic()
-        _, status = os.waitpid(self._server.process, 0)
+        _, status = os.waitpid(process, 0)
         seconds, code = time.monotonic() - start, os.waitstatus_to_exitcode(status)
         attacker.kill()
         print(f"SIGTERM during an attack: ended within {seconds:.1f} s with status {code}")
-        self._failed |= seconds > END_SECONDS or code != 0
+        self._slow |= seconds > END_SECONDS or code != 0
 
     @staticmethod
     def _row(percentiles: NDArray[np.float64]) -> str:

@@ -33,7 +33,7 @@ class Limits:
     receive_seconds: float = 120.0
     """Seconds in which one message of a call must arrive."""
     streams: int = 64
-    """Number of open calls of ScoreMany, ScoreLarge and ModelStreamInfer together."""
+    """Number of open calls of ScoreMany, ScoreLarge and ModelStreamInfer together; see also `messages`."""
     large: int = 4
     """Number of images of ScoreLarge that are scored concurrently; further images wait."""
     spool_bytes: int = 16 << 30
@@ -44,6 +44,14 @@ class Limits:
     """Seconds for which the server may wait for the parts of one image together."""
     upload_rate: float = 16.0 * 1024
     """Least rate in bytes per second at which the parts of an image arrive, after `idle_seconds` seconds of waiting."""
+
+    @property
+    def messages(self) -> int:
+        """Number of messages that may arrive at the same time, and of open calls of ScoreMany and ModelStreamInfer.
+
+        The message of such a call may arrive at any time, and gRPC holds it meanwhile.
+        """
+        return max(2, self.waiting_bytes // self.message_bytes)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ class Load:
 
     requests: int = 0
     streams: int = 0
+    message_streams: int = 0
+    """Those of ScoreMany and ModelStreamInfer, each of which may hold a message that is still arriving."""
     message_bytes: int = 0
     held_bytes: int = 0
     seconds: float = 0.0
@@ -44,6 +46,7 @@ class Claim:
     message_bytes: int = 0
     requests: int = 1
     streams: int = 0
+    message_streams: int = 0
     held_bytes: int = 0
     seconds: float = 0.0
     spool_bytes: int = 0
@@ -85,11 +88,16 @@ class Admission:
                 self._count(claim, -1)
 
     @contextmanager
-    def stream(self, client: str) -> Iterator[None]:
-        """Admit a stream of a client for the duration of the block; raises BusyError."""
-        claim = Claim(client, requests=0, streams=1)
+    def stream(self, client: str, *, of_messages: bool = False) -> Iterator[None]:
+        """Admit a stream of a client for the duration of the block; raises BusyError.
+
+        The messages of a stream `of_messages` are received as soon as they arrive, without a place in turn.
+        """
+        claim = Claim(client, requests=0, streams=1, message_streams=int(of_messages))
         with self._lock:
             self._check(claim, "streams", 1, self.limits.streams)
+            if of_messages:
+                self._check(claim, "message_streams", 1, self.limits.messages)
             self._count(claim, 1)
         try:
             yield
@@ -169,7 +177,7 @@ class Admission:
                 raise BusyError(
                     f"busy: expected {whose} requests together to be at most {_quantity(what, most)}, got "
                     f"{_quantity(what, have + more)}: retry later",
-                    self._retry() if what != "streams" else STREAM_SECONDS,
+                    self._retry() if "streams" not in what else STREAM_SECONDS,
                 )
 
     def _retry(self) -> float:
@@ -183,6 +191,7 @@ class Admission:
         for load in (self._all, self._clients[claim.client]):
             load.requests += sign * claim.requests
             load.streams += sign * claim.streams
+            load.message_streams += sign * claim.message_streams
             load.message_bytes += sign * claim.message_bytes
             load.held_bytes += sign * claim.held_bytes
             load.seconds += sign * claim.seconds
@@ -199,6 +208,8 @@ def _quantity(what: str, value: float) -> str:
             return f"{value:.0f}"
         case "streams":
             return f"{value:.0f} streams"
+        case "message_streams":
+            return f"{value:.0f} streams of messages"
         case "seconds":
             return f"{value:.0f} seconds of compute"
     return f"{value / MIB:.0f} MiB of {'messages' if what == 'message_bytes' else 'pixels and scores'}"

@@ -97,9 +97,9 @@ class Dispatcher:
         """Add the model and the size of an admitted request to the call's log line, even if the request fails later."""
         call.record |= {"model": model, "bytes": claim.message_bytes}
 
-    def stream(self, call: Call) -> AbstractContextManager[None]:
-        """Admit a stream for the duration of the block; raises BusyError."""
-        return self._admission.stream(call.client)
+    def stream(self, call: Call, *, of_messages: bool = False) -> AbstractContextManager[None]:
+        """Admit a stream for the duration of the block, see `Admission.stream`; raises BusyError."""
+        return self._admission.stream(call.client, of_messages=of_messages)
 
     def large_place(self, call: Call) -> Place:
         """Return a place among the images of ScoreLarge that are scored concurrently; it is not held yet."""

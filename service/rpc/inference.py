@@ -152,7 +152,7 @@ class InferenceServicer:
         async def answer(message: oip.ModelInferRequest, _: None) -> oip.ModelStreamInferResponse:
             return await self._answer_in_stream(message, call)
 
-        with self._dispatcher.stream(call):
+        with self._dispatcher.stream(call, of_messages=True):
             await RequestStream(answer, send, nullcontext).answer_all(messages, self._calls.draining)
 
     async def _answer_in_stream(self, request: oip.ModelInferRequest, call: Call) -> oip.ModelStreamInferResponse:

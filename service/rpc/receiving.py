@@ -25,9 +25,8 @@ class Receiver:
     """Reads messages of calls. `close` ends all reads."""
 
     def __init__(self, limits: Limits) -> None:
-        count = max(2, limits.waiting_bytes // limits.message_bytes)
-        self.places = Places(count, limits.client_share, limits.waiting)
-        self._parts = Places(count // 2, limits.client_share, limits.waiting)
+        self.places = Places(limits.messages, limits.client_share, limits.waiting)
+        self._parts = Places(limits.messages // 2, limits.client_share, limits.waiting)
         """Places for the parts of large images, whose clients may be slow without delaying other calls."""
         self._seconds = limits.receive_seconds
         self._begun: dict[asyncio.Task[object], float] = {}

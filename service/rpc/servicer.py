@@ -61,7 +61,7 @@ class ScoringServicer:
                 return scoring_pb2.ScoreManyResponse(id=message.id, failure=failure)
             return scoring_pb2.ScoreManyResponse(id=message.id, response=response)
 
-        with self._dispatcher.stream(call):
+        with self._dispatcher.stream(call, of_messages=True):
             stream = RequestStream(answer, send, lambda: self._dispatcher.admitted(call))
             call.record["images"] = await stream.answer_all(messages, self._calls.draining)
 

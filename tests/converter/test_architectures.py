@@ -176,7 +176,7 @@ def test_the_lecture_notes_networks(name: str) -> None:
         ("cifar10_18pct", 10, (32, 32), 8),
         ("cifar10_18pct", 7, (24, 24), 8),
         ("allcnn_c", 10, (32, 32), 4),
-        ("alexnet2012", 20, (227, 227), 32),
+        pytest.param("alexnet2012", 20, (227, 227), 32, marks=pytest.mark.slow),
     ],
     ids=lambda value: str(value).replace(" ", ""),
 )

@@ -13,7 +13,9 @@ import onnxruntime as ort
 import pytest
 from google.protobuf import json_format
 from support.networks import PADDED, UNPADDED, Network, make_network
+from typer.testing import CliRunner
 
+from converter.cli import app
 from fullconv.protos import model_pb2
 
 COMMAND = [sys.executable, "-c", "from converter.cli import main; main()"]
@@ -146,8 +148,10 @@ def test_unusable_options_are_refused(tmp_path: Path, options: list[str], status
     (tmp_path / "empty").mkdir()
     target = tmp_path / "models" / "net" / "1"
     filled = [option.replace("{folder}", str(tmp_path)) for option in options]
-    result = convert(make_network(tmp_path, UNPADDED), target, *filled)
-    assert result.returncode == status, result.stderr
+    network = make_network(tmp_path, UNPADDED)
+    arguments = [network.checkpoint, "--arch", network.toml, "-o", target, "--verify", 8, *filled]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == status, result.stderr
     assert expected_message.replace("{folder}", str(tmp_path)) in " ".join(result.stderr.split())
     assert not (tmp_path / "models").exists()
     if status == 3:

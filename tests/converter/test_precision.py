@@ -93,7 +93,7 @@ def relative(got: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
 
 
-@pytest.mark.parametrize(("precision", "smaller"), [("fp16", 1.99), ("int8", 3.9)])
+@pytest.mark.parametrize(("precision", "smaller"), [pytest.param("fp16", 1.99, marks=pytest.mark.slow), ("int8", 3.9)])
 def test_the_shipped_model(tmp_path: Path, precision: Precision, smaller: float) -> None:
     """Weights have a half or a quarter of the size, and 99 % of the page's top classes equal those of fp32."""
     full, spec = (convert_digits(tmp_path, kind, 4, 16) for kind in ("fp32", precision))
@@ -183,6 +183,7 @@ def test_the_agreement_of_a_single_class(tmp_path: Path) -> None:
     assert difference([one], [other], has_top_class=True).top_class_agreement == 0.5
 
 
+@pytest.mark.slow
 def test_same_source_gives_same_bytes(tmp_path: Path) -> None:
     """Converting twice to int8 gives the same files, because calibration draws the same images."""
     for folder in ("one", "other"):

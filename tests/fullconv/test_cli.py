@@ -16,6 +16,9 @@ import pyvips
 from numpy.testing import assert_allclose, assert_array_equal
 from support.paths import ROOT
 from support.pictures import bomb, encode, noise, png
+from typer.testing import CliRunner
+
+from fullconv.command.cli import app
 
 COMMAND = [sys.executable, "-c", "from fullconv.command.cli import main; main()"]
 MODELS = ["--models", str(ROOT / "models"), "--model", "digits"]
@@ -250,10 +253,13 @@ def test_bad_images(tmp_path: Path, kind: str) -> None:
         ([], 2, "--model"),
     ],
 )
-def test_bad_command_lines(image: Path, arguments: list[str], status: int, expected_message: str) -> None:
+def test_bad_command_lines(
+    image: Path, arguments: list[str], status: int, expected_message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The exit status is 2 for a wrong command line, 3 for wrong input, and the message names the field."""
-    result = run(image, *arguments, cwd=ROOT)
-    assert result.returncode == status, result.stderr
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(app, [str(image), *arguments])
+    assert result.exit_code == status, result.stderr
     assert expected_message in " ".join(result.stderr.split())
     assert result.stdout == ""
 

@@ -110,11 +110,12 @@ def test_one_class_is_painted_by_its_probability(
 @pytest.mark.parametrize(
     ("options", "shown"),
     [
-        (["--classes", "3"], []),
-        (["--classes", "4,1", "--average", "probabilities", "--top", "1"], []),
-        (["--classes", "2,0", "--flip"], ["--heatmap-class", "4"]),
+        pytest.param(["--classes", "3"], [], id="one"),
+        pytest.param(
+            ["--classes", "4,1", "--average", "probabilities", "--top", "1"], [], id="two", marks=pytest.mark.slow
+        ),
+        pytest.param(["--classes", "2,0", "--flip"], ["--heatmap-class", "4"], id="foreign", marks=pytest.mark.slow),
     ],
-    ids=["one", "two", "foreign"],
 )
 def test_the_answer_is_the_same_with_a_heatmap(
     models: Path, image: Path, tmp_path: Path, where: str, options: list[str], shown: list[str]

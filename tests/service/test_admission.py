@@ -8,7 +8,7 @@ import pytest
 
 from service.dispatch.admission import Admission
 from service.errors import BusyError, LimitError
-from service.limits import Limits
+from service.limits import MIB, Limits
 
 WIDE: dict[str, Any] = {
     "waiting": 100,
@@ -93,6 +93,20 @@ def test_missed_deadlines_are_predicted() -> None:
         with pytest.raises(BusyError, match="deadline"):
             gate.plan(short, 1, 50.0, deadline=time.monotonic() + 70.0, done=lambda: 0.0)
         gate.plan(short, 1, 50.0, deadline=time.monotonic() + 80.0, done=lambda: 0.0)
+
+
+def test_streams_of_messages_are_bounded() -> None:
+    """Streams that may each hold a large message are as many as messages fit into the limit for messages."""
+    gate = admission(streams=64, waiting_bytes=8 * MIB, message_bytes=2 * MIB, client_share=0.5)
+    with gate.stream("a", of_messages=True), gate.stream("a", of_messages=True), gate.stream("a"):
+        expected = "your requests together to be at most 2 streams of messages, got 3"
+        with pytest.raises(BusyError, match=expected), gate.stream("a", of_messages=True):
+            pass
+        with gate.stream("b", of_messages=True), gate.stream("c", of_messages=True):
+            expected = "all requests together to be at most 4 streams of messages"
+            with pytest.raises(BusyError, match=expected), gate.stream("d", of_messages=True):
+                pass
+    assert gate.load.message_streams == 0
 
 
 def test_streams_are_bounded() -> None:

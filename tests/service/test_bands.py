@@ -166,7 +166,9 @@ def test_bands_are_as_low_as_is_worthwhile() -> None:
     assert whole.max_band_rows > 2 * tiles.max_band_rows
 
 
-@pytest.mark.parametrize("grid_as", [scoring_pb2.GRID_AS_TOP, scoring_pb2.GRID_AS_ARGMAX])
+@pytest.mark.parametrize(
+    "grid_as", [scoring_pb2.GRID_AS_TOP, pytest.param(scoring_pb2.GRID_AS_ARGMAX, marks=pytest.mark.slow)]
+)
 def test_too_large_grids_are_refused_with_remedies(grid_as: scoring_pb2.GridAs) -> None:
     """A slide's whole grid of 1000 classes is refused with the remedies; a grid of the highest scores is not."""
     model, size = model_of(RESNET50, RESNET50, classes=1000), (90_000, 120_000)

@@ -166,7 +166,7 @@ def samples(picture: Picture, decoding: UnsharedDecoding | Apart, step: int, fir
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("first", [0, 77])
+@pytest.mark.parametrize("first", [0, pytest.param(77, marks=pytest.mark.slow)])
 def test_decoding_apart_gives_the_same_pixels(name: str, first: int, tmp_path: Path) -> None:
     """A process of its own decodes every kind of file, in memory or on disk, from any row on, as this process does."""
     expected = samples(open_bytes(FILES[name], name="i"), UNSHARED, 64, first)

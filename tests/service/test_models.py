@@ -281,6 +281,7 @@ def server(models: Path) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.slow
 def test_a_server_takes_new_versions_while_it_serves(server: Server, models: Path) -> None:
     """A version serves once it is copied completely, and requests are answered all the time."""
     target = models / "digits" / "3"
