@@ -5,7 +5,6 @@
 Requests are refused here if possible, before a pixel is decoded.
 """
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,8 +27,8 @@ from service.scoring.planned import OpenMask, PlannedImage
 
 KEPT_PLANS = 256
 """Number of plans that are kept for images of the same size and options."""
-KEPT_PIXELS, KEPT_CLASSES = 1 << 22, 16
-"""Pixels of the largest image whose plan is kept, and the largest number of classes that its options name."""
+KEPT_TILES, KEPT_CLASSES = 256, 16
+"""Tiles along both axes of the largest plan that is kept, and the largest number of classes that its options name."""
 CLASS_BYTES, RESPONSE_BYTES = 300, 4096
 """Bytes of an answer in addition to its grid: for each class, and for all other fields."""
 
@@ -129,22 +128,25 @@ class Scorer:
         pixels: int,
         rate: Rate,
     ) -> Plan:
-        """Make a plan. Plans of small images without a mask are kept, since many requests are likely to share them."""
+        """Make a plan. Plans of few tiles without a mask are kept, since many requests are likely to share them."""
         requested = options.requested
-
-        def make() -> Plan:
-            bounds = Bounds(pixels, self.limits.plan_bytes, self._tuning)
-            return make_plan(model, options, size, bounds, rate=rate)
-
-        if math.prod(size) > KEPT_PIXELS or requested.mask is not None or len(requested.classes) > KEPT_CLASSES:
-            return make()
         key = (model, requested, size, pixels)
-        plan = self._plans.get(key)
+        may_be_kept = requested.mask is None and len(requested.classes) <= KEPT_CLASSES
+        plan = self._plans.get(key) if may_be_kept else None
         if plan is None:
-            plan = self._plans[key] = make()
-            while len(self._plans) > KEPT_PLANS:
-                self._plans.popitem(last=False)
+            bounds = Bounds(pixels, self.limits.plan_bytes, self._tuning)
+            plan = make_plan(model, options, size, bounds, rate=rate)
+            if may_be_kept and _axis_tiles(plan) <= KEPT_TILES:
+                self._plans[key] = plan
+                while len(self._plans) > KEPT_PLANS:
+                    self._plans.popitem(last=False)
         return plan
+
+
+def _axis_tiles(plan: Plan) -> int:
+    """Return the number of tiles along both axes, of all views, which the memory of a plan is proportional to."""
+    plans = [view.tile_plan for view in plan.views]
+    return sum(len(each.columns) + sum(len(band.tiles) for band in each.bands) for each in plans)
 
 
 def check_answer(planned: PlannedImage, limit: int) -> None:
