@@ -24,6 +24,7 @@ from converter.graph.dense import to_dense
 from converter.graph.passes.prepend_preprocessing import PrependPreprocessingPass
 from converter.graph.passes.quantize import QuantizePass
 from converter.graph.scores import scores_position
+from converter.graph.sharing.variants import shared_variants
 from converter.graph.strides import variants, with_stride
 from converter.labels import load_labels
 from converter.preprocessing import Preprocessing, load_preprocessing
@@ -40,6 +41,7 @@ from converter.verify.checks import CELLS
 from converter.verify.grid_axis import GridAxis
 from converter.verify.images import PixelFormat, SampleImage, given_images, sample_images
 from converter.verify.networks import SourceNetwork, graph_input
+from converter.verify.shared import compare_shared
 from converter.writer import check_outside, check_target, staging
 from fullconv.common.model_files import LABELS, REPORT, WEIGHTS
 from fullconv.protos import model_pb2
@@ -145,8 +147,9 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         release_weights(classifier.original)
         made = variants(network, request.strides, classifier.window)
         pixel_format = PixelFormat(network.channels, preprocessing)
-        in_float = ModelFiles(network, classifier.window, made, home, pixel_format)
-        spec = describe(request.name, classifier, network, in_float.variants, request.activation)
+        shared = shared_variants(network, classifier.window)
+        in_float = ModelFiles(network, classifier.window, made, home, pixel_format, shared)
+        spec = describe(request.name, classifier, network, in_float, request.activation)
         if preprocessing is not None:
             spec.input.preprocessing.CopyFrom(preprocessing.message())
         _write_labels(spec, request, classifier, folder)
@@ -158,6 +161,10 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
             files = _quantize(in_float, request, progress, folder)
             reduction = Reduction(request.precision, in_float, request.least_agreement)
             certificates = certify(reference, files, reduction, progress)
+
+        differences = compare_shared(files, spec.output, progress)
+        for variant, seen in zip(files.shared, differences, strict=True):
+            spec.shared.append(variant.message(seen))
 
         progress.step("writing", 0)
         spec.precision = request.precision
@@ -208,7 +215,8 @@ def _quantize(in_float: ModelFiles, request: Request, progress: Progress, folder
     move_weights([model], folder, WEIGHTS)
     models = [model, *(with_stride(model, each.geometry.vertical.stride, in_float.window)[0] for each in others)]
     variants = [replace(variant, model=own) for variant, own in zip(in_float.variants, models, strict=True)]
-    return replace(in_float, variants=variants, folder=folder)
+    shared = shared_variants(replace(in_float.graph, model=model), in_float.window)
+    return replace(in_float, variants=variants, folder=folder, shared=shared)
 
 
 def _calibration_feeds(
@@ -229,7 +237,7 @@ def _calibration_feeds(
 def _write_report(report: Report, files: ModelFiles, folder: Path) -> None:
     """Complete the ModelSpec, and write it into every file and into report.json."""
     report.spec.weights_sha256 = sha256(folder / WEIGHTS)
-    for variant in files.variants:
-        embed(report.spec, folder / variant.name)
+    for name in files.names:
+        embed(report.spec, folder / name)
     document = json.dumps(report.document(), indent=2, ensure_ascii=False)
     (folder / REPORT).write_text(f"{document}\n", "utf-8")

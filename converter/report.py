@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from converter.graph.rewrites import Rewrite
-from converter.verdict import precision_verdict, recommendation, verdict
+from converter.verdict import precision_verdict, recommendation, shared_multiply_adds, verdict
 from fullconv.protos import model_pb2
 
 
@@ -91,6 +91,13 @@ class Report:
             yield "stride", f"{_pixels(file.stride.height, file.stride.width)}, {file.file}"
             yield "cost", f"{_count(cost.multiply_adds_per_cell)} multiply-adds per cell of the native stride"
             yield from self._certificate(position)
+        for shared in spec.shared:
+            gain = spec.cost[0].multiply_adds_per_crop / shared_multiply_adds(shared, shared.multiple_of)
+            pixels = _pixels(shared.multiple_of.height, shared.multiple_of.width)
+            yield "", ""
+            yield "mode shared", f"strides that are multiples of {pixels}, {shared.file}"
+            yield "cost", f"crops need {gain:.2g} times the multiply-adds at {pixels} in a large image"
+            yield "parity", f"equals crops up to rounding (largest difference seen {shared.difference.max_abs:.1e})"
 
     def _crops(self) -> Iterator[tuple[str, str]]:
         yield "stride", f"{_pixels(self.spec.vertical.stride, self.spec.horizontal.stride)} between windows"

@@ -1,6 +1,5 @@
 """The ModelSpec: the description of a model for the service, as a message and as metadata of an ONNX file."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -9,9 +8,9 @@ from google.protobuf import json_format
 from converter.errors import SourceError, VerificationError
 from converter.graph.converted import ConvertedGraph
 from converter.graph.geometry import AxisGeometry
-from converter.graph.strides import Variant
 from converter.messages import one_line
 from converter.sources.classifier import Classifier
+from converter.verify.certificates import ModelFiles
 from fullconv.common.model_files import SPEC_KEY, SPEC_VERSION
 from fullconv.protos import model_pb2
 
@@ -21,9 +20,9 @@ ORDERS = {1: "GRAY", 3: "RGB"}
 
 
 def describe(
-    name: str, classifier: Classifier, network: ConvertedGraph, files: Sequence[Variant], activation: str | None
+    name: str, classifier: Classifier, network: ConvertedGraph, files: ModelFiles, activation: str | None
 ) -> model_pb2.ModelSpec:
-    """Return the ModelSpec without labels, weights and parity.
+    """Return the ModelSpec without labels, weights, parity and the files of mode shared.
 
     `activation` is the user's choice; None stands for the classifier's default. Raises SourceError if it contradicts
     the network.
@@ -47,9 +46,9 @@ def describe(
         output=model_pb2.Output(
             name="scores", kind=_kind(network, activation, classifier.activation), classes=network.classes
         ),
-        modes=["dense", "crops"] if network.mode == "dense" else ["crops"],
-        strides=[model_pb2.StrideFile(stride=file.cost.stride, file=file.name) for file in files],
-        cost=[file.cost for file in files],
+        modes=["dense"] * (network.mode == "dense") + ["shared"] * bool(files.shared) + ["crops"],
+        strides=[model_pb2.StrideFile(stride=file.cost.stride, file=file.name) for file in files.variants],
+        cost=[file.cost for file in files.variants],
         source=classifier.source,
     )
 

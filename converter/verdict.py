@@ -1,5 +1,7 @@
 """A certificate in words: the figures of the compared windows, and the reasons why dense and crops differ."""
 
+import numpy as np
+
 from fullconv.common.certificate import agreement, is_warning, overall, sentence
 from fullconv.common.geometry import reach_after
 from fullconv.protos import model_pb2
@@ -40,17 +42,31 @@ def recommendation(spec: model_pb2.ModelSpec) -> str:
     if spec.parity[0].exact:
         return "Dense gives the classifier's own answers. Recommended: --mode auto, which chooses the cheaper mode."
     cost = spec.cost[0]
-    said = sentence(spec, 0, cost.multiply_adds_per_crop, cost.multiply_adds_per_cell, " on a large image")
+    said = sentence(spec, 0, exact_multiply_adds(spec), cost.multiply_adds_per_cell, " on a large image")
     said = said[0].upper() + said[1:]
     seen = overall(spec, 0)
     if not seen.agreement_high:
         return (
             f"{said}. Recommended: --mode auto, which is dense, if such differences do not matter; otherwise --mode "
-            "crops."
+            "exact."
         )
     if is_warning(seen) and reads_beyond(spec):
-        return f"{said}. Recommended: --mode crops."
+        return f"{said}. Recommended: --mode exact."
     return f"{said}. Recommended: --mode auto, which is dense."
+
+
+def shared_multiply_adds(file: model_pb2.SharedFile, stride: model_pb2.Size) -> float:
+    """Return the multiply-adds for each window of a large image in mode shared, at a stride."""
+    factors = np.array(file.multiply_adds).reshape(3, 3)
+    return float(np.array([stride.height, 0, 1]) @ factors @ np.array([stride.width, 0, 1]))
+
+
+def exact_multiply_adds(spec: model_pb2.ModelSpec) -> float:
+    """Return the multiply-adds for each window of a large image in mode exact, at the native stride."""
+    stride = spec.strides[0].stride
+    fitting = [file for file in spec.shared if not stride.height % file.multiple_of.height]
+    fitting = [file for file in fitting if not stride.width % file.multiple_of.width]
+    return min([spec.cost[0].multiply_adds_per_crop, *(shared_multiply_adds(file, stride) for file in fitting)])
 
 
 def reads_beyond(spec: model_pb2.ModelSpec) -> str:

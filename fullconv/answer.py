@@ -67,7 +67,7 @@ class Answer:
     version: str
     """Version of the model."""
     mode: str
-    """"dense" or "crops"."""
+    """"dense", "shared" or "crops"."""
     mode_reason: str
     """The reason for the choice of the mode."""
     average_of: str

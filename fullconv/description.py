@@ -79,7 +79,7 @@ class ModelDescription:
     strides: tuple[Pair, ...]
     """Strides for which the model has a file, the native stride first."""
     modes: tuple[str, ...]
-    """"dense", "crops" or both."""
+    """The modes in which the model can run, among "dense", "shared" and "crops"."""
     precision: str
     """"fp32", "fp16" or "int8"."""
     input: ModelInput

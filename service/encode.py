@@ -158,7 +158,8 @@ def _timing(timing: Timing) -> scoring_pb2.Timing:
 def _describe(planned: PlannedImage) -> scoring_pb2.ScoreResponse:
     """Return the parts that are the same for every image with this plan: all except name, classes and file warnings."""
     model, plan, options = planned.model, planned.plan, planned.options
-    size, position = (planned.picture.height, planned.picture.width), plan.mode.position
+    size = (planned.picture.height, planned.picture.width)
+    certified = plan.mode.position if plan.mode.position < len(model.strides) else 0
     remarks, warnings = remarks_on_dense(model, plan)
     return scoring_pb2.ScoreResponse(
         image=scoring_pb2.ImageInfo(width=size[1], height=size[0]),
@@ -168,9 +169,9 @@ def _describe(planned: PlannedImage) -> scoring_pb2.ScoreResponse:
         mode_reason="; ".join([plan.reason, *remarks]),
         grid=_grid(size, options, plan.views[0], model.spec.window),
         average=scoring_pb2.Average(of=AVERAGES[options.requested.average]),
-        parity=_parity(model.spec, position),
+        parity=_parity(model.spec, certified),
         plan=scoring_pb2.Plan(
-            file=model.spec.strides[position].file,
+            file=model.files[plan.mode.position],
             multiply_adds=plan.multiply_adds,
             views=[_view(view, plan) for view in plan.views],
         ),

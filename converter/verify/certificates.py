@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from converter.errors import UnsupportedError
 from converter.graph.converted import ConvertedGraph
+from converter.graph.sharing.variants import SharedVariant
 from converter.graph.strides import Variant
 from converter.progress import Progress
 from converter.runtime import loading_problem
@@ -38,6 +39,13 @@ class ModelFiles:
     variants: Sequence[Variant]
     folder: Path
     pixel_format: PixelFormat
+    shared: Sequence[SharedVariant] = ()
+    """The files of mode shared."""
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all ONNX files."""
+        return [*(variant.name for variant in self.variants), *(variant.name for variant in self.shared)]
 
     def network(self, variant: Variant) -> Network:
         """Return a file as a function of an image of any size."""
@@ -80,8 +88,9 @@ def certify(
     cannot load a file, and VerificationError.
     """
     certificates, native = [], None
-    for variant in files.variants:
-        ir.save(variant.model, files.folder / variant.name)
+    models = [*(variant.model for variant in files.variants), *(variant.model for variant in files.shared)]
+    for model, name in zip(models, files.names, strict=True):
+        ir.save(model, files.folder / name)
     if reduction:
         _check_loading(files, reduction.precision)
     for position, variant in enumerate(files.variants):
@@ -110,7 +119,7 @@ def certify(
 
 def _check_loading(files: ModelFiles, precision: str) -> None:
     """Raise UnsupportedError if ONNX Runtime cannot load a file as servers load it."""
-    if problem := loading_problem([files.folder / variant.name for variant in files.variants]):
+    if problem := loading_problem([files.folder / name for name in files.names]):
         raise UnsupportedError(f"precision: cannot be {precision}: {problem}; choose another --precision")
 
 

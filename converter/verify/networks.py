@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from converter.errors import VerificationError
 from converter.graph.geometry import Geometry2D
 from converter.graph.scores import final_activation
+from converter.graph.sharing.emitter import STRIDE
 from converter.messages import one_line
 from converter.preprocessing import Preprocessing
 from converter.runtime import session
@@ -54,15 +55,19 @@ class SourceNetwork:
 
 
 class ConvertedNetwork:
-    """The network as it will be served, for images of any size."""
+    """The network as it will be served, for images of any size.
 
-    def __init__(self, model: ir.Model, layout: str, folder: Path) -> None:
+    `stride` holds the pixels between windows, for a network of mode shared; None for other networks.
+    """
+
+    def __init__(self, model: ir.Model, layout: str, folder: Path, stride: tuple[int, int] | None = None) -> None:
         self._session = _session_with_logits(model, model.graph.outputs[0], folder)
         self._image, self._layout = model.graph.inputs[0], layout
+        self._stride = {} if stride is None else {STRIDE: np.array(stride, np.int64)}
 
     def __call__(self, pixels: Pixels) -> NetworkOutput:
         """Score an image (height, width, channels)."""
-        outputs = _run(self._session, graph_input(self._image, pixels, self._layout))
+        outputs = _run(self._session, graph_input(self._image, pixels, self._layout) | self._stride)
         grids = (array[0].reshape(array.shape[1], *(array.shape[2:] or (1, 1))) for array in (outputs[0], outputs[-1]))
         return NetworkOutput(*(np.moveaxis(grid, 0, -1) for grid in grids))
 
@@ -101,7 +106,7 @@ def graph_input(
 def _session_with_logits(model: ir.Model, scores: ir.Value, scratch: Path) -> ort.InferenceSession:
     """Return a session whose outputs are the scores and, if an activation makes them, the logits."""
     activation, outputs = final_activation(scores), list(model.graph.outputs)
-    logits = activation.inputs[0] if activation else None
+    logits = activation.inputs[0] if activation and scores.producer() is activation else None
     model.graph.outputs[:] = [scores, logits] if logits is not None else [scores]
     try:
         return session(model, scratch)
@@ -109,11 +114,11 @@ def _session_with_logits(model: ir.Model, scores: ir.Value, scratch: Path) -> or
         model.graph.outputs[:] = outputs
 
 
-def _run(session: ort.InferenceSession, images: dict[str, NDArray[np.generic]]) -> list[NDArray[np.float32]]:
-    """Return the outputs for the first image of a batch."""
-    (batch,) = images.values()
+def _run(session: ort.InferenceSession, inputs: dict[str, NDArray[np.generic]]) -> list[NDArray[np.float32]]:
+    """Return the outputs for the first image of a batch, which is the first input."""
+    batch = next(iter(inputs.values()))
     try:
-        outputs: list[NDArray[np.float32]] = session.run(None, images)
+        outputs: list[NDArray[np.float32]] = session.run(None, inputs)
     except Exception as error:  # ONNX Runtime raises errors of its own classes
         raise VerificationError(f"verification: the network does not run on {batch.shape}: {one_line(error)}") from None
     return [array[: len(array) // len(batch)] for array in outputs]

@@ -60,8 +60,10 @@ class CommandLine:
     mode: Annotated[
         ModeName,
         typer.Option(
-            help="dense: one pass over the image. crops: window by window. auto: the cheaper of the two if both give "
-            "the same scores, otherwise dense; crops if the model has no other mode."
+            help="dense: one pass over the image. crops: window by window, the classifier's own scores. shared: the "
+            "same scores, where windows that overlap share what they have in common. exact: the cheapest mode with the "
+            "classifier's own scores. auto: the cheaper of dense and crops if both give the same scores, otherwise "
+            "dense; crops if the model cannot slide."
         ),
     ] = DEFAULTS["mode"]
     border: Annotated[

@@ -59,11 +59,12 @@ def is_warning(seen: model_pb2.Difference) -> bool:
     return not seen.agreement_high or seen.top_class_agreement < LEAST_AGREEMENT
 
 
-def sentence(spec: model_pb2.ModelSpec, position: int, crops: float, dense: float, on: str = "") -> str:
+def sentence(spec: model_pb2.ModelSpec, position: int, exact: float, dense: float, on: str = "") -> str:
     """Return a sentence on how far dense agrees with crops at one stride of a model that is not exact, and the cost.
 
-    `crops` and `dense` are the multiply-adds of the two modes; `on` names the image, after a space. If the network has
-    reduced precision and reads nothing beyond its window, crops are no better, and the sentence says so.
+    `exact` and `dense` are the multiply-adds of mode exact and of mode dense; `on` names the image, after a space. If
+    the network has reduced precision and reads nothing beyond its window, crops are no better, and the sentence says
+    so.
     """
     seen = overall(spec, position)
     if seen.agreement_high:
@@ -77,7 +78,7 @@ def sentence(spec: model_pb2.ModelSpec, position: int, crops: float, dense: floa
     if reduced and not _reads_beyond(spec):
         return f"{said}; the cause is {spec.precision}, and --mode crops has the same difference"
     own = f"the classifier's own answers in {spec.precision}" if reduced else "the classifier's own answers"
-    return f"{said}; --mode crops gives {own} for {_times(crops, dense)} the compute{on}"
+    return f"{said}; --mode exact gives {own} for {_times(exact, dense)} the compute{on}"
 
 
 def agreement(seen: model_pb2.Difference) -> str:
@@ -107,6 +108,6 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}"
 
 
-def _times(crops: float, dense: float) -> str:
-    factor = crops / dense if dense else 1.0  # a network of pools alone has no multiply-adds
+def _times(exact: float, dense: float) -> str:
+    factor = exact / dense if dense else 1.0  # a network of pools alone has no multiply-adds
     return f"{factor:.0f} times" if factor >= 9.5 else f"{factor:.2g} times"

@@ -1,6 +1,6 @@
 """File names of a converted model, and the key of its ModelSpec, on which converter and service must agree.
 
-ROOT/NAME/VERSION/model.onnx  model.stride16.onnx  weights.data  labels.txt  report.json
+ROOT/NAME/VERSION/model.onnx  model.stride16.onnx  model.shared16.onnx  weights.data  labels.txt  report.json
 """
 
 import re
@@ -12,6 +12,8 @@ SPEC_VERSION = 1
 MODEL, WEIGHTS, LABELS, REPORT = "model.onnx", "weights.data", "labels.txt", "report.json"
 STRIDE_MODEL = "model.stride{}.onnx"
 """File name of the network of another stride, in pixels."""
+SHARED_MODEL = "model.shared{}.onnx"
+"""File name of the network of mode shared for the multiples of a stride in pixels."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,8}")

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from fullconv.protos import scoring_pb2
 
-ModeName = Literal["auto", "dense", "crops"]
+ModeName = Literal["auto", "dense", "shared", "crops", "exact"]
 BorderName = Literal["lattice", "anchor"]
 AverageName = Literal["scores", "probabilities"]
 GridName = Literal["float32", "float16", "top", "argmax"]
@@ -17,7 +17,9 @@ PriorityName = Literal["low", "normal", "high"]
 MODES: Mapping[str, scoring_pb2.Mode] = {
     "auto": scoring_pb2.MODE_AUTO,
     "dense": scoring_pb2.MODE_DENSE,
+    "shared": scoring_pb2.MODE_SHARED,
     "crops": scoring_pb2.MODE_CROPS,
+    "exact": scoring_pb2.MODE_EXACT,
 }
 BORDERS: Mapping[str, scoring_pb2.Border] = {
     "lattice": scoring_pb2.BORDER_LATTICE,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66ullconv/protos/model.proto\x12\x0b\x66ullconv.v1\"\xdc\x03\n\tModelSpec\x12\x14\n\x0cspec_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12!\n\x06window\x18\x03 \x01(\x0b\x32\x11.fullconv.v1.Size\x12+\n\x08vertical\x18\x04 \x01(\x0b\x32\x19.fullconv.v1.AxisGeometry\x12-\n\nhorizontal\x18\x05 \x01(\x0b\x32\x19.fullconv.v1.AxisGeometry\x12!\n\x05input\x18\x06 \x01(\x0b\x32\x12.fullconv.v1.Input\x12#\n\x06output\x18\x07 \x01(\x0b\x32\x13.fullconv.v1.Output\x12\r\n\x05modes\x18\x08 \x03(\t\x12(\n\x07strides\x18\t \x03(\x0b\x32\x17.fullconv.v1.StrideFile\x12\x1f\n\x04\x63ost\x18\n \x03(\x0b\x32\x11.fullconv.v1.Cost\x12#\n\x06parity\x18\x0b \x03(\x0b\x32\x13.fullconv.v1.Parity\x12\x15\n\rlabels_sha256\x18\x0c \x01(\t\x12\x16\n\x0eweights_sha256\x18\r \x01(\t\x12#\n\x06source\x18\x0e \x01(\x0b\x32\x13.fullconv.v1.Source\x12\x11\n\tprecision\x18\x0f \x01(\t\"%\n\x04Size\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\"f\n\x0c\x41xisGeometry\x12\x0e\n\x06stride\x18\x01 \x01(\r\x12\x17\n\x0freceptive_field\x18\x02 \x01(\r\x12\x16\n\x0epadding_before\x18\x03 \x01(\r\x12\x15\n\rpadding_after\x18\x04 \x01(\r\"\x88\x01\n\x05Input\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\x0e\n\x06layout\x18\x03 \x01(\t\x12\x10\n\x08\x63hannels\x18\x04 \x01(\r\x12\r\n\x05order\x18\x05 \x01(\t\x12\x31\n\rpreprocessing\x18\x06 \x01(\x0b\x32\x1a.fullconv.v1.Preprocessing\"W\n\rPreprocessing\x12\r\n\x05scale\x18\x01 \x01(\x01\x12\x0c\n\x04mean\x18\x02 \x03(\x01\x12\x0b\n\x03std\x18\x03 \x03(\x01\x12\r\n\x05order\x18\x04 \x01(\t\x12\r\n\x05\x64type\x18\x05 \x01(\t\"5\n\x06Output\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x03 \x01(\r\"=\n\nStrideFile\x12!\n\x06stride\x18\x01 \x01(\x0b\x32\x11.fullconv.v1.Size\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"\xf0\x01\n\x04\x43ost\x12!\n\x06stride\x18\x01 \x01(\x0b\x32\x11.fullconv.v1.Size\x12\x1e\n\x16multiply_adds_per_cell\x18\x02 \x01(\x01\x12\x1e\n\x16multiply_adds_per_crop\x18\x03 \x01(\x01\x12\"\n\x1a\x61\x63tivation_bytes_per_pixel\x18\x04 \x01(\x01\x12 \n\x18multiply_adds_per_window\x18\x05 \x01(\x01\x12\x1d\n\x15multiply_adds_per_row\x18\x06 \x01(\x01\x12 \n\x18multiply_adds_per_column\x18\x07 \x01(\x01\"\xb3\x02\n\x06Parity\x12!\n\x06stride\x18\x01 \x01(\x0b\x32\x11.fullconv.v1.Size\x12\'\n\x06native\x18\x02 \x01(\x0b\x32\x17.fullconv.v1.Difference\x12)\n\x08interior\x18\x03 \x01(\x0b\x32\x17.fullconv.v1.Difference\x12\'\n\x06\x62order\x18\x04 \x01(\x0b\x32\x17.fullconv.v1.Difference\x12\r\n\x05\x65xact\x18\x05 \x01(\x08\x12*\n\tprecision\x18\x06 \x01(\x0b\x32\x17.fullconv.v1.Difference\x12\x0e\n\x06images\x18\x07 \x01(\r\x12\x14\n\x0csmall_images\x18\x08 \x01(\r\x12(\n\x07overall\x18\t \x01(\x0b\x32\x17.fullconv.v1.Difference\"\xb4\x01\n\nDifference\x12\x0f\n\x07windows\x18\x01 \x01(\r\x12\x0f\n\x07max_abs\x18\x02 \x01(\x01\x12\x12\n\nmedian_abs\x18\x03 \x01(\x01\x12\x13\n\x0brelative_l2\x18\x04 \x01(\x01\x12\x1b\n\x13top_class_agreement\x18\x05 \x01(\x01\x12\x0f\n\x07p99_abs\x18\x06 \x01(\x01\x12\x15\n\ragreement_low\x18\x07 \x01(\x01\x12\x16\n\x0e\x61greement_high\x18\x08 \x01(\x01\":\n\x06Source\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x10\n\x08producer\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66ullconv/protos/model.proto\x12\x0b\x66ullconv.v1\"\x85\x04\n\tModelSpec\x12\x14\n\x0cspec_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12!\n\x06window\x18\x03 \x01(\x0b\x32\x11.fullconv.v1.Size\x12+\n\x08vertical\x18\x04 \x01(\x0b\x32\x19.fullconv.v1.AxisGeometry\x12-\n\nhorizontal\x18\x05 \x01(\x0b\x32\x19.fullconv.v1.AxisGeometry\x12!\n\x05input\x18\x06 \x01(\x0b\x32\x12.fullconv.v1.Input\x12#\n\x06output\x18\x07 \x01(\x0b\x32\x13.fullconv.v1.Output\x12\r\n\x05modes\x18\x08 \x03(\t\x12(\n\x07strides\x18\t \x03(\x0b\x32\x17.fullconv.v1.StrideFile\x12\x1f\n\x04\x63ost\x18\n \x03(\x0b\x32\x11.fullconv.v1.Cost\x12#\n\x06parity\x18\x0b \x03(\x0b\x32\x13.fullconv.v1.Parity\x12\x15\n\rlabels_sha256\x18\x0c \x01(\t\x12\x16\n\x0eweights_sha256\x18\r \x01(\t\x12#\n\x06source\x18\x0e \x01(\x0b\x32\x13.fullconv.v1.Source\x12\x11\n\tprecision\x18\x0f \x01(\t\x12\'\n\x06shared\x18\x10 \x03(\x0b\x32\x17.fullconv.v1.SharedFile\"%\n\x04Size\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\"f\n\x0c\x41xisGeometry\x12\x0e\n\x06stride\x18\x01 \x01(\r\x12\x17\n\x0freceptive_field\x18\x02 \x01(\r\x12\x16\n\x0epadding_before\x18\x03 \x01(\r\x12\x15\n\rpadding_after\x18\x04 \x01(\r\"\x88\x01\n\x05Input\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\x0e\n\x06layout\x18\x03 \x01(\t\x12\x10\n\x08\x63hannels\x18\x04 \x01(\r\x12\r\n\x05order\x18\x05 \x01(\t\x12\x31\n\rpreprocessing\x18\x06 \x01(\x0b\x32\x1a.fullconv.v1.Preprocessing\"W\n\rPreprocessing\x12\r\n\x05scale\x18\x01 \x01(\x01\x12\x0c\n\x04mean\x18\x02 \x03(\x01\x12\x0b\n\x03std\x18\x03 \x03(\x01\x12\r\n\x05order\x18\x04 \x01(\t\x12\r\n\x05\x64type\x18\x05 \x01(\t\"5\n\x06Output\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x03 \x01(\r\"=\n\nStrideFile\x12!\n\x06stride\x18\x01 \x01(\x0b\x32\x11.fullconv.v1.Size\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"\xa0\x01\n\nSharedFile\x12&\n\x0bmultiple_of\x18\x01 \x01(\x0b\x32\x11.fullconv.v1.Size\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x15\n\rmultiply_adds\x18\x03 \x03(\x01\x12\x18\n\x10\x61\x63tivation_bytes\x18\x04 \x03(\x01\x12+\n\ndifference\x18\x05 \x01(\x0b\x32\x17.fullconv.v1.Difference\"\xf0\x01\n\x04\x43ost\x12!\n\x06stride\x18\x01 \x01(\x0b\x32\x11.fullconv.v1.Size\x12\x1e\n\x16multiply_adds_per_cell\x18\x02 \x01(\x01\x12\x1e\n\x16multiply_adds_per_crop\x18\x03 \x01(\x01\x12\"\n\x1a\x61\x63tivation_bytes_per_pixel\x18\x04 \x01(\x01\x12 \n\x18multiply_adds_per_window\x18\x05 \x01(\x01\x12\x1d\n\x15multiply_adds_per_row\x18\x06 \x01(\x01\x12 \n\x18multiply_adds_per_column\x18\x07 \x01(\x01\"\xb3\x02\n\x06Parity\x12!\n\x06stride\x18\x01 \x01(\x0b\x32\x11.fullconv.v1.Size\x12\'\n\x06native\x18\x02 \x01(\x0b\x32\x17.fullconv.v1.Difference\x12)\n\x08interior\x18\x03 \x01(\x0b\x32\x17.fullconv.v1.Difference\x12\'\n\x06\x62order\x18\x04 \x01(\x0b\x32\x17.fullconv.v1.Difference\x12\r\n\x05\x65xact\x18\x05 \x01(\x08\x12*\n\tprecision\x18\x06 \x01(\x0b\x32\x17.fullconv.v1.Difference\x12\x0e\n\x06images\x18\x07 \x01(\r\x12\x14\n\x0csmall_images\x18\x08 \x01(\r\x12(\n\x07overall\x18\t \x01(\x0b\x32\x17.fullconv.v1.Difference\"\xb4\x01\n\nDifference\x12\x0f\n\x07windows\x18\x01 \x01(\r\x12\x0f\n\x07max_abs\x18\x02 \x01(\x01\x12\x12\n\nmedian_abs\x18\x03 \x01(\x01\x12\x13\n\x0brelative_l2\x18\x04 \x01(\x01\x12\x1b\n\x13top_class_agreement\x18\x05 \x01(\x01\x12\x0f\n\x07p99_abs\x18\x06 \x01(\x01\x12\x15\n\ragreement_low\x18\x07 \x01(\x01\x12\x16\n\x0e\x61greement_high\x18\x08 \x01(\x01\":\n\x06Source\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x10\n\x08producer\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,25 +32,27 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fullconv.protos.model_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELSPEC']._serialized_start=45
-  _globals['_MODELSPEC']._serialized_end=521
-  _globals['_SIZE']._serialized_start=523
-  _globals['_SIZE']._serialized_end=560
-  _globals['_AXISGEOMETRY']._serialized_start=562
-  _globals['_AXISGEOMETRY']._serialized_end=664
-  _globals['_INPUT']._serialized_start=667
-  _globals['_INPUT']._serialized_end=803
-  _globals['_PREPROCESSING']._serialized_start=805
-  _globals['_PREPROCESSING']._serialized_end=892
-  _globals['_OUTPUT']._serialized_start=894
-  _globals['_OUTPUT']._serialized_end=947
-  _globals['_STRIDEFILE']._serialized_start=949
-  _globals['_STRIDEFILE']._serialized_end=1010
-  _globals['_COST']._serialized_start=1013
-  _globals['_COST']._serialized_end=1253
-  _globals['_PARITY']._serialized_start=1256
-  _globals['_PARITY']._serialized_end=1563
-  _globals['_DIFFERENCE']._serialized_start=1566
-  _globals['_DIFFERENCE']._serialized_end=1746
-  _globals['_SOURCE']._serialized_start=1748
-  _globals['_SOURCE']._serialized_end=1806
+  _globals['_MODELSPEC']._serialized_end=562
+  _globals['_SIZE']._serialized_start=564
+  _globals['_SIZE']._serialized_end=601
+  _globals['_AXISGEOMETRY']._serialized_start=603
+  _globals['_AXISGEOMETRY']._serialized_end=705
+  _globals['_INPUT']._serialized_start=708
+  _globals['_INPUT']._serialized_end=844
+  _globals['_PREPROCESSING']._serialized_start=846
+  _globals['_PREPROCESSING']._serialized_end=933
+  _globals['_OUTPUT']._serialized_start=935
+  _globals['_OUTPUT']._serialized_end=988
+  _globals['_STRIDEFILE']._serialized_start=990
+  _globals['_STRIDEFILE']._serialized_end=1051
+  _globals['_SHAREDFILE']._serialized_start=1054
+  _globals['_SHAREDFILE']._serialized_end=1214
+  _globals['_COST']._serialized_start=1217
+  _globals['_COST']._serialized_end=1457
+  _globals['_PARITY']._serialized_start=1460
+  _globals['_PARITY']._serialized_end=1767
+  _globals['_DIFFERENCE']._serialized_start=1770
+  _globals['_DIFFERENCE']._serialized_end=1950
+  _globals['_SOURCE']._serialized_start=1952
+  _globals['_SOURCE']._serialized_end=2010
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ModelSpec(_message.Message):
-    __slots__ = ("spec_version", "name", "window", "vertical", "horizontal", "input", "output", "modes", "strides", "cost", "parity", "labels_sha256", "weights_sha256", "source", "precision")
+    __slots__ = ("spec_version", "name", "window", "vertical", "horizontal", "input", "output", "modes", "strides", "cost", "parity", "labels_sha256", "weights_sha256", "source", "precision", "shared")
     SPEC_VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,7 @@ class ModelSpec(_message.Message):
     WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
     spec_version: int
     name: str
     window: Size
@@ -38,7 +39,8 @@ class ModelSpec(_message.Message):
     weights_sha256: str
     source: Source
     precision: str
-    def __init__(self, spec_version: _Optional[int] = ..., name: _Optional[str] = ..., window: _Optional[_Union[Size, _Mapping]] = ..., vertical: _Optional[_Union[AxisGeometry, _Mapping]] = ..., horizontal: _Optional[_Union[AxisGeometry, _Mapping]] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., modes: _Optional[_Iterable[str]] = ..., strides: _Optional[_Iterable[_Union[StrideFile, _Mapping]]] = ..., cost: _Optional[_Iterable[_Union[Cost, _Mapping]]] = ..., parity: _Optional[_Iterable[_Union[Parity, _Mapping]]] = ..., labels_sha256: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., precision: _Optional[str] = ...) -> None: ...
+    shared: _containers.RepeatedCompositeFieldContainer[SharedFile]
+    def __init__(self, spec_version: _Optional[int] = ..., name: _Optional[str] = ..., window: _Optional[_Union[Size, _Mapping]] = ..., vertical: _Optional[_Union[AxisGeometry, _Mapping]] = ..., horizontal: _Optional[_Union[AxisGeometry, _Mapping]] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., modes: _Optional[_Iterable[str]] = ..., strides: _Optional[_Iterable[_Union[StrideFile, _Mapping]]] = ..., cost: _Optional[_Iterable[_Union[Cost, _Mapping]]] = ..., parity: _Optional[_Iterable[_Union[Parity, _Mapping]]] = ..., labels_sha256: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., precision: _Optional[str] = ..., shared: _Optional[_Iterable[_Union[SharedFile, _Mapping]]] = ...) -> None: ...
 
 class Size(_message.Message):
     __slots__ = ("height", "width")
@@ -107,6 +109,20 @@ class StrideFile(_message.Message):
     stride: Size
     file: str
     def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., file: _Optional[str] = ...) -> None: ...
+
+class SharedFile(_message.Message):
+    __slots__ = ("multiple_of", "file", "multiply_adds", "activation_bytes", "difference")
+    MULTIPLE_OF_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    MULTIPLY_ADDS_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    multiple_of: Size
+    file: str
+    multiply_adds: _containers.RepeatedScalarFieldContainer[float]
+    activation_bytes: _containers.RepeatedScalarFieldContainer[float]
+    difference: Difference
+    def __init__(self, multiple_of: _Optional[_Union[Size, _Mapping]] = ..., file: _Optional[str] = ..., multiply_adds: _Optional[_Iterable[float]] = ..., activation_bytes: _Optional[_Iterable[float]] = ..., difference: _Optional[_Union[Difference, _Mapping]] = ...) -> None: ...
 
 class Cost(_message.Message):
     __slots__ = ("stride", "multiply_adds_per_cell", "multiply_adds_per_crop", "activation_bytes_per_pixel", "multiply_adds_per_window", "multiply_adds_per_row", "multiply_adds_per_column")

@@ -21,6 +21,8 @@ class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODE_DENSE: _ClassVar[Mode]
     MODE_CROPS: _ClassVar[Mode]
     MODE_AUTO: _ClassVar[Mode]
+    MODE_SHARED: _ClassVar[Mode]
+    MODE_EXACT: _ClassVar[Mode]
 
 class Border(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -49,6 +51,8 @@ MODE_UNSPECIFIED: Mode
 MODE_DENSE: Mode
 MODE_CROPS: Mode
 MODE_AUTO: Mode
+MODE_SHARED: Mode
+MODE_EXACT: Mode
 BORDER_UNSPECIFIED: Border
 BORDER_LATTICE: Border
 BORDER_ANCHOR: Border

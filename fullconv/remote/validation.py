@@ -40,7 +40,9 @@ MAX_WINDOWS = 1 << 24
 """Number of windows along one axis: 16.8 million. The library holds the edges of the windows of an axis in memory."""
 MAX_CLASSES = 1 << 20
 MAX_LABEL_LETTERS = 1000
-MODES = ("dense", "crops")
+MODES = ("dense", "shared", "crops")
+CHOSEN = ("dense", "crops")
+"""The modes that mode auto chooses between."""
 SCORE_BYTES = POSITION_BYTES = 4
 HALF_BYTES = 2
 """Bytes of a float16."""
@@ -247,7 +249,11 @@ def _modes(mode: scoring_pb2.Mode) -> tuple[str, ...]:
             return ("dense",)
         case scoring_pb2.MODE_CROPS:
             return ("crops",)
-    return MODES
+        case scoring_pb2.MODE_SHARED:
+            return ("shared",)
+        case scoring_pb2.MODE_EXACT:
+            return MODES
+    return CHOSEN
 
 
 def _check_version(version: str, requested: str) -> None:

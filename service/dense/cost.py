@@ -5,7 +5,7 @@ native strides wider than a window it is exactly: window + row · u + column · 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -39,6 +39,10 @@ class Cost:
     def multiply_adds(self, height: int, width: int) -> float:
         """Return the multiply-adds of one tile of height × width pixels."""
         return self._sum([height], [width])
+
+    def bytes(self, height: int, width: int) -> float:
+        """Return the bytes of activations of one tile of height × width pixels."""
+        return height * width * self.bytes_per_pixel
 
     def total(self, tiles: TilePlan) -> float:
         """Return the multiply-adds of all tiles of a plan."""
@@ -82,3 +86,84 @@ class Cost:
             cells = (side - axis.window) // base + 1 - axis.halo_before(base) - axis.halo_after(base)
             kept *= max(0, cells) * base / axis.stride
         return self.multiply_adds(side, side) / (kept * self.cell) if kept else math.inf
+
+
+@dataclass(frozen=True)
+class SharedCost:
+    """The cost of one ONNX file of mode shared at one stride.
+
+    For a tile of m × n windows that are s and t pixels apart, it is the sum of factor[3i + j] · down[i] · across[j]
+    with
+    down = ((m - 1)s, 1, m) and across = ((n - 1)t, 1, n).
+    """
+
+    factors: tuple[float, ...]
+    """Factors of the multiply-adds."""
+    byte_factors: tuple[float, ...]
+    """Factors of the bytes of activations."""
+    network: Network
+    """The windows as cells of an unpadded network."""
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Bytes of activations for each pixel of a large tile."""
+        return self._per_window(self.byte_factors) / math.prod(self.network.strides)
+
+    @property
+    def multiply_adds_per_window(self) -> float:
+        """Multiply-adds for each window of a large image."""
+        return self._per_window(self.factors)
+
+    def multiply_adds(self, height: int, width: int) -> float:
+        """Return the multiply-adds of one tile of height × width pixels."""
+        return _sum(self.factors, self._terms(0, [height]), self._terms(1, [width]))
+
+    def bytes(self, height: int, width: int) -> float:
+        """Return the bytes of activations of one tile of height × width pixels."""
+        return _sum(self.byte_factors, self._terms(0, [height]), self._terms(1, [width]))
+
+    def total(self, tiles: TilePlan) -> float:
+        """Return the multiply-adds of all tiles of a plan."""
+        rows = self._terms(0, (tile.length for band in tiles.bands for tile in band.tiles))
+        return _sum(self.factors, rows, self._terms(1, (tile.length for tile in tiles.columns)))
+
+    def of_grid(self, rows: int, cols: int) -> float:
+        """Return the multiply-adds of rows × cols windows in one large image."""
+        height, width = (
+            axis.window + (count - 1) * step
+            for (axis, step), count in zip(self.network.axes, (rows, cols), strict=True)
+        )
+        return self.multiply_adds(height, width)
+
+    @lru_cache(maxsize=256)  # noqa: B019 (costs are values, few and small)
+    def tile_pixels(self, max_bytes: int, max_multiply_adds: float = math.inf) -> int:
+        """Return the number of pixels of one tile in an image of any size; the parameters are those of `Cost`."""
+        side = max(axis.window for axis, _ in self.network.axes)
+        while side < MAX_SIDE:
+            overhead = MAX_OVERHEAD
+            if self.multiply_adds(side, side) >= max_multiply_adds:
+                overhead = MAX_OVERHEAD_IN_LIMITED_TIME
+            larger = side + max(16, side // 8)
+            if self._overhead(side) <= overhead or self.bytes(larger, larger) > max_bytes:
+                break
+            side = larger
+        return side * side
+
+    def _overhead(self, side: int) -> float:
+        """Return the multiply-adds of a square tile, relative to those of its windows in a large image."""
+        windows = math.prod((side - axis.window) // step + 1 for axis, step in self.network.axes)
+        return self.multiply_adds(side, side) / (windows * self.multiply_adds_per_window)
+
+    def _per_window(self, factors: Sequence[float]) -> float:
+        down, across = self.network.strides
+        return _sum(factors, (down, 0, 1), (across, 0, 1))
+
+    def _terms(self, axis: int, lengths: Iterable[int]) -> tuple[float, float, float]:
+        """Return the sums of ((m - 1)s, 1, m) over tiles of some lengths."""
+        geometry, step = self.network.axes[axis]
+        windows = [(length - geometry.window) // step + 1 for length in lengths]
+        return (sum(windows) - len(windows)) * step, len(windows), sum(windows)
+
+
+def _sum(factors: Sequence[float], down: Sequence[float], across: Sequence[float]) -> float:
+    return sum(factors[3 * i + j] * down[i] * across[j] for i in range(3) for j in range(3))

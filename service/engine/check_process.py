@@ -82,7 +82,7 @@ def _check(request: CheckRequest, send: Send) -> None:
     """Read a version, load its networks and run them; raises ModelError."""
     model = ModelRepository(Path(request.root)).open(request.name, request.version)
     send({"spec": json_format.MessageToJson(model.spec, indent=None), "labels": model.labels})
-    for position in range(len(model.strides)):
+    for position in range(len(model.files)):
         _run(model, position)
 
 

@@ -56,7 +56,7 @@ class Loader:
             )
 
     def session(self, model: StoredModel, position: int) -> Session:
-        """Load the session for the file at `position` of `spec.strides`; raises ModelError."""
+        """Load the session for the file at `position` of `model.files`; raises ModelError."""
         make = partial(self._make_session, model, position)
         if self._limit is None:
             return make()

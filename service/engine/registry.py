@@ -117,17 +117,17 @@ class Registry:
         served = {key for key, each in list(self._versions.items()) if not (each.checked_files or each.failure)}
         return _sorted(served | set(self._found))
 
-    def is_loaded(self, name: str, version: str, *, all_strides: bool) -> bool:
-        """Return whether a version's session for the native stride is in memory, or its sessions for all strides."""
+    def is_loaded(self, name: str, version: str, *, all_files: bool) -> bool:
+        """Return whether a version's session for the native stride is in memory, or its sessions for all files."""
         checked = self.get_if_checked(name, version)
         if checked is None:
             return False
         served, model = checked
-        positions = range(len(model.strides) if all_strides else 1)
+        positions = range(len(model.files) if all_files else 1)
         return all((served, position) in self._sessions for position in positions)
 
     def session(self, served: ServedVersion, model: StoredModel, position: int) -> Session:
-        """Return the session for the file at `position` of `spec.strides`; loads it if needed. Raises ModelError."""
+        """Return the session for the file at `position` of `model.files`; loads it if needed. Raises ModelError."""
         session = self._sessions.get(served, position)
         if session is not None:
             return session

@@ -6,6 +6,7 @@ the version's folder, or if the spec or the labels are larger than any model nee
 """
 
 import hashlib
+import math
 import re
 import time
 from collections.abc import Iterable
@@ -20,12 +21,14 @@ from google.protobuf import json_format
 from fullconv.common.model_files import LABELS, MODEL, NAME, SPEC_KEY, SPEC_VERSION, VERSION, WEIGHTS
 from fullconv.protos import model_pb2
 from service.dense.axis import AxisGeometry
+from service.dense.cost import SharedCost
+from service.dense.tiles import Network
 from service.engine.external_data import check_external_data
 from service.engine.time_limit import TimeLimit
 from service.engine.version_files import WAY_OUT, is_plain_name, model_path, opened, read_file
 from service.errors import ModelError
 
-MODES = {"crops", "dense"}
+MODES = {"crops", "dense", "shared"}
 MODEL_SUFFIX = Path(MODEL).suffix
 SETTLED_NS = 2_000_000_000
 """Nanoseconds after the last change of a file, after which the file counts as completely copied."""
@@ -41,6 +44,8 @@ MAX_LABELS_BYTES, MAX_LABELS, MAX_LABEL_LETTERS = 64 << 20, 1_000_000, 1000
 LOOK_SECONDS = 5.0
 """Seconds within which the file system must answer when the server looks at the repository."""
 SHA256 = re.compile("[0-9a-f]{64}")
+FACTORS = 9
+"""Number of factors of a cost of mode shared."""
 
 Fingerprint = tuple[tuple[str, tuple[int, int, int]], ...]
 """Name, size in bytes, modification time in nanoseconds and inode of each file of a version. If a file changes, so does
@@ -85,6 +90,17 @@ class StoredModel:
     def strides(self) -> list[tuple[int, int]]:
         """Stride in pixels of each ONNX file, vertical before horizontal; the native stride is first."""
         return [(entry.stride.height, entry.stride.width) for entry in self.spec.strides]
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the ONNX files: one for each of `strides`, then those of mode shared."""
+        return _files(self.spec)
+
+    def shared_cost(self, number: int, stride: tuple[int, int]) -> SharedCost:
+        """Return the cost of a file of `spec.shared` at a stride in pixels, vertical before horizontal."""
+        file = self.spec.shared[number]
+        network = Network(self.vertical.crop_geometry(), self.horizontal.crop_geometry(), stride)
+        return SharedCost(tuple(file.multiply_adds), tuple(file.activation_bytes), network)
 
     def label(self, index: int) -> str:
         """Return the label of a class, or its index in decimal if the model has no labels."""
@@ -237,12 +253,16 @@ def _check_spec(file: str, spec: model_pb2.ModelSpec) -> None:
         )
     if spec.spec_version != SPEC_VERSION:
         raise ModelError(f"{file}: expected spec_version {SPEC_VERSION}, got {spec.spec_version}; update fullconv")
-    for number, entry in enumerate(spec.strides):
-        if not is_plain_name(entry.file) or not entry.file.endswith(MODEL_SUFFIX):
+    for number, name in enumerate(_files(spec)):
+        shared = number - len(spec.strides)
+        if not is_plain_name(name) or not name.endswith(MODEL_SUFFIX):
+            field_name = f"strides[{number}].file" if shared < 0 else f"shared[{shared}].file"
             raise ModelError(
-                f"{file}: strides[{number}].file: expected the name of an {MODEL_SUFFIX} file in the version's folder, "
-                f"got {entry.file[:100]!r}; convert the model again"
+                f"{file}: {field_name}: expected the name of an {MODEL_SUFFIX} file in the version's folder, got "
+                f"{name[:100]!r}; convert the model again"
             )
+    for number, entry in enumerate(spec.shared):
+        _check_shared(f"{file}: shared[{number}]", entry)
     for name, digest in (("weights_sha256", spec.weights_sha256), ("labels_sha256", spec.labels_sha256 or "0" * 64)):
         if not SHA256.fullmatch(digest):
             raise ModelError(
@@ -250,9 +270,25 @@ def _check_spec(file: str, spec: model_pb2.ModelSpec) -> None:
             )
 
 
+def _files(spec: model_pb2.ModelSpec) -> list[str]:
+    return [*(entry.file for entry in spec.strides), *(entry.file for entry in spec.shared)]
+
+
+def _check_shared(where: str, shared: model_pb2.SharedFile) -> None:
+    """Raise ModelError for a file of mode shared without a cost or a stride."""
+    costs = shared.multiply_adds, shared.activation_bytes
+    if any(len(factors) != FACTORS or not all(0 <= factor < math.inf for factor in factors) for factors in costs):
+        raise ModelError(
+            f"{where}: expected {FACTORS} factors, finite and not negative, for multiply_adds and activation_bytes; "
+            "convert the model again"
+        )
+    if not (shared.multiple_of.height and shared.multiple_of.width and any(shared.activation_bytes)):
+        raise ModelError(f"{where}: expected a multiple of pixels and a cost, got 0; convert the model again")
+
+
 def _open(name: str, version: str, folder: Path) -> StoredModel:
     spec = read_spec(folder / MODEL)
-    for file in {entry.file for entry in spec.strides} - {MODEL}:
+    for file in set(_files(spec)) - {MODEL}:
         _read_graph(folder / file)
     _check_hash(folder / WEIGHTS, spec.weights_sha256)
     labels = _read_labels(folder / LABELS, spec) if spec.labels_sha256 else ()

@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from typing import Literal, cast
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import numpy as np
 import onnxruntime as ort
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from fullconv.common.model_files import WEIGHTS
 from service.dense.arrays import Pixels
+from service.dense.cost import SharedCost
 from service.engine.repository import StoredModel
 from service.engine.version_files import model_path
 from service.errors import ModelError
@@ -23,6 +26,10 @@ WARM_RUNS, MAX_WARM_RUNS, WARM_SECONDS = 2, 8, 0.1
 """Fewest and most windows that are scored to measure the rate, and the seconds after which no further run begins."""
 RATE_WEIGHT = 0.2
 """Weight of the latest run in the running mean of the rate."""
+KEPT_STRIDES = 16
+"""Number of strides of a session of mode shared that are kept."""
+STRIDE = "stride"
+"""Name of the second input of a file of mode shared."""
 MIN_SHRINK_BYTES = 4 << 20
 """Bytes of activations up to which the arena is not shrunk."""
 
@@ -51,13 +58,13 @@ class Session:
     def __init__(
         self, model: StoredModel, position: int = 0, *, pooled: bool = False, provider: Provider = "cpu"
     ) -> None:
-        """Load the file at `position` of `spec.strides`; raises ModelError.
+        """Load the file at `position` of `model.files`; raises ModelError.
 
         A pooled session runs in the threads of the process's global pool, which all pooled sessions share.
         """
-        self.model = model
+        self.model, self._position = model, position
         name, settings, self._arena = PROVIDERS[provider]
-        file = model.folder / model.spec.strides[position].file
+        file = model.folder / model.files[position]
         try:
             self._session = ort.InferenceSession(file, _options(pooled=pooled), providers=[(name, settings)])
         except Exception as error:  # each stage of loading raises errors of another class
@@ -70,18 +77,36 @@ class Session:
         batch = self._session.get_inputs()[0].shape[0]
         self.fixed_batch: int | None = batch if isinstance(batch, int) else None
         """Number of tiles in every batch; None if any number is possible."""
-        self.bytes_per_pixel = model.spec.cost[position].activation_bytes_per_pixel
+        self.bytes_per_pixel: float
         """Bytes of activations for each pixel of a tile."""
         self.weights_bytes = sum(part.stat().st_size for part in (file, model.folder / WEIGHTS) if part.exists())
         """Bytes of the weights on disk, which is also about their size in memory."""
         self.measured_rate: float
         """Multiply-adds per second of one window, as `warm` has measured it."""
-        self._multiply_adds = model.spec.cost[position].multiply_adds_per_crop
+        self._stride: tuple[int, int] | None = None
+        """Pixels between the windows of a tile, for a file of mode shared."""
+        self._multiply_adds = self._take_cost()
         self._input, self._output = model.spec.input.name, model.spec.output.name
         self._last_channels = model.spec.input.layout == "NHWC"
         self._rate = self.measured_rate = INITIAL_RATE
-        self._arena_bytes = 0.0
-        """Bytes of activations of the largest run since the arena was shrunk; the arena still holds them."""
+        self._arena_use = _ArenaUse()
+        self._at = dict[tuple[int, int], Session]()
+
+    def at_stride(self, stride: tuple[int, int]) -> "Session":
+        """Return this session of mode shared for windows that are `stride` pixels apart; both share the network."""
+        session = self._at.get(stride)
+        if session is None:
+            session = copy(self)
+            session._take_stride(stride)  # noqa: SLF001 (of this class)
+            if len(self._at) < KEPT_STRIDES:
+                self._at[stride] = session
+        return session
+
+    def _take_stride(self, stride: tuple[int, int]) -> SharedCost:
+        """Set the pixels between windows; returns the cost at this stride."""
+        cost = self.model.shared_cost(self._position - len(self.model.spec.strides), stride)
+        self._stride, self.bytes_per_pixel = stride, cost.bytes_per_pixel
+        return cost
 
     def warm(self) -> None:
         """Score a grey window to test the session and to measure its rate; raises ModelError if that fails."""
@@ -109,14 +134,15 @@ class Session:
         ONNX Runtime shrinks an arena at the end of a run, so one grey window is scored. Runs at the same time keep
         their activations.
         """
-        if self._arena_bytes > MIN_SHRINK_BYTES:
-            self._arena_bytes = 0.0
+        if self._arena_use.bytes > MIN_SHRINK_BYTES:
+            self._arena_use.bytes = 0.0
             run = ort.RunOptions()
             run.add_run_config_entry("memory.enable_memory_arena_shrinkage", self._arena)
             binding, spec, count = self._session.io_binding(), self.model.spec, self.fixed_batch or 1
             # an output inside the arena would keep a part of it
             scores = np.empty((count, spec.output.classes, 1, 1), np.float32)
-            binding.bind_cpu_input(self._input, self._input_batch([self._grey_window()], count))
+            for input_name, value in self._feed([self._grey_window()], count).items():
+                binding.bind_cpu_input(input_name, value)
             binding.bind_output(self._output, "cpu", 0, np.float32, scores.shape, scores.ctypes.data)
             self._session.run_with_iobinding(binding, run)
 
@@ -138,7 +164,7 @@ class Session:
             parts = [self._score_batch(tiles[at : at + count], count, run) for at in range(0, len(tiles), count)]
         finally:  # if the arena was shrunk during this run, it has kept the run's activations
             pixels = count * tiles[0].shape[0] * tiles[0].shape[1]
-            self._arena_bytes = max(self._arena_bytes, pixels * self.bytes_per_pixel)
+            self._arena_use.bytes = max(self._arena_use.bytes, pixels * self.bytes_per_pixel)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _grey_window(self) -> Pixels:
@@ -147,15 +173,40 @@ class Session:
 
     def _score_batch(self, tiles: Sequence[Pixels], count: int, run: ort.RunOptions | None) -> NDArray[np.float32]:
         """Run one batch of `count` tiles; if there are fewer tiles, the last one is repeated."""
-        (scores,) = self._session.run([self._output], {self._input: self._input_batch(tiles, count)}, run)
+        (scores,) = self._session.run([self._output], self._feed(tiles, count), run)
         return np.moveaxis(scores[: len(tiles)], 1, -1)
 
+    def _feed(self, tiles: Sequence[Pixels], count: int) -> dict[str, NDArray[Any]]:
+        """Return the network's inputs."""
+        feed: dict[str, NDArray[Any]] = {self._input: self._input_batch(tiles, count)}
+        if self._stride is not None:
+            feed[STRIDE] = np.array(self._stride, np.int64)
+        return feed
+
+    def _take_cost(self) -> float:
+        """Set what a run costs; returns the multiply-adds of one window."""
+        spec, shared = self.model.spec, self._position - len(self.model.spec.strides)
+        if shared < 0:
+            self.bytes_per_pixel = spec.cost[self._position].activation_bytes_per_pixel
+            return spec.cost[self._position].multiply_adds_per_crop
+        multiple_of = spec.shared[shared].multiple_of
+        cost = self._take_stride((multiple_of.height, multiple_of.width))
+        return cost.multiply_adds(spec.window.height, spec.window.width)
+
     def _input_batch(self, tiles: Sequence[Pixels], count: int) -> Pixels:
-        """Return the network's input, (count, rows, cols, channels) or (count, channels, rows, cols)."""
+        """Return the network's image, (count, rows, cols, channels) or (count, channels, rows, cols)."""
         batch = cast("Pixels", np.stack([*tiles, *[tiles[-1]] * (count - len(tiles))]))
         if self._last_channels:
             return batch
         return cast("Pixels", np.ascontiguousarray(np.moveaxis(batch, -1, 1)))
+
+
+@dataclass
+class _ArenaUse:
+    """How much the arena of an ONNX Runtime session holds."""
+
+    bytes: float = 0.0
+    """Bytes of activations of the largest run since the arena was shrunk; the arena still holds them."""
 
 
 def _options(*, pooled: bool) -> ort.SessionOptions:

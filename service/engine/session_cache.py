@@ -8,7 +8,7 @@ from service.engine.version import ServedVersion
 
 
 class SessionCache:
-    """Sessions by version and position of the file in `spec.strides`; safe to share between threads.
+    """Sessions by version and position of the file in `model.files`; safe to share between threads.
 
     If the weights of all sessions take more than `max_weights_bytes` bytes, the least recently used sessions are
     forgotten; the session that was added last always stays. Default: no limit.

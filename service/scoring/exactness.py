@@ -2,7 +2,7 @@
 
 from fullconv.common.certificate import is_warning, overall, sentence
 from service.engine.repository import StoredModel
-from service.scoring.modes import crops_multiply_adds
+from service.scoring.modes import exact_multiply_adds
 from service.scoring.plan import Plan
 
 
@@ -14,6 +14,6 @@ def remarks_on_dense(model: StoredModel, plan: Plan) -> tuple[list[str], list[st
     spec, position = model.spec, plan.mode.position
     if plan.mode.name != "dense" or spec.parity[position].exact:
         return [], []
-    crops = sum(crops_multiply_adds(model, view.tile_plan) for view in plan.views)
-    text = [sentence(spec, position, crops, plan.multiply_adds)]
+    exact = sum(exact_multiply_adds(model, view.tile_plan) for view in plan.views)
+    text = [sentence(spec, position, exact, plan.multiply_adds)]
     return ([], text) if is_warning(overall(spec, position)) else (text, [])

@@ -1,8 +1,9 @@
-"""The two modes of running a model: dense, one pass over every tile, and crops, every window by itself.
+"""The modes of running a model: dense, one pass over every tile; crops, every window by itself; and shared.
 
 Dense runs the file for the requested stride if there is one, else the native file: it reaches finer strides by shift
-and stitch and coarser strides by skipping cells. Crops reach any stride. If a request leaves the mode open and both
-modes give the same scores, `choose` returns both, so that the plan can take the cheaper.
+and stitch and coarser strides by skipping cells. Crops reach any stride. Shared gives the scores of crops, and runs the
+file whose strides include the requested one. If a request leaves the mode open and several modes give the same scores,
+`choose` returns all of them, so that the plan can take the cheapest.
 """
 
 import math
@@ -18,10 +19,11 @@ import numpy as np
 from fullconv.protos import model_pb2
 from service.dense.arrays import Pixels, Scores
 from service.dense.axis import AxisLattice
-from service.dense.cost import Cost
+from service.dense.cost import Cost, SharedCost
 from service.dense.tiles import AxisTile, Network, TilePlan
 from service.engine.engine import Prefetcher
 from service.engine.repository import StoredModel
+from service.engine.session import Session
 from service.errors import CapabilityError
 from service.limits import Tuning
 from service.scoring.options import ModeChoice, ResolvedOptions
@@ -34,6 +36,8 @@ Rate = Callable[[int], float]
 
 WINDOWS_PER_SUBMISSION = 8
 """Number of windows of one tile that are submitted together."""
+SHARED_OVERHEAD = 1.2
+"""Time for each multiply-add of mode shared, relative to that of crops: cells are cut out and put together."""
 MIN_TILE_WINDOWS, MIN_TILE_PIXELS = 8, 256
 """Smallest number of windows, and smallest number of pixels, of a tile along each axis in mode crops."""
 
@@ -43,15 +47,22 @@ class Mode(Protocol):
 
     @property
     def name(self) -> str:
-        """The mode: "dense" or "crops"."""
+        """The mode: "dense", "shared" or "crops"."""
 
     @property
     def position(self) -> int:
-        """The position of the file that runs, in the order of `spec.strides`."""
+        """The position of the file that runs, in the order of `model.files`."""
 
     @property
     def network(self) -> Network:
         """The geometry and strides of the file that runs."""
+
+    @property
+    def overhead(self) -> float:
+        """Time for each multiply-add, relative to that of mode crops."""
+
+    def session(self, session: Session) -> Session:
+        """Return the session of the file at the stride of this mode."""
 
     def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], tuning: Tuning, rate: Rate) -> int:
         """Return the number of pixels that a tile should have."""
@@ -81,8 +92,13 @@ class Dense:
 
     position: int
     network: Network
-    cost: Cost
+    cost: Cost | SharedCost
     name: str = "dense"
+    overhead: float = 1.0
+
+    def session(self, session: Session) -> Session:
+        """Return the session itself."""
+        return session
 
     def tile_pixels(self, _: tuple[AxisLattice, AxisLattice], tuning: Tuning, rate: Rate) -> int:
         """Return the pixels of a tile, limited by memory and run time; larger tiles repeat less work in their halos."""
@@ -105,11 +121,32 @@ class Dense:
 
     def activations(self, view: TilePlan, batch: int) -> float:
         """Return the bytes of activations of a batch of the largest tiles."""
-        return batch * view.max_tile_shape[0] * view.max_tile_shape[1] * self.cost.bytes_per_pixel
+        return batch * self.cost.bytes(*view.max_tile_shape)
 
     def run(self, submit: Submit, batches: Iterable[Sequence[Pixels]]) -> Iterator[Iterable[Scores]]:
         """Submit each batch as a whole."""
         return Prefetcher(submit(batch, self.cost.multiply_adds(*batch[0].shape[:2])) for batch in batches)
+
+
+@dataclass(frozen=True)
+class Shared(Dense):
+    """One run for every tile that gives the scores of crops: the windows share what they have in common."""
+
+    cost: SharedCost
+    name: str = "shared"
+    overhead: float = SHARED_OVERHEAD
+
+    def session(self, session: Session) -> Session:
+        """Return the session at the stride of this mode."""
+        return session.at_stride(self.network.strides)
+
+    def activations(self, view: TilePlan, _: int) -> float:
+        """Return the bytes of activations of the largest tile: tiles of a batch are run one after another."""
+        return self.cost.bytes(*view.max_tile_shape)
+
+    def grid_multiply_adds(self, rows: int, cols: int) -> float:
+        """Return the multiply-adds of rows × cols windows in one run."""
+        return self.cost.of_grid(rows, cols)
 
 
 @dataclass(frozen=True)
@@ -123,6 +160,11 @@ class Crops:
     """Bytes of activations for each pixel."""
     position: int = 0
     name: str = "crops"
+    overhead: float = 1.0
+
+    def session(self, session: Session) -> Session:
+        """Return the session itself."""
+        return session
 
     def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], _: Tuning, __: Rate) -> int:
         """Return the pixels of a tile that holds several windows along each axis."""
@@ -168,33 +210,92 @@ def _grid(shape: tuple[int, ...], windows: Iterable[Sequence[Scores]]) -> Scores
 
 def choose(model: StoredModel, options: ResolvedOptions) -> tuple[list[Mode], str]:
     """Return the possible modes and the reason for them; raises CapabilityError if no mode is possible."""
-    dense, crops, requested = _dense(model, options.stride), _crops(model, options.stride), options.requested.mode
-    if requested is ModeChoice.CROPS:
-        return [crops], "requested"
+    stride, requested = options.stride, options.requested.mode
+    match requested:
+        case ModeChoice.CROPS:
+            return [_crops(model, stride)], "requested"
+        case ModeChoice.SHARED:
+            return [_shared_or_refuse(model, stride)], "requested"
+        case ModeChoice.EXACT:
+            return _exact(model, stride), "the cheapest mode with the classifier's own scores"
+        case ModeChoice.DENSE:
+            return [_dense_or_refuse(model, stride)], "requested"
+    return _auto(model, stride)
+
+
+def _auto(model: StoredModel, stride: tuple[int, int]) -> tuple[list[Mode], str]:
+    crops = _crops(model, stride)
     if not model.supports_dense:
-        if requested is ModeChoice.DENSE:
-            raise CapabilityError(
-                f"mode: expected crops, since model {model.name!r} looks at whole windows and cannot slide"
-            )
         return [crops], "the model looks at whole windows and cannot slide"
-    if dense is None and requested is ModeChoice.AUTO and model.spec.parity[0].exact:
-        return [crops], f"there is no dense stride of {_text(options.stride)} pixels, and crops give the same scores"
-    if dense is None:
-        raise CapabilityError(
-            f"stride: expected a divisor or a multiple of {_text(model.strides[0])} pixels, or a stride of model "
-            f"{model.name!r} ({', '.join(map(_text, model.strides))}), got {_text(options.stride)}; "
-            "mode crops takes any"
-        )
-    if requested is ModeChoice.DENSE:
-        return [dense], "requested"
+    if _dense(model, stride) is None and model.spec.parity[0].exact:
+        return [crops], f"there is no dense stride of {_text(stride)} pixels, and crops give the same scores"
+    dense = _dense_or_refuse(model, stride)
     if model.spec.parity[dense.position].exact:
         return [dense, crops], "crops would give the same scores for no fewer multiply-adds"
     return [dense], "default for a model whose dense scores are not exact"
 
 
-def crops_multiply_adds(model: StoredModel, view: TilePlan) -> float:
-    """Return the multiply-adds of the same cells in mode crops."""
-    return _crops(model, model.strides[0]).multiply_adds(view)
+def _exact(model: StoredModel, stride: tuple[int, int]) -> list[Mode]:
+    """Return the modes whose scores are the classifier's own."""
+    dense = _dense(model, stride) if model.supports_dense else None
+    if dense is not None and model.spec.parity[dense.position].exact:
+        return [dense, _crops(model, stride)]
+    shared = _shared(model, stride)
+    return [_crops(model, stride)] if shared is None else [shared, _crops(model, stride)]
+
+
+def _dense_or_refuse(model: StoredModel, stride: tuple[int, int]) -> Dense:
+    if not model.supports_dense:
+        raise CapabilityError(
+            f"mode: expected crops, since model {model.name!r} looks at whole windows and cannot slide"
+        )
+    dense = _dense(model, stride)
+    if dense is None:
+        raise CapabilityError(
+            f"stride: expected a divisor or a multiple of {_text(model.strides[0])} pixels, or a stride of model "
+            f"{model.name!r} ({', '.join(map(_text, model.strides))}), got {_text(stride)}; mode crops takes any"
+        )
+    return dense
+
+
+def exact_multiply_adds(model: StoredModel, view: TilePlan) -> float:
+    """Return the multiply-adds of the same cells in the cheapest mode with the classifier's own scores."""
+    crops = _crops(model, model.strides[0]).multiply_adds(view)
+    shared = _shared(model, (view.vertical.stride, view.horizontal.stride))
+    if shared is None:
+        return crops
+    grid = shared.grid_multiply_adds(view.vertical.cells, view.horizontal.cells) * (2 if view.mirrored else 1)
+    return grid if grid * shared.overhead < crops else crops
+
+
+def _shared(model: StoredModel, stride: tuple[int, int]) -> Shared | None:
+    """Return mode shared with the file that needs the fewest multiply-adds at a stride; None if no file fits."""
+    fitting = [
+        number
+        for number, file in enumerate(model.spec.shared)
+        if stride[0] % file.multiple_of.height == stride[1] % file.multiple_of.width == 0
+    ]
+    if not fitting:
+        return None
+    costs = {number: model.shared_cost(number, stride) for number in fitting}
+    best = min(fitting, key=lambda number: costs[number].multiply_adds_per_window)
+    return Shared(len(model.strides) + best, costs[best].network, costs[best])
+
+
+def _shared_or_refuse(model: StoredModel, stride: tuple[int, int]) -> Shared:
+    shared = _shared(model, stride)
+    if shared is not None:
+        return shared
+    if not model.spec.shared:
+        raise CapabilityError(
+            f"mode: expected {' or '.join(model.spec.modes)}, since model {model.name!r} has no files for mode shared; "
+            "mode exact takes the cheapest mode with the classifier's own scores"
+        )
+    least = min((file.multiple_of.height, file.multiple_of.width) for file in model.spec.shared)
+    raise CapabilityError(
+        f"stride: expected a multiple of {_text(least)} pixels for mode shared of model {model.name!r}, got "
+        f"{_text(stride)}; mode crops takes any"
+    )
 
 
 def _dense(model: StoredModel, stride: tuple[int, int]) -> Dense | None:

@@ -27,11 +27,15 @@ RAW = "raw"
 
 
 class ModeChoice(StrEnum):
-    """How the model is run: in one pass, window by window, or whichever is cheaper where both give the same scores."""
+    """How the model is run: in one of three modes, or in a mode that the plan chooses."""
 
     AUTO = "auto"
+    """The cheaper of dense and crops if both give the same scores, else dense."""
     DENSE = "dense"
+    SHARED = "shared"
     CROPS = "crops"
+    EXACT = "exact"
+    """The cheapest mode whose scores are the classifier's own."""
 
 
 class Border(StrEnum):

@@ -22,7 +22,7 @@ from service.images.rows import ScaledRows
 from service.limits import Tuning
 from service.scoring.grid import cell_bytes, part_rows
 from service.scoring.modes import Mode, Rate, choose
-from service.scoring.options import Border, Region, ResolvedOptions, Scale
+from service.scoring.options import Border, ModeChoice, Region, ResolvedOptions, Scale
 
 STRIPS = 2
 """Number of strips in memory: one is scored while the next is read."""
@@ -110,8 +110,8 @@ def make_plan(
     modes, reason = choose(model, options)
     planner = _Planner(model, options, size, bounds, rate)
     plans = [Plan(mode, reason, tuple(planner.views(mode))) for mode in modes]
-    best = min(plans, key=lambda plan: plan.multiply_adds)
-    if best is not plans[0]:
+    best = min(plans, key=lambda plan: plan.multiply_adds * plan.mode.overhead)
+    if options.requested.mode is not ModeChoice.EXACT and best is not plans[0]:
         saved = f"{best.multiply_adds:.3g} multiply-adds instead of {plans[0].multiply_adds:.3g}"
         return replace(best, reason=f"the same scores as {plans[0].mode.name} for {saved}")
     return best

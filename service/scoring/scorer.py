@@ -21,7 +21,7 @@ from service.images.picture import Picture, TurnRows, check_size
 from service.limits import MIB, Limits, Tuning
 from service.scoring.decoding import plan_decoding
 from service.scoring.modes import Rate, choose
-from service.scoring.options import OTSU, RequestedOptions, ResolvedOptions, resolve
+from service.scoring.options import OTSU, ModeChoice, RequestedOptions, ResolvedOptions, resolve
 from service.scoring.plan import Bounds, Plan, make_plan
 from service.scoring.planned import OpenMask, PlannedImage
 
@@ -74,8 +74,9 @@ class Scorer:
 
     def is_loaded(self, request: ScoringRequest) -> bool:
         """Return whether a request can be planned without reading the model's files."""
-        all_strides = request.options.stride is not None
-        return self.registry.is_loaded(request.model, request.version, all_strides=all_strides)
+        options = request.options
+        all_files = options.stride is not None or options.mode in (ModeChoice.SHARED, ModeChoice.EXACT)
+        return self.registry.is_loaded(request.model, request.version, all_files=all_files)
 
     def plan(self, picture: Picture, request: ScoringRequest, *, pixels: int | None = None) -> PlannedImage:
         """Plan how to score a picture of at most `pixels` pixels. Default: the limit for images read row by row.
@@ -115,7 +116,7 @@ class Scorer:
         mask = _mask_picture(options, self.limits)
         open_mask = _open_mask(picture, model, options, mask)
         decoding = plan_decoding(picture, mask, plan, options, model.spec.input, self.rates)
-        session = self.registry.session(served, model, plan.mode.position)
+        session = plan.mode.session(self.registry.session(served, model, plan.mode.position))
         planned = PlannedImage(picture, model, session, plan, options, open_mask, decoding)
         _check_memory(planned, self.limits.plan_bytes)
         return planned

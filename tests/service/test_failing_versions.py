@@ -90,16 +90,16 @@ def test_the_version_that_answers_is_the_one_that_is_loaded(models: Path) -> Non
     """The version that answers counts as loaded when its sessions are in memory, although higher versions fail."""
     registry = Registry(models, warm=True)
     assert registry.get_if_checked("digits", "") is None
-    assert not registry.is_loaded("digits", "", all_strides=False)
+    assert not registry.is_loaded("digits", "", all_files=False)
     served, model = registry.get("digits")
     assert registry.get_if_checked("digits", "") == (served, model)
-    assert registry.is_loaded("digits", "", all_strides=True)
-    assert not registry.is_loaded("digits", "3", all_strides=False)
-    assert not registry.is_loaded("none", "", all_strides=False)
+    assert registry.is_loaded("digits", "", all_files=True)
+    assert not registry.is_loaded("digits", "3", all_files=False)
+    assert not registry.is_loaded("none", "", all_files=False)
     shutil.copytree(DIGITS, models / "digits" / "4")
     registry.refresh(at_once=True)
     assert registry.get("digits")[1].version == "4"
-    assert registry.is_loaded("digits", "", all_strides=False)
+    assert registry.is_loaded("digits", "", all_files=False)
 
 
 def test_the_reason_is_one_printable_line(tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""The cost of a network whose windows share, as factors of a bilinear form.
+
+For m × n windows that are s and t pixels apart, a layer whose cells are S pixels apart, and whose margins are `near`
+and `far` cells of `size`, computes along the vertical axis
+
+    (m − 1)s / S  +  size − near − far  +  m(near + far)        cells
+
+which are those of the dense map and of the margins of every window, and along the horizontal axis likewise. The factors
+belong to (m − 1)s, 1 and m, and to (n − 1)t, 1 and n.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.graph.sharing.margins import AxisMargins
+from converter.graph.sharing.parts import Parts
+from converter.graph.sharing.states import State, Windows
+
+FLOAT_BYTES = 4
+COPIES = 1.5
+"""Bytes of activations, relative to those of the values that a layer reads and returns: parts are cut and joined."""
+
+
+def _zeros() -> NDArray[np.float64]:
+    return np.zeros((3, 3))
+
+
+@dataclass
+class SharedCost:
+    """Factors (3, 3) of the multiply-adds, and of an upper bound for the bytes of activations."""
+
+    multiply_adds: NDArray[np.float64] = field(default_factory=_zeros)
+    activation_bytes: NDArray[np.float64] = field(default_factory=_zeros)
+
+    def count(self, each: float, state: State) -> None:
+        """Count a layer with `each` multiply-adds for each cell of its output."""
+        self.multiply_adds += each * _cells(state)
+
+    def hold(self, states: Iterable[State]) -> None:
+        """Count values that are in memory at the same time."""
+        held = sum((FLOAT_BYTES * COPIES * state.channels * _cells(state) for state in states), _zeros())
+        self.activation_bytes = np.maximum(self.activation_bytes, held)
+
+    def of(self, windows: tuple[int, int], stride: tuple[int, int]) -> float:
+        """Return the multiply-adds of rows × columns of windows at a stride in pixels."""
+        down, across = (((count - 1) * step, 1, count) for count, step in zip(windows, stride, strict=True))
+        return float(np.array(down) @ self.multiply_adds @ np.array(across))
+
+    def per_window(self, stride: tuple[int, int]) -> float:
+        """Return the multiply-adds for each window of a large image."""
+        return float(np.array([stride[0], 0, 1]) @ self.multiply_adds @ np.array([stride[1], 0, 1]))
+
+
+def _cells(state: State) -> NDArray[np.float64]:
+    """Return the number of cells of a value, as factors."""
+    if isinstance(state, Parts):
+        return np.outer(_along(state.vertical), _along(state.horizontal))
+    cells = _zeros()
+    cells[2, 2] = math.prod(state.size) if isinstance(state, Windows) else 1
+    return cells
+
+
+def _along(axis: AxisMargins) -> tuple[float, float, float]:
+    margins = axis.near + axis.far
+    return 1 / axis.stride, axis.size - margins, margins

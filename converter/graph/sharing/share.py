@@ -1,0 +1,299 @@
+"""Rewrites a dense network so that it gives the classifier's own scores of overlapping windows.
+
+    image (1, H, W, C), pixels between windows (2,)  →  scores (1, classes, rows, cols)
+
+Each layer is repeated for each kind of part (`parts`), with its own padding where a part ends at the window's edge and
+with none elsewhere. Where a layer would share nothing, or where the part that windows share is small, the windows are
+put together, and the rest of the network runs on each window.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from converter.graph.nodes import constant_input, conv_weights, ints, kernel_shape
+from converter.graph.operators import WINDOWED
+from converter.graph.sharing.cost import SharedCost
+from converter.graph.sharing.emitter import INT64, STRIDE, Emitter
+from converter.graph.sharing.margins import AxisMargins, AxisReads
+from converter.graph.sharing.parts import DENSE, FAR, NEAR, Kind, Parts, blocks, windows
+from converter.graph.sharing.states import Grid, State, Windows
+
+WORTHWHILE = 0.95
+"""Largest number of cells per window of a layer that is shared, as a fraction of the cells of one window."""
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The spatial part of an operator: a convolution or pool, or a Pad or Slice of the map."""
+
+    reach: tuple[int, int]
+    strides: tuple[int, int]
+    before: tuple[int, int]
+    after: tuple[int, int]
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether each cell reads the cell at the same place alone."""
+        return (self.reach, self.strides, self.before, self.after) == ((1, 1), (1, 1), (0, 0), (0, 0))
+
+    def size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the cells of the output."""
+        rows, cols = (
+            (size[axis] + self.before[axis] + self.after[axis] - self.reach[axis]) // self.strides[axis] + 1
+            for axis in (0, 1)
+        )
+        return rows, cols
+
+
+def layer_of(node: ir.Node) -> Layer | None:
+    """Return the spatial part of an operator; None if it has none."""
+    if node.op_type in WINDOWED:
+        strides, dilations = (ints(node, name, [1, 1]) for name in ("strides", "dilations"))
+        pads, kernel = ints(node, "pads", [0] * 4), kernel_shape(node)
+        reach = [(extent - 1) * dilation + 1 for extent, dilation in zip(kernel, dilations, strict=True)]
+        return Layer((reach[0], reach[1]), (strides[0], strides[1]), (pads[0], pads[1]), (pads[2], pads[3]))
+    if node.op_type == "Pad":
+        pads = constant_input(node, 1).tolist()
+        return Layer((1, 1), (1, 1), (pads[2], pads[3]), (pads[6], pads[7]))
+    if node.op_type == "Slice" and constant_input(node, 3).tolist() == [2, 3]:
+        starts, stops = (constant_input(node, position).tolist() for position in (1, 2))
+        ends = [min(stop, 0) for stop in stops]
+        return Layer((1, 1), (1, 1), (-starts[0], -starts[1]), (ends[0], ends[1]))
+    return None
+
+
+@dataclass
+class Sharer:
+    """A graph that is being rewritten for strides that are multiples of `level` pixels, vertical before horizontal."""
+
+    graph: ir.Graph
+    emitter: Emitter
+    level: tuple[int, int]
+    shapes: Shapes
+    states: dict[ir.Value, State] = field(default_factory=dict)
+    cost: SharedCost = field(default_factory=SharedCost)
+
+    def run(self, node: ir.Node) -> None:
+        """Add what a node of the dense network becomes."""
+        sources = [value for value in node.inputs if value is not None and value in self.states]
+        if not sources:
+            self.emitter.nodes.append(node)
+            return
+        layer = layer_of(node)
+        if layer is not None and not layer.is_pointwise:
+            self._run_layer(node, layer, sources[0])
+        else:
+            self._run_pointwise(node, sources)
+
+    def _run_layer(self, node: ir.Node, layer: Layer, source: ir.Value) -> None:
+        state = self.states[source]
+        if isinstance(state, Parts):
+            reads = self._reads(state, layer)
+            if reads is not None:
+                found = blocks(self.emitter, state, reads)
+                after = (reads[0].after, reads[1].after)
+                maps = {kind: self._padded(node, source, block, kind, reads) for kind, block in found.items()}
+                self._set(node, [Parts(*after, self._channels(node, state), maps)])
+                return
+            state = self._whole(source)
+        if isinstance(state, Grid):
+            state = self._spread(state)
+        size = layer.size(state.size)
+        if size == (1, 1) and layer.reach == state.size and not any((*layer.before, *layer.after)):
+            tiled = self._tiled(state)
+            value = self._clone(node, {source: tiled}, strides=list(state.size))
+            self._set(node, [Grid(value[0], self._channels(node, state))])
+            return
+        value = self._clone(node, {source: state.value})
+        self._set(node, [Windows(value[0], self._channels(node, state), size)])
+
+    def _run_pointwise(self, node: ir.Node, sources: Sequence[ir.Value]) -> None:
+        states = self._aligned(sources)
+        first = states[sources[0]]
+        if isinstance(first, Parts):
+            made = list[dict[Kind, ir.Value]]([{} for _ in node.outputs])
+            for kind in first.maps:
+                inputs = {source: state.maps[kind] for source, state in states.items() if isinstance(state, Parts)}
+                for output, value in zip(made, self._clone(node, inputs), strict=True):
+                    output[kind] = value
+            after = [
+                replace(first, maps=maps, channels=self._channels(node, first, position))
+                for position, maps in enumerate(made)
+            ]
+            self._set(node, after)
+            return
+        values = self._clone(
+            node, {source: state.value for source, state in states.items() if not isinstance(state, Parts)}
+        )
+        self._set(
+            node,
+            [
+                replace(first, value=value, channels=self._channels(node, first, position))
+                for position, value in enumerate(values)
+            ],
+        )
+
+    def _reads(self, parts: Parts, layer: Layer) -> tuple[AxisReads, AxisReads] | None:
+        """Return what a layer reads; None if it should run on whole windows."""
+        found = list[AxisReads]()
+        for axis, margins in enumerate(parts.axes):
+            reads = margins.after_layer(
+                reach=layer.reach[axis],
+                stride=layer.strides[axis],
+                before=layer.before[axis],
+                after=layer.after[axis],
+            )
+            if reads is None or self.level[axis] % reads.after.stride:
+                return None
+            found.append(reads)
+        per_window = math.prod(
+            self.level[axis] // reads.after.stride + reads.after.near + reads.after.far
+            for axis, reads in enumerate(found)
+        )
+        if per_window > WORTHWHILE * math.prod(reads.after.size for reads in found):
+            return None
+        return found[0], found[1]
+
+    def _padded(
+        self, node: ir.Node, source: ir.Value, block: ir.Value, kind: Kind, reads: tuple[AxisReads, AxisReads]
+    ) -> ir.Value:
+        """Return a layer of one part, which is padded where it ends at the window's edge."""
+        near, far = (
+            [each.pads[place] if side == wanted else 0 for side, each in zip(kind, reads, strict=True)]
+            for place, wanted in ((0, NEAR), (1, FAR))
+        )
+        pads = [*near, *far]
+        if node.op_type in WINDOWED:
+            return self._clone(node, {source: block}, pads=pads)[0]
+        if node.op_type == "Slice" or not any(pads):
+            return block
+        amounts = self.emitter.constant([0, 0, *near, 0, 0, *far])
+        clone = ir.node("Pad", [block, amounts, *node.inputs[2:]], node.attributes)
+        return self.emitter.add(clone).outputs[0]
+
+    def _aligned(self, sources: Sequence[ir.Value]) -> Mapping[ir.Value, State]:
+        """Return values of one form: parts with the same margins, whole windows, or grids."""
+        parts = {source: state for source in sources if isinstance(state := self.states[source], Parts)}
+        if len(parts) == len(set(sources)):
+            axes = list(zip(*(state.axes for state in parts.values()), strict=True))
+            widest = [(max(axis.near for axis in each), max(axis.far for axis in each)) for each in axes]
+            if all(near + far < each[0].size for (near, far), each in zip(widest, axes, strict=True)):
+                return {source: self._widened(state, widest) for source, state in parts.items()}
+        grids = {source: state for source in sources if isinstance(state := self.states[source], Grid)}
+        if len(grids) == len(set(sources)):
+            return grids
+        return {source: self._spread(grids[source]) if source in grids else self._whole(source) for source in sources}
+
+    def _widened(self, parts: Parts, widest: Sequence[tuple[int, int]]) -> Parts:
+        """Return parts with wider margins; what they gain is dense."""
+        if all((axis.near, axis.far) == wanted for axis, wanted in zip(parts.axes, widest, strict=True)):
+            return parts
+        reads = [axis.widened(*wanted) for axis, wanted in zip(parts.axes, widest, strict=True)]
+        maps = blocks(self.emitter, parts, (reads[0], reads[1]))
+        return Parts(reads[0].after, reads[1].after, parts.channels, maps)
+
+    def _whole(self, source: ir.Value) -> Windows:
+        """Return a value as whole windows, and keep it in this form."""
+        state = self.states[source]
+        if isinstance(state, Parts):
+            size = (state.vertical.size, state.horizontal.size)
+            state = self.states[source] = Windows(windows(self.emitter, state), state.channels, size)
+        return cast("Windows", state)
+
+    def _tiled(self, state: Windows) -> ir.Value:
+        """Return whole windows side by side: (1, C, rows · height, cols · width)."""
+        emitter, (height, width) = self.emitter, state.size
+        split = self._reshaped(state.value, [*emitter.counts, state.channels, height, width])
+        moved = emitter.emit("Transpose", [split], perm=[2, 0, 3, 1, 4])
+        rows, cols = (
+            emitter.emit("Mul", [count, emitter.constant([size])])
+            for count, size in zip(emitter.counts, state.size, strict=True)
+        )
+        return self._reshaped(moved, [1, state.channels, rows, cols])
+
+    def _spread(self, state: Grid) -> Windows:
+        """Return a grid as maps of one cell."""
+        moved = self.emitter.emit("Transpose", [state.value], perm=[2, 3, 1, 0])
+        shape = self.emitter.constant([-1, state.channels, 1, 1])
+        return Windows(self.emitter.emit("Reshape", [moved, shape]), state.channels, (1, 1))
+
+    def grid(self, source: ir.Value) -> ir.Value:
+        """Return the scores (1, classes, rows, cols)."""
+        state = self.states[source]
+        if isinstance(state, Grid):
+            return state.value
+        state = self._whole(source)
+        split = self._reshaped(state.value, [*self.emitter.counts, state.channels])
+        moved = self.emitter.emit("Transpose", [split], perm=[2, 0, 1])
+        return self.emitter.emit("Unsqueeze", [moved, self.emitter.constant([0])])
+
+    def _reshaped(self, value: ir.Value, sizes: Sequence[ir.Value | int]) -> ir.Value:
+        parts = [self.emitter.constant([size]) if isinstance(size, int) else size for size in sizes]
+        return self.emitter.emit("Reshape", [value, self.emitter.emit("Concat", parts, axis=0)])
+
+    def _clone(
+        self, node: ir.Node, inputs: Mapping[ir.Value, ir.Value], **changed: Sequence[int]
+    ) -> Sequence[ir.Value]:
+        """Add a copy of a node with other inputs and attributes; returns its outputs."""
+        attributes = dict(node.attributes) | {name: ir.AttrInt64s(name, value) for name, value in changed.items()}
+        taken = [inputs.get(value, value) if value is not None else None for value in node.inputs]
+        copy = ir.Node(node.domain, node.op_type, taken, list(attributes.values()), num_outputs=len(node.outputs))
+        for old, new in zip(node.outputs, copy.outputs, strict=True):
+            new.type = old.type
+        return self.emitter.add(copy).outputs
+
+    def _channels(self, node: ir.Node, source: State, position: int = 0) -> int:
+        """Return the channels of one of a node's outputs."""
+        if node.op_type == "Conv":
+            return int(conv_weights(node).shape.numpy()[0])
+        shape = self.shapes.get(str(node.outputs[position].name))
+        return shape[1] if shape is not None and len(shape) == 4 else source.channels
+
+    def _set(self, node: ir.Node, states: Sequence[State]) -> None:
+        self.states.update(zip(node.outputs, states, strict=True))
+        taken = [self.states[value] for value in node.inputs if value is not None and value in self.states]
+        self.cost.hold([*taken, *states])
+        if node.op_type == "Conv":
+            self.cost.count(math.prod(conv_weights(node).shape.numpy()), states[0])
+
+
+def share(
+    dense: ir.Model, layout: str, window: tuple[int, int], shapes: Shapes, level: tuple[int, int]
+) -> tuple[ir.Model, SharedCost]:
+    """Return a copy of a dense network that gives the classifier's own scores, and its cost.
+
+    The pixels between windows must be multiples of `level`, vertical before horizontal. `shapes` holds the shapes of
+    the dense network's values for one window, by name.
+    """
+    model = dense.clone()
+    graph, originals = model.graph, list(model.graph)
+    image, scores = graph.inputs[0], graph.outputs[0]
+    assert image.shape is not None  # noqa: S101 (a dense network states the shape of its image)
+    channels = image.shape[layout.index("C")]
+    assert isinstance(channels, int)  # noqa: S101 (and its channels)
+    image.shape = ir.Shape([1, *image.shape[1:]])
+    stride = ir.val(STRIDE, INT64, ir.Shape([2]))
+    graph.inputs.append(stride)
+
+    emitter = Emitter(graph, window, (layout.index("H"), layout.index("W")))
+    emitter.begin(image, stride)
+    sharer = Sharer(graph, emitter, level, shapes)
+    down, across = (AxisMargins(size) for size in window)
+    sharer.states[image] = Parts(down, across, channels, {(DENSE, DENSE): image})
+    for node in originals:
+        sharer.run(node)
+    result = sharer.grid(scores)
+
+    result.name, result.shape, result.type = scores.name, scores.shape, scores.type
+    scores.name = f"{scores.name}.dense"
+    graph.outputs[:] = [result]
+    graph.remove(originals)
+    graph.extend(emitter.nodes)
+    common.RemoveUnusedNodesPass()(model)
+    return model, sharer.cost
