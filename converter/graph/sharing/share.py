@@ -249,9 +249,11 @@ class Sharer:
         return self.emitter.add(copy).outputs
 
     def _channels(self, node: ir.Node, source: State, position: int = 0) -> int:
-        """Return the channels of one of a node's outputs."""
+        """Return the channels of one of a node's outputs; `source` is its first input."""
         if node.op_type == "Conv":
             return int(conv_weights(node).shape.numpy()[0])
+        if node.op_type == "Concat":
+            return sum(self.states[value].channels for value in node.inputs if value is not None)
         shape = self.shapes.get(str(node.outputs[position].name))
         return shape[1] if shape is not None and len(shape) == 4 else source.channels
 
