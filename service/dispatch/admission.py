@@ -2,7 +2,8 @@
 
 A request is admitted in two steps: when it arrives, by the size of its message; and before a pixel is decoded, by its
 plan, which says the memory that it will hold and the seconds of compute that it will take. A request that is alone is
-admitted even if it exceeds a client's share, or a limit of time or messages; memory beyond the limit is refused. A
+admitted even if it exceeds a client's share, or a limit of time or messages; memory beyond the limit is refused. Images
+that need little memory have a part of their own, so that large images of the same client cannot keep them out. A
 refusal states the number of seconds after which to retry.
 """
 
@@ -20,6 +21,9 @@ RETRY_SECONDS = (0.1, 10.0)
 """Shortest and longest delay in seconds after which a refused request may be sent again."""
 STREAM_SECONDS = 1.0
 """The same delay in seconds if there are too many streams or files in the spool, since their end is unpredictable."""
+SMALL, SMALL_PART = 1 / 64, 1 / 8
+"""Largest memory of a small image, relative to its client's share of the limit; and largest memory of all small images,
+relative to the limit for all others."""
 TOLERANCE = 1e-6
 """Tolerance for the floating-point residue that remains after claims are added and subtracted."""
 
@@ -34,8 +38,15 @@ class Load:
     """Those of ScoreMany and ModelStreamInfer, each of which may hold a message that is still arriving."""
     message_bytes: int = 0
     held_bytes: int = 0
+    small_held_bytes: int = 0
+    """The part of `held_bytes` that belongs to small images."""
     seconds: float = 0.0
     spool_bytes: int = 0
+
+    @property
+    def large_held_bytes(self) -> int:
+        """The part of `held_bytes` that belongs to other images."""
+        return self.held_bytes - self.small_held_bytes
 
 
 @dataclass(eq=False)
@@ -48,6 +59,7 @@ class Claim:
     streams: int = 0
     message_streams: int = 0
     held_bytes: int = 0
+    small_held_bytes: int = 0
     seconds: float = 0.0
     spool_bytes: int = 0
     done: Callable[[], float] = lambda: 0.0
@@ -120,7 +132,11 @@ class Admission:
                 "JPEG or a tiled TIFF"
             )
         with self._lock:
-            self._check(claim, "held_bytes", held_bytes, self.limits.held_bytes)
+            is_small = held_bytes <= SMALL * self.limits.client_share * self.limits.held_bytes
+            if is_small:
+                self._check(claim, "small_held_bytes", held_bytes, SMALL_PART * self.limits.held_bytes)
+            else:
+                self._check(claim, "large_held_bytes", held_bytes, self.limits.held_bytes)
             self._check(claim, "seconds", seconds, self.limits.waiting_seconds)
             end = time.monotonic() + self._predicted(claim, seconds)
             if deadline is not None and end > deadline:
@@ -132,6 +148,7 @@ class Admission:
                 )
             self._count(claim, -1)
             claim.held_bytes, claim.seconds, claim.done = held_bytes, seconds, done
+            claim.small_held_bytes = held_bytes if is_small else 0
             self._count(claim, 1)
 
     def spool(self, claim: Claim, more: int) -> None:
@@ -194,6 +211,7 @@ class Admission:
             load.message_streams += sign * claim.message_streams
             load.message_bytes += sign * claim.message_bytes
             load.held_bytes += sign * claim.held_bytes
+            load.small_held_bytes += sign * claim.small_held_bytes
             load.seconds += sign * claim.seconds
             load.spool_bytes += sign * claim.spool_bytes
         (self._claims.add if sign > 0 else self._claims.discard)(claim)

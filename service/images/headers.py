@@ -66,8 +66,18 @@ def opens_quickly(data: bytes) -> bool:
     if start.startswith(PNG):
         return b"IDAT" in start
     if start.startswith(JPEG):
-        return START_OF_SCAN in start and data.count(START_OF_SCAN) <= MAX_SCANS
+        return START_OF_SCAN in start and not _has_many_scans(data)
     return start.startswith(b"RIFF") and start[8:12] == b"WEBP"
+
+
+def _has_many_scans(data: bytes) -> bool:
+    """Return whether a JPEG file has more than MAX_SCANS scans; reads no further than to the first scan too many."""
+    at = -1
+    for _ in range(MAX_SCANS + 1):
+        at = data.find(START_OF_SCAN, at + 1)
+        if at < 0:
+            return False
+    return True
 
 
 def _compressed_sizes(file: BinaryIO) -> Iterator[int]:

@@ -54,6 +54,21 @@ def test_a_plan_never_exceeds_the_memory_of_all_requests() -> None:
         gate.plan(claim, 6 << 20, 1.0, deadline=None, done=lambda: 0.0)
 
 
+def test_large_images_leave_room_for_small_ones() -> None:
+    """Images that need little memory are admitted beside a large one of the same client, up to a part of their own."""
+    gate = admission(held_bytes=6400, client_share=0.5)
+    with ExitStack() as admitted:
+        large, *small = (admitted.enter_context(gate.admitted("a", 1)) for _ in range(11))
+        gate.plan(large, 3200, 1.0, deadline=None, done=lambda: 0.0)
+        with pytest.raises(BusyError, match="your requests"):
+            gate.plan(small[0], 51, 1.0, deadline=None, done=lambda: 0.0)
+        for claim in small[:8]:
+            gate.plan(claim, 50, 1.0, deadline=None, done=lambda: 0.0)
+        with pytest.raises(BusyError, match="your requests"):
+            gate.plan(small[8], 50, 1.0, deadline=None, done=lambda: 0.0)
+        assert gate.load.held_bytes == 3600
+
+
 @pytest.mark.parametrize(
     ("held", "seconds", "expected_message"),
     [(600, 1.0, "MiB of pixels"), (1, 60.0, "seconds of compute")],
