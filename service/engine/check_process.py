@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import re
-import resource
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,7 +68,7 @@ def main() -> None:
     log.propagate = False
     machine.lower_priority()
     start_compute_threads(1)
-    _limit_memory(request.memory_bytes)
+    machine.limit_memory(request.memory_bytes)
     try:
         _check(request, send)
     except Exception as error:  # a hostile file makes libraries raise errors of any class
@@ -120,14 +119,6 @@ def _take_standard_output() -> Send:
         output.flush()
 
     return send
-
-
-def _limit_memory(beyond: int) -> None:
-    """Limit the address space of this process to `beyond` bytes more than now; a crash leaves no core file."""
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
-    most = pages * resource.getpagesize() + beyond
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ python -m service.images.decode_file NAME DESCRIPTOR PAGE FIRST_ROW MEMORY_BYTES
 """
 
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -34,8 +33,7 @@ def main() -> None:
 
 def _limit(memory: int) -> None:
     machine.lower_priority()
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    machine.limit_memory(memory)
     score = Path("/proc/self/oom_score_adj")
     if score.exists():
         score.write_text(FIRST_TO_END, "ascii")

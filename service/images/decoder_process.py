@@ -21,8 +21,9 @@ from service.images.pixels import BandLayout, SampleArray
 CHECK_SECONDS = 0.1
 """Time between two pauses while the process decodes."""
 PIPE_BYTES = 1 << 20
-MEMORY_BYTES = 1 << 30
-"""Bytes of address space of the process beside those of the decoder: its program, libraries and rows."""
+MEMORY_BYTES, TIMES = 1 << 30, 2
+"""Address space of the process beside that of its program: bytes for threads and rows, and a multiple of the decoder's
+memory, since decoders reserve memory that they do not use."""
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 """Variables of the process: numpy starts no threads, which would be more than a third of the cost of the start."""
 UNREADABLE = 3
@@ -62,7 +63,7 @@ class DecoderProcess:
 
     def _start(self, first: int) -> "subprocess.Popen[bytes]":
         descriptor = _descriptor(self._file.content)
-        limit = self._cost.held_bytes + MEMORY_BYTES
+        limit = TIMES * self._cost.held_bytes + MEMORY_BYTES
         numbers = [descriptor, self._file.page, first, limit]
         try:
             process = subprocess.Popen(  # noqa: S603 (this program)

@@ -198,6 +198,15 @@ def test_skipped_rows_are_read_in_steps() -> None:
     assert pauses[0] > 5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MEASURED)
+def test_the_largest_images_are_decoded_apart(name: str) -> None:
+    """The memory limit of the process leaves room for the images that need the most memory."""
+    picture = open_bytes(MEASURED[name][0], name="i")
+    rows = picture.rows(Scorer(MODELS).model("digits").spec.input, Apart())
+    assert rows.read(0, 16).shape == (16, picture.width, 1)
+
+
 def test_a_cancelled_process_ends() -> None:
     """A request that is cancelled while a process decodes its file ends the process, and raises CancelledRunError."""
     picture = open_bytes(SMALL_WEBP, name="i")
