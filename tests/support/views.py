@@ -19,7 +19,13 @@ from service.scoring.scorer import Scorer
 
 ROUNDING: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 IMAGE = noise(121, 147, 3)
-MODES = {"dense": scoring_pb2.MODE_DENSE, "crops": scoring_pb2.MODE_CROPS, "auto": scoring_pb2.MODE_AUTO}
+MODES = {
+    "dense": scoring_pb2.MODE_DENSE,
+    "shared": scoring_pb2.MODE_SHARED,
+    "crops": scoring_pb2.MODE_CROPS,
+    "auto": scoring_pb2.MODE_AUTO,
+    "exact": scoring_pb2.MODE_EXACT,
+}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,175 @@
+"""Mode shared gives the scores of crops with every option, and mode exact takes the cheapest mode with these scores."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from support.pictures import noise, png
+from support.scoring import plan_image
+from support.servers import running
+from support.views import IMAGE, MODES, ROUNDING, Models, make_models, stitched
+
+from fullconv import Client, RequestError
+from fullconv.protos import scoring_pb2
+from service.errors import CapabilityError, ModelError
+from service.images.encoded import open_bytes
+from service.scoring.scorer import Scorer
+
+MASK = np.broadcast_to((np.arange(147) > 40) * np.uint8(255), (121, 147))
+BUDGETS = pytest.mark.parametrize("budget", [1, 400_000, 2 << 30], ids=["smallest", "small", "ample"])
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """Return an unpadded and a padded network."""
+    return make_models(tmp_path_factory.mktemp("shared"))
+
+
+@BUDGETS
+@pytest.mark.parametrize("stride", [1, 3, 4, 8, 12, 40])
+def test_every_window_has_the_scores_of_crops(models: Models, stride: int, budget: int) -> None:
+    """At any stride and with any tiles, each cell equals its window by itself."""
+    run = models.run("padded", stride=stride, mode=MODES["shared"], budget=budget)
+    grid = stitched(run)
+    assert (run.response.mode, run.response.mode_reason) == ("shared", "requested")
+    shares = stride % 4 == 0 and stride < 32  # windows that do not overlap share nothing
+    assert run.response.plan.file == ("model.shared4.onnx" if shares else "model.shared1.onnx")
+    assert_allclose(grid, models.grid("padded", stride=stride, mode=MODES["crops"]), rtol=1e-5, atol=1e-5)
+    assert_allclose(run.answer().average.values, grid.mean((0, 1)), rtol=1e-4, atol=1e-6)
+
+
+@BUDGETS
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"border": "BORDER_ANCHOR"},
+        {"region": scoring_pb2.Region(x=13, y=31, width=90, height=61)},
+        {"flip": True},
+        {"flip": True, "border": "BORDER_ANCHOR"},
+        {"scales": [scoring_pb2.Scale(factor=1.3), scoring_pb2.Scale(shorter_side=100)]},
+        {"mask_image": scoring_pb2.Image(encoded=png(MASK))},
+        {"grid_as": "GRID_AS_TOP", "top": 2},
+    ],
+    ids=["anchor", "region", "flip", "flip_anchor", "scales", "mask", "top"],
+)  # fmt: skip
+@pytest.mark.parametrize("stride", [4, 6])
+def test_options_mean_the_same(models: Models, options: dict[str, Any], stride: int, budget: int) -> None:
+    """Borders, regions, flips, scales, masks and kinds of grids are those of crops."""
+    shared = models.run("padded", stride=stride, mode=MODES["shared"], budget=budget, **options)
+    crops = models.run("padded", stride=stride, mode=MODES["crops"], **options)
+    rounding = 0.05 if "scales" in options else 1e-5  # strips of other heights are scaled to pixels that differ by 1
+    assert_allclose(stitched(shared), stitched(crops), rtol=1e-5, atol=rounding)
+    got, expected = shared.answer(), crops.answer()
+    assert_allclose(got.average.values, expected.average.values, rtol=1e-4, atol=rounding)
+    assert got.grid == expected.grid
+    assert got.scored_cells == expected.scored_cells
+
+
+def test_exact_takes_the_cheapest_exact_mode(models: Models) -> None:
+    """Dense where it is exact, otherwise shared, and crops where windows hardly overlap; auto does not change."""
+    reason = "the cheapest mode with the classifier's own scores"
+    for name, stride, mode in (("unpadded", 4, "dense"), ("padded", 8, "shared"), ("padded", 64, "crops")):
+        response = models.run(name, stride=stride, mode=MODES["exact"]).response
+        assert (response.mode, response.mode_reason) == (mode, reason)
+        assert response.warnings == []
+    assert models.run("padded", mode=MODES["auto"]).response.mode == "dense"
+
+
+def test_dense_names_the_exact_mode_and_its_cost(models: Models) -> None:
+    """A dense answer that is not exact states about what the exact mode costs by its plan."""
+    image = noise(900, 900, 3)
+    dense, exact = (models.run("padded", image, mode=MODES[mode]).response for mode in ("dense", "exact"))
+    times = exact.plan.multiply_adds / dense.plan.multiply_adds
+    said = re.search(
+        "--mode exact gives the classifier's own answers for ([0-9.]+) times the compute", dense.mode_reason
+    )
+    assert said is not None
+    assert float(said[1]) == pytest.approx(times, rel=0.15)
+
+
+def test_models_and_strides_without_the_mode(models: Models, tmp_path: Path) -> None:
+    """The error names the modes or strides that are possible."""
+    with pytest.raises(CapabilityError, match="mode: expected dense or crops, since model 'unpadded' has no files for"):
+        models.run("unpadded", mode=MODES["shared"])
+    version = tmp_path / "models" / "padded" / "1"
+    version.mkdir(parents=True)
+    for file in (models.folder / "padded" / "1").iterdir():
+        (version / file.name).write_bytes(file.read_bytes())
+    edit_spec(version, lambda spec: spec["shared"].pop(0))
+    scorer = Scorer(tmp_path / "models")
+    options = scoring_pb2.ScoreOptions(stride=6, mode=MODES["shared"])
+    request = scoring_pb2.ScoreRequest(model="padded", options=options)
+    with pytest.raises(CapabilityError, match=r"stride: expected a multiple of 4 pixels for mode shared .* got 6"):
+        plan_message(scorer, request)
+    request.options.mode = MODES["exact"]
+    assert plan_message(scorer, request) == "crops"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected_message"),
+    [
+        ("multiplyAdds", [1.0] * 8, r"shared\[0\]: expected 9 factors, finite and not negative"),
+        ("activationBytes", [-1.0] * 9, r"shared\[0\]: expected 9 factors, finite and not negative"),
+        ("multipleOf", {}, r"shared\[0\]: expected a multiple of pixels"),
+        ("file", "../other.onnx", r"shared\[0\].file: expected the name of an .onnx file"),
+        ("file", "none.onnx", "none.onnx: expected a file, got none"),
+    ],
+)
+def test_damaged_specs_are_refused(
+    models: Models, tmp_path: Path, field: str, value: object, expected_message: str
+) -> None:
+    """A version whose files of mode shared are described wrongly is not served."""
+    version = tmp_path / "models" / "padded" / "1"
+    version.mkdir(parents=True)
+    for file in (models.folder / "padded" / "1").iterdir():
+        (version / file.name).write_bytes(file.read_bytes())
+    edit_spec(version, lambda spec: spec["shared"][0].update({field: value}))
+    with pytest.raises(ModelError, match=expected_message):
+        Scorer(tmp_path / "models").model("padded")
+
+
+def test_servers_share_in_every_call(models: Models) -> None:
+    """Score, ScoreLarge and the Open Inference Protocol give the same grids on a server, at several strides at once."""
+    crops = {stride: models.grid("padded", stride=stride, mode=MODES["crops"]) for stride in (4, 6, 8)}
+    with running(models.folder) as server, Client(server.address, timeout=60) as client:
+        assert client.model("padded").modes == ("dense", "shared", "crops")
+        for stride, expected in crops.items():
+            answer = client.score(IMAGE, model="padded", stride=stride, mode="shared", grid=True)
+            assert (answer.mode, answer.grid is None) == ("shared", False)
+            assert_allclose(np.asarray(answer.grid), expected, **ROUNDING)
+            with client.score_large(IMAGE, model="padded", stride=stride, mode="exact", grid=True) as run:
+                rows = np.concatenate([rows for _, rows in run.bands()])
+            assert_array_equal(rows, np.asarray(answer.grid))
+        with pytest.raises(RequestError, match="expected dense or crops"):
+            client.score(IMAGE, model="unpadded", mode="shared")
+
+
+def test_memory_is_planned(models: Models) -> None:
+    """A plan counts the activations of the largest tile, which grow with the windows that overlap."""
+    image = noise(700, 700, 3)
+    plans = [models.run("padded", image, stride=stride, mode=MODES["shared"]).plan for stride in (8, 4)]
+    assert plans[0].views[0].activation_bytes < plans[1].views[0].activation_bytes
+    small = models.run("padded", image, stride=4, mode=MODES["shared"], budget=3_000_000).plan
+    assert small.tile_count > 1
+    assert small.views[0].activation_bytes < 5_000_000
+
+
+def plan_message(scorer: Scorer, request: scoring_pb2.ScoreRequest) -> str:
+    """Return the mode that is planned for an image."""
+    return plan_image(scorer, open_bytes(png(IMAGE), name="i"), request).plan.mode.name
+
+
+def edit_spec(version: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the spec in a version's ONNX file."""
+    proto = onnx.load(version / "model.onnx", load_external_data=False)
+    (entry,) = (entry for entry in proto.metadata_props if entry.key == "fullconv.model_spec")
+    spec = json.loads(entry.value)
+    change(spec)
+    entry.value = json.dumps(spec)
+    (version / "model.onnx").write_bytes(proto.SerializeToString())
