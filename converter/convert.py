@@ -162,7 +162,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
             reduction = Reduction(request.precision, in_float, request.least_agreement)
             certificates = certify(reference, files, reduction, progress)
 
-        differences = compare_shared(files, spec.output, progress)
+        differences = compare_shared(files, spec.output, progress, is_reduced=request.precision != FULL_PRECISION)
         for variant, seen in zip(files.shared, differences, strict=True):
             spec.shared.append(variant.message(seen))
 

@@ -262,7 +262,12 @@ def test_margins_hold_every_cell_that_padding_reaches(size: int, chain: list[tup
         margins, size = read.after, read.after.size
         assert margins.size == len(reached)
         near, far = np.argmin(reached), np.argmin(reached[::-1])
-        assert (margins.near, margins.far) == (int(near), int(far))
+        assert margins.near >= near
+        assert margins.far >= far
+        is_padded = (before > 0 and reach <= before, after_ > 0 and reach <= after_)
+        assert is_padded[0] or margins.near == near
+        assert is_padded[1] or margins.far == far
+        reached[: margins.near] = reached[len(reached) - margins.far :] = True
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 4, 6])

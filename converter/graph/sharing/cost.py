@@ -31,14 +31,22 @@ def _zeros() -> NDArray[np.float64]:
 
 @dataclass
 class SharedCost:
-    """Factors (3, 3) of the multiply-adds, and of an upper bound for the bytes of activations."""
+    """Factors (3, 3) of multiply-adds and of bytes.
+
+    `moved_bytes` are those that are moved because windows share; `activation_bytes` is an upper bound.
+    """
 
     multiply_adds: NDArray[np.float64] = field(default_factory=_zeros)
+    moved_bytes: NDArray[np.float64] = field(default_factory=_zeros)
     activation_bytes: NDArray[np.float64] = field(default_factory=_zeros)
 
     def count(self, each: float, state: State) -> None:
         """Count a layer with `each` multiply-adds for each cell of its output."""
         self.multiply_adds += each * _cells(state)
+
+    def move(self, *states: State) -> None:
+        """Count values that are cut out and put together."""
+        self.moved_bytes += sum((FLOAT_BYTES * state.channels * _cells(state) for state in states), _zeros())
 
     def hold(self, states: Iterable[State]) -> None:
         """Count values that are in memory at the same time."""

@@ -38,13 +38,16 @@ class AxisMargins:
         size = (self.size + before + after - reach) // stride + 1
         near = max(0, -(-(self.near + before) // stride))
         far = max(0, size - max(0, -(-(self.size - self.far + before - reach + 1) // stride)))
+        if near:  # at least one of these cells reads the window: a part of padding alone would have no cells to read
+            near = max(near, (before - reach) // stride + 2)
+        if far:
+            far = max(far, size - (self.size - 1 + before) // stride)
+        if near + far >= size:
+            return None
         first, stop = self.interior
         near_stop = (near - 1) * stride - before + reach
         far_first = (size - far) * stride - before
         far_stop = (size - 1) * stride - before + reach
-        is_all_padding = (near and near_stop <= 0) or (far and far_first >= self.size)
-        if near + far >= size or is_all_padding:
-            return None
         unread = stop - ((size - far - 1) * stride - before + reach)
         return AxisReads(
             before=self,

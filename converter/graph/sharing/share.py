@@ -17,6 +17,7 @@ from onnx_ir.passes import common
 
 from converter.graph.nodes import constant_input, conv_weights, ints, kernel_shape
 from converter.graph.operators import WINDOWED
+from converter.graph.passes.fold_pads import FoldPadsPass
 from converter.graph.sharing.cost import SharedCost
 from converter.graph.sharing.emitter import INT64, STRIDE, Emitter
 from converter.graph.sharing.margins import AxisMargins, AxisReads
@@ -36,6 +37,8 @@ class Layer:
     strides: tuple[int, int]
     before: tuple[int, int]
     after: tuple[int, int]
+    shares: bool = True
+    """Whether its padding does not depend on cells that lie far from the edge."""
 
     @property
     def is_pointwise(self) -> bool:
@@ -60,7 +63,8 @@ def layer_of(node: ir.Node) -> Layer | None:
         return Layer((reach[0], reach[1]), (strides[0], strides[1]), (pads[0], pads[1]), (pads[2], pads[3]))
     if node.op_type == "Pad":
         pads = constant_input(node, 1).tolist()
-        return Layer((1, 1), (1, 1), (pads[2], pads[3]), (pads[6], pads[7]))
+        is_constant = node.attributes.get_string("mode", "constant") in ("constant", "edge")
+        return Layer((1, 1), (1, 1), (pads[2], pads[3]), (pads[6], pads[7]), shares=is_constant)
     if node.op_type == "Slice" and constant_input(node, 3).tolist() == [2, 3]:
         starts, stops = (constant_input(node, position).tolist() for position in (1, 2))
         ends = [min(stop, 0) for stop in stops]
@@ -99,7 +103,9 @@ class Sharer:
                 found = blocks(self.emitter, state, reads)
                 after = (reads[0].after, reads[1].after)
                 maps = {kind: self._padded(node, source, block, kind, reads) for kind, block in found.items()}
-                self._set(node, [Parts(*after, self._channels(node, state), maps)])
+                shared = Parts(*after, self._channels(node, state), maps)
+                self.cost.move(state, shared)
+                self._set(node, [shared])
                 return
             state = self._whole(source)
         if isinstance(state, Grid):
@@ -141,6 +147,8 @@ class Sharer:
 
     def _reads(self, parts: Parts, layer: Layer) -> tuple[AxisReads, AxisReads] | None:
         """Return what a layer reads; None if it should run on whole windows."""
+        if not layer.shares:
+            return None
         found = list[AxisReads]()
         for axis, margins in enumerate(parts.axes):
             reads = margins.after_layer(
@@ -196,14 +204,18 @@ class Sharer:
             return parts
         reads = [axis.widened(*wanted) for axis, wanted in zip(parts.axes, widest, strict=True)]
         maps = blocks(self.emitter, parts, (reads[0], reads[1]))
-        return Parts(reads[0].after, reads[1].after, parts.channels, maps)
+        wider = Parts(reads[0].after, reads[1].after, parts.channels, maps)
+        self.cost.move(parts, wider)
+        return wider
 
     def _whole(self, source: ir.Value) -> Windows:
         """Return a value as whole windows, and keep it in this form."""
         state = self.states[source]
         if isinstance(state, Parts):
             size = (state.vertical.size, state.horizontal.size)
-            state = self.states[source] = Windows(windows(self.emitter, state), state.channels, size)
+            whole = Windows(windows(self.emitter, state), state.channels, size)
+            self.cost.move(state, whole)
+            state = self.states[source] = whole
         return cast("Windows", state)
 
     def _tiled(self, state: Windows) -> ir.Value:
@@ -274,6 +286,7 @@ def share(
     the dense network's values for one window, by name.
     """
     model = dense.clone()
+    FoldPadsPass()(model)
     graph, originals = model.graph, list(model.graph)
     image, scores = graph.inputs[0], graph.outputs[0]
     assert image.shape is not None  # noqa: S101 (a dense network states the shape of its image)
