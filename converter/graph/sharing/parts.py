@@ -74,7 +74,7 @@ class _Cutter:
         for down, across in wanted:
             if (down, across) == (DENSE, DENSE):
                 dense = self.parts.maps[DENSE, DENSE]
-                block = self.emitter.sliced(self.emitter.sliced(dense, ROWS, top, bottom), COLS, left, right)
+                block = self.emitter.cropped(dense, (top, left), (bottom, right))
             elif across == DENSE:
                 block = self.emitter.sliced(strips[down], COLS, left, right)
             elif down == DENSE:
@@ -119,7 +119,7 @@ class _Cutter:
         own, dense = _spans(self.reads[1], side)
         gathered = None
         if dense[1] > dense[0]:
-            cut = self.emitter.emit("Gather", [self._squeezed(), self._index(1, dense)], axis=2)  # (C, H, cols, width)
+            cut = self._cut_columns(self._squeezed(), 2, dense)  # (C, H, cols, width)
             gathered = self.emitter.emit("Transpose", [cut], perm=[2, 0, 1, 3])
         pieces = [self._own((DENSE, side), own, COLS), gathered]
         return self.emitter.joined(pieces if side == NEAR else pieces[::-1], COLS)
@@ -155,7 +155,7 @@ class _Cutter:
 
     def _columns_of(self, strip: ir.Value, cells: Span, height: int) -> ir.Value:
         """Return interior columns of every window, from a strip (rows, C, height, W)."""
-        cut = self.emitter.emit("Gather", [strip, self._index(1, cells)], axis=COLS)  # (rows, C, height, cols, width)
+        cut = self._cut_columns(strip, COLS, cells)  # (rows, C, height, cols, width)
         moved = self.emitter.emit("Transpose", [cut], perm=[0, 3, 1, 2, 4])
         return self._flattened(moved, height, cells[1] - cells[0])
 
@@ -174,6 +174,11 @@ class _Cutter:
     def _squeezed(self) -> ir.Value:
         """Return the dense map as (C, H, W)."""
         return self.emitter.emit("Squeeze", [self.parts.maps[DENSE, DENSE], self.emitter.constant([0])])
+
+    def _cut_columns(self, value: ir.Value, place: int, cells: Span) -> ir.Value:
+        """Return interior columns of every column of windows, (..., cols, width, ...) in place of an axis."""
+        margins = self.parts.horizontal
+        return self.emitter.columns(value, place, margins.stride, cells[0] - margins.near, cells[1] - cells[0])
 
     def _index(self, axis: int, cells: Span) -> ir.Value:
         margins = self.parts.axes[axis]

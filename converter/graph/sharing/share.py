@@ -111,13 +111,14 @@ class Sharer:
         if isinstance(state, Grid):
             state = self._spread(state)
         size = layer.size(state.size)
-        if size == (1, 1) and layer.reach == state.size and not any((*layer.before, *layer.after)):
-            tiled = self._tiled(state)
-            value = self._clone(node, {source: tiled}, strides=list(state.size))
+        is_head = size == (1, 1) and layer.reach == state.size and not any((*layer.before, *layer.after))
+        if is_head and node.op_type == "Conv":
+            value = self._clone(node, {source: self._tiled(state)}, strides=list(state.size))
             self._set(node, [Grid(value[0], self._channels(node, state))])
             return
         value = self._clone(node, {source: state.value})
-        self._set(node, [Windows(value[0], self._channels(node, state), size)])
+        whole = Windows(value[0], self._channels(node, state), size)
+        self._set(node, [self._gathered(whole) if is_head else whole])
 
     def _run_pointwise(self, node: ir.Node, sources: Sequence[ir.Value]) -> None:
         states = self._aligned(sources)
@@ -229,6 +230,12 @@ class Sharer:
         )
         return self._reshaped(moved, [1, state.channels, rows, cols])
 
+    def _gathered(self, state: Windows) -> Grid:
+        """Return maps of one cell as a grid."""
+        split = self._reshaped(state.value, [*self.emitter.counts, state.channels])
+        moved = self.emitter.emit("Transpose", [split], perm=[2, 0, 1])
+        return Grid(self.emitter.emit("Unsqueeze", [moved, self.emitter.constant([0])]), state.channels)
+
     def _spread(self, state: Grid) -> Windows:
         """Return a grid as maps of one cell."""
         moved = self.emitter.emit("Transpose", [state.value], perm=[2, 3, 1, 0])
@@ -240,10 +247,7 @@ class Sharer:
         state = self.states[source]
         if isinstance(state, Grid):
             return state.value
-        state = self._whole(source)
-        split = self._reshaped(state.value, [*self.emitter.counts, state.channels])
-        moved = self.emitter.emit("Transpose", [split], perm=[2, 0, 1])
-        return self.emitter.emit("Unsqueeze", [moved, self.emitter.constant([0])])
+        return self._gathered(self._whole(source)).value
 
     def _reshaped(self, value: ir.Value, sizes: Sequence[ir.Value | int]) -> ir.Value:
         parts = [self.emitter.constant([size]) if isinstance(size, int) else size for size in sizes]
