@@ -95,8 +95,8 @@ class Report:
             gain = spec.cost[0].multiply_adds_per_crop / shared_multiply_adds(shared, shared.multiple_of)
             pixels = _pixels(shared.multiple_of.height, shared.multiple_of.width)
             yield "", ""
-            yield "mode shared", f"strides that are multiples of {pixels}, {shared.file}"
-            yield "cost", f"crops need {gain:.2g} times the multiply-adds at {pixels} in a large image"
+            yield "mode shared", f"any multiple of a stride of {pixels}, {shared.file}"
+            yield "cost", f"crops need {gain:.2g} times the multiply-adds at a stride of {pixels} in a large image"
             yield "parity", f"equals crops up to rounding (largest difference seen {shared.difference.max_abs:.1e})"
 
     def _crops(self) -> Iterator[tuple[str, str]]:
@@ -129,7 +129,9 @@ def _preprocessing(image: model_pb2.Input) -> str:
 
 
 def _pixels(vertical: int, horizontal: int) -> str:
-    return f"{vertical} pixels" if vertical == horizontal else f"{vertical}×{horizontal} pixels"
+    if vertical == horizontal:
+        return f"{vertical} pixel{'s' * (vertical != 1)}"
+    return f"{vertical}×{horizontal} pixels"
 
 
 def _count(count: float) -> str:

@@ -1,9 +1,8 @@
 """A certificate in words: the figures of the compared windows, and the reasons why dense and crops differ."""
 
-import numpy as np
-
 from fullconv.common.certificate import agreement, is_warning, overall, sentence
 from fullconv.common.geometry import reach_after
+from fullconv.common.sharing import per_window
 from fullconv.protos import model_pb2
 
 
@@ -57,8 +56,7 @@ def recommendation(spec: model_pb2.ModelSpec) -> str:
 
 def shared_multiply_adds(file: model_pb2.SharedFile, stride: model_pb2.Size) -> float:
     """Return the multiply-adds for each window of a large image in mode shared, at a stride."""
-    factors = np.array(file.multiply_adds).reshape(3, 3)
-    return float(np.array([stride.height, 0, 1]) @ factors @ np.array([stride.width, 0, 1]))
+    return per_window(file.multiply_adds, (stride.height, stride.width))
 
 
 def exact_multiply_adds(spec: model_pb2.ModelSpec) -> float:

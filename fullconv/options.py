@@ -21,9 +21,9 @@ class Options(TypedDict, total=False):
     stride: int
     """Pixels of the scaled image between neighbouring windows. Default: the model's native stride."""
     mode: ModeName
-    """"dense": one pass over the image; "crops": window by window; "shared": the scores of crops, where windows that
-    overlap share what they have in common; "auto": the cheaper of dense and crops if both give the same scores, else
-    "dense"; "exact": the cheapest mode whose scores are the classifier's own. Default: "auto"."""
+    """"dense": one pass over the image; "crops": every window by itself; "shared": the scores of crops, where what
+    overlapping windows have in common is computed once; "exact": the cheapest mode whose scores are the classifier's
+    own; "auto": the cheaper of dense and crops if both give the same scores, else "dense". Default: "auto"."""
     border: BorderName
     """"lattice": pixels at the bottom and right that belong to no window are left out; "anchor": one more row and
     column of windows, flush with the image's edge. Default: "lattice"."""

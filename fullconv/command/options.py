@@ -60,10 +60,10 @@ class CommandLine:
     mode: Annotated[
         ModeName,
         typer.Option(
-            help="dense: one pass over the image. crops: window by window, the classifier's own scores. shared: the "
-            "same scores, where windows that overlap share what they have in common. exact: the cheapest mode with the "
-            "classifier's own scores. auto: the cheaper of dense and crops if both give the same scores, otherwise "
-            "dense; crops if the model cannot slide."
+            help="dense: one pass over the image. crops: every window by itself, which gives the classifier's own "
+            "scores. shared: the scores of crops; what overlapping windows have in common is computed once. exact: the "
+            "cheapest mode with the classifier's own scores. auto: the cheaper of dense and crops if both give the "
+            "same scores, otherwise dense; crops if the model cannot slide."
         ),
     ] = DEFAULTS["mode"]
     border: Annotated[

@@ -111,18 +111,22 @@ class StrideFile(_message.Message):
     def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., file: _Optional[str] = ...) -> None: ...
 
 class SharedFile(_message.Message):
-    __slots__ = ("multiple_of", "file", "multiply_adds", "activation_bytes", "difference")
+    __slots__ = ("multiple_of", "file", "multiply_adds", "activation_bytes", "difference", "moved_bytes", "window_bytes")
     MULTIPLE_OF_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
     MULTIPLY_ADDS_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_BYTES_FIELD_NUMBER: _ClassVar[int]
     DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    MOVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_BYTES_FIELD_NUMBER: _ClassVar[int]
     multiple_of: Size
     file: str
     multiply_adds: _containers.RepeatedScalarFieldContainer[float]
     activation_bytes: _containers.RepeatedScalarFieldContainer[float]
     difference: Difference
-    def __init__(self, multiple_of: _Optional[_Union[Size, _Mapping]] = ..., file: _Optional[str] = ..., multiply_adds: _Optional[_Iterable[float]] = ..., activation_bytes: _Optional[_Iterable[float]] = ..., difference: _Optional[_Union[Difference, _Mapping]] = ...) -> None: ...
+    moved_bytes: _containers.RepeatedScalarFieldContainer[float]
+    window_bytes: float
+    def __init__(self, multiple_of: _Optional[_Union[Size, _Mapping]] = ..., file: _Optional[str] = ..., multiply_adds: _Optional[_Iterable[float]] = ..., activation_bytes: _Optional[_Iterable[float]] = ..., difference: _Optional[_Union[Difference, _Mapping]] = ..., moved_bytes: _Optional[_Iterable[float]] = ..., window_bytes: _Optional[float] = ...) -> None: ...
 
 class Cost(_message.Message):
     __slots__ = ("stride", "multiply_adds_per_cell", "multiply_adds_per_crop", "activation_bytes_per_pixel", "multiply_adds_per_window", "multiply_adds_per_row", "multiply_adds_per_column")

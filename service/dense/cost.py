@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from fullconv.common.sharing import bilinear, per_window, shared_effort
 from service.dense.tiles import Network, TilePlan
 
 MAX_OVERHEAD = 1.05
@@ -92,40 +93,48 @@ class Cost:
 class SharedCost:
     """The cost of one ONNX file of mode shared at one stride.
 
-    For a tile of m × n windows that are s and t pixels apart, it is the sum of factor[3i + j] · down[i] · across[j]
-    with
-    down = ((m - 1)s, 1, m) and across = ((n - 1)t, 1, n).
+    The factors are those of `fullconv.common.sharing`.
     """
 
     factors: tuple[float, ...]
     """Factors of the multiply-adds."""
     byte_factors: tuple[float, ...]
     """Factors of the bytes of activations."""
+    moved_factors: tuple[float, ...]
+    """Factors of the bytes that are moved because windows share."""
     network: Network
     """The windows as cells of an unpadded network."""
 
     @property
     def bytes_per_pixel(self) -> float:
         """Bytes of activations for each pixel of a large tile."""
-        return self._per_window(self.byte_factors) / math.prod(self.network.strides)
+        return per_window(self.byte_factors, self.network.strides) / math.prod(self.network.strides)
 
     @property
     def multiply_adds_per_window(self) -> float:
         """Multiply-adds for each window of a large image."""
-        return self._per_window(self.factors)
+        return per_window(self.factors, self.network.strides)
+
+    @property
+    def effort_per_window(self) -> float:
+        """Cost for each window of a large image, in multiply-adds, with the time in which bytes are moved."""
+        return shared_effort(self.multiply_adds_per_window, per_window(self.moved_factors, self.network.strides))
 
     def multiply_adds(self, height: int, width: int) -> float:
         """Return the multiply-adds of one tile of height × width pixels."""
-        return _sum(self.factors, self._terms(0, [height]), self._terms(1, [width]))
+        return bilinear(self.factors, self._terms(0, [height]), self._terms(1, [width]))
 
     def bytes(self, height: int, width: int) -> float:
         """Return the bytes of activations of one tile of height × width pixels."""
-        return _sum(self.byte_factors, self._terms(0, [height]), self._terms(1, [width]))
+        return bilinear(self.byte_factors, self._terms(0, [height]), self._terms(1, [width]))
 
     def total(self, tiles: TilePlan) -> float:
         """Return the multiply-adds of all tiles of a plan."""
-        rows = self._terms(0, (tile.length for band in tiles.bands for tile in band.tiles))
-        return _sum(self.factors, rows, self._terms(1, (tile.length for tile in tiles.columns)))
+        return bilinear(self.factors, *self._terms_of(tiles))
+
+    def effort(self, tiles: TilePlan) -> float:
+        """Return the cost of all tiles of a plan in multiply-adds, with the time in which bytes are moved."""
+        return shared_effort(self.total(tiles), bilinear(self.moved_factors, *self._terms_of(tiles)))
 
     def of_grid(self, rows: int, cols: int) -> float:
         """Return the multiply-adds of rows × cols windows in one large image."""
@@ -154,16 +163,12 @@ class SharedCost:
         windows = math.prod((side - axis.window) // step + 1 for axis, step in self.network.axes)
         return self.multiply_adds(side, side) / (windows * self.multiply_adds_per_window)
 
-    def _per_window(self, factors: Sequence[float]) -> float:
-        down, across = self.network.strides
-        return _sum(factors, (down, 0, 1), (across, 0, 1))
+    def _terms_of(self, tiles: TilePlan) -> tuple[Sequence[float], Sequence[float]]:
+        rows = self._terms(0, (tile.length for band in tiles.bands for tile in band.tiles))
+        return rows, self._terms(1, (tile.length for tile in tiles.columns))
 
     def _terms(self, axis: int, lengths: Iterable[int]) -> tuple[float, float, float]:
         """Return the sums of ((m - 1)s, 1, m) over tiles of some lengths."""
         geometry, step = self.network.axes[axis]
         windows = [(length - geometry.window) // step + 1 for length in lengths]
         return (sum(windows) - len(windows)) * step, len(windows), sum(windows)
-
-
-def _sum(factors: Sequence[float], down: Sequence[float], across: Sequence[float]) -> float:
-    return sum(factors[3 * i + j] * down[i] * across[j] for i in range(3) for j in range(3))

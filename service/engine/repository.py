@@ -100,7 +100,10 @@ class StoredModel:
         """Return the cost of a file of `spec.shared` at a stride in pixels, vertical before horizontal."""
         file = self.spec.shared[number]
         network = Network(self.vertical.crop_geometry(), self.horizontal.crop_geometry(), stride)
-        return SharedCost(tuple(file.multiply_adds), tuple(file.activation_bytes), network)
+        multiply_adds, activation_bytes, moved_bytes = map(
+            tuple[float, ...], (file.multiply_adds, file.activation_bytes, file.moved_bytes)
+        )
+        return SharedCost(multiply_adds, activation_bytes, moved_bytes, network)
 
     def label(self, index: int) -> str:
         """Return the label of a class, or its index in decimal if the model has no labels."""
@@ -276,11 +279,11 @@ def _files(spec: model_pb2.ModelSpec) -> list[str]:
 
 def _check_shared(where: str, shared: model_pb2.SharedFile) -> None:
     """Raise ModelError for a file of mode shared without a cost or a stride."""
-    costs = shared.multiply_adds, shared.activation_bytes
+    costs = shared.multiply_adds, shared.activation_bytes, shared.moved_bytes
     if any(len(factors) != FACTORS or not all(0 <= factor < math.inf for factor in factors) for factors in costs):
         raise ModelError(
-            f"{where}: expected {FACTORS} factors, finite and not negative, for multiply_adds and activation_bytes; "
-            "convert the model again"
+            f"{where}: expected {FACTORS} factors, finite and not negative, for multiply_adds, activation_bytes and "
+            "moved_bytes; convert the model again"
         )
     if not (shared.multiple_of.height and shared.multiple_of.width and any(shared.activation_bytes)):
         raise ModelError(f"{where}: expected a multiple of pixels and a cost, got 0; convert the model again")

@@ -16,6 +16,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from fullconv.common.sharing import crops_effort
 from fullconv.protos import model_pb2
 from service.dense.arrays import Pixels, Scores
 from service.dense.axis import AxisLattice
@@ -36,8 +37,6 @@ Rate = Callable[[int], float]
 
 WINDOWS_PER_SUBMISSION = 8
 """Number of windows of one tile that are submitted together."""
-SHARED_OVERHEAD = 1.2
-"""Time for each multiply-add of mode shared, relative to that of crops: cells are cut out and put together."""
 MIN_TILE_WINDOWS, MIN_TILE_PIXELS = 8, 256
 """Smallest number of windows, and smallest number of pixels, of a tile along each axis in mode crops."""
 
@@ -57,9 +56,8 @@ class Mode(Protocol):
     def network(self) -> Network:
         """The geometry and strides of the file that runs."""
 
-    @property
-    def overhead(self) -> float:
-        """Time for each multiply-add, relative to that of mode crops."""
+    def effort(self, view: TilePlan) -> float:
+        """Return the cost of a tile plan in multiply-adds, for the comparison with other modes."""
 
     def session(self, session: Session) -> Session:
         """Return the session of the file at the stride of this mode."""
@@ -94,7 +92,6 @@ class Dense:
     network: Network
     cost: Cost | SharedCost
     name: str = "dense"
-    overhead: float = 1.0
 
     def session(self, session: Session) -> Session:
         """Return the session itself."""
@@ -108,6 +105,10 @@ class Dense:
     def multiply_adds(self, view: TilePlan) -> float:
         """Return the multiply-adds of all tiles, with the halos that neighbours both compute."""
         return self.cost.total(view)
+
+    def effort(self, view: TilePlan) -> float:
+        """Return the multiply-adds of all tiles."""
+        return self.multiply_adds(view)
 
     def multiply_adds_of(self, row: AxisTile, col: AxisTile) -> float:
         """Return the multiply-adds of one tile, with its halo."""
@@ -134,7 +135,6 @@ class Shared(Dense):
 
     cost: SharedCost
     name: str = "shared"
-    overhead: float = SHARED_OVERHEAD
 
     def session(self, session: Session) -> Session:
         """Return the session at the stride of this mode."""
@@ -144,9 +144,9 @@ class Shared(Dense):
         """Return the bytes of activations of the largest tile: tiles of a batch are run one after another."""
         return self.cost.bytes(*view.max_tile_shape)
 
-    def grid_multiply_adds(self, rows: int, cols: int) -> float:
-        """Return the multiply-adds of rows × cols windows in one run."""
-        return self.cost.of_grid(rows, cols)
+    def effort(self, view: TilePlan) -> float:
+        """Return the multiply-adds of all tiles, with the time in which bytes are moved."""
+        return self.cost.effort(view)
 
 
 @dataclass(frozen=True)
@@ -158,9 +158,10 @@ class Crops:
     """Multiply-adds of one window."""
     bytes_per_pixel: float
     """Bytes of activations for each pixel."""
+    window_bytes: float = 0.0
+    """Bytes that the layers read and return for one window; 0 for a model without mode shared."""
     position: int = 0
     name: str = "crops"
-    overhead: float = 1.0
 
     def session(self, session: Session) -> Session:
         """Return the session itself."""
@@ -172,7 +173,11 @@ class Crops:
 
     def multiply_adds(self, view: TilePlan) -> float:
         """Return the multiply-adds of all windows, including those of the mirrored image."""
-        return view.cells * (2 if view.mirrored else 1) * self.window_multiply_adds
+        return self._windows(view) * self.window_multiply_adds
+
+    def effort(self, view: TilePlan) -> float:
+        """Return the multiply-adds of all windows, with the time in which layers read and return values."""
+        return self._windows(view) * crops_effort(self.window_multiply_adds, self.window_bytes)
 
     def multiply_adds_of(self, row: AxisTile, col: AxisTile) -> float:
         """Return the multiply-adds of the windows of one tile."""
@@ -181,7 +186,7 @@ class Crops:
 
     def submits(self, view: TilePlan, _: int) -> int:
         """Return an upper bound for the number of submissions of WINDOWS_PER_SUBMISSION windows each."""
-        return -(-view.cells * (2 if view.mirrored else 1) // WINDOWS_PER_SUBMISSION) + len(view) - 1
+        return -(-self._windows(view) // WINDOWS_PER_SUBMISSION) + len(view) - 1
 
     def activations(self, _: TilePlan, __: int) -> float:
         """Return the bytes of activations of WINDOWS_PER_SUBMISSION windows: tiles are run one after another."""
@@ -193,6 +198,10 @@ class Crops:
         begun = ([self._begin(submit, tile) for tile in batch] for batch in batches)
         first = list(islice(begun, 1))
         return ([_grid(*tile) for tile in batch] for batch in chain(first, begun))
+
+    @staticmethod
+    def _windows(view: TilePlan) -> int:
+        return view.cells * (2 if view.mirrored else 1)
 
     def _begin(self, submit: Submit, tile: Pixels) -> tuple[tuple[int, ...], Iterator[Sequence[Scores]]]:
         """Return the (rows, cols) of a tile's grid, and the scores of its windows, WINDOWS_PER_SUBMISSION at a time."""
@@ -260,12 +269,12 @@ def _dense_or_refuse(model: StoredModel, stride: tuple[int, int]) -> Dense:
 
 def exact_multiply_adds(model: StoredModel, view: TilePlan) -> float:
     """Return the multiply-adds of the same cells in the cheapest mode with the classifier's own scores."""
-    crops = _crops(model, model.strides[0]).multiply_adds(view)
+    crops = _crops(model, model.strides[0])
     shared = _shared(model, (view.vertical.stride, view.horizontal.stride))
-    if shared is None:
-        return crops
-    grid = shared.grid_multiply_adds(view.vertical.cells, view.horizontal.cells) * (2 if view.mirrored else 1)
-    return grid if grid * shared.overhead < crops else crops
+    window = crops_effort(crops.window_multiply_adds, crops.window_bytes)
+    if shared is None or shared.cost.effort_per_window > window:
+        return crops.multiply_adds(view)
+    return shared.cost.of_grid(view.vertical.cells, view.horizontal.cells) * (2 if view.mirrored else 1)
 
 
 def _shared(model: StoredModel, stride: tuple[int, int]) -> Shared | None:
@@ -278,7 +287,7 @@ def _shared(model: StoredModel, stride: tuple[int, int]) -> Shared | None:
     if not fitting:
         return None
     costs = {number: model.shared_cost(number, stride) for number in fitting}
-    best = min(fitting, key=lambda number: costs[number].multiply_adds_per_window)
+    best = min(fitting, key=lambda number: costs[number].effort_per_window)
     return Shared(len(model.strides) + best, costs[best].network, costs[best])
 
 
@@ -313,7 +322,8 @@ def _crops(model: StoredModel, stride: tuple[int, int]) -> Crops:
         Network(model.vertical.crop_geometry(), model.horizontal.crop_geometry(), stride),
         model.spec.cost[0],
     )
-    return Crops(network, cost.multiply_adds_per_crop, cost.activation_bytes_per_pixel)
+    window_bytes = model.spec.shared[0].window_bytes if model.spec.shared else 0.0
+    return Crops(network, cost.multiply_adds_per_crop, cost.activation_bytes_per_pixel, window_bytes)
 
 
 def _cost(cost: model_pb2.Cost, network: Network) -> Cost:

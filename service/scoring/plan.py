@@ -110,7 +110,7 @@ def make_plan(
     modes, reason = choose(model, options)
     planner = _Planner(model, options, size, bounds, rate)
     plans = [Plan(mode, reason, tuple(planner.views(mode))) for mode in modes]
-    best = min(plans, key=lambda plan: plan.multiply_adds * plan.mode.overhead)
+    best = min(plans, key=lambda plan: sum(plan.mode.effort(view.tile_plan) for view in plan.views))
     if options.requested.mode is not ModeChoice.EXACT and best is not plans[0]:
         saved = f"{best.multiply_adds:.3g} multiply-adds instead of {plans[0].multiply_adds:.3g}"
         return replace(best, reason=f"the same scores as {plans[0].mode.name} for {saved}")

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from converter.graph.sharing.margins import AxisMargins
 from converter.graph.sharing.parts import Parts
-from converter.graph.sharing.states import State, Windows
+from converter.graph.sharing.states import State
+from fullconv.common.sharing import bilinear, per_window, shared_effort
 
 FLOAT_BYTES = 4
 COPIES = 1.5
@@ -39,6 +40,8 @@ class SharedCost:
     multiply_adds: NDArray[np.float64] = field(default_factory=_zeros)
     moved_bytes: NDArray[np.float64] = field(default_factory=_zeros)
     activation_bytes: NDArray[np.float64] = field(default_factory=_zeros)
+    window_bytes: float = 0.0
+    """Bytes that the layers of one window by itself read and return."""
 
     def count(self, each: float, state: State) -> None:
         """Count a layer with `each` multiply-adds for each cell of its output."""
@@ -48,6 +51,10 @@ class SharedCost:
         """Count values that are cut out and put together."""
         self.moved_bytes += sum((FLOAT_BYTES * state.channels * _cells(state) for state in states), _zeros())
 
+    def pass_window(self, *states: State) -> None:
+        """Count what a layer reads and returns for one window by itself."""
+        self.window_bytes += sum(FLOAT_BYTES * state.channels * math.prod(state.size) for state in states)
+
     def hold(self, states: Iterable[State]) -> None:
         """Count values that are in memory at the same time."""
         held = sum((FLOAT_BYTES * COPIES * state.channels * _cells(state) for state in states), _zeros())
@@ -56,11 +63,12 @@ class SharedCost:
     def of(self, windows: tuple[int, int], stride: tuple[int, int]) -> float:
         """Return the multiply-adds of rows × columns of windows at a stride in pixels."""
         down, across = (((count - 1) * step, 1, count) for count, step in zip(windows, stride, strict=True))
-        return float(np.array(down) @ self.multiply_adds @ np.array(across))
+        return bilinear(self.multiply_adds.ravel().tolist(), down, across)
 
-    def per_window(self, stride: tuple[int, int]) -> float:
-        """Return the multiply-adds for each window of a large image."""
-        return float(np.array([stride[0], 0, 1]) @ self.multiply_adds @ np.array([stride[1], 0, 1]))
+    def effort_per_window(self, stride: tuple[int, int]) -> float:
+        """Return the cost for each window of a large image in multiply-adds, with the time in which bytes are moved."""
+        counted, moved = (per_window(each.ravel().tolist(), stride) for each in (self.multiply_adds, self.moved_bytes))
+        return shared_effort(counted, moved)
 
 
 def _cells(state: State) -> NDArray[np.float64]:
@@ -68,7 +76,7 @@ def _cells(state: State) -> NDArray[np.float64]:
     if isinstance(state, Parts):
         return np.outer(_along(state.vertical), _along(state.horizontal))
     cells = _zeros()
-    cells[2, 2] = math.prod(state.size) if isinstance(state, Windows) else 1
+    cells[2, 2] = math.prod(state.size)
     return cells
 
 

@@ -33,6 +33,11 @@ class Parts:
     maps: Mapping[Kind, ir.Value]
 
     @property
+    def size(self) -> tuple[int, int]:
+        """The size of the whole map of one window."""
+        return self.vertical.size, self.horizontal.size
+
+    @property
     def axes(self) -> tuple[AxisMargins, AxisMargins]:
         """The margins along both axes."""
         return self.vertical, self.horizontal

@@ -96,6 +96,10 @@ class Sharer:
             self._run_pointwise(node, sources)
 
     def _run_layer(self, node: ir.Node, layer: Layer, source: ir.Value) -> None:
+        self._share_layer(node, layer, source)
+        self.cost.pass_window(self.states[source], self.states[node.outputs[0]])
+
+    def _share_layer(self, node: ir.Node, layer: Layer, source: ir.Value) -> None:
         state = self.states[source]
         if isinstance(state, Parts):
             reads = self._reads(state, layer)
@@ -213,8 +217,7 @@ class Sharer:
         """Return a value as whole windows, and keep it in this form."""
         state = self.states[source]
         if isinstance(state, Parts):
-            size = (state.vertical.size, state.horizontal.size)
-            whole = Windows(windows(self.emitter, state), state.channels, size)
+            whole = Windows(windows(self.emitter, state), state.channels, state.size)
             self.cost.move(state, whole)
             state = self.states[source] = whole
         return cast("Windows", state)

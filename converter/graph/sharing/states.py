@@ -22,6 +22,7 @@ class Grid:
 
     value: ir.Value
     channels: int
+    size: tuple[int, int] = (1, 1)
 
 
 State = Parts | Windows | Grid

@@ -10,10 +10,8 @@ from converter.graph.geometry import geometries
 from converter.graph.sharing.cost import SharedCost
 from converter.graph.sharing.share import share
 from fullconv.common.model_files import SHARED_MODEL
+from fullconv.common.sharing import crops_effort
 from fullconv.protos import model_pb2
-
-LEAST_GAIN = 1.15
-"""Multiply-adds of crops, relative to those of a file, from which on the file is worth its place."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,8 @@ class SharedVariant:
             file=self.name,
             multiply_adds=self.cost.multiply_adds.ravel().tolist(),
             activation_bytes=self.cost.activation_bytes.ravel().tolist(),
+            moved_bytes=self.cost.moved_bytes.ravel().tolist(),
+            window_bytes=self.cost.window_bytes,
             difference=difference,
         )
 
@@ -50,9 +50,9 @@ def shared_variants(network: ConvertedGraph, window: tuple[int, int]) -> list[Sh
     made = list[SharedVariant]()
     for level in levels:
         model, cost = share(network.model, network.layout, window, network.sizes, level)
-        gain = network.cost.multiply_adds_per_crop / max(1.0, cost.per_window(level))
+        crops = crops_effort(network.cost.multiply_adds_per_crop, cost.window_bytes)
         is_new = not any(np.array_equal(cost.multiply_adds, other.cost.multiply_adds) for other in made)
-        if gain >= LEAST_GAIN and is_new:
+        if cost.effort_per_window(level) < crops and is_new:
             text = str(level[0]) if level[0] == level[1] else f"{level[0]}x{level[1]}"
             made.append(SharedVariant(SHARED_MODEL.format(text), model, level, cost))
     return made
