@@ -211,7 +211,9 @@ class AsyncClient:
 
     async def _call(self, method: str, request: Message, timeout: float | None, check: Callable[[Any], None]) -> Any:  # noqa: ANN401 (as the method says)
         async def ask(stub: Any, seconds: float | None) -> Any:  # noqa: ANN401
-            response = await getattr(stub, method)(request, timeout=seconds, metadata=self._servers.metadata)
+            response = await getattr(stub, method)(
+                request, timeout=seconds, metadata=self._servers.metadata_of(request)
+            )
             check(response)
             return response
 

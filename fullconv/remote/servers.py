@@ -5,7 +5,9 @@ from itertools import count
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
+from fullconv.common.metadata import MESSAGE_BYTES
 from fullconv.errors import RequestError, ScoringError
 from fullconv.protos import scoring_pb2, scoring_pb2_grpc
 from fullconv.remote import validation
@@ -55,6 +57,10 @@ class Servers:
         if not stubs:
             raise RequestError("client: expected an open client, got a closed client: make a new client")
         return stubs[next(self._turns) % len(stubs)]
+
+    def metadata_of(self, message: Message) -> tuple[tuple[str, str], ...]:
+        """Return the metadata of a call with one message, whose size they announce."""
+        return (*self.metadata, (MESSAGE_BYTES, str(message.ByteSize())))
 
     def close(self) -> list[Any]:
         """Make no more calls; returns the channels, which the caller closes."""

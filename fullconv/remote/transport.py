@@ -128,7 +128,7 @@ class RemoteTransport:
 
     def _call(self, method: str, request: Message, timeout: float | None, check: Callable[[Any], None]) -> Any:  # noqa: ANN401 (as the method says)
         def ask(stub: scoring_pb2_grpc.ScoringStub, seconds: float | None) -> Any:  # noqa: ANN401
-            response = getattr(stub, method)(request, timeout=seconds, metadata=self._servers.metadata)
+            response = getattr(stub, method)(request, timeout=seconds, metadata=self._servers.metadata_of(request))
             check(response)
             return response
 

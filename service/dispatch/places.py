@@ -57,8 +57,7 @@ class Places:
 
     async def take(self, owner: Owner) -> None:
         """Take a place, and wait for it if need be; raises BusyError if too many calls wait already."""
-        if owner not in self._waiting and self._has_room(owner):
-            _count(self._held, owner, 1)
+        if self.take_at_once(owner):
             return
         self._check_queue(owner)
         turn = asyncio.get_running_loop().create_future()
@@ -72,6 +71,13 @@ class Places:
             else:  # the place came in the same moment
                 self.free(owner)
             raise
+
+    def take_at_once(self, owner: Owner) -> bool:
+        """Take a place if that is possible without waiting; returns whether it was."""
+        has_room = owner not in self._waiting and self._has_room(owner)
+        if has_room:
+            _count(self._held, owner, 1)
+        return has_room
 
     def free(self, owner: Owner) -> None:
         """Give a place back, and hand it to the call whose turn it is."""

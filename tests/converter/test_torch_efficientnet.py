@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from support.conversion import SILENT
 
 from converter import convert as conversion
+from converter.graph.sharing.share import share
 from converter.preprocessing import load_preprocessing
 from converter.report import Report
 from converter.sources.read import read_source
@@ -104,7 +105,23 @@ def test_agreement_equals_a_count(converted: tuple[Path, Report], photographs: P
     assert_allclose(difference.p99_abs, np.percentile(apart, 99), rtol=1e-4)
     assert 0.45 < difference.top_class_agreement < 0.53
     assert "Dense names the classifier's own top class on 49 % of windows (45 to 53 %)" in report.closing()
-    assert report.closing().endswith("Recommended: --mode crops.")
+    assert report.closing().endswith("Recommended: --mode exact.")
+
+
+def test_windows_that_share_have_their_own_scores(converted: tuple[Path, Report], photographs: Path) -> None:
+    """With trained weights, every window of a photograph has the scores that it has by itself, to 1e-5."""
+    folder, _ = converted
+    model = ir.load(folder / "lite0" / "1" / "model.onnx")
+    shared, _ = share(model, "NHWC", (WINDOW, WINDOW), {}, (STRIDE, STRIDE))
+    ir.save(shared, folder / "lite0" / "1" / "shared.onnx")
+    dense, together = (ort.InferenceSession(folder / "lite0" / "1" / name) for name in ("model.onnx", "shared.onnx"))
+    pixels = pixels_of(photographs / "flower.jpg")
+    grid = together.run(None, {"image": pixels[None], "stride": np.array([STRIDE, STRIDE])})[0][0]
+    for row, col in np.ndindex(grid.shape[1:]):
+        window = np.ascontiguousarray(pixels[None, STRIDE * row :, STRIDE * col :][:, :WINDOW, :WINDOW])
+        expected = dense.run(None, {"image": window})[0][0, :, 0, 0]
+        assert_allclose(grid[:, row, col], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+        assert grid[:, row, col].argmax() == expected.argmax()
 
 
 def test_it_is_the_trained_network(converted: tuple[Path, Report], photographs: Path) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import signal
+import time
 from pathlib import Path
 
 import grpc
@@ -134,6 +135,35 @@ def test_health_and_reflection_receive_few_messages() -> None:
         assert len([size for size in sent if size > WINDOW]) < len(sent)
         peer.wait(lambda: peer.ended >= set(streams))
         assert peak_mib(server) < 600
+
+
+def test_small_messages_do_not_wait_for_slow_ones() -> None:
+    """While half-sent messages hold all places, small announced messages are answered; false announcements end."""
+    options = ["--max-waiting-mib", "128", "--client-share", "1"]
+    with (
+        running(MODELS, *options) as server,
+        Connection(server.address) as peer,
+        Client(server.address, timeout=60) as client,
+    ):
+        for stream in [peer.open(SCORE) for _ in range(2)]:
+            peer.send(stream, HALF, seconds=0.2)
+        for _ in range(5):
+            assert client.score(IMAGE, model="digits").model == "digits"
+        false = peer.open(SCORE, fullconv_message_bytes="100")
+        peer.send(false, HALF[:MIB], seconds=0.2)
+        peer.wait(lambda: false in peer.ended)
+        assert b"expected a message of at most 49152 bytes, as announced" in peer.received[false]
+
+
+def test_announced_messages_may_take_an_ordinary_place() -> None:
+    """A message that is announced as small and arrives late is received, if an ordinary place is free."""
+    with running(MODELS) as server, Connection(server.address) as peer:
+        stream = peer.open(SCORE, fullconv_message_bytes="100")
+        peer.send(stream, message_header(4), seconds=0.2)
+        time.sleep(1)
+        peer.send(stream, b"abcd", end=True)
+        peer.wait(lambda: stream in peer.ended)
+        assert b"expected fullconv.v1.ScoreRequest" in peer.received[stream]
 
 
 def test_half_sent_messages_do_not_delay_the_end() -> None:
