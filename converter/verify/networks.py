@@ -61,7 +61,9 @@ class ConvertedNetwork:
     """
 
     def __init__(self, model: ir.Model, layout: str, folder: Path, stride: tuple[int, int] | None = None) -> None:
-        self._session = _session_with_logits(model, model.graph.outputs[0], folder)
+        scores = model.graph.outputs[0]
+        has_logits = stride is None or scores.producer() is final_activation(scores)
+        self._session = _session_with_logits(model, scores, folder) if has_logits else session(model, folder)
         self._image, self._layout = model.graph.inputs[0], layout
         self._stride = {} if stride is None else {STRIDE: np.array(stride, np.int64)}
 
@@ -106,7 +108,7 @@ def graph_input(
 def _session_with_logits(model: ir.Model, scores: ir.Value, scratch: Path) -> ort.InferenceSession:
     """Return a session whose outputs are the scores and, if an activation makes them, the logits."""
     activation, outputs = final_activation(scores), list(model.graph.outputs)
-    logits = activation.inputs[0] if activation and scores.producer() is activation else None
+    logits = activation.inputs[0] if activation else None
     model.graph.outputs[:] = [scores, logits] if logits is not None else [scores]
     try:
         return session(model, scratch)

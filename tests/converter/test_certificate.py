@@ -244,7 +244,7 @@ def test_certificates_of_scores_without_a_top_class(
     words = f"{report.verdicts()[0]} {report.closing()}"
     assert "class on" not in words
     assert "top class" not in words
-    assert f"{parity.overall.max_abs:.2g} (largest seen on 32 windows); --mode crops gives" in words
+    assert f"{parity.overall.max_abs:.2g} (largest seen on 32 windows); --mode exact gives" in words
 
 
 def test_regression_has_no_required_agreement(tmp_path: Path) -> None:
@@ -360,7 +360,7 @@ def test_words(case: Case, tmp_path: Path) -> None:
     )
     assert "up to" not in verdict + closing
     expected_message = (
-        f"Dense names the classifier's own top class on {share} % of windows ({low} to {high} %); --mode crops gives"
+        f"Dense names the classifier's own top class on {share} % of windows ({low} to {high} %); --mode exact gives"
     )
     assert closing.startswith(expected_message)
     assert "Recommended: --mode " in closing

@@ -63,7 +63,7 @@ def test_json_is_the_report_and_the_metadata(tmp_path: Path) -> None:
         1,
         "net",
         "logits-softmax",
-        ["dense", "crops"],
+        ["dense", "shared", "crops"],
     )
     assert spec.parity[0].interior.windows + spec.parity[0].border.windows == 8
     assert not spec.parity[0].exact
@@ -76,7 +76,15 @@ def test_same_source_gives_same_bytes(tmp_path: Path) -> None:
     for target in targets:
         assert convert(network, target, "--strides", "4,16").returncode == 0
     assert contents(targets[0]) == contents(targets[1])
-    files = {"model.onnx", "model.stride4.onnx", "model.stride16.onnx", "weights.data", "report.json"}
+    files = {
+        "model.onnx",
+        "model.stride4.onnx",
+        "model.stride16.onnx",
+        "model.shared1.onnx",
+        "model.shared4.onnx",
+        "weights.data",
+        "report.json",
+    }
     assert {path.name for path in targets[0].iterdir()} == files
 
 

@@ -55,7 +55,7 @@ def same(one: Answer, other: Answer) -> None:
         ({"stride": 0}, "stride: expected 1 to"),
         ({"flip": "yes"}, "flip: expected True or False, got 'yes'"),
         ({"grid": 3}, "grid: expected True or False or float32 or float16 or top or argmax, got 3"),
-        ({"mode": ["dense"]}, "mode: expected auto or dense or crops, got"),
+        ({"mode": ["dense"]}, "mode: expected auto or dense or shared or crops or exact, got"),
         ({"scales": 0}, "scales: expected pixels of the shorter side"),
         ({"classes": None}, "classes: expected labels or indices, got None"),
         ({"classes": [b"3"]}, "classes: expected labels or indices, got b'3'"),

@@ -28,7 +28,7 @@ from service.images.encoded import open_bytes
 from service.scoring.scorer import Scorer
 
 IMAGE = noise(150, 214, 3)
-CROPS = "--mode crops gives the classifier's own answers for"
+CROPS = "--mode exact gives the classifier's own answers for"
 
 
 def rewrite(models: Path, name: str, change: Callable[[model_pb2.ModelSpec], object]) -> None:
@@ -93,7 +93,7 @@ def test_little_agreement_is_a_warning(padded: Path) -> None:
     """Below nine tenths the sentence is in `warnings`, with the multiply-adds of crops over those of the plan."""
     rewrite(padded, "padded", agreeing(314 / 643))
     run = plan(padded, "padded")
-    times = plan(padded, "padded", mode=scoring_pb2.MODE_CROPS).plan.multiply_adds / run.plan.multiply_adds
+    times = plan(padded, "padded", mode=scoring_pb2.MODE_EXACT).plan.multiply_adds / run.plan.multiply_adds
     own = "dense names the classifier's own top class on 49 % of windows (45 to 53 %)"
     sentence = f"{own}; {CROPS} {times:.2g} times the compute"
     response = run.complete()
@@ -155,7 +155,7 @@ def test_factors_count_strides_and_flips(padded: Path) -> None:
     for options in ({}, {"stride": 32}, {"stride": 2}, {"flip": True}):
         (sentence,) = plan(padded, "padded", **options).response.warnings
         (factor,) = map(float, re.findall(r"for ([0-9.]+) times", sentence))
-        crops = plan(padded, "padded", mode=scoring_pb2.MODE_CROPS, **options).plan.multiply_adds
+        crops = plan(padded, "padded", mode=scoring_pb2.MODE_EXACT, **options).plan.multiply_adds
         expected = crops / plan(padded, "padded", **options).plan.multiply_adds
         np.testing.assert_allclose(factor, expected, rtol=0.05)
         found.append(expected)

@@ -196,7 +196,10 @@ MODELS: dict[str, tuple[Callable[[scoring_pb2.GetModelResponse], object], str]] 
     "an unknown kind": (setting("spec.output.kind", "\x9b2J"), "spec.output.kind: expected logits-softmax or"),
     "a label less": (lambda model: model.labels.pop(), "labels: expected 11, got 10"),
     "a long label": (setting("labels.0", "x" * 1001), "labels: expected at most 1000 letters in each, got 1001"),
-    "an unknown mode": (lambda model: model.spec.modes.append("?"), "spec.modes: expected dense or crops, got '?'"),
+    "an unknown mode": (
+        lambda model: model.spec.modes.append("?"),
+        "spec.modes: expected dense or shared or crops, got '?'",
+    ),
     "no parity": (lambda model: model.spec.ClearField("parity"), "spec.parity: expected"),
     "an agreement of 2": (
         setting("spec.parity.0.interior.top_class_agreement", 2),

@@ -73,7 +73,7 @@ class _Cutter:
         after = tuple(each.after for each in self.reads)
         (top, bottom), (left, right) = (each.dense for each in self.reads)
         found = dict[Kind, ir.Value]()
-        wanted = set(kinds((after[0], after[1])))
+        wanted = list(kinds((after[0], after[1])))
         strips = {side: self._row_strip(side) for side in (NEAR, FAR) if (side, DENSE) in wanted}
         columns = {side: self._column_strip(side) for side in (NEAR, FAR) if (DENSE, side) in wanted}
         for down, across in wanted:
