@@ -157,7 +157,7 @@ def test_factors_count_strides_and_flips(padded: Path) -> None:
         (factor,) = map(float, re.findall(r"for ([0-9.]+) times", sentence))
         crops = plan(padded, "padded", mode=scoring_pb2.MODE_EXACT, **options).plan.multiply_adds
         expected = crops / plan(padded, "padded", **options).plan.multiply_adds
-        np.testing.assert_allclose(factor, expected, rtol=0.05)
+        np.testing.assert_allclose(factor, expected, rtol=0.1)
         found.append(expected)
     assert found[1] < 1 < found[0]
 

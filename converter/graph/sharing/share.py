@@ -269,12 +269,24 @@ class Sharer:
 
     def _channels(self, node: ir.Node, source: State, position: int = 0) -> int:
         """Return the channels of one of a node's outputs; `source` is its first input."""
-        if node.op_type == "Conv":
-            return int(conv_weights(node).shape.numpy()[0])
-        if node.op_type == "Concat":
-            return sum(self.states[value].channels for value in node.inputs if value is not None)
         shape = self.shapes.get(str(node.outputs[position].name))
-        return shape[1] if shape is not None and len(shape) == 4 else source.channels
+        channels = shape[1] if shape is not None and len(shape) == 4 else source.channels
+        match node.op_type:
+            case "Conv":
+                channels = int(conv_weights(node).shape.numpy()[0])
+            case "Concat":
+                channels = sum(self.states[value].channels for value in node.inputs if value is not None)
+            case "Gather":
+                channels = int(constant_input(node, 1).size)
+            case "Slice" if constant_input(node, 3).tolist() == [1]:
+                first, stop = (int(constant_input(node, place)[0]) for place in (1, 2))
+                step = int(constant_input(node, 4)[0]) if len(node.inputs) > 4 else 1
+                channels = len(range(source.channels)[first:stop:step])
+            case "Split" if len(node.inputs) > 1:
+                channels = int(constant_input(node, 1)[position])
+            case "Split":
+                channels = source.channels // len(node.outputs)
+        return channels
 
     def _set(self, node: ir.Node, states: Sequence[State]) -> None:
         self.states.update(zip(node.outputs, states, strict=True))
