@@ -136,13 +136,15 @@ class SharedCost:
         """Return the cost of all tiles of a plan in multiply-adds, with the time in which bytes are moved."""
         return shared_effort(self.total(tiles), bilinear(self.moved_factors, *self._terms_of(tiles)))
 
-    def of_grid(self, rows: int, cols: int) -> float:
-        """Return the multiply-adds of rows × cols windows in one large image."""
+    def of_grid(self, rows: int, cols: int) -> tuple[float, float]:
+        """Return the multiply-adds and the predicted cost of rows × cols windows in one tile."""
         height, width = (
             axis.window + (count - 1) * step
             for (axis, step), count in zip(self.network.axes, (rows, cols), strict=True)
         )
-        return self.multiply_adds(height, width)
+        multiply_adds = self.multiply_adds(height, width)
+        moved = bilinear(self.moved_factors, self._terms(0, [height]), self._terms(1, [width]))
+        return multiply_adds, shared_effort(multiply_adds, moved)
 
     @lru_cache(maxsize=256)  # noqa: B019 (costs are values, few and small)
     def tile_pixels(self, max_bytes: int, max_multiply_adds: float = math.inf) -> int:

@@ -271,10 +271,11 @@ def exact_multiply_adds(model: StoredModel, view: TilePlan) -> float:
     """Return the multiply-adds of the same cells in the cheapest mode with the classifier's own scores."""
     crops = _crops(model, model.strides[0])
     shared = _shared(model, (view.vertical.stride, view.horizontal.stride))
-    window = crops_effort(crops.window_multiply_adds, crops.window_bytes)
-    if shared is None or shared.cost.effort_per_window > window:
+    if shared is None:
         return crops.multiply_adds(view)
-    return shared.cost.of_grid(view.vertical.cells, view.horizontal.cells) * (2 if view.mirrored else 1)
+    multiply_adds, predicted = shared.cost.of_grid(view.vertical.cells, view.horizontal.cells)
+    times = 2 if view.mirrored else 1
+    return times * multiply_adds if times * predicted < crops.effort(view) else crops.multiply_adds(view)
 
 
 def _shared(model: StoredModel, stride: tuple[int, int]) -> Shared | None:

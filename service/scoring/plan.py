@@ -67,6 +67,11 @@ class Plan:
         """Multiply-adds of all views."""
         return sum(view.multiply_adds for view in self.views)
 
+    @property
+    def effort(self) -> float:
+        """Predicted cost of all views in multiply-adds, for the comparison of modes that move many bytes."""
+        return sum(self.mode.effort(view.tile_plan) for view in self.views)
+
     @cached_property
     def tile_count(self) -> int:
         """Number of tiles of all views."""
@@ -110,8 +115,10 @@ def make_plan(
     modes, reason = choose(model, options)
     planner = _Planner(model, options, size, bounds, rate)
     plans = [Plan(mode, reason, tuple(planner.views(mode))) for mode in modes]
-    best = min(plans, key=lambda plan: sum(plan.mode.effort(view.tile_plan) for view in plan.views))
-    if options.requested.mode is not ModeChoice.EXACT and best is not plans[0]:
+    if options.requested.mode is ModeChoice.EXACT:
+        return min(plans, key=lambda plan: plan.effort)
+    best = min(plans, key=lambda plan: plan.multiply_adds)
+    if best is not plans[0]:
         saved = f"{best.multiply_adds:.3g} multiply-adds instead of {plans[0].multiply_adds:.3g}"
         return replace(best, reason=f"the same scores as {plans[0].mode.name} for {saved}")
     return best

@@ -178,7 +178,7 @@ def session(proto: onnx.ModelProto) -> ort.InferenceSession:
     return ort.InferenceSession(proto.SerializeToString(), options)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(blocks, min_size=1, max_size=5),
     st.tuples(st.integers(9, 17), st.integers(9, 17)),

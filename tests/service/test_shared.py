@@ -23,7 +23,9 @@ from service.images.encoded import open_bytes
 from service.scoring.scorer import Scorer
 
 MASK = np.broadcast_to((np.arange(147) > 40) * np.uint8(255), (121, 147))
-BUDGETS = pytest.mark.parametrize("budget", [1, 400_000, 2 << 30], ids=["smallest", "small", "ample"])
+BUDGETS = pytest.mark.parametrize(
+    "budget", [1, pytest.param(400_000, marks=pytest.mark.slow), 2 << 30], ids=["smallest", "small", "ample"]
+)
 
 
 @pytest.fixture(scope="module")
