@@ -147,8 +147,8 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         release_weights(classifier.original)
         made = variants(network, request.strides, classifier.window)
         pixel_format = PixelFormat(network.channels, preprocessing)
-        shared = shared_variants(network, classifier.window)
-        in_float = ModelFiles(network, classifier.window, made, home, pixel_format, shared)
+        sharing = shared_variants(network, classifier.window)
+        in_float = ModelFiles(network, classifier.window, made, home, pixel_format, sharing)
         spec = describe(request.name, classifier, network, in_float, request.activation)
         if preprocessing is not None:
             spec.input.preprocessing.CopyFrom(preprocessing.message())
@@ -162,15 +162,17 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
             reduction = Reduction(request.precision, in_float, request.least_agreement)
             certificates = certify(reference, files, reduction, progress)
 
-        differences = compare_shared(files, spec.output, progress, is_reduced=request.precision != FULL_PRECISION)
-        for variant, seen in zip(files.shared, differences, strict=True):
-            spec.shared.append(variant.message(seen))
+        is_reduced = request.precision != FULL_PRECISION
+        shared = compare_shared(files, spec.output, progress, is_reduced=is_reduced)
+        spec.shared.extend(shared.files)
+        if shared.files:
+            spec.modes.insert(1, "shared")
 
         progress.step("writing", 0)
         spec.precision = request.precision
         spec.parity.extend(certificates)
-        report = Report(spec, network.rewrites, given=images is not None, skipped=skipped)
-        _write_report(report, files, folder)
+        report = Report(spec, network.rewrites, given=images is not None, skipped=skipped, removed=shared.removed)
+        _write_report(report, folder)
     return report
 
 
@@ -234,10 +236,11 @@ def _calibration_feeds(
         progress.advance()
 
 
-def _write_report(report: Report, files: ModelFiles, folder: Path) -> None:
+def _write_report(report: Report, folder: Path) -> None:
     """Complete the ModelSpec, and write it into every file and into report.json."""
     report.spec.weights_sha256 = sha256(folder / WEIGHTS)
-    for name in files.names:
-        embed(report.spec, folder / name)
+    spec = report.spec
+    for name in [*(entry.file for entry in spec.strides), *(entry.file for entry in spec.shared)]:
+        embed(spec, folder / name)
     document = json.dumps(report.document(), indent=2, ensure_ascii=False)
     (folder / REPORT).write_text(f"{document}\n", "utf-8")

@@ -18,7 +18,7 @@ class Report:
     """The ModelSpec of a converted network, the rewritten layers, and the agreement of the result with its source.
 
     `given` says whether the agreement was measured on the user's images; `skipped` is the number of these images that
-    are smaller than a window.
+    are smaller than a window. `removed` are the reasons why files of mode shared were removed.
     """
 
     spec: model_pb2.ModelSpec
@@ -26,6 +26,7 @@ class Report:
     _: KW_ONLY
     given: bool = True
     skipped: int = 0
+    removed: Sequence[str] = ()
 
     def __repr__(self) -> str:
         """Return the certificate in words and the recommendation, one sentence per line."""
@@ -98,6 +99,10 @@ class Report:
             yield "mode shared", f"any multiple of a stride of {pixels}, {shared.file}"
             yield "cost", f"crops need {gain:.2g} times the multiply-adds at a stride of {pixels} in a large image"
             yield "parity", f"equals crops up to rounding (largest difference seen {shared.difference.max_abs:.1e})"
+
+        for reason in self.removed:
+            yield "", ""
+            yield "mode shared", f"removed {reason}"
 
     def _crops(self) -> Iterator[tuple[str, str]]:
         yield "stride", f"{_pixels(self.spec.vertical.stride, self.spec.horizontal.stride)} between windows"

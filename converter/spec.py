@@ -22,7 +22,7 @@ ORDERS = {1: "GRAY", 3: "RGB"}
 def describe(
     name: str, classifier: Classifier, network: ConvertedGraph, files: ModelFiles, activation: str | None
 ) -> model_pb2.ModelSpec:
-    """Return the ModelSpec without labels, weights, parity and the files of mode shared.
+    """Return the ModelSpec without labels, weights, parity and mode shared.
 
     `activation` is the user's choice; None stands for the classifier's default. Raises SourceError if it contradicts
     the network.
@@ -46,7 +46,7 @@ def describe(
         output=model_pb2.Output(
             name="scores", kind=_kind(network, activation, classifier.activation), classes=network.classes
         ),
-        modes=["dense"] * (network.mode == "dense") + ["shared"] * bool(files.shared) + ["crops"],
+        modes=["dense", "crops"] if network.mode == "dense" else ["crops"],
         strides=[model_pb2.StrideFile(stride=file.cost.stride, file=file.name) for file in files.variants],
         cost=[file.cost for file in files.variants],
         source=classifier.source,

@@ -42,11 +42,6 @@ class ModelFiles:
     shared: Sequence[SharedVariant] = ()
     """The files of mode shared."""
 
-    @property
-    def names(self) -> list[str]:
-        """The names of all ONNX files."""
-        return [*(variant.name for variant in self.variants), *(variant.name for variant in self.shared)]
-
     def network(self, variant: Variant) -> Network:
         """Return a file as a function of an image of any size."""
         network = ConvertedNetwork(variant.model, self.graph.layout, self.folder)
@@ -88,9 +83,10 @@ def certify(
     cannot load a file, and VerificationError.
     """
     certificates, native = [], None
-    models = [*(variant.model for variant in files.variants), *(variant.model for variant in files.shared)]
-    for model, name in zip(models, files.names, strict=True):
-        ir.save(model, files.folder / name)
+    for variant in files.variants:
+        ir.save(variant.model, files.folder / variant.name)
+    for shared in files.shared:
+        ir.save(shared.model, files.folder / shared.name)
     if reduction:
         _check_loading(files, reduction.precision)
     for position, variant in enumerate(files.variants):
@@ -119,7 +115,7 @@ def certify(
 
 def _check_loading(files: ModelFiles, precision: str) -> None:
     """Raise UnsupportedError if ONNX Runtime cannot load a file as servers load it."""
-    if problem := loading_problem([files.folder / name for name in files.names]):
+    if problem := loading_problem([files.folder / variant.name for variant in files.variants]):
         raise UnsupportedError(f"precision: cannot be {precision}: {problem}; choose another --precision")
 
 

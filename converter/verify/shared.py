@@ -1,9 +1,14 @@
 """Compares the networks of mode shared with the converted network on single windows: the scores must be equal."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
+from converter.errors import ConversionError, UnsupportedError
 from converter.graph.sharing.variants import SharedVariant
 from converter.progress import Progress
+from converter.runtime import loading_problem
 from converter.verify.certificates import ModelFiles
 from converter.verify.checks import check_equal, check_grid
 from converter.verify.difference import difference
@@ -17,23 +22,36 @@ GRID = (2, 3)
 SEED = 3
 
 
-def compare_shared(
-    files: ModelFiles, output: model_pb2.Output, progress: Progress, *, is_reduced: bool
-) -> list[model_pb2.Difference]:
-    """Return the difference of each file of mode shared from single windows; raises VerificationError if it is large.
+@dataclass(frozen=True)
+class SharedFiles:
+    """The files of mode shared that were compared, with their differences, and the reasons why others were removed."""
 
-    `output` describes the scores. In reduced precision, rounding depends on the sizes of maps; differences are not
-    errors then.
+    files: Sequence[model_pb2.SharedFile]
+    removed: Sequence[str]
+
+
+def compare_shared(files: ModelFiles, output: model_pb2.Output, progress: Progress, *, is_reduced: bool) -> SharedFiles:
+    """Compare each file of mode shared with single windows, and remove files that differ or cannot be loaded.
+
+    `output` describes the scores. In reduced precision, rounding depends on the sizes of maps, so that a difference is
+    no reason to remove a file. The other modes need none of these files.
     """
     if files.shared:
         progress.step("comparing windows that share with single windows", len(files.shared) * GRID[0] * GRID[1])
-    native, differences = files.network(files.variants[0]), list[model_pb2.Difference]()
+    native, kept, removed = files.network(files.variants[0]), list[model_pb2.SharedFile](), list[str]()
     for variant in files.shared:
-        alone, together = _scores(files, native, variant, progress)
-        if not is_reduced:
-            check_equal("windows by themselves and windows that share", alone, together)
-        differences.append(difference(alone, together, has_top_class=has_top_class(output)))
-    return differences
+        try:
+            alone, together = _scores(files, native, variant, progress)
+            if not is_reduced:
+                check_equal("windows by themselves and windows that share", alone, together)
+            elif problem := loading_problem([files.folder / variant.name]):
+                raise UnsupportedError(problem)
+        except ConversionError as error:
+            (files.folder / variant.name).unlink()
+            removed.append(f"{variant.name}: {error}")
+            continue
+        kept.append(variant.message(difference(alone, together, has_top_class=has_top_class(output))))
+    return SharedFiles(kept, removed)
 
 
 def _scores(

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,11 @@ from hypothesis import assume, example, given, reject, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from onnx import TensorProto, helper, numpy_helper
+from support.networks import PADDED, make_network
 
+from converter.convert import convert_checkpoint
 from converter.graph.sharing.margins import AxisMargins
+from converter.graph.sharing.parts import DENSE
 from converter.graph.sharing.share import share
 
 TOLERANCE = 1e-5
@@ -279,3 +283,13 @@ def test_costs_are_those_that_run(stride: int) -> None:
     _, cost = share(ir.from_proto(net.proto()), "NCHW", (16, 16), {}, (1, 1))
     rows = 14 + 2 * stride + 2 * 3  # the dense map of three windows, and two margins of one cell for each
     assert cost.of((3, 3), (stride, stride)) == pytest.approx(rows**2 * 36 + 9 * 3 * 2 * 64)
+
+
+def test_files_that_differ_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of mode shared whose scores differ from single windows is removed, and the report states the reason."""
+    network = make_network(tmp_path, PADDED)
+    monkeypatch.setattr("converter.graph.sharing.parts.kinds", lambda axes: [(DENSE, DENSE)] * len(axes))
+    report = convert_checkpoint(network.checkpoint, tmp_path / "net" / "1", arch=network.toml, verify=4)
+    assert list(report.spec.modes) == ["dense", "crops"]
+    assert not list((tmp_path / "net" / "1").glob("model.shared*"))
+    assert report.removed

@@ -275,7 +275,7 @@ class Sharer:
             case "Conv":
                 channels = int(conv_weights(node).shape.numpy()[0])
             case "Concat":
-                channels = sum(self.states[value].channels for value in node.inputs if value is not None)
+                channels = sum(self._channels_of(value) for value in node.inputs if value is not None)
             case "Gather":
                 channels = int(constant_input(node, 1).size)
             case "Slice" if constant_input(node, 3).tolist() == [1]:
@@ -287,6 +287,13 @@ class Sharer:
             case "Split":
                 channels = source.channels // len(node.outputs)
         return channels
+
+    def _channels_of(self, value: ir.Value) -> int:
+        """Return the channels of a value of the dense network, or of a constant (1, C, 1, 1)."""
+        if value in self.states:
+            return self.states[value].channels
+        assert value.const_value is not None  # noqa: S101 (other values depend on the image)
+        return int(value.const_value.shape.numpy()[1])
 
     def _set(self, node: ir.Node, states: Sequence[State]) -> None:
         self.states.update(zip(node.outputs, states, strict=True))
