@@ -193,8 +193,10 @@ def test_one_class_means_sigmoid(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["net", "net/one", "n e t/1", "net/0"])
 def test_invalid_targets_are_refused(tmp_path: Path, target: str) -> None:
     """A target that does not end in NAME/VERSION, where the service finds models, is refused with exit status 2."""
-    result = convert(make_network(tmp_path, UNPADDED), tmp_path / target)
-    assert result.returncode == 2
+    network = make_network(tmp_path, UNPADDED)
+    arguments = [network.checkpoint, "--arch", network.toml, "-o", tmp_path / target]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 2
     assert "NAME/VERSION" in result.stderr
 
 

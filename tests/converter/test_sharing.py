@@ -182,7 +182,7 @@ def session(proto: onnx.ModelProto) -> ort.InferenceSession:
     return ort.InferenceSession(proto.SerializeToString(), options)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(blocks, min_size=1, max_size=5),
     st.tuples(st.integers(9, 17), st.integers(9, 17)),
@@ -247,7 +247,7 @@ layers = st.tuples(st.integers(1, 6), st.integers(1, 3), st.integers(-2, 4), st.
 """Reach, stride, and padding before and after."""
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(5, 40), st.lists(layers, min_size=1, max_size=5))
 def test_margins_hold_every_cell_that_padding_reaches(size: int, chain: list[tuple[int, int, int, int]]) -> None:
     """Cells outside of the margins read no padding, also through earlier layers; the margins are no larger."""

@@ -213,8 +213,9 @@ def test_bad_images(tmp_path: Path, kind: str) -> None:
     path, expected_message = bad_images(tmp_path)[kind]
     out = tmp_path / "out"
     out.mkdir()
-    result = score(path, "--grid", out / "grid.npz", "--heatmap", out / "heat.png")
-    assert result.returncode == 3
+    outputs = ["--grid", out / "grid.npz", "--heatmap", out / "heat.png"]
+    result = CliRunner().invoke(app, list(map(str, [path, *outputs, *MODELS])))
+    assert result.exit_code == 3
     assert expected_message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not list(out.iterdir())

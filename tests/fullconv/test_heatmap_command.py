@@ -15,8 +15,10 @@ from support.networks import UNPADDED, Network, make_network
 from support.paths import ROOT
 from support.pictures import noise, png
 from support.servers import running
+from typer.testing import CliRunner
 
 from fullconv import Scorer
+from fullconv.command.cli import app
 from fullconv.command.task import ScoreTask
 from fullconv.options import Options
 
@@ -200,8 +202,8 @@ def test_unknown_formats_and_classes(
     """Unknown formats are exit status 2, unknown classes exit status 3, and nothing is written."""
     placed = [str(tmp_path / "out" / option) if "out" in option or "{" in option else option for option in options]
     (tmp_path / "out").mkdir()
-    result = score(image, *DIGITS, *placed)
-    assert result.returncode == status, result.stderr
+    result = CliRunner().invoke(app, list(map(str, [image, *DIGITS, *placed])))
+    assert result.exit_code == status, result.stderr
     assert expected_message in " ".join(result.stderr.split()).replace(f"{tmp_path / 'out'}/", "")
     assert not list((tmp_path / "out").iterdir())
 
