@@ -10,7 +10,7 @@ MOVED_BYTE, WINDOW_BYTE = 70.0, 3.0
 """Multiply-adds that take about as long as one byte that a layer of mode shared cuts out or puts together, and as one
 byte that a layer of mode crops reads or returns.
 
-With these, the predicted ratios of the two modes are 0.73 to 1.18 times the measured ones, in 18 runs of 16 networks
+With these, the predicted ratios of the two modes are 0.73 to 1.18 times the measured ones, in 18 runs of 15 networks
 of torchvision with ONNX Runtime on two cores.
 """
 EACH_WINDOW = 2e6

@@ -143,7 +143,7 @@ class _Cutter:
         return self.emitter.joined([beside, gathered] if across == NEAR else [gathered, beside], COLS)
 
     def _own(self, kind: Kind, cells: Span, axis: int) -> ir.Value | None:
-        """Return some cells of a part along the axis of its margin; None if there are none."""
+        """Return the rows (axis ROWS) or columns of a strip or corner that are wanted; None if no cell is wanted."""
         if cells[1] <= cells[0]:
             return None
         return self._trimmed(self.parts.maps[kind], kind[axis - ROWS], cells, axis)
