@@ -24,7 +24,7 @@ from converter.graph.dense import to_dense
 from converter.graph.passes.prepend_preprocessing import PrependPreprocessingPass
 from converter.graph.passes.quantize import QuantizePass
 from converter.graph.scores import scores_position
-from converter.graph.sharing.variants import shared_variants
+from converter.graph.sharing.variants import cut_variants, shared_variants
 from converter.graph.strides import variants, with_stride
 from converter.labels import load_labels
 from converter.preprocessing import Preprocessing, load_preprocessing
@@ -38,6 +38,7 @@ from converter.sources.read import read_source
 from converter.spec import describe, embed
 from converter.verify.certificates import ModelFiles, Reduction, Reference, certify
 from converter.verify.checks import CELLS
+from converter.verify.cut_margins import measure_cut_margins
 from converter.verify.grid_axis import GridAxis
 from converter.verify.images import PixelFormat, SampleImage, given_images, sample_images
 from converter.verify.networks import SourceNetwork, graph_input
@@ -148,7 +149,8 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         made = variants(network, request.strides, classifier.window)
         pixel_format = PixelFormat(network.channels, preprocessing)
         sharing = shared_variants(network, classifier.window)
-        in_float = ModelFiles(network, classifier.window, made, home, pixel_format, sharing)
+        cut = cut_variants(network, classifier.window, sharing) if request.images is not None else ()
+        in_float = ModelFiles(network, classifier.window, made, home, pixel_format, sharing, cut)
         spec = describe(request.name, classifier, network, in_float, request.activation)
         if preprocessing is not None:
             spec.input.preprocessing.CopyFrom(preprocessing.message())
@@ -167,6 +169,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         spec.shared.extend(shared.files)
         if shared.files:
             spec.modes.insert(1, "shared")
+        spec.shared.extend(measure_cut_margins(reference, files, progress))
 
         progress.step("writing", 0)
         spec.precision = request.precision
@@ -217,8 +220,10 @@ def _quantize(in_float: ModelFiles, request: Request, progress: Progress, folder
     move_weights([model], folder, WEIGHTS)
     models = [model, *(with_stride(model, each.geometry.vertical.stride, in_float.window)[0] for each in others)]
     variants = [replace(variant, model=own) for variant, own in zip(in_float.variants, models, strict=True)]
-    shared = shared_variants(replace(in_float.graph, model=model), in_float.window)
-    return replace(in_float, variants=variants, folder=folder, shared=shared)
+    graph = replace(in_float.graph, model=model)
+    shared = shared_variants(graph, in_float.window)
+    cut = cut_variants(graph, in_float.window, shared) if in_float.cut else ()
+    return replace(in_float, variants=variants, folder=folder, shared=shared, cut=cut)
 
 
 def _calibration_feeds(

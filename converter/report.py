@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from converter.graph.rewrites import Rewrite
-from converter.verdict import precision_verdict, recommendation, shared_multiply_adds, verdict
+from converter.verdict import margins_verdict, precision_verdict, recommendation, shared_multiply_adds, verdict
 from fullconv.protos import model_pb2
 
 
@@ -30,7 +30,7 @@ class Report:
 
     def __repr__(self) -> str:
         """Return the certificate in words and the recommendation, one sentence per line."""
-        return "\n".join([*self.verdicts(), self.closing()])
+        return "\n".join([*self.verdicts(), *self.margins(), self.closing()])
 
     def document(self) -> dict[str, Any]:
         """Return report.json: the ModelSpec, the rewritten layers, and the certificate in words."""
@@ -59,6 +59,10 @@ class Report:
         if self.spec.modes[0] == "crops":
             return ["crops only: every window is scored by itself, which gives the classifier's own answers"]
         return [verdict(self.spec, position) for position in range(len(self.spec.parity))]
+
+    def margins(self) -> list[str]:
+        """Return the certificate of every file of mode shared whose margins are cut off, in words."""
+        return [margins_verdict(self.spec, file) for file in self.spec.shared if file.margin_limit]
 
     def closing(self) -> str:
         """Return how exact dense is at the native stride, the recommended mode, and what was not measured."""
@@ -92,7 +96,7 @@ class Report:
             yield "stride", f"{_pixels(file.stride.height, file.stride.width)}, {file.file}"
             yield "cost", f"{_count(cost.multiply_adds_per_cell)} multiply-adds per cell of the native stride"
             yield from self._certificate(position)
-        for shared in spec.shared:
+        for shared in (file for file in spec.shared if not file.margin_limit):
             gain = spec.cost[0].multiply_adds_per_crop / shared_multiply_adds(shared, shared.multiple_of)
             pixels = _pixels(shared.multiple_of.height, shared.multiple_of.width)
             yield "", ""
@@ -103,6 +107,9 @@ class Report:
         for reason in self.removed:
             yield "", ""
             yield "mode shared", f"removed {reason}"
+        if cut := self.margins():
+            yield "", ""
+            yield from (("cut margins", line) for line in cut)
 
     def _crops(self) -> Iterator[tuple[str, str]]:
         yield "stride", f"{_pixels(self.spec.vertical.stride, self.spec.horizontal.stride)} between windows"

@@ -54,6 +54,18 @@ def recommendation(spec: model_pb2.ModelSpec) -> str:
     return f"{said}. Recommended: --mode auto, which is dense."
 
 
+def margins_verdict(spec: model_pb2.ModelSpec, file: model_pb2.SharedFile) -> str:
+    """Return the certificate of a file of mode shared whose margins are cut off, in words."""
+    seen, stride = file.difference, file.multiple_of
+    times = exact_multiply_adds(spec) / shared_multiply_adds(file, stride)
+    said = f"margins cut off at {file.margin_limit} cell{'s' * (file.margin_limit > 1)}"
+    if seen.agreement_high:
+        said += f": the top class agrees on {agreement(seen)}"
+    return (
+        f"{said}; {_differences(seen)}, on {seen.windows} windows; mode exact needs {times:.2g} times the multiply-adds"
+    )
+
+
 def shared_multiply_adds(file: model_pb2.SharedFile, stride: model_pb2.Size) -> float:
     """Return the multiply-adds for each window of a large image in mode shared, at a stride."""
     return per_window(file.multiply_adds, (stride.height, stride.width))
@@ -62,7 +74,8 @@ def shared_multiply_adds(file: model_pb2.SharedFile, stride: model_pb2.Size) -> 
 def exact_multiply_adds(spec: model_pb2.ModelSpec) -> float:
     """Return the multiply-adds for each window of a large image in mode exact, at the native stride."""
     stride = spec.strides[0].stride
-    fitting = [file for file in spec.shared if not stride.height % file.multiple_of.height]
+    whole = [file for file in spec.shared if not file.margin_limit]
+    fitting = [file for file in whole if not stride.height % file.multiple_of.height]
     fitting = [file for file in fitting if not stride.width % file.multiple_of.width]
     return min([spec.cost[0].multiply_adds_per_crop, *(shared_multiply_adds(file, stride) for file in fitting)])
 

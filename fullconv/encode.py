@@ -45,6 +45,7 @@ def options_message(options: Options) -> scoring_pb2.ScoreOptions:
     message = scoring_pb2.ScoreOptions(
         stride=_count("stride", given["stride"]) if "stride" in given else 0,
         mode=_number_of("mode", given["mode"], MODES),
+        min_agreement=_share("min_agreement", given["min_agreement"]) if "min_agreement" in given else 0,
         border=_number_of("border", given["border"], BORDERS),
         flip=_flag("flip", given["flip"]),
         scales=[scale_message(scale) for scale in _several(given["scales"])],
@@ -165,6 +166,13 @@ def _class_name(name: object) -> str:
     if not isinstance(name, (str, int, np.integer)) or isinstance(name, bool) or str(name) != encodable(str(name)):
         raise RequestError(f"classes: expected labels or indices, got {name!r}")
     return str(name)
+
+
+def _share(field: str, value: Any) -> float:  # noqa: ANN401 (whatever the caller gives)
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not (is_number and 0 < value <= 1):
+        raise RequestError(f"{field}: expected a share of windows above 0 and at most 1, got {value!r}")
+    return float(value)
 
 
 def _flag(field: str, value: object, *others: str) -> bool:

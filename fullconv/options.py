@@ -24,6 +24,10 @@ class Options(TypedDict, total=False):
     """"dense": one pass over the image; "crops": every window by itself; "shared": the scores of crops, where what
     overlapping windows have in common is computed once; "exact": the cheapest mode whose scores are the classifier's
     own; "auto": the cheaper of dense and crops if both give the same scores, else "dense". Default: "auto"."""
+    min_agreement: float
+    """Least share of windows on which the mode must agree with the classifier, above 0 and at most 1: the lower end of
+    the 95 % interval that the converter has measured. The cheapest such mode runs. Requires mode "auto". Default: the
+    mode does not depend on the agreement."""
     border: BorderName
     """"lattice": pixels at the bottom and right that belong to no window are left out; "anchor": one more row and
     column of windows, flush with the image's edge. Default: "lattice"."""

@@ -47,6 +47,7 @@ def options(message: scoring_pb2.ScoreOptions) -> RequestedOptions:
     return RequestedOptions(
         stride=message.stride or DEFAULTS.stride,
         mode=ModeChoice(_name("mode", message.mode, MODES, DEFAULTS.mode)),
+        min_agreement=message.min_agreement or DEFAULTS.min_agreement,
         border=Border(_name("border", message.border, BORDERS, DEFAULTS.border)),
         region=_region(message),
         mask=_mask(message),

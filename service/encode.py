@@ -10,13 +10,12 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from fullconv.common.certificate import overall
 from fullconv.common.names import AVERAGES, GRIDS
 from fullconv.protos import model_pb2, scoring_pb2
 from service.engine.registry import Registry
 from service.engine.repository import StoredModel
 from service.limits import Limits
-from service.scoring.exactness import remarks_on_dense
+from service.scoring.exactness import certified, remarks_on
 from service.scoring.grid import GridRows
 from service.scoring.options import ResolvedOptions
 from service.scoring.outcome import Counted, Event, Outcome, Progress, Scored, Started, Timing
@@ -159,8 +158,7 @@ def _describe(planned: PlannedImage) -> scoring_pb2.ScoreResponse:
     """Return the parts that are the same for every image with this plan: all except name, classes and file warnings."""
     model, plan, options = planned.model, planned.plan, planned.options
     size = (planned.picture.height, planned.picture.width)
-    certified = plan.mode.position if plan.mode.position < len(model.strides) else 0
-    remarks, warnings = remarks_on_dense(model, plan)
+    remarks, warnings = remarks_on(model, plan)
     return scoring_pb2.ScoreResponse(
         image=scoring_pb2.ImageInfo(width=size[1], height=size[0]),
         model=model.name,
@@ -169,7 +167,7 @@ def _describe(planned: PlannedImage) -> scoring_pb2.ScoreResponse:
         mode_reason="; ".join([plan.reason, *remarks]),
         grid=_grid(size, options, plan.views[0], model.spec.window),
         average=scoring_pb2.Average(of=AVERAGES[options.requested.average]),
-        parity=_parity(model.spec, certified),
+        parity=_parity(*certified(model, plan)),
         plan=scoring_pb2.Plan(
             file=model.files[plan.mode.position],
             multiply_adds=plan.multiply_adds,
@@ -237,11 +235,10 @@ def _view(view: View, plan: Plan) -> scoring_pb2.View:
     )
 
 
-def _parity(spec: model_pb2.ModelSpec, position: int) -> scoring_pb2.ParityInfo:
-    """Return a summary of the certificate of one of the strides."""
-    seen = overall(spec, position)
+def _parity(seen: model_pb2.Difference, exact: bool) -> scoring_pb2.ParityInfo:  # noqa: FBT001 (a field)
+    """Return a summary of a certificate."""
     return scoring_pb2.ParityInfo(
-        exact=spec.parity[position].exact,
+        exact=exact,
         max_abs_diff=seen.max_abs,
         windows=seen.windows,
         top_class_agreement=seen.top_class_agreement,

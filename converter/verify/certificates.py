@@ -40,7 +40,8 @@ class ModelFiles:
     folder: Path
     pixel_format: PixelFormat
     shared: Sequence[SharedVariant] = ()
-    """The files of mode shared."""
+    """The files of mode shared with the classifier's own scores, and `cut`, those whose margins are cut off."""
+    cut: Sequence[SharedVariant] = ()
 
     def network(self, variant: Variant) -> Network:
         """Return a file as a function of an image of any size."""
@@ -85,7 +86,7 @@ def certify(
     certificates, native = [], None
     for variant in files.variants:
         ir.save(variant.model, files.folder / variant.name)
-    for shared in files.shared:
+    for shared in (*files.shared, *files.cut):
         ir.save(shared.model, files.folder / shared.name)
     if reduction:
         _check_loading(files, reduction.precision)

@@ -98,9 +98,9 @@ def _compare(
 ) -> Iterator[ComparedCell]:
     """Yield the cells of one sample; for reduced precision, add the grids in both precisions to `grids`."""
     pixels = sample.pixels
-    dense = _kept_cells(comparison.converted(pixels), sample, pixels)
+    dense = kept_cells(comparison.converted(pixels), sample, pixels)
     if comparison.float_network is not None:
-        grids.append((_kept_cells(comparison.float_network(pixels), sample, pixels), dense))
+        grids.append((kept_cells(comparison.float_network(pixels), sample, pixels), dense))
     for row, col in sample.cells:
         window = sample.rows.window_of(row), sample.cols.window_of(col)
         crop = comparison.source(np.ascontiguousarray(pixels[window]))
@@ -112,7 +112,7 @@ def _compare(
         advance()
 
 
-def _kept_cells(output: NetworkOutput, sample: Sample, pixels: Pixels) -> NetworkOutput:
+def kept_cells(output: NetworkOutput, sample: Sample, pixels: Pixels) -> NetworkOutput:
     """Return the cells of a pass that equal those of a pass over the whole image."""
     rows, cols = sample.rows, sample.cols
     check_grid(output, rows.cells_scored, cols.cells_scored, pixels)

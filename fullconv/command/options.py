@@ -66,6 +66,16 @@ class CommandLine:
             "same scores, otherwise dense; crops if the model cannot slide."
         ),
     ] = DEFAULTS["mode"]
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="Choose the cheapest mode that names the classifier's own top class on at least this share of "
+            "windows, such as 0.95. The share is the lower end of the 95 % interval that fullconv-convert has measured "
+            "on your images (--images). Modes with the classifier's own scores are always possible. Default: the mode "
+            "does not depend on the agreement.",
+        ),
+    ] = None
     border: Annotated[
         BorderName,
         typer.Option(
@@ -176,6 +186,16 @@ class CommandLine:
         """Exit with status 2 for options that contradict each other."""
         if self.heatmap_class is not None and self.heatmap is None:
             raise typer.BadParameter("expected --heatmap with it, got none", param_hint="--heatmap-class")
+        if self.min_agreement is not None and not 0 < self.min_agreement <= 1:
+            raise typer.BadParameter(
+                f"expected a share of windows above 0 and at most 1, got {self.min_agreement:g}",
+                param_hint="--min-agreement",
+            )
+        if self.min_agreement is not None and self.mode != "auto":
+            raise typer.BadParameter(
+                f"expected --mode auto with it, so that it can choose the mode; got {self.mode}",
+                param_hint="--min-agreement",
+            )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise typer.BadParameter("expected both or neither, got one", param_hint="--tls-cert and --tls-key")
 
@@ -193,6 +213,8 @@ class CommandLine:
         )
         if self.stride is not None:
             options["stride"] = self.stride
+        if self.min_agreement is not None:
+            options["min_agreement"] = self.min_agreement
         if self.bands is not None:
             options["bands"] = _bands(self.bands)
         if self.page is not None:

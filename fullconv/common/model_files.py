@@ -14,6 +14,8 @@ STRIDE_MODEL = "model.stride{}.onnx"
 """File name of the network of another stride, in pixels."""
 SHARED_MODEL = "model.shared{}.onnx"
 """File name of the network of mode shared for the multiples of a stride in pixels."""
+CUT_MODEL = "model.margins{}.onnx"
+"""File name of the network of mode shared whose margins are cut off at a number of cells."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,8}")

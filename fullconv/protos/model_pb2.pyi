@@ -111,7 +111,7 @@ class StrideFile(_message.Message):
     def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., file: _Optional[str] = ...) -> None: ...
 
 class SharedFile(_message.Message):
-    __slots__ = ("multiple_of", "file", "multiply_adds", "activation_bytes", "difference", "moved_bytes", "window_bytes")
+    __slots__ = ("multiple_of", "file", "multiply_adds", "activation_bytes", "difference", "moved_bytes", "window_bytes", "margin_limit")
     MULTIPLE_OF_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
     MULTIPLY_ADDS_FIELD_NUMBER: _ClassVar[int]
@@ -119,6 +119,7 @@ class SharedFile(_message.Message):
     DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     MOVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     WINDOW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MARGIN_LIMIT_FIELD_NUMBER: _ClassVar[int]
     multiple_of: Size
     file: str
     multiply_adds: _containers.RepeatedScalarFieldContainer[float]
@@ -126,7 +127,8 @@ class SharedFile(_message.Message):
     difference: Difference
     moved_bytes: _containers.RepeatedScalarFieldContainer[float]
     window_bytes: float
-    def __init__(self, multiple_of: _Optional[_Union[Size, _Mapping]] = ..., file: _Optional[str] = ..., multiply_adds: _Optional[_Iterable[float]] = ..., activation_bytes: _Optional[_Iterable[float]] = ..., difference: _Optional[_Union[Difference, _Mapping]] = ..., moved_bytes: _Optional[_Iterable[float]] = ..., window_bytes: _Optional[float] = ...) -> None: ...
+    margin_limit: int
+    def __init__(self, multiple_of: _Optional[_Union[Size, _Mapping]] = ..., file: _Optional[str] = ..., multiply_adds: _Optional[_Iterable[float]] = ..., activation_bytes: _Optional[_Iterable[float]] = ..., difference: _Optional[_Union[Difference, _Mapping]] = ..., moved_bytes: _Optional[_Iterable[float]] = ..., window_bytes: _Optional[float] = ..., margin_limit: _Optional[int] = ...) -> None: ...
 
 class Cost(_message.Message):
     __slots__ = ("stride", "multiply_adds_per_cell", "multiply_adds_per_crop", "activation_bytes_per_pixel", "multiply_adds_per_window", "multiply_adds_per_row", "multiply_adds_per_column")

@@ -104,7 +104,7 @@ class RawImage(_message.Message):
     def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., channels: _Optional[int] = ..., dtype: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ScoreOptions(_message.Message):
-    __slots__ = ("average", "top", "classes", "grid", "stride", "mode", "border", "region", "mask_image", "mask_otsu", "flip", "scales", "grid_as", "grid_top", "plan_only", "priority", "bands", "page")
+    __slots__ = ("average", "top", "classes", "grid", "stride", "mode", "border", "region", "mask_image", "mask_otsu", "flip", "scales", "grid_as", "grid_top", "plan_only", "priority", "bands", "page", "min_agreement")
     AVERAGE_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
@@ -123,6 +123,7 @@ class ScoreOptions(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     BANDS_FIELD_NUMBER: _ClassVar[int]
     PAGE_FIELD_NUMBER: _ClassVar[int]
+    MIN_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     average: AverageOf
     top: int
     classes: _containers.RepeatedScalarFieldContainer[str]
@@ -141,7 +142,8 @@ class ScoreOptions(_message.Message):
     priority: Priority
     bands: _containers.RepeatedScalarFieldContainer[int]
     page: int
-    def __init__(self, average: _Optional[_Union[AverageOf, str]] = ..., top: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., grid: _Optional[bool] = ..., stride: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., border: _Optional[_Union[Border, str]] = ..., region: _Optional[_Union[Region, _Mapping]] = ..., mask_image: _Optional[_Union[Image, _Mapping]] = ..., mask_otsu: _Optional[bool] = ..., flip: _Optional[bool] = ..., scales: _Optional[_Iterable[_Union[Scale, _Mapping]]] = ..., grid_as: _Optional[_Union[GridAs, str]] = ..., grid_top: _Optional[int] = ..., plan_only: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ..., bands: _Optional[_Iterable[int]] = ..., page: _Optional[int] = ...) -> None: ...
+    min_agreement: float
+    def __init__(self, average: _Optional[_Union[AverageOf, str]] = ..., top: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., grid: _Optional[bool] = ..., stride: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., border: _Optional[_Union[Border, str]] = ..., region: _Optional[_Union[Region, _Mapping]] = ..., mask_image: _Optional[_Union[Image, _Mapping]] = ..., mask_otsu: _Optional[bool] = ..., flip: _Optional[bool] = ..., scales: _Optional[_Iterable[_Union[Scale, _Mapping]]] = ..., grid_as: _Optional[_Union[GridAs, str]] = ..., grid_top: _Optional[int] = ..., plan_only: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ..., bands: _Optional[_Iterable[int]] = ..., page: _Optional[int] = ..., min_agreement: _Optional[float] = ...) -> None: ...
 
 class Region(_message.Message):
     __slots__ = ("x", "y", "width", "height")

@@ -175,7 +175,7 @@ def _check_described(
     if isinstance(source, ArraySource):
         expect_equal("image.height", image.height, source.shape[0])
         expect_equal("image.width", image.width, source.shape[1])
-    expect_among("mode", response.mode, _modes(options.mode))
+    expect_among("mode", response.mode, MODES if options.min_agreement else _modes(options.mode))
     expect_equal("average.of", response.average.of, options.average or scoring_pb2.AVERAGE_OF_SCORES)
     _check_classes(response.classes, options.classes)
     _check_grid(response, options)

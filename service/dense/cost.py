@@ -103,7 +103,7 @@ class SharedCost:
     moved_factors: tuple[float, ...]
     """Factors of the bytes that are moved because windows share."""
     network: Network
-    """The windows as cells of an unpadded network."""
+    """The windows as cells of an unpadded network, or of the network itself if margins are cut off."""
 
     @property
     def bytes_per_pixel(self) -> float:
@@ -162,8 +162,11 @@ class SharedCost:
 
     def _overhead(self, side: int) -> float:
         """Return the multiply-adds of a square tile, relative to those of its windows in a large image."""
-        windows = math.prod((side - axis.window) // step + 1 for axis, step in self.network.axes)
-        return self.multiply_adds(side, side) / (windows * self.multiply_adds_per_window)
+        kept = math.prod(
+            max(0, (side - axis.window) // step + 1 - axis.halo_before(step) - axis.halo_after(step))
+            for axis, step in self.network.axes
+        )
+        return self.multiply_adds(side, side) / (kept * self.multiply_adds_per_window) if kept else math.inf
 
     def _terms_of(self, tiles: TilePlan) -> tuple[Sequence[float], Sequence[float]]:
         rows = self._terms(0, (tile.length for band in tiles.bands for tile in band.tiles))

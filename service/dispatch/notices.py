@@ -6,7 +6,7 @@ from weakref import WeakSet
 
 from service.dispatch.call import Call
 from service.log import log
-from service.scoring.exactness import remarks_on_dense
+from service.scoring.exactness import remarks_on
 from service.scoring.planned import PlannedImage
 
 
@@ -23,7 +23,7 @@ class Notices:
         model = planned.model
         if model in self._noted or planned.plan.mode.name != "dense":
             return
-        remarks, warnings = remarks_on_dense(model, planned.plan)
+        remarks, warnings = remarks_on(model, planned.plan)
         if not remarks and not warnings:
             return
         with self._lock:

@@ -98,8 +98,10 @@ class StoredModel:
 
     def shared_cost(self, number: int, stride: tuple[int, int]) -> SharedCost:
         """Return the cost of a file of `spec.shared` at a stride in pixels, vertical before horizontal."""
-        file = self.spec.shared[number]
-        network = Network(self.vertical.crop_geometry(), self.horizontal.crop_geometry(), stride)
+        file, axes = self.spec.shared[number], (self.vertical, self.horizontal)
+        if not file.margin_limit:
+            axes = axes[0].crop_geometry(), axes[1].crop_geometry()
+        network = Network(*axes, stride)
         multiply_adds, activation_bytes, moved_bytes = map(
             tuple[float, ...], (file.multiply_adds, file.activation_bytes, file.moved_bytes)
         )

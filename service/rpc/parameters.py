@@ -62,6 +62,13 @@ def _choice(name: str, value: Any, choices: type[Choice]) -> Choice:  # noqa: AN
     return choices(value)
 
 
+def _share(name: str, value: Any) -> float:  # noqa: ANN401
+    try:
+        return float("" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        raise OptionError(f"parameters: {name}: expected a number from 0 to 1, got {str(value)[:40]!r}") from None
+
+
 def _words(name: str, value: Any) -> list[str]:  # noqa: ANN401
     if not isinstance(value, str) or not value:
         raise OptionError(f"parameters: {name}: expected words separated by commas, got {value!r}")
@@ -99,6 +106,7 @@ def _priority(value: Any) -> Priority:  # noqa: ANN401
 READERS: dict[str, Callable[[Any], Any]] = {
     "stride": lambda value: count_of("stride", value) or None,
     "mode": lambda value: _choice("mode", value, ModeChoice),
+    "min_agreement": lambda value: _share("min_agreement", value),
     "border": lambda value: _choice("border", value, Border),
     "average": lambda value: _choice("average", value, AverageOf),
     "flip": lambda value: _flag("flip", value),

@@ -16,6 +16,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from fullconv.common.certificate import overall
 from fullconv.common.sharing import crops_effort
 from fullconv.protos import model_pb2
 from service.dense.arrays import Pixels, Scores
@@ -131,7 +132,10 @@ class Dense:
 
 @dataclass(frozen=True)
 class Shared(Dense):
-    """One run for every tile that gives the scores of crops: the windows share what they have in common."""
+    """One run for every tile that gives the scores of crops: the windows share what they have in common.
+
+    If margins are cut off, the scores are not those of crops.
+    """
 
     cost: SharedCost
     name: str = "shared"
@@ -220,6 +224,8 @@ def _grid(shape: tuple[int, ...], windows: Iterable[Sequence[Scores]]) -> Scores
 def choose(model: StoredModel, options: ResolvedOptions) -> tuple[list[Mode], str]:
     """Return the possible modes and the reason for them; raises CapabilityError if no mode is possible."""
     stride, requested = options.stride, options.requested.mode
+    if options.requested.min_agreement is not None:
+        return _agreeing(model, stride, options.requested.min_agreement)
     match requested:
         case ModeChoice.CROPS:
             return [_crops(model, stride)], "requested"
@@ -253,6 +259,20 @@ def _exact(model: StoredModel, stride: tuple[int, int]) -> list[Mode]:
     return [_crops(model, stride)] if shared is None else [shared, _crops(model, stride)]
 
 
+def _agreeing(model: StoredModel, stride: tuple[int, int], least: float) -> tuple[list[Mode], str]:
+    """Return the modes whose agreement with the classifier is measured to be at least a share of windows."""
+    modes, spec = _exact(model, stride), model.spec
+    dense = _dense(model, stride) if model.supports_dense else None
+    if dense is not None and dense not in modes and overall(spec, dense.position).agreement_low >= least:
+        modes.append(dense)
+    modes += [
+        _shared_by(model, number, stride)
+        for number in _fitting(model, stride, cut=True)
+        if spec.shared[number].difference.agreement_low >= least
+    ]
+    return modes, f"the cheapest mode that is measured to agree with the classifier on at least {least:.4g} of windows"
+
+
 def _dense_or_refuse(model: StoredModel, stride: tuple[int, int]) -> Dense:
     if not model.supports_dense:
         raise CapabilityError(
@@ -279,29 +299,41 @@ def exact_multiply_adds(model: StoredModel, view: TilePlan) -> float:
 
 
 def _shared(model: StoredModel, stride: tuple[int, int]) -> Shared | None:
-    """Return mode shared with the file that needs the fewest multiply-adds at a stride; None if no file fits."""
-    fitting = [
+    """Return mode shared with the file that has the lowest predicted cost at a stride; None if no file fits.
+
+    Its scores are the classifier's own.
+    """
+    fitting = [_shared_by(model, number, stride) for number in _fitting(model, stride, cut=False)]
+    return min(fitting, key=lambda shared: shared.cost.effort_per_window, default=None)
+
+
+def _fitting(model: StoredModel, stride: tuple[int, int], *, cut: bool) -> list[int]:
+    """Return the positions in `spec.shared` of the files for a stride whose margins are cut off, or are not."""
+    return [
         number
         for number, file in enumerate(model.spec.shared)
         if stride[0] % file.multiple_of.height == stride[1] % file.multiple_of.width == 0
+        and bool(file.margin_limit) == cut
     ]
-    if not fitting:
-        return None
-    costs = {number: model.shared_cost(number, stride) for number in fitting}
-    best = min(fitting, key=lambda number: costs[number].effort_per_window)
-    return Shared(len(model.strides) + best, costs[best].network, costs[best])
+
+
+def _shared_by(model: StoredModel, number: int, stride: tuple[int, int]) -> Shared:
+    """Return mode shared with one of the files of `spec.shared`."""
+    cost = model.shared_cost(number, stride)
+    return Shared(len(model.strides) + number, cost.network, cost)
 
 
 def _shared_or_refuse(model: StoredModel, stride: tuple[int, int]) -> Shared:
     shared = _shared(model, stride)
     if shared is not None:
         return shared
-    if not model.spec.shared:
+    whole = [file for file in model.spec.shared if not file.margin_limit]
+    if not whole:
         raise CapabilityError(
             f"mode: expected {' or '.join(model.spec.modes)}, since model {model.name!r} has no files for mode shared; "
             "mode exact takes the cheapest mode with the classifier's own scores"
         )
-    least = min((file.multiple_of.height, file.multiple_of.width) for file in model.spec.shared)
+    least = min((file.multiple_of.height, file.multiple_of.width) for file in whole)
     raise CapabilityError(
         f"stride: expected a multiple of {_text(least)} pixels for mode shared of model {model.name!r}, got "
         f"{_text(stride)}; mode crops takes any"

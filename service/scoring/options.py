@@ -122,6 +122,9 @@ class RequestedOptions:
     stride: int | None = None
     """Between neighbouring windows. None: the model's native stride."""
     mode: ModeChoice = ModeChoice.AUTO
+    min_agreement: float | None = None
+    """Least share of windows on which the mode must agree with the classifier, as the converter has measured it; then
+    the mode is AUTO. None: the mode does not depend on the agreement."""
     border: Border = Border.LATTICE
     region: Region | None = None
     """Only windows inside it are scored. None: all windows."""
@@ -155,6 +158,8 @@ class RequestedOptions:
         check_names(self.classes)
         if self.stride is not None and self.stride > MAX_STRIDE:
             raise OptionError(f"stride: expected at most {MAX_STRIDE} pixels, got {self.stride}")
+        if self.min_agreement is not None:
+            _check_agreement(self.min_agreement, self.mode)
         if len(self.scales) > MAX_SCALES:
             raise OptionError(f"scales: expected at most {MAX_SCALES}, got {len(self.scales)}")
         bands = self.selection.bands
@@ -190,6 +195,13 @@ class ResolvedOptions:
         """Bytes of each cell of the grid in an answer."""
         each = {GridAs.FLOAT32: 4, GridAs.FLOAT16: 2, GridAs.TOP: 4 + 4, GridAs.ARGMAX: 4 + 4}
         return self.depth * each[self.requested.grid_as]
+
+
+def _check_agreement(least: float, mode: ModeChoice) -> None:
+    if not 0 < least <= 1:
+        raise OptionError(f"min_agreement: expected a share of windows above 0 and at most 1, got {least:g}")
+    if mode is not ModeChoice.AUTO:
+        raise OptionError(f"min_agreement: expected mode auto with it, which chooses the mode, got mode {mode}")
 
 
 def check_names(names: Iterable[str]) -> None:

@@ -115,7 +115,8 @@ def make_plan(
     modes, reason = choose(model, options)
     planner = _Planner(model, options, size, bounds, rate)
     plans = [Plan(mode, reason, tuple(planner.views(mode))) for mode in modes]
-    if options.requested.mode is ModeChoice.EXACT:
+    requested = options.requested
+    if requested.mode is ModeChoice.EXACT or requested.min_agreement is not None:
         return min(plans, key=lambda plan: plan.effort)
     best = min(plans, key=lambda plan: plan.multiply_adds)
     if best is not plans[0]:

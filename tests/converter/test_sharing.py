@@ -243,6 +243,85 @@ def test_every_window_has_its_own_scores(
     assert cost.of(grid, stride) > 0
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(blocks.filter(lambda block: block[0] != "pad"), min_size=1, max_size=5),
+    st.tuples(st.integers(9, 17), st.integers(9, 17)),
+    st.integers(0, 1),
+)
+def test_cut_margins_lie_between_dense_and_crops(
+    parts: list[tuple[str, tuple[Any, ...]]], window: Pair, whole: int
+) -> None:
+    """Margins that are cut off at no cell give the dense scores, and at more cells than they have, those of crops."""
+    net = Net(np.random.default_rng(0), size=window)
+    try:
+        for kind, how in parts:
+            add_block(net, kind, how)
+    except TooSmallError:
+        reject()
+    proto = net.proto()
+    limit = 99 if whole else 0
+    model, _ = share(ir.from_proto(proto), "NCHW", window, {}, net.strides, limit)
+    size = [extent + 2 * step for extent, step in zip(window, net.strides, strict=True)]
+    image = net.rng.normal(size=(1, 2, *size)).astype(np.float32)
+    got = session(ir.to_proto(model)).run(None, {"image": image, "stride": np.array(net.strides)})[0]
+    alone = session(proto)
+    expected = alone.run(None, {"image": image})[0][:, :, :3, :3]
+    if whole:
+        for row, col in product(range(3), range(3)):
+            down, across = row * net.strides[0], col * net.strides[1]
+            crop = image[:, :, down : down + window[0], across : across + window[1]]
+            expected[0, :, row, col] = alone.run(None, {"image": crop})[0].ravel()
+    assert_allclose(got, expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_cells_beyond_cut_margins_are_dense(limit: int) -> None:
+    """Layer by layer, a window's outermost cells are those of its strips and corners, and the others are dense."""
+    net = Net(np.random.default_rng(0), size=(32, 32))
+    for kernel, stride in ((3, 1), (3, 2), (5, 1), (3, 1)):
+        pad = kernel // 2
+        how = ("Conv", (kernel,) * 2, (stride,) * 2, (1, 1), (pad,) * 4, 1)
+        add_block(net, "chain", how)
+    proto = net.proto()
+    model, _ = share(ir.from_proto(proto), "NCHW", (32, 32), {}, (2, 2), limit)
+    image = net.rng.normal(size=(1, 2, 40, 36)).astype(np.float32)
+    got = session(ir.to_proto(model)).run(None, {"image": image, "stride": np.array([4, 2])})[0]
+    nodes = list(proto.graph.node)
+    for row, col in product(range(3), range(3)):
+        down, across, reached = 4 * row, 2 * col, np.zeros(32, bool)
+        rows, cols = slice(down, down + 32), slice(across, across + 32)
+        maps = [image, image[:, :, rows], image[..., cols], image[:, :, rows, cols]]
+        for node in nodes[:4]:
+            dense, strip, column, own = (run(net, node, value) for value in maps)
+            (kernel, _), (stride, _) = (helper.get_node_attr_value(node, name) for name in ("kernel_shape", "strides"))
+            padded = np.pad(reached, kernel // 2, constant_values=True)
+            reached = np.array([padded[at : at + kernel].any() for at in range(0, len(padded) - kernel + 1, stride)])
+            reached[limit:-limit] = False
+            down, across, inner = down // stride, across // stride, ~reached
+            rows, cols = slice(down, down + len(reached)), slice(across, across + len(reached))
+            strip[:, :, inner] = dense[:, :, rows][:, :, inner]
+            column[..., inner] = dense[..., cols][..., inner]
+            own[:, :, inner] = column[:, :, rows][:, :, inner]
+            own[..., inner] = strip[..., cols][..., inner]
+            maps = [dense, strip, column, own]
+        for node in nodes[4:]:
+            own = run(net, node, own)
+        assert_allclose(got[0, :, row, col], own.ravel(), atol=TOLERANCE)
+
+
+def run(net: Net, node: onnx.NodeProto, value: np.ndarray) -> np.ndarray:
+    """Return what one node of a network makes of a value."""
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)] for name in (node.input[0], node.output[0])
+    )
+    weights = [numpy_helper.from_array(net.weights[name], name) for name in node.input[1:]]
+    graph = helper.make_graph([node], "layer", inputs, outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    result: np.ndarray = session(model).run(None, {node.input[0]: value})[0]
+    return result
+
+
 layers = st.tuples(st.integers(1, 6), st.integers(1, 3), st.integers(-2, 4), st.integers(-2, 4))
 """Reach, stride, and padding before and after."""
 

@@ -139,6 +139,7 @@ def test_the_answer_is_the_same_with_a_heatmap(
     assert outputs[0] == outputs[1]
 
 
+@pytest.mark.slow
 def test_heatmaps_are_the_same_on_a_server(models: Path, image: Path, tmp_path: Path) -> None:
     """A server and this process draw the same heatmap, for an image in one message and in parts."""
     large = tmp_path / "large.png"

@@ -182,6 +182,7 @@ def test_images_that_cannot_be_read_again(scorer: Scorer, tmp_path: Path) -> Non
     assert np.asarray(heat)[:100, :100].min() > 100
 
 
+@pytest.mark.slow
 def test_heatmaps_need_the_models_description(tmp_path: Path) -> None:
     """An answer requests the model's description with its client, or takes it as an argument."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.paths import ROOT
 from support.pictures import noise
-from support.servers import Server, running
+from support.servers import Server, infer, running
 
 from fullconv import Client
 from fullconv.protos import open_inference_pb2 as oip
@@ -39,18 +39,6 @@ def request(pixels: np.ndarray = WINDOW, **parameters: str | int) -> oip.ModelIn
         field = "string_param" if isinstance(value, str) else "int64_param"
         setattr(message.parameters[name], field, value)
     return message
-
-
-def infer(server: Server, message: oip.ModelInferRequest) -> oip.ModelInferResponse:
-    """Send one request over a new connection."""
-    with grpc.insecure_channel(server.address) as channel:
-        call = channel.unary_unary(
-            f"{SERVICE}ModelInfer",
-            oip.ModelInferRequest.SerializeToString,
-            oip.ModelInferResponse.FromString,
-        )
-        answer: oip.ModelInferResponse = call(message, timeout=60)
-        return answer
 
 
 @pytest.mark.parametrize(

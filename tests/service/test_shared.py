@@ -1,23 +1,22 @@
 """Mode shared gives the scores of crops with every option, and mode exact takes the cheapest mode with these scores."""
 
-import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from support.hostile_models import edit_graph, edit_spec
 from support.pictures import noise, png
 from support.scoring import plan_image
-from support.servers import running
+from support.servers import infer, running
 from support.views import IMAGE, MODES, ROUNDING, Models, make_models, stitched
 
-from fullconv import Client, RequestError
-from fullconv.protos import scoring_pb2
+from fullconv import Answer, Client, RequestError
+from fullconv.protos import model_pb2, scoring_pb2
+from fullconv.protos import open_inference_pb2 as oip
 from service.errors import CapabilityError, ModelError
 from service.images.encoded import open_bytes
 from service.scoring.scorer import Scorer
@@ -90,7 +89,8 @@ def test_dense_names_the_exact_mode_and_its_cost(models: Models) -> None:
     dense, exact = (models.run("padded", image, mode=MODES[mode]).response for mode in ("dense", "exact"))
     times = exact.plan.multiply_adds / dense.plan.multiply_adds
     said = re.search(
-        "--mode exact gives the classifier's own answers for ([0-9.]+) times the compute", dense.mode_reason
+        "--mode exact gives the classifier's own answers for ([0-9.]+) times the compute",
+        " ".join([dense.mode_reason, *dense.warnings]),
     )
     assert said is not None
     assert float(said[1]) == pytest.approx(times, rel=0.15)
@@ -101,7 +101,7 @@ def test_models_and_strides_without_the_mode(models: Models, tmp_path: Path) -> 
     with pytest.raises(CapabilityError, match="mode: expected dense or crops, since model 'unpadded' has no files for"):
         models.run("unpadded", mode=MODES["shared"])
     version = copied(models, tmp_path)
-    edit_spec(version, lambda spec: spec["shared"].pop(0))
+    edit_graph(version / "model.onnx", edit_spec(lambda spec: spec.shared.__delitem__(0)))
     scorer = Scorer(tmp_path / "models")
     options = scoring_pb2.ScoreOptions(stride=6, mode=MODES["shared"])
     request = scoring_pb2.ScoreRequest(model="padded", options=options)
@@ -112,27 +112,32 @@ def test_models_and_strides_without_the_mode(models: Models, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "expected_message"),
+    ("field", "change", "expected_message"),
     [
-        ("multiplyAdds", [1.0] * 8, r"shared\[0\]: expected 9 factors, finite and not negative"),
-        ("activationBytes", [-1.0] * 9, r"shared\[0\]: expected 9 factors, finite and not negative"),
-        ("multipleOf", {}, r"shared\[0\]: expected a multiple of pixels"),
-        ("file", "../other.onnx", r"shared\[0\].file: expected the name of an .onnx file"),
-        ("file", "none.onnx", "none.onnx: expected a file, got none"),
+        ("multiply_adds", {"multiply_adds": [1.0] * 8}, r"shared\[0\]: expected 9 factors, finite and not negative"),
+        ("activation_bytes", {"activation_bytes": [-1.0] * 9}, r"shared\[0\]: expected 9 factors, finite"),
+        ("multiple_of", {}, r"shared\[0\]: expected a multiple of pixels"),
+        ("file", {"file": "../other.onnx"}, r"shared\[0\].file: expected the name of an .onnx file"),
+        ("file", {"file": "none.onnx"}, "none.onnx: expected a file, got none"),
     ],
 )
 def test_damaged_specs_are_refused(
-    models: Models, tmp_path: Path, field: str, value: object, expected_message: str
+    models: Models, tmp_path: Path, field: str, change: dict[str, Any], expected_message: str
 ) -> None:
     """A version whose files of mode shared are described wrongly is not served."""
     version = copied(models, tmp_path)
-    edit_spec(version, lambda spec: spec["shared"][0].update({field: value}))
+
+    def damage(spec: model_pb2.ModelSpec) -> None:
+        spec.shared[0].ClearField(field)
+        spec.shared[0].MergeFrom(model_pb2.SharedFile(**change))
+
+    edit_graph(version / "model.onnx", edit_spec(damage))
     with pytest.raises(ModelError, match=expected_message):
         Scorer(tmp_path / "models").model("padded")
 
 
 def test_servers_share_in_every_call(models: Models) -> None:
-    """Score, ScoreLarge and the Open Inference Protocol give the same grids on a server, at several strides at once."""
+    """Score, ScoreMany, ScoreLarge and the Open Inference Protocol give the scores of crops, at several strides."""
     crops = {stride: models.grid("padded", stride=stride, mode=MODES["crops"]) for stride in (4, 6, 8)}
     with running(models.folder) as server, Client(server.address, timeout=60) as client:
         assert client.model("padded").modes == ("dense", "shared", "crops")
@@ -143,6 +148,18 @@ def test_servers_share_in_every_call(models: Models) -> None:
             with client.score_large(IMAGE, model="padded", stride=stride, mode="exact", grid=True) as run:
                 rows = np.concatenate([rows for _, rows in run.bands()])
             assert_array_equal(rows, np.asarray(answer.grid))
+            many = client.score_many([("a", IMAGE)], model="padded", stride=stride, mode="shared")
+            ((_, alone),) = many
+            assert isinstance(alone, Answer)
+            assert_allclose(alone.average, expected.mean((0, 1)), **ROUNDING)
+            request = oip.ModelInferRequest(model_name="padded", raw_input_contents=[IMAGE.tobytes()])
+            request.inputs.add(name="image", datatype="UINT8", shape=[1, *IMAGE.shape])
+            request.outputs.add(name="scores")
+            request.parameters["mode"].string_param = "shared"
+            request.parameters["stride"].int64_param = stride
+            (grid,) = infer(server, request).raw_output_contents
+            classes_first = np.frombuffer(grid, "<f4").reshape(-1, *expected.shape[:2])
+            assert_allclose(np.moveaxis(classes_first, 0, -1), expected, **ROUNDING)
         with pytest.raises(RequestError, match="expected dense or crops"):
             client.score(IMAGE, model="unpadded", mode="shared")
 
@@ -167,13 +184,3 @@ def copied(models: Models, folder: Path) -> Path:
     version = folder / "models" / "padded" / "1"
     shutil.copytree(models.folder / "padded" / "1", version)
     return version
-
-
-def edit_spec(version: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the spec in a version's ONNX file."""
-    proto = onnx.load(version / "model.onnx", load_external_data=False)
-    (entry,) = (entry for entry in proto.metadata_props if entry.key == "fullconv.model_spec")
-    spec = json.loads(entry.value)
-    change(spec)
-    entry.value = json.dumps(spec)
-    (version / "model.onnx").write_bytes(proto.SerializeToString())

@@ -58,8 +58,8 @@ def test_files_in_parts(client: Client, tmp_path: Path, suffix: str) -> None:
     assert answer.timing.total_ms > 0
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, pytest.param(np.uint16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_rows_in_parts(client: Client, dtype: type, channels: int) -> None:
     """Rows of pixels have the same scores as the whole array, also with regions, borders and masks."""
     pixels: np.ndarray = noise(3000, 900, channels).astype(dtype) * (257 if dtype is np.uint16 else 1)
@@ -279,6 +279,7 @@ def test_abandoned_streams_are_not_bugs(models: Path) -> None:
         assert {line["code"] for line in server.events("request")} <= {"OK", "CANCELLED"}
 
 
+@pytest.mark.slow
 def test_rows_of_every_region_and_phase(models: Path) -> None:
     """Rows of pixels are read in order for every region and stride, with the smallest tiles."""
     pixels = noise(120, 96, 3)

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 
 from fullconv import Answer, Client
+from fullconv.protos import open_inference_pb2 as oip
 
 SCORE = "/fullconv.v1.Scoring/Score"
 COMMAND = [sys.executable, "-c", "from service.cli import main; main()"]
@@ -116,3 +117,15 @@ def occupied(address: str, image: bytes) -> Iterator[tuple[Future[Answer], grpc.
                 return
             time.sleep(0.05)  # this call uses the only place too, and the client retries only a few times
         raise AssertionError(f"expected a busy server, got {answer.result()}")
+
+
+def infer(server: Server, message: oip.ModelInferRequest) -> oip.ModelInferResponse:
+    """Send one request over a new connection."""
+    with grpc.insecure_channel(server.address) as channel:
+        call = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            oip.ModelInferRequest.SerializeToString,
+            oip.ModelInferResponse.FromString,
+        )
+        answer: oip.ModelInferResponse = call(message, timeout=60)
+        return answer

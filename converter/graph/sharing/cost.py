@@ -5,8 +5,9 @@ and `far` cells of `size`, computes along the vertical axis
 
     (m − 1)s / S  +  size − near − far  +  m(near + far)        cells
 
-which are those of the dense map and of the margins of every window, and along the horizontal axis likewise. The factors
-belong to (m − 1)s, 1 and m, and to (n − 1)t, 1 and n.
+which are those of the dense map and of the margins of every window, and along the horizontal axis likewise. If margins
+are cut off, the dense map has `size` cells for the first window. The factors belong to (m − 1)s, 1 and m, and to
+(n − 1)t, 1 and n.
 """
 
 import math
@@ -82,4 +83,4 @@ def _cells(state: State) -> NDArray[np.float64]:
 
 def _along(axis: AxisMargins) -> tuple[float, float, float]:
     margins = axis.near + axis.far
-    return 1 / axis.stride, axis.size - margins, margins
+    return 1 / axis.stride, axis.size - (margins if axis.limit is None else 0), margins

@@ -5,7 +5,8 @@
     far, near      far, dense      far, far         a strip above each row of windows      (rows, C, near, W)
 
 The first word of a kind is vertical, the second horizontal. Part (dense, dense), (1, C, H, W), is one dense map, from
-the first interior cell of the first window to the last one of the last; strips are as long as that map.
+the first interior cell of the first window to the last one of the last, or that of the whole image if margins are cut
+off; strips are as long as that map.
 """
 
 from collections.abc import Iterator, Mapping
@@ -183,11 +184,11 @@ class _Cutter:
     def _cut_columns(self, value: ir.Value, place: int, cells: Span) -> ir.Value:
         """Return interior columns of every column of windows, (..., cols, width, ...) in place of an axis."""
         margins = self.parts.horizontal
-        return self.emitter.columns(value, place, margins.stride, cells[0] - margins.near, cells[1] - cells[0])
+        return self.emitter.columns(value, place, margins.stride, cells[0] - margins.dense_first, cells[1] - cells[0])
 
     def _index(self, axis: int, cells: Span) -> ir.Value:
         margins = self.parts.axes[axis]
-        return self.emitter.cells(axis, margins.stride, cells[0] - margins.near, cells[1] - cells[0])
+        return self.emitter.cells(axis, margins.stride, cells[0] - margins.dense_first, cells[1] - cells[0])
 
 
 def _spans(reads: AxisReads, side: str) -> tuple[Span, Span]:

@@ -21,7 +21,7 @@ from converter.graph.passes.fold_pads import FoldPadsPass
 from converter.graph.sharing.cost import SharedCost
 from converter.graph.sharing.emitter import INT64, STRIDE, Emitter
 from converter.graph.sharing.margins import AxisMargins, AxisReads
-from converter.graph.sharing.parts import DENSE, FAR, NEAR, Kind, Parts, blocks, windows
+from converter.graph.sharing.parts import DENSE, NEAR, Kind, Parts, blocks, windows
 from converter.graph.sharing.states import Grid, State, Windows
 
 WORTHWHILE = 0.95
@@ -177,16 +177,13 @@ class Sharer:
         self, node: ir.Node, source: ir.Value, block: ir.Value, kind: Kind, reads: tuple[AxisReads, AxisReads]
     ) -> ir.Value:
         """Return a layer of one part, which is padded where it ends at the window's edge."""
-        near, far = (
-            [each.pads[place] if side == wanted else 0 for side, each in zip(kind, reads, strict=True)]
-            for place, wanted in ((0, NEAR), (1, FAR))
-        )
-        pads = [*near, *far]
+        before, after = zip(*(_pads(each, side) for side, each in zip(kind, reads, strict=True)), strict=True)
+        pads = [*before, *after]
         if node.op_type in WINDOWED:
             return self._clone(node, {source: block}, pads=pads)[0]
         if node.op_type == "Slice" or not any(pads):
             return block
-        amounts = self.emitter.constant([0, 0, *near, 0, 0, *far])
+        amounts = self.emitter.constant([0, 0, *before, 0, 0, *after])
         clone = ir.node("Pad", [block, amounts, *node.inputs[2:]], node.attributes)
         return self.emitter.add(clone).outputs[0]
 
@@ -303,13 +300,26 @@ class Sharer:
             self.cost.count(math.prod(conv_weights(node).shape.numpy()), states[0])
 
 
+def _pads(reads: AxisReads, side: str) -> tuple[int, int]:
+    """Return the padding before and after a part along one axis."""
+    if side == DENSE:
+        return reads.dense_pads
+    return (reads.pads[0], 0) if side == NEAR else (0, reads.pads[1])
+
+
 def share(
-    dense: ir.Model, layout: str, window: tuple[int, int], shapes: Shapes, level: tuple[int, int]
+    dense: ir.Model,
+    layout: str,
+    window: tuple[int, int],
+    shapes: Shapes,
+    level: tuple[int, int],
+    limit: int | None = None,
 ) -> tuple[ir.Model, SharedCost]:
     """Return a copy of a dense network that gives the classifier's own scores, and its cost.
 
     The pixels between windows must be multiples of `level`, vertical before horizontal. `shapes` holds the shapes of
-    the dense network's values for one window, by name.
+    the dense network's values for one window, by name. With `limit`, margins are cut off at this number of cells, and
+    the scores are no longer the classifier's own.
     """
     model = dense.clone()
     FoldPadsPass()(model)
@@ -325,7 +335,7 @@ def share(
     emitter = Emitter(graph, window, (layout.index("H"), layout.index("W")))
     emitter.begin(image, stride)
     sharer = Sharer(graph, emitter, level, shapes)
-    down, across = (AxisMargins(size) for size in window)
+    down, across = (AxisMargins(size, limit=limit) for size in window)
     sharer.states[image] = Parts(down, across, channels, {(DENSE, DENSE): image})
     for node in originals:
         sharer.run(node)

@@ -1,5 +1,9 @@
-"""The ONNX files of mode shared: one for each stride at which windows share a different part of the network."""
+"""The ONNX files of mode shared: one for each stride at which windows share a different part of the network.
 
+Further files cut margins off at some number of cells. They cost less, and their scores are not the classifier's own.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,22 +13,29 @@ from converter.graph.converted import ConvertedGraph
 from converter.graph.geometry import geometries
 from converter.graph.sharing.cost import SharedCost
 from converter.graph.sharing.share import share
-from fullconv.common.model_files import SHARED_MODEL
-from fullconv.common.sharing import crops_effort
+from fullconv.common.model_files import CUT_MODEL, SHARED_MODEL
+from fullconv.common.sharing import LEAST_GAIN, crops_effort
 from fullconv.protos import model_pb2
+
+LIMITS = (4, 3, 2, 1)
+"""Numbers of cells at which margins are cut off, the most exact first."""
 
 
 @dataclass(frozen=True)
 class SharedVariant:
-    """A network of mode shared for strides that are multiples of some pixels; `name` is the name of its ONNX file."""
+    """A network of mode shared for strides that are multiples of some pixels; `name` is the name of its ONNX file.
+
+    Its margins are cut off at `limit` cells; None: they are whole, and the scores are the classifier's own.
+    """
 
     name: str
     model: ir.Model
     multiple_of: tuple[int, int]
     cost: SharedCost
+    limit: int | None = None
 
     def message(self, difference: model_pb2.Difference) -> model_pb2.SharedFile:
-        """Return the description for the ModelSpec, with the measured difference from single windows."""
+        """Return the description for the ModelSpec, with the measured difference from the scores of single windows."""
         height, width = self.multiple_of
         return model_pb2.SharedFile(
             multiple_of=model_pb2.Size(height=height, width=width),
@@ -34,16 +45,16 @@ class SharedVariant:
             moved_bytes=self.cost.moved_bytes.ravel().tolist(),
             window_bytes=self.cost.window_bytes,
             difference=difference,
+            margin_limit=self.limit or 0,
         )
 
 
 def shared_variants(network: ConvertedGraph, window: tuple[int, int]) -> list[SharedVariant]:
-    """Return the networks of mode shared, those for fine strides first.
+    """Return the networks of mode shared with the classifier's own scores, those for fine strides first.
 
     A network whose dense scores are exact, or that runs on single windows, has none.
     """
-    is_exact = all(axis.is_exact(size) for axis, size in zip(network.geometry, window, strict=True))
-    if network.mode != "dense" or is_exact:
+    if not _shares(network, window):
         return []
     known = geometries(network.model.graph).values()
     levels = sorted({(each.vertical.stride, each.horizontal.stride) for each in known})
@@ -56,3 +67,35 @@ def shared_variants(network: ConvertedGraph, window: tuple[int, int]) -> list[Sh
             text = str(level[0]) if level[0] == level[1] else f"{level[0]}x{level[1]}"
             made.append(SharedVariant(SHARED_MODEL.format(text), model, level, cost))
     return made
+
+
+def cut_variants(
+    network: ConvertedGraph, window: tuple[int, int], whole: Sequence[SharedVariant]
+) -> list[SharedVariant]:
+    """Return networks of mode shared for the native stride whose margins are cut off, the most exact first.
+
+    `whole` are the networks with the classifier's own scores. Each network costs less than those before it.
+    """
+    if not _shares(network, window):
+        return []
+    down, across = (axis.stride for axis in network.geometry)
+    efforts = [
+        each.cost.effort_per_window((down, across))
+        for each in whole
+        if down % each.multiple_of[0] == across % each.multiple_of[1] == 0
+    ]
+    made = list[SharedVariant]()
+    for limit in LIMITS:
+        model, cost = share(network.model, network.layout, window, network.sizes, (down, across), limit)
+        crops = crops_effort(network.cost.multiply_adds_per_crop, cost.window_bytes)
+        effort = cost.effort_per_window((down, across))
+        if effort * LEAST_GAIN < min([crops, *efforts]):
+            efforts.append(effort)
+            made.append(SharedVariant(CUT_MODEL.format(limit), model, (down, across), cost, limit))
+    return made
+
+
+def _shares(network: ConvertedGraph, window: tuple[int, int]) -> bool:
+    """Return whether windows of a dense network differ from the dense map, so that mode shared has a purpose."""
+    is_exact = all(axis.is_exact(size) for axis, size in zip(network.geometry, window, strict=True))
+    return network.mode == "dense" and not is_exact
