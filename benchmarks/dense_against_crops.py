@@ -20,21 +20,15 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from converter import convert as conversion
-from converter.sources.architecture import (
-    Architecture,
-    Conv,
-    GlobalAvgPool,
-    Linear,
-    MaxPool,
-    load_architecture,
-)
+from converter.sources.architecture import Architecture, load_architecture
+from converter.sources.layers import Conv, GlobalAvgPool, Linear, MaxPool
 from converter.sources.read import read_source
 from fullconv.protos import model_pb2
 from service.engine.repository import ModelRepository, StoredModel
 
 
 def random_checkpoint(architecture: Architecture, path: Path, classes: int = 1000) -> None:
-    """Write random weights that keep activations near 1, for an architecture without batch normalisation."""
+    """Write random weights that keep activations near 1, for a sequence of layers."""
     rng = np.random.default_rng(0)
     tensors: dict[str, NDArray[np.float32]] = {}
     shape: tuple[int, ...] = (architecture.channels, *architecture.window)
@@ -64,7 +58,7 @@ def random_layer(
 
 def sizes(layer: Conv | MaxPool, shape: tuple[int, ...]) -> Iterator[int]:
     """Return height and width of the output of a convolution or pool."""
-    return ((size + 2 * layer.pad - layer.kernel) // layer.stride + 1 for size in shape[1:])
+    return ((size + 2 * int(layer.pad) - layer.kernel) // layer.stride + 1 for size in shape[1:])
 
 
 def convert(arch: str, folder: Path, *, strides: tuple[int, ...] = (), classes: int = 1000) -> StoredModel:

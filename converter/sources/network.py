@@ -1,57 +1,100 @@
 """Builds a classifier in ONNX from an architecture and the tensors of a checkpoint.
 
 Each layer becomes the operator of the same name, and a fully connected layer becomes a Gemm. Therefore later steps
-treat a checkpoint like a file of any exporter.
+treat a checkpoint like a file of any exporter. Sizes of maps are those of one window, so that paddings are numbers.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import singledispatchmethod
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from converter.errors import SourceError
-from converter.sources.architecture import (
+from converter.sources.architecture import Architecture, tensor_keys
+from converter.sources.checkpoint import Checkpoint
+from converter.sources.classifier import Classifier
+from converter.sources.layers import (
+    Activation,
     AdaptiveAvgPool,
-    Architecture,
+    Add,
     AvgPool,
     BatchNorm,
+    Concat,
     Conv,
+    Dropout,
     Flatten,
     GlobalAvgPool,
     Layer,
+    LeakyRelu,
     Linear,
     Lrn,
     MaxPool,
-    Relu,
+    PRelu,
 )
-from converter.sources.checkpoint import Checkpoint
-from converter.sources.classifier import Classifier
 
 OPSET = 19
 IR_VERSION = 9
-EPSILON = 1e-5  # PyTorch's default for batch normalisation
+DEFAULT_ACTIVATION = "softmax"
+ACTIVATIONS = {
+    "relu": "Relu",
+    "elu": "Elu",
+    "selu": "Selu",
+    "mish": "Mish",
+    "hardswish": "HardSwish",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+}
+"""Operators of ONNX that compute an activation as PyTorch does, with their default attributes."""
+OF_ANY_RANK = (Activation, LeakyRelu, PRelu, Dropout, BatchNorm, Add)
+"""Layers that follow maps as well as vectors."""
 BATCHES = ".num_batches_tracked"
 """Suffix of the keys of the counters of PyTorch's batch normalisation, which older checkpoints lack."""
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
 
+def build_recognised(
+    checkpoint: Checkpoint, architectures: Sequence[Architecture], window: tuple[int, int] | None
+) -> Classifier:
+    """Build the one of several networks that the tensors fit; raises SourceError unless it is one.
+
+    `window` is (height, width) in pixels; None stands for the window of each architecture.
+    """
+    built, errors = dict[str, Classifier](), list[SourceError]()
+    for architecture in architectures:
+        try:
+            built[architecture.name] = build_classifier(checkpoint, architecture, window or architecture.window)
+        except SourceError as error:
+            errors.append(error)
+    if not built:
+        raise errors[0]
+    if len(built) > 1:
+        choices = " or ".join(f"--arch {name}" for name in built)
+        raise SourceError(
+            f"arch: the tensors fit {' and '.join(built)}, which pad their maps or preprocess pixels differently; "
+            f"choose {choices}"
+        )
+    return next(iter(built.values()))
+
+
 def build_classifier(checkpoint: Checkpoint, architecture: Architecture, window: tuple[int, int]) -> Classifier:
     """Build the network for windows of (height, width) pixels; raises SourceError if the tensors do not fit it."""
-    expected, got = set(architecture.keys()), {key for key in checkpoint.tensors if not key.endswith(BATCHES)}
+    layers = architecture.layers_for(checkpoint.tensors)
+    expected, got = set(tensor_keys(layers)), {key for key in checkpoint.tensors if not key.endswith(BATCHES)}
     check_keys(architecture.name, len(expected), sorted(expected - got), sorted(got - expected))
     network = _Network(checkpoint.tensors, (architecture.channels, *window))
-    for layer in architecture.layers:
-        network.add(layer)
+    network.add_all(layers)
     model = network.model(architecture.name)
     return Classifier(
         original=model,
         model=model.clone(),
         window=window,
         preprocess=architecture.preprocess,
-        activation=architecture.activation,
+        activation=architecture.activation or DEFAULT_ACTIVATION,
         labels=architecture.labels,
         source=checkpoint.source,
     )
@@ -81,12 +124,15 @@ class _Network:
         self.input = ir.val("input", ir.DataType.FLOAT, ["N", *self.shape])
         self.end = self.input
 
-    def add(self, layer: Layer) -> None:
-        """Append one layer; raises SourceError if it does not fit the layers before it or its tensors."""
-        rank = 1 if isinstance(layer, Linear) else len(self.shape) if isinstance(layer, Relu) else 3
-        if len(self.shape) != rank:
-            raise SourceError(f"arch: {layer.op} cannot follow a shape of {self.shape}; check the order of the layers")
-        self._append(layer)
+    def add_all(self, layers: Sequence[Layer]) -> None:
+        """Append layers; raises SourceError if one does not fit the layers before it or its tensors."""
+        for layer in layers:
+            rank = 1 if isinstance(layer, Linear) else len(self.shape) if isinstance(layer, OF_ANY_RANK) else 3
+            if len(self.shape) != rank:
+                raise SourceError(
+                    f"arch: {layer.op} cannot follow a shape of {self.shape}; check the order of the layers"
+                )
+            self._append(layer)
 
     def model(self, name: str) -> ir.Model:
         """Return the finished network: input float32 (N, channels, height, width), output (N, classes)."""
@@ -103,34 +149,97 @@ class _Network:
         )
         return ir.Model(graph, ir_version=IR_VERSION, producer_name="fullconv")
 
+    @singledispatchmethod
     def _append(self, layer: Layer) -> None:
-        match layer:
-            case Conv():
-                self._conv(layer)
-            case BatchNorm():
-                weights = [self._add_tensor(key, self.shape[:1]) for key in layer.tensor_keys]
-                self._add_node("BatchNormalization", weights, self.shape, epsilon=EPSILON)
-            case Relu():
-                self._add_node("Relu", [], self.shape)
-            case Lrn():
-                self._lrn(layer)
-            case MaxPool() | AvgPool():
-                self._add_windowed("MaxPool" if layer.op == "maxpool" else "AveragePool", [], layer, self.shape[0])
-            case GlobalAvgPool():
-                self._add_node("GlobalAveragePool", [], (self.shape[0], 1, 1))
-            case AdaptiveAvgPool():
-                self._adaptive_pool(layer)
-            case Flatten():
-                self._add_node("Flatten", [], (int(np.prod(self.shape)),), axis=1)
-            case Linear():
-                self._linear(layer)
+        """Append a layer without effect; other layers have methods of their own."""
+        assert isinstance(layer, Dropout)  # noqa: S101 (every other kind is registered below)
 
+    @_append.register
+    def _batch_norm(self, layer: BatchNorm) -> None:
+        weights = [self._add_tensor(key, self.shape[:1]) for key in layer.tensor_keys]
+        self._add_node("BatchNormalization", weights, self.shape, epsilon=layer.eps)
+
+    @_append.register
+    def _leaky_relu(self, layer: LeakyRelu) -> None:
+        self._add_node("LeakyRelu", [], self.shape, alpha=layer.slope)
+
+    @_append.register
+    def _pool(self, layer: MaxPool | AvgPool) -> None:
+        self._add_windowed("MaxPool" if layer.op == "maxpool" else "AveragePool", [], layer, self.shape[0])
+
+    @_append.register
+    def _global_pool(self, _: GlobalAvgPool) -> None:
+        self._add_node("GlobalAveragePool", [], (self.shape[0], 1, 1))
+
+    @_append.register
+    def _flatten(self, _: Flatten) -> None:
+        self._add_node("Flatten", [], (int(np.prod(self.shape)),), axis=1)
+
+    @_append.register
+    def _branches(self, layer: Add | Concat) -> None:
+        """Append branches, each of which begins with the value before them, and their sum or concatenation."""
+        before, made = (self.end, self.shape), list[tuple[ir.Value, tuple[int, ...]]]()
+        for branch in layer.branches:
+            self.end, self.shape = before
+            self.add_all(branch)
+            made.append((self.end, self.shape))
+        shapes = {shape[isinstance(layer, Concat) :] for _, shape in made}
+        (self.end, self.shape), *others = made
+        if len(shapes) > 1:
+            if isinstance(layer, Add) and layer.if_same_shape:
+                return
+            got = ", ".join(str(shape) for _, shape in made)
+            raise SourceError(f"arch: {layer.op}: expected branches that end in the same size, got {got}")
+        if isinstance(layer, Concat):
+            channels = sum(shape[0] for _, shape in made)
+            self._add_node("Concat", [value for value, _ in others], (channels, *self.shape[1:]), axis=1)
+            return
+        for value, _ in others:
+            self._add_node("Add", [value], self.shape)
+
+    @_append.register
+    def _activation(self, layer: Activation) -> None:
+        """Append an activation; those that ONNX does not have are put together."""
+        before = self.end
+        match layer.op:
+            case "relu6":
+                self._add_node("Clip", [self._number(0.0), self._number(6.0)], self.shape)
+            case "silu":
+                self._add_node("Sigmoid", [], self.shape)
+                self._add_node("Mul", [before], self.shape)
+            case "gelu":
+                self._add_node("Mul", [self._number(math.sqrt(0.5))], self.shape)
+                self._add_node("Erf", [], self.shape)
+                self._add_node("Add", [self._number(1.0)], self.shape)
+                self._add_node("Mul", [before], self.shape)
+                self._add_node("Mul", [self._number(0.5)], self.shape)
+            case "hardsigmoid":
+                self._add_node("HardSigmoid", [], self.shape, alpha=1 / 6)
+            case _:
+                self._add_node(ACTIVATIONS[layer.op], [], self.shape)
+
+    @_append.register
+    def _prelu(self, layer: PRelu) -> None:
+        (key,) = layer.tensor_keys
+        count = self.tensors[key].shape[0] if self.tensors[key].ndim else 1
+        if count not in (1, self.shape[0]):
+            raise SourceError(f"checkpoint: {key}: expected 1 or {self.shape[0]} weights, got {count}")
+        weights = self.tensors[key].reshape(-1, *[1] * (len(self.shape) - 1))
+        self._add_node("PRelu", [self._add_constant(key, np.ascontiguousarray(weights))], self.shape)
+
+    @_append.register
     def _conv(self, layer: Conv) -> None:
         channels, out = self.shape[0], self._output_count(layer)
-        if channels % layer.groups or out % layer.groups:
-            raise SourceError(f"arch: conv of {layer.groups} groups cannot divide {channels} channels into {out}")
-        shape = (out, channels // layer.groups, layer.kernel, layer.kernel)
-        self._add_windowed("Conv", self._weights_and_bias(layer, shape), layer, out, group=layer.groups)
+        groups = self._groups(layer) if layer.groups == "any" else layer.groups
+        if channels % groups or out % groups:
+            raise SourceError(f"arch: conv of {groups} groups cannot divide {channels} channels into {out}")
+        shape = (out, channels // groups, layer.kernel, layer.kernel)
+        self._add_windowed("Conv", self._weights_and_bias(layer, shape), layer, out, group=groups)
+
+    def _groups(self, layer: Conv) -> int:
+        """Return the groups that the shape of the weights shows, at least 1."""
+        shape = self.tensors[layer.tensor_keys[0]].shape
+        return max(1, self.shape[0] // shape[1]) if len(shape) == 4 and shape[1] else 1
 
     def _add_windowed(
         self, op: str, weights: list[ir.Value], layer: Conv | MaxPool | AvgPool, channels: int, **attributes: int
@@ -140,14 +249,21 @@ class _Network:
         ONNX rounds down; with `ceil` it gets padding on the far side, for windows that reach over the edge.
         """
         pad, ceil = 0 if isinstance(layer, AvgPool) else layer.pad, not isinstance(layer, Conv) and layer.ceil
-        sizes, after = [], []
+        sizes, before, after = list[int](), list[int](), list[int]()
         for size in self.shape[1:]:
-            room = size + 2 * pad - layer.kernel
-            count = (-(-room // layer.stride) if ceil else room // layer.stride) + 1
-            count -= ceil and (count - 1) * layer.stride >= size + pad
+            if pad == "same":
+                count = -(-size // layer.stride)
+                both = max(0, (count - 1) * layer.stride + layer.kernel - size)
+                before.append(both // 2)
+                after.append(both - both // 2)
+            else:
+                room = size + 2 * pad - layer.kernel
+                count = (-(-room // layer.stride) if ceil else room // layer.stride) + 1
+                count -= ceil and (count - 1) * layer.stride >= size + pad
+                before.append(pad)
+                after.append(max(pad, (count - 1) * layer.stride + layer.kernel - size - pad))
             sizes.append(count)
-            after.append(max(pad, (count - 1) * layer.stride + layer.kernel - size - pad))
-        if min(sizes) < 1 or (pad >= layer.kernel and not isinstance(layer, Conv)):
+        if min(sizes) < 1 or (max(before) >= layer.kernel and not isinstance(layer, Conv)):
             raise SourceError(
                 f"arch: {layer.op} of {layer.kernel}×{layer.kernel} does not fit a map of {self.shape[1:]}"
             )
@@ -157,10 +273,11 @@ class _Network:
             (channels, *sizes),
             kernel_shape=[layer.kernel] * 2,
             strides=[layer.stride] * 2,
-            pads=[pad, pad, *after],
+            pads=[*before, *after],
             **attributes,
         )
 
+    @_append.register
     def _lrn(self, layer: Lrn) -> None:
         if layer.region == "channels":
             self._add_node("LRN", [], self.shape, size=layer.size, alpha=layer.alpha, beta=layer.beta, bias=layer.bias)
@@ -170,11 +287,10 @@ class _Network:
         kernel, pads = [layer.size] * 2, [layer.size // 2] * 4
         self._add_node("AveragePool", [], self.shape, kernel_shape=kernel, pads=pads, count_include_pad=1)
         for op, number in (("Mul", layer.alpha), ("Add", layer.bias), ("Pow", -layer.beta)):
-            self._add_node(
-                op, [self._add_constant(f"number_{len(self.nodes)}", np.array([number], np.float32))], self.shape
-            )
+            self._add_node(op, [self._number(number)], self.shape)
         self._add_node("Mul", [image], self.shape)
 
+    @_append.register
     def _adaptive_pool(self, layer: AdaptiveAvgPool) -> None:
         """Append an AveragePool if the map divides evenly, and nothing if the map has the size already."""
         channels, height, width = self.shape
@@ -187,6 +303,7 @@ class _Network:
         if steps != [1, 1]:
             self._add_node("AveragePool", [], (channels, layer.size, layer.size), kernel_shape=steps, strides=steps)
 
+    @_append.register
     def _linear(self, layer: Linear) -> None:
         features = self._output_count(layer)
         self._add_node("Gemm", self._weights_and_bias(layer, (features, *self.shape)), (features,), transB=1)
@@ -207,6 +324,9 @@ class _Network:
         if tensor.dtype != np.float32:
             raise SourceError(f"checkpoint: {key}: expected floating-point numbers, got {tensor.dtype}")
         return self._add_constant(key, np.ascontiguousarray(tensor))
+
+    def _number(self, number: float) -> ir.Value:
+        return self._add_constant(f"number_{len(self.initializers)}", np.array(number, np.float32))
 
     def _add_constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
         value = ir.val(name, ir.DataType.FLOAT, array.shape, const_value=ir.tensor(array, name=name))

@@ -11,7 +11,7 @@ from converter.sources.caffe.read import read_caffe
 from converter.sources.checkpoint import read_checkpoint
 from converter.sources.classifier import Classifier
 from converter.sources.keras_file import read_keras
-from converter.sources.network import build_classifier
+from converter.sources.network import build_recognised
 from converter.sources.onnx_file import read_onnx
 from converter.sources.torch_module import export_module, names_module, read_module
 from converter.sources.torch_program import read_program
@@ -63,8 +63,8 @@ def _read_file(path: Path, arch: str | None, window: tuple[int, int] | None) -> 
         if arch is not None and names_module(arch):
             return read_module(path, arch, window)
         checkpoint = read_checkpoint(path)
-        architecture = load_architecture(arch) if arch else recognise(set(checkpoint.tensors))
-        return build_classifier(checkpoint, architecture, window or architecture.window)
+        architectures = [load_architecture(arch)] if arch else recognise(set(checkpoint.tensors))
+        return build_recognised(checkpoint, architectures, window)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
 

@@ -7,10 +7,10 @@ Files that cannot be interrupted for long are decoded in processes of their own,
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Condition, local
+from threading import Condition, Lock, local
 
 from service.engine.scheduler import Flow
 from service.images.decoding import FREE, DecodingCost
@@ -144,6 +144,9 @@ class RequestDecoding:
         """When the turn of this thread began, `started`, and whether it is that of a process, `apart`."""
         self.seconds = 0.0
         """Time that the request has decoded so far."""
+        self._ends: list[Callable[[], None]] | None = []
+        """What ends with the request; None once it has ended."""
+        self._lock = Lock()
 
     @contextmanager
     def turn(self, cost: DecodingCost) -> Iterator[None]:
@@ -173,6 +176,21 @@ class RequestDecoding:
     def is_apart(self, cost: DecodingCost) -> bool:
         """Return whether files of this cost are decoded in a process of their own."""
         return cost.step_seconds > APART_SECONDS
+
+    def at_end(self, end: Callable[[], None]) -> None:
+        """Call a function once the request has ended; at once if it has ended already."""
+        with self._lock:
+            if self._ends is not None:
+                self._ends.append(end)
+                return
+        end()
+
+    def close(self) -> None:
+        """End what ends with the request, such as the processes that decode its images."""
+        with self._lock:
+            ends, self._ends = self._ends or (), None
+        for end in ends:
+            end()
 
     def _acquire(self, *, apart: bool) -> None:
         self._turns.acquire(self._flow, self._client, apart=apart)

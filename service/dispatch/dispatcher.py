@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -198,27 +198,29 @@ class Dispatcher:
         await_memory: Callable[[PlannedImage, Execution], None],
         flow: Flow,
     ) -> None:
-        decoding = RequestDecoding(self._turns, flow, call.client)
-        with decoding.turn(HEADER):
-            large = open_large()
-            planned = self._scorer.plan(large.picture, request)
-        call.record["version"] = planned.model.version
-        if request.options.grid:
-            check_row(planned, self.limits.message_bytes)
-        if request.options.plan_only:
-            deliver(_counted(planned, flow, decoding))
-            return
-        self._notices.note(planned, call)
-        execution = Execution(planned, flow, lambda tiles, total: deliver(Progress(tiles, total)), decoding=decoding)
-        await_memory(planned, execution)
-        deliver(Started(planned, flow.waited))
-        for rows in execution.rows():
-            deliver(rows)
-        result = execution.result()
-        large.finish()
-        result = _with_queue(result, flow)
-        self._observe(call, planned, result, decoding)
-        deliver(Scored(planned, (), result))
+        with closing(RequestDecoding(self._turns, flow, call.client)) as decoding:
+            with decoding.turn(HEADER):
+                large = open_large()
+                planned = self._scorer.plan(large.picture, request)
+            call.record["version"] = planned.model.version
+            if request.options.grid:
+                check_row(planned, self.limits.message_bytes)
+            if request.options.plan_only:
+                deliver(_counted(planned, flow, decoding))
+                return
+            self._notices.note(planned, call)
+            execution = Execution(
+                planned, flow, lambda tiles, total: deliver(Progress(tiles, total)), decoding=decoding
+            )
+            await_memory(planned, execution)
+            deliver(Started(planned, flow.waited))
+            for rows in execution.rows():
+                deliver(rows)
+            result = execution.result()
+            large.finish()
+            result = _with_queue(result, flow)
+            self._observe(call, planned, result, decoding)
+            deliver(Scored(planned, (), result))
 
     def _await_memory(
         self, claim: Claim, place: Place, loop: asyncio.AbstractEventLoop, planned: PlannedImage, execution: Execution
@@ -291,12 +293,13 @@ class _Scoring(Generic[Answer]):
 
     def complete(self) -> None:
         """Answer."""
-        if self._planned is None:
-            self.load()
-            with self.decoding.turn(HEADER):
-                self._admitted(self._open)
-        planned, execution = self._admitted(self._open)
-        self.answer = self.encode(self._outcome(planned, execution))
+        with closing(self.decoding):
+            if self._planned is None:
+                self.load()
+                with self.decoding.turn(HEADER):
+                    self._admitted(self._open)
+            planned, execution = self._admitted(self._open)
+            self.answer = self.encode(self._outcome(planned, execution))
         self.is_answered = True
 
     def _outcome(self, planned: PlannedImage, execution: Execution) -> Outcome:

@@ -1,7 +1,8 @@
 """Decoding in a process of its own, for files that a library decodes whole in one call that cannot be interrupted.
 
-The process is ended as soon as nobody waits for the pixels. It may use little more memory than was planned, and is the
-first that Linux ends when memory is short. It writes all samples of the image, from top to bottom, into a pipe.
+The process is ended as soon as its request has ended or was cancelled. It may use little more memory than was planned,
+and is the first that Linux ends when memory is short. It writes all samples of the image, from top to bottom, into a
+pipe.
 """
 
 import os
@@ -9,13 +10,14 @@ import selectors
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from weakref import finalize
 
 import numpy as np
 
 from service.errors import ImageError, ShortageError
-from service.images.decoding import STEP_PIXELS, DecodingCost, EncodedFile, Pause
+from service.images.decoding import STEP_PIXELS, Decoding, DecodingCost, EncodedFile
 from service.images.pixels import BandLayout, SampleArray
 
 CHECK_SECONDS = 0.1
@@ -36,9 +38,15 @@ class DecoderProcess:
     block_rows = 16
 
     def __init__(
-        self, name: str, file: EncodedFile, shape: tuple[int, int], layout: BandLayout, cost: DecodingCost, pause: Pause
+        self,
+        name: str,
+        file: EncodedFile,
+        shape: tuple[int, int],
+        layout: BandLayout,
+        cost: DecodingCost,
+        decoding: Decoding,
     ) -> None:
-        self._name, self._file, self._cost, self._pause = name, file, cost, pause
+        self._name, self._file, self._cost, self._decoding = name, file, cost, decoding
         self._row = (shape[1], layout.bands)
         self._dtype = np.dtype(layout.dtype)
         self._next = 0
@@ -77,16 +85,27 @@ class DecoderProcess:
         finally:
             os.close(descriptor)
         finalize(self, _end, process)
+        self._decoding.at_end(partial(_kill, process))
         return process
 
     def _fill(self, process: "subprocess.Popen[bytes]", buffer: memoryview) -> None:
-        """Read from the pipe until the buffer is full; calls `pause` often meanwhile."""
+        """Read from the pipe until the buffer is full; calls `pause` often, and ends the process if that raises.
+
+        The error may keep this object for long, and the process may hold much memory.
+        """
+        try:
+            self._read_into(process, buffer)
+        except BaseException:
+            _end(process)
+            raise
+
+    def _read_into(self, process: "subprocess.Popen[bytes]", buffer: memoryview) -> None:
         assert process.stdout is not None  # noqa: S101 (it is a pipe)
         filled = 0
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             while filled < len(buffer):
-                self._pause()
+                self._decoding.pause()
                 if not selector.select(CHECK_SECONDS):
                     continue
                 count = os.readv(process.stdout.fileno(), [buffer[filled : filled + PIPE_BYTES]])
@@ -115,6 +134,12 @@ def _descriptor(content: bytes | Path) -> int:
     with os.fdopen(os.dup(descriptor), "wb") as file:
         file.write(content)
     return descriptor
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, and wait until its memory is free; another thread may read its pipes."""
+    process.kill()
+    process.wait()
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -86,6 +86,9 @@ class Decoding(Protocol):
     def is_apart(self, cost: DecodingCost) -> bool:
         """Return whether files of this cost are decoded in a process of their own."""
 
+    def at_end(self, end: Callable[[], None]) -> None:
+        """Call a function once the request has ended, from any thread; at once if it has ended already."""
+
 
 class UnsharedDecoding:
     """Decodes at once, in the calling thread. `check` is called between parts, and may raise an error."""
@@ -104,6 +107,9 @@ class UnsharedDecoding:
     def is_apart(self, _: DecodingCost) -> bool:
         """Return False."""
         return False
+
+    def at_end(self, _: Callable[[], None]) -> None:
+        """Do nothing: no process is started."""
 
 
 UNSHARED = UnsharedDecoding()

@@ -95,7 +95,7 @@ class Picture:
         """Open the samples at the top, in this process or in a process of their own."""
         if self.file is not None and decoding.is_apart(self.cost):
             shape = (self.height, self.width)
-            return DecoderProcess(self.name, self.file, shape, self.layout, self.cost, decoding.pause)
+            return DecoderProcess(self.name, self.file, shape, self.layout, self.cost, decoding)
         return self.open_samples(decoding.pause)
 
     def _conversion(self, model_input: model_pb2.Input) -> Conversion:

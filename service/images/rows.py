@@ -98,7 +98,10 @@ def read_strips(rows: RowReader, spans: Iterable[tuple[int, int] | None]) -> Ite
 
 
 def _result(strip: Future[Pixels] | None) -> Pixels | None:
-    return strip.result() if strip else None
+    try:
+        return strip.result() if strip else None
+    finally:
+        strip = None  # an error refers to this frame, and would keep the strip
 
 
 @dataclass

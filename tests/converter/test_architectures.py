@@ -16,8 +16,9 @@ from support.networks import make_network
 from converter import convert as conversion
 from converter.errors import SourceError
 from converter.preprocessing import load_preprocessing
-from converter.sources.architecture import AvgPool, Conv, MaxPool, load_architecture, recognise
+from converter.sources.architecture import load_architecture, recognise
 from converter.sources.classifier import Classifier
+from converter.sources.layers import Add, AvgPool, Conv, MaxPool
 from converter.sources.read import read_source
 
 LECTURED = {
@@ -57,6 +58,24 @@ LAYERS = {
     "avgpool": '{ op = "avgpool", kernel = 4, stride = 3 },',
     "avgpool-ceil": '{ op = "avgpool", kernel = 4, stride = 3, ceil = true },',
     "avgpool-ceil-behind": '{ op = "avgpool", kernel = 2, stride = 7, ceil = true },',
+    "same": '{ op = "conv", key = "b", out = 4, kernel = 5, stride = 2, pad = "same" },',
+    "same-even": '{ op = "conv", key = "b", out = 4, kernel = 2, stride = 3, pad = "same" },',
+    **{
+        name: f'{{ op = "{name}" }},'
+        for name in ("relu6", "elu", "selu", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "sigmoid", "tanh")
+    },
+    "leakyrelu": '{ op = "leakyrelu", slope = 0.2 },',
+    "prelu": '{ op = "prelu", key = "b" },',
+    "prelu-vector": FLATTEN + '{ op = "linear", key = "b", out = 7 }, { op = "prelu", key = "c" },',
+    "batchnorm": '{ op = "batchnorm", key = "b", eps = 0.1 }, { op = "dropout" },',
+    "batchnorm-vector": FLATTEN + '{ op = "linear", key = "b", out = 7 }, { op = "batchnorm", key = "c" },',
+    "add": '{ op = "add", branches = [[{ op = "conv", key = "b", out = 6, kernel = 3, pad = 1 }], []] },',
+    "add-if-same": '{ op = "add", if_same_shape = true, branches = ['
+    '[{ op = "conv", key = "b", out = 5, kernel = 3 }], []] },',
+    "add-vectors": FLATTEN + '{ op = "linear", key = "b", out = 7 }, '
+    '{ op = "add", branches = [[{ op = "linear", key = "c", out = 7 }, { op = "tanh" }], []] },',
+    "concat": '{ op = "concat", branches = [[], [{ op = "relu" }, { op = "conv", key = "b", out = 2, kernel = 1 }]] },',
+    "nested": '{ op = "concat", branches = [[{ op = "add", branches = [[], [{ op = "tanh" }]] }], []] },',
     "globalavgpool": '{ op = "relu" }, { op = "globalavgpool" },',
 }
 
@@ -90,6 +109,81 @@ def test_layers_are_the_references(layer: str, tmp_path: Path) -> None:
     for scores, window in zip(got, pixels, strict=True):
         expected = reference.run(network.architecture, network.tensors, window.transpose(2, 0, 1) / 255)
         assert_allclose(scores, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+RESIDUAL = """
+name = "residual"
+channels = 3
+window = [16, 20]
+preprocess = "unit"
+layers = [
+  { op = "conv", key = "stem", out = 4, kernel = 3 },
+  { op = "blocks", block = "step", key = "s", count = 3, parameters = { out = 4 }, first = { stride = 2, out = 6 } },
+  { op = "flatten" },
+  { op = "linear", key = "fc" },
+]
+
+[blocks.step]
+parameters = { stride = 1, out = 4, kernel = 3 }
+layers = [
+  { op = "add", if_same_shape = true, branches = [
+    [{ op = "conv", key = "a", out = "$out", kernel = "$kernel", stride = "$stride", pad = 1 }, { op = "relu" }],
+    [],
+  ] },
+]
+"""
+
+
+def test_blocks_are_repeated_as_in_the_checkpoint(tmp_path: Path) -> None:
+    """A block has the parameters of its copy; without a count, there are as many copies as the checkpoint has."""
+    network = make_network(tmp_path, RESIDUAL)
+    kinds = [layer.branches[0][0] for layer in network.architecture.layers_for(()) if isinstance(layer, Add)]
+    assert [(kind.key, kind.stride, kind.out) for kind in kinds if isinstance(kind, Conv)] == [
+        ("s.0.a", 2, 6),
+        ("s.1.a", 1, 4),
+        ("s.2.a", 1, 4),
+    ]
+    network.toml.write_text(RESIDUAL.replace("count = 3, ", ""), "utf-8")
+    classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
+    pixels = windows(classifier)
+    for scores, window in zip(answer(classifier, pixels, tmp_path), pixels, strict=True):
+        expected = reference.run(network.architecture, network.tensors, window.transpose(2, 0, 1) / 255)
+        assert_allclose(scores, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_optional_layers_are_those_of_the_checkpoint(tmp_path: Path) -> None:
+    """An optional layer without tensors in the checkpoint is left out; another layer must have its tensors."""
+    layer = '{ op = "batchnorm", key = "b", optional = true },' + FLATTEN
+    network = make_network(tmp_path, TOML % layer)
+    network.toml.write_text(TOML % layer, "utf-8")
+    assert read_source(network.checkpoint, arch=str(network.toml), window=None).original.graph.num_nodes() == 3
+    save_file({key: value for key, value in network.tensors.items() if "b." not in key}, network.checkpoint)
+    assert read_source(network.checkpoint, arch=str(network.toml), window=None).original.graph.num_nodes() == 3
+    network.toml.write_text(TOML % layer.replace(", optional = true", ""), "utf-8")
+    with pytest.raises(SourceError, match=r"but it lacks b\.bias"):
+        read_source(network.checkpoint, arch=str(network.toml), window=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected_message"),
+    [
+        (('"step"', '"leap"'), "expected one of the file's blocks (step), got 'leap'"),
+        (('"$kernel"', '"$size"'), "expected a default of the parameter $size in `parameters`"),
+        (("{ out = 4 }", "{ depth = 4 }"), "expected parameters among stride, out, kernel, got depth"),
+        (("{ out = 4 }", '{ out = "4" }'), "Input should be a valid integer"),
+        (("[],", '[{ op = "blocks", block = "step", key = "x", count = 1 }],'), "got blocks inside of themselves"),
+        (("count = 3", "count = 100000"), "expected at most 10000 layers, got more"),
+        (("if_same_shape = true, ", ""), "add: expected branches that end in the same size, got (6, 7, 9), (4,"),
+    ],
+)  # fmt: skip
+def test_wrong_blocks_are_refused(tmp_path: Path, change: tuple[str, str], expected_message: str) -> None:
+    """A block with an unknown name or parameter, or inside of itself, is refused on one line."""
+    network = make_network(tmp_path, RESIDUAL)
+    network.toml.write_text(RESIDUAL.replace(*change), "utf-8")
+    with pytest.raises(SourceError) as caught:
+        read_source(network.checkpoint, arch=str(network.toml), window=None)
+    assert expected_message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 UNPADDED = """
@@ -165,7 +259,7 @@ def test_the_lecture_notes_networks(name: str) -> None:
     assert architecture.window == (size, size)
     sliding = [layer for layer in architecture.layers if isinstance(layer, Conv | MaxPool | AvgPool)]
     assert [(layer.kernel, layer.stride) for layer in sliding] == slides
-    assert recognise(set(architecture.keys())) == architecture
+    assert recognise(set(architecture.keys())) == [architecture]
 
 
 @pytest.mark.parametrize(

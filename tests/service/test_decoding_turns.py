@@ -5,11 +5,15 @@ from contextlib import contextmanager
 from threading import Event, Thread
 
 import pytest
+from support.hostile import SMALL_WEBP
+from support.paths import ROOT
 
 from service.dispatch.decoding_turns import APART_SECONDS, DecodingTurns, RequestDecoding
 from service.engine.scheduler import Flow, Scheduler
 from service.errors import CancelledRunError
-from service.images.decoding import FREE, DecodingCost
+from service.images.decoding import FREE, HEADER, DecodingCost
+from service.images.encoded import open_bytes
+from service.scoring.scorer import Scorer
 
 SHORT = DecodingCost("PNG", seconds=0.1)
 LONG = DecodingCost("WebP", seconds=9.0, step_seconds=2 * APART_SECONDS)
@@ -150,3 +154,17 @@ def held(turns: DecodingTurns, scheduler: Scheduler) -> Iterator[None]:
     """Hold a turn during the block."""
     with RequestDecoding(turns, Flow(scheduler), "held").turn(SHORT):
         yield
+
+
+def test_a_process_ends_with_its_request(scheduler: Scheduler) -> None:
+    """A process that waits for its next rows to be read ends with the request, and so does one that starts later."""
+    decoding, ended = RequestDecoding(DecodingTurns(2), Flow(scheduler), "client"), list[bool]()
+    rows = open_bytes(SMALL_WEBP, name="i").rows(Scorer(ROOT / "models").model("digits").spec.input, decoding)
+    with decoding.turn(HEADER):
+        rows.read(0, 16)
+    process = rows.source._process  # type: ignore[attr-defined]  # noqa: SLF001 (nothing else shows that it runs)
+    assert process.poll() is None
+    decoding.close()
+    assert process.returncode == -9
+    decoding.at_end(lambda: ended.append(True))
+    assert ended == [True]

@@ -3,25 +3,51 @@
 Images are (channels, height, width); weights (filters, channels, kernel, kernel).
 """
 
+import math
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.sources.architecture import (
+from converter.sources.architecture import Architecture
+from converter.sources.layers import (
+    Activation,
     AdaptiveAvgPool,
-    Architecture,
+    Add,
     AvgPool,
     BatchNorm,
+    Concat,
     Conv,
     Flatten,
     GlobalAvgPool,
     Layer,
+    LeakyRelu,
     Linear,
     Lrn,
     MaxPool,
-    Relu,
+    PRelu,
 )
 
 Array = NDArray[np.floating]
+
+
+def _sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(x)),
+    "selu": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(x)),
+    "gelu": lambda x: x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2,
+    "silu": lambda x: x * _sigmoid(x),
+    "mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
+    "hardswish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+    "hardsigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
+    "sigmoid": _sigmoid,
+    "tanh": np.tanh,
+}
 
 
 def output_size(size: int, field: int, padding: int, stride: int) -> int:
@@ -51,9 +77,19 @@ def convolve(image: Array, weights: Array, bias: Array, stride: int = 1, padding
 def grouped(image: Array, layer: Conv, tensors: dict[str, Array]) -> Array:
     """Return a grouped convolution: one convolution for each group of channels, concatenated."""
     weights, bias = sums(layer, tensors)
-    parts = zip(*(np.split(array, layer.groups) for array in (image, weights, bias)), strict=True)
-    convolved = [convolve(channels, kernels, offset, layer.stride, layer.pad) for channels, kernels, offset in parts]
+    groups = len(image) // weights.shape[1]
+    padded = np.pad(image, [(0, 0), *(pads_of(size, layer) for size in image.shape[1:])])
+    parts = zip(*(np.split(array, groups) for array in (padded, weights, bias)), strict=True)
+    convolved = [convolve(channels, kernels, offset, layer.stride) for channels, kernels, offset in parts]
     return np.concatenate(convolved)
+
+
+def pads_of(size: int, layer: Conv) -> tuple[int, int]:
+    """Return the padding before and after an axis; "same" pads more at the end, so that there are ⌈size / stride⌉."""
+    if layer.pad != "same":
+        return layer.pad, layer.pad
+    both = max(0, (-(-size // layer.stride) - 1) * layer.stride + layer.kernel - size)
+    return both // 2, both - both // 2
 
 
 def positions(size: int, kernel: int, stride: int, padding: int, *, ceil: bool) -> int:
@@ -98,21 +134,41 @@ def as_matrix(weights: Array, bias: Array, height: int, width: int) -> tuple[Arr
 def run(architecture: Architecture, tensors: dict[str, Array], image: Array) -> Array:
     """Return the scores of one window, computed in float64."""
     value: Array = image.astype(np.float64)
-    for layer in architecture.layers:
+    for layer in architecture.layers_for(tensors):
         value = apply(layer, value, tensors)
     return value
 
 
-def apply(layer: Layer, value: Array, tensors: dict[str, Array]) -> Array:
+def apply(  # noqa: C901, PLR0912 (a case for each kind of layer)
+    layer: Layer, value: Array, tensors: dict[str, Array]
+) -> Array:
     """Return the output of one layer for a map or a vector."""
     match layer:
         case Conv():
             value = grouped(value, layer, tensors)
         case BatchNorm():
-            scale, shift, mean, variance = (tensors[key][:, None, None] for key in layer.tensor_keys)
-            value = (value - mean) / np.sqrt(variance + 1e-5) * scale + shift
-        case Relu():
-            value = np.maximum(value, 0)
+            per_channel = (-1, *[1] * (value.ndim - 1))
+            scale, shift, mean, variance = (tensors[key].reshape(per_channel) for key in layer.tensor_keys)
+            value = (value - mean) / np.sqrt(variance + layer.eps) * scale + shift
+        case Activation():
+            value = ACTIVATIONS[layer.op](value)
+        case LeakyRelu():
+            value = np.where(value > 0, value, layer.slope * value)
+        case PRelu():
+            slope = tensors[layer.tensor_keys[0]].reshape(-1, *[1] * (value.ndim - 1))
+            value = np.where(value > 0, value, slope * value)
+        case Add() | Concat():
+            branches = []
+            for branch in layer.branches:
+                branches.append(value)
+                for part in branch:
+                    branches[-1] = apply(part, branches[-1], tensors)
+            if isinstance(layer, Concat):
+                value = np.concatenate(branches)
+            elif not layer.if_same_shape or len({branch.shape for branch in branches}) == 1:
+                value = np.sum(branches, axis=0)
+            else:
+                value = branches[0]
         case Lrn():
             value = normalise(value, layer)
         case MaxPool() | AvgPool():
@@ -136,23 +192,40 @@ def sums(layer: Conv | Linear, tensors: dict[str, Array]) -> list[Array]:
 
 
 def random_tensors(architecture: Architecture, classes: int, rng: np.random.Generator) -> dict[str, Array]:
-    """Return random weights for an architecture that keep its activations near 1."""
-    tensors: dict[str, Array] = {}
+    """Return random weights for an architecture without open numbers of blocks that keep its activations near 1."""
     shape: tuple[int, ...] = (architecture.channels, *architecture.window)
-    for layer in architecture.layers:
+    layers = architecture.layers_for(())
+    tensors, _ = random_layers(layers, shape, classes, rng, last=layers[-1])
+    return {key: value.astype(np.float32) for key, value in tensors.items()}
+
+
+def random_layers(
+    layers: Sequence[Layer], shape: tuple[int, ...], classes: int, rng: np.random.Generator, last: Layer | None
+) -> tuple[dict[str, Array], tuple[int, ...]]:
+    """Return random weights for layers that follow a shape, and the shape of their output."""
+    tensors: dict[str, Array] = {}
+    for layer in layers:
         match layer:
             case Conv():
-                weights = (layer.out or classes, shape[0] // layer.groups, layer.kernel, layer.kernel)
+                groups = 1 if layer.groups == "any" else layer.groups
+                weights = (layer.out or classes, shape[0] // groups, layer.kernel, layer.kernel)
                 tensors |= random_sums(layer, weights, 2, rng)
             case BatchNorm():
                 values = (*rng.standard_normal((3, shape[0])), rng.uniform(0.5, 2, shape[0]))
                 tensors |= dict(zip(layer.tensor_keys, values, strict=True))
+            case PRelu():
+                tensors[layer.tensor_keys[0]] = rng.uniform(0.1, 0.4, shape[0])
             case Linear():
-                tensors |= random_sums(
-                    layer, (layer.out or classes, *shape), 1 if layer is architecture.layers[-1] else 2, rng
-                )
+                tensors |= random_sums(layer, (layer.out or classes, *shape), 1 if layer is last else 2, rng)
+            case Add() | Concat():
+                made = [random_layers(branch, shape, classes, rng, None) for branch in layer.branches]
+                for branch, _ in made:
+                    tensors |= branch
+                channels = sum(after[0] for _, after in made) if isinstance(layer, Concat) else made[0][1][0]
+                shape = (channels, *made[0][1][1:])
+                continue
         shape = following_shape(layer, shape, classes)
-    return {key: value.astype(np.float32) for key, value in tensors.items()}
+    return tensors, shape
 
 
 def random_sums(layer: Conv | Linear, shape: tuple[int, ...], gain: int, rng: np.random.Generator) -> dict[str, Array]:
@@ -165,7 +238,7 @@ def following_shape(layer: Layer, shape: tuple[int, ...], classes: int) -> tuple
     """Return the shape of a layer's output for the shape of its input, a map or a vector."""
     match layer:
         case Conv():
-            sizes = ((size + 2 * layer.pad - layer.kernel) // layer.stride + 1 for size in shape[1:])
+            sizes = ((size + sum(pads_of(size, layer)) - layer.kernel) // layer.stride + 1 for size in shape[1:])
             return (layer.out or classes, *sizes)
         case MaxPool() | AvgPool():
             return pool(np.zeros(shape), layer).shape
