@@ -1,7 +1,7 @@
 """Measures mode shared against crops for torchvision's architectures, and prints a table.
 
     pip install torch torchvision
-    python benchmarks/shared.py [--side 1024] [--strides 32 16 8] [--only vgg16 resnet18] [--out table.md]
+    python benchmarks/shared.py [--side 1024] [--strides 32 16 8] [--only vgg16 resnet18] [--rounds 3] [--out table.md]
 
 Every architecture gets random weights and is converted. Whole requests in mode shared are timed alternately with crops:
 random windows of the image in batches of 8, 16 and 32, of which the fastest counts, and their time is scaled to all
@@ -32,7 +32,7 @@ NETWORKS = (
     "mobilenet_v2", "mnasnet1_0", "shufflenet_v2_x1_0", "regnet_x_400mf", "squeezenet1_1", "convnext_tiny",
 )  # fmt: skip
 WINDOWS = {"inception_v3": 299}
-WINDOW, ROUNDS, BATCHES = 224, 3, (8, 16, 32)
+WINDOW, BATCHES = 224, (8, 16, 32)
 OPTIONS = {name: {"aux_logits": False, "init_weights": False} for name in ("googlenet", "inception_v3")}
 
 
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--strides", type=int, nargs="+", default=[32], help="pixels between windows (default: 32)")
     parser.add_argument("--only", nargs="+", default=NETWORKS, help="names of architectures (default: fifteen)")
     parser.add_argument("--crops", type=int, default=32, help="windows that are timed as crops (default: 32)")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each line (default: 3)")
     parser.add_argument("--preload", help="module to import before torchvision, if torchvision needs it")
     parser.add_argument("--out", type=Path, help="file to which the table is also written")
     options = parser.parse_args()
@@ -85,15 +86,15 @@ def measured(name: str, options: argparse.Namespace) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "net", "1")
         convert_checkpoint(random_network(name), target, window=window, preprocess="imagenet", verify=4)
-        return [line(name, Path(folder), image, window, stride, options.crops) for stride in options.strides]
+        return [line(name, Path(folder), image, window, stride, options) for stride in options.strides]
 
 
-def line(name: str, models: Path, image: np.ndarray, window: int, stride: int, sample: int) -> str:
+def line(name: str, models: Path, image: np.ndarray, window: int, stride: int, options: argparse.Namespace) -> str:
     """Return one line of the table."""
     count = (len(image) - window) // stride + 1
     model = Planner(models).model("net")
     session = Session(model)
-    rng = np.random.default_rng(1)
+    rng, sample = np.random.default_rng(1), options.crops
     cells = [divmod(int(cell), count) for cell in rng.choice(count**2, min(sample, count**2), replace=False)]
     crops = [image[r * stride : r * stride + window, c * stride : c * stride + window] for r, c in cells]
     with Scorer(models) as scorer:
@@ -104,7 +105,7 @@ def line(name: str, models: Path, image: np.ndarray, window: int, stride: int, s
         expected = np.concatenate([session.score(crops[at : at + 8]) for at in range(0, len(crops), 8)])[:, 0, 0]
         got = np.asarray(answer.grid)[tuple(np.transpose(cells))]
         ratios = []
-        for _ in range(ROUNDS):
+        for _ in range(options.rounds):
             start = time.perf_counter()
             scorer.score(image, model="net", mode="shared", stride=stride, grid=True)
             shared = time.perf_counter() - start

@@ -174,7 +174,14 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         progress.step("writing", 0)
         spec.precision = request.precision
         spec.parity.extend(certificates)
-        report = Report(spec, network.rewrites, given=images is not None, skipped=skipped, removed=shared.removed)
+        report = Report(
+            spec,
+            network.rewrites,
+            given=images is not None,
+            skipped=skipped,
+            removed=shared.removed,
+            notes=classifier.notes,
+        )
         _write_report(report, folder)
     return report
 

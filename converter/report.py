@@ -18,7 +18,8 @@ class Report:
     """The ModelSpec of a converted network, the rewritten layers, and the agreement of the result with its source.
 
     `given` says whether the agreement was measured on the user's images; `skipped` is the number of these images that
-    are smaller than a window. `removed` are the reasons why files of mode shared were removed.
+    are smaller than a window. `removed` are the reasons why files of mode shared were removed, and
+    `notes` what the reader of the source has chosen.
     """
 
     spec: model_pb2.ModelSpec
@@ -27,6 +28,7 @@ class Report:
     given: bool = True
     skipped: int = 0
     removed: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     def __repr__(self) -> str:
         """Return the certificate in words and the recommendation, one sentence per line."""
@@ -36,6 +38,7 @@ class Report:
         """Return report.json: the ModelSpec, the rewritten layers, and the certificate in words."""
         return {
             "verdict": f"{self.verdicts()[0]}. {self.closing()}",
+            "notes": list(self.notes),
             "rewritten": [asdict(rewrite) for rewrite in self.rewrites],
             **spec_document(self.spec),
         }
@@ -77,6 +80,7 @@ class Report:
 
     def _interface(self) -> Iterator[tuple[str, str]]:
         spec = self.spec
+        yield from (("source", note) for note in self.notes)
         yield "window", f"{spec.window.height}×{spec.window.width} pixels"
         yield "input", f"{spec.input.name}: {spec.input.dtype} {spec.input.layout}, {spec.input.channels} channels"
         yield "preprocessing", _preprocessing(spec.input)

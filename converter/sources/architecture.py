@@ -28,6 +28,7 @@ from converter.messages import first_problem
 from converter.preprocessing import Preprocessing
 from converter.sources.blocks import Block, Expander
 from converter.sources.layers import Add, Concat, Layer, Positive, Table, WithTensors
+from converter.sources.prefixes import fitting_prefix
 
 LEAST_LIKENESS = 0.5
 """Share of all keys of a network and a checkpoint that both must have."""
@@ -53,6 +54,11 @@ class Architecture(Table):
         """Yield the key of every tensor that a checkpoint of this architecture has, if it has these tensors."""
         return tensor_keys(self.layers_for(keys))
 
+    def likeness(self, keys: set[str]) -> float:
+        """Return the share of all keys of the network and of a checkpoint that both have."""
+        expected = set(self.keys(keys))
+        return len(expected & keys) / len(expected | keys)
+
 
 def tensor_keys(layers: Sequence[Layer]) -> Iterator[str]:
     """Yield the keys of the tensors of layers."""
@@ -77,13 +83,16 @@ def load_architecture(choice: str) -> Architecture:
         raise SourceError(f"arch: expected a TOML file or one of {names}, got {choice!r}: {error.strerror}") from None
 
 
-def recognise(keys: set[str]) -> list[Architecture]:
-    """Return the shipped architectures that share most keys with these; raises SourceError if less than half agree.
+def recognise(keys: Collection[str]) -> tuple[str, list[Architecture]]:
+    """Return the shipped architectures that share most keys with these, and the prefix of these keys.
 
-    Several architectures may have the same keys; then the shapes of the tensors must decide.
+    Several architectures may have the same keys; then the shapes of the tensors must decide. Raises SourceError if less
+    than half of the keys agree.
     """
     known = [load_architecture(path.stem) for path in _shipped()]
-    likeness = [_likeness(set(architecture.keys(keys)), keys) for architecture in known]
+    prefix = fitting_prefix(keys, lambda own: max(architecture.likeness(own) for architecture in known))
+    own = {key.removeprefix(prefix) for key in keys if key.startswith(prefix)}
+    likeness = [architecture.likeness(own) for architecture in known]
     if max(likeness) <= LEAST_LIKENESS:
         names = ", ".join(architecture.name for architecture in known)
         raise SourceError(
@@ -91,11 +100,7 @@ def recognise(keys: set[str]) -> list[Architecture]:
             "layers with --arch FILE.toml; or, if PyTorch is installed, name its module, --arch torchvision:resnet50, "
             "or the function that makes it, --arch mypackage.nets:build; or export it to ONNX and convert the result"
         )
-    return [architecture for architecture, like in zip(known, likeness, strict=True) if like == max(likeness)]
-
-
-def _likeness(expected: set[str], got: set[str]) -> float:
-    return len(expected & got) / len(expected | got)
+    return prefix, [each for each, like in zip(known, likeness, strict=True) if like == max(likeness)]
 
 
 def _shipped() -> list[Path]:

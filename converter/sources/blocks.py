@@ -20,7 +20,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from converter.errors import SourceError
 from converter.messages import first_problem
-from converter.sources.layers import Add, Blocks, Concat, Layer, Table, WithTensors
+from converter.sources.layers import Add, Blocks, Concat, Layer, Table, WithBias, WithTensors
 
 MAX_DEPTH = 8
 """Largest number of blocks inside of one another."""
@@ -69,6 +69,8 @@ class Expander:
                     yield layer.model_copy(update={"branches": branches})
                 case WithTensors():
                     own = layer.model_copy(update={"key": prefix + layer.key})
+                    if isinstance(own, WithBias) and own.bias == "any":
+                        own = own.model_copy(update={"bias": f"{own.key}.bias" in self.keys})
                     if not own.optional or own.tensor_keys[0] in self.keys:
                         yield own
                 case _:

@@ -39,8 +39,10 @@ SAFETENSORS = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
-STATE_KEYS = ("state_dict", "model_state_dict", "model")
+STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "state_dict_ema")
 """Keys under which training scripts save the state_dict beside other objects."""
+COUNTER = "n_averaged"
+"""Key of the counter of PyTorch's AveragedModel, which is no tensor of the network."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path}: expected tensors of at most {allowed >> 20} MiB in a file of this size, got {size >> 20}"
         )
     return Checkpoint(
-        {WRAPPERS.sub("", key): _as_float32(path, key, tensor) for key, tensor in tensors.items()},
+        {WRAPPERS.sub("", key): _as_float32(path, key, tensor) for key, tensor in tensors.items() if key != COUNTER},
         model_pb2.Source(format=name, sha256=sha256(path), producer=producer),
     )
 

@@ -38,16 +38,19 @@ class WithTensors(Table):
         return tuple(f"{self.key}.{tensor}" for tensor in self.tensors)
 
 
-class _WithBias(WithTensors):
+class WithBias(WithTensors):
+    """A layer with weights, and with a bias; "any" stands for a bias if the checkpoint has one."""
+
     out: Positive | None = None
-    bias: bool = True
+    bias: bool | Literal["any"] = True
 
     @property
     def tensor_keys(self) -> tuple[str, ...]:
-        return super().tensor_keys[: 1 + self.bias]
+        """The keys of its tensors."""
+        return super().tensor_keys[: 1 + bool(self.bias)]
 
 
-class Conv(_WithBias):
+class Conv(WithBias):
     """A square convolution in `groups` groups; without `out` it has as many outputs as the checkpoint.
 
     "any" stands for as many groups as the shape of its weights shows. Padding "same" gives ⌈size / stride⌉ cells, as in
@@ -134,6 +137,12 @@ class GlobalAvgPool(Table):
     op: Literal["globalavgpool"]
 
 
+class GlobalMaxPool(Table):
+    """The maximum of each channel over the whole map, as a map of 1×1."""
+
+    op: Literal["globalmaxpool"]
+
+
 class AdaptiveAvgPool(Table):
     """Averages over a size × size partition of the map; only sizes that divide the map are fully convolutional."""
 
@@ -147,7 +156,7 @@ class Flatten(Table):
     op: Literal["flatten"]
 
 
-class Linear(_WithBias):
+class Linear(WithBias):
     """A fully connected layer; without `out` it has as many outputs as the checkpoint."""
 
     op: Literal["linear"]
@@ -201,6 +210,7 @@ Layer = Annotated[
     | MaxPool
     | AvgPool
     | GlobalAvgPool
+    | GlobalMaxPool
     | AdaptiveAvgPool
     | Flatten
     | Linear

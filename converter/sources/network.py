@@ -28,6 +28,7 @@ from converter.sources.layers import (
     Dropout,
     Flatten,
     GlobalAvgPool,
+    GlobalMaxPool,
     Layer,
     LeakyRelu,
     Linear,
@@ -168,8 +169,9 @@ class _Network:
         self._add_windowed("MaxPool" if layer.op == "maxpool" else "AveragePool", [], layer, self.shape[0])
 
     @_append.register
-    def _global_pool(self, _: GlobalAvgPool) -> None:
-        self._add_node("GlobalAveragePool", [], (self.shape[0], 1, 1))
+    def _global_pool(self, layer: GlobalAvgPool | GlobalMaxPool) -> None:
+        op = "GlobalMaxPool" if layer.op == "globalmaxpool" else "GlobalAveragePool"
+        self._add_node(op, [], (self.shape[0], 1, 1))
 
     @_append.register
     def _flatten(self, _: Flatten) -> None:

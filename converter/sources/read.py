@@ -1,6 +1,7 @@
 """Chooses the reader of a source by the suffix of its file or, for ONNX, by the file's first bytes."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from converter.sources.classifier import Classifier
 from converter.sources.keras_file import read_keras
 from converter.sources.network import build_recognised
 from converter.sources.onnx_file import read_onnx
+from converter.sources.prefixes import fitting_prefix, part
 from converter.sources.torch_module import export_module, names_module, read_module
 from converter.sources.torch_program import read_program
 
@@ -63,8 +65,13 @@ def _read_file(path: Path, arch: str | None, window: tuple[int, int] | None) -> 
         if arch is not None and names_module(arch):
             return read_module(path, arch, window)
         checkpoint = read_checkpoint(path)
-        architectures = [load_architecture(arch)] if arch else recognise(set(checkpoint.tensors))
-        return build_recognised(checkpoint, architectures, window)
+        if arch:
+            architectures = [load_architecture(arch)]
+            prefix = fitting_prefix(checkpoint.tensors, architectures[0].likeness)
+        else:
+            prefix, architectures = recognise(checkpoint.tensors)
+        own, notes = part(checkpoint, prefix)
+        return replace(build_recognised(own, architectures, window), notes=notes)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
 

@@ -30,6 +30,7 @@ from converter.sources.checkpoint import Checkpoint, read_checkpoint
 from converter.sources.classifier import Classifier
 from converter.sources.frameworks import PYTORCH, framework
 from converter.sources.network import BATCHES, check_keys
+from converter.sources.prefixes import fitting_prefix, part
 from converter.sources.torch_export import export
 from fullconv.protos import model_pb2
 
@@ -65,11 +66,12 @@ def read_module(path: Path, arch: str, window: tuple[int, int] | None) -> Classi
         package, name = arch.split(":")
         module = _torchvision(name, checkpoint, window) if package == TORCHVISION else _factory(package, name, window)
         network = module.network.float().eval()
-        _load(network, checkpoint.tensors, arch)
+        own, notes = _own(checkpoint, network)
+        _load(network, own.tensors, arch)
         image = torch.zeros(1, _channels(network), *module.window)
         classifier = export(network, (image,), f"--arch {arch}")
     source = model_pb2.Source(format=checkpoint.source.format, sha256=checkpoint.source.sha256, producer="pytorch")
-    return replace(classifier, preprocess=module.preprocess, source=source)
+    return replace(classifier, preprocess=module.preprocess, source=source, notes=notes)
 
 
 def export_module(network: object, window: tuple[int, int] | None) -> Classifier:
@@ -121,17 +123,25 @@ def _torchvision(name: str, checkpoint: Checkpoint, window: tuple[int, int] | No
     options = _options(name, checkpoint.tensors, window)
     network = models.get_model(name, weights=None, **options)
     *_, (head, weight) = ((key, value) for key, value in network.state_dict().items() if key.endswith(".weight"))
-    classes = checkpoint.tensors.get(head, np.empty(0)).shape
+    own, _ = _own(checkpoint, network)
+    classes = own.tensors.get(head, np.empty(0)).shape
     if classes != weight.shape and classes[:1] > (0,) and classes[1:] == weight.shape[1:]:
         network = models.get_model(name, weights=None, num_classes=classes[0], **options)
     mean, std = (tuple(float(number) for number in numbers) for numbers in (training.mean, training.std))
     return TrainedModule(network, window, Preprocessing(scale=1 / 255, mean=mean, std=std, order="RGB"))
 
 
+def _own(checkpoint: Checkpoint, network: "torch.nn.Module") -> tuple[Checkpoint, tuple[str, ...]]:
+    """Return the part of a checkpoint whose keys are most like those of a network, and a note on it."""
+    expected = set(network.state_dict())
+    prefix = fitting_prefix(checkpoint.tensors, lambda keys: len(expected & keys) / len(expected | keys))
+    return part(checkpoint, prefix)
+
+
 def _options(name: str, keys: Collection[str], window: tuple[int, int]) -> dict[str, Any]:
     """Return the options of a network that its keys do not show; for Inception those of torchvision's own weights."""
     if name in INCEPTIONS:
-        auxiliary = any(key.startswith(("aux", "Aux")) for key in keys)
+        auxiliary = any(word.startswith(("aux", "Aux")) for key in keys for word in key.split("."))
         return {"aux_logits": auxiliary, "transform_input": True, "init_weights": False}
     return {"image_size": window[0]} if name.startswith("vit_") else {}
 

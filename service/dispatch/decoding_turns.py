@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Condition, Lock, local
+from threading import Event, Lock, local
 
 from service.engine.scheduler import Flow
 from service.images.decoding import FREE, DecodingCost
@@ -29,7 +29,9 @@ class _Waiter:
 
     client: str
     apart: bool
-    granted: bool = False
+    granted: Event = field(default_factory=Event)
+    """Set once the request has its turn. Each request waits for an event of its own: to wake all of them at every turn
+    would take more time than their work."""
 
 
 @dataclass(eq=False)
@@ -47,7 +49,7 @@ class DecodingTurns:
 
     def __init__(self, turns: int) -> None:
         self._turns = max(2, turns)
-        self._changed = Condition()
+        self._lock = Lock()
         self._clients: dict[str, _Client] = {}
         self._running = {True: 0, False: 0}
         """Number of turns taken by processes, and by threads."""
@@ -58,23 +60,24 @@ class DecodingTurns:
 
     def acquire(self, flow: Flow, client: str, *, apart: bool) -> None:
         """Wait for a turn; raises CancelledRunError."""
-        with self._changed:
+        with self._lock:
             waiter = _Waiter(client, apart)
             self._client(client).waiting.append(waiter)
             self.waiting += 1
             self._grant()
-            try:
-                while not waiter.granted:
-                    flow.check()
-                    self._changed.wait(CHECK_SECONDS)
+        try:
+            flow.check()
+            while not waiter.granted.wait(CHECK_SECONDS):
                 flow.check()
-            except BaseException:
+            flow.check()
+        except BaseException:
+            with self._lock:
                 self._withdraw(waiter)
-                raise
+            raise
 
     def release(self, client: str, seconds: float, *, apart: bool) -> None:
         """Give a turn back that took some seconds, divided by the weight of its request."""
-        with self._changed:
+        with self._lock:
             self._return(client, seconds, apart=apart)
 
     def _return(self, client: str, seconds: float, *, apart: bool) -> None:
@@ -98,7 +101,7 @@ class DecodingTurns:
 
     def _withdraw(self, waiter: _Waiter) -> None:
         """Leave the queue, or give a turn back that came too late."""
-        if waiter.granted:
+        if waiter.granted.is_set():
             self._return(waiter.client, 0.0, apart=waiter.apart)
             return
         self._clients[waiter.client].waiting.remove(waiter)
@@ -107,7 +110,6 @@ class DecodingTurns:
 
     def _grant(self) -> None:
         """Give the free turns to the clients with the lowest virtual times."""
-        granted = False
         while (waiter := self._next()) is not None:
             client = self._clients[waiter.client]
             client.waiting.remove(waiter)
@@ -115,9 +117,7 @@ class DecodingTurns:
             self.waiting -= 1
             self._running[waiter.apart] += 1
             self._virtual_time = max(self._virtual_time, client.virtual_time)
-            waiter.granted = granted = True
-        if granted:
-            self._changed.notify_all()
+            waiter.granted.set()
 
     def _next(self) -> _Waiter | None:
         """Return the waiter that gets the next turn; None if nobody waits or no turn is free."""

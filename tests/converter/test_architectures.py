@@ -1,5 +1,6 @@
 """Networks described in TOML, the shipped networks and every kind of layer, agree with the reference and PyTorch."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,8 @@ LAYERS = {
     '{ op = "add", branches = [[{ op = "linear", key = "c", out = 7 }, { op = "tanh" }], []] },',
     "concat": '{ op = "concat", branches = [[], [{ op = "relu" }, { op = "conv", key = "b", out = 2, kernel = 1 }]] },',
     "nested": '{ op = "concat", branches = [[{ op = "add", branches = [[], [{ op = "tanh" }]] }], []] },',
+    "bias-any": '{ op = "conv", key = "b", out = 5, kernel = 2, bias = "any" },',
+    "globalmaxpool": '{ op = "globalmaxpool" },',
     "globalavgpool": '{ op = "relu" }, { op = "globalavgpool" },',
 }
 
@@ -111,6 +114,7 @@ def test_layers_are_the_references(layer: str, tmp_path: Path) -> None:
         assert_allclose(scores, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+PIXELS = np.random.default_rng(3).integers(0, 256, (2, 16, 20, 3), np.uint8)
 RESIDUAL = """
 name = "residual"
 channels = 3
@@ -162,6 +166,36 @@ def test_optional_layers_are_those_of_the_checkpoint(tmp_path: Path) -> None:
     network.toml.write_text(TOML % layer.replace(", optional = true", ""), "utf-8")
     with pytest.raises(SourceError, match=r"but it lacks b\.bias"):
         read_source(network.checkpoint, arch=str(network.toml), window=None)
+
+
+@pytest.mark.parametrize(
+    ("saved", "note"),
+    [
+        (lambda tensors: {f"model.{key}": value for key, value in tensors.items()}, "begin with 'model.' in"),
+        (
+            lambda tensors: {
+                **{f"net.backbone.{key}": value for key, value in tensors.items()},
+                "loss.weight": np.ones(3, np.float32),
+            },
+            "begin with 'net.backbone.' in the checkpoint; left out: loss.weight",
+        ),
+        (lambda tensors: {f"module.{key}": value for key, value in tensors.items()}, None),
+        (lambda tensors: {**{f"_orig_mod.module.{key}": value for key, value in tensors.items()},
+                          "n_averaged": np.array(7)}, None),
+    ],
+    ids=["lightning", "deeper", "parallel", "averaged"],
+)  # fmt: skip
+def test_networks_inside_of_modules_are_found(
+    tmp_path: Path, saved: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]], note: str | None
+) -> None:
+    """The prefix that training scripts put before keys is found by what fits, and a note says so."""
+    network = make_network(tmp_path, RESIDUAL)
+    plain = answer(read_source(network.checkpoint, arch=str(network.toml), window=None), PIXELS, tmp_path)
+    save_file(saved(network.tensors), network.checkpoint)
+    classifier = read_source(network.checkpoint, arch=str(network.toml), window=None)
+    assert_allclose(answer(classifier, PIXELS, tmp_path), plain)
+    assert len(classifier.notes) == (note is not None)
+    assert note is None or note in classifier.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +293,7 @@ def test_the_lecture_notes_networks(name: str) -> None:
     assert architecture.window == (size, size)
     sliding = [layer for layer in architecture.layers if isinstance(layer, Conv | MaxPool | AvgPool)]
     assert [(layer.kernel, layer.stride) for layer in sliding] == slides
-    assert recognise(set(architecture.keys())) == [architecture]
+    assert recognise(set(architecture.keys())) == ("", [architecture])
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ FAMILIES = ["alexnet", *(f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_are_recognised_by_their_keys(family: str) -> None:
     """A network of torchvision is recognised by its keys."""
-    assert [found.name for found in recognise(set(load_architecture(family).keys()))] == [family]
+    assert [found.name for found in recognise(set(load_architecture(family).keys()))[1]] == [family]
 
 
 def refused(run: Callable[[], object]) -> str:

@@ -129,3 +129,45 @@ def test_timms_efficientnets(name: str, tmp_path: Path) -> None:
     classifier = read_source(tmp_path / "net.pth", arch=arch, window=None)
     assert classifier.original.graph.name == TIMM[name]
     check_scores(classifier, net, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_tiatoolboxs_patch_predictors(name: str, tmp_path: Path) -> None:
+    """A network with the modules of TIAToolbox's CNNModel is recognised; its class turns scores into probabilities."""
+    import torch
+    import torchvision
+    from torch import nn
+
+    torch.manual_seed(0)
+    backbone = torchvision.models.get_model(name, weights=None)
+    classes = nn.Linear(backbone.fc.in_features, 9)
+    parts = {"feat_extract": nn.Sequential(*list(backbone.children())[:-2]), "classifier": classes}
+    holder = random_statistics(nn.ModuleDict(parts))
+    torch.save(holder.state_dict(), tmp_path / "net.pth")
+    classifier = read_source(tmp_path / "net.pth", arch=None, window=None)
+    assert classifier.preprocess == "unit"
+    net = nn.Sequential(parts["feat_extract"], nn.AdaptiveAvgPool2d(1), nn.Flatten(), classes)
+    check_scores(classifier, net.eval(), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["resnet34", "resnext50_32x4d"])
+def test_fastais_learners(name: str, tmp_path: Path) -> None:
+    """A file of fastai's Learner.save, with the modules of its vision_learner, is recognised."""
+    import torch
+    import torchvision
+    from torch import Tensor, nn
+
+    class ConcatPool(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([x.amax((2, 3), keepdim=True), x.mean((2, 3), keepdim=True)], 1)
+
+    torch.manual_seed(0)
+    backbone = torchvision.models.get_model(name, weights=None)
+    features = 2 * backbone.fc.in_features
+    head = nn.Sequential(
+        ConcatPool(), nn.Flatten(), nn.BatchNorm1d(features), nn.Dropout(0.25), nn.Linear(features, 512, bias=False),
+        nn.ReLU(), nn.BatchNorm1d(512), nn.Dropout(0.5), nn.Linear(512, 5, bias=False),
+    )  # fmt: skip
+    net = random_statistics(nn.Sequential(nn.Sequential(*list(backbone.children())[:-2]), head))
+    torch.save({"model": net.state_dict(), "opt": {"state": []}}, tmp_path / "net.pth")
+    check_scores(read_source(tmp_path / "net.pth", arch=None, window=None), net, tmp_path)

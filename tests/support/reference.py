@@ -20,6 +20,7 @@ from converter.sources.layers import (
     Conv,
     Flatten,
     GlobalAvgPool,
+    GlobalMaxPool,
     Layer,
     LeakyRelu,
     Linear,
@@ -173,6 +174,8 @@ def apply(  # noqa: C901, PLR0912 (a case for each kind of layer)
             value = normalise(value, layer)
         case MaxPool() | AvgPool():
             value = pool(value, layer)
+        case GlobalMaxPool():
+            value = value.max(axis=(1, 2), keepdims=True)
         case GlobalAvgPool():
             value = value.mean(axis=(1, 2), keepdims=True)
         case AdaptiveAvgPool():
@@ -242,7 +245,7 @@ def following_shape(layer: Layer, shape: tuple[int, ...], classes: int) -> tuple
             return (layer.out or classes, *sizes)
         case MaxPool() | AvgPool():
             return pool(np.zeros(shape), layer).shape
-        case GlobalAvgPool():
+        case GlobalAvgPool() | GlobalMaxPool():
             return (shape[0], 1, 1)
         case Flatten():
             return (int(np.prod(shape)),)

@@ -1,0 +1,49 @@
+"""Finds the classifier in a checkpoint whose training script has put it into a larger module.
+
+A LightningModule saves its network as "model.conv1.weight" or "net.conv1.weight", beside the tensors of its losses and
+metrics; others save a copy with averaged weights beside the network.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from converter.sources.checkpoint import Checkpoint
+
+MAX_DEPTH = 3
+"""Largest number of names in a prefix."""
+LEAST_SHARE = 0.25
+"""Smallest share of the keys that begin with a prefix."""
+SHOWN_KEYS = 3
+"""Number of left out tensors that a note names."""
+
+
+def fitting_prefix(keys: Collection[str], likeness: Callable[[set[str]], float]) -> str:
+    """Return the prefix after which keys are most like those of a network; "" if no prefix makes them more alike."""
+    return max(_prefixes(keys), key=lambda prefix: likeness(set(_after(prefix, keys))))
+
+
+def part(checkpoint: Checkpoint, prefix: str) -> tuple[Checkpoint, tuple[str, ...]]:
+    """Return the tensors after a prefix, without it, and a note on the other tensors."""
+    if not prefix:
+        return checkpoint, ()
+    tensors = {key.removeprefix(prefix): value for key, value in checkpoint.tensors.items() if key.startswith(prefix)}
+    others = [key for key in checkpoint.tensors if not key.startswith(prefix)]
+    note = f"the network's tensors begin with {prefix!r} in the checkpoint"
+    if others:
+        more = f" and {len(others) - SHOWN_KEYS} more" if len(others) > SHOWN_KEYS else ""
+        note += f"; left out: {', '.join(others[:SHOWN_KEYS])}{more}"
+    return replace(checkpoint, tensors=tensors), (note,)
+
+
+def _prefixes(keys: Collection[str]) -> list[str]:
+    """Return the possible prefixes, "" first."""
+    counts = Counter[str]()
+    for key in keys:
+        names = key.split(".")[:-1][:MAX_DEPTH]
+        counts.update(".".join(names[:depth]) + "." for depth in range(1, len(names) + 1))
+    return ["", *(prefix for prefix, count in counts.items() if count >= LEAST_SHARE * len(keys))]
+
+
+def _after(prefix: str, keys: Collection[str]) -> list[str]:
+    return [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
