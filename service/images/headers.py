@@ -34,7 +34,7 @@ def count_scans(name: str, file: BinaryIO) -> int:
     """
     scans, last = 0, b""
     while block := file.read(BLOCK_BYTES):
-        scans += (last + block).count(START_OF_SCAN)
+        scans += _count_scans(last + block, MAX_SCANS + 1)
         last = block[-1:]
         if scans > MAX_SCANS:
             raise LimitError(
@@ -66,18 +66,18 @@ def opens_quickly(data: bytes) -> bool:
     if start.startswith(PNG):
         return b"IDAT" in start
     if start.startswith(JPEG):
-        return START_OF_SCAN in start and not _has_many_scans(data)
+        return START_OF_SCAN in start and _count_scans(data, MAX_SCANS + 1) <= MAX_SCANS
     return start.startswith(b"RIFF") and start[8:12] == b"WEBP"
 
 
-def _has_many_scans(data: bytes) -> bool:
-    """Return whether a JPEG file has more than MAX_SCANS scans; reads no further than to the first scan too many."""
+def _count_scans(data: bytes, most: int) -> int:
+    """Return the number of scans in a part of a JPEG file, at most `most`; reads no further than to that scan."""
     at = -1
-    for _ in range(MAX_SCANS + 1):
+    for number in range(most):
         at = data.find(START_OF_SCAN, at + 1)
         if at < 0:
-            return False
-    return True
+            return number
+    return most
 
 
 def _compressed_sizes(file: BinaryIO) -> Iterator[int]:

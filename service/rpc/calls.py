@@ -8,7 +8,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TypeVar
 
 import grpc
@@ -21,6 +21,7 @@ from service.log import log
 from service.metrics import Metrics
 from service.rpc.access import Access
 from service.rpc.receiving import Receiver
+from service.rpc.refusals import Refusals
 from service.rpc.status import status_of
 from service.rpc.streams import Send, idle_timeout
 from service.rpc.traces import Traced
@@ -43,7 +44,7 @@ class Calls:
 
     def __init__(self, access: Access, metrics: Metrics, limits: Limits, traces: Traced | None = None) -> None:
         self._access, self._metrics, self._traces, self._idle = access, metrics, traces, limits.idle_seconds
-        self.receiver = Receiver(limits)
+        self.receiver, self._refusals = Receiver(limits), Refusals()
         self._arrivals = 0
         self._unanswered: set[object] = set()
         self._answered = asyncio.Event()
@@ -190,8 +191,15 @@ class Calls:
             status = status_of(error)
             if isinstance(error, IdleError):  # a client that does not read answers may not read a status either
                 self._end(this)
+        await self._wait(self._refusals.delay(call.client, status[0]))
         await context.abort(*status)
         raise AssertionError("abort raises")
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait some seconds, or until the server begins to shut down."""
+        if seconds > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.draining.wait(), seconds)
 
     def _end(self, call: object) -> None:
         self._unanswered.discard(call)
