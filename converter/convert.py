@@ -158,12 +158,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
 
         images, skipped = _load_images(request, in_float)
         reference = Reference(source, images=images, folder=request.images, windows=request.windows, output=spec.output)
-        files, certificates = in_float, certify(reference, in_float, None, progress)
-        if request.precision != FULL_PRECISION:
-            files = _quantize(in_float, request, progress, folder)
-            reduction = Reduction(request.precision, in_float, request.least_agreement)
-            certificates = certify(reference, files, reduction, progress)
-
+        files, certificates = _certified(reference, in_float, request, progress, folder)
         is_reduced = request.precision != FULL_PRECISION
         shared = compare_shared(files, spec.output, progress, is_reduced=is_reduced)
         spec.shared.extend(shared.files)
@@ -216,6 +211,17 @@ def _load_images(request: Request, files: ModelFiles) -> tuple[list[SampleImage]
     if request.images is None:
         return None, 0
     return given_images(request.images, files.pixel_format, files.window)
+
+
+def _certified(
+    reference: Reference, in_float: ModelFiles, request: Request, progress: Progress, folder: Path
+) -> tuple[ModelFiles, list[model_pb2.Parity]]:
+    """Return the files in the requested precision, and their certificates; raises VerificationError."""
+    certificates = certify(reference, in_float, None, progress)
+    if request.precision == FULL_PRECISION:
+        return in_float, certificates
+    files = _quantize(in_float, request, progress, folder)
+    return files, certify(reference, files, Reduction(request.precision, in_float, request.least_agreement), progress)
 
 
 def _quantize(in_float: ModelFiles, request: Request, progress: Progress, folder: Path) -> ModelFiles:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from numpy.testing import assert_allclose
+from support.torch_networks import randomised
 
 from converter.errors import SourceError
 from converter.sources.classifier import Classifier
@@ -44,19 +45,6 @@ TIMM = {
 }
 
 
-def random_statistics(net: "nn.Module") -> "nn.Module":
-    """Give a network random statistics of batch normalisation, and weights that tell windows apart."""
-    import torch
-
-    for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight)
-    return net.eval()
-
-
 def check_scores(classifier: Classifier, net: "nn.Module", folder: Path) -> None:
     """Check that a network has the scores of PyTorch's for two windows, to 1e-4 of the largest."""
     import torch
@@ -76,7 +64,7 @@ def test_torchvisions_state_dicts(name: str, tmp_path: Path) -> None:
     import torchvision
 
     torch.manual_seed(0)
-    net = random_statistics(torchvision.models.get_model(name, weights=None, num_classes=7))
+    net = randomised(torchvision.models.get_model(name, weights=None, num_classes=7))
     torch.save(net.state_dict(), tmp_path / "net.pth")
     classifier = read_source(tmp_path / "net.pth", arch=None, window=None)
     assert classifier.original.graph.name == TORCHVISION[name]
@@ -105,7 +93,7 @@ def test_larger_efficientnets(number: int, tmp_path: Path) -> None:
     from efficientnet_lite_pytorch import EfficientNet
 
     torch.manual_seed(0)
-    net = random_statistics(EfficientNet.from_name(f"efficientnet-lite{number}", num_classes=7))
+    net = randomised(EfficientNet.from_name(f"efficientnet-lite{number}", num_classes=7))
     torch.save(net.state_dict(), tmp_path / "net.pth")
     classifier = read_source(tmp_path / "net.pth", arch=None, window=None)
     assert classifier.original.graph.name == f"efficientnet_lite{number}"
@@ -119,7 +107,7 @@ def test_timms_efficientnets(name: str, tmp_path: Path) -> None:
     import torch
 
     torch.manual_seed(0)
-    net = random_statistics(timm.create_model(name, pretrained=False, num_classes=7))
+    net = randomised(timm.create_model(name, pretrained=False, num_classes=7))
     torch.save(net.state_dict(), tmp_path / "net.pth")
     if name.endswith("lite0"):
         expected = "timm_efficientnet_lite0 and timm_tf_efficientnet_lite0"
@@ -142,7 +130,7 @@ def test_tiatoolboxs_patch_predictors(name: str, tmp_path: Path) -> None:
     backbone = torchvision.models.get_model(name, weights=None)
     classes = nn.Linear(backbone.fc.in_features, 9)
     parts = {"feat_extract": nn.Sequential(*list(backbone.children())[:-2]), "classifier": classes}
-    holder = random_statistics(nn.ModuleDict(parts))
+    holder = randomised(nn.ModuleDict(parts))
     torch.save(holder.state_dict(), tmp_path / "net.pth")
     classifier = read_source(tmp_path / "net.pth", arch=None, window=None)
     assert classifier.preprocess == "unit"
@@ -168,6 +156,6 @@ def test_fastais_learners(name: str, tmp_path: Path) -> None:
         ConcatPool(), nn.Flatten(), nn.BatchNorm1d(features), nn.Dropout(0.25), nn.Linear(features, 512, bias=False),
         nn.ReLU(), nn.BatchNorm1d(512), nn.Dropout(0.5), nn.Linear(512, 5, bias=False),
     )  # fmt: skip
-    net = random_statistics(nn.Sequential(nn.Sequential(*list(backbone.children())[:-2]), head))
+    net = randomised(nn.Sequential(nn.Sequential(*list(backbone.children())[:-2]), head))
     torch.save({"model": net.state_dict(), "opt": {"state": []}}, tmp_path / "net.pth")
     check_scores(read_source(tmp_path / "net.pth", arch=None, window=None), net, tmp_path)

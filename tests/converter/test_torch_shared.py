@@ -8,6 +8,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from numpy.testing import assert_allclose
+from support.torch_networks import randomised
 
 from converter.convert import convert_checkpoint
 from converter.graph.sharing.share import share
@@ -40,13 +41,7 @@ def build(name: str) -> "nn.Module":
     import torchvision
 
     torch.manual_seed(0)
-    net: nn.Module = torchvision.models.get_model(name, weights=None, **OPTIONS.get(name, {})).eval()
-    for module in net.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight)
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.8, 2)
+    net: nn.Module = randomised(torchvision.models.get_model(name, weights=None, **OPTIONS.get(name, {})))
     return net
 
 

@@ -8,6 +8,7 @@ import onnxruntime as ort
 import pytest
 from support.conversion import SILENT
 from support.pictures import noise
+from support.torch_networks import randomised
 
 from converter import convert as conversion
 from converter.preprocessing import PRESETS
@@ -43,13 +44,7 @@ def build(family: str, classes: int) -> "nn.Module":
     import torchvision
 
     torch.manual_seed(0)
-    net: nn.Module = getattr(torchvision.models, family)(weights=None, num_classes=classes).eval()
-    for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight)
+    net: nn.Module = randomised(getattr(torchvision.models, family)(weights=None, num_classes=classes))
     return net
 
 
