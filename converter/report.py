@@ -18,8 +18,8 @@ class Report:
     """The ModelSpec of a converted network, the rewritten layers, and the agreement of the result with its source.
 
     `given` says whether the agreement was measured on the user's images; `skipped` is the number of these images that
-    are smaller than a window. `removed` are the reasons why files of mode shared were removed, and
-    `notes` what the reader of the source has chosen.
+    are smaller than a window. `removed` are the reasons why files of mode shared were removed.
+    `notes` state how the source was read, such as the prefix of the network's keys.
     """
 
     spec: model_pb2.ModelSpec

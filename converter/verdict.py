@@ -1,6 +1,6 @@
 """A certificate in words: the figures of the compared windows, and the reasons why dense and crops differ."""
 
-from fullconv.common.certificate import agreement, is_warning, overall, sentence
+from fullconv.common.certificate import agreement, cut_margins_sentence, is_warning, overall, sentence
 from fullconv.common.geometry import reach_after
 from fullconv.common.sharing import per_window
 from fullconv.protos import model_pb2
@@ -58,12 +58,8 @@ def margins_verdict(spec: model_pb2.ModelSpec, file: model_pb2.SharedFile) -> st
     """Return the certificate of a file of mode shared whose margins are cut off, in words."""
     seen, stride = file.difference, file.multiple_of
     times = exact_multiply_adds(spec) / shared_multiply_adds(file, stride)
-    said = f"margins cut off at {file.margin_limit} cell{'s' * (file.margin_limit > 1)}"
-    if seen.agreement_high:
-        said += f": the top class agrees on {agreement(seen)}"
-    return (
-        f"{said}; {_differences(seen)}, on {seen.windows} windows; mode exact needs {times:.2g} times the multiply-adds"
-    )
+    said = f"{cut_margins_sentence(file)}; {_differences(seen)}, on {seen.windows} windows"
+    return f"{said}; mode exact needs {times:.2g} times the multiply-adds"
 
 
 def shared_multiply_adds(file: model_pb2.SharedFile, stride: model_pb2.Size) -> float:

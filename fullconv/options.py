@@ -25,9 +25,10 @@ class Options(TypedDict, total=False):
     overlapping windows have in common is computed once; "exact": the cheapest mode whose scores are the classifier's
     own; "auto": the cheaper of dense and crops if both give the same scores, else "dense". Default: "auto"."""
     min_agreement: float
-    """Least share of windows on which the mode must agree with the classifier, above 0 and at most 1: the lower end of
-    the 95 % interval that the converter has measured. The cheapest such mode runs. Requires mode "auto". Default: the
-    mode does not depend on the agreement."""
+    """Smallest share of windows, above 0 and at most 1, on which the mode must have the classifier's own top class. The
+    cheapest such mode runs. A mode is accepted if the lower end of its measured 95 % interval is at least this share;
+    modes with the classifier's own scores are always accepted. Requires mode "auto". Default: the agreement does not
+    affect the mode."""
     border: BorderName
     """"lattice": pixels at the bottom and right that belong to no window are left out; "anchor": one more row and
     column of windows, flush with the image's edge. Default: "lattice"."""

@@ -31,7 +31,7 @@ from converter.sources.layers import Add, Concat, Layer, Positive, Table, WithTe
 from converter.sources.prefixes import fitting_prefix
 
 LEAST_LIKENESS = 0.5
-"""Share of all keys of a network and a checkpoint that both must have."""
+"""An architecture is recognised if it and the checkpoint share more than this part of all their keys."""
 
 
 class Architecture(Table):
@@ -47,12 +47,12 @@ class Architecture(Table):
     blocks: dict[str, Block] = Field(default_factory=dict)
 
     def layers_for(self, keys: Collection[str]) -> list[Layer]:
-        """Return the layers of the network with these tensors, without blocks; raises SourceError."""
+        """Return the layers for a checkpoint with these keys, with all blocks expanded; raises SourceError."""
         return list(Expander(self.blocks, keys).expanded(self.layers))
 
-    def keys(self, keys: Collection[str] = ()) -> Iterator[str]:
-        """Yield the key of every tensor that a checkpoint of this architecture has, if it has these tensors."""
-        return tensor_keys(self.layers_for(keys))
+    def keys(self, present: Collection[str] = ()) -> Iterator[str]:
+        """Yield the keys of the network's tensors; `present`, those of the checkpoint, decide about blocks."""
+        return tensor_keys(self.layers_for(present))
 
     def likeness(self, keys: set[str]) -> float:
         """Return the share of all keys of the network and of a checkpoint that both have."""
@@ -86,8 +86,8 @@ def load_architecture(choice: str) -> Architecture:
 def recognise(keys: Collection[str]) -> tuple[str, list[Architecture]]:
     """Return the shipped architectures that share most keys with these, and the prefix of these keys.
 
-    Several architectures may have the same keys; then the shapes of the tensors must decide. Raises SourceError if less
-    than half of the keys agree.
+    Several architectures may have the same keys; then the shapes of the tensors must decide. Raises SourceError unless
+    more than half of the keys agree.
     """
     known = [load_architecture(path.stem) for path in _shipped()]
     prefix = fitting_prefix(keys, lambda own: max(architecture.likeness(own) for architecture in known))

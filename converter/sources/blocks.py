@@ -20,7 +20,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from converter.errors import SourceError
 from converter.messages import first_problem
-from converter.sources.layers import Add, Blocks, Concat, Layer, Table, WithBias, WithTensors
+from converter.sources.layers import Add, Blocks, Concat, Layer, Parameter, Table, WithBias, WithTensors
 
 MAX_DEPTH = 8
 """Largest number of blocks inside of one another."""
@@ -33,14 +33,14 @@ LAYERS: TypeAdapter[tuple[Layer, ...]] = TypeAdapter(Annotated[tuple[Layer, ...]
 class Block(Table):
     """A list of layers with parameters, and the parameters' defaults."""
 
-    parameters: dict[str, int | str | bool] = Field(default_factory=dict)
+    parameters: dict[str, Parameter] = Field(default_factory=dict)
     layers: list[dict[str, Any]]
 
-    def filled(self, parameters: Mapping[str, int | str | bool]) -> tuple[Layer, ...]:
+    def filled(self, parameters: Mapping[str, Parameter]) -> tuple[Layer, ...]:
         """Return the layers with these parameters and the defaults of the others."""
         unknown = set(parameters) - set(self.parameters)
         if unknown:
-            raise ValueError(f"expected parameters among {', '.join(self.parameters)}, got {min(unknown)}")
+            raise ValueError(f"expected parameters among {', '.join(self.parameters) or 'none'}, got {min(unknown)}")
         return LAYERS.validate_python(_filled(self.layers, {**self.parameters, **parameters}))
 
     @field_validator("layers")
@@ -80,15 +80,17 @@ class Expander:
                 raise SourceError(f"arch: expected at most {MAX_LAYERS} layers, got more")
 
     def _copies(self, blocks: Blocks, prefix: str, depth: int) -> Iterator[Layer]:
-        if blocks.block not in self.blocks or depth > MAX_DEPTH:
+        if blocks.block not in self.blocks:
             names = ", ".join(self.blocks) or "none"
-            fault = f"got {blocks.block!r}" if depth <= MAX_DEPTH else "got blocks inside of themselves"
-            raise SourceError(f"arch: blocks: expected one of the file's blocks ({names}), {fault}")
+            raise SourceError(f"arch: blocks: expected one of the file's blocks ({names}), got {blocks.block!r}")
+        if depth > MAX_DEPTH:
+            raise SourceError(
+                f"arch: blocks: expected at most {MAX_DEPTH} blocks inside one another, got more at {blocks.block!r}"
+            )
         block, form = self.blocks[blocks.block], blocks.key if "{}" in blocks.key else f"{blocks.key}.{{}}"
-        for number in count(blocks.start):
+        for number in count(blocks.start) if blocks.count is None else range(blocks.start, blocks.start + blocks.count):
             at = f"{prefix}{form.replace('{}', str(number))}."
-            is_counted = blocks.count is not None
-            if number == blocks.start + (blocks.count or 0) if is_counted else not self._has(at):
+            if blocks.count is None and not self._has(at):
                 return
             parameters = {**blocks.parameters, **(blocks.first if number == blocks.start else {})}
             try:
@@ -103,7 +105,7 @@ class Expander:
         return any(key.startswith(prefix) for key in self.keys)
 
 
-def _filled(value: Any, parameters: Mapping[str, int | str | bool]) -> Any:  # noqa: ANN401 (a part of a TOML file)
+def _filled(value: Any, parameters: Mapping[str, Parameter]) -> Any:  # noqa: ANN401 (a part of a TOML file)
     """Return a part of a block with values in place of the names of parameters."""
     match value:
         case dict():

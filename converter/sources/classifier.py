@@ -14,7 +14,7 @@ class Classifier:
 
     `original` is the network as it was read, the reference for all comparisons; `model` is a copy to be rewritten. Both
     take float32 or uint8 in `layout`, "NCHW" or "NHWC", and return (N, classes). `window` is (height, width) in pixels;
-    `preprocess`, `activation` and `labels` are defaults, which options override. `notes` say what the reader chose.
+    `preprocess`, `activation` and `labels` are defaults, which options override. `notes` state how the source was read.
     """
 
     original: ir.Model

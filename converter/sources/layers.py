@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(gt=0, le=1 << 20)]
 NonNegative = Annotated[int, Field(ge=0, le=1 << 20)]
+Parameter = int | float | str | bool
+"""The value of a parameter of a block."""
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -53,8 +55,8 @@ class WithBias(WithTensors):
 class Conv(WithBias):
     """A square convolution in `groups` groups; without `out` it has as many outputs as the checkpoint.
 
-    "any" stands for as many groups as the shape of its weights shows. Padding "same" gives ⌈size / stride⌉ cells, as in
-    TensorFlow.
+    With `groups` "any", the shape of the weights determines the number of groups. Padding "same" gives ⌈size / stride⌉
+    cells, as in TensorFlow.
     """
 
     op: Literal["conv"]
@@ -93,7 +95,7 @@ class PRelu(WithTensors):
 
 
 class Dropout(Table):
-    """Nothing: dropout has no effect at inference."""
+    """Dropout, which has no effect at inference."""
 
     op: Literal["dropout"]
 
@@ -195,8 +197,8 @@ class Blocks(Table):
     key: str
     start: NonNegative = 0
     count: Positive | None = None
-    parameters: dict[str, int | str | bool] = Field(default_factory=dict)
-    first: dict[str, int | str | bool] = Field(default_factory=dict)
+    parameters: dict[str, Parameter] = Field(default_factory=dict)
+    first: dict[str, Parameter] = Field(default_factory=dict)
 
 
 Layer = Annotated[

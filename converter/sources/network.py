@@ -61,7 +61,7 @@ Tensors = Mapping[str, NDArray[np.generic]]
 def build_recognised(
     checkpoint: Checkpoint, architectures: Sequence[Architecture], window: tuple[int, int] | None
 ) -> Classifier:
-    """Build the one of several networks that the tensors fit; raises SourceError unless it is one.
+    """Build the only one of several networks that the tensors fit; raises SourceError if none or several fit.
 
     `window` is (height, width) in pixels; None stands for the window of each architecture.
     """
@@ -76,8 +76,8 @@ def build_recognised(
     if len(built) > 1:
         choices = " or ".join(f"--arch {name}" for name in built)
         raise SourceError(
-            f"arch: the tensors fit {' and '.join(built)}, which pad their maps or preprocess pixels differently; "
-            f"choose {choices}"
+            f"arch: expected tensors that fit one architecture, got tensors that fit {' and '.join(built)}; choose "
+            f"{choices}"
         )
     return next(iter(built.values()))
 
@@ -201,7 +201,7 @@ class _Network:
 
     @_append.register
     def _activation(self, layer: Activation) -> None:
-        """Append an activation; those that ONNX does not have are put together."""
+        """Append an activation; those without an operator of ONNX are composed of several."""
         before = self.end
         match layer.op:
             case "relu6":
@@ -223,11 +223,9 @@ class _Network:
     @_append.register
     def _prelu(self, layer: PRelu) -> None:
         (key,) = layer.tensor_keys
-        count = self.tensors[key].shape[0] if self.tensors[key].ndim else 1
-        if count not in (1, self.shape[0]):
-            raise SourceError(f"checkpoint: {key}: expected 1 or {self.shape[0]} weights, got {count}")
-        weights = self.tensors[key].reshape(-1, *[1] * (len(self.shape) - 1))
-        self._add_node("PRelu", [self._add_constant(key, np.ascontiguousarray(weights))], self.shape)
+        shape = (1,) if self.tensors[key].shape == (1,) else self.shape[:1]
+        slopes = self._add_tensor(key, shape, (*shape, *[1] * (len(self.shape) - 1)))
+        self._add_node("PRelu", [slopes], self.shape)
 
     @_append.register
     def _conv(self, layer: Conv) -> None:
@@ -317,7 +315,8 @@ class _Network:
         """Return the layer's weights, which have this shape, and its bias if it has one."""
         return [self._add_tensor(key, kind) for key, kind in zip(layer.tensor_keys, (shape, shape[:1]), strict=False)]
 
-    def _add_tensor(self, key: str, shape: tuple[int, ...]) -> ir.Value:
+    def _add_tensor(self, key: str, shape: tuple[int, ...], reshaped: tuple[int, ...] | None = None) -> ir.Value:
+        """Add a tensor, which must have a shape, in this or another shape; raises SourceError."""
         tensor = self.tensors[key]
         if tensor.shape != shape:
             raise SourceError(
@@ -325,7 +324,7 @@ class _Network:
             )
         if tensor.dtype != np.float32:
             raise SourceError(f"checkpoint: {key}: expected floating-point numbers, got {tensor.dtype}")
-        return self._add_constant(key, np.ascontiguousarray(tensor))
+        return self._add_constant(key, np.ascontiguousarray(tensor).reshape(reshaped or shape))
 
     def _number(self, number: float) -> ir.Value:
         return self._add_constant(f"number_{len(self.initializers)}", np.array(number, np.float32))

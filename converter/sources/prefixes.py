@@ -1,7 +1,7 @@
 """Finds the classifier in a checkpoint whose training script has put it into a larger module.
 
 A LightningModule saves its network as "model.conv1.weight" or "net.conv1.weight", beside the tensors of its losses and
-metrics; others save a copy with averaged weights beside the network.
+metrics. Other training scripts save a copy with averaged weights beside the network.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from converter.sources.checkpoint import Checkpoint
 MAX_DEPTH = 3
 """Largest number of names in a prefix."""
 LEAST_SHARE = 0.25
-"""Smallest share of the keys that begin with a prefix."""
+"""Smallest share of all keys that must begin with a prefix."""
 SHOWN_KEYS = 3
 """Number of left out tensors that a note names."""
 
@@ -23,8 +23,8 @@ def fitting_prefix(keys: Collection[str], likeness: Callable[[set[str]], float])
     return max(_prefixes(keys), key=lambda prefix: likeness(set(_after(prefix, keys))))
 
 
-def part(checkpoint: Checkpoint, prefix: str) -> tuple[Checkpoint, tuple[str, ...]]:
-    """Return the tensors after a prefix, without it, and a note on the other tensors."""
+def without_prefix(checkpoint: Checkpoint, prefix: str) -> tuple[Checkpoint, tuple[str, ...]]:
+    """Return the tensors whose keys begin with a prefix, with the prefix removed, and a note on it and the others."""
     if not prefix:
         return checkpoint, ()
     tensors = {key.removeprefix(prefix): value for key, value in checkpoint.tensors.items() if key.startswith(prefix)}

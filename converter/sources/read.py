@@ -14,7 +14,7 @@ from converter.sources.classifier import Classifier
 from converter.sources.keras_file import read_keras
 from converter.sources.network import build_recognised
 from converter.sources.onnx_file import read_onnx
-from converter.sources.prefixes import fitting_prefix, part
+from converter.sources.prefixes import fitting_prefix, without_prefix
 from converter.sources.torch_module import export_module, names_module, read_module
 from converter.sources.torch_program import read_program
 
@@ -70,7 +70,7 @@ def _read_file(path: Path, arch: str | None, window: tuple[int, int] | None) -> 
             prefix = fitting_prefix(checkpoint.tensors, architectures[0].likeness)
         else:
             prefix, architectures = recognise(checkpoint.tensors)
-        own, notes = part(checkpoint, prefix)
+        own, notes = without_prefix(checkpoint, prefix)
         return replace(build_recognised(own, architectures, window), notes=notes)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None

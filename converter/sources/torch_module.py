@@ -30,7 +30,7 @@ from converter.sources.checkpoint import Checkpoint, read_checkpoint
 from converter.sources.classifier import Classifier
 from converter.sources.frameworks import PYTORCH, framework
 from converter.sources.network import BATCHES, check_keys
-from converter.sources.prefixes import fitting_prefix, part
+from converter.sources.prefixes import fitting_prefix, without_prefix
 from converter.sources.torch_export import export
 from fullconv.protos import model_pb2
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 TORCHVISION = "torchvision"
 MODULE = re.compile(r"(?!\d)[\w.]+:(?!\d)\w+")
 INCEPTIONS = ("googlenet", "inception_v3")
+AUXILIARY = ("aux1", "AuxLogits")
+"""Names of their auxiliary heads."""
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 """Matches keys of torchvision's first DenseNets, whose checkpoints it still offers: their norm.1 is now norm1."""
 
@@ -135,13 +137,13 @@ def _own(checkpoint: Checkpoint, network: "torch.nn.Module") -> tuple[Checkpoint
     """Return the part of a checkpoint whose keys are most like those of a network, and a note on it."""
     expected = set(network.state_dict())
     prefix = fitting_prefix(checkpoint.tensors, lambda keys: len(expected & keys) / len(expected | keys))
-    return part(checkpoint, prefix)
+    return without_prefix(checkpoint, prefix)
 
 
 def _options(name: str, keys: Collection[str], window: tuple[int, int]) -> dict[str, Any]:
     """Return the options of a network that its keys do not show; for Inception those of torchvision's own weights."""
     if name in INCEPTIONS:
-        auxiliary = any(word.startswith(("aux", "Aux")) for key in keys for word in key.split("."))
+        auxiliary = any(word in AUXILIARY for key in keys for word in key.split("."))
         return {"aux_logits": auxiliary, "transform_input": True, "init_weights": False}
     return {"image_size": window[0]} if name.startswith("vit_") else {}
 

@@ -40,8 +40,9 @@ class ModelFiles:
     folder: Path
     pixel_format: PixelFormat
     shared: Sequence[SharedVariant] = ()
-    """The files of mode shared with the classifier's own scores, and `cut`, those whose margins are cut off."""
+    """The files of mode shared with the classifier's own scores."""
     cut: Sequence[SharedVariant] = ()
+    """The files of mode shared whose margins are cut off."""
 
     def network(self, variant: Variant) -> Network:
         """Return a file as a function of an image of any size."""

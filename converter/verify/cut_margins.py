@@ -26,7 +26,8 @@ def measure_cut_margins(reference: Reference, files: ModelFiles, progress: Progr
         return []
     rng, geometry = np.random.default_rng(SEED), files.variants[0].geometry
     images = (reference.images[number] for number in rng.permutation(len(reference.images)))
-    samples = choose_cells(images, geometry, files.window, _budget(files, reference.windows), rng)
+    budget = _budget(files, reference.windows, len(reference.images))
+    samples = choose_cells(images, geometry, files.window, budget, rng)
     progress.step("comparing cut margins with the source", sum(len(sample.cells) for sample in samples))
     networks = [ConvertedNetwork(each.model, files.graph.layout, files.folder, each.multiple_of) for each in files.cut]
     own, found = list[NetworkOutput](), [list[NetworkOutput]() for _ in networks]
@@ -47,8 +48,8 @@ def measure_cut_margins(reference: Reference, files: ModelFiles, progress: Progr
     ]
 
 
-def _budget(files: ModelFiles, windows: int) -> Budget:
+def _budget(files: ModelFiles, windows: int, images: int) -> Budget:
     """Return a budget of parts of images that hold the windows to compare and few others."""
-    side = math.isqrt(max(1, windows // FEW_IMAGES - 1)) + 1
+    side = math.isqrt(-(-windows // min(FEW_IMAGES, images)) - 1) + 1
     axes = [GridAxis.with_interior(*each, side) for each in zip(files.variants[0].geometry, files.window, strict=True)]
     return Budget(windows, math.prod(axis.pixels for axis in axes), is_per_window=True)

@@ -61,6 +61,7 @@ def measure_parity(
         interior=seen([cell for cell in cells if cell.is_interior]),
         border=seen([cell for cell in cells if not cell.is_interior]),
         overall=seen(cells),
+        of_given_images=comparison.images is not None,
         images=len(samples),
         small_images=sum(not sample.has_interior for sample in samples),
         exact=comparison.is_exact,

@@ -70,10 +70,10 @@ class CommandLine:
         float | None,
         typer.Option(
             metavar="P",
-            help="Choose the cheapest mode that names the classifier's own top class on at least this share of "
-            "windows, such as 0.95. The share is the lower end of the 95 % interval that fullconv-convert has measured "
-            "on your images (--images). Modes with the classifier's own scores are always possible. Default: the mode "
-            "does not depend on the agreement.",
+            help="Smallest share of windows, such as 0.95, on which the mode must have the classifier's own top class. "
+            "The cheapest such mode runs. A mode is accepted if the lower end of its measured 95 % interval "
+            "(fullconv-convert --images) is at least this share; modes with the classifier's own scores are always "
+            "accepted. Requires --mode auto. Default: the agreement does not affect the mode.",
         ),
     ] = None
     border: Annotated[

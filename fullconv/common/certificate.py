@@ -81,6 +81,14 @@ def sentence(spec: model_pb2.ModelSpec, position: int, exact: float, dense: floa
     return f"{said}; --mode exact gives {own} for {_times(exact, dense)} the compute{on}"
 
 
+def cut_margins_sentence(file: model_pb2.SharedFile) -> str:
+    """Return at how many cells a file's margins are cut off, and how often its top class is the classifier's own."""
+    said = f"margins are cut off at {file.margin_limit} cell{'s' * (file.margin_limit > 1)}"
+    if not file.difference.agreement_high:
+        return said
+    return f"{said}; the top class agrees with the classifier's on {agreement(file.difference)}"
+
+
 def agreement(seen: model_pb2.Difference) -> str:
     """Return the share of windows with the same top class and its interval: "49 % of windows (45 to 53 %)"."""
     return share_of_windows(seen.top_class_agreement, (seen.agreement_low, seen.agreement_high))

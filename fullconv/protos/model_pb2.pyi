@@ -149,7 +149,7 @@ class Cost(_message.Message):
     def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., multiply_adds_per_cell: _Optional[float] = ..., multiply_adds_per_crop: _Optional[float] = ..., activation_bytes_per_pixel: _Optional[float] = ..., multiply_adds_per_window: _Optional[float] = ..., multiply_adds_per_row: _Optional[float] = ..., multiply_adds_per_column: _Optional[float] = ...) -> None: ...
 
 class Parity(_message.Message):
-    __slots__ = ("stride", "native", "interior", "border", "exact", "precision", "images", "small_images", "overall")
+    __slots__ = ("stride", "native", "interior", "border", "exact", "precision", "images", "small_images", "overall", "of_given_images")
     STRIDE_FIELD_NUMBER: _ClassVar[int]
     NATIVE_FIELD_NUMBER: _ClassVar[int]
     INTERIOR_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +159,7 @@ class Parity(_message.Message):
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     SMALL_IMAGES_FIELD_NUMBER: _ClassVar[int]
     OVERALL_FIELD_NUMBER: _ClassVar[int]
+    OF_GIVEN_IMAGES_FIELD_NUMBER: _ClassVar[int]
     stride: Size
     native: Difference
     interior: Difference
@@ -168,7 +169,8 @@ class Parity(_message.Message):
     images: int
     small_images: int
     overall: Difference
-    def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., native: _Optional[_Union[Difference, _Mapping]] = ..., interior: _Optional[_Union[Difference, _Mapping]] = ..., border: _Optional[_Union[Difference, _Mapping]] = ..., exact: _Optional[bool] = ..., precision: _Optional[_Union[Difference, _Mapping]] = ..., images: _Optional[int] = ..., small_images: _Optional[int] = ..., overall: _Optional[_Union[Difference, _Mapping]] = ...) -> None: ...
+    of_given_images: bool
+    def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., native: _Optional[_Union[Difference, _Mapping]] = ..., interior: _Optional[_Union[Difference, _Mapping]] = ..., border: _Optional[_Union[Difference, _Mapping]] = ..., exact: _Optional[bool] = ..., precision: _Optional[_Union[Difference, _Mapping]] = ..., images: _Optional[int] = ..., small_images: _Optional[int] = ..., overall: _Optional[_Union[Difference, _Mapping]] = ..., of_given_images: _Optional[bool] = ...) -> None: ...
 
 class Difference(_message.Message):
     __slots__ = ("windows", "max_abs", "median_abs", "relative_l2", "top_class_agreement", "p99_abs", "agreement_low", "agreement_high")

@@ -30,8 +30,8 @@ class _Waiter:
     client: str
     apart: bool
     granted: Event = field(default_factory=Event)
-    """Set once the request has its turn. Each request waits for an event of its own: to wake all of them at every turn
-    would take more time than their work."""
+    """Set when the request gets its turn. Each request has its own event: waking all waiting requests at every turn
+    would take longer than the work itself."""
 
 
 @dataclass(eq=False)
@@ -145,7 +145,7 @@ class RequestDecoding:
         self.seconds = 0.0
         """Time that the request has decoded so far."""
         self._ends: list[Callable[[], None]] | None = []
-        """What ends with the request; None once it has ended."""
+        """Functions that `close` will call; None after the request has ended."""
         self._lock = Lock()
 
     @contextmanager
@@ -186,7 +186,7 @@ class RequestDecoding:
         end()
 
     def close(self) -> None:
-        """End what ends with the request, such as the processes that decode its images."""
+        """Call the functions of `at_end`, which end the processes that decode the request's images."""
         with self._lock:
             ends, self._ends = self._ends or (), None
         for end in ends:

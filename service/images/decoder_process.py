@@ -84,19 +84,19 @@ class DecoderProcess:
             )
         finally:
             os.close(descriptor)
-        finalize(self, _end, process)
+        finalize(self, _kill_and_close, process)
         self._decoding.at_end(partial(_kill, process))
         return process
 
     def _fill(self, process: "subprocess.Popen[bytes]", buffer: memoryview) -> None:
-        """Read from the pipe until the buffer is full; calls `pause` often, and ends the process if that raises.
+        """Read from the pipe until the buffer is full, and call `pause` often. On any error, end the process at once.
 
-        The error may keep this object for long, and the process may hold much memory.
+        The traceback of the error may keep this object alive, and the process would keep its memory.
         """
         try:
             self._read_into(process, buffer)
         except BaseException:
-            _end(process)
+            _kill_and_close(process)
             raise
 
     def _read_into(self, process: "subprocess.Popen[bytes]", buffer: memoryview) -> None:
@@ -137,11 +137,12 @@ def _descriptor(content: bytes | Path) -> int:
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """End a process, and wait until its memory is free; another thread may read its pipes."""
+    """End a process and wait for it, so that its memory is free; another thread may be reading its pipes."""
     process.kill()
     process.wait()
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _kill_and_close(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, and close its pipes."""
     process.kill()
     process.communicate()

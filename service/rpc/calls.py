@@ -191,12 +191,13 @@ class Calls:
             status = status_of(error)
             if isinstance(error, IdleError):  # a client that does not read answers may not read a status either
                 self._end(this)
-        await self._wait(self._refusals.delay(call.client, status[0]))
+        await self.delay_refusal(call.client, status[0])
         await context.abort(*status)
         raise AssertionError("abort raises")
 
-    async def _wait(self, seconds: float) -> None:
-        """Wait some seconds, or until the server begins to shut down."""
+    async def delay_refusal(self, client: str, code: grpc.StatusCode) -> None:
+        """Wait before a refusal is sent to a client that is refused often, unless the server begins to shut down."""
+        seconds = self._refusals.delay(client, code)
         if seconds > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.draining.wait(), seconds)

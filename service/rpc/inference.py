@@ -161,7 +161,9 @@ class InferenceServicer:
         try:
             response = await self._calls.logged(one, lambda one: self._infer(request, one))
         except ServiceError as error:
-            failed = oip.ModelStreamInferResponse(error_message=status_of(error)[1])
+            code, text, _ = status_of(error)
+            await self._calls.delay_refusal(call.client, code)
+            failed = oip.ModelStreamInferResponse(error_message=text)
             failed.infer_response.id = request.id
             return failed
         return oip.ModelStreamInferResponse(infer_response=response)

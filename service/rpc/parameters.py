@@ -64,9 +64,11 @@ def _choice(name: str, value: Any, choices: type[Choice]) -> Choice:  # noqa: AN
 
 def _share(name: str, value: Any) -> float:  # noqa: ANN401
     try:
-        return float("" if isinstance(value, bool) else value)
+        if not isinstance(value, bool):
+            return float(value)
     except (TypeError, ValueError):
-        raise OptionError(f"parameters: {name}: expected a number from 0 to 1, got {str(value)[:40]!r}") from None
+        pass
+    raise OptionError(f"parameters: {name}: expected a share of windows above 0 and at most 1, got {str(value)[:40]!r}")
 
 
 def _words(name: str, value: Any) -> list[str]:  # noqa: ANN401

@@ -1,7 +1,7 @@
 """Delays the refusals of a client that sends refused requests at a high rate.
 
-To receive and refuse a message costs the server time that other clients miss. A client that sends the next message as
-soon as one is refused, without the delay that the refusal states, is slowed down; its other answers are not.
+Receiving and refusing a message takes server time, which other clients then lack. If a client ignores the delay that a
+refusal states and sends its next message at once, its refusals are delayed. Its other answers are not.
 """
 
 import math
@@ -15,12 +15,13 @@ DELAYED = {
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.UNAUTHENTICATED,
 }
-"""Statuses whose number a client determines by what it sends."""
+"""Statuses of refusals that are counted: their cause is what the client sends, or how much it sends."""
 FREE_PER_SECOND = 50.0
 """Refusals of a client in about a second that are not delayed."""
 DELAY_EACH, MAX_DELAY = 0.01, 0.5
 """Seconds of delay for each refusal above that number, and the longest delay."""
 KEPT_CLIENTS = 10_000
+"""Largest number of clients whose counts are kept."""
 
 
 @dataclass

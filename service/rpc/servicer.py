@@ -57,6 +57,7 @@ class ScoringServicer:
                 )
             except ServiceError as error:
                 code, text, _ = status_of(error)
+                await self._calls.delay_refusal(call.client, code)
                 failure = scoring_pb2.Failure(code=code.value[0], message=text, reason=reason_of(error))
                 return scoring_pb2.ScoreManyResponse(id=message.id, failure=failure)
             return scoring_pb2.ScoreManyResponse(id=message.id, response=response)

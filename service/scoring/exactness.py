@@ -1,6 +1,6 @@
 """Remarks on answers whose scores differ from the scores of the original classifier."""
 
-from fullconv.common.certificate import agreement, is_warning, overall, sentence
+from fullconv.common.certificate import cut_margins_sentence, is_warning, overall, sentence
 from fullconv.protos import model_pb2
 from service.engine.repository import StoredModel
 from service.scoring.modes import exact_multiply_adds
@@ -31,8 +31,7 @@ def remarks_on(model: StoredModel, plan: Plan) -> tuple[list[str], list[str]]:
     One of the lists has one sentence if the scores are not the classifier's own; otherwise both are empty.
     """
     if (cut := cut_margins(model, plan)) is not None:
-        cells = f"{cut.margin_limit} cell{'s' * (cut.margin_limit > 1)}"
-        return [f"margins cut off at {cells}, which agree on {agreement(cut.difference)}"], []
+        return [cut_margins_sentence(cut)], []
     spec, position = model.spec, plan.mode.position
     if plan.mode.name != "dense" or spec.parity[position].exact:
         return [], []

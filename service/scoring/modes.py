@@ -1,9 +1,9 @@
 """The modes of running a model: dense, one pass over every tile; crops, every window by itself; and shared.
 
 Dense runs the file for the requested stride if there is one, else the native file: it reaches finer strides by shift
-and stitch and coarser strides by skipping cells. Crops reach any stride. Shared gives the scores of crops, and runs the
-file whose strides include the requested one. If a request leaves the mode open and several modes give the same scores,
-`choose` returns all of them, so that the plan can take the cheapest.
+and stitch and coarser strides by skipping cells. Crops reach any stride. Shared gives the scores of crops, unless
+margins are cut off, and runs a file whose strides include the requested one. If a request leaves the mode open,
+`choose` returns all modes that may run, and the plan takes the cheapest.
 """
 
 import math
@@ -260,17 +260,25 @@ def _exact(model: StoredModel, stride: tuple[int, int]) -> list[Mode]:
 
 
 def _agreeing(model: StoredModel, stride: tuple[int, int], least: float) -> tuple[list[Mode], str]:
-    """Return the modes whose agreement with the classifier is measured to be at least a share of windows."""
+    """Return the modes with the classifier's own scores, and those that are measured to agree on enough windows.
+
+    `least` is the share of windows. Agreement on synthetic images says little, and does not count.
+    """
     modes, spec = _exact(model, stride), model.spec
     dense = _dense(model, stride) if model.supports_dense else None
-    if dense is not None and dense not in modes and overall(spec, dense.position).agreement_low >= least:
-        modes.append(dense)
+    if dense is not None and dense not in modes:
+        parity = spec.parity[dense.position]
+        if parity.of_given_images and overall(spec, dense.position).agreement_low >= least:
+            modes.append(dense)
     modes += [
         _shared_by(model, number, stride)
         for number in _fitting(model, stride, cut=True)
         if spec.shared[number].difference.agreement_low >= least
     ]
-    return modes, f"the cheapest mode that is measured to agree with the classifier on at least {least:.4g} of windows"
+    return modes, (
+        "the cheapest mode with the classifier's own scores, or measured to have its top class on at least "
+        f"{100 * least:.4g} % of windows"
+    )
 
 
 def _dense_or_refuse(model: StoredModel, stride: tuple[int, int]) -> Dense:

@@ -205,7 +205,7 @@ def test_networks_inside_of_modules_are_found(
         (('"$kernel"', '"$size"'), "expected a default of the parameter $size in `parameters`"),
         (("{ out = 4 }", "{ depth = 4 }"), "expected parameters among stride, out, kernel, got depth"),
         (("{ out = 4 }", '{ out = "4" }'), "Input should be a valid integer"),
-        (("[],", '[{ op = "blocks", block = "step", key = "x", count = 1 }],'), "got blocks inside of themselves"),
+        (("[],", '[{ op = "blocks", block = "step", key = "x", count = 1 }],'), "at most 8 blocks inside one another"),
         (("count = 3", "count = 100000"), "expected at most 10000 layers, got more"),
         (("if_same_shape = true, ", ""), "add: expected branches that end in the same size, got (6, 7, 9), (4,"),
     ],

@@ -38,8 +38,10 @@ REDUCED = ["fp16", "int8"]
 WEIGHTS = {"fp16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.INT8}
 TRUNKS = [
     "pytorch/basic_block.torchscript_batch",  # branches that meet in an Add
-    "pytorch/squeezenet.torchscript",  # Concat; the classifier is a convolution, then a pool
-    "pytorch/densenet.torchscript_batch",  # AveragePool between the layers
+    pytest.param(
+        "pytorch/squeezenet.torchscript", marks=pytest.mark.slow
+    ),  # Concat; the classifier is a convolution, then a pool
+    pytest.param("pytorch/densenet.torchscript_batch", marks=pytest.mark.slow),  # AveragePool between the layers
     "pytorch/average_pool_pad.torchscript_batch",
     "pytorch/cropped_residual.torchscript_batch",  # Slice
     "pytorch/grouped.torchscript_batch",

@@ -111,7 +111,7 @@ def test_timms_efficientnets(name: str, tmp_path: Path) -> None:
     torch.save(net.state_dict(), tmp_path / "net.pth")
     if name.endswith("lite0"):
         expected = "timm_efficientnet_lite0 and timm_tf_efficientnet_lite0"
-        with pytest.raises(SourceError, match=f"arch: the tensors fit {expected}, which"):
+        with pytest.raises(SourceError, match=f"got tensors that fit {expected}; choose"):
             read_source(tmp_path / "net.pth", arch=None, window=None)
     arch = TIMM[name] if name.endswith("lite0") else None
     classifier = read_source(tmp_path / "net.pth", arch=arch, window=None)

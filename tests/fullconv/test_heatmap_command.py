@@ -108,7 +108,7 @@ def test_one_class_is_painted_by_its_probability(
     assert np.corrcoef(p[clear], red[clear])[0, 1] > 0.9
 
 
-@pytest.mark.parametrize("where", ["local", "server"])
+@pytest.mark.parametrize("where", ["local", pytest.param("server", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("options", "shown"),
     [

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,15 +104,28 @@ def test_the_cheapest_mode_that_agrees_runs(models: Models, least: float, mode: 
     response = models.run("deep", min_agreement=least).response
     assert (response.mode, response.plan.file) == (mode, file)
     assert response.mode_reason.startswith(
-        f"the cheapest mode that is measured to agree with the classifier on at least {least:g} of windows"
+        "the cheapest mode with the classifier's own scores, or measured to have its top class on at least "
+        f"{100 * least:g} % of windows"
     )
     if "margins" in file:
         limit = int(file[13])
-        assert f"margins cut off at {limit} cell" in response.mode_reason
+        assert f"margins are cut off at {limit} cell" in response.mode_reason
         assert response.parity.agreement_low == AGREEMENTS[limit]
         assert not response.parity.exact
     costs = [models.run("deep", min_agreement=share).plan.multiply_adds for share in (0.5, 0.7, 0.9, 1)]
     assert costs == sorted(costs)
+
+
+def test_agreement_on_synthetic_images_does_not_count(models: Models, tmp_path: Path) -> None:
+    """Dense is not chosen by a certificate that was not measured on the user's images."""
+    shutil.copytree(models.folder, tmp_path / "models")
+
+    def forget(spec: model_pb2.ModelSpec) -> None:
+        spec.parity[0].of_given_images = False
+
+    edit_graph(tmp_path / "models" / "deep" / "1" / "model.onnx", edit_spec(forget))
+    synthetic = Models(tmp_path / "models", models.networks)
+    assert synthetic.run("deep", min_agreement=0.5).response.plan.file == "model.margins1.onnx"
 
 
 def test_strides_without_cut_margins_run_exact_modes(models: Models) -> None:
@@ -133,7 +147,7 @@ def test_strides_without_cut_margins_run_exact_modes(models: Models) -> None:
     ],
     ids=["native", "coarser", "anchor", "region", "flip", "mask"],
 )
-@pytest.mark.parametrize("least", [0.7, 0.9])
+@pytest.mark.parametrize("least", [pytest.param(0.7, marks=pytest.mark.slow), 0.9])
 def test_tiles_do_not_change_the_scores(only_cut: Models, least: float, options: dict[str, Any]) -> None:
     """Cells whose margins are cut off read pixels beyond their windows, also where a tile ends."""
     image = noise(341, 407, 3)

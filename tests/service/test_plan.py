@@ -59,7 +59,9 @@ def counted(file: Path, tile: np.ndarray) -> float:
     return sum(float(found.size) * math.prod(weights[node.input[1]][1:]) for node, found in pairs)
 
 
-@pytest.mark.parametrize("budget", [1, 1_000_000, 2 << 30], ids=["smallest", "small", "ample"])
+@pytest.mark.parametrize(
+    "budget", [pytest.param(1, marks=pytest.mark.slow), 1_000_000, 2 << 30], ids=["smallest", "small", "ample"]
+)
 @pytest.mark.parametrize(
     ("name", "stride"),
     [("unpadded", 4), ("unpadded", 2), ("unpadded", 8), ("unpadded", 1), ("padded", 8), ("padded", 4), ("padded", 16)],

@@ -13,7 +13,7 @@ Margins may be cut off: then they have at most `limit` cells, and the cells beyo
 differ from those of the window by itself. The dense map is then that of the whole image, padded at the image's edges.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Span = tuple[int, int]
 """Cells [first, stop) of a window."""
@@ -39,9 +39,6 @@ class AxisMargins:
     def dense_first(self) -> int:
         """The first cell of the first window that the dense map holds."""
         return self.near if self.limit is None else 0
-
-    def _at(self, size: int, near: int, far: int, stride: int) -> "AxisMargins":
-        return AxisMargins(size, near, far, stride, self.limit)
 
     def after_layer(self, *, reach: int, stride: int, before: int, after: int) -> "AxisReads | None":
         """Return what a convolution or pool reads, whose kernel spans `reach` cells; None if nothing would be shared.
@@ -70,7 +67,7 @@ class AxisMargins:
             dense, dense_pads = (max(0, -before), max(0, -after)), (max(0, before), max(0, after))
         return AxisReads(
             before=self,
-            after=self._at(size, near, far, self.stride * stride),
+            after=replace(self, size=size, near=near, far=far, stride=self.stride * stride),
             near_own=(max(0, -before), min(first, near_stop)) if near else (0, 0),
             near_dense=(first, max(first, near_stop)) if near else (first, first),
             far_dense=(min(far_first, stop), stop) if far else (stop, stop),
@@ -85,7 +82,7 @@ class AxisMargins:
         first, stop = self.interior
         return AxisReads(
             before=self,
-            after=self._at(self.size, near, far, self.stride),
+            after=replace(self, near=near, far=far),
             near_own=(0, first),
             near_dense=(first, near),
             far_dense=(self.size - far, stop),
