@@ -6,6 +6,7 @@ from rich.text import Text
 
 from fullconv.answer import Answer
 from fullconv.common.certificate import LEAST_AGREEMENT, share_of_windows
+from fullconv.common.model_files import CUT_NAME
 from fullconv.common.text import printable
 from fullconv.description import Parity
 
@@ -57,13 +58,21 @@ def _title(answer: Answer) -> Text:
         (printable(image.name), "bold"),
         f"  {image.width}×{image.height} (width×height)  {printable(answer.model)}/{answer.version}\n",
         f"{len(answer.y)}×{len(answer.x)} windows (rows×columns) of {_size(answer.window)} pixels "
-        f"(height×width), {answer.stride[0]} apart{left_out if any(answer.left_out) else ''}; "
-        f"{answer.mode}{', ' + _parity(answer.parity) if answer.mode == 'dense' else ''}",
+        f"(height×width), {answer.stride[0]} apart{left_out if any(answer.left_out) else ''}; {_mode(answer)}",
     )
 
 
+def _mode(answer: Answer) -> str:
+    """Return the mode and, if its scores may not be the classifier's own, their agreement."""
+    if answer.mode == "dense":
+        return f"dense, {_parity(answer.parity)}"
+    if CUT_NAME.fullmatch(answer.plan.file):
+        return f"{answer.mode} with margins cut off, {_parity(answer.parity)}"
+    return answer.mode
+
+
 def _parity(parity: Parity) -> str:
-    """Return the agreement of dense with crops in words, without details that are in a warning."""
+    """Return the agreement with crops in words, without details that are in a warning."""
     if parity.exact:
         return "exact"
     if not parity.windows:  # an older server

@@ -16,6 +16,7 @@ SHARED_MODEL = "model.shared{}.onnx"
 """File name of the network of mode shared for the multiples of a stride in pixels."""
 CUT_MODEL = "model.margins{}.onnx"
 """File name of the network of mode shared whose margins are cut off at a number of cells."""
+CUT_NAME = re.compile(r"model\.margins[0-9]+\.onnx")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,8}")

@@ -2,12 +2,14 @@
 
 import shutil
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from rich.console import Console
 from support.conversion import convert_into
 from support.hostile_models import edit_graph, edit_spec
 from support.networks import make_network
@@ -16,6 +18,7 @@ from support.servers import infer, running
 from support.views import IMAGE, MODES, Models, stitched
 
 from fullconv import Client, Scorer
+from fullconv.command.table import answer_table
 from fullconv.protos import model_pb2, scoring_pb2
 from fullconv.protos import open_inference_pb2 as oip
 from service.errors import OptionError
@@ -180,6 +183,10 @@ def test_every_call_takes_it(models: Models) -> None:
         request.parameters["min_agreement"].string_param = "0.9"
         (average,) = infer(server, request).raw_output_contents
     assert remote.plan.file == "model.margins2.onnx"
+    assert remote.parity.agreement_interval == local.parity.agreement_interval
+    with Console(width=200, record=True, file=StringIO()) as console:
+        console.print(answer_table(remote))
+    assert "; shared with margins cut off, " in console.export_text()
     assert_allclose(np.frombuffer(average, "<f4"), remote.average, rtol=1e-4, atol=1e-6)
     assert_array_equal(local.average, remote.average)
 
