@@ -97,8 +97,8 @@ def recognise(keys: Collection[str]) -> tuple[str, list[Architecture]]:
         raise SourceError(
             f"arch: the checkpoint's {len(keys)} tensors match none of {len(known)} known architectures; list the "
             "network's layers with --arch FILE.toml; or, if PyTorch is installed, name its module, --arch "
-            "torchvision:resnet50, or the function that makes it, --arch mypackage.nets:build; or export it to ONNX and "
-            "convert the result"
+            "torchvision:resnet50, or the function that makes it, --arch mypackage.nets:build; or export it to ONNX "
+            "and convert the result"
         )
     return prefix, [each for each, like in zip(known, likeness, strict=True) if like == max(likeness)]
 
