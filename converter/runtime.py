@@ -5,9 +5,9 @@ session would copy them.
 """
 
 import functools
+import secrets
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from onnx_ir.external_data import convert_tensors_to_external
 
 from converter.errors import UnsupportedError
 from converter.messages import one_line
+from fullconv.common.temporary import remove
 
 INLINE_BYTES = 256
 """Largest size in bytes of constants that stay in the graph, where shape inference finds them."""
@@ -69,14 +70,17 @@ def session(model: ir.Model, folder: Path, *, optimise: bool = True) -> ort.Infe
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED if optimise else levels.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "1")
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".onnx") as file:
-        ir.save(model, file.name)
+    file = folder / f"{secrets.token_hex(8)}.onnx"
+    try:
+        ir.save(model, file)
         try:
             return ort.InferenceSession(
-                file.name, options, providers=["CPUExecutionProvider"], disabled_optimizers=WRONG_OPTIMISERS
+                file, options, providers=["CPUExecutionProvider"], disabled_optimizers=WRONG_OPTIMISERS
             )
         except Exception as error:  # each stage of loading raises errors of another class
             raise UnsupportedError(f"ONNX Runtime cannot load the network: {one_line(error)}") from None
+    finally:
+        remove(file)
 
 
 LOAD = """

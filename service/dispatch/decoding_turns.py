@@ -55,15 +55,18 @@ class DecodingTurns:
         """Number of turns taken by processes, and by threads."""
         self._virtual_time = 0.0
         """The virtual time at which the last turn was given; a new client starts there."""
-        self.waiting = 0
+
+    @property
+    def waiting(self) -> int:
         """Number of requests that wait for a turn."""
+        with self._lock:
+            return sum(len(client.waiting) for client in self._clients.values())
 
     def acquire(self, flow: Flow, client: str, *, apart: bool) -> None:
         """Wait for a turn; raises CancelledRunError."""
         with self._lock:
             waiter = _Waiter(client, apart)
             self._client(client).waiting.append(waiter)
-            self.waiting += 1
             self._grant()
         try:
             flow.check()
@@ -105,7 +108,6 @@ class DecodingTurns:
             self._return(waiter.client, 0.0, apart=waiter.apart)
             return
         self._clients[waiter.client].waiting.remove(waiter)
-        self.waiting -= 1
         self._forget(waiter.client)
 
     def _grant(self) -> None:
@@ -114,7 +116,6 @@ class DecodingTurns:
             client = self._clients[waiter.client]
             client.waiting.remove(waiter)
             client.running += 1
-            self.waiting -= 1
             self._running[waiter.apart] += 1
             self._virtual_time = max(self._virtual_time, client.virtual_time)
             waiter.granted.set()
@@ -167,7 +168,7 @@ class RequestDecoding:
         """Leave the turn to another request, if one waits; raises CancelledRunError."""
         self._flow.check()
         started = getattr(self._local, "started", None)
-        if started is None or not self._turns.waiting or time.monotonic() - started < TURN_SECONDS:
+        if started is None or time.monotonic() - started < TURN_SECONDS or not self._turns.waiting:
             return
         apart = self._local.apart
         self._release(apart=apart)
