@@ -76,6 +76,12 @@ ActivationChoice = Annotated[
         help="Function that turns scores into probabilities, if the network does not end in one. Default: softmax."
     ),
 ]
+Scores = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Output that holds the class scores, if the network has several outputs of that form."
+    ),
+]
 Labels = Annotated[
     Path | None,
     typer.Option(
@@ -162,6 +168,7 @@ def convert(
     window: Window = None,
     preprocess: Preprocess = Request.preprocess,
     activation: ActivationChoice = Request.activation,
+    scores: Scores = Request.scores,
     labels: Labels = Request.labels,
     verify: Verify = Request.windows,
     images: Images = Request.images,
@@ -187,6 +194,7 @@ def convert(
             window=_parse_window(window),
             preprocess=preprocess,
             activation=activation,
+            scores=scores,
             labels=labels,
             verify=verify,
             images=images,

@@ -23,7 +23,7 @@ from converter.graph.crops import to_crops
 from converter.graph.dense import to_dense
 from converter.graph.passes.prepend_preprocessing import PrependPreprocessingPass
 from converter.graph.passes.quantize import QuantizePass
-from converter.graph.scores import scores_position
+from converter.graph.scores import keep_scores
 from converter.graph.sharing.variants import cut_variants, shared_variants
 from converter.graph.strides import variants, with_stride
 from converter.labels import load_labels
@@ -65,6 +65,7 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
     window: int | tuple[int, int] | None = None,
     preprocess: str | PathLike[str] | None = Request.preprocess,
     activation: Activation | None = Request.activation,
+    scores: str | None = Request.scores,
     labels: str | PathLike[str] | None = Request.labels,
     verify: int = Request.windows,
     images: str | PathLike[str] | None = Request.images,
@@ -84,6 +85,7 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
 
     arch, window: the architecture, and its side or (height, width) in pixels, if the source does not state them.
     preprocess, activation, labels: the meaning of pixels and scores. Default: the meaning that the source states.
+    scores: the name of the output that holds the class scores, if the network has several.
     verify, images: the number of windows to compare, and the folder of their images. Default: 256, synthetic images.
     strides, crops_only: pixels between windows; whether to keep a network that cannot slide and run it on windows.
     precision, min_agreement: precision of the weights, and the least share of windows with the top class of fp32.
@@ -97,6 +99,7 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
         force=force,
         preprocess=None if preprocess is None else str(preprocess),
         activation=activation,
+        scores=scores,
         labels=None if labels is None else Path(labels),
         windows=verify,
         images=None if images is None else Path(images),
@@ -139,10 +142,12 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         )
     with staging(request.target, force=request.force) as folder, tempfile.TemporaryDirectory(dir=folder) as name:
         progress.step("rewriting the network", 0)
-        scratch, output = Path(name), scores_position(classifier.model.graph)
+        scratch = Path(name)
+        for model in (classifier.original, classifier.model):
+            keep_scores(model, request.scores)
         move_weights([classifier.original, classifier.model], scratch, SOURCE_WEIGHTS)
-        source = SourceNetwork(classifier, output, preprocessing, scratch)
-        network = _rewrite(classifier, output, preprocessing, request, scratch)
+        source = SourceNetwork(classifier, preprocessing, scratch)
+        network = _rewrite(classifier, preprocessing, request, scratch)
         home = folder if request.precision == FULL_PRECISION else scratch
         move_weights([network.model], home, WEIGHTS)
         release_weights(classifier.original)
@@ -159,7 +164,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         images, skipped = _load_images(request, in_float)
         reference = Reference(source, images=images, folder=request.images, windows=request.windows, output=spec.output)
         files, certificates = _certified(reference, in_float, request, progress, folder)
-        is_reduced = request.precision != FULL_PRECISION
+        is_reduced = request.precision != FULL_PRECISION or source.quantizes
         shared = compare_shared(files, spec.output, progress, is_reduced=is_reduced)
         spec.shared.extend(shared.files)
         if shared.files:
@@ -182,11 +187,10 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
 
 
 def _rewrite(
-    classifier: Classifier, output: int, preprocessing: Preprocessing | None, request: Request, scratch: Path
+    classifier: Classifier, preprocessing: Preprocessing | None, request: Request, scratch: Path
 ) -> ConvertedGraph:
     """Return the network as it will be served at its native stride, preprocessing included."""
     model, window, layout = classifier.model, classifier.window, classifier.layout
-    model.graph.outputs[:] = [model.graph.outputs[output]]
     if request.crops_only:
         network = to_crops(model, window, layout, scratch, stride=next(iter(request.strides), None))
     else:

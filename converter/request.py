@@ -32,6 +32,7 @@ class Request:
     force: bool = False
     preprocess: str | None = None
     activation: Activation | None = None
+    scores: str | None = None
     labels: Path | None = None
     windows: int = 256
     images: Path | None = None

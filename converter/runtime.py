@@ -24,10 +24,10 @@ INLINE_BYTES = 256
 """Largest size in bytes of constants that stay in the graph, where shape inference finds them."""
 IN_FLIGHT_BYTES = 64 << 20
 """Limit on the bytes that are copied at a time while weights are written."""
-WRONG_OPTIMISERS = ["Pad_Fusion"]
-"""Optimisers that change results: this one makes a MaxPool pad with −∞ where a Pad has put zeros.
-
-A source may have both operators; in converted models SeparatePadsPass keeps them apart."""
+WRONG_OPTIMISERS = ["Pad_Fusion", "WeightBiasQuantization"]
+"""Optimisers that change results. The first makes a MaxPool pad with −∞ where a Pad has put zeros; a source may have
+both operators, and in converted models SeparatePadsPass keeps them apart. The second rounds float32 weights to integers
+where activations are quantized."""
 
 
 def move_weights(models: Sequence[ir.Model], folder: Path, name: str) -> None:

@@ -5,6 +5,7 @@ the value's affine view of a feature map. A view has no node in the graph until 
 materialized: by a Slice, a Gather of channels, or a convolution.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,11 +14,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from converter.graph.affine import AffineView, FeatureMap, Lattice, Size, Stencil, identity_view
+from converter.graph.affine import AffineView, FeatureMap, Lattice, Size, Stencil, channels_at, identity_view
 from converter.graph.nodes import END, add_constant
+from converter.graph.operators import ELEMENTWISE, MOVEMENT
 from converter.graph.refusals import MIXED_SUMMARY, NOT_THE_SAME_EVERYWHERE, refusal
 from converter.graph.rewrites import Rewrite
 
+MAX_COPY_WEIGHTS = 1 << 24
+"""Largest number of weights of a convolution that brings features at several positions to one: 64 MiB."""
 Attribute = int | float | str | Sequence[int] | ir.Attr
 
 
@@ -111,6 +115,48 @@ class Convolutionalizer:
             raise refusal(node, NOT_THE_SAME_EVERYWHERE)
         return self._apply(node, view.map, stencil, (1, 1)), stencil.anchors
 
+    def features_of(
+        self, node: ir.Node, view: AffineView, axes: Sequence[int]
+    ) -> tuple[FeatureMap, NDArray[np.int64]] | None:
+        """Return a map whose channels are the features along some axes of a view, and the anchor of each row.
+
+        Features at several positions are brought to one by a convolution that copies. Return None if its weights would
+        be more than MAX_COPY_WEIGHTS, or if the features are not the same pattern in every row.
+        """
+        stencil = view.stencil(axes)
+        if stencil is None:
+            return None
+        count = len(stencil.channel)
+        if count * view.map.size[1] * math.prod(stencil.extent) > MAX_COPY_WEIGHTS:
+            return None
+        if stencil.is_pointwise:
+            return self._apply(node, view.map, stencil, (1, 1)), stencil.anchors
+        copy = FullyConnected(f"{node.name}.copy", np.eye(count, dtype=np.float32))
+        return self.convolve(node, view.map, stencil, copy), stencil.anchors
+
+    def select_channels(self, node: ir.Node, source: FeatureMap, channels: NDArray[np.int64]) -> FeatureMap:
+        """Emit a Gather of some channels of a map; returns its output."""
+        indices = add_constant(self.graph, f"{node.name}.channels", channels)
+        size = (source.size[0], len(channels), *source.size[2:])
+        return self.emit(node, "Gather", [source.value, indices], size, axis=1)
+
+    def as_selection(self, node: ir.Node, view: AffineView) -> AffineView:
+        """Return the same tensor as a selection of the elements of a map, which is made if the view is not one.
+
+        Raises UnsupportedError, naming the node, if no map holds the elements.
+        """
+        if view.is_selection:
+            return view
+        features = self.features_of(node, view, [1]) if len(view.shape) == 2 else None
+        return identity_view(self.materialize(node, view)) if features is None else channels_at(*features)
+
+    def map_before(self, value: ir.Value | None) -> ir.Value | None:
+        """Return the map of whose elements a value consists, apart from pointwise operators; None if there is none."""
+        while value is not None and len(self.shapes.get(value, ())) != 4:
+            producer = value.producer()
+            value = producer.inputs[0] if producer is not None and producer.op_type in MOVEMENT | ELEMENTWISE else None
+        return value
+
     def materialize(self, node: ir.Node, view: AffineView) -> FeatureMap:
         """Return a view (N, C, h, w) as a map.
 
@@ -161,12 +207,18 @@ class Convolutionalizer:
         count, is_dense = len(stencil.channel), strides == (1, 1)
         if is_dense and stencil.is_all_channels(source.size[1]):
             return source
-        if not is_dense or not stencil.selects_channels:
-            identity = FullyConnected(f"{node.name}.mix", np.eye(count, dtype=np.float32))
-            return self.convolve(node, source, stencil, identity, strides)
-        channels = add_constant(self.graph, f"{node.name}.channels", stencil.channel[:, 0])
-        size = (source.size[0], count, *source.size[2:])
-        return self.emit(node, "Gather", [source.value, channels], size, axis=1)
+        if is_dense and stencil.is_pointwise and stencil.channel.shape[1] == 1:
+            return self._scale(node, self.select_channels(node, source, stencil.channel[:, 0]), stencil)
+        identity = FullyConnected(f"{node.name}.mix", np.eye(count, dtype=np.float32))
+        return self.convolve(node, source, stencil, identity, strides)
+
+    def _scale(self, node: ir.Node, source: FeatureMap, stencil: Stencil) -> FeatureMap:
+        """Return a map whose channels are multiplied by the weights of a stencil, and shifted by its offsets."""
+        for op_type, numbers in (("Mul", stencil.weight), ("Add", stencil.offset)):
+            if numbers is not None:
+                constant = add_constant(self.graph, f"{node.name}.{op_type}", np.float32(numbers).reshape(1, -1, 1, 1))
+                source = self.emit(node, op_type, [source.value, constant], source.size)
+        return source
 
     def record(self, node: ir.Node, was: str, now: str) -> None:
         """Add a rewritten layer to the report."""

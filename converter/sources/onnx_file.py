@@ -14,10 +14,9 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 from onnx import shape_inference, version_converter
-from onnx_ir.passes.common import CheckerPass
+from onnx_ir.passes.common import CheckerPass, TopologicalSortPass
 
-from converter.errors import SourceError, UnsupportedError
-from converter.graph.operators import ARITHMETIC, ELEMENTWISE, WINDOWED
+from converter.errors import ConversionError, SourceError, UnsupportedError
 from converter.graph.passes.stop_dropout import StopDropoutPass
 from converter.graph.passes.upgrade_operators import UpgradeOperatorsPass, opset
 from converter.graph.passes.widen_floats import WidenFloatsPass
@@ -25,6 +24,8 @@ from converter.messages import one_line
 from converter.runtime import newest_known
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
+from converter.sources.onnx_image import set_image
+from converter.sources.onnx_scores import add_batch_axis, set_log_softmax, set_scores
 from converter.sources.onnx_weights import ExternalWeights
 from fullconv.protos import model_pb2
 
@@ -47,16 +48,18 @@ logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # its log record
 def read_onnx(path: Path, window: tuple[int, int] | None) -> Classifier:
     """Read a classifier; `window` (height, width) in pixels is needed if the file leaves the size open."""
     weights = ExternalWeights(path.absolute().parent)
-    model = _load(path, weights)
-    image = _only_input(model)
-    layout = _layout(image)
+    model, labels = _load(path, weights)
+    layout = set_image(model.graph, window)
+    add_batch_axis(model.graph)
+    set_log_softmax(model.graph)
+    (image,) = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
     return Classifier(
         original=model,
         model=_upgraded_copy(model, path),
         window=_window(image, layout, window),
         preprocess="none",
         activation="softmax",
-        labels=(),
+        labels=labels,
         source=model_pb2.Source(
             format="onnx",
             sha256=sha256(path, *weights.paths),
@@ -66,7 +69,8 @@ def read_onnx(path: Path, window: tuple[int, int] | None) -> Classifier:
     )
 
 
-def _load(path: Path, weights: ExternalWeights) -> ir.Model:
+def _load(path: Path, weights: ExternalWeights) -> tuple[ir.Model, tuple[str, ...]]:
+    """Return the network with a graph that ends in scores, and the labels that the file states, if any."""
     if path.stat().st_size > MAX_FILE_BYTES:
         raise SourceError(
             f"{path}: expected less than 2 GB, the limit of protobuf; export the weights as external data"
@@ -75,14 +79,17 @@ def _load(path: Path, weights: ExternalWeights) -> ir.Model:
         proto = onnx.load(path, format="protobuf", load_external_data=False)
         _check_versions(proto, path)
         _check_node_count(proto, path)
+        _forget_collections(proto.graph)
         with warnings.catch_warnings(action="ignore"):  # warnings about keys that onnx does not know
             model = ir.from_proto(proto)
         weights.load(model)
         UpgradeOperatorsPass()(model)
         WidenFloatsPass()(model)
         StopDropoutPass()(model)
+        TopologicalSortPass()(model)
+        labels = set_scores(model)
         CheckerPass()(model)
-    except (SourceError, MemoryError):
+    except (ConversionError, MemoryError):
         raise
     except Exception as error:  # protobuf, onnx-ir and the checker raise errors of unrelated classes
         cause = error
@@ -90,7 +97,14 @@ def _load(path: Path, weights: ExternalWeights) -> ir.Model:
             cause = cause.__context__
         reason = one_line(cause) or type(cause).__name__
         raise SourceError(f"{path}: expected a complete, valid ONNX model: {reason}") from None
-    return model
+    return model, labels
+
+
+def _forget_collections(graph: onnx.GraphProto) -> None:
+    """Remove the types of values that are sequences or maps, which onnx-ir does not know."""
+    for value in (*graph.output, *graph.value_info):
+        if value.type.WhichOneof("value") in ("map_type", "sequence_type"):
+            value.ClearField("type")
 
 
 def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
@@ -175,48 +189,6 @@ def _convert_version(model: ir.Model) -> ir.Model:
 
 def _is_large(value: ir.Value) -> bool:
     return value.const_value is not None and value.const_value.nbytes > SMALL
-
-
-def _only_input(model: ir.Model) -> ir.Value:
-    images = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
-    if len(images) != 1:
-        names = ", ".join(str(value.name) for value in images)
-        raise UnsupportedError(f"inputs: expected one image, got {len(images)}: {names or 'none'}")
-    (image,) = images
-    if image.dtype not in (ir.DataType.FLOAT, ir.DataType.UINT8) or image.shape is None or image.shape.rank() != 4:
-        raise UnsupportedError(
-            f"input {image.name!r}: expected float32 or uint8 N,C,H,W or N,H,W,C, got {image.dtype} {image.shape}; "
-            "convert a network for 2-D images"
-        )
-    return image
-
-
-def _layout(image: ir.Value) -> str:
-    """Return "NCHW" or "NHWC": the layout in the graph, else "NHWC" if only the last axis has 1 or 3 elements."""
-    assert image.shape is not None  # noqa: S101 (checked when the input was chosen)
-    last = image.shape[1] not in (1, 3) and image.shape[3] in (1, 3)
-    layout = _layout_in_graph(image) or ("NHWC" if last or not isinstance(image.shape[1], int) else "NCHW")
-    if not isinstance(image.shape[layout.index("C")], int):
-        raise UnsupportedError(f"input {image.name!r}: expected a fixed number of channels, got {image.shape}")
-    return layout
-
-
-def _layout_in_graph(image: ir.Value) -> str | None:
-    """Return the layout that the graph reads: convolutions take channels first, a Transpose may move them there.
-
-    Return None if the graph has neither.
-    """
-    pending, seen = [image], {image}
-    while pending:
-        for node in [use.node for use in pending.pop().uses()]:
-            if node.op_type in WINDOWED:
-                return "NCHW"
-            if node.op_type == "Transpose" and "perm" in node.attributes:
-                return "NHWC" if list(node.attributes["perm"].as_ints()) == [0, 3, 1, 2] else None
-            if node.op_type in ELEMENTWISE | ARITHMETIC and node.outputs[0] not in seen:
-                seen.add(node.outputs[0])
-                pending.append(node.outputs[0])
-    return None
 
 
 def _window(image: ir.Value, layout: str, asked: tuple[int, int] | None) -> tuple[int, int]:

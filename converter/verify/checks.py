@@ -17,13 +17,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from converter.errors import VerificationError
-from converter.verify.comparison import Comparison
+from converter.verify.comparison import TOLERANCE, Comparison
 from converter.verify.grid_axis import GridAxis
 from converter.verify.images import Pixels, sample_images
 from converter.verify.networks import NetworkOutput
 
-TOLERANCE = 1e-4
-"""Largest difference that counts as rounding, relative to the largest logit."""
 CELLS = 4
 """Number of interior cells of the image along either axis; the square of this number of windows is compared."""
 MAX_NUMBERS = 1 << 27
@@ -48,7 +46,7 @@ def check_conversion(comparison: Comparison, rng: np.random.Generator, advance: 
         advance()
     if comparison.float_network is not None:
         return reference, native
-    check_equal("the source and converted networks on single windows", reference, native)
+    check_equal("the source and converted networks on single windows", reference, native, comparison.tolerance)
     dense = comparison.converted(image.pixels)
     check_grid(dense, image.rows.cells, image.cols.cells, image.pixels)
     _check_tile(comparison, image, dense)
@@ -103,7 +101,7 @@ def _check_tile(comparison: Comparison, image: CheckImage, dense: NetworkOutput)
     place = image.rows.before, image.cols.before
     alone = NetworkOutput(tile.scores[place], tile.logits[place])
     whole = NetworkOutput(dense.scores[row, col], dense.logits[row, col])
-    check_equal("a cell of the whole image and the same cell of its tile alone", [whole], [alone])
+    check_equal("a cell of the whole image and the same cell of its tile alone", [whole], [alone], comparison.tolerance)
 
 
 def _check_stride(comparison: Comparison, image: CheckImage, dense: NetworkOutput) -> None:
@@ -122,17 +120,22 @@ def _check_stride(comparison: Comparison, image: CheckImage, dense: NetworkOutpu
     one, other = dense.logits[tuple(own)], network(pixels).logits[tuple(theirs)]
     rows, cols = (min(sizes) for sizes in zip(one.shape[:2], other.shape[:2], strict=True))
     pair = [NetworkOutput(part[:rows, :cols], part[:rows, :cols]) for part in (other, one)]
-    check_equal("the cells of two strides for the same windows", pair[:1], pair[1:])
+    check_equal("the cells of two strides for the same windows", pair[:1], pair[1:], comparison.tolerance)
 
 
-def check_equal(what: str, reference: Sequence[NetworkOutput], got: Sequence[NetworkOutput]) -> None:
-    """Raise VerificationError unless the logits are equal within rounding."""
+def check_equal(
+    what: str, reference: Sequence[NetworkOutput], got: Sequence[NetworkOutput], tolerance: float = TOLERANCE
+) -> None:
+    """Raise VerificationError unless the logits are equal within a tolerance, relative to the largest of them."""
     expected, found = (np.stack([output.logits.ravel() for output in outputs]) for outputs in (reference, got))
     if expected.shape != found.shape:
         raise VerificationError(f"verification: expected {expected.shape[1]} scores for {what}, got {found.shape[1]}")
     if not np.isfinite(expected).all():
-        raise VerificationError("verification: the source network gives NaN or infinite scores; check its weights")
-    allowed = TOLERANCE * float(np.abs(expected).max())
+        raise VerificationError(
+            "verification: the source network gives NaN or infinite scores; check its weights and, if it expects "
+            "smaller numbers than pixel values from 0 to 255, add --preprocess"
+        )
+    allowed = tolerance * float(np.abs(expected).max())
     largest = float(np.abs(expected - found).max())
     if not largest <= allowed:
         raise VerificationError(

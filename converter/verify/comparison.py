@@ -11,6 +11,11 @@ from converter.verify.sampling import Budget
 from fullconv.common.certificate import has_top_class
 from fullconv.protos import model_pb2
 
+TOLERANCE = 1e-4
+"""Largest difference that counts as rounding, relative to the largest logit."""
+STEP_TOLERANCE = 0.05
+"""The same for a network that quantizes: a value in the middle between two steps may be rounded to either."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -35,6 +40,11 @@ class Comparison:
     output: model_pb2.Output
 
     @property
+    def tolerance(self) -> float:
+        """Largest difference that counts as rounding, relative to the largest logit."""
+        return STEP_TOLERANCE if self.source.quantizes else TOLERANCE
+
+    @property
     def has_top_class(self) -> bool:
         """Whether the highest score determines a class."""
         return has_top_class(self.output)
@@ -47,6 +57,6 @@ class Comparison:
     @property
     def is_exact(self) -> bool:
         """Whether each cell must equal its crop: it reads only its own window, and is computed in float32."""
-        if self.float_network is not None:
+        if self.float_network is not None or self.source.quantizes:
             return False
         return all(axis.is_exact(size) for axis, size in zip(self.geometry, self.window, strict=True))

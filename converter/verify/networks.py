@@ -40,11 +40,16 @@ Network = Callable[[Pixels], NetworkOutput]
 
 
 class SourceNetwork:
-    """The network as it was read, for single windows; numpy does the preprocessing instead of nodes of the graph."""
+    """The network as it was read, for single windows; numpy does the preprocessing instead of nodes of the graph.
 
-    def __init__(self, classifier: Classifier, output: int, preprocessing: Preprocessing | None, scratch: Path) -> None:
+    `quantizes` says whether the network rounds its activations. Such a network runs as it is written: ONNX Runtime
+    would replace its layers by layers of integers, which round differently.
+    """
+
+    def __init__(self, classifier: Classifier, preprocessing: Preprocessing | None, scratch: Path) -> None:
         model = classifier.original
-        self._session = _session_with_logits(model, model.graph.outputs[output], scratch)
+        self.quantizes = any(node.op_type == "QuantizeLinear" for node in model.graph)
+        self._session = _session_with_logits(model, model.graph.outputs[0], scratch, optimise=not self.quantizes)
         self._image, self._layout = classifier.image, classifier.layout
         self._preprocessing = preprocessing or IDENTITY
 
@@ -105,13 +110,15 @@ def graph_input(
     return {str(image.name): np.repeat(laid_out, count if isinstance(count, int) else 1, axis=0)}
 
 
-def _session_with_logits(model: ir.Model, scores: ir.Value, scratch: Path) -> ort.InferenceSession:
+def _session_with_logits(
+    model: ir.Model, scores: ir.Value, scratch: Path, *, optimise: bool = True
+) -> ort.InferenceSession:
     """Return a session whose outputs are the scores and, if an activation makes them, the logits."""
     activation, outputs = final_activation(scores), list(model.graph.outputs)
     logits = activation.inputs[0] if activation else None
     model.graph.outputs[:] = [scores, logits] if logits is not None else [scores]
     try:
-        return session(model, scratch)
+        return session(model, scratch, optimise=optimise)
     finally:
         model.graph.outputs[:] = outputs
 

@@ -42,6 +42,9 @@ PROVIDERS: dict[Provider, tuple[str, dict[str, str], str]] = {
 }
 """ONNX Runtime's name of each provider, the provider's options, and its memory arena."""
 
+LOSSY_OPTIMISERS = ["WeightBiasQuantization"]
+"""Optimisers that are not used: this one rounds float32 weights to integers where activations are quantized."""
+
 
 def check_provider(provider: Provider) -> None:
     """Raise ImportError if the installed ONNX Runtime does not have this provider."""
@@ -66,7 +69,9 @@ class Session:
         name, settings, self._arena = PROVIDERS[provider]
         file = model.folder / model.files[position]
         try:
-            self._session = ort.InferenceSession(file, _options(pooled=pooled), providers=[(name, settings)])
+            self._session = ort.InferenceSession(
+                file, _options(pooled=pooled), providers=[(name, settings)], disabled_optimizers=LOSSY_OPTIMISERS
+            )
         except Exception as error:  # each stage of loading raises errors of another class
             log.error("model", extra={"record": {"file": str(file), "error": str(error)}})
             raise ModelError(f"{model_path(file)}: ONNX Runtime cannot load it; convert the model again") from None

@@ -140,7 +140,6 @@ HEADS: dict[str, Case] = {
         features=1,
         variants=ONE,
     ),
-    "argmax": head(lambda net, x: flat(net, x).argmax(1), variants=ONE),
     "attention": head(attention, **MEAN, part=nn.Conv2d(6, 1, 1)),
     "lstm": head(recurrent, features=1, part=nn.LSTM(6, 4, batch_first=True), variants=("torchscript",)),
 }

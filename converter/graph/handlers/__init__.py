@@ -1,7 +1,7 @@
 """Rewrites each operator when a network is convolutionalized: one file per family of operators."""
 
 from converter.graph.convolutionalizer import Handler
-from converter.graph.handlers import joining, linear, movement, normalisation, pointwise, pooling
+from converter.graph.handlers import joining, linear, movement, normalisation, pointwise, pooling, reductions
 
 HANDLERS: dict[str, Handler] = {
     **joining.HANDLERS,
@@ -10,4 +10,5 @@ HANDLERS: dict[str, Handler] = {
     **normalisation.HANDLERS,
     **pointwise.HANDLERS,
     **pooling.HANDLERS,
+    **reductions.HANDLERS,
 }

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from converter.graph.affine import AffineView, Floats, channels_at
 from converter.graph.convolutionalizer import Convolutionalizer, FullyConnected, Handler
+from converter.graph.handlers.bilinear import pool_products
 from converter.graph.nodes import constant_input, ints
 from converter.graph.refusals import NOT_THE_SAME_EVERYWHERE, refusal
 
@@ -32,7 +33,13 @@ def gemm(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
 
 
 def matmul(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
-    """Convert a MatMul of one matrix of weights and a computed matrix, or a stack of computed matrices."""
+    """Convert a MatMul of one matrix of weights and a computed matrix, or a stack of computed matrices.
+
+    A MatMul of two computed matrices is converted if it is bilinear pooling.
+    """
+    computed = [view for view in (state.view(node, 0), state.view(node, 1)) if view is not None]
+    if len(computed) == 2:
+        return [pool_products(state, node, *computed)]
     view, weights, position = _operands(state, node)
     if weights.ndim < 2 or weights.size != weights.shape[-1] * weights.shape[-2]:
         raise refusal(node, f"expected one matrix of weights, got shape {weights.shape}")

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from converter.graph.affine import AffineView, Floats, channels_at, identity_view
+from converter.errors import UnsupportedError
+from converter.graph.affine import AffineView, Floats, Size, channels_at, identity_view
 from converter.graph.convolutionalizer import Convolutionalizer, Handler, keep_node
 from converter.graph.nodes import add_constant, constant_input
 from converter.graph.operators import ARITHMETIC, ELEMENTWISE, MOVEMENT
@@ -24,8 +25,9 @@ def elementwise(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]
     view = state.input_view(node)
     if node.op_type == "Cast" and ir.DataType(node.attributes["to"].as_int()) not in REAL_TYPES:
         raise refusal(node, "it rounds the values; expected floating-point numbers to the end")
-    if view.is_identity or not view.is_selection:
+    if view.is_identity or (not view.is_selection and state.can_materialize(view)):
         return keep_node(state, node)
+    view = state.as_selection(node, view)
     inputs = [view.map.value, *node.inputs[1:]]
     made = state.emit(node, node.op_type, inputs, view.map.size, **node.attributes)
     return [AffineView(made, view.index)]
@@ -64,14 +66,24 @@ def two_computed(state: Convolutionalizer, node: ir.Node, one: AffineView, other
             return keep_node(state, node)
     elif one.map == other.map and node.op_type in ("Add", "Sub"):
         return [wide[0].add(wide[1], 1 if node.op_type == "Add" else -1)]
-    if is_one_size and len(shape) > 1:
-        return [_on_features(state, node, *wide)]
     if one.shape == other.shape and (maps := state.materialize_channels_last(node, [one, other])):
         made = state.emit(node, node.op_type, [each.value for each in maps], maps[0].size)
         return [identity_view(made).channels_last]
+    rows = None
+    if is_one_size and len(shape) > 1:
+        rows = _on_features(state, node, *wide)
+    elif len(shape) == 2:
+        rows = _on_copied_features(state, node, *wide)
+    if rows is None:
+        raise _of_other_positions(node, sizes)
+    return [rows]
+
+
+def _of_other_positions(node: ir.Node, sizes: Sequence[Size]) -> UnsupportedError:
+    """Return the error for an operator on values of maps of different sizes."""
     if (1, 1) in (sizes[0][2:], sizes[1][2:]):
-        raise refusal(node, MIXED_SUMMARY)
-    raise refusal(node, f"expected values of the same positions, got maps of {sizes[0][2:]} and {sizes[1][2:]}")
+        return refusal(node, MIXED_SUMMARY)
+    return refusal(node, f"expected values of the same positions, got maps of {sizes[0][2:]} and {sizes[1][2:]}")
 
 
 def _on_features(state: Convolutionalizer, node: ir.Node, one: AffineView, other: AffineView) -> AffineView:
@@ -83,6 +95,19 @@ def _on_features(state: Convolutionalizer, node: ir.Node, one: AffineView, other
         raise refusal(node, "expected values of the same positions of the map")
     made = state.emit(node, node.op_type, [left.value, right.value], left.size)
     return channels_at(made, anchors).from_rows(1, one.shape)
+
+
+def _on_copied_features(
+    state: Convolutionalizer, node: ir.Node, one: AffineView, other: AffineView
+) -> AffineView | None:
+    """Return the operator's result for rows of features of maps of different sizes, as a flattened map by its length.
+
+    Return None if there are too many features to be copied to one position.
+    """
+    left, right = (state.features_of(node, view, [1]) for view in (one, other))
+    if left is None or right is None or left[0].size[2:] != right[0].size[2:] or not np.array_equal(left[1], right[1]):
+        return None
+    return channels_at(state.emit(node, node.op_type, [left[0].value, right[0].value], left[0].size), left[1])
 
 
 def _select_same_elements(one: AffineView, other: AffineView) -> bool:
@@ -106,7 +131,7 @@ def with_constant(state: Convolutionalizer, node: ir.Node, view: AffineView, pos
     changed = _linear(node.op_type, view, constant, position)
     if changed is not None:
         return [changed]
-    return with_constant(state, node, identity_view(state.materialize(node, view)), position)
+    return with_constant(state, node, state.as_selection(node, view), position)
 
 
 def _broadcast(state: Convolutionalizer, node: ir.Node, view: AffineView, shape: tuple[int, ...]) -> AffineView:
@@ -182,6 +207,18 @@ def _linear(op_type: str, view: AffineView, constant: Floats, position: int) -> 
     return None
 
 
+def quantization(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
+    """Convert QuantizeLinear and DequantizeLinear, with one scale for all values or one for each channel of a map."""
+    view = state.view(node)
+    if view is None:  # the weights of a convolution
+        return ()
+    parameters = [constant_input(node, position) for position in range(1, len(node.inputs))]
+    if view.is_identity or not view.is_selection or any(part.size > 1 for part in parameters):
+        return keep_node(state, node)
+    numbers = [add_constant(state.graph, f"{node.name}.number", part.reshape(())) for part in parameters]
+    return [AffineView(state.emit(node, node.op_type, [view.map.value, *numbers], view.map.size), view.index)]
+
+
 def where(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     """Convert a choice between a computed value and a constant; a constant condition makes it linear."""
     if state.view(node, 0) is not None:
@@ -209,5 +246,6 @@ def _where_computed(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineV
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(ELEMENTWISE, elementwise),
     **dict.fromkeys(ARITHMETIC, arithmetic),
+    **dict.fromkeys(["DequantizeLinear", "QuantizeLinear"], quantization),
     "Where": where,
 }

@@ -23,7 +23,7 @@ from converter.errors import UnsupportedError
 from converter.graph.affine import AffineView, FeatureMap, TooManyTermsError, identity_view
 from converter.graph.convolutionalizer import Convolutionalizer, keep_node
 from converter.graph.handlers import HANDLERS
-from converter.graph.nodes import signature
+from converter.graph.nodes import first_input, signature
 from converter.graph.passes.inline_branches import SUBGRAPHS
 from converter.graph.refusals import ATTENTION, CLASS_NUMBERS, MIXED_SUMMARY, NOT_LOCAL, not_a_classifier, refusal
 from converter.graph.rewrites import RewriteResult
@@ -73,7 +73,7 @@ class ConvolutionalizePass(ir.passes.InPlacePass):
         state, nodes = Convolutionalizer(graph, shapes), list(graph)
         if self._layout == "NHWC":
             _transpose_image(state, graph.inputs[0])
-        _check_local(nodes)
+        _check_local(state, nodes)
         for node in nodes:
             for value, view in zip(node.outputs, _rewrite(state, node), strict=False):
                 state.views[value] = view
@@ -93,7 +93,7 @@ def _rewrite(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
         raise refusal(node, f"it is used in a way that is not supported: {one_line(error)}") from None
 
 
-def _check_local(nodes: Sequence[ir.Node]) -> None:
+def _check_local(state: Convolutionalizer, nodes: Sequence[ir.Node]) -> None:
     """Raise UnsupportedError for an operator that reads the whole map.
 
     This is called before anything is rewritten, so that the error names the operator itself and not a node around it.
@@ -107,8 +107,17 @@ def _check_local(nodes: Sequence[ir.Node]) -> None:
         if node.op_type in NOT_LOCAL:
             raise refusal(node, NOT_LOCAL[node.op_type])
         computed = [value for value in node.inputs if value is not None and value.const_value is None]
-        if node.op_type in ("Einsum", "MatMul") and len(computed) > 1:
+        if node.op_type in ("Einsum", "MatMul") and len(computed) > 1 and not _may_pool(state, node):
             raise refusal(node, ATTENTION)
+
+
+def _may_pool(state: Convolutionalizer, node: ir.Node) -> bool:
+    """Return whether a MatMul may be bilinear pooling: its operands are maps, and it sums over their positions."""
+    maps = [state.map_before(value) for value in node.inputs]
+    summed = state.shapes[first_input(node)][-1]
+    return node.op_type == "MatMul" and all(
+        value is not None and summed == math.prod(state.shapes[value][2:]) for value in maps
+    )
 
 
 def _transpose_image(state: Convolutionalizer, image: ir.Value) -> None:

@@ -27,7 +27,7 @@ class FoldConstantsPass(ir.passes.InPlacePass):
                 cast.replace_all_uses_with(source, replace_graph_outputs=True)
                 continue
             for value in node.outputs:
-                array = self._traced.constants.get(str(value.name))
+                array = None if _is_quantized_kernel(node) else self._traced.constants.get(str(value.name))
                 if array is not None and any(value.uses()):
                     folded = add_constant(model.graph, f"{value.name}.folded", array)
                     value.replace_all_uses_with(folded, replace_graph_outputs=True)
@@ -39,3 +39,10 @@ class FoldConstantsPass(ir.passes.InPlacePass):
         if node.op_type != "Cast" or str(first_input(node).name) not in types:
             return False
         return types[str(first_input(node).name)] == types[str(node.outputs[0].name)]
+
+
+def _is_quantized_kernel(node: ir.Node) -> bool:
+    """Return whether a node makes the weights of convolutions of integers, which remain integers."""
+    uses = node.outputs[0].uses()
+    is_constant = node.op_type == "DequantizeLinear" and all(value.const_value for value in node.inputs if value)
+    return is_constant and bool(uses) and all(use.node.op_type == "Conv" and use.idx == 1 for use in uses)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from converter.errors import UnsupportedError
 from converter.graph.nodes import bypass, ints
+from converter.graph.trace import values_of_pixels
 
 
 class RemoveIdentitiesPass(ir.passes.InPlacePass):
@@ -29,8 +30,11 @@ class RemoveIdentitiesPass(ir.passes.InPlacePass):
 
 
 def _check_inference(graph: ir.Graph) -> None:
+    """Raise UnsupportedError for statistics of the map; those of constants, such as weights, are constants."""
+    of_pixels = values_of_pixels(graph)
     for node in graph:
-        if node.op_type == "BatchNormalization" and node.attributes.get_int("training_mode"):
+        is_normalisation = node.op_type == "BatchNormalization" and node.outputs[0] in of_pixels
+        if is_normalisation and node.attributes.get_int("training_mode"):
             raise UnsupportedError(
                 f"node {node.name!r} ({node.op_type}): it was exported in training mode; call eval() and export again"
             )
