@@ -85,7 +85,25 @@ Scores = Annotated[
 Labels = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Names of the classes, in UTF-8, one per line. Default: the architecture's labels."
+        metavar="FILE",
+        help="Names of the classes, in UTF-8, one per line; a colour for pictures may follow each (tumour #c01040). "
+        "Default: the labels that the source states.",
+    ),
+]
+Mpp = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="Micrometres per pixel of the images that the network was trained on (0.5 for slides at 20×). Kept in the "
+        "model. Default: not known, or what the source states.",
+    ),
+]
+Card = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.md",
+        help="The model's card, in Markdown: what it is for, how it was trained, what it cannot do. Kept in the model; "
+        "fullconv-score --model NAME --describe shows it.",
     ),
 ]
 Verify = Annotated[
@@ -169,7 +187,9 @@ def convert(
     preprocess: Preprocess = Request.preprocess,
     activation: ActivationChoice = Request.activation,
     scores: Scores = Request.scores,
-    labels: Labels = Request.labels,
+    labels: Labels = None,
+    mpp: Mpp = Request.mpp,
+    card: Card = Request.card,
     verify: Verify = Request.windows,
     images: Images = Request.images,
     strides: Strides = None,
@@ -196,6 +216,8 @@ def convert(
             activation=activation,
             scores=scores,
             labels=labels,
+            mpp=mpp,
+            card=card,
             verify=verify,
             images=images,
             strides=_parse_strides(strides),

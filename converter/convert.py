@@ -26,7 +26,7 @@ from converter.graph.passes.quantize import QuantizePass
 from converter.graph.scores import keep_scores
 from converter.graph.sharing.variants import cut_variants, shared_variants
 from converter.graph.strides import variants, with_stride
-from converter.labels import load_labels
+from converter.labels import load_labels, read_card
 from converter.preprocessing import Preprocessing, load_preprocessing
 from converter.progress import SILENT, Progress
 from converter.report import Report
@@ -66,7 +66,9 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
     preprocess: str | PathLike[str] | None = Request.preprocess,
     activation: Activation | None = Request.activation,
     scores: str | None = Request.scores,
-    labels: str | PathLike[str] | None = Request.labels,
+    labels: str | PathLike[str] | Sequence[str] | None = Request.labels,
+    mpp: float | None = Request.mpp,
+    card: str | PathLike[str] | None = Request.card,
     verify: int = Request.windows,
     images: str | PathLike[str] | None = Request.images,
     strides: Sequence[int] = Request.strides,
@@ -84,8 +86,10 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
     version's directory, which ends in NAME/VERSION. The other parameters are the command's options:
 
     arch, window: the architecture, and its side or (height, width) in pixels, if the source does not state them.
-    preprocess, activation, labels: the meaning of pixels and scores. Default: the meaning that the source states.
+    preprocess, activation: the meaning of pixels and scores. Default: the meaning that the source states.
     scores: the name of the output that holds the class scores, if the network has several.
+    labels: a file with the names of the classes, or the names themselves.
+    mpp, card: micrometres per pixel of the training images; a Markdown file that describes the model.
     verify, images: the number of windows to compare, and the folder of their images. Default: 256, synthetic images.
     strides, crops_only: pixels between windows; whether to keep a network that cannot slide and run it on windows.
     precision, min_agreement: precision of the weights, and the least share of windows with the top class of fp32.
@@ -100,7 +104,9 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
         preprocess=None if preprocess is None else str(preprocess),
         activation=activation,
         scores=scores,
-        labels=None if labels is None else Path(labels),
+        labels=_labels(labels),
+        mpp=mpp,
+        card=None if card is None else Path(card),
         windows=verify,
         images=None if images is None else Path(images),
         strides=tuple(strides),
@@ -109,6 +115,13 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
         min_agreement=min_agreement,
     )
     return _convert_source(source, arch, check_window(window), request, progress or SILENT)
+
+
+def _labels(given: str | PathLike[str] | Sequence[str] | None) -> Path | tuple[str, ...] | None:
+    """Return the path of a file of labels, or the labels themselves."""
+    if given is None or isinstance(given, str | PathLike):
+        return None if given is None else Path(given)
+    return tuple(given)
 
 
 def _convert_source(
@@ -123,7 +136,8 @@ def _convert_source(
     inputs = {
         "the source": source if isinstance(source, str | PathLike) else None,
         "--arch": arch,
-        "--labels": request.labels,
+        "--labels": request.labels if isinstance(request.labels, Path) else None,
+        "--card": request.card,
         "--images": request.images,
         "--preprocess": request.preprocess,
     }
@@ -160,6 +174,8 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         if preprocessing is not None:
             spec.input.preprocessing.CopyFrom(preprocessing.message())
         _write_labels(spec, request, classifier, folder)
+        spec.microns_per_pixel = request.mpp or classifier.microns_per_pixel
+        spec.card = "" if request.card is None else read_card(request.card)
 
         images, skipped = _load_images(request, in_float)
         reference = Reference(source, images=images, folder=request.images, windows=request.windows, output=spec.output)
@@ -204,7 +220,8 @@ def _rewrite(
 
 def _write_labels(spec: model_pb2.ModelSpec, request: Request, classifier: Classifier, folder: Path) -> None:
     """Write labels.txt, if there are labels."""
-    labels = load_labels(request.labels, classifier.labels, spec.output.classes)
+    labels, colours = load_labels(request.labels, classifier.labels, spec.output.classes)
+    spec.colours.extend(colours)
     if labels:
         (folder / LABELS).write_text("".join(f"{label}\n" for label in labels), "utf-8")
         spec.labels_sha256 = sha256(folder / LABELS)

@@ -1,16 +1,27 @@
-"""The names of the classes: one line per class."""
+"""The names and colours of the classes, one line per class, and the model's card."""
 
+import re
 from pathlib import Path
 
 from converter.errors import SourceError
 
+COLOUR = re.compile(r"(?P<label>.+?)\s+(?P<colour>#[0-9A-Fa-f]{6})")
+"""A line of a file of labels with a colour."""
+MAX_CARD_LETTERS = 1 << 16
 
-def load_labels(file: Path | None, default: tuple[str, ...], classes: int) -> tuple[str, ...]:
-    """Return the labels in a UTF-8 file, one per line; without a file the default, which may be empty.
+Labels = tuple[str, ...]
 
+
+def load_labels(given: Path | Labels | None, default: Labels, classes: int) -> tuple[Labels, Labels]:
+    """Return labels, and their colours as "#rrggbb": from a UTF-8 file, one per line, or given themselves.
+
+    Without labels, those of the source are returned, which may be none. The colours are empty if no label has one.
     Raises SourceError unless there are as many labels as classes, each printable and not empty.
     """
-    labels, origin = (_lines(file), str(file)) if file else (default, "the architecture's")
+    lines, origin = (_lines(given), str(given)) if isinstance(given, Path) else (given or default, "the names")
+    matches = [COLOUR.fullmatch(line) for line in lines]
+    labels = tuple(match["label"] if match else line for match, line in zip(matches, lines, strict=True))
+    colours = tuple(match["colour"].lower() if match else "" for match in matches)
     if labels and len(labels) != classes:
         raise SourceError(
             f"labels: {origin}: expected {classes}, one for each class, got {len(labels)}; choose other --labels"
@@ -18,12 +29,23 @@ def load_labels(file: Path | None, default: tuple[str, ...], classes: int) -> tu
     for label in labels:
         if not label.strip() or not label.isprintable():
             raise SourceError(f"labels: {origin}: expected printable text on one line, got {label!r}")
-    return labels
+    return labels, colours if any(colours) else ()
 
 
-def _lines(file: Path) -> tuple[str, ...]:
+def read_card(file: Path) -> str:
+    """Return the text of a model's card, a UTF-8 file; raises SourceError."""
+    text = _text(file, "card")
+    if len(text) > MAX_CARD_LETTERS:
+        raise SourceError(f"card: {file}: expected at most {MAX_CARD_LETTERS} letters, got {len(text)}; shorten it")
+    return text
+
+
+def _lines(file: Path) -> Labels:
+    return tuple(line.strip() for line in _text(file, "labels").removesuffix("\n").split("\n"))
+
+
+def _text(file: Path, option: str) -> str:
     try:
-        text = file.read_text("utf-8-sig")
+        return file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"labels: {file}: expected a UTF-8 text file with one label per line: {error}") from None
-    return tuple(line.strip() for line in text.removesuffix("\n").split("\n"))
+        raise SourceError(f"{option}: {file}: expected a UTF-8 text file: {error}") from None

@@ -16,15 +16,18 @@ MIN_AGREEMENT = 0.99
 MAX_WINDOWS = 10_000
 MAX_SIDE = 9999
 MAX_STRIDE = 99_999
+MAX_MPP = 1e9
+"""Largest side of a pixel, in micrometres: a kilometre, for satellites."""
 
 
 @dataclass(frozen=True)
 class Request:
     """The options of a conversion; None stands for the classifier's own default.
 
-    `target` is the version's directory. `windows` is the number of windows to compare with the source. `strides` are in
-    pixels; with `crops_only` there is at most one stride, the distance of windows. `min_agreement` is a share from 0 to
-    1, for reduced precision only; None stands for MIN_AGREEMENT. Raises OptionError if an option is wrong.
+    `target` is the version's directory. `labels` are a file, or the names themselves. `mpp` is the side of a pixel in
+    micrometres. `windows` is the number of windows to compare with the source. `strides` are in pixels; with
+    `crops_only` there is at most one stride, the distance of windows. `min_agreement` is a share from 0 to 1, for
+    reduced precision only; None stands for MIN_AGREEMENT. Raises OptionError if an option is wrong.
     """
 
     target: Path
@@ -33,7 +36,9 @@ class Request:
     preprocess: str | None = None
     activation: Activation | None = None
     scores: str | None = None
-    labels: Path | None = None
+    labels: Path | tuple[str, ...] | None = None
+    mpp: float | None = None
+    card: Path | None = None
     windows: int = 256
     images: Path | None = None
     strides: tuple[int, ...] = ()
@@ -46,6 +51,8 @@ class Request:
         self._check_choices()
         if not 1 <= self.windows <= MAX_WINDOWS:
             raise OptionError("verify", f"expected from 1 to {MAX_WINDOWS} windows, got {self.windows}")
+        if self.mpp is not None and not 0 < self.mpp <= MAX_MPP:
+            raise OptionError("mpp", f"expected micrometres per pixel above 0 and at most {MAX_MPP}, got {self.mpp:g}")
         listed = ",".join(map(str, self.strides))
         if not all(1 <= stride <= MAX_STRIDE for stride in self.strides):
             raise OptionError("strides", f"expected pixels from 1 to {MAX_STRIDE}, like 32,16,8, got '{listed}'")

@@ -26,7 +26,8 @@ def convert(source: Any, target: str | PathLike[str], **options: Any) -> Report:
         source: Path of a checkpoint, an ONNX file or another file that `fullconv-convert` reads; or a PyTorch module.
         target: Directory of the version, which ends in NAME/VERSION.
         options: The options of `fullconv-convert`, with the same defaults: arch, window, preprocess, activation,
-            labels, verify, images, strides, crops_only, precision, min_agreement, force.
+            scores, labels, mpp, card, verify, images, strides, crops_only, precision, min_agreement, force. `labels`
+            may also be the names themselves.
 
     Raises:
         converter.errors.ConversionError: The source cannot be converted; nothing is written.

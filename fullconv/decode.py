@@ -103,6 +103,9 @@ def description_of(response: scoring_pb2.GetModelResponse) -> ModelDescription:
             for position, parity in enumerate(spec.parity)
         },
         limits=ModelLimits(limits.image_pixels, limits.message_bytes, limits.large_image_pixels),
+        microns_per_pixel=spec.microns_per_pixel or None,
+        colours=tuple(spec.colours),
+        card=spec.card,
     )
 
 

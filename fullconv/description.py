@@ -1,7 +1,8 @@
 """The description of a model: geometry, classes, certificate and limits."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 Pair = tuple[int, int]
 """Vertical, then horizontal."""
@@ -90,3 +91,15 @@ class ModelDescription:
     """The agreement of dense scores with those of crops, for each of `strides`."""
     limits: ModelLimits
     """The largest images and messages that are accepted."""
+    microns_per_pixel: float | None = None
+    """Side of a pixel, in micrometres, of the images that the network was trained on. None: not known."""
+    colours: tuple[str, ...] = ()
+    """The colour of each class in pictures, as "#rrggbb", or an empty text; empty if no class has one."""
+    card: str = ""
+    """The model's card, in Markdown; empty if it has none."""
+
+    def document(self) -> dict[str, Any]:
+        """Return what `fullconv-score --describe --json` prints."""
+        document = {"model": self.name, **asdict(self)}
+        del document["name"], document["limits"]
+        return document | {"parity": [{"stride": stride, **asdict(seen)} for stride, seen in self.parity.items()]}

@@ -14,7 +14,8 @@ class Classifier:
 
     `original` is the network as it was read, the reference for all comparisons; `model` is a copy to be rewritten. Both
     take float32 or uint8 in `layout`, "NCHW" or "NHWC", and return (N, classes). `window` is (height, width) in pixels;
-    `preprocess`, `activation` and `labels` are defaults, which options override. `notes` state how the source was read.
+    `preprocess`, `activation` and `labels` are defaults, which options override. `notes` state how the source was read;
+    `microns_per_pixel` is 0 if the source does not state it.
     """
 
     original: ir.Model
@@ -26,6 +27,7 @@ class Classifier:
     source: model_pb2.Source
     layout: str = "NCHW"
     notes: tuple[str, ...] = ()
+    microns_per_pixel: float = 0.0
 
     @property
     def image(self) -> ir.Value:

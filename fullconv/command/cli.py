@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import typer
+from rich.console import Console
 
 from fullconv import __version__
 from fullconv.base import BaseScorer
 from fullconv.command.console import print_error, tolerate_encodings
+from fullconv.command.description import description_table
 from fullconv.command.options import CommandLine, takes
 from fullconv.command.task import STEM, ScoreTask
 from fullconv.common.files import GRID_SUFFIXES, PICTURE_SUFFIXES
@@ -55,7 +57,10 @@ def score(line: CommandLine) -> None:
 
     fullconv-score page.png --model digits --heatmap page-heatmap.png
     """
-    options = line.options()
+    if line.describe:
+        _describe(line)
+        return
+    options, images = line.options(), line.images or []
     with _exit_statuses():
         model, version = line.named_version()
         score_request(model, version, options)  # raises for invalid options, before anything is opened
@@ -63,14 +68,28 @@ def score(line: CommandLine) -> None:
             _scorer(line), model, version, options, line.mask, line.grid, line.heatmap, line.heatmap_class, line.plan,
             interruption.check,
         )  # fmt: skip
-        _check_outputs(task, line.images)
+        _check_outputs(task, images)
         _check_average(task)
-        documents = task.run(line.images, quiet=line.as_json)
+        documents = task.run(images, quiet=line.as_json)
     if line.as_json:
-        text = json.dumps(documents if len(line.images) > 1 else documents[0], indent=2)
-        typer.echo(text.replace("\x7f", "\\u007f"))  # the only control character that json does not escape
+        _print_json(documents if len(images) > 1 else documents[0])
     if any("error" in document for document in documents):
         raise typer.Exit(3)
+
+
+def _describe(line: CommandLine) -> None:
+    """Print the description of the model."""
+    with _exit_statuses():
+        described = _scorer(line).model(*line.named_version())
+    if line.as_json:
+        _print_json(described.document())
+    else:
+        Console(highlight=False).print(description_table(described))
+
+
+def _print_json(document: object) -> None:
+    text = json.dumps(document, indent=2)
+    typer.echo(text.replace("\x7f", "\\u007f"))  # the only control character that json does not escape
 
 
 @contextmanager

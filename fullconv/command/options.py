@@ -25,10 +25,11 @@ Fields = TypeVar("Fields")
 class CommandLine:
     """The arguments and options, as Typer parses them."""
 
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="JPEG, PNG, WebP or TIFF files, or arrays: .npy, Zarr.")
-    ]
     model: Annotated[str, typer.Option(metavar="NAME[/VERSION]", help="The model to score with.")]
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="IMAGE...", help="JPEG, PNG, WebP or TIFF files, or arrays: .npy, Zarr."),
+    ] = None
     version: Annotated[
         str,
         typer.Option(
@@ -160,6 +161,13 @@ class CommandLine:
     plan: Annotated[
         bool, typer.Option("--plan", help="Print the plan (mode, tiles, cost). Nothing is scored or written.")
     ] = False
+    describe: Annotated[
+        bool,
+        typer.Option(
+            "--describe",
+            help="Print what the model is: window, strides, modes, labels, agreement, and its card. Takes no images.",
+        ),
+    ] = False
     tls: Annotated[
         bool, typer.Option("--tls", help="Use TLS. A public authority must have signed the server's certificate.")
     ] = False
@@ -184,6 +192,10 @@ class CommandLine:
 
     def __post_init__(self) -> None:
         """Exit with status 2 for options that contradict each other."""
+        if self.describe and self.images:
+            raise typer.BadParameter("expected no images with --describe", param_hint="IMAGE...")
+        if not self.describe and not self.images:
+            raise typer.BadParameter("expected an image to score, or --describe, got none", param_hint="IMAGE...")
         if self.heatmap_class is not None and self.heatmap is None:
             raise typer.BadParameter("expected --heatmap with it, got none", param_hint="--heatmap-class")
         if self.min_agreement is not None and not 0 < self.min_agreement <= 1:

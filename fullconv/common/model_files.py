@@ -19,4 +19,6 @@ CUT_MODEL = "model.margins{}.onnx"
 CUT_NAME = re.compile(r"model\.margins[0-9]+\.onnx")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+COLOUR = re.compile(r"(#[0-9a-f]{6})?")
+"""Matches the colour of a class, or none."""
 VERSION = re.compile(r"[1-9][0-9]{0,8}")

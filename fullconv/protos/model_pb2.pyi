@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ModelSpec(_message.Message):
-    __slots__ = ("spec_version", "name", "window", "vertical", "horizontal", "input", "output", "modes", "strides", "cost", "parity", "labels_sha256", "weights_sha256", "source", "precision", "shared")
+    __slots__ = ("spec_version", "name", "window", "vertical", "horizontal", "input", "output", "modes", "strides", "cost", "parity", "labels_sha256", "weights_sha256", "source", "precision", "shared", "microns_per_pixel", "colours", "card")
     SPEC_VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,9 @@ class ModelSpec(_message.Message):
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
+    MICRONS_PER_PIXEL_FIELD_NUMBER: _ClassVar[int]
+    COLOURS_FIELD_NUMBER: _ClassVar[int]
+    CARD_FIELD_NUMBER: _ClassVar[int]
     spec_version: int
     name: str
     window: Size
@@ -40,7 +43,10 @@ class ModelSpec(_message.Message):
     source: Source
     precision: str
     shared: _containers.RepeatedCompositeFieldContainer[SharedFile]
-    def __init__(self, spec_version: _Optional[int] = ..., name: _Optional[str] = ..., window: _Optional[_Union[Size, _Mapping]] = ..., vertical: _Optional[_Union[AxisGeometry, _Mapping]] = ..., horizontal: _Optional[_Union[AxisGeometry, _Mapping]] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., modes: _Optional[_Iterable[str]] = ..., strides: _Optional[_Iterable[_Union[StrideFile, _Mapping]]] = ..., cost: _Optional[_Iterable[_Union[Cost, _Mapping]]] = ..., parity: _Optional[_Iterable[_Union[Parity, _Mapping]]] = ..., labels_sha256: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., precision: _Optional[str] = ..., shared: _Optional[_Iterable[_Union[SharedFile, _Mapping]]] = ...) -> None: ...
+    microns_per_pixel: float
+    colours: _containers.RepeatedScalarFieldContainer[str]
+    card: str
+    def __init__(self, spec_version: _Optional[int] = ..., name: _Optional[str] = ..., window: _Optional[_Union[Size, _Mapping]] = ..., vertical: _Optional[_Union[AxisGeometry, _Mapping]] = ..., horizontal: _Optional[_Union[AxisGeometry, _Mapping]] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., modes: _Optional[_Iterable[str]] = ..., strides: _Optional[_Iterable[_Union[StrideFile, _Mapping]]] = ..., cost: _Optional[_Iterable[_Union[Cost, _Mapping]]] = ..., parity: _Optional[_Iterable[_Union[Parity, _Mapping]]] = ..., labels_sha256: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., precision: _Optional[str] = ..., shared: _Optional[_Iterable[_Union[SharedFile, _Mapping]]] = ..., microns_per_pixel: _Optional[float] = ..., colours: _Optional[_Iterable[str]] = ..., card: _Optional[str] = ...) -> None: ...
 
 class Size(_message.Message):
     __slots__ = ("height", "width")

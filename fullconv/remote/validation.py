@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fullconv.common.model_files import NAME, VERSION
+from fullconv.common.model_files import COLOUR, NAME, VERSION
 from fullconv.common.names import DEFAULT_TOP
 from fullconv.description import OUTPUT_KINDS
 from fullconv.images import ArraySource, ImageSource
@@ -155,6 +155,11 @@ def check_model(response: scoring_pb2.GetModelResponse | None, request: scoring_
     if response.labels:
         expect_equal("labels", len(response.labels), spec.output.classes)
         _check_labels(response.labels)
+    if spec.colours:
+        expect_equal("spec.colours", len(spec.colours), spec.output.classes)
+        if not all(COLOUR.fullmatch(colour) for colour in spec.colours):
+            refuse("spec.colours", '"#rrggbb" or an empty text for each class', "other texts")
+    expect_finite("spec.microns_per_pixel", spec.microns_per_pixel)
     for mode in spec.modes:
         expect_among("spec.modes", mode, MODES)
     expect_equal("spec.parity", len(spec.parity), len(spec.strides))

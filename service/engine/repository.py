@@ -18,7 +18,7 @@ from threading import local
 import onnx
 from google.protobuf import json_format
 
-from fullconv.common.model_files import LABELS, MODEL, NAME, SPEC_KEY, SPEC_VERSION, VERSION, WEIGHTS
+from fullconv.common.model_files import COLOUR, LABELS, MODEL, NAME, SPEC_KEY, SPEC_VERSION, VERSION, WEIGHTS
 from fullconv.protos import model_pb2
 from service.dense.axis import AxisGeometry
 from service.dense.cost import SharedCost
@@ -266,6 +266,7 @@ def _check_spec(file: str, spec: model_pb2.ModelSpec) -> None:
                 f"{file}: {field_name}: expected the name of an {MODEL_SUFFIX} file in the version's folder, got "
                 f"{name[:100]!r}; convert the model again"
             )
+    _check_meaning(file, spec)
     for number, entry in enumerate(spec.shared):
         _check_shared(f"{file}: shared[{number}]", entry)
     for name, digest in (("weights_sha256", spec.weights_sha256), ("labels_sha256", spec.labels_sha256 or "0" * 64)):
@@ -273,6 +274,23 @@ def _check_spec(file: str, spec: model_pb2.ModelSpec) -> None:
             raise ModelError(
                 f"{file}: {name}: expected 64 hexadecimal digits, got {digest[:100]!r}; convert the model again"
             )
+
+
+def _check_meaning(file: str, spec: model_pb2.ModelSpec) -> None:
+    """Raise ModelError for colours or a size of pixels that mean nothing."""
+    if spec.colours and len(spec.colours) != spec.output.classes:
+        raise ModelError(
+            f"{file}: colours: expected {spec.output.classes}, got {len(spec.colours)}; convert the model again"
+        )
+    if not all(COLOUR.fullmatch(colour) for colour in spec.colours):
+        raise ModelError(
+            f'{file}: colours: expected "#rrggbb" or an empty text for each class; convert the model again'
+        )
+    if not 0 <= spec.microns_per_pixel < math.inf:
+        raise ModelError(
+            f"{file}: microns_per_pixel: expected a number from 0, got {spec.microns_per_pixel}; convert the model "
+            "again"
+        )
 
 
 def _files(spec: model_pb2.ModelSpec) -> list[str]:

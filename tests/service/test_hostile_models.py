@@ -224,6 +224,22 @@ def test_hashes_are_hashes(folder: Path) -> None:
     assert len(error) < 300
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda spec: spec.colours.append("#123456"), "colours: expected 11, got 1"),
+        (lambda spec: spec.colours.extend(["url(//host)"] * 11), 'colours: expected "#rrggbb"'),
+        (lambda spec: setattr(spec, "microns_per_pixel", -1), "microns_per_pixel: expected a number from 0, got -1"),
+    ],
+)
+def test_colours_and_sizes_have_a_meaning(
+    folder: Path, change: Callable[[model_pb2.ModelSpec], None], expected: str
+) -> None:
+    """Colours that are no colours, and a pixel of negative size, are refused."""
+    edit_graph(folder / "model.onnx", edit_spec(change))
+    assert refusal(folder).startswith(f"digits/1/model.onnx: {expected}")
+
+
 def test_errors_of_versions_are_short_and_printable(folder: Path) -> None:
     """The error of a library about a hostile file becomes one short, printable line in the list of models."""
 

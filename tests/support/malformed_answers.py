@@ -200,6 +200,18 @@ MODELS: dict[str, tuple[Callable[[scoring_pb2.GetModelResponse], object], str]] 
         lambda model: model.spec.modes.append("?"),
         "spec.modes: expected dense or shared or crops, got '?'",
     ),
+    "a colour for each of other classes": (
+        lambda model: model.spec.colours.append("#123456"),
+        "spec.colours: expected 11, got 1",
+    ),
+    "a colour that is none": (
+        lambda model: model.spec.colours.extend(["red"] * 11),
+        'spec.colours: expected "#rrggbb" or an empty text for each class, got other texts',
+    ),
+    "a pixel of infinite size": (
+        setting("spec.microns_per_pixel", float("inf")),
+        "spec.microns_per_pixel: expected a finite number, got inf",
+    ),
     "no parity": (lambda model: model.spec.ClearField("parity"), "spec.parity: expected"),
     "an agreement of 2": (
         setting("spec.parity.0.interior.top_class_agreement", 2),
