@@ -31,9 +31,10 @@ SourceFile = Annotated[
     Path,
     typer.Argument(
         metavar="SOURCE",
-        help="The trained classifier: a state_dict (.safetensors, .pth), an ONNX file or a Caffe network "
-        "(.caffemodel); if PyTorch or Keras is installed, also an exported program (.pt2) or a saved Keras model "
-        "(.keras, .h5). No code from the file is run.",
+        help="The trained classifier: a state_dict (.safetensors, .pth, .ckpt), an ONNX file or a Caffe network "
+        "(.caffemodel). If PyTorch or Keras is installed, also TorchScript, an exported program (.pt2), a saved Keras "
+        "model (.keras, .h5), or a folder of Hugging Face or WSInfer with config.json. No Python code from the source "
+        "is run, unless --trust is given.",
     ),
 ]
 Output = Annotated[
@@ -45,12 +46,13 @@ Force = Annotated[
 Arch = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME | FILE.toml | FILE.prototxt | torchvision:NAME | MODULE:FACTORY",
-        help="The checkpoint's network. For a state_dict: a shipped architecture (alexnet, vgg11 to vgg19_bn, "
-        "alexnet2012, cifar10_80sec, cifar10_18pct, allcnn_c) or a TOML file that lists the layers. Default: the "
-        "shipped architecture with the checkpoint's keys. For a caffemodel: its prototxt. Default: the prototxt "
-        "beside it. If PyTorch is installed: one of torchvision's classifiers (torchvision:resnet50), or a function "
-        "that returns a module (mypackage.nets:build, also from the current directory). The function is run.",
+        metavar="NAME | FILE.toml | FILE.prototxt | torchvision:NAME | timm:NAME | hf:FOLDER | MODULE:FACTORY",
+        help="The checkpoint's network. Default: the network that has the checkpoint's tensors, among those of "
+        "torchvision and timm. For a state_dict: a shipped architecture (docs/architectures.md) or a TOML file that "
+        "lists the layers; if PyTorch is installed, a classifier of torchvision or timm (torchvision:resnet50, "
+        "timm:resnet50d), a folder of Hugging Face with config.json (hf: stands for the source's folder), or a "
+        "function that returns a module (mypackage.nets:build, also from the current directory). The function is run. "
+        "For a caffemodel: its prototxt. Default: the prototxt beside it.",
     ),
 ]
 Window = Annotated[
@@ -156,6 +158,14 @@ MinAgreement = Annotated[
         f"Default: {MIN_AGREEMENT}.",
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Load a pickled PyTorch module, saved with torch.save(model). THIS RUNS THE CODE THAT THE FILE NAMES: "
+        "only for files of people whom you trust. Needs PyTorch and the module's own code.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print report.json instead of tables.")]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -196,6 +206,7 @@ def convert(
     crops_only: CropsOnly = Request.crops_only,
     precision: PrecisionChoice = Request.precision,
     min_agreement: MinAgreement = Request.min_agreement,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Convert a trained classifier to a network that slides over images of any size.
@@ -224,6 +235,7 @@ def convert(
             crops_only=crops_only,
             precision=precision,
             min_agreement=min_agreement,
+            trust=trust,
             force=force,
             progress=progress,
         )

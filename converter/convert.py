@@ -48,6 +48,7 @@ from fullconv.common.model_files import LABELS, REPORT, WEIGHTS
 from fullconv.protos import model_pb2
 
 if TYPE_CHECKING:
+    import keras
     import torch
 
 __all__ = ["Progress", "Report", "Request", "convert", "convert_checkpoint"]
@@ -58,7 +59,7 @@ CALIBRATION_SEED = 2  # the certificate uses another seed, and so other crops
 
 
 def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the command)
-    source: "str | PathLike[str] | torch.nn.Module",
+    source: "str | PathLike[str] | torch.nn.Module | keras.Model",
     target: str | PathLike[str],
     *,
     arch: str | PathLike[str] | None = None,
@@ -75,6 +76,7 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
     crops_only: bool = Request.crops_only,
     precision: Precision = Request.precision,
     min_agreement: float | None = Request.min_agreement,
+    trust: bool = False,
     force: bool = Request.force,
     progress: Progress | None = None,
 ) -> Report:
@@ -82,8 +84,8 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
 
         report = convert_checkpoint("vgg16.pth", "models/vgg16/1", images="photographs", strides=[16, 8])
 
-    `source` is the path of a file that the command `fullconv-convert` reads, or a module of PyTorch; `target` is the
-    version's directory, which ends in NAME/VERSION. The other parameters are the command's options:
+    `source` is a path that the command `fullconv-convert` reads, a module of PyTorch, or a model of Keras; `target` is
+    the version's directory, which ends in NAME/VERSION. The other parameters are the command's options:
 
     arch, window: the architecture, and its side or (height, width) in pixels, if the source does not state them.
     preprocess, activation: the meaning of pixels and scores. Default: the meaning that the source states.
@@ -93,6 +95,7 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
     verify, images: the number of windows to compare, and the folder of their images. Default: 256, synthetic images.
     strides, crops_only: pixels between windows; whether to keep a network that cannot slide and run it on windows.
     precision, min_agreement: precision of the weights, and the least share of windows with the top class of fp32.
+    trust: load a pickled PyTorch module, which runs its code.
     force: replace an existing version. progress: called during the conversion.
 
     Returns the report: which layers were rewritten, and how far the result agrees with the source. Raises
@@ -114,24 +117,7 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
         precision=precision,
         min_agreement=min_agreement,
     )
-    return _convert_source(source, arch, check_window(window), request, progress or SILENT)
-
-
-def _labels(given: str | PathLike[str] | Sequence[str] | None) -> Path | tuple[str, ...] | None:
-    """Return the path of a file of labels, or the labels themselves."""
-    if given is None or isinstance(given, str | PathLike):
-        return None if given is None else Path(given)
-    return tuple(given)
-
-
-def _convert_source(
-    source: "str | PathLike[str] | torch.nn.Module",
-    arch: str | PathLike[str] | None,
-    window: tuple[int, int] | None,
-    request: Request,
-    progress: Progress,
-) -> Report:
-    """Check that no input file would be replaced, then read the source and convert it."""
+    progress = progress or SILENT
     check_target(request.target, force=request.force)
     inputs = {
         "the source": source if isinstance(source, str | PathLike) else None,
@@ -143,8 +129,15 @@ def _convert_source(
     }
     check_outside(request.target, inputs)
     progress.step("reading the source", 0)
-    classifier = read_source(source, arch=None if arch is None else str(arch), window=window)
+    classifier = read_source(source, arch=None if arch is None else str(arch), window=check_window(window), trust=trust)
     return convert(classifier, request, progress)
+
+
+def _labels(given: str | PathLike[str] | Sequence[str] | None) -> Path | tuple[str, ...] | None:
+    """Return the path of a file of labels, or the labels themselves."""
+    if given is None or isinstance(given, str | PathLike):
+        return None if given is None else Path(given)
+    return tuple(given)
 
 
 def convert(classifier: Classifier, request: Request, progress: Progress) -> Report:

@@ -23,11 +23,12 @@ def convert(source: Any, target: str | PathLike[str], **options: Any) -> Report:
     """Convert a classifier into a version of a model, and return the report.
 
     Args:
-        source: Path of a checkpoint, an ONNX file or another file that `fullconv-convert` reads; or a PyTorch module.
+        source: Path of a checkpoint, an ONNX file or another file or folder that `fullconv-convert` reads; a PyTorch
+            module; or a Keras model.
         target: Directory of the version, which ends in NAME/VERSION.
         options: The options of `fullconv-convert`, with the same defaults: arch, window, preprocess, activation,
-            scores, labels, mpp, card, verify, images, strides, crops_only, precision, min_agreement, force. `labels`
-            may also be the names themselves.
+            scores, labels, mpp, card, verify, images, strides, crops_only, precision, min_agreement, trust, force.
+            `labels` may also be the names themselves.
 
     Raises:
         converter.errors.ConversionError: The source cannot be converted; nothing is written.

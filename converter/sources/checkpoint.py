@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from converter.errors import SourceError
 from converter.sources.mmap_file import MAX_EXPANSION, mmap_file
-from converter.sources.torch_pickle import Tensor
+from converter.sources.torch_pickle import Opaque, Tensor
 from converter.sources.torch_stream import read_torch_stream
 from converter.sources.torch_zip import read_torch_zip
 from fullconv.protos import model_pb2
@@ -120,12 +120,19 @@ def _tensor_views(
 
 def _state_dict(loaded: object, path: Path) -> dict[str, NDArray[np.generic]]:
     """Return the tensors of the state_dict in the object of a training script, at its top level or one level below."""
-    candidates = [*(loaded.get(key) for key in STATE_KEYS), loaded] if isinstance(loaded, dict) else []
+    candidates = [*(loaded.get(key) for key in STATE_KEYS), loaded] if isinstance(loaded, dict) else [loaded]
     for candidate in candidates:
-        if isinstance(candidate, dict):
-            tensors = {key: value.array() for key, value in candidate.items() if isinstance(value, Tensor)}
-            if tensors:
-                return tensors
+        values = candidate if isinstance(candidate, dict) else {"": candidate}
+        tensors = {key: value.array() for key, value in values.items() if isinstance(value, Tensor)}
+        opaque = [value.name for value in values.values() if isinstance(value, Opaque)]
+        if opaque and (tensors or candidate is loaded):
+            raise SourceError(
+                f"{path}: expected only tensors, got {opaque[0]}, which requires running code; if you trust the file, "
+                "add --trust, with which PyTorch loads it and runs its code, or load it yourself and save it with "
+                "torch.save(model.state_dict(), 'new.pth')"
+            )
+        if tensors and isinstance(candidate, dict):
+            return tensors
     raise SourceError(f"{path}: expected a state_dict, got {type(loaded).__name__} without tensors")
 
 

@@ -1,6 +1,8 @@
 """Imports PyTorch and Keras when a source needs them: they are not part of the base installation."""
 
 import importlib
+import importlib.util
+import sys
 from types import ModuleType
 
 from converter.errors import SourceError
@@ -16,6 +18,11 @@ def framework(name: str, packages: str, reader: str) -> ModuleType:
     except Exception as error:  # a broken installation may raise any error
         reason = "which is not installed" if _is_missing(error, name) else f"which fails: {one_line(error)}"
         raise SourceError(f"{reader} needs {name}, {reason}: {packages}") from None
+
+
+def is_installed(name: str) -> bool:
+    """Return whether a package can be found; it is not imported."""
+    return name in sys.modules or importlib.util.find_spec(name) is not None
 
 
 def _is_missing(error: Exception, name: str) -> bool:

@@ -7,10 +7,12 @@ code or open files, custom classes, files of weights alone, compressed archives,
 and Keras before 3.14, whose safe_mode can be circumvented. Keras itself is trusted, and so is the HDF5 library, in C.
 """
 
+import hashlib
 import importlib.util
 import io
 import json
 import os
+import sys
 import tempfile
 import zipfile
 from dataclasses import replace
@@ -83,10 +85,33 @@ def read_keras(path: Path, window: tuple[int, int] | None) -> Classifier:
         config, version = _read_config(path)
         _check_classes(config, keras, path)
         file = Path(folder) / "network.onnx"
-        _export(_load(path, keras), window, file, path)
+        _export(_load(path, keras), window, file, f"{path}")
         classifier = read_onnx(file, window)
     kind = "keras" if path.suffix.lower() == ARCHIVE_SUFFIX else "keras-h5"
     source = model_pb2.Source(format=kind, sha256=sha256(path), producer=f"keras {version}")
+    return replace(classifier, source=source)
+
+
+def is_keras(model: object) -> bool:
+    """Return whether an object is a network of Keras, which the caller has imported."""
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(model, keras.Model)
+
+
+def export_keras(model: "keras.Model", window: tuple[int, int] | None) -> Classifier:
+    """Export a network that the caller has in memory; the network itself is not changed. Raises ConversionError."""
+    import keras  # noqa: PLC0415 (the caller has imported it)
+
+    name = f"the model {model.name}"
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "network.onnx"
+        _export(model, window, file, name)
+        classifier = read_onnx(file, window)
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(weight.path.encode())
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
+    source = model_pb2.Source(format="keras-model", sha256=digest.hexdigest(), producer=f"keras {keras.__version__}")
     return replace(classifier, source=source)
 
 
@@ -202,7 +227,7 @@ def _original_error(error: Exception) -> Exception:
     return error
 
 
-def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, path: Path) -> None:
+def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, name: str) -> None:
     """Write the network as ONNX for one window, of the size in the file or else of the requested size."""
     import keras  # noqa: PLC0415 (optional)
 
@@ -226,4 +251,4 @@ def _export(network: "keras.Model", window: tuple[int, int] | None, file: Path, 
         )  # training=False: layers that augment images do nothing
         trained.export(str(file), format="onnx", verbose=False, input_signature=signature)
     except Exception as error:  # exporters may raise any error
-        raise UnsupportedError(f"{path}: Keras cannot export it to ONNX: {first_cause(error)}") from None
+        raise UnsupportedError(f"{name}: Keras cannot export it to ONNX: {first_cause(error)}") from None

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from converter.errors import SourceError
+from converter.errors import AmbiguousError, SourceError
 from converter.sources.architecture import Architecture, tensor_keys
 from converter.sources.checkpoint import Checkpoint
 from converter.sources.classifier import Classifier
@@ -61,8 +61,9 @@ Tensors = Mapping[str, NDArray[np.generic]]
 def build_recognised(
     checkpoint: Checkpoint, architectures: Sequence[Architecture], window: tuple[int, int] | None
 ) -> Classifier:
-    """Build the only one of several networks that the tensors fit; raises SourceError if none or several fit.
+    """Build the only one of several networks that the tensors fit.
 
+    Raises SourceError if none fits, and AmbiguousError if several fit.
     `window` is (height, width) in pixels; None stands for the window of each architecture.
     """
     built, errors = dict[str, Classifier](), list[SourceError]()
@@ -75,7 +76,7 @@ def build_recognised(
         raise errors[0]
     if len(built) > 1:
         choices = " or ".join(f"--arch {name}" for name in built)
-        raise SourceError(
+        raise AmbiguousError(
             f"arch: expected tensors that fit one architecture, got tensors that fit {' and '.join(built)}; choose "
             f"{choices}"
         )

@@ -20,7 +20,7 @@ SHOWN_KEYS = 3
 
 def fitting_prefix(keys: Collection[str], likeness: Callable[[set[str]], float]) -> str:
     """Return the prefix after which keys are most like those of a network; "" if no prefix makes them more alike."""
-    return max(_prefixes(keys), key=lambda prefix: likeness(set(_after(prefix, keys))))
+    return max(possible_prefixes(keys), key=lambda prefix: likeness(set(_after(prefix, keys))))
 
 
 def without_prefix(checkpoint: Checkpoint, prefix: str) -> tuple[Checkpoint, tuple[str, ...]]:
@@ -36,7 +36,7 @@ def without_prefix(checkpoint: Checkpoint, prefix: str) -> tuple[Checkpoint, tup
     return replace(checkpoint, tensors=tensors), (note,)
 
 
-def _prefixes(keys: Collection[str]) -> list[str]:
+def possible_prefixes(keys: Collection[str]) -> list[str]:
     """Return the possible prefixes, "" first."""
     counts = Counter[str]()
     for key in keys:

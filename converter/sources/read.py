@@ -1,27 +1,34 @@
-"""Chooses the reader of a source by the suffix of its file or, for ONNX, by the file's first bytes."""
+"""Chooses the reader of a source: by the suffix of its file, by the file's contents, or by the tensors in it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converter.errors import SourceError
-from converter.sources.architecture import load_architecture, recognise
+from converter.errors import AmbiguousError, SourceError
+from converter.sources.architecture import Architecture, load_architecture, recognise
 from converter.sources.caffe.read import read_caffe
-from converter.sources.checkpoint import read_checkpoint
+from converter.sources.checkpoint import Checkpoint, read_checkpoint
 from converter.sources.classifier import Classifier
-from converter.sources.keras_file import read_keras
+from converter.sources.fingerprints import recognise_module
+from converter.sources.keras_file import export_keras, is_keras, read_keras
+from converter.sources.model_folder import read_folder
 from converter.sources.network import build_recognised
 from converter.sources.onnx_file import read_onnx
 from converter.sources.prefixes import fitting_prefix, without_prefix
-from converter.sources.torch_module import export_module, names_module, read_module
+from converter.sources.torch_module import export_module, names_module, read_module, read_trusted
 from converter.sources.torch_program import read_program
+from converter.sources.torch_recognised import read_recognised
+from converter.sources.torch_script import is_torchscript, read_torchscript
 
 if TYPE_CHECKING:
+    import keras
     import torch
 
 CAFFE_SUFFIX = ".caffemodel"
+HUGGING_FACE = "hf:"
+"""Begin of an --arch that names a folder of Hugging Face."""
 Reader = Callable[[Path, tuple[int, int] | None], Classifier]
 READERS: Mapping[str, Reader] = {
     ".h5": read_keras,
@@ -35,23 +42,34 @@ READERS: Mapping[str, Reader] = {
 
 
 def read_source(
-    source: "str | PathLike[str] | torch.nn.Module", *, arch: str | None, window: tuple[int, int] | None
+    source: "str | PathLike[str] | torch.nn.Module | keras.Model",
+    *,
+    arch: str | None,
+    window: tuple[int, int] | None,
+    trust: bool = False,
 ) -> Classifier:
-    """Read the classifier in a file, or export a PyTorch module; raises ConversionError.
+    """Read the classifier in a file or folder, or export a PyTorch module or Keras model; raises ConversionError.
 
-    `arch` names a checkpoint's architecture or module, as --arch does; None stands for the shipped architecture with
-    the checkpoint's tensors. For Caffe networks it names the prototxt; None stands for the prototxt beside the
-    caffemodel. `window` is (height, width) in pixels; None stands for the window of the architecture, file or module.
+    `arch` names a checkpoint's architecture or module, as --arch does; None stands for the network with the
+    checkpoint's tensors. For Caffe networks it names the prototxt; None stands for the prototxt beside the caffemodel.
+    `window` is (height, width) in pixels; None stands for the window of the architecture, file or module. With `trust`,
+    a pickled module is loaded, which runs its code.
     """
     if isinstance(source, str | PathLike):
-        return _read_file(Path(source), arch, window)
+        return _read_path(Path(source), arch, window, trust=trust)
     if arch is not None:
         raise SourceError(f"arch: expected none for a module, which is a network, got --arch {arch}; leave it out")
-    return export_module(source, window)
+    return export_keras(source, window) if is_keras(source) else export_module(source, window)
 
 
-def _read_file(path: Path, arch: str | None, window: tuple[int, int] | None) -> Classifier:
+def _read_path(path: Path, arch: str | None, window: tuple[int, int] | None, *, trust: bool) -> Classifier:
     try:
+        if arch is not None and arch.startswith(HUGGING_FACE):
+            return read_folder(
+                Path(arch.removeprefix(HUGGING_FACE) or (path if path.is_dir() else path.parent)), window
+            )
+        if path.is_dir():
+            return read_folder(path, window)
         if not path.stat().st_size:
             raise SourceError(f"{path}: expected a checkpoint or an ONNX model, got an empty file")
         if path.suffix.lower() == CAFFE_SUFFIX:
@@ -62,23 +80,46 @@ def _read_file(path: Path, arch: str | None, window: tuple[int, int] | None) -> 
                     f"arch: expected none for {path}, which contains its network, got --arch {arch}; leave it out"
                 )
             return read_network(path, window)
-        if arch is not None and names_module(arch):
-            return read_module(path, arch, window)
-        checkpoint = read_checkpoint(path)
-        if arch:
-            architectures = [load_architecture(arch)]
-            prefix = fitting_prefix(checkpoint.tensors, architectures[0].likeness)
-        else:
-            prefix, architectures = recognise(checkpoint.tensors)
-        own, notes = without_prefix(checkpoint, prefix)
-        return replace(build_recognised(own, architectures, window), notes=notes)
+        if trust:
+            return read_trusted(path, window)
+        return _read_checkpoint(path, arch, window)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
+def _read_checkpoint(path: Path, arch: str | None, window: tuple[int, int] | None) -> Classifier:
+    """Read a state_dict: into the network that `arch` names, or into the network that has its tensors."""
+    checkpoint = read_checkpoint(path)
+    if arch is not None and names_module(arch):
+        return read_module(checkpoint, arch, window)
+    if arch:
+        architecture = load_architecture(arch)
+        return _build(checkpoint, fitting_prefix(checkpoint.tensors, architecture.likeness), [architecture], window)
+    try:
+        return _build(checkpoint, *recognise(checkpoint.tensors), window)
+    except AmbiguousError:
+        raise
+    except SourceError:
+        prefix, names = recognise_module({key: tensor.shape for key, tensor in checkpoint.tensors.items()})
+        if not names:
+            raise
+        own, notes = without_prefix(checkpoint, prefix)
+        classifier = read_recognised(own, names, window)
+        return replace(classifier, notes=(*notes, *classifier.notes))
+
+
+def _build(
+    checkpoint: Checkpoint, prefix: str, architectures: Sequence[Architecture], window: tuple[int, int] | None
+) -> Classifier:
+    own, notes = without_prefix(checkpoint, prefix)
+    return replace(build_recognised(own, architectures, window), notes=notes)
+
+
 def _network_reader(path: Path) -> Reader | None:
     """Return the reader of a file that holds the network with its weights; None for other files."""
-    return READERS.get(path.suffix.lower()) or (read_onnx if _begins_like_onnx(path) else None)
+    if reader := READERS.get(path.suffix.lower()):
+        return reader
+    return read_onnx if _begins_like_onnx(path) else read_torchscript if is_torchscript(path) else None
 
 
 def _begins_like_onnx(path: Path) -> bool:

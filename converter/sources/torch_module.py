@@ -1,22 +1,17 @@
-"""Reads modules of PyTorch, and state_dicts with their module, from torchvision or from a factory function.
-
-    --arch torchvision:resnet50        get_model("resnet50"), with the number of classes of the checkpoint
-    --arch mypackage.nets:build        build(), from a Python module on the path or in the current directory
+"""Reads state_dicts into modules of PyTorch, and exports modules to ONNX.
 
 The state_dict is read like every checkpoint, without PyTorch and without running code from it. It must have all tensors
-of the module, and no other tensors. A factory is the user's own code, and is run.
+of the module, and no other tensors.
 """
 
-import difflib
 import hashlib
-import importlib
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,34 +20,20 @@ from numpy.typing import NDArray
 
 from converter.errors import SourceError
 from converter.messages import first_cause, quiet
-from converter.preprocessing import NONE, Preprocessing
-from converter.sources.checkpoint import Checkpoint, read_checkpoint
+from converter.sources.checkpoint import Checkpoint, sha256
 from converter.sources.classifier import Classifier
 from converter.sources.frameworks import PYTORCH, framework
 from converter.sources.network import BATCHES, check_keys
 from converter.sources.prefixes import fitting_prefix, without_prefix
 from converter.sources.torch_export import export
+from converter.sources.torch_libraries import MODULE, UntrainedModule, image_size, make_module
 from fullconv.protos import model_pb2
 
 if TYPE_CHECKING:
     import torch
 
-TORCHVISION = "torchvision"
-MODULE = re.compile(r"(?!\d)[\w.]+:(?!\d)\w+")
-INCEPTIONS = ("googlenet", "inception_v3")
-AUXILIARY = ("aux1", "AuxLogits")
-"""Names of their auxiliary heads."""
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 """Matches keys of torchvision's first DenseNets, whose checkpoints it still offers: their norm.1 is now norm1."""
-
-
-@dataclass(frozen=True)
-class TrainedModule:
-    """A module, its window (height, width) in pixels, and its preprocessing."""
-
-    network: "torch.nn.Module"
-    window: tuple[int, int]
-    preprocess: str | Preprocessing
 
 
 def names_module(arch: str) -> bool:
@@ -60,18 +41,20 @@ def names_module(arch: str) -> bool:
     return MODULE.fullmatch(arch) is not None and not Path(arch).exists()
 
 
-def read_module(path: Path, arch: str, window: tuple[int, int] | None) -> Classifier:
-    """Read a checkpoint, load it into the module that `arch` names, and export the module; raises ConversionError."""
-    checkpoint = read_checkpoint(path)
+def read_module(checkpoint: Checkpoint, arch: str, window: tuple[int, int] | None) -> Classifier:
+    """Load a checkpoint into the module that `arch` names, and export the module; raises ConversionError."""
     with quiet(), _current_directory():
-        torch = framework("torch", PYTORCH, f"--arch {arch}")
-        package, name = arch.split(":")
-        module = _torchvision(name, checkpoint, window) if package == TORCHVISION else _factory(package, name, window)
-        network = module.network.float().eval()
-        own, notes = _own(checkpoint, network)
-        _load(network, own.tensors, arch)
-        image = torch.zeros(1, _channels(network), *module.window)
-        classifier = export(network, (image,), f"--arch {arch}")
+        framework("torch", PYTORCH, f"--arch {arch}")
+        return export_trained(checkpoint, make_module(arch, checkpoint.tensors, window), arch)
+
+
+def export_trained(checkpoint: Checkpoint, module: UntrainedModule, name: str) -> Classifier:
+    """Load a checkpoint into a module and export it. Raises ConversionError; call it within `quiet`."""
+    import torch  # noqa: PLC0415 (optional)
+
+    notes = load_own(checkpoint, module.network, name)
+    image = torch.zeros(1, image_channels(module.network), *module.window)
+    classifier = export(module.network, (image,), name)
     source = model_pb2.Source(format=checkpoint.source.format, sha256=checkpoint.source.sha256, producer="pytorch")
     return replace(classifier, preprocess=module.preprocess, source=source, notes=notes)
 
@@ -83,14 +66,49 @@ def export_module(network: object, window: tuple[int, int] | None) -> Classifier
     """
     torch = sys.modules.get("torch")  # the caller has imported it if `network` is a module
     if torch is None or not isinstance(network, torch.nn.Module):
-        raise SourceError(f"source: expected a path or a torch.nn.Module, got {type(network).__name__}")
+        raise SourceError(f"source: expected a path, a torch.nn.Module or a Keras model, got {type(network).__name__}")
     name = type(network).__name__
     with quiet():
         copy = deepcopy(network).cpu().float().eval()
-        size = _window(copy, window, f"the module {name}")
-        classifier = export(copy, (torch.zeros(1, _channels(copy), *size),), f"the module {name}")
+        size = image_size(copy, window, f"the module {name}")
+        classifier = export(copy, (torch.zeros(1, image_channels(copy), *size),), f"the module {name}")
     source = model_pb2.Source(format="torch-module", sha256=_digest(copy), producer=f"pytorch {torch.__version__}")
     return replace(classifier, source=source)
+
+
+def export_scores(network: "torch.nn.Module", field: str, window: tuple[int, int], name: str) -> Classifier:
+    """Export a module that returns an object, of which one field holds the scores.
+
+    Raises ConversionError; call it within `quiet`.
+    """
+    import torch  # noqa: PLC0415 (optional)
+
+    class Scores(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            scores: torch.Tensor = getattr(self.network(image), field)
+            return scores
+
+    return export(Scores().eval(), (torch.zeros(1, image_channels(network), *window),), name)
+
+
+def read_trusted(path: Path, window: tuple[int, int] | None) -> Classifier:
+    """Load a pickled module with PyTorch, which runs whatever code the file names, and export it."""
+    with quiet(), _current_directory():
+        torch = framework("torch", PYTORCH, "--trust")
+        try:
+            network = torch.load(path, map_location="cpu", weights_only=False)
+        except Exception as error:  # the file's code may raise any error
+            raise SourceError(f"{path}: PyTorch cannot load it: {first_cause(error)}") from None
+        if isinstance(network, dict):
+            network = next((value for value in network.values() if isinstance(value, torch.nn.Module)), network)
+    classifier = export_module(network, window)
+    note = "a pickled module, loaded with --trust: the file's code was run"
+    source = model_pb2.Source(format="torch-pickle", sha256=sha256(path), producer=classifier.source.producer)
+    return replace(classifier, source=source, notes=(note,))
 
 
 def _digest(network: "torch.nn.Module") -> str:
@@ -113,66 +131,16 @@ def _current_directory() -> Iterator[None]:
         sys.path[:] = before
 
 
-def _torchvision(name: str, checkpoint: Checkpoint, window: tuple[int, int] | None) -> TrainedModule:
-    """Return one of torchvision's classifiers, with the window and preprocessing of torchvision's own weights."""
-    models = framework(TORCHVISION, PYTORCH, f"--arch {TORCHVISION}:{name}").models
-    known = models.list_models(module=models)
-    if name not in known:
-        near = ", ".join(difflib.get_close_matches(name, known)) or f"resnet50 or another of {len(known)}"
-        raise SourceError(f"arch: torchvision has no classifier {name!r}; expected {near}")
-    training = models.get_model_weights(name).DEFAULT.transforms()
-    window = window or (training.crop_size[0],) * 2
-    options = _options(name, checkpoint.tensors, window)
-    network = models.get_model(name, weights=None, **options)
-    *_, (head, weight) = ((key, value) for key, value in network.state_dict().items() if key.endswith(".weight"))
-    own, _ = _own(checkpoint, network)
-    classes = own.tensors.get(head, np.empty(0)).shape
-    if classes != weight.shape and classes[:1] > (0,) and classes[1:] == weight.shape[1:]:
-        network = models.get_model(name, weights=None, num_classes=classes[0], **options)
-    mean, std = (tuple(float(number) for number in numbers) for numbers in (training.mean, training.std))
-    return TrainedModule(network, window, Preprocessing(scale=1 / 255, mean=mean, std=std, order="RGB"))
-
-
-def _own(checkpoint: Checkpoint, network: "torch.nn.Module") -> tuple[Checkpoint, tuple[str, ...]]:
-    """Return the part of a checkpoint whose keys are most like those of a network, and a note on it."""
-    expected = set(network.state_dict())
+def load_own(checkpoint: Checkpoint, network: "torch.nn.Module", name: str) -> tuple[str, ...]:
+    """Load the part of a checkpoint whose keys are most like those of a network; returns notes on it."""
+    expected = set(network.float().eval().state_dict())
     prefix = fitting_prefix(checkpoint.tensors, lambda keys: len(expected & keys) / len(expected | keys))
-    return without_prefix(checkpoint, prefix)
+    own, notes = without_prefix(checkpoint, prefix)
+    _load(network, own.tensors, name)
+    return notes
 
 
-def _options(name: str, keys: Collection[str], window: tuple[int, int]) -> dict[str, Any]:
-    """Return the options of a network that its keys do not show; for Inception those of torchvision's own weights."""
-    if name in INCEPTIONS:
-        auxiliary = any(word in AUXILIARY for key in keys for word in key.split("."))
-        return {"aux_logits": auxiliary, "transform_input": True, "init_weights": False}
-    return {"image_size": window[0]} if name.startswith("vit_") else {}
-
-
-def _factory(package: str, name: str, window: tuple[int, int] | None) -> TrainedModule:
-    """Return the module that a factory makes."""
-    import torch  # noqa: PLC0415 (optional)
-
-    try:
-        network = getattr(importlib.import_module(package), name)()
-    except (Exception, SystemExit) as error:  # the user's code may raise any error
-        raise SourceError(f"arch: {package}:{name} fails: {type(error).__name__}: {first_cause(error)}") from None
-    if not isinstance(network, torch.nn.Module):
-        raise SourceError(f"arch: {package}:{name}: expected a torch.nn.Module, got {type(network).__name__}")
-    return TrainedModule(network, _window(network, window, f"the module that {package}:{name} returns"), NONE)
-
-
-def _window(network: "torch.nn.Module", asked: tuple[int, int] | None, what: str) -> tuple[int, int]:
-    """Return the window (height, width) that the user requested, or the module's attribute `window`."""
-    window = asked or getattr(network, "window", None)
-    if not isinstance(window, tuple) or [type(size) for size in window] != [int, int] or min(window) < 1:
-        raise SourceError(
-            f"window: expected the attribute `window`, (height, width), of {what}, got {window!r}; give --window "
-            "HEIGHTxWIDTH"
-        )
-    return window
-
-
-def _channels(network: "torch.nn.Module") -> int:
+def image_channels(network: "torch.nn.Module") -> int:
     """Return the channels that the first convolution takes; 3 if there is no convolution."""
     import torch  # noqa: PLC0415 (optional)
 

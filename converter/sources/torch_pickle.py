@@ -5,8 +5,9 @@ and knows only the functions that rebuild tensors and containers. Tensors refer 
 in the file: `Tensor` and `Storage` hold the claims of the pickle, and a reader adds the bytes.
 
 Objects that training scripts save beside tensors (options, counters, paths, numpy's numbers: INERT) become
-placeholders, whose contents are dropped. Every other name in a pickle is refused before it is called. Also refused are
-tensors made of other tensors or outside their storage, negative strides, and pickles of more than MAX_PICKLE_BYTES.
+placeholders, whose contents are dropped. Every other name in a pickle stands for an object without contents (`Opaque`),
+and is neither looked up nor called; readers refuse such an object in place of a tensor. Refused here are tensors made
+of other tensors or outside their storage, negative strides, and pickles of more than MAX_PICKLE_BYTES.
 Dictionary entries whose key is not a string are dropped, because hashing objects of a file might never end. Every state
 for an object (BUILD) is dropped too, because a state could change an object that was already checked.
 """
@@ -152,11 +153,6 @@ def unpickle(file: BinaryIO, path: Path) -> tuple[Any, dict[str, Storage]]:
     unpickler.storages = {}
     try:
         return unpickler.load(), unpickler.storages
-    except _ForbiddenGlobalError as error:
-        raise SourceError(
-            f"{path}: expected only tensors, got {error}, which requires running code; if you trust the file, load it "
-            "with PyTorch and save it with torch.save(model.state_dict(), 'new.pth')"
-        ) from None
     except MemoryError:
         raise
     except EOFError:
@@ -165,10 +161,6 @@ def unpickle(file: BinaryIO, path: Path) -> tuple[Any, dict[str, Storage]]:
     except Exception as error:  # the opcodes of a damaged pickle may raise any error
         reason = " ".join(f"{type(error).__name__}: {error}"[:300].split())
         raise SourceError(f"{path}: damaged checkpoint: {reason}") from None
-
-
-class _ForbiddenGlobalError(pickle.UnpicklingError):
-    """The pickle names a class or function outside the allow-list."""
 
 
 class _Placeholder:
@@ -180,6 +172,27 @@ class _Placeholder:
         """Ignore the items of APPENDS."""
 
     append = extend
+
+
+class Opaque(_Placeholder):
+    """Replaces an object of a class outside the allow-list, called `name`; making the object would require its code."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, *_: object) -> "Opaque":
+        """Return this object for a call of it."""
+        return self
+
+
+@dataclass(frozen=True)
+class _OpaqueType:
+    """Represents a class or function outside the allow-list, which is neither looked up nor called."""
+
+    name: str
+
+    def __call__(self, *_: object) -> Opaque:
+        return Opaque(self.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,16 +211,14 @@ class _TensorUnpickler(pickle._Unpickler):  # noqa: SLF001
     _pairs = 0
 
     def find_class(self, module: str, name: str) -> object:
-        """Resolve the few names that checkpoints hold; refuse all others."""
+        """Resolve the few names that tensors need; all others stand for objects without contents."""
         if module == "torch" and name in STORAGES:
             return _StorageType(np.dtype(STORAGES[name]).newbyteorder("<"))
         if (module, name) in INERT:
             return _Placeholder
         if (module, name) == ("collections", "OrderedDict"):
             return self._mapping
-        if (module, name) not in REBUILD:
-            raise _ForbiddenGlobalError(f"{module}.{name}"[:100])
-        return REBUILD[module, name]
+        return REBUILD.get((module, name)) or _OpaqueType(f"{module}.{name}"[:100])
 
     def persistent_load(self, pid: object) -> Span:
         """Resolve a reference to a storage: ("storage", type, key, location, elements), and perhaps a view of it."""

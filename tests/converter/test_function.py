@@ -93,5 +93,5 @@ def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, Any], expe
 
 def test_other_sources_are_refused(tmp_path: Path) -> None:
     """A source is a path or a module; an object that is neither is refused by its type."""
-    with pytest.raises(SourceError, match=r"source: expected a path or a torch\.nn\.Module, got dict"):
+    with pytest.raises(SourceError, match=r"source: expected a path, a torch\.nn\.Module or a Keras model, got dict"):
         convert_checkpoint({"weight": [1.0]}, tmp_path / "net" / "1")

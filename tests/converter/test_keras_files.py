@@ -20,6 +20,7 @@ from support.archives import rewrite
 from support.conversion import SILENT
 from support.keras_files import DATA, Document, build_network, changed, layer, refused, replace_document, save
 
+import fullconv
 from converter import convert as conversion
 from converter.sources.checkpoint import sha256
 from converter.sources.read import read_source
@@ -44,6 +45,30 @@ def convert(
     request = conversion.Request(target, preprocess=preprocess, windows=4)
     spec = conversion.convert(read_source(path, arch=None, window=window), request, SILENT).spec
     return spec, ort.InferenceSession(target / "model.onnx")
+
+
+def test_a_network_in_memory(tmp_path: Path, keras: ModuleType) -> None:
+    """`fullconv.convert` takes a network of Keras, which stays as it is; its size may be left open."""
+    network = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(6, 5, 2, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(4),
+        ]
+    )
+    before = [weight.numpy().copy() if hasattr(weight, "numpy") else weight for weight in network.get_weights()]
+    report = fullconv.convert(network, tmp_path / "net" / "1", window=24, labels=["a", "b", "c", "d"], verify=4)
+    document = report.document()
+    assert document["source"]["format"] == "keras-model"
+    assert len(document["source"]["sha256"]) == 64
+    for one, other in zip(before, network.get_weights(), strict=True):
+        assert_allclose(one, other)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 24, 24, 3)).astype(np.float32)
+    expected = keras.ops.convert_to_numpy(network(pixels))
+    session = ort.InferenceSession(tmp_path / "net" / "1" / "model.onnx")
+    (got,) = session.run(None, {session.get_inputs()[0].name: pixels})
+    assert_allclose(got[..., 0, 0], expected, rtol=0, atol=TOLERANCE * abs(expected).max())
 
 
 def run(dense: ort.InferenceSession, spec: model_pb2.ModelSpec, pixels: np.ndarray) -> np.ndarray:

@@ -268,7 +268,7 @@ def test_factories_convert(factory: "nn.Module", window: tuple[int, int] | None,
 @pytest.mark.parametrize(
     ("arch", "expected_message"),
     [
-        ("some.nets:Fickle", "--arch some.nets:Fickle: PyTorch cannot export it to ONNX: "),
+        ("some.nets:Fickle", "some.nets:Fickle: PyTorch cannot export it to ONNX: "),
         (
             "some.nets:Large",
             "window: expected the attribute `window`, (height, width), of the module that some.nets:Large returns",

@@ -140,6 +140,17 @@ def test_objects_of_torch_beside_tensors_are_ignored(tmp_path: Path, write: Writ
     assert list(read_checkpoint(tmp_path / "net.pth").tensors) == ["a"]
 
 
+def test_objects_of_any_class_beside_a_state_dict_are_not_made(tmp_path: Path, write: Writer) -> None:
+    """What PyTorch Lightning saves beside the state_dict, of whatever class, is ignored, and no code of it runs."""
+    touch = call("os system", f"touch {tmp_path / 'touched'}")
+    pickled = state(
+        callbacks=call("my.package Callback", 1), hyper_parameters=touch, state_dict=state(a=tensor(storage()))[2:-1]
+    )
+    write(tmp_path / "last.ckpt", pickled)
+    assert list(read_checkpoint(tmp_path / "last.ckpt").tensors) == ["a"]
+    assert not (tmp_path / "touched").exists()
+
+
 def test_ordered_dictionaries_of_python_2(tmp_path: Path, write: Writer) -> None:
     """Python 2 pickled an ordered dictionary with its items, its strings without an encoding."""
     items = b"](](U\x01a" + tensor(storage()) + b"ee"
@@ -168,9 +179,9 @@ def test_ordered_dictionaries_of_python_2(tmp_path: Path, write: Writer) -> None
         (state(a=tensor(storage("0", -6))), "expected a reference to a storage"),
         (state(a=code(("module", 1, 2, 3)) + b"Q"), "expected a reference to a storage"),
         (state(a=tensor(storage()), b=tensor(storage("0", 6, "IntStorage"))), "storage '0' has two types or sizes"),
-        (state(a=call("os system", "true")), "got os.system, which requires running code"),
-        (state(a=call("builtins eval", "1")), "got builtins.eval"),
-        (state(a=call("torch.nn.modules.linear Linear")), "got torch.nn.modules.linear.Linear"),
+        (state(a=call("os system", "true"), b=tensor(storage())), "got os.system, which requires running code"),
+        (state(a=call("builtins eval", "1"), b=tensor(storage())), "got builtins.eval"),
+        (state(a=call("torch.nn.modules.linear Linear"), b=tensor(storage())), "got torch.nn.modules.linear.Linear"),
         (b"\x80\x02" + storage() + b"0" + code("a") + b"r\xff\xff\xff\x7f.", "expected a state_dict, got str"),
         (b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".", "truncated checkpoint"),
         (b"\x80\x02i", "an instruction that no checkpoint has"),

@@ -1,0 +1,1 @@
+"""Networks whose checkpoints are recognised: TOML files of layers, and fingerprints of tensors."""

@@ -1,0 +1,82 @@
+"""Makes fingerprints.json: the fingerprints of all classifiers of torchvision and timm.
+
+    pip install torch torchvision timm
+    python -m converter.architectures.make_fingerprints [--preload MODULE]
+
+Every network is made with two numbers of classes: the tensors whose shapes differ are the head. Networks without a head
+are left out. Networks are made on PyTorch's device "meta", without numbers, if their code allows it.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converter.sources.fingerprints import FILE, HEAD_SEPARATOR, Shapes, fingerprint
+from converter.sources.torch_libraries import INCEPTIONS
+
+if TYPE_CHECKING:
+    import torch
+
+CLASSES = (1000, 7)
+"""Two numbers of classes."""
+Make = Callable[[int], "torch.nn.Module"]
+
+
+def main() -> None:
+    """Write fingerprints.json; standard error says which networks were left out."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--preload", help="module to import before torchvision, if torchvision needs it")
+    if preload := parser.parse_args().preload:
+        importlib.import_module(preload)
+    warnings.simplefilter("ignore")
+    table: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name, make in _networks():
+        try:
+            shapes, others = (_shapes(make, classes) for classes in CLASSES)
+        except Exception as error:  # a network may need another library
+            sys.stderr.write(f"{name}: left out: {str(error)[:100]}\n")
+            continue
+        head = sorted(key for key, shape in shapes.items() if others.get(key) != shape)
+        if head and shapes.keys() == others.keys():
+            table[HEAD_SEPARATOR.join(head)][fingerprint(shapes, head)].append(name)
+    text = json.dumps(table, indent=0, sort_keys=True)
+    Path(__file__).with_name(FILE).write_text(f"{text}\n", "utf-8")
+
+
+def _networks() -> Iterator[tuple[str, Make]]:
+    """Yield the name of each network, torchvision's first, and a function that makes it with a number of classes."""
+    import timm  # noqa: PLC0415 (after --preload)
+    from torchvision import models  # noqa: PLC0415
+
+    for name in models.list_models(module=models):
+        yield f"torchvision:{name}", _maker(models.get_model, name)
+        if name in INCEPTIONS:
+            yield f"torchvision:{name}", _maker(models.get_model, name, aux_logits=False, init_weights=False)
+    for name in timm.list_models():
+        yield f"timm:{name}", _maker(timm.create_model, name)
+
+
+def _maker(make: Callable[..., "torch.nn.Module"], name: str, **settings: bool) -> Make:
+    return lambda classes: make(name, num_classes=classes, **settings)
+
+
+def _shapes(make: Make, classes: int) -> Shapes:
+    """Return the shapes of a network's tensors."""
+    import torch  # noqa: PLC0415 (after --preload)
+
+    try:
+        with torch.device("meta"):
+            network = make(classes)
+    except (NotImplementedError, RuntimeError):  # its constructor computes with tensors
+        network = make(classes)
+    return {key: tuple(value.shape) for key, value in network.state_dict().items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Reads folders that hold a network's weights beside a config.json that says what the network is.
+
+    timm on Hugging Face            config.json (architecture, pretrained_cfg), model.safetensors
+    transformers on Hugging Face    config.json (model_type, id2label), preprocessor_config.json, model.safetensors
+    WSInfer                         config.json (patch_size_pixels, spacing_um_px, class_names, transform),
+                                    torchscript_model.pt
+
+No code of a folder is run. The libraries make the networks from the settings in config.json.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converter.errors import SourceError
+from converter.messages import first_cause, quiet
+from converter.preprocessing import NONE, Preprocessing
+from converter.sources.checkpoint import read_checkpoint, sha256
+from converter.sources.classifier import Classifier
+from converter.sources.frameworks import framework
+from converter.sources.torch_libraries import timm_module
+from converter.sources.torch_module import export_scores, export_trained
+from converter.sources.torch_script import read_torchscript
+from fullconv.protos import model_pb2
+
+if TYPE_CHECKING:
+    import torch
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+SAFETENSORS = ".safetensors"
+WEIGHTS = (f"model{SAFETENSORS}", "pytorch_model.bin")
+SCRIPT = "torchscript_model.pt"
+MAX_CONFIG_BYTES = 1 << 24
+TRANSFORMERS = "pip install torch transformers onnxscript"
+DEFAULT_LABEL = "LABEL_"
+"""Begin of the labels that transformers invents."""
+
+Config = Mapping[str, Any]
+
+
+def read_folder(folder: Path, window: tuple[int, int] | None) -> Classifier:
+    """Read a folder of Hugging Face or WSInfer; raises ConversionError and OSError."""
+    config = _load(folder / CONFIG)
+    try:
+        if "architecture" in config and "patch_size_pixels" in config:
+            return _read_wsinfer(folder, config, window)
+        if "architecture" in config:
+            return _read_timm(folder, config, window)
+        if "model_type" in config:
+            return _read_transformers(folder, config, window)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {first_cause(error)}"
+        raise SourceError(f"{folder / CONFIG}: expected the settings of a classifier: {reason}") from None
+    raise SourceError(
+        f"{folder / CONFIG}: expected the settings of timm (architecture), transformers (model_type) or WSInfer "
+        f"(patch_size_pixels), got {', '.join(list(config)[:5]) or 'nothing'}"
+    )
+
+
+def _load(file: Path) -> Config:
+    """Return the settings in a JSON file; raises SourceError."""
+    try:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            raise SourceError(f"{file}: expected at most {MAX_CONFIG_BYTES >> 20} MiB")
+        config = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise SourceError(
+            f"{file.parent}: expected a file, or a folder of Hugging Face or WSInfer with {file.name}; got a folder "
+            f"without {file.name}"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{file}: not valid JSON: {first_cause(error)}") from None
+    if not isinstance(config, dict):
+        raise SourceError(f"{file}: expected settings by name, got {type(config).__name__}")
+    return config
+
+
+def _weights(folder: Path) -> Path:
+    """Return the file of weights; raises SourceError if there is none."""
+    found = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
+    if found is None:
+        raise SourceError(f"{folder}: expected {' or '.join(WEIGHTS)}; weights in several parts are not read")
+    return found
+
+
+def _read_timm(folder: Path, config: Config, window: tuple[int, int] | None) -> Classifier:
+    pretrained = config.get("pretrained_cfg") or config
+    checkpoint = read_checkpoint(_weights(folder))
+    name = str(config["architecture"])
+    settings = {key: value for key, value in (config.get("model_args") or {}).items() if key != "pretrained"}
+    with quiet():
+        made = timm_module(name, checkpoint.tensors, window or _timm_window(pretrained), **settings)
+        if "mean" in pretrained and "std" in pretrained:
+            made = replace(made, preprocess=_preprocessing(pretrained["mean"], pretrained["std"], 1 / 255))
+        classifier = export_trained(checkpoint, made, f"timm:{name}")
+    labels = pretrained.get("label_names") or config.get("label_names") or ()
+    return replace(classifier, labels=tuple(map(str, labels)), notes=(f"timm:{name}", *classifier.notes))
+
+
+def _timm_window(pretrained: Config) -> tuple[int, int] | None:
+    size = pretrained.get("input_size")
+    return None if size is None else (int(size[1]), int(size[2]))
+
+
+def _read_transformers(folder: Path, config: Config, window: tuple[int, int] | None) -> Classifier:
+    weights = _weights(folder)
+    pixels = _load(folder / PREPROCESSOR) if (folder / PREPROCESSOR).exists() else {}
+    size = window or _window_of_processor(pixels) or _pair(config.get("image_size"))
+    if size is None:
+        raise SourceError(f"window: expected the size of the images in {folder / PREPROCESSOR}; give --window")
+    with quiet():
+        network = _transformers_network(folder, safe=weights.suffix == SAFETENSORS)
+        classifier = export_scores(network, "logits", size, f"{folder}")
+    names = [str(name) for _, name in sorted((int(key), name) for key, name in config.get("id2label", {}).items())]
+    labels = () if any(name.startswith(DEFAULT_LABEL) for name in names) else tuple(names)
+    form = "safetensors" if weights.suffix == SAFETENSORS else "torch-zip"
+    source = model_pb2.Source(format=form, sha256=sha256(weights), producer="transformers")
+    preprocess, note = _of_processor(pixels), f"transformers: {config['model_type']}"
+    return replace(classifier, labels=labels, preprocess=preprocess, source=source, notes=(note,))
+
+
+def _transformers_network(folder: Path, *, safe: bool) -> "torch.nn.Module":
+    """Return the network in a folder with its weights; raises SourceError if weights are missing."""
+    transformers = framework("transformers", TRANSFORMERS, f"{folder}")
+    try:
+        network, loaded = transformers.AutoModelForImageClassification.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=safe, output_loading_info=True
+        )
+    except Exception as error:  # transformers may raise any error
+        reason = first_cause(error)
+        raise SourceError(f"{folder}: transformers {transformers.__version__} cannot load it: {reason}") from None
+    if missing := sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]])):
+        raise SourceError(f"{folder}: expected all tensors of the network, but it lacks {', '.join(missing[:3])}")
+    result: torch.nn.Module = network.float().eval()
+    return result
+
+
+def _of_processor(pixels: Config) -> str | Preprocessing:
+    """Return the preprocessing that a preprocessor_config.json of transformers describes."""
+    if not pixels:
+        return NONE
+    scale = float(pixels.get("rescale_factor", 1 / 255)) if pixels.get("do_rescale", True) else 1.0
+    normalised = pixels.get("do_normalize", "image_mean" in pixels)
+    mean, std = (pixels.get(key) if normalised else None for key in ("image_mean", "image_std"))
+    return _preprocessing(mean, std, scale)
+
+
+def _window_of_processor(pixels: Config) -> tuple[int, int] | None:
+    """Return the size (height, width) to which a preprocessor_config.json of transformers brings images."""
+    if pixels.get("do_center_crop") and (size := _pair(pixels.get("crop_size"))):
+        return size
+    return _pair(pixels.get("size"))
+
+
+def _pair(size: object) -> tuple[int, int] | None:
+    """Return a size as (height, width): a number, two numbers, or a table of transformers."""
+    match size:
+        case int(side) | {"shortest_edge": int(side)}:
+            return side, side
+        case [int(height), int(width)] | {"height": int(height), "width": int(width)}:
+            return height, width
+    return None
+
+
+def _read_wsinfer(folder: Path, config: Config, window: tuple[int, int] | None) -> Classifier:
+    """Read a model of WSInfer: patches of some size at some spacing, resized to the window of the network."""
+    patch = int(config["patch_size_pixels"])
+    transforms = {step["name"]: step.get("arguments") or {} for step in config["transform"]}
+    resized = _pair(transforms.get("Resize", {}).get("size", patch)) or (patch, patch)
+    normalised = transforms.get("Normalize", {})
+    classifier = read_torchscript(folder / SCRIPT, window or resized)
+    microns = float(config["spacing_um_px"]) * patch / resized[0]
+    note = f"WSInfer: {config['architecture']}, patches of {patch} pixels of {config['spacing_um_px']} micrometres"
+    return replace(
+        classifier,
+        preprocess=_preprocessing(normalised.get("mean"), normalised.get("std"), 1 / 255),
+        labels=tuple(map(str, config["class_names"])),
+        notes=(note, *classifier.notes),
+        microns_per_pixel=microns,
+    )
+
+
+def _preprocessing(mean: Sequence[float] | None, std: Sequence[float] | None, scale: float) -> Preprocessing:
+    """Return the preprocessing of colour images: pixels times `scale`, minus `mean`, divided by `std`."""
+    return Preprocessing(
+        scale=scale,
+        mean=tuple(map(float, mean or (0.0, 0.0, 0.0))),
+        std=tuple(map(float, std or (1.0, 1.0, 1.0))),
+        order="RGB",
+    )

@@ -1,0 +1,178 @@
+"""Folders of Hugging Face (timm and transformers) and of WSInfer are read with window, preprocessing and labels."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from numpy.testing import assert_allclose
+from support.torch_networks import randomised
+
+from converter.convert import convert_checkpoint
+from converter.errors import ConversionError
+from converter.preprocessing import Preprocessing
+from converter.sources.classifier import Classifier
+from converter.sources.read import read_source
+
+if TYPE_CHECKING:
+    from torch import nn
+
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
+
+MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
+EXPECTED = Preprocessing(scale=1 / 255, mean=tuple(MEAN), std=tuple(STD), order="RGB")
+
+
+def write(folder: Path, **files: Mapping[str, Any]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def check_scores(classifier: Classifier, net: "nn.Module", folder: Path) -> None:
+    import torch
+
+    images = np.random.default_rng(0).normal(size=(1, 3, *classifier.window)).astype(np.float32)
+    ir.save(classifier.original, folder / "read.onnx")
+    session = ort.InferenceSession(folder / "read.onnx")
+    (got,) = session.run(None, {session.get_inputs()[0].name: images})
+    with torch.no_grad():
+        scores = net(torch.from_numpy(images))
+    assert_allclose(got, getattr(scores, "logits", scores).numpy(), rtol=0, atol=1e-5)
+
+
+def transformers_folder(folder: Path, kind: str) -> "nn.Module":
+    """Write a folder as transformers writes it; returns the network."""
+    import transformers
+
+    small: dict[str, Any] = {"hidden_sizes": [8, 16], "depths": [1, 1], "embedding_size": 8}
+    configs: dict[str, tuple[Any, dict[str, Any]]] = {
+        "resnet": (transformers.ResNetConfig, small),
+        "convnext": (transformers.ConvNextConfig, {"hidden_sizes": [8, 8, 16, 16], "depths": [1] * 4}),
+        "vit": (
+            transformers.ViTConfig,
+            {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+             "image_size": 48, "patch_size": 16},
+        ),
+    }  # fmt: skip
+    make, settings = configs[kind]
+    config = make(**settings, id2label={0: "cat", 1: "dog", 2: "eel"})
+    net = randomised(transformers.AutoModelForImageClassification.from_config(config))
+    net.save_pretrained(folder)
+    write(
+        folder,
+        preprocessor_config={"image_mean": MEAN, "image_std": STD, "size": {"height": 48, "width": 48}},
+    )
+    return net
+
+
+@pytest.mark.parametrize("kind", ["resnet", "convnext", "vit"])
+def test_transformers(tmp_path: Path, kind: str) -> None:
+    """Scores, window, preprocessing and labels are those of the folder."""
+    net = transformers_folder(tmp_path / "net", kind)
+    classifier = read_source(tmp_path / "net", arch=None, window=None)
+    check_scores(classifier, net, tmp_path)
+    assert classifier.window == (48, 48)
+    assert classifier.preprocess == EXPECTED
+    assert classifier.labels == ("cat", "dog", "eel")
+
+
+def test_the_folder_may_be_named_by_arch(tmp_path: Path) -> None:
+    """`--arch hf:` stands for the folder of the source; `--arch hf:FOLDER` names another."""
+    net = transformers_folder(tmp_path / "net", "resnet")
+    for arch in ("hf:", f"hf:{tmp_path / 'net'}"):
+        check_scores(read_source(tmp_path / "net" / "model.safetensors", arch=arch, window=None), net, tmp_path)
+
+
+def test_missing_tensors_are_refused(tmp_path: Path) -> None:
+    """Transformers would fill missing tensors with random numbers."""
+    net = transformers_folder(tmp_path / "net", "resnet")
+    state = net.state_dict()
+    del state["classifier.1.weight"]
+    save_file(state, tmp_path / "net" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConversionError, match=r"but it lacks classifier\.1\.weight"):
+        read_source(tmp_path / "net", arch=None, window=None)
+
+
+def test_code_in_a_folder_is_not_run(tmp_path: Path) -> None:
+    """A folder whose network is its own code is refused."""
+    transformers_folder(tmp_path / "net", "resnet")
+    (tmp_path / "net" / "evil.py").write_text(f"open({str(tmp_path / 'touched')!r}, 'w')\n")
+    config = json.loads((tmp_path / "net" / "config.json").read_text())
+    for kind in ("resnet", "unheard_of"):
+        auto = {"AutoConfig": "evil.Config", "AutoModelForImageClassification": "evil.Net"}
+        write(tmp_path / "net", config=config | {"model_type": kind, "auto_map": auto})
+        if kind == "resnet":  # transformers has this network itself
+            read_source(tmp_path / "net", arch=None, window=None)
+        else:
+            with pytest.raises(ConversionError, match="cannot load it"):
+                read_source(tmp_path / "net", arch=None, window=None)
+    assert not (tmp_path / "touched").exists()
+
+
+def test_timm(tmp_path: Path) -> None:
+    """A folder of timm; the whole conversion keeps its labels."""
+    import timm
+    from safetensors.torch import save_file
+
+    net = randomised(timm.create_model("test_resnet", num_classes=3))
+    settings = {"input_size": [3, 64, 64], "mean": MEAN, "std": STD, "label_names": ["x", "y", "z"]}
+    pretrained = settings | {"classifier": "fc", "first_conv": "conv1.0"}
+    write(tmp_path / "net", config={"architecture": "test_resnet", "num_classes": 3, "pretrained_cfg": pretrained})
+    save_file(net.state_dict(), tmp_path / "net" / "model.safetensors")
+    classifier = read_source(tmp_path / "net", arch=None, window=None)
+    check_scores(classifier, net, tmp_path)
+    assert (classifier.window, classifier.preprocess, classifier.labels) == ((64, 64), EXPECTED, ("x", "y", "z"))
+    convert_checkpoint(tmp_path / "net", tmp_path / "models" / "net" / "1", verify=4)
+    assert (tmp_path / "models" / "net" / "1" / "labels.txt").read_text() == "x\ny\nz\n"
+
+
+def test_wsinfer(tmp_path: Path) -> None:
+    """Patches that are resized to the window have a larger spacing; class names become labels."""
+    import torch
+    from torch import nn
+
+    layers = nn.Conv2d(3, 6, 5, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)
+    net = randomised(nn.Sequential(*layers))
+    transform = [
+        {"name": "Resize", "arguments": {"size": 50}},
+        {"name": "ToTensor"},
+        {"name": "Normalize", "arguments": {"mean": MEAN, "std": STD}},
+    ]
+    config = {"spec_version": "1.0", "architecture": "small", "num_classes": 2, "class_names": ["none", "tumor"]}
+    write(tmp_path / "net", config=config | {"patch_size_pixels": 100, "spacing_um_px": 0.25, "transform": transform})
+    torch.jit.script(net).save(tmp_path / "net" / "torchscript_model.pt")
+    classifier = read_source(tmp_path / "net", arch=None, window=None)
+    check_scores(classifier, net, tmp_path)
+    assert (classifier.window, classifier.preprocess) == ((50, 50), EXPECTED)
+    assert (classifier.labels, classifier.microns_per_pixel) == (("none", "tumor"), 0.5)
+
+
+CONFIGS: dict[str, tuple[object, str]] = {
+    "list": ([1], "expected settings by name, got list"),
+    "unknown": ({"a": 1}, r"expected the settings of timm \(architecture\), transformers"),
+    "no weights": ({"architecture": "test_resnet"}, r"expected model\.safetensors or pytorch_model\.bin"),
+    "no transform": ({"architecture": "x", "patch_size_pixels": 3}, "expected the settings of a classifier"),
+}
+
+
+@pytest.mark.parametrize(("config", "expected"), CONFIGS.values(), ids=CONFIGS)
+def test_wrong_settings_are_refused(tmp_path: Path, config: Any, expected: str) -> None:  # noqa: ANN401 (any JSON)
+    """The refusal is one line that names the file and what was expected."""
+    write(tmp_path / "net", config=config)
+    with pytest.raises(ConversionError, match=expected) as caught:
+        read_source(tmp_path / "net", arch=None, window=None)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_settings(tmp_path: Path) -> None:
+    """A folder of something else is refused, and so is a file that is not JSON."""
+    with pytest.raises(ConversionError, match=r"got a folder without config\.json"):
+        read_source(tmp_path, arch=None, window=None)
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ConversionError, match=r"config\.json: not valid JSON"):
+        read_source(tmp_path, arch=None, window=None)

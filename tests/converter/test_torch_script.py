@@ -1,0 +1,138 @@
+"""TorchScript files and pickled modules are read with PyTorch."""
+
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from numpy.testing import assert_allclose
+from support.torch_networks import randomised
+
+from converter.errors import ConversionError
+from converter.sources.classifier import Classifier
+from converter.sources.read import read_source
+
+if TYPE_CHECKING:
+    from torch import nn
+
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
+WINDOW = (20, 24)
+
+
+@pytest.fixture
+def net() -> "nn.Module":
+    """Return a network with a branch on its input, which only scripting keeps."""
+    from torch import nn
+
+    layers = nn.Conv2d(3, 6, 5, 2), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
+    return randomised(nn.Sequential(*layers))
+
+
+def check_scores(classifier: Classifier, net: "nn.Module", folder: Path) -> None:
+    import torch
+
+    images = np.random.default_rng(0).normal(size=(1, 3, *classifier.window)).astype(np.float32)
+    ir.save(classifier.original, folder / "read.onnx")
+    session = ort.InferenceSession(folder / "read.onnx")
+    (got,) = session.run(None, {session.get_inputs()[0].name: images})
+    with torch.no_grad():
+        assert_allclose(got, net(torch.from_numpy(images)).numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["script", "trace"])
+@pytest.mark.parametrize("suffix", ["pt", "pth"])
+def test_torchscript(tmp_path: Path, net: "nn.Module", kind: str, suffix: str) -> None:
+    """A scripted and a traced network have the scores of the network; the content decides about the reader."""
+    import torch
+
+    script = torch.jit.script(net) if kind == "script" else torch.jit.trace(net, torch.zeros(1, 3, *WINDOW))
+    script.save(tmp_path / f"net.{suffix}")
+    classifier = read_source(tmp_path / f"net.{suffix}", arch=None, window=WINDOW)
+    check_scores(classifier, net, tmp_path)
+    assert classifier.source.format == "torchscript"
+    with pytest.raises(ConversionError, match=r"window: expected the size of the images.*give --window"):
+        read_source(tmp_path / f"net.{suffix}", arch=None, window=None)
+
+
+def rewrite(path: Path, code: str) -> None:
+    """Put a line into the code of a TorchScript file."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    name = next(name for name in entries if "/code/__torch__/" in name and name.endswith(".py"))
+    entries[name] = entries[name].replace(b"    return", f"    {code}\n    return".encode(), 1)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for each, content in entries.items():
+            archive.writestr(each, content)
+
+
+@pytest.mark.parametrize(
+    ("code", "called"),
+    [
+        ('_0 = torch.from_file("/etc/passwd", True, 5)', "torch.from_file"),
+        ('torch.save(input, "touched")', "torch.save"),
+        ('_0 = ops.evil.run("x")', "ops.evil"),
+    ],
+)
+def test_code_that_opens_files_is_refused(tmp_path: Path, net: "nn.Module", code: str, called: str) -> None:
+    """A file whose code opens files, or calls another library, is refused before it is loaded."""
+    import torch
+
+    torch.jit.script(net).save(tmp_path / "net.pt")
+    rewrite(tmp_path / "net.pt", code)
+    with pytest.raises(ConversionError, match=f"its code calls '{called}'"):
+        read_source(tmp_path / "net.pt", arch=None, window=WINDOW)
+
+
+def test_damaged_files_are_refused(tmp_path: Path, net: "nn.Module") -> None:
+    """A changed byte, a truncated file and a program that cannot be parsed are errors in one line."""
+    import torch
+
+    torch.jit.script(net).save(tmp_path / "net.pt")
+    whole = (tmp_path / "net.pt").read_bytes()
+    for name, content in {"half": whole[: len(whole) // 2], "cut": whole[:-30]}.items():
+        (tmp_path / f"{name}.pt").write_bytes(content)
+        with pytest.raises(ConversionError) as caught:
+            read_source(tmp_path / f"{name}.pt", arch=None, window=WINDOW)
+        assert "\n" not in str(caught.value)
+    rewrite(tmp_path / "net.pt", "this is not a program (")
+    with pytest.raises(ConversionError, match="cannot load it"):
+        read_source(tmp_path / "net.pt", arch=None, window=WINDOW)
+
+
+class Touches:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:  # noqa: ANN401 (as object defines it)
+        return Path.touch, (self.path,)
+
+
+def test_pickled_modules_need_trust(tmp_path: Path, net: "nn.Module") -> None:
+    """A pickled module is loaded with --trust only, and the report says that its code was run."""
+    import torch
+
+    net.beside = Touches(tmp_path / "touched")
+    torch.save(net, tmp_path / "net.pth")
+    with pytest.raises(ConversionError, match=r"requires running code; if you trust the file, add --trust"):
+        read_source(tmp_path / "net.pth", arch=None, window=WINDOW)
+    assert not (tmp_path / "touched").exists()
+    classifier = read_source(tmp_path / "net.pth", arch=None, window=WINDOW, trust=True)
+    check_scores(classifier, net, tmp_path)
+    assert (tmp_path / "touched").exists()
+    assert "code was run" in classifier.notes[0]
+    torch.save({"model": net}, tmp_path / "net.pth")
+    check_scores(read_source(tmp_path / "net.pth", arch=None, window=WINDOW, trust=True), net, tmp_path)
+
+
+def test_trust_needs_a_module(tmp_path: Path) -> None:
+    """A pickle of something else is refused."""
+    import torch
+
+    torch.save([1, 2], tmp_path / "net.pth")
+    with pytest.raises(ConversionError, match=r"expected a path, a torch\.nn\.Module or a Keras model, got list"):
+        read_source(tmp_path / "net.pth", arch=None, window=WINDOW, trust=True)
