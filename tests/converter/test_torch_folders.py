@@ -90,6 +90,8 @@ def test_the_folder_may_be_named_by_arch(tmp_path: Path) -> None:
 
 def test_missing_tensors_are_refused(tmp_path: Path) -> None:
     """Transformers would fill missing tensors with random numbers."""
+    from safetensors.torch import save_file
+
     net = transformers_folder(tmp_path / "net", "resnet")
     state = net.state_dict()
     del state["classifier.1.weight"]
