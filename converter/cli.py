@@ -109,13 +109,14 @@ Card = Annotated[
     ),
 ]
 Verify = Annotated[
-    int,
+    int | None,
     typer.Option(
         metavar="N",
         min=1,
         max=MAX_WINDOWS,
         help="Number of windows, chosen at random, on which the result is compared with the source. All windows of "
-        "the images are compared if this takes little longer.",
+        "the images are compared if this takes little longer. Default: 256; without --images, fewer for a network "
+        "whose windows are expensive (32 for VGG-16).",
     ),
 ]
 Images = Annotated[

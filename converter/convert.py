@@ -36,7 +36,7 @@ from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
 from converter.sources.read import read_source
 from converter.spec import describe, embed
-from converter.verify.certificates import ModelFiles, Reduction, Reference, certify
+from converter.verify.certificates import ModelFiles, Reduction, Reference, certify, default_windows
 from converter.verify.checks import CELLS
 from converter.verify.cut_margins import measure_cut_margins
 from converter.verify.grid_axis import GridAxis
@@ -70,7 +70,7 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
     labels: str | PathLike[str] | Sequence[str] | None = Request.labels,
     mpp: float | None = Request.mpp,
     card: str | PathLike[str] | None = Request.card,
-    verify: int = Request.windows,
+    verify: int | None = Request.windows,
     images: str | PathLike[str] | None = Request.images,
     strides: Sequence[int] = Request.strides,
     crops_only: bool = Request.crops_only,
@@ -92,7 +92,8 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
     scores: the name of the output that holds the class scores, if the network has several.
     labels: a file with the names of the classes, or the names themselves.
     mpp, card: micrometres per pixel of the training images; a Markdown file that describes the model.
-    verify, images: the number of windows to compare, and the folder of their images. Default: 256, synthetic images.
+    verify, images: the number of windows to compare, and the folder of their images. Default: 256 windows; without
+        images, up to 256 windows of synthetic images.
     strides, crops_only: pixels between windows; whether to keep a network that cannot slide and run it on windows.
     precision, min_agreement: precision of the weights, and the least share of windows with the top class of fp32.
     trust: load a pickled PyTorch module, which runs its code.
@@ -171,14 +172,16 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         spec.card = "" if request.card is None else read_card(request.card)
 
         images, skipped = _load_images(request, in_float)
-        reference = Reference(source, images=images, folder=request.images, windows=request.windows, output=spec.output)
+        windows = request.windows or default_windows(network, given=images is not None)
+        reference = Reference(source, images=images, folder=request.images, windows=windows, output=spec.output)
         files, certificates = _certified(reference, in_float, request, progress, folder)
+        cut_files = measure_cut_margins(reference, files, progress)
         is_reduced = request.precision != FULL_PRECISION or source.quantizes
+        del reference, source  # the weights are in memory once for each network that is loaded
         shared = compare_shared(files, spec.output, progress, is_reduced=is_reduced)
-        spec.shared.extend(shared.files)
+        spec.shared.extend([*shared.files, *cut_files])
         if shared.files:
             spec.modes.insert(1, "shared")
-        spec.shared.extend(measure_cut_margins(reference, files, progress))
 
         progress.step("writing", 0)
         spec.precision = request.precision

@@ -39,7 +39,7 @@ class Request:
     labels: Path | tuple[str, ...] | None = None
     mpp: float | None = None
     card: Path | None = None
-    windows: int = 256
+    windows: int | None = None
     images: Path | None = None
     strides: tuple[int, ...] = ()
     crops_only: bool = False
@@ -49,7 +49,7 @@ class Request:
     def __post_init__(self) -> None:
         self._check_target()
         self._check_choices()
-        if not 1 <= self.windows <= MAX_WINDOWS:
+        if self.windows is not None and not 1 <= self.windows <= MAX_WINDOWS:
             raise OptionError("verify", f"expected from 1 to {MAX_WINDOWS} windows, got {self.windows}")
         if self.mpp is not None and not 0 < self.mpp <= MAX_MPP:
             raise OptionError("mpp", f"expected micrometres per pixel above 0 and at most {MAX_MPP}, got {self.mpp:g}")

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from fullconv.common.interruption import INTERRUPTED, silence
 from fullconv.common.temporary import LEFTOVER, announced, remove_leftovers
 
 GRACE_SECONDS = 0.5
 """Seconds that the child has after a signal to end by itself."""
+FAILED = 1
+"""Exit status after an uncaught error, which a signal may have caused in a C library."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PIPE_BYTES = 1 << 16
 """Bytes that a pipe holds, which is enough for the paths that one conversion announces."""
@@ -38,6 +41,7 @@ def supervise(command: str) -> None:
         os.close(writer)
         _Supervisor(command, child, reader).wait(mask)
     os.close(reader)
+    silence()
     _end_with_parent(parent)
     announced.append(lambda path: os.write(writer, os.fsencode(path.absolute()) + b"\0"))
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -71,10 +75,9 @@ class _Supervisor:
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._clean_up()
         code = os.waitstatus_to_exitcode(status)
-        if code >= 0:
-            sys.exit(code)
-        reason = "interrupted" if self.is_interrupted else f"ended by {signal.strsignal(-code)} (signal {-code})"
-        sys.exit(f"{self.command}: {reason}")
+        if code == INTERRUPTED or (self.is_interrupted and (code < 0 or code == FAILED)):
+            sys.exit(f"{self.command}: interrupted")
+        sys.exit(code if code >= 0 else f"{self.command}: ended by {signal.strsignal(-code)} (signal {-code})")
 
     def _interrupt(self, *_: object) -> None:
         """Pass the first signal on, and kill the child if it still runs after GRACE_SECONDS."""

@@ -28,6 +28,8 @@ PASS_BYTES = 1 << 29
 MORE_WINDOWS, CHEAP_CROPS = 4, 5e11
 """All windows of the images are compared if their number is at most MORE_WINDOWS times the requested number, and if
 their crops need at most CHEAP_CROPS multiply-adds."""
+WINDOWS, LEAST_WINDOWS = 256, 16
+"""Default number of windows to compare, and the smallest default number for expensive windows of synthetic images."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,15 @@ class ModelFiles:
         network = ConvertedNetwork(variant.model, self.graph.layout, self.folder)
         is_dense = self.graph.mode == "dense"
         return network if is_dense else CropsNetwork(network, variant.geometry, self.window)
+
+
+def default_windows(graph: ConvertedGraph, *, given: bool) -> int:
+    """Return how many windows are compared if the user requests no number; `given` says that there are images.
+
+    Synthetic images show less than the user's images do, and get no more windows than CHEAP_CROPS allows.
+    """
+    affordable = int(CHEAP_CROPS / max(1.0, graph.cost.multiply_adds_per_crop))
+    return WINDOWS if given else min(WINDOWS, max(LEAST_WINDOWS, affordable))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ from fullconv.common.certificate import has_top_class
 from fullconv.protos import model_pb2
 
 GRID = (2, 3)
-"""Rows and columns of the compared windows."""
+"""Rows and columns of windows that are scored together."""
+COMPARED = ((0, 0), (0, 1), (1, 2))
+"""The windows, by row and column, that are also scored by themselves: every part of the network makes one of them."""
 SEED = 3
 
 
@@ -37,7 +39,7 @@ def compare_shared(files: ModelFiles, output: model_pb2.Output, progress: Progre
     no reason to remove a file. The other modes need none of these files.
     """
     if files.shared:
-        progress.step("comparing windows that share with single windows", len(files.shared) * GRID[0] * GRID[1])
+        progress.step("comparing windows that share with single windows", len(files.shared) * len(COMPARED))
     native, kept, removed = files.network(files.variants[0]), list[model_pb2.SharedFile](), list[str]()
     for variant in files.shared:
         try:
@@ -64,7 +66,7 @@ def _scores(
     shared = ConvertedNetwork(variant.model, files.graph.layout, files.folder, variant.multiple_of)(pixels)
     check_grid(shared, *GRID, pixels)
     alone, together = list[NetworkOutput](), list[NetworkOutput]()
-    for row, col in np.ndindex(*GRID):
+    for row, col in COMPARED:
         window = pixels[row * down : row * down + height, col * across : col * across + width]
         alone.append(native(np.ascontiguousarray(window)))
         together.append(NetworkOutput(shared.scores[row, col], shared.logits[row, col]))

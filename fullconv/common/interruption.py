@@ -10,6 +10,15 @@ GRACE_SECONDS = 1.0
 """Seconds in which further signals raise no exception, which would interrupt the deletion of temporary files. Some
 senders signal a process and also its group."""
 
+INTERRUPTED = 130
+"""Exit status of an interrupted process whose parent prints the message (`silence`)."""
+_silenced: list[bool] = []
+
+
+def silence() -> None:
+    """Let interruptions end this process with the status INTERRUPTED and without a message."""
+    _silenced.append(True)
+
 
 @dataclass
 class Interruption:
@@ -29,11 +38,18 @@ class Interruption:
         """Handle SIGINT and SIGTERM from now on."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._request)
+        show = sys.excepthook
+        sys.excepthook = lambda *error: self._end() if self.requested else show(*error)
 
     def check(self) -> None:
         """End the process if a signal has requested it."""
         if self.requested:
-            sys.exit(f"{self.command}: interrupted")
+            sys.exit(INTERRUPTED if _silenced else f"{self.command}: interrupted")
+
+    def _end(self) -> None:
+        """Print the message in place of the traceback of an error that the signal has caused in a C library."""
+        if not _silenced:
+            sys.stderr.write(f"{self.command}: interrupted\n")
 
     def _request(self, *_: object) -> None:
         self.requested = True
