@@ -11,6 +11,8 @@ status is 1. To add a format, add its files and mutations to `formats`.
 import argparse
 import contextlib
 import faulthandler
+import importlib.util
+import io
 import itertools
 import multiprocessing
 import os
@@ -63,6 +65,8 @@ layers = [
 """
 """The network whose checkpoints are in tests/data."""
 
+TORCH = importlib.util.find_spec("torch") is not None
+"""Whether PyTorch is installed, so that TorchScript is tried too."""
 Reader = Callable[[Path], object]
 
 
@@ -101,7 +105,22 @@ def formats() -> dict[str, Format]:
         "oldest onnx": Format(".onnx", oldest, onnx_mutations),
         "caffe": Format(".caffemodel", caffe[:1], caffe_mutations),
         "caffe's text": Format(".prototxt", caffe[1:], BLIND),
+        **({"torchscript": Format(".pt", torchscript(), [*BLIND, *[mutations.torch_zip] * 6])} if TORCH else {}),
     }
+
+
+def torchscript() -> list[bytes]:
+    """Return a network as PyTorch saves it in TorchScript, scripted and traced."""
+    import torch  # noqa: PLC0415 (optional)
+
+    layers = torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 22 * 22, 3)
+    net = torch.nn.Sequential(*layers).eval()
+    files = [io.BytesIO(), io.BytesIO()]
+    for file, script in zip(
+        files, (torch.jit.script(net), torch.jit.trace(net, torch.zeros(1, 3, 24, 24))), strict=True
+    ):
+        torch.jit.save(script, file)
+    return [file.getvalue() for file in files]
 
 
 def older(exports: Sequence[bytes]) -> Iterator[bytes]:
@@ -273,7 +292,9 @@ def reader(architecture: Path, *, convert: bool) -> Reader:
     known = {".onnx": None, ".caffemodel": str(CAFFE.with_suffix(".prototxt"))}
 
     def read(path: Path) -> None:
-        if path.suffix == ".prototxt":
+        if path.suffix == ".pt":
+            classifier = read_source(path, arch=None, window=(24, 24))
+        elif path.suffix == ".prototxt":
             classifier = read_source(CAFFE, arch=str(path), window=None)
         else:
             classifier = read_source(path, arch=known.get(path.suffix, str(architecture)), window=None)

@@ -160,7 +160,7 @@ def torch_zip(data: bytes, other: bytes, chance: Random) -> bytes:
     """Change the pickle or the entries of the archive, and write it again with correct checksums."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
-    name = chance.choice(list(entries))
+    name = chance.choice([name for name, content in entries.items() if content])
     if chance.random() < 0.7:
         (name,) = (name for name in entries if name.endswith("data.pkl"))
         entries[name] = change_pickle(entries[name], chance)

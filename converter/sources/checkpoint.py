@@ -140,7 +140,7 @@ def _as_float32(path: Path, key: str, tensor: NDArray[np.generic]) -> NDArray[np
     """Return a floating-point tensor as float32, other tensors unchanged; raises SourceError for NaN or infinity."""
     if tensor.dtype.kind not in "fV":
         return tensor
-    with np.errstate(over="ignore"):  # an infinity is refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are refused below
         converted = tensor.astype(np.float32, copy=False)
     if converted.size and not np.isfinite([converted.min(), converted.max()]).all():
         raise SourceError(

@@ -30,31 +30,12 @@ def export(
     Raises ConversionError. Call it within `quiet`.
     """
     framework("onnxscript", PYTORCH, name)
-    return _export(network, images, name, window, dynamo=True)
-
-
-def export_script(network: "torch.jit.ScriptModule", image: "torch.Tensor", name: str) -> Classifier:
-    """Export a network in TorchScript, of which the graph is already known, with PyTorch's older exporter.
-
-    Raises ConversionError. Call it within `quiet`.
-    """
-    return _export(network, (image,), name, None, dynamo=False)
-
-
-def _export(
-    network: "torch.nn.Module | torch.export.ExportedProgram",
-    images: tuple["torch.Tensor", ...],
-    name: str,
-    window: tuple[int, int] | None,
-    *,
-    dynamo: bool,
-) -> Classifier:
     import torch  # noqa: PLC0415 (optional)
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.onnx"
         try:
-            torch.onnx.export(network, images, file, dynamo=dynamo, verbose=False)
+            torch.onnx.export(network, images, file, dynamo=True, verbose=False)
         except Exception as error:  # the exporter, and the network's own code, may raise any error
             raise UnsupportedError(f"{name}: PyTorch cannot export it to ONNX: {first_cause(error)}") from None
         return read_onnx(file, window)

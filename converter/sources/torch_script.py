@@ -5,17 +5,20 @@ code names an operator that opens files, or an operator of another library, are 
 """
 
 import re
+import subprocess
+import sys
+import tempfile
 import zipfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
 from converter.errors import SourceError, UnsupportedError
-from converter.messages import first_cause, one_line, quiet
+from converter.messages import one_line, quiet
 from converter.sources.checkpoint import sha256
 from converter.sources.classifier import Classifier
 from converter.sources.frameworks import PYTORCH, framework
-from converter.sources.onnx_file import check_input
-from converter.sources.torch_export import export_script
+from converter.sources.onnx_file import check_input, read_onnx
 from fullconv.protos import model_pb2
 
 CONSTANTS = "constants.pkl"
@@ -23,8 +26,10 @@ CODE = re.compile(r"[^/]+/code/.+\.py")
 FORBIDDEN = re.compile(r"\bops\.(?!aten\b|prim\b|quantized\b)\w+|\btorch\.(?:from_file|load|save|fork|wait)\b")
 """Matches what the code of a classifier does not need: operators of other libraries, files, threads."""
 MAX_CODE_BYTES = 1 << 26
-IMAGE_CHANNELS, COLOUR = (1, 3, 4), 3
-"""Channels of a network whose first weights are those of no convolution of an image."""
+EXPORT = Path(__file__).with_name("torch_script_export.py")
+"""The program that loads a file and exports it, in a process of its own: damaged files may crash PyTorch."""
+CHANNELS = 4
+"""Largest number of channels of an image in a TorchScript file."""
 
 
 def is_torchscript(path: Path) -> bool:
@@ -32,7 +37,7 @@ def is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, OSError):
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
         return False
     return any(name.endswith(f"/{CONSTANTS}") for name in names) and any(map(CODE.fullmatch, names))
 
@@ -45,16 +50,16 @@ def read_torchscript(path: Path, window: tuple[int, int] | None) -> Classifier:
             "HEIGHTxWIDTH"
         )
     _check_code(path)
-    with quiet():
-        torch = framework("torch", PYTORCH, f"{path}")
-        try:
-            network = torch.jit.load(path, map_location="cpu").float().eval()
-        except Exception as error:  # PyTorch may raise any error
-            raise SourceError(f"{path}: PyTorch {torch.__version__} cannot load it: {first_cause(error)}") from None
-        kernels = [value for value in network.state_dict().values() if value.dim() == 4]
-        channels = kernels[0].shape[1] if kernels and kernels[0].shape[1] in IMAGE_CHANNELS else COLOUR
-        check_input("image", (1, channels, *window))
-        classifier = export_script(network, torch.zeros(1, channels, *window), f"{path}")
+    check_input("image", (1, CHANNELS, *window))
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        framework("torch", PYTORCH, f"{path}")
+        file = Path(folder) / "network.onnx"
+        command = [sys.executable, "-P", *map(str, (EXPORT, path, file, *window))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (this package's program)
+        if done.returncode:
+            reason = f"signal {-done.returncode}" if done.returncode < 0 else done.stderr.strip().rpartition("\n")[2]
+            raise SourceError(f"{path}: PyTorch cannot load it, or export it to ONNX: {one_line(ValueError(reason))}")
+        classifier = read_onnx(file, window)
     source = model_pb2.Source(format="torchscript", sha256=sha256(path), producer="pytorch")
     return replace(classifier, source=source)
 
@@ -67,7 +72,7 @@ def _check_code(path: Path) -> None:
             if sum(entry.file_size for entry in entries) > MAX_CODE_BYTES:
                 raise SourceError(f"{path}: expected at most {MAX_CODE_BYTES >> 20} MiB of code")
             texts = [archive.read(entry).decode("utf-8", "replace") for entry in entries]
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise SourceError(f"{path}: damaged TorchScript file: {one_line(error)}") from None
     for text in texts:
         if match := FORBIDDEN.search(text):
