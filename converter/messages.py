@@ -17,7 +17,12 @@ MAX_LENGTH = 300
 
 def one_line(error: Exception) -> str:
     """Return an error's message without line breaks and without control characters."""
-    return " ".join(CONTROL.sub("", str(error)).split())[:MAX_LENGTH]
+    return shortened(str(error))
+
+
+def shortened(text: str) -> str:
+    """Return a text without line breaks and without control characters, of at most MAX_LENGTH characters."""
+    return " ".join(CONTROL.sub("", text).split())[:MAX_LENGTH]
 
 
 def first_cause(error: BaseException) -> str:

@@ -69,20 +69,57 @@ def rewrite(path: Path, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "called"),
+    ("code", "named"),
     [
-        ('_0 = torch.from_file("/etc/passwd", True, 5)', "torch.from_file"),
-        ('torch.save(input, "touched")', "torch.save"),
+        ('_0 = torch.from_file("touched", True, 5)', "from_file"),
+        ('_0 = ops.aten.from_file("touched", True, 5)', "from_file"),
+        ('_0 = torch . from_file("touched", True, 5)', "from_file"),
+        ("t = torch", "torch"),
+        ('torch.save(input, "touched")', "save"),
         ('_0 = ops.evil.run("x")', "ops.evil"),
+        ("_0 = torch.classes.evil.Thing()", "torch.classes.evil"),
     ],
 )
-def test_code_that_opens_files_is_refused(tmp_path: Path, net: "nn.Module", code: str, called: str) -> None:
+def test_code_that_opens_files_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, net: "nn.Module", code: str, named: str
+) -> None:
     """A file whose code opens files, or calls another library, is refused before it is loaded."""
     import torch
 
+    monkeypatch.chdir(tmp_path)
     torch.jit.script(net).save(tmp_path / "net.pt")
     rewrite(tmp_path / "net.pt", code)
-    with pytest.raises(ConversionError, match=f"its code calls '{called}'"):
+    with pytest.raises(ConversionError, match=rf"its code names '{named}', which a classifier does not need"):
+        read_source(tmp_path / "net.pt", arch=None, window=WINDOW)
+    assert not (tmp_path / "touched").exists()
+
+
+def test_code_in_capitals_is_checked_too(tmp_path: Path, net: "nn.Module") -> None:
+    """PyTorch finds entries of an archive whatever the case of their names, and so does the check."""
+    import torch
+
+    torch.jit.script(net).save(tmp_path / "net.pt")
+    rewrite(tmp_path / "net.pt", '_0 = torch.from_file("touched", True, 5)')
+    with zipfile.ZipFile(tmp_path / "net.pt") as archive:
+        entries = {name.replace("/code/", "/CODE/"): archive.read(name) for name in archive.namelist()}
+        entries |= {name: archive.read(name) for name in archive.namelist() if name.endswith("debug_pkl")}
+    name = next(name for name in entries if "/CODE/" in name)
+    entries[name.split("/CODE/")[0] + "/code/other.py"] = b""
+    with zipfile.ZipFile(tmp_path / "net.pt", "w", zipfile.ZIP_STORED) as archive:
+        for each, content in entries.items():
+            archive.writestr(each, content)
+    with pytest.raises(ConversionError, match="its code names 'from_file'"):
+        read_source(tmp_path / "net.pt", arch=None, window=WINDOW)
+
+
+def test_code_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, net: "nn.Module") -> None:
+    """Code that runs for ever is ended."""
+    import torch
+
+    monkeypatch.setattr("converter.sources.torch_script.EXPORT_SECONDS", 8)
+    torch.jit.script(net).save(tmp_path / "net.pt")
+    rewrite(tmp_path / "net.pt", "while True:\n      print(1)")
+    with pytest.raises(ConversionError, match="expected PyTorch to export it within 8 seconds"):
         read_source(tmp_path / "net.pt", arch=None, window=WINDOW)
 
 
@@ -98,7 +135,7 @@ def test_damaged_files_are_refused(tmp_path: Path, net: "nn.Module") -> None:
             read_source(tmp_path / f"{name}.pt", arch=None, window=WINDOW)
         assert "\n" not in str(caught.value)
     rewrite(tmp_path / "net.pt", "this is not a program (")
-    with pytest.raises(ConversionError, match="cannot load it"):
+    with pytest.raises(ConversionError, match="cannot be exported to ONNX"):
         read_source(tmp_path / "net.pt", arch=None, window=WINDOW)
 
 
