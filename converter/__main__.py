@@ -15,12 +15,13 @@ COMMAND = "fullconv-convert"
 
 def main() -> None:
     """Run the command."""
-    Interruption(COMMAND).install()
-    supervise(COMMAND)
+    interruption = Interruption(COMMAND)
+    interruption.install()
+    supervise(interruption)
     with _temporary_files_in_one_folder():
         from converter.cli import main as run  # noqa: PLC0415 (takes a second, in which a signal may come)
 
-        run()
+        run(silent=True)
 
 
 @contextmanager

@@ -32,9 +32,9 @@ SourceFile = Annotated[
     typer.Argument(
         metavar="SOURCE",
         help="The trained classifier: a state_dict (.safetensors, .pth, .ckpt), an ONNX file or a Caffe network "
-        "(.caffemodel). If PyTorch or Keras is installed, also TorchScript, an exported program (.pt2), a saved Keras "
-        "model (.keras, .h5), or a folder of Hugging Face or WSInfer with config.json. No Python code from the source "
-        "is run, unless --trust is given.",
+        "(.caffemodel). If PyTorch or Keras is installed, also TorchScript (.pt), an exported program (.pt2), a saved "
+        "Keras model (.keras, .h5), or a folder of Hugging Face or WSInfer that holds config.json. Python code from "
+        "the source runs only with --trust.",
     ),
 ]
 Output = Annotated[
@@ -47,9 +47,9 @@ Arch = Annotated[
     str | None,
     typer.Option(
         metavar="NAME | FILE.toml | FILE.prototxt | torchvision:NAME | timm:NAME | hf:FOLDER | MODULE:FACTORY",
-        help="The checkpoint's network. Default: the network that has the checkpoint's tensors, among those of "
-        "torchvision and timm. For a state_dict: a shipped architecture (docs/architectures.md) or a TOML file that "
-        "lists the layers; if PyTorch is installed, a classifier of torchvision or timm (torchvision:resnet50, "
+        help="The checkpoint's network. Default: the shipped architecture, or else the network of torchvision or timm, "
+        "that has the checkpoint's tensors. For a state_dict: a shipped architecture (docs/architectures.md) or a TOML "
+        "file that lists the layers; if PyTorch is installed, a classifier of its libraries (torchvision:resnet50, "
         "timm:resnet50d), a folder of Hugging Face with config.json (hf: stands for the source's folder), or a "
         "function that returns a module (mypackage.nets:build, also from the current directory). The function is run. "
         "For a caffemodel: its prototxt. Default: the prototxt beside it.",
@@ -81,7 +81,8 @@ ActivationChoice = Annotated[
 Scores = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="Output that holds the class scores, if the network has several outputs of that form."
+        metavar="NAME",
+        help="Name of the output that holds the class scores. Needed if several outputs have one row of numbers.",
     ),
 ]
 Labels = Annotated[
@@ -96,8 +97,8 @@ Mpp = Annotated[
     float | None,
     typer.Option(
         metavar="X",
-        help="Micrometres per pixel of the images that the network was trained on (0.5 for slides at 20×). Kept in the "
-        "model. Default: not known, or what the source states.",
+        help="Micrometres per pixel of the training images (0.5 for slides at 20×). Kept in the model. Default: the "
+        "value in the source, or unknown.",
     ),
 ]
 Card = Annotated[
@@ -173,8 +174,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 interruption = Interruption("fullconv-convert")
 
 
-def main() -> None:
-    """Run the command; Ctrl-C or a termination signal ends it with status 1, and no incomplete output is left."""
+def main(*, silent: bool = False) -> None:
+    """Run the command; Ctrl-C or a termination signal ends it with status 1, and no incomplete output is left.
+
+    `silent` says that the parent of this process prints that it was interrupted.
+    """
+    interruption.silent = silent
     interruption.install()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -108,7 +108,7 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
         preprocess=None if preprocess is None else str(preprocess),
         activation=activation,
         scores=scores,
-        labels=_labels(labels),
+        labels=_as_labels(labels),
         mpp=mpp,
         card=None if card is None else Path(card),
         windows=verify,
@@ -134,11 +134,11 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
     return convert(classifier, request, progress)
 
 
-def _labels(given: str | PathLike[str] | Sequence[str] | None) -> Path | tuple[str, ...] | None:
+def _as_labels(given: str | PathLike[str] | Sequence[str] | None) -> Path | tuple[str, ...] | None:
     """Return the path of a file of labels, or the labels themselves."""
-    if given is None or isinstance(given, str | PathLike):
-        return None if given is None else Path(given)
-    return tuple(given)
+    if isinstance(given, str | PathLike):
+        return Path(given)
+    return None if given is None else tuple(given)
 
 
 def convert(classifier: Classifier, request: Request, progress: Progress) -> Report:
@@ -176,9 +176,9 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         reference = Reference(source, images=images, folder=request.images, windows=windows, output=spec.output)
         files, certificates = _certified(reference, in_float, request, progress, folder)
         cut_files = measure_cut_margins(reference, files, progress)
-        is_reduced = request.precision != FULL_PRECISION or source.quantizes
+        may_round = request.precision != FULL_PRECISION or source.quantizes
         del reference, source  # the weights are in memory once for each network that is loaded
-        shared = compare_shared(files, spec.output, progress, is_reduced=is_reduced)
+        shared = compare_shared(files, spec.output, progress, may_round=may_round)
         spec.shared.extend([*shared.files, *cut_files])
         if shared.files:
             spec.modes.insert(1, "shared")

@@ -3,7 +3,7 @@
     ConversionError
     ├── OptionError         an option is wrong for every source
     ├── SourceError         the source cannot be read, or is not a valid classifier
-    │   └── AmbiguousError  it fits several networks
+    │   └── UnknownTensorsError  its tensors are not those of a known network
     ├── UnsupportedError    the network has no known fully-convolutional form
     ├── VerificationError   the converted network does not agree with its source
     └── OutputError         the result cannot be written
@@ -28,8 +28,8 @@ class SourceError(ConversionError):
     """The source, or a file that describes it, cannot be used."""
 
 
-class AmbiguousError(SourceError):
-    """The source fits several networks, of which the user must choose one."""
+class UnknownTensorsError(SourceError):
+    """The tensors of a checkpoint are not those of the network, or of any known network."""
 
 
 class UnsupportedError(ConversionError):

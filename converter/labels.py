@@ -7,7 +7,8 @@ from converter.errors import SourceError
 
 COLOUR = re.compile(r"(?P<label>.+?)\s+(?P<colour>#[0-9A-Fa-f]{6})")
 """A line of a file of labels with a colour."""
-MAX_CARD_LETTERS = 1 << 16
+MAX_CARD_CHARACTERS = 1 << 16
+"""Limit on the characters of a card."""
 
 Labels = tuple[str, ...]
 
@@ -18,7 +19,10 @@ def load_labels(given: Path | Labels | None, default: Labels, classes: int) -> t
     Without labels, those of the source are returned, which may be none. The colours are empty if no label has one.
     Raises SourceError unless there are as many labels as classes, each printable and not empty.
     """
-    lines, origin = (_lines(given), str(given)) if isinstance(given, Path) else (given or default, "the names")
+    if isinstance(given, Path):
+        lines, origin = _lines(given), str(given)
+    else:
+        lines, origin = (default, "the source's labels") if given is None else (given, "the given names")
     matches = [COLOUR.fullmatch(line) for line in lines]
     labels = tuple(match["label"] if match else line for match, line in zip(matches, lines, strict=True))
     colours = tuple(match["colour"].lower() if match else "" for match in matches)
@@ -35,8 +39,10 @@ def load_labels(given: Path | Labels | None, default: Labels, classes: int) -> t
 def read_card(file: Path) -> str:
     """Return the text of a model's card, a UTF-8 file; raises SourceError."""
     text = _text(file, "card")
-    if len(text) > MAX_CARD_LETTERS:
-        raise SourceError(f"card: {file}: expected at most {MAX_CARD_LETTERS} letters, got {len(text)}; shorten it")
+    if len(text) > MAX_CARD_CHARACTERS:
+        raise SourceError(
+            f"card: {file}: expected at most {MAX_CARD_CHARACTERS} characters, got {len(text)}; shorten it"
+        )
     return text
 
 

@@ -18,16 +18,16 @@ from onnx_ir.external_data import convert_tensors_to_external
 
 from converter.errors import UnsupportedError
 from converter.messages import one_line
+from fullconv.common.optimisers import LOSSY_OPTIMISERS
 from fullconv.common.temporary import remove
 
 INLINE_BYTES = 256
 """Largest size in bytes of constants that stay in the graph, where shape inference finds them."""
 IN_FLIGHT_BYTES = 64 << 20
 """Limit on the bytes that are copied at a time while weights are written."""
-WRONG_OPTIMISERS = ["Pad_Fusion", "WeightBiasQuantization"]
-"""Optimisers that change results. The first makes a MaxPool pad with −∞ where a Pad has put zeros; a source may have
-both operators, and in converted models SeparatePadsPass keeps them apart. The second rounds float32 weights to integers
-where activations are quantized."""
+WRONG_OPTIMISERS = ["Pad_Fusion", *LOSSY_OPTIMISERS]
+"""Optimisers that change results. Pad_Fusion makes a MaxPool pad with −∞ where a Pad has put zeros; a source may have
+both operators, and in converted models SeparatePadsPass keeps them apart."""
 
 
 def move_weights(models: Sequence[ir.Model], folder: Path, name: str) -> None:

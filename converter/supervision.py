@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from fullconv.common.interruption import INTERRUPTED, silence
+from fullconv.common.interruption import INTERRUPTED, Interruption
 from fullconv.common.temporary import LEFTOVER, announced, remove_leftovers
 
 GRACE_SECONDS = 0.5
@@ -28,9 +28,10 @@ PR_SET_PDEATHSIG = 1
 """Option of prctl(2): the signal that a process gets when its parent ends."""
 
 
-def supervise(command: str) -> None:
+def supervise(interruption: Interruption) -> None:
     """Return in a new child process. The parent waits for the child, and ends with the child's exit status.
 
+    `interruption` handles the signals of the child, which leaves the message to its parent.
     After SIGINT or SIGTERM, or if the child was killed, the exit status is 1. Nothing incomplete is left in any case.
     To be called before threads start.
     """
@@ -39,9 +40,9 @@ def supervise(command: str) -> None:
     child = os.fork()
     if child:
         os.close(writer)
-        _Supervisor(command, child, reader).wait(mask)
+        _Supervisor(interruption.command, child, reader).wait(mask)
     os.close(reader)
-    silence()
+    interruption.silent = True
     _end_with_parent(parent)
     announced.append(lambda path: os.write(writer, os.fsencode(path.absolute()) + b"\0"))
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

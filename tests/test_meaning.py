@@ -93,7 +93,7 @@ REFUSED: list[tuple[list[str], int, str]] = [
     (["--mpp", "0"], 2, "expected micrometres per pixel above 0"),
     (["--mpp", "nan"], 2, "expected micrometres per pixel above 0"),
     (["--card", "none.md"], 3, "card: none.md: expected a UTF-8 text file"),
-    (["--card", "long.md"], 3, "expected at most 65536 letters, got 65537; shorten it"),
+    (["--card", "long.md"], 3, "expected at most 65536 characters, got 65537; shorten it"),
     (["--card", "binary.md"], 3, "card: binary.md: expected a UTF-8 text file"),
 ]
 

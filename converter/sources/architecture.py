@@ -23,7 +23,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from converter.errors import SourceError
+from converter.errors import SourceError, UnknownTensorsError
 from converter.messages import first_problem
 from converter.preprocessing import Preprocessing
 from converter.sources.blocks import Block, Expander
@@ -86,15 +86,15 @@ def load_architecture(choice: str) -> Architecture:
 def recognise(keys: Collection[str]) -> tuple[str, list[Architecture]]:
     """Return the shipped architectures that share most keys with these, and the prefix of these keys.
 
-    Several architectures may have the same keys; then the shapes of the tensors must decide. Raises SourceError unless
-    more than half of the keys agree.
+    Several architectures may have the same keys; then the shapes of the tensors must decide. Raises
+    UnknownTensorsError unless more than half of the keys agree.
     """
     known = [load_architecture(path.stem) for path in _shipped()]
     prefix = fitting_prefix(keys, lambda own: max(architecture.likeness(own) for architecture in known))
     own = {key.removeprefix(prefix) for key in keys if key.startswith(prefix)}
     likeness = [architecture.likeness(own) for architecture in known]
     if max(likeness) <= LEAST_LIKENESS:
-        raise SourceError(
+        raise UnknownTensorsError(
             f"arch: the checkpoint's {len(keys)} tensors match none of {len(known)} known architectures; list the "
             "network's layers with --arch FILE.toml; or, if PyTorch is installed, name its module, --arch "
             "torchvision:resnet50, or the function that makes it, --arch mypackage.nets:build; or export it to ONNX "

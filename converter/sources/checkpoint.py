@@ -8,7 +8,7 @@ views of the memory-mapped file, which must not change while they are used.
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,15 @@ def sha256(*paths: Path) -> str:
         with path.open("rb") as file:
             while piece := file.read(1 << 20):
                 digest.update(piece)
+    return digest.hexdigest()
+
+
+def sha256_of_arrays(arrays: Iterable[tuple[str, NDArray[np.generic]]]) -> str:
+    """Return the SHA-256 of named arrays: of each name and the array's bytes, in order."""
+    digest = hashlib.sha256()
+    for name, array in arrays:
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
@@ -126,10 +135,10 @@ def _state_dict(loaded: object, path: Path) -> dict[str, NDArray[np.generic]]:
         tensors = {key: value.array() for key, value in values.items() if isinstance(value, Tensor)}
         opaque = [value.name for value in values.values() if isinstance(value, Opaque)]
         if opaque and (tensors or candidate is loaded):
+            trust = "" if tensors else "add --trust, with which PyTorch loads it and runs its code, or "
             raise SourceError(
                 f"{path}: expected only tensors, got {opaque[0]}, which requires running code; if you trust the file, "
-                "add --trust, with which PyTorch loads it and runs its code, or load it yourself and save it with "
-                "torch.save(model.state_dict(), 'new.pth')"
+                f"{trust}load it yourself and save it with torch.save(model.state_dict(), 'new.pth')"
             )
         if tensors and isinstance(candidate, dict):
             return tensors

@@ -2,7 +2,7 @@
 
 `architectures/fingerprints.json` holds, for each set of tensors whose shapes depend on the number of classes (the
 head), the fingerprints of the other tensors and the networks that have them. Several networks may have one
-fingerprint. `architectures/make_fingerprints.py` makes the file.
+fingerprint. `benchmarks/make_fingerprints.py` makes the file.
 """
 
 import hashlib

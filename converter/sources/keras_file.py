@@ -7,7 +7,6 @@ code or open files, custom classes, files of weights alone, compressed archives,
 and Keras before 3.14, whose safe_mode can be circumvented. Keras itself is trusted, and so is the HDF5 library, in C.
 """
 
-import hashlib
 import importlib.util
 import io
 import json
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from converter.errors import SourceError, UnsupportedError
 from converter.messages import first_cause, quiet
-from converter.sources.checkpoint import sha256
+from converter.sources.checkpoint import sha256, sha256_of_arrays
 from converter.sources.classifier import Classifier
 from converter.sources.frameworks import framework
 from converter.sources.mmap_file import MAX_EXPANSION, mmap_file
@@ -107,11 +106,8 @@ def export_keras(model: "keras.Model", window: tuple[int, int] | None) -> Classi
         file = Path(folder) / "network.onnx"
         _export(model, window, file, name)
         classifier = read_onnx(file, window)
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        digest.update(weight.path.encode())
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
-    source = model_pb2.Source(format="keras-model", sha256=digest.hexdigest(), producer=f"keras {keras.__version__}")
+    digest = sha256_of_arrays((weight.path, keras.ops.convert_to_numpy(weight)) for weight in model.weights)
+    source = model_pb2.Source(format="keras-model", sha256=digest, producer=f"keras {keras.__version__}")
     return replace(classifier, source=source)
 
 

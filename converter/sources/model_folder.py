@@ -5,10 +5,13 @@
     WSInfer                         config.json (patch_size_pixels, spacing_um_px, class_names, transform),
                                     torchscript_model.pt
 
-No code of a folder is run. The libraries make the networks from the settings in config.json.
+No Python code in a folder is run; `torch_script` says what a TorchScript file may do. The libraries make the networks
+from the settings in config.json.
 """
 
 import json
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 from converter.errors import SourceError
 from converter.messages import first_cause, quiet
 from converter.preprocessing import NONE, Preprocessing
+from converter.request import MAX_MPP
 from converter.sources.checkpoint import read_checkpoint, sha256
 from converter.sources.classifier import Classifier
 from converter.sources.frameworks import framework
 from converter.sources.torch_libraries import timm_module
-from converter.sources.torch_module import export_scores, export_trained
+from converter.sources.torch_module import export_logits, export_trained
 from converter.sources.torch_script import read_torchscript
 from fullconv.protos import model_pb2
 
@@ -34,23 +38,29 @@ WEIGHTS = (f"model{SAFETENSORS}", "pytorch_model.bin")
 SCRIPT = "torchscript_model.pt"
 MAX_CONFIG_BYTES = 1 << 24
 TRANSFORMERS = "pip install torch transformers onnxscript"
+TIMM_WRAPPER = "timm_wrapper"
+OF_FILES = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
+"""Arguments of timm that name files or addresses."""
 DEFAULT_LABEL = "LABEL_"
 """Begin of the labels that transformers invents."""
 
 Config = Mapping[str, Any]
 
 
-def read_folder(folder: Path, window: tuple[int, int] | None) -> Classifier:
-    """Read a folder of Hugging Face or WSInfer; raises ConversionError and OSError."""
+def read_folder(folder: Path, window: tuple[int, int] | None, weights: Path | None = None) -> Classifier:
+    """Read a folder of Hugging Face or WSInfer; raises ConversionError and OSError.
+
+    `weights` are a file that takes the place of the folder's own weights.
+    """
     config = _load(folder / CONFIG)
     try:
         if "architecture" in config and "patch_size_pixels" in config:
-            return _read_wsinfer(folder, config, window)
+            return _read_wsinfer(folder, config, window, weights or folder / SCRIPT)
         if "architecture" in config:
-            return _read_timm(folder, config, window)
+            return _read_timm(config, window, weights or _weights(folder))
         if "model_type" in config:
-            return _read_transformers(folder, config, window)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+            return _read_transformers(folder, config, window, weights or _weights(folder))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {first_cause(error)}"
         raise SourceError(f"{folder / CONFIG}: expected the settings of a classifier: {reason}") from None
     raise SourceError(
@@ -67,8 +77,7 @@ def _load(file: Path) -> Config:
         config = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise SourceError(
-            f"{file.parent}: expected a file, or a folder of Hugging Face or WSInfer with {file.name}; got a folder "
-            f"without {file.name}"
+            f"{file}: expected the {file.name} of a folder of Hugging Face or WSInfer, got no such file; check the path"
         ) from None
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{file}: not valid JSON: {first_cause(error)}") from None
@@ -85,11 +94,12 @@ def _weights(folder: Path) -> Path:
     return found
 
 
-def _read_timm(folder: Path, config: Config, window: tuple[int, int] | None) -> Classifier:
+def _read_timm(config: Config, window: tuple[int, int] | None, weights: Path) -> Classifier:
     pretrained = config.get("pretrained_cfg") or config
-    checkpoint = read_checkpoint(_weights(folder))
+    checkpoint = read_checkpoint(weights)
     name = str(config["architecture"])
-    settings = {key: value for key, value in (config.get("model_args") or {}).items() if key != "pretrained"}
+    settings = {key: value for key, value in (config.get("model_args") or {}).items() if key not in OF_FILES}
+    settings |= {"global_pool": config["global_pool"]} if config.get("global_pool") else {}
     with quiet():
         made = timm_module(name, checkpoint.tensors, window or _timm_window(pretrained), **settings)
         if "mean" in pretrained and "std" in pretrained:
@@ -104,43 +114,56 @@ def _timm_window(pretrained: Config) -> tuple[int, int] | None:
     return None if size is None else (int(size[1]), int(size[2]))
 
 
-def _read_transformers(folder: Path, config: Config, window: tuple[int, int] | None) -> Classifier:
-    weights = _weights(folder)
+def _read_transformers(folder: Path, config: Config, window: tuple[int, int] | None, weights: Path) -> Classifier:
+    if weights.suffix != SAFETENSORS or config["model_type"] == TIMM_WRAPPER:
+        raise SourceError(
+            f"{folder}: expected weights in {WEIGHTS[0]} of a network of transformers' own, got {weights.name} of "
+            f"{config['model_type']}; load the network with transformers and save it with save_pretrained"
+        )
     pixels = _load(folder / PREPROCESSOR) if (folder / PREPROCESSOR).exists() else {}
     size = window or _window_of_processor(pixels) or _pair(config.get("image_size"))
     if size is None:
         raise SourceError(f"window: expected the size of the images in {folder / PREPROCESSOR}; give --window")
-    with quiet():
-        network = _transformers_network(folder, safe=weights.suffix == SAFETENSORS)
-        classifier = export_scores(network, "logits", size, f"{folder}")
+    preprocess = _of_processor(pixels, folder / PREPROCESSOR)
+    with quiet(), tempfile.TemporaryDirectory() as name:
+        shutil.copy(folder / CONFIG, name)
+        Path(name, WEIGHTS[0]).symlink_to(weights.absolute())
+        classifier = export_logits(_transformers_network(Path(name), folder), size, f"{folder}")
     names = [str(name) for _, name in sorted((int(key), name) for key, name in config.get("id2label", {}).items())]
     labels = () if any(name.startswith(DEFAULT_LABEL) for name in names) else tuple(names)
-    form = "safetensors" if weights.suffix == SAFETENSORS else "torch-zip"
-    source = model_pb2.Source(format=form, sha256=sha256(weights), producer="transformers")
-    preprocess, note = _of_processor(pixels), f"transformers: {config['model_type']}"
+    source = model_pb2.Source(format="safetensors", sha256=sha256(weights), producer="transformers")
+    note = f"transformers: {config['model_type']}"
     return replace(classifier, labels=labels, preprocess=preprocess, source=source, notes=(note,))
 
 
-def _transformers_network(folder: Path, *, safe: bool) -> "torch.nn.Module":
-    """Return the network in a folder with its weights; raises SourceError if weights are missing."""
-    transformers = framework("transformers", TRANSFORMERS, f"{folder}")
+def _transformers_network(folder: Path, named: Path) -> "torch.nn.Module":
+    """Return the network in a folder with its weights; raises SourceError, which names the folder `named`."""
+    transformers = framework("transformers", TRANSFORMERS, f"{named}")
     try:
         network, loaded = transformers.AutoModelForImageClassification.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=safe, output_loading_info=True
-        )
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
+            attn_implementation="eager",  # no kernel from a hub
+        )  # fmt: skip
     except Exception as error:  # transformers may raise any error
         reason = first_cause(error)
-        raise SourceError(f"{folder}: transformers {transformers.__version__} cannot load it: {reason}") from None
+        raise SourceError(f"{named}: transformers {transformers.__version__} cannot load it: {reason}") from None
     if missing := sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]])):
-        raise SourceError(f"{folder}: expected all tensors of the network, but it lacks {', '.join(missing[:3])}")
+        raise SourceError(f"{named}: expected all tensors of the network, but it lacks {', '.join(missing[:3])}")
     result: torch.nn.Module = network.float().eval()
     return result
 
 
-def _of_processor(pixels: Config) -> str | Preprocessing:
-    """Return the preprocessing that a preprocessor_config.json of transformers describes."""
+def _of_processor(pixels: Config, file: Path) -> str | Preprocessing:
+    """Return the preprocessing that a preprocessor_config.json of transformers describes; raises SourceError."""
     if not pixels:
         return NONE
+    is_efficientnet = str(pixels.get("image_processor_type", "")).startswith("EfficientNet")
+    more = {"do_flip_channel_order": False, "rescale_offset": False, "include_top": is_efficientnet}
+    if other := [field for field, default in more.items() if pixels.get(field, default)]:
+        raise SourceError(
+            f"{file}: expected scaling and normalisation only, got {other[0]}; describe the pixels with --preprocess "
+            "FILE.json, and set the field to false in a copy of the folder"
+        )
     scale = float(pixels.get("rescale_factor", 1 / 255)) if pixels.get("do_rescale", True) else 1.0
     normalised = pixels.get("do_normalize", "image_mean" in pixels)
     mean, std = (pixels.get(key) if normalised else None for key in ("image_mean", "image_std"))
@@ -164,14 +187,19 @@ def _pair(size: object) -> tuple[int, int] | None:
     return None
 
 
-def _read_wsinfer(folder: Path, config: Config, window: tuple[int, int] | None) -> Classifier:
+def _read_wsinfer(folder: Path, config: Config, window: tuple[int, int] | None, script: Path) -> Classifier:
     """Read a model of WSInfer: patches of some size at some spacing, resized to the window of the network."""
     patch = int(config["patch_size_pixels"])
     transforms = {step["name"]: step.get("arguments") or {} for step in config["transform"]}
     resized = _pair(transforms.get("Resize", {}).get("size", patch)) or (patch, patch)
     normalised = transforms.get("Normalize", {})
-    classifier = read_torchscript(folder / SCRIPT, window or resized)
     microns = float(config["spacing_um_px"]) * patch / resized[0]
+    if not 0 < microns <= MAX_MPP:
+        raise SourceError(
+            f"{folder / CONFIG}: spacing_um_px: expected micrometres above 0 and at most {MAX_MPP:g}, got "
+            f"{config['spacing_um_px']}; correct it"
+        )
+    classifier = read_torchscript(script, window or resized)
     note = f"WSInfer: {config['architecture']}, patches of {patch} pixels of {config['spacing_um_px']} micrometres"
     return replace(
         classifier,

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from converter.errors import AmbiguousError, SourceError
+from converter.errors import SourceError, UnknownTensorsError
 from converter.sources.architecture import Architecture, tensor_keys
 from converter.sources.checkpoint import Checkpoint
 from converter.sources.classifier import Classifier
@@ -63,7 +63,7 @@ def build_recognised(
 ) -> Classifier:
     """Build the only one of several networks that the tensors fit.
 
-    Raises SourceError if none fits, and AmbiguousError if several fit.
+    Raises SourceError if none or several fit.
     `window` is (height, width) in pixels; None stands for the window of each architecture.
     """
     built, errors = dict[str, Classifier](), list[SourceError]()
@@ -76,7 +76,7 @@ def build_recognised(
         raise errors[0]
     if len(built) > 1:
         choices = " or ".join(f"--arch {name}" for name in built)
-        raise AmbiguousError(
+        raise SourceError(
             f"arch: expected tensors that fit one architecture, got tensors that fit {' and '.join(built)}; choose "
             f"{choices}"
         )
@@ -103,11 +103,11 @@ def build_classifier(checkpoint: Checkpoint, architecture: Architecture, window:
 
 
 def check_keys(name: str, expected: int, missing: Sequence[str], unknown: Sequence[str]) -> None:
-    """Raise SourceError if a checkpoint lacks some of the network's tensors, or has other tensors."""
+    """Raise UnknownTensorsError if a checkpoint lacks some of the network's tensors, or has other tensors."""
     if missing or unknown:
         faults = [f"lacks {', '.join(missing[:3])}"] if missing else []
         faults += [f"also has {', '.join(unknown[:3])}"] if unknown else []
-        raise SourceError(
+        raise UnknownTensorsError(
             f"checkpoint: expected the {expected} tensors of {name}, but it {' and '.join(faults)}"
             f"{' …' if max(len(missing), len(unknown)) > 3 else ''}; name the checkpoint's network with --arch"
         )

@@ -58,6 +58,8 @@ def _not_an_image(image: ir.Value) -> UnsupportedError:
 def _drop_casts(graph: ir.Graph, image: ir.Value) -> None:
     """Make an input of another type float32, if the graph does nothing with it but cast it to float32."""
     users = [use.node for use in image.uses()]
+    if any(user.graph is not graph for user in users):
+        return
     if image.dtype in IMAGE_TYPES or not users or not all(map(_casts_to_float, users)):
         return
     image.dtype = ir.DataType.FLOAT
@@ -147,6 +149,8 @@ def _new_sizes(op_type: str, sizes: Sizes, numbers: Sequence[int]) -> Sizes | No
     if op_type == "Unsqueeze":
         rank = len(sizes) + len(numbers)
         rest, added = iter(sizes), {axis % rank for axis in numbers}
+        if len(added) < len(numbers):
+            return None
         return tuple(1 if axis in added else next(rest) for axis in range(rank))
     made = [sizes[axis] if size == 0 and axis < len(sizes) else size for axis, size in enumerate(numbers)]
     if -1 in made:

@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converter.errors import AmbiguousError, SourceError
+from converter.errors import SourceError, UnknownTensorsError
 from converter.sources.architecture import Architecture, load_architecture, recognise
 from converter.sources.caffe.read import read_caffe
 from converter.sources.checkpoint import Checkpoint, read_checkpoint
@@ -64,27 +64,34 @@ def read_source(
 
 def _read_path(path: Path, arch: str | None, window: tuple[int, int] | None, *, trust: bool) -> Classifier:
     try:
-        if arch is not None and arch.startswith(HUGGING_FACE):
-            return read_folder(
-                Path(arch.removeprefix(HUGGING_FACE) or (path if path.is_dir() else path.parent)), window
-            )
-        if path.is_dir():
-            return read_folder(path, window)
+        if path.is_dir() or (arch is not None and arch.startswith(HUGGING_FACE)):
+            return _read_folder(path, arch, window)
         if not path.stat().st_size:
             raise SourceError(f"{path}: expected a checkpoint or an ONNX model, got an empty file")
         if path.suffix.lower() == CAFFE_SUFFIX:
             return read_caffe(path, arch, window)
-        if read_network := _network_reader(path):
-            if arch is not None:
-                raise SourceError(
-                    f"arch: expected none for {path}, which contains its network, got --arch {arch}; leave it out"
-                )
-            return read_network(path, window)
-        if trust:
-            return read_trusted(path, window)
-        return _read_checkpoint(path, arch, window)
+        reader = _network_reader(path) or (read_trusted if trust else None)
+        if reader is None:
+            return _read_checkpoint(path, arch, window)
+        if arch is not None:
+            raise SourceError(
+                f"arch: expected none for {path}, which contains its network, got --arch {arch}; leave it out"
+            )
+        return reader(path, window)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _read_folder(path: Path, arch: str | None, window: tuple[int, int] | None) -> Classifier:
+    """Read a folder, or with --arch hf:FOLDER a file of weights for the network of a folder."""
+    if arch is not None and not arch.startswith(HUGGING_FACE):
+        raise SourceError(
+            f"arch: expected none for the folder {path}, which names its network, got --arch {arch}; leave it out"
+        )
+    named = "" if arch is None else arch.removeprefix(HUGGING_FACE)
+    if path.is_dir():
+        return read_folder(Path(named or path), window)
+    return read_folder(Path(named or path.parent), window, path)
 
 
 def _read_checkpoint(path: Path, arch: str | None, window: tuple[int, int] | None) -> Classifier:
@@ -97,9 +104,7 @@ def _read_checkpoint(path: Path, arch: str | None, window: tuple[int, int] | Non
         return _build(checkpoint, fitting_prefix(checkpoint.tensors, architecture.likeness), [architecture], window)
     try:
         return _build(checkpoint, *recognise(checkpoint.tensors), window)
-    except AmbiguousError:
-        raise
-    except SourceError:
+    except UnknownTensorsError:
         prefix, names = recognise_module({key: tensor.shape for key, tensor in checkpoint.tensors.items()})
         if not names:
             raise

@@ -4,7 +4,6 @@ The state_dict is read like every checkpoint, without PyTorch and without runnin
 of the module, and no other tensors.
 """
 
-import hashlib
 import re
 import sys
 from collections import OrderedDict
@@ -20,10 +19,11 @@ from numpy.typing import NDArray
 
 from converter.errors import SourceError
 from converter.messages import first_cause, quiet
-from converter.sources.checkpoint import Checkpoint, sha256
+from converter.sources.checkpoint import Checkpoint, sha256, sha256_of_arrays
 from converter.sources.classifier import Classifier
 from converter.sources.frameworks import PYTORCH, framework
 from converter.sources.network import BATCHES, check_keys
+from converter.sources.onnx_file import check_input
 from converter.sources.prefixes import fitting_prefix, without_prefix
 from converter.sources.torch_export import export
 from converter.sources.torch_libraries import MODULE, UntrainedModule, image_size, make_module
@@ -50,11 +50,8 @@ def read_module(checkpoint: Checkpoint, arch: str, window: tuple[int, int] | Non
 
 def export_trained(checkpoint: Checkpoint, module: UntrainedModule, name: str) -> Classifier:
     """Load a checkpoint into a module and export it. Raises ConversionError; call it within `quiet`."""
-    import torch  # noqa: PLC0415 (optional)
-
     notes = load_own(checkpoint, module.network, name)
-    image = torch.zeros(1, image_channels(module.network), *module.window)
-    classifier = export(module.network, (image,), name)
+    classifier = export(module.network, (_image(module.network, module.window),), name)
     source = model_pb2.Source(format=checkpoint.source.format, sha256=checkpoint.source.sha256, producer="pytorch")
     return replace(classifier, preprocess=module.preprocess, source=source, notes=notes)
 
@@ -71,13 +68,14 @@ def export_module(network: object, window: tuple[int, int] | None) -> Classifier
     with quiet():
         copy = deepcopy(network).cpu().float().eval()
         size = image_size(copy, window, f"the module {name}")
-        classifier = export(copy, (torch.zeros(1, image_channels(copy), *size),), f"the module {name}")
-    source = model_pb2.Source(format="torch-module", sha256=_digest(copy), producer=f"pytorch {torch.__version__}")
+        classifier = export(copy, (_image(copy, size),), f"the module {name}")
+    digest = sha256_of_arrays((key, value.numpy()) for key, value in copy.state_dict().items())
+    source = model_pb2.Source(format="torch-module", sha256=digest, producer=f"pytorch {torch.__version__}")
     return replace(classifier, source=source)
 
 
-def export_scores(network: "torch.nn.Module", field: str, window: tuple[int, int], name: str) -> Classifier:
-    """Export a module that returns an object, of which one field holds the scores.
+def export_logits(network: "torch.nn.Module", window: tuple[int, int], name: str) -> Classifier:
+    """Export a module of transformers, which returns an object with `logits`.
 
     Raises ConversionError; call it within `quiet`.
     """
@@ -89,10 +87,10 @@ def export_scores(network: "torch.nn.Module", field: str, window: tuple[int, int
             self.network = network
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            scores: torch.Tensor = getattr(self.network(image), field)
-            return scores
+            logits: torch.Tensor = self.network(image).logits
+            return logits
 
-    return export(Scores().eval(), (torch.zeros(1, image_channels(network), *window),), name)
+    return export(Scores().eval(), (_image(network, window),), name)
 
 
 def read_trusted(path: Path, window: tuple[int, int] | None) -> Classifier:
@@ -105,19 +103,13 @@ def read_trusted(path: Path, window: tuple[int, int] | None) -> Classifier:
             raise SourceError(f"{path}: PyTorch cannot load it: {first_cause(error)}") from None
         if isinstance(network, dict):
             network = next((value for value in network.values() if isinstance(value, torch.nn.Module)), network)
+        if not isinstance(network, torch.nn.Module):
+            kind = type(network).__name__
+            raise SourceError(f"{path}: expected a pickled torch.nn.Module, got {kind}; leave --trust out")
     classifier = export_module(network, window)
     note = "a pickled module, loaded with --trust: the file's code was run"
     source = model_pb2.Source(format="torch-pickle", sha256=sha256(path), producer=classifier.source.producer)
     return replace(classifier, source=source, notes=(note,))
-
-
-def _digest(network: "torch.nn.Module") -> str:
-    """Return the SHA-256 of a module's state_dict: each tensor's name and bytes, in order."""
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -138,6 +130,15 @@ def load_own(checkpoint: Checkpoint, network: "torch.nn.Module", name: str) -> t
     own, notes = without_prefix(checkpoint, prefix)
     _load(network, own.tensors, name)
     return notes
+
+
+def _image(network: "torch.nn.Module", window: tuple[int, int]) -> "torch.Tensor":
+    """Return a black image of a window's size; raises SourceError if it would be too large."""
+    import torch  # noqa: PLC0415 (optional)
+
+    sizes = (1, image_channels(network), *window)
+    check_input("image", sizes)
+    return torch.zeros(*sizes)
 
 
 def image_channels(network: "torch.nn.Module") -> int:

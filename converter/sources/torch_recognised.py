@@ -20,37 +20,60 @@ SAME = 1e-3
 def read_recognised(checkpoint: Checkpoint, names: Sequence[str], window: tuple[int, int] | None) -> Classifier:
     """Load a checkpoint into the network of torchvision or timm that has its tensors; raises ConversionError.
 
-    Several networks may have the same tensors. Then the networks are compared, and must compute the same.
+    Several networks may have the same tensors. Then the networks are compared, and must compute the same from the same
+    pixels.
     """
     usable = [name for name in names if is_installed("torch") and is_installed(name.split(":")[0])]
     if not usable:
-        listed = " or ".join(names[:SHOWN])
         raise SourceError(
-            f"arch: the checkpoint's tensors are those of {listed}, whose code is in PyTorch's libraries: "
-            f"{PACKAGES[names[0].split(':')[0]]}, and convert again, or with --arch {names[0]}; or export the network "
-            "to ONNX"
+            f"arch: expected PyTorch, because the checkpoint has the tensors of {' or '.join(names[:SHOWN])}, got no "
+            f"installation: {PACKAGES[names[0].split(':')[0]]}, then convert again or with --arch {names[0]}; or "
+            "export the network to ONNX"
         )
     with quiet():
-        made = {name: make_module(name, checkpoint.tensors, window) for name in usable}
-        for name, module in made.items():
-            load_own(checkpoint, module.network, name)
+        made = _made(usable, checkpoint, window)
         (name, module), *others = made.items()
-        if different := [other for other, its in others if not _compute_the_same(module, its)]:
+        if different := [other for other, its in others if not _is_same(module, its)]:
             choices = " or ".join(f"--arch {each}" for each in (name, *different))
             raise SourceError(
-                f"arch: the checkpoint's tensors are those of {' and '.join((name, *different))}, which compute "
-                f"different scores; choose {choices}"
+                f"arch: the checkpoint has the tensors of {' and '.join((name, *different))}, which compute different "
+                f"scores or expect other pixels; choose {choices}"
             )
         classifier = export_trained(checkpoint, module, name)
-    note = f"recognised as {name}; window and preprocessing are those of its library"
+    note = f"recognised as {name}; the window and the preprocessing are the defaults of {name.split(':')[0]}"
+    if unseen := [each for each in names if each not in made]:
+        note += f"; not compared with {', '.join(unseen[:SHOWN])}, which cannot be made here"
     return replace(classifier, notes=(note, *classifier.notes))
 
 
-def _compute_the_same(one: UntrainedModule, other: UntrainedModule) -> bool:
-    """Return whether two modules, which have the same tensors, give the same scores."""
+def _made(names: Sequence[str], checkpoint: Checkpoint, window: tuple[int, int] | None) -> dict[str, UntrainedModule]:
+    """Return the networks that the installed libraries can make, with the checkpoint's tensors.
+
+    Raises SourceError if there is none.
+    """
+    made, errors = dict[str, UntrainedModule](), list[SourceError]()
+    for name in names:
+        try:
+            made[name] = make_module(name, checkpoint.tensors, window)
+            load_own(checkpoint, made[name].network, name)
+        except SourceError as error:  # another release of the library may lack it
+            made.pop(name, None)
+            errors.append(error)
+    if not made:
+        raise errors[0]
+    return made
+
+
+def _is_same(one: UntrainedModule, other: UntrainedModule) -> bool:
+    """Return whether two modules, which have the same tensors, give the same scores for the same pixels."""
     import torch  # noqa: PLC0415 (optional)
 
+    if (one.window, one.preprocess) != (other.window, other.preprocess):
+        return False
     image = torch.randn(1, image_channels(one.network), *one.window, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        scores, others = (each.network(image) for each in (one, other))
+    try:
+        with torch.no_grad():
+            scores, others = (each.network(image) for each in (one, other))
+    except Exception:  # a network may raise any error for images of another size
+        return False
     return bool((scores - others).abs().max() <= SAME * scores.abs().max())

@@ -20,7 +20,7 @@ from fullconv.protos import model_pb2
 GRID = (2, 3)
 """Rows and columns of windows that are scored together."""
 COMPARED = ((0, 0), (0, 1), (1, 2))
-"""The windows, by row and column, that are also scored by themselves: every part of the network makes one of them."""
+"""Rows and columns of the windows that are also scored by themselves. Together they use every part of the network."""
 SEED = 3
 
 
@@ -32,11 +32,11 @@ class SharedFiles:
     removed: Sequence[str]
 
 
-def compare_shared(files: ModelFiles, output: model_pb2.Output, progress: Progress, *, is_reduced: bool) -> SharedFiles:
+def compare_shared(files: ModelFiles, output: model_pb2.Output, progress: Progress, *, may_round: bool) -> SharedFiles:
     """Compare each file of mode shared with single windows, and remove files that differ or cannot be loaded.
 
-    `output` describes the scores. In reduced precision, rounding depends on the sizes of maps, so that a difference is
-    no reason to remove a file. The other modes need none of these files.
+    `output` describes the scores. A network that `may_round` computes in steps: its rounding depends on the sizes of
+    maps, so that a difference is no reason to remove a file. The other modes need none of these files.
     """
     if files.shared:
         progress.step("comparing windows that share with single windows", len(files.shared) * len(COMPARED))
@@ -44,7 +44,7 @@ def compare_shared(files: ModelFiles, output: model_pb2.Output, progress: Progre
     for variant in files.shared:
         try:
             alone, together = _scores(files, native, variant, progress)
-            if not is_reduced:
+            if not may_round:
                 check_equal("windows by themselves and windows that share", alone, together)
             elif problem := loading_problem([files.folder / variant.name]):
                 raise UnsupportedError(problem)

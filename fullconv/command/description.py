@@ -29,7 +29,7 @@ def description_table(model: ModelDescription) -> Group:
 def _properties(model: ModelDescription) -> Iterator[tuple[str, str]]:
     """Yield the names of properties and their values."""
     yield "window", f"{_size(model.window)} pixels (height×width)"
-    yield "strides", ", ".join(f"{_size(stride)}" for stride in model.strides) + " pixels"
+    yield "strides", ", ".join(map(_size, model.strides)) + " pixels"
     yield "modes", ", ".join(model.modes)
     yield "precision", model.precision
     yield "input", f"{model.input.channels} channels {model.input.order}, {model.input.dtype}"

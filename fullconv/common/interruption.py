@@ -1,4 +1,7 @@
-"""Ctrl-C and termination signals: the process ends with status 1 and leaves no incomplete output."""
+"""Ctrl-C and termination signals: the process ends with status 1 and leaves no incomplete output.
+
+A process whose parent prints the message ends with the status INTERRUPTED.
+"""
 
 import math
 import signal
@@ -9,15 +12,8 @@ from dataclasses import dataclass
 GRACE_SECONDS = 1.0
 """Seconds in which further signals raise no exception, which would interrupt the deletion of temporary files. Some
 senders signal a process and also its group."""
-
 INTERRUPTED = 130
-"""Exit status of an interrupted process whose parent prints the message (`silence`)."""
-_silenced: list[bool] = []
-
-
-def silence() -> None:
-    """Let interruptions end this process with the status INTERRUPTED and without a message."""
-    _silenced.append(True)
+"""Exit status of an interrupted process that prints no message."""
 
 
 @dataclass
@@ -30,6 +26,8 @@ class Interruption:
 
     command: str
     """Name of the command, for the message."""
+    silent: bool = False
+    """Whether the parent of the process prints the message."""
     requested: bool = False
     _arrived: float = -math.inf
     """When a signal last raised the exception, in seconds of the monotonic clock."""
@@ -39,16 +37,16 @@ class Interruption:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._request)
         show = sys.excepthook
-        sys.excepthook = lambda *error: self._end() if self.requested else show(*error)
+        sys.excepthook = lambda *error: self._print_message() if self.requested else show(*error)
 
     def check(self) -> None:
         """End the process if a signal has requested it."""
         if self.requested:
-            sys.exit(INTERRUPTED if _silenced else f"{self.command}: interrupted")
+            sys.exit(INTERRUPTED if self.silent else f"{self.command}: interrupted")
 
-    def _end(self) -> None:
+    def _print_message(self) -> None:
         """Print the message in place of the traceback of an error that the signal has caused in a C library."""
-        if not _silenced:
+        if not self.silent:
             sys.stderr.write(f"{self.command}: interrupted\n")
 
     def _request(self, *_: object) -> None:

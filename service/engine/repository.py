@@ -266,7 +266,7 @@ def _check_spec(file: str, spec: model_pb2.ModelSpec) -> None:
                 f"{file}: {field_name}: expected the name of an {MODEL_SUFFIX} file in the version's folder, got "
                 f"{name[:100]!r}; convert the model again"
             )
-    _check_meaning(file, spec)
+    _check_colours_and_scale(file, spec)
     for number, entry in enumerate(spec.shared):
         _check_shared(f"{file}: shared[{number}]", entry)
     for name, digest in (("weights_sha256", spec.weights_sha256), ("labels_sha256", spec.labels_sha256 or "0" * 64)):
@@ -276,8 +276,8 @@ def _check_spec(file: str, spec: model_pb2.ModelSpec) -> None:
             )
 
 
-def _check_meaning(file: str, spec: model_pb2.ModelSpec) -> None:
-    """Raise ModelError for colours or a size of pixels that mean nothing."""
+def _check_colours_and_scale(file: str, spec: model_pb2.ModelSpec) -> None:
+    """Raise ModelError if the colours or the size of a pixel are invalid."""
     if spec.colours and len(spec.colours) != spec.output.classes:
         raise ModelError(
             f"{file}: colours: expected {spec.output.classes}, got {len(spec.colours)}; convert the model again"

@@ -11,6 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from fullconv.common.model_files import WEIGHTS
+from fullconv.common.optimisers import LOSSY_OPTIMISERS
 from service.dense.arrays import Pixels
 from service.dense.cost import SharedCost
 from service.engine.repository import StoredModel
@@ -42,9 +43,6 @@ PROVIDERS: dict[Provider, tuple[str, dict[str, str], str]] = {
 }
 """ONNX Runtime's name of each provider, the provider's options, and its memory arena."""
 
-LOSSY_OPTIMISERS = ["WeightBiasQuantization"]
-"""Optimisers that are not used: this one rounds float32 weights to integers where activations are quantized."""
-
 
 def check_provider(provider: Provider) -> None:
     """Raise ImportError if the installed ONNX Runtime does not have this provider."""
@@ -70,7 +68,7 @@ class Session:
         file = model.folder / model.files[position]
         try:
             self._session = ort.InferenceSession(
-                file, _options(pooled=pooled), providers=[(name, settings)], disabled_optimizers=LOSSY_OPTIMISERS
+                file, _options(pooled=pooled), providers=[(name, settings)], disabled_optimizers=[*LOSSY_OPTIMISERS]
             )
         except Exception as error:  # each stage of loading raises errors of another class
             log.error("model", extra={"record": {"file": str(file), "error": str(error)}})

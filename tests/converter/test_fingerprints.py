@@ -54,6 +54,6 @@ def test_without_pytorch_the_refusal_names_the_network(tmp_path: Path, monkeypat
     with pytest.raises(SourceError) as caught:
         read_source(tmp_path / "net.safetensors", arch=None, window=None)
     message = str(caught.value)
-    assert "tensors are those of timm:test_resnet" in message
+    assert "has the tensors of timm:test_resnet" in message
     assert "pip install torch timm onnxscript" in message
     assert "--arch timm:test_resnet" in message

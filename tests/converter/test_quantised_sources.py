@@ -16,7 +16,7 @@ from support.written_graphs import graph, node
 
 from converter import convert as conversion
 from converter.sources.read import read_source
-from service.engine.session import LOSSY_OPTIMISERS
+from fullconv.common.optimisers import LOSSY_OPTIMISERS
 
 WINDOW = 10
 PADDED = {"pads": [1, 1, 1, 1]}
@@ -87,7 +87,7 @@ def test_quantized_networks_convert(tmp_path: Path, network: str, quantization: 
         return  # padded: cells differ from crops
     pixels = noise(WINDOW + 4, WINDOW + 2, 3)
     file = tmp_path / "net" / "1" / "model.onnx"
-    (grid,) = ort.InferenceSession(file, disabled_optimizers=LOSSY_OPTIMISERS).run(None, {"image": pixels[None]})
+    (grid,) = ort.InferenceSession(file, disabled_optimizers=[*LOSSY_OPTIMISERS]).run(None, {"image": pixels[None]})
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     original = ort.InferenceSession(tmp_path / "net.onnx", options)

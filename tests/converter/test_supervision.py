@@ -24,8 +24,9 @@ from converter.supervision import supervise
 from converter.writer import staging
 from fullconv.common.interruption import Interruption
 
-Interruption(COMMAND).install()
-supervise(COMMAND)
+interruption = Interruption(COMMAND)
+interruption.install()
+supervise(interruption)
 with _temporary_files_in_one_folder(), staging(Path(sys.argv[1]), force=True) as folder:
     (folder / "weights.data").write_bytes(b"half")
     Path(tempfile.mkdtemp(), "exported.onnx").write_bytes(b"half")

@@ -88,6 +88,31 @@ def test_the_folder_may_be_named_by_arch(tmp_path: Path) -> None:
         check_scores(read_source(tmp_path / "net" / "model.safetensors", arch=arch, window=None), net, tmp_path)
 
 
+def test_weights_elsewhere_take_the_place_of_the_folders(tmp_path: Path) -> None:
+    """A file of weights with `--arch hf:FOLDER` is the network of the folder with these weights."""
+    import torch
+    from safetensors.torch import save_file
+
+    net = transformers_folder(tmp_path / "net", "resnet")
+    with torch.no_grad():
+        net.classifier[1].weight.mul_(3)
+    save_file(net.state_dict(), tmp_path / "tuned.safetensors", {"format": "pt"})
+    classifier = read_source(tmp_path / "tuned.safetensors", arch=f"hf:{tmp_path / 'net'}", window=None)
+    check_scores(classifier, net, tmp_path)
+    with pytest.raises(ConversionError, match="arch: expected none for the folder"):
+        read_source(tmp_path / "net", arch="torchvision:resnet18", window=None)
+
+
+@pytest.mark.parametrize("field", ["do_flip_channel_order", "rescale_offset", "include_top"])
+def test_other_treatment_of_pixels_is_refused(tmp_path: Path, field: str) -> None:
+    """Settings that change the pixels in a way that the converter does not know are not ignored."""
+    transformers_folder(tmp_path / "net", "resnet")
+    file = tmp_path / "net" / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: True}))
+    with pytest.raises(ConversionError, match=f"expected scaling and normalisation only, got {field}"):
+        read_source(tmp_path / "net", arch=None, window=None)
+
+
 def test_missing_tensors_are_refused(tmp_path: Path) -> None:
     """Transformers would fill missing tensors with random numbers."""
     from safetensors.torch import save_file
@@ -158,6 +183,14 @@ CONFIGS: dict[str, tuple[object, str]] = {
     "list": ([1], "expected settings by name, got list"),
     "unknown": ({"a": 1}, r"expected the settings of timm \(architecture\), transformers"),
     "no weights": ({"architecture": "test_resnet"}, r"expected model\.safetensors or pytorch_model\.bin"),
+    "a spacing of nothing": (
+        {"architecture": "x", "patch_size_pixels": 3, "transform": [], "spacing_um_px": 0, "class_names": []},
+        "spacing_um_px: expected micrometres above 0",
+    ),
+    "a size of one number": (
+        {"architecture": "test_resnet", "input_size": [3]},
+        r"expected model\.safetensors or pytorch_model\.bin",
+    ),
     "no transform": ({"architecture": "x", "patch_size_pixels": 3}, "expected the settings of a classifier"),
 }
 
@@ -173,7 +206,7 @@ def test_wrong_settings_are_refused(tmp_path: Path, config: Any, expected: str) 
 
 def test_a_folder_without_settings(tmp_path: Path) -> None:
     """A folder of something else is refused, and so is a file that is not JSON."""
-    with pytest.raises(ConversionError, match=r"got a folder without config\.json"):
+    with pytest.raises(ConversionError, match=r"got no such file; check the path"):
         read_source(tmp_path, arch=None, window=None)
     (tmp_path / "config.json").write_text("[" * 100_000)
     with pytest.raises(ConversionError, match=r"config\.json: not valid JSON"):

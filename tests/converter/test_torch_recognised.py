@@ -88,7 +88,10 @@ def test_networks_with_equal_tensors_are_asked_for(tmp_path: Path) -> None:
 
     net = randomised(timm.create_model(AMBIGUOUS, num_classes=3))
     torch.save(net.state_dict(), tmp_path / "net.pth")
-    with pytest.raises(SourceError, match=rf"which compute different scores; choose --arch timm:{AMBIGUOUS} or --arch"):
+    with pytest.raises(
+        SourceError,
+        match=rf"scores or expect other pixels; choose --arch timm:{AMBIGUOUS} or --arch",
+    ):
         read_source(tmp_path / "net.pth", arch=None, window=None)
     check_scores(read_source(tmp_path / "net.pth", arch=f"timm:{AMBIGUOUS}", window=None), net, tmp_path)
 

@@ -171,5 +171,5 @@ def test_trust_needs_a_module(tmp_path: Path) -> None:
     import torch
 
     torch.save([1, 2], tmp_path / "net.pth")
-    with pytest.raises(ConversionError, match=r"expected a path, a torch\.nn\.Module or a Keras model, got list"):
+    with pytest.raises(ConversionError, match=r"expected a pickled torch\.nn\.Module, got list; leave --trust out"):
         read_source(tmp_path / "net.pth", arch=None, window=WINDOW, trust=True)

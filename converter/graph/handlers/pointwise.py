@@ -216,7 +216,8 @@ def quantization(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView
     if view.is_identity or not view.is_selection or any(part.size > 1 for part in parameters):
         return keep_node(state, node)
     numbers = [add_constant(state.graph, f"{node.name}.number", part.reshape(())) for part in parameters]
-    return [AffineView(state.emit(node, node.op_type, [view.map.value, *numbers], view.map.size), view.index)]
+    made = state.emit(node, node.op_type, [view.map.value, *numbers], view.map.size, **node.attributes)
+    return [AffineView(made, view.index)]
 
 
 def where(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:

@@ -42,7 +42,7 @@ class FoldConstantsPass(ir.passes.InPlacePass):
 
 
 def _is_quantized_kernel(node: ir.Node) -> bool:
-    """Return whether a node makes the weights of convolutions of integers, which remain integers."""
+    """Return whether a node dequantizes constant weights that only convolutions use; these weights stay integers."""
     uses = node.outputs[0].uses()
     is_constant = node.op_type == "DequantizeLinear" and all(value.const_value for value in node.inputs if value)
     return is_constant and bool(uses) and all(use.node.op_type == "Conv" and use.idx == 1 for use in uses)

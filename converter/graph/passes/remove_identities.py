@@ -30,7 +30,10 @@ class RemoveIdentitiesPass(ir.passes.InPlacePass):
 
 
 def _check_inference(graph: ir.Graph) -> None:
-    """Raise UnsupportedError for statistics of the map; those of constants, such as weights, are constants."""
+    """Raise UnsupportedError if batch normalisation in training mode depends on the image.
+
+    On constants, such as weights, its result is constant.
+    """
     of_pixels = values_of_pixels(graph)
     for node in graph:
         is_normalisation = node.op_type == "BatchNormalization" and node.outputs[0] in of_pixels

@@ -1,7 +1,7 @@
-"""Makes fingerprints.json: the fingerprints of all classifiers of torchvision and timm.
+"""Makes converter/architectures/fingerprints.json: the fingerprints of all classifiers of torchvision and timm.
 
     pip install torch torchvision timm
-    python -m converter.architectures.make_fingerprints [--preload MODULE]
+    python benchmarks/make_fingerprints.py [--preload MODULE]
 
 Every network is made with two numbers of classes: the tensors whose shapes differ are the head. Networks without a head
 are left out. Networks are made on PyTorch's device "meta", without numbers, if their code allows it.
@@ -46,7 +46,8 @@ def main() -> None:
         if head and shapes.keys() == others.keys():
             table[HEAD_SEPARATOR.join(head)][fingerprint(shapes, head)].append(name)
     text = json.dumps(table, indent=0, sort_keys=True)
-    Path(__file__).with_name(FILE).write_text(f"{text}\n", "utf-8")
+    file = Path(__file__).parents[1] / "converter" / "architectures" / FILE
+    file.write_text(f"{text}\n", "utf-8")
 
 
 def _networks() -> Iterator[tuple[str, Make]]:
