@@ -51,7 +51,7 @@ OF_TORCHVISION = {
 }  # fmt: skip
 """Other networks of torchvision, and whether they can slide."""
 OF_TIMM = {
-    "resnet10t": True, "resnet26": True, "convnext_atto": True, "dla34": True, "repvgg_a0": True, "xception41": True,
+    "resnet10t": True, "resnet26": True, "convnext_atto": True, "dla34": True, "selecsls42b": True, "xception41": True,
     "res2net50_26w_4s": True, "regnetx_002": True, "regnety_002": False, "ghostnet_100": False, "rexnet_100": False,
     "vit_tiny_patch16_224": False,
 }  # fmt: skip
