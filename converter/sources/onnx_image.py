@@ -36,7 +36,8 @@ def set_image(graph: ir.Graph, window: tuple[int, int] | None) -> str:
     if image.shape.rank() == 4:
         return _layout(image, _sizes(image.shape))
     layout, sizes = _four_axes(image, window)
-    _reshape_from(graph, image, sizes)
+    axes = [letter if size is None else size for letter, size in zip(layout, sizes, strict=True)]
+    _reshape_from(graph, image, axes)
     return layout
 
 
@@ -177,13 +178,13 @@ def _flat_image(image: ir.Value, sizes: Sizes, window: tuple[int, int] | None) -
     return (batch, pixels // math.prod(window), *window)
 
 
-def _reshape_from(graph: ir.Graph, old: ir.Value, sizes: Sizes) -> None:
+def _reshape_from(graph: ir.Graph, old: ir.Value, axes: Sequence[int | str]) -> None:
     """Replace an input by an image of four axes, from which a Reshape makes the old input."""
     assert old.shape is not None  # noqa: S101 (checked by set_image)
     shape = [size if isinstance(size, int) else -1 for size in old.shape]
     if shape.count(-1) > 1:
         raise _not_an_image(old)
-    image = ir.val(str(old.name), old.dtype, ["N" if size is None else size for size in sizes])
+    image = ir.val(str(old.name), old.dtype, axes)
     reshape = ir.node("Reshape", [image, add_constant(graph, f"{old.name}.shape", np.array(shape))], name="image_axes")
     reshape.outputs[0].name, reshape.outputs[0].type = f"{old.name}.reshaped", old.type
     graph.insert_before(graph[0], reshape)
