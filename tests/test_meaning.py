@@ -1,4 +1,4 @@
-"""What a model means travels from the conversion to whoever asks: labels with colours, size of a pixel, card."""
+"""The labels with colours, the size of a pixel and the card of a model go from the conversion to its clients."""
 
 import json
 from pathlib import Path

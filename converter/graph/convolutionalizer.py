@@ -151,7 +151,7 @@ class Convolutionalizer:
         return identity_view(self.materialize(node, view)) if features is None else channels_at(*features)
 
     def map_before(self, value: ir.Value | None) -> ir.Value | None:
-        """Return the map of whose elements a value consists, apart from pointwise operators; None if there is none."""
+        """Return the last map before a value, with only movement and pointwise operators between; None without one."""
         while value is not None and len(self.shapes.get(value, ())) != 4:
             producer = value.producer()
             value = producer.inputs[0] if producer is not None and producer.op_type in MOVEMENT | ELEMENTWISE else None

@@ -33,7 +33,7 @@ def fingerprint(shapes: Shapes, head: Iterable[str]) -> str:
 def recognise_module(shapes: Shapes) -> tuple[str, tuple[str, ...]]:
     """Return the prefix of a checkpoint's keys and the networks with its tensors, such as ("", ("timm:resnet50d",)).
 
-    The networks are none if no network of torchvision and timm has these tensors.
+    Without such a network of torchvision or timm, the second value is empty.
     """
     known = _known()
     for prefix in possible_prefixes(shapes):

@@ -111,7 +111,7 @@ def _counts(config: Mapping[str, Any], tensors: Tensors) -> dict[str, int]:
 
 
 def _shape(tensors: Tensors, key: str) -> tuple[int, ...]:
-    """Return the shape of a tensor, also if a training script has put a prefix before its key; () if there is none."""
+    """Return the shape of the tensor with a key, before which there may be a prefix; () without such a tensor."""
     return next((value.shape for name, value in tensors.items() if f".{name}".endswith(f".{key}")), ())
 
 

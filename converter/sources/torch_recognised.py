@@ -49,7 +49,7 @@ def read_recognised(checkpoint: Checkpoint, names: Sequence[str], window: tuple[
 def _made(names: Sequence[str], checkpoint: Checkpoint, window: tuple[int, int] | None) -> dict[str, UntrainedModule]:
     """Return the networks that the installed libraries can make, with the checkpoint's tensors.
 
-    Raises SourceError if there is none.
+    Raises SourceError if they can make none of them.
     """
     made, errors = dict[str, UntrainedModule](), list[SourceError]()
     for name in names:

@@ -5,17 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
-from numpy.testing import assert_allclose
-from support.torch_networks import randomised
+from support.torch_networks import check_scores, randomised
 
 from converter.convert import convert_checkpoint
 from converter.errors import ConversionError
 from converter.preprocessing import Preprocessing
-from converter.sources.classifier import Classifier
 from converter.sources.read import read_source
 
 if TYPE_CHECKING:
@@ -31,18 +26,6 @@ def write(folder: Path, **files: Mapping[str, Any]) -> None:
     folder.mkdir(exist_ok=True)
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
-
-
-def check_scores(classifier: Classifier, net: "nn.Module", folder: Path) -> None:
-    import torch
-
-    images = np.random.default_rng(0).normal(size=(1, 3, *classifier.window)).astype(np.float32)
-    ir.save(classifier.original, folder / "read.onnx")
-    session = ort.InferenceSession(folder / "read.onnx")
-    (got,) = session.run(None, {session.get_inputs()[0].name: images})
-    with torch.no_grad():
-        scores = net(torch.from_numpy(images))
-    assert_allclose(got, getattr(scores, "logits", scores).numpy(), rtol=0, atol=1e-5)
 
 
 def transformers_folder(folder: Path, kind: str) -> "nn.Module":

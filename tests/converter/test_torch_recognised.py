@@ -2,25 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
-from numpy.testing import assert_allclose
-from support.torch_networks import randomised
+from support.torch_networks import check_scores, randomised
 
 from converter.errors import SourceError
 from converter.sources.architecture import recognise
 from converter.sources.checkpoint import read_checkpoint
-from converter.sources.classifier import Classifier
 from converter.sources.fingerprints import recognise_module
 from converter.sources.read import read_source
 from converter.sources.torch_recognised import read_recognised
-
-if TYPE_CHECKING:
-    from torch import nn
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
@@ -29,19 +20,6 @@ FAMILIES += ["convnext*", "densenet*", "res2net*", "hrnet*", "dla*"]
 """The largest families of convolutional networks of timm."""
 AMBIGUOUS = "test_efficientnet_gn"
 """A network of timm whose tensors are those of another network too, which computes something else."""
-
-
-def check_scores(classifier: Classifier, net: "nn.Module", folder: Path) -> None:
-    """Check that a network has the scores of PyTorch's, to 1e-4 of the largest."""
-    import torch
-
-    ir.save(classifier.original, folder / "read.onnx")
-    session = ort.InferenceSession(folder / "read.onnx")
-    images = np.random.default_rng(0).normal(size=session.get_inputs()[0].shape)
-    (got,) = session.run(None, {session.get_inputs()[0].name: images.astype(np.float32)})
-    with torch.no_grad():
-        expected = net(torch.from_numpy(images.astype(np.float32))).numpy()
-    assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 def test_a_network_of_timm(tmp_path: Path) -> None:

@@ -4,15 +4,10 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
-from numpy.testing import assert_allclose
-from support.torch_networks import randomised
+from support.torch_networks import check_scores, randomised
 
 from converter.errors import ConversionError
-from converter.sources.classifier import Classifier
 from converter.sources.read import read_source
 
 if TYPE_CHECKING:
@@ -29,17 +24,6 @@ def net() -> "nn.Module":
 
     layers = nn.Conv2d(3, 6, 5, 2), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
     return randomised(nn.Sequential(*layers))
-
-
-def check_scores(classifier: Classifier, net: "nn.Module", folder: Path) -> None:
-    import torch
-
-    images = np.random.default_rng(0).normal(size=(1, 3, *classifier.window)).astype(np.float32)
-    ir.save(classifier.original, folder / "read.onnx")
-    session = ort.InferenceSession(folder / "read.onnx")
-    (got,) = session.run(None, {session.get_inputs()[0].name: images})
-    with torch.no_grad():
-        assert_allclose(got, net(torch.from_numpy(images)).numpy(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["script", "trace"])

@@ -204,7 +204,7 @@ MODELS: dict[str, tuple[Callable[[scoring_pb2.GetModelResponse], object], str]] 
         lambda model: model.spec.colours.append("#123456"),
         "spec.colours: expected 11, got 1",
     ),
-    "a colour that is none": (
+    "a word in place of a colour": (
         lambda model: model.spec.colours.extend(["red"] * 11),
         'spec.colours: expected "#rrggbb" or an empty text for each class, got other texts',
     ),

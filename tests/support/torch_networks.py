@@ -1,6 +1,14 @@
 """Networks of PyTorch with random weights whose scores of different windows differ. Import it in tests marked torch."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from numpy.testing import assert_allclose
+
+from converter.sources.classifier import Classifier
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,3 +28,18 @@ def randomised(net: Network) -> Network:
             torch.nn.init.kaiming_normal_(module.weight)
     net.eval()
     return net
+
+
+def check_scores(classifier: Classifier, net: "nn.Module", folder: Path) -> None:
+    """Check that a network that was read has the scores of PyTorch's for a window, to 1e-4 of the largest."""
+    import torch
+
+    ir.save(classifier.original, folder / "read.onnx")
+    session = ort.InferenceSession(folder / "read.onnx")
+    _, channels, *_ = (image := session.get_inputs()[0]).shape
+    window = np.random.default_rng(0).normal(size=(1, channels, *classifier.window)).astype(np.float32)
+    (got,) = session.run(None, {image.name: window})
+    with torch.no_grad():
+        scores = net(torch.from_numpy(window))
+    expected = getattr(scores, "logits", scores).numpy()
+    assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
