@@ -87,7 +87,7 @@ def _load(file: Path) -> Config:
 
 
 def _weights(folder: Path) -> Path:
-    """Return the file of weights; raises SourceError if there is none."""
+    """Return the path of the weights in a folder; raises SourceError if the folder lacks them."""
     found = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if found is None:
         raise SourceError(f"{folder}: expected {' or '.join(WEIGHTS)}; weights in several parts are not read")

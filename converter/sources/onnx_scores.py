@@ -11,8 +11,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from converter.graph.nodes import add_constant, first_input
 
-CLASS_OF_SCORES = ("ArgMax", "TopK")
-"""Operators that return the number of a class."""
+CLASS_OF_SCORES = {"ArgMax": 0, "TopK": 1}
+"""Operators that return the number of a class, and the position of this output. TopK's first output are values."""
 NAME_OF_CLASS = ("ArrayFeatureExtractor", "Cast", "Flatten", "Identity", "LabelEncoder", "Reshape", "Squeeze")
 """Operators that may lie between the number of a class and the output that names it."""
 
@@ -66,7 +66,7 @@ def _behind_names(output: ir.Value) -> tuple[ir.Value | None, tuple[str, ...]]:
     while value is not None and (node := value.producer()) is not None:
         if node.op_type == "ZipMap":
             return node.inputs[0], _labels_of(node)
-        if node.op_type in CLASS_OF_SCORES:
+        if value.index() == CLASS_OF_SCORES.get(node.op_type):
             return node.inputs[0], labels
         if node.op_type not in NAME_OF_CLASS:
             break

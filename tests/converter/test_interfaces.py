@@ -34,6 +34,7 @@ CONSTANTS = {
     "zero": np.array([0]),
     "both": np.array([0, 1]),
     "channel": np.array([1]),
+    "one": np.array([1]),
 }
 BODY: list[Any] = [
     "Conv: image k -> c",
@@ -187,6 +188,7 @@ NAMED = {
         "prob",
     ),
     "number": ([node("ArgMax: z -> y", axis=1, keepdims=0)], "z"),
+    "numbers of the best": ([node("TopK: z one -> v y", axis=1)], "z"),
     "extracted": (
         [node("ArgMax: prob -> top", axis=1, keepdims=0), node("ArrayFeatureExtractor: names top -> y")],
         "prob",
@@ -198,7 +200,7 @@ NAMED = {
 def test_names_of_classes_are_looked_through(tmp_path: Path, end: list[onnx.NodeProto], scores: str) -> None:
     """The scores behind a dictionary or the name of the best class are taken, and so are the labels."""
     for each in end:
-        each.domain = "" if each.op_type == "ArgMax" else "ai.onnx.ml"
+        each.domain = "" if each.op_type in ("ArgMax", "TopK") else "ai.onnx.ml"
     kinds = {"ZipMap": None, "LabelEncoder": TensorProto.STRING, "ArrayFeatureExtractor": TensorProto.STRING}
     output = helper.make_tensor_value_info("y", kinds.get(end[-1].op_type, TensorProto.INT64) or 1, ["N"])
     if end[-1].op_type == "ZipMap":
@@ -214,6 +216,14 @@ def test_names_of_classes_are_looked_through(tmp_path: Path, end: list[onnx.Node
     assert report.spec.output.kind == ("probabilities" if scores == "prob" else "logits-softmax")
     labels = tmp_path / "net" / "1" / "labels.txt"
     assert (labels.read_text().split() if labels.exists() else []) == ([] if scores == "z" else LABELS)
+
+
+def test_the_highest_scores_are_no_scores(tmp_path: Path) -> None:
+    """The values of TopK belong to other classes for every window, and are not taken for scores."""
+    nodes = ["Identity: x -> image", *BODY, node("TopK: z one -> y numbers", axis=1), "Flatten: y -> best"]
+    best = helper.make_tensor_value_info("best", TensorProto.FLOAT, ["N", 1])
+    with pytest.raises(ConversionError, match=r"TopK"):
+        convert(model(nodes, "float32", ["N", 3, SIDE, SIDE], [best]), tmp_path)
 
 
 def test_scores_are_chosen(tmp_path: Path) -> None:
