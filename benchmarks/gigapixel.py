@@ -58,8 +58,8 @@ def score(scorer: Scorer | Client, image: Path, grid: Path) -> None:
     """Score an image and write its grid as the rows come; a server gets the file in parts."""
     with scorer.score_large(image, model="digits", grid=True) as stream:
         with grid_file(grid, stream.planned.header) as write:
-            for first, scores in stream.bands():
-                write(first, scores)
+            for rows in stream.rows():
+                write(rows)
         stream.result()
 
 

@@ -85,6 +85,14 @@ Scores = Annotated[
         help="Name of the output that holds the class scores. Needed if several outputs have one row of numbers.",
     ),
 ]
+Also = Annotated[
+    list[str],
+    typer.Option(
+        metavar="NAME",
+        help="Name of a further output to keep, such as the offsets of boxes or an embedding: one row of numbers for "
+        "each window. Answers with a grid have its values too. May be given several times.",
+    ),
+]
 Labels = Annotated[
     Path | None,
     typer.Option(
@@ -203,6 +211,7 @@ def convert(
     preprocess: Preprocess = Request.preprocess,
     activation: ActivationChoice = Request.activation,
     scores: Scores = Request.scores,
+    also: Also = Request.also,  # type: ignore[assignment]  # typer knows lists only
     labels: Labels = None,
     mpp: Mpp = Request.mpp,
     card: Card = Request.card,
@@ -232,6 +241,7 @@ def convert(
             preprocess=preprocess,
             activation=activation,
             scores=scores,
+            also=also,
             labels=labels,
             mpp=mpp,
             card=card,

@@ -23,7 +23,7 @@ from converter.graph.crops import to_crops
 from converter.graph.dense import to_dense
 from converter.graph.passes.prepend_preprocessing import PrependPreprocessingPass
 from converter.graph.passes.quantize import QuantizePass
-from converter.graph.scores import keep_scores
+from converter.graph.scores import keep_outputs
 from converter.graph.sharing.variants import cut_variants, shared_variants
 from converter.graph.strides import variants, with_stride
 from converter.labels import load_labels, read_card
@@ -67,6 +67,7 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
     preprocess: str | PathLike[str] | None = Request.preprocess,
     activation: Activation | None = Request.activation,
     scores: str | None = Request.scores,
+    also: Sequence[str] = Request.also,
     labels: str | PathLike[str] | Sequence[str] | None = Request.labels,
     mpp: float | None = Request.mpp,
     card: str | PathLike[str] | None = Request.card,
@@ -90,6 +91,7 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
     arch, window: the architecture, and its side or (height, width) in pixels, if the source does not state them.
     preprocess, activation: the meaning of pixels and scores. Default: the meaning that the source states.
     scores: the name of the output that holds the class scores, if the network has several.
+    also: names of further outputs, such as offsets of boxes, whose values for every window are kept too.
     labels: a file with the names of the classes, or the names themselves.
     mpp, card: micrometres per pixel of the training images; a Markdown file that describes the model.
     verify, images: the number of windows to compare, and the folder of their images. Default: 256 windows; without
@@ -108,6 +110,7 @@ def convert_checkpoint(  # noqa: PLR0913 (one parameter for each option of the c
         preprocess=None if preprocess is None else str(preprocess),
         activation=activation,
         scores=scores,
+        also=tuple(dict.fromkeys(also)),
         labels=_as_labels(labels),
         mpp=mpp,
         card=None if card is None else Path(card),
@@ -152,7 +155,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         progress.step("rewriting the network", 0)
         scratch = Path(name)
         for model in (classifier.original, classifier.model):
-            keep_scores(model, request.scores)
+            keep_outputs(model, request.scores, request.also)
         move_weights([classifier.original, classifier.model], scratch, SOURCE_WEIGHTS)
         source = SourceNetwork(classifier, preprocessing, scratch)
         network = _rewrite(classifier, preprocessing, request, scratch)

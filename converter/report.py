@@ -85,6 +85,7 @@ class Report:
         yield "input", f"{spec.input.name}: {spec.input.dtype} {spec.input.layout}, {spec.input.channels} channels"
         yield "preprocessing", _preprocessing(spec.input)
         yield "output", f"{spec.output.name}: {spec.output.classes} classes, {spec.output.kind}"
+        yield from (("output", f"{further.name}: {further.values} values") for further in spec.output.further)
         yield "cost of a crop", f"{_count(spec.cost[0].multiply_adds_per_crop)} multiply-adds"
         if spec.parity[0].precision.windows:
             yield "precision", spec.precision

@@ -24,10 +24,11 @@ MAX_MPP = 1e9
 class Request:
     """The options of a conversion; None stands for the classifier's own default.
 
-    `target` is the version's directory. `labels` are a file, or the names themselves. `mpp` is the side of a pixel in
-    micrometres. `windows` is the number of windows to compare with the source. `strides` are in pixels; with
-    `crops_only` there is at most one stride, the distance of windows. `min_agreement` is a share from 0 to 1, for
-    reduced precision only; None stands for MIN_AGREEMENT. Raises OptionError if an option is wrong.
+    `target` is the version's directory. `also` are the names of outputs to keep beside the scores. `labels` are a file,
+    or the names themselves. `mpp` is the side of a pixel in micrometres. `windows` is the number of windows to compare
+    with the source. `strides` are in pixels; with `crops_only` there is at most one stride, the distance of windows.
+    `min_agreement` is a share from 0 to 1, for reduced precision only; None stands for MIN_AGREEMENT. Raises
+    OptionError if an option is wrong.
     """
 
     target: Path
@@ -36,6 +37,7 @@ class Request:
     preprocess: str | None = None
     activation: Activation | None = None
     scores: str | None = None
+    also: tuple[str, ...] = ()
     labels: Path | tuple[str, ...] | None = None
     mpp: float | None = None
     card: Path | None = None

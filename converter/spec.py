@@ -8,6 +8,7 @@ from google.protobuf import json_format
 from converter.errors import SourceError, VerificationError
 from converter.graph.converted import ConvertedGraph
 from converter.graph.geometry import AxisGeometry
+from converter.graph.scores import SCORES
 from converter.messages import one_line
 from converter.sources.classifier import Classifier
 from converter.verify.certificates import ModelFiles
@@ -44,7 +45,10 @@ def describe(
             order=ORDERS.get(network.channels, ""),
         ),
         output=model_pb2.Output(
-            name="scores", kind=_kind(network, activation, classifier.activation), classes=network.classes
+            name=SCORES,
+            kind=_kind(network, activation, classifier.activation),
+            classes=network.classes,
+            further=[model_pb2.FurtherOutput(name=name, values=values) for name, values in network.further.items()],
         ),
         modes=["dense", "crops"] if network.mode == "dense" else ["crops"],
         strides=[model_pb2.StrideFile(stride=file.cost.stride, file=file.name) for file in files.variants],

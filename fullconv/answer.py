@@ -1,7 +1,7 @@
 """The answer for one image: its averages and its grid, and the heatmap, the files and the arrays made from them."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from fullconv.common.files import GRID_SUFFIXES, PICTURE_SUFFIXES
 from fullconv.common.text import printable
 from fullconv.description import ModelDescription, Parity
 from fullconv.errors import RequestError
-from fullconv.grid import GridHeader, ImageInfo, Scores
+from fullconv.grid import GridHeader, GridRows, ImageInfo, Scores
 from fullconv.images import ScoredPixels
 from fullconv.notebook import html_of
 from fullconv.plan import Plan
@@ -91,6 +91,9 @@ class Answer:
     requested. In a grid of the highest scores, the last axis has the requested number of scores, the highest first."""
     winners: NDArray[np.uint32] | None = None
     """For a grid of the highest scores: their positions in `labels`, (rows, cols, depth); otherwise None."""
+    further: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Values of the model's further outputs for every window by the output's name, each (rows, cols, values), NaN for
+    windows that were not scored. They are those of the image at the first scale, without flip. Empty without a grid."""
     pixels: ScoredPixels | None = None
     """The image, to draw a heatmap over; None if no grid was requested."""
     describe: Callable[[], ModelDescription] | None = field(default=None, repr=False)
@@ -144,6 +147,13 @@ class Answer:
         boxes[..., 0], boxes[..., 2] = horizontal.starts, horizontal.lengths
         boxes[..., 1], boxes[..., 3] = vertical.starts[:, None], vertical.lengths[:, None]
         return boxes
+
+    def rows(self) -> list[GridRows]:
+        """Return all rows of the grid in one part, as `ScoreStream.rows` yields them; no part without a grid."""
+        if self.grid is None:
+            return []
+        further = np.concatenate([*self.further.values()], axis=-1) if self.further else None
+        return [GridRows(0, self.grid, self.winners, further)]
 
     def document(self) -> dict[str, Any]:
         """Return the document that `--json` prints, or for an answer to `plan` the document of `--plan --json`."""
@@ -200,6 +210,7 @@ class Answer:
             top=tuple(Entry(indices[at], labels[at], float(average[at])) for at in order),
             grid=None,
             winners=None,
+            further={},
         )
 
     def heatmap(self, class_: str | int | None = None, *, model: ModelDescription | None = None) -> "PIL.Image.Image":
@@ -246,9 +257,10 @@ class Answer:
         elif suffix in GRID_SUFFIXES:
             from fullconv.grid_file import grid_file  # noqa: PLC0415 (only here)
 
-            scores = self._all_scores("save")
+            self._all_scores("save")
             with grid_file(path, self.header) as write:
-                write(0, scores)
+                for rows in self.rows():
+                    write(rows)
         else:
             expected = " or ".join((*GRID_SUFFIXES, *PICTURE_SUFFIXES))
             raise RequestError(f"save: expected a file name that ends in {expected}, got {str(path)!r}")

@@ -3,7 +3,7 @@
 `fullconv/remote/validation.py` has checked the messages of a server before.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from fullconv.answer import Answer, Entry, Timing
 from fullconv.common.certificate import overall
 from fullconv.common.names import AVERAGES, name_of
 from fullconv.description import ModelDescription, ModelInput, ModelLimits, ModelOutput, Parity
-from fullconv.grid import GridHeader, GridRows, ImageInfo, Scores, WindowAxis
+from fullconv.grid import FurtherOutput, GridHeader, GridRows, ImageInfo, Scores, WindowAxis
 from fullconv.images import ImageSource, Region, ScoredPixels
 from fullconv.plan import Plan, PlannedView
 from fullconv.protos import model_pb2, scoring_pb2
@@ -49,6 +49,7 @@ def answer_of(
         scored=response.scored_cells,
         grid=None if grid is None else grid.scores,
         winners=None if grid is None else grid.positions,
+        further={} if grid is None or grid.further is None else header.split(grid.further),
         pixels=pixels,
         describe=describe,
     )
@@ -81,6 +82,7 @@ def header_of(response: scoring_pb2.ScoreResponse) -> GridHeader:
         indices=tuple([entry.index for entry in response.classes]),
         labels=tuple([entry.label for entry in response.classes]),
         depth=grid.depth,
+        further=_further_outputs(grid.further),
     )
 
 
@@ -97,7 +99,7 @@ def description_of(response: scoring_pb2.GetModelResponse) -> ModelDescription:
         modes=tuple(spec.modes),
         precision=spec.precision or DEFAULT_PRECISION,
         input=ModelInput(spec.input.preprocessing.dtype or PIXEL_DTYPE, spec.input.channels, spec.input.order),
-        output=ModelOutput(spec.output.kind, spec.output.classes),
+        output=ModelOutput(spec.output.kind, spec.output.classes, _further_outputs(spec.output.further)),
         parity={
             _pair(parity.stride): _parity(parity.exact, overall(spec, position))
             for position, parity in enumerate(spec.parity)
@@ -128,14 +130,25 @@ def join_rows(rows: Sequence[GridRows]) -> GridRows:
     if len(rows) == 1:
         return rows[0]
     positions = [part.positions for part in rows if part.positions is not None]
+    further = [part.further for part in rows if part.further is not None]
     scores: Any = np.concatenate([part.scores for part in rows])
-    return GridRows(rows[0].first, scores, np.concatenate(positions) if positions else None)
+    return GridRows(
+        rows[0].first,
+        scores,
+        np.concatenate(positions) if positions else None,
+        np.concatenate(further) if further else None,
+    )
 
 
 def rows_of(rows: scoring_pb2.GridRows, grid: scoring_pb2.GridInfo) -> GridRows:
     """Return rows of a grid, which are a part of an answer of ScoreLarge."""
     shape = (rows.count, grid.cols, grid.depth)
-    return GridRows(rows.first, _scores(rows.scores, grid, shape), _positions(rows.positions, shape))
+    return GridRows(
+        rows.first,
+        _scores(rows.scores, grid, shape),
+        _positions(rows.positions, shape),
+        _further(rows.further, shape[:2]),
+    )
 
 
 def _grid_of(response: scoring_pb2.ScoreResponse, header: GridHeader) -> GridRows | None:
@@ -143,7 +156,10 @@ def _grid_of(response: scoring_pb2.ScoreResponse, header: GridHeader) -> GridRow
     if not response.scores:
         return None
     return GridRows(
-        0, _scores(response.scores, response.grid, header.shape), _positions(response.positions, header.shape)
+        0,
+        _scores(response.scores, response.grid, header.shape),
+        _positions(response.positions, header.shape),
+        _further(response.further, header.shape[:2]),
     )
 
 
@@ -156,6 +172,15 @@ def _scores(data: bytes, grid: scoring_pb2.GridInfo, shape: tuple[int, int, int]
 def _positions(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint32] | None:
     """Return the positions of the scores in the answer's classes; None for a grid of all classes."""
     return np.frombuffer(data, "<u4").astype(np.uint32, copy=False).reshape(shape) if data else None
+
+
+def _further(data: bytes, shape: tuple[int, int]) -> NDArray[np.float32] | None:
+    """Return the values of the further outputs, (rows, cols, values); None if there are none."""
+    return np.frombuffer(data, "<f4").astype(np.float32, copy=False).reshape(*shape, -1) if data else None
+
+
+def _further_outputs(outputs: Iterable[model_pb2.FurtherOutput]) -> tuple[FurtherOutput, ...]:
+    return tuple(FurtherOutput(output.name, output.values) for output in outputs)
 
 
 def _parity_of(info: scoring_pb2.ParityInfo) -> Parity:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fullconv.grid import FurtherOutput
+
 Pair = tuple[int, int]
 """Vertical, then horizontal."""
 
@@ -49,6 +51,8 @@ class ModelOutput:
     "raw"."""
     classes: int
     """Number of classes."""
+    further: tuple[FurtherOutput, ...] = ()
+    """The further outputs, whose values answers with a grid have too."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from fullconv.errors import UnavailableError
 
 Scores = NDArray[np.float32] | NDArray[np.float16]
 """(rows, cols, classes)."""
-RowSink = Callable[[int, Scores], None]
-"""Takes the index of the first row and scores (rows, cols, classes), top to bottom."""
 
 
 class GridRows(NamedTuple):
@@ -24,6 +22,22 @@ class GridRows(NamedTuple):
     """(rows, cols, depth), NaN for windows that were not scored."""
     positions: NDArray[np.uint32] | None = None
     """In a grid of the highest scores: the position of each score in the answer's classes, (rows, cols, depth)."""
+    further: NDArray[np.float32] | None = None
+    """The values of the model's further outputs, one output after the other: (rows, cols, values). None if the model
+    has no further output. `GridHeader.split` separates the outputs."""
+
+
+RowSink = Callable[[GridRows], None]
+"""Takes rows of a grid, top to bottom."""
+
+
+class FurtherOutput(NamedTuple):
+    """An output of a model beside the scores, such as the offsets of boxes."""
+
+    name: str
+    """The name of the output in the network."""
+    values: int
+    """Number of values for each window."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,14 @@ class GridHeader:
     """The label of each class, or its index as text if the model has no labels."""
     depth: int
     """Numbers in each cell of the grid: one for each class, or fewer in a grid of the highest scores."""
+    further: tuple[FurtherOutput, ...] = ()
+    """The model's further outputs."""
+
+    def split(self, values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Return the values of each further output by its name, from `GridRows.further`."""
+        ends = np.cumsum([output.values for output in self.further])[:-1]
+        parts = np.split(values, ends, axis=-1)
+        return {output.name: part for output, part in zip(self.further, parts, strict=True)}
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -5,25 +5,34 @@ x, y     (cols,) and (rows,) int64: the windows' left and top edges, in pixels o
 window   (2,) int64: height and width in pixels of the image
 classes  (classes,) int64: indices in the network's output
 labels   (classes,) str
+further_NAME  (rows, cols, values) float32, for each further output NAME of the model
 """
 
+import shutil
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
 
 from fullconv.common.files import atomic_write
-from fullconv.grid import GridHeader, RowSink, Scores
+from fullconv.grid import GridHeader, GridRows, RowSink, Scores
 
 
 @contextmanager
 def grid_file(path: Path, header: GridHeader) -> Iterator[RowSink]:
-    """Write the file row by row; yields the function that takes the rows. Raises OutputError."""
-    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+    """Write the file row by row; yields the function that takes the rows. Raises OutputError.
+
+    Members of an archive are written one after the other, so that further outputs wait in files of their own.
+    """
+    with ExitStack() as stack:
+        archive = zipfile.ZipFile(stack.enter_context(atomic_write(path)), "w")
+        stack.enter_context(archive)
+        waiting = [stack.enter_context(TemporaryFile(dir=path.parent)) for _ in header.further]
         for name, array in (
             ("x", header.horizontal.starts),
             ("y", header.vertical.starts),
@@ -33,11 +42,29 @@ def grid_file(path: Path, header: GridHeader) -> Iterator[RowSink]:
         ):
             with archive.open(f"{name}.npy", "w") as member:
                 npy.write_array(member, array, allow_pickle=False)
-        with archive.open("scores.npy", "w", force_zip64=True) as member:
-            shape = (header.vertical.count, header.horizontal.count, len(header.indices))
-            npy.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
-            yield lambda _, scores: _write(member, scores)
+        with _member(archive, "scores", header, len(header.indices)) as scores:
+
+            def write(rows: GridRows) -> None:
+                _write(scores, rows.scores)
+                if rows.further is not None:
+                    for file, values in zip(waiting, header.split(rows.further).values(), strict=True):
+                        _write(file, values)
+
+            yield write
+        for file, output in zip(waiting, header.further, strict=True):
+            file.seek(0)
+            with _member(archive, f"further_{output.name}", header, output.values) as member:
+                shutil.copyfileobj(file, member)
 
 
-def _write(member: IO[bytes], scores: Scores) -> None:
-    member.write(np.ascontiguousarray(scores, "<f4").data)
+@contextmanager
+def _member(archive: zipfile.ZipFile, name: str, header: GridHeader, depth: int) -> Iterator[IO[bytes]]:
+    """Begin an array (rows, cols, depth) of float32; yields the file that takes its numbers."""
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        shape = (header.vertical.count, header.horizontal.count, depth)
+        npy.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        yield member
+
+
+def _write(file: IO[bytes], values: Scores) -> None:
+    file.write(np.ascontiguousarray(values, "<f4").data)

@@ -101,17 +101,21 @@ def complete_response(scored: Scored) -> scoring_pb2.ScoreResponse:
     response.positions = b"".join(
         to_little_endian(part.positions) for part in scored.rows if part.positions is not None
     )
+    response.further = b"".join(to_little_endian(part.further) for part in scored.rows if part.further is not None)
     return response
 
 
 def grid_rows(rows: GridRows) -> Iterator[scoring_pb2.GridRows]:
     """Yield rows of the grid as messages of at most ROWS_BYTES bytes, or of one row each."""
-    each = max(1, ROWS_BYTES // max(1, rows.scores[0].nbytes))
+    row_bytes = rows.scores[0].nbytes + (0 if rows.further is None else rows.further[0].nbytes)
+    each = max(1, ROWS_BYTES // max(1, row_bytes))
     for first in range(0, len(rows.scores), each):
         scores = rows.scores[first : first + each]
         message = scoring_pb2.GridRows(first=rows.first + first, count=len(scores), scores=to_little_endian(scores))
         if rows.positions is not None:
             message.positions = to_little_endian(rows.positions[first : first + each])
+        if rows.further is not None:
+            message.further = to_little_endian(rows.further[first : first + each])
         yield message
 
 
@@ -165,7 +169,7 @@ def _describe(planned: PlannedImage) -> scoring_pb2.ScoreResponse:
         version=model.version,
         mode=plan.mode.name,
         mode_reason="; ".join([plan.reason, *remarks]),
-        grid=_grid(size, options, plan.views[0], model.spec.window),
+        grid=_grid(size, options, plan.views[0], model.spec),
         average=scoring_pb2.Average(of=AVERAGES[options.requested.average]),
         parity=_parity(*certified(model, plan)),
         plan=scoring_pb2.Plan(
@@ -194,13 +198,15 @@ def _named_classes(model: StoredModel, classes: tuple[int, ...]) -> scoring_pb2.
     return response
 
 
-def _grid(size: tuple[int, int], options: ResolvedOptions, view: View, window: model_pb2.Size) -> scoring_pb2.GridInfo:
+def _grid(
+    size: tuple[int, int], options: ResolvedOptions, view: View, spec: model_pb2.ModelSpec
+) -> scoring_pb2.GridInfo:
     vertical, horizontal = view.tile_plan.vertical, view.tile_plan.horizontal
     grid = scoring_pb2.GridInfo(
         rows=vertical.cells,
         cols=horizontal.cells,
         stride=model_pb2.Size(height=vertical.stride, width=horizontal.stride),
-        window=window,
+        window=spec.window,
         origin_x=horizontal.origin,
         origin_y=vertical.origin,
         left_out=model_pb2.Size(height=vertical.left_out, width=horizontal.left_out),
@@ -208,6 +214,7 @@ def _grid(size: tuple[int, int], options: ResolvedOptions, view: View, window: m
         last_y=vertical.position(vertical.cells - 1),
         depth=options.depth,
         holds=GRIDS[options.requested.grid_as],
+        further=spec.output.further,
     )
     if (view.height, view.width) != size:
         grid.scaled.CopyFrom(model_pb2.Size(height=view.height, width=view.width))

@@ -124,7 +124,7 @@ class LocalStream:
         """Score; yields the rows of the grid, top to bottom, if a grid was requested. Raises ScoringError."""
         with _as_client_errors():
             for rows in self._execution.rows():
-                yield GridRows(rows.first, rows.scores, rows.positions)
+                yield GridRows(rows.first, rows.scores, rows.positions, rows.further)
 
     def summary(self) -> scoring_pb2.ScoreResponse:
         """Return the averages, after the last rows; raises ImageError if no window was scored."""

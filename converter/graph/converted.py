@@ -13,10 +13,11 @@ from fullconv.protos import model_pb2
 
 @dataclass(frozen=True)
 class ConvertedGraph:
-    """A graph that takes an image in `layout` and returns "scores" (N, classes, rows, cols).
+    """A graph that takes an image in `layout` and returns "scores" (N, classes, rows, cols), and further grids.
 
     `mode` is "dense" if it takes images of any size, and "crops" if it takes single windows and returns one cell for
-    each. `sizes` holds the shapes of its values for one window, by name.
+    each. `further` holds the number of values of each further output, by name. `sizes` holds the shapes of its values
+    for one window, by name.
     """
 
     model: ir.Model
@@ -24,6 +25,7 @@ class ConvertedGraph:
     layout: str
     channels: int
     classes: int
+    further: Mapping[str, int]
     geometry: Geometry2D
     cost: model_pb2.Cost
     sizes: Mapping[str, tuple[int, ...]]

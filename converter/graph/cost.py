@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from converter.graph.geometry import Geometry2D, geometries
+from converter.graph.geometry import Geometry2D, geometries, output_geometry
 from converter.graph.nodes import conv_weights, ints
 from fullconv.protos import model_pb2
 
@@ -25,7 +25,7 @@ def dense_cost(graph: ir.Graph, native: Geometry2D, shapes: Shapes, window: tupl
     name; values without a shape do not count as activations.
     """
     known = geometries(graph)
-    scores = known[graph.outputs[0]]
+    grids = output_geometry(known, graph)
     per_window = per_row = per_column = per_cell = alive = 0.0
     for node in graph:
         alive = max(alive, sum(_bytes_per_pixel(value, known, shapes) for value in [*node.inputs, *node.outputs]))
@@ -38,7 +38,7 @@ def dense_cost(graph: ir.Graph, native: Geometry2D, shapes: Shapes, window: tupl
             per_column += each * rows * more_cols
             per_cell += each * more_rows * more_cols
     return model_pb2.Cost(
-        stride=model_pb2.Size(height=scores.vertical.stride, width=scores.horizontal.stride),
+        stride=model_pb2.Size(height=grids.vertical.stride, width=grids.horizontal.stride),
         multiply_adds_per_cell=per_cell,
         multiply_adds_per_crop=per_window,
         activation_bytes_per_pixel=alive,

@@ -9,9 +9,9 @@ from converter.graph.converted import ConvertedGraph
 from converter.graph.cost import crop_cost
 from converter.graph.geometry import AxisGeometry, Geometry2D
 from converter.graph.passes.declare_interface import DeclareInterfacePass
-from converter.graph.passes.reshape_scores import ReshapeScoresPass
+from converter.graph.passes.reshape_outputs import ReshapeOutputsPass
 from converter.graph.passes.separate_pads import SeparatePadsPass
-from converter.graph.scores import count_classes
+from converter.graph.scores import SCORES, count_values
 from converter.graph.trace import trace
 
 OVERLAP = 2
@@ -21,7 +21,7 @@ OVERLAP = 2
 def to_crops(
     model: ir.Model, window: tuple[int, int], layout: str, scratch: Path, *, stride: int | None
 ) -> ConvertedGraph:
-    """Give the scores of one window (height, width) the shape of a grid of one cell, in place.
+    """Give the outputs for one window (height, width) the shape of grids of one cell, in place.
 
     `stride` is the default number of pixels between windows; None stands for half a window.
     """
@@ -33,11 +33,15 @@ def to_crops(
     image = graph.inputs[0]
     assert image.shape is not None  # noqa: S101 (readers check it)
     batch, channels = shapes[str(image.name)][0], shapes[str(image.name)][layout.index("C")]
-    classes = count_classes(graph.outputs[0], shapes[str(graph.outputs[0].name)], batch)
-    ReshapeScoresPass(classes)(model)
+    values = [count_values(output, shapes[str(output.name)], batch) for output in graph.outputs]
+    further = dict(zip([str(output.name) for output in graph.outputs[1:]], values[1:], strict=True))
+    ReshapeOutputsPass(values)(model)
     is_fixed = isinstance(image.shape[0], int)
     axes = {"N": batch if is_fixed else "N", "C": channels, "H": window[0], "W": window[1]}
-    DeclareInterfacePass([axes[axis] for axis in layout], [axes["N"], classes, 1, 1])(model)
+    depths = {SCORES: values[0], **further}
+    DeclareInterfacePass(
+        [axes[axis] for axis in layout], {name: [axes["N"], depth, 1, 1] for name, depth in depths.items()}
+    )(model)
     strides = [stride or max(1, size // OVERLAP) for size in window]
     geometry = Geometry2D(AxisGeometry(strides[0], window[0]), AxisGeometry(strides[1], window[1]))
     return ConvertedGraph(
@@ -45,7 +49,8 @@ def to_crops(
         mode="crops",
         layout=layout,
         channels=channels,
-        classes=classes,
+        classes=values[0],
+        further=further,
         geometry=geometry,
         cost=crop_cost(graph, geometry, shapes, window),
         sizes=shapes,

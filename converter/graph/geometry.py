@@ -12,6 +12,7 @@ Operators without a rule here are refused, and the error names them.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -89,6 +90,10 @@ class Geometry2D(NamedTuple):
         )
         return Geometry2D(vertical, horizontal)
 
+    def merge(self, other: "Geometry2D") -> "Geometry2D":
+        """Return the geometry where two branches meet; raises ValueError if their strides differ."""
+        return Geometry2D(self.vertical.merge(other.vertical), self.horizontal.merge(other.horizontal))
+
     def output_size(self, window: tuple[int, int]) -> list[int]:
         """Return the rows and columns that the value has for one window (height, width)."""
         return [axis.output_size(size) for axis, size in zip(self, window, strict=True)]
@@ -100,6 +105,18 @@ def geometries(graph: ir.Graph) -> Mapping[ir.Value, Geometry2D]:
     for node in graph:
         propagate(known, node)
     return known
+
+
+def output_geometry(known: Mapping[ir.Value, Geometry2D], graph: ir.Graph) -> Geometry2D:
+    """Return the geometry of all outputs together; raises UnsupportedError if their strides differ."""
+    try:
+        return reduce(Geometry2D.merge, [known[output] for output in graph.outputs])
+    except ValueError:
+        strides = ", ".join(
+            f"{output.name} of {known[output].vertical.stride}×{known[output].horizontal.stride} pixels"
+            for output in graph.outputs
+        )
+        raise UnsupportedError(f"also: expected outputs of one stride, got {strides}; leave --also out") from None
 
 
 def image_geometry(graph: ir.Graph) -> dict[ir.Value, Geometry2D]:
@@ -137,13 +154,10 @@ def _pointwise(node: ir.Node, sources: Sequence[Geometry2D]) -> Geometry2D:
     for value in node.inputs:
         if value is not None and value.const_value is not None and _varies_in_space(value.const_value):
             raise position_constant(node, value.name)
-    (vertical, horizontal), *others = sources
     try:
-        for other in others:
-            vertical, horizontal = vertical.merge(other.vertical), horizontal.merge(other.horizontal)
+        return reduce(Geometry2D.merge, sources)
     except ValueError as error:
         raise refusal(node, f"not aligned: {error}") from None
-    return Geometry2D(vertical, horizontal)
 
 
 def _varies_in_space(constant: ir.TensorProtocol) -> bool:

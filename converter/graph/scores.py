@@ -1,4 +1,4 @@
-"""A classifier's output: its position among a graph's outputs, its number of classes, and its final activation."""
+"""A classifier's outputs: which of a graph's outputs are kept, their sizes, and the scores' final activation."""
 
 import math
 from collections.abc import Sequence
@@ -12,18 +12,21 @@ from converter.graph.operators import MOVEMENT
 from converter.graph.refusals import not_a_classifier
 
 SCORES = "scores"
-"""Name of the output of every converted model."""
+"""Name of the first output of every converted model. Further outputs keep the names that they have in the source."""
+TAKEN = frozenset((SCORES, "average", "image", "stride"))
+"""Names that a further output cannot have: inputs and outputs of converted models and of the server have them."""
 PASSED_THROUGH = MOVEMENT | {"Cast", "Clip"}
 """Operators that may lie between an activation and the scores."""
 
 
-def keep_scores(model: ir.Model, name: str | None) -> None:
-    """Remove all outputs but the scores, and the nodes for them, in place.
+def keep_outputs(model: ir.Model, name: str | None, also: Sequence[str] = ()) -> None:
+    """Keep the scores and then the outputs named by `also`; remove all other outputs and the nodes for them, in place.
 
-    The scores are the output called `name`; without a name the only output or, of several, the only one of rank 2.
-    Raises UnsupportedError if there is no such output, or more than one.
+    The scores are the output called `name`; without a name the only other output or, of several, the only one of rank
+    2. Raises UnsupportedError if there is no such output, or more than one, and if an output of `also` cannot be kept.
     """
-    outputs = list(model.graph.outputs)
+    further = [_further(model.graph, each, name) for each in also]
+    outputs = [output for output in model.graph.outputs if output not in further]
     if name is not None:
         chosen = [output for output in outputs if output.name == name]
     else:
@@ -31,8 +34,20 @@ def keep_scores(model: ir.Model, name: str | None) -> None:
         chosen = _without_copies(outputs if len(outputs) == 1 else rows or _of_unknown_shape(outputs))
     if len(chosen) != 1:
         raise _ambiguous(outputs, chosen, name)
-    model.graph.outputs[:] = chosen
+    model.graph.outputs[:] = [*chosen, *further]
     RemoveUnusedNodesPass()(model)
+
+
+def _further(graph: ir.Graph, name: str, scores: str | None) -> ir.Value:
+    """Return an output to keep beside the scores, whose name is given or None; raises UnsupportedError."""
+    outputs = {str(output.name): output for output in graph.outputs if output.name not in TAKEN | {scores}}
+    if len(graph.outputs) == 1 or name not in outputs:
+        others = ", ".join(outputs) if len(graph.outputs) > 1 else ""
+        expected = (
+            f"the name of a further output, one of {others}" if others else "none, since no other output can be kept"
+        )
+        raise UnsupportedError(f"also: expected {expected}; got {name!r}")
+    return outputs[name]
 
 
 def _of_unknown_shape(outputs: Sequence[ir.Value]) -> list[ir.Value]:
@@ -51,7 +66,10 @@ def _copied(value: ir.Value) -> ir.Value:
 
 
 def _ambiguous(outputs: Sequence[ir.Value], candidates: Sequence[ir.Value], name: str | None) -> UnsupportedError:
-    """Return the error that lists the outputs, and recommends the candidate from which the others are computed."""
+    """Return the error that lists the outputs, and recommends one of the candidates.
+
+    It is one from which others are computed or, among unrelated outputs, one of probabilities.
+    """
     listed = ", ".join(f"{value.name} {value.shape or ''}".strip() for value in outputs)
     if name is not None:
         return UnsupportedError(f"scores: expected the name of an output, one of {listed}; got {name!r}")
@@ -60,10 +78,11 @@ def _ambiguous(outputs: Sequence[ir.Value], candidates: Sequence[ir.Value], name
             f"outputs: expected one row of scores, got {listed}; name the scores with --scores NAME, or export the "
             "classifier alone"
         )
-    first = next(value for value in candidates if not any(_depends(value, other) for other in candidates))
+    firsts = [value for value in candidates if not any(_depends(value, other) for other in candidates)]
+    best = next((value for value in firsts if final_activation(value)), firsts[0])
     return UnsupportedError(
         f"outputs: expected one row of scores, got several: {listed}; choose with --scores NAME, for example --scores "
-        f"{first.name}"
+        f"{best.name}; --also NAME keeps further outputs"
     )
 
 
@@ -80,15 +99,21 @@ def _depends(value: ir.Value, other: ir.Value) -> bool:
     return False
 
 
-def count_classes(output: ir.Value, shape: tuple[int, ...], batch: int) -> int:
-    """Return the number of classes of an output, given its shape for a batch of windows.
+def count_values(output: ir.Value, shape: tuple[int, ...], batch: int) -> int:
+    """Return the number of classes of the scores, or of values of a further output, given its shape for some windows.
 
-    Raises UnsupportedError unless it is one row of scores per window.
+    Raises UnsupportedError unless it is one row of values per window.
     """
     classes = max(shape[1:], default=1)
     if not shape or math.prod(shape) != batch * classes:
         raise not_a_classifier(output, shape)
     return classes
+
+
+def check_distinct(outputs: Sequence[ir.Value]) -> None:
+    """Raise UnsupportedError if two outputs of a converted graph are one value."""
+    if len(set(outputs)) < len(outputs):
+        raise UnsupportedError("also: expected outputs with other values than the scores and each other, got a copy")
 
 
 def final_activation(output: ir.Value) -> ir.Node | None:

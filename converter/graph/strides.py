@@ -9,7 +9,7 @@ from onnx_ir.passes import common
 from converter.errors import UnsupportedError
 from converter.graph.converted import ConvertedGraph
 from converter.graph.cost import dense_cost
-from converter.graph.geometry import Geometry2D, geometries
+from converter.graph.geometry import Geometry2D, geometries, output_geometry
 from converter.graph.passes.align_branches import AlignBranchesPass
 from converter.graph.passes.crop_grid import CropGridPass
 from converter.graph.passes.restride import RestridePass
@@ -53,13 +53,14 @@ def with_stride(model: ir.Model, stride: int, window: tuple[int, int]) -> tuple[
     copy = model.clone()
     RestridePass(stride, window)(copy)
     AlignBranchesPass(window)(copy)
-    geometry = geometries(copy.graph)[copy.graph.outputs[0]]
+    known = geometries(copy.graph)
+    geometry = output_geometry(known, copy.graph)
     if any(axis.stride != stride for axis in geometry):
         raise UnsupportedError(
             f"strides: expected a layer that sees the whole window and can get a stride of {stride} pixels, got a "
             f"network without such a layer; leave {stride} out of --strides"
         )
-    CropGridPass([count - 1 for count in geometry.output_size(window)])(copy)
+    CropGridPass([[count - 1 for count in known[each].output_size(window)] for each in copy.graph.outputs])(copy)
     common.RemoveUnusedNodesPass()(copy)  # including constants that were replaced
     common.NameFixPass()(copy)
     return copy, geometry

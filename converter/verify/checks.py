@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from converter.errors import VerificationError
 from converter.verify.comparison import TOLERANCE, Comparison
@@ -52,7 +53,7 @@ def check_conversion(comparison: Comparison, rng: np.random.Generator, advance: 
     _check_tile(comparison, image, dense)
     _check_stride(comparison, image, dense)
     if comparison.is_exact:
-        cells = [NetworkOutput(dense.scores[cell], dense.logits[cell]) for cell in image.interior]
+        cells = [dense[cell] for cell in image.interior]
         check_equal("crops and dense cells of an unpadded network", reference, cells)
     return reference, native
 
@@ -99,9 +100,8 @@ def _check_tile(comparison: Comparison, image: CheckImage, dense: NetworkOutput)
     cols = (col - image.cols.before, col + image.cols.after + 1)
     tile = comparison.converted(image.pixels_of(rows, cols))
     place = image.rows.before, image.cols.before
-    alone = NetworkOutput(tile.scores[place], tile.logits[place])
-    whole = NetworkOutput(dense.scores[row, col], dense.logits[row, col])
-    check_equal("a cell of the whole image and the same cell of its tile alone", [whole], [alone], comparison.tolerance)
+    what = "a cell of the whole image and the same cell of its tile alone"
+    check_equal(what, [dense[row, col]], [tile[place]], comparison.tolerance)
 
 
 def _check_stride(comparison: Comparison, image: CheckImage, dense: NetworkOutput) -> None:
@@ -117,17 +117,26 @@ def _check_stride(comparison: Comparison, image: CheckImage, dense: NetworkOutpu
         sizes.append(grid.pixels - (grid.pixels - grid.window) % axis.stride)
     pixels = image.pixels[: sizes[0], : sizes[1]]  # beyond the native lattice the networks read different borders
     dense = dense if pixels.shape == image.pixels.shape else comparison.converted(pixels)
-    one, other = dense.logits[tuple(own)], network(pixels).logits[tuple(theirs)]
-    rows, cols = (min(sizes) for sizes in zip(one.shape[:2], other.shape[:2], strict=True))
-    pair = [NetworkOutput(part[:rows, :cols], part[:rows, :cols]) for part in (other, one)]
-    check_equal("the cells of two strides for the same windows", pair[:1], pair[1:], comparison.tolerance)
+    one, other = dense[tuple(own)], network(pixels)[tuple(theirs)]
+    rows, cols = (min(sizes) for sizes in zip(one.logits.shape[:2], other.logits.shape[:2], strict=True))
+    reference, got = (each[:rows, :cols] for each in (other, one))
+    check_equal("the cells of two strides for the same windows", [reference], [got], comparison.tolerance)
 
 
 def check_equal(
     what: str, reference: Sequence[NetworkOutput], got: Sequence[NetworkOutput], tolerance: float = TOLERANCE
 ) -> None:
-    """Raise VerificationError unless the logits are equal within a tolerance, relative to the largest of them."""
-    expected, found = (np.stack([output.logits.ravel() for output in outputs]) for outputs in (reference, got))
+    """Raise VerificationError unless the logits are equal within a tolerance, relative to the largest of them.
+
+    Each further output must be equal in the same way.
+    """
+    for part in range(1, len(reference[0].grids)):  # without the scores, which follow from the logits
+        expected, found = (np.stack([each.grids[part].ravel() for each in outputs]) for outputs in (reference, got))
+        _check_equal_arrays(what, expected, found, tolerance)
+
+
+def _check_equal_arrays(what: str, expected: NDArray[np.float32], found: NDArray[np.float32], tolerance: float) -> None:
+    """Raise VerificationError unless two arrays (windows, values) are finite and equal."""
     if expected.shape != found.shape:
         raise VerificationError(f"verification: expected {expected.shape[1]} scores for {what}, got {found.shape[1]}")
     if not np.isfinite(expected).all():

@@ -1,8 +1,9 @@
 """The networks of a comparison as functions from pixels to scores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -28,13 +29,34 @@ class NetworkOutput:
 
     `logits` are the input of the softmax or sigmoid that ends the network; without such an activation they are the
     scores. Differences are measured on logits: two networks whose softmax is saturated give the same probabilities even
-    if their logits differ much.
+    if their logits differ much. `further` are the outputs beside the scores, each (rows, cols, values).
     """
 
     scores: NDArray[np.float32]
     logits: NDArray[np.float32]
+    further: tuple[NDArray[np.float32], ...] = ()
+
+    @classmethod
+    def of(cls, grids: Sequence[NDArray[np.float32]]) -> "NetworkOutput":
+        """Return the output of which these are the arrays: scores, logits, further outputs."""
+        scores, logits, *further = grids
+        return cls(scores, logits, tuple(further))
+
+    def __getitem__(self, cells: Any) -> "NetworkOutput":  # noqa: ANN401 (whatever indexes an array)
+        """Return the output for some cells; `cells` indexes rows and columns."""
+        return NetworkOutput.of([grid[cells] for grid in self.grids])
+
+    def copy(self) -> "NetworkOutput":
+        """Return the same numbers in memory of their own."""
+        return NetworkOutput.of([grid.copy() for grid in self.grids])
+
+    @property
+    def grids(self) -> tuple[NDArray[np.float32], ...]:
+        """Scores, logits, and the further outputs."""
+        return self.scores, self.logits, *self.further
 
 
+Runner = Callable[[dict[str, NDArray[np.generic]]], list[NDArray[np.float32]]]
 Network = Callable[[Pixels], NetworkOutput]
 """Scores an image (height, width, channels)."""
 
@@ -49,14 +71,14 @@ class SourceNetwork:
     def __init__(self, classifier: Classifier, preprocessing: Preprocessing | None, scratch: Path) -> None:
         model = classifier.original
         self.quantizes = any(node.op_type == "QuantizeLinear" for node in model.graph)
-        self._session = _session_with_logits(model, model.graph.outputs[0], scratch, optimise=not self.quantizes)
+        self._run = _runner(model, scratch, optimise=not self.quantizes)
         self._image, self._layout = classifier.image, classifier.layout
         self._preprocessing = preprocessing or IDENTITY
 
     def __call__(self, pixels: Pixels) -> NetworkOutput:
         """Score one window (height, width, channels); returns a grid of one cell."""
-        outputs = _run(self._session, graph_input(self._image, pixels, self._layout, self._preprocessing))
-        return NetworkOutput(*(array.reshape(1, 1, -1) for array in (outputs[0], outputs[-1])))
+        outputs = self._run(graph_input(self._image, pixels, self._layout, self._preprocessing))
+        return NetworkOutput.of([array.reshape(1, 1, -1) for array in outputs])
 
 
 class ConvertedNetwork:
@@ -68,15 +90,15 @@ class ConvertedNetwork:
     def __init__(self, model: ir.Model, layout: str, folder: Path, stride: tuple[int, int] | None = None) -> None:
         scores = model.graph.outputs[0]
         has_logits = stride is None or scores.producer() is final_activation(scores)
-        self._session = _session_with_logits(model, scores, folder) if has_logits else session(model, folder)
+        self._run = _runner(model, folder, has_logits=has_logits)
         self._image, self._layout = model.graph.inputs[0], layout
         self._stride = {} if stride is None else {STRIDE: np.array(stride, np.int64)}
 
     def __call__(self, pixels: Pixels) -> NetworkOutput:
         """Score an image (height, width, channels)."""
-        outputs = _run(self._session, graph_input(self._image, pixels, self._layout) | self._stride)
-        grids = (array[0].reshape(array.shape[1], *(array.shape[2:] or (1, 1))) for array in (outputs[0], outputs[-1]))
-        return NetworkOutput(*(np.moveaxis(grid, 0, -1) for grid in grids))
+        outputs = self._run(graph_input(self._image, pixels, self._layout) | self._stride)
+        grids = (array[0].reshape(array.shape[1], *(array.shape[2:] or (1, 1))) for array in outputs)
+        return NetworkOutput.of([np.moveaxis(grid, 0, -1) for grid in grids])
 
 
 class CropsNetwork:
@@ -90,12 +112,13 @@ class CropsNetwork:
         windows = np.lib.stride_tricks.sliding_window_view(pixels, self._window, (0, 1))
         strides = self._geometry.vertical.stride, self._geometry.horizontal.stride
         grid = np.moveaxis(windows[:: strides[0], :: strides[1]], 2, -1)
-        cells = [[self._network(np.ascontiguousarray(crop)) for crop in row] for row in grid]
-        scores, logits = (
-            np.concatenate([np.concatenate([getattr(cell, part) for cell in row], 1) for row in cells])
-            for part in ("scores", "logits")
+        cells = [[self._network(np.ascontiguousarray(crop)).grids for crop in row] for row in grid]
+        return NetworkOutput.of(
+            [
+                np.concatenate([np.concatenate([cell[part] for cell in row], 1) for row in cells])
+                for part in range(len(cells[0][0]))
+            ]
         )
-        return NetworkOutput(scores, logits)
 
 
 def graph_input(
@@ -110,17 +133,28 @@ def graph_input(
     return {str(image.name): np.repeat(laid_out, count if isinstance(count, int) else 1, axis=0)}
 
 
-def _session_with_logits(
-    model: ir.Model, scores: ir.Value, scratch: Path, *, optimise: bool = True
-) -> ort.InferenceSession:
-    """Return a session whose outputs are the scores and, if an activation makes them, the logits."""
-    activation, outputs = final_activation(scores), list(model.graph.outputs)
+def _runner(model: ir.Model, scratch: Path, *, has_logits: bool = True, optimise: bool = True) -> Runner:
+    """Return a function from inputs to the scores, the logits and the further outputs for the first image of a batch.
+
+    The logits are the input of the activation that makes the scores; without one, or without `has_logits`, they are the
+    scores.
+    """
+    outputs = list(model.graph.outputs)
+    activation = final_activation(outputs[0]) if has_logits else None
     logits = activation.inputs[0] if activation else None
-    model.graph.outputs[:] = [scores, logits] if logits is not None else [scores]
+    wanted = [outputs[0], logits or outputs[0], *outputs[1:]]
+    different = list(dict.fromkeys(wanted))
+    model.graph.outputs[:] = different
     try:
-        return session(model, scratch, optimise=optimise)
+        loaded = session(model, scratch, optimise=optimise)
     finally:
         model.graph.outputs[:] = outputs
+
+    def run(inputs: dict[str, NDArray[np.generic]]) -> list[NDArray[np.float32]]:
+        arrays = dict(zip(different, _run(loaded, inputs), strict=True))
+        return [arrays[value] for value in wanted]
+
+    return run
 
 
 def _run(session: ort.InferenceSession, inputs: dict[str, NDArray[np.generic]]) -> list[NDArray[np.float32]]:

@@ -106,10 +106,8 @@ def _compare(
         window = sample.rows.window_of(row), sample.cols.window_of(col)
         crop = comparison.source(np.ascontiguousarray(pixels[window]))
         own = row - sample.rows.first, col - sample.cols.first
-        cell = NetworkOutput(
-            dense.scores[own].copy(), dense.logits[own].copy()
-        )  # so that the rest of the grid can be freed
-        yield ComparedCell(crop, cell, sample.is_interior((row, col)))
+        # a copy, so that the rest of the grid can be freed
+        yield ComparedCell(crop, dense[own].copy(), sample.is_interior((row, col)))
         advance()
 
 
@@ -117,5 +115,4 @@ def kept_cells(output: NetworkOutput, sample: Sample, pixels: Pixels) -> Network
     """Return the cells of a pass that equal those of a pass over the whole image."""
     rows, cols = sample.rows, sample.cols
     check_grid(output, rows.cells_scored, cols.cells_scored, pixels)
-    kept = rows.cells_kept, cols.cells_kept
-    return NetworkOutput(output.scores[kept], output.logits[kept])
+    return output[rows.cells_kept, cols.cells_kept]

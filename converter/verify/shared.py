@@ -69,6 +69,6 @@ def _scores(
     for row, col in COMPARED:
         window = pixels[row * down : row * down + height, col * across : col * across + width]
         alone.append(native(np.ascontiguousarray(window)))
-        together.append(NetworkOutput(shared.scores[row, col], shared.logits[row, col]))
+        together.append(shared[row, col])
         progress.advance()
     return alone, together

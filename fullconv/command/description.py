@@ -34,6 +34,8 @@ def _properties(model: ModelDescription) -> Iterator[tuple[str, str]]:
     yield "precision", model.precision
     yield "input", f"{model.input.channels} channels {model.input.order}, {model.input.dtype}"
     yield "output", f"{model.output.kind}, {model.output.classes} classes"
+    for output in model.output.further:
+        yield "further output", f"{output.name}, {output.values} values"
     if model.microns_per_pixel is not None:
         yield "pixel", f"{model.microns_per_pixel:g} micrometres"
     if model.labels:

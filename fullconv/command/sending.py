@@ -53,7 +53,8 @@ def _is_large(image: Path, source: ImageSource, options: Options, describe: Desc
     scored = pixels * _largest_factor(options) ** 2
     stride = options.get("stride")
     cells = scored / (stride**2 if stride else math.prod(model.stride)) if options.get("grid") else 0
-    answer = 4 * cells * (len(options.get("classes", ())) or model.output.classes)
+    further = sum(output.values for output in model.output.further)
+    answer = 4 * cells * ((len(options.get("classes", ())) or model.output.classes) + further)
     return max(size, answer) > model.limits.message_bytes / 2 or scored > LARGE_PIXELS
 
 

@@ -19,7 +19,7 @@ from fullconv.common.files import OutputError
 from fullconv.common.text import encodable
 from fullconv.description import ModelDescription
 from fullconv.errors import ImageError, RequestError, ScoringError, UnavailableError
-from fullconv.grid import RowSink, Scores
+from fullconv.grid import GridRows, RowSink
 from fullconv.grid_file import grid_file
 from fullconv.options import Options
 from fullconv.remote.client import Client
@@ -113,13 +113,13 @@ class ScoreTask:
         options = self._options_of(image)
         if self.plan_only:
             return self.scorer.plan(image, model=self.model, version=self.version, **options)
-        with self._scored(image, options, show) as (planned, bands, result):
+        with self._scored(image, options, show) as (planned, parts, result):
             shown = self._shown_by(planned.version) if self.heatmap else None
             with ExitStack() as stack:
                 sinks = [stack.enter_context(sink) for sink in self._sinks(image, planned, shown)]
-                for first, scores in bands:
+                for rows in parts:
                     for sink in sinks:
-                        sink(first, scores)
+                        sink(rows)
                     self.check()
                 answer = result()
             return answer if shown is None else answer.with_classes(shown.chosen)
@@ -127,7 +127,7 @@ class ScoreTask:
     @contextmanager
     def _scored(
         self, image: Path, options: Options, show: ShowProgress
-    ) -> Iterator[tuple[Answer, Iterable[tuple[int, Scores]], Callable[[], Answer]]]:
+    ) -> Iterator[tuple[Answer, Iterable[GridRows], Callable[[], Answer]]]:
         """Yield the planned answer, the rows, and a function that returns the whole answer after the last row."""
 
         def report(what: str, done: int, of: int) -> None:
@@ -137,14 +137,14 @@ class ScoreTask:
 
         if self._goes_in_one_message(image, options):
             answer = self.scorer.score(image, model=self.model, version=self.version, **options)
-            yield answer, () if answer.grid is None else [(0, answer.grid)], lambda: answer
+            yield answer, answer.rows(), lambda: answer
             return
         with self.scorer.score_large(
             image, model=self.model, version=self.version, progress=report, **options
         ) as stream:
             if isinstance(self.scorer, Client):
                 check_size(image, stream.planned.image)
-            yield stream.planned, stream.bands(), stream.result
+            yield stream.planned, stream.rows(), stream.result
 
     def _goes_in_one_message(self, image: Path, options: Options) -> bool:
         if not isinstance(self.scorer, Client):
@@ -203,7 +203,7 @@ def _grid_sink(path: Path, planned: Answer, shown: ShownClasses | None) -> Itera
             yield write
     else:
         with grid_file(path, planned.with_classes(shown.chosen).header) as write:
-            yield lambda first, scores: write(first, shown.select_columns(planned.header, scores))
+            yield lambda rows: write(rows._replace(scores=shown.select_columns(planned.header, rows.scores)))
 
 
 def _for_image(name: str, image: Path) -> Path:

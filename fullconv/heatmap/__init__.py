@@ -40,7 +40,7 @@ def heatmap_file(path: Path, header: GridHeader, shown: ShownClasses, pixels: Sc
     """
     heatmap = Heatmap(header, shown, pixels.region)
     with atomic_write(path) as file:
-        yield heatmap.add_rows
+        yield lambda rows: heatmap.add_rows(rows.first, rows.scores)
         file.write(encode_picture(heatmap.picture(pixels), path.suffix))
 
 

@@ -99,14 +99,24 @@ class Preprocessing(_message.Message):
     def __init__(self, scale: _Optional[float] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., order: _Optional[str] = ..., dtype: _Optional[str] = ...) -> None: ...
 
 class Output(_message.Message):
-    __slots__ = ("name", "kind", "classes")
+    __slots__ = ("name", "kind", "classes", "further")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
+    FURTHER_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
     classes: int
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., classes: _Optional[int] = ...) -> None: ...
+    further: _containers.RepeatedCompositeFieldContainer[FurtherOutput]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., classes: _Optional[int] = ..., further: _Optional[_Iterable[_Union[FurtherOutput, _Mapping]]] = ...) -> None: ...
+
+class FurtherOutput(_message.Message):
+    __slots__ = ("name", "values")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    values: int
+    def __init__(self, name: _Optional[str] = ..., values: _Optional[int] = ...) -> None: ...
 
 class StrideFile(_message.Message):
     __slots__ = ("stride", "file")

@@ -166,7 +166,7 @@ class Scale(_message.Message):
     def __init__(self, shorter_side: _Optional[int] = ..., factor: _Optional[float] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("image", "model", "version", "mode", "grid", "classes", "average", "parity", "timing", "scores", "positions", "mode_reason", "plan", "scored_cells", "warnings")
+    __slots__ = ("image", "model", "version", "mode", "grid", "classes", "average", "parity", "timing", "scores", "positions", "mode_reason", "plan", "scored_cells", "warnings", "further")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +182,7 @@ class ScoreResponse(_message.Message):
     PLAN_FIELD_NUMBER: _ClassVar[int]
     SCORED_CELLS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    FURTHER_FIELD_NUMBER: _ClassVar[int]
     image: ImageInfo
     model: str
     version: str
@@ -197,7 +198,8 @@ class ScoreResponse(_message.Message):
     plan: Plan
     scored_cells: int
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, image: _Optional[_Union[ImageInfo, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., mode: _Optional[str] = ..., grid: _Optional[_Union[GridInfo, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., average: _Optional[_Union[Average, _Mapping]] = ..., parity: _Optional[_Union[ParityInfo, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., scores: _Optional[bytes] = ..., positions: _Optional[bytes] = ..., mode_reason: _Optional[str] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., scored_cells: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    further: bytes
+    def __init__(self, image: _Optional[_Union[ImageInfo, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., mode: _Optional[str] = ..., grid: _Optional[_Union[GridInfo, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., average: _Optional[_Union[Average, _Mapping]] = ..., parity: _Optional[_Union[ParityInfo, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., scores: _Optional[bytes] = ..., positions: _Optional[bytes] = ..., mode_reason: _Optional[str] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., scored_cells: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ..., further: _Optional[bytes] = ...) -> None: ...
 
 class Plan(_message.Message):
     __slots__ = ("file", "multiply_adds", "bytes", "views", "decode_bytes", "decode_seconds")
@@ -248,7 +250,7 @@ class ImageInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
 
 class GridInfo(_message.Message):
-    __slots__ = ("rows", "cols", "stride", "window", "origin_x", "origin_y", "left_out", "last_x", "last_y", "scaled", "holds", "depth")
+    __slots__ = ("rows", "cols", "stride", "window", "origin_x", "origin_y", "left_out", "last_x", "last_y", "scaled", "holds", "depth", "further")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     COLS_FIELD_NUMBER: _ClassVar[int]
     STRIDE_FIELD_NUMBER: _ClassVar[int]
@@ -261,6 +263,7 @@ class GridInfo(_message.Message):
     SCALED_FIELD_NUMBER: _ClassVar[int]
     HOLDS_FIELD_NUMBER: _ClassVar[int]
     DEPTH_FIELD_NUMBER: _ClassVar[int]
+    FURTHER_FIELD_NUMBER: _ClassVar[int]
     rows: int
     cols: int
     stride: _model_pb2.Size
@@ -273,7 +276,8 @@ class GridInfo(_message.Message):
     scaled: _model_pb2.Size
     holds: GridAs
     depth: int
-    def __init__(self, rows: _Optional[int] = ..., cols: _Optional[int] = ..., stride: _Optional[_Union[_model_pb2.Size, _Mapping]] = ..., window: _Optional[_Union[_model_pb2.Size, _Mapping]] = ..., origin_x: _Optional[int] = ..., origin_y: _Optional[int] = ..., left_out: _Optional[_Union[_model_pb2.Size, _Mapping]] = ..., last_x: _Optional[int] = ..., last_y: _Optional[int] = ..., scaled: _Optional[_Union[_model_pb2.Size, _Mapping]] = ..., holds: _Optional[_Union[GridAs, str]] = ..., depth: _Optional[int] = ...) -> None: ...
+    further: _containers.RepeatedCompositeFieldContainer[_model_pb2.FurtherOutput]
+    def __init__(self, rows: _Optional[int] = ..., cols: _Optional[int] = ..., stride: _Optional[_Union[_model_pb2.Size, _Mapping]] = ..., window: _Optional[_Union[_model_pb2.Size, _Mapping]] = ..., origin_x: _Optional[int] = ..., origin_y: _Optional[int] = ..., left_out: _Optional[_Union[_model_pb2.Size, _Mapping]] = ..., last_x: _Optional[int] = ..., last_y: _Optional[int] = ..., scaled: _Optional[_Union[_model_pb2.Size, _Mapping]] = ..., holds: _Optional[_Union[GridAs, str]] = ..., depth: _Optional[int] = ..., further: _Optional[_Iterable[_Union[_model_pb2.FurtherOutput, _Mapping]]] = ...) -> None: ...
 
 class Class(_message.Message):
     __slots__ = ("index", "label")
@@ -368,16 +372,18 @@ class Progress(_message.Message):
     def __init__(self, tiles: _Optional[int] = ..., of: _Optional[int] = ...) -> None: ...
 
 class GridRows(_message.Message):
-    __slots__ = ("first", "count", "scores", "positions")
+    __slots__ = ("first", "count", "scores", "positions", "further")
     FIRST_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    FURTHER_FIELD_NUMBER: _ClassVar[int]
     first: int
     count: int
     scores: bytes
     positions: bytes
-    def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ..., scores: _Optional[bytes] = ..., positions: _Optional[bytes] = ...) -> None: ...
+    further: bytes
+    def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ..., scores: _Optional[bytes] = ..., positions: _Optional[bytes] = ..., further: _Optional[bytes] = ...) -> None: ...
 
 class ScoreManyRequest(_message.Message):
     __slots__ = ("id", "request")

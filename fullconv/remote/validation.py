@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fullconv.common.model_files import COLOUR, NAME, VERSION
 from fullconv.common.names import DEFAULT_TOP
@@ -77,7 +78,7 @@ def check_response(
         return
     _check_averages(response, request)
     if request.options.grid:
-        _check_unscored(response, _check_cells(response, response.grid.rows, response.scores, response.positions))
+        _check_unscored(response, _check_cells(response, response.grid.rows, response))
     else:
         _check_no_scores(response)
 
@@ -107,7 +108,7 @@ def check_rows(
     expect_equal("rows.first", rows.first, first)
     expect_between("rows.first", first, 0, start.grid.rows - 1)
     expect_between("rows.count", rows.count, 1, start.grid.rows - first)
-    return _check_cells(start, rows.count, rows.scores, rows.positions)
+    return _check_cells(start, rows.count, rows)
 
 
 def check_summary(
@@ -152,6 +153,7 @@ def check_model(response: scoring_pb2.GetModelResponse | None, request: scoring_
     _check_size("spec.stride", model_pb2.Size(height=spec.vertical.stride, width=spec.horizontal.stride))
     expect_among("spec.output.kind", spec.output.kind, OUTPUT_KINDS)
     expect_between("spec.output.classes", spec.output.classes, 1, MAX_CLASSES)
+    _check_further("spec.output.further", spec.output.further)
     if response.labels:
         expect_equal("labels", len(response.labels), spec.output.classes)
         _check_labels(response.labels)
@@ -217,23 +219,38 @@ def _check_averages(response: scoring_pb2.ScoreResponse, request: scoring_pb2.Sc
     expect_between("scored_cells", response.scored_cells, 1, response.grid.rows * response.grid.cols)
 
 
-def _check_cells(response: scoring_pb2.ScoreResponse, rows: int, scores: bytes, positions: bytes) -> int:
-    """Check the scores of rows of the grid that a response describes; returns the number of windows without scores."""
+def _check_cells(
+    response: scoring_pb2.ScoreResponse, rows: int, cells: scoring_pb2.ScoreResponse | scoring_pb2.GridRows
+) -> int:
+    """Check the cells of rows of the grid that a response describes; returns the number of windows without scores."""
     grid, is_half = response.grid, response.grid.holds == scoring_pb2.GRID_AS_FLOAT16
     elements = rows * grid.cols * grid.depth
     picks = grid.holds in (scoring_pb2.GRID_AS_TOP, scoring_pb2.GRID_AS_ARGMAX)
-    expect_equal("scores", f"{len(scores)} bytes", f"{elements * (HALF_BYTES if is_half else SCORE_BYTES)} bytes")
-    expect_equal("positions", f"{len(positions)} bytes", f"{elements * POSITION_BYTES if picks else 0} bytes")
+    _expect_bytes("scores", cells.scores, elements * (HALF_BYTES if is_half else SCORE_BYTES))
+    _expect_bytes("positions", cells.positions, elements * POSITION_BYTES if picks else 0)
+    further = sum(output.values for output in grid.further)
+    _expect_bytes("further", cells.further, rows * grid.cols * further * SCORE_BYTES)
     if picks:
-        expect_between("positions", int(np.frombuffer(positions, "<u4").max()), 0, len(response.classes) - 1)
-    values = np.frombuffer(scores, "<f2" if is_half else "<f4")
+        expect_between("positions", int(np.frombuffer(cells.positions, "<u4").max()), 0, len(response.classes) - 1)
+    unscored = _count_unscored("scores", np.frombuffer(cells.scores, "<f2" if is_half else "<f4"), grid.depth)
+    if further:
+        expect_equal("further", _count_unscored("further", np.frombuffer(cells.further, "<f4"), further), unscored)
+    return unscored
+
+
+def _count_unscored(field: str, values: NDArray[np.floating], depth: int) -> int:
+    """Return the number of cells of `depth` values that are NaN; all values of other cells must be finite."""
     finite = np.isfinite(values)
     if finite.all():
         return 0
-    unscored = int(np.count_nonzero(np.isnan(values.reshape(-1, grid.depth)).all(axis=1)))
-    if unscored * grid.depth != np.count_nonzero(~finite):
-        refuse("scores", "finite numbers, or NaN for all classes of a window", "NaN or infinity among numbers")
+    unscored = int(np.count_nonzero(np.isnan(values.reshape(-1, depth)).all(axis=1)))
+    if unscored * depth != np.count_nonzero(~finite):
+        refuse(field, "finite numbers, or NaN for all values of a window", "NaN or infinity among numbers")
     return unscored
+
+
+def _expect_bytes(field: str, got: bytes, expected: int) -> None:
+    expect_equal(field, f"{len(got)} bytes", f"{expected} bytes")
 
 
 def _check_unscored(response: scoring_pb2.ScoreResponse, unscored: int) -> None:
@@ -243,8 +260,8 @@ def _check_unscored(response: scoring_pb2.ScoreResponse, unscored: int) -> None:
 
 
 def _check_no_scores(response: scoring_pb2.ScoreResponse) -> None:
-    expect_equal("scores", f"{len(response.scores)} bytes", "0 bytes")
-    expect_equal("positions", f"{len(response.positions)} bytes", "0 bytes")
+    for field in ("scores", "positions", "further"):
+        _expect_bytes(field, getattr(response, field), 0)
 
 
 def _modes(mode: scoring_pb2.Mode) -> tuple[str, ...]:
@@ -310,6 +327,17 @@ def _check_grid(response: scoring_pb2.ScoreResponse, options: scoring_pb2.ScoreO
         scoring_pb2.GRID_AS_ARGMAX: 1,
     }
     expect_equal("grid.depth", grid.depth, depths.get(holds, classes))
+    _check_further("grid.further", grid.further)
+
+
+def _check_further(field: str, outputs: Iterable[model_pb2.FurtherOutput]) -> None:
+    """Further outputs of different names, each with some values."""
+    names = [output.name for output in outputs]
+    if len(set(names)) < len(names):
+        refuse(f"{field}.name", "each output once", "an output twice")
+    for output in outputs:
+        expect_between(f"{field}.name", len(output.name), 1, MAX_LABEL_LETTERS)
+        expect_between(f"{field}.values", output.values, 1, MAX_CLASSES)
 
 
 def _scaled(response: scoring_pb2.ScoreResponse) -> Any:  # noqa: ANN401 (a message with height and width)

@@ -82,6 +82,12 @@ class StoredModel:
         return copy
 
     @property
+    def values(self) -> int:
+        """Number of values of each cell: one score for each class, then those of the further outputs."""
+        output = self.spec.output
+        return output.classes + sum(further.values for further in output.further)
+
+    @property
     def supports_dense(self) -> bool:
         """Whether the model can run over a whole image in one pass. Every model can run window by window."""
         return "dense" in self.spec.modes
@@ -267,6 +273,12 @@ def _check_spec(file: str, spec: model_pb2.ModelSpec) -> None:
                 f"{name[:100]!r}; convert the model again"
             )
     _check_colours_and_scale(file, spec)
+    names = [further.name for further in spec.output.further]
+    if len({*names, spec.output.name}) <= len(names) or not all(further.values for further in spec.output.further):
+        raise ModelError(
+            f"{file}: output.further: expected outputs of different names with at least one value, got "
+            f"{', '.join(names)[:100]}; convert the model again"
+        )
     for number, entry in enumerate(spec.shared):
         _check_shared(f"{file}: shared[{number}]", entry)
     for name, digest in (("weights_sha256", spec.weights_sha256), ("labels_sha256", spec.labels_sha256 or "0" * 64)):

@@ -77,6 +77,9 @@ class Session:
             raise ModelError(
                 f"{model_path(file)}: ONNX Runtime cannot run it with {name}; install the libraries of {name}"
             )
+        self._input = model.spec.input.name
+        self._outputs = _outputs(model, [output.name for output in self._session.get_outputs()])
+        """Number of values of each output by its name, the scores first."""
         batch = self._session.get_inputs()[0].shape[0]
         self.fixed_batch: int | None = batch if isinstance(batch, int) else None
         """Number of tiles in every batch; None if any number is possible."""
@@ -89,7 +92,6 @@ class Session:
         self._stride: tuple[int, int] | None = None
         """Pixels between the windows of a tile, for a file of mode shared."""
         self._multiply_adds = self._take_cost()
-        self._input, self._output = model.spec.input.name, model.spec.output.name
         self._last_channels = model.spec.input.layout == "NHWC"
         self._rate = self.measured_rate = INITIAL_RATE
         self._arena_use = _ArenaUse()
@@ -113,7 +115,7 @@ class Session:
 
     def warm(self) -> None:
         """Score a grey window to test the session and to measure its rate; raises ModelError if that fails."""
-        expected = (1, 1, 1, self.model.spec.output.classes)
+        expected = (1, 1, 1, self.model.values)
         path = model_path(self.model.folder)
         try:
             took, started = list[float](), time.monotonic()
@@ -141,12 +143,13 @@ class Session:
             self._arena_use.bytes = 0.0
             run = ort.RunOptions()
             run.add_run_config_entry("memory.enable_memory_arena_shrinkage", self._arena)
-            binding, spec, count = self._session.io_binding(), self.model.spec, self.fixed_batch or 1
+            binding, count = self._session.io_binding(), self.fixed_batch or 1
             # an output inside the arena would keep a part of it
-            scores = np.empty((count, spec.output.classes, 1, 1), np.float32)
+            outputs = {name: np.empty((count, depth, 1, 1), np.float32) for name, depth in self._outputs.items()}
             for input_name, value in self._feed([self._grey_window()], count).items():
                 binding.bind_cpu_input(input_name, value)
-            binding.bind_output(self._output, "cpu", 0, np.float32, scores.shape, scores.ctypes.data)
+            for name, values in outputs.items():
+                binding.bind_output(name, "cpu", 0, np.float32, values.shape, values.ctypes.data)
             self._session.run_with_iobinding(binding, run)
 
     def predict_seconds(self, multiply_adds: float) -> float:
@@ -158,8 +161,9 @@ class Session:
         self._rate += RATE_WEIGHT * (multiply_adds / seconds - self._rate)
 
     def score(self, tiles: Sequence[Pixels], run: ort.RunOptions | None = None) -> NDArray[np.float32]:
-        """Score tiles of equal shape, (rows, cols, channels); returns (tiles, rows, cols, classes) float32.
+        """Score tiles of equal shape, (rows, cols, channels); returns (tiles, rows, cols, values) float32.
 
+        The values of a cell are the scores of all classes, then the values of the further outputs.
         If another thread sets `run.terminate`, this call raises an error of ONNX Runtime.
         """
         count = self.fixed_batch or len(tiles)
@@ -176,8 +180,9 @@ class Session:
 
     def _score_batch(self, tiles: Sequence[Pixels], count: int, run: ort.RunOptions | None) -> NDArray[np.float32]:
         """Run one batch of `count` tiles; if there are fewer tiles, the last one is repeated."""
-        (scores,) = self._session.run([self._output], self._feed(tiles, count), run)
-        return np.moveaxis(scores[: len(tiles)], 1, -1)
+        grids = self._session.run([*self._outputs], self._feed(tiles, count), run)
+        values = grids[0] if len(grids) == 1 else np.concatenate(grids, axis=1)
+        return np.moveaxis(values[: len(tiles)], 1, -1)
 
     def _feed(self, tiles: Sequence[Pixels], count: int) -> dict[str, NDArray[Any]]:
         """Return the network's inputs."""
@@ -202,6 +207,18 @@ class Session:
         if self._last_channels:
             return batch
         return cast("Pixels", np.ascontiguousarray(np.moveaxis(batch, -1, 1)))
+
+
+def _outputs(model: StoredModel, names: Sequence[str]) -> dict[str, int]:
+    """Return the number of values of each output; raises ModelError if one is not among the names of the graph's."""
+    output = model.spec.output
+    outputs = {output.name: output.classes} | {further.name: further.values for further in output.further}
+    if not outputs.keys() <= set(names):
+        raise ModelError(
+            f"{model_path(model.folder)}: expected the outputs {', '.join(outputs)}, got {', '.join(names)[:100]}: the "
+            "files do not match the model's description; convert it again"
+        )
+    return outputs
 
 
 @dataclass

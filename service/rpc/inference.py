@@ -23,7 +23,13 @@ from service.rpc.calls import LARGE_BYTES, Calls
 from service.rpc.parameters import timeout_seconds
 from service.rpc.status import status_of
 from service.rpc.streams import RequestStream, Send, retry_while_busy
-from service.rpc.tensors import AVERAGE, SCORES, ImageAnswer, infer_response, input_type, scoring_requests
+from service.rpc.tensors import (
+    ImageAnswer,
+    infer_response,
+    input_type,
+    output_shapes,
+    scoring_requests,
+)
 from service.scoring.options import check_names
 from service.scoring.scorer import ScoringRequest
 
@@ -99,10 +105,7 @@ class InferenceServicer:
             versions=[version for name, version in self._registry.models() if name == model.name],
             platform=PLATFORM,
             inputs=[tensor(name=spec.input.name, datatype=input_type(model), shape=[-1, -1, -1, spec.input.channels])],
-            outputs=[
-                tensor(name=SCORES, datatype="FP32", shape=[-1, spec.output.classes, -1, -1]),
-                tensor(name=AVERAGE, datatype="FP32", shape=[-1, spec.output.classes]),
-            ],
+            outputs=[tensor(name=name, datatype="FP32", shape=shape) for name, shape in output_shapes(model).items()],
         )
 
     async def _config(self, request: oip.ModelConfigRequest, call: Call) -> oip.ModelConfigResponse:
@@ -111,8 +114,8 @@ class InferenceServicer:
         config.input.add(
             name=spec.input.name, data_type=f"TYPE_{input_type(model)}", dims=[-1, -1, -1, spec.input.channels]
         )
-        config.output.add(name=SCORES, data_type=oip.TYPE_FP32, dims=[-1, spec.output.classes, -1, -1])
-        config.output.add(name=AVERAGE, data_type=oip.TYPE_FP32, dims=[-1, spec.output.classes])
+        for name, shape in output_shapes(model).items():
+            config.output.add(name=name, data_type=oip.TYPE_FP32, dims=shape)
         return oip.ModelConfigResponse(config=config)
 
     async def _infer(self, request: oip.ModelInferRequest, call: Call) -> oip.ModelInferResponse:

@@ -53,7 +53,7 @@ def scoring_requests(
 
     Raises OptionError or ImageError for tensors and parameters that the model does not accept.
     """
-    options = options_of(request, grid=SCORES in _outputs(request))
+    options = options_of(request, grid=any(name != AVERAGE for name in _outputs(request, model)))
     scoring = ScoringRequest(model.name, model.version, options)
     return [
         (scoring, UnopenedPicture(partial(open_picture, options.selection), is_quick))
@@ -71,14 +71,17 @@ class ImageAnswer:
     """(classes,) float64."""
     grid: np.ndarray | None
     """(classes, rows, cols) float32; None unless the request asks for it."""
+    further: np.ndarray | None
+    """The values of the further outputs, (values, rows, cols) float32; None if there are none."""
 
     @classmethod
     def of(cls, outcome: Outcome) -> "ImageAnswer":
         """Keep the averages and gather the grid of an image that was scored."""
         assert isinstance(outcome, Scored)  # noqa: S101 (this protocol has no request for the plan alone)
-        rows = [part.scores for part in outcome.rows]
-        grid = np.moveaxis(np.concatenate(rows), -1, 0) if rows else None
-        return cls(outcome.planned.model, outcome.planned.options.classes, outcome.result.average, grid)
+        planned = outcome.planned
+        grid = _channels_first([part.scores for part in outcome.rows])
+        further = _channels_first([part.further for part in outcome.rows if part.further is not None])
+        return cls(planned.model, planned.options.classes, outcome.result.average, grid, further)
 
     def top(self, count: int) -> list[bytes]:
         """Return the highest averages as Triton writes them: "score:class:label"."""
@@ -94,10 +97,13 @@ def infer_response(request: oip.ModelInferRequest, answers: list[ImageAnswer]) -
     response = oip.ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
     if request.parameters["triton_enable_empty_final_response"].bool_param:
         response.parameters["triton_final_response"].bool_param = True
-    for name in _outputs(request):
+    for name in _outputs(request, model):
         count = next((_classes(output) for output in request.outputs if output.name == name), 0)
         if name == SCORES:
             _add(response, SCORES, _stacked([answer.grid for answer in answers if answer.grid is not None]))
+        elif name != AVERAGE:
+            further = _stacked([answer.further for answer in answers if answer.further is not None])
+            _add(response, name, further[:, _places(model, name)])
         elif count:
             _add(response, AVERAGE, np.array([answer.top(count) for answer in answers], object))
         else:
@@ -105,16 +111,39 @@ def infer_response(request: oip.ModelInferRequest, answers: list[ImageAnswer]) -
     return response
 
 
-def _outputs(request: oip.ModelInferRequest) -> list[str]:
-    names = [output.name for output in request.outputs] or [SCORES, AVERAGE]
+def output_shapes(model: StoredModel) -> dict[str, list[int]]:
+    """Return the shape of each output of a model, -1 for lengths that depend on the request."""
+    output = model.spec.output
+    further = {each.name: [-1, each.values, -1, -1] for each in output.further}
+    return {SCORES: [-1, output.classes, -1, -1], AVERAGE: [-1, output.classes]} | further
+
+
+def _channels_first(rows: list[np.ndarray]) -> np.ndarray | None:
+    """Return rows (rows, cols, values) as one grid (values, rows, cols); None without rows."""
+    return np.moveaxis(np.concatenate(rows), -1, 0) if rows else None
+
+
+def _places(model: StoredModel, name: str) -> slice:
+    """Return where the values of a further output lie among those of all further outputs."""
+    start = 0
+    for output in model.spec.output.further:
+        if output.name == name:
+            break
+        start += output.values
+    return slice(start, start + output.values)
+
+
+def _outputs(request: oip.ModelInferRequest, model: StoredModel) -> list[str]:
+    known = list(output_shapes(model))
+    names = [output.name for output in request.outputs] or known
     for name in names:
-        if name not in (SCORES, AVERAGE) or names.count(name) > 1:
-            raise OptionError(f"outputs: expected {SCORES} and {AVERAGE}, each at most once, got {name!r}")
+        if name not in known or names.count(name) > 1:
+            raise OptionError(f"outputs: expected {' and '.join(known)}, each at most once, got {name!r}")
     for output in request.outputs:
         for name in output.parameters:
             if name.startswith("shared_memory"):
                 raise OptionError("outputs: shared memory is not supported: receive tensors in messages")
-            if name not in (CLASSIFICATION, "binary_data") or (name == CLASSIFICATION and output.name == SCORES):
+            if name not in (CLASSIFICATION, "binary_data") or (name == CLASSIFICATION and output.name != AVERAGE):
                 raise OptionError(f"outputs: {output.name}: expected no parameter but {CLASSIFICATION} of {AVERAGE}")
         _classes(output)
     return names

@@ -122,16 +122,18 @@ class BandScoring:
             kept = self._kept(row, col, tile_scores)
             self._average(row, col, kept)
             if grid is not None:
-                chosen = kept if options.has_all_classes else kept[..., list(options.classes)]
+                of_all, further = np.split(kept, [kept.shape[-1] - options.further], axis=-1)
+                chosen = of_all if options.has_all_classes else of_all[..., list(options.classes)]
                 grid.add(self._band.rows_of(row), col.cells, chosen)
+                if not col.mirrored:
+                    grid.add_further(self._band.rows_of(row), col.cells, further)
 
     def _kept(self, row: AxisTile, col: AxisTile, scores: Scores) -> Scores:
         """Return the cells that a tile keeps, from left to right. Raises ModelError for a grid that is too small."""
         model = self._planned.model
-        classes = model.spec.output.classes
-        if scores.shape[0] < row.count or scores.shape[1] < col.count or scores.shape[2] != classes:
+        if scores.shape[0] < row.count or scores.shape[1] < col.count or scores.shape[2] != model.values:
             raise ModelError(
-                f"model {model.name!r}: expected a tile's grid of {(row.count, col.count, classes)}, got "
+                f"model {model.name!r}: expected a tile's grid of {(row.count, col.count, model.values)}, got "
                 f"{scores.shape}: its files do not match its geometry; convert it again"
             )
         return scores[row.kept, col.kept][:, :: -1 if col.mirrored else 1]
@@ -145,6 +147,7 @@ class BandScoring:
                 f"{planned.picture.name}: model {planned.model.name!r} gives scores that are NaN or infinite, among "
                 f"rows {row.cells.start} to {row.cells.stop - 1}, columns {col.cells.start} to {col.cells.stop - 1}"
             )
+        scored = scored[..., : planned.model.spec.output.classes]
         if planned.options.requested.average is AverageOf.PROBABILITIES:
             scored = probabilities(scored, planned.model.spec.output.kind)
         self._means[col.mirrored].add(scored)

@@ -7,6 +7,7 @@ classes.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +19,20 @@ from service.scoring.options import GridAs, ResolvedOptions
 PART_BYTES = 4 << 20
 """Size of one part. A part has at least one row."""
 FLOAT_BYTES = POSITION_BYTES = 4
+Number = TypeVar("Number", np.float32, np.uint32)
 
 
 @dataclass(frozen=True)
 class GridRows:
-    """Rows of the grid from `first` on: scores (rows, cols, depth); for the highest scores, also their positions."""
+    """Rows of the grid from `first` on: scores (rows, cols, depth); for the highest scores, also their positions.
+
+    `further` are the values (rows, cols, values) of the further outputs, None if the model has no further output.
+    """
 
     first: int
     scores: NDArray[np.float32] | NDArray[np.float16]
     positions: NDArray[np.uint32] | None = None
+    further: NDArray[np.float32] | None = None
 
 
 def picks_by_tile(options: ResolvedOptions) -> bool:
@@ -36,9 +42,10 @@ def picks_by_tile(options: ResolvedOptions) -> bool:
 
 def cell_bytes(options: ResolvedOptions) -> int:
     """Return the bytes of memory for each cell of a band while the band is scored."""
+    further = options.further * FLOAT_BYTES
     if picks_by_tile(options):
-        return options.depth * (FLOAT_BYTES + POSITION_BYTES)
-    return len(options.classes) * FLOAT_BYTES
+        return options.depth * (FLOAT_BYTES + POSITION_BYTES) + further
+    return len(options.classes) * FLOAT_BYTES + further
 
 
 def part_rows(row_bytes: int) -> int:
@@ -55,6 +62,7 @@ class BandGrid:
     name: str
     _scores: NDArray[np.float32] = field(init=False)
     _positions: NDArray[np.uint32] | None = field(init=False, default=None)
+    _further: NDArray[np.float32] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Allocate the band, filled with zeros if scores are added to it."""
@@ -63,6 +71,8 @@ class BandGrid:
         self._scores = np.zeros(shape, np.float32) if self.options.requested.flip else np.empty(shape, np.float32)
         if picks:
             self._positions = np.empty(shape, np.uint32)
+        if self.options.further:
+            self._further = np.empty((*self.shape, self.options.further), np.float32)
 
     def add(self, rows: slice, cols: slice, scores: NDArray[np.float32]) -> None:
         """Add the scores (rows, cols, classes of the answer) of one tile; with flip, mirrored tiles are added to it."""
@@ -72,6 +82,11 @@ class BandGrid:
             self._scores[rows, cols] += scores
         else:
             self._scores[rows, cols] = scores
+
+    def add_further(self, rows: slice, cols: slice, values: NDArray[np.float32]) -> None:
+        """Add the further outputs (rows, cols, values) of one tile."""
+        if self._further is not None:
+            self._further[rows, cols] = values
 
     def parts(self, first: int, wanted: NDArray[np.bool_] | None) -> Iterator[GridRows]:
         """Yield all rows after every tile was added; cells outside of `wanted` (rows, cols) become NaN.
@@ -85,20 +100,28 @@ class BandGrid:
             self._scores[~wanted] = np.nan
             if self._positions is not None:
                 self._positions[~wanted] = np.arange(self.options.depth)
+            if self._further is not None:
+                self._further[~wanted] = np.nan
         rows, each = len(self._scores), part_rows(self.shape[1] * cell_bytes(self.options))
         for start in range(0, rows, each):
             part, is_last = slice(start, start + each), start + each >= rows
-            scores, positions = self._scores[part], None if self._positions is None else self._positions[part]
-            if is_last:
-                scores, positions = scores.copy(), None if positions is None else positions.copy()
-            yield self._reduced(first + start, scores, positions)
+            scores = _part(self._scores, part, copies=is_last)
+            positions = None if self._positions is None else _part(self._positions, part, copies=is_last)
+            further = None if self._further is None else _part(self._further, part, copies=is_last)
+            yield GridRows(first + start, *self._reduced(scores, positions), further)
 
-    def _reduced(self, first: int, scores: NDArray[np.float32], positions: NDArray[np.uint32] | None) -> GridRows:
-        """Return rows as the options ask for them; raises ImageError for scores beyond the range of float16."""
+    def _reduced(
+        self, scores: NDArray[np.float32], positions: NDArray[np.uint32] | None
+    ) -> tuple[NDArray[np.float32] | NDArray[np.float16], NDArray[np.uint32] | None]:
+        """Return cells as the options ask for them; raises ImageError for scores beyond the range of float16."""
         if positions is not None or self.options.requested.grid_as is GridAs.FLOAT32:
-            return GridRows(first, scores, positions)
+            return scores, positions
         if self.options.requested.grid_as is not GridAs.FLOAT16:
-            return GridRows(first, *top_k(scores, self.options.depth))
+            return top_k(scores, self.options.depth)
         if np.nanmax(np.abs(scores), initial=0) > np.finfo(np.float16).max:
             raise ImageError(f"{self.name}: grid_as: expected scores that float16 can hold, got larger scores")
-        return GridRows(first, scores.astype(np.float16))
+        return scores.astype(np.float16), None
+
+
+def _part(grid: NDArray[Number], rows: slice, *, copies: bool) -> NDArray[Number]:
+    return grid[rows].copy() if copies else grid[rows]

@@ -179,6 +179,8 @@ class ResolvedOptions:
     """Pixels between neighbouring windows."""
     has_all_classes: bool
     """Whether `classes` are all of the network's classes, in its order."""
+    further: int = 0
+    """Number of values of the further outputs in each cell of the grid."""
 
     @property
     def depth(self) -> int:
@@ -194,7 +196,7 @@ class ResolvedOptions:
     def cell_bytes(self) -> int:
         """Bytes of each cell of the grid in an answer."""
         each = {GridAs.FLOAT32: 4, GridAs.FLOAT16: 2, GridAs.TOP: 4 + 4, GridAs.ARGMAX: 4 + 4}
-        return self.depth * each[self.requested.grid_as]
+        return self.depth * each[self.requested.grid_as] + self.further * each[GridAs.FLOAT32]
 
 
 def _check_agreement(least: float, mode: ModeChoice) -> None:
@@ -219,7 +221,13 @@ def resolve(model: StoredModel, requested: RequestedOptions) -> ResolvedOptions:
         )
     stride = (model.vertical.stride, model.horizontal.stride) if requested.stride is None else (requested.stride,) * 2
     classes, everything = _positions(model, requested.classes), tuple(range(model.spec.output.classes))
-    return ResolvedOptions(requested, classes, stride, has_all_classes=classes == everything)
+    return ResolvedOptions(
+        requested,
+        classes,
+        stride,
+        has_all_classes=classes == everything,
+        further=model.values - model.spec.output.classes,
+    )
 
 
 def _positions(model: StoredModel, names: tuple[str, ...]) -> tuple[int, ...]:

@@ -218,7 +218,7 @@ class _Planner:
             for length, (axis, stride) in zip(tiles.max_tile_shape, mode.network.axes, strict=True)
         )
         waiting = min(PREFETCH_BATCHES * batch, len(tiles))
-        return waiting * cells * self.model.spec.output.classes * FLOAT_BYTES
+        return waiting * cells * self.model.values * FLOAT_BYTES
 
     def _check_memory(self, needed: int) -> None:
         if needed > self.bounds.memory_bytes:

@@ -17,7 +17,7 @@ from converter.graph.passes.fold_constants import FoldConstantsPass
 from converter.graph.passes.inline_branches import InlineBranchesPass
 from converter.graph.passes.prepend_preprocessing import PrependPreprocessingPass
 from converter.graph.passes.remove_identities import RemoveIdentitiesPass
-from converter.graph.passes.reshape_scores import ReshapeScoresPass
+from converter.graph.passes.reshape_outputs import ReshapeOutputsPass
 from converter.graph.passes.separate_pads import SeparatePadsPass
 from converter.graph.passes.stop_dropout import StopDropoutPass
 from converter.graph.passes.upgrade_operators import UpgradeOperatorsPass
@@ -284,10 +284,10 @@ def test_widen_floats() -> None:
 
 
 def test_declare_interface() -> None:
-    """The output is named "scores", even if another value had that name, and input and output state their shapes."""
+    """The output gets its name, even if another value had that name, and input and output state their shapes."""
     network = plain()
     network.graph[1].outputs[0].name = "scores"
-    each = DeclareInterfacePass(["N", 3, "H", "W"], ["N", 5])
+    each = DeclareInterfacePass(["N", 3, "H", "W"], {"scores": ["N", 5]})
     assert each(network).modified
     (image,), (scores,) = network.graph.inputs, network.graph.outputs
     assert (image.shape, scores.name, scores.shape) == (ir.Shape(["N", 3, "H", "W"]), "scores", ir.Shape(["N", 5]))
@@ -297,11 +297,11 @@ def test_declare_interface() -> None:
     assert serialised(network) == before
 
 
-def test_reshape_scores() -> None:
+def test_reshape_outputs() -> None:
     """One row of scores per window becomes a grid of one cell."""
     network = plain()
     expected = run(network, IMAGE)
-    assert ReshapeScoresPass(5)(network).modified
+    assert ReshapeOutputsPass([5])(network).modified
     network.graph.outputs[0].dtype, network.graph.outputs[0].name = ir.DataType.FLOAT, "scores"
     assert_array_equal(run(network, IMAGE), expected[..., None, None])
 

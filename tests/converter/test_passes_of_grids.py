@@ -182,7 +182,7 @@ def test_crop_grid(ending: str) -> None:
         k=KERNEL,
     )
     whole = run(network, LARGE)
-    assert CropGridPass([2, 1])(network).modified
+    assert CropGridPass([[2, 1]])(network).modified
     assert operators(network) == ["Conv", "Slice", *(["Softmax"] if ending else [])]
     assert network.graph.outputs[0].name == "y"
     assert_array_equal(run(network, LARGE), whole[:, :, :-2, :-1])
@@ -190,7 +190,7 @@ def test_crop_grid(ending: str) -> None:
 
 def test_whole_grids_are_not_cropped() -> None:
     """Without a surplus the grid is not changed."""
-    assert_untouched(CropGridPass([0, 0]), grid())
+    assert_untouched(CropGridPass([[0, 0]]), grid())
 
 
 def test_infer_types() -> None:

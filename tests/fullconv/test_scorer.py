@@ -212,9 +212,9 @@ def test_large_images_are_scored_row_by_row() -> None:
         assert stream.planned.header == expected.header
         rows = list(stream.rows())
         answer = stream.result()
-    assert [first for first, _, _ in rows] == [0, *np.cumsum([len(scores) for _, scores, _ in rows])[:-1]]
-    assert_array_equal(expected.grid, np.concatenate([scores for _, scores, _ in rows]))
-    assert_array_equal(expected.winners, np.concatenate([found for _, _, found in rows]))
+    assert [part.first for part in rows] == [0, *np.cumsum([len(part.scores) for part in rows])[:-1]]
+    assert_array_equal(expected.grid, np.concatenate([part.scores for part in rows]))
+    assert_array_equal(expected.winners, np.concatenate([part.positions for part in rows]))
     assert_array_equal(expected.average, answer.average)
     tiles = sum(view.tiles for view in expected.plan.views)
     assert reports[-1] == ("scoring", tiles, tiles)

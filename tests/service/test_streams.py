@@ -79,8 +79,8 @@ def test_grids_of_the_highest(client: Client) -> None:
     expected = client.score(pixels, model="unpadded", grid="top", grid_top=2)
     with client.score_large(pixels, model="unpadded", grid="top", grid_top=2) as run:
         rows = list(run.rows())
-    assert_array_equal(expected.grid, np.concatenate([scores for _, scores, _ in rows]))
-    assert_array_equal(expected.winners, np.concatenate([found for _, _, found in rows]))
+    assert_array_equal(expected.grid, np.concatenate([part.scores for part in rows]))
+    assert_array_equal(expected.winners, np.concatenate([part.positions for part in rows]))
     with client.score_large(pixels, model="unpadded", grid="float16") as run:
         assert next(run.bands())[1].dtype == np.float16
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from support.pictures import png
 
 from fullconv.decode import description_of
-from fullconv.grid import GridHeader, ImageInfo, WindowAxis
+from fullconv.grid import GridHeader, GridRows, ImageInfo, WindowAxis
 from fullconv.heatmap import heatmap_file
 from fullconv.images import FileSource, Region, ScoredPixels
 from fullconv.protos import model_pb2, scoring_pb2
@@ -63,7 +63,7 @@ def draw(
     image.write_bytes(png(white if pixels is None else pixels))
     with heatmap_file(folder / name, known, shown, ScoredPixels(FileSource(image), region)) as take:
         for row in range(0, len(scores), 3):
-            take(row, scores[row : row + 3].astype(np.float32))
+            take(GridRows(row, scores[row : row + 3].astype(np.float32)))
     return picture(folder / name)
 
 

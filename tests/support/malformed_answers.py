@@ -48,6 +48,16 @@ def scores(change: Callable[[np.ndarray], object]) -> Callable[[Response], None]
     return changed
 
 
+def add_outputs(*outputs: tuple[str, int]) -> Callable[[Response], None]:
+    """Announce further outputs, whose values are missing."""
+
+    def changed(response: Response) -> None:
+        for name, values in outputs:
+            response.grid.further.add(name=name, values=values)
+
+    return changed
+
+
 def doubled_class(response: Response) -> None:
     """Name the first class twice, and not the second."""
     response.classes[1].CopyFrom(response.classes[0])
@@ -84,6 +94,11 @@ ANSWERS: dict[str, tuple[Callable[[Response], object], str]] = {
     "an odd number of bytes": (setting("scores", b"\0" * 791), "scores: expected 792 bytes, got 791 bytes"),
     "too many scores": (setting("scores", b"\0" * 1584), "scores: expected 792 bytes, got 1584 bytes"),
     "positions": (setting("positions", b"\0" * 4), "positions: expected 0 bytes, got 4 bytes"),
+    "values of no output": (setting("further", b"\0" * 4), "further: expected 0 bytes, got 4 bytes"),
+    "an output without values": (add_outputs(("boxes", 4)), "further: expected 288 bytes, got 0 bytes"),
+    "an output of nothing": (add_outputs(("boxes", 0)), "grid.further.values: expected 1 to 1048576, got 0"),
+    "an output without a name": (add_outputs(("", 4)), "grid.further.name: expected 1 to 1000, got 0"),
+    "an output twice": (add_outputs(("boxes", 4), ("boxes", 4)), "grid.further.name: expected each output once"),
     "an infinite score": (scores(lambda values: values.__setitem__((1, 2, 3), INFINITY)), "scores: expected finite"),
     "a score that is NaN": (scores(lambda values: values.__setitem__((1, 2, 3), NAN)), "scores: expected finite"),
     "a window without scores": (

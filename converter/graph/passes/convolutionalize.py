@@ -47,7 +47,7 @@ def convolutionalize(model: ir.Model, shapes: Shapes, layout: str) -> Convolutio
 
 
 class ConvolutionalizePass(ir.passes.InPlacePass):
-    """Convolutionalize a classifier, whose output becomes scores (N, classes, rows, cols).
+    """Convolutionalize a classifier, whose outputs become grids (N, values, rows, cols).
 
     `shapes` holds the values' shapes for one window, by name; `layout` is that of the input, "NCHW" or "NHWC".
     """
@@ -57,12 +57,12 @@ class ConvolutionalizePass(ir.passes.InPlacePass):
         self._shapes, self._layout = shapes, layout
 
     def requires(self, model: ir.Model) -> None:
-        """Raise PreconditionError unless there is one input and one output, and no subgraph."""
+        """Raise PreconditionError unless there is one input and an output, and no subgraph."""
         ends = len(model.graph.inputs), len(model.graph.outputs)
         subgraphs = [node for node in model.graph for part in node.attributes.values() if part.type in SUBGRAPHS]
-        if ends != (1, 1) or subgraphs:
+        if ends[0] != 1 or not ends[1] or subgraphs:
             raise ir.passes.PreconditionError(
-                f"expected one input, one output and no subgraphs, got {ends[0]}, {ends[1]} and {len(subgraphs)}"
+                f"expected one input, outputs and no subgraphs, got {ends[0]}, {ends[1]} and {len(subgraphs)}"
             )
 
     def call(self, model: ir.Model) -> ConvolutionalizeResult:
@@ -77,7 +77,7 @@ class ConvolutionalizePass(ir.passes.InPlacePass):
         for node in nodes:
             for value, view in zip(node.outputs, _rewrite(state, node), strict=False):
                 state.views[value] = view
-        graph.outputs[:] = [_scores(state, graph.outputs[0])]
+        graph.outputs[:] = [_grid(state, output) for output in graph.outputs]
         return ConvolutionalizeResult(model, signature(graph) != before, state.rewrites, state.shapes)
 
 
@@ -131,8 +131,8 @@ def _transpose_image(state: Convolutionalizer, image: ir.Value) -> None:
     state.views[image] = first.channels_last
 
 
-def _scores(state: Convolutionalizer, output: ir.Value) -> ir.Value:
-    """Return the value (N, classes, rows, cols) that takes the place of one row of scores per window."""
+def _grid(state: Convolutionalizer, output: ir.Value) -> ir.Value:
+    """Return the value (N, values, rows, cols) that takes the place of one row of values per window."""
     shape, node = state.shapes[output], output.producer()
     view = state.views.get(output) if len(shape) != 4 else state.view_of(output, node) if node else None
     stencil = view.stencil(range(1, len(shape))) if view is not None else None

@@ -111,9 +111,12 @@ def _to_fp16(source: Path) -> ir.Model:
 
 
 def _kept_in_float(graph: ir.Graph) -> list[str]:
-    """Return the names of the nodes that remain in float32: preprocessing, the last layer and all nodes after it."""
+    """Return the names of the nodes that remain in float32.
+
+    These are the preprocessing, and for every output its last layer and all nodes after it.
+    """
     kept = {node for node in graph if str(node.name).startswith(PREFIX)}
-    pending = [graph.outputs[0].producer()]
+    pending = [output.producer() for output in graph.outputs]
     while pending:
         node = pending.pop()
         if node is not None and node not in kept:

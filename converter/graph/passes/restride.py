@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.errors import UnsupportedError
-from converter.graph.geometry import AxisGeometry, geometries
+from converter.graph.geometry import AxisGeometry, geometries, output_geometry
 from converter.graph.nodes import (
     END,
     constant_input,
@@ -41,7 +41,7 @@ class RestridePass(ir.passes.InPlacePass):
         """Apply the pass; raises UnsupportedError for a pool that has no form at the stride."""
         graph = model.graph
         known = geometries(graph)
-        native = known[graph.outputs[0]]
+        native = output_geometry(known, graph)
         if {axis.stride for axis in native} == {self._stride}:
             return ir.passes.PassResult(model, modified=False)
         before = signature(graph)

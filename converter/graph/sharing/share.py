@@ -324,7 +324,7 @@ def share(
     model = dense.clone()
     FoldPadsPass()(model)
     graph, originals = model.graph, list(model.graph)
-    image, scores = graph.inputs[0], graph.outputs[0]
+    image = graph.inputs[0]
     assert image.shape is not None  # noqa: S101 (a dense network states the shape of its image)
     channels = image.shape[layout.index("C")]
     assert isinstance(channels, int)  # noqa: S101 (and its channels)
@@ -339,11 +339,11 @@ def share(
     sharer.states[image] = Parts(down, across, channels, {(DENSE, DENSE): image})
     for node in originals:
         sharer.run(node)
-    result = sharer.grid(scores)
-
-    result.name, result.shape, result.type = scores.name, scores.shape, scores.type
-    scores.name = f"{scores.name}.dense"
-    graph.outputs[:] = [result]
+    for position, output in enumerate(graph.outputs):
+        grid = sharer.grid(output)
+        grid.name, grid.shape, grid.type = output.name, output.shape, output.type
+        output.name = f"{output.name}.dense"
+        graph.outputs[position] = grid
     graph.remove(originals)
     graph.extend(emitter.nodes)
     common.RemoveUnusedNodesPass()(model)
