@@ -3,14 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := $(CURDIR)/$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
-LOCKS := base build clients dev docs image perf
+LOCKS := base build clients dev docs image perf photo
 STUBS := fullconv/protos
 PROTOS := $(addprefix $(STUBS)/,caffe.proto model.proto open_inference.proto scoring.proto)
 MODELS := build/models
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 CHECKED := converter service fullconv protos tests benchmarks models docs
 
-.PHONY: demo test test-slow check check-code check-stubs check-locks docs serve lock proto clean
+.PHONY: demo photo test test-slow check check-code check-stubs check-locks docs serve lock proto clean
 .DELETE_ON_ERROR:
 
 demo: .venv/base  ## convert the shipped checkpoint, score the shipped page, draw the heatmap
@@ -20,6 +20,12 @@ demo: .venv/base  ## convert the shipped checkpoint, score the shipped page, dra
 		--grid build/page.npz --heatmap build/page-heatmap.png
 	$(BIN)/python models/digits/count_found.py build/page.npz
 	@echo "the heatmap: build/page-heatmap.png"
+
+photo: .venv/photo  ## convert a network with its ImageNet weights, score a photograph, draw the heatmap
+	$(BIN)/python models/real/convert.py $(MODELS) --network efficientnet-lite0 --photographs build/photographs
+	$(BIN)/fullconv-score build/photographs/coffee.png --models $(MODELS) --model efficientnet-lite0 --mode exact \
+		--stride 16 --scales 2x --average probabilities --heatmap build/photo-heatmap.jpg --heatmap-class espresso
+	@echo "the heatmap: build/photo-heatmap.jpg"
 
 test: .venv/dev  ## the quick tests that need no PyTorch, containers, other servers' clients or extras
 	$(BIN)/pytest $(WORKERS) -m "not slow and not torch and not compose and not clients and not extras"
@@ -75,6 +81,7 @@ cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group build -o requirements/buil
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group image -c requirements/base.txt -o requirements/image.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group clients -o requirements/clients.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --no-deps --group perf -o requirements/perf.txt
+cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --no-deps --group photo -c requirements/base.txt -o requirements/photo.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --group dev -c requirements/base.txt -o requirements/dev.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group docs -c requirements/dev.txt -o requirements/docs.txt
 endef
@@ -94,6 +101,10 @@ endef
 
 .venv/docs: requirements/docs.txt | .venv/bin/python
 	$(PIP) install --require-hashes -r requirements/docs.txt
+	@touch $@
+
+.venv/photo: .venv/base requirements/photo.txt
+	$(PIP) install --require-hashes --no-deps -r requirements/photo.txt
 	@touch $@
 
 build/clients: requirements/clients.txt | .venv/bin/python  ## an environment with the clients of other servers

@@ -27,8 +27,8 @@ def convert(source: Any, target: str | PathLike[str], **options: Any) -> Report:
             module; or a Keras model.
         target: Directory of the version, which ends in NAME/VERSION.
         options: The options of `fullconv-convert`, with the same defaults: arch, window, preprocess, activation,
-            scores, labels, mpp, card, verify, images, strides, crops_only, precision, min_agreement, trust, force.
-            `labels` may also be the names themselves.
+            scores, also, labels, mpp, card, verify, images, strides, crops_only, precision, min_agreement, trust,
+            force. `also` is a list of names; `labels` may be a list of names.
 
     Raises:
         converter.errors.ConversionError: The source cannot be converted; nothing is written.
