@@ -14,6 +14,7 @@ import faulthandler
 import importlib.util
 import io
 import itertools
+import json
 import multiprocessing
 import os
 import resource
@@ -65,6 +66,37 @@ layers = [
 """
 """The network whose checkpoints are in tests/data."""
 
+CONFIGS: Sequence[dict[str, object]] = (
+    {
+        "architecture": "test_resnet",
+        "num_classes": 1000,
+        "global_pool": "avg",
+        "model_args": {"in_chans": 3},
+        "pretrained_cfg": {"input_size": [3, 160, 160], "mean": [0.5] * 3, "std": [0.5] * 3, "label_names": ["a", "b"]},
+    },
+    {
+        "model_type": "resnet",
+        "architectures": ["ResNetForImageClassification"],
+        "num_channels": 3,
+        "embedding_size": 4,
+        "hidden_sizes": [4, 8],
+        "depths": [1, 1],
+        "layer_type": "basic",
+        "image_size": 32,
+        "id2label": {"0": "cat", "1": "dog"},
+    },
+    {
+        "architecture": "net",
+        "patch_size_pixels": 24,
+        "spacing_um_px": 0.5,
+        "class_names": ["a", "b", "c"],
+        "transform": [
+            {"name": "Resize", "arguments": {"size": 24}},
+            {"name": "Normalize", "arguments": {"mean": [0.5] * 3, "std": [0.5] * 3}},
+        ],
+    },
+)
+"""A config.json of timm, of transformers and of WSInfer."""
 TORCH = importlib.util.find_spec("torch") is not None
 """Whether PyTorch is installed, so that TorchScript is tried too."""
 Reader = Callable[[Path], object]
@@ -105,6 +137,11 @@ def formats() -> dict[str, Format]:
         "oldest onnx": Format(".onnx", oldest, onnx_mutations),
         "caffe": Format(".caffemodel", caffe[:1], caffe_mutations),
         "caffe's text": Format(".prototxt", caffe[1:], BLIND),
+        "config.json": Format(
+            ".json",
+            [json.dumps(config).encode() for config in CONFIGS],
+            [mutations.truncate, mutations.set_bytes, *[mutations.json_document] * 8],
+        ),
         **({"torchscript": Format(".pt", torchscript(), [*BLIND, *[mutations.torch_zip] * 6])} if TORCH else {}),
     }
 
@@ -287,6 +324,20 @@ def table(tallies: dict[str, Tally], seconds: float) -> str:
     return "\n".join([*lines, f"{total} inputs in {seconds:.0f} s, {total / max(seconds, 1e-9):.0f} per second"])
 
 
+def _model_folder(config: Path) -> Path:
+    """Return a folder with a config.json, and with the weights of a timm network and a TorchScript file."""
+    folder = config.parent / "folder"
+    if not folder.exists():
+        folder.mkdir()
+        shapes = json.loads((DATA / "shapes_of_timm_test_resnet.json").read_text("utf-8"))
+        tensors = {name: np.full(shape, 0.01, np.float32) for name, shape in shapes.items()}
+        (folder / "model.safetensors").write_bytes(save(tensors))
+        if TORCH:
+            (folder / "torchscript_model.pt").write_bytes(torchscript()[0])
+    shutil.copy(config, folder / "config.json")
+    return folder
+
+
 def reader(architecture: Path, *, convert: bool) -> Reader:
     """Return the function that reads one input and, if `convert`, also converts it."""
     known = {".onnx": None, ".caffemodel": str(CAFFE.with_suffix(".prototxt"))}
@@ -296,6 +347,8 @@ def reader(architecture: Path, *, convert: bool) -> Reader:
             classifier = read_source(path, arch=None, window=(24, 24))
         elif path.suffix == ".prototxt":
             classifier = read_source(CAFFE, arch=str(path), window=None)
+        elif path.suffix == ".json":
+            classifier = read_source(_model_folder(path), arch=None, window=None)
         else:
             classifier = read_source(path, arch=known.get(path.suffix, str(architecture)), window=None)
         if convert:

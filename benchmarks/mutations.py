@@ -116,6 +116,31 @@ def safetensors_header(data: bytes, _: bytes, chance: Random) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
+def json_document(data: bytes, _: bytes, chance: Random) -> bytes:
+    """Set, delete or rename one to three values anywhere in a JSON document."""
+    document = json.loads(data)
+    for _time in range(chance.randint(1, 3)):
+        inner = chance.choice(_containers(document))
+        places = list(inner) if isinstance(inner, dict) else list(range(len(inner)))
+        if not places:
+            continue
+        at = chance.choice(places)
+        match chance.randrange(4):
+            case 0:
+                del inner[at]
+            case 1 if isinstance(inner, dict):
+                inner[chance.choice([*TEXTS, *places])] = inner.pop(at)
+            case _:
+                inner[at] = chance.choice([*EXTREMES, *TEXTS, None, True, 1e308, float("nan"), [], {}, [[1] * 9] * 9])
+    return json.dumps(document).encode()
+
+
+def _containers(document: Any) -> list[Any]:  # noqa: ANN401 (what JSON may hold)
+    """Return all lists and objects of a JSON document, the document first."""
+    inner = document.values() if isinstance(document, dict) else document
+    return [document, *(deeper for each in inner if isinstance(each, dict | list) for deeper in _containers(each))]
+
+
 def instructions(pickled: bytes) -> list[bytes]:
     """Return the instructions of a pickle."""
     starts = [position for _, _, position in pickletools.genops(pickled) if position is not None]

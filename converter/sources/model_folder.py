@@ -24,6 +24,7 @@ from converter.request import MAX_MPP
 from converter.sources.checkpoint import read_checkpoint, sha256
 from converter.sources.classifier import Classifier
 from converter.sources.frameworks import framework
+from converter.sources.module_size import limited_size
 from converter.sources.torch_libraries import timm_module
 from converter.sources.torch_module import export_logits, export_trained
 from converter.sources.torch_script import read_torchscript
@@ -101,7 +102,8 @@ def _read_timm(config: Config, window: tuple[int, int] | None, weights: Path) ->
     settings = {key: value for key, value in (config.get("model_args") or {}).items() if key not in OF_FILES}
     settings |= {"global_pool": config["global_pool"]} if config.get("global_pool") else {}
     with quiet():
-        made = timm_module(name, checkpoint.tensors, window or _timm_window(pretrained), **settings)
+        with limited_size(checkpoint.tensors):
+            made = timm_module(name, checkpoint.tensors, window or _timm_window(pretrained), **settings)
         if "mean" in pretrained and "std" in pretrained:
             made = replace(made, preprocess=_preprocessing(pretrained["mean"], pretrained["std"], 1 / 255))
         classifier = export_trained(checkpoint, made, f"timm:{name}")
@@ -139,14 +141,21 @@ def _read_transformers(folder: Path, config: Config, window: tuple[int, int] | N
 def _transformers_network(folder: Path, named: Path) -> "torch.nn.Module":
     """Return the network in a folder with its weights; raises SourceError, which names the folder `named`."""
     transformers = framework("transformers", TRANSFORMERS, f"{named}")
+    progress = transformers.utils.logging
+    shows_progress = progress.is_progress_bar_enabled()
+    progress.disable_progress_bar()  # the converter has its own
     try:
-        network, loaded = transformers.AutoModelForImageClassification.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
-            attn_implementation="eager",  # no kernel from a hub
-        )  # fmt: skip
+        with limited_size(read_checkpoint(folder / WEIGHTS[0]).tensors):
+            network, loaded = transformers.AutoModelForImageClassification.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
+                attn_implementation="eager",  # no kernel from a hub
+            )  # fmt: skip
     except Exception as error:  # transformers may raise any error
         reason = first_cause(error)
         raise SourceError(f"{named}: transformers {transformers.__version__} cannot load it: {reason}") from None
+    finally:
+        if shows_progress:
+            progress.enable_progress_bar()
     if missing := sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]])):
         raise SourceError(f"{named}: expected all tensors of the network, but it lacks {', '.join(missing[:3])}")
     result: torch.nn.Module = network.float().eval()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from support.torch_networks import check_scores, randomised
 
@@ -139,6 +140,25 @@ def test_timm(tmp_path: Path) -> None:
     assert (classifier.window, classifier.preprocess, classifier.labels) == ((64, 64), EXPECTED, ("x", "y", "z"))
     convert_checkpoint(tmp_path / "net", tmp_path / "models" / "net" / "1", verify=4)
     assert (tmp_path / "models" / "net" / "1" / "labels.txt").read_text() == "x\ny\nz\n"
+
+
+HUGE: dict[str, dict[str, object]] = {
+    "depths": {"model_type": "resnet", "depths": [1, 1 << 62], "hidden_sizes": [4, 8], "embedding_size": 4},
+    "sizes": {"model_type": "resnet", "depths": [1, 1], "hidden_sizes": [4, 1 << 20], "embedding_size": 4},
+    "timm's layers": {"architecture": "resnet18", "model_args": {"layers": [1, 1, 1, 1 << 40]}},
+    "timm's classes": {"architecture": "resnet18", "model_args": {"num_classes": 1 << 32}},
+}
+
+
+@pytest.mark.parametrize("config", HUGE.values(), ids=HUGE)
+def test_networks_far_larger_than_their_weights(config: dict[str, object], tmp_path: Path) -> None:
+    """A wrong number in the settings does not make millions of layers, or parameters beyond all memory."""
+    from safetensors.numpy import save_file
+
+    write(tmp_path / "net", config=config | {"image_size": 32})
+    save_file({"fc.weight": np.zeros((3, 512), np.float32)}, tmp_path / "net" / "model.safetensors")
+    with pytest.raises(ConversionError, match=r"expected at most \d+ (modules|parameters) for weights of 1 tensors"):
+        read_source(tmp_path / "net", arch=None, window=None)
 
 
 def test_wsinfer(tmp_path: Path) -> None:
