@@ -25,7 +25,9 @@ from pathlib import Path
 import pyvips
 
 from fullconv import Client, Scorer
-from fullconv.grid_file import grid_file
+from fullconv.description import RAW
+from fullconv.grids.cells import CellValues
+from fullconv.grids.npz import npz_file
 
 DIGITS = Path(__file__).parents[1] / "models" / "digits"
 PIXELS_A_RUN = 1 << 26
@@ -57,7 +59,8 @@ def page_of(side: int, folder: Path) -> Path:
 def score(scorer: Scorer | Client, image: Path, grid: Path) -> None:
     """Score an image and write its grid as the rows come; a server gets the file in parts."""
     with scorer.score_large(image, model="digits", grid=True) as stream:
-        with grid_file(grid, stream.planned.header) as write:
+        header = stream.planned.header
+        with npz_file(grid, CellValues(header, RAW, header.indices)) as write:
             for rows in stream.rows():
                 write(rows)
         stream.result()

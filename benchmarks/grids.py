@@ -67,8 +67,9 @@ def task(scorer: Scorer, model: str, stride: int, output: Path | None, *, plan_o
     """Return the task of the command for one output: a heatmap if the suffix is .png, a grid for other suffixes."""
     options = Options(mode="dense", stride=stride, grid=output is not None)
     is_heatmap = output is not None and output.suffix == ".png"
-    grid, heatmap = (None, str(output)) if is_heatmap else (str(output) if output else None, None)
-    return ScoreTask(scorer, model, "", options, grid=grid, heatmap=heatmap, plan_only=plan_only)
+    grids = (str(output),) if output and not is_heatmap else ()
+    heatmap = str(output) if is_heatmap else None
+    return ScoreTask(scorer, model, "", options, grids=grids, heatmap=heatmap, plan_only=plan_only)
 
 
 def seconds_of(task: ScoreTask, image: Path) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fullconv.common.files import GRID_SUFFIXES, PICTURE_SUFFIXES
 from fullconv.common.text import printable
-from fullconv.description import ModelDescription, Parity
+from fullconv.description import RAW, SOFTMAX, ModelDescription, Parity
 from fullconv.errors import RequestError
 from fullconv.grid import GridHeader, GridRows, ImageInfo, Scores
 from fullconv.images import ScoredPixels
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import PIL.Image
     import xarray
 
+    from fullconv.grids.cells import CellValues
     from fullconv.heatmap import Heatmap
 
 REPR_CLASSES, REPR_WARNINGS, REPR_LETTERS = 5, 3, 60
@@ -239,10 +240,11 @@ class Answer:
         return Image.fromarray(picture)
 
     def save(self, path: str | Path, class_: str | int | None = None, *, model: ModelDescription | None = None) -> None:
-        """Write the grid (.npz) or the heatmap (.png, .jpg, .jpeg, .webp), according to the suffix of the path.
+        """Write the grid or the heatmap, according to the suffix of the path.
 
-        The files are the same as those of `fullconv-score --grid` and `--heatmap`. `class_` and `model` are the
-        arguments of `heatmap`.
+        A grid is written as .npz, .csv, .parquet or .geojson, a heatmap as .png, .jpg, .jpeg or .webp. The files are
+        the same as those of `fullconv-score --grid` and `--heatmap`. `class_` and `model` are the arguments of
+        `heatmap`; a grid as .npz needs neither.
 
         Raises:
             RequestError: The suffix is unknown, or the answer does not have what the file needs.
@@ -255,10 +257,10 @@ class Answer:
 
             write_picture(path, np.asarray(self.heatmap(class_, model=model)))
         elif suffix in GRID_SUFFIXES:
-            from fullconv.grid_file import grid_file  # noqa: PLC0415 (only here)
+            from fullconv.grids import grid_file  # noqa: PLC0415 (only here)
 
             self._all_scores("save")
-            with grid_file(path, self.header) as write:
+            with grid_file(path, self._cell_values(path.name, model)) as write:
                 for rows in self.rows():
                     write(rows)
         else:
@@ -338,11 +340,26 @@ class Answer:
         drawing.add_rows(0, scores.astype(np.float32, copy=False))
         return drawing
 
+    def _cell_values(self, name: str, model: ModelDescription | None) -> "CellValues":
+        """Return what a file of the grid holds; raises RequestError if softmax needs classes that the answer lacks."""
+        from fullconv.grids import cell_values, is_table  # noqa: PLC0415 (only here)
+        from fullconv.grids.cells import CellValues  # noqa: PLC0415
+
+        if not is_table(name):
+            return CellValues(self.header, RAW, self.classes)
+        model = model or self._description()
+        if model.output.kind == SOFTMAX and len(self.classes) < model.output.classes:
+            raise RequestError(
+                f"save: expected the scores of all {model.output.classes} classes for probabilities, got the scores of "
+                f"{len(self.classes)}: score without the option classes"
+            )
+        return cell_values(self.header, model, self.classes)
+
     def _description(self) -> ModelDescription:
         if self.describe is None:
             raise RequestError(
-                "heatmap: expected the model's description, which this answer cannot request by itself: "
-                "use heatmap(model=await client.model(name))"
+                "model: expected the model's description, which this answer cannot request by itself: pass it, for "
+                "example heatmap(model=await client.model(name))"
             )
         return self.describe()
 

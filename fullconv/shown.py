@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from fullconv.description import RAW, SOFTMAX, ModelDescription, ModelOutput
 from fullconv.errors import RequestError
-from fullconv.grid import GridHeader, Scores
 
 FEW = 2
 """A heatmap of a model with this number of classes or fewer shows the last class, unless a class is named."""
@@ -29,16 +28,17 @@ class ShownClasses:
     """Whether the colour is a probability. If not, it is the network's score."""
 
     @property
+    def has_all(self) -> bool:
+        """Whether the answer has all classes."""
+        return set(self.chosen) == set(range(self.output.classes))
+
+    @property
     def needs_all(self) -> bool:
         """Whether the picture needs scores of classes that the answer does not have."""
-        if set(self.chosen) == set(range(self.output.classes)):
+        if self.has_all:
             return False
         missing = self.single is not None and self.single not in self.chosen
         return missing or (self.probabilities and self.output.kind == SOFTMAX)
-
-    def select_columns(self, header: GridHeader, scores: Scores) -> Scores:
-        """Reduce rows of a grid (rows, cols, classes) to the classes of `chosen`."""
-        return scores if self.chosen == header.indices else scores[..., header.columns(self.chosen)]
 
 
 def shown_classes(

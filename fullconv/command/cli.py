@@ -65,8 +65,8 @@ def score(line: CommandLine) -> None:
         model, version = line.named_version()
         score_request(model, version, options)  # raises for invalid options, before anything is opened
         task = ScoreTask(
-            _scorer(line), model, version, options, line.mask, line.grid, line.heatmap, line.heatmap_class, line.plan,
-            interruption.check,
+            _scorer(line), model, version, options, line.mask, tuple(line.grid or ()), line.threshold, line.heatmap,
+            line.heatmap_class, line.plan, interruption.check,
         )  # fmt: skip
         _check_outputs(task, images)
         _check_average(task)
@@ -119,8 +119,10 @@ def _check_outputs(task: ScoreTask, images: list[Path]) -> None:
             f"{STEM} into the names, and score images of the same name in separate commands",
             param_hint="--grid and --heatmap",
         )
-    _check_suffix("--grid", task.grid, GRID_SUFFIXES)
-    _check_suffix("--heatmap", task.heatmap, PICTURE_SUFFIXES)
+    for name in task.grids:
+        _check_suffix("--grid", name, GRID_SUFFIXES)
+    if task.heatmap is not None:
+        _check_suffix("--heatmap", task.heatmap, PICTURE_SUFFIXES)
     for output in outputs:
         if output.exists() and (not output.is_file() or any(_same(output, image) for image in images)):
             raise typer.BadParameter(
@@ -130,9 +132,9 @@ def _check_outputs(task: ScoreTask, images: list[Path]) -> None:
             )
 
 
-def _check_suffix(option: str, name: str | None, suffixes: tuple[str, ...]) -> None:
+def _check_suffix(option: str, name: str, suffixes: tuple[str, ...]) -> None:
     """Refuse a file name whose suffix is not that of an offered format."""
-    if name is not None and Path(name).suffix.lower() not in suffixes:
+    if Path(name).suffix.lower() not in suffixes:
         raise typer.BadParameter(
             f"expected a file name that ends in {' or '.join(suffixes)}, got {name!r}", param_hint=option
         )

@@ -1,5 +1,6 @@
 """The command line of `fullconv-score`: every option with its help, and the parsing of its text."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -139,7 +140,21 @@ class CommandLine:
         ),
     ] = None
     grid: Annotated[
-        str | None, typer.Option(metavar="OUT.npz", help="Write the scores of every window to this file.")
+        list[str] | None,
+        typer.Option(
+            metavar="OUT",
+            help="Write a value of every window to this file; may be given several times. .npz: the network's scores "
+            "as arrays. .csv and .parquet: a line for each window with its box and the probability of each class. "
+            ".geojson: a tile for each window, for QuPath.",
+        ),
+    ] = None
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="Write only windows whose highest probability is at least P, such as 0.5, to .csv, .parquet and "
+            ".geojson. For a model without probabilities: the highest score. Default: all windows.",
+        ),
     ] = None
     heatmap: Annotated[
         str | None,
@@ -198,6 +213,13 @@ class CommandLine:
             raise typer.BadParameter("expected an image to score, or --describe, got none", param_hint="IMAGE...")
         if self.heatmap_class is not None and self.heatmap is None:
             raise typer.BadParameter("expected --heatmap with it, got none", param_hint="--heatmap-class")
+        tables = [name for name in self.grid or () if not name.lower().endswith(".npz")]
+        if self.threshold is not None and not tables:
+            raise typer.BadParameter(
+                "expected --grid OUT.csv, OUT.parquet or OUT.geojson with it, got none", param_hint="--threshold"
+            )
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise typer.BadParameter(f"expected a finite number, got {self.threshold}", param_hint="--threshold")
         if self.min_agreement is not None and not 0 < self.min_agreement <= 1:
             raise typer.BadParameter(
                 f"expected a share of windows above 0 and at most 1, got {self.min_agreement:g}",

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ from fullconv.command.sending import check_size, fits_message, goes_in_parts
 from fullconv.command.table import answer_table, plan_table
 from fullconv.common.files import OutputError
 from fullconv.common.text import encodable
-from fullconv.description import ModelDescription
+from fullconv.description import RAW, SOFTMAX, ModelDescription
 from fullconv.errors import ImageError, RequestError, ScoringError, UnavailableError
 from fullconv.grid import GridRows, RowSink
-from fullconv.grid_file import grid_file
+from fullconv.grids import cell_values, grid_file, is_table
+from fullconv.grids.cells import CellValues
 from fullconv.options import Options
 from fullconv.remote.client import Client
 from fullconv.shown import ShownClasses, class_indices, shown_classes
@@ -42,17 +42,21 @@ class ScoreTask:
     """The options of every image, without the mask."""
     mask: str | None = None
     """A file's name, which may contain STEM, or "otsu"."""
-    grid: str | None = None
-    """Name of the grid's file, which contains STEM if there are several images."""
+    grids: tuple[str, ...] = ()
+    """Names of the grid's files, which contain STEM if there are several images."""
+    threshold: float | None = None
+    """Smallest of the highest values of the windows in tables. None: all windows."""
     heatmap: str | None = None
-    """Name of the heatmap's file, likewise."""
+    """Name of the heatmap's file, likewise with STEM."""
     heatmap_class: str | None = None
     """The class that heatmaps show. Default: the choice of `shown_classes`."""
     plan_only: bool = False
     check: Callable[[], None] = lambda: None
     """Called repeatedly; ends the process if a signal has requested it."""
     _shown: dict[str, ShownClasses] = field(init=False, default_factory=dict)
-    """The classes that heatmaps show, by the model's version."""
+    """The classes that files show, by the model's version."""
+    _models: dict[str, ModelDescription] = field(init=False, default_factory=dict)
+    """Descriptions of the model, by its version."""
 
     def run(self, images: list[Path], *, quiet: bool) -> list[dict[str, Any]]:
         """Score images, and return their JSON documents in the order of the images.
@@ -77,12 +81,13 @@ class ScoreTask:
 
     def outputs(self, images: list[Path]) -> list[Path]:
         """Return every file that will be written."""
-        return [_for_image(name, image) for name in (self.grid, self.heatmap) if name is not None for image in images]
+        names = [*self.grids, *([self.heatmap] if self.heatmap is not None else [])]
+        return [_for_image(name, image) for name in names for image in images]
 
     def _results(self, images: list[Path], show: ShowProgress) -> Iterator[tuple[int, Result]]:
         """Yield each image's answer or error: first of images that a server scores in one call, then of the others."""
         done: set[int] = set()
-        alone = self.grid or self.heatmap or self.plan_only or len(images) == 1
+        alone = self.grids or self.heatmap or self.plan_only or len(images) == 1
         if isinstance(self.scorer, Client) and not alone:
             for number, result in self._score_together(images, show):
                 done.add(number)
@@ -114,7 +119,7 @@ class ScoreTask:
         if self.plan_only:
             return self.scorer.plan(image, model=self.model, version=self.version, **options)
         with self._scored(image, options, show) as (planned, parts, result):
-            shown = self._shown_by(planned.version) if self.heatmap else None
+            shown = self._shown_by(planned.version) if self._reads_values else None
             with ExitStack() as stack:
                 sinks = [stack.enter_context(sink) for sink in self._sinks(image, planned, shown)]
                 for rows in parts:
@@ -153,11 +158,14 @@ class ScoreTask:
 
     def _describe(self) -> ModelDescription:
         """Return the model's description, which is requested once."""
-        return self._description
+        return self._model(self.version)
 
-    @cached_property
-    def _description(self) -> ModelDescription:
-        return self.scorer.model(self.model, self.version)
+    def _model(self, version: str) -> ModelDescription:
+        """Return the description of a version of the model, which is requested once."""
+        if version not in self._models:
+            model = self.scorer.model(self.model, version)
+            self._models.update({version: model, model.version: model})
+        return self._models[version]
 
     def _mask_of(self, image: Path) -> Options:
         """Return the option that names an image's own mask."""
@@ -166,44 +174,50 @@ class ScoreTask:
         return {"mask": "otsu" if self.mask == "otsu" else _for_image(self.mask, image)}
 
     def _options_of(self, image: Path) -> Options:
-        """Return the options of one image: its own mask, and all classes if its heatmap needs their scores."""
+        """Return the options of one image: its own mask, and all classes if its files need their scores."""
         options: Options = {**self.options, **self._mask_of(image)}
-        if self.heatmap is not None and self._shown_by(self.version).needs_all:
+        if self._reads_values and self._needs_all():
             options["classes"] = ()
         return options
 
+    def _needs_all(self) -> bool:
+        """Return whether a file needs scores of classes that the answer does not have."""
+        shown = self._shown_by(self.version)
+        for_tables = shown.output.kind == SOFTMAX and any(map(is_table, self.grids))
+        return not shown.has_all and (for_tables or (self.heatmap is not None and shown.needs_all))
+
     def _shown_by(self, version: str) -> ShownClasses:
-        """Return the classes that heatmaps show for a version of the model."""
+        """Return the classes that files show for a version of the model."""
         if version not in self._shown:
-            model = self.scorer.model(self.model, version)
+            model = self._model(version)
             names = [str(name) for name in self.options.get("classes", ())]
             chosen = class_indices(model, names, "classes")
             average_of = self.options.get("average", "scores")
-            self._shown[version] = shown_classes(model, chosen, average_of, self.heatmap_class)
-            self._shown[model.version] = self._shown[version]
+            shown = shown_classes(model, chosen, average_of, self.heatmap_class)
+            self._shown.update({version: shown, model.version: shown})
         return self._shown[version]
+
+    @property
+    def _reads_values(self) -> bool:
+        """Whether a file needs more than the network's scores, and therefore the model's description."""
+        return self.heatmap is not None or any(map(is_table, self.grids))
+
+    def _cell_values(self, planned: Answer, shown: ShownClasses | None) -> CellValues:
+        """Return what the files of a grid hold: only the requested classes, even if the answer has more."""
+        if shown is None:
+            return CellValues(planned.header, RAW, planned.header.indices)
+        return cell_values(planned.header, self._model(planned.version), shown.chosen, self.threshold)
 
     def _sinks(
         self, image: Path, planned: Answer, shown: ShownClasses | None
     ) -> Iterator[AbstractContextManager[RowSink]]:
         """Yield the files that take the rows of an image's grid."""
-        if self.grid:
-            yield _grid_sink(_for_image(self.grid, image), planned, shown)
+        for name in self.grids:
+            yield grid_file(_for_image(name, image), self._cell_values(planned, shown))
         if self.heatmap and shown and planned.pixels:
             from fullconv.heatmap import heatmap_file  # noqa: PLC0415 (matplotlib takes a second to load)
 
             yield heatmap_file(_for_image(self.heatmap, image), planned.header, shown, planned.pixels)
-
-
-@contextmanager
-def _grid_sink(path: Path, planned: Answer, shown: ShownClasses | None) -> Iterator[RowSink]:
-    """Write a grid's file, which has only the requested classes even if the answer has more."""
-    if shown is None:
-        with grid_file(path, planned.header) as write:
-            yield write
-    else:
-        with grid_file(path, planned.with_classes(shown.chosen).header) as write:
-            yield lambda rows: write(rows._replace(scores=shown.select_columns(planned.header, rows.scores)))
 
 
 def _for_image(name: str, image: Path) -> Path:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fullconv.blocks import blocks_of
 from fullconv.common.files import atomic_write
 from fullconv.common.libvips import pyvips
 from fullconv.errors import ImageError
 from fullconv.grid import GridHeader, ImageInfo, RowSink, Scores
 from fullconv.heatmap.backdrop import blank, grey_picture
-from fullconv.heatmap.cells import SingleClass, Winners, blocks_of
+from fullconv.heatmap.cells import SingleClass, Winners
 from fullconv.heatmap.content import Content, single_class_content, winners_content
 from fullconv.heatmap.figure import draw_figure
 from fullconv.heatmap.layout import layout_of

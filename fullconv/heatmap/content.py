@@ -6,9 +6,10 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
+from fullconv.blocks import NO_INDEX
 from fullconv.common.text import printable
 from fullconv.description import RAW
-from fullconv.heatmap.cells import NO_INDEX, THRESHOLD, SingleClass, Winners
+from fullconv.heatmap.cells import THRESHOLD, SingleClass, Winners
 from fullconv.heatmap.paint import Scale, even_scale, rising_scale
 
 LABEL_LETTERS = 24

@@ -6,7 +6,7 @@ import numpy as np
 from contourpy import LineType, contour_generator
 from numpy.typing import NDArray
 
-from fullconv.heatmap.cells import Blocks
+from fullconv.blocks import Blocks
 
 CELLS = 1024
 """Largest number of blocks along the longer side of an outlined mask; finer masks are thinned out."""

@@ -1,4 +1,4 @@
-"""Reductions of cells' scores: the mean of each class, probabilities, and the classes with the highest scores."""
+"""Reductions of cells' scores: the mean of each class, and the classes with the highest scores."""
 
 from dataclasses import dataclass, field
 
@@ -29,22 +29,6 @@ class Mean:
     def value(self) -> NDArray[np.float64]:
         """The mean so far, (classes,) float64; NaN before the first cell."""
         return self._sum / self.cells if self.cells else np.full(self.classes, np.nan)
-
-
-def probabilities(scores: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
-    """Convert scores (..., classes) into probabilities of the same shape; `kind` is ModelSpec.output.kind."""
-    match kind:
-        case "probabilities":
-            return scores
-        case "logits-softmax":
-            powers: NDArray[np.float32] = np.exp(scores - scores.max(axis=-1, keepdims=True))
-            powers /= powers.sum(axis=-1, keepdims=True)
-            return powers
-        case "logits-sigmoid":
-            sigmoid: NDArray[np.float32] = np.float32(0.5) * (1 + np.tanh(scores / 2))
-            return sigmoid
-        case _:
-            raise ValueError(f"expected an output kind that has probabilities, got {kind!r}")
 
 
 def top_k(scores: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:

@@ -8,8 +8,9 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from fullconv.common.probabilities import probabilities
 from service.dense.arrays import Pixels, Scores
-from service.dense.reducers import Mean, probabilities
+from service.dense.reducers import Mean
 from service.dense.tiles import AxisBand, AxisTile
 from service.errors import ImageError, ModelError
 from service.scoring.grid import BandGrid, GridRows

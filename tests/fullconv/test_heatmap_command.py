@@ -175,8 +175,8 @@ def test_narrowed_answers_equal_narrow_ones(models: Path, image: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "status", "expected_message"),
     [
-        (["--grid", "out.csv"], 2, "--grid: expected a file name that ends in .npz, got 'out.csv'"),
-        (["--grid", "out"], 2, "--grid: expected a file name that ends in .npz, got 'out'"),
+        (["--grid", "out.txt"], 2, "or .parquet or .geojson, got 'out.txt'"),
+        (["--grid", "out"], 2, "--grid: expected a file name that ends in .npz or .csv"),
         (
             ["--heatmap", "out.tif"],
             2,

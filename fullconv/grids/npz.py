@@ -1,4 +1,4 @@
-"""The file that `--grid OUT.npz` and `Answer.save` write: the scores of every window.
+"""Arrays in one .npz file: the scores of every window.
 
 scores   (rows, cols, classes) float32, NaN for windows that a mask left out
 x, y     (cols,) and (rows,) int64: the windows' left and top edges, in pixels of the image
@@ -21,14 +21,16 @@ from numpy.lib import format as npy
 
 from fullconv.common.files import atomic_write
 from fullconv.grid import GridHeader, GridRows, RowSink, Scores
+from fullconv.grids.cells import CellValues
 
 
 @contextmanager
-def grid_file(path: Path, header: GridHeader) -> Iterator[RowSink]:
+def npz_file(path: Path, values: CellValues) -> Iterator[RowSink]:
     """Write the file row by row; yields the function that takes the rows. Raises OutputError.
 
     Members of an archive are written one after the other, so that further outputs wait in files of their own.
     """
+    header = values.chosen_header
     with ExitStack() as stack:
         archive = zipfile.ZipFile(stack.enter_context(atomic_write(path)), "w")
         stack.enter_context(archive)
@@ -45,10 +47,10 @@ def grid_file(path: Path, header: GridHeader) -> Iterator[RowSink]:
         with _member(archive, "scores", header, len(header.indices)) as scores:
 
             def write(rows: GridRows) -> None:
-                _write(scores, rows.scores)
+                _write(scores, values.scores(rows))
                 if rows.further is not None:
-                    for file, values in zip(waiting, header.split(rows.further).values(), strict=True):
-                        _write(file, values)
+                    for file, output in zip(waiting, header.split(rows.further).values(), strict=True):
+                        _write(file, output)
 
             yield write
         for file, output in zip(waiting, header.further, strict=True):

@@ -1,0 +1,40 @@
+"""Files that hold a value of every window. The suffix of a file decides its format.
+
+.npz        the network's scores, as arrays                        `npz`
+.csv        a line for each window, with its probabilities         `table`
+.parquet    the same as .csv, for the extra `parquet`              `table`
+.geojson    a tile for each window, as QuPath reads them           `geojson`
+"""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from fullconv.description import ModelDescription
+from fullconv.grid import GridHeader, RowSink
+from fullconv.grids.cells import CellValues
+from fullconv.grids.geojson import geojson_file
+from fullconv.grids.npz import npz_file
+from fullconv.grids.table import csv_file, parquet_file
+
+SUFFIXES = {".npz": npz_file, ".csv": csv_file, ".parquet": parquet_file, ".geojson": geojson_file}
+"""The function that writes each format."""
+SCORES = ".npz"
+"""The format that holds the network's scores instead of probabilities."""
+
+
+def is_table(name: str) -> bool:
+    """Return whether a file of this name holds probabilities, for which the model's description is needed."""
+    return not name.lower().endswith(SCORES)
+
+
+def cell_values(
+    header: GridHeader, model: ModelDescription, chosen: tuple[int, ...], threshold: float | None = None
+) -> CellValues:
+    """Describe what a file holds of rows that `header` describes: the classes `chosen` of a model."""
+    colours = {index: colour for index, colour in enumerate(model.colours) if colour}
+    return CellValues(header, model.output.kind, chosen, threshold, colours)
+
+
+def grid_file(path: Path, values: CellValues) -> AbstractContextManager[RowSink]:
+    """Write a file; the context yields the function that takes the rows, top to bottom. Raises OutputError."""
+    return SUFFIXES[path.suffix.lower()](path, values)

@@ -1,0 +1,74 @@
+"""What files of grids hold: the windows, and their scores or probabilities of the classes that were asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullconv.common.probabilities import probabilities
+from fullconv.description import RAW
+from fullconv.grid import GridHeader, GridRows, Scores
+
+
+@dataclass(frozen=True)
+class CellValues:
+    """The classes that a file has, and how their values follow from rows of a grid.
+
+    Softmax needs the scores of all classes, so that rows may have more classes than the file.
+    """
+
+    header: GridHeader
+    """The description of the rows."""
+    kind: str
+    """The kind of the scores (`ModelOutput.kind`)."""
+    chosen: tuple[int, ...]
+    """The classes of the file, as indices in the network's output, in this order."""
+    threshold: float | None = None
+    """Smallest value, of the class with the highest value, of the windows in tables. None: all windows."""
+    colours: Mapping[int, str] = field(default_factory=dict)
+    """The colour "#rrggbb" of classes that have one, by their indices."""
+
+    @cached_property
+    def chosen_header(self) -> GridHeader:
+        """The description of the grid with the classes of the file."""
+        columns = self.header.columns(self.chosen)
+        labels = tuple(self.header.labels[column] for column in columns)
+        return replace(self.header, indices=self.chosen, labels=labels, depth=len(columns))
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each class's column in tables: prob_LABEL, or score_LABEL if there are no probabilities."""
+        prefix = "score" if self.kind == RAW else "prob"
+        return [f"{prefix}_{label}" for label in self.chosen_header.labels]
+
+    def scores(self, rows: GridRows) -> Scores:
+        """Return the scores of the chosen classes, (rows, cols, classes)."""
+        return rows.scores if self.chosen == self.header.indices else rows.scores[..., self._columns]
+
+    def cells(self, rows: GridRows) -> "Cells":
+        """Return the windows of rows that were scored and reach the threshold, in the order of the rows."""
+        scores = rows.scores.astype(np.float32, copy=False)
+        values = (scores if self.kind == RAW else probabilities(scores, self.kind))[..., self._columns]
+        is_wanted = ~np.isnan(values[..., 0])
+        if self.threshold is not None:
+            is_wanted &= values.max(axis=-1) >= self.threshold
+        row, col = np.nonzero(is_wanted)
+        return Cells(row + rows.first, col, values[row, col])
+
+    @cached_property
+    def _columns(self) -> list[int]:
+        return self.header.columns(self.chosen)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Some windows of a grid, with the values of the chosen classes."""
+
+    row: NDArray[np.intp]
+    """Row in the grid, (windows,)."""
+    col: NDArray[np.intp]
+    """Column in the grid, (windows,)."""
+    values: NDArray[np.float32]
+    """(windows, classes)."""
