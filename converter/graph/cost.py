@@ -24,13 +24,14 @@ def dense_cost(graph: ir.Graph, native: Geometry2D, shapes: Shapes, window: tupl
     `native` is the geometry at the native stride. `shapes` are the values' shapes for one window at that stride, by
     name; values without a shape do not count as activations.
     """
-    known = geometries(graph)
+    known = geometries(graph, window)
     grids = output_geometry(known, graph)
     per_window = per_row = per_column = per_cell = alive = 0.0
     for node in graph:
         alive = max(alive, sum(_bytes_per_pixel(value, known, shapes) for value in [*node.inputs, *node.outputs]))
-        if node.op_type == "Conv" and node.outputs[0] in known:
-            each, own = math.prod(conv_weights(node).shape.numpy()), known[node.outputs[0]]
+        counted = counted_value(node)
+        if counted is not None and counted in known:
+            each, own = math.prod(conv_weights(node).shape.numpy()), known[counted]
             rows, cols = own.output_size(window)
             more_rows, more_cols = (whole.stride / axis.stride for whole, axis in zip(native, own, strict=True))
             per_window += each * rows * cols
@@ -46,6 +47,20 @@ def dense_cost(graph: ir.Graph, native: Geometry2D, shapes: Shapes, window: tupl
         multiply_adds_per_row=per_row,
         multiply_adds_per_column=per_column,
     )
+
+
+def counted_value(node: ir.Node) -> ir.Value | None:
+    """Return the value of a convolution each of whose positions costs as many multiply-adds as it has weights.
+
+    That is the output, or the input of a ConvTranspose. Return None for another operator.
+    """
+    match node.op_type:
+        case "Conv":
+            return node.outputs[0]
+        case "ConvTranspose":
+            return node.inputs[0]
+        case _:
+            return None
 
 
 def crop_cost(graph: ir.Graph, geometry: Geometry2D, shapes: Shapes, window: tuple[int, int]) -> model_pb2.Cost:
@@ -66,12 +81,13 @@ def crop_cost(graph: ir.Graph, geometry: Geometry2D, shapes: Shapes, window: tup
 
 def _multiply_adds(node: ir.Node, shapes: Shapes) -> float:
     """Return the multiply-adds of a node for one batch of windows."""
-    if node.op_type not in ("Conv", "Gemm", "MatMul") or str(node.outputs[0].name) not in shapes:
+    counted = counted_value(node)
+    if counted is not None:
+        shape, weights = shapes.get(str(counted.name)), node.inputs[1].const_value if node.inputs[1] else None
+        return math.prod(shape) * math.prod(weights.shape.numpy()[1:]) if shape and weights is not None else 0.0
+    if node.op_type not in ("Gemm", "MatMul") or str(node.outputs[0].name) not in shapes:
         return 0.0
     output = shapes[str(node.outputs[0].name)]
-    if node.op_type == "Conv":
-        weights = node.inputs[1].const_value if node.inputs[1] is not None else None
-        return 0.0 if weights is None else math.prod(output) * math.prod(weights.shape.numpy()[1:])
     source = node.inputs[0]
     taken = source.const_value.shape.numpy() if source is not None and source.const_value is not None else None
     taken = shapes.get(str(source.name), ()) if taken is None and source is not None else taken

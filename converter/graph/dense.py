@@ -1,13 +1,15 @@
 """Converts a classifier's graph to a network for images of any size: the passes, in their order."""
 
+import math
 from pathlib import Path
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from converter.errors import UnsupportedError
 from converter.graph.converted import ConvertedGraph
 from converter.graph.cost import dense_cost
-from converter.graph.geometry import check_window, geometries, output_geometry
+from converter.graph.geometry import Geometry2D, Window, check_window, geometries, output_geometry
 from converter.graph.passes.canonicalize import CanonicalizePass
 from converter.graph.passes.convolutionalize import convolutionalize
 from converter.graph.passes.declare_interface import DeclareInterfacePass
@@ -16,6 +18,7 @@ from converter.graph.passes.inline_branches import InlineBranchesPass
 from converter.graph.passes.separate_pads import SeparatePadsPass
 from converter.graph.passes.write_out_padding import write_out_padding
 from converter.graph.scores import SCORES, check_distinct, count_values
+from converter.graph.strides import set_stride
 from converter.graph.trace import trace
 
 
@@ -45,8 +48,10 @@ def to_dense(model: ir.Model, window: tuple[int, int], layout: str, scratch: Pat
 
     image = model.graph.inputs[0]
     check_distinct(model.graph.outputs)
-    geometry = output_geometry(geometries(model.graph), model.graph)
+    geometry = output_geometry(geometries(model.graph, window), model.graph)
     check_window(geometry, window)
+    if any(axis.period > axis.stride for axis in geometry):
+        geometry = _with_whole_period(model, geometry, window)
     channels = convolutional.shapes[image][layout.index("C")]
     axes = [channels if axis == "C" else axis for axis in layout]
     depths = {SCORES: values[0], **further}
@@ -64,3 +69,18 @@ def to_dense(model: ir.Model, window: tuple[int, int], layout: str, scratch: Pat
         sizes=sizes,
         rewrites=[*padded.rewrites, *convolutional.rewrites],
     )
+
+
+def _with_whole_period(model: ir.Model, geometry: Geometry2D, window: Window) -> Geometry2D:
+    """Give a network, in place, the stride after which its scores repeat; returns its geometry.
+
+    An enlarged map repeats after more pixels than lie between its cells (`graph.upsampling`).
+    """
+    period = math.lcm(*(axis.period for axis in geometry))
+    try:
+        return set_stride(model, period, window)
+    except UnsupportedError:
+        raise UnsupportedError(
+            f"window: the network enlarges maps, so that its scores repeat after {period} pixels; expected a layer "
+            "that sees the whole window and can get this stride; use --crops-only to score window by window"
+        ) from None

@@ -7,10 +7,17 @@ reaches k' = (k − 1)d + 1 elements:
     R ← R + (k' − 1)S,    P ← P + pS,    Q ← Q + qS,    S ← sS
 
 Branches that meet must agree on S; then P ← max Pᵢ, R ← P + max(Rᵢ − Pᵢ), and Q so that the number of elements stays.
+
+An operator that makes a map larger by a factor f (`graph.upsampling`) divides S by f. Its elements read at f different
+places relative to their own, the phases, so that the value only repeats after f elements. The number of elements then
+depends on the image's size modulo the native stride, which is that of the window for every image on the lattice. A
+layer of stride s takes every sth phase. One phase must be left at the scores.
+
 Operators without a rule here are refused, and the error names them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple
@@ -21,34 +28,85 @@ from converter.errors import UnsupportedError
 from converter.graph.nodes import constant_input, ints, kernel_shape
 from converter.graph.operators import ARITHMETIC, ELEMENTWISE, REDUCTIONS, WINDOWED
 from converter.graph.refusals import position_constant, refusal
+from converter.graph.upsampling import UPSAMPLING, AxisUpsampling, upsampling
+
+Window = tuple[int, int]
+"""Height and width of a window in pixels."""
+
+
+class Reach(NamedTuple):
+    """The pixels that the element y of a value reads: [y·S − before, y·S + after)."""
+
+    before: int
+    after: int
 
 
 @dataclass(frozen=True)
 class AxisGeometry:
-    """One value's geometry along one axis; lengths in pixels of the image."""
+    """One value's geometry along one axis; lengths in pixels of the image.
+
+    `phases` holds the reach of each of n phases, if the receptive field is not that of every element. Element y has
+    phase y mod n.
+    """
 
     stride: int = 1
     receptive_field: int = 1
     padding_before: int = 0
     padding_after: int = 0
+    phases: tuple[Reach, ...] = ()
+
+    @property
+    def reaches(self) -> tuple[Reach, ...]:
+        """The reach of every phase; a value without phases has one."""
+        return self.phases or (Reach(self.padding_before, self.receptive_field - self.padding_before),)
+
+    @property
+    def period(self) -> int:
+        """Pixels after which the value repeats: it is equivariant to shifts of multiples of them."""
+        return self.stride * len(self.reaches)
+
+    @property
+    def smallest(self) -> int:
+        """Pixels of the smallest image for which the value has an element."""
+        return self.receptive_field - self.padding_before - self.padding_after
 
     def after_layer(self, *, kernel: int, stride: int, dilation: int, before: int, after: int) -> "AxisGeometry":
         """Return the geometry after a convolution or pool, whose lengths are in elements of this value."""
-        return AxisGeometry(
-            stride=self.stride * stride,
-            receptive_field=self.receptive_field + (kernel - 1) * dilation * self.stride,
-            padding_before=self.padding_before + before * self.stride,
-            padding_after=self.padding_after + after * self.stride,
+        count = len(self.reaches)
+        offsets = range(-before, kernel * dilation - before, dilation)
+        return _axis_geometry(
+            self.stride * stride,
+            [self._reach(phase * stride, offsets) for phase in range(count // math.gcd(count, stride))],
+            self.smallest + ((kernel - 1) * dilation - before - after) * self.stride,
+        )
+
+    def after_upsampling(self, layer: AxisUpsampling, window: int) -> "AxisGeometry":
+        """Return the geometry after an operator whose factor divides the stride, for a window in pixels."""
+        stride, count = self.stride // layer.factor, self.output_size(window)
+        reaches = list[Reach]()
+        for element in range(len(self.reaches)):
+            for phase, offsets in enumerate(layer.offsets):
+                reach = self._reach(element, offsets)
+                reaches.append(Reach(reach.before + phase * stride, reach.after - phase * stride))
+        unread = self.slack(window) % stride
+        return _axis_geometry(stride, reaches, window - unread - (layer.output_size(count) - 1) * stride)
+
+    def _reach(self, element: int, offsets: Iterable[int]) -> Reach:
+        """Return the reach of an element at the place of `element`, which reads the elements at offsets from it."""
+        reaches = self.reaches
+        read = [(reaches[(element + offset) % len(reaches)], offset * self.stride) for offset in offsets]
+        return Reach(
+            max(reach.before - pixels for reach, pixels in read), max(reach.after + pixels for reach, pixels in read)
         )
 
     def merge(self, other: "AxisGeometry") -> "AxisGeometry":
         """Return the geometry where two branches meet; raises ValueError if their strides differ."""
         if self.stride != other.stride:
             raise ValueError(f"expected branches of one stride, got {self.stride} and {other.stride}")
-        before = max(self.padding_before, other.padding_before)
-        reaches = [axis.receptive_field - axis.padding_before for axis in (self, other)]
-        missing = [axis.padding_after - reach for axis, reach in zip((self, other), reaches, strict=True)]
-        return AxisGeometry(self.stride, before + max(reaches), before, max(reaches) + max(missing))
+        count = math.lcm(len(self.reaches), len(other.reaches))
+        pairs = zip(*(axis.reaches * (count // len(axis.reaches)) for axis in (self, other)), strict=True)
+        reaches = [Reach(max(one.before, two.before), max(one.after, two.after)) for one, two in pairs]
+        return _axis_geometry(self.stride, reaches, min(self.smallest, other.smallest))
 
     def slack(self, window: int) -> int:
         """Return the unread pixels at a window's far edge; if a window gives one cell, 0 <= slack < stride."""
@@ -61,6 +119,14 @@ class AxisGeometry:
     def is_exact(self, window: int) -> bool:
         """Return whether an element reads its own window and nothing else."""
         return self.padding_before == 0 and self.receptive_field <= window
+
+
+def _axis_geometry(stride: int, reaches: Sequence[Reach], smallest: int) -> AxisGeometry:
+    """Return the geometry of a value with these phases, which has an element for images of `smallest` pixels."""
+    before = max(0, *(reach.before for reach in reaches))
+    after = max(smallest, *(reach.after for reach in reaches))
+    phases = () if reaches == [Reach(before, after)] else tuple(reaches)
+    return AxisGeometry(stride, before + after, before, after - smallest, phases)
 
 
 class Geometry2D(NamedTuple):
@@ -94,16 +160,16 @@ class Geometry2D(NamedTuple):
         """Return the geometry where two branches meet; raises ValueError if their strides differ."""
         return Geometry2D(self.vertical.merge(other.vertical), self.horizontal.merge(other.horizontal))
 
-    def output_size(self, window: tuple[int, int]) -> list[int]:
+    def output_size(self, window: Window) -> list[int]:
         """Return the rows and columns that the value has for one window (height, width)."""
         return [axis.output_size(size) for axis, size in zip(self, window, strict=True)]
 
 
-def geometries(graph: ir.Graph) -> Mapping[ir.Value, Geometry2D]:
-    """Return the geometry of every value that depends on the image; raises UnsupportedError."""
+def geometries(graph: ir.Graph, window: Window) -> Mapping[ir.Value, Geometry2D]:
+    """Return the geometry of every value that depends on the image, for a window; raises UnsupportedError."""
     known = image_geometry(graph)
     for node in graph:
-        propagate(known, node)
+        propagate(known, node, window)
     return known
 
 
@@ -124,14 +190,16 @@ def image_geometry(graph: ir.Graph) -> dict[ir.Value, Geometry2D]:
     return {graph.inputs[0]: Geometry2D(AxisGeometry(), AxisGeometry())}
 
 
-def propagate(known: dict[ir.Value, Geometry2D], node: ir.Node) -> None:
+def propagate(known: dict[ir.Value, Geometry2D], node: ir.Node, window: Window) -> None:
     """Add the geometry of a node's outputs, if they depend on the image; raises UnsupportedError."""
     sources = [known[value] for value in node.inputs if value in known]
-    if sources:
+    if sources and node.op_type in UPSAMPLING:
+        known[node.outputs[0]] = _upsample(node, sources[0], window)
+    elif sources:
         known.update(dict.fromkeys(node.outputs, RULES.get(node.op_type, _no_rule)(node, sources)))
 
 
-def check_window(geometry: Geometry2D, window: tuple[int, int]) -> None:
+def check_window(geometry: Geometry2D, window: Window) -> None:
     """Raise UnsupportedError unless one window gives one cell."""
     for name, axis, size in zip(("height", "width"), geometry, window, strict=True):
         if not 0 <= axis.slack(size) < axis.stride:
@@ -174,6 +242,19 @@ def _windowed(node: ir.Node, sources: Sequence[Geometry2D]) -> Geometry2D:
         dilations=ints(node, "dilations", [1, 1]),
         pads=ints(node, "pads", [0, 0, 0, 0]),
     )
+
+
+def _upsample(node: ir.Node, source: Geometry2D, window: Window) -> Geometry2D:
+    """Return the geometry of operators that make a map larger."""
+    layers = upsampling(node)
+    for axis, layer in zip(source, layers, strict=True):
+        if axis.stride % layer.factor:
+            raise refusal(
+                node,
+                f"it makes a map {layer.factor} times as large whose elements are {axis.stride} pixels apart, so that "
+                "the elements of the result do not lie on whole pixels",
+            )
+    return Geometry2D(*map(AxisGeometry.after_upsampling, source, layers, window))
 
 
 def _over_channels(node: ir.Node, sources: Sequence[Geometry2D]) -> Geometry2D:

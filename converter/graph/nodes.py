@@ -55,13 +55,15 @@ def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
 
 def kernel_shape(node: ir.Node) -> list[int]:
     """Return the rows and columns of the kernel of a convolution or pool."""
-    return list(conv_weights(node).shape.numpy())[2:] if node.op_type == "Conv" else ints(node, "kernel_shape", [])
+    has_weights = node.op_type in ("Conv", "ConvTranspose")
+    return list(conv_weights(node).shape.numpy())[2:] if has_weights else ints(node, "kernel_shape", [])
 
 
 def conv_weights(conv: ir.Node) -> ir.TensorProtocol:
     """Return a convolution's weights (outputs, channels per group, rows, columns), quantized or not.
 
-    Raises UnsupportedError if they are computed.
+    The weights of a ConvTranspose are (inputs, channels per group, rows, columns). Raises UnsupportedError if they are
+    computed.
     """
     weights = conv.inputs[1]
     producer = weights.producer() if weights is not None else None

@@ -17,7 +17,6 @@ NOT_LOCAL = {
     **dict.fromkeys(
         ("GroupNormalization", "InstanceNormalization", "MeanVarianceNormalization"), WHOLE_MAP_NORMALISATION
     ),
-    **dict.fromkeys(("Resize", "Upsample"), "it resizes the map to a fixed size, but grids have no fixed size"),
 }
 """Operators that one pass cannot compute for every window, with the reasons."""
 

@@ -51,19 +51,27 @@ def with_stride(model: ir.Model, stride: int, window: tuple[int, int]) -> tuple[
     Raises UnsupportedError if the network has no layer that can make the stride.
     """
     copy = model.clone()
-    RestridePass(stride, window)(copy)
-    AlignBranchesPass(window)(copy)
-    known = geometries(copy.graph)
-    geometry = output_geometry(known, copy.graph)
+    return copy, set_stride(copy, stride, window)
+
+
+def set_stride(model: ir.Model, stride: int, window: tuple[int, int]) -> Geometry2D:
+    """Bring a converted network to another stride in pixels, in place; returns its geometry.
+
+    Raises UnsupportedError if the network has no layer that can make the stride.
+    """
+    RestridePass(stride, window)(model)
+    AlignBranchesPass(window)(model)
+    known = geometries(model.graph, window)
+    geometry = output_geometry(known, model.graph)
     if any(axis.stride != stride for axis in geometry):
         raise UnsupportedError(
             f"strides: expected a layer that sees the whole window and can get a stride of {stride} pixels, got a "
             f"network without such a layer; leave {stride} out of --strides"
         )
-    CropGridPass([[count - 1 for count in known[each].output_size(window)] for each in copy.graph.outputs])(copy)
-    common.RemoveUnusedNodesPass()(copy)  # including constants that were replaced
-    common.NameFixPass()(copy)
-    return copy, geometry
+    CropGridPass([[count - 1 for count in known[each].output_size(window)] for each in model.graph.outputs])(model)
+    common.RemoveUnusedNodesPass()(model)  # including constants that were replaced
+    common.NameFixPass()(model)
+    return geometry
 
 
 def check_strides(wanted: Sequence[int], geometry: Geometry2D) -> None:

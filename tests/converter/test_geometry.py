@@ -71,7 +71,7 @@ def allowed(chain: list[Layer]) -> bool:
 def geometry(proto: onnx.ModelProto) -> Geometry2D:
     """Return the geometry that the converter computes for a network."""
     model = ir.from_proto(proto)
-    return geometries(model.graph)[model.graph.outputs[0]]
+    return geometries(model.graph, (1, 1))[model.graph.outputs[0]]
 
 
 def moved(proto: onnx.ModelProto, size: int, axis: int) -> np.ndarray:

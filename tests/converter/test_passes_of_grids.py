@@ -224,8 +224,8 @@ def test_quantize(tmp_path: Path, precision: str, dtype: ir.DataType) -> None:
 def test_geometry_follows_the_stride() -> None:
     """After the pass the geometry has the new stride, and the same receptive field."""
     network = grid()
-    native = geometries(network.graph)[network.graph.outputs[0]]
+    native = geometries(network.graph, WINDOW)[network.graph.outputs[0]]
     RestridePass(1, WINDOW)(network)
-    finer = geometries(network.graph)[network.graph.outputs[0]]
+    finer = geometries(network.graph, WINDOW)[network.graph.outputs[0]]
     assert [axis.stride for axis in native + finer] == [2, 2, 1, 1]
     assert [axis.receptive_field for axis in native] == [axis.receptive_field for axis in finer]

@@ -1,7 +1,7 @@
 """Rewrites each operator when a network is convolutionalized: one file per family of operators."""
 
 from converter.graph.convolutionalizer import Handler
-from converter.graph.handlers import joining, linear, movement, normalisation, pointwise, pooling, reductions
+from converter.graph.handlers import joining, linear, movement, normalisation, pointwise, pooling, reductions, resizing
 
 HANDLERS: dict[str, Handler] = {
     **joining.HANDLERS,
@@ -11,4 +11,5 @@ HANDLERS: dict[str, Handler] = {
     **pointwise.HANDLERS,
     **pooling.HANDLERS,
     **reductions.HANDLERS,
+    **resizing.HANDLERS,
 }

@@ -27,8 +27,8 @@ class AlignBranchesPass(ir.passes.InPlacePass):
             for (position, value), count in zip(maps, counts, strict=True):
                 if (count > counts.min(0)).any():
                     cropped = crop(graph, value, (count - counts.min(0)).tolist())
-                    propagate(known, cropped)
+                    propagate(known, cropped, self._window)
                     node.replace_input_with(position, cropped.outputs[0])
                     modified = True
-            propagate(known, node)
+            propagate(known, node, self._window)
         return ir.passes.PassResult(model, modified)

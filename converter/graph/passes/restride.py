@@ -5,7 +5,8 @@ strides s and s' then has stride gcd(s', t) / gcd(s, t). Since its input is dens
 dilation and pads are multiplied by this factor. For a coarser stride, t = mS, the stride of the layer that reads a
 whole window, and computes one element from it, is multiplied by m.
 
-Refused: an average pool that leaves its padding out of the count and whose pads would be as wide as its kernel.
+Refused: an average pool that leaves its padding out of the count and whose pads would be as wide as its kernel; a finer
+stride than that after which an enlarged map repeats (`graph.upsampling`).
 """
 
 import math
@@ -15,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.errors import UnsupportedError
-from converter.graph.geometry import AxisGeometry, geometries, output_geometry
+from converter.graph.geometry import AxisGeometry, Geometry2D, geometries, output_geometry
 from converter.graph.nodes import (
     END,
     constant_input,
@@ -28,6 +29,7 @@ from converter.graph.nodes import (
 )
 from converter.graph.operators import WINDOWED
 from converter.graph.passes.separate_pads import separate
+from converter.graph.upsampling import UPSAMPLING
 
 
 class RestridePass(ir.passes.InPlacePass):
@@ -40,10 +42,13 @@ class RestridePass(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Apply the pass; raises UnsupportedError for a pool that has no form at the stride."""
         graph = model.graph
-        known = geometries(graph)
+        known = geometries(graph, self._window)
         native = output_geometry(known, graph)
         if {axis.stride for axis in native} == {self._stride}:
             return ir.passes.PassResult(model, modified=False)
+        for node in graph:
+            if node.op_type in UPSAMPLING and node.outputs[0] in known:
+                self._check_period(node, known[node.outputs[0]])
         before = signature(graph)
         for node in list(graph):
             source = node.inputs[0] if node.inputs else None
@@ -52,6 +57,15 @@ class RestridePass(ir.passes.InPlacePass):
                 changes = [self._change(own[axis], made[axis], native[axis], axis) for axis in (0, 1)]
                 _apply(graph, node, [rate for rate, _ in changes], [stride for _, stride in changes])
         return ir.passes.PassResult(model, signature(graph) != before)
+
+    def _check_period(self, node: ir.Node, made: Geometry2D) -> None:
+        """Raise UnsupportedError if a node's output, shifted by the stride, differs from that of a shifted image."""
+        period = math.lcm(*(axis.period for axis in made))
+        if self._stride % period:
+            raise UnsupportedError(
+                f"strides: expected a multiple of {period} pixels, after which the map that node {node.name!r} "
+                f"({node.op_type}) enlarges repeats, got {self._stride}; leave it out of --strides"
+            )
 
     def _change(self, own: AxisGeometry, made: AxisGeometry, native: AxisGeometry, axis: int) -> tuple[int, int]:
         """Return the factor by which a layer's input is denser than at the native stride, and its new stride."""

@@ -15,6 +15,7 @@ from typing import cast
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from converter.graph.cost import counted_value
 from converter.graph.nodes import constant_input, conv_weights, ints, kernel_shape
 from converter.graph.operators import WINDOWED
 from converter.graph.passes.fold_pads import FoldPadsPass
@@ -23,6 +24,7 @@ from converter.graph.sharing.emitter import INT64, STRIDE, Emitter
 from converter.graph.sharing.margins import AxisMargins, AxisReads
 from converter.graph.sharing.parts import DENSE, NEAR, Kind, Parts, blocks, windows
 from converter.graph.sharing.states import Grid, State, Windows
+from converter.graph.upsampling import UPSAMPLING, upsampling
 
 WORTHWHILE = 0.95
 """Largest number of cells per window of a layer that is shared, as a fraction of the cells of one window."""
@@ -37,19 +39,24 @@ class Layer:
     strides: tuple[int, int]
     before: tuple[int, int]
     after: tuple[int, int]
+    factors: tuple[int, int] = (1, 1)
+    """Cells between those that the cells of the input become."""
     shares: bool = True
-    """Whether its padding does not depend on cells that lie far from the edge."""
+    """Whether parts can run on their own: its padding does not depend on far cells, and its output repeats."""
 
     @property
     def is_pointwise(self) -> bool:
         """Whether each cell reads the cell at the same place alone."""
-        return (self.reach, self.strides, self.before, self.after) == ((1, 1), (1, 1), (0, 0), (0, 0))
+        is_one = (self.reach, self.strides, self.before, self.after) == ((1, 1), (1, 1), (0, 0), (0, 0))
+        return is_one and self.shares
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the cells of the output."""
         rows, cols = (
-            (size[axis] + self.before[axis] + self.after[axis] - self.reach[axis]) // self.strides[axis] + 1
-            for axis in (0, 1)
+            ((cells - 1) * factor + 1 + before + after - reach) // stride + 1
+            for cells, factor, before, after, reach, stride in zip(
+                size, self.factors, self.before, self.after, self.reach, self.strides, strict=True
+            )
         )
         return rows, cols
 
@@ -61,6 +68,11 @@ def layer_of(node: ir.Node) -> Layer | None:
         pads, kernel = ints(node, "pads", [0] * 4), kernel_shape(node)
         reach = [(extent - 1) * dilation + 1 for extent, dilation in zip(kernel, dilations, strict=True)]
         return Layer((reach[0], reach[1]), (strides[0], strides[1]), (pads[0], pads[1]), (pads[2], pads[3]))
+    if node.op_type in UPSAMPLING:
+        down, across = upsampling(node)
+        return Layer(
+            (1, 1), (1, 1), (0, 0), (down.last - 1, across.last - 1), (down.factor, across.factor), shares=False
+        )
     if node.op_type == "Pad":
         pads = constant_input(node, 1).tolist()
         is_constant = node.attributes.get_string("mode", "constant") in ("constant", "edge")
@@ -271,6 +283,8 @@ class Sharer:
         match node.op_type:
             case "Conv":
                 channels = int(conv_weights(node).shape.numpy()[0])
+            case "ConvTranspose":
+                channels = int(conv_weights(node).shape.numpy()[1]) * node.attributes.get_int("group", 1)
             case "Concat":
                 channels = sum(self._channels_of(value) for value in node.inputs if value is not None)
             case "Gather":
@@ -296,8 +310,9 @@ class Sharer:
         self.states.update(zip(node.outputs, states, strict=True))
         taken = [self.states[value] for value in node.inputs if value is not None and value in self.states]
         self.cost.hold([*taken, *states])
-        if node.op_type == "Conv":
-            self.cost.count(math.prod(conv_weights(node).shape.numpy()), states[0])
+        counted = counted_value(node)
+        if counted is not None:
+            self.cost.count(math.prod(conv_weights(node).shape.numpy()), self.states[counted])
 
 
 def _pads(reads: AxisReads, side: str) -> tuple[int, int]:

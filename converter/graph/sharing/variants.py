@@ -56,7 +56,7 @@ def shared_variants(network: ConvertedGraph, window: tuple[int, int]) -> list[Sh
     """
     if not _shares(network, window):
         return []
-    known = geometries(network.model.graph).values()
+    known = geometries(network.model.graph, window).values()
     levels = sorted({(each.vertical.stride, each.horizontal.stride) for each in known})
     made = list[SharedVariant]()
     for level in levels:
