@@ -6,10 +6,9 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from converter.errors import UnsupportedError
 from converter.graph.converted import ConvertedGraph
 from converter.graph.cost import dense_cost
-from converter.graph.geometry import Geometry2D, Window, check_window, geometries, output_geometry
+from converter.graph.geometry import check_window, geometries, output_geometry
 from converter.graph.passes.canonicalize import CanonicalizePass
 from converter.graph.passes.convolutionalize import convolutionalize
 from converter.graph.passes.declare_interface import DeclareInterfacePass
@@ -51,7 +50,7 @@ def to_dense(model: ir.Model, window: tuple[int, int], layout: str, scratch: Pat
     geometry = output_geometry(geometries(model.graph, window), model.graph)
     check_window(geometry, window)
     if any(axis.period > axis.stride for axis in geometry):
-        geometry = _with_whole_period(model, geometry, window)
+        geometry = set_stride(model, math.lcm(*(axis.period for axis in geometry)), window)
     channels = convolutional.shapes[image][layout.index("C")]
     axes = [channels if axis == "C" else axis for axis in layout]
     depths = {SCORES: values[0], **further}
@@ -69,18 +68,3 @@ def to_dense(model: ir.Model, window: tuple[int, int], layout: str, scratch: Pat
         sizes=sizes,
         rewrites=[*padded.rewrites, *convolutional.rewrites],
     )
-
-
-def _with_whole_period(model: ir.Model, geometry: Geometry2D, window: Window) -> Geometry2D:
-    """Give a network, in place, the stride after which its scores repeat; returns its geometry.
-
-    An enlarged map repeats after more pixels than lie between its cells (`graph.upsampling`).
-    """
-    period = math.lcm(*(axis.period for axis in geometry))
-    try:
-        return set_stride(model, period, window)
-    except UnsupportedError:
-        raise UnsupportedError(
-            f"window: the network enlarges maps, so that its scores repeat after {period} pixels; expected a layer "
-            "that sees the whole window and can get this stride; use --crops-only to score window by window"
-        ) from None

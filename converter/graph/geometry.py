@@ -8,10 +8,10 @@ reaches k' = (k − 1)d + 1 elements:
 
 Branches that meet must agree on S; then P ← max Pᵢ, R ← P + max(Rᵢ − Pᵢ), and Q so that the number of elements stays.
 
-An operator that makes a map larger by a factor f (`graph.upsampling`) divides S by f. Its elements read at f different
-places relative to their own, the phases, so that the value only repeats after f elements. The number of elements then
-depends on the image's size modulo the native stride, which is that of the window for every image on the lattice. A
-layer of stride s takes every sth phase. One phase must be left at the scores.
+An operator that enlarges a map by a factor f (`graph.upsampling`) divides S by f. Its elements have f phases, each of
+which reads at other places relative to its own, so that only shifts of the image by f·S pixels, the period, shift the
+value. The number of elements then depends on the image's size modulo the period; on the lattice this is the window's
+size. A layer of stride s keeps every sth phase. At the scores one phase remains.
 
 Operators without a rule here are refused, and the error names them.
 """
@@ -62,7 +62,7 @@ class AxisGeometry:
 
     @property
     def period(self) -> int:
-        """Pixels after which the value repeats: it is equivariant to shifts of multiples of them."""
+        """Pixels whose multiples, as shifts of the image, shift the value and do not change it."""
         return self.stride * len(self.reaches)
 
     @property
@@ -251,8 +251,8 @@ def _upsample(node: ir.Node, source: Geometry2D, window: Window) -> Geometry2D:
         if axis.stride % layer.factor:
             raise refusal(
                 node,
-                f"it makes a map {layer.factor} times as large whose elements are {axis.stride} pixels apart, so that "
-                "the elements of the result do not lie on whole pixels",
+                f"expected a factor that divides the {axis.stride} pixels between the elements of its input, got "
+                f"{layer.factor}",
             )
     return Geometry2D(*map(AxisGeometry.after_upsampling, source, layers, window))
 

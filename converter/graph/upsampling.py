@@ -25,6 +25,11 @@ from converter.graph.refusals import refusal
 HALF = Fraction(1, 2)
 HALF_PIXELS = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel")
 """Transformations that are equal for integer factors and maps of more than one element."""
+REFUSED = {
+    "align_corners": "whose positions depend on the size of the map",
+    "tf_crop_and_resize": "which cuts a part out of the map",
+}
+"""Transformations that are refused, with the reasons."""
 NEAREST: dict[str, Callable[[Fraction], int]] = {
     "round_prefer_floor": lambda position: math.ceil(position - HALF),
     "round_prefer_ceil": lambda position: math.floor(position + HALF),
@@ -74,8 +79,8 @@ def _position(node: ir.Node, phase: int, factor: int) -> Fraction:
         return Fraction(phase, factor)
     if transformation == "tf_half_pixel_for_nn":
         return (phase + HALF) / factor
-    reason = "its positions depend on the size of the map" if transformation == "align_corners" else "it is not known"
-    raise refusal(node, f"expected another coordinate transformation than {transformation!r}: {reason}")
+    reason = REFUSED.get(transformation, "which is not known")
+    raise refusal(node, f"expected another coordinate transformation than {transformation!r}, {reason}")
 
 
 def _check_repeats(node: ir.Node, positions: Sequence[Fraction]) -> None:

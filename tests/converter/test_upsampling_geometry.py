@@ -139,6 +139,6 @@ def reads_every_phase(layer: Layer) -> bool:
     """Return whether every phase of a layer reads its input, and nothing cancels."""
     attributes = dict(layer.attributes)
     if layer.op == "ConvTranspose":
-        stride, dilation = attributes["strides"][0], attributes["dilations"][0]
+        stride, dilation = int(attributes["strides"][0]), int(attributes["dilations"][0])
         return len({number * dilation % stride for number in range(layer.size)}) == stride
-    return bool(attributes.get("mode") != "cubic")
+    return "cubic" not in attributes.values()

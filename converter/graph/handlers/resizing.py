@@ -36,7 +36,7 @@ def resize(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
         )
     if set(factors) == {1}:
         return [view]
-    _check_map(node, view)
+    _check_map(node, view, output)
     if has_sizes:
         state.record(node, f"Resize to {_times(output[2:])}", f"Resize by {_times(factors[2:])}")
     for name in FIXED:
@@ -58,7 +58,7 @@ def _scales(node: ir.Node) -> list[float]:
 def transposed_convolution(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     """Keep a ConvTranspose, with the pads that it has for one window."""
     view = state.input_view(node)
-    _check_map(node, view)
+    _check_map(node, view, state.shapes[node.outputs[0]])
     auto = node.attributes.pop("auto_pad", None)
     shape = node.attributes.pop("output_shape", None)
     mode = auto.as_string() if auto is not None else "NOTSET"
@@ -81,9 +81,9 @@ def _write_out_pads(node: ir.Node, sizes: Sequence[int], counts: Sequence[int], 
     node.attributes["output_padding"] = ir.AttrInt64s("output_padding", extra)
 
 
-def _check_map(node: ir.Node, view: AffineView) -> None:
-    """Raise UnsupportedError for a summary of the whole map, such as its average, which has one element."""
-    if view.shape[2:] == (1, 1):
+def _check_map(node: ir.Node, view: AffineView, output: Sequence[int]) -> None:
+    """Raise UnsupportedError for a summary of the whole map, such as its average, which has one row or column."""
+    if any(before == 1 < after for before, after in zip(view.shape[2:], output[2:], strict=True)):
         raise refusal(node, MIXED_SUMMARY)
 
 

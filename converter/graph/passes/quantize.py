@@ -21,6 +21,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from converter.errors import ConversionError, UnsupportedError
+from converter.graph.nodes import bypass, first_input
 from converter.graph.passes.infer_types import InferTypesPass
 from converter.graph.passes.prepend_preprocessing import PREFIX
 from converter.graph.trace import IntermediateValues
@@ -107,7 +108,16 @@ def _to_fp16(source: Path) -> ir.Model:
     from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415 (changes sys.path)
 
     network: ir.Model = ir.from_proto(convert_float_to_float16(str(source), keep_io_types=True))
+    for node in list(network.graph):
+        if node.op_type == "Cast" and _keeps_constant(node):  # the tool puts one before the scales of a Resize
+            bypass(network.graph, node)
     return network
+
+
+def _keeps_constant(cast: ir.Node) -> bool:
+    """Return whether a Cast has a constant of the type to which it casts."""
+    constant = first_input(cast).const_value
+    return constant is not None and constant.dtype == cast.attributes["to"].as_int()
 
 
 def _kept_in_float(graph: ir.Graph) -> list[str]:

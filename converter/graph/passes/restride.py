@@ -5,8 +5,8 @@ strides s and s' then has stride gcd(s', t) / gcd(s, t). Since its input is dens
 dilation and pads are multiplied by this factor. For a coarser stride, t = mS, the stride of the layer that reads a
 whole window, and computes one element from it, is multiplied by m.
 
-Refused: an average pool that leaves its padding out of the count and whose pads would be as wide as its kernel; a finer
-stride than that after which an enlarged map repeats (`graph.upsampling`).
+Refused: an average pool that leaves its padding out of the count and whose pads would be as wide as its kernel; a
+stride that is not a multiple of the period of an enlarged map (`graph.upsampling`).
 """
 
 import math
@@ -63,8 +63,9 @@ class RestridePass(ir.passes.InPlacePass):
         period = math.lcm(*(axis.period for axis in made))
         if self._stride % period:
             raise UnsupportedError(
-                f"strides: expected a multiple of {period} pixels, after which the map that node {node.name!r} "
-                f"({node.op_type}) enlarges repeats, got {self._stride}; leave it out of --strides"
+                f"strides: expected a multiple of {period} pixels, because node {node.name!r} ({node.op_type}) "
+                "enlarges a map, whose values change if the image is shifted by other distances, got "
+                f"{self._stride}; leave {self._stride} out of --strides"
             )
 
     def _change(self, own: AxisGeometry, made: AxisGeometry, native: AxisGeometry, axis: int) -> tuple[int, int]:

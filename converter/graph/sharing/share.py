@@ -40,9 +40,9 @@ class Layer:
     before: tuple[int, int]
     after: tuple[int, int]
     factors: tuple[int, int] = (1, 1)
-    """Cells between those that the cells of the input become."""
+    """Cells of the output for each cell of the input."""
     shares: bool = True
-    """Whether parts can run on their own: its padding does not depend on far cells, and its output repeats."""
+    """Whether it can run on parts: its padding does not depend on far cells, and it does not enlarge the map."""
 
     @property
     def is_pointwise(self) -> bool:
