@@ -49,7 +49,7 @@ def to_dense(model: ir.Model, window: tuple[int, int], layout: str, scratch: Pat
     check_distinct(model.graph.outputs)
     geometry = output_geometry(geometries(model.graph, window), model.graph)
     check_window(geometry, window)
-    if any(axis.period > axis.stride for axis in geometry):
+    if any(axis.period > axis.stride for axis in geometry):  # scores between the periods are not those of windows
         geometry = set_stride(model, math.lcm(*(axis.period for axis in geometry)), window)
     channels = convolutional.shapes[image][layout.index("C")]
     axes = [channels if axis == "C" else axis for axis in layout]

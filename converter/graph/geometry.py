@@ -62,7 +62,7 @@ class AxisGeometry:
 
     @property
     def period(self) -> int:
-        """Pixels whose multiples, as shifts of the image, shift the value and do not change it."""
+        """Pixels: if the image is shifted by a multiple of them, the value is shifted and not changed."""
         return self.stride * len(self.reaches)
 
     @property

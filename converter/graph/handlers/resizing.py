@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from converter.graph.affine import AffineView
 from converter.graph.convolutionalizer import Convolutionalizer, Handler, keep_node
@@ -25,11 +26,10 @@ def resize(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     """Keep a Resize by integer factors; a Resize to the map's own size is left out."""
     view = state.input_view(node)
     shape, output = view.shape, state.shapes[node.outputs[0]]
-    factors = [after // before for before, after in zip(shape, output, strict=True)]
     has_sizes = len(node.inputs) > 3 and node.inputs[3] is not None
-    scales = [1] * 4 if has_sizes else _scales(node)
-    is_whole = all(size * factor == after for size, factor, after in zip(shape, factors, output, strict=True))
-    if len(shape) != 4 or not is_whole or factors[:2] != [1, 1] or (not has_sizes and scales != factors):
+    factors = [after // before for before, after in zip(shape, output, strict=True)]
+    scales = np.divide(output, shape) if has_sizes or len(shape) != 4 else _scales(node)
+    if len(shape) != 4 or factors[:2] != [1, 1] or not np.array_equal(scales, factors):
         before, after = (sizes[2:] if shape[:2] == output[:2] else sizes for sizes in (shape, output))
         raise refusal(
             node, f"expected to enlarge rows and columns by integer factors, got {_times(before)} to {_times(after)}"
@@ -44,15 +44,14 @@ def resize(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
     node.resize_inputs(3)
     node.replace_input_with(1, None)
     set_constant_input(state.graph, node, 2, np.array(factors, np.float32))
-    upsampling(node)
     return keep_node(state, node)
 
 
-def _scales(node: ir.Node) -> list[float]:
-    """Return the scales of a Resize along the four axes of a map."""
+def _scales(node: ir.Node) -> NDArray[np.float64]:
+    """Return the scales of a Resize along the four axes of a map, (4,)."""
     scales = np.ones(4)
     scales[ints(node, "axes", range(4))] = constant_input(node, 2)
-    return scales.tolist()
+    return scales
 
 
 def transposed_convolution(state: Convolutionalizer, node: ir.Node) -> Sequence[AffineView]:
