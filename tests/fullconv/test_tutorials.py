@@ -36,7 +36,7 @@ BLOCK = re.compile(
 )
 PICTURE = re.compile(r"!\[[^\]]*\]\((?P<name>[^)]+)\)")
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
-CHANGED_SHARE = 0.05
+CHANGED_SHARE = 0.04
 """Largest share of a picture's pixels that may differ visibly from those of the picture on the page."""
 VISIBLE = 64
 """Difference of a grey value, of 255, that counts as visible."""
