@@ -13,11 +13,11 @@ from os import PathLike
 from pathlib import Path
 
 from converter.errors import OutputError
-from fullconv.common.model_files import LABELS, MODEL, REPORT, SHARED_MODEL, STRIDE_MODEL, WEIGHTS
+from fullconv.common.model_files import CUT_MODEL, LABELS, MODEL, REPORT, SHARED_MODEL, STRIDE_MODEL, WEIGHTS
 from fullconv.common.temporary import announce, hidden_path, locked, remove, remove_leftovers, temporary
 
 WRITTEN = re.compile(
-    "|".join(map(re.escape, (MODEL, STRIDE_MODEL, SHARED_MODEL, WEIGHTS, LABELS, REPORT))).replace(
+    "|".join(map(re.escape, (MODEL, STRIDE_MODEL, SHARED_MODEL, CUT_MODEL, WEIGHTS, LABELS, REPORT))).replace(
         re.escape("{}"), "[0-9]+(x[0-9]+)?"
     )
 )

@@ -145,7 +145,8 @@ class CommandLine:
             metavar="OUT",
             help="Write a value of every window to this file; may be given several times. .npz: the network's scores "
             "as arrays. .csv and .parquet: a line for each window with its box and the probability of each class. "
-            ".geojson: a tile for each window, for QuPath.",
+            ".geojson: a tile for each window, for QuPath. .tif: a raster with a band for each class, with the "
+            "georeference of the image.",
         ),
     ] = None
     threshold: Annotated[
@@ -213,7 +214,7 @@ class CommandLine:
             raise typer.BadParameter("expected an image to score, or --describe, got none", param_hint="IMAGE...")
         if self.heatmap_class is not None and self.heatmap is None:
             raise typer.BadParameter("expected --heatmap with it, got none", param_hint="--heatmap-class")
-        tables = [name for name in self.grid or () if not name.lower().endswith(".npz")]
+        tables = [name for name in self.grid or () if not name.lower().endswith((".npz", ".tif"))]
         if self.threshold is not None and not tables:
             raise typer.BadParameter(
                 "expected --grid OUT.csv, OUT.parquet or OUT.geojson with it, got none", param_hint="--threshold"

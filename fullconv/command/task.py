@@ -206,7 +206,7 @@ class ScoreTask:
         """Return what the files of a grid hold: only the requested classes, even if the answer has more."""
         if shown is None:
             return CellValues(planned.header, RAW, planned.header.indices)
-        return cell_values(planned.header, self._model(planned.version), shown.chosen, self.threshold)
+        return cell_values(planned, self._model(planned.version), shown.chosen, self.threshold)
 
     def _sinks(
         self, image: Path, planned: Answer, shown: ShownClasses | None

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from fullconv.common.temporary import remove_leftovers, temporary
 
-GRID_SUFFIXES = (".npz", ".csv", ".parquet", ".geojson")
+GRID_SUFFIXES = (".npz", ".csv", ".parquet", ".geojson", ".tif")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 _remove_leftovers_once = cache(remove_leftovers)

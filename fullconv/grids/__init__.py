@@ -4,19 +4,28 @@
 .csv        a line for each window, with its probabilities         `table`
 .parquet    the same as .csv, for the extra `parquet`              `table`
 .geojson    a tile for each window, as QuPath reads them           `geojson`
+.tif        a raster with a band for each class                    `geotiff`
 """
 
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from fullconv.answer import Answer
 from fullconv.description import ModelDescription
-from fullconv.grid import GridHeader, RowSink
+from fullconv.grid import RowSink
 from fullconv.grids.cells import CellValues
 from fullconv.grids.geojson import geojson_file
+from fullconv.grids.geotiff import tiff_file
 from fullconv.grids.npz import npz_file
 from fullconv.grids.table import csv_file, parquet_file
 
-SUFFIXES = {".npz": npz_file, ".csv": csv_file, ".parquet": parquet_file, ".geojson": geojson_file}
+SUFFIXES = {
+    ".npz": npz_file,
+    ".csv": csv_file,
+    ".parquet": parquet_file,
+    ".geojson": geojson_file,
+    ".tif": tiff_file,
+}
 """The function that writes each format."""
 SCORES = ".npz"
 """The format that holds the network's scores instead of probabilities."""
@@ -28,11 +37,11 @@ def is_table(name: str) -> bool:
 
 
 def cell_values(
-    header: GridHeader, model: ModelDescription, chosen: tuple[int, ...], threshold: float | None = None
+    answer: Answer, model: ModelDescription, chosen: tuple[int, ...], threshold: float | None = None
 ) -> CellValues:
-    """Describe what a file holds of rows that `header` describes: the classes `chosen` of a model."""
+    """Describe what a file holds of the grid of an answer: the classes `chosen` of a model."""
     colours = {index: colour for index, colour in enumerate(model.colours) if colour}
-    return CellValues(header, model.output.kind, chosen, threshold, colours)
+    return CellValues(answer.header, model.output.kind, chosen, threshold, colours, answer.pixels)
 
 
 def grid_file(path: Path, values: CellValues) -> AbstractContextManager[RowSink]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fullconv.common.probabilities import probabilities
 from fullconv.description import RAW
 from fullconv.grid import GridHeader, GridRows, Scores
+from fullconv.images import ScoredPixels
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class CellValues:
     """Smallest value, of the class with the highest value, of the windows in tables. None: all windows."""
     colours: Mapping[int, str] = field(default_factory=dict)
     """The colour "#rrggbb" of classes that have one, by their indices."""
+    image: ScoredPixels | None = None
+    """The image, whose georeference a raster has too. None: the raster has no georeference."""
 
     @cached_property
     def chosen_header(self) -> GridHeader:
@@ -47,10 +50,14 @@ class CellValues:
         """Return the scores of the chosen classes, (rows, cols, classes)."""
         return rows.scores if self.chosen == self.header.indices else rows.scores[..., self._columns]
 
+    def of_all(self, rows: GridRows) -> NDArray[np.float32]:
+        """Return the values of the chosen classes, (rows, cols, classes): probabilities or, without them, scores."""
+        scores = rows.scores.astype(np.float32, copy=False)
+        return (scores if self.kind == RAW else probabilities(scores, self.kind))[..., self._columns]
+
     def cells(self, rows: GridRows) -> "Cells":
         """Return the windows of rows that were scored and reach the threshold, in the order of the rows."""
-        scores = rows.scores.astype(np.float32, copy=False)
-        values = (scores if self.kind == RAW else probabilities(scores, self.kind))[..., self._columns]
+        values = self.of_all(rows)
         is_wanted = ~np.isnan(values[..., 0])
         if self.threshold is not None:
             is_wanted &= values.max(axis=-1) >= self.threshold

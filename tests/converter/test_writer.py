@@ -8,6 +8,9 @@ import pytest
 
 from converter.errors import OutputError
 from converter.writer import staging
+from fullconv.common import model_files
+
+FILE = re.compile(r"[a-z.{}]+\.(onnx|data|txt|json)")
 
 
 def version(folder: Path, content: str) -> Path:
@@ -114,9 +117,11 @@ def test_files_of_others_are_not_deleted(tmp_path: Path, name: str, when: str) -
 
 
 def test_everything_that_the_converter_writes_is_replaced(tmp_path: Path) -> None:
-    """With --force a version with files of all strides, weights, labels and report is replaced."""
+    """With --force a version is replaced that has every kind of file that the project names."""
     target = version(tmp_path, "old")
-    for name in ("model.stride8.onnx", "model.stride16.onnx", "weights.data", "labels.txt"):
+    names = [name.format(8) for name in vars(model_files).values() if isinstance(name, str) and FILE.fullmatch(name)]
+    assert {"model.stride8.onnx", "model.margins8.onnx", "labels.txt"} < set(names)
+    for name in (*names, "model.shared4x8.onnx"):
         (target / name).write_text("old")
     write(target, "new", force=True)
     assert [path.name for path in target.iterdir()] == ["model.onnx"]

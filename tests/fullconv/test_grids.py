@@ -121,7 +121,7 @@ def test_masked_windows_have_no_line(image: Path, tmp_path: Path) -> None:
     assert len(numbers) == len(json.loads((tmp_path / "grid.geojson").read_text("utf-8"))["features"]) == 20
 
 
-@pytest.mark.parametrize("suffix", TABLES)
+@pytest.mark.parametrize("suffix", [*TABLES, ".tif"])
 def test_answers_write_the_same_files(suffix: str, image: Path, tmp_path: Path) -> None:
     """`Answer.save` writes what the command writes."""
     score(image, "--grid", tmp_path / f"command{suffix}")
@@ -140,9 +140,9 @@ def test_no_windows_and_odd_names(suffix: str, image: Path, tmp_path: Path) -> N
         answer = scorer.score(image, model="digits", grid=True)
         model = scorer.model("digits")
     labels = ['a "b", c', "ü\u4e00", *"23456789", "background"]
-    header = replace(answer.header, labels=tuple(labels))
+    named = replace(answer, header=replace(answer.header, labels=tuple(labels)))
     for threshold, count in ((None, 40), (2.0, 0)):
-        values = cell_values(header, coloured(model), answer.classes, threshold)
+        values = cell_values(named, coloured(model), answer.classes, threshold)
         with grid_file(tmp_path / f"grid{suffix}", values) as write:
             for rows in answer.rows():
                 write(rows)
@@ -165,7 +165,7 @@ def test_colours(image: Path, tmp_path: Path) -> None:
     """A class with a colour has it in GeoJSON, as three numbers."""
     with Scorer(ROOT / "models") as scorer:
         answer = scorer.score(image, model="digits", grid=True)
-        values = cell_values(answer.header, coloured(scorer.model("digits")), (0,))
+        values = cell_values(answer, coloured(scorer.model("digits")), (0,))
     with grid_file(tmp_path / "grid.geojson", values) as write:
         write(answer.rows()[0])
     features = json.loads((tmp_path / "grid.geojson").read_text("utf-8"))["features"]
@@ -180,7 +180,7 @@ def test_scores_of_models_without_probabilities(image: Path, tmp_path: Path) -> 
         answer = scorer.score(image, model="digits", grid=True)
         model = scorer.model("digits")
     raw = replace(model, output=replace(model.output, kind=RAW))
-    with grid_file(tmp_path / "grid.csv", cell_values(answer.header, raw, answer.classes)) as write:
+    with grid_file(tmp_path / "grid.csv", cell_values(answer, raw, answer.classes)) as write:
         write(answer.rows()[0])
     header, numbers = lines(tmp_path / "grid.csv")
     assert header[4] == "score_0"
@@ -188,7 +188,10 @@ def test_scores_of_models_without_probabilities(image: Path, tmp_path: Path) -> 
 
 
 REFUSED: dict[str, tuple[Callable[[Path], list[object]], str]] = {
-    "a suffix": (lambda folder: ["--grid", folder / "grid.txt"], "ends in .npz or .csv or .parquet or .geojson"),
+    "a suffix": (
+        lambda folder: ["--grid", folder / "grid.txt"],
+        "ends in .npz or .csv or .parquet or .geojson or .tif",
+    ),
     "twice": (lambda folder: ["--grid", folder / "a.csv", "--grid", folder / "a.csv"], "twice"),
     "a threshold alone": (lambda folder: ["--threshold", 0.5, "--grid", folder / "a.npz"], "--threshold"),
     "a threshold of nothing": (lambda folder: ["--threshold", "nan", "--grid", folder / "a.csv"], "finite"),
@@ -202,7 +205,7 @@ def test_refused(arguments: Callable[[Path], list[object]], message: str, image:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("suffix", TABLES)
+@pytest.mark.parametrize("suffix", [*TABLES, ".tif"])
 def test_a_full_disk(suffix: str, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk is one error that names the file, and nothing is left."""
     with Scorer(ROOT / "models") as scorer:

@@ -175,7 +175,7 @@ def test_narrowed_answers_equal_narrow_ones(models: Path, image: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "status", "expected_message"),
     [
-        (["--grid", "out.txt"], 2, "or .parquet or .geojson, got 'out.txt'"),
+        (["--grid", "out.txt"], 2, "or .geojson or .tif, got 'out.txt'"),
         (["--grid", "out"], 2, "--grid: expected a file name that ends in .npz or .csv"),
         (
             ["--heatmap", "out.tif"],

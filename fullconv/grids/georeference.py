@@ -1,0 +1,98 @@
+"""The georeference of an image, and of a raster whose pixels are blocks of the image's pixels.
+
+A GeoTIFF states in its tags where a pixel lies on the earth: by a scale and one point, or by an affine transformation.
+Both are changed so that they hold for the raster; the tags of the coordinate system are copied. Files with several
+tie points, which describe no affine transformation, have no georeference here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullconv.images import FileSource, ScoredPixels
+
+SCALE, TIE_POINT, TRANSFORMATION = 33550, 33922, 34264
+KEYS = {34735: "H", 34736: "d", 34737: "s"}
+"""The tags of the coordinate system, and the types of their values."""
+RASTER_TYPE, POINT = 1025, 2
+"""The key that says what the coordinates of a pixel mean, and the value for its centre; else they mean its corner."""
+HALF = 0.5
+
+ExtraTag = tuple[int, str, int, Any, bool]
+"""A tag as tifffile writes it: code, type, number of values, values, and whether only the first page has it."""
+
+
+@dataclass(frozen=True)
+class Blocks2D:
+    """The blocks of an image that are the pixels of a raster, in pixels of the image; x before y."""
+
+    origin: tuple[float, float]
+    """The top left corner of the first block."""
+    size: tuple[float, float]
+    """Width and height of a block."""
+
+
+def georeference(pixels: ScoredPixels | None, blocks: Blocks2D) -> list[ExtraTag]:
+    """Return the tags of a raster of blocks of an image; none if the image is no file with a georeference."""
+    if pixels is None or not isinstance(pixels.source, FileSource):
+        return []
+    tags = _tags(pixels.source.path, pixels.page)
+    transformation = _transformation(tags)
+    if transformation is None:
+        return []
+    shift = HALF if _means_centre(tags) else 0.0
+    origin = [start + size * shift - shift for start, size in zip(blocks.origin, blocks.size, strict=True)]
+    to_image = np.diag([*blocks.size, 1.0, 1.0])
+    to_image[:2, 3] = origin
+    matrix = transformation @ to_image
+    keys = [(code, kind, _count(tags[code]), tags[code], True) for code, kind in KEYS.items() if code in tags]
+    return [(TRANSFORMATION, "d", 16, tuple(matrix.ravel().tolist()), True), *keys]
+
+
+def _tags(path: Path, page: int) -> Mapping[int, Any]:
+    """Return the tags of a georeference in a TIFF file; none for other files."""
+    from tifffile import TiffFile  # noqa: PLC0415 (only for rasters)
+
+    wanted = (SCALE, TIE_POINT, TRANSFORMATION, *KEYS)
+    try:
+        with TiffFile(path) as file:
+            directory: Any = file.pages[max(0, page - 1)]
+            return {code: directory.tags[code].value for code in wanted if code in directory.tags}
+    except Exception:  # tifffile raises errors of unrelated classes; the service reports files that cannot be read
+        return {}
+
+
+def _transformation(tags: Mapping[int, Any]) -> NDArray[np.float64] | None:
+    """Return the matrix (4, 4) from pixels of the image to the coordinate system; None if the tags have no such."""
+    if TRANSFORMATION in tags:
+        return _matrix(tags[TRANSFORMATION], (4, 4))
+    scale, point = (_matrix(tags.get(code, ()), (count,)) for code, count in ((SCALE, 3), (TIE_POINT, 6)))
+    if scale is None or point is None:
+        return None
+    matrix = np.diag([scale[0], -scale[1], 0.0, 1.0])
+    matrix[:2, 3] = point[3] - point[0] * scale[0], point[4] + point[1] * scale[1]
+    return matrix
+
+
+def _matrix(values: Any, shape: tuple[int, ...]) -> NDArray[np.float64] | None:  # noqa: ANN401 (of a tag)
+    """Return numbers of a tag in a shape; None if they are others or not finite."""
+    try:
+        array = np.array(values, np.float64).reshape(shape)
+    except (TypeError, ValueError):
+        return None
+    return array if np.isfinite(array).all() else None
+
+
+def _means_centre(tags: Mapping[int, Any]) -> bool:
+    """Return whether the coordinates of a pixel are those of its centre."""
+    keys: Sequence[int] = tags.get(34735, ())
+    entries = [tuple(keys[at : at + 4]) for at in range(4, len(keys), 4)]
+    return (RASTER_TYPE, 0, 1, POINT) in entries
+
+
+def _count(value: Any) -> int:  # noqa: ANN401 (of a tag)
+    return len(value) + 1 if isinstance(value, str) else len(value)
