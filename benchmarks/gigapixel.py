@@ -25,7 +25,7 @@ from pathlib import Path
 import pyvips
 
 from fullconv import Client, Scorer
-from fullconv.description import RAW
+from fullconv.common.probabilities import RAW
 from fullconv.grids.cells import CellValues
 from fullconv.grids.npz import npz_file
 

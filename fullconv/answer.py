@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.common.files import GRID_SUFFIXES, PICTURE_SUFFIXES
+from fullconv.common.probabilities import RAW, SOFTMAX
 from fullconv.common.text import printable
-from fullconv.description import RAW, SOFTMAX, ModelDescription, Parity
+from fullconv.description import ModelDescription, Parity
 from fullconv.errors import RequestError
 from fullconv.grid import GridHeader, GridRows, ImageInfo, Scores
 from fullconv.images import ScoredPixels
@@ -342,10 +343,10 @@ class Answer:
 
     def _cell_values(self, name: str, model: ModelDescription | None) -> "CellValues":
         """Return what a file of the grid holds; raises RequestError if softmax needs classes that the answer lacks."""
-        from fullconv.grids import cell_values, is_table  # noqa: PLC0415 (only here)
+        from fullconv.grids import cell_values, holds_probabilities  # noqa: PLC0415 (only here)
         from fullconv.grids.cells import CellValues  # noqa: PLC0415
 
-        if not is_table(name):
+        if not holds_probabilities(name):
             return CellValues(self.header, RAW, self.classes)
         model = model or self._description()
         if model.output.kind == SOFTMAX and len(self.classes) < model.output.classes:

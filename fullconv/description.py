@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fullconv.common.probabilities import PROBABILITIES, RAW, SIGMOID, SOFTMAX
 from fullconv.grid import FurtherOutput
 
 Pair = tuple[int, int]
 """Vertical, then horizontal."""
 
-SOFTMAX, SIGMOID, PROBABILITIES, RAW = "logits-softmax", "logits-sigmoid", "probabilities", "raw"
 OUTPUT_KINDS = (SOFTMAX, SIGMOID, PROBABILITIES, RAW)
 """Every value of `ModelOutput.kind`."""
 

@@ -8,7 +8,8 @@ and reduces the answer and the grid to the requested classes afterwards.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fullconv.description import RAW, SOFTMAX, ModelDescription, ModelOutput
+from fullconv.common.probabilities import RAW, SOFTMAX
+from fullconv.description import ModelDescription, ModelOutput
 from fullconv.errors import RequestError
 
 FEW = 2

@@ -37,7 +37,8 @@ def position_constant(node: ir.Node, name: str | None) -> UnsupportedError:
 
 
 def not_a_classifier(output: ir.Value, shape: Sequence[int]) -> UnsupportedError:
-    """Return the error for an output that is not one row of scores per window."""
+    """Return the error for an output that is not one row of values per window."""
     return UnsupportedError(
-        f"output {output.name!r}: expected one row of scores per window, got shape {shape}; convert a classifier"
+        f"output {output.name!r}: expected one row of values per window, got shape {shape}; convert a classifier, or "
+        "choose its outputs with --scores and --also"
     )

@@ -27,6 +27,8 @@ def keep_outputs(model: ir.Model, name: str | None, also: Sequence[str] = ()) ->
     """
     further = [_further(model.graph, each, name) for each in also]
     outputs = [output for output in model.graph.outputs if output not in further]
+    if not outputs:
+        raise UnsupportedError("also: expected an output that remains for the scores, got all outputs; leave one out")
     if name is not None:
         chosen = [output for output in outputs if output.name == name]
     else:
@@ -40,6 +42,11 @@ def keep_outputs(model: ir.Model, name: str | None, also: Sequence[str] = ()) ->
 
 def _further(graph: ir.Graph, name: str, scores: str | None) -> ir.Value:
     """Return an output to keep beside the scores, whose name is given or None; raises UnsupportedError."""
+    if name in TAKEN:
+        raise UnsupportedError(
+            f"also: expected another name than {', '.join(sorted(TAKEN))}, which converted models use, got {name!r}; "
+            "rename the output in the source"
+        )
     outputs = {str(output.name): output for output in graph.outputs if output.name not in TAKEN | {scores}}
     if len(graph.outputs) == 1 or name not in outputs:
         others = ", ".join(outputs) if len(graph.outputs) > 1 else ""
@@ -113,7 +120,10 @@ def count_values(output: ir.Value, shape: tuple[int, ...], batch: int) -> int:
 def check_distinct(outputs: Sequence[ir.Value]) -> None:
     """Raise UnsupportedError if two outputs of a converted graph are one value."""
     if len(set(outputs)) < len(outputs):
-        raise UnsupportedError("also: expected outputs with other values than the scores and each other, got a copy")
+        raise UnsupportedError(
+            "also: expected outputs with other values than the scores and each other, got two with equal values; leave "
+            "one out"
+        )
 
 
 def final_activation(output: ir.Value) -> ir.Node | None:

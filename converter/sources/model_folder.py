@@ -25,7 +25,7 @@ from converter.sources.checkpoint import read_checkpoint, sha256
 from converter.sources.classifier import Classifier
 from converter.sources.frameworks import framework
 from converter.sources.module_size import limited_size
-from converter.sources.torch_libraries import timm_module
+from converter.sources.torch_libraries import TIMM, library, timm_module
 from converter.sources.torch_module import export_logits, export_trained
 from converter.sources.torch_script import read_torchscript
 from fullconv.protos import model_pb2
@@ -102,6 +102,7 @@ def _read_timm(config: Config, window: tuple[int, int] | None, weights: Path) ->
     settings = {key: value for key, value in (config.get("model_args") or {}).items() if key not in OF_FILES}
     settings |= {"global_pool": config["global_pool"]} if config.get("global_pool") else {}
     with quiet():
+        library(f"{TIMM}:{name}")  # says what to install, if PyTorch or timm is missing
         with limited_size(checkpoint.tensors):
             made = timm_module(name, checkpoint.tensors, window or _timm_window(pretrained), **settings)
         if "mean" in pretrained and "std" in pretrained:

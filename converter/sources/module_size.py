@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     import torch
 
 MODULES, MODULES_PER_TENSOR = 10_000, 20
+"""Number of modules that a network may have, and how many more for each tensor of its weights."""
 PARAMETERS, PARAMETERS_PER_ELEMENT = 10_000_000, 4
-"""Modules and parameters that a network may have, and how many more for each tensor and each number of its weights."""
+"""Number of parameters that a network may have, and how many more for each number of its weights."""
 
 
 @contextmanager
@@ -53,4 +54,7 @@ def limited_size(tensors: Mapping[str, NDArray[np.generic]]) -> Iterator[None]:
 
 
 def _too_large(what: str, most: int, tensors: int) -> SourceError:
-    return SourceError(f"expected at most {most} {what} for weights of {tensors} tensors, got a larger network")
+    return SourceError(
+        f"config.json: expected at most {most} {what} for weights with this number of tensors: {tensors}, got a larger "
+        "network; correct the settings, or give the weights of this network"
+    )

@@ -132,17 +132,18 @@ def check_equal(
     """
     for part in range(1, len(reference[0].grids)):  # without the scores, which follow from the logits
         expected, found = (np.stack([each.grids[part].ravel() for each in outputs]) for outputs in (reference, got))
-        _check_equal_arrays(what, expected, found, tolerance)
+        of = "scores" if part == 1 else f"values of output {part - 1} of --also"
+        _check_equal_arrays(f"the {of} of {what}", expected, found, tolerance)
 
 
 def _check_equal_arrays(what: str, expected: NDArray[np.float32], found: NDArray[np.float32], tolerance: float) -> None:
     """Raise VerificationError unless two arrays (windows, values) are finite and equal."""
     if expected.shape != found.shape:
-        raise VerificationError(f"verification: expected {expected.shape[1]} scores for {what}, got {found.shape[1]}")
+        raise VerificationError(f"verification: expected {expected.shape[1]} numbers for {what}, got {found.shape[1]}")
     if not np.isfinite(expected).all():
         raise VerificationError(
-            "verification: the source network gives NaN or infinite scores; check its weights and, if it expects "
-            "smaller numbers than pixel values from 0 to 255, add --preprocess"
+            f"verification: expected finite numbers for {what}, got NaN or infinity from the source; check its weights "
+            "and, if it expects smaller numbers than pixel values from 0 to 255, add --preprocess"
         )
     allowed = tolerance * float(np.abs(expected).max())
     largest = float(np.abs(expected - found).max())

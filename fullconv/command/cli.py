@@ -18,9 +18,9 @@ from fullconv.command.options import CommandLine, takes
 from fullconv.command.task import STEM, ScoreTask
 from fullconv.common.files import GRID_SUFFIXES, PICTURE_SUFFIXES
 from fullconv.common.interruption import Interruption
+from fullconv.common.probabilities import RAW
 from fullconv.common.programs import MisplacedProgramError
 from fullconv.common.text import printable
-from fullconv.description import RAW
 from fullconv.encode import score_request
 from fullconv.errors import RequestError, UnavailableError
 from fullconv.remote.client import Client

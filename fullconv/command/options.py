@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from fullconv.common.files import TABLE_SUFFIXES
 from fullconv.common.model_files import VERSION
 from fullconv.common.names import AverageName, BorderName, ModeName
 from fullconv.encode import scale_message
@@ -214,7 +215,7 @@ class CommandLine:
             raise typer.BadParameter("expected an image to score, or --describe, got none", param_hint="IMAGE...")
         if self.heatmap_class is not None and self.heatmap is None:
             raise typer.BadParameter("expected --heatmap with it, got none", param_hint="--heatmap-class")
-        tables = [name for name in self.grid or () if not name.lower().endswith((".npz", ".tif"))]
+        tables = [name for name in self.grid or () if Path(name).suffix.lower() in TABLE_SUFFIXES]
         if self.threshold is not None and not tables:
             raise typer.BadParameter(
                 "expected --grid OUT.csv, OUT.parquet or OUT.geojson with it, got none", param_hint="--threshold"

@@ -15,11 +15,12 @@ from fullconv.command.progress import ShowProgress, progress
 from fullconv.command.sending import check_size, fits_message, goes_in_parts
 from fullconv.command.table import answer_table, plan_table
 from fullconv.common.files import OutputError
+from fullconv.common.probabilities import RAW, SOFTMAX
 from fullconv.common.text import encodable
-from fullconv.description import RAW, SOFTMAX, ModelDescription
+from fullconv.description import ModelDescription
 from fullconv.errors import ImageError, RequestError, ScoringError, UnavailableError
 from fullconv.grid import GridRows, RowSink
-from fullconv.grids import cell_values, grid_file, is_table
+from fullconv.grids import cell_values, grid_file, holds_probabilities
 from fullconv.grids.cells import CellValues
 from fullconv.options import Options
 from fullconv.remote.client import Client
@@ -183,7 +184,7 @@ class ScoreTask:
     def _needs_all(self) -> bool:
         """Return whether a file needs scores of classes that the answer does not have."""
         shown = self._shown_by(self.version)
-        for_tables = shown.output.kind == SOFTMAX and any(map(is_table, self.grids))
+        for_tables = shown.output.kind == SOFTMAX and any(map(holds_probabilities, self.grids))
         return not shown.has_all and (for_tables or (self.heatmap is not None and shown.needs_all))
 
     def _shown_by(self, version: str) -> ShownClasses:
@@ -200,7 +201,7 @@ class ScoreTask:
     @property
     def _reads_values(self) -> bool:
         """Whether a file needs more than the network's scores, and therefore the model's description."""
-        return self.heatmap is not None or any(map(is_table, self.grids))
+        return self.heatmap is not None or any(map(holds_probabilities, self.grids))
 
     def _cell_values(self, planned: Answer, shown: ShownClasses | None) -> CellValues:
         """Return what the files of a grid hold: only the requested classes, even if the answer has more."""

@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from io import BufferedWriter, FileIO
+from io import BufferedRandom, BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from fullconv.common.temporary import remove_leftovers, temporary
 
-GRID_SUFFIXES = (".npz", ".csv", ".parquet", ".geojson", ".tif")
+TABLE_SUFFIXES = (".csv", ".parquet", ".geojson")
+"""The formats that leave out windows."""
+GRID_SUFFIXES = (".npz", *TABLE_SUFFIXES, ".tif")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 _remove_leftovers_once = cache(remove_leftovers)
@@ -23,10 +25,10 @@ class OutputError(Exception):
 class _OutputFile(FileIO):
     """The temporary file behind an output. Its errors are OutputErrors that name the output."""
 
-    def __init__(self, path: Path, name: Path) -> None:
+    def __init__(self, path: Path, name: Path, mode: str = "wb") -> None:
         self._name = name
         with _errors_of(name):
-            super().__init__(path, "wb")
+            super().__init__(path, mode)
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401 (a buffer)
         """Write; raises OutputError."""
@@ -53,6 +55,19 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             yield file
         with _errors_of(path):
             partial.replace(path)
+
+
+@contextmanager
+def spool_file(path: Path) -> Iterator[BufferedRandom]:
+    """Open a temporary file beside an output, for data that the output takes later; it is deleted at the block's end.
+
+    Raises OutputError, which names the output, if the file cannot be written.
+    """
+    with ExitStack() as opened:
+        with _errors_of(path):
+            partial = opened.enter_context(temporary(path, lambda partial: partial.touch(exist_ok=False)))
+        with BufferedRandom(_OutputFile(partial, path, "r+b")) as file:
+            yield file
 
 
 @contextmanager

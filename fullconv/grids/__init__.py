@@ -31,7 +31,7 @@ SCORES = ".npz"
 """The format that holds the network's scores instead of probabilities."""
 
 
-def is_table(name: str) -> bool:
+def holds_probabilities(name: str) -> bool:
     """Return whether a file of this name holds probabilities, for which the model's description is needed."""
     return not name.lower().endswith(SCORES)
 

@@ -1,5 +1,6 @@
 """What files of grids hold: the windows, and their scores or probabilities of the classes that were asked for."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -7,8 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.common.probabilities import probabilities
-from fullconv.description import RAW
+from fullconv.common.probabilities import RAW, probabilities
 from fullconv.grid import GridHeader, GridRows, Scores
 from fullconv.images import ScoredPixels
 
@@ -40,11 +40,18 @@ class CellValues:
         labels = tuple(self.header.labels[column] for column in columns)
         return replace(self.header, indices=self.chosen, labels=labels, depth=len(columns))
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
-        """The name of each class's column in tables: prob_LABEL, or score_LABEL if there are no probabilities."""
-        prefix = "score" if self.kind == RAW else "prob"
-        return [f"{prefix}_{label}" for label in self.chosen_header.labels]
+        """The name of each class's column in tables: prob_LABEL, or score_LABEL if there are no probabilities.
+
+        Classes with the same label have their index too: prob_LABEL_INDEX.
+        """
+        prefix, header = "score" if self.kind == RAW else "prob", self.chosen_header
+        counts = Counter(header.labels)
+        return [
+            f"{prefix}_{label}" if counts[label] == 1 else f"{prefix}_{label}_{index}"
+            for label, index in zip(header.labels, header.indices, strict=True)
+        ]
 
     def scores(self, rows: GridRows) -> Scores:
         """Return the scores of the chosen classes, (rows, cols, classes)."""

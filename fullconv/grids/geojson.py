@@ -1,6 +1,7 @@
 """GeoJSON with a polygon for each window, as QuPath reads it: File, Import objects from file.
 
-A polygon is the block of one stride around the window's centre, so that neighbouring polygons touch and do not overlap.
+A polygon is the block of one stride around the window's centre (`fullconv.blocks`), so that neighbouring polygons touch
+and do not overlap.
 Coordinates are pixels of the image. Each polygon is a tile with the class of the highest probability, and with the
 probabilities of all classes as measurements; for a model without probabilities, with the scores.
 """

@@ -12,14 +12,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.blocks import blocks_of
-from fullconv.common.files import atomic_write
+from fullconv.common.files import atomic_write, spool_file
 from fullconv.grid import GridRows, RowSink
 from fullconv.grids.cells import CellValues
 from fullconv.grids.georeference import Blocks2D, georeference
@@ -44,13 +43,13 @@ def tiff_file(path: Path, values: CellValues) -> Iterator[RowSink]:
     shape = (header.vertical.count, header.horizontal.count, len(header.indices))
     with ExitStack() as stack:
         file = stack.enter_context(atomic_write(path))
-        spool = stack.enter_context(TemporaryFile(dir=path.parent))
+        spool = stack.enter_context(spool_file(path))
 
         def write(rows: GridRows) -> None:
             spool.write(np.ascontiguousarray(values.of_all(rows), "<f4").data)
 
         yield write
-        with TemporaryFile(dir=path.parent) as halves:
+        with spool_file(path) as halves:
             _write_pyramid(file, _mapped(spool, shape), halves, [NODATA, *_georeference(values)])
 
 

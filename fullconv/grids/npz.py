@@ -13,13 +13,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
 
-from fullconv.common.files import atomic_write
+from fullconv.common.files import atomic_write, spool_file
 from fullconv.grid import GridHeader, GridRows, RowSink, Scores
 from fullconv.grids.cells import CellValues
 
@@ -34,7 +33,7 @@ def npz_file(path: Path, values: CellValues) -> Iterator[RowSink]:
     with ExitStack() as stack:
         archive = zipfile.ZipFile(stack.enter_context(atomic_write(path)), "w")
         stack.enter_context(archive)
-        waiting = [stack.enter_context(TemporaryFile(dir=path.parent)) for _ in header.further]
+        waiting = [stack.enter_context(spool_file(path)) for _ in header.further]
         for name, array in (
             ("x", header.horizontal.starts),
             ("y", header.vertical.starts),

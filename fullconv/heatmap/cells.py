@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.blocks import NO_INDEX, Blocks
-from fullconv.description import SIGMOID, SOFTMAX
+from fullconv.common.probabilities import probability
 from fullconv.grid import Scores
 
 CHUNK = 1 << 22
@@ -89,24 +89,6 @@ class Winners:
     def _probability(self, scores: Scores, winner: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return the probability of the class that wins each cell."""
         return probability(scores, np.array(self.columns)[winner], self.kind or "")
-
-
-def probability(scores: Scores, column: int | NDArray[np.intp], kind: str) -> NDArray[np.float32]:
-    """Return the probability of one column, or of one column for each cell, (rows, cols).
-
-    `kind` says what the scores are; scores of other kinds than SOFTMAX and SIGMOID are returned as they are.
-    """
-    column = np.broadcast_to(column, scores.shape[:2])[..., None]
-    one = np.take_along_axis(scores, column, axis=-1)[..., 0].astype(np.float32)
-    if kind == SOFTMAX:
-        highest = scores.max(axis=-1)
-        powers = np.exp(scores - highest[..., None])
-        softmax: NDArray[np.float32] = np.exp(one - highest) / powers.sum(axis=-1)
-        return softmax
-    if kind == SIGMOID:
-        sigmoid: NDArray[np.float32] = np.float32(0.5) * (1 + np.tanh(one / 2))
-        return sigmoid
-    return one
 
 
 def _chunks(first: int, scores: Scores) -> list[tuple[int, Scores]]:

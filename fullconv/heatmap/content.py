@@ -7,8 +7,8 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 
 from fullconv.blocks import NO_INDEX
+from fullconv.common.probabilities import RAW
 from fullconv.common.text import printable
-from fullconv.description import RAW
 from fullconv.heatmap.cells import THRESHOLD, SingleClass, Winners
 from fullconv.heatmap.paint import Scale, even_scale, rising_scale
 

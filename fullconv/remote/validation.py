@@ -18,14 +18,12 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fullconv.common.model_files import COLOUR, NAME, VERSION
 from fullconv.common.names import DEFAULT_TOP
 from fullconv.description import OUTPUT_KINDS
 from fullconv.images import ArraySource, ImageSource
 from fullconv.protos import model_pb2, scoring_pb2
+from fullconv.remote.cell_validation import check_cells, check_no_scores, check_unscored
 from fullconv.remote.expectations import (
     expect_among,
     expect_between,
@@ -44,9 +42,6 @@ MAX_LABEL_LETTERS = 1000
 MODES = ("dense", "shared", "crops")
 CHOSEN = ("dense", "crops")
 """The modes that mode auto chooses between."""
-SCORE_BYTES = POSITION_BYTES = 4
-HALF_BYTES = 2
-"""Bytes of a float16."""
 HALO_SIDES = 4
 
 
@@ -78,9 +73,9 @@ def check_response(
         return
     _check_averages(response, request)
     if request.options.grid:
-        _check_unscored(response, _check_cells(response, response.grid.rows, response))
+        check_unscored(response, check_cells(response, response.grid.rows, response))
     else:
-        _check_no_scores(response)
+        check_no_scores(response)
 
 
 def check_start(start: scoring_pb2.ScoreResponse, request: scoring_pb2.ScoreRequest, source: ImageSource) -> None:
@@ -108,7 +103,7 @@ def check_rows(
     expect_equal("rows.first", rows.first, first)
     expect_between("rows.first", first, 0, start.grid.rows - 1)
     expect_between("rows.count", rows.count, 1, start.grid.rows - first)
-    return _check_cells(start, rows.count, rows)
+    return check_cells(start, rows.count, rows)
 
 
 def check_summary(
@@ -122,13 +117,13 @@ def check_summary(
         refuse("summary.classes", "the same as at the start of the stream", "others")
     _check_figures(summary, request.options)
     _check_averages(summary, request)
-    _check_no_scores(summary)
+    check_no_scores(summary)
 
 
 def check_complete(summary: scoring_pb2.ScoreResponse, rows: int, unscored: int) -> None:
     """Raise MalformedAnswerError unless a stream has had all rows, and as many windows with scores as it says."""
     expect_equal("rows", rows, summary.grid.rows)
-    _check_unscored(summary, unscored)
+    check_unscored(summary, unscored)
 
 
 def check_failure(failure: scoring_pb2.Failure, codes: Iterable[int]) -> None:
@@ -201,7 +196,7 @@ def _check_plan(response: scoring_pb2.ScoreResponse) -> None:
     """Raise MalformedAnswerError unless a response that describes an image has neither averages nor scores."""
     expect_equal("average.values", len(response.average.values), 0)
     expect_equal("average.top", len(response.average.top), 0)
-    _check_no_scores(response)
+    check_no_scores(response)
     expect_between("scored_cells", response.scored_cells, 0, response.grid.rows * response.grid.cols)
 
 
@@ -217,51 +212,6 @@ def _check_averages(response: scoring_pb2.ScoreResponse, request: scoring_pb2.Sc
     if len(set(top)) < len(top) or highest != sorted(highest, reverse=True):
         refuse("average.top", "the classes with the highest averages, in descending order", "another order")
     expect_between("scored_cells", response.scored_cells, 1, response.grid.rows * response.grid.cols)
-
-
-def _check_cells(
-    response: scoring_pb2.ScoreResponse, rows: int, cells: scoring_pb2.ScoreResponse | scoring_pb2.GridRows
-) -> int:
-    """Check the cells of rows of the grid that a response describes; returns the number of windows without scores."""
-    grid, is_half = response.grid, response.grid.holds == scoring_pb2.GRID_AS_FLOAT16
-    elements = rows * grid.cols * grid.depth
-    picks = grid.holds in (scoring_pb2.GRID_AS_TOP, scoring_pb2.GRID_AS_ARGMAX)
-    _expect_bytes("scores", cells.scores, elements * (HALF_BYTES if is_half else SCORE_BYTES))
-    _expect_bytes("positions", cells.positions, elements * POSITION_BYTES if picks else 0)
-    further = sum(output.values for output in grid.further)
-    _expect_bytes("further", cells.further, rows * grid.cols * further * SCORE_BYTES)
-    if picks:
-        expect_between("positions", int(np.frombuffer(cells.positions, "<u4").max()), 0, len(response.classes) - 1)
-    unscored = _count_unscored("scores", np.frombuffer(cells.scores, "<f2" if is_half else "<f4"), grid.depth)
-    if further:
-        expect_equal("further", _count_unscored("further", np.frombuffer(cells.further, "<f4"), further), unscored)
-    return unscored
-
-
-def _count_unscored(field: str, values: NDArray[np.floating], depth: int) -> int:
-    """Return the number of cells of `depth` values that are NaN; all values of other cells must be finite."""
-    finite = np.isfinite(values)
-    if finite.all():
-        return 0
-    unscored = int(np.count_nonzero(np.isnan(values.reshape(-1, depth)).all(axis=1)))
-    if unscored * depth != np.count_nonzero(~finite):
-        refuse(field, "finite numbers, or NaN for all values of a window", "NaN or infinity among numbers")
-    return unscored
-
-
-def _expect_bytes(field: str, got: bytes, expected: int) -> None:
-    expect_equal(field, f"{len(got)} bytes", f"{expected} bytes")
-
-
-def _check_unscored(response: scoring_pb2.ScoreResponse, unscored: int) -> None:
-    """Raise MalformedAnswerError unless a grid has as many windows without scores as a response says."""
-    windows = response.grid.rows * response.grid.cols
-    expect_equal("scored_cells", response.scored_cells, windows - unscored)
-
-
-def _check_no_scores(response: scoring_pb2.ScoreResponse) -> None:
-    for field in ("scores", "positions", "further"):
-        _expect_bytes(field, getattr(response, field), 0)
 
 
 def _modes(mode: scoring_pb2.Mode) -> tuple[str, ...]:

@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from fullconv import Answer, Scorer
 
 MODELS = Path("build/models")
+WINDOW = 48
+"""Side of O-Net's window in pixels."""
 SCALES = [0.7 * 2 ** (-step / 2) for step in range(6)]
 """Faces have 48 pixels, the window of O-Net, at one of these factors."""
 LEAST, OVERLAP = 0.95, 0.3
@@ -40,7 +42,8 @@ def main(image: str, picture: str) -> None:
     """Find the faces of an image, print them, and draw them into a picture."""
     with Scorer(MODELS) as scorer:
         answers = [
-            scorer.score(image, model="onet", mode="exact", grid=True, scales=[f"{scale:.4f}x"]) for scale in SCALES
+            scorer.score(image, model="onet", mode="exact", grid=True, scales=[f"{scale:.4f}x"])
+            for scale in scales_of(image)
         ]
     found = Faces(*(np.concatenate(parts) for parts in zip(*map(faces_of, answers), strict=True)))
     chosen = without_overlaps(found)
@@ -48,6 +51,16 @@ def main(image: str, picture: str) -> None:
     for probability, box in zip(faces.probabilities, faces.boxes, strict=True):
         print(f"{probability:.3f}", *box.round().astype(int))
     draw(image, faces).save(picture)
+
+
+def scales_of(image: str) -> list[float]:
+    """Return the scales at which the image has at least one window."""
+    with Image.open(image) as opened:
+        side = min(opened.size)
+    scales = [scale for scale in SCALES if scale * side >= WINDOW]
+    if not scales:
+        sys.exit(f"{image}: expected sides of at least {WINDOW / SCALES[0]:.0f} pixels, got {side}")
+    return scales
 
 
 def faces_of(answer: Answer) -> Faces:
@@ -81,7 +94,7 @@ def overlap(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
 
 def draw(image: str, faces: Faces) -> Image.Image:
     """Draw boxes and landmarks over the image."""
-    picture = Image.open(image).convert("RGB")
+    picture = ImageOps.exif_transpose(Image.open(image)).convert("RGB")
     pen = ImageDraw.Draw(picture)
     for box, points in zip(faces.boxes, faces.landmarks, strict=True):
         pen.rectangle(tuple(box), outline=(255, 60, 60), width=3)

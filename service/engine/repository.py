@@ -274,10 +274,11 @@ def _check_spec(file: str, spec: model_pb2.ModelSpec) -> None:
             )
     _check_colours_and_scale(file, spec)
     names = [further.name for further in spec.output.further]
-    if len({*names, spec.output.name}) <= len(names) or not all(further.values for further in spec.output.further):
+    known = {spec.output.name, "scores", "average"}
+    if len({*names, *known}) < len(names) + len(known) or not all(each.values for each in spec.output.further):
         raise ModelError(
-            f"{file}: output.further: expected outputs of different names with at least one value, got "
-            f"{', '.join(names)[:100]}; convert the model again"
+            f"{file}: output.further: expected outputs of different names, none of them average, each with a value, "
+            f"got {', '.join(names)[:100]}; convert the model again"
         )
     for number, entry in enumerate(spec.shared):
         _check_shared(f"{file}: shared[{number}]", entry)

@@ -127,11 +127,13 @@ class Session:
         except Exception as error:  # each kind of failure raises an error of another class
             log.error("model", extra={"record": {"model": self.model.name, "error": str(error)}})
             raise ModelError(f"{path}: ONNX Runtime cannot run it; convert it again") from None
-        if scores.shape != expected or not np.isfinite(scores).all():
+        if scores.shape != expected:
             raise ModelError(
-                f"{path}: expected finite scores of shape {expected} for a grey window, got {scores.shape}: the files "
-                "do not match the model's geometry; convert it again"
+                f"{path}: expected values of shape {expected} for a grey window, got {scores.shape}: the files do not "
+                "match the model's geometry; convert it again"
             )
+        if not np.isfinite(scores).all():
+            raise ModelError(f"{path}: expected finite values for a grey window, got NaN or infinity; convert it again")
 
     def shrink_arena(self) -> None:
         """Free the activations that the arena keeps from earlier runs, if they are larger than `MIN_SHRINK_BYTES`.
@@ -210,7 +212,10 @@ class Session:
 
 
 def _outputs(model: StoredModel, names: Sequence[str]) -> dict[str, int]:
-    """Return the number of values of each output; raises ModelError if one is not among the names of the graph's."""
+    """Return the number of values of each output by its name.
+
+    Raises ModelError if the graph, whose outputs are `names`, lacks one of them.
+    """
     output = model.spec.output
     outputs = {output.name: output.classes} | {further.name: further.values for further in output.further}
     if not outputs.keys() <= set(names):

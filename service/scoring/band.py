@@ -145,7 +145,7 @@ class BandScoring:
         scored = kept if wanted is None else kept[wanted[self._band.rows_of(row), col.cells]]
         if not np.isfinite(scored).all():
             raise ImageError(
-                f"{planned.picture.name}: model {planned.model.name!r} gives scores that are NaN or infinite, among "
+                f"{planned.picture.name}: model {planned.model.name!r} gives values that are NaN or infinite, among "
                 f"rows {row.cells.start} to {row.cells.stop - 1}, columns {col.cells.start} to {col.cells.stop - 1}"
             )
         scored = scored[..., : planned.model.spec.output.classes]

@@ -87,7 +87,9 @@ def test_a_difference_of_a_further_output_is_found(tmp_path: Path) -> None:
     assert weights.const_value is not None
     weights.const_value = ir.tensor(1.01 * weights.const_value.numpy(), name="wb")
     request = conversion.Request(tmp_path / "net" / "1", windows=4, scores="prob", also=ALSO)
-    with pytest.raises(ConversionError, match="between the source and converted networks on single windows"):
+    with pytest.raises(
+        ConversionError, match="between the values of output 1 of --also of the source and converted networks on single"
+    ):
         conversion.convert(classifier, request, SILENT)
     assert not (tmp_path / "net" / "1").exists()
 
@@ -98,6 +100,11 @@ REFUSED = {
         "also: expected the name of a further output, one of boxes, embedding; got 'box'",
     ),
     "the scores": ({"also": ("prob",)}, "one of boxes, embedding; got 'prob'"),
+    "a name that is taken": ({"also": ("average",)}, "also: expected another name than average, image, scores, stride"),
+    "all outputs": (
+        {"scores": None, "also": ("prob", "boxes", "embedding")},
+        "also: expected an output that remains for the scores, got all outputs",
+    ),
     "no scores": ({"scores": None, "also": ("boxes",)}, "outputs: expected one row of scores, got several"),
 }
 
@@ -116,6 +123,15 @@ def test_a_network_of_one_output(tmp_path: Path) -> None:
     del proto.graph.output[1:]
     with pytest.raises(ConversionError, match="also: expected none, since no other output can be kept; got 'boxes'"):
         convert(proto, tmp_path, scores=None, also=("boxes",))
+
+
+def test_a_single_name(tmp_path: Path) -> None:
+    """The Python function takes one name as a text, too."""
+    onnx.save(detector(pad=0), tmp_path / "net.onnx")
+    report = conversion.convert_checkpoint(
+        tmp_path / "net.onnx", tmp_path / "net" / "1", scores="prob", also="boxes", verify=4
+    )
+    assert [each.name for each in report.spec.output.further] == ["boxes"]
 
 
 def test_an_output_that_is_no_row(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_log_of_softmax(tmp_path: Path) -> None:
 def test_infinite_scores_suggest_preprocessing(tmp_path: Path) -> None:
     """A network that overflows on pixel values from 0 to 255 is refused with that advice."""
     nodes = ["Identity: x -> image", *BODY[:-1], "MatMul: f w -> m", "Exp: m -> e", "Exp: e -> z"]
-    with pytest.raises(ConversionError, match=r"NaN or infinite scores.* add --preprocess"):
+    with pytest.raises(ConversionError, match=r"got NaN or infinity from the source.* add --preprocess"):
         convert(model(nodes, "float32", ["N", 3, SIDE, SIDE]), tmp_path)
 
 

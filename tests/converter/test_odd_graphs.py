@@ -144,8 +144,8 @@ REFUSED = {
         "node 'g' (Gelu): operators of the domain 'com.microsoft' are not known",
     ),
     "sequence": (["Conv: image k -> c", "SplitToSequence: c -> s", "SequenceAt: s at -> x", *HEAD], "got a sequence"),
-    "map": (["Conv: image k -> y"], "expected one row of scores per window"),
-    "flattened map": (["Conv: image k -> c", "Flatten: c -> y"], "expected one row of scores per window"),
+    "map": (["Conv: image k -> y"], "expected one row of values per window"),
+    "flattened map": (["Conv: image k -> c", "Flatten: c -> y"], "expected one row of values per window"),
 }
 
 
@@ -164,7 +164,7 @@ def test_graphs_without_a_form_are_refused(tmp_path: Path, nodes: list[str], exp
 @pytest.mark.parametrize("nodes", [["Conv: image k -> y"], ["ReduceMean: image -> y"]], ids=["map", "number"])
 def test_only_classifiers_are_kept_for_crops(tmp_path: Path, nodes: list[str]) -> None:
     """With --crops-only, networks with several rows of scores or none are refused."""
-    with pytest.raises(ConversionError, match="expected one row of scores per window, got shape"):
+    with pytest.raises(ConversionError, match="expected one row of values per window, got shape"):
         convert(
             graph([node(each, keepdims=0) if "Reduce" in each else each for each in nodes]), tmp_path, crops_only=True
         )

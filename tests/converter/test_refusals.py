@@ -117,7 +117,7 @@ LOCAL = [
             "node 'x' (Einsum): expected a sum of products with the same weights at every position, got different",
         ),
         (POSITION, {}, "node 'x' (Add): the constant 'position' depends on the position"),
-        (["Conv: image k -> y"], {"rank": 4}, "output 'y': expected one row of scores per window"),
+        (["Conv: image k -> y"], {"rank": 4}, "output 'y': expected one row of values per window"),
     ],
     ids=[
         "se",

@@ -39,6 +39,7 @@ CONSTANTS = {
     "eight": np.array([1, 4, 8, 8]),
     "ten": np.array([1, 4, 10, 10]),
     "part": np.array([0, 0, 0, 0, 1, 1, 1, 1.0]),
+    "t1": RNG.standard_normal((4, 4, 1, 1)),
 }
 
 
@@ -149,6 +150,18 @@ PADDED: dict[str, Nodes] = {
         *TRUNK,
         SMALLER,
         node("ConvTranspose: s t3 -> r", strides=[2, 2], auto_pad="SAME_UPPER"),
+        "Add: x r -> m",
+    ],
+    "ConvTranspose with SAME_LOWER": [
+        *TRUNK,
+        SMALLER,
+        node("ConvTranspose: s t3 -> r", strides=[2, 2], auto_pad="SAME_LOWER"),
+        "Add: x r -> m",
+    ],
+    "ConvTranspose with a larger output_shape": [
+        *TRUNK,
+        SMALLER,
+        node("ConvTranspose: s t1 -> r", strides=[2, 2], output_shape=[10, 10]),
         "Add: x r -> m",
     ],
     "ConvTranspose with output_shape": [

@@ -1,4 +1,4 @@
-"""The examples of docs/python.md run, one after another, and print the output on the page."""
+"""The examples of docs/python.md and docs/results.md run, one after another, and print the output on the page."""
 
 import contextlib
 import io
@@ -29,9 +29,9 @@ class Example(NamedTuple):
 
 
 def examples() -> list[Example]:
-    """Return all blocks of the page."""
-    page = (ROOT / "docs" / "python.md").read_text("utf-8")
-    return [Example(*match.group("code", "printed", "needs")) for match in BLOCK.finditer(page)]
+    """Return all blocks of the pages."""
+    pages = [(ROOT / "docs" / name).read_text("utf-8") for name in ("python.md", "results.md")]
+    return [Example(*match.group("code", "printed", "needs")) for page in pages for match in BLOCK.finditer(page)]
 
 
 @pytest.fixture(scope="module")

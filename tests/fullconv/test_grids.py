@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from fullconv import OutputError, RequestError, Scorer
 from fullconv.command.cli import app
-from fullconv.description import RAW, ModelDescription
+from fullconv.common.probabilities import RAW
+from fullconv.description import ModelDescription
 from fullconv.grids import cell_values, grid_file
 
 PAGE = ROOT / "models" / "digits" / "page.png"
@@ -154,6 +155,22 @@ def test_no_windows_and_odd_names(suffix: str, image: Path, tmp_path: Path) -> N
             assert len(features) == count
             for feature in features:
                 assert list(feature["properties"]["measurements"]) == [f"prob_{label}" for label in labels]
+
+
+def test_classes_of_one_name(image: Path, tmp_path: Path) -> None:
+    """Classes with the same label keep their own columns and measurements, with their indices in the names."""
+    with Scorer(ROOT / "models") as scorer:
+        answer = scorer.score(image, model="digits", grid=True)
+        model = scorer.model("digits")
+    labels = ("crane", "1", "crane", *"3456789", "background")
+    named = replace(answer, header=replace(answer.header, labels=labels))
+    names = ["prob_crane_0", "prob_1", "prob_crane_2"]
+    for suffix in TABLES:
+        with grid_file(tmp_path / f"grid{suffix}", cell_values(named, model, (0, 1, 2))) as write:
+            write(answer.rows()[0])
+    assert lines(tmp_path / "grid.csv")[0][4:] == names
+    features = json.loads((tmp_path / "grid.geojson").read_text("utf-8"))["features"]
+    assert [*features[0]["properties"]["measurements"]] == names
 
 
 def coloured(model: ModelDescription) -> ModelDescription:

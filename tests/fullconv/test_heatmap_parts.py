@@ -13,11 +13,12 @@ from support.heatmaps import axis, header, make_shown
 from support.pictures import encode, noise
 
 from fullconv.blocks import blocks_of
+from fullconv.common.probabilities import probability
 from fullconv.errors import RequestError
 from fullconv.grid import ImageInfo
 from fullconv.heatmap import Heatmap
 from fullconv.heatmap.backdrop import grey_picture
-from fullconv.heatmap.cells import SingleClass, Winners, probability
+from fullconv.heatmap.cells import SingleClass, Winners
 from fullconv.heatmap.labels import LabelledRegion, place_labels
 from fullconv.heatmap.layout import LONGEST, SHORTEST, Box, layout_of
 from fullconv.heatmap.outlines import outlines

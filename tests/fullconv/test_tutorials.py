@@ -56,7 +56,7 @@ class Tutorial:
         output = ""
         with self._servers:
             for block in BLOCK.finditer((TUTORIALS / self._name).read_text("utf-8")):
-                if block["stated"]:
+                if block["stated"] is not None:
                     yield block, output
                 else:
                     output = self._output(block)

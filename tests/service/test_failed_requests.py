@@ -51,7 +51,7 @@ def test_tiles_after_nan_scores_do_not_run(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Session, "score", score)
     scheduler = Scheduler(slots=1, batching=Batching(max_tiles=1))
     try:
-        with pytest.raises(ImageError, match="gives scores that are NaN or infinite"):
+        with pytest.raises(ImageError, match="gives values that are NaN or infinite"):
             asyncio.run(score_in_worker(scorer, request, Flow(scheduler)))
         assert stopped.wait(20)
         assert scheduler.waiting == 0

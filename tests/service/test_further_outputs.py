@@ -17,7 +17,7 @@ from support.servers import Server, infer, running
 
 from converter import convert as conversion
 from converter.sources.read import read_source
-from fullconv import Answer, Client, RequestError, Scorer
+from fullconv import Answer, Client, OutputError, RequestError, Scorer
 from fullconv.protos import open_inference_pb2 as oip
 from fullconv.protos import scoring_pb2
 from service.errors import LimitError
@@ -125,6 +125,16 @@ def test_files(scorer: Scorer | Client, tmp_path: Path) -> None:
         check({name: file[f"further_{name}"] for name in ALSO}, [*answer.further.values()])
         assert_array_equal(file["scores"], answer.grid)
     assert [path.name for path in tmp_path.iterdir()] == ["grid.npz"]
+
+
+def test_a_full_disk(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk is one error that names the file, also where further outputs wait."""
+    with Scorer(models) as scorer:
+        answer = scorer.score(PIXELS, model="net", grid=True)
+    monkeypatch.setattr(Path, "touch", lambda path, **_: path.symlink_to("/dev/full"))
+    with pytest.raises(OutputError, match=r"grid\.npz: cannot be written: No space left on device"):
+        answer.save(tmp_path / "grid.npz")
+    assert not list(tmp_path.iterdir())
 
 
 def test_open_inference(server: Server) -> None:

@@ -58,6 +58,16 @@ def add_outputs(*outputs: tuple[str, int]) -> Callable[[Response], None]:
     return changed
 
 
+def further(*values: float) -> Callable[[Response], None]:
+    """Add an output "boxes" of two values; `values` are those of the first cell, and 0 elsewhere."""
+
+    def changed(response: Response) -> None:
+        response.grid.further.add(name="boxes", values=2)
+        response.further = np.array([*values, *[0.0] * (2 * ROWS * COLS - 2)], "<f4").tobytes()
+
+    return changed
+
+
 def doubled_class(response: Response) -> None:
     """Name the first class twice, and not the second."""
     response.classes[1].CopyFrom(response.classes[0])
@@ -99,6 +109,9 @@ ANSWERS: dict[str, tuple[Callable[[Response], object], str]] = {
     "an output of nothing": (add_outputs(("boxes", 0)), "grid.further.values: expected 1 to 1048576, got 0"),
     "an output without a name": (add_outputs(("", 4)), "grid.further.name: expected 1 to 1000, got 0"),
     "an output twice": (add_outputs(("boxes", 4), ("boxes", 4)), "grid.further.name: expected each output once"),
+    "an infinite value": (further(INFINITY, 0), "further: expected finite numbers"),
+    "half of a cell's values": (further(NAN, 0), "further: expected finite numbers"),
+    "no values of a scored cell": (further(NAN, NAN), "further: expected 0, got 1"),
     "an infinite score": (scores(lambda values: values.__setitem__((1, 2, 3), INFINITY)), "scores: expected finite"),
     "a score that is NaN": (scores(lambda values: values.__setitem__((1, 2, 3), NAN)), "scores: expected finite"),
     "a window without scores": (
@@ -209,6 +222,10 @@ MODELS: dict[str, tuple[Callable[[scoring_pb2.GetModelResponse], object], str]] 
     "no classes": (setting("spec.output.classes", 0), "spec.output.classes: expected 1 to 1048576, got 0"),
     "too many classes": (setting("spec.output.classes", 2**32 - 1), "spec.output.classes: expected 1 to 1048576, got"),
     "an unknown kind": (setting("spec.output.kind", "\x9b2J"), "spec.output.kind: expected logits-softmax or"),
+    "a further output twice": (
+        lambda model: [model.spec.output.further.add(name="a", values=1) for _ in range(2)],
+        "spec.output.further.name: expected each output once",
+    ),
     "a label less": (lambda model: model.labels.pop(), "labels: expected 11, got 10"),
     "a long label": (setting("labels.0", "x" * 1001), "labels: expected at most 1000 letters in each, got 1001"),
     "an unknown mode": (
