@@ -39,6 +39,9 @@ def difference(
         one, other = (np.concatenate([_decisions(output) for output in outputs]) for outputs in (reference, got))
         result.top_class_agreement = float((one == other).mean())
         result.agreement_low, result.agreement_high = interval(result.top_class_agreement, result.windows)
+        is_rarer = one != np.bincount(one).argmax()
+        result.rarer_windows = int(np.count_nonzero(is_rarer))
+        result.rarer_agreement = float((one == other)[is_rarer].mean()) if result.rarer_windows else 0.0
     return result
 
 

@@ -11,6 +11,8 @@ from fullconv.protos import model_pb2
 
 LEAST_AGREEMENT = 0.9
 """Share of windows with the same top class, below which an answer warns that dense is not exact."""
+LEAST_RARER_WINDOWS = 5
+"""Smallest number of windows of rarer classes whose agreement is considered."""
 NORMAL_QUANTILE = 1.959964
 """97.5 % quantile of the normal distribution: half the width of a 95 % interval, in standard deviations."""
 
@@ -49,14 +51,21 @@ def overall(spec: model_pb2.ModelSpec, position: int) -> model_pb2.Difference:
             whole.top_class_agreement = agreeing / whole.windows
             whole.agreement_low, whole.agreement_high = interval(whole.top_class_agreement, whole.windows)
     if not has_top_class(spec.output):
-        for name in ("top_class_agreement", "agreement_low", "agreement_high"):
+        for name in ("top_class_agreement", "agreement_low", "agreement_high", "rarer_windows", "rarer_agreement"):
             whole.ClearField(name)
     return whole
 
 
 def is_warning(seen: model_pb2.Difference) -> bool:
     """Return whether a dense answer must warn: the top class agrees too rarely, or the scores name no top class."""
-    return not seen.agreement_high or seen.top_class_agreement < LEAST_AGREEMENT
+    return not seen.agreement_high or seen.top_class_agreement < LEAST_AGREEMENT or _loses_rarer_classes(seen)
+
+
+def _loses_rarer_classes(seen: model_pb2.Difference) -> bool:
+    """Return whether the top class agrees often enough only because most windows have one class, the background."""
+    if seen.rarer_windows < LEAST_RARER_WINDOWS or seen.top_class_agreement < LEAST_AGREEMENT:
+        return False
+    return interval(seen.rarer_agreement, seen.rarer_windows)[1] < LEAST_AGREEMENT
 
 
 def sentence(spec: model_pb2.ModelSpec, position: int, exact: float, dense: float, on: str = "") -> str:
@@ -90,8 +99,15 @@ def cut_margins_sentence(file: model_pb2.SharedFile) -> str:
 
 
 def agreement(seen: model_pb2.Difference) -> str:
-    """Return the share of windows with the same top class and its interval: "49 % of windows (45 to 53 %)"."""
-    return share_of_windows(seen.top_class_agreement, (seen.agreement_low, seen.agreement_high))
+    """Return the share of windows with the same top class and its interval: "49 % of windows (45 to 53 %)".
+
+    If this share is high only because of the most frequent class, the share among the other windows follows.
+    """
+    said = share_of_windows(seen.top_class_agreement, (seen.agreement_low, seen.agreement_high))
+    if not _loses_rarer_classes(seen):
+        return said
+    share = _percent(seen.rarer_agreement)
+    return f"{said}, but on only {share} % of the {seen.rarer_windows} windows that do not have the most frequent class"
 
 
 def share_of_windows(share: float, limits: tuple[float, float]) -> str:

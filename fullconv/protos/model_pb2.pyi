@@ -189,7 +189,7 @@ class Parity(_message.Message):
     def __init__(self, stride: _Optional[_Union[Size, _Mapping]] = ..., native: _Optional[_Union[Difference, _Mapping]] = ..., interior: _Optional[_Union[Difference, _Mapping]] = ..., border: _Optional[_Union[Difference, _Mapping]] = ..., exact: _Optional[bool] = ..., precision: _Optional[_Union[Difference, _Mapping]] = ..., images: _Optional[int] = ..., small_images: _Optional[int] = ..., overall: _Optional[_Union[Difference, _Mapping]] = ..., of_given_images: _Optional[bool] = ...) -> None: ...
 
 class Difference(_message.Message):
-    __slots__ = ("windows", "max_abs", "median_abs", "relative_l2", "top_class_agreement", "p99_abs", "agreement_low", "agreement_high")
+    __slots__ = ("windows", "max_abs", "median_abs", "relative_l2", "top_class_agreement", "p99_abs", "agreement_low", "agreement_high", "rarer_windows", "rarer_agreement")
     WINDOWS_FIELD_NUMBER: _ClassVar[int]
     MAX_ABS_FIELD_NUMBER: _ClassVar[int]
     MEDIAN_ABS_FIELD_NUMBER: _ClassVar[int]
@@ -198,6 +198,8 @@ class Difference(_message.Message):
     P99_ABS_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_LOW_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_HIGH_FIELD_NUMBER: _ClassVar[int]
+    RARER_WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    RARER_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     windows: int
     max_abs: float
     median_abs: float
@@ -206,7 +208,9 @@ class Difference(_message.Message):
     p99_abs: float
     agreement_low: float
     agreement_high: float
-    def __init__(self, windows: _Optional[int] = ..., max_abs: _Optional[float] = ..., median_abs: _Optional[float] = ..., relative_l2: _Optional[float] = ..., top_class_agreement: _Optional[float] = ..., p99_abs: _Optional[float] = ..., agreement_low: _Optional[float] = ..., agreement_high: _Optional[float] = ...) -> None: ...
+    rarer_windows: int
+    rarer_agreement: float
+    def __init__(self, windows: _Optional[int] = ..., max_abs: _Optional[float] = ..., median_abs: _Optional[float] = ..., relative_l2: _Optional[float] = ..., top_class_agreement: _Optional[float] = ..., p99_abs: _Optional[float] = ..., agreement_low: _Optional[float] = ..., agreement_high: _Optional[float] = ..., rarer_windows: _Optional[int] = ..., rarer_agreement: _Optional[float] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("format", "sha256", "producer")

@@ -351,7 +351,7 @@ def _check_parity(parity: scoring_pb2.ParityInfo) -> None:
 
 def _check_difference(field: str, difference: model_pb2.Difference) -> None:
     expect_finite(f"{field}.max_abs", difference.max_abs, least=0)
-    for name in ("top_class_agreement", "agreement_low", "agreement_high"):
+    for name in ("top_class_agreement", "agreement_low", "agreement_high", "rarer_agreement"):
         expect_finite(f"{field}.{name}", getattr(difference, name), least=0, most=1)
 
 
