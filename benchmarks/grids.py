@@ -68,8 +68,8 @@ def task(scorer: Scorer, model: str, stride: int, output: Path | None, *, plan_o
     options = Options(mode="dense", stride=stride, grid=output is not None)
     is_heatmap = output is not None and output.suffix == ".png"
     grids = (str(output),) if output and not is_heatmap else ()
-    heatmap = str(output) if is_heatmap else None
-    return ScoreTask(scorer, model, "", options, grids=grids, heatmap=heatmap, plan_only=plan_only)
+    heatmaps = (str(output),) if is_heatmap else ()
+    return ScoreTask(scorer, model, "", options, grids=grids, heatmaps=heatmaps, plan_only=plan_only)
 
 
 def seconds_of(task: ScoreTask, image: Path) -> float:

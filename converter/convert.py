@@ -162,11 +162,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         home = folder if request.precision == FULL_PRECISION else scratch
         move_weights([network.model], home, WEIGHTS)
         release_weights(classifier.original)
-        made = variants(network, request.strides, classifier.window)
-        pixel_format = PixelFormat(network.channels, preprocessing)
-        sharing = shared_variants(network, classifier.window)
-        cut = cut_variants(network, classifier.window, sharing) if request.images is not None else ()
-        in_float = ModelFiles(network, classifier.window, made, home, pixel_format, sharing, cut)
+        in_float = _files(network, classifier.window, request, home, PixelFormat(network.channels, preprocessing))
         spec = describe(request.name, classifier, network, in_float, request.activation)
         if preprocessing is not None:
             spec.input.preprocessing.CopyFrom(preprocessing.message())
@@ -215,6 +211,16 @@ def _rewrite(
         PrependPreprocessingPass(preprocessing, network.channels, layout)(network.model)
         network = replace(network, layout="NHWC")
     return network
+
+
+def _files(
+    network: ConvertedGraph, window: tuple[int, int], request: Request, home: Path, pixel_format: PixelFormat
+) -> ModelFiles:
+    """Return the files of a model in float32: the network at every stride, and those of mode shared."""
+    made = variants(network, request.strides, window)
+    sharing = shared_variants(network, window)
+    cut = cut_variants(network, window, sharing) if request.images is not None else ()
+    return ModelFiles(network, window, made, home, pixel_format, sharing, cut)
 
 
 def _write_labels(spec: model_pb2.ModelSpec, request: Request, classifier: Classifier, folder: Path) -> None:

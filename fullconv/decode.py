@@ -175,7 +175,7 @@ def _positions(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint32] |
 
 
 def _further(data: bytes, shape: tuple[int, int]) -> NDArray[np.float32] | None:
-    """Return the values of the further outputs, (rows, cols, values); None if there are none."""
+    """Return the values of the further outputs, (rows, cols, values); None without a grid."""
     return np.frombuffer(data, "<f4").astype(np.float32, copy=False).reshape(*shape, -1) if data else None
 
 

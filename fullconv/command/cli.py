@@ -65,8 +65,8 @@ def score(line: CommandLine) -> None:
         model, version = line.named_version()
         score_request(model, version, options)  # raises for invalid options, before anything is opened
         task = ScoreTask(
-            _scorer(line), model, version, options, line.mask, tuple(line.grid or ()), line.threshold, line.heatmap,
-            line.heatmap_class, line.plan, interruption.check,
+            _scorer(line), model, version, options, line.mask, tuple(line.grid or ()), line.threshold,
+            tuple(line.heatmap or ()), line.heatmap_class, line.plan, interruption.check,
         )  # fmt: skip
         _check_outputs(task, images)
         _check_average(task)
@@ -121,8 +121,8 @@ def _check_outputs(task: ScoreTask, images: list[Path]) -> None:
         )
     for name in task.grids:
         _check_suffix("--grid", name, GRID_SUFFIXES)
-    if task.heatmap is not None:
-        _check_suffix("--heatmap", task.heatmap, PICTURE_SUFFIXES)
+    for name in task.heatmaps:
+        _check_suffix("--heatmap", name, PICTURE_SUFFIXES)
     for output in outputs:
         if output.exists() and (not output.is_file() or any(_same(output, image) for image in images)):
             raise typer.BadParameter(

@@ -159,11 +159,11 @@ class CommandLine:
         ),
     ] = None
     heatmap: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="OUT.png|OUT.jpg|OUT.webp",
-            help="Draw the scores over the image, and write this picture. It shows the probability of one class, or "
-            "the class with the highest score in each window.",
+            help="Draw the scores over the image, and write this picture; may be given several times. It shows the "
+            "probability of one class, or the class with the highest score in each window.",
         ),
     ] = None
     heatmap_class: Annotated[
@@ -213,7 +213,7 @@ class CommandLine:
             raise typer.BadParameter("expected no images with --describe", param_hint="IMAGE...")
         if not self.describe and not self.images:
             raise typer.BadParameter("expected an image to score, or --describe, got none", param_hint="IMAGE...")
-        if self.heatmap_class is not None and self.heatmap is None:
+        if self.heatmap_class is not None and not self.heatmap:
             raise typer.BadParameter("expected --heatmap with it, got none", param_hint="--heatmap-class")
         tables = [name for name in self.grid or () if Path(name).suffix.lower() in TABLE_SUFFIXES]
         if self.threshold is not None and not tables:

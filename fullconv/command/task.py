@@ -47,8 +47,8 @@ class ScoreTask:
     """Names of the grid's files, which contain STEM if there are several images."""
     threshold: float | None = None
     """Smallest of the highest values of the windows in tables. None: all windows."""
-    heatmap: str | None = None
-    """Name of the heatmap's file, likewise with STEM."""
+    heatmaps: tuple[str, ...] = ()
+    """Names of the heatmap's files, likewise with STEM."""
     heatmap_class: str | None = None
     """The class that heatmaps show. Default: the choice of `shown_classes`."""
     plan_only: bool = False
@@ -82,13 +82,12 @@ class ScoreTask:
 
     def outputs(self, images: list[Path]) -> list[Path]:
         """Return every file that will be written."""
-        names = [*self.grids, *([self.heatmap] if self.heatmap is not None else [])]
-        return [_for_image(name, image) for name in names for image in images]
+        return [_for_image(name, image) for name in (*self.grids, *self.heatmaps) for image in images]
 
     def _results(self, images: list[Path], show: ShowProgress) -> Iterator[tuple[int, Result]]:
         """Yield each image's answer or error: first of images that a server scores in one call, then of the others."""
         done: set[int] = set()
-        alone = self.grids or self.heatmap or self.plan_only or len(images) == 1
+        alone = self.grids or self.heatmaps or self.plan_only or len(images) == 1
         if isinstance(self.scorer, Client) and not alone:
             for number, result in self._score_together(images, show):
                 done.add(number)
@@ -185,7 +184,7 @@ class ScoreTask:
         """Return whether a file needs scores of classes that the answer does not have."""
         shown = self._shown_by(self.version)
         for_tables = shown.output.kind == SOFTMAX and any(map(holds_probabilities, self.grids))
-        return not shown.has_all and (for_tables or (self.heatmap is not None and shown.needs_all))
+        return not shown.has_all and (for_tables or (bool(self.heatmaps) and shown.needs_all))
 
     def _shown_by(self, version: str) -> ShownClasses:
         """Return the classes that files show for a version of the model."""
@@ -201,7 +200,7 @@ class ScoreTask:
     @property
     def _reads_values(self) -> bool:
         """Whether a file needs more than the network's scores, and therefore the model's description."""
-        return self.heatmap is not None or any(map(holds_probabilities, self.grids))
+        return bool(self.heatmaps) or any(map(holds_probabilities, self.grids))
 
     def _cell_values(self, planned: Answer, shown: ShownClasses | None) -> CellValues:
         """Return what the files of a grid hold: only the requested classes, even if the answer has more."""
@@ -215,10 +214,11 @@ class ScoreTask:
         """Yield the files that take the rows of an image's grid."""
         for name in self.grids:
             yield grid_file(_for_image(name, image), self._cell_values(planned, shown))
-        if self.heatmap and shown and planned.pixels:
-            from fullconv.heatmap import heatmap_file  # noqa: PLC0415 (matplotlib takes a second to load)
+        if self.heatmaps and shown and planned.pixels:
+            from fullconv.heatmap import heatmap_files  # noqa: PLC0415 (matplotlib takes a second to load)
 
-            yield heatmap_file(_for_image(self.heatmap, image), planned.header, shown, planned.pixels)
+            paths = [_for_image(name, image) for name in self.heatmaps]
+            yield heatmap_files(paths, planned.header, shown, planned.pixels)
 
 
 def _for_image(name: str, image: Path) -> Path:

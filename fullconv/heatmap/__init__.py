@@ -6,8 +6,8 @@ the most common winner, which is not painted. A colour bar and a legend explain 
 """
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -34,15 +34,20 @@ MIN_OUTLINE = 5
 
 
 @contextmanager
-def heatmap_file(path: Path, header: GridHeader, shown: ShownClasses, pixels: ScoredPixels) -> Iterator[RowSink]:
-    """Yield the function that takes the rows of the grid, then draw the heatmap into a file.
+def heatmap_files(
+    paths: Sequence[Path], header: GridHeader, shown: ShownClasses, pixels: ScoredPixels
+) -> Iterator[RowSink]:
+    """Yield the function that takes the rows of the grid, then draw the heatmap once and write it into each file.
 
-    The path's suffix is one of `fullconv.common.files.PICTURE_SUFFIXES`. Raises OutputError.
+    The paths' suffixes are of `fullconv.common.files.PICTURE_SUFFIXES`. Raises OutputError.
     """
     heatmap = Heatmap(header, shown, pixels.region)
-    with atomic_write(path) as file:
+    with ExitStack() as stack:
+        files = [stack.enter_context(atomic_write(path)) for path in paths]
         yield lambda rows: heatmap.add_rows(rows.first, rows.scores)
-        file.write(encode_picture(heatmap.picture(pixels), path.suffix))
+        picture = heatmap.picture(pixels)
+        for file, path in zip(files, paths, strict=True):
+            file.write(encode_picture(picture, path.suffix))
 
 
 def write_picture(path: Path, picture: RGB) -> None:

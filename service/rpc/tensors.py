@@ -72,7 +72,7 @@ class ImageAnswer:
     grid: np.ndarray | None
     """(classes, rows, cols) float32; None unless the request asks for it."""
     further: np.ndarray | None
-    """The values of the further outputs, (values, rows, cols) float32; None if there are none."""
+    """The values of the further outputs, (values, rows, cols) float32; None if the model has no further output."""
 
     @classmethod
     def of(cls, outcome: Outcome) -> "ImageAnswer":

@@ -144,6 +144,16 @@ def test_several_images(tmp_path: Path) -> None:
     assert {"eins.npz", "zwei 图.npz"} == {path.name for path in tmp_path.glob("*.npz")}
 
 
+def test_pictures_of_several_formats(image: Path, tmp_path: Path) -> None:
+    """--heatmap may be given several times; the files have the same picture."""
+    names = [tmp_path / f"heat{suffix}" for suffix in (".png", ".jpg", ".webp")]
+    score(image, *(part for name in names for part in ("--heatmap", name)))
+    drawn, *others = (pyvips.Image.new_from_file(str(name)).numpy().astype(np.float32) for name in names)
+    for other in others:
+        assert other.shape == drawn.shape
+        assert np.abs(other - drawn).mean() < 8
+
+
 @pytest.mark.parametrize("option", ["--grid", "--heatmap"])
 def test_one_name_for_several_images_is_refused(image: Path, option: str) -> None:
     """Without {stem} in the output's name, several images are exit status 2."""

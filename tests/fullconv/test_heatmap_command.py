@@ -159,7 +159,7 @@ def test_narrowed_answers_equal_narrow_ones(models: Path, image: Path) -> None:
     scorer = Scorer(models)
     options = Options(classes=["4", "2"], grid=True, top=2)
     narrow = scorer.score(image, model="five", **options)
-    task = ScoreTask(scorer, "five", "", options, heatmap="unused.png", heatmap_class="1")
+    task = ScoreTask(scorer, "five", "", options, heatmaps=("unused.png",), heatmap_class="1")
     wide = scorer.score(image, model="five", **task._options_of(image))  # noqa: SLF001 (what is requested)
     assert wide.classes == (0, 1, 2, 3, 4)
     answer = wide.with_classes(task._shown_by("1").chosen)  # noqa: SLF001

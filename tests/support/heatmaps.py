@@ -9,7 +9,7 @@ from support.pictures import png
 
 from fullconv.decode import description_of
 from fullconv.grid import GridHeader, GridRows, ImageInfo, WindowAxis
-from fullconv.heatmap import heatmap_file
+from fullconv.heatmap import heatmap_files
 from fullconv.images import FileSource, Region, ScoredPixels
 from fullconv.protos import model_pb2, scoring_pb2
 from fullconv.shown import ShownClasses, class_indices, shown_classes
@@ -61,7 +61,7 @@ def draw(
     image = folder / "image.png"
     white = np.full((known.image.height, known.image.width), 255, np.uint8)
     image.write_bytes(png(white if pixels is None else pixels))
-    with heatmap_file(folder / name, known, shown, ScoredPixels(FileSource(image), region)) as take:
+    with heatmap_files([folder / name], known, shown, ScoredPixels(FileSource(image), region)) as take:
         for row in range(0, len(scores), 3):
             take(GridRows(row, scores[row : row + 3].astype(np.float32)))
     return picture(folder / name)
