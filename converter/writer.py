@@ -14,7 +14,7 @@ from pathlib import Path
 
 from converter.errors import OutputError
 from fullconv.common.model_files import CUT_MODEL, LABELS, MODEL, REPORT, SHARED_MODEL, STRIDE_MODEL, WEIGHTS
-from fullconv.common.temporary import announce, hidden_path, locked, remove, remove_leftovers, temporary
+from fullconv.common.temporary import announce, remove_leftovers, replace_folder, temporary
 
 WRITTEN = re.compile(
     "|".join(map(re.escape, (MODEL, STRIDE_MODEL, SHARED_MODEL, CUT_MODEL, WEIGHTS, LABELS, REPORT))).replace(
@@ -84,18 +84,4 @@ def _check_written(folder: Path, target: Path) -> None:
 def _replace(folder: Path, target: Path, *, force: bool) -> None:
     """Rename a folder to the target; an old version is restored if that fails."""
     check_target(target, force=force)
-    if not target.exists():
-        folder.rename(target)
-        return
-    old = hidden_path(target, "old")
-    with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError):  # of a file system without locks
-            held.enter_context(locked(target))
-        target.rename(old)
-        try:
-            _check_written(old, target)  # a file may have been added since the check
-            folder.rename(target)
-        except BaseException:
-            old.rename(target)
-            raise
-        remove(old)
+    replace_folder(folder, target, lambda old: _check_written(old, target))  # a file may have been added meanwhile

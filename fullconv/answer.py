@@ -243,9 +243,9 @@ class Answer:
     def save(self, path: str | Path, class_: str | int | None = None, *, model: ModelDescription | None = None) -> None:
         """Write the grid or the heatmap, according to the suffix of the path.
 
-        A grid is written as .npz, .csv, .parquet, .geojson or .tif, a heatmap as .png, .jpg, .jpeg or .webp. The files
-        are the same as those of `fullconv-score --grid` and `--heatmap`. `class_` and `model` are the arguments of
-        `heatmap`; a grid as .npz needs neither.
+        A grid is written as .npz, .zarr, .csv, .parquet, .geojson or .tif, a heatmap as .png, .jpg, .jpeg or .webp. The
+        files are the same as those of `fullconv-score --grid` and `--heatmap`. `class_` and `model` are the arguments
+        of `heatmap`; a grid as .npz or .zarr needs neither.
 
         Raises:
             RequestError: The suffix is unknown, or the answer does not have what the file needs.
@@ -354,7 +354,7 @@ class Answer:
                 f"save: expected the scores of all {model.output.classes} classes for probabilities, got the scores of "
                 f"{len(self.classes)}: score without the option classes"
             )
-        return cell_values(self, model, self.classes)
+        return cell_values(self.header, model, self.classes, image=self.pixels)
 
     def _description(self) -> ModelDescription:
         if self.describe is None:

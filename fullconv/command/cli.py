@@ -23,6 +23,7 @@ from fullconv.common.programs import MisplacedProgramError
 from fullconv.common.text import printable
 from fullconv.encode import score_request
 from fullconv.errors import RequestError, UnavailableError
+from fullconv.grids.zarr import is_grid
 from fullconv.remote.client import Client
 from fullconv.remote.connection import Security, addresses
 from fullconv.scorer import Scorer
@@ -124,7 +125,7 @@ def _check_outputs(task: ScoreTask, images: list[Path]) -> None:
     for name in task.heatmaps:
         _check_suffix("--heatmap", name, PICTURE_SUFFIXES)
     for output in outputs:
-        if output.exists() and (not output.is_file() or any(_same(output, image) for image in images)):
+        if output.exists() and (not _is_output(output) or any(_same(output, image) for image in images)):
             raise typer.BadParameter(
                 f"expected a new file or an output to replace, got {printable(str(output))}, which is an image to "
                 "score or no regular file",
@@ -138,6 +139,11 @@ def _check_suffix(option: str, name: str, suffixes: tuple[str, ...]) -> None:
         raise typer.BadParameter(
             f"expected a file name that ends in {' or '.join(suffixes)}, got {name!r}", param_hint=option
         )
+
+
+def _is_output(path: Path) -> bool:
+    """Return whether an output may replace what is there: a file, or a Zarr folder of an earlier run."""
+    return path.is_file() or (path.suffix.lower() == ".zarr" and is_grid(path))
 
 
 def _same(one: Path, other: Path) -> bool:

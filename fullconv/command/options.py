@@ -144,10 +144,10 @@ class CommandLine:
         list[str] | None,
         typer.Option(
             metavar="OUT",
-            help="Write a value of every window to this file; may be given several times. .npz: the network's scores "
-            "as arrays. .csv and .parquet: a line for each window with its box and the probability of each class. "
-            ".geojson: a tile for each window, for QuPath. .tif: a raster with a band for each class, with the "
-            "georeference of the image.",
+            help="Write a value of every window to this file; may be given several times. .npz and .zarr: the "
+            "network's scores as arrays. .csv and .parquet: a line for each window with its box and the probability of "
+            "each class. .geojson: a tile for each window, for QuPath. .tif: a raster with a band for each class, with "
+            "the georeference of the image.",
         ),
     ] = None
     threshold: Annotated[

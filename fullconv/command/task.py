@@ -206,7 +206,8 @@ class ScoreTask:
         """Return what the files of a grid hold: only the requested classes, even if the answer has more."""
         if shown is None:
             return CellValues(planned.header, RAW, planned.header.indices)
-        return cell_values(planned, self._model(planned.version), shown.chosen, self.threshold)
+        model = self._model(planned.version)
+        return cell_values(planned.header, model, shown.chosen, self.threshold, planned.pixels)
 
     def _sinks(
         self, image: Path, planned: Answer, shown: ShownClasses | None

@@ -7,11 +7,11 @@ from io import BufferedRandom, BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fullconv.common.temporary import remove_leftovers, temporary
+from fullconv.common.temporary import remove_leftovers, replace_folder, temporary
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".geojson")
 """The formats that leave out windows."""
-GRID_SUFFIXES = (".npz", *TABLE_SUFFIXES, ".tif")
+GRID_SUFFIXES = (".npz", ".zarr", *TABLE_SUFFIXES, ".tif")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 _remove_leftovers_once = cache(remove_leftovers)
@@ -55,6 +55,18 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             yield file
         with _errors_of(path):
             partial.replace(path)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Make a temporary folder, which replaces the folder `path` when the block ends and is removed if the block raises.
+
+    Raises OutputError if the folder cannot be written.
+    """
+    _remove_leftovers_once(path.parent)
+    with _errors_of(path), temporary(path, Path.mkdir) as folder:
+        yield folder
+        replace_folder(folder, path, lambda _: None)
 
 
 @contextmanager

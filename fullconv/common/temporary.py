@@ -63,6 +63,29 @@ def remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def replace_folder(folder: Path, target: Path, check: Callable[[Path], object]) -> None:
+    """Rename a folder to the target, in place of a folder; the old one is restored if that fails, else removed.
+
+    `check` is called with the old folder when it has no name any more that others know. Raises OSError, and what
+    `check` raises.
+    """
+    if not target.exists():
+        folder.rename(target)
+        return
+    old = hidden_path(target, "old")
+    with ExitStack() as held:
+        with suppress(OSError):  # of a file system without locks
+            held.enter_context(locked(target))
+        target.rename(old)
+        try:
+            check(old)
+            folder.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+        remove(old)
+
+
 def remove_leftovers(directory: Path) -> None:
     """Remove the temporary files and folders of ended processes from a directory.
 

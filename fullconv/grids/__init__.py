@@ -1,6 +1,7 @@
 """Files that hold a value of every window. The suffix of a file decides its format.
 
 .npz        the network's scores, as arrays                        `npz`
+.zarr       the same as .npz, as a folder, for the extra `zarr`     `zarr`
 .csv        a line for each window, with its probabilities         `table`
 .parquet    the same as .csv, for the extra `parquet`              `table`
 .geojson    a tile for each window, as QuPath reads them           `geojson`
@@ -10,25 +11,27 @@
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from fullconv.answer import Answer
 from fullconv.description import ModelDescription
-from fullconv.grid import RowSink
+from fullconv.grid import GridHeader, RowSink
 from fullconv.grids.cells import CellValues
 from fullconv.grids.geojson import geojson_file
 from fullconv.grids.geotiff import tiff_file
 from fullconv.grids.npz import npz_file
 from fullconv.grids.table import csv_file, parquet_file
+from fullconv.grids.zarr import zarr_folder
+from fullconv.images import ScoredPixels
 
 SUFFIXES = {
     ".npz": npz_file,
+    ".zarr": zarr_folder,
     ".csv": csv_file,
     ".parquet": parquet_file,
     ".geojson": geojson_file,
     ".tif": tiff_file,
 }
 """The function that writes each format."""
-SCORES = ".npz"
-"""The format that holds the network's scores instead of probabilities."""
+SCORES = (".npz", ".zarr")
+"""The formats that hold the network's scores instead of probabilities."""
 
 
 def holds_probabilities(name: str) -> bool:
@@ -37,11 +40,15 @@ def holds_probabilities(name: str) -> bool:
 
 
 def cell_values(
-    answer: Answer, model: ModelDescription, chosen: tuple[int, ...], threshold: float | None = None
+    header: GridHeader,
+    model: ModelDescription,
+    chosen: tuple[int, ...],
+    threshold: float | None = None,
+    image: ScoredPixels | None = None,
 ) -> CellValues:
-    """Describe what a file holds of the grid of an answer: the classes `chosen` of a model."""
+    """Describe what a file holds of rows that `header` describes: the classes `chosen` of a model."""
     colours = {index: colour for index, colour in enumerate(model.colours) if colour}
-    return CellValues(answer.header, model.output.kind, chosen, threshold, colours, answer.pixels)
+    return CellValues(header, model.output.kind, chosen, threshold, colours, image)
 
 
 def grid_file(path: Path, values: CellValues) -> AbstractContextManager[RowSink]:

@@ -141,7 +141,7 @@ def test_no_windows_and_odd_names(suffix: str, image: Path, tmp_path: Path) -> N
         answer = scorer.score(image, model="digits", grid=True)
         model = scorer.model("digits")
     labels = ['a "b", c', "ü\u4e00", *"23456789", "background"]
-    named = replace(answer, header=replace(answer.header, labels=tuple(labels)))
+    named = replace(answer.header, labels=tuple(labels))
     for threshold, count in ((None, 40), (2.0, 0)):
         values = cell_values(named, coloured(model), answer.classes, threshold)
         with grid_file(tmp_path / f"grid{suffix}", values) as write:
@@ -163,7 +163,7 @@ def test_classes_of_one_name(image: Path, tmp_path: Path) -> None:
         answer = scorer.score(image, model="digits", grid=True)
         model = scorer.model("digits")
     labels = ("crane", "1", "crane", *"3456789", "background")
-    named = replace(answer, header=replace(answer.header, labels=labels))
+    named = replace(answer.header, labels=labels)
     names = ["prob_crane_0", "prob_1", "prob_crane_2"]
     for suffix in TABLES:
         with grid_file(tmp_path / f"grid{suffix}", cell_values(named, model, (0, 1, 2))) as write:
@@ -182,7 +182,7 @@ def test_colours(image: Path, tmp_path: Path) -> None:
     """A class with a colour has it in GeoJSON, as three numbers."""
     with Scorer(ROOT / "models") as scorer:
         answer = scorer.score(image, model="digits", grid=True)
-        values = cell_values(answer, coloured(scorer.model("digits")), (0,))
+        values = cell_values(answer.header, coloured(scorer.model("digits")), (0,))
     with grid_file(tmp_path / "grid.geojson", values) as write:
         write(answer.rows()[0])
     features = json.loads((tmp_path / "grid.geojson").read_text("utf-8"))["features"]
@@ -197,7 +197,7 @@ def test_scores_of_models_without_probabilities(image: Path, tmp_path: Path) -> 
         answer = scorer.score(image, model="digits", grid=True)
         model = scorer.model("digits")
     raw = replace(model, output=replace(model.output, kind=RAW))
-    with grid_file(tmp_path / "grid.csv", cell_values(answer, raw, answer.classes)) as write:
+    with grid_file(tmp_path / "grid.csv", cell_values(answer.header, raw, answer.classes)) as write:
         write(answer.rows()[0])
     header, numbers = lines(tmp_path / "grid.csv")
     assert header[4] == "score_0"
@@ -207,7 +207,7 @@ def test_scores_of_models_without_probabilities(image: Path, tmp_path: Path) -> 
 REFUSED: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "a suffix": (
         lambda folder: ["--grid", folder / "grid.txt"],
-        "ends in .npz or .csv or .parquet or .geojson or .tif",
+        "ends in .npz or .zarr or .csv or .parquet or .geojson or .tif",
     ),
     "twice": (lambda folder: ["--grid", folder / "a.csv", "--grid", folder / "a.csv"], "twice"),
     "a threshold alone": (lambda folder: ["--threshold", 0.5, "--grid", folder / "a.npz"], "--threshold"),
@@ -240,6 +240,41 @@ def test_parquet_needs_its_extra(image: Path, tmp_path: Path, monkeypatch: pytes
     printed = score(image, "--grid", tmp_path / "grid.parquet", status=3)
     assert "grid: expected the package pyarrow for .parquet, got none: pip install pyarrow" in " ".join(printed.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_zarr_needs_its_extra(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without zarr one line says what to install."""
+    monkeypatch.setitem(__import__("sys").modules, "zarr", None)
+    printed = score(image, "--grid", tmp_path / "grid.zarr", status=3)
+    assert "grid: expected the package zarr for .zarr, got none: pip install zarr" in " ".join(printed.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_that_are_no_grid(image: Path, tmp_path: Path) -> None:
+    """A folder of something else is not replaced."""
+    (tmp_path / "grid.zarr").mkdir()
+    (tmp_path / "grid.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+    printed = score(image, "--grid", tmp_path / "grid.zarr", status=2)
+    assert "expected a new file or an output to replace" in " ".join(printed.replace("│", " ").split())
+    assert [path.name for path in (tmp_path / "grid.zarr").iterdir()] == ["zarr.json"]
+
+
+@pytest.mark.extras
+def test_zarr(image: Path, tmp_path: Path) -> None:
+    """The folder opens in xarray with named dimensions; an earlier grid is replaced, and nothing is left beside it."""
+    import xarray  # noqa: PLC0415 (an extra)
+
+    for classes, count in ((("--classes", "3,background"), 2), ((), 11)):
+        score(image, "--grid", tmp_path / "grid.zarr", "--grid", tmp_path / "grid.npz", *classes)
+        with (
+            xarray.open_zarr(tmp_path / "grid.zarr", consolidated=False) as group,
+            np.load(tmp_path / "grid.npz") as grid,
+        ):
+            assert group["scores"].dims == ("row", "col", "class")
+            for name in ("scores", "x", "y"):
+                assert_array_equal(group[name], grid[name])
+            assert (group.attrs["window"], len(group.attrs["labels"])) == ([70, 70], count)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.npz", "grid.zarr"]
 
 
 @pytest.mark.extras

@@ -176,7 +176,7 @@ def test_narrowed_answers_equal_narrow_ones(models: Path, image: Path) -> None:
     ("options", "status", "expected_message"),
     [
         (["--grid", "out.txt"], 2, "or .geojson or .tif, got 'out.txt'"),
-        (["--grid", "out"], 2, "--grid: expected a file name that ends in .npz or .csv"),
+        (["--grid", "out"], 2, "--grid: expected a file name that ends in .npz or .zarr"),
         (
             ["--heatmap", "out.tif"],
             2,
