@@ -197,9 +197,8 @@ def test_heatmaps_need_the_models_description(tmp_path: Path) -> None:
             later = client.score(PAGE, model="digits", grid=True)
         asynchronous, model = asyncio.run(request_both(server.address))
     assert_array_equal(expected, np.asarray(later.heatmap()))  # the client has cached the description
-    with pytest.raises(
-        RequestError, match=r"this answer cannot request by itself: use heatmap\(model=await client\.model\(name\)\)"
-    ):
+    message = r"this answer cannot request by itself: pass it, for example heatmap\(model=await client\.model\(name\)\)"
+    with pytest.raises(RequestError, match=message):
         asynchronous.heatmap()
     copied = pickle.loads(pickle.dumps(later))  # noqa: S301 (our own)
     for one in (asynchronous, copied):
