@@ -236,6 +236,7 @@ def test_interruption_leaves_nothing(tmp_path: Path, number: signal.Signals) -> 
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.slow
 def test_sources_are_not_replaced(tmp_path: Path) -> None:
     """With or without --force, a target that holds the source, or a file that is not the converter's, is kept."""
     network, target = make_network(tmp_path, UNPADDED), tmp_path / "models" / "net" / "1"

@@ -26,6 +26,7 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_versions(image: Path) -> None:
     """`--version` alone prints the program's version; with a value it chooses the version of the model."""
     assert run("--version").stdout == f"fullconv-score {__version__}\n"

@@ -196,6 +196,7 @@ def test_ports_in_use_are_reported(server: Server, models: Path) -> None:
     assert f"cannot listen on {server.address}" in result.stderr
 
 
+@pytest.mark.slow
 def test_unreachable_servers_are_exit_1() -> None:
     """If no server listens, the command reports it on one line, with status 1."""
     command = [sys.executable, "-c", "from fullconv.command.cli import main; main()"]

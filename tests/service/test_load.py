@@ -47,6 +47,7 @@ def request(pixels: np.ndarray) -> bytes:
     return scoring_pb2.ScoreRequest(model="digits", image=image_message(source_of(pixels))).SerializeToString()
 
 
+@pytest.mark.slow
 def test_ten_thousand_impatient_requests(server: Server) -> None:
     """A second after 10,000 requests with deadlines of a millisecond the server is idle, and scores correctly."""
     data = request(WINDOW)
@@ -122,6 +123,7 @@ def test_many_clients_of_every_kind(server: Server) -> None:
             np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_health_answers_while_large_images_are_scored(server: Server) -> None:
     """Metrics and health are answered while the server computes, and the metrics show its load."""
     with Client(server.address) as client, ThreadPoolExecutor(2) as pool:

@@ -337,6 +337,7 @@ def test_folders_with_invalid_names_are_logged(models: Path) -> None:
     assert sorted(line["folder"] for line in server.events("not a model")) == ["digits/0", "digits/v3", "my digits/1"]
 
 
+@pytest.mark.slow
 def test_a_damaged_model_that_comes_later_has_a_health(server: Server, models: Path) -> None:
     """The health of a damaged model that is added later is NOT_SERVING, not unknown."""
     shutil.copytree(DIGITS, models / "late" / "1")

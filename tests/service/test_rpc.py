@@ -212,6 +212,7 @@ def test_many_clients_at_once(server: Server) -> None:
         assert sum(pool.map(work, range(32))) == 1000
 
 
+@pytest.mark.slow
 def test_busy_servers_state_the_delay_of_a_retry(models: Path) -> None:
     """If one request may wait, a second request immediately gets RESOURCE_EXHAUSTED with RetryInfo."""
     with running(models, "--max-waiting", "1") as server, occupied(server.address, png(noise(3000, 3000, 1))) as found:
@@ -235,6 +236,7 @@ def test_servers_work_after_missed_deadlines(server: Server, client: Client) -> 
     assert len(client.score(noise(80, 80, 1), model="digits").y) == 2
 
 
+@pytest.mark.slow
 def test_waiting_bytes_are_bounded(models: Path) -> None:
     """If the waiting messages have the largest allowed total size, another message is refused until there is room."""
     large = noise(1200, 1200, 1)

@@ -121,6 +121,7 @@ def test_a_server_whose_loop_hangs_does_not_serve(monkeypatch: pytest.MonkeyPatc
     assert asyncio.run(hang()) == (False, True)
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_the_server_at_once(models: Path) -> None:
     """After the first signal the server waits for the running request; a second signal ends it with status 1."""
     large = pyvips.Image.black(12000, 12000).write_to_buffer(".png")

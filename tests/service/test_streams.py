@@ -180,6 +180,7 @@ def test_bad_streams(server: Server, client: Client, kind: str) -> None:
         assert taken(run)[0].shape == (2, 2, 11)
 
 
+@pytest.mark.slow
 def test_clients_that_vanish_free_the_server(models: Path) -> None:
     """If a client vanishes while it sends or before it reads rows, its resources are freed for the next large image."""
     raw = scoring_pb2.RawImage(height=100_000, width=2000, channels=1, dtype="uint8")

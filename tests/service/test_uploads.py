@@ -88,6 +88,7 @@ def test_slow_writers_starve_nobody(tmp_path: Path) -> None:
     ],
     ids=["rate", "time"],
 )
+@pytest.mark.slow
 def test_slow_uploads_end(options: list[str], said: str, first: scoring_pb2.ScoreLargeRequest) -> None:
     """An upload that is too slow, or takes too long, is DEADLINE_EXCEEDED, with the limit and what has arrived."""
     left = Event()
