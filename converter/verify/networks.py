@@ -57,6 +57,7 @@ class NetworkOutput:
 
 
 Runner = Callable[[dict[str, NDArray[np.generic]]], list[NDArray[np.float32]]]
+"""Runs a graph; takes its inputs by name, and returns the scores, the logits and the further outputs."""
 Network = Callable[[Pixels], NetworkOutput]
 """Scores an image (height, width, channels)."""
 

@@ -70,6 +70,17 @@ def test_crops_only(tmp_path: Path) -> None:
         assert_allclose(grid[0, :, 0, 0], expected[0, 0], rtol=0, atol=1e-5)
 
 
+def test_reduced_precision(tmp_path: Path) -> None:
+    """Files of reduced precision have them too, with the rounding of fp16."""
+    proto = detector(pad=0)
+    convert(proto, tmp_path, precision="fp16")
+    pixels = noise(SIDE, SIDE, 3)
+    served = ort.InferenceSession(tmp_path / "net" / "1" / "model.onnx")
+    grids = served.run(None, {"image": np.moveaxis(pixels, -1, 0)[None].astype(np.float32)})
+    for grid, expected in zip(grids, windows_of(proto, pixels, ["prob", *ALSO]), strict=True):
+        assert_allclose(grid[0, :, 0, 0], expected[0, 0], rtol=0, atol=2e-3)
+
+
 def test_logits_beside_probabilities(tmp_path: Path) -> None:
     """The input of the final activation may be one of the further outputs."""
     proto = detector(pad=0)
