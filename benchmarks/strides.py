@@ -24,7 +24,7 @@ from service.images.arrays import ArrayInMemory, open_array
 from service.limits import Limits, Tuning
 from service.scoring.execution import Execution
 from service.scoring.options import ModeChoice, RequestedOptions, resolve
-from service.scoring.plan import Bounds, Plan, make_plan
+from service.scoring.plan import Bounds, ImageSizes, Plan, make_plan
 from service.scoring.planned import PlannedImage
 from service.scoring.scorer import Scorer
 
@@ -55,7 +55,9 @@ def score(
 ) -> tuple[float, Plan, NDArray[np.float32]]:
     """Score an image; returns seconds, plan and grid."""
     options = resolve(model, RequestedOptions(stride=stride, mode=ModeChoice.DENSE, grid=True))
-    plan = make_plan(model, options, image.shape[:2], Bounds(1 << 40, Limits().plan_bytes, Tuning()))
+    plan = make_plan(
+        model, options, ImageSizes(image.shape[:2], image.shape[:2]), Bounds(1 << 40, Limits().plan_bytes, Tuning())
+    )
     picture = open_array("noise", image.shape, "uint8", lambda: ArrayInMemory(image))
     served, _ = scorer.registry.get(model.name, model.version)
     session = scorer.registry.session(served, model, plan.mode.position)

@@ -26,7 +26,7 @@ from service.images.arrays import ArrayInMemory, open_array
 from service.limits import Limits, Tuning
 from service.scoring.execution import Execution
 from service.scoring.options import ModeChoice, RequestedOptions, ResolvedOptions, resolve
-from service.scoring.plan import Bounds, Plan, make_plan
+from service.scoring.plan import Bounds, ImageSizes, Plan, make_plan
 from service.scoring.planned import PlannedImage
 from service.scoring.scorer import Scorer
 
@@ -38,7 +38,9 @@ RUNS = 3
 def planned(model: StoredModel, side: int, tuning: Tuning, *, grid: bool = False) -> tuple[ResolvedOptions, Plan]:
     """Return the options and the plan of a square image at the native stride."""
     options = resolve(model, RequestedOptions(mode=ModeChoice.DENSE, grid=grid))
-    return options, make_plan(model, options, (side, side), Bounds(1 << 40, Limits().plan_bytes, tuning))
+    return options, make_plan(
+        model, options, ImageSizes((side, side), (side, side)), Bounds(1 << 40, Limits().plan_bytes, tuning)
+    )
 
 
 def native_session(scorer: Scorer, model: StoredModel) -> Session:

@@ -160,7 +160,7 @@ class Answer:
     def document(self) -> dict[str, Any]:
         """Return the document that `--json` prints, or for an answer to `plan` the document of `--plan --json`."""
         known = {
-            "image": {"name": self.image.name, "width": self.image.width, "height": self.image.height},
+            "image": self.image.document(),
             "model": self.model,
             "version": self.version,
             "mode": self.mode,

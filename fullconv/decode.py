@@ -60,7 +60,7 @@ def header_of(response: scoring_pb2.ScoreResponse) -> GridHeader:
     image, grid = response.image, response.grid
     scaled = grid.scaled if grid.HasField("scaled") else model_pb2.Size(height=image.height, width=image.width)
     return GridHeader(
-        image=ImageInfo(image.name, image.width, image.height),
+        image=ImageInfo(image.name, image.width, image.height, _microns_of(image)),
         vertical=WindowAxis(
             count=grid.rows,
             origin=grid.origin_y,
@@ -84,6 +84,10 @@ def header_of(response: scoring_pb2.ScoreResponse) -> GridHeader:
         depth=grid.depth,
         further=_further_outputs(grid.further),
     )
+
+
+def _microns_of(image: scoring_pb2.ImageInfo) -> tuple[float, float] | None:
+    return (image.microns_per_pixel_x, image.microns_per_pixel_y) if image.microns_per_pixel_x else None
 
 
 def description_of(response: scoring_pb2.GetModelResponse) -> ModelDescription:

@@ -1,5 +1,6 @@
 """Converts options and images to messages (protos/scoring.proto). Only this module makes outgoing messages."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -60,6 +61,7 @@ def options_message(options: Options) -> scoring_pb2.ScoreOptions:
         priority=_number_of("priority", given["priority"], PRIORITIES) if "priority" in given else None,
         region=_region(given["roi"]) if "roi" in given else None,
     )
+    _set_resolution(message, given)
     if "mask" in given:
         _set_mask(message, given["mask"])
     return message
@@ -124,6 +126,19 @@ def _raw_message(source: ArraySource) -> scoring_pb2.RawImage:
     return message
 
 
+def _set_resolution(message: scoring_pb2.ScoreOptions, given: Options) -> None:
+    """Set the resolution; raises RequestError for several, because each of them says the same in its own way."""
+    named = [name for name in ("mpp", "level", "magnification") if name in given]
+    if len(named) > 1:
+        raise RequestError(f"{named[1]}: expected none with {named[0]}, which gives the resolution too, got both")
+    if "mpp" in given:
+        message.microns_per_pixel = _positive("mpp", given["mpp"])
+    if "magnification" in given:
+        message.magnification = _positive("magnification", given["magnification"])
+    if "level" in given:
+        message.level = _count("level", given["level"], least=0)
+
+
 def _set_mask(message: scoring_pb2.ScoreOptions, mask: Any) -> None:  # noqa: ANN401 (whatever the caller gives)
     if isinstance(mask, str) and mask == "otsu":
         message.mask_otsu = True
@@ -172,6 +187,13 @@ def _share(field: str, value: Any) -> float:  # noqa: ANN401 (whatever the calle
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not (is_number and 0 < value <= 1):
         raise RequestError(f"{field}: expected a share of windows above 0 and at most 1, got {value!r}")
+    return float(value)
+
+
+def _positive(field: str, value: Any) -> float:  # noqa: ANN401 (whatever the caller gives)
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not (is_number and 0 < value < math.inf):
+        raise RequestError(f"{field}: expected a number above 0, got {value!r}")
     return float(value)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,13 @@ class ImageInfo:
     name: str
     width: int
     height: int
+    microns_per_pixel: tuple[float, float] | None = None
+    """Size of a pixel in micrometres, horizontal before vertical. None: the file does not state it."""
+
+    def document(self) -> dict[str, Any]:
+        """Return what `--json` prints of the image."""
+        known: dict[str, Any] = {"name": self.name, "width": self.width, "height": self.height}
+        return known if self.microns_per_pixel is None else known | {"mpp": list(self.microns_per_pixel)}
 
 
 @dataclass(frozen=True)

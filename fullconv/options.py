@@ -40,7 +40,16 @@ class Options(TypedDict, total=False):
     flip: bool
     """Whether to score the horizontally mirrored image too, and average both. Default: False."""
     scales: Sequence[int | str]
-    """Sizes to average over: pixels of the shorter side, or factors such as "0.5x". Default: the image's own size."""
+    """Sizes to average over: pixels of the shorter side, or factors such as "0.5x" of the size at the resolution.
+    Default: the size at the resolution."""
+    mpp: float
+    """Resolution at which the image is scored, in micrometres per pixel; the file must state its own. Windows are in
+    pixels of the image all the same. Default: if the model and the file, of a microscope, state theirs, the model's;
+    otherwise the image's own."""
+    level: int
+    """Resolution at which the image is scored, as a reduced copy in the file; 0 is the image itself."""
+    magnification: float
+    """Resolution at which the image is scored, as magnification of the objective, such as 20."""
     average: AverageName
     """What is averaged over the windows. Default: "scores", the network's own output."""
     top: int

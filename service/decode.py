@@ -25,6 +25,7 @@ from service.scoring.options import (
     Priority,
     Region,
     RequestedOptions,
+    Resolution,
     Scale,
     check_names,
 )
@@ -53,6 +54,7 @@ def options(message: scoring_pb2.ScoreOptions) -> RequestedOptions:
         mask=_mask(message),
         flip=message.flip,
         scales=tuple(map(_scale, message.scales)) or DEFAULTS.scales,
+        resolution=_resolution(message),
         average=AverageOf(_name("average", message.average, AVERAGES, DEFAULTS.average)),
         top=message.top or DEFAULTS.top,
         classes=tuple(message.classes),
@@ -118,6 +120,11 @@ def _mask(message: scoring_pb2.ScoreOptions) -> MaskOption:
         case "mask_otsu" if message.mask_otsu:
             return OTSU
     return None
+
+
+def _resolution(message: scoring_pb2.ScoreOptions) -> Resolution:
+    kind = message.WhichOneof("resolution")
+    return Resolution(**{kind: getattr(message, kind)}) if kind else DEFAULTS.resolution
 
 
 def _scale(message: scoring_pb2.Scale) -> Scale:

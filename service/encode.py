@@ -69,7 +69,10 @@ def planned_response(planned: PlannedImage) -> scoring_pb2.ScoreResponse:
     response.plan.bytes = planned.bytes
     response.plan.decode_bytes = planned.decoding.held_bytes
     response.plan.decode_seconds = planned.decoding.nominal_seconds
-    response.warnings.extend(planned.picture.warnings(planned.model.spec.input))
+    response.warnings.extend(planned.warnings)
+    if planned.picture.optics.microns_per_pixel is not None:
+        down, across = planned.picture.optics.microns_per_pixel
+        response.image.microns_per_pixel_x, response.image.microns_per_pixel_y = across, down
     return response
 
 

@@ -126,8 +126,27 @@ class CommandLine:
         typer.Option(
             metavar="256,384,0.5x",
             help="Score the image at each of these sizes, and average. Sizes are pixels of the shorter side, or "
-            "factors. Default: the image's own size.",
+            "factors of the size at the resolution. Default: that size.",
         ),
+    ] = None
+    mpp: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Score at this resolution, in micrometres per pixel; the file must state its own. Files have windows "
+            "in pixels of the image all the same. Default: the model's, if the model and the file, of a microscope, "
+            "state theirs; otherwise the image's own.",
+        ),
+    ] = None
+    level: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, max=1000, help="Score at the resolution of this level of the file; 0: the image itself."
+        ),
+    ] = None
+    magnification: Annotated[
+        float | None,
+        typer.Option(metavar="M", help="Score at the resolution of this magnification of the objective, such as 20."),
     ] = None
     average: Annotated[AverageName, typer.Option(help="What is averaged over the windows.")] = DEFAULTS["average"]
     top: Annotated[
@@ -232,8 +251,22 @@ class CommandLine:
                 f"expected --mode auto with it, so that it can choose the mode; got {self.mode}",
                 param_hint="--min-agreement",
             )
+        self._check_resolution()
         if (self.tls_cert is None) != (self.tls_key is None):
             raise typer.BadParameter("expected both or neither, got one", param_hint="--tls-cert and --tls-key")
+
+    def _check_resolution(self) -> None:
+        """Exit with status 2 for more than one resolution, and for numbers that are none."""
+        given = {"--mpp": self.mpp, "--magnification": self.magnification, "--level": self.level}
+        named = [name for name, value in given.items() if value is not None]
+        if len(named) > 1:
+            raise typer.BadParameter(
+                f"expected one of them, got {len(named)}: each gives the resolution", param_hint=" and ".join(named)
+            )
+        for name in ("--mpp", "--magnification"):
+            value = given[name]
+            if value is not None and not 0 < value < math.inf:
+                raise typer.BadParameter(f"expected a number above 0, got {value:g}", param_hint=name)
 
     def options(self) -> Options:
         """Return the options of a request, without the mask; exit status 2 for text that cannot be parsed."""
@@ -257,6 +290,12 @@ class CommandLine:
             options["page"] = self.page
         if self.roi is not None:
             options["roi"] = _region(self.roi)
+        if self.mpp is not None:
+            options["mpp"] = self.mpp
+        if self.level is not None:
+            options["level"] = self.level
+        if self.magnification is not None:
+            options["magnification"] = self.magnification
         return options
 
     def named_version(self) -> tuple[str, str]:

@@ -104,7 +104,7 @@ class RawImage(_message.Message):
     def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., channels: _Optional[int] = ..., dtype: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ScoreOptions(_message.Message):
-    __slots__ = ("average", "top", "classes", "grid", "stride", "mode", "border", "region", "mask_image", "mask_otsu", "flip", "scales", "grid_as", "grid_top", "plan_only", "priority", "bands", "page", "min_agreement")
+    __slots__ = ("average", "top", "classes", "grid", "stride", "mode", "border", "region", "mask_image", "mask_otsu", "flip", "scales", "grid_as", "grid_top", "plan_only", "priority", "bands", "page", "min_agreement", "microns_per_pixel", "level", "magnification")
     AVERAGE_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
@@ -124,6 +124,9 @@ class ScoreOptions(_message.Message):
     BANDS_FIELD_NUMBER: _ClassVar[int]
     PAGE_FIELD_NUMBER: _ClassVar[int]
     MIN_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    MICRONS_PER_PIXEL_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    MAGNIFICATION_FIELD_NUMBER: _ClassVar[int]
     average: AverageOf
     top: int
     classes: _containers.RepeatedScalarFieldContainer[str]
@@ -143,7 +146,10 @@ class ScoreOptions(_message.Message):
     bands: _containers.RepeatedScalarFieldContainer[int]
     page: int
     min_agreement: float
-    def __init__(self, average: _Optional[_Union[AverageOf, str]] = ..., top: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., grid: _Optional[bool] = ..., stride: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., border: _Optional[_Union[Border, str]] = ..., region: _Optional[_Union[Region, _Mapping]] = ..., mask_image: _Optional[_Union[Image, _Mapping]] = ..., mask_otsu: _Optional[bool] = ..., flip: _Optional[bool] = ..., scales: _Optional[_Iterable[_Union[Scale, _Mapping]]] = ..., grid_as: _Optional[_Union[GridAs, str]] = ..., grid_top: _Optional[int] = ..., plan_only: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ..., bands: _Optional[_Iterable[int]] = ..., page: _Optional[int] = ..., min_agreement: _Optional[float] = ...) -> None: ...
+    microns_per_pixel: float
+    level: int
+    magnification: float
+    def __init__(self, average: _Optional[_Union[AverageOf, str]] = ..., top: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., grid: _Optional[bool] = ..., stride: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., border: _Optional[_Union[Border, str]] = ..., region: _Optional[_Union[Region, _Mapping]] = ..., mask_image: _Optional[_Union[Image, _Mapping]] = ..., mask_otsu: _Optional[bool] = ..., flip: _Optional[bool] = ..., scales: _Optional[_Iterable[_Union[Scale, _Mapping]]] = ..., grid_as: _Optional[_Union[GridAs, str]] = ..., grid_top: _Optional[int] = ..., plan_only: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ..., bands: _Optional[_Iterable[int]] = ..., page: _Optional[int] = ..., min_agreement: _Optional[float] = ..., microns_per_pixel: _Optional[float] = ..., level: _Optional[int] = ..., magnification: _Optional[float] = ...) -> None: ...
 
 class Region(_message.Message):
     __slots__ = ("x", "y", "width", "height")
@@ -240,14 +246,18 @@ class View(_message.Message):
     def __init__(self, image: _Optional[_Union[_model_pb2.Size, _Mapping]] = ..., cells: _Optional[_Union[_model_pb2.Size, _Mapping]] = ..., tiles: _Optional[int] = ..., tile: _Optional[_Union[_model_pb2.Size, _Mapping]] = ..., halo: _Optional[_Iterable[int]] = ..., phases: _Optional[int] = ..., flip: _Optional[bool] = ..., multiply_adds: _Optional[float] = ..., strip_rows: _Optional[int] = ...) -> None: ...
 
 class ImageInfo(_message.Message):
-    __slots__ = ("name", "width", "height")
+    __slots__ = ("name", "width", "height", "microns_per_pixel_x", "microns_per_pixel_y")
     NAME_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    MICRONS_PER_PIXEL_X_FIELD_NUMBER: _ClassVar[int]
+    MICRONS_PER_PIXEL_Y_FIELD_NUMBER: _ClassVar[int]
     name: str
     width: int
     height: int
-    def __init__(self, name: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
+    microns_per_pixel_x: float
+    microns_per_pixel_y: float
+    def __init__(self, name: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., microns_per_pixel_x: _Optional[float] = ..., microns_per_pixel_y: _Optional[float] = ...) -> None: ...
 
 class GridInfo(_message.Message):
     __slots__ = ("rows", "cols", "stride", "window", "origin_x", "origin_y", "left_out", "last_x", "last_y", "scaled", "holds", "depth", "further")

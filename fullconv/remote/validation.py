@@ -263,7 +263,10 @@ def _check_grid(response: scoring_pb2.ScoreResponse, options: scoring_pb2.ScoreO
     """The size of the image, the windows in it, and what their cells hold."""
     grid, classes = response.grid, len(response.classes)
     _check_size("image", response.image)
-    if not options.scales:
+    for field in ("microns_per_pixel_x", "microns_per_pixel_y"):
+        expect_finite(f"image.{field}", getattr(response.image, field), least=0)
+    may_be_scaled = options.scales or options.WhichOneof("resolution") or response.image.microns_per_pixel_x
+    if not may_be_scaled:
         expect_equal("grid.scaled", grid.HasField("scaled"), expected=False)
     _check_size("grid.scaled", _scaled(response))
     if options.stride:

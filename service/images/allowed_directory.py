@@ -14,7 +14,7 @@ from pathlib import Path
 from weakref import finalize
 
 from service.errors import NotFoundError
-from service.images.encoded import open_file
+from service.images.files import open_path
 from service.images.picture import FIRST_PAGE, PageSelection, Picture
 
 PROC = Path("/proc/self/fd")
@@ -38,7 +38,7 @@ class AllowedDirectory:
             raise NotFoundError("path: expected an image in the message: this server was started without --images")
         descriptor = _open_regular_file(self.root, path)
         try:
-            picture = open_file(PROC / str(descriptor), selection, name=path.rpartition("/")[2])
+            picture = open_path(PROC / str(descriptor), selection, name=path.rpartition("/")[2])
         except BaseException:
             os.close(descriptor)
             raise

@@ -1,6 +1,7 @@
 """Image files on this machine, read by libvips and tifffile, or with an extra by OpenSlide or rasterio.
 
 Files that come with requests are opened by `encoded` alone, whose few decoders are hardened against hostile data.
+Files on a server that requests name by their paths are opened here: whoever runs the server has put them there.
 """
 
 from importlib.util import find_spec
@@ -17,9 +18,12 @@ PACKAGES = {"openslide": (SLIDES, "openslide-bin openslide-python"), "rasterio":
 """For each module that reads further formats: their suffixes, and the packages to install."""
 
 
-def open_path(path: Path, selection: PageSelection = FIRST_PAGE) -> Picture:
-    """Open an image file; raises ImageError, which names the packages to install where these would help."""
-    name = encodable(path.name)
+def open_path(path: Path, selection: PageSelection = FIRST_PAGE, *, name: str = "") -> Picture:
+    """Open an image file; raises ImageError, which names the packages to install where these would help.
+
+    Default of `name`: the file's name.
+    """
+    name = name or encodable(path.name)
     if path.is_file() and find_spec("openslide"):
         from service.images.slides import open_slide  # noqa: PLC0415 (an extra)
 
@@ -33,9 +37,10 @@ def open_path(path: Path, selection: PageSelection = FIRST_PAGE) -> Picture:
         if raster is not None:
             return raster
     try:
-        return open_file(path, selection)
+        return open_file(path, selection, name=name)
     except ImageError as error:
         for module, (suffixes, packages) in PACKAGES.items():
-            if path.suffix.lower() in suffixes and not find_spec(module):
-                raise ImageError(f"{error}; {path.suffix} files need pip install {packages}") from None
+            suffix = Path(name).suffix
+            if suffix.lower() in suffixes and not find_spec(module):
+                raise ImageError(f"{error}; {suffix} files need pip install {packages}") from None
         raise

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fullconv.protos import model_pb2
 from service.errors import ImageError
 from service.images.decoding import Decoding
-from service.images.picture import Picture, TurnRows
+from service.images.picture import Picture, TurnRows, has_same_aspect_ratio
 from service.images.rows import RowBuffer, RowReader, ScaledRows
 
 THUMBNAIL_SIDE = 2048
@@ -109,7 +109,7 @@ def count_pixels(mask: NDArray[np.bool_], rows: Spans, cols: Spans) -> NDArray[n
 
 def check_mask(mask: Picture, picture: Picture) -> None:
     """Raise ImageError if the aspect ratios of a mask and its image differ."""
-    if not _has_same_aspect_ratio(mask, picture):
+    if not has_same_aspect_ratio(mask.size, picture.size):
         raise ImageError(
             f"mask: expected the image's size, {picture.height}×{picture.width} pixels (height×width), or another size "
             f"with the same aspect ratio, got {mask.height}×{mask.width}"
@@ -122,23 +122,13 @@ def mask_image(mask: Picture, picture: Picture, decoding: Decoding) -> MaskImage
     return MaskImage(rows, (mask.height, mask.width), (picture.height, picture.width))
 
 
-def _has_same_aspect_ratio(mask: Picture, picture: Picture) -> bool:
-    """Return whether one factor scales the image to the mask's size, each side rounded up or down."""
-    lower_bounds, upper_bounds = (
-        [(side + rounding) / size for side, size in ((mask.height, picture.height), (mask.width, picture.width))]
-        for rounding in (-1, 1)
-    )
-    return max(lower_bounds) < min(upper_bounds)
-
-
 def find_foreground(picture: Picture, model_input: model_pb2.Input, decoding: Decoding) -> Foreground:
     """Find the foreground in an image's pixels as a model takes them; raises ImageError if they have one tone only."""
     from skimage.filters import threshold_otsu  # noqa: PLC0415 (loads SciPy, which nothing else needs)
 
-    size = picture.height, picture.width
-    scale = min(1.0, THUMBNAIL_SIDE / max(size))
-    scaled = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    rows = TurnRows(ScaledRows(picture.rows(model_input, decoding), size, scaled), picture.cost, decoding)
+    scaled = thumbnail_size(picture)
+    source = picture.copy_for(scaled)
+    rows = TurnRows(ScaledRows(source.rows(model_input, decoding), source.size, scaled), source.cost, decoding)
     blocks = []
     for first in range(0, scaled[0], BLOCK_ROWS):
         decoding.pause()
@@ -152,4 +142,10 @@ def find_foreground(picture: Picture, model_input: model_pb2.Input, decoding: De
             f"{picture.name}: mask: expected a foreground by Otsu's threshold, got an image of uniform brightness: "
             "leave the mask out"
         )
-    return Foreground(foreground, size)
+    return Foreground(foreground, picture.size)
+
+
+def thumbnail_size(picture: Picture) -> tuple[int, int]:
+    """Return height and width of the thumbnail on which the foreground is found."""
+    scale = min(1.0, THUMBNAIL_SIDE / max(picture.size))
+    return max(1, round(picture.height * scale)), max(1, round(picture.width * scale))

@@ -1,6 +1,6 @@
 """An image whose size and bands are known and whose pixels are not decoded yet."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from service.dense.arrays import Pixels
 from service.errors import ImageError, LimitError
 from service.images.decoder_process import DecoderProcess
 from service.images.decoding import FREE, UNSHARED, Decoding, DecodingCost, EncodedFile, Pause
+from service.images.optics import UNKNOWN, Optics
 from service.images.pixels import BandLayout, Conversion, SampleArray, apply_blockwise, make_conversion
 from service.images.rows import RowReader
 
@@ -69,6 +70,23 @@ class Picture:
     """What decoding it once costs. Default: nothing, it is not encoded."""
     file: EncodedFile | None = None
     """Default: None, the pixels are not in a file."""
+    optics: Optics = UNKNOWN
+    """What the file states about the size of its pixels on the object."""
+    copies: tuple["Picture", ...] = ()
+    """Reduced copies of the whole image in the file, of the same layout, from large to small."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.height, self.width
+
+    def copy_for(self, size: tuple[int, int]) -> "Picture":
+        """Return the smallest copy, or the image itself, from which an image of (height, width) pixels can be made.
+
+        It is at least as large, unless the image itself is smaller.
+        """
+        images = (self, *self.copies)
+        return images[covering([image.size for image in images], size)]
 
     def check_bands(self, model_input: model_pb2.Input) -> None:
         """Raise ImageError if the bands cannot be converted for a model."""
@@ -171,6 +189,21 @@ class NonzeroRows:
         else:
             nonzero = np.any(np.delete(rows, self.alpha, axis=-1), axis=-1) & (rows[..., self.alpha] != 0)
         return np.where(nonzero[..., None], np.uint8(255), np.uint8(0))
+
+
+def covering(sizes: Sequence[tuple[int, int]], wanted: tuple[int, int]) -> int:
+    """Return the position of the smallest of (height, width), from large to small, that covers another; else 0."""
+    return max(
+        (at for at, (height, width) in enumerate(sizes) if height >= wanted[0] and width >= wanted[1]), default=0
+    )
+
+
+def has_same_aspect_ratio(size: tuple[int, int], of: tuple[int, int]) -> bool:
+    """Return whether one factor scales (height, width) pixels to others, each side rounded up or down."""
+    lower_bounds, upper_bounds = (
+        [(side + rounding) / original for side, original in zip(size, of, strict=True)] for rounding in (-1, 1)
+    )
+    return max(lower_bounds) < min(upper_bounds)
 
 
 def check_size(picture: Picture, *, max_pixels: int, max_whole_pixels: int, window: model_pb2.Size) -> None:

@@ -1,6 +1,7 @@
-"""Whole-slide images in scanners' own formats, read by OpenSlide at full resolution; needs the extra `slides`."""
+"""Whole-slide images in scanners' own formats and in DICOM, read by OpenSlide; needs the extra `slides`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from service.errors import ImageError
 from service.images.arrays import open_array
+from service.images.optics import optics_of
 from service.images.picture import PageSelection, Picture
 
 BLOCK_COLUMNS = 1024
@@ -20,20 +22,22 @@ NOT_SCANNERS = (None, "generic-tiff")
 
 @dataclass(frozen=True)
 class SlideRows:
-    """Reads the rows of a slide as RGB, white where the slide has no tile; a `SampleReader`."""
+    """Reads the rows of a level of a slide as RGB, white where the slide has no tile; a `SampleReader`."""
 
     name: str
     slide: openslide.OpenSlide
+    level: int
     block_rows: int = 256
 
     def read(self, first: int, stop: int) -> NDArray[np.uint8]:
         """Return rows [first, stop) as (rows, cols, 3); raises ImageError if a tile cannot be decoded."""
-        width = self.slide.dimensions[0]
+        width = self.slide.level_dimensions[self.level][0]
+        factor = self.slide.level_downsamples[self.level]
         rows = np.empty((stop - first, width, 3), np.uint8)
         for left in range(0, width, BLOCK_COLUMNS):
             size = (min(BLOCK_COLUMNS, width - left), stop - first)
             try:
-                region = self.slide.read_region((left, first), 0, size)
+                region = self.slide.read_region((round(left * factor), round(first * factor)), self.level, size)
             except openslide.OpenSlideError as error:
                 raise ImageError(f"{self.name}: cannot be decoded: {error}") from None
             white = Image.new("RGBA", size, "white")
@@ -49,5 +53,13 @@ def open_slide(path: Path, name: str, selection: PageSelection) -> Picture | Non
         slide = openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
         raise ImageError(f"{path}: cannot be read as a slide: {error}") from None
-    width, height = slide.dimensions
-    return open_array(name, (height, width, 3), "uint8", lambda: SlideRows(name, slide), selection)
+
+    def open_level(level: int) -> Picture:
+        width, height = slide.level_dimensions[level]
+        rows = partial(SlideRows, name, slide, level)
+        return open_array(name, (height, width, 3), "uint8", rows, selection)
+
+    properties = (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y, openslide.PROPERTY_NAME_OBJECTIVE_POWER)
+    optics = optics_of(*(slide.properties.get(name) for name in properties))
+    copies = tuple(map(open_level, range(1, slide.level_count)))
+    return replace(open_level(0), optics=optics, copies=copies)

@@ -1,17 +1,14 @@
-"""TIFF files: which page is scored, what its numbers mean, and where it has data.
+"""TIFF files: what the numbers of a page mean, and where it has data. `tiff_pages` selects the page.
 
-The largest page that is not marked as a reduced copy or a mask is scored; of several such pages, the first. If all
-pages of the file are reduced copies, as in a camera's DNG, the pages in their SubIFDs count. Kinds that have no decoder
-here are refused; the error names the kind. tifffile reads the directory and runs no code from the file.
+Kinds that have no decoder here are refused; the error names the kind. tifffile reads the directory and runs no code
+from the file.
 """
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from io import RawIOBase
-from itertools import islice, takewhile
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -23,14 +20,10 @@ from service.images.orientation import TURN_SECONDS, OrientedRows
 from service.images.photometric import SEPARATE, YCBCR, Interpretation, bytes_of, interpretation, stored_dtype
 from service.images.picture import MAX_BANDS, MAX_SIDE, PageSelection, Picture, SampleReader
 from service.images.tiff_codecs import JPEG, NAMES, PACKBITS, UNCOMPRESSED, WITH_PREDICTOR, BlockCodec
+from service.images.tiff_optics import optics_of_page
+from service.images.tiff_pages import SelectedPage, select_page
 from service.images.tiff_rows import StoredPage, StoredRows, TiffDataMask, TiffRows
 
-REDUCED, MASK = 1, 4
-"""Bits of NewSubfileType."""
-MAX_PAGES = 1000
-"""Largest number of pages of which the largest is scored, and of later pages among which its mask is sought."""
-MAX_PAGE = 10_000
-"""Largest number of a page that can be chosen. The tags of all pages before it are read."""
 MAX_BLOCK_BYTES = 256 << 20
 """Bytes of the largest tile, decoded. A file with a larger row of tiles, or a larger strip, counts as decoded whole."""
 MAX_WHOLE_BYTES = 1 << 30
@@ -53,8 +46,9 @@ def open_tiff(name: str, open_stream: Callable[[], BinaryIO], selection: PageSel
     try:
         # the name is constant because tifffile treats some suffixes of file names differently
         with open_stream() as stream, TiffFile(_Directories(name, stream), name="image") as tiff:
-            selected, notes = _select_page(name, tiff, selection.page)
-            return _tiff_image(name, selected, open_stream, selection.bands).picture(selection.bands, notes)
+            selected = select_page(name, tiff, selection.page)
+            picture = _tiff_image(name, selected, open_stream, selection.bands).picture(selection.bands, selected.notes)
+            return picture if picture.decoded_whole else _as_slide(picture, tiff, selected, open_stream)
     except (ImageError, MemoryError):
         raise
     except Exception:  # a damaged directory may raise any error
@@ -91,96 +85,6 @@ class _Directories(RawIOBase):
     def tell(self) -> int:
         """Return the position."""
         return self._stream.tell()
-
-
-@dataclass(frozen=True)
-class PageWithMask:
-    """The page that is scored, and the page that is its mask. Default: no mask."""
-
-    page: TiffPage
-    mask: TiffPage | None
-
-
-@dataclass(frozen=True)
-class PageEntry:
-    """One page of a file, or of a page's SubIFDs, without its tags, which may be long."""
-
-    size: tuple[int, int]
-    """Height and width in pixels."""
-    kind: int
-    """NewSubfileType."""
-    load: Callable[[], TiffPage]
-
-    @property
-    def is_image(self) -> bool:
-        """Whether the page is neither a reduced copy nor a mask."""
-        return not self.kind & (REDUCED | MASK)
-
-
-def _select_page(name: str, tiff: TiffFile, number: int) -> tuple[PageWithMask, tuple[str, ...]]:
-    """Return the page with a number, counted from 1, or for 0 the file's image, and the notes for the caller."""
-    entries = _entries(name, [tiff.pages])
-    if number:
-        return _numbered_page(name, entries, number), ()
-    pages = list(islice(entries, MAX_PAGES))
-    if not pages:
-        raise ValueError("no pages")
-    images = [page for page in pages if page.is_image]
-    if not images:
-        inner = _entries(name, (page.load().pages or () for page in pages))
-        images = [page for page in islice(inner, MAX_PAGES) if page.is_image]
-    if not images:
-        raise ImageError(
-            f"{name}: expected an image of full resolution, got {len(pages)} pages that are marked as reduced copies "
-            "or masks: choose one of them with page (in the command --page 1)"
-        )
-    image = max(images, key=lambda page: math.prod(page.size))
-    place = pages.index(image) + 1 if image in pages else 0
-    equal = sum(page.size == image.size for page in images)
-    count = f"the first {MAX_PAGES}" if next(entries, None) else len(pages)
-    note = f"page {place} of {count} was scored; page (in the command --page N) chooses another"
-    return _with_mask(image, pages[place:] if place else []), (note,) if place and equal > 1 else ()
-
-
-def _numbered_page(name: str, entries: Iterator[PageEntry], number: int) -> PageWithMask:
-    """Return the page with a number, counted from 1; raises ImageError if there is no such page."""
-    if number > MAX_PAGE:
-        raise LimitError(
-            f"{name}: page: expected at most {MAX_PAGE}, got {number}: save that page as a file of its own"
-        )
-    pages = list(islice(entries, number))
-    if number > len(pages):
-        raise ImageError(f"{name}: page: expected 1 to {len(pages)}, got {number}")
-    return _with_mask(pages[-1], islice(entries, MAX_PAGES))
-
-
-def _entries(name: str, sequences: Iterable[Sequence[TiffPage]]) -> Iterator[PageEntry]:
-    """Yield the pages of some sequences, whose items are read anew. A sequence ends at a page that was read before.
-
-    Raises LimitError if a page has too many SubIFDs.
-    """
-    offsets = set[int]()
-    for pages in sequences:
-        for number, page in enumerate(pages):
-            if len(page.subifds or ()) > MAX_PAGES:
-                raise LimitError(
-                    f"{name}: expected at most {MAX_PAGES} SubIFDs in a page, got {len(page.subifds)}: save the page "
-                    "to be scored as a file of its own"
-                )
-            if page.offset in offsets:
-                break
-            offsets.add(page.offset)
-            size = (int(page.imagelength), int(page.imagewidth))
-            yield PageEntry(size, int(page.subfiletype), partial(pages.__getitem__, number))
-
-
-def _with_mask(page: PageEntry, later: Iterable[PageEntry]) -> PageWithMask:
-    """Load a page and its mask, which GDAL writes after it and before the next image, with the same size."""
-    until_next_image = takewhile(lambda other: not other.is_image, later)
-    masks = (
-        other.load() for other in until_next_image if other.kind & (MASK | REDUCED) == MASK and other.size == page.size
-    )
-    return PageWithMask(page.load(), next(masks, None))
 
 
 @dataclass(frozen=True)
@@ -244,8 +148,32 @@ class TiffImage:
         )  # fmt: skip
 
 
+def _as_slide(picture: Picture, tiff: TiffFile, selected: SelectedPage, open_stream: Callable[[], BinaryIO]) -> Picture:
+    """Return a picture with its optics and its reduced copies, or as it is if their tags are damaged."""
+    try:
+        copies = tuple(_copies(picture, selected, open_stream))
+        return replace(picture, optics=optics_of_page(tiff, selected.page), copies=copies)
+    except MemoryError:
+        raise
+    except Exception:  # a damaged directory may raise any error, and the image can be scored without
+        return picture
+
+
+def _copies(picture: Picture, selected: SelectedPage, open_stream: Callable[[], BinaryIO]) -> Iterator[Picture]:
+    """Yield the reduced copies of a picture that can be decoded alike; other copies are not needed."""
+    for page in selected.copies(picture.name):
+        try:
+            copy = _tiff_image(picture.name, SelectedPage(page, None, ()), open_stream, picture.bands).picture(
+                picture.bands, ()
+            )
+        except (ImageError, ValueError):
+            continue
+        if copy.layout == picture.layout and copy.cost.step_seconds <= picture.cost.step_seconds:
+            yield copy
+
+
 def _tiff_image(
-    name: str, selected: PageWithMask, open_stream: Callable[[], BinaryIO], bands: tuple[int, ...]
+    name: str, selected: SelectedPage, open_stream: Callable[[], BinaryIO], bands: tuple[int, ...]
 ) -> TiffImage:
     """Return the meaning of a page and its mask; raises ImageError that names a kind without a decoder."""
     try:

@@ -19,7 +19,7 @@ from service.dense.tiles import AxisBand
 from service.engine.engine import Engine, InlineEngine
 from service.errors import CancelledRunError
 from service.images.decoding import UNSHARED, Decoding
-from service.images.picture import TurnRows
+from service.images.picture import Picture, TurnRows
 from service.images.rows import KeptRows, RowReader, ScaledRows, read_strips
 from service.scoring.band import Band, BandScoring, Stopwatch, Wanted
 from service.scoring.grid import GridRows
@@ -156,17 +156,19 @@ class Execution:
 
     def _pixel_rows(self, view: View) -> RowReader:
         """Return the rows of the image, scaled to the size of the view."""
-        picture, rows = self._planned.picture, self._source_rows()
-        size, scaled = (picture.height, picture.width), (view.height, view.width)
-        return TurnRows(rows if size == scaled else ScaledRows(rows, size, scaled), picture.cost, self._decoding)
+        scaled = (view.height, view.width)
+        source = self._planned.picture.copy_for(scaled)
+        rows = self._source_rows(source)
+        is_same = source.size == scaled
+        return TurnRows(rows if is_same else ScaledRows(rows, source.size, scaled), source.cost, self._decoding)
 
-    def _source_rows(self) -> RowReader:
-        """Return the rows of the image: decoded again for each view, or kept after the first."""
+    def _source_rows(self, source: Picture) -> RowReader:
+        """Return the rows of the image or a copy of it: decoded again for each view, or kept after the first."""
         planned = self._planned
         if self._kept is not None:
             return self._kept
-        rows = planned.picture.rows(planned.model.spec.input, self._decoding)
+        rows = source.rows(planned.model.spec.input, self._decoding)
         if not planned.decoding.keeps_pixels:
             return rows
-        self._kept = KeptRows(rows, planned.picture.height)
+        self._kept = KeptRows(rows, source.height)
         return self._kept

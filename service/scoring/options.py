@@ -109,6 +109,25 @@ class Scale:
 
 ORIGINAL_SIZE = Scale(factor=1.0)
 
+
+@dataclass(frozen=True)
+class Resolution:
+    """The resolution at which an image is scored. None in all fields: the model's, or the image's own."""
+
+    microns_per_pixel: float | None = None
+    level: int | None = None
+    """A reduced copy in the file, counted from 1; 0: the image itself."""
+    magnification: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for a size or a magnification that is not above 0 and at most MAX_SIDE."""
+        for name, value in (("mpp", self.microns_per_pixel), ("magnification", self.magnification)):
+            if value is not None and not 0 < value <= MAX_SIDE:
+                raise OptionError(f"{name}: expected a number above 0 and at most {MAX_SIDE}, got {value:g}")
+
+
+DEFAULT_RESOLUTION = Resolution()
+
 OTSU: Literal["otsu"] = "otsu"
 MaskOption = Callable[[], Picture] | Literal["otsu"] | None
 """A function that opens a mask image: windows inside its nonzero pixels are scored. OTSU: windows with foreground are
@@ -132,7 +151,9 @@ class RequestedOptions:
     flip: bool = False
     """Whether the mirrored image is scored too, and averaged with the image."""
     scales: tuple[Scale, ...] = (ORIGINAL_SIZE,)
-    """Sizes at which the image is scored and averaged; the grid is that of the first."""
+    """Sizes at which the image is scored and averaged; the grid is that of the first. Factors multiply the size at the
+    resolution."""
+    resolution: Resolution = DEFAULT_RESOLUTION
     average: AverageOf = AverageOf.SCORES
     top: int = DEFAULT_TOP
     """Number of classes with the highest averages that the answer names."""

@@ -18,6 +18,7 @@ from service.dense.tiles import TilePlan, plan_tiles
 from service.engine.engine import PREFETCH_BATCHES
 from service.engine.repository import StoredModel
 from service.errors import ImageError, LimitError
+from service.images.picture import covering
 from service.images.rows import ScaledRows
 from service.limits import Tuning
 from service.scoring.grid import cell_bytes, part_rows
@@ -99,21 +100,42 @@ class Bounds:
     tuning: Tuning
 
 
+@dataclass(frozen=True)
+class ImageSizes:
+    """Heights and widths of an image in pixels."""
+
+    own: tuple[int, int]
+    scored: tuple[int, int]
+    """At the requested resolution."""
+    copies: tuple[tuple[int, int], ...] = ()
+    """Of the reduced copies in its file, from large to small."""
+
+    def source_of(self, scaled: tuple[int, int]) -> tuple[int, int]:
+        """Return the size of the copy from which an image of another size is made, as `Picture.copy_for` chooses it."""
+        sizes = (self.own, *self.copies)
+        return sizes[covering(sizes, scaled)]
+
+    def snapped(self, scaled: tuple[int, int]) -> tuple[int, int]:
+        """Return a size, or that of a copy from which it differs by a pixel: such copies are scored as they are."""
+        alike = (copy for copy in self.copies if max(abs(a - b) for a, b in zip(copy, scaled, strict=True)) <= 1)
+        return next(alike, scaled)
+
+
 def make_plan(
     model: StoredModel,
     options: ResolvedOptions,
-    size: tuple[int, int],
+    sizes: ImageSizes,
     bounds: Bounds,
     *,
     rate: Rate = lambda _: math.inf,
 ) -> Plan:
-    """Plan an image of (height, width) pixels.
+    """Plan an image.
 
     `rate` returns the multiply-adds per second of one of the model's files, by its position, for tiles of a limited
     duration. Raises CapabilityError, ImageError or LimitError if the image cannot be scored with these options.
     """
     modes, reason = choose(model, options)
-    planner = _Planner(model, options, size, bounds, rate)
+    planner = _Planner(model, options, sizes, bounds, rate)
     plans = [Plan(mode, reason, tuple(planner.views(mode))) for mode in modes]
     requested = options.requested
     if requested.mode is ModeChoice.EXACT or requested.min_agreement is not None:
@@ -131,27 +153,27 @@ class _Planner:
 
     model: StoredModel
     options: ResolvedOptions
-    size: tuple[int, int]
+    sizes: ImageSizes
     bounds: Bounds
     rate: Rate
 
     def views(self, mode: Mode) -> Iterator[View]:
         """Yield the plan at each scale. Only the first view has a grid."""
         for number, scale in enumerate(self.options.requested.scales):
-            scaled = scale.size(*self.size)
+            scaled = self.sizes.snapped(scale.size(*self.sizes.scored))
             self._check_size(scaled, scale)
             yield self._view(mode, scaled, grid=self.options.requested.grid and number == 0)
 
     def _check_size(self, scaled: tuple[int, int], scale: Scale) -> None:
-        window = self.model.spec.window
+        window, field = self.model.spec.window, "scales" if self.sizes.scored == self.sizes.own else "resolution"
         if scaled[0] * scaled[1] > self.bounds.pixels:
             raise LimitError(
-                f"scales: expected at most {self.bounds.pixels / 1e6:.0f} megapixels, got {scaled[0]}×{scaled[1]} "
+                f"{field}: expected at most {self.bounds.pixels / 1e6:.0f} megapixels, got {scaled[0]}×{scaled[1]} "
                 f"(height×width) at {scale}"
             )
         if scaled[0] < window.height or scaled[1] < window.width:
             raise ImageError(
-                f"scales: expected at least the model's window of {window.height}×{window.width} pixels "
+                f"{field}: expected at least the model's window of {window.height}×{window.width} pixels "
                 f"(height×width), got {scaled[0]}×{scaled[1]} at {scale}"
             )
 
@@ -169,8 +191,9 @@ class _Planner:
         needed = STRIPS * tiles.max_strip_rows * row_bytes
         if grid:
             needed += (tiles.max_band_rows + min(tiles.max_band_rows, part_rows(grid_bytes))) * grid_bytes
-        if size != self.size:
-            needed += ScaledRows.source_rows(self.size[0], height) * self.size[1] * (row_bytes // width)
+        source = self.sizes.source_of(size)
+        if size != source:
+            needed += ScaledRows.source_rows(source[0], height) * source[1] * (row_bytes // width)
         if self.options.requested.mask is not None:
             needed += tiles.max_strip_rows * (width + COUNT_BYTES * lattices[1].cells)
         running = int(mode.activations(tiles, batch)) + self._scores_bytes(mode, tiles, batch)
@@ -234,7 +257,7 @@ class _Planner:
         return vertical, horizontal
 
     def _lattice(self, axis: int, scaled: int, window: int, part: tuple[int, int]) -> AxisLattice:
-        extent, (start, length) = self.size[axis], part
+        extent, (start, length) = self.sizes.own[axis], part
         first, stop = -(-start * scaled // extent), (start + length) * scaled // extent
         is_anchored = self.options.requested.border is Border.ANCHOR
         try:
@@ -243,7 +266,7 @@ class _Planner:
             raise ImageError(f"region: {('vertically', 'horizontally')[axis]}, {error}") from None
 
     def _region(self) -> Region:
-        (height, width), region = self.size, self.options.requested.region
+        (height, width), region = self.sizes.own, self.options.requested.region
         if region is None:
             return Region(0, 0, width, height)
         if region.x + region.width > width or region.y + region.height > height:

@@ -26,7 +26,7 @@ class PlannedDecoding:
     nominal_seconds: float = 0.0
     """The same by the rates of `DecodingCost`, which depend on the file alone."""
     passes: float = 0.0
-    """How often the image is decoded."""
+    """How often the image is decoded; reading a reduced copy is a part of a pass."""
     keeps_pixels: bool = False
     """Whether the image is decoded once, and its pixels kept for all views."""
 
@@ -43,6 +43,14 @@ class PlannedImage:
     options: ResolvedOptions
     open_mask: OpenMask = lambda _: None
     decoding: PlannedDecoding = PlannedDecoding()
+    resolution_note: str = ""
+    """What the caller should know about the resolution; empty if there is nothing to say."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Remarks on the image that the caller should read before using the scores."""
+        remarks = self.picture.warnings(self.model.spec.input)
+        return [*remarks, self.resolution_note] if self.resolution_note else remarks
 
     @property
     def held_bytes(self) -> int:

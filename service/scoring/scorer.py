@@ -22,8 +22,9 @@ from service.limits import MIB, Limits, Tuning
 from service.scoring.decoding import plan_decoding
 from service.scoring.modes import Rate, choose
 from service.scoring.options import OTSU, ModeChoice, RequestedOptions, ResolvedOptions, resolve
-from service.scoring.plan import Bounds, Plan, make_plan
+from service.scoring.plan import Bounds, ImageSizes, Plan, make_plan
 from service.scoring.planned import OpenMask, PlannedImage
+from service.scoring.resolution import scored_size
 
 KEPT_PLANS = 256
 """Number of plans that are kept for images of the same size and options."""
@@ -53,7 +54,7 @@ class Scorer:
         self.limits = limits or Limits()
         self._tuning = tuning or Tuning()
         self.rates = DecodingRates()
-        self._plans: OrderedDict[tuple[StoredModel, RequestedOptions, tuple[int, int], int], Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[StoredModel, RequestedOptions, ImageSizes, int], Plan] = OrderedDict()
 
     def model(self, name: str, version: str = "") -> StoredModel:
         """Return a model; raises NotFoundError or ModelError."""
@@ -112,12 +113,14 @@ class Scorer:
         def rate(position: int) -> float:
             return self.registry.session(served, model, position).measured_rate
 
-        plan = self._plan(model, options, (picture.height, picture.width), pixels, rate)
+        scored = scored_size(picture, options.requested.resolution, model.spec.microns_per_pixel)
+        sizes = ImageSizes(picture.size, scored.size, tuple(copy.size for copy in picture.copies))
+        plan = self._plan(model, options, sizes, pixels, rate)
         mask = _mask_picture(options, self.limits)
         open_mask = _open_mask(picture, model, options, mask)
         decoding = plan_decoding(picture, mask, plan, options, model.spec.input, self.rates)
         session = plan.mode.session(self.registry.session(served, model, plan.mode.position))
-        planned = PlannedImage(picture, model, session, plan, options, open_mask, decoding)
+        planned = PlannedImage(picture, model, session, plan, options, open_mask, decoding, scored.note)
         _check_memory(planned, self.limits.plan_bytes)
         return planned
 
@@ -125,18 +128,18 @@ class Scorer:
         self,
         model: StoredModel,
         options: ResolvedOptions,
-        size: tuple[int, int],
+        sizes: ImageSizes,
         pixels: int,
         rate: Rate,
     ) -> Plan:
         """Make a plan. Plans of few tiles without a mask are kept, since many requests are likely to share them."""
         requested = options.requested
-        key = (model, requested, size, pixels)
+        key = (model, requested, sizes, pixels)
         may_be_kept = requested.mask is None and len(requested.classes) <= KEPT_CLASSES
         plan = self._plans.get(key) if may_be_kept else None
         if plan is None:
             bounds = Bounds(pixels, self.limits.plan_bytes, self._tuning)
-            plan = make_plan(model, options, size, bounds, rate=rate)
+            plan = make_plan(model, options, sizes, bounds, rate=rate)
             if may_be_kept and _axis_tiles(plan) <= KEPT_TILES:
                 self._plans[key] = plan
                 while len(self._plans) > KEPT_PLANS:

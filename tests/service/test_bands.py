@@ -18,7 +18,7 @@ from service.errors import LimitError
 from service.limits import Limits, Tuning
 from service.scoring.grid import PART_BYTES, BandGrid
 from service.scoring.options import resolve
-from service.scoring.plan import WORTHWHILE, Bounds, Plan, make_plan
+from service.scoring.plan import WORTHWHILE, Bounds, ImageSizes, Plan, make_plan
 
 SMALL = AxisGeometry(window=16, stride=8, receptive_field=16, padding_before=0, padding_after=0)
 NO_HALO = AxisGeometry(window=70, stride=8, receptive_field=70, padding_before=0, padding_after=0)
@@ -72,7 +72,7 @@ def planned(
     requested = scoring_pb2.ScoreOptions()
     requested.CopyFrom(options)
     requested.grid = grid
-    return make_plan(model, resolve(model, decode.options(requested)), size, bounds)
+    return make_plan(model, resolve(model, decode.options(requested)), ImageSizes(size, size), bounds)
 
 
 @st.composite

@@ -11,7 +11,8 @@ from service.errors import ImageError, LimitError
 from service.images import tiff
 from service.images.encoded import open_bytes
 from service.images.picture import PageSelection, Picture
-from service.images.tiff import MAX_PAGE, MAX_PAGES, open_tiff
+from service.images.tiff import open_tiff
+from service.images.tiff_pages import MAX_PAGE, MAX_PAGES
 
 SIDE = 8
 START = 8 + SIDE * SIDE
