@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fullconv.answer import Answer, Entry
+    from fullconv.answer import Answer
+    from fullconv.averages import AreaAverage, Entry
     from fullconv.common.files import OutputError
     from fullconv.common.programs import MisplacedProgramError
     from fullconv.conversion import convert
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
+    "AreaAverage",
     "AsyncClient",
     "AsyncScoreStream",
     "Client",
@@ -49,10 +51,11 @@ __all__ = [
 
 _MODULES = {
     "Answer": "fullconv.answer",
+    "AreaAverage": "fullconv.averages",
     "AsyncClient": "fullconv.remote.aio",
     "AsyncScoreStream": "fullconv.remote.aio",
     "Client": "fullconv.remote.client",
-    "Entry": "fullconv.answer",
+    "Entry": "fullconv.averages",
     "ImageError": "fullconv.errors",
     "MisplacedProgramError": "fullconv.common.programs",
     "ModelDescription": "fullconv.description",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fullconv.averages import AreaAverage, Entry, highest
 from fullconv.common.files import GRID_SUFFIXES, PICTURE_SUFFIXES
 from fullconv.common.probabilities import RAW, SOFTMAX
 from fullconv.common.text import printable
@@ -28,15 +29,6 @@ if TYPE_CHECKING:
 
 REPR_CLASSES, REPR_WARNINGS, REPR_LETTERS = 5, 3, 60
 """Largest numbers of classes and warnings in an answer's `repr`, and of characters of each name in it."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A class, and its average over all windows."""
-
-    index: int
-    label: str
-    score: float
 
 
 @dataclass(frozen=True)
@@ -96,6 +88,8 @@ class Answer:
     further: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     """Values of the model's further outputs for every window by the output's name, each (rows, cols, values), NaN for
     windows that were not scored. They are those of the image at the first scale, without flip. Empty without a grid."""
+    areas: tuple[AreaAverage, ...] = ()
+    """Averages over the windows in each named area of a mask of areas."""
     pixels: ScoredPixels | None = None
     """The image, to draw a heatmap over; None if no grid was requested."""
     describe: Callable[[], ModelDescription] | None = field(default=None, repr=False)
@@ -185,11 +179,13 @@ class Answer:
         }
         if not self.average.size:
             return known | remarks | {"plan": self.plan.document()}
-        top = [{"class": entry.index, "label": entry.label, "score": entry.score} for entry in self.top]
+        top = [entry.document() for entry in self.top]
+        areas = {"areas": [area.document() for area in self.areas]} if self.areas else {}
         times = {name: getattr(self.timing, f"{name}_ms") for name in ("decode", "queue", "compute", "total")}
         return {
             **known,
             "average": {"of": self.average_of, "top": top},
+            **areas,
             **remarks,
             "timing_ms": {name: round(time, 3) for name, time in times.items()},
         }
@@ -204,12 +200,16 @@ class Answer:
         columns = self.header.columns(indices)
         labels = tuple(self.header.labels[column] for column in columns)
         average = self.average[columns] if self.average.size else self.average
-        order = np.argsort(-average, kind="stable")[: len(self.top)]
+        areas = [(area, area.average[columns] if area.average.size else area.average) for area in self.areas]
         return replace(
             self,
             header=replace(self.header, indices=indices, labels=labels, depth=len(indices)),
             average=average,
-            top=tuple(Entry(indices[at], labels[at], float(average[at])) for at in order),
+            top=tuple(highest(average, indices, labels, len(self.top))),
+            areas=tuple(
+                replace(area, average=mean, top=tuple(highest(mean, indices, labels, len(area.top))))
+                for area, mean in areas
+            ),
             grid=None,
             winners=None,
             further={},

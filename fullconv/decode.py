@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.answer import Answer, Entry, Timing
+from fullconv.answer import Answer, Timing
+from fullconv.averages import AreaAverage, Entry, highest
 from fullconv.common.certificate import overall
 from fullconv.common.names import AVERAGES, name_of
 from fullconv.description import ModelDescription, ModelInput, ModelLimits, ModelOutput, Parity
@@ -49,6 +50,7 @@ def answer_of(
         scored=response.scored_cells,
         grid=None if grid is None else grid.scores,
         winners=None if grid is None else grid.positions,
+        areas=tuple(_area_of(area, header, len(average.top)) for area in response.areas),
         further={} if grid is None or grid.further is None else header.split(grid.further),
         pixels=pixels,
         describe=describe,
@@ -84,6 +86,12 @@ def header_of(response: scoring_pb2.ScoreResponse) -> GridHeader:
         depth=grid.depth,
         further=_further_outputs(grid.further),
     )
+
+
+def _area_of(area: scoring_pb2.AreaAverage, header: GridHeader, top: int) -> AreaAverage:
+    average = np.array(area.values, np.float64)
+    entries = highest(average, header.indices, header.labels, top)
+    return AreaAverage(area.name, area.cells, average, tuple(entries))
 
 
 def _microns_of(image: scoring_pb2.ImageInfo) -> tuple[float, float] | None:

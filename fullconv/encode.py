@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fullconv.areas import areas_message, is_areas
 from fullconv.common.names import AVERAGES, BORDERS, GRIDS, MODES, PRIORITIES
 from fullconv.common.text import encodable
 from fullconv.errors import ImageError, RequestError
@@ -142,6 +143,9 @@ def _set_resolution(message: scoring_pb2.ScoreOptions, given: Options) -> None:
 def _set_mask(message: scoring_pb2.ScoreOptions, mask: Any) -> None:  # noqa: ANN401 (whatever the caller gives)
     if isinstance(mask, str) and mask == "otsu":
         message.mask_otsu = True
+        return
+    if is_areas(mask):
+        message.mask_areas.CopyFrom(areas_message(mask))
         return
     if isinstance(mask, np.ndarray) and mask.dtype == np.bool_:
         mask = mask.astype(np.uint8)

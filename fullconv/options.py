@@ -1,6 +1,6 @@
 """The options of a request, as keywords: the same for Client, AsyncClient, Scorer and the command."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
@@ -34,9 +34,11 @@ class Options(TypedDict, total=False):
     column of windows, flush with the image's edge. Default: "lattice"."""
     roi: tuple[int, int, int, int]
     """x, y, width, height: only windows inside this region are scored. Default: the whole image."""
-    mask: "Image | Literal['otsu']"
+    mask: "Image | Mapping[str, Any] | Literal['otsu']"
     """Only windows in which every pixel of this mask image is nonzero are scored; the mask has the image's aspect
-    ratio. "otsu": only windows that contain some foreground are scored. Default: all windows."""
+    ratio. A .geojson file, a GeoJSON document or a geometry of shapely: only windows inside these areas, in pixels of
+    the image, are scored, and each named area has its averages (`Answer.areas`). "otsu": only windows that contain some
+    foreground are scored. Default: all windows."""
     flip: bool
     """Whether to score the horizontally mirrored image too, and average both. Default: False."""
     scales: Sequence[int | str]

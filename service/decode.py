@@ -7,10 +7,13 @@ An option that is absent, 0 or UNSPECIFIED in the message keeps the default of
 from collections.abc import Mapping
 from functools import partial
 
+import numpy as np
+
 from fullconv.common.names import AVERAGES, BORDERS, GRIDS, MODES, PRIORITIES, name_of
 from fullconv.protos import scoring_pb2
 from service.errors import ImageError, OptionError
 from service.images.allowed_directory import AllowedDirectory
+from service.images.areas import RequestedAreas, RequestedPolygon
 from service.images.arrays import open_raw
 from service.images.encoded import open_bytes
 from service.images.headers import opens_quickly
@@ -119,7 +122,19 @@ def _mask(message: scoring_pb2.ScoreOptions) -> MaskOption:
             return partial(open_image, message.mask_image)
         case "mask_otsu" if message.mask_otsu:
             return OTSU
+        case "mask_areas":
+            return RequestedAreas(tuple(map(_polygon, message.mask_areas.polygons)))
     return None
+
+
+def _polygon(message: scoring_pb2.Polygon) -> RequestedPolygon:
+    """Return a polygon; raises OptionError for an odd number of coordinates, or a name that is too long."""
+    check_names([message.name])
+    rings = [np.array(ring.coordinates, np.float64) for ring in message.rings]
+    for ring in rings:
+        if len(ring) % 2:
+            raise OptionError(f"mask_areas: expected x and y for each point, got {len(ring)} coordinates")
+    return RequestedPolygon(message.name, tuple(ring.reshape(-1, 2) for ring in rings))
 
 
 def _resolution(message: scoring_pb2.ScoreOptions) -> Resolution:

@@ -94,6 +94,8 @@ def summary(scored: Scored) -> scoring_pb2.ScoreResponse:
     response.average.top[:] = result.top
     response.scored_cells = result.scored_cells
     response.timing.CopyFrom(_timing(result.timing))
+    for area in result.areas:
+        response.areas.add(name=area.name, cells=area.cells, values=area.average.tolist())
     return response
 
 

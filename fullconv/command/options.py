@@ -97,8 +97,9 @@ class CommandLine:
         typer.Option(
             metavar="FILE|otsu",
             help="Score only the windows in which every pixel of this mask image is nonzero. The mask has the size of "
-            "the image, or another size with the same aspect ratio. otsu: score only the windows that contain some "
-            "foreground. Default: all windows.",
+            "the image, or another size with the same aspect ratio. FILE.geojson: score only the windows inside these "
+            "areas, in pixels of the image, as QuPath exports annotations; each named area gets its own averages. "
+            "otsu: score only the windows that contain some foreground. Default: all windows.",
         ),
     ] = None
     bands: Annotated[

@@ -18,7 +18,18 @@ def answer_table(answer: Answer) -> Group:
     rows.columns[2].justify = "right"
     for entry in answer.top:
         rows.add_row(str(entry.index), Text(printable(entry.label)), f"{entry.score:.4f}")
-    return Group(head, *_warnings(answer), "", rows)
+    return Group(head, *_warnings(answer), "", rows, *_areas(answer))
+
+
+def _areas(answer: Answer) -> list[Text | Table]:
+    """Lay out the class with the highest average in each named area of the mask."""
+    if not answer.areas:
+        return []
+    rows = Table("area", "windows", "label", f"average of {answer.average_of}", box=None, pad_edge=False)
+    for area in answer.areas:
+        best = [(printable(entry.label), f"{entry.score:.4f}") for entry in area.top[:1]] or [("", "")]
+        rows.add_row(Text(printable(area.name)), str(area.windows), *map(Text, best[0]))
+    return [Text(), rows]
 
 
 def plan_table(answer: Answer) -> Group:

@@ -104,7 +104,7 @@ class RawImage(_message.Message):
     def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., channels: _Optional[int] = ..., dtype: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ScoreOptions(_message.Message):
-    __slots__ = ("average", "top", "classes", "grid", "stride", "mode", "border", "region", "mask_image", "mask_otsu", "flip", "scales", "grid_as", "grid_top", "plan_only", "priority", "bands", "page", "min_agreement", "microns_per_pixel", "level", "magnification")
+    __slots__ = ("average", "top", "classes", "grid", "stride", "mode", "border", "region", "mask_image", "mask_otsu", "mask_areas", "flip", "scales", "grid_as", "grid_top", "plan_only", "priority", "bands", "page", "min_agreement", "microns_per_pixel", "level", "magnification")
     AVERAGE_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +115,7 @@ class ScoreOptions(_message.Message):
     REGION_FIELD_NUMBER: _ClassVar[int]
     MASK_IMAGE_FIELD_NUMBER: _ClassVar[int]
     MASK_OTSU_FIELD_NUMBER: _ClassVar[int]
+    MASK_AREAS_FIELD_NUMBER: _ClassVar[int]
     FLIP_FIELD_NUMBER: _ClassVar[int]
     SCALES_FIELD_NUMBER: _ClassVar[int]
     GRID_AS_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +138,7 @@ class ScoreOptions(_message.Message):
     region: Region
     mask_image: Image
     mask_otsu: bool
+    mask_areas: Areas
     flip: bool
     scales: _containers.RepeatedCompositeFieldContainer[Scale]
     grid_as: GridAs
@@ -149,7 +151,27 @@ class ScoreOptions(_message.Message):
     microns_per_pixel: float
     level: int
     magnification: float
-    def __init__(self, average: _Optional[_Union[AverageOf, str]] = ..., top: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., grid: _Optional[bool] = ..., stride: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., border: _Optional[_Union[Border, str]] = ..., region: _Optional[_Union[Region, _Mapping]] = ..., mask_image: _Optional[_Union[Image, _Mapping]] = ..., mask_otsu: _Optional[bool] = ..., flip: _Optional[bool] = ..., scales: _Optional[_Iterable[_Union[Scale, _Mapping]]] = ..., grid_as: _Optional[_Union[GridAs, str]] = ..., grid_top: _Optional[int] = ..., plan_only: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ..., bands: _Optional[_Iterable[int]] = ..., page: _Optional[int] = ..., min_agreement: _Optional[float] = ..., microns_per_pixel: _Optional[float] = ..., level: _Optional[int] = ..., magnification: _Optional[float] = ...) -> None: ...
+    def __init__(self, average: _Optional[_Union[AverageOf, str]] = ..., top: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., grid: _Optional[bool] = ..., stride: _Optional[int] = ..., mode: _Optional[_Union[Mode, str]] = ..., border: _Optional[_Union[Border, str]] = ..., region: _Optional[_Union[Region, _Mapping]] = ..., mask_image: _Optional[_Union[Image, _Mapping]] = ..., mask_otsu: _Optional[bool] = ..., mask_areas: _Optional[_Union[Areas, _Mapping]] = ..., flip: _Optional[bool] = ..., scales: _Optional[_Iterable[_Union[Scale, _Mapping]]] = ..., grid_as: _Optional[_Union[GridAs, str]] = ..., grid_top: _Optional[int] = ..., plan_only: _Optional[bool] = ..., priority: _Optional[_Union[Priority, str]] = ..., bands: _Optional[_Iterable[int]] = ..., page: _Optional[int] = ..., min_agreement: _Optional[float] = ..., microns_per_pixel: _Optional[float] = ..., level: _Optional[int] = ..., magnification: _Optional[float] = ...) -> None: ...
+
+class Areas(_message.Message):
+    __slots__ = ("polygons",)
+    POLYGONS_FIELD_NUMBER: _ClassVar[int]
+    polygons: _containers.RepeatedCompositeFieldContainer[Polygon]
+    def __init__(self, polygons: _Optional[_Iterable[_Union[Polygon, _Mapping]]] = ...) -> None: ...
+
+class Polygon(_message.Message):
+    __slots__ = ("name", "rings")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RINGS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    rings: _containers.RepeatedCompositeFieldContainer[Ring]
+    def __init__(self, name: _Optional[str] = ..., rings: _Optional[_Iterable[_Union[Ring, _Mapping]]] = ...) -> None: ...
+
+class Ring(_message.Message):
+    __slots__ = ("coordinates",)
+    COORDINATES_FIELD_NUMBER: _ClassVar[int]
+    coordinates: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, coordinates: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Region(_message.Message):
     __slots__ = ("x", "y", "width", "height")
@@ -172,7 +194,7 @@ class Scale(_message.Message):
     def __init__(self, shorter_side: _Optional[int] = ..., factor: _Optional[float] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("image", "model", "version", "mode", "grid", "classes", "average", "parity", "timing", "scores", "positions", "mode_reason", "plan", "scored_cells", "warnings", "further")
+    __slots__ = ("image", "model", "version", "mode", "grid", "classes", "average", "parity", "timing", "scores", "positions", "mode_reason", "plan", "scored_cells", "warnings", "further", "areas")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +211,7 @@ class ScoreResponse(_message.Message):
     SCORED_CELLS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     FURTHER_FIELD_NUMBER: _ClassVar[int]
+    AREAS_FIELD_NUMBER: _ClassVar[int]
     image: ImageInfo
     model: str
     version: str
@@ -205,7 +228,18 @@ class ScoreResponse(_message.Message):
     scored_cells: int
     warnings: _containers.RepeatedScalarFieldContainer[str]
     further: bytes
-    def __init__(self, image: _Optional[_Union[ImageInfo, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., mode: _Optional[str] = ..., grid: _Optional[_Union[GridInfo, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., average: _Optional[_Union[Average, _Mapping]] = ..., parity: _Optional[_Union[ParityInfo, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., scores: _Optional[bytes] = ..., positions: _Optional[bytes] = ..., mode_reason: _Optional[str] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., scored_cells: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ..., further: _Optional[bytes] = ...) -> None: ...
+    areas: _containers.RepeatedCompositeFieldContainer[AreaAverage]
+    def __init__(self, image: _Optional[_Union[ImageInfo, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., mode: _Optional[str] = ..., grid: _Optional[_Union[GridInfo, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., average: _Optional[_Union[Average, _Mapping]] = ..., parity: _Optional[_Union[ParityInfo, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., scores: _Optional[bytes] = ..., positions: _Optional[bytes] = ..., mode_reason: _Optional[str] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., scored_cells: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ..., further: _Optional[bytes] = ..., areas: _Optional[_Iterable[_Union[AreaAverage, _Mapping]]] = ...) -> None: ...
+
+class AreaAverage(_message.Message):
+    __slots__ = ("name", "cells", "values")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CELLS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    cells: int
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, name: _Optional[str] = ..., cells: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Plan(_message.Message):
     __slots__ = ("file", "multiply_adds", "bytes", "views", "decode_bytes", "decode_seconds")

@@ -212,6 +212,20 @@ def _check_averages(response: scoring_pb2.ScoreResponse, request: scoring_pb2.Sc
     if len(set(top)) < len(top) or highest != sorted(highest, reverse=True):
         refuse("average.top", "the classes with the highest averages, in descending order", "another order")
     expect_between("scored_cells", response.scored_cells, 1, response.grid.rows * response.grid.cols)
+    _check_areas(response, request.options.mask_areas)
+
+
+def _check_areas(response: scoring_pb2.ScoreResponse, requested: scoring_pb2.Areas) -> None:
+    """Raise MalformedAnswerError unless each named area, once, has its averages."""
+    names = list(dict.fromkeys(polygon.name for polygon in requested.polygons if polygon.name))
+    if [area.name for area in response.areas] != names:
+        refuse("areas.name", "the requested names, each once", "others")
+    for area in response.areas:
+        expect_between("areas.cells", area.cells, 0, response.scored_cells)
+        if area.cells or area.values:
+            expect_equal("areas.values", len(area.values), len(response.classes))
+        if not all(map(math.isfinite, area.values)):
+            refuse("areas.values", "finite numbers", "NaN or infinity")
 
 
 def _modes(mode: scoring_pb2.Mode) -> tuple[str, ...]:

@@ -31,6 +31,21 @@ class Mean:
         return self._sum / self.cells if self.cells else np.full(self.classes, np.nan)
 
 
+@dataclass(frozen=True)
+class ViewMeans:
+    """The means of one view."""
+
+    all: Mean
+    """Over all cells."""
+    areas: tuple[Mean, ...]
+    """Over the cells of each named area."""
+
+
+def make_means(classes: int, areas: int) -> ViewMeans:
+    """Return means of no cells yet, for a number of classes and of areas."""
+    return ViewMeans(Mean(classes), tuple(Mean(classes) for _ in range(areas)))
+
+
 def top_k(scores: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
     """Return the highest scores (..., count) of scores (..., classes), in descending order, and their classes.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fullconv.common.probabilities import probabilities
 from service.dense.arrays import Pixels, Scores
-from service.dense.reducers import Mean
+from service.dense.reducers import ViewMeans
 from service.dense.tiles import AxisBand, AxisTile
 from service.errors import ImageError, ModelError
 from service.scoring.grid import BandGrid, GridRows
@@ -43,6 +43,8 @@ class Band:
     wanted: Wanted
     has_grid: bool
     """Whether its scores belong to the grid of the answer."""
+    in_areas: tuple[NDArray[np.bool_], ...] = ()
+    """For each named area, which of the cells lie in it and are scored, (rows, cols)."""
 
     def rows_of(self, row: AxisTile) -> slice:
         """Return where a tile's rows lie in the band."""
@@ -81,7 +83,7 @@ class BandScoring:
         planned: PlannedImage,
         band: Band,
         strip: Pixels | None,
-        means: Sequence[Mean],
+        means: Sequence[ViewMeans],
         submit: Submit,
         stopwatch: Stopwatch,
     ) -> None:
@@ -141,17 +143,23 @@ class BandScoring:
 
     def _average(self, row: AxisTile, col: AxisTile, kept: Scores) -> None:
         """Add the cells of a tile that are scored to the mean. Raises ImageError for scores that are not finite."""
-        planned, wanted = self._planned, self._band.wanted
-        scored = kept if wanted is None else kept[wanted[self._band.rows_of(row), col.cells]]
+        planned, wanted, cells = self._planned, self._band.wanted, (self._band.rows_of(row), col.cells)
+        scored = kept if wanted is None else kept[wanted[cells]]
         if not np.isfinite(scored).all():
             raise ImageError(
                 f"{planned.picture.name}: model {planned.model.name!r} gives values that are NaN or infinite, among "
                 f"rows {row.cells.start} to {row.cells.stop - 1}, columns {col.cells.start} to {col.cells.stop - 1}"
             )
-        scored = scored[..., : planned.model.spec.output.classes]
-        if planned.options.requested.average is AverageOf.PROBABILITIES:
-            scored = probabilities(scored, planned.model.spec.output.kind)
-        self._means[col.mirrored].add(scored)
+        means = self._means[col.mirrored]
+        means.all.add(self._averaged(scored))
+        for mean, inside in zip(means.areas, self._band.in_areas, strict=True):
+            mean.add(self._averaged(kept[inside[cells]]))
+
+    def _averaged(self, scores: Scores) -> Scores:
+        """Return what is averaged of scores (..., values): scores or probabilities of all classes."""
+        output, requested = self._planned.model.spec.output, self._planned.options.requested
+        scores = scores[..., : output.classes]
+        return probabilities(scores, output.kind) if requested.average is AverageOf.PROBABILITIES else scores
 
 
 def _cut(band: Band, batch: Sequence[Tile], strip: Pixels | None) -> list[Pixels]:

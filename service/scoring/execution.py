@@ -7,14 +7,15 @@ Memory holds strips, tiles and the rows of one band, so that it does not grow wi
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import chain, islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.dense.arrays import Pixels, Scores
-from service.dense.reducers import Mean, argsort_descending
+from service.dense.reducers import Mean, ViewMeans, argsort_descending, make_means
 from service.dense.tiles import AxisBand
 from service.engine.engine import Engine, InlineEngine
 from service.errors import CancelledRunError
@@ -23,8 +24,8 @@ from service.images.picture import Picture, TurnRows
 from service.images.rows import KeptRows, RowReader, ScaledRows, read_strips
 from service.scoring.band import Band, BandScoring, Stopwatch, Wanted
 from service.scoring.grid import GridRows
-from service.scoring.masking import check_any_scored, wanted_cells
-from service.scoring.outcome import Result, Timing
+from service.scoring.masking import check_any_scored, wanted_cells, window_spans
+from service.scoring.outcome import AreaAverage, Result, Timing
 from service.scoring.plan import View
 from service.scoring.planned import PlannedImage
 
@@ -53,7 +54,7 @@ class Execution:
         self._kept: KeptRows | None = None
         self._started = time.monotonic()
         self._stopwatch = Stopwatch()
-        self._means: list[Mean] = []
+        self._means: list[ViewMeans] = []
         self._tiles_done = 0
         self._bands: Iterator[BandScoring] | None = None
         self._begun: Sequence[BandScoring] = ()
@@ -82,16 +83,28 @@ class Execution:
 
     def result(self) -> Result:
         """Return the averages, after the last row. Raises ImageError if no window was scored."""
-        check_any_scored(self._planned, [mean.cells for mean in self._means])
+        check_any_scored(self._planned, [means.all.cells for means in self._means])
         options, clock = self._planned.options, self._stopwatch
-        average = np.mean([mean.value for mean in self._means], axis=0)[list(options.classes)]
+        average = self._over_views([means.all for means in self._means])
         timing = Timing(
             decode=clock.decode,
             compute=clock.compute,
             reduce=clock.reduce,
             total=time.monotonic() - self._started,
         )
-        return Result(average, tuple(argsort_descending(average, options.requested.top)), self._means[0].cells, timing)
+        areas = tuple(map(self._area_average, range(len(self._planned.areas))))
+        top = tuple(argsort_descending(average, options.requested.top))
+        return Result(average, top, self._means[0].all.cells, timing, areas)
+
+    def _area_average(self, number: int) -> AreaAverage:
+        """Return the average over the windows of a named area."""
+        means = [means.areas[number] for means in self._means]
+        return AreaAverage(self._planned.areas[number].name, means[0].cells, self._over_views(means))
+
+    def _over_views(self, means: Iterable[Mean]) -> NDArray[np.float64]:
+        """Return the average of the views that have cells, (classes,) in the order of the answer; empty if none has."""
+        values = [mean.value for mean in means if mean.cells]
+        return np.mean(values, axis=0)[list(self._planned.options.classes)] if values else np.empty(0)
 
     def fraction_done(self) -> float:
         """Return the share of the tiles that are done, 0 to 1."""
@@ -106,14 +119,22 @@ class Execution:
         """Yield every band of every view once its first tiles are submitted."""
         planned = self._planned
         for number, view in enumerate(planned.plan.views):
-            means = [Mean(planned.model.spec.output.classes) for _ in range(2 if view.tile_plan.mirrored else 1)]
+            classes, areas = planned.model.spec.output.classes, len(planned.areas)
+            means = [make_means(classes, areas) for _ in range(2 if view.tile_plan.mirrored else 1)]
             self._means += means
             has_grid = planned.options.requested.grid and number == 0
             for axis, wanted, strip in self._strips(view):
-                band = Band(view, axis, wanted, has_grid)
+                band = Band(view, axis, wanted, has_grid, self._in_areas(view, axis, wanted))
                 scoring = BandScoring(planned, band, strip, means, self._submit, self._stopwatch)
                 self._advance(scoring.skipped)
                 yield scoring
+
+    def _in_areas(self, view: View, band: AxisBand, wanted: Wanted) -> tuple[NDArray[np.bool_], ...]:
+        """Return which scored cells of a band lie in each named area."""
+        if wanted is None or not self._planned.areas:
+            return ()
+        spans = window_spans(self._planned, view, band)
+        return tuple(area.select_windows(*spans) & wanted for area in self._planned.areas)
 
     def _submit(self, tiles: Sequence[Pixels], multiply_adds: float) -> Future[Sequence[Scores]]:
         self.check_cancelled()

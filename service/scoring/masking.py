@@ -60,10 +60,15 @@ def check_any_scored(planned: PlannedImage, cells: Iterable[int]) -> None:
 
 def wanted_cells(planned: PlannedImage, mask: Mask, view: View, band: AxisBand) -> NDArray[np.bool_]:
     """Return which cells of a band are scored, (rows, cols)."""
+    return mask.select_windows(*window_spans(planned, view, band))
+
+
+def window_spans(planned: PlannedImage, view: View, band: AxisBand) -> tuple[Spans, Spans]:
+    """Return where the windows of a band lie in the image, in pixels of the image: their rows and their columns."""
     vertical, horizontal = view.tile_plan.vertical, view.tile_plan.horizontal
     window, picture = planned.model.spec.window, planned.picture
     rows = _spans(vertical.positions[band.first : band.stop], window.height, view.height, picture.height)
-    return mask.select_windows(rows, _spans(horizontal.positions, window.width, view.width, picture.width))
+    return rows, _spans(horizontal.positions, window.width, view.width, picture.width)
 
 
 def _spans(starts: NDArray[np.int64], window: int, scaled: int, extent: int) -> Spans:

@@ -13,6 +13,7 @@ from typing import Literal
 from fullconv.common.names import DEFAULT_TOP
 from service.engine.repository import StoredModel
 from service.errors import NotFoundError, OptionError
+from service.images.areas import RequestedAreas
 from service.images.picture import FIRST_PAGE, MAX_BANDS, PageSelection, Picture
 
 MAX_STRIDE = 1 << 20
@@ -129,9 +130,9 @@ class Resolution:
 DEFAULT_RESOLUTION = Resolution()
 
 OTSU: Literal["otsu"] = "otsu"
-MaskOption = Callable[[], Picture] | Literal["otsu"] | None
-"""A function that opens a mask image: windows inside its nonzero pixels are scored. OTSU: windows with foreground are
-scored. None: all windows."""
+MaskOption = Callable[[], Picture] | RequestedAreas | Literal["otsu"] | None
+"""A function that opens a mask image: windows inside its nonzero pixels are scored. Areas: windows inside them are
+scored. OTSU: windows with foreground are scored. None: all windows."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,17 @@ class Timing:
 
 
 @dataclass(frozen=True, eq=False)
+class AreaAverage:
+    """The average over the windows of a named area."""
+
+    name: str
+    cells: int
+    """Number of windows of the first view in the area."""
+    average: NDArray[np.float64]
+    """(classes,), in the order of `ResolvedOptions.classes`; empty if no view has a window in the area."""
+
+
+@dataclass(frozen=True, eq=False)
 class Result:
     """What is known once every window is scored."""
 
@@ -37,6 +48,8 @@ class Result:
     scored_cells: int
     """Number of cells of the first view that were scored."""
     timing: Timing
+    areas: tuple[AreaAverage, ...] = ()
+    """For each named area."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from service.engine.repository import StoredModel
 from service.engine.session import Session
+from service.images.areas import Area
 from service.images.decoding import Decoding
 from service.images.mask import Mask
 from service.images.picture import Picture
@@ -43,6 +44,8 @@ class PlannedImage:
     options: ResolvedOptions
     open_mask: OpenMask = lambda _: None
     decoding: PlannedDecoding = PlannedDecoding()
+    areas: tuple[Area, ...] = ()
+    """The named areas, over whose windows averages are made too."""
     resolution_note: str = ""
     """What the caller should know about the resolution; empty if there is nothing to say."""
 

@@ -15,6 +15,7 @@ from service.engine.registry import Registry
 from service.engine.repository import StoredModel
 from service.engine.version import ServedVersion
 from service.errors import LimitError
+from service.images.areas import Areas, RequestedAreas, make_areas
 from service.images.decoding import Decoding, DecodingRates
 from service.images.mask import Foreground, Intersection, Mask, MaskImage, check_mask, find_foreground, mask_image
 from service.images.picture import Picture, TurnRows, check_size
@@ -117,10 +118,15 @@ class Scorer:
         sizes = ImageSizes(picture.size, scored.size, tuple(copy.size for copy in picture.copies))
         plan = self._plan(model, options, sizes, pixels, rate)
         mask = _mask_picture(options, self.limits)
-        open_mask = _open_mask(picture, model, options, mask)
+        requested = options.requested.mask
+        areas = make_areas(requested, picture) if isinstance(requested, RequestedAreas) else None
+        open_mask = _open_mask(picture, model, options, mask or areas)
         decoding = plan_decoding(picture, mask, plan, options, model.spec.input, self.rates)
         session = plan.mode.session(self.registry.session(served, model, plan.mode.position))
-        planned = PlannedImage(picture, model, session, plan, options, open_mask, decoding, scored.note)
+        planned = PlannedImage(
+            picture, model, session, plan, options, open_mask, decoding,
+            areas=areas.named if areas else (), resolution_note=scored.note,
+        )  # fmt: skip
         _check_memory(planned, self.limits.plan_bytes)
         return planned
 
@@ -188,7 +194,7 @@ def _check_memory(planned: PlannedImage, limit: int) -> None:
 def _mask_picture(options: ResolvedOptions, limits: Limits) -> Picture | None:
     """Open the mask image of a request; None if it has none. Raises ImageError if it is too large."""
     requested = options.requested.mask
-    if requested is None or requested == OTSU:
+    if requested is None or requested == OTSU or isinstance(requested, RequestedAreas):
         return None
     mask = requested()
     one_pixel = model_pb2.Size(height=1, width=1)
@@ -196,7 +202,9 @@ def _mask_picture(options: ResolvedOptions, limits: Limits) -> Picture | None:
     return mask
 
 
-def _open_mask(picture: Picture, model: StoredModel, options: ResolvedOptions, mask: Picture | None) -> OpenMask:
+def _open_mask(
+    picture: Picture, model: StoredModel, options: ResolvedOptions, mask: Picture | Areas | None
+) -> OpenMask:
     """Return the function that opens the mask: windows with data in all pixels that the requested mask selects too.
 
     Raises ImageError, before anything is scored, for a mask whose size does not fit.
@@ -213,8 +221,12 @@ def _open_mask(picture: Picture, model: StoredModel, options: ResolvedOptions, m
     return open_mask
 
 
-def _requested_mask(picture: Picture, model: StoredModel, options: ResolvedOptions, mask: Picture | None) -> OpenMask:
+def _requested_mask(
+    picture: Picture, model: StoredModel, options: ResolvedOptions, mask: Picture | Areas | None
+) -> OpenMask:
     """Return the function that opens the requested mask."""
+    if isinstance(mask, Areas):
+        return lambda _: mask.all
     if mask is not None:
         check_mask(mask, picture)
         return lambda decoding: mask_image(mask, picture, decoding)
