@@ -22,6 +22,8 @@ from service.images.rows import RowBuffer, RowReader, ScaledRows
 
 THUMBNAIL_SIDE = 2048
 """Pixels of the thumbnail's longer side."""
+MAX_DISTORTION = 0.01
+"""Largest difference of the aspect ratios of a mask and its image: levels of slides are padded by some scanners."""
 BLOCK_ROWS = 64
 """Rows that are counted or scaled together."""
 
@@ -108,8 +110,10 @@ def count_pixels(mask: NDArray[np.bool_], rows: Spans, cols: Spans) -> NDArray[n
 
 
 def check_mask(mask: Picture, picture: Picture) -> None:
-    """Raise ImageError if the aspect ratios of a mask and its image differ."""
-    if not has_same_aspect_ratio(mask.size, picture.size):
+    """Raise ImageError if the aspect ratios of a mask and its image differ by more than rounding and MAX_DISTORTION."""
+    ratio = mask.width * picture.height / (mask.height * picture.width)
+    is_near = abs(ratio - 1) <= MAX_DISTORTION
+    if not (is_near or has_same_aspect_ratio(mask.size, picture.size)):
         raise ImageError(
             f"mask: expected the image's size, {picture.height}×{picture.width} pixels (height×width), or another size "
             f"with the same aspect ratio, got {mask.height}×{mask.width}"
