@@ -376,8 +376,3 @@ def _short(text: str) -> str:
     """Return a name without control characters, cut if it is long."""
     line = printable(text)
     return line if len(line) <= REPR_LETTERS else f"{line[: REPR_LETTERS - 1]}…"
-
-
-def failure_document(name: str, error: Exception) -> dict[str, Any]:
-    """Return the document that stands for an image that could not be scored."""
-    return {"image": {"name": name}, "error": str(error)}

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fullconv.answer import Answer, failure_document
+from fullconv.answer import Answer
 from fullconv.base import BaseScorer
 from fullconv.command.console import print_error
 from fullconv.command.progress import ShowProgress, progress
@@ -225,3 +225,8 @@ class ScoreTask:
 def _for_image(name: str, image: Path) -> Path:
     """Return the path of an image's output or mask."""
     return Path(name.replace(STEM, image.stem))
+
+
+def failure_document(name: str, error: Exception) -> dict[str, Any]:
+    """Return the document that stands for an image that could not be scored."""
+    return {"image": {"name": name}, "error": str(error)}
