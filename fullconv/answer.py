@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from fullconv.grids.cells import CellValues
     from fullconv.heatmap import Heatmap
+    from fullconv.objects.found import DetectedObjects
+    from fullconv.objects.rule import ObjectOptions
 
 REPR_CLASSES, REPR_WARNINGS, REPR_LETTERS = 5, 3, 60
 """Largest numbers of classes and warnings in an answer's `repr`, and of characters of each name in it."""
@@ -267,6 +269,22 @@ class Answer:
         else:
             expected = " or ".join((*GRID_SUFFIXES, *PICTURE_SUFFIXES))
             raise RequestError(f"save: expected a file name that ends in {expected}, got {str(path)!r}")
+
+    def objects(
+        self, *others: "Answer", model: ModelDescription | None = None, **options: Unpack["ObjectOptions"]
+    ) -> "DetectedObjects":
+        """Return the objects: windows with a high probability of a class that no better window of it overlaps.
+
+        They are the objects of `fullconv-score --boxes`; `fullconv.objects.rule.ObjectOptions` describes the options.
+        Needs a grid of all classes. `others` are answers for the same image at other scales, whose windows compete
+        too; `model` is that of `heatmap`. Raises RequestError if an option is invalid or scores are missing.
+        """
+        from fullconv.objects.finder import find_objects  # noqa: PLC0415 (only here)
+
+        for answer in (self, *others):
+            answer._all_scores("objects")  # noqa: SLF001 (of the same class)
+        grids = [(answer.header, answer.rows()) for answer in (self, *others)]
+        return find_objects(model or self._description(), grids, **options)
 
     def to_xarray(self) -> "xarray.DataArray":
         """Return the grid as an xarray.DataArray with the dimensions row, col and class.

@@ -122,9 +122,9 @@ class GridHeader:
 
     def split(self, values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Return the values of each further output by its name, from `GridRows.further`."""
-        ends = np.cumsum([output.values for output in self.further])[:-1]
-        parts = np.split(values, ends, axis=-1)
-        return {output.name: part for output, part in zip(self.further, parts, strict=True)}
+        ends = np.cumsum([output.values for output in self.further])
+        parts = zip(self.further, ends, strict=True)
+        return {output.name: values[..., end - output.values : end] for output, end in parts}
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -145,6 +145,14 @@ class GridHeader:
                 f"{len(positions)} other classes; the model was replaced meanwhile, or the server is faulty"
             )
         return [positions[index] for index in wanted]
+
+    def boxes_at(self, row: NDArray[np.intp], col: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Return x, y, width and height of the windows in some rows and columns, (windows, 4), in pixels of the image.
+
+        `row` and `col` are (windows,).
+        """
+        down, across = self.vertical, self.horizontal
+        return np.stack([across.starts[col], down.starts[row], across.lengths[col], down.lengths[row]], axis=-1)
 
     @property
     def window(self) -> tuple[int, int]:

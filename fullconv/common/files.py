@@ -13,6 +13,7 @@ TABLE_SUFFIXES = (".csv", ".parquet", ".geojson")
 """The formats that leave out windows."""
 GRID_SUFFIXES = (".npz", ".zarr", *TABLE_SUFFIXES, ".tif")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+BOX_SUFFIXES = (".geojson", ".csv")
 
 _remove_leftovers_once = cache(remove_leftovers)
 """Removes the leftovers in a directory, once in this process: a directory may hold very many files."""

@@ -12,13 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fullconv.common.files import atomic_write
 from fullconv.errors import RequestError
 from fullconv.grid import GridRows, RowSink
-from fullconv.grids.cells import Cells, CellValues
+from fullconv.grids.cells import CellValues
 
 BOX = ["minx", "miny", "width", "height"]
 
@@ -31,7 +28,7 @@ def csv_file(path: Path, values: CellValues) -> Iterator[RowSink]:
 
         def write(rows: GridRows) -> None:
             cells = values.cells(rows)
-            boxes = boxes_of(values, cells).tolist()
+            boxes = values.header.boxes_at(cells.row, cells.col).tolist()
             file.write(_lines([*box, *map(str, numbers)] for box, numbers in zip(boxes, cells.values, strict=True)))
 
         yield write
@@ -58,14 +55,7 @@ def parquet_file(path: Path, values: CellValues) -> Iterator[RowSink]:
 
         def write(rows: GridRows) -> None:
             cells = values.cells(rows)
-            columns = [*boxes_of(values, cells).T, *cells.values.T]
+            columns = [*values.header.boxes_at(cells.row, cells.col).T, *cells.values.T]
             writer.write_table(pa.table([pa.array(column) for column in columns], schema=schema))
 
         yield write
-
-
-def boxes_of(values: CellValues, cells: Cells) -> NDArray[np.int64]:
-    """Return x, y, width and height of windows, (windows, 4), in pixels of the image."""
-    down, across = values.header.vertical, values.header.horizontal
-    parts = across.starts[cells.col], down.starts[cells.row], across.lengths[cells.col], down.lengths[cells.row]
-    return np.stack(parts, axis=-1)
