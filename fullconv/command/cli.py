@@ -16,7 +16,7 @@ from fullconv.command.console import print_error, tolerate_encodings
 from fullconv.command.description import description_table
 from fullconv.command.options import CommandLine, takes
 from fullconv.command.task import STEM, ScoreTask
-from fullconv.common.files import GRID_SUFFIXES, PICTURE_SUFFIXES
+from fullconv.common.files import BOX_SUFFIXES, GRID_SUFFIXES, PICTURE_SUFFIXES
 from fullconv.common.interruption import Interruption
 from fullconv.common.probabilities import RAW
 from fullconv.common.programs import MisplacedProgramError
@@ -53,8 +53,8 @@ def score(line: CommandLine) -> None:
     """Score images of any size with a converted model.
 
     Every window of the image gets a score for each class; the averages over all windows are printed. For several
-    images the names given to --grid and --heatmap must contain {stem}, which stands for each image's name without its
-    suffix; the name given to --mask may contain it.
+    images the names given to --grid, --heatmap and --boxes must contain {stem}, which stands for each image's name
+    without its suffix; the name given to --mask may contain it.
 
     fullconv-score page.png --model digits --heatmap page-heatmap.png
     """
@@ -67,7 +67,8 @@ def score(line: CommandLine) -> None:
         score_request(model, version, options)  # raises for invalid options, before anything is opened
         task = ScoreTask(
             _scorer(line), model, version, options, line.mask, tuple(line.grid or ()), line.threshold,
-            tuple(line.heatmap or ()), line.heatmap_class, line.plan, interruption.check,
+            tuple(line.heatmap or ()), line.heatmap_class, tuple(line.boxes or ()), line.object_options(), line.plan,
+            interruption.check,
         )  # fmt: skip
         _check_outputs(task, images)
         _check_average(task)
@@ -118,18 +119,20 @@ def _check_outputs(task: ScoreTask, images: list[Path]) -> None:
         raise typer.BadParameter(
             f"expected a different file for every image and output, got {printable(str(outputs[-1]))} twice; put "
             f"{STEM} into the names, and score images of the same name in separate commands",
-            param_hint="--grid and --heatmap",
+            param_hint="--grid, --heatmap and --boxes",
         )
     for name in task.grids:
         _check_suffix("--grid", name, GRID_SUFFIXES)
     for name in task.heatmaps:
         _check_suffix("--heatmap", name, PICTURE_SUFFIXES)
+    for name in task.boxes:
+        _check_suffix("--boxes", name, BOX_SUFFIXES)
     for output in outputs:
         if output.exists() and (not _is_output(output) or any(_same(output, image) for image in images)):
             raise typer.BadParameter(
                 f"expected a new file or an output to replace, got {printable(str(output))}, which is an image to "
                 "score or no regular file",
-                param_hint="--grid and --heatmap",
+                param_hint="--grid, --heatmap and --boxes",
             )
 
 

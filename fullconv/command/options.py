@@ -16,6 +16,7 @@ from fullconv.common.model_files import VERSION
 from fullconv.common.names import AverageName, BorderName, ModeName
 from fullconv.encode import scale_message
 from fullconv.errors import RequestError
+from fullconv.objects.rule import ObjectOptions
 from fullconv.options import DEFAULTS, Options
 
 BAND = re.compile("[1-9][0-9]{0,3}")
@@ -175,7 +176,8 @@ class CommandLine:
         typer.Option(
             metavar="P",
             help="Write only windows whose highest probability is at least P, such as 0.5, to .csv, .parquet and "
-            ".geojson. For a model without probabilities: the highest score. Default: all windows.",
+            ".geojson. For a model without probabilities: the highest score. Default: all windows. For --boxes: the "
+            "smallest probability, or score, of an object. Default: 0.5; a model without probabilities has no default.",
         ),
     ] = None
     heatmap: Annotated[
@@ -193,6 +195,40 @@ class CommandLine:
             help="The class that the heatmap shows, given as a label or an index. Default: the only class of the model "
             "or of --classes; for a model with two classes, the second; for other models, the class with the highest "
             "score in each window.",
+        ),
+    ] = None
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OUT.geojson|OUT.csv",
+            help="Find objects, and write the box, the class and the probability of each object to this file; may be "
+            "given several times. An object is a window whose probability of a class is at least --threshold and the "
+            "highest among its neighbours, and that overlaps no better object of this class by more than --overlap. "
+            "The classes are those of --classes. Default: the second of two classes, otherwise all classes. With "
+            "several --scales, objects are found at every scale; the image is scored again for each further scale.",
+        ),
+    ] = None
+    overlap: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Largest intersection over union of the boxes of two objects of the same class. Default: 0.3.",
+        ),
+    ] = None
+    across_classes: Annotated[
+        bool,
+        typer.Option(
+            "--across-classes", help="Let a better object of any class suppress an object. Default: of its own class."
+        ),
+    ] = False
+    box_output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The model's further output (fullconv-convert --also) that holds the offsets of the box from the "
+            "window: left, top, right, bottom, as shares of its width and height. Default: the box is the window.",
         ),
     ] = None
     plan: Annotated[
@@ -233,12 +269,19 @@ class CommandLine:
             raise typer.BadParameter("expected no images with --describe", param_hint="IMAGE...")
         if not self.describe and not self.images:
             raise typer.BadParameter("expected an image to score, or --describe, got none", param_hint="IMAGE...")
-        if self.heatmap_class is not None and not self.heatmap:
-            raise typer.BadParameter("expected --heatmap with it, got none", param_hint="--heatmap-class")
+        for option, value, needed, outputs in (
+            ("--heatmap-class", self.heatmap_class, "--heatmap", self.heatmap),
+            ("--overlap", self.overlap, "--boxes", self.boxes),
+            ("--across-classes", self.across_classes or None, "--boxes", self.boxes),
+            ("--box-output", self.box_output, "--boxes", self.boxes),
+        ):
+            if value is not None and not outputs:
+                raise typer.BadParameter(f"expected {needed} with it, got none", param_hint=option)
         tables = [name for name in self.grid or () if Path(name).suffix.lower() in TABLE_SUFFIXES]
-        if self.threshold is not None and not tables:
+        if self.threshold is not None and not tables and not self.boxes:
             raise typer.BadParameter(
-                "expected --grid OUT.csv, OUT.parquet or OUT.geojson with it, got none", param_hint="--threshold"
+                "expected --boxes, or --grid OUT.csv, OUT.parquet or OUT.geojson with it, got none",
+                param_hint="--threshold",
             )
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise typer.BadParameter(f"expected a finite number, got {self.threshold}", param_hint="--threshold")
@@ -279,7 +322,7 @@ class CommandLine:
             average=self.average,
             top=self.top,
             classes=_names(self.classes),
-            grid=bool(self.grid or self.heatmap),
+            grid=bool(self.grid or self.heatmap or self.boxes),
         )
         if self.stride is not None:
             options["stride"] = self.stride
@@ -297,6 +340,17 @@ class CommandLine:
             options["level"] = self.level
         if self.magnification is not None:
             options["magnification"] = self.magnification
+        return options
+
+    def object_options(self) -> ObjectOptions:
+        """Return the options of objects."""
+        options = ObjectOptions(classes=_names(self.classes), across_classes=self.across_classes)
+        if self.threshold is not None:
+            options["threshold"] = self.threshold
+        if self.overlap is not None:
+            options["overlap"] = self.overlap
+        if self.box_output is not None:
+            options["box_output"] = self.box_output
         return options
 
     def named_version(self) -> tuple[str, str]:

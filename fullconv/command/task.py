@@ -22,6 +22,9 @@ from fullconv.errors import ImageError, RequestError, ScoringError, UnavailableE
 from fullconv.grid import GridRows, RowSink
 from fullconv.grids import cell_values, grid_file, holds_probabilities
 from fullconv.grids.cells import CellValues
+from fullconv.objects.files import object_files
+from fullconv.objects.finder import ObjectFinder
+from fullconv.objects.rule import ObjectOptions, object_rule
 from fullconv.options import Options
 from fullconv.remote.client import Client
 from fullconv.shown import ShownClasses, class_indices, shown_classes
@@ -34,7 +37,7 @@ Result = Answer | ScoringError | OutputError
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """How images are scored, and where their grids and heatmaps are written."""
+    """How images are scored, and where their grids, heatmaps and objects are written."""
 
     scorer: BaseScorer
     model: str
@@ -51,6 +54,9 @@ class ScoreTask:
     """Names of the heatmap's files, likewise with STEM."""
     heatmap_class: str | None = None
     """The class that heatmaps show. Default: the choice of `shown_classes`."""
+    boxes: tuple[str, ...] = ()
+    """Names of the objects' files, likewise with STEM."""
+    object_options: ObjectOptions = field(default_factory=ObjectOptions)
     plan_only: bool = False
     check: Callable[[], None] = lambda: None
     """Called repeatedly; ends the process if a signal has requested it."""
@@ -82,12 +88,12 @@ class ScoreTask:
 
     def outputs(self, images: list[Path]) -> list[Path]:
         """Return every file that will be written."""
-        return [_for_image(name, image) for name in (*self.grids, *self.heatmaps) for image in images]
+        return [_for_image(name, image) for name in (*self.grids, *self.heatmaps, *self.boxes) for image in images]
 
     def _results(self, images: list[Path], show: ShowProgress) -> Iterator[tuple[int, Result]]:
         """Yield each image's answer or error: first of images that a server scores in one call, then of the others."""
         done: set[int] = set()
-        alone = self.grids or self.heatmaps or self.plan_only or len(images) == 1
+        alone = self.grids or self.heatmaps or self.boxes or self.plan_only or len(images) == 1
         if isinstance(self.scorer, Client) and not alone:
             for number, result in self._score_together(images, show):
                 done.add(number)
@@ -118,16 +124,44 @@ class ScoreTask:
         options = self._options_of(image)
         if self.plan_only:
             return self.scorer.plan(image, model=self.model, version=self.version, **options)
-        with self._scored(image, options, show) as (planned, parts, result):
-            shown = self._shown_by(planned.version) if self._reads_values else None
-            with ExitStack() as stack:
-                sinks = [stack.enter_context(sink) for sink in self._sinks(image, planned, shown)]
-                for rows in parts:
-                    for sink in sinks:
-                        sink(rows)
-                    self.check()
-                answer = result()
-            return answer if shown is None else answer.with_classes(shown.chosen)
+        with object_files([_for_image(name, image) for name in self.boxes]) as write:
+            finder = self._finder(image) if self.boxes else None
+            with self._scored(image, options, show) as (planned, parts, result):
+                shown = self._shown_by(planned.version) if self._reads_values else None
+                answer = self._take(parts, result, self._sinks(image, planned, shown, finder))
+            if finder is not None:
+                self._find_at_further_scales(image, options, show, finder)
+                write(finder.objects())
+        return answer if shown is None else answer.with_classes(shown.chosen)
+
+    def _take(
+        self, parts: Iterable[GridRows], result: Callable[[], Answer], files: Iterable[AbstractContextManager[RowSink]]
+    ) -> Answer:
+        """Hand rows on to files, and return the answer after the last row."""
+        with ExitStack() as stack:
+            sinks = [stack.enter_context(file) for file in files]
+            for rows in parts:
+                for sink in sinks:
+                    sink(rows)
+                self.check()
+            return result()
+
+    def _finder(self, image: Path) -> ObjectFinder:
+        """Return what finds the objects of an image; raises RequestError, or ImageError for a pipe at several scales.
+
+        An answer has the grid of the first scale only, so that the image is read again for each further scale.
+        """
+        if len(self.options.get("scales", ())) > 1 and image.is_fifo():
+            raise ImageError(f"{image}: expected a file, which can be read at every scale for --boxes; got a pipe")
+        model = self._describe()
+        return ObjectFinder(model, object_rule(model, self.object_options))
+
+    def _find_at_further_scales(self, image: Path, options: Options, show: ShowProgress, finder: ObjectFinder) -> None:
+        """Score the image at every scale but the first by itself, and let the finder take the grid."""
+        for scale in self.options.get("scales", ())[1:]:
+            alone: Options = {**options, "scales": [scale]}
+            with self._scored(image, alone, show) as (planned, parts, result):
+                self._take(parts, result, [finder.grid(planned.header)])
 
     @contextmanager
     def _scored(
@@ -141,15 +175,20 @@ class ScoreTask:
                 self.check()
 
         if self._goes_in_one_message(image, options):
-            answer = self.scorer.score(image, model=self.model, version=self.version, **options)
+            answer = self.scorer.score(image, model=self.model, version=self._scoring_version, **options)
             yield answer, answer.rows(), lambda: answer
             return
         with self.scorer.score_large(
-            image, model=self.model, version=self.version, progress=report, **options
+            image, model=self.model, version=self._scoring_version, progress=report, **options
         ) as stream:
             if isinstance(self.scorer, Client):
                 check_size(image, stream.planned.image)
             yield stream.planned, stream.rows(), stream.result
+
+    @property
+    def _scoring_version(self) -> str:
+        """The version to score with: for objects the described version, also if a new version appears meanwhile."""
+        return self._describe().version if self.boxes else self.version
 
     def _goes_in_one_message(self, image: Path, options: Options) -> bool:
         if not isinstance(self.scorer, Client):
@@ -183,8 +222,8 @@ class ScoreTask:
     def _needs_all(self) -> bool:
         """Return whether a file needs scores of classes that the answer does not have."""
         shown = self._shown_by(self.version)
-        for_tables = shown.output.kind == SOFTMAX and any(map(holds_probabilities, self.grids))
-        return not shown.has_all and (for_tables or (bool(self.heatmaps) and shown.needs_all))
+        for_files = shown.output.kind == SOFTMAX and (bool(self.boxes) or any(map(holds_probabilities, self.grids)))
+        return not shown.has_all and (for_files or (bool(self.heatmaps) and shown.needs_all))
 
     def _shown_by(self, version: str) -> ShownClasses:
         """Return the classes that files show for a version of the model."""
@@ -200,7 +239,7 @@ class ScoreTask:
     @property
     def _reads_values(self) -> bool:
         """Whether a file needs more than the network's scores, and therefore the model's description."""
-        return bool(self.heatmaps) or any(map(holds_probabilities, self.grids))
+        return bool(self.heatmaps or self.boxes) or any(map(holds_probabilities, self.grids))
 
     def _cell_values(self, planned: Answer, shown: ShownClasses | None) -> CellValues:
         """Return what the files of a grid hold: only the requested classes, even if the answer has more."""
@@ -210,9 +249,9 @@ class ScoreTask:
         return cell_values(planned.header, model, shown.chosen, self.threshold, planned.pixels)
 
     def _sinks(
-        self, image: Path, planned: Answer, shown: ShownClasses | None
+        self, image: Path, planned: Answer, shown: ShownClasses | None, finder: ObjectFinder | None
     ) -> Iterator[AbstractContextManager[RowSink]]:
-        """Yield the files that take the rows of an image's grid."""
+        """Yield the files, and the finder of objects, that take the rows of an image's grid."""
         for name in self.grids:
             yield grid_file(_for_image(name, image), self._cell_values(planned, shown))
         if self.heatmaps and shown and planned.pixels:
@@ -220,6 +259,8 @@ class ScoreTask:
 
             paths = [_for_image(name, image) for name in self.heatmaps]
             yield heatmap_files(paths, planned.header, shown, planned.pixels)
+        if finder is not None:
+            yield finder.grid(planned.header)
 
 
 def _for_image(name: str, image: Path) -> Path:
