@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from fullconv.conversion import convert
     from fullconv.description import ModelDescription
     from fullconv.errors import ImageError, RequestError, ScoringError, UnavailableError
+    from fullconv.objects.detected import DetectedObject
+    from fullconv.objects.finder import find_objects
+    from fullconv.objects.found import DetectedObjects
     from fullconv.remote.aio import AsyncClient, AsyncScoreStream
     from fullconv.remote.client import Client
     from fullconv.remote.connection import Security
@@ -34,6 +37,8 @@ __all__ = [
     "AsyncClient",
     "AsyncScoreStream",
     "Client",
+    "DetectedObject",
+    "DetectedObjects",
     "Entry",
     "ImageError",
     "MisplacedProgramError",
@@ -47,6 +52,7 @@ __all__ = [
     "UnavailableError",
     "__version__",
     "convert",
+    "find_objects",
 ]
 
 _MODULES = {
@@ -55,6 +61,8 @@ _MODULES = {
     "AsyncClient": "fullconv.remote.aio",
     "AsyncScoreStream": "fullconv.remote.aio",
     "Client": "fullconv.remote.client",
+    "DetectedObject": "fullconv.objects.detected",
+    "DetectedObjects": "fullconv.objects.found",
     "Entry": "fullconv.averages",
     "ImageError": "fullconv.errors",
     "MisplacedProgramError": "fullconv.common.programs",
@@ -67,6 +75,7 @@ _MODULES = {
     "Security": "fullconv.remote.connection",
     "UnavailableError": "fullconv.errors",
     "convert": "fullconv.conversion",
+    "find_objects": "fullconv.objects.finder",
 }
 """The module that defines each public name."""
 

@@ -1,5 +1,6 @@
 """The objects of an image as arrays, one by one, and as files."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.common.files import BOX_SUFFIXES
+from fullconv.common.text import printable
 from fullconv.errors import RequestError
 from fullconv.objects.detected import DetectedObject
 from fullconv.objects.files import object_files
@@ -61,5 +63,7 @@ class DetectedObjects:
             yield DetectedObject(self.names[index], index, self.colours.get(index), float(str(score)), *box)
 
     def __repr__(self) -> str:
-        counts = {name: int((self.classes == index).sum()) for index, name in self.names.items()}
-        return f"<{len(self)} objects: {', '.join(f'{count} {name}' for name, count in counts.items() if count)}>"
+        """Return the number of objects, and the number of objects of each class in parentheses."""
+        numbers = Counter(self.classes.tolist())
+        classes = [f"{printable(name)} ({numbers[index]})" for index, name in self.names.items() if numbers[index]]
+        return f"<{len(self)} objects: {', '.join(classes) or 'none'}>"

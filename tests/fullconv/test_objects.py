@@ -256,7 +256,7 @@ def test_objects_of_several_classes(model: ModelDescription) -> None:
     assert_array_equal(across.boxes, boxes[suppressed_one_by_one(boxes, scores, 0.3)])
     assert 0 < len(across) < len(found)
     faces, others = across.labels.count("face"), across.labels.count("other")
-    assert repr(across) == f"<{faces + others} objects: {faces} face, {others} other>"
+    assert repr(across) == f"<{faces + others} objects: face ({faces}), other ({others})>"
 
 
 def test_no_objects(model: ModelDescription) -> None:
