@@ -129,3 +129,22 @@ def test_faces(
     assert probability > 0.99
     assert_allclose(box, [179, 59, 268, 174], atol=6)
     assert Image.open(tmp_path / "faces.png").size == (512, 512)
+
+
+def test_the_cascade(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each network of the cascade leaves fewer boxes; the last leaves the astronaut's face, and none of the coffee."""
+    photographs = models.parent / "photographs"
+    for name in ("pnet", "rnet", "onet"):
+        CONVERT["convert"](name, tmp_path, photographs, windows=32)
+    program = runpy.run_path(str(REAL / "cascade.py"))
+    monkeypatch.setitem(program["main"].__globals__, "MODELS", tmp_path)
+    for file, faces in (("astronaut.png", 1), ("coffee.png", 0)):
+        program["main"](str(photographs / file))
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        first, second, third = (int(line[-1]) for line in lines[:3])
+        assert first > 5 * second >= 5 * third
+        assert third == faces == len(lines[3:])
+        for _, *box in lines[3:]:
+            assert_allclose([float(number) for number in box], [181, 64, 266, 172], atol=5)
