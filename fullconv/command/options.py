@@ -1,7 +1,6 @@
-"""The command line of `fullconv-score`: every option with its help, and the parsing of its text."""
+"""The command line of `fullconv-score`: every option with its help."""
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -11,16 +10,13 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from fullconv.command.parsing import band_numbers, class_names, region, scale_names
 from fullconv.common.files import TABLE_SUFFIXES
 from fullconv.common.model_files import VERSION
 from fullconv.common.names import AverageName, BorderName, ModeName
-from fullconv.encode import scale_message
-from fullconv.errors import RequestError
 from fullconv.objects.rule import ObjectOptions
 from fullconv.options import DEFAULTS, Options
 
-BAND = re.compile("[1-9][0-9]{0,3}")
-ROI = re.compile(",".join(f" *(?P<{name}>[0-9]{{1,9}}) *" for name in ("x", "y", "width", "height")))
 Fields = TypeVar("Fields")
 
 
@@ -318,10 +314,10 @@ class CommandLine:
             mode=self.mode,
             border=self.border,
             flip=self.flip,
-            scales=_scales(self.scales),
+            scales=scale_names(self.scales),
             average=self.average,
             top=self.top,
-            classes=_names(self.classes),
+            classes=class_names(self.classes),
             grid=bool(self.grid or self.heatmap or self.boxes),
         )
         if self.stride is not None:
@@ -329,11 +325,11 @@ class CommandLine:
         if self.min_agreement is not None:
             options["min_agreement"] = self.min_agreement
         if self.bands is not None:
-            options["bands"] = _bands(self.bands)
+            options["bands"] = band_numbers(self.bands)
         if self.page is not None:
             options["page"] = self.page
         if self.roi is not None:
-            options["roi"] = _region(self.roi)
+            options["roi"] = region(self.roi)
         if self.mpp is not None:
             options["mpp"] = self.mpp
         if self.level is not None:
@@ -344,7 +340,7 @@ class CommandLine:
 
     def object_options(self) -> ObjectOptions:
         """Return the options of objects."""
-        options = ObjectOptions(classes=_names(self.classes), across_classes=self.across_classes)
+        options = ObjectOptions(classes=class_names(self.classes), across_classes=self.across_classes)
         if self.threshold is not None:
             options["threshold"] = self.threshold
         if self.overlap is not None:
@@ -378,44 +374,3 @@ def takes(fields: type[Fields]) -> Callable[[Callable[[Fields], None]], Callable
         return command
 
     return decorate
-
-
-def _names(classes: str | None) -> list[str]:
-    """Parse --classes."""
-    if classes is None:
-        return []
-    names = [name.strip() for name in classes.split(",")]
-    if "" in names:
-        raise typer.BadParameter(
-            f"expected labels or indices, separated by commas, got '{classes}'", param_hint="--classes"
-        )
-    return names
-
-
-def _bands(bands: str) -> list[int]:
-    """Parse --bands."""
-    numbers = [number.strip() for number in bands.split(",")]
-    if not all(BAND.fullmatch(number) for number in numbers):
-        raise typer.BadParameter(
-            f"expected numbers from 1, separated by commas, such as 1,2,3; got '{bands}'", param_hint="--bands"
-        )
-    return [int(number) for number in numbers]
-
-
-def _region(roi: str) -> tuple[int, int, int, int]:
-    """Parse --roi."""
-    match = ROI.fullmatch(roi)
-    if not match or not int(match["width"]) or not int(match["height"]):
-        raise typer.BadParameter(f"expected x,y,width,height in pixels, got '{roi}'", param_hint="--roi")
-    return int(match["x"]), int(match["y"]), int(match["width"]), int(match["height"])
-
-
-def _scales(scales: str | None) -> list[str]:
-    """Parse --scales."""
-    names = [] if scales is None else [name.strip() for name in scales.split(",")]
-    try:
-        for name in names:
-            scale_message(name)
-    except RequestError as error:
-        raise typer.BadParameter(str(error).removeprefix("scales: "), param_hint="--scales") from None
-    return names
