@@ -177,15 +177,22 @@ def source_of(image: Any, label: str = "image") -> ImageSource:  # noqa: ANN401 
     raise ImageError(f"{label}: expected {EXPECTED}, got {type(image).__name__}")
 
 
+def is_image_folder(path: Path) -> bool:
+    """Return whether a folder is an image, a Zarr array, instead of a folder of images. Raises PermissionError."""
+    return any((path / name).exists() for name in ("zarr.json", ".zarray"))
+
+
 def _file_source(path: Path) -> ImageSource:
     """Return the pixels of a .npy file or of a Zarr array, which are not read yet; or any other file."""
     try:
         if path.suffix == ".npy":
             pixels: PixelArray = np.load(path, mmap_mode="r", allow_pickle=False)
-        elif any((path / name).exists() for name in ("zarr.json", ".zarray")):
+        elif is_image_folder(path):
             pixels = _open_zarr(path)
         else:
             return FileSource(path)
+    except PermissionError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
     except (OSError, ValueError, EOFError) as error:
         raise ImageError(f"{path}: cannot be read as an array: {error}") from None
     return ArraySource(pixels, encodable(path.name), str(path))

@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,20 +14,22 @@ from fullconv import __version__
 from fullconv.base import BaseScorer
 from fullconv.command.console import print_error, tolerate_encodings
 from fullconv.command.description import description_table
+from fullconv.command.inputs import find_images
 from fullconv.command.options import CommandLine, takes
 from fullconv.command.task import STEM, ScoreTask
-from fullconv.common.files import BOX_SUFFIXES, GRID_SUFFIXES, PICTURE_SUFFIXES
+from fullconv.common.files import BOX_SUFFIXES, GRID_SUFFIXES, PICTURE_SUFFIXES, OutputError
 from fullconv.common.interruption import Interruption
 from fullconv.common.probabilities import RAW
 from fullconv.common.programs import MisplacedProgramError
 from fullconv.common.text import printable
 from fullconv.encode import score_request
-from fullconv.errors import RequestError, UnavailableError
+from fullconv.errors import ImageError, RequestError, UnavailableError
 from fullconv.grids.zarr import is_grid
 from fullconv.remote.client import Client
 from fullconv.remote.connection import Security, addresses
 from fullconv.scorer import Scorer
 
+OUTPUTS = "--grid, --heatmap and --boxes"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 interruption = Interruption("fullconv-score")
 
@@ -54,27 +56,32 @@ def score(line: CommandLine) -> None:
 
     Every window of the image gets a score for each class; the averages over all windows are printed. For several
     images the names given to --grid, --heatmap and --boxes must contain {stem}, which stands for each image's name
-    without its suffix; the name given to --mask may contain it.
+    without its suffix; the name given to --mask may contain it. The images of a folder, and of a pattern such as
+    'scans/**/*.tif' in quotes, are scored in the order of their paths.
 
     fullconv-score page.png --model digits --heatmap page-heatmap.png
     """
     if line.describe:
         _describe(line)
         return
-    options, images = line.options(), line.images or []
+    options = line.options()
     with _exit_statuses():
         model, version = line.named_version()
         score_request(model, version, options)  # raises for invalid options, before anything is opened
+        inputs = find_images(line.images or [], line.output_dir)
+        images = inputs.images
         task = ScoreTask(
             _scorer(line), model, version, options, line.mask, tuple(line.grid or ()), line.threshold,
             tuple(line.heatmap or ()), line.heatmap_class, tuple(line.boxes or ()), line.object_options(), line.plan,
-            interruption.check,
+            interruption.check, inputs.folders, line.output_dir,
         )  # fmt: skip
         _check_outputs(task, images)
         _check_average(task)
+        if inputs.skipped:
+            typer.echo(f"images: {len(images)}; other files and links to folders, skipped: {inputs.skipped}", err=True)
         documents = task.run(images, quiet=line.as_json)
     if line.as_json:
-        _print_json(documents if len(images) > 1 else documents[0])
+        _print_json(documents if len(images) > 1 or inputs.folders else documents[0])
     if any("error" in document for document in documents):
         raise typer.Exit(3)
 
@@ -99,9 +106,9 @@ def _exit_statuses() -> Iterator[None]:
     """Turn errors that stop every image into exit statuses."""
     try:
         yield
-    except (RequestError, UnavailableError, MisplacedProgramError) as error:
+    except (ImageError, RequestError, UnavailableError, OutputError, MisplacedProgramError) as error:
         print_error(error)
-        raise typer.Exit(3 if isinstance(error, RequestError) else 1) from None
+        raise typer.Exit(1 if isinstance(error, (UnavailableError, MisplacedProgramError)) else 3) from None
 
 
 def _check_average(task: ScoreTask) -> None:
@@ -114,26 +121,42 @@ def _check_average(task: ScoreTask) -> None:
 
 def _check_outputs(task: ScoreTask, images: list[Path]) -> None:
     """Refuse outputs of an unknown format, and outputs that would replace another output, an image, or a folder."""
-    outputs = task.outputs(images)
-    if len({output.absolute() for output in outputs}) < len(outputs):
-        raise typer.BadParameter(
-            f"expected a different file for every image and output, got {printable(str(outputs[-1]))} twice; put "
-            f"{STEM} into the names, and score images of the same name in separate commands",
-            param_hint="--grid, --heatmap and --boxes",
-        )
+    for name in (*task.grids, *task.heatmaps, *task.boxes):
+        if len(images) > 1 and STEM not in name:
+            raise typer.BadParameter(
+                f"expected {STEM} in the name, since there are {len(images)} images, got {name!r}", param_hint=OUTPUTS
+            )
     for name in task.grids:
         _check_suffix("--grid", name, GRID_SUFFIXES)
     for name in task.heatmaps:
         _check_suffix("--heatmap", name, PICTURE_SUFFIXES)
     for name in task.boxes:
         _check_suffix("--boxes", name, BOX_SUFFIXES)
-    for output in outputs:
-        if output.exists() and (not _is_output(output) or any(_same(output, image) for image in images)):
+    outputs = task.outputs(images)
+    _check_distinct(outputs)
+    known = {identity for image in images if (identity := _identity(image))}
+    for output, _ in outputs:
+        if output.exists() and (not _is_output(output) or _identity(output) in known):
             raise typer.BadParameter(
                 f"expected a new file or an output to replace, got {printable(str(output))}, which is an image to "
                 "score or no regular file",
-                param_hint="--grid, --heatmap and --boxes",
+                param_hint=OUTPUTS,
             )
+
+
+def _check_distinct(outputs: Iterable[tuple[Path, str]]) -> None:
+    """Refuse two outputs of the same path; `outputs` are their paths, and the images that they belong to."""
+    owners: dict[Path, str] = {}
+    for output, owner in outputs:
+        path = output.absolute()
+        if path in owners:
+            raise typer.BadParameter(
+                f"expected a different file for every image and output, got {printable(str(output))} for "
+                f"{printable(owners[path])} and for {printable(owner)}; put {STEM} into the names, keep images of the "
+                "same name in different folders and use --output-dir, or score them in separate commands",
+                param_hint=OUTPUTS,
+            )
+        owners[path] = owner
 
 
 def _check_suffix(option: str, name: str, suffixes: tuple[str, ...]) -> None:
@@ -149,8 +172,13 @@ def _is_output(path: Path) -> bool:
     return path.is_file() or (path.suffix.lower() == ".zarr" and is_grid(path))
 
 
-def _same(one: Path, other: Path) -> bool:
-    return other.exists() and one.samefile(other)
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what is the same for all names of a file, or None if there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _scorer(line: CommandLine) -> BaseScorer:

@@ -27,7 +27,11 @@ class CommandLine:
     model: Annotated[str, typer.Option(metavar="NAME[/VERSION]", help="The model to score with.")]
     images: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="IMAGE...", help="JPEG, PNG, WebP or TIFF files, or arrays: .npy, Zarr."),
+        typer.Argument(
+            metavar="IMAGE...",
+            help="JPEG, PNG, WebP or TIFF files, or arrays: .npy, Zarr; folders of such files, with their sub-folders; "
+            "patterns in quotes, such as 'scans/**/*.tif'. Names that begin with a dot are left out.",
+        ),
     ] = None
     version: Annotated[
         str,
@@ -227,6 +231,15 @@ class CommandLine:
             "window: left, top, right, bottom, as shares of its width and height. Default: the box is the window.",
         ),
     ] = None
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            file_okay=False,
+            help="Write outputs whose names have no folder into this folder, which is made if it does not exist. The "
+            "outputs of an image in a sub-folder go into a sub-folder of the same name. Default: the current folder.",
+        ),
+    ] = None
     plan: Annotated[
         bool, typer.Option("--plan", help="Print the plan (mode, tiles, cost). Nothing is scored or written.")
     ] = False
@@ -273,6 +286,12 @@ class CommandLine:
         ):
             if value is not None and not outputs:
                 raise typer.BadParameter(f"expected {needed} with it, got none", param_hint=option)
+        names = [*(self.grid or ()), *(self.heatmap or ()), *(self.boxes or ())]
+        if self.output_dir is not None and all("/" in name for name in names):
+            raise typer.BadParameter(
+                "expected --grid, --heatmap or --boxes with it, with a name without a folder; got none",
+                param_hint="--output-dir",
+            )
         tables = [name for name in self.grid or () if Path(name).suffix.lower() in TABLE_SUFFIXES]
         if self.threshold is not None and not tables and not self.boxes:
             raise typer.BadParameter(

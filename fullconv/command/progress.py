@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import rich.progress
 from rich.console import Console
@@ -14,14 +15,40 @@ LINE_SECONDS = 10.0
 
 ShowProgress = Callable[[str, str, int, int], None]
 """Takes the image's name, the current activity, the amount that is done, and the total amount."""
+Draw = Callable[[str, str, float, float], None]
+"""Takes the activity, the text about it, the amount of it that is done, and its total amount."""
+
+
+@dataclass
+class Progress:
+    """Shows how much is done: of the image, or of all images if there are several."""
+
+    images: int
+    _draw: Draw
+    _finished: int = 0
+
+    def show(self, name: str, what: str, done: int, of: int) -> None:
+        """Show the current activity on the image of this name, the amount that is done, and the total amount."""
+        if self.images == 1:
+            self._draw(f"{name}: {what}", f"{name}: {what}", done, of)
+        else:
+            number = min(self._finished + 1, self.images)
+            part = done / of if of else 0.0
+            self._draw("images", f"{number} of {self.images}: {name}: {what}", self._finished + part, self.images)
+
+    def finish_image(self) -> None:
+        """Count an image as finished."""
+        self._finished += 1
+        if self.images > 1:
+            self._draw("images", f"{self._finished} of {self.images} finished", self._finished, self.images)
 
 
 @contextmanager
-def progress() -> Iterator[ShowProgress]:
-    """Show how much of an image is done, the speed, and the time that is left."""
+def progress(images: int = 1) -> Iterator[Progress]:
+    """Show how much of the images is done, the speed, and the time that is left."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _lines(console)
+        yield Progress(images, _lines(console))
         return
     columns = (
         rich.progress.TextColumn("{task.description}", markup=False),
@@ -32,30 +59,28 @@ def progress() -> Iterator[ShowProgress]:
     with rich.progress.Progress(*columns, console=console, transient=True) as bar:
         task, shown = bar.add_task(""), ""
 
-        def show(name: str, what: str, done: int, of: int) -> None:
+        def draw(activity: str, text: str, done: float, of: float) -> None:
             nonlocal shown
-            line = printable(f"{name}: {what}")
-            if shown != line:
-                shown = line
-                bar.reset(task, description=shown, total=of)
-            bar.update(task, completed=done, total=of)
+            if shown != activity:
+                shown = activity
+                bar.reset(task, total=of)
+            bar.update(task, description=printable(text), completed=done, total=of)
 
-        yield show
+        yield Progress(images, draw)
 
 
-def _lines(console: Console) -> ShowProgress:
+def _lines(console: Console) -> Draw:
     last = began = time.monotonic()
     shown = ""
 
-    def show(name: str, what: str, done: int, of: int) -> None:
+    def draw(activity: str, text: str, done: float, of: float) -> None:
         nonlocal last, began, shown
         now = time.monotonic()
-        line = printable(f"{name}: {what}")
-        if shown != line:
-            shown, began = line, now
+        if shown != activity:
+            shown, began = activity, now
         if now - last > LINE_SECONDS and done:
             last = now
             left = (now - began) / done * (of - done)
-            console.print(f"{shown}: {done / of:.0%}, {left:.0f} s left", markup=False, highlight=False)
+            console.print(f"{printable(text)}: {done / of:.0%}, {left:.0f} s left", markup=False, highlight=False)
 
-    return show
+    return draw

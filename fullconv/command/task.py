@@ -1,12 +1,12 @@
 """The work of `fullconv-score`: scores the images, prints the answers and writes the files."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 
 from fullconv.answer import Answer
 from fullconv.base import BaseScorer
@@ -14,7 +14,7 @@ from fullconv.command.console import print_error
 from fullconv.command.progress import ShowProgress, progress
 from fullconv.command.sending import check_size, fits_message, goes_in_parts
 from fullconv.command.table import answer_table, plan_table
-from fullconv.common.files import OutputError
+from fullconv.common.files import OutputError, make_folder_of
 from fullconv.common.probabilities import RAW, SOFTMAX
 from fullconv.common.text import encodable
 from fullconv.description import ModelDescription
@@ -60,6 +60,10 @@ class ScoreTask:
     plan_only: bool = False
     check: Callable[[], None] = lambda: None
     """Called repeatedly; ends the process if a signal has requested it."""
+    folders: Mapping[Path, Path] = field(default_factory=dict)
+    """The folder of each image that was found in a folder or by a pattern (`Inputs.folders`)."""
+    output_dir: Path | None = None
+    """Where outputs go whose names have no folder, each in the folder of its image. None: the current directory."""
     _shown: dict[str, ShownClasses] = field(init=False, default_factory=dict)
     """The classes that files show, by the model's version."""
     _models: dict[str, ModelDescription] = field(init=False, default_factory=dict)
@@ -73,29 +77,52 @@ class ScoreTask:
         """
         documents: dict[int, dict[str, Any]] = {}
         console = Console(highlight=False)
-        with progress() as show:
-            for position, result in self._results(images, show):
-                if isinstance(result, Answer):
-                    documents[position] = result.document()
-                    if not quiet:
-                        console.print(plan_table(result) if self.plan_only else answer_table(result), "")
-                    continue
+        with progress(len(images)) as shown:
+            for position, result in self._results(images, shown.show):
                 if isinstance(result, RequestError) or (isinstance(result, UnavailableError) and len(images) == 1):
                     raise result
-                print_error(result)
-                documents[position] = failure_document(encodable(images[position].name), result)
+                image = images[position]
+                documents[position] = self._document(image, result)
+                if not isinstance(result, Answer):
+                    print_error(self._located(image, result))
+                elif not quiet:
+                    console.print(self._layout(image, result), "")
+                shown.finish_image()
         return [documents[position] for position in sorted(documents)]
 
-    def outputs(self, images: list[Path]) -> list[Path]:
-        """Return every file that will be written."""
-        return [_for_image(name, image) for name in (*self.grids, *self.heatmaps, *self.boxes) for image in images]
+    def outputs(self, images: list[Path]) -> list[tuple[Path, str]]:
+        """Return every file that will be written, and the name of its image or option."""
+        names = (*self.grids, *self.heatmaps, *self.boxes)
+        return [(self._output(name, image), str(image)) for name in names for image in images]
+
+    def _document(self, image: Path, result: Result) -> dict[str, Any]:
+        """Return an image's document; that of an image that was found states its path too."""
+        name = encodable(image.name)
+        document = result.document() if isinstance(result, Answer) else failure_document(name, result)
+        if image in self.folders:
+            document["image"]["path"] = encodable(str(image))
+        return document
+
+    def _located(self, image: Path, error: Exception) -> str:
+        """Return a message that names an image that was found by its path, since names may occur in many folders."""
+        message = str(error)
+        if image not in self.folders or message.startswith(str(image)):
+            return message
+        return f"{image}: {message.removeprefix(f'{image.name}: ')}"
+
+    def _layout(self, image: Path, answer: Answer) -> Group:
+        """Lay out an answer for the terminal; an image that was found is named by its path."""
+        if image in self.folders:
+            named = replace(answer.image, name=encodable(str(image)))
+            answer = replace(answer, header=replace(answer.header, image=named))
+        return plan_table(answer) if self.plan_only else answer_table(answer)
 
     def _results(self, images: list[Path], show: ShowProgress) -> Iterator[tuple[int, Result]]:
         """Yield each image's answer or error: first of images that a server scores in one call, then of the others."""
         done: set[int] = set()
         alone = self.grids or self.heatmaps or self.boxes or self.plan_only or len(images) == 1
         if isinstance(self.scorer, Client) and not alone:
-            for number, result in self._score_together(images, show):
+            for number, result in self._score_together(images):
                 done.add(number)
                 yield number, result
         for number, image in enumerate(images):
@@ -105,7 +132,7 @@ class ScoreTask:
                 except (ImageError, OutputError, UnavailableError) as error:
                     yield number, error
 
-    def _score_together(self, images: list[Path], show: ShowProgress) -> Iterator[tuple[int, Answer | ScoringError]]:
+    def _score_together(self, images: list[Path]) -> Iterator[tuple[int, Answer | ScoringError]]:
         """Score images that are not large in one call; if no server is left, each missing image gets the error."""
         numbers = [number for number, image in enumerate(images) if fits_message(image, self.options, self._describe)]
         items = ((str(number), images[number], self._mask_of(images[number])) for number in numbers)
@@ -114,7 +141,6 @@ class ScoreTask:
             for name, result in self.scorer.score_many(items, model=self.model, version=self.version, **self.options):
                 self.check()
                 del missing[int(name)]
-                show(f"{len(numbers)} images", "scoring", len(numbers) - len(missing), len(numbers))
                 yield int(name), result
         except UnavailableError as error:
             yield from ((number, error) for number in missing)
@@ -124,7 +150,9 @@ class ScoreTask:
         options = self._options_of(image)
         if self.plan_only:
             return self.scorer.plan(image, model=self.model, version=self.version, **options)
-        with object_files([_for_image(name, image) for name in self.boxes]) as write:
+        for name in (*self.grids, *self.heatmaps, *self.boxes):
+            self._make_folder_of(self._output(name, image))
+        with object_files([self._output(name, image) for name in self.boxes]) as write:
             finder = self._finder(image) if self.boxes else None
             with self._scored(image, options, show) as (planned, parts, result):
                 shown = self._shown_by(planned.version) if self._reads_values else None
@@ -253,14 +281,27 @@ class ScoreTask:
     ) -> Iterator[AbstractContextManager[RowSink]]:
         """Yield the files, and the finder of objects, that take the rows of an image's grid."""
         for name in self.grids:
-            yield grid_file(_for_image(name, image), self._cell_values(planned, shown))
+            yield grid_file(self._output(name, image), self._cell_values(planned, shown))
         if self.heatmaps and shown and planned.pixels:
             from fullconv.heatmap import heatmap_files  # noqa: PLC0415 (matplotlib takes a second to load)
 
-            paths = [_for_image(name, image) for name in self.heatmaps]
+            paths = [self._output(name, image) for name in self.heatmaps]
             yield heatmap_files(paths, planned.header, shown, planned.pixels)
         if finder is not None:
             yield finder.grid(planned.header)
+
+    def output_path(self, name: str, folder: Path = Path()) -> Path:
+        """Return the path of an output: a name without a folder lies in the folder of outputs, if there is one."""
+        return Path(name) if self.output_dir is None or "/" in name else self.output_dir / folder / name
+
+    def _output(self, name: str, image: Path) -> Path:
+        """Return the path of an image's output."""
+        return self.output_path(name.replace(STEM, image.stem), self.folders.get(image, Path()))
+
+    def _make_folder_of(self, output: Path) -> None:
+        """Make the folder of an output, if it is in the folder of outputs; raises OutputError."""
+        if self.output_dir is not None and output.is_relative_to(self.output_dir):
+            make_folder_of(output)
 
 
 def _for_image(name: str, image: Path) -> Path:

@@ -70,6 +70,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         replace_folder(folder, path, lambda _: None)
 
 
+def make_folder_of(path: Path) -> None:
+    """Make the folder of an output, if it does not exist; raises OutputError."""
+    with _errors_of(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def spool_file(path: Path) -> Iterator[BufferedRandom]:
     """Open a temporary file beside an output, for data that the output takes later; it is deleted at the block's end.

@@ -7,13 +7,12 @@ Files on a server that requests name by their paths are opened here: whoever run
 from importlib.util import find_spec
 from pathlib import Path
 
+from fullconv.common.image_suffixes import RASTERS, SLIDES
 from fullconv.common.text import encodable
 from service.errors import ImageError
 from service.images.encoded import open_file
 from service.images.picture import FIRST_PAGE, PageSelection, Picture
 
-SLIDES = {".bif", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".vms", ".vmu"}
-RASTERS = {".img", ".jp2", ".ntf"}
 PACKAGES = {"openslide": (SLIDES, "openslide-bin openslide-python"), "rasterio": (RASTERS, "rasterio")}
 """For each module that reads further formats: their suffixes, and the packages to install."""
 
