@@ -14,6 +14,7 @@ from fullconv import __version__
 from fullconv.base import BaseScorer
 from fullconv.command.console import print_error, tolerate_encodings
 from fullconv.command.description import description_table
+from fullconv.command.image_table import WRITERS
 from fullconv.command.inputs import find_images
 from fullconv.command.options import CommandLine, takes
 from fullconv.command.task import STEM, ScoreTask
@@ -29,7 +30,7 @@ from fullconv.remote.client import Client
 from fullconv.remote.connection import Security, addresses
 from fullconv.scorer import Scorer
 
-OUTPUTS = "--grid, --heatmap and --boxes"
+OUTPUTS = "--grid, --heatmap, --boxes and --table"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 interruption = Interruption("fullconv-score")
 
@@ -73,7 +74,7 @@ def score(line: CommandLine) -> None:
         task = ScoreTask(
             _scorer(line), model, version, options, line.mask, tuple(line.grid or ()), line.threshold,
             tuple(line.heatmap or ()), line.heatmap_class, tuple(line.boxes or ()), line.object_options(), line.plan,
-            interruption.check, inputs.folders, line.output_dir,
+            interruption.check, inputs.folders, line.output_dir, line.table,
         )  # fmt: skip
         _check_outputs(task, images)
         _check_average(task)
@@ -132,6 +133,8 @@ def _check_outputs(task: ScoreTask, images: list[Path]) -> None:
         _check_suffix("--heatmap", name, PICTURE_SUFFIXES)
     for name in task.boxes:
         _check_suffix("--boxes", name, BOX_SUFFIXES)
+    if task.table is not None:
+        _check_suffix("--table", task.table, tuple(WRITERS))
     outputs = task.outputs(images)
     _check_distinct(outputs)
     known = {identity for image in images if (identity := _identity(image))}

@@ -240,6 +240,14 @@ class CommandLine:
             "outputs of an image in a sub-folder go into a sub-folder of the same name. Default: the current folder.",
         ),
     ] = None
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OUT.csv|OUT.parquet",
+            help="Write a table with a line for each image: its size, the mode, the number of windows, the average of "
+            "each class, the class with the highest average, or the error.",
+        ),
+    ] = None
     plan: Annotated[
         bool, typer.Option("--plan", help="Print the plan (mode, tiles, cost). Nothing is scored or written.")
     ] = False
@@ -286,10 +294,15 @@ class CommandLine:
         ):
             if value is not None and not outputs:
                 raise typer.BadParameter(f"expected {needed} with it, got none", param_hint=option)
-        names = [*(self.grid or ()), *(self.heatmap or ()), *(self.boxes or ())]
+        names = [
+            *(self.grid or ()),
+            *(self.heatmap or ()),
+            *(self.boxes or ()),
+            *([self.table] if self.table is not None else ()),
+        ]
         if self.output_dir is not None and all("/" in name for name in names):
             raise typer.BadParameter(
-                "expected --grid, --heatmap or --boxes with it, with a name without a folder; got none",
+                "expected --grid, --heatmap, --boxes or --table with it, with a name without a folder; got none",
                 param_hint="--output-dir",
             )
         tables = [name for name in self.grid or () if Path(name).suffix.lower() in TABLE_SUFFIXES]

@@ -1,7 +1,7 @@
 """The work of `fullconv-score`: scores the images, prints the answers and writes the files."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from fullconv.answer import Answer
 from fullconv.base import BaseScorer
 from fullconv.command.console import print_error
+from fullconv.command.image_table import ImageTable, image_table
 from fullconv.command.progress import ShowProgress, progress
 from fullconv.command.sending import check_size, fits_message, goes_in_parts
 from fullconv.command.table import answer_table, plan_table
@@ -64,6 +65,8 @@ class ScoreTask:
     """The folder of each image that was found in a folder or by a pattern (`Inputs.folders`)."""
     output_dir: Path | None = None
     """Where outputs go whose names have no folder, each in the folder of its image. None: the current directory."""
+    table: str | None = None
+    """Name of the file with a row for each image."""
     _shown: dict[str, ShownClasses] = field(init=False, default_factory=dict)
     """The classes that files show, by the model's version."""
     _models: dict[str, ModelDescription] = field(init=False, default_factory=dict)
@@ -73,16 +76,19 @@ class ScoreTask:
         """Score images, and return their JSON documents in the order of the images.
 
         The document of an image that cannot be scored has its error. Unless `quiet`, a table is printed for each image
-        when it is done. Raises RequestError, and for a single image UnavailableError.
+        when it is done. Raises RequestError, OutputError if the table of images cannot be written, and for a single
+        image UnavailableError.
         """
         documents: dict[int, dict[str, Any]] = {}
         console = Console(highlight=False)
-        with progress(len(images)) as shown:
+        with self._image_table() as table, progress(len(images)) as shown:
             for position, result in self._results(images, shown.show):
                 if isinstance(result, RequestError) or (isinstance(result, UnavailableError) and len(images) == 1):
                     raise result
                 image = images[position]
                 documents[position] = self._document(image, result)
+                if table is not None:
+                    table.add(position, image, result)
                 if not isinstance(result, Answer):
                     print_error(self._located(image, result))
                 elif not quiet:
@@ -93,7 +99,17 @@ class ScoreTask:
     def outputs(self, images: list[Path]) -> list[tuple[Path, str]]:
         """Return every file that will be written, and the name of its image or option."""
         names = (*self.grids, *self.heatmaps, *self.boxes)
-        return [(self._output(name, image), str(image)) for name in names for image in images]
+        table = [(self.output_path(self.table), "--table")] if self.table is not None else []
+        return table + [(self._output(name, image), str(image)) for name in names for image in images]
+
+    def _image_table(self) -> AbstractContextManager[ImageTable | None]:
+        """Open the table of images, if there is one."""
+        if self.table is None or self.plan_only:
+            return nullcontext()
+        path = self.output_path(self.table)
+        self._make_folder_of(path)
+        names = [str(name) for name in self.options.get("classes", ())]
+        return image_table(path, self._describe(), names, self.options.get("average", "scores"))
 
     def _document(self, image: Path, result: Result) -> dict[str, Any]:
         """Return an image's document; that of an image that was found states its path too."""

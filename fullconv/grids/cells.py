@@ -1,7 +1,7 @@
 """What files of grids hold: the windows, and their scores or probabilities of the classes that were asked for."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 from fullconv.common.probabilities import RAW, probabilities
 from fullconv.grid import GridHeader, GridRows, Scores
 from fullconv.images import ScoredPixels
+
+
+def column_names(prefix: str, labels: Sequence[str], indices: Sequence[int]) -> list[str]:
+    """Return the name of each class's column: PREFIX_LABEL, or PREFIX_LABEL_INDEX for classes with the same label."""
+    counts = Counter(labels)
+    return [
+        f"{prefix}_{label}" if counts[label] == 1 else f"{prefix}_{label}_{index}"
+        for label, index in zip(labels, indices, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -46,12 +55,8 @@ class CellValues:
 
         Classes with the same label have their index too: prob_LABEL_INDEX.
         """
-        prefix, header = "score" if self.kind == RAW else "prob", self.chosen_header
-        counts = Counter(header.labels)
-        return [
-            f"{prefix}_{label}" if counts[label] == 1 else f"{prefix}_{label}_{index}"
-            for label, index in zip(header.labels, header.indices, strict=True)
-        ]
+        header = self.chosen_header
+        return column_names("score" if self.kind == RAW else "prob", header.labels, header.indices)
 
     def scores(self, rows: GridRows) -> Scores:
         """Return the scores of the chosen classes, (rows, cols, classes)."""

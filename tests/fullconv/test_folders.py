@@ -1,8 +1,10 @@
-"""`fullconv-score` with folders and patterns: the images that are found, and their outputs."""
+"""`fullconv-score` with folders and patterns: the images that are found, their outputs, and the table of images."""
 
+import csv
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from itertools import pairwise
@@ -11,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 from support.paths import ROOT
 from support.pictures import encode, noise, png
 from support.servers import running
 from typer.testing import CliRunner, Result
 
+from fullconv import Scorer
 from fullconv.command.cli import app
 from fullconv.command.inputs import find_images
 from fullconv.command.progress import Progress
@@ -167,14 +171,15 @@ def test_folders_that_cannot_be_read_are_errors(scans: Path, monkeypatch: pytest
 
 
 def test_names_that_are_not_utf_8(scans: Path) -> None:
-    """Names with undecodable bytes and line breaks are scored, and their outputs keep the names."""
+    """Names with undecodable bytes and line breaks are scored, and written with question marks."""
     folder = scans / os.fsdecode(b"\xff")
     folder.mkdir()
     (folder / os.fsdecode(b"\xfe\n.png")).write_bytes(png(noise(70, 70, 1)))
     (folder / "bad.png").write_bytes(b"")
-    result = score(folder, "--json", "--output-dir", "out", "--grid", "{stem}.npz")
+    result = score(folder, "--json", "--table", "table.csv", "--output-dir", "out", "--grid", "{stem}.npz")
     assert result.exit_code == 3
-    assert files_in(Path("out")) == {os.fsdecode(b"\xfe\n.npz")}
+    assert [row["path"] for row in rows_of("out/table.csv")] == ["scans/?/bad.png", "scans/?/?\n.png"]
+    assert files_in(Path("out")) == {os.fsdecode(b"\xfe\n.npz"), "table.csv"}
 
 
 def test_outputs_keep_the_sub_folders(scans: Path) -> None:
@@ -184,9 +189,9 @@ def test_outputs_keep_the_sub_folders(scans: Path) -> None:
     assert files_in(Path("out")) == {"new/deep/seite 図.npz", "new/page.npz"}
     assert {"seite 図.png", "page.png"} <= {path.name for path in Path().iterdir()}
     for argument in (scans, "scans/**/*.*"):
-        result = score(argument, "--output-dir", "all", "--grid", "{stem}.npz")
+        result = score(argument, "--output-dir", "all", "--grid", "{stem}.npz", "--table", "table.csv")
         assert result.exit_code == 3
-        assert files_in(Path("all")) == {"b/deep/seite 図.npz", "b/page.npz", "page.npz"}
+        assert files_in(Path("all")) == {"b/deep/seite 図.npz", "b/page.npz", "page.npz", "table.csv"}
     with np.load("all/page.npz") as one, np.load("all/b/page.npz") as other:
         assert (one["scores"].shape, other["scores"].shape) == ((3, 6, 11), (2, 3, 11))
 
@@ -197,8 +202,9 @@ def test_outputs_keep_the_sub_folders(scans: Path) -> None:
         (["scans", "--grid", "{stem}.npz"], *PAGES),
         (["scans", "scans/b", "--output-dir", "out", "--heatmap", "x/{stem}.png", "--grid", "{stem}.npz"], *PAGES),
         (["scans/b/page.png", "scans/page.png", "--output-dir", "out", "--grid", "{stem}.npz"], *PAGES),
+        (["scans/page.png", "--grid", "out.csv", "--table", "out.csv"], "--table", "scans/page.png"),
     ],
-    ids=["sub-folders", "folder in the name", "files"],
+    ids=["sub-folders", "folder in the name", "files", "table"],
 )
 @pytest.mark.usefixtures("scans")
 def test_outputs_of_the_same_path_are_refused(arguments: list[str], first: str, second: str) -> None:
@@ -215,9 +221,11 @@ def test_outputs_of_the_same_path_are_refused(arguments: list[str], first: str, 
     ("options", "message"),
     [
         (["--grid", "all.npz", "--output-dir", "out"], "expected {stem} in the name, since there are 4 images"),
-        (["--output-dir", "out"], "--output-dir: expected --grid or --heatmap with it"),
-        (["--output-dir", "out", "--grid", "x/{stem}.npz"], "--output-dir: expected --grid or --heatmap with"),
-        (["--output-dir", "scans/page.png"], "is a file"),
+        (["--table", "table.npz"], "--table: expected a file name that ends in .csv or .parquet, got 'table.npz'"),
+        (["--table", "scans"], "--table: expected a file name that ends in .csv"),
+        (["--output-dir", "out"], "--output-dir: expected --grid, --heatmap or --table with it"),
+        (["--output-dir", "out", "--grid", "x/{stem}.npz"], "--output-dir: expected --grid, --heatmap or --table with"),
+        (["--output-dir", "scans/page.png", "--table", "table.csv"], "is a file"),
     ],
 )
 def test_wrong_options_are_exit_2(scans: Path, options: list[str], message: str) -> None:
@@ -231,7 +239,7 @@ def test_wrong_options_are_exit_2(scans: Path, options: list[str], message: str)
 
 def test_earlier_outputs_are_not_scored(scans: Path) -> None:
     """An output folder inside the folder of images is left out when the command runs again."""
-    arguments = [scans, "--json", "--output-dir", scans / "out", "--heatmap", "{stem}.png"]
+    arguments = [scans, "--json", "--output-dir", scans / "out", "--heatmap", "{stem}.png", "--table", "table.csv"]
     first, second = (json.loads(score(*arguments).stdout) for _ in range(2))
     assert [document["image"]["path"] for document in first] == FOUND
     assert [document["image"]["path"] for document in second] == FOUND
@@ -241,12 +249,88 @@ def test_earlier_outputs_are_not_scored(scans: Path) -> None:
     assert result.exit_code == 2
 
 
-def test_plans_make_no_folder(scans: Path) -> None:
-    """--plan does not make the folder of outputs."""
-    result = score(scans, "--plan", "--output-dir", "out", "--grid", "{stem}.npz")
+def rows_of(path: str) -> list[dict[str, str]]:
+    """Return the lines of a .csv file."""
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_has_a_row_for_each_image(scans: Path) -> None:
+    """The rows have the order of the images, the averages of every class, and the error of an image without them."""
+    result = score(scans, "--json", "--table", "table.csv", "--top", "2")
+    documents, rows = json.loads(result.stdout), rows_of("table.csv")
+    assert [row["path"] for row in rows] == FOUND
+    facts = ["path", "width", "height", "model", "version", "mode", "windows"]
+    labels = [*"0123456789", "background"]
+    assert list(rows[0]) == [*facts, *(f"score_{label}" for label in labels), "top_class", "error"]
+    assert {name for name, value in rows[0].items() if value} == {"path", "error"}
+    assert rows[0]["error"] == documents[0]["error"]
+    assert [rows[3][name] for name in facts[1:]] == ["111", "90", "digits", "1", "dense", "18"]
+    answer = Scorer(ROOT / "models").score(FOUND[3], model="digits")
+    assert_allclose([float(rows[3][f"score_{label}"]) for label in labels], answer.average, rtol=1e-6)
+    assert rows[3]["top_class"] == answer.top[0].label
+    assert rows[3]["error"] == ""
+
+
+def test_the_table_of_probabilities_and_of_chosen_classes(scans: Path) -> None:
+    """Averages of probabilities are named so; --classes chooses the columns and their order, --mask the windows."""
+    score(scans / "page.png", "--table", "table.csv", "--average", "probabilities")
+    (row,) = rows_of("table.csv")
+    assert_allclose(sum(float(value) for name, value in row.items() if name.startswith("prob_")), 1, rtol=1e-5)
+    Path("mask.png").write_bytes(png(np.pad(np.ones((90, 78), np.uint8), ((0, 0), (0, 33)))))
+    score(scans / "page.png", "--table", "table.csv", "--classes", "background,3", "--mask", "mask.png")
+    (row,) = rows_of("table.csv")
+    assert list(row)[7:9] == ["score_background", "score_3"]
+    assert row["windows"] == "6"
+
+
+def test_plans_write_no_table(scans: Path) -> None:
+    """--plan writes neither the table nor the folder of outputs."""
+    result = score(scans, "--plan", "--output-dir", "out", "--table", "table.csv", "--grid", "{stem}.npz")
     assert result.exit_code == 3
     assert "scans/page.png" in result.stdout
     assert not Path("out").exists()
+
+
+def test_tables_that_cannot_be_written_stop_the_command(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table without a folder, or without its package, is refused before an image is scored."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for table, message in (("none/table.csv", "No such file"), ("table.parquet", "pip install pyarrow")):
+        result = score(scans, "--table", table)
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert message in result.stderr.splitlines()[-1]
+        assert not list(Path().glob("*.table.*"))
+
+
+def test_an_interrupted_run_leaves_no_table(scans: Path) -> None:
+    """Ctrl-C after the first image is exit status 1: the outputs of finished images stay, and there is no table."""
+    large = noise(1500, 1500, 1)
+    for number in range(40):
+        (scans / f"z{number}.png").write_bytes(png(large))
+    arguments = [*COMMAND, str(scans), *MODELS, "--output-dir", "out", "--table", "table.csv", "--stride", "4"]
+    with subprocess.Popen([*arguments, "--grid", "{stem}.npz"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline()  # of the first answer
+        assert [path.suffix for path in Path("out").iterdir() if path.name.startswith(".table.csv")] == [".new"]
+        run.send_signal(signal.SIGINT)
+        run.stdout.read()
+        assert run.wait(60) == 1
+    assert files_in(Path("out")) >= {"b/deep/seite 図.npz"}
+    assert all(name.endswith(".npz") and not Path(name).name.startswith(".") for name in files_in(Path("out")))
+
+
+@pytest.mark.extras
+def test_parquet_has_the_same_rows(scans: Path) -> None:
+    """A .parquet file has the columns and values of the .csv file, as text, whole and floating-point numbers."""
+    from pyarrow import parquet  # noqa: PLC0415 (an extra)
+
+    score(scans, "--table", "table.csv")
+    score(scans, "--table", "table.parquet")
+    table = parquet.read_table("table.parquet")
+    written = [{name: "" if value is None else str(value) for name, value in row.items()} for row in table.to_pylist()]
+    assert written == rows_of("table.csv")
+    types = [str(table.schema.field(name).type) for name in ("path", "width", "windows", "score_3", "error")]
+    assert types == ["string", "int64", "int64", "double", "string"]
 
 
 @pytest.mark.extras
@@ -265,9 +349,10 @@ def test_zarr_arrays_in_folders_are_images(scans: Path) -> None:
 
 
 def test_servers_give_the_same_list(scans: Path) -> None:
-    """A server scores the images of a folder in one call; the list has the order of the images."""
-    arguments = [str(scans), "--json"]
+    """A server scores the images of a folder in one call; the list and the table have the order of the images."""
+    arguments = [str(scans), "--json", "--table", "table.csv"]
     here = json.loads(score(*arguments).stdout)
+    rows = rows_of("table.csv")
     with running(ROOT / "models") as server:
         result = CliRunner().invoke(app, [*arguments, "--model", "digits", "--server", server.address])
     assert result.exit_code == 3
@@ -275,6 +360,7 @@ def test_servers_give_the_same_list(scans: Path) -> None:
     for document in (*here, *there):
         document.pop("timing_ms", None)
     assert [document["image"] for document in there] == [document["image"] for document in here]
+    assert [row["path"] for row in rows_of("table.csv")] == [row["path"] for row in rows]
     assert there[0]["error"].startswith("broken.jpg: expected a complete JPEG")
 
 
