@@ -1,13 +1,15 @@
-"""Adds pages to the documentation site from files that lie outside of `docs/`, such as the README.
+"""Adds pages to the documentation site from files that lie outside of `docs/`, such as the README, and from notebooks.
 
 A link in a page is written for readers of the repository: relative to the file that holds it. Here it is rewritten to
 the page that shows its target on the site. A target that is no page, such as a `.proto` file, is copied to the site.
 MkDocs then reports each link that leads nowhere.
 """
 
+import json
 import posixpath
 import re
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -32,6 +34,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages."""
     for source, page in PAGES.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
+    for notebook in sorted((ROOT / "docs/notebooks").glob("*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{notebook.stem}.md", content=_markdown_of(notebook)))
     return files
 
 
@@ -48,6 +52,27 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return posixpath.relpath(on_site, posixpath.dirname(uri) or ".")
 
     return LINK.sub(rewrite, markdown)
+
+
+def _markdown_of(notebook: Path) -> str:
+    """Return a notebook as Markdown: its text, its code, and the outputs that its file holds."""
+    parts = []
+    for cell in json.loads(notebook.read_text("utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(f"```python\n{source}\n```" if cell["cell_type"] == "code" else source)
+        parts += [_markdown_of_output(output) for output in cell.get("outputs", [])]
+    return "\n\n".join([*parts, f"This page is a notebook: [{notebook.name}]({notebook.name}).\n"])
+
+
+def _markdown_of_output(output: dict[str, Any]) -> str:
+    """Return an output of a cell as Markdown: a picture, HTML, or text."""
+    data = output.get("data", {})
+    if "image/jpeg" in data:
+        return f"![output](data:image/jpeg;base64,{data['image/jpeg']})"
+    if "text/html" in data:
+        return "".join(data["text/html"])
+    text = "".join(output.get("text") or data["text/plain"])
+    return f"```text\n{text.rstrip()}\n```"
 
 
 def _on_site(path: str, config: MkDocsConfig, files: Files) -> str:
