@@ -36,6 +36,8 @@ CONTENTS = {
     "BYTES": "bytes_contents",
 }
 MOST_IMAGES = 256
+MOST_LENGTHS = 8
+"""Largest number of lengths of a shape: the product of a million lengths would take minutes."""
 MOST_NUMBERS = 1 << 20
 """Largest number of elements in typed contents, which are slow to read. Larger tensors must be raw."""
 CLASSIFICATION = "classification"
@@ -158,6 +160,10 @@ def _images(request: oip.ModelInferRequest, model: StoredModel) -> Iterator[Open
         raise OptionError(f"inputs: {tensor.name}: shared memory is not supported: send tensors in messages")
     if tensor.datatype not in CONTENTS:
         raise OptionError(f"inputs: {tensor.name}: expected {', '.join(CONTENTS)}, got {tensor.datatype!r}")
+    if len(tensor.shape) > MOST_LENGTHS:
+        raise OptionError(
+            f"inputs: {tensor.name}: expected a shape of at most {MOST_LENGTHS} lengths, got {len(tensor.shape)}"
+        )
     if any(length < 1 for length in tensor.shape):
         raise OptionError(f"inputs: {tensor.name}: expected a shape of positive lengths, got {list(tensor.shape)}")
     if len(request.raw_input_contents) > 1 or (request.raw_input_contents and tensor.HasField("contents")):

@@ -105,6 +105,16 @@ def test_tensors_that_are_not_raw_are_bounded(server: Server) -> None:
         infer(server, message)
 
 
+def test_long_shapes_are_refused(server: Server) -> None:
+    """A shape of a hundred thousand lengths is refused at once, although their product would take a minute."""
+    message = request()
+    message.inputs[0].datatype = "BYTES"
+    del message.inputs[0].shape[:]
+    message.inputs[0].shape.extend([1 << 62] * 100_000)
+    with pytest.raises(grpc.RpcError, match="expected a shape of at most 8 lengths, got 100000"):
+        infer(server, message)
+
+
 @pytest.mark.slow
 def test_crops_do_not_delay_small_requests(server: Server) -> None:
     """While thousands of crops of a small image run, a request for one window is answered long before they end."""
