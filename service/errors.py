@@ -55,7 +55,11 @@ class ImageError(ServiceError):
 
 
 class LimitError(ImageError):
-    """The image, or its answer, exceeds a configured limit."""
+    """The image, or its answer, exceeds a configured limit. `of_answer`: whether it is the answer."""
+
+    def __init__(self, message: str, *, of_answer: bool = False) -> None:
+        super().__init__(message)
+        self.of_answer = of_answer
 
 
 class UnsupportedError(ServiceError):

@@ -19,5 +19,7 @@ class Call:
     """Time at which the client stops waiting, on the monotonic clock. None: no deadline."""
     metadata: dict[str, str] = field(default_factory=dict)
     """Key-value pairs that the client sent with the call."""
+    answer_bytes: int | None = None
+    """Largest size of the scores of its answer in bytes. None: the limit for messages."""
     record: dict[str, Any] = field(default_factory=dict)
     """The fields of the call's log line."""

@@ -118,7 +118,7 @@ class Dispatcher:
         """Score one image of an admitted request. The answers of `share` images share one message."""
         flow = self._flow(request)
         decoding = RequestDecoding(self._turns, flow, call.client)
-        limit = self.limits.message_bytes // share
+        limit = min(self.limits.message_bytes, call.answer_bytes or self.limits.message_bytes) // share
         plan = partial(self._scorer.plan_whole, request=request, answer_bytes=limit)
         load, admit = partial(self._scorer.load, request), partial(self._admit, call, claim)
         work = _Scoring(image.open, load, plan, encode, flow, decoding, admit, partial(self._observe, call))

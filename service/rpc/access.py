@@ -81,14 +81,16 @@ class Access:
     tokens: Tokens | None = None
 
     def client(self, context: grpc.aio.ServicerContext, metadata: dict[str, str]) -> str:
-        """Return the name of the caller's token or certificate, or else its address without the port.
+        """Return the name of the caller of a gRPC method; see `identify`."""
+        names = context.auth_context().get("x509_common_name")
+        return self.identify(metadata, str(names[0], "utf-8", "replace") if names else None, self.address(context))
+
+    def identify(self, metadata: dict[str, str], common_name: str | None, address: str) -> str:
+        """Return the name of a caller's token, or else `common_name`, the name in its certificate, or else `address`.
 
         Raises AccessError if calls need a token and this call has no valid token.
         """
-        if self.tokens is not None:
-            return self._by_token(metadata)
-        names = context.auth_context().get("x509_common_name")
-        return str(names[0], "utf-8", "replace") if names else self.address(context)
+        return common_name or address if self.tokens is None else self._by_token(metadata)
 
     @staticmethod
     def address(context: grpc.aio.ServicerContext) -> str:

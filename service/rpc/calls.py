@@ -1,4 +1,4 @@
-"""The common part of all calls: authentication, draining, one line of the log, the status, metrics.
+"""The common part of all calls, by gRPC and by HTTP: authentication, draining, one line of the log, status, metrics.
 
 The gRPC handlers made here get raw bytes and parse them themselves, so that a message that cannot be parsed ends in
 INVALID_ARGUMENT; if gRPC parsed it, the status would be INTERNAL.
@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import TypeVar
 
 import grpc
@@ -43,7 +44,7 @@ class Calls:
     """
 
     def __init__(self, access: Access, metrics: Metrics, limits: Limits, traces: Traced | None = None) -> None:
-        self._access, self._metrics, self._traces, self._idle = access, metrics, traces, limits.idle_seconds
+        self.access, self._metrics, self._traces, self._idle = access, metrics, traces, limits.idle_seconds
         self.receiver, self._refusals = Receiver(limits), Refusals()
         self._arrivals = 0
         self._unanswered: set[object] = set()
@@ -117,6 +118,28 @@ class Calls:
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
+    def begin(self) -> Callable[[], None]:
+        """Count a call as unanswered; returns the function that ends it, after its answer is sent."""
+        self._arrivals += 1
+        this = object()
+        if not self.draining.is_set():  # refused calls are not waited for: clients that retry would delay the shutdown
+            self._unanswered.add(this)
+        return partial(self._end, this)
+
+    async def identified(
+        self, call: Call, identify: Callable[[], str], work: Callable[[Call], Awaitable[Value]]
+    ) -> Value:
+        """Identify the client of a call that has just begun, and do the work of the call; see `logged`."""
+        is_draining = self.draining.is_set()
+
+        async def authenticated(call: Call) -> Value:
+            call.client = call.record["client"] = identify()
+            if is_draining:
+                raise DrainingError("the server is shutting down: ask another server, or retry later")
+            return await work(call)
+
+        return await self.logged(call, authenticated)
+
     async def logged(self, call: Call, work: Callable[[Call], Awaitable[Value]]) -> Value:
         """Do the work of a request and write its line of the log. Unexpected exceptions become BugError.
 
@@ -163,34 +186,23 @@ class Calls:
         self, name: str, context: grpc.aio.ServicerContext, work: Callable[[Call], Awaitable[Value]]
     ) -> Value:
         """Do the work of one call, which counts as unanswered meanwhile; an error becomes the status of the call."""
-        self._arrivals += 1
         left = context.time_remaining()
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         call = Call(
             name,
-            self._access.address(context),
+            self.access.address(context),
             connection=context.peer(),
             deadline=None if left is None else time.monotonic() + left,
             metadata=metadata,
         )
-        draining = self.draining.is_set()
-        this = object()
-        if not draining:  # refused calls are not waited for: clients that retry would delay the shutdown
-            self._unanswered.add(this)
-            context.add_done_callback(lambda _: self._end(this))  # called when the answer is sent
-
-        async def authenticated(call: Call) -> Value:
-            call.client = call.record["client"] = self._access.client(context, metadata)
-            if draining:
-                raise DrainingError("the server is shutting down: ask another server, or retry later")
-            return await work(call)
-
+        end = self.begin()
+        context.add_done_callback(lambda _: end())  # called when the answer is sent
         try:
-            return await self.logged(call, authenticated)
+            return await self.identified(call, partial(self.access.client, context, metadata), work)
         except ServiceError as error:
             status = status_of(error)
             if isinstance(error, IdleError):  # a client that does not read answers may not read a status either
-                self._end(this)
+                end()
         await self.delay_refusal(call.client, status[0])
         await context.abort(*status)
         raise AssertionError("abort raises")

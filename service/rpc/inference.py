@@ -38,6 +38,7 @@ PLATFORM = "onnxruntime_onnx"
 EXTENSIONS = ["classification", "model_configuration", "model_repository", "statistics"]
 NO_MEMORY = "shared memory is not supported: send tensors in messages"
 NO_UPLOAD = "models cannot be sent with a request: put the version's directory into the model repository"
+Method = Callable[[Any, Call], Awaitable[Message]]
 NO_CHANGES = "models can be loaded and unloaded only on the admin port, which --admin opens"
 
 
@@ -59,9 +60,9 @@ class InferenceServicer:
         self._registry = dispatcher.registry
         self._models_changed = models_changed
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """Return the handlers of the service's methods."""
-        methods: dict[str, Any] = {
+    def methods(self) -> dict[str, tuple[type[Any], Method]]:
+        """Return the type of the request, and the function that answers it, for each method without a stream."""
+        methods: dict[str, tuple[type[Any], Method]] = {
             "ServerLive": (oip.ServerLiveRequest, self._live),
             "ServerReady": (oip.ServerReadyRequest, self._ready),
             "ModelReady": (oip.ModelReadyRequest, self._model_ready),
@@ -78,7 +79,11 @@ class InferenceServicer:
             for verb, refuse in (("Status", False), ("Unregister", False), ("Register", True)):
                 message, answer = getattr(oip, f"{kind}{verb}Request"), getattr(oip, f"{kind}{verb}Response")
                 methods[f"{kind}{verb}"] = (message, _refusing(NO_MEMORY) if refuse else _answering(answer))
-        handlers = {name: self._calls.unary(name, *each) for name, each in methods.items()}
+        return methods
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """Return the handlers of the service's methods."""
+        handlers = {name: self._calls.unary(name, *each) for name, each in self.methods().items()}
         handlers["ModelStreamInfer"] = self._calls.stream("ModelStreamInfer", oip.ModelInferRequest, self._stream)
         return grpc.method_handlers_generic_handler(SERVICE.full_name, handlers)
 

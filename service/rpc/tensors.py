@@ -173,8 +173,8 @@ def _images(request: oip.ModelInferRequest, model: StoredModel) -> Iterator[Open
 
 
 def _encoded(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Iterator[OpenPicture]:
-    elements = tensor.contents.bytes_contents if raw is None else _elements(tensor.name, raw)
-    files = list(islice(elements, MOST_IMAGES + 1))
+    given = tensor.contents.bytes_contents if raw is None else elements(tensor.name, raw)
+    files = list(islice(given, MOST_IMAGES + 1))
     count = int(np.prod(tensor.shape, dtype=object))
     if not 0 < len(files) == count <= MOST_IMAGES:
         raise ImageError(
@@ -184,7 +184,7 @@ def _encoded(tensor: oip.ModelInferRequest.InferInputTensor, raw: bytes | None) 
     return ((partial(open_bytes, file, name=NAME), opens_quickly(file)) for file in files)
 
 
-def _elements(name: str, raw: bytes) -> Iterator[bytes]:
+def elements(name: str, raw: bytes) -> Iterator[bytes]:
     """Yield the elements of a raw BYTES tensor: before each, its length in four bytes, little-endian."""
     at = 0
     while at < len(raw):

@@ -167,7 +167,8 @@ def check_answer(planned: PlannedImage, limit: int) -> None:
         raise LimitError(
             f"{planned.picture.name}: grid: {tiles.vertical.cells}×{tiles.horizontal.cells} cells of {classes} classes "
             f"are {size / MIB:.1f} MiB, expected at most {limit / MIB:.1f}: name fewer classes, use a coarser "
-            "stride, grid_as or a region, leave the grid out, or call ScoreLarge, which sends the grid row by row"
+            "stride, grid_as or a region, leave the grid out, or call ScoreLarge, which sends the grid row by row",
+            of_answer=True,
         )
 
 

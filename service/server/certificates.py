@@ -26,6 +26,8 @@ class Certificates:
     cert: Path
     key: Path
     client_ca: Path | None
+    context: ssl.SSLContext = field(init=False)
+    """For servers of Python's ssl: the files as they were last read."""
     _seen: Stamp | None = field(init=False, default=None)
     """State of the files when they were read."""
     _failed: str = field(init=False, default="")
@@ -77,6 +79,7 @@ class Certificates:
         try:
             if self.client_ca is not None:  # gRPC would accept any file, and then refuse all clients
                 context.load_verify_locations(self.client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
         except (ssl.SSLError, OSError):
             raise CertificateError(f"tls_client_ca: expected certificates, PEM, got none in {self.client_ca}") from None
         try:
@@ -86,6 +89,7 @@ class Certificates:
             raise CertificateError(
                 f"tls_cert, tls_key: expected a certificate and its own key, PEM and not encrypted, got {reason}"
             ) from None
+        self.context = context
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=ca)
 
     def _stamp(self) -> Stamp:
