@@ -12,7 +12,7 @@ COPY service /opt/fullconv/service
 ENV PYTHONPATH=/opt/fullconv:/opt/site PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 \
     GRPC_VERBOSITY=NONE
 USER 10001
-EXPOSE 8500 8501
+EXPOSE 8500 8501 8502
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["python", "-m", "service.server.probe", "127.0.0.1:8501"]
 ENTRYPOINT ["python", "-m", "service"]
 CMD ["--models", "/models", "--listen", "0.0.0.0:8500", "--insecure", "--metrics", "0.0.0.0:8501", "--spool", "/spool"]

@@ -88,6 +88,11 @@ class Settings(BaseSettings):
         description="HOST:PORT of the HTTP server with /metrics for Prometheus and /health for probes. "
         "null: no metrics. If the default port is in use, the server starts without metrics.",
     )
+    viewer: Address | None = Field(
+        None,
+        description="HOST:PORT of an HTTP server with the Open Inference Protocol as REST. Its encryption and tokens "
+        "are those of the gRPC server. null: no such server. Requires the extra 'viewer'.",
+    )
     traces: bool = Field(
         False,
         description="Send an OpenTelemetry span for each request to the collector that OTEL_EXPORTER_OTLP_ENDPOINT "
@@ -272,12 +277,13 @@ class Settings(BaseSettings):
             raise ValueError("tls_cert, tls_key: expected both or neither, got one")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca: expected tls_cert and tls_key too, got neither")
-        if not self.insecure and self.tls_cert is None and not is_loopback(self.listen):
-            raise ValueError(
-                "listen: expected a loopback address, or --tls-cert and --tls-key, or --insecure; "
-                f"got {self.listen} without them"
-            )
-        addresses = {"listen": self.listen, "admin": self.admin}
+        for name, address in (("listen", self.listen), ("viewer", self.viewer)):
+            if address and not self.insecure and self.tls_cert is None and not is_loopback(address):
+                raise ValueError(
+                    f"{name}: expected a loopback address, or --tls-cert and --tls-key, or --insecure; "
+                    f"got {address} without them"
+                )
+        addresses = {"listen": self.listen, "viewer": self.viewer, "admin": self.admin}
         if "metrics" in self.model_fields_set:  # without metrics if the default address is in use
             addresses["metrics"] = self.metrics
         for one, other in combinations([name for name, address in addresses.items() if address], 2):

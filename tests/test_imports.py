@@ -60,7 +60,7 @@ def allowed(module: str, target: str) -> bool:
     return other in (own, "fullconv")
 
 
-LAYERS = ("dense", "engine", "scoring", "dispatch", "rpc", "server")
+LAYERS = ("dense", "engine", "scoring", "dispatch", "rpc", "rest", "server")
 """The packages of the service from the lowest layer to the highest; `images` is beside `engine`."""
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -40,6 +40,7 @@ from service.server.listening import bind, server_options
 from service.server.memory import TRIM_SECONDS, MemoryTrimmer
 from service.server.periodic import repeated
 from service.server.shutdown import Signals
+from service.setting_types import is_loopback
 from service.settings import Settings
 
 SWITCH_SECONDS = 0.001
@@ -84,6 +85,8 @@ async def serve(settings: Settings, signals: Signals) -> None:
         optional = "metrics" not in settings.model_fields_set
         export = exported(settings.metrics, parts.metrics.collectors, state.is_serving, optional=optional)
         addresses |= await running.enter_async_context(export)
+        if settings.viewer:
+            addresses["viewer"] = await running.enter_async_context(_viewer(settings.viewer, parts, settings))
         if settings.admin:
             admin = InferenceServicer(parts.dispatcher, parts.calls, parts.metrics, models_changed=state.show_models)
             addresses["admin"] = await running.enter_async_context(administered(settings.admin, admin))
@@ -162,6 +165,18 @@ def _add_services(server: grpc.aio.Server, parts: Parts, state: Health, settings
         [scoring.handlers(), other_clients.handlers(), public.health(state.servicer), public.reflection(names)]
     )
     return names
+
+
+def _viewer(address: str, parts: Parts, settings: Settings) -> AbstractAsyncContextManager[str]:
+    """Return the HTTP port; raises ImportError if the extra 'viewer' is not installed."""
+    try:
+        from service.rest.application import application  # noqa: PLC0415 (an extra)
+        from service.server.viewer import viewer  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError(f"viewer: expected the extra 'viewer', got {error}: pip install starlette uvicorn") from None
+    servicer = InferenceServicer(parts.dispatcher, parts.calls, parts.metrics)
+    app = application(servicer, parts.calls, settings.limits, is_local=is_loopback(address))
+    return viewer(address, app, parts.certificates)
 
 
 def _report(metrics: Metrics, event: Event, model: str, version: str, error: str) -> None:

@@ -1,0 +1,37 @@
+"""Answers over HTTP, which are sent in pieces, so that a client that stops reading is noticed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from starlette.types import Send
+
+from service.rpc.streams import idle_timeout
+
+JSON, BINARY = "application/json", "application/octet-stream"
+PIECE_BYTES = 256 << 10
+"""Bytes of an answer that are sent at once."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer: the parts of its body, its headers without Content-Length, and its status."""
+
+    parts: list[bytes]
+    headers: dict[str, str]
+    status: HTTPStatus = HTTPStatus.OK
+
+    async def send(self, send: Send, seconds: float) -> None:
+        """Send the answer; raises IdleError if the client does not take a piece within some seconds."""
+        headers = self.headers | {"content-length": str(sum(map(len, self.parts)))}
+        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": self.status, "headers": encoded})
+        for piece in self._pieces():
+            message = {"type": "http.response.body", "body": piece, "more_body": True}
+            await idle_timeout(seconds, send(message), "to take the answer")
+        await idle_timeout(seconds, send({"type": "http.response.body"}), "to take the answer")
+
+    def _pieces(self) -> Iterator[bytes]:
+        for part in self.parts:
+            for start in range(0, len(part), PIECE_BYTES):
+                yield part[start : start + PIECE_BYTES]

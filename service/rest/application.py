@@ -1,0 +1,184 @@
+"""The application of the HTTP port: a table of its paths, and the answer to requests with other paths.
+
+/v2 is the Open Inference Protocol. A method of the gRPC service answers each of its paths.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from fullconv.protos import open_inference_pb2 as oip
+from service.dispatch.call import Call
+from service.errors import LimitError, OptionError
+from service.limits import Limits
+from service.rest.answers import BINARY, JSON, Answer
+from service.rest.endpoint import Endpoint, Work, received_body
+from service.rest.guard import Guard
+from service.rest.refusals import refused
+from service.rest.requests import MOST_BYTES, infer_request, parsed, wants_binary
+from service.rest.responses import HEADER_LENGTH, document, infer_answer, json_answer
+from service.rpc.calls import Calls
+from service.rpc.inference import InferenceServicer
+from service.rpc.tensors import AVERAGE, MOST_NUMBERS
+
+FLOAT_BYTES = 4
+SMALL_BYTES = 64 << 10
+"""Size up to which JSON is read and written on the event loop."""
+MODEL = "/v2/models/{name}"
+VERSION = f"{MODEL}/versions/{{version}}"
+Form = Callable[[Any], Answer]
+"""Makes the answer from the message that a method returns."""
+Value = TypeVar("Value")
+
+
+def application(servicer: InferenceServicer, calls: Calls, limits: Limits, *, is_local: bool) -> Starlette:
+    """Return the application. `is_local`: whether only this machine reaches its port."""
+    starlette = Starlette(
+        routes=Inference(servicer, calls, limits).routes(),
+        middleware=[Middleware(Guard, is_local=is_local)],
+        exception_handlers={HTTPException: _refuse},
+    )
+    starlette.router.redirect_slashes = False
+    return starlette
+
+
+class Inference:
+    """The paths of the Open Inference Protocol, which a servicer answers."""
+
+    def __init__(self, servicer: InferenceServicer, calls: Calls, limits: Limits) -> None:
+        self._methods, self._calls, self._limits = servicer.methods(), calls, limits
+        self._converting = ThreadPoolExecutor(1, "json")
+        """One thread: JSON is read and written under the interpreter lock, and takes many times its size in memory."""
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the paths. A path that comes first takes precedence."""
+        get = self._get
+        models = [
+            ("ModelReady", "/ready", _ready),
+            ("ModelConfig", "/config", lambda response: json_answer(document(response.config))),
+            ("ModelStatistics", "/stats", _document),
+            ("ModelMetadata", "", _document),
+        ]
+        return [
+            get("ServerMetadata", "/v2", _server),
+            get("ServerLive", "/v2/health/live", _document),
+            get("ServerReady", "/v2/health/ready", _ready),
+            get("ModelStatistics", "/v2/models/stats", _document),
+            *(get(method, f"{path}{end}", form) for method, end, form in models for path in (MODEL, VERSION)),
+            *(self._post("ModelInfer", f"{path}/infer", self._infer) for path in (MODEL, VERSION)),
+            self._post("RepositoryIndex", "/v2/repository/index", self._index),
+        ]
+
+    def _get(self, method: str, path: str, form: Form) -> Route:
+        kind, answer = self._methods[method]
+
+        async def work(request: Request, call: Call) -> Answer:
+            return form(await answer(kind(**request.path_params), call))
+
+        return self._route(method, path, work, "GET")
+
+    def _post(self, method: str, path: str, work: Work) -> Route:
+        return self._route(method, path, work, "POST")
+
+    def _route(self, method: str, path: str, work: Work, verb: str) -> Route:
+        return Route(path, Endpoint(self._calls, self._limits.idle_seconds, method, work), methods=[verb])
+
+    async def _index(self, request: Request, call: Call) -> Answer:
+        kind, answer = self._methods["RepositoryIndex"]
+        fields = parsed(await received_body(request, call, self._calls, SMALL_BYTES) or b"{}")
+        response = await answer(kind(ready=fields.get("ready") is True), call)
+        return json_answer(document(response)["models"])
+
+    async def _infer(self, request: Request, call: Call) -> Answer:
+        """Receive a request, score its images and return the answer."""
+        content = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+        if content not in (JSON, BINARY):
+            raise OptionError(f"content-type: expected {JSON} or {BINARY}, got {content[:40]!r}")
+        header_bytes = _header_bytes(request)
+        limit = self._limits.message_bytes if header_bytes is not None else min(MOST_BYTES, self._limits.message_bytes)
+        body = await received_body(request, call, self._calls, limit)
+        name, version = request.path_params["name"], request.path_params.get("version", "")
+        read = partial(infer_request, name, version, body, header_bytes)
+        message = await self._converted(read, len(body))
+        del body, read  # its memory is free while the images are scored
+        return await self._scored(message, call)
+
+    async def _scored(self, message: oip.ModelInferRequest, call: Call) -> Answer:
+        answer: Callable[[Any, Call], Awaitable[Any]] = self._methods["ModelInfer"][1]
+        names = [output.name for output in message.outputs] or [""]
+        in_json = [name for name in names if not wants_binary(message, name)]
+        if any(name != AVERAGE for name in in_json):
+            call.answer_bytes = MOST_NUMBERS * FLOAT_BYTES
+        try:
+            response = await answer(message, call)
+        except LimitError as error:
+            if call.answer_bytes is None or not error.of_answer:
+                raise
+            raise LimitError(f"{error}; as binary data, the answer may be larger: request binary_data") from None
+        return await self._converted(partial(infer_answer, message, response), response.ByteSize())
+
+    async def _converted(self, convert: Callable[[], Value], size: int) -> Value:
+        """Return what `convert` returns. For more than SMALL_BYTES it is called in the thread for JSON.
+
+        After each call, this thread pauses for the duration of the call, so that it holds the interpreter lock at most
+        half of the time.
+        """
+        if size <= SMALL_BYTES:
+            return convert()
+
+        def with_pause() -> Value:
+            started = time.monotonic()
+            try:
+                return convert()
+            finally:
+                self._converting.submit(time.sleep, time.monotonic() - started)
+
+        return await asyncio.get_running_loop().run_in_executor(self._converting, with_pause)
+
+
+def _document(response: Message) -> Answer:
+    return json_answer(document(response))
+
+
+def _server(response: Message) -> Answer:
+    fields = document(response)
+    return json_answer(fields | {"extensions": [*fields["extensions"], "binary_tensor_data"]})
+
+
+def _ready(response: Message) -> Answer:
+    """Return the answer about a readiness. As the protocol requires, the status is 400 if it is false."""
+    fields = document(response)
+    return json_answer(fields, HTTPStatus.OK if fields["ready"] else HTTPStatus.BAD_REQUEST)
+
+
+def _header_bytes(request: Request) -> int | None:
+    """Return the size of the JSON in the body; None if the whole body is JSON. Raises OptionError."""
+    value = request.headers.get(HEADER_LENGTH)
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdecimal() and len(value) <= 10):
+        raise OptionError(f"{HEADER_LENGTH}: expected the size of the JSON in bytes, got {value[:40]!r}")
+    return int(value)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """Return the answer to a request with an unknown path, or with a method that the path does not have."""
+    assert isinstance(error, HTTPException)  # noqa: S101 (registered for this class)
+    path = request.url.path[:80]
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        message = f"method: expected {(error.headers or {}).get('Allow', '')}, got {request.method[:20]}"
+    else:
+        message = f"path: expected a path of the Open Inference Protocol, such as /v2/models/NAME/infer, got {path!r}"
+    return refused(error.status_code, message, error.headers)

@@ -1,0 +1,63 @@
+"""The body of a request: received up to a limit, and decompressed up to the same limit."""
+
+import asyncio
+import zlib
+
+from starlette.requests import Request
+
+from service.errors import CancelledRunError, LimitError, OptionError
+
+ENCODINGS = ("identity", "gzip", "deflate")
+GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+"""For zlib: the data begin with the header of gzip or of zlib. The encoding "deflate" of HTTP has the latter."""
+PIECE_BYTES = 1 << 20
+"""Bytes that are decompressed at once."""
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return the body of a request, decompressed.
+
+    Raises LimitError if it is larger than `limit` bytes, in either form, and CancelledRunError if the client leaves.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ENCODINGS:
+        raise OptionError(f"content-encoding: expected {' or '.join(ENCODINGS)}, got {encoding[:40]!r}")
+    _check_size(int(request.headers.get("content-length", "0")), limit)
+    parts, size = [], 0  # joined once: a buffer that grows leaves holes in memory
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise CancelledRunError("the client has closed the connection")
+        parts.append(message["body"])
+        size += len(message["body"])
+        _check_size(size, limit)
+        if not message["more_body"]:
+            break
+    request.state.resume_reading()  # with large bodies uvicorn reads nothing after the last part, also no end
+    body = b"".join(parts)
+    return body if encoding == "identity" else await asyncio.to_thread(_decompressed, body, limit)
+
+
+def _decompressed(body: bytes, limit: int) -> bytes:
+    """Return the contents of one gzip or zlib stream; raises OptionError for other bytes, and LimitError."""
+    decoder, parts, size = zlib.decompressobj(GZIP_OR_ZLIB), [], 0
+    try:
+        while body and not decoder.eof:
+            parts.append(decoder.decompress(body, PIECE_BYTES))
+            size += len(parts[-1])
+            _check_size(size, limit)
+            body = decoder.unconsumed_tail
+    except zlib.error as error:
+        raise OptionError(f"body: expected one stream of gzip or zlib, got {error}") from None
+    if not decoder.eof or decoder.unused_data:
+        got = "bytes after it" if decoder.eof else "one that ends early"
+        raise OptionError(f"body: expected one complete stream of gzip or zlib, got {got}")
+    return b"".join(parts)
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise LimitError(
+            f"body: expected at most {limit} bytes, also after decompression, got {size} or more: send encoded images "
+            "as binary data, or call ScoreLarge by gRPC"
+        )

@@ -1,0 +1,106 @@
+"""A method of the protocol over HTTP: the counterpart of the gRPC handlers in `service.rpc.calls`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from fullconv.common.metadata import MESSAGE_BYTES
+from service.dispatch.call import Call
+from service.errors import CancelledRunError, IdleError, ServiceError
+from service.rest.answers import Answer
+from service.rest.body import read_body
+from service.rest.refusals import refusal
+from service.rpc.calls import Calls
+from service.rpc.status import status_of
+
+Work = Callable[[Request, Call], Awaitable[Answer]]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An ASGI application that answers one method by `work`, with the access rules, log and metrics of gRPC calls.
+
+    The client may take at most `idle_seconds` for each piece of the answer. `service.server.viewer` describes the state
+    of a request.
+    """
+
+    calls: Calls
+    idle_seconds: float
+    method: str
+    work: Work
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        end = self.calls.begin()
+        try:
+            request = Request(scope, receive)
+            answer = await self._answer(request)
+            await answer.send(send, self.idle_seconds)
+        except IdleError:
+            request.state.abort()
+            await request.state.closed.wait()
+        finally:
+            end()
+
+    async def _answer(self, request: Request) -> Answer:
+        call = _call_of(request, self.method)
+        identify = partial(self.calls.access.identify, call.metadata, request.state.common_name, call.client)
+        try:
+            return await self.calls.identified(call, identify, partial(self._work, request))
+        except ServiceError as error:
+            code, answer = status_of(error)[0], refusal(error)
+        await self.calls.delay_refusal(call.client, code)  # without the error, which refers to the request
+        return answer
+
+    async def _work(self, request: Request, call: Call) -> Answer:
+        async with _while_open(request.state.closed):
+            return await self.work(request, call)
+
+
+async def received_body(request: Request, call: Call, calls: Calls, limit: int) -> bytes:
+    """Return the body of a request, which waits for its turn to be received as the messages of gRPC do."""
+    body = await calls.receiver.read(call, partial(read_body, request, limit))
+    call.size = len(body)
+    calls.received_bytes += call.size
+    return body
+
+
+@asynccontextmanager
+async def _while_open(closed: asyncio.Event) -> AsyncIterator[None]:
+    """Cancel the block if the client closes the connection meanwhile; then raises CancelledRunError.
+
+    The block is not a task of its own: the error of a task refers to the task, so that the memory of refused requests
+    would be free only after the next garbage collection.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 (a coroutine runs in a task)
+
+    async def cancel() -> None:
+        await closed.wait()
+        task.cancel()
+
+    watching = asyncio.create_task(cancel())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not closed.is_set() or task.uncancel():
+            raise
+        raise CancelledRunError("the client has closed the connection") from None
+    finally:
+        watching.cancel()
+
+
+def _call_of(request: Request, method: str) -> Call:
+    """Return the call for a request. Addresses have the form of gRPC, so that a client is the same by both ways."""
+    metadata = dict(request.headers.items())
+    metadata.pop(MESSAGE_BYTES, None)
+    if "content-length" in metadata and "content-encoding" not in metadata:
+        metadata[MESSAGE_BYTES] = metadata["content-length"]
+    host, port = request.client or ("", 0)
+    address = f"ipv6:%5B{host}%5D" if ":" in host else f"ipv4:{host}"
+    return Call(method, address, connection=f"{address}:{port}", metadata=metadata)

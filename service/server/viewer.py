@@ -1,0 +1,240 @@
+"""The HTTP port: uvicorn's HTTP/1.1 for an application, on the event loop of the server, with limits for connections.
+
+uvicorn's own server would accept any number of connections, wait forever for the head of a first request, and take the
+signals of the process. Therefore this module accepts the connections itself. A connection waits while no request of it
+is being answered: in the handshake of TLS, before and within the head of a request, and while the client takes the end
+of an answer. The application limits the time of the other phases, as for the messages of gRPC.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from service.log import log
+from service.server.certificates import Certificates
+from service.server.periodic import repeated
+
+WAIT_SECONDS = 10.0
+"""Longest time for which a connection may wait."""
+KEEP_ALIVE_SECONDS = 5
+"""Seconds after an answer in which the next request must begin."""
+HEAD_BYTES = 16 << 10
+"""Largest size of a request's first line and headers in bytes."""
+MAX_CONNECTIONS = 512
+"""Number of open connections. A further one ends the connection that has waited longest, or is closed if none waits."""
+SWEEP_SECONDS = 1.0
+"""Seconds between two looks for connections that have waited too long, and between two attempts to accept."""
+CLOSE_SECONDS = 1.0
+"""Seconds in which answers may be taken when the server stops."""
+
+
+@asynccontextmanager
+async def viewer(address: str, application: ASGIApp, certificates: Certificates | None) -> AsyncIterator[str]:
+    """Serve an application on HOST:PORT for the duration of the block; yields the address. Raises OSError.
+
+    The state of each request has `common_name`, the name in the client's certificate or None; `closed`, an event that
+    is set when the connection has ended; and the functions `abort`, which ends it at once, and `resume_reading`, after
+    which its end is noticed.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        family, *_, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server((str(place[0]), int(port)), family=family, backlog=MAX_CONNECTIONS)
+    except OSError as error:
+        way_out = "check that the port is free and that the host is an address of this machine"
+        raise OSError(f"viewer: cannot listen on {address}: {error.strerror}; {way_out}") from None
+    with listener:
+        listener.setblocking(False)
+        connections = _Connections(_config(application), _CurrentContext.of(certificates) if certificates else None)
+        async with repeated(connections.end_late, SWEEP_SECONDS):
+            accepting = asyncio.create_task(connections.accept(listener))
+            try:
+                yield f"{host}:{listener.getsockname()[1]}"
+            finally:
+                accepting.cancel()
+                await connections.close()
+
+
+def _config(application: ASGIApp) -> Config:
+    config = Config(
+        application,
+        http=_Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level=logging.ERROR,  # warnings are about requests that are not HTTP
+        access_log=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+    )
+    config.load()
+    return config
+
+
+class _CurrentContext(ssl.SSLContext):
+    """Gives each new connection the certificates as they were last read."""
+
+    certificates: Certificates
+
+    @classmethod
+    def of(cls, certificates: Certificates) -> "_CurrentContext":
+        """Return a context that follows the certificates."""
+        context = cls(ssl.PROTOCOL_TLS_SERVER)
+        context.certificates = certificates
+        return context
+
+    def wrap_bio(self, *arguments: Any, **keywords: Any) -> ssl.SSLObject:
+        """Begin the TLS of a connection."""
+        return self.certificates.context.wrap_bio(*arguments, **keywords)
+
+
+class _Connection(H11Protocol):
+    """One connection, from the moment in which it is accepted."""
+
+    def __init__(self, config: Config, state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(config, state, {}, loop)
+        self.waiting_since = loop.time()
+        self.is_made = False
+        """Whether the handshake has ended."""
+        self.closed = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to receive requests."""
+        super().connection_made(transport)
+        self.is_made = True
+        self.app_state = {
+            "common_name": _common_name(transport),
+            "closed": self.closed,
+            "abort": transport.abort,
+            "resume_reading": self.flow.resume_reading,
+        }
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the work for this connection."""
+        super().connection_lost(exc)
+        self.closed.set()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        self.waiting_since = self.loop.time()
+        super().on_response_complete()
+
+    def abort(self) -> None:
+        """End the connection at once, also during the handshake."""
+        if self.is_made:
+            self.transport.abort()
+        elif self.task is not None:
+            self.task.cancel()
+
+    def end(self) -> None:
+        """End the connection after the answer to its request, if there is one."""
+        if not self.is_made:
+            self.abort()
+        elif not self.transport.is_closing():
+            self.shutdown()
+
+
+@dataclass
+class _Connections:
+    """The open connections."""
+
+    config: Config
+    tls: ssl.SSLContext | None
+    connections: set[_Connection] = field(default_factory=set)
+    state: ServerState = field(default_factory=ServerState)
+    """What uvicorn keeps for all connections."""
+    is_short: bool = False
+    """Whether the last connection could not be accepted."""
+
+    async def accept(self, listener: socket.socket) -> None:
+        """Accept connections until this is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(0)  # or no other work would run while clients keep connecting
+            try:
+                accepted, _ = await loop.sock_accept(listener)
+                self.is_short = False
+            except OSError as error:
+                self._report(error)
+                await asyncio.sleep(SWEEP_SECONDS)
+                continue
+            if not self._make_room():
+                accepted.close()
+                continue
+            connection = _Connection(self.config, self.state, loop)
+            self.connections.add(connection)
+            connection.task = loop.create_task(self._open(connection, accepted))
+
+    async def end_late(self) -> None:
+        """End the connections that have waited too long."""
+        now = asyncio.get_running_loop().time()
+        for connection in self._waiting():
+            if now - connection.waiting_since > WAIT_SECONDS:
+                connection.abort()
+
+    async def close(self) -> None:
+        """End all connections; first let the clients take the rest of their answers."""
+        for connection in self.connections:
+            connection.end()
+        tasks = {connection.task for connection in self.connections if connection.task is not None}
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+        for connection in self.connections:
+            connection.abort()
+
+    async def _open(self, connection: _Connection, accepted: socket.socket) -> None:
+        timeout = None if self.tls is None else WAIT_SECONDS
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection, accepted, ssl=self.tls, ssl_handshake_timeout=timeout
+            )
+            await connection.closed.wait()
+        except OSError:  # the client has not completed the handshake
+            accepted.close()
+        finally:
+            self.connections.discard(connection)
+
+    def _make_room(self) -> bool:
+        """End the connection that has waited longest if there are too many; returns whether there is room now."""
+        if len(self.connections) < MAX_CONNECTIONS:
+            return True
+        waiting = self._waiting()
+        if waiting:
+            oldest = min(waiting, key=lambda connection: connection.waiting_since)
+            oldest.abort()
+            self.connections.discard(oldest)
+        return bool(waiting)
+
+    def _waiting(self) -> list[_Connection]:
+        return [connection for connection in self.connections if connection.is_waiting]
+
+    def _report(self, error: OSError) -> None:
+        """Log that no connection can be accepted, once until one is accepted."""
+        if error.errno != errno.ECONNABORTED and not self.is_short:
+            self.is_short = True
+            log.error("viewer", extra={"record": {"error": f"cannot accept connections: {error.strerror}"}})
+
+
+def _common_name(transport: asyncio.Transport) -> str | None:
+    """Return the common name in the client's certificate."""
+    subject = (transport.get_extra_info("peercert") or {}).get("subject", ())
+    names = dict(pair for part in subject for pair in part)
+    return names.get("commonName")
