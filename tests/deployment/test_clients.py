@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def run(script: str, *arguments: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """Yield a server of the shipped model."""
-    with running(MODELS) as server:
+    with running(MODELS, "--viewer", "127.0.0.1:0") as server:
         yield server
 
 
@@ -138,3 +139,55 @@ def test_perf_analyzer(server: Server, options: list[str]) -> None:
 def test_kserve(server: Server) -> None:
     """KServe's client gets the scores of this process."""
     check(run("kserve_client.py", server.address, "digits"), list(WINDOWS))
+
+
+def test_triton_over_http(server: Server) -> None:
+    """Triton's HTTP clients get the scores of this process: as binary data, as JSON, and with compressed requests."""
+    answers = run("triton_http_client.py", server.log[0]["viewer"], "digits", str(PAGE))
+    sync = answers["sync"]
+    check(sync["encoded"], [PAGE])
+    for form in ("binary", "json", "gzip", "deflate"):
+        check(sync[form], list(WINDOWS))
+    check(answers["aio"], [WINDOWS[0]])
+    assert sync["metadata"]["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 1]}]
+    assert sync["config"]["output"][1]["dims"] == [-1, 11]
+    assert sync["index"] == [{"name": "digits", "version": "1", "state": "READY", "reason": ""}]
+    assert sync["statistics"]["model_stats"][0]["inference_stats"]["success"]["count"] > 0
+    assert sync["named"][0] == sync["named"][1]
+    assert [word.count(":") for word in sync["named"][0]] == [2] * 6
+    unknown, small, parameter = sync["refused"]
+    assert unknown.startswith("404: model: no model 'cats'")
+    assert "expected at least the model's window of 70×70 pixels (height×width), got 20×110" in small
+    assert "400: parameters: expected stride" in parameter
+
+
+def test_perf_analyzer_over_http(server: Server) -> None:
+    """Triton's load generator can measure the HTTP port."""
+    environment = {"LD_LIBRARY_PATH": str(PERF / "nvidia" / "cuda_runtime" / "lib")}
+    load = ["--shape", "image:1,256,200,1", "--concurrency-range", "2", "--measurement-mode", "count_windows"]
+    once = ["--measurement-request-count", "50", "--stability-percentage", "999"]
+    program: list[str | Path] = [PERF / "bin" / "perf_analyzer", "-m", "digits", "-i", "http"]
+    command = [*program, "-u", server.log[0]["viewer"], *load, *once]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    times = re.search(r"Successful request count: (\d+).*compute infer (\d+) usec", result.stdout, re.DOTALL)
+    assert times is not None, result.stdout
+    assert all(int(number) > 0 for number in times.groups())
+
+
+def test_kserve_over_http(server: Server) -> None:
+    """KServe's REST client gets the scores of this process, as binary data and as JSON."""
+    answers = run("kserve_http_client.py", server.log[0]["viewer"], "digits")
+    for form in ("binary", "json"):
+        check(answers[form], list(WINDOWS))
+
+
+def test_curl(server: Server, tmp_path: Path) -> None:
+    """curl, with an image as base64 in JSON, gets the average of this process."""
+    document = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [b64encode(PAGE.read_bytes()).decode()]}
+    (tmp_path / "request.json").write_text(json.dumps({"inputs": [document], "outputs": [{"name": "average"}]}))
+    url = f"http://{server.log[0]['viewer']}/v2/models/digits/infer"
+    sent = ["--data-binary", f"@{tmp_path / 'request.json'}", "--header", "Content-Type: application/json"]
+    output = subprocess.run(["curl", "--silent", "--fail", *sent, url], capture_output=True, check=True).stdout
+    (average,) = json.loads(output)["outputs"]
+    np.testing.assert_array_equal(np.float32(average["data"]), np.float32(expected(PAGE)[1]))
