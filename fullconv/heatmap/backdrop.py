@@ -48,7 +48,7 @@ def grey_picture(pixels: ScoredPixels, image: ImageInfo, size: tuple[int, int]) 
 
 def _file(pixels: ScoredPixels, image: ImageInfo, size: tuple[int, int]) -> pyvips.Image:
     """Return the region of an encoded file, or a thumbnail of the whole file, which may be decoded faster."""
-    picture = _page(pixels, image)
+    picture = open_page(pixels, image)
     first = not (picture.get_typeof("page-number") and picture.get("page-number"))
     if picture.format == "uchar" and pixels.region is None and first and not pixels.bands:
         return pyvips.Image.thumbnail_source(
@@ -58,13 +58,16 @@ def _file(pixels: ScoredPixels, image: ImageInfo, size: tuple[int, int]) -> pyvi
     return picture if pixels.region is None else picture.crop(*pixels.region)
 
 
-def _page(pixels: ScoredPixels, image: ImageInfo) -> pyvips.Image:
-    """Return the page that was scored: the requested page, or the first page of the image's size."""
-    first = pyvips.Image.new_from_source(_open(pixels), "", fail_on="warning")
+def open_page(pixels: ScoredPixels, image: ImageInfo, access: str = "random") -> pyvips.Image:
+    """Return the page that was scored: the requested page, or the first page of the image's size.
+
+    `access` is libvips's: with "sequential", the pixels can be read once, from top to bottom.
+    """
+    first = pyvips.Image.new_from_source(_open(pixels), "", fail_on="warning", access=access)
     pages = first.get("n-pages") if first.get_typeof("n-pages") else 1
     numbers = [pixels.page - 1] if pixels.page else range(min(MAX_PAGES, pages)) if pages > 1 else []
     for page in numbers:
-        picture = pyvips.Image.new_from_source(_open(pixels), "", page=page, fail_on="warning").copy()
+        picture = pyvips.Image.new_from_source(_open(pixels), "", page=page, fail_on="warning", access=access).copy()
         if pixels.page or {picture.width, picture.height} == {image.width, image.height}:
             picture.set_type(pyvips.GValue.gint_type, "page-number", page)
             return picture
