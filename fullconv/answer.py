@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.averages import AreaAverage, Entry, highest
-from fullconv.common.files import GRID_SUFFIXES, PICTURE_SUFFIXES
+from fullconv.common.files import GRID_SUFFIXES, PAGE_SUFFIXES, PICTURE_SUFFIXES
 from fullconv.common.probabilities import RAW, SOFTMAX
 from fullconv.common.text import printable
 from fullconv.description import ModelDescription, Parity
@@ -243,11 +243,11 @@ class Answer:
         return Image.fromarray(picture)
 
     def save(self, path: str | Path, class_: str | int | None = None, *, model: ModelDescription | None = None) -> None:
-        """Write the grid or the heatmap, according to the suffix of the path.
+        """Write the grid, the heatmap or a page for a browser, according to the suffix of the path.
 
-        A grid is written as .npz, .zarr, .csv, .parquet, .geojson or .tif, a heatmap as .png, .jpg, .jpeg or .webp. The
-        files are the same as those of `fullconv-score --grid` and `--heatmap`. `class_` and `model` are the arguments
-        of `heatmap`; a grid as .npz or .zarr needs neither.
+        A grid is written as .npz, .zarr, .csv, .parquet, .geojson or .tif, a heatmap as .png, .jpg, .jpeg or .webp, a
+        page as .html. The files are the same as those of `fullconv-score --grid`, `--heatmap` and `--html`. `class_`
+        and `model` are the arguments of `heatmap`; a grid as .npz or .zarr needs neither.
 
         Raises:
             RequestError: The suffix is unknown, or the answer does not have what the file needs.
@@ -259,15 +259,15 @@ class Answer:
             from fullconv.heatmap import write_picture  # noqa: PLC0415 (matplotlib takes a second to load)
 
             write_picture(path, np.asarray(self.heatmap(class_, model=model)))
-        elif suffix in GRID_SUFFIXES:
-            from fullconv.grids import grid_file  # noqa: PLC0415 (only here)
+        elif suffix in (*GRID_SUFFIXES, *PAGE_SUFFIXES):
+            from fullconv.grids import values_file  # noqa: PLC0415 (only here)
 
             self._all_scores("save")
-            with grid_file(path, self._cell_values(path.name, model)) as write:
+            with values_file(path, self._cell_values(path.name, model), self.document) as write:
                 for rows in self.rows():
                     write(rows)
         else:
-            expected = " or ".join((*GRID_SUFFIXES, *PICTURE_SUFFIXES))
+            expected = " or ".join((*GRID_SUFFIXES, *PICTURE_SUFFIXES, *PAGE_SUFFIXES))
             raise RequestError(f"save: expected a file name that ends in {expected}, got {str(path)!r}")
 
     def objects(

@@ -124,6 +124,18 @@ def test_the_scorer_works_in_a_clean_directory(python: Path, tmp_path: Path) -> 
     assert (result.stdout, result.stderr) == ("(88, 120, 11) background\n", "")
 
 
+def test_pages_are_written_in_a_clean_directory(python: Path, tmp_path: Path) -> None:
+    """The wheel has what pages run in the browser."""
+    script = (
+        "import fullconv\n"
+        f"answer = fullconv.Scorer({str(MODELS)!r}).score({str(PAGE)!r}, model='digits', grid=True)\n"
+        "answer.save('page.html')\n"
+    )
+    result = run(python, tmp_path, script)
+    assert (result.stdout, result.stderr) == ("", "")
+    assert "openseadragon 6.1.1" in (tmp_path / "page.html").read_text("utf-8")
+
+
 @pytest.mark.parametrize("stub", [caffe_pb2, model_pb2, open_inference_pb2, scoring_pb2])
 def test_names_in_the_descriptor_pool_are_ours(stub: ModuleType) -> None:
     """The names of our files in protobuf's pool, which all libraries share, begin with fullconv/."""

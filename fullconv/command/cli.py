@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import webbrowser
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from fullconv.command.image_table import WRITERS
 from fullconv.command.inputs import find_images
 from fullconv.command.options import CommandLine, takes
 from fullconv.command.task import STEM, ScoreTask
-from fullconv.common.files import BOX_SUFFIXES, GRID_SUFFIXES, PICTURE_SUFFIXES, OutputError
+from fullconv.common.files import BOX_SUFFIXES, GRID_SUFFIXES, PAGE_SUFFIXES, PICTURE_SUFFIXES, OutputError
 from fullconv.common.interruption import Interruption
 from fullconv.common.probabilities import RAW
 from fullconv.common.programs import MisplacedProgramError
@@ -30,7 +31,7 @@ from fullconv.remote.client import Client
 from fullconv.remote.connection import Security, addresses
 from fullconv.scorer import Scorer
 
-OUTPUTS = "--grid, --heatmap, --boxes and --table"
+OUTPUTS = "--grid, --heatmap, --boxes, --html and --table"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 interruption = Interruption("fullconv-score")
 
@@ -56,8 +57,8 @@ def score(line: CommandLine) -> None:
     """Score images of any size with a converted model.
 
     Every window of the image gets a score for each class; the averages over all windows are printed. For several
-    images the names given to --grid, --heatmap and --boxes must contain {stem}, which stands for each image's name
-    without its suffix; the name given to --mask may contain it. The images of a folder, and of a pattern such as
+    images the names given to --grid, --heatmap, --boxes and --html must contain {stem}, which stands for each image's
+    name without its suffix; the name given to --mask may contain it. The images of a folder, and of a pattern such as
     'scans/**/*.tif' in quotes, are scored in the order of their paths.
 
     fullconv-score page.png --model digits --heatmap page-heatmap.png
@@ -73,8 +74,8 @@ def score(line: CommandLine) -> None:
         images = inputs.images
         task = ScoreTask(
             _scorer(line), model, version, options, line.mask, tuple(line.grid or ()), line.threshold,
-            tuple(line.heatmap or ()), line.heatmap_class, tuple(line.boxes or ()), line.object_options(), line.plan,
-            interruption.check, inputs.folders, line.output_dir, line.table,
+            tuple(line.heatmap or ()), line.heatmap_class, tuple(line.boxes or ()), line.object_options(),
+            tuple(line.html or ()), line.plan, interruption.check, inputs.folders, line.output_dir, line.table,
         )  # fmt: skip
         _check_outputs(task, images)
         _check_average(task)
@@ -83,8 +84,17 @@ def score(line: CommandLine) -> None:
         documents = task.run(images, quiet=line.as_json)
     if line.as_json:
         _print_json(documents if len(images) > 1 or inputs.folders else documents[0])
+    if line.open_pages and not line.plan:
+        _open(task, [image for image, document in zip(images, documents, strict=True) if "error" not in document])
     if any("error" in document for document in documents):
         raise typer.Exit(3)
+
+
+def _open(task: ScoreTask, images: list[Path]) -> None:
+    """Open the pages of images in the browser, or say that there is none."""
+    for page in task.page_paths(images):
+        if not webbrowser.open(page.absolute().as_uri()):
+            print_error(f"open: no browser was found; open {page} yourself")
 
 
 def _describe(line: CommandLine) -> None:
@@ -122,7 +132,7 @@ def _check_average(task: ScoreTask) -> None:
 
 def _check_outputs(task: ScoreTask, images: list[Path]) -> None:
     """Refuse outputs of an unknown format, and outputs that would replace another output, an image, or a folder."""
-    for name in (*task.grids, *task.heatmaps, *task.boxes):
+    for name in task.names:
         if len(images) > 1 and STEM not in name:
             raise typer.BadParameter(
                 f"expected {STEM} in the name, since there are {len(images)} images, got {name!r}", param_hint=OUTPUTS
@@ -133,6 +143,8 @@ def _check_outputs(task: ScoreTask, images: list[Path]) -> None:
         _check_suffix("--heatmap", name, PICTURE_SUFFIXES)
     for name in task.boxes:
         _check_suffix("--boxes", name, BOX_SUFFIXES)
+    for name in task.pages:
+        _check_suffix("--html", name, PAGE_SUFFIXES)
     if task.table is not None:
         _check_suffix("--table", task.table, tuple(WRITERS))
     outputs = task.outputs(images)

@@ -248,6 +248,18 @@ class CommandLine:
             "each class, the class with the highest average, or the error.",
         ),
     ] = None
+    html: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OUT.html",
+            help="Write a page for a browser, which needs no network; may be given several times. It shows the image "
+            "with the scores over it, the best regions and the averages. The image is inside the file, or, if it has "
+            "more than 4 megapixels, in the folder OUT_files beside it.",
+        ),
+    ] = None
+    open_pages: Annotated[bool, typer.Option("--open", help="Open the pages that --html writes in the browser.")] = (
+        False
+    )
     plan: Annotated[
         bool, typer.Option("--plan", help="Print the plan (mode, tiles, cost). Nothing is scored or written.")
     ] = False
@@ -291,6 +303,7 @@ class CommandLine:
             ("--overlap", self.overlap, "--boxes", self.boxes),
             ("--across-classes", self.across_classes or None, "--boxes", self.boxes),
             ("--box-output", self.box_output, "--boxes", self.boxes),
+            ("--open", self.open_pages or None, "--html", self.html),
         ):
             if value is not None and not outputs:
                 raise typer.BadParameter(f"expected {needed} with it, got none", param_hint=option)
@@ -298,11 +311,13 @@ class CommandLine:
             *(self.grid or ()),
             *(self.heatmap or ()),
             *(self.boxes or ()),
+            *(self.html or ()),
             *([self.table] if self.table is not None else ()),
         ]
         if self.output_dir is not None and all("/" in name for name in names):
             raise typer.BadParameter(
-                "expected --grid, --heatmap, --boxes or --table with it, with a name without a folder; got none",
+                "expected --grid, --heatmap, --boxes, --html or --table with it, with a name without a folder; got "
+                "none",
                 param_hint="--output-dir",
             )
         tables = [name for name in self.grid or () if Path(name).suffix.lower() in TABLE_SUFFIXES]
@@ -350,7 +365,7 @@ class CommandLine:
             average=self.average,
             top=self.top,
             classes=class_names(self.classes),
-            grid=bool(self.grid or self.heatmap or self.boxes),
+            grid=bool(self.grid or self.heatmap or self.boxes or self.html),
         )
         if self.stride is not None:
             options["stride"] = self.stride

@@ -21,7 +21,7 @@ from fullconv.common.text import encodable
 from fullconv.description import ModelDescription
 from fullconv.errors import ImageError, RequestError, ScoringError, UnavailableError
 from fullconv.grid import GridRows, RowSink
-from fullconv.grids import cell_values, grid_file, holds_probabilities
+from fullconv.grids import cell_values, holds_probabilities, values_file
 from fullconv.grids.cells import CellValues
 from fullconv.objects.files import object_files
 from fullconv.objects.finder import ObjectFinder
@@ -58,6 +58,8 @@ class ScoreTask:
     boxes: tuple[str, ...] = ()
     """Names of the objects' files, likewise with STEM."""
     object_options: ObjectOptions = field(default_factory=ObjectOptions)
+    pages: tuple[str, ...] = ()
+    """Names of the pages for a browser, likewise with STEM."""
     plan_only: bool = False
     check: Callable[[], None] = lambda: None
     """Called repeatedly; ends the process if a signal has requested it."""
@@ -96,11 +98,19 @@ class ScoreTask:
                 shown.finish_image()
         return [documents[position] for position in sorted(documents)]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the files of each image."""
+        return (*self.grids, *self.heatmaps, *self.boxes, *self.pages)
+
     def outputs(self, images: list[Path]) -> list[tuple[Path, str]]:
         """Return every file that will be written, and the name of its image or option."""
-        names = (*self.grids, *self.heatmaps, *self.boxes)
         table = [(self.output_path(self.table), "--table")] if self.table is not None else []
-        return table + [(self._output(name, image), str(image)) for name in names for image in images]
+        return table + [(self._output(name, image), str(image)) for name in self.names for image in images]
+
+    def page_paths(self, images: list[Path]) -> list[Path]:
+        """Return the pages that are written for images."""
+        return [self._output(name, image) for name in self.pages for image in images]
 
     def _image_table(self) -> AbstractContextManager[ImageTable | None]:
         """Open the table of images, if there is one."""
@@ -136,7 +146,7 @@ class ScoreTask:
     def _results(self, images: list[Path], show: ShowProgress) -> Iterator[tuple[int, Result]]:
         """Yield each image's answer or error: first of images that a server scores in one call, then of the others."""
         done: set[int] = set()
-        alone = self.grids or self.heatmaps or self.boxes or self.plan_only or len(images) == 1
+        alone = self.names or self.plan_only or len(images) == 1
         if isinstance(self.scorer, Client) and not alone:
             for number, result in self._score_together(images):
                 done.add(number)
@@ -166,13 +176,13 @@ class ScoreTask:
         options = self._options_of(image)
         if self.plan_only:
             return self.scorer.plan(image, model=self.model, version=self.version, **options)
-        for name in (*self.grids, *self.heatmaps, *self.boxes):
+        for name in self.names:
             self._make_folder_of(self._output(name, image))
         with object_files([self._output(name, image) for name in self.boxes]) as write:
             finder = self._finder(image) if self.boxes else None
             with self._scored(image, options, show) as (planned, parts, result):
                 shown = self._shown_by(planned.version) if self._reads_values else None
-                answer = self._take(parts, result, self._sinks(image, planned, shown, finder))
+                answer = self._take(parts, result, self._sinks(image, planned, shown, finder, result))
             if finder is not None:
                 self._find_at_further_scales(image, options, show, finder)
                 write(finder.objects())
@@ -266,7 +276,7 @@ class ScoreTask:
     def _needs_all(self) -> bool:
         """Return whether a file needs scores of classes that the answer does not have."""
         shown = self._shown_by(self.version)
-        for_files = shown.output.kind == SOFTMAX and (bool(self.boxes) or any(map(holds_probabilities, self.grids)))
+        for_files = shown.output.kind == SOFTMAX and (bool(self.boxes) or self._writes_probabilities)
         return not shown.has_all and (for_files or (bool(self.heatmaps) and shown.needs_all))
 
     def _shown_by(self, version: str) -> ShownClasses:
@@ -283,7 +293,12 @@ class ScoreTask:
     @property
     def _reads_values(self) -> bool:
         """Whether a file needs more than the network's scores, and therefore the model's description."""
-        return bool(self.heatmaps or self.boxes) or any(map(holds_probabilities, self.grids))
+        return bool(self.heatmaps or self.boxes) or self._writes_probabilities
+
+    @property
+    def _writes_probabilities(self) -> bool:
+        """Whether a table, a raster or a page is written."""
+        return any(map(holds_probabilities, (*self.grids, *self.pages)))
 
     def _cell_values(self, planned: Answer, shown: ShownClasses | None) -> CellValues:
         """Return what the files of a grid hold: only the requested classes, even if the answer has more."""
@@ -293,11 +308,24 @@ class ScoreTask:
         return cell_values(planned.header, model, shown.chosen, self.threshold, planned.pixels)
 
     def _sinks(
-        self, image: Path, planned: Answer, shown: ShownClasses | None, finder: ObjectFinder | None
+        self,
+        image: Path,
+        planned: Answer,
+        shown: ShownClasses | None,
+        finder: ObjectFinder | None,
+        result: Callable[[], Answer],
     ) -> Iterator[AbstractContextManager[RowSink]]:
-        """Yield the files, and the finder of objects, that take the rows of an image's grid."""
-        for name in self.grids:
-            yield grid_file(self._output(name, image), self._cell_values(planned, shown))
+        """Yield the files, and the finder of objects, that take the rows of an image's grid.
+
+        Pages also take the whole answer after the last row.
+        """
+
+        def document() -> dict[str, Any]:
+            answer = result()
+            return (answer if shown is None else answer.with_classes(shown.chosen)).document()
+
+        for name in (*self.grids, *self.pages):
+            yield values_file(self._output(name, image), self._cell_values(planned, shown), document)
         if self.heatmaps and shown and planned.pixels:
             from fullconv.heatmap import heatmap_files  # noqa: PLC0415 (matplotlib takes a second to load)
 

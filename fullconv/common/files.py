@@ -14,6 +14,7 @@ TABLE_SUFFIXES = (".csv", ".parquet", ".geojson")
 GRID_SUFFIXES = (".npz", ".zarr", *TABLE_SUFFIXES, ".tif")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 BOX_SUFFIXES = (".geojson", ".csv")
+PAGE_SUFFIXES = (".html",)
 
 _remove_leftovers_once = cache(remove_leftovers)
 """Removes the leftovers in a directory, once in this process: a directory may hold very many files."""

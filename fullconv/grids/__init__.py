@@ -8,9 +8,12 @@
 .tif        a raster with a band for each class                    `geotiff`
 """
 
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
+from fullconv.common.files import PAGE_SUFFIXES
 from fullconv.description import ModelDescription
 from fullconv.grid import GridHeader, RowSink
 from fullconv.grids.cells import CellValues
@@ -49,6 +52,17 @@ def cell_values(
     """Describe what a file holds of rows that `header` describes: the classes `chosen` of a model."""
     colours = {index: colour for index, colour in enumerate(model.colours) if colour}
     return CellValues(header, model.output.kind, chosen, threshold, colours, image)
+
+
+def values_file(
+    path: Path, values: CellValues, answer: Callable[[], Mapping[str, Any]]
+) -> AbstractContextManager[RowSink]:
+    """Write a file like `grid_file`, or a page; `answer` returns the document of `--json` after the last row."""
+    if path.suffix.lower() not in PAGE_SUFFIXES:
+        return grid_file(path, values)
+    from fullconv.page import page_file  # noqa: PLC0415 (matplotlib takes a second to load)
+
+    return page_file(path, values, answer)
 
 
 def grid_file(path: Path, values: CellValues) -> AbstractContextManager[RowSink]:

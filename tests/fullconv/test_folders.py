@@ -223,8 +223,11 @@ def test_outputs_of_the_same_path_are_refused(arguments: list[str], first: str, 
         (["--grid", "all.npz", "--output-dir", "out"], "expected {stem} in the name, since there are 4 images"),
         (["--table", "table.npz"], "--table: expected a file name that ends in .csv or .parquet, got 'table.npz'"),
         (["--table", "scans"], "--table: expected a file name that ends in .csv"),
-        (["--output-dir", "out"], "--output-dir: expected --grid, --heatmap, --boxes or --table with it"),
-        (["--output-dir", "out", "--grid", "x/{stem}.npz"], "--output-dir: expected --grid, --heatmap, --boxes or --table with"),
+        (["--output-dir", "out"], "--output-dir: expected --grid, --heatmap, --boxes, --html or --table with it"),
+        (
+            ["--output-dir", "out", "--grid", "x/{stem}.npz"],
+            "--output-dir: expected --grid, --heatmap, --boxes, --html or --table with",
+        ),
         (["--output-dir", "scans/page.png", "--table", "table.csv"], "is a file"),
     ],
 )
