@@ -25,9 +25,9 @@ from fullconv.protos import model_pb2
 
 PASS_BYTES = 1 << 29
 """Limit on the bytes of activations of a dense pass over an image, or a part of it, in a comparison."""
-MORE_WINDOWS, CHEAP_CROPS = 4, 5e11
+MORE_WINDOWS, CHEAP_CROPS, CHEAP_SYNTHETIC_CROPS = 4, 5e11, 2.5e11
 """All windows of the images are compared if their number is at most MORE_WINDOWS times the requested number, and if
-their crops need at most CHEAP_CROPS multiply-adds."""
+their crops need at most CHEAP_CROPS multiply-adds; of synthetic images at most CHEAP_SYNTHETIC_CROPS."""
 WINDOWS, LEAST_WINDOWS = 256, 16
 """Default number of windows to compare, and the smallest default number for expensive windows of synthetic images."""
 
@@ -56,9 +56,9 @@ class ModelFiles:
 def default_windows(graph: ConvertedGraph, *, given: bool) -> int:
     """Return how many windows are compared if the user requests no number; `given` says that there are images.
 
-    Synthetic images show less than the user's images do, and get no more windows than CHEAP_CROPS allows.
+    Synthetic images show less than the user's images do, and get no more windows than CHEAP_SYNTHETIC_CROPS allows.
     """
-    affordable = int(CHEAP_CROPS / max(1.0, graph.cost.multiply_adds_per_crop))
+    affordable = int(CHEAP_SYNTHETIC_CROPS / max(1.0, graph.cost.multiply_adds_per_crop))
     return WINDOWS if given else min(WINDOWS, max(LEAST_WINDOWS, affordable))
 
 

@@ -25,9 +25,14 @@ from converter.verify.networks import NetworkOutput
 
 CELLS = 4
 """Number of interior cells of the image along either axis; the square of this number of windows is compared."""
+LEAST_CHECKED, SHARE_CHECKED = 4, 4
+"""For expensive windows, fewer windows are compared: at least LEAST_CHECKED, and one for SHARE_CHECKED windows of the
+certificate."""
 MAX_NUMBERS = 1 << 27
 """Limit on the image's height × width × channels; ImageNet's networks need up to 15 million."""
 
+Cell = tuple[int, int]
+"""Row and column."""
 Pair = tuple[list[NetworkOutput], list[NetworkOutput]]
 """The outputs of the source and of the converted network for the same windows."""
 
@@ -40,7 +45,7 @@ def check_conversion(comparison: Comparison, rng: np.random.Generator, advance: 
     """
     image = CheckImage(comparison, rng)
     reference, native = list[NetworkOutput](), list[NetworkOutput]()
-    for row, col in image.interior:
+    for row, col in checked_cells(image.interior, comparison.budget.windows):
         crop = image.pixels_of((row, row + 1), (col, col + 1))
         reference.append(comparison.source(crop))
         native.append(comparison.converted(crop))
@@ -53,9 +58,20 @@ def check_conversion(comparison: Comparison, rng: np.random.Generator, advance: 
     _check_tile(comparison, image, dense)
     _check_stride(comparison, image, dense)
     if comparison.is_exact:
-        cells = [dense[cell] for cell in image.interior]
+        cells = [dense[cell] for cell in checked_cells(image.interior, comparison.budget.windows)]
         check_equal("crops and dense cells of an unpadded network", reference, cells)
     return reference, native
+
+
+def checked_count(windows: int) -> int:
+    """Return how many windows are compared by themselves, for a certificate of so many windows."""
+    return min(CELLS**2, max(LEAST_CHECKED, windows // SHARE_CHECKED))
+
+
+def checked_cells(cells: Sequence[Cell], windows: int) -> Sequence[Cell]:
+    """Return the cells whose windows are compared by themselves, for a certificate of so many windows."""
+    count = checked_count(windows)
+    return [cells[number * (len(cells) - 1) // (count - 1)] for number in range(count)]
 
 
 class CheckImage:

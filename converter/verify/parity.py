@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converter.errors import VerificationError
-from converter.verify.checks import CELLS, check_conversion, check_equal, check_grid, check_varies
+from converter.verify.checks import check_conversion, check_equal, check_grid, check_varies, checked_count
 from converter.verify.comparison import Comparison
 from converter.verify.difference import difference
 from converter.verify.images import Pixels, SampleImage
@@ -41,7 +41,7 @@ def measure_parity(
     """
     rng = np.random.default_rng(SEED)
     samples = choose_cells(_images(comparison, rng), comparison.geometry, comparison.window, comparison.budget, rng)
-    announce(CELLS**2 + sum(len(sample.cells) for sample in samples))
+    announce(checked_count(comparison.budget.windows) + sum(len(sample.cells) for sample in samples))
     reference, native = check_conversion(comparison, rng, advance)
     grids = list[tuple[NetworkOutput, NetworkOutput]]()
     cells = [cell for sample in samples for cell in _compare(comparison, sample, grids, advance)]

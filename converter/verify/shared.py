@@ -19,8 +19,9 @@ from fullconv.protos import model_pb2
 
 GRID = (2, 3)
 """Rows and columns of windows that are scored together."""
-COMPARED = ((0, 0), (0, 1), (1, 2))
-"""Rows and columns of the windows that are also scored by themselves. Together they use every part of the network."""
+COMPARED = ((0, 0), (1, 2))
+"""Rows and columns of the windows that are also scored by themselves: both have every part of the network, strips and
+corners of each side, and lie in different rows and columns."""
 SEED = 3
 
 
