@@ -17,8 +17,9 @@ from fullconv.command.console import print_error, tolerate_encodings
 from fullconv.command.description import description_table
 from fullconv.command.image_table import WRITERS
 from fullconv.command.inputs import find_images
-from fullconv.command.options import CommandLine, takes
+from fullconv.command.line import CommandLine
 from fullconv.command.task import STEM, ScoreTask
+from fullconv.command.usage import takes
 from fullconv.common.files import BOX_SUFFIXES, GRID_SUFFIXES, PAGE_SUFFIXES, PICTURE_SUFFIXES, OutputError
 from fullconv.common.interruption import Interruption
 from fullconv.common.probabilities import RAW

@@ -1,28 +1,22 @@
-"""The command line of `fullconv-score`: every option with its help."""
+"""The options of `fullconv-score` that say what is scored, how, and which files are written, with their help."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
-from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated
 
 import typer
 
 from fullconv.command.parsing import band_numbers, class_names, region, scale_names
 from fullconv.common.files import TABLE_SUFFIXES
-from fullconv.common.model_files import VERSION
 from fullconv.common.names import AverageName, BorderName, ModeName
 from fullconv.objects.rule import ObjectOptions
 from fullconv.options import DEFAULTS, Options
 
-Fields = TypeVar("Fields")
-
 
 @dataclass(frozen=True)
-class CommandLine:
-    """The arguments and options, as Typer parses them."""
+class ScoringLine:
+    """What is scored, how, and which files are written, as Typer parses it."""
 
     model: Annotated[str, typer.Option(metavar="NAME[/VERSION]", help="The model to score with.")]
     images: Annotated[
@@ -260,44 +254,24 @@ class CommandLine:
     open_pages: Annotated[bool, typer.Option("--open", help="Open the pages that --html writes in the browser.")] = (
         False
     )
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Print the plan (mode, tiles, cost). Nothing is scored or written.")
-    ] = False
-    describe: Annotated[
-        bool,
-        typer.Option(
-            "--describe",
-            help="Print what the model is: window, strides, modes, labels, agreement, and its card. Takes no images.",
-        ),
-    ] = False
-    tls: Annotated[
-        bool, typer.Option("--tls", help="Use TLS. A public authority must have signed the server's certificate.")
-    ] = False
-    tls_ca: Annotated[
-        Path | None,
-        typer.Option(
-            "--tls-ca",
-            metavar="FILE",
-            help="Use TLS. An authority in this PEM file must have signed the server's certificate.",
-        ),
-    ] = None
-    tls_cert: Annotated[
-        Path | None, typer.Option("--tls-cert", metavar="FILE", help="PEM file with this client's certificate.")
-    ] = None
-    tls_key: Annotated[
-        Path | None, typer.Option("--tls-key", metavar="FILE", help="PEM file with the private key of --tls-cert.")
-    ] = None
-    token: Annotated[Path | None, typer.Option(metavar="FILE", help="File with the token to send to the server.")] = (
-        None
-    )
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False
 
     def __post_init__(self) -> None:
         """Exit with status 2 for options that contradict each other."""
-        if self.describe and self.images:
-            raise typer.BadParameter("expected no images with --describe", param_hint="IMAGE...")
-        if not self.describe and not self.images:
-            raise typer.BadParameter("expected an image to score, or --describe, got none", param_hint="IMAGE...")
+        self._check_files()
+        if self.min_agreement is not None and not 0 < self.min_agreement <= 1:
+            raise typer.BadParameter(
+                f"expected a share of windows above 0 and at most 1, got {self.min_agreement:g}",
+                param_hint="--min-agreement",
+            )
+        if self.min_agreement is not None and self.mode != "auto":
+            raise typer.BadParameter(
+                f"expected --mode auto with it, so that it can choose the mode; got {self.mode}",
+                param_hint="--min-agreement",
+            )
+        self._check_resolution()
+
+    def _check_files(self) -> None:
+        """Exit with status 2 for options of files that are not written, and for values that do not suit the files."""
         for option, value, needed, outputs in (
             ("--heatmap-class", self.heatmap_class, "--heatmap", self.heatmap),
             ("--overlap", self.overlap, "--boxes", self.boxes),
@@ -328,19 +302,6 @@ class CommandLine:
             )
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise typer.BadParameter(f"expected a finite number, got {self.threshold}", param_hint="--threshold")
-        if self.min_agreement is not None and not 0 < self.min_agreement <= 1:
-            raise typer.BadParameter(
-                f"expected a share of windows above 0 and at most 1, got {self.min_agreement:g}",
-                param_hint="--min-agreement",
-            )
-        if self.min_agreement is not None and self.mode != "auto":
-            raise typer.BadParameter(
-                f"expected --mode auto with it, so that it can choose the mode; got {self.mode}",
-                param_hint="--min-agreement",
-            )
-        self._check_resolution()
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise typer.BadParameter("expected both or neither, got one", param_hint="--tls-cert and --tls-key")
 
     def _check_resolution(self) -> None:
         """Exit with status 2 for more than one resolution, and for numbers that are none."""
@@ -395,29 +356,3 @@ class CommandLine:
         if self.box_output is not None:
             options["box_output"] = self.box_output
         return options
-
-    def named_version(self) -> tuple[str, str]:
-        """Return the model's name and version. --model NAME/VERSION gives both."""
-        name, _, number = self.model.rpartition("/")
-        if not VERSION.fullmatch(number) or not name:
-            return self.model, self.version
-        if self.version not in ("", number):
-            raise typer.BadParameter(
-                f"expected one version, got '{self.model}' and '{self.version}'", param_hint="--model"
-            )
-        return name, number
-
-
-def takes(fields: type[Fields]) -> Callable[[Callable[[Fields], None]], Callable[..., None]]:
-    """Turn a function of a dataclass into a command, whose options Typer takes from the dataclass's fields."""
-
-    def decorate(run: Callable[[Fields], None]) -> Callable[..., None]:
-        @wraps(run)
-        def command(**values: Any) -> None:
-            run(fields(**values))
-
-        command.__signature__ = signature(fields)  # type: ignore[attr-defined]
-        command.__annotations__ = get_type_hints(fields, include_extras=True)
-        return command
-
-    return decorate
