@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from fullconv.averages import AreaAverage, Entry, highest
 from fullconv.common.files import GRID_SUFFIXES, PAGE_SUFFIXES, PICTURE_SUFFIXES
-from fullconv.common.probabilities import RAW, SOFTMAX
 from fullconv.common.text import printable
 from fullconv.description import ModelDescription, Parity
 from fullconv.errors import RequestError
+from fullconv.file_options import FileOptions, check_file_options
 from fullconv.grid import GridHeader, GridRows, ImageInfo, Scores
 from fullconv.images import ScoredPixels
 from fullconv.notebook import html_of
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import PIL.Image
     import xarray
 
-    from fullconv.grids.cells import CellValues
     from fullconv.heatmap import Heatmap
     from fullconv.objects.found import DetectedObjects
     from fullconv.objects.rule import ObjectOptions
@@ -242,28 +241,40 @@ class Answer:
             warnings.warn(f"heatmap: {printable(drawing.unread)}; the background is white", stacklevel=2)
         return Image.fromarray(picture)
 
-    def save(self, path: str | Path, class_: str | int | None = None, *, model: ModelDescription | None = None) -> None:
+    def save(
+        self,
+        path: str | Path,
+        class_: str | int | None = None,
+        *,
+        model: ModelDescription | None = None,
+        **options: Unpack[FileOptions],
+    ) -> None:
         """Write the grid, the heatmap or a page for a browser, according to the suffix of the path.
 
         A grid is written as .npz, .zarr, .csv, .parquet, .geojson or .tif, a heatmap as .png, .jpg, .jpeg or .webp, a
         page as .html. The files are the same as those of `fullconv-score --grid`, `--heatmap` and `--html`. `class_`
-        and `model` are the arguments of `heatmap`; a grid as .npz or .zarr needs neither.
+        and `model` are the arguments of `heatmap`; a grid of scores as .npz or .zarr needs neither. `options` say what
+        a grid's file holds: see `fullconv.file_options.FileOptions`.
 
         Raises:
-            RequestError: The suffix is unknown, or the answer does not have what the file needs.
+            RequestError: The suffix or an option is invalid, or the answer does not have what the file needs.
+            ImageError: The scores are too large for float16.
             OutputError: The file cannot be written.
         """
         path = Path(path)
         suffix = path.suffix.lower()
+        check_file_options([path.name], options)
         if suffix in PICTURE_SUFFIXES:
             from fullconv.heatmap import write_picture  # noqa: PLC0415 (matplotlib takes a second to load)
 
             write_picture(path, np.asarray(self.heatmap(class_, model=model)))
         elif suffix in (*GRID_SUFFIXES, *PAGE_SUFFIXES):
-            from fullconv.grids import values_file  # noqa: PLC0415 (only here)
+            from fullconv.grids import checked_values, values_file  # noqa: PLC0415 (only here)
 
             self._all_scores("save")
-            with values_file(path, self._cell_values(path.name, model), self.document) as write:
+            describe = self._description if model is None else lambda: model
+            values = checked_values(path.name, self.header, describe, options, self.pixels)
+            with values_file(path, values, self.document) as write:
                 for rows in self.rows():
                     write(rows)
         else:
@@ -358,21 +369,6 @@ class Answer:
         drawing = Heatmap(self.header, shown, self.pixels.region)
         drawing.add_rows(0, scores.astype(np.float32, copy=False))
         return drawing
-
-    def _cell_values(self, name: str, model: ModelDescription | None) -> "CellValues":
-        """Return what a file of the grid holds; raises RequestError if softmax needs classes that the answer lacks."""
-        from fullconv.grids import cell_values, holds_probabilities  # noqa: PLC0415 (only here)
-        from fullconv.grids.cells import CellValues  # noqa: PLC0415
-
-        if not holds_probabilities(name):
-            return CellValues(self.header, RAW, self.classes)
-        model = model or self._description()
-        if model.output.kind == SOFTMAX and len(self.classes) < model.output.classes:
-            raise RequestError(
-                f"save: expected the scores of all {model.output.classes} classes for probabilities, got the scores of "
-                f"{len(self.classes)}: score without the option classes"
-            )
-        return cell_values(self.header, model, self.classes, image=self.pixels)
 
     def _description(self) -> ModelDescription:
         if self.describe is None:

@@ -1,37 +1,50 @@
-"""GeoJSON features as QuPath reads them: rectangles in pixels of the image, each with its class."""
+"""GeoJSON features as text, as QuPath reads them: polygons, each with a class and measurements."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import BinaryIO, Literal
 
 BEGIN, BETWEEN, END = b'{"type": "FeatureCollection", "features": [\n', b",\n", b"\n]}\n"
 
-Feature = dict[str, Any]
+Ring = Sequence[str]
+"""The corners of a polygon in JSON; the last is the first."""
 
 
 @contextmanager
-def feature_collection(file: BinaryIO) -> Iterator[Callable[[Feature], None]]:
+def feature_collection(file: BinaryIO) -> Iterator[Callable[[str], None]]:
     """Write a collection of features, one on each line; yields the function that takes them."""
     between = b""
     file.write(BEGIN)
 
-    def write(feature: Feature) -> None:
+    def write(text: str) -> None:
         nonlocal between
-        file.write(between + json.dumps(feature, ensure_ascii=False).encode())
+        file.write(between + text.encode())
         between = BETWEEN
 
     yield write
     file.write(END)
 
 
-def rectangle(left: float, right: float, top: float, bottom: float) -> Feature:
-    """Return a polygon whose ring ends where it begins."""
-    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
-    return {"type": "Polygon", "coordinates": [ring]}
+def feature(
+    kind: Literal["annotation", "detection", "tile"], rings: Iterable[Ring], classification: str, measurements: str
+) -> str:
+    """Return a polygon: its outer ring, then its holes. `classification` and `measurements` are objects in JSON."""
+    polygon = ", ".join([f"[{', '.join(ring)}]" for ring in rings])
+    return (
+        f'{{"type": "Feature", "geometry": {{"type": "Polygon", "coordinates": [{polygon}]}}, "properties": '
+        f'{{"objectType": "{kind}", "classification": {classification}, "measurements": {measurements}}}}}'
+    )
 
 
-def classification(label: str, colour: str | None) -> Feature:
-    """Return a class with its name and, if it has one, its colour "#rrggbb"."""
+def rectangle(left: float, right: float, top: float, bottom: float) -> Ring:
+    """Return the ring of a rectangle."""
+    corners = (left, top), (right, top), (right, bottom), (left, bottom), (left, top)
+    return [f"[{x}, {y}]" for x, y in corners]
+
+
+def classification(label: str, colour: str | None) -> str:
+    """Return a class in JSON with its name and, if it has one, its colour "#rrggbb"."""
     name = {"name": label}
-    return name if not colour else name | {"color": [int(colour[at : at + 2], 16) for at in (1, 3, 5)]}
+    known = name if not colour else name | {"color": [int(colour[at : at + 2], 16) for at in (1, 3, 5)]}
+    return json.dumps(known, ensure_ascii=False)

@@ -74,12 +74,12 @@ def score(line: CommandLine) -> None:
         inputs = find_images(line.images or [], line.output_dir)
         images = inputs.images
         task = ScoreTask(
-            _scorer(line), model, version, options, line.mask, tuple(line.grid or ()), line.threshold,
+            _scorer(line), model, version, options, line.mask, tuple(line.grid or ()), line.file_options(),
             tuple(line.heatmap or ()), line.heatmap_class, tuple(line.boxes or ()), line.object_options(),
             tuple(line.html or ()), line.plan, interruption.check, inputs.folders, line.output_dir, line.table,
         )  # fmt: skip
         _check_outputs(task, images)
-        _check_average(task)
+        _check_probabilities(task)
         if inputs.skipped:
             typer.echo(f"images: {len(images)}; other files and links to folders, skipped: {inputs.skipped}", err=True)
         documents = task.run(images, quiet=line.as_json)
@@ -123,12 +123,14 @@ def _exit_statuses() -> Iterator[None]:
         raise typer.Exit(1 if isinstance(error, (UnavailableError, MisplacedProgramError)) else 3) from None
 
 
-def _check_average(task: ScoreTask) -> None:
-    """Refuse to average probabilities of a model without probabilities."""
-    if task.options["average"] == "probabilities" and task.scorer.model(task.model, task.version).output.kind == RAW:
-        raise typer.BadParameter(
-            f"expected scores, got probabilities, which model {task.model!r} does not have", param_hint="--average"
-        )
+def _check_probabilities(task: ScoreTask) -> None:
+    """Refuse to average or to write probabilities of a model without probabilities."""
+    for option, value in (("average", task.options["average"]), ("grid-as", task.files.get("grid_as"))):
+        wants = value in ("probabilities", "probability")
+        if wants and task.scorer.model(task.model, task.version).output.kind == RAW:
+            raise typer.BadParameter(
+                f"expected scores, got {value}, which model {task.model!r} does not have", param_hint=f"--{option}"
+            )
 
 
 def _check_outputs(task: ScoreTask, images: list[Path]) -> None:

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from fullconv.command.parsing import band_numbers, class_names, region, scale_names
+from fullconv.command.usage import usage_errors
 from fullconv.common.files import TABLE_SUFFIXES
-from fullconv.common.names import AverageName, BorderName, ModeName
+from fullconv.common.names import DEFAULT_TOP, AverageName, BorderName, GridAsName, ModeName
+from fullconv.file_options import FileOptions, check_file_options
 from fullconv.objects.rule import ObjectOptions
 from fullconv.options import DEFAULTS, Options
 
@@ -165,6 +167,19 @@ class ScoringLine:
             "the georeference of the image.",
         ),
     ] = None
+    grid_as: Annotated[
+        GridAsName | None,
+        typer.Option(
+            help="What the files of --grid hold. scores: the network's scores of every class. float16: the same, as "
+            "float16 (.npz, .zarr, .tif). probability: the probability of every class. top: the classes with the "
+            "highest scores of each window. argmax: the class with the highest score; .tif then has one band of "
+            "classes, with their colours and names. Default: scores in .npz and .zarr, otherwise probability.",
+        ),
+    ] = None
+    grid_top: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, max=1_000_000, help="Number of classes of each window for --grid-as top."),
+    ] = DEFAULT_TOP
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -302,6 +317,8 @@ class ScoringLine:
             )
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise typer.BadParameter(f"expected a finite number, got {self.threshold}", param_hint="--threshold")
+        with usage_errors():
+            check_file_options(self.grid or (), {**self.file_options(), "threshold": None})
 
     def _check_resolution(self) -> None:
         """Exit with status 2 for more than one resolution, and for numbers that are none."""
@@ -356,3 +373,7 @@ class ScoringLine:
         if self.box_output is not None:
             options["box_output"] = self.box_output
         return options
+
+    def file_options(self) -> FileOptions:
+        """Return what the files of --grid hold."""
+        return FileOptions(grid_as=self.grid_as, grid_top=self.grid_top, threshold=self.threshold)

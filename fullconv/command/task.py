@@ -16,12 +16,14 @@ from fullconv.command.progress import ShowProgress, progress
 from fullconv.command.sending import check_size, fits_message, goes_in_parts
 from fullconv.command.table import answer_table, plan_table
 from fullconv.common.files import OutputError, make_folder_of
+from fullconv.common.names import DEFAULT_TOP, GridAsName, GridName
 from fullconv.common.probabilities import RAW, SOFTMAX
 from fullconv.common.text import encodable
 from fullconv.description import ModelDescription
 from fullconv.errors import ImageError, RequestError, ScoringError, UnavailableError
+from fullconv.file_options import FileOptions
 from fullconv.grid import GridRows, RowSink
-from fullconv.grids import cell_values, holds_probabilities, values_file
+from fullconv.grids import cell_values, held_kind, needs_model, values_file
 from fullconv.grids.cells import CellValues
 from fullconv.objects.files import object_files
 from fullconv.objects.finder import ObjectFinder
@@ -32,6 +34,9 @@ from fullconv.shown import ShownClasses, class_indices, shown_classes
 
 STEM = "{stem}"
 """Stands for an image's name without its suffix in the names of outputs and masks."""
+
+REDUCED: Mapping[GridAsName, GridName] = {"float16": "float16", "top": "top", "argmax": "argmax"}
+"""For what files hold, the form of a grid that is smaller than all scores and has enough for them."""
 
 Result = Answer | ScoringError | OutputError
 
@@ -49,8 +54,8 @@ class ScoreTask:
     """A file's name, which may contain STEM, or "otsu"."""
     grids: tuple[str, ...] = ()
     """Names of the grid's files, which contain STEM if there are several images."""
-    threshold: float | None = None
-    """Smallest of the highest values of the windows in tables. None: all windows."""
+    files: FileOptions = field(default_factory=FileOptions)
+    """What the grid's files hold."""
     heatmaps: tuple[str, ...] = ()
     """Names of the heatmap's files, likewise with STEM."""
     heatmap_class: str | None = None
@@ -271,13 +276,26 @@ class ScoreTask:
         options: Options = {**self.options, **self._mask_of(image)}
         if self._reads_values and self._needs_all():
             options["classes"] = ()
+        elif (grid_as := self._reduced_grid()) is not None:
+            options["grid"], options["grid_top"] = grid_as, self.files.get("grid_top", DEFAULT_TOP)
         return options
+
+    def _reduced_grid(self) -> GridName | None:
+        """Return the form of a smaller grid that has what every file holds; None if a file needs all scores."""
+        reduced = REDUCED.get(self.files.get("grid_as") or "scores")
+        if reduced is None or self.heatmaps or self.boxes or self.pages or not self.grids:
+            return None
+        return None if self._reads_values and self._uses_softmax(self._shown_by(self.version)) else reduced
+
+    def _uses_softmax(self, shown: ShownClasses) -> bool:
+        """Return whether a file has probabilities that follow from the scores of all classes."""
+        kinds = [held_kind(name, shown.output.kind, self.files) for name in self.grids]
+        return SOFTMAX in [*kinds, *([shown.output.kind] if self.boxes or self.pages else [])]
 
     def _needs_all(self) -> bool:
         """Return whether a file needs scores of classes that the answer does not have."""
         shown = self._shown_by(self.version)
-        for_files = shown.output.kind == SOFTMAX and (bool(self.boxes) or self._writes_probabilities)
-        return not shown.has_all and (for_files or (bool(self.heatmaps) and shown.needs_all))
+        return not shown.has_all and (self._uses_softmax(shown) or (bool(self.heatmaps) and shown.needs_all))
 
     def _shown_by(self, version: str) -> ShownClasses:
         """Return the classes that files show for a version of the model."""
@@ -293,19 +311,16 @@ class ScoreTask:
     @property
     def _reads_values(self) -> bool:
         """Whether a file needs more than the network's scores, and therefore the model's description."""
-        return bool(self.heatmaps or self.boxes) or self._writes_probabilities
-
-    @property
-    def _writes_probabilities(self) -> bool:
-        """Whether a table, a raster or a page is written."""
-        return any(map(holds_probabilities, (*self.grids, *self.pages)))
+        return bool(self.heatmaps or self.boxes or self.pages) or any(
+            needs_model(name, self.files) for name in self.grids
+        )
 
     def _cell_values(self, planned: Answer, shown: ShownClasses | None) -> CellValues:
         """Return what the files of a grid hold: only the requested classes, even if the answer has more."""
         if shown is None:
-            return CellValues(planned.header, RAW, planned.header.indices)
+            return CellValues(planned.header, RAW, planned.header.indices, self.files)
         model = self._model(planned.version)
-        return cell_values(planned.header, model, shown.chosen, self.threshold, planned.pixels)
+        return cell_values(planned.header, model, shown.chosen, self.files, planned.pixels)
 
     def _sinks(
         self,

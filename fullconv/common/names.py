@@ -12,6 +12,7 @@ ModeName = Literal["auto", "dense", "shared", "crops", "exact"]
 BorderName = Literal["lattice", "anchor"]
 AverageName = Literal["scores", "probabilities"]
 GridName = Literal["float32", "float16", "top", "argmax"]
+GridAsName = Literal["scores", "probability", "float16", "top", "argmax"]
 PriorityName = Literal["low", "normal", "high"]
 
 MODES: Mapping[str, scoring_pb2.Mode] = {

@@ -6,15 +6,21 @@
 .parquet    the same as .csv, for the extra `parquet`              `table`
 .geojson    a tile for each window, as QuPath reads them           `geojson`
 .tif        a raster with a band for each class                    `geotiff`
+
+`fullconv.file_options` describes what else the files can hold.
 """
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fullconv.common.files import PAGE_SUFFIXES
+from fullconv.common.probabilities import RAW, SOFTMAX
 from fullconv.description import ModelDescription
+from fullconv.errors import RequestError
+from fullconv.file_options import FileOptions
 from fullconv.grid import GridHeader, RowSink
 from fullconv.grids.cells import CellValues
 from fullconv.grids.geojson import geojson_file
@@ -37,34 +43,75 @@ SCORES = (".npz", ".zarr")
 """The formats that hold the network's scores instead of probabilities."""
 
 
-def holds_probabilities(name: str) -> bool:
-    """Return whether a file of this name holds probabilities, for which the model's description is needed."""
-    return not name.lower().endswith(SCORES)
+def needs_model(name: str, options: FileOptions) -> bool:
+    """Return whether a file of this name holds more than the network's scores, and needs the model's description."""
+    return not name.lower().endswith(SCORES) or options.get("grid_as") == "probability"
+
+
+def held_kind(name: str, kind: str, options: FileOptions) -> str:
+    """Return the kind of scores from which a file's probabilities follow; RAW if the file holds no probabilities.
+
+    `kind` is the kind of the model's scores.
+    """
+    grid_as = options.get("grid_as")
+    has_none = grid_as in ("scores", "float16") or (grid_as == "argmax" and name.lower().endswith(".tif"))
+    return RAW if has_none or not needs_model(name, options) else kind
 
 
 def cell_values(
     header: GridHeader,
     model: ModelDescription,
     chosen: tuple[int, ...],
-    threshold: float | None = None,
+    options: FileOptions | None = None,
     image: ScoredPixels | None = None,
 ) -> CellValues:
-    """Describe what a file holds of rows that `header` describes: the classes `chosen` of a model."""
+    """Describe what files hold of rows that `header` describes: the classes `chosen` of a model."""
     colours = {index: colour for index, colour in enumerate(model.colours) if colour}
-    return CellValues(header, model.output.kind, chosen, threshold, colours, image)
+    return CellValues(header, model.output.kind, chosen, options or {}, colours, image)
+
+
+def checked_values(
+    name: str,
+    header: GridHeader,
+    describe: Callable[[], ModelDescription],
+    options: FileOptions,
+    image: ScoredPixels | None,
+) -> CellValues:
+    """Describe what the file `name` holds of rows with all scores that `header` describes.
+
+    Raises RequestError if the model or the rows lack what the file needs. `describe` returns the model's description,
+    and is called only if the file needs it.
+    """
+    if not needs_model(name, options):
+        return CellValues(header, RAW, header.indices, options)
+    model = describe()
+    if model.output.kind == RAW and options.get("grid_as") == "probability":
+        raise RequestError(f"grid_as: expected scores, got probability, which model {model.name!r} does not have")
+    if held_kind(name, model.output.kind, options) == SOFTMAX and len(header.indices) < model.output.classes:
+        raise RequestError(
+            f"save: expected the scores of all {model.output.classes} classes for probabilities, got the scores of "
+            f"{len(header.indices)}: score without the option classes"
+        )
+    return cell_values(header, model, header.indices, options, image)
 
 
 def values_file(
     path: Path, values: CellValues, answer: Callable[[], Mapping[str, Any]]
 ) -> AbstractContextManager[RowSink]:
-    """Write a file like `grid_file`, or a page; `answer` returns the document of `--json` after the last row."""
+    """Write a file like `grid_file`, or a page; `answer` returns the document of `--json` after the last row.
+
+    The options of grids do not change a page.
+    """
     if path.suffix.lower() not in PAGE_SUFFIXES:
         return grid_file(path, values)
     from fullconv.page import page_file  # noqa: PLC0415 (matplotlib takes a second to load)
 
-    return page_file(path, values, answer)
+    return page_file(path, replace(values, options=FileOptions()), answer)
 
 
 def grid_file(path: Path, values: CellValues) -> AbstractContextManager[RowSink]:
-    """Write a file; the context yields the function that takes the rows, top to bottom. Raises OutputError."""
-    return SUFFIXES[path.suffix.lower()](path, values)
+    """Write a file; the context yields the function that takes the rows, top to bottom.
+
+    Raises OutputError; RequestError if a package is missing.
+    """
+    return SUFFIXES[path.suffix.lower()](path, replace(values, kind=held_kind(path.name, values.kind, values.options)))

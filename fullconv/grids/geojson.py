@@ -2,44 +2,61 @@
 
 A polygon is the block of one stride around the window's centre (`fullconv.blocks`), so that neighbouring polygons touch
 and do not overlap.
-Coordinates are pixels of the image. Each polygon is a tile with the class of the highest probability, and with the
-probabilities of all classes as measurements; for a model without probabilities, with the scores.
+Coordinates are pixels of the image. Each polygon is a tile with the class of the
+highest score, and with the probabilities of all classes as measurements; for a model without probabilities, with the
+scores. Exterior rings run counter-clockwise, as RFC 7946 wants them.
 """
 
-import math
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fullconv.blocks import blocks_of
+import numpy as np
+
 from fullconv.common.files import atomic_write
-from fullconv.features import classification, feature_collection, rectangle
+from fullconv.features import feature, feature_collection
 from fullconv.grid import GridRows, RowSink
-from fullconv.grids.cells import CellValues
+from fullconv.grids.cells import Cells, CellValues
+from fullconv.grids.corners import Corners, corners_of
 
 
 @contextmanager
 def geojson_file(path: Path, values: CellValues) -> Iterator[RowSink]:
-    """Write a .geojson file; yields the function that takes the rows. Raises OutputError."""
-    down, across = (blocks_of(axis, math.inf).edges for axis in (values.header.vertical, values.header.horizontal))
-    labels = values.chosen_header.labels
-    classes = [classification(*each) for each in zip(labels, map(values.colours.get, values.chosen), strict=True)]
+    """Write a polygon for each window; yields the function that takes the rows. Raises OutputError."""
+    corners = corners_of(values)
     with atomic_write(path) as file, feature_collection(file) as add:
 
         def write(rows: GridRows) -> None:
-            cells = values.cells(rows)
-            for row, col, numbers in zip(cells.row, cells.col, cells.values, strict=True):
-                add(
-                    {
-                        "type": "Feature",
-                        "geometry": rectangle(*across[col : col + 2].tolist(), *down[row : row + 2].tolist()),
-                        "properties": {
-                            "objectType": "tile",
-                            "classification": classes[numbers.argmax()],
-                            # the shortest decimal that float32 reads back
-                            "measurements": dict(zip(values.names, map(float, map(str, numbers)), strict=True)),
-                        },
-                    }
-                )
+            for text in _features(values, corners, rows):
+                add(text)
 
         yield write
+
+
+def _features(values: CellValues, corners: Corners, rows: GridRows) -> Iterator[str]:
+    """Yield the tiles of rows."""
+    cells, classes = values.cells(rows), values.classifications
+    across = np.arange(len(corners.across))
+    edges = range(rows.first, rows.first + len(rows.scores) + 1)
+    points = [corners.texts(np.full_like(across, row), across) for row in edges]
+    indices = (part.tolist() for part in (cells.row - rows.first, cells.col, cells.winners[:, 0]))
+    for row, col, winner, measured in zip(*indices, _measurements(values, cells), strict=True):
+        above, below = points[row], points[row + 1]
+        ring = [above[col], above[col + 1], below[col + 1], below[col], above[col]]
+        yield feature("tile", [ring], classes[winner], measured)
+
+
+def _measurements(values: CellValues, cells: Cells) -> Iterator[str]:
+    """Yield the values of each window in JSON."""
+    names, texts = [json.dumps(name, ensure_ascii=False) for name in values.names], cells.texts().tolist()
+    if values.ranks == "argmax":
+        return (f'{{"{values.quantity}": {text}}}' for (text,) in texts)
+    if values.ranks == "top":
+        ranked = zip(cells.winners.tolist(), texts, strict=True)
+        return (_object([names[winner] for winner in winners], numbers) for winners, numbers in ranked)
+    return (_object(names, numbers) for numbers in texts)
+
+
+def _object(names: list[str], numbers: list[str]) -> str:
+    return f"{{{', '.join([f'{name}: {number}' for name, number in zip(names, numbers, strict=True)])}}}"

@@ -5,6 +5,10 @@ without probabilities, its score. Windows that were not scored are NaN, which th
 The file is tiled and compressed, and has overviews of half the size, a quarter and so on, each the mean of four pixels.
 A last row or column of windows that is flush with the image's edge (border anchor) is placed one stride after the row
 or column before it.
+
+With argmax, the only band has the class with the highest score, by its position among the classes of the file; with
+top, two bands for each of the highest classes have its position and its probability. Overviews then have every second
+pixel, because classes have no mean.
 """
 
 import math
@@ -22,15 +26,20 @@ from fullconv.common.files import atomic_write, spool_file
 from fullconv.grid import GridRows, RowSink
 from fullconv.grids.cells import CellValues
 from fullconv.grids.georeference import Blocks2D, georeference
+from fullconv.grids.palette import band_names, category_names, colour_map
 
 TILE = 256
 """Side of a tile in pixels; the smallest overview fits one tile."""
-NODATA = (42113, "s", 4, "nan", True)
-"""GDAL's tag for the value of pixels without data."""
+NODATA, METADATA = 42113, 42112
+"""GDAL's tags for the value of pixels without data, and for the names of bands."""
 BIG_BYTES = 1 << 31
 """Size of the pixels from which the file has the form for large files, BigTIFF."""
 ROWS_BYTES = 64 << 20
 """Size of the rows from which an overview is made at once."""
+
+
+Raster = NDArray[Any]
+"""(rows, cols, bands): float32, float16, or the unsigned type of classes."""
 
 
 @contextmanager
@@ -39,33 +48,63 @@ def tiff_file(path: Path, values: CellValues) -> Iterator[RowSink]:
 
     Bands of a file are written one after the other, so that the rows wait in a temporary file.
     """
-    header = values.chosen_header
-    shape = (header.vertical.count, header.horizontal.count, len(header.indices))
+    header, names = values.header, _band_names(values)
+    shape = (header.vertical.count, header.horizontal.count, len(names))
+    dtype = _type_of(values)
     with ExitStack() as stack:
+        beside = path.with_name(f"{path.name}.aux.xml")
+        if values.ranks == "argmax":
+            stack.enter_context(atomic_write(beside)).write(category_names(values.class_names))
         file = stack.enter_context(atomic_write(path))
         spool = stack.enter_context(spool_file(path))
 
         def write(rows: GridRows) -> None:
-            spool.write(np.ascontiguousarray(values.of_all(rows), "<f4").data)
+            spool.write(np.ascontiguousarray(_bands(values, rows), dtype).data)
 
         yield write
         with spool_file(path) as halves:
-            _write_pyramid(file, _mapped(spool, shape), halves, [NODATA, *_georeference(values)])
+            _write_pyramid(file, _mapped(spool, dtype, shape), halves, values)
+        if values.ranks != "argmax":
+            beside.unlink(missing_ok=True)  # of an earlier raster
 
 
-def _write_pyramid(file: Any, grid: NDArray[np.float32], halves: IO[bytes], tags: list[Any]) -> None:  # noqa: ANN401
-    """Write a raster (rows, cols, bands) with its overviews; `halves` holds the overviews meanwhile."""
+def _band_names(values: CellValues) -> list[str]:
+    return values.value_names[:1] if values.ranks == "argmax" else values.value_names
+
+
+def _type_of(values: CellValues) -> np.dtype[Any]:
+    if values.ranks == "argmax":
+        return values.winner_type.newbyteorder("<")
+    return np.dtype("<f2" if values.options.get("grid_as") == "float16" else "<f4")
+
+
+def _bands(values: CellValues, rows: GridRows) -> Raster:
+    """Return the pixels of rows."""
+    if not values.ranks:
+        return values.of_all(rows)
+    ranking = values.ranking(rows, values.depth)
+    if values.ranks == "argmax":
+        return ranking.winners
+    winners = np.where(np.isnan(ranking.values), np.float32(np.nan), ranking.winners)
+    return np.stack([winners, ranking.values], axis=-1).reshape(*winners.shape[:2], -1)
+
+
+def _write_pyramid(file: Any, grid: Raster, halves: IO[bytes], values: CellValues) -> None:  # noqa: ANN401
+    """Write a raster with its overviews; `halves` holds the overviews meanwhile."""
     from tifffile import TiffWriter  # noqa: PLC0415 (only for rasters)
 
+    nodata = np.nan if grid.dtype.kind == "f" else values.no_class
+    colours = colour_map(values) if values.ranks == "argmax" else None
+    tags, is_overview = [*_gdal_tags(values, nodata), *_georeference(values)], False
     with TiffWriter(file, bigtiff=grid.nbytes >= BIG_BYTES) as writer:
-        is_overview = False
         while True:
             writer.write(
-                _tiles(grid),
+                _tiles(grid, nodata),
                 shape=(grid.shape[2], *grid.shape[:2]) if grid.shape[2] > 1 else grid.shape[:2],
-                dtype=np.float32,
+                dtype=grid.dtype,
                 tile=(TILE, TILE),
-                photometric="minisblack",
+                photometric="minisblack" if colours is None else "palette",
+                colormap=colours,
                 planarconfig="separate" if grid.shape[2] > 1 else None,
                 compression="zlib",
                 subfiletype=int(is_overview),
@@ -74,38 +113,53 @@ def _write_pyramid(file: Any, grid: NDArray[np.float32], halves: IO[bytes], tags
             )
             if max(grid.shape[:2]) <= TILE:
                 return
-            grid, is_overview = _halved(grid, halves), True
+            grid, is_overview = _halved(grid, halves, has_mean=not values.ranks), True
 
 
-def _tiles(grid: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """Yield the tiles of a raster, band by band; tiles at the right and bottom are filled with NaN."""
+def _gdal_tags(values: CellValues, nodata: float) -> list[Any]:
+    """Return GDAL's tags for the value of pixels without data and for the names of the bands."""
+    text, names = str(nodata), band_names(_band_names(values))
+    return [(NODATA, "s", len(text) + 1, text, True), (METADATA, "s", len(names), names, True)]
+
+
+def _tiles(grid: Raster, nodata: float) -> Iterator[Raster]:
+    """Yield the tiles of a raster, band by band; tiles at the right and bottom are filled up."""
     for band in range(grid.shape[2]):
         for top in range(0, grid.shape[0], TILE):
             for left in range(0, grid.shape[1], TILE):
                 part = grid[top : top + TILE, left : left + TILE, band]
-                tile = np.full((TILE, TILE), np.nan, np.float32)
+                tile = np.full((TILE, TILE), nodata, grid.dtype)
                 tile[: part.shape[0], : part.shape[1]] = part
                 yield tile
 
 
-def _halved(grid: NDArray[np.float32], file: IO[bytes]) -> NDArray[np.float32]:
-    """Return a raster of half the size, in the file after what it has; pixels without data do not count."""
+def _halved(grid: Raster, file: IO[bytes], *, has_mean: bool) -> Raster:
+    """Return a raster of half the size, in the file after what it has: the means of the pixels with data.
+
+    Without `has_mean`, it has every second pixel of every second row.
+    """
     rows, cols, bands = grid.shape
     start = file.seek(0, 2)
     each = max(2, ROWS_BYTES // (cols * bands * 4) // 2 * 2)
     for first in range(0, rows, each):
         part = grid[first : first + each]
-        part = np.pad(part, ((0, len(part) % 2), (0, cols % 2), (0, 0)), constant_values=np.nan)
-        blocks = part.reshape(len(part) // 2, 2, -1, 2, bands)
-        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a block without data
-            file.write(np.nanmean(blocks, axis=(1, 3), dtype=np.float32).data)
-    return _mapped(file, (math.ceil(rows / 2), math.ceil(cols / 2), bands), start)
+        file.write(np.ascontiguousarray(_means(part) if has_mean else part[::2, ::2], grid.dtype).data)
+    return _mapped(file, grid.dtype, (math.ceil(rows / 2), math.ceil(cols / 2), bands), start)
 
 
-def _mapped(file: IO[bytes], shape: tuple[int, int, int], offset: int = 0) -> NDArray[np.float32]:
+def _means(part: Raster) -> Raster:
+    """Return the mean of each four pixels; pixels without data do not count."""
+    rows, cols, bands = part.shape
+    part = np.pad(part, ((0, rows % 2), (0, cols % 2), (0, 0)), constant_values=np.nan)
+    blocks = part.reshape(len(part) // 2, 2, -1, 2, bands)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a block without data
+        return np.asarray(np.nanmean(blocks, axis=(1, 3), dtype=np.float32))
+
+
+def _mapped(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, int, int], offset: int = 0) -> Raster:
     """Return an array in a file without reading it into memory."""
     file.flush()
-    return np.memmap(file, np.float32, "r", offset, shape)
+    return np.memmap(file, dtype, "r", offset, shape)
 
 
 def _georeference(values: CellValues) -> list[Any]:

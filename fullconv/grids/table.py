@@ -1,21 +1,28 @@
 """Tables with a line for each window: .csv and .parquet.
 
 minx, miny, width, height   the window, in pixels of the image
-prob_LABEL                  the probability of each class; score_LABEL if the model has no probabilities
+prob_LABEL                  the probability of each class; score_LABEL if the table has scores
+
+With argmax, `class` and `prob` (or `score`) are in place of the last: the label of the class with the highest score,
+and its probability. With top, class_1, prob_1, class_2 and so on are the highest classes.
 
 Windows that a mask left out have no line. The columns are those of WSInfer's tables. Parquet needs pyarrow.
 """
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fullconv.common.files import atomic_write
 from fullconv.errors import RequestError
 from fullconv.grid import GridRows, RowSink
-from fullconv.grids.cells import CellValues
+from fullconv.grids.cells import Cells, CellValues
 
 BOX = ["minx", "miny", "width", "height"]
 
@@ -24,17 +31,17 @@ BOX = ["minx", "miny", "width", "height"]
 def csv_file(path: Path, values: CellValues) -> Iterator[RowSink]:
     """Write a .csv file; yields the function that takes the rows. Raises OutputError."""
     with atomic_write(path) as file:
-        file.write(_lines([[*BOX, *values.names]]))
+        file.write(_lines([[*BOX, *values.value_names]]))
 
         def write(rows: GridRows) -> None:
             cells = values.cells(rows)
-            boxes = values.header.boxes_at(cells.row, cells.col).tolist()
-            file.write(_lines([*box, *map(str, numbers)] for box, numbers in zip(boxes, cells.values, strict=True)))
+            columns = _columns(values, cells, cells.texts())
+            file.write(_lines(zip(*(column.tolist() for column in columns), strict=True)))
 
         yield write
 
 
-def _lines(rows: Iterable[Sequence[object]]) -> bytes:
+def _lines(rows: Iterable[Iterable[object]]) -> bytes:
     """Return lines of a .csv file."""
     text = io.StringIO()
     csv.writer(text).writerows(rows)
@@ -49,13 +56,23 @@ def parquet_file(path: Path, values: CellValues) -> Iterator[RowSink]:
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError:
         raise RequestError("grid: expected the package pyarrow for .parquet, got none: pip install pyarrow") from None
-    fields = [*((name, pa.int64()) for name in BOX), *((name, pa.float32()) for name in values.names)]
-    schema = pa.schema(fields)
+    types = [pa.string(), pa.float32()] * values.depth if values.ranks else [pa.float32()] * values.depth
+    schema = pa.schema(zip([*BOX, *values.value_names], [*[pa.int64()] * len(BOX), *types], strict=True))
     with atomic_write(path) as file, parquet.ParquetWriter(file, schema) as writer:
 
         def write(rows: GridRows) -> None:
             cells = values.cells(rows)
-            columns = [*values.header.boxes_at(cells.row, cells.col).T, *cells.values.T]
-            writer.write_table(pa.table([pa.array(column) for column in columns], schema=schema))
+            columns = zip(_columns(values, cells, cells.values), schema, strict=True)
+            writer.write_table(pa.table([pa.array(column, field.type) for column, field in columns], schema=schema))
 
         yield write
+
+
+def _columns(values: CellValues, cells: Cells, numbers: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return the columns, each (windows,); `numbers` (windows, classes) are the values of the cells, or their text."""
+    boxes = [*values.header.boxes_at(cells.row, cells.col).T]
+    if not values.ranks:
+        return [*boxes, *numbers.T]
+    labels = np.array(values.class_names, object)
+    pairs = zip((labels[winners] for winners in cells.winners.T), numbers.T, strict=True)
+    return [*boxes, *(column for pair in pairs for column in pair)]

@@ -1,11 +1,10 @@
-"""A Zarr group with the scores of every window, for xarray and dask; it needs the extra `zarr`.
+"""A Zarr group with the values of every window, for xarray and dask; it needs the extra `zarr`.
 
-scores        (row, col, class) float32, NaN for windows that a mask left out
-x, y          (col,) and (row,) int64: the windows' left and top edges, in pixels of the image
-further_NAME  (row, col, value) float32, for each further output NAME of the model
+x, y  (col,) and (row,) int64: the windows' left and top edges, in pixels of the image
 
-The attributes of the group state `window` and `stride` (height, width), `classes` and `labels`. The dimensions have
-names, so that xarray.open_zarr(path, consolidated=False) finds them.
+The other arrays are those of `fullconv.grids.arrays`, NaN for windows that a mask left out. The attributes of the group
+state `window` and `stride` (height, width), `classes` and `labels`. The dimensions have names, so that
+xarray.open_zarr(path, consolidated=False) finds them.
 """
 
 from collections.abc import Iterator
@@ -17,7 +16,8 @@ import numpy as np
 
 from fullconv.common.files import atomic_folder
 from fullconv.errors import RequestError
-from fullconv.grid import GridHeader, GridRows, RowSink
+from fullconv.grid import GridRows, RowSink
+from fullconv.grids.arrays import GridArray, array_rows, grid_arrays
 from fullconv.grids.cells import CellValues
 
 CHUNK, CHUNK_VALUES = 256, 16
@@ -49,28 +49,28 @@ def zarr_folder(path: Path, values: CellValues) -> Iterator[RowSink]:
         )
         for name, dimension, axis in (("x", "col", header.horizontal), ("y", "row", header.vertical)):
             group.create_array(name, data=axis.starts, dimension_names=[dimension])
-        scores = _array(group, "scores", header, len(header.indices), "class")
-        further = {
-            each.name: _array(group, f"further_{each.name}", header, each.values, "value") for each in header.further
-        }
+        arrays = [_array(group, each, values) for each in grid_arrays(values)]
 
         def write(rows: GridRows) -> None:
-            part = slice(rows.first, rows.first + len(rows.scores))
-            scores[part] = np.asarray(values.scores(rows), np.float32)
-            if rows.further is not None:
-                for name, output in header.split(rows.further).items():
-                    further[name][part] = output
+            for array, part in zip(arrays, array_rows(values, rows), strict=True):
+                array[rows.first : rows.first + len(part)] = part
 
         yield write
 
 
-def _array(group: Any, name: str, header: GridHeader, depth: int, last: str) -> Any:  # noqa: ANN401 (of an extra)
-    """Create an array (rows, cols, depth) of float32."""
-    shape = header.vertical.count, header.horizontal.count, depth
-    chunks = tuple(min(size, most) for size, most in zip(shape, (CHUNK, CHUNK, CHUNK_VALUES), strict=True))
-    names = ["row", "col", last if last == "class" else f"{name}_{last}"]
+def _array(group: Any, array: GridArray, values: CellValues) -> Any:  # noqa: ANN401 (of an extra)
+    """Create an array in the group."""
+    header, depth = values.header, () if array.depth is None else (array.depth,)
+    shape = header.vertical.count, header.horizontal.count, *depth
+    chunks = tuple(min(size, most) for size, most in zip(shape, (CHUNK, CHUNK, CHUNK_VALUES), strict=False))
+    last = f"{array.name}_{array.last}" if array.last == "value" else array.last
     return group.create_array(
-        name, shape=shape, chunks=chunks, dtype="float32", fill_value=np.nan, dimension_names=names
+        array.name,
+        shape=shape,
+        chunks=chunks,
+        dtype=array.dtype,
+        fill_value=np.nan if array.dtype.kind == "f" else values.no_class,
+        dimension_names=["row", "col", last][: len(shape)],
     )
 
 

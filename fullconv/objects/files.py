@@ -7,6 +7,7 @@ Objects are in the order of their scores, the highest first. Positions are pixel
 """
 
 import csv
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from io import TextIOWrapper
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fullconv.common.files import atomic_write
-from fullconv.features import classification, feature_collection, rectangle
+from fullconv.features import classification, feature, feature_collection, rectangle
 from fullconv.objects.detected import DetectedObject
 
 COLUMNS = ["minx", "miny", "width", "height", "class", "score"]
@@ -47,17 +48,9 @@ def write_geojson(file: BinaryIO, objects: Iterable[DetectedObject]) -> None:
     """Write a collection of features."""
     with feature_collection(file) as add:
         for each in objects:
-            add(
-                {
-                    "type": "Feature",
-                    "geometry": rectangle(each.x, each.x + each.width, each.y, each.y + each.height),
-                    "properties": {
-                        "objectType": "detection",
-                        "classification": classification(each.label, each.colour),
-                        "measurements": {"score": each.score},
-                    },
-                }
-            )
+            ring = rectangle(each.x, each.x + each.width, each.y, each.y + each.height)
+            measurements = json.dumps({"score": each.score})
+            add(feature("detection", [ring], classification(each.label, each.colour), measurements))
 
 
 WRITERS: Mapping[str, Callable[[BinaryIO, Iterable[DetectedObject]], None]] = {

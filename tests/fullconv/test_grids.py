@@ -143,7 +143,7 @@ def test_no_windows_and_odd_names(suffix: str, image: Path, tmp_path: Path) -> N
     labels = ['a "b", c', "ü\u4e00", *"23456789", "background"]
     named = replace(answer.header, labels=tuple(labels))
     for threshold, count in ((None, 40), (2.0, 0)):
-        values = cell_values(named, coloured(model), answer.classes, threshold)
+        values = cell_values(named, coloured(model), answer.classes, {"threshold": threshold})
         with grid_file(tmp_path / f"grid{suffix}", values) as write:
             for rows in answer.rows():
                 write(rows)

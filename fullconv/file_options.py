@@ -1,0 +1,72 @@
+"""The options of files of grids, as keywords: the same for `fullconv-score --grid` and `Answer.save`."""
+
+import math
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import TypedDict, get_args
+
+from fullconv.common.files import GRID_SUFFIXES, TABLE_SUFFIXES
+from fullconv.common.names import DEFAULT_TOP, GridAsName
+from fullconv.errors import RequestError
+
+HALF_SUFFIXES = (".npz", ".zarr", ".tif")
+"""The formats that can hold float16."""
+
+
+class FileOptions(TypedDict, total=False):
+    """What files of a grid hold. `FILE_DEFAULTS` has the values of absent options."""
+
+    grid_as: GridAsName | None
+    """"scores": the network's scores of every class; "float16": the same, as float16; "probability": the probability of
+    every class; "top": the classes with the highest scores of each window; "argmax": the class with the highest score.
+    None: "scores" in .npz and .zarr and for models without probabilities, otherwise "probability". Default: None."""
+    grid_top: int
+    """Number of classes of each window for grid_as="top". Default: 5."""
+    threshold: float | None
+    """Tables and GeoJSON leave out windows whose highest value is smaller. Default: None, all windows."""
+
+
+FILE_DEFAULTS: FileOptions = {
+    "grid_as": None,
+    "grid_top": DEFAULT_TOP,
+    "threshold": None,
+}
+"""Values of options that are not given."""
+
+FORMATS = {
+    "grid_as": GRID_SUFFIXES,
+    "threshold": TABLE_SUFFIXES,
+}
+"""The formats that an option is for; it has no effect on other files."""
+
+
+def check_file_options(names: Sequence[str], options: FileOptions) -> None:
+    """Raise RequestError, which names the option, for a wrong value or an option that is for none of the files."""
+    unknown = set(options) - set(FILE_DEFAULTS)
+    if unknown:
+        raise TypeError(f"expected options among {', '.join(FILE_DEFAULTS)}, got {', '.join(sorted(unknown))}")
+    given: FileOptions = {**FILE_DEFAULTS, **options}
+    _check_values(given)
+    for field, suffixes in FORMATS.items():
+        is_given = dict(given)[field] != dict(FILE_DEFAULTS)[field]
+        if is_given and not any(name.lower().endswith(suffixes) for name in names):
+            raise RequestError(f"{field}: expected a file that ends in {' or '.join(suffixes)} with it, got none")
+    for name in names:
+        if given["grid_as"] == "float16" and not name.lower().endswith(HALF_SUFFIXES):
+            raise RequestError(
+                f"grid_as: expected a file that ends in {' or '.join(HALF_SUFFIXES)} for float16, got "
+                f"{PurePath(name).name!r}; use scores for it"
+            )
+
+
+def _check_values(given: FileOptions) -> None:
+    """Raise RequestError for a value of an option that is wrong for every format."""
+    grid_as, expected = given["grid_as"] or "scores", get_args(GridAsName)
+    if grid_as not in expected:
+        raise RequestError(f"grid_as: expected {' or '.join(expected)}, got {grid_as!r}")
+    if not isinstance(given["grid_top"], int) or given["grid_top"] < 1:
+        raise RequestError(f"grid_top: expected a positive number, got {given['grid_top']!r}")
+    if given["grid_top"] != DEFAULT_TOP and given["grid_as"] != "top":
+        raise RequestError(f"grid_top: expected grid_as 'top' with it, got {given['grid_as']!r}")
+    if given["threshold"] is not None and not math.isfinite(given["threshold"]):
+        raise RequestError(f"threshold: expected a finite number, got {given['threshold']}")
