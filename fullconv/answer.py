@@ -258,7 +258,7 @@ class Answer:
 
         Raises:
             RequestError: The suffix or an option is invalid, or the answer does not have what the file needs.
-            ImageError: The scores are too large for float16.
+            ImageError: The scores are too large for float16, or the image has no coordinates on a map.
             OutputError: The file cannot be written.
         """
         path = Path(path)

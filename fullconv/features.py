@@ -5,17 +5,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, Literal
 
-BEGIN, BETWEEN, END = b'{"type": "FeatureCollection", "features": [\n', b",\n", b"\n]}\n"
+BEGIN, BETWEEN, END = '{"type": "FeatureCollection", ', b",\n", b"\n]}\n"
 
 Ring = Sequence[str]
 """The corners of a polygon in JSON; the last is the first."""
 
 
 @contextmanager
-def feature_collection(file: BinaryIO) -> Iterator[Callable[[str], None]]:
-    """Write a collection of features, one on each line; yields the function that takes them."""
+def feature_collection(file: BinaryIO, crs: str | None = None) -> Iterator[Callable[[str], None]]:
+    """Write a collection of features, one on each line; yields the function that takes them.
+
+    `crs` is the name of the coordinate system, an URN. RFC 7946 has no such member, but GDAL and QGIS read it.
+    """
     between = b""
-    file.write(BEGIN)
+    member = f'"crs": {json.dumps({"type": "name", "properties": {"name": crs}})}, ' if crs else ""
+    file.write(f'{BEGIN}{member}"features": [\n'.encode())
 
     def write(text: str) -> None:
         nonlocal between

@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import TypedDict, get_args
 
 from fullconv.common.files import GRID_SUFFIXES, TABLE_SUFFIXES
-from fullconv.common.names import DEFAULT_TOP, GridAsName
+from fullconv.common.names import DEFAULT_TOP, CoordinatesName, GridAsName
 from fullconv.errors import RequestError
 
 HALF_SUFFIXES = (".npz", ".zarr", ".tif")
@@ -24,18 +24,27 @@ class FileOptions(TypedDict, total=False):
     """Number of classes of each window for grid_as="top". Default: 5."""
     threshold: float | None
     """Tables and GeoJSON leave out windows whose highest value is smaller. Default: None, all windows."""
+    merge: bool
+    """Whether neighbouring windows with the same class become one polygon in .geojson. Default: False."""
+    coordinates: CoordinatesName
+    """Coordinates in .geojson. "pixels": pixels of the image; "map": the image's coordinate system. Default: "pixels".
+    """
 
 
 FILE_DEFAULTS: FileOptions = {
     "grid_as": None,
     "grid_top": DEFAULT_TOP,
     "threshold": None,
+    "merge": False,
+    "coordinates": "pixels",
 }
 """Values of options that are not given."""
 
 FORMATS = {
     "grid_as": GRID_SUFFIXES,
     "threshold": TABLE_SUFFIXES,
+    "merge": (".geojson",),
+    "coordinates": (".geojson",),
 }
 """The formats that an option is for; it has no effect on other files."""
 
@@ -61,9 +70,12 @@ def check_file_options(names: Sequence[str], options: FileOptions) -> None:
 
 def _check_values(given: FileOptions) -> None:
     """Raise RequestError for a value of an option that is wrong for every format."""
-    grid_as, expected = given["grid_as"] or "scores", get_args(GridAsName)
-    if grid_as not in expected:
-        raise RequestError(f"grid_as: expected {' or '.join(expected)}, got {grid_as!r}")
+    for field, value, expected in (
+        ("grid_as", given["grid_as"] or "scores", get_args(GridAsName)),
+        ("coordinates", given["coordinates"], get_args(CoordinatesName)),
+    ):
+        if value not in expected:
+            raise RequestError(f"{field}: expected {' or '.join(expected)}, got {value!r}")
     if not isinstance(given["grid_top"], int) or given["grid_top"] < 1:
         raise RequestError(f"grid_top: expected a positive number, got {given['grid_top']!r}")
     if given["grid_top"] != DEFAULT_TOP and given["grid_as"] != "top":

@@ -10,7 +10,7 @@ import typer
 from fullconv.command.parsing import band_numbers, class_names, region, scale_names
 from fullconv.command.usage import usage_errors
 from fullconv.common.files import TABLE_SUFFIXES
-from fullconv.common.names import DEFAULT_TOP, AverageName, BorderName, GridAsName, ModeName
+from fullconv.common.names import DEFAULT_TOP, AverageName, BorderName, CoordinatesName, GridAsName, ModeName
 from fullconv.file_options import FileOptions, check_file_options
 from fullconv.objects.rule import ObjectOptions
 from fullconv.options import DEFAULTS, Options
@@ -180,6 +180,21 @@ class ScoringLine:
         int,
         typer.Option(metavar="N", min=1, max=1_000_000, help="Number of classes of each window for --grid-as top."),
     ] = DEFAULT_TOP
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge",
+            help="Write one polygon for neighbouring windows of the same class to .geojson, with the number of "
+            "windows. Needs rasterio. Default: a polygon for each window.",
+        ),
+    ] = False
+    coordinates: Annotated[
+        CoordinatesName,
+        typer.Option(
+            help="Coordinates in .geojson. pixels: pixels of the image, for QuPath. map: coordinates of the GeoTIFF's "
+            "coordinate system, for QGIS."
+        ),
+    ] = "pixels"
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -376,4 +391,5 @@ class ScoringLine:
 
     def file_options(self) -> FileOptions:
         """Return what the files of --grid hold."""
-        return FileOptions(grid_as=self.grid_as, grid_top=self.grid_top, threshold=self.threshold)
+        known = FileOptions(threshold=self.threshold, merge=self.merge, coordinates=self.coordinates)
+        return {**known, "grid_as": self.grid_as, "grid_top": self.grid_top}

@@ -13,6 +13,7 @@ BorderName = Literal["lattice", "anchor"]
 AverageName = Literal["scores", "probabilities"]
 GridName = Literal["float32", "float16", "top", "argmax"]
 GridAsName = Literal["scores", "probability", "float16", "top", "argmax"]
+CoordinatesName = Literal["pixels", "map"]
 PriorityName = Literal["low", "normal", "high"]
 
 MODES: Mapping[str, scoring_pb2.Mode] = {

@@ -5,6 +5,7 @@
 .csv        a line for each window, with its probabilities         `table`
 .parquet    the same as .csv, for the extra `parquet`              `table`
 .geojson    a tile for each window, as QuPath reads them           `geojson`
+            a polygon for neighbouring windows of one class        `merged`
 .tif        a raster with a band for each class                    `geotiff`
 
 `fullconv.file_options` describes what else the files can hold.
@@ -112,6 +113,6 @@ def values_file(
 def grid_file(path: Path, values: CellValues) -> AbstractContextManager[RowSink]:
     """Write a file; the context yields the function that takes the rows, top to bottom.
 
-    Raises OutputError; RequestError if a package is missing.
+    Raises OutputError; RequestError if a package is missing; ImageError if the image has no coordinates on a map.
     """
     return SUFFIXES[path.suffix.lower()](path, replace(values, kind=held_kind(path.name, values.kind, values.options)))

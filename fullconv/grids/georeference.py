@@ -20,6 +20,9 @@ KEYS = {34735: "H", 34736: "d", 34737: "s"}
 """The tags of the coordinate system, and the types of their values."""
 RASTER_TYPE, POINT = 1025, 2
 """The key that says what the coordinates of a pixel mean, and the value for its centre; else they mean its corner."""
+PROJECTED, GEOGRAPHIC, USER_DEFINED = 3072, 2048, 32767
+"""The keys that name a coordinate system by its code of EPSG, and the value for a system without a code."""
+WGS84 = 4326
 HALF = 0.5
 
 ExtraTag = tuple[int, str, int, Any, bool]
@@ -36,11 +39,31 @@ class Blocks2D:
     """Width and height of a block."""
 
 
+@dataclass(frozen=True, eq=False)
+class MapCoordinates:
+    """The coordinates of points of an image in a coordinate system."""
+
+    matrix: NDArray[np.float64]
+    """(2, 3): from pixels of the image, where (0, 0) is the top left corner of the first pixel, to coordinates."""
+    crs: str | None
+    """The name of the coordinate system, an URN. None: pixels of the image."""
+
+
+def map_coordinates(pixels: ScoredPixels | None) -> MapCoordinates | None:
+    """Return the coordinates of an image; None if it has no georeference with a code of EPSG."""
+    tags = _tags_of(pixels)
+    transformation, crs = _transformation(tags), _crs(tags)
+    if transformation is None or crs is None:
+        return None
+    matrix = transformation[:2, [0, 1, 3]]
+    if _means_centre(tags):
+        matrix[:, 2] -= matrix[:, :2].sum(axis=1) * HALF
+    return MapCoordinates(matrix, crs)
+
+
 def georeference(pixels: ScoredPixels | None, blocks: Blocks2D) -> list[ExtraTag]:
     """Return the tags of a raster of blocks of an image; none if the image is no file with a georeference."""
-    if pixels is None or not isinstance(pixels.source, FileSource):
-        return []
-    tags = _tags(pixels.source.path, pixels.page)
+    tags = _tags_of(pixels)
     transformation = _transformation(tags)
     if transformation is None:
         return []
@@ -51,6 +74,13 @@ def georeference(pixels: ScoredPixels | None, blocks: Blocks2D) -> list[ExtraTag
     matrix = transformation @ to_image
     keys = [(code, kind, _count(tags[code]), tags[code], True) for code, kind in KEYS.items() if code in tags]
     return [(TRANSFORMATION, "d", 16, tuple(matrix.ravel().tolist()), True), *keys]
+
+
+def _tags_of(pixels: ScoredPixels | None) -> Mapping[int, Any]:
+    """Return the tags of an image's georeference; none if the image is no file."""
+    if pixels is None or not isinstance(pixels.source, FileSource):
+        return {}
+    return _tags(pixels.source.path, pixels.page)
 
 
 def _tags(path: Path, page: int) -> Mapping[int, Any]:
@@ -89,9 +119,23 @@ def _matrix(values: Any, shape: tuple[int, ...]) -> NDArray[np.float64] | None: 
 
 def _means_centre(tags: Mapping[int, Any]) -> bool:
     """Return whether the coordinates of a pixel are those of its centre."""
+    return _numbers(tags).get(RASTER_TYPE) == POINT
+
+
+def _crs(tags: Mapping[int, Any]) -> str | None:
+    """Return the name of the coordinate system, as GDAL writes it into GeoJSON; None without a code of EPSG."""
+    numbers = _numbers(tags)
+    code = numbers.get(PROJECTED, numbers.get(GEOGRAPHIC, USER_DEFINED))
+    if code == WGS84:
+        return "urn:ogc:def:crs:OGC:1.3:CRS84"  # longitude before latitude
+    return f"urn:ogc:def:crs:EPSG::{code}" if 0 < code < USER_DEFINED else None
+
+
+def _numbers(tags: Mapping[int, Any]) -> dict[int, int]:
+    """Return the keys whose value is one number, with their values."""
     keys: Sequence[int] = tags.get(34735, ())
-    entries = [tuple(keys[at : at + 4]) for at in range(4, len(keys), 4)]
-    return (RASTER_TYPE, 0, 1, POINT) in entries
+    entries = (tuple(keys[at : at + 4]) for at in range(4, len(keys) - 3, 4))
+    return {key: value for key, place, count, value in entries if (place, count) == (0, 1)}
 
 
 def _count(value: Any) -> int:  # noqa: ANN401 (of a tag)

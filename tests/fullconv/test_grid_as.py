@@ -347,6 +347,9 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
         r"threshold: expected a file that ends in \.csv or \.parquet or \.geojson",
     ),
     "no number": ("a.csv", {"threshold": float("inf")}, "threshold: expected a finite number, got inf"),
+    "merged arrays": ("a.npz", {"merge": True}, r"merge: expected a file that ends in \.geojson with it"),
+    "a map": ("a.csv", {"coordinates": "map"}, r"coordinates: expected a file that ends in \.geojson with it"),
+    "coordinates": ("a.geojson", {"coordinates": "metres"}, "coordinates: expected pixels or map, got 'metres'"),
 }
 
 
