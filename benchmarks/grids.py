@@ -21,6 +21,7 @@ import pyvips
 from dense_against_crops import convert
 
 from fullconv import Scorer
+from fullconv.command.outputs import Outputs
 from fullconv.command.task import ScoreTask
 from fullconv.options import Options
 
@@ -69,7 +70,8 @@ def task(scorer: Scorer, model: str, stride: int, output: Path | None, *, plan_o
     is_heatmap = output is not None and output.suffix == ".png"
     grids = (str(output),) if output and not is_heatmap else ()
     heatmaps = (str(output),) if is_heatmap else ()
-    return ScoreTask(scorer, model, "", options, grids=grids, heatmaps=heatmaps, plan_only=plan_only)
+    outputs = Outputs(grids=grids, heatmaps=heatmaps)
+    return ScoreTask(scorer, model, "", options, outputs=outputs, plan_only=plan_only)
 
 
 def seconds_of(task: ScoreTask, image: Path) -> float:

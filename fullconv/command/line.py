@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from fullconv.command.options import ScoringLine
+from fullconv.command.output_options import OutputLine
 from fullconv.common.model_files import VERSION
 
 
 @dataclass(frozen=True)
-class CommandLine(ScoringLine):
+class CommandLine(OutputLine):
     """All arguments and options, as Typer parses them."""
 
     plan: Annotated[

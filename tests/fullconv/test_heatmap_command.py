@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from fullconv import Scorer
 from fullconv.command.cli import app
-from fullconv.command.task import ScoreTask
+from fullconv.command.outputs import Outputs
+from fullconv.command.writing import OutputWriter
 from fullconv.options import Options
 
 DIGITS = ["--models", str(ROOT / "models"), "--model", "digits"]
@@ -159,10 +160,12 @@ def test_narrowed_answers_equal_narrow_ones(models: Path, image: Path) -> None:
     scorer = Scorer(models)
     options = Options(classes=["4", "2"], grid=True, top=2)
     narrow = scorer.score(image, model="five", **options)
-    task = ScoreTask(scorer, "five", "", options, heatmaps=("unused.png",), heatmap_class="1")
-    wide = scorer.score(image, model="five", **task._options_of(image))  # noqa: SLF001 (what is requested)
+    outputs = Outputs(heatmaps=("unused.png",), heatmap_class="1")
+    writer = OutputWriter(outputs, options, "", lambda version: scorer.model("five", version))
+    needed: Options = {**options, **writer.needed_options()}
+    wide = scorer.score(image, model="five", **needed)
     assert wide.classes == (0, 1, 2, 3, 4)
-    answer = wide.with_classes(task._shown_by("1").chosen)  # noqa: SLF001
+    answer = writer.chosen(wide)
     assert answer.header == narrow.header
     assert answer.top == narrow.top
     assert_array_equal(narrow.average, answer.average)
