@@ -72,7 +72,9 @@ def score(line: CommandLine) -> None:
         inputs = find_images(line.images or [], line.output_dir)
         images = inputs.images
         outputs = line.outputs(inputs.folders)
-        task = ScoreTask(_scorer(line), model, version, options, line.mask, outputs, line.plan, interruption.check)
+        task = ScoreTask(
+            _scorer(line), model, version, options, line.mask, line.map_region(), outputs, line.plan, interruption.check
+        )
         check_outputs(outputs, images)
         _check_probabilities(task)
         if inputs.skipped:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fullconv.command.parsing import band_numbers, class_names, region, scale_names
+from fullconv.command.map_region import MapRegion
+from fullconv.command.parsing import band_numbers, class_names, map_region, region, scale_names
 from fullconv.common.names import AverageName, BorderName, ModeName
 from fullconv.options import DEFAULTS, Options
 
@@ -82,7 +83,16 @@ class ScoringLine:
         str | None,
         typer.Option(
             metavar="X,Y,W,H",
-            help="Score only the windows inside this region, in pixels. Default: the whole image.",
+            help="Score only the windows inside this region, in pixels, or with --roi-crs in units of a map. Default: "
+            "the whole image.",
+        ),
+    ] = None
+    roi_crs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CRS",
+            help="The coordinate system of --roi, such as EPSG:4326; X and Y are the smallest coordinates of the "
+            "region. image: the image's own. Default: --roi is in pixels.",
         ),
     ] = None
     mask: Annotated[
@@ -166,6 +176,8 @@ class ScoringLine:
                 f"expected --mode auto with it, so that it can choose the mode; got {self.mode}",
                 param_hint="--min-agreement",
             )
+        if self.roi_crs is not None and self.roi is None:
+            raise typer.BadParameter("expected --roi with it, got none", param_hint="--roi-crs")
         self._check_resolution()
 
     def _check_resolution(self) -> None:
@@ -180,6 +192,10 @@ class ScoringLine:
             value = given[name]
             if value is not None and not 0 < value < math.inf:
                 raise typer.BadParameter(f"expected a number above 0, got {value:g}", param_hint=name)
+
+    def map_region(self) -> MapRegion | None:
+        """Return the region of a map; None if there is none. Exit status 2 for text that cannot be parsed."""
+        return None if self.roi is None or self.roi_crs is None else map_region(self.roi, self.roi_crs)
 
     def options(self) -> Options:
         """Return the options of a request, without the mask; exit status 2 for text that cannot be parsed."""
@@ -200,7 +216,7 @@ class ScoringLine:
             options["bands"] = band_numbers(self.bands)
         if self.page is not None:
             options["page"] = self.page
-        if self.roi is not None:
+        if self.roi is not None and self.roi_crs is None:
             options["roi"] = region(self.roi)
         if self.mpp is not None:
             options["mpp"] = self.mpp

@@ -1,9 +1,11 @@
 """The parsing of the text of options: classes, bands, regions and scales."""
 
+import math
 import re
 
 import typer
 
+from fullconv.command.map_region import MapRegion
 from fullconv.encode import scale_message
 from fullconv.errors import RequestError
 
@@ -39,6 +41,20 @@ def region(roi: str) -> tuple[int, int, int, int]:
     if not match or not int(match["width"]) or not int(match["height"]):
         raise typer.BadParameter(f"expected x,y,width,height in pixels, got '{roi}'", param_hint="--roi")
     return int(match["x"]), int(match["y"]), int(match["width"]), int(match["height"])
+
+
+def map_region(roi: str, crs: str) -> MapRegion:
+    """Parse --roi in coordinates of a map; exit status 2 for other text."""
+    try:
+        x, y, width, height = map(float, roi.split(","))
+    except ValueError:
+        width = height = math.nan
+    if not (0 < width < math.inf and 0 < height < math.inf):
+        raise typer.BadParameter(
+            f"expected x,y,width,height in units of --roi-crs, where x and y are the smallest, got '{roi}'",
+            param_hint="--roi",
+        )
+    return MapRegion((x, y, x + width, y + height), crs)
 
 
 def scale_names(scales: str | None) -> list[str]:

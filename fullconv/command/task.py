@@ -13,6 +13,7 @@ from fullconv.answer import Answer
 from fullconv.base import BaseScorer
 from fullconv.command.console import print_error
 from fullconv.command.image_table import ImageTable, image_table
+from fullconv.command.map_region import MapRegion
 from fullconv.command.outputs import Outputs, for_image
 from fullconv.command.progress import ShowProgress, progress
 from fullconv.command.sending import check_size, fits_message, goes_in_parts
@@ -43,6 +44,8 @@ class ScoreTask:
     """The options of every image, without the mask."""
     mask: str | None = None
     """A file's name, which may contain STEM, or "otsu"."""
+    map_region: MapRegion | None = None
+    """The region of a map in which windows are scored."""
     outputs: Outputs = field(default_factory=Outputs)
     """The files to write."""
     plan_only: bool = False
@@ -114,7 +117,7 @@ class ScoreTask:
     def _results(self, images: list[Path], show: ShowProgress) -> Iterator[tuple[int, Result]]:
         """Yield each image's answer or error: first of images that a server scores in one call, then of the others."""
         done: set[int] = set()
-        alone = self.outputs.names or self.plan_only or len(images) == 1
+        alone = self.outputs.names or self.map_region or self.plan_only or len(images) == 1
         if isinstance(self.scorer, Client) and not alone:
             for number, result in self._score_together(images):
                 done.add(number)
@@ -236,7 +239,10 @@ class ScoreTask:
 
     def _options_of(self, image: Path) -> Options:
         """Return the options of one image: with its own mask, and what its files need."""
-        return {**self.options, **self._mask_of(image), **self._writer.needed_options()}
+        options: Options = {**self.options, **self._mask_of(image), **self._writer.needed_options()}
+        if self.map_region is not None:
+            options["roi"] = self.map_region.pixels(image, self.options.get("page", 0))
+        return options
 
 
 def failure_document(name: str, error: Exception) -> dict[str, Any]:
