@@ -4,7 +4,8 @@ x, y  (col,) and (row,) int64: the windows' left and top edges, in pixels of the
 
 The other arrays are those of `fullconv.grids.arrays`, NaN for windows that a mask left out. The attributes of the group
 state `window` and `stride` (height, width), `classes` and `labels`. The dimensions have names, so that
-xarray.open_zarr(path, consolidated=False) finds them.
+xarray.open_zarr(path, consolidated=False) finds them. For an image whose file states the size of its pixels, the group
+`ome` in it is the same as an OME-Zarr image (`fullconv.grids.ome`).
 """
 
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from fullconv.errors import RequestError
 from fullconv.grid import GridRows, RowSink
 from fullconv.grids.arrays import GridArray, array_rows, grid_arrays
 from fullconv.grids.cells import CellValues
+from fullconv.grids.ome import OmeImage, has_ome_image
 
 CHUNK, CHUNK_VALUES = 256, 16
 """Largest size of a chunk along rows and columns, and along classes or values."""
@@ -49,11 +51,15 @@ def zarr_folder(path: Path, values: CellValues) -> Iterator[RowSink]:
         )
         for name, dimension, axis in (("x", "col", header.horizontal), ("y", "row", header.vertical)):
             group.create_array(name, data=axis.starts, dimension_names=[dimension])
-        arrays = [_array(group, each, values) for each in grid_arrays(values)]
+        described = grid_arrays(values)
+        arrays = [_array(group, each, values) for each in described]
+        image = OmeImage(group, values, described[0].dtype) if has_ome_image(values) else None
 
         def write(rows: GridRows) -> None:
             for array, part in zip(arrays, array_rows(values, rows), strict=True):
                 array[rows.first : rows.first + len(part)] = part
+            if image is not None:
+                image.write(rows)
 
         yield write
 
