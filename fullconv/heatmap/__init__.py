@@ -120,7 +120,8 @@ class Heatmap:
     def _backdrop(self, pixels: ScoredPixels, image: ImageInfo, size: tuple[int, int]) -> np.ndarray:
         """Return the image in grey; a white picture if the image cannot be read again."""
         try:
-            return grey_picture(pixels, image, size)
+            grey: np.ndarray = grey_picture(pixels, image, size).numpy()
         except ImageError as error:
             self.unread = str(error)
-            return blank(size)
+            grey = blank(size).numpy()
+        return grey

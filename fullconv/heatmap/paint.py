@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from fullconv.heatmap.backdrop import WHITE, Grey
+from fullconv.heatmap.backdrop import WHITE
 from fullconv.heatmap.cells import THRESHOLD
 
 LEVELS = 256
@@ -40,7 +40,7 @@ class Scale:
         levels = (np.clip(share, 0, 1) * (LEVELS - 1)).round()
         return np.where(np.isnan(values), NOTHING, levels).astype(np.int16)
 
-    def painted(self, grey: Grey, levels: NDArray[np.int16]) -> RGB:
+    def painted(self, grey: NDArray[np.uint8], levels: NDArray[np.int16]) -> RGB:
         """Return the colours of levels (height, width) over a grey picture of the same size: (height, width, 3)."""
         opacity = np.append(self.colours[:, 3], 0).astype(np.float32)[:, None]
         paint = np.vstack([self.colours[:, :3], np.zeros(3)]).astype(np.float32) * opacity * WHITE

@@ -199,9 +199,9 @@ def test_backdrops(tmp_path: Path, kind: str) -> None:
         np.save(path, np.stack([pixels] * 3, -1))
     else:
         path.write_bytes(turned(pixels) if kind == "turned" else encode(pixels, f".{kind}"))
-    whole = grey_picture(ScoredPixels(source_of(path)), WHOLE, (400, 240))
+    whole = grey_picture(ScoredPixels(source_of(path)), WHOLE, (400, 240)).numpy()
     assert_allclose(whole[:, 8:-8], (np.arange(8, 392) / 2)[None].repeat(240, 0), atol=2)
-    part = grey_picture(ScoredPixels(source_of(path), Region(50, 20, 100, 50)), WHOLE, (100, 50))
+    part = grey_picture(ScoredPixels(source_of(path), Region(50, 20, 100, 50)), WHOLE, (100, 50)).numpy()
     assert_allclose(part, np.arange(50, 150)[None].repeat(50, 0), atol=2)
 
 
@@ -209,7 +209,7 @@ def test_backdrops_of_other_widths_are_stretched(tmp_path: Path) -> None:
     """The background of 16-bit values that use a part of their range is stretched from black to white."""
     path = tmp_path / "image.tif"
     path.write_bytes(encode((noise(60, 80, 1)[..., 0].astype(np.uint16) * 20), ".tif"))
-    grey = grey_picture(ScoredPixels(source_of(path)), WHOLE, (160, 120))
+    grey = grey_picture(ScoredPixels(source_of(path)), WHOLE, (160, 120)).numpy()
     assert grey.shape == (120, 160)
     assert grey.std() > 40
 
