@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fullconv.remote.connection import Security
     from fullconv.scorer import Scorer
     from fullconv.stream import ScoreStream
+    from fullconv.style import HeatmapStyle
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "DetectedObject",
     "DetectedObjects",
     "Entry",
+    "HeatmapStyle",
     "ImageError",
     "MisplacedProgramError",
     "ModelDescription",
@@ -64,6 +66,7 @@ _MODULES = {
     "DetectedObject": "fullconv.objects.detected",
     "DetectedObjects": "fullconv.objects.found",
     "Entry": "fullconv.averages",
+    "HeatmapStyle": "fullconv.style",
     "ImageError": "fullconv.errors",
     "MisplacedProgramError": "fullconv.common.programs",
     "ModelDescription": "fullconv.description",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.averages import AreaAverage, Entry, highest
-from fullconv.common.files import GRID_SUFFIXES, PAGE_SUFFIXES, PICTURE_SUFFIXES
+from fullconv.common.files import GRID_SUFFIXES, PAGE_SUFFIXES, PICTURE_SUFFIXES, TIFF_SUFFIXES
 from fullconv.common.text import printable
 from fullconv.description import ModelDescription, Parity
 from fullconv.errors import RequestError
@@ -19,6 +19,7 @@ from fullconv.grid import GridHeader, GridRows, ImageInfo, Scores
 from fullconv.images import ScoredPixels
 from fullconv.notebook import html_of
 from fullconv.plan import Plan
+from fullconv.style import DEFAULT_STYLE, HeatmapStyle
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -216,7 +217,13 @@ class Answer:
             further={},
         )
 
-    def heatmap(self, class_: str | int | None = None, *, model: ModelDescription | None = None) -> "PIL.Image.Image":
+    def heatmap(
+        self,
+        class_: str | int | None = None,
+        *,
+        style: HeatmapStyle = DEFAULT_STYLE,
+        model: ModelDescription | None = None,
+    ) -> "PIL.Image.Image":
         """Draw the scores over the image, as `fullconv-score --heatmap` does.
 
         Needs a grid of all classes (grid=True). The image is read again; if that fails, a warning says so and the
@@ -226,6 +233,7 @@ class Answer:
             class_: The class to show, given as a label or an index. Default: the only class of the answer or of the
                 model; for a model with two classes, the second; for other models, the class with the highest score in
                 each window.
+            style: The parts of the picture and their colours. The scale is for `save` only.
             model: The description of the model. Default: the client that returned the answer requests the description,
                 while the client is open. An answer of AsyncClient needs this argument.
 
@@ -234,27 +242,26 @@ class Answer:
         """
         from PIL import Image  # noqa: PLC0415 (only pictures need it)
 
-        drawing = self._drawing(class_, model)
-        assert self.pixels is not None  # noqa: S101 (an answer with a grid has them)
-        picture = drawing.picture(self.pixels)
-        if drawing.unread:
-            warnings.warn(f"heatmap: {printable(drawing.unread)}; the background is white", stacklevel=2)
-        return Image.fromarray(picture)
+        drawing = self._drawing(class_, model, style)
+        picture = Image.fromarray(drawing.picture)
+        drawing.warn_unread()
+        return picture
 
     def save(
         self,
         path: str | Path,
         class_: str | int | None = None,
         *,
+        style: HeatmapStyle | None = None,
         model: ModelDescription | None = None,
         **options: Unpack[FileOptions],
     ) -> None:
         """Write the grid, the heatmap or a page for a browser, according to the suffix of the path.
 
-        A grid is written as .npz, .zarr, .csv, .parquet, .geojson or .tif, a heatmap as .png, .jpg, .jpeg or .webp, a
-        page as .html. The files are the same as those of `fullconv-score --grid`, `--heatmap` and `--html`. `class_`
-        and `model` are the arguments of `heatmap`; a grid of scores as .npz or .zarr needs neither. `options` say what
-        a grid's file holds: see `fullconv.file_options.FileOptions`.
+        A grid is written as .npz, .zarr, .csv, .parquet, .geojson or .tif, a heatmap as .png, .jpg, .jpeg or .webp, or
+        with a style also as .tif or .tiff, a page as .html. The files are the same as those of `fullconv-score --grid`,
+        `--heatmap` and `--html`. `class_`, `style` and `model` are the arguments of `heatmap`; a grid of scores as .npz
+        or .zarr needs none of them. `options` say what a grid's file holds: see `fullconv.file_options.FileOptions`.
 
         Raises:
             RequestError: The suffix or an option is invalid, or the answer does not have what the file needs.
@@ -264,10 +271,8 @@ class Answer:
         path = Path(path)
         suffix = path.suffix.lower()
         check_file_options([path.name], options)
-        if suffix in PICTURE_SUFFIXES:
-            from fullconv.heatmap import write_picture  # noqa: PLC0415 (matplotlib takes a second to load)
-
-            write_picture(path, np.asarray(self.heatmap(class_, model=model)))
+        if suffix in PICTURE_SUFFIXES or (suffix in TIFF_SUFFIXES and style is not None):
+            self._drawing(class_, model, style or DEFAULT_STYLE, tiff=suffix in TIFF_SUFFIXES).save(path)
         elif suffix in (*GRID_SUFFIXES, *PAGE_SUFFIXES):
             from fullconv.grids import checked_values, values_file  # noqa: PLC0415 (only here)
 
@@ -351,9 +356,11 @@ class Answer:
         rows = [(entry.index, entry.label, entry.score) for entry in self.top]
         return html_of(first, facts, rows, picture)
 
-    def _drawing(self, class_: str | int | None, model: ModelDescription | None) -> "Heatmap":
+    def _drawing(
+        self, class_: str | int | None, model: ModelDescription | None, style: HeatmapStyle, *, tiff: bool = False
+    ) -> "Heatmap":
         """Return the heatmap of the whole grid, not drawn yet."""
-        from fullconv.heatmap import Heatmap  # noqa: PLC0415 (matplotlib takes a second to load)
+        from fullconv.heatmap import heatmap_for  # noqa: PLC0415 (matplotlib takes a second to load)
         from fullconv.shown import shown_classes  # noqa: PLC0415 (only here)
 
         scores = self._all_scores("heatmap")
@@ -366,7 +373,7 @@ class Answer:
                 f"{len(self.classes)}: score without the option classes"
             )
         assert self.pixels is not None  # noqa: S101 (an answer with a grid has them)
-        drawing = Heatmap(self.header, shown, self.pixels.region)
+        drawing = heatmap_for(self.header, shown, self.pixels, style, tiff=tiff)
         drawing.add_rows(0, scores.astype(np.float32, copy=False))
         return drawing
 

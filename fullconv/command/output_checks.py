@@ -7,7 +7,7 @@ import typer
 
 from fullconv.command.image_table import WRITERS
 from fullconv.command.outputs import STEM, Outputs
-from fullconv.common.files import BOX_SUFFIXES, GRID_SUFFIXES, PAGE_SUFFIXES, PICTURE_SUFFIXES
+from fullconv.common.files import BOX_SUFFIXES, GRID_SUFFIXES, HEATMAP_SUFFIXES, PAGE_SUFFIXES
 from fullconv.common.text import printable
 from fullconv.grids.zarr import is_grid
 
@@ -22,7 +22,7 @@ def check_outputs(outputs: Outputs, images: list[Path]) -> None:
                 f"expected {STEM} in the name, since there are {len(images)} images, got {name!r}", param_hint=OPTIONS
             )
     _check_suffixes("--grid", outputs.grids, GRID_SUFFIXES)
-    _check_suffixes("--heatmap", outputs.heatmaps, PICTURE_SUFFIXES)
+    _check_suffixes("--heatmap", outputs.heatmaps, HEATMAP_SUFFIXES)
     _check_suffixes("--boxes", outputs.boxes, BOX_SUFFIXES)
     _check_suffixes("--html", outputs.pages, PAGE_SUFFIXES)
     _check_suffixes("--table", [outputs.table] if outputs.table is not None else [], tuple(WRITERS))

@@ -11,12 +11,14 @@ import typer
 from fullconv.command.options import ScoringLine
 from fullconv.command.outputs import Outputs
 from fullconv.command.parsing import class_names
+from fullconv.command.style import style_of
 from fullconv.command.usage import usage_errors
 from fullconv.common.files import TABLE_SUFFIXES
 from fullconv.common.names import DEFAULT_TOP, CoordinatesName, GridAsName
 from fullconv.file_options import FileOptions, check_file_options
 from fullconv.objects.rule import ObjectOptions
 from fullconv.options import Options
+from fullconv.style import DEFAULT_STYLE, HeatmapStyle
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,10 @@ class OutputLine(ScoringLine):
     heatmap: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="OUT.png|OUT.jpg|OUT.webp",
+            metavar="OUT.png|OUT.jpg|OUT.webp|OUT.tif",
             help="Draw the scores over the image, and write this picture; may be given several times. It shows the "
-            "probability of one class, or the class with the highest score in each window.",
+            "probability of one class, or the class with the highest score in each window. .tif: a pyramid of the "
+            "image's own size, without legend, for viewers of slides. Others: at most 4096 pixels on the longer side.",
         ),
     ] = None
     heatmap_class: Annotated[
@@ -87,6 +90,34 @@ class OutputLine(ScoringLine):
             "score in each window.",
         ),
     ] = None
+    heatmap_threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="Colour only windows whose value in the heatmap is at least P: the value of the shown class, or of "
+            "the class with the highest score. Default: all windows.",
+        ),
+    ] = None
+    colormap: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Colour map of matplotlib for the heatmap, such as magma. Default: YlOrRd for one class, or viridis.",
+        ),
+    ] = None
+    opacity: Annotated[
+        float, typer.Option(metavar="X", help="Largest opacity of the heatmap's colours, from 0 to 1.")
+    ] = DEFAULT_STYLE.opacity
+    no_legend: Annotated[
+        bool, typer.Option("--no-legend", help="Draw the heatmap without colour bar and legend, in the image's size.")
+    ] = False
+    overlay: Annotated[
+        bool,
+        typer.Option("--overlay", help="Draw only the heatmap's colours, with transparency, for .png, .webp and .tif."),
+    ] = DEFAULT_STYLE.overlay
+    heatmap_scale: Annotated[
+        float, typer.Option(metavar="X", help="Size of the heatmap as .tif: a factor of the image's size, at most 1.")
+    ] = DEFAULT_STYLE.scale
     boxes: Annotated[
         list[str] | None,
         typer.Option(
@@ -180,6 +211,7 @@ class OutputLine(ScoringLine):
                 "none",
                 param_hint="--output-dir",
             )
+        self.style()
         tables = [name for name in self.grid or () if Path(name).suffix.lower() in TABLE_SUFFIXES]
         if self.threshold is not None and not tables and not self.boxes:
             raise typer.BadParameter(
@@ -202,12 +234,25 @@ class OutputLine(ScoringLine):
             files=self.file_options(),
             heatmaps=tuple(self.heatmap or ()),
             heatmap_class=self.heatmap_class,
+            style=self.style(),
             boxes=tuple(self.boxes or ()),
             object_options=self.object_options(),
             pages=tuple(self.html or ()),
             table=self.table,
             output_dir=self.output_dir,
             folders=folders,
+        )
+
+    def style(self) -> HeatmapStyle:
+        """Return the style of heatmaps; exit status 2 for values that are invalid."""
+        return style_of(
+            self.heatmap or (),
+            threshold=self.heatmap_threshold,
+            colormap=self.colormap,
+            opacity=self.opacity,
+            legend=not self.no_legend,
+            overlay=self.overlay,
+            scale=self.heatmap_scale,
         )
 
     def object_options(self) -> ObjectOptions:

@@ -7,6 +7,7 @@ from pathlib import Path
 from fullconv.common.files import make_folder_of
 from fullconv.file_options import FileOptions
 from fullconv.objects.rule import ObjectOptions
+from fullconv.style import DEFAULT_STYLE, HeatmapStyle
 
 STEM = "{stem}"
 """Stands for an image's name without its suffix in the names of outputs and masks."""
@@ -22,6 +23,8 @@ class Outputs:
     heatmaps: tuple[str, ...] = ()
     heatmap_class: str | None = None
     """The class that heatmaps show. Default: the choice of `shown_classes`."""
+    style: HeatmapStyle = DEFAULT_STYLE
+    """What heatmaps draw, and their colours."""
     boxes: tuple[str, ...] = ()
     """Files of objects."""
     object_options: ObjectOptions = field(default_factory=ObjectOptions)

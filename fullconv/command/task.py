@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +152,16 @@ class ScoreTask:
         with object_files(outputs.paths_for(outputs.boxes, image)) as write:
             finder = self._finder(image) if outputs.boxes else None
             with self._scored(image, options, show) as (planned, parts, result):
-                files = self._writer.sinks(image, planned, result)
+                files = self._writer.sinks(image, planned, result, partial(self._report_drawing, image, show))
                 answer = self._take(parts, result, [*files, *([finder.grid(planned.header)] if finder else ())])
             if finder is not None:
                 self._find_at_further_scales(image, options, show, finder)
                 write(finder.objects())
         return self._writer.chosen(answer)
+
+    def _report_drawing(self, image: Path, show: ShowProgress, done: int, of: int) -> None:
+        show(image.name, "drawing", done, of)
+        self.check()
 
     def _take(
         self, parts: Iterable[GridRows], result: Callable[[], Answer], files: Iterable[AbstractContextManager[RowSink]]

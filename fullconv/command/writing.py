@@ -55,9 +55,12 @@ class OutputWriter:
         return answer.with_classes(self._shown_by(answer.version).chosen) if self.needs_values else answer
 
     def sinks(
-        self, image: Path, planned: Answer, result: Callable[[], Answer]
+        self, image: Path, planned: Answer, result: Callable[[], Answer], drawing: Callable[[int, int], None]
     ) -> Iterator[AbstractContextManager[RowSink]]:
-        """Yield the files that take the rows of an image's grid; pages also take the answer after the last row."""
+        """Yield the files that take the rows of an image's grid; pages also take the answer after the last row.
+
+        `drawing` is called while a heatmap is written, with the amount that is done and the total amount.
+        """
         outputs = self.outputs
 
         def document() -> dict[str, Any]:
@@ -69,7 +72,8 @@ class OutputWriter:
             from fullconv.heatmap import heatmap_files  # noqa: PLC0415 (matplotlib takes a second to load)
 
             paths = outputs.paths_for(outputs.heatmaps, image)
-            yield heatmap_files(paths, planned.header, self._shown_by(planned.version), planned.pixels)
+            shown = self._shown_by(planned.version)
+            yield heatmap_files(paths, planned.header, shown, planned.pixels, outputs.style, drawing)
 
     def _reduced_grid(self) -> GridName | None:
         """Return the form of a smaller grid that has what every file holds; None if a file needs all scores."""

@@ -13,6 +13,8 @@ TABLE_SUFFIXES = (".csv", ".parquet", ".geojson")
 """The formats that leave out windows."""
 GRID_SUFFIXES = (".npz", ".zarr", *TABLE_SUFFIXES, ".tif")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+TIFF_SUFFIXES = (".tif", ".tiff")
+HEATMAP_SUFFIXES = (*PICTURE_SUFFIXES, *TIFF_SUFFIXES)
 BOX_SUFFIXES = (".geojson", ".csv")
 PAGE_SUFFIXES = (".html",)
 

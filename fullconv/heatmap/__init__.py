@@ -3,29 +3,38 @@
 One class: the colour is its probability, from 0 to 1, transparent where it is low; a line surrounds the cells at or
 above the threshold. Several classes: the colour is the score of the winner; an outline and a label name it, except for
 the most common winner, which is not painted. A colour bar and a legend explain both.
+
+A picture has at most 4096 pixels on its longer side. A TIFF file has the size of the image, and no colour bar and
+legend.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from fullconv.blocks import blocks_of
-from fullconv.common.files import atomic_write
+from fullconv.common.files import TIFF_SUFFIXES, atomic_write
 from fullconv.common.libvips import pyvips
+from fullconv.common.text import printable
 from fullconv.errors import ImageError
-from fullconv.grid import GridHeader, ImageInfo, RowSink, Scores
+from fullconv.grid import GridHeader, GridRows, RowSink, Scores
 from fullconv.heatmap.backdrop import blank, grey_picture
-from fullconv.heatmap.cells import SingleClass, Winners
+from fullconv.heatmap.cells import THRESHOLD, SingleClass, Winners
 from fullconv.heatmap.content import Content, single_class_content, winners_content
-from fullconv.heatmap.figure import draw_figure
+from fullconv.heatmap.figure import Outline, draw_figure, draw_lines
 from fullconv.heatmap.layout import layout_of
 from fullconv.heatmap.outlines import outlines
-from fullconv.heatmap.paint import NOTHING, RGB
+from fullconv.heatmap.paint import Pixels, enlarged, laid_over, transparent
+from fullconv.heatmap.tiff import Progress, write_tiff
 from fullconv.images import Region, ScoredPixels
 from fullconv.shown import ShownClasses
+from fullconv.style import DEFAULT_STYLE, HeatmapStyle
 
 QUALITY = 90
 """Quality of JPEG and WebP files, 0 to 100."""
@@ -35,93 +44,160 @@ MIN_OUTLINE = 5
 
 @contextmanager
 def heatmap_files(
-    paths: Sequence[Path], header: GridHeader, shown: ShownClasses, pixels: ScoredPixels
+    paths: Sequence[Path],
+    header: GridHeader,
+    shown: ShownClasses,
+    pixels: ScoredPixels,
+    style: HeatmapStyle = DEFAULT_STYLE,
+    progress: Progress = lambda *_: None,
 ) -> Iterator[RowSink]:
-    """Yield the function that takes the rows of the grid, then draw the heatmap once and write it into each file.
+    """Yield the function that takes the rows of the grid, then draw the heatmap and write it into each file.
 
-    The paths' suffixes are of `fullconv.common.files.PICTURE_SUFFIXES`. Raises OutputError.
+    The paths' suffixes are of `fullconv.common.files.HEATMAP_SUFFIXES`. `progress` is called while a TIFF file is
+    written. Raises OutputError, and what `progress` raises.
     """
-    heatmap = Heatmap(header, shown, pixels.region)
+    heatmaps = {tiff: heatmap_for(header, shown, pixels, style, tiff=tiff) for tiff in set(map(is_tiff, paths))}
     with ExitStack() as stack:
         files = [stack.enter_context(atomic_write(path)) for path in paths]
-        yield lambda rows: heatmap.add_rows(rows.first, rows.scores)
-        picture = heatmap.picture(pixels)
+        yield lambda rows: _add_rows(heatmaps.values(), rows)
         for file, path in zip(files, paths, strict=True):
-            file.write(encode_picture(picture, path.suffix))
+            heatmaps[is_tiff(path)].write(file, path, progress)
 
 
-def write_picture(path: Path, picture: RGB) -> None:
-    """Write a picture (height, width, 3) in the format of the path's suffix; raises OutputError."""
-    with atomic_write(path) as file:
-        file.write(encode_picture(picture, path.suffix))
+def heatmap_for(
+    header: GridHeader, shown: ShownClasses, pixels: ScoredPixels, style: HeatmapStyle, *, tiff: bool
+) -> "Heatmap":
+    """Return an empty heatmap for pictures, or for TIFF files: of the whole image, without colour bar and legend."""
+    if tiff:
+        return Heatmap(header, shown, replace(pixels, region=None), replace(style, legend=False))
+    return Heatmap(header, shown, pixels, style)
 
 
-def encode_picture(picture: RGB, suffix: str) -> bytes:
-    """Encode a picture (height, width, 3) in the format of a suffix, in upper or lower case."""
+def _add_rows(heatmaps: Iterable["Heatmap"], rows: GridRows) -> None:
+    """Pass rows of the grid to every heatmap."""
+    for heatmap in heatmaps:
+        heatmap.add_rows(rows.first, rows.scores)
+
+
+def is_tiff(path: Path) -> bool:
+    """Return whether a file is a TIFF file, by its suffix."""
+    return path.suffix.lower() in TIFF_SUFFIXES
+
+
+def encode_picture(picture: Pixels, suffix: str) -> bytes:
+    """Encode a picture (height, width, channels) in the format of a suffix, in upper or lower case."""
     quality = {} if suffix.lower() == ".png" else {"Q": QUALITY}
     data: bytes = pyvips.Image.new_from_array(picture).write_to_buffer(suffix.lower(), **quality)
     return data
 
 
 class Heatmap:
-    """The score or the winning class of every cell, in the resolution of the picture."""
+    """The score or the winning class of every cell, in the resolution of a picture of at most 4096 pixels."""
 
-    def __init__(self, header: GridHeader, shown: ShownClasses, region: Region | None) -> None:
-        """Allocate memory in the picture's resolution; `region` was scored. Default: the whole image."""
-        self._header = header
-        self.region = region or Region(0, 0, header.image.width, header.image.height)
-        self.layout = layout_of(self.region.width, self.region.height, labels=shown.single is None)
-        self._scale = self.layout.image.width / self.region.width, self.layout.image.height / self.region.height
+    def __init__(
+        self, header: GridHeader, shown: ShownClasses, pixels: ScoredPixels, style: HeatmapStyle = DEFAULT_STYLE
+    ) -> None:
+        """Allocate memory in the picture's resolution; `pixels` are drawn."""
+        self._header, self._pixels, self._style = header, pixels, style
+        self._region = pixels.region or Region(0, 0, header.image.width, header.image.height)
+        legend = style.legend and not style.overlay
+        self.layout = layout_of(self._region.width, self._region.height, labels=shown.single is None, legend=legend)
+        drawn = self.layout.image
+        self._scale = drawn.width / self._region.width, drawn.height / self._region.height
         down, across = blocks_of(header.vertical, self._scale[1]), blocks_of(header.horizontal, self._scale[0])
+        least = style.threshold
         if shown.single is not None:
             (column,) = header.columns([shown.single])
-            self.cells: SingleClass | Winners = SingleClass(down, across, column, shown.output.kind)
+            present = THRESHOLD if least is None else least
+            self.cells: SingleClass | Winners = SingleClass(down, across, column, shown.output.kind, present)
         else:
             kind = shown.output.kind if shown.probabilities else None
-            self.cells = Winners(down, across, header.columns(shown.chosen), kind)
+            present = -np.inf if least is None else least
+            self.cells = Winners(down, across, header.columns(shown.chosen), kind, present)
         self.unread = ""
-        """The reason why `picture` could not read the image again; empty if it could."""
+        """The reason why the image could not be read again; empty if it could."""
 
     def add_rows(self, first: int, scores: Scores) -> None:
         """Take scores (rows, cols, classes) from row `first` on, top to bottom."""
         self.cells.add_rows(first, scores)
 
-    def content(self) -> Content:
-        """Return the values, outlines and legend that are drawn over the image."""
+    @cached_property
+    def picture(self) -> Pixels:
+        """The image with the heatmap drawn over it, (height, width, 3), or the colours alone, (height, width, 4)."""
+        size = self.layout.image.width, self.layout.image.height
+        painted: Pixels = self._painted(size).numpy()
+        return painted if self._style.overlay else draw_figure(self.layout, painted, self._lines, self._content)
+
+    def save(self, path: Path) -> None:
+        """Draw the heatmap into a file, in the format of its suffix.
+
+        Raises RequestError if the format cannot hold the style, and OutputError.
+        """
+        self._style.check_files([path])
+        with atomic_write(path) as file:
+            self.write(file, path)
+        self.warn_unread(stacklevel=4)
+
+    def warn_unread(self, stacklevel: int = 3) -> None:
+        """Warn the caller's caller if the image could not be read again."""
+        if self.unread:
+            warnings.warn(f"heatmap: {printable(self.unread)}; the background is white", stacklevel=stacklevel)
+
+    def write(self, file: BinaryIO, path: Path, progress: Progress = lambda *_: None) -> None:
+        """Draw the heatmap into an open file, in the format of the path's suffix; raises OutputError.
+
+        `progress` is called while a TIFF file is written.
+        """
+        if not is_tiff(path):
+            file.write(encode_picture(self.picture, path.suffix))
+            return
+        scale, microns = self._style.scale, self._header.image.microns_per_pixel
+        resolution = None if microns is None else (1000 * scale / microns[0], 1000 * scale / microns[1])
+        write_tiff(file, path, self._large_picture(scale), resolution, progress)
+
+    def _large_picture(self, scale: float) -> pyvips.Image:
+        """Return the picture without colour bar and legend, at the size of the image times the scale."""
+        image = self._header.image
+        painted = self._painted((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+        if self._style.overlay or not self._lines:
+            return painted
+        return laid_over(painted, draw_lines(self.layout, self._lines, self._content))
+
+    @cached_property
+    def _content(self) -> Content:
+        """The values, outlines and legend that are drawn over the image."""
         labels = self._header.labels
         if isinstance(self.cells, SingleClass):
-            return single_class_content(self.cells, labels[self.cells.column])
-        return winners_content(self.cells, [labels[column] for column in self.cells.columns])
+            return single_class_content(self.cells, labels[self.cells.column], self._style)
+        return winners_content(self.cells, [labels[column] for column in self.cells.columns], self._style)
 
-    def picture(self, pixels: ScoredPixels) -> RGB:
-        """Return the image with the heatmap drawn over it: (height, width, 3)."""
-        content = self.content()
+    @cached_property
+    def _lines(self) -> list[Outline]:
+        """The outlines, in pixels of the picture."""
         least = (MIN_OUTLINE * self.layout.line) ** 2 / (self._scale[0] * self._scale[1])
-        lines = [
-            ((line - (self.region.x, self.region.y)) * self._scale, outer, outlined.colour, outlined.label)
-            for outlined in content.outlined
+        return [
+            ((line - (self._region.x, self._region.y)) * self._scale, outer, outlined.colour, outlined.label)
+            for outlined in self._content.outlined
             for line, outer in outlines(outlined.mask, self.cells.rows_of, self.cells.cols_of, least)
         ]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")  # scripts that matplotlib's font lacks
-            return draw_figure(self.layout, self._painted(pixels, content), lines, content)
 
-    def _painted(self, pixels: ScoredPixels, content: Content) -> RGB:
-        """Return the image, or its region, with the colours over it."""
-        box = self.layout.image
-        grey = self._backdrop(pixels, self._header.image, (box.width, box.height))
-        if content.scale is None:
-            return np.repeat(grey[..., None], 3, axis=2)
-        x = self.region.x + (np.arange(box.width) + 0.5) / self._scale[0]
-        y = self.region.y + (np.arange(box.height) + 0.5) / self._scale[1]
-        levels = np.pad(content.scale.levels(content.values), ((0, 1), (0, 1)), constant_values=NOTHING)
-        return content.scale.painted(grey, levels[np.ix_(self.cells.rows_of.at(y), self.cells.cols_of.at(x))])
+    def _painted(self, size: tuple[int, int]) -> pyvips.Image:
+        """Return the colours over the image or its region, or the colours alone, at (width, height) pixels."""
+        scale = self._content.scale
+        overlay = self._style.overlay
+        if scale is None:
+            return transparent(size) if overlay else self._backdrop(size).colourspace("srgb")
+        x, y = (
+            start + (np.arange(drawn) + 0.5) * length / drawn
+            for start, drawn, length in zip(self._region[:2], size, self._region[2:], strict=True)
+        )
+        levels = enlarged(scale.levels(self._content.values), self.cells.rows_of.at(y), self.cells.cols_of.at(x))
+        return scale.overlay(levels) if overlay else scale.painted(self._backdrop(size), levels)
 
-    def _backdrop(self, pixels: ScoredPixels, image: ImageInfo, size: tuple[int, int]) -> np.ndarray:
+    def _backdrop(self, size: tuple[int, int]) -> pyvips.Image:
         """Return the image in grey; a white picture if the image cannot be read again."""
         try:
-            grey: np.ndarray = grey_picture(pixels, image, size).numpy()
+            return grey_picture(self._pixels, self._header.image, size)
         except ImageError as error:
             self.unread = str(error)
-            grey = blank(size).numpy()
-        return grey
+            return blank(size)

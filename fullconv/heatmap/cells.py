@@ -5,6 +5,7 @@ the picture, several cells share a block, so that the picture bounds the memory.
 value of its cells, so that no small region is lost; a block of winners shows its first cell.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,11 +30,13 @@ class SingleClass:
     column: int
     kind: str
     """The kind of the scores (`ModelOutput.kind`); "probabilities" and "raw" are shown unchanged."""
+    threshold: float = THRESHOLD
+    """Value from which a cell counts as present."""
     value: NDArray[np.float32] = field(init=False)
     scored: int = field(init=False, default=0)
     """Number of cells that were scored."""
     present: int = field(init=False, default=0)
-    """Number of cells whose value is at least THRESHOLD."""
+    """Number of cells whose value is at least `threshold`."""
 
     def __post_init__(self) -> None:
         """Allocate one number for each block."""
@@ -44,7 +47,7 @@ class SingleClass:
         for start, part in _chunks(first, scores):
             values = probability(part, self.column, self.kind)
             self.scored += int(np.count_nonzero(~np.isnan(values)))
-            self.present += int(np.count_nonzero(values >= THRESHOLD))
+            self.present += int(np.count_nonzero(values >= self.threshold))
             highest = np.fmax.reduceat(values, np.arange(0, values.shape[1], self.cols_of.step), axis=1)
             numbers = (start + np.arange(len(part))) // self.rows_of.step
             begins = np.flatnonzero(np.diff(numbers, prepend=NO_INDEX))
@@ -62,16 +65,20 @@ class Winners:
     """The columns of the scores that may win. A winner is a position in this list."""
     kind: str | None
     """What the scores are (`ModelOutput.kind`), if the values are to be probabilities; None: the values are scores."""
+    threshold: float = -math.inf
+    """Value from which a cell counts as present."""
     winner: NDArray[np.int32] = field(init=False)
     value: NDArray[np.float32] = field(init=False)
     counts: NDArray[np.intp] = field(init=False)
     """Number of cells that each of `columns` has won."""
+    present: NDArray[np.intp] = field(init=False)
+    """Number of these cells whose value is at least `threshold`."""
 
     def __post_init__(self) -> None:
         """Allocate one class and one number for each block."""
         shape = (self.rows_of.count, self.cols_of.count)
         self.winner, self.value = np.full(shape, NO_INDEX, np.int32), np.full(shape, np.nan, np.float32)
-        self.counts = np.zeros(len(self.columns), np.intp)
+        self.counts, self.present = np.zeros((2, len(self.columns)), np.intp)
 
     def add_rows(self, first: int, scores: Scores) -> None:
         """Take scores (rows, cols, classes), top to bottom."""
@@ -79,8 +86,10 @@ class Winners:
         for start, part in _chunks(first, scores):
             among = part if every else part[..., self.columns]
             winner = np.where(np.isnan(among[..., 0]), NO_INDEX, among.argmax(axis=-1))
-            self.counts += np.bincount(winner[winner != NO_INDEX], minlength=len(self.columns))
             value = among.max(axis=-1) if self.kind is None else self._probability(part, winner)
+            known = winner != NO_INDEX
+            self.counts += np.bincount(winner[known], minlength=len(self.columns))
+            self.present += np.bincount(winner[known & (value >= self.threshold)], minlength=len(self.columns))
             kept = slice(-start % self.rows_of.step, None, self.rows_of.step), slice(None, None, self.cols_of.step)
             above = -(-start // self.rows_of.step)
             band = slice(above, above + len(winner[kept]))

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from fullconv.blocks import NO_INDEX
 from fullconv.common.probabilities import RAW
 from fullconv.common.text import printable
-from fullconv.heatmap.cells import THRESHOLD, SingleClass, Winners
+from fullconv.heatmap.cells import SingleClass, Winners
 from fullconv.heatmap.paint import Scale, even_scale, rising_scale
+from fullconv.style import HeatmapStyle
 
 LABEL_LETTERS = 24
 """Largest number of characters of a label."""
@@ -42,47 +43,56 @@ class Content:
     legend: list[tuple[Colour, str]]
 
 
-def single_class_content(cells: SingleClass, label: str) -> Content:
+def single_class_content(cells: SingleClass, label: str, style: HeatmapStyle) -> Content:
     """Return the content for one class: its probability from 0 to 1, or its score from the lowest to the highest."""
-    name = shortened(label)
-    if cells.kind == RAW:
-        ends = _ends(cells.value)
-        scale = None if ends is None else rising_scale(*ends, f"score of {name}", None)
-        return Content(cells.value, scale, [], name, [(INVISIBLE, f"{cells.scored} cells")])
-    outlined = [Outlined(cells.value >= THRESHOLD, BLACK)]
-    legend = [(BLACK, f"{THRESHOLD} or more:\n{cells.present} of {cells.scored} cells")]
-    return Content(cells.value, rising_scale(0, 1, f"probability of {name}", THRESHOLD), outlined, name, legend)
+    name, raw = shortened(label), cells.kind == RAW
+    values = _reaching(cells.value, style)
+    outlined, legend = [], [(INVISIBLE, f"{cells.scored} cells")]
+    if style.threshold is not None or not raw:
+        outlined = [Outlined(cells.value >= cells.threshold, BLACK)]
+        legend = [(BLACK, f"{cells.threshold:g} or more:\n{cells.present} of {cells.scored} cells")]
+    ends = _ends(values) if raw else (0.0, 1.0)
+    mark = cells.threshold if not raw and 0 <= cells.threshold <= 1 else None
+    scale = None if ends is None else rising_scale(*ends, f"{'score' if raw else 'probability'} of {name}", mark, style)
+    return Content(values, scale, outlined, name, legend)
 
 
-def winners_content(cells: Winners, labels: list[str]) -> Content:
+def winners_content(cells: Winners, labels: list[str], style: HeatmapStyle) -> Content:
     """Return the content for the winning classes, of which the most common is not painted.
 
     `labels` are in the order of `cells.columns`.
     """
     counts = cells.counts
-    order = [int(position) for position in np.argsort(-counts, kind="stable") if counts[position]]
-    common = order[0] if order else NO_INDEX
-    values = np.where(cells.winner == common, np.float32(np.nan), cells.value)
-    shown, others = order[1 : len(OUTLINES) + 1], order[len(OUTLINES) + 1 :]
-    legend = [(INVISIBLE, f"{shortened(labels[common])}  ({counts[common]}),\nnot painted")] if order else []
-    outlined = []
+    common = int(counts.argmax()) if counts.any() else NO_INDEX
+    order = [int(at) for at in np.argsort(-cells.present, kind="stable") if cells.present[at] and at != common]
+    values = _reaching(np.where(cells.winner == common, np.float32(np.nan), cells.value), style)
+    shown, others = order[: len(OUTLINES)], order[len(OUTLINES) :]
+    legend, outlined = [], []
+    if common != NO_INDEX:
+        legend.append((INVISIBLE, f"{shortened(labels[common])}  ({counts[common]}),\nnot painted"))
     for position, colour in zip(shown, OUTLINES, strict=False):
         name = shortened(labels[position])
-        outlined.append(Outlined(cells.winner == position, colour, name))
-        legend.append((colour, f"{name}  ({counts[position]})"))
+        outlined.append(Outlined((cells.winner == position) & ~np.isnan(values), colour, name))
+        legend.append((colour, f"{name}  ({cells.present[position]})"))
     if others:
-        legend.append((INVISIBLE, f"{len(others)} others  ({counts[others].sum()})"))
-    return Content(
-        values, _scale(values, probabilities=cells.kind is not None), outlined, "winning class (cells)", legend
-    )
+        legend.append((INVISIBLE, f"{len(others)} others  ({cells.present[others].sum()})"))
+    title = "winning class (cells)"
+    if style.threshold is not None:
+        title = f"winning class (cells\nwith {style.threshold:g} or more)"
+    return Content(values, _scale(values, style, probabilities=cells.kind is not None), outlined, title, legend)
 
 
-def _scale(values: NDArray[np.float32], *, probabilities: bool) -> Scale | None:
+def _reaching(values: NDArray[np.float32], style: HeatmapStyle) -> NDArray[np.float32]:
+    """Return the values that reach the threshold of the style, NaN in place of others."""
+    return values if style.threshold is None else np.where(values >= style.threshold, values, np.float32(np.nan))
+
+
+def _scale(values: NDArray[np.float32], style: HeatmapStyle, *, probabilities: bool) -> Scale | None:
     """Return the scale of the winners: from 0 to 1, or from the lowest to the highest score that is painted."""
     if probabilities:
-        return even_scale(0, 1, "probability of the winning class")
+        return even_scale(0, 1, "probability of the winning class", style)
     ends = _ends(values)
-    return None if ends is None else even_scale(*ends, "score of the winning class")
+    return None if ends is None else even_scale(*ends, "score of the winning class", style)
 
 
 def _ends(values: NDArray[np.float32]) -> tuple[float, float] | None:

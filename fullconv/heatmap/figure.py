@@ -1,6 +1,7 @@
 """The picture: colours over the image, outlines and labels, and beside them the colour bar and the legend."""
 
 import textwrap
+import warnings
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -9,14 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from numpy.typing import NDArray
 
 from fullconv.heatmap.backdrop import WHITE
 from fullconv.heatmap.content import BLACK, Colour, Content
 from fullconv.heatmap.labels import LabelledRegion, place_labels
 from fullconv.heatmap.layout import LINE, Box, Layout
 from fullconv.heatmap.outlines import Line
-from fullconv.heatmap.paint import LEVELS, RGB, Scale
+from fullconv.heatmap.paint import Pixels, Scale
 
 Outline = tuple[Line, bool, Colour, str]
 """A line, whether it encloses a region, its colour, and the region's label."""
@@ -38,11 +38,9 @@ LEGEND = 3.4
 """Height of a legend of all outlines, in units."""
 
 
-def draw_figure(layout: Layout, painted: RGB, lines: list[Outline], content: Content) -> RGB:
+def draw_figure(layout: Layout, painted: Pixels, lines: list[Outline], content: Content) -> Pixels:
     """Return the picture (height, width, 3): the painted image, the lines over it, in its pixels, and the panel."""
-    drawing = Drawing(layout)
-    drawing.draw(lines, content)
-    overlay = drawing.rendered()
+    overlay = draw_lines(layout, lines, content)
     picture = np.full((*overlay.shape[:2], 3), WHITE, np.uint8)
     box = layout.image
     picture[box.top : box.bottom, box.left : box.right] = painted
@@ -54,6 +52,15 @@ def draw_figure(layout: Layout, painted: RGB, lines: list[Outline], content: Con
         return picture
     used = np.flatnonzero(touched.any(axis=1))[-1]
     return picture[: max(layout.panel.top, used) + round(EDGE * layout.unit)]
+
+
+def draw_lines(layout: Layout, lines: list[Outline], content: Content) -> Pixels:
+    """Return the lines, their labels and the panel alone: red, green, blue and opacity, (height, width, 4)."""
+    drawing = Drawing(layout)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # scripts that matplotlib's font lacks
+        drawing.draw(lines, content)
+        return drawing.rendered()
 
 
 class Drawing:
@@ -68,7 +75,7 @@ class Drawing:
         self.figure.set_dpi(layout.unit)
         self.canvas = FigureCanvasAgg(self.figure)
 
-    def rendered(self) -> NDArray[np.uint8]:
+    def rendered(self) -> Pixels:
         """Return red, green, blue and opacity (height, width, 4)."""
         self.canvas.draw()
         return np.asarray(self.canvas.buffer_rgba())
@@ -86,6 +93,8 @@ class Drawing:
             halo = [withStroke(linewidth=2 * thick, foreground="white")] if colour == BLACK else []
             axes.add_collection(LineCollection(own, colors=[colour], linewidths=thick, path_effects=halo))
         self._label([(line, colour, label) for line, outer, colour, label in lines if outer and label])
+        if not self.layout.panel.width:
+            return
         if content.scale is not None:
             self._bar(content.scale)
         self._legend(content)
@@ -127,7 +136,7 @@ class Drawing:
     def _bar(self, scale: Scale) -> None:
         """Draw the colour bar over white, with its caption above it."""
         panel, unit, below = self.layout.panel, self.layout.unit, self.layout.below
-        ramp = scale.painted(np.full((1, LEVELS), WHITE, np.uint8), np.arange(LEVELS, dtype=np.int16)[None])
+        ramp = scale.ramp().numpy()
         left, top = panel.left + EDGE * unit, panel.top + CAPTION * unit
         across, down = (self._bar_length, BAR) if below else (BAR, self._bar_length)
         box = Box(round(left), round(top), round(left + across * unit), round(top + down * unit))
@@ -141,8 +150,8 @@ class Drawing:
             axes.imshow(upright, extent=(0, 1, scale.low, scale.high), aspect="auto", interpolation="nearest")
             axes.set_xticks([])
             axes.yaxis.tick_right()
-        if scale.threshold is not None:
-            (axes.axvline if below else axes.axhline)(scale.threshold, color=BLACK, linewidth=LINE * POINTS)
+        if scale.mark is not None:
+            (axes.axvline if below else axes.axhline)(scale.mark, color=BLACK, linewidth=LINE * POINTS)
         width, height = self.layout.size
         caption = "\n".join(textwrap.wrap(scale.label, LETTERS))
         self.figure.text(

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 LONGEST, SHORTEST = 4096, 1200
 """Largest length of the picture's longer side in pixels, and smallest length of the drawn image's longer side, if that
 fits."""
+LEGIBLE = 600
+"""Length of an image's longer side in pixels below which letters and lines are not drawn smaller."""
 UNITS = 12.0
 """Length of the drawn image's longer side in units."""
 PANEL_WIDTH, PANEL_HEIGHT = 3.1, 2.3
@@ -87,8 +89,13 @@ class Layout:
         return self.panel.left == 0
 
 
-def layout_of(width: int, height: int, *, labels: bool = True) -> Layout:
-    """Lay out a heatmap of an image of (width, height) pixels, with or without labels beside its regions."""
+def layout_of(width: int, height: int, *, labels: bool = True, legend: bool = True) -> Layout:
+    """Lay out a heatmap of an image of (width, height) pixels, with or without labels beside its regions.
+
+    Without a legend there is no panel, and the picture has the size of the image if that is not too large.
+    """
+    if not legend:
+        return _layout_of_image(width, height)
     longer = max(width, height)
     across, down = UNITS * width / longer, UNITS * height / longer
     below = width > WIDE * height
@@ -106,3 +113,11 @@ def layout_of(width: int, height: int, *, labels: bool = True) -> Layout:
         room = Box(0, 0, drawn_width + margin, drawn_height)
         panel = Box(room.right, 0, min(LONGEST, room.right + round(PANEL_WIDTH * unit)), drawn_height)
     return Layout(image, panel, room, unit)
+
+
+def _layout_of_image(width: int, height: int) -> Layout:
+    """Lay out a heatmap without a panel."""
+    longer = max(width, height)
+    drawn = min(1, LONGEST / longer)
+    image = Box(0, 0, max(1, round(width * drawn)), max(1, round(height * drawn)))
+    return Layout(image, Box(image.width, 0, image.width, image.height), image, max(longer * drawn, LEGIBLE) / UNITS)

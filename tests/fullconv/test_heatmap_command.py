@@ -181,9 +181,9 @@ def test_narrowed_answers_equal_narrow_ones(models: Path, image: Path) -> None:
         (["--grid", "out.txt"], 2, "or .geojson or .tif, got 'out.txt'"),
         (["--grid", "out"], 2, "--grid: expected a file name that ends in .npz or .zarr"),
         (
-            ["--heatmap", "out.tif"],
+            ["--heatmap", "out.gif"],
             2,
-            "--heatmap: expected a file name that ends in .png or .jpg or .jpeg or .webp, got",
+            "--heatmap: expected a file name that ends in .png or .jpg or .jpeg or .webp or .tif or .tiff, got",
         ),
         (["--heatmap", "out.npz"], 2, ".png or .jpg or .jpeg or .webp"),
         (["--heatmap", "a.b.{stem}"], 2, ".png or .jpg or .jpeg or .webp"),

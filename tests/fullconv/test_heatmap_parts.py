@@ -223,7 +223,7 @@ def test_backdrops_of_unreadable_images_are_white(tmp_path: Path, name: str) -> 
     if name == "pipe":
         os.mkfifo(path)
     grid = header(axis(1), axis(1), ["a"])
-    heatmap = Heatmap(grid, make_shown(["a"], "probabilities"), None)
+    heatmap = Heatmap(grid, make_shown(["a"], "probabilities"), ScoredPixels(source_of(path)))
     heatmap.add_rows(0, np.zeros((1, 1, 1), np.float32))
-    assert_array_equal(heatmap.picture(ScoredPixels(source_of(path)))[:1100, :1100], 255)
+    assert_array_equal(heatmap.picture[:1100, :1100], 255)
     assert heatmap.unread.startswith(f"{name}: cannot be read again")

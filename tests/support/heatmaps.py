@@ -13,6 +13,7 @@ from fullconv.heatmap import heatmap_files
 from fullconv.images import FileSource, Region, ScoredPixels
 from fullconv.protos import model_pb2, scoring_pb2
 from fullconv.shown import ShownClasses, class_indices, shown_classes
+from fullconv.style import DEFAULT_STYLE, HeatmapStyle
 
 CELL = 10
 
@@ -51,8 +52,9 @@ def draw(
     name: str = "heat.png",
     region: Region | None = None,
     pixels: NDArray[np.uint8] | None = None,
+    style: HeatmapStyle = DEFAULT_STYLE,
 ) -> NDArray[np.uint8]:
-    """Draw scores (rows, cols, classes) over a white image, or over pixels; returns the picture's RGB.
+    """Draw scores (rows, cols, classes) over a white image, or over pixels; returns the picture's pixels.
 
     `grid` is the grid's header, or the labels of a grid that fills the image.
     """
@@ -61,7 +63,7 @@ def draw(
     image = folder / "image.png"
     white = np.full((known.image.height, known.image.width), 255, np.uint8)
     image.write_bytes(png(white if pixels is None else pixels))
-    with heatmap_files([folder / name], known, shown, ScoredPixels(FileSource(image), region)) as take:
+    with heatmap_files([folder / name], known, shown, ScoredPixels(FileSource(image), region), style) as take:
         for row in range(0, len(scores), 3):
             take(GridRows(row, scores[row : row + 3].astype(np.float32)))
     return picture(folder / name)

@@ -1,0 +1,86 @@
+"""The heatmap as a TIFF file, which viewers of slides open beside the image.
+
+The file has the pixel coordinates of the image, tiles, and levels of half the size, a quarter and so on. libvips
+computes the pixels while it writes them, so that a large picture is never held whole. The smaller levels wait in
+memory, compressed, until the largest is written: about a quarter of the size of the file.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from tifffile import TiffFile
+
+from fullconv.common.files import OutputError
+from fullconv.common.libvips import pyvips
+
+TILE = 256
+"""Side of a tile in pixels."""
+QUALITY = 85
+"""Quality of JPEG tiles, 0 to 100. From 90 on, libvips stores the grey image three times, as red, green and blue."""
+BIG_BYTES = 1 << 32
+"""Size of the pixels from which the file has the form for large files, BigTIFF."""
+NO_UNIT = 1
+"""The value of the tag ResolutionUnit for a resolution that is not known."""
+CAUSE = "system error: "
+"""Begins the line of an error of libvips that states the operating system's reason."""
+
+Progress = Callable[[int, int], None]
+"""Takes the amount that is done, and the total amount."""
+
+
+def write_tiff(
+    file: BinaryIO, path: Path, picture: pyvips.Image, resolution: tuple[float, float] | None, progress: Progress
+) -> None:
+    """Write a picture into an open file; `resolution` is in pixels per millimetre, None if it is not known.
+
+    Tiles of a picture with opacity are compressed without loss, others by JPEG, which few readers know with opacity.
+    Raises OutputError, which names the file `path`, and what `progress` raises.
+    """
+    coding = {"compression": "deflate"} if picture.hasalpha() else {"compression": "jpeg", "Q": QUALITY}
+    x, y = resolution or (1.0, 1.0)
+    raised = _watch(picture, progress)
+    descriptor = os.open(file.name, os.O_RDWR)  # libvips also reads what it has written
+    try:
+        picture.tiffsave_target(
+            pyvips.Target.new_to_descriptor(descriptor), tile=True, tile_width=TILE, tile_height=TILE, pyramid=True,
+            bigtiff=4 * picture.width * picture.height * picture.bands / 3 >= BIG_BYTES, xres=x, yres=y, resunit="cm",
+            keep="none", **coding,
+        )  # fmt: skip
+    except pyvips.Error as error:
+        if raised:
+            raise raised[0] from None
+        raise OutputError(f"{path}: cannot be written: {_reason(error)}") from None
+    finally:
+        os.close(descriptor)
+    if resolution is None:
+        with TiffFile(file.name, mode="r+b") as written:  # libvips always writes a unit
+            for page in written.pages:
+                page.tags["ResolutionUnit"].overwrite(NO_UNIT)
+
+
+def _watch(picture: pyvips.Image, progress: Progress) -> list[BaseException]:
+    """Report percents while a picture is written; returns the list that gets the exception that `progress` raises.
+
+    An exception would be lost in libvips, which is stopped instead.
+    """
+    raised: list[BaseException] = []
+
+    def report(written: pyvips.Image, state: pyvips.GObject) -> None:
+        try:
+            progress(state.percent, 100)
+        except BaseException as error:  # among them those of signals
+            raised.append(error)
+            written.set_kill(True)
+
+    picture.set_progress(True)
+    picture.signal_connect("eval", report)
+    return raised
+
+
+def _reason(error: pyvips.Error) -> str:
+    """Return the operating system's reason for an error of libvips, or the first line of the error."""
+    lines = [line.strip() for line in str(error.detail).splitlines()]
+    causes = [line.removeprefix(CAUSE) for line in lines if line.startswith(CAUSE)]
+    return next((cause for cause in causes if "Unknown" not in cause), (lines or ["unknown error"])[0])
