@@ -2,8 +2,8 @@
 
 Files are read from top to bottom, and from the smallest level of a pyramid that is not smaller than the picture, so
 that the memory does not grow with the image. Only an image that EXIF rotates is held whole, with one byte per pixel of
-the picture; and a region of such an image is cut out of a temporary file. Zarr arrays are read at about LONGEST pixels
-at most, and enlarged for a larger picture.
+the picture; and a region of such an image is cut out of a temporary file. Slides that libvips does not read (but
+OpenSlide), and Zarr arrays, are read at about LONGEST pixels at most, and enlarged for a larger picture.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from fullconv.errors import ImageError
 from fullconv.grid import ImageInfo
 from fullconv.heatmap.layout import LONGEST
 from fullconv.heatmap.levels import level_options
+from fullconv.heatmap.slides import is_slide, slide_picture
 from fullconv.images import ArraySource, EncodedSource, FileSource, Region, ScoredPixels
 
 WHITE = 255
@@ -59,6 +60,10 @@ def _grey(pixels: ScoredPixels, image: ImageInfo, size: Size) -> pyvips.Image:
     source = pixels.source
     if isinstance(source, ArraySource):
         return _toned(lambda wanted: _selected(pixels, _array(pixels, source, wanted)), size)
+    if isinstance(source, FileSource) and is_slide(source.path) and not _is_readable(pixels, image):
+        region = pixels.region or Region(0, 0, image.width, image.height)
+        slide = slide_picture(source.path, region, _reduced(size))
+        return _toned(lambda _: _selected(pixels, slide), size)
     if max(size) > LONGEST and not _is_readable(pixels, image):  # an error while it is written would come too late
         raise ImageError(f"{source.name or 'image'}: cannot be read again")
     page = open_page(pixels, image)

@@ -13,6 +13,7 @@ from support.pictures import encode, noise
 from fullconv.errors import ImageError
 from fullconv.grid import ImageInfo
 from fullconv.heatmap.backdrop import grey_picture
+from fullconv.heatmap.slides import slide_picture
 from fullconv.images import ArraySource, FileSource, Region, ScoredPixels, source_of
 
 WIDTH, HEIGHT = 640, 480
@@ -153,3 +154,26 @@ def test_large_backgrounds_of_files_without_readable_pixels(tmp_path: Path, monk
         monkeypatch.setattr("fullconv.heatmap.backdrop.LONGEST", longest)
         with pytest.raises(ImageError, match=r"image\.tif: cannot be read again"):
             grey_picture(ScoredPixels(FileSource(path)), IMAGE, (WIDTH, HEIGHT))
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("region", [None, Region(300, 200, 900, 600)])
+@pytest.mark.parametrize("longest", [200, 4096])
+def test_slides_that_only_openslide_reads(
+    tmp_path: Path, region: Region | None, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slide in a scanner's format has the same background, read by OpenSlide or by libvips."""
+    pixels = np.add.outer(np.arange(1200) // 10, np.arange(1800) // 15).astype(np.uint8)[..., None].repeat(3, 2)
+    path, description = tmp_path / "slide.svs", "Aperio Image Library v11.2.1\r\n1800x1200|AppMag = 20|MPP = 0.5"
+    with tifffile.TiffWriter(path) as file:
+        for step in (1, 4):
+            level = pixels[::step, ::step]
+            file.write(level, tile=(256, 256), photometric="rgb", description=description, metadata=None)
+    scored, image, size = ScoredPixels(FileSource(path), region), ImageInfo("i", 1800, 1200), (300, 200)
+    expected = grey_picture(scored, image, size).numpy().astype(int)
+    monkeypatch.setattr("fullconv.heatmap.backdrop.LONGEST", longest)
+    monkeypatch.setattr("fullconv.heatmap.backdrop._is_readable", lambda *_: False)
+    assert np.abs(grey_picture(scored, image, size).numpy() - expected).max() <= 4
+    picture = slide_picture(path, region or Region(0, 0, 1800, 1200), size)
+    assert size[0] <= picture.width < 2 * size[0]
+    assert size[1] <= picture.height < 2 * size[1]
