@@ -34,7 +34,10 @@ def areas_message(mask: Any) -> scoring_pb2.Areas:  # noqa: ANN401 (whatever the
         document = _read(Path(mask))
     else:
         document = mask if isinstance(mask, dict) else mask.__geo_interface__
-    return scoring_pb2.Areas(polygons=_polygons(document, "", "mask"))
+    try:
+        return scoring_pb2.Areas(polygons=_polygons(document, "", "mask"))
+    except RecursionError:
+        raise ImageError("mask: expected GeoJSON, got features inside features") from None
 
 
 def _read(path: Path) -> Any:  # noqa: ANN401 (JSON)
@@ -93,7 +96,8 @@ def _name_of(feature: dict[str, Any]) -> str:
         return ""
     classification = properties.get("classification")
     named = classification.get("name") if isinstance(classification, dict) else None
-    name = properties.get("name") or named
+    own = properties.get("name")
+    name = own if isinstance(own, str) and own else named
     return encodable(name) if isinstance(name, str) else ""
 
 

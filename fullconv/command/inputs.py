@@ -145,9 +145,16 @@ def _matches(argument: Path) -> tuple[Path, list[Path]]:
         found = list(base.glob(str(pattern)))
     except ValueError as error:
         raise ImageError(f"{argument}: expected a pattern of file names: {error}") from None
+    found = [path for path in found if not _is_inside_image(path, base)]
     if _has_hidden(pattern):
         return base, found
     return base, [path for path in found if not _has_hidden(path.relative_to(base))]
+
+
+def _is_inside_image(path: Path, base: Path) -> bool:
+    """Return whether a folder between the base and the path is an image, or a grid."""
+    between = (each for each in path.parents if each != base and each.is_relative_to(base))
+    return any(is_image_folder(each) or is_grid(each) for each in between)
 
 
 def _has_hidden(path: Path) -> bool:

@@ -29,7 +29,7 @@ class MapRegion:
     """The coordinate system, as GDAL knows it, or OWN."""
 
     def pixels(self, path: Path, page: int) -> Box:
-        """Return the pixels of an image inside the rectangle; what lies beyond the image is left out.
+        """Return the upright rectangle of pixels that encloses the region, cut at the edges of the image.
 
         Raises ImageError for an image without a georeference, and if nothing is left.
         """

@@ -51,7 +51,7 @@ class ScoringLine:
     stride: Annotated[
         int | None,
         typer.Option(
-            metavar="PX", min=1, max=1 << 20, help="Pixels between windows. Default: the model's native stride."
+            metavar="PX", min=1, max=1 << 20, help="Pixels between windows, in the image as it is scored (see --mpp, --scales). Default: the model's native stride."
         ),
     ] = None
     mode: Annotated[
@@ -130,27 +130,27 @@ class ScoringLine:
         typer.Option(
             metavar="256,384,0.5x",
             help="Score the image at each of these sizes, and average. Sizes are pixels of the shorter side, or "
-            "factors of the size at the resolution. Default: that size.",
+            "factors, such as 0.5x, of the size that --mpp, --level or --magnification gives. Default: 1x.",
         ),
     ] = None
     mpp: Annotated[
         float | None,
         typer.Option(
             metavar="X",
-            help="Score at this resolution, in micrometres per pixel; the file must state its own. Files have windows "
-            "in pixels of the image all the same. Default: the model's, if the model and the file, of a microscope, "
-            "state theirs; otherwise the image's own.",
+            help="Score at this resolution, in micrometres per pixel. The file must state the size of its pixels. "
+            "Results have windows in pixels of the image. Default: the resolution of the model's training images, if "
+            "the model states it and the file states at most 20 micrometres per pixel; otherwise the image's own.",
         ),
     ] = None
     level: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=0, max=1000, help="Score at the resolution of this level of the file; 0: the image itself."
+            metavar="N", min=0, max=1000, help="Score at the resolution of this level of the file; 0: the image itself. Default: see --mpp."
         ),
     ] = None
     magnification: Annotated[
         float | None,
-        typer.Option(metavar="M", help="Score at the resolution of this magnification of the objective, such as 20."),
+        typer.Option(metavar="M", help="Score at the resolution of this magnification of the objective, such as 20. Default: see --mpp."),
     ] = None
     average: Annotated[AverageName, typer.Option(help="What is averaged over the windows.")] = DEFAULTS["average"]
     top: Annotated[
@@ -181,7 +181,7 @@ class ScoringLine:
         self._check_resolution()
 
     def _check_resolution(self) -> None:
-        """Exit with status 2 for more than one resolution, and for numbers that are none."""
+        """Exit with status 2 for more than one resolution, and for numbers that are not above 0."""
         given = {"--mpp": self.mpp, "--magnification": self.magnification, "--level": self.level}
         named = [name for name, value in given.items() if value is not None]
         if len(named) > 1:

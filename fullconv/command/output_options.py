@@ -141,7 +141,9 @@ class OutputLine(ScoringLine):
     across_classes: Annotated[
         bool,
         typer.Option(
-            "--across-classes", help="Let a better object of any class suppress an object. Default: of its own class."
+            "--across-classes",
+            help="Drop an object that overlaps a better object of any class. Default: drop it only if the better object "
+            "has the same class.",
         ),
     ] = False
     box_output: Annotated[

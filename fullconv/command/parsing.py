@@ -48,13 +48,14 @@ def map_region(roi: str, crs: str) -> MapRegion:
     try:
         x, y, width, height = map(float, roi.split(","))
     except ValueError:
-        width = height = math.nan
-    if not (0 < width < math.inf and 0 < height < math.inf):
+        x = y = width = height = math.nan
+    edges = (x, y, x + width, y + height)
+    if not (width > 0 and height > 0 and all(map(math.isfinite, edges))):
         raise typer.BadParameter(
             f"expected x,y,width,height in units of --roi-crs, where x and y are the smallest, got '{roi}'",
             param_hint="--roi",
         )
-    return MapRegion((x, y, x + width, y + height), crs)
+    return MapRegion(edges, crs)
 
 
 def scale_names(scales: str | None) -> list[str]:

@@ -37,8 +37,11 @@ def column_names(prefix: str, labels: Sequence[str], indices: Sequence[int]) -> 
 
 def distinct_labels(labels: Sequence[str], indices: Sequence[int]) -> list[str]:
     """Return the label of each class; classes with the same label have their index too: LABEL_INDEX."""
-    counts = Counter(labels)
-    return [label if counts[label] == 1 else f"{label}_{index}" for label, index in zip(labels, indices, strict=True)]
+    counts, pairs = Counter(labels), [*zip(labels, indices, strict=True)]
+    names = [label if counts[label] == 1 else f"{label}_{index}" for label, index in pairs]
+    if len(set(names)) < len(names):  # a label has the form of another label with its index
+        names = [f"{label}_{index}" for label, index in pairs]
+    return names
 
 
 @dataclass(frozen=True)

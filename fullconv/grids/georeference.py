@@ -72,7 +72,9 @@ def georeference(pixels: ScoredPixels | None, blocks: Blocks2D) -> list[ExtraTag
     to_image = np.diag([*blocks.size, 1.0, 1.0])
     to_image[:2, 3] = origin
     matrix = transformation @ to_image
-    keys = [(code, kind, _count(tags[code]), tags[code], True) for code, kind in KEYS.items() if code in tags]
+    is_text = {code: kind == "s" for code, kind in KEYS.items()}
+    known = {code: tags[code] for code in KEYS if isinstance(tags.get(code), str if is_text[code] else tuple)}
+    keys = [(code, KEYS[code], _count(value), value, True) for code, value in known.items()]
     return [(TRANSFORMATION, "d", 16, tuple(matrix.ravel().tolist()), True), *keys]
 
 
@@ -97,7 +99,12 @@ def _tags(path: Path, page: int) -> Mapping[int, Any]:
 
 
 def _transformation(tags: Mapping[int, Any]) -> NDArray[np.float64] | None:
-    """Return the matrix (4, 4) from pixels of the image to the coordinate system; None if the tags have no such."""
+    """Return the matrix (4, 4) from pixels of the image to the coordinate system; None if the tags state none."""
+    matrix = _stated(tags)
+    return matrix if matrix is not None and np.linalg.det(matrix[:2, :2]) else None
+
+
+def _stated(tags: Mapping[int, Any]) -> NDArray[np.float64] | None:
     if TRANSFORMATION in tags:
         return _matrix(tags[TRANSFORMATION], (4, 4))
     scale, point = (_matrix(tags.get(code, ()), (count,)) for code, count in ((SCALE, 3), (TIE_POINT, 6)))
@@ -133,7 +140,9 @@ def _crs(tags: Mapping[int, Any]) -> str | None:
 
 def _numbers(tags: Mapping[int, Any]) -> dict[int, int]:
     """Return the keys whose value is one number, with their values."""
-    keys: Sequence[int] = tags.get(34735, ())
+    keys = tags.get(34735, ())
+    if not isinstance(keys, Sequence):  # a damaged directory
+        return {}
     entries = (tuple(keys[at : at + 4]) for at in range(4, len(keys) - 3, 4))
     return {key: value for key, place, count, value in entries if (place, count) == (0, 1)}
 

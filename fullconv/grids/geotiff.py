@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.blocks import blocks_of
-from fullconv.common.files import atomic_write, spool_file
+from fullconv.common.files import OutputError, atomic_write, spool_file
 from fullconv.grid import GridRows, RowSink
 from fullconv.grids.cells import CellValues
 from fullconv.grids.georeference import Blocks2D, georeference
@@ -64,8 +64,11 @@ def tiff_file(path: Path, values: CellValues) -> Iterator[RowSink]:
         yield write
         with spool_file(path) as halves:
             _write_pyramid(file, _mapped(spool, dtype, shape), halves, values)
-        if values.ranks != "argmax":
+    if values.ranks != "argmax":
+        try:
             beside.unlink(missing_ok=True)  # of an earlier raster
+        except OSError as error:
+            raise OutputError(f"{beside}: cannot be removed: {error.strerror}") from None
 
 
 def _band_names(values: CellValues) -> list[str]:

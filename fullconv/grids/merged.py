@@ -50,7 +50,7 @@ def _regions(winners: Winners, no_class: int) -> NDArray[np.int32]:
     """Return the number of the region of each window, from 1 on, (rows, cols); 0 for windows without a class."""
     from skimage.measure import label  # noqa: PLC0415 (only for merged windows)
 
-    return np.asarray(label(winners.astype(np.int32), connectivity=1, background=no_class), np.int32)
+    return np.asarray(label(winners.astype(np.int64), connectivity=1, background=no_class), np.int32)
 
 
 def _winners(regions: NDArray[np.int32], winners: Winners) -> list[int]:

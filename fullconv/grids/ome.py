@@ -27,7 +27,8 @@ class OmeImage:
         header = values.chosen_header
         down, across = header.vertical, header.horizontal
         group = parent.create_group(NAME)
-        group.attrs["ome"] = {"version": "0.5", "multiscales": [_multiscale(values)], "omero": _omero(values)}
+        omero = {} if values.kind == RAW else {"omero": _omero(values)}
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [_multiscale(values)], **omero}
         self._values = values
         self._array = group.create_array(
             ARRAY,
@@ -81,10 +82,15 @@ def _first_centre(axis: WindowAxis) -> float:
 
 
 def _omero(values: CellValues) -> dict[str, Any]:
-    """Return the channels: the label and the colour of each class, and for probabilities their range."""
-    window = {} if values.kind == RAW else {"window": {"start": 0, "end": 1, "min": 0, "max": 1}}
+    """Return the channels of probabilities: the label and the colour of each class. OME-NGFF requires their range."""
+    window = {"start": 0, "end": 1, "min": 0, "max": 1}
     channels = [
-        {"label": label, "color": values.colours.get(index, WHITE).removeprefix("#").upper(), "active": True, **window}
+        {
+            "label": label,
+            "color": values.colours.get(index, WHITE).removeprefix("#").upper(),
+            "active": True,
+            "window": window,
+        }
         for label, index in zip(values.class_names, values.chosen, strict=True)
     ]
     return {"channels": channels}

@@ -4,6 +4,7 @@ The folder OUT_files holds image.dzi and image_files/LEVEL/X_Y.jpg, which other 
 """
 
 import io
+import os
 import zipfile
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
@@ -58,12 +59,17 @@ def folder_beside(page: Path) -> Path:
 def check_folder(page: Path, region: Region) -> None:
     """Raise OutputError if the region needs a folder of tiles whose name something else has."""
     folder = folder_beside(page)
-    is_taken = (folder.exists() or folder.is_symlink()) and not (folder / f"{NAME}.dzi").is_file()
+    is_taken = (folder.exists() or folder.is_symlink()) and not _is_page_folder(folder)
     if is_taken and region.width * region.height > INLINE_PIXELS:
         raise OutputError(
             f"{page}: cannot be written: expected {folder.name} to be absent or the folder of an earlier page, got "
             "something else; choose another name"
         )
+
+
+def _is_page_folder(folder: Path) -> bool:
+    """Return whether a folder holds nothing but what a page has beside it."""
+    return folder.is_dir() and {path.name for path in folder.iterdir()} == {f"{NAME}.dzi", f"{NAME}_files"}
 
 
 @contextmanager
@@ -109,7 +115,7 @@ def _beside(page: Path, picture: pyvips.Image) -> Iterator[Tiles]:
         picture.dzsave(str(folder / NAME), **FORMAT)
         tiles = folder / f"{NAME}_files"
         (tiles / "vips-properties.xml").unlink(missing_ok=True)  # metadata of the image, which no viewer needs
-        yield Tiles(picture.width, picture.height, quote(f"{target.name}/{tiles.name}"))
+        yield Tiles(picture.width, picture.height, quote(os.fsencode(f"{target.name}/{tiles.name}")))
 
 
 def _is_readable(pixels: ScoredPixels, image: ImageInfo, spool: IO[bytes]) -> bool:

@@ -38,7 +38,7 @@ class AllowedDirectory:
             raise NotFoundError("path: expected an image in the message: this server was started without --images")
         descriptor = _open_regular_file(self.root, path)
         try:
-            picture = open_path(PROC / str(descriptor), selection, name=path.rpartition("/")[2])
+            picture = open_path(PROC / str(descriptor), selection, name=path.rpartition("/")[2], alone=True)
         except BaseException:
             os.close(descriptor)
             raise

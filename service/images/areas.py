@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from shapely import Polygon
     from shapely.geometry.base import BaseGeometry
 
-MAX_POLYGONS, MAX_POINTS, MAX_NAMED = 100_000, 1_000_000, 256
+MAX_POLYGONS, MAX_POINTS, MAX_NAMED = 10_000, 1_000_000, 256
 """Largest numbers of polygons, of their points, and of different names."""
+MAX_PAIRS, BLOCK = 20_000_000, 16
+"""Largest number of pairs of lines that lie close together, to which the cost of joining polygons is proportional; and
+the number of lines that are compared with all others at once."""
 LEAST_POINTS = 4
 """Points of the smallest ring, whose last point is the first one."""
 FARTHEST = 1e9
@@ -81,6 +84,9 @@ def make_areas(requested: RequestedAreas, picture: Picture) -> Areas:
     import shapely  # noqa: PLC0415 (only requests with areas need it)
 
     _check_numbers(requested.polygons)
+    for number, polygon in enumerate(requested.polygons, 1):
+        _check_rings(_name_of(number, polygon), polygon.rings)
+    _check_pairs(requested.polygons)
     shapes = [_polygon(number, polygon) for number, polygon in enumerate(requested.polygons, 1)]
     by_name: dict[str, list[Polygon]] = {}
     for polygon, shape in zip(requested.polygons, shapes, strict=True):
@@ -124,13 +130,34 @@ def _polygon(number: int, polygon: RequestedPolygon) -> "Polygon":
     """Return a polygon; `number` is its position, counted from 1. Raises ImageError if it is invalid."""
     import shapely  # noqa: PLC0415 (only requests with areas need it)
 
-    what = f"mask: polygon {number}{f' ({polygon.name!r})' if polygon.name else ''}"
-    _check_rings(what, polygon.rings)
     shape = shapely.Polygon(polygon.rings[0], polygon.rings[1:])
     if not shape.is_valid:
         reason = shapely.is_valid_reason(shape).replace("[", " at x, y ").removesuffix("]")
+        what = _name_of(number, polygon)
         raise ImageError(f"{what}: expected an outline that does not cross itself, with holes inside it, got {reason}")
     return shape
+
+
+def _name_of(number: int, polygon: RequestedPolygon) -> str:
+    """Return what names a polygon in errors; `number` is its position, counted from 1."""
+    return f"mask: polygon {number}{f' ({polygon.name!r})' if polygon.name else ''}"
+
+
+def _check_pairs(polygons: Sequence[RequestedPolygon]) -> None:
+    """Raise ImageError if so many lines lie close together that joining the polygons would take minutes."""
+    import shapely  # noqa: PLC0415 (only requests with areas need it)
+
+    rings = [ring for polygon in polygons for ring in polygon.rings]
+    starts, ends = np.concatenate([ring[:-1] for ring in rings]), np.concatenate([ring[1:] for ring in rings])
+    low, high = np.minimum(starts, ends), np.maximum(starts, ends)
+    boxes = shapely.box(low[:, 0], low[:, 1], high[:, 0], high[:, 1])
+    tree, pairs = shapely.STRtree(boxes), 0
+    for first in range(0, len(boxes), BLOCK):
+        pairs += tree.query(boxes[first : first + BLOCK]).shape[1]
+        if pairs > MAX_PAIRS:
+            raise ImageError(
+                f"mask: expected at most {MAX_PAIRS} pairs of lines that lie close together, got more: simplify"
+            )
 
 
 def _check_rings(what: str, rings: Iterable[Ring]) -> None:
@@ -141,6 +168,8 @@ def _check_rings(what: str, rings: Iterable[Ring]) -> None:
         if len(ring) < LEAST_POINTS:
             raise ImageError(f"{what}: expected at least {LEAST_POINTS} points in an outline, got {len(ring)}")
         if not (np.abs(ring) <= FARTHEST).all():
-            raise ImageError(f"{what}: expected coordinates in pixels, at most {FARTHEST:g}, got others")
+            raise ImageError(
+                f"{what}: expected coordinates in pixels, at most {FARTHEST:g}, got {np.abs(ring).max():g}"
+            )
         if (ring[0] != ring[-1]).any():
             raise ImageError(f"{what}: expected an outline that ends where it begins, got an open line")

@@ -17,16 +17,16 @@ PACKAGES = {"openslide": (SLIDES, "openslide-bin openslide-python"), "rasterio":
 """For each module that reads further formats: their suffixes, and the packages to install."""
 
 
-def open_path(path: Path, selection: PageSelection = FIRST_PAGE, *, name: str = "") -> Picture:
+def open_path(path: Path, selection: PageSelection = FIRST_PAGE, *, name: str = "", alone: bool = False) -> Picture:
     """Open an image file; raises ImageError, which names the packages to install where these would help.
 
-    Default of `name`: the file's name.
+    Default of `name`: the file's name. `alone`: no other file beside it may be opened.
     """
     name = name or encodable(path.name)
     if path.is_file() and find_spec("openslide"):
         from service.images.slides import open_slide  # noqa: PLC0415 (an extra)
 
-        slide = open_slide(path, name, selection)
+        slide = open_slide(path, name, selection, alone=alone)
         if slide is not None:
             return slide
     if path.is_file() and find_spec("rasterio"):

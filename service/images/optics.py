@@ -1,11 +1,13 @@
 """How large the object is on an image, as microscopes and scanners state it in their files."""
 
-import math
 from dataclasses import dataclass
 
 MAX_MICRONS = 20.0
 """Largest size of a pixel, in micrometres, of an image that counts as one of a microscope. Photographs and documents
 state larger sizes, which say how they are printed."""
+
+LEAST = 1e-6
+"""Sizes and magnifications that are smaller, or larger than the inverse, are damaged numbers."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ def optics_of(horizontal: object, vertical: object, magnification: object = None
 
 
 def _number(value: object) -> float | None:
-    """Return a finite number above 0; None for anything else."""
+    """Return a number between LEAST and its inverse; None for anything else."""
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
-    return number if math.isfinite(number) and number > 0 else None
+    return number if LEAST < number < 1 / LEAST else None

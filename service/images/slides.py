@@ -19,6 +19,10 @@ BLOCK_COLUMNS = 1024
 NOT_SCANNERS = (None, "generic-tiff")
 """Results of OpenSlide's format detection that are not a scanner's own format."""
 
+SEVERAL_FILES = ("dicom", "hamamatsu", "mirax")
+"""Formats whose slides are several files, except Hamamatsu's .ndpi, which is a TIFF file."""
+TIFF = (b"II", b"MM")
+
 
 @dataclass(frozen=True)
 class SlideRows:
@@ -45,10 +49,18 @@ class SlideRows:
         return rows
 
 
-def open_slide(path: Path, name: str, selection: PageSelection) -> Picture | None:
-    """Open a slide in a scanner's own format; returns None for other files. Raises ImageError for a damaged slide."""
-    if openslide.OpenSlide.detect_format(path) in NOT_SCANNERS:
+def open_slide(path: Path, name: str, selection: PageSelection, *, alone: bool = False) -> Picture | None:
+    """Open a slide in a scanner's own format; returns None for other files. Raises ImageError for a damaged slide.
+
+    `alone`: refuse slides that consist of several files, since OpenSlide looks for them beside the path.
+    """
+    maker = openslide.OpenSlide.detect_format(path)
+    if maker in NOT_SCANNERS:
         return None
+    if alone and maker in SEVERAL_FILES and not _is_tiff(path):
+        raise ImageError(
+            f"{name}: expected a slide in one file, got {maker}; score it in this process, without --server"
+        )
     try:
         slide = openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
@@ -63,3 +75,8 @@ def open_slide(path: Path, name: str, selection: PageSelection) -> Picture | Non
     optics = optics_of(*(slide.properties.get(name) for name in properties))
     copies = tuple(map(open_level, range(1, slide.level_count)))
     return replace(open_level(0), optics=optics, copies=copies)
+
+
+def _is_tiff(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) in TIFF

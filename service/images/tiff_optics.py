@@ -14,15 +14,16 @@ from html import unescape
 from tifffile import TiffFile, TiffPage
 
 from service.images.optics import UNKNOWN, Optics, optics_of
+from service.images.tiff_pages import GEO_KEYS
 
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 MICRONS = {2: 25_400.0, 3: 10_000.0}
 """Micrometres of the values of ResolutionUnit: inch and centimetre."""
 UNITS = {"": 1.0, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 """Micrometres of the units of OME-XML; without a unit, lengths are micrometres. µ has two codes in Unicode."""
-MAX_LETTERS = 8 << 20
+MAX_LETTERS = 1 << 20
 """Length of the longest description that is searched."""
-PIXELS, ATTRIBUTE = re.compile(r"<(?:\w+:)?Pixels\b([^<>]*)>"), re.compile(r"([A-Za-z]+)\s*=\s*[\"']([^\"']*)[\"']")
+PIXELS, ATTRIBUTE = re.compile(r"<(?:\w+:)?Pixels\b([^<>]*)>"), re.compile(r"\b([A-Za-z]+)\s*=\s*[\"']([^\"']*)[\"']")
 OBJECTIVE = re.compile(r"<(?:\w+:)?Objective\b[^<>]*\bNominalMagnification=[\"']([^\"']*)[\"']")
 APERIO = "Aperio"
 APERIO_FIELD = re.compile(r"\|\s*(MPP|AppMag)\s*=\s*([0-9.]+)")
@@ -31,10 +32,10 @@ APERIO_FIELD = re.compile(r"\|\s*(MPP|AppMag)\s*=\s*([0-9.]+)")
 def optics_of_page(tiff: TiffFile, page: TiffPage) -> Optics:
     """Return what a file states about a page."""
     description = str(tiff.pages.first.description)[:MAX_LETTERS]
-    for optics in (_ome(description, page), _aperio(description), _resolution(page)):
-        if optics.microns_per_pixel is not None:
-            return optics
-    return UNKNOWN
+    stated = (_ome(description, page), _aperio(description), _resolution(page))
+    microns = next((optics.microns_per_pixel for optics in stated if optics.microns_per_pixel), None)
+    magnification = next((optics.magnification for optics in stated if optics.magnification), None)
+    return Optics(microns, magnification)
 
 
 def _ome(description: str, page: TiffPage) -> Optics:
@@ -69,7 +70,7 @@ def _aperio(description: str) -> Optics:
 
 def _resolution(page: TiffPage) -> Optics:
     unit = MICRONS.get(int(page.tags.valueof(RESOLUTION_UNIT, default=0)))
-    if unit is None:
+    if unit is None or GEO_KEYS in page.tags:
         return UNKNOWN
     return optics_of(*(_inverse(page.tags.valueof(tag, default=(0, 1)), unit) for tag in (X_RESOLUTION, Y_RESOLUTION)))
 

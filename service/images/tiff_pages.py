@@ -5,7 +5,7 @@ pages of the file are reduced copies, as in a camera's DNG, the pages in their S
 
 A tiled page of the same aspect ratio is a reduced copy of a larger page: pyramids of slides are written as pages,
 marked as reduced or not, and as SubIFDs. The pages of a map, which states its place on the earth, are not used as
-copies: GDAL makes them by leaving out pixels, unless it is told otherwise.
+copies: by default, GDAL makes them by leaving out pixels.
 """
 
 import math

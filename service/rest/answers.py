@@ -22,10 +22,12 @@ class Answer:
     status: HTTPStatus = HTTPStatus.OK
 
     async def send(self, send: Send, seconds: float) -> None:
-        """Send the answer; raises IdleError if the client does not take a piece within some seconds."""
-        headers = self.headers | {"content-length": str(sum(map(len, self.parts)))}
+        """Send the answer; raises IdleError if the client does not take a piece within `seconds` seconds."""
+        length = str(sum(map(len, self.parts)))
+        headers = self.headers | {"content-length": length, "x-content-type-options": "nosniff"}
         encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": self.status, "headers": encoded})
+        start = {"type": "http.response.start", "status": self.status, "headers": encoded}
+        await idle_timeout(seconds, send(start), "to take the answer")
         for piece in self._pieces():
             message = {"type": "http.response.body", "body": piece, "more_body": True}
             await idle_timeout(seconds, send(message), "to take the answer")

@@ -24,10 +24,11 @@ from service.dispatch.call import Call
 from service.errors import LimitError, OptionError
 from service.limits import Limits
 from service.rest.answers import BINARY, JSON, Answer
+from service.rest.body import read_body
 from service.rest.endpoint import Endpoint, Work, received_body
 from service.rest.guard import Guard
 from service.rest.refusals import refused
-from service.rest.requests import MOST_BYTES, infer_request, parsed, wants_binary
+from service.rest.requests import MOST_BYTES, binary_outputs, infer_request, parsed
 from service.rest.responses import HEADER_LENGTH, document, infer_answer, json_answer
 from service.rpc.calls import Calls
 from service.rpc.inference import InferenceServicer
@@ -61,6 +62,8 @@ class Inference:
         self._methods, self._calls, self._limits = servicer.methods(), calls, limits
         self._converting = ThreadPoolExecutor(1, "json")
         """One thread: JSON is read and written under the interpreter lock, and takes many times its size in memory."""
+        self._pause_until = 0.0
+        """The time, on the monotonic clock, until which this thread pauses."""
 
     def routes(self) -> list[BaseRoute]:
         """Return the paths. A path that comes first takes precedence."""
@@ -108,18 +111,22 @@ class Inference:
             raise OptionError(f"content-type: expected {JSON} or {BINARY}, got {content[:40]!r}")
         header_bytes = _header_bytes(request)
         limit = self._limits.message_bytes if header_bytes is not None else min(MOST_BYTES, self._limits.message_bytes)
-        body = await received_body(request, call, self._calls, limit)
         name, version = request.path_params["name"], request.path_params.get("version", "")
-        read = partial(infer_request, name, version, body, header_bytes)
-        message = await self._converted(read, len(body))
-        del body, read  # its memory is free while the images are scored
-        return await self._scored(message, call)
+
+        async def read() -> oip.ModelInferRequest:
+            """Receive and convert the request, in one of the places for messages that arrive."""
+            body = await read_body(request, limit)
+            call.size = len(body)
+            self._calls.received_bytes += call.size
+            return await self._converted(partial(infer_request, name, version, body, header_bytes), call.size)
+
+        return await self._scored(await self._calls.receiver.read(call, read), call)
 
     async def _scored(self, message: oip.ModelInferRequest, call: Call) -> Answer:
         answer: Callable[[Any, Call], Awaitable[Any]] = self._methods["ModelInfer"][1]
+        is_binary = binary_outputs(message)
         names = [output.name for output in message.outputs] or [""]
-        in_json = [name for name in names if not wants_binary(message, name)]
-        if any(name != AVERAGE for name in in_json):
+        if any(name != AVERAGE and not is_binary[name] for name in names):
             call.answer_bytes = MOST_NUMBERS * FLOAT_BYTES
         try:
             response = await answer(message, call)
@@ -132,18 +139,19 @@ class Inference:
     async def _converted(self, convert: Callable[[], Value], size: int) -> Value:
         """Return what `convert` returns. For more than SMALL_BYTES it is called in the thread for JSON.
 
-        After each call, this thread pauses for the duration of the call, so that it holds the interpreter lock at most
-        half of the time.
+        Between two calls, this thread pauses for the duration of the first, so that it holds the interpreter lock at
+        most half of the time.
         """
         if size <= SMALL_BYTES:
             return convert()
 
         def with_pause() -> Value:
+            time.sleep(max(0.0, self._pause_until - time.monotonic()))
             started = time.monotonic()
             try:
                 return convert()
             finally:
-                self._converting.submit(time.sleep, time.monotonic() - started)
+                self._pause_until = 2 * time.monotonic() - started
 
         return await asyncio.get_running_loop().run_in_executor(self._converting, with_pause)
 
@@ -178,7 +186,8 @@ async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 (registered for this class)
     path = request.url.path[:80]
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        message = f"method: expected {(error.headers or {}).get('Allow', '')}, got {request.method[:20]}"
+        allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
+        message = f"method: expected {allowed}, got {request.method[:20]}"
     else:
         message = f"path: expected a path of the Open Inference Protocol, such as /v2/models/NAME/infer, got {path!r}"
     return refused(error.status_code, message, error.headers)

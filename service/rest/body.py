@@ -33,23 +33,29 @@ async def read_body(request: Request, limit: int) -> bytes:
         _check_size(size, limit)
         if not message["more_body"]:
             break
-    request.state.resume_reading()  # with large bodies uvicorn reads nothing after the last part, also no end
+    request.state.resume_reading()  # uvicorn pauses after a large body, and would not notice that the client leaves
     body = b"".join(parts)
+    del parts, message
     return body if encoding == "identity" else await asyncio.to_thread(_decompressed, body, limit)
 
 
 def _decompressed(body: bytes, limit: int) -> bytes:
     """Return the contents of one gzip or zlib stream; raises OptionError for other bytes, and LimitError."""
-    decoder, parts, size = zlib.decompressobj(GZIP_OR_ZLIB), [], 0
+    decoder, parts, size, has_more = zlib.decompressobj(GZIP_OR_ZLIB), [], 0, False
     try:
-        while body and not decoder.eof:
-            parts.append(decoder.decompress(body, PIECE_BYTES))
-            size += len(parts[-1])
-            _check_size(size, limit)
-            body = decoder.unconsumed_tail
+        for start in range(0, len(body), PIECE_BYTES):
+            piece = body[start : start + PIECE_BYTES]
+            while piece and not decoder.eof:
+                parts.append(decoder.decompress(piece, PIECE_BYTES))
+                size += len(parts[-1])
+                _check_size(size, limit)
+                piece = decoder.unconsumed_tail
+            if decoder.eof:
+                has_more = bool(decoder.unused_data) or start + PIECE_BYTES < len(body)
+                break
     except zlib.error as error:
         raise OptionError(f"body: expected one stream of gzip or zlib, got {error}") from None
-    if not decoder.eof or decoder.unused_data:
+    if not decoder.eof or has_more:
         got = "bytes after it" if decoder.eof else "one that ends early"
         raise OptionError(f"body: expected one complete stream of gzip or zlib, got {got}")
     return b"".join(parts)
@@ -58,6 +64,6 @@ def _decompressed(body: bytes, limit: int) -> bytes:
 def _check_size(size: int, limit: int) -> None:
     if size > limit:
         raise LimitError(
-            f"body: expected at most {limit} bytes, also after decompression, got {size} or more: send encoded images "
+            f"body: expected at most {limit} bytes, also after decompression, got {size} or more; send encoded images "
             "as binary data, or call ScoreLarge by gRPC"
         )

@@ -96,10 +96,10 @@ async def _while_open(closed: asyncio.Event) -> AsyncIterator[None]:
 
 
 def _call_of(request: Request, method: str) -> Call:
-    """Return the call for a request. Addresses have the form of gRPC, so that a client is the same by both ways."""
+    """Return the call for a request. Addresses have the form of gRPC: one machine is one client by gRPC and by HTTP."""
     metadata = dict(request.headers.items())
     metadata.pop(MESSAGE_BYTES, None)
-    if "content-length" in metadata and "content-encoding" not in metadata:
+    if "content-length" in metadata and not {"content-encoding", "transfer-encoding"} & metadata.keys():
         metadata[MESSAGE_BYTES] = metadata["content-length"]
     host, port = request.client or ("", 0)
     address = f"ipv6:%5B{host}%5D" if ":" in host else f"ipv4:{host}"

@@ -3,6 +3,7 @@
 A browser shows the page of another site no answer, because the answers have no CORS headers. But it sends requests,
 and a name of that site may point to this machine (DNS rebinding). Therefore a request whose Origin is another host is
 refused; if only this machine reaches the port, so is a request whose Host is another name than that of this machine.
+Requests without an Origin, such as those for pictures, are refused if Sec-Fetch-Site names another site.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.rest.refusals import refused
 from service.setting_types import is_loopback
+
+OTHER_SITES = ("cross-site", "same-site")
+"""Values of Sec-Fetch-Site, which browsers set and pages cannot change, for requests by pages of other origins."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Guard:
             )
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
             return refused(HTTPStatus.FORBIDDEN, f"origin: expected a page of {host[:80]!r}, got {origin[:80]!r}")
+        if headers.get("sec-fetch-site") in OTHER_SITES:
+            return refused(HTTPStatus.FORBIDDEN, "sec-fetch-site: expected no request by a page of another site")
         return None
 
 

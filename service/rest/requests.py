@@ -27,6 +27,7 @@ MOST_NUMBERS, MOST_BYTES = 1 << 18, 16 << 20
 """Largest number of numbers in JSON, and largest size of JSON: no other thread can run while Python reads it."""
 MOST_OTHERS = 4096
 """Largest number of commas and brackets in JSON beside those of numbers."""
+MOST_OUTPUTS = 256
 KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
 
 
@@ -48,10 +49,12 @@ def infer_request(name: str, version: str, body: bytes, header_bytes: int | None
 def parsed(text: bytes) -> dict[str, Any]:
     """Return the object that JSON text holds; raises OptionError, and LimitError for text that takes long to read."""
     if len(text) > MOST_BYTES:
-        raise LimitError(f"JSON: expected at most {MOST_BYTES} bytes, got {len(text)}: send binary data")
+        raise LimitError(f"JSON: expected at most {MOST_BYTES} bytes, got {len(text)}; send binary data")
     values = text.count(b",") + text.count(b"[") + text.count(b"{")
     if values > 2 * MOST_NUMBERS + MOST_OTHERS:  # each number may have its own brackets, if the image has one channel
-        raise LimitError(f"JSON: expected at most {MOST_NUMBERS} numbers, got more: send binary data")
+        raise LimitError(
+            f"JSON: expected at most {MOST_NUMBERS} numbers and {MOST_OTHERS} other values, got more; send binary data"
+        )
     try:
         document = json.loads(text, parse_constant=_refuse)
     except RecursionError:
@@ -63,23 +66,29 @@ def parsed(text: bytes) -> dict[str, Any]:
     return document
 
 
-def wants_binary(request: oip.ModelInferRequest, output: str) -> bool:
-    """Return whether a request asks for an output as binary data; raises OptionError for other values than booleans."""
+def binary_outputs(request: oip.ModelInferRequest) -> dict[str, bool]:
+    """Return for each requested output whether it is wanted as binary data, and for other outputs under "".
+
+    Raises OptionError for other values than booleans.
+    """
     default = _flag(request.parameters, BINARY_OUTPUT, default=False)
-    asked = {each.name: _flag(each.parameters, BINARY_DATA, default=default) for each in request.outputs}
-    return asked.get(output, default)
+    return {"": default} | {each.name: _flag(each.parameters, BINARY_DATA, default=default) for each in request.outputs}
 
 
 def _message(name: str, version: str, document: dict[str, Any], binary: memoryview) -> oip.ModelInferRequest:
     message = oip.ModelInferRequest(model_name=name, model_version=version, id=_get(document, "id", str, "request"))
     _set_parameters(message.parameters, document, "request")
-    for output in _get(document, "outputs", list, "request"):
+    outputs = _get(document, "outputs", list, "request")
+    if len(outputs) > MOST_OUTPUTS:
+        raise OptionError(f"outputs: expected at most {MOST_OUTPUTS}, got {len(outputs)}; name each output once")
+    for output in outputs:
         requested = message.outputs.add(name=_get(output, "name", str, "outputs"))
         _set_parameters(requested.parameters, output, "outputs")
     for tensor in _get(document, "inputs", list, "request"):
-        where = f"inputs: {_get(tensor, 'name', str, 'inputs')[:40]}"
+        tensor_name = _get(tensor, "name", str, "inputs")
+        where = f"inputs: {tensor_name[:40]}"
         shape = _get(tensor, "shape", list, where)
-        added = message.inputs.add(name=tensor["name"], datatype=_get(tensor, "datatype", str, where), shape=shape)
+        added = message.inputs.add(name=tensor_name, datatype=_get(tensor, "datatype", str, where), shape=shape)
         _set_parameters(added.parameters, tensor, where)
         if BINARY_SIZE in added.parameters:
             size = value_of(added.parameters[BINARY_SIZE])
@@ -118,7 +127,7 @@ def _raw(where: str, datatype: str, data: list[Any]) -> bytes:
         raise ImageError(f"{where}: expected numbers of {datatype}, got {_kind(wrong)}")
     if len(values) > MOST_NUMBERS:
         raise LimitError(
-            f"{where}: expected at most {MOST_NUMBERS} numbers, got {len(values)}: send them as binary data"
+            f"{where}: expected at most {MOST_NUMBERS} numbers, got {len(values)}; send them as binary data"
         )
     try:
         numbers = np.asarray(array(CODES[datatype], values))
@@ -143,8 +152,9 @@ def _file(where: str, value: object) -> bytes:
         return base64.b64decode(value if isinstance(value, str) else "?", validate=True)
     except (binascii.Error, ValueError):
         raise ImageError(
-            f"{where}: expected BYTES in JSON as base64 strings, got {_kind(value)} that is none: encode the file in "
-            "base64, or send it as binary data"
+            f"{where}: expected base64 strings, as BYTES in JSON require, got "
+            f"{'another string' if isinstance(value, str) else _kind(value)}; encode the file in base64, or send it as "
+            "binary data"
         ) from None
 
 

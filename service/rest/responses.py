@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from fullconv.protos import open_inference_pb2 as oip
 from service.errors import OptionError
 from service.rest.answers import BINARY, JSON, Answer
-from service.rest.requests import BINARY_SIZE, wants_binary
+from service.rest.requests import BINARY_SIZE, binary_outputs
 from service.rpc.parameters import value_of
 from service.rpc.tensors import elements
 
@@ -43,10 +43,11 @@ def _single(field: Any, value: Any) -> Any:  # noqa: ANN401
 
 def infer_answer(request: oip.ModelInferRequest, response: oip.ModelInferResponse) -> Answer:
     """Return the answer to an inference, with each output in the form that the request asks for."""
+    is_binary = binary_outputs(request)
     outputs, binary = [], []
     for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
         fields: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": list(output.shape)}
-        if wants_binary(request, output.name):
+        if is_binary.get(output.name, is_binary[""]):
             outputs.append(json.dumps(fields | {"parameters": {BINARY_SIZE: len(raw)}}))
             binary.append(raw)
         else:
@@ -68,6 +69,6 @@ def _data(output: oip.ModelInferResponse.InferOutputTensor, raw: bytes) -> str:
         return json.dumps([word.decode() for word in elements(output.name, raw)])[1:-1]
     values = np.frombuffer(raw, "<f4")
     if not np.isfinite(values).all():
-        raise OptionError(f"outputs: {output.name}: expected finite numbers, as JSON requires: request binary_data")
+        raise OptionError(f"outputs: {output.name}: expected finite numbers, as JSON requires; request binary_data")
     parts = (values[start : start + NUMBERS_AT_ONCE] for start in range(0, len(values), NUMBERS_AT_ONCE))
     return ",".join(json.dumps(part.tolist(), separators=(",", ":"))[1:-1] for part in parts)

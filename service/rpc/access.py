@@ -19,7 +19,7 @@ from service.errors import AccessError
 from service.log import log
 
 LINE = re.compile(r"(?P<name>[A-Za-z0-9_.@-]{1,64})\s+(?P<hash>[0-9a-fA-F]{64})")
-SCHEME = "Bearer "
+SCHEME = "bearer"
 EMPTY_HASH = hashlib.sha256().hexdigest()
 """SHA-256 of no bytes at all: the result of hashing an unset variable."""
 
@@ -100,9 +100,11 @@ class Access:
     def _by_token(self, metadata: dict[str, str]) -> str:
         assert self.tokens is not None  # noqa: S101 (called only if there are tokens)
         header = metadata.get("authorization", "")
-        name = self.tokens.name(header.removeprefix(SCHEME)) if header.startswith(SCHEME) else None
+        scheme, _, token = header.partition(" ")
+        is_bearer = scheme.lower() == SCHEME
+        name = self.tokens.name(token) if is_bearer else None
         if name is None:
-            got = "an unknown token" if header.startswith(SCHEME) else "another scheme" if header else "no token"
+            got = "an unknown token" if is_bearer else "another scheme" if header else "no token"
             raise AccessError(f"authorization: expected 'Bearer TOKEN' with a token that this server knows, got {got}")
         return name
 

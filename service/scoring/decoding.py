@@ -29,7 +29,7 @@ def plan_decoding(
     """Return what decoding an image, and its mask image, costs.
 
     An image that is scored at several sizes is decoded once, if its pixels fit KEPT_BYTES and all of it is scored.
-    Otherwise, and if the file has reduced copies, it is decoded for each size. Masks are.
+    Otherwise, or if the file has reduced copies, the image is decoded for each size. Masks are decoded for each size.
     """
     views, requested = len(plan.views), options.requested
     pixel_bytes = math.prod(picture.size) * model_input.channels * np.dtype(model_input.dtype).itemsize

@@ -121,10 +121,10 @@ class Resolution:
     magnification: float | None = None
 
     def __post_init__(self) -> None:
-        """Raise OptionError for a size or a magnification that is not above 0 and at most MAX_SIDE."""
+        """Raise OptionError for a size or a magnification that is not between MAX_SIDE and its inverse."""
         for name, value in (("mpp", self.microns_per_pixel), ("magnification", self.magnification)):
-            if value is not None and not 0 < value <= MAX_SIDE:
-                raise OptionError(f"{name}: expected a number above 0 and at most {MAX_SIDE}, got {value:g}")
+            if value is not None and not 1 / MAX_SIDE <= value <= MAX_SIDE:
+                raise OptionError(f"{name}: expected a number from {1 / MAX_SIDE:g} to {MAX_SIDE}, got {value:g}")
 
 
 DEFAULT_RESOLUTION = Resolution()

@@ -116,9 +116,12 @@ class ImageSizes:
         return sizes[covering(sizes, scaled)]
 
     def snapped(self, scaled: tuple[int, int]) -> tuple[int, int]:
-        """Return a size, or that of a copy from which it differs by a pixel: such copies are scored as they are."""
-        alike = (copy for copy in self.copies if max(abs(a - b) for a, b in zip(copy, scaled, strict=True)) <= 1)
-        return next(alike, scaled)
+        """Return the size of the image or of a copy if it differs by at most a pixel or 0.1 %; else the same size."""
+
+        def is_alike(size: tuple[int, int]) -> bool:
+            return all(abs(a - b) <= max(1, a // 1000) for a, b in zip(size, scaled, strict=True))
+
+        return next(filter(is_alike, (self.own, *self.copies)), scaled)
 
 
 def make_plan(
@@ -165,7 +168,8 @@ class _Planner:
             yield self._view(mode, scaled, grid=self.options.requested.grid and number == 0)
 
     def _check_size(self, scaled: tuple[int, int], scale: Scale) -> None:
-        window, field = self.model.spec.window, "scales" if self.sizes.scored == self.sizes.own else "resolution"
+        window = self.model.spec.window
+        field = "scales" if self.sizes.scored == self.sizes.own else "mpp, level or magnification"
         if scaled[0] * scaled[1] > self.bounds.pixels:
             raise LimitError(
                 f"{field}: expected at most {self.bounds.pixels / 1e6:.0f} megapixels, got {scaled[0]}×{scaled[1]} "

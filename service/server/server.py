@@ -173,10 +173,10 @@ def _viewer(address: str, parts: Parts, settings: Settings) -> AbstractAsyncCont
         from service.rest.application import application  # noqa: PLC0415 (an extra)
         from service.server.viewer import viewer  # noqa: PLC0415
     except ImportError as error:
-        raise ImportError(f"viewer: expected the extra 'viewer', got {error}: pip install starlette uvicorn") from None
+        raise ImportError(f"viewer: expected the extra 'viewer', got {error}; pip install starlette uvicorn") from None
     servicer = InferenceServicer(parts.dispatcher, parts.calls, parts.metrics)
     app = application(servicer, parts.calls, settings.limits, is_local=is_loopback(address))
-    return viewer(address, app, parts.certificates)
+    return viewer(address, app, parts.certificates, settings.limits.idle_seconds)
 
 
 def _report(metrics: Metrics, event: Event, model: str, version: str, error: str) -> None:

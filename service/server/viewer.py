@@ -3,7 +3,8 @@
 uvicorn's own server would accept any number of connections, wait forever for the head of a first request, and take the
 signals of the process. Therefore this module accepts the connections itself. A connection waits while no request of it
 is being answered: in the handshake of TLS, before and within the head of a request, and while the client takes the end
-of an answer. The application limits the time of the other phases, as for the messages of gRPC.
+of an answer. The application limits the time of the other phases, as for the messages of gRPC. A client that takes
+nothing of an answer for too long is disconnected, also for answers that the application does not make.
 """
 
 import asyncio
@@ -40,9 +41,12 @@ CLOSE_SECONDS = 1.0
 
 
 @asynccontextmanager
-async def viewer(address: str, application: ASGIApp, certificates: Certificates | None) -> AsyncIterator[str]:
+async def viewer(
+    address: str, application: ASGIApp, certificates: Certificates | None, idle_seconds: float
+) -> AsyncIterator[str]:
     """Serve an application on HOST:PORT for the duration of the block; yields the address. Raises OSError.
 
+    A client that takes nothing of an answer for `idle_seconds` is disconnected.
     The state of each request has `common_name`, the name in the client's certificate or None; `closed`, an event that
     is set when the connection has ended; and the functions `abort`, which ends it at once, and `resume_reading`, after
     which its end is noticed.
@@ -56,7 +60,8 @@ async def viewer(address: str, application: ASGIApp, certificates: Certificates 
         raise OSError(f"viewer: cannot listen on {address}: {error.strerror}; {way_out}") from None
     with listener:
         listener.setblocking(False)
-        connections = _Connections(_config(application), _CurrentContext.of(certificates) if certificates else None)
+        tls = _CurrentContext.of(certificates) if certificates else None
+        connections = _Connections(_config(application), tls, idle_seconds)
         async with repeated(connections.end_late, SWEEP_SECONDS):
             accepting = asyncio.create_task(connections.accept(listener))
             try:
@@ -108,13 +113,15 @@ class _Connection(H11Protocol):
         self.waiting_since = loop.time()
         self.is_made = False
         """Whether the handshake has ended."""
+        self.stuck_since: float | None = None
+        """The time since which the client has taken nothing of an answer that waits for it."""
         self.closed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
     @property
     def is_waiting(self) -> bool:
         """Whether no request is being answered."""
-        return self.cycle is None or self.cycle.response_complete
+        return self.cycle is None or self.cycle.response_complete or self.transport.is_closing()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to receive requests."""
@@ -131,6 +138,21 @@ class _Connection(H11Protocol):
         """End the work for this connection."""
         super().connection_lost(exc)
         self.closed.set()
+
+    def pause_writing(self) -> None:
+        """Wait until the client takes the answer."""
+        self.stuck_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Write on: the client has taken a part of the answer."""
+        self.stuck_since = None
+        super().resume_writing()
+
+    def is_late(self, now: float, idle_seconds: float) -> bool:
+        """Return whether the client has let the server wait too long."""
+        has_waited = self.is_waiting and now - self.waiting_since > WAIT_SECONDS
+        return has_waited or (self.stuck_since is not None and now - self.stuck_since > idle_seconds)
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
@@ -158,6 +180,7 @@ class _Connections:
 
     config: Config
     tls: ssl.SSLContext | None
+    idle_seconds: float
     connections: set[_Connection] = field(default_factory=set)
     state: ServerState = field(default_factory=ServerState)
     """What uvicorn keeps for all connections."""
@@ -184,10 +207,10 @@ class _Connections:
             connection.task = loop.create_task(self._open(connection, accepted))
 
     async def end_late(self) -> None:
-        """End the connections that have waited too long."""
+        """End the connections whose clients have let the server wait too long."""
         now = asyncio.get_running_loop().time()
-        for connection in self._waiting():
-            if now - connection.waiting_since > WAIT_SECONDS:
+        for connection in tuple(self.connections):
+            if connection.is_late(now, self.idle_seconds):
                 connection.abort()
 
     async def close(self) -> None:

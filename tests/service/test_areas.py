@@ -174,11 +174,11 @@ def test_files_that_are_no_geojson(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(("limit", "what"), [("MAX_POLYGONS", "polygons"), ("MAX_POINTS", "points of polygons"),
-                                             ("MAX_NAMED", "names of areas")])  # fmt: skip
+                                             ("MAX_NAMED", "names of areas"), ("MAX_PAIRS", "pairs of lines")])  # fmt: skip
 def test_limits(monkeypatch: pytest.MonkeyPatch, limit: str, what: str) -> None:
     """More polygons, points or names than a request may have are refused before they are joined."""
     monkeypatch.setattr(areas, limit, 1)
-    with pytest.raises(ImageError, match=f"expected at most 1 {what}, got"):
+    with pytest.raises(ImageError, match=f"expected at most 1 {what}"):
         scored(mask=collection(feature(LEFT, name="a"), feature(RIGHT, name="b")))
 
 

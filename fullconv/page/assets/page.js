@@ -296,4 +296,7 @@ async function main() {
   new Page(cells, data.colour_maps, new View(picture, await tileSource(picture)));
 }
 
-main();
+main().catch((error) => {
+  byId("name").textContent = `This page cannot be shown: ${error.message}`;
+  throw error;
+});
