@@ -7,6 +7,8 @@ memory, compressed, until the largest is written: about a quarter of the size of
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +25,8 @@ BIG_BYTES = 1 << 32
 """Size of the pixels from which the file has the form for large files, BigTIFF."""
 NO_UNIT = 1
 """The value of the tag ResolutionUnit for a resolution that is not known."""
+REPORT_SECONDS = 0.1
+"""Time between two reports of progress, and longest time until a signal is noticed."""
 CAUSE = "system error: "
 """Begins the line of an error of libvips that states the operating system's reason."""
 
@@ -40,17 +44,15 @@ def write_tiff(
     """
     coding = {"compression": "deflate"} if picture.hasalpha() else {"compression": "jpeg", "Q": QUALITY}
     x, y = resolution or (1.0, 1.0)
-    raised = _watch(picture, progress)
     descriptor = os.open(file.name, os.O_RDWR)  # libvips also reads what it has written
+    save = partial(
+        picture.tiffsave_target, pyvips.Target.new_to_descriptor(descriptor), tile=True, tile_width=TILE,
+        tile_height=TILE, pyramid=True, bigtiff=4 * picture.width * picture.height * picture.bands / 3 >= BIG_BYTES,
+        xres=x, yres=y, resunit="cm", keep="none", **coding,
+    )  # fmt: skip
     try:
-        picture.tiffsave_target(
-            pyvips.Target.new_to_descriptor(descriptor), tile=True, tile_width=TILE, tile_height=TILE, pyramid=True,
-            bigtiff=4 * picture.width * picture.height * picture.bands / 3 >= BIG_BYTES, xres=x, yres=y, resunit="cm",
-            keep="none", **coding,
-        )  # fmt: skip
+        _run(save, picture, progress)
     except pyvips.Error as error:
-        if raised:
-            raise raised[0] from None
         raise OutputError(f"{path}: cannot be written: {_reason(error)}") from None
     finally:
         os.close(descriptor)
@@ -60,23 +62,29 @@ def write_tiff(
                 page.tags["ResolutionUnit"].overwrite(NO_UNIT)
 
 
-def _watch(picture: pyvips.Image, progress: Progress) -> list[BaseException]:
-    """Report percents while a picture is written; returns the list that gets the exception that `progress` raises.
+def _run(save: Callable[[], None], picture: pyvips.Image, progress: Progress) -> None:
+    """Save a picture in another thread, and report percents; an exception of `progress`, or a signal, stops it.
 
-    An exception would be lost in libvips, which is stopped instead.
+    In this thread libvips would delay signals until the picture is saved.
     """
-    raised: list[BaseException] = []
+    percent = 0
 
-    def report(written: pyvips.Image, state: pyvips.GObject) -> None:
-        try:
-            progress(state.percent, 100)
-        except BaseException as error:  # among them those of signals
-            raised.append(error)
-            written.set_kill(True)
+    def note(_: pyvips.Image, state: pyvips.GObject) -> None:
+        nonlocal percent
+        percent = state.percent
 
     picture.set_progress(True)
-    picture.signal_connect("eval", report)
-    return raised
+    picture.signal_connect("eval", note)
+    with ThreadPoolExecutor(1) as pool:
+        saving = pool.submit(save)
+        try:
+            progress(percent, 100)
+            while not wait([saving], REPORT_SECONDS).done:
+                progress(percent, 100)
+        except BaseException:
+            picture.set_kill(True)
+            raise
+        saving.result()
 
 
 def _reason(error: pyvips.Error) -> str:
