@@ -51,7 +51,11 @@ class ScoringLine:
     stride: Annotated[
         int | None,
         typer.Option(
-            metavar="PX", min=1, max=1 << 20, help="Pixels between windows, in the image as it is scored (see --mpp, --scales). Default: the model's native stride."
+            metavar="PX",
+            min=1,
+            max=1 << 20,
+            help="Pixels between windows, in the image as it is scored (see --mpp, --scales). Default: the model's "
+            "native stride.",
         ),
     ] = None
     mode: Annotated[
@@ -145,12 +149,18 @@ class ScoringLine:
     level: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=0, max=1000, help="Score at the resolution of this level of the file; 0: the image itself. Default: see --mpp."
+            metavar="N",
+            min=0,
+            max=1000,
+            help="Score at the resolution of this level of the file; 0: the image itself. Default: see --mpp.",
         ),
     ] = None
     magnification: Annotated[
         float | None,
-        typer.Option(metavar="M", help="Score at the resolution of this magnification of the objective, such as 20. Default: see --mpp."),
+        typer.Option(
+            metavar="M",
+            help="Score at the resolution of this magnification of the objective, such as 20. Default: see --mpp.",
+        ),
     ] = None
     average: Annotated[AverageName, typer.Option(help="What is averaged over the windows.")] = DEFAULTS["average"]
     top: Annotated[

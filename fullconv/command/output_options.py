@@ -142,8 +142,8 @@ class OutputLine(ScoringLine):
         bool,
         typer.Option(
             "--across-classes",
-            help="Drop an object that overlaps a better object of any class. Default: drop it only if the better object "
-            "has the same class.",
+            help="Drop an object that overlaps a better object of any class. Default: drop it only if the better "
+            "object has the same class.",
         ),
     ] = False
     box_output: Annotated[

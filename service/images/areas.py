@@ -156,7 +156,7 @@ def _check_pairs(polygons: Sequence[RequestedPolygon]) -> None:
         pairs += tree.query(boxes[first : first + BLOCK]).shape[1]
         if pairs > MAX_PAIRS:
             raise ImageError(
-                f"mask: expected at most {MAX_PAIRS} pairs of lines that lie close together, got more: simplify"
+                f"mask: expected at most {MAX_PAIRS} pairs of lines that lie close together, got more; simplify them"
             )
 
 

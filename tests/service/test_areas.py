@@ -173,8 +173,13 @@ def test_files_that_are_no_geojson(tmp_path: Path, content: bytes) -> None:
         scored(mask=tmp_path / "none.geojson")
 
 
-@pytest.mark.parametrize(("limit", "what"), [("MAX_POLYGONS", "polygons"), ("MAX_POINTS", "points of polygons"),
-                                             ("MAX_NAMED", "names of areas"), ("MAX_PAIRS", "pairs of lines")])  # fmt: skip
+LIMITS = {
+    "MAX_POLYGONS": "polygons", "MAX_POINTS": "points of polygons", "MAX_NAMED": "names of areas",
+    "MAX_PAIRS": "pairs of lines that lie close together",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("limit", "what"), LIMITS.items())
 def test_limits(monkeypatch: pytest.MonkeyPatch, limit: str, what: str) -> None:
     """More polygons, points or names than a request may have are refused before they are joined."""
     monkeypatch.setattr(areas, limit, 1)

@@ -215,8 +215,12 @@ REFUSED = [
     ({"mpp": 0}, "mpp: expected a number above 0, got 0"),
     ({"mpp": float("nan")}, "mpp: expected a number above 0, got nan"),
     ({"mpp": 1, "level": 1}, "level: expected none with mpp, which gives the resolution too"),
-    ({"mpp": 20}, r"resolution: expected at least the model's window of 22×26 pixels \(height×width\), got 4×5"),
-    ({"mpp": 1e-6}, "resolution: expected at most"),
+    (
+        {"mpp": 20},
+        r"mpp, level or magnification: expected at least the model's window of 22×26 pixels \(height×width\), got 4×5",
+    ),
+    ({"mpp": 1e-6}, "mpp, level or magnification: expected at most"),
+    ({"mpp": 1e-320}, "mpp: expected a number from 1e-07 to 10000000, got"),
 ]
 
 

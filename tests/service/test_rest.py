@@ -354,7 +354,7 @@ def test_the_extra_is_loaded_only_for_the_port() -> None:
     ended = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 3
     assert ended.stderr.startswith("fullconv-serve: viewer: expected the extra 'viewer', got ")
-    assert ended.stderr.endswith(": pip install starlette uvicorn\n")
+    assert ended.stderr.endswith("; pip install starlette uvicorn\n")
     check = (
         "import sys, service.server.server; sys.exit(bool({'starlette', 'uvicorn', 'h11', 'anyio'} & set(sys.modules)))"
     )
