@@ -38,6 +38,6 @@ class AreaAverage:
 
 
 def highest(average: NDArray[np.float64], indices: tuple[int, ...], labels: tuple[str, ...], count: int) -> list[Entry]:
-    """Return the classes with the highest of averages (classes,), the highest first; of equal ones, the first."""
+    """Return the classes with the highest of averages (classes,), the highest first; of equal averages, the first."""
     order = np.argsort(-average, kind="stable")[:count]
     return [Entry(indices[at], labels[at], float(average[at])) for at in order]

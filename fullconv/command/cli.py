@@ -31,6 +31,8 @@ from fullconv.remote.client import Client
 from fullconv.remote.connection import Security, addresses
 from fullconv.scorer import Scorer
 
+OPENED = 10
+"""Largest number of pages that are opened in the browser."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 interruption = Interruption("fullconv-score")
 
@@ -78,7 +80,7 @@ def score(line: CommandLine) -> None:
         check_outputs(outputs, images)
         _check_probabilities(task)
         if inputs.skipped:
-            typer.echo(f"images: {len(images)}; other files and links to folders, skipped: {inputs.skipped}", err=True)
+            typer.echo(f"images: {len(images)}; skipped: {inputs.skipped} other files and links to folders", err=True)
         documents = task.run(images, quiet=line.as_json)
     if line.as_json:
         _print_json(documents if len(images) > 1 or inputs.folders else documents[0])
@@ -89,8 +91,11 @@ def score(line: CommandLine) -> None:
 
 
 def _open(outputs: Outputs, images: list[Path]) -> None:
-    """Open the pages of images in the browser, or say that there is none."""
-    for page in (outputs.path_for(name, image) for name in outputs.pages for image in images):
+    """Open the first pages of images in the browser; print an error if no browser is found."""
+    pages = [outputs.path_for(name, image) for name in outputs.pages for image in images]
+    if len(pages) > OPENED:
+        typer.echo(f"open: opened the first {OPENED} of {len(pages)} pages", err=True)
+    for page in pages[:OPENED]:
         if not webbrowser.open(page.absolute().as_uri()):
             print_error(f"open: no browser was found; open {page} yourself")
 

@@ -204,7 +204,7 @@ class ScoringLine:
                 raise typer.BadParameter(f"expected a number above 0, got {value:g}", param_hint=name)
 
     def map_region(self) -> MapRegion | None:
-        """Return the region of a map; None if there is none. Exit status 2 for text that cannot be parsed."""
+        """Return the region of a map, or None without --roi-crs; exit status 2 for text that cannot be parsed."""
         return None if self.roi is None or self.roi_crs is None else map_region(self.roi, self.roi_crs)
 
     def options(self) -> Options:

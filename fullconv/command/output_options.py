@@ -180,9 +180,9 @@ class OutputLine(ScoringLine):
             "more than 4 megapixels, in the folder OUT_files beside it.",
         ),
     ] = None
-    open_pages: Annotated[bool, typer.Option("--open", help="Open the pages that --html writes in the browser.")] = (
-        False
-    )
+    open_pages: Annotated[
+        bool, typer.Option("--open", help="Open the pages that --html writes in the browser, at most 10 of them.")
+    ] = False
 
     def __post_init__(self) -> None:
         """Exit with status 2 for options that contradict each other."""

@@ -69,6 +69,6 @@ class Outputs:
                 make_folder_of(path)
 
 
-def for_image(name: str, image: Path) -> Path:
+def mask_path(name: str, image: Path) -> Path:
     """Return the path of an image's mask."""
     return Path(name.replace(STEM, image.stem))

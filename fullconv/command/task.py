@@ -14,7 +14,7 @@ from fullconv.base import BaseScorer
 from fullconv.command.console import print_error
 from fullconv.command.image_table import ImageTable, image_table
 from fullconv.command.map_region import MapRegion
-from fullconv.command.outputs import Outputs, for_image
+from fullconv.command.outputs import Outputs, mask_path
 from fullconv.command.progress import ShowProgress, progress
 from fullconv.command.sending import check_size, fits_message, goes_in_parts
 from fullconv.command.table import answer_table, plan_table
@@ -239,7 +239,7 @@ class ScoreTask:
         """Return the option that names an image's own mask."""
         if self.mask is None:
             return {}
-        return {"mask": "otsu" if self.mask == "otsu" else for_image(self.mask, image)}
+        return {"mask": "otsu" if self.mask == "otsu" else mask_path(self.mask, image)}
 
     def _options_of(self, image: Path) -> Options:
         """Return the options of one image: with its own mask, and what its files need."""

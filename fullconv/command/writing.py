@@ -1,4 +1,4 @@
-"""What the files of an image need of its answer, and the sinks that take the rows of its grid."""
+"""What the files of an image need from its answer, and the sinks that take the rows of its grid."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -18,7 +18,7 @@ from fullconv.options import Options
 from fullconv.shown import ShownClasses, class_indices, shown_classes
 
 REDUCED: Mapping[GridAsName, GridName] = {"float16": "float16", "top": "top", "argmax": "argmax"}
-"""For what files hold, the form of a grid that is smaller than all scores and has enough for them."""
+"""The reduced grid that is enough for each --grid-as. Other files need all scores."""
 
 
 @dataclass(frozen=True)
