@@ -102,7 +102,7 @@ class Execution:
         return AreaAverage(self._planned.areas[number].name, means[0].cells, self._over_views(means))
 
     def _over_views(self, means: Iterable[Mean]) -> NDArray[np.float64]:
-        """Return the average of the views with cells, (classes,) in the order of the answer; empty without such views."""
+        """Return the average of the views with cells, (classes,) in the order of the answer; else empty."""
         values = [mean.value for mean in means if mean.cells]
         return np.mean(values, axis=0)[list(self._planned.options.classes)] if values else np.empty(0)
 
