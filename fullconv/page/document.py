@@ -1,24 +1,24 @@
 """The document of a page: everything that the page shows, but the values and the tiles themselves.
 
 The page's script knows nothing but this document and two kinds of data that it asks for by name: planes of values and
-tiles. The file carries all three; a server could answer for them instead.
+tiles. The file carries all three.
 
 answer       what `--json` prints
 picture      the part of the image that is shown (x, y, width, height), its tiles, or the reason why there are none
 grid         where the cells are: along each axis the edges of what is drawn, and first and last pixel of the windows
 values       their kind, range and bits; the classes, of which the first `planes` have a plane
-colour_maps  256 colours each, three bytes for a colour, in base64
+colour_maps  those of assets/colour_maps.json
 """
 
+import json
 import math
-from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 
 from fullconv.blocks import blocks_of
+from fullconv.common.pages import asset
 from fullconv.common.probabilities import RAW
 from fullconv.common.text import printable
 from fullconv.errors import ImageError
@@ -27,8 +27,6 @@ from fullconv.grids.cells import CellValues
 from fullconv.images import Region
 from fullconv.page.tiles import Tiles
 from fullconv.page.values import Extent, Planes
-
-COLOUR_MAPS = ("viridis", "magma", "cividis", "YlOrRd")
 
 
 def document_of(
@@ -45,7 +43,7 @@ def document_of(
             "cols": _axis(header.horizontal, extent.step),
         },
         "values": _values(values, extent, planes),
-        "colour_maps": {name: _colour_map(name) for name in COLOUR_MAPS},
+        "colour_maps": json.loads(asset("colour_maps.json")),
     }
     cleaned: dict[str, Any] = _cleaned(document)
     return cleaned
@@ -90,11 +88,6 @@ def _values(values: CellValues, extent: Extent, planes: Planes) -> dict[str, Any
         "planes": extent.classes,
         "of": len(header.indices),
     }
-
-
-def _colour_map(name: str) -> str:
-    colours = np.asarray(colormaps[name](np.linspace(0, 1, 256), bytes=True), np.uint8)
-    return b64encode(np.ascontiguousarray(colours[:, :3]).data).decode()
 
 
 def _cleaned(value: Any) -> Any:  # noqa: ANN401 (any part of a document)

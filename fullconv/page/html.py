@@ -1,22 +1,17 @@
 """The file of a page: the template with the style, the scripts and the data in it.
 
-The document's policy (Content-Security-Policy) allows only these scripts and this style, by their hashes, and images
-from the page itself and from its folder; it forbids every connection. Data are in script elements of types that
-browsers do not execute, in which no text can end the element.
+The page's policy allows images from the page itself and from its folder, and forbids every connection. Data are in
+script elements of types that browsers do not execute, in which no text can end the element.
 """
 
 import json
 from base64 import b64encode
 from collections.abc import Mapping
-from functools import cache
-from hashlib import sha256
-from html import escape
-from importlib.resources import files
-from string import Template
 from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
+from fullconv.common.pages import page_of
 from fullconv.errors import ImageError
 from fullconv.page.tiles import Tiles
 from fullconv.page.values import Planes
@@ -43,35 +38,8 @@ def write_html(file: BinaryIO, document: Mapping[str, Any], planes: Planes, tile
 
 def _template(title: str, *, in_folder: bool) -> str:
     """Return the page without its data."""
-    style = _asset("page.css")
-    library = f"/*\n{_asset('openseadragon.LICENSE.txt')}*/\n{_asset('openseadragon.min.js')}"
-    script = "".join(_asset(f"{name}.js") for name in ("cells", "panel", "page"))
-    return Template(_asset("page.html")).substitute(
-        title=escape(title),
-        policy="; ".join(
-            (
-                "default-src 'none'",
-                f"script-src {_hash(library)} {_hash(script)}",
-                f"style-src {_hash(style)}",
-                f"img-src data:{' file: ' + chr(39) + 'self' + chr(39) if in_folder else ''}",
-                "base-uri 'none'",
-                "form-action 'none'",
-            )
-        ),
-        style=style,
-        library=library,
-        script=script,
-    )
-
-
-@cache
-def _asset(name: str) -> str:
-    return (files("fullconv.page") / "assets" / name).read_text("utf-8")
-
-
-def _hash(text: str) -> str:
-    """Return the expression by which a policy allows an element with this text."""
-    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+    images = f"img-src data:{' file: ' + chr(39) + 'self' + chr(39) if in_folder else ''}"
+    return page_of("page", ["page"], ["cells", "panel", "page", "result"], title, images)[0]
 
 
 def _write_data(file: BinaryIO, name: str, text: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from numpy.testing import assert_allclose, assert_array_equal
 from support.heatmaps import axis, header
 from support.pages import ANSWER, read_page, write_page
@@ -217,8 +218,10 @@ def test_the_colours_of_a_model(tmp_path: Path, answer: Answer) -> None:
     answer.save(tmp_path / "page.html", model=model)
     document = read_page(tmp_path / "page.html").document
     assert [each["colour"] for each in document["values"]["classes"]] == ["#c01040", *[None] * 10]
-    viridis = np.frombuffer(b64decode(document["colour_maps"]["viridis"]), np.uint8).reshape(256, 3)
-    assert_array_equal(viridis[[0, 255]], [[68, 1, 84], [253, 231, 36]])
+    assert len(document["colour_maps"]) == 4
+    for name, colours in document["colour_maps"].items():
+        expected = colormaps[name](np.linspace(0, 1, 256), bytes=True)[:, :3]
+        assert_array_equal(np.frombuffer(b64decode(colours), np.uint8).reshape(256, 3), expected)
 
 
 REFUSED: dict[str, tuple[list[str], str]] = {

@@ -1,7 +1,7 @@
-// The page of a result: the image in OpenSeadragon, and over it a canvas with the scores.
+// The image in OpenSeadragon, and over it a canvas with the scores.
 //
-// `source` is the only part that knows where the data come from: here, from elements of this page. What it returns is
-// described in fullconv/page/document.py. The cells are in cells.js, the lists and menus beside the image in panel.js.
+// Nothing here knows where the data come from: result.js takes them from the page, live.js from a server. The cells are
+// in cells.js, the lists and menus beside the image in panel.js.
 "use strict";
 
 const MAX_REGIONS = 50;
@@ -17,15 +17,6 @@ function bytesOf(base64) {
   for (let at = 0; at < bytes.length; at++) bytes[at] = letters.charCodeAt(at);
   return bytes;
 }
-
-const source = {
-  document: async () => JSON.parse(textOf("document")),
-  plane: async (name) => bytesOf(textOf(name)),
-  tiles: async (tiles) => {
-    const inside = tiles.folder ? {} : JSON.parse(textOf("tiles"));
-    return (level, x, y) => tiles.folder ? `${tiles.folder}/${level}/${x}_${y}.jpg` : inside[`${level}/${x}_${y}`];
-  },
-};
 
 // ---- Drawing ---------------------------------------------------------------------------------------------------
 
@@ -76,15 +67,9 @@ class Layer {
 
 // ---- The image -------------------------------------------------------------------------------------------------
 
-// Returns what OpenSeadragon needs to show the tiles, or a white image if there are none.
-async function tileSource({ width, height, tiles }) {
-  if (!tiles) return { width, height, tileSize: Math.max(width, height), maxLevel: 0, getTileUrl: () => WHITE };
-  const url = await source.tiles(tiles);
-  const maxLevel = Math.ceil(Math.log2(Math.max(tiles.width, tiles.height)));
-  return {
-    width: tiles.width, height: tiles.height, tileSize: tiles.size, tileOverlap: tiles.overlap,
-    minLevel: Math.min(8, maxLevel), maxLevel, getTileUrl: url,
-  };
+// Returns what OpenSeadragon needs to show a white image in place of one that cannot be shown.
+function whiteImage({ width, height }) {
+  return { width, height, tileSize: Math.max(width, height), maxLevel: 0, getTileUrl: () => WHITE };
 }
 
 class View {
@@ -284,19 +269,3 @@ class Page {
     view.reveal(cells.boxOf(cell));
   }
 }
-
-async function main() {
-  const data = await source.document(), { picture, values } = data;
-  const names = ["top", "value", ...Array(values.planes).keys()];
-  const cells = new Cells(data, await Promise.all(names.map(source.plane)));
-  showHead(data);
-  showWarnings(data);
-  showAverages(data);
-  showAbout(data);
-  new Page(cells, data.colour_maps, new View(picture, await tileSource(picture)));
-}
-
-main().catch((error) => {
-  byId("name").textContent = `This page cannot be shown: ${error.message}`;
-  throw error;
-});
