@@ -90,8 +90,9 @@ class Settings(BaseSettings):
     )
     viewer: Address | None = Field(
         None,
-        description="HOST:PORT of an HTTP server with the Open Inference Protocol as REST. Its encryption and tokens "
-        "are those of the gRPC server. null: no such server. Requires the extra 'viewer'.",
+        description="HOST:PORT of an HTTP server with a page that scores images in a browser, and the Open Inference "
+        "Protocol as REST. Its encryption and tokens are those of the gRPC server. null: no such server. Requires the "
+        "extra 'viewer'.",
     )
     traces: bool = Field(
         False,

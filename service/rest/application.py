@@ -1,6 +1,7 @@
 """The application of the HTTP port: a table of its paths, and the answer to requests with other paths.
 
-/v2 is the Open Inference Protocol. A method of the gRPC service answers each of its paths.
+/v2 is the Open Inference Protocol. A method of the gRPC service answers each of its paths. The other paths are those of
+the viewer.
 """
 
 import asyncio
@@ -30,8 +31,10 @@ from service.rest.guard import Guard
 from service.rest.refusals import refused
 from service.rest.requests import MOST_BYTES, binary_outputs, infer_request, parsed
 from service.rest.responses import HEADER_LENGTH, document, infer_answer, json_answer
+from service.rest.viewer import Viewer
 from service.rpc.calls import Calls
 from service.rpc.inference import InferenceServicer
+from service.rpc.servicer import ScoringServicer
 from service.rpc.tensors import AVERAGE, MOST_NUMBERS
 
 FLOAT_BYTES = 4
@@ -44,10 +47,12 @@ Form = Callable[[Any], Answer]
 Value = TypeVar("Value")
 
 
-def application(servicer: InferenceServicer, calls: Calls, limits: Limits, *, is_local: bool) -> Starlette:
+def application(
+    inference: InferenceServicer, scoring: ScoringServicer, calls: Calls, limits: Limits, *, is_local: bool
+) -> Starlette:
     """Return the application. `is_local`: whether only this machine reaches its port."""
     starlette = Starlette(
-        routes=Inference(servicer, calls, limits).routes(),
+        routes=[*Inference(inference, calls, limits).routes(), *Viewer(scoring, calls, limits).routes()],
         middleware=[Middleware(Guard, is_local=is_local)],
         exception_handlers={HTTPException: _refuse},
     )

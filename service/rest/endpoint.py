@@ -48,7 +48,7 @@ class Endpoint:
             end()
 
     async def _answer(self, request: Request) -> Answer:
-        call = _call_of(request, self.method)
+        call = call_of(request, self.method)
         identify = partial(self.calls.access.identify, call.metadata, request.state.common_name, call.client)
         try:
             return await self.calls.identified(call, identify, partial(self._work, request))
@@ -58,7 +58,7 @@ class Endpoint:
         return answer
 
     async def _work(self, request: Request, call: Call) -> Answer:
-        async with _while_open(request.state.closed):
+        async with while_open(request.state.closed):
             return await self.work(request, call)
 
 
@@ -71,7 +71,7 @@ async def received_body(request: Request, call: Call, calls: Calls, limit: int) 
 
 
 @asynccontextmanager
-async def _while_open(closed: asyncio.Event) -> AsyncIterator[None]:
+async def while_open(closed: asyncio.Event) -> AsyncIterator[None]:
     """Cancel the block if the client closes the connection meanwhile; then raises CancelledRunError.
 
     The block is not a task of its own: the error of a task refers to the task, so that the memory of refused requests
@@ -95,7 +95,7 @@ async def _while_open(closed: asyncio.Event) -> AsyncIterator[None]:
         watching.cancel()
 
 
-def _call_of(request: Request, method: str) -> Call:
+def call_of(request: Request, method: str) -> Call:
     """Return the call for a request. Addresses have the form of gRPC: one machine is one client by gRPC and by HTTP."""
     metadata = dict(request.headers.items())
     metadata.pop(MESSAGE_BYTES, None)

@@ -3,7 +3,8 @@
 A browser shows the page of another site no answer, because the answers have no CORS headers. But it sends requests,
 and a name of that site may point to this machine (DNS rebinding). Therefore a request whose Origin is another host is
 refused; if only this machine reaches the port, so is a request whose Host is another name than that of this machine.
-Requests without an Origin, such as those for pictures, are refused if Sec-Fetch-Site names another site.
+Requests without an Origin, such as those for pictures, are refused if Sec-Fetch-Site names another site. A link on a
+page of another site may open the viewer's page, which is the same for everybody, in a window of its own.
 """
 
 from dataclasses import dataclass
@@ -30,10 +31,10 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or hand it on."""
-        response = self._refusal(Headers(scope=scope))
+        response = self._refusal(Headers(scope=scope), scope.get("path", ""))
         await (response or self.app)(scope, receive, send)
 
-    def _refusal(self, headers: Headers) -> Response | None:
+    def _refusal(self, headers: Headers, path: str) -> Response | None:
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.is_local and not _is_local(host):
             return refused(
@@ -43,7 +44,8 @@ class Guard:
             )
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
             return refused(HTTPStatus.FORBIDDEN, f"origin: expected a page of {host[:80]!r}, got {origin[:80]!r}")
-        if headers.get("sec-fetch-site") in OTHER_SITES:
+        is_visit = path == "/" and headers.get("sec-fetch-dest") == "document"
+        if headers.get("sec-fetch-site") in OTHER_SITES and not is_visit:
             return refused(HTTPStatus.FORBIDDEN, "sec-fetch-site: expected no request by a page of another site")
         return None
 

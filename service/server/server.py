@@ -156,8 +156,7 @@ def _parts(settings: Settings) -> Parts:
 
 def _add_services(server: grpc.aio.Server, parts: Parts, state: Health, settings: Settings) -> tuple[str, ...]:
     """Add the services and their reflection; returns the names of the services that have a health."""
-    spool, allowed = Spool(settings.spool, parts.admission), AllowedDirectory(settings.images)
-    scoring = ScoringServicer(parts.dispatcher, parts.calls, spool, allowed)
+    scoring = _scoring(parts, settings)
     other_clients = InferenceServicer(parts.dispatcher, parts.calls, parts.metrics)
     names = (servicer.SERVICE.full_name, inference.SERVICE.full_name, health.SERVICE_NAME)
     public = PublicServices(settings.limits)
@@ -167,6 +166,11 @@ def _add_services(server: grpc.aio.Server, parts: Parts, state: Health, settings
     return names
 
 
+def _scoring(parts: Parts, settings: Settings) -> ScoringServicer:
+    spool, allowed = Spool(settings.spool, parts.admission), AllowedDirectory(settings.images)
+    return ScoringServicer(parts.dispatcher, parts.calls, spool, allowed)
+
+
 def _viewer(address: str, parts: Parts, settings: Settings) -> AbstractAsyncContextManager[str]:
     """Return the HTTP port; raises ImportError if the extra 'viewer' is not installed."""
     try:
@@ -174,8 +178,9 @@ def _viewer(address: str, parts: Parts, settings: Settings) -> AbstractAsyncCont
         from service.server.viewer import viewer  # noqa: PLC0415
     except ImportError as error:
         raise ImportError(f"viewer: expected the extra 'viewer', got {error}; pip install starlette uvicorn") from None
-    servicer = InferenceServicer(parts.dispatcher, parts.calls, parts.metrics)
-    app = application(servicer, parts.calls, settings.limits, is_local=is_loopback(address))
+    other_clients = InferenceServicer(parts.dispatcher, parts.calls, parts.metrics)
+    scoring, is_local = _scoring(parts, settings), is_loopback(address)
+    app = application(other_clients, scoring, parts.calls, settings.limits, is_local=is_local)
     return viewer(address, app, parts.certificates, settings.limits.idle_seconds)
 
 

@@ -22,24 +22,37 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture
-def open_page(chromium: Any) -> Iterator[Open]:  # noqa: ANN401 (of a package that is not always installed)
-    """Yield a function that opens a file; after the test, the browser must have reported nothing."""
+def new_page(chromium: Any) -> Iterator[Open]:  # noqa: ANN401 (of a package that is not always installed)
+    """Yield a function that returns an empty page; after the test, the browser must have reported nothing."""
     reports: list[str] = []
     contexts = []
 
-    def open_page(path: Path, width: int = 1280, height: int = 900, **options: object) -> Any:  # noqa: ANN401
+    def new_page(width: int = 1280, height: int = 900, **options: object) -> Any:  # noqa: ANN401
         context = chromium.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: reports.append(message.text))
         page.on("pageerror", lambda error: reports.append(str(error)))
-        page.on("requestfailed", lambda request: reports.append(request.url))
         page.on("dialog", lambda dialog: reports.append(dialog.message))
+        return page
+
+    yield new_page
+    for context in contexts:
+        context.close()
+    assert reports == []
+
+
+@pytest.fixture
+def open_page(new_page: Open) -> Iterator[Open]:
+    """Yield a function that opens a file; after the test, no request may have failed."""
+    failed: list[str] = []
+
+    def open_page(path: Path, width: int = 1280, height: int = 900, **options: object) -> Any:  # noqa: ANN401
+        page = new_page(width, height, **options)
+        page.on("requestfailed", lambda request: failed.append(request.url))
         page.goto(path.as_uri())
         page.locator("#regions-count:not(:empty)").wait_for()
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
-    assert reports == []
+    assert failed == []

@@ -98,7 +98,7 @@ def test_refusals(server: Server, case: str) -> None:
 @pytest.mark.parametrize(
     ("path", "method", "status"),
     [
-        ("/", "GET", 404),
+        ("/viewer", "GET", 404),
         ("/v2/", "GET", 404),
         ("/v2/models/cats", "GET", 404),
         ("/v2/models/digits/versions/9/infer", "POST", 404),

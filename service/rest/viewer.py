@@ -1,0 +1,168 @@
+"""The viewer: a page on which a user scores an image in a browser, and the requests that the page makes.
+
+GET /                      the page
+GET /viewer/models         the models and the limits of the server
+GET /viewer/models/NAME    the description of a model, as GetModel returns it
+POST /viewer/score         an encoded file; the answer is ScoreLarge's, as lines: plan, progress, rows, summary
+
+The page itself needs no token, so that it can ask for one. The options of /viewer/score are in its query.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from google.protobuf.message import Message
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from fullconv.common.names import MODES
+from fullconv.common.pages import asset, page_of
+from fullconv.protos import scoring_pb2
+from service.dispatch.call import Call
+from service.errors import OptionError
+from service.limits import Limits
+from service.rest.answers import BINARY, Answer
+from service.rest.endpoint import Endpoint
+from service.rest.line_stream import Lines, LineStream, body_parts, finite
+from service.rest.responses import document, json_answer
+from service.rest.shown_rows import MAX_PLANES, ShownRows
+from service.rpc.calls import Calls
+from service.rpc.servicer import ScoringServicer
+
+OPTIONS = ("model", "version", "name", "stride", "mode", "plane")
+MOST_DIGITS = 9
+SCRIPTS = ("cells", "panel", "page", "live_cells", "live")
+SOURCES = "img-src 'self' data: blob:; connect-src 'self'"
+MARK = "<!-- data -->"
+"""Stands in the template where the data belong."""
+
+
+class Viewer:
+    """The paths of the viewer, which a servicer answers."""
+
+    def __init__(self, servicer: ScoringServicer, calls: Calls, limits: Limits) -> None:
+        self._servicer, self._calls, self._limits = servicer, calls, limits
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the paths."""
+        calls, seconds = self._calls, self._limits.idle_seconds
+        score = LineStream(calls, seconds, "ScoreLarge", self._score)
+        return [
+            Route("/", _page),
+            Route("/viewer/models", Endpoint(calls, seconds, "ListModels", self._models), methods=["GET"]),
+            Route("/viewer/models/{name}", Endpoint(calls, seconds, "GetModel", self._model), methods=["GET"]),
+            Route("/viewer/score", score, methods=["POST"]),
+        ]
+
+    async def _models(self, _: Request, call: Call) -> Answer:
+        response = await self._servicer.list_models(scoring_pb2.ListModelsRequest(), call)
+        limits = {
+            "image_pixels": self._limits.image_pixels,
+            "large_image_pixels": self._limits.large_pixels,
+            "file_bytes": int(self._limits.spool_bytes * self._limits.client_share),
+            "planes": MAX_PLANES,
+        }
+        return json_answer(document(response) | {"limits": limits})
+
+    async def _model(self, request: Request, call: Call) -> Answer:
+        name, version = request.path_params["name"], request.query_params.get("version", "")
+        response = await self._servicer.get_model(scoring_pb2.GetModelRequest(model=name, version=version), call)
+        return json_answer(finite(document(response)))
+
+    async def _score(self, request: Request, call: Call, lines: Lines) -> None:
+        """Receive an encoded file, score it and send the lines."""
+        content = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content != BINARY:
+            raise OptionError(f"content-type: expected {BINARY}, got {content[:40]!r}")
+        if "content-encoding" in request.headers:
+            raise OptionError("content-encoding: expected none, got one: send the file as it is")
+        start, planes = _start(request)
+        described = scoring_pb2.GetModelRequest(model=start.model, version=start.version)
+        model = await self._servicer.get_model(described, call)
+        start.version = model.version
+        delivery = _Delivery(lines, model, _planes(planes, model.spec.output.classes))
+        await self._servicer.score_large(self._messages(start, request), delivery.send, call)
+
+    async def _messages(
+        self, start: scoring_pb2.LargeImage, request: Request
+    ) -> AsyncIterator[scoring_pb2.ScoreLargeRequest]:
+        yield scoring_pb2.ScoreLargeRequest(start=start)
+        async for part in body_parts(request):
+            self._calls.received_bytes += len(part)
+            yield scoring_pb2.ScoreLargeRequest(data=part)
+
+
+class _Delivery:
+    """Sends the messages of one ScoreLarge as lines."""
+
+    def __init__(self, lines: Lines, model: scoring_pb2.GetModelResponse, planes: list[int]) -> None:
+        self._lines, self._kind, self._planes = lines, model.spec.output.kind, planes
+        self._rows: ShownRows | None = None
+
+    async def send(self, message: Message) -> None:
+        """Send a message of the answer as a line, except for rows that belong to incomplete blocks."""
+        assert isinstance(message, scoring_pb2.ScoreLargeResponse)  # noqa: S101 (the servicer sends no other message)
+        part = message.WhichOneof("part")
+        if part == "start":
+            self._rows = ShownRows(message.start.grid, self._kind, self._planes)
+            shown = {"kind": self._kind, "step": self._rows.step, "planes": self._planes}
+            await self._lines.send({"plan": _without_bytes(message.start), "shown": shown})
+        elif part == "rows" and self._rows is not None:
+            rows = await asyncio.to_thread(self._rows.add, message.rows)
+            if rows is not None:
+                await self._lines.send({"rows": rows})
+        elif part == "progress":
+            await self._lines.send({"progress": document(message.progress)})
+        elif part == "summary":
+            await self._lines.send({"summary": _without_bytes(message.summary)})
+
+
+def _start(request: Request) -> tuple[scoring_pb2.LargeImage, list[int]]:
+    """Return the first message of the call, and the requested planes; raises OptionError."""
+    query = request.query_params
+    for name in query:
+        if name not in OPTIONS:
+            raise OptionError(f"query: expected {', '.join(OPTIONS)}, got {name[:40]!r}")
+    mode = query.get("mode", "auto")
+    if mode not in MODES:
+        raise OptionError(f"mode: expected {' or '.join(MODES)}, got {mode[:40]!r}")
+    stride = _number("stride", query["stride"]) if query.get("stride") else 0
+    options = scoring_pb2.ScoreOptions(grid=True, mode=MODES[mode], stride=stride)
+    model, version, name = (query.get(field, "") for field in ("model", "version", "name"))
+    start = scoring_pb2.LargeImage(model=model, version=version, name=name, options=options)
+    return start, [_number("plane", text) for text in query.getlist("plane")]
+
+
+def _number(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS):
+        raise OptionError(f"{name}: expected a number, got {text[:40]!r}")
+    return int(text)
+
+
+def _planes(wanted: list[int], classes: int) -> list[int]:
+    """Return the classes whose values are shown. Default: all, or none if there are too many."""
+    if len(wanted) > MAX_PLANES:
+        raise OptionError(f"plane: expected at most {MAX_PLANES} classes, got {len(wanted)}")
+    for plane in wanted:
+        if plane >= classes:
+            raise OptionError(f"plane: expected a class from 0 to {classes - 1}, got {plane}")
+    return list(dict.fromkeys(wanted)) or (list(range(classes)) if classes <= MAX_PLANES else [])
+
+
+def _without_bytes(response: scoring_pb2.ScoreResponse) -> dict[str, Any]:
+    """Return a response without the fields for scores, which are empty in ScoreLarge."""
+    return {name: value for name, value in document(response).items() if not isinstance(value, bytes)}
+
+
+async def _page(_: Request) -> Response:
+    page, policy = await asyncio.to_thread(page_of, "live", ["page", "live"], SCRIPTS, "fullconv", SOURCES)
+    data = f'<script type="text/plain" id="data-colour_maps">{asset("colour_maps.json")}</script>'
+    headers = {
+        "content-security-policy": f"{policy}; frame-ancestors 'none'",
+        "cache-control": "no-cache",
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+    }
+    return HTMLResponse(page.replace(MARK, data), headers=headers)
