@@ -208,7 +208,7 @@ def test_an_interruption_stops_the_writing(tmp_path: Path) -> None:
         heatmap_files(files, grid, ONE, ScoredPixels(FileSource(tmp_path / "none.png")), progress=stop) as take,
     ):
         take(GridRows(0, np.zeros((60, 90, 1), np.float32)))
-    assert calls == [(0, 100)]
+    assert len(calls) == 1
     assert not list(tmp_path.iterdir())
 
 
