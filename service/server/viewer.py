@@ -46,7 +46,7 @@ async def viewer(
 ) -> AsyncIterator[str]:
     """Serve an application on HOST:PORT for the duration of the block; yields the address. Raises OSError.
 
-    A client that takes nothing of an answer for `idle_seconds` is disconnected.
+    A client that takes nothing of an answer for `idle_seconds` and WAIT_SECONDS is disconnected.
     The state of each request has `common_name`, the name in the client's certificate or None; `closed`, an event that
     is set when the connection has ended; and the functions `abort`, which ends it at once, and `resume_reading`, after
     which its end is noticed.
@@ -150,9 +150,12 @@ class _Connection(H11Protocol):
         super().resume_writing()
 
     def is_late(self, now: float, idle_seconds: float) -> bool:
-        """Return whether the client has let the server wait too long."""
+        """Return whether the client has let the server wait too long.
+
+        The application ends its own answers after `idle_seconds`, and logs the reason; therefore others end later.
+        """
         has_waited = self.is_waiting and now - self.waiting_since > WAIT_SECONDS
-        return has_waited or (self.stuck_since is not None and now - self.stuck_since > idle_seconds)
+        return has_waited or (self.stuck_since is not None and now - self.stuck_since > idle_seconds + WAIT_SECONDS)
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
