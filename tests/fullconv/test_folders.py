@@ -305,6 +305,7 @@ def test_tables_that_cannot_be_written_stop_the_command(scans: Path, monkeypatch
         assert not list(Path().glob("*.table.*"))
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_no_table(scans: Path) -> None:
     """Ctrl-C after the first image is exit status 1: the outputs of finished images stay, and there is no table."""
     large = noise(1500, 1500, 1)
@@ -383,6 +384,7 @@ def test_progress_counts_images() -> None:
     assert amounts[-1] == 3
 
 
+@pytest.mark.slow
 def test_terminals_show_the_number_of_images(scans: Path) -> None:
     """On a terminal, a bar on standard error shows how many of the images are done."""
     terminal, far = pty.openpty()
@@ -401,6 +403,7 @@ def test_terminals_show_the_number_of_images(scans: Path) -> None:
     assert b"4 of 4 finished" in shown
 
 
+@pytest.mark.slow
 def test_ten_thousand_files(tmp_path: Path) -> None:
     """All images of a large folder are found, in the order of their paths."""
     for number in range(10_000):

@@ -86,6 +86,7 @@ def test_the_answer_in_the_page(image: Path, tmp_path: Path) -> None:
     assert expected == got
 
 
+@pytest.mark.slow
 def test_a_page_of_a_server_and_of_an_answer(image: Path, tmp_path: Path, answer: Answer) -> None:
     """A server and `Answer.save` give the same values, and --classes chooses the classes of a page."""
     with running(MODELS) as server:

@@ -105,6 +105,7 @@ def test_an_enlarged_image_is_said(models: Path, slide: Path) -> None:
     assert answer.warnings == ("the image was enlarged 2 times, beyond its own 0.25 micrometres per pixel",)
 
 
+@pytest.mark.slow
 def test_a_server_and_this_process_agree(models: Path, slide: Path, tmp_path: Path) -> None:
     """A file that is sent, in one message or in parts, and a path on the server give the same scores."""
     path = tmp_path / "slide.tif"

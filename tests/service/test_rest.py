@@ -225,6 +225,7 @@ def test_large_answers_are_refused_as_json(server: Server) -> None:
     assert ask(server, INFER, average, headers).status == 200
 
 
+@pytest.mark.slow
 def test_busy_servers_say_when_to_retry() -> None:
     """A request to a busy server gets 429 with Retry-After, as RetryInfo states it by gRPC."""
     large = png(noise(3000, 3000, 1))
@@ -312,6 +313,7 @@ def test_tokens(tmp_path: Path) -> None:
         assert server.events("request")[-1]["client"] == "anna"
 
 
+@pytest.mark.slow
 def test_tls(tmp_path: Path) -> None:
     """With TLS, the port has gRPC's certificate, also a renewed one, and requires client certificates if gRPC does."""
     authority = trustme.CA()

@@ -304,6 +304,7 @@ def test_a_client_that_leaves_while_it_sends() -> None:
         assert server.events("request")[0]["code"] == "CANCELLED"
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read() -> None:
     """A client that takes no lines for `--max-idle` seconds is given up, and its work ends."""
     with running(MODELS, "--viewer", "127.0.0.1:0", "--max-idle", "1") as server:
