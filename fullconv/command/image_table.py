@@ -63,7 +63,7 @@ class ImageTable:
             yield {**row, **dict(zip(self.classes.values(), averages.tolist(), strict=False))}
 
     def add(self, position: int, path: Path, result: Answer | Exception) -> None:
-        """Add the row of an image: its answer, or the reason why there is none.
+        """Add the row of an image from its answer, or from the error that the image has in place of an answer.
 
         Raises UnavailableError if the answer lacks a class, because the model was replaced.
         """

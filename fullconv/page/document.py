@@ -1,13 +1,13 @@
-"""The document of a page: everything that the page shows, but the values and the tiles themselves.
+"""The document of a page: everything that the page shows, except the values and the tiles.
 
-The page's script knows nothing but this document and two kinds of data that it asks for by name: planes of values and
-tiles. The file carries all three.
+The page's script reads this document, and requests two kinds of data by name: planes of values, and tiles. The file
+contains all three.
 
 answer       what `--json` prints
-picture      the part of the image that is shown (x, y, width, height), its tiles, or the reason why there are none
+picture      the part of the image that is shown (x, y, width, height), its tiles, or why it cannot be shown
 grid         where the cells are: along each axis the edges of what is drawn, and first and last pixel of the windows
 values       their kind, range and bits; the classes, of which the first `planes` have a plane
-colour_maps  those of assets/colour_maps.json
+colour_maps  the colour maps of assets/colour_maps.json
 """
 
 import json

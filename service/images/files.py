@@ -1,7 +1,7 @@
 """Image files on this machine, read by libvips and tifffile, or with an extra by OpenSlide or rasterio.
 
 Files that come with requests are opened by `encoded` alone, whose few decoders are hardened against hostile data.
-Files on a server that requests name by their paths are opened here: whoever runs the server has put them there.
+Requests to a server may also name files by path. These files are opened here, because the operator has chosen them.
 """
 
 from importlib.util import find_spec

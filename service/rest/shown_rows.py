@@ -48,7 +48,7 @@ class ShownRows:
         """The last row of blocks, (1, cols, classes), if further rows of cells belong to it."""
 
     def add(self, rows: scoring_pb2.GridRows) -> dict[str, Any] | None:
-        """Return the rows of blocks that are complete after these rows of cells; None if there are none.
+        """Return the rows of blocks that these rows of cells complete, or None if no row of blocks is complete.
 
         `first` and `count` are rows of blocks. `top` has the class with the highest value in each block, as uint32.
         `values` has that value in each block, then those of each plane, as uint16: 0 stands for `low`, and the largest
