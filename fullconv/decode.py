@@ -110,6 +110,7 @@ def description_of(response: scoring_pb2.GetModelResponse) -> ModelDescription:
         strides=tuple(_pair(file.stride) for file in spec.strides),
         modes=tuple(spec.modes),
         precision=spec.precision or DEFAULT_PRECISION,
+        weights_sha256=spec.weights_sha256,
         input=ModelInput(spec.input.preprocessing.dtype or PIXEL_DTYPE, spec.input.channels, spec.input.order),
         output=ModelOutput(spec.output.kind, spec.output.classes, _further_outputs(spec.output.further)),
         parity={

@@ -87,6 +87,8 @@ class ModelDescription:
     """The modes in which the model can run, among "dense", "shared" and "crops"."""
     precision: str
     """"fp32", "fp16" or "int8"."""
+    weights_sha256: str
+    """SHA-256 of the weights in hexadecimal."""
     input: ModelInput
     """The pixels that the network takes."""
     output: ModelOutput

@@ -13,6 +13,9 @@ from fullconv.options import check_timeout
 from fullconv.protos import scoring_pb2
 from fullconv.transport import ManyItem, ProgressCallback, WholeAnswer, ignore_progress
 from service import decode, encode, errors
+from service.engine.loader import LoadOptions
+from service.engine.registry import Registry
+from service.engine.scheduler import Flow, Scheduler
 from service.images.arrays import open_array
 from service.images.decoding import UnsharedDecoding
 from service.images.encoded import open_bytes
@@ -31,13 +34,18 @@ from service.scoring.scorer import Scorer
 class LocalTransport:
     """Carries requests to the models of a directory, in the calling thread."""
 
-    def __init__(self, models: Path, timeout: float | None = None) -> None:
-        """Open a directory of models. Calls may take `timeout` seconds. Raises RequestError if it does not exist."""
+    def __init__(self, models: Path, timeout: float | None = None, *, scheduler: Scheduler | None = None) -> None:
+        """Open a directory of models. Calls may take `timeout` seconds. Raises RequestError if it does not exist.
+
+        With a scheduler, tiles of images that several threads score share batches, and all sessions share the threads
+        of the process's global pool, which must have started. Default: each calling thread runs its own tiles.
+        """
         if not models.is_dir():
             raise RequestError(
                 f"models: expected a directory of models, got {models}: name the directory (in the command --models)"
             )
-        self._scorer, self._timeout = Scorer(models), timeout
+        registry = Registry(models, options=LoadOptions(pooled=scheduler is not None))
+        self._scorer, self._timeout, self._scheduler = Scorer(registry), timeout, scheduler
 
     def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> WholeAnswer:
         """Score one image; raises ScoringError."""
@@ -79,7 +87,8 @@ class LocalTransport:
             progress("scoring", done, total)
 
         decoding = UnsharedDecoding(deadline.check)
-        return LocalStream(planned, Execution(planned, progress=report, decoding=decoding), deadline)
+        engine = None if self._scheduler is None else Flow(self._scheduler)
+        return LocalStream(planned, Execution(planned, engine, report, decoding=decoding), deadline)
 
     def plan(
         self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None

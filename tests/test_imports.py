@@ -55,12 +55,12 @@ def allowed(module: str, target: str) -> bool:
         return target.startswith(("fullconv.common", "fullconv.protos"))
     if own == "fullconv":
         return other == "fullconv"  # the programs are loaded by `load_program`, when they are needed
-    if other == "fullconv" and module != "service.local":
+    if other == "fullconv" and module != "service.local" and not module.startswith("service.batch"):
         return target == "fullconv" or target.startswith(("fullconv.common", "fullconv.protos"))
     return other in (own, "fullconv")
 
 
-LAYERS = ("dense", "engine", "scoring", "dispatch", "rpc", "rest", "server")
+LAYERS = ("dense", "engine", "scoring", "dispatch", "rpc", "rest", "server", "batch")
 """The packages of the service from the lowest layer to the highest; `images` is beside `engine`."""
 
 

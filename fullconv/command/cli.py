@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from fullconv import __version__
-from fullconv.base import BaseScorer
+from fullconv.command.connection import open_scorer
 from fullconv.command.console import print_error, tolerate_encodings
 from fullconv.command.description import description_table
 from fullconv.command.inputs import find_images
@@ -27,9 +27,6 @@ from fullconv.common.probabilities import RAW
 from fullconv.common.programs import MisplacedProgramError
 from fullconv.encode import score_request
 from fullconv.errors import ImageError, RequestError, UnavailableError
-from fullconv.remote.client import Client
-from fullconv.remote.connection import Security, addresses
-from fullconv.scorer import Scorer
 
 OPENED = 10
 """Largest number of pages that are opened in the browser."""
@@ -74,8 +71,9 @@ def score(line: CommandLine) -> None:
         inputs = find_images(line.images or [], line.output_dir)
         images = inputs.images
         outputs = line.outputs(inputs.folders)
+        scorer = open_scorer(line.server, line.models, line.security())
         task = ScoreTask(
-            _scorer(line), model, version, options, line.mask, line.map_region(), outputs, line.plan, interruption.check
+            scorer, model, version, options, line.mask, line.map_region(), outputs, line.plan, interruption.check
         )
         check_outputs(outputs, images)
         _check_probabilities(task)
@@ -103,7 +101,8 @@ def _open(outputs: Outputs, images: list[Path]) -> None:
 def _describe(line: CommandLine) -> None:
     """Print the description of the model."""
     with _exit_statuses():
-        described = _scorer(line).model(*line.named_version())
+        scorer = open_scorer(line.server, line.models, line.security())
+        described = scorer.model(*line.named_version())
     if line.as_json:
         _print_json(described.document())
     else:
@@ -133,24 +132,3 @@ def _check_probabilities(task: ScoreTask) -> None:
             raise typer.BadParameter(
                 f"expected scores, got {value}, which model {task.model!r} does not have", param_hint=f"--{option}"
             )
-
-
-def _scorer(line: CommandLine) -> BaseScorer:
-    """Return a client of servers, or a scorer in this process; exit status 2 if the options do not say which."""
-    security = Security(line.tls, line.tls_ca, line.tls_cert, line.tls_key, _token(line.token))
-    if line.server is not None:
-        try:
-            addresses(line.server)
-        except RequestError as error:
-            raise typer.BadParameter(str(error).removeprefix("server: "), param_hint="--server") from None
-    if line.server and line.models:
-        raise typer.BadParameter("expected one of --server and --models, got both", param_hint="--server")
-    return Client(line.server, security=security) if line.server else Scorer(line.models or "models")
-
-
-def _token(path: Path | None) -> str | None:
-    """Read --token."""
-    try:
-        return None if path is None else path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"token: {path} cannot be read: {error}") from None

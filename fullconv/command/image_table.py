@@ -9,7 +9,7 @@ top_class       label of the class with the highest average
 error           the reason why the image could not be scored; only the path is stated with it
 
 The rows have the order of the images. The temporary file is opened before the first image is scored, and written and
-renamed after the last image: an interrupted run leaves no table. Parquet needs pyarrow.
+renamed after the last image: an interrupted run leaves no table.
 """
 
 import csv
@@ -17,7 +17,6 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,7 +29,6 @@ from fullconv.common.files import atomic_write
 from fullconv.common.probabilities import PROBABILITIES
 from fullconv.common.text import encodable
 from fullconv.description import ModelDescription
-from fullconv.errors import RequestError
 from fullconv.grids.cells import column_names
 from fullconv.shown import class_indices
 
@@ -83,11 +81,9 @@ class ImageTable:
 def image_table(path: Path, model: ModelDescription, classes: Sequence[str], average_of: str) -> Iterator[ImageTable]:
     """Yield a table of the named classes, or of all classes; the file appears when the block ends without an error.
 
-    Raises OutputError, and RequestError for an unknown class and for .parquet without pyarrow.
+    Raises OutputError, and RequestError for an unknown class.
     """
     write = WRITERS[path.suffix.lower()]
-    if write is _write_parquet and find_spec("pyarrow") is None:
-        raise RequestError("table: expected the package pyarrow for .parquet, got none: pip install pyarrow")
     indices = class_indices(model, classes, "classes") or tuple(range(model.output.classes))
     labels = [model.labels[index] if model.labels else str(index) for index in indices]
     is_probability = average_of == "probabilities" or model.output.kind == PROBABILITIES
@@ -107,7 +103,7 @@ def _write_csv(file: BinaryIO, table: ImageTable) -> None:
 
 
 def _write_parquet(file: BinaryIO, table: ImageTable) -> None:
-    import pyarrow as pa  # noqa: PLC0415 (an extra)
+    import pyarrow as pa  # noqa: PLC0415 (it takes long to load)
     from pyarrow import parquet  # noqa: PLC0415
 
     types = {str: pa.string(), int: pa.int64(), float: pa.float64()}

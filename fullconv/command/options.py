@@ -1,4 +1,4 @@
-"""The options of `fullconv-score` that say what is scored and how, with their help."""
+"""The options that say with which model images are scored, and how, with their help."""
 
 import math
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import typer
 
 from fullconv.command.map_region import MapRegion
 from fullconv.command.parsing import band_numbers, class_names, map_region, region, scale_names
+from fullconv.common.model_files import VERSION
 from fullconv.common.names import AverageName, BorderName, ModeName
 from fullconv.options import DEFAULTS, Options
 
@@ -18,14 +19,6 @@ class ScoringLine:
     """What is scored, and how, as Typer parses it."""
 
     model: Annotated[str, typer.Option(metavar="NAME[/VERSION]", help="The model to score with.")]
-    images: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="IMAGE...",
-            help="JPEG, PNG, WebP or TIFF files, or arrays: .npy, Zarr; folders of such files, with their sub-folders; "
-            "patterns in quotes, such as 'scans/**/*.tif'. Names that begin with a dot are left out.",
-        ),
-    ] = None
     version: Annotated[
         str,
         typer.Option(
@@ -235,3 +228,14 @@ class ScoringLine:
         if self.magnification is not None:
             options["magnification"] = self.magnification
         return options
+
+    def named_version(self) -> tuple[str, str]:
+        """Return the model's name and version. --model NAME/VERSION gives both."""
+        name, _, number = self.model.rpartition("/")
+        if not VERSION.fullmatch(number) or not name:
+            return self.model, self.version
+        if self.version not in ("", number):
+            raise typer.BadParameter(
+                f"expected one version, got '{self.model}' and '{self.version}'", param_hint="--model"
+            )
+        return name, number

@@ -8,21 +8,20 @@ from typing import Annotated
 
 import typer
 
-from fullconv.command.options import ScoringLine
+from fullconv.command.grid_options import GridLine
 from fullconv.command.outputs import Outputs
 from fullconv.command.parsing import class_names
 from fullconv.command.style import style_of
 from fullconv.command.usage import usage_errors
 from fullconv.common.files import TABLE_SUFFIXES
-from fullconv.common.names import DEFAULT_TOP, CoordinatesName, GridAsName
-from fullconv.file_options import FileOptions, check_file_options
+from fullconv.file_options import check_file_options
 from fullconv.objects.rule import ObjectOptions
 from fullconv.options import Options
 from fullconv.style import DEFAULT_STYLE, HeatmapStyle
 
 
 @dataclass(frozen=True)
-class OutputLine(ScoringLine):
+class OutputLine(GridLine):
     """What is scored, how, and which files are written, as Typer parses it."""
 
     grid: Annotated[
@@ -35,34 +34,6 @@ class OutputLine(ScoringLine):
             "the georeference of the image.",
         ),
     ] = None
-    grid_as: Annotated[
-        GridAsName | None,
-        typer.Option(
-            help="What the files of --grid hold. scores: the network's scores of every class. float16: the same, as "
-            "float16 (.npz, .zarr, .tif). probability: the probability of every class. top: the classes with the "
-            "highest scores of each window. argmax: the class with the highest score; .tif then has one band of "
-            "classes, with their colours and names. Default: scores in .npz and .zarr, otherwise probability.",
-        ),
-    ] = None
-    grid_top: Annotated[
-        int,
-        typer.Option(metavar="N", min=1, max=1_000_000, help="Number of classes of each window for --grid-as top."),
-    ] = DEFAULT_TOP
-    merge: Annotated[
-        bool,
-        typer.Option(
-            "--merge",
-            help="Write one polygon for neighbouring windows of the same class to .geojson, with the number of "
-            "windows. Needs rasterio. Default: a polygon for each window.",
-        ),
-    ] = False
-    coordinates: Annotated[
-        CoordinatesName,
-        typer.Option(
-            help="Coordinates in .geojson. pixels: pixels of the image, for QuPath. map: coordinates of the GeoTIFF's "
-            "coordinate system, for QGIS."
-        ),
-    ] = "pixels"
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -267,8 +238,3 @@ class OutputLine(ScoringLine):
         if self.box_output is not None:
             options["box_output"] = self.box_output
         return options
-
-    def file_options(self) -> FileOptions:
-        """Return what the files of --grid hold."""
-        known = FileOptions(threshold=self.threshold, merge=self.merge, coordinates=self.coordinates)
-        return {**known, "grid_as": self.grid_as, "grid_top": self.grid_top}

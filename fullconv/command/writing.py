@@ -12,7 +12,7 @@ from fullconv.common.names import DEFAULT_TOP, GridAsName, GridName
 from fullconv.common.probabilities import RAW, SOFTMAX
 from fullconv.description import ModelDescription
 from fullconv.grid import RowSink
-from fullconv.grids import cell_values, held_kind, needs_model, values_file
+from fullconv.grids import cell_values, grid_file, held_kind, needs_model, values_file
 from fullconv.grids.cells import CellValues
 from fullconv.options import Options
 from fullconv.shown import ShownClasses, class_indices, shown_classes
@@ -74,6 +74,10 @@ class OutputWriter:
             paths = outputs.paths_for(outputs.heatmaps, image)
             shown = self._shown_by(planned.version)
             yield heatmap_files(paths, planned.header, shown, planned.pixels, outputs.style, drawing)
+
+    def grid(self, path: Path, planned: Answer) -> AbstractContextManager[RowSink]:
+        """Write one grid to a path, whatever the names of the outputs; the context yields what takes its rows."""
+        return grid_file(path, self._cell_values(planned))
 
     def _reduced_grid(self) -> GridName | None:
         """Return the form of a smaller grid that has what every file holds; None if a file needs all scores."""

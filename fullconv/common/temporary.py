@@ -44,11 +44,14 @@ def temporary(target: Path, make: Callable[[Path], object]) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock on a file or folder for the duration of the block; raises OSError if that is not possible."""
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock on a file or folder for the duration of the block; raises OSError if that is not possible.
+
+    A shared lock excludes only those that are not shared.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)

@@ -3,7 +3,7 @@
 .npz        the network's scores, as arrays                        `npz`
 .zarr       the same as .npz, as a folder, for the extra `zarr`     `zarr`
 .csv        a line for each window, with its probabilities         `table`
-.parquet    the same as .csv, for the extra `parquet`              `table`
+.parquet    the same as .csv                                       `table`
 .geojson    a tile for each window, as QuPath reads them           `geojson`
             a polygon for neighbouring windows of one class        `merged`
 .tif        a raster with a band for each class                    `geotiff`

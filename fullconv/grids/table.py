@@ -6,7 +6,7 @@ prob_LABEL                  the probability of each class; score_LABEL if the ta
 With argmax, `class` and `prob` (or `score`) are in place of the last: the label of the class with the highest score,
 and its probability. With top, class_1, prob_1, class_2 and so on are the highest classes.
 
-Windows that a mask left out have no line. The columns are those of WSInfer's tables. Parquet needs pyarrow.
+Windows that a mask left out have no line. The columns are those of WSInfer's tables.
 """
 
 import csv
@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.common.files import atomic_write
-from fullconv.errors import RequestError
 from fullconv.grid import GridRows, RowSink
 from fullconv.grids.cells import Cells, CellValues
 
@@ -50,12 +49,10 @@ def _lines(rows: Iterable[Iterable[object]]) -> bytes:
 
 @contextmanager
 def parquet_file(path: Path, values: CellValues) -> Iterator[RowSink]:
-    """Write a .parquet file; yields the function that takes the rows. Raises OutputError, RequestError."""
-    try:
-        import pyarrow as pa  # noqa: PLC0415 (an extra)
-        from pyarrow import parquet  # noqa: PLC0415
-    except ImportError:
-        raise RequestError("grid: expected the package pyarrow for .parquet, got none: pip install pyarrow") from None
+    """Write a .parquet file; yields the function that takes the rows. Raises OutputError."""
+    import pyarrow as pa  # noqa: PLC0415 (it takes long to load)
+    from pyarrow import parquet  # noqa: PLC0415
+
     types = [pa.string(), pa.float32()] * values.depth if values.ranks else [pa.float32()] * values.depth
     schema = pa.schema(zip([*BOX, *values.value_names], [*[pa.int64()] * len(BOX), *types], strict=True))
     with atomic_write(path) as file, parquet.ParquetWriter(file, schema) as writer:

@@ -117,7 +117,7 @@ def _parts(settings: Settings) -> Parts:
     limits, metrics = settings.limits, Metrics()
     sys.setswitchinterval(SWITCH_SECONDS)
     machine.configure_malloc(2 * limits.message_bytes)
-    start_compute_threads(settings.threads or machine.cpus())
+    start_compute_threads(settings.threads or machine.cpus(), machine.lower_priority)
     checks = Checks(settings.models, seconds=settings.check_seconds, memory_bytes=settings.check_bytes)
     registry = Registry(
         settings.models,

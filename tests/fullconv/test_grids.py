@@ -1,7 +1,6 @@
 """Files of grids for other programs: tables and GeoJSON, from the command and from answers."""
 
 import csv
-import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -234,14 +233,6 @@ def test_a_full_disk(suffix: str, image: Path, tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.iterdir())
 
 
-def test_parquet_needs_its_extra(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without pyarrow one line says what to install."""
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    printed = score(image, "--grid", tmp_path / "grid.parquet", status=3)
-    assert "grid: expected the package pyarrow for .parquet, got none: pip install pyarrow" in " ".join(printed.split())
-    assert not list(tmp_path.iterdir())
-
-
 def test_zarr_needs_its_extra(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without zarr one line says what to install."""
     monkeypatch.setitem(__import__("sys").modules, "zarr", None)
@@ -283,7 +274,6 @@ def test_other_programs_read_them(tmp_path: Path) -> None:
     import pandas as pd  # noqa: PLC0415 (not always installed)
     import shapely  # noqa: PLC0415
 
-    assert importlib.util.find_spec("pyarrow") is not None
     files = [tmp_path / f"grid{suffix}" for suffix in (".csv", ".parquet", ".geojson")]
     score(PAGE, *(part for file in files for part in ("--grid", file)))
     table, same = pd.read_csv(files[0], dtype={"minx": "int64"}), pd.read_parquet(files[1])

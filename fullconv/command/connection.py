@@ -1,0 +1,72 @@
+"""The options of the connection to servers, with their help, and the scorer that the options choose."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fullconv.base import BaseScorer
+from fullconv.errors import RequestError
+from fullconv.remote.client import Client
+from fullconv.remote.connection import Security, addresses
+from fullconv.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class ConnectionLine:
+    """How servers are called, as Typer parses it."""
+
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Use TLS. A public authority must have signed the server's certificate.")
+    ] = False
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-ca",
+            metavar="FILE",
+            help="Use TLS. An authority in this PEM file must have signed the server's certificate.",
+        ),
+    ] = None
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", metavar="FILE", help="PEM file with this client's certificate.")
+    ] = None
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", metavar="FILE", help="PEM file with the private key of --tls-cert.")
+    ] = None
+    token: Annotated[Path | None, typer.Option(metavar="FILE", help="File with the token to send to the server.")] = (
+        None
+    )
+
+    def __post_init__(self) -> None:
+        """Exit with status 2 for options that contradict each other."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise typer.BadParameter("expected both or neither, got one", param_hint="--tls-cert and --tls-key")
+        parent = getattr(super(), "__post_init__", None)
+        if parent is not None:
+            parent()
+
+    def security(self) -> Security:
+        """Return the security of connections; raises RequestError if the file of the token cannot be read."""
+        try:
+            token = None if self.token is None else self.token.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"token: {self.token} cannot be read: {error}") from None
+        return Security(self.tls, self.tls_ca, self.tls_cert, self.tls_key, token)
+
+
+def open_scorer(server: str | None, models: Path | None, security: Security) -> BaseScorer:
+    """Return a client of servers, or a scorer in this process; exit status 2 if the options do not say which."""
+    if server is not None:
+        check_addresses(server)
+    if server and models:
+        raise typer.BadParameter("expected one of --server and --models, got both", param_hint="--server")
+    return Client(server, security=security) if server else Scorer(models or "models")
+
+
+def check_addresses(server: str) -> None:
+    """Exit with status 2 for text that is no list of addresses."""
+    try:
+        addresses(server)
+    except RequestError as error:
+        raise typer.BadParameter(str(error).removeprefix("server: "), param_hint="--server") from None

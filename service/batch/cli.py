@@ -1,0 +1,180 @@
+"""The command `fullconv-batch`."""
+
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from fullconv import __version__
+from fullconv.base import BaseScorer
+from fullconv.command.console import tolerate_encodings
+from fullconv.command.usage import takes
+from fullconv.common.files import OutputError
+from fullconv.common.text import printable
+from fullconv.encode import score_request
+from fullconv.errors import ImageError, RequestError, UnavailableError
+from fullconv.remote.client import Client
+from service.batch.engines import local_means, local_scorer, run_here, server_means
+from service.batch.job import JobError
+from service.batch.lease import LeaseError
+from service.batch.line import BatchLine
+from service.batch.listing import Listing, list_images, list_listed
+from service.batch.planning import plan_job, plan_table
+from service.batch.run import Engine, Run
+from service.batch.stop import Stop, StoppedError
+from service.batch.stores import Store, open_store
+from service.batch.watching import summary_table
+from service.batch.work import Work
+from service.batch.worker import Means, make_worker
+
+GRACE_SECONDS = 1.0
+"""Seconds in which further signals count as the first: some senders signal a process and also its group."""
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+stop = Stop()
+
+
+def main() -> None:
+    """Run the command.
+
+    Ctrl-C or a termination signal finishes the parts that have begun; a second one gives them up.
+    """
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)
+    tolerate_encodings()
+    if sys.argv[1:] == ["--version"]:
+        typer.echo(f"fullconv-batch {__version__}")
+        return
+    try:
+        app()
+    except (MemoryError, OSError) as error:
+        _print_error(error if str(error) else "out of memory")
+        sys.exit(1)
+
+
+@app.command()
+@takes(BatchLine)
+def batch(line: BatchLine) -> None:
+    """Score any number of images, in a job that can be ended and continued at any moment.
+
+    OUT gets results/part-*.parquet, a data set with a row for each image; with --grids a file for each image in grids/;
+    and job.json, which states the options, the model and the images. The same command again scores what is missing.
+    An image that cannot be scored has a row with its error, and the exit status is 3.
+
+    fullconv-batch scans --model digits -o results
+    """
+    _install_signals()
+    with _exit_statuses():
+        name, version = line.named_version()
+        score_request(name, version, line.options())  # raises for invalid options, before anything is opened
+        images = _listed(line)
+        document = _planned(line, images) if line.plan else _run(line, images)
+    if line.as_json:
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        Console(highlight=False).print((plan_table if line.plan else summary_table)(document))
+    if not line.plan:
+        _exit(line, document)
+
+
+def _listed(line: BatchLine) -> Listing:
+    if line.list_file is not None:
+        return list_listed(line.list_file)
+    images = list_images(line.inputs or [], include=line.include or [], out=line.out)
+    if images.skipped:
+        found = images.table.num_rows
+        typer.echo(f"images: {found}; skipped: {images.skipped} other files and links to folders", err=True)
+    return images
+
+
+def _planned(line: BatchLine, images: Listing) -> dict[str, Any]:
+    scorer, means = _scorer(line)
+    work = _work(line, scorer)
+    return plan_job(scorer, work, images, means.threads, stop).document()
+
+
+def _run(line: BatchLine, images: Listing) -> dict[str, Any]:
+    """Score the images with the engine that the line names; returns the summary."""
+    scorer, means = _scorer(line)
+    work, model = _work(line, scorer), scorer.model(*line.named_version())
+    store = open_store(work.out)
+    run = Run(
+        store, work, model.weights_sha256, line.shard_of(), line.update, line.retry_failed, line.failure_limit(),
+        line.as_json, stop,
+    )  # fmt: skip
+    return run.run(images, _engine(line, work, scorer, means, store, images))
+
+
+def _engine(line: BatchLine, work: Work, scorer: BaseScorer, means: Means, store: Store, images: Listing) -> Engine:
+    worker = make_worker(work, scorer, store, images.carried.schema, stop, means)
+    return partial(run_here, worker, stop=stop, retry_failed=line.retry_failed)
+
+
+def _scorer(line: BatchLine) -> tuple[BaseScorer, Means]:
+    """Return what scores the images, and what it may use of this machine."""
+    if line.server is not None:
+        return Client(line.server, security=line.security()), server_means(line.server.count(",") + 1)
+    return local_scorer(line.models or Path("models")), local_means()
+
+
+def _work(line: BatchLine, scorer: BaseScorer) -> Work:
+    """Return how images are scored, with the version that the model has now."""
+    name, version = line.named_version()
+    return line.work(name, scorer.model(name, version).version)
+
+
+def _exit(line: BatchLine, document: dict[str, Any]) -> None:
+    """End with the exit status that the summary of a run asks for."""
+    failed, limit = document["images"]["failed"], line.failure_limit()
+    if limit.exceeded(failed, document["images"]["total"]):
+        _fail(f"stopped: {failed} images have no scores, --max-failures is {line.max_failures}", 3)
+    if document["stopped"]:
+        _fail("interrupted: the same command continues the job", 1)
+    if failed:
+        _fail(f"{failed} images have no scores: the results state the errors; --retry-failed scores them again", 3)
+
+
+def _install_signals() -> None:
+    """Handle SIGINT and SIGTERM: the first stops gently, a later one at once."""
+    began: list[float] = []
+
+    def handle(*_: object) -> None:
+        if not began:
+            began.append(time.monotonic())
+            stop.gently.set()
+            _print_error("interrupted: the parts that have begun are finished; interrupt again to give them up")
+        elif time.monotonic() - began[0] > GRACE_SECONDS:
+            stop.now()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+
+
+@contextmanager
+def _exit_statuses() -> Iterator[None]:
+    """Turn errors that concern the whole job into exit statuses."""
+    try:
+        yield
+    except (ImageError, RequestError, OutputError, JobError, LeaseError) as error:
+        _fail(error, 3)
+    except UnavailableError as error:
+        _fail(error, 1)
+    except StoppedError:
+        _fail("interrupted: the same command continues the job", 1)
+
+
+def _fail(error: object, status: int) -> NoReturn:
+    """Print an error, and end with this exit status."""
+    _print_error(error)
+    raise typer.Exit(status)
+
+
+def _print_error(error: object) -> None:
+    typer.echo(printable(f"fullconv-batch: {error}"), err=True)

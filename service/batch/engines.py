@@ -1,0 +1,84 @@
+"""The engines of this process: they give parts to a worker, which scores with the models here or with servers.
+
+Two parts are scored at the same time, so that the threads have work while the last images of a part are scored.
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from pathlib import Path
+
+from fullconv.base import BaseScorer
+from service import machine
+from service.batch.job import Job
+from service.batch.stop import Stop
+from service.batch.worker import Means, Observe, PartReport, Worker
+from service.engine.scheduler import Scheduler
+from service.engine.threads import start_compute_threads
+from service.local import LocalTransport
+
+PARTS = 2
+"""Number of parts that are scored at the same time."""
+THREADS_PER_CPU, MIN_THREADS = 4, 8
+"""Images in this process at the same time, for each CPU, and at the least: enough for batches of small images."""
+THREADS_PER_SERVER = 8
+"""Images that are sent to each server at the same time."""
+SLOTS = 2
+"""Batches that run at the same time."""
+MEMORY_SHARE = 0.5
+"""Share of the machine's memory for the plans of all images."""
+MALLOC_BYTES = 128 << 20
+"""Bytes of the largest block of memory that the allocator keeps for reuse."""
+
+
+def local_scorer(models: Path, cpus: int | None = None) -> BaseScorer:
+    """Return a scorer whose threads share batches; raises RequestError if there is no such directory of models.
+
+    To be called once in a process. Default of `cpus`: all that this process may use.
+    """
+    machine.configure_malloc(MALLOC_BYTES)
+    start_compute_threads(cpus or machine.cpus())
+    scheduler = Scheduler(slots=SLOTS)
+    return BaseScorer(LocalTransport(models, scheduler=scheduler))
+
+
+def local_means(cpus: int | None = None) -> Means:
+    """Return what a worker may use of this machine."""
+    threads = max(MIN_THREADS, THREADS_PER_CPU * (cpus or machine.cpus()))
+    return Means(threads, MEMORY_SHARE * machine.memory_bytes())
+
+
+def server_means(servers: int) -> Means:
+    """Return what a worker may use of this machine, whose images servers score."""
+    return Means(THREADS_PER_SERVER * servers, MEMORY_SHARE * machine.memory_bytes())
+
+
+def run_here(
+    worker: Worker, job: Job, numbers: Iterable[int], observe: Observe, stop: Stop, *, retry_failed: bool = False
+) -> Iterator[PartReport]:
+    """Score parts; yields a report of each part when its files are written.
+
+    Ends early if the job stops. Raises what `Worker.run` raises, after other parts have been given up.
+    """
+    remaining = iter(numbers)
+    running: set[Future[PartReport]] = set()
+
+    def begin() -> None:
+        while len(running) < PARTS and not stop.gently.is_set():
+            for number in islice(remaining, 1):
+                running.add(pool.submit(worker.run, job.part(number), observe, retry_failed=retry_failed))
+                break
+            else:
+                return
+
+    with ThreadPoolExecutor(PARTS, thread_name_prefix="part") as pool:
+        try:
+            begin()
+            while running:
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                running -= done
+                begin()
+                yield from (part.result() for part in done)
+        except BaseException:
+            stop.now()
+            raise

@@ -1,0 +1,161 @@
+"""The scoring of one image: read → planned → memory → scored → row and grid."""
+
+import time
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from fullconv.answer import Answer
+from fullconv.base import BaseScorer
+from fullconv.command.outputs import mask_path
+from fullconv.command.writing import OutputWriter
+from fullconv.errors import ImageError, UnavailableError
+from fullconv.options import Options
+from fullconv.remote.client import Client
+from fullconv.stream import ScoreStream
+from service.batch.budget import MemoryBudget
+from service.batch.reading import ReadError, ReadImage, read_image
+from service.batch.records import Records, Row, failed_row
+from service.batch.stop import Stop
+from service.batch.stores import Store
+from service.batch.urls import is_url
+
+GRIDS = "grids"
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of an image, by stage, and its pixels."""
+
+    read: float = 0.0
+    decode: float = 0.0
+    compute: float = 0.0
+    write: float = 0.0
+    """Seconds in which rows of the grid were written."""
+    total: float = 0.0
+    """Seconds from the start of reading until the image was scored and its grid written."""
+    pixels: int = 0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What became of an image."""
+
+    row: Row
+    times: Times
+
+    @property
+    def failed(self) -> bool:
+        """Whether the image has no scores."""
+        return "error" in self.row
+
+
+@dataclass(frozen=True)
+class ItemScorer:
+    """Scores images one by one; may be used by several threads."""
+
+    scorer: BaseScorer
+    model: str
+    version: str
+    options: Options
+    """The options of every image, without the mask."""
+    mask: str | None
+    """A file's name, which may contain {stem}, or "otsu"."""
+    writer: OutputWriter
+    folder: str
+    """The folder to which the paths of images and of the mask are relative."""
+    grid_suffix: str
+    """The suffix of the grids' files; empty: none are written."""
+    store: Store
+    records: Records
+    budget: MemoryBudget
+    stop: Stop
+
+    def score(self, path: str, raw: str, size: int | None, grid: str) -> Scored:
+        """Score an image; an image that cannot be scored has a row with its error.
+
+        Args:
+            path: The name of the image in the results.
+            raw: Its path or URL, as the system knows it.
+            size: Bytes of its file; None: not known.
+            grid: The place of its grid below the folder of grids, without suffix.
+
+        Raises RequestError and OutputError, which concern all images, and StoppedError.
+        """
+        began = time.monotonic()
+        row: Row = {"path": path, "bytes": size}
+        times, location = Times(), raw if is_url(raw) else str(Path(self.folder) / raw)
+        try:
+            with read_image(location, size, self.stop.check) as read:
+                row["sha256"] = read.sha256
+                answer, written = self._scored(read, Path(location), grid)
+        except (ImageError, UnavailableError) as error:
+            message = str(error).replace(location, path)  # the same message, wherever the image was scored
+            return Scored(row | failed_row(message, _kind_of(error)), times)
+        times = Times(
+            read=read.seconds,
+            decode=answer.timing.decode_ms / 1e3,
+            compute=answer.timing.compute_ms / 1e3,
+            write=written,
+            total=time.monotonic() - began,
+            pixels=answer.image.width * answer.image.height,
+        )
+        return Scored(row | self.records.row_of(answer) | self._grid_column(grid), times)
+
+    def _grid_column(self, grid: str) -> Row:
+        return {"grid": self._place(grid)} if self.grid_suffix else {}
+
+    def _place(self, grid: str) -> str:
+        return f"{GRIDS}/{grid}{self.grid_suffix}"
+
+    def _scored(self, read: ReadImage, location: Path, grid: str) -> tuple[Answer, float]:
+        """Score an image and write its grid; returns the answer, and the seconds of writing."""
+        options: Options = {**self.options, **self._mask_of(location), **self.writer.needed_options()}
+        if isinstance(self.scorer, Client) and read.held_bytes and not self.grid_suffix:
+            return self.scorer.score(read.image, model=self.model, version=self.version, **options), 0.0
+        with (
+            self.scorer.score_large(
+                read.image, model=self.model, version=self.version, progress=self._check, **options
+            ) as stream,
+            self._memory_of(stream, read),
+        ):
+            return self._taken(stream, grid)
+
+    def _memory_of(self, stream: ScoreStream, read: ReadImage) -> AbstractContextManager[None]:
+        """Return the claim of an image's memory. A server admits requests by its own memory."""
+        planned = 0.0 if isinstance(self.scorer, Client) else stream.planned.plan.bytes
+        return self.budget.claim(read.held_bytes + planned, self.stop.check)
+
+    def _taken(self, stream: ScoreStream, grid: str) -> tuple[Answer, float]:
+        """Take the rows of a grid, and write them if grids are written."""
+        seconds = 0.0
+        with ExitStack() as files:
+            sinks = []
+            if self.grid_suffix:
+                path = files.enter_context(self.store.output(self._place(grid)))
+                sinks.append(files.enter_context(self.writer.grid(path, stream.planned)))
+            for rows in stream.rows():
+                began = time.monotonic()
+                for sink in sinks:
+                    sink(rows)
+                seconds += time.monotonic() - began
+                self.stop.check()
+            answer = stream.result()
+            began = time.monotonic()
+        return self.writer.chosen(answer), seconds + time.monotonic() - began
+
+    def _check(self, *_: object) -> None:
+        self.stop.check()
+
+    def _mask_of(self, location: Path) -> Options:
+        """Return the option that names an image's own mask."""
+        if self.mask is None:
+            return {}
+        return {"mask": "otsu" if self.mask == "otsu" else Path(self.folder) / mask_path(self.mask, location)}
+
+
+def _kind_of(error: Exception) -> str:
+    """Return the kind of an error: "read", "image" or "unavailable"."""
+    if isinstance(error, ReadError):
+        return "read"
+    return "image" if isinstance(error, ImageError) else "unavailable"

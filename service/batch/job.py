@@ -1,0 +1,220 @@
+"""A job: its options, its model and its images, which `job.json` in the results states, and its parts.
+
+    job.json                        what the job is
+    inputs/listing-0000.parquet     the images; with --update a further file for the images that were added
+    results/part-000000.parquet     the rows of a part
+    timing/part-000000.parquet      the times of the same images
+    grids/                          a file for each image, if grids are written
+
+A part is finished when its file of results exists. Parts have PART_IMAGES images at the most, or PART_BYTES bytes, so
+that a job that is killed scores little again. The division depends on the listing alone.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from io import BytesIO
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+
+from fullconv import __version__
+from fullconv.common.text import printable
+from service.batch.listing import BYTES, OWN, PATH, Listing
+from service.batch.stores import Store
+
+PART_IMAGES, PART_BYTES = 128, 512 << 20
+JOB = "job.json"
+RESULTS, TIMING, INPUTS = "results", "timing", "inputs"
+OWN_NAMES = {JOB, RESULTS, TIMING, INPUTS, "grids", "leases"}
+"""What a job's results consist of."""
+
+
+class JobError(Exception):
+    """The place for results belongs to another job, or holds other files."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images that are scored together and whose rows appear together."""
+
+    number: int
+    images: Listing
+
+    @property
+    def file(self) -> str:
+        """The name of the part's file, in the folder of results and in that of times."""
+        return part_file(self.number)
+
+
+def part_file(number: int) -> str:
+    """Return the name of the file of a part."""
+    return f"part-{number:06d}.parquet"
+
+
+@dataclass(frozen=True)
+class Job:
+    """The images of a job, and their division into parts."""
+
+    images: Listing
+    bounds: tuple[tuple[int, int], ...]
+    """The first image of each part, and the one after its last."""
+
+    def part(self, number: int) -> Part:
+        """Return a part."""
+        start, stop = self.bounds[number]
+        table = self.images.table.slice(start, stop - start)
+        raw = {path: self.images.raw[path] for path in table[PATH].to_pylist() if path in self.images.raw}
+        return Part(number, Listing(table, raw))
+
+    def count(self, number: int) -> int:
+        """Return the number of images of a part."""
+        start, stop = self.bounds[number]
+        return stop - start
+
+
+def open_job(store: Store, terms: Mapping[str, Any], images: Listing, *, update: bool = False) -> Job:
+    """Begin a job with these terms, options and a model, or continue it.
+
+    Raises JobError if the place belongs to a job with other terms or images, or holds files of no job. With `update`
+    images may have been added, which become further parts, or may be missing. Raises OutputError.
+    """
+    found = store.read(JOB)
+    if found is None:
+        if foreign := sorted(store.names("") - OWN_NAMES):
+            raise JobError(f"OUT: expected a new or empty folder, or the results of this job, got {foreign[0]!r} there")
+        listings = [_write_listing(store, 0, images.table)]
+        _write_job(store, terms, listings)
+        return _job([images.table], images)
+    document = _parsed(found)
+    _check_terms(document, terms)
+    tables = [_read_listing(store, entry) for entry in document[INPUTS]]
+    added = _added(pa.concat_tables(tables), images, update=update)
+    if added.num_rows:
+        listings = [*document[INPUTS], _write_listing(store, len(tables), added)]
+        _write_job(store, terms, listings)
+        tables.append(added)
+    return _job(tables, images)
+
+
+def _job(tables: list[pa.Table], images: Listing) -> Job:
+    bounds: list[tuple[int, int]] = []
+    for table in tables:
+        first = bounds[-1][1] if bounds else 0
+        bounds += ((first + start, first + stop) for start, stop in _divided(table[BYTES].to_pylist()))
+    return Job(Listing(pa.concat_tables(tables).combine_chunks(), images.raw), tuple(bounds))
+
+
+def _divided(sizes: list[int | None]) -> Iterator[tuple[int, int]]:
+    """Yield the bounds of the parts of one listing."""
+    start = total = 0
+    for position, size in enumerate(sizes):
+        total += size or 0
+        if position > start and (position - start == PART_IMAGES or total > PART_BYTES):
+            yield start, position
+            start, total = position, size or 0
+    yield start, len(sizes)
+
+
+def _write_job(store: Store, terms: Mapping[str, Any], listings: list[dict[str, Any]]) -> None:
+    document = {"fullconv": __version__, **terms, INPUTS: listings}
+    store.write(JOB, json.dumps(document, indent=2, ensure_ascii=False).encode())
+
+
+def _write_listing(store: Store, number: int, table: pa.Table) -> dict[str, Any]:
+    """Write a file of images; returns its entry in the job's document."""
+    name, file = f"{INPUTS}/listing-{number:04d}.parquet", BytesIO()
+    parquet.write_table(table, file, compression="zstd")
+    store.write(name, file.getvalue())
+    return {"file": name, "images": table.num_rows, "sha256": sha256(file.getvalue()).hexdigest()}
+
+
+def _read_listing(store: Store, entry: Mapping[str, Any]) -> pa.Table:
+    data = store.read(str(entry["file"]))
+    if data is None or sha256(data).hexdigest() != entry["sha256"]:
+        raise JobError(f"OUT: expected {entry['file']} as job.json describes it, got another file or none")
+    return parquet.read_table(pa.BufferReader(data))
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or not isinstance(document.get(INPUTS), list):
+        raise JobError(f"OUT: expected the results of a job, got a {JOB} that cannot be read")
+    return document
+
+
+def _check_terms(document: Mapping[str, Any], terms: Mapping[str, Any]) -> None:
+    """Raise JobError, which names the first differences, unless a job has these terms."""
+    recorded = {name: value for name, value in document.items() if name not in ("fullconv", INPUTS)}
+    then, now = dict(_leaves(recorded)), dict(_leaves(json.loads(json.dumps(dict(terms)))))
+    differences = [
+        f"{name} was {json.dumps(then.get(name))} and is {json.dumps(now.get(name))}"
+        for name in sorted({*then, *now})
+        if then.get(name) != now.get(name)
+    ]
+    if differences:
+        raise JobError(
+            f"OUT: expected the options and the model of the job there: {'; '.join(differences[:3])}; use the same "
+            "options, or another OUT"
+        )
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (JSON)
+    """Yield every value in a document that is no object, with its path."""
+    if isinstance(value, dict):
+        yield from chain.from_iterable(_leaves(inner, f"{name}.{key}".lstrip(".")) for key, inner in value.items())
+    else:
+        yield name, value
+
+
+def _added(recorded: pa.Table, images: Listing, *, update: bool) -> pa.Table:
+    """Return the images that the job does not have yet; raises JobError if images differ."""
+    table = images.table
+    if table.schema != recorded.schema:
+        raise JobError(
+            f"OUT: expected a list with the columns {', '.join(recorded.column_names)} as in the job there, got "
+            f"{', '.join(table.column_names)}"
+        )
+    is_known = pc.is_in(table[PATH], value_set=recorded[PATH].combine_chunks())
+    added, known = table.filter(pc.invert(is_known)), table.filter(is_known)
+    missing = recorded.num_rows - known.num_rows
+    if (added.num_rows or missing) and not update:
+        example = printable(str(added[PATH][0])) if added.num_rows else "none"
+        raise JobError(
+            f"OUT: expected the {recorded.num_rows} images of the job there, got {added.num_rows} others (first: "
+            f"{example}), and {missing} are missing: score the added images too with --update, or use another OUT"
+        )
+    _check_unchanged(recorded, known)
+    return _renamed(added, recorded)
+
+
+def _check_unchanged(recorded: pa.Table, known: pa.Table) -> None:
+    """Raise JobError if an image that the job has was replaced, or carries other values."""
+    places = pc.index_in(known[PATH], value_set=recorded[PATH].combine_chunks())
+    then = recorded.take(places)
+    for name in (BYTES, *(each for each in recorded.column_names if each not in OWN.names)):
+        for path, before, now in zip(
+            *(each.to_pylist() for each in (known[PATH], then[name], known[name])), strict=True
+        ):
+            if before != now and not (name == BYTES and None in (before, now)):
+                raise JobError(
+                    f"OUT: expected the images of the job there, got {printable(path)!r} with {name} {now} in place of "
+                    f"{before}: use another OUT"
+                )
+
+
+def _renamed(added: pa.Table, recorded: pa.Table) -> pa.Table:
+    """Return added images, with a hash in the places of grids that the job has already."""
+    taken = {place.casefold() for place in recorded["grid"].to_pylist()}
+    places = [
+        f"{place}~{sha256(path.encode()).hexdigest()[:8]}" if place.casefold() in taken else place
+        for path, place in zip(added[PATH].to_pylist(), added["grid"].to_pylist(), strict=True)
+    ]
+    return added.set_column(added.schema.get_field_index("grid"), OWN.field("grid"), pa.array(places, pa.string()))

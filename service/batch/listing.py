@@ -1,0 +1,186 @@
+"""The images of a job, as a table: what the arguments and the list of `fullconv-batch` name.
+
+path    the image, as the arguments or the list name it; undecodable bytes of a name are question marks
+bytes   size of the file; null for folders, and for files that cannot be found
+grid    where the image's grid lies below `grids/`, without the suffix of the format
+
+Further columns are carried from the list to the results. The images of a folder, a pattern or a URL are sorted.
+Images that would share a grid's place, also on file systems that ignore the case of letters, get a hash in its name.
+"""
+
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+
+from fullconv.command.inputs import WILDCARDS, find_images
+from fullconv.common.image_suffixes import IMAGE_SUFFIXES
+from fullconv.common.text import encodable
+from fullconv.errors import ImageError
+from service.batch.image_list import read_list
+from service.batch.retries import retry
+from service.batch.stores import filesystem_of
+from service.batch.urls import is_url
+
+PATH, BYTES, GRID = "path", "bytes", "grid"
+OWN = pa.schema({PATH: pa.string(), BYTES: pa.int64(), GRID: pa.string()})
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a job, or a part of them."""
+
+    table: pa.Table
+    """The columns of OWN, and those that the list carries."""
+    raw: dict[str, str] = field(default_factory=dict)
+    """The path by which the system knows an image, for paths that UTF-8 cannot encode."""
+    skipped: int = 0
+    """Number of files that are no images, and of links to folders."""
+
+    @property
+    def paths(self) -> list[str]:
+        """The path of every image."""
+        return list(self.table[PATH].to_pylist())
+
+    @property
+    def carried(self) -> pa.Table:
+        """The columns that the list carries."""
+        return self.table.select([name for name in self.table.column_names if name not in OWN.names])
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An image that was found."""
+
+    location: str
+    """Its path or URL."""
+    size: int | None
+    below: str
+    """Its path below the argument that named it, with "/" between its parts."""
+
+
+def list_images(arguments: Sequence[str], *, include: Sequence[str] = (), out: str = "") -> Listing:
+    """Return the images that arguments name; `include` are patterns of the names in folders and buckets.
+
+    An image counts once, where it is first named. The folder `out` is left out. Raises ImageError if an argument names
+    no image, and RequestError for a URL whose backend is not installed.
+    """
+    found, skipped = _found(arguments, include, out)
+    return _listing([*{each.location: each for each in reversed(found)}.values()][::-1], None, skipped)
+
+
+def list_listed(list_file: Path) -> Listing:
+    """Return the images of a list, with its other columns; raises ImageError if it cannot be read or has no image."""
+    paths, carried = read_list(list_file)
+    if not paths:
+        raise ImageError(f"list: expected at least one image in {list_file}, got none")
+    return _listing([_listed(path) for path in paths], carried, 0)
+
+
+def _found(arguments: Sequence[str], include: Sequence[str], out: str) -> tuple[list[_Found], int]:
+    """Return the images of all arguments, and the number of files that were skipped."""
+    found: list[_Found] = []
+    skipped = 0
+    for argument in arguments:
+        images, others = _in_bucket(argument) if is_url(argument) else _in_folders(argument, out)
+        chosen = [each for each in images if each.location == argument or _is_included(each, include)]
+        if not chosen:
+            raise ImageError(
+                f"{argument}: expected at least one image, got {others + len(images)} other files"
+                + (f"; --include {' '.join(include)} selects none" if include else "")
+            )
+        found += chosen
+        skipped += others + len(images) - len(chosen)
+    return found, skipped
+
+
+def _is_included(found: _Found, include: Sequence[str]) -> bool:
+    """Return whether a pattern matches the name of an image, or its path below the argument."""
+    name = posixpath.basename(found.below)
+    return not include or any(fnmatchcase(name, each) or fnmatchcase(found.below, each) for each in include)
+
+
+def _in_folders(argument: str, out: str) -> tuple[list[_Found], int]:
+    """Return the images that a path or a pattern of this machine names."""
+    inputs = find_images([Path(argument)], None if not out or is_url(out) else Path(out))
+    images = [
+        _Found(str(path), _size_of(path), (inputs.folders.get(path, Path()) / path.name).as_posix())
+        for path in inputs.images
+    ]
+    return images, inputs.skipped
+
+
+def _size_of(path: Path) -> int | None:
+    """Return the size of a file; None if it is no file, or cannot be found."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:
+        return None
+
+
+def _in_bucket(url: str) -> tuple[list[_Found], int]:
+    """Return the images below a URL, or those that its pattern matches."""
+    files, path = filesystem_of(url)
+    try:
+        if WILDCARDS.isdisjoint(path):
+            base, entries = path, retry(lambda: files.find(path, detail=True))
+        else:
+            base = posixpath.dirname(path[: min(path.index(each) for each in WILDCARDS if each in path)])
+            entries = retry(lambda: files.glob(path, detail=True))
+    except Exception as error:  # the backends of fsspec raise errors of many kinds
+        raise ImageError(f"{url}: cannot be listed: {error}") from None
+    places = [place for place, entry in sorted(entries.items()) if entry["type"] == "file"]
+    images = [place for place in places if _is_image(place) or [place] == places == [path]]
+    found = [_in_store(files, place, base, entries[place].get("size")) for place in images]
+    return found, len(places) - len(images)
+
+
+def _is_image(place: str) -> bool:
+    return PurePosixPath(place).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _in_store(files: Any, place: str, base: str, size: int | None) -> _Found:  # noqa: ANN401 (a file system)
+    below = posixpath.basename(place) if place == base else posixpath.relpath(place, base)
+    return _Found(files.unstrip_protocol(place), size, below)
+
+
+def _listed(path: str) -> _Found:
+    """Return an image of a list. The grids of images that are given by absolute paths or URLs keep their folders."""
+    below = path.partition("://")[2] if is_url(path) else path
+    return _Found(path, None if is_url(path) else _size_of(Path(path)), below)
+
+
+def _listing(found: Sequence[_Found], carried: pa.Table | None, skipped: int) -> Listing:
+    paths = [encodable(each.location) for each in found]
+    raw = {path: each.location for path, each in zip(paths, found, strict=True) if path != each.location}
+    own = [paths, [each.size for each in found], list(_grid_places(found, paths))]
+    columns = [pa.array(values, kind) for values, kind in zip(own, OWN.types, strict=True)]
+    table = pa.Table.from_arrays(columns, schema=OWN)
+    if carried is not None:
+        for name in carried.column_names:
+            if name in OWN.names:
+                raise ImageError(f"list: expected other carried columns than {', '.join(OWN.names)}, got {name!r}")
+            table = table.append_column(carried.schema.field(name), carried[name])
+    return Listing(table, raw, skipped)
+
+
+def _grid_places(found: Sequence[_Found], paths: Sequence[str]) -> Iterator[str]:
+    """Yield the place of each image's grid."""
+    places = [_safe(encodable(each.below)) for each in found]
+    counts = Counter(place.casefold() for place in places)
+    for place, path in zip(places, paths, strict=True):
+        unique = counts[place.casefold()] == 1
+        yield place if unique else f"{place}~{sha256(path.encode()).hexdigest()[:8]}"
+
+
+def _safe(place: str) -> str:
+    """Return a relative path without "..", which stays below the folder of grids."""
+    parts: Iterable[str] = posixpath.normpath(place.replace(os.sep, "/")).split("/")
+    return "/".join(part for part in parts if part not in ("", ".", "..")) or "image"

@@ -1,0 +1,121 @@
+"""The reading of an image's file, before it is scored.
+
+Pictures of at most WHOLE_BYTES are read as a whole and scored from memory. Other files of this machine are read while
+they are scored. Files in buckets are copied to a temporary directory first, if they are not pictures of this size.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fullconv.common.image_suffixes import PICTURES
+from fullconv.errors import ImageError
+from fullconv.images import Image
+from service.batch.retries import retry
+from service.batch.stop import StoppedError
+from service.batch.stores import filesystem_of
+from service.batch.urls import is_url
+
+WHOLE_BYTES = 32 << 20
+"""Bytes of the largest file whose hash is in the results, and of the largest picture that is scored from memory."""
+
+
+@dataclass(frozen=True)
+class ReadImage:
+    """An image that can be scored."""
+
+    image: Image
+    held_bytes: int = 0
+    """Bytes of the file in memory."""
+    sha256: str | None = None
+    seconds: float = 0.0
+    """Seconds that reading took."""
+
+
+class ReadError(ImageError):
+    """The file of an image cannot be read."""
+
+
+class _NamedBytes(BytesIO):
+    """A file in memory with a name, which messages state."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
+
+
+@contextmanager
+def read_image(location: str, size: int | None, check: Callable[[], None]) -> Iterator[ReadImage]:
+    """Yield an image, given by its path or URL; raises ReadError if it cannot be read.
+
+    `size` is the size of the file as it was listed. Failures that may pass are tried again; `check` is called between
+    the tries, and may raise to stop.
+    """
+    if is_url(location):
+        with _from_store(location, size, check) as image:
+            yield image
+    else:
+        yield _from_disk(Path(location), size, check)
+
+
+def _from_disk(path: Path, size: int | None, check: Callable[[], None]) -> ReadImage:
+    if size is None or size > WHOLE_BYTES or path.is_fifo():
+        return ReadImage(path)
+    began = time.monotonic()
+    data = _read(str(path), path.read_bytes, check)
+    digest = sha256(data).hexdigest()
+    if path.suffix.lower() not in PICTURES:
+        return ReadImage(path, sha256=digest, seconds=time.monotonic() - began)
+    return ReadImage(_NamedBytes(data, path.name), len(data), digest, time.monotonic() - began)
+
+
+@contextmanager
+def _from_store(url: str, size: int | None, check: Callable[[], None]) -> Iterator[ReadImage]:
+    files, place = filesystem_of(url)
+    began, name = time.monotonic(), PurePosixPath(place).name
+    expected = size if size is not None else _read(url, lambda: files.size(place), check)
+    if expected is not None and expected <= WHOLE_BYTES and PurePosixPath(name).suffix.lower() in PICTURES:
+        data = _read(url, lambda: _whole(files, place, expected), check)
+        yield ReadImage(_NamedBytes(data, name), len(data), sha256(data).hexdigest(), time.monotonic() - began)
+        return
+    with TemporaryDirectory(prefix="fullconv-") as folder:
+        path = Path(folder) / name
+        _read(url, lambda: _copied(files, place, path, expected), check)
+        with path.open("rb") as file:
+            digest = file_digest(file, "sha256").hexdigest()
+        yield ReadImage(path, sha256=digest, seconds=time.monotonic() - began)
+
+
+def _whole(files: Any, place: str, size: int) -> bytes:  # noqa: ANN401 (a file system)
+    """Return a file's content; raises OSError if it has another size than the store states."""
+    data = bytes(files.cat_file(place))
+    _check_size(len(data), size)
+    return data
+
+
+def _copied(files: Any, place: str, path: Path, size: int | None) -> None:  # noqa: ANN401 (a file system)
+    files.get_file(place, str(path))
+    if size is not None:
+        _check_size(path.stat().st_size, size)
+
+
+def _check_size(got: int, expected: int) -> None:
+    if got != expected:
+        raise OSError(f"expected {expected} bytes, got {got}")
+
+
+def _read(name: str, work: Callable[[], Any], check: Callable[[], None]) -> Any:  # noqa: ANN401 (the work's own result)
+    """Read something, again if the failure may pass; raises ReadError."""
+    try:
+        return retry(work, check)
+    except StoppedError:
+        raise
+    except Exception as error:  # the backends of fsspec raise errors of many kinds
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ReadError(f"{name}: cannot be read: {reason}") from None

@@ -1,0 +1,49 @@
+"""Repeated tries of work whose failure may pass, such as a request that a bucket has refused for the moment."""
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from fullconv.common.files import OutputError
+from fullconv.errors import ImageError, RequestError
+from service.batch.stop import StoppedError
+
+TRIES = 5
+"""Number of tries of the same work."""
+FIRST_SECONDS, GROWTH = 0.2, 4.0
+"""The first wait in seconds, and the factor by which each further wait is longer."""
+LASTING = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    ValueError,
+    TypeError,
+    ImageError,
+    OutputError,
+    RequestError,
+    StoppedError,
+)
+"""Errors that a further try would raise again. The backends of fsspec raise others of many kinds, which may pass."""
+
+Value = TypeVar("Value")
+
+
+def retry(work: Callable[[], Value], check: Callable[[], None] = lambda: None) -> Value:
+    """Do work, and again after a wait while its error may pass; raises the last error.
+
+    `check` is called before each wait, and may raise to stop.
+    """
+    seconds = FIRST_SECONDS
+    for _ in range(TRIES - 1):
+        try:
+            return work()
+        except LASTING:
+            raise
+        except Exception:  # noqa: S110 (the last try raises its error)
+            pass
+        check()
+        time.sleep(seconds * random.uniform(1.0, 1.3))  # noqa: S311 (no secret)
+        seconds *= GROWTH
+    return work()

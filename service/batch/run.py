@@ -1,0 +1,94 @@
+"""A run of a job: the images → the job in its place → an engine → the summary."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from fullconv.common.files import OutputError
+from service.batch.item import Scored
+from service.batch.job import RESULTS, Job, open_job, part_file
+from service.batch.lease import lease
+from service.batch.limits import FailureLimit
+from service.batch.listing import Listing
+from service.batch.stop import Stop
+from service.batch.stores import Store
+from service.batch.watching import Tally, Watch, watching
+from service.batch.work import Work
+from service.batch.worker import Observe, PartReport
+
+Engine = Callable[[Job, list[int], Observe], Iterator[PartReport]]
+"""Scores the parts of these numbers; calls the observer for each image, and yields a report of each finished part."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a job."""
+
+    store: Store
+    work: Work
+    weights_sha256: str
+    shard: tuple[int, int] = (0, 1)
+    """Number of the shard, and number of shards."""
+    update: bool = False
+    retry_failed: bool = False
+    limit: FailureLimit = field(default_factory=FailureLimit)
+    as_json: bool = False
+    stop: Stop = field(default_factory=Stop)
+
+    def run(self, images: Listing, engine: Engine) -> dict[str, Any]:
+        """Begin the job or continue it; returns the summary.
+
+        Raises JobError, LeaseError, OutputError, and what the engine raises.
+        """
+        with lease(self.store, *self.shard):
+            job = open_job(self.store, self.work.terms(self.weights_sha256), images, update=self.update)
+            tally, pending = self._begun(job)
+            with watching(tally, as_json=self.as_json) as watch:
+                self._score(job, pending, engine, watch)
+        return {**tally.document(), "stopped": self.stop.gently.is_set(), "results": self.work.out}
+
+    def _begun(self, job: Job) -> tuple[Tally, list[int]]:
+        """Return the counts of the parts that are finished, and the numbers of those to score."""
+        number, count = self.shard
+        own, names = range(number, len(job.bounds), count), self.store.names(RESULTS)
+        finished = {each: self._failures(each) for each in own if part_file(each) in names}
+        pending = [each for each in own if each not in finished or (self.retry_failed and finished[each])]
+        tally = Tally(sum(map(job.count, own)))
+        for each, failures in finished.items():
+            again = self.retry_failed and failures
+            tally.kept += job.count(each) - (failures.total() if again else 0)
+            tally.failures.update({} if again else failures)
+        return tally, pending
+
+    def _failures(self, number: int) -> Counter[str]:
+        """Return the number of images without scores in a finished part, by the kind of the error."""
+        name = f"{RESULTS}/{part_file(number)}"
+        data = self.store.read(name) or b""
+        try:
+            kinds = parquet.read_table(pa.BufferReader(data), columns=["error_kind"])["error_kind"]
+        except pa.ArrowException as error:
+            raise OutputError(
+                f"{name}: expected a part of the results, got a file that cannot be read: {error}"
+            ) from None
+        return Counter(kinds.drop_null().to_pylist())
+
+    def _score(self, job: Job, pending: list[int], engine: Engine, watch: Watch) -> None:
+        """Score parts; stop when too many images have failed."""
+        tally = watch.tally
+
+        def check() -> None:
+            if self.limit.exceeded(tally.failed, tally.total):
+                self.stop.gently.set()
+
+        def observe(scored: Scored) -> None:
+            watch.image(scored)
+            check()
+
+        watch.tell({"event": "start", "images": tally.total, "kept": tally.kept, "parts": len(pending)})
+        check()
+        for report in engine(job, pending, observe):
+            watch.part(report)

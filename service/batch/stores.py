@@ -1,0 +1,170 @@
+"""Where a job's results are written: a directory, or a bucket that fsspec knows by the protocol of its URL.
+
+Every file appears as a whole: in a directory by a rename, in a bucket by the store's own put, which shows an object
+when its last byte has arrived. Of a folder, such as a Zarr grid, a bucket gets the metadata last.
+
+Failures of a bucket that may pass are tried again (`retries`). Names are relative, with "/" between their parts.
+"""
+
+import posixpath
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+import fsspec
+
+from fullconv.common.files import OutputError, atomic_write, make_folder_of
+from fullconv.common.text import printable
+from fullconv.errors import RequestError
+from service.batch.retries import retry
+from service.batch.urls import is_url
+
+ZARR_METADATA = "zarr.json"
+
+
+class Store(Protocol):
+    """A place for results."""
+
+    def names(self, folder: str) -> set[str]:
+        """Return the names of the files in a folder, without hidden ones; empty if it does not exist."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content; None if it does not exist. Raises OutputError."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file, in place of an existing one; raises OutputError."""
+
+    def output(self, name: str) -> AbstractContextManager[Path]:
+        """Yield a path at which the block writes a file or a folder as a whole, which is then at this place."""
+
+
+class LocalStore:
+    """Results in a directory, which is made if it does not exist."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        make_folder_of(root / "_")
+
+    def names(self, folder: str) -> set[str]:
+        """Return the names of the files in a folder."""
+        try:
+            return {path.name for path in (self.root / folder).iterdir() if not path.name.startswith(".")}
+        except FileNotFoundError:
+            return set()
+        except OSError as error:
+            raise OutputError(f"{self.root / folder}: cannot be listed: {error.strerror or error}") from None
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content."""
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise OutputError(f"{self.root / name}: cannot be read: {error.strerror or error}") from None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file."""
+        path = self.root / name
+        make_folder_of(path)
+        with atomic_write(path) as file:
+            file.write(data)
+
+    @contextmanager
+    def output(self, name: str) -> Iterator[Path]:
+        """Yield the place itself: the writers of grids make their files appear as a whole."""
+        path = self.root / name
+        make_folder_of(path)
+        yield path
+
+
+class RemoteStore:
+    """Results in a bucket, or in another place of fsspec. Grids are written on this machine first."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._files, self._root = filesystem_of(self._url)
+
+    def _place(self, name: str) -> str:
+        return posixpath.join(self._root, name)
+
+    def names(self, folder: str) -> set[str]:
+        """Return the names of the files in a folder."""
+
+        def listed() -> set[str]:
+            self._files.invalidate_cache()
+            try:
+                return {posixpath.basename(place) for place in self._files.ls(self._place(folder), detail=False)}
+            except FileNotFoundError:
+                return set()
+
+        found: set[str] = self._tried(folder, "listed", listed)
+        return found
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content."""
+
+        def content() -> bytes | None:
+            try:
+                return bytes(self._files.cat_file(self._place(name)))
+            except FileNotFoundError:
+                return None
+
+        data: bytes | None = self._tried(name, "read", content)
+        return data
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file."""
+        self._tried(name, "written", lambda: self._files.pipe_file(self._place(name), data))
+
+    @contextmanager
+    def output(self, name: str) -> Iterator[Path]:
+        """Yield a path in a temporary directory; what is there at the end of the block is sent to the store."""
+        with TemporaryDirectory(prefix="fullconv-") as folder:
+            path = Path(folder) / posixpath.basename(name)
+            yield path
+            for file in _files_in(path):
+                place = posixpath.join(self._place(name), *file.relative_to(path).parts)
+                self._tried(name, "written", lambda file=file, place=place: self._files.put_file(str(file), place))
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it exists."""
+
+        def removed() -> None:
+            try:
+                self._files.rm_file(self._place(name))
+            except FileNotFoundError:
+                return
+
+        self._tried(name, "removed", removed)
+
+    def _tried(self, name: str, done: str, work: Any) -> Any:  # noqa: ANN401 (the work's own result)
+        """Do work with the store, again if it fails for a reason that may pass; raises OutputError."""
+        try:
+            return retry(work)
+        except Exception as error:  # the backends of fsspec raise errors of many kinds
+            raise OutputError(f"{self._url}/{name}: cannot be {done}: {printable(str(error) or repr(error))}") from None
+
+
+def open_store(place: str) -> Store:
+    """Return the store at a path or URL; raises OutputError, and RequestError if its backend is not installed."""
+    return RemoteStore(place) if is_url(place) else LocalStore(Path(place))
+
+
+def filesystem_of(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it; raises RequestError if its backend is not installed."""
+    try:
+        files, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise RequestError(f"{url}: expected a URL that fsspec can open: {error}") from None
+    return files, str(path)
+
+
+def _files_in(path: Path) -> list[Path]:
+    """Return a file, or the files in a folder, its own metadata last."""
+    if path.is_file():
+        return [path]
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return sorted(files, key=lambda file: file.name == ZARR_METADATA and file.parent == path)

@@ -1,0 +1,43 @@
+"""What every worker of a job needs to know; it can be sent to other machines."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fullconv.file_options import FileOptions
+from fullconv.options import Options
+
+SUFFIXES: Mapping[str, str] = {"npz": ".npz", "zarr": ".zarr", "geotiff": ".tif", "geojson": ".geojson"}
+"""The suffix of each kind of grids."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """How the images of a job are scored, and what is written."""
+
+    model: str
+    version: str
+    options: Options
+    """The options of every image, without the mask."""
+    out: str
+    """The place of the results: a URL or an absolute path."""
+    folder: str
+    """The folder to which the paths of images and of a mask are relative."""
+    mask: str | None = None
+    grids: str = ""
+    """The kind of the grids, one of SUFFIXES; empty: none are written."""
+    files: FileOptions = field(default_factory=FileOptions)
+    """What the files of grids hold."""
+    wide: bool = False
+    """Whether each class has a column of its own."""
+
+    def terms(self, weights_sha256: str) -> dict[str, Any]:
+        """Return what decides about the results, for the job's document."""
+        model = {"name": self.model, "version": self.version, "weights_sha256": weights_sha256}
+        options = {**self.options, "mask": self.mask, "grids": self.grids, **self.files, "wide": self.wide}
+        return {"model": model, "options": options}
+
+    @property
+    def grid_suffix(self) -> str:
+        """The suffix of the grids' files; empty: none are written."""
+        return SUFFIXES[self.grids] if self.grids else ""

@@ -1,0 +1,166 @@
+"""A worker: scores the images of parts, and writes their files. Every engine runs this code.
+
+A part's rows have the order of its images. Its times are written before its results, which make it finished.
+"""
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from fullconv.base import BaseScorer
+from fullconv.command.outputs import Outputs
+from fullconv.command.writing import OutputWriter
+from fullconv.common.probabilities import RAW
+from fullconv.description import ModelDescription
+from fullconv.errors import RequestError
+from service.batch.budget import MemoryBudget
+from service.batch.item import ItemScorer, Scored, Times
+from service.batch.job import RESULTS, TIMING, Part
+from service.batch.listing import BYTES, GRID, PATH
+from service.batch.records import Records, Row, make_records
+from service.batch.stop import Stop
+from service.batch.stores import Store
+from service.batch.work import Work
+
+Observe = Callable[[Scored], None]
+"""Takes each image when it is scored, in the thread that has scored it."""
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """What became of a part."""
+
+    number: int
+    images: int
+    """Number of images that were scored now."""
+    seconds: float
+    host: str
+    images_done: tuple[Scored, ...] = field(repr=False, default=())
+    """The images that were scored now, without their averages."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a worker may use of its machine."""
+
+    threads: int
+    """Number of images that are read, scored and written at the same time."""
+    memory_bytes: float
+    """Bytes for their plans together."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError unless there is a thread and some memory."""
+        if self.threads < 1 or not self.memory_bytes > 0:
+            raise ValueError(f"expected at least one thread and more than 0 bytes, got {self}")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Scores parts with a scorer, in several threads. Parts may be scored at the same time."""
+
+    items: ItemScorer
+    threads: ThreadPoolExecutor
+
+    def run(self, part: Part, observe: Observe = lambda _: None, *, retry_failed: bool = False) -> PartReport:
+        """Score the images of a part, and write its files; raises RequestError, OutputError and StoppedError.
+
+        With `retry_failed` the part is finished, and only images without scores are scored again.
+        """
+        began = time.monotonic()
+        kept = self._kept_rows(part) if retry_failed else [None] * part.images.table.num_rows
+        futures = [
+            None if row is not None else self.threads.submit(self._score, part, position, observe)
+            for position, row in enumerate(kept)
+        ]
+        try:
+            scored = [None if future is None else future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                if future is not None:
+                    future.cancel()
+            raise
+        rows = [each.row if each is not None else row for each, row in zip(scored, kept, strict=True)]
+        done = [each for each in scored if each is not None]
+        seconds = time.monotonic() - began
+        self._write(part, rows, scored, seconds)
+        return PartReport(part.number, len(done), seconds, socket.gethostname(), tuple(map(_without_averages, done)))
+
+    def _score(self, part: Part, position: int, observe: Observe) -> Scored:
+        row = part.images.table.slice(position, 1)
+        path, size, grid = (row[name][0].as_py() for name in (PATH, BYTES, GRID))
+        scored = self.items.score(path, part.images.raw.get(path, path), size, grid)
+        observe(scored)
+        return scored
+
+    def _kept_rows(self, part: Part) -> list[Row | None]:
+        """Return the rows of a finished part; None for images without scores."""
+        table = parquet.read_table(pa.BufferReader(self.items.store.read(f"{RESULTS}/{part.file}")))
+        return [row if row["error"] is None else None for row in table.to_pylist()]
+
+    def _write(self, part: Part, rows: Sequence[Any], scored: Sequence[Scored | None], seconds: float) -> None:
+        store, records = self.items.store, self.items.records
+        store.write(f"{TIMING}/{part.file}", _times_file(part, scored, seconds))
+        store.write(f"{RESULTS}/{part.file}", records.serialize(rows, part.images.carried))
+
+
+def make_worker(work: Work, scorer: BaseScorer, store: Store, carried: pa.Schema, stop: Stop, means: Means) -> Worker:
+    """Return a worker; raises RequestError if the model or an option is invalid, ImageError for carried columns."""
+    model = scorer.model(work.model, work.version)
+    items = ItemScorer(
+        scorer=scorer,
+        model=work.model,
+        version=work.version,
+        options=work.options,
+        mask=work.mask,
+        writer=_writer(work, model),
+        folder=work.folder,
+        grid_suffix=work.grid_suffix,
+        store=store,
+        records=records_of(work, model, carried),
+        budget=MemoryBudget(means.memory_bytes),
+        stop=stop,
+    )
+    return Worker(items, ThreadPoolExecutor(means.threads, thread_name_prefix="image"))
+
+
+def records_of(work: Work, model: ModelDescription, carried: pa.Schema) -> Records:
+    """Return the columns of a job's results; raises RequestError, and ImageError for carried columns."""
+    options = work.options
+    names = [str(name) for name in options.get("classes", ())]
+    if options.get("average") == "probabilities" and model.output.kind == RAW:
+        raise RequestError(f"average: expected scores, got probabilities, which model {work.model!r} does not have")
+    return make_records(model, names, options.get("average", "scores"), carried, wide=work.wide)
+
+
+def _writer(work: Work, model: ModelDescription) -> OutputWriter:
+    grids = (f"grid{work.grid_suffix}",) if work.grids else ()
+    return OutputWriter(Outputs(grids=grids, files=work.files), work.options, work.version, lambda _: model)
+
+
+def _times_file(part: Part, scored: Sequence[Scored | None], seconds: float) -> bytes:
+    """Return a Parquet file with the times of the images that were scored now."""
+    known = [(at, each.times) for at, each in enumerate(scored) if each is not None]
+    times = {name: [getattr(each, name) for _, each in known] for name in Times.__dataclass_fields__}
+    columns = {
+        "path": part.images.table[PATH].take(pa.array([at for at, _ in known], pa.int64())),
+        "pixels": pa.array(times.pop("pixels"), pa.int64()),
+        **{f"{name}_seconds": pa.array(values, pa.float64()) for name, values in times.items()},
+        "host": pa.array([socket.gethostname()] * len(known), pa.string()),
+        "part_seconds": pa.array([seconds] * len(known), pa.float64()),
+    }
+    file = BytesIO()
+    parquet.write_table(pa.table(columns), file, compression="zstd")
+    return file.getvalue()
+
+
+def _without_averages(scored: Scored) -> Scored:
+    """Return what the summary needs of an image."""
+    kept = ("path", "error", "error_kind")
+    return Scored({name: scored.row[name] for name in kept if name in scored.row}, scored.times)
