@@ -34,17 +34,19 @@ from service.scoring.scorer import Scorer
 class LocalTransport:
     """Carries requests to the models of a directory, in the calling thread."""
 
-    def __init__(self, models: Path, timeout: float | None = None, *, scheduler: Scheduler | None = None) -> None:
+    def __init__(
+        self, models: Path, timeout: float | None = None, *, scheduler: Scheduler | None = None, pooled: bool = False
+    ) -> None:
         """Open a directory of models. Calls may take `timeout` seconds. Raises RequestError if it does not exist.
 
-        With a scheduler, tiles of images that several threads score share batches, and all sessions share the threads
-        of the process's global pool, which must have started. Default: each calling thread runs its own tiles.
+        With a scheduler, tiles of images that several threads score share batches. Default: each calling thread runs
+        its own tiles. Pooled sessions share the threads of the process's global pool, which must have started.
         """
         if not models.is_dir():
             raise RequestError(
                 f"models: expected a directory of models, got {models}: name the directory (in the command --models)"
             )
-        registry = Registry(models, options=LoadOptions(pooled=scheduler is not None))
+        registry = Registry(models, options=LoadOptions(pooled=pooled))
         self._scorer, self._timeout, self._scheduler = Scorer(registry), timeout, scheduler
 
     def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> WholeAnswer:
@@ -87,8 +89,8 @@ class LocalTransport:
             progress("scoring", done, total)
 
         decoding = UnsharedDecoding(deadline.check)
-        engine = None if self._scheduler is None else Flow(self._scheduler)
-        return LocalStream(planned, Execution(planned, engine, report, decoding=decoding), deadline)
+        flow = None if self._scheduler is None else Flow(self._scheduler)
+        return LocalStream(planned, Execution(planned, flow, report, decoding=decoding), deadline, flow)
 
     def plan(
         self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None
@@ -125,8 +127,10 @@ class LocalTransport:
 class LocalStream:
     """One image being scored in the calling thread, while its rows are taken."""
 
-    def __init__(self, planned: PlannedImage, execution: Execution, deadline: "_Deadline") -> None:
-        self._planned, self._execution, self._deadline = planned, execution, deadline
+    def __init__(
+        self, planned: PlannedImage, execution: Execution, deadline: "_Deadline", flow: Flow | None = None
+    ) -> None:
+        self._planned, self._execution, self._deadline, self._flow = planned, execution, deadline, flow
         self.start = encode.planned_response(planned)
 
     def rows(self) -> Iterator[GridRows]:
@@ -147,7 +151,9 @@ class LocalStream:
             return encode.plan_response(outcome.Counted(self._planned, counts))
 
     def close(self) -> None:
-        """Do nothing: scoring stops when no rows are taken."""
+        """Drop the tiles that wait; another thread may call this. Scoring stops when no rows are taken."""
+        if self._flow is not None:
+            self._flow.cancel()
 
 
 class _Deadline:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any, NoReturn
 
 import typer
@@ -47,16 +49,21 @@ def main() -> None:
 
     Ctrl-C or a termination signal finishes the parts that have begun; a second one gives them up.
     """
-    logging.getLogger("grpc").setLevel(logging.CRITICAL)
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)  # it logs a traceback for an answer that cannot be parsed
     tolerate_encodings()
     if sys.argv[1:] == ["--version"]:
         typer.echo(f"fullconv-batch {__version__}")
         return
+    _install_signals()
     try:
         app()
     except (MemoryError, OSError) as error:
         _print_error(error if str(error) else "out of memory")
         sys.exit(1)
+    finally:
+        if stop.at_once.is_set():  # a network may still be running, which Python's end would wait for
+            sys.stderr.flush()
+            os._exit(1)
 
 
 @app.command()
@@ -70,7 +77,6 @@ def batch(line: BatchLine) -> None:
 
     fullconv-batch scans --model digits -o results
     """
-    _install_signals()
     with _exit_statuses():
         name, version = line.named_version()
         score_request(name, version, line.options())  # raises for invalid options, before anything is opened
@@ -151,7 +157,7 @@ def _install_signals() -> None:
             stop.gently.set()
             _print_error("interrupted: the parts that have begun are finished; interrupt again to give them up")
         elif time.monotonic() - began[0] > GRACE_SECONDS:
-            stop.now()
+            Thread(target=stop.now).start()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)

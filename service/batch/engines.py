@@ -27,19 +27,18 @@ SLOTS = 2
 """Batches that run at the same time."""
 MEMORY_SHARE = 0.5
 """Share of the machine's memory for the plans of all images."""
-MALLOC_BYTES = 128 << 20
-"""Bytes of the largest block of memory that the allocator keeps for reuse."""
 
 
 def local_scorer(models: Path, cpus: int | None = None) -> BaseScorer:
     """Return a scorer whose threads share batches; raises RequestError if there is no such directory of models.
 
-    To be called once in a process. Default of `cpus`: all that this process may use.
+    A process that may use only some `cpus` calls this function once, before it loads any network. Default: each network
+    computes with all CPUs.
     """
-    machine.configure_malloc(MALLOC_BYTES)
-    start_compute_threads(cpus or machine.cpus())
+    if cpus is not None:
+        start_compute_threads(cpus)
     scheduler = Scheduler(slots=SLOTS)
-    return BaseScorer(LocalTransport(models, scheduler=scheduler))
+    return BaseScorer(LocalTransport(models, scheduler=scheduler, pooled=cpus is not None))
 
 
 def local_means(cpus: int | None = None) -> Means:

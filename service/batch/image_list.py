@@ -37,15 +37,17 @@ def read_list(path: Path) -> tuple[list[str], pa.Table]:
 
 
 def _read(path: Path) -> pa.Table:
-    match path.suffix.lower():
-        case ".csv":
-            options = csv.ConvertOptions(column_types={COLUMN: pa.string()})
-            return csv.read_csv(path, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=options)
-        case ".parquet":
-            return parquet.read_table(path)
-        case _:
-            lines = path.read_text("utf-8").splitlines()
-            return pa.table({COLUMN: [line for line in lines if line]})
+    with path.open("rb") as file:
+        match path.suffix.lower():
+            case ".csv":
+                parsing = csv.ParseOptions(newlines_in_values=True)
+                types = csv.ConvertOptions(column_types={COLUMN: pa.string()})
+                return csv.read_csv(file, parse_options=parsing, convert_options=types)
+            case ".parquet":
+                return parquet.read_table(file)
+            case _:
+                lines = file.read().decode("utf-8").splitlines()
+                return pa.table({COLUMN: [line for line in lines if line]})
 
 
 def _check(paths: list[Any], list_file: Path) -> None:

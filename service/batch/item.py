@@ -87,7 +87,7 @@ class ItemScorer:
         times, location = Times(), raw if is_url(raw) else str(Path(self.folder) / raw)
         try:
             with read_image(location, size, self.stop.check) as read:
-                row["sha256"] = read.sha256
+                row |= {"bytes": read.size, "sha256": read.sha256}
                 answer, written = self._scored(read, Path(location), grid)
         except (ImageError, UnavailableError) as error:
             message = str(error).replace(location, path)  # the same message, wherever the image was scored
@@ -117,6 +117,7 @@ class ItemScorer:
             self.scorer.score_large(
                 read.image, model=self.model, version=self.version, progress=self._check, **options
             ) as stream,
+            self.stop.closing(stream.close),
             self._memory_of(stream, read),
         ):
             return self._taken(stream, grid)

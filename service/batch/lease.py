@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from fullconv.common.files import OutputError
+from fullconv.common.files import OutputError, make_folder_of
 from fullconv.common.temporary import locked
 from service.batch.stores import LocalStore, RemoteStore, Store
 
@@ -41,6 +41,7 @@ def lease(store: Store, number: int = 0, count: int = 1) -> Iterator[None]:
     """
     name = f"shard-{number}-of-{count}"
     if isinstance(store, LocalStore):
+        make_folder_of(store.root / name)
         with ExitStack() as held:
             held.enter_context(_local(store.root, "all", shared=count > 1))
             if count > 1:

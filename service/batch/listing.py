@@ -73,7 +73,10 @@ def list_images(arguments: Sequence[str], *, include: Sequence[str] = (), out: s
     no image, and RequestError for a URL whose backend is not installed.
     """
     found, skipped = _found(arguments, include, out)
-    return _listing([*{each.location: each for each in reversed(found)}.values()][::-1], None, skipped)
+    once: dict[str, _Found] = {}
+    for each in found:
+        once.setdefault(each.location, each)
+    return _listing([*once.values()], None, skipped)
 
 
 def list_listed(list_file: Path) -> Listing:

@@ -4,6 +4,7 @@ Pictures of at most WHOLE_BYTES are read as a whole and scored from memory. Othe
 they are scored. Files in buckets are copied to a temporary directory first, if they are not pictures of this size.
 """
 
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from fullconv.errors import ImageError
 from fullconv.images import Image
 from service.batch.retries import retry
 from service.batch.stop import StoppedError
-from service.batch.stores import filesystem_of
+from service.batch.stores import check_size, filesystem_of, whole_file
 from service.batch.urls import is_url
 
 WHOLE_BYTES = 32 << 20
@@ -31,6 +32,8 @@ class ReadImage:
     """An image that can be scored."""
 
     image: Image
+    size: int | None = None
+    """Bytes of the file; None for a folder or a pipe."""
     held_bytes: int = 0
     """Bytes of the file in memory."""
     sha256: str | None = None
@@ -54,25 +57,26 @@ class _NamedBytes(BytesIO):
 def read_image(location: str, size: int | None, check: Callable[[], None]) -> Iterator[ReadImage]:
     """Yield an image, given by its path or URL; raises ReadError if it cannot be read.
 
-    `size` is the size of the file as it was listed. Failures that may pass are tried again; `check` is called between
-    the tries, and may raise to stop.
+    `size` is the size of a file in a bucket as it was listed. Failures that may pass are tried again; `check` is called
+    between the tries, and may raise to stop.
     """
     if is_url(location):
         with _from_store(location, size, check) as image:
             yield image
     else:
-        yield _from_disk(Path(location), size, check)
+        yield _from_disk(Path(location), check)
 
 
-def _from_disk(path: Path, size: int | None, check: Callable[[], None]) -> ReadImage:
-    if size is None or size > WHOLE_BYTES or path.is_fifo():
-        return ReadImage(path)
+def _from_disk(path: Path, check: Callable[[], None]) -> ReadImage:
     began = time.monotonic()
+    found = _read(str(path), path.stat, check)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > WHOLE_BYTES:
+        return ReadImage(path, found.st_size if stat.S_ISREG(found.st_mode) else None)
     data = _read(str(path), path.read_bytes, check)
-    digest = sha256(data).hexdigest()
+    digest, size = sha256(data).hexdigest(), len(data)
     if path.suffix.lower() not in PICTURES:
-        return ReadImage(path, sha256=digest, seconds=time.monotonic() - began)
-    return ReadImage(_NamedBytes(data, path.name), len(data), digest, time.monotonic() - began)
+        return ReadImage(path, size, sha256=digest, seconds=time.monotonic() - began)
+    return ReadImage(_NamedBytes(data, path.name), size, size, digest, time.monotonic() - began)
 
 
 @contextmanager
@@ -81,33 +85,21 @@ def _from_store(url: str, size: int | None, check: Callable[[], None]) -> Iterat
     began, name = time.monotonic(), PurePosixPath(place).name
     expected = size if size is not None else _read(url, lambda: files.size(place), check)
     if expected is not None and expected <= WHOLE_BYTES and PurePosixPath(name).suffix.lower() in PICTURES:
-        data = _read(url, lambda: _whole(files, place, expected), check)
-        yield ReadImage(_NamedBytes(data, name), len(data), sha256(data).hexdigest(), time.monotonic() - began)
+        data = _read(url, lambda: whole_file(files, place, expected), check)
+        digest, held = sha256(data).hexdigest(), len(data)
+        yield ReadImage(_NamedBytes(data, name), held, held, digest, time.monotonic() - began)
         return
     with TemporaryDirectory(prefix="fullconv-") as folder:
         path = Path(folder) / name
         _read(url, lambda: _copied(files, place, path, expected), check)
         with path.open("rb") as file:
             digest = file_digest(file, "sha256").hexdigest()
-        yield ReadImage(path, sha256=digest, seconds=time.monotonic() - began)
-
-
-def _whole(files: Any, place: str, size: int) -> bytes:  # noqa: ANN401 (a file system)
-    """Return a file's content; raises OSError if it has another size than the store states."""
-    data = bytes(files.cat_file(place))
-    _check_size(len(data), size)
-    return data
+        yield ReadImage(path, path.stat().st_size, sha256=digest, seconds=time.monotonic() - began)
 
 
 def _copied(files: Any, place: str, path: Path, size: int | None) -> None:  # noqa: ANN401 (a file system)
     files.get_file(place, str(path))
-    if size is not None:
-        _check_size(path.stat().st_size, size)
-
-
-def _check_size(got: int, expected: int) -> None:
-    if got != expected:
-        raise OSError(f"expected {expected} bytes, got {got}")
+    check_size(path.stat().st_size, size)
 
 
 def _read(name: str, work: Callable[[], Any], check: Callable[[], None]) -> Any:  # noqa: ANN401 (the work's own result)

@@ -71,9 +71,7 @@ class Run:
         try:
             kinds = parquet.read_table(pa.BufferReader(data), columns=["error_kind"])["error_kind"]
         except pa.ArrowException as error:
-            raise OutputError(
-                f"{name}: expected a part of the results, got a file that cannot be read: {error}"
-            ) from None
+            raise OutputError(f"{name}: expected a part of the results, got a damaged file: {error}") from None
         return Counter(kinds.drop_null().to_pylist())
 
     def _score(self, job: Job, pending: list[int], engine: Engine, watch: Watch) -> None:

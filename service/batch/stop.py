@@ -1,7 +1,9 @@
 """The end of a job before its last image: at a signal, at too many failures, or because results cannot be written."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Event
+from threading import Event, Lock
 
 
 class StoppedError(Exception):
@@ -10,17 +12,39 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True)
 class Stop:
-    """Says whether a job stops."""
+    """Says whether a job stops; may be used by several threads."""
 
     gently: Event = field(default_factory=Event)
     """Set when no further part shall begin."""
     at_once: Event = field(default_factory=Event)
     """Set when images that are being scored shall be given up, too."""
 
+    _closing: set[Callable[[], None]] = field(default_factory=set, repr=False)
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
     def now(self) -> None:
-        """Stop at once."""
+        """Stop at once: close what is registered. Not to be called by a handler of a signal, which might wait."""
         self.gently.set()
-        self.at_once.set()
+        with self._lock:
+            self.at_once.set()
+            closing = [*self._closing]
+        for close in closing:
+            close()
+
+    @contextmanager
+    def closing(self, close: Callable[[], None]) -> Iterator[None]:
+        """Call `close` if the job stops at once during the block; an error of the block then is StoppedError."""
+        with self._lock:
+            self._closing.add(close)
+        try:
+            self.check()
+            yield
+        except Exception:
+            self.check()
+            raise
+        finally:
+            with self._lock:
+                self._closing.discard(close)
 
     def check(self) -> None:
         """Raise StoppedError if the job stops at once."""

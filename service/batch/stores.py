@@ -45,7 +45,6 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        make_folder_of(root / "_")
 
     def names(self, folder: str) -> set[str]:
         """Return the names of the files in a folder."""
@@ -108,7 +107,7 @@ class RemoteStore:
 
         def content() -> bytes | None:
             try:
-                return bytes(self._files.cat_file(self._place(name)))
+                return whole_file(self._files, self._place(name), self._files.size(self._place(name)))
             except FileNotFoundError:
                 return None
 
@@ -160,6 +159,19 @@ def filesystem_of(url: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise RequestError(f"{url}: expected a URL that fsspec can open: {error}") from None
     return files, str(path)
+
+
+def whole_file(files: Any, place: str, size: int | None) -> bytes:  # noqa: ANN401 (a file system)
+    """Return a file's content; raises OSError if it has another size than the store states."""
+    data = bytes(files.cat_file(place))
+    check_size(len(data), size)
+    return data
+
+
+def check_size(got: int, expected: int | None) -> None:
+    """Raise OSError unless a file has the size that its store states, if it states one."""
+    if expected is not None and got != expected:
+        raise OSError(f"expected {expected} bytes, got {got}")
 
 
 def _files_in(path: Path) -> list[Path]:

@@ -6,7 +6,7 @@ A part's rows have the order of its images. Its times are written before its res
 import socket
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -82,9 +82,9 @@ class Worker:
         try:
             scored = [None if future is None else future.result() for future in futures]
         except BaseException:
-            for future in futures:
-                if future is not None:
-                    future.cancel()
+            self.items.stop.now()
+            begun = [future for future in futures if future is not None and not future.cancel()]
+            wait(begun)  # until their incomplete files are removed
             raise
         rows = [each.row if each is not None else row for each, row in zip(scored, kept, strict=True)]
         done = [each for each in scored if each is not None]

@@ -1,0 +1,180 @@
+"""Images and results in buckets, whose failures pass or last."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from threading import Lock
+from typing import Any, ClassVar
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from pyarrow import parquet
+from support.jobs import batch, last_line, rows, written
+
+from service.batch import lease, reading, retries
+from service.batch.stores import RemoteStore
+
+
+class FlakyFileSystem(MemoryFileSystem):  # type: ignore[misc] # fsspec has no types
+    """A bucket in memory that fails on request, and cuts off what is read."""
+
+    protocol = "flaky"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    failures: ClassVar[Counter[str]] = Counter()
+    """For each operation, how often it fails from now on."""
+    truncated: ClassVar[int] = 0
+    """How often an image that is read is cut off from now on."""
+    lock: ClassVar[Lock] = Lock()
+
+    def _fail(self, operation: str) -> None:
+        with self.lock:
+            self.failures[operation] -= 1
+            if self.failures[operation] >= 0:
+                raise OSError(5, "Service Unavailable (503)")
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        stripped: str = super()._strip_protocol(path.removeprefix("flaky://"))
+        return stripped
+
+    def cat_file(self, path: str, *arguments: Any, **options: Any) -> bytes:
+        """Read a file."""
+        self._fail("read")
+        data: bytes = super().cat_file(path, *arguments, **options)
+        with self.lock:
+            if type(self).truncated > 0 and "/in/" in path:
+                type(self).truncated -= 1
+                return data[: len(data) // 2]
+        return data
+
+    def pipe_file(self, path: str, value: bytes, *arguments: Any, **options: Any) -> None:
+        """Write a file."""
+        self._fail("write")
+        super().pipe_file(path, value, *arguments, **options)
+
+    def find(self, path: str, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 (fsspec's)
+        """List a folder."""
+        self._fail("list")
+        return super().find(path, *arguments, **options)
+
+
+@pytest.fixture
+def bucket(images: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyFileSystem]:
+    """Return a bucket with the images in the folder `in`; waits are short."""
+    monkeypatch.setattr(retries, "FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.01)
+    fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
+    files = FlakyFileSystem()
+    files.store.clear()
+    files.failures.clear()
+    for path in images.rglob("*.*"):
+        files.pipe_file(f"/bucket/in/{path.relative_to(images)}", path.read_bytes())
+    yield files
+    files.store.clear()
+
+
+def in_bucket(files: FlakyFileSystem, folder: str) -> dict[str, bytes]:
+    """Return the files of results in a bucket by their path, without the times."""
+    top = f"/bucket/{folder}/"
+    found = {path.removeprefix(top): file.getvalue() for path, file in files.store.items() if path.startswith(top)}
+    return {name: data for name, data in found.items() if not name.startswith("timing/")}
+
+
+def rows_in(files: FlakyFileSystem, folder: str) -> list[dict[str, Any]]:
+    """Return the rows of results in a bucket."""
+    parts = [data for name, data in sorted(in_bucket(files, folder).items()) if name.startswith("results/")]
+    return [row for data in parts for row in parquet.read_table(BytesIO(data)).to_pylist()]
+
+
+def test_buckets_hold_the_same_results(bucket: FlakyFileSystem, images: Path) -> None:
+    """Images and results in a bucket give the same rows and grids as in folders; no lease is left."""
+    batch(images, "--grids", "npz")
+    assert batch("flaky://bucket/in", "--grids", "npz", out="flaky://bucket/out").exit_code == 3
+    local, remote = written(), in_bucket(bucket, "out")
+    assert local.keys() == remote.keys()
+    assert {name: data for name, data in remote.items() if name.startswith("grids/")} == {
+        name: data for name, data in local.items() if name.startswith("grids/")
+    }
+    for row, expected in zip(rows_in(bucket, "out"), rows(), strict=True):
+        assert row.pop("path") == expected.pop("path").replace("images/", "flaky:///bucket/in/")
+        assert row == expected
+
+
+def test_patterns_and_single_files(bucket: FlakyFileSystem) -> None:
+    """A URL may have a pattern, and may name one file."""
+    assert batch("flaky://bucket/in/*2.tif", "flaky://bucket/in/image0001.png", out="flaky://bucket/out").exit_code == 0
+    assert [Path(row["path"]).name for row in rows_in(bucket, "out")] == ["image0002.tif", "image0001.png"]
+
+
+def test_failures_that_pass_leave_no_trace(bucket: FlakyFileSystem) -> None:
+    """Refused requests and truncated reads are tried again, and the results are the same."""
+    arguments = ("flaky://bucket/in", "--grids", "npz")
+    batch(*arguments, out="flaky://bucket/expected")
+    bucket.failures.update({"list": 2, "read": 3, "write": 3})
+    FlakyFileSystem.truncated = 3
+    assert batch(*arguments, out="flaky://bucket/out").exit_code == 3
+    assert FlakyFileSystem.truncated == 0
+    assert not +bucket.failures
+    assert in_bucket(bucket, "out") == in_bucket(bucket, "expected")
+
+
+def test_images_that_cannot_be_read_have_rows(bucket: FlakyFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image whose reads fail again and again has a row; --retry-failed scores it when the bucket answers."""
+    monkeypatch.setattr(reading, "retry", lambda work, check: (check(), work())[1])
+    FlakyFileSystem.truncated = 1
+    result = batch("flaky://bucket/in/image0001.png", "--json", out="flaky://bucket/out")
+    assert json.loads(result.stdout)["failures"] == {"read": 1}
+    (row,) = rows_in(bucket, "out")
+    assert row["error"].startswith("flaky:///bucket/in/image0001.png: cannot be read: expected ")
+    again = batch("flaky://bucket/in/image0001.png", "--retry-failed", out="flaky://bucket/out")
+    assert again.exit_code == 0
+    assert rows_in(bucket, "out")[0]["error"] is None
+
+
+def test_buckets_that_refuse_to_be_written_end_the_job(bucket: FlakyFileSystem) -> None:
+    """A bucket that refuses every write ends the job with one line; nothing is left."""
+    bucket.failures["write"] = 1000
+    result = batch("flaky://bucket/in", out="flaky://bucket/out")
+    assert result.exit_code == 3
+    assert "cannot be written: [Errno 5] Service Unavailable (503)" in last_line(result)
+    assert in_bucket(bucket, "out") == {}
+
+
+def test_a_bucket_has_one_run_at_a_time(bucket: FlakyFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a run renews its lease, another is refused; the lease of a run that was killed ends."""
+    store = RemoteStore("flaky://bucket/out")
+    held = {"owner": "another", "host": "far", "process": 7, "renewed": time.time() - 30}
+    store.write("leases/shard-0-of-1.json", json.dumps(held).encode())
+    result = batch("flaky://bucket/in", out="flaky://bucket/out")
+    assert result.exit_code == 3
+    assert "another run of this job, process 7 on far, was writing 3" in last_line(result)
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 20)
+    assert batch("flaky://bucket/in", out="flaky://bucket/out").exit_code == 3
+    assert len(rows_in(bucket, "out")) == 10
+    assert not any(name.startswith("leases/") for name in in_bucket(bucket, "out"))
+
+
+def test_leases_are_renewed(bucket: FlakyFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run renews its lease, also after a failed renewal."""
+    assert bucket.store
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
+    store = RemoteStore("flaky://bucket/out")
+    with lease.lease(store):
+        first = store.read("leases/shard-0-of-1.json")
+        end = time.monotonic() + 30
+        while store.read("leases/shard-0-of-1.json") == first and time.monotonic() < end:
+            time.sleep(0.01)
+        assert store.read("leases/shard-0-of-1.json") != first
+
+
+def test_large_files_are_copied_first(bucket: FlakyFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that are not scored from memory give the same rows, with their hashes."""
+    batch("flaky://bucket/in", out="flaky://bucket/expected")
+    monkeypatch.setattr(reading, "WHOLE_BYTES", 1)
+    batch("flaky://bucket/in", out="flaky://bucket/out")
+    assert rows_in(bucket, "out") == rows_in(bucket, "expected")
