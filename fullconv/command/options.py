@@ -26,7 +26,7 @@ class ScoringLine:
             "--version",
             metavar="V",
             help="The model's version; --model NAME/V is another way to give it. Default: the highest version. "
-            "`fullconv-score --version` alone prints the program's version.",
+            "`--version` alone prints the program's version.",
         ),
     ] = ""
     server: Annotated[

@@ -19,6 +19,7 @@ from service.batch.records import Records, Row, failed_row
 from service.batch.stop import Stop
 from service.batch.stores import Store
 from service.batch.urls import is_url
+from service.batch.work import Work
 
 GRIDS = "grids"
 
@@ -55,17 +56,8 @@ class ItemScorer:
     """Scores images one by one; may be used by several threads."""
 
     scorer: BaseScorer
-    model: str
-    version: str
-    options: Options
-    """The options of every image, without the mask."""
-    mask: str | None
-    """A file's name, which may contain {stem}, or "otsu"."""
+    work: Work
     writer: OutputWriter
-    folder: str
-    """The folder to which the paths of images and of the mask are relative."""
-    grid_suffix: str
-    """The suffix of the grids' files; empty: none are written."""
     store: Store
     records: Records
     budget: MemoryBudget
@@ -84,7 +76,7 @@ class ItemScorer:
         """
         began = time.monotonic()
         row: Row = {"path": path, "bytes": size}
-        times, location = Times(), raw if is_url(raw) else str(Path(self.folder) / raw)
+        times, location = Times(), raw if is_url(raw) else str(Path(self.work.folder) / raw)
         try:
             with read_image(location, size, self.stop.check) as read:
                 row |= {"bytes": read.size, "sha256": read.sha256}
@@ -103,19 +95,19 @@ class ItemScorer:
         return Scored(row | self.records.row_of(answer) | self._grid_column(grid), times)
 
     def _grid_column(self, grid: str) -> Row:
-        return {"grid": self._place(grid)} if self.grid_suffix else {}
+        return {"grid": self._place(grid)} if self.work.grid_suffix else {}
 
     def _place(self, grid: str) -> str:
-        return f"{GRIDS}/{grid}{self.grid_suffix}"
+        return f"{GRIDS}/{grid}{self.work.grid_suffix}"
 
     def _scored(self, read: ReadImage, location: Path, grid: str) -> tuple[Answer, float]:
         """Score an image and write its grid; returns the answer, and the seconds of writing."""
-        options: Options = {**self.options, **self._mask_of(location), **self.writer.needed_options()}
-        if isinstance(self.scorer, Client) and read.held_bytes and not self.grid_suffix:
-            return self.scorer.score(read.image, model=self.model, version=self.version, **options), 0.0
+        work, options = self.work, self._options_of(read, location)
+        if isinstance(self.scorer, Client) and read.held_bytes and not self.work.grid_suffix:
+            return self.scorer.score(read.image, model=work.model, version=work.version, **options), 0.0
         with (
             self.scorer.score_large(
-                read.image, model=self.model, version=self.version, progress=self._check, **options
+                read.image, model=work.model, version=work.version, progress=self._check, **options
             ) as stream,
             self.stop.closing(stream.close),
             self._memory_of(stream, read),
@@ -132,7 +124,7 @@ class ItemScorer:
         seconds = 0.0
         with ExitStack() as files:
             sinks = []
-            if self.grid_suffix:
+            if self.work.grid_suffix:
                 path = files.enter_context(self.store.output(self._place(grid)))
                 sinks.append(files.enter_context(self.writer.grid(path, stream.planned)))
             for rows in stream.rows():
@@ -148,11 +140,16 @@ class ItemScorer:
     def _check(self, *_: object) -> None:
         self.stop.check()
 
-    def _mask_of(self, location: Path) -> Options:
-        """Return the option that names an image's own mask."""
-        if self.mask is None:
-            return {}
-        return {"mask": "otsu" if self.mask == "otsu" else Path(self.folder) / mask_path(self.mask, location)}
+    def _options_of(self, read: ReadImage, location: Path) -> Options:
+        """Return the options of one image: with its own mask and region, and what its grid needs."""
+        work = self.work
+        options: Options = {**work.options, **self.writer.needed_options()}
+        if work.mask is not None:
+            options["mask"] = work.mask if work.mask == "otsu" else Path(work.folder) / mask_path(work.mask, location)
+        if work.map_region is not None:
+            path = read.image if isinstance(read.image, Path) else location
+            options["roi"] = work.map_region.pixels(path, work.options.get("page", 0))
+        return options
 
 
 def _kind_of(error: Exception) -> str:

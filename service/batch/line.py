@@ -21,8 +21,8 @@ SHARD = re.compile(r"(?P<number>[0-9]{1,6})/(?P<count>[1-9][0-9]{0,6})")
 
 
 @dataclass(frozen=True)
-class BatchLine(ConnectionLine, GridLine):
-    """All arguments and options, as Typer parses them."""
+class JobLine(GridLine):
+    """The images of a job, its results and its engine, as Typer parses them."""
 
     inputs: Annotated[
         list[str] | None,
@@ -103,6 +103,12 @@ class BatchLine(ConnectionLine, GridLine):
             "each with another I, score the whole job. Default: all parts.",
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class BatchLine(ConnectionLine, JobLine):
+    """All arguments and options, as Typer parses them."""
+
     plan: Annotated[
         bool,
         typer.Option(
@@ -126,8 +132,6 @@ class BatchLine(ConnectionLine, GridLine):
             raise typer.BadParameter(f"expected images or --list, got {got}", param_hint="INPUT...")
         if not self.out and not self.plan:
             raise typer.BadParameter("expected a folder or URL for the results, got none", param_hint="--out")
-        if self.roi_crs is not None:
-            raise typer.BadParameter("expected --roi in pixels, got a region of a map", param_hint="--roi-crs")
         self._check_engine()
         if self.grids is None and self.file_options() != GridLine(self.model).file_options():
             raise typer.BadParameter("expected --grids with options of grids, got none", param_hint="--grids")
@@ -177,6 +181,7 @@ class BatchLine(ConnectionLine, GridLine):
             out=self.out if is_url(self.out) else str(Path(self.out).absolute()),
             folder=str(Path.cwd()),
             mask=self.mask,
+            map_region=self.map_region(),
             grids=self.grids or "",
             files=self.file_options(),
             wide=self.wide,

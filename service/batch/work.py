@@ -1,9 +1,10 @@
 """What every worker of a job needs to know; it can be sent to other machines."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fullconv.command.map_region import MapRegion
 from fullconv.file_options import FileOptions
 from fullconv.options import Options
 
@@ -24,6 +25,9 @@ class Work:
     folder: str
     """The folder to which the paths of images and of a mask are relative."""
     mask: str | None = None
+    """A file's name, which may contain {stem}, or "otsu"."""
+    map_region: MapRegion | None = None
+    """The region of a map in which windows are scored."""
     grids: str = ""
     """The kind of the grids, one of SUFFIXES; empty: none are written."""
     files: FileOptions = field(default_factory=FileOptions)
@@ -34,8 +38,9 @@ class Work:
     def terms(self, weights_sha256: str) -> dict[str, Any]:
         """Return what decides about the results, for the job's document."""
         model = {"name": self.model, "version": self.version, "weights_sha256": weights_sha256}
-        options = {**self.options, "mask": self.mask, "grids": self.grids, **self.files, "wide": self.wide}
-        return {"model": model, "options": options}
+        region = None if self.map_region is None else asdict(self.map_region)
+        options = {**self.options, "map_region": region, "mask": self.mask, "grids": self.grids, **self.files}
+        return {"model": model, "options": {**options, "wide": self.wide}}
 
     @property
     def grid_suffix(self) -> str:

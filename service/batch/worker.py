@@ -115,13 +115,8 @@ def make_worker(work: Work, scorer: BaseScorer, store: Store, carried: pa.Schema
     model = scorer.model(work.model, work.version)
     items = ItemScorer(
         scorer=scorer,
-        model=work.model,
-        version=work.version,
-        options=work.options,
-        mask=work.mask,
+        work=work,
         writer=_writer(work, model),
-        folder=work.folder,
-        grid_suffix=work.grid_suffix,
         store=store,
         records=records_of(work, model, carried),
         budget=MemoryBudget(means.memory_bytes),

@@ -118,7 +118,7 @@ def test_wrong_lists(name: str, text: str | bytes | None, message: str, images: 
         (["a.png", "--grid-as", "top"], "expected --grids with options of grids, got none"),
         (["a.png", "--grids", "npz", "--merge"], "expected a file that ends in .geojson with it"),
         (["a.png", "--address", "auto"], "expected --engine ray with it, got none"),
-        (["a.png", "--roi", "1,1,5,5", "--roi-crs", "EPSG:4326"], "expected --roi in pixels"),
+        (["a.png", "--roi-crs", "EPSG:4326"], "expected --roi with it, got none"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

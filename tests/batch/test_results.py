@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
 from pyarrow import dataset
 from support.jobs import OUT, batch, last_line, make_images, rows, written
 from support.paths import ROOT
+from support.pictures import noise
 
 from fullconv import Scorer
 
@@ -178,3 +180,16 @@ def test_large_images_of_a_job_keep_their_own_memory(images: Path) -> None:
     make_images(images, 2, side=900)
     result = batch(images, "--json")
     assert json.loads(result.stdout)["images"]["failed"] == 2
+
+
+def test_regions_of_a_map(images: Path, scorer: Scorer) -> None:
+    """--roi-crs takes the region of each scene in the coordinates of its map; other images have an error."""
+    keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633)
+    tags = [(33550, "d", 3, (0.5, 0.5, 0.0), True), (33922, "d", 6, (0, 0, 0, 500_000, 5_000_000, 0), True)]
+    scene = images / "scene.tif"
+    extra = [*tags, (34735, "H", len(keys), keys, True)]
+    tifffile.imwrite(scene, noise(300, 420, 1)[..., 0], photometric="minisblack", metadata=None, extratags=extra)
+    batch(scene, images / "image0001.png", "--roi", "500010,4999920,60,60", "--roi-crs", "image")
+    found, refused = rows()
+    assert_allclose(found["average"], scorer.score(scene, model="digits", roi=(20, 40, 120, 120)).average, rtol=1e-7)
+    assert refused["error"].startswith("image0001.png: roi: expected an image with a georeference")
