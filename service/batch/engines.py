@@ -1,11 +1,12 @@
 """The engines of this process: they give parts to a worker, which scores with the models here or with servers.
 
-Two parts are scored at the same time, so that the threads have work while the last images of a part are scored.
+Two parts are scored at the same time, so that the threads have work while the last images of a part are scored; more
+parts, if these have fewer images than there are threads.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
 from pathlib import Path
 
 from fullconv.base import BaseScorer
@@ -18,7 +19,7 @@ from service.engine.threads import start_compute_threads
 from service.local import LocalTransport
 
 PARTS = 2
-"""Number of parts that are scored at the same time."""
+"""Number of parts that are scored at the same time, if they have many images."""
 THREADS_PER_CPU, MIN_THREADS = 4, 8
 """Images in this process at the same time, for each CPU, and at the least: enough for batches of small images."""
 THREADS_PER_SERVER = 8
@@ -59,25 +60,24 @@ def run_here(
 
     Ends early if the job stops. Raises what `Worker.run` raises, after other parts have been given up.
     """
-    remaining = iter(numbers)
-    running: set[Future[PartReport]] = set()
+    remaining = deque(numbers)
+    running: dict[Future[PartReport], int] = {}
 
     def begin() -> None:
-        while len(running) < PARTS and not stop.gently.is_set():
-            for number in islice(remaining, 1):
-                running.add(pool.submit(worker.run, job.part(number), observe, retry_failed=retry_failed))
-                break
-            else:
-                return
+        while remaining and not stop.gently.is_set() and (len(running) < PARTS or sum(running.values()) < worker.count):
+            part = job.part(remaining.popleft())
+            future = pool.submit(worker.run, part, observe, retry_failed=retry_failed)
+            running[future] = part.images.table.num_rows
 
-    with ThreadPoolExecutor(PARTS, thread_name_prefix="part") as pool:
+    with ThreadPoolExecutor(max(PARTS, worker.count), thread_name_prefix="part") as pool:
         try:
             begin()
             while running:
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
-                running -= done
+                for future in done:
+                    del running[future]
                 begin()
-                yield from (part.result() for part in done)
+                yield from (future.result() for future in done)
         except BaseException:
             stop.now()
             raise

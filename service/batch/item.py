@@ -3,20 +3,23 @@
 import time
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fullconv.answer import Answer
 from fullconv.base import BaseScorer
 from fullconv.command.outputs import mask_path
 from fullconv.command.writing import OutputWriter
-from fullconv.errors import ImageError, UnavailableError
+from fullconv.common.files import OutputError
+from fullconv.errors import ImageError, RequestError, ScoringError, UnavailableError
 from fullconv.options import Options
 from fullconv.remote.client import Client
 from fullconv.stream import ScoreStream
 from service.batch.budget import MemoryBudget
 from service.batch.reading import ReadError, ReadImage, read_image
 from service.batch.records import Records, Row, failed_row
-from service.batch.stop import Stop
+from service.batch.retries import retry
+from service.batch.stop import Stop, StoppedError
 from service.batch.stores import Store
 from service.batch.urls import is_url
 from service.batch.work import Work
@@ -80,9 +83,12 @@ class ItemScorer:
         try:
             with read_image(location, size, self.stop.check) as read:
                 row |= {"bytes": read.size, "sha256": read.sha256}
-                answer, written = self._scored(read, Path(location), grid)
-        except (ImageError, UnavailableError) as error:
-            message = str(error).replace(location, path)  # the same message, wherever the image was scored
+                answer, written = self._tried(read, Path(location), grid)
+                facts = self.records.row_of(answer) | self._grid_column(grid)
+        except (RequestError, OutputError, StoppedError):
+            raise
+        except Exception as error:  # a bug that one image causes must not end a job of a million
+            message = _message_of(error).replace(location, path)  # the same, wherever the image was scored
             return Scored(row | failed_row(message, _kind_of(error)), times)
         times = Times(
             read=read.seconds,
@@ -92,13 +98,18 @@ class ItemScorer:
             total=time.monotonic() - began,
             pixels=answer.image.width * answer.image.height,
         )
-        return Scored(row | self.records.row_of(answer) | self._grid_column(grid), times)
+        return Scored(row | facts, times)
 
     def _grid_column(self, grid: str) -> Row:
         return {"grid": self._place(grid)} if self.work.grid_suffix else {}
 
     def _place(self, grid: str) -> str:
         return f"{GRIDS}/{grid}{self.work.grid_suffix}"
+
+    def _tried(self, read: ReadImage, location: Path, grid: str) -> tuple[Answer, float]:
+        """Score an image, again while servers are away; returns the answer, and the seconds of writing."""
+        work = partial(self._scored, read, location, grid)
+        return retry(work, self.stop.check) if isinstance(self.scorer, Client) else work()
 
     def _scored(self, read: ReadImage, location: Path, grid: str) -> tuple[Answer, float]:
         """Score an image and write its grid; returns the answer, and the seconds of writing."""
@@ -152,8 +163,13 @@ class ItemScorer:
         return options
 
 
+KINDS = {ReadError: "read", ImageError: "image", UnavailableError: "unavailable"}
+"""The kind of each error, the more special first. Other errors are bugs."""
+
+
 def _kind_of(error: Exception) -> str:
-    """Return the kind of an error: "read", "image" or "unavailable"."""
-    if isinstance(error, ReadError):
-        return "read"
-    return "image" if isinstance(error, ImageError) else "unavailable"
+    return next((kind for known, kind in KINDS.items() if isinstance(error, known)), "bug")
+
+
+def _message_of(error: Exception) -> str:
+    return str(error) if isinstance(error, ScoringError) else f"a bug in fullconv: {error!r}"

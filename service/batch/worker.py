@@ -67,6 +67,8 @@ class Worker:
 
     items: ItemScorer
     threads: ThreadPoolExecutor
+    count: int
+    """Number of threads."""
 
     def run(self, part: Part, observe: Observe = lambda _: None, *, retry_failed: bool = False) -> PartReport:
         """Score the images of a part, and write its files; raises RequestError, OutputError and StoppedError.
@@ -122,7 +124,7 @@ def make_worker(work: Work, scorer: BaseScorer, store: Store, carried: pa.Schema
         budget=MemoryBudget(means.memory_bytes),
         stop=stop,
     )
-    return Worker(items, ThreadPoolExecutor(means.threads, thread_name_prefix="image"))
+    return Worker(items, ThreadPoolExecutor(means.threads, thread_name_prefix="image"), means.threads)
 
 
 def records_of(work: Work, model: ModelDescription, carried: pa.Schema) -> Records:
