@@ -114,7 +114,7 @@ class ItemScorer:
     def _scored(self, read: ReadImage, location: Path, grid: str) -> tuple[Answer, float]:
         """Score an image and write its grid; returns the answer, and the seconds of writing."""
         work, options = self.work, self._options_of(read, location)
-        if isinstance(self.scorer, Client) and read.held_bytes and not self.work.grid_suffix:
+        if isinstance(self.scorer, Client) and read.data is not None and not self.work.grid_suffix:
             return self.scorer.score(read.image, model=work.model, version=work.version, **options), 0.0
         with (
             self.scorer.score_large(
@@ -158,8 +158,7 @@ class ItemScorer:
         if work.mask is not None:
             options["mask"] = work.mask if work.mask == "otsu" else Path(work.folder) / mask_path(work.mask, location)
         if work.map_region is not None:
-            path = read.image if isinstance(read.image, Path) else location
-            options["roi"] = work.map_region.pixels(path, work.options.get("page", 0))
+            options["roi"] = work.map_region.pixels(read.path, work.options.get("page", 0))
         return options
 
 

@@ -8,7 +8,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -29,16 +29,27 @@ WHOLE_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class ReadImage:
-    """An image that can be scored."""
+    """An image that can be scored, also several times."""
 
-    image: Image
+    path: Path
+    """Its path on this machine; for a file in memory, its name."""
     size: int | None = None
     """Bytes of the file; None for a folder or a pipe."""
-    held_bytes: int = 0
-    """Bytes of the file in memory."""
+    data: bytes | None = field(default=None, repr=False)
+    """The file in memory; None: it is read from the path."""
     sha256: str | None = None
     seconds: float = 0.0
     """Seconds that reading took."""
+
+    @property
+    def image(self) -> Image:
+        """What a scorer takes."""
+        return self.path if self.data is None else _NamedBytes(self.data, self.path.name)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the file in memory."""
+        return 0 if self.data is None else len(self.data)
 
 
 class ReadError(ImageError):
@@ -76,7 +87,7 @@ def _from_disk(path: Path, check: Callable[[], None]) -> ReadImage:
     digest, size = sha256(data).hexdigest(), len(data)
     if path.suffix.lower() not in PICTURES:
         return ReadImage(path, size, sha256=digest, seconds=time.monotonic() - began)
-    return ReadImage(_NamedBytes(data, path.name), size, size, digest, time.monotonic() - began)
+    return ReadImage(path, size, data, digest, time.monotonic() - began)
 
 
 @contextmanager
@@ -86,8 +97,7 @@ def _from_store(url: str, size: int | None, check: Callable[[], None]) -> Iterat
     expected = size if size is not None else _read(url, lambda: files.size(place), check)
     if expected is not None and expected <= WHOLE_BYTES and PurePosixPath(name).suffix.lower() in PICTURES:
         data = _read(url, lambda: whole_file(files, place, expected), check)
-        digest, held = sha256(data).hexdigest(), len(data)
-        yield ReadImage(_NamedBytes(data, name), held, held, digest, time.monotonic() - began)
+        yield ReadImage(Path(name), len(data), data, sha256(data).hexdigest(), time.monotonic() - began)
         return
     with TemporaryDirectory(prefix="fullconv-") as folder:
         path = Path(folder) / name

@@ -42,8 +42,11 @@ def test_servers_that_are_away_for_a_moment(images: Path, monkeypatch: pytest.Mo
     score, failures = Client.score, Counter({"image0001.png": 2, "image0003.jpg": 1000})
 
     def away(client: Client, image: Any, **options: Any) -> Answer:  # noqa: ANN401 (those of the client)
+        assert image.read()
+        image.seek(0)
         failures[image.name] -= 1
         if failures[image.name] >= 0:
+            image.read()
             raise UnavailableError("no server answers")
         return score(client, image, **options)
 
