@@ -39,7 +39,7 @@ def write_html(file: BinaryIO, document: Mapping[str, Any], planes: Planes, tile
 def _template(title: str, *, in_folder: bool) -> str:
     """Return the page without its data."""
     images = f"img-src data:{' file: ' + chr(39) + 'self' + chr(39) if in_folder else ''}"
-    return page_of("page", ["page"], ["cells", "panel", "page", "result"], title, images)[0]
+    return page_of("page", ["shared"], ["cells", "panel", "page", "result"], title, images)[0]
 
 
 def _write_data(file: BinaryIO, name: str, text: str) -> None:

@@ -157,7 +157,7 @@ def _without_bytes(response: scoring_pb2.ScoreResponse) -> dict[str, Any]:
 
 
 async def _page(_: Request) -> Response:
-    page, policy = await asyncio.to_thread(page_of, "live", ["page", "live"], SCRIPTS, "fullconv", SOURCES)
+    page, policy = await asyncio.to_thread(page_of, "live", ["shared", "live"], SCRIPTS, "fullconv", SOURCES)
     data = f'<script type="text/plain" id="data-colour_maps">{asset("colour_maps.json")}</script>'
     headers = {
         "content-security-policy": f"{policy}; frame-ancestors 'none'",

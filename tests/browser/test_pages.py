@@ -179,6 +179,28 @@ def test_the_most_common_class(tmp_path: Path, open_page: Open) -> None:
     wait_for_regions(page, "2 regions of 24 cells")
 
 
+@pytest.mark.parametrize(("classes", "more"), [(12, ""), (13, "and 1 more"), (40, "and 28 more")])
+def test_many_classes_in_the_legend(classes: int, more: str, tmp_path: Path, open_page: Open) -> None:
+    """The legend has at most twelve classes, and says how many more there are."""
+    path, _ = document(tmp_path, np.eye(classes)[None] * 0.9 + 0.01)
+    page = open_page(path)
+    assert page.locator("#legend li").count() == 12
+    assert page.locator("#legend-more").inner_text() == more
+    assert page.locator("#legend-more").is_visible() == bool(more)
+
+
+def test_names_of_sliders(file: Path, open_page: Open) -> None:
+    """The name of a slider for assistive technology is the same for every value."""
+    page = open_page(file)
+    for name, value in (("threshold", "0.25"), ("opacity", "40")):
+        for _ in range(2):
+            slider = page.get_by_role("slider", name=name.capitalize(), exact=True)
+            assert slider.get_attribute("id") == name
+            slider.fill(value)
+    assert page.locator("#threshold-value").inner_text() == "0.250"
+    assert page.locator("#opacity-value").inner_text() == "40 %"
+
+
 @WIDTHS
 def test_the_cell_under_the_mouse(file: Path, width: int, open_page: Open) -> None:
     """The box and the highest scores of a cell are shown while the mouse is over it."""
@@ -276,7 +298,7 @@ def test_hostile_text(tmp_path: Path, open_page: Open) -> None:
     path, _ = document(tmp_path, scores, labels=labels, answer=answer)
     page = open_page(path, 360)
     assert page.locator("img, b").count() == 0
-    assert page.locator("#warnings li").first.inner_text() == evil
+    assert page.locator("#remarks li").first.inner_text() == evil
     assert page.locator("#averages li").first.inner_text().startswith(evil)
     page.select_option("#class", "0")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -303,7 +325,7 @@ def test_a_region_of_an_image_that_cannot_be_read(tmp_path: Path, open_page: Ope
     source.path.write_bytes(png(noise(40, 60, 3))[:100])
     path, _ = document(tmp_path, np.full((4, 6, 2), 0.1), pixels=ScoredPixels(source, Region(20, 10, 30, 20)))
     page = open_page(path)
-    assert "gone.png: cannot be read again; the background is white" in page.locator("#warnings").inner_text()
+    assert "gone.png: cannot be read again; the background is white" in page.locator("#remarks").inner_text()
     page.mouse.move(*position(page, 45, 25, {"x": 20, "y": 10, "width": 30, "height": 20}))
     assert page.locator("#cell").inner_text().startswith("x 40, y 20, 10 × 10 pixels")
     page.mouse.move(2, 2)

@@ -161,7 +161,7 @@ def test_files_that_the_browser_cannot_show(server: Server, new_page: Open) -> N
     choose(page, "noise.tif", encode(noise(300, 400, 1), ".tif"))
     page.click("#score")
     wait_for_state(page, "Done")
-    assert "the background is white" in page.locator("#warnings").inner_text()
+    assert "the background is white" in page.locator("#remarks").inner_text()
     assert page.locator("#preview").is_hidden()
 
 
@@ -206,7 +206,7 @@ def test_turned_photographs(server: Server, new_page: Open) -> None:
     page.click("#score")
     wait_for_state(page, "Done")
     assert "200 × 300 pixels" in page.locator("#summary").inner_text()
-    assert page.locator("#warnings").is_hidden()
+    assert page.locator("#remarks").is_hidden()
 
 
 def test_errors_are_shown(server: Server, new_page: Open) -> None:

@@ -81,8 +81,7 @@ function showPlan({ plan, grid, ...response }) {
     "Tiles": `${counted(tiles)} of at most ${view.tile.height} × ${view.tile.width} pixels (height × width)`,
     "Cost": `${costText(plan.multiply_adds)} multiply-adds, ${bytesText(plan.bytes)} of memory beside the model`,
   };
-  const pairs = Object.entries(facts).flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]);
-  byId("plan").replaceChildren(...pairs);
+  byId("plan").replaceChildren(...definitions(facts));
 }
 
 // ---- One image -------------------------------------------------------------------------------------------------
@@ -127,7 +126,7 @@ class Run {
     byId("about").closest("section").hidden = true;
     byId("averages-of").textContent = "They follow when all windows are scored.";
     showHead(this.data);
-    showWarnings(this.data);
+    showRemarks(this.data);
     const image = isShown ? { type: "image", url: this.picture.src, buildPyramid: false } : whiteImage(picture);
     this.page = new Page(this.cells, JSON.parse(textOf("colour_maps")), new View(picture, image));
     byId("threshold").addEventListener("input", () => { this.isThresholdChosen = true; });
@@ -157,7 +156,7 @@ class Run {
     this.isDone = true;
     this.data.answer = answerOf(summary);
     this.update();
-    showWarnings(this.data);
+    showRemarks(this.data);
     showAverages(this.data);
     showAbout(this.data);
     byId("about").closest("section").hidden = false;

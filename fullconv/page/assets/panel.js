@@ -2,6 +2,7 @@
 "use strict";
 
 const MAX_LETTERS = 80;
+const MAX_LEGEND = PALETTE.length + 2; // classes in the legend; all classes after the palette have one colour
 
 const byId = (id) => document.getElementById(id);
 
@@ -30,6 +31,10 @@ function row(colour, name, number, ...more) {
     make("span", { class: "number" }, number));
 }
 
+// Makes the terms and descriptions of a list of facts.
+const definitions = (facts) => Object.entries(facts)
+  .flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]);
+
 function showHead({ answer, picture }) {
   const { image, grid } = answer;
   document.documentElement.style.setProperty("--shape", picture.width / picture.height);
@@ -38,10 +43,11 @@ function showHead({ answer, picture }) {
     `model ${answer.model}/${answer.version}, ${answer.mode}`;
 }
 
-function showWarnings({ answer, picture }) {
+// Shows the warnings of the answer, and what the page itself has to say about the image.
+function showRemarks({ answer, picture }) {
   const texts = [...answer.warnings, ...(picture.remark ? [picture.remark] : [])];
-  byId("warnings").hidden = !texts.length;
-  byId("warnings").querySelector("ul").replaceChildren(...texts.map((text) => make("li", {}, text)));
+  byId("remarks").hidden = !texts.length;
+  byId("remarks").querySelector("ul").replaceChildren(...texts.map((text) => make("li", {}, text)));
 }
 
 function averageText(score) {
@@ -95,8 +101,7 @@ function showAbout({ answer, picture }) {
     "Left out": down || across ? `${down} rows and ${across} columns of pixels at the bottom and right` : "nothing",
     "Time": `${(answer.timing_ms.total / 1000).toFixed(2)} s`,
   };
-  const pairs = Object.entries(facts).flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]);
-  byId("about").replaceChildren(...pairs);
+  byId("about").replaceChildren(...definitions(facts));
 }
 
 // Fills the menus and sliders that depend on the data.
@@ -122,7 +127,9 @@ function prepareControls(cells, maps) {
 }
 
 function showLegend(cells, colours, choose) {
-  const order = [...colours].slice(0, PALETTE.length + 2);
+  const order = [...colours].slice(0, MAX_LEGEND), more = colours.size - order.length;
+  byId("legend-more").hidden = !more;
+  byId("legend-more").textContent = more ? `and ${counted(more)} more` : "";
   byId("legend").querySelector("ul").replaceChildren(...order.map(([cls, colour]) => {
     const { label, cells: count } = cells.classes[cls];
     const line = row(colour, label, counted(count), ...(colour ? [] : [make("small", {}, "not painted")]));

@@ -26,7 +26,7 @@ async function main() {
   const names = ["top", "value", ...Array(values.planes).keys()];
   const cells = new Cells(data, await Promise.all(names.map(source.plane)));
   showHead(data);
-  showWarnings(data);
+  showRemarks(data);
   showAverages(data);
   showAbout(data);
   new Page(cells, data.colour_maps, new View(picture, await tileSource(picture)));
