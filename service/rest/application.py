@@ -4,13 +4,10 @@
 the viewer.
 """
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.message import Message
 from starlette.applications import Starlette
@@ -28,6 +25,7 @@ from service.rest.answers import BINARY, JSON, Answer
 from service.rest.body import read_body
 from service.rest.endpoint import Endpoint, Work, received_body
 from service.rest.guard import Guard
+from service.rest.json_thread import SMALL_BYTES, JsonThread
 from service.rest.refusals import refused
 from service.rest.requests import MOST_BYTES, binary_outputs, infer_request, parsed
 from service.rest.responses import HEADER_LENGTH, document, infer_answer, json_answer
@@ -38,21 +36,23 @@ from service.rpc.servicer import ScoringServicer
 from service.rpc.tensors import AVERAGE, MOST_NUMBERS
 
 FLOAT_BYTES = 4
-SMALL_BYTES = 64 << 10
-"""Size up to which JSON is read and written on the event loop."""
 MODEL = "/v2/models/{name}"
 VERSION = f"{MODEL}/versions/{{version}}"
 Form = Callable[[Any], Answer]
 """Makes the answer from the message that a method returns."""
-Value = TypeVar("Value")
 
 
 def application(
     inference: InferenceServicer, scoring: ScoringServicer, calls: Calls, limits: Limits, *, is_local: bool
 ) -> Starlette:
     """Return the application. `is_local`: whether only this machine reaches its port."""
+    json_thread = JsonThread()
+    inference_paths, viewer = (
+        Inference(inference, calls, limits, json_thread),
+        Viewer(scoring, calls, limits, json_thread),
+    )
     starlette = Starlette(
-        routes=[*Inference(inference, calls, limits).routes(), *Viewer(scoring, calls, limits).routes()],
+        routes=[*inference_paths.routes(), *viewer.routes()],
         middleware=[Middleware(Guard, is_local=is_local)],
         exception_handlers={HTTPException: _refuse},
     )
@@ -63,12 +63,9 @@ def application(
 class Inference:
     """The paths of the Open Inference Protocol, which a servicer answers."""
 
-    def __init__(self, servicer: InferenceServicer, calls: Calls, limits: Limits) -> None:
+    def __init__(self, servicer: InferenceServicer, calls: Calls, limits: Limits, json_thread: JsonThread) -> None:
         self._methods, self._calls, self._limits = servicer.methods(), calls, limits
-        self._converting = ThreadPoolExecutor(1, "json")
-        """One thread: JSON is read and written under the interpreter lock, and takes many times its size in memory."""
-        self._pause_until = 0.0
-        """The time, on the monotonic clock, until which this thread pauses."""
+        self._json = json_thread
 
     def routes(self) -> list[BaseRoute]:
         """Return the paths. A path that comes first takes precedence."""
@@ -123,7 +120,7 @@ class Inference:
             body = await read_body(request, limit)
             call.size = len(body)
             self._calls.received_bytes += call.size
-            return await self._converted(partial(infer_request, name, version, body, header_bytes), call.size)
+            return await self._json.run(partial(infer_request, name, version, body, header_bytes), call.size)
 
         return await self._scored(await self._calls.receiver.read(call, read), call)
 
@@ -139,26 +136,7 @@ class Inference:
             if call.answer_bytes is None or not error.of_answer:
                 raise
             raise LimitError(f"{error}; as binary data, the answer may be larger: request binary_data") from None
-        return await self._converted(partial(infer_answer, message, response), response.ByteSize())
-
-    async def _converted(self, convert: Callable[[], Value], size: int) -> Value:
-        """Return what `convert` returns. For more than SMALL_BYTES it is called in the thread for JSON.
-
-        Between two calls, this thread pauses for the duration of the first, so that it holds the interpreter lock at
-        most half of the time.
-        """
-        if size <= SMALL_BYTES:
-            return convert()
-
-        def with_pause() -> Value:
-            time.sleep(max(0.0, self._pause_until - time.monotonic()))
-            started = time.monotonic()
-            try:
-                return convert()
-            finally:
-                self._pause_until = 2 * time.monotonic() - started
-
-        return await asyncio.get_running_loop().run_in_executor(self._converting, with_pause)
+        return await self._json.run(partial(infer_answer, message, response), response.ByteSize())
 
 
 def _document(response: Message) -> Answer:

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from service.dispatch.call import Call
-from service.errors import CancelledRunError, IdleError, ServiceError
+from service.errors import CancelledRunError, IdleError, OptionError, ServiceError
 from service.rest.endpoint import call_of, while_open
 from service.rest.refusals import refusal
 from service.rpc.calls import Calls
@@ -120,6 +120,24 @@ async def body_parts(request: Request) -> AsyncIterator[bytes]:
         if message["body"]:
             yield message["body"]
     request.state.resume_reading()  # uvicorn pauses after a large body, and would not notice that the client leaves
+
+
+async def take(parts: AsyncIterator[bytes], size: int) -> tuple[bytes, bytes]:
+    """Return the first `size` bytes of a body, and the bytes after them that arrived in the same part.
+
+    Raises OptionError if the body ends earlier.
+    """
+    taken: list[bytes] = []
+    missing = size
+    while missing > 0:
+        part = await anext(parts, b"")
+        if not part:
+            raise OptionError(f"body: expected a mask of {size} bytes, then the file, got {size - missing} bytes")
+        taken.append(part)
+        missing -= len(part)
+    last = taken.pop() if taken else b""
+    end = len(last) + missing
+    return b"".join([*taken, last[:end]]), last[end:]
 
 
 def finite(value: Any) -> Any:  # noqa: ANN401 (any part of a document)

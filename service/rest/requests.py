@@ -47,7 +47,18 @@ def infer_request(name: str, version: str, body: bytes, header_bytes: int | None
 
 
 def parsed(text: bytes) -> dict[str, Any]:
-    """Return the object that JSON text holds; raises OptionError, and LimitError for text that takes long to read."""
+    """Return the object that JSON text holds; see `read_json`."""
+    document = read_json(text, "the JSON of the Open Inference Protocol")
+    if not isinstance(document, dict):
+        raise OptionError(f"JSON: expected an object, got {_kind(document)}")
+    return document
+
+
+def read_json(text: bytes, what: str) -> Any:  # noqa: ANN401 (any document)
+    """Return the document that JSON text holds.
+
+    Raises OptionError, which names `what` was expected, and LimitError for text that takes long to read.
+    """
     if len(text) > MOST_BYTES:
         raise LimitError(f"JSON: expected at most {MOST_BYTES} bytes, got {len(text)}; send binary data")
     values = text.count(b",") + text.count(b"[") + text.count(b"{")
@@ -56,14 +67,11 @@ def parsed(text: bytes) -> dict[str, Any]:
             f"JSON: expected at most {MOST_NUMBERS} numbers and {MOST_OTHERS} other values, got more; send binary data"
         )
     try:
-        document = json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse)
     except RecursionError:
         raise OptionError("JSON: expected lists as deep as the shape, got deeper ones") from None
     except ValueError as error:
-        raise OptionError(f"JSON: expected the JSON of the Open Inference Protocol, got {error}") from None
-    if not isinstance(document, dict):
-        raise OptionError(f"JSON: expected an object, got {_kind(document)}")
-    return document
+        raise OptionError(f"JSON: expected {what}, got {error}") from None
 
 
 def binary_outputs(request: oip.ModelInferRequest) -> dict[str, bool]:

@@ -5,11 +5,13 @@ GET /viewer/models         the models and the limits of the server
 GET /viewer/models/NAME    the description of a model, as GetModel returns it
 POST /viewer/score         an encoded file; the answer is ScoreLarge's, as lines: plan, progress, rows, summary
 
-The page itself needs no token, so that it can ask for one. The options of /viewer/score are in its query.
+The page itself needs no token, so that it can ask for one. The options of /viewer/score are in its query
+(`service.rest.score_query`). If the mask is a file, the body begins with it.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
@@ -17,23 +19,22 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from fullconv.common.names import MODES
 from fullconv.common.pages import asset, page_of
 from fullconv.protos import scoring_pb2
 from service.dispatch.call import Call
-from service.errors import OptionError
+from service.errors import LimitError, OptionError
 from service.limits import Limits
 from service.rest.answers import BINARY, Answer
 from service.rest.endpoint import Endpoint
-from service.rest.line_stream import Lines, LineStream, body_parts, finite
+from service.rest.json_thread import JsonThread
+from service.rest.line_stream import Lines, LineStream, body_parts, finite, take
 from service.rest.responses import document, json_answer
+from service.rest.score_query import ScoreQuery, score_query
 from service.rest.shown_rows import MAX_PLANES, ShownRows
 from service.rpc.calls import Calls
 from service.rpc.servicer import ScoringServicer
 
-OPTIONS = ("model", "version", "name", "stride", "mode", "plane")
-MOST_DIGITS = 9
-SCRIPTS = ("cells", "panel", "page", "live_cells", "live")
+SCRIPTS = ("cells", "panel", "page", "live_cells", "live", "live_form")
 SOURCES = "img-src 'self' data: blob:; connect-src 'self'"
 MARK = "<!-- data -->"
 """Stands in the template where the data belong."""
@@ -42,8 +43,8 @@ MARK = "<!-- data -->"
 class Viewer:
     """The paths of the viewer, which a servicer answers."""
 
-    def __init__(self, servicer: ScoringServicer, calls: Calls, limits: Limits) -> None:
-        self._servicer, self._calls, self._limits = servicer, calls, limits
+    def __init__(self, servicer: ScoringServicer, calls: Calls, limits: Limits, json_thread: JsonThread) -> None:
+        self._servicer, self._calls, self._limits, self._json = servicer, calls, limits, json_thread
 
     def routes(self) -> list[BaseRoute]:
         """Return the paths."""
@@ -78,20 +79,34 @@ class Viewer:
             raise OptionError(f"content-type: expected {BINARY}, got {content[:40]!r}")
         if "content-encoding" in request.headers:
             raise OptionError("content-encoding: expected none, got one: send the file as it is")
-        start, planes = _start(request)
+        query = score_query(request.query_params)
+        if query.mask_bytes > self._limits.message_bytes:
+            raise LimitError(f"mask: expected at most {self._limits.message_bytes} bytes, got {query.mask_bytes}")
+        start = query.start
         described = scoring_pb2.GetModelRequest(model=start.model, version=start.version)
         model = await self._servicer.get_model(described, call)
         start.version = model.version
-        delivery = _Delivery(lines, model, _planes(planes, model.spec.output.classes))
-        await self._servicer.score_large(self._messages(start, request), delivery.send, call)
+        delivery = _Delivery(lines, model, _planes(query.planes, model.spec.output.classes))
+        await self._servicer.score_large(self._messages(query, request, call), delivery.send, call)
 
     async def _messages(
-        self, start: scoring_pb2.LargeImage, request: Request
+        self, query: ScoreQuery, request: Request, call: Call
     ) -> AsyncIterator[scoring_pb2.ScoreLargeRequest]:
-        yield scoring_pb2.ScoreLargeRequest(start=start)
-        async for part in body_parts(request):
-            self._calls.received_bytes += len(part)
-            yield scoring_pb2.ScoreLargeRequest(data=part)
+        """Yield the body as the messages of ScoreLarge: the mask belongs to the first, the file follows."""
+        parts = body_parts(request)
+        mask, rest = await take(parts, query.mask_bytes)
+        call.size = len(mask)
+        self._calls.received_bytes += call.size
+        await self._json.run(partial(query.set_mask, mask), call.size)
+        yield scoring_pb2.ScoreLargeRequest(start=query.start)
+        if rest:
+            yield self._data(rest)
+        async for part in parts:
+            yield self._data(part)
+
+    def _data(self, part: bytes) -> scoring_pb2.ScoreLargeRequest:
+        self._calls.received_bytes += len(part)
+        return scoring_pb2.ScoreLargeRequest(data=part)
 
 
 class _Delivery:
@@ -117,28 +132,6 @@ class _Delivery:
             await self._lines.send({"progress": document(message.progress)})
         elif part == "summary":
             await self._lines.send({"summary": _without_bytes(message.summary)})
-
-
-def _start(request: Request) -> tuple[scoring_pb2.LargeImage, list[int]]:
-    """Return the first message of the call, and the requested planes; raises OptionError."""
-    query = request.query_params
-    for name in query:
-        if name not in OPTIONS:
-            raise OptionError(f"query: expected {', '.join(OPTIONS)}, got {name[:40]!r}")
-    mode = query.get("mode", "auto")
-    if mode not in MODES:
-        raise OptionError(f"mode: expected {' or '.join(MODES)}, got {mode[:40]!r}")
-    stride = _number("stride", query["stride"]) if query.get("stride") else 0
-    options = scoring_pb2.ScoreOptions(grid=True, mode=MODES[mode], stride=stride)
-    model, version, name = (query.get(field, "") for field in ("model", "version", "name"))
-    start = scoring_pb2.LargeImage(model=model, version=version, name=name, options=options)
-    return start, [_number("plane", text) for text in query.getlist("plane")]
-
-
-def _number(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS):
-        raise OptionError(f"{name}: expected a number, got {text[:40]!r}")
-    return int(text)
 
 
 def _planes(wanted: list[int], classes: int) -> list[int]:

@@ -90,7 +90,13 @@ def _band(word: str) -> int:
     return int(word)
 
 
-def _region(value: Any) -> Region:  # noqa: ANN401
+def scales_of(value: Any) -> tuple[Scale, ...]:  # noqa: ANN401
+    """Return scales, such as "384,0.5x"; raises OptionError."""
+    return tuple(map(_scale, _words("scales", value)))
+
+
+def region_of(value: Any) -> Region:  # noqa: ANN401
+    """Return a region, such as "0,0,640,480"; raises OptionError."""
     words = _words("region", value)
     if len(words) != 4 or not all(
         word.isascii() and word.isdecimal() and len(word) <= 10 and int(word) < 1 << 32 for word in words
@@ -113,10 +119,10 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "average": lambda value: _choice("average", value, AverageOf),
     "flip": lambda value: _flag("flip", value),
     "classes": lambda value: tuple(_words("classes", value)),
-    "scales": lambda value: tuple(map(_scale, _words("scales", value))),
+    "scales": scales_of,
     "bands": lambda value: tuple(map(_band, _words("bands", value))),
     "page": lambda value: count_of("page", value),
-    "region": _region,
+    "region": region_of,
     "priority": _priority,
 }
 """For each parameter that has an effect: the function that reads its value."""

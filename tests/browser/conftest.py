@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import ROOT
+from support.servers import Server, running
 
 Open = Callable[..., Any]
 
@@ -56,3 +58,10 @@ def open_page(new_page: Open) -> Iterator[Open]:
 
     yield open_page
     assert failed == []
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Yield a server of the shipped model with an HTTP port."""
+    with running(ROOT / "models", "--viewer", "127.0.0.1:0") as server:
+        yield server

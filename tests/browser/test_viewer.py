@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from PIL import Image
-from support.browsers import serious
+from support.browsers import choose, opened, serious, url, wait_for_state
 from support.conversion import convert_into
 from support.heatmaps import axis, header
 from support.networks import UNPADDED, make_network
@@ -41,36 +41,6 @@ DROP = """([name, data]) => {
     document.body.dispatchEvent(new DragEvent("dragover", { dataTransfer: transfer, bubbles: true, cancelable: true }));
     document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
 }"""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """Yield a server of the shipped model with an HTTP port."""
-    with running(MODELS, "--viewer", "127.0.0.1:0") as server:
-        yield server
-
-
-def url(server: Server) -> str:
-    """Return the address of the page."""
-    return f"http://{server.log[0]['viewer']}/"
-
-
-def opened(new_page: Open, server: Server, width: int = 1280, **options: object) -> Any:  # noqa: ANN401
-    """Open the page, and wait for the models."""
-    page = new_page(width, **options)
-    page.goto(url(server))
-    page.locator("#mode option").first.wait_for(state="attached")
-    return page
-
-
-def choose(page: Any, name: str, file: bytes) -> None:  # noqa: ANN401
-    """Choose a file with the form."""
-    page.set_input_files("#file", {"name": name, "mimeType": "application/octet-stream", "buffer": file})
-
-
-def wait_for_state(page: Any, text: str) -> None:  # noqa: ANN401
-    """Wait until the page says that something has happened."""
-    page.locator("#state").filter(has_text=text).wait_for(timeout=60_000)
 
 
 def regions(page: Any) -> str:  # noqa: ANN401

@@ -1,7 +1,6 @@
 """The viewer's page and its requests: the page's policy, models, the stream of a score, refusals, the end of work."""
 
 import hashlib
-import json
 import re
 import socket
 from base64 import b64decode, b64encode
@@ -9,7 +8,6 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -19,8 +17,9 @@ from support.conversion import convert_into
 from support.networks import UNPADDED, make_network
 from support.paths import ROOT
 from support.pictures import encode, noise, png
-from support.rest import Reply, ask
+from support.rest import ask
 from support.servers import Server, running, wait_until
+from support.viewer import lines_of, path_of, score, unpacked
 
 from fullconv import Client
 from fullconv.common.probabilities import probabilities
@@ -30,7 +29,6 @@ from service.rest.shown_rows import NO_CLASS, ShownRows
 
 MODELS = ROOT / "models"
 PAGE = (MODELS / "digits" / "page.png").read_bytes()
-BINARY = {"Content-Type": "application/octet-stream"}
 SECRET = "a token"  # noqa: S105 (of a test)
 
 
@@ -43,35 +41,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (folder / "models" / "digits").symlink_to(MODELS / "digits")
     with running(folder / "models", "--viewer", "127.0.0.1:0") as server:
         yield server
-
-
-def score(server: Server, file: bytes | Iterator[bytes], headers: dict[str, str] | None = None, **query: Any) -> Reply:
-    """Send a file."""
-    return ask(server, path_of(**query), file, BINARY | (headers or {}))
-
-
-def path_of(**query: Any) -> str:
-    """Return the path of a request for a score."""
-    return f"/viewer/score?{urlencode({'model': 'digits'} | query, doseq=True)}"
-
-
-def lines_of(reply: Reply) -> list[dict[str, Any]]:
-    """Return the lines of an answer."""
-    assert reply.status == 200, reply.body
-    assert reply.headers["content-type"] == "application/x-ndjson"
-    return [json.loads(line) for line in reply.body.splitlines()]
-
-
-def unpacked(rows: list[dict[str, Any]], cols: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Return the top classes (rows, cols), and the values (1 + planes, rows, cols), of consecutive rows."""
-    tops, values, stop = [], [], 0
-    for each in rows:
-        assert each["first"] == stop
-        stop += each["count"]
-        tops.append(np.frombuffer(b64decode(each["top"]), "<u4").reshape(-1, cols))
-        stored = np.frombuffer(b64decode(each["values"]), "<u2").reshape(-1, each["count"], cols)
-        values.append(each["low"] + (each["high"] - each["low"]) * stored / 0xFFFF)
-    return np.concatenate(tops), np.concatenate(values, axis=1)
 
 
 def test_the_page_allows_only_its_own_scripts(server: Server) -> None:
@@ -197,7 +166,19 @@ def test_rows_without_scores() -> None:
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], int, str]] = {
     "content type": ({}, {"Content-Type": "image/png"}, 400, "content-type: expected application/octet-stream, got"),
     "encoding": ({}, {"Content-Encoding": "gzip"}, 400, "content-encoding: expected none"),
-    "option": ({"flip": "1"}, {}, 400, "query: expected model, version, name, stride, mode, plane, got 'flip'"),
+    "option": ({"border": "anchor"}, {}, 400, "plan_only, plane, got 'border'"),
+    "flip": ({"flip": "1"}, {}, 400, "flip: expected false or true, got '1'"),
+    "region": ({"region": "0,0,10"}, {}, 400, "region: expected x,y,width,height in pixels, got '0,0,10'"),
+    "scales": ({"scales": "1x,half"}, {}, 400, "scales: expected pixels, 384, or a factor, 0.5x; got 'half'"),
+    "mpp": ({"mpp": "x"}, {}, 400, "mpp: expected a number, got 'x'"),
+    "mpp of zero": ({"mpp": "0"}, {}, 400, "mpp: expected a number from 1e-07"),
+    "mpp that is not known": ({"mpp": "0.5"}, {}, 400, "mpp"),
+    "mask": ({"mask": "page"}, {}, 400, "mask: expected otsu or areas or image, got 'page'"),
+    "mask without size": ({"mask": "areas"}, {}, 400, "mask_bytes: expected the size of the mask with mask=areas"),
+    "size without mask": ({"mask_bytes": "7"}, {}, 400, "mask_bytes: expected the size of the mask with mask=areas"),
+    "large mask": ({"mask": "image", "mask_bytes": "99999999"}, {}, 413, "mask: expected at most 67108864 bytes"),
+    "mask beyond the body": ({"mask": "image", "mask_bytes": "9999999"}, {}, 400, "body: expected a mask of 9999999"),
+    "mask that is an image": ({"mask": "areas", "mask_bytes": "8"}, {}, 400, "JSON: expected GeoJSON, got"),
     "mode": ({"mode": "fast"}, {}, 400, "mode: expected auto or dense or shared or crops or exact, got 'fast'"),
     "stride": ({"stride": "x"}, {}, 400, "stride: expected a number, got 'x'"),
     "long stride": ({"stride": "9" * 5000}, {}, 400, "stride: expected a number"),

@@ -1,6 +1,7 @@
-// The viewer of a server: takes an image and options, sends them to the server, and shows its answer as it arrives.
+// The viewer of a server: sends an image and options to the server, and shows its answer as it arrives.
 //
-// service/rest/viewer.py describes the requests and the answer. Text of the server enters the page as text only.
+// live_form.js takes the image and the options. service/rest/viewer.py describes the requests and the answer. Text of
+// the server enters the page as text only.
 "use strict";
 
 const UPDATE_MS = 300; // between two pictures of the cells
@@ -52,34 +53,65 @@ function costText(number) {
   return `${(number / 1000 ** unit).toPrecision(3)}${units[unit]}`;
 }
 
+// ---- What is going on ------------------------------------------------------------------------------------------
+
+function showError(text) {
+  byId("error").hidden = !text;
+  byId("error").textContent = text;
+}
+
+const showProgress = (progress) => showState(`${counted(progress.tiles)} of ${several(progress.of, "tile")}`, progress);
+
+// Shows what is going on; `progress` has the finished tiles and the number of tiles.
+function showState(text, progress) {
+  byId("run").hidden = false;
+  byId("state").textContent = text;
+  if (progress) Object.assign(byId("progress"), { max: progress.of, value: progress.tiles });
+  else byId("progress").removeAttribute("value");
+}
+
 // ---- The answer in the form of the page of a result ------------------------------------------------------------
 
 // Returns what `--json` of fullconv-score prints, as far as the page shows it.
-function answerOf({ image, grid, parity, timing, ...response }) {
+function answerOf({ image, grid, parity, timing, areas, ...response }) {
   const pair = ({ height, width } = {}) => [height ?? 0, width ?? 0];
   const { average, classes } = response;
-  const top = average.top.map((at) => ({ label: classes[at].label, score: average.values[at] }));
+  const named = (values) => (at) => ({ label: classes[at].label, score: values[at] });
+  const highest = (values) => [...values.keys()].sort((a, b) => values[b] - values[a]).slice(0, average.top.length);
   return {
     ...response, image, timing_ms: { total: timing?.total_ms ?? 0 },
     grid: {
       rows: grid.rows, cols: grid.cols, scored: response.scored_cells,
       stride: pair(grid.stride), window: pair(grid.window), left_out: pair(grid.left_out),
     },
-    average: { of: average.of === "AVERAGE_OF_PROBABILITIES" ? "probabilities" : "scores", top },
-    areas: [],
+    average: { of: average.of === "AVERAGE_OF_PROBABILITIES" ? "probabilities" : "scores", top: average.top.map(named(average.values)) },
+    areas: areas.map(({ name, cells, values }) => ({ name, windows: cells, top: highest(values).map(named(values)) })),
     parity: { ...parity, top_class_agreement: parity.agreement_high ? parity.top_class_agreement : null },
   };
 }
 
-function showPlan({ plan, grid, ...response }) {
-  const tiles = plan.views.reduce((sum, view) => sum + view.tiles, 0), [view] = plan.views;
+// Returns how many windows there are; of a plan alone, how many of them a mask or a region leaves.
+function windowsText({ grid, scored_cells: scored }) {
+  const { rows, cols, window, stride } = grid, isPart = scored && scored < rows * cols;
+  return `${rows} × ${cols} (rows × columns) of ${window.height} × ${window.width} pixels, ` +
+    `${stride.height} pixels apart${isPart ? `; ${counted(scored)} inside the mask` : ""}`;
+}
+
+function showPlan({ plan, image, ...response }) {
+  const tiles = plan.views.reduce((sum, view) => sum + view.tiles, 0), [{ tile, flip }] = plan.views;
+  const sizes = plan.views.map(({ image: { height, width } }) => `${width} × ${height}`);
+  const isScaled = sizes.length > 1 || sizes[0] !== `${image.width} × ${image.height}`;
+  const mpp = image.microns_per_pixel_x;
   const facts = {
     "Model": `${response.model}/${response.version}, ${plan.file}`,
     "Mode": `${response.mode}: ${response.mode_reason}`,
-    "Windows": `${grid.rows} × ${grid.cols} (rows × columns) of ${grid.window.height} × ${grid.window.width} pixels, ` +
-      `${grid.stride.height} pixels apart`,
-    "Tiles": `${counted(tiles)} of at most ${view.tile.height} × ${view.tile.width} pixels (height × width)`,
-    "Cost": `${costText(plan.multiply_adds)} multiply-adds, ${bytesText(plan.bytes)} of memory beside the model`,
+    "Image": `${image.width} × ${image.height} pixels (width × height)${mpp ? `, ${+mpp.toPrecision(4)} µm each` : ""}`,
+    ...(isScaled ? { "Scored at": `${sizes.join(", ")} pixels (width × height)` } : {}),
+    "Windows": windowsText(response),
+    "Tiles": `${counted(tiles)} of at most ${tile.height} × ${tile.width} pixels (height × width)` +
+      (flip ? ", those of the mirrored image included" : ""),
+    "Cost": `${costText(plan.multiply_adds)} multiply-adds, ${bytesText(plan.bytes)} of memory beside the model, ` +
+      `about ${+plan.decode_seconds.toPrecision(2)} s of decoding`,
   };
   byId("plan").replaceChildren(...definitions(facts));
 }
@@ -94,14 +126,17 @@ class Run {
     this.controller = new AbortController();
   }
 
-  // Sends the file and shows the answer; throws a Refusal, or an AbortError after `cancel`.
-  async score(file, query) {
-    showState(`Sending ${bytesText(file.size)}; the server scores when it has the whole file.`);
+  // Sends the file, after the file of its mask if there is one, and shows the answer, which may be the plan alone.
+  // Throws a Refusal, or an AbortError after `cancel`.
+  async score(file, mask, query) {
+    showState(`Sending ${bytesText(file.size)}; the server plans and scores when it has the whole file.`);
     const { signal } = this.controller, headers = { "Content-Type": "application/octet-stream" };
-    const response = await ask(`/viewer/score?${query}`, { method: "POST", body: file, signal, headers });
+    const body = mask ? new Blob([mask, file]) : file, isPlanOnly = query.has("plan_only");
+    const response = await ask(`/viewer/score?${query}`, { method: "POST", body, signal, headers });
     for await (const line of linesOf(response)) {
       if (line.error) throw new Refusal(line.error);
-      if (line.plan) await this.begin(line.plan, line.shown);
+      if (line.plan && isPlanOnly) this.finishPlan(line.plan);
+      else if (line.plan) await this.begin(line.plan, line.shown);
       if (line.progress) showProgress(line.progress);
       if (line.rows) this.addRows(line.rows);
       if (line.summary) this.finish(line.summary);
@@ -152,6 +187,13 @@ class Run {
     Object.assign(byId("threshold"), { min: low, max: high, step: span / 100, value });
   }
 
+  finishPlan(plan) {
+    this.isDone = true;
+    showPlan(plan);
+    byId("plan").append(...definitions(plan.warnings.length ? { "Remarks": plan.warnings.join(" ") } : {}));
+    showState("Planned; nothing is scored yet.", { tiles: 0, of: 1 });
+  }
+
   finish(summary) {
     this.isDone = true;
     this.data.answer = answerOf(summary);
@@ -173,168 +215,3 @@ class Run {
     byId("result-head").hidden = true;
   }
 }
-
-// ---- The request -----------------------------------------------------------------------------------------------
-
-function showError(text) {
-  byId("error").hidden = !text;
-  byId("error").textContent = text;
-}
-
-const showProgress = (progress) => showState(`${counted(progress.tiles)} of ${several(progress.of, "tile")}`, progress);
-
-// Shows what is going on; `progress` has the finished tiles and the number of tiles.
-function showState(text, progress) {
-  byId("run").hidden = false;
-  byId("state").textContent = text;
-  if (progress) Object.assign(byId("progress"), { max: progress.of, value: progress.tiles });
-  else byId("progress").removeAttribute("value");
-}
-
-// The form: what to score, and how.
-class Form {
-  constructor() {
-    Object.assign(this, { run: null, file: null, url: null, picture: null, limits: {}, descriptions: new Map() });
-    byId("access").addEventListener("submit", (event) => {
-      event.preventDefault();
-      token = byId("token").value;
-      this.load();
-    });
-    byId("file").addEventListener("change", () => { this.taken = this.take(byId("file").files[0]); });
-    byId("model").addEventListener("change", () => this.guarded(() => this.showModel()));
-    byId("cancel").addEventListener("click", () => this.run?.cancel());
-    byId("request").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.guarded(() => this.score());
-    });
-    this.listenToDrops();
-    this.load();
-  }
-
-  listenToDrops() {
-    const over = (isOver) => (event) => {
-      event.preventDefault();
-      byId("request").classList.toggle("over", isOver);
-    };
-    document.addEventListener("dragover", over(true));
-    document.addEventListener("dragleave", over(false));
-    document.addEventListener("drop", (event) => {
-      over(false)(event);
-      if (!event.dataTransfer.files.length) return;
-      byId("file").files = event.dataTransfer.files;
-      this.taken = this.take(event.dataTransfer.files[0]);
-    });
-  }
-
-  // Does some work, and shows its error.
-  async guarded(work) {
-    showError("");
-    try {
-      await work();
-    } catch (error) {
-      if (error.status === 401) byId("access").hidden = false;
-      if (error.name === "AbortError" || (error.status === 401 && !token)) return;
-      const ended = "The server cannot be reached, or has ended the connection; it may be busy: try again.";
-      showError(error instanceof Refusal ? error.message : `${ended} (${error.message})`);
-    }
-  }
-
-  // Asks the server for its models and limits.
-  async load() {
-    await this.guarded(async () => {
-      const { models, limits } = await askJson("/viewer/models");
-      byId("access").hidden = true;
-      byId("request").hidden = false;
-      this.limits = limits;
-      byId("limits").textContent = `At most ${bytesText(limits.file_bytes)}; JPEG, PNG and WebP: at most ` +
-        `${counted(Math.floor(limits.image_pixels / 1e6))} megapixels. TIFF files may be larger.`;
-      const order = models.sort((a, b) => a.name.localeCompare(b.name) || b.version - a.version);
-      const options = order.map(({ name, version, error }) => {
-        const option = make("option", { value: JSON.stringify([name, version]) }, `${cut(name)}, version ${version}`);
-        option.disabled = Boolean(error);
-        return option;
-      });
-      byId("model").replaceChildren(...options.sort((a, b) => a.disabled - b.disabled));
-      if (!models.length) throw new Refusal("The server has no models.");
-      await this.showModel();
-    });
-  }
-
-  // Returns the description of a model, as GetModel does.
-  async describe(name, version) {
-    const key = JSON.stringify([name, version]);
-    if (!this.descriptions.has(key)) {
-      const path = `/viewer/models/${encodeURIComponent(name)}?${new URLSearchParams({ version })}`;
-      this.descriptions.set(key, await askJson(path));
-    }
-    return this.descriptions.get(key);
-  }
-
-  // Fills the menus with what the chosen model can do.
-  async showModel() {
-    const { spec, labels } = await this.describe(...JSON.parse(byId("model").value));
-    const modes = ["auto", "exact", ...spec.modes];
-    byId("mode").replaceChildren(...modes.map((mode) => make("option", {}, mode)));
-    byId("stride").value = "";
-    byId("stride").placeholder = `${spec.vertical.stride} (default)`;
-    const count = spec.output.classes, isMany = count > this.limits.planes;
-    byId("planes-field").hidden = !isMany;
-    byId("planes-note").textContent = `At most ${this.limits.planes} of ${counted(count)} classes.`;
-    const names = isMany ? Array.from({ length: count }, (_, at) => labels[at] ?? String(at)) : [];
-    byId("planes").replaceChildren(...names.map((label, at) => make("option", { value: at }, cut(label))));
-  }
-
-  // Takes a file, and shows it if the browser can.
-  async take(file) {
-    if (this.url) URL.revokeObjectURL(this.url);
-    Object.assign(this, { file, url: file ? URL.createObjectURL(file) : null, picture: null });
-    const preview = byId("preview");
-    preview.hidden = true;
-    if (!file) return;
-    const picture = new Image();
-    picture.src = this.url;
-    try {
-      await picture.decode();
-    } catch {
-      return;
-    }
-    if (picture.src !== this.url) return;
-    this.picture = { src: this.url, width: picture.naturalWidth, height: picture.naturalHeight };
-    preview.src = this.url;
-    preview.hidden = false;
-  }
-
-  query() {
-    const [model, version] = JSON.parse(byId("model").value);
-    const query = new URLSearchParams({ model, version, name: this.file.name, mode: byId("mode").value });
-    if (byId("stride").value) query.set("stride", byId("stride").value);
-    for (const { value } of byId("planes").selectedOptions) query.append("plane", value);
-    return query;
-  }
-
-  async score() {
-    const { file, limits } = this;
-    if (file.size > limits.file_bytes) {
-      const most = bytesText(limits.file_bytes);
-      throw new Refusal(`image: expected a file of at most ${most}, got ${bytesText(file.size)}`);
-    }
-    await this.taken;
-    this.run?.remove();
-    byId("plan").replaceChildren();
-    const run = this.run = new Run(this.picture, (...names) => this.describe(...names));
-    byId("score").disabled = true;
-    byId("cancel").disabled = false;
-    try {
-      await run.score(file, this.query());
-    } catch (error) {
-      showState(error.name === "AbortError" ? "Cancelled." : "Not finished.", { tiles: 0, of: 1 });
-      byId("run").hidden = error.name !== "AbortError" && !run.page;
-      throw error;
-    } finally {
-      byId("score").disabled = false;
-      byId("cancel").disabled = true;
-    }
-  }
-}
-
-new Form();
