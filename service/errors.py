@@ -6,6 +6,7 @@
     │   └── UnreadableModelError  they cannot be read now
     ├── CapabilityError    the model does not have the requested stride or mode
     ├── OptionError        the value of an option is invalid
+    │   └── MediaTypeError  the type or the encoding of a body over HTTP is not supported
     ├── ImageError         the image cannot be used
     │   └── LimitError     the image, or its answer, exceeds a configured limit
     ├── UnsupportedError   this server does not support the call or parameter
@@ -48,6 +49,10 @@ class CapabilityError(ServiceError):
 
 class OptionError(ServiceError):
     """The value of an option is invalid, in general or for this model."""
+
+
+class MediaTypeError(OptionError):
+    """The type or the encoding of a body over HTTP is not supported."""
 
 
 class ImageError(ServiceError):

@@ -22,7 +22,7 @@ from service.dispatch.call import Call
 from service.errors import LimitError, OptionError
 from service.limits import Limits
 from service.rest.answers import BINARY, JSON, Answer
-from service.rest.body import read_body
+from service.rest.body import check_media_type, read_body
 from service.rest.endpoint import Endpoint, Work, received_body
 from service.rest.guard import Guard
 from service.rest.json_thread import SMALL_BYTES, JsonThread
@@ -108,9 +108,7 @@ class Inference:
 
     async def _infer(self, request: Request, call: Call) -> Answer:
         """Receive a request, score its images and return the answer."""
-        content = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
-        if content not in (JSON, BINARY):
-            raise OptionError(f"content-type: expected {JSON} or {BINARY}, got {content[:40]!r}")
+        check_media_type(request, JSON, BINARY, default=JSON)
         header_bytes = _header_bytes(request)
         limit = self._limits.message_bytes if header_bytes is not None else min(MOST_BYTES, self._limits.message_bytes)
         name, version = request.path_params["name"], request.path_params.get("version", "")

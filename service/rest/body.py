@@ -1,17 +1,24 @@
-"""The body of a request: received up to a limit, and decompressed up to the same limit."""
+"""The body of a request: its media type, and its bytes up to a limit, also after decompression."""
 
 import asyncio
 import zlib
 
 from starlette.requests import Request
 
-from service.errors import CancelledRunError, LimitError, OptionError
+from service.errors import CancelledRunError, LimitError, MediaTypeError, OptionError
 
 ENCODINGS = ("identity", "gzip", "deflate")
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 """For zlib: the data begin with the header of gzip or of zlib. The encoding "deflate" of HTTP has the latter."""
 PIECE_BYTES = 1 << 20
 """Bytes that are decompressed at once."""
+
+
+def check_media_type(request: Request, *allowed: str, default: str = "") -> None:
+    """Raise MediaTypeError unless the media type of a body is allowed; `default` is that of a request without one."""
+    content = request.headers.get("content-type", default).partition(";")[0].strip().lower()
+    if content not in allowed:
+        raise MediaTypeError(f"content-type: expected {' or '.join(allowed)}, got {content[:40]!r}")
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -21,7 +28,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ENCODINGS:
-        raise OptionError(f"content-encoding: expected {' or '.join(ENCODINGS)}, got {encoding[:40]!r}")
+        raise MediaTypeError(f"content-encoding: expected {' or '.join(ENCODINGS)}, got {encoding[:40]!r}")
     _check_size(int(request.headers.get("content-length", "0")), limit)
     parts, size = [], 0  # joined once: a buffer that grows leaves holes in memory
     while True:

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from starlette.responses import JSONResponse, Response
 
 from fullconv.common.reasons import Reason
-from service.errors import BusyError, ServiceError
+from service.errors import BusyError, MediaTypeError, ServiceError
 from service.reasons import message_of, reason_of
 from service.rest.answers import JSON, Answer
 
@@ -49,4 +49,5 @@ def refusal(error: ServiceError) -> Answer:
     if reason is Reason.ACCESS_DENIED:
         headers["www-authenticate"] = "Bearer"
     body = json.dumps({"error": message_of(error), "reason": reason})
-    return Answer([body.encode()], headers, STATUSES[reason])
+    is_media_type = isinstance(error, MediaTypeError)
+    return Answer([body.encode()], headers, HTTPStatus.UNSUPPORTED_MEDIA_TYPE if is_media_type else STATUSES[reason])

@@ -22,9 +22,10 @@ from starlette.routing import BaseRoute, Route
 from fullconv.common.pages import asset, page_of
 from fullconv.protos import scoring_pb2
 from service.dispatch.call import Call
-from service.errors import LimitError, OptionError
+from service.errors import LimitError, MediaTypeError, OptionError
 from service.limits import Limits
 from service.rest.answers import BINARY, Answer
+from service.rest.body import check_media_type
 from service.rest.endpoint import Endpoint
 from service.rest.json_thread import JsonThread
 from service.rest.line_stream import Lines, LineStream, body_parts, finite, take
@@ -74,11 +75,9 @@ class Viewer:
 
     async def _score(self, request: Request, call: Call, lines: Lines) -> None:
         """Receive an encoded file, score it and send the lines."""
-        content = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content != BINARY:
-            raise OptionError(f"content-type: expected {BINARY}, got {content[:40]!r}")
+        check_media_type(request, BINARY)
         if "content-encoding" in request.headers:
-            raise OptionError("content-encoding: expected none, got one: send the file as it is")
+            raise MediaTypeError("content-encoding: expected none, got one: send the file as it is")
         query = score_query(request.query_params)
         if query.mask_bytes > self._limits.message_bytes:
             raise LimitError(f"mask: expected at most {self._limits.message_bytes} bytes, got {query.mask_bytes}")

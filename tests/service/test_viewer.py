@@ -164,8 +164,8 @@ def test_rows_without_scores() -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], int, str]] = {
-    "content type": ({}, {"Content-Type": "image/png"}, 400, "content-type: expected application/octet-stream, got"),
-    "encoding": ({}, {"Content-Encoding": "gzip"}, 400, "content-encoding: expected none"),
+    "content type": ({}, {"Content-Type": "image/png"}, 415, "content-type: expected application/octet-stream, got"),
+    "encoding": ({}, {"Content-Encoding": "gzip"}, 415, "content-encoding: expected none"),
     "option": ({"border": "anchor"}, {}, 400, "plan_only, plane, got 'border'"),
     "flip": ({"flip": "1"}, {}, 400, "flip: expected false or true, got '1'"),
     "region": ({"region": "0,0,10"}, {}, 400, "region: expected x,y,width,height in pixels, got '0,0,10'"),
