@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 import trustme
 from google.protobuf.json_format import MessageToDict
@@ -151,18 +150,6 @@ def test_the_scores_are_those_of_grpc(server: Server, form: str) -> None:
     binary = FORMS[form](server, parameters={"binary_data_output": True})
     assert (binary.status, binary.headers["content-type"]) == (200, "application/octet-stream")
     assert binary.tensors == expected
-
-
-def test_values_of_16_bits_and_floats_are_sent_alike(server: Server) -> None:
-    """Numbers of JSON become the same message as binary data, in each datatype of pixels."""
-    wide = np.random.default_rng(0).integers(0, 1 << 16, (1, 90, 110, 1), np.uint16)
-    for datatype, values in (("UINT16", wide), ("INT16", (wide // 2).astype(np.int16)), ("FP32", wide / np.float32(3))):
-        body = request(values)
-        body["inputs"][0]["datatype"] = datatype
-        in_json = ask(server, INFER, body)
-        binary = ask(server, INFER, *binary_request(datatype, values.shape, values.tobytes()))
-        assert in_json.status == binary.status
-        assert in_json.document == binary.document
 
 
 def test_outputs_ids_and_parameters(server: Server) -> None:
