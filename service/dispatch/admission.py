@@ -100,6 +100,21 @@ class Admission:
                 self._count(claim, -1)
 
     @contextmanager
+    def answer(self, client: str, size: int) -> Iterator[None]:
+        """Count an answer of `size` bytes as a message of a client while it is sent, for the duration of the block.
+
+        It is never refused, since its scores are computed already; but new requests may be.
+        """
+        claim = Claim(client, size)
+        with self._lock:
+            self._count(claim, 1)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._count(claim, -1)
+
+    @contextmanager
     def stream(self, client: str, *, of_messages: bool = False) -> Iterator[None]:
         """Admit a stream of a client for the duration of the block; raises BusyError.
 

@@ -21,10 +21,14 @@ class Answer:
     headers: dict[str, str]
     status: HTTPStatus = HTTPStatus.OK
 
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return sum(map(len, self.parts))
+
     async def send(self, send: Send, seconds: float) -> None:
         """Send the answer; raises IdleError if the client does not take a piece within `seconds` seconds."""
-        length = str(sum(map(len, self.parts)))
-        headers = self.headers | {"content-length": length, "x-content-type-options": "nosniff"}
+        headers = self.headers | {"content-length": str(self.size), "x-content-type-options": "nosniff"}
         encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
         start = {"type": "http.response.start", "status": self.status, "headers": encoded}
         await idle_timeout(seconds, send(start), "to take the answer")

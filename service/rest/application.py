@@ -18,14 +18,16 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from fullconv.protos import open_inference_pb2 as oip
+from service.dispatch.admission import Admission
 from service.dispatch.call import Call
 from service.errors import LimitError, OptionError
 from service.limits import Limits
 from service.rest.answers import BINARY, JSON, Answer
 from service.rest.body import check_media_type, read_body
-from service.rest.endpoint import Endpoint, Work, received_body
+from service.rest.endpoint import Endpoint, MakeEndpoint, Work, received_body
 from service.rest.guard import Guard
 from service.rest.json_thread import SMALL_BYTES, JsonThread
+from service.rest.line_stream import Lines
 from service.rest.refusals import refused
 from service.rest.requests import MOST_BYTES, binary_outputs, infer_request, parsed
 from service.rest.responses import HEADER_LENGTH, document, infer_answer, json_answer
@@ -43,13 +45,20 @@ Form = Callable[[Any], Answer]
 
 
 def application(
-    inference: InferenceServicer, scoring: ScoringServicer, calls: Calls, limits: Limits, *, is_local: bool
+    inference: InferenceServicer,
+    scoring: ScoringServicer,
+    calls: Calls,
+    admission: Admission,
+    limits: Limits,
+    *,
+    is_local: bool,
 ) -> Starlette:
     """Return the application. `is_local`: whether only this machine reaches its port."""
+    endpoint = partial(Endpoint, calls, admission, limits.idle_seconds)
     json_thread = JsonThread()
     inference_paths, viewer = (
-        Inference(inference, calls, limits, json_thread),
-        Viewer(scoring, calls, limits, json_thread),
+        Inference(inference, endpoint, calls, limits, json_thread),
+        Viewer(scoring, endpoint, calls, limits, json_thread),
     )
     starlette = Starlette(
         routes=[*inference_paths.routes(), *viewer.routes()],
@@ -63,9 +72,11 @@ def application(
 class Inference:
     """The paths of the Open Inference Protocol, which a servicer answers."""
 
-    def __init__(self, servicer: InferenceServicer, calls: Calls, limits: Limits, json_thread: JsonThread) -> None:
-        self._methods, self._calls, self._limits = servicer.methods(), calls, limits
-        self._json = json_thread
+    def __init__(
+        self, servicer: InferenceServicer, endpoint: MakeEndpoint, calls: Calls, limits: Limits, json_thread: JsonThread
+    ) -> None:
+        self._methods, self._endpoint = servicer.methods(), endpoint
+        self._calls, self._limits, self._json = calls, limits, json_thread
 
     def routes(self) -> list[BaseRoute]:
         """Return the paths. A path that comes first takes precedence."""
@@ -89,7 +100,7 @@ class Inference:
     def _get(self, method: str, path: str, form: Form) -> Route:
         kind, answer = self._methods[method]
 
-        async def work(request: Request, call: Call) -> Answer:
+        async def work(request: Request, call: Call, _: Lines) -> Answer:
             return form(await answer(kind(**request.path_params), call))
 
         return self._route(method, path, work, "GET")
@@ -98,15 +109,15 @@ class Inference:
         return self._route(method, path, work, "POST")
 
     def _route(self, method: str, path: str, work: Work, verb: str) -> Route:
-        return Route(path, Endpoint(self._calls, self._limits.idle_seconds, method, work), methods=[verb])
+        return Route(path, self._endpoint(method, work), methods=[verb])
 
-    async def _index(self, request: Request, call: Call) -> Answer:
+    async def _index(self, request: Request, call: Call, _: Lines) -> Answer:
         kind, answer = self._methods["RepositoryIndex"]
         fields = parsed(await received_body(request, call, self._calls, SMALL_BYTES) or b"{}")
         response = await answer(kind(ready=fields.get("ready") is True), call)
         return json_answer(document(response)["models"])
 
-    async def _infer(self, request: Request, call: Call) -> Answer:
+    async def _infer(self, request: Request, call: Call, _: Lines) -> Answer:
         """Receive a request, score its images and return the answer."""
         check_media_type(request, JSON, BINARY, default=JSON)
         header_bytes = _header_bytes(request)

@@ -1,7 +1,8 @@
-"""The body of a request: its media type, and its bytes up to a limit, also after decompression."""
+"""The body of a request: its media type, its parts, and the whole of it up to a limit, also after decompression."""
 
 import asyncio
 import zlib
+from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
@@ -44,6 +45,37 @@ async def read_body(request: Request, limit: int) -> bytes:
     body = b"".join(parts)
     del parts, message
     return body if encoding == "identity" else await asyncio.to_thread(_decompressed, body, limit)
+
+
+async def body_parts(request: Request) -> AsyncIterator[bytes]:
+    """Yield the parts of a body as they arrive; raises CancelledRunError if the client leaves."""
+    is_last = False
+    while not is_last:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise CancelledRunError("the client has closed the connection")
+        is_last = not message["more_body"]
+        if message["body"]:
+            yield message["body"]
+    request.state.resume_reading()  # uvicorn pauses after a large body, and would not notice that the client leaves
+
+
+async def take(parts: AsyncIterator[bytes], size: int) -> tuple[bytes, bytes]:
+    """Return the first `size` bytes of a body, and the bytes after them that arrived in the same part.
+
+    Raises OptionError if the body ends earlier.
+    """
+    taken: list[bytes] = []
+    missing = size
+    while missing > 0:
+        part = await anext(parts, b"")
+        if not part:
+            raise OptionError(f"body: expected a mask of {size} bytes, then the file, got {size - missing} bytes")
+        taken.append(part)
+        missing -= len(part)
+    last = taken.pop() if taken else b""
+    end = len(last) + missing
+    return b"".join([*taken, last[:end]]), last[end:]
 
 
 def _decompressed(body: bytes, limit: int) -> bytes:

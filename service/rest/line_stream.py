@@ -1,26 +1,16 @@
-"""Answers over HTTP that are a stream of lines, each a JSON document: the counterpart of the streams of gRPC.
-
-An error before the first line has a status of its own. After that, it is the last line: {"error": MESSAGE, "reason":
-REASON}.
-"""
+"""Answers over HTTP that are a stream of lines, each a JSON document: the counterpart of the streams of gRPC."""
 
 import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
-from service.dispatch.call import Call
-from service.errors import CancelledRunError, IdleError, OptionError, ServiceError
-from service.rest.endpoint import call_of, while_open
-from service.rest.refusals import refusal
-from service.rpc.calls import Calls
-from service.rpc.status import status_of
+from service.errors import IdleError
+from service.rest.answers import Answer
 from service.rpc.streams import idle_timeout
 
 HEADERS = [
@@ -49,8 +39,10 @@ class Lines:
         line = json.dumps(finite(document), allow_nan=False, separators=(",", ":")).encode() + b"\n"
         await self._send({"type": "http.response.body", "body": line, "more_body": True})
 
-    async def end(self) -> None:
-        """End the answer after its last line."""
+    async def end(self, last: Answer | None = None) -> None:
+        """End the answer after its last line, or after the document of an answer that is a refusal."""
+        if last is not None:
+            await self.send(json.loads(last.parts[0]))
         await self._send({"type": "http.response.body"})
 
     async def _send(self, message: dict[str, Any]) -> None:
@@ -59,85 +51,6 @@ class Lines:
         except IdleError:
             self.is_stalled = True
             raise
-
-
-Work = Callable[[Request, Call, Lines], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class LineStream:
-    """An ASGI application that answers one method with lines, with the rules of `service.rest.endpoint.Endpoint`."""
-
-    calls: Calls
-    idle_seconds: float
-    method: str
-    work: Work
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        end = self.calls.begin()
-        try:
-            request = Request(scope, receive)
-            await self._answer(request, Lines(send, self.idle_seconds))
-        except IdleError:
-            request.state.abort()
-            await request.state.closed.wait()
-        finally:
-            end()
-
-    async def _answer(self, request: Request, lines: Lines) -> None:
-        call = call_of(request, self.method)
-        identify = partial(self.calls.access.identify, call.metadata, request.state.common_name, call.client)
-        try:
-            await self.calls.identified(call, identify, partial(self._work, request, lines))
-        except ServiceError as error:
-            if lines.is_stalled:
-                raise
-            code, answer = status_of(error)[0], refusal(error)
-        else:
-            await lines.end()
-            return
-        await self.calls.delay_refusal(call.client, code)  # without the error, which refers to the request
-        if lines.is_begun:
-            await lines.send(json.loads(answer.parts[0]))
-            await lines.end()
-        else:
-            await answer.send(lines.sender, self.idle_seconds)
-
-    async def _work(self, request: Request, lines: Lines, call: Call) -> None:
-        async with while_open(request.state.closed):
-            await self.work(request, call, lines)
-
-
-async def body_parts(request: Request) -> AsyncIterator[bytes]:
-    """Yield the parts of a body as they arrive; raises CancelledRunError if the client leaves."""
-    is_last = False
-    while not is_last:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise CancelledRunError("the client has closed the connection")
-        is_last = not message["more_body"]
-        if message["body"]:
-            yield message["body"]
-    request.state.resume_reading()  # uvicorn pauses after a large body, and would not notice that the client leaves
-
-
-async def take(parts: AsyncIterator[bytes], size: int) -> tuple[bytes, bytes]:
-    """Return the first `size` bytes of a body, and the bytes after them that arrived in the same part.
-
-    Raises OptionError if the body ends earlier.
-    """
-    taken: list[bytes] = []
-    missing = size
-    while missing > 0:
-        part = await anext(parts, b"")
-        if not part:
-            raise OptionError(f"body: expected a mask of {size} bytes, then the file, got {size - missing} bytes")
-        taken.append(part)
-        missing -= len(part)
-    last = taken.pop() if taken else b""
-    end = len(last) + missing
-    return b"".join([*taken, last[:end]]), last[end:]
 
 
 def finite(value: Any) -> Any:  # noqa: ANN401 (any part of a document)

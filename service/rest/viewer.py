@@ -25,10 +25,10 @@ from service.dispatch.call import Call
 from service.errors import LimitError, MediaTypeError, OptionError
 from service.limits import Limits
 from service.rest.answers import BINARY, Answer
-from service.rest.body import check_media_type
-from service.rest.endpoint import Endpoint
+from service.rest.body import body_parts, check_media_type, take
+from service.rest.endpoint import MakeEndpoint
 from service.rest.json_thread import JsonThread
-from service.rest.line_stream import Lines, LineStream, body_parts, finite, take
+from service.rest.line_stream import Lines, finite
 from service.rest.responses import document, json_answer
 from service.rest.score_query import ScoreQuery, score_query
 from service.rest.shown_rows import MAX_PLANES, ShownRows
@@ -44,21 +44,22 @@ MARK = "<!-- data -->"
 class Viewer:
     """The paths of the viewer, which a servicer answers."""
 
-    def __init__(self, servicer: ScoringServicer, calls: Calls, limits: Limits, json_thread: JsonThread) -> None:
-        self._servicer, self._calls, self._limits, self._json = servicer, calls, limits, json_thread
+    def __init__(
+        self, servicer: ScoringServicer, endpoint: MakeEndpoint, calls: Calls, limits: Limits, json_thread: JsonThread
+    ) -> None:
+        self._servicer, self._endpoint = servicer, endpoint
+        self._calls, self._limits, self._json = calls, limits, json_thread
 
     def routes(self) -> list[BaseRoute]:
         """Return the paths."""
-        calls, seconds = self._calls, self._limits.idle_seconds
-        score = LineStream(calls, seconds, "ScoreLarge", self._score)
         return [
             Route("/", _page),
-            Route("/viewer/models", Endpoint(calls, seconds, "ListModels", self._models), methods=["GET"]),
-            Route("/viewer/models/{name}", Endpoint(calls, seconds, "GetModel", self._model), methods=["GET"]),
-            Route("/viewer/score", score, methods=["POST"]),
+            Route("/viewer/models", self._endpoint("ListModels", self._models), methods=["GET"]),
+            Route("/viewer/models/{name}", self._endpoint("GetModel", self._model), methods=["GET"]),
+            Route("/viewer/score", self._endpoint("ScoreLarge", self._score), methods=["POST"]),
         ]
 
-    async def _models(self, _: Request, call: Call) -> Answer:
+    async def _models(self, _: Request, call: Call, __: Lines) -> Answer:
         response = await self._servicer.list_models(scoring_pb2.ListModelsRequest(), call)
         limits = {
             "image_pixels": self._limits.image_pixels,
@@ -68,7 +69,7 @@ class Viewer:
         }
         return json_answer(document(response) | {"limits": limits})
 
-    async def _model(self, request: Request, call: Call) -> Answer:
+    async def _model(self, request: Request, call: Call, _: Lines) -> Answer:
         name, version = request.path_params["name"], request.query_params.get("version", "")
         response = await self._servicer.get_model(scoring_pb2.GetModelRequest(model=name, version=version), call)
         return json_answer(finite(document(response)))

@@ -180,7 +180,7 @@ def _viewer(address: str, parts: Parts, settings: Settings) -> AbstractAsyncCont
         raise ImportError(f"viewer: expected the extra 'viewer', got {error}; pip install starlette uvicorn") from None
     other_clients = InferenceServicer(parts.dispatcher, parts.calls, parts.metrics)
     scoring, is_local = _scoring(parts, settings), is_loopback(address)
-    app = application(other_clients, scoring, parts.calls, settings.limits, is_local=is_local)
+    app = application(other_clients, scoring, parts.calls, parts.admission, settings.limits, is_local=is_local)
     return viewer(address, app, parts.certificates, settings.limits.idle_seconds)
 
 

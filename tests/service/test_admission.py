@@ -38,6 +38,17 @@ def test_waiting_requests_are_bounded(limits: dict[str, float]) -> None:
     assert (gate.load.requests, gate.load.message_bytes) == (0, 0)
 
 
+def test_answers_that_clients_take_slowly_count_as_messages() -> None:
+    """An answer is never refused; while it is sent, it counts, so that requests beyond the limit are refused."""
+    gate = admission(waiting_bytes=100, client_share=0.5)
+    with gate.answer("a", 40):
+        with gate.answer("a", 40), pytest.raises(BusyError, match="your requests"), gate.admitted("a", 1):
+            pass
+        with gate.admitted("a", 10), gate.admitted("b", 50):
+            assert gate.load.message_bytes == 100
+    assert (gate.load.requests, gate.load.message_bytes) == (0, 0)
+
+
 def test_a_single_request_may_exceed_the_limits() -> None:
     """A request that exceeds the limits of messages and time, or its client's share of memory, is admitted alone."""
     gate = admission(waiting_bytes=5, held_bytes=60, waiting_seconds=1.0)

@@ -138,6 +138,43 @@ def test_clients_that_take_no_answer_are_ended(server: Server) -> None:
         wait_until(lambda: open_files(server) == files, 30)
 
 
+def test_answers_that_are_not_taken_count(tmp_path: Path) -> None:
+    """While a client leaves a large answer here, its further requests are refused, and those of other clients are not.
+
+    Once its connection has ended, its requests are answered again.
+    """
+    large = noise(2000, 2000, 1)
+    fields = {"parameters": {"binary_data_output": True, "stride": 4}}
+    body, headers = binary_request("UINT8", large.shape, large.tobytes(), **fields)
+    lines = [f"{name}: {value}\r\n" for name, value in (headers | {"Content-Length": str(len(body))}).items()]
+    limits = ("--max-message-mib", "16", "--max-waiting-mib", "16", "--spool", str(tmp_path))
+    with running(MODELS, "--viewer", "127.0.0.1:0", *limits) as server:
+        with connect(server, "127.0.0.2") as stuck:
+            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stuck.sendall(POST + "".join(lines).encode() + b"\r\n" + body)
+            wait_until(lambda: server.events("request"))
+            assert server.events("request")[-1]["code"] == "OK"
+            with connect(server, "127.0.0.2") as same:
+                same.sendall(small_request())
+                assert same.recv(1 << 16).startswith(b"HTTP/1.1 429 ")
+            assert ask(server, INFER, request(PIXELS)).status == 200
+        wait_until(lambda: is_answered(server, "127.0.0.2"))
+
+
+def small_request() -> bytes:
+    """Return a whole request of a small image."""
+    body, headers = binary_request("UINT8", PIXELS.shape, PIXELS.tobytes())
+    lines = [f"{name}: {value}\r\n" for name, value in (headers | {"Content-Length": str(len(body))}).items()]
+    return POST + "".join(lines).encode() + b"\r\n" + body
+
+
+def is_answered(server: Server, source: str) -> bool:
+    """Return whether a small request from an address is answered."""
+    with connect(server, source) as connection:
+        connection.sendall(small_request())
+        return connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+
+
 def test_refused_bodies_leave_no_memory(server: Server) -> None:
     """Bodies that are too large only after decompression are refused, and do not stay in memory."""
     bomb = gzip.compress(b" " * (17 << 20))
