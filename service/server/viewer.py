@@ -32,6 +32,9 @@ KEEP_ALIVE_SECONDS = 5
 """Seconds after an answer in which the next request must begin."""
 HEAD_BYTES = 16 << 10
 """Largest size of a request's first line and headers in bytes."""
+MAX_DISCARDED_BYTES = 64 << 20
+"""Bytes of a body that are still received after the answer, which may be a refusal, and discarded. Clients that read
+only after they have sent everything get the answer of a body that is not much too large; endless bodies end."""
 MAX_CONNECTIONS = 512
 """Number of open connections. A further one ends the connection that has waited longest, or is closed if none waits."""
 SWEEP_SECONDS = 1.0
@@ -115,6 +118,8 @@ class _Connection(H11Protocol):
         """Whether the handshake has ended."""
         self.stuck_since: float | None = None
         """The time since which the client has taken nothing of an answer that waits for it."""
+        self.discarded_bytes = 0
+        """Bytes of the body that have arrived after the answer."""
         self.closed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
@@ -139,6 +144,15 @@ class _Connection(H11Protocol):
         super().connection_lost(exc)
         self.closed.set()
 
+    def data_received(self, data: bytes) -> None:
+        """Take a part of a request; ends the connection if too much arrives after the answer."""
+        if self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
+            self.discarded_bytes += len(data)
+        if self.discarded_bytes > MAX_DISCARDED_BYTES:
+            self.transport.abort()
+        else:
+            super().data_received(data)
+
     def pause_writing(self) -> None:
         """Wait until the client takes the answer."""
         self.stuck_since = self.loop.time()
@@ -159,6 +173,7 @@ class _Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
+        self.discarded_bytes = 0
         self.waiting_since = self.loop.time()
         super().on_response_complete()
 

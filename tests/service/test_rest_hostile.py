@@ -121,6 +121,32 @@ def test_slow_bodies_are_refused(server: Server) -> None:
         assert slow.recv(1 << 16).startswith(b"HTTP/1.1 408 ")
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        POST + b"Transfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n",
+    ],
+    ids=["chunks", "length"],
+)
+def test_endless_bodies_are_ended(server: Server, head: bytes) -> None:
+    """A body that does not end is refused, and so much of it is received that the client can read the answer."""
+    with connect(server) as connection:
+        connection.sendall(head)
+        assert (viewer.MAX_DISCARDED_BYTES >> 20) <= chunks_taken(connection) < 200
+
+
+def chunks_taken(connection: socket.socket) -> int:
+    """Send chunks of 1 MiB until the server ends the connection, at most 400; returns their number."""
+    chunk = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
+    for number in range(400):
+        try:
+            connection.sendall(chunk)
+        except ConnectionError:
+            return number
+    return 400
+
+
 @pytest.mark.slow
 def test_clients_that_take_no_answer_are_ended(server: Server) -> None:
     """A client that stops reading a large answer loses its connection after --max-idle seconds."""
