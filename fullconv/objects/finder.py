@@ -51,6 +51,11 @@ class ObjectFinder:
         self.model, self._rule = model, rule
         self._grids: list[_GridCandidates] = []
 
+    @property
+    def has_grids(self) -> bool:
+        """Whether a grid was taken."""
+        return bool(self._grids)
+
     @contextmanager
     def grid(self, header: GridHeader) -> Iterator[RowSink]:
         """Take a grid of the image; yields the function that takes its rows, top to bottom."""
@@ -76,8 +81,8 @@ def find_objects(
 ) -> DetectedObjects:
     """Return the objects of an image in one or several of its grids, each with its rows from top to bottom.
 
-    Several grids are those of the image at several scales. Raises RequestError if an option is invalid, or if a grid
-    lacks the scores of a class that is needed: of all classes for probabilities by softmax.
+    Several grids are those of the image at several scales. Raises RequestError if an option is invalid, if there is no
+    grid, or if a grid lacks the scores of a class that is needed: of all classes for probabilities by softmax.
     """
     rule = object_rule(model, options)
     finder, needed = ObjectFinder(model, rule), rule.classes
@@ -92,6 +97,8 @@ def find_objects(
         with finder.grid(header) as add:
             for rows in parts:
                 add(rows)
+    if not finder.has_grids:
+        raise RequestError("grids: expected at least one grid of the image, got none")
     return finder.objects()
 
 

@@ -259,6 +259,12 @@ def test_objects_of_several_classes(model: ModelDescription) -> None:
     assert repr(across) == f"<{faces + others} objects: face ({faces}), other ({others})>"
 
 
+def test_no_grids(model: ModelDescription) -> None:
+    """Without a grid there is an error, because the classes of the image are not known."""
+    with pytest.raises(RequestError, match="grids: expected at least one grid of the image, got none"):
+        find_objects(model, [])
+
+
 def test_no_objects(model: ModelDescription) -> None:
     """Without a candidate the arrays are empty, and keep their shapes and types."""
     rows, header = rows_of(np.random.default_rng(11), 3, 3), header_of(model, 3, 3)
