@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fullconv.common.files import make_folder_of
+from fullconv.common.files import RASTER_SUFFIX, make_folder_of, names_file
 from fullconv.file_options import FileOptions
 from fullconv.objects.rule import ObjectOptions
 from fullconv.style import DEFAULT_STYLE, HeatmapStyle
@@ -49,6 +49,9 @@ class Outputs:
         for name in self.names:
             for image in images:
                 yield self.path_for(name, image), str(image)
+        for name in self.grids:
+            if Path(name).suffix.lower() == RASTER_SUFFIX:
+                yield from ((names_file(self.path_for(name, image)), str(image)) for image in images)
 
     def paths_for(self, names: tuple[str, ...], image: Path) -> list[Path]:
         """Return the paths of some outputs of an image."""

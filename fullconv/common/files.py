@@ -17,9 +17,16 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 HEATMAP_SUFFIXES = (*PICTURE_SUFFIXES, *TIFF_SUFFIXES)
 BOX_SUFFIXES = (".geojson", ".csv")
 PAGE_SUFFIXES = (".html",)
+RASTER_SUFFIX = ".tif"
+"""The format of grids that may have a second file, see `names_file`."""
 
 _remove_leftovers_once = cache(remove_leftovers)
 """Removes the leftovers in a directory, once in this process: a directory may hold very many files."""
+
+
+def names_file(raster: Path) -> Path:
+    """Return the path of the file beside a raster in which GDAL keeps the names of categories."""
+    return raster.with_name(f"{raster.name}.aux.xml")
 
 
 class OutputError(Exception):

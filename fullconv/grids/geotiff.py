@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.blocks import blocks_of
-from fullconv.common.files import OutputError, atomic_write, spool_file
+from fullconv.common.files import OutputError, atomic_write, names_file, spool_file
 from fullconv.grid import GridRows, RowSink
 from fullconv.grids.cells import CellValues
 from fullconv.grids.georeference import Blocks2D, georeference
@@ -52,7 +52,7 @@ def tiff_file(path: Path, values: CellValues) -> Iterator[RowSink]:
     shape = (header.vertical.count, header.horizontal.count, len(names))
     dtype = _type_of(values)
     with ExitStack() as stack:
-        beside = path.with_name(f"{path.name}.aux.xml")
+        beside = names_file(path)
         if values.ranks == "argmax":
             stack.enter_context(atomic_write(beside)).write(category_names(values.class_names))
         file = stack.enter_context(atomic_write(path))
