@@ -59,7 +59,7 @@ def check_file_options(names: Sequence[str], options: FileOptions) -> None:
     for field, suffixes in FORMATS.items():
         is_given = dict(given)[field] != dict(FILE_DEFAULTS)[field]
         if is_given and not any(name.lower().endswith(suffixes) for name in names):
-            raise RequestError(f"{field}: expected a file that ends in {' or '.join(suffixes)} with it, got none")
+            raise RequestError(f"{field}: expected a grid file that ends in {' or '.join(suffixes)} with it, got none")
     for name in names:
         if given["grid_as"] == "float16" and not name.lower().endswith(HALF_SUFFIXES):
             raise RequestError(

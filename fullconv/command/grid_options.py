@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from fullconv.command.options import ScoringLine
-from fullconv.common.names import DEFAULT_TOP, CoordinatesName, GridAsName
-from fullconv.file_options import FileOptions
+from fullconv.common.names import CoordinatesName, GridAsName
+from fullconv.file_options import FILE_DEFAULTS, FileOptions
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class GridLine(ScoringLine):
     grid_top: Annotated[
         int,
         typer.Option(metavar="N", min=1, max=1_000_000, help="Number of classes of each window for --grid-as top."),
-    ] = DEFAULT_TOP
+    ] = FILE_DEFAULTS["grid_top"]
     merge: Annotated[
         bool,
         typer.Option(
@@ -34,14 +34,14 @@ class GridLine(ScoringLine):
             help="Write one polygon for neighbouring windows of the same class to .geojson, with the number of "
             "windows. Needs rasterio. Default: a polygon for each window.",
         ),
-    ] = False
+    ] = FILE_DEFAULTS["merge"]
     coordinates: Annotated[
         CoordinatesName,
         typer.Option(
             help="Coordinates in .geojson. pixels: pixels of the image, for QuPath. map: coordinates of the GeoTIFF's "
             "coordinate system, for QGIS."
         ),
-    ] = "pixels"
+    ] = FILE_DEFAULTS["coordinates"]
     threshold: Annotated[
         float | None,
         typer.Option(
