@@ -12,12 +12,10 @@ The rows have the order of the images. The temporary file is opened before the f
 renamed after the last image: an interrupted run leaves no table.
 """
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.answer import Answer
+from fullconv.common.csv_file import write_rows
 from fullconv.common.files import atomic_write
 from fullconv.common.probabilities import PROBABILITIES
 from fullconv.common.text import encodable
@@ -95,11 +94,9 @@ def image_table(path: Path, model: ModelDescription, classes: Sequence[str], ave
 
 
 def _write_csv(file: BinaryIO, table: ImageTable) -> None:
-    text = io.TextIOWrapper(file, "utf-8", newline="")
-    writer = csv.DictWriter(text, list(table.columns))
-    writer.writeheader()
-    writer.writerows(table.rows())
-    text.detach()  # flushes the text, and leaves the file open
+    columns = list(table.columns)
+    rows = ([row.get(name) for name in columns] for row in table.rows())
+    write_rows(file, chain([columns], rows))
 
 
 def _write_parquet(file: BinaryIO, table: ImageTable) -> None:

@@ -9,9 +9,7 @@ and its probability. With top, class_1, prob_1, class_2 and so on are the highes
 Windows that a mask left out have no line. The columns are those of WSInfer's tables.
 """
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fullconv.common.csv_file import write_rows
 from fullconv.common.files import atomic_write
 from fullconv.grid import GridRows, RowSink
 from fullconv.grids.cells import Cells, CellValues
@@ -30,21 +29,14 @@ BOX = ["minx", "miny", "width", "height"]
 def csv_file(path: Path, values: CellValues) -> Iterator[RowSink]:
     """Write a .csv file; yields the function that takes the rows. Raises OutputError."""
     with atomic_write(path) as file:
-        file.write(_lines([[*BOX, *values.value_names]]))
+        write_rows(file, [[*BOX, *values.value_names]])
 
         def write(rows: GridRows) -> None:
             cells = values.cells(rows)
             columns = _columns(values, cells, cells.texts())
-            file.write(_lines(zip(*(column.tolist() for column in columns), strict=True)))
+            write_rows(file, zip(*(column.tolist() for column in columns), strict=True))
 
         yield write
-
-
-def _lines(rows: Iterable[Iterable[object]]) -> bytes:
-    """Return lines of a .csv file."""
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
 
 
 @contextmanager

@@ -6,14 +6,14 @@
 Objects are in the order of their scores, the highest first. Positions are pixels of the image.
 """
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from io import TextIOWrapper
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
+from fullconv.common.csv_file import write_rows
 from fullconv.common.files import atomic_write
 from fullconv.features import classification, feature, feature_collection, rectangle
 from fullconv.objects.detected import DetectedObject
@@ -36,12 +36,8 @@ def object_files(paths: Sequence[Path]) -> Iterator[Callable[[Iterable[DetectedO
 
 def write_csv(file: BinaryIO, objects: Iterable[DetectedObject]) -> None:
     """Write a table."""
-    text = TextIOWrapper(file, "utf-8", newline="")
-    rows = csv.writer(text)
-    rows.writerow(COLUMNS)
-    rows.writerows([each.x, each.y, each.width, each.height, each.label, each.score] for each in objects)
-    text.flush()
-    text.detach()
+    rows = ([each.x, each.y, each.width, each.height, each.label, each.score] for each in objects)
+    write_rows(file, chain([COLUMNS], rows))
 
 
 def write_geojson(file: BinaryIO, objects: Iterable[DetectedObject]) -> None:

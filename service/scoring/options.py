@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Literal
 
 from fullconv.common.names import DEFAULT_TOP
+from fullconv.common.probabilities import RAW
 from service.engine.repository import StoredModel
 from service.errors import NotFoundError, OptionError
 from service.images.areas import RequestedAreas
@@ -23,8 +24,6 @@ MAX_SIDE = 10_000_000
 """Largest shorter side of a scaled image in pixels, and largest factor."""
 MAX_NAME_LETTERS = 255
 MAX_CLASSES = 1 << 16
-RAW = "raw"
-"""The kind of output (ModelSpec.output.kind) that has no probabilities."""
 
 
 class ModeChoice(StrEnum):
