@@ -1,6 +1,5 @@
 """What files of grids hold: scores, probabilities, float16, the highest classes; each format against the .npz file."""
 
-import csv
 import json
 import re
 from collections.abc import Iterator
@@ -13,44 +12,26 @@ import pytest
 import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
-from support.paths import ROOT
+from support.grid_files import MODELS, lines, local, score, write_image
 from support.pictures import encode, noise
 from support.servers import Server, running
-from typer.testing import CliRunner
 
-from fullconv import ImageError, ModelDescription, RequestError, Scorer
-from fullconv.command.cli import app
+from fullconv import ModelDescription, Scorer
 from fullconv.common.probabilities import RAW, SIGMOID
 from fullconv.file_options import FileOptions
 from fullconv.grid import GridRows
 from fullconv.grids import cell_values, grid_file
 
-MODELS = ROOT / "models"
 NAMES = [*"0123456789", "background"]
+
+
 COLOUR_MAP, NODATA, METADATA = 320, 42113, 42112
-
-
-def score(*arguments: object, status: int = 0) -> str:
-    """Run the command with the shipped model; returns its output."""
-    result = CliRunner().invoke(app, [str(each) for each in (*arguments, "--model", "digits")])
-    assert result.exit_code == status, result.output
-    return " ".join(result.output.replace("│", " ").split())
-
-
-def local(*arguments: object, status: int = 0) -> str:
-    """Run the command without a server."""
-    return score(*arguments, "--models", MODELS, status=status)
 
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an image of noise with 5×8 windows, of which a mask leaves out two columns."""
-    folder = tmp_path_factory.mktemp("image")
-    (folder / "noise.png").write_bytes(encode(noise(105, 130, 1), ".png"))
-    mask = np.full((105, 130), 255, np.uint8)
-    mask[:, 115:] = 0
-    (folder / "mask.png").write_bytes(encode(mask, ".png"))
-    return folder / "noise.png"
+    return write_image(tmp_path_factory.mktemp("image"))
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +69,6 @@ def ranked(
     """Return the classes of the highest scores, their scores and their probabilities."""
     order = np.argsort(-scores, axis=-1, kind="stable")[..., :depth]
     return order, np.take_along_axis(scores, order, -1), np.take_along_axis(softmax(scores), order, -1)
-
-
-def lines(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the lines of a .csv file, without the columns of the window."""
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
-    return header[4:], [row[4:] for row in rows]
 
 
 def features(path: Path) -> list[dict[str, Any]]:
@@ -320,53 +294,6 @@ def test_reduced_rows_give_the_same_files(kind: str, image: Path, tmp_path: Path
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_scores_that_float16_cannot_hold(image: Path, tmp_path: Path) -> None:
-    """Scores beyond 65504 are refused, in the words of the service."""
-    with Scorer(MODELS) as scorer:
-        answer = scorer.score(image, model="digits", grid=True)
-    assert answer.grid is not None
-    large = replace(answer, grid=answer.grid.astype(np.float32) * 1e5)
-    with pytest.raises(ImageError, match=r"noise\.png: grid_as: expected scores that float16 can hold, got larger"):
-        large.save(tmp_path / "grid.npz", grid_as="float16")
-    assert not list(tmp_path.iterdir())
-
-
-WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
-    "a value": ("a.npz", {"grid_as": "best"}, r"grid_as: expected scores or probability or .* got 'best'"),
-    "float16 text": (
-        "a.csv",
-        {"grid_as": "float16"},
-        r"grid_as: expected a file that ends in \.npz or \.zarr or \.tif",
-    ),
-    "a heatmap": ("a.png", {"grid_as": "top"}, r"grid_as: expected a file that ends in .* with it, got none"),
-    "a number of classes": ("a.npz", {"grid_as": "top", "grid_top": 0}, "grid_top: expected a positive number, got 0"),
-    "a number alone": ("a.npz", {"grid_top": 3}, "grid_top: expected grid_as 'top' with it, got None"),
-    "a threshold": (
-        "a.npz",
-        {"threshold": 0.5},
-        r"threshold: expected a file that ends in \.csv or \.parquet or \.geojson",
-    ),
-    "no number": ("a.csv", {"threshold": float("inf")}, "threshold: expected a finite number, got inf"),
-    "merged arrays": ("a.npz", {"merge": True}, r"merge: expected a file that ends in \.geojson with it"),
-    "a map": ("a.csv", {"coordinates": "map"}, r"coordinates: expected a file that ends in \.geojson with it"),
-    "coordinates": ("a.geojson", {"coordinates": "metres"}, "coordinates: expected pixels or map, got 'metres'"),
-}
-
-
-@pytest.mark.parametrize(("name", "options", "message"), WRONG.values(), ids=WRONG)
-def test_refused(name: str, options: dict[str, Any], message: str, image: Path, tmp_path: Path) -> None:
-    """`save` raises, and the command ends with status 2, for options that do not suit the file."""
-    with Scorer(MODELS) as scorer:
-        answer = scorer.score(image, model="digits", grid=True)
-        with pytest.raises(RequestError, match=message):
-            answer.save(tmp_path / name, **options)
-    words = [
-        word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", value) if word is not True
-    ]
-    assert "--" in local(image, "--grid", tmp_path / name, *words, status=2)
-    assert not list(tmp_path.iterdir())
-
-
 def test_pages_show_probabilities(image: Path, tmp_path: Path) -> None:
     """A page for a browser is the same whatever the files of the grid hold."""
     for name, options in (("argmax", ("--grid-as", "argmax")), ("float16", ("--grid-as", "float16")), ("scores", ())):
@@ -376,30 +303,6 @@ def test_pages_show_probabilities(image: Path, tmp_path: Path) -> None:
         for name in ("argmax", "float16", "scores")
     }
     assert len(pages) == 1
-
-
-def test_unknown_options(image: Path, tmp_path: Path) -> None:
-    """An option that does not exist is a TypeError, as for every function."""
-    with Scorer(MODELS) as scorer:
-        answer = scorer.score(image, model="digits", grid=True)
-    wrong: Any = {"gridas": "top"}
-    with pytest.raises(TypeError, match=r"expected options among grid_as, .* got gridas"):
-        answer.save(tmp_path / "grid.npz", **wrong)
-
-
-def test_models_without_probabilities(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Probabilities of a model without them are refused; the highest classes have scores."""
-    with Scorer(MODELS) as scorer:
-        answer = scorer.score(image, model="digits", grid=True)
-        described = scorer.model("digits")
-    model = replace(described, output=replace(described.output, kind=RAW))
-    with pytest.raises(RequestError, match="grid_as: expected scores, got probability, which model 'digits' does not"):
-        answer.save(tmp_path / "grid.npz", model=model, grid_as="probability")
-    monkeypatch.setattr(Scorer, "model", lambda *_: model)
-    options = (image, "--grid", tmp_path / "grid.npz", "--grid-as", "probability")
-    assert "--grid-as: expected scores, got probability, which model 'digits' does not" in local(*options, status=2)
-    answer.save(tmp_path / "grid.csv", model=model, grid_as="argmax")
-    assert lines(tmp_path / "grid.csv")[0] == ["class", "score"]
 
 
 @pytest.mark.extras
