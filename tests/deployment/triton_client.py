@@ -5,22 +5,14 @@ The client registers messages with the same names as this project, and therefore
 
 import asyncio
 import json
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from queue import Queue
 from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
-
-Answer = dict[str, Any]
-
-address, model, page = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-encoded = np.array([page.read_bytes()], object)
-windows = np.random.default_rng(0).integers(0, 256, (3, 90, 110, 1), np.uint8)
+from triton_shared import Answer, address, encoded, model, read, read_same, refusal, windows
+from tritonclient.utils import np_to_triton_dtype
 
 
 def tensor(values: np.ndarray, kind: type = triton.InferInput) -> triton.InferInput:
@@ -28,12 +20,6 @@ def tensor(values: np.ndarray, kind: type = triton.InferInput) -> triton.InferIn
     given = kind("image", list(values.shape), np_to_triton_dtype(values.dtype))
     given.set_data_from_numpy(values)
     return given
-
-
-def read(result: triton.InferResult) -> Answer:
-    """Return the contents of an answer."""
-    scores, average = result.as_numpy("scores"), result.as_numpy("average")
-    return {"shape": list(scores.shape), "sum": float(scores.sum(dtype=np.float64)), "average": average.tolist()}
 
 
 def sync() -> Answer:
@@ -70,15 +56,6 @@ def sync() -> Answer:
     return answers
 
 
-def refusal(call: Callable[[], object]) -> str:
-    """Return the error message of a call that is refused."""
-    try:
-        call()
-    except InferenceServerException as error:
-        return f"{error.status()}: {error.message()}"
-    raise AssertionError("expected an error")
-
-
 async def asynchronous() -> Answer:
     """Make many concurrent calls of the asyncio client."""
     async with triton_aio.InferenceServerClient(address) as client:
@@ -86,9 +63,7 @@ async def asynchronous() -> Answer:
         results = await asyncio.gather(
             *(client.infer(model, [tensor(windows[:1], triton_aio.InferInput)]) for _ in range(32))
         )
-    read_ones = [read(result) for result in results]
-    assert all(one == read_ones[0] for one in read_ones)
-    return read_ones[0]
+    return read_same(results)
 
 
 def stream() -> list[list[Any]]:

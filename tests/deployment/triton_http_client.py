@@ -2,21 +2,12 @@
 
 import asyncio
 import json
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
-
-Answer = dict[str, Any]
-
-address, model, page = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-encoded = np.array([page.read_bytes()], object)
-windows = np.random.default_rng(0).integers(0, 256, (3, 90, 110, 1), np.uint8)
+from triton_shared import Answer, address, encoded, model, read, read_same, refusal, windows
+from tritonclient.utils import np_to_triton_dtype
 
 
 def tensor(values: np.ndarray, *, binary: bool = True) -> triton.InferInput:
@@ -24,21 +15,6 @@ def tensor(values: np.ndarray, *, binary: bool = True) -> triton.InferInput:
     given = triton.InferInput("image", list(values.shape), np_to_triton_dtype(values.dtype))
     given.set_data_from_numpy(values, binary_data=binary)
     return given
-
-
-def read(result: triton.InferResult) -> Answer:
-    """Return the contents of an answer."""
-    scores, average = result.as_numpy("scores"), result.as_numpy("average")
-    return {"shape": list(scores.shape), "sum": float(scores.sum(dtype=np.float64)), "average": average.tolist()}
-
-
-def refusal(call: Callable[[], object]) -> str:
-    """Return the error message of a call that is refused."""
-    try:
-        call()
-    except InferenceServerException as error:
-        return f"{error.status()}: {error.message()}"
-    raise AssertionError("expected an error")
 
 
 def sync() -> Answer:
@@ -86,9 +62,7 @@ async def asynchronous() -> Answer:
     async with triton_aio.InferenceServerClient(address) as client:
         assert await client.is_model_ready(model)
         results = await asyncio.gather(*(client.infer(model, [tensor(windows[:1])]) for _ in range(32)))
-    read_ones = [read(result) for result in results]
-    assert all(one == read_ones[0] for one in read_ones)
-    return read_ones[0]
+    return read_same(results)
 
 
 print(json.dumps({"sync": sync(), "aio": asyncio.run(asynchronous())}))
