@@ -70,7 +70,7 @@ def _add_tiles(dataset: Any, level: Pixels, quality: int | None) -> None:  # noq
     if quality is None:
         dataset.file_meta.TransferSyntaxUID, dataset.PhotometricInterpretation = ExplicitVRLittleEndian, "RGB"
         dataset.PixelData = tiles.tobytes()
-    else:  # OpenSlide takes YCbCr by this name alone; with all of their colours, pixels differ little from the originals
+    else:  # OpenSlide takes YCbCr by this name alone; without subsampling, the pixels stay close to the originals
         dataset.file_meta.TransferSyntaxUID, dataset.PhotometricInterpretation = JPEGBaseline8Bit, "YBR_FULL_422"
         files = [pyvips.Image.new_from_array(tile).jpegsave_buffer(Q=quality, subsample_mode="off") for tile in tiles]
         dataset.PixelData = encapsulate(files)
