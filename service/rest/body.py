@@ -3,6 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 from starlette.requests import Request
 
@@ -13,6 +14,8 @@ GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 """For zlib: the data begin with the header of gzip or of zlib. The encoding "deflate" of HTTP has the latter."""
 PIECE_BYTES = 1 << 20
 """Bytes that are decompressed at once."""
+_decompressing = ThreadPoolExecutor(1, "decompress")
+"""One thread: 60 kB may become the largest message, and several threads would take the CPUs from other requests."""
 
 
 def check_media_type(request: Request, *allowed: str, default: str = "") -> None:
@@ -44,7 +47,9 @@ async def read_body(request: Request, limit: int) -> bytes:
     request.state.resume_reading()  # uvicorn pauses after a large body, and would not notice that the client leaves
     body = b"".join(parts)
     del parts, message
-    return body if encoding == "identity" else await asyncio.to_thread(_decompressed, body, limit)
+    if encoding == "identity":
+        return body
+    return await asyncio.get_running_loop().run_in_executor(_decompressing, _decompressed, body, limit)
 
 
 async def body_parts(request: Request) -> AsyncIterator[bytes]:
