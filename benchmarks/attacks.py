@@ -1,14 +1,12 @@
 """The attacks of siege.py: costly requests of an attacker, each repeated by some callers in a process of its own."""
 
 import io
-import os
 import socket
 import sys
 import time
 import zlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pyvips
-from latency import NICE
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
@@ -37,6 +34,8 @@ class Target:
 
     address: str
     metrics: str
+    viewer: str
+    """Address of the HTTP port; "" if there is none."""
     token: str
     side: int
     """Height and width of the attacker's images in pixels."""
@@ -59,8 +58,8 @@ class Attack:
     """What the attacker does again and again, in so many threads."""
 
     callers: int
-    make: Callable[[int], Callable[[Target], None]]
-    """Takes the side of images in pixels, and returns a function that makes one call."""
+    make: Callable[[int], Callable[[Target], str | None]]
+    """Takes the side of images in pixels, and returns a function that makes one call, and may return its status."""
 
 
 def scoring(data: bytes, options: scoring_pb2.ScoreOptions | None = None, **call: Any) -> Callable[[Target], None]:
@@ -177,26 +176,3 @@ def text_bomb() -> bytes:
     """Return chunks of a PNG file with text that is a thousand times as large as in the file."""
     text = zlib.compress(bytes(20 * MIB), 9)
     return b"".join(chunk(b"zTXt", b"key%d\0\0" % number + text) for number in range(9))
-
-
-def attack(name: str, target: Target, ready: Any, statuses: Any, seconds: float) -> None:  # noqa: ANN401
-    """Attack for some seconds, in a process of low priority, as if the attacker had CPUs of its own."""
-    os.nice(NICE)
-    kind = ATTACKS[name]
-    call, counted = kind.make(target.side), Counter[str]()
-    ready.set()
-    end = time.monotonic() + seconds
-
-    def repeat(_: int) -> None:
-        while time.monotonic() < end:
-            try:
-                call(target)
-                counted["OK"] += 1
-            except grpc.RpcError as error:
-                counted[error.code().name] += 1
-            except OSError as error:
-                counted[type(error).__name__] += 1
-
-    with ThreadPoolExecutor(kind.callers) as pool:
-        list(pool.map(repeat, range(kind.callers)))
-    statuses.put(counted)

@@ -1,7 +1,7 @@
 """Measures how a server answers ordinary clients while an attacker sends it costly requests of many kinds.
 
     python benchmarks/siege.py [--minutes 10] [--one-address] [--only NAME] [--side 16000]
-    python benchmarks/siege.py --server HOST:PORT --metrics HOST:PORT [--untimed]
+    python benchmarks/siege.py --server HOST:PORT --metrics HOST:PORT [--viewer HOST:PORT] [--untimed]
 
 Starts a server with tokens. Two ordinary clients with tokens of their own send small images all the time, first alone
 and then beside each attack in turn. Prints for each attack the statuses of the attacker's calls, the latencies and the
@@ -23,15 +23,18 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import grpc
 import numpy as np
-from attacks import ATTACKS, Target, attack
-from latency import MODELS, served
+from attacks import ATTACKS, Target
+from http_attacks import HTTP_ATTACKS
+from latency import MODELS, NICE, served
 from numpy.typing import NDArray
 
 from fullconv import Client, Security
@@ -44,6 +47,7 @@ ALLOWED_MS = {False: 100.0, True: 300.0}
 RECOVERY_SECONDS, END_SECONDS = 2.0, 6.0
 ATTACKER, ORDINARY = "attacker", ("anna", "bert")
 """Names of the clients, which are their tokens too."""
+ALL_ATTACKS = ATTACKS | HTTP_ATTACKS
 ROW = 10
 """Number of fast requests in a row after which the server has recovered."""
 
@@ -119,6 +123,28 @@ def resident(process: int) -> int:
         return 0
 
 
+def attack(name: str, target: Target, ready: Any, statuses: Any, seconds: float) -> None:  # noqa: ANN401
+    """Attack for some seconds, in a process of low priority, as if the attacker had CPUs of its own."""
+    os.nice(NICE)
+    kind = ALL_ATTACKS[name]
+    call, counted = kind.make(target.side), Counter[str]()
+    ready.set()
+    end = time.monotonic() + seconds
+
+    def repeat(_: int) -> None:
+        while time.monotonic() < end:
+            try:
+                counted[call(target) or "OK"] += 1
+            except grpc.RpcError as error:
+                counted[error.code().name] += 1
+            except OSError as error:
+                counted[type(error).__name__] += 1
+
+    with ThreadPoolExecutor(kind.callers) as pool:
+        list(pool.map(repeat, range(kind.callers)))
+    statuses.put(counted)
+
+
 class MemoryMeter:
     """Samples the memory of a process and its children in MiB; 0 for None."""
 
@@ -143,20 +169,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10, help="minutes of all attacks together (default: 10)")
     parser.add_argument("--one-address", action="store_true", help="no tokens: all clients share one address")
-    parser.add_argument("--only", choices=list(ATTACKS), help="one attack alone")
+    parser.add_argument("--only", choices=list(ALL_ATTACKS), help="one attack alone")
     parser.add_argument("--side", type=int, default=16000, help="side of the attacker's images (default: 16000)")
     parser.add_argument("--server", metavar="HOST:PORT", help="attack this server (default: a new one)")
     parser.add_argument("--metrics", metavar="HOST:PORT", help="its port of metrics; needed with --server")
+    parser.add_argument("--viewer", metavar="HOST:PORT", help="its HTTP port (default: not attacked)")
     parser.add_argument("--untimed", action="store_true", help="fail only if an ordinary request fails")
     options = parser.parse_args()
     if (options.server is None) != (options.metrics is None):
         parser.error("expected both --server and --metrics, or neither")
-    names = [options.only] if options.only else list(ATTACKS)
+    names = [options.only] if options.only else list(ALL_ATTACKS)
     if options.server:
         options.one_address = True
-        return Siege(Target(options.server, options.metrics, "", options.side), None, options).run(names)
+        names = [name for name in names if options.viewer or name not in HTTP_ATTACKS]
+        target = Target(options.server, options.metrics, options.viewer or "", "", options.side)
+        return Siege(target, None, options).run(names)
     with tempfile.TemporaryDirectory() as folder:
-        settings = ["--max-held-mib", str(HELD_MIB), "--spool", folder]
+        settings = ["--max-held-mib", str(HELD_MIB), "--spool", folder, "--viewer", "127.0.0.1:0"]
         if not options.one_address:
             tokens = Path(folder, "tokens")
             hashes = {name: hashlib.sha256(name.encode()).hexdigest() for name in (ATTACKER, *ORDINARY)}
@@ -164,7 +193,8 @@ def main() -> int:
             settings += ["--tokens", str(tokens)]
         with served(MODELS, *settings) as server:
             token = "" if options.one_address else ATTACKER
-            target = Target(server.address, server.lines()[0]["metrics"], token, options.side)
+            addresses = server.lines()[0]
+            target = Target(server.address, addresses["metrics"], addresses["viewer"], token, options.side)
             return Siege(target, server.process, options).run(names)
 
 
