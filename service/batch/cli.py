@@ -140,11 +140,11 @@ def _exit(line: BatchLine, document: dict[str, Any]) -> None:
     """End with the exit status that the summary of a run asks for."""
     failed, limit = document["images"]["failed"], line.failure_limit()
     if limit.exceeded(failed, document["images"]["total"]):
-        _fail(f"stopped: {failed} images have no scores, --max-failures is {line.max_failures}", 3)
+        _fail(f"stopped: images without scores: {failed}; --max-failures is {line.max_failures}", 3)
     if document["stopped"]:
         _fail("interrupted: the same command continues the job", 1)
     if failed:
-        _fail(f"{failed} images have no scores: the results state the errors; --retry-failed scores them again", 3)
+        _fail(f"images without scores: {failed}; the results state the errors, and --retry-failed scores them again", 3)
 
 
 def _install_signals() -> None:

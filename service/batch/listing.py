@@ -111,8 +111,11 @@ def _is_included(found: _Found, include: Sequence[str]) -> bool:
 
 
 def _in_folders(argument: str, out: str) -> tuple[list[_Found], int]:
-    """Return the images that a path or a pattern of this machine names."""
-    inputs = find_images([Path(argument)], None if not out or is_url(out) else Path(out))
+    """Return the images that a path or a pattern of this machine names; raises ImageError if there is no such file."""
+    path = Path(argument)
+    if WILDCARDS.isdisjoint(argument) and not os.path.lexists(path):
+        raise ImageError(f"{argument}: expected an image, a folder, a pattern or a URL, got no such file")
+    inputs = find_images([path], None if not out or is_url(out) else Path(out))
     images = [
         _Found(str(path), _size_of(path), (inputs.folders.get(path, Path()) / path.name).as_posix())
         for path in inputs.images

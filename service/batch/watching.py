@@ -40,8 +40,8 @@ class Tally:
     """Number of images of parts that were finished before."""
     failures: Counter[str] = field(default_factory=Counter)
     """Number of images without scores, by the kind of the error, with those of finished parts."""
-    scored: int = 0
-    """Number of images that this run has scored, or tried to."""
+    processed: int = 0
+    """Number of images that this run has scored, or has failed to score."""
     pixels: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     """Seconds by stage, added over images that were scored at the same time."""
@@ -52,7 +52,7 @@ class Tally:
     def add(self, scored: Scored) -> None:
         """Add an image."""
         with self._lock:
-            self.scored += 1
+            self.processed += 1
             self.pixels += scored.times.pixels
             for stage in STAGES:
                 self.seconds[stage] += getattr(scored.times, stage)
@@ -71,7 +71,7 @@ class Tally:
         """Return the summary."""
         elapsed = time.monotonic() - self.began
         return {
-            "images": {"total": self.total, "kept": self.kept, "scored": self.scored, "failed": self.failed},
+            "images": {"total": self.total, "kept": self.kept, "processed": self.processed, "failed": self.failed},
             "failures": dict(sorted(self.failures.items())),
             "megapixels": round(self.pixels / 1e6, 3),
             "seconds": round(elapsed, 3),
@@ -148,7 +148,7 @@ def _bar(tally: Tally, console: Console) -> Iterator[Show]:
         task = bar.add_task("", total=tally.total, completed=tally.kept)
 
         def show() -> None:
-            bar.update(task, completed=tally.kept + tally.scored, description=_text(tally))
+            bar.update(task, completed=tally.kept + tally.processed, description=_text(tally))
 
         yield show
 
@@ -162,7 +162,7 @@ def _lines(tally: Tally, console: Console) -> Show:
         if now - last < LINE_SECONDS:
             return
         last = now
-        left = (now - tally.began) / tally.scored * max(0, tally.total - tally.kept - tally.scored)
+        left = (now - tally.began) / tally.processed * max(0, tally.total - tally.kept - tally.processed)
         console.print(f"{_text(tally)}, {left:.0f} s left", markup=False, highlight=False, soft_wrap=True)
 
     return show
@@ -173,7 +173,7 @@ def _text(tally: Tally) -> str:
     megapixels = tally.pixels / 1e6
     rate = megapixels / max(time.monotonic() - tally.began, 1e-3)
     failed = f", {tally.failed} failed" if tally.failed else ""
-    done = tally.kept + tally.scored
+    done = tally.kept + tally.processed
     return f"{done} of {tally.total} images{failed}, {megapixels:.0f} megapixels, {rate:.1f} megapixels/s"
 
 
@@ -182,7 +182,7 @@ def summary_table(document: Mapping[str, Any]) -> Table:
     images, table = document["images"], Table.grid(padding=(0, 2))
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in document["seconds_by_stage"].items())
     rows = {
-        "images": f"{images['scored']} scored now, {images['kept']} kept, of {images['total']}",
+        "images": f"{images['processed']} processed now, {images['kept']} before, of {images['total']}",
         "failed": ", ".join(f"{kind} {count}" for kind, count in document["failures"].items()) or "none",
         "rate": f"{document['megapixels']:.1f} megapixels in {document['seconds']:.1f} s: "
         f"{document['megapixels_per_second']:.1f} megapixels/s",

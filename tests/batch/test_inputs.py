@@ -34,7 +34,7 @@ def test_results_inside_the_folder_of_images_are_no_images(images: Path) -> None
     """Rasters of grids in the folder of results are not scored by the next run."""
     arguments = (images, "--grids", "geotiff")
     assert batch(*arguments, out=images / "out").exit_code == 3
-    assert "10 kept" in batch(*arguments, out=images / "out").stdout
+    assert "10 before" in batch(*arguments, out=images / "out").stdout
 
 
 LISTS = {
@@ -137,11 +137,12 @@ def test_wrong_command_lines(arguments: list[str], message: str) -> None:
             ["images", "--include", "*.gif"],
             "expected at least one image, got 10 other files; --include *.gif selects none",
         ),
+        (["images", "nothing.png"], "nothing.png: expected an image, a folder, a pattern or a URL, got no such file"),
         (["nothing/*.png"], "nothing/*.png: expected at least one image, got 0 other files"),
         (["s4://bucket"], "s4://bucket: expected a URL that fsspec can open"),
         (["images", "--mode", "shared", "--average", "none"], ""),
     ],
-    ids=["empty folder", "nothing included", "empty pattern", "unknown protocol", "wrong option"],
+    ids=["empty folder", "nothing included", "no file", "empty pattern", "unknown protocol", "wrong option"],
 )
 def test_inputs_without_images(arguments: list[str], message: str, images: Path) -> None:
     """Inputs without an image are one line, and nothing is written."""

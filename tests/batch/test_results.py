@@ -48,9 +48,9 @@ def test_rows_have_the_answers_of_each_image(images: Path, scorer: Scorer) -> No
     assert "broken.jpg: expected a complete JPEG" in found[0]["error"]
     assert found[0]["average"] is None
     summary = json.loads(result.stdout)
-    assert summary["images"] == {"total": 10, "kept": 0, "scored": 10, "failed": 2}
+    assert summary["images"] == {"total": 10, "kept": 0, "processed": 10, "failed": 2}
     assert summary["failures"] == {"image": 2}
-    assert "2 images have no scores" in last_line(result)
+    assert "images without scores: 2" in last_line(result)
 
 
 def test_events_are_json_lines_on_standard_error(images: Path) -> None:

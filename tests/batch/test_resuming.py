@@ -19,7 +19,7 @@ from service.batch.item import ItemScorer, Scored
 
 def scored_now(arguments: tuple[object, ...]) -> int:
     """Run the command again; returns the number of images that were scored."""
-    count: int = json.loads(batch(*arguments, "--json").stdout)["images"]["scored"]
+    count: int = json.loads(batch(*arguments, "--json").stdout)["images"]["processed"]
     return count
 
 
@@ -216,7 +216,7 @@ def test_too_many_failures_stop_the_job(limit: str, status: int, images: Path) -
     """A job stops when more images have failed than may; the parts that have begun are finished."""
     result = batch(images, "--max-failures", limit)
     assert result.exit_code == status
-    stopped = "stopped: 2 images have no scores" in last_line(result)
+    stopped = "stopped: images without scores: 2" in last_line(result)
     assert stopped == (limit in ("1", "10%"))
 
 
