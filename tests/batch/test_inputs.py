@@ -116,7 +116,7 @@ def test_wrong_lists(name: str, text: str | bytes | None, message: str, images: 
         (["a.png", "--max-failures", "101%"], "expected a number of images"),
         (["a.png", "--shard", "3/3"], "expected I/N with I from 0 to N - 1, got '3/3'"),
         (["a.png", "--grid-as", "top"], "expected --grids with options of grids, got none"),
-        (["a.png", "--grids", "npz", "--merge"], "expected a file that ends in .geojson with it"),
+        (["a.png", "--grids", "npz", "--merge"], "expected a grid file that ends in .geojson with it"),
         (["a.png", "--address", "auto"], "expected --engine ray with it, got none"),
         (["a.png", "--roi-crs", "EPSG:4326"], "expected --roi with it, got none"),
     ],
