@@ -93,6 +93,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        (folder / "models").mkdir()
         models = repository(options.model, folder / "models")
         (folder / "images").mkdir()
         plain = Scorer(models)
