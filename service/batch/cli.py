@@ -59,11 +59,18 @@ def main() -> None:
         app()
     except (MemoryError, OSError) as error:
         _print_error(error if str(error) else "out of memory")
-        sys.exit(1)
-    finally:
-        if stop.at_once.is_set():  # a network may still be running, which Python's end would wait for
-            sys.stderr.flush()
-            os._exit(1)
+        _end(1)
+    except SystemExit as ended:
+        _end(ended.code)
+
+
+def _end(status: Any) -> NoReturn:  # noqa: ANN401 (Python's)
+    """End the process. After a stop at once a network may still be running, for which Python's own end would wait."""
+    if stop.at_once.is_set():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 @app.command()

@@ -41,7 +41,7 @@ def lease(store: Store, number: int = 0, count: int = 1) -> Iterator[None]:
     """
     name = f"shard-{number}-of-{count}"
     if isinstance(store, LocalStore):
-        make_folder_of(store.root / name)
+        make_folder_of(store.root / ".lock-all")
         with ExitStack() as held:
             held.enter_context(_local(store.root, "all", shared=count > 1))
             if count > 1:

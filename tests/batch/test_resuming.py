@@ -235,6 +235,17 @@ def test_errors_of_all_images_stop_the_job(images: Path, monkeypatch: pytest.Mon
     assert len(rows()) == 10
 
 
+@pytest.mark.parametrize("grids", [[], ["--grids", "npz"]], ids=["averages", "grids"])
+def test_a_full_disk_of_a_process(grids: list[str], tmp_path: Path) -> None:
+    """A disk that is full is one line and exit status 3, also for the whole process, and no incomplete file is left."""
+    make_images(tmp_path / "images", 20)
+    limited = ["prlimit", "--fsize=1000", *COMMAND, str(tmp_path / "images"), *MODELS, *grids]
+    run = subprocess.run([*limited, "-o", str(tmp_path / "out")], capture_output=True, text=True, check=False)
+    assert run.returncode == 3
+    assert "cannot be written: File too large" in run.stderr.splitlines()[-1]
+    assert not list((tmp_path / "out").rglob(".*.new"))
+
+
 def test_read_only_folders(images: Path, tmp_path: Path) -> None:
     """A place that cannot be written is one line."""
     (tmp_path / "file").touch()
