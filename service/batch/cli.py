@@ -21,6 +21,7 @@ from fullconv.base import BaseScorer
 from fullconv.command.console import tolerate_encodings
 from fullconv.command.usage import takes
 from fullconv.common.files import OutputError
+from fullconv.common.interruption import Interruption
 from fullconv.common.text import printable
 from fullconv.encode import score_request
 from fullconv.errors import ImageError, RequestError, UnavailableError
@@ -47,14 +48,15 @@ stop = Stop()
 def main() -> None:
     """Run the command.
 
-    Ctrl-C or a termination signal finishes the parts that have begun; a second one gives them up.
+    While images are scored, Ctrl-C or a termination signal finishes the parts that have begun, and a second one gives
+    them up. Before, it ends the command.
     """
     logging.getLogger("grpc").setLevel(logging.CRITICAL)  # it logs a traceback for an answer that cannot be parsed
     tolerate_encodings()
     if sys.argv[1:] == ["--version"]:
         typer.echo(f"fullconv-batch {__version__}")
         return
-    _install_signals()
+    Interruption("fullconv-batch").install()
     try:
         app()
     except (MemoryError, OSError) as error:
@@ -122,7 +124,9 @@ def _run(line: BatchLine, images: Listing) -> dict[str, Any]:
         store, work, model.weights_sha256, line.shard_of(), line.update, line.retry_failed, line.failure_limit(),
         line.as_json, stop,
     )  # fmt: skip
-    return run.run(images, _engine(line, work, scorer, means, store, images))
+    engine = _engine(line, work, scorer, means, store, images)
+    with _stopped_by_signals():
+        return run.run(images, engine)
 
 
 def _engine(line: BatchLine, work: Work, scorer: BaseScorer, means: Means, store: Store, images: Listing) -> Engine:
@@ -154,8 +158,9 @@ def _exit(line: BatchLine, document: dict[str, Any]) -> None:
         _fail(f"images without scores: {failed}; the results state the errors, and --retry-failed scores them again", 3)
 
 
-def _install_signals() -> None:
-    """Handle SIGINT and SIGTERM: the first stops gently, a later one at once."""
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Let SIGINT and SIGTERM stop the job for the duration of the block: the first gently, a later one at once."""
     began: list[float] = []
 
     def handle(*_: object) -> None:
@@ -166,8 +171,12 @@ def _install_signals() -> None:
         elif time.monotonic() - began[0] > GRACE_SECONDS:
             Thread(target=stop.now).start()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from service.local import LocalTransport
 
 PARTS = 2
 """Number of parts that are scored at the same time, if they have many images."""
+WAIT_SECONDS = 0.2
+"""Longest time for which the main thread waits at once. Python may handle a signal that arrives meanwhile after it."""
 THREADS_PER_CPU, MIN_THREADS = 4, 8
 """Images in this process at the same time, for each CPU, and at the least: enough for batches of small images."""
 THREADS_PER_SERVER = 8
@@ -73,7 +75,7 @@ def run_here(
         try:
             begin()
             while running:
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                done, _ = wait(running, WAIT_SECONDS, FIRST_COMPLETED)
                 for future in done:
                     del running[future]
                 begin()

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from service.batch.stop import Stop
 from service.batch.urls import is_url
 from service.batch.work import Work
 
+TOGETHER = 1024
+"""Images that are planned at the same time, or wait for it."""
 SAMPLE_SECONDS = 5.0
 """Seconds in which further images are scored to measure the rate."""
 
@@ -76,12 +79,14 @@ def plan_job(scorer: BaseScorer, work: Work, images: Listing, threads: int, stop
     plan = JobPlan(images.table.num_rows)
     plan.bytes = sum(size or 0 for size in images.table["bytes"].to_pylist())
     planner = _Planner(scorer, work, stop)
+    locations = planner.locations(images)
     with ThreadPoolExecutor(threads) as pool:
-        for result in pool.map(planner.plan, planner.locations(images), chunksize=1):
-            if isinstance(result, Answer):
-                plan.add(result)
-            else:
-                plan.failures[result] += 1
+        while some := [*islice(locations, TOGETHER)]:
+            for result in pool.map(planner.plan, some):
+                if isinstance(result, Answer):
+                    plan.add(result)
+                else:
+                    plan.failures[result] += 1
     plan.rate = planner.measured_rate(images)
     return plan
 
