@@ -42,7 +42,7 @@ def main() -> None:
         written = sum(path.stat().st_size for path in target.iterdir())
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     print(
-        f"{options.arch}: converted {size / 1e6:.0f} MB in {seconds:.0f} s with {peak / 1e9:.2f} GB of memory, "
+        f"{options.arch}: converted {size / 1e6:.0f} MB in {seconds:.1f} s with {peak / 1e9:.2f} GB of memory, "
         f"{peak / size:.1f} times the checkpoint"
     )
     print(f"size of the written files: {written / 1e6:.1f} MB")

@@ -13,6 +13,7 @@ Scores are the same if the logits differ only by rounding. Logits are compared i
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from converter.errors import VerificationError
 from converter.verify.comparison import TOLERANCE, Comparison
 from converter.verify.grid_axis import GridAxis
-from converter.verify.images import Pixels, sample_images
+from converter.verify.images import Pixels, noise_image, sample_images
 from converter.verify.networks import NetworkOutput
 
 CELLS = 4
@@ -37,13 +38,12 @@ Pair = tuple[list[NetworkOutput], list[NetworkOutput]]
 """The outputs of the source and of the converted network for the same windows."""
 
 
-def check_conversion(comparison: Comparison, rng: np.random.Generator, advance: Callable[[], None]) -> Pair:
-    """Check a converted network; returns its outputs and its source's outputs for single windows.
+def check_conversion(comparison: Comparison, image: "CheckImage", advance: Callable[[], None]) -> Pair:
+    """Check a converted network on an image; returns the source's outputs and its own for single windows.
 
     Calls `advance` after each window. Raises VerificationError if a check fails; for a network of reduced precision the
     windows are compared, but differences are not errors.
     """
-    image = CheckImage(comparison, rng)
     reference, native = list[NetworkOutput](), list[NetworkOutput]()
     for row, col in checked_cells(image.interior, comparison.budget.windows):
         crop = image.pixels_of((row, row + 1), (col, col + 1))
@@ -53,7 +53,7 @@ def check_conversion(comparison: Comparison, rng: np.random.Generator, advance: 
     if comparison.float_network is not None:
         return reference, native
     check_equal("the source and converted networks on single windows", reference, native, comparison.tolerance)
-    dense = comparison.converted(image.pixels)
+    dense = image.dense
     check_grid(dense, image.rows.cells, image.cols.cells, image.pixels)
     _check_tile(comparison, image, dense)
     _check_stride(comparison, image, dense)
@@ -75,7 +75,11 @@ def checked_cells(cells: Sequence[Cell], windows: int) -> Sequence[Cell]:
 
 
 class CheckImage:
-    """The image on which a network is checked; `interior` lists its interior cells (row, col)."""
+    """The image on which a network is checked; `interior` lists its interior cells (row, col).
+
+    It is a part of one of the user's images. Without such images it is noise: `sample`, which the certificate can use
+    as one of its images.
+    """
 
     def __init__(self, comparison: Comparison, rng: np.random.Generator) -> None:
         """Raise VerificationError if the image would be too large."""
@@ -92,8 +96,24 @@ class CheckImage:
                 f"{horizontal.stride} apart; choose smaller --strides"
             )
         size = self.rows.pixels, self.cols.pixels
-        self.pixels = next(sample_images(size, comparison.pixel_format, comparison.folder, rng))
+        self.sample = noise_image(size, comparison.pixel_format, rng) if comparison.images is None else None
+        self.pixels = (
+            self.sample.read(slice(0, size[0]), slice(0, size[1]))
+            if self.sample
+            else next(sample_images(size, comparison.pixel_format, comparison.folder, rng))
+        )
+        self._converted = comparison.converted
         self.interior = [(row, col) for row in self.rows.interior for col in self.cols.interior]
+
+    @cached_property
+    def dense(self) -> NetworkOutput:
+        """The converted network's output for the whole image."""
+        return self._converted(self.pixels)
+
+    @property
+    def cells(self) -> int:
+        """Number of cells of the image."""
+        return self.rows.cells * self.cols.cells
 
     def pixels_of(self, rows: tuple[int, int], cols: tuple[int, int]) -> Pixels:
         """Return the pixels that the windows of a range of rows and a range of columns cover."""

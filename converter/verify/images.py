@@ -82,8 +82,13 @@ def synthetic_images(
         images = (_sample_image(file, pixel_format) for file in photographs())
         yield from (image for image in images if holds_window(image, window))
     for _ in range(count):
-        pixels = _noise(size, pixel_format, rng)
-        yield SampleImage(size, lambda rows, cols, pixels=pixels: pixels[rows, cols])  # type: ignore[misc]
+        yield noise_image(size, pixel_format, rng)
+
+
+def noise_image(size: tuple[int, int], pixel_format: PixelFormat, rng: np.random.Generator) -> SampleImage:
+    """Return an image of noise; `size` is (height, width)."""
+    pixels = _noise(size, pixel_format, rng)
+    return SampleImage(size, lambda rows, cols: pixels[rows, cols])
 
 
 def holds_window(image: SampleImage, window: tuple[int, int]) -> bool:

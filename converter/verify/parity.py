@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converter.errors import VerificationError
-from converter.verify.checks import check_conversion, check_equal, check_grid, check_varies, checked_count
+from converter.verify.checks import CheckImage, check_conversion, check_equal, check_grid, check_varies, checked_count
 from converter.verify.comparison import Comparison
 from converter.verify.difference import difference
 from converter.verify.images import Pixels, SampleImage
@@ -40,11 +40,13 @@ def measure_parity(
     Raises VerificationError if the networks differ where they must not, or if the comparison is meaningless.
     """
     rng = np.random.default_rng(SEED)
-    samples = choose_cells(_images(comparison, rng), comparison.geometry, comparison.window, comparison.budget, rng)
+    image = CheckImage(comparison, rng)
+    images = _images(comparison, image, rng)
+    samples = choose_cells(images, comparison.geometry, comparison.window, comparison.budget, rng)
     announce(checked_count(comparison.budget.windows) + sum(len(sample.cells) for sample in samples))
-    reference, native = check_conversion(comparison, rng, advance)
+    reference, native = check_conversion(comparison, image, advance)
     grids = list[tuple[NetworkOutput, NetworkOutput]]()
-    cells = [cell for sample in samples for cell in _compare(comparison, sample, grids, advance)]
+    cells = [cell for sample in samples for cell in _compare(comparison, image, sample, grids, advance)]
     crops, dense = [cell.crop for cell in cells], [cell.dense for cell in cells]
     check_varies(reference + crops)
     if comparison.is_exact:
@@ -80,26 +82,30 @@ def check_agreement(parity: model_pb2.Parity, precision: str, least: float) -> N
         )
 
 
-def _images(comparison: Comparison, rng: np.random.Generator) -> Iterator[SampleImage]:
-    """Yield the images to measure on, in random order."""
+def _images(comparison: Comparison, image: CheckImage, rng: np.random.Generator) -> Iterator[SampleImage]:
+    """Yield the images to measure on: the user's in random order or, without them, the checked image and others."""
     given = comparison.images
-    if given is None:
-        yield from synthetic_images_for(
-            comparison.geometry, comparison.window, comparison.pixel_format, comparison.budget, rng
-        )
-    else:
+    if given is not None:
         yield from (given[number] for number in rng.permutation(len(given)))
+        return
+    if image.sample:
+        yield image.sample
+    yield from synthetic_images_for(
+        comparison.geometry, comparison.window, comparison.pixel_format, comparison.budget, image.cells, rng
+    )
 
 
 def _compare(
     comparison: Comparison,
+    image: CheckImage,
     sample: Sample,
     grids: list[tuple[NetworkOutput, NetworkOutput]],
     advance: Callable[[], None],
 ) -> Iterator[ComparedCell]:
     """Yield the cells of one sample; for reduced precision, add the grids in both precisions to `grids`."""
     pixels = sample.pixels
-    dense = kept_cells(comparison.converted(pixels), sample, pixels)
+    is_known = sample.image is image.sample and sample.is_whole
+    dense = kept_cells(image.dense if is_known else comparison.converted(pixels), sample, pixels)
     if comparison.float_network is not None:
         grids.append((kept_cells(comparison.float_network(pixels), sample, pixels), dense))
     for row, col in sample.cells:

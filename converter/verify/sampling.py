@@ -17,8 +17,8 @@ FEW_IMAGES = 8
 """Number of images that are always used, independent of their cost, if there are that many."""
 INTERIOR_CELLS = 4
 """Smallest number of interior cells of a synthetic image along either axis."""
-NOISE_IMAGES = 2
-"""Smallest number of synthetic images."""
+NOISE_IMAGES = 1
+"""Smallest number of images of noise beside the image of the checks."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ class Sample:
     def pixels(self) -> Pixels:
         """The part of the image that the pass reads."""
         return self.image.read(self.rows.pixels_read, self.cols.pixels_read)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the pass scores the whole image."""
+        return self.rows.is_whole and self.cols.is_whole
 
     @property
     def has_interior(self) -> bool:
@@ -97,9 +102,13 @@ def synthetic_images_for(
     window: tuple[int, int],
     pixel_format: PixelFormat,
     budget: Budget,
+    known_cells: int,
     rng: np.random.Generator,
 ) -> Iterator[SampleImage]:
-    """Yield synthetic images, of which a quarter of the cells is interior if one pass may be that large."""
+    """Yield synthetic images, of which a quarter of the cells is interior if one pass may be that large.
+
+    Together with `known_cells` cells of other images, they have at least as many cells as the budget has windows.
+    """
     side = math.isqrt(budget.pass_pixels)
     axes = []
     for axis, size in zip(geometry, window, strict=True):
@@ -107,7 +116,7 @@ def synthetic_images_for(
         room = (side - size) // axis.stride + 1 - halo
         axes.append(GridAxis.with_interior(axis, size, max(INTERIOR_CELLS, min(halo, room))))
     cells = math.prod(axis.cells for axis in axes)
-    count = max(NOISE_IMAGES, -(-budget.windows // cells))
+    count = max(NOISE_IMAGES, -((known_cells - budget.windows) // cells))
     yield from synthetic_images((axes[0].pixels, axes[1].pixels), pixel_format, window, count, rng)
 
 

@@ -1,7 +1,12 @@
-"""Compares the networks of mode shared with the converted network on single windows: the scores must be equal."""
+"""Compares the networks of mode shared with the converted network on single windows: the scores must be equal.
+
+Each network scores a grid of windows of one image, which ends at the image's bottom left for every network: the last
+window in the first column is the same for all of them, and is scored by itself only once.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,11 +22,11 @@ from converter.verify.networks import ConvertedNetwork, Network, NetworkOutput
 from fullconv.common.certificate import has_top_class
 from fullconv.protos import model_pb2
 
-GRID = (2, 3)
-"""Rows and columns of windows that are scored together."""
-COMPARED = ((0, 0), (1, 2))
-"""Rows and columns of the windows that are also scored by themselves: both have every part of the network, strips and
-corners of each side, and lie in different rows and columns."""
+GRID = (2, 2)
+"""Rows and columns of windows that are scored together: the smallest grid with strips between rows and columns."""
+COMPARED = ((0, 1), (1, 0))
+"""Rows and columns of the windows that are also scored by themselves: both have every part of the network, and would
+change places if rows and columns did. The second is at the bottom left."""
 SEED = 3
 
 
@@ -39,12 +44,13 @@ def compare_shared(files: ModelFiles, output: model_pb2.Output, progress: Progre
     `output` describes the scores. A network that `may_round` computes in steps: its rounding depends on the sizes of
     maps, so that a difference is no reason to remove a file. The other modes need none of these files.
     """
-    if files.shared:
-        progress.step("comparing windows that share with single windows", len(files.shared) * len(COMPARED))
-    native, kept, removed = files.network(files.variants[0]), list[model_pb2.SharedFile](), list[str]()
+    if not files.shared:
+        return SharedFiles([], [])
+    progress.step("comparing windows that share with single windows", len(files.shared) * len(COMPARED))
+    windows, kept, removed = SingleWindows(files), list[model_pb2.SharedFile](), list[str]()
     for variant in files.shared:
         try:
-            alone, together = _scores(files, native, variant, progress)
+            alone, together = _scores(files, windows, variant, progress)
             if not may_round:
                 check_equal("windows by themselves and windows that share", alone, together)
             elif problem := loading_problem([files.folder / variant.name]):
@@ -57,19 +63,46 @@ def compare_shared(files: ModelFiles, output: model_pb2.Output, progress: Progre
     return SharedFiles(kept, removed)
 
 
+class SingleWindows:
+    """The windows of an image that holds the grids of all networks of mode shared.
+
+    `scored` holds their outputs by themselves, by top and left edge, as far as they were asked for.
+    """
+
+    def __init__(self, files: ModelFiles) -> None:
+        """Make the image; a network is loaded when the first window is scored."""
+        most = [max(each.multiple_of[axis] for each in files.shared) for axis in (0, 1)]
+        size = [length + (count - 1) * step for length, count, step in zip(files.window, GRID, most, strict=True)]
+        rng = np.random.default_rng(SEED)
+        self.pixels = next(sample_images((size[0], size[1]), files.pixel_format, None, rng))
+        self._files = files
+        self.scored: dict[tuple[int, int], NetworkOutput] = {}
+
+    def __getitem__(self, corner: tuple[int, int]) -> NetworkOutput:
+        """Return the scores of the window with this top and left edge."""
+        if corner not in self.scored:
+            (top, left), (height, width) = corner, self._files.window
+            window = self.pixels[top : top + height, left : left + width]
+            self.scored[corner] = self._native(np.ascontiguousarray(window))
+        return self.scored[corner]
+
+    @cached_property
+    def _native(self) -> Network:
+        return self._files.network(self._files.variants[0])
+
+
 def _scores(
-    files: ModelFiles, native: Network, variant: SharedVariant, progress: Progress
+    files: ModelFiles, windows: SingleWindows, variant: SharedVariant, progress: Progress
 ) -> tuple[list[NetworkOutput], list[NetworkOutput]]:
     """Return the scores of windows by themselves and of the same windows in mode shared."""
     (height, width), (down, across) = files.window, variant.multiple_of
-    size = height + (GRID[0] - 1) * down, width + (GRID[1] - 1) * across
-    pixels = next(sample_images(size, files.pixel_format, None, np.random.default_rng(SEED)))
+    top = len(windows.pixels) - height - (GRID[0] - 1) * down
+    pixels = np.ascontiguousarray(windows.pixels[top:, : width + (GRID[1] - 1) * across])
     shared = ConvertedNetwork(variant.model, files.graph.layout, files.folder, variant.multiple_of)(pixels)
     check_grid(shared, *GRID, pixels)
     alone, together = list[NetworkOutput](), list[NetworkOutput]()
     for row, col in COMPARED:
-        window = pixels[row * down : row * down + height, col * across : col * across + width]
-        alone.append(native(np.ascontiguousarray(window)))
+        alone.append(windows[top + row * down, col * across])
         together.append(shared[row, col])
         progress.advance()
     return alone, together

@@ -22,6 +22,9 @@ from converter.convert import convert_checkpoint
 from converter.graph.sharing.margins import AxisMargins
 from converter.graph.sharing.parts import DENSE
 from converter.graph.sharing.share import share
+from converter.verify.certificates import ModelFiles
+from converter.verify.networks import ConvertedNetwork, NetworkOutput
+from converter.verify.shared import SingleWindows
 
 TOLERANCE = 1e-5
 """Largest difference, relative to the largest score."""
@@ -365,3 +368,34 @@ def test_files_that_differ_are_removed(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(report.spec.modes) == ["dense", "crops"]
     assert not list((tmp_path / "net" / "1").glob("model.shared*"))
     assert report.removed
+
+
+def test_exchanged_rows_and_columns_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of mode shared whose windows are in the wrong order is removed."""
+    network = make_network(tmp_path, PADDED)
+
+    class Transposed(ConvertedNetwork):
+        def __call__(self, pixels: np.ndarray) -> NetworkOutput:
+            return NetworkOutput.of([grid.swapaxes(0, 1) for grid in super().__call__(pixels).grids])
+
+    monkeypatch.setattr("converter.verify.shared.ConvertedNetwork", Transposed)
+    report = convert_checkpoint(network.checkpoint, tmp_path / "net" / "1", arch=network.toml, verify=4)
+    assert not report.spec.shared
+    assert report.removed
+
+
+def test_every_window_of_the_check_is_scored_by_itself_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of mode shared have one compared window in common; each reports two windows."""
+    network = make_network(tmp_path, PADDED)
+    found = list[SingleWindows]()
+
+    class Found(SingleWindows):
+        def __init__(self, files: ModelFiles) -> None:
+            super().__init__(files)
+            found.append(self)
+
+    monkeypatch.setattr("converter.verify.shared.SingleWindows", Found)
+    report = convert_checkpoint(network.checkpoint, tmp_path / "net" / "1", arch=network.toml, verify=4)
+    assert [file.difference.windows for file in report.spec.shared] == [2] * len(report.spec.shared)
+    assert len(report.spec.shared) > 1
+    assert len(found[0].scored) == len(report.spec.shared) + 1
