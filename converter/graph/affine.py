@@ -188,6 +188,23 @@ class AffineView:
         image, _, row, col = self.map.coordinates(self.index[..., 0])
         return (image * self.map.size[2] + row) * self.map.size[3] + col
 
+    def blocks(self) -> tuple[int, Ints] | None:
+        """Return how a selection (N, C, b·h, b·w) takes the channels of each position of its map as a block of b×b.
+
+        The result is b and the channels of the map (C, b, b) that become a block; None for any other view.
+        """
+        if not self.is_selection or len(self.shape) != 4:
+            return None
+        batch, _, height, width = self.shape
+        size, rest = divmod(height, self.map.size[2])
+        if size < 2 or rest or (batch, width) != (self.map.size[0], size * self.map.size[3]):
+            return None
+        taken = self.channel_indices()[0, :, :size, :size]
+        image, row, col = np.ogrid[:batch, :height, :width]
+        own = taken[:, np.arange(height)[:, None] % size, np.arange(width) % size]
+        expected = self.map.flat_index(image[:, None], own, row[:, None] // size, col[:, None] // size)
+        return (size, taken) if np.array_equal(self.index[..., 0], expected) else None
+
     def stencil(self, axes: Sequence[int]) -> "Stencil | None":
         """Return the pattern that all rows have, where the features lie along `axes`; None if rows differ."""
         return _stencil(self.as_rows(axes))

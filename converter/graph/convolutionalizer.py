@@ -160,11 +160,13 @@ class Convolutionalizer:
     def materialize(self, node: ir.Node, view: AffineView) -> FeatureMap:
         """Return a view (N, C, h, w) as a map.
 
-        It may select channels, a part of the map, every nth row or column, or take blocks of the map as channels.
-        Raises UnsupportedError, naming the node, for any other view.
+        It may select channels, a part of the map, every nth row or column, or take blocks of the map as channels or
+        channels as blocks. Raises UnsupportedError, naming the node, for any other view.
         """
         if view.is_identity:
             return view.map
+        if blocks := view.blocks():
+            return self._enlarge(node, view, *blocks)
         stencil, lattice = _pattern(view)
         if (stencil is None or lattice is None) and view.sums_whole_map:
             raise refusal(node, MIXED_SUMMARY)
@@ -191,7 +193,19 @@ class Convolutionalizer:
 
     def can_materialize(self, view: AffineView) -> bool:
         """Return whether a view can be materialized."""
-        return view.is_identity or _pattern(view)[1] is not None
+        return view.is_identity or view.blocks() is not None or _pattern(view)[1] is not None
+
+    def _enlarge(self, node: ir.Node, view: AffineView, size: int, channels: NDArray[np.int64]) -> FeatureMap:
+        """Emit a DepthToSpace that makes a block of size×size of some channels (C, size, size) at every position."""
+        if 1 in view.map.size[2:]:
+            raise refusal(node, MIXED_SUMMARY)
+        source, order = view.map, channels.ravel()
+        if not np.array_equal(order, np.arange(source.size[1])):
+            source = self.select_channels(node, source, order)
+        batch, count, height, width = view.shape
+        return self.emit(
+            node, "DepthToSpace", [source.value], (batch, count, height, width), blocksize=size, mode="CRD"
+        )
 
     def _crop(self, node: ir.Node, source: FeatureMap, starts: Sequence[int], ends: Sequence[int]) -> FeatureMap:
         """Crop a map to rows and columns; `starts` count from its beginning, `ends` (0 or less) from its end."""

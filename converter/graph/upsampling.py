@@ -1,13 +1,13 @@
-"""Operators that make a map larger by an integer factor f along an axis: Resize and ConvTranspose.
+"""Operators that make a map larger by an integer factor f along an axis: Resize, ConvTranspose and DepthToSpace.
 
 Element y = i·f + r of the output, with the phase 0 ≤ r < f, reads the elements i + o of the input, for some offsets o
 that depend on r alone. Resize reads at the position i + x, where ONNX's coordinate transformation gives
 
     half_pixel    x = (r + ½) / f − ½        asymmetric    x = r / f        tf_half_pixel_for_nn    x = (r + ½) / f
 
-and takes the element nearest to it, which must be element i, the two beside it (linear), or the four around it
-(cubic). Beyond its edges a map repeats its first and last elements. ConvTranspose with kernel k, dilation d and first
-pad p reads i + (r + p − j·d) / f for every j < k for which this is an integer.
+and takes the element nearest to it, the two beside it (linear), or the four around it (cubic). Beyond its edges a map
+repeats its first and last elements. ConvTranspose with kernel k, dilation d and first pad p reads i + (r + p − j·d) / f
+for every j < k for which this is an integer. DepthToSpace reads element i, in other channels for each phase.
 
 Refused: align_corners, whose positions depend on the size of the map, and tf_crop_and_resize, which cuts a part out.
 """
@@ -56,7 +56,7 @@ class AxisUpsampling:
 
 
 def upsampling(node: ir.Node) -> tuple[AxisUpsampling, AxisUpsampling]:
-    """Return what a Resize by constant scales, or a ConvTranspose, does along both axes; raises UnsupportedError."""
+    """Return what a node of UPSAMPLING does along both axes; a Resize has constant scales. Raises UnsupportedError."""
     vertical, horizontal = (UPSAMPLING[node.op_type](node, axis) for axis in (0, 1))
     return vertical, horizontal
 
@@ -65,8 +65,9 @@ def _resize(node: ir.Node, axis: int) -> AxisUpsampling:
     factor = round(float(constant_input(node, 2)[2 + axis]))
     positions = [_position(node, phase, factor) for phase in range(factor)]
     if node.attributes.get_string("mode", "nearest") == "nearest":
-        _check_repeats(node, positions)
-        return AxisUpsampling([[0]] * factor, factor)
+        nearest = NEAREST[node.attributes.get_string("nearest_mode", "round_prefer_floor")]
+        # at the edges, element i takes the place of a missing neighbour
+        return AxisUpsampling([sorted({0, nearest(position)}) for position in positions], factor)
     return AxisUpsampling([_neighbours(node, position) for position in positions], factor)
 
 
@@ -81,15 +82,6 @@ def _position(node: ir.Node, phase: int, factor: int) -> Fraction:
         return (phase + HALF) / factor
     reason = REFUSED.get(transformation, "which is not known")
     raise refusal(node, f"expected another coordinate transformation than {transformation!r}, {reason}")
-
-
-def _check_repeats(node: ir.Node, positions: Sequence[Fraction]) -> None:
-    """Raise UnsupportedError unless the element nearest to every phase's position is element i itself."""
-    mode = node.attributes.get_string("nearest_mode", "round_prefer_floor")
-    if any(NEAREST[mode](position) for position in positions):
-        raise refusal(
-            node, f"expected each element {len(positions)} times, got elements that nearest_mode {mode!r} shifts"
-        )
 
 
 def _neighbours(node: ir.Node, position: Fraction) -> Sequence[int]:
@@ -108,7 +100,13 @@ def _transposed_convolution(node: ir.Node, axis: int) -> AxisUpsampling:
     return AxisUpsampling([each or [0] for each in offsets], (kernel - 1) * dilation + 1 - before - after + extra)
 
 
+def _depth_to_space(node: ir.Node, _: int) -> AxisUpsampling:
+    factor = node.attributes["blocksize"].as_int()
+    return AxisUpsampling([[0]] * factor, factor)
+
+
 UPSAMPLING: dict[str, Callable[[ir.Node, int], AxisUpsampling]] = {
     "ConvTranspose": _transposed_convolution,
+    "DepthToSpace": _depth_to_space,
     "Resize": _resize,
 }

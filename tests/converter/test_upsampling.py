@@ -1,4 +1,4 @@
-"""Networks that enlarge maps by Resize and ConvTranspose slide, or are refused with the reason."""
+"""Networks that enlarge maps by Resize, ConvTranspose and DepthToSpace slide, or are refused with the reason."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +40,17 @@ CONSTANTS = {
     "ten": np.array([1, 4, 10, 10]),
     "part": np.array([0, 0, 0, 0, 1, 1, 1, 1.0]),
     "t1": RNG.standard_normal((4, 4, 1, 1)),
+    "k1": RNG.standard_normal((4, 1, 3, 3)),
+    "k2": RNG.standard_normal((4, 2, 3, 3)) / 2,
+    "n1": RNG.standard_normal((1, 4, 1, 1)) / 2,
+    "n4": RNG.standard_normal((4, 1, 1, 1)),
+    "n16": RNG.standard_normal((16, 4, 1, 1)) / 2,
+    "n48": RNG.standard_normal((48, 3, 1, 1)),
+    "columns": np.array([1, 1, 4, 4, 4]),
+    "wide": np.array([1, 1, 4, 16]),
+    "factor": np.full((1, 1, 1, 1), 1.5),
+    "blocks": np.array([1, 1, 2, 2, 4, 4]),
+    "shuffled": np.array([1, 1, 8, 8]),
 }
 
 
@@ -77,6 +88,7 @@ TRUNK: Nodes = [node("Conv: image k3 -> c", strides=[2, 2], pads=[0, 0, 1, 1]), 
 UNPADDED: Nodes = [node("MaxPool: image -> p", kernel_shape=[2, 2], strides=[2, 2]), node("Conv: p k3 -> x")]
 """Eight rows and columns, 2 pixels apart."""
 SMALLER = node("MaxPool: x -> s", kernel_shape=[2, 2], strides=[2, 2])
+SHUFFLE = node("DepthToSpace: s -> r", blocksize=2, mode="CRD")
 EXACT: dict[str, Nodes] = {
     "nearest": [*UNPADDED, SMALLER, "Resize: s _ double -> m"],
     "nearest, asymmetric": [
@@ -96,6 +108,51 @@ EXACT: dict[str, Nodes] = {
         "Resize: s _ _ size -> r",
         "Add: x r -> m",
     ],
+    "nearest-exact of PyTorch": [
+        *UNPADDED,
+        SMALLER,
+        node(
+            "Resize: s _ double -> m",
+            mode="nearest",
+            coordinate_transformation_mode="half_pixel",
+            nearest_mode="round_prefer_ceil",
+        ),
+    ],
+    "pixel shuffle": [*UNPADDED, SMALLER, SHUFFLE, "Conv: r k1 -> m"],
+    "depth to space": [*UNPADDED, SMALLER, node("DepthToSpace: s -> r", blocksize=2), "Conv: r k1 -> m"],
+    "pixel shuffle by reshapes": [
+        *UNPADDED,
+        SMALLER,
+        "Reshape: s blocks -> t",
+        node("Transpose: t -> u", perm=[0, 1, 4, 2, 5, 3]),
+        "Reshape: u shuffled -> r",
+        "Conv: r k1 -> m",
+    ],
+    "pixel shuffle beside a branch": [
+        *UNPADDED,
+        SMALLER,
+        SHUFFLE,
+        "Relu: r -> a",
+        "Mul: a factor -> b",
+        "Conv: x n1 -> n",
+        node("Concat: b n -> o", axis=1),
+        "Conv: o k2 -> m",
+    ],
+    "two pixel shuffles": [
+        *UNPADDED,
+        node("MaxPool: x -> s", kernel_shape=[4, 4], strides=[4, 4]),
+        "Conv: s n16 -> t",
+        node("DepthToSpace: t -> u", blocksize=2, mode="CRD"),
+        "Relu: u -> v",
+        node("DepthToSpace: v -> r", blocksize=2),
+        "Conv: r k1 -> m",
+    ],
+    "pixel shuffle before the head": [
+        *UNPADDED,
+        SMALLER,
+        "Conv: s n16 -> t",
+        node("DepthToSpace: t -> m", blocksize=2, mode="CRD"),
+    ],
     "along rows": [*UNPADDED, SMALLER, "Resize: s _ double_rows -> m"],
     "by its axes": [*UNPADDED, SMALLER, node("Resize: s _ spatial -> m", axes=[2, 3])],
     "to its own size": [*UNPADDED, "Resize: x _ _ eight -> m"],
@@ -111,6 +168,19 @@ EXACT: dict[str, Nodes] = {
     "ConvTranspose of stride 1": [*UNPADDED, node("ConvTranspose: x t3 -> m", pads=[2, 2, 2, 2])],
 }
 PADDED: dict[str, Nodes] = {
+    "nearest, shifted by half a pixel": [*TRUNK, SMALLER, node("Resize: s _ double -> m", nearest_mode="floor")],
+    "nearest, shifted by a whole pixel": [
+        *TRUNK,
+        SMALLER,
+        node("Resize: s _ double -> m", coordinate_transformation_mode="asymmetric", nearest_mode="ceil"),
+    ],
+    "pixel shuffle of a padded network": [
+        *TRUNK,
+        SMALLER,
+        node("Conv: s k4 -> n", pads=[1, 1, 1, 1]),
+        node("DepthToSpace: n -> r", blocksize=2, mode="CRD"),
+        node("Conv: r k1 -> m", pads=[1, 1, 1, 1]),
+    ],
     "linear": [*TRUNK, SMALLER, node("Resize: s _ double -> m", mode="linear")],
     "linear, asymmetric": [
         *TRUNK,
@@ -258,14 +328,21 @@ def test_other_strides_are_shifted_passes(tmp_path: Path) -> None:
     assert_windows(tmp_path, grid, pixels, 1, 1)
 
 
-def test_windows_share_what_precedes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "enlarged",
+    [
+        [node("ConvTranspose: s t2 -> t", strides=[2, 2]), "Resize: t _ double -> r"],
+        ["Conv: s n16 -> t", node("DepthToSpace: t -> u", blocksize=2), "Resize: u _ double -> r"],
+    ],
+    ids=["ConvTranspose", "DepthToSpace"],
+)
+def test_windows_share_what_precedes(tmp_path: Path, enlarged: Nodes) -> None:
     """A padded network has a file of mode shared, which gives the source's scores at strides of its own."""
     nodes: Nodes = [
         node("Conv: image k3 -> x", pads=[1, 1, 1, 1]),
         *(node(f"Conv: {name} k4 -> {name}x", pads=[1, 1, 1, 1]) for name in ("x", "xx")),
         node("MaxPool: xxx -> s", kernel_shape=[4, 4], strides=[4, 4]),
-        node("ConvTranspose: s t2 -> t", strides=[2, 2]),
-        "Resize: t _ double -> r",
+        *enlarged,
         "Add: xxx r -> m",
     ]
     spec = convert(graph(nodes), tmp_path)
@@ -318,9 +395,29 @@ REFUSED: dict[str, tuple[Nodes, str]] = {
         ],
         "node 'm' (Resize): expected another coordinate transformation than 'tf_crop_and_resize', which cuts a part",
     ),
-    "shifted neighbours": (
-        [*UNPADDED, SMALLER, node("Resize: s _ double -> m", nearest_mode="floor")],
-        "node 'm' (Resize): expected each element 2 times, got elements that nearest_mode 'floor' shifts",
+    "shuffled pixels": (
+        ["Conv: image n48 -> c", node("DepthToSpace: c -> r", blocksize=4), "Conv: r k3 -> m"],
+        "node 'm_cells_1' (DepthToSpace): expected a factor that divides the 1 pixels between the elements of its",
+    ),
+    "shuffled summary": (
+        [
+            *UNPADDED,
+            node("GlobalAveragePool: x -> a"),
+            node("DepthToSpace: a -> r", blocksize=2),
+            "Conv: r n4 -> m",
+        ],
+        "node 'm' (Conv): mixes a summary of the whole map back into the map",
+    ),
+    "rows and columns of channels": (
+        [
+            *UNPADDED,
+            SMALLER,
+            "Reshape: s columns -> t",
+            node("Transpose: t -> u", perm=[0, 1, 3, 4, 2]),
+            "Reshape: u wide -> r",
+            "Conv: r k1 -> m",
+        ],
+        "node 'm' (Conv): expected a map (N, C, height, width), got positions in another order: (1, 1, 4, 16)",
     ),
     "half pixels": (
         ["Resize: image _ double -> r", "Conv: r k3 -> m"],

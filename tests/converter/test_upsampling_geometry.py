@@ -136,9 +136,14 @@ def test_cells_read_their_phase(chain: list[Layer], window: int) -> None:
 
 
 def reads_every_phase(layer: Layer) -> bool:
-    """Return whether every phase of a layer reads its input, and nothing cancels."""
+    """Return whether every phase of a layer reads all elements that the geometry counts, and nothing cancels."""
     attributes = dict(layer.attributes)
     if layer.op == "ConvTranspose":
         stride, dilation = int(attributes["strides"][0]), int(attributes["dilations"][0])
         return len({number * dilation % stride for number in range(layer.size)}) == stride
-    return "cubic" not in attributes.values()
+    if attributes.get("mode") == "nearest":
+        is_floor = attributes["coordinate_transformation_mode"] == "asymmetric"
+        return bool(
+            attributes["nearest_mode"] in (["floor"] if is_floor else ["round_prefer_floor", "round_prefer_ceil"])
+        )
+    return attributes.get("mode") != "cubic"
