@@ -230,7 +230,7 @@ def choose(model: StoredModel, options: ResolvedOptions) -> tuple[list[Mode], st
         case ModeChoice.CROPS:
             return [_crops(model, stride)], "requested"
         case ModeChoice.SHARED:
-            return [_shared_or_refuse(model, stride)], "requested"
+            return [*_shared_or_refuse(model, stride)], "requested"
         case ModeChoice.EXACT:
             return _exact(model, stride), "the cheapest mode with the classifier's own scores"
         case ModeChoice.DENSE:
@@ -255,8 +255,7 @@ def _exact(model: StoredModel, stride: tuple[int, int]) -> list[Mode]:
     dense = _dense(model, stride) if model.supports_dense else None
     if dense is not None and model.spec.parity[dense.position].exact:
         return [dense, _crops(model, stride)]
-    shared = _shared(model, stride)
-    return [_crops(model, stride)] if shared is None else [shared, _crops(model, stride)]
+    return [*_shared(model, stride), _crops(model, stride)]
 
 
 def _agreeing(model: StoredModel, stride: tuple[int, int], least: float) -> tuple[list[Mode], str]:
@@ -272,7 +271,7 @@ def _agreeing(model: StoredModel, stride: tuple[int, int], least: float) -> tupl
             modes.append(dense)
     modes += [
         _shared_by(model, number, stride)
-        for number in _fitting(model, stride, cut=True)
+        for number in _cut(model, stride)
         if spec.shared[number].difference.agreement_low >= least
     ]
     return modes, (
@@ -297,54 +296,44 @@ def _dense_or_refuse(model: StoredModel, stride: tuple[int, int]) -> Dense:
 
 def exact_multiply_adds(model: StoredModel, view: TilePlan) -> float:
     """Return the multiply-adds of the same cells in the cheapest mode with the classifier's own scores."""
-    crops = _crops(model, model.strides[0])
-    shared = _shared(model, (view.vertical.stride, view.horizontal.stride))
-    if shared is None:
-        return crops.multiply_adds(view)
-    multiply_adds, predicted = shared.cost.of_grid(view.vertical.cells, view.horizontal.cells)
-    times = 2 if view.mirrored else 1
-    return times * multiply_adds if times * predicted < crops.effort(view) else crops.multiply_adds(view)
+    crops, lattices = _crops(model, model.strides[0]), (view.vertical, view.horizontal)
+    found = [(crops.effort(view), crops.multiply_adds(view))]
+    for shared in _shared(model, (view.vertical.stride, view.horizontal.stride)):
+        phases = [base // lattice.stride for base, lattice in zip(shared.network.strides, lattices, strict=True)]
+        rows, cols = (-(-lattice.cells // count) for lattice, count in zip(lattices, phases, strict=True))
+        multiply_adds, predicted = shared.cost.of_grid(rows, cols)
+        passes = math.prod(phases) * (2 if view.mirrored else 1)
+        found.append((passes * predicted, passes * multiply_adds))
+    return min(found)[1]
 
 
-def _shared(model: StoredModel, stride: tuple[int, int]) -> Shared | None:
-    """Return mode shared with the file that has the lowest predicted cost at a stride; None if no file fits.
-
-    Its scores are the classifier's own.
-    """
-    fitting = [_shared_by(model, number, stride) for number in _fitting(model, stride, cut=False)]
-    return min(fitting, key=lambda shared: shared.cost.effort_per_window, default=None)
+def _shared(model: StoredModel, stride: tuple[int, int]) -> list[Shared]:
+    """Return mode shared with each file whose scores are the classifier's own."""
+    return [_shared_by(model, number, stride) for number, file in enumerate(model.spec.shared) if not file.margin_limit]
 
 
-def _fitting(model: StoredModel, stride: tuple[int, int], *, cut: bool) -> list[int]:
-    """Return the positions in `spec.shared` of the files for a stride whose margins are cut off, or are not."""
+def _cut(model: StoredModel, stride: tuple[int, int]) -> list[int]:
+    """Return the positions in `spec.shared` of the files whose margins are cut off and that serve a stride."""
     return [
         number
         for number, file in enumerate(model.spec.shared)
-        if stride[0] % file.multiple_of.height == stride[1] % file.multiple_of.width == 0
-        and bool(file.margin_limit) == cut
+        if file.margin_limit and stride[0] % file.multiple_of.height == stride[1] % file.multiple_of.width == 0
     ]
 
 
 def _shared_by(model: StoredModel, number: int, stride: tuple[int, int]) -> Shared:
-    """Return mode shared with one of the files of `spec.shared`."""
-    cost = model.shared_cost(number, stride)
+    """Return mode shared with one of the files of `spec.shared`, on phases if it does not serve the stride itself."""
+    least = model.spec.shared[number].multiple_of
+    cost = model.shared_cost(number, (math.lcm(stride[0], least.height), math.lcm(stride[1], least.width)))
     return Shared(len(model.strides) + number, cost.network, cost)
 
 
-def _shared_or_refuse(model: StoredModel, stride: tuple[int, int]) -> Shared:
-    shared = _shared(model, stride)
-    if shared is not None:
+def _shared_or_refuse(model: StoredModel, stride: tuple[int, int]) -> list[Shared]:
+    if shared := _shared(model, stride):
         return shared
-    whole = [file for file in model.spec.shared if not file.margin_limit]
-    if not whole:
-        raise CapabilityError(
-            f"mode: expected {' or '.join(model.spec.modes)}, since model {model.name!r} has no files for mode shared; "
-            "mode exact takes the cheapest mode with the classifier's own scores"
-        )
-    least = min((file.multiple_of.height, file.multiple_of.width) for file in whole)
     raise CapabilityError(
-        f"stride: expected a multiple of {_text(least)} pixels for mode shared of model {model.name!r}, got "
-        f"{_text(stride)}; mode crops takes any"
+        f"mode: expected {' or '.join(model.spec.modes)}, since model {model.name!r} has no files for mode shared; "
+        "mode exact takes the cheapest mode with the classifier's own scores"
     )
 
 

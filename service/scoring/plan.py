@@ -141,7 +141,7 @@ def make_plan(
     planner = _Planner(model, options, sizes, bounds, rate)
     plans = [Plan(mode, reason, tuple(planner.views(mode))) for mode in modes]
     requested = options.requested
-    if requested.mode is ModeChoice.EXACT or requested.min_agreement is not None:
+    if requested.mode in (ModeChoice.EXACT, ModeChoice.SHARED) or requested.min_agreement is not None:
         return min(plans, key=lambda plan: plan.effort)
     best = min(plans, key=lambda plan: plan.multiply_adds)
     if best is not plans[0]:

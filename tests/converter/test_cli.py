@@ -81,7 +81,6 @@ def test_same_source_gives_same_bytes(tmp_path: Path) -> None:
         "model.onnx",
         "model.stride4.onnx",
         "model.stride16.onnx",
-        "model.shared1.onnx",
         "model.shared4.onnx",
         "weights.data",
         "report.json",

@@ -387,6 +387,7 @@ def test_exchanged_rows_and_columns_are_found(tmp_path: Path, monkeypatch: pytes
 def test_every_window_of_the_check_is_scored_by_itself_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files of mode shared have one compared window in common; each reports two windows."""
     network = make_network(tmp_path, PADDED)
+    monkeypatch.setattr("converter.graph.sharing.variants._is_needed", lambda *_: True)
     found = list[SingleWindows]()
 
     class Found(SingleWindows):
@@ -399,3 +400,10 @@ def test_every_window_of_the_check_is_scored_by_itself_once(tmp_path: Path, monk
     assert [file.difference.windows for file in report.spec.shared] == [2] * len(report.spec.shared)
     assert len(report.spec.shared) > 1
     assert len(found[0].scored) == len(report.spec.shared) + 1
+
+
+def test_files_that_coarser_files_replace_are_not_written(tmp_path: Path) -> None:
+    """Phases of the file for multiples of 4 pixels are cheaper than the file for multiples of 1 pixel."""
+    network = make_network(tmp_path, PADDED)
+    convert_checkpoint(network.checkpoint, tmp_path / "net" / "1", arch=network.toml, verify=4)
+    assert [path.name for path in (tmp_path / "net" / "1").glob("model.shared*")] == ["model.shared4.onnx"]

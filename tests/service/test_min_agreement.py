@@ -134,7 +134,7 @@ def test_agreement_on_synthetic_images_does_not_count(models: Models, tmp_path: 
 def test_strides_without_cut_margins_run_exact_modes(models: Models) -> None:
     """Cut margins serve the multiples of the native stride; at other strides, dense or an exact mode runs."""
     assert models.run("deep", stride=1, min_agreement=0.5).response.mode == "dense"
-    assert models.run("deep", stride=1, min_agreement=0.9).response.plan.file == "model.shared1.onnx"
+    assert models.run("deep", stride=1, min_agreement=0.9).response.plan.file == "model.shared2.onnx"
     assert models.run("deep", stride=6, min_agreement=0.9).response.plan.file == "model.margins2.onnx"
 
 

@@ -1,5 +1,6 @@
 """Mode shared gives the scores of crops with every option, and mode exact takes the cheapest mode with these scores."""
 
+import math
 import re
 import shutil
 from pathlib import Path
@@ -40,10 +41,17 @@ def test_every_window_has_the_scores_of_crops(models: Models, stride: int, budge
     run = models.run("padded", stride=stride, mode=MODES["shared"], budget=budget)
     grid = stitched(run)
     assert (run.response.mode, run.response.mode_reason) == ("shared", "requested")
-    shares_much = stride % 4 == 0 and stride < 32  # windows that do not overlap share nothing
-    assert run.response.plan.file == ("model.shared4.onnx" if shares_much else "model.shared1.onnx")
+    pixels = math.lcm(stride, 4 if run.response.plan.file == "model.shared4.onnx" else 1)
+    assert run.response.plan.views[0].phases == (pixels // stride) ** 2
     assert_allclose(grid, models.grid("padded", stride=stride, mode=MODES["crops"]), rtol=1e-5, atol=1e-5)
     assert_allclose(run.answer().average.values, grid.mean((0, 1)), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_files_run_on_phases_where_this_is_cheaper(models: Models, stride: int) -> None:
+    """A stride that a file does not serve is computed from windows that are a multiple of its pixels apart."""
+    plan = models.run("padded", stride=stride, mode=MODES["exact"]).response.plan
+    assert (plan.file, plan.views[0].phases) == ("model.shared4.onnx", 16)
 
 
 @BUDGETS
@@ -96,18 +104,15 @@ def test_dense_names_the_exact_mode_and_its_cost(models: Models) -> None:
     assert float(said[1]) == pytest.approx(times, rel=0.15)
 
 
-def test_models_and_strides_without_the_mode(models: Models, tmp_path: Path) -> None:
-    """The error names the modes or strides that are possible."""
+def test_models_and_strides_without_the_mode(models: Models) -> None:
+    """The error names the modes that are possible; mode shared takes every stride, even where crops are cheaper."""
     with pytest.raises(CapabilityError, match="mode: expected dense or crops, since model 'unpadded' has no files for"):
         models.run("unpadded", mode=MODES["shared"])
-    version = copied(models, tmp_path)
-    edit_graph(version / "model.onnx", edit_spec(lambda spec: spec.shared.__delitem__(0)))
-    scorer = Scorer(tmp_path / "models")
+    scorer = Scorer(models.folder)
     options = scoring_pb2.ScoreOptions(stride=6, mode=MODES["shared"])
     request = scoring_pb2.ScoreRequest(model="padded", options=options)
-    with pytest.raises(CapabilityError, match=r"stride: expected a multiple of 4 pixels for mode shared .* got 6"):
-        plan_message(scorer, request)
-    request.options.mode = MODES["exact"]
+    assert plan_message(scorer, request) == "shared"
+    request.options.mode, request.options.stride = MODES["exact"], 37
     assert plan_message(scorer, request) == "crops"
 
 

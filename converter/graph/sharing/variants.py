@@ -1,8 +1,13 @@
-"""The ONNX files of mode shared: one for each stride at which windows share a different part of the network.
+"""The ONNX files of mode shared, each for the multiples of a stride at which windows share another part of the network.
+
+At a stride of s pixels, the service can also run a file for the multiples of N pixels on phases, whose windows are
+lcm(s, N) pixels apart. A file for fine strides shares few layers; it is written only if phases of the files for coarser
+strides cost more.
 
 Further files cut margins off at some number of cells. They cost less, and their scores are not the classifier's own.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +22,8 @@ from fullconv.common.model_files import CUT_MODEL, SHARED_MODEL
 from fullconv.common.sharing import LEAST_GAIN, crops_effort
 from fullconv.protos import model_pb2
 
+STRIDES = (1, 3)
+"""Strides at which files are compared, as multiples of the finer file's pixels: coarser files may serve even ones."""
 LIMITS = (4, 3, 2, 1)
 """Numbers of cells at which margins are cut off, the most exact first."""
 
@@ -66,7 +73,20 @@ def shared_variants(network: ConvertedGraph, window: tuple[int, int]) -> list[Sh
         if cost.effort_per_window(level) < crops and is_new:
             text = str(level[0]) if level[0] == level[1] else f"{level[0]}x{level[1]}"
             made.append(SharedVariant(SHARED_MODEL.format(text), model, level, cost))
-    return made
+    return [variant for number, variant in enumerate(made) if _is_needed(variant, made[number + 1 :])]
+
+
+def _is_needed(variant: SharedVariant, coarser: Sequence[SharedVariant]) -> bool:
+    """Return whether, at some stride of a variant, no variant for coarser strides has a lower cost on phases."""
+    for times in STRIDES:
+        stride = [times * pixels for pixels in variant.multiple_of]
+        spaced = [
+            (other, [math.lcm(*each) for each in zip(stride, other.multiple_of, strict=True)]) for other in coarser
+        ]
+        own = variant.cost.effort_per_window((stride[0], stride[1]))
+        if all(own < other.cost.effort_per_window((down, across)) for other, (down, across) in spaced):
+            return True
+    return False
 
 
 def cut_variants(
