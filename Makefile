@@ -27,11 +27,11 @@ photo: .venv/photo  ## convert a network with its ImageNet weights, score a phot
 		--stride 16 --scales 2x --average probabilities --heatmap build/photo-heatmap.jpg --heatmap-class espresso
 	@echo "the heatmap: build/photo-heatmap.jpg"
 
-test: .venv/dev  ## the quick tests that need no PyTorch, containers, other servers' clients or extras
-	$(BIN)/pytest $(WORKERS) -m "not slow and not torch and not compose and not clients and not extras and not browser"
+test: .venv/dev  ## the quick tests that need no PyTorch, containers, other servers' clients, extras or Ray
+	$(BIN)/pytest $(WORKERS) -m "not slow and not torch and not compose and not clients and not extras and not browser and not ray"
 
 test-slow: .venv/dev  ## the slow tests that need nothing else
-	$(BIN)/pytest $(WORKERS) -m "slow and not torch and not compose and not clients and not extras and not browser"
+	$(BIN)/pytest $(WORKERS) -m "slow and not torch and not compose and not clients and not extras and not browser and not ray"
 
 check: check-code check-stubs check-locks  ## format, lint, types, stubs, proto contract, locks
 

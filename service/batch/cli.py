@@ -31,16 +31,20 @@ from service.batch.job import JobError
 from service.batch.lease import LeaseError
 from service.batch.line import BatchLine
 from service.batch.listing import Listing, list_images, list_listed
+from service.batch.node_worker import Orders
 from service.batch.planning import plan_job, plan_table
+from service.batch.ray_engine import ray_engine
 from service.batch.run import Engine, Run
 from service.batch.stop import Stop, StoppedError
 from service.batch.stores import Store, open_store
 from service.batch.watching import summary_table
 from service.batch.work import Work
-from service.batch.worker import Means, make_worker
+from service.batch.worker import Means, make_worker, records_of
 
 GRACE_SECONDS = 1.0
 """Seconds in which further signals count as the first: some senders signal a process and also its group."""
+MODELS = Path("models")
+"""The directory of models, if the line names none."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 stop = Stop()
 
@@ -130,7 +134,14 @@ def _run(line: BatchLine, images: Listing) -> dict[str, Any]:
 
 
 def _engine(line: BatchLine, work: Work, scorer: BaseScorer, means: Means, store: Store, images: Listing) -> Engine:
-    worker = make_worker(work, scorer, store, images.carried.schema, stop, means)
+    carried = images.carried.schema
+    if line.engine_name == "ray":
+        models = str((line.models or MODELS).absolute())
+        model = scorer.model(work.model, work.version)
+        records_of(work, model, carried)  # raises for columns that the results cannot carry
+        orders = Orders(work, models, model.weights_sha256, carried, line.retry_failed)
+        return ray_engine(line.address or "auto", orders, stop)
+    worker = make_worker(work, scorer, store, carried, stop, means)
     return partial(run_here, worker, stop=stop, retry_failed=line.retry_failed)
 
 
@@ -138,7 +149,7 @@ def _scorer(line: BatchLine) -> tuple[BaseScorer, Means]:
     """Return what scores the images, and what it may use of this machine."""
     if line.server is not None:
         return Client(line.server, security=line.security()), server_means(line.server.count(",") + 1)
-    return local_scorer(line.models or Path("models")), local_means()
+    return local_scorer(line.models or MODELS), local_means()
 
 
 def _work(line: BatchLine, scorer: BaseScorer) -> Work:
