@@ -5,14 +5,14 @@ parts, if these have fewer images than there are threads.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from fullconv.base import BaseScorer
 from service import machine
 from service.batch.job import Job
-from service.batch.stop import Stop
+from service.batch.stop import Stop, StoppedError
 from service.batch.worker import Means, Observe, PartReport, Worker
 from service.engine.scheduler import Scheduler
 from service.engine.threads import start_compute_threads
@@ -71,6 +71,7 @@ def run_here(
             future = pool.submit(worker.run, part, observe, retry_failed=retry_failed)
             running[future] = part.images.table.num_rows
 
+    done: set[Future[PartReport]] = set()
     with ThreadPoolExecutor(max(PARTS, worker.count), thread_name_prefix="part") as pool:
         try:
             begin()
@@ -80,6 +81,16 @@ def run_here(
                     del running[future]
                 begin()
                 yield from (future.result() for future in done)
+        except StoppedError as error:
+            stop.now()
+            raise _cause(error, [*done, *running]) from None
         except BaseException:
             stop.now()
             raise
+
+
+def _cause(stopped: StoppedError, parts: Sequence[Future[PartReport]]) -> BaseException:
+    """Return the error of the part because of which the others were given up; `stopped` if the user has stopped."""
+    wait(parts)
+    errors = [part.exception() for part in parts]
+    return next((error for error in errors if error and not isinstance(error, StoppedError)), stopped)

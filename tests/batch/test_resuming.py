@@ -246,6 +246,17 @@ def test_a_full_disk_of_a_process(grids: list[str], tmp_path: Path) -> None:
     assert not list((tmp_path / "out").rglob(".*.new"))
 
 
+@pytest.mark.parametrize("attempt", range(5))
+def test_the_error_of_one_part_is_stated(attempt: int, images: Path) -> None:
+    """If one part cannot be written, the line states this error, and not that other parts were given up."""
+    (OUT / "grids").mkdir(parents=True)
+    (OUT / "grids" / "below").touch()
+    make_images(images / "below", 3 + attempt)
+    result = batch(images, "--grids", "npz")
+    assert result.exit_code == 3
+    assert "out/grids/below" in last_line(result)
+
+
 def test_read_only_folders(images: Path, tmp_path: Path) -> None:
     """A place that cannot be written is one line."""
     (tmp_path / "file").touch()
