@@ -123,7 +123,7 @@ def _run(line: BatchLine, images: Listing) -> dict[str, Any]:
     """Score the images with the engine that the line names; returns the summary."""
     scorer, means = _scorer(line)
     work, model = _work(line, scorer), scorer.model(*line.named_version())
-    store = open_store(work.out)
+    store = open_store(work.out, stop.check)
     run = Run(
         store, work, model.weights_sha256, line.shard_of(), line.update, line.retry_failed, line.failure_limit(),
         line.as_json, stop,

@@ -1,9 +1,10 @@
 """The right to write into a place for results, which only one run of a job has at a time.
 
 In a directory it is a lock on the file `.lock`, which the system releases when the process ends, even if it is killed.
-In a bucket it is an object that the run renews every RENEW_SECONDS; a run that has not renewed it for EXPIRY_SECONDS
-has ended. Stores have no exclusive creation in common. A run therefore writes its name, and reads it again after
-SETTLE_SECONDS: of two runs that start at the same time, the later writer has the lease.
+In a bucket it is an object that the run creates, exclusively where the store can do so, and renews every
+RENEW_SECONDS; a run that has not renewed it for EXPIRY_SECONDS has ended. Not every store has exclusive creation. A run
+therefore reads the object again after SETTLE_SECONDS: of two runs that have written it, the later writer has the lease.
+A run that finds another run's name when it renews its lease stops.
 
 A run of a shard holds the lease of its shard, so that shards run beside each other, and not beside a run of the whole
 job.
@@ -14,14 +15,17 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 from fullconv.common.files import OutputError, make_folder_of
 from fullconv.common.temporary import locked
+from service.batch.stop import StoppedError
 from service.batch.stores import LocalStore, RemoteStore, Store
 
 RENEW_SECONDS, EXPIRY_SECONDS, SETTLE_SECONDS = 20.0, 90.0, 1.0
@@ -34,10 +38,11 @@ class LeaseError(Exception):
 
 
 @contextmanager
-def lease(store: Store, number: int = 0, count: int = 1) -> Iterator[None]:
+def lease(store: Store, number: int = 0, count: int = 1, *, lost: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the lease of a shard for the duration of the block; of the whole job, if there is one shard.
 
-    Raises LeaseError, OutputError.
+    `lost` is called if another run takes the lease of a bucket over, because this run could not renew it; the end of
+    the block then raises LeaseError. Raises LeaseError, OutputError.
     """
     name = f"shard-{number}-of-{count}"
     if isinstance(store, LocalStore):
@@ -48,7 +53,7 @@ def lease(store: Store, number: int = 0, count: int = 1) -> Iterator[None]:
                 held.enter_context(_local(store.root, name))
             yield
     elif isinstance(store, RemoteStore):
-        with _remote(store, name):
+        with _remote(store, name, lost):
             yield
 
 
@@ -67,31 +72,88 @@ def _local(root: Path, name: str, *, shared: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def _remote(store: RemoteStore, name: str) -> Iterator[None]:
-    place, owner = f"{LEASES}/{name}.json", secrets.token_hex(8)
-    for held in store.names(LEASES):
-        if name == WHOLE or held in (f"{WHOLE}.json", f"{name}.json"):
-            _check_free(store, f"{LEASES}/{held}")
-    store.write(place, _document(owner))
-    time.sleep(SETTLE_SECONDS)
-    if _read(store, place).get("owner") != owner:
-        raise LeaseError(f"{place}: another run of this job has started at the same time: wait until it has ended")
-    ended = Event()
-    renewing = Thread(target=_renew, args=(store, place, owner, ended), name="lease", daemon=True)
-    renewing.start()
+def _remote(store: RemoteStore, name: str, lost: Callable[[], None]) -> Iterator[None]:
+    held = _Held(store, f"{LEASES}/{name}.json", secrets.token_hex(8))
+    others = partial(_check_others, store, name)
+    others()
+    held.take()
     try:
-        yield
+        others()  # a run that began at the same time has written its lease before it reads this run's
+        with held.renewed(lost):
+            yield
     finally:
-        ended.set()
-        renewing.join()
-        store.remove(place)
+        held.release()
 
 
-def _renew(store: RemoteStore, place: str, owner: str, ended: Event) -> None:
-    """Renew a lease until the run ends. A renewal that fails is tried again at the next time."""
-    while not ended.wait(RENEW_SECONDS):
+@dataclass(frozen=True)
+class _Held:
+    """The lease of this run in a bucket."""
+
+    store: RemoteStore
+    place: str
+    owner: str
+    """The name of this run, which no other run has."""
+
+    def take(self) -> None:
+        """Write the lease; raises LeaseError if another run holds it."""
+        if not self.store.create(self.place, _document(self.owner)) and not self._is_own():
+            _check_free(self.store, self.place)
+            self.store.write(self.place, _document(self.owner))
+        time.sleep(SETTLE_SECONDS)
+        if not self._is_own():
+            raise LeaseError(
+                f"{self.place}: another run of this job has started at the same time: wait until it has ended"
+            )
+
+    def release(self) -> None:
+        """Remove the lease, unless another run has taken it over. A lease that cannot be removed expires."""
         with suppress(OutputError):
-            store.write(place, _document(owner))
+            if self._is_own():
+                self.store.remove(self.place)
+
+    @contextmanager
+    def renewed(self, lost: Callable[[], None]) -> Iterator[None]:
+        """Renew the lease during the block.
+
+        If another run has taken it over, `lost` is called, and the end of the block raises LeaseError.
+        """
+        ended, taken_over = Event(), Event()
+        renewing = Thread(target=self._renew, args=(ended, taken_over, lost), name="lease", daemon=True)
+        renewing.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            renewing.join()
+        if taken_over.is_set():
+            raise LeaseError(
+                f"{self.place}: another run of this job has begun, because this run could not renew its lease for "
+                f"{EXPIRY_SECONDS:.0f} s: wait until it has ended"
+            )
+
+    def _renew(self, ended: Event, taken_over: Event, lost: Callable[[], None]) -> None:
+        """Renew the lease until the run ends. A renewal that fails is tried again at the next time."""
+        while not ended.wait(RENEW_SECONDS):
+            with suppress(OutputError, StoppedError):
+                if self._is_another():
+                    taken_over.set()
+                    lost()
+                    return
+                self.store.write(self.place, _document(self.owner))
+
+    def _is_own(self) -> bool:
+        return bool(_read(self.store, self.place).get("owner") == self.owner)
+
+    def _is_another(self) -> bool:
+        """Return whether another run holds the lease; False if somebody has removed it."""
+        return bool(_read(self.store, self.place).get("owner", self.owner) != self.owner)
+
+
+def _check_others(store: RemoteStore, name: str) -> None:
+    """Raise LeaseError if a run holds a lease that excludes this run's."""
+    for held in store.names(LEASES) - {f"{name}.json"}:
+        if name == WHOLE or held == f"{WHOLE}.json":
+            _check_free(store, f"{LEASES}/{held}")
 
 
 def _check_free(store: RemoteStore, place: str) -> None:

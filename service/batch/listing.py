@@ -92,7 +92,7 @@ def _found(arguments: Sequence[str], include: Sequence[str], out: str) -> tuple[
     found: list[_Found] = []
     skipped = 0
     for argument in arguments:
-        images, others = _in_bucket(argument) if is_url(argument) else _in_folders(argument, out)
+        images, others = _in_bucket(argument, out) if is_url(argument) else _in_folders(argument, out)
         chosen = [each for each in images if each.location == argument or _is_included(each, include)]
         if not chosen:
             raise ImageError(
@@ -131,8 +131,8 @@ def _size_of(path: Path) -> int | None:
         return None
 
 
-def _in_bucket(url: str) -> tuple[list[_Found], int]:
-    """Return the images below a URL, or those that its pattern matches."""
+def _in_bucket(url: str, out: str) -> tuple[list[_Found], int]:
+    """Return the images below a URL, or those that its pattern matches, without those of the results."""
     files, path = filesystem_of(url)
     try:
         if WILDCARDS.isdisjoint(path):
@@ -142,10 +142,21 @@ def _in_bucket(url: str) -> tuple[list[_Found], int]:
             entries = retry(lambda: files.glob(path, detail=True))
     except Exception as error:  # the backends of fsspec raise errors of many kinds
         raise ImageError(f"{url}: cannot be listed: {error}") from None
-    places = [place for place, entry in sorted(entries.items()) if entry["type"] == "file"]
+    results = _folder_in(files, out)
+    places = [
+        place for place, entry in sorted(entries.items()) if entry["type"] == "file" and not place.startswith(results)
+    ]
     images = [place for place in places if _is_image(place) or [place] == places == [path]]
     found = [_in_store(files, place, base, entries[place].get("size")) for place in images]
     return found, len(places) - len(images)
+
+
+def _folder_in(files: Any, out: str) -> str | tuple[str, ...]:  # noqa: ANN401 (a file system)
+    """Return the beginning of the places of results in a file system; an empty tuple if they are elsewhere."""
+    if not is_url(out):
+        return ()
+    others, path = filesystem_of(out)
+    return f"{path.rstrip('/')}/" if others.protocol == files.protocol else ()
 
 
 def _is_image(place: str) -> bool:

@@ -4,11 +4,13 @@ Pictures of at most WHOLE_BYTES are read as a whole and scored from memory. Othe
 they are scored. Files in buckets are copied to a temporary directory first, if they are not pictures of this size.
 """
 
+import os
 import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from errno import ENOENT
 from hashlib import file_digest, sha256
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -119,5 +121,11 @@ def _read(name: str, work: Callable[[], Any], check: Callable[[], None]) -> Any:
     except StoppedError:
         raise
     except Exception as error:  # the backends of fsspec raise errors of many kinds
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ReadError(f"{name}: cannot be read: {reason}") from None
+        raise ReadError(f"{name}: cannot be read: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """Return why a file cannot be read. Backends raise FileNotFoundError with nothing but the file's name."""
+    if isinstance(error, FileNotFoundError):
+        return os.strerror(ENOENT)
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error) or repr(error)

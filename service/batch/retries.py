@@ -14,6 +14,7 @@ TRIES = 5
 FIRST_SECONDS, GROWTH = 0.2, 4.0
 """The first wait in seconds, and the factor by which each further wait is longer."""
 LASTING = (
+    FileExistsError,
     FileNotFoundError,
     PermissionError,
     IsADirectoryError,
@@ -26,6 +27,15 @@ LASTING = (
     StoppedError,
 )
 """Errors that a further try would raise again. The backends of fsspec raise others of many kinds, which may pass."""
+LASTING_NAMES = {
+    "ClientAuthenticationError",
+    "DefaultCredentialsError",
+    "NoCredentialsError",
+    "ParamValidationError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+}
+"""The names of such errors in libraries of the backends (botocore, google-auth, azure-core), which are not imported."""
 
 Value = TypeVar("Value")
 
@@ -41,8 +51,9 @@ def retry(work: Callable[[], Value], check: Callable[[], None] = lambda: None) -
             return work()
         except LASTING:
             raise
-        except Exception:  # noqa: S110 (the last try raises its error)
-            pass
+        except Exception as error:  # the last try raises its error
+            if type(error).__name__ in LASTING_NAMES:
+                raise
         check()
         time.sleep(seconds * random.uniform(1.0, 1.3))  # noqa: S311 (no secret)
         seconds *= GROWTH

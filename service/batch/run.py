@@ -44,7 +44,7 @@ class Run:
 
         Raises JobError, LeaseError, OutputError, and what the engine raises.
         """
-        with lease(self.store, *self.shard):
+        with lease(self.store, *self.shard, lost=self.stop.gently.set):
             job = open_job(self.store, self.work.terms(self.weights_sha256), images, update=self.update)
             tally, pending = self._begun(job)
             with watching(tally, as_json=self.as_json) as watch:

@@ -7,8 +7,9 @@ Failures of a bucket that may pass are tried again (`retries`). Names are relati
 """
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from errno import ENOSYS
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from fullconv.common.files import OutputError, atomic_write, make_folder_of
 from fullconv.common.text import printable
 from fullconv.errors import RequestError
 from service.batch.retries import retry
+from service.batch.stop import StoppedError
 from service.batch.urls import is_url
 
 ZARR_METADATA = "zarr.json"
@@ -82,8 +84,10 @@ class LocalStore:
 class RemoteStore:
     """Results in a bucket, or in another place of fsspec. Grids are written on this machine first."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, check: Callable[[], None] = lambda: None) -> None:
+        """Open the place; `check` is called between tries, and may raise to stop."""
         self._url = url.rstrip("/")
+        self._check = check
         self._files, self._root = filesystem_of(self._url)
 
     def _place(self, name: str) -> str:
@@ -95,19 +99,22 @@ class RemoteStore:
         def listed() -> set[str]:
             self._files.invalidate_cache()
             try:
-                return {posixpath.basename(place) for place in self._files.ls(self._place(folder), detail=False)}
+                found = self._files.ls(self._place(folder), detail=False)
             except FileNotFoundError:
                 return set()
+            return {posixpath.basename(place) for place in found if not place.endswith("/")}  # "/": empty folders
 
-        found: set[str] = self._tried(folder, "listed", listed)
-        return found
+        names: set[str] = self._tried(folder, "listed", listed)
+        return names
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content."""
 
         def content() -> bytes | None:
+            place = self._place(name)
+            self._files.invalidate_cache(place)  # another run may have written the file since it was listed
             try:
-                return whole_file(self._files, self._place(name), self._files.size(self._place(name)))
+                return whole_file(self._files, place, self._files.size(place))
             except FileNotFoundError:
                 return None
 
@@ -117,6 +124,28 @@ class RemoteStore:
     def write(self, name: str, data: bytes) -> None:
         """Write a file."""
         self._tried(name, "written", lambda: self._files.pipe_file(self._place(name), data))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless it exists; returns whether it was written.
+
+        A store that does not know exclusive creation writes the file. If the store's answer was lost, the file may have
+        been written although False is returned. Raises OutputError.
+        """
+        place = self._place(name)
+
+        def created() -> bool:
+            try:
+                self._files.pipe_file(place, data, mode="create")
+            except Exception as error:  # stores refuse an existing file, and the mode, with different errors
+                self._files.invalidate_cache(place)
+                if self._files.exists(place):
+                    return False
+                if getattr(error, "errno", None) != ENOSYS:
+                    raise
+                self._files.pipe_file(place, data)
+            return True
+
+        return bool(self._tried(name, "written", created))
 
     @contextmanager
     def output(self, name: str) -> Iterator[Path]:
@@ -142,14 +171,23 @@ class RemoteStore:
     def _tried(self, name: str, done: str, work: Any) -> Any:  # noqa: ANN401 (the work's own result)
         """Do work with the store, again if it fails for a reason that may pass; raises OutputError."""
         try:
-            return retry(work)
+            return retry(work, self._check)
+        except StoppedError:
+            raise
         except Exception as error:  # the backends of fsspec raise errors of many kinds
             raise OutputError(f"{self._url}/{name}: cannot be {done}: {printable(str(error) or repr(error))}") from None
 
 
-def open_store(place: str) -> Store:
-    """Return the store at a path or URL; raises OutputError, and RequestError if its backend is not installed."""
-    return RemoteStore(place) if is_url(place) else LocalStore(Path(place))
+def open_store(place: str, check: Callable[[], None] = lambda: None) -> Store:
+    """Return the store at a path or URL; `check` is called between tries, and may raise to stop.
+
+    Raises RequestError if a URL names no bucket or folder, or if its backend is not installed.
+    """
+    if not is_url(place):
+        return LocalStore(Path(place))
+    if not place.partition("://")[2].strip("/"):
+        raise RequestError(f"out: expected a URL with a bucket or a folder, got {place!r}")
+    return RemoteStore(place, check)
 
 
 def filesystem_of(url: str) -> tuple[Any, str]:

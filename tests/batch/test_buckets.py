@@ -15,7 +15,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow import parquet
 from support.jobs import batch, last_line, rows, written
 
-from service.batch import lease, reading, retries
+from service.batch import cli, lease, reading, retries
+from service.batch.item import ItemScorer, Scored
 from service.batch.stores import RemoteStore
 
 
@@ -61,6 +62,23 @@ class FlakyFileSystem(MemoryFileSystem):  # type: ignore[misc] # fsspec has no t
         """List a folder."""
         self._fail("list")
         return super().find(path, *arguments, **options)
+
+
+class CloudFileSystem(MemoryFileSystem):  # type: ignore[misc] # fsspec has no types
+    """A store in memory that has two protocols, as Google's and Amazon's stores have."""
+
+    protocol = ("gs", "gcs")
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        stripped: str = super()._strip_protocol(path.removeprefix("gs://").removeprefix("gcs://"))
+        return stripped
+
+    def unstrip_protocol(self, name: str) -> str:
+        """Return the URL of a file."""
+        return f"gs://{self._strip_protocol(name).lstrip('/')}"
 
 
 @pytest.fixture
@@ -178,3 +196,70 @@ def test_large_files_are_copied_first(bucket: FlakyFileSystem, monkeypatch: pyte
     monkeypatch.setattr(reading, "WHOLE_BYTES", 1)
     batch("flaky://bucket/in", out="flaky://bucket/out")
     assert rows_in(bucket, "out") == rows_in(bucket, "expected")
+
+
+@pytest.mark.parametrize(("url", "kind"), [("memory://", MemoryFileSystem), ("gs://", CloudFileSystem)])
+def test_other_stores(url: str, kind: type[MemoryFileSystem], bucket: FlakyFileSystem, images: Path) -> None:
+    """The stores of other protocols give the same rows and grids."""
+    assert bucket.store
+    fsspec.register_implementation("gs", CloudFileSystem, clobber=True)
+    files = kind()
+    files.store.clear()
+    for path in images.rglob("*.*"):
+        files.pipe_file(f"/jobs/in/{path.relative_to(images)}", path.read_bytes())
+    batch("flaky://bucket/in", "--grids", "npz", out="flaky://bucket/out")
+    assert batch(f"{url}jobs/in", "--grids", "npz", out=f"{url}jobs/out").exit_code == 3
+    found = {name.removeprefix("/jobs/out/"): data.getvalue() for name, data in files.store.items() if "/out/" in name}
+    expected = in_bucket(bucket, "out")
+    assert {name: data for name, data in found.items() if name.startswith("grids/")} == {
+        name: data for name, data in expected.items() if name.startswith("grids/")
+    }
+    parts = [data for name, data in sorted(found.items()) if name.startswith("results/")]
+    averages = [row["average"] for data in parts for row in parquet.read_table(BytesIO(data)).to_pylist()]
+    assert averages == [row["average"] for row in rows_in(bucket, "out")]
+    files.store.clear()
+
+
+@pytest.mark.usefixtures("bucket")
+def test_results_below_the_images_are_left_out() -> None:
+    """Grids of an earlier run that lie below the argument are not images of the job."""
+    arguments = ("flaky://bucket", "--grids", "geotiff")
+    for kept in (0, 10):
+        result = batch(*arguments, "--json", out="flaky://bucket/in/out")
+        assert json.loads(result.stdout)["images"] == {"total": 10, "kept": kept, "scored": 10 - kept, "failed": 2}
+
+
+def test_a_run_whose_lease_was_taken_over_stops(bucket: FlakyFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that finds another run's name in its lease stops with one line, and leaves the lease to that run."""
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
+    store, name = RemoteStore("flaky://bucket/out"), "leases/shard-0-of-1.json"
+    other = json.dumps({"owner": "another", "renewed": time.time()}).encode()
+    score = ItemScorer.score
+
+    def slow(self: ItemScorer, *arguments: Any) -> Scored:
+        while not cli.stop.gently.wait(0.02):  # a renewal may replace the name that was written
+            store.write(name, other)
+        return score(self, *arguments)
+
+    monkeypatch.setattr(ItemScorer, "score", slow)
+    result = batch("flaky://bucket/in/image0001.png", out="flaky://bucket/out")
+    assert result.exit_code == 3
+    assert "another run of this job has begun, because this run could not renew its lease" in last_line(result)
+    assert in_bucket(bucket, "out")[name] == other
+
+
+@pytest.mark.parametrize("shards", [(0, 1), (1, 2)], ids=["whole", "shard"])
+def test_leases_of_shards_and_of_the_whole_job(shards: tuple[int, int], bucket: FlakyFileSystem) -> None:
+    """A run of the whole job and a run of a shard exclude each other, and two shards do not."""
+    assert bucket.store
+    store = RemoteStore("flaky://bucket/out")
+    with lease.lease(store, *shards):
+        with pytest.raises(lease.LeaseError, match="another run of this job"), lease.lease(store, *shards):
+            pass
+        other = (0, 2) if shards == (0, 1) else (0, 1)
+        with pytest.raises(lease.LeaseError, match="another run of this job"), lease.lease(store, *other):
+            pass
+        if shards == (1, 2):
+            with lease.lease(store, 0, 2):
+                assert store.names("leases") == {"shard-0-of-2.json", "shard-1-of-2.json"}
+    assert store.names("leases") == set()
