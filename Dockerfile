@@ -1,10 +1,27 @@
-# An image of the server alone, without the converter, the libraries for heatmaps, build tools and PyTorch. Mount the
-# models at /models.
+# Two images, without the converter, the libraries for heatmaps, build tools and PyTorch:
+#
+#     docker build -t fullconv .                              the server; mount the models at /models
+#     docker build -t fullconv-batch --target batch .         jobs; mount the models at /data/models
 FROM python:3.11-slim-bookworm AS packages
 COPY requirements/image.txt .
 RUN python -m pip install --no-cache-dir --no-compile --require-hashes --target /opt/site -r image.txt
 
-FROM python:3.11-slim-bookworm
+FROM python:3.11-slim-bookworm AS batch-packages
+COPY requirements/batch.txt .
+RUN python -m pip install --no-cache-dir --no-compile --require-hashes --target /opt/site -r batch.txt
+
+FROM python:3.11-slim-bookworm AS batch
+RUN useradd --system --uid 10001 --no-create-home fullconv
+COPY --from=batch-packages /opt/site /opt/site
+COPY fullconv /opt/fullconv/fullconv
+COPY service /opt/fullconv/service
+ENV PYTHONPATH=/opt/fullconv:/opt/site PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 \
+    PYTHONSAFEPATH=1 GRPC_VERBOSITY=NONE
+USER 10001
+WORKDIR /data
+ENTRYPOINT ["python", "-m", "service.batch"]
+
+FROM python:3.11-slim-bookworm AS server
 RUN useradd --system --uid 10001 --no-create-home fullconv && install --directory --owner fullconv /spool
 COPY --from=packages /opt/site /opt/site
 COPY fullconv /opt/fullconv/fullconv

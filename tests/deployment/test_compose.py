@@ -109,17 +109,17 @@ def test_the_monitoring_profile_is_whole(address: str) -> None:
 
 
 def test_the_container_is_locked_down(address: str) -> None:  # noqa: ARG001 (the server must be up)
-    """The container has no root user, a read-only root and models, no capabilities, no compiler and no torch."""
+    """The container has no root user, a read-only root and models, no capabilities, and only the packages it needs."""
     details = inspect()
     assert details["Config"]["User"] == "10001"
     assert details["HostConfig"]["ReadonlyRootfs"]
     assert details["HostConfig"]["CapDrop"] == ["ALL"]
     (models,) = (mount for mount in details["Mounts"] if mount["Destination"] == "/models")
     assert not models["RW"]
-    absent = "('torch', 'matplotlib', 'converter')"
+    absent = "('torch', 'matplotlib', 'converter', 'pyarrow', 's3fs')"
     script = f"import importlib.util as u, shutil; print([u.find_spec(n) for n in {absent}], shutil.which('gcc'))"
     output = compose("exec", "--no-TTY", "server", "python", "-c", script)
-    assert output.strip() == "[None, None, None] None"
+    assert output.strip() == "[None, None, None, None, None] None"
 
 
 def test_three_servers_share_the_work(address: str) -> None:

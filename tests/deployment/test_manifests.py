@@ -7,9 +7,12 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import typer
 import yaml
 from support.paths import ROOT
 
+from fullconv.command.usage import takes
+from service.batch.line import BatchLine
 from service.dispatch.admission import Admission
 from service.dispatch.places import Places
 from service.engine.registry import Registry
@@ -21,10 +24,13 @@ from service.server.listening import IDLE_MS
 from service.settings import read_settings
 
 DEPLOY = ROOT / "deploy"
-MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "fullconv.yaml").read_text()))
+MANIFESTS, BATCH = (
+    list(yaml.safe_load_all((DEPLOY / "kubernetes" / name).read_text())) for name in ("fullconv.yaml", "batch.yaml")
+)
+NAMES = [f"{manifest['kind']} {manifest['metadata']['name']}" for manifest in (*MANIFESTS, *BATCH)]
 
 
-@pytest.mark.parametrize("manifest", MANIFESTS, ids=[manifest["kind"] for manifest in MANIFESTS])
+@pytest.mark.parametrize("manifest", [*MANIFESTS, *BATCH], ids=NAMES)
 def test_manifests_are_valid(manifest: dict[str, Any]) -> None:
     """Each manifest is valid by Kubernetes's own schema, which knows all of its fields."""
     kubernetes_validate.validate(manifest, "1.33", strict=True)
@@ -51,6 +57,43 @@ def test_manifests_fit_together() -> None:
     user = re.search(r"^USER (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert user
     assert kinds["Deployment"]["spec"]["template"]["spec"]["securityContext"]["runAsUser"] == int(user[1])
+
+
+def test_the_job_fits_the_command_and_the_servers() -> None:
+    """Each index scores a shard, the options are valid, and the pods are as restricted as those of the servers."""
+    job = next(manifest["spec"] for manifest in BATCH if manifest["kind"] == "Job")
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    arguments = [each.replace("$(JOB_COMPLETION_INDEX)", "7") for each in container["args"]]
+    assert arguments != container["args"]
+    line = parsed_line(arguments)
+    assert line.shard_of() == (7, job["completions"])
+    server = next(manifest for manifest in MANIFESTS if manifest["kind"] == "Deployment")["spec"]["template"]["spec"]
+    assert container["securityContext"] == server["containers"][0]["securityContext"]
+    assert server["securityContext"].items() <= pod["securityContext"].items()
+    workdir = re.search(r"^WORKDIR (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert workdir
+    mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
+    assert mounts == {
+        f"{workdir[1]}/models": True,
+        f"{workdir[1]}/{(line.inputs or [])[0]}": True,
+        f"{workdir[1]}/{line.out}": False,
+        "/tmp": False,  # noqa: S108 (in a container)
+    }
+    claims = [
+        volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"] if "persistentVolumeClaim" in volume
+    ]
+    made = {manifest["metadata"]["name"] for manifest in (*MANIFESTS, *BATCH)}
+    assert set(claims) <= made
+
+
+def parsed_line(arguments: list[str]) -> BatchLine:
+    """Return the command line of a job as `fullconv-batch` parses it."""
+    lines: list[BatchLine] = []
+    app = typer.Typer()
+    app.command()(takes(BatchLine)(lines.append))
+    app(arguments, standalone_mode=False)
+    return lines[0]
 
 
 def test_the_image_starts_with_valid_settings() -> None:
