@@ -195,9 +195,9 @@ def _exit_statuses() -> Iterator[None]:
     """Turn errors that concern the whole job into exit statuses."""
     try:
         yield
-    except (ImageError, RequestError, OutputError, JobError, LeaseError) as error:
+    except (ImageError, RequestError, OutputError, JobError) as error:
         _fail(error, 3)
-    except UnavailableError as error:
+    except (LeaseError, UnavailableError) as error:  # the same command may succeed later
         _fail(error, 1)
     except StoppedError:
         _fail("interrupted: the same command continues the job", 1)
