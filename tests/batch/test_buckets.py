@@ -226,7 +226,7 @@ def test_results_below_the_images_are_left_out() -> None:
     arguments = ("flaky://bucket", "--grids", "geotiff")
     for kept in (0, 10):
         result = batch(*arguments, "--json", out="flaky://bucket/in/out")
-        assert json.loads(result.stdout)["images"] == {"total": 10, "kept": kept, "scored": 10 - kept, "failed": 2}
+        assert json.loads(result.stdout)["images"] == {"total": 10, "kept": kept, "processed": 10 - kept, "failed": 2}
 
 
 def test_a_run_whose_lease_was_taken_over_stops(bucket: FlakyFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
