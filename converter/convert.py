@@ -161,6 +161,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         network = _rewrite(classifier, preprocessing, request, scratch)
         home = folder if request.precision == FULL_PRECISION else scratch
         move_weights([network.model], home, WEIGHTS)
+        release_weights(classifier.original)
         in_float = _files(network, classifier.window, request, home, PixelFormat(network.channels, preprocessing))
         spec = describe(request.name, classifier, network, in_float, request.activation)
         if preprocessing is not None:
@@ -175,8 +176,7 @@ def convert(classifier: Classifier, request: Request, progress: Progress) -> Rep
         files, certificates = _certified(reference, in_float, request, progress, folder)
         cut_files = measure_cut_margins(reference, files, progress)
         may_round = request.precision != FULL_PRECISION or source.quantizes
-        del reference, source
-        release_weights(classifier.original)
+        del reference, source  # the weights are in memory once for each network that is loaded
         shared = compare_shared(files, spec.output, progress, may_round=may_round)
         spec.shared.extend([*shared.files, *cut_files])
         if shared.files:

@@ -1,14 +1,15 @@
 """Runs graphs under construction with ONNX Runtime, and keeps their weights in files.
 
-This process memory-maps the weights, and all sessions use the same memory: a message with the weights inside could not
-exceed 2 GB, and every session would hold a copy.
+This process and ONNX Runtime memory-map the weights: a message with the weights inside could not exceed 2 GB, and every
+session would copy them. Sessions do not share one mapping (`add_initializer`): some optimisers of ONNX Runtime
+transpose a weight under its own name, and the shared weight would then have the wrong layout.
 """
 
 import functools
 import secrets
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -25,8 +26,6 @@ INLINE_BYTES = 256
 """Largest size in bytes of constants that stay in the graph, where shape inference finds them."""
 IN_FLIGHT_BYTES = 64 << 20
 """Limit on the bytes that are copied at a time while weights are written."""
-NUMERIC = "fiu"
-"""Kinds of numpy's own types of numbers. ONNX Runtime loads weights of other types itself."""
 WRONG_OPTIMISERS = ["Pad_Fusion", *LOSSY_OPTIMISERS]
 """Optimisers that change results. Pad_Fusion makes a MaxPool pad with −∞ where a Pad has put zeros; a source may have
 both operators, and in converted models SeparatePadsPass keeps them apart."""
@@ -54,23 +53,13 @@ def _copy(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
 
 
 def release_weights(model: ir.Model) -> None:
-    """Unmap a model's weights until they are read again; no session may use them any more."""
+    """Unmap a model's weights until they are read again; nothing else may refer to them."""
     for value in model.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
             value.const_value.release()
 
 
-class MappedSession(ort.InferenceSession):  # type: ignore[misc]  # ONNX Runtime has no types
-    """A session that uses memory-mapped weights of a model, and keeps them mapped."""
-
-    def __init__(self, file: Path, options: ort.SessionOptions, weights: Mapping[str, ort.OrtValue]) -> None:
-        for name, value in weights.items():
-            options.add_initializer(name, value)
-        self._weights = weights  # ONNX Runtime refers to this memory
-        super().__init__(file, options, providers=["CPUExecutionProvider"], disabled_optimizers=WRONG_OPTIMISERS)
-
-
-def session(model: ir.Model, folder: Path, *, optimise: bool = True) -> MappedSession:
+def session(model: ir.Model, folder: Path, *, optimise: bool = True) -> ort.InferenceSession:
     """Load a graph whose weights lie in a file of the folder; `optimise=False` keeps every intermediate value.
 
     ONNX Runtime is set not to copy the weights into other layouts: it is a third slower, and needs a third of the
@@ -86,21 +75,13 @@ def session(model: ir.Model, folder: Path, *, optimise: bool = True) -> MappedSe
     try:
         ir.save(model, file)
         try:
-            return MappedSession(file, options, _mapped_weights(model))
+            return ort.InferenceSession(
+                file, options, providers=["CPUExecutionProvider"], disabled_optimizers=WRONG_OPTIMISERS
+            )
         except Exception as error:  # each stage of loading raises errors of another class
             raise UnsupportedError(f"ONNX Runtime cannot load the network: {one_line(error)}") from None
     finally:
         remove(file)
-
-
-def _mapped_weights(model: ir.Model) -> dict[str, ort.OrtValue]:
-    """Return the memory-mapped weights of a model by name, in numpy's own types."""
-    tensors = {name: value.const_value for name, value in model.graph.initializers.items()}
-    return {
-        name: ort.OrtValue.ortvalue_from_numpy(array)
-        for name, tensor in tensors.items()
-        if isinstance(tensor, ir.ExternalTensor) and (array := tensor.numpy()).dtype.kind in NUMERIC
-    }
 
 
 LOAD = """

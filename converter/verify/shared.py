@@ -6,7 +6,6 @@ window in the first column is the same for all of them, and is scored by itself 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from converter.verify.certificates import ModelFiles
 from converter.verify.checks import check_equal, check_grid
 from converter.verify.difference import difference
 from converter.verify.images import sample_images
-from converter.verify.networks import ConvertedNetwork, Network, NetworkOutput
+from converter.verify.networks import ConvertedNetwork, NetworkOutput
 from fullconv.common.certificate import has_top_class
 from fullconv.protos import model_pb2
 
@@ -66,43 +65,41 @@ def compare_shared(files: ModelFiles, output: model_pb2.Output, progress: Progre
 class SingleWindows:
     """The windows of an image that holds the grids of all networks of mode shared.
 
-    `scored` holds their outputs by themselves, by top and left edge, as far as they were asked for.
+    `scored` holds the outputs of the compared windows by themselves, by top and left edge.
     """
 
     def __init__(self, files: ModelFiles) -> None:
-        """Make the image; a network is loaded when the first window is scored."""
+        """Score the windows; the network is not kept, because each loaded network holds the weights in memory."""
         most = [max(each.multiple_of[axis] for each in files.shared) for axis in (0, 1)]
         size = [length + (count - 1) * step for length, count, step in zip(files.window, GRID, most, strict=True)]
         rng = np.random.default_rng(SEED)
         self.pixels = next(sample_images((size[0], size[1]), files.pixel_format, None, rng))
-        self._files = files
         self.scored: dict[tuple[int, int], NetworkOutput] = {}
+        network = files.network(files.variants[0])
+        for corner in [self.corner(variant, cell, files.window[0]) for variant in files.shared for cell in COMPARED]:
+            if corner not in self.scored:
+                (top, left), (height, width) = corner, files.window
+                window = self.pixels[top : top + height, left : left + width]
+                self.scored[corner] = network(np.ascontiguousarray(window))
 
-    def __getitem__(self, corner: tuple[int, int]) -> NetworkOutput:
-        """Return the scores of the window with this top and left edge."""
-        if corner not in self.scored:
-            (top, left), (height, width) = corner, self._files.window
-            window = self.pixels[top : top + height, left : left + width]
-            self.scored[corner] = self._native(np.ascontiguousarray(window))
-        return self.scored[corner]
-
-    @cached_property
-    def _native(self) -> Network:
-        return self._files.network(self._files.variants[0])
+    def corner(self, variant: SharedVariant, cell: tuple[int, int], height: int) -> tuple[int, int]:
+        """Return the top and left edge of a window of a network's grid; `height` is that of the window in pixels."""
+        down, across = variant.multiple_of
+        return len(self.pixels) - height - (GRID[0] - 1 - cell[0]) * down, cell[1] * across
 
 
 def _scores(
     files: ModelFiles, windows: SingleWindows, variant: SharedVariant, progress: Progress
 ) -> tuple[list[NetworkOutput], list[NetworkOutput]]:
     """Return the scores of windows by themselves and of the same windows in mode shared."""
-    (height, width), (down, across) = files.window, variant.multiple_of
-    top = len(windows.pixels) - height - (GRID[0] - 1) * down
-    pixels = np.ascontiguousarray(windows.pixels[top:, : width + (GRID[1] - 1) * across])
+    height, width = files.window
+    top, _ = windows.corner(variant, (0, 0), height)
+    pixels = np.ascontiguousarray(windows.pixels[top:, : width + (GRID[1] - 1) * variant.multiple_of[1]])
     shared = ConvertedNetwork(variant.model, files.graph.layout, files.folder, variant.multiple_of)(pixels)
     check_grid(shared, *GRID, pixels)
     alone, together = list[NetworkOutput](), list[NetworkOutput]()
-    for row, col in COMPARED:
-        alone.append(windows[top + row * down, col * across])
-        together.append(shared[row, col])
+    for cell in COMPARED:
+        alone.append(windows.scored[windows.corner(variant, cell, height)])
+        together.append(shared[cell])
         progress.advance()
     return alone, together

@@ -199,3 +199,42 @@ def test_diamonds_after_the_last_layer(tmp_path: Path) -> None:
     (tmp_path / "images" / "0.png").write_bytes(png(noise(40, 40, 3)))
     report = convert(graph(nodes), tmp_path, precision="int8", images=tmp_path / "images", min_agreement=0)
     assert report.spec.precision == "int8"
+
+
+def test_constants_that_onnx_runtime_transposes(tmp_path: Path) -> None:
+    """A network as ConvNeXt converts, although ONNX Runtime transposes a weight of it while it loads the network."""
+    rng, channels = np.random.default_rng(0), 80
+    weights = {
+        "k": rng.standard_normal((channels, 3, 3, 3)) / 5,
+        "scale": rng.standard_normal((channels, 1, 1)),
+        "n": rng.standard_normal(channels),
+        "m": rng.standard_normal((channels, channels)) / 9,
+        "w": rng.standard_normal((channels, 5)) / 9,
+    }
+    last, first = [0, 2, 3, 1], [0, 3, 1, 2]
+    nodes = [
+        node("Conv: image k -> c", strides=[2, 2]),
+        node("Transpose: c -> a", perm=last),
+        node("LayerNormalization: a n n -> b", axis=-1),
+        node("Transpose: b -> d", perm=first),
+        node("Transpose: d -> e", perm=last),
+        node("MatMul: e m -> f"),
+        node("Transpose: f -> g", perm=first),
+        node("Mul: g scale -> h"),
+        node("Add: h d -> i"),
+        node("Transpose: i -> j", perm=last),
+        node("LayerNormalization: j n n -> o", axis=-1),
+        node("Transpose: o -> p", perm=first),
+        node("GlobalAveragePool: p -> q"),
+        node("Flatten: q -> r"),
+        node("MatMul: r w -> y"),
+    ]
+    proto = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 3, 20, 20])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 5])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+    )
+    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    assert convert(model, tmp_path).spec.parity[0].exact
