@@ -22,8 +22,9 @@ from fullconv.common.model_files import CUT_MODEL, SHARED_MODEL
 from fullconv.common.sharing import LEAST_GAIN, crops_effort
 from fullconv.protos import model_pb2
 
-STRIDES = (1, 3)
-"""Strides at which files are compared, as multiples of the finer file's pixels: coarser files may serve even ones."""
+STRIDES = (1, 2, 3, 4, 8, 16, 32)
+"""Strides at which files are compared, as multiples of the finer file's pixels, up to twice the pixels of the coarsest
+file: where layers compute little, a file that shares fewer of them may cost less at coarser strides too."""
 LIMITS = (4, 3, 2, 1)
 """Numbers of cells at which margins are cut off, the most exact first."""
 
@@ -78,15 +79,20 @@ def shared_variants(network: ConvertedGraph, window: tuple[int, int]) -> list[Sh
 
 def _is_needed(variant: SharedVariant, coarser: Sequence[SharedVariant]) -> bool:
     """Return whether, at some stride of a variant, no variant for coarser strides has a lower cost on phases."""
+    pixels = variant.multiple_of
+    most = 2 * coarser[-1].multiple_of[0] if coarser else pixels[0]
     for times in STRIDES:
-        stride = [times * pixels for pixels in variant.multiple_of]
-        spaced = [
-            (other, [math.lcm(*each) for each in zip(stride, other.multiple_of, strict=True)]) for other in coarser
-        ]
-        own = variant.cost.effort_per_window((stride[0], stride[1]))
-        if all(own < other.cost.effort_per_window((down, across)) for other, (down, across) in spaced):
+        stride = times * pixels[0], times * pixels[1]
+        own = variant.cost.effort_per_window(stride)
+        if stride[0] <= most and all(own < _effort_on_phases(other, stride) for other in coarser):
             return True
     return False
+
+
+def _effort_on_phases(variant: SharedVariant, stride: tuple[int, int]) -> float:
+    """Return the cost for each window of a large image at any stride in pixels."""
+    down, across = (math.lcm(*each) for each in zip(stride, variant.multiple_of, strict=True))
+    return variant.cost.effort_per_window((down, across))
 
 
 def cut_variants(
