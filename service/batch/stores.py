@@ -10,6 +10,7 @@ import posixpath
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from errno import ENOSYS
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ from service.batch.stop import StoppedError
 from service.batch.urls import is_url
 
 ZARR_METADATA = "zarr.json"
+WRITE_SECONDS, LEAST_RATE = 120.0, 128 << 10
+"""A write into a bucket fails after WRITE_SECONDS, and a second for each LEAST_RATE bytes."""
 
 
 class Store(Protocol):
@@ -123,7 +126,8 @@ class RemoteStore:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file."""
-        self._tried(name, "written", lambda: self._files.pipe_file(self._place(name), data))
+        limit = self._limit(len(data))
+        self._tried(name, "written", lambda: self._files.pipe_file(self._place(name), data, **limit))
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file unless it exists; returns whether it was written.
@@ -135,14 +139,14 @@ class RemoteStore:
 
         def created() -> bool:
             try:
-                self._files.pipe_file(place, data, mode="create")
+                self._files.pipe_file(place, data, mode="create", **self._limit(len(data)))
             except Exception as error:  # stores refuse an existing file, and the mode, with different errors
                 self._files.invalidate_cache(place)
                 if self._files.exists(place):
                     return False
                 if getattr(error, "errno", None) != ENOSYS:
                     raise
-                self._files.pipe_file(place, data)
+                self._files.pipe_file(place, data, **self._limit(len(data)))
             return True
 
         return bool(self._tried(name, "written", created))
@@ -155,7 +159,17 @@ class RemoteStore:
             yield path
             for file in _files_in(path):
                 place = posixpath.join(self._place(name), *file.relative_to(path).parts)
-                self._tried(name, "written", lambda file=file, place=place: self._files.put_file(str(file), place))
+                self._tried(name, "written", partial(self._put, file, place))
+
+    def _put(self, file: Path, place: str) -> None:
+        self._files.put_file(str(file), place, **self._limit(file.stat().st_size))
+
+    def _limit(self, size: int) -> dict[str, float]:
+        """Return the option that limits the time of a write, which only fsspec's asynchronous file systems have.
+
+        s3fs itself waits without limit for a server that does not ask for the body of a PUT (100 Continue).
+        """
+        return {"timeout": WRITE_SECONDS + size / LEAST_RATE} if self._files.async_impl else {}
 
     def remove(self, name: str) -> None:
         """Remove a file, if it exists."""

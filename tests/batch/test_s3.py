@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,8 @@ from support.jobs import COMMAND, MODELS, batch, last_line, make_images, rows, w
 from support.s3 import CREDENTIALS, Bucket, s3_bucket
 from support.servers import wait_until
 
-from service.batch import lease, retries
+from fullconv.common.files import OutputError
+from service.batch import lease, retries, stores
 from service.batch.stores import RemoteStore
 
 pytestmark = pytest.mark.extras
@@ -120,6 +122,21 @@ def test_a_bucket_that_refuses_everything_ends_the_job(bucket: Bucket, monkeypat
     result = batch("images", out=OUT)
     assert result.exit_code == 3
     assert last_line(result).startswith("fullconv-batch: s3://bucket/out/leases: cannot be listed: ")
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_server_that_never_answers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write ends although the server accepts the connection and says nothing."""
+    import s3fs  # noqa: PLC0415 (an extra)
+
+    monkeypatch.setattr(stores, "WRITE_SECONDS", 0.5)
+    monkeypatch.setattr(retries, "TRIES", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        s3fs.S3FileSystem.clear_instance_cache()
+        with pytest.raises(OutputError, match=r"s3://bucket/out/job\.json: cannot be written"):
+            RemoteStore(OUT).write("job.json", b"{}")
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 ENVIRONMENTS = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "FSSPEC_S3_ENDPOINT_URL", "conf.json"]

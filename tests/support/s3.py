@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from random import Random
+from socket import SHUT_RDWR
 from threading import Lock, Thread
 from typing import Any
 
@@ -62,6 +63,7 @@ class Faults:
             return _refused(environ, start_response, fault)
         if fault == "cut off" and environ["REQUEST_METHOD"] == "PUT":
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0) // 2)
+            environ["werkzeug.socket"].shutdown(SHUT_RDWR)  # otherwise the server would wait for another request on it
             raise ConnectionResetError
         environ["wsgi.input"] = BytesIO(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
         if fault == "lost":
