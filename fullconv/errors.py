@@ -32,6 +32,7 @@ KINDS: Mapping[str, type[ScoringError]] = {
     Reason.LIMIT_EXCEEDED: ImageError,
     Reason.NOT_FOUND: RequestError,
     Reason.OPTION_INVALID: RequestError,
+    Reason.MEDIA_TYPE_UNSUPPORTED: RequestError,
     Reason.CAPABILITY_MISSING: RequestError,
     Reason.MODEL_INVALID: RequestError,
     Reason.MODEL_UNREADABLE: RequestError,

@@ -10,7 +10,7 @@ REASONS: dict[type[errors.ServiceError], Reason] = {
     errors.UnreadableModelError: Reason.MODEL_UNREADABLE,
     errors.CapabilityError: Reason.CAPABILITY_MISSING,
     errors.OptionError: Reason.OPTION_INVALID,
-    errors.MediaTypeError: Reason.OPTION_INVALID,
+    errors.MediaTypeError: Reason.MEDIA_TYPE_UNSUPPORTED,
     errors.ImageError: Reason.IMAGE_INVALID,
     errors.LimitError: Reason.LIMIT_EXCEEDED,
     errors.UnsupportedError: Reason.UNSUPPORTED,

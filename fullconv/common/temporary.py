@@ -44,12 +44,13 @@ def temporary(target: Path, make: Callable[[Path], object]) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, *, shared: bool = False, writable: bool = False) -> Iterator[None]:
     """Hold the lock on a file or folder for the duration of the block; raises OSError if that is not possible.
 
-    A shared lock excludes only those that are not shared.
+    A shared lock excludes only those that are not shared. NFS locks a file only if it is opened as `writable`.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    access = os.O_RDWR if writable else os.O_RDONLY
+    descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         yield

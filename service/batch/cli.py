@@ -26,6 +26,7 @@ from fullconv.common.text import printable
 from fullconv.encode import score_request
 from fullconv.errors import ImageError, RequestError, UnavailableError
 from fullconv.remote.client import Client
+from fullconv.remote.connection import addresses
 from service.batch.engines import local_means, local_scorer, run_here, server_means
 from service.batch.job import JobError
 from service.batch.lease import LeaseError
@@ -36,7 +37,7 @@ from service.batch.planning import plan_job, plan_table
 from service.batch.ray_engine import ray_engine
 from service.batch.run import Engine, Run
 from service.batch.stop import Stop, StoppedError
-from service.batch.stores import Store, open_store
+from service.batch.stores import Store, UnreachableError, open_store
 from service.batch.watching import summary_table
 from service.batch.work import Work
 from service.batch.worker import Means, make_worker, records_of
@@ -98,7 +99,7 @@ def batch(line: BatchLine) -> None:
     if line.as_json:
         typer.echo(json.dumps(document, indent=2))
     else:
-        Console(highlight=False).print((plan_table if line.plan else summary_table)(document))
+        Console(highlight=False, markup=False).print((plan_table if line.plan else summary_table)(document))
     if not line.plan:
         _exit(line, document)
 
@@ -107,7 +108,7 @@ def _listed(line: BatchLine) -> Listing:
     if line.list_file is not None:
         return list_listed(line.list_file)
     images = list_images(line.inputs or [], include=line.include or [], out=line.out)
-    if images.skipped:
+    if images.skipped and not line.as_json:
         found = images.table.num_rows
         typer.echo(f"images: {found}; skipped: {images.skipped} other files and links to folders", err=True)
     return images
@@ -123,7 +124,7 @@ def _run(line: BatchLine, images: Listing) -> dict[str, Any]:
     """Score the images with the engine that the line names; returns the summary."""
     scorer, means = _scorer(line)
     work, model = _work(line, scorer), scorer.model(*line.named_version())
-    store = open_store(work.out, stop.check)
+    store = open_store(work.out, stop.pause)
     run = Run(
         store, work, model.weights_sha256, line.shard_of(), line.update, line.retry_failed, line.failure_limit(),
         line.as_json, stop,
@@ -148,7 +149,7 @@ def _engine(line: BatchLine, work: Work, scorer: BaseScorer, means: Means, store
 def _scorer(line: BatchLine) -> tuple[BaseScorer, Means]:
     """Return what scores the images, and what it may use of this machine."""
     if line.server is not None:
-        return Client(line.server, security=line.security()), server_means(line.server.count(",") + 1)
+        return Client(line.server, security=line.security()), server_means(len(addresses(line.server)))
     return local_scorer(line.models or MODELS), local_means()
 
 
@@ -195,6 +196,8 @@ def _exit_statuses() -> Iterator[None]:
     """Turn errors that concern the whole job into exit statuses."""
     try:
         yield
+    except UnreachableError as error:
+        _fail(error, 1)
     except (ImageError, RequestError, OutputError, JobError) as error:
         _fail(error, 3)
     except (LeaseError, UnavailableError) as error:  # the same command may succeed later

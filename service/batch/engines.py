@@ -1,7 +1,7 @@
 """The engines of this process: they give parts to a worker, which scores with the models here or with servers.
 
-Two parts are scored at the same time, so that the threads have work while the last images of a part are scored; more
-parts, if these have fewer images than there are threads.
+Two parts are scored at the same time, so that the threads have work while the last images of a part are scored. If the
+running parts have fewer images than there are threads, further parts begin.
 """
 
 from collections import deque
@@ -21,7 +21,8 @@ from service.local import LocalTransport
 PARTS = 2
 """Number of parts that are scored at the same time, if they have many images."""
 WAIT_SECONDS = 0.2
-"""Longest time for which the main thread waits at once. Python may handle a signal that arrives meanwhile after it."""
+"""Longest time for which the main thread waits at once. Python runs the handler of a signal at its end at
+the latest."""
 THREADS_PER_CPU, MIN_THREADS = 4, 8
 """Images in this process at the same time, for each CPU, and at the least: enough for batches of small images."""
 THREADS_PER_SERVER = 8

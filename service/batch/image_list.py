@@ -4,6 +4,7 @@
 any other suffix    a text with a path in each line
 """
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,17 @@ def read_list(path: Path) -> tuple[list[str], pa.Table]:
         raise ImageError(f"list: expected columns with different names in {path}, got {', '.join(table.column_names)}")
     paths = table[COLUMN].to_pylist()
     _check(paths, path)
-    return paths, table.drop_columns([COLUMN])
+    return paths, _kept(table.drop_columns([COLUMN]), path)
+
+
+def _kept(carried: pa.Table, list_file: Path) -> pa.Table:
+    """Return columns as a Parquet file gives them back, which may have coarser types; raises ImageError."""
+    file = BytesIO()
+    try:
+        parquet.write_table(carried, file)
+        return parquet.read_table(file).take(pa.array(range(carried.num_rows), pa.int64()))
+    except pa.ArrowException as error:
+        raise ImageError(f"list: expected columns that Parquet can hold in {list_file}: {error}") from None
 
 
 def _read(path: Path) -> pa.Table:
@@ -46,7 +57,7 @@ def _read(path: Path) -> pa.Table:
             case ".parquet":
                 return parquet.read_table(file)
             case _:
-                lines = file.read().decode("utf-8").splitlines()
+                lines = [line.removesuffix("\r") for line in file.read().decode("utf-8-sig").split("\n")]
                 return pa.table({COLUMN: [line for line in lines if line]})
 
 

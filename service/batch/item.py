@@ -81,7 +81,7 @@ class ItemScorer:
         row: Row = {"path": path, "bytes": size}
         times, location = Times(), raw if is_url(raw) else str(Path(self.work.folder) / raw)
         try:
-            with read_image(location, size, self.stop.check) as read:
+            with read_image(location, size, self.stop.pause) as read:
                 row |= {"bytes": read.size, "sha256": read.sha256}
                 answer, written = self._tried(read, Path(location), grid)
                 facts = self.records.row_of(answer) | self._grid_column(grid)
@@ -89,7 +89,7 @@ class ItemScorer:
             raise
         except Exception as error:  # a bug that one image causes must not end a job of a million
             message = _message_of(error).replace(location, path)  # the same, wherever the image was scored
-            return Scored(row | failed_row(message, _kind_of(error)), times)
+            return Scored(row | failed_row(message, kind_of(error)), times)
         times = Times(
             read=read.seconds,
             decode=answer.timing.decode_ms / 1e3,
@@ -109,7 +109,7 @@ class ItemScorer:
     def _tried(self, read: ReadImage, location: Path, grid: str) -> tuple[Answer, float]:
         """Score an image, again while servers are away; returns the answer, and the seconds of writing."""
         work = partial(self._scored, read, location, grid)
-        return retry(work, self.stop.check) if isinstance(self.scorer, Client) else work()
+        return retry(work, self.stop.pause) if isinstance(self.scorer, Client) else work()
 
     def _scored(self, read: ReadImage, location: Path, grid: str) -> tuple[Answer, float]:
         """Score an image and write its grid; returns the answer, and the seconds of writing."""
@@ -166,7 +166,8 @@ KINDS = {ReadError: "read", ImageError: "image", UnavailableError: "unavailable"
 """The kind of each error, the more special first. Other errors are bugs."""
 
 
-def _kind_of(error: Exception) -> str:
+def kind_of(error: Exception) -> str:
+    """Return the kind of an error, for the column `error_kind`."""
     return next((kind for known, kind in KINDS.items() if isinstance(error, known)), "bug")
 
 

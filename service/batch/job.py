@@ -1,7 +1,7 @@
 """A job: its options, its model and its images, which `job.json` in the results states, and its parts.
 
     job.json                        what the job is
-    inputs/listing-0000.parquet     the images; with --update a further file for the images that were added
+    inputs/listing-*.parquet        the images; with --update a further file for the images that were added
     results/part-000000.parquet     the rows of a part
     timing/part-000000.parquet      the times of the same images
     grids/                          a file for each image, if grids are written
@@ -87,16 +87,15 @@ def open_job(store: Store, terms: Mapping[str, Any], images: Listing, *, update:
     if found is None:
         if foreign := sorted(store.names("") - OWN_NAMES):
             raise JobError(f"OUT: expected a new or empty folder, or the results of this job, got {foreign[0]!r} there")
-        listings = [_write_listing(store, 0, images.table)]
-        _write_job(store, terms, listings)
-        return _job([images.table], images)
+        if store.create(JOB, _document(terms, [_write_listing(store, images.table)])):
+            return _job([images.table], images)
+        found = store.read(JOB) or b""  # a run of another shard has begun the job at the same time
     document = _parsed(found)
     _check_terms(document, terms)
     tables = [_read_listing(store, entry) for entry in document[INPUTS]]
     added = _added(pa.concat_tables(tables), images, update=update)
     if added.num_rows:
-        listings = [*document[INPUTS], _write_listing(store, len(tables), added)]
-        _write_job(store, terms, listings)
+        store.write(JOB, _document(terms, [*document[INPUTS], _write_listing(store, added)]))
         tables.append(added)
     return _job(tables, images)
 
@@ -120,17 +119,18 @@ def _divided(sizes: list[int | None]) -> Iterator[tuple[int, int]]:
     yield start, len(sizes)
 
 
-def _write_job(store: Store, terms: Mapping[str, Any], listings: list[dict[str, Any]]) -> None:
-    document = {"fullconv": __version__, **terms, INPUTS: listings}
-    store.write(JOB, json.dumps(document, indent=2, ensure_ascii=False).encode())
+def _document(terms: Mapping[str, Any], listings: list[dict[str, Any]]) -> bytes:
+    return json.dumps({"fullconv": __version__, **terms, INPUTS: listings}, indent=2, ensure_ascii=False).encode()
 
 
-def _write_listing(store: Store, number: int, table: pa.Table) -> dict[str, Any]:
+def _write_listing(store: Store, table: pa.Table) -> dict[str, Any]:
     """Write a file of images; returns its entry in the job's document."""
-    name, file = f"{INPUTS}/listing-{number:04d}.parquet", BytesIO()
+    file = BytesIO()
     parquet.write_table(table, file, compression="zstd")
+    digest = sha256(file.getvalue()).hexdigest()
+    name = f"{INPUTS}/listing-{digest[:8]}.parquet"
     store.write(name, file.getvalue())
-    return {"file": name, "images": table.num_rows, "sha256": sha256(file.getvalue()).hexdigest()}
+    return {"file": name, "images": table.num_rows, "sha256": digest}
 
 
 def _read_listing(store: Store, entry: Mapping[str, Any]) -> pa.Table:
@@ -179,8 +179,7 @@ def _added(recorded: pa.Table, images: Listing, *, update: bool) -> pa.Table:
     table = images.table
     if table.schema != recorded.schema:
         raise JobError(
-            f"OUT: expected a list with the columns {', '.join(recorded.column_names)} as in the job there, got "
-            f"{', '.join(table.column_names)}"
+            f"OUT: expected a list with the columns {_types(recorded)} as in the job there, got {_types(table)}"
         )
     is_known = pc.is_in(table[PATH], value_set=recorded[PATH].combine_chunks())
     added, known = table.filter(pc.invert(is_known)), table.filter(is_known)
@@ -195,19 +194,33 @@ def _added(recorded: pa.Table, images: Listing, *, update: bool) -> pa.Table:
     return _renamed(added, recorded)
 
 
+def _types(table: pa.Table) -> str:
+    """Return the names and types of a list's columns."""
+    return ", ".join(f"{field.name} ({field.type})" for field in table.schema if field.name not in OWN.names) or "path"
+
+
 def _check_unchanged(recorded: pa.Table, known: pa.Table) -> None:
     """Raise JobError if an image that the job has was replaced, or carries other values."""
-    places = pc.index_in(known[PATH], value_set=recorded[PATH].combine_chunks())
-    then = recorded.take(places)
-    for name in (BYTES, *(each for each in recorded.column_names if each not in OWN.names)):
-        for path, before, now in zip(
-            *(each.to_pylist() for each in (known[PATH], then[name], known[name])), strict=True
+    then = recorded.take(pc.index_in(known[PATH], value_set=recorded[PATH].combine_chunks()))
+    sizes = pc.not_equal(then[BYTES], known[BYTES])  # null where a size is not known
+    if pc.any(sizes).as_py():
+        path = known.filter(sizes)[PATH][0].as_py()
+        raise JobError(f"OUT: expected the images of the job there, got {path!r} in another size: use another OUT")
+    for name in (each for each in recorded.column_names if each not in OWN.names):
+        if _bytes_of(then.select([name])) != _bytes_of(
+            known.take(pa.array(range(known.num_rows), pa.int64())).select([name])
         ):
-            if before != now and not (name == BYTES and None in (before, now)):
-                raise JobError(
-                    f"OUT: expected the images of the job there, got {printable(path)!r} with {name} {now} in place of "
-                    f"{before}: use another OUT"
-                )
+            raise JobError(
+                f"OUT: expected the list of the job there, got other values in column {name!r}: use another OUT"
+            )
+
+
+def _bytes_of(table: pa.Table) -> bytes:
+    """Return bytes that are equal for equal values, also for NaN and for times."""
+    file = BytesIO()
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return file.getvalue()
 
 
 def _renamed(added: pa.Table, recorded: pa.Table) -> pa.Table:

@@ -63,7 +63,7 @@ def _local(root: Path, name: str, *, shared: bool = False) -> Iterator[None]:
     with ExitStack() as held:
         try:
             path.touch()
-            held.enter_context(locked(path, shared=shared))
+            held.enter_context(locked(path, shared=shared, writable=True))
         except BlockingIOError:
             raise LeaseError(f"{root}: another run of this job is writing here: wait until it has ended") from None
         except OSError as error:
@@ -159,7 +159,8 @@ def _check_others(store: RemoteStore, name: str) -> None:
 def _check_free(store: RemoteStore, place: str) -> None:
     """Raise LeaseError if another run holds a lease."""
     held = _read(store, place)
-    age = time.time() - float(held.get("renewed", 0.0))
+    renewed = held.get("renewed")
+    age = time.time() - (renewed if isinstance(renewed, (int, float)) else 0.0)
     if age < EXPIRY_SECONDS:
         raise LeaseError(
             f"{place}: another run of this job, process {held.get('process')} on {held.get('host')}, was writing "

@@ -10,7 +10,7 @@ import typer
 from fullconv.command.connection import ConnectionLine, check_addresses
 from fullconv.command.grid_options import GridLine
 from fullconv.command.usage import usage_errors
-from fullconv.file_options import check_file_options
+from fullconv.file_options import FILE_DEFAULTS, check_file_options
 from service.batch.limits import FailureLimit
 from service.batch.urls import is_url
 from service.batch.work import SUFFIXES, Work
@@ -83,7 +83,8 @@ class JobLine(GridLine):
         str | None,
         typer.Option(
             metavar="N|P%",
-            help="Stop when more than N images, or P percent of the job's images, have no scores. Default: never.",
+            help="Stop when more than N images, or P percent of the job's images, have no scores. With "
+            "--shard: of the shard's images. Default: never.",
         ),
     ] = None
     retry_failed: Annotated[
@@ -113,7 +114,8 @@ class BatchLine(ConnectionLine, JobLine):
         bool,
         typer.Option(
             "--plan",
-            help="Print the number of images, their cost and the predicted time. Nothing is scored or written.",
+            help="Print the number of images, their cost and the predicted time. Images are scored for five seconds to "
+            "measure the rate. Nothing is written.",
         ),
     ] = False
     as_json: Annotated[
@@ -132,8 +134,10 @@ class BatchLine(ConnectionLine, JobLine):
             raise typer.BadParameter(f"expected images or --list, got {got}", param_hint="INPUT...")
         if not self.out and not self.plan:
             raise typer.BadParameter("expected a folder or URL for the results, got none", param_hint="--out")
+        if self.update and self.shard is not None:
+            raise typer.BadParameter("expected --update in a run of the whole job, got a shard", param_hint="--update")
         self._check_engine()
-        if self.grids is None and self.file_options() != GridLine(self.model).file_options():
+        if self.grids is None and {**FILE_DEFAULTS, **self.file_options()} != FILE_DEFAULTS:
             raise typer.BadParameter("expected --grids with options of grids, got none", param_hint="--grids")
         if self.grids is not None:
             with usage_errors():

@@ -1,6 +1,6 @@
-"""The images of a job, as a table: what the arguments and the list of `fullconv-batch` name.
+r"""The images of a job, as a table: what the arguments and the list of `fullconv-batch` name.
 
-path    the image, as the arguments or the list name it; undecodable bytes of a name are question marks
+path    the image, as the arguments or the list name it; \x and two digits stand for a byte that is not UTF-8
 bytes   size of the file; null for folders, and for files that cannot be found
 grid    where the image's grid lies below `grids/`, without the suffix of the format
 
@@ -22,14 +22,16 @@ import pyarrow as pa
 
 from fullconv.command.inputs import WILDCARDS, find_images
 from fullconv.common.image_suffixes import IMAGE_SUFFIXES
-from fullconv.common.text import encodable
 from fullconv.errors import ImageError
 from service.batch.image_list import read_list
 from service.batch.retries import retry
 from service.batch.stores import filesystem_of
 from service.batch.urls import is_url
+from service.batch.work import SUFFIXES
 
 PATH, BYTES, GRID = "path", "bytes", "grid"
+MAX_NAME_BYTES = 180
+"""Bytes of the longest name of a grid without its suffix."""
 OWN = pa.schema({PATH: pa.string(), BYTES: pa.int64(), GRID: pa.string()})
 
 
@@ -175,7 +177,10 @@ def _listed(path: str) -> _Found:
 
 
 def _listing(found: Sequence[_Found], carried: pa.Table | None, skipped: int) -> Listing:
-    paths = [encodable(each.location) for each in found]
+    paths = [_text(each.location) for each in found]
+    if len(set(paths)) < len(paths):
+        twice = next(path for path, count in Counter(paths).items() if count > 1)
+        raise ImageError(f"images: expected names that differ as text too, got {twice!r} for two files: rename one")
     raw = {path: each.location for path, each in zip(paths, found, strict=True) if path != each.location}
     own = [paths, [each.size for each in found], list(_grid_places(found, paths))]
     columns = [pa.array(values, kind) for values, kind in zip(own, OWN.types, strict=True)]
@@ -190,14 +195,29 @@ def _listing(found: Sequence[_Found], carried: pa.Table | None, skipped: int) ->
 
 def _grid_places(found: Sequence[_Found], paths: Sequence[str]) -> Iterator[str]:
     """Yield the place of each image's grid."""
-    places = [_safe(encodable(each.below)) for each in found]
+    places = [_safe(_text(each.below)) for each in found]
     counts = Counter(place.casefold() for place in places)
+    folders = {parent.as_posix().casefold() for place in places for parent in PurePosixPath(place).parents}
     for place, path in zip(places, paths, strict=True):
-        unique = counts[place.casefold()] == 1
+        own = place.casefold()
+        unique = counts[own] == 1 and folders.isdisjoint(f"{own}{suffix}" for suffix in SUFFIXES.values())
         yield place if unique else f"{place}~{sha256(path.encode()).hexdigest()[:8]}"
 
 
 def _safe(place: str) -> str:
     """Return a relative path without "..", which stays below the folder of grids."""
     parts: Iterable[str] = posixpath.normpath(place.replace(os.sep, "/")).split("/")
-    return "/".join(part for part in parts if part not in ("", ".", "..")) or "image"
+    return "/".join(_shortened(part) for part in parts if part not in ("", ".", "..")) or "image"
+
+
+def _shortened(part: str) -> str:
+    """Return a name that leaves room for suffixes: file systems allow 255 bytes."""
+    data = part.encode()
+    if len(data) <= MAX_NAME_BYTES:
+        return part
+    return f"{data[:MAX_NAME_BYTES].decode(errors='ignore')}~{sha256(data).hexdigest()[:8]}"
+
+
+def _text(name: str) -> str:
+    r"""Return a name as text: \x and two digits stand for a byte that is not UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

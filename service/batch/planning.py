@@ -18,14 +18,15 @@ from fullconv.answer import Answer
 from fullconv.base import BaseScorer
 from fullconv.errors import ImageError, UnavailableError
 from fullconv.options import Options
+from service.batch.item import kind_of
 from service.batch.listing import Listing
 from service.batch.reading import read_image
 from service.batch.stop import Stop
 from service.batch.urls import is_url
 from service.batch.work import Work
 
-TOGETHER = 1024
-"""Images that are planned at the same time, or wait for it."""
+PLAN_BATCH = 1024
+"""Number of images that are submitted for planning together."""
 SAMPLE_SECONDS = 5.0
 """Seconds in which further images are scored to measure the rate."""
 
@@ -81,13 +82,13 @@ def plan_job(scorer: BaseScorer, work: Work, images: Listing, threads: int, stop
     planner = _Planner(scorer, work, stop)
     locations = planner.locations(images)
     with ThreadPoolExecutor(threads) as pool:
-        while some := [*islice(locations, TOGETHER)]:
+        while some := [*islice(locations, PLAN_BATCH)]:
             for result in pool.map(planner.plan, some):
                 if isinstance(result, Answer):
                     plan.add(result)
                 else:
                     plan.failures[result] += 1
-    plan.rate = planner.measured_rate(images)
+    plan.rate = planner.measured_rate(images, threads)
     return plan
 
 
@@ -109,32 +110,34 @@ class _Planner:
         """Return the plan of an image, or the kind of its error."""
         self.stop.check()
         try:
-            with read_image(*image, self.stop.check) as read:
+            with read_image(*image, self.stop.pause) as read:
                 return self.scorer.plan(read.image, model=self.work.model, version=self.work.version, **self._options)
         except (ImageError, UnavailableError) as error:
-            return "image" if isinstance(error, ImageError) else "unavailable"
+            return kind_of(error)
 
     @property
     def _options(self) -> Options:
         """The options without a mask, which would have to be decoded: the plan counts all windows."""
         return self.work.options
 
-    def measured_rate(self, images: Listing) -> float | None:
+    def measured_rate(self, images: Listing, threads: int) -> float | None:
         """Score images for some seconds; returns the multiply-adds per second, None if no image can be scored."""
-        work = 0.0
-        began = time.monotonic()
-        for image in self.locations(images):
-            self.stop.check()
-            try:
-                with read_image(*image, self.stop.check) as read:
-                    options: Options = {**self._options, "grid": False}
-                    answer = self.scorer.score(read.image, model=self.work.model, version=self.work.version, **options)
-            except (ImageError, UnavailableError):
-                continue
-            work += answer.plan.multiply_adds
-            if time.monotonic() - began > SAMPLE_SECONDS:
-                break
-        return work / (time.monotonic() - began) if work else None
+        done, began, locations = 0.0, time.monotonic(), self.locations(images)
+        with ThreadPoolExecutor(threads) as pool:
+            while time.monotonic() - began < SAMPLE_SECONDS and (some := [*islice(locations, threads)]):
+                done += sum(pool.map(self._multiply_adds, some))
+        return done / (time.monotonic() - began) if done else None
+
+    def _multiply_adds(self, image: tuple[str, int | None]) -> float:
+        """Score an image, and drop its scores; returns its multiply-adds, 0 if it cannot be scored."""
+        self.stop.check()
+        options: Options = {**self._options, "grid": False}
+        try:
+            with read_image(*image, self.stop.pause) as read:
+                answer = self.scorer.score(read.image, model=self.work.model, version=self.work.version, **options)
+        except (ImageError, UnavailableError):
+            return 0.0
+        return answer.plan.multiply_adds
 
 
 def plan_table(document: Mapping[str, Any]) -> Table:

@@ -10,15 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from errno import ENOENT
+from errno import EDQUOT, ENOENT, ENOSPC
 from hashlib import file_digest, sha256
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
+from fullconv.common.files import OutputError
 from fullconv.common.image_suffixes import PICTURES
-from fullconv.errors import ImageError
+from fullconv.errors import ImageError, RequestError
 from fullconv.images import Image
 from service.batch.retries import retry
 from service.batch.stop import StoppedError
@@ -67,25 +68,25 @@ class _NamedBytes(BytesIO):
 
 
 @contextmanager
-def read_image(location: str, size: int | None, check: Callable[[], None]) -> Iterator[ReadImage]:
+def read_image(location: str, size: int | None, pause: Callable[[float], object]) -> Iterator[ReadImage]:
     """Yield an image, given by its path or URL; raises ReadError if it cannot be read.
 
-    `size` is the size of a file in a bucket as it was listed. Failures that may pass are tried again; `check` is called
+    `size` is the size of a file in a bucket as it was listed. Failures that may pass are tried again; `pause` waits
     between the tries, and may raise to stop.
     """
     if is_url(location):
-        with _from_store(location, size, check) as image:
+        with _from_store(location, size, pause) as image:
             yield image
     else:
-        yield _from_disk(Path(location), check)
+        yield _from_disk(Path(location), pause)
 
 
-def _from_disk(path: Path, check: Callable[[], None]) -> ReadImage:
+def _from_disk(path: Path, pause: Callable[[float], object]) -> ReadImage:
     began = time.monotonic()
-    found = _read(str(path), path.stat, check)
+    found = _read(str(path), path.stat, pause)
     if not stat.S_ISREG(found.st_mode) or found.st_size > WHOLE_BYTES:
         return ReadImage(path, found.st_size if stat.S_ISREG(found.st_mode) else None)
-    data = _read(str(path), path.read_bytes, check)
+    data = _read(str(path), path.read_bytes, pause)
     digest, size = sha256(data).hexdigest(), len(data)
     if path.suffix.lower() not in PICTURES:
         return ReadImage(path, size, sha256=digest, seconds=time.monotonic() - began)
@@ -93,17 +94,20 @@ def _from_disk(path: Path, check: Callable[[], None]) -> ReadImage:
 
 
 @contextmanager
-def _from_store(url: str, size: int | None, check: Callable[[], None]) -> Iterator[ReadImage]:
-    files, place = filesystem_of(url)
+def _from_store(url: str, size: int | None, pause: Callable[[float], object]) -> Iterator[ReadImage]:
+    try:
+        files, place = filesystem_of(url)
+    except RequestError as error:
+        raise ReadError(str(error)) from None
     began, name = time.monotonic(), PurePosixPath(place).name
-    expected = size if size is not None else _read(url, lambda: files.size(place), check)
+    expected = size if size is not None else _read(url, lambda: files.size(place), pause)
     if expected is not None and expected <= WHOLE_BYTES and PurePosixPath(name).suffix.lower() in PICTURES:
-        data = _read(url, lambda: whole_file(files, place, expected), check)
+        data = _read(url, lambda: whole_file(files, place, expected), pause)
         yield ReadImage(Path(name), len(data), data, sha256(data).hexdigest(), time.monotonic() - began)
         return
     with TemporaryDirectory(prefix="fullconv-") as folder:
         path = Path(folder) / name
-        _read(url, lambda: _copied(files, place, path, expected), check)
+        _read(url, lambda: _copied(files, place, path, expected), pause)
         with path.open("rb") as file:
             digest = file_digest(file, "sha256").hexdigest()
         yield ReadImage(path, path.stat().st_size, sha256=digest, seconds=time.monotonic() - began)
@@ -114,13 +118,19 @@ def _copied(files: Any, place: str, path: Path, size: int | None) -> None:  # no
     check_size(path.stat().st_size, size)
 
 
-def _read(name: str, work: Callable[[], Any], check: Callable[[], None]) -> Any:  # noqa: ANN401 (the work's own result)
+def _read(
+    name: str,
+    work: Callable[[], Any],
+    pause: Callable[[float], object],
+) -> Any:  # noqa: ANN401 (the work's own result)
     """Read something, again if the failure may pass; raises ReadError."""
     try:
-        return retry(work, check)
+        return retry(work, pause)
     except StoppedError:
         raise
     except Exception as error:  # the backends of fsspec raise errors of many kinds
+        if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):  # the folder of temporary files is full
+            raise OutputError(f"{gettempdir()}: cannot be written: {error.strerror}") from None
         raise ReadError(f"{name}: cannot be read: {_reason(error)}") from None
 
 

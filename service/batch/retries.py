@@ -40,21 +40,23 @@ LASTING_NAMES = {
 Value = TypeVar("Value")
 
 
-def retry(work: Callable[[], Value], check: Callable[[], None] = lambda: None) -> Value:
+def is_lasting(error: Exception) -> bool:
+    """Return whether a further try would raise this error again."""
+    return isinstance(error, LASTING) or type(error).__name__ in LASTING_NAMES
+
+
+def retry(work: Callable[[], Value], pause: Callable[[float], object] = time.sleep) -> Value:
     """Do work, and again after a wait while its error may pass; raises the last error.
 
-    `check` is called before each wait, and may raise to stop.
+    `pause` waits for a number of seconds, and may raise to stop.
     """
     seconds = FIRST_SECONDS
     for _ in range(TRIES - 1):
         try:
             return work()
-        except LASTING:
-            raise
         except Exception as error:  # the last try raises its error
-            if type(error).__name__ in LASTING_NAMES:
+            if is_lasting(error):
                 raise
-        check()
-        time.sleep(seconds * random.uniform(1.0, 1.3))  # noqa: S311 (no secret)
+        pause(seconds * random.uniform(1.0, 1.3))  # noqa: S311 (no secret)
         seconds *= GROWTH
     return work()

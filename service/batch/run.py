@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,8 @@ from service.batch.watching import Tally, Watch, watching
 from service.batch.work import Work
 from service.batch.worker import Observe, PartReport
 
+READERS = 16
+"""Threads that read the finished parts of a job: most of the time they wait for a bucket."""
 Engine = Callable[[Job, list[int], Observe], Iterator[PartReport]]
 """Scores the parts of these numbers; calls the observer for each image, and yields a report of each finished part."""
 
@@ -55,7 +58,9 @@ class Run:
         """Return the counts of the parts that are finished, and the numbers of those to score."""
         number, count = self.shard
         own, names = range(number, len(job.bounds), count), self.store.names(RESULTS)
-        finished = {each: self._failures(each) for each in own if part_file(each) in names}
+        done = [each for each in own if part_file(each) in names]
+        with ThreadPoolExecutor(READERS, thread_name_prefix="finished") as pool:
+            finished = dict(zip(done, pool.map(self._failures, done), strict=True))
         pending = [each for each in own if each not in finished or (self.retry_failed and finished[each])]
         tally = Tally(sum(map(job.count, own)))
         for each, failures in finished.items():
@@ -66,12 +71,16 @@ class Run:
 
     def _failures(self, number: int) -> Counter[str]:
         """Return the number of images without scores in a finished part, by the kind of the error."""
+        self.stop.check()
         name = f"{RESULTS}/{part_file(number)}"
         data = self.store.read(name) or b""
         try:
             kinds = parquet.read_table(pa.BufferReader(data), columns=["error_kind"])["error_kind"]
         except pa.ArrowException as error:
-            raise OutputError(f"{name}: expected a part of the results, got a damaged file: {error}") from None
+            raise OutputError(
+                f"{name}: expected a part of the results, got a damaged file: {str(error).splitlines()[0]} Delete it, "
+                "and the same command scores its images again"
+            ) from None
         return Counter(kinds.drop_null().to_pylist())
 
     def _score(self, job: Job, pending: list[int], engine: Engine, watch: Watch) -> None:

@@ -50,3 +50,8 @@ class Stop:
         """Raise StoppedError if the job stops at once."""
         if self.at_once.is_set():
             raise StoppedError
+
+    def pause(self, seconds: float) -> None:
+        """Wait; raises StoppedError as soon as the job stops at once."""
+        self.at_once.wait(seconds)
+        self.check()

@@ -6,10 +6,12 @@ when its last byte has arrived. Of a folder, such as a Zarr grid, a bucket gets 
 Failures of a bucket that may pass are tried again (`retries`). Names are relative, with "/" between their parts.
 """
 
+import os
 import posixpath
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from errno import ENOSYS
+from errno import ENOSYS, ENOTSUP, EPERM
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,15 +20,20 @@ from typing import Any, Protocol
 import fsspec
 
 from fullconv.common.files import OutputError, atomic_write, make_folder_of
+from fullconv.common.temporary import temporary
 from fullconv.common.text import printable
 from fullconv.errors import RequestError
-from service.batch.retries import retry
+from service.batch.retries import is_lasting, retry
 from service.batch.stop import StoppedError
 from service.batch.urls import is_url
 
 ZARR_METADATA = "zarr.json"
 WRITE_SECONDS, LEAST_RATE = 120.0, 128 << 10
 """A write into a bucket fails after WRITE_SECONDS, and a second for each LEAST_RATE bytes."""
+
+
+class UnreachableError(OutputError):
+    """A bucket has refused something again and again, for a reason that may pass."""
 
 
 class Store(Protocol):
@@ -40,6 +47,9 @@ class Store(Protocol):
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, in place of an existing one; raises OutputError."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless it exists; returns whether it was written. Raises OutputError."""
 
     def output(self, name: str) -> AbstractContextManager[Path]:
         """Yield a path at which the block writes a file or a folder as a whole, which is then at this place."""
@@ -75,6 +85,25 @@ class LocalStore:
         make_folder_of(path)
         with atomic_write(path) as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # a part that has its name is finished, also after a loss of power
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless it exists; returns whether it was written."""
+        path = self.root / name
+        make_folder_of(path)
+        try:
+            with temporary(path, lambda partial: partial.write_bytes(data)) as partial:
+                os.link(partial, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in (EPERM, ENOTSUP):  # some file systems have no links
+                raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
+            if path.exists():
+                return False
+            self.write(name, data)
+        return True
 
     @contextmanager
     def output(self, name: str) -> Iterator[Path]:
@@ -87,10 +116,10 @@ class LocalStore:
 class RemoteStore:
     """Results in a bucket, or in another place of fsspec. Grids are written on this machine first."""
 
-    def __init__(self, url: str, check: Callable[[], None] = lambda: None) -> None:
-        """Open the place; `check` is called between tries, and may raise to stop."""
+    def __init__(self, url: str, pause: Callable[[float], object] = time.sleep) -> None:
+        """Open the place; `pause` waits between tries, and may raise to stop."""
         self._url = url.rstrip("/")
-        self._check = check
+        self._pause = pause
         self._files, self._root = filesystem_of(self._url)
 
     def _place(self, name: str) -> str:
@@ -155,10 +184,10 @@ class RemoteStore:
     def output(self, name: str) -> Iterator[Path]:
         """Yield a path in a temporary directory; what is there at the end of the block is sent to the store."""
         with TemporaryDirectory(prefix="fullconv-") as folder:
-            path = Path(folder) / posixpath.basename(name)
+            path, top = Path(folder) / posixpath.basename(name), posixpath.dirname(self._place(name))
             yield path
             for file in _files_in(path):
-                place = posixpath.join(self._place(name), *file.relative_to(path).parts)
+                place = posixpath.join(top, *file.relative_to(folder).parts)
                 self._tried(name, "written", partial(self._put, file, place))
 
     def _put(self, file: Path, place: str) -> None:
@@ -185,15 +214,16 @@ class RemoteStore:
     def _tried(self, name: str, done: str, work: Any) -> Any:  # noqa: ANN401 (the work's own result)
         """Do work with the store, again if it fails for a reason that may pass; raises OutputError."""
         try:
-            return retry(work, self._check)
+            return retry(work, self._pause)
         except StoppedError:
             raise
         except Exception as error:  # the backends of fsspec raise errors of many kinds
-            raise OutputError(f"{self._url}/{name}: cannot be {done}: {printable(str(error) or repr(error))}") from None
+            kind = OutputError if is_lasting(error) else UnreachableError
+            raise kind(f"{self._url}/{name}: cannot be {done}: {printable(str(error) or repr(error))}") from None
 
 
-def open_store(place: str, check: Callable[[], None] = lambda: None) -> Store:
-    """Return the store at a path or URL; `check` is called between tries, and may raise to stop.
+def open_store(place: str, pause: Callable[[float], object] = time.sleep) -> Store:
+    """Return the store at a path or URL; `pause` waits between tries, and may raise to stop.
 
     Raises RequestError if a URL names no bucket or folder, or if its backend is not installed.
     """
@@ -201,7 +231,7 @@ def open_store(place: str, check: Callable[[], None] = lambda: None) -> Store:
         return LocalStore(Path(place))
     if not place.partition("://")[2].strip("/"):
         raise RequestError(f"out: expected a URL with a bucket or a folder, got {place!r}")
-    return RemoteStore(place, check)
+    return RemoteStore(place, pause)
 
 
 def filesystem_of(url: str) -> tuple[Any, str]:
@@ -227,8 +257,6 @@ def check_size(got: int, expected: int | None) -> None:
 
 
 def _files_in(path: Path) -> list[Path]:
-    """Return a file, or the files in a folder, its own metadata last."""
-    if path.is_file():
-        return [path]
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return sorted(files, key=lambda file: file.name == ZARR_METADATA and file.parent == path)
+    """Return the files that belong to an output: those beside it, and of a folder all files, its own metadata last."""
+    files = [file for file in sorted(path.parent.rglob("*")) if file.is_file()]
+    return sorted(files, key=lambda file: (file == path, file == path / ZARR_METADATA))

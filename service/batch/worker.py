@@ -12,6 +12,7 @@ from io import BytesIO
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import parquet
 
 from fullconv.base import BaseScorer
@@ -106,10 +107,25 @@ class Worker:
         table = parquet.read_table(pa.BufferReader(self.items.store.read(f"{RESULTS}/{part.file}")))
         return [row if row["error"] is None else None for row in table.to_pylist()]
 
+    def _times(self, part: Part, scored: Sequence[Scored | None], seconds: float) -> pa.Table:
+        """Return the times of the images, each when it was last scored."""
+        times, before = _times_table(part, scored, seconds), self.items.store.read(f"{TIMING}/{part.file}")
+        if before is None or None not in scored:
+            return times
+        kept = parquet.read_table(pa.BufferReader(before))
+        is_replaced = pc.is_in(kept["path"], value_set=times["path"].combine_chunks())
+        return pa.concat_tables([kept.filter(pc.invert(is_replaced)), times])
+
     def _write(self, part: Part, rows: Sequence[Any], scored: Sequence[Scored | None], seconds: float) -> None:
         store, records = self.items.store, self.items.records
-        store.write(f"{TIMING}/{part.file}", _times_file(part, scored, seconds))
+        store.write(f"{TIMING}/{part.file}", _parquet(self._times(part, scored, seconds)))
         store.write(f"{RESULTS}/{part.file}", records.serialize(rows, part.images.carried))
+
+
+def _parquet(table: pa.Table) -> bytes:
+    file = BytesIO()
+    parquet.write_table(table, file, compression="zstd")
+    return file.getvalue()
 
 
 def make_worker(work: Work, scorer: BaseScorer, store: Store, carried: pa.Schema, stop: Stop, means: Means) -> Worker:
@@ -141,8 +157,8 @@ def _writer(work: Work, model: ModelDescription) -> OutputWriter:
     return OutputWriter(Outputs(grids=grids, files=work.files), work.options, work.version, lambda _: model)
 
 
-def _times_file(part: Part, scored: Sequence[Scored | None], seconds: float) -> bytes:
-    """Return a Parquet file with the times of the images that were scored now."""
+def _times_table(part: Part, scored: Sequence[Scored | None], seconds: float) -> pa.Table:
+    """Return the times of the images that were scored now."""
     known = [(at, each.times) for at, each in enumerate(scored) if each is not None]
     times = {name: [getattr(each, name) for _, each in known] for name in Times.__dataclass_fields__}
     columns = {
@@ -152,9 +168,7 @@ def _times_file(part: Part, scored: Sequence[Scored | None], seconds: float) -> 
         "host": pa.array([socket.gethostname()] * len(known), pa.string()),
         "part_seconds": pa.array([seconds] * len(known), pa.float64()),
     }
-    file = BytesIO()
-    parquet.write_table(pa.table(columns), file, compression="zstd")
-    return file.getvalue()
+    return pa.table(columns)
 
 
 def _without_averages(scored: Scored) -> Scored:

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from starlette.responses import JSONResponse, Response
 
 from fullconv.common.reasons import Reason
-from service.errors import BusyError, MediaTypeError, ServiceError
+from service.errors import BusyError, ServiceError
 from service.reasons import message_of, reason_of
 from service.rest.answers import JSON, Answer
 
@@ -21,6 +21,7 @@ STATUSES: dict[Reason, HTTPStatus] = {
     Reason.MODEL_UNREADABLE: HTTPStatus.PRECONDITION_FAILED,
     Reason.CAPABILITY_MISSING: HTTPStatus.PRECONDITION_FAILED,
     Reason.OPTION_INVALID: HTTPStatus.BAD_REQUEST,
+    Reason.MEDIA_TYPE_UNSUPPORTED: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     Reason.IMAGE_INVALID: HTTPStatus.BAD_REQUEST,
     Reason.LIMIT_EXCEEDED: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     Reason.UNSUPPORTED: HTTPStatus.NOT_IMPLEMENTED,
@@ -49,5 +50,4 @@ def refusal(error: ServiceError) -> Answer:
     if reason is Reason.ACCESS_DENIED:
         headers["www-authenticate"] = "Bearer"
     body = json.dumps({"error": message_of(error), "reason": reason})
-    is_media_type = isinstance(error, MediaTypeError)
-    return Answer([body.encode()], headers, HTTPStatus.UNSUPPORTED_MEDIA_TYPE if is_media_type else STATUSES[reason])
+    return Answer([body.encode()], headers, STATUSES[reason])

@@ -23,6 +23,7 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.MODEL_UNREADABLE: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.CAPABILITY_MISSING: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.OPTION_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.MEDIA_TYPE_UNSUPPORTED: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.IMAGE_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.LIMIT_EXCEEDED: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,

@@ -163,7 +163,16 @@ def test_unknown_models(images: Path) -> None:
         assert "none" in last_line(result) or "cat" in last_line(result)
 
 
-ODD = ["a\nb.png", "Ab.png", "aB.png", "seite 図.png", os.fsdecode(b"caf\xe9.png"), "x.png~", "{stem}.png"]
+ODD = [
+    "a\nb.png",
+    "Ab.png",
+    "aB.png",
+    "seite 図.png",
+    os.fsdecode(b"caf\xe9.png"),
+    os.fsdecode(b"caf\xe8.png"),
+    "x.png~",
+    "{stem}.png",
+]
 
 
 def test_odd_names(images: Path) -> None:
@@ -179,12 +188,13 @@ def test_odd_names(images: Path) -> None:
             "images/odd/a\nb.png",
             "images/odd/Ab.png",
             "images/odd/aB.png",
-            "images/odd/caf?.png",
+            r"images/odd/caf\xe8.png",
+            r"images/odd/caf\xe9.png",
             "images/odd/seite 図.png",
             "images/odd/{stem}.png",
         ]
     )
-    assert {row["height"] for row in found.values()} == {70, 71, 72, 73, 74, 76}
+    assert {row["height"] for row in found.values()} == {70, 71, 72, 73, 74, 75, 77}
     places = [row["grid"] for row in found.values()]
     assert len({place.casefold() for place in places}) == len(places)
     assert all((OUT / place).is_file() for place in places)
@@ -205,3 +215,28 @@ def test_lists_cannot_write_outside_the_results(images: Path) -> None:
     Path("list.txt").write_text(f"{absolute}\nimages/../images/below/../image0002.tif\n", "utf-8")
     assert batch("--list", "list.txt", "--grids", "npz").exit_code == 0
     assert [row["grid"] for row in rows()] == [f"grids{absolute}.npz", "grids/images/image0002.tif.npz"]
+
+
+def test_long_names_and_names_of_folders_have_grids(images: Path) -> None:
+    """A name of 250 bytes, and a name that is a folder with the grid's suffix, have grids of their own."""
+    folder = images / "odd"
+    (folder / "a.png.npz").mkdir(parents=True)
+    for name in ("a.png", "a.png.npz/b.png", f"{'図' * 80}.png"):
+        (folder / name).write_bytes(png(noise(70, 70, 1)))
+    assert batch(folder, "--grids", "npz").exit_code == 0
+    assert all((OUT / row["grid"]).is_file() for row in rows())
+    assert len({row["grid"] for row in rows()}) == 3
+
+
+def test_urls_of_a_list_that_cannot_be_opened_have_rows(images: Path) -> None:
+    """A URL with an unknown protocol has a row with its error; the other images of the list have scores."""
+    Path("list.txt").write_text(f"s33://bucket/a.png\n{images}/image0001.png\n")
+    assert batch("--list", "list.txt").exit_code == 3
+    assert [row["error_kind"] for row in rows()] == ["read", None]
+
+
+def test_lists_from_other_systems(images: Path) -> None:
+    """A text list may begin with a byte order mark and have carriage returns."""
+    Path("list.txt").write_bytes(f"\ufeff{images}/image0001.png\r\n{images}/image0002.tif\r\n".encode())
+    assert batch("--list", "list.txt").exit_code == 0
+    assert len(paths()) == 2

@@ -224,7 +224,7 @@ def test_jobs_that_are_killed_lose_nothing(bucket: Bucket, monkeypatch: pytest.M
     kept = len(rows_of(found))
     assert kept >= 128
     result = subprocess.run([*arguments, OUT], check=True, capture_output=True)
-    assert json.loads(result.stdout)["images"] == {"total": 300, "kept": kept, "scored": 300 - kept, "failed": 0}
+    assert json.loads(result.stdout)["images"] == {"total": 300, "kept": kept, "processed": 300 - kept, "failed": 0}
     assert bucket.objects("out") == expected
 
 

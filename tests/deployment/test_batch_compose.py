@@ -59,7 +59,7 @@ def run(folder: Path) -> dict[str, Any]:
 
 def test_a_folder_is_scored_in_a_container(folder: Path) -> None:
     """The profile gives the rows and grids of this process; they belong to the user; a second run keeps them."""
-    assert run(folder)["images"] == {"total": 6, "kept": 0, "scored": 6, "failed": 1}
+    assert run(folder)["images"] == {"total": 6, "kept": 0, "processed": 6, "failed": 1}
     assert batch("images", "--grids", "npz").exit_code == 3
     assert rows(Path("results")) == rows()
     got, expected = written(Path("results")), written()
@@ -71,7 +71,7 @@ def test_a_folder_is_scored_in_a_container(folder: Path) -> None:
         else:
             assert got[name] == expected[name]
     assert {(path.stat().st_uid, path.stat().st_gid) for path in Path("results").rglob("*")} == {(USER, GROUP)}
-    assert run(folder)["images"] == {"total": 6, "kept": 6, "scored": 0, "failed": 1}
+    assert run(folder)["images"] == {"total": 6, "kept": 6, "processed": 0, "failed": 1}
 
 
 def test_the_job_is_locked_down(folder: Path) -> None:

@@ -24,6 +24,13 @@ class MemoryStore:
         """Write a file."""
         self.files[name] = data
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless it exists; returns whether it was written."""
+        if name in self.files:
+            return False
+        self.files[name] = data
+        return True
+
     def output(self, name: str) -> AbstractContextManager[Path]:
         """Yield a path that is never written."""
         return nullcontext(Path(name))
