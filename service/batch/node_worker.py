@@ -65,7 +65,7 @@ class NodeWorker:
                 f"{socket.gethostname()}"
             )
         means = Means(here.threads, min(here.memory_bytes, memory_bytes))
-        store = open_store(orders.work.out)
+        store = open_store(orders.work.out, self._stop.pause)
         self._worker = make_worker(orders.work, scorer, store, orders.carried, self._stop, means)
         self._retry_failed = orders.retry_failed
 
