@@ -35,7 +35,7 @@ class Target:
     address: str
     metrics: str
     viewer: str
-    """Address of the HTTP port; "" if there is none."""
+    """Address of the HTTP port; empty if the server has no such port."""
     token: str
     side: int
     """Height and width of the attacker's images in pixels."""

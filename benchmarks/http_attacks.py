@@ -35,7 +35,7 @@ def head(target: Target, path: str = INFER, *lines: str) -> bytes:
 
 
 def status_of(connection: socket.socket) -> str:
-    """Return the status of an answer; "closed" if there is none."""
+    """Return the status of an answer; "closed" if the server has closed the connection without an answer."""
     words = connection.recv(64).split(b" ", 2)
     return words[1].decode() if len(words) > 1 else "closed"
 

@@ -76,7 +76,7 @@ def _end(status: Any) -> NoReturn:  # noqa: ANN401 (Python's)
     if stop.at_once.is_set():
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)
+        os._exit(status if isinstance(status, int) else 1)  # a text if a further signal has ended the command
     sys.exit(status)
 
 

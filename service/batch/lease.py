@@ -170,7 +170,7 @@ def _check_free(store: RemoteStore, place: str) -> None:
 
 
 def _read(store: RemoteStore, place: str) -> dict[str, Any]:
-    """Return the content of a lease; empty if there is none."""
+    """Return the content of a lease; empty if the lease does not exist or is damaged."""
     with suppress(ValueError):
         found = json.loads(store.read(place) or b"{}")
         if isinstance(found, dict):
