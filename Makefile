@@ -28,10 +28,10 @@ photo: .venv/photo  ## convert a network with its ImageNet weights, score a phot
 	@echo "the heatmap: build/photo-heatmap.jpg"
 
 test: .venv/dev  ## the quick tests that need no PyTorch, containers, other servers' clients, extras or Ray
-	$(BIN)/pytest $(WORKERS) -m "not slow and not torch and not compose and not clients and not extras and not browser and not ray"
+	$(BIN)/pytest $(WORKERS) -m "not slow and not torch and not compose and not clients and not extras and not browser and not ray and not openvino"
 
 test-slow: .venv/dev  ## the slow tests that need nothing else
-	$(BIN)/pytest $(WORKERS) -m "slow and not torch and not compose and not clients and not extras and not browser and not ray"
+	$(BIN)/pytest $(WORKERS) -m "slow and not torch and not compose and not clients and not extras and not browser and not ray and not openvino"
 
 check: check-code check-stubs check-locks  ## format, lint, types, stubs, proto contract, locks
 

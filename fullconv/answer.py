@@ -92,6 +92,10 @@ class Answer:
     windows that were not scored. They are those of the image at the first scale, without flip. Empty without a grid."""
     areas: tuple[AreaAverage, ...] = ()
     """Averages over the windows in each named area of a mask of areas."""
+    provider: str = ""
+    """The runtime that computed the scores: "cpu", "openvino", "cuda" or "tensorrt"; empty: an older server."""
+    precision: str = ""
+    """The number format of the computation: "fp32" or "bf16", or the precision of a reduced model, such as "int8"."""
     pixels: ScoredPixels | None = None
     """The image, to draw a heatmap over; None if no grid was requested."""
     describe: Callable[[], ModelDescription] | None = field(default=None, repr=False)
@@ -161,6 +165,8 @@ class Answer:
             "version": self.version,
             "mode": self.mode,
             "mode_reason": self.mode_reason,
+            "provider": self.provider,
+            "precision": self.precision,
             "grid": {
                 "rows": len(self.y),
                 "cols": len(self.x),

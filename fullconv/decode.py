@@ -52,6 +52,8 @@ def answer_of(
         winners=None if grid is None else grid.positions,
         areas=tuple(_area_of(area, header, len(average.top)) for area in response.areas),
         further={} if grid is None or grid.further is None else header.split(grid.further),
+        provider=response.provider,
+        precision=response.precision,
         pixels=pixels,
         describe=describe,
     )

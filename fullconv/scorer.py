@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 from fullconv.base import BaseScorer
+from fullconv.common.names import PrecisionName, ProviderName
 from fullconv.common.programs import load_program
 from fullconv.options import check_timeout
 
@@ -15,16 +16,29 @@ from fullconv.options import check_timeout
 class Scorer(BaseScorer):
     """Scores images in this process, with the models of a repository. Its calls are the same as those of `Client`."""
 
-    def __init__(self, models: str | PathLike[str] = "models", *, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        models: str | PathLike[str] = "models",
+        *,
+        timeout: float | None = None,
+        provider: ProviderName = "auto",
+        precision: PrecisionName = "auto",
+    ) -> None:
         """Open a model repository. Each model is loaded when it is first used.
 
         Args:
             models: Directory of the repository, which holds NAME/VERSION/. Default: `models` in the working directory.
             timeout: Seconds that a call may take; checked after every batch of tiles. Default: no limit.
+            provider: Runtime of the networks: "cpu" (ONNX Runtime), "openvino", "cuda" or "tensorrt". Default: the
+                fastest that is installed, as measured when a model is loaded; never tensorrt.
+            precision: Number format of computation, "fp32" or "bf16". Default: the fastest whose scores agree with
+                those of fp32; mode "exact" and `min_agreement` always use fp32.
 
         Raises:
-            RequestError: There is no such directory, or the timeout is invalid.
+            RequestError: There is no such directory, the timeout is invalid, or this machine does not have the provider
+                or the precision.
             MisplacedProgramError: Python finds another package called `service` before that of fullconv.
         """
         check_timeout(timeout)
-        super().__init__(load_program("service.local").LocalTransport(Path(models), timeout))
+        local = load_program("service.local")
+        super().__init__(local.LocalTransport(Path(models), timeout, provider=provider, precision=precision))

@@ -10,7 +10,6 @@ import typer
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC reads it on import; its lines in the log would not be JSON
 
 from fullconv import __version__
-from service.engine.session import check_provider
 from service.log import log, log_to_stderr
 from service.rpc.access import TokenFileError
 from service.server.certificates import CertificateError
@@ -33,7 +32,7 @@ def main() -> None:
         print(settings.text(), end="")  # noqa: T201 (the requested output)
         return
     try:
-        check_provider(settings.provider)
+        settings.backend.backends()
         _check(settings)
         log_to_stderr()
         asyncio.run(_serve(settings))

@@ -167,7 +167,7 @@ def _describe(planned: PlannedImage) -> scoring_pb2.ScoreResponse:
     """Return the parts that are the same for every image with this plan: all except name, classes and file warnings."""
     model, plan, options = planned.model, planned.plan, planned.options
     size = (planned.picture.height, planned.picture.width)
-    remarks, warnings = remarks_on(model, plan)
+    remarks, warnings = remarks_on(planned)
     return scoring_pb2.ScoreResponse(
         image=scoring_pb2.ImageInfo(width=size[1], height=size[0]),
         model=model.name,
@@ -176,7 +176,9 @@ def _describe(planned: PlannedImage) -> scoring_pb2.ScoreResponse:
         mode_reason="; ".join([plan.reason, *remarks]),
         grid=_grid(size, options, plan.views[0], model.spec),
         average=scoring_pb2.Average(of=AVERAGES[options.requested.average]),
-        parity=_parity(*certified(model, plan)),
+        parity=_parity(*certified(planned), planned.session.difference),
+        provider=planned.session.backend.provider,
+        precision=planned.precision,
         plan=scoring_pb2.Plan(
             file=model.files[plan.mode.position],
             multiply_adds=plan.multiply_adds,
@@ -247,7 +249,11 @@ def _view(view: View, plan: Plan) -> scoring_pb2.View:
     )
 
 
-def _parity(seen: model_pb2.Difference, exact: bool) -> scoring_pb2.ParityInfo:  # noqa: FBT001 (a field)
+def _parity(
+    seen: model_pb2.Difference,
+    exact: bool,  # noqa: FBT001 (a field)
+    computed: model_pb2.Difference,
+) -> scoring_pb2.ParityInfo:
     """Return a summary of a certificate."""
     return scoring_pb2.ParityInfo(
         exact=exact,
@@ -256,4 +262,5 @@ def _parity(seen: model_pb2.Difference, exact: bool) -> scoring_pb2.ParityInfo: 
         top_class_agreement=seen.top_class_agreement,
         agreement_low=seen.agreement_low,
         agreement_high=seen.agreement_high,
+        computed=computed if computed.windows else None,
     )

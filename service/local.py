@@ -6,16 +6,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from fullconv.common.names import PrecisionName, ProviderName
 from fullconv.errors import KINDS, RequestError, ScoringError, UnavailableError
 from fullconv.grid import GridRows
 from fullconv.images import ArraySource, EncodedSource, FileSource, ImageSource
 from fullconv.options import check_timeout
 from fullconv.protos import scoring_pb2
 from fullconv.transport import ManyItem, ProgressCallback, WholeAnswer, ignore_progress
-from service import decode, encode, errors
+from service import decode, encode, errors, machine
 from service.engine.loader import LoadOptions
 from service.engine.registry import Registry
+from service.engine.requested_backend import RequestedBackend
 from service.engine.scheduler import Flow, Scheduler
+from service.engine.session import Threads
 from service.images.arrays import open_array
 from service.images.decoding import UnsharedDecoding
 from service.images.encoded import open_bytes
@@ -35,9 +38,18 @@ class LocalTransport:
     """Carries requests to the models of a directory, in the calling thread."""
 
     def __init__(
-        self, models: Path, timeout: float | None = None, *, scheduler: Scheduler | None = None, pooled: bool = False
+        self,
+        models: Path,
+        timeout: float | None = None,
+        *,
+        provider: ProviderName = "auto",
+        precision: PrecisionName = "auto",
+        scheduler: Scheduler | None = None,
+        pooled: bool = False,
     ) -> None:
-        """Open a directory of models. Calls may take `timeout` seconds. Raises RequestError if it does not exist.
+        """Open a directory of models. Calls may take `timeout` seconds.
+
+        Raises RequestError if the directory does not exist, or this machine lacks the provider or the precision.
 
         With a scheduler, tiles of images that several threads score share batches. Default: each calling thread runs
         its own tiles. Pooled sessions share the threads of the process's global pool, which must have started.
@@ -46,7 +58,11 @@ class LocalTransport:
             raise RequestError(
                 f"models: expected a directory of models, got {models}: name the directory (in the command --models)"
             )
-        registry = Registry(models, options=LoadOptions(pooled=pooled))
+        try:
+            backends = tuple(RequestedBackend(provider, precision).backends())
+        except (ImportError, ValueError) as error:
+            raise RequestError(str(error)) from None
+        registry = Registry(models, options=LoadOptions(Threads(machine.cpus(), pooled=pooled), backends))
         self._scorer, self._timeout, self._scheduler = Scorer(registry), timeout, scheduler
 
     def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> WholeAnswer:

@@ -37,6 +37,15 @@ def cpus(cgroup: Path = CGROUP) -> int:
     return mine if not quota.isdecimal() else max(1, min(mine, -(-int(quota) // int(period))))
 
 
+def processor() -> str:
+    """Return the processor's model and instructions; empty where the system has no /proc/cpuinfo."""
+    try:
+        first = Path("/proc/cpuinfo").read_text("utf-8").split("\n\n", 1)[0]
+    except OSError:
+        return ""
+    return "\n".join(line for line in first.splitlines() if line.startswith(("model name", "flags", "Features")))
+
+
 def memory_bytes(cgroup: Path = CGROUP) -> int:
     """Return the bytes of memory that this process may use."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

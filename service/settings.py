@@ -16,9 +16,10 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from fullconv.common.names import PRECISIONS, PrecisionName, ProviderName
 from service import machine
+from service.engine.requested_backend import RequestedBackend
 from service.engine.scheduler import Batching
-from service.engine.session import Provider
 from service.limits import MIB, Limits, Tuning
 from service.setting_types import Address, Count, Mib, NonemptyPath, Seconds, is_loopback
 from service.settings_file import ConfigurationError, SettingsFile
@@ -126,7 +127,17 @@ class Settings(BaseSettings):
         "finds new servers of the same name. 0: never.",
     )
 
-    provider: Provider = Field("cpu", description="Processor that runs the networks. cuda requires onnxruntime-gpu.")
+    provider: ProviderName = Field(
+        "auto",
+        description="Runtime of the networks: ONNX Runtime on the CPU, OpenVINO (extra 'openvino'), or ONNX Runtime on "
+        "an NVIDIA GPU with cuda or tensorrt (onnxruntime-gpu). auto: the fastest that is installed, as measured when "
+        "a model is loaded; never tensorrt.",
+    )
+    precision: PrecisionName = Field(
+        "auto",
+        description="Number format of computation. bf16 requires OpenVINO on a processor with bfloat16 instructions, "
+        "or tensorrt. auto: the fastest whose scores agree with those of fp32, as measured when a model is loaded.",
+    )
     slots: int = Field(
         2,
         ge=1,
@@ -290,6 +301,8 @@ class Settings(BaseSettings):
         for one, other in combinations([name for name, address in addresses.items() if address], 2):
             if addresses[one] == addresses[other] and not str(addresses[one]).endswith(":0"):
                 raise ValueError(f"{one}, {other}: expected different addresses, got {addresses[one]} twice")
+        if self.precision not in ("auto", *PRECISIONS.get(self.provider, (self.precision,))):
+            raise ValueError(f"precision: expected fp32 with provider {self.provider}, got {self.precision}")
         if self.admin is not None and not is_loopback(self.admin):
             raise ValueError(f"admin: expected a loopback address, got {self.admin}")
         return self
@@ -317,6 +330,11 @@ class Settings(BaseSettings):
             spool_bytes=self.spool_mib * MIB,
             plan_bytes=self.max_plan_mib * MIB,
         )
+
+    @property
+    def backend(self) -> RequestedBackend:
+        """The provider and the precision that run the networks."""
+        return RequestedBackend(self.provider, self.precision)
 
     @property
     def tuning(self) -> Tuning:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from converter.errors import SourceError
 from converter.messages import one_line
 from converter.preprocessing import Preprocessing
+from fullconv.common import noise
 from fullconv.common.libvips import pyvips
 
 LUMA = [[0.299, 0.587, 0.114]]
@@ -223,28 +224,6 @@ def _random_crop(image: SampleImage, size: tuple[int, int], rng: np.random.Gener
 
 
 def _noise(size: tuple[int, int], pixel_format: PixelFormat, rng: np.random.Generator) -> Pixels:
-    """Return noise whose amplitude falls with the frequency and whose channels mostly agree, as in photographs.
-
-    For an image's own values, the noise has mean 0 and standard deviation 1 after preprocessing or, if the
-    preprocessing has no mean, the range from 0 to 1.
-    """
-    common = _pink(size, rng)[..., None]
-    own = np.stack([_pink(size, rng) for _ in range(pixel_format.channels)], axis=-1)
-    deviations, pixels = common + 0.3 * own, np.clip(np.rint(128 + 55 * (common + 0.3 * own)), 0, 255)
-    if pixel_format.preprocessing is None or pixel_format.dtype == "uint8":
-        return pixels.astype(np.uint8)
-    factor, offset = pixel_format.preprocessing.affine(pixel_format.channels)
-    prepared = deviations if pixel_format.preprocessing.mean else pixels / 255
-    values = (prepared - offset) / factor
-    values = np.clip(np.rint(values), 0, 65535) if pixel_format.dtype == "uint16" else values
-    return values.astype(pixel_format.dtype)
-
-
-def _pink(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return 1/f noise with mean 0 and standard deviation 1."""
-    frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None, :])
-    frequency[0, 0] = np.inf
-    spectrum = np.fft.rfft2(rng.standard_normal(size)) / frequency
-    noise: NDArray[np.float64] = np.fft.irfft2(spectrum, size)
-    noise /= noise.std()
-    return noise
+    """Return noise with the spectrum of photographs in a network's pixels."""
+    preprocessing = pixel_format.preprocessing
+    return noise.noise_image(size, pixel_format.channels, preprocessing.message() if preprocessing else None, rng)

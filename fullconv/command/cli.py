@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 
 from fullconv import __version__
-from fullconv.command.connection import open_scorer
 from fullconv.command.console import print_error, tolerate_encodings
 from fullconv.command.description import description_table
 from fullconv.command.inputs import find_images
@@ -71,7 +70,7 @@ def score(line: CommandLine) -> None:
         inputs = find_images(line.images or [], line.output_dir)
         images = inputs.images
         outputs = line.outputs(inputs.folders)
-        scorer = open_scorer(line.server, line.models, line.security())
+        scorer = line.open_scorer()
         task = ScoreTask(
             scorer, model, version, options, line.mask, line.map_region(), outputs, line.plan, interruption.check
         )
@@ -101,7 +100,7 @@ def _open(outputs: Outputs, images: list[Path]) -> None:
 def _describe(line: CommandLine) -> None:
     """Print the description of the model."""
     with _exit_statuses():
-        scorer = open_scorer(line.server, line.models, line.security())
+        scorer = line.open_scorer()
         described = scorer.model(*line.named_version())
     if line.as_json:
         _print_json(described.document())

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fullconv.base import BaseScorer
+from fullconv.common.names import PRECISIONS, PrecisionName, ProviderName
 from fullconv.errors import RequestError
 from fullconv.remote.client import Client
 from fullconv.remote.connection import Security, addresses
@@ -55,13 +56,23 @@ class ConnectionLine:
         return Security(self.tls, self.tls_ca, self.tls_cert, self.tls_key, token)
 
 
-def open_scorer(server: str | None, models: Path | None, security: Security) -> BaseScorer:
+def open_scorer(
+    server: str | None, models: Path | None, security: Security, provider: ProviderName, precision: PrecisionName
+) -> BaseScorer:
     """Return a client of servers, or a scorer in this process; exit status 2 if the options do not say which."""
     if server is not None:
         check_addresses(server)
     if server and models:
         raise typer.BadParameter("expected one of --server and --models, got both", param_hint="--server")
-    return Client(server, security=security) if server else Scorer(models or "models")
+    if server and (provider, precision) != ("auto", "auto"):
+        raise typer.BadParameter(
+            "expected no --provider and no --precision, which are options of the server", param_hint="--server"
+        )
+    if precision not in ("auto", *PRECISIONS.get(provider, (precision,))):
+        raise typer.BadParameter(f"expected fp32 with provider {provider}, got {precision}", param_hint="--precision")
+    if server:
+        return Client(server, security=security)
+    return Scorer(models or "models", provider=provider, precision=precision)
 
 
 def check_addresses(server: str) -> None:

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
-from fullconv.command.connection import ConnectionLine
+from fullconv.base import BaseScorer
+from fullconv.command.connection import ConnectionLine, open_scorer
 from fullconv.command.output_options import OutputLine
+from fullconv.common.names import PrecisionName, ProviderName
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,22 @@ class CommandLine(ConnectionLine, OutputLine):
             "patterns in quotes, such as 'scans/**/*.tif'. Names that begin with a dot are left out.",
         ),
     ] = None
+    provider: Annotated[
+        ProviderName,
+        typer.Option(
+            help="Runtime of the networks in this process. cpu: ONNX Runtime. openvino: OpenVINO on the CPU; requires "
+            "the extra 'openvino'. cuda, tensorrt: ONNX Runtime on an NVIDIA GPU; require onnxruntime-gpu. auto: the "
+            "fastest that is installed, as measured when a model is first loaded; never tensorrt."
+        ),
+    ] = "auto"
+    precision: Annotated[
+        PrecisionName,
+        typer.Option(
+            help="Number format of computation in this process. bf16 requires openvino on a processor with bfloat16 "
+            "instructions, or tensorrt. auto: the fastest whose scores agree with those of fp32; --mode exact and "
+            "--min-agreement always use fp32."
+        ),
+    ] = "auto"
     plan: Annotated[
         bool, typer.Option("--plan", help="Print the plan (mode, tiles, cost). Nothing is scored or written.")
     ] = False
@@ -41,3 +59,7 @@ class CommandLine(ConnectionLine, OutputLine):
         if not self.describe and not self.images:
             raise typer.BadParameter("expected an image to score, or --describe, got none", param_hint="IMAGE...")
         super().__post_init__()
+
+    def open_scorer(self) -> BaseScorer:
+        """Return the client or the scorer that the options choose; raises RequestError."""
+        return open_scorer(self.server, self.models, self.security(), self.provider, self.precision)

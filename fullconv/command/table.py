@@ -69,7 +69,8 @@ def _title(answer: Answer) -> Text:
         (printable(image.name), "bold"),
         f"  {image.width}×{image.height} (width×height)  {printable(answer.model)}/{answer.version}\n",
         f"{len(answer.y)}×{len(answer.x)} windows (rows×columns) of {_size(answer.window)} pixels "
-        f"(height×width), {answer.stride[0]} apart{left_out if any(answer.left_out) else ''}; {_mode(answer)}",
+        f"(height×width), {answer.stride[0]} apart{left_out if any(answer.left_out) else ''}; {_mode(answer)}"
+        f"{_computed(answer)}",
     )
 
 
@@ -80,6 +81,13 @@ def _mode(answer: Answer) -> str:
     if CUT_NAME.fullmatch(answer.plan.file):
         return f"{answer.mode} with margins cut off, {_parity(answer.parity)}"
     return answer.mode
+
+
+def _computed(answer: Answer) -> str:
+    """Return the runtime and the precision, unless they are ONNX Runtime on the CPU and fp32."""
+    if answer.provider in ("", "cpu") and answer.precision in ("", "fp32"):
+        return ""
+    return f"; {printable(answer.precision)} by {printable(answer.provider)}"
 
 
 def _parity(parity: Parity) -> str:

@@ -194,7 +194,7 @@ class Scale(_message.Message):
     def __init__(self, shorter_side: _Optional[int] = ..., factor: _Optional[float] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("image", "model", "version", "mode", "grid", "classes", "average", "parity", "timing", "scores", "positions", "mode_reason", "plan", "scored_cells", "warnings", "further", "areas")
+    __slots__ = ("image", "model", "version", "mode", "grid", "classes", "average", "parity", "timing", "scores", "positions", "mode_reason", "plan", "scored_cells", "warnings", "further", "areas", "provider", "precision")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -212,6 +212,8 @@ class ScoreResponse(_message.Message):
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     FURTHER_FIELD_NUMBER: _ClassVar[int]
     AREAS_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     image: ImageInfo
     model: str
     version: str
@@ -229,7 +231,9 @@ class ScoreResponse(_message.Message):
     warnings: _containers.RepeatedScalarFieldContainer[str]
     further: bytes
     areas: _containers.RepeatedCompositeFieldContainer[AreaAverage]
-    def __init__(self, image: _Optional[_Union[ImageInfo, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., mode: _Optional[str] = ..., grid: _Optional[_Union[GridInfo, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., average: _Optional[_Union[Average, _Mapping]] = ..., parity: _Optional[_Union[ParityInfo, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., scores: _Optional[bytes] = ..., positions: _Optional[bytes] = ..., mode_reason: _Optional[str] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., scored_cells: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ..., further: _Optional[bytes] = ..., areas: _Optional[_Iterable[_Union[AreaAverage, _Mapping]]] = ...) -> None: ...
+    provider: str
+    precision: str
+    def __init__(self, image: _Optional[_Union[ImageInfo, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., mode: _Optional[str] = ..., grid: _Optional[_Union[GridInfo, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., average: _Optional[_Union[Average, _Mapping]] = ..., parity: _Optional[_Union[ParityInfo, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., scores: _Optional[bytes] = ..., positions: _Optional[bytes] = ..., mode_reason: _Optional[str] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., scored_cells: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ..., further: _Optional[bytes] = ..., areas: _Optional[_Iterable[_Union[AreaAverage, _Mapping]]] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ...) -> None: ...
 
 class AreaAverage(_message.Message):
     __slots__ = ("name", "cells", "values")
@@ -342,20 +346,22 @@ class Average(_message.Message):
     def __init__(self, of: _Optional[_Union[AverageOf, str]] = ..., values: _Optional[_Iterable[float]] = ..., top: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ParityInfo(_message.Message):
-    __slots__ = ("exact", "max_abs_diff", "windows", "top_class_agreement", "agreement_low", "agreement_high")
+    __slots__ = ("exact", "max_abs_diff", "windows", "top_class_agreement", "agreement_low", "agreement_high", "computed")
     EXACT_FIELD_NUMBER: _ClassVar[int]
     MAX_ABS_DIFF_FIELD_NUMBER: _ClassVar[int]
     WINDOWS_FIELD_NUMBER: _ClassVar[int]
     TOP_CLASS_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_LOW_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_HIGH_FIELD_NUMBER: _ClassVar[int]
+    COMPUTED_FIELD_NUMBER: _ClassVar[int]
     exact: bool
     max_abs_diff: float
     windows: int
     top_class_agreement: float
     agreement_low: float
     agreement_high: float
-    def __init__(self, exact: _Optional[bool] = ..., max_abs_diff: _Optional[float] = ..., windows: _Optional[int] = ..., top_class_agreement: _Optional[float] = ..., agreement_low: _Optional[float] = ..., agreement_high: _Optional[float] = ...) -> None: ...
+    computed: _model_pb2.Difference
+    def __init__(self, exact: _Optional[bool] = ..., max_abs_diff: _Optional[float] = ..., windows: _Optional[int] = ..., top_class_agreement: _Optional[float] = ..., agreement_low: _Optional[float] = ..., agreement_high: _Optional[float] = ..., computed: _Optional[_Union[_model_pb2.Difference, _Mapping]] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("decode_ms", "queue_ms", "compute_ms", "total_ms", "reduce_ms")

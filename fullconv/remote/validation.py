@@ -364,6 +364,7 @@ def _check_parity(parity: scoring_pb2.ParityInfo) -> None:
     expect_finite("parity.max_abs_diff", parity.max_abs_diff, least=0)
     for field in ("top_class_agreement", "agreement_low", "agreement_high"):
         expect_finite(f"parity.{field}", getattr(parity, field), least=0, most=1)
+    _check_difference("parity.computed", parity.computed)
 
 
 def _check_difference(field: str, difference: model_pb2.Difference) -> None:

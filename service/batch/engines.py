@@ -14,6 +14,7 @@ from service import machine
 from service.batch.job import Job
 from service.batch.stop import Stop, StoppedError
 from service.batch.worker import Means, Observe, PartReport, Worker
+from service.engine.backend import REFERENCE
 from service.engine.scheduler import Scheduler
 from service.engine.threads import start_compute_threads
 from service.local import LocalTransport
@@ -42,7 +43,14 @@ def local_scorer(models: Path, cpus: int | None = None) -> BaseScorer:
     if cpus is not None:
         start_compute_threads(cpus)
     scheduler = Scheduler(slots=SLOTS)
-    return BaseScorer(LocalTransport(models, scheduler=scheduler, pooled=cpus is not None))
+    transport = LocalTransport(
+        models,
+        provider=REFERENCE.provider,  # every node gives the same scores
+        precision=REFERENCE.precision,
+        scheduler=scheduler,
+        pooled=cpus is not None,
+    )
+    return BaseScorer(transport)
 
 
 def local_means(cpus: int | None = None) -> Means:

@@ -23,7 +23,7 @@ class Notices:
         model = planned.model
         if model in self._noted or planned.plan.mode.name != "dense":
             return
-        remarks, warnings = remarks_on(model, planned.plan)
+        remarks, warnings = remarks_on(planned)
         if not remarks and not warnings:
             return
         with self._lock:

@@ -22,7 +22,7 @@ from google.protobuf import json_format
 
 from service import machine
 from service.engine.repository import ModelRepository, StoredModel
-from service.engine.session import Session
+from service.engine.session import Session, Threads
 from service.engine.threads import start_compute_threads
 from service.errors import ModelError, UnreadableModelError
 from service.limits import MIB
@@ -87,7 +87,7 @@ def _check(request: CheckRequest, send: Send) -> None:
 
 def _run(model: StoredModel, position: int) -> None:
     """Load one network and score a window; raises ModelError."""
-    Session(model, position, pooled=True).warm()
+    Session(model, position, threads=Threads(pooled=True)).warm()
 
 
 def _failure(error: Exception, request: CheckRequest) -> dict[str, object]:

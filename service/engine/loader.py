@@ -8,9 +8,11 @@ process, and does not have to wait for another process to start.
 from dataclasses import dataclass
 from functools import partial
 
+from service.engine.backend import REFERENCE, Backend
 from service.engine.checks import Checks
+from service.engine.choice import choose
 from service.engine.repository import ModelRepository, StoredModel
-from service.engine.session import Provider, Session
+from service.engine.session import THREADS, Session, Threads
 from service.engine.time_limit import TimeLimit
 from service.engine.version import ServedVersion
 from service.errors import ModelError, UnreadableModelError
@@ -20,10 +22,10 @@ from service.errors import ModelError, UnreadableModelError
 class LoadOptions:
     """How versions are checked and loaded."""
 
-    pooled: bool = False
-    """Whether sessions share the threads of the process's global pool."""
-    provider: Provider = "cpu"
-    """The hardware that runs the networks."""
+    threads: Threads = THREADS
+    """The threads in which networks compute."""
+    backends: tuple[Backend, ...] = (REFERENCE,)
+    """The backends among which measurements choose; at least one."""
     checks: Checks | None = None
     """Checks versions in other processes. None: versions are checked in this process."""
 
@@ -33,8 +35,13 @@ class Loader:
 
     def __init__(self, repository: ModelRepository, options: LoadOptions, *, warm: bool) -> None:
         self._repository, self._warm, self._checks = repository, warm, options.checks
-        self._make = partial(Session, pooled=options.pooled, provider=options.provider)
+        self._threads, self._backends = options.threads, options.backends
         self._limit = TimeLimit(options.checks.seconds) if options.checks else None
+
+    @property
+    def chooses_precision(self) -> bool:
+        """Whether measurements choose among several precisions."""
+        return len({backend.precision for backend in self._backends}) > 1
 
     def check(self, served: ServedVersion) -> StoredModel:
         """Check a version's files; raises ModelError."""
@@ -55,13 +62,17 @@ class Loader:
                 "version beside this one"
             )
 
-    def session(self, model: StoredModel, position: int) -> Session:
-        """Load the session for the file at `position` of `model.files`; raises ModelError."""
-        make = partial(self._make_session, model, position)
+    def session(self, model: StoredModel, position: int, *, reference: bool = False) -> Session:
+        """Load the session for the file at `position` of `model.files`; raises ModelError.
+
+        With `reference` its backend is `REFERENCE`. Default: the backend that measurements choose.
+        """
+        backends = (REFERENCE,) if reference else self._backends
+        make = partial(self._make_session, model, position, backends)
         if self._limit is None:
             return make()
         try:
-            return self._limit.run((model.name, model.version, position), make)
+            return self._limit.run((model.name, model.version, position, reference), make)
         except TimeoutError as late:
             raise UnreadableModelError(f"{model.name}/{model.version}: cannot be loaded: {late.strerror}") from None
 
@@ -70,8 +81,11 @@ class Loader:
         if self._checks:
             self._checks.check_again(name)
 
-    def _make_session(self, model: StoredModel, position: int) -> Session:
-        session = self._make(model, position)
+    def _make_session(self, model: StoredModel, position: int, backends: tuple[Backend, ...]) -> Session:
+        def load(backend: Backend) -> Session:
+            return Session(model, position, backend=backend, threads=self._threads)
+
+        session = load(REFERENCE) if backends == (REFERENCE,) else choose(model, position, backends, load)
         if self._warm:
             session.warm()
         return session

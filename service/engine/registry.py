@@ -14,10 +14,11 @@ from threading import Lock
 from typing import Literal
 
 from fullconv.common.text import shortened_message
+from service.engine.backend import REFERENCE
 from service.engine.loader import Loader, LoadOptions
 from service.engine.repository import OUT_OF_REACH, Fingerprint, ModelRepository, StoredModel
 from service.engine.session import Session
-from service.engine.session_cache import SessionCache
+from service.engine.session_cache import SessionCache, SessionKey
 from service.engine.version import ServedVersion
 from service.errors import ModelError, NotFoundError
 
@@ -117,25 +118,43 @@ class Registry:
         served = {key for key, each in list(self._versions.items()) if not (each.checked_files or each.failure)}
         return _sorted(served | set(self._found))
 
-    def is_loaded(self, name: str, version: str, *, all_files: bool) -> bool:
+    def is_loaded(self, name: str, version: str, *, all_files: bool, reference: bool = False) -> bool:
         """Return whether a version's session for the native stride is in memory, or its sessions for all files."""
         checked = self.get_if_checked(name, version)
         if checked is None:
             return False
         served, model = checked
         positions = range(len(model.files) if all_files else 1)
-        return all((served, position) in self._sessions for position in positions)
+        return all(self._loaded(served, position, reference=reference) is not None for position in positions)
 
-    def session(self, served: ServedVersion, model: StoredModel, position: int) -> Session:
-        """Return the session for the file at `position` of `model.files`; loads it if needed. Raises ModelError."""
-        session = self._sessions.get(served, position)
+    def session(self, served: ServedVersion, model: StoredModel, position: int, *, reference: bool = False) -> Session:
+        """Return the session for the file at `position` of `model.files`; loads it if needed. Raises ModelError.
+
+        With `reference` its backend is `REFERENCE`. Default: the backend that measurements have chosen.
+        """
+        session = self._loaded(served, position, reference=reference)
         if session is not None:
             return session
         with served.lock:
-            session = self._sessions.get(served, position)
+            session = self._loaded(served, position)
             if session is None:
-                session = self._load_session(served, model, position)
+                session = self._load_session(served, model, SessionKey(served, position))
+            if reference and session.backend != REFERENCE:
+                key = SessionKey(served, position, reference=True)
+                session = self._sessions.get(key) or self._load_session(served, model, key)
         return session
+
+    def _loaded(self, served: ServedVersion, position: int, *, reference: bool = False) -> Session | None:
+        """Return a session that is in memory."""
+        session = self._sessions.get(SessionKey(served, position))
+        if session is None or not reference or session.backend == REFERENCE:
+            return session
+        return self._sessions.get(SessionKey(served, position, reference=True))
+
+    @property
+    def chooses_precision(self) -> bool:
+        """Whether measurements choose the precision of each file."""
+        return self._loader.chooses_precision
 
     def shrink_arena(self) -> None:
         """Free the activations that sessions keep from earlier runs."""
@@ -259,7 +278,7 @@ class Registry:
             served.checked_files = self._loader.check(served)
         return served.checked_files
 
-    def _load_session(self, served: ServedVersion, model: StoredModel, position: int) -> Session:
+    def _load_session(self, served: ServedVersion, model: StoredModel, key: SessionKey) -> Session:
         """Load a session; raises ModelError. The version's lock must be held.
 
         If the session for the native stride cannot be loaded again, the version has failed and lower versions answer.
@@ -267,11 +286,11 @@ class Registry:
         try:
             self._loader.check_unchanged(served)
         except ModelError as error:
-            if position == 0 and served.model is not None:
+            if key.position == 0 and served.model is not None:
                 self._record_failure(served, error)
             raise
-        session = self._loader.session(model, position)
-        self._sessions.add(served, position, session)
+        session = self._loader.session(model, key.position, reference=key.reference)
+        self._sessions.add(key, session)
         return session
 
     @contextmanager

@@ -18,9 +18,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 
-import onnxruntime as ort
-
 from service.dense.arrays import Pixels, Scores
+from service.engine.cancellation import Cancellation
 from service.engine.session import Session
 from service.errors import CancelledRunError, ModelError
 
@@ -134,7 +133,7 @@ class _Batch:
 
     parts: list[tuple[_Submission, range]]
     large: bool
-    run: ort.RunOptions = field(default_factory=ort.RunOptions)
+    cancellation: Cancellation = field(default_factory=Cancellation)
 
     @property
     def session(self) -> Session:
@@ -154,10 +153,10 @@ class _Batch:
     def scores(self) -> list[dict[int, Scores]]:
         """Run the tiles; returns the scores of each part by the position of the tile.
 
-        Raises every error of the run, and an error when another thread has set `run.terminate`.
+        Raises every error of the run, and an error when the run is cancelled.
         """
         tiles = self.tiles
-        scores = list(self.session.score(tiles, self.run))
+        scores = list(self.session.score(tiles, self.cancellation))
         if len(scores) != len(tiles):
             raise ModelError(f"model: expected scores of {len(tiles)} tiles, got {len(scores)}: convert it again")
         remaining = iter(scores)
@@ -217,7 +216,8 @@ class Scheduler:
             self._waiting = [submission for submission in self._waiting if submission.flow is not flow]
             for batch in self._running:
                 dropped += [submission for submission, _ in batch.parts if submission.flow is flow]
-                batch.run.terminate = all(submission.flow.cancelled for submission, _ in batch.parts)
+                if all(submission.flow.cancelled for submission, _ in batch.parts):
+                    batch.cancellation.cancel()
             for submission in dropped:
                 submission.fail(_cancelled())
 

@@ -1,19 +1,23 @@
-"""An ONNX Runtime session that turns the pixels of tiles into the scores of their cells."""
+"""A session turns the pixels of tiles into the scores of their cells, with the runtime of its backend."""
 
 import time
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from fullconv.common.model_files import WEIGHTS
-from fullconv.common.optimisers import LOSSY_OPTIMISERS
+from fullconv.protos import model_pb2
 from service.dense.arrays import Pixels
 from service.dense.cost import SharedCost
+from service.engine.backend import REFERENCE, Backend
+from service.engine.cancellation import Cancellation
+from service.engine.executable import Executable
+from service.engine.onnx_runtime import OnnxRuntimeExecutable
 from service.engine.repository import StoredModel
 from service.engine.version_files import model_path
 from service.errors import ModelError
@@ -34,54 +38,49 @@ STRIDE = "stride"
 MIN_SHRINK_BYTES = 4 << 20
 """Bytes of activations up to which the arena is not shrunk."""
 
-Provider = Literal["cpu", "cuda"]
-"""The hardware that runs networks."""
-PROVIDERS: dict[Provider, tuple[str, dict[str, str], str]] = {
-    "cpu": ("CPUExecutionProvider", {}, "cpu:0"),
-    # float32 products without TF32, as on the CPU; no search for the best convolution at every new tile shape
-    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}, "gpu:0"),
-}
-"""ONNX Runtime's name of each provider, the provider's options, and its memory arena."""
+
+@dataclass(frozen=True)
+class Threads:
+    """The threads in which networks compute."""
+
+    count: int | None = None
+    """Number of threads of OpenVINO. None: it chooses."""
+    pooled: bool = False
+    """Whether all sessions of ONNX Runtime share the threads of the process's global pool."""
 
 
-def check_provider(provider: Provider) -> None:
-    """Raise ImportError if the installed ONNX Runtime does not have this provider."""
-    if PROVIDERS[provider][0] not in ort.get_available_providers():
-        raise ImportError(
-            f"provider: expected a provider of the installed ONNX Runtime, got {provider}: "
-            f"install onnxruntime-gpu in place of onnxruntime"
-        )
+THREADS = Threads()
 
 
 class Session:
     """One ONNX file of a model, loaded into memory. Several threads may use it at the same time."""
 
     def __init__(
-        self, model: StoredModel, position: int = 0, *, pooled: bool = False, provider: Provider = "cpu"
+        self,
+        model: StoredModel,
+        position: int = 0,
+        *,
+        backend: Backend = REFERENCE,
+        threads: Threads = THREADS,
     ) -> None:
-        """Load the file at `position` of `model.files`; raises ModelError.
-
-        A pooled session runs in the threads of the process's global pool, which all pooled sessions share.
-        """
-        self.model, self._position = model, position
-        name, settings, self._arena = PROVIDERS[provider]
+        """Load the file at `position` of `model.files`; raises ModelError."""
+        self.model, self._position, self.backend = model, position, backend
+        self.difference = model_pb2.Difference()
+        """Difference of the scores from those of fp32 on the CPU, as it was measured. Zero windows: not measured."""
         file = model.folder / model.files[position]
         try:
-            self._session = ort.InferenceSession(
-                file, _options(pooled=pooled), providers=[(name, settings)], disabled_optimizers=[*LOSSY_OPTIMISERS]
-            )
+            self._executable = _load(file, backend, threads)
+        except ImportError as missing:
+            raise ModelError(f"{model_path(file)}: {missing}") from None
         except Exception as error:  # each stage of loading raises errors of another class
             log.error("model", extra={"record": {"file": str(file), "error": str(error)}})
-            raise ModelError(f"{model_path(file)}: ONNX Runtime cannot load it; convert the model again") from None
-        if self._session.get_providers()[0] != name:  # ONNX Runtime has fallen back to the CPU
             raise ModelError(
-                f"{model_path(file)}: ONNX Runtime cannot run it with {name}; install the libraries of {name}"
-            )
+                f"{model_path(file)}: {backend.provider} cannot load it; convert the model again"
+            ) from None
         self._input = model.spec.input.name
-        self._outputs = _outputs(model, [output.name for output in self._session.get_outputs()])
+        self._outputs = _outputs(model, self._executable.outputs)
         """Number of values of each output by its name, the scores first."""
-        batch = self._session.get_inputs()[0].shape[0]
-        self.fixed_batch: int | None = batch if isinstance(batch, int) else None
+        self.fixed_batch = self._executable.fixed_batch
         """Number of tiles in every batch; None if any number is possible."""
         self.bytes_per_pixel: float
         """Bytes of activations for each pixel of a tile."""
@@ -126,7 +125,7 @@ class Session:
             self._rate = self.measured_rate = self._multiply_adds / min(np.diff(took))
         except Exception as error:  # each kind of failure raises an error of another class
             log.error("model", extra={"record": {"model": self.model.name, "error": str(error)}})
-            raise ModelError(f"{path}: ONNX Runtime cannot run it; convert it again") from None
+            raise ModelError(f"{path}: {self.backend.provider} cannot run it; convert it again") from None
         if scores.shape != expected:
             raise ModelError(
                 f"{path}: expected values of shape {expected} for a grey window, got {scores.shape}: the files do not "
@@ -136,23 +135,27 @@ class Session:
             raise ModelError(f"{path}: expected finite values for a grey window, got NaN or infinity; convert it again")
 
     def shrink_arena(self) -> None:
-        """Free the activations that the arena keeps from earlier runs, if they are larger than `MIN_SHRINK_BYTES`.
-
-        ONNX Runtime shrinks an arena at the end of a run, so one grey window is scored. Runs at the same time keep
-        their activations.
-        """
+        """Free the activations that the runtime keeps from earlier runs, if they are larger than `MIN_SHRINK_BYTES`."""
         if self._arena_use.bytes > MIN_SHRINK_BYTES:
             self._arena_use.bytes = 0.0
-            run = ort.RunOptions()
-            run.add_run_config_entry("memory.enable_memory_arena_shrinkage", self._arena)
-            binding, count = self._session.io_binding(), self.fixed_batch or 1
-            # an output inside the arena would keep a part of it
-            outputs = {name: np.empty((count, depth, 1, 1), np.float32) for name, depth in self._outputs.items()}
-            for input_name, value in self._feed([self._grey_window()], count).items():
-                binding.bind_cpu_input(input_name, value)
-            for name, values in outputs.items():
-                binding.bind_output(name, "cpu", 0, np.float32, values.shape, values.ctypes.data)
-            self._session.run_with_iobinding(binding, run)
+            count = self.fixed_batch or 1
+            shapes = {name: (count, depth, 1, 1) for name, depth in self._outputs.items()}
+            self._executable.shrink(self._feed([self._grey_window()], count), shapes)
+
+    @property
+    def slides(self) -> bool:
+        """Whether a tile may be larger than the window."""
+        return self._stride is not None or self.model.supports_dense
+
+    @property
+    def step(self) -> tuple[int, int]:
+        """Pixels between the windows of a tile, vertical before horizontal."""
+        return self._stride or self.model.strides[self._position]
+
+    @property
+    def seconds_per_window(self) -> float:
+        """Predicted run time of one window in seconds."""
+        return self.predict_seconds(self._multiply_adds)
 
     def predict_seconds(self, multiply_adds: float) -> float:
         """Return the predicted run time in seconds, from the rate of earlier runs."""
@@ -162,15 +165,17 @@ class Session:
         """Update the rate with one run."""
         self._rate += RATE_WEIGHT * (multiply_adds / seconds - self._rate)
 
-    def score(self, tiles: Sequence[Pixels], run: ort.RunOptions | None = None) -> NDArray[np.float32]:
+    def score(self, tiles: Sequence[Pixels], cancellation: Cancellation | None = None) -> NDArray[np.float32]:
         """Score tiles of equal shape, (rows, cols, channels); returns (tiles, rows, cols, values) float32.
 
         The values of a cell are the scores of all classes, then the values of the further outputs.
-        If another thread sets `run.terminate`, this call raises an error of ONNX Runtime.
+        If the run is cancelled, this call raises an error of the runtime.
         """
         count = self.fixed_batch or len(tiles)
         try:
-            parts = [self._score_batch(tiles[at : at + count], count, run) for at in range(0, len(tiles), count)]
+            parts = [
+                self._score_batch(tiles[at : at + count], count, cancellation) for at in range(0, len(tiles), count)
+            ]
         finally:  # if the arena was shrunk during this run, it has kept the run's activations
             pixels = count * tiles[0].shape[0] * tiles[0].shape[1]
             self._arena_use.bytes = max(self._arena_use.bytes, pixels * self.bytes_per_pixel)
@@ -180,9 +185,11 @@ class Session:
         spec = self.model.spec
         return np.full((spec.window.height, spec.window.width, spec.input.channels), GREY, spec.input.dtype)
 
-    def _score_batch(self, tiles: Sequence[Pixels], count: int, run: ort.RunOptions | None) -> NDArray[np.float32]:
+    def _score_batch(
+        self, tiles: Sequence[Pixels], count: int, cancellation: Cancellation | None
+    ) -> NDArray[np.float32]:
         """Run one batch of `count` tiles; if there are fewer tiles, the last one is repeated."""
-        grids = self._session.run([*self._outputs], self._feed(tiles, count), run)
+        grids = self._executable.run(self._feed(tiles, count), [*self._outputs], cancellation)
         values = grids[0] if len(grids) == 1 else np.concatenate(grids, axis=1)
         return np.moveaxis(values[: len(tiles)], 1, -1)
 
@@ -228,17 +235,16 @@ def _outputs(model: StoredModel, names: Sequence[str]) -> dict[str, int]:
 
 @dataclass
 class _ArenaUse:
-    """How much the arena of an ONNX Runtime session holds."""
+    """How much the runtime keeps of the activations of earlier runs."""
 
     bytes: float = 0.0
-    """Bytes of activations of the largest run since the arena was shrunk; the arena still holds them."""
+    """Bytes of activations of the largest run since the last shrinking."""
 
 
-def _options(*, pooled: bool) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.use_per_session_threads = not pooled
-    options.log_severity_level = 4
-    options.enable_mem_pattern = False
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
+def _load(file: Path, backend: Backend, threads: Threads) -> Executable:
+    """Load a file; raises an error of the runtime, or ImportError."""
+    if backend.provider == "openvino":
+        from service.engine.openvino_runtime import OpenVinoExecutable  # noqa: PLC0415 (an extra)
+
+        return OpenVinoExecutable(file, backend, threads=threads.count)
+    return OnnxRuntimeExecutable(file, backend, pooled=threads.pooled)

@@ -2,13 +2,24 @@
 
 from collections import OrderedDict
 from threading import Lock
+from typing import NamedTuple
 
 from service.engine.session import Session
 from service.engine.version import ServedVersion
 
 
+class SessionKey(NamedTuple):
+    """One session of one version."""
+
+    served: ServedVersion
+    position: int
+    """Position of the file in `model.files`."""
+    reference: bool = False
+    """Whether the backend is `REFERENCE`, although measurements have chosen another one."""
+
+
 class SessionCache:
-    """Sessions by version and position of the file in `model.files`; safe to share between threads.
+    """Sessions by version, position of the file in `model.files`, and `reference`; safe to share between threads.
 
     If the weights of all sessions take more than `max_weights_bytes` bytes, the least recently used sessions are
     forgotten; the session that was added last always stays. Default: no limit.
@@ -16,32 +27,32 @@ class SessionCache:
 
     def __init__(self, max_weights_bytes: int | None = None) -> None:
         self._max_weights_bytes = max_weights_bytes
-        self._sessions: OrderedDict[tuple[ServedVersion, int], Session] = OrderedDict()
+        self._sessions: OrderedDict[SessionKey, Session] = OrderedDict()
         self._lock = Lock()
 
-    def __contains__(self, key: tuple[ServedVersion, int]) -> bool:
+    def __contains__(self, key: SessionKey) -> bool:
         return key in self._sessions
 
-    def get(self, version: ServedVersion, position: int) -> Session | None:
+    def get(self, key: SessionKey) -> Session | None:
         """Return a session and mark it as the most recently used; None if it is not in memory."""
         with self._lock:
-            session = self._sessions.get((version, position))
+            session = self._sessions.get(key)
             if session is not None:
-                self._sessions.move_to_end((version, position))
+                self._sessions.move_to_end(key)
         return session
 
-    def add(self, version: ServedVersion, position: int, session: Session) -> None:
+    def add(self, key: SessionKey, session: Session) -> None:
         """Add a session, unless its version was dropped while the session was loaded."""
         with self._lock:
-            if not version.dropped:
-                self._sessions[version, position] = session
+            if not key.served.dropped:
+                self._sessions[key] = session
                 self._forget()
 
     def drop(self, version: ServedVersion) -> None:
         """Mark a version as dropped and forget its sessions. Requests that hold a session finish with it."""
         with self._lock:
             version.dropped = True
-            for key in [key for key in self._sessions if key[0] is version]:
+            for key in [key for key in self._sessions if key.served is version]:
                 del self._sessions[key]
 
     def shrink_arena(self) -> None:

@@ -2,16 +2,32 @@
 
 from fullconv.common.certificate import cut_margins_sentence, is_warning, overall, sentence
 from fullconv.protos import model_pb2
+from service.engine.backend import REFERENCE
 from service.engine.repository import StoredModel
 from service.scoring.modes import exact_multiply_adds
 from service.scoring.plan import Plan
+from service.scoring.planned import PlannedImage
 
 
-def certified(model: StoredModel, plan: Plan) -> tuple[model_pb2.Difference, bool]:
-    """Return the measured agreement with the classifier that goes with this plan, and whether it is exact.
+def certified(planned: PlannedImage) -> tuple[model_pb2.Difference, bool]:
+    """Return the measured agreement with the classifier that goes with a planned image, and whether it is exact.
 
-    It is that of the file that runs, if its scores are not the classifier's own, else that of dense scores.
+    It is that of the file that runs, if its scores are not the classifier's own, else that of dense scores. In bf16,
+    the largest difference from fp32 is added. If shares p and q of the windows agree, both agree on at least p + q - 1.
     """
+    seen, exact = _of_file(planned.model, planned.plan)
+    if planned.session.backend.precision == REFERENCE.precision:
+        return seen, exact
+    computed = planned.session.difference
+    both = model_pb2.Difference(windows=min(seen.windows, computed.windows), max_abs=seen.max_abs + computed.max_abs)
+    if seen.agreement_high and computed.agreement_high:
+        for field in ("top_class_agreement", "agreement_low"):
+            setattr(both, field, max(0.0, getattr(seen, field) + getattr(computed, field) - 1))
+        both.agreement_high = min(seen.agreement_high, computed.agreement_high)
+    return both, False
+
+
+def _of_file(model: StoredModel, plan: Plan) -> tuple[model_pb2.Difference, bool]:
     spec, position = model.spec, plan.mode.position
     if (cut := cut_margins(model, plan)) is not None:
         return cut.difference, False
@@ -25,11 +41,25 @@ def cut_margins(model: StoredModel, plan: Plan) -> model_pb2.SharedFile | None:
     return spec.shared[number] if number >= 0 and spec.shared[number].margin_limit else None
 
 
-def remarks_on(model: StoredModel, plan: Plan) -> tuple[list[str], list[str]]:
-    """Return (remarks, warnings) for answers by this plan.
+def remarks_on(planned: PlannedImage) -> tuple[list[str], list[str]]:
+    """Return (remarks, warnings) for the answer.
 
-    One of the lists has one sentence if the scores are not the classifier's own; otherwise both are empty.
+    There is a sentence for each cause for which scores are not the classifier's own: the mode, and the precision.
     """
+    remarks, warnings = _remarks_on_mode(planned.model, planned.plan)
+    backend, computed = planned.session.backend, planned.session.difference
+    if backend.precision != REFERENCE.precision:
+        share = (
+            f"the top class of fp32 on {computed.top_class_agreement:.1%} of" if computed.agreement_high else "seen on"
+        )
+        remarks.append(
+            f"{backend.precision} by {backend.provider}: {share} {computed.windows} windows of noise, scores differ by "
+            f"{computed.relative_l2:.1e} in relative L2 norm; --precision fp32 avoids this"
+        )
+    return remarks, warnings
+
+
+def _remarks_on_mode(model: StoredModel, plan: Plan) -> tuple[list[str], list[str]]:
     if (cut := cut_margins(model, plan)) is not None:
         return [cut_margins_sentence(cut)], []
     spec, position = model.spec, plan.mode.position

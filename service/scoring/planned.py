@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from service.engine.backend import REFERENCE
 from service.engine.repository import StoredModel
 from service.engine.session import Session
 from service.images.areas import Area
@@ -48,6 +49,12 @@ class PlannedImage:
     """The named areas, over whose windows averages are made too."""
     resolution_note: str = ""
     """What the caller should know about the resolution; empty if there is nothing to say."""
+
+    @property
+    def precision(self) -> str:
+        """The number format of the computation: that of the model if it is reduced, else that of the backend."""
+        own = self.model.spec.precision
+        return own if own not in ("", REFERENCE.precision) else self.session.backend.precision
 
     @property
     def warnings(self) -> list[str]:

@@ -8,6 +8,7 @@ Requests are refused here if possible, before a pixel is decoded.
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from fullconv.protos import model_pb2
@@ -72,13 +73,19 @@ class Scorer:
         """
         served, model, options = self._resolved(request)
         for mode in choose(model, options)[0]:
-            self.registry.session(served, model, mode.position)
+            self.registry.session(served, model, mode.position, reference=self._needs_reference(options.requested))
 
     def is_loaded(self, request: ScoringRequest) -> bool:
         """Return whether a request can be planned without reading the model's files."""
         options = request.options
         all_files = options.stride is not None or options.mode in (ModeChoice.SHARED, ModeChoice.EXACT)
-        return self.registry.is_loaded(request.model, request.version, all_files=all_files)
+        reference = self._needs_reference(options)
+        return self.registry.is_loaded(request.model, request.version, all_files=all_files, reference=reference)
+
+    def _needs_reference(self, options: RequestedOptions) -> bool:
+        """Return whether the scores must be those of fp32 on the CPU: the request asks for the classifier's own."""
+        guaranteed = options.mode is ModeChoice.EXACT or options.min_agreement is not None
+        return guaranteed and self.registry.chooses_precision
 
     def plan(self, picture: Picture, request: ScoringRequest, *, pixels: int | None = None) -> PlannedImage:
         """Plan how to score a picture of at most `pixels` pixels. Default: the limit for images read row by row.
@@ -111,8 +118,10 @@ class Scorer:
         check_size(picture, max_pixels=pixels, max_whole_pixels=self.limits.image_pixels, window=model.spec.window)
         picture.check_bands(model.spec.input)
 
+        session = partial(self.registry.session, served, model, reference=self._needs_reference(options.requested))
+
         def rate(position: int) -> float:
-            return self.registry.session(served, model, position).measured_rate
+            return session(position).measured_rate
 
         scored = scored_size(picture, options.requested.resolution, model.spec.microns_per_pixel)
         sizes = ImageSizes(picture.size, scored.size, tuple(copy.size for copy in picture.copies))
@@ -122,9 +131,8 @@ class Scorer:
         areas = make_areas(requested, picture) if isinstance(requested, RequestedAreas) else None
         open_mask = _open_mask(picture, model, options, mask or areas)
         decoding = plan_decoding(picture, mask, plan, options, model.spec.input, self.rates)
-        session = plan.mode.session(self.registry.session(served, model, plan.mode.position))
         planned = PlannedImage(
-            picture, model, session, plan, options, open_mask, decoding,
+            picture, model, plan.mode.session(session(plan.mode.position)), plan, options, open_mask, decoding,
             areas=areas.named if areas else (), resolution_note=scored.note,
         )  # fmt: skip
         _check_memory(planned, self.limits.plan_bytes)

@@ -18,6 +18,7 @@ from service.engine.checks import Checks
 from service.engine.loader import LoadOptions
 from service.engine.registry import Event, Registry
 from service.engine.scheduler import Scheduler
+from service.engine.session import Threads
 from service.engine.threads import start_compute_threads
 from service.images.allowed_directory import AllowedDirectory
 from service.log import log
@@ -123,7 +124,9 @@ def _parts(settings: Settings) -> Parts:
         settings.models,
         weights_bytes=settings.weights_bytes,
         warm=True,
-        options=LoadOptions(pooled=True, provider=settings.provider, checks=checks),
+        options=LoadOptions(
+            Threads(settings.threads or machine.cpus(), pooled=True), tuple(settings.backend.backends()), checks
+        ),
         report=partial(_report, metrics),
     )
     tokens = Tokens(settings.tokens) if settings.tokens else None

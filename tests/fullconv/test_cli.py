@@ -31,6 +31,8 @@ def test_json_document() -> None:
         "version": "1",
         "mode": "dense",
         "mode_reason": "crops would give the same scores for no fewer multiply-adds",
+        "provider": "cpu",
+        "precision": "fp32",
         "grid": {
             "rows": 88,
             "cols": 120,

@@ -211,9 +211,9 @@ def test_only_what_has_passed_is_loaded(tmp_path: Path, monkeypatch: pytest.Monk
     loaded: list[str] = []
     real = Loader.session
 
-    def session(loader: Loader, model: StoredModel, position: int) -> Session:
+    def session(loader: Loader, model: StoredModel, position: int, *, reference: bool) -> Session:
         loaded.append(model.version)
-        return real(loader, model, position)
+        return real(loader, model, position, reference=reference)
 
     monkeypatch.setattr(Loader, "session", session)
     registry = Registry(tmp_path, warm=True, options=LoadOptions(checks=checks_of(tmp_path)))

@@ -7,7 +7,6 @@ from threading import Event
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from support.paths import ROOT
 from support.pictures import noise
@@ -17,6 +16,7 @@ from fullconv.encode import image_message
 from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
 from service.dispatch.workers import Workers
+from service.engine.cancellation import Cancellation
 from service.engine.scheduler import Batching, Flow, Scheduler
 from service.engine.session import Session
 from service.errors import ImageError
@@ -34,14 +34,14 @@ def test_tiles_after_nan_scores_do_not_run(monkeypatch: pytest.MonkeyPatch) -> N
     ran: list[int] = []
     stopped = Event()
 
-    def score(_: Session, tiles: Sequence[np.ndarray], run: ort.RunOptions) -> Any:  # noqa: ANN401 (an array, or no return)
+    def score(_: Session, tiles: Sequence[np.ndarray], cancellation: Cancellation) -> Any:  # noqa: ANN401 (an array, or no return)
         ran.append(len(tiles))
         if len(ran) == 1:
             return np.full((len(tiles), 99, 99, 11), np.nan, np.float32)
         end = time.monotonic() + 10
-        while not run.terminate and time.monotonic() < end:
+        while not cancellation.cancelled and time.monotonic() < end:
             time.sleep(0.001)
-        if run.terminate:
+        if cancellation.cancelled:
             stopped.set()
         raise RuntimeError("terminated")
 

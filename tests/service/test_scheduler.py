@@ -12,12 +12,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
 from service.dispatch.small_requests import SmallRequestWorker
 from service.dispatch.workers import Workers
+from service.engine.cancellation import Cancellation
 from service.engine.scheduler import Batching, Flow, Scheduler
 from service.engine.session import Session
 from service.errors import CancelledRunError, ImageError, ModelError
@@ -45,13 +45,13 @@ class ControlledSession(Session):
     def observe(self, multiply_adds: float, seconds: float) -> None:
         """Keep the rate."""
 
-    def score(self, tiles: Sequence[np.ndarray], run: ort.RunOptions | None = None) -> NDArray[np.float32]:
+    def score(self, tiles: Sequence[np.ndarray], cancellation: Cancellation | None = None) -> NDArray[np.float32]:
         """Return the first pixel of each tile; raises an error if the run is terminated."""
-        assert run is not None
+        assert cancellation is not None
         self.ran.append([int(tile.flat[0]) for tile in tiles])
         self.running.set()
         while not self.proceed.wait(0.001):
-            if run.terminate:
+            if cancellation.cancelled:
                 self.terminated.append(True)
                 raise RuntimeError("terminated")
         return np.array([tile.flat[0] for tile in tiles], np.float32)[:, None, None, None]
@@ -344,9 +344,9 @@ def test_models_that_give_too_few_scores_end_no_slot() -> None:
     """A session that returns too few scores is an error of the request, and the next request is answered."""
 
     class ShortSession(ControlledSession):
-        def score(self, tiles: Sequence[np.ndarray], run: ort.RunOptions | None = None) -> NDArray[np.float32]:
+        def score(self, tiles: Sequence[np.ndarray], cancellation: Cancellation | None = None) -> NDArray[np.float32]:
             """Return no scores."""
-            return super().score(tiles, run)[:0]
+            return super().score(tiles, cancellation)[:0]
 
     with scheduled() as scheduler:
         with pytest.raises(ModelError, match="scores of 1 tiles, got 0"):

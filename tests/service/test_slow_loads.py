@@ -19,6 +19,7 @@ from service.engine.registry import Registry
 from service.engine.repository import StoredModel
 from service.engine.scheduler import Scheduler
 from service.engine.session import Session
+from service.engine.session_cache import SessionKey
 from service.engine.version import ServedVersion
 from service.images.allowed_directory import AllowedDirectory
 from service.limits import Limits
@@ -41,14 +42,14 @@ class Slow(Registry):
         self.all_requested, self.proceed = Event(), Event()
         super().__init__(root, weights_bytes=weights_bytes, warm=True)
 
-    def session(self, served: ServedVersion, model: StoredModel, position: int) -> Session:
+    def session(self, served: ServedVersion, model: StoredModel, position: int, *, reference: bool = False) -> Session:
         """Return a session; for a slow model only after `proceed`."""
-        if served.name in SLOW and (served, position) not in self._sessions:
+        if served.name in SLOW and SessionKey(served, position) not in self._sessions:
             self.requested.append(served.name)
             if len(self.requested) == len(SLOW):
                 self.all_requested.set()
             assert self.proceed.wait(60)
-        return super().session(served, model, position)
+        return super().session(served, model, position, reference=reference)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from support.paths import ROOT
 from support.pictures import noise
@@ -14,6 +13,7 @@ from support.scoring import plan_message
 from fullconv.encode import image_message
 from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
+from service.engine.cancellation import Cancellation
 from service.engine.session import Session
 from service.images.rows import RowBuffer
 from service.limits import Tuning
@@ -33,10 +33,10 @@ class Clock:
         self.now, self.batches = 0.0, 0
         score, read_rows = Session.score, RowBuffer.read
 
-        def computing(session: Session, tiles: Sequence[Any], options: ort.RunOptions | None = None) -> Any:  # noqa: ANN401 (the type of `score`)
+        def computing(session: Session, tiles: Sequence[Any], cancellation: Cancellation | None = None) -> Any:  # noqa: ANN401 (the type of `score`)
             self.now += BATCH_SECONDS
             self.batches += 1
-            return score(session, tiles, options)
+            return score(session, tiles, cancellation)
 
         def read(buffer: RowBuffer, first: int, stop: int) -> Any:  # noqa: ANN401
             self.now += reading

@@ -1,0 +1,187 @@
+"""Chooses the backend of an ONNX file by measurement: the fastest whose scores agree with those of fp32 on the CPU.
+
+    noise with the spectrum of photographs → scores of every backend → check against fp32 → alternating timed runs
+
+A backend passes the check if the relative error of its scores is at most 2 % and it has the top class of fp32 on at
+least 99 % of the windows. Windows are left out whose two highest scores are closer than that error: for them the top
+class is a matter of rounding.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fullconv.common.difference import difference
+from fullconv.common.noise import noise_image
+from fullconv.common.probabilities import PROBABILITIES, RAW
+from fullconv.common.text import shortened_message
+from service.dense.arrays import Pixels
+from service.engine import choice_cache
+from service.engine.backend import REFERENCE, Backend
+from service.engine.choice_cache import KeptChoice
+from service.engine.repository import StoredModel
+from service.engine.session import Session
+from service.engine.version_files import model_path
+from service.errors import ModelError
+from service.log import log
+
+MIN_AGREEMENT, MAX_RELATIVE_ERROR = 0.99, 0.02
+"""Least share of windows with the top class of fp32, and largest Euclidean norm of the differences, relative to that of
+the scores of fp32."""
+MIN_GAIN = 1.05
+"""Times as fast as fp32 that another backend must be to be chosen."""
+SAMPLE_SECONDS, MAX_CELLS, MIN_WINDOWS, MAX_WINDOWS = 0.5, 32, 4, 64
+"""Predicted seconds of fp32 on the sample, most cells along an axis of a tile, fewest and most single windows."""
+MIN_ROUNDS, MAX_ROUNDS, TIMING_SECONDS = 2, 10, 1.0
+"""Fewest and most timed runs of each backend, and the seconds after which no further run begins. The fastest run
+counts, because any run may have waited for a processor."""
+SEED = 1
+
+Load = Callable[[Backend], Session]
+
+
+def choose(model: StoredModel, position: int, backends: Sequence[Backend], load: Load) -> Session:
+    """Return a session of the fastest backend that passes the check; `load` loads the session of a backend.
+
+    If no backend passes, the result is the first one of fp32, else the first one. The choice is kept for the same
+    files, machine and releases. Raises ModelError if no backend can load the file at `position` of `model.files`.
+    """
+    key = choice_cache.key(model, position, backends)
+    kept = choice_cache.read(key)
+    if kept is not None and kept.backend in backends:
+        with suppress(ModelError):
+            session = load(kept.backend)
+            session.difference = kept.difference
+            return session
+    session, reason = _measured(backends, load)
+    choice_cache.write(key, KeptChoice(session.backend, session.difference))
+    record = {"model": model.name, "version": model.version, "file": model.files[position]}
+    log.info("backend", extra={"record": {**record, "backend": str(session.backend), "reason": reason}})
+    return session
+
+
+def _measured(backends: Sequence[Backend], load: Load) -> tuple[Session, str]:
+    """Return a session of the best backend, and the results of all backends in words.
+
+    The backends of a provider come in the order of their speed: after the first that passes, no other is tried.
+    """
+    reference = load(REFERENCE)
+    reference.warm()
+    sample = _sample(reference)
+    trials = [_Trial(reference, reference.score(sample))]
+    remarks = list[str]()
+    for backend in backends:
+        if not any(trial.session.backend.provider == backend.provider and not trial.fault for trial in trials):
+            try:
+                trials.append(_Trial(session := load(backend), session.score(sample)))
+            except Exception as error:  # runtimes raise errors of many classes
+                remarks.append(f"{backend} cannot run it: {shortened_message(str(error))}")
+            else:
+                trials[-1].compare(trials[0])
+    allowed = [trial for trial in trials if trial.session.backend in backends]
+    if not allowed:
+        raise ModelError(f"{model_path(reference.model.folder)}: {'; '.join(remarks)}; use --provider cpu")
+    if len(allowed) > 1:
+        _time(trials, sample)
+    remarks += [trial.remark(trials[0]) for trial in trials[1:]]
+    return _best(allowed).session, "; ".join(remarks)
+
+
+def _best(trials: Sequence["_Trial"]) -> "_Trial":
+    """Return the fastest trial that passes; fp32, if it passes, unless another one is `MIN_GAIN` times as fast."""
+    fallback = next((trial for trial in trials if trial.session.backend.precision == "fp32"), trials[0])
+    best = min((trial for trial in trials if not trial.fault), key=lambda trial: trial.seconds, default=fallback)
+    return fallback if not fallback.fault and best.seconds * MIN_GAIN > fallback.seconds else best
+
+
+class _Trial:
+    """One backend on the sample."""
+
+    def __init__(self, session: Session, scores: NDArray[np.float32]) -> None:
+        self.session, self.seconds = session, 0.0
+        self.fault = ""
+        """What is wrong with the scores; empty if they pass."""
+        classes = session.model.spec.output.classes
+        self._kind = session.model.spec.output.kind
+        self.scores = scores.reshape(-1, scores.shape[-1])[:, :classes]
+
+    def compare(self, reference: "_Trial") -> None:
+        """Set the session's difference from the reference, and the fault."""
+        decisions = (reference._decisions(), self._decisions()) if self._kind != RAW else None  # noqa: SLF001
+        found = self.session.difference = difference(reference.scores, self.scores, decisions)
+        if not found.relative_l2 <= MAX_RELATIVE_ERROR:
+            self.fault = f"its scores differ by {found.relative_l2:.1%}, more than {MAX_RELATIVE_ERROR:.0%}"
+        elif decisions is not None:
+            agreement = _agreement(*decisions, reference._margins())  # noqa: SLF001
+            if agreement < MIN_AGREEMENT:
+                self.fault = (
+                    f"it has the top class of fp32 on {agreement:.1%} of the windows, less than {MIN_AGREEMENT:.0%}"
+                )
+
+    def remark(self, reference: "_Trial") -> str:
+        """Return the result in words."""
+        ratio = f"is {reference.seconds / self.seconds:.2f} times as fast as {REFERENCE}" if self.seconds else ""
+        found = f"and its scores differ by {self.session.difference.relative_l2:.1e}"
+        return f"{self.session.backend} {ratio or 'was not timed'}, {f'but {self.fault}' if self.fault else found}"
+
+    def _decisions(self) -> NDArray[np.int64]:
+        """Return each window's top class; for a single class, whether it is present."""
+        if self.scores.shape[1] > 1:
+            top: NDArray[np.int64] = self.scores.argmax(1)
+            return top
+        present: NDArray[np.int64] = (self.scores[:, 0] > self._threshold).astype(np.int64)
+        return present
+
+    @property
+    def _threshold(self) -> float:
+        return 0.5 if self._kind == PROBABILITIES else 0.0
+
+    def _margins(self) -> NDArray[np.float32]:
+        """Return the distance of each window's decision from a tie, relative to the root mean square of the scores."""
+        if self.scores.shape[1] == 1:
+            distances = np.abs(self.scores[:, 0] - self._threshold)
+        else:
+            second, first = np.partition(self.scores, -2, axis=1)[:, -2:].T
+            distances = first - second
+        relative: NDArray[np.float32] = distances / (np.sqrt(np.mean(np.square(self.scores))) or 1.0)
+        return relative
+
+
+def _sample(session: Session) -> list[Pixels]:
+    """Return noise for a session that has measured its rate: one tile, or windows for a network that cannot slide."""
+    spec, rng = session.model.spec, np.random.default_rng(SEED)
+    preprocessing = spec.input.preprocessing if spec.input.HasField("preprocessing") else None
+    count, window = SAMPLE_SECONDS / session.seconds_per_window, (spec.window.height, spec.window.width)
+    if not session.slides:
+        count = max(MIN_WINDOWS, min(int(count), MAX_WINDOWS))
+        return [cast("Pixels", noise_image(window, spec.input.channels, preprocessing, rng)) for _ in range(count)]
+    # a tile whose area is that of `count` windows
+    cells = [
+        max(2, min(int((math.sqrt(count) - 1) * side / step) + 1, MAX_CELLS))
+        for side, step in zip(window, session.step, strict=True)
+    ]
+    sides = [side + (n - 1) * step for side, n, step in zip(window, cells, session.step, strict=True)]
+    return [cast("Pixels", noise_image((sides[0], sides[1]), spec.input.channels, preprocessing, rng))]
+
+
+def _agreement(one: NDArray[np.int64], other: NDArray[np.int64], margins: NDArray[np.float32]) -> float:
+    """Return the share of the windows that are no ties on which the decisions agree; 1 if all are ties."""
+    clear = margins > MAX_RELATIVE_ERROR
+    return float((one == other)[clear].mean()) if clear.any() else 1.0
+
+
+def _time(trials: list[_Trial], sample: list[Pixels]) -> None:
+    """Set the seconds of each trial: the shortest of several runs, in which the backends alternate."""
+    began, rounds = time.monotonic(), 0
+    while rounds < MIN_ROUNDS or (rounds < MAX_ROUNDS and time.monotonic() - began < TIMING_SECONDS):
+        for trial in trials:
+            started = time.monotonic()
+            trial.session.score(sample)
+            took = time.monotonic() - started
+            trial.seconds = min(trial.seconds, took) if rounds else took
+        rounds += 1

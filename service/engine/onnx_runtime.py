@@ -1,0 +1,83 @@
+"""Runs networks with ONNX Runtime: on the CPU, on NVIDIA's GPUs with CUDA, or with TensorRT."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from fullconv.common.optimisers import LOSSY_OPTIMISERS
+from service.engine.backend import Backend
+from service.engine.cancellation import Cancellation
+from service.engine.executable import Feed
+
+PROVIDERS: dict[str, tuple[str, dict[str, str], str]] = {
+    "cpu": ("CPUExecutionProvider", {}, "cpu:0"),
+    # float32 products without TF32, as on the CPU; no search for the best convolution at every new tile shape
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}, "gpu:0"),
+    "tensorrt": ("TensorrtExecutionProvider", {}, "gpu:0"),
+}
+"""ONNX Runtime's name of each provider, the provider's options, and its memory arena."""
+TENSORRT_PRECISIONS = {"fp32": {}, "bf16": {"trt_bf16_enable": "1"}}
+"""TensorRT's options for each precision."""
+
+
+class OnnxRuntimeExecutable:
+    """An ONNX file in a session of ONNX Runtime; an `Executable`."""
+
+    def __init__(self, file: Path, backend: Backend, *, pooled: bool) -> None:
+        """Load a file; raises an error of ONNX Runtime, or ImportError if the provider's libraries are missing.
+
+        A pooled session runs in the threads of the process's global pool, which all pooled sessions share.
+        """
+        name, settings, self._arena = PROVIDERS[backend.provider]
+        if backend.provider == "tensorrt":
+            settings = settings | TENSORRT_PRECISIONS[backend.precision]
+        self._session = ort.InferenceSession(
+            file, _options(pooled=pooled), providers=[(name, settings)], disabled_optimizers=[*LOSSY_OPTIMISERS]
+        )
+        if self._session.get_providers()[0] != name:  # ONNX Runtime has fallen back to the CPU
+            raise ImportError(f"ONNX Runtime cannot run it with {name}; install the libraries of {name}")
+        self.outputs = [output.name for output in self._session.get_outputs()]
+        batch = self._session.get_inputs()[0].shape[0]
+        self.fixed_batch = batch if isinstance(batch, int) else None
+
+    def run(self, feed: Feed, outputs: list[str], cancellation: Cancellation | None) -> list[NDArray[np.float32]]:
+        """Return the values of `outputs`."""
+        run = ort.RunOptions()
+
+        def stop() -> None:
+            run.terminate = True
+
+        with (cancellation or Cancellation()).stopping(stop):
+            values: list[NDArray[np.float32]] = self._session.run(outputs, feed, run)
+        return values
+
+    def shrink(self, feed: Feed, outputs: Mapping[str, tuple[int, ...]]) -> None:
+        """Shrink the arena, which ONNX Runtime does at the end of a run. Runs at the same time keep their memory."""
+        run = ort.RunOptions()
+        run.add_run_config_entry("memory.enable_memory_arena_shrinkage", self._arena)
+        # an output inside the arena would keep a part of it
+        values = {name: np.empty(shape, np.float32) for name, shape in outputs.items()}
+        binding = self._session.io_binding()
+        for name, value in feed.items():
+            binding.bind_cpu_input(name, value)
+        for name, array in values.items():
+            binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        self._session.run_with_iobinding(binding, run)
+
+
+def has_provider(provider: str) -> bool:
+    """Return whether the installed ONNX Runtime has a provider."""
+    return PROVIDERS[provider][0] in ort.get_available_providers()
+
+
+def _options(*, pooled: bool) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.use_per_session_threads = not pooled
+    options.log_severity_level = 4
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options

@@ -1,0 +1,89 @@
+"""Runs networks with OpenVINO on the CPU, in float32 or bfloat16.
+
+The shapes of the inputs stay dynamic: OpenVINO prepares the kernels for a tile size when a tile of this size first
+runs, which takes less time than the run itself and blocks no other run.
+
+A compiled network with one stream runs one tile after the other, with all threads. Two streams would give each tile
+half of the threads, also when it runs alone. So runs at the same time have a compiled network each, which is made when
+it is first needed: a small tile then runs beside a large one.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from queue import Empty, LifoQueue
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from service.engine.backend import Backend
+from service.engine.cancellation import Cancellation
+from service.engine.executable import Feed
+
+DEVICE = "CPU"
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+"""OpenVINO's name of each precision."""
+
+
+class OpenVinoExecutable:
+    """An ONNX file that OpenVINO has compiled; an `Executable`."""
+
+    def __init__(self, file: Path, backend: Backend, *, threads: int | None) -> None:
+        """Compile a file; raises an error of OpenVINO. Default of `threads`: OpenVINO's own number."""
+        options: dict[str, object] = {
+            "INFERENCE_PRECISION_HINT": HINTS[backend.precision],
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # other processes may run on the same processors
+        }
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        self._network, self._options = _core().read_model(file), options
+        self.outputs = [output.any_name for output in self._network.outputs]
+        batch = self._network.inputs[0].partial_shape[0]
+        self.fixed_batch = batch.get_length() if batch.is_static else None
+        self._idle: LifoQueue[ov.InferRequest] = LifoQueue()
+        """One request of each compiled network that does not run now."""
+        self._idle.put(self._compile())
+
+    def run(self, feed: Feed, outputs: list[str], cancellation: Cancellation | None) -> list[NDArray[np.float32]]:
+        """Return the values of `outputs`."""
+        request = self._take_request()
+        try:
+            request.start_async({name: ov.Tensor(value, shared_memory=True) for name, value in feed.items()})
+            with (cancellation or Cancellation()).stopping(request.cancel):
+                request.wait()
+            return [request.get_tensor(name).data.copy() for name in outputs]
+        finally:
+            self._idle.put(request)
+
+    def shrink(self, feed: Feed, outputs: Mapping[str, tuple[int, ...]]) -> None:  # noqa: ARG002 (of the interface)
+        """Free the activations of earlier runs. Networks that run now keep theirs."""
+        idle = list[ov.InferRequest]()
+        with suppress(Empty):
+            while True:
+                idle.append(self._idle.get_nowait())
+        for request in idle:
+            request.get_compiled_model().release_memory()
+            self._idle.put(request)
+
+    def _take_request(self) -> ov.InferRequest:
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            return self._compile()
+
+    def _compile(self) -> ov.InferRequest:
+        return _core().compile_model(self._network, DEVICE, self._options).create_infer_request()
+
+
+@cache
+def computes_bf16() -> bool:
+    """Return whether the processor has instructions for bfloat16."""
+    return "BF16" in _core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+
+
+@cache
+def _core() -> ov.Core:
+    return ov.Core()

@@ -1,0 +1,73 @@
+"""The provider and the precision that a user asks for.
+
+requested provider and precision → backends of this machine → backend of each file (choice.py)
+"""
+
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+
+from fullconv.common.names import PRECISIONS, PrecisionName, ProviderName
+from service.engine.backend import Backend, Precision, Provider
+
+REQUIRES = {
+    "openvino": "install the extra 'openvino' (pip install openvino)",
+    "cuda": "install onnxruntime-gpu in place of onnxruntime",
+    "tensorrt": "install onnxruntime-gpu in place of onnxruntime, and TensorRT",
+}
+"""How to get each provider that the base installation does not have."""
+TRIED: tuple[Provider, ...] = ("cuda", "openvino", "cpu")
+"""The providers among which `auto` chooses. TensorRT is not among them: it takes minutes to load a network."""
+
+
+@dataclass(frozen=True)
+class RequestedBackend:
+    """The provider and the precision that a user asks for; "auto" leaves the choice to measurements."""
+
+    provider: ProviderName = "auto"
+    precision: PrecisionName = "auto"
+
+    def backends(self) -> list[Backend]:
+        """Return the backends of this machine that fit.
+
+        Raises ImportError if a package or a driver is missing, and ValueError if the provider or the processor does not
+        have the precision.
+        """
+        if self.provider == "auto":
+            found = [backend for provider in TRIED if is_installed(provider) for backend in self._of(provider)]
+            if not found:
+                raise ImportError(f"precision: {self.precision} requires another provider: {REQUIRES['openvino']}")
+            return found
+        if not is_installed(self.provider):
+            raise ImportError(f"provider: {self.provider} is not installed: {REQUIRES[self.provider]}")
+        found = self._of(self.provider)
+        if not found:
+            raise ValueError(
+                f"precision: expected {' or '.join(_supported(self.provider))} with provider {self.provider} on this "
+                f"machine, got {self.precision}; leave it out"
+            )
+        return found
+
+    def _of(self, provider: Provider) -> list[Backend]:
+        """Return the backends of a provider, the fastest precision first."""
+        return [Backend(provider, each) for each in reversed(_supported(provider)) if self.precision in ("auto", each)]
+
+
+@cache
+def is_installed(provider: Provider) -> bool:
+    """Return whether a provider can be loaded."""
+    if provider == "openvino":
+        return importlib.util.find_spec("openvino") is not None
+    from service.engine.onnx_runtime import has_provider  # noqa: PLC0415 (it takes long to import)
+
+    return has_provider(provider)
+
+
+@cache
+def _supported(provider: Provider) -> tuple[Precision, ...]:
+    """Return the precisions that a provider computes on this machine."""
+    if provider == "openvino":
+        from service.engine.openvino_runtime import computes_bf16  # noqa: PLC0415 (an extra)
+
+        return PRECISIONS[provider] if computes_bf16() else ("fp32",)
+    return PRECISIONS[provider]

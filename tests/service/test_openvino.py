@@ -1,0 +1,126 @@
+"""OpenVINO gives the scores of ONNX Runtime up to the precision, in every mode, and its runs can be stopped."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event, Thread
+
+import numpy as np
+import pytest
+from support.conversion import convert_into
+from support.networks import PADDED, make_network
+from support.paths import ROOT
+from support.pictures import noise
+from support.servers import running
+
+from fullconv import Answer, Client, Scorer
+from fullconv.common.names import ModeName, PrecisionName
+from service.engine.backend import Backend
+from service.engine.cancellation import Cancellation
+from service.engine.openvino_runtime import computes_bf16
+from service.engine.repository import ModelRepository
+from service.engine.session import Session, Threads
+
+pytestmark = pytest.mark.openvino
+
+DIGITS = ROOT / "models"
+FP32, BF16 = Backend("openvino", "fp32"), Backend("openvino", "bf16")
+TOLERANCES = {"fp32": 1e-5, "bf16": 0.03}
+"""Largest difference of a score, relative to the largest score."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep choices in a directory of the tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a repository with a padded network."""
+    folder = tmp_path_factory.mktemp("networks")
+    return convert_into(folder / "models", make_network(folder, PADDED))
+
+
+def assert_close(got: Answer, expected: Answer, tolerance: float) -> None:
+    """Compare two grids; the tolerance is relative to the largest score."""
+    one, other = np.asarray(got.grid), np.asarray(expected.grid)
+    np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * np.abs(other).max())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("mode", ["dense", "shared", "crops"])
+def test_scores_equal_those_of_onnx_runtime(models: Path, mode: ModeName, precision: PrecisionName) -> None:
+    """Every window has the score of ONNX Runtime up to rounding of the precision, in tiles of several shapes."""
+    if precision == "bf16" and not computes_bf16():
+        precision = "fp32"  # a processor without these instructions computes in float32
+    image = noise(181, 214, 3)
+    with Scorer(models, provider="cpu") as one, Scorer(models, provider="openvino", precision=precision) as other:
+        expected = one.score(image, model="padded", mode=mode, stride=4, grid=True)
+        got = other.score(image, model="padded", mode=mode, stride=4, grid=True)
+    assert (got.mode, got.provider, got.precision) == (mode, "openvino", precision)
+    scale = np.abs(np.asarray(expected.grid)).max()
+    np.testing.assert_allclose(
+        np.asarray(got.grid), np.asarray(expected.grid), rtol=0, atol=TOLERANCES[precision] * scale
+    )
+
+
+def test_runs_at_the_same_time_do_not_mix() -> None:
+    """Threads that run tiles of different shapes with one session get the scores of their own tiles."""
+    session = Session(ModelRepository(DIGITS).open("digits", "1"), backend=FP32, threads=Threads(2))
+    tiles = [noise(70 + 8 * number, 150, 1, seed=number) for number in range(8)]
+    expected = [session.score([tile]) for tile in tiles]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for one, other in zip(expected, pool.map(lambda tile: session.score([tile]), tiles), strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_memory_of_earlier_runs_is_released() -> None:
+    """After a large tile and `shrink_arena`, the session still scores, and the same."""
+    session = Session(ModelRepository(DIGITS).open("digits", "1"), backend=FP32)
+    tile = noise(600, 600, 1)
+    expected = session.score([tile])
+    session.shrink_arena()
+    np.testing.assert_array_equal(session.score([tile]), expected)
+
+
+def test_a_run_is_cancelled() -> None:
+    """A run that another thread cancels raises an error, and the session runs further tiles."""
+    session = Session(ModelRepository(DIGITS).open("digits", "1"), backend=FP32)
+    small, cancellation, begun = noise(70, 70, 1), Cancellation(), Event()
+    expected = session.score([small])
+
+    def cancel() -> None:
+        begun.wait()
+        cancellation.cancel()
+
+    thread = Thread(target=cancel)
+    thread.start()
+    begun.set()
+    with pytest.raises(RuntimeError, match="cancel"):
+        session.score([noise(3000, 3000, 1)], cancellation)
+    thread.join()
+    np.testing.assert_array_equal(session.score([small]), expected)
+
+
+def test_a_server_computes_with_openvino() -> None:
+    """Its answers name the provider and the precision, and are those of ONNX Runtime up to the precision."""
+    image = noise(300, 400, 1)
+    with Scorer(DIGITS, provider="cpu") as scorer:
+        expected = scorer.score(image, model="digits", grid=True)
+    with running(DIGITS, "--provider", "openvino") as server, Client(server.address) as client:
+        answer = client.score(image, model="digits", grid=True)
+        exact = client.score(image, model="digits", mode="exact", grid=True)
+    assert answer.provider == "openvino"
+    assert answer.precision == ("bf16" if computes_bf16() else "fp32")
+    scale = np.abs(np.asarray(expected.grid)).max()
+    np.testing.assert_allclose(
+        np.asarray(answer.grid), np.asarray(expected.grid), rtol=0, atol=TOLERANCES["bf16"] * scale
+    )
+    if computes_bf16():
+        assert not answer.parity.exact
+        assert (exact.provider, exact.precision, exact.parity.exact) == ("cpu", "fp32", True)
+        np.testing.assert_array_equal(exact.grid, expected.grid)
