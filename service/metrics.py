@@ -61,16 +61,16 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
-        per_model = ["model", "version"]
+        per_model, per_backend = ["model", "version"], ["provider", "precision"]
         self._pixels = Counter(
             "fullconv_pixels", "Pixels of the images that were scored.", per_model, registry=registry
         )
         self._tiles = Counter("fullconv_tiles", "Tiles that were run or skipped.", per_model, registry=registry)
         self._batch_tiles = Histogram(
-            "fullconv_batch_tiles", "Number of tiles in a batch.", buckets=TILES, registry=registry
+            "fullconv_batch_tiles", "Number of tiles in a batch.", per_backend, buckets=TILES, registry=registry
         )
         self._batch_seconds = Histogram(
-            "fullconv_batch_seconds", "Seconds for which a batch ran.", buckets=SECONDS, registry=registry
+            "fullconv_batch_seconds", "Seconds for which a batch ran.", per_backend, buckets=SECONDS, registry=registry
         )
         self._model_loads = Counter(
             "fullconv_model_loads",
@@ -110,8 +110,9 @@ class Metrics:
         """Count a batch that ran."""
         with self._lock:
             self._times[session.model.name, session.model.version].batches += 1
-        self._batch_tiles.observe(tiles)
-        self._batch_seconds.observe(seconds)
+        backend = session.backend
+        self._batch_tiles.labels(backend.provider, backend.precision).observe(tiles)
+        self._batch_seconds.labels(backend.provider, backend.precision).observe(seconds)
 
     def observe_load(self, event: Event, model: str, version: str) -> None:
         """Count a version that was loaded or failed; other events are not counted."""

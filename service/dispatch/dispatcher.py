@@ -73,6 +73,12 @@ OpenLarge = AbstractAsyncContextManager[Callable[[], LargePicture]]
 function that opens the image in a worker thread."""
 
 
+def described(planned: PlannedImage) -> dict[str, str]:
+    """Return what a request's line of the log says about its model."""
+    backend = planned.session.backend
+    return {"version": planned.model.version, "provider": backend.provider, "precision": planned.precision}
+
+
 class Dispatcher:
     """Answers the requests of all services with one scorer, one scheduler and one admission."""
 
@@ -176,7 +182,7 @@ class Dispatcher:
 
     def _admit(self, call: Call, claim: Claim, planned: PlannedImage, execution: Execution) -> None:
         """Admit a request by its plan; raises BusyError."""
-        call.record["version"] = planned.model.version
+        call.record |= described(planned)
         self._notices.note(planned, call)
         self._admission.plan(
             claim, planned.held_bytes, planned.seconds, deadline=call.deadline, done=execution.fraction_done
@@ -202,7 +208,7 @@ class Dispatcher:
             with decoding.turn(HEADER):
                 large = open_large()
                 planned = self._scorer.plan(large.picture, request)
-            call.record["version"] = planned.model.version
+            call.record |= described(planned)
             if request.options.grid:
                 check_row(planned, self.limits.message_bytes)
             if request.options.plan_only:
