@@ -1,4 +1,4 @@
-"""Compares fp32, fp16 and int8: speed of a dense pass relative to fp32, size of the weights, agreement with fp32.
+"""Compares fp32, fp16 and int8 with every backend: speed of a dense pass, size of the weights, agreement with fp32.
 
     python benchmarks/precision.py --arch vgg16 --size 384
     python benchmarks/precision.py --checkpoint models/digits/digits.safetensors --arch models/digits/digits.toml \
@@ -11,12 +11,12 @@ In every round, one process scores the same image with each precision; the resul
 import argparse
 import statistics
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import pyvips
-from dense_against_crops import random_checkpoint, seconds
+from dense_against_crops import random_checkpoint
 
 from converter import convert as conversion
 from converter.report import Report
@@ -24,6 +24,13 @@ from converter.request import Precision
 from converter.sources.architecture import load_architecture
 from converter.sources.read import read_source
 from converter.verify.images import PixelFormat, sample_images
+from service import machine
+from service.dense.arrays import Pixels
+from service.engine.backend import REFERENCE
+from service.engine.choice import allowed_backends
+from service.engine.repository import ModelRepository
+from service.engine.requested_backend import RequestedBackend
+from service.engine.session import Session, Threads
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
@@ -46,6 +53,18 @@ def convert(options: argparse.Namespace, precision: Precision, folder: Path) -> 
     return conversion.convert(classifier, request, silent)
 
 
+def sessions(folder: Path) -> dict[str, Session]:
+    """Return a session of each precision with every backend of this machine that is meant for it."""
+    backends = RequestedBackend().backends()
+    repository = ModelRepository(folder)
+    found = {}
+    for precision in PRECISIONS:
+        model = repository.open(precision, "1")
+        for backend in allowed_backends(model, backends):
+            found[f"{precision} by {backend}"] = Session(model, backend=backend, threads=Threads(machine.cpus()))
+    return found
+
+
 def main() -> None:
     """Convert in each precision, run each once to warm up, measure the rounds, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -61,24 +80,34 @@ def main() -> None:
             options.checkpoint, options.images = folder / "random.safetensors", folder / "images"
             random_checkpoint(load_architecture(options.arch), options.checkpoint)
             write_images(options.images)
-        reports = {precision: convert(options, precision, folder) for precision in PRECISIONS}
-        sizes = {precision: (folder / precision / "1" / "weights.data").stat().st_size for precision in PRECISIONS}
-        sessions = {each: ort.InferenceSession(folder / each / "1" / "model.onnx") for each in PRECISIONS}
+        models = folder / "models"
+        reports = {precision: convert(options, precision, models) for precision in PRECISIONS}
+        sizes: dict[str, int] = {
+            precision: (models / precision / "1" / "weights.data").stat().st_size for precision in PRECISIONS
+        }
         channels = reports["fp32"].spec.input.channels
-        image = next(
-            sample_images((options.size,) * 2, PixelFormat(channels), options.images, np.random.default_rng(3))
-        )[None]
-        for session in sessions.values():
-            seconds(session, image)
-        rounds = [{each: seconds(sessions[each], image) for each in PRECISIONS} for _ in range(options.rounds)]
-    for each in PRECISIONS:
-        ratios = [times["fp32"] / times[each] for times in rounds]
-        parity = reports[each].spec.parity[0].precision
-        agreement = f"same top class as fp32 on {parity.top_class_agreement:.2%} of windows" if parity.windows else ""
+        images = sample_images((options.size,) * 2, PixelFormat(channels), options.images, np.random.default_rng(3))
+        image = [next(images)]
+        compared = sessions(models)
+        scores = {each: session.score(image) for each, session in compared.items()}
+        rounds = [{each: seconds(session, image) for each, session in compared.items()} for _ in range(options.rounds)]
+    reference = f"fp32 by {REFERENCE}"
+    top = scores[reference].argmax(-1)
+    for each, got in scores.items():
+        ratios = [times[reference] / times[each] for times in rounds]
+        difference = np.linalg.norm(got - scores[reference]) / np.linalg.norm(scores[reference])
         print(
-            f"{each}  {sizes[each] / 1e6:7.1f} MB  {statistics.median(ratios):5.2f} times as fast "
-            f"({min(ratios):.2f} to {max(ratios):.2f})  {agreement}"
+            f"{each:24} {sizes[each.split()[0]] / 1e6:7.1f} MB  {statistics.median(ratios):5.2f} times as fast "
+            f"({min(ratios):.2f} to {max(ratios):.2f})  relative difference {difference:.1e}  "
+            f"same top class on {np.mean(got.argmax(-1) == top):.2%} of {top.size} windows"
         )
+
+
+def seconds(session: Session, image: list[Pixels]) -> float:
+    """Return the seconds of one run."""
+    started = time.perf_counter()
+    session.score(image)
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

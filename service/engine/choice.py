@@ -51,6 +51,7 @@ def choose(model: StoredModel, position: int, backends: Sequence[Backend], load:
     If no backend passes, the result is the first one of fp32, else the first one. The choice is kept for the same
     files, machine and releases. Raises ModelError if no backend can load the file at `position` of `model.files`.
     """
+    backends = allowed_backends(model, backends)
     key = choice_cache.key(model, position, backends)
     kept = choice_cache.read(key)
     if kept is not None and kept.backend in backends:
@@ -63,6 +64,16 @@ def choose(model: StoredModel, position: int, backends: Sequence[Backend], load:
     record = {"model": model.name, "version": model.version, "file": model.files[position]}
     log.info("backend", extra={"record": {**record, "backend": str(session.backend), "reason": reason}})
     return session
+
+
+def allowed_backends(model: StoredModel, backends: Sequence[Backend]) -> Sequence[Backend]:
+    """Return the backends that are meant for a model, unless the user has requested another one.
+
+    In bf16, OpenVINO would compute the layers of an int8 network that are not quantized in bf16, and convert between
+    both formats, which takes longer than fp32.
+    """
+    in_fp32 = [backend for backend in backends if backend.precision == REFERENCE.precision]
+    return in_fp32 if model.spec.precision == "int8" and in_fp32 else backends
 
 
 def _measured(backends: Sequence[Backend], load: Load) -> tuple[Session, str]:
