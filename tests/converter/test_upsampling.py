@@ -1,80 +1,20 @@
-"""Networks that enlarge maps by Resize, ConvTranspose and DepthToSpace slide, or are refused with the reason."""
+"""Networks that enlarge maps by Resize, ConvTranspose and DepthToSpace slide."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from support.conversion import SILENT
 from support.pictures import noise
+from support.upsampling_networks import SHUFFLE, SMALLER, TRUNK, UNPADDED, Nodes, convert, graph
 from support.written_graphs import node
 
-from converter import convert as conversion
 from converter.errors import ConversionError
-from converter.sources.read import read_source
 from fullconv import Scorer
 from fullconv.common.model_files import STRIDE_MODEL
-from fullconv.protos import model_pb2
-
-RNG = np.random.default_rng(0)
-Nodes = Sequence[str | onnx.NodeProto]
-CONSTANTS = {
-    "k3": RNG.standard_normal((4, 3, 3, 3)) / 4,
-    "k4": RNG.standard_normal((4, 4, 3, 3)) / 6,
-    "t2": RNG.standard_normal((4, 4, 2, 2)) / 3,
-    "t3": RNG.standard_normal((4, 4, 3, 3)) / 4,
-    "t4": RNG.standard_normal((4, 4, 4, 4)) / 5,
-    "groups": RNG.standard_normal((4, 2, 2, 2)) / 2,
-    "w4": RNG.standard_normal((4, 5)) / 2,
-    "double": np.array([1, 1, 2, 2.0]),
-    "double_rows": np.array([1, 1, 2, 1.0]),
-    "half": np.array([1, 1, 0.5, 0.5]),
-    "spatial": np.array([2, 2.0]),
-    "eight": np.array([1, 4, 8, 8]),
-    "ten": np.array([1, 4, 10, 10]),
-    "part": np.array([0, 0, 0, 0, 1, 1, 1, 1.0]),
-    "t1": RNG.standard_normal((4, 4, 1, 1)),
-    "k1": RNG.standard_normal((4, 1, 3, 3)),
-    "k2": RNG.standard_normal((4, 2, 3, 3)) / 2,
-    "n1": RNG.standard_normal((1, 4, 1, 1)) / 2,
-    "n4": RNG.standard_normal((4, 1, 1, 1)),
-    "n16": RNG.standard_normal((16, 4, 1, 1)) / 2,
-    "n48": RNG.standard_normal((48, 3, 1, 1)),
-    "columns": np.array([1, 1, 4, 4, 4]),
-    "wide": np.array([1, 1, 4, 16]),
-    "factor": np.full((1, 1, 1, 1), 1.5),
-    "blocks": np.array([1, 1, 2, 2, 4, 4]),
-    "shuffled": np.array([1, 1, 8, 8]),
-}
-
-
-def graph(nodes: Nodes, *, opset: int = 19) -> onnx.ModelProto:
-    """Return a classifier of 3×20×20 windows; its last map is m, whose average has 4 features."""
-    head = [node("GlobalAveragePool: m -> g"), node("Flatten: g -> f"), node("MatMul: f w4 -> y")]
-    proto = helper.make_graph(
-        [*(each if isinstance(each, onnx.NodeProto) else node(each) for each in nodes), *head],
-        "net",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 20, 20])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, None])],
-        [
-            numpy_helper.from_array(array.astype(np.float32 if array.dtype.kind == "f" else np.int64), name)
-            for name, array in CONSTANTS.items()
-        ],
-    )
-    return helper.make_model(proto, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
-
-
-def convert(proto: onnx.ModelProto, folder: Path, *strides: int, **options: Any) -> model_pb2.ModelSpec:
-    """Convert a network that takes pixels from 0 to 1."""
-    onnx.save(proto, folder / "net.onnx")
-    request = conversion.Request(folder / "net" / "1", windows=4, preprocess="unit", strides=strides, **options)
-    return conversion.convert(read_source(folder / "net.onnx", arch=None, window=None), request, SILENT).spec
 
 
 def scores(file: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -83,12 +23,6 @@ def scores(file: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.moveaxis(grid[0], 0, -1)
 
 
-TRUNK: Nodes = [node("Conv: image k3 -> c", strides=[2, 2], pads=[0, 0, 1, 1]), "Relu: c -> x"]
-"""Ten rows and columns, 2 pixels apart; the last ones read padding."""
-UNPADDED: Nodes = [node("MaxPool: image -> p", kernel_shape=[2, 2], strides=[2, 2]), node("Conv: p k3 -> x")]
-"""Eight rows and columns, 2 pixels apart."""
-SMALLER = node("MaxPool: x -> s", kernel_shape=[2, 2], strides=[2, 2])
-SHUFFLE = node("DepthToSpace: s -> r", blocksize=2, mode="CRD")
 EXACT: dict[str, Nodes] = {
     "nearest": [*UNPADDED, SMALLER, "Resize: s _ double -> m"],
     "nearest, asymmetric": [
@@ -368,77 +302,3 @@ def test_half_precision(tmp_path: Path) -> None:
     """The factors of a Resize remain constants in float32."""
     spec = convert(graph(PADDED["linear"]), tmp_path, precision="fp16")
     assert spec.parity[0].precision.relative_l2 < 1e-3
-
-
-REFUSED: dict[str, tuple[Nodes, str]] = {
-    "other factor": (
-        [*UNPADDED, "Resize: x _ _ ten -> m"],
-        "node 'm' (Resize): expected to enlarge rows and columns by integer factors, got 8×8 to 10×10",
-    ),
-    "smaller": (
-        [*UNPADDED, "Resize: x _ half -> m"],
-        "node 'm' (Resize): expected to enlarge rows and columns by integer factors, got 8×8 to 4×4",
-    ),
-    "corners": (
-        [
-            *UNPADDED,
-            SMALLER,
-            node("Resize: s _ double -> m", mode="linear", coordinate_transformation_mode="align_corners"),
-        ],
-        "node 'm' (Resize): expected another coordinate transformation than 'align_corners', whose positions depend on",
-    ),
-    "crop": (
-        [
-            *UNPADDED,
-            SMALLER,
-            node("Resize: s part double -> m", coordinate_transformation_mode="tf_crop_and_resize"),
-        ],
-        "node 'm' (Resize): expected another coordinate transformation than 'tf_crop_and_resize', which cuts a part",
-    ),
-    "shuffled pixels": (
-        ["Conv: image n48 -> c", node("DepthToSpace: c -> r", blocksize=4), "Conv: r k3 -> m"],
-        "node 'm_cells_1' (DepthToSpace): expected a factor that divides the 1 pixels between the elements of its",
-    ),
-    "shuffled summary": (
-        [
-            *UNPADDED,
-            node("GlobalAveragePool: x -> a"),
-            node("DepthToSpace: a -> r", blocksize=2),
-            "Conv: r n4 -> m",
-        ],
-        "node 'm' (Conv): mixes a summary of the whole map back into the map",
-    ),
-    "rows and columns of channels": (
-        [
-            *UNPADDED,
-            SMALLER,
-            "Reshape: s columns -> t",
-            node("Transpose: t -> u", perm=[0, 1, 3, 4, 2]),
-            "Reshape: u wide -> r",
-            "Conv: r k1 -> m",
-        ],
-        "node 'm' (Conv): expected a map (N, C, height, width), got positions in another order: (1, 1, 4, 16)",
-    ),
-    "half pixels": (
-        ["Resize: image _ double -> r", "Conv: r k3 -> m"],
-        "node 'r' (Resize): expected a factor that divides the 1 pixels between the elements of its input, got 2",
-    ),
-    "summary": (
-        [*UNPADDED, node("GlobalAveragePool: x -> a"), "Resize: a _ _ eight -> r", "Add: x r -> m"],
-        "node 'r' (Resize): mixes a summary of the whole map back into the map",
-    ),
-    "transposed summary": (
-        [*UNPADDED, node("GlobalMaxPool: x -> a"), node("ConvTranspose: a t2 -> m")],
-        "node 'm' (ConvTranspose): mixes a summary of the whole map back into the map",
-    ),
-}
-
-
-@pytest.mark.parametrize(("nodes", "expected_message"), REFUSED.values(), ids=REFUSED)
-def test_maps_that_cannot_be_enlarged(tmp_path: Path, nodes: Nodes, expected_message: str) -> None:
-    """The refusal names the node and the reason, and nothing is written."""
-    with pytest.raises(ConversionError) as caught:
-        convert(graph(nodes), tmp_path)
-    assert str(caught.value).startswith(expected_message)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "net").exists()
