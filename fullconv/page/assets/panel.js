@@ -94,6 +94,7 @@ function showAbout({ answer, picture }) {
     "Version": answer.version,
     "Mode": answer.mode,
     "Reason": answer.mode_reason,
+    ...(answer.provider ? { "Computed": `in ${answer.precision} by ${answer.provider}` } : {}),
     "Parity": parityText(answer.parity),
     "Windows": `${grid.rows} × ${grid.cols} (rows × columns), ${counted(grid.scored)} scored`,
     "Window": `${grid.window.join(" × ")} pixels (height × width)`,
