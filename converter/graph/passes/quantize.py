@@ -51,7 +51,7 @@ class QuantizePass(ir.passes.FunctionalPass):
             _check_range(model, IntermediateValues(model, self._scratch), self._feeds)
         try:
             with quiet():  # the tools print advice that this code already follows
-                network = _to_fp16(source) if self._precision == "fp16" else self._to_int8(source, model.graph)
+                network = _to_fp16(source) if self._precision == "fp16" else self._to_int8(source)
         except (ConversionError, OSError):  # an unreadable calibration image; a full disk
             raise
         except Exception as error:  # the tools raise many unrelated kinds
@@ -61,8 +61,9 @@ class QuantizePass(ir.passes.FunctionalPass):
         InferTypesPass()(network)
         return ir.passes.PassResult(network, modified=True)
 
-    def _to_int8(self, source: Path, graph: ir.Graph) -> ir.Model:
+    def _to_int8(self, source: Path) -> ir.Model:
         from onnxruntime import quantization  # noqa: PLC0415 (much to import, for this alone)
+        from onnxruntime.quantization import shape_inference  # noqa: PLC0415
 
         feeds: Iterator[Feed] = iter(self._feeds)
 
@@ -70,13 +71,17 @@ class QuantizePass(ir.passes.FunctionalPass):
             def get_next(self) -> Feed | None:
                 return next(feeds, None)
 
-        target = source.with_name("int8.onnx")
+        folded, target = source.with_name("folded.onnx"), source.with_name("int8.onnx")
+        shape_inference.quant_pre_process(  # brings each batch normalisation into the convolution before it
+            source, folded, skip_symbolic_shape=True, skip_onnx_shape=True,
+            save_as_external_data=True, external_data_location="folded.data",
+        )  # fmt: skip
         quantization.quantize_static(
-            source,
+            folded,
             target,
             Feeds(),
             op_types_to_quantize=list(IN_BYTES),
-            nodes_to_exclude=_kept_in_float(graph),
+            nodes_to_exclude=_kept_in_float(ir.load(folded).graph),
             per_channel=True,
             reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
