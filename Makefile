@@ -2,15 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+BENCH_PIP := build/bench/bin/python -m pip --disable-pip-version-check --quiet
 LOCK := $(CURDIR)/$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
-LOCKS := base batch build clients dev docs image perf photo
+LOCKS := base batch bench build clients dev docs image perf photo
 STUBS := fullconv/protos
 PROTOS := $(addprefix $(STUBS)/,caffe.proto model.proto open_inference.proto scoring.proto)
 MODELS := build/models
+TORCH ?= torch==2.13.0
+TORCHVISION ?= torchvision==0.28.0
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 CHECKED := converter service fullconv protos tests benchmarks models docs
 
-.PHONY: demo photo test test-slow check check-code check-stubs check-locks docs serve lock proto clean
+.PHONY: bench demo photo test test-slow check check-code check-stubs check-locks docs serve lock proto clean
 .DELETE_ON_ERROR:
 
 demo: .venv/base  ## convert the shipped checkpoint, score the shipped page, draw the heatmap
@@ -53,6 +56,9 @@ check-locks: .venv/dev
 	@for lock in $(LOCKS); do cmp requirements/$$lock.txt build/check/locks/requirements/$$lock.txt || \
 		{ echo "requirements/$$lock.txt is stale: make lock"; exit 1; }; done
 
+bench: build/bench  ## compare with other ways to score, in 10 minutes; FULL=1 measures more; BENCH="OPTIONS"
+	PYTHONPATH=benchmarks build/bench/bin/python -m bench $(if $(FULL),--full) $(BENCH)
+
 docs: .venv/docs  ## build the documentation site and check its links
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "the site: build/site/index.html"
@@ -80,6 +86,7 @@ cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/bas
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group build -o requirements/build.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group image -c requirements/base.txt -o requirements/image.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group batch -c requirements/image.txt -o requirements/batch.txt
+cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group bench -c requirements/base.txt -o requirements/bench.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group clients -o requirements/clients.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --no-deps --group perf -o requirements/perf.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --no-deps --group photo -c requirements/base.txt -o requirements/photo.txt
@@ -106,6 +113,14 @@ endef
 
 .venv/photo: .venv/base requirements/photo.txt
 	$(PIP) install --require-hashes --no-deps -r requirements/photo.txt
+	@touch $@
+
+build/bench: requirements/base.txt requirements/bench.txt requirements/build.txt pyproject.toml | .venv/bin/python  ## an environment with the contenders of `make bench`; TORCH= leaves PyTorch out
+	$(PYTHON) -m venv build/bench
+	$(BENCH_PIP) install --require-hashes -r requirements/base.txt -r requirements/build.txt
+	$(BENCH_PIP) install --require-hashes --no-deps -r requirements/bench.txt
+	$(BENCH_PIP) install --no-deps --no-build-isolation --editable .
+	$(if $(TORCH),$(BENCH_PIP) install $(TORCH) && $(BENCH_PIP) install --no-deps $(TORCHVISION))
 	@touch $@
 
 build/clients: requirements/clients.txt | .venv/bin/python  ## an environment with the clients of other servers

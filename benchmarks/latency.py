@@ -71,11 +71,16 @@ def served(models: Path, *settings: str) -> Iterator[Served]:
         with (
             log.open("w") as file,
             subprocess.Popen(  # noqa: S603 (this repository's server)
-                [*command, "--metrics", "127.0.0.1:0"], stderr=file, env=os.environ | {"PYTHONFAULTHANDLER": "1"}
+                [*command, "--metrics", "127.0.0.1:0"],
+                stderr=file,
+                env=os.environ | {"PYTHONFAULTHANDLER": "1"},
+                start_new_session=True,  # Ctrl-C is for this program, which then kills the server
             ) as server,
         ):
             while "\n" not in log.read_text():
                 time.sleep(0.1)
+            if not log.read_text().startswith("{"):
+                raise RuntimeError(f"the server did not start: {log.read_text().strip()}")
             try:
                 yield Served(json.loads(log.read_text().splitlines()[0])["address"], server.pid, log)
             finally:

@@ -1,0 +1,66 @@
+"""The plot of a run: the time of an image against its side, on logarithmic axes, a line for each contender."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+from bench.measure import CaseRun
+from bench.networks import NETWORKS
+from fullconv.common.files import atomic_write
+
+MARKERS = "os^vDPX*<>hp"
+OURS = "fullconv"
+"""Begin of the names of this project's contenders, whose lines are solid and thick."""
+
+
+def draw(runs: Sequence[CaseRun], path: Path) -> None:
+    """Write the plot of the native strides as PNG; nothing is written if nothing was measured. Raises OutputError."""
+    native = [run for run in runs if run.case.divisor == 1 and any(entry.seconds for entry in run.entries)]
+    networks = [name for name in NETWORKS if any(run.case.network == name for run in native)]
+    if not networks:
+        return
+    names = list(dict.fromkeys(entry.name for run in native for entry in run.entries if entry.seconds))
+    columns = min(2, len(networks))
+    lines = -(-len(networks) // columns)
+    legend = 0.2 * -(-len(names) // columns)
+    figure = Figure(figsize=(5.2 * columns, 4 * lines + legend), dpi=110, layout="constrained")
+    handles = dict[str, Line2D]()
+    for panel, name in zip(figure.subplots(lines, columns, squeeze=False).flat, networks, strict=False):
+        handles |= _panel(panel, name, [run for run in native if run.case.network == name], names)
+    for panel in figure.axes[len(networks) :]:
+        panel.set_visible(False)
+    figure.legend(
+        [handles[name] for name in names], names, loc="outside lower center", ncols=columns, fontsize=8, frameon=False
+    )
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")
+
+
+def _panel(panel: Axes, network: str, runs: Sequence[CaseRun], names: Sequence[str]) -> dict[str, Line2D]:
+    """Draw the lines of one network; returns them by the names of the contenders."""
+    drawn = {}
+    for index, name in enumerate(names):
+        entries = [(run.lattice.side, entry) for run in runs for entry in run.entries if entry.name == name]
+        points = sorted((side, median(entry.seconds)) for side, entry in entries if entry.seconds)
+        if points:
+            ours = name.startswith(OURS)
+            (drawn[name],) = panel.plot(
+                *zip(*points, strict=True),
+                color=f"C{index % 10}",
+                marker=MARKERS[index % len(MARKERS)],
+                markersize=5,
+                linestyle="-" if ours else "--",
+                linewidth=2 if ours else 1.2,
+            )
+    sides = sorted({run.lattice.side for run in runs})
+    panel.set(xscale="log", yscale="log", title=NETWORKS[network].title)
+    panel.set(xlabel="side of the image in pixels", ylabel="seconds for all windows")
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set_xticks(sides, [str(side) for side in sides])
+    panel.grid(visible=True, alpha=0.3)
+    return drawn

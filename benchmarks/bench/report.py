@@ -1,0 +1,151 @@
+"""The results of a run: as JSON, as tables in Markdown, and pasted into a page between two marker comments."""
+
+import json
+import statistics
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from bench.contenders import BASELINE
+from bench.measure import CaseRun, Entry
+from bench.networks import NETWORKS
+from fullconv.common.files import atomic_write
+
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+"""The lines of a page between which the results are pasted."""
+HEADER = """\
+| contender | seconds | windows timed | times as fast | difference | top class |
+|---|--:|--:|--:|--:|--:|"""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median, the lowest and the highest of some numbers."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> "Spread":
+        """Return the spread of at least one number."""
+        return cls(statistics.median(numbers), min(numbers), max(numbers))
+
+    def text(self) -> str:
+        """Return the numbers with three digits."""
+        return f"{digits(self.median)} ({digits(self.low)} to {digits(self.high)})"
+
+
+def digits(number: float) -> str:
+    """Return a number with three significant digits, without an exponent unless it is very small."""
+    if number and abs(number) < 1e-4:
+        return f"{number:.1e}"
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
+def ratios(entry: Entry, run: CaseRun) -> list[float]:
+    """Return, for each round, the time of the original classifier divided by that of a contender."""
+    baseline = next(other for other in run.entries if other.name == BASELINE.name)
+    return [theirs / own for theirs, own in zip(baseline.seconds, entry.seconds, strict=False)]
+
+
+def document(runs: Sequence[CaseRun], about: dict[str, Any]) -> dict[str, Any]:
+    """Return the results as JSON holds them."""
+    return {**about, "baseline": BASELINE.name, "cases": [_case_document(run) for run in runs]}
+
+
+def _case_document(run: CaseRun) -> dict[str, Any]:
+    lattice = run.lattice
+    return {
+        "network": run.case.network,
+        "side": lattice.side,
+        "stride": lattice.stride,
+        "window": lattice.window,
+        "windows": lattice.windows,
+        "contenders": [_entry_document(entry, run) for entry in run.entries],
+    }
+
+
+def _entry_document(entry: Entry, run: CaseRun) -> dict[str, Any]:
+    known: dict[str, Any] = {"name": entry.name}
+    if not entry.seconds:
+        return known | {"problem": entry.problem or "not measured"}
+    compared = ratios(entry, run)
+    return known | {
+        "detail": entry.prepared.detail if entry.prepared else "",
+        "problem": entry.problem,
+        "windows_timed": entry.timed,
+        "seconds": entry.seconds,
+        "median": statistics.median(entry.seconds),
+        "times_as_fast": compared,
+        "times_as_fast_median": statistics.median(compared) if compared else None,
+        "difference": entry.difference,
+        "top_class_agreement": entry.agreement,
+    }
+
+
+def markdown(runs: Sequence[CaseRun], about: dict[str, Any]) -> str:
+    """Return the results as Markdown: the machine, and a table for each image."""
+    lines = [*(textwrap.fill(line, 118, subsequent_indent="  ") for line in _about(about)), ""]
+    for network, own in groupby(runs, key=lambda run: run.case.network):
+        lines += [f"### {NETWORKS[network].title}", ""]
+        for run in own:
+            lines += [_title(run), "", HEADER, *(row(entry, run) for entry in run.entries), ""]
+    return "\n".join(lines)
+
+
+def _about(about: dict[str, Any]) -> Iterator[str]:
+    machine, found = about["machine"], about["versions"]
+    yield f"- CPU: {machine['cpu']}, {machine['cpus']} cores, {machine['memory_gib']} GiB of memory"
+    yield f"- Instructions: {', '.join(machine['flags']) or 'unknown'}; GPU: {machine['gpu']}"
+    yield f"- Versions: {', '.join(f'{name} {number}' for name, number in found.items())}"
+    yield f"- Run: {about['scope']}, {about['rounds']} rounds, {about['date']}, {about['seconds']:.0f} seconds"
+
+
+def _title(run: CaseRun) -> str:
+    lattice = run.lattice
+    return (
+        f"**{lattice.side}×{lattice.side} pixels, stride {lattice.stride}**: {lattice.windows:,} windows of "
+        f"{lattice.window} pixels"
+    )
+
+
+def row(entry: Entry, run: CaseRun) -> str:
+    """Return the line of a table for one contender."""
+    if entry.problem or not entry.seconds:
+        return f"| {entry.name} | {entry.problem or 'not measured'} | | | | |"
+    compared = ratios(entry, run)
+    detail = f" ({entry.prepared.detail})" if entry.prepared and entry.prepared.detail else ""
+    padded = run.is_padded and " dense" in entry.name
+    cells = [
+        f"{entry.name}{detail}",
+        Spread.of(entry.seconds).text(),
+        "all" if entry.timed == run.lattice.windows else f"{entry.timed:,}",
+        Spread.of(compared).text() if compared else "",
+        ("" if entry.difference is None else f"{entry.difference:.1e}") + (" padded" if padded else ""),
+        "" if entry.agreement is None else f"{entry.agreement:.1%}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def paste(page: str, results: str) -> str:
+    """Return a page with the results between its markers; raises ValueError if it does not have both."""
+    head, begin, rest = page.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"docs: expected a page with the lines {BEGIN} and {END}, got a page without them; add them")
+    return f"{head}{BEGIN}\n\n{results}\n{END}{tail}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears complete or not at all; raises OutputError."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, results: dict[str, Any]) -> None:
+    """Write the results as JSON; raises OutputError."""
+    write_text(path, f"{json.dumps(results, indent=2, ensure_ascii=False)}\n")

@@ -1,0 +1,100 @@
+"""The course of a run: networks one after the other, and for each of them its strides and its images."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+
+from bench import ours, pytorch
+from bench.cases import Case, Scope
+from bench.contenders import BASELINE, Contender, Setup
+from bench.measure import CaseRun, Entry, Runner, prepare
+from bench.networks import NETWORKS, Network, make, picture
+from bench.report import digits, ratios
+from bench.served_crops import LitServeCrops
+from bench.windows import Lattice
+
+CONTENDERS: tuple[Contender, ...] = (BASELINE, *ours.CONTENDERS, *pytorch.CONTENDERS, LitServeCrops())
+"""All contenders; the first is the one with which the others are compared."""
+
+
+@dataclass
+class Bench:
+    """A run. `runs` has what has been measured so far, also after an interruption."""
+
+    scope: Scope
+    folder: Path
+    """Folder for the networks, which the caller removes."""
+    only: str = ""
+    """Text in the names of the contenders that are measured, besides the first."""
+    runs: list[CaseRun] = field(default_factory=list)
+
+    def measure(self) -> Iterator[CaseRun]:
+        """Measure; yields each case when it is finished."""
+        for name, cases in groupby(self.scope.cases, key=lambda case: case.network):
+            _say(f"{NETWORKS[name].title}: converting")
+            own = list(cases)
+            try:
+                network = make(name, self.folder / name)
+            except ImportError as error:
+                yield from self._leave_out(own, f"not installed: {error.name or error}")
+            except Exception as error:  # of the libraries that build networks
+                yield from self._leave_out(own, f"failed: {type(error).__name__}: {error}")
+            else:
+                yield from self._measure_network(network, own)
+
+    def _leave_out(self, cases: Sequence[Case], problem: str) -> Iterator[CaseRun]:
+        """Record that a network is not measured."""
+        for case in cases:
+            run = CaseRun(case, _lattice(case), is_padded=False, entries=[Entry(BASELINE.name, problem=problem)])
+            _say(f"  {problem}")
+            self.runs.append(run)
+            yield run
+
+    def _measure_network(self, network: Network, cases: Sequence[Case]) -> Iterator[CaseRun]:
+        for stride, of_stride in groupby(cases, key=lambda case: case.stride):
+            own = list(of_stride)
+            contenders = [
+                contender
+                for contender in CONTENDERS
+                if any(case.includes(contender) for case in own)
+                and (contender is BASELINE or self.only in contender.name)
+            ]
+            with ExitStack() as stack:
+                entries = prepare(contenders, Setup(network, stride, stack))
+                for case in own:
+                    names = {contender.name for contender in contenders if case.includes(contender)}
+                    yield self._measure_case(network, case, [entry for entry in entries if entry.name in names])
+
+    def _measure_case(self, network: Network, case: Case, entries: Sequence[Entry]) -> CaseRun:
+        own = [replace(entry, seconds=[]) for entry in entries]
+        run = CaseRun(case, _lattice(case), not network.spec.parity[0].exact, own)
+        self.runs.append(run)
+        _say(f"{network.recipe.title}, {case.side}², stride {case.stride}: {run.lattice.windows:,} windows")
+        sample = network.recipe.full if self.scope.is_full else network.recipe.quick
+        runner = Runner(run, picture(network, case.side, self.folder), self.scope, sample)
+        runner.compare()
+        for number in range(self.scope.rounds):
+            runner.measure(number)
+        for entry in own:
+            _say(f"  {entry.name:50} {_outcome(entry, run)}")
+        return run
+
+
+def _lattice(case: Case) -> Lattice:
+    return Lattice(case.side, NETWORKS[case.network].window, case.stride)
+
+
+def _outcome(entry: Entry, run: CaseRun) -> str:
+    """Return the time of a contender, or why it has none."""
+    if not entry.seconds:
+        return entry.problem
+    compared = ratios(entry, run)
+    times = f", {digits(statistics.median(compared))} times as fast" if compared else ""
+    return f"{digits(statistics.median(entry.seconds))} s{times}"
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,160 @@
+"""The comparison of `make bench`: the windows that stand for an image, the contenders' windows, and the tables."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from bench.cases import Case
+from bench.contenders import BASELINE, Setup, fastest_batch
+from bench.measure import CaseRun, Entry, compare
+from bench.networks import Network, make, picture
+from bench.ours import InProcess, Pair
+from bench.report import BEGIN, END, document, paste, ratios, row
+from bench.windows import Lattice, Part, Sample, batches, centred, scaled, windows_of
+from numpy.testing import assert_allclose
+
+LATTICE = Lattice(side=100, window=30, stride=7)
+
+
+def test_lattice_counts_windows() -> None:
+    """A lattice has every window that begins at a multiple of the stride and lies inside the image."""
+    starts = [start for start in range(0, 100, 7) if start + 30 <= 100]
+    assert LATTICE.count == len(starts)
+    assert LATTICE.windows == len(starts) ** 2
+
+
+@pytest.mark.parametrize("given", [(20, 30, 7), (30, 0, 7), (30, 30, 0)], ids=["small", "no-window", "no-stride"])
+def test_lattices_without_windows_are_refused(given: tuple[int, int, int]) -> None:
+    """A window that is larger than the image, and lengths of 0 pixels, raise ValueError."""
+    with pytest.raises(ValueError, match="expected"):
+        Lattice(*given)
+
+
+def test_parts_cover_the_pixels_of_their_windows() -> None:
+    """The pixels of a part are those of its windows, and no others."""
+    part = Part(row=2, col=1, rows=3, cols=4)
+    rows, cols = part.pixels(LATTICE)
+    assert (rows, cols) == (slice(14, 14 + 2 * 7 + 30), slice(7, 7 + 3 * 7 + 30))
+    assert part.inside(Part(1, 1, 8, 8)) == (slice(1, 4), slice(0, 4))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_samples_are_distinct_windows_of_the_area(seed: int) -> None:
+    """The blocks of a sample lie inside the area and do not overlap."""
+    area = centred(Lattice(300, 30, 7), 30)
+    drawn = Sample(3, 4, 5).draw(area, np.random.default_rng(seed))
+    counted = np.zeros((area.rows, area.cols), int)
+    for part in drawn:
+        counted[part.inside(area)] += 1
+    assert [part.windows for part in drawn] == [12] * 5
+    assert counted.max() == 1
+    assert counted.sum() == 60
+
+
+def test_small_images_are_not_sampled() -> None:
+    """If a sample would have all windows of the area or more, the area is measured as one part."""
+    area = centred(LATTICE, LATTICE.count)
+    assert Sample(5, 5, 5).draw(area, np.random.default_rng(0)) == (area,)
+
+
+def test_times_are_scaled_to_all_windows() -> None:
+    """A time is multiplied by the number of windows for each window that was timed."""
+    assert scaled(2.0, timed=16, windows=676) == 84.5
+    with pytest.raises(ValueError, match="expected 1 to 10 windows, got 11"):
+        scaled(1.0, timed=11, windows=10)
+
+
+def test_windows_are_cut_row_by_row() -> None:
+    """Batches have every window of the image in the order of the grid."""
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 100, 93), np.uint8)
+    views = windows_of(pixels, 30, 7)
+    expected = [pixels[:, y : y + 30, x : x + 30] for y in range(0, 71, 7) for x in range(0, 64, 7)]
+    got = [*batches(views, 16)]
+    assert [len(batch) for batch in got] == [16] * (len(expected) // 16) + [len(expected) % 16]
+    assert np.array_equal(np.concatenate(got), expected)
+
+
+def test_the_fastest_batch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The size with the least time for each window is taken, and much larger sizes are not tried."""
+    times = {1: 1.0, 2: 1.6, 4: 2.4, 8: 8.0}
+    monkeypatch.setattr("bench.contenders._seconds_of", lambda run: times[len(run())])
+    assert fastest_batch(lambda windows: windows, np.zeros((32, 1, 2, 2), np.float32)) == 4
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    """Return the digits model as the comparison makes it."""
+    return make("digits", tmp_path_factory.mktemp("digits"))
+
+
+@pytest.mark.parametrize("stride", [8, 4], ids=["native", "half"])
+@pytest.mark.parametrize(
+    "contender",
+    [BASELINE, *(InProcess(mode, Pair("cpu", "fp32")) for mode in ("dense", "crops"))],
+    ids=lambda c: c.name,
+)
+def test_contenders_score_every_window(digits: Network, contender: InProcess, stride: int, tmp_path: Path) -> None:
+    """A contender's grid has the original classifier's scores of each window by itself."""
+    image = picture(digits, 110, tmp_path)
+    session = ort.InferenceSession(digits.original)
+    (name,) = [value.name for value in session.get_inputs()]
+    starts = range(0, 110 - 70 + 1, stride)
+    expected = [
+        session.run(None, {name: digits.prepare(image[y : y + 70, x : x + 70])[None]})[0][0]
+        for y in starts
+        for x in starts
+    ]
+    with ExitStack() as stack:
+        grid = contender.prepare(Setup(digits, stride, stack)).run(image)
+    assert grid.shape == (len(starts), len(starts), 11)
+    assert_allclose(grid.reshape(-1, 11), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def a_run() -> CaseRun:
+    """Return a case of VGG-16 with three contenders."""
+    part = (Part(0, 0, 4, 4),)
+    entries = [
+        Entry(BASELINE.name, parts=part, seconds=[10.0, 12.0, 11.0], difference=0.0, agreement=1.0),
+        Entry("fullconv dense, cpu fp32", parts=(Part(0, 0, 26, 26),), seconds=[1.0, 1.0, 1.0], difference=0.31),
+        Entry("MONAI", problem="not installed: monai"),
+    ]
+    return CaseRun(Case("vgg16", 1024), Lattice(1024, 224, 32), is_padded=True, entries=entries)
+
+
+def test_tables_pair_the_times_of_a_round() -> None:
+    """Ratios are of times of the same round; a table has their median and range, and why a contender is missing."""
+    run = a_run()
+    baseline, dense, monai = run.entries
+    dense.agreement = 0.75
+    assert ratios(dense, run) == [10.0, 12.0, 11.0]
+    assert row(baseline, run) == ("| ONNX Runtime, crops | 11 (10 to 12) | 16 | 1 (1 to 1) | 0.0e+00 | 100.0% |")
+    assert row(dense, run) == (
+        "| fullconv dense, cpu fp32 | 1 (1 to 1) | all | 11 (10 to 12) | 3.1e-01 padded | 75.0% |"
+    )
+    assert row(monai, run) == "| MONAI | not installed: monai | | | | |"
+
+
+def test_documents_have_every_time() -> None:
+    """The JSON document has the times of every round, the paired ratios and the problems."""
+    (case,) = document([a_run()], {"scope": "quick"})["cases"]
+    assert case["windows"] == 676
+    assert case["contenders"][1]["seconds"] == [1.0, 1.0, 1.0]
+    assert case["contenders"][1]["times_as_fast_median"] == 11.0
+    assert case["contenders"][2] == {"name": "MONAI", "problem": "not installed: monai"}
+
+
+def test_results_replace_the_text_between_the_markers() -> None:
+    """Only the text between both markers changes; a page without them is refused."""
+    page = f"# Title\n\n{BEGIN}\nold\n{END}\n\nMore.\n"
+    assert paste(page, "new") == f"# Title\n\n{BEGIN}\n\nnew\n{END}\n\nMore.\n"
+    with pytest.raises(ValueError, match="expected a page with the lines"):
+        paste("# Title\n", "new")
+
+
+def test_scores_are_compared_window_by_window() -> None:
+    """The difference is relative to the largest score, and the agreement is a share of windows."""
+    expected = np.array([[[1.0, 0.0], [0.0, -4.0]]], np.float32)
+    got = np.array([[[1.0, 0.5], [-1.0, 0.0]]], np.float32)
+    assert compare([got], [expected]) == (1.0, 0.5)
