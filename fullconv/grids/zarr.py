@@ -39,16 +39,15 @@ def zarr_folder(path: Path, values: CellValues) -> Iterator[RowSink]:
     """Write a .zarr folder; yields the function that takes the rows. Raises OutputError, RequestError."""
     zarr, header = _library(), values.chosen_header
     with atomic_folder(path) as folder:
-        group = zarr.open_group(folder, mode="w", zarr_format=3)
-        group.attrs.update(
-            {
-                MARK: header.image.name,
-                "window": header.window,
-                "stride": header.stride,
-                "classes": header.indices,
-                "labels": header.labels,
-            }
-        )
+        attributes = {
+            MARK: header.image.name,
+            "window": header.window,
+            "stride": header.stride,
+            "classes": header.indices,
+            "labels": header.labels,
+        }
+        # open_group with mode "w" would replace the folder by another one, which nobody has locked.
+        group = zarr.create_group(folder, zarr_format=3, attributes=attributes)
         for name, dimension, axis in (("x", "col", header.horizontal), ("y", "row", header.vertical)):
             group.create_array(name, data=axis.starts, dimension_names=[dimension])
         described = grid_arrays(values)

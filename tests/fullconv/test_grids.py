@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from fullconv import OutputError, RequestError, Scorer
 from fullconv.command.cli import app
 from fullconv.common.probabilities import RAW
+from fullconv.common.temporary import remove_leftovers
 from fullconv.description import ModelDescription
 from fullconv.grids import cell_values, grid_file
 
@@ -248,6 +249,21 @@ def test_folders_that_are_no_grid(image: Path, tmp_path: Path) -> None:
     printed = score(image, "--grid", tmp_path / "grid.zarr", status=2)
     assert "expected a new file or an output to replace" in " ".join(printed.replace("│", " ").split())
     assert [path.name for path in (tmp_path / "grid.zarr").iterdir()] == ["zarr.json"]
+
+
+@pytest.mark.extras
+def test_a_zarr_folder_is_locked_while_it_is_written(tmp_path: Path) -> None:
+    """Another process that removes leftovers leaves the folder alone, so that it appears with all that was written."""
+    scorer = Scorer(ROOT / "models")
+    answer = scorer.score(noise(120, 100, 1), model="digits", grid=True)
+    values = cell_values(answer.header, scorer.model("digits"), answer.header.indices)
+    with grid_file(tmp_path / "grid.zarr", values) as write:
+        held = sorted(tmp_path.rglob("*"))
+        remove_leftovers(tmp_path)
+        assert sorted(tmp_path.rglob("*")) == held
+        for rows in answer.rows():
+            write(rows)
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.zarr"]
 
 
 @pytest.mark.extras
