@@ -1,10 +1,11 @@
 """Scoring in this process: the transport behind `fullconv.Scorer`, which loads this module."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from fullconv.common.names import PrecisionName, ProviderName
 from fullconv.errors import KINDS, RequestError, ScoringError, UnavailableError
@@ -14,13 +15,14 @@ from fullconv.options import check_timeout
 from fullconv.protos import scoring_pb2
 from fullconv.transport import ManyItem, ProgressCallback, WholeAnswer, ignore_progress
 from service import decode, encode, errors, machine
+from service.engine.engine import Engine
 from service.engine.loader import LoadOptions
 from service.engine.registry import Registry
 from service.engine.requested_backend import RequestedBackend
 from service.engine.scheduler import Flow, Scheduler
 from service.engine.session import Threads
 from service.images.arrays import open_array
-from service.images.decoding import UnsharedDecoding
+from service.images.decoding import Decoding, UnsharedDecoding
 from service.images.encoded import open_bytes
 from service.images.files import open_path
 from service.images.picture import PageSelection, Picture
@@ -28,6 +30,7 @@ from service.images.pixels import SampleArray
 from service.reasons import message_of, reason_of
 from service.scoring import outcome
 from service.scoring.execution import Execution
+from service.scoring.grid import GridRows as ScoredRows
 from service.scoring.masking import count_inside_mask
 from service.scoring.options import check_names
 from service.scoring.planned import PlannedImage
@@ -84,9 +87,11 @@ class LocalTransport:
         source: ImageSource,
         timeout: float | None,
         progress: ProgressCallback,
+        *,
+        execute: "Execute" = Execution,
     ) -> "LocalStream":
-        """Plan one image; raises ScoringError."""
-        return self._stream(request, source, self._deadline(timeout), progress)
+        """Plan one image; raises ScoringError. `execute` makes the execution of the plan. Default: all of it is run."""
+        return self._stream(request, source, self._deadline(timeout), progress, execute)
 
     def _stream(
         self,
@@ -94,6 +99,7 @@ class LocalTransport:
         source: ImageSource,
         deadline: "_Deadline",
         progress: ProgressCallback,
+        execute: "Execute" = Execution,
     ) -> "LocalStream":
         with _as_client_errors():
             requested = decode.scoring_request(request)
@@ -106,7 +112,7 @@ class LocalTransport:
 
         decoding = UnsharedDecoding(deadline.check)
         flow = None if self._scheduler is None else Flow(self._scheduler)
-        return LocalStream(planned, Execution(planned, flow, report, decoding=decoding), deadline, flow)
+        return LocalStream(planned, execute(planned, flow, report, decoding=decoding), deadline, flow)
 
     def plan(
         self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None
@@ -140,31 +146,55 @@ class LocalTransport:
         """Do nothing: the models are released with this object."""
 
 
+class Executed(Protocol):
+    """The execution of a plan: iterate `rows`, then take `result`."""
+
+    def rows(self) -> Iterator[ScoredRows]:
+        """Yield the rows of the grid from top to bottom, if a grid was requested."""
+
+    def result(self) -> outcome.Result:
+        """Return the averages, after the last row."""
+
+
+class Execute(Protocol):
+    """Makes the execution of a plan; the arguments are those of `Execution`."""
+
+    def __call__(
+        self,
+        planned: PlannedImage,
+        engine: Engine | None = ...,
+        progress: Callable[[int, int], None] = ...,
+        *,
+        decoding: Decoding = ...,
+    ) -> Executed:
+        """Return the execution."""
+
+
 class LocalStream:
     """One image being scored in the calling thread, while its rows are taken."""
 
     def __init__(
-        self, planned: PlannedImage, execution: Execution, deadline: "_Deadline", flow: Flow | None = None
+        self, planned: PlannedImage, execution: Executed, deadline: "_Deadline", flow: Flow | None = None
     ) -> None:
-        self._planned, self._execution, self._deadline, self._flow = planned, execution, deadline, flow
+        self.planned_image, self.execution, self._deadline, self._flow = planned, execution, deadline, flow
         self.start = encode.planned_response(planned)
 
     def rows(self) -> Iterator[GridRows]:
         """Score; yields the rows of the grid, top to bottom, if a grid was requested. Raises ScoringError."""
         with _as_client_errors():
-            for rows in self._execution.rows():
+            for rows in self.execution.rows():
                 yield GridRows(rows.first, rows.scores, rows.positions, rows.further)
 
     def summary(self) -> scoring_pb2.ScoreResponse:
         """Return the averages, after the last rows; raises ImageError if no window was scored."""
         with _as_client_errors():
-            return encode.summary(outcome.Scored(self._planned, (), self._execution.result()))
+            return encode.summary(outcome.Scored(self.planned_image, (), self.execution.result()))
 
     def planned(self) -> scoring_pb2.ScoreResponse:
         """Return the response for a request of the plan alone; raises ImageError."""
         with _as_client_errors():
-            counts = tuple(count_inside_mask(self._planned, UnsharedDecoding(self._deadline.check)))
-            return encode.plan_response(outcome.Counted(self._planned, counts))
+            counts = tuple(count_inside_mask(self.planned_image, UnsharedDecoding(self._deadline.check)))
+            return encode.plan_response(outcome.Counted(self.planned_image, counts))
 
     def close(self) -> None:
         """Drop the tiles that wait; another thread may call this. Scoring stops when no rows are taken."""

@@ -1,4 +1,9 @@
-"""Reductions of cells' scores: the mean of each class, and the classes with the highest scores."""
+"""Reductions of cells' scores: the mean of each class, and the classes with the highest scores.
+
+Sums of floating-point numbers depend on the order in which they are added. The cells of each band are added up by
+themselves, and the sums of the bands are added from top to bottom. Bands that are scored apart therefore give the same
+means, to the last bit, as bands that are scored together.
+"""
 
 from dataclasses import dataclass, field
 
@@ -11,24 +16,29 @@ class Mean:
     """The mean over all added cells, summed in float64."""
 
     classes: int
-    _sum: NDArray[np.float64] = field(init=False)
+    sum: NDArray[np.float64] = field(init=False)
+    """The sum over the added cells, (classes,)."""
     cells: int = field(init=False, default=0)
     """Number of cells that were added."""
 
     def __post_init__(self) -> None:
         """Start with no cells."""
-        self._sum = np.zeros(self.classes)
+        self.sum = np.zeros(self.classes)
 
     def add(self, values: NDArray[np.floating]) -> None:
         """Add cells; `values` is (..., classes)."""
         cells = values.reshape(-1, self.classes)
-        self._sum += cells.sum(axis=0, dtype=np.float64)
-        self.cells += len(cells)
+        self.add_sum(cells.sum(axis=0, dtype=np.float64), len(cells))
+
+    def add_sum(self, total: NDArray[np.float64], cells: int) -> None:
+        """Add the sum (classes,) over a number of cells."""
+        self.sum += total
+        self.cells += cells
 
     @property
     def value(self) -> NDArray[np.float64]:
         """The mean so far, (classes,) float64; NaN before the first cell."""
-        return self._sum / self.cells if self.cells else np.full(self.classes, np.nan)
+        return self.sum / self.cells if self.cells else np.full(self.classes, np.nan)
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,16 @@ class ViewMeans:
     """Over all cells."""
     areas: tuple[Mean, ...]
     """Over the cells of each named area."""
+
+    @property
+    def every(self) -> tuple[Mean, ...]:
+        """The mean over all cells, then those of the areas."""
+        return self.all, *self.areas
+
+    def add(self, other: "ViewMeans") -> None:
+        """Add the cells of other means, of as many classes and areas."""
+        for mean, added in zip(self.every, other.every, strict=True):
+            mean.add_sum(added.sum, added.cells)
 
 
 def make_means(classes: int, areas: int) -> ViewMeans:

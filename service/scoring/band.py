@@ -1,4 +1,4 @@
-"""Scores the pixels of one band of tiles: updates the means, and yields the band's rows of the grid."""
+"""Scores the pixels of one band of tiles: makes its means, and yields the band's rows of the grid."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fullconv.common.probabilities import probabilities
 from service.dense.arrays import Pixels, Scores
-from service.dense.reducers import ViewMeans
+from service.dense.reducers import ViewMeans, make_means
 from service.dense.tiles import AxisBand, AxisTile
 from service.errors import ImageError, ModelError
 from service.scoring.grid import BandGrid, GridRows
@@ -74,8 +74,8 @@ class Band:
 class BandScoring:
     """One band that is being scored: its first tiles are submitted when it is made.
 
-    `strip` holds the pixels that the band reads, None if it has no cell to score. `means` are those of the view and, if
-    the mirrored image is scored too, of the mirrored view.
+    `strip` holds the pixels that the band reads, None if it has no cell to score. `totals` are the means of the view
+    and, if the mirrored image is scored too, of the mirrored view.
     """
 
     def __init__(
@@ -83,11 +83,13 @@ class BandScoring:
         planned: PlannedImage,
         band: Band,
         strip: Pixels | None,
-        means: Sequence[ViewMeans],
+        totals: Sequence[ViewMeans],
         submit: Submit,
         stopwatch: Stopwatch,
     ) -> None:
-        self._planned, self._band, self._means, self._stopwatch = planned, band, means, stopwatch
+        self._planned, self._band, self._totals, self._stopwatch = planned, band, totals, stopwatch
+        self.means = [make_means(total.all.classes, len(total.areas)) for total in totals]
+        """The means of this band alone, in the order of `totals`."""
         tiles = band.tiles()
         self.skipped = band.tile_count - len(tiles)
         """Number of tiles without a cell to score."""
@@ -97,7 +99,7 @@ class BandScoring:
         stopwatch.compute += time.monotonic() - before  # an engine in this thread runs tiles as they are submitted
 
     def rows(self, advance: Callable[[int], None]) -> Iterator[GridRows]:
-        """Add every cell to the means; yields the band's rows of the grid if it belongs to the answer.
+        """Add every cell to the totals; yields the band's rows of the grid if it belongs to the answer.
 
         `advance` is called with the number of tiles of each batch that is done.
         """
@@ -108,6 +110,8 @@ class BandScoring:
         for batch in self._batches:
             self._reduce(batch, self._await_scores(), grid)
             advance(len(batch))
+        for total, means in zip(self._totals, self.means, strict=True):
+            total.add(means)
         if grid is not None:
             yield from grid.parts(self._band.axis.first, self._band.wanted)
 
@@ -150,7 +154,7 @@ class BandScoring:
                 f"{planned.picture.name}: model {planned.model.name!r} gives values that are NaN or infinite, among "
                 f"rows {row.cells.start} to {row.cells.stop - 1}, columns {col.cells.start} to {col.cells.stop - 1}"
             )
-        means = self._means[col.mirrored]
+        means = self.means[col.mirrored]
         means.all.add(self._averaged(scored))
         for mean, inside in zip(means.areas, self._band.in_areas, strict=True):
             mean.add(self._averaged(kept[inside[cells]]))

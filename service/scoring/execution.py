@@ -7,7 +7,7 @@ Memory holds strips, tiles and the rows of one band, so that it does not grow wi
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import chain, islice
 
@@ -15,19 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.dense.arrays import Pixels, Scores
-from service.dense.reducers import Mean, ViewMeans, argsort_descending, make_means
+from service.dense.reducers import ViewMeans, make_means
 from service.dense.tiles import AxisBand
 from service.engine.engine import Engine, InlineEngine
 from service.errors import CancelledRunError
 from service.images.decoding import UNSHARED, Decoding
 from service.images.picture import Picture, TurnRows
 from service.images.rows import KeptRows, RowReader, ScaledRows, read_strips
+from service.scoring.averaging import make_result
 from service.scoring.band import Band, BandScoring, Stopwatch, Wanted
 from service.scoring.grid import GridRows
-from service.scoring.masking import check_any_scored, wanted_cells, window_spans
-from service.scoring.outcome import AreaAverage, Result, Timing
+from service.scoring.masking import wanted_cells, window_spans
+from service.scoring.outcome import Result, Timing
 from service.scoring.plan import View
 from service.scoring.planned import PlannedImage
+
+ALL_BANDS = slice(None)
 
 
 def ignore_progress(_done: int, _total: int) -> None:
@@ -38,7 +41,8 @@ class Execution:
     """Scores a planned image once: iterate `rows`, then take `result`.
 
     `engine` runs the tiles. Default: the calling thread. `decoding` says when pixels are decoded. Default: as soon as
-    they are needed. `progress` is called with the tiles that are done and their total.
+    they are needed. `progress` is called with the tiles that are done and their total. `bands` are the positions of the
+    bands of each view that are scored. Default: all.
     """
 
     def __init__(
@@ -48,9 +52,12 @@ class Execution:
         progress: Callable[[int, int], None] = ignore_progress,
         *,
         decoding: Decoding = UNSHARED,
+        bands: slice = ALL_BANDS,
     ) -> None:
         self._planned, self._engine, self._progress = planned, engine or InlineEngine(), progress
-        self._decoding = decoding
+        self._decoding, self._selected = decoding, bands
+        self.band_means: list[Sequence[ViewMeans]] = []
+        """The means of each band that was scored, if some bands were selected."""
         self._kept: KeptRows | None = None
         self._started = time.monotonic()
         self._stopwatch = Stopwatch()
@@ -80,31 +87,20 @@ class Execution:
         self._bands, self._begun = None, ()
         for band in bands:
             yield from self._timed(band.rows(self._advance))
+            if self._selected != ALL_BANDS:
+                self.band_means.append(band.means)
 
     def result(self) -> Result:
         """Return the averages, after the last row. Raises ImageError if no window was scored."""
-        check_any_scored(self._planned, [means.all.cells for means in self._means])
-        options, clock = self._planned.options, self._stopwatch
-        average = self._over_views([means.all for means in self._means])
-        timing = Timing(
-            decode=clock.decode,
-            compute=clock.compute,
-            reduce=clock.reduce,
-            total=time.monotonic() - self._started,
+        return make_result(self._planned, self._means, self.timing)
+
+    @property
+    def timing(self) -> Timing:
+        """Where the time has gone so far."""
+        clock = self._stopwatch
+        return Timing(
+            decode=clock.decode, compute=clock.compute, reduce=clock.reduce, total=time.monotonic() - self._started
         )
-        areas = tuple(map(self._area_average, range(len(self._planned.areas))))
-        top = tuple(argsort_descending(average, options.requested.top))
-        return Result(average, top, self._means[0].all.cells, timing, areas)
-
-    def _area_average(self, number: int) -> AreaAverage:
-        """Return the average over the windows of a named area."""
-        means = [means.areas[number] for means in self._means]
-        return AreaAverage(self._planned.areas[number].name, means[0].cells, self._over_views(means))
-
-    def _over_views(self, means: Iterable[Mean]) -> NDArray[np.float64]:
-        """Return the average of the views with cells, (classes,) in the order of the answer; else empty."""
-        values = [mean.value for mean in means if mean.cells]
-        return np.mean(values, axis=0)[list(self._planned.options.classes)] if values else np.empty(0)
 
     def fraction_done(self) -> float:
         """Return the share of the tiles that are done, 0 to 1."""
@@ -163,7 +159,7 @@ class Execution:
         bands: deque[tuple[AxisBand, Wanted]] = deque()
 
         def spans() -> Iterator[tuple[int, int] | None]:
-            for band in view.tile_plan.bands:
+            for band in view.tile_plan.bands[self._selected]:
                 self.check_cancelled()
                 wanted = None if mask is None else wanted_cells(planned, mask, view, band)
                 bands.append((band, wanted))
