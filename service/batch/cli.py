@@ -140,7 +140,7 @@ def _engine(line: BatchLine, work: Work, scorer: BaseScorer, means: Means, store
         models = str((line.models or MODELS).absolute())
         model = scorer.model(work.model, work.version)
         records_of(work, model, carried)  # raises for columns that the results cannot carry
-        orders = Orders(work, models, model.weights_sha256, carried, line.retry_failed)
+        orders = Orders(work, models, model.weights_sha256, carried, retry_failed=line.retry_failed)
         return ray_engine(line.address or "auto", orders, stop)
     worker = make_worker(work, scorer, store, carried, stop, means)
     return partial(run_here, worker, stop=stop, retry_failed=line.retry_failed)

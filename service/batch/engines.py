@@ -34,8 +34,15 @@ MEMORY_SHARE = 0.5
 """Share of the machine's memory for the plans of all images."""
 
 
-def local_scorer(models: Path, cpus: int | None = None) -> BaseScorer:
-    """Return a scorer whose threads share batches; raises RequestError if there is no such directory of models.
+def local_scorer(models: Path) -> BaseScorer:
+    """Return a scorer that computes with all CPUs; raises RequestError if there is no such directory of models."""
+    return BaseScorer(local_transport(models))
+
+
+def local_transport(models: Path, cpus: int | None = None) -> LocalTransport:
+    """Return the transport of a scorer whose threads share batches.
+
+    Raises RequestError if there is no such directory of models.
 
     A process that may use only some `cpus` calls this function once, before it loads any network. Default: each network
     computes with all CPUs.
@@ -43,14 +50,13 @@ def local_scorer(models: Path, cpus: int | None = None) -> BaseScorer:
     if cpus is not None:
         start_compute_threads(cpus)
     scheduler = Scheduler(slots=SLOTS)
-    transport = LocalTransport(
+    return LocalTransport(
         models,
         provider=REFERENCE.provider,  # every node gives the same scores
         precision=REFERENCE.precision,
         scheduler=scheduler,
         pooled=cpus is not None,
     )
-    return BaseScorer(transport)
 
 
 def local_means(cpus: int | None = None) -> Means:

@@ -1,10 +1,15 @@
-"""The scoring of one image: read → planned → memory → scored → row and grid."""
+"""The scoring of one image: read → planned → memory → scored → row and grid.
+
+A large image may be divided: its sections are scored apart, and then merged (`section_scorer`).
+"""
 
 import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from fullconv.answer import Answer
 from fullconv.base import BaseScorer
@@ -19,6 +24,7 @@ from service.batch.budget import MemoryBudget
 from service.batch.reading import ReadError, ReadImage, read_image
 from service.batch.records import Records, Row, failed_row
 from service.batch.retries import retry
+from service.batch.section_scorer import Division, SectionScorer
 from service.batch.stop import Stop, StoppedError
 from service.batch.stores import Store
 from service.batch.urls import is_url
@@ -40,6 +46,25 @@ class Times:
     """Seconds from the start of reading until the image was scored and its grid written."""
     pixels: int = 0
 
+    @staticmethod
+    def total_of(parts: Sequence["Times"]) -> "Times":
+        """Return the sums over the parts of one image."""
+        return Times(**{name: sum(getattr(part, name) for part in parts) for name in Times.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image of a job."""
+
+    path: str
+    """Its name in the results."""
+    raw: str
+    """Its path or URL, as the system knows it."""
+    size: int | None
+    """Bytes of its file; None: not known."""
+    grid: str
+    """The place of its grid below the folder of grids, without suffix."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -47,6 +72,8 @@ class Scored:
 
     row: Row
     times: Times
+    why_whole: str = ""
+    """Why a large image was not divided; empty if it was divided, or is not large."""
 
     @property
     def failed(self) -> bool:
@@ -55,8 +82,49 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Divided:
+    """An image that is to be scored in sections."""
+
+    sections: int
+    """Number of sections."""
+
+
+@dataclass(frozen=True)
+class ScoredSection:
+    """What became of a section of an image."""
+
+    times: Times
+    failure: Scored | None = None
+    """The image with its error, if the section has no scores."""
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """An attempt to score an image, or a part of it."""
+
+    item: Item
+    location: str
+    """The path or URL of the image."""
+    began: float
+    """Monotonic time in seconds."""
+    read: ReadImage
+
+    @property
+    def facts(self) -> Row:
+        """The columns that are known before the image is scored."""
+        return {"path": self.item.path, "bytes": self.read.size, "sha256": self.read.sha256}
+
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
 class ItemScorer:
-    """Scores images one by one; may be used by several threads."""
+    """Scores images one by one; may be used by several threads.
+
+    An image that cannot be scored has a row with its error. The methods raise RequestError and OutputError, which
+    concern all images, and StoppedError.
+    """
 
     scorer: BaseScorer
     work: Work
@@ -65,65 +133,107 @@ class ItemScorer:
     records: Records
     budget: MemoryBudget
     stop: Stop
+    sections: SectionScorer | None = None
+    """Scores large images in sections. Default: None, every image is scored as a whole."""
 
-    def score(self, path: str, raw: str, size: int | None, grid: str) -> Scored:
-        """Score an image; an image that cannot be scored has a row with its error.
+    def score(self, item: Item) -> Scored | Divided:
+        """Score an image, unless it is to be scored in sections."""
+        return self._attempted(item, self._score)
 
-        Args:
-            path: The name of the image in the results.
-            raw: Its path or URL, as the system knows it.
-            size: Bytes of its file; None: not known.
-            grid: The place of its grid below the folder of grids, without suffix.
+    def score_section(self, item: Item, number: int) -> ScoredSection:
+        """Score a section of a divided image."""
+        done = self._attempted(item, partial(self._score_section, number))
+        return ScoredSection(Times(), done) if isinstance(done, Scored) else done
 
-        Raises RequestError and OutputError, which concern all images, and StoppedError.
-        """
+    def merge(self, item: Item, sections: Sequence[ScoredSection]) -> Scored:
+        """Return a divided image, whose sections were scored, and write its grid."""
+        failures = [section.failure for section in sections if section.failure is not None]
+        scored = failures[0] if failures else self._attempted(item, self._merge)
+        self._section_scorer.remove(item.grid)
+        return replace(scored, times=Times.total_of([*(section.times for section in sections), scored.times]))
+
+    @property
+    def _section_scorer(self) -> SectionScorer:
+        assert self.sections is not None  # noqa: S101 (without it no image is divided)
+        return self.sections
+
+    def _attempted(self, item: Item, work: Callable[[_Attempt], Result]) -> Result | Scored:
+        """Do work with an image; returns the image with its error if that fails."""
         began = time.monotonic()
-        row: Row = {"path": path, "bytes": size}
-        times, location = Times(), raw if is_url(raw) else str(Path(self.work.folder) / raw)
+        facts: Row = {"path": item.path, "bytes": item.size}
+        location = item.raw if is_url(item.raw) else str(Path(self.work.folder) / item.raw)
         try:
-            with read_image(location, size, self.stop.pause) as read:
-                row |= {"bytes": read.size, "sha256": read.sha256}
-                answer, written = self._tried(read, Path(location), grid)
-                facts = self.records.row_of(answer) | self._grid_column(grid)
+            with read_image(location, item.size, self.stop.pause) as read:
+                attempt = _Attempt(item, location, began, read)
+                facts |= attempt.facts
+                return work(attempt)
         except (RequestError, OutputError, StoppedError):
             raise
         except Exception as error:  # a bug that one image causes must not end a job of a million
-            message = _message_of(error).replace(location, path)  # the same, wherever the image was scored
-            return Scored(row | failed_row(message, kind_of(error)), times)
+            message = _message_of(error).replace(location, item.path)  # the same, wherever the image was scored
+            return Scored(facts | failed_row(message, kind_of(error)), Times())
+
+    def _score(self, attempt: _Attempt) -> Scored | Divided:
+        """Score an image, again while servers are away."""
+        work = partial(self._score_once, attempt)
+        return retry(work, self.stop.pause) if isinstance(self.scorer, Client) else work()
+
+    def _score_once(self, attempt: _Attempt) -> Scored | Divided:
+        work, read, options = self.work, attempt.read, self._options_of(attempt)
+        if isinstance(self.scorer, Client) and read.data is not None and not work.grid_suffix:
+            answer = self.scorer.score(read.image, model=work.model, version=work.version, **options)
+            return self._scored(attempt, answer, 0.0)
+        with (
+            self.scorer.score_large(
+                read.image, model=work.model, version=work.version, progress=self._check, **options
+            ) as stream,
+            self.stop.closing(stream.close),
+        ):
+            division = self._division(attempt, stream.planned, options)
+            if division.sections > 1:
+                return Divided(division.sections)
+            with self._memory_of(stream, read):
+                scored = self._scored(attempt, *self._taken(stream, attempt.item.grid))
+        return replace(scored, why_whole=division.why_whole)
+
+    def _division(self, attempt: _Attempt, planned: Answer, options: Options) -> Division:
+        """Return whether an image is divided.
+
+        A file in a bucket is not, because each section would copy it; nor is a pipe, which can be read only once.
+        """
+        if self.sections is None or is_url(attempt.location) or attempt.read.size is None:
+            return Division()
+        return self.sections.division(planned, attempt.read, options)
+
+    def _score_section(self, number: int, attempt: _Attempt) -> ScoredSection:
+        item, options = attempt.item, self._options_of(attempt)
+        timing = self._section_scorer.score(attempt.read, options, item.grid, number)
+        total = time.monotonic() - attempt.began
+        return ScoredSection(Times(attempt.read.seconds, timing.decode, timing.compute, total=total))
+
+    def _merge(self, attempt: _Attempt) -> Scored:
+        item, options = attempt.item, self._options_of(attempt)
+        with self._section_scorer.merged(attempt.read, options, item.grid) as stream:
+            return self._scored(attempt, *self._taken(stream, item.grid))
+
+    def _scored(self, attempt: _Attempt, answer: Answer, written: float) -> Scored:
+        """Return a scored image; `written` are the seconds in which its grid was written."""
         times = Times(
-            read=read.seconds,
+            read=attempt.read.seconds,
             decode=answer.timing.decode_ms / 1e3,
             compute=answer.timing.compute_ms / 1e3,
             write=written,
-            total=time.monotonic() - began,
+            total=time.monotonic() - attempt.began,
             pixels=answer.image.width * answer.image.height,
         )
-        return Scored(row | facts, times)
+        row = attempt.facts | self.records.row_of(answer) | self._grid_column(attempt.item.grid)
+        return Scored(row, times)
 
     def _grid_column(self, grid: str) -> Row:
         return {"grid": self._place(grid)} if self.work.grid_suffix else {}
 
     def _place(self, grid: str) -> str:
         return f"{GRIDS}/{grid}{self.work.grid_suffix}"
-
-    def _tried(self, read: ReadImage, location: Path, grid: str) -> tuple[Answer, float]:
-        """Score an image, again while servers are away; returns the answer, and the seconds of writing."""
-        work = partial(self._scored, read, location, grid)
-        return retry(work, self.stop.pause) if isinstance(self.scorer, Client) else work()
-
-    def _scored(self, read: ReadImage, location: Path, grid: str) -> tuple[Answer, float]:
-        """Score an image and write its grid; returns the answer, and the seconds of writing."""
-        work, options = self.work, self._options_of(read, location)
-        if isinstance(self.scorer, Client) and read.data is not None and not self.work.grid_suffix:
-            return self.scorer.score(read.image, model=work.model, version=work.version, **options), 0.0
-        with (
-            self.scorer.score_large(
-                read.image, model=work.model, version=work.version, progress=self._check, **options
-            ) as stream,
-            self.stop.closing(stream.close),
-            self._memory_of(stream, read),
-        ):
-            return self._taken(stream, grid)
 
     def _memory_of(self, stream: ScoreStream, read: ReadImage) -> AbstractContextManager[None]:
         """Return the claim of an image's memory. A server admits requests by its own memory."""
@@ -151,14 +261,15 @@ class ItemScorer:
     def _check(self, *_: object) -> None:
         self.stop.check()
 
-    def _options_of(self, read: ReadImage, location: Path) -> Options:
+    def _options_of(self, attempt: _Attempt) -> Options:
         """Return the options of one image: with its own mask and region, and what its grid needs."""
         work = self.work
         options: Options = {**work.options, **self.writer.needed_options()}
         if work.mask is not None:
-            options["mask"] = work.mask if work.mask == "otsu" else Path(work.folder) / mask_path(work.mask, location)
+            file = mask_path(work.mask, Path(attempt.location))
+            options["mask"] = work.mask if work.mask == "otsu" else Path(work.folder) / file
         if work.map_region is not None:
-            options["roi"] = work.map_region.pixels(read.path, work.options.get("page", 0))
+            options["roi"] = work.map_region.pixels(attempt.read.path, work.options.get("page", 0))
         return options
 
 

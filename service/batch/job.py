@@ -5,6 +5,7 @@
     results/part-000000.parquet     the rows of a part
     timing/part-000000.parquet      the times of the same images
     grids/                          a file for each image, if grids are written
+    sections/                       parts of large images, until these are finished
 
 A part is finished when its file of results exists. Parts have PART_IMAGES images at the most, or PART_BYTES bytes, so
 that a job that is killed scores little again. The division depends on the listing alone.
@@ -24,13 +25,14 @@ from pyarrow import parquet
 
 from fullconv import __version__
 from fullconv.common.text import printable
-from service.batch.listing import BYTES, OWN, PATH, Listing
+from service.batch.item import Item
+from service.batch.listing import BYTES, GRID, OWN, PATH, Listing
 from service.batch.stores import Store
 
 PART_IMAGES, PART_BYTES = 128, 512 << 20
 JOB = "job.json"
 RESULTS, TIMING, INPUTS = "results", "timing", "inputs"
-OWN_NAMES = {JOB, RESULTS, TIMING, INPUTS, "grids", "leases"}
+OWN_NAMES = {JOB, RESULTS, TIMING, INPUTS, "grids", "leases", "sections"}
 """What a job's results consist of."""
 
 
@@ -49,6 +51,12 @@ class Part:
     def file(self) -> str:
         """The name of the part's file, in the folder of results and in that of times."""
         return part_file(self.number)
+
+    def item(self, position: int) -> Item:
+        """Return one of the images."""
+        row = self.images.table.slice(position, 1)
+        path, size, grid = (row[name][0].as_py() for name in (PATH, BYTES, GRID))
+        return Item(path, self.images.raw.get(path, path), size, grid)
 
 
 def part_file(number: int) -> str:

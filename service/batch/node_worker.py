@@ -3,24 +3,37 @@
 Nothing here depends on Ray. The class is imported on every node, so every node needs this package.
 """
 
+import math
 import posixpath
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import pyarrow as pa
 
 from fullconv import __version__
+from fullconv.base import BaseScorer
 from fullconv.common.temporary import remove_leftovers
 from fullconv.errors import RequestError
-from service.batch.engines import local_means, local_scorer
+from service.batch.engines import local_means, local_transport
 from service.batch.item import GRIDS
 from service.batch.job import RESULTS, TIMING, Part
 from service.batch.listing import GRID
+from service.batch.section_scorer import folder_of
 from service.batch.stop import Stop
-from service.batch.stores import LocalStore, open_store
+from service.batch.stores import LocalStore, Store, open_store
 from service.batch.work import Work
-from service.batch.worker import Means, PartReport, Worker, make_worker
+from service.batch.worker import (
+    BegunPart,
+    Means,
+    PartReport,
+    SectionReport,
+    Sections,
+    Worker,
+    make_worker,
+    with_sections,
+)
 
 
 @dataclass(frozen=True)
@@ -34,58 +47,89 @@ class Orders:
     """The hash of the model's weights on the machine that began the job."""
     carried: pa.Schema
     """The columns that the list carries."""
+    cpus: int = 1
+    """CPUs of the node."""
+    memory_bytes: float = math.inf
+    """Memory of the node that may be used, in bytes, beside the limit for all jobs."""
     retry_failed: bool = False
     """Whether the parts are finished, and only their images without scores are scored again."""
     package: str = __version__
-    """The version of this package on that machine."""
+    """The version of this package on the machine that began the job."""
 
 
 class NodeWorker:
-    """Scores parts with all CPUs of a node. Its methods may be called at the same time, after `open` has returned."""
+    """Scores parts with the CPUs of a node. Its methods may be called at the same time.
 
-    _worker: Worker
+    The first call loads the model. Every call has the orders: the process may have been replaced by another one since
+    the last call. Calls raise RequestError if this node has another model, another version of this package or no such
+    directory; OutputError; and StoppedError.
+
+    `again`: another process has ended while it did the same; the unfinished files that it has left are removed.
+    """
 
     def __init__(self) -> None:
-        self._stop = Stop()
+        self._stop, self._opening = Stop(), Lock()
+        self._worker: Worker | None = None
 
-    def open(self, orders: Orders, cpus: int, memory_bytes: float) -> None:
-        """Load the model, to score with some CPUs and at most half the machine's memory, or `memory_bytes`.
+    def open(self, orders: Orders) -> None:
+        """Load the model."""
+        self._opened(orders)
 
-        Raises RequestError if this node has another model, another version of this package or no such directory.
-        """
-        if orders.package != __version__:
-            raise RequestError(
-                f"ray: expected fullconv {orders.package} on every node, got {__version__} on {socket.gethostname()}"
-            )
-        scorer, here = local_scorer(Path(orders.models), cpus), local_means(cpus)
-        model = scorer.model(orders.work.model, orders.work.version)
-        if model.weights_sha256 != orders.weights_sha256:
-            raise RequestError(
-                f"models: expected the same weights of model {orders.work.model!r} on every node, got others on "
-                f"{socket.gethostname()}"
-            )
-        means = Means(here.threads, min(here.memory_bytes, memory_bytes))
-        store = open_store(orders.work.out, self._stop.pause)
-        self._worker = make_worker(orders.work, scorer, store, orders.carried, self._stop, means)
-        self._retry_failed = orders.retry_failed
+    def run(self, orders: Orders, part: Part, *, again: bool = False) -> PartReport | BegunPart:
+        """Score the images of a part, and write its files, unless images are divided."""
+        worker = self._opened(orders, part if again else None)
+        begun = worker.begin(part, retry_failed=orders.retry_failed)
+        return begun if begun.sections else worker.finish(part, begun)
 
-    def run(self, part: Part, *, again: bool = False) -> PartReport:
-        """Score the images of a part, and write its files; raises RequestError, OutputError and StoppedError.
+    def score_section(
+        self, orders: Orders, part: Part, position: int, section: int, sections: int, *, again: bool = False
+    ) -> SectionReport:
+        """Score a section of the image at a position of a part."""
+        return self._opened(orders, part if again else None).score_section(part, position, section, sections)
 
-        `again`: a process has ended while it scored the part; the unfinished files that it has left are removed.
-        """
-        if again:
-            self._remove_leftovers(part)
-        return self._worker.run(part, retry_failed=self._retry_failed)
+    def finish(
+        self, orders: Orders, part: Part, begun: BegunPart, sections: Sections, *, again: bool = False
+    ) -> PartReport:
+        """Merge the divided images of a part, and write its files."""
+        return self._opened(orders, part if again else None).finish(part, begun, sections)
 
     def give_up(self) -> None:
-        """End the calls of `run` with an error; returns when no image is being scored any more."""
+        """End all other calls with an error; returns when no image is being scored any more."""
         self._stop.now()
-        self._worker.threads.shutdown(cancel_futures=True)
+        if self._worker is not None:
+            self._worker.threads.shutdown(cancel_futures=True)
 
-    def _remove_leftovers(self, part: Part) -> None:
-        store = self._worker.items.store
-        if isinstance(store, LocalStore):
-            grids = {posixpath.dirname(f"{GRIDS}/{place}") for place in part.images.table[GRID].to_pylist()}
-            for folder in (RESULTS, TIMING, *grids):
-                remove_leftovers(store.root / folder)
+    def _opened(self, orders: Orders, again: Part | None = None) -> Worker:
+        """Return the worker, after the unfinished files of a part were removed."""
+        with self._opening:
+            if self._worker is None:
+                self._worker = _open(orders, self._stop)
+            if again is not None:
+                _remove_leftovers(self._worker.items.store, again)
+        return self._worker
+
+
+def _open(orders: Orders, stop: Stop) -> Worker:
+    """Return a worker that scores with the CPUs of a node, and at most half of the machine's memory."""
+    host = socket.gethostname()
+    if orders.package != __version__:
+        raise RequestError(f"ray: expected fullconv {orders.package} on every node, got {__version__} on {host}")
+    transport, here = local_transport(Path(orders.models), orders.cpus), local_means(orders.cpus)
+    scorer = BaseScorer(transport)
+    model = scorer.model(orders.work.model, orders.work.version)
+    if model.weights_sha256 != orders.weights_sha256:
+        raise RequestError(
+            f"models: expected the same weights of model {orders.work.model!r} on every node, got others on {host}"
+        )
+    means = Means(here.threads, min(here.memory_bytes, orders.memory_bytes))
+    store = open_store(orders.work.out, stop.pause)
+    return with_sections(make_worker(orders.work, scorer, store, orders.carried, stop, means), transport)
+
+
+def _remove_leftovers(store: Store, part: Part) -> None:
+    """Remove the unfinished files that a process has left when it ended while it scored a part."""
+    if isinstance(store, LocalStore):
+        grids = {posixpath.dirname(f"{GRIDS}/{place}") for place in part.images.table[GRID].to_pylist()}
+        sections = {folder_of(place) for place in part.images.table[GRID].to_pylist()}
+        for folder in (RESULTS, TIMING, *grids, *sections):
+            remove_leftovers(store.root / folder)

@@ -15,16 +15,20 @@ from service.batch.job import RESULTS, Job, open_job, part_file
 from service.batch.lease import lease
 from service.batch.limits import FailureLimit
 from service.batch.listing import Listing
+from service.batch.section_scorer import SECTIONS
 from service.batch.stop import Stop
 from service.batch.stores import Store
 from service.batch.watching import Tally, Watch, watching
 from service.batch.work import Work
-from service.batch.worker import Observe, PartReport
+from service.batch.worker import Observe, PartReport, SectionReport
 
 READERS = 16
 """Threads that read the finished parts of a job: most of the time they wait for a bucket."""
-Engine = Callable[[Job, list[int], Observe], Iterator[PartReport]]
-"""Scores the parts of these numbers; calls the observer for each image, and yields a report of each finished part."""
+WHOLE_JOB = (0, 1)
+"""The number of the shard, and the number of shards, of a run of all parts."""
+Engine = Callable[[Job, list[int], Observe], Iterator[PartReport | SectionReport]]
+"""Scores the parts of these numbers; calls the observer for each image, and yields a report of each finished part, and
+of each section of an image that it divides."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Run:
     store: Store
     work: Work
     weights_sha256: str
-    shard: tuple[int, int] = (0, 1)
+    shard: tuple[int, int] = WHOLE_JOB
     """Number of the shard, and number of shards."""
     update: bool = False
     retry_failed: bool = False
@@ -52,6 +56,8 @@ class Run:
             tally, pending = self._begun(job)
             with watching(tally, as_json=self.as_json) as watch:
                 self._score(job, pending, engine, watch)
+            if self.shard == WHOLE_JOB and not self.stop.gently.is_set():
+                self.store.remove_folder(SECTIONS)
         return {**tally.document(), "stopped": self.stop.gently.is_set(), "results": self.work.out}
 
     def _begun(self, job: Job) -> tuple[Tally, list[int]]:
@@ -98,4 +104,4 @@ class Run:
         watch.tell({"event": "start", "images": tally.total, "kept": tally.kept, "parts": len(pending)})
         check()
         for report in engine(job, pending, observe):
-            watch.part(report)
+            watch.report(report)

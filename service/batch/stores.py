@@ -8,6 +8,7 @@ Failures of a bucket that may pass are tried again (`retries`). Names are relati
 
 import os
 import posixpath
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -50,6 +51,9 @@ class Store(Protocol):
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file unless it exists; returns whether it was written. Raises OutputError."""
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder with its files, if it exists; raises OutputError."""
 
     def output(self, name: str) -> AbstractContextManager[Path]:
         """Yield a path at which the block writes a file or a folder as a whole, which is then at this place."""
@@ -104,6 +108,15 @@ class LocalStore:
                 return False
             self.write(name, data)
         return True
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder with its files."""
+        try:
+            shutil.rmtree(self.root / folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise OutputError(f"{self.root / folder}: cannot be removed: {error.strerror or error}") from None
 
     @contextmanager
     def output(self, name: str) -> Iterator[Path]:
@@ -202,10 +215,17 @@ class RemoteStore:
 
     def remove(self, name: str) -> None:
         """Remove a file, if it exists."""
+        self._removed(name, self._files.rm_file)
 
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder with its files."""
+        self._removed(folder, partial(self._files.rm, recursive=True))
+
+    def _removed(self, name: str, remove: Callable[[str], object]) -> None:
         def removed() -> None:
+            self._files.invalidate_cache()
             try:
-                self._files.rm_file(self._place(name))
+                remove(self._place(name))
             except FileNotFoundError:
                 return
 

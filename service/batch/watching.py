@@ -22,7 +22,7 @@ from rich.table import Table
 from fullconv.command.progress import LINE_SECONDS
 from fullconv.common.text import printable
 from service.batch.item import Scored
-from service.batch.worker import PartReport
+from service.batch.worker import PartReport, SectionReport
 
 SLOWEST = 5
 """Number of the slowest images in the summary."""
@@ -98,12 +98,15 @@ class Watch:
         self.tally.add(scored)
         if scored.failed:
             self.tell({"event": "failure", **{name: scored.row[name] for name in ("path", "error", "error_kind")}})
+        if scored.why_whole:
+            self.tell({"event": "whole", "path": scored.row["path"], "reason": scored.why_whole})
         self.show()
 
-    def part(self, report: PartReport) -> None:
-        """Take a part that is finished."""
-        facts = {each.name: getattr(report, each.name) for each in fields(report) if each.name != "images_done"}
-        self.tell({"event": "part", **facts})
+    def report(self, report: PartReport | SectionReport) -> None:
+        """Take a part that is finished, or a section of an image."""
+        event = "part" if isinstance(report, PartReport) else "section"
+        facts = {each.name: getattr(report, each.name) for each in fields(report) if each.repr}
+        self.tell({"event": event, **facts})
 
 
 @contextmanager

@@ -1,15 +1,20 @@
 """A worker: scores the images of parts, and writes their files. Every engine runs this code.
 
-A part's rows have the order of its images. Its times are written before its results, which make it finished.
+    begin → sections of large images, by any worker → finish
+
+A part's rows have the order of its images. Its times are written before its results, which make it finished. Only a
+worker that can score sections divides large images.
 """
 
+import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,16 +27,27 @@ from fullconv.common.probabilities import RAW
 from fullconv.description import ModelDescription
 from fullconv.errors import RequestError
 from service.batch.budget import MemoryBudget
-from service.batch.item import ItemScorer, Scored, Times
+from service.batch.item import Divided, Item, ItemScorer, Scored, ScoredSection, Times
 from service.batch.job import RESULTS, TIMING, Part
-from service.batch.listing import BYTES, GRID, PATH
+from service.batch.listing import PATH
 from service.batch.records import Records, Row, make_records
+from service.batch.section_scorer import SectionScorer
 from service.batch.stop import Stop
 from service.batch.stores import Store
 from service.batch.work import Work
+from service.local import LocalTransport
 
 Observe = Callable[[Scored], None]
 """Takes each image when it is scored, in the thread that has scored it."""
+Sections = Mapping[int, Sequence[ScoredSection]]
+"""The sections of divided images, in their order, by the position of the image in its part."""
+NO_SECTIONS: Sections = {}
+Value = TypeVar("Value")
+Result = TypeVar("Result")
+
+
+def ignore_image(_: Scored) -> None:
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,38 @@ class PartReport:
     host: str
     images_done: tuple[Scored, ...] = field(repr=False, default=())
     """The images that were scored now, without their averages."""
+
+
+@dataclass(frozen=True)
+class BegunPart:
+    """A part whose images are scored, except for those that are divided. It can be sent to other machines."""
+
+    number: int
+    images: tuple[Scored | Divided | Row, ...]
+    """What became of each image. A row belongs to an image that was scored before."""
+    seconds: float
+
+    @property
+    def sections(self) -> dict[int, int]:
+        """The number of sections of each divided image, by the position of the image in the part."""
+        return {at: image.sections for at, image in enumerate(self.images) if isinstance(image, Divided)}
+
+
+@dataclass(frozen=True)
+class SectionReport:
+    """What became of a section of a divided image."""
+
+    number: int
+    """Number of the part."""
+    path: str
+    section: int
+    """Number of the section, counted from 0."""
+    sections: int
+    """Number of the image's sections."""
+    seconds: float
+    host: str
+    process: int
+    scored: ScoredSection = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -71,36 +119,61 @@ class Worker:
     count: int
     """Number of threads."""
 
-    def run(self, part: Part, observe: Observe = lambda _: None, *, retry_failed: bool = False) -> PartReport:
+    def run(self, part: Part, observe: Observe = ignore_image, *, retry_failed: bool = False) -> PartReport:
         """Score the images of a part, and write its files; raises RequestError, OutputError and StoppedError.
 
         With `retry_failed` the part is finished, and only images without scores are scored again.
         """
+        return self.finish(part, self.begin(part, observe, retry_failed=retry_failed))
+
+    def begin(self, part: Part, observe: Observe = ignore_image, *, retry_failed: bool = False) -> BegunPart:
+        """Score the images of a part, except for those that are divided; raises the errors of `run`."""
         began = time.monotonic()
         kept = self._kept_rows(part) if retry_failed else [None] * part.images.table.num_rows
-        futures = [
-            None if row is not None else self.threads.submit(self._score, part, position, observe)
-            for position, row in enumerate(kept)
-        ]
+        pending = [position for position, row in enumerate(kept) if row is None]
+        scored = iter(self._each(partial(self._score, observe), [part.item(position) for position in pending]))
+        images = tuple(next(scored) if row is None else row for row in kept)
+        return BegunPart(part.number, images, time.monotonic() - began)
+
+    def score_section(self, part: Part, position: int, section: int, sections: int) -> SectionReport:
+        """Score a section of the image at a position of a part; raises the errors of `run`."""
+        began, item = time.monotonic(), part.item(position)
+        (scored,) = self._each(partial(self.items.score_section, number=section), [item])
+        seconds = time.monotonic() - began
+        return SectionReport(
+            part.number, item.path, section, sections, seconds, socket.gethostname(), os.getpid(), scored
+        )
+
+    def finish(self, part: Part, begun: BegunPart, sections: Sections = NO_SECTIONS) -> PartReport:
+        """Merge the divided images of a part, and write its files; raises the errors of `run`.
+
+        `sections` are the sections of each divided image, by its position in the part.
+        """
+        began = time.monotonic()
+        merged = iter(self._each(lambda at: self.items.merge(part.item(at), sections[at]), [*begun.sections]))
+        images = [next(merged) if isinstance(image, Divided) else image for image in begun.images]
+        scored = [image if isinstance(image, Scored) else None for image in images]
+        rows = [image.row if isinstance(image, Scored) else image for image in images]
+        seconds = begun.seconds + time.monotonic() - began
+        self._write(part, rows, scored, seconds)
+        done = tuple(_without_averages(each) for each in scored if each is not None)
+        return PartReport(part.number, len(done), seconds, socket.gethostname(), done)
+
+    def _score(self, observe: Observe, item: Item) -> Scored | Divided:
+        scored = self.items.score(item)
+        if isinstance(scored, Scored):
+            observe(scored)
+        return scored
+
+    def _each(self, work: Callable[[Value], Result], values: Sequence[Value]) -> list[Result]:
+        """Do work with each value, in the threads of this worker; if it fails, all work is given up."""
+        futures = [self.threads.submit(work, value) for value in values]
         try:
-            scored = [None if future is None else future.result() for future in futures]
+            return [future.result() for future in futures]
         except BaseException:
             self.items.stop.now()
-            begun = [future for future in futures if future is not None and not future.cancel()]
-            wait(begun)  # until their incomplete files are removed
+            wait([future for future in futures if not future.cancel()])  # until their incomplete files are removed
             raise
-        rows = [each.row if each is not None else row for each, row in zip(scored, kept, strict=True)]
-        done = [each for each in scored if each is not None]
-        seconds = time.monotonic() - began
-        self._write(part, rows, scored, seconds)
-        return PartReport(part.number, len(done), seconds, socket.gethostname(), tuple(map(_without_averages, done)))
-
-    def _score(self, part: Part, position: int, observe: Observe) -> Scored:
-        row = part.images.table.slice(position, 1)
-        path, size, grid = (row[name][0].as_py() for name in (PATH, BYTES, GRID))
-        scored = self.items.score(path, part.images.raw.get(path, path), size, grid)
-        observe(scored)
-        return scored
 
     def _kept_rows(self, part: Part) -> list[Row | None]:
         """Return the rows of a finished part; None for images without scores."""
@@ -143,6 +216,13 @@ def make_worker(work: Work, scorer: BaseScorer, store: Store, carried: pa.Schema
     return Worker(items, ThreadPoolExecutor(means.threads, thread_name_prefix="image"), means.threads)
 
 
+def with_sections(worker: Worker, transport: LocalTransport) -> Worker:
+    """Return the worker, which now divides large images, and scores their sections through a transport."""
+    items = worker.items
+    sections = SectionScorer(transport, items.work, items.store, items.budget, items.stop)
+    return replace(worker, items=replace(items, sections=sections))
+
+
 def records_of(work: Work, model: ModelDescription, carried: pa.Schema) -> Records:
     """Return the columns of a job's results; raises RequestError, and ImageError for carried columns."""
     options = work.options
@@ -174,4 +254,4 @@ def _times_table(part: Part, scored: Sequence[Scored | None], seconds: float) ->
 def _without_averages(scored: Scored) -> Scored:
     """Return what the summary needs of an image."""
     kept = ("path", "error", "error_kind")
-    return Scored({name: scored.row[name] for name in kept if name in scored.row}, scored.times)
+    return replace(scored, row={name: scored.row[name] for name in kept if name in scored.row})

@@ -16,7 +16,7 @@ from pyarrow import parquet
 from support.jobs import batch, last_line, rows, written
 
 from service.batch import cli, lease, reading, retries
-from service.batch.item import ItemScorer, Scored
+from service.batch.item import Divided, ItemScorer, Scored
 from service.batch.stores import RemoteStore
 
 
@@ -237,7 +237,7 @@ def test_a_run_whose_lease_was_taken_over_stops(bucket: FlakyFileSystem, monkeyp
     other = json.dumps({"owner": "another", "renewed": time.time()}).encode()
     score = ItemScorer.score
 
-    def slow(self: ItemScorer, *arguments: Any) -> Scored:
+    def slow(self: ItemScorer, *arguments: Any) -> Scored | Divided:
         while not cli.stop.gently.wait(0.02):  # a renewal may replace the name that was written
             store.write(name, other)
         return score(self, *arguments)

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
@@ -93,11 +93,15 @@ class Job:
     @property
     def parts(self) -> list[int]:
         """The numbers of the parts that the job has reported, in the order of the reports."""
-        return [event["number"] for event in self.events if event["event"] == "part"]
+        return [event["number"] for event in self.of_kind("part")]
 
-    def wait_for(self, parts: int) -> None:
-        """Wait until the job has reported some parts."""
-        wait_until(lambda: len(self.parts) >= parts or self.process.poll() is not None)
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        """Return the events of a kind."""
+        return [event for event in self.events if event["event"] == kind]
+
+    def wait_for(self, count: int, kind: str = "part") -> None:
+        """Wait until the job has reported some parts, or other events."""
+        wait_until(lambda: len(self.of_kind(kind)) >= count or self.process.poll() is not None)
         assert self.process.poll() is None, self.messages
 
     def end(self, status: int) -> dict[str, Any]:
@@ -115,16 +119,18 @@ class Job:
         self.reader.start()
 
 
-def start(images: Path, out: str, *options: str, setup: str = "") -> Job:
+def start(images: Path, out: str, *options: str, setup: str = "", line: Sequence[str] = LINE) -> Job:
     """Start a job after some lines of Python; its results lie beside the images."""
-    command = [sys.executable, "-c", f"{START}{setup}\ncli.main()", "images", *LINE, "-o", out, *options]
+    command = [sys.executable, "-c", f"{START}{setup}\ncli.main()", "images", *line, "-o", out, *options]
     pipe = subprocess.PIPE
     return Job(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=images.parent))
 
 
-def on_cluster(images: Path, cluster: "Cluster", out: str, *options: str, setup: str = "") -> Job:
+def on_cluster(
+    images: Path, cluster: "Cluster", out: str, *options: str, setup: str = "", line: Sequence[str] = LINE
+) -> Job:
     """Start a job on the cluster."""
-    return start(images, out, "--engine", "ray", "--address", cluster.address, *options, setup=setup)
+    return start(images, out, "--engine", "ray", "--address", cluster.address, *options, setup=setup, line=line)
 
 
 def files_of(images: Path, out: str) -> dict[str, bytes]:
@@ -261,6 +267,71 @@ def test_a_second_signal_gives_up(images: Path, cluster: "Cluster", whole: dict[
     assert not (images.parent / "given-up" / "results").exists()
     on_cluster(images, cluster, "given-up").end(3)
     assert files_of(images, "given-up") == whole
+
+
+LARGE_LINE = [*MODELS, "--grids", "zarr", "--json"]
+SECTIONS = 5
+"""Number of sections of the large image."""
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a tiled TIFF file of 108 megapixels among small images."""
+    folder = tmp_path_factory.mktemp("mixed") / "images"
+    folder.mkdir()
+    for number in range(9):
+        (folder / f"{number}.png").write_bytes(encode(noise(300, 400, 1, seed=number), ".png"))
+    tiled = encode(noise(9000, 12000, 1), ".tif", tile=True, tile_width=512, tile_height=512)
+    (folder / "3-large.tif").write_bytes(tiled)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole_mixed(mixed: Path) -> dict[str, bytes]:
+    """Return the files of the job with the large image, written by one process without Ray."""
+    start(mixed, "whole", line=LARGE_LINE).end(0)
+    return files_of(mixed, "whole")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("node")
+def test_nodes_share_a_large_image(mixed: Path, cluster: "Cluster", whole_mixed: dict[str, bytes]) -> None:
+    """Both nodes score sections of a large image at the same time; rows, averages and grids have the same bytes."""
+    job = on_cluster(mixed, cluster, "shared", line=LARGE_LINE)
+    job.end(0)
+    assert files_of(mixed, "shared") == whole_mixed
+    assert not (mixed.parent / "shared" / "sections").exists()
+    sections = job.of_kind("section")
+    assert sorted(event["section"] for event in sections) == [*range(SECTIONS)]
+    assert {(event["path"], event["sections"]) for event in sections} == {("images/3-large.tif", SECTIONS)}
+    spans = {
+        process: (min(event["time"] - event["seconds"] for event in own), max(event["time"] for event in own))
+        for process in {event["process"] for event in sections}
+        if (own := [event for event in sections if event["process"] == process])
+    }
+    (first, second) = spans.values()
+    together = min(first[1], second[1]) - max(first[0], second[0])
+    assert together > 0.5 * max(first[1] - first[0], second[1] - second[0])
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["node", "process"])
+def test_sections_of_a_lost_node_are_scored_again(
+    what: str, mixed: Path, cluster: "Cluster", node: "Node", whole_mixed: dict[str, bytes]
+) -> None:
+    """If a node or its process ends while it scores sections, the results have the same bytes."""
+    job = on_cluster(mixed, cluster, f"lost-{what}", line=LARGE_LINE)
+    job.wait_for(2, "section")
+    if what == "node":
+        cluster.remove_node(node, allow_graceful=False)
+    else:
+        (actor,) = actors_of(node)
+        os.kill(actor, signal.SIGKILL)
+    job.end(0)
+    assert sorted(event["section"] for event in job.of_kind("section")) == [*range(SECTIONS)]
+    assert files_of(mixed, f"lost-{what}") == whole_mixed
 
 
 @pytest.mark.ray

@@ -15,7 +15,7 @@ from support.pictures import noise, png
 from support.servers import wait_until
 
 from service.batch import cli
-from service.batch.item import ItemScorer, Scored
+from service.batch.item import Divided, ItemScorer, Scored
 
 
 def scored_now(arguments: tuple[object, ...]) -> int:
@@ -286,7 +286,7 @@ def test_a_gentle_stop_finishes_the_parts_that_have_begun(images: Path, monkeypa
     """After the first signal no further part begins; the exit status is 1, and the same command continues."""
     score = ItemScorer.score
 
-    def stopping(self: ItemScorer, *arguments: object) -> Scored:
+    def stopping(self: ItemScorer, *arguments: object) -> Scored | Divided:
         cli.stop.gently.set()
         return score(self, *arguments)  # type: ignore[arg-type]
 

@@ -31,6 +31,10 @@ class MemoryStore:
         self.files[name] = data
         return True
 
+    def remove_folder(self, folder: str) -> None:
+        """Remove the files of a folder."""
+        self.files = {name: data for name, data in self.files.items() if not name.startswith(f"{folder}/")}
+
     def output(self, name: str) -> AbstractContextManager[Path]:
         """Yield a path that is never written."""
         return nullcontext(Path(name))
