@@ -21,7 +21,7 @@ import pyvips
 from latency import repository
 from numpy.typing import NDArray
 
-from service.batch.engines import local_means, local_scorer, run_here
+from service.batch.engines import local_limits, local_scorer, run_here
 from service.batch.listing import list_images
 from service.batch.run import Run
 from service.batch.stop import Stop
@@ -73,7 +73,7 @@ def make_job(models: Path, model: str, images: Path) -> Callable[[Path], None]:
 
     def job(out: Path) -> None:
         work, stop, store = Work(model, described.version, {}, str(out), ""), Stop(), LocalStore(out)
-        worker = make_worker(work, scorer, store, pa.schema([]), stop, local_means())
+        worker = make_worker(work, scorer, store, pa.schema([]), stop, local_limits())
         run = Run(store, work, described.weights_sha256, stop=stop, as_json=True)
         document = run.run(list_images([str(images)]), partial(run_here, worker, stop=stop))
         if document["images"]["failed"]:

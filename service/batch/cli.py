@@ -27,20 +27,20 @@ from fullconv.encode import score_request
 from fullconv.errors import ImageError, RequestError, UnavailableError
 from fullconv.remote.client import Client
 from fullconv.remote.connection import addresses
-from service.batch.engines import local_means, local_scorer, run_here, server_means
+from service.batch.display import summary_table
+from service.batch.engines import local_limits, local_scorer, run_here, server_limits
 from service.batch.job import JobError
 from service.batch.lease import LeaseError
 from service.batch.line import BatchLine
 from service.batch.listing import Listing, list_images, list_listed
-from service.batch.node_worker import Orders
+from service.batch.node_worker import NodeConfig
 from service.batch.planning import plan_job, plan_table
 from service.batch.ray_engine import ray_engine
 from service.batch.run import Engine, Run
 from service.batch.stop import Stop, StoppedError
 from service.batch.stores import Store, UnreachableError, open_store
-from service.batch.watching import summary_table
 from service.batch.work import Work
-from service.batch.worker import Means, make_worker, records_of
+from service.batch.worker import WorkerLimits, make_worker, records_of
 
 GRACE_SECONDS = 1.0
 """Seconds in which further signals count as the first: some senders signal a process and also its group."""
@@ -115,42 +115,44 @@ def _listed(line: BatchLine) -> Listing:
 
 
 def _planned(line: BatchLine, images: Listing) -> dict[str, Any]:
-    scorer, means = _scorer(line)
+    scorer, limits = _scorer(line)
     work = _work(line, scorer)
-    return plan_job(scorer, work, images, means.threads, stop).document()
+    return plan_job(scorer, work, images, limits.threads, stop).document()
 
 
 def _run(line: BatchLine, images: Listing) -> dict[str, Any]:
     """Score the images with the engine that the line names; returns the summary."""
-    scorer, means = _scorer(line)
+    scorer, limits = _scorer(line)
     work, model = _work(line, scorer), scorer.model(*line.named_version())
     store = open_store(work.out, stop.pause)
     run = Run(
         store, work, model.weights_sha256, line.shard_of(), line.update, line.retry_failed, line.failure_limit(),
         line.as_json, stop,
     )  # fmt: skip
-    engine = _engine(line, work, scorer, means, store, images)
+    engine = _engine(line, work, scorer, limits, store, images)
     with _stopped_by_signals():
         return run.run(images, engine)
 
 
-def _engine(line: BatchLine, work: Work, scorer: BaseScorer, means: Means, store: Store, images: Listing) -> Engine:
+def _engine(
+    line: BatchLine, work: Work, scorer: BaseScorer, limits: WorkerLimits, store: Store, images: Listing
+) -> Engine:
     carried = images.carried.schema
     if line.engine_name == "ray":
         models = str((line.models or MODELS).absolute())
         model = scorer.model(work.model, work.version)
         records_of(work, model, carried)  # raises for columns that the results cannot carry
-        orders = Orders(work, models, model.weights_sha256, carried, retry_failed=line.retry_failed)
-        return ray_engine(line.address or "auto", orders, stop)
-    worker = make_worker(work, scorer, store, carried, stop, means)
+        config = NodeConfig(work, models, model.weights_sha256, carried, retry_failed=line.retry_failed)
+        return ray_engine(line.address or "auto", config, stop)
+    worker = make_worker(work, scorer, store, carried, stop, limits)
     return partial(run_here, worker, stop=stop, retry_failed=line.retry_failed)
 
 
-def _scorer(line: BatchLine) -> tuple[BaseScorer, Means]:
+def _scorer(line: BatchLine) -> tuple[BaseScorer, WorkerLimits]:
     """Return what scores the images, and what it may use of this machine."""
     if line.server is not None:
-        return Client(line.server, security=line.security()), server_means(len(addresses(line.server)))
-    return local_scorer(line.models or MODELS), local_means()
+        return Client(line.server, security=line.security()), server_limits(len(addresses(line.server)))
+    return local_scorer(line.models or MODELS), local_limits()
 
 
 def _work(line: BatchLine, scorer: BaseScorer) -> Work:

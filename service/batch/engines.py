@@ -13,7 +13,7 @@ from fullconv.base import BaseScorer
 from service import machine
 from service.batch.job import Job
 from service.batch.stop import Stop, StoppedError
-from service.batch.worker import Means, Observe, PartReport, Worker
+from service.batch.worker import Observe, PartReport, Worker, WorkerLimits
 from service.engine.backend import REFERENCE
 from service.engine.scheduler import Scheduler
 from service.engine.threads import start_compute_threads
@@ -59,15 +59,15 @@ def local_transport(models: Path, cpus: int | None = None) -> LocalTransport:
     )
 
 
-def local_means(cpus: int | None = None) -> Means:
+def local_limits(cpus: int | None = None) -> WorkerLimits:
     """Return what a worker may use of this machine."""
     threads = max(MIN_THREADS, THREADS_PER_CPU * (cpus or machine.cpus()))
-    return Means(threads, MEMORY_SHARE * machine.memory_bytes())
+    return WorkerLimits(threads, MEMORY_SHARE * machine.memory_bytes())
 
 
-def server_means(servers: int) -> Means:
+def server_limits(servers: int) -> WorkerLimits:
     """Return what a worker may use of this machine, whose images servers score."""
-    return Means(THREADS_PER_SERVER * servers, MEMORY_SHARE * machine.memory_bytes())
+    return WorkerLimits(THREADS_PER_SERVER * servers, MEMORY_SHARE * machine.memory_bytes())
 
 
 def run_here(

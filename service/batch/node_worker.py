@@ -16,7 +16,7 @@ from fullconv import __version__
 from fullconv.base import BaseScorer
 from fullconv.common.temporary import remove_leftovers
 from fullconv.errors import RequestError
-from service.batch.engines import local_means, local_transport
+from service.batch.engines import local_limits, local_transport
 from service.batch.item import GRIDS
 from service.batch.job import RESULTS, TIMING, Part
 from service.batch.listing import GRID
@@ -26,18 +26,18 @@ from service.batch.stores import LocalStore, Store, open_store
 from service.batch.work import Work
 from service.batch.worker import (
     BegunPart,
-    Means,
     PartReport,
     SectionReport,
     Sections,
     Worker,
+    WorkerLimits,
     make_worker,
     with_sections,
 )
 
 
 @dataclass(frozen=True)
-class Orders:
+class NodeConfig:
     """What every node needs to know about a job."""
 
     work: Work
@@ -60,9 +60,9 @@ class Orders:
 class NodeWorker:
     """Scores parts with the CPUs of a node. Its methods may be called at the same time.
 
-    The first call loads the model. Every call has the orders: the process may have been replaced by another one since
-    the last call. Calls raise RequestError if this node has another model, another version of this package or no such
-    directory; OutputError; and StoppedError.
+    The first call loads the model. Every call has the configuration: another process may have taken the place of this
+    one since the last call. Calls raise RequestError if this node has another model, another version of this package or
+    no such directory; OutputError; and StoppedError.
 
     `again`: another process has ended while it did the same; the unfinished files that it has left are removed.
     """
@@ -71,27 +71,27 @@ class NodeWorker:
         self._stop, self._opening = Stop(), Lock()
         self._worker: Worker | None = None
 
-    def open(self, orders: Orders) -> None:
+    def open(self, config: NodeConfig) -> None:
         """Load the model."""
-        self._opened(orders)
+        self._opened(config)
 
-    def run(self, orders: Orders, part: Part, *, again: bool = False) -> PartReport | BegunPart:
+    def run(self, config: NodeConfig, part: Part, *, again: bool = False) -> PartReport | BegunPart:
         """Score the images of a part, and write its files, unless images are divided."""
-        worker = self._opened(orders, part if again else None)
-        begun = worker.begin(part, retry_failed=orders.retry_failed)
+        worker = self._opened(config, part if again else None)
+        begun = worker.begin(part, retry_failed=config.retry_failed)
         return begun if begun.sections else worker.finish(part, begun)
 
     def score_section(
-        self, orders: Orders, part: Part, position: int, section: int, sections: int, *, again: bool = False
+        self, config: NodeConfig, part: Part, position: int, section: int, sections: int, *, again: bool = False
     ) -> SectionReport:
         """Score a section of the image at a position of a part."""
-        return self._opened(orders, part if again else None).score_section(part, position, section, sections)
+        return self._opened(config, part if again else None).score_section(part, position, section, sections)
 
     def finish(
-        self, orders: Orders, part: Part, begun: BegunPart, sections: Sections, *, again: bool = False
+        self, config: NodeConfig, part: Part, begun: BegunPart, sections: Sections, *, again: bool = False
     ) -> PartReport:
         """Merge the divided images of a part, and write its files."""
-        return self._opened(orders, part if again else None).finish(part, begun, sections)
+        return self._opened(config, part if again else None).finish(part, begun, sections)
 
     def give_up(self) -> None:
         """End all other calls with an error; returns when no image is being scored any more."""
@@ -99,31 +99,31 @@ class NodeWorker:
         if self._worker is not None:
             self._worker.threads.shutdown(cancel_futures=True)
 
-    def _opened(self, orders: Orders, again: Part | None = None) -> Worker:
+    def _opened(self, config: NodeConfig, again: Part | None = None) -> Worker:
         """Return the worker, after the unfinished files of a part were removed."""
         with self._opening:
             if self._worker is None:
-                self._worker = _open(orders, self._stop)
+                self._worker = _open(config, self._stop)
             if again is not None:
                 _remove_leftovers(self._worker.items.store, again)
         return self._worker
 
 
-def _open(orders: Orders, stop: Stop) -> Worker:
+def _open(config: NodeConfig, stop: Stop) -> Worker:
     """Return a worker that scores with the CPUs of a node, and at most half of the machine's memory."""
     host = socket.gethostname()
-    if orders.package != __version__:
-        raise RequestError(f"ray: expected fullconv {orders.package} on every node, got {__version__} on {host}")
-    transport, here = local_transport(Path(orders.models), orders.cpus), local_means(orders.cpus)
+    if config.package != __version__:
+        raise RequestError(f"ray: expected fullconv {config.package} on every node, got {__version__} on {host}")
+    transport, here = local_transport(Path(config.models), config.cpus), local_limits(config.cpus)
     scorer = BaseScorer(transport)
-    model = scorer.model(orders.work.model, orders.work.version)
-    if model.weights_sha256 != orders.weights_sha256:
+    model = scorer.model(config.work.model, config.work.version)
+    if model.weights_sha256 != config.weights_sha256:
         raise RequestError(
-            f"models: expected the same weights of model {orders.work.model!r} on every node, got others on {host}"
+            f"models: expected the same weights of model {config.work.model!r} on every node, got others on {host}"
         )
-    means = Means(here.threads, min(here.memory_bytes, orders.memory_bytes))
-    store = open_store(orders.work.out, stop.pause)
-    return with_sections(make_worker(orders.work, scorer, store, orders.carried, stop, means), transport)
+    limits = WorkerLimits(here.threads, min(here.memory_bytes, config.memory_bytes))
+    store = open_store(config.work.out, stop.pause)
+    return with_sections(make_worker(config.work, scorer, store, config.carried, stop, limits), transport)
 
 
 def _remove_leftovers(store: Store, part: Part) -> None:

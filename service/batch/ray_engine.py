@@ -18,10 +18,10 @@ from typing import Any
 import pyarrow as pa
 
 from fullconv.errors import UnavailableError
-from service.batch.engines import PARTS, local_means
+from service.batch.engines import PARTS, local_limits
 from service.batch.job import Job, Part
 from service.batch.listing import Listing
-from service.batch.node_worker import Orders
+from service.batch.node_worker import NodeConfig
 from service.batch.ray_cluster import PROCESSES, RayCluster, load_ray, reason_of
 from service.batch.run import Engine
 from service.batch.stop import Stop, StoppedError
@@ -38,24 +38,24 @@ ACTORS = 2
 """Number of actors that may end for good with the same task while their nodes are alive."""
 
 
-def ray_engine(address: str, orders: Orders, stop: Stop) -> Engine:
+def ray_engine(address: str, config: NodeConfig, stop: Stop) -> Engine:
     """Return the engine of the cluster at an address, "auto" or HOST:PORT; raises RequestError if Ray is not installed.
 
     The engine raises UnavailableError if there is no such cluster, if no node can score, and if ACTORS actors end for
     good during the same task. It raises the errors of `NodeWorker`, after the parts that have begun were given up.
     """
-    return partial(_run, RayCluster(load_ray(), address), orders, stop)
+    return partial(_run, RayCluster(load_ray(), address), config, stop)
 
 
 def _run(
-    cluster: RayCluster, orders: Orders, stop: Stop, job: Job, numbers: Iterable[int], observe: Observe
+    cluster: RayCluster, config: NodeConfig, stop: Stop, job: Job, numbers: Iterable[int], observe: Observe
 ) -> Iterator[PartReport | SectionReport]:
     """Score parts; yields a report of each part when its files are written. Ends early if the job stops."""
     pending = list(numbers)
     if not pending:
         return
     with cluster.connected():
-        dispatcher = _Dispatcher(cluster, orders, job, TaskQueue(pending))
+        dispatcher = _Dispatcher(cluster, config, job, TaskQueue(pending))
         try:
             for report in dispatcher.reports(stop):
                 if isinstance(report, PartReport):
@@ -73,7 +73,7 @@ class _Node:
 
     name: str
     actor: Any
-    orders: Orders
+    config: NodeConfig
     threads: int
     """Number of images that the actor scores at the same time."""
     is_open: bool = False
@@ -97,7 +97,7 @@ class _Dispatcher:
     """Gives the tasks of a job to the actors of a cluster."""
 
     cluster: RayCluster
-    orders: Orders
+    config: NodeConfig
     job: Job
     queue: TaskQueue
     nodes: dict[str, _Node] = field(default_factory=dict)
@@ -147,11 +147,11 @@ class _Dispatcher:
             raise UnavailableError(f"address: expected a Ray cluster with a node that can score, got {self.reason}")
 
     def _start_actor(self, name: str, cpus: int, memory_bytes: float) -> None:
-        threads = local_means(cpus).threads
+        threads = local_limits(cpus).threads
         actor = self.cluster.actor(name, cpus, threads + 1)  # `give_up` is called while parts are scored
-        orders = replace(self.orders, cpus=cpus, memory_bytes=memory_bytes)
-        node = self.nodes[name] = _Node(name, actor, orders, threads)
-        self.calls[actor.open.remote(orders)] = node, None
+        config = replace(self.config, cpus=cpus, memory_bytes=memory_bytes)
+        node = self.nodes[name] = _Node(name, actor, config, threads)
+        self.calls[actor.open.remote(config)] = node, None
 
     def _assign_tasks(self, *, begun_only: bool) -> None:
         """Give tasks to free actors, first to those whose tasks have the fewest images."""
@@ -168,11 +168,11 @@ class _Dispatcher:
         part, again, actor = detached(self.job.part(task.number)), task in self.lost, node.actor
         match task:
             case PartTask():
-                return actor.run.remote(node.orders, part, again=again)
+                return actor.run.remote(node.config, part, again=again)
             case SectionTask(_, position, section, sections):
-                return actor.score_section.remote(node.orders, part, position, section, sections, again=again)
+                return actor.score_section.remote(node.config, part, position, section, sections, again=again)
             case FinishTask():
-                return actor.finish.remote(node.orders, part, *self.queue.begun(task.number), again=again)
+                return actor.finish.remote(node.config, part, *self.queue.begun(task.number), again=again)
 
     def _take_result(self, ref: Any) -> PartReport | SectionReport | None:  # noqa: ANN401 (an extra)
         """Return the report of a call that has returned, if it has one. Raises the error of the call."""

@@ -10,15 +10,16 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from fullconv.common.files import OutputError
+from service.batch.display import RunDisplay, open_display
 from service.batch.item import Scored
 from service.batch.job import RESULTS, Job, open_job, part_file
 from service.batch.lease import lease
 from service.batch.limits import FailureLimit
 from service.batch.listing import Listing
+from service.batch.run_statistics import RunStatistics
 from service.batch.section_scorer import SECTIONS
 from service.batch.stop import Stop
 from service.batch.stores import Store
-from service.batch.watching import Tally, Watch, watching
 from service.batch.work import Work
 from service.batch.worker import Observe, PartReport, SectionReport
 
@@ -53,14 +54,14 @@ class Run:
         """
         with lease(self.store, *self.shard, lost=self.stop.gently.set):
             job = open_job(self.store, self.work.terms(self.weights_sha256), images, update=self.update)
-            tally, pending = self._begun(job)
-            with watching(tally, as_json=self.as_json) as watch:
-                self._score(job, pending, engine, watch)
+            statistics, pending = self._begun(job)
+            with open_display(statistics, as_json=self.as_json) as display:
+                self._score(job, pending, engine, display)
             if self.shard == WHOLE_JOB and not self.stop.gently.is_set():
                 self.store.remove_folder(SECTIONS)
-        return {**tally.document(), "stopped": self.stop.gently.is_set(), "results": self.work.out}
+        return {**statistics.document(), "stopped": self.stop.gently.is_set(), "results": self.work.out}
 
-    def _begun(self, job: Job) -> tuple[Tally, list[int]]:
+    def _begun(self, job: Job) -> tuple[RunStatistics, list[int]]:
         """Return the counts of the parts that are finished, and the numbers of those to score."""
         number, count = self.shard
         own, names = range(number, len(job.bounds), count), self.store.names(RESULTS)
@@ -68,12 +69,12 @@ class Run:
         with ThreadPoolExecutor(READERS, thread_name_prefix="finished") as pool:
             finished = dict(zip(done, pool.map(self._failures, done), strict=True))
         pending = [each for each in own if each not in finished or (self.retry_failed and finished[each])]
-        tally = Tally(sum(map(job.count, own)))
+        statistics = RunStatistics(sum(map(job.count, own)))
         for each, failures in finished.items():
             again = self.retry_failed and failures
-            tally.kept += job.count(each) - (failures.total() if again else 0)
-            tally.failures.update({} if again else failures)
-        return tally, pending
+            statistics.kept += job.count(each) - (failures.total() if again else 0)
+            statistics.failures.update({} if again else failures)
+        return statistics, pending
 
     def _failures(self, number: int) -> Counter[str]:
         """Return the number of images without scores in a finished part, by the kind of the error."""
@@ -89,19 +90,19 @@ class Run:
             ) from None
         return Counter(kinds.drop_null().to_pylist())
 
-    def _score(self, job: Job, pending: list[int], engine: Engine, watch: Watch) -> None:
+    def _score(self, job: Job, pending: list[int], engine: Engine, display: RunDisplay) -> None:
         """Score parts; stop when too many images have failed."""
-        tally = watch.tally
+        statistics = display.statistics
 
         def check() -> None:
-            if self.limit.exceeded(tally.failed, tally.total):
+            if self.limit.exceeded(statistics.failed, statistics.total):
                 self.stop.gently.set()
 
         def observe(scored: Scored) -> None:
-            watch.image(scored)
+            display.add_image(scored)
             check()
 
-        watch.tell({"event": "start", "images": tally.total, "kept": tally.kept, "parts": len(pending)})
+        display.emit({"event": "start", "images": statistics.total, "kept": statistics.kept, "parts": len(pending)})
         check()
         for report in engine(job, pending, observe):
-            watch.report(report)
+            display.add_report(report)

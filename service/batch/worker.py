@@ -96,7 +96,7 @@ class SectionReport:
 
 
 @dataclass(frozen=True)
-class Means:
+class WorkerLimits:
     """What a worker may use of its machine."""
 
     threads: int
@@ -201,7 +201,9 @@ def _parquet(table: pa.Table) -> bytes:
     return file.getvalue()
 
 
-def make_worker(work: Work, scorer: BaseScorer, store: Store, carried: pa.Schema, stop: Stop, means: Means) -> Worker:
+def make_worker(
+    work: Work, scorer: BaseScorer, store: Store, carried: pa.Schema, stop: Stop, limits: WorkerLimits
+) -> Worker:
     """Return a worker; raises RequestError if the model or an option is invalid, ImageError for carried columns."""
     model = scorer.model(work.model, work.version)
     items = ItemScorer(
@@ -210,10 +212,10 @@ def make_worker(work: Work, scorer: BaseScorer, store: Store, carried: pa.Schema
         writer=_writer(work, model),
         store=store,
         records=records_of(work, model, carried),
-        budget=MemoryBudget(means.memory_bytes),
+        budget=MemoryBudget(limits.memory_bytes),
         stop=stop,
     )
-    return Worker(items, ThreadPoolExecutor(means.threads, thread_name_prefix="image"), means.threads)
+    return Worker(items, ThreadPoolExecutor(limits.threads, thread_name_prefix="image"), limits.threads)
 
 
 def with_sections(worker: Worker, transport: LocalTransport) -> Worker:

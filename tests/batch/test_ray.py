@@ -358,19 +358,19 @@ class Bomb:
         return os._exit, (1,)
 """
 """A value that ends the process that receives it."""
-ORDERS = """
+CONFIG = """
 from dataclasses import replace
 engine = ray_engine.ray_engine
-cli.ray_engine = lambda address, orders, stop: engine(address, replace(orders, {}), stop)
+cli.ray_engine = lambda address, config, stop: engine(address, replace(config, {}), stop)
 """
 """Changes what the actors get."""
 FAILURES = {
-    "package": (3, ORDERS.format("package='0.0'"), "ray: expected fullconv 0.0 on every node, got "),
-    "weights": (3, ORDERS.format("weights_sha256='0'"), "models: expected the same weights of model "),
-    "models": (3, ORDERS.format("models='/nowhere'"), "models: expected a directory of models, got /nowhere"),
+    "package": (3, CONFIG.format("package='0.0'"), "ray: expected fullconv 0.0 on every node, got "),
+    "weights": (3, CONFIG.format("weights_sha256='0'"), "models: expected the same weights of model "),
+    "models": (3, CONFIG.format("models='/nowhere'"), "models: expected a directory of models, got /nowhere"),
     "opening": (
         1,
-        BOMB + ORDERS.format("package=Bomb()"),
+        BOMB + CONFIG.format("package=Bomb()"),
         "address: expected a Ray cluster with a node that can score",
     ),
     "part": (1, BOMB + "ray_engine.detached = lambda part: Bomb()", "part 0: expected a process that scores it, got"),
