@@ -64,6 +64,8 @@ class Picture:
     pixel has data."""
     decoded_whole: bool = False
     """Whether the file may have to be decoded as a whole, so that the limit for such files applies."""
+    resampled: bool = False
+    """Whether the decoder scales pixels itself, so that they may depend, in the last digit, on where reading begins."""
     notes: tuple[str, ...] = ()
     """What the caller should know about how the file was read."""
     cost: DecodingCost = FREE

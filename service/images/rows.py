@@ -131,7 +131,11 @@ class KeptRows:
 
 @dataclass
 class ScaledRows:
-    """Reads an image at another size: bilinear, antialiased when the image gets smaller, as Pillow scales."""
+    """Reads an image at another size: bilinear, antialiased when the image gets smaller, as Pillow scales.
+
+    Blocks of rows are scaled together. They begin at fixed rows, so that pixels do not depend, in the last digit, on
+    where reading begins.
+    """
 
     rows: RowReader
     size: tuple[int, int]
@@ -140,6 +144,9 @@ class ScaledRows:
     """Height and width of the scaled image in pixels."""
     block_rows: int = 16
     _buffer: RowBuffer = field(init=False)
+    _number: int = field(init=False, default=-1)
+    _scaled_block: Pixels | None = field(init=False, default=None)
+    """The block that was scaled last, and its number."""
 
     def __post_init__(self) -> None:
         """Make a buffer for the rows that neighbouring blocks share."""
@@ -147,9 +154,19 @@ class ScaledRows:
 
     def read(self, first: int, stop: int) -> Pixels:
         """Return rows [first, stop) of the scaled image."""
-        block_rows = max(1, SOURCE_ROWS * self.scaled[0] // self.size[0])
-        blocks = [self._block(start, min(start + block_rows, stop)) for start in range(first, stop, block_rows)]
-        return cast("Pixels", np.concatenate(blocks))
+        height = self.rows_together(self.size[0], self.scaled[0])
+        parts = []
+        for number in range(first // height, -(-stop // height)):
+            begin = number * height
+            parts.append(self._block_of(number, height)[max(0, first - begin) : stop - begin])
+        return cast("Pixels", np.concatenate(parts))
+
+    def _block_of(self, number: int, height: int) -> Pixels:
+        if number != self._number or self._scaled_block is None:
+            begin = number * height
+            self._scaled_block = self._block(begin, min(begin + height, self.scaled[0]))
+            self._number = number
+        return self._scaled_block
 
     def _block(self, first: int, stop: int) -> Pixels:
         step = self.size[0] / self.scaled[0]
@@ -159,6 +176,11 @@ class ScaledRows:
         box = (0, first * step - begin, self.size[1], stop * step - begin)
         bands = [_resize(strip[..., band], (self.scaled[1], stop - first), box) for band in range(strip.shape[-1])]
         return cast("Pixels", np.stack(bands, axis=-1))
+
+    @staticmethod
+    def rows_together(height: int, scaled: int) -> int:
+        """Return the number of rows that are scaled together when `height` rows are scaled to `scaled` rows."""
+        return max(1, SOURCE_ROWS * scaled // height)
 
     @staticmethod
     def source_rows(height: int, scaled: int) -> int:

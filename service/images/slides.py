@@ -69,7 +69,7 @@ def open_slide(path: Path, name: str, selection: PageSelection, *, alone: bool =
     def open_level(level: int) -> Picture:
         width, height = slide.level_dimensions[level]
         rows = partial(SlideRows, name, slide, level)
-        return open_array(name, (height, width, 3), "uint8", rows, selection)
+        return replace(open_array(name, (height, width, 3), "uint8", rows, selection), resampled=level > 0)
 
     properties = (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y, openslide.PROPERTY_NAME_OBJECTIVE_POWER)
     optics = optics_of(*(slide.properties.get(name) for name in properties))

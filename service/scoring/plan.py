@@ -198,6 +198,7 @@ class _Planner:
         source = self.sizes.source_of(size)
         if size != source:
             needed += ScaledRows.source_rows(source[0], height) * source[1] * (row_bytes // width)
+            needed += ScaledRows.rows_together(source[0], height) * row_bytes
         if self.options.requested.mask is not None:
             needed += tiles.max_strip_rows * (width + COUNT_BYTES * lattices[1].cells)
         running = int(mode.activations(tiles, batch)) + self._scores_bytes(mode, tiles, batch)

@@ -105,8 +105,8 @@ def why_whole(planned: PlannedImage) -> str:
         return "it is scored at several sizes"
     if picture.decoded_whole:
         return "its file can only be decoded from the top"
-    if (view.height, view.width) != picture.size:
-        return "it is scored at another size than its own"
+    if picture.copy_for((view.height, view.width)).resampled:
+        return "its decoder scales the level that is scored"
     if mask == OTSU:
         return "its foreground is found on the whole image"
     if callable(mask) and mask().decoded_whole:

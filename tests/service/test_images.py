@@ -272,6 +272,19 @@ def test_scaling_equals_pillow(size: tuple[int, int]) -> None:
         assert_allclose(expected[slice(*span)].astype(int), strip.astype(int), rtol=0, atol=1)
 
 
+@pytest.mark.parametrize("size", [(350, 45), (233, 30), (1000, 130), (33, 90)])
+def test_scaled_rows_do_not_depend_on_where_reading_begins(size: tuple[int, int]) -> None:
+    """Rows that are read from the middle of an image, and in other strips, have the same bytes."""
+    picture = opened(encode(noise(700, 90, 3), ".tif"))
+    whole = ScaledRows(picture.rows(RGB), (700, 90), size).read(0, size[0])
+    for first in (1, 7, size[0] // 2, size[0] - 1):
+        rows = ScaledRows(picture.rows(RGB), (700, 90), size)
+        middle = min(size[0], first + 5)
+        assert_array_equal(whole[first:middle], rows.read(first, middle))
+        if middle < size[0]:
+            assert_array_equal(whole[middle:], rows.read(middle, size[0]))
+
+
 def test_scaling_floats() -> None:
     """For a model of float32 pixels, interpolated values are not rounded."""
     pixels = np.array([[0, 10], [20, 30]], np.uint8)
