@@ -68,11 +68,16 @@ def open_scorer(
         raise typer.BadParameter(
             "expected no --provider and no --precision, which are options of the server", param_hint="--server"
         )
-    if precision not in ("auto", *PRECISIONS.get(provider, (precision,))):
-        raise typer.BadParameter(f"expected fp32 with provider {provider}, got {precision}", param_hint="--precision")
+    check_precision(provider, precision)
     if server:
         return Client(server, security=security)
     return Scorer(models or "models", provider=provider, precision=precision)
+
+
+def check_precision(provider: ProviderName, precision: PrecisionName) -> None:
+    """Exit with status 2 for a precision that the provider does not have."""
+    if precision not in ("auto", *PRECISIONS.get(provider, (precision,))):
+        raise typer.BadParameter(f"expected fp32 with provider {provider}, got {precision}", param_hint="--precision")
 
 
 def check_addresses(server: str) -> None:

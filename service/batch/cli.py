@@ -152,7 +152,7 @@ def _scorer(line: BatchLine) -> tuple[BaseScorer, WorkerLimits]:
     """Return what scores the images, and what it may use of this machine."""
     if line.server is not None:
         return Client(line.server, security=line.security()), server_limits(len(addresses(line.server)))
-    return local_scorer(line.models or MODELS), local_limits()
+    return local_scorer(line.models or MODELS, line.backend), local_limits()
 
 
 def _work(line: BatchLine, scorer: BaseScorer) -> Work:

@@ -14,7 +14,7 @@ from service import machine
 from service.batch.job import Job
 from service.batch.stop import Stop, StoppedError
 from service.batch.worker import Observe, PartReport, Worker, WorkerLimits
-from service.engine.backend import REFERENCE
+from service.engine.backend import REFERENCE, Backend
 from service.engine.scheduler import Scheduler
 from service.engine.threads import start_compute_threads
 from service.local import LocalTransport
@@ -34,15 +34,18 @@ MEMORY_SHARE = 0.5
 """Share of the machine's memory for the plans of all images."""
 
 
-def local_scorer(models: Path) -> BaseScorer:
-    """Return a scorer that computes with all CPUs; raises RequestError if there is no such directory of models."""
-    return BaseScorer(local_transport(models))
+def local_scorer(models: Path, backend: Backend = REFERENCE) -> BaseScorer:
+    """Return a scorer that computes with all CPUs.
+
+    Raises RequestError if there is no such directory of models, or this machine does not have the backend.
+    """
+    return BaseScorer(local_transport(models, backend))
 
 
-def local_transport(models: Path, cpus: int | None = None) -> LocalTransport:
+def local_transport(models: Path, backend: Backend = REFERENCE, cpus: int | None = None) -> LocalTransport:
     """Return the transport of a scorer whose threads share batches.
 
-    Raises RequestError if there is no such directory of models.
+    Raises RequestError if there is no such directory of models, or this machine does not have the backend.
 
     A process that may use only some `cpus` calls this function once, before it loads any network. Default: each network
     computes with all CPUs.
@@ -52,8 +55,8 @@ def local_transport(models: Path, cpus: int | None = None) -> LocalTransport:
     scheduler = Scheduler(slots=SLOTS)
     return LocalTransport(
         models,
-        provider=REFERENCE.provider,  # every node gives the same scores
-        precision=REFERENCE.precision,
+        provider=backend.provider,
+        precision=backend.precision,
         scheduler=scheduler,
         pooled=cpus is not None,
     )

@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from fullconv.command.connection import ConnectionLine, check_addresses
+from fullconv.command.connection import ConnectionLine, check_addresses, check_precision
 from fullconv.command.grid_options import GridLine
 from fullconv.command.usage import usage_errors
 from fullconv.file_options import FILE_DEFAULTS, check_file_options
 from service.batch.limits import FailureLimit
 from service.batch.urls import is_url
 from service.batch.work import SUFFIXES, Work
+from service.engine.backend import REFERENCE, Backend
 
 EngineName = Literal["local", "server", "ray"]
 GridsName = Literal["zarr", "npz", "geotiff", "geojson"]
@@ -71,6 +72,21 @@ class JobLine(GridLine):
             metavar="auto|HOST:PORT", help="The Ray cluster. Default: auto, the cluster that this machine belongs to."
         ),
     ] = None
+    provider: Annotated[
+        Literal["cpu", "openvino", "cuda", "tensorrt"],
+        typer.Option(
+            help="Runtime that computes the networks on every machine of the job. Nothing is chosen by measurement, so "
+            "that the results do not depend on the machine. cpu: ONNX Runtime. openvino: requires the extra "
+            "'openvino'. cuda, tensorrt: require onnxruntime-gpu."
+        ),
+    ] = "cpu"
+    precision: Annotated[
+        Literal["fp32", "bf16"],
+        typer.Option(
+            help="Number format of computation. bf16 requires openvino on processors with bfloat16 instructions, or "
+            "tensorrt."
+        ),
+    ] = "fp32"
     grids: Annotated[
         GridsName | None,
         typer.Option(help="Write the grid of every image under OUT/grids/, as this kind of file. Default: no grids."),
@@ -154,6 +170,11 @@ class BatchLine(ConnectionLine, JobLine):
             raise typer.BadParameter(f"expected --server with --engine server only, got {got}", param_hint="--server")
         if engine == "server" and self.models is not None:
             raise typer.BadParameter("expected one of --server and --models, got both", param_hint="--server")
+        if engine == "server" and self.backend != REFERENCE:
+            raise typer.BadParameter(
+                "expected no --provider and no --precision, which are options of the server", param_hint="--server"
+            )
+        check_precision(self.provider, self.precision)
         if self.address is not None and engine != "ray":
             raise typer.BadParameter("expected --engine ray with it, got none", param_hint="--address")
 
@@ -161,6 +182,11 @@ class BatchLine(ConnectionLine, JobLine):
     def engine_name(self) -> EngineName:
         """The engine."""
         return self.engine or ("server" if self.server else "local")
+
+    @property
+    def backend(self) -> Backend:
+        """What computes the networks in this process or on the nodes."""
+        return Backend(self.provider, self.precision)
 
     def failure_limit(self) -> FailureLimit:
         """Return how many images may fail; exit status 2 for other text."""
@@ -189,4 +215,5 @@ class BatchLine(ConnectionLine, JobLine):
             grids=self.grids or "",
             files=self.file_options(),
             wide=self.wide,
+            backend=self.backend,
         )

@@ -114,7 +114,7 @@ def _open(config: NodeConfig, stop: Stop) -> Worker:
     host = socket.gethostname()
     if config.package != __version__:
         raise RequestError(f"ray: expected fullconv {config.package} on every node, got {__version__} on {host}")
-    transport, here = local_transport(Path(config.models), config.cpus), local_limits(config.cpus)
+    transport, here = local_transport(Path(config.models), config.work.backend, config.cpus), local_limits(config.cpus)
     scorer = BaseScorer(transport)
     model = scorer.model(config.work.model, config.work.version)
     if model.weights_sha256 != config.weights_sha256:

@@ -5,6 +5,7 @@ bytes, sha256               size of the file; SHA-256 of a file of at most WHOLE
 width, height               pixels, after EXIF rotation
 model, version, weights_sha256
 mode, exact                 the mode, and whether its scores are those of the classifier itself
+provider, precision         the runtime that has computed the scores, and the number format
 rows, cols, stride, window  the grid; stride and window are height and width in pixels of the image
 windows                     number of windows that were scored
 average                     average of each class over these windows, float32; with `wide` a column for each class
@@ -51,6 +52,8 @@ FACTS = {
     "weights_sha256": pa.string(),
     "mode": pa.string(),
     "exact": pa.bool_(),
+    "provider": pa.string(),
+    "precision": pa.string(),
     "rows": pa.int64(),
     "cols": pa.int64(),
     "stride": pa.list_(pa.int64()),
@@ -106,6 +109,8 @@ class Records:
             "weights_sha256": self.weights_sha256,
             "mode": answer.mode,
             "exact": answer.parity.exact,
+            "provider": answer.provider,
+            "precision": answer.precision,
             "rows": rows,
             "cols": cols,
             "stride": list(answer.stride),

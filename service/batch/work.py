@@ -7,6 +7,7 @@ from typing import Any
 from fullconv.command.map_region import MapRegion
 from fullconv.file_options import FileOptions
 from fullconv.options import Options
+from service.engine.backend import REFERENCE, Backend
 
 SUFFIXES: Mapping[str, str] = {"npz": ".npz", "zarr": ".zarr", "geotiff": ".tif", "geojson": ".geojson"}
 """The suffix of each kind of grids."""
@@ -34,13 +35,16 @@ class Work:
     """What the files of grids hold."""
     wide: bool = False
     """Whether each class has a column of its own."""
+    backend: Backend = REFERENCE
+    """Computes the networks, unless servers score."""
 
     def terms(self, weights_sha256: str) -> dict[str, Any]:
         """Return what decides about the results, for the job's document."""
         model = {"name": self.model, "version": self.version, "weights_sha256": weights_sha256}
         region = None if self.map_region is None else asdict(self.map_region)
+        computed = asdict(self.backend)
         options = {**self.options, "map_region": region, "mask": self.mask, "grids": self.grids, **self.files}
-        return {"model": model, "options": {**options, "wide": self.wide}}
+        return {"model": model, "options": {**options, "wide": self.wide, **computed}}
 
     @property
     def grid_suffix(self) -> str:

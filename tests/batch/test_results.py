@@ -42,6 +42,7 @@ def test_rows_have_the_answers_of_each_image(images: Path, scorer: Scorer) -> No
         assert (row["width"], row["height"]) == (answer.image.width, answer.image.height)
         assert (row["rows"], row["cols"], row["windows"]) == (len(answer.y), len(answer.x), answer.scored)
         assert (row["model"], row["version"], row["mode"], row["exact"]) == ("digits", "1", "dense", True)
+        assert (row["provider"], row["precision"]) == ("cpu", "fp32")
         assert (row["stride"], row["window"], row["error"], row["grid"]) == ([8, 8], [70, 70], None, None)
         assert row["weights_sha256"] == scorer.model("digits").weights_sha256
     assert [row["error_kind"] for row in found[:3]] == ["image", "image", None]

@@ -9,6 +9,7 @@ from threading import Event, Thread
 import numpy as np
 import pytest
 from support.conversion import convert_into
+from support.jobs import batch, last_line, make_images, rows
 from support.networks import PADDED, make_network
 from support.paths import ROOT
 from support.pictures import noise
@@ -140,3 +141,14 @@ def test_a_server_computes_with_openvino() -> None:
         assert not answer.parity.exact
         assert (exact.provider, exact.precision, exact.parity.exact) == ("cpu", "fp32", True)
         np.testing.assert_array_equal(exact.grid, expected.grid)
+
+
+def test_a_job_computes_with_the_backend_of_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rows name OpenVINO, and a run of the same job with other options is refused."""
+    monkeypatch.chdir(tmp_path)
+    make_images(tmp_path / "images", 3)
+    assert batch("images", "--provider", "openvino").exit_code == 0
+    assert {(row["provider"], row["precision"], row["exact"]) for row in rows()} == {("openvino", "fp32", True)}
+    refused = batch("images")
+    assert refused.exit_code == 3
+    assert 'options.provider was "openvino" and is "cpu"' in last_line(refused)
