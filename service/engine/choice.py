@@ -7,7 +7,6 @@ least 99 % of the windows. Windows are left out whose two highest scores are clo
 class is a matter of rounding.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -35,8 +34,10 @@ MIN_AGREEMENT, MAX_RELATIVE_ERROR = 0.99, 0.02
 the scores of fp32."""
 MIN_GAIN = 1.05
 """Times as fast as fp32 that another backend must be to be chosen."""
-SAMPLE_SECONDS, MAX_CELLS, MIN_WINDOWS, MAX_WINDOWS = 0.5, 32, 4, 64
-"""Predicted seconds of fp32 on the sample, most cells along an axis of a tile, fewest and most single windows."""
+SAMPLE_SECONDS = 0.5
+"""Predicted seconds of fp32 on the sample."""
+MIN_CELLS, MAX_CELLS, MIN_WINDOWS, MAX_WINDOWS = 4, 32, 16, 64
+"""Fewest and most cells along an axis of the sample, if it is a tile, and windows, if the network cannot slide."""
 MIN_ROUNDS, MAX_ROUNDS, TIMING_SECONDS = 2, 10, 1.0
 """Fewest and most timed runs of each backend, and the seconds after which no further run begins. The fastest run
 counts, because any run may have waited for a processor."""
@@ -167,17 +168,21 @@ def _sample(session: Session) -> list[Pixels]:
     """Return noise for a session that has measured its rate: one tile, or windows for a network that cannot slide."""
     spec, rng = session.model.spec, np.random.default_rng(SEED)
     preprocessing = spec.input.preprocessing if spec.input.HasField("preprocessing") else None
-    count, window = SAMPLE_SECONDS / session.seconds_per_window, (spec.window.height, spec.window.width)
-    if not session.slides:
-        count = max(MIN_WINDOWS, min(int(count), MAX_WINDOWS))
-        return [cast("Pixels", noise_image(window, spec.input.channels, preprocessing, rng)) for _ in range(count)]
-    # a tile whose area is that of `count` windows
-    cells = [
-        max(2, min(int((math.sqrt(count) - 1) * side / step) + 1, MAX_CELLS))
-        for side, step in zip(window, session.step, strict=True)
-    ]
-    sides = [side + (n - 1) * step for side, n, step in zip(window, cells, session.step, strict=True)]
-    return [cast("Pixels", noise_image((sides[0], sides[1]), spec.input.channels, preprocessing, rng))]
+    size, count = (spec.window.height, spec.window.width), 1
+    if session.slides:
+        size = _largest_tile(session, size)
+    else:
+        count = max(MIN_WINDOWS, min(int(SAMPLE_SECONDS / session.predict_tile_seconds(*size)), MAX_WINDOWS))
+    return [cast("Pixels", noise_image(size, spec.input.channels, preprocessing, rng)) for _ in range(count)]
+
+
+def _largest_tile(session: Session, window: tuple[int, int]) -> tuple[int, int]:
+    """Return the size of the largest tile that runs for SAMPLE_SECONDS at the most, within the bounds of its cells."""
+    for cells in range(MAX_CELLS, MIN_CELLS - 1, -1):
+        height, width = (side + (cells - 1) * step for side, step in zip(window, session.step, strict=True))
+        if session.predict_tile_seconds(height, width) <= SAMPLE_SECONDS:
+            break
+    return height, width
 
 
 def _agreement(one: NDArray[np.int64], other: NDArray[np.int64], margins: NDArray[np.float32]) -> float:

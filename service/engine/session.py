@@ -108,7 +108,7 @@ class Session:
 
     def _take_stride(self, stride: tuple[int, int]) -> SharedCost:
         """Set the pixels between windows; returns the cost at this stride."""
-        cost = self.model.shared_cost(self._position - len(self.model.spec.strides), stride)
+        cost = self._shared_cost(stride)
         self._stride, self.bytes_per_pixel = stride, cost.bytes_per_pixel
         return cost
 
@@ -152,10 +152,16 @@ class Session:
         """Pixels between the windows of a tile, vertical before horizontal."""
         return self._stride or self.model.strides[self._position]
 
-    @property
-    def seconds_per_window(self) -> float:
-        """Predicted run time of one window in seconds."""
-        return self.predict_seconds(self._multiply_adds)
+    def predict_tile_seconds(self, height: int, width: int) -> float:
+        """Return the predicted run time of a tile of height × width pixels; for dense networks from its area."""
+        if self._stride is not None:
+            return self.predict_seconds(self._shared_cost(self._stride).multiply_adds(height, width))
+        window = self.model.spec.window
+        return self.predict_seconds(self._multiply_adds * height * width / (window.height * window.width))
+
+    def _shared_cost(self, stride: tuple[int, int]) -> SharedCost:
+        """Return the cost of this file of mode shared at a stride in pixels."""
+        return self.model.shared_cost(self._position - len(self.model.spec.strides), stride)
 
     def predict_seconds(self, multiply_adds: float) -> float:
         """Return the predicted run time in seconds, from the rate of earlier runs."""
