@@ -20,6 +20,7 @@ from fullconv.images import ScoredPixels
 from fullconv.notebook import html_of
 from fullconv.plan import Plan
 from fullconv.style import DEFAULT_STYLE, HeatmapStyle
+from fullconv.timing import Timing
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -31,22 +32,6 @@ if TYPE_CHECKING:
 
 REPR_CLASSES, REPR_WARNINGS, REPR_LETTERS = 5, 3, 60
 """Largest numbers of classes and warnings in an answer's `repr`, and of characters of each name in it."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """The time of a request, in milliseconds for each stage."""
-
-    decode_ms: float
-    """Time to read and convert pixels."""
-    queue_ms: float
-    """Waiting for a thread and for the first batch."""
-    compute_ms: float
-    """Running the network, and waiting for further batches."""
-    reduce_ms: float
-    """Averaging, and selecting the scores of the answer."""
-    total_ms: float
-    """Time from the arrival of the request until the image is scored."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fullconv.answer import Answer, Timing
+from fullconv.answer import Answer
 from fullconv.averages import AreaAverage, Entry, highest
 from fullconv.common.certificate import overall
 from fullconv.common.names import AVERAGES, name_of
@@ -18,6 +18,7 @@ from fullconv.grid import FurtherOutput, GridHeader, GridRows, ImageInfo, Scores
 from fullconv.images import ImageSource, Region, ScoredPixels
 from fullconv.plan import Plan, PlannedView
 from fullconv.protos import model_pb2, scoring_pb2
+from fullconv.timing import Timing
 
 DEFAULT_PRECISION, PIXEL_DTYPE = "fp32", "uint8"
 """Defaults for specs that do not state them: a model's precision, and the element type of the pixels that it takes."""

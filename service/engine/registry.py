@@ -123,33 +123,24 @@ class Registry:
         checked = self.get_if_checked(name, version)
         if checked is None:
             return False
-        served, model = checked
-        positions = range(len(model.files) if all_files else 1)
-        return all(self._loaded(served, position, reference=reference) is not None for position in positions)
+        served, count = checked[0], len(checked[1].files) if all_files else 1
+        return all(SessionKey(served, position, reference) in self._sessions for position in range(count))
 
     def session(self, served: ServedVersion, model: StoredModel, position: int, *, reference: bool = False) -> Session:
         """Return the session for the file at `position` of `model.files`; loads it if needed. Raises ModelError.
 
         With `reference` its backend is `REFERENCE`. Default: the backend that measurements have chosen.
         """
-        session = self._loaded(served, position, reference=reference)
+        wanted = SessionKey(served, position, reference)
+        session = self._sessions.get(wanted)
         if session is not None:
             return session
         with served.lock:
-            session = self._loaded(served, position)
-            if session is None:
-                session = self._load_session(served, model, SessionKey(served, position))
+            chosen = SessionKey(served, position)
+            session = self._sessions.get(chosen) or self._load_session(served, model, chosen)
             if reference and session.backend != REFERENCE:
-                key = SessionKey(served, position, reference=True)
-                session = self._sessions.get(key) or self._load_session(served, model, key)
+                session = self._sessions.get(wanted) or self._load_session(served, model, wanted)
         return session
-
-    def _loaded(self, served: ServedVersion, position: int, *, reference: bool = False) -> Session | None:
-        """Return a session that is in memory."""
-        session = self._sessions.get(SessionKey(served, position))
-        if session is None or not reference or session.backend == REFERENCE:
-            return session
-        return self._sessions.get(SessionKey(served, position, reference=True))
 
     @property
     def chooses_precision(self) -> bool:

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from threading import Lock
 from typing import NamedTuple
 
+from service.engine.backend import REFERENCE
 from service.engine.session import Session
 from service.engine.version import ServedVersion
 
@@ -15,7 +16,7 @@ class SessionKey(NamedTuple):
     position: int
     """Position of the file in `model.files`."""
     reference: bool = False
-    """Whether the backend is `REFERENCE`, although measurements have chosen another one."""
+    """Whether the backend must be `REFERENCE`. Default: the backend that measurements have chosen."""
 
 
 class SessionCache:
@@ -31,15 +32,23 @@ class SessionCache:
         self._lock = Lock()
 
     def __contains__(self, key: SessionKey) -> bool:
-        return key in self._sessions
+        return self._key(key) is not None
 
     def get(self, key: SessionKey) -> Session | None:
         """Return a session and mark it as the most recently used; None if it is not in memory."""
         with self._lock:
-            session = self._sessions.get(key)
-            if session is not None:
-                self._sessions.move_to_end(key)
-        return session
+            found = self._key(key)
+            if found is None:
+                return None
+            self._sessions.move_to_end(found)
+            return self._sessions[found]
+
+    def _key(self, key: SessionKey) -> SessionKey | None:
+        """Return the key of the session in memory that serves; the reference may be the backend that was chosen."""
+        chosen = self._sessions.get(key._replace(reference=False))
+        if chosen is not None and (not key.reference or chosen.backend == REFERENCE):
+            return key._replace(reference=False)
+        return key if key in self._sessions else None
 
     def add(self, key: SessionKey, session: Session) -> None:
         """Add a session, unless its version was dropped while the session was loaded."""
