@@ -120,8 +120,7 @@ class Registry:
 
     def is_loaded(self, name: str, version: str, *, all_files: bool, reference: bool = False) -> bool:
         """Return whether a version's session for the native stride is in memory, or its sessions for all files."""
-        checked = self.get_if_checked(name, version)
-        if checked is None:
+        if (checked := self.get_if_checked(name, version)) is None:
             return False
         served, count = checked[0], len(checked[1].files) if all_files else 1
         return all(SessionKey(served, position, reference) in self._sessions for position in range(count))
