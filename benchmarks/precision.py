@@ -27,7 +27,7 @@ from converter.verify.images import PixelFormat, sample_images
 from service import machine
 from service.dense.arrays import Pixels
 from service.engine.backend import REFERENCE
-from service.engine.choice import allowed_backends
+from service.engine.choice import suitable_backends
 from service.engine.repository import ModelRepository
 from service.engine.requested_backend import RequestedBackend
 from service.engine.session import Session, Threads
@@ -60,7 +60,7 @@ def sessions(folder: Path) -> dict[str, Session]:
     found = {}
     for precision in PRECISIONS:
         model = repository.open(precision, "1")
-        for backend in allowed_backends(model, backends):
+        for backend in suitable_backends(model, backends):
             found[f"{precision} by {backend}"] = Session(model, backend=backend, threads=Threads(machine.cpus()))
     return found
 

@@ -29,10 +29,10 @@ class Scorer(BaseScorer):
         Args:
             models: Directory of the repository, which holds NAME/VERSION/. Default: `models` in the working directory.
             timeout: Seconds that a call may take; checked after every batch of tiles. Default: no limit.
-            provider: Runtime of the networks: "cpu" (ONNX Runtime), "openvino", "cuda" or "tensorrt". Default: the
-                fastest that is installed, as measured when a model is loaded; never tensorrt.
-            precision: Number format of computation, "fp32" or "bf16". Default: the fastest whose scores agree with
-                those of fp32; mode "exact" and `min_agreement` always use fp32.
+            provider: Runtime of the networks: "cpu" (ONNX Runtime), "openvino", "cuda" or "tensorrt". Default: "auto",
+                the fastest that is installed, as measured when a model is first loaded; never tensorrt.
+            precision: Number format of computation, "fp32" or "bf16". Default: "auto", the fastest whose scores agree
+                with those of fp32; then mode "exact" and `min_agreement` use fp32 on the CPU.
 
         Raises:
             RequestError: There is no such directory, the timeout is invalid, or this machine does not have the provider

@@ -33,6 +33,9 @@ def main() -> None:
         return
     try:
         settings.backend.backends()
+    except (ImportError, ValueError) as error:
+        sys.exit(_print_error(str(error), 3))
+    try:
         _check(settings)
         log_to_stderr()
         asyncio.run(_serve(settings))

@@ -48,14 +48,15 @@ class LocalTransport:
         provider: ProviderName = "auto",
         precision: PrecisionName = "auto",
         scheduler: Scheduler | None = None,
-        pooled: bool = False,
+        threads: int | None = None,
     ) -> None:
         """Open a directory of models. Calls may take `timeout` seconds.
 
         Raises RequestError if the directory does not exist, or this machine lacks the provider or the precision.
 
         With a scheduler, tiles of images that several threads score share batches. Default: each calling thread runs
-        its own tiles. Pooled sessions share the threads of the process's global pool, which must have started.
+        its own tiles. `threads` is the number of threads of the process's global pool, which must have started.
+        Default: no pool; each network computes with all CPUs.
         """
         if not models.is_dir():
             raise RequestError(
@@ -65,7 +66,8 @@ class LocalTransport:
             backends = tuple(RequestedBackend(provider, precision).backends())
         except (ImportError, ValueError) as error:
             raise RequestError(str(error)) from None
-        registry = Registry(models, options=LoadOptions(Threads(machine.cpus(), pooled=pooled), backends))
+        used = Threads(threads or machine.cpus(), pooled=threads is not None)
+        registry = Registry(models, options=LoadOptions(used, backends))
         self._scorer, self._timeout, self._scheduler = Scorer(registry), timeout, scheduler
 
     def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> WholeAnswer:

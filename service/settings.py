@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from fullconv.common.names import PRECISIONS, PrecisionName, ProviderName
+from fullconv.common.names import PrecisionName, ProviderName, has_precision
 from service import machine
 from service.engine.requested_backend import RequestedBackend
 from service.engine.scheduler import Batching
@@ -74,8 +74,8 @@ class Settings(BaseSettings):
         60.0,
         ge=1,
         le=86400,
-        description="Longest time in seconds for the check of a version, and for loading it afterwards. A version that "
-        "takes longer is not served.",
+        description="Longest time in seconds for the check of a version, and for loading each of its files afterwards, "
+        "which includes the measurements of providers. A version that takes longer is not served.",
     )
     check_mib: Mib | None = Field(
         None,
@@ -131,12 +131,13 @@ class Settings(BaseSettings):
         "auto",
         description="Runtime of the networks: ONNX Runtime on the CPU, OpenVINO (extra 'openvino'), or ONNX Runtime on "
         "an NVIDIA GPU with cuda or tensorrt (onnxruntime-gpu). auto: the fastest that is installed, as measured when "
-        "a model is loaded; never tensorrt.",
+        "a model is first loaded; never tensorrt.",
     )
     precision: PrecisionName = Field(
         "auto",
         description="Number format of computation. bf16 requires OpenVINO on a processor with bfloat16 instructions, "
-        "or tensorrt. auto: the fastest whose scores agree with those of fp32, as measured when a model is loaded.",
+        "or tensorrt. auto: the fastest whose scores agree with those of fp32, as measured when a model is first "
+        "loaded; mode exact and min_agreement then use fp32 on the CPU.",
     )
     slots: int = Field(
         2,
@@ -301,7 +302,7 @@ class Settings(BaseSettings):
         for one, other in combinations([name for name, address in addresses.items() if address], 2):
             if addresses[one] == addresses[other] and not str(addresses[one]).endswith(":0"):
                 raise ValueError(f"{one}, {other}: expected different addresses, got {addresses[one]} twice")
-        if self.precision not in ("auto", *PRECISIONS.get(self.provider, (self.precision,))):
+        if not has_precision(self.provider, self.precision):
             raise ValueError(f"precision: expected fp32 with provider {self.provider}, got {self.precision}")
         if self.admin is not None and not is_loopback(self.admin):
             raise ValueError(f"admin: expected a loopback address, got {self.admin}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fullconv.base import BaseScorer
-from fullconv.common.names import PRECISIONS, PrecisionName, ProviderName
+from fullconv.common.names import PrecisionName, ProviderName, has_precision
 from fullconv.errors import RequestError
 from fullconv.remote.client import Client
 from fullconv.remote.connection import Security, addresses
@@ -76,8 +76,10 @@ def open_scorer(
 
 def check_precision(provider: ProviderName, precision: PrecisionName) -> None:
     """Exit with status 2 for a precision that the provider does not have."""
-    if precision not in ("auto", *PRECISIONS.get(provider, (precision,))):
-        raise typer.BadParameter(f"expected fp32 with provider {provider}, got {precision}", param_hint="--precision")
+    if not has_precision(provider, precision):
+        raise typer.BadParameter(
+            f"expected fp32 with provider {provider}, got {precision}; leave it out", param_hint="--precision"
+        )
 
 
 def check_addresses(server: str) -> None:

@@ -65,3 +65,8 @@ def name_of(names: Mapping[str, Number], number: Number) -> str:
         if value == number:
             return name
     raise KeyError(number)
+
+
+def has_precision(provider: str, precision: str) -> bool:
+    """Return whether a provider computes in a precision; "auto" stands for any."""
+    return "auto" in (provider, precision) or precision in PRECISIONS[provider]

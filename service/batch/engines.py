@@ -58,7 +58,7 @@ def local_transport(models: Path, backend: Backend = REFERENCE, cpus: int | None
         provider=backend.provider,
         precision=backend.precision,
         scheduler=scheduler,
-        pooled=cpus is not None,
+        threads=cpus,
     )
 
 

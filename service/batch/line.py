@@ -14,7 +14,7 @@ from fullconv.file_options import FILE_DEFAULTS, check_file_options
 from service.batch.limits import FailureLimit
 from service.batch.urls import is_url
 from service.batch.work import SUFFIXES, Work
-from service.engine.backend import REFERENCE, Backend
+from service.engine.backend import REFERENCE, Backend, Precision, Provider
 
 EngineName = Literal["local", "server", "ray"]
 GridsName = Literal["zarr", "npz", "geotiff", "geojson"]
@@ -73,7 +73,7 @@ class JobLine(GridLine):
         ),
     ] = None
     provider: Annotated[
-        Literal["cpu", "openvino", "cuda", "tensorrt"],
+        Provider,
         typer.Option(
             help="Runtime that computes the networks on every machine of the job. Nothing is chosen by measurement, so "
             "that the results do not depend on the machine. cpu: ONNX Runtime. openvino: requires the extra "
@@ -81,7 +81,7 @@ class JobLine(GridLine):
         ),
     ] = "cpu"
     precision: Annotated[
-        Literal["fp32", "bf16"],
+        Precision,
         typer.Option(
             help="Number format of computation. bf16 requires openvino on processors with bfloat16 instructions, or "
             "tensorrt."

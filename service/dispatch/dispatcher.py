@@ -73,7 +73,7 @@ OpenLarge = AbstractAsyncContextManager[Callable[[], LargePicture]]
 function that opens the image in a worker thread."""
 
 
-def described(planned: PlannedImage) -> dict[str, str]:
+def _log_fields(planned: PlannedImage) -> dict[str, str]:
     """Return what a request's line of the log says about its model."""
     backend = planned.session.backend
     return {"version": planned.model.version, "provider": backend.provider, "precision": planned.precision}
@@ -182,7 +182,7 @@ class Dispatcher:
 
     def _admit(self, call: Call, claim: Claim, planned: PlannedImage, execution: Execution) -> None:
         """Admit a request by its plan; raises BusyError."""
-        call.record |= described(planned)
+        call.record |= _log_fields(planned)
         self._notices.note(planned, call)
         self._admission.plan(
             claim, planned.held_bytes, planned.seconds, deadline=call.deadline, done=execution.fraction_done
@@ -208,7 +208,7 @@ class Dispatcher:
             with decoding.turn(HEADER):
                 large = open_large()
                 planned = self._scorer.plan(large.picture, request)
-            call.record |= described(planned)
+            call.record |= _log_fields(planned)
             if request.options.grid:
                 check_row(planned, self.limits.message_bytes)
             if request.options.plan_only:

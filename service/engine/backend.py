@@ -22,3 +22,5 @@ class Backend:
 
 REFERENCE = Backend()
 """The backend whose scores are those that the converter has verified."""
+ROUNDING = 1e-4
+"""Largest difference of two backends of fp32, relative to the scores in Euclidean norm, that counts as rounding."""

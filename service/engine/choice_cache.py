@@ -15,7 +15,7 @@ from pathlib import Path
 
 from google.protobuf import json_format
 
-from fullconv.common.temporary import hidden_path
+from fullconv.common.files import OutputError, atomic_write
 from fullconv.protos import model_pb2
 from service import machine
 from service.engine.backend import Backend
@@ -33,14 +33,14 @@ class KeptChoice:
     difference: model_pb2.Difference
 
 
-def key(model: StoredModel, position: int, backends: Sequence[Backend]) -> str:
+def key(model: StoredModel, position: int, backends: Sequence[Backend], threads: int | None = None) -> str:
     """Return the name of a choice: a hash of everything that it depends on."""
     graph = (model.folder / model.files[position]).read_bytes()
     depends_on = [
         hashlib.sha256(graph).hexdigest(),
         model.spec.weights_sha256,
         machine.processor(),
-        machine.cpus(),
+        [machine.cpus(), threads],
         [str(backend) for backend in backends],
         [_version(package) for package in PACKAGES],
     ]
@@ -59,25 +59,27 @@ def read(name: str) -> KeptChoice | None:
 
 def write(name: str, choice: KeptChoice) -> None:
     """Keep a choice, if the directory can be written."""
-    text = json.dumps(
-        {
-            "provider": choice.backend.provider,
-            "precision": choice.backend.precision,
-            "difference": json_format.MessageToDict(choice.difference),
-        }
-    )
-    with suppress(OSError):
+    document = {
+        "provider": choice.backend.provider,
+        "precision": choice.backend.precision,
+        "difference": json_format.MessageToDict(choice.difference),
+    }
+    with suppress(OSError, OutputError):
         path = _path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = hidden_path(path, "new")
-        new.write_text(text, "utf-8")
-        new.replace(path)
+        with atomic_write(path) as file:
+            file.write(json.dumps(document).encode())
 
 
 def _path(name: str) -> Path:
-    """Return the file of a choice, in the directory that the XDG Base Directory Specification names."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 (it raises no error)
-    return Path(cache, "fullconv", "backends", f"{name}.json")
+    """Return the file of a choice, in the directory that the XDG Base Directory Specification names.
+
+    Raises FileNotFoundError if this user has no such directory.
+    """
+    for cache in (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")):  # noqa: PTH111 (raises nothing)
+        if Path(cache).is_absolute():
+            return Path(cache, "fullconv", "backends", f"{name}.json")
+    raise FileNotFoundError("~/.cache")
 
 
 def _version(package: str) -> str:

@@ -43,6 +43,11 @@ class Loader:
         """Whether measurements choose among several precisions."""
         return len({backend.precision for backend in self._backends}) > 1
 
+    @property
+    def has_full_precision(self) -> bool:
+        """Whether scores in fp32 can be had."""
+        return any(backend.precision == REFERENCE.precision for backend in self._backends)
+
     def check(self, served: ServedVersion) -> StoredModel:
         """Check a version's files; raises ModelError."""
         self.check_unchanged(served)
@@ -85,7 +90,11 @@ class Loader:
         def load(backend: Backend) -> Session:
             return Session(model, position, backend=backend, threads=self._threads)
 
-        session = load(REFERENCE) if backends == (REFERENCE,) else choose(model, position, backends, load)
+        session = (
+            load(REFERENCE)
+            if backends == (REFERENCE,)
+            else choose(model, position, backends, load, threads=self._threads.count)
+        )
         if self._warm:
             session.warm()
         return session

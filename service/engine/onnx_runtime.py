@@ -34,8 +34,11 @@ class OnnxRuntimeExecutable:
         name, settings, self._arena = PROVIDERS[backend.provider]
         if backend.provider == "tensorrt":
             settings = settings | TENSORRT_PRECISIONS[backend.precision]
+        providers = [(name, settings)]
+        if backend.provider == "tensorrt":  # runs the nodes that TensorRT does not have
+            providers.append(PROVIDERS["cuda"][:2])
         self._session = ort.InferenceSession(
-            file, _options(pooled=pooled), providers=[(name, settings)], disabled_optimizers=[*LOSSY_OPTIMISERS]
+            file, _options(pooled=pooled), providers=providers, disabled_optimizers=[*LOSSY_OPTIMISERS]
         )
         if self._session.get_providers()[0] != name:  # ONNX Runtime has fallen back to the CPU
             raise ImportError(f"ONNX Runtime cannot run it with {name}; install the libraries of {name}")

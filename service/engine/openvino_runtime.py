@@ -4,8 +4,8 @@ The shapes of the inputs stay dynamic: OpenVINO prepares the kernels for a tile 
 runs, which takes less time than the run itself and blocks no other run.
 
 A compiled network with one stream runs one tile after the other, with all threads. Two streams would give each tile
-half of the threads, also when it runs alone. So runs at the same time have a compiled network each, which is made when
-it is first needed: a small tile then runs beside a large one.
+half of the threads, also when it runs alone. Therefore two runs at the same time have a compiled network each, which is
+made when it is first needed: a small tile then runs beside a large one. Further runs wait.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from queue import Empty, LifoQueue
+from threading import Lock
 
 import numpy as np
 import openvino as ov
@@ -26,6 +27,8 @@ DEVICE = "CPU"
 KEPT_KERNELS = 500
 """Number of layers whose kernels are kept for sizes that ran before. OpenVINO's default, 5,000, would hold hundreds of
 megabytes after images of many sizes."""
+MAX_NETWORKS = 2
+"""Largest number of compiled networks of a file, each of which holds the weights."""
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 """OpenVINO's name of each precision."""
 
@@ -49,6 +52,8 @@ class OpenVinoExecutable:
         self.fixed_batch = batch.get_length() if batch.is_static else None
         self._idle: LifoQueue[ov.InferRequest] = LifoQueue()
         """One request of each compiled network that does not run now."""
+        self._lock, self._count = Lock(), 1
+        """The lock of the number of compiled networks, and this number."""
         self._idle.put(self._compile())
 
     def run(self, feed: Feed, outputs: list[str], cancellation: Cancellation | None) -> list[NDArray[np.float32]]:
@@ -69,14 +74,21 @@ class OpenVinoExecutable:
             while True:
                 idle.append(self._idle.get_nowait())
         for request in idle:
-            request.get_compiled_model().release_memory()
-            self._idle.put(request)
+            try:
+                request.get_compiled_model().release_memory()
+            finally:
+                self._idle.put(request)
 
     def _take_request(self) -> ov.InferRequest:
-        try:
+        """Return a request that does not run; it is made, or waited for, if there is none."""
+        with suppress(Empty):
             return self._idle.get_nowait()
-        except Empty:
-            return self._compile()
+        with self._lock:
+            if self._count < MAX_NETWORKS:
+                request = self._compile()
+                self._count += 1
+                return request
+        return self._idle.get()
 
     def _compile(self) -> ov.InferRequest:
         return _core().compile_model(self._network, DEVICE, self._options).create_infer_request()

@@ -51,7 +51,7 @@ class Registry:
         """
         self._repository = ModelRepository(root)
         self._warm, self._report = warm, report
-        self._loader = Loader(self._repository, options or LoadOptions(), warm=warm)
+        self.loader = Loader(self._repository, options or LoadOptions(), warm=warm)
         self._versions: dict[tuple[str, str], ServedVersion] = {}
         self._found: dict[tuple[str, str], ServedVersion] = {}
         """New and changed versions that are not checked yet."""
@@ -136,15 +136,11 @@ class Registry:
             return session
         with served.lock:
             chosen = SessionKey(served, position)
-            session = self._sessions.get(chosen) or self._load_session(served, model, chosen)
+            session = self._sessions.get(wanted) or self._sessions.get(chosen)
+            session = session or self._load_session(served, model, chosen)
             if reference and session.backend != REFERENCE:
-                session = self._sessions.get(wanted) or self._load_session(served, model, wanted)
+                session = self._load_session(served, model, wanted)
         return session
-
-    @property
-    def chooses_precision(self) -> bool:
-        """Whether measurements choose the precision of each file."""
-        return self._loader.chooses_precision
 
     def shrink_arena(self) -> None:
         """Free the activations that sessions keep from earlier runs."""
@@ -183,7 +179,7 @@ class Registry:
         lower versions, and the files that were loaded before, are still served.
         """
         self._unloaded.discard(name)
-        self._loader.check_again(name)
+        self.loader.check_again(name)
         for served in self._candidates(name, ""):
             if served.failure is not None or served.last_fingerprint != served.fingerprint:
                 served.check_again()
@@ -265,7 +261,7 @@ class Registry:
     def _check_files(self, served: ServedVersion) -> StoredModel:
         """Check a version's files at the first call; raises ModelError. The version's lock must be held."""
         if served.checked_files is None:
-            served.checked_files = self._loader.check(served)
+            served.checked_files = self.loader.check(served)
         return served.checked_files
 
     def _load_session(self, served: ServedVersion, model: StoredModel, key: SessionKey) -> Session:
@@ -274,12 +270,12 @@ class Registry:
         If the session for the native stride cannot be loaded again, the version has failed and lower versions answer.
         """
         try:
-            self._loader.check_unchanged(served)
+            self.loader.check_unchanged(served)
         except ModelError as error:
             if key.position == 0 and served.model is not None:
                 self._record_failure(served, error)
             raise
-        session = self._loader.session(model, key.position, reference=key.reference)
+        session = self.loader.session(model, key.position, reference=key.reference)
         self._sessions.add(key, session)
         return session
 

@@ -3,7 +3,6 @@
 requested provider and precision → backends of this machine → backend of each file (choice.py)
 """
 
-import importlib.util
 from dataclasses import dataclass
 from functools import cache
 
@@ -28,7 +27,7 @@ class RequestedBackend:
     precision: PrecisionName = "auto"
 
     def backends(self) -> list[Backend]:
-        """Return the backends of this machine that fit.
+        """Return the backends of this machine that match the request.
 
         Raises ImportError if a package or a driver is missing, and ValueError if the provider or the processor does not
         have the precision.
@@ -57,17 +56,23 @@ class RequestedBackend:
 def is_installed(provider: Provider) -> bool:
     """Return whether a provider can be loaded."""
     if provider == "openvino":
-        return importlib.util.find_spec("openvino") is not None
+        return _openvino_precisions() is not None
     from service.engine.onnx_runtime import has_provider  # noqa: PLC0415 (it takes long to import)
 
     return has_provider(provider)
 
 
-@cache
 def _supported(provider: Provider) -> tuple[Precision, ...]:
-    """Return the precisions that a provider computes on this machine."""
-    if provider == "openvino":
+    """Return the precisions that a provider computes on this machine, the slowest first."""
+    return _openvino_precisions() or () if provider == "openvino" else PRECISIONS[provider]
+
+
+@cache
+def _openvino_precisions() -> tuple[Precision, ...] | None:
+    """Return the precisions of OpenVINO on this processor; None if it is not installed, or cannot be loaded."""
+    try:
         from service.engine.openvino_runtime import computes_bf16  # noqa: PLC0415 (an extra)
 
-        return PRECISIONS[provider] if computes_bf16() else ("fp32",)
-    return PRECISIONS[provider]
+        return PRECISIONS["openvino"] if computes_bf16() else ("fp32",)
+    except Exception:  # a damaged installation raises errors of many classes
+        return None

@@ -44,12 +44,13 @@ class Threads:
     """The threads in which networks compute."""
 
     count: int | None = None
-    """Number of threads of OpenVINO. None: it chooses."""
+    """Number of threads of OpenVINO; ONNX Runtime ignores it. Default: OpenVINO chooses."""
     pooled: bool = False
     """Whether all sessions of ONNX Runtime share the threads of the process's global pool."""
 
 
 THREADS = Threads()
+"""Every session of ONNX Runtime has threads of its own."""
 
 
 class Session:

@@ -2,7 +2,7 @@
 
 from fullconv.common.certificate import cut_margins_sentence, is_warning, overall, sentence
 from fullconv.protos import model_pb2
-from service.engine.backend import REFERENCE
+from service.engine.backend import REFERENCE, ROUNDING
 from service.engine.repository import StoredModel
 from service.scoring.modes import exact_multiply_adds
 from service.scoring.plan import Plan
@@ -13,17 +13,20 @@ def certified(planned: PlannedImage) -> tuple[model_pb2.Difference, bool]:
     """Return the measured agreement with the classifier that goes with a planned image, and whether it is exact.
 
     It is that of the file that runs, if its scores are not the classifier's own, else that of dense scores. In bf16,
-    the largest difference from fp32 is added. If shares p and q of the windows agree, both agree on at least p + q - 1.
+    the largest difference from fp32 is added. If shares p and q of the windows agree, both agree on at least p + q - 1,
+    and possibly on all.
     """
     seen, exact = _of_file(planned.model, planned.plan)
-    if planned.session.backend.precision == REFERENCE.precision:
-        return seen, exact
     computed = planned.session.difference
-    both = model_pb2.Difference(windows=min(seen.windows, computed.windows), max_abs=seen.max_abs + computed.max_abs)
+    if planned.session.backend.precision == REFERENCE.precision:
+        return seen, exact and computed.relative_l2 <= ROUNDING
+    both = model_pb2.Difference(windows=min(seen.windows, computed.windows))
+    if both.windows:
+        both.max_abs = seen.max_abs + computed.max_abs
     if seen.agreement_high and computed.agreement_high:
         for field in ("top_class_agreement", "agreement_low"):
             setattr(both, field, max(0.0, getattr(seen, field) + getattr(computed, field) - 1))
-        both.agreement_high = min(seen.agreement_high, computed.agreement_high)
+        both.agreement_high = 1.0
     return both, False
 
 
@@ -49,12 +52,11 @@ def remarks_on(planned: PlannedImage) -> tuple[list[str], list[str]]:
     remarks, warnings = _remarks_on_mode(planned.model, planned.plan)
     backend, computed = planned.session.backend, planned.session.difference
     if backend.precision != REFERENCE.precision:
-        share = (
-            f"the top class of fp32 on {computed.top_class_agreement:.1%} of" if computed.agreement_high else "seen on"
-        )
+        same = f", and the top class is that of fp32 on {computed.top_class_agreement:.1%}"
         remarks.append(
-            f"{backend.precision} by {backend.provider}: {share} {computed.windows} windows of noise, scores differ by "
-            f"{computed.relative_l2:.1e} in relative L2 norm; --precision fp32 avoids this"
+            f"computed in {backend.precision} by {backend.provider}: on {computed.windows} windows of noise, scores "
+            f"differ from fp32 by {computed.relative_l2:.2%} in relative L2 norm"
+            + (same if computed.agreement_high else "")
         )
     return remarks, warnings
 

@@ -52,9 +52,9 @@ class PlannedImage:
 
     @property
     def precision(self) -> str:
-        """The number format of the computation: that of the model if it is reduced, else that of the backend."""
-        own = self.model.spec.precision
-        return own if own not in ("", REFERENCE.precision) else self.session.backend.precision
+        """The number format of the computation: bf16, or else the precision of the model."""
+        computed, own = self.session.backend.precision, self.model.spec.precision
+        return own if own and computed == REFERENCE.precision else computed
 
     @property
     def warnings(self) -> list[str]:

@@ -15,7 +15,7 @@ from fullconv.protos import model_pb2
 from service.engine.registry import Registry
 from service.engine.repository import StoredModel
 from service.engine.version import ServedVersion
-from service.errors import LimitError
+from service.errors import CapabilityError, LimitError
 from service.images.areas import Areas, RequestedAreas, make_areas
 from service.images.decoding import Decoding, DecodingRates
 from service.images.mask import Foreground, Intersection, Mask, MaskImage, check_mask, find_foreground, mask_image
@@ -85,7 +85,7 @@ class Scorer:
     def _needs_reference(self, options: RequestedOptions) -> bool:
         """Return whether the scores must be those of fp32 on the CPU: the request asks for the classifier's own."""
         guaranteed = options.mode is ModeChoice.EXACT or options.min_agreement is not None
-        return guaranteed and self.registry.chooses_precision
+        return guaranteed and self.registry.loader.chooses_precision
 
     def plan(self, picture: Picture, request: ScoringRequest, *, pixels: int | None = None) -> PlannedImage:
         """Plan how to score a picture of at most `pixels` pixels. Default: the limit for images read row by row.
@@ -109,6 +109,11 @@ class Scorer:
 
     def _resolved(self, request: ScoringRequest) -> tuple[ServedVersion, StoredModel, ResolvedOptions]:
         served, model = self.registry.get(request.model, request.version)
+        if request.options.min_agreement is not None and not self.registry.loader.has_full_precision:
+            raise CapabilityError(
+                "min_agreement: expected a model in fp32, with which the agreement was measured, got bf16: leave it "
+                "out, or set precision to auto or fp32 where the model is loaded"
+            )
         return served, model, resolve(model, request.options)
 
     def _planned(

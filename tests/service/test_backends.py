@@ -16,6 +16,7 @@ from support.pictures import noise
 from fullconv import RequestError, Scorer
 from fullconv.common.names import PRECISIONS, PrecisionName, ProviderName
 from fullconv.protos import model_pb2
+from service import cli, machine
 from service.engine import choice_cache, requested_backend
 from service.engine.backend import REFERENCE, Backend
 from service.engine.cancellation import Cancellation
@@ -25,7 +26,7 @@ from service.engine.loader import LoadOptions
 from service.engine.registry import Registry
 from service.engine.repository import ModelRepository, StoredModel
 from service.engine.requested_backend import RequestedBackend
-from service.engine.session import Session
+from service.engine.session import Session, Threads
 from service.errors import ModelError
 from service.settings import read_settings
 from service.settings_file import ConfigurationError
@@ -103,7 +104,7 @@ def test_a_slower_backend_is_not_chosen(digits: StoredModel) -> None:
 @pytest.mark.parametrize(
     ("properties", "reason"),
     [
-        ({"error": 0.5}, "its scores differ by 50.0%, more than 2%"),
+        ({"error": 0.5}, "its scores differ by 50.00%, more than 2.00%"),
         ({"broken": True}, "openvino bf16 cannot run it: Unsupported operation"),
     ],
     ids=["other scores", "fails"],
@@ -164,15 +165,34 @@ def test_a_choice_that_cannot_be_kept_is_used(digits: StoredModel, tmp_path: Pat
     assert choose(digits, 0, (BF16, REFERENCE), load_simulated(digits, [])).backend == BF16
 
 
-def test_a_choice_depends_on_files_candidates_and_processors(
+def test_a_choice_of_which_a_backend_failed_is_measured_again(digits: StoredModel, tmp_path: Path) -> None:
+    """The reason of a failure may pass, so that the choice is not kept."""
+    choose(digits, 0, (BF16, REFERENCE), load_simulated(digits, [], broken=True))
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("directory", ["", "relative"], ids=["none", "relative"])
+def test_without_a_cache_directory_nothing_is_kept(
+    directory: str, digits: StoredModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user without a home has no cache, and a relative directory is ignored, as the specification says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", directory)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    choose(digits, 0, (BF16, REFERENCE), load_simulated(digits, []))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_choice_depends_on_files_candidates_threads_and_processors(
     digits: StoredModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of them has a part in the name of a kept choice."""
     names = {choice_cache.key(digits, 0, backends) for backends in [(BF16,), (BF16, REFERENCE)]}
+    names.add(choice_cache.key(digits, 0, (BF16,), 1))
     for change in ("processor", "cpus"):
         monkeypatch.setattr(f"service.machine.{change}", lambda change=change: change)
         names.add(choice_cache.key(digits, 0, (BF16,)))
-    assert len(names) == 4
+    assert len(names) == 5
 
 
 def test_a_choice_is_kept_whole() -> None:
@@ -212,7 +232,9 @@ def test_an_answer_in_bf16_is_not_exact() -> None:
     assert expected.parity.exact
     assert not answer.parity.exact
     assert answer.parity.max_abs_diff > 0.004
-    assert "bf16 by openvino: the top class of fp32 on 100.0% of 1024 windows of noise" in answer.mode_reason
+    assert (
+        "computed in bf16 by openvino: on 1024 windows of noise, scores differ from fp32 by 0.40%" in answer.mode_reason
+    )
 
 
 @pytest.mark.usefixtures("simulated")
@@ -220,9 +242,12 @@ def test_an_answer_in_bf16_is_not_exact() -> None:
 def test_scores_with_a_guarantee_are_those_of_fp32(options: dict[str, Any]) -> None:
     """A registry that chooses among precisions answers such requests in fp32 on the CPU, and only those."""
     backends = tuple(RequestedBackend().backends())
-    registry = Registry(MODELS, options=LoadOptions(backends=backends))
+    threads = Threads(machine.cpus())
+    registry = Registry(MODELS, options=LoadOptions(threads, backends))
     served, model = registry.get("digits")
-    choice_cache.write(choice_cache.key(model, 0, backends), KeptChoice(BF16, model_pb2.Difference(windows=1)))
+    choice_cache.write(
+        choice_cache.key(model, 0, backends, threads.count), KeptChoice(BF16, model_pb2.Difference(windows=1))
+    )
     with Scorer(MODELS, provider="auto", precision="auto") as scorer:
         guaranteed = scorer.score(IMAGE, model="digits", **options)
         other = scorer.score(IMAGE, model="digits")
@@ -230,6 +255,15 @@ def test_scores_with_a_guarantee_are_those_of_fp32(options: dict[str, Any]) -> N
     assert (other.precision, other.parity.exact) == ("bf16", False)
     assert registry.session(served, model, 0).backend == BF16
     assert registry.session(served, model, 0, reference=True).backend == REFERENCE
+
+
+@pytest.mark.usefixtures("simulated")
+def test_a_least_agreement_needs_fp32() -> None:
+    """The certificate's figures are those of fp32, so that a scorer in bf16 alone refuses the option."""
+    with Scorer(MODELS, provider="openvino", precision="bf16") as scorer:
+        with pytest.raises(RequestError, match="min_agreement: expected a model in fp32"):
+            scorer.score(IMAGE, model="digits", min_agreement=0.9)
+        assert not scorer.score(IMAGE, model="digits", mode="exact").parity.exact
 
 
 @pytest.mark.parametrize(
@@ -279,6 +313,19 @@ def test_the_command_says_what_computed() -> None:
     """--json has the provider and the precision that were requested."""
     document = json.loads(score(PAGE, "--provider", "cpu", "--precision", "fp32", "--json").stdout)
     assert (document["provider"], document["precision"]) == ("cpu", "fp32")
+
+
+def test_a_server_without_the_backend_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A precision that this processor lacks is exit status 3, with one line."""
+    monkeypatch.setattr(requested_backend, "is_installed", lambda _: True)
+    monkeypatch.setattr(requested_backend, "_supported", lambda _: ("fp32",))
+    monkeypatch.setattr("sys.argv", ["", "--models", str(MODELS), "--provider", "openvino", "--precision", "bf16"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 3
+    assert capsys.readouterr().err.startswith("fullconv-serve: precision: expected fp32 with provider openvino")
 
 
 def test_a_server_refuses_a_precision_that_its_provider_lacks() -> None:

@@ -1,8 +1,9 @@
 """OpenVINO gives the scores of ONNX Runtime up to the precision, in every mode, and its runs can be stopped."""
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
@@ -17,6 +18,7 @@ from support.servers import running
 
 from fullconv import Answer, Client, Scorer
 from fullconv.common.names import ModeName, PrecisionName
+from service import machine
 from service.engine.backend import Backend
 from service.engine.cancellation import Cancellation
 from service.engine.openvino_runtime import computes_bf16
@@ -96,31 +98,67 @@ def test_memory_does_not_grow_with_the_number_of_sizes() -> None:
 
 
 def test_memory_of_earlier_runs_is_released() -> None:
-    """After a large tile and `shrink_arena`, the session still scores, and the same."""
-    session = Session(ModelRepository(DIGITS).open("digits", "1"), backend=FP32)
-    tile = noise(600, 600, 1)
+    """`shrink_arena` frees the activations of a large tile, and the session scores as before."""
+    session = Session(ModelRepository(DIGITS).open("digits", "1"), backend=FP32, threads=Threads(2))
+    tile = noise(2000, 2000, 1)
     expected = session.score([tile])
+    held = resident_bytes()
     session.shrink_arena()
+    machine.trim_heap()
+    assert held - resident_bytes() > 50e6
     np.testing.assert_array_equal(session.score([tile]), expected)
 
 
+class Begun(Cancellation):
+    """Says when a run can be stopped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = Event()
+
+    @contextmanager
+    def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
+        """Set `begun` in the block."""
+        with super().stopping(stop):
+            self.begun.set()
+            yield
+
+
 def test_a_run_is_cancelled() -> None:
-    """A run that another thread cancels raises an error, and the session runs further tiles."""
-    session = Session(ModelRepository(DIGITS).open("digits", "1"), backend=FP32)
-    small, cancellation, begun = noise(70, 70, 1), Cancellation(), Event()
+    """A run that another thread cancels ends with an error, and the session runs further tiles."""
+    session = Session(ModelRepository(DIGITS).open("digits", "1"), backend=FP32, threads=Threads(2))
+    small, cancellation = noise(70, 70, 1), Begun()
     expected = session.score([small])
 
     def cancel() -> None:
-        begun.wait()
+        assert cancellation.begun.wait(60)
         cancellation.cancel()
 
     thread = Thread(target=cancel)
     thread.start()
-    begun.set()
     with pytest.raises(RuntimeError, match="cancel"):
         session.score([noise(3000, 3000, 1)], cancellation)
     thread.join()
     np.testing.assert_array_equal(session.score([small]), expected)
+
+
+@pytest.mark.parametrize("preprocess", ["none", "unit"])
+def test_the_backend_of_every_input_type_is_measured(tmp_path: Path, preprocess: str) -> None:
+    """Networks that take float32 pixels are measured on pixels of that type."""
+    toml = PADDED.replace('"imagenet"', f'"{preprocess}"')
+    with Scorer(convert_into(tmp_path / "models", make_network(tmp_path, toml)), provider="openvino") as scorer:
+        assert scorer.score(noise(100, 120, 3), model="padded").provider == "openvino"
+
+
+def test_a_model_in_fp16_says_what_computed_it(tmp_path: Path) -> None:
+    """An answer that was computed in bf16 says so, also if the model's weights are in fp16."""
+    network = make_network(tmp_path, PADDED)
+    models = convert_into(tmp_path / "models", network, precision="fp16", min_agreement=0.0)
+    if computes_bf16():
+        with Scorer(models, provider="openvino", precision="bf16") as scorer:
+            assert scorer.score(noise(100, 120, 3), model="padded").precision == "bf16"
+    with Scorer(models, provider="openvino", precision="fp32") as scorer:
+        assert scorer.score(noise(100, 120, 3), model="padded").precision == "fp16"
 
 
 def test_a_server_computes_with_openvino() -> None:
