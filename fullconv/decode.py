@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from fullconv.averages import AreaAverage, Entry, highest
 from fullconv.common.certificate import overall
 from fullconv.common.names import AVERAGES, name_of
 from fullconv.description import ModelDescription, ModelInput, ModelLimits, ModelOutput, Parity
-from fullconv.grid import FurtherOutput, GridHeader, GridRows, ImageInfo, Scores, WindowAxis
+from fullconv.grid import FurtherOutput, GridHeader, GridRows, ImageInfo, Scores, WindowAxis, join_rows
 from fullconv.images import ImageSource, Region, ScoredPixels
 from fullconv.plan import Plan, PlannedView
 from fullconv.protos import model_pb2, scoring_pb2
@@ -139,21 +138,6 @@ def scored_pixels(source: ImageSource, options: scoring_pb2.ScoreOptions) -> Sco
     box = options.region
     region = Region(box.x, box.y, box.width, box.height) if options.HasField("region") else None
     return ScoredPixels(source, region, options.page, tuple(options.bands))
-
-
-def join_rows(rows: Sequence[GridRows]) -> GridRows:
-    """Return the whole grid, from rows in their order."""
-    if len(rows) == 1:
-        return rows[0]
-    positions = [part.positions for part in rows if part.positions is not None]
-    further = [part.further for part in rows if part.further is not None]
-    scores: Any = np.concatenate([part.scores for part in rows])
-    return GridRows(
-        rows[0].first,
-        scores,
-        np.concatenate(positions) if positions else None,
-        np.concatenate(further) if further else None,
-    )
 
 
 def rows_of(rows: scoring_pb2.GridRows, grid: scoring_pb2.GridInfo) -> GridRows:

@@ -1,6 +1,6 @@
 """The positions of a grid's windows in an image, and rows of the grid's scores."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,6 +25,21 @@ class GridRows(NamedTuple):
     further: NDArray[np.float32] | None = None
     """The values of the model's further outputs, one output after the other: (rows, cols, values). None if the model
     has no further output. `GridHeader.split` separates the outputs."""
+
+
+def join_rows(rows: Sequence[GridRows]) -> GridRows:
+    """Return consecutive rows of a grid in one part."""
+    if len(rows) == 1:
+        return rows[0]
+    positions = [part.positions for part in rows if part.positions is not None]
+    further = [part.further for part in rows if part.further is not None]
+    scores: Any = np.concatenate([part.scores for part in rows])
+    return GridRows(
+        rows[0].first,
+        scores,
+        np.concatenate(positions) if positions else None,
+        np.concatenate(further) if further else None,
+    )
 
 
 RowSink = Callable[[GridRows], None]

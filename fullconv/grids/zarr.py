@@ -17,13 +17,16 @@ import numpy as np
 
 from fullconv.common.files import atomic_folder
 from fullconv.errors import RequestError
-from fullconv.grid import GridRows, RowSink
+from fullconv.grid import GridHeader, GridRows, RowSink
 from fullconv.grids.arrays import GridArray, array_rows, grid_arrays
 from fullconv.grids.cells import CellValues
 from fullconv.grids.ome import OmeImage, has_ome_image
+from fullconv.grids.row_blocks import RowBlocks
 
 CHUNK, CHUNK_VALUES = 256, 16
 """Largest size of a chunk along rows and columns, and along classes or values."""
+BLOCK_BYTES, FLOAT_BYTES = 64 << 20, 4
+"""Bytes of the rows that are written together. Fewer rows than a chunk has make zarr compress the chunk repeatedly."""
 MARK = "fullconv_grid"
 """The attribute by which a group is known as one that may be replaced."""
 
@@ -60,7 +63,14 @@ def zarr_folder(path: Path, values: CellValues) -> Iterator[RowSink]:
             if image is not None:
                 image.write(rows)
 
-        yield write
+        yield RowBlocks(write, _block_rows(values.header), header.vertical.count)
+
+
+def _block_rows(header: GridHeader) -> int:
+    """Return the number of rows that are written together: those of a chunk, or a part of them."""
+    values = header.depth + sum(output.values for output in header.further)
+    fitting = max(1, BLOCK_BYTES // (header.horizontal.count * values * FLOAT_BYTES))
+    return min(CHUNK, 1 << (fitting.bit_length() - 1))
 
 
 def _array(group: Any, array: GridArray, values: CellValues) -> Any:  # noqa: ANN401 (of an extra)
