@@ -15,10 +15,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyvips
@@ -34,7 +34,10 @@ COMMAND = (sys.executable, "-c", "from service.batch.cli import main; main()")
 
 @contextmanager
 def cluster(nodes: int) -> Iterator[list[str]]:
-    """Yield the options of a job on a cluster of some nodes, which share the CPUs of this machine."""
+    """Yield the options of a job on a cluster of some nodes, which share the CPUs of this machine; none for 0 nodes."""
+    if not nodes:
+        yield []
+        return
     from ray.cluster_utils import Cluster  # noqa: PLC0415 (an extra)
 
     cpus = max(1, machine.cpus() // nodes)
@@ -47,14 +50,15 @@ def cluster(nodes: int) -> Iterator[list[str]]:
         made.shutdown()
 
 
-def seconds_of(images: Path, models: Path, model: str, *options: str) -> float:
-    """Run a job, and return its seconds without the start of the command."""
+def run_job(images: Path, models: Path, model: str, *options: str) -> tuple[float, list[dict[str, Any]]]:
+    """Run a job; returns its seconds without the start of the command, and its events."""
     with tempfile.TemporaryDirectory() as out:
         command = [*COMMAND, str(images), "--models", str(models), "--model", model, "-o", out, "--json", *options]
         done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 (this program)
         if done.returncode:
             raise SystemExit(done.stderr)
-        return float(json.loads(done.stdout)["seconds"])
+        events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+        return float(json.loads(done.stdout)["seconds"]), events
 
 
 def compare_engines(options: argparse.Namespace, folder: Path) -> None:
@@ -70,7 +74,7 @@ def compare_engines(options: argparse.Namespace, folder: Path) -> None:
         for _ in range(options.rounds):
             rates, starts = [], []
             for engine in ([], ray):
-                few, every = (seconds_of(folder / name, models, options.model, *engine) for name in ("few", "all"))
+                few, every = (run_job(folder / name, models, options.model, *engine)[0] for name in ("few", "all"))
                 rates.append((options.count - FEW) / (every - few))
                 starts.append(few)
             ratios.append(rates[1] / rates[0])
@@ -90,14 +94,18 @@ def compare_nodes(options: argparse.Namespace, folder: Path) -> None:
     (folder / "images").mkdir()
     image.tiffsave(str(folder / "images" / "large.tif"), tile=True, tile_width=512, tile_height=512, bigtiff=True)
     models = repository("digits", folder)
-    for name, nodes in (("local", 0), ("one node", 1), ("two nodes", 2)):
-        began = time.monotonic()
-        if nodes:
-            with cluster(nodes) as ray:
-                seconds = seconds_of(folder / "images", models, "digits", "--grids", "zarr", *ray)
-        else:
-            seconds = seconds_of(folder / "images", models, "digits", "--grids", "zarr")
-        print(f"{side}²: {name}: {seconds:.1f} s, with the start {time.monotonic() - began:.1f} s", flush=True)
+    for _ in range(options.rounds):
+        for name, nodes in (("local", 0), ("one node", 1), ("two nodes", 2)):
+            with cluster(nodes) as engine:
+                seconds, events = run_job(folder / "images", models, "digits", "--grids", "zarr", *engine)
+            sections = [event["time"] for event in events if event["event"] == "section"]
+            merging = events[-1]["time"] - sections[-1] if sections else 0.0
+            first = sections[0] - events[0]["time"] if sections else 0.0
+            print(
+                f"{side}²: {name}: {seconds:.1f} s; sections: {len(sections)}, the first after {first:.1f} s; "
+                f"merging {merging:.1f} s",
+                flush=True,
+            )
 
 
 def main() -> None:
