@@ -19,6 +19,7 @@ from fullconv.features import feature, feature_collection
 from fullconv.grid import GridRows, RowSink
 from fullconv.grids.cells import CellValues, Winners
 from fullconv.grids.corners import Corners, corners_of
+from fullconv.grids.regions import number_regions
 
 
 @contextmanager
@@ -39,18 +40,11 @@ def merged_file(path: Path, values: CellValues) -> Iterator[RowSink]:
             highest[part][is_wanted] = ranking.values[is_wanted, 0]
 
         yield write
-        regions, classes = _regions(winners, values.no_class), values.classifications
+        regions, classes = number_regions(winners, values.no_class), values.classifications
         winner, measured = _winners(regions, winners), _measurements(regions, highest, values.quantity)
         for rings, number in shapes(regions):
             texts = [_ring(corners, points, is_hole=at > 0) for at, points in enumerate(rings)]
             add(feature("annotation", texts, classes[winner[number]], measured[number]))
-
-
-def _regions(winners: Winners, no_class: int) -> NDArray[np.int32]:
-    """Return the number of the region of each window, from 1 on, (rows, cols); 0 for windows without a class."""
-    from skimage.measure import label  # noqa: PLC0415 (only for merged windows)
-
-    return np.asarray(label(winners.astype(np.int64), connectivity=1, background=no_class), np.int32)
 
 
 def _winners(regions: NDArray[np.int32], winners: Winners) -> list[int]:

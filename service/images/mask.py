@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fullconv.protos import model_pb2
 from service.errors import ImageError
 from service.images.decoding import Decoding
+from service.images.otsu import otsu_threshold
 from service.images.picture import Picture, TurnRows, has_same_aspect_ratio
 from service.images.rows import RowBuffer, RowReader, ScaledRows
 
@@ -128,8 +129,6 @@ def mask_image(mask: Picture, picture: Picture, decoding: Decoding) -> MaskImage
 
 def find_foreground(picture: Picture, model_input: model_pb2.Input, decoding: Decoding) -> Foreground:
     """Find the foreground in an image's pixels as a model takes them; raises ImageError if they have one tone only."""
-    from skimage.filters import threshold_otsu  # noqa: PLC0415 (loads SciPy, which nothing else needs)
-
     scaled = thumbnail_size(picture)
     source = picture.copy_for(scaled)
     rows = TurnRows(ScaledRows(source.rows(model_input, decoding), source.size, scaled), source.cost, decoding)
@@ -138,7 +137,7 @@ def find_foreground(picture: Picture, model_input: model_pb2.Input, decoding: De
         decoding.pause()
         blocks.append(rows.read(first, min(first + BLOCK_ROWS, scaled[0])).mean(axis=-1, dtype=np.float32))
     grey = np.concatenate(blocks)
-    light = grey > threshold_otsu(grey)
+    light = grey > otsu_threshold(grey)
     edge = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
     foreground = light != (edge.mean() > 0.5)
     if not foreground.any():

@@ -48,7 +48,7 @@ def test_tiffs(tmp_path: Path, options: dict[str, object]) -> None:
 
 def test_ome_tiffs(tmp_path: Path) -> None:
     """An OME-TIFF file of RGB pixels is read as an RGB image."""
-    import tifffile  # noqa: PLC0415 (comes with scikit-image)
+    import tifffile  # noqa: PLC0415 (only some tests need it)
 
     pixels = noise(300, 400, 3)
     path = tmp_path / "image.ome.tif"
@@ -58,7 +58,7 @@ def test_ome_tiffs(tmp_path: Path) -> None:
 
 def test_truncated_tiles_are_refused(tmp_path: Path) -> None:
     """A tiled file without the end of its last tile is refused when that tile is read, and not earlier."""
-    import tifffile  # noqa: PLC0415 (comes with scikit-image; writes its directory first)
+    import tifffile  # noqa: PLC0415 (writes its directory first)
 
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, noise(900, 900, 3), photometric="rgb", tile=(128, 128), metadata=None)
@@ -72,7 +72,7 @@ def test_truncated_tiles_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compression", ["deflate", "lzw", "jpeg", "webp"])
 def test_damaged_tiles_are_refused(tmp_path: Path, compression: str) -> None:
     """A tile that cannot be decoded is an error; it is not filled with black."""
-    import tifffile  # noqa: PLC0415 (comes with scikit-image)
+    import tifffile  # noqa: PLC0415 (only some tests need it)
 
     path = tmp_path / "image.tif"
     pyvips.Image.new_from_array(noise(900, 900, 3)).tiffsave(str(path), tile=True, compression=compression)
@@ -169,7 +169,7 @@ def test_rasters_do_not_lead_elsewhere(tmp_path: Path) -> None:
 
 def aperio(path: Path, pixels: np.ndarray) -> None:
     """A file as Aperio's scanners write it: a tiled TIFF with JPEG compression and Aperio's description."""
-    import tifffile  # noqa: PLC0415 (comes with scikit-image)
+    import tifffile  # noqa: PLC0415 (only some tests need it)
 
     description = "Aperio Image Library v11.2.1\r\n900x700 [0,0 900x700] (256x256) JPEG/RGB Q=100|AppMag = 20|MPP = 0.5"
     with tifffile.TiffWriter(path) as file:
