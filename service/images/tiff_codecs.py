@@ -7,16 +7,21 @@ hardened against hostile data. numpy does the rest: byte order, predictors, and 
 
 import lzma
 import struct
+import sys
 import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import zstandard
 
 from fullconv.common.libvips import pyvips
 from service.images.headers import MAX_SCANS, START_OF_SCAN
 from service.images.pixels import SampleArray, samples_of
+
+if sys.version_info >= (3, 14):
+    from compression.zstd import ZstdDecompressor, ZstdError
+else:
+    from backports.zstd import ZstdDecompressor, ZstdError
 
 JPEG, WEBP = 7, 50001
 LZW, PACKBITS = 5, 32773
@@ -107,7 +112,7 @@ class BlockCodec:
             if len(stored) < rows * row_bytes:
                 raise DamagedError
             return self._undo_horizontal(self._numbers(stored[: rows * row_bytes], rows, width))
-        except (pyvips.Error, zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError):
+        except (pyvips.Error, zlib.error, lzma.LZMAError, ZstdError, EOFError):
             raise DamagedError from None
 
     def size(self, rows: int, width: int) -> int:
@@ -138,7 +143,7 @@ class BlockCodec:
         if self.compression == LZMA:
             return lzma.LZMADecompressor(memlimit=MAX_LZMA_BYTES).decompress(data, rows * row_bytes)
         if self.compression == ZSTANDARD:
-            return bytes(zstandard.ZstdDecompressor().stream_reader(data).read(rows * row_bytes))
+            return ZstdDecompressor().decompress(data, rows * row_bytes)
         return data
 
     def _numbers(self, stored: bytes, rows: int, width: int) -> SampleArray:
