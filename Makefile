@@ -6,7 +6,7 @@ BENCH_PIP := build/bench/bin/python -m pip --disable-pip-version-check --quiet
 LOCK := $(CURDIR)/$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 LOCKS := base batch bench build clients dev docs image perf photo
 STUBS := fullconv/protos
-PROTOS := $(addprefix $(STUBS)/,caffe.proto model.proto open_inference.proto scoring.proto)
+PROTOS := $(addprefix $(STUBS)/,caffe.proto model.proto onnx_file.proto open_inference.proto scoring.proto)
 MODELS := build/models
 TORCH ?= torch==2.13.0
 TORCHVISION ?= torchvision==0.28.0

@@ -11,7 +11,7 @@ import pytest
 from support.paths import ROOT
 from support.servers import running
 
-from fullconv.protos import caffe_pb2, model_pb2, open_inference_pb2, scoring_pb2
+from fullconv.protos import caffe_pb2, model_pb2, onnx_file_pb2, open_inference_pb2, scoring_pb2
 
 MODELS = ROOT / "models"
 PAGE = MODELS / "digits" / "page.png"
@@ -136,7 +136,7 @@ def test_pages_are_written_in_a_clean_directory(python: Path, tmp_path: Path) ->
     assert "openseadragon 6.1.1" in (tmp_path / "page.html").read_text("utf-8")
 
 
-@pytest.mark.parametrize("stub", [caffe_pb2, model_pb2, open_inference_pb2, scoring_pb2])
+@pytest.mark.parametrize("stub", [caffe_pb2, model_pb2, onnx_file_pb2, open_inference_pb2, scoring_pb2])
 def test_names_in_the_descriptor_pool_are_ours(stub: ModuleType) -> None:
     """The names of our files in protobuf's pool, which all libraries share, begin with fullconv/."""
     descriptor = stub.DESCRIPTOR

@@ -15,11 +15,10 @@ from functools import partial
 from pathlib import Path
 from threading import local
 
-import onnx
 from google.protobuf import json_format
 
 from fullconv.common.model_files import COLOUR, LABELS, MODEL, NAME, SPEC_KEY, SPEC_VERSION, VERSION, WEIGHTS
-from fullconv.protos import model_pb2
+from fullconv.protos import model_pb2, onnx_file_pb2
 from service.dense.axis import AxisGeometry
 from service.dense.cost import SharedCost
 from service.dense.tiles import Network
@@ -240,11 +239,11 @@ def parse_spec(text: str) -> model_pb2.ModelSpec:
     return json_format.Parse(text, model_pb2.ModelSpec(), ignore_unknown_fields=True)
 
 
-def _read_graph(path: Path) -> onnx.ModelProto:
+def _read_graph(path: Path) -> onnx_file_pb2.ModelProto:
     """Read an ONNX file without its weights; raises ModelError, also if its weights are not in the version."""
     data = read_file(path, MAX_GRAPH_BYTES)
     try:
-        model = onnx.load_model_from_string(data)
+        model = onnx_file_pb2.ModelProto.FromString(data)
     except Exception as error:  # protobuf raises errors of unrelated classes
         raise ModelError(f"{model_path(path)}: not a readable ONNX model: {error}; {WAY_OUT}") from None
     check_external_data(model_path(path), model)
