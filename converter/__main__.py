@@ -8,6 +8,7 @@ from pathlib import Path
 
 from converter.supervision import supervise
 from fullconv.common.interruption import Interruption
+from fullconv.common.loading import begin_loading
 from fullconv.common.temporary import remove_leftovers, temporary
 
 COMMAND = "fullconv-convert"
@@ -18,6 +19,7 @@ def main() -> None:
     interruption = Interruption(COMMAND)
     interruption.install()
     supervise(interruption)
+    begin_loading()
     with _temporary_files_in_one_folder():
         from converter.cli import main as run  # noqa: PLC0415 (takes a second, in which a signal may come)
 

@@ -6,21 +6,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as ProgressBar
 
-from converter.convert import convert_checkpoint
 from converter.errors import ConversionError, OptionError
 from converter.progress import Progress
-from converter.report import Report
 from converter.request import MAX_WINDOWS, MIN_AGREEMENT, Activation, Precision, Request
 from fullconv import __version__
 from fullconv.common.interruption import Interruption
+from fullconv.common.loading import end_loading
 from fullconv.common.text import printable
+
+if TYPE_CHECKING:
+    from converter.report import Report
 
 WINDOW = re.compile(r"([0-9]{1,4})(?:x([0-9]{1,4}))?")
 STRIDE = re.compile(r"[1-9][0-9]{0,4}")
@@ -232,6 +231,9 @@ def convert(
 
     fullconv-convert vgg16.pth -o models/vgg16/1
     """
+    from converter.convert import convert_checkpoint
+
+    end_loading()
     with _refusals(), _progress() as progress:
         report = convert_checkpoint(
             source,
@@ -274,8 +276,10 @@ def _refusals() -> Iterator[None]:
         raise typer.Exit(3) from None
 
 
-def _show(report: Report, output: Path) -> None:
+def _show(report: "Report", output: Path) -> None:
     """Print the report as tables."""
+    from rich.console import Console
+
     console = Console(highlight=False)
     if report.rewrites:
         console.print(report.layers(), "")
@@ -306,18 +310,21 @@ def _parse_strides(text: str | None) -> tuple[int, ...]:
 @contextmanager
 def _progress() -> Iterator[Progress]:
     """Show progress on standard error: a bar on a terminal, else one line per step. Standard output is for --json."""
+    from rich import progress
+    from rich.console import Console
+
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Progress(lambda name, _: typer.echo(f"{name} …", err=True), interruption.check)
         return
     columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
     )
-    with ProgressBar(*columns, console=console, transient=True) as bar:
+    with progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("")
 
         def advance() -> None:

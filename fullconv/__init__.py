@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fullconv.objects.found import DetectedObjects
     from fullconv.remote.aio import AsyncClient, AsyncScoreStream
     from fullconv.remote.client import Client
-    from fullconv.remote.connection import Security
+    from fullconv.remote.security import Security
     from fullconv.scorer import Scorer
     from fullconv.stream import ScoreStream
     from fullconv.style import HeatmapStyle
@@ -75,7 +75,7 @@ _MODULES = {
     "ScoreStream": "fullconv.stream",
     "Scorer": "fullconv.scorer",
     "ScoringError": "fullconv.errors",
-    "Security": "fullconv.remote.connection",
+    "Security": "fullconv.remote.security",
     "UnavailableError": "fullconv.errors",
     "convert": "fullconv.conversion",
     "find_objects": "fullconv.objects.finder",

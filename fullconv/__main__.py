@@ -1,5 +1,15 @@
-"""`python -m fullconv`: the command `fullconv-score`."""
+"""The entry point of the command `fullconv-score` and of `python -m fullconv`."""
 
-from fullconv.command.cli import main
+from fullconv.common.loading import begin_loading
 
-main()
+
+def main() -> None:
+    """Run the command."""
+    begin_loading()
+    from fullconv.command.cli import main as run  # noqa: PLC0415 (after `begin_loading`)
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,31 +1,30 @@
-"""The command `fullconv-score`."""
+"""The command `fullconv-score`. What scores images is loaded when images are scored, so that --help is quick."""
 
 import json
 import logging
 import sys
-import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 
 from fullconv import __version__
 from fullconv.command.console import print_error, tolerate_encodings
-from fullconv.command.description import description_table
-from fullconv.command.inputs import find_images
 from fullconv.command.line import CommandLine
-from fullconv.command.output_checks import check_outputs
 from fullconv.command.outputs import Outputs
-from fullconv.command.task import ScoreTask
 from fullconv.command.usage import takes
 from fullconv.common.files import OutputError
 from fullconv.common.interruption import Interruption
+from fullconv.common.loading import end_loading
 from fullconv.common.probabilities import RAW
 from fullconv.common.programs import MisplacedProgramError
 from fullconv.encode import score_request
 from fullconv.errors import ImageError, RequestError, UnavailableError
+
+if TYPE_CHECKING:
+    from fullconv.command.task import ScoreTask
 
 OPENED = 10
 """Largest number of pages that are opened in the browser."""
@@ -60,9 +59,15 @@ def score(line: CommandLine) -> None:
 
     fullconv-score page.png --model digits --heatmap page-heatmap.png
     """
-    if line.describe:
-        _describe(line)
-        return
+    (_describe if line.describe else _score)(line)
+
+
+def _score(line: CommandLine) -> None:
+    """Score the images, print the answers, and write the files."""
+    from fullconv.command.inputs import find_images
+    from fullconv.command.output_checks import check_outputs
+    from fullconv.command.task import ScoreTask
+
     options = line.options()
     with _exit_statuses():
         model, version = line.named_version()
@@ -71,6 +76,7 @@ def score(line: CommandLine) -> None:
         images = inputs.images
         outputs = line.outputs(inputs.folders)
         scorer = line.open_scorer()
+        end_loading()
         task = ScoreTask(
             scorer, model, version, options, line.mask, line.map_region(), outputs, line.plan, interruption.check
         )
@@ -89,6 +95,8 @@ def score(line: CommandLine) -> None:
 
 def _open(outputs: Outputs, images: list[Path]) -> None:
     """Open the first pages of images in the browser; print an error if no browser is found."""
+    import webbrowser
+
     pages = [outputs.path_for(name, image) for name in outputs.pages for image in images]
     if len(pages) > OPENED:
         typer.echo(f"open: opened the first {OPENED} of {len(pages)} pages", err=True)
@@ -99,8 +107,13 @@ def _open(outputs: Outputs, images: list[Path]) -> None:
 
 def _describe(line: CommandLine) -> None:
     """Print the description of the model."""
+    from rich.console import Console
+
+    from fullconv.command.description import description_table
+
     with _exit_statuses():
         scorer = line.open_scorer()
+        end_loading()
         described = scorer.model(*line.named_version())
     if line.as_json:
         _print_json(described.document())
@@ -123,7 +136,7 @@ def _exit_statuses() -> Iterator[None]:
         raise typer.Exit(1 if isinstance(error, (UnavailableError, MisplacedProgramError)) else 3) from None
 
 
-def _check_probabilities(task: ScoreTask) -> None:
+def _check_probabilities(task: "ScoreTask") -> None:
     """Refuse to average or to write probabilities of a model without probabilities."""
     for option, value in (("average", task.options["average"]), ("grid-as", task.outputs.files.get("grid_as"))):
         wants = value in ("probabilities", "probability")

@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullconv.base import BaseScorer
+import fullconv
 from fullconv.common.names import PrecisionName, ProviderName, has_precision
 from fullconv.errors import RequestError
-from fullconv.remote.client import Client
-from fullconv.remote.connection import Security, addresses
-from fullconv.scorer import Scorer
+from fullconv.remote.addresses import addresses
+from fullconv.remote.security import Security
+
+if TYPE_CHECKING:
+    from fullconv.base import BaseScorer
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,11 @@ class ConnectionLine:
 
 def open_scorer(
     server: str | None, models: Path | None, security: Security, provider: ProviderName, precision: PrecisionName
-) -> BaseScorer:
-    """Return a client of servers, or a scorer in this process; exit status 2 if the options do not say which."""
+) -> "BaseScorer":
+    """Return a client of servers, or a scorer in this process; exit status 2 if the options do not say which.
+
+    Only the one that is returned is loaded.
+    """
     if server is not None:
         check_addresses(server)
     if server and models:
@@ -70,8 +75,8 @@ def open_scorer(
         )
     check_precision(provider, precision)
     if server:
-        return Client(server, security=security)
-    return Scorer(models or "models", provider=provider, precision=precision)
+        return fullconv.Client(server, security=security)
+    return fullconv.Scorer(models or "models", provider=provider, precision=precision)
 
 
 def check_precision(provider: ProviderName, precision: PrecisionName) -> None:

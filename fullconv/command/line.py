@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fullconv.base import BaseScorer
 from fullconv.command.connection import ConnectionLine, open_scorer
 from fullconv.command.output_options import OutputLine
 from fullconv.common.names import PrecisionName, ProviderName
+
+if TYPE_CHECKING:
+    from fullconv.base import BaseScorer
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,6 @@ class CommandLine(ConnectionLine, OutputLine):
             raise typer.BadParameter("expected an image to score, or --describe, got none", param_hint="IMAGE...")
         super().__post_init__()
 
-    def open_scorer(self) -> BaseScorer:
+    def open_scorer(self) -> "BaseScorer":
         """Return the client or the scorer that the options choose; raises RequestError."""
         return open_scorer(self.server, self.models, self.security(), self.provider, self.precision)

@@ -1,14 +1,17 @@
 """Progress of long work on standard error: a bar on a terminal, elsewhere one line from time to time."""
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-
-import rich.progress
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from fullconv.common.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LINE_SECONDS = 10.0
 """Shortest time between two lines where there is no terminal."""
@@ -46,10 +49,12 @@ class Progress:
 @contextmanager
 def progress(images: int = 1) -> Iterator[Progress]:
     """Show how much of the images is done, the speed, and the time that is left."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield Progress(images, _lines(console))
+    console = _terminal()
+    if console is None:
+        yield Progress(images, _lines())
         return
+    import rich.progress  # noqa: PLC0415 (only terminals need it)
+
     columns = (
         rich.progress.TextColumn("{task.description}", markup=False),
         rich.progress.BarColumn(),
@@ -69,7 +74,17 @@ def progress(images: int = 1) -> Iterator[Progress]:
         yield Progress(images, draw)
 
 
-def _lines(console: Console) -> Draw:
+def _terminal() -> "Console | None":
+    """Return the terminal on standard error, as rich sees it; None if there is none. Then rich is not loaded."""
+    if not (sys.stderr and sys.stderr.isatty()) and not os.environ.get("FORCE_COLOR"):
+        return None
+    from rich.console import Console  # noqa: PLC0415 (only terminals need it)
+
+    console = Console(stderr=True)
+    return console if console.is_terminal else None
+
+
+def _lines() -> Draw:
     last = began = time.monotonic()
     shown = ""
 
@@ -81,6 +96,6 @@ def _lines(console: Console) -> Draw:
         if now - last > LINE_SECONDS and done:
             last = now
             left = (now - began) / done * (of - done)
-            console.print(f"{printable(text)}: {done / of:.0%}, {left:.0f} s left", markup=False, highlight=False)
+            print(f"{printable(text)}: {done / of:.0%}, {left:.0f} s left", file=sys.stderr)  # noqa: T201 (where it is shown)
 
     return draw

@@ -7,8 +7,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
-
 from fullconv.answer import Answer
 from fullconv.base import BaseScorer
 from fullconv.command.console import print_error
@@ -17,7 +15,6 @@ from fullconv.command.map_region import MapRegion
 from fullconv.command.outputs import Outputs, mask_path
 from fullconv.command.progress import ShowProgress, progress
 from fullconv.command.sending import check_size, fits_message, goes_in_parts
-from fullconv.command.table import answer_table, plan_table
 from fullconv.command.writing import OutputWriter
 from fullconv.common.files import OutputError
 from fullconv.common.text import encodable
@@ -28,7 +25,7 @@ from fullconv.objects.files import object_files
 from fullconv.objects.finder import ObjectFinder
 from fullconv.objects.rule import object_rule
 from fullconv.options import Options
-from fullconv.remote.client import Client
+from fullconv.scorer import Scorer
 
 Result = Answer | ScoringError | OutputError
 
@@ -54,6 +51,11 @@ class ScoreTask:
     _models: dict[str, ModelDescription] = field(init=False, default_factory=dict)
     """Descriptions of the model, by its version."""
 
+    @property
+    def _is_remote(self) -> bool:
+        """Whether a server scores the images. The class of clients is not loaded for scoring in this process."""
+        return not isinstance(self.scorer, Scorer)
+
     @cached_property
     def _writer(self) -> OutputWriter:
         return OutputWriter(self.outputs, self.options, self.version, self._model)
@@ -66,7 +68,6 @@ class ScoreTask:
         image UnavailableError.
         """
         documents: dict[int, dict[str, Any]] = {}
-        console = Console(highlight=False)
         with self._image_table() as table, progress(len(images)) as shown:
             for position, result in self._results(images, shown.show):
                 if isinstance(result, RequestError) or (isinstance(result, UnavailableError) and len(images) == 1):
@@ -78,7 +79,7 @@ class ScoreTask:
                 if not isinstance(result, Answer):
                     print_error(self._located(image, result))
                 elif not quiet:
-                    console.print(self._layout(image, result), "")
+                    self._print(image, result)
                 shown.finish_image()
         return [documents[position] for position in sorted(documents)]
 
@@ -107,18 +108,22 @@ class ScoreTask:
             return message
         return f"{image}: {message.removeprefix(f'{image.name}: ')}"
 
-    def _layout(self, image: Path, answer: Answer) -> Group:
-        """Lay out an answer for the terminal; an image that was found is named by its path."""
+    def _print(self, image: Path, answer: Answer) -> None:
+        """Print an answer as a table; an image that was found is named by its path."""
+        from rich.console import Console  # noqa: PLC0415 (only tables need it)
+
+        from fullconv.command.table import answer_table, plan_table  # noqa: PLC0415
+
         if image in self.outputs.folders:
             named = replace(answer.image, name=encodable(str(image)))
             answer = replace(answer, header=replace(answer.header, image=named))
-        return plan_table(answer) if self.plan_only else answer_table(answer)
+        Console(highlight=False).print((plan_table if self.plan_only else answer_table)(answer), "")
 
     def _results(self, images: list[Path], show: ShowProgress) -> Iterator[tuple[int, Result]]:
         """Yield each image's answer or error: first of images that a server scores in one call, then of the others."""
         done: set[int] = set()
         alone = self.outputs.names or self.map_region or self.plan_only or len(images) == 1
-        if isinstance(self.scorer, Client) and not alone:
+        if self._is_remote and not alone:
             for number, result in self._score_together(images):
                 done.add(number)
                 yield number, result
@@ -210,7 +215,7 @@ class ScoreTask:
         with self.scorer.score_large(
             image, model=self.model, version=self._scoring_version, progress=report, **options
         ) as stream:
-            if isinstance(self.scorer, Client):
+            if self._is_remote:
                 check_size(image, stream.planned.image)
             yield stream.planned, stream.rows(), stream.result
 
@@ -220,7 +225,7 @@ class ScoreTask:
         return self._describe().version if self.outputs.boxes else self.version
 
     def _goes_in_one_message(self, image: Path, options: Options) -> bool:
-        if not isinstance(self.scorer, Client):
+        if not self._is_remote:
             return False
         return not goes_in_parts(image, options, self._describe)
 

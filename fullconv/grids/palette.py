@@ -4,7 +4,7 @@ A TIFF file holds the colours as its colour map. GDAL keeps the names in a file 
 """
 
 from collections.abc import Iterable, Sequence
-from xml.sax.saxutils import escape
+from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,4 +46,4 @@ def category_names(names: Iterable[str]) -> bytes:
 
 
 def _escaped(name: str) -> str:
-    return escape(printable(name))
+    return escape(printable(name), quote=False)

@@ -23,11 +23,11 @@ from fullconv.images import ArraySource, Image, ImageSource, source_of
 from fullconv.options import Options
 from fullconv.protos import scoring_pb2
 from fullconv.remote import validation
-from fullconv.remote.connection import Security
 from fullconv.remote.expectations import parsed
 from fullconv.remote.large import LargeAnswerReader, UploadParts, summary_missing
 from fullconv.remote.outstanding import Outstanding
 from fullconv.remote.retries import Retries
+from fullconv.remote.security import Security
 from fullconv.remote.servers import RETRIES, Servers
 from fullconv.remote.transport import reads_once
 from fullconv.transport import ManyItem, ProgressCallback, ignore_progress

@@ -6,7 +6,7 @@ with Client("127.0.0.1:8500") as client:
 """
 
 from fullconv.base import BaseScorer
-from fullconv.remote.connection import Security
+from fullconv.remote.security import Security
 from fullconv.remote.servers import RETRIES, Servers
 from fullconv.remote.transport import RemoteTransport
 

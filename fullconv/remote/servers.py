@@ -11,10 +11,11 @@ from fullconv.common.metadata import MESSAGE_BYTES
 from fullconv.errors import RequestError, ScoringError
 from fullconv.protos import scoring_pb2, scoring_pb2_grpc
 from fullconv.remote import validation
-from fullconv.remote.connection import CODES, UNTRUSTED, Security, error_of, open_channels
+from fullconv.remote.connection import CODES, UNTRUSTED, error_of, open_channels
 from fullconv.remote.details import reason_of
 from fullconv.remote.expectations import MalformedAnswerError
 from fullconv.remote.retries import Retries
+from fullconv.remote.security import Security
 from fullconv.transport import ManyItem
 
 RETRIES = 8

@@ -1,5 +1,15 @@
-"""`python -m service.batch`, the command of the image for jobs."""
+"""The entry point of the command `fullconv-batch` and of `python -m service.batch`."""
 
-from service.batch.cli import main
+from fullconv.common.loading import begin_loading
 
-main()
+
+def main() -> None:
+    """Run the command."""
+    begin_loading()
+    from service.batch.cli import main as run  # noqa: PLC0415 (after `begin_loading`)
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

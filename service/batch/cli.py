@@ -1,4 +1,4 @@
-"""The command `fullconv-batch`."""
+"""The command `fullconv-batch`. What runs jobs is loaded when a job is planned or run, so that --help is quick."""
 
 import json
 import logging
@@ -8,44 +8,25 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 from threading import Thread
 from typing import Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from fullconv import __version__
-from fullconv.base import BaseScorer
 from fullconv.command.console import tolerate_encodings
 from fullconv.command.usage import takes
 from fullconv.common.files import OutputError
 from fullconv.common.interruption import Interruption
+from fullconv.common.loading import end_loading
 from fullconv.common.text import printable
 from fullconv.encode import score_request
 from fullconv.errors import ImageError, RequestError, UnavailableError
-from fullconv.remote.client import Client
-from fullconv.remote.connection import addresses
-from service.batch.display import summary_table
-from service.batch.engines import local_limits, local_scorer, run_here, server_limits
-from service.batch.job import JobError
-from service.batch.lease import LeaseError
 from service.batch.line import BatchLine
-from service.batch.listing import Listing, list_images, list_listed
-from service.batch.node_worker import NodeConfig
-from service.batch.planning import plan_job, plan_table
-from service.batch.ray_engine import ray_engine
-from service.batch.run import Engine, Run
 from service.batch.stop import Stop, StoppedError
-from service.batch.stores import Store, UnreachableError, open_store
-from service.batch.work import Work
-from service.batch.worker import WorkerLimits, make_worker, records_of
 
 GRACE_SECONDS = 1.0
 """Seconds in which further signals count as the first: some senders signal a process and also its group."""
-MODELS = Path("models")
-"""The directory of models, if the line names none."""
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 stop = Stop()
 
@@ -91,74 +72,20 @@ def batch(line: BatchLine) -> None:
 
     fullconv-batch scans --model digits -o results
     """
+    from service.batch.program import Program, list_named, print_document
+
+    end_loading()
     with _exit_statuses():
         name, version = line.named_version()
         score_request(name, version, line.options())  # raises for invalid options, before anything is opened
-        images = _listed(line)
-        document = _planned(line, images) if line.plan else _run(line, images)
+        program = Program(line, list_named(line), stop)
+        document = program.plan() if line.plan else program.run(_stopped_by_signals())
     if line.as_json:
         typer.echo(json.dumps(document, indent=2))
     else:
-        Console(highlight=False, markup=False).print((plan_table if line.plan else summary_table)(document))
+        print_document(document, is_plan=line.plan)
     if not line.plan:
         _exit(line, document)
-
-
-def _listed(line: BatchLine) -> Listing:
-    if line.list_file is not None:
-        return list_listed(line.list_file)
-    images = list_images(line.inputs or [], include=line.include or [], out=line.out)
-    if images.skipped and not line.as_json:
-        found = images.table.num_rows
-        typer.echo(f"images: {found}; skipped: {images.skipped} other files and links to folders", err=True)
-    return images
-
-
-def _planned(line: BatchLine, images: Listing) -> dict[str, Any]:
-    scorer, limits = _scorer(line)
-    work = _work(line, scorer)
-    return plan_job(scorer, work, images, limits.threads, stop).document()
-
-
-def _run(line: BatchLine, images: Listing) -> dict[str, Any]:
-    """Score the images with the engine that the line names; returns the summary."""
-    scorer, limits = _scorer(line)
-    work, model = _work(line, scorer), scorer.model(*line.named_version())
-    store = open_store(work.out, stop.pause)
-    run = Run(
-        store, work, model.weights_sha256, line.shard_of(), line.update, line.retry_failed, line.failure_limit(),
-        line.as_json, stop,
-    )  # fmt: skip
-    engine = _engine(line, work, scorer, limits, store, images)
-    with _stopped_by_signals():
-        return run.run(images, engine)
-
-
-def _engine(
-    line: BatchLine, work: Work, scorer: BaseScorer, limits: WorkerLimits, store: Store, images: Listing
-) -> Engine:
-    carried = images.carried.schema
-    if line.engine_name == "ray":
-        models = str((line.models or MODELS).absolute())
-        model = scorer.model(work.model, work.version)
-        records_of(work, model, carried)  # raises for columns that the results cannot carry
-        config = NodeConfig(work, models, model.weights_sha256, carried, retry_failed=line.retry_failed)
-        return ray_engine(line.address or "auto", config, stop)
-    worker = make_worker(work, scorer, store, carried, stop, limits)
-    return partial(run_here, worker, stop=stop, retry_failed=line.retry_failed)
-
-
-def _scorer(line: BatchLine) -> tuple[BaseScorer, WorkerLimits]:
-    """Return what scores the images, and what it may use of this machine."""
-    if line.server is not None:
-        return Client(line.server, security=line.security()), server_limits(len(addresses(line.server)))
-    return local_scorer(line.models or MODELS, line.backend), local_limits()
-
-
-def _work(line: BatchLine, scorer: BaseScorer) -> Work:
-    """Return how images are scored, with the version that the model has now."""
-    name, version = line.named_version()
-    return line.work(name, scorer.model(name, version).version)
 
 
 def _exit(line: BatchLine, document: dict[str, Any]) -> None:
@@ -196,6 +123,10 @@ def _stopped_by_signals() -> Iterator[None]:
 @contextmanager
 def _exit_statuses() -> Iterator[None]:
     """Turn errors that concern the whole job into exit statuses."""
+    from service.batch.job import JobError
+    from service.batch.lease import LeaseError
+    from service.batch.stores import UnreachableError
+
     try:
         yield
     except UnreachableError as error:

@@ -12,7 +12,6 @@ from itertools import chain
 from typing import Protocol, cast
 
 import numpy as np
-from PIL import Image
 
 from service.dense.arrays import Pixels
 
@@ -189,6 +188,8 @@ class ScaledRows:
 
 
 def _resize(band: Pixels, size: tuple[int, int], box: tuple[float, float, float, float]) -> Pixels:
+    from PIL import Image  # noqa: PLC0415 (only scaled images need it)
+
     is_16_bit = band.dtype == np.uint16  # Pillow scales 16-bit values with the precision of 8 bits
     image = Image.fromarray(np.ascontiguousarray(band, np.float32 if is_16_bit else None))
     scaled = np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # the extra ray
 COUNT = 60
 LINE = [*MODELS, "--grids", "npz", "--stride", "2", "--json"]
 START = """
-from service.batch import cli, job, ray_engine
+from service.batch import cli, job, program, ray_engine
 job.PART_IMAGES = 4
 ray_engine.NODES_SECONDS = 0.2
 """
@@ -361,7 +361,7 @@ class Bomb:
 CONFIG = """
 from dataclasses import replace
 engine = ray_engine.ray_engine
-cli.ray_engine = lambda address, config, stop: engine(address, replace(config, {}), stop)
+program.ray_engine = lambda address, config, stop: engine(address, replace(config, {}), stop)
 """
 """Changes what the actors get."""
 FAILURES = {
