@@ -22,6 +22,8 @@ pytestmark = pytest.mark.compose
 
 PAGE = ROOT / "models" / "digits" / "page.png"
 PROJECT = "fullconv-test"
+MOST_BYTES = 350_000_000
+"""Largest size of the server's image, uncompressed."""
 
 
 def compose(*arguments: str, address: str = "127.0.0.1:0") -> str:
@@ -116,10 +118,16 @@ def test_the_container_is_locked_down(address: str) -> None:  # noqa: ARG001 (th
     assert details["HostConfig"]["CapDrop"] == ["ALL"]
     (models,) = (mount for mount in details["Mounts"] if mount["Destination"] == "/models")
     assert not models["RW"]
-    absent = "('torch', 'matplotlib', 'converter', 'pyarrow', 's3fs')"
-    script = f"import importlib.util as u, shutil; print([u.find_spec(n) for n in {absent}], shutil.which('gcc'))"
+    absent = "('torch', 'matplotlib', 'converter', 'pyarrow', 's3fs', 'onnx', 'scipy', 'sympy', 'rich')"
+    script = f"import importlib.util as u, shutil; print([n for n in {absent} if u.find_spec(n)], shutil.which('gcc'))"
     output = compose("exec", "--no-TTY", "server", "python", "-c", script)
-    assert output.strip() == "[None, None, None, None, None] None"
+    assert output.strip() == "[] None"
+
+
+def test_the_image_is_small(address: str) -> None:  # noqa: ARG001 (the image must be built)
+    """The image of the server has less than 350 MB with the system and Python."""
+    command = ["docker", "image", "inspect", "--format", "{{.Size}}", "fullconv"]
+    assert int(subprocess.run(command, capture_output=True, check=True).stdout) < MOST_BYTES
 
 
 def test_three_servers_share_the_work(address: str) -> None:
