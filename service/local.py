@@ -18,7 +18,7 @@ from service import decode, encode, errors, machine
 from service.engine.engine import Engine
 from service.engine.loader import LoadOptions
 from service.engine.registry import Registry
-from service.engine.requested_backend import RequestedBackend
+from service.engine.requested_backend import MissingBackendError, RequestedBackend
 from service.engine.scheduler import Flow, Scheduler
 from service.engine.session import Threads
 from service.images.arrays import open_array
@@ -64,7 +64,7 @@ class LocalTransport:
             )
         try:
             backends = tuple(RequestedBackend(provider, precision).backends())
-        except (ImportError, ValueError) as error:
+        except MissingBackendError as error:
             raise RequestError(str(error)) from None
         used = Threads(threads or machine.cpus(), pooled=threads is not None)
         registry = Registry(models, options=LoadOptions(used, backends))

@@ -7,6 +7,7 @@ from typing import NoReturn
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC reads it on import; its lines in the log would not be JSON
 
 from fullconv.common.loading import end_loading
+from service.engine.requested_backend import MissingBackendError
 from service.log import log, log_to_stderr
 from service.rpc.access import TokenFileError
 from service.server.certificates import CertificateError
@@ -14,7 +15,10 @@ from service.server.server import serve
 from service.server.shutdown import Signals
 from service.settings import Settings
 
-UNUSABLE = (FileNotFoundError, NotADirectoryError, PermissionError, TokenFileError, CertificateError, ImportError)
+UNUSABLE = (
+    FileNotFoundError, NotADirectoryError, PermissionError, TokenFileError, CertificateError, ImportError,
+    MissingBackendError,
+)  # fmt: skip
 """Errors of `run` for files and packages that the user has to correct."""
 
 

@@ -19,6 +19,10 @@ TRIED: tuple[Provider, ...] = ("cuda", "openvino", "cpu")
 """The providers among which `auto` chooses. TensorRT is not among them: it takes minutes to load a network."""
 
 
+class MissingBackendError(Exception):
+    """This machine does not have the requested provider or precision."""
+
+
 @dataclass(frozen=True)
 class RequestedBackend:
     """The provider and the precision that a user asks for; "auto" leaves the choice to measurements."""
@@ -29,19 +33,20 @@ class RequestedBackend:
     def backends(self) -> list[Backend]:
         """Return the backends of this machine that match the request.
 
-        Raises ImportError if a package or a driver is missing, and ValueError if the provider or the processor does not
-        have the precision.
+        Raises MissingBackendError if a package is missing, or the provider or the processor lacks the precision.
         """
         if self.provider == "auto":
             found = [backend for provider in TRIED if is_installed(provider) for backend in self._of(provider)]
             if not found:
-                raise ImportError(f"precision: {self.precision} requires another provider: {REQUIRES['openvino']}")
+                raise MissingBackendError(
+                    f"precision: {self.precision} requires another provider: {REQUIRES['openvino']}"
+                )
             return found
         if not is_installed(self.provider):
-            raise ImportError(f"provider: {self.provider} is not installed: {REQUIRES[self.provider]}")
+            raise MissingBackendError(f"provider: {self.provider} is not installed: {REQUIRES[self.provider]}")
         found = self._of(self.provider)
         if not found:
-            raise ValueError(
+            raise MissingBackendError(
                 f"precision: expected {' or '.join(_supported(self.provider))} with provider {self.provider} on this "
                 f"machine, got {self.precision}; leave it out"
             )

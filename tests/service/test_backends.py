@@ -25,7 +25,7 @@ from service.engine.choice_cache import KeptChoice
 from service.engine.loader import LoadOptions
 from service.engine.registry import Registry
 from service.engine.repository import ModelRepository, StoredModel
-from service.engine.requested_backend import RequestedBackend
+from service.engine.requested_backend import MissingBackendError, RequestedBackend
 from service.engine.session import Session, Threads
 from service.errors import ModelError
 from service.settings import read_settings
@@ -288,7 +288,7 @@ def test_a_processor_without_bf16_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     """bf16 is refused if the processor lacks its instructions, even if OpenVINO is installed."""
     monkeypatch.setattr(requested_backend, "is_installed", lambda _: True)
     monkeypatch.setattr(requested_backend, "_supported", lambda _: ("fp32",))
-    with pytest.raises(ValueError, match="expected fp32 with provider openvino on this machine, got bf16"):
+    with pytest.raises(MissingBackendError, match="expected fp32 with provider openvino on this machine, got bf16"):
         RequestedBackend("openvino", "bf16").backends()
     assert RequestedBackend("openvino").backends() == [OTHER_FP32]
 
