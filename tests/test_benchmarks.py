@@ -10,8 +10,10 @@ from bench.cases import Case
 from bench.contenders import BASELINE, Setup, fastest_batch
 from bench.measure import CaseRun, Entry, compare
 from bench.networks import Network, make, picture
+from bench.numbers import ratios
 from bench.ours import InProcess, Pair
-from bench.report import BEGIN, END, document, paste, ratios, row
+from bench.report import BEGIN, END, document, paste, row
+from bench.summary import summary
 from bench.windows import Lattice, Part, Sample, batches, centred, scaled, windows_of
 from numpy.testing import assert_allclose
 
@@ -107,7 +109,7 @@ def test_contenders_score_every_window(digits: Network, contender: InProcess, st
         for x in starts
     ]
     with ExitStack() as stack:
-        grid = contender.prepare(Setup(digits, stride, stack)).run(image)
+        grid = contender.prepare(Setup(digits, stride, Sample(2, 2, 1), stack)).run(image)
     assert grid.shape == (len(starts), len(starts), 11)
     assert_allclose(grid.reshape(-1, 11), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
@@ -129,11 +131,22 @@ def test_tables_pair_the_times_of_a_round() -> None:
     baseline, dense, monai = run.entries
     dense.agreement = 0.75
     assert ratios(dense, run) == [10.0, 12.0, 11.0]
-    assert row(baseline, run) == ("| ONNX Runtime, crops | 11 (10 to 12) | 16 | 1 (1 to 1) | 0.0e+00 | 100.0% |")
+    assert row(baseline, run) == ("| ONNX Runtime, crops | 11 (10 to 12) | 16 | 1 | 0.0e+00 | 100.0% |")
     assert row(dense, run) == (
         "| fullconv dense, cpu fp32 | 1 (1 to 1) | all | 11 (10 to 12) | 3.1e-01 padded | 75.0% |"
     )
     assert row(monai, run) == "| MONAI | not installed: monai | | | | |"
+
+
+def test_summaries_compare_one_contender_with_the_fastest_of_each_kind() -> None:
+    """A summary has the median ratio to the fastest contender of a kind, and empty cells for those not measured."""
+    run = a_run()
+    slow, fast = (
+        Entry(f"PyTorch {each}, crops", seconds=[seconds] * 3) for each, seconds in (("fp32", 9), ("bf16", 5))
+    )
+    run.entries += [slow, fast]
+    _, line = summary([run])
+    assert line == "| VGG-16 | 1024², 32 | dense (padded) | 1 | 11 | 5 |  |  | 1 |"
 
 
 def test_documents_have_every_time() -> None:

@@ -41,7 +41,7 @@ def main() -> None:
     }
     began, status = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(scope, Path(folder), options.only)
+        bench = Bench(scope, Path(folder))
         try:
             for _ in bench.measure():
                 _write(bench, about | {"seconds": time.monotonic() - began}, options)
@@ -82,7 +82,7 @@ def _scope(options: argparse.Namespace) -> Scope:
     )
     if not cases:
         sys.exit("bench: expected networks, sides and divisors of this run, got others; leave some of them out")
-    return replace(scope, cases=cases, rounds=options.rounds or scope.rounds)
+    return replace(scope, cases=cases, rounds=options.rounds or scope.rounds, only=options.only)
 
 
 def _write(bench: Bench, about: dict[str, Any], options: argparse.Namespace) -> None:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from bench.contenders import BASELINE, Contender
 from bench.networks import DIVISORS, NETWORKS
-from bench.ours import InProcess
+from bench.ours import AUTO, REFERENCE, InProcess, OverGrpc
+from bench.windows import Sample
 
 SIDES = (384, 1024, 4096)
 """Heights and widths of the images in pixels."""
@@ -18,18 +19,12 @@ class Case:
     side: int
     divisor: int = 1
     brief: bool = False
-    """Whether only this project's dense mode, in this process, is compared with ONNX Runtime."""
+    """Whether only this project's dense mode, in this process, is compared with ONNX Runtime, on the whole image."""
 
     @property
     def stride(self) -> int:
         """Pixels between windows."""
         return NETWORKS[self.network].stride // self.divisor
-
-    def includes(self, contender: Contender) -> bool:
-        """Return whether a contender is measured."""
-        return (
-            not self.brief or contender is BASELINE or (isinstance(contender, InProcess) and contender.mode == "dense")
-        )
 
 
 @dataclass(frozen=True)
@@ -40,9 +35,29 @@ class Scope:
     rounds: int
     """Number of measurements of each contender."""
     is_full: bool
-    """Whether the larger sample of windows is timed."""
-    multiply_adds: float
-    """Largest cost of an image; a contender whose cost is higher scores the middle of the image."""
+    """Whether the larger samples of windows are timed, and everything is measured over gRPC too."""
+    seconds: float
+    """Predicted seconds of one run up to which a contender scores the whole image; otherwise, only its middle."""
+    only: str = ""
+    """Text in the names of the contenders that are measured, besides ONNX Runtime."""
+
+    def includes(self, case: Case, contender: Contender) -> bool:
+        """Return whether a contender is measured in a case."""
+        if contender is BASELINE:
+            return True
+        match contender:
+            case InProcess(mode, pair) if case.brief:
+                fits = mode == "dense" and pair in (AUTO, REFERENCE)
+            case OverGrpc(mode, pair) if not self.is_full:
+                fits = mode == "dense" and pair == AUTO
+            case _:
+                fits = True
+        return fits and self.only in contender.name and not (case.brief and not isinstance(contender, InProcess))
+
+    def sample(self, network: str) -> Sample:
+        """Return the windows that stand for an image when crops of a network are timed."""
+        recipe = NETWORKS[network]
+        return recipe.full if self.is_full else recipe.quick
 
 
 QUICK = Scope(
@@ -62,7 +77,7 @@ QUICK = Scope(
     ),
     rounds=3,
     is_full=False,
-    multiply_adds=2e12,
+    seconds=4,
 )
 """Less than 10 minutes on two cores."""
 FULL = Scope(
@@ -74,6 +89,6 @@ FULL = Scope(
     ),
     rounds=5,
     is_full=True,
-    multiply_adds=8e12,
+    seconds=60,
 )
 """Some hours on two cores."""

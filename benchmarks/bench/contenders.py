@@ -17,7 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from bench.networks import Network
-from bench.windows import batches, windows_of
+from bench.windows import Sample, batches, windows_of
 
 Pixels = NDArray[np.uint8]
 """An image, (height, width, channels). It has no pixels that belong to no window."""
@@ -41,6 +41,8 @@ class Setup:
 
     network: Network
     stride: int
+    sample: Sample
+    """The windows that stand for an image when crops are timed."""
     stack: ExitStack
     opened: dict[Hashable, Any] = field(default_factory=dict)
 
@@ -56,13 +58,13 @@ class Setup:
         return opened
 
 
-@dataclass(frozen=True)
+@dataclass
 class Prepared:
     """A contender that can score."""
 
     run: Callable[[Pixels], Grid]
     detail: str = ""
-    """What it has chosen, such as the size of its batches."""
+    """What it has chosen: the size of its batches, or a provider and a precision. It may be set by a run."""
     multiply_adds: Callable[[int], float] | None = None
     """Returns the multiply-adds for an image of a side in pixels. None: the time is proportional to the windows."""
 
@@ -101,7 +103,7 @@ def prepare_crops(
         cut: Returns a view of every window of an image, (rows, cols, channels, window, window).
         concurrently: Number of batches that are scored at the same time.
     """
-    size = best_size(setup.network, key, score, cut, concurrently)
+    size = best_size(setup, key, score, cut, concurrently)
     apply: Callable[..., Any] = map
     if concurrently > 1:
         apply = setup.open(("threads", concurrently), lambda: ThreadPoolExecutor(concurrently)).map
@@ -114,14 +116,14 @@ def prepare_crops(
 
 
 def best_size(
-    network: Network, key: str, score: ScoreWindows, cut: Callable[[Pixels], NDArray[Any]], concurrently: int = 1
+    setup: Setup, key: str, score: ScoreWindows, cut: Callable[[Pixels], NDArray[Any]], concurrently: int = 1
 ) -> int:
     """Return the number of windows in a batch with which `score` takes the least time for a window.
 
     A part of an image that is timed has at least `concurrently` batches of this size.
     """
+    network, largest = setup.network, setup.sample.rows * setup.sample.cols
     if key not in network.batches:
-        largest = min(sample.rows * sample.cols for sample in (network.recipe.quick, network.recipe.full))
         shape = (network.window, network.window, network.channels)
         noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         windows = np.repeat(next(batches(cut(noise), 1)), largest // concurrently, axis=0)

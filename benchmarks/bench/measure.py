@@ -7,17 +7,23 @@ to all windows.
 """
 
 import gc
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import numpy as np
 
 from bench.cases import Case, Scope
-from bench.contenders import Contender, Grid, Pixels, Prepared, Setup
-from bench.windows import Lattice, Part, Sample, centred, scaled
+from bench.contenders import BASELINE, Contender, Grid, Pixels, Prepared, Setup
+from bench.windows import Lattice, Part, centred, scaled
 
+SMALLEST = 1.5
+"""Least side of a part of an image, in windows, that is measured in place of the image."""
+TRIALS = 3
+"""Number of runs of this part. The fastest counts: the first prepares kernels, and any run may wait for a CPU."""
 PAUSE = 0.05
 """Seconds before each measurement, in which threads of the previous contender stop to spin."""
 
@@ -87,48 +93,69 @@ def prepare(contenders: Iterable[Contender], setup: Setup) -> list[Entry]:
     return entries
 
 
+class Scored(NamedTuple):
+    """The outcome of one run of a contender over its parts."""
+
+    seconds: float
+    grids: list[Grid]
+
+
 class Runner:
     """Measures one case in rounds."""
 
-    def __init__(self, run: CaseRun, image: Pixels, scope: Scope, sample: Sample) -> None:
+    def __init__(self, run: CaseRun, image: Pixels, scope: Scope) -> None:
         self.run, self._image = run, image
-        areas = [self._area(entry, scope.multiply_adds) for entry in run.entries]
-        drawn = sample.draw(min(areas, key=lambda area: area.windows), np.random.default_rng(1))
-        self._sample = drawn
+        limit = math.inf if run.case.brief else scope.seconds
+        areas = [self._area(entry, limit) for entry in run.entries]
+        smallest = min(areas, key=lambda area: area.windows)
+        self._sample = scope.sample(run.case.network).draw(smallest, np.random.default_rng(1))
         for entry, area in zip(run.entries, areas, strict=True):
-            entry.parts = (area,) if entry.is_whole else drawn
+            entry.parts = (area,) if entry.is_whole else self._sample
 
     def _area(self, entry: Entry, limit: float) -> Part:
-        """Return the windows in the middle of the image that a contender scores for at most so many multiply-adds."""
+        """Return the windows in the middle of the image that a contender scores in at most so many seconds.
+
+        The time is predicted from that of a small part, by the multiply-adds.
+        """
         lattice = self.run.lattice
-        if entry.prepared is None or entry.prepared.multiply_adds is None:
-            return centred(lattice, lattice.count)
-        side = lattice.side
-        while side // 2 > lattice.window and entry.prepared.multiply_adds(side) > limit:
-            side //= 2
-        return centred(lattice, Lattice(side, lattice.window, lattice.stride).count)
+        whole = centred(lattice, lattice.count)
+        sides = halves(lattice)
+        if entry.prepared is None or entry.prepared.multiply_adds is None or len(sides) == 1 or limit == math.inf:
+            return whole
+        areas = [centred(lattice, Lattice(side, lattice.window, lattice.stride).count) for side in sides]
+        costs = [entry.prepared.multiply_adds(side) for side in sides]
+        entry.parts = (areas[-1],)
+        timed = [scored.seconds for scored in [self._score(entry) for _ in range(TRIALS)] if scored]
+        if len(timed) < TRIALS:
+            return whole
+        fitting = [area for area, cost in zip(areas, costs, strict=True) if min(timed) * cost / costs[-1] <= limit]
+        return fitting[0] if fitting else areas[-1]
 
     def compare(self) -> None:
-        """Run every contender once, and compare its scores with those of the first."""
+        """Run every contender once, and compare its scores with those of the original classifier, the first."""
         reference: list[Grid] = []
         for entry in self.run.entries:
-            grids = self._score(entry)
-            if grids is None:
+            scored = self._score(entry)
+            if scored is None:
                 continue
-            found = grids
+            found = scored.grids
             if entry.is_whole:
-                found = [grids[0][part.inside(entry.parts[0])] for part in self._sample]
-            reference = reference or found
-            entry.difference, entry.agreement = compare(found, reference)
+                found = [scored.grids[0][part.inside(entry.parts[0])] for part in self._sample]
+            if entry.name == BASELINE.name:
+                reference = found
+            if reference:
+                entry.difference, entry.agreement = compare(found, reference)
 
     def measure(self, number: int) -> None:
         """Time every contender once."""
         order = self.run.entries if number % 2 == 0 else self.run.entries[::-1]
         for entry in order:
-            self._score(entry, timed=True)
+            scored = self._score(entry)
+            if scored is not None:
+                entry.seconds.append(scaled(scored.seconds, entry.timed, self.run.lattice.windows))
 
-    def _score(self, entry: Entry, *, timed: bool = False) -> list[Grid] | None:
-        """Run a contender once over its parts; returns its grids, or None if it fails."""
+    def _score(self, entry: Entry) -> Scored | None:
+        """Run a contender once over its parts; returns None if it fails, now or before."""
         if entry.prepared is None:
             return None
         images = [np.ascontiguousarray(self._image[part.pixels(self.run.lattice)]) for part in entry.parts]
@@ -137,13 +164,18 @@ class Runner:
         try:
             began = time.perf_counter()
             grids = [entry.prepared.run(image) for image in images]
-            seconds = time.perf_counter() - began
+            return Scored(time.perf_counter() - began, grids)
         except Exception as error:  # of any library
             entry.fail(error)
             return None
-        if timed:
-            entry.seconds.append(scaled(seconds, entry.timed, self.run.lattice.windows))
-        return grids
+
+
+def halves(lattice: Lattice) -> list[int]:
+    """Return the side of an image, half of it and so on, as long as it has at least `SMALLEST` windows."""
+    sides = [lattice.side]
+    while sides[-1] // 2 >= SMALLEST * lattice.window:
+        sides.append(sides[-1] // 2)
+    return sides
 
 
 def compare(found: Sequence[Grid], reference: Sequence[Grid]) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -13,9 +14,12 @@ from bench.measure import CaseRun
 from bench.networks import NETWORKS
 from fullconv.common.files import atomic_write
 
+COLOURS = [mpl.colormaps["tab20"](number) for number in range(20)]
 MARKERS = "os^vDPX*<>hp"
 OURS = "fullconv"
 """Begin of the names of this project's contenders, whose lines are solid and thick."""
+REMOTE = ", gRPC"
+"""End of the names of contenders over gRPC: their lines are dotted, in the colour of the same contender in-process."""
 
 
 def draw(runs: Sequence[CaseRun], path: Path) -> None:
@@ -44,17 +48,19 @@ def draw(runs: Sequence[CaseRun], path: Path) -> None:
 def _panel(panel: Axes, network: str, runs: Sequence[CaseRun], names: Sequence[str]) -> dict[str, Line2D]:
     """Draw the lines of one network; returns them by the names of the contenders."""
     drawn = {}
-    for index, name in enumerate(names):
+    colours = list(dict.fromkeys(name.removesuffix(REMOTE) for name in names))
+    for name in names:
+        index = colours.index(name.removesuffix(REMOTE))
         entries = [(run.lattice.side, entry) for run in runs for entry in run.entries if entry.name == name]
         points = sorted((side, median(entry.seconds)) for side, entry in entries if entry.seconds)
         if points:
             ours = name.startswith(OURS)
             (drawn[name],) = panel.plot(
                 *zip(*points, strict=True),
-                color=f"C{index % 10}",
+                color=COLOURS[index % len(COLOURS)],
                 marker=MARKERS[index % len(MARKERS)],
                 markersize=5,
-                linestyle="-" if ours else "--",
+                linestyle=":" if name.endswith(REMOTE) else "-" if ours else "--",
                 linewidth=2 if ours else 1.2,
             )
     sides = sorted({run.lattice.side for run in runs})

@@ -104,7 +104,7 @@ class MonaiWindows:
         from monai.inferers import sliding_window_inference  # noqa: PLC0415 (optional)
 
         module = load(setup, self.precision)
-        size = best_size(setup.network, f"PyTorch {self.precision}", module.score, setup.crops)
+        size = best_size(setup, f"PyTorch {self.precision}", module.score, setup.crops)
         return Prepared(lambda image: _slide(sliding_window_inference, setup, module, size, image), f"batch {size}")
 
 

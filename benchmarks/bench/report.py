@@ -4,7 +4,6 @@ import json
 import statistics
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 from bench.contenders import BASELINE
 from bench.measure import CaseRun, Entry
 from bench.networks import NETWORKS
+from bench.numbers import Spread, ratios
+from bench.summary import summary
 from fullconv.common.files import atomic_write
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
@@ -19,37 +20,6 @@ BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 HEADER = """\
 | contender | seconds | windows timed | times as fast | difference | top class |
 |---|--:|--:|--:|--:|--:|"""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The median, the lowest and the highest of some numbers."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, numbers: Sequence[float]) -> "Spread":
-        """Return the spread of at least one number."""
-        return cls(statistics.median(numbers), min(numbers), max(numbers))
-
-    def text(self) -> str:
-        """Return the numbers with three digits."""
-        return f"{digits(self.median)} ({digits(self.low)} to {digits(self.high)})"
-
-
-def digits(number: float) -> str:
-    """Return a number with three significant digits, without an exponent unless it is very small."""
-    if number and abs(number) < 1e-4:
-        return f"{number:.1e}"
-    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
-
-
-def ratios(entry: Entry, run: CaseRun) -> list[float]:
-    """Return, for each round, the time of the original classifier divided by that of a contender."""
-    baseline = next(other for other in run.entries if other.name == BASELINE.name)
-    return [theirs / own for theirs, own in zip(baseline.seconds, entry.seconds, strict=False)]
 
 
 def document(runs: Sequence[CaseRun], about: dict[str, Any]) -> dict[str, Any]:
@@ -65,6 +35,7 @@ def _case_document(run: CaseRun) -> dict[str, Any]:
         "stride": lattice.stride,
         "window": lattice.window,
         "windows": lattice.windows,
+        "is_padded": run.is_padded,
         "contenders": [_entry_document(entry, run) for entry in run.entries],
     }
 
@@ -89,7 +60,8 @@ def _entry_document(entry: Entry, run: CaseRun) -> dict[str, Any]:
 
 def markdown(runs: Sequence[CaseRun], about: dict[str, Any]) -> str:
     """Return the results as Markdown: the machine, and a table for each image."""
-    lines = [*(textwrap.fill(line, 118, subsequent_indent="  ") for line in _about(about)), ""]
+    lines = ["### Summary", "", *summary(runs), "", "### Machine", ""]
+    lines += [*(textwrap.fill(line, 118, subsequent_indent="  ") for line in _about(about)), ""]
     for network, own in groupby(runs, key=lambda run: run.case.network):
         lines += [f"### {NETWORKS[network].title}", ""]
         for run in own:
@@ -124,7 +96,7 @@ def row(entry: Entry, run: CaseRun) -> str:
         f"{entry.name}{detail}",
         Spread.of(entry.seconds).text(),
         "all" if entry.timed == run.lattice.windows else f"{entry.timed:,}",
-        Spread.of(compared).text() if compared else "",
+        "1" if entry.name == BASELINE.name else Spread.of(compared).text() if compared else "",
         ("" if entry.difference is None else f"{entry.difference:.1e}") + (" padded" if padded else ""),
         "" if entry.agreement is None else f"{entry.agreement:.1%}",
     ]

@@ -12,7 +12,7 @@ from bench.cases import Case, Scope
 from bench.contenders import BASELINE, Contender, Setup
 from bench.measure import CaseRun, Entry, Runner, prepare
 from bench.networks import NETWORKS, Network, make, picture
-from bench.report import digits, ratios
+from bench.numbers import digits, ratios
 from bench.served_crops import LitServeCrops
 from bench.windows import Lattice
 
@@ -27,8 +27,6 @@ class Bench:
     scope: Scope
     folder: Path
     """Folder for the networks, which the caller removes."""
-    only: str = ""
-    """Text in the names of the contenders that are measured, besides the first."""
     runs: list[CaseRun] = field(default_factory=list)
 
     def measure(self) -> Iterator[CaseRun]:
@@ -56,16 +54,11 @@ class Bench:
     def _measure_network(self, network: Network, cases: Sequence[Case]) -> Iterator[CaseRun]:
         for stride, of_stride in groupby(cases, key=lambda case: case.stride):
             own = list(of_stride)
-            contenders = [
-                contender
-                for contender in CONTENDERS
-                if any(case.includes(contender) for case in own)
-                and (contender is BASELINE or self.only in contender.name)
-            ]
+            contenders = [each for each in CONTENDERS if any(self.scope.includes(case, each) for case in own)]
             with ExitStack() as stack:
-                entries = prepare(contenders, Setup(network, stride, stack))
+                entries = prepare(contenders, Setup(network, stride, self.scope.sample(network.name), stack))
                 for case in own:
-                    names = {contender.name for contender in contenders if case.includes(contender)}
+                    names = {each.name for each in contenders if self.scope.includes(case, each)}
                     yield self._measure_case(network, case, [entry for entry in entries if entry.name in names])
 
     def _measure_case(self, network: Network, case: Case, entries: Sequence[Entry]) -> CaseRun:
@@ -73,8 +66,7 @@ class Bench:
         run = CaseRun(case, _lattice(case), not network.spec.parity[0].exact, own)
         self.runs.append(run)
         _say(f"{network.recipe.title}, {case.side}², stride {case.stride}: {run.lattice.windows:,} windows")
-        sample = network.recipe.full if self.scope.is_full else network.recipe.quick
-        runner = Runner(run, picture(network, case.side, self.folder), self.scope, sample)
+        runner = Runner(run, picture(network, case.side, self.folder), self.scope)
         runner.compare()
         for number in range(self.scope.rounds):
             runner.measure(number)

@@ -83,7 +83,7 @@ class Sample:
     def draw(self, area: Part, rng: np.random.Generator) -> tuple[Part, ...]:
         """Return blocks at random places of an area without overlap; the area itself if they would fill it."""
         down, across = area.rows // self.rows, area.cols // self.cols
-        if down * across <= self.parts or self.rows * self.cols * self.parts >= area.windows:
+        if down * across < self.parts or self.rows * self.cols * self.parts >= area.windows:
             return (area,)
         chosen = np.sort(rng.choice(down * across, self.parts, replace=False))
         places = [divmod(int(place), across) for place in chosen]
