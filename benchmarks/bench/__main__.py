@@ -2,11 +2,12 @@
 
     PYTHONPATH=benchmarks python -m bench [--full] [--networks vgg16 …] [--sides 384 …] [--docs docs/benchmarks.md]
 
-Ctrl-C ends the run and writes what was measured until then.
+Ctrl-C or SIGTERM ends the run and writes what was measured until then.
 """
 
 import argparse
 import importlib
+import signal
 import sys
 import tempfile
 import time
@@ -26,8 +27,9 @@ PLOT = "Time against the side of the image, a panel for each network and a line 
 
 
 def main() -> None:
-    """Measure, and write the results. Exit status 130 after Ctrl-C, 1 if nothing was measured."""
+    """Measure, and write the results. Exit status 130 after Ctrl-C or SIGTERM, 1 if nothing was measured."""
     options = _options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers are ended, and results are written
     warnings.simplefilter("ignore")  # of other projects, such as MONAI's about its own imports
     if options.preload:
         importlib.import_module(options.preload)

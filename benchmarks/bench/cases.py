@@ -9,6 +9,8 @@ from bench.windows import Sample
 
 SIDES = (384, 1024, 4096)
 """Heights and widths of the images in pixels."""
+MAIN_PAIRS = (AUTO, REFERENCE)
+"""Providers and precisions of a quick run."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,11 @@ class Scope:
     rounds: int
     """Number of measurements of each contender."""
     is_full: bool
-    """Whether the larger samples of windows are timed, and everything is measured over gRPC too."""
+    """Whether the larger samples of windows are timed, and all of this project's contenders are measured.
+
+    Otherwise, the providers and precisions are `MAIN_PAIRS`, and over gRPC only mode dense with "auto" is measured. A
+    full run measures `MAIN_PAIRS` over gRPC.
+    """
     seconds: float
     """Predicted seconds of one run up to which a contender scores the whole image; otherwise, only its middle."""
     only: str = ""
@@ -45,14 +51,14 @@ class Scope:
         """Return whether a contender is measured in a case."""
         if contender is BASELINE:
             return True
+        if self.only not in contender.name or (case.brief and not isinstance(contender, InProcess)):
+            return False
         match contender:
-            case InProcess(mode, pair) if case.brief:
-                fits = mode == "dense" and pair in (AUTO, REFERENCE)
-            case OverGrpc(mode, pair) if not self.is_full:
-                fits = mode == "dense" and pair == AUTO
-            case _:
-                fits = True
-        return fits and self.only in contender.name and not (case.brief and not isinstance(contender, InProcess))
+            case InProcess(mode, pair):
+                return (self.is_full or pair in MAIN_PAIRS) and (mode == "dense" or not case.brief)
+            case OverGrpc(mode, pair):
+                return pair in MAIN_PAIRS if self.is_full else (mode, pair) == ("dense", AUTO)
+        return True
 
     def sample(self, network: str) -> Sample:
         """Return the windows that stand for an image when crops of a network are timed."""
@@ -89,6 +95,6 @@ FULL = Scope(
     ),
     rounds=5,
     is_full=True,
-    seconds=60,
+    seconds=20,
 )
 """Some hours on two cores."""

@@ -56,6 +56,7 @@ class Bench:
             own = list(of_stride)
             contenders = [each for each in CONTENDERS if any(self.scope.includes(case, each) for case in own)]
             with ExitStack() as stack:
+                _say(f"{network.recipe.title}, stride {stride}: loading {len(contenders)} contenders")
                 entries = prepare(contenders, Setup(network, stride, self.scope.sample(network.name), stack))
                 for case in own:
                     names = {each.name for each in contenders if self.scope.includes(case, each)}
