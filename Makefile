@@ -57,7 +57,7 @@ check-locks: .venv/dev
 		{ echo "requirements/$$lock.txt is stale: make lock"; exit 1; }; done
 
 bench: build/bench  ## compare with other ways to score, in 10 minutes; FULL=1 measures more; BENCH="OPTIONS"
-	PYTHONPATH=benchmarks build/bench/bin/python -m bench $(if $(FULL),--full) $(BENCH)
+	PYTHONPATH=benchmarks$(addprefix :,$(PYTHONPATH)) build/bench/bin/python -m bench $(if $(FULL),--full) $(BENCH)
 
 docs: .venv/docs  ## build the documentation site and check its links
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

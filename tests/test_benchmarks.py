@@ -7,11 +7,12 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from bench.cases import Case
-from bench.contenders import BASELINE, Setup, fastest_batch
+from bench.contenders import BASELINE, Contender, Setup, fastest_batch
 from bench.measure import CaseRun, Entry, compare
 from bench.networks import Network, make, picture
 from bench.numbers import ratios
-from bench.ours import InProcess, Pair
+from bench.ours import REFERENCE, InProcess
+from bench.pytorch import TorchCrops
 from bench.report import BEGIN, END, document, paste, row
 from bench.summary import summary
 from bench.windows import Lattice, Part, Sample, batches, centred, scaled, windows_of
@@ -94,10 +95,14 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Network:
 @pytest.mark.parametrize("stride", [8, 4], ids=["native", "half"])
 @pytest.mark.parametrize(
     "contender",
-    [BASELINE, *(InProcess(mode, Pair("cpu", "fp32")) for mode in ("dense", "crops"))],
+    [
+        BASELINE,
+        *(InProcess(mode, REFERENCE) for mode in ("dense", "crops")),
+        pytest.param(TorchCrops("fp32"), marks=pytest.mark.torch),
+    ],
     ids=lambda c: c.name,
 )
-def test_contenders_score_every_window(digits: Network, contender: InProcess, stride: int, tmp_path: Path) -> None:
+def test_contenders_score_every_window(digits: Network, contender: Contender, stride: int, tmp_path: Path) -> None:
     """A contender's grid has the original classifier's scores of each window by itself."""
     image = picture(digits, 110, tmp_path)
     session = ort.InferenceSession(digits.original)
