@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from dense_against_crops import convert
+from random_networks import convert
 
 from service.engine.checks import Checks
 from service.engine.repository import ModelRepository

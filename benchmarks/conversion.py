@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from dense_against_crops import random_checkpoint
+from random_networks import random_checkpoint
 
 from converter.sources.architecture import load_architecture
 

@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from shared import NETWORKS, WINDOW, WINDOWS, random_network, time_of
+from random_networks import random_network
+from shared import NETWORKS, WINDOW, WINDOWS, time_of
 
 from converter.convert import convert_checkpoint
 from fullconv import Scorer

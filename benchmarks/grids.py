@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pyvips
-from dense_against_crops import convert
+from random_networks import convert
 
 from fullconv import Scorer
 from fullconv.command.outputs import Outputs

@@ -25,8 +25,8 @@ from typing import Any
 
 import grpc
 import numpy as np
-from dense_against_crops import convert
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from random_networks import convert
 
 from fullconv import Client, ScoringError
 from fullconv.protos import scoring_pb2

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pyvips
-from dense_against_crops import random_checkpoint
+from random_networks import random_checkpoint
 
 from converter import convert as conversion
 from converter.report import Report

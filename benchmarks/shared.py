@@ -15,17 +15,14 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from random_networks import random_network
 
 from converter.convert import convert_checkpoint
 from fullconv import Scorer
 from service.engine.session import Session
 from service.scoring.scorer import Scorer as Planner
-
-if TYPE_CHECKING:
-    from torch import nn
 
 NETWORKS = (
     "alexnet", "vgg11", "vgg16", "resnet18", "resnet50", "resnext50_32x4d", "densenet121", "googlenet", "inception_v3",
@@ -33,7 +30,6 @@ NETWORKS = (
 )  # fmt: skip
 WINDOWS = {"inception_v3": 299}
 WINDOW, BATCHES = 224, (8, 16, 32)
-OPTIONS = {name: {"aux_logits": False, "init_weights": False} for name in ("googlenet", "inception_v3")}
 
 
 def main() -> None:
@@ -60,23 +56,6 @@ def main() -> None:
             print(row, flush=True)
     if options.out:
         options.out.write_text("\n".join(rows) + "\n", "utf-8")
-
-
-def random_network(name: str) -> "nn.Module":
-    """Return an architecture of torchvision with random weights and statistics of batch normalisation."""
-    import torch  # noqa: PLC0415 (after --preload)
-    import torchvision  # noqa: PLC0415
-    from torch import nn  # noqa: PLC0415
-
-    torch.manual_seed(0)
-    network: nn.Module = torchvision.models.get_model(name, weights=None, **OPTIONS.get(name, {})).eval()
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.8, 2)
-    return network
 
 
 def measured(name: str, options: argparse.Namespace) -> list[str]:

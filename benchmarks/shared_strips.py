@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from gigapixel import Figures, measured
-from shared import WINDOW, random_network
+from random_networks import random_network
+from shared import WINDOW
 
 from converter.convert import convert_checkpoint
 from fullconv import Scorer

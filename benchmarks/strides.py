@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from dense_against_crops import convert
 from numpy.typing import NDArray
+from random_networks import convert
 
 from fullconv.protos import model_pb2
 from service.engine.repository import StoredModel

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from dense_against_crops import convert
 from numpy.typing import NDArray
+from random_networks import convert
 
 from service.engine.repository import StoredModel
 from service.engine.session import Session

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
-from dense_against_crops import random_checkpoint
 from numpy.typing import NDArray
-from shared import random_network
+from random_networks import random_checkpoint, random_network
 
 from bench.windows import Sample
 from converter.convert import convert_checkpoint
