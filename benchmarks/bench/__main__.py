@@ -7,6 +7,7 @@ Ctrl-C or SIGTERM ends the run and writes what was measured until then.
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 import tempfile
@@ -43,6 +44,7 @@ def main() -> None:
     }
     began, status = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder  # "auto" measures its choices in this run
         bench = Bench(scope, Path(folder))
         try:
             for _ in bench.measure():
@@ -50,7 +52,7 @@ def main() -> None:
         except KeyboardInterrupt:
             status = 130
             _write(bench, about | {"seconds": time.monotonic() - began}, options)
-    sys.exit(status or not any(entry.seconds for run in bench.runs for entry in run.entries))
+    sys.exit(status or not bench.has_results)
 
 
 def _options() -> argparse.Namespace:
@@ -88,7 +90,9 @@ def _scope(options: argparse.Namespace) -> Scope:
 
 
 def _write(bench: Bench, about: dict[str, Any], options: argparse.Namespace) -> None:
-    """Write the results so far; ends the program if they cannot be written."""
+    """Write the results so far, if there are any; ends the program if they cannot be written."""
+    if not bench.has_results:
+        return
     tables = report.markdown(bench.runs, about)
     try:
         options.out.mkdir(parents=True, exist_ok=True)

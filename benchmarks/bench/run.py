@@ -29,6 +29,11 @@ class Bench:
     """Folder for the networks, which the caller removes."""
     runs: list[CaseRun] = field(default_factory=list)
 
+    @property
+    def has_results(self) -> bool:
+        """Whether a contender was timed."""
+        return any(entry.seconds for run in self.runs for entry in run.entries)
+
     def measure(self) -> Iterator[CaseRun]:
         """Measure; yields each case when it is finished."""
         for name, cases in groupby(self.scope.cases, key=lambda case: case.network):
