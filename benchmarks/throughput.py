@@ -49,11 +49,14 @@ def alone(models: Path, model: str, seconds: float) -> tuple[float, int]:
     return rates[best], best
 
 
-async def served_rate(address: str, request: bytes, clients: int, seconds: float) -> tuple[float, float]:
-    """Return the images per second that a server answers, and the 95th percentile of the latency in milliseconds."""
+async def served_rate(
+    address: str, request: bytes, clients: int, seconds: float, *, method: str = METHOD
+) -> tuple[float, float]:
+    """Return the calls per second that a server answers, and the 95th percentile of the latency in milliseconds."""
     took: list[float] = []
     async with grpc.aio.insecure_channel(address) as channel:
-        score = channel.unary_unary(METHOD, response_deserializer=scoring_pb2.ScoreResponse.FromString)
+        parse = scoring_pb2.ScoreResponse.FromString if method == METHOD else None
+        score = channel.unary_unary(method, response_deserializer=parse)
 
         async def caller(until: float) -> None:
             while (began := time.perf_counter()) < until:
@@ -76,9 +79,9 @@ def request_of(models: Path, model: str, *, png: bool) -> bytes:
     return scoring_pb2.ScoreRequest(model=model, image=image).SerializeToString()
 
 
-def in_a_process(*arguments: str) -> list[float]:
-    """Run this program for one measurement; returns the numbers that it prints."""
-    command = [sys.executable, __file__, *arguments]
+def in_a_process(*arguments: str, program: str = __file__) -> list[float]:
+    """Run a program, by default this one, for one measurement; returns the numbers that it prints."""
+    command = [sys.executable, program, *arguments]
     return [float(word) for word in subprocess.run(command, check=True, capture_output=True).stdout.split()]  # noqa: S603
 
 

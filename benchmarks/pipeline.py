@@ -1,0 +1,181 @@
+"""Measures what a request costs beside the network: a large JPEG file, and images of the window's size, over gRPC.
+
+    python benchmarks/pipeline.py [--model digits | vgg16] [--models DIR] [--side 2048] [--clients 64] [--rounds 5]
+
+Whole request: the same server scores a JPEG file of side × side pixels, alternately with another process that runs the
+network alone on as many tiles of the same size, with the same provider and precision. Prints the medians of the shares
+of decoding, waiting, computing, reducing and the rest, and two ratios to the time of the request as the client sees it:
+that of the server's own compute time, and that of the network alone.
+
+Windows: a process makes --clients concurrent calls, alternately to a server of gRPC for Python that answers an empty
+message with an empty message, to ServerLive of this server, and to Score with one window of raw pixels. Prints the
+calls per second and the medians of the ratios. All processes share the same CPUs. VGG-16 has random weights.
+"""
+
+import argparse
+import asyncio
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import grpc
+import numpy as np
+import pyvips
+from latency import Served, repository, served
+from throughput import METHOD, in_a_process, request_of, served_rate
+
+from fullconv import Answer, Client
+from fullconv.common.noise import noise_image
+from service import machine
+from service.engine.backend import Backend, Precision, Provider
+from service.engine.repository import ModelRepository
+from service.engine.session import Session, Threads
+from service.engine.threads import start_compute_threads
+
+QUALITY = 85
+"""Quality of the JPEG file."""
+LIVE = "/inference.GRPCInferenceService/ServerLive"
+STAGES = ("decode", "queue", "compute", "reduce")
+RUNS = 3
+"""Runs of the network alone in each round, of which the fastest counts."""
+
+
+def jpeg_file(side: int) -> bytes:
+    """Return a JPEG file of noise with the spectrum of photographs."""
+    pixels = noise_image((side, side), 3, None, np.random.default_rng(0))
+    return bytes(pyvips.Image.new_from_array(pixels).jpegsave_buffer(Q=QUALITY))
+
+
+def network_alone(models: Path, model: str, answer: list[str]) -> float:
+    """Return the seconds of the network on the tiles of an answer: provider, precision, file, tiles, height, width."""
+    provider, precision, file, tiles, height, width = cast("tuple[Provider, Precision, str, str, str, str]", answer)
+    machine.lower_priority()  # as the server's threads that compute
+    start_compute_threads(machine.cpus())
+    stored = ModelRepository(models).open(model, "1")
+    backend, threads = Backend(provider, precision), Threads(machine.cpus(), pooled=True)
+    session = Session(stored, stored.files.index(file), backend=backend, threads=threads)
+    shape = (int(height), int(width), stored.spec.input.channels)
+    tile = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    session.score([tile])
+    took = []
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        for _ in range(int(tiles)):
+            session.score([tile])
+        took.append(time.perf_counter() - began)
+    return min(took)
+
+
+def tiles_of(answer: Answer) -> list[str]:
+    """Return the arguments of `network_alone` for an answer."""
+    view = answer.plan.views[0]
+    return [answer.provider, answer.precision, answer.plan.file, *map(str, (view.tiles, *view.tile))]
+
+
+def whole_requests(server: Served, models: Path, options: argparse.Namespace) -> None:
+    """Measure the large file, and print the result."""
+    data, shares, ratios = jpeg_file(options.side), list[list[float]](), list[float]()
+    with Client(server.address) as client:
+        client.score(data, model=options.model)  # prepares the kernels for this size of tiles
+        for _ in range(options.rounds):
+            began = time.perf_counter()
+            answer = client.score(data, model=options.model)
+            took = time.perf_counter() - began
+            stages = [getattr(answer.timing, f"{stage}_ms") / took / 1e3 for stage in STAGES]
+            shares.append([*stages, 1 - sum(stages), took])
+            flags = ["--model", options.model, "--network", str(models), *tiles_of(answer)]
+            ratios.append(in_a_process(*flags, program=__file__)[0] / took)
+    *medians, took = np.median(shares, axis=0)
+    print(
+        f"{options.model}, JPEG file of {options.side}² pixels and {len(data) / 1e6:.1f} MB, {answer.provider} "
+        f"{answer.precision}: {took * 1e3:.0f} ms, of which "
+        + ", ".join(f"{name} {share:.1%}" for name, share in zip((*STAGES, "rest"), medians, strict=True))
+    )
+    print(f"  compute / request {medians[2]:.3f}; network alone / request {statistics.median(ratios):.3f}", flush=True)
+
+
+@contextmanager
+def empty_server() -> Iterator[str]:
+    """Run the server of empty calls in a process of its own; yields its address."""
+    command = [sys.executable, __file__, "--empty-server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 (this program)
+        try:
+            yield process.stdout.readline().strip() if process.stdout else ""
+        finally:
+            process.kill()
+
+
+async def serve_empty_calls() -> None:
+    """Answer calls of `METHOD` with an empty message; prints the address."""
+
+    async def answer(_: bytes, __: grpc.aio.ServicerContext) -> bytes:
+        return b""
+
+    service, _, name = METHOD[1:].rpartition("/")
+    server = grpc.aio.server()
+    handler = grpc.unary_unary_rpc_method_handler(answer)
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {name: handler})])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(f"127.0.0.1:{port}", flush=True)
+    await server.wait_for_termination()
+
+
+def windows(server: Served, models: Path, options: argparse.Namespace) -> None:
+    """Measure images of the window's size, and print the result."""
+    flags = ["--model", options.model, "--clients", str(options.clients), "--seconds", str(options.seconds)]
+    with empty_server() as empty:
+        calls = [(empty, METHOD, ""), (server.address, LIVE, ""), (server.address, METHOD, str(models))]
+        in_a_process(*flags, "--calls", *calls[2], program=__file__)
+        rates = [
+            [in_a_process(*flags, "--calls", *each, program=__file__)[0] for each in calls]
+            for _ in range(options.rounds)
+        ]
+    of_gRPC, of_service, images = np.median(rates, axis=0)  # noqa: N806 (gRPC's own spelling)
+    ratios = np.median([(image / call, image / live) for call, live, image in rates], axis=0)
+    print(
+        f"{options.model}, {options.clients} concurrent calls: {of_gRPC:.0f} empty calls/s of gRPC, {of_service:.0f} "
+        f"of this server, {images:.0f} windows/s; ratios {ratios[0]:.3f} and {ratios[1]:.3f}"
+    )
+
+
+def main() -> None:
+    """Measure a model. --network, --calls and --empty-server are for the processes that this program starts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("digits", "vgg16"), default="digits", help="model (default: digits)")
+    parser.add_argument("--models", type=Path, help="repository of models (default: a new one with the model)")
+    parser.add_argument("--side", type=int, default=2048, help="side of the large image in pixels (default: 2048)")
+    parser.add_argument("--clients", type=int, default=64, help="number of concurrent calls (default: 64)")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: 5)")
+    parser.add_argument("--seconds", type=float, default=2, help="seconds of each measurement of calls (default: 2)")
+    parser.add_argument("--part", choices=("whole", "windows"), help="measure this part alone")
+    parser.add_argument("--network", nargs=7, help=argparse.SUPPRESS)
+    parser.add_argument("--calls", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--empty-server", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.empty_server:
+        asyncio.run(serve_empty_calls())
+    elif options.network:
+        print(network_alone(Path(options.network[0]), options.model, options.network[1:]))
+    elif options.calls:
+        address, method, models = options.calls
+        request = request_of(Path(models), options.model, png=False) if models else b""
+        print(*asyncio.run(served_rate(address, request, options.clients, options.seconds, method=method)))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            models = options.models or repository(options.model, Path(folder))
+            with served(models) as server:
+                if options.part != "windows":
+                    whole_requests(server, models, options)
+                if options.part != "whole":
+                    windows(server, models, options)
+
+
+if __name__ == "__main__":
+    main()
