@@ -288,9 +288,11 @@ class _Scoring(Generic[Answer]):
         self._has_begun = is_small(planned)
         if not self._has_begun:
             return ()
-        self.flow.submitted = []
+        submitted = self.flow.submitted = []
         execution.begin()
-        return self.flow.submitted
+        # The futures will refer to this object. Without this, it and its pixels would wait for the garbage collector.
+        self.flow.submitted = None
+        return submitted
 
     def finish(self) -> None:
         """Answer, if the image is small."""

@@ -97,6 +97,7 @@ async def serve(settings: Settings, signals: Signals) -> None:
         await running.enter_async_context(repeated(trimmer.trim_if_idle, TRIM_SECONDS))
         await server.start()
         await state.set_serving(names)
+        machine.freeze_heap()
         log.info(
             "listening",
             extra={"record": addresses | {"models": str(settings.models), "version": __version__}},
