@@ -1,10 +1,14 @@
 """The log: JSON lines on standard error, for each request and for each event of the server."""
 
+import asyncio
 import json
 import logging
 import time
+from typing import TextIO
 
 log = logging.getLogger("fullconv")
+REQUEST = "request"
+"""The event of a line about an answered request."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -21,6 +25,48 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return _escape(json.dumps(line, ensure_ascii=False))
+
+
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes lines to standard error. Lines about requests wait for the end of the event loop's iteration.
+
+    Requests that end together then share one write. A write releases the interpreter lock: one for each request would
+    also be a change of threads for each request.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line after those that wait, or let it wait."""
+        try:
+            self._waiting.append(self.format(record) + self.terminator)
+            if record.msg != REQUEST or not self._flush_soon():
+                self.flush()
+        except Exception:  # as every handler of the standard library does
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        self.acquire()
+        try:
+            lines, self._waiting = self._waiting, []
+            if lines:
+                self.stream.write("".join(lines))
+            super().flush()
+        finally:
+            self.release()
+
+    def _flush_soon(self) -> bool:
+        """Let the event loop of this thread write the lines; returns False if there is none."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        if len(self._waiting) == 1:
+            loop.call_soon(self.flush)
+        return True
 
 
 def _escape(text: str) -> str:
@@ -42,7 +88,7 @@ def _is_wanted(record: logging.LogRecord) -> bool:
 def log_to_stderr() -> None:
     """Send this program's log, and the warnings and errors of libraries, to standard error."""
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_wanted)
-    handler = logging.StreamHandler()
+    handler = LineHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(handlers=[handler])
     logging.captureWarnings(capture=True)

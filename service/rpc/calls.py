@@ -5,8 +5,8 @@ INVALID_ARGUMENT; if gRPC parsed it, the status would be INTERNAL.
 """
 
 import asyncio
+import random
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 from service.dispatch.call import Call
 from service.errors import BugError, CancelledRunError, DrainingError, IdleError, OptionError, ServiceError
 from service.limits import Limits
-from service.log import log
+from service.log import REQUEST, log
 from service.metrics import Metrics
 from service.rpc.access import Access
 from service.rpc.receiving import Receiver
@@ -145,7 +145,12 @@ class Calls:
 
         Raises ServiceError.
         """
-        call.record |= {"method": call.method, "id": uuid.uuid4().hex[:12], "client": call.client, "code": "CANCELLED"}
+        call.record |= {
+            "method": call.method,
+            "id": f"{random.getrandbits(48):012x}",
+            "client": call.client,
+            "code": "CANCELLED",
+        }
         started = time.monotonic()
         try:
             with self._traces.span(call.record, call.metadata) if self._traces else nullcontext():
@@ -154,7 +159,7 @@ class Calls:
             seconds = time.monotonic() - started
             call.record["ms"] = round(seconds * 1e3, 3)
             self._metrics.observe_request(call.record, seconds)
-            log.info("request", extra={"record": call.record})
+            log.info(REQUEST, extra={"record": call.record})
 
     async def _coded(self, call: Call, work: Callable[[Call], Awaitable[Value]]) -> Value:
         """Do the work of a request, and record the status with which it ends."""

@@ -1,5 +1,7 @@
 """Every line of the log is JSON, also for messages of libraries."""
 
+import asyncio
+import io
 import json
 import logging
 import subprocess
@@ -7,7 +9,7 @@ import sys
 
 import pytest
 
-from service.log import JsonFormatter, log
+from service.log import REQUEST, JsonFormatter, LineHandler, log
 
 SPEAKERS = """
 import logging, warnings
@@ -56,3 +58,53 @@ def test_what_is_not_printable_is_escaped(letter: str) -> None:
     assert "é小" in line
     document = json.loads(line)
     assert (document["event"], document["error"], document[text]) == (text, text, [text])
+
+
+class Writes(io.StringIO):
+    """A stream that records each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def write(self, text: str) -> int:
+        """Record a write."""
+        self.texts.append(text)
+        return len(text)
+
+
+def lines_of(*messages: str) -> list[logging.LogRecord]:
+    """Return records with these messages."""
+    return [logging.LogRecord(log.name, logging.INFO, "", 0, message, None, None) for message in messages]
+
+
+def test_lines_of_requests_share_a_write() -> None:
+    """Lines about requests that end in one iteration of the event loop are written together, after it."""
+    handler, first, second = LineHandler(), *lines_of(REQUEST, REQUEST)
+    writes = Writes()
+    handler.setStream(writes)
+
+    async def end_together() -> list[str]:
+        handler.handle(first)
+        handler.handle(second)
+        before = [*writes.texts]
+        await asyncio.sleep(0)
+        return before
+
+    assert asyncio.run(end_together()) == []
+    assert writes.texts == [f"{REQUEST}\n{REQUEST}\n"]
+
+
+def test_other_lines_are_written_at_once() -> None:
+    """A line about anything else is written at once, after the lines that wait; so is every line without a loop."""
+    handler, writes = LineHandler(), Writes()
+    handler.setStream(writes)
+
+    async def end_then_stop() -> list[str]:
+        for record in lines_of(REQUEST, "stopped"):
+            handler.handle(record)
+        return [*writes.texts]
+
+    assert asyncio.run(end_then_stop()) == [f"{REQUEST}\nstopped\n"]
+    handler.handle(*lines_of(REQUEST))
+    assert writes.texts[1:] == [f"{REQUEST}\n"]
