@@ -34,7 +34,8 @@ COLOUR_CHANNELS = (1, 3)
 """Numbers of channels of models that take grey, or red, green and blue."""
 CMYK_PROFILE = "cmyk"
 """Name of libvips's built-in CMYK profile, used when the file has no usable profile."""
-LUMA = [[0.299, 0.587, 0.114]]
+LUMA = np.array([0.299, 0.587, 0.114])
+"""Weights of red, green and blue in luma."""
 BLOCK_PIXELS = 1 << 18
 """Pixels that are converted together, so that intermediate arrays stay small."""
 
@@ -138,8 +139,7 @@ class Conversion:
             return rows
         if rows.shape[-1] == 1:
             return np.repeat(rows, self.channels, axis=-1)
-        luma = vips_image(rows, "multiband").recomb(LUMA)
-        return samples_of((luma.rint() if rows.dtype.kind == "u" else luma).cast(VIPS_FORMATS[rows.dtype.name]))
+        return _luma(rows)
 
     def _to_values(self, rows: SampleArray) -> Pixels:
         """Scale values to 0 to 255, or keep the image's own, in the element type of the model."""
@@ -149,6 +149,16 @@ class Conversion:
         if dtype == np.float32:
             return cast("Pixels", rows.astype(np.float32) * np.float32(255 / white))
         return cast("Pixels", ((rows.astype(np.uint32) * 510 + white) // (2 * white)).astype(np.uint8))
+
+
+def _luma(rows: SampleArray) -> SampleArray:
+    """Return the luma (rows, cols, 1) of red, green and blue, in their element type, rounded for unsigned integers."""
+    luma: NDArray[np.float64] = rows[..., :1] * LUMA[0]
+    luma += rows[..., 1:2] * LUMA[1]
+    luma += rows[..., 2:3] * LUMA[2]
+    if rows.dtype.kind == "u":
+        np.rint(luma, out=luma)
+    return luma.astype(rows.dtype)
 
 
 def apply_blockwise(apply: Callable[[SampleArray], SampleArray], rows: SampleArray) -> SampleArray:
@@ -174,9 +184,8 @@ def make_conversion(layout: BandLayout, bands: tuple[int, ...], model_input: mod
     dtype = model_input.preprocessing.dtype
     own_dtype = dtype if dtype not in ("", "uint8") else ""
     # profiles are large, and are not kept in the cache
-    made = _cached_conversion(
-        replace(layout, profile=b""), bands, model_input.channels, model_input.dtype, own_dtype=own_dtype
-    )
+    bare = replace(layout, profile=b"") if layout.profile else layout
+    made = _cached_conversion(bare, bands, model_input.channels, model_input.dtype, own_dtype=own_dtype)
     if not layout.profile:
         return made
     return replace(made, layout=replace(made.layout, profile=layout.profile))
