@@ -5,7 +5,7 @@ An option that is absent, 0 or UNSPECIFIED in the message keeps the default of
 """
 
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -35,6 +35,8 @@ from service.scoring.options import (
 from service.scoring.scorer import ScoringRequest
 
 DEFAULTS = RequestedOptions()
+KEPT_OPTIONS, KEPT_BYTES = 256, 1024
+"""Number of different options that are kept, since many requests are likely to share them; and bytes of the largest."""
 KINDS = {"mode": "Mode", "border": "Border", "average": "AverageOf", "grid_as": "GridAs", "priority": "Priority"}
 """For each field, the name of its enum in scoring.proto."""
 
@@ -48,6 +50,18 @@ def scoring_request(message: scoring_pb2.ScoreRequest | scoring_pb2.LargeImage) 
 
 def options(message: scoring_pb2.ScoreOptions) -> RequestedOptions:
     """Return the options of a message; raises OptionError for values that no model accepts."""
+    if message.WhichOneof("mask") is None and message.ByteSize() <= KEPT_BYTES:
+        return _kept_options(message.SerializeToString())
+    return _options(message)
+
+
+@lru_cache(KEPT_OPTIONS)
+def _kept_options(data: bytes) -> RequestedOptions:
+    """Return the options of a serialized message without a mask; raises OptionError."""
+    return _options(scoring_pb2.ScoreOptions.FromString(data))
+
+
+def _options(message: scoring_pb2.ScoreOptions) -> RequestedOptions:
     return RequestedOptions(
         stride=message.stride or DEFAULTS.stride,
         mode=ModeChoice(_name("mode", message.mode, MODES, DEFAULTS.mode)),

@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cache
 from threading import Lock
 from typing import Any
 
@@ -44,17 +45,17 @@ class Metrics:
         registry = self.collectors = CollectorRegistry()
         ProcessCollector(registry=registry)
         Info("fullconv_build", "The version of the server.", registry=registry).info({"version": __version__})
-        self._requests = Counter(
+        requests = Counter(
             "fullconv_requests", "Answered requests.", ["method", "model", "version", "code"], registry=registry
         )
-        self._request_seconds = Histogram(
+        request_seconds = Histogram(
             "fullconv_request_seconds",
             "Seconds from a request's arrival to its answer.",
             ["method"],
             buckets=SECONDS,
             registry=registry,
         )
-        self._stage_seconds = Histogram(
+        stage_seconds = Histogram(
             "fullconv_stage_seconds",
             "Seconds of each image in each stage: queue, decode, compute (with the waits between batches), reduce.",
             ["model", "stage"],
@@ -62,10 +63,8 @@ class Metrics:
             registry=registry,
         )
         per_model, per_backend = ["model", "version"], ["provider", "precision"]
-        self._pixels = Counter(
-            "fullconv_pixels", "Pixels of the images that were scored.", per_model, registry=registry
-        )
-        self._tiles = Counter("fullconv_tiles", "Tiles that were run or skipped.", per_model, registry=registry)
+        pixels = Counter("fullconv_pixels", "Pixels of the images that were scored.", per_model, registry=registry)
+        tiles = Counter("fullconv_tiles", "Tiles that were run or skipped.", per_model, registry=registry)
         self._batch_tiles = Histogram(
             "fullconv_batch_tiles", "Number of tiles in a batch.", per_backend, buckets=TILES, registry=registry
         )
@@ -84,6 +83,10 @@ class Metrics:
             ["resource"],
             registry=registry,
         )
+        # looking up a child by its labels takes longer than counting
+        self._requests, self._request_seconds = cache(requests.labels), cache(request_seconds.labels)
+        self._stage_seconds = cache(stage_seconds.labels)
+        self._pixels, self._tiles = cache(pixels.labels), cache(tiles.labels)
         self._times: defaultdict[tuple[str, str], ModelTimes] = defaultdict(ModelTimes)
         self._lock = Lock()
 
@@ -96,8 +99,8 @@ class Metrics:
         """Count a request by its line of the log. A model without a version may not exist, and is no label."""
         version = record.get("version", "")
         model = record["model"] if version else ""
-        self._requests.labels(record["method"], model, version, record["code"]).inc()
-        self._request_seconds.labels(record["method"]).observe(seconds)
+        self._requests(record["method"], model, version, record["code"]).inc()
+        self._request_seconds(record["method"]).observe(seconds)
         if version and record["code"] != "OK":
             with self._lock:
                 self._times[model, version].add("fail", seconds)
@@ -123,7 +126,7 @@ class Metrics:
         """Count an image that was scored."""
         model, version, timing = planned.model.name, planned.model.version, result.timing
         for stage in ("queue", "decode", "compute", "reduce"):
-            self._stage_seconds.labels(model, stage).observe(getattr(timing, stage))
+            self._stage_seconds(model, stage).observe(getattr(timing, stage))
         with self._lock:
             times = self._times[model, version]
             times.images, times.last = times.images + 1, time.time()
@@ -135,5 +138,5 @@ class Metrics:
                 ("compute_output", timing.reduce),
             ):
                 times.add(stage, seconds)
-        self._pixels.labels(model, version).inc(planned.picture.width * planned.picture.height)
-        self._tiles.labels(model, version).inc(planned.plan.tile_count)
+        self._pixels(model, version).inc(planned.picture.width * planned.picture.height)
+        self._tiles(model, version).inc(planned.plan.tile_count)

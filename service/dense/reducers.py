@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+FEW = 64
+"""Number of values up to which Python sorts them. numpy takes as long, and always releases the interpreter lock for it,
+which often means a change of threads."""
+
 
 @dataclass
 class Mean:
@@ -83,4 +87,6 @@ def argsort_descending(values: NDArray[np.float64], count: int) -> list[int]:
 
     Of equal values the one with the lower position comes first.
     """
+    if len(values) <= FEW:
+        return sorted(range(len(values)), key=(-values).tolist().__getitem__)[:count]
     return [int(position) for position in np.argsort(-values, kind="stable")[:count]]

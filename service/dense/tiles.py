@@ -14,6 +14,7 @@ tiles of all phases give at one position.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 
 from service.dense.axis import AxisGeometry, AxisLattice
@@ -49,7 +50,7 @@ class AxisBand:
     begin: int
     """First pixel that is read by the tiles of this band or of any later band, so that pixels are read in order."""
 
-    @property
+    @cached_property
     def pixels(self) -> tuple[int, int]:
         """The range of pixels to be read, [begin, stop)."""
         return self.begin, max(tile.start + tile.length for tile in self.tiles)

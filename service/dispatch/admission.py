@@ -153,18 +153,22 @@ class Admission:
             else:
                 self._check(claim, "large_held_bytes", held_bytes, self.limits.held_bytes)
             self._check(claim, "seconds", seconds, self.limits.waiting_seconds)
-            end = time.monotonic() + self._predicted(claim, seconds)
-            if deadline is not None and end > deadline:
-                late = end - deadline
-                raise BusyError(
-                    f"deadline: expected time for this and all waiting requests, got {late:.1f} seconds too few: "
-                    "allow more time, or retry later",
-                    self._retry(),
-                )
+            if deadline is not None:
+                self._check_deadline(claim, seconds, deadline)
             self._count(claim, -1)
             claim.held_bytes, claim.seconds, claim.done = held_bytes, seconds, done
             claim.small_held_bytes = held_bytes if is_small else 0
             self._count(claim, 1)
+
+    def _check_deadline(self, claim: Claim, seconds: float, deadline: float) -> None:
+        """Raise BusyError if a request is predicted to finish after `deadline`."""
+        late = time.monotonic() + self._predicted(claim, seconds) - deadline
+        if late > 0:
+            raise BusyError(
+                f"deadline: expected time for this and all waiting requests, got {late:.1f} seconds too few: "
+                "allow more time, or retry later",
+                self._retry(),
+            )
 
     def spool(self, claim: Claim, more: int) -> None:
         """Admit `more` bytes of an admitted request's file in the spool.

@@ -361,7 +361,7 @@ def is_small(planned: PlannedImage) -> bool:
     pixels = max(picture.width * picture.height, views[0].width * views[0].height)
     if pixels > SMALL_PIXELS or len(views[0].tile_plan.bands) > 1:
         return False
-    return planned.plan.mode.submits(views[0].tile_plan, views[0].batch) <= PREFETCH_BATCHES
+    return planned.plan.submits <= PREFETCH_BATCHES
 
 
 def _counted(planned: PlannedImage, flow: Flow, decoding: RequestDecoding) -> Counted:

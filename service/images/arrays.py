@@ -9,6 +9,7 @@ import numpy as np
 from service.errors import ImageError
 from service.images.picture import FIRST_PAGE, MAX_BANDS, MAX_SIDE, PageSelection, Picture, SampleReader
 from service.images.pixels import SampleArray, layout_of_array
+from service.images.rows import READ_PIXELS
 
 DTYPES = ("uint8", "uint16", "int16", "float32")
 
@@ -18,7 +19,11 @@ class ArrayInMemory:
     """Reads the rows of an array (height, width, channels) in memory; a `SampleReader`."""
 
     pixels: SampleArray
-    block_rows: int = 1
+
+    @property
+    def block_rows(self) -> int:
+        """Number of rows to read in one call: those of READ_PIXELS pixels."""
+        return max(1, READ_PIXELS // int(self.pixels.shape[1]))
 
     def read(self, first: int, stop: int) -> SampleArray:
         """Return rows [first, stop) as a view of the array."""

@@ -57,6 +57,8 @@ class RowBuffer:
         """Copy the kept rows and read the others block by block, so that no strip is in memory twice."""
         at = first + (len(kept) if kept is not None else 0)
         block = self.rows.read(at, self._block_stop(at, 1, stop))
+        if kept is None and len(block) == stop - first:
+            return block
         strip = cast("Pixels", np.empty((stop - first, *block.shape[1:]), block.dtype))
         if kept is not None:
             strip[: len(kept)] = kept

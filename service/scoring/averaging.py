@@ -29,4 +29,8 @@ def make_result(planned: PlannedImage, views: Sequence[ViewMeans], timing: Timin
 def _over_views(planned: PlannedImage, means: Iterable[Mean]) -> NDArray[np.float64]:
     """Return the average of the views with cells, (classes,) in the order of the answer; else empty."""
     values = [mean.value for mean in means if mean.cells]
-    return np.mean(values, axis=0)[list(planned.options.classes)] if values else np.empty(0)
+    if not values:
+        return np.empty(0)
+    average = values[0] if len(values) == 1 else np.mean(values, axis=0)
+    options = planned.options
+    return average if options.has_all_classes else average[list(options.classes)]

@@ -79,6 +79,11 @@ class Plan:
         return sum(len(view.tile_plan) for view in self.views)
 
     @cached_property
+    def submits(self) -> int:
+        """Upper bound for the number of submissions of the first view."""
+        return self.mode.submits(self.views[0].tile_plan, self.views[0].batch)
+
+    @cached_property
     def bytes(self) -> int:
         """Peak bytes beside the model. Views are scored one after another."""
         return max(view.bytes for view in self.views)
