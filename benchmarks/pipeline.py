@@ -8,8 +8,9 @@ of decoding, waiting, computing, reducing and the rest, and two ratios to the ti
 that of the server's own compute time, and that of the network alone.
 
 Windows: a process makes --clients concurrent calls, alternately to a server of gRPC for Python that answers an empty
-message with an empty message, to ServerLive of this server, and to Score with one window of raw pixels. Prints the
-calls per second and the medians of the ratios. All processes share the same CPUs. VGG-16 has random weights.
+message with an empty message, to ServerLive of this server, and to Score with one window of raw pixels. It also sends
+such windows in 4 streams of ScoreMany, with as many unanswered together. Prints the rates, and the medians of the
+ratios to the rate of empty calls. All processes share the same CPUs. VGG-16 has random weights.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -32,6 +33,7 @@ from throughput import METHOD, in_a_process, request_of, served_rate
 
 from fullconv import Answer, Client
 from fullconv.common.noise import noise_image
+from fullconv.protos import scoring_pb2
 from service import machine
 from service.engine.backend import Backend, Precision, Provider
 from service.engine.repository import ModelRepository
@@ -40,10 +42,11 @@ from service.engine.threads import start_compute_threads
 
 QUALITY = 85
 """Quality of the JPEG file."""
-LIVE = "/inference.GRPCInferenceService/ServerLive"
+LIVE, MANY = "/inference.GRPCInferenceService/ServerLive", "/fullconv.v1.Scoring/ScoreMany"
+STREAMS = 4
 STAGES = ("decode", "queue", "compute", "reduce")
-RUNS = 3
-"""Runs of the network alone in each round, of which the fastest counts."""
+ALONE_SECONDS = 0.5
+"""Seconds after which no further run of the network alone begins in a round. The median counts."""
 
 
 def jpeg_file(side: int) -> bytes:
@@ -63,13 +66,13 @@ def network_alone(models: Path, model: str, answer: list[str]) -> float:
     shape = (int(height), int(width), stored.spec.input.channels)
     tile = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     session.score([tile])
-    took = []
-    for _ in range(RUNS):
+    took = list[float]()
+    while sum(took) < ALONE_SECONDS:
         began = time.perf_counter()
         for _ in range(int(tiles)):
             session.score([tile])
         took.append(time.perf_counter() - began)
-    return min(took)
+    return statistics.median(took)
 
 
 def tiles_of(answer: Answer) -> list[str]:
@@ -127,22 +130,56 @@ async def serve_empty_calls() -> None:
     await server.wait_for_termination()
 
 
+async def streamed_rate(address: str, request: bytes, unanswered: int, seconds: float) -> float:
+    """Return the images per second that streams of ScoreMany answer, with some requests unanswered in all streams."""
+    score = scoring_pb2.ScoreRequest.FromString(request)
+    message = scoring_pb2.ScoreManyRequest(id="window", request=score).SerializeToString()
+    async with grpc.aio.insecure_channel(address) as channel:
+        score_many = channel.stream_stream(MANY, response_deserializer=scoring_pb2.ScoreManyResponse.FromString)
+
+        async def stream(until: float) -> int:
+            free, answered = asyncio.Semaphore(unanswered // STREAMS), 0
+
+            async def requests() -> AsyncIterator[bytes]:
+                while time.perf_counter() < until:
+                    await free.acquire()
+                    yield message
+
+            async for answer in score_many(requests()):
+                assert not answer.HasField("failure"), answer.failure.message  # noqa: S101 (a benchmark)
+                answered += 1
+                free.release()
+            return answered
+
+        began = time.perf_counter()
+        answered = await asyncio.gather(*(stream(began + seconds) for _ in range(STREAMS)))
+        return sum(answered) / (time.perf_counter() - began)
+
+
+async def measured_rate(call: list[str], options: argparse.Namespace) -> float:
+    """Return the calls per second, for an address, a method and the repository of models, which empty calls lack."""
+    address, method, models = call
+    request = request_of(Path(models), options.model, png=False) if models else b""
+    if method == MANY:
+        return await streamed_rate(address, request, options.clients, options.seconds)
+    return (await served_rate(address, request, options.clients, options.seconds, method=method))[0]
+
+
 def windows(server: Served, models: Path, options: argparse.Namespace) -> None:
     """Measure images of the window's size, and print the result."""
     flags = ["--model", options.model, "--clients", str(options.clients), "--seconds", str(options.seconds)]
     with empty_server() as empty:
-        calls = [(empty, METHOD, ""), (server.address, LIVE, ""), (server.address, METHOD, str(models))]
+        calls = [(empty, METHOD, ""), (server.address, LIVE, "")]
+        calls += [(server.address, method, str(models)) for method in (METHOD, MANY)]
         in_a_process(*flags, "--calls", *calls[2], program=__file__)
         rates = [
             [in_a_process(*flags, "--calls", *each, program=__file__)[0] for each in calls]
             for _ in range(options.rounds)
         ]
-    of_gRPC, of_service, images = np.median(rates, axis=0)  # noqa: N806 (gRPC's own spelling)
-    ratios = np.median([(image / call, image / live) for call, live, image in rates], axis=0)
-    print(
-        f"{options.model}, {options.clients} concurrent calls: {of_gRPC:.0f} empty calls/s of gRPC, {of_service:.0f} "
-        f"of this server, {images:.0f} windows/s; ratios {ratios[0]:.3f} and {ratios[1]:.3f}"
-    )
+    medians, ratios = np.median(rates, axis=0), np.median([np.divide(each, each[0]) for each in rates], axis=0)
+    print(f"{options.model}, {options.clients} concurrent calls, each second, and relative to empty calls of gRPC:")
+    for name, rate, ratio in zip(("empty calls", "ServerLive", "Score", "ScoreMany"), medians, ratios, strict=True):
+        print(f"  {name:12} {rate:8.1f} {ratio:8.3f}")
 
 
 def main() -> None:
@@ -164,9 +201,7 @@ def main() -> None:
     elif options.network:
         print(network_alone(Path(options.network[0]), options.model, options.network[1:]))
     elif options.calls:
-        address, method, models = options.calls
-        request = request_of(Path(models), options.model, png=False) if models else b""
-        print(*asyncio.run(served_rate(address, request, options.clients, options.seconds, method=method)))
+        print(asyncio.run(measured_rate(options.calls, options)))
     else:
         with tempfile.TemporaryDirectory() as folder:
             models = options.models or repository(options.model, Path(folder))
