@@ -90,7 +90,8 @@ async def retry_while_busy(work: Callable[[], Awaitable[Value]]) -> Value:
 async def idle_timeout(seconds: float, work: Awaitable[Value], action: str) -> Value:
     """Wait at most `seconds` seconds for the client's next step; raises IdleError, which names the action."""
     try:
-        return await asyncio.wait_for(work, seconds)
+        async with asyncio.timeout(seconds):  # wait_for would start a task
+            return await work
     except TimeoutError:
         raise IdleError(
             f"client: expected it {action} within {seconds:g} seconds, got nothing; send and read without pausing"
