@@ -1,6 +1,5 @@
 """The log: JSON lines on standard error, for each request and for each event of the server."""
 
-import asyncio
 import json
 import logging
 import time
@@ -60,6 +59,8 @@ class LineHandler(logging.StreamHandler[TextIO]):
 
     def _flush_soon(self) -> bool:
         """Let the event loop of this thread write the lines; returns False if there is none."""
+        import asyncio  # noqa: PLC0415 (only servers have event loops; it takes long to load)
+
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
