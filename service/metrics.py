@@ -65,10 +65,10 @@ class Metrics:
         per_model, per_backend = ["model", "version"], ["provider", "precision"]
         pixels = Counter("fullconv_pixels", "Pixels of the images that were scored.", per_model, registry=registry)
         tiles = Counter("fullconv_tiles", "Tiles that were run or skipped.", per_model, registry=registry)
-        self._batch_tiles = Histogram(
+        batch_tiles = Histogram(
             "fullconv_batch_tiles", "Number of tiles in a batch.", per_backend, buckets=TILES, registry=registry
         )
-        self._batch_seconds = Histogram(
+        batch_seconds = Histogram(
             "fullconv_batch_seconds", "Seconds for which a batch ran.", per_backend, buckets=SECONDS, registry=registry
         )
         self._model_loads = Counter(
@@ -87,6 +87,7 @@ class Metrics:
         self._requests, self._request_seconds = cache(requests.labels), cache(request_seconds.labels)
         self._stage_seconds = cache(stage_seconds.labels)
         self._pixels, self._tiles = cache(pixels.labels), cache(tiles.labels)
+        self._batch_tiles, self._batch_seconds = cache(batch_tiles.labels), cache(batch_seconds.labels)
         self._times: defaultdict[tuple[str, str], ModelTimes] = defaultdict(ModelTimes)
         self._lock = Lock()
 
@@ -114,8 +115,8 @@ class Metrics:
         with self._lock:
             self._times[session.model.name, session.model.version].batches += 1
         backend = session.backend
-        self._batch_tiles.labels(backend.provider, backend.precision).observe(tiles)
-        self._batch_seconds.labels(backend.provider, backend.precision).observe(seconds)
+        self._batch_tiles(backend.provider, backend.precision).observe(tiles)
+        self._batch_seconds(backend.provider, backend.precision).observe(seconds)
 
     def observe_load(self, event: Event, model: str, version: str) -> None:
         """Count a version that was loaded or failed; other events are not counted."""
