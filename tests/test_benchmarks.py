@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from bench.cases import Case
-from bench.contenders import BASELINE, Contender, Setup, fastest_batch
-from bench.measure import CaseRun, Entry, compare
+from bench.cases import QUICK, Case
+from bench.contenders import BASELINE, Contender, Grid, Pixels, Prepared, Setup, fastest_batch
+from bench.measure import CaseRun, Entry, Runner, compare
 from bench.networks import Network, make, picture
 from bench.numbers import ratios
 from bench.ours import REFERENCE, InProcess
@@ -117,6 +117,48 @@ def test_contenders_score_every_window(digits: Network, contender: Contender, st
         grid = contender.prepare(Setup(digits, stride, Sample(2, 2, 1), stack)).run(image)
     assert grid.shape == (len(starts), len(starts), 11)
     assert_allclose(grid.reshape(-1, 11), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def brightness(image: Pixels) -> Grid:
+    """Return the mean and the negative mean of every window of digits at its native stride."""
+    means = windows_of(np.moveaxis(image, -1, 0), 70, 8).mean((2, 3, 4), dtype=np.float32)
+    return np.stack([means, -means], axis=-1)
+
+
+def test_samples_and_whole_images_are_compared_on_the_same_windows() -> None:
+    """Equal contenders agree whether they score the sample, the image or its middle, and are timed in every round."""
+    image = np.random.default_rng(0).integers(0, 256, (400, 400, 1), np.uint8)
+    prepared = [
+        Prepared(brightness),
+        Prepared(brightness, multiply_adds=lambda side: side**2),
+        Prepared(brightness, multiply_adds=lambda side: 1e9 if side > 200 else 1.0),
+        Prepared(lambda image: -brightness(image)),
+    ]
+    entries = [Entry(name, each) for name, each in zip((BASELINE.name, "b", "c", "d"), prepared, strict=True)]
+    run = CaseRun(Case("digits", 400), Lattice(400, 70, 8), is_padded=False, entries=entries)
+    runner = Runner(run, image, QUICK)
+    runner.compare()
+    for number in range(2):
+        runner.measure(number)
+    assert [entry.problem for entry in entries] == [""] * 4
+    assert [entry.timed for entry in entries] == [17**2, 42**2, 17**2, 17**2]
+    assert [(entry.difference, entry.agreement) for entry in entries] == [(0, 1), (0, 1), (0, 1), (2, 0)]
+    assert [len(entry.seconds) for entry in entries] == [2] * 4
+
+
+def test_a_contender_that_fails_does_not_stop_the_others() -> None:
+    """The table has the first line of an error in place of the times."""
+
+    def broken(image: Pixels) -> Grid:
+        raise RuntimeError(f"no {image.ndim}\nmore")
+
+    entries = [Entry(BASELINE.name, Prepared(brightness)), Entry("other", Prepared(broken))]
+    run = CaseRun(Case("digits", 100), Lattice(100, 70, 8), is_padded=False, entries=entries)
+    runner = Runner(run, np.full((100, 100, 1), 7, np.uint8), QUICK)
+    runner.compare()
+    runner.measure(0)
+    assert len(entries[0].seconds) == 1
+    assert row(entries[1], run) == "| other | failed: RuntimeError: no 3 | | | | |"
 
 
 def a_run() -> CaseRun:

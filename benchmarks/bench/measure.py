@@ -18,8 +18,10 @@ import numpy as np
 
 from bench.cases import Case, Scope
 from bench.contenders import BASELINE, Contender, Grid, Pixels, Prepared, Setup
-from bench.windows import Lattice, Part, centred, scaled
+from bench.windows import Lattice, Part, Sample, centred, scaled
 
+CHECKED = 24
+"""Number of windows at random places on which the scores of whole images are compared, besides the sample."""
 SMALLEST = 1.5
 """Least side of a part of an image, in windows, that is measured in place of the image."""
 TRIALS = 3
@@ -109,6 +111,7 @@ class Runner:
         areas = [self._area(entry, limit) for entry in run.entries]
         smallest = min(areas, key=lambda area: area.windows)
         self._sample = scope.sample(run.case.network).draw(smallest, np.random.default_rng(1))
+        self._checked = Sample(1, 1, CHECKED).draw(smallest, np.random.default_rng(2))
         for entry, area in zip(run.entries, areas, strict=True):
             entry.parts = (area,) if entry.is_whole else self._sample
 
@@ -132,19 +135,31 @@ class Runner:
         return fitting[0] if fitting else areas[-1]
 
     def compare(self) -> None:
-        """Run every contender once, and compare its scores with those of the original classifier, the first."""
-        reference: list[Grid] = []
+        """Run every contender once, and compare its scores with those of the original classifier, the first.
+
+        Scores of a whole image are also compared on windows at random places.
+        """
+        reference, further = list[Grid](), list[Grid]()
         for entry in self.run.entries:
             scored = self._score(entry)
             if scored is None:
                 continue
-            found = scored.grids
-            if entry.is_whole:
-                found = [scored.grids[0][part.inside(entry.parts[0])] for part in self._sample]
+            found, expected = scored.grids, reference
             if entry.name == BASELINE.name:
-                reference = found
-            if reference:
-                entry.difference, entry.agreement = compare(found, reference)
+                reference = expected = found
+                further = self._scores_of_checked(entry)
+            if entry.is_whole:
+                parts = (*self._sample, *self._checked) if further else self._sample
+                found, expected = [found[0][part.inside(entry.parts[0])] for part in parts], reference + further
+            if expected:
+                entry.difference, entry.agreement = compare(found, expected)
+
+    def _scores_of_checked(self, entry: Entry) -> list[Grid]:
+        """Return the scores of the windows at random places."""
+        sample, entry.parts = entry.parts, self._checked
+        scored = self._score(entry)
+        entry.parts = sample
+        return [] if scored is None else scored.grids
 
     def measure(self, number: int) -> None:
         """Time every contender once."""
