@@ -14,7 +14,7 @@ from bench.measure import CaseRun
 from bench.networks import NETWORKS
 from fullconv.common.files import atomic_write
 
-COLOURS = [mpl.colormaps["tab20"](number) for number in range(20)]
+COLOURS = [mpl.colormaps["tab20"](number) for number in (*range(0, 20, 2), *range(1, 20, 2))]
 MARKERS = "os^vDPX*<>hp"
 OURS = "fullconv"
 """Begin of the names of this project's contenders, whose lines are solid and thick."""
