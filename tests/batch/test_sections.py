@@ -12,7 +12,7 @@ from support.paths import ROOT
 from support.pictures import encode, noise
 from typer.testing import Result
 
-from service.batch import cli
+from service.batch import program
 from service.batch.engines import local_transport
 from service.batch.job import Job
 from service.batch.section_scorer import SECTIONS
@@ -76,7 +76,7 @@ class DividingEngine:
 def divided(monkeypatch: pytest.MonkeyPatch, engine: DividingEngine, *options: object, out: Path = OUT) -> Result:
     """Run a job with the engine."""
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "run_here", engine)
+        patch.setattr(program, "run_here", engine)
         return batch("images", *options, out=out)
 
 

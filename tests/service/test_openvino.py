@@ -21,7 +21,6 @@ from fullconv.common.names import ModeName, PrecisionName
 from service import machine
 from service.engine.backend import Backend
 from service.engine.cancellation import Cancellation
-from service.engine.openvino_runtime import computes_bf16
 from service.engine.repository import ModelRepository
 from service.engine.session import Session, Threads
 
@@ -46,6 +45,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a repository with a padded network."""
     folder = tmp_path_factory.mktemp("networks")
     return convert_into(folder / "models", make_network(folder, PADDED))
+
+
+def computes_bf16() -> bool:
+    """Return whether this processor has instructions for bfloat16."""
+    from service.engine.openvino_runtime import computes_bf16  # noqa: PLC0415 (not installed when tests are collected)
+
+    return computes_bf16()
 
 
 def resident_bytes() -> int:
