@@ -47,18 +47,18 @@ def local_transport(models: Path, backend: Backend = REFERENCE, cpus: int | None
 
     Raises RequestError if there is no such directory of models, or this machine does not have the backend.
 
-    A process that may use only some `cpus` calls this function once, before it loads any network. Default: each network
-    computes with all CPUs.
+    A process that may use only some `cpus` calls this function once, before it loads any network. Default, and if there
+    are no more CPUs: each network computes with all CPUs.
     """
-    if cpus is not None:
-        start_compute_threads(cpus)
-    scheduler = Scheduler(slots=SLOTS)
+    threads = cpus if cpus is not None and cpus < machine.cpus() else None
+    if threads is not None:
+        start_compute_threads(threads)  # idle threads of the process spin, which those of a network's own pool do not
     return LocalTransport(
         models,
         provider=backend.provider,
         precision=backend.precision,
-        scheduler=scheduler,
-        threads=cpus,
+        scheduler=Scheduler(slots=SLOTS),
+        threads=threads,
     )
 
 
