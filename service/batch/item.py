@@ -29,6 +29,7 @@ from service.batch.stop import Stop, StoppedError
 from service.batch.stores import Store
 from service.batch.urls import is_url
 from service.batch.work import Work
+from service.scoring.sections import is_large
 
 GRIDS = "grids"
 
@@ -197,13 +198,12 @@ class ItemScorer:
         return replace(scored, why_whole=division.why_whole)
 
     def _division(self, attempt: _Attempt, planned: Answer, options: Options) -> Division:
-        """Return whether an image is divided.
-
-        A file in a bucket is not, because each section would copy it; nor is a pipe, which can be read only once.
-        """
-        if self.sections is None or is_url(attempt.location) or attempt.read.size is None:
+        """Return whether an image is divided; raises ScoringError."""
+        if self.sections is None or not is_large(planned.image.width * planned.image.height):
             return Division()
-        return self.sections.division(planned, attempt.read, options)
+        if is_url(attempt.location) or attempt.read.size is None:  # a bucket, a folder or a pipe
+            return Division(why_whole="each section would have to copy its file, or to read it again")
+        return self.sections.division(attempt.read, options)
 
     def _score_section(self, number: int, attempt: _Attempt) -> ScoredSection:
         item, options = attempt.item, self._options_of(attempt)

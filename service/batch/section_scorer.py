@@ -14,7 +14,6 @@ from hashlib import sha256
 from typing import Any
 
 from fullconv import __version__
-from fullconv.answer import Answer
 from fullconv.decode import answer_of, scored_pixels
 from fullconv.encode import score_request
 from fullconv.images import source_of
@@ -32,7 +31,7 @@ from service.scoring.execution import Execution
 from service.scoring.grid import GridRows
 from service.scoring.outcome import Timing
 from service.scoring.planned import PlannedImage
-from service.scoring.sections import MergedSections, SectionScores, is_large, sections_of, why_whole
+from service.scoring.sections import MergedSections, SectionScores, sections_of, why_whole
 
 SECTIONS = "sections"
 
@@ -57,10 +56,8 @@ class SectionScorer:
     budget: MemoryBudget
     stop: Stop
 
-    def division(self, planned: Answer, read: ReadImage, options: Options) -> Division:
-        """Return whether an image is divided, by its plan; raises ScoringError."""
-        if not is_large(planned.image.width * planned.image.height):
-            return Division()
+    def division(self, read: ReadImage, options: Options) -> Division:
+        """Return whether a large image is divided, by its plan; raises ScoringError."""
         with self._stream(read, options) as stream:
             return Division(len(sections_of(stream.planned_image)), why_whole(stream.planned_image))
 

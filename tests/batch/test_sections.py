@@ -132,3 +132,14 @@ def test_events_name_sections_and_the_reason_for_a_whole_image(monkeypatch: pyte
     assert found == [(number, SECTION_COUNT) for number in reversed(range(SECTION_COUNT))]
     (whole,) = (each for each in events if each["event"] == "whole")
     assert (whole["path"], whole["reason"]) == ("images/large.png", "its file can only be decoded from the top")
+
+
+def test_files_in_buckets_are_scored_as_a_whole(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that each section would have to copy is not divided, and an event states the reason."""
+    url = f"file://{(images / 'large.tif').absolute()}"
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "run_here", DividingEngine())
+        result = batch(url, "--json")
+    (whole,) = (each for each in map(json.loads, result.stderr.splitlines()) if each["event"] == "whole")
+    assert whole["reason"] == "each section would have to copy its file, or to read it again"
+    assert [row["error"] for row in rows()] == [None]
