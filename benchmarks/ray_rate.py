@@ -1,12 +1,12 @@
-"""Compares the rates of jobs with --engine ray on one node and with --engine local, over the same images.
+"""Compares the rate of an actor of a Ray cluster with that of the engine `local`, and times one large image.
 
-    python benchmarks/ray_rate.py [--model digits | vgg16] [--side 1024] [--count 300] [--suffix .jpg] [--rounds 5]
-    python benchmarks/ray_rate.py --large 16384
+    python benchmarks/ray_rate.py [--model digits | vgg16] [--side 1024] [--count 64] [--suffix .jpg] [--rounds 15]
+    python benchmarks/ray_rate.py --large 16384 [--rounds 3]
 
-Both engines use all CPUs and run alternately, each as a command. Each also scores FEW images, which gives the seconds
-until the first images are scored; the rate is that of the other images. The result is the median of the ratios of the
-rates. --large scores one tiled TIFF file of as many pixels along each side instead, on one node and on two nodes with
-half of the CPUs each. VGG-16 has random weights.
+Both engines use all CPUs, and score the same part alternately: a worker in this process, and the actor of a cluster of
+one node, which both have opened the model before. The result is the median of the ratios of their rates. --large scores
+one tiled TIFF file of as many pixels along each side instead: in one process, on one node, and on two nodes with half
+of the CPUs each, each as a command. VGG-16 has random weights.
 """
 
 import argparse
@@ -15,7 +15,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,17 @@ from jobs import make_images
 from latency import repository
 
 from service import machine
+from service.batch.engines import local_limits, local_scorer
+from service.batch.job import Part
+from service.batch.listing import list_images
+from service.batch.node_worker import NodeConfig
+from service.batch.ray_cluster import RayCluster, load_ray
+from service.batch.stop import Stop
+from service.batch.stores import LocalStore
+from service.batch.work import Work
+from service.batch.worker import make_worker
 from service.scoring.scorer import Scorer
 
-FEW = 8
 COMMAND = (sys.executable, "-c", "from service.batch.cli import main; main()")
 
 
@@ -64,26 +73,44 @@ def run_job(images: Path, models: Path, model: str, *options: str) -> tuple[floa
 def compare_engines(options: argparse.Namespace, folder: Path) -> None:
     """Print the rates of both engines, and the median of their ratios."""
     (folder / "models").mkdir()
+    (folder / "images").mkdir()
     models = repository(options.model, folder / "models")
     channels = Scorer(models).model(options.model).spec.input.channels
-    for name, count in (("few", FEW), ("all", options.count)):
-        (folder / name).mkdir()
-        make_images(folder / name, options.side, count, channels, options.suffix)
-    ratios = []
-    with cluster(1) as ray:
-        for _ in range(options.rounds):
-            rates, starts = [], []
-            for engine in ([], ray):
-                few, every = (run_job(folder / name, models, options.model, *engine)[0] for name in ("few", "all"))
-                rates.append((options.count - FEW) / (every - few))
-                starts.append(few)
-            ratios.append(rates[1] / rates[0])
-            print(
-                f"images per second local and on one node: {rates[0]:.1f}, {rates[1]:.1f}; ratio {ratios[-1]:.3f}; "
-                f"seconds for {FEW} images: {starts[0]:.1f}, {starts[1]:.1f}",
-                flush=True,
-            )
-    print(f"{options.model}, {options.count} images of {options.side}²: median ratio {statistics.median(ratios):.3f}")
+    make_images(folder / "images", options.side, options.count, channels, options.suffix)
+    images, scorer, limits = list_images([str(folder / "images")]), local_scorer(models), local_limits()
+    described, part = scorer.model(options.model), Part(0, images)
+    work = Work(options.model, described.version, {}, str(folder / "out"), "")
+    carried = images.carried.schema
+    worker = make_worker(work, scorer, LocalStore(folder / "out"), carried, Stop(), limits)
+    config = NodeConfig(work, str(models), described.weights_sha256, carried, cpus=machine.cpus())
+    with cluster(1) as engine:
+        ray = RayCluster(load_ray(), engine[-1])
+        with ray.connected():
+            actor = ray.actor(next(iter(ray.nodes())), config.cpus, limits.threads + 1)
+
+            def on_node() -> None:
+                ray.ray.get(actor.run.remote(config, part))
+
+            pairs = alternately(options.rounds, lambda: worker.run(part), on_node)
+    for here, there in pairs:  # Ray's output and other output is dropped while there is a connection
+        rates = f"{options.count / here:.1f}, {options.count / there:.1f}"
+        print(f"images per second local and on one node: {rates}; ratio {here / there:.3f}")
+    ratio = statistics.median(here / there for here, there in pairs)
+    print(f"{options.model}, {options.count} images of {options.side}²: median ratio {ratio:.3f}")
+
+
+def alternately(
+    rounds: int, here: Callable[[], object], on_node: Callable[[], object]
+) -> Sequence[tuple[float, float]]:
+    """Run both alternately; returns their seconds, after a first run that warms them up."""
+    pairs = []
+    for _ in range(rounds + 1):
+        began = time.perf_counter()
+        here()
+        between = time.perf_counter()
+        on_node()
+        pairs.append((between - began, time.perf_counter() - between))
+    return pairs[1:]
 
 
 def compare_nodes(options: argparse.Namespace, folder: Path) -> None:
@@ -113,9 +140,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("digits", "vgg16"), default="digits", help="model (default: digits)")
     parser.add_argument("--side", type=int, default=1024, help="pixels of the images' sides (default: 1024)")
-    parser.add_argument("--count", type=int, default=300, help="number of images (default: 300)")
+    parser.add_argument("--count", type=int, default=64, help="number of images (default: 64)")
     parser.add_argument("--suffix", choices=(".jpg", ".png", ".tif"), default=".jpg", help="format (default: .jpg)")
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of runs (default: 5)")
+    parser.add_argument("--rounds", type=int, default=15, help="pairs of runs (default: 15)")
     parser.add_argument("--large", type=int, default=0, help="pixels of the sides of one large image")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
