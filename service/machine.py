@@ -24,9 +24,6 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX, MAX_VALUE = -1, -3, -8, (1 << 3
 """Parameters of mallopt(3), and the largest value of a parameter."""
 PR_SET_PDEATHSIG = 1
 """Option of prctl(2): the signal that this process gets when its parent ends."""
-COLLECTION = (10_000, 5, 5)
-"""Thresholds of the garbage collector, see gc.set_threshold(). By default it starts after 700 new objects, which a few
-requests in flight have."""
 ARENAS = 2
 """Number of malloc arenas. glibc's default is eight for each CPU, and each arena keeps freed memory that threads of
 another arena cannot use."""
@@ -102,11 +99,11 @@ def configure_malloc(block_bytes: int) -> None:
 def freeze_heap() -> None:
     """Exempt all objects that exist now from garbage collection: modules, settings and models stay until the end.
 
-    The collector then visits the objects of requests alone, less often than by default.
+    The collector then visits the objects of requests alone. It runs as often as by default: errors refer to the
+    messages of their requests in cycles, and more of these messages would wait for it.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*COLLECTION)
 
 
 def trim_heap() -> None:
