@@ -138,7 +138,7 @@ def test_files_in_buckets_are_scored_as_a_whole(images: Path, monkeypatch: pytes
     """A file that each section would have to copy is not divided, and an event states the reason."""
     url = f"file://{(images / 'large.tif').absolute()}"
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "run_here", DividingEngine())
+        patch.setattr(program, "run_here", DividingEngine())
         result = batch(url, "--json")
     (whole,) = (each for each in map(json.loads, result.stderr.splitlines()) if each["event"] == "whole")
     assert whole["reason"] == "each section would have to copy its file, or to read it again"
