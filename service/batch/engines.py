@@ -52,7 +52,7 @@ def local_transport(models: Path, backend: Backend = REFERENCE, cpus: int | None
     """
     threads = cpus if cpus is not None and cpus < machine.cpus() else None
     if threads is not None:
-        start_compute_threads(threads)  # idle threads of the process spin, which those of a network's own pool do not
+        start_compute_threads(threads)  # only a pool of its own can be told that its idle threads must not spin
     return LocalTransport(
         models,
         provider=backend.provider,
