@@ -58,7 +58,7 @@ class LineHandler(logging.StreamHandler[TextIO]):
             self.release()
 
     def _flush_soon(self) -> bool:
-        """Let the event loop of this thread write the lines; returns False if there is none."""
+        """Let the event loop of this thread write the lines; returns False in a thread without an event loop."""
         import asyncio  # noqa: PLC0415 (only servers have event loops; it takes long to load)
 
         try:

@@ -56,7 +56,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _gpu() -> str:
-    """Return the names of NVIDIA's GPUs; "none" if there is none."""
+    """Return the names of NVIDIA's GPUs; "none" on a machine without them."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return "none"

@@ -52,8 +52,8 @@ PAIRS = (
 
 
 @dataclass(frozen=True)
-class InProcess:
-    """`fullconv.Scorer`."""
+class Ours:
+    """A mode of this project, by a provider in a precision."""
 
     mode: str
     pair: Pair
@@ -72,6 +72,10 @@ class InProcess:
         """Return whether the network has the mode."""
         return self.mode in network.spec.modes
 
+
+class InProcess(Ours):
+    """`fullconv.Scorer`."""
+
     def prepare(self, setup: Setup) -> Prepared:
         """Open the repository."""
         models, pair = setup.network.models, self.pair
@@ -81,26 +85,13 @@ class InProcess:
         return prepared(scorer, setup, self.mode, self.pair)
 
 
-@dataclass(frozen=True)
-class OverGrpc:
+class OverGrpc(Ours):
     """`fullconv.Client` with a server in a process of its own, on the same CPUs."""
-
-    mode: str
-    pair: Pair
 
     @property
     def name(self) -> str:
         """Name in the table."""
-        return f"fullconv {self.mode}, {self.pair.name}, gRPC"
-
-    @property
-    def requires(self) -> tuple[str, ...]:
-        """Modules that must be installed."""
-        return self.pair.requires
-
-    def fits(self, network: Network) -> bool:
-        """Return whether the network has the mode."""
-        return self.mode in network.spec.modes
+        return f"{super().name}, gRPC"
 
     def prepare(self, setup: Setup) -> Prepared:
         """Start the server, and connect to it."""

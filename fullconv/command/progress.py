@@ -75,7 +75,7 @@ def progress(images: int = 1) -> Iterator[Progress]:
 
 
 def _terminal() -> "Console | None":
-    """Return the terminal on standard error, as rich sees it; None if there is none. Then rich is not loaded."""
+    """Return the terminal on standard error; None, without loading rich, if standard error is no terminal."""
     if not (sys.stderr and sys.stderr.isatty()) and not os.environ.get("FORCE_COLOR"):
         return None
     from rich.console import Console  # noqa: PLC0415 (only terminals need it)

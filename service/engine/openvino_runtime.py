@@ -80,7 +80,7 @@ class OpenVinoExecutable:
                 self._idle.put(request)
 
     def _take_request(self) -> ov.InferRequest:
-        """Return a request that does not run; it is made, or waited for, if there is none."""
+        """Return a request that does not run. If all run, compile a further network, or wait for one of them."""
         with suppress(Empty):
             return self._idle.get_nowait()
         with self._lock:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import signal
 import socket
 import subprocess
@@ -14,15 +13,10 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from support.jobs import MODELS, batch, written
+from support.jobs import MODELS, written
 from support.pictures import encode, noise
 from support.servers import wait_until
-
-from service.batch.job import Job as BatchJob
-from service.batch.listing import OWN, Listing
-from service.batch.ray_engine import detached
 
 if TYPE_CHECKING:  # the extra ray
     from ray._private.node import Node
@@ -400,25 +394,3 @@ def test_an_address_without_cluster_is_refused(images: Path) -> None:
             job = start(images, "refused", "--engine", "ray", "--address", address)
             job.end(1)
             assert job.messages[0].startswith(f"fullconv-batch: address: expected a Ray cluster at {address}, got ")
-
-
-def test_without_ray_the_job_does_not_begin(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If Ray is not installed, one line says what to install, and nothing is written."""
-    monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.chdir(images.parent)
-    result = batch("images", "--engine", "ray", out="none")
-    assert result.exit_code == 3
-    assert result.stderr == (
-        "fullconv-batch: engine: expected the package ray for --engine ray, got none: pip install ray\n"
-    )
-    assert not Path("none").exists()
-
-
-def test_a_part_is_sent_without_the_rest_of_the_job() -> None:
-    """What an actor gets of a part does not grow with the number of images of the job."""
-    names, sizes = [f"images/{number:06d}.png" for number in range(100_000)], [100] * 100_000
-    table = pa.table([names, sizes, names], schema=OWN)
-    part = BatchJob(Listing(table), ((500, 628),)).part(0)
-    sent = pickle.dumps(detached(part))
-    assert len(sent) < 20_000
-    assert pickle.loads(sent).images.table == part.images.table  # noqa: S301 (our own)
