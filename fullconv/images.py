@@ -211,9 +211,12 @@ def _open_zarr(path: Path) -> PixelArray:
 
 
 def _is_pil(image: object) -> bool:
-    """Return whether an object is a PIL image, without importing PIL: if it is not imported, there is no such image."""
-    module = sys.modules.get("PIL.Image")
-    return module is not None and isinstance(image, module.Image)
+    """Return whether an object is a PIL image, without importing PIL: if it is not imported, there is no such image.
+
+    While another thread imports PIL, its module has no class yet.
+    """
+    kind = getattr(sys.modules.get("PIL.Image"), "Image", None)
+    return kind is not None and isinstance(image, kind)
 
 
 def _pil_source(image: "PIL.Image.Image", label: str) -> ImageSource:

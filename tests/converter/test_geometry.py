@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -91,7 +91,7 @@ def shape_of(size: int, axis: int) -> tuple[int, ...]:
     return (size, CHANNELS, size, 2) if axis == 0 else (size, CHANNELS, 2, size)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.filter_too_much])
 @given(st.lists(layers, min_size=1, max_size=4), st.integers(1, 50), st.integers(0, 1))
 def test_a_cell_reads_its_receptive_field_and_nothing_else(chain: list[Layer], size: int, axis: int) -> None:
     """Only lines within a cell's receptive field change it, and the first and last line do unless they are padding."""

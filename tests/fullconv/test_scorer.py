@@ -2,10 +2,12 @@
 
 import asyncio
 import io
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from support.pictures import noise, png
 from support.servers import Server, running
 
 from fullconv import Answer, AsyncClient, Client, ImageError, RequestError, Scorer, ScoringError, UnavailableError
+from fullconv.images import FileSource, source_of
 from fullconv.plan import Plan
 
 MODELS = ROOT / "models"
@@ -277,3 +280,10 @@ def test_without_a_directory_of_models(tmp_path: Path) -> None:
     """A missing directory of models is a RequestError that names it."""
     with pytest.raises(RequestError, match=r"models: expected a directory of models, got .*none"):
         Scorer(tmp_path / "none")
+
+
+def test_files_are_opened_while_another_thread_imports_pil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PIL's module has no class of images until its import has ended; a path is no image of PIL then."""
+    path = file_of(tmp_path)
+    monkeypatch.setitem(sys.modules, "PIL.Image", ModuleType("PIL.Image"))
+    assert source_of(path) == FileSource(path)
