@@ -56,7 +56,7 @@ check-locks: .venv/dev
 	@for lock in $(LOCKS); do cmp requirements/$$lock.txt build/check/locks/requirements/$$lock.txt || \
 		{ echo "requirements/$$lock.txt is stale: make lock"; exit 1; }; done
 
-bench: build/bench  ## compare with other ways to score, in 10 minutes; FULL=1 measures more; BENCH="OPTIONS"
+bench: build/bench  ## compare with other ways to score, in about ten minutes; FULL=1 measures more; BENCH="OPTIONS"
 	PYTHONPATH=benchmarks$(addprefix :,$(PYTHONPATH)) build/bench/bin/python -m bench $(if $(FULL),--full) $(BENCH)
 
 docs: .venv/docs  ## build the documentation site and check its links
