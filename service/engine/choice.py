@@ -92,7 +92,7 @@ def suitable_backends(model: StoredModel, backends: Sequence[Backend]) -> Sequen
 
 
 def _tried(backends: Sequence[Backend], load: Load) -> tuple[list["_Trial"], list[str]]:
-    """Return the trials, the reference first, and the failures in words; raises ModelError if the reference fails.
+    """Return the trials, the reference first, and the failures in words; raises ModelError without the reference.
 
     The backends of a provider come in the order of their speed: after the first that passes, no other is tried.
     """
