@@ -80,7 +80,8 @@ class Answer:
     provider: str = ""
     """The runtime that computed the scores: "cpu", "openvino", "cuda" or "tensorrt"; empty: an older server."""
     precision: str = ""
-    """The number format of the computation: "bf16", or else the precision of the model: "fp32", "fp16" or "int8"."""
+    """The number format of the computation if it is "bf16" or "fp16", or else the precision of the model: "fp32",
+    "fp16" or "int8"."""
     pixels: ScoredPixels | None = None
     """The image, to draw a heatmap over; None if no grid was requested."""
     describe: Callable[[], ModelDescription] | None = field(default=None, repr=False)

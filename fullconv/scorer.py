@@ -31,8 +31,8 @@ class Scorer(BaseScorer):
             timeout: Seconds that a call may take; checked after every batch of tiles. Default: no limit.
             provider: Runtime of the networks: "cpu" (ONNX Runtime), "openvino", "cuda" or "tensorrt". Default: "auto",
                 the fastest that is installed, as measured when a model is first loaded; never tensorrt.
-            precision: Number format of computation, "fp32" or "bf16". Default: "auto", the fastest whose scores agree
-                with those of fp32; then mode "exact" and `min_agreement` use fp32 on the CPU.
+            precision: Number format of computation, "fp32", "bf16" or "fp16". Default: "auto", the fastest whose scores
+                agree with those of fp32; then mode "exact" and `min_agreement` use fp32 on the CPU.
 
         Raises:
             RequestError: There is no such directory, the timeout is invalid, or this machine does not have the provider

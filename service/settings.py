@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from fullconv.common.names import PrecisionName, ProviderName, has_precision
+from fullconv.common.names import PRECISIONS, PrecisionName, ProviderName, has_precision
 from service import machine
 from service.engine.requested_backend import RequestedBackend
 from service.engine.scheduler import Batching
@@ -136,8 +136,8 @@ class Settings(BaseSettings):
     precision: PrecisionName = Field(
         "auto",
         description="Number format of computation. bf16 requires OpenVINO on a processor with bfloat16 instructions, "
-        "or tensorrt. auto: the fastest whose scores agree with those of fp32, as measured when a model is first "
-        "loaded; mode exact and min_agreement then use fp32 on the CPU.",
+        "or tensorrt; fp16 requires tensorrt. auto: the fastest whose scores agree with those of fp32, as measured "
+        "when a model is first loaded; mode exact and min_agreement then use fp32 on the CPU.",
     )
     slots: int = Field(
         2,
@@ -303,7 +303,8 @@ class Settings(BaseSettings):
             if addresses[one] == addresses[other] and not str(addresses[one]).endswith(":0"):
                 raise ValueError(f"{one}, {other}: expected different addresses, got {addresses[one]} twice")
         if not has_precision(self.provider, self.precision):
-            raise ValueError(f"precision: expected fp32 with provider {self.provider}, got {self.precision}")
+            expected = " or ".join(PRECISIONS[self.provider])
+            raise ValueError(f"precision: expected {expected} with provider {self.provider}, got {self.precision}")
         if self.admin is not None and not is_loopback(self.admin):
             raise ValueError(f"admin: expected a loopback address, got {self.admin}")
         return self

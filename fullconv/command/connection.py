@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import fullconv
-from fullconv.common.names import PrecisionName, ProviderName, has_precision
+from fullconv.common.names import PRECISIONS, PrecisionName, ProviderName, has_precision
 from fullconv.errors import RequestError
 from fullconv.remote.addresses import addresses
 from fullconv.remote.security import Security
@@ -82,8 +82,9 @@ def open_scorer(
 def check_precision(provider: ProviderName, precision: PrecisionName) -> None:
     """Exit with status 2 for a precision that the provider does not have."""
     if not has_precision(provider, precision):
+        expected = " or ".join(PRECISIONS[provider])
         raise typer.BadParameter(
-            f"expected fp32 with provider {provider}, got {precision}; leave it out", param_hint="--precision"
+            f"expected {expected} with provider {provider}, got {precision}; leave it out", param_hint="--precision"
         )
 
 

@@ -38,8 +38,8 @@ class CommandLine(ConnectionLine, OutputLine):
         PrecisionName,
         typer.Option(
             help="Number format of computation in this process. bf16 requires openvino on a processor with bfloat16 "
-            "instructions, or tensorrt. auto: the fastest whose scores agree with those of fp32; then --mode exact and "
-            "--min-agreement use fp32 on the CPU."
+            "instructions, or tensorrt; fp16 requires tensorrt. auto: the fastest whose scores agree with those of "
+            "fp32; then --mode exact and --min-agreement use fp32 on the CPU."
         ),
     ] = "auto"
     plan: Annotated[

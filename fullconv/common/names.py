@@ -16,13 +16,13 @@ GridAsName = Literal["scores", "probability", "float16", "top", "argmax"]
 CoordinatesName = Literal["pixels", "map"]
 PriorityName = Literal["low", "normal", "high"]
 ProviderName = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
-PrecisionName = Literal["auto", "fp32", "bf16"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
-PRECISIONS: Mapping[str, tuple[Literal["fp32", "bf16"], ...]] = {
+PRECISIONS: Mapping[str, tuple[Literal["fp32", "bf16", "fp16"], ...]] = {
     "cpu": ("fp32",),
     "openvino": ("fp32", "bf16"),
     "cuda": ("fp32",),
-    "tensorrt": ("fp32", "bf16"),
+    "tensorrt": ("fp32", "bf16", "fp16"),
 }
 """The precisions of each provider, the slowest first."""
 MODES: Mapping[str, scoring_pb2.Mode] = {

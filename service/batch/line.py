@@ -84,7 +84,7 @@ class JobLine(GridLine):
         Precision,
         typer.Option(
             help="Number format of computation. bf16 requires openvino on processors with bfloat16 instructions, or "
-            "tensorrt."
+            "tensorrt; fp16 requires tensorrt."
         ),
     ] = "fp32"
     grids: Annotated[

@@ -5,8 +5,8 @@ from typing import Literal
 
 Provider = Literal["cpu", "openvino", "cuda", "tensorrt"]
 """ONNX Runtime on the CPU, OpenVINO on the CPU, and ONNX Runtime with CUDA or TensorRT on an NVIDIA GPU."""
-Precision = Literal["fp32", "bf16"]
-"""The number format of computation: float32, or bfloat16 with sums in float32."""
+Precision = Literal["fp32", "bf16", "fp16"]
+"""The number format of computation: float32, or bfloat16 or float16 with sums in float32."""
 
 
 @dataclass(frozen=True)

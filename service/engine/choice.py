@@ -30,7 +30,7 @@ from service.engine.version_files import model_path
 from service.errors import ModelError
 from service.log import log
 
-MIN_AGREEMENT, MAX_RELATIVE_ERRORS = 0.99, {"fp32": ROUNDING, "bf16": 0.02}
+MIN_AGREEMENT, MAX_RELATIVE_ERRORS = 0.99, {"fp32": ROUNDING, "bf16": 0.02, "fp16": 0.02}
 """Least share of windows with the top class of fp32, and largest Euclidean norm of the differences, relative to that of
 the scores of fp32, in each precision."""
 MIN_GAIN = 1.05

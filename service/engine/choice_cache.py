@@ -6,7 +6,6 @@ measured again.
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from fullconv.common.files import OutputError, atomic_write
 from fullconv.protos import model_pb2
 from service import machine
 from service.engine.backend import Backend
+from service.engine.cache_directory import cache_directory
 from service.engine.repository import StoredModel
 
 PACKAGES = ("fullconv", "onnxruntime", "onnxruntime-gpu", "openvino")
@@ -72,14 +72,11 @@ def write(name: str, choice: KeptChoice) -> None:
 
 
 def _path(name: str) -> Path:
-    """Return the file of a choice, in the directory that the XDG Base Directory Specification names.
-
-    Raises FileNotFoundError if this user has no such directory.
-    """
-    for cache in (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")):  # noqa: PTH111 (raises nothing)
-        if Path(cache).is_absolute():
-            return Path(cache, "fullconv", "backends", f"{name}.json")
-    raise FileNotFoundError("~/.cache")
+    """Return the file of a choice; raises FileNotFoundError if this user has no cache directory."""
+    directory = cache_directory()
+    if directory is None:
+        raise FileNotFoundError("~/.cache")
+    return directory / "backends" / f"{name}.json"
 
 
 def _version(package: str) -> str:

@@ -1,6 +1,6 @@
 """The interface to the runtimes: an ONNX file that a runtime has loaded. Only these modules name a runtime.
 
-Session (tiles in, scores out) → Executable ← onnx_runtime.py, openvino_runtime.py
+Session (tiles in, scores out) → Executable ← onnx_runtime.py (with page_locked.py), openvino_runtime.py
 """
 
 from collections.abc import Mapping

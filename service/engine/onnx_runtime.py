@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from fullconv.common.optimisers import LOSSY_OPTIMISERS
 from service.engine.backend import Backend
+from service.engine.cache_directory import cache_directory
 from service.engine.cancellation import Cancellation
 from service.engine.executable import Feed
+from service.engine.page_locked import InputBuffers, page_locked_memory
 
 PROVIDERS: dict[str, tuple[str, dict[str, str], str]] = {
     "cpu": ("CPUExecutionProvider", {}, "cpu:0"),
@@ -19,7 +21,9 @@ PROVIDERS: dict[str, tuple[str, dict[str, str], str]] = {
     "tensorrt": ("TensorrtExecutionProvider", {}, "gpu:0"),
 }
 """ONNX Runtime's name of each provider, the provider's options, and its memory arena."""
-TENSORRT_PRECISIONS = {"fp32": {}, "bf16": {"trt_bf16_enable": "1"}}
+ON_GPU = {"cuda", "tensorrt"}
+"""The providers that run on a GPU."""
+TENSORRT_PRECISIONS = {"fp32": {}, "bf16": {"trt_bf16_enable": "1"}, "fp16": {"trt_fp16_enable": "1"}}
 """TensorRT's options for each precision."""
 
 
@@ -33,7 +37,7 @@ class OnnxRuntimeExecutable:
         """
         name, settings, self._arena = PROVIDERS[backend.provider]
         if backend.provider == "tensorrt":
-            settings = settings | TENSORRT_PRECISIONS[backend.precision]
+            settings = settings | TENSORRT_PRECISIONS[backend.precision] | _kept_engines()
         providers = [(name, settings)]
         if backend.provider == "tensorrt":  # runs the nodes that TensorRT does not have
             providers.append(PROVIDERS["cuda"][:2])
@@ -45,6 +49,7 @@ class OnnxRuntimeExecutable:
         self.outputs = [output.name for output in self._session.get_outputs()]
         batch = self._session.get_inputs()[0].shape[0]
         self.fixed_batch = batch if isinstance(batch, int) else None
+        self._buffers = InputBuffers(page_locked_memory()) if backend.provider in ON_GPU else None
 
     def run(self, feed: Feed, outputs: list[str], cancellation: Cancellation | None) -> list[NDArray[np.float32]]:
         """Return the values of `outputs`."""
@@ -54,11 +59,29 @@ class OnnxRuntimeExecutable:
             run.terminate = True
 
         with (cancellation or Cancellation()).stopping(stop):
+            if self._buffers is not None:
+                return self._run_bound(self._buffers, feed, outputs, run)
             values: list[NDArray[np.float32]] = self._session.run(outputs, feed, run)
+        return values
+
+    def _run_bound(
+        self, buffers: InputBuffers, feed: Feed, outputs: list[str], run: ort.RunOptions
+    ) -> list[NDArray[np.float32]]:
+        """Run with the inputs in buffers."""
+        binding = self._session.io_binding()
+        with buffers.filled(feed) as inputs:
+            for name, value in inputs.items():
+                binding.bind_ortvalue_input(name, value)
+            for name in outputs:
+                binding.bind_output(name)
+            self._session.run_with_iobinding(binding, run)
+            values: list[NDArray[np.float32]] = binding.copy_outputs_to_cpu()
         return values
 
     def shrink(self, feed: Feed, outputs: Mapping[str, tuple[int, ...]]) -> None:
         """Shrink the arena, which ONNX Runtime does at the end of a run. Runs at the same time keep their memory."""
+        if self._buffers is not None:
+            self._buffers.clear()
         run = ort.RunOptions()
         run.add_run_config_entry("memory.enable_memory_arena_shrinkage", self._arena)
         # an output inside the arena would keep a part of it
@@ -74,6 +97,24 @@ class OnnxRuntimeExecutable:
 def has_provider(provider: str) -> bool:
     """Return whether the installed ONNX Runtime has a provider."""
     return PROVIDERS[provider][0] in ort.get_available_providers()
+
+
+def _kept_engines() -> dict[str, str]:
+    """Return TensorRT's options that keep engines and measurements for the next start: they take minutes to make."""
+    directory = cache_directory()
+    if directory is None:
+        return {}
+    path = directory / "tensorrt"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:  # such as a read-only directory
+        return {}
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(path),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(path),
+    }
 
 
 def _options(*, pooled: bool) -> ort.SessionOptions:

@@ -38,9 +38,8 @@ class RequestedBackend:
         if self.provider == "auto":
             found = [backend for provider in TRIED if is_installed(provider) for backend in self._of(provider)]
             if not found:
-                raise MissingBackendError(
-                    f"precision: {self.precision} requires another provider: {REQUIRES['openvino']}"
-                )
+                named = "openvino" if self.precision in PRECISIONS["openvino"] else "tensorrt"
+                raise MissingBackendError(f"precision: {self.precision} requires --provider {named}: {REQUIRES[named]}")
             return found
         if not is_installed(self.provider):
             raise MissingBackendError(f"provider: {self.provider} is not installed: {REQUIRES[self.provider]}")

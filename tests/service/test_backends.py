@@ -271,7 +271,9 @@ def test_a_least_agreement_needs_fp32() -> None:
     [
         ("openvino", "auto", r"provider: openvino is not installed: install the extra 'openvino'"),
         ("cuda", "fp32", "provider: cuda is not installed: install onnxruntime-gpu in place of onnxruntime"),
-        ("auto", "bf16", r"precision: bf16 requires another provider: install the extra 'openvino'"),
+        ("auto", "bf16", r"precision: bf16 requires --provider openvino: install the extra 'openvino'"),
+        ("auto", "fp16", r"precision: fp16 requires --provider tensorrt: install onnxruntime-gpu in place of"),
+        ("openvino", "fp16", "provider: openvino is not installed"),
         ("cpu", "bf16", "precision: expected fp32 with provider cpu on this machine, got bf16"),
     ],
 )
@@ -297,10 +299,11 @@ def test_a_processor_without_bf16_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     ("options", "message"),
     [
         (("--provider", "cpu", "--precision", "bf16"), "expected fp32 with provider cpu, got bf16"),
+        (("--provider", "openvino", "--precision", "fp16"), "expected fp32 or bf16 with provider openvino, got fp16"),
         (("--server", "127.0.0.1:1", "--precision", "bf16"), "expected no --provider and no --precision"),
         (("--provider", "gpu"), "'gpu' is not one of"),
     ],
-    ids=["no bf16", "server", "unknown"],
+    ids=["no bf16", "no fp16", "server", "unknown"],
 )
 def test_a_wrong_backend_is_a_wrong_command_line(options: tuple[str, ...], message: str) -> None:
     """Options that contradict each other are exit status 2."""

@@ -1,0 +1,141 @@
+"""What runs sessions on a GPU, as far as a machine without one shows it: buffers, bound runs, and TensorRT's cache."""
+
+from pathlib import Path
+from threading import Barrier, Thread
+
+import numpy as np
+import pytest
+from support.paths import ROOT
+from support.pictures import noise
+
+from service.engine import onnx_runtime
+from service.engine.backend import REFERENCE, Backend
+from service.engine.cancellation import Cancellation
+from service.engine.onnx_runtime import ON_GPU, PROVIDERS, OnnxRuntimeExecutable
+from service.engine.page_locked import KEPT, InputBuffers, page_locked_memory
+from service.engine.repository import ModelRepository
+from service.engine.session import Session
+from service.errors import ModelError
+
+DIGITS = ROOT / "models" / "digits" / "1" / "model.onnx"
+CPU, CLASSES = PROVIDERS["cpu"], 11
+
+
+@pytest.fixture
+def bound(monkeypatch: pytest.MonkeyPatch) -> OnnxRuntimeExecutable:
+    """Return a network that runs as on a GPU: its inputs are bound from buffers. The buffers are in ordinary memory."""
+    monkeypatch.setitem(PROVIDERS, "cuda", CPU)
+    return OnnxRuntimeExecutable(DIGITS, Backend("cuda", "fp32"), pooled=False)
+
+
+def feed(height: int, width: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return the input of the digits network."""
+    return {"image": np.roll(noise(height, width, 1), seed, axis=1)[None]}
+
+
+def test_bound_runs_give_the_same_scores(bound: OnnxRuntimeExecutable) -> None:
+    """Runs of changing shapes give the bytes of runs without buffers, and earlier scores stay as they were."""
+    plain = OnnxRuntimeExecutable(DIGITS, REFERENCE, pooled=False)
+    shapes = [(70, 70), (150, 214), (70, 70), (99, 80)] * 3
+    found = [bound.run(feed(*shape, seed), bound.outputs, None)[0] for seed, shape in enumerate(shapes)]
+    bound.shrink(feed(70, 70), {bound.outputs[0]: (1, CLASSES, 1, 1)})
+    for seed, (shape, scores) in enumerate(zip(shapes, found, strict=True)):
+        np.testing.assert_array_equal(scores, plain.run(feed(*shape, seed), plain.outputs, None)[0])
+
+
+def test_concurrent_bound_runs_do_not_share_buffers(bound: OnnxRuntimeExecutable) -> None:
+    """Threads that run tiles of one shape at the same time get the scores of their own tiles."""
+    expected = [bound.run(feed(150, 214, seed), bound.outputs, None)[0] for seed in range(4)]
+    wrong = list[int]()
+
+    def run(seed: int) -> None:
+        for _ in range(20):
+            [scores] = bound.run(feed(150, 214, seed), bound.outputs, None)
+            if not np.array_equal(scores, expected[seed]):
+                wrong.append(seed)
+
+    threads = [Thread(target=run, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_bound_run_can_be_cancelled(bound: OnnxRuntimeExecutable) -> None:
+    """A run whose requests were cancelled raises an error, and the next run works."""
+    cancellation = Cancellation()
+    cancellation.cancel()
+    with pytest.raises(Exception, match="terminate"):
+        bound.run(feed(150, 214), bound.outputs, cancellation)
+    assert bound.run(feed(70, 70), bound.outputs, None)[0].shape == (1, CLASSES, 1, 1)
+
+
+def test_buffers_are_reused_and_few() -> None:
+    """A buffer serves the next run of its shape; runs at the same time have their own; idle buffers are bounded."""
+    buffers = InputBuffers(None)
+    with buffers.filled(feed(70, 70)) as first, buffers.filled(feed(70, 70)) as second:
+        places = {each["image"].data_ptr() for each in (first, second)}
+    assert len(places) == 2
+    with buffers.filled(feed(70, 70, 3)) as third:
+        assert third["image"].data_ptr() in places
+        np.testing.assert_array_equal(third["image"].numpy(), feed(70, 70, 3)["image"])
+    for side in range(70, 70 + 3 * KEPT):
+        with buffers.filled(feed(side, side)):
+            pass
+    assert len(buffers._idle) == KEPT  # noqa: SLF001 (nothing else shows it)
+    buffers.clear()
+    assert not buffers._idle  # noqa: SLF001
+
+
+def test_a_failed_run_keeps_its_buffer() -> None:
+    """A buffer is free again after a run that raised an error."""
+    buffers = InputBuffers(None)
+    with pytest.raises(RuntimeError), buffers.filled(feed(70, 70)):
+        raise RuntimeError
+    assert len(buffers._idle) == 1  # noqa: SLF001 (nothing else shows it)
+
+
+def test_threads_never_get_one_buffer() -> None:
+    """Of threads that take buffers at the same moment, each gets another one."""
+    buffers, barrier, seen = InputBuffers(None), Barrier(8), list[int]()
+
+    def use() -> None:
+        barrier.wait()
+        with buffers.filled(feed(70, 70)) as mine:
+            barrier.wait()
+            seen.append(mine["image"].data_ptr())
+
+    for _ in range(2):
+        threads = [Thread(target=use) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len({*seen}) == 8
+        seen.clear()
+
+
+def test_page_locked_memory_is_optional() -> None:
+    """Without CUDA there is no page-locked memory, and no error."""
+    assert page_locked_memory() is None
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.parametrize("provider", sorted(ON_GPU))
+def test_a_missing_gpu_is_an_error(provider: str) -> None:
+    """A provider that cannot be loaded is never replaced by the CPU."""
+    model = ModelRepository(ROOT / "models").open("digits", "1")
+    with pytest.raises(ModelError, match=r"digits/1/model.onnx: ONNX Runtime cannot run it with .*; install"):
+        Session(model, backend=Backend(provider))  # type: ignore[arg-type]
+
+
+def test_engines_are_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT gets a directory that exists; if there can be none, it keeps nothing."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept = onnx_runtime._kept_engines()  # noqa: SLF001 (no GPU calls it)
+    assert {Path(kept[f"trt_{cache}_cache_path"]) for cache in ("engine", "timing")} == {tmp_path / "fullconv/tensorrt"}
+    assert (tmp_path / "fullconv" / "tensorrt").is_dir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").touch()
+    assert not onnx_runtime._kept_engines()  # noqa: SLF001
