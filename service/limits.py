@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
-MIB = 1 << 20
+from service import machine
+
+MIB, GIB = 1 << 20, 1 << 30
+MAX_TILE_BYTES = 4 * GIB
+"""Most bytes of activations of a tile whose size follows from the memory of the machine."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,14 @@ class Limits:
 class Tuning:
     """Sizes of tiles and strips. Smaller parts need less memory and time each, and repeat more work at their edges."""
 
-    tile_bytes: int = 2 << 30
+    tile_bytes: int = 2 * GIB
     """Bytes of activations of one tile. Larger tiles repeat less work in their halos."""
     tile_seconds: float | None = None
     """Seconds that one tile may run, as measured, unless more than half of it would be halo. None: no limit."""
     strip_bytes: int = 128 * MIB
     """Bytes of one strip of the image, and bytes of the scores of the rows of the grid that it gives."""
+
+    @classmethod
+    def of_memory(cls, share: float) -> "Tuning":
+        """Return tiles that need a share of the memory of the machine or container, at most `MAX_TILE_BYTES`."""
+        return cls(tile_bytes=min(MAX_TILE_BYTES, int(share * machine.memory_bytes())))

@@ -27,6 +27,7 @@ from service.images.encoded import open_bytes
 from service.images.files import open_path
 from service.images.picture import PageSelection, Picture
 from service.images.pixels import SampleArray
+from service.limits import Tuning
 from service.reasons import message_of, reason_of
 from service.scoring import outcome
 from service.scoring.execution import Execution
@@ -35,6 +36,21 @@ from service.scoring.masking import count_inside_mask
 from service.scoring.options import check_names
 from service.scoring.planned import PlannedImage
 from service.scoring.scorer import Scorer
+
+TILE_SHARE = 1 / 6
+"""Share of the memory of the machine that one tile may need."""
+
+
+@dataclass(frozen=True)
+class SharedCompute:
+    """How the threads of a process that score images share the computation."""
+
+    scheduler: Scheduler
+    """Puts tiles of several images into one batch."""
+    tuning: Tuning
+    """Sizes of tiles."""
+    threads: int | None = None
+    """Number of threads of the process's global pool, which must have started. None: no pool."""
 
 
 class LocalTransport:
@@ -47,16 +63,14 @@ class LocalTransport:
         *,
         provider: ProviderName = "auto",
         precision: PrecisionName = "auto",
-        scheduler: Scheduler | None = None,
-        threads: int | None = None,
+        shared: SharedCompute | None = None,
     ) -> None:
         """Open a directory of models. Calls may take `timeout` seconds.
 
         Raises RequestError if the directory does not exist, or this machine lacks the provider or the precision.
 
-        With a scheduler, tiles of images that several threads score share batches. Default: each calling thread runs
-        its own tiles. `threads` is the number of threads of the process's global pool, which must have started.
-        Default: no pool; each network computes with all CPUs.
+        Default of `shared`: each calling thread runs its own tiles, each network computes with all CPUs, and the sizes
+        of tiles, with which scores change by rounding, follow from this machine's memory.
         """
         if not models.is_dir():
             raise RequestError(
@@ -66,9 +80,11 @@ class LocalTransport:
             backends = tuple(RequestedBackend(provider, precision).backends())
         except MissingBackendError as error:
             raise RequestError(str(error)) from None
-        used = Threads(threads or machine.cpus(), pooled=threads is not None)
+        count = shared.threads if shared else None
+        used = Threads(count or machine.cpus(), pooled=count is not None)
         registry = Registry(models, options=LoadOptions(used, backends))
-        self._scorer, self._timeout, self._scheduler = Scorer(registry), timeout, scheduler
+        self._scorer = Scorer(registry, tuning=shared.tuning if shared else Tuning.of_memory(TILE_SHARE))
+        self._timeout, self._scheduler = timeout, shared.scheduler if shared else None
 
     def score(self, request: scoring_pb2.ScoreRequest, source: ImageSource, timeout: float | None) -> WholeAnswer:
         """Score one image; raises ScoringError."""

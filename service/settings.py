@@ -8,6 +8,7 @@ names.
 import os
 import re
 import tempfile
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Self
@@ -18,8 +19,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from fullconv.common.names import PRECISIONS, PrecisionName, ProviderName, has_precision
 from service import machine
+from service.engine.batching import Batching
 from service.engine.requested_backend import RequestedBackend
-from service.engine.scheduler import Batching
 from service.limits import MIB, Limits, Tuning
 from service.setting_types import Address, Count, Mib, NonemptyPath, Seconds, is_loopback
 from service.settings_file import ConfigurationError, SettingsFile
@@ -27,7 +28,9 @@ from service.settings_file import ConfigurationError, SettingsFile
 PREFIX = "FULLCONV_"
 FOREIGN = re.compile(r"FULLCONV_(SERVICE_.*|PORT(_.*)?)")
 """Environment variables that are not settings: of Kubernetes for a service named fullconv, and of the compose file."""
-DEFAULTS, TUNING, BATCHING = Limits(), Tuning(), Batching()
+DEFAULTS = Limits()
+TILE_SHARE = 1 / 8
+"""Share of the memory of the machine or container that the activations of the batch in one slot may need."""
 
 
 class Settings(BaseSettings):
@@ -139,12 +142,13 @@ class Settings(BaseSettings):
         "or tensorrt; fp16 requires tensorrt. auto: the fastest whose scores agree with those of fp32, as measured "
         "when a model is first loaded; mode exact and min_agreement then use fp32 on the CPU.",
     )
-    slots: int = Field(
-        2,
+    slots: int | None = Field(
+        None,
         ge=1,
         le=64,
         description="Number of batches that run concurrently. With N >= 2, at most N - 1 of them belong to ScoreLarge, "
-        "and at most N - 1 to other requests.",
+        "and at most N - 1 to other requests. null: one belongs to ScoreLarge; as many to other requests as the model "
+        "computes fastest, as measured when it is first loaded.",
     )
     threads: int = Field(
         0,
@@ -153,8 +157,12 @@ class Settings(BaseSettings):
         description="Number of threads that compute the network's operators. 0: the number of CPUs that this process "
         "may use.",
     )
-    batch: int = Field(
-        BATCHING.max_tiles, ge=1, le=1024, description="Largest number of tiles of the same shape in one batch."
+    batch: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Largest number of tiles of the same shape in one batch. null: as many as the model computes "
+        "fastest, as measured when it is first loaded.",
     )
     batch_delay_ms: float = Field(
         0.0,
@@ -170,8 +178,10 @@ class Settings(BaseSettings):
         description="Largest predicted duration of a batch, in milliseconds. Tiles are made smaller to keep it, unless "
         "more than half of a tile would be halo.",
     )
-    tile_mib: Mib = Field(
-        TUNING.tile_bytes // MIB, description="Largest memory for the activations of one batch, in MiB, in each slot."
+    tile_mib: Mib | None = Field(
+        None,
+        description="Largest memory for the activations of one batch, in MiB, in each slot. null: an eighth of the "
+        "memory of the machine or container, at most 4096.",
     )
 
     max_waiting: int = Field(
@@ -341,7 +351,8 @@ class Settings(BaseSettings):
     @property
     def tuning(self) -> Tuning:
         """How images are cut into tiles and strips."""
-        return Tuning(tile_bytes=self.tile_mib * MIB, tile_seconds=self.tile_ms / 1e3)
+        sizes = Tuning.of_memory(TILE_SHARE) if self.tile_mib is None else Tuning(tile_bytes=self.tile_mib * MIB)
+        return replace(sizes, tile_seconds=self.tile_ms / 1e3)
 
     @property
     def weights_bytes(self) -> int | None:
@@ -356,7 +367,7 @@ class Settings(BaseSettings):
     @property
     def batching(self) -> Batching:
         """How tiles are combined to batches."""
-        return Batching(self.batch, self.batch_delay_ms / 1e3, self.tile_ms / 1e3, self.tile_mib * MIB)
+        return Batching(self.batch, self.batch_delay_ms / 1e3, self.tile_ms / 1e3, self.tuning.tile_bytes)
 
     def text(self) -> str:
         """Return all settings in force as YAML."""
@@ -365,6 +376,7 @@ class Settings(BaseSettings):
             "threads": self.threads or machine.cpus(),
             "max_held_mib": self.limits.held_bytes // MIB,
             "check_mib": self.check_bytes // MIB,
+            "tile_mib": self.tuning.tile_bytes // MIB,
             "max_waiting_mib": self.limits.waiting_bytes // MIB,
         }
         return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))

@@ -17,7 +17,8 @@ from service.batch.worker import Observe, PartReport, Worker, WorkerLimits
 from service.engine.backend import REFERENCE, Backend
 from service.engine.scheduler import Scheduler
 from service.engine.threads import start_compute_threads
-from service.local import LocalTransport
+from service.limits import Tuning
+from service.local import LocalTransport, SharedCompute
 
 PARTS = 2
 """Number of parts that are scored at the same time, if they have many images."""
@@ -30,6 +31,8 @@ THREADS_PER_SERVER = 8
 """Images that are sent to each server at the same time."""
 SLOTS = 2
 """Batches that run at the same time."""
+TUNING = Tuning()
+"""Sizes of tiles, which do not follow from the machine, so that all machines compute the same bytes."""
 MEMORY_SHARE = 0.5
 """Share of the machine's memory for the plans of all images."""
 
@@ -57,8 +60,7 @@ def local_transport(models: Path, backend: Backend = REFERENCE, cpus: int | None
         models,
         provider=backend.provider,
         precision=backend.precision,
-        scheduler=Scheduler(slots=SLOTS),
-        threads=threads,
+        shared=SharedCompute(Scheduler(slots=SLOTS), TUNING, threads),
     )
 
 

@@ -19,6 +19,8 @@ MAX_OVERHEAD_IN_LIMITED_TIME = 2.0
 """The same ratio for tiles whose predicted run time has reached the limit for one tile."""
 MAX_SIDE = 1 << 14
 """Upper limit, in pixels, of the side of a square tile while the tile size is searched."""
+WORTH_TRYING = 1.5
+"""Multiply-adds of tiles of mode shared, relative to those of the largest tiles, up to which tiles are considered."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ class Cost:
                 break
             side += max(16, side // 8)
         return min(allowed, side * side)
+
+    def tile_sizes(self, max_bytes: int, max_multiply_adds: float = math.inf) -> tuple[int, ...]:
+        """Return the number of pixels of a tile; the parameters are those of `tile_pixels`."""
+        return (self.tile_pixels(max_bytes, max_multiply_adds),)
 
     def _max_overhead(self, side: int, max_multiply_adds: float) -> float:
         return MAX_OVERHEAD if self.multiply_adds(side, side) < max_multiply_adds else MAX_OVERHEAD_IN_LIMITED_TIME
@@ -147,18 +153,22 @@ class SharedCost:
         return multiply_adds, shared_effort(multiply_adds, moved)
 
     @lru_cache(maxsize=256)  # noqa: B019 (costs are values, few and small)
-    def tile_pixels(self, max_bytes: int, max_multiply_adds: float = math.inf) -> int:
-        """Return the number of pixels of one tile in an image of any size; the parameters are those of `Cost`."""
+    def tile_sizes(self, max_bytes: int, max_multiply_adds: float = math.inf) -> tuple[int, ...]:
+        """Return the numbers of pixels that a tile may have, ascending; the image decides which of them is best.
+
+        Windows in neighbouring tiles share nothing. How much tiles cost together therefore depends on how many windows
+        of the image each of them gets. The parameters are those of `Cost.tile_pixels`.
+        """
         side = max(axis.window for axis, _ in self.network.axes)
+        overheads = {side: self._overhead(side)}
         while side < MAX_SIDE:
-            overhead = MAX_OVERHEAD
-            if self.multiply_adds(side, side) >= max_multiply_adds:
-                overhead = MAX_OVERHEAD_IN_LIMITED_TIME
             larger = side + max(16, side // 8)
-            if self._overhead(side) <= overhead or self.bytes(larger, larger) > max_bytes:
+            is_long = self.multiply_adds(side, side) >= max_multiply_adds
+            if (is_long and overheads[side] <= MAX_OVERHEAD_IN_LIMITED_TIME) or self.bytes(larger, larger) > max_bytes:
                 break
             side = larger
-        return side * side
+            overheads[side] = self._overhead(side)
+        return tuple(each * each for each in overheads if overheads[each] <= WORTH_TRYING * overheads[side])
 
     def _overhead(self, side: int) -> float:
         """Return the multiply-adds of a square tile, relative to those of its windows in a large image."""

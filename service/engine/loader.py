@@ -12,6 +12,7 @@ from service.engine.backend import REFERENCE, Backend
 from service.engine.checks import Checks
 from service.engine.choice import choose
 from service.engine.repository import ModelRepository, StoredModel
+from service.engine.run_sizes import run_sizes
 from service.engine.session import THREADS, Session, Threads
 from service.engine.time_limit import TimeLimit
 from service.engine.version import ServedVersion
@@ -26,6 +27,8 @@ class LoadOptions:
     """The threads in which networks compute."""
     backends: tuple[Backend, ...] = (REFERENCE,)
     """The backends among which measurements choose; at least one."""
+    measures_runs: bool = False
+    """Whether the sizes of batches and the number of concurrent runs are measured."""
     checks: Checks | None = None
     """Checks versions in other processes. None: versions are checked in this process."""
 
@@ -36,6 +39,7 @@ class Loader:
     def __init__(self, repository: ModelRepository, options: LoadOptions, *, warm: bool) -> None:
         self._repository, self._warm, self._checks = repository, warm, options.checks
         self._threads, self._backends = options.threads, options.backends
+        self._measures_runs = options.measures_runs
         self._limit = TimeLimit(options.checks.seconds) if options.checks else None
 
     @property
@@ -97,4 +101,6 @@ class Loader:
         )
         if self._warm:
             session.warm()
+        if self._measures_runs and position < len(model.strides):
+            session.run_sizes = run_sizes(session, self._threads.count)
         return session

@@ -7,9 +7,13 @@ divided by its weight; the flow with the lowest virtual time is next. A flow tha
 time of the flows that are already there. A small request therefore waits for running batches, and never for all the
 remaining tiles of a large image.
 
-With N >= 2 slots at most N - 1 run tiles of large images, and at most N - 1 run other tiles: batches that run at the
-same time share the CPU and take longer together than one after the other. Tiles of a request that was cancelled or has
-failed are dropped before they run. A running batch is stopped when all of its requests are cancelled.
+Batches that run at the same time share the CPU, and most take longer together than one after the other. One batch of a
+large image and one of other images run at the same time; the others run beside each other if measurements of their
+session have shown that this is faster. With a fixed number of N >= 2 slots at most N - 1 run tiles of large images, and
+at most N - 1 run other tiles.
+
+Tiles of a request that was cancelled or has failed are dropped before they run. A running batch is stopped when all of
+its requests are cancelled.
 """
 
 import time
@@ -19,21 +23,14 @@ from dataclasses import dataclass, field
 from threading import Condition, Thread
 
 from service.dense.arrays import Pixels, Scores
+from service.engine.batching import Batching
 from service.engine.cancellation import Cancellation
+from service.engine.run_sizes import MAX_CONCURRENT
 from service.engine.session import Session
 from service.errors import CancelledRunError, ModelError
 
-
-@dataclass(frozen=True)
-class Batching:
-    """Limits of a batch. A batch of one tile may exceed all of them."""
-
-    max_tiles: int = 32
-    delay_seconds: float = 0.0
-    """Time for which a tile waits for further tiles of its key although a slot is free."""
-    max_run_seconds: float = 0.5
-    """Predicted run time of a batch."""
-    max_activation_bytes: int = 2 << 30
+UNMEASURED_TILES = 32
+"""Largest number of tiles in a batch for a session that was not measured."""
 
 
 @dataclass(eq=False)
@@ -164,12 +161,15 @@ class _Batch:
 
 
 class Scheduler:
-    """Runs at most `slots` batches at the same time, each in a thread of its own."""
+    """Runs at most `slots` batches at the same time, each in a thread of its own.
+
+    Default of `slots`: as many as the sessions compute fastest, and one for large images.
+    """
 
     def __init__(
         self,
         *,
-        slots: int,
+        slots: int | None = None,
         batching: Batching | None = None,
         observe: Callable[[Session, int, float], None] = lambda _session, _tiles, _seconds: None,
         prepare: Callable[[], None] = lambda: None,
@@ -179,15 +179,15 @@ class Scheduler:
         After every batch `observe` gets its session, its number of tiles and its run time in seconds.
         """
         self._batching, self._observe, self._prepare = batching or Batching(), observe, prepare
-        self._max_running = max(1, slots - 1)
-        """Largest number of batches of large images, and of other batches, that run at the same time."""
+        self._slots = slots
         self._changed = Condition()
         self._waiting: list[_Submission] = []
         self._running: list[_Batch] = []
         self._virtual_time = {True: 0.0, False: 0.0}
         """The highest virtual time at which a flow was selected, of large images and of others."""
         self._closed = False
-        self._threads = [Thread(target=self._serve, name=f"run-{slot}", daemon=True) for slot in range(slots)]
+        count = 1 + MAX_CONCURRENT if slots is None else slots
+        self._threads = [Thread(target=self._serve, name=f"run-{slot}", daemon=True) for slot in range(count)]
         for thread in self._threads:
             thread.start()
 
@@ -261,9 +261,24 @@ class Scheduler:
         return None
 
     def _allowed(self) -> list[_Submission]:
-        """Return the submissions, of large images or others, for which a slot is free."""
-        running = {large: sum(batch.large is large for batch in self._running) for large in (True, False)}
-        return [submission for submission in self._waiting if running[submission.flow.large] < self._max_running]
+        """Return the submissions, of large images or others, for which a slot is free.
+
+        The submission that is next decides how many batches may run beside its own, so that it does not wait for ever.
+        """
+        allowed = list[_Submission]()
+        for large in (True, False):
+            waiting = [submission for submission in self._waiting if submission.flow.large == large]
+            running = sum(batch.large == large for batch in self._running)
+            if waiting and running < self._max_running(min(waiting, key=lambda each: each.flow.virtual_time)):
+                allowed += waiting
+        return allowed
+
+    def _max_running(self, following: _Submission) -> int:
+        """Return the largest number of batches of large images, or of others, when a submission is next."""
+        if self._slots is not None:
+            return max(1, self._slots - 1)
+        sizes = following.session.run_sizes
+        return 1 if following.flow.large or sizes is None else sizes.concurrent
 
     def _delay(self, submission: _Submission, allowed: list[_Submission]) -> float:
         """Return the seconds for which tiles still wait for others of their key; 0 if these already fill a batch."""
@@ -279,9 +294,12 @@ class Scheduler:
         session, (height, width, _) = submission.batch_key
         if session.fixed_batch is not None:
             return session.fixed_batch
+        most: float = UNMEASURED_TILES if self._batching.max_tiles is None else self._batching.max_tiles
+        if self._batching.max_tiles is None and session.run_sizes is not None:
+            most = session.run_sizes.pixels / (height * width)
         by_bytes = self._batching.max_activation_bytes / (height * width * session.bytes_per_pixel)
         by_seconds = self._batching.max_run_seconds / submission.seconds_per_tile
-        return max(1, int(min(self._batching.max_tiles, by_bytes, by_seconds)))
+        return max(1, int(min(most, by_bytes, by_seconds)))
 
     def _make_batch(self, first: _Submission, allowed: list[_Submission]) -> _Batch:
         """Take the tiles with the key of `first` out of the queue, lowest virtual time first, until a batch is full."""

@@ -40,6 +40,16 @@ MIN_SHRINK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
+class RunSizes:
+    """How a session computes windows fastest on this machine."""
+
+    pixels: int
+    """Pixels of all tiles of one run."""
+    concurrent: int = 1
+    """Number of runs at the same time."""
+
+
+@dataclass(frozen=True)
 class Threads:
     """The threads in which networks compute."""
 
@@ -65,7 +75,7 @@ class Session:
         threads: Threads = THREADS,
     ) -> None:
         """Load the file at `position` of `model.files`; raises ModelError."""
-        self.model, self._position, self.backend = model, position, backend
+        self.model, self.position, self.backend = model, position, backend
         self.difference = model_pb2.Difference()
         """Difference of the scores from those of fp32 on the CPU, as it was measured. Zero windows: not measured."""
         file = model.folder / model.files[position]
@@ -94,6 +104,8 @@ class Session:
         self._multiply_adds = self._take_cost()
         self._last_channels = model.spec.input.layout == "NHWC"
         self._rate = self.measured_rate = INITIAL_RATE
+        self.run_sizes: RunSizes | None = None
+        """How this session computes windows fastest, as it was measured. None: not measured."""
         self._arena_use = _ArenaUse()
         self._at = dict[tuple[int, int], Session]()
 
@@ -120,10 +132,10 @@ class Session:
         try:
             took, started = list[float](), time.monotonic()
             while len(took) < WARM_RUNS or (len(took) < MAX_WARM_RUNS and took[-1] - started < WARM_SECONDS):
-                scores = self.score([self._grey_window()])
+                scores = self.score([self.grey_window()])
                 took.append(time.monotonic())
             # the first run is slower, and any run may have waited for a CPU
-            self._rate = self.measured_rate = self._multiply_adds / min(np.diff(took))
+            self._rate = self.measured_rate = self._multiply_adds / float(min(np.diff(took)))
         except Exception as error:  # each kind of failure raises an error of another class
             log.error("model", extra={"record": {"model": self.model.name, "error": str(error)}})
             raise ModelError(f"{path}: {self.backend.provider} cannot run it; convert it again") from None
@@ -141,7 +153,7 @@ class Session:
             self._arena_use.bytes = 0.0
             count = self.fixed_batch or 1
             shapes = {name: (count, depth, 1, 1) for name, depth in self._outputs.items()}
-            self._executable.shrink(self._feed([self._grey_window()], count), shapes)
+            self._executable.shrink(self._feed([self.grey_window()], count), shapes)
 
     @property
     def slides(self) -> bool:
@@ -151,7 +163,7 @@ class Session:
     @property
     def step(self) -> tuple[int, int]:
         """Pixels between the windows of a tile, vertical before horizontal."""
-        return self._stride or self.model.strides[self._position]
+        return self._stride or self.model.strides[self.position]
 
     def predict_tile_seconds(self, height: int, width: int) -> float:
         """Return the predicted run time of a tile of height × width pixels; for dense networks from its area."""
@@ -162,7 +174,7 @@ class Session:
 
     def _shared_cost(self, stride: tuple[int, int]) -> SharedCost:
         """Return the cost of this file of mode shared at a stride in pixels."""
-        return self.model.shared_cost(self._position - len(self.model.spec.strides), stride)
+        return self.model.shared_cost(self.position - len(self.model.spec.strides), stride)
 
     def predict_seconds(self, multiply_adds: float) -> float:
         """Return the predicted run time in seconds, from the rate of earlier runs."""
@@ -188,7 +200,8 @@ class Session:
             self._arena_use.bytes = max(self._arena_use.bytes, pixels * self.bytes_per_pixel)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _grey_window(self) -> Pixels:
+    def grey_window(self) -> Pixels:
+        """Return a window whose pixels are all grey."""
         spec = self.model.spec
         return np.full((spec.window.height, spec.window.width, spec.input.channels), GREY, spec.input.dtype)
 
@@ -209,10 +222,10 @@ class Session:
 
     def _take_cost(self) -> float:
         """Set what a run costs; returns the multiply-adds of one window."""
-        spec, shared = self.model.spec, self._position - len(self.model.spec.strides)
+        spec, shared = self.model.spec, self.position - len(self.model.spec.strides)
         if shared < 0:
-            self.bytes_per_pixel = spec.cost[self._position].activation_bytes_per_pixel
-            return spec.cost[self._position].multiply_adds_per_crop
+            self.bytes_per_pixel = spec.cost[self.position].activation_bytes_per_pixel
+            return spec.cost[self.position].multiply_adds_per_crop
         multiple_of = spec.shared[shared].multiple_of
         cost = self._take_stride((multiple_of.height, multiple_of.width))
         return cost.multiply_adds(spec.window.height, spec.window.width)

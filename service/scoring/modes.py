@@ -63,8 +63,8 @@ class Mode(Protocol):
     def session(self, session: Session) -> Session:
         """Return the session of the file at the stride of this mode."""
 
-    def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], tuning: Tuning, rate: Rate) -> int:
-        """Return the number of pixels that a tile should have."""
+    def tile_sizes(self, lattices: tuple[AxisLattice, AxisLattice], tuning: Tuning, rate: Rate) -> Sequence[int]:
+        """Return the numbers of pixels that a tile may have, ascending."""
 
     def multiply_adds(self, view: TilePlan) -> float:
         """Return the multiply-adds of a tile plan."""
@@ -98,10 +98,10 @@ class Dense:
         """Return the session itself."""
         return session
 
-    def tile_pixels(self, _: tuple[AxisLattice, AxisLattice], tuning: Tuning, rate: Rate) -> int:
-        """Return the pixels of a tile, limited by memory and run time; larger tiles repeat less work in their halos."""
+    def tile_sizes(self, _: tuple[AxisLattice, AxisLattice], tuning: Tuning, rate: Rate) -> Sequence[int]:
+        """Return sizes that memory and run time allow; larger tiles repeat less work in their halos."""
         most = math.inf if tuning.tile_seconds is None else tuning.tile_seconds * rate(self.position)
-        return self.cost.tile_pixels(tuning.tile_bytes, most)
+        return self.cost.tile_sizes(tuning.tile_bytes, most)
 
     def multiply_adds(self, view: TilePlan) -> float:
         """Return the multiply-adds of all tiles, with the halos that neighbours both compute."""
@@ -171,9 +171,9 @@ class Crops:
         """Return the session itself."""
         return session
 
-    def tile_pixels(self, lattices: tuple[AxisLattice, AxisLattice], _: Tuning, __: Rate) -> int:
+    def tile_sizes(self, lattices: tuple[AxisLattice, AxisLattice], _: Tuning, __: Rate) -> Sequence[int]:
         """Return the pixels of a tile that holds several windows along each axis."""
-        return math.prod(max(lattice.pixels(MIN_TILE_WINDOWS), MIN_TILE_PIXELS) for lattice in lattices)
+        return (math.prod(max(lattice.pixels(MIN_TILE_WINDOWS), MIN_TILE_PIXELS) for lattice in lattices),)
 
     def multiply_adds(self, view: TilePlan) -> float:
         """Return the multiply-adds of all windows, including those of the mirrored image."""

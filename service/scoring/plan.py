@@ -32,6 +32,8 @@ WORTHWHILE = 1.1
 """Upper bound for the multiply-adds of a plan with a grid, as a multiple of those of the same plan without a grid."""
 GROWTH = 1.2
 """Ratio between the heights of the bands that are tried."""
+HARDLY_MORE = 1.02
+"""Cost of a plan, relative to that of the cheapest, up to which its smaller tiles are preferred."""
 
 
 @dataclass(frozen=True)
@@ -191,11 +193,7 @@ class _Planner:
         lattices = self._lattices(size)
         row_bytes = width * wanted.channels * np.dtype(wanted.dtype).itemsize
         grid_bytes = lattices[1].cells * cell_bytes(self.options) if grid else 0
-        pixels = mode.tile_pixels(lattices, self.bounds.tuning, self.rate)
-        try:
-            tiles = self._tiles(mode, lattices, pixels, row_bytes, grid_bytes)
-        except ValueError as error:
-            raise LimitError(f"stride: {error}: use a coarser stride, or a region") from None
+        pixels, tiles = self._best_tiles(mode, lattices, row_bytes, grid_bytes)
         batch = max(1, min(pixels // math.prod(tiles.max_tile_shape), len(tiles) // len(tiles.bands)))
         needed = STRIPS * tiles.max_strip_rows * row_bytes
         if grid:
@@ -210,6 +208,24 @@ class _Planner:
         view = View(height, width, tiles, batch, mode.multiply_adds(tiles), needed, running)
         self._check_memory(view.bytes)
         return view
+
+    def _best_tiles(
+        self, mode: Mode, lattices: tuple[AxisLattice, AxisLattice], row_bytes: int, grid_bytes: int
+    ) -> tuple[int, TilePlan]:
+        """Return the number of pixels of a tile, and the tiles: the smallest that cost hardly more than the cheapest.
+
+        Raises LimitError if there would be too many tiles. `row_bytes` and `grid_bytes` are those of `_tiles`.
+        """
+        found, failure = list[tuple[int, TilePlan]](), ""
+        for pixels in mode.tile_sizes(lattices, self.bounds.tuning, self.rate):
+            try:
+                found.append((pixels, self._tiles(mode, lattices, pixels, row_bytes, grid_bytes)))
+            except ValueError as error:
+                failure = str(error)
+        if not found:
+            raise LimitError(f"stride: {failure}: use a coarser stride, or a region")
+        efforts = [mode.effort(tiles) for _, tiles in found]
+        return next(plan for plan, effort in zip(found, efforts, strict=True) if effort <= HARDLY_MORE * min(efforts))
 
     def _tiles(
         self, mode: Mode, lattices: tuple[AxisLattice, AxisLattice], pixels: int, row_bytes: int, grid_bytes: int

@@ -126,7 +126,10 @@ def _parts(settings: Settings) -> Parts:
         weights_bytes=settings.weights_bytes,
         warm=True,
         options=LoadOptions(
-            Threads(settings.threads or machine.cpus(), pooled=True), tuple(settings.backend.backends()), checks
+            Threads(settings.threads or machine.cpus(), pooled=True),
+            tuple(settings.backend.backends()),
+            measures_runs=True,
+            checks=checks,
         ),
         report=partial(_report, metrics),
     )

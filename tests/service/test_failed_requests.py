@@ -16,8 +16,9 @@ from fullconv.encode import image_message
 from fullconv.images import source_of
 from fullconv.protos import scoring_pb2
 from service.dispatch.workers import Workers
+from service.engine.batching import Batching
 from service.engine.cancellation import Cancellation
-from service.engine.scheduler import Batching, Flow, Scheduler
+from service.engine.scheduler import Flow, Scheduler
 from service.engine.session import Session
 from service.errors import ImageError
 from service.limits import Tuning

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from service.dispatch.small_requests import SmallRequestWorker
 from service.dispatch.workers import Workers
+from service.engine.batching import Batching
 from service.engine.cancellation import Cancellation
-from service.engine.scheduler import Batching, Flow, Scheduler
-from service.engine.session import Session
+from service.engine.scheduler import Flow, Scheduler
+from service.engine.session import RunSizes, Session
 from service.errors import CancelledRunError, ImageError, ModelError
 
 SECOND = 1.0
@@ -31,6 +32,7 @@ class ControlledSession(Session):
 
     fixed_batch: int | None = None
     bytes_per_pixel = 1.0
+    run_sizes: RunSizes | None = None
 
     def __init__(self) -> None:
         self.ran: list[list[int]] = []
