@@ -1,11 +1,13 @@
 """Scores a slide with every kind of result, paired with the averages alone: time, memory and sizes.
 
     python benchmarks/slide.py [--folder FOLDER] [--width 20000 --height 15000] [--stride 32] [--runs 3]
+                               [--network FILE]
 
-Makes a slide and a network (`slide_files.py`), converts the network with `fullconv-convert --mpp 0.5`, and runs
-`fullconv-score --mask otsu` alternately without files and with all of them. Prints the median ratio of the times, the
-peak memory of each kind beyond that of a process that only plans, the size of each file, and the largest difference of
-each grid from the .npz file.
+Makes a slide and a small network (`slide_files.py`), or takes the checkpoint of another network of three classes, such
+as a ResNet-50. Converts the network with `fullconv-convert --mpp 0.5`, and runs `fullconv-score --mask otsu`
+alternately without files and with all of them. Prints the median ratio of the times, the peak memory of each kind
+beyond that of a process that only plans, the size of each file, and the largest difference of each grid from the .npz
+file.
 """
 
 import argparse
@@ -63,26 +65,30 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=15_000, help="of the slide, in pixels (default: 15000)")
     parser.add_argument("--stride", default="32", help="between windows, in pixels at half a micrometre (default: 32)")
     parser.add_argument("--runs", type=int, default=3, help="pairs of runs (default: 3)")
+    parser.add_argument("--network", type=Path, help="checkpoint of three classes (default: the small network)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        prepare(folder, options.width, options.height)
+        prepare(folder, options)
         measure(folder, options.stride, options.runs)
         for line in compared(folder):
             print(line)
 
 
-def prepare(folder: Path, width: int, height: int) -> None:
-    """Make the slide and the model, unless they are there."""
+def prepare(folder: Path, options: argparse.Namespace) -> None:
+    """Make the slide, unless it is there, and the model."""
     if not (folder / "slide.tif").exists():
-        write_slide(folder / "slide.tif", width, height)
-    write_network(folder / "tissue.onnx")
+        write_slide(folder / "slide.tif", options.width, options.height)
+    network, preprocessing = options.network, "imagenet"
+    if network is None:
+        network, preprocessing = folder / "tissue.onnx", "unit"
+        write_network(network)
     labels = "".join(f"{label} {colour}\n" for label, colour in zip(LABELS, COLOURS, strict=True))
     (folder / "labels.txt").write_text(labels, "utf-8")
     run(
-        folder, "converter", "tissue.onnx", "-o", "models/tissue/1", "--force", "--labels", "labels.txt",
-        "--preprocess", "unit", "--mpp", str(TRAINED_MICRONS),
+        folder, "converter", str(network.absolute()), "-o", "models/tissue/1", "--force", "--labels", "labels.txt",
+        "--preprocess", preprocessing, "--mpp", str(TRAINED_MICRONS),
     )  # fmt: skip
 
 

@@ -60,7 +60,7 @@ class ControlledSession(Session):
 
 
 @contextmanager
-def scheduled(slots: int = 1, **batching: Any) -> Iterator[Scheduler]:
+def scheduled(slots: int | None = 1, **batching: Any) -> Iterator[Scheduler]:
     """Yield a scheduler that is closed at the end of the block."""
     scheduler = Scheduler(slots=slots, batching=Batching(**({"max_run_seconds": 100.0} | batching)))
     try:
@@ -211,6 +211,52 @@ def test_one_slot_is_free_of_large_images() -> None:
         assert large.ran == [[1]]
         large.proceed.set()
         assert [scores_of(future) for future in futures] == [[1]] * 5
+
+
+@pytest.mark.parametrize("sizes", [None, RunSizes(16, 1), RunSizes(16, 2)], ids=["unmeasured", "alone", "two"])
+def test_as_many_batches_run_as_were_measured(sizes: RunSizes | None) -> None:
+    """Without a number of slots, a session's batches run beside each other if it computes faster so."""
+    session = ControlledSession()
+    session.run_sizes, session.proceed = sizes, Event()
+    with scheduled(slots=None, max_tiles=1) as scheduler:
+        futures = [Flow(scheduler).submit(session, tiles(value), SECOND) for value in range(4)]
+        large = [Flow(scheduler, large=True).submit(session, tiles(9), SECOND) for _ in range(2)]
+        expected = (sizes.concurrent if sizes else 1) + 1
+        deadline = time.monotonic() + 10
+        while len(session.ran) < expected and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        assert len(session.ran) == expected
+        assert session.ran.count([9]) == 1
+        session.proceed.set()
+        assert [scores_of(future) for future in (*futures, *large)] == [[0], [1], [2], [3], [9], [9]]
+
+
+def test_a_session_that_runs_alone_gets_its_turn() -> None:
+    """Batches of a session that may run beside each other do not keep out one that may not."""
+    many, alone = ControlledSession(), ControlledSession()
+    many.run_sizes, alone.run_sizes = RunSizes(16, 2), RunSizes(16, 1)
+    many.proceed, alone.ran = Event(), many.ran
+    with scheduled(slots=None, max_tiles=1) as scheduler:
+        first = Flow(scheduler).submit(many, tiles(*[1] * 20), SECOND)
+        deadline = time.monotonic() + 10
+        while len(many.ran) < 2 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        second = Flow(scheduler).submit(alone, tiles(2), SECOND)
+        many.proceed.set()
+        assert (scores_of(first), scores_of(second)) == ([1] * 20, [2])
+    assert many.ran[:3] == [[1], [1], [2]]
+
+
+def test_batches_have_the_measured_pixels() -> None:
+    """Without a number of tiles, a batch has as many pixels as the session computes fastest; larger tiles run alone."""
+    session = ControlledSession()
+    session.run_sizes = RunSizes(3 * 16)
+    with scheduled() as scheduler:
+        with slot_occupied(scheduler, session):
+            futures = [Flow(scheduler).submit(session, tiles(*range(7), side=side), SECOND) for side in (4, 8)]
+        assert [scores_of(future) for future in futures] == [[*range(7)]] * 2
+    assert sorted(map(len, session.ran)) == [1] * 9 + [3, 3]
 
 
 def test_tiles_of_cancelled_flows_are_dropped() -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from support.servers import COMMAND
 
+from service import machine
 from service.settings import Settings, read_settings
 from service.settings_file import ConfigurationError
 
@@ -105,6 +106,16 @@ def test_printed_settings_can_be_read_again(file: Path) -> None:
     file.write_text(printed, "utf-8")
     again = read_settings(["--config", str(file)])
     assert again.text() == printed
+
+
+def test_the_memory_of_tiles_follows_from_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a setting, the batch in one slot gets an eighth of the memory, at most 4 GiB; the text states it."""
+    for memory, tile in ((4 << 30, 512), (16 << 30, 2048), (1 << 40, 4096)):
+        monkeypatch.setattr(machine, "memory_bytes", lambda found=memory: found)
+        settings = read_settings(["--models", "x"])
+        assert settings.tuning.tile_bytes == settings.batching.max_activation_bytes == tile << 20
+        assert yaml.safe_load(settings.text())["tile_mib"] == tile
+    assert read_settings(["--models", "x", "--tile-mib", "100"]).tuning.tile_bytes == 100 << 20
 
 
 def test_the_version_needs_no_models() -> None:

@@ -18,6 +18,7 @@ from support.views import IMAGE, MODES, ROUNDING, Models, make_models, stitched
 from fullconv import Answer, Client, RequestError
 from fullconv.protos import model_pb2, scoring_pb2
 from fullconv.protos import open_inference_pb2 as oip
+from service.dense.tiles import plan_tiles
 from service.errors import CapabilityError, ModelError
 from service.images.encoded import open_bytes
 from service.scoring.scorer import Scorer
@@ -177,6 +178,24 @@ def test_memory_is_planned(models: Models) -> None:
     small = models.run("padded", image, stride=4, mode=MODES["shared"], budget=3_000_000).plan
     assert small.tile_count > 1
     assert small.views[0].activation_bytes < 5_000_000
+
+
+@pytest.mark.parametrize("size", [(700, 700), (300, 1100), (121, 147)])
+@pytest.mark.parametrize("stride", [4, 8])
+def test_tiles_suit_the_image(models: Models, size: tuple[int, int], stride: int) -> None:
+    """No tiles that the memory allows cost much less for this image, and larger ones gain hardly anything."""
+    image, budget = noise(*size, 3), 400_000_000
+    plan = models.run("padded", image, stride=stride, mode=MODES["shared"], budget=budget).plan
+    view = plan.views[0]
+    assert view.activation_bytes <= budget
+    sizes = plan.mode.cost.tile_sizes(budget)  # type: ignore[attr-defined]
+    assert len(sizes) > 1
+    assert [*sizes] == sorted(sizes)
+    lattices = (view.tile_plan.vertical, view.tile_plan.horizontal)
+    others = [plan_tiles(*lattices, plan.mode.network, pixels=pixels) for pixels in sizes]
+    assert plan.effort <= 1.02 * min(map(plan.mode.effort, others))
+    smaller = [tiles for tiles in others if math.prod(tiles.max_tile_shape) < math.prod(view.tile_plan.max_tile_shape)]
+    assert all(plan.mode.effort(tiles) > plan.effort for tiles in smaller)
 
 
 def plan_message(scorer: Scorer, request: scoring_pb2.ScoreRequest) -> str:
