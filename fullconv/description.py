@@ -19,7 +19,7 @@ class Parity:
     """The agreement of dense scores with those of crops, as the converter has measured it. It is not a bound."""
 
     exact: bool
-    """Whether dense equals crops up to rounding; False for scores that were computed in bf16."""
+    """Whether dense equals crops up to rounding; False for scores that were computed in bf16 or fp16."""
     max_abs_diff: float
     """Largest absolute difference of a score."""
     windows: int

@@ -72,4 +72,4 @@ class Tuning:
     @classmethod
     def of_memory(cls, share: float) -> "Tuning":
         """Return tiles that need a share of the memory of the machine or container, at most `MAX_TILE_BYTES`."""
-        return cls(tile_bytes=min(MAX_TILE_BYTES, int(share * machine.memory_bytes())))
+        return cls(tile_bytes=min(MAX_TILE_BYTES, int(share * machine.memory_bytes()) // MIB * MIB))

@@ -8,7 +8,6 @@ names.
 import os
 import re
 import tempfile
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Self
@@ -351,8 +350,10 @@ class Settings(BaseSettings):
     @property
     def tuning(self) -> Tuning:
         """How images are cut into tiles and strips."""
-        sizes = Tuning.of_memory(TILE_SHARE) if self.tile_mib is None else Tuning(tile_bytes=self.tile_mib * MIB)
-        return replace(sizes, tile_seconds=self.tile_ms / 1e3)
+        tile = Tuning.of_memory(TILE_SHARE).tile_bytes if self.tile_mib is None else self.tile_mib * MIB
+        if self.tile_mib is None:  # tiles are not the reason why a plan is refused
+            tile = min(tile, self.max_plan_mib * MIB // 2)
+        return Tuning(tile_bytes=tile, tile_seconds=self.tile_ms / 1e3)
 
     @property
     def weights_bytes(self) -> int | None:

@@ -15,9 +15,10 @@ from service.batch.job import Job
 from service.batch.stop import Stop, StoppedError
 from service.batch.worker import Observe, PartReport, Worker, WorkerLimits
 from service.engine.backend import REFERENCE, Backend
+from service.engine.batching import Batching
 from service.engine.scheduler import Scheduler
 from service.engine.threads import start_compute_threads
-from service.limits import Tuning
+from service.limits import GIB, Tuning
 from service.local import LocalTransport, SharedCompute
 
 PARTS = 2
@@ -31,8 +32,8 @@ THREADS_PER_SERVER = 8
 """Images that are sent to each server at the same time."""
 SLOTS = 2
 """Batches that run at the same time."""
-TUNING = Tuning()
-"""Sizes of tiles, which do not follow from the machine, so that all machines compute the same bytes."""
+TUNING, BATCHING = Tuning(tile_bytes=2 * GIB), Batching(max_tiles=32)
+"""Sizes of tiles and batches, which do not follow from the machine, so that all machines compute the same bytes."""
 MEMORY_SHARE = 0.5
 """Share of the machine's memory for the plans of all images."""
 
@@ -60,7 +61,7 @@ def local_transport(models: Path, backend: Backend = REFERENCE, cpus: int | None
         models,
         provider=backend.provider,
         precision=backend.precision,
-        shared=SharedCompute(Scheduler(slots=SLOTS), TUNING, threads),
+        shared=SharedCompute(Scheduler(slots=SLOTS, batching=BATCHING), TUNING, threads),
     )
 
 

@@ -19,7 +19,7 @@ MAX_OVERHEAD_IN_LIMITED_TIME = 2.0
 """The same ratio for tiles whose predicted run time has reached the limit for one tile."""
 MAX_SIDE = 1 << 14
 """Upper limit, in pixels, of the side of a square tile while the tile size is searched."""
-WORTH_TRYING = 1.5
+MAX_RELATIVE_OVERHEAD = 1.5
 """Multiply-adds of tiles of mode shared, relative to those of the largest tiles, up to which tiles are considered."""
 
 
@@ -168,7 +168,7 @@ class SharedCost:
                 break
             side = larger
             overheads[side] = self._overhead(side)
-        return tuple(each * each for each in overheads if overheads[each] <= WORTH_TRYING * overheads[side])
+        return tuple(each * each for each in overheads if overheads[each] <= MAX_RELATIVE_OVERHEAD * overheads[side])
 
     def _overhead(self, side: int) -> float:
         """Return the multiply-adds of a square tile, relative to those of its windows in a large image."""

@@ -8,7 +8,7 @@ class Batching:
     """Limits of a batch. A batch of one tile may exceed all of them."""
 
     max_tiles: int | None = None
-    """Default: as many as a session computes fastest, or 32 if that was not measured."""
+    """None: the number with which the session computes fastest, or 32 if that was not measured."""
     delay_seconds: float = 0.0
     """Time for which a tile waits for further tiles of its key although a slot is free."""
     max_run_seconds: float = 0.5

@@ -1,7 +1,7 @@
 """Keeps measurements of ONNX files in the user's cache directory, so that each is made once.
 
-A measurement is valid for the same files, processors and releases, and for what else it depends on. One that cannot be
-read or written is made again.
+A measurement is valid for the same files, processors, releases and further conditions, such as the number of threads. A
+measurement that cannot be read or written is made again.
 """
 
 import hashlib

@@ -21,7 +21,7 @@ PROVIDERS: dict[str, tuple[str, dict[str, str], str]] = {
     "tensorrt": ("TensorrtExecutionProvider", {}, "gpu:0"),
 }
 """ONNX Runtime's name of each provider, the provider's options, and its memory arena."""
-ON_GPU = {"cuda", "tensorrt"}
+GPU_PROVIDERS = {"cuda", "tensorrt"}
 """The providers that run on a GPU."""
 TENSORRT_PRECISIONS = {"fp32": {}, "bf16": {"trt_bf16_enable": "1"}, "fp16": {"trt_fp16_enable": "1"}}
 """TensorRT's options for each precision."""
@@ -30,14 +30,15 @@ TENSORRT_PRECISIONS = {"fp32": {}, "bf16": {"trt_bf16_enable": "1"}, "fp16": {"t
 class OnnxRuntimeExecutable:
     """An ONNX file in a session of ONNX Runtime; an `Executable`."""
 
-    def __init__(self, file: Path, backend: Backend, *, pooled: bool) -> None:
+    def __init__(self, file: Path, backend: Backend, *, pooled: bool, engines: str = "") -> None:
         """Load a file; raises an error of ONNX Runtime, or ImportError if the provider's libraries are missing.
 
-        A pooled session runs in the threads of the process's global pool, which all pooled sessions share.
+        A pooled session runs in the threads of the process's global pool, which all pooled sessions share. `engines` is
+        the name under which TensorRT keeps its engines, which depends on the weights. Default: they are not kept.
         """
         name, settings, self._arena = PROVIDERS[backend.provider]
         if backend.provider == "tensorrt":
-            settings = settings | TENSORRT_PRECISIONS[backend.precision] | _kept_engines()
+            settings = settings | TENSORRT_PRECISIONS[backend.precision] | _engine_cache_options(engines)
         providers = [(name, settings)]
         if backend.provider == "tensorrt":  # runs the nodes that TensorRT does not have
             providers.append(PROVIDERS["cuda"][:2])
@@ -49,7 +50,7 @@ class OnnxRuntimeExecutable:
         self.outputs = [output.name for output in self._session.get_outputs()]
         batch = self._session.get_inputs()[0].shape[0]
         self.fixed_batch = batch if isinstance(batch, int) else None
-        self._buffers = InputBuffers(page_locked_memory()) if backend.provider in ON_GPU else None
+        self._buffers = InputBuffers(page_locked_memory()) if backend.provider in GPU_PROVIDERS else None
 
     def run(self, feed: Feed, outputs: list[str], cancellation: Cancellation | None) -> list[NDArray[np.float32]]:
         """Return the values of `outputs`."""
@@ -74,7 +75,9 @@ class OnnxRuntimeExecutable:
                 binding.bind_ortvalue_input(name, value)
             for name in outputs:
                 binding.bind_output(name)
+            binding.synchronize_inputs()
             self._session.run_with_iobinding(binding, run)
+            binding.synchronize_outputs()
             values: list[NDArray[np.float32]] = binding.copy_outputs_to_cpu()
         return values
 
@@ -99,12 +102,15 @@ def has_provider(provider: str) -> bool:
     return PROVIDERS[provider][0] in ort.get_available_providers()
 
 
-def _kept_engines() -> dict[str, str]:
-    """Return TensorRT's options that keep engines and measurements for the next start: they take minutes to make."""
+def _engine_cache_options(engines: str) -> dict[str, str]:
+    """Return TensorRT's options that keep engines and measurements for the next start: they take minutes to make.
+
+    ONNX Runtime names an engine by its graph alone. Networks with other weights therefore need another directory.
+    """
     directory = cache_directory()
-    if directory is None:
+    if directory is None or not engines:
         return {}
-    path = directory / "tensorrt"
+    path = directory / "tensorrt" / engines
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError:  # such as a read-only directory

@@ -1,4 +1,4 @@
-"""Inputs of a GPU in page-locked memory, which the GPU copies by itself while another run computes.
+"""Inputs of a GPU in page-locked memory, which the GPU can copy by itself while another run computes.
 
 The driver copies tiles of ordinary memory into page-locked memory first, and the thread waits for it.
 """
@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 
 from service.engine.executable import Feed
+from service.log import log
 
-KEPT = 8
-"""Number of buffers that are kept for later runs of the same shapes. There are few shapes of tiles."""
+MAX_IDLE = 8
+"""Largest number of buffers that are kept for later runs of the same shapes. There are few shapes of tiles."""
 
 
 class InputBuffers:
@@ -23,7 +26,7 @@ class InputBuffers:
     def __init__(self, memory: ort.OrtMemoryInfo | None) -> None:
         """Allocate buffers in `memory`; None: ordinary memory."""
         self._memory = memory
-        self._idle = deque[dict[str, ort.OrtValue]](maxlen=KEPT)
+        self._idle = deque[dict[str, ort.OrtValue]](maxlen=MAX_IDLE)
 
     @contextmanager
     def filled(self, feed: Feed) -> Iterator[dict[str, ort.OrtValue]]:
@@ -48,10 +51,13 @@ class InputBuffers:
                 if all(buffers[name].shape() == [*values.shape] for name, values in feed.items()):
                     return buffers
                 self._idle.append(buffers)
-        return {
-            name: ort.OrtValue.ortvalue_from_shape_and_type([*values.shape], values.dtype, memory_info=self._memory)
-            for name, values in feed.items()
-        }
+        return {name: _allocate([*values.shape], values.dtype, self._memory) for name, values in feed.items()}
+
+
+def _allocate(shape: list[int], dtype: np.dtype[Any], memory: ort.OrtMemoryInfo | None) -> ort.OrtValue:
+    if memory is None:  # older releases do not have the parameter
+        return ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype)
+    return ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, memory_info=memory)
 
 
 @cache
@@ -61,6 +67,9 @@ def page_locked_memory() -> ort.OrtMemoryInfo | None:
     try:
         ort.register_execution_provider_library("fullconv_cuda", str(library))
         [device, *_] = [each for each in ort.get_ep_devices() if each.ep_name == "CUDAExecutionProvider"]
-        return device.memory_info(ort.OrtDeviceMemoryType.HOST_ACCESSIBLE)
-    except Exception:  # ONNX Runtime raises errors of many classes; ordinary memory serves as well
+        memory = device.memory_info(ort.OrtDeviceMemoryType.HOST_ACCESSIBLE)
+        trial = _allocate([1], np.dtype(np.uint8), memory)
+        return memory if trial.numpy().ctypes.data == trial.data_ptr() else None  # else numpy would have a copy
+    except Exception as error:  # ONNX Runtime raises errors of many classes; ordinary memory serves as well
+        log.info("no page-locked memory", extra={"record": {"error": str(error)}})
         return None

@@ -4,7 +4,6 @@ A larger batch needs fewer runs. Beyond some size its feature maps no longer fit
 the same time can use processors that wait within each run; large networks leave none.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,89 +12,121 @@ from functools import partial
 
 from service import machine
 from service.engine import measurement_cache
-from service.engine.session import RunSizes, Session
+from service.engine.session import MAX_CONCURRENT, RunSizes, Session
+from service.log import log
 
+KIND = "runs"
+"""What these measurements are called in the cache."""
+PROVIDERS = {"cpu", "openvino"}
+"""The providers that are measured. TensorRT builds an engine for each number of windows, which takes minutes."""
 BATCHES = (1, 2, 4, 8, 16, 32)
 """Numbers of windows in one run that are measured."""
-CONCURRENT = (2, 4, 8)
+CONCURRENT = (2, 4, MAX_CONCURRENT)
 """Numbers of runs at the same time that are measured, as long as each is better than the one before."""
-MAX_CONCURRENT = CONCURRENT[-1]
-MAX_RUN_SECONDS = 0.1
-"""Predicted duration of a run up to which it is measured."""
+MAX_RUN_SECONDS, MAX_RUN_BYTES = 0.1, 1 << 30
+"""Predicted duration of a run, and bytes of its activations, up to which it is measured."""
 SHORT_RUN_SECONDS = 0.02
 """Duration of a run up to which runs at the same time are measured: in longer ones, processors hardly wait."""
 ROUNDS, RUNS = 3, 4
 """Number of measurements, of which the fastest counts, and number of runs of each of the concurrent threads."""
-SAME = 1.03
+MAX_RELATIVE_TIME = 1.03
 """Time of a batch for each window, relative to that of the best batch, up to which the larger batch is taken: each
 batch costs the scheduler some time too."""
 MIN_GAIN = 1.15
 """Times as many windows per second that further concurrent runs must give."""
+MAX_SPREAD = 1.25
+"""Largest ratio of the measurements of one run that are kept: if it is larger, other programs used the processors."""
+
+Runs = Mapping[int, Callable[[], object]]
 
 
-KIND = "runs"
-
-
-def run_sizes(session: Session, threads: int | None) -> RunSizes:
-    """Return how a session that has measured its rate computes fastest in `threads` threads.
+def run_sizes(session: Session, threads: int | None) -> RunSizes | None:
+    """Return how a session that has measured its rate computes fastest in `threads` threads; None if it is not known.
 
     The first time on a machine this is measured, which takes a second for large networks.
     """
+    if session.backend.provider not in PROVIDERS:
+        return None
     key = measurement_cache.key(session.model, session.position, threads, str(session.backend))
+    try:
+        return _kept(key) or _measured(session, key)
+    except Exception as error:  # runtimes raise errors of many classes, such as for a lack of memory
+        log.warning("runs", extra={"record": {"model": session.model.name, "error": str(error)}})
+        return None
+
+
+def _kept(key: str) -> RunSizes | None:
+    """Return a measurement that was kept; None if there is none, or it is damaged."""
     kept = measurement_cache.read(KIND, key)
-    if (
-        isinstance(kept, dict)
-        and kept.keys() == {"pixels", "concurrent"}
-        and all(isinstance(value, int) and value > 0 for value in kept.values())
-    ):
-        return RunSizes(**kept)
-    window = session.model.spec.window
-    batch = session.fixed_batch or _best_batch(session)
+    is_valid = isinstance(kept, dict) and kept.keys() == {"pixels", "concurrent"}
+    if not is_valid or not all(isinstance(value, int) and value > 0 for value in kept.values()):
+        return None
+    return RunSizes(kept["pixels"], min(kept["concurrent"], MAX_CONCURRENT))
+
+
+def _measured(session: Session, key: str) -> RunSizes:
+    """Measure a session, and keep the result unless other programs have disturbed the measurement."""
+    window, batch, is_steady = session.model.spec.window, session.fixed_batch, True
+    if batch is None:
+        batch, is_steady = _best_batch(session)
     found = RunSizes(batch * window.height * window.width, _best_concurrency(session, batch))
-    measurement_cache.write(KIND, key, asdict(found))
+    if is_steady:
+        measurement_cache.write(KIND, key, asdict(found))
+    record = {"model": session.model.name, "version": session.model.version, "file": session.file}
+    log.info("runs", extra={"record": {**record, "windows": batch, "concurrent": found.concurrent}})
     return found
 
 
-def _best_batch(session: Session) -> int:
-    """Return the largest number of windows that takes hardly more time for each window than the best number."""
+def _best_batch(session: Session) -> tuple[int, bool]:
+    """Return the largest number of windows that takes hardly more time for each window than the best number.
+
+    The second value says whether the measurements of each number agree.
+    """
     grey, window = session.grey_window(), session.model.spec.window
-    one = session.predict_tile_seconds(window.height, window.width)
-    batches = [batch for batch in BATCHES if batch == 1 or batch * one <= MAX_RUN_SECONDS]
-    seconds = _fastest({batch: partial(session.score, [grey] * batch) for batch in batches})
-    best = min(seconds[batch] / batch for batch in batches)
-    return max(batch for batch in batches if seconds[batch] <= SAME * best * batch)
+    seconds = session.predict_tile_seconds(window.height, window.width)
+    size = window.height * window.width * session.bytes_per_pixel
+    allowed = min(MAX_RUN_SECONDS / seconds, MAX_RUN_BYTES / size)
+    times = _times({batch: partial(session.score, [grey] * batch) for batch in BATCHES if batch <= max(1, allowed)})
+    fastest = {batch: min(times[batch]) / batch for batch in times}
+    best = max(batch for batch in fastest if fastest[batch] <= MAX_RELATIVE_TIME * min(fastest.values()))
+    return best, max(times[best]) <= MAX_SPREAD * min(times[best])
 
 
 def _best_concurrency(session: Session, batch: int) -> int:
-    """Return the number of runs of `batch` windows at the same time that gives the most windows per second."""
+    """Return the number of runs of `batch` windows at the same time that gives the most windows per second.
+
+    A second run of OpenVINO at the same time would need the memory of the weights again.
+    """
     windows, best = [session.grey_window()] * batch, 1
-    if machine.cpus() == 1 or _fastest({1: partial(session.score, windows)})[1] > SHORT_RUN_SECONDS:
+    if machine.cpus() == 1 or session.backend.provider != "cpu":
         return best
-    with ThreadPoolExecutor(MAX_CONCURRENT) as pool:
+    if min(_times({1: partial(session.score, windows)})[1]) > SHORT_RUN_SECONDS:
+        return best
+    with ThreadPoolExecutor(MAX_CONCURRENT, initializer=machine.lower_priority) as pool:
 
         def score(_: int) -> None:
-            for _ in range(RUNS):
+            for _run in range(RUNS):
                 session.score(windows)
 
         def run(concurrent: int) -> None:
-            for _ in pool.map(score, range(concurrent)):
+            for _done in pool.map(score, range(concurrent)):
                 pass
 
         for concurrent in CONCURRENT:
             run(concurrent)  # the runtime may prepare itself
-            seconds = _fastest({each: partial(run, each) for each in (best, concurrent)})
-            if seconds[best] / best < MIN_GAIN * seconds[concurrent] / concurrent:
+            times = _times({each: partial(run, each) for each in (best, concurrent)})
+            if min(times[best]) / best < MIN_GAIN * min(times[concurrent]) / concurrent:
                 break
             best = concurrent
     return best
 
 
-def _fastest(runs: Mapping[int, Callable[[], object]]) -> dict[int, float]:
-    """Return the shortest of the times in seconds that each run takes; the runs alternate."""
-    seconds = dict.fromkeys(runs, math.inf)
+def _times(runs: Runs) -> dict[int, list[float]]:
+    """Return the times in seconds that each run takes; the runs alternate."""
+    times: dict[int, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS):
         for name, run in runs.items():
             started = time.monotonic()
             run()
-            seconds[name] = min(seconds[name], time.monotonic() - started)
-    return seconds
+            times[name].append(time.monotonic() - started)
+    return times

@@ -7,10 +7,9 @@ divided by its weight; the flow with the lowest virtual time is next. A flow tha
 time of the flows that are already there. A small request therefore waits for running batches, and never for all the
 remaining tiles of a large image.
 
-Batches that run at the same time share the CPU, and most take longer together than one after the other. One batch of a
-large image and one of other images run at the same time; the others run beside each other if measurements of their
-session have shown that this is faster. With a fixed number of N >= 2 slots at most N - 1 run tiles of large images, and
-at most N - 1 run other tiles.
+Batches that run at the same time share the CPU, and most take longer together than one after the other. By default, one
+batch of large images runs at a time. Other batches run concurrently, up to the number that was measured for their
+sessions. With a fixed number of N >= 2 slots at most N - 1 batches of large images and at most N - 1 others run.
 
 Tiles of a request that was cancelled or has failed are dropped before they run. A running batch is stopped when all of
 its requests are cancelled.
@@ -25,8 +24,7 @@ from threading import Condition, Thread
 from service.dense.arrays import Pixels, Scores
 from service.engine.batching import Batching
 from service.engine.cancellation import Cancellation
-from service.engine.run_sizes import MAX_CONCURRENT
-from service.engine.session import Session
+from service.engine.session import MAX_CONCURRENT, Session
 from service.errors import CancelledRunError, ModelError
 
 UNMEASURED_TILES = 32
@@ -124,12 +122,18 @@ class _Submission:
             self.future.set_exception(error)
 
 
+def _virtual_time(submission: _Submission) -> float:
+    return submission.flow.virtual_time
+
+
 @dataclass(eq=False)
 class _Batch:
     """Tiles that run together: of each submission the tiles at a range of positions."""
 
     parts: list[tuple[_Submission, range]]
     large: bool
+    max_running: int
+    """Largest number of batches, of large images or of others as this one, that run at the same time as this one."""
     cancellation: Cancellation = field(default_factory=Cancellation)
 
     @property
@@ -163,7 +167,7 @@ class _Batch:
 class Scheduler:
     """Runs at most `slots` batches at the same time, each in a thread of its own.
 
-    Default of `slots`: as many as the sessions compute fastest, and one for large images.
+    Default of `slots`: one for large images, and for other tiles the number that was measured for their session.
     """
 
     def __init__(
@@ -220,6 +224,7 @@ class Scheduler:
                     batch.cancellation.cancel()
             for submission in dropped:
                 submission.fail(_cancelled())
+            self._changed.notify_all()  # other tiles may have waited for these
 
     def close(self) -> None:
         """Drop the waiting tiles, finish the running batches and end the threads."""
@@ -251,41 +256,40 @@ class Scheduler:
         """Wait for tiles that may run and put them into a batch; returns None once the scheduler is closed."""
         with self._changed:
             while not self._closed:
-                allowed = self._allowed()
-                delays = [self._delay(submission, allowed) for submission in allowed]
-                ready = [submission for submission, delay in zip(allowed, delays, strict=True) if delay <= 0]
-                if ready:
-                    first = min(ready, key=lambda submission: submission.flow.virtual_time)
-                    return self._make_batch(first, allowed)
-                self._changed.wait(min(delays, default=None))
+                delays = [self._delay(submission) for submission in self._waiting]
+                ready = [each for each, delay in zip(self._waiting, delays, strict=True) if delay <= 0]
+                first = [submission for submission in self._first(ready) if self._may_start(submission)]
+                if first:
+                    return self._make_batch(min(first, key=_virtual_time))
+                self._changed.wait(min((delay for delay in delays if delay > 0), default=None))
         return None
 
-    def _allowed(self) -> list[_Submission]:
-        """Return the submissions, of large images or others, for which a slot is free.
+    @staticmethod
+    def _first(ready: Sequence[_Submission]) -> list[_Submission]:
+        """Return the submission that is next among those of large images, and the one among the others."""
+        kinds = ([each for each in ready if each.flow.large == large] for large in (True, False))
+        return [min(kind, key=_virtual_time) for kind in kinds if kind]
 
-        The submission that is next decides how many batches may run beside its own, so that it does not wait for ever.
-        """
-        allowed = list[_Submission]()
-        for large in (True, False):
-            waiting = [submission for submission in self._waiting if submission.flow.large == large]
-            running = sum(batch.large == large for batch in self._running)
-            if waiting and running < self._max_running(min(waiting, key=lambda each: each.flow.virtual_time)):
-                allowed += waiting
-        return allowed
+    def _may_start(self, first: _Submission) -> bool:
+        """Return whether a batch with a submission may run beside the running batches of the same kind."""
+        running = [batch for batch in self._running if batch.large == first.flow.large]
+        return len(running) < min([self._max_running(first), *(batch.max_running for batch in running)])
 
-    def _max_running(self, following: _Submission) -> int:
-        """Return the largest number of batches of large images, or of others, when a submission is next."""
+    def _max_running(self, first: _Submission) -> int:
+        """Return how many batches of the same kind may run at the same time while a batch with a submission runs."""
         if self._slots is not None:
             return max(1, self._slots - 1)
-        sizes = following.session.run_sizes
-        return 1 if following.flow.large or sizes is None else sizes.concurrent
+        (height, width, _), sizes = first.tiles[0].shape, first.session.run_sizes
+        if first.flow.large or sizes is None or height * width > sizes.pixels:
+            return 1
+        return sizes.concurrent
 
-    def _delay(self, submission: _Submission, allowed: list[_Submission]) -> float:
+    def _delay(self, submission: _Submission) -> float:
         """Return the seconds for which tiles still wait for others of their key; 0 if these already fill a batch."""
         if not self._batching.delay_seconds:
             return 0.0
         key = submission.batch_key
-        if sum(other.remaining for other in allowed if other.batch_key == key) >= self._max_tiles(submission):
+        if sum(other.remaining for other in self._waiting if other.batch_key == key) >= self._max_tiles(submission):
             return 0.0
         return submission.submitted_at + self._batching.delay_seconds - time.monotonic()
 
@@ -294,18 +298,18 @@ class Scheduler:
         session, (height, width, _) = submission.batch_key
         if session.fixed_batch is not None:
             return session.fixed_batch
-        most: float = UNMEASURED_TILES if self._batching.max_tiles is None else self._batching.max_tiles
+        by_count: float = UNMEASURED_TILES if self._batching.max_tiles is None else self._batching.max_tiles
         if self._batching.max_tiles is None and session.run_sizes is not None:
-            most = session.run_sizes.pixels / (height * width)
+            by_count = session.run_sizes.pixels / (height * width)
         by_bytes = self._batching.max_activation_bytes / (height * width * session.bytes_per_pixel)
         by_seconds = self._batching.max_run_seconds / submission.seconds_per_tile
-        return max(1, int(min(most, by_bytes, by_seconds)))
+        return max(1, int(min(by_count, by_bytes, by_seconds)))
 
-    def _make_batch(self, first: _Submission, allowed: list[_Submission]) -> _Batch:
+    def _make_batch(self, first: _Submission) -> _Batch:
         """Take the tiles with the key of `first` out of the queue, lowest virtual time first, until a batch is full."""
-        free, parts = self._max_tiles(first), []
-        same_key = [submission for submission in allowed if submission.batch_key == first.batch_key]
-        for submission in sorted(same_key, key=lambda submission: submission.flow.virtual_time):
+        free, parts, large = self._max_tiles(first), [], first.flow.large
+        alike = [each for each in self._waiting if each.batch_key == first.batch_key and each.flow.large == large]
+        for submission in sorted(alike, key=_virtual_time):
             positions = range(submission.taken, submission.taken + min(free, submission.remaining))
             self._take(submission, positions)
             parts.append((submission, positions))
@@ -315,7 +319,7 @@ class Scheduler:
         self._waiting = [submission for submission in self._waiting if submission.remaining]
         if self._waiting:
             self._changed.notify()  # another slot may be free
-        batch = _Batch(parts, any(submission.flow.large for submission, _ in parts))
+        batch = _Batch(parts, large, self._max_running(first))
         self._running.append(batch)
         return batch
 
@@ -353,3 +357,4 @@ class Scheduler:
             self._waiting = [submission for submission in self._waiting if submission.flow not in flows]
             for submission in failed:
                 submission.fail(error)
+            self._changed.notify_all()

@@ -14,6 +14,7 @@ from fullconv.common.model_files import WEIGHTS
 from fullconv.protos import model_pb2
 from service.dense.arrays import Pixels
 from service.dense.cost import SharedCost
+from service.engine import measurement_cache
 from service.engine.backend import REFERENCE, Backend
 from service.engine.cancellation import Cancellation
 from service.engine.executable import Executable
@@ -37,6 +38,9 @@ STRIDE = "stride"
 """Name of the second input of a file of mode shared."""
 MIN_SHRINK_BYTES = 4 << 20
 """Bytes of activations up to which the arena is not shrunk."""
+
+MAX_CONCURRENT = 8
+"""Largest number of runs of a session at the same time that is measured."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,9 @@ class Session:
         self.model, self.position, self.backend = model, position, backend
         self.difference = model_pb2.Difference()
         """Difference of the scores from those of fp32 on the CPU, as it was measured. Zero windows: not measured."""
-        file = model.folder / model.files[position]
+        file = model.folder / self.file
         try:
-            self._executable = _load(file, backend, threads)
+            self._executable = self._load(file, threads)
         except ImportError as missing:
             raise ModelError(f"{model_path(file)}: {missing}") from None
         except Exception as error:  # each stage of loading raises errors of another class
@@ -108,6 +112,22 @@ class Session:
         """How this session computes windows fastest, as it was measured. None: not measured."""
         self._arena_use = _ArenaUse()
         self._at = dict[tuple[int, int], Session]()
+
+    def _load(self, file: Path, threads: Threads) -> Executable:
+        """Load a file; raises an error of the runtime, or ImportError."""
+        if self.backend.provider == "openvino":
+            from service.engine.openvino_runtime import OpenVinoExecutable  # noqa: PLC0415 (an extra)
+
+            return OpenVinoExecutable(file, self.backend, threads=threads.count)
+        engines = ""
+        if self.backend.provider == "tensorrt":
+            engines = measurement_cache.key(self.model, self.position, str(self.backend))
+        return OnnxRuntimeExecutable(file, self.backend, pooled=threads.pooled, engines=engines)
+
+    @property
+    def file(self) -> str:
+        """Name of the ONNX file."""
+        return self.model.files[self.position]
 
     def at_stride(self, stride: tuple[int, int]) -> "Session":
         """Return this session of mode shared for windows that are `stride` pixels apart; both share the network."""
@@ -259,12 +279,3 @@ class _ArenaUse:
 
     bytes: float = 0.0
     """Bytes of activations of the largest run since the last shrinking."""
-
-
-def _load(file: Path, backend: Backend, threads: Threads) -> Executable:
-    """Load a file; raises an error of the runtime, or ImportError."""
-    if backend.provider == "openvino":
-        from service.engine.openvino_runtime import OpenVinoExecutable  # noqa: PLC0415 (an extra)
-
-        return OpenVinoExecutable(file, backend, threads=threads.count)
-    return OnnxRuntimeExecutable(file, backend, pooled=threads.pooled)

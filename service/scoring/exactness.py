@@ -12,9 +12,9 @@ from service.scoring.planned import PlannedImage
 def certified(planned: PlannedImage) -> tuple[model_pb2.Difference, bool]:
     """Return the measured agreement with the classifier that goes with a planned image, and whether it is exact.
 
-    It is that of the file that runs, if its scores are not the classifier's own, else that of dense scores. In bf16,
-    the largest difference from fp32 is added. If shares p and q of the windows agree, both agree on at least p + q - 1,
-    and possibly on all.
+    It is that of the file that runs, if its scores are not the classifier's own, else that of dense scores. In bf16
+    and fp16, the largest difference from fp32 is added. If shares p and q of the windows agree, both agree on at least
+    p + q - 1, and possibly on all.
     """
     seen, exact = _of_file(planned.model, planned.plan)
     computed = planned.session.difference

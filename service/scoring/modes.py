@@ -99,7 +99,7 @@ class Dense:
         return session
 
     def tile_sizes(self, _: tuple[AxisLattice, AxisLattice], tuning: Tuning, rate: Rate) -> Sequence[int]:
-        """Return sizes that memory and run time allow; larger tiles repeat less work in their halos."""
+        """Return numbers of pixels that memory and run time allow; larger tiles repeat less work in their halos."""
         most = math.inf if tuning.tile_seconds is None else tuning.tile_seconds * rate(self.position)
         return self.cost.tile_sizes(tuning.tile_bytes, most)
 

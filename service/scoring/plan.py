@@ -32,7 +32,7 @@ WORTHWHILE = 1.1
 """Upper bound for the multiply-adds of a plan with a grid, as a multiple of those of the same plan without a grid."""
 GROWTH = 1.2
 """Ratio between the heights of the bands that are tried."""
-HARDLY_MORE = 1.02
+MAX_RELATIVE_EFFORT = 1.02
 """Cost of a plan, relative to that of the cheapest, up to which its smaller tiles are preferred."""
 
 
@@ -212,7 +212,7 @@ class _Planner:
     def _best_tiles(
         self, mode: Mode, lattices: tuple[AxisLattice, AxisLattice], row_bytes: int, grid_bytes: int
     ) -> tuple[int, TilePlan]:
-        """Return the number of pixels of a tile, and the tiles: the smallest that cost hardly more than the cheapest.
+        """Return the pixels of a tile and the tiles: the smallest ones that cost hardly more than the best.
 
         Raises LimitError if there would be too many tiles. `row_bytes` and `grid_bytes` are those of `_tiles`.
         """
@@ -224,8 +224,8 @@ class _Planner:
                 failure = str(error)
         if not found:
             raise LimitError(f"stride: {failure}: use a coarser stride, or a region")
-        efforts = [mode.effort(tiles) for _, tiles in found]
-        return next(plan for plan, effort in zip(found, efforts, strict=True) if effort <= HARDLY_MORE * min(efforts))
+        most = MAX_RELATIVE_EFFORT * min(mode.effort(tiles) for _, tiles in found)
+        return next(plan for plan in found if mode.effort(plan[1]) <= most)
 
     def _tiles(
         self, mode: Mode, lattices: tuple[AxisLattice, AxisLattice], pixels: int, row_bytes: int, grid_bytes: int

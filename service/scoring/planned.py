@@ -52,7 +52,7 @@ class PlannedImage:
 
     @property
     def precision(self) -> str:
-        """The number format of the computation: bf16, or else the precision of the model."""
+        """The number format of the computation if it is not fp32, or else the precision of the model."""
         computed, own = self.session.backend.precision, self.model.spec.precision
         return own if own and computed == REFERENCE.precision else computed
 

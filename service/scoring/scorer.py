@@ -111,8 +111,8 @@ class Scorer:
         served, model = self.registry.get(request.model, request.version)
         if request.options.min_agreement is not None and not self.registry.loader.has_full_precision:
             raise CapabilityError(
-                "min_agreement: expected a model in fp32, with which the agreement was measured, got bf16: leave it "
-                "out, or set precision to auto or fp32 where the model is loaded"
+                "min_agreement: expected a model in fp32, with which the agreement was measured, got a lower "
+                "precision: leave it out, or set precision to auto or fp32 where the model is loaded"
             )
         return served, model, resolve(model, request.options)
 

@@ -1,7 +1,8 @@
-"""What runs sessions on a GPU, as far as a machine without one shows it: buffers, bound runs, and TensorRT's cache."""
+"""Buffers of inputs, bound runs and the cache of TensorRT, tested on the CPU: no test runs on a GPU."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier, Thread
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from support.paths import ROOT
 from support.pictures import noise
 
 from service.engine import onnx_runtime
+from service.engine import session as session_module
 from service.engine.backend import REFERENCE, Backend
 from service.engine.cancellation import Cancellation
-from service.engine.onnx_runtime import ON_GPU, PROVIDERS, OnnxRuntimeExecutable
-from service.engine.page_locked import KEPT, InputBuffers, page_locked_memory
+from service.engine.onnx_runtime import GPU_PROVIDERS, PROVIDERS, OnnxRuntimeExecutable
+from service.engine.page_locked import MAX_IDLE, InputBuffers, page_locked_memory
 from service.engine.repository import ModelRepository
 from service.engine.session import Session
 from service.errors import ModelError
@@ -46,20 +48,13 @@ def test_bound_runs_give_the_same_scores(bound: OnnxRuntimeExecutable) -> None:
 def test_concurrent_bound_runs_do_not_share_buffers(bound: OnnxRuntimeExecutable) -> None:
     """Threads that run tiles of one shape at the same time get the scores of their own tiles."""
     expected = [bound.run(feed(150, 214, seed), bound.outputs, None)[0] for seed in range(4)]
-    wrong = list[int]()
 
-    def run(seed: int) -> None:
-        for _ in range(20):
-            [scores] = bound.run(feed(150, 214, seed), bound.outputs, None)
-            if not np.array_equal(scores, expected[seed]):
-                wrong.append(seed)
+    def run(seed: int) -> list[np.ndarray]:
+        return [bound.run(feed(150, 214, seed), bound.outputs, None)[0] for _ in range(20)]
 
-    threads = [Thread(target=run, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(4) as pool:
+        for scores, own in zip(pool.map(run, range(4)), expected, strict=True):
+            np.testing.assert_array_equal(scores, [own] * 20)
 
 
 def test_a_bound_run_can_be_cancelled(bound: OnnxRuntimeExecutable) -> None:
@@ -80,10 +75,10 @@ def test_buffers_are_reused_and_few() -> None:
     with buffers.filled(feed(70, 70, 3)) as third:
         assert third["image"].data_ptr() in places
         np.testing.assert_array_equal(third["image"].numpy(), feed(70, 70, 3)["image"])
-    for side in range(70, 70 + 3 * KEPT):
+    for side in range(70, 70 + 3 * MAX_IDLE):
         with buffers.filled(feed(side, side)):
             pass
-    assert len(buffers._idle) == KEPT  # noqa: SLF001 (nothing else shows it)
+    assert len(buffers._idle) == MAX_IDLE  # noqa: SLF001 (nothing else shows it)
     buffers.clear()
     assert not buffers._idle  # noqa: SLF001
 
@@ -98,22 +93,17 @@ def test_a_failed_run_keeps_its_buffer() -> None:
 
 def test_threads_never_get_one_buffer() -> None:
     """Of threads that take buffers at the same moment, each gets another one."""
-    buffers, barrier, seen = InputBuffers(None), Barrier(8), list[int]()
+    buffers, barrier = InputBuffers(None), Barrier(8, timeout=10)
 
-    def use() -> None:
+    def use(_: int) -> int:
         barrier.wait()
         with buffers.filled(feed(70, 70)) as mine:
             barrier.wait()
-            seen.append(mine["image"].data_ptr())
+            return int(mine["image"].data_ptr())
 
-    for _ in range(2):
-        threads = [Thread(target=use) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len({*seen}) == 8
-        seen.clear()
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            assert len({*pool.map(use, range(8))}) == 8
 
 
 def test_page_locked_memory_is_optional() -> None:
@@ -122,7 +112,7 @@ def test_page_locked_memory_is_optional() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
-@pytest.mark.parametrize("provider", sorted(ON_GPU))
+@pytest.mark.parametrize("provider", sorted(GPU_PROVIDERS))
 def test_a_missing_gpu_is_an_error(provider: str) -> None:
     """A provider that cannot be loaded is never replaced by the CPU."""
     model = ModelRepository(ROOT / "models").open("digits", "1")
@@ -131,11 +121,31 @@ def test_a_missing_gpu_is_an_error(provider: str) -> None:
 
 
 def test_engines_are_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorRT gets a directory that exists; if there can be none, it keeps nothing."""
+    """TensorRT gets a directory that exists; without a name, or if there can be no directory, it keeps nothing."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kept = onnx_runtime._kept_engines()  # noqa: SLF001 (no GPU calls it)
-    assert {Path(kept[f"trt_{cache}_cache_path"]) for cache in ("engine", "timing")} == {tmp_path / "fullconv/tensorrt"}
-    assert (tmp_path / "fullconv" / "tensorrt").is_dir()
+    kept = onnx_runtime._engine_cache_options("name")  # noqa: SLF001 (no GPU calls it)
+    paths = {kept[f"trt_{cache}_cache_path"] for cache in ("engine", "timing")}
+    assert paths == {str(tmp_path / "fullconv" / "tensorrt" / "name")}
+    assert Path(*paths).is_dir()
+    assert not onnx_runtime._engine_cache_options("")  # noqa: SLF001
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     (tmp_path / "file").touch()
-    assert not onnx_runtime._kept_engines()  # noqa: SLF001
+    assert not onnx_runtime._engine_cache_options("name")  # noqa: SLF001
+
+
+def test_engines_depend_on_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models with the same graph and other weights keep their engines under different names."""
+    names = list[str]()
+
+    class Executable(OnnxRuntimeExecutable):
+        def __init__(self, file: Path, _: Backend, *, pooled: bool, engines: str = "") -> None:
+            names.append(engines)
+            super().__init__(file, REFERENCE, pooled=pooled)
+
+    monkeypatch.setattr(session_module, "OnnxRuntimeExecutable", Executable)
+    model = ModelRepository(ROOT / "models").open("digits", "1")
+    for digest, provider in (("a", "tensorrt"), ("b", "tensorrt"), ("b", "cpu")):
+        model.spec.weights_sha256 = digest
+        Session(model, backend=Backend(provider))  # type: ignore[arg-type]
+    assert len({*names}) == 3
+    assert names[-1] == ""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -10,112 +11,193 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.paths import ROOT
+from support.servers import running
 
+from fullconv import Client, Scorer
 from service import machine
+from service.engine import run_sizes as measurement
+from service.engine.backend import Backend
 from service.engine.cancellation import Cancellation
-from service.engine.loader import LoadOptions
-from service.engine.registry import Registry
-from service.engine.repository import ModelRepository
+from service.engine.repository import ModelRepository, StoredModel
 from service.engine.run_sizes import run_sizes
 from service.engine.session import RunSizes, Session
 
 MODELS = ROOT / "models"
+PAGE = MODELS / "digits" / "page.png"
 WINDOW = 70 * 70
+
+
+class Clock:
+    """A clock that a simulated session advances."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        """Return the time in seconds."""
+        return self.now
 
 
 class Simulated(Session):
     """A session whose run times follow a rule: for a run, for each window, and for each window beyond a cache."""
 
-    per_run, per_window, beyond, cached, exclusive = 0.0005, 0.0001, 0.0, 8, True
-    """Seconds, number of windows that fit into the cache, and whether only one run makes progress at a time."""
-    runs = 0
-    lock = Lock()
+    per_run, per_window, beyond, cached = 0.0005, 0.0001, 0.0, 8
+    """Seconds, and the number of windows that fit into the cache."""
+    runs, clock = 0, Clock()
 
     def score(self, tiles: Sequence[Any], _: Cancellation | None = None) -> NDArray[np.float32]:
-        """Wait as long as the rule says."""
+        """Advance the clock as the rule says."""
         self.runs += 1
-        seconds = self.per_run + self.per_window * len(tiles) + self.beyond * max(0, len(tiles) - self.cached)
-        if self.exclusive:
-            with self.lock:
-                time.sleep(seconds)
-        else:
-            time.sleep(seconds)
+        beyond = max(0, len(tiles) - self.cached)
+        self.clock.now += self.per_run + self.per_window * len(tiles) + self.beyond * beyond
+        return np.zeros((len(tiles), 1, 1, 11), np.float32)
+
+
+class Sleeping(Session):
+    """A session whose runs take two hundredths of a second; `lock` lets only one run go on at a time."""
+
+    lock: AbstractContextManager[Any] = nullcontext()
+
+    def score(self, tiles: Sequence[Any], _: Cancellation | None = None) -> NDArray[np.float32]:
+        """Wait."""
+        with self.lock:
+            time.sleep(0.01)
         return np.zeros((len(tiles), 1, 1, 11), np.float32)
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep measurements in a directory of the test, on a machine with several processors."""
+    """Keep measurements in a directory of the test, on a machine with one processor."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(machine, "cpus", lambda: 4)
+    monkeypatch.setattr(machine, "cpus", lambda: 1)
+
+
+def digits() -> StoredModel:
+    """Return the shipped model."""
+    return ModelRepository(MODELS).open("digits", "1")
+
+
+def measured(session: Session, monkeypatch: pytest.MonkeyPatch, threads: int = 4) -> RunSizes:
+    """Return the sizes for a session, by the clock that simulated sessions advance."""
+    with monkeypatch.context() as patched:
+        if isinstance(session, Simulated):
+            patched.setattr(measurement, "time", session.clock)
+        found = run_sizes(session, threads)
+    assert found is not None
+    return found
 
 
 def simulated(**rule: Any) -> Simulated:
     """Return a session with a rule."""
-    session = Simulated(ModelRepository(MODELS).open("digits", "1"))
-    vars(session).update(rule)
+    session = Simulated(digits())
+    vars(session).update({"clock": Clock()} | rule)
     return session
 
 
-def test_batches_fill_the_cache() -> None:
+@pytest.mark.parametrize(
+    ("rule", "batch"),
+    [
+        ({"per_run": 0.004, "beyond": 0.003}, 8),
+        ({"per_run": 0.04, "per_window": 0.001}, 32),
+        ({"per_run": 0.0, "per_window": 0.001, "beyond": 0.0002}, 8),
+        ({"per_run": 0.0, "per_window": 0.001}, 32),
+    ],
+    ids=["cache", "long runs", "larger costs nothing up to the cache", "equal"],
+)
+def test_batches_fill_the_cache(rule: dict[str, Any], batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs cost time, so that a batch is large; windows beyond the cache cost more, so that it is not larger."""
-    assert run_sizes(simulated(per_run=0.004, beyond=0.003), 4).pixels == 8 * WINDOW
-    assert run_sizes(simulated(per_run=0.04, per_window=0.001), 5).pixels == 32 * WINDOW
+    assert measured(simulated(**rule), monkeypatch) == RunSizes(batch * WINDOW)
 
 
-def test_slow_windows_are_measured_alone() -> None:
-    """A network whose window takes long is not measured in large batches."""
+@pytest.mark.parametrize("limit", ["seconds", "bytes"])
+def test_large_batches_are_not_measured(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network whose window takes long, or much memory, is measured with one window alone."""
     session = simulated(per_window=0.06)
-    session._rate = session._multiply_adds / 0.06  # noqa: SLF001 (as `warm` sets it)
-    assert run_sizes(session, 4) == RunSizes(WINDOW)
-    assert session.runs < 12
+    if limit == "seconds":
+        session._rate = session._multiply_adds / 0.06  # noqa: SLF001 (as `warm` sets it)
+    else:
+        session.bytes_per_pixel = 200_000.0
+    assert measured(session, monkeypatch) == RunSizes(WINDOW)
+    assert session.runs == 3
 
 
-def test_concurrent_runs_need_a_gain() -> None:
+def test_concurrent_runs_need_a_gain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that do not disturb each other are concurrent; runs that wait for each other are not."""
-    assert run_sizes(simulated(exclusive=False, per_run=0.004), 4).concurrent == 8
-    assert run_sizes(simulated(per_run=0.004), 5).concurrent == 1
+    monkeypatch.setattr(machine, "cpus", lambda: 4)
+    free, waiting = Sleeping(digits()), Sleeping(digits())
+    waiting.lock = Lock()
+    assert measured(free, monkeypatch, threads=1).concurrent == 8
+    assert measured(waiting, monkeypatch, threads=2).concurrent == 1
 
 
-def test_one_processor_runs_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is concurrent on one processor."""
-    monkeypatch.setattr(machine, "cpus", lambda: 1)
-    assert run_sizes(simulated(exclusive=False), 1).concurrent == 1
+def test_openvino_is_not_measured_concurrently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second run at the same time would need a second compiled network."""
+    monkeypatch.setattr(machine, "cpus", lambda: 4)
+    session = Sleeping(digits())
+    session.backend = Backend("openvino", "bf16")
+    assert measured(session, monkeypatch).concurrent == 1
 
 
-def test_measurements_are_kept() -> None:
+def test_gpus_are_not_measured() -> None:
+    """Nothing is measured on a GPU, where each number of windows may need another engine."""
+    session = simulated()
+    session.backend = Backend("tensorrt", "fp16")
+    assert run_sizes(session, 4) is None
+    assert not session.runs
+
+
+def test_a_failure_is_no_measurement(caplog: pytest.LogCaptureFixture) -> None:
+    """A session that cannot run so many windows is served as if it had not been measured, and the log says why."""
+    session = simulated(per_run="no number")
+    assert run_sizes(session, 4) is None
+    assert [record.message for record in caplog.records] == ["runs"]
+
+
+def test_measurements_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second session reads what the first has measured; another number of threads is another measurement."""
     first, second, third = simulated(), simulated(), simulated()
-    expected = run_sizes(first, 4)
-    assert run_sizes(second, 4) == expected
-    assert not second.runs
-    run_sizes(third, 2)
+    assert measured(second, monkeypatch) == measured(first, monkeypatch)
+    assert [bool(each.runs) for each in (first, second)] == [False, True]
+    measured(third, monkeypatch, threads=2)
     assert third.runs
 
 
+def test_disturbed_measurements_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the same runs take different times, the next session is measured again."""
+    first, second = simulated(), simulated()
+    monkeypatch.setattr(Clock, "monotonic", lambda clock: clock.now**2)
+    measured(first, monkeypatch)
+    measured(second, monkeypatch)
+    assert second.runs
+
+
 @pytest.mark.parametrize("kept", ["", "[]", '{"pixels": 0, "concurrent": 1}', '{"pixels": "9", "concurrent": 1}', "{}"])
-def test_damaged_measurements_are_made_again(kept: str, tmp_path: Path) -> None:
+def test_damaged_measurements_are_made_again(kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is damaged or has impossible numbers counts as none."""
-    run_sizes(simulated(), 4)
+    measured(simulated(), monkeypatch)
     [file] = (tmp_path / "cache" / "fullconv" / "runs").iterdir()
     file.write_text(kept)
     session = simulated()
-    run_sizes(session, 4)
+    measured(session, monkeypatch)
     assert session.runs
 
 
-def test_servers_measure_and_others_do_not() -> None:
-    """A registry measures only if it is told to: scores in other processes do not depend on measurements."""
-    for measures in (True, False):
-        registry = Registry(MODELS, warm=True, options=LoadOptions(measures_runs=measures))
-        served, model = registry.get("digits", "1")
-        assert (registry.session(served, model, 0).run_sizes is not None) is measures
+def test_only_servers_measure(tmp_path: Path) -> None:
+    """A server measures a model when it loads it; in-process scores do not depend on measurements."""
+    with Scorer(MODELS) as scorer:
+        scorer.score(PAGE, model="digits")
+    assert not (tmp_path / "cache" / "fullconv" / "runs").exists()
+    with running(MODELS) as server, Client(server.address) as client:
+        client.score(PAGE, model="digits")
+    [record] = server.events("runs")
+    assert (record["model"], record["version"], record["file"]) == ("digits", "1", "model.onnx")
+    assert record["windows"] >= 1
+    assert record["concurrent"] >= 1
 
 
 def test_real_sessions_are_measured() -> None:
-    """The digits network gets a batch within what was tried."""
-    session = Session(ModelRepository(MODELS).open("digits", "1"))
+    """The digits network can be measured, and the measurement stands for whole windows."""
+    session = Session(digits())
     session.warm()
     found = run_sizes(session, 4)
-    assert found.pixels // WINDOW in (1, 2, 4, 8, 16, 32)
-    assert found.concurrent in (1, 2, 4, 8)
+    assert found is not None
+    assert found.pixels % WINDOW == 0
