@@ -22,7 +22,7 @@ from service.engine.batching import Batching
 from service.engine.requested_backend import RequestedBackend
 from service.limits import MIB, Limits, Tuning
 from service.setting_types import Address, Count, Mib, NonemptyPath, Seconds, is_loopback
-from service.settings_file import ConfigurationError, SettingsFile
+from service.settings_file import ConfigurationError, SettingsFile, message
 
 PREFIX = "FULLCONV_"
 FOREIGN = re.compile(r"FULLCONV_(SERVICE_.*|PORT(_.*)?)")
@@ -394,18 +394,6 @@ def read_settings(arguments: list[str]) -> Settings:
     try:
         return Settings(_cli_parse_args=arguments)  # type: ignore[call-arg]
     except ValidationError as error:
-        raise ConfigurationError("; ".join(_message(dict(each)) for each in error.errors())) from None
+        raise ConfigurationError("; ".join(message(dict(each)) for each in error.errors())) from None
     except SettingsError as error:
         raise ConfigurationError(str(error.__cause__ or error)) from None
-
-
-def _message(error: dict[str, Any]) -> str:
-    """Return one of pydantic's errors as a message that names the setting."""
-    name = ".".join(map(str, error["loc"]))
-    match error["type"]:
-        case "extra_forbidden":
-            return f"{name}: expected the name of a setting; --help lists all settings"
-        case "missing":
-            return f"{name}: expected a value, got none"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{name}: {message}, got {error['input']!r}" if name else message

@@ -1,4 +1,4 @@
-"""The YAML file of settings."""
+"""The YAML file of settings, and the errors of settings."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,6 +11,18 @@ from pydantic_settings import PydanticBaseSettingsSource
 
 class ConfigurationError(Exception):
     """A setting cannot be used. The message names the setting, the expected value and the actual value."""
+
+
+def message(error: dict[str, Any]) -> str:
+    """Return one of pydantic's errors as a message that names the setting."""
+    name = ".".join(map(str, error["loc"]))
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{name}: expected the name of a setting; --help lists all settings"
+        case "missing":
+            return f"{name}: expected a value, got none"
+    text = error["msg"].removeprefix("Value error, ")
+    return f"{name}: {text}, got {error['input']!r}" if name else text
 
 
 class SettingsFile(PydanticBaseSettingsSource):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.servers import wait_until
 
 from service.dispatch.small_requests import SmallRequestWorker
 from service.dispatch.workers import Workers
@@ -101,10 +102,7 @@ def test_nothing_of_a_batch_is_kept() -> None:
         future = Flow(scheduler).submit(ControlledSession(), [tile], SECOND)
         assert scores_of(future) == [7]
         del tile, future
-        end = time.monotonic() + 10
-        while kept() is not None:
-            assert time.monotonic() < end
-            time.sleep(0.001)
+        wait_until(lambda: kept() is None)
 
 
 def test_results_come_back_in_order() -> None:
@@ -222,9 +220,7 @@ def test_as_many_batches_run_as_were_measured(sizes: RunSizes | None) -> None:
         futures = [Flow(scheduler).submit(session, tiles(value), SECOND) for value in range(4)]
         large = [Flow(scheduler, large=True).submit(session, tiles(9), SECOND) for _ in range(2)]
         expected = (sizes.concurrent if sizes else 1) + 1
-        deadline = time.monotonic() + 10
-        while len(session.ran) < expected and time.monotonic() < deadline:
-            time.sleep(0.001)
+        wait_until(lambda: len(session.ran) >= expected)
         time.sleep(0.05)
         assert len(session.ran) == expected
         assert session.ran.count([9]) == 1
@@ -239,9 +235,7 @@ def test_a_session_that_runs_alone_gets_its_turn() -> None:
     many.proceed, alone.ran = Event(), many.ran
     with scheduled(slots=None, max_tiles=1) as scheduler:
         first = Flow(scheduler).submit(many, tiles(*[1] * 20), SECOND)
-        deadline = time.monotonic() + 10
-        while len(many.ran) < 2 and time.monotonic() < deadline:
-            time.sleep(0.001)
+        wait_until(lambda: len(many.ran) == 2)
         second = Flow(scheduler).submit(alone, tiles(2), SECOND)
         many.proceed.set()
         assert (scores_of(first), scores_of(second)) == ([1] * 20, [2])
@@ -299,9 +293,7 @@ def test_batches_of_cancelled_flows_are_stopped() -> None:
         flows[1].cancel()
         with pytest.raises(CancelledRunError):
             futures[1].result(10)
-        deadline = time.monotonic() + 10
-        while not session.terminated and time.monotonic() < deadline:
-            time.sleep(0.001)
+        wait_until(lambda: session.terminated)
         assert session.terminated == [True]
 
 
