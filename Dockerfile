@@ -1,9 +1,10 @@
-# Two images, without the converter, the libraries for heatmaps, build tools and PyTorch:
+# Three images, without the converter, the libraries for heatmaps, build tools and PyTorch:
 #
 #     docker build -t fullconv .                              the server; mount the models at /models
+#     docker build -t fullconv-openvino --target openvino .   the server with OpenVINO; it keeps measurements in /cache
 #     docker build -t fullconv-batch --target batch .         jobs; mount the models at /data/models
 #
-# Both begin with the files of the image of Python without pip, manuals and translations: a layer on top of that image
+# All begin with the files of the image of Python without pip, manuals and translations: a layer on top of that image
 # could hide these files, but not make the image smaller. The packages are copied without their tests, and without ONNX
 # Runtime's library for programs in C, which its module for Python contains too. The modules that are imported at every
 # start are compiled once, because a program whose files are read-only would compile them at every start.
@@ -18,6 +19,10 @@ COPY requirements/batch.txt .
 RUN python -m pip install --no-cache-dir --no-compile --require-hashes --target /opt/site -r batch.txt \
     && find /opt/site -type d -name tests -prune -exec rm -r {} + \
     && rm /opt/site/onnxruntime/capi/libonnxruntime.so.*
+
+FROM python:3.11-slim-bookworm AS openvino-packages
+COPY requirements/openvino.txt .
+RUN python -m pip install --no-cache-dir --no-compile --no-deps --require-hashes --target /opt/site -r openvino.txt
 
 FROM python:3.11-slim-bookworm AS system
 RUN useradd --system --uid 10001 --no-create-home fullconv \
@@ -53,3 +58,12 @@ EXPOSE 8500 8501 8502
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["python", "-m", "service.server.probe", "127.0.0.1:8501"]
 ENTRYPOINT ["python", "-m", "service"]
 CMD ["--models", "/models", "--listen", "0.0.0.0:8500", "--insecure", "--metrics", "0.0.0.0:8501", "--spool", "/spool"]
+
+FROM server AS openvino
+USER root
+RUN install --directory --owner fullconv /cache
+COPY --from=openvino-packages /opt/site /opt/site
+ENV XDG_CACHE_HOME=/cache
+USER 10001
+
+FROM server

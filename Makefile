@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 BENCH_PIP := build/bench/bin/python -m pip --disable-pip-version-check --quiet
 LOCK := $(CURDIR)/$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
-LOCKS := base batch bench build clients dev docs image perf photo
+LOCKS := base batch bench build clients dev docs image openvino perf photo
 STUBS := fullconv/protos
 PROTOS := $(addprefix $(STUBS)/,caffe.proto model.proto onnx_file.proto open_inference.proto scoring.proto)
 MODELS := build/models
@@ -85,6 +85,7 @@ define compile
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/base.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group build -o requirements/build.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group image -c requirements/base.txt -o requirements/image.txt
+cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --no-deps --group openvino -o requirements/openvino.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group batch -c requirements/image.txt -o requirements/batch.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group bench -c requirements/base.txt -o requirements/bench.txt
 cd $(1) && $(LOCK) $(if $(UPGRADE),--upgrade) --group clients -o requirements/clients.txt

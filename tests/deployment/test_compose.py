@@ -130,6 +130,19 @@ def test_the_image_is_small(address: str) -> None:  # noqa: ARG001 (the image mu
     assert int(subprocess.run(command, capture_output=True, check=True).stdout) < MOST_BYTES
 
 
+def test_the_image_with_openvino_has_it(address: str) -> None:  # noqa: ARG001 (the image of the server must be built)
+    """The further image of the server finds OpenVINO, and may write the directory of its measurements."""
+    build = ["docker", "build", "--quiet", "--target", "openvino", "--tag", "fullconv-openvino", "."]
+    subprocess.run(build, cwd=ROOT, capture_output=True, check=True)
+    script = (
+        "from pathlib import Path; from service.engine.requested_backend import RequestedBackend; "
+        "print(sorted({each.provider for each in RequestedBackend().backends()}), Path('/cache/new').write_text('it'))"
+    )
+    command = ["docker", "run", "--rm", "--entrypoint", "python", "fullconv-openvino", "-c", script]
+    output = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    assert output.strip() == "['cpu', 'openvino'] 2"
+
+
 def test_three_servers_share_the_work(address: str) -> None:
     """With --scale server=3 a client calls three servers in turn; when one of them is killed, no request fails."""
     with ExitStack() as free:
