@@ -124,7 +124,7 @@ Verify = Annotated[
         max=MAX_WINDOWS,
         help="Number of windows, chosen at random, on which the result is compared with the source. All windows of "
         "the images are compared if this takes little longer. Default: 256; without --images, fewer for a network "
-        "whose windows are expensive (32 for VGG-16).",
+        "whose windows are expensive (16 for VGG-16).",
     ),
 ]
 Images = Annotated[
@@ -278,9 +278,9 @@ def _refusals() -> Iterator[None]:
 
 def _show(report: "Report", output: Path) -> None:
     """Print the report as tables."""
-    from rich.console import Console
+    from fullconv.common.console import result_console
 
-    console = Console(highlight=False)
+    console = result_console()
     if report.rewrites:
         console.print(report.layers(), "")
     console.print(report.facts(), "")

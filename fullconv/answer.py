@@ -58,7 +58,7 @@ class Answer:
     top: tuple[Entry, ...]
     """The classes with the highest averages, the highest first."""
     parity: Parity
-    """How far dense scores of this model agree with those of crops, at this stride."""
+    """How far dense scores of this model agree with those of crops, at this stride. For this answer: `own_scores`."""
     warnings: tuple[str, ...]
     """Facts to know before the scores are used."""
     timing: Timing
@@ -82,6 +82,9 @@ class Answer:
     precision: str = ""
     """The number format of the computation if it is "bf16" or "fp16", or else the precision of the model: "fp32",
     "fp16" or "int8"."""
+    own_scores: bool = False
+    """Whether the scores are those that the classifier gives each window by itself, up to rounding in fp32. Servers of
+    earlier releases never say so."""
     pixels: ScoredPixels | None = None
     """The image, to draw a heatmap over; None if no grid was requested."""
     describe: Callable[[], ModelDescription] | None = field(default=None, repr=False)
@@ -153,6 +156,7 @@ class Answer:
             "mode_reason": self.mode_reason,
             "provider": self.provider,
             "precision": self.precision,
+            "own_scores": self.own_scores,
             "grid": {
                 "rows": len(self.y),
                 "cols": len(self.x),

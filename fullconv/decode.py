@@ -54,6 +54,7 @@ def answer_of(
         further={} if grid is None or grid.further is None else header.split(grid.further),
         provider=response.provider,
         precision=response.precision,
+        own_scores=response.own_scores,
         pixels=pixels,
         describe=describe,
     )

@@ -15,7 +15,7 @@ from fullconv.protos import model_pb2, scoring_pb2
 from service.engine.registry import Registry
 from service.engine.repository import StoredModel
 from service.limits import Limits
-from service.scoring.exactness import certified, remarks_on
+from service.scoring.exactness import certified, has_own_scores, remarks_on
 from service.scoring.grid import GridRows
 from service.scoring.options import ResolvedOptions
 from service.scoring.outcome import Counted, Event, Outcome, Progress, Scored, Started, Timing
@@ -179,6 +179,7 @@ def _describe(planned: PlannedImage) -> scoring_pb2.ScoreResponse:
         parity=_parity(*certified(planned), planned.session.difference),
         provider=planned.session.backend.provider,
         precision=planned.precision,
+        own_scores=has_own_scores(planned),
         plan=scoring_pb2.Plan(
             file=model.files[plan.mode.position],
             multiply_adds=plan.multiply_adds,

@@ -82,13 +82,14 @@ def _escape(text: str) -> str:
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    """Drop gRPC's error that a status could not be sent to a disconnected client: the request's line records it."""
-    return "ExecuteBatchError" not in record.getMessage()
+    """Drop what gRPC and asyncio say about clients that have disconnected: the request's line records it."""
+    return not any(text in record.getMessage() for text in ("ExecuteBatchError", "socket.send() raised exception"))
 
 
 def log_to_stderr() -> None:
     """Send this program's log, and the warnings and errors of libraries, to standard error."""
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_wanted)
+    for name in ("grpc._cython.cygrpc", "asyncio"):
+        logging.getLogger(name).addFilter(_is_wanted)
     handler = LineHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(handlers=[handler])

@@ -107,9 +107,8 @@ def _open(outputs: Outputs, images: list[Path]) -> None:
 
 def _describe(line: CommandLine) -> None:
     """Print the description of the model."""
-    from rich.console import Console
-
     from fullconv.command.description import description_table
+    from fullconv.common.console import result_console
 
     with _exit_statuses():
         scorer = line.open_scorer()
@@ -118,7 +117,7 @@ def _describe(line: CommandLine) -> None:
     if line.as_json:
         _print_json(described.document())
     else:
-        Console(highlight=False).print(description_table(described))
+        result_console().print(description_table(described))
 
 
 def _print_json(document: object) -> None:

@@ -22,6 +22,7 @@ class CommandLine(ConnectionLine, OutputLine):
         list[Path] | None,
         typer.Argument(
             metavar="IMAGE...",
+            readable=False,  # an image that cannot be read does not stop the others
             help="JPEG, PNG, WebP or TIFF files, or arrays: .npy, Zarr; folders of such files, with their sub-folders; "
             "patterns in quotes, such as 'scans/**/*.tif'. Names that begin with a dot are left out.",
         ),

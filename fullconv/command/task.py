@@ -110,14 +110,13 @@ class ScoreTask:
 
     def _print(self, image: Path, answer: Answer) -> None:
         """Print an answer as a table; an image that was found is named by its path."""
-        from rich.console import Console  # noqa: PLC0415 (only tables need it)
-
-        from fullconv.command.table import answer_table, plan_table  # noqa: PLC0415
+        from fullconv.command.table import answer_table, plan_table  # noqa: PLC0415 (only tables need them)
+        from fullconv.common.console import result_console  # noqa: PLC0415
 
         if image in self.outputs.folders:
             named = replace(answer.image, name=encodable(str(image)))
             answer = replace(answer, header=replace(answer.header, image=named))
-        Console(highlight=False).print((plan_table if self.plan_only else answer_table)(answer), "")
+        result_console().print((plan_table if self.plan_only else answer_table)(answer), "")
 
     def _results(self, images: list[Path], show: ShowProgress) -> Iterator[tuple[int, Result]]:
         """Yield each image's answer or error: first of images that a server scores in one call, then of the others."""

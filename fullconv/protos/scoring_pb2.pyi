@@ -194,7 +194,7 @@ class Scale(_message.Message):
     def __init__(self, shorter_side: _Optional[int] = ..., factor: _Optional[float] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("image", "model", "version", "mode", "grid", "classes", "average", "parity", "timing", "scores", "positions", "mode_reason", "plan", "scored_cells", "warnings", "further", "areas", "provider", "precision")
+    __slots__ = ("image", "model", "version", "mode", "grid", "classes", "average", "parity", "timing", "scores", "positions", "mode_reason", "plan", "scored_cells", "warnings", "further", "areas", "provider", "precision", "own_scores")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -214,6 +214,7 @@ class ScoreResponse(_message.Message):
     AREAS_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
+    OWN_SCORES_FIELD_NUMBER: _ClassVar[int]
     image: ImageInfo
     model: str
     version: str
@@ -233,7 +234,8 @@ class ScoreResponse(_message.Message):
     areas: _containers.RepeatedCompositeFieldContainer[AreaAverage]
     provider: str
     precision: str
-    def __init__(self, image: _Optional[_Union[ImageInfo, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., mode: _Optional[str] = ..., grid: _Optional[_Union[GridInfo, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., average: _Optional[_Union[Average, _Mapping]] = ..., parity: _Optional[_Union[ParityInfo, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., scores: _Optional[bytes] = ..., positions: _Optional[bytes] = ..., mode_reason: _Optional[str] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., scored_cells: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ..., further: _Optional[bytes] = ..., areas: _Optional[_Iterable[_Union[AreaAverage, _Mapping]]] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ...) -> None: ...
+    own_scores: bool
+    def __init__(self, image: _Optional[_Union[ImageInfo, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., mode: _Optional[str] = ..., grid: _Optional[_Union[GridInfo, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., average: _Optional[_Union[Average, _Mapping]] = ..., parity: _Optional[_Union[ParityInfo, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., scores: _Optional[bytes] = ..., positions: _Optional[bytes] = ..., mode_reason: _Optional[str] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., scored_cells: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ..., further: _Optional[bytes] = ..., areas: _Optional[_Iterable[_Union[AreaAverage, _Mapping]]] = ..., provider: _Optional[str] = ..., precision: _Optional[str] = ..., own_scores: _Optional[bool] = ...) -> None: ...
 
 class AreaAverage(_message.Message):
     __slots__ = ("name", "cells", "values")

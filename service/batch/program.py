@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from fullconv.base import BaseScorer
+from fullconv.common.console import result_console
 from fullconv.remote.addresses import addresses
 from fullconv.remote.client import Client
 from service.batch.display import summary_table
@@ -97,4 +97,4 @@ class Program:
 
 def print_document(document: dict[str, Any], *, is_plan: bool) -> None:
     """Print a plan or a summary as a table."""
-    Console(highlight=False, markup=False).print((plan_table if is_plan else summary_table)(document))
+    result_console(markup=False).print((plan_table if is_plan else summary_table)(document))

@@ -108,7 +108,7 @@ class Records:
             "version": answer.version,
             "weights_sha256": self.weights_sha256,
             "mode": answer.mode,
-            "exact": answer.parity.exact,
+            "exact": answer.own_scores,
             "provider": answer.provider,
             "precision": answer.precision,
             "rows": rows,

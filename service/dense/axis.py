@@ -77,7 +77,8 @@ class AxisLattice:
             raise ValueError(f"expected at least {self.window} pixels, got {self.extent}")
         if not self.cells:
             raise ValueError(
-                f"expected a region that holds a window of {self.window} pixels, got {self.start} to {self._stop}"
+                f"expected a region that holds a window of {self.window} pixels, which begins at a multiple of "
+                f"{self.stride}, got {self.start} to {self._stop}; enlarge it, or use a finer stride"
             )
 
     @property

@@ -69,11 +69,12 @@ def _measured(session: Session, key: str) -> RunSizes:
     window, batch, is_steady = session.model.spec.window, session.fixed_batch, True
     if batch is None:
         batch, is_steady = _best_batch(session)
-    found = RunSizes(batch * window.height * window.width, _best_concurrency(session, batch))
+    concurrent = _best_concurrency(session, batch) if is_steady else 1
+    found = RunSizes(batch * window.height * window.width, concurrent)
     if is_steady:
         measurement_cache.write(KIND, key, asdict(found))
     record = {"model": session.model.name, "version": session.model.version, "file": session.file}
-    log.info("runs", extra={"record": {**record, "windows": batch, "concurrent": found.concurrent}})
+    log.info("runs", extra={"record": {**record, "windows": batch, "concurrent": concurrent, "kept": is_steady}})
     return found
 
 
@@ -112,7 +113,7 @@ def _best_concurrency(session: Session, batch: int) -> int:
             for _done in pool.map(score, range(concurrent)):
                 pass
 
-        for concurrent in CONCURRENT:
+        for concurrent in (each for each in CONCURRENT if each <= machine.cpus()):
             run(concurrent)  # the runtime may prepare itself
             times = _times({each: partial(run, each) for each in (best, concurrent)})
             if min(times[best]) / best < MIN_GAIN * min(times[concurrent]) / concurrent:

@@ -30,6 +30,16 @@ def certified(planned: PlannedImage) -> tuple[model_pb2.Difference, bool]:
     return both, False
 
 
+def has_own_scores(planned: PlannedImage) -> bool:
+    """Return whether scores are those that the classifier gives each window by itself, up to rounding in fp32."""
+    model, plan, session = planned.model, planned.plan, planned.session
+    if planned.precision != REFERENCE.precision or session.difference.relative_l2 > ROUNDING:
+        return False
+    if plan.mode.name == "dense":
+        return model.spec.parity[plan.mode.position].exact
+    return cut_margins(model, plan) is None
+
+
 def _of_file(model: StoredModel, plan: Plan) -> tuple[model_pb2.Difference, bool]:
     spec, position = model.spec, plan.mode.position
     if (cut := cut_margins(model, plan)) is not None:

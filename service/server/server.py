@@ -102,6 +102,9 @@ async def serve(settings: Settings, signals: Signals) -> None:
             "listening",
             extra={"record": addresses | {"models": str(settings.models), "version": __version__}},
         )
+        if not parts.registry.models():
+            expected = f"{settings.models}/NAME/VERSION/model.onnx"
+            log.warning("no models", extra={"record": {"models": str(settings.models), "expected": expected}})
         await running.enter_async_context(repeated(state.look, settings.poll))
         await signals.first()
         log.info("draining")

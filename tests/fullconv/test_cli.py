@@ -33,6 +33,7 @@ def test_json_document() -> None:
         "mode_reason": "crops would give the same scores for no fewer multiply-adds",
         "provider": "cpu",
         "precision": "fp32",
+        "own_scores": True,
         "grid": {
             "rows": 88,
             "cols": 120,

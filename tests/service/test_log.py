@@ -18,6 +18,7 @@ from service.log import log, log_to_stderr
 log_to_stderr()
 log.info("listening", extra={"record": {"address": "a"}})
 logging.getLogger("asyncio").error("never\\nretrieved")
+logging.getLogger("asyncio").warning("socket.send() raised exception.")
 logging.getLogger("library").info("nothing")
 for what in ("ExecuteBatchError", "ValueError"):
     logging.getLogger("grpc._cython.cygrpc").error("%s raised in core by servicer method [/Score]", what)
@@ -28,7 +29,7 @@ warnings.warn("old", DeprecationWarning)
 def test_warnings_of_libraries_are_json() -> None:
     """Warnings and errors of libraries are one JSON line each, with the logger's name; other messages are dropped.
 
-    gRPC's error about a status for a client that has gone is dropped too.
+    What gRPC and asyncio say about a client that has gone is dropped too.
     """
     command = [sys.executable, "-W", "always", "-c", SPEAKERS]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from grpc_status import rpc_status
 from support.paths import ROOT
 from support.pictures import encode, noise, png
-from support.servers import Server, occupied, running
+from support.servers import Server, occupied, running, wait_until
 
 from fullconv import Answer, Client, ImageError, RequestError, Scorer, UnavailableError
 
@@ -55,6 +56,14 @@ def test_server_and_process_give_equal_answers(client: Client, models: Path, tmp
         in_process = local.score(path, model=model, grid=True)
         assert without_times(remote) == without_times(in_process)
         np.testing.assert_array_equal(remote.grid, in_process.grid)
+
+
+def test_a_server_without_models_says_so(tmp_path: Path) -> None:
+    """An empty directory, or one that is a model itself, is served, and the log says what was expected."""
+    for models in (tmp_path, ROOT / "models" / "digits"):
+        with running(models) as server:
+            wait_until(partial(server.events, "no models"))
+        assert server.events("no models")[0]["expected"] == f"{models}/NAME/VERSION/model.onnx"
 
 
 def test_commands_give_equal_answers(server: Server, models: Path, tmp_path: Path) -> None:

@@ -198,6 +198,23 @@ def test_tiles_suit_the_image(models: Models, size: tuple[int, int], stride: int
     assert all(plan.mode.effort(tiles) > plan.effort for tiles in smaller)
 
 
+@pytest.mark.parametrize(
+    ("model", "mode", "own"),
+    [
+        ("padded", "dense", False),
+        ("padded", "shared", True),
+        ("padded", "crops", True),
+        ("padded", "exact", True),
+        ("unpadded", "dense", True),
+    ],
+)
+def test_answers_say_whose_scores_they_have(models: Models, model: str, mode: str, own: bool) -> None:  # noqa: FBT001 (of pytest)
+    """An answer says whether its scores are the classifier's own, which its parity, that of dense, does not."""
+    answer = models.run(model, mode=MODES[mode]).response
+    assert answer.own_scores is own
+    assert answer.parity.exact is (model == "unpadded")
+
+
 def plan_message(scorer: Scorer, request: scoring_pb2.ScoreRequest) -> str:
     """Return the mode that is planned for an image."""
     return plan_image(scorer, open_bytes(png(IMAGE), name="i"), request).plan.mode.name
