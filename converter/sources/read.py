@@ -103,7 +103,7 @@ def _read_checkpoint(path: Path, arch: str | None, window: tuple[int, int] | Non
         architecture = load_architecture(arch)
         return _build(checkpoint, fitting_prefix(checkpoint.tensors, architecture.likeness), [architecture], window)
     try:
-        return _build(checkpoint, *recognise(checkpoint.tensors), window)
+        classifier = _build(checkpoint, *recognise(checkpoint.tensors), window)
     except UnknownTensorsError:
         prefix, names = recognise_module({key: tensor.shape for key, tensor in checkpoint.tensors.items()})
         if not names:
@@ -111,6 +111,9 @@ def _read_checkpoint(path: Path, arch: str | None, window: tuple[int, int] | Non
         own, notes = without_prefix(checkpoint, prefix)
         classifier = read_recognised(own, names, window)
         return replace(classifier, notes=(*notes, *classifier.notes))
+    name = classifier.original.graph.name
+    note = f"recognised as {name} by its tensors; the preprocessing and the activation are the defaults of {name}"
+    return replace(classifier, notes=(*classifier.notes, note))
 
 
 def _build(

@@ -316,6 +316,7 @@ def test_recognised_networks_convert(
     tensors = reference.random_tensors(architecture, classes, np.random.default_rng(0))
     save_file(tensors, tmp_path / "net.safetensors")
     classifier = read_source(tmp_path / "net.safetensors", arch=None, window=window)
+    assert f"recognised as {architecture.name} by its tensors" in classifier.notes[-1]
     target = tmp_path / "models" / "net" / "1"
     report = conversion.convert(classifier, conversion.Request(target, windows=2), SILENT)
     assert report.spec.vertical.stride == stride

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from rich.table import Table
 
 from fullconv.common.console import result_console
 
@@ -20,3 +21,15 @@ def test_text_for_programs_is_not_broken(
     assert not sys.stdout.isatty()
     result_console().print(LINE)
     assert len(capsys.readouterr().out.splitlines()) == lines
+
+
+def test_tables_for_programs_have_no_spaces_at_the_ends_of_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A short row of a table with a long one is not filled with spaces."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table = Table("name", "value", box=None)
+    table.add_row("short", "1")
+    table.add_row("long", LINE)
+    result_console().print(table)
+    assert all(line == line.rstrip() for line in capsys.readouterr().out.splitlines())
