@@ -83,7 +83,10 @@ class ScoringServicer:
                 self._dispatcher.identify(call, claim, first.start.model[:MAX_NAME_LETTERS])
                 request = decode.scoring_request(first.start)
                 opened = open_large(first.start, request.options, bridge, self._spool, self._allowed, claim)
-                await self._dispatcher.score_large(request, opened, Delivery(bridge).deliver, call, claim, scoring)
+                try:
+                    await self._dispatcher.score_large(request, opened, Delivery(bridge).deliver, call, claim, scoring)
+                finally:
+                    call.record["bytes"] += upload.received
 
     async def list_models(self, _: scoring_pb2.ListModelsRequest, __: Call) -> scoring_pb2.ListModelsResponse:
         """List all versions of all models, with the error of each version that cannot serve."""

@@ -288,3 +288,13 @@ def test_requests_are_logged(server: Server, client: Client) -> None:
     assert bad["code"] == "NOT_FOUND"
     assert good["id"] != bad["id"]
     assert {"ms", "queue_ms", "bytes", "time", "level"} <= set(good)
+
+
+def test_the_log_counts_the_parts_of_an_image(server: Server, client: Client, tmp_path: Path) -> None:
+    """The line of an image that arrived in parts has the bytes of all parts."""
+    np.save(tmp_path / "tall.npy", noise(1100, 900, 1))
+    with client.score_large(tmp_path / "tall.npy", model="digits") as stream:
+        stream.result()
+    wait_until(lambda: [line for line in server.events("request") if line["method"] == "ScoreLarge"])
+    [*_, line] = [line for line in server.events("request") if line["method"] == "ScoreLarge"]
+    assert 1100 * 900 < line["bytes"] < 1100 * 900 + 1000
