@@ -29,9 +29,12 @@ SHARE = (
     "googlenet",
     "inception_v3",
     "squeezenet1_1",
+    "mobilenet_v2",
+    "regnet_x_400mf",
+    "convnext_tiny",
 )
 """Networks for which mode shared is cheaper than crops at the native stride, in an image of 1024²."""
-OTHERS = ("mobilenet_v2", "mnasnet1_0", "shufflenet_v2_x1_0", "regnet_x_400mf", "convnext_tiny")
+OTHERS = ("mnasnet1_0", "shufflenet_v2_x1_0")
 OPTIONS = {name: {"aux_logits": False, "init_weights": False} for name in ("googlenet", "inception_v3")}
 
 
