@@ -74,8 +74,8 @@ class LocalTransport:
         """
         if not models.is_dir():
             raise RequestError(
-                f"models: expected a directory of models, got {models}, which is none: name the directory (in the "
-                "command --models)"
+                f"models: expected a directory of models, got {models}, which does not exist or is a file: name the "
+                "directory (in the command --models)"
             )
         try:
             backends = tuple(RequestedBackend(provider, precision).backends())

@@ -35,7 +35,7 @@ def key(model: StoredModel, position: int, *more: object) -> str:
 
 
 def read(kind: str, name: str) -> Any:  # noqa: ANN401 (the callers check what they read)
-    """Return a kept document; None if there is none."""
+    """Return the document with a name; None if the cache does not have it."""
     try:
         return json.loads(_path(kind, name).read_text("utf-8"))
     except (OSError, ValueError):

@@ -56,7 +56,7 @@ def run_sizes(session: Session, threads: int | None) -> RunSizes | None:
 
 
 def _kept(key: str) -> RunSizes | None:
-    """Return a kept measurement; None if there is none, or it is damaged."""
+    """Return the measurement in the cache; None if it is missing or damaged."""
     kept = measurement_cache.read(KIND, key)
     is_valid = isinstance(kept, dict) and kept.keys() == {"pixels", "concurrent"}
     if not is_valid or not all(isinstance(value, int) and value > 0 for value in kept.values()):
