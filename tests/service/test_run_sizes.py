@@ -1,10 +1,8 @@
 """How many windows a batch has, and how many batches run at the same time, is measured once for each machine."""
 
-import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from threading import Lock
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -52,15 +50,14 @@ class Simulated(Session):
         return np.zeros((len(tiles), 1, 1, 11), np.float32)
 
 
-class Sleeping(Session):
-    """A session whose runs take two hundredths of a second; `lock` lets only one run go on at a time."""
+class Meeting(Session):
+    """A session whose runs end only when as many are going on as `barrier` has parties."""
 
-    lock: AbstractContextManager[Any] = nullcontext()
+    barrier = Barrier(1)
 
     def score(self, tiles: Sequence[Any], _: Cancellation | None = None) -> NDArray[np.float32]:
-        """Wait."""
-        with self.lock:
-            time.sleep(0.01)
+        """Wait for the other runs."""
+        self.barrier.wait(timeout=60)
         return np.zeros((len(tiles), 1, 1, 11), np.float32)
 
 
@@ -120,21 +117,34 @@ def test_large_batches_are_not_measured(limit: str, monkeypatch: pytest.MonkeyPa
     assert session.runs == 3
 
 
-def test_concurrent_runs_need_a_gain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs that do not disturb each other are concurrent, up to one for each CPU; runs that wait are not."""
+@pytest.fixture
+def session_of_four(monkeypatch: pytest.MonkeyPatch) -> Meeting:
+    """Return a session of a machine with four processors, whose runs wait until four are going on."""
     monkeypatch.setattr(machine, "cpus", lambda: 4)
-    free, waiting = Sleeping(digits()), Sleeping(digits())
-    waiting.lock = Lock()
-    assert measured(free, monkeypatch, threads=1).concurrent == 4
-    assert measured(waiting, monkeypatch, threads=2).concurrent == 1
+    monkeypatch.setattr(measurement, "CONCURRENT", (4,))
+    session = Meeting(digits())
+    vars(session).update(barrier=Barrier(4), fixed_batch=1)
+    return session
 
 
-def test_openvino_is_not_measured_concurrently(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second run at the same time would need a second compiled network."""
-    monkeypatch.setattr(machine, "cpus", lambda: 4)
-    session = Sleeping(digits())
-    session.backend = Backend("openvino", "bf16")
-    assert measured(session, monkeypatch).concurrent == 1
+@pytest.mark.parametrize(("seconds", "concurrent"), [(0.01, 4), (0.03, 4), (0.036, 1), (0.04, 1)])
+def test_concurrent_runs_need_a_gain(
+    seconds: float, concurrent: int, session_of_four: Meeting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs that hardly disturb each other are concurrent; runs that wait for each other are not."""
+    monkeypatch.setattr(measurement, "_times", lambda runs: {each: [0.01 if each == 1 else seconds] for each in runs})
+    assert measured(session_of_four, monkeypatch).concurrent == concurrent
+    assert session_of_four.barrier.n_waiting == 0
+
+
+@pytest.mark.parametrize("change", [{"backend": Backend("openvino", "bf16")}, {"barrier": Barrier(1)}])
+def test_few_runs_are_measured_concurrently(
+    change: dict[str, Any], session_of_four: Meeting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second run of OpenVINO would need a second compiled network, and in long runs processors hardly wait."""
+    monkeypatch.setattr(measurement, "_times", lambda runs: {each: [0.03] for each in runs})
+    vars(session_of_four).update(change)
+    assert measured(session_of_four, monkeypatch).concurrent == 1
 
 
 def test_gpus_are_not_measured() -> None:
