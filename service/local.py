@@ -14,7 +14,7 @@ from fullconv.images import ArraySource, EncodedSource, FileSource, ImageSource
 from fullconv.options import check_timeout
 from fullconv.protos import scoring_pb2
 from fullconv.transport import ManyItem, ProgressCallback, WholeAnswer, ignore_progress
-from service import decode, encode, errors, machine
+from service import decode, encode, errors
 from service.engine.engine import Engine
 from service.engine.loader import LoadOptions
 from service.engine.registry import Registry
@@ -82,7 +82,7 @@ class LocalTransport:
         except MissingBackendError as error:
             raise RequestError(str(error)) from None
         count = shared.threads if shared else None
-        used = Threads(count or machine.cpus(), pooled=count is not None)
+        used = Threads() if count is None else Threads(count, pooled=True)
         registry = Registry(models, options=LoadOptions(used, backends))
         self._scorer = Scorer(registry, tuning=shared.tuning if shared else Tuning.of_memory(TILE_SHARE))
         self._timeout, self._scheduler = timeout, shared.scheduler if shared else None

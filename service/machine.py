@@ -18,6 +18,8 @@ NICE = 10
 """Nice value of threads that compute."""
 CGROUP = Path("/sys/fs/cgroup")
 """Directory of the control group of this process, as a container sees it."""
+DEVICES = Path("/sys/devices/system/cpu")
+"""Directory of the processor's CPUs."""
 NO_LIMIT = "max"
 """What version 2 of control groups has in place of a number if there is no limit. Version 1 has -1 or a huge number."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX, MAX_VALUE = -1, -3, -8, (1 << 31) - 1
@@ -35,6 +37,14 @@ def cpus(cgroup: Path = CGROUP) -> int:
     version_1 = _words(cgroup / "cpu" / "cpu.cfs_quota_us") + _words(cgroup / "cpu" / "cpu.cfs_period_us")
     quota, period = (*(_words(cgroup / "cpu.max") or version_1), NO_LIMIT, "100000")[:2]
     return mine if not quota.isdecimal() else max(1, min(mine, -(-int(quota) // int(period))))
+
+
+def cores(devices: Path = DEVICES) -> int:
+    """Return the number of physical cores that this process may use; at most the number of CPUs."""
+    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    topologies = (devices / f"cpu{cpu}" / "topology" for cpu in mine)
+    siblings = {" ".join(_words(topology / "thread_siblings_list")) for topology in topologies}
+    return min(len(siblings), cpus()) if siblings and all(siblings) else cpus()
 
 
 def processor() -> str:

@@ -153,8 +153,9 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=1024,
-        description="Number of threads that compute the network's operators. 0: the number of CPUs that this process "
-        "may use.",
+        description="Number of threads that compute the network's operators. 0: one for each CPU that this process "
+        "may use; if its cores have several CPUs, one for each CPU or for each core, whichever is faster, as measured "
+        "at the first start.",
     )
     batch: int | None = Field(
         None,
@@ -374,7 +375,6 @@ class Settings(BaseSettings):
         """Return all settings in force as YAML."""
         values = self.model_dump(mode="json", exclude={"config", "print_config"})
         values |= {
-            "threads": self.threads or machine.cpus(),
             "max_held_mib": self.limits.held_bytes // MIB,
             "check_mib": self.check_bytes // MIB,
             "tile_mib": self.tuning.tile_bytes // MIB,

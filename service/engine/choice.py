@@ -51,9 +51,7 @@ SEED = 1
 Load = Callable[[Backend], Session]
 
 
-def choose(
-    model: StoredModel, position: int, backends: Sequence[Backend], load: Load, *, threads: int | None = None
-) -> Session:
+def choose(model: StoredModel, position: int, backends: Sequence[Backend], load: Load, *, threads: int = 1) -> Session:
     """Return a session of the fastest backend that passes the check; `load` loads the session of a backend.
 
     If no backend passes, the result is the first backend of precision fp32, or else the first backend. The choice is

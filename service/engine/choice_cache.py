@@ -21,7 +21,7 @@ class KeptChoice:
     difference: model_pb2.Difference
 
 
-def key(model: StoredModel, position: int, backends: Sequence[Backend], threads: int | None = None) -> str:
+def key(model: StoredModel, position: int, backends: Sequence[Backend], threads: int = 1) -> str:
     """Return the name of a choice."""
     return measurement_cache.key(model, position, threads, [str(backend) for backend in backends])
 

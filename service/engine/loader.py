@@ -5,7 +5,7 @@ In-process scoring does both in its own process, without limits: its user has ch
 process, and does not have to wait for another process to start.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from service.engine.backend import REFERENCE, Backend
@@ -13,7 +13,7 @@ from service.engine.checks import Checks
 from service.engine.choice import choose
 from service.engine.repository import ModelRepository, StoredModel
 from service.engine.run_sizes import run_sizes
-from service.engine.session import THREADS, Session, Threads
+from service.engine.session import Session, Threads
 from service.engine.time_limit import TimeLimit
 from service.engine.version import ServedVersion
 from service.errors import ModelError, UnreadableModelError
@@ -23,7 +23,7 @@ from service.errors import ModelError, UnreadableModelError
 class LoadOptions:
     """How versions are checked and loaded."""
 
-    threads: Threads = THREADS
+    threads: Threads = field(default_factory=Threads)
     """The threads in which networks compute."""
     backends: tuple[Backend, ...] = (REFERENCE,)
     """The backends among which measurements choose; at least one."""

@@ -23,14 +23,12 @@ PACKAGES = ("fullconv", "onnxruntime", "onnxruntime-gpu", "openvino")
 def key(model: StoredModel, position: int, *more: object) -> str:
     """Return the name of a measurement: a hash of everything that it depends on; `more` can be written as JSON."""
     graph = (model.folder / model.files[position]).read_bytes()
-    depends_on = [
-        hashlib.sha256(graph).hexdigest(),
-        model.spec.weights_sha256,
-        machine.processor(),
-        machine.cpus(),
-        [_version(package) for package in PACKAGES],
-        *more,
-    ]
+    return machine_key(hashlib.sha256(graph).hexdigest(), model.spec.weights_sha256, *more)
+
+
+def machine_key(*more: object) -> str:
+    """Return the name of a measurement that no model affects."""
+    depends_on = [machine.processor(), machine.cpus(), [_version(package) for package in PACKAGES], *more]
     return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
 
 

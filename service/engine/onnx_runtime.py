@@ -30,11 +30,12 @@ TENSORRT_PRECISIONS = {"fp32": {}, "bf16": {"trt_bf16_enable": "1"}, "fp16": {"t
 class OnnxRuntimeExecutable:
     """An ONNX file in a session of ONNX Runtime; an `Executable`."""
 
-    def __init__(self, file: Path, backend: Backend, *, pooled: bool, engines: str = "") -> None:
+    def __init__(self, file: Path, backend: Backend, *, threads: int | None, engines: str = "") -> None:
         """Load a file; raises an error of ONNX Runtime, or ImportError if the provider's libraries are missing.
 
-        A pooled session runs in the threads of the process's global pool, which all pooled sessions share. `engines` is
-        the name under which TensorRT keeps its engines, which depends on the weights. Default: they are not kept.
+        `threads` is the number of threads of this session; None: it runs in the threads of the process's global pool,
+        which all such sessions share. `engines` is the name under which TensorRT keeps its engines, which depends on
+        the weights. Default: they are not kept.
         """
         name, settings, self._arena = PROVIDERS[backend.provider]
         if backend.provider == "tensorrt":
@@ -43,7 +44,7 @@ class OnnxRuntimeExecutable:
         if backend.provider == "tensorrt":  # runs the nodes that TensorRT does not have
             providers.append(PROVIDERS["cuda"][:2])
         self._session = ort.InferenceSession(
-            file, _options(pooled=pooled), providers=providers, disabled_optimizers=[*LOSSY_OPTIMISERS]
+            file, _options(threads), providers=providers, disabled_optimizers=[*LOSSY_OPTIMISERS]
         )
         if self._session.get_providers()[0] != name:  # ONNX Runtime has fallen back to the CPU
             raise ImportError(f"ONNX Runtime cannot run it with {name}; install the libraries of {name}")
@@ -123,9 +124,10 @@ def _engine_cache_options(engines: str) -> dict[str, str]:
     }
 
 
-def _options(*, pooled: bool) -> ort.SessionOptions:
+def _options(threads: int | None) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.use_per_session_threads = not pooled
+    options.use_per_session_threads = threads is not None
+    options.intra_op_num_threads = threads or 0
     options.log_severity_level = 4
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.set_denormal_as_zero", "1")

@@ -36,16 +36,15 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 class OpenVinoExecutable:
     """An ONNX file that OpenVINO has compiled; an `Executable`."""
 
-    def __init__(self, file: Path, backend: Backend, *, threads: int | None) -> None:
-        """Compile a file; raises an error of OpenVINO. Default of `threads`: OpenVINO's own number."""
+    def __init__(self, file: Path, backend: Backend, *, threads: int) -> None:
+        """Compile a file; raises an error of OpenVINO."""
         options: dict[str, object] = {
             "INFERENCE_PRECISION_HINT": HINTS[backend.precision],
             "NUM_STREAMS": 1,
             "CPU_RUNTIME_CACHE_CAPACITY": KEPT_KERNELS,
             "ENABLE_CPU_PINNING": False,  # other processes may run on the same processors
+            "INFERENCE_NUM_THREADS": threads,
         }
-        if threads is not None:
-            options["INFERENCE_NUM_THREADS"] = threads
         self._network, self._options = _core().read_model(file), options
         self.outputs = [output.any_name for output in self._network.outputs]
         batch = self._network.inputs[0].partial_shape[0]

@@ -4,8 +4,6 @@ A larger batch needs fewer runs. Beyond some size its feature maps no longer fit
 the same time can use processors that wait within each run; large networks leave none.
 """
 
-import time
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -13,6 +11,7 @@ from functools import partial
 from service import machine
 from service.engine import measurement_cache
 from service.engine.session import MAX_CONCURRENT, RunSizes, Session
+from service.engine.timing import alternating_times
 from service.log import log
 
 KIND = "runs"
@@ -27,8 +26,8 @@ MAX_RUN_SECONDS, MAX_RUN_BYTES = 0.1, 1 << 30
 """Predicted duration of a run, and bytes of its activations, up to which it is measured."""
 SHORT_RUN_SECONDS = 0.02
 """Duration of a run up to which runs at the same time are measured: in longer ones, processors hardly wait."""
-ROUNDS, RUNS = 3, 4
-"""Number of measurements, of which the fastest counts, and number of runs of each of the concurrent threads."""
+RUNS = 4
+"""Number of runs of each of the concurrent threads."""
 MAX_RELATIVE_TIME = 1.03
 """Time of a batch for each window, relative to that of the best batch, up to which the larger batch is taken: each
 batch costs the scheduler some time too."""
@@ -37,10 +36,8 @@ MIN_GAIN = 1.15
 MAX_SPREAD = 1.25
 """Largest ratio of the measurements of one run that are kept: if it is larger, other programs used the processors."""
 
-Runs = Mapping[int, Callable[[], object]]
 
-
-def run_sizes(session: Session, threads: int | None) -> RunSizes | None:
+def run_sizes(session: Session, threads: int) -> RunSizes | None:
     """Return how a session that has measured its rate computes fastest in `threads` threads; None if it is not known.
 
     The first time on a machine this is measured, which takes a second for large networks.
@@ -87,7 +84,8 @@ def _best_batch(session: Session) -> tuple[int, bool]:
     seconds = session.predict_tile_seconds(window.height, window.width)
     size = window.height * window.width * session.bytes_per_pixel
     allowed = min(MAX_RUN_SECONDS / seconds, MAX_RUN_BYTES / size)
-    times = _times({batch: partial(session.score, [grey] * batch) for batch in BATCHES if batch <= max(1, allowed)})
+    batches = [batch for batch in BATCHES if batch <= max(1, allowed)]
+    times = alternating_times({batch: partial(session.score, [grey] * batch) for batch in batches})
     fastest = {batch: min(times[batch]) / batch for batch in times}
     best = max(batch for batch in fastest if fastest[batch] <= MAX_RELATIVE_TIME * min(fastest.values()))
     return best, max(times[best]) <= MAX_SPREAD * min(times[best])
@@ -101,7 +99,7 @@ def _best_concurrency(session: Session, batch: int) -> int:
     windows, best = [session.grey_window()] * batch, 1
     if machine.cpus() == 1 or session.backend.provider != "cpu":
         return best
-    if min(_times({1: partial(session.score, windows)})[1]) > SHORT_RUN_SECONDS:
+    if min(alternating_times({1: partial(session.score, windows)})[1]) > SHORT_RUN_SECONDS:
         return best
     with ThreadPoolExecutor(MAX_CONCURRENT, initializer=machine.lower_priority) as pool:
 
@@ -115,19 +113,8 @@ def _best_concurrency(session: Session, batch: int) -> int:
 
         for concurrent in (each for each in CONCURRENT if each <= machine.cpus()):
             run(concurrent)  # the runtime may prepare itself
-            times = _times({each: partial(run, each) for each in (best, concurrent)})
+            times = alternating_times({each: partial(run, each) for each in (best, concurrent)})
             if min(times[best]) / best < MIN_GAIN * min(times[concurrent]) / concurrent:
                 break
             best = concurrent
     return best
-
-
-def _times(runs: Runs) -> dict[int, list[float]]:
-    """Return the times in seconds that each run takes; the runs alternate."""
-    times: dict[int, list[float]] = {name: [] for name in runs}
-    for _ in range(ROUNDS):
-        for name, run in runs.items():
-            started = time.monotonic()
-            run()
-            times[name].append(time.monotonic() - started)
-    return times

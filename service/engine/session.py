@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fullconv.common.model_files import WEIGHTS
 from fullconv.protos import model_pb2
+from service import machine
 from service.dense.arrays import Pixels
 from service.dense.cost import SharedCost
 from service.engine import measurement_cache
@@ -57,14 +58,10 @@ class RunSizes:
 class Threads:
     """The threads in which networks compute."""
 
-    count: int | None = None
-    """Number of threads of OpenVINO; ONNX Runtime ignores it. Default: OpenVINO chooses."""
+    count: int = field(default_factory=machine.cores)
+    """Number of threads in which a network computes. Default: one for each physical core."""
     pooled: bool = False
     """Whether all sessions of ONNX Runtime share the threads of the process's global pool."""
-
-
-THREADS = Threads()
-"""Every session of ONNX Runtime has threads of its own."""
 
 
 class Session:
@@ -76,15 +73,15 @@ class Session:
         position: int = 0,
         *,
         backend: Backend = REFERENCE,
-        threads: Threads = THREADS,
+        threads: Threads | None = None,
     ) -> None:
-        """Load the file at `position` of `model.files`; raises ModelError."""
+        """Load the file at `position` of `model.files`; raises ModelError. Default of `threads`: `Threads()`."""
         self.model, self.position, self.backend = model, position, backend
         self.difference = model_pb2.Difference()
         """Difference of the scores from those of fp32 on the CPU, as it was measured. Zero windows: not measured."""
         file = model.folder / self.file
         try:
-            self._executable = self._load(file, threads)
+            self._executable = self._load(file, threads or Threads())
         except ImportError as missing:
             raise ModelError(f"{model_path(file)}: {missing}") from None
         except Exception as error:  # each stage of loading raises errors of another class
@@ -122,7 +119,8 @@ class Session:
         engines = ""
         if self.backend.provider == "tensorrt":
             engines = measurement_cache.key(self.model, self.position, str(self.backend))
-        return OnnxRuntimeExecutable(file, self.backend, pooled=threads.pooled, engines=engines)
+        own = None if threads.pooled else threads.count
+        return OnnxRuntimeExecutable(file, self.backend, threads=own, engines=engines)
 
     @property
     def file(self) -> str:

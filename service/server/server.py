@@ -19,6 +19,7 @@ from service.engine.loader import LoadOptions
 from service.engine.registry import Event, Registry
 from service.engine.scheduler import Scheduler
 from service.engine.session import Threads
+from service.engine.thread_count import thread_count
 from service.engine.threads import start_compute_threads
 from service.images.allowed_directory import AllowedDirectory
 from service.log import log
@@ -122,14 +123,15 @@ def _parts(settings: Settings) -> Parts:
     limits, metrics = settings.limits, Metrics()
     sys.setswitchinterval(SWITCH_SECONDS)
     machine.configure_malloc(2 * limits.message_bytes)
-    start_compute_threads(settings.threads or machine.cpus(), machine.lower_priority)
+    threads = settings.threads or thread_count()
+    start_compute_threads(threads, machine.lower_priority)
     checks = Checks(settings.models, seconds=settings.check_seconds, memory_bytes=settings.check_bytes)
     registry = Registry(
         settings.models,
         weights_bytes=settings.weights_bytes,
         warm=True,
         options=LoadOptions(
-            Threads(settings.threads or machine.cpus(), pooled=True),
+            Threads(threads, pooled=True),
             tuple(settings.backend.backends()),
             measures_runs=True,
             checks=checks,

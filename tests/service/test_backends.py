@@ -188,7 +188,7 @@ def test_a_choice_depends_on_files_candidates_threads_and_processors(
 ) -> None:
     """Each of them has a part in the name of a kept choice."""
     names = {choice_cache.key(digits, 0, backends) for backends in [(BF16,), (BF16, REFERENCE)]}
-    names.add(choice_cache.key(digits, 0, (BF16,), 1))
+    names.add(choice_cache.key(digits, 0, (BF16,), 2))
     for change in ("processor", "cpus"):
         monkeypatch.setattr(f"service.machine.{change}", lambda change=change: change)
         names.add(choice_cache.key(digits, 0, (BF16,)))

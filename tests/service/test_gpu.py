@@ -27,7 +27,7 @@ CPU, CLASSES = PROVIDERS["cpu"], 11
 def bound(monkeypatch: pytest.MonkeyPatch) -> OnnxRuntimeExecutable:
     """Return a network that runs as on a GPU: its inputs are bound from buffers. The buffers are in ordinary memory."""
     monkeypatch.setitem(PROVIDERS, "cuda", CPU)
-    return OnnxRuntimeExecutable(DIGITS, Backend("cuda", "fp32"), pooled=False)
+    return OnnxRuntimeExecutable(DIGITS, Backend("cuda", "fp32"), threads=1)
 
 
 def feed(height: int, width: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -37,7 +37,7 @@ def feed(height: int, width: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 def test_bound_runs_give_the_same_scores(bound: OnnxRuntimeExecutable) -> None:
     """Runs of changing shapes give the bytes of runs without buffers, and earlier scores stay as they were."""
-    plain = OnnxRuntimeExecutable(DIGITS, REFERENCE, pooled=False)
+    plain = OnnxRuntimeExecutable(DIGITS, REFERENCE, threads=1)
     shapes = [(70, 70), (150, 214), (70, 70), (99, 80)] * 3
     found = [bound.run(feed(*shape, seed), bound.outputs, None)[0] for seed, shape in enumerate(shapes)]
     bound.shrink(feed(70, 70), {bound.outputs[0]: (1, CLASSES, 1, 1)})
@@ -138,9 +138,9 @@ def test_engines_depend_on_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     names = list[str]()
 
     class Executable(OnnxRuntimeExecutable):
-        def __init__(self, file: Path, _: Backend, *, pooled: bool, engines: str = "") -> None:
+        def __init__(self, file: Path, _: Backend, *, threads: int | None, engines: str = "") -> None:
             names.append(engines)
-            super().__init__(file, REFERENCE, pooled=pooled)
+            super().__init__(file, REFERENCE, threads=threads)
 
     monkeypatch.setattr(session_module, "OnnxRuntimeExecutable", Executable)
     model = ModelRepository(ROOT / "models").open("digits", "1")

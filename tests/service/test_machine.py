@@ -60,3 +60,26 @@ def test_cpu_quotas(tmp_path: Path, files: dict[str, str], cpus: int) -> None:
 def test_memory_limits(tmp_path: Path, files: dict[str, str], memory: int) -> None:
     """The memory limit of either version of control groups applies; without a limit, the memory of the machine."""
     assert machine.memory_bytes(cgroup(tmp_path, files)) == memory
+
+
+@pytest.mark.parametrize(
+    ("siblings", "cpus", "cores"),
+    [
+        (["0,2", "1,3", "0,2", "1,3"], 4, 2),
+        (["0-1", "0-1", "2-3", "2-3"], 1, 1),
+        (["0-1", "0-1", "2-3", "2-3"], 3, 2),
+        (["0", "1", "2", "3"], 4, 4),
+        (["0", "1", "2"], 4, 4),
+        ([], 4, 4),
+    ],
+    ids=["two CPUs each", "smaller quota", "larger quota", "one CPU each", "one is not known", "none is known"],
+)
+def test_cores(siblings: list[str], cpus: int, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPUs of one core count once; where the system does not describe them, each CPU counts as a core."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(4)}, raising=False)
+    monkeypatch.setattr(machine, "cpus", lambda: cpus)
+    for cpu, text in enumerate(siblings):
+        topology = tmp_path / "devices" / f"cpu{cpu}" / "topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(f"{text}\n")
+    assert machine.cores(tmp_path / "devices") == cores

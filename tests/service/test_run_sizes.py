@@ -14,6 +14,7 @@ from support.servers import running
 from fullconv import Client, Scorer
 from service import machine
 from service.engine import run_sizes as measurement
+from service.engine import timing
 from service.engine.backend import Backend
 from service.engine.cancellation import Cancellation
 from service.engine.repository import ModelRepository, StoredModel
@@ -77,7 +78,7 @@ def measured(session: Session, monkeypatch: pytest.MonkeyPatch, threads: int = 4
     """Return the sizes for a session, by the clock that simulated sessions advance."""
     with monkeypatch.context() as patched:
         if isinstance(session, Simulated):
-            patched.setattr(measurement, "time", session.clock)
+            patched.setattr(timing, "time", session.clock)
         found = run_sizes(session, threads)
     assert found is not None
     return found
@@ -132,7 +133,9 @@ def test_concurrent_runs_need_a_gain(
     seconds: float, concurrent: int, session_of_four: Meeting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Runs that hardly disturb each other are concurrent; runs that wait for each other are not."""
-    monkeypatch.setattr(measurement, "_times", lambda runs: {each: [0.01 if each == 1 else seconds] for each in runs})
+    monkeypatch.setattr(
+        measurement, "alternating_times", lambda runs: {each: [0.01 if each == 1 else seconds] for each in runs}
+    )
     assert measured(session_of_four, monkeypatch).concurrent == concurrent
     assert session_of_four.barrier.n_waiting == 0
 
@@ -142,7 +145,7 @@ def test_few_runs_are_measured_concurrently(
     change: dict[str, Any], session_of_four: Meeting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second run of OpenVINO would need a second compiled network, and in long runs processors hardly wait."""
-    monkeypatch.setattr(measurement, "_times", lambda runs: {each: [0.03] for each in runs})
+    monkeypatch.setattr(measurement, "alternating_times", lambda runs: {each: [0.03] for each in runs})
     vars(session_of_four).update(change)
     assert measured(session_of_four, monkeypatch).concurrent == 1
 
