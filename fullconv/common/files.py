@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from io import BufferedRandom, BufferedWriter, FileIO
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, BinaryIO
 
 from fullconv.common.temporary import remove_leftovers, replace_folder, temporary
@@ -97,6 +98,21 @@ def spool_file(path: Path) -> Iterator[BufferedRandom]:
             partial = opened.enter_context(temporary(path, lambda partial: partial.touch(exist_ok=False)))
         with BufferedRandom(_OutputFile(partial, path, "r+b")) as file:
             yield file
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a folder among the temporary files, which no other user can read; it is removed at the block's end.
+
+    Folders of processes that were killed are removed too. Raises OutputError if the folder cannot be made.
+    """
+    with _errors_of(Path("TMPDIR")):
+        folder = Path(gettempdir()) / "fullconv"
+    _remove_leftovers_once(folder.parent)
+    with ExitStack() as opened:
+        with _errors_of(folder.parent):
+            path = opened.enter_context(temporary(folder, lambda path: path.mkdir(0o700)))
+        yield path
 
 
 @contextmanager

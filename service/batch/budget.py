@@ -1,6 +1,6 @@
-"""The memory that the images of a job may use together, by their plans.
+"""What the images of a job may use together: memory, by their plans, and the disk, for copies of their files.
 
-An image waits until its memory is free. The images are served in the order in which they ask, so that small images do
+An image waits until its share is free. The images are served in the order in which they ask, so that small images do
 not keep a large one waiting for ever. An image that alone exceeds the budget is scored alone.
 """
 
@@ -15,8 +15,8 @@ WAIT_SECONDS = 0.2
 
 
 @dataclass(eq=False)
-class MemoryBudget:
-    """Bytes of memory that several threads share."""
+class Budget:
+    """Bytes of memory or of a disk that several threads share."""
 
     total: float
     held: float = field(init=False, default=0.0)
@@ -26,13 +26,13 @@ class MemoryBudget:
     _changed: Condition = field(init=False, default_factory=Condition)
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless there is some memory."""
+        """Raise ValueError unless there are some bytes."""
         if not self.total > 0:
             raise ValueError(f"total: expected more than 0 bytes, got {self.total}")
 
     @contextmanager
     def claim(self, size: float, check: Callable[[], None]) -> Iterator[None]:
-        """Hold memory for the duration of the block, when it is this caller's turn and the memory is free.
+        """Hold `size` bytes for the duration of the block, when it is this caller's turn and the bytes are free.
 
         `check` is called while the caller waits, and may raise to stop.
         """

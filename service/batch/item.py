@@ -20,8 +20,8 @@ from fullconv.errors import ImageError, RequestError, ScoringError, UnavailableE
 from fullconv.options import Options
 from fullconv.remote.client import Client
 from fullconv.stream import ScoreStream
-from service.batch.budget import MemoryBudget
-from service.batch.reading import ReadError, ReadImage, read_image
+from service.batch.budget import Budget
+from service.batch.reading import Copies, ReadError, ReadImage, read_image
 from service.batch.records import Records, Row, failed_row
 from service.batch.retries import retry
 from service.batch.section_scorer import Division, SectionScorer
@@ -132,7 +132,8 @@ class ItemScorer:
     writer: OutputWriter
     store: Store
     records: Records
-    budget: MemoryBudget
+    budget: Budget
+    copies: Copies
     stop: Stop
     sections: SectionScorer | None = None
     """Scores large images in sections. Default: None, every image is scored as a whole."""
@@ -164,7 +165,7 @@ class ItemScorer:
         facts: Row = {"path": item.path, "bytes": item.size}
         location = item.raw if is_url(item.raw) else str(Path(self.work.folder) / item.raw)
         try:
-            with read_image(location, item.size, self.stop.pause) as read:
+            with read_image(location, item.size, self.copies) as read:
                 attempt = _Attempt(item, location, began, read)
                 facts |= attempt.facts
                 return work(attempt)

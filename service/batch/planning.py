@@ -20,7 +20,7 @@ from fullconv.errors import ImageError, UnavailableError
 from fullconv.options import Options
 from service.batch.item import kind_of
 from service.batch.listing import Listing
-from service.batch.reading import read_image
+from service.batch.reading import Copies, read_image
 from service.batch.stop import Stop
 from service.batch.urls import is_url
 from service.batch.work import Work
@@ -79,7 +79,7 @@ def plan_job(scorer: BaseScorer, work: Work, images: Listing, threads: int, stop
     """Plan every image of a job, and score some of them to measure the rate; raises RequestError."""
     plan = JobPlan(images.table.num_rows)
     plan.bytes = sum(size or 0 for size in images.table["bytes"].to_pylist())
-    planner = _Planner(scorer, work, stop)
+    planner = _Planner(scorer, work, Copies(stop))
     locations = planner.locations(images)
     with ThreadPoolExecutor(threads) as pool:
         while some := [*islice(locations, PLAN_BATCH)]:
@@ -98,7 +98,7 @@ class _Planner:
 
     scorer: BaseScorer
     work: Work
-    stop: Stop
+    copies: Copies
 
     def locations(self, images: Listing) -> Iterator[tuple[str, int | None]]:
         """Yield the path or URL of every image, and the size of its file."""
@@ -108,9 +108,9 @@ class _Planner:
 
     def plan(self, image: tuple[str, int | None]) -> Answer | str:
         """Return the plan of an image, or the kind of its error."""
-        self.stop.check()
+        self.copies.stop.check()
         try:
-            with read_image(*image, self.stop.pause) as read:
+            with read_image(*image, self.copies) as read:
                 return self.scorer.plan(read.image, model=self.work.model, version=self.work.version, **self._options)
         except (ImageError, UnavailableError) as error:
             return kind_of(error)
@@ -130,10 +130,10 @@ class _Planner:
 
     def _multiply_adds(self, image: tuple[str, int | None]) -> float:
         """Score an image, and drop its scores; returns its multiply-adds, 0 if it cannot be scored."""
-        self.stop.check()
+        self.copies.stop.check()
         options: Options = {**self._options, "grid": False}
         try:
-            with read_image(*image, self.stop.pause) as read:
+            with read_image(*image, self.copies) as read:
                 answer = self.scorer.score(read.image, model=self.work.model, version=self.work.version, **options)
         except (ImageError, UnavailableError):
             return 0.0

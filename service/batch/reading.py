@@ -1,10 +1,12 @@
 """The reading of an image's file, before it is scored.
 
 Pictures of at most WHOLE_BYTES are read as a whole and scored from memory. Other files of this machine are read while
-they are scored. Files in buckets are copied to a temporary directory first, if they are not pictures of this size.
+they are scored. Files in buckets are copied to the folder of temporary files first, if they are not pictures of this
+size.
 """
 
 import os
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -14,20 +16,47 @@ from errno import EDQUOT, ENOENT, ENOSPC
 from hashlib import file_digest, sha256
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir
 from typing import Any
 
-from fullconv.common.files import OutputError
+from fullconv.common.files import OutputError, scratch_folder
 from fullconv.common.image_suffixes import PICTURES
 from fullconv.errors import ImageError, RequestError
 from fullconv.images import Image
+from service.batch.budget import Budget
 from service.batch.retries import retry
-from service.batch.stop import StoppedError
+from service.batch.stop import Stop, StoppedError
 from service.batch.stores import check_size, filesystem_of, whole_file
 from service.batch.urls import is_url
 
 WHOLE_BYTES = 32 << 20
 """Bytes of the largest file whose hash is in the results, and of the largest picture that is scored from memory."""
+DISK_SHARE = 0.5
+"""Share of the free space of the folder of temporary files that copies may take together: the machine may run other
+processes of the job."""
+
+
+def _disk_budget() -> Budget:
+    """Return the bytes that copies may take together; few if there is no folder of temporary files."""
+    try:
+        free = shutil.disk_usage(gettempdir()).free
+    except OSError:  # the first copy reports it
+        free = 0
+    return Budget(max(1.0, DISK_SHARE * free))
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Where files of buckets are copied to; may be used by several threads of a job, which `stop` ends."""
+
+    stop: Stop
+    disk: Budget = field(default_factory=_disk_budget)
+
+    @contextmanager
+    def folder(self, size: int) -> Iterator[Path]:
+        """Yield a new folder for `size` bytes, when there is space for them; raises OutputError and StoppedError."""
+        with scratch_folder() as folder, self.disk.claim(size, self.stop.check):
+            yield folder
 
 
 @dataclass(frozen=True)
@@ -68,17 +97,17 @@ class _NamedBytes(BytesIO):
 
 
 @contextmanager
-def read_image(location: str, size: int | None, pause: Callable[[float], object]) -> Iterator[ReadImage]:
+def read_image(location: str, size: int | None, copies: Copies) -> Iterator[ReadImage]:
     """Yield an image, given by its path or URL; raises ReadError if it cannot be read.
 
-    `size` is the size of a file in a bucket as it was listed. Failures that may pass are tried again; `pause` waits
-    between the tries, and may raise to stop.
+    `size` is the size of a file in a bucket as it was listed. Failures that may pass are tried again. Raises
+    StoppedError if the job stops.
     """
     if is_url(location):
-        with _from_store(location, size, pause) as image:
+        with _from_store(location, size, copies) as image:
             yield image
     else:
-        yield _from_disk(Path(location), pause)
+        yield _from_disk(Path(location), copies.stop.pause)
 
 
 def _from_disk(path: Path, pause: Callable[[float], object]) -> ReadImage:
@@ -94,7 +123,8 @@ def _from_disk(path: Path, pause: Callable[[float], object]) -> ReadImage:
 
 
 @contextmanager
-def _from_store(url: str, size: int | None, pause: Callable[[float], object]) -> Iterator[ReadImage]:
+def _from_store(url: str, size: int | None, copies: Copies) -> Iterator[ReadImage]:
+    pause = copies.stop.pause
     try:
         files, place = filesystem_of(url)
     except RequestError as error:
@@ -105,8 +135,8 @@ def _from_store(url: str, size: int | None, pause: Callable[[float], object]) ->
         data = _read(url, lambda: whole_file(files, place, expected), pause)
         yield ReadImage(Path(name), len(data), data, sha256(data).hexdigest(), time.monotonic() - began)
         return
-    with TemporaryDirectory(prefix="fullconv-") as folder:
-        path = Path(folder) / name
+    with copies.folder(expected or 0) as folder:
+        path = folder / name
         _read(url, lambda: _copied(files, place, path, expected), pause)
         with path.open("rb") as file:
             digest = file_digest(file, "sha256").hexdigest()

@@ -20,7 +20,7 @@ from fullconv.images import source_of
 from fullconv.options import Options
 from fullconv.protos import scoring_pb2
 from fullconv.stream import ScoreStream
-from service.batch.budget import MemoryBudget
+from service.batch.budget import Budget
 from service.batch.reading import ReadImage
 from service.batch.section_file import section_bytes, section_of
 from service.batch.stop import Stop
@@ -53,7 +53,7 @@ class SectionScorer:
     transport: LocalTransport
     work: Work
     store: Store
-    budget: MemoryBudget
+    budget: Budget
     stop: Stop
 
     def division(self, read: ReadImage, options: Options) -> Division:

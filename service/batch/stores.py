@@ -15,12 +15,11 @@ from contextlib import AbstractContextManager, contextmanager
 from errno import ENOSYS, ENOTSUP, EPERM
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import fsspec
 
-from fullconv.common.files import OutputError, atomic_write, make_folder_of
+from fullconv.common.files import OutputError, atomic_write, make_folder_of, scratch_folder
 from fullconv.common.temporary import temporary
 from fullconv.common.text import printable
 from fullconv.errors import RequestError
@@ -196,8 +195,8 @@ class RemoteStore:
     @contextmanager
     def output(self, name: str) -> Iterator[Path]:
         """Yield a path in a temporary directory; what is there at the end of the block is sent to the store."""
-        with TemporaryDirectory(prefix="fullconv-") as folder:
-            path, top = Path(folder) / posixpath.basename(name), posixpath.dirname(self._place(name))
+        with scratch_folder() as folder:
+            path, top = folder / posixpath.basename(name), posixpath.dirname(self._place(name))
             yield path
             for file in _files_in(path):
                 place = posixpath.join(top, *file.relative_to(folder).parts)

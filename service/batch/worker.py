@@ -26,10 +26,11 @@ from fullconv.command.writing import OutputWriter
 from fullconv.common.probabilities import RAW
 from fullconv.description import ModelDescription
 from fullconv.errors import RequestError
-from service.batch.budget import MemoryBudget
+from service.batch.budget import Budget
 from service.batch.item import Divided, Item, ItemScorer, Scored, ScoredSection, Times
 from service.batch.job import RESULTS, TIMING, Part
 from service.batch.listing import PATH
+from service.batch.reading import Copies
 from service.batch.records import Records, Row, make_records
 from service.batch.section_scorer import SectionScorer
 from service.batch.stop import Stop
@@ -212,7 +213,8 @@ def make_worker(
         writer=_writer(work, model),
         store=store,
         records=records_of(work, model, carried),
-        budget=MemoryBudget(limits.memory_bytes),
+        budget=Budget(limits.memory_bytes),
+        copies=Copies(stop),
         stop=stop,
     )
     return Worker(items, ThreadPoolExecutor(limits.threads, thread_name_prefix="image"), limits.threads)

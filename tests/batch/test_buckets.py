@@ -4,6 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -15,8 +16,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow import parquet
 from support.jobs import batch, last_line, rows, written
 
-from service.batch import cli, lease, reading, retries
+from service.batch import cli, lease, reading, retries, worker
+from service.batch.budget import Budget
 from service.batch.item import Divided, ItemScorer, Scored
+from service.batch.reading import Copies
 from service.batch.stores import RemoteStore
 
 
@@ -197,6 +200,19 @@ def test_large_files_are_copied_first(bucket: FlakyFileSystem, monkeypatch: pyte
     monkeypatch.setattr(reading, "WHOLE_BYTES", 1)
     batch("flaky://bucket/in", out="flaky://bucket/out")
     assert rows_in(bucket, "out") == rows_in(bucket, "expected")
+
+
+def test_copies_share_the_disk(bucket: FlakyFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are copied at the same time as long as there is space for them; each waits for its turn."""
+    batch("flaky://bucket/in", out="flaky://bucket/expected")
+    largest = max(len(data) for data in in_bucket(bucket, "in").values())
+    disk = Budget(largest)
+    monkeypatch.setattr(reading, "WHOLE_BYTES", 1)
+    monkeypatch.setattr(worker, "Copies", partial(Copies, disk=disk))
+    batch("flaky://bucket/in", out="flaky://bucket/out")
+    assert rows_in(bucket, "out") == rows_in(bucket, "expected")
+    assert disk.highest == largest
+    assert disk.held == 0
 
 
 @pytest.mark.parametrize(("url", "kind"), [("memory://", MemoryFileSystem), ("gs://", CloudFileSystem)])

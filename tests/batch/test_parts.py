@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.stores import MemoryStore
 
 from service.batch import job
-from service.batch.budget import MemoryBudget
+from service.batch.budget import Budget
 from service.batch.job import Job, open_job
 from service.batch.limits import FailureLimit
 from service.batch.listing import OWN, Listing
@@ -19,7 +19,7 @@ from service.batch.stop import Stop, StoppedError
 
 def test_memory_is_never_exceeded_and_large_claims_have_their_turn() -> None:
     """Claims wait for memory; a claim beyond the budget is alone; nobody waits for ever."""
-    budget, sizes = MemoryBudget(10.0), [3.0, 4.0, 25.0, 1.0, 5.0] * 20
+    budget, sizes = Budget(10.0), [3.0, 4.0, 25.0, 1.0, 5.0] * 20
     held: list[float] = []
 
     def work(size: float) -> None:
@@ -36,7 +36,7 @@ def test_memory_is_never_exceeded_and_large_claims_have_their_turn() -> None:
 
 def test_waiting_claims_can_be_given_up() -> None:
     """A check that raises ends the wait, and the next claim has its turn."""
-    budget, stop, entered = MemoryBudget(1.0), Stop(), Barrier(2)
+    budget, stop, entered = Budget(1.0), Stop(), Barrier(2)
     left = Event()
 
     def hold() -> None:

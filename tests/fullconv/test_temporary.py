@@ -1,6 +1,7 @@
 """Temporary files and folders of processes that were killed are removed, those of living processes are not."""
 
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fullconv.common.files import atomic_write
+from fullconv.common.files import OutputError, atomic_write, scratch_folder
 from fullconv.common.temporary import hidden_path, remove_leftovers, temporary
 
 HOLD = """
@@ -24,6 +25,15 @@ with temporary(Path(sys.argv[1]) / "1", Path.mkdir) as folder, atomic_write(Path
     sys.stdin.read()
 """
 """Makes a temporary folder and a temporary file in a directory, and waits."""
+SCRATCH = """
+import os, signal
+from fullconv.common.files import scratch_folder
+
+with scratch_folder() as folder:
+    (folder / "copy.tif").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""Makes a folder among the temporary files, and is killed."""
 
 
 def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
@@ -42,6 +52,25 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "other.npz") as file:
         file.write(b"whole")
     assert [path.name for path in tmp_path.iterdir()] == ["other.npz"]
+
+
+def test_scratch_folders_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder among the temporary files is gone at the end of its block, and so is that of a killed process."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    killed = subprocess.run([sys.executable, "-c", SCRATCH], env={**os.environ, "TMPDIR": str(tmp_path)}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (leftover,) = tmp_path.iterdir()
+    with scratch_folder() as folder:
+        assert [*tmp_path.iterdir()] == [folder] != [leftover]
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert not [*tmp_path.iterdir()]
+
+
+def test_scratch_folders_need_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the folder of temporary files has gone, the error names it."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(OutputError, match=r"gone: cannot be written: No such file or directory"), scratch_folder():
+        pass
 
 
 def test_other_hidden_files_stay(tmp_path: Path) -> None:
