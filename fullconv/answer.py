@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fullconv.averages import AreaAverage, Entry, highest
 from fullconv.common.files import GRID_SUFFIXES, PAGE_SUFFIXES, PICTURE_SUFFIXES, TIFF_SUFFIXES
 from fullconv.common.text import printable
-from fullconv.description import ModelDescription, Parity
+from fullconv.description import ModelDescription, Parity, PrecisionDifference
 from fullconv.errors import RequestError
 from fullconv.file_options import FileOptions, check_file_options
 from fullconv.grid import GridHeader, GridRows, ImageInfo, Scores
@@ -82,6 +82,9 @@ class Answer:
     precision: str = ""
     """The number format of the computation if it is "bf16" or "fp16", or else the precision of the model: "fp32",
     "fp16" or "int8"."""
+    precision_difference: PrecisionDifference | None = None
+    """Difference of the scores from fp32 on the CPU, as it was measured when the server chose its runtime. None: they
+    were computed in fp32 on the CPU, or an older server has answered."""
     own_scores: bool = False
     """Whether the scores are those that the classifier gives each window by itself, up to rounding in fp32. Servers of
     earlier releases never say so."""
@@ -172,7 +175,8 @@ class Answer:
                 "exact": self.parity.exact,
                 "max_abs_diff": self.parity.max_abs_diff,
                 "top_class_agreement": self.parity.top_class_agreement,
-            },
+            }
+            | ({"difference_from_fp32": asdict(difference)} if (difference := self.precision_difference) else {}),
             "warnings": list(self.warnings),
         }
         if not self.average.size:

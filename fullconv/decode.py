@@ -12,7 +12,14 @@ from fullconv.answer import Answer
 from fullconv.averages import AreaAverage, Entry, highest
 from fullconv.common.certificate import overall
 from fullconv.common.names import AVERAGES, name_of
-from fullconv.description import ModelDescription, ModelInput, ModelLimits, ModelOutput, Parity
+from fullconv.description import (
+    ModelDescription,
+    ModelInput,
+    ModelLimits,
+    ModelOutput,
+    Parity,
+    PrecisionDifference,
+)
 from fullconv.grid import FurtherOutput, GridHeader, GridRows, ImageInfo, Scores, WindowAxis, join_rows
 from fullconv.images import ImageSource, Region, ScoredPixels
 from fullconv.plan import Plan, PlannedView
@@ -54,6 +61,7 @@ def answer_of(
         further={} if grid is None or grid.further is None else header.split(grid.further),
         provider=response.provider,
         precision=response.precision,
+        precision_difference=_precision_difference_of(response.parity),
         own_scores=response.own_scores,
         pixels=pixels,
         describe=describe,
@@ -187,6 +195,14 @@ def _further_outputs(outputs: Iterable[model_pb2.FurtherOutput]) -> tuple[Furthe
 def _parity_of(info: scoring_pb2.ParityInfo) -> Parity:
     limits = (info.agreement_low, info.agreement_high) if info.agreement_high else None
     return Parity(info.exact, info.max_abs_diff, info.windows, info.top_class_agreement if limits else None, limits)
+
+
+def _precision_difference_of(info: scoring_pb2.ParityInfo) -> PrecisionDifference | None:
+    if not info.HasField("computed"):
+        return None
+    seen = info.computed
+    agreement = seen.top_class_agreement if seen.agreement_high else None
+    return PrecisionDifference(seen.windows, seen.max_abs, seen.relative_l2, agreement)
 
 
 def _parity(exact: bool, seen: model_pb2.Difference) -> Parity:  # noqa: FBT001 (a field)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -16,7 +17,7 @@ from support.pictures import noise
 from fullconv import RequestError, Scorer
 from fullconv.common.names import PRECISIONS, PrecisionName, ProviderName
 from fullconv.protos import model_pb2
-from service import cli, machine
+from service import cli
 from service.engine import choice_cache, requested_backend
 from service.engine.backend import REFERENCE, Backend
 from service.engine.cancellation import Cancellation
@@ -235,6 +236,13 @@ def test_an_answer_in_bf16_is_not_exact() -> None:
     assert (
         "computed in bf16 by openvino: on 1024 windows of noise, scores differ from fp32 by 0.40%" in answer.mode_reason
     )
+    found = answer.precision_difference
+    assert found is not None
+    assert (found.windows, found.top_class_agreement) == (1024, 1)
+    assert found.relative_l2 == pytest.approx(0.004, rel=1e-4)
+    assert answer.document()["parity"]["difference_from_fp32"] == asdict(found)
+    assert expected.precision_difference is None
+    assert "difference_from_fp32" not in expected.document()["parity"]
 
 
 @pytest.mark.usefixtures("simulated")
@@ -242,7 +250,7 @@ def test_an_answer_in_bf16_is_not_exact() -> None:
 def test_scores_with_a_guarantee_are_those_of_fp32(options: dict[str, Any]) -> None:
     """A registry that chooses among precisions answers such requests in fp32 on the CPU, and only those."""
     backends = tuple(RequestedBackend().backends())
-    threads = Threads(machine.cpus())
+    threads = Threads()
     registry = Registry(MODELS, options=LoadOptions(threads, backends))
     served, model = registry.get("digits")
     choice_cache.write(
