@@ -12,18 +12,14 @@ this is more than 2 %.
 """
 
 import argparse
-import importlib
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from random_networks import random_network
-from shared import NETWORKS, WINDOW, WINDOWS, time_of
+from architectures import converted, make_parser, print_table, time_of
 
-from converter.convert import convert_checkpoint
 from fullconv import Scorer
 from service.engine.repository import StoredModel
 from service.engine.session import Session
@@ -41,35 +37,16 @@ HEADER = """\
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, rounds=5)
     parser.add_argument("--sides", type=int, nargs="+", default=[480, 1024], help="pixels (default: 480 1024)")
-    parser.add_argument("--only", nargs="+", default=NETWORKS, help="names of architectures (default: fifteen)")
-    parser.add_argument("--crops", type=int, default=32, help="windows that are timed as crops (default: 32)")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each line (default: 5)")
-    parser.add_argument("--preload", help="module to import before torchvision, if torchvision needs it")
-    parser.add_argument("--out", type=Path, help="file to which the table is also written")
-    options = parser.parse_args()
-    if options.preload:
-        importlib.import_module(options.preload)
-    rows = [HEADER]
-    print(HEADER, flush=True)
-    for name in options.only:
-        for row in measured(name, options):
-            rows.append(row)
-            print(row, flush=True)
-    if options.out:
-        options.out.write_text("\n".join(rows) + "\n", "utf-8")
+    print_table(HEADER, measured, parser.parse_args())
 
 
 def measured(name: str, options: argparse.Namespace) -> Iterator[str]:
     """Yield the lines of the table for one architecture."""
-    window = WINDOWS.get(name, WINDOW)
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder, "net", "1")
-        convert_checkpoint(random_network(name), target, window=window, preprocess="imagenet", verify=4)
-        with Scorer(folder) as scorer:
-            for side in options.sides:
-                yield line(name, scorer, Path(folder), side, options)
+    with converted(name) as models, Scorer(models) as scorer:
+        for side in options.sides:
+            yield line(name, scorer, models, side, options)
 
 
 def line(name: str, scorer: Scorer, models: Path, side: int, options: argparse.Namespace) -> str:

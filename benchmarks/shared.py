@@ -10,68 +10,43 @@ the same windows in crops, relative to the largest score, and the mode that --mo
 """
 
 import argparse
-import importlib
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from random_networks import random_network
+from architectures import converted, make_parser, print_table, time_of
 
-from converter.convert import convert_checkpoint
 from fullconv import Scorer
 from service.engine.session import Session
 from service.scoring.scorer import Scorer as Planner
 
-NETWORKS = (
-    "alexnet", "vgg11", "vgg16", "resnet18", "resnet50", "resnext50_32x4d", "densenet121", "googlenet", "inception_v3",
-    "mobilenet_v2", "mnasnet1_0", "shufflenet_v2_x1_0", "regnet_x_400mf", "squeezenet1_1", "convnext_tiny",
-)  # fmt: skip
-WINDOWS = {"inception_v3": 299}
-WINDOW, BATCHES = 224, (8, 16, 32)
+BATCHES = (8, 16, 32)
+HEADER = """\
+| network | stride | windows | multiply-adds of crops | time of crops | largest difference | mode exact |
+|---|--:|--:|--:|--:|--:|---|"""
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, rounds=3)
     parser.add_argument("--side", type=int, default=1024, help="height and width of the image (default: 1024)")
     parser.add_argument("--strides", type=int, nargs="+", default=[32], help="pixels between windows (default: 32)")
-    parser.add_argument("--only", nargs="+", default=NETWORKS, help="names of architectures (default: fifteen)")
-    parser.add_argument("--crops", type=int, default=32, help="windows that are timed as crops (default: 32)")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each line (default: 3)")
-    parser.add_argument("--preload", help="module to import before torchvision, if torchvision needs it")
-    parser.add_argument("--out", type=Path, help="file to which the table is also written")
-    options = parser.parse_args()
-    if options.preload:
-        importlib.import_module(options.preload)
-    rows = [
-        "| network | stride | windows | multiply-adds of crops | time of crops | largest difference | mode exact |",
-        "|---|--:|--:|--:|--:|--:|---|",
-    ]
-    print("\n".join(rows), flush=True)
-    for name in options.only:
-        for row in measured(name, options):
-            rows.append(row)
-            print(row, flush=True)
-    if options.out:
-        options.out.write_text("\n".join(rows) + "\n", "utf-8")
+    print_table(HEADER, measured, parser.parse_args())
 
 
 def measured(name: str, options: argparse.Namespace) -> list[str]:
     """Return the lines of the table for one architecture."""
-    window, rng = WINDOWS.get(name, WINDOW), np.random.default_rng(0)
-    image = rng.integers(0, 256, (options.side, options.side, 3), np.uint8)
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder, "net", "1")
-        convert_checkpoint(random_network(name), target, window=window, preprocess="imagenet", verify=4)
-        return [line(name, Path(folder), image, window, stride, options) for stride in options.strides]
+    image = np.random.default_rng(0).integers(0, 256, (options.side, options.side, 3), np.uint8)
+    with converted(name) as models:
+        return [line(name, models, image, stride, options) for stride in options.strides]
 
 
-def line(name: str, models: Path, image: np.ndarray, window: int, stride: int, options: argparse.Namespace) -> str:
+def line(name: str, models: Path, image: np.ndarray, stride: int, options: argparse.Namespace) -> str:
     """Return one line of the table."""
-    count = (len(image) - window) // stride + 1
     model = Planner(models).model("net")
+    window = model.spec.window.height
+    count = (len(image) - window) // stride + 1
     session = Session(model)
     rng, sample = np.random.default_rng(1), options.crops
     cells = [divmod(int(cell), count) for cell in rng.choice(count**2, min(sample, count**2), replace=False)]
@@ -93,15 +68,6 @@ def line(name: str, models: Path, image: np.ndarray, window: int, stride: int, o
     difference = np.abs(got - expected).max() / np.abs(expected).max()
     ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
     return f"| {name} | {stride} | {count**2} | {counted:.2f} | {ratio} | {difference:.1e} | {exact.mode} |"
-
-
-def time_of(session: Session, crops: list[np.ndarray], batch: int) -> float:
-    """Return the seconds of one window in batches of a size."""
-    used = crops[: len(crops) // batch * batch] or crops
-    start = time.perf_counter()
-    for at in range(0, len(used), batch):
-        session.score(used[at : at + batch])
-    return (time.perf_counter() - start) / len(used)
 
 
 if __name__ == "__main__":

@@ -12,17 +12,14 @@ first strip.
 import argparse
 import importlib
 import multiprocessing
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import tifffile
+from architectures import WINDOW, converted
 from gigapixel import Figures, measured
-from random_networks import random_network
-from shared import WINDOW
 
-from converter.convert import convert_checkpoint
 from fullconv import Scorer
 
 TILE = 256
@@ -39,9 +36,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.preload:
         importlib.import_module(options.preload)
-    with tempfile.TemporaryDirectory() as name:
-        folder, first = Path(name), 0.0
-        convert_checkpoint(random_network(options.network), folder / "net" / "1", window=WINDOW, verify=4)
+    with converted(options.network) as folder:
+        first = 0.0
         print("megapixels       s    s/MP  of the first     MB", flush=True)
         for height in options.heights:
             strip = folder / f"{height}.tif"
