@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from bench.cases import QUICK, Case
+from bench.cases import QUICK, Case, Scope
 from bench.contenders import BASELINE, Contender, Grid, Pixels, Prepared, Setup, fastest_batch
 from bench.measure import CaseRun, Entry, Runner, compare
 from bench.networks import Network, make, picture
 from bench.numbers import ratios
 from bench.ours import REFERENCE, InProcess
 from bench.pytorch import TorchCrops
-from bench.report import BEGIN, END, document, paste, row
+from bench.report import BEGIN, END, document, paste, read, read_json, row, write_json
+from bench.run import Bench
 from bench.summary import summary
 from bench.windows import Lattice, Part, Sample, batches, centred, scaled, windows_of
 from numpy.testing import assert_allclose
@@ -163,10 +164,9 @@ def test_a_contender_that_fails_does_not_stop_the_others() -> None:
 
 def a_run() -> CaseRun:
     """Return a case of VGG-16 with three contenders."""
-    part = (Part(0, 0, 4, 4),)
     entries = [
-        Entry(BASELINE.name, parts=part, seconds=[10.0, 12.0, 11.0], difference=0.0, agreement=1.0),
-        Entry("fullconv dense, cpu fp32", parts=(Part(0, 0, 26, 26),), seconds=[1.0, 1.0, 1.0], difference=0.31),
+        Entry(BASELINE.name, timed=16, seconds=[10.0, 12.0, 11.0], difference=0.0, agreement=1.0),
+        Entry("fullconv dense, cpu fp32", timed=676, seconds=[1.0, 1.0, 1.0], difference=0.31),
         Entry("MONAI", problem="not installed: monai"),
     ]
     return CaseRun(Case("vgg16", 1024), Lattice(1024, 224, 32), is_padded=True, entries=entries)
@@ -203,6 +203,28 @@ def test_documents_have_every_time() -> None:
     assert case["contenders"][1]["seconds"] == [1.0, 1.0, 1.0]
     assert case["contenders"][1]["times_as_fast_median"] == 11.0
     assert case["contenders"][2] == {"name": "MONAI", "problem": "not installed: monai"}
+
+
+@pytest.mark.parametrize("seconds", [[10.0], []], ids=["one round", "none"])
+def test_an_interrupted_run_is_continued(seconds: list[float], tmp_path: Path) -> None:
+    """What a run has measured is read as it was; a case that lacks rounds is measured again."""
+    run, half = a_run(), a_run()
+    run.entries[1].detail = "bf16"
+    half.case, half.entries[1].seconds = Case("vgg16", 384), seconds
+    write_json(tmp_path / "results.json", document([run, half], {"rounds": 3}))
+    found = read(read_json(tmp_path / "results.json")["cases"], rounds=3)
+    assert found == [run]
+    bench = Bench(Scope((run.case,), rounds=3, is_full=False, seconds=1), tmp_path, found)
+    assert not [*bench.measure()]
+    assert bench.has_results
+
+
+@pytest.mark.parametrize("text", ["", "[", None], ids=["empty", "damaged", "missing"])
+def test_runs_without_earlier_results_begin_anew(text: str | None, tmp_path: Path) -> None:
+    """Results that are missing or damaged count as none."""
+    if text is not None:
+        (tmp_path / "results.json").write_text(text)
+    assert read_json(tmp_path / "results.json") == {}
 
 
 def test_results_replace_the_text_between_the_markers() -> None:

@@ -2,7 +2,7 @@
 
     PYTHONPATH=benchmarks python -m bench [--full] [--networks vgg16 …] [--sides 384 …] [--docs docs/benchmarks.md]
 
-Ctrl-C or SIGTERM ends the run and writes what was measured until then.
+Ctrl-C or SIGTERM ends the run and writes what was measured until then. The same command continues it.
 """
 
 import argparse
@@ -21,9 +21,11 @@ from typing import Any
 from bench import plot, report
 from bench.cases import FULL, QUICK, Scope
 from bench.machine import machine, versions
+from bench.measure import CaseRun
 from bench.run import Bench
 from fullconv.common.files import OutputError
 
+RESULTS = "results.json"
 PLOT = "Time against the side of the image, a panel for each network and a line for each contender"
 
 
@@ -38,20 +40,26 @@ def main() -> None:
     about = {
         "scope": "full" if options.full else "quick",
         "rounds": scope.rounds,
+        "only": scope.only,
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": machine(),
         "versions": versions(),
     }
-    began, status = time.monotonic(), 0
+    earlier, seconds = _interrupted(options.out / RESULTS, about)
+    earlier = [run for run in earlier if run.case.place in {case.place for case in scope.cases}]
+    if earlier:
+        done = f"{len(earlier)} of {len(scope.cases)} cases are measured"
+        print(f"continuing {options.out / RESULTS}: {done}; remove it to begin again", flush=True)
+    began, status = time.monotonic() - seconds, 0
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder  # "auto" measures its choices in this run
-        bench = Bench(scope, Path(folder))
+        bench = Bench(scope, Path(folder), earlier)
         try:
             for _ in bench.measure():
-                _write(bench, about | {"seconds": time.monotonic() - began}, options)
+                _write(bench, about | {"seconds": time.monotonic() - began, "finished": False}, options)
         except KeyboardInterrupt:
             status = 130
-            _write(bench, about | {"seconds": time.monotonic() - began}, options)
+        _write(bench, about | {"seconds": time.monotonic() - began, "finished": not status}, options)
     sys.exit(status or not bench.has_results)
 
 
@@ -89,6 +97,15 @@ def _scope(options: argparse.Namespace) -> Scope:
     return replace(scope, cases=cases, rounds=options.rounds or scope.rounds, only=options.only)
 
 
+def _interrupted(path: Path, about: dict[str, Any]) -> tuple[list[CaseRun], float]:
+    """Return the cases and the seconds of an unfinished run on the same machine, with the same versions and options."""
+    found = report.read_json(path)
+    same = all(found.get(name) == about[name] for name in about if name != "date")
+    if found.get("finished", True) or not same:
+        return [], 0.0
+    return report.read(found["cases"], about["rounds"]), found["seconds"]
+
+
 def _write(bench: Bench, about: dict[str, Any], options: argparse.Namespace) -> None:
     """Write the results so far, if there are any; ends the program if they cannot be written."""
     if not bench.has_results:
@@ -96,7 +113,7 @@ def _write(bench: Bench, about: dict[str, Any], options: argparse.Namespace) -> 
     tables = report.markdown(bench.runs, about)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        report.write_json(options.out / "results.json", report.document(bench.runs, about))
+        report.write_json(options.out / RESULTS, report.document(bench.runs, about))
         report.write_text(options.out / "table.md", f"{tables}\n")
         plot.draw(bench.runs, options.out / "plot.png")
         if options.docs:

@@ -24,6 +24,11 @@ class Case:
     """Whether only this project's dense mode, in this process, is compared with ONNX Runtime, on the whole image."""
 
     @property
+    def place(self) -> tuple[str, int, int]:
+        """The network, the side and the stride: what distinguishes the cases of a run."""
+        return self.network, self.side, self.stride
+
+    @property
     def stride(self) -> int:
         """Pixels between windows."""
         return NETWORKS[self.network].stride // self.divisor

@@ -38,19 +38,18 @@ class Entry:
     prepared: Prepared | None = None
     problem: str = ""
     """Why it is not measured: "not installed: NAME", or the error."""
+    detail: str = ""
+    """What it has chosen: the size of its batches, or a provider and a precision."""
     parts: tuple[Part, ...] = ()
     """The windows that it scores."""
+    timed: int = 0
+    """Number of windows that are scored in a round."""
     seconds: list[float] = field(default_factory=list)
     """Seconds for all windows of the image, one number for each round."""
     difference: float | None = None
     """Largest difference of a score from the original classifier's, relative to the largest score."""
     agreement: float | None = None
     """Share of windows with the original classifier's top class."""
-
-    @property
-    def timed(self) -> int:
-        """Number of windows that are scored in a round."""
-        return sum(part.windows for part in self.parts)
 
     @property
     def is_whole(self) -> bool:
@@ -114,6 +113,7 @@ class Runner:
         self._checked = Sample(1, 1, CHECKED).draw(smallest, np.random.default_rng(2))
         for entry, area in zip(run.entries, areas, strict=True):
             entry.parts = (area,) if entry.is_whole else self._sample
+            entry.timed = sum(part.windows for part in entry.parts)
 
     def _area(self, entry: Entry, limit: float) -> Part:
         """Return the windows in the middle of the image that a contender scores in at most so many seconds.
@@ -179,10 +179,12 @@ class Runner:
         try:
             began = time.perf_counter()
             grids = [entry.prepared.run(image) for image in images]
-            return Scored(time.perf_counter() - began, grids)
+            seconds = time.perf_counter() - began
         except Exception as error:  # of any library
             entry.fail(error)
             return None
+        entry.detail = entry.prepared.detail
+        return Scored(seconds, grids)
 
 
 def halves(lattice: Lattice) -> list[int]:

@@ -8,15 +8,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from bench.cases import Case
 from bench.contenders import BASELINE
 from bench.measure import CaseRun, Entry
 from bench.networks import NETWORKS
 from bench.numbers import Spread, ratios
 from bench.summary import summary
+from bench.windows import Lattice
 from fullconv.common.files import atomic_write
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 """The lines of a page between which the results are pasted."""
+NOT_MEASURED = "not measured"
+"""What a contender has in place of times if the run was interrupted before."""
 HEADER = """\
 | contender | seconds | windows timed | times as fast | difference | top class |
 |---|--:|--:|--:|--:|--:|"""
@@ -43,10 +47,10 @@ def _case_document(run: CaseRun) -> dict[str, Any]:
 def _entry_document(entry: Entry, run: CaseRun) -> dict[str, Any]:
     known: dict[str, Any] = {"name": entry.name}
     if not entry.seconds:
-        return known | {"problem": entry.problem or "not measured"}
+        return known | {"problem": entry.problem or NOT_MEASURED}
     compared = ratios(entry, run)
     return known | {
-        "detail": entry.prepared.detail if entry.prepared else "",
+        "detail": entry.detail,
         "problem": entry.problem,
         "windows_timed": entry.timed,
         "seconds": entry.seconds,
@@ -56,6 +60,39 @@ def _entry_document(entry: Entry, run: CaseRun) -> dict[str, Any]:
         "difference": entry.difference,
         "top_class_agreement": entry.agreement,
     }
+
+
+def read(cases: Sequence[dict[str, Any]], rounds: int) -> list[CaseRun]:
+    """Return the cases of a document that are complete: every contender has its rounds, or a problem."""
+    runs = (_read_case(case) for case in cases)
+    return [run for run in runs if all(entry.problem or len(entry.seconds) == rounds for entry in run.entries)]
+
+
+def _read_case(case: dict[str, Any]) -> CaseRun:
+    network, side, stride = case["network"], case["side"], case["stride"]
+    entries = [
+        Entry(
+            name=known["name"],
+            problem="" if known["problem"] == NOT_MEASURED else known["problem"],
+            detail=known.get("detail", ""),
+            timed=known.get("windows_timed", 0),
+            seconds=known.get("seconds", []),
+            difference=known.get("difference"),
+            agreement=known.get("top_class_agreement"),
+        )
+        for known in case["contenders"]
+    ]
+    divisor = NETWORKS[network].stride // stride
+    return CaseRun(Case(network, side, divisor), Lattice(side, case["window"], stride), case["is_padded"], entries)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the results of an earlier run; an empty document if there are none."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
 
 
 def markdown(runs: Sequence[CaseRun], about: dict[str, Any]) -> str:
@@ -88,9 +125,9 @@ def _title(run: CaseRun) -> str:
 def row(entry: Entry, run: CaseRun) -> str:
     """Return the line of a table for one contender."""
     if entry.problem or not entry.seconds:
-        return f"| {entry.name} | {entry.problem or 'not measured'} | | | | |"
+        return f"| {entry.name} | {entry.problem or NOT_MEASURED} | | | | |"
     compared = ratios(entry, run)
-    detail = f" ({entry.prepared.detail})" if entry.prepared and entry.prepared.detail else ""
+    detail = f" ({entry.detail})" if entry.detail else ""
     padded = run.is_padded and " dense" in entry.name
     cells = [
         f"{entry.name}{detail}",

@@ -22,12 +22,13 @@ CONTENDERS: tuple[Contender, ...] = (BASELINE, *ours.CONTENDERS, *pytorch.CONTEN
 
 @dataclass
 class Bench:
-    """A run. `runs` has what has been measured so far, also after an interruption."""
+    """A run, which leaves out what was measured before."""
 
     scope: Scope
     folder: Path
     """Folder for the networks, which the caller removes."""
     runs: list[CaseRun] = field(default_factory=list)
+    """What has been measured so far, in this run or before."""
 
     @property
     def has_results(self) -> bool:
@@ -36,7 +37,9 @@ class Bench:
 
     def measure(self) -> Iterator[CaseRun]:
         """Measure; yields each case when it is finished."""
-        for name, cases in groupby(self.scope.cases, key=lambda case: case.network):
+        done = {run.case.place for run in self.runs}
+        missing = [case for case in self.scope.cases if case.place not in done]
+        for name, cases in groupby(missing, key=lambda case: case.network):
             _say(f"{NETWORKS[name].title}: converting")
             own = list(cases)
             try:
