@@ -193,7 +193,7 @@ def _viewer(address: str, parts: Parts, settings: Settings) -> AbstractAsyncCont
     other_clients = InferenceServicer(parts.dispatcher, parts.calls, parts.metrics)
     scoring, is_local = _scoring(parts, settings), is_loopback(address)
     app = application(other_clients, scoring, parts.calls, parts.admission, settings.limits, is_local=is_local)
-    return viewer(address, app, parts.certificates, settings.limits.idle_seconds)
+    return viewer(address, app, parts.certificates, settings.limits.idle_seconds, parts.calls.draining.is_set)
 
 
 def _report(metrics: Metrics, event: Event, model: str, version: str, error: str) -> None:

@@ -4,7 +4,9 @@ uvicorn's own server would accept any number of connections, wait forever for th
 signals of the process. Therefore this module accepts the connections itself. A connection waits while no request of it
 is being answered: in the handshake of TLS, before and within the head of a request, and while the client takes the end
 of an answer. The application limits the time of the other phases, as for the messages of gRPC. A client that takes
-nothing of an answer for too long is disconnected, also for answers that the application does not make.
+nothing of an answer for too long is disconnected, also for answers that the application does not make. While the
+server stops, this time is shorter, so that no client can delay the end of the server; answers that clients take are
+sent whole.
 """
 
 import asyncio
@@ -12,7 +14,7 @@ import errno
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +27,7 @@ from uvicorn.server import ServerState
 from service.log import log
 from service.server.certificates import Certificates
 from service.server.periodic import repeated
+from service.server.untaken import Stall, untaken_bytes
 
 WAIT_SECONDS = 10.0
 """Longest time for which a connection may wait."""
@@ -39,20 +42,26 @@ MAX_CONNECTIONS = 512
 """Number of open connections. A further one ends the connection that has waited longest, or is closed if none waits."""
 SWEEP_SECONDS = 1.0
 """Seconds between two looks for connections that have waited too long, and between two attempts to accept."""
+STOP_SECONDS = 3.0
+"""Seconds for which a client may take nothing of its answer while the server stops."""
 CLOSE_SECONDS = 1.0
-"""Seconds in which answers may be taken when the server stops."""
+"""Seconds after the last answer in which a client may close its connection when the server stops."""
 
 
 @asynccontextmanager
 async def viewer(
-    address: str, application: ASGIApp, certificates: Certificates | None, idle_seconds: float
+    address: str,
+    application: ASGIApp,
+    certificates: Certificates | None,
+    idle_seconds: float,
+    is_stopping: Callable[[], bool],
 ) -> AsyncIterator[str]:
     """Serve an application on HOST:PORT for the duration of the block; yields the address. Raises OSError.
 
-    A client that takes nothing of an answer for `idle_seconds` and WAIT_SECONDS is disconnected.
-    The state of each request has `common_name`, the name in the client's certificate or None; `closed`, an event that
-    is set when the connection has ended; and the functions `abort`, which ends it at once, and `resume_reading`, after
-    which its end is noticed.
+    A client that takes nothing of an answer for `idle_seconds` and WAIT_SECONDS is disconnected; for STOP_SECONDS while
+    `is_stopping`. The state of each request has `common_name`, the name in the client's certificate or None; `closed`,
+    an event that is set when the connection has ended; and the functions `abort`, which ends it at once, and
+    `resume_reading`, after which its end is noticed.
     """
     host, _, port = address.rpartition(":")
     try:
@@ -64,7 +73,7 @@ async def viewer(
     with listener:
         listener.setblocking(False)
         tls = _CurrentContext.of(certificates) if certificates else None
-        connections = _Connections(_config(application), tls, idle_seconds)
+        connections = _Connections(_config(application), tls, idle_seconds, is_stopping)
         async with repeated(connections.end_late, SWEEP_SECONDS):
             accepting = asyncio.create_task(connections.accept(listener))
             try:
@@ -116,8 +125,7 @@ class _Connection(H11Protocol):
         self.waiting_since = loop.time()
         self.is_made = False
         """Whether the handshake has ended."""
-        self.stuck_since: float | None = None
-        """The time since which the client has taken nothing of an answer that waits for it."""
+        self.stall = Stall()
         self.discarded_bytes = 0
         """Bytes of the body that have arrived after the answer."""
         self.closed = asyncio.Event()
@@ -153,23 +161,15 @@ class _Connection(H11Protocol):
         else:
             super().data_received(data)
 
-    def pause_writing(self) -> None:
-        """Wait until the client takes the answer."""
-        self.stuck_since = self.loop.time()
-        super().pause_writing()
-
-    def resume_writing(self) -> None:
-        """Write on: the client has taken a part of the answer."""
-        self.stuck_since = None
-        super().resume_writing()
+    @property
+    def untaken_bytes(self) -> int:
+        """Bytes of answers that wait until the client takes them."""
+        return untaken_bytes(self.transport) if self.is_made else 0
 
     def is_late(self, now: float, idle_seconds: float) -> bool:
-        """Return whether the client has let the server wait too long.
-
-        The application ends its own answers after `idle_seconds`, and logs the reason; therefore others end later.
-        """
+        """Return whether the client has let the server wait too long; `idle_seconds` is the limit for an answer."""
         has_waited = self.is_waiting and now - self.waiting_since > WAIT_SECONDS
-        return has_waited or (self.stuck_since is not None and now - self.stuck_since > idle_seconds + WAIT_SECONDS)
+        return self.stall.seconds(now, self.untaken_bytes) > idle_seconds or has_waited
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
@@ -199,6 +199,7 @@ class _Connections:
     config: Config
     tls: ssl.SSLContext | None
     idle_seconds: float
+    is_stopping: Callable[[], bool]
     connections: set[_Connection] = field(default_factory=set)
     state: ServerState = field(default_factory=ServerState)
     """What uvicorn keeps for all connections."""
@@ -225,21 +226,28 @@ class _Connections:
             connection.task = loop.create_task(self._open(connection, accepted))
 
     async def end_late(self) -> None:
-        """End the connections whose clients have let the server wait too long."""
+        """End the connections whose clients have let the server wait too long.
+
+        The application ends its own answers after `idle_seconds`, and logs the reason; therefore others end later.
+        """
         now = asyncio.get_running_loop().time()
+        idle_seconds = STOP_SECONDS if self.is_stopping() else self.idle_seconds + WAIT_SECONDS
         for connection in tuple(self.connections):
-            if connection.is_late(now, self.idle_seconds):
+            if connection.is_late(now, idle_seconds):
                 connection.abort()
 
     async def close(self) -> None:
-        """End all connections; first let the clients take the rest of their answers."""
+        """End all connections; first let the clients take the rest of their answers.
+
+        Meanwhile, `end_late` ends the connections of clients that do not take them.
+        """
         for connection in self.connections:
             connection.end()
-        tasks = {connection.task for connection in self.connections if connection.task is not None}
-        if tasks:
+        while tasks := {connection.task for connection in self.connections if connection.task is not None}:
             await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
-        for connection in self.connections:
-            connection.abort()
+            for connection in self.connections:
+                if not connection.untaken_bytes:  # such as a client of TLS that does not confirm the end
+                    connection.abort()
 
     async def _open(self, connection: _Connection, accepted: socket.socket) -> None:
         timeout = None if self.tls is None else WAIT_SECONDS
