@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from fullconv.common.reasons import Reason
 from fullconv.protos import open_inference_pb2 as oip
 from service.dispatch.admission import Admission
 from service.dispatch.call import Call
@@ -63,7 +64,7 @@ def application(
     starlette = Starlette(
         routes=[*inference_paths.routes(), *viewer.routes()],
         middleware=[Middleware(Guard, is_local=is_local)],
-        exception_handlers={HTTPException: _refuse},
+        exception_handlers={HTTPException: _refuse, Exception: _report_bug},
     )
     starlette.router.redirect_slashes = False
     return starlette
@@ -180,6 +181,12 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
         message = f"method: expected {allowed}, got {request.method[:20]}"
-    else:
-        message = f"path: expected a path of the Open Inference Protocol, such as /v2/models/NAME/infer, got {path!r}"
-    return refused(error.status_code, message, error.headers)
+        return refused(error.status_code, Reason.UNSUPPORTED, message, error.headers)
+    message = f"path: expected a path of the Open Inference Protocol, such as /v2/models/NAME/infer, got {path!r}"
+    return refused(error.status_code, Reason.NOT_FOUND, message, error.headers)
+
+
+async def _report_bug(_: Request, __: Exception) -> Response:
+    """Return the answer after an unexpected error in a path without a method, such as the page; uvicorn logs it."""
+    message = "a bug in the server; its log has the details"
+    return refused(HTTPStatus.INTERNAL_SERVER_ERROR, Reason.INTERNAL, message)

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fullconv.common.reasons import Reason
 from service.rest.refusals import refused
 from service.setting_types import is_loopback
 
@@ -39,15 +40,20 @@ class Guard:
         if self.is_local and not _is_local(host):
             return refused(
                 HTTPStatus.MISDIRECTED_REQUEST,
+                Reason.ACCESS_DENIED,
                 f"host: expected localhost or a loopback address, got {host[:80]!r}; other names require a server "
                 "whose --viewer is not a loopback address",
             )
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
-            return refused(HTTPStatus.FORBIDDEN, f"origin: expected a page of {host[:80]!r}, got {origin[:80]!r}")
+            return _forbidden(f"origin: expected a page of {host[:80]!r}, got {origin[:80]!r}")
         is_visit = path == "/" and headers.get("sec-fetch-dest") == "document"
         if headers.get("sec-fetch-site") in OTHER_SITES and not is_visit:
-            return refused(HTTPStatus.FORBIDDEN, "sec-fetch-site: expected no request by a page of another site")
+            return _forbidden("sec-fetch-site: expected no request by a page of another site")
         return None
+
+
+def _forbidden(message: str) -> Response:
+    return refused(HTTPStatus.FORBIDDEN, Reason.ACCESS_DENIED, message)
 
 
 def _is_local(host: str) -> bool:

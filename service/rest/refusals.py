@@ -36,9 +36,9 @@ STATUSES: dict[Reason, HTTPStatus] = {
 }
 
 
-def refused(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the answer to a request that no method of the protocol answers."""
-    return JSONResponse({"error": message}, status, headers)
+def refused(status: int, reason: Reason, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the answer to a request that no method of the protocol answers. Its status may be none of STATUSES."""
+    return JSONResponse(_document(reason, message), status, headers)
 
 
 def refusal(error: ServiceError) -> Answer:
@@ -49,5 +49,9 @@ def refusal(error: ServiceError) -> Answer:
         headers["retry-after"] = str(max(1, math.ceil(error.seconds)))
     if reason is Reason.ACCESS_DENIED:
         headers["www-authenticate"] = "Bearer"
-    body = json.dumps({"error": message_of(error), "reason": reason})
+    body = json.dumps(_document(reason, message_of(error)))
     return Answer([body.encode()], headers, STATUSES[reason])
+
+
+def _document(reason: Reason, message: str) -> dict[str, str]:
+    return {"error": message, "reason": reason}

@@ -19,12 +19,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import h11
 from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from service.errors import OptionError
 from service.log import log
+from service.rest.refusals import refusal
 from service.server.certificates import Certificates
 from service.server.periodic import repeated
 from service.server.untaken import Stall, untaken_bytes
@@ -160,6 +163,16 @@ class _Connection(H11Protocol):
             self.transport.abort()
         else:
             super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's message has no reason)
+        """Refuse a request that is not valid HTTP in the form of all errors, and end the connection."""
+        expected = f"request: expected HTTP/1.1 with a valid head of at most {HEAD_BYTES >> 10} KiB, got other bytes"
+        answer = refusal(OptionError(f"{expected}; check that the client sends HTTP to this port"))
+        headers = answer.headers | {"content-length": str(answer.size), "connection": "close"}
+        response = h11.Response(status_code=answer.status, headers=list(headers.items()), reason=answer.status.phrase)
+        for event in (response, h11.Data(data=answer.parts[0]), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     @property
     def untaken_bytes(self) -> int:

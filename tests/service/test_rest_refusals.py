@@ -1,9 +1,12 @@
 """Requests over HTTP that are refused: what is invalid, its status and its message."""
 
+import asyncio
 import gzip
 import json
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, MutableMapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +14,9 @@ from support.paths import ROOT
 from support.pictures import noise
 from support.rest import HEADER_LENGTH, INFER, Body, ask, base64_request, request
 from support.servers import Server, running
+
+from service.limits import Limits
+from service.rest.application import application
 
 PIXELS = noise(90, 110, 1)
 
@@ -84,12 +90,26 @@ REFUSED: dict[str, tuple[Body, dict[str, str], int, str]] = {
 }  # fmt: skip
 
 
+REASONS = {
+    400: ("OPTION_INVALID", "IMAGE_INVALID"),
+    403: ("ACCESS_DENIED",),
+    404: ("NOT_FOUND",),
+    405: ("UNSUPPORTED",),
+    412: ("CAPABILITY_MISSING",),
+    413: ("LIMIT_EXCEEDED",),
+    415: ("MEDIA_TYPE_UNSUPPORTED",),
+    421: ("ACCESS_DENIED",),
+}
+"""The reasons that may come with a status."""
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals(server: Server, case: str) -> None:
     """A request that cannot be answered is refused with a status and one line that names the reason."""
     body, headers, status, expected = REFUSED[case]
     reply = ask(server, INFER, body, headers)
     assert (reply.status, reply.headers["content-type"]) == (status, "application/json")
+    assert reply.document["reason"] in REASONS[status]
     assert re.search(expected, reply.document["error"]), reply.document
     assert "\n" not in reply.document["error"]
     assert not [name for name in reply.headers if name.startswith("access-control")]
@@ -114,5 +134,26 @@ def test_unknown_paths_and_methods(server: Server, path: str, method: str, statu
     """An unknown path, model, version or method has a status of its own and a message as JSON."""
     body = json.dumps(request(PIXELS)) if method == "POST" else None
     reply = ask(server, path, body, method=method)
-    assert reply.status == status
+    assert (reply.status, set(reply.document)) == (status, {"error", "reason"})
     assert ": expected" in reply.document["error"] or ": no " in reply.document["error"]
+    assert reply.document["reason"] in REASONS[status]
+
+
+def test_a_bug_of_the_page_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unexpected error of a path without a method, such as the page, has the form of all errors."""
+    monkeypatch.setattr("service.rest.viewer.page_of", lambda *_: 1 / 0)
+    servicer: Any = SimpleNamespace(methods=lambda: defaultdict(lambda: (None, None)))
+    unused: Any = None
+    app = application(servicer, unused, unused, unused, Limits(), is_local=True)
+    headers = [(b"host", b"localhost")]
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": headers}
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    with pytest.raises(ZeroDivisionError):  # uvicorn logs it
+        asyncio.run(app(scope, unused, send))
+    assert sent[0]["status"] == 500
+    expected = {"error": "a bug in the server; its log has the details", "reason": "INTERNAL"}
+    assert json.loads(sent[1]["body"]) == expected
