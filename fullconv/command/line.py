@@ -44,7 +44,12 @@ class CommandLine(ConnectionLine, OutputLine):
         ),
     ] = "auto"
     plan: Annotated[
-        bool, typer.Option("--plan", help="Print the plan (mode, tiles, cost). Nothing is scored or written.")
+        bool,
+        typer.Option(
+            "--plan",
+            help="Print the plan: mode, tiles, cost, predicted time, sizes of the outputs. Nothing is written; images "
+            "are scored for some seconds to measure the speed.",
+        ),
     ] = False
     describe: Annotated[
         bool,

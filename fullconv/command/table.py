@@ -1,5 +1,8 @@
 """An answer for a terminal: some lines about the image, then the classes with the highest averages."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -32,14 +35,16 @@ def _areas(answer: Answer) -> list[Text | Table]:
     return [Text(), rows]
 
 
-def plan_table(answer: Answer) -> Group:
-    """Lay out the plan for an image."""
-    plan = answer.plan
+def plan_table(answer: Answer, document: Mapping[str, Any]) -> Group:
+    """Lay out the plan for an image. `document` is the plan in its document: with the predicted time, and files."""
+    plan, seconds = answer.plan, document["predicted_seconds"]
+    time = "time not known: the image cannot be scored" if seconds is None else f"about {seconds:.2g} s here"
     head = Text.assemble(
         _title(answer),
         f"\n{answer.mode}: {printable(answer.mode_reason)}; {printable(plan.file)}\n"
         f"{plan.multiply_adds:.3g} multiply-adds, at most {plan.bytes / 1e6:.0f} MB beside the model, "
-        f"about {plan.decode_seconds:.2g} s of decoding",
+        f"about {plan.decode_seconds:.2g} s of decoding; {time}",
+        *(f"\n{printable(each['path'])}: {_file_size(each['bytes'])}" for each in document["outputs"]),
         _masked(answer),
     )
     rows = Table(
@@ -51,6 +56,10 @@ def plan_table(answer: Answer) -> Group:
             "/".join(map(str, view.halo)), str(view.phases), f"{view.multiply_adds:.3g}",
         )  # fmt: skip
     return Group(head, *_warnings(answer), "", rows)
+
+
+def _file_size(size: int | None) -> str:
+    return "its size is known only after scoring" if size is None else f"{size / 1e6:.3g} MB before compression"
 
 
 def _masked(answer: Answer) -> str:

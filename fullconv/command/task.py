@@ -10,6 +10,7 @@ from typing import Any
 from fullconv.answer import Answer
 from fullconv.base import BaseScorer
 from fullconv.command.console import print_error
+from fullconv.command.forecast import Speed
 from fullconv.command.image_table import ImageTable, image_table
 from fullconv.command.map_region import MapRegion
 from fullconv.command.outputs import Outputs, mask_path
@@ -60,6 +61,10 @@ class ScoreTask:
     def _writer(self) -> OutputWriter:
         return OutputWriter(self.outputs, self.options, self.version, self._model)
 
+    @cached_property
+    def _speed(self) -> Speed:
+        return Speed(self._scored)
+
     def run(self, images: list[Path], *, quiet: bool) -> list[dict[str, Any]]:
         """Score images, and return their JSON documents in the order of the images.
 
@@ -73,13 +78,13 @@ class ScoreTask:
                 if isinstance(result, RequestError) or (isinstance(result, UnavailableError) and len(images) == 1):
                     raise result
                 image = images[position]
-                documents[position] = self._document(image, result)
+                documents[position] = document = self._document(image, result)
                 if table is not None:
                     table.add(position, image, result)
                 if not isinstance(result, Answer):
                     print_error(self._located(image, result))
                 elif not quiet:
-                    self._print(image, result)
+                    self._print(image, result, document)
                 shown.finish_image()
         return [documents[position] for position in sorted(documents)]
 
@@ -97,9 +102,19 @@ class ScoreTask:
         """Return an image's document; that of an image that was found states its path too."""
         name = encodable(image.name)
         document = result.document() if isinstance(result, Answer) else failure_document(name, result)
+        if self.plan_only and isinstance(result, Answer):
+            document["plan"] |= self._forecast(image, result)
         if image in self.outputs.folders:
             document["image"]["path"] = encodable(str(image))
         return document
+
+    def _forecast(self, image: Path, plan: Answer) -> dict[str, Any]:
+        """Return the predicted seconds for an image, and the bytes of its files, as `--plan --json` prints them."""
+        sizes = self._writer.sizes(image, plan)
+        return {
+            "predicted_seconds": self._speed.predicted_seconds(image, self._options_of(image), plan),
+            "outputs": [{"path": encodable(path), "bytes": size} for path, size in sizes.items()],
+        }
 
     def _located(self, image: Path, error: Exception) -> str:
         """Return a message that names an image that was found by its path, since names may occur in many folders."""
@@ -108,15 +123,16 @@ class ScoreTask:
             return message
         return f"{image}: {message.removeprefix(f'{image.name}: ')}"
 
-    def _print(self, image: Path, answer: Answer) -> None:
-        """Print an answer as a table; an image that was found is named by its path."""
+    def _print(self, image: Path, answer: Answer, document: dict[str, Any]) -> None:
+        """Print an answer, or a plan, as a table; an image that was found is named by its path."""
         from fullconv.command.table import answer_table, plan_table  # noqa: PLC0415 (only tables need them)
         from fullconv.common.console import result_console  # noqa: PLC0415
 
         if image in self.outputs.folders:
             named = replace(answer.image, name=encodable(str(image)))
             answer = replace(answer, header=replace(answer.header, image=named))
-        result_console().print((plan_table if self.plan_only else answer_table)(answer), "")
+        table = plan_table(answer, document["plan"]) if self.plan_only else answer_table(answer)
+        result_console().print(table, "")
 
     def _results(self, images: list[Path], show: ShowProgress) -> Iterator[tuple[int, Result]]:
         """Yield each image's answer or error: first of images that a server scores in one call, then of the others."""

@@ -12,7 +12,7 @@ from fullconv.common.names import DEFAULT_TOP, GridAsName, GridName
 from fullconv.common.probabilities import RAW, SOFTMAX
 from fullconv.description import ModelDescription
 from fullconv.grid import RowSink
-from fullconv.grids import cell_values, grid_file, held_kind, needs_model, values_file
+from fullconv.grids import cell_values, file_bytes, grid_file, held_kind, needs_model, values_file
 from fullconv.grids.cells import CellValues
 from fullconv.options import Options
 from fullconv.shown import ShownClasses, class_indices, shown_classes
@@ -74,6 +74,20 @@ class OutputWriter:
             paths = outputs.paths_for(outputs.heatmaps, image)
             shown = self._shown_by(planned.version)
             yield heatmap_files(paths, planned.header, shown, planned.pixels, outputs.style, drawing)
+
+    def sizes(self, image: Path, planned: Answer) -> dict[str, int | None]:
+        """Return the bytes of the uncompressed values or pixels in each file of an image; None: not known yet."""
+        outputs = self.outputs
+        sizes: dict[str, int | None] = {}
+        for path in outputs.paths_for(outputs.grids, image):
+            sizes[str(path)] = file_bytes(path, self._cell_values(planned))
+        if outputs.heatmaps and planned.pixels:
+            from fullconv.heatmap import picture_bytes  # noqa: PLC0415 (matplotlib takes a second to load)
+
+            shown = self._shown_by(planned.version)
+            for path in outputs.paths_for(outputs.heatmaps, image):
+                sizes[str(path)] = picture_bytes(path, planned.image, shown, planned.pixels, outputs.style)
+        return sizes | dict.fromkeys(map(str, outputs.paths_for((*outputs.boxes, *outputs.pages), image)))
 
     def grid(self, path: Path, planned: Answer) -> AbstractContextManager[RowSink]:
         """Write one grid to a path, whatever the names of the outputs; the context yields what takes its rows."""

@@ -23,12 +23,13 @@ from fullconv.description import ModelDescription
 from fullconv.errors import RequestError
 from fullconv.file_options import FileOptions
 from fullconv.grid import GridHeader, RowSink
+from fullconv.grids.arrays import arrays_bytes
 from fullconv.grids.cells import CellValues
 from fullconv.grids.geojson import geojson_file
-from fullconv.grids.geotiff import tiff_file
+from fullconv.grids.geotiff import raster_bytes, tiff_file
 from fullconv.grids.npz import npz_file
 from fullconv.grids.table import csv_file, parquet_file
-from fullconv.grids.zarr import zarr_folder
+from fullconv.grids.zarr import zarr_bytes, zarr_folder
 from fullconv.images import ScoredPixels
 
 SUFFIXES = {
@@ -40,6 +41,12 @@ SUFFIXES = {
     ".tif": tiff_file,
 }
 """The function that writes each format."""
+BYTES: Mapping[str, Callable[[CellValues], int]] = {
+    ".npz": arrays_bytes,
+    ".zarr": zarr_bytes,
+    ".tif": raster_bytes,
+}
+"""The function that counts the bytes of the values in each format whose size is known before scoring."""
 SCORES = (".npz", ".zarr")
 """The formats that hold the network's scores instead of probabilities."""
 
@@ -115,4 +122,17 @@ def grid_file(path: Path, values: CellValues) -> AbstractContextManager[RowSink]
 
     Raises OutputError; RequestError if a package is missing; ImageError if the image has no coordinates on a map.
     """
-    return SUFFIXES[path.suffix.lower()](path, replace(values, kind=held_kind(path.name, values.kind, values.options)))
+    return SUFFIXES[path.suffix.lower()](path, _held(path, values))
+
+
+def file_bytes(path: Path, values: CellValues) -> int | None:
+    """Return the bytes of the values in a file, before compression; None if its values are stored as text.
+
+    A .parquet file has only the windows that were scored, so that its size is not known either.
+    """
+    count = BYTES.get(path.suffix.lower())
+    return None if count is None else count(_held(path, values))
+
+
+def _held(path: Path, values: CellValues) -> CellValues:
+    return replace(values, kind=held_kind(path.name, values.kind, values.options))

@@ -46,6 +46,12 @@ def grid_arrays(values: CellValues) -> list[GridArray]:
     return arrays + further
 
 
+def arrays_bytes(values: CellValues) -> int:
+    """Return the bytes of the values in all arrays of a file, before compression."""
+    cells = values.header.vertical.count * values.header.horizontal.count
+    return cells * sum(each.dtype.itemsize * (each.depth or 1) for each in grid_arrays(values))
+
+
 def array_rows(values: CellValues, rows: GridRows) -> list[NDArray[Any]]:
     """Return rows of each array."""
     if values.ranks:

@@ -71,6 +71,16 @@ def tiff_file(path: Path, values: CellValues) -> Iterator[RowSink]:
             raise OutputError(f"{beside}: cannot be removed: {error.strerror}") from None
 
 
+def raster_bytes(values: CellValues) -> int:
+    """Return the bytes of the pixels of a raster and its overviews, before compression."""
+    rows, cols = values.header.vertical.count, values.header.horizontal.count
+    pixels = rows * cols
+    while max(rows, cols) > TILE:
+        rows, cols = math.ceil(rows / 2), math.ceil(cols / 2)
+        pixels += rows * cols
+    return pixels * len(_band_names(values)) * _type_of(values).itemsize
+
+
 def _band_names(values: CellValues) -> list[str]:
     return values.value_names[:1] if values.ranks == "argmax" else values.value_names
 

@@ -10,6 +10,7 @@ xarray.open_zarr(path, consolidated=False) finds them. For an image whose file s
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from fullconv.common.files import atomic_folder
 from fullconv.errors import RequestError
 from fullconv.grid import GridHeader, GridRows, RowSink
-from fullconv.grids.arrays import GridArray, array_rows, grid_arrays
+from fullconv.grids.arrays import GridArray, array_rows, arrays_bytes, grid_arrays
 from fullconv.grids.cells import CellValues
 from fullconv.grids.ome import OmeImage, has_ome_image
 from fullconv.grids.row_blocks import RowBlocks
@@ -35,6 +36,12 @@ def is_grid(path: Path) -> bool:
     """Return whether a folder is a group that this module has written."""
     metadata = path / "zarr.json"
     return metadata.is_file() and f'"{MARK}"' in metadata.read_text("utf-8", "replace")
+
+
+def zarr_bytes(values: CellValues) -> int:
+    """Return the bytes of the values in all arrays of a folder, before compression."""
+    image = replace(values, header=replace(values.header, further=())) if has_ome_image(values) else None
+    return arrays_bytes(values) + (arrays_bytes(image) if image else 0)
 
 
 @contextmanager

@@ -23,15 +23,15 @@ from fullconv.common.files import TIFF_SUFFIXES, atomic_write
 from fullconv.common.libvips import pyvips
 from fullconv.common.text import printable
 from fullconv.errors import ImageError
-from fullconv.grid import GridHeader, GridRows, RowSink, Scores
+from fullconv.grid import GridHeader, GridRows, ImageInfo, RowSink, Scores
 from fullconv.heatmap.backdrop import blank, grey_picture
 from fullconv.heatmap.cells import THRESHOLD, SingleClass, Winners
 from fullconv.heatmap.content import Content, single_class_content, winners_content
 from fullconv.heatmap.figure import Outline, draw_figure, draw_lines
-from fullconv.heatmap.layout import layout_of
+from fullconv.heatmap.layout import Layout, layout_of
 from fullconv.heatmap.outlines import outlines
 from fullconv.heatmap.paint import Pixels, enlarged, laid_over, transparent
-from fullconv.heatmap.tiff import Progress, write_tiff
+from fullconv.heatmap.tiff import Progress, pyramid_pixels, write_tiff
 from fullconv.images import Region, ScoredPixels
 from fullconv.shown import ShownClasses
 from fullconv.style import DEFAULT_STYLE, HeatmapStyle
@@ -73,6 +73,29 @@ def heatmap_for(
     return Heatmap(header, shown, pixels, style)
 
 
+def picture_bytes(path: Path, image: ImageInfo, shown: ShownClasses, pixels: ScoredPixels, style: HeatmapStyle) -> int:
+    """Return the bytes of the pixels of a heatmap of an image, before compression; of a TIFF file with all its levels.
+
+    The largest count is that of a picture in colour: libvips stores a grey one with fewer bytes.
+    """
+    channels = 4 if style.overlay else 3
+    if is_tiff(path):
+        return channels * pyramid_pixels(_large_size(image, style.scale))
+    region = pixels.region or Region(0, 0, image.width, image.height)
+    width, height = _layout(region, shown, style).size
+    return channels * width * height
+
+
+def _layout(region: Region, shown: ShownClasses, style: HeatmapStyle) -> Layout:
+    legend = style.legend and not style.overlay
+    return layout_of(region.width, region.height, labels=shown.single is None, legend=legend)
+
+
+def _large_size(image: ImageInfo, scale: float) -> tuple[int, int]:
+    """Return the width and the height of a TIFF file's picture."""
+    return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+
+
 def _add_rows(heatmaps: Iterable["Heatmap"], rows: GridRows) -> None:
     """Pass rows of the grid to every heatmap."""
     for heatmap in heatmaps:
@@ -100,8 +123,7 @@ class Heatmap:
         """Allocate memory in the picture's resolution; `pixels` are drawn."""
         self._header, self._pixels, self._style = header, pixels, style
         self._region = pixels.region or Region(0, 0, header.image.width, header.image.height)
-        legend = style.legend and not style.overlay
-        self.layout = layout_of(self._region.width, self._region.height, labels=shown.single is None, legend=legend)
+        self.layout = _layout(self._region, shown, style)
         drawn = self.layout.image
         self._scale = drawn.width / self._region.width, drawn.height / self._region.height
         down, across = blocks_of(header.vertical, self._scale[1]), blocks_of(header.horizontal, self._scale[0])
@@ -157,8 +179,7 @@ class Heatmap:
 
     def _large_picture(self, scale: float) -> pyvips.Image:
         """Return the picture without colour bar and legend, at the size of the image times the scale."""
-        image = self._header.image
-        painted = self._painted((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+        painted = self._painted(_large_size(self._header.image, scale))
         if self._style.overlay or not self._lines:
             return painted
         return laid_over(painted, draw_lines(self.layout, self._lines, self._content))

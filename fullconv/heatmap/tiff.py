@@ -62,6 +62,16 @@ def write_tiff(
                 page.tags["ResolutionUnit"].overwrite(NO_UNIT)
 
 
+def pyramid_pixels(size: tuple[int, int]) -> int:
+    """Return the number of pixels of a picture of (width, height) pixels and of its smaller levels."""
+    width, height = size
+    pixels = width * height
+    while max(width, height) > TILE:
+        width, height = max(1, width // 2), max(1, height // 2)
+        pixels += width * height
+    return pixels
+
+
 def _run(save: Callable[[], None], picture: pyvips.Image, progress: Progress) -> None:
     """Save a picture in another thread, and report percents; an exception of `progress`, or a signal, stops it.
 

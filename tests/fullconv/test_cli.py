@@ -193,7 +193,7 @@ def test_options_choose_windows(tmp_path: Path) -> None:
     assert_allclose(crops[::4, ::4], whole[:-1:3, :-1:3], rtol=1e-4, atol=1e-4)
 
 
-def test_plans_score_nothing(image: Path) -> None:
+def test_plans_print_the_cost(image: Path) -> None:
     """--plan prints what would run and what it costs, as JSON or as a table."""
     document = json.loads(score(image, "--plan", "--json", "--stride", 4, "--flip").stdout)
     (view,) = document["plan"]["views"]

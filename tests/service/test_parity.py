@@ -111,7 +111,8 @@ def test_little_agreement_is_a_warning(padded: Path) -> None:
     assert document["warnings"] == [sentence]
     assert document["parity"] == {"exact": False, "max_abs_diff": 8.6, "top_class_agreement": 314 / 643}
     assert answer_of(plan(padded, "padded").response).document()["warnings"] == [sentence]
-    for text in (rendered(answer_table(answer)), rendered(plan_table(answer))):
+    unknown: dict[str, Any] = {"predicted_seconds": None, "outputs": []}
+    for text in (rendered(answer_table(answer)), rendered(plan_table(answer, unknown))):
         assert f"warning: {sentence}" in text
         assert "not exact" in text
 

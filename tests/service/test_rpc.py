@@ -95,6 +95,7 @@ def command(*arguments: object) -> Any:  # noqa: ANN401 (a JSON document)
     document = json.loads(result.stdout)
     for one in document if isinstance(document, list) else [document]:
         one.pop("timing_ms", None)
+        one.get("plan", {}).pop("predicted_seconds", None)
     return document
 
 

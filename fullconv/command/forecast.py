@@ -1,0 +1,71 @@
+"""The seconds that the images of a plan will take, from the speed of scoring.
+
+The speed is measured as for the plan of a job: images are scored for some seconds, and their scores dropped. A large
+image is scored only as far as these seconds reach.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fullconv.answer import Answer
+from fullconv.command.progress import ShowProgress
+from fullconv.errors import ScoringError
+from fullconv.options import Options
+
+SAMPLE_SECONDS = 5.0
+"""Seconds after which no further image is scored to measure the speed, and after which a large image is left."""
+LEAST_SECONDS = 0.5
+"""Seconds for which at least the first image is scored, again and again: the first run is slower."""
+
+Parts = tuple[Answer, Iterable[Any], Callable[[], Any]]
+Scored = Callable[[Path, Options, ShowProgress], AbstractContextManager[Parts]]
+"""Begins to score an image: the context yields the plan, the rows, and a function that returns the answer."""
+
+
+class _EnoughError(Exception):
+    """Raised to leave an image that is not scored to its end."""
+
+
+@dataclass
+class Speed:
+    """The speed of scoring, with all that is needed around the network, over the images that were scored so far."""
+
+    scored: Scored
+    multiply_adds: float = 0.0
+    seconds: float = 0.0
+
+    def predicted_seconds(self, image: Path, options: Options, plan: Answer) -> float | None:
+        """Return the predicted seconds for an image; None if neither it nor another image could be scored."""
+        alone: Options = {**options, "grid": False}
+        try:
+            if self.seconds < SAMPLE_SECONDS and not image.is_fifo():
+                self._sample(image, alone)
+            while self.seconds < LEAST_SECONDS and not image.is_fifo():
+                self._sample(image, alone)
+        except ScoringError:  # such as an image whose pixels are damaged
+            pass
+        return self.seconds / self.multiply_adds * plan.plan.multiply_adds if self.multiply_adds else None
+
+    def _sample(self, image: Path, options: Options) -> None:
+        """Score an image for at most SAMPLE_SECONDS, and add what was done; raises ScoringError."""
+        began, share = time.monotonic(), 0.0
+
+        def show(_: str, what: str, done: int, of: int) -> None:
+            nonlocal share
+            if what == "scoring":  # in this thread; a file is sent by another thread
+                share = done / of if of else 0.0
+                if share and time.monotonic() - began > SAMPLE_SECONDS:
+                    raise _EnoughError
+
+        with self.scored(image, options, show) as (planned, _, result):
+            try:
+                result()
+                share = 1.0
+            except _EnoughError:
+                pass
+        self.multiply_adds += share * planned.plan.multiply_adds
+        self.seconds += time.monotonic() - began
